@@ -1,0 +1,115 @@
+"""Configuration of the package; every value is read when it is needed, never at import.
+
+Who wins, first to last: an argument of the call; a running sandbox (`override`); an attribute that
+the user set on the class instance; the environment, and ``conf`` (file, ``set_temp``).  The
+environment is copied into ``conf`` once at import, so that a worker process that inherits it agrees
+with its parent.
+"""
+
+import os
+from contextlib import contextmanager
+
+from astropy.config import ConfigItem, ConfigNamespace
+
+__all__ = ["Conf", "conf"]
+
+ENVIRONMENT = {
+    "mirror": "ASTROQUERY_LIS_MIRROR",
+    "cache_dir": "ASTROQUERY_LIS_CACHE_DIR",
+    "release": "ASTROQUERY_LIS_RELEASE",
+}
+
+
+class Conf(ConfigNamespace):
+    """Configuration parameters of `astroquery_lis`."""
+
+    release = ConfigItem(
+        "dr10",
+        "Data release used when none is named: the newest one that every service and mirror holds.",
+        module="astroquery_lis",
+    )
+    mirror = ConfigItem(
+        "auto",
+        "Where files come from: 'auto', a registered name (nersc, nadc, ...), a URL or URL "
+        "template, or a local directory laid out like the survey.",
+        module="astroquery_lis",
+    )
+    cache_dir = ConfigItem(
+        "",
+        "Directory of the cache; empty for astroquery's own cache location.",
+        module="astroquery_lis",
+    )
+    timeout = ConfigItem(
+        60.0,
+        "Seconds to wait for a connection to answer before giving it up.",
+        cfgtype="float(min=0.001)",
+        module="astroquery_lis",
+    )
+    retries = ConfigItem(
+        3,
+        "How often a request is repeated after a transient failure, before the next mirror.",
+        cfgtype="integer(min=0, max=20)",
+        module="astroquery_lis",
+    )
+    max_retry_after = ConfigItem(
+        60.0,
+        "Longest Retry-After, in seconds, that is waited for; longer ones raise RateLimitedError.",
+        cfgtype="float(min=0)",
+        module="astroquery_lis",
+    )
+    max_workers = ConfigItem(
+        12,
+        "Connections used at once for the files of a request.",
+        cfgtype="integer(min=1, max=64)",
+        module="astroquery_lis",
+    )
+
+
+conf = Conf()
+
+for _name, _variable in ENVIRONMENT.items():
+    if os.environ.get(_variable):
+        setattr(conf, _name, os.environ[_variable])
+
+_overrides = []
+
+
+@contextmanager
+def override(**values):
+    """Put ``values`` above the configuration and the attributes of every instance, for a while.
+
+    Worker processes that start meanwhile see the same, through the environment.
+
+    Parameters
+    ----------
+    **values : str
+        Names of `ENVIRONMENT` and what they shall be.
+    """
+    before = {ENVIRONMENT[name]: os.environ.get(ENVIRONMENT[name]) for name in values}
+    os.environ.update({ENVIRONMENT[name]: value for name, value in values.items()})
+    _overrides.append(values)
+    try:
+        yield
+    finally:
+        _overrides.remove(values)
+        for variable, value in before.items():
+            if value is None:
+                os.environ.pop(variable, None)
+            else:
+                os.environ[variable] = value
+
+
+def setting(name, instance_value=None):
+    """Return the value in force of the item ``name``.
+
+    Parameters
+    ----------
+    name : str
+        A name of `Conf`.
+    instance_value : object, optional
+        What the user set on the instance that asks; `None` where nothing was set.
+    """
+    for values in reversed(_overrides):
+        if name in values:
+            return values[name]
+    return getattr(conf, name) if instance_value is None else instance_value

@@ -1,0 +1,172 @@
+"""Errors and warnings of astroquery_lis.
+
+Every error derives from `LegacySurveyError` and, where astroquery has one for the same case, from
+astroquery's own, so that code written against either keeps working::
+
+    LegacySurveyError
+    ├── InvalidRequestError      (InvalidQueryError, ValueError)  refused before any request
+    ├── NoCoverageError          (EmptyResponseError)             nothing of the survey is there
+    │   └── MissingDataError                                      the brick lacks a band or product
+    ├── CacheError               (OSError)                        the cache cannot be written
+    ├── OptionalDependencyError  (ImportError)                    an extra is not installed
+    └── TransferError            (RemoteServiceError)
+        ├── NotFoundError                                         404
+        ├── ServiceDownError                                      refused, 5xx, every mirror failed
+        │   ├── ServiceTimeoutError  (TimeoutError)               no answer in time
+        │   └── RateLimitedError                                  429
+        ├── TruncatedError                                        fewer bytes than announced
+        ├── UnexpectedContentError                                HTML for FITS, a wrong byte range
+        └── ContentChangedError                                   the file changed while it was read
+
+    LegacySurveyWarning          (AstropyWarning)
+    ├── CoverageWarning                                           part of the data is not there
+    ├── FailoverWarning                                           not the first source answered
+    └── CacheWarning                                              the cache was of no use
+
+In parentheses stand astroquery's own errors and Python's.  An error carries ``url``,
+``status`` and ``cause`` where it has one (otherwise `None`).
+"""
+
+from astropy.utils.exceptions import AstropyWarning
+from astroquery.exceptions import EmptyResponseError, InvalidQueryError, RemoteServiceError
+from astroquery.exceptions import TimeoutError as AstroqueryTimeoutError
+
+__all__ = [
+    "CacheError",
+    "CacheWarning",
+    "ContentChangedError",
+    "CoverageWarning",
+    "FailoverWarning",
+    "InvalidRequestError",
+    "LegacySurveyError",
+    "LegacySurveyWarning",
+    "MissingDataError",
+    "NoCoverageError",
+    "NotFoundError",
+    "OptionalDependencyError",
+    "RateLimitedError",
+    "ServiceDownError",
+    "ServiceTimeoutError",
+    "TransferError",
+    "TruncatedError",
+    "UnexpectedContentError",
+]
+
+
+class LegacySurveyError(Exception):
+    """Base of every error of this package.
+
+    Parameters
+    ----------
+    message : str
+        What went wrong and what to do about it.
+    url : str, optional
+        The address that was asked.
+    status : int, optional
+        The HTTP status that came back.
+    cause : Exception, optional
+        The lower error behind this one.
+    """
+
+    def __init__(self, message="", *, url=None, status=None, cause=None):
+        super().__init__(message)
+        self.url = url
+        self.status = status
+        self.cause = cause
+
+
+class InvalidRequestError(LegacySurveyError, InvalidQueryError, ValueError):
+    """An argument is wrong; nothing was sent.
+
+    Parameters
+    ----------
+    message : str
+        Names the parameter and the value and lists what is allowed.
+    parameter : str, optional
+        The name of the argument.
+    value : object, optional
+        What was given.
+    """
+
+    def __init__(self, message="", *, parameter=None, value=None):
+        super().__init__(message)
+        self.parameter = parameter
+        self.value = value
+
+
+class NoCoverageError(LegacySurveyError, EmptyResponseError):
+    """The survey has no data at this position in this release and region."""
+
+
+class MissingDataError(NoCoverageError):
+    """The brick is in the release but lacks the band or product that was named."""
+
+
+class CacheError(LegacySurveyError, OSError):
+    """The cache directory cannot be used."""
+
+
+class OptionalDependencyError(LegacySurveyError, ImportError):
+    """A feature needs a package that is not installed; the message names the extra."""
+
+
+class TransferError(LegacySurveyError, RemoteServiceError):
+    """Bytes could not be had from a service."""
+
+
+class NotFoundError(TransferError):
+    """The service answered 404: it has no such file."""
+
+
+class ServiceDownError(TransferError):
+    """The service could not be reached, kept answering 5xx, or every mirror failed."""
+
+
+class ServiceTimeoutError(ServiceDownError, AstroqueryTimeoutError):
+    """The service did not answer in time."""
+
+
+class RateLimitedError(ServiceDownError):
+    """The service asked to slow down (429) for longer than the retries allow.
+
+    Parameters
+    ----------
+    message : str
+        What was asked of whom.
+    retry_after_s : float, optional
+        How long the service asked to wait, in seconds.
+    **kwargs
+        As for `LegacySurveyError`.
+    """
+
+    def __init__(self, message="", *, retry_after_s=None, **kwargs):
+        super().__init__(message, **kwargs)
+        self.retry_after_s = retry_after_s
+
+
+class TruncatedError(TransferError):
+    """Fewer bytes came than were announced."""
+
+
+class UnexpectedContentError(TransferError):
+    """The answer is not what was asked for: HTML in place of FITS, another byte range."""
+
+
+class ContentChangedError(TransferError):
+    """The file changed on the server while it was being read."""
+
+
+class LegacySurveyWarning(AstropyWarning):
+    """Base of every warning of this package."""
+
+
+class CoverageWarning(LegacySurveyWarning):
+    """Part of what was asked is not in the survey; the result says where."""
+
+
+class FailoverWarning(LegacySurveyWarning):
+    """The first source failed and another one answered."""
+
+
+class CacheWarning(LegacySurveyWarning):
+    """The cache could not be used; the result is right, but nothing was kept."""

@@ -1,0 +1,19 @@
+"""A small simulated sky, served on this computer in the survey's own formats.
+
+Some hundred stars and galaxies of known position, shape and flux, on bricks of DR10 (south) and
+DR9 (north), in files with the survey's names, codecs and headers, behind a real HTTP server that
+can be told to misbehave.  Tests of your own code run on it without a network::
+
+    from astroquery_lis import LegacySurvey, sandbox
+
+    with sandbox.serve() as sky:
+        hdul = LegacySurvey.get_cutout(sky.positions['field'], bands='grz')
+        print(sky.truth['ra', 'dec', 'flux_r'][:3], len(sky.requests))
+
+The first call makes the files, in about half a minute.
+"""
+
+from .server import Sandbox, serve
+from .tree import build
+
+__all__ = ["Sandbox", "build", "serve"]

@@ -1,0 +1,177 @@
+"""Things that go wrong on demand: what real servers, proxies and networks have been seen to do."""
+
+import threading
+from fnmatch import fnmatchcase
+
+__all__ = ["KINDS", "Fault", "Faults"]
+
+KINDS = {
+    "status": {"code": 503, "retry_after": None},
+    "html": {},
+    "cut": {"fraction": 0.5},
+    "wrong_range": {"shift": 100},
+    "ignore_range": {},
+    "short": {"fraction": 0.5},
+    "slow": {"seconds": 1.0},
+    "etag": {"content": False},
+    "refuse": {},
+}
+"""Every kind of fault, with its options and their defaults."""
+
+_RANGE_ONLY = {"wrong_range", "ignore_range", "short"}
+
+
+class Fault:
+    """One thing that goes wrong; also a context manager that takes it away at the end.
+
+    Attributes
+    ----------
+    kind, match : str
+        As given to `Faults.add`.
+    options : dict
+        As given to `Faults.add`, with the defaults.
+    hits : int
+        How many requests it has hit.
+    """
+
+    def __init__(self, owner, kind, match, times, after, options):
+        self.kind, self.match, self.options = kind, match, options
+        self.hits = 0
+        self._owner, self._times, self._after = owner, times, after
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.remove()
+
+    def __repr__(self):
+        return f"<Fault {self.kind} on {self.match!r}, {self.hits} hits>"
+
+    def remove(self):
+        """Take the fault away; nothing happens if it is gone already."""
+        self._owner._remove(self)
+
+    def _wants(self, path, has_range):
+        """Count a request in; the owner holds the lock."""
+        if self._times is not None and self.hits >= self._times:
+            return False
+        if (self.kind in _RANGE_ONLY and not has_range) or not fnmatchcase(path, self.match):
+            return False
+        if self._after > 0:
+            self._after -= 1
+            return False
+        self.hits += 1
+        return True
+
+
+class Faults:
+    """The faults of one server."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._faults = []
+        self._revisions = {}
+
+    def add(self, kind, match="*", *, times=1, after=0, **options):
+        """Let something go wrong from now on.
+
+        Parameters
+        ----------
+        kind : str
+            - ``'status'``: an error page with status ``code`` (503) and the header
+              ``Retry-After: retry_after`` where that is not `None`;
+            - ``'html'``: an HTML page with status 200;
+            - ``'cut'``: the whole length is announced, ``fraction`` (0.5) of it is sent, and the
+              connection is closed;
+            - ``'wrong_range'``: 206 with another range, ``shift`` (100) bytes away, and its bytes;
+            - ``'ignore_range'``: 200 and the whole file where a range was asked for;
+            - ``'short'``: 206 with ``fraction`` (0.5) of the bytes that ``Content-Range`` promises;
+            - ``'slow'``: ``seconds`` (1.0) pass before the first byte;
+            - ``'etag'``: the file has been replaced: from then on it has another ``ETag`` and date
+              and, with ``content=True``, other bytes (each XORed with 0x5A); `clear` brings the
+              old ones back;
+            - ``'refuse'``: the connection is closed without an answer.
+
+            ``'wrong_range'``, ``'ignore_range'`` and ``'short'`` hit only requests with a range.
+        match : str, default: '*'
+            Pattern (`fnmatch`) for the decoded path with its query, e.g. ``'*image-g*'``.
+        times : int or None, default: 1
+            How many requests it hits; `None` for all.
+        after : int, default: 0
+            How many matching requests go well before.
+        **options
+            Of the kind, as above.
+
+        Returns
+        -------
+        Fault
+
+        Raises
+        ------
+        ValueError
+            If there is no such kind or it has no such option.
+        """
+        if kind not in KINDS:
+            msg = f"kind={kind!r} is not a fault; allowed: {', '.join(KINDS)}."
+            raise ValueError(msg)
+        unknown = sorted(set(options) - set(KINDS[kind]))
+        if unknown:
+            allowed = ", ".join(KINDS[kind]) or "none"
+            msg = f"options {unknown} are not of the fault {kind!r}; allowed: {allowed}."
+            raise ValueError(msg)
+        fault = Fault(self, kind, match, times, after, {**KINDS[kind], **options})
+        with self._lock:
+            self._faults.append(fault)
+        return fault
+
+    def clear(self):
+        """Take every fault away, and the changes that ``'etag'`` made."""
+        with self._lock:
+            self._faults.clear()
+            self._revisions.clear()
+
+    def __len__(self):
+        with self._lock:
+            return len(self._faults)
+
+    def _remove(self, fault):
+        with self._lock:
+            if fault in self._faults:
+                self._faults.remove(fault)
+
+    def pick(self, target, path, has_range):
+        """Return the fault that hits a request, or `None`; used by the server.
+
+        Parameters
+        ----------
+        target : str
+            Decoded path and query, which the pattern is compared with.
+        path : str
+            Decoded path.
+        has_range : bool
+            Whether a range is asked for.
+        """
+        with self._lock:
+            for fault in self._faults:
+                if fault._wants(target, has_range):
+                    if fault.kind == "etag":
+                        number, content = self._revisions.get(path, (0, False))
+                        self._revisions[path] = (number + 1, content or fault.options["content"])
+                    return fault
+        return None
+
+    def revision(self, path):
+        """Return how often a file was replaced and whether its bytes changed.
+
+        Parameters
+        ----------
+        path : str
+            Decoded path.
+
+        Returns
+        -------
+        (int, bool)
+        """
+        with self._lock:
+            return self._revisions.get(path, (0, False))

@@ -1,0 +1,403 @@
+"""The scene: which sources there are, how deep each place was observed, and what is masked.
+
+Everything is a function of sky position and a fixed seed, so that neighbouring bricks agree where
+they overlap and every build is the same.  A new `SCENE_VERSION` tells a changed scene.
+"""
+
+from functools import cache
+from types import MappingProxyType
+
+import astropy.units as u
+import numpy as np
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
+
+__all__ = [
+    "BRICKS",
+    "NOISE_SIGMA",
+    "POSITIONS_DEG",
+    "SATURATION",
+    "SCENE_VERSION",
+    "WINDOWS",
+    "exposures",
+    "in_hole",
+    "inverse_variance_texture",
+    "mask_circles",
+    "positions",
+    "truth",
+]
+
+SCENE_VERSION = "1"
+_SEED = 20450125
+
+POSITIONS_DEG = MappingProxyType(
+    {
+        "field": (45.090, 0.062),
+        "star": (45.1312, 0.0047),
+        "corner": (45.25, 0.125),
+        "ra0": (0.0, 0.02),
+        "split": (180.15, 32.375),
+        "hole": (45.205, -0.058),
+        "blank": (45.055, -0.085),
+        "clump": (45.160, -0.068),
+        "bright": (45.035, 0.015),
+        "off": (95.0, -30.0),
+    }
+)
+"""Named places: RA, Dec in degrees."""
+
+BRICKS = MappingProxyType(
+    {
+        ("dr10", "south"): (
+            "0451p000",
+            "0453p000",
+            "0451p002",
+            "0453p002",
+            "0001p000",
+            "3598p000",
+            "1801p322",
+            "1801p325",
+        ),
+        ("dr9", "north"): ("1801p325",),
+    }
+)
+"""The bricks of each (release, region); 1801p325 is in both, as bricks of the overlap strip are."""
+
+WINDOWS = (
+    (*POSITIONS_DEG["corner"], 320),
+    (*POSITIONS_DEG["ra0"], 320),
+    (*POSITIONS_DEG["split"], 320),
+    (45.25, 0.0, 220),
+    (180.15, 32.5, 220),
+)
+"""Where bricks other than 0451p000 were observed: RA and Dec (deg), half width (pixels)."""
+
+NOISE_SIGMA = MappingProxyType({"g": 0.004, "r": 0.006, "i": 0.010, "z": 0.013})
+"""Noise of one exposure, nanomaggies per coadd pixel."""
+
+POISSON_NMGY = 1e-5
+"""Variance that a source adds per nanomaggy in a pixel, nanomaggies."""
+
+SATURATION = 60.0
+"""Nanomaggies per pixel beyond which no exposure is good."""
+
+_HOLE_HALF_ARCSEC = (30.0, 20.0)
+_GALAXY_DEG = (45.154897, -0.004743)
+_STAR_DEG = (45.112743, -0.063151)
+_EMPTY_DEG = (45.2, 0.1)
+_MEDIUM_DEG = (45.075, -0.040)
+_LARGE_DEG = (45.216, 0.045)
+
+# RA, Dec, radius in arcsec within which no source is scattered.
+_KEEP_CLEAR = (
+    *((*POSITIONS_DEG[name], 22) for name in ("star", "corner", "ra0", "split")),
+    (*POSITIONS_DEG["field"], 24),
+    (*POSITIONS_DEG["hole"], 60),
+    (*POSITIONS_DEG["blank"], 30),
+    (*POSITIONS_DEG["clump"], 30),
+    (*POSITIONS_DEG["bright"], 30),
+    (*_GALAXY_DEG, 10),
+    (*_STAR_DEG, 10),
+    (*_EMPTY_DEG, 15),
+    (*_MEDIUM_DEG, 15),
+    (*_LARGE_DEG, 30),
+)
+
+# RA, Dec, half width in arcsec, stars, galaxies of each area with scattered sources.
+_SCATTERED = (
+    (45.125, 0.0, 448, 130, 210),
+    (*POSITIONS_DEG["corner"], 78, 8, 14),
+    (*POSITIONS_DEG["ra0"], 78, 9, 16),
+    (*POSITIONS_DEG["split"], 78, 9, 16),
+    (45.25, 0.0, 52, 5, 8),
+    (180.15, 32.5, 52, 6, 12),
+)
+
+
+def positions():
+    """Return the named places of the scene.
+
+    Returns
+    -------
+    dict of str to `~astropy.coordinates.SkyCoord`
+    """
+    return {
+        name: SkyCoord(ra, dec, unit="deg", frame="icrs")
+        for name, (ra, dec) in POSITIONS_DEG.items()
+    }
+
+
+def _offset_arcsec(ra_deg, dec_deg, ra0_deg, dec0_deg):
+    """Return small offsets (east, north) from a place, arcsec."""
+    east = (np.asarray(ra_deg) - ra0_deg + 180.0) % 360.0 - 180.0
+    return east * np.cos(np.radians(dec0_deg)) * 3600, (np.asarray(dec_deg) - dec0_deg) * 3600
+
+
+def exposures(ra_deg, dec_deg, band):
+    """Return how many exposures each place has: 1 or 2, in a chequered pattern; 0 in the hole.
+
+    Parameters
+    ----------
+    ra_deg, dec_deg : `~numpy.ndarray` of float
+        Degrees, one shape.
+    band : str
+        The pattern is shifted from band to band.
+
+    Returns
+    -------
+    `~numpy.ndarray` of int
+    """
+    shift = 0.013 * "griz".index(band)
+    odd = np.floor((ra_deg + shift) / 0.053).astype(np.int16)
+    odd += np.floor((dec_deg + 90.0 + shift) / 0.071).astype(np.int16)
+    return np.where(in_hole(ra_deg, dec_deg), 0, 1 + odd % 2).astype(np.int16)
+
+
+def in_hole(ra_deg, dec_deg):
+    """Tell which places are in the 60 by 40 arcsec rectangle that was never observed.
+
+    Parameters
+    ----------
+    ra_deg, dec_deg : `~numpy.ndarray` of float
+        Degrees, one shape.
+
+    Returns
+    -------
+    `~numpy.ndarray` of bool
+    """
+    east, north = _offset_arcsec(ra_deg, dec_deg, *POSITIONS_DEG["hole"])
+    return (np.abs(east) < _HOLE_HALF_ARCSEC[0]) & (np.abs(north) < _HOLE_HALF_ARCSEC[1])
+
+
+def inverse_variance_texture(ra_deg, dec_deg):
+    """Return a factor, 0.98 to 1.02, that varies from pixel to pixel; 1 west of RA 45.125.
+
+    Where the inverse variance is constant its compressor gives up on quantising and stores the tile
+    another way; where it varies it does not.  The survey has both, so the scene has both.
+
+    Parameters
+    ----------
+    ra_deg, dec_deg : `~numpy.ndarray` of float
+        Degrees, one shape.
+
+    Returns
+    -------
+    `~numpy.ndarray` of float
+    """
+    waves = np.sin(ra_deg * (2 * np.pi * 3600 / 1.9)) * np.sin(dec_deg * (2 * np.pi * 3600 / 1.3))
+    varied = ((ra_deg >= 45.125) & (ra_deg < 46)) | ((ra_deg >= 180) & (ra_deg < 181))
+    return np.where(varied, 1 + 0.02 * waves, 1.0)
+
+
+def mask_circles(sources):
+    """Return the circles that bright stars and the largest galaxy mask.
+
+    Parameters
+    ----------
+    sources : `~astropy.table.Table`
+        The truth table.
+
+    Returns
+    -------
+    list of (str, float, float, float)
+        Name of the bit, RA and Dec in degrees, radius in arcsec.
+    """
+    circles = []
+    for row in sources:
+        if row["type"] == "PSF" and row["flux_g"] > _flux(16.0):
+            magnitude = 22.5 - 2.5 * np.log10(row["flux_g"])
+            # legacypipe's radius for a star of this magnitude, in its pixels.
+            radius = 0.262 * min(1800.0, 150.0 * 2.5 ** ((11.0 - magnitude) / 3.0))
+            circles.append(("MEDIUM", row["ra"], row["dec"], radius))
+            if magnitude < 13.0:
+                circles.append(("BRIGHT", row["ra"], row["dec"], radius / 2))
+    large = sources[np.argmax(sources["shape_r"])]
+    circles.append(("GALAXY", large["ra"], large["dec"], 2.5 * float(large["shape_r"])))
+    return circles
+
+
+def _flux(magnitude):
+    return 10 ** ((22.5 - magnitude) / 2.5)
+
+
+class _Sources:
+    """Collects rows of the truth table."""
+
+    columns = (
+        "ra",
+        "dec",
+        "type",
+        "sersic",
+        "shape_r",
+        "shape_e1",
+        "shape_e2",
+        *(f"flux_{band}" for band in ("g", "r", "i", "z", "w1", "w2", "w3", "w4")),
+        "name",
+    )
+
+    def __init__(self):
+        self.rows = []
+
+    def star(self, ra_deg, dec_deg, r_mag, redness, name=""):
+        """Add a star; ``redness`` runs from 0 (hot) to 1 (cool)."""
+        colours = (0.3 + 1.1 * redness, 0.08 + 0.9 * redness**2, 0.04 + 0.45 * redness**2)
+        self._add(ra_deg, dec_deg, ("PSF", 0.0, 0.0, 0.0, 0.0), r_mag, colours, -0.7, name)
+
+    def galaxy(self, ra_deg, dec_deg, r_mag, redness, shape, name=""):
+        """Add a galaxy; ``shape`` is type, sersic, radius in arcsec, axis ratio, angle in deg."""
+        kind, sersic, radius, ratio, angle = shape
+        size = (1 - ratio) / (1 + ratio)
+        e1, e2 = size * np.cos(2 * np.radians(angle)), size * np.sin(2 * np.radians(angle))
+        colours = (0.35 + 0.85 * redness, 0.15 + 0.33 * redness, 0.08 + 0.25 * redness)
+        self._add(ra_deg, dec_deg, (kind, sersic, radius, e1, e2), r_mag, colours, 0.3, name)
+
+    def _add(self, ra_deg, dec_deg, shape, r_mag, colours, infrared, name):
+        g_r, r_i, i_z = colours
+        z_mag = r_mag - r_i - i_z
+        mags = [r_mag + g_r, r_mag, r_mag - r_i, z_mag, z_mag - infrared]
+        mags += [mags[-1] + step for step in (0.6, 1.4, 2.0)]
+        self.rows.append((ra_deg % 360.0, dec_deg, *shape, *map(_flux, mags), name))
+
+    def separation_arcsec(self, ra_deg, dec_deg):
+        """Return the distance to the nearest source so far."""
+        places = np.array([row[:2] for row in self.rows])
+        return np.hypot(*_offset_arcsec(places[:, 0], places[:, 1], ra_deg, dec_deg)).min()
+
+
+def _named_sources(sources):
+    """Add the sources that have a role."""
+    # Bright enough in every band that noise is less than 0.3 % in a 3.5 arcsec aperture.
+    for name in ("star", "corner", "ra0", "split"):
+        sources.star(*POSITIONS_DEG[name], 17.65, 0.28, name)
+    sources.star(*_STAR_DEG, 18.8, 0.5, "point")
+    sources.galaxy(*_GALAXY_DEG, 18.3, 0.6, ("EXP", 1.0, 1.4, 0.6, 35.0), "galaxy")
+    sources.star(*POSITIONS_DEG["bright"], 10.3, 0.2, "bright")
+    sources.star(*_MEDIUM_DEG, 14.6, 0.4, "medium")
+    sources.galaxy(*_LARGE_DEG, 15.2, 0.7, ("SER", 2.5, 8.0, 0.55, 120.0), "large")
+
+
+def _clump(sources, rng):
+    """Add a dozen stars within 6 arcsec, six of them within 1.6."""
+    ra0, dec0 = POSITIONS_DEG["clump"]
+    placed = []
+    for number in range(12):
+        inner, outer = (0.0, 1.6) if number < 6 else (2.0, 5.8)
+        for _ in range(10000):
+            radius = np.sqrt(rng.uniform(inner**2, outer**2))
+            angle = rng.uniform(0, 2 * np.pi)
+            place = radius * np.array([np.sin(angle), np.cos(angle)])
+            if all(np.hypot(*(place - other)) > 0.7 for other in placed):
+                break
+        placed.append(place)
+        east, north = place / 3600
+        magnitude = 19.0 + 3.0 * (number * 5 % 12) / 11
+        ra = ra0 + east / np.cos(np.radians(dec0))
+        sources.star(ra, dec0 + north, magnitude, rng.uniform(0.1, 0.9), "clump")
+
+
+def _group(sources, rng):
+    """Add the group of galaxies of the 'field': a giant, its red companions, blue ones around."""
+    ra0, dec0 = POSITIONS_DEG["field"]
+    cos_dec = np.cos(np.radians(dec0))
+    sources.galaxy(ra0, dec0, 16.2, 1.0, ("DEV", 4.0, 3.6, 0.75, 20.0), "field")
+
+    def place(inner, outer, apart):
+        for _ in range(10000):
+            radius, angle = rng.uniform(inner, outer), rng.uniform(0, 2 * np.pi)
+            ra = ra0 + radius * np.sin(angle) / 3600 / cos_dec
+            dec = dec0 + radius * np.cos(angle) / 3600
+            if sources.separation_arcsec(ra, dec) > apart:
+                return ra, dec
+        msg = "no room left in the field"
+        raise RuntimeError(msg)
+
+    for number in range(16):
+        magnitude = 17.8 + 2.6 * number / 15 + rng.uniform(-0.15, 0.15)
+        radius = 1.7 * 10 ** (-0.16 * (magnitude - 17.8))
+        kind = ("DEV", 4.0) if number % 2 else ("SER", 2.5)
+        shape = (*kind, radius, rng.uniform(0.5, 0.95), rng.uniform(0, 180))
+        sources.galaxy(*place(6, 30, 4), magnitude, rng.uniform(0.85, 1.05), shape, "field")
+    for number in range(11):
+        magnitude = 17.3 + 2.7 * number / 10 + rng.uniform(-0.2, 0.2)
+        radius = rng.uniform(1.0, 1.5) * 2.4 * 10 ** (-0.14 * (magnitude - 17.3))
+        shape = ("EXP", 1.0, radius, rng.uniform(0.25, 0.85), rng.uniform(0, 180))
+        sources.galaxy(*place(10, 44, 6), magnitude, rng.uniform(-0.1, 0.5), shape, "field")
+    for number in range(24):
+        radius, ratio = rng.uniform(0.3, 0.7), rng.uniform(0.4, 1.0)
+        shape = ("EXP", 1.0, radius, ratio, rng.uniform(0, 180))
+        redness = rng.uniform(-0.1, 1.1)
+        sources.galaxy(*place(8, 46, 3.2), 20.4 + 0.1 * number, redness, shape, "field")
+    for number in range(7):
+        sources.star(*place(9, 44, 4.5), 16.6 + 0.6 * number, (number * 3 % 7) / 6, "field")
+
+
+def _scatter(sources, rng):
+    """Add stars and galaxies at random, away from the places that are to stay clear."""
+    for ra0, dec0, half, n_stars, n_galaxies in _SCATTERED:
+        for number in range(n_stars + n_galaxies):
+            for _ in range(1000):
+                east, north = rng.uniform(-half, half, size=2) / 3600
+                ra, dec = ra0 + east / np.cos(np.radians(dec0)), dec0 + north
+                clear = all(
+                    np.hypot(*_offset_arcsec(ra, dec, *place)) > radius
+                    for *place, radius in _KEEP_CLEAR
+                )
+                if clear and sources.separation_arcsec(ra, dec) > 3.5:
+                    break
+            else:
+                continue
+            if number < n_stars:
+                magnitude = 16.5 + 6.0 * rng.uniform() ** 0.6
+                sources.star(ra, dec, magnitude, rng.uniform())
+                continue
+            magnitude = 18.4 + 4.8 * rng.uniform() ** 0.5
+            radius = 1.3 * 10 ** (-0.11 * (magnitude - 19.0)) * 10 ** rng.normal(0, 0.12)
+            ratio, angle = rng.uniform(0.3, 0.95), rng.uniform(0, 180)
+            kind, redness = _KINDS[number % len(_KINDS)]
+            if kind[0] == "REX":
+                radius, ratio = 0.5 * radius, 1.0
+            shape = (*kind, radius, ratio, angle)
+            sources.galaxy(ra, dec, magnitude, redness + rng.normal(0, 0.15), shape)
+
+
+# Only a few Sersic indices: each is fitted once.
+_KINDS = (
+    (("EXP", 1.0), 0.15),
+    (("REX", 1.0), 0.3),
+    (("DEV", 4.0), 0.95),
+    (("EXP", 1.0), 0.4),
+    (("SER", 2.5), 0.7),
+    (("SER", 1.5), 0.3),
+)
+
+
+@cache
+def _truth():
+    sources, rng = _Sources(), np.random.default_rng(_SEED)
+    _named_sources(sources)
+    _clump(sources, rng)
+    _group(sources, rng)
+    _scatter(sources, rng)
+    table = Table(rows=sources.rows, names=sources.columns)
+    table.add_column(np.arange(len(table)), name="id", index=0)
+    table["ra"].unit = table["dec"].unit = u.deg
+    table["shape_r"].unit = u.arcsec
+    for name in table.colnames:
+        if name.startswith("flux_"):
+            table[name].unit = u.nmgy
+    table.meta["COMMENT"] = "Simulated sources; none of them is in the sky."
+    return table
+
+
+def truth():
+    """Return every source of the scene.
+
+    Returns
+    -------
+    `~astropy.table.Table`
+        Columns ``id``, ``ra`` and ``dec`` (deg), ``type`` (PSF, REX, EXP, DEV or SER),
+        ``sersic``, ``shape_r`` (half-light radius, arcsec), ``shape_e1``, ``shape_e2``,
+        ``flux_g`` to ``flux_z`` and ``flux_w1`` to ``flux_w4`` (nanomaggies, AB), ``name`` (its
+        role, where it has one).
+    """
+    return _truth().copy()

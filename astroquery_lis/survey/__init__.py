@@ -1,0 +1,1 @@
+"""What the survey is: bricks, releases, file names, masks.  Pure: no network, no files."""

@@ -1,0 +1,167 @@
+"""Names and numbers of the mask bits, per release.
+
+Numbers from the releases' bitmask pages and legacypipe ``bits.py``; the i band bits came with DR10
+and are not next to those of g, r and z.
+"""
+
+from types import MappingProxyType
+
+import numpy as np
+
+from ..exceptions import InvalidRequestError
+from .releases import get_release
+
+__all__ = ["ALLMASK_BITS", "FITBITS", "WISEMASK_BITS", "decode_mask", "maskbits", "maskbits_value"]
+
+_MASKBITS_DR7 = {
+    name: bit
+    for bit, name in enumerate(
+        (
+            "NPRIMARY",
+            "BRIGHT",
+            "SATUR_G",
+            "SATUR_R",
+            "SATUR_Z",
+            "ALLMASK_G",
+            "ALLMASK_R",
+            "ALLMASK_Z",
+            "WISEM1",
+            "WISEM2",
+            "BAILOUT",
+        )
+    )
+}
+_MASKBITS_DR8 = {**_MASKBITS_DR7, "MEDIUM": 11, "GALAXY": 12, "CLUSTER": 13}
+_MASKBITS_DR10 = {**_MASKBITS_DR8, "SATUR_I": 14, "ALLMASK_I": 15, "SUB_BLOB": 16}
+_MASKBITS_DR11 = {**_MASKBITS_DR10, "RESOLVED": 17, "MCLOUDS": 18, "WISE_GAIA": 19}
+
+FITBITS = MappingProxyType(
+    {
+        "FORCED_POINTSOURCE": 0,
+        "FIT_BACKGROUND": 1,
+        "HIT_RADIUS_LIMIT": 2,
+        "HIT_SERSIC_LIMIT": 3,
+        "FROZEN": 4,
+        "BRIGHT": 5,
+        "MEDIUM": 6,
+        "GAIA": 7,
+        "TYCHO2": 8,
+        "LARGEGALAXY": 9,
+        "WALKER": 10,
+        "RUNNER": 11,
+        "GAIA_POINTSOURCE": 12,
+        "ITERATIVE": 13,
+    }
+)
+"""Bits of the catalogue column ``fitbits`` (DR9 on)."""
+
+ALLMASK_BITS = MappingProxyType(
+    {
+        "BADPIX": 0,
+        "SATUR": 1,
+        "INTERP": 2,
+        "CR": 4,
+        "BLEED": 6,
+        "TRANS": 7,
+        "EDGE": 8,
+        "EDGE2": 9,
+        "OUTLIER": 11,
+    }
+)
+"""Bits of the catalogue columns ``allmask_*`` and ``anymask_*``."""
+
+WISEMASK_BITS = MappingProxyType(
+    {
+        "BRIGHT": 0,
+        "SPIKE": 1,
+        "GHOST": 2,
+        "LATENT": 3,
+        "LATENT2": 4,
+        "HALO": 5,
+        "SATUR": 6,
+        "SPIKE2": 7,
+    }
+)
+"""Bits of the WISE mask planes and of ``wisemask_w1`` and ``wisemask_w2``."""
+
+
+def maskbits(release):
+    """Return the MASKBITS of a release as a mapping of name to bit number.
+
+    Parameters
+    ----------
+    release : str
+        A release from ``'dr7'``, the first with a mask, on.
+
+    Returns
+    -------
+    mapping of str to int
+
+    Raises
+    ------
+    InvalidRequestError
+        If there is no such release or it has no maskbits.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.bitmasks import maskbits
+    >>> maskbits('dr10')['SATUR_I']
+    14
+    """
+    number = get_release(release).number
+    if number < 7:
+        msg = f"release={release!r} has no maskbits; they came with dr7."
+        raise InvalidRequestError(msg, parameter="release", value=release)
+    if number == 7:
+        return MappingProxyType(_MASKBITS_DR7)
+    if number < 10:
+        return MappingProxyType(_MASKBITS_DR8)
+    return MappingProxyType(_MASKBITS_DR10 if number == 10 else _MASKBITS_DR11)
+
+
+def maskbits_value(names, release):
+    """Return the integer that has the named MASKBITS set.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Bit names in any case.
+    release : str
+        The release that the mask belongs to.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    InvalidRequestError
+        If a name is not a bit of that release.
+    """
+    bits = maskbits(release)
+    value = 0
+    for name in [names] if isinstance(names, str) else names:
+        if str(name).upper() not in bits:
+            msg = f"maskbits={name!r} is not a bit of {release}; allowed: {', '.join(bits)}."
+            raise InvalidRequestError(msg, parameter="maskbits", value=name)
+        value |= 1 << bits[str(name).upper()]
+    return value
+
+
+def decode_mask(mask, bits):
+    """Tell, for each named bit, where it is set.
+
+    Parameters
+    ----------
+    mask : array_like of int
+        Mask values, any shape.
+    bits : mapping of str to int
+        For example ``maskbits('dr10')`` or `FITBITS`.
+
+    Returns
+    -------
+    dict of str to `~numpy.ndarray` of bool
+        Arrays of the shape of ``mask``.
+    """
+    mask = np.asarray(mask)
+    return {name: (mask >> bit) & 1 == 1 for name, bit in bits.items()}

@@ -1,0 +1,241 @@
+"""Where every file of a brick lies, relative to the root of a mirror.
+
+Pure functions, one per kind of file; the folder ``<AAA>`` is the first three letters of the brick's
+name (not the integer part of its RA, which differs for 40 bricks).  Names as documented in the
+releases' file pages and seen in the DR10.1 list of re-released files.
+"""
+
+from types import MappingProxyType
+from typing import NamedTuple
+
+from ..exceptions import InvalidRequestError
+from .releases import get_release
+
+__all__ = [
+    "COADD_PRODUCTS",
+    "CoaddProduct",
+    "coadd_checksum_path",
+    "coadd_path",
+    "coadd_paths",
+    "get_tree",
+    "region_bricks_path",
+    "survey_bricks_path",
+    "tractor_checksum_path",
+    "tractor_path",
+]
+
+
+class CoaddProduct(NamedTuple):
+    """One kind of image that every brick has.
+
+    Attributes
+    ----------
+    name : str
+        As in the file name.
+    per_band : bool
+        Whether there is one file per band.
+    unit : str
+        What the pixels are in, as the survey writes ``BUNIT``; empty for pure numbers.
+    interpolated : bool
+        Whether a neighbour's pixels are interpolated smoothly; the nearest is taken otherwise.
+    no_value : float
+        What a pixel holds where no brick file covers the sky.
+    description : str
+        One line.
+    """
+
+    name: str
+    per_band: bool
+    unit: str
+    interpolated: bool
+    no_value: float
+    description: str
+
+
+NAN = float("nan")
+IVAR_UNIT = "1/nanomaggy^2"
+
+COADD_PRODUCTS = MappingProxyType(
+    {
+        row[0]: CoaddProduct(*row)
+        for row in (
+            ("image", True, "nanomaggy", True, NAN, "inverse-variance weighted coadd"),
+            ("invvar", True, IVAR_UNIT, False, 0, "inverse variance of the image"),
+            ("model", True, "nanomaggy", True, NAN, "Tractor model of all sources"),
+            ("blobmodel", True, "nanomaggy", True, NAN, "Tractor model clipped to its blobs"),
+            ("chi2", True, "", False, NAN, "summed chi-squared of the model"),
+            ("depth", True, IVAR_UNIT, False, 0, "point-source depth, as inverse variance"),
+            ("galdepth", True, IVAR_UNIT, False, 0, "depth for a 0.45 arcsec round galaxy"),
+            ("nexp", True, "", False, 0, "number of good exposures"),
+            ("psfsize", True, "arcsec", False, NAN, "weighted PSF FWHM"),
+            ("maskbits", False, "", False, 1, "bit mask; NPRIMARY where no brick is"),
+        )
+    }
+)
+"""Every coadd product, by name."""
+
+
+def get_tree(release, region):
+    """Return the `~.releases.Tree` that holds a region of a release.
+
+    Parameters
+    ----------
+    release : str
+        Release name.
+    region : str
+        ``'north'`` or ``'south'``.
+
+    Returns
+    -------
+    Tree
+
+    Raises
+    ------
+    InvalidRequestError
+        If the release does not have that region.
+    """
+    found = get_release(release)
+    if region not in found.trees:
+        allowed = ", ".join(("auto", *found.regions))
+        msg = f"region={region!r} is not in {found.name}; allowed: {allowed}."
+        raise InvalidRequestError(msg, parameter="region", value=region)
+    return found.trees[region]
+
+
+def _coadd_folder(tree, brick):
+    return f"{tree.folder}/coadd/{brick[:3]}/{brick}"
+
+
+def coadd_paths(release, region, product, brick, band=None):
+    """Return the names that a coadd file may have, the likeliest first.
+
+    Parameters
+    ----------
+    release, region : str
+        For example ``'dr10'``, ``'south'``.
+    product : str
+        A name of `COADD_PRODUCTS`.
+    brick : str
+        Brick name.
+    band : str, optional
+        Needed for the products that come per band.
+
+    Returns
+    -------
+    tuple of str
+        Paths relative to the mirror's root; one but for DR5 to DR7, whose endings vary.
+    """
+    tree = get_tree(release, region)
+    stem = f"{_coadd_folder(tree, brick)}/legacysurvey-{brick}-{product}"
+    if COADD_PRODUCTS[product].per_band:
+        stem = f"{stem}-{band}"
+    return tuple(stem + suffix for suffix in get_release(tree.release).suffixes)
+
+
+def coadd_path(release, region, product, brick, band=None):
+    """Return the likeliest of `coadd_paths`.
+
+    Parameters
+    ----------
+    release, region, product, brick, band : str
+        As for `coadd_paths`.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layout import coadd_path
+    >>> coadd_path('dr10', 'south', 'image', '1901p012', 'r')
+    'dr10/south/coadd/190/1901p012/legacysurvey-1901p012-image-r.fits.fz'
+    """
+    return coadd_paths(release, region, product, brick, band)[0]
+
+
+def _checksum_name(folder, *parts):
+    return "_".join(["legacysurvey", *folder.split("/"), *parts]) + ".sha256sum"
+
+
+def coadd_checksum_path(release, region, brick):
+    """Return the path of the sha256sum file of a brick's coadds.
+
+    Parameters
+    ----------
+    release, region, brick : str
+        As for `coadd_paths`.
+
+    Returns
+    -------
+    str
+        ``.../legacysurvey_dr10_south_coadd_190_1901p012.sha256sum`` and the like.
+    """
+    tree = get_tree(release, region)
+    name = _checksum_name(tree.folder, "coadd", brick[:3], brick)
+    return f"{_coadd_folder(tree, brick)}/{name}"
+
+
+def tractor_path(release, region, brick):
+    """Return the path of a brick's Tractor catalogue.
+
+    Parameters
+    ----------
+    release, region, brick : str
+        As for `coadd_paths`.
+
+    Returns
+    -------
+    str
+    """
+    tree = get_tree(release, region)
+    return f"{tree.folder}/tractor/{brick[:3]}/tractor-{brick}.fits"
+
+
+def tractor_checksum_path(release, region, brick):
+    """Return the path of the sha256sum file of the Tractor folder that holds a brick.
+
+    Parameters
+    ----------
+    release, region, brick : str
+        As for `coadd_paths`.
+
+    Returns
+    -------
+    str
+    """
+    tree = get_tree(release, region)
+    name = _checksum_name(tree.folder, "tractor", brick[:3])
+    return f"{tree.folder}/tractor/{brick[:3]}/{name}"
+
+
+def survey_bricks_path(release):
+    """Return the path of the table of all 662,174 bricks.
+
+    Parameters
+    ----------
+    release : str
+        Release name.
+
+    Returns
+    -------
+    str
+    """
+    return f"{get_release(release).name}/survey-bricks.fits.gz"
+
+
+def region_bricks_path(release, region):
+    """Return the path of the table of the bricks that a region of a release has.
+
+    Parameters
+    ----------
+    release, region : str
+        For example ``'dr10'``, ``'south'``.
+
+    Returns
+    -------
+    str
+    """
+    tree = get_tree(release, region)
+    if "/" not in tree.folder:
+        return f"{tree.folder}/survey-bricks-{tree.release}.fits.gz"
+    return f"{tree.folder}/survey-bricks-{tree.release}-{tree.region}.fits.gz"

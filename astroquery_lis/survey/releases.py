@@ -1,0 +1,195 @@
+"""The data releases DR5 to DR11: regions, bands, products, and where each lives in the tree."""
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from ..exceptions import InvalidRequestError
+
+__all__ = ["RELEASES", "DataRelease", "Tree", "get_release"]
+
+PIXEL_SCALE_ARCSEC = 0.262
+"""Pixel scale of every optical coadd, arcsec (legacypipe ``get_brick_wcs``)."""
+
+REGIONS = ("north", "south")
+
+_BASE_PRODUCTS = ("image", "invvar", "model", "chi2", "depth", "galdepth", "nexp")
+_DR7_PRODUCTS = (*_BASE_PRODUCTS, "maskbits")
+_DR8_PRODUCTS = (*_DR7_PRODUCTS, "psfsize")
+_DR9_PRODUCTS = (*_DR8_PRODUCTS, "blobmodel")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """One region of one release as it lies on disk.
+
+    Attributes
+    ----------
+    release : str
+        Release that the files belong to: the north of ``dr10`` is that of ``dr9``.
+    region : str
+        ``'north'`` (BASS and MzLS) or ``'south'`` (DECam).
+    folder : str
+        Folder of the region, relative to the mirror's root, e.g. ``'dr9/north'`` or ``'dr6'``.
+    bands : tuple of str
+        Optical bands, blue to red.
+    """
+
+    release: str
+    region: str
+    folder: str
+    bands: tuple
+
+
+@dataclass(frozen=True)
+class DataRelease:
+    """What one data release has.
+
+    Attributes
+    ----------
+    name : str
+        ``'dr5'`` to ``'dr11'``.
+    number : int
+        The number in the name.
+    trees : mapping of str to `Tree`
+        The regions that the release has.
+    products : tuple of str
+        Coadd products with a file per brick.
+    suffixes : tuple of str
+        File name endings to try, the likeliest first.
+    sweep_versions : tuple of str
+        Folders of the sweep catalogues, newest last.
+    note : str
+        What a user should know, one sentence, or empty.
+    """
+
+    name: str
+    number: int
+    trees: MappingProxyType
+    products: tuple
+    suffixes: tuple = (".fits.fz",)
+    sweep_versions: tuple = ()
+    note: str = field(default="", compare=False)
+
+    @property
+    def regions(self):
+        """Regions of the release, north first."""
+        return tuple(region for region in REGIONS if region in self.trees)
+
+    @property
+    def bands(self):
+        """Every optical band that some region of the release has, blue to red."""
+        present = {band for tree in self.trees.values() for band in tree.bands}
+        return tuple(band for band in "griz" if band in present)
+
+    @property
+    def is_split(self):
+        """Whether north and south are told apart by position (`~..bricks.is_north`)."""
+        return len(self.trees) == 2
+
+
+def _release(number, trees, products, **kwargs):
+    """Build a `DataRelease`; ``trees`` is rows of (release, region, folder, bands)."""
+    return DataRelease(
+        name=f"dr{number}",
+        number=number,
+        trees=MappingProxyType(
+            {row[1]: Tree(row[0], row[1], row[2], tuple(row[3])) for row in trees}
+        ),
+        products=products,
+        **kwargs,
+    )
+
+
+# Which names an early release really used was only ever seen for DR6 (.fits.fz, against its own
+# documentation), so the documented endings stay as second choices.
+_EARLY_SUFFIXES = (".fits.fz", ".fits", ".fits.gz")
+
+RELEASES = MappingProxyType(
+    {
+        release.name: release
+        for release in (
+            _release(
+                5,
+                [("dr5", "south", "dr5", "grz")],
+                _BASE_PRODUCTS,
+                suffixes=_EARLY_SUFFIXES,
+                sweep_versions=("5.0",),
+                note="South only; no maskbits.",
+            ),
+            _release(
+                6,
+                [("dr6", "north", "dr6", "grz")],
+                _BASE_PRODUCTS,
+                suffixes=_EARLY_SUFFIXES,
+                sweep_versions=("6.0",),
+                note="North only; no maskbits.",
+            ),
+            _release(
+                7,
+                [("dr7", "south", "dr7", "grz")],
+                _DR7_PRODUCTS,
+                suffixes=_EARLY_SUFFIXES,
+                sweep_versions=("7.0", "7.1"),
+                note="South only.",
+            ),
+            _release(
+                8,
+                [("dr8", "north", "dr8/north", "grz"), ("dr8", "south", "dr8/south", "grz")],
+                _DR8_PRODUCTS,
+                sweep_versions=("8.0",),
+            ),
+            _release(
+                9,
+                [("dr9", "north", "dr9/north", "grz"), ("dr9", "south", "dr9/south", "grz")],
+                _DR9_PRODUCTS,
+                sweep_versions=("9.0",),
+                note="blobmodel files are not compressed, whatever their name says.",
+            ),
+            _release(
+                10,
+                [("dr9", "north", "dr9/north", "grz"), ("dr10", "south", "dr10/south", "griz")],
+                _DR9_PRODUCTS,
+                sweep_versions=("10.0", "10.1"),
+                note="DR10 has no north of its own: its north is that of DR9, without i.",
+            ),
+            _release(
+                11,
+                [("dr11", "north", "dr11/north", "grz"), ("dr11", "south", "dr11/south", "griz")],
+                _DR9_PRODUCTS,
+                sweep_versions=("11.0",),
+                note="The north has no i band.",
+            ),
+        )
+    }
+)
+
+
+def get_release(name):
+    """Return the `DataRelease` called ``name``.
+
+    Parameters
+    ----------
+    name : str or int
+        ``'dr10'``, ``'DR10'``, ``'10'`` or ``10``.
+
+    Returns
+    -------
+    DataRelease
+
+    Raises
+    ------
+    InvalidRequestError
+        If there is no such release.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.releases import get_release
+    >>> get_release('DR10').bands
+    ('g', 'r', 'i', 'z')
+    """
+    key = str(name).strip().lower()
+    key = key if key.startswith("dr") else f"dr{key}"
+    if isinstance(name, (str, int)) and not isinstance(name, bool) and key in RELEASES:
+        return RELEASES[key]
+    msg = f"release={name!r} is not a data release; allowed: {', '.join(RELEASES)}."
+    raise InvalidRequestError(msg, parameter="release", value=name)

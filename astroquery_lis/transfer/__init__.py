@@ -1,0 +1,1 @@
+"""How bytes move: HTTP client, ranges, downloads, mirrors, cache.  Knows no astronomy."""

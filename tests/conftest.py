@@ -1,0 +1,50 @@
+"""What the tests share: nobody's own configuration, and the embedded sky."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from astroquery_lis import LegacySurvey, LegacySurveyClass, conf, sandbox
+
+
+@pytest.fixture(autouse=True)
+def _pristine(tmp_path_factory):
+    """Keep every test away from the user's cache and from another test's settings."""
+    cache = str(tmp_path_factory.mktemp("cache"))
+    with conf.set_temp("cache_dir", cache), conf.set_temp("retries", 1):
+        yield
+    LegacySurvey.release = LegacySurvey.mirror = LegacySurvey.timeout = None
+
+
+@pytest.fixture(scope="session")
+def served_sky():
+    """One server for the whole run; use `sky`, which begins each test with a clean state."""
+    with sandbox.serve(configure=False) as sky:
+        yield sky
+
+
+@pytest.fixture
+def sky(served_sky):
+    """The embedded sky, without faults and with an empty list of requests."""
+    served_sky.faults.clear()
+    served_sky.requests.clear()
+    yield served_sky
+    served_sky.faults.clear()
+
+
+@pytest.fixture
+def survey(sky):
+    """A `LegacySurveyClass` that reads the embedded sky."""
+    survey = LegacySurveyClass()
+    survey.mirror = sky.mirror_url
+    return survey
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The root of the released brick, where the machine has it."""
+    root = os.environ.get("ASTROQUERY_LIS_REAL_DATA")
+    if not root or not (Path(root) / "dr6").is_dir():
+        pytest.skip("ASTROQUERY_LIS_REAL_DATA is not set")
+    return Path(root).resolve()

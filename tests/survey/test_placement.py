@@ -1,0 +1,67 @@
+"""Cutouts laid over bricks: sizes, targets, ownership."""
+
+import numpy as np
+import pytest
+from astropy.coordinates import SkyCoord
+from astropy.nddata import Cutout2D
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from astroquery_lis.survey import bricks
+from astroquery_lis.survey.placement import pixel_sky, place
+from astroquery_lis.survey.tangent import Box
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(45.01, 45.24), st.floats(-0.12, 0.12), st.integers(1, 60), st.integers(1, 60))
+def test_the_first_pixel_is_that_of_cutout2d(ra, dec, ny, nx):
+    wcs = bricks.brick_wcs("0451p000")
+    doubled = 2 * np.array(wcs.world_to_pixel_values(ra, dec))
+    assume(np.abs(doubled - np.rint(doubled)).min() > 1e-4)
+    placement = place(ra, dec, ny, nx)
+    blank = np.broadcast_to(np.float32(0), (3600, 3600))
+    cutout = Cutout2D(blank, SkyCoord(ra, dec, unit="deg"), (ny, nx), wcs=wcs, mode="partial")
+    x0, y0 = cutout.origin_original
+    assert (placement.box.y0, placement.box.x0) == (y0, x0)
+    assert placement.shape == (ny, nx)
+
+
+def test_inside_one_image_everything_is_native():
+    placement = place(45.24, 0.0, 256, 256)
+    assert [piece.brick for piece in placement.pieces] == ["0451p000"]
+    assert placement.labels is None
+
+
+@pytest.mark.parametrize(
+    ("ra", "dec", "shape", "names"),
+    [
+        (45.25, 0.125, (256, 256), {"0451p000", "0453p000", "0451p002", "0453p002"}),
+        (0.0, 0.02, (100, 300), {"0001p000", "3598p000"}),
+        (180.15, 32.375, (300, 100), {"1801p325", "1801p322"}),
+        (45.125, 0.0, (4000, 10), {"0451p000", "0451p002", "0451m002"}),
+    ],
+)
+def test_pixels_come_from_their_owners(ra, dec, shape, names):
+    placement = place(ra, dec, *shape)
+    assert {piece.brick for piece in placement.pieces} == names
+    assert placement.pieces[0].brick == bricks.brick_name(ra, dec)
+    position = pixel_sky(placement.grid, placement.box, Box(0, shape[0], 0, shape[1]))
+    owner = bricks.brick_name(*position)
+    labelled = np.array([piece.brick for piece in placement.pieces])[placement.labels]
+    assert np.array_equal(owner, labelled)
+    for i, piece in enumerate(placement.pieces):
+        assert piece.n_pixels == np.count_nonzero(placement.labels == i)
+        assert piece.read.is_within(3600, 3600)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0, 360), st.floats(-90, 90), st.integers(1, 400))
+def test_anywhere_on_the_sky_every_pixel_has_one_source(ra, dec, size):
+    placement = place(ra, dec, size, size)
+    if placement.labels is None:
+        assert placement.pieces[0].read == placement.box
+        return
+    assert placement.labels.max() < len(placement.pieces)
+    unlabelled = np.count_nonzero(placement.labels < 0)
+    near_pole = abs(dec) > 89
+    assert unlabelled == 0 or near_pole

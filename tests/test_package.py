@@ -1,0 +1,111 @@
+"""The package from outside: its surface, what importing it costs, its configuration."""
+
+import importlib
+import os
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import astroquery_lis
+from astroquery_lis import exceptions
+
+OPTIONAL = (
+    "jwst",
+    "stdatamodels",
+    "fsspec",
+    "aiohttp",
+    "reproject",
+    "matplotlib",
+    "PIL",
+    "dask",
+    "distributed",
+    "pandas",
+    "h5py",
+    "mocpy",
+    "pyarrow",
+    "tqdm",
+)
+
+IMPORT = f"""
+import socket, sys
+
+def refuse(*args, **kwargs):
+    raise AssertionError("the network was used")
+
+socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse
+import astroquery_lis
+print(*[name for name in {OPTIONAL!r} if name in sys.modules])
+"""
+
+
+def test_importing_loads_no_optional_package_and_uses_no_network():
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", IMPORT], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == ""
+
+
+def test_the_public_surface_is_what_it_says():
+    assert astroquery_lis.__all__ == ["Conf", "LegacySurvey", "LegacySurveyClass", "conf"]
+    public = {name for name in dir(astroquery_lis.LegacySurveyClass) if not name.startswith("_")}
+    assert public == {
+        "cache_info",
+        "cache_location",
+        "clear_cache",
+        "get_cutout",
+        "get_cutouts",
+        "get_image_list",
+        "get_images",
+        "list_bands",
+        "list_mirrors",
+        "list_products",
+        "list_releases",
+        "mirror",
+        "release",
+        "reset_cache_location",
+        "timeout",
+    } | {name for name in dir(astroquery_lis.LegacySurveyClass.__mro__[1]) if name[0] != "_"}
+
+
+def _modules():
+    for info in pkgutil.walk_packages(astroquery_lis.__path__, "astroquery_lis."):
+        yield info.name
+
+
+@pytest.mark.parametrize("name", list(_modules()))
+def test_every_module_lists_names_that_exist(name):
+    module = importlib.import_module(name)
+    for public in getattr(module, "__all__", []):
+        assert hasattr(module, public), public
+
+
+def test_every_error_is_in_the_tree_and_documented():
+    for name in exceptions.__all__:
+        kind = getattr(exceptions, name)
+        base = exceptions.LegacySurveyError if name.endswith("Error") else Warning
+        assert issubclass(kind, base)
+        assert name in exceptions.__doc__
+        assert kind.__doc__
+
+
+def test_environment_sets_the_configuration_of_a_new_process():
+    code = (
+        "from astroquery_lis import LegacySurvey as survey;"
+        "print(survey.mirror, survey.cache_location, survey.release)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={
+            **os.environ,
+            "ASTROQUERY_LIS_MIRROR": "nadc",
+            "ASTROQUERY_LIS_CACHE_DIR": "/tmp/somewhere",
+            "ASTROQUERY_LIS_RELEASE": "dr9",
+        },
+    )
+    assert run.stdout.split() == ["nadc", "/tmp/somewhere", "dr9"]
