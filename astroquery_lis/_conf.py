@@ -17,6 +17,8 @@ ENVIRONMENT = {
     "mirror": "ASTROQUERY_LIS_MIRROR",
     "cache_dir": "ASTROQUERY_LIS_CACHE_DIR",
     "release": "ASTROQUERY_LIS_RELEASE",
+    "tap_url": "ASTROQUERY_LIS_TAP_URL",
+    "viewer_url": "ASTROQUERY_LIS_VIEWER_URL",
 }
 
 
@@ -34,9 +36,31 @@ class Conf(ConfigNamespace):
         "template, or a local directory laid out like the survey.",
         module="astroquery_lis",
     )
+    viewer_url = ConfigItem(
+        "https://www.legacysurvey.org/viewer",
+        "Address of the survey's viewer, without a slash at the end.",
+        module="astroquery_lis",
+    )
+    tap_url = ConfigItem(
+        "https://datalab.noirlab.edu/tap",
+        "Address of the TAP service that has the Tractor catalogues.",
+        module="astroquery_lis",
+    )
     cache_dir = ConfigItem(
         "",
         "Directory of the cache; empty for astroquery's own cache location.",
+        module="astroquery_lis",
+    )
+    cache_size = ConfigItem(
+        50.0,
+        "Size of the cache in GB above which what was used longest ago is removed; 0 for no limit.",
+        cfgtype="float(min=0)",
+        module="astroquery_lis",
+    )
+    disk_margin = ConfigItem(
+        1.0,
+        "Space in GB that is left free on every disk that is written to.",
+        cfgtype="float(min=0)",
         module="astroquery_lis",
     )
     timeout = ConfigItem(
@@ -61,6 +85,12 @@ class Conf(ConfigNamespace):
         12,
         "Connections used at once for the files of a request.",
         cfgtype="integer(min=1, max=64)",
+        module="astroquery_lis",
+    )
+    max_query_bricks = ConfigItem(
+        100,
+        "Most brick catalogues, of about 18 MB each, that one query fetches.",
+        cfgtype="integer(min=1)",
         module="astroquery_lis",
     )
 

@@ -11,17 +11,20 @@ astroquery's own, so that code written against either keeps working::
     ├── OptionalDependencyError  (ImportError)                    an extra is not installed
     └── TransferError            (RemoteServiceError)
         ├── NotFoundError                                         404
+        ├── RefusedQueryError    (InvalidQueryError)              the service refused the query
         ├── ServiceDownError                                      refused, 5xx, every mirror failed
         │   ├── ServiceTimeoutError  (TimeoutError)               no answer in time
         │   └── RateLimitedError                                  429
         ├── TruncatedError                                        fewer bytes than announced
         ├── UnexpectedContentError                                HTML for FITS, a wrong byte range
+        ├── ChecksumError                                         not the bytes that its list names
         └── ContentChangedError                                   the file changed while it was read
 
     LegacySurveyWarning          (AstropyWarning)
     ├── CoverageWarning                                           part of the data is not there
     ├── FailoverWarning                                           not the first source answered
-    └── CacheWarning                                              the cache was of no use
+    ├── CacheWarning                                              the cache was of no use
+    └── ChecksumWarning                                           not the bytes that its list names
 
 In parentheses stand astroquery's own errors and Python's.  An error carries ``url``,
 ``status`` and ``cause`` where it has one (otherwise `None`).
@@ -34,6 +37,8 @@ from astroquery.exceptions import TimeoutError as AstroqueryTimeoutError
 __all__ = [
     "CacheError",
     "CacheWarning",
+    "ChecksumError",
+    "ChecksumWarning",
     "ContentChangedError",
     "CoverageWarning",
     "FailoverWarning",
@@ -45,6 +50,7 @@ __all__ = [
     "NotFoundError",
     "OptionalDependencyError",
     "RateLimitedError",
+    "RefusedQueryError",
     "ServiceDownError",
     "ServiceTimeoutError",
     "TransferError",
@@ -118,6 +124,10 @@ class NotFoundError(TransferError):
     """The service answered 404: it has no such file."""
 
 
+class RefusedQueryError(TransferError, InvalidQueryError):
+    """The service understood the request and refused the query; the message is the service's."""
+
+
 class ServiceDownError(TransferError):
     """The service could not be reached, kept answering 5xx, or every mirror failed."""
 
@@ -152,6 +162,24 @@ class UnexpectedContentError(TransferError):
     """The answer is not what was asked for: HTML in place of FITS, another byte range."""
 
 
+class ChecksumError(TransferError):
+    """A file does not have the sha256 that the survey's list gives it.
+
+    Parameters
+    ----------
+    message : str
+        Which file, and both digests.
+    found : str, optional
+        Digest of what came.
+    **kwargs
+        As for `LegacySurveyError`.
+    """
+
+    def __init__(self, message="", *, found=None, **kwargs):
+        super().__init__(message, **kwargs)
+        self.found = found
+
+
 class ContentChangedError(TransferError):
     """The file changed on the server while it was being read."""
 
@@ -170,3 +198,7 @@ class FailoverWarning(LegacySurveyWarning):
 
 class CacheWarning(LegacySurveyWarning):
     """The cache could not be used; the result is right, but nothing was kept."""
+
+
+class ChecksumWarning(LegacySurveyWarning):
+    """A file does not have the sha256 of the survey's list; lists are known to be stale."""

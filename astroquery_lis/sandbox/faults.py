@@ -8,6 +8,7 @@ __all__ = ["KINDS", "Fault", "Faults"]
 KINDS = {
     "status": {"code": 503, "retry_after": None},
     "html": {},
+    "votable": {"message": "A fault on demand."},
     "cut": {"fraction": 0.5},
     "wrong_range": {"shift": 100},
     "ignore_range": {},
@@ -82,6 +83,8 @@ class Faults:
             - ``'status'``: an error page with status ``code`` (503) and the header
               ``Retry-After: retry_after`` where that is not `None`;
             - ``'html'``: an HTML page with status 200;
+            - ``'votable'``: a VOTable with status 200 that says ``ERROR`` and ``message``, as TAP
+              services report what went wrong;
             - ``'cut'``: the whole length is announced, ``fraction`` (0.5) of it is sent, and the
               connection is closed;
             - ``'wrong_range'``: 206 with another range, ``shift`` (100) bytes away, and its bytes;

@@ -21,7 +21,7 @@ class Request:
     Attributes
     ----------
     method : str
-        ``'GET'``, ``'HEAD'`` or ``'POST'``.
+        ``'GET'``, ``'HEAD'``, ``'POST'`` or ``'DELETE'``.
     path : str
         Decoded path.
     query : str

@@ -14,15 +14,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
+from astropy.coordinates import SkyCoord, name_resolve
+
 from .. import _conf
-from . import sky
+from . import catalog, sky
 from .faults import Faults
 from .files import FileTree, Request, error_page
+from .sesame import NameResolver
+from .tap import TapService
+from .tractor_files import add_catalogs
 from .tree import build
+from .viewer import Viewer
+from .viewer_psf import ELONGATED_DEG, psf_shape
+from .votable import error_document
+from .wise import add_wise
 
 __all__ = ["RequestLog", "RequestRecord", "Sandbox", "serve"]
 
 MIRROR_PREFIX = "/legacysurvey/"
+VIEWER_PREFIX = "/viewer/"
+SESAME_PREFIX = "/sesame/"
+TAP_PREFIX = "/tap"
 
 
 @dataclass
@@ -32,7 +44,7 @@ class RequestRecord:
     Attributes
     ----------
     method : str
-        ``'GET'``, ``'HEAD'`` or ``'POST'``.
+        ``'GET'``, ``'HEAD'``, ``'POST'`` or ``'DELETE'``.
     path : str
         Path and query, decoded.
     range : str or None
@@ -169,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.log.append(record)
         self._send(response, announced, record)
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_POST = do_DELETE = do_GET
 
     def _respond(self, request, kind, fault):
         if kind == "status":
@@ -180,6 +192,8 @@ class _Handler(BaseHTTPRequestHandler):
             page = error_page(200, "This is not the file that was asked for.")
             page.headers["Cache-Control"] = "no-store"
             return page
+        if kind == "votable":
+            return error_document(fault.options["message"])
         if kind == "ignore_range":
             del request.headers["Range"]
         if kind == "wrong_range":
@@ -237,11 +251,21 @@ class Sandbox:
         Folder of the files: a local mirror.
     mirror_url : str
         Address of the same files.
+    viewer_url : str
+        Address of the simulated viewer.
+    sesame_url : str
+        Address of a name resolver that knows some names (see `~.sesame.NAMES`).
     truth : `~astropy.table.Table`
         The sources (see `~.sky.truth`).
     positions : dict of str to `~astropy.coordinates.SkyCoord`
         Named places: ``field``, ``star``, ``corner``, ``ra0``, ``split``, ``hole``, ``blank``,
-        ``clump``, ``bright`` and ``off`` (where nothing is).
+        ``clump``, ``bright``, ``elongated`` (where the PSF is) and ``off`` (where nothing is).
+    catalog : `~astropy.table.Table`
+        Every row of the Tractor files of DR10 (see `~.catalog.catalog`).
+    tap_url : str
+        Address of the TAP service.
+    tap : `~.tap.TapService`
+        The service itself; ``tap.default_rows`` is its limit where a query names none.
     requests : RequestLog
         What was asked so far; ``requests.clear()``.
     faults : `~.faults.Faults`
@@ -254,19 +278,30 @@ class Sandbox:
         self.root = Path(root)
         self.truth = sky.truth()
         self.positions = sky.positions()
+        self.positions["elongated"] = SkyCoord(*ELONGATED_DEG, unit="deg", frame="icrs")
         self.faults = Faults()
         self.requests = RequestLog()
         self.cache_dir = None
         self._closed = threading.Lock()
         files = FileTree(self.root, MIRROR_PREFIX, self.faults)
-        self.routes = [(MIRROR_PREFIX, files)]
+        self.tap = TapService(TAP_PREFIX)
+        self.routes = [
+            (MIRROR_PREFIX, files),
+            (TAP_PREFIX, self.tap),
+            (VIEWER_PREFIX, Viewer(self.root, VIEWER_PREFIX)),
+            (SESAME_PREFIX, NameResolver()),
+        ]
         self._server = _Server(self.routes, self.faults, self.requests)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self.mirror_url = self.url + MIRROR_PREFIX.rstrip("/")
+        self.viewer_url = self.url + VIEWER_PREFIX.rstrip("/")
+        self.sesame_url = self.url + SESAME_PREFIX
+        self.tap.url = self.tap_url = self.url + TAP_PREFIX
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )
         self._stack = ExitStack()
+        self._stack.callback(self.tap.close)
         self._thread.start()
         # Not a finalizer of the folder: a forked worker would run it too.
         atexit.register(self.close)
@@ -277,7 +312,32 @@ class Sandbox:
         self.cache_dir = Path(tempfile.mkdtemp(prefix="astroquery_lis-"))
         self._stack.callback(shutil.rmtree, self.cache_dir, ignore_errors=True)
         settings = {"mirror": self.mirror_url, "cache_dir": str(self.cache_dir)}
+        settings["viewer_url"] = self.viewer_url
+        settings["tap_url"] = self.tap_url
         self._stack.enter_context(_conf.override(**settings))
+        self._stack.enter_context(name_resolve.sesame_url.set([self.sesame_url]))
+
+    @property
+    def catalog(self):
+        """Every row of the Tractor files of DR10, a new table each time."""
+        return catalog.catalog()
+
+    def psf_truth(self, coordinates, band):
+        """Return the shape of the PSF that the viewer gives at a place.
+
+        Parameters
+        ----------
+        coordinates : `~astropy.coordinates.SkyCoord`
+            The place.
+        band : str
+            ``'g'``, ``'r'``, ``'i'`` or ``'z'``.
+
+        Returns
+        -------
+        PsfShape
+            Width, axis ratio and position angle on the sky.
+        """
+        return psf_shape(coordinates.icrs.ra.deg, coordinates.icrs.dec.deg, band)
 
     def __enter__(self):
         return self
@@ -304,7 +364,7 @@ def serve(*, root=None, configure=True, show_progress=False):
     """Serve the simulated survey on this computer, and let the package use it.
 
     The files are made the first time, in about half a minute, and kept in astropy's cache (about
-    200 MB).
+    240 MB).
 
     Parameters
     ----------
@@ -327,7 +387,10 @@ def serve(*, root=None, configure=True, show_progress=False):
     >>> with sandbox.serve() as sky:  # doctest: +SKIP
     ...     print(len(sky.truth), sky.positions['field'])
     """
-    return Sandbox(_build(root, show_progress), configure=configure)
+    built = _build(root, show_progress)
+    add_catalogs(built)
+    add_wise(built)
+    return Sandbox(built, configure=configure)
 
 
 def _build(root, show_progress):

@@ -12,15 +12,29 @@ from ..exceptions import InvalidRequestError
 from .releases import get_release
 
 __all__ = [
+    "BRICK_PICTURES",
+    "BRICK_TABLES",
     "COADD_PRODUCTS",
+    "MASK_PLANES",
+    "METRICS",
+    "WISE_BANDS",
+    "WISE_PRODUCTS",
     "CoaddProduct",
+    "brick_picture_path",
+    "brick_table_path",
     "coadd_checksum_path",
     "coadd_path",
     "coadd_paths",
+    "coadd_product",
+    "folder_checksum_path",
     "get_tree",
+    "metrics_checksum_path",
+    "metrics_path",
     "region_bricks_path",
     "survey_bricks_path",
     "tractor_checksum_path",
+    "tractor_i_checksum_path",
+    "tractor_i_path",
     "tractor_path",
 ]
 
@@ -72,7 +86,54 @@ COADD_PRODUCTS = MappingProxyType(
         )
     }
 )
-"""Every coadd product, by name."""
+"""Every coadd product that has files of its own, by name."""
+
+MASK_PLANES = MappingProxyType(
+    {
+        "wisem1": (2, CoaddProduct("wisem1", False, "", False, 0, "bright-star mask of W1")),
+        "wisem2": (3, CoaddProduct("wisem2", False, "", False, 0, "bright-star mask of W2")),
+    }
+)
+"""Planes beside MASKBITS in the same file, from DR8 on: HDU, and what they are."""
+
+
+def coadd_product(name):
+    """Return the `CoaddProduct` of a product or a mask plane.
+
+    Parameters
+    ----------
+    name : str
+        A name of `COADD_PRODUCTS` or `MASK_PLANES`.
+
+    Returns
+    -------
+    CoaddProduct
+    """
+    return MASK_PLANES[name][1] if name in MASK_PLANES else COADD_PRODUCTS[name]
+
+WISE_BANDS = ("W1", "W2", "W3", "W4")
+WISE_PRODUCTS = ("image", "invvar", "model")
+"""Coadd products that come in the WISE bands too: 342 pixels of 2.75 arcsec, Vega nanomaggies."""
+
+BRICK_TABLES = ("ccds", "depth")
+"""Tables in the folder of a brick's coadds: the CCDs that went in, and a histogram of depths."""
+
+BRICK_PICTURES = ("image", "model", "resid", "blobmodel", "wise", "wisemodel", "wiseresid")
+"""JPEG pictures in the folder of a brick's coadds."""
+
+METRICS = MappingProxyType(
+    {
+        "all-models": ".fits",
+        "reference": ".fits",
+        "blobs": ".fits.gz",
+        "outlier-mask": ".fits.fz",
+        "outliers-pre": ".jpg",
+        "outliers-post": ".jpg",
+        "outliers-masked-pos": ".jpg",
+        "outliers-masked-neg": ".jpg",
+    }
+)
+"""Files of the metrics folder, with their endings."""
 
 
 def get_tree(release, region):
@@ -239,3 +300,122 @@ def region_bricks_path(release, region):
     if "/" not in tree.folder:
         return f"{tree.folder}/survey-bricks-{tree.release}.fits.gz"
     return f"{tree.folder}/survey-bricks-{tree.release}-{tree.region}.fits.gz"
+
+
+def folder_checksum_path(folder):
+    """Return the path of the sha256sum file of any folder of files.
+
+    Parameters
+    ----------
+    folder : str
+        Relative to the survey's root, such as ``'dr10/south/sweep/10.1'``.
+
+    Returns
+    -------
+    str
+    """
+    return f"{folder}/{_checksum_name(folder)}"
+
+
+def brick_table_path(release, region, brick, kind):
+    """Return the path of a table that lies with a brick's coadds.
+
+    Parameters
+    ----------
+    release, region, brick : str
+        As for `coadd_paths`.
+    kind : {'ccds', 'depth'}
+        One of `BRICK_TABLES`.
+
+    Returns
+    -------
+    str
+    """
+    tree = get_tree(release, region)
+    return f"{_coadd_folder(tree, brick)}/legacysurvey-{brick}-{kind}.fits"
+
+
+def brick_picture_path(release, region, brick, kind):
+    """Return the path of a JPEG picture that lies with a brick's coadds.
+
+    Parameters
+    ----------
+    release, region, brick : str
+        As for `coadd_paths`.
+    kind : str
+        One of `BRICK_PICTURES`.
+
+    Returns
+    -------
+    str
+    """
+    tree = get_tree(release, region)
+    return f"{_coadd_folder(tree, brick)}/legacysurvey-{brick}-{kind}.jpg"
+
+
+def tractor_i_path(release, region, brick):
+    """Return the path of the intermediate Tractor catalogue of a brick.
+
+    Parameters
+    ----------
+    release, region, brick : str
+        As for `coadd_paths`.
+
+    Returns
+    -------
+    str
+    """
+    tree = get_tree(release, region)
+    return f"{tree.folder}/tractor-i/{brick[:3]}/tractor-i-{brick}.fits"
+
+
+def tractor_i_checksum_path(release, region, brick):
+    """Return the path of the sha256sum file of the tractor-i folder that holds a brick.
+
+    Parameters
+    ----------
+    release, region, brick : str
+        As for `coadd_paths`.
+
+    Returns
+    -------
+    str
+    """
+    tree = get_tree(release, region)
+    name = _checksum_name(tree.folder, "tractor-i", brick[:3])
+    return f"{tree.folder}/tractor-i/{brick[:3]}/{name}"
+
+
+def metrics_path(release, region, brick, kind):
+    """Return the path of one of the files of a brick in the metrics folder.
+
+    Parameters
+    ----------
+    release, region, brick : str
+        As for `coadd_paths`.
+    kind : str
+        A name of `METRICS`.
+
+    Returns
+    -------
+    str
+    """
+    tree = get_tree(release, region)
+    return f"{tree.folder}/metrics/{brick[:3]}/{kind}-{brick}{METRICS[kind]}"
+
+
+def metrics_checksum_path(release, region, brick):
+    """Return the path of the sha256sum file of the metrics folder that holds a brick.
+
+    Parameters
+    ----------
+    release, region, brick : str
+        As for `coadd_paths`.
+
+    Returns
+    -------
+    str
+    """
+    tree = get_tree(release, region)
+    name = _checksum_name(tree.folder, "metrics", brick[:3])
+    return f"{tree.folder}/metrics/{brick[:3]}/{name}"

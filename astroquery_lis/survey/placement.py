@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .bricks import IMAGE_SIZE_PIX, brick_grid, brick_id, name_of
+from .bricks import brick_id, name_of
+from .frames import OPTICAL, Frame, image_grid
 from .tangent import Box, TangentGrid
 
 __all__ = ["KERNEL_MARGIN_PIX", "Piece", "Placement", "place", "row_blocks"]
@@ -69,6 +70,7 @@ class Placement:
     box: Box
     pieces: tuple
     labels: np.ndarray | None
+    frame: Frame = OPTICAL
 
     @property
     def shape(self):
@@ -83,10 +85,11 @@ def row_blocks(area):
         yield area._replace(y0=y0, y1=min(y0 + step, area.y1))
 
 
-def place(ra_deg, dec_deg, ny, nx):
+def place(ra_deg, dec_deg, ny, nx, grid=None, frame=OPTICAL):
     """Lay a box of pixels round a position over the bricks.
 
-    The first pixel is where `astropy.nddata.Cutout2D` puts it, ``ceil(x - nx / 2)``.
+    On the grid of the bricks the first pixel is where `astropy.nddata.Cutout2D` puts it,
+    ``ceil(x - nx / 2)``.
 
     Parameters
     ----------
@@ -94,44 +97,54 @@ def place(ra_deg, dec_deg, ny, nx):
         Target, ICRS degrees.
     ny, nx : int
         Size in pixels.
+    grid : `~.sky_grid.SkyGrid`, optional
+        A grid of its own, whose first pixel is that of the cutout; none of its pixels are copied.
+    frame : Frame, optional
+        What the bricks' images are like.
 
     Returns
     -------
     Placement
     """
     owner = int(brick_id(ra_deg, dec_deg))
-    grid = brick_grid(owner)
+    if grid is not None:
+        return _place_over_several(grid, Box(0, ny, 0, nx), owner, frame, copies=False)
+    grid = image_grid(owner, frame)
     x, y = grid.to_pixel(ra_deg, dec_deg)
     # A target meant to lie on a pixel's centre must not jump by a pixel for a rounding of 1e-9.
     x0, y0 = (int(np.ceil(np.round(v, 6) - n / 2)) for v, n in ((x, nx), (y, ny)))
     box = Box(y0, y0 + ny, x0, x0 + nx)
-    if box.is_within(IMAGE_SIZE_PIX, IMAGE_SIZE_PIX):
+    if box.is_within(frame.size_pix, frame.size_pix):
         piece = Piece(name_of(owner), owner, True, box, Box(0, ny, 0, nx), ny * nx)
-        return Placement(grid, box, (piece,), None)
-    return _place_over_several(grid, box, owner)
+        return Placement(grid, box, (piece,), None, frame)
+    return _place_over_several(grid, box, owner, frame)
 
 
-def _place_over_several(grid, box, owner):
+def _place_over_several(grid, box, owner, frame, *, copies=True):
     owners = np.empty(box.shape, np.int32)
     for block in row_blocks(Box(0, box.shape[0], 0, box.shape[1])):
         owners[block.slices] = brick_id(*pixel_sky(grid, box, block))
-    found = [owner, *(int(k) for k in np.unique(owners) if k != owner)]
+    present = np.unique(owners).tolist()
+    if owner not in present:
+        # A given grid need not hold its target: then its first brick stands for it.
+        owner = present[0]
+    found = [owner, *(k for k in present if k != owner)]
     labels = np.full(box.shape, -1, np.int16)
     pieces = []
     for brick in found:
         mine = owners == brick
-        piece = _piece(grid, box, brick, mine, is_owner=brick == owner)
+        piece = _piece(grid, box, brick, mine, frame, is_owner=copies and brick == owner)
         if piece is not None or brick == owner:
             labels[mine] = len(pieces)
             pieces.append(piece)
     first = pieces[0]
-    if first.read.shape != first.area.shape:
+    if copies and first.read.shape != first.area.shape:
         # Within a degree of the poles an image is a few pixels short of what its brick owns.
         keep = first.read.moved(-box.y0, -box.x0)
         outside = labels == 0
         outside[keep.slices] = False
         labels[outside] = -1
-    return Placement(grid, box, tuple(pieces), labels)
+    return Placement(grid, box, tuple(pieces), labels, frame)
 
 
 def pixel_sky(grid, box, part):
@@ -140,16 +153,16 @@ def pixel_sky(grid, box, part):
     return grid.to_sky(x + box.x0, y + box.y0)
 
 
-def _piece(grid, box, brick, mine, *, is_owner):
+def _piece(grid, box, brick, mine, frame, *, is_owner):
     """Build the piece of the pixels ``mine``; `None` if the brick's image holds none of them."""
     rows, columns = np.flatnonzero(mine.any(axis=1)), np.flatnonzero(mine.any(axis=0))
     area = Box(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
-    size = IMAGE_SIZE_PIX, IMAGE_SIZE_PIX
+    size = frame.size_pix, frame.size_pix
     if is_owner:
         read = area.moved(box.y0, box.x0).clipped(*size)
     else:
         low, high = np.full(2, np.inf), np.full(2, -np.inf)
-        other = brick_grid(brick)
+        other = image_grid(brick, frame)
         for block in row_blocks(area):
             inside = mine[block.slices]
             if not inside.any():
@@ -158,8 +171,9 @@ def _piece(grid, box, brick, mine, *, is_owner):
             x, y = x[inside], y[inside]
             low = np.minimum(low, [y.min(), x.min()])
             high = np.maximum(high, [y.max(), x.max()])
-        y0, x0 = np.floor(low).astype(int) - KERNEL_MARGIN_PIX
-        y1, x1 = np.ceil(high).astype(int) + KERNEL_MARGIN_PIX + 1
+        margin = int(np.ceil(KERNEL_MARGIN_PIX * max(grid.scale_deg / other.scale_deg, 1)))
+        y0, x0 = np.floor(low).astype(int) - margin
+        y1, x1 = np.ceil(high).astype(int) + margin + 1
         read = Box(int(y0), int(y1), int(x0), int(x1)).clipped(*size)
     if 0 in read.shape:
         return None

@@ -12,6 +12,11 @@ PIXEL_SCALE_ARCSEC = 0.262
 
 REGIONS = ("north", "south")
 
+WISE_BANDS = ("W1", "W2", "W3", "W4")
+"""Bands of the WISE coadds, which came with DR8."""
+
+WISE_PRODUCTS = ("image", "invvar", "model")
+
 _BASE_PRODUCTS = ("image", "invvar", "model", "chi2", "depth", "galdepth", "nexp")
 _DR7_PRODUCTS = (*_BASE_PRODUCTS, "maskbits")
 _DR8_PRODUCTS = (*_DR7_PRODUCTS, "psfsize")
@@ -80,6 +85,16 @@ class DataRelease:
         """Every optical band that some region of the release has, blue to red."""
         present = {band for tree in self.trees.values() for band in tree.bands}
         return tuple(band for band in "griz" if band in present)
+
+    @property
+    def wise_bands(self):
+        """The WISE bands, if the release has them."""
+        return WISE_BANDS if self.number >= 8 else ()
+
+    @property
+    def mask_planes(self):
+        """The planes that lie beside MASKBITS in its file."""
+        return ("wisem1", "wisem2") if self.number >= 8 else ()
 
     @property
     def is_split(self):

@@ -21,9 +21,14 @@ __all__ = [
     "CutoutRequest",
     "as_bands",
     "as_choice",
+    "as_layer_bands",
+    "as_names",
+    "as_pixel_scale",
     "as_products",
     "as_region",
+    "as_rotation",
     "as_size",
+    "refuse_beside_layer",
 ]
 
 MAX_SIZE_PIX = 10_000
@@ -32,7 +37,7 @@ MAX_SIZE_PIX = 10_000
 
 @dataclass(frozen=True)
 class CutoutRequest:
-    """One cutout at the survey's own pixel scale.
+    """One cutout of the bricks.
 
     Attributes
     ----------
@@ -48,6 +53,8 @@ class CutoutRequest:
         Release name.
     region : str
         ``'auto'``, ``'north'`` or ``'south'``.
+    wcs : str
+        Grid of the result as FITS cards (`~.sky_grid.as_wcs_text`); empty for the bricks' own.
     """
 
     ra_deg: float
@@ -58,6 +65,7 @@ class CutoutRequest:
     bands: tuple | None
     release: str
     region: str
+    wcs: str = ""
 
     @property
     def key(self):
@@ -155,7 +163,113 @@ def as_size(size, *, parameter="size", pixel_scale_arcsec=PIXEL_SCALE_ARCSEC):
     return ny, nx
 
 
-def as_products(products, release):
+def as_pixel_scale(pixel_scale, *, native_arcsec=PIXEL_SCALE_ARCSEC):
+    """Return a pixel scale in arcsec.
+
+    Parameters
+    ----------
+    pixel_scale : `~astropy.units.Quantity` ['angle', or angle per pixel] or None
+        `None` for the native one.
+    native_arcsec : float, optional
+        The native pixel scale.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    InvalidRequestError
+        If it is not a positive angle of a degree at most.
+    """
+    if pixel_scale is None:
+        return native_arcsec
+    value = np.nan
+    if isinstance(pixel_scale, u.Quantity) and pixel_scale.isscalar:
+        for unit in (u.arcsec, u.arcsec / u.pix):
+            if pixel_scale.unit.is_equivalent(unit):
+                value = float(pixel_scale.to_value(unit))
+    if not 0 < value <= 3600:
+        _refuse("pixel_scale", pixel_scale, "must be a positive angle, such as 1 * u.arcsec.")
+    return native_arcsec if abs(value / native_arcsec - 1) < 1e-9 else value
+
+
+def refuse_beside_layer(release, region):
+    """Refuse what a layer of the viewer has of its own.
+
+    Parameters
+    ----------
+    release : str or None
+        Must be `None`.
+    region : str
+        Must be ``'auto'``.
+
+    Raises
+    ------
+    InvalidRequestError
+    """
+    for name, value, default in (("release", release, None), ("region", region, "auto")):
+        if value != default:
+            _refuse(name, value, "cannot be given beside layer, which has its own.")
+
+
+def as_rotation(rotation):
+    """Return a rotation in degrees.
+
+    Parameters
+    ----------
+    rotation : `~astropy.units.Quantity` ['angle'] or None
+        `None` for none.
+
+    Returns
+    -------
+    float
+        0 to 360.
+
+    Raises
+    ------
+    InvalidRequestError
+        If it is not a finite angle.
+    """
+    if rotation is None:
+        return 0.0
+    value = np.nan
+    is_one = isinstance(rotation, u.Quantity) and rotation.isscalar
+    if is_one and rotation.unit.is_equivalent(u.deg):
+        value = float(rotation.to_value(u.deg))
+    if not np.isfinite(value):
+        _refuse("rotation", rotation, "must be an angle, such as 30 * u.deg.")
+    return value % 360.0
+
+
+def as_names(products):
+    """Return names of products as a tuple without repeats, unknown ones too.
+
+    Parameters
+    ----------
+    products : str or iterable of str
+        The names.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    InvalidRequestError
+        If there is none.
+    """
+    try:
+        names = (products,) if isinstance(products, str) else tuple(dict.fromkeys(products))
+    except TypeError:
+        names = ()
+    if not names:
+        allowed = ", ".join(COADD_PRODUCTS)
+        _refuse("products", products, f"names no product; allowed: {allowed}.")
+    return names
+
+
+def as_products(products, release, *, planes=False):
     """Return product names as a tuple without repeats.
 
     Parameters
@@ -164,6 +278,8 @@ def as_products(products, release):
         Names of `~.layout.COADD_PRODUCTS`.
     release : str
         Release that must have them.
+    planes : bool, optional
+        Whether mask planes (`~.layout.MASK_PLANES`) are taken too.
 
     Returns
     -------
@@ -173,7 +289,8 @@ def as_products(products, release):
     ------
     InvalidRequestError
     """
-    allowed = get_release(release).products
+    found = get_release(release)
+    allowed = (*found.products, *found.mask_planes) if planes else found.products
     try:
         names = (products,) if isinstance(products, str) else tuple(dict.fromkeys(products))
     except TypeError:
@@ -232,11 +349,38 @@ def as_bands(bands, release, region="auto"):
     if bands is None:
         return None
     allowed = get_release(release).bands if region == "auto" else get_tree(release, region).bands
-    text = f"bands of {release}" + ("" if region == "auto" else f" {region}")
-    hint = f"{text} are: {', '.join(allowed)}."
+    return _checked_bands(bands, allowed, release + ("" if region == "auto" else f" {region}"))
+
+
+def as_layer_bands(bands, allowed, layer):
+    """Return bands of a layer of the viewer as a tuple without repeats, or `None`.
+
+    Parameters
+    ----------
+    bands : str, iterable of str, or None
+        As for `as_bands`.
+    allowed : tuple of str
+        What the layer has; empty if that is not known.
+    layer : str
+        Its name.
+
+    Returns
+    -------
+    tuple of str or None
+
+    Raises
+    ------
+    InvalidRequestError
+    """
+    return None if bands is None else _checked_bands(bands, allowed, f"layer {layer}")
+
+
+def _checked_bands(bands, allowed, whose):
+    hint = f"bands of {whose} are: {', '.join(allowed) or 'not known'}."
     if isinstance(bands, str):
         names = bands.replace(",", " ").split()
-        names = list(names[0]) if len(names) == 1 else names
+        whole = len(names) != 1 or names[0] in allowed
+        names = names if whole else list(names[0])
     else:
         try:
             names = list(bands)
@@ -245,6 +389,6 @@ def as_bands(bands, release, region="auto"):
     if not names:
         _refuse("bands", bands, f"names no band; {hint}")
     for name in names:
-        if name not in allowed:
+        if not isinstance(name, str) or (allowed and name not in allowed):
             _refuse("bands", bands, f"has {name!r}; {hint}")
     return tuple(dict.fromkeys(names))

@@ -188,10 +188,13 @@ def test_folders_are_complete_and_checksums_agree(sky_tree, tree, brick):
     if (tree, brick) == (SOUTH, "1801p325"):
         products = ["image", "invvar", "nexp"]
     expected = {layout.coadd_path(*tree, p, brick, b) for p in products for b in bands_of(tree)}
+    wise = ("image", "invvar", "model")
+    expected |= {layout.coadd_path(*tree, p, brick, f"W{n}") for p in wise for n in (1, 2, 3, 4)}
     expected.add(layout.coadd_path(*tree, "maskbits", brick))
+    expected.add(layout.brick_table_path(*tree, brick, "ccds"))
     assert {str((path.parent / name).relative_to(sky_tree)) for name in lines} == expected
     for name, digest in lines.items():
-        if "-image-" in name or "-maskbits" in name:
+        if "-image-" in name or "-maskbits" in name or "-ccds" in name:
             with open(path.parent / name, "rb") as file:
                 assert hashlib.file_digest(file, "sha256").hexdigest() == digest
 

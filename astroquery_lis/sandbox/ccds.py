@@ -1,0 +1,286 @@
+"""The exposures behind the simulated coadds, as the tables that lie with every brick.
+
+Two passes over the sky in each band, the second shifted by half a CCD.  The coadds count one of
+them or both: where the pattern of `~.sky.exposures` says 1 the second pass is masked.
+"""
+
+from functools import cache
+
+import numpy as np
+
+from ..survey import bricks, layout
+from ..survey.tangent import TangentGrid
+from . import render, sky
+from .planes import windows_of
+from .viewer_psf import CAMERAS
+
+__all__ = ["ccd_rows"]
+
+# Width and height in pixels, and how many CCDs are side by side and above each other.
+_DETECTORS = {
+    "decam": (2046, 4094, 8, 7),
+    "mosaic": (4079, 4054, 2, 2),
+    "90prime": (4032, 4096, 2, 2),
+}
+_FIRST_EXPOSURE = {"decam": 410000, "mosaic": 110000, "90prime": 85000}
+_PROPOSAL = {"decam": "2014B-0404", "mosaic": "2016A-0453", "90prime": "BOK2015-A"}
+_PASSES = 2
+_ZERO_POINT = {"g": 25.08, "r": 25.29, "i": 25.20, "z": 24.92}
+_SKY_MAG = {"g": 22.0, "r": 21.0, "i": 20.2, "z": 19.0}
+_EXPTIME_S = {"g": 90.0, "r": 70.0, "i": 90.0, "z": 100.0}
+
+_COLUMNS = [
+    ("image_filename", "S65"),
+    ("image_hdu", "i2"),
+    ("camera", "S7"),
+    ("expnum", "i8"),
+    ("plver", "S8"),
+    ("procdate", "S19"),
+    ("plprocid", "S7"),
+    ("ccdname", "S4"),
+    ("object", "S35"),
+    ("propid", "S10"),
+    ("filter", "S1"),
+    ("exptime", "f4"),
+    ("mjd_obs", "f8"),
+    ("airmass", "f4"),
+    ("fwhm", "f4"),
+    ("width", "i2"),
+    ("height", "i2"),
+    ("ra_bore", "f8"),
+    ("dec_bore", "f8"),
+    ("crpix1", "f4"),
+    ("crpix2", "f4"),
+    ("crval1", "f8"),
+    ("crval2", "f8"),
+    ("cd1_1", "f4"),
+    ("cd1_2", "f4"),
+    ("cd2_1", "f4"),
+    ("cd2_2", "f4"),
+    ("yshift", "?"),
+    ("ra", "f8"),
+    ("dec", "f8"),
+    ("skyrms", "f4"),
+    ("sig1", "f4"),
+    ("ccdzpt", "f4"),
+    ("zpt", "f4"),
+    ("ccdraoff", "f4"),
+    ("ccddecoff", "f4"),
+    ("ccdskycounts", "f4"),
+    ("ccdskysb", "f4"),
+    ("ccdrarms", "f4"),
+    ("ccddecrms", "f4"),
+    ("ccdphrms", "f4"),
+    ("phrms", "f4"),
+    ("ccdnastrom", "i2"),
+    ("ccdnphotom", "i2"),
+    ("ccd_cuts", "i8"),
+    ("ccd_x0", "i2"),
+    ("ccd_y0", "i2"),
+    ("ccd_x1", "i2"),
+    ("ccd_y1", "i2"),
+    ("brick_x0", "i2"),
+    ("brick_x1", "i2"),
+    ("brick_y0", "i2"),
+    ("brick_y1", "i2"),
+    ("psfnorm", "f4"),
+    ("galnorm", "f4"),
+    ("skyver", "S8"),
+    ("psfver", "S20"),
+    ("skyplver", "S8"),
+    ("psfplver", "S8"),
+]
+
+
+class _Ccd:
+    """One CCD of one exposure: a cell of the lattice of a band and pass."""
+
+    def __init__(self, region, band, number, column, row):
+        self.camera, self.band, self.number = CAMERAS[region, band], band, number
+        self.width, self.height, across, up = _DETECTORS[self.camera.name]
+        spans = _spans_deg(region, band)
+        shift = number / _PASSES
+        self.dec_deg = (row + 0.5 + shift) * spans[1]
+        step = 360.0 / _columns(spans[0], self.dec_deg)
+        self.ra_deg = ((column + 0.5 + shift) * step) % 360.0
+        block, place = divmod(column, across), divmod(row, up)
+        # One exposure for each block of CCDs; which number it has does not matter.
+        unique = (block[0] * 1009 + place[0] * 31) % 9000
+        self.exposure = _FIRST_EXPOSURE[self.camera.name] + unique * 8 + 2 * "griz".index(band)
+        self.exposure += number
+        self.order = block[1] + across * place[1]
+        self.bore_deg = (
+            ((block[0] + 0.5) * across * step) % 360.0,
+            (place[0] + 0.5) * up * spans[1],
+        )
+        self._grid = TangentGrid(
+            self.ra_deg, self.dec_deg, 0.0, 0.0, self.camera.pixel_scale_arcsec / 3600
+        )
+        self._axes = np.array(self.camera.axes, float)
+
+    @property
+    def name(self):
+        if self.camera.name != "decam":
+            return f"CCD{self.order + 1}"
+        return f"S{self.order + 1}" if self.order < 31 else f"N{self.order - 30}"
+
+    def to_pixel(self, ra_deg, dec_deg):
+        """Return pixels counted from 0; NaN far away."""
+        west, north = self._grid.to_pixel(ra_deg, dec_deg)
+        x, y = np.linalg.inv(self._axes) @ np.stack([-np.asarray(west), np.asarray(north)])
+        return x + (self.width - 1) / 2, y + (self.height - 1) / 2
+
+    def to_sky(self, x, y):
+        """Return RA and Dec, degrees."""
+        steps = np.stack([np.subtract(x, (self.width - 1) / 2), y - (self.height - 1) / 2])
+        east, north = self._axes @ steps
+        return self._grid.to_sky(-east, north)
+
+
+def _spans_deg(region, band):
+    """Return how wide and how high a CCD is on the sky, degrees."""
+    camera = CAMERAS[region, band]
+    width, height, *_ = _DETECTORS[camera.name]
+    size = np.diag([width, height]) * camera.pixel_scale_arcsec / 3600
+    return np.abs(np.array(camera.axes) @ size).max(axis=1)
+
+
+def _columns(span_deg, dec_deg):
+    """Return how many CCDs are side by side around the sky."""
+    return int(np.ceil(360.0 * np.cos(np.radians(dec_deg)) / span_deg))
+
+
+def _near(region, band, brick):
+    """Yield the CCDs of the lattice around a brick."""
+    across, up = _spans_deg(region, band)
+    margin = 0.03
+    for number in range(_PASSES):
+        shift = number / _PASSES
+        rows = np.floor(np.array([brick.dec1_deg - margin, brick.dec2_deg + margin]) / up - shift)
+        for row in range(int(rows[0]), int(rows[1]) + 1):
+            dec = (row + 0.5 + shift) * up
+            count = _columns(across, dec)
+            aside = margin / np.cos(np.radians(dec))
+            limits = np.array([brick.ra1_deg - aside, brick.ra2_deg + aside])
+            columns = np.floor(limits * count / 360.0 - shift)
+            for column in range(int(columns[0]), int(columns[1]) + 1):
+                yield _Ccd(region, band, number, column % count, row)
+
+
+@cache
+def _ccds_of(release, region, name):
+    tree = layout.get_tree(release, region)
+    brick = bricks.get_brick(name)
+    found = []
+    for band in tree.bands:
+        for ccd in _near(region, band, brick):
+            boxes = _overlap(ccd, brick)
+            if boxes is not None:
+                found.append(_row(ccd, region, boxes))
+    return np.concatenate(found)
+
+
+def _overlap(ccd, brick):
+    """Return the common pixels in the CCD and in the brick, or `None` without any observed."""
+    grid = bricks.brick_grid(brick.id)
+    corners = np.array([[0, 0], [0, ccd.height - 1], [ccd.width - 1, ccd.height - 1]])
+    corners = np.concatenate([corners, [[ccd.width - 1, 0]]])
+    x, y = grid.to_pixel(*ccd.to_sky(*corners.T))
+    if not np.isfinite(x).all():
+        return None
+    last = bricks.IMAGE_SIZE_PIX - 1
+    low = [int(max(np.ceil(values.min()), 0)) for values in (x, y)]
+    high = [int(min(np.floor(values.max()), last)) for values in (x, y)]
+    touched = any(
+        low[0] < window.x1 and high[0] >= window.x0 and low[1] < window.y1 and high[1] >= window.y0
+        for window in windows_of(brick.name)
+    )
+    if low[0] > high[0] or low[1] > high[1] or not touched:
+        return None
+    sides = np.array([[low[0], low[1]], [low[0], high[1]], [high[0], high[1]], [high[0], low[1]]])
+    x, y = ccd.to_pixel(*grid.to_sky(*sides.T.astype(float)))
+    last = np.array([ccd.width, ccd.height] * 2) - 1
+    ends = np.clip(np.round([x.min(), y.min(), x.max(), y.max()]), 0, last).astype(int)
+    return (*ends, low[0], high[0], low[1], high[1])
+
+
+def _row(ccd, region, boxes):
+    rows = np.zeros(1, _COLUMNS)
+    scale, band, camera = ccd.camera.pixel_scale_arcsec, ccd.band, ccd.camera.name
+    rng = np.random.default_rng([7, ccd.exposure, ccd.order])
+    exposed = np.random.default_rng([7, ccd.exposure])
+    cd = np.array(ccd.camera.axes, float) * scale / 3600
+    sig1 = sky.NOISE_SIGMA[band] * scale / 0.262
+    zero_point = _ZERO_POINT[band] + exposed.normal(0, 0.03)
+    counts = 10 ** ((zero_point - _SKY_MAG[band]) / 2.5) * scale**2
+    values = {
+        "image_filename": f"{camera}/CP/SIMULATED/{ccd.exposure}_ooi_{band}.fits.fz",
+        "image_hdu": ccd.order + 1,
+        "camera": camera,
+        "expnum": ccd.exposure,
+        "plver": "V0.0",
+        "procdate": "2020-01-01T00:00:00",
+        "plprocid": "sim0000",
+        "ccdname": ccd.name,
+        "object": "SIMULATED",
+        "propid": _PROPOSAL[camera],
+        "filter": band,
+        "exptime": _EXPTIME_S[band],
+        "mjd_obs": (56700.0 if region == "south" else 57400.0) + exposed.uniform(0, 600),
+        "airmass": 1.0 + exposed.uniform(0, 0.5),
+        "fwhm": render.psf_fwhm_arcsec(band) / scale,
+        "width": ccd.width,
+        "height": ccd.height,
+        "ra_bore": ccd.bore_deg[0],
+        "dec_bore": ccd.bore_deg[1],
+        "crpix1": (ccd.width + 1) / 2,
+        "crpix2": (ccd.height + 1) / 2,
+        "crval1": ccd.ra_deg,
+        "crval2": ccd.dec_deg,
+        "ra": ccd.ra_deg,
+        "dec": ccd.dec_deg,
+        "skyrms": np.sqrt(counts / _EXPTIME_S[band]),
+        "sig1": sig1,
+        "ccdzpt": zero_point + rng.normal(0, 0.005),
+        "zpt": zero_point,
+        "ccdskycounts": counts,
+        "ccdskysb": _SKY_MAG[band],
+        "ccdrarms": 0.02,
+        "ccddecrms": 0.02,
+        "ccdphrms": 0.015,
+        "phrms": 0.015,
+        "ccdnastrom": rng.integers(100, 300),
+        "ccdnphotom": rng.integers(50, 150),
+        "psfnorm": np.sqrt(render.psf_norm(band, scale)),
+        "galnorm": np.sqrt(render.galaxy_norm(band, scale)),
+        "skyver": "sim",
+        "psfver": "sim",
+        "skyplver": "V0.0",
+        "psfplver": "V0.0",
+    }
+    for (i, j), value in np.ndenumerate(cd):
+        values[f"cd{i + 1}_{j + 1}"] = value
+    names = ("ccd_x0", "ccd_y0", "ccd_x1", "ccd_y1")
+    names += ("brick_x0", "brick_x1", "brick_y0", "brick_y1")
+    values |= dict(zip(names, boxes, strict=True))
+    for name, value in values.items():
+        rows[name] = value
+    return rows
+
+
+def ccd_rows(release, region, brick):
+    """Return the CCDs that went into the coadds of a brick.
+
+    Parameters
+    ----------
+    release, region : str
+        For example ``'dr10'``, ``'south'``.
+    brick : str
+        Brick name.
+
+    Returns
+    -------
+    `~numpy.ndarray`
+        Structured, with the columns of the survey's ``ccds.fits`` of a brick.
+    """
+    return _ccds_of(release, region, brick).copy()

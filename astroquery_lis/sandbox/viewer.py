@@ -1,0 +1,366 @@
+"""The survey's viewer, simulated: the same answers, right and wrong, as the real one's code gives.
+
+What it does was recorded from that code, run on other bricks: an unknown layer is a page with
+status 200, no coverage is status 500, sizes are cut to 3000 pixels, bands it does not like are
+replaced, and more.  Where the real one depends on its disks, this is assumed: binned images are
+there up to a factor of four, and no data of other surveys.
+"""
+
+import io
+import json
+import re
+import threading
+import time
+from dataclasses import replace
+from email.utils import formatdate
+from urllib.parse import parse_qs, parse_qsl
+
+import numpy as np
+from astropy.io import fits
+
+from ..survey import bricks, overlap
+from ..survey.tangent import Box
+from . import viewer_jpeg, viewer_psf
+from .files import Response
+from .viewer_catalog import catalog_box
+from .viewer_ccds import ccd_list
+from .viewer_layers import SPOILERS, ViewerLayer, clean_name, find_layer
+from .viewer_planes import PlaneStore
+from .viewer_render import NATIVE_ARCSEC, SIZE_PIX, CutoutGrid, NoOverlapError, Renderer
+
+__all__ = ["Viewer"]
+
+_MAX_SIZE_PIX = 3000
+_MAX_BRICKS = 400
+_NATIVE_ZOOM = 14
+_DEFAULT_LAYER = "ls-dr9"
+_PSF_BOX_PIX = 64
+_BROKEN = (
+    '\n<!doctype html>\n<html lang="en">\n<head>\n  <title>Server Error (500)</title>\n</head>\n'
+    "<body>\n  <h1>Server Error (500)</h1><p></p>\n</body>\n</html>\n"
+)
+_INDEX_BYTES = 265_000
+
+
+class _UncaughtError(Exception):
+    """Something that the real viewer does not catch."""
+
+
+def _text(text, status=200):
+    return Response(status, {"Content-Type": "text/html; charset=utf-8"}, text.encode())
+
+
+def _index():
+    # The page of the map is large, which is how a client notices that it asked for nothing.
+    head = '\n\n<html xmlns="https://www.w3.org/1999/xhtml" xml:lang="en">\n\n<head>\n'
+    head += "<title>Simulated viewer</title>\n</head><body>\n"
+    filler = "<!-- the map of the real viewer would be here -->\n"
+    return (head + filler * (_INDEX_BYTES // len(filler)) + "</body></html>\n").encode()
+
+
+class Viewer:
+    """Answers the requests below ``/viewer/``.
+
+    Parameters
+    ----------
+    root : path-like
+        Folder of the simulated survey.
+    prefix : str
+        What is before the viewer's own paths.
+    """
+
+    def __init__(self, root, prefix):
+        self._prefix = prefix
+        self._store = PlaneStore(root)
+        self._renderer = Renderer(self._store)
+        self._index = _index()
+        self._spoilt = {}
+        self._lock = threading.Lock()
+        # As in the real one: what a path begins with decides, and a dot is any character.
+        self._routes = [
+            (re.compile(pattern), answer)
+            for pattern, answer in (
+                ("cutout.fits|fits-cutout", self._fits_cutout),
+                ("cutout.jpg|jpeg-cutout", self._jpeg_cutout),
+                ("coadd-psf/", self._coadd_psf),
+                ("bricks/", self._bricks),
+                ("ccds/", self._ccds),
+                ("alive", lambda query: _text("yes")),
+                ("checkflavour/viewer", lambda query: _text("yes flavour viewer")),
+            )
+        ]
+
+    def __call__(self, request):
+        """Return the `Response` to a `Request`."""
+        if request.method == "POST":
+            return _text("<h1>Forbidden</h1><p>CSRF verification failed.</p>", 403)
+        path = request.path.removeprefix(self._prefix)
+        layer, _, rest = path.partition("/")
+        if rest.startswith("cat.fits"):
+            fields = dict(parse_qsl(request.query, keep_blank_values=True))
+            return catalog_box(layer, fields, _BROKEN)
+        for pattern, answer in self._routes:
+            if pattern.match(path):
+                fields = parse_qs(request.query, keep_blank_values=True)
+                try:
+                    return answer({name: values[-1] for name, values in fields.items()})
+                except (_UncaughtError, NoOverlapError):
+                    return _text(_BROKEN, 500)
+        return Response(200, {"Content-Type": "text/html; charset=utf-8"}, self._index)
+
+    def _fits_cutout(self, query):
+        return self._cutout(query, jpeg=False)
+
+    def _jpeg_cutout(self, query):
+        return self._cutout(query, jpeg=True)
+
+    def _cutout(self, query, *, jpeg):
+        layer = find_layer(query.get("layer", _DEFAULT_LAYER))
+        if layer is None:
+            return _text("no such layer")
+        try:
+            ra, dec = float(query["ra"]), float(query["dec"])
+        except (KeyError, ValueError):
+            return _text("Need ra,dec keywords", 400)
+        if not isinstance(layer, ViewerLayer) or not np.isfinite(ra) or not abs(dec) <= 90:
+            raise _UncaughtError
+        layer = self._as_others_left_it(layer)
+        grid = _parse_grid(query, ra, dec)
+        bands = _parse_bands(query, layer)
+        if layer.is_split and grid.rotation_deg != 0 and "subimage" not in query:
+            raise _UncaughtError
+        if "subimage" in query:
+            body = self._subimage(layer, grid, bands)
+        elif jpeg:
+            return self._picture(layer, grid, bands)
+        else:
+            body = self._planes(query, layer, grid, bands)
+        if jpeg:
+            # The picture's label on a FITS file.
+            return _file(body, "image/jpeg")
+        return _file(body, "image/fits", f"cutout_{ra:.4f}_{dec:.4f}.fits")
+
+    def _as_others_left_it(self, layer):
+        """Return the layer, or what a request for a misspelt one made of it."""
+        with self._lock:
+            if layer.name in SPOILERS:
+                self._spoilt[SPOILERS[layer.name]] = [0, layer]
+            if layer.name not in self._spoilt:
+                return layer
+            # Two of three workers have the wrong one in their memory.
+            state = self._spoilt[layer.name]
+            state[0] += 1
+            return layer if state[0] % 3 == 0 else state[1]
+
+    def _planes(self, query, layer, grid, bands):
+        """Return the FITS file of a cutout."""
+        kinds = ["image"]
+        if grid.scale == 0:
+            kinds += [kind for kind in ("invvar", "maskbits") if kind in query]
+        hdus = []
+        for kind in kinds:
+            # A residual layer has one kind of file: its inverse variance is its image again.
+            same = kind == "invvar" and layer.product == "resid"
+            data = hdus[0].data if same else self._renderer.draw(layer, grid, bands, kind)
+            if data.ndim == 3 and len(bands) == 1:
+                data = data[0]
+            cards = [("SURVEY", layer.survey), ("VERSION", layer.version)]
+            cards += [("IMAGETYP", kind.upper(), "None"), ("BANDS", bands)]
+            cards += [(f"BAND{number}", band) for number, band in enumerate(bands)]
+            kind_of_hdu = fits.ImageHDU if hdus else fits.PrimaryHDU
+            hdus.append(kind_of_hdu(data, fits.Header(cards + grid.cards())))
+        return hdus
+
+    def _subimage(self, layer, grid, bands):
+        """Return the pixels of each brick near the target, as they are."""
+        size_deg = max(grid.width, grid.height) * NATIVE_ARCSEC / 3600
+        cards = [("SURVEY", layer.survey), ("VERSION", layer.version), ("IMAGETYP", "image")]
+        hdus, found = [fits.PrimaryHDU(header=fits.Header(cards))], layer.lost
+        for tree in () if layer.lost else layer.trees:
+            for brick in layer.bricks_of(tree):
+                official = layer.tree_at(brick.ra_deg, brick.dec_deg) == tree
+                if not official or _distance_deg(grid, brick) > 0.2 + size_deg:
+                    continue
+                found = True
+                hdus += self._brick_hdus(layer, tree, brick, grid, bands)
+        if not found:
+            raise NoOverlapError
+        return hdus
+
+    def _brick_hdus(self, layer, tree, brick, grid, bands):
+        frame = bricks.brick_grid(brick.id)
+        x, y = frame.to_pixel(grid.ra_deg, grid.dec_deg)
+        x0, y0 = (
+            round(float(at) - (length - 1) / 2)
+            for at, length in ((x, grid.width), (y, grid.height))
+        )
+        box = Box(y0, y0 + grid.height, x0, x0 + grid.width).clipped(SIZE_PIX, SIZE_PIX)
+        if 0 in box.shape:
+            return
+        # The joined layer looks for the residuals among the images.
+        joined_resid = layer.is_split and layer.product == "resid"
+        shown = replace(layer, product="image") if joined_resid else layer
+        for band in bands:
+            for kind in ("image", "invvar"):
+                data = self._renderer.native(shown, tree, brick.name, band, kind, box)
+                if data is None:
+                    continue
+                cards = [("IMAGETYP", kind), ("BRICK", brick.name)]
+                cards += [("BRICK_X0", box.x0), ("BRICK_Y0", box.y0), ("BAND", band)]
+                wanted = ("CTYPE", "CRVAL", "CRPIX", "CD")
+                wcs = frame.cards(x0=box.x0, y0=box.y0)
+                cards += [card for card in wcs if card[0].startswith(wanted)]
+                cards += [("IMAGEW", float(box.shape[1])), ("IMAGEH", float(box.shape[0]))]
+                yield fits.ImageHDU(data.astype(np.float32), fits.Header(cards))
+
+    def _picture(self, layer, grid, bands):
+        try:
+            planes = self._renderer.draw(layer, grid, bands)
+        except NoOverlapError:
+            planes = np.zeros((len(bands), grid.height, grid.width), np.float32)
+        picture = viewer_jpeg.rgb_picture(planes, bands, four_bands=layer.available == "griz")
+        try:
+            return _file(viewer_jpeg.to_jpeg(picture), "image/jpeg")
+        except ImportError:
+            return _text("Pictures need Pillow: pip install astroquery_lis[plot]", 500)
+
+    def _coadd_psf(self, query):
+        name = clean_name(query.get("layer", _DEFAULT_LAYER))
+        name = re.sub("-model|-resid|-grz", "", name)
+        if name in ("des-dr1", "ps1"):
+            return _text(f"No cutouts for layer {name}")
+        layer = find_layer(name)
+        try:
+            ra, dec = float(query["ra"]), float(query["dec"])
+        except (KeyError, ValueError):
+            raise _UncaughtError from None
+        if not isinstance(layer, ViewerLayer) or layer.lost or not abs(dec) <= 90:
+            raise _UncaughtError
+        asked = query.get("bands", layer.bands)
+        bands = [band for band in asked if band in layer.available]
+        tree = layer.tree_at(ra % 360, dec)
+        exposed = self._exposed(layer, tree, ra, dec, bands)
+        hdus = []
+        for band in bands:
+            if not exposed.get(band):
+                continue
+            psf = viewer_psf.ccd_psf(ra, dec, tree[1], band)
+            hdu = fits.ImageHDU(psf) if hdus else fits.PrimaryHDU(psf)
+            hdu.header["BAND"] = band
+            hdus.append(hdu)
+        if not hdus:
+            return _text("no CCDs overlapping")
+        kept = "".join(hdu.header["BAND"] for hdu in hdus)
+        hdus[0].header["BANDS"] = kept
+        for number, band in enumerate(kept):
+            hdus[0].header[f"BAND{number}"] = band
+        return _file(hdus, "image/fits", f"copsf_{ra:.4f}_{dec:.4f}.fits")
+
+    def _exposed(self, layer, tree, ra_deg, dec_deg, bands):
+        """Return for each band whether a good exposure touches a small box at a place."""
+        # In the scene's hole there are CCDs, but none is good; off the bricks there is none.
+        half = _PSF_BOX_PIX // 2
+        near, exposed = False, {}
+        for brick in layer.bricks_of(tree):
+            x, y = bricks.brick_grid(brick.id).to_pixel(ra_deg, dec_deg)
+            if not np.isfinite(x):
+                continue
+            x, y = round(float(x)), round(float(y))
+            box = Box(y - half, y + half, x - half, x + half).clipped(SIZE_PIX, SIZE_PIX)
+            if 0 in box.shape:
+                continue
+            near = True
+            for band in bands:
+                path = self._store.path(tree, "nexp", brick.name, band)
+                if path is not None:
+                    some = bool((self._store.read(path, box) > 0).any())
+                    exposed[band] = exposed.get(band, False) or some
+        if not near:
+            raise NoOverlapError
+        return exposed
+
+    def _bricks(self, query):
+        try:
+            west, east, south, north = (
+                float(query[name]) for name in ("ralo", "rahi", "declo", "dechi")
+            )
+        except (KeyError, ValueError):
+            raise _UncaughtError from None
+        if west < 0:
+            west, east = west + 360, 360.0
+        # Bricks that the box touches with an edge belong to it, but not across RA 0.
+        edge = 1e-9
+        limits = (max(west - edge, 0.0), min(east + edge, 360 - edge))
+        touched = overlap.bricks_in_box(*limits, max(south - edge, -90), min(north + edge, 90))
+        layer = find_layer(query["layer"]) if "layer" in query else None
+        if isinstance(layer, ViewerLayer) and not layer.lost:
+            listed = [brick.id for tree in layer.trees for brick in layer.bricks_of(tree)]
+            touched = [number for number in listed if number in touched]
+        polygons = []
+        for brick in map(bricks.get_brick, list(touched)[:_MAX_BRICKS]):
+            ra, dec = (brick.ra1_deg, brick.ra2_deg), (brick.dec1_deg, brick.dec2_deg)
+            order = ((0, 0), (0, 1), (1, 1), (1, 0))
+            corners = [[ra[i], dec[j]] for i, j in order]
+            polygons.append({"name": brick.name, "radecs": corners})
+        body = json.dumps({"polys": polygons}).encode()
+        return Response(200, {"Content-Type": "application/json"}, body)
+
+    def _ccds(self, query):
+        try:
+            box = tuple(float(query[name]) for name in ("ralo", "rahi", "declo", "dechi"))
+        except (KeyError, ValueError):
+            raise _UncaughtError from None
+        layer = find_layer(query.get("layer", ""))
+        known = isinstance(layer, ViewerLayer) and not layer.lost
+        return ccd_list(layer.trees if known else (), layer.bands if known else (), box)
+
+
+def _parse_grid(query, ra_deg, dec_deg):
+    try:
+        if "pixscale" in query:
+            scale = float(query["pixscale"])
+        elif "zoom" in query:
+            scale = NATIVE_ARCSEC * 2.0 ** (_NATIVE_ZOOM - int(query["zoom"]))
+        else:
+            scale = NATIVE_ARCSEC
+        size = min(int(query.get("size", 256)), _MAX_SIZE_PIX)
+        width = min(int(query.get("width", size)), _MAX_SIZE_PIX)
+        height = min(int(query.get("height", size)), _MAX_SIZE_PIX)
+        rotation = float(query.get("rotate", 0))
+    except (ValueError, OverflowError):
+        raise _UncaughtError from None
+    if not (0 < scale < np.inf and width > 0 and height > 0 and np.isfinite(rotation)):
+        raise _UncaughtError
+    return CutoutGrid(ra_deg, dec_deg, width, height, scale, rotation)
+
+
+def _parse_bands(query, layer):
+    bands = query.get("bands", layer.bands)
+    if not bands:
+        raise _UncaughtError
+    # One character too many and all of them are replaced.
+    return bands if set(bands) <= set(layer.available) else layer.bands
+
+
+def _distance_deg(grid, brick):
+    ra1, dec1, ra2, dec2 = np.radians([grid.ra_deg, grid.dec_deg, brick.ra_deg, brick.dec_deg])
+    north, east = np.sin((dec2 - dec1) / 2), np.sin((ra2 - ra1) / 2)
+    haversine = north**2 + np.cos(dec1) * np.cos(dec2) * east**2
+    return np.degrees(2 * np.arcsin(np.sqrt(haversine)))
+
+
+def _file(body, content_type, filename=None):
+    """Return an answer with a file: bytes, or the HDUs of one."""
+    if not isinstance(body, bytes):
+        stream = io.BytesIO()
+        fits.HDUList(body).writeto(stream)
+        body = stream.getvalue()
+    now = time.time()
+    headers = {
+        "Content-Type": content_type,
+        "Last-Modified": formatdate(now, usegmt=True),
+        "Expires": formatdate(now + 3600, usegmt=True),
+    }
+    if filename:
+        headers["Content-Disposition"] = f'attachment; filename="{filename}"'
+    return Response(200, headers, body)

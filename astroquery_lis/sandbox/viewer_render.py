@@ -1,0 +1,342 @@
+"""What the simulated viewer draws: bricks resampled to the grid that was asked for.
+
+Every plane is interpolated with a Lanczos-3 kernel from each brick that has the pixel; images are
+averaged over those bricks, inverse variances added up, masks taken from the last of them.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from ..survey import bricks
+from ..survey.tangent import Box
+
+__all__ = ["CutoutGrid", "NoOverlapError", "Renderer"]
+
+SIZE_PIX = bricks.IMAGE_SIZE_PIX
+_MIDDLE = (SIZE_PIX - 1) / 2
+NATIVE_ARCSEC = 0.262
+LAST_SCALE = 2
+"""Binned images are there up to this power of two; coarser ones are zeros."""
+
+_KERNEL_PIX = 3
+_CHUNK_PIX = 1 << 18
+_BIN_MARGIN_PIX = 8
+
+
+class NoOverlapError(Exception):
+    """No brick is near the cutout."""
+
+
+def _frame(ra_deg, dec_deg):
+    """Return unit vectors to the east, to the north and to a position, as columns."""
+    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
+    sin_ra, cos_ra, sin_dec, cos_dec = np.sin(ra), np.cos(ra), np.sin(dec), np.cos(dec)
+    return np.array(
+        [
+            [-sin_ra, -sin_dec * cos_ra, cos_dec * cos_ra],
+            [cos_ra, -sin_dec * sin_ra, cos_dec * sin_ra],
+            [0.0, cos_dec, sin_dec],
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class CutoutGrid:
+    """The pixels of an answer.
+
+    Attributes
+    ----------
+    ra_deg, dec_deg : float
+        Tangent point, in the middle.
+    width, height : int
+        Pixels.
+    pixel_scale_arcsec : float
+        Pixel size.
+    rotation_deg : float
+        By how much the grid is turned.
+    """
+
+    ra_deg: float
+    dec_deg: float
+    width: int
+    height: int
+    pixel_scale_arcsec: float
+    rotation_deg: float = 0.0
+
+    @property
+    def cd(self):
+        """The CD matrix, degrees."""
+        scale = self.pixel_scale_arcsec / 3600
+        cos, sin = np.cos(np.radians(self.rotation_deg)), np.sin(np.radians(self.rotation_deg))
+        return scale * np.array([[-cos, sin], [sin, cos]])
+
+    @property
+    def scale(self):
+        """Power of two of the binned images that this pixel size is drawn from."""
+        # The viewer takes the pixel size from the CD matrix, where 0.524 comes out just too small.
+        octaves = np.log2(self.pixel_scale_arcsec / NATIVE_ARCSEC) - 1e-9
+        return int(np.clip(np.floor(octaves), 0, 7))
+
+    @cached_property
+    def to_vector(self):
+        """Matrix from (x, y, 1) to a vector towards the pixel."""
+        turn = np.radians(self.cd)
+        offset = -turn @ [(self.width - 1) / 2, (self.height - 1) / 2]
+        plane = np.vstack([np.column_stack([turn, offset]), [0.0, 0.0, 1.0]])
+        return _frame(self.ra_deg, self.dec_deg) @ plane
+
+    def cards(self):
+        """Return the cards of the WCS."""
+        cd = self.cd
+        return [
+            ("CTYPE1", "RA---TAN"),
+            ("CTYPE2", "DEC--TAN"),
+            ("CRVAL1", self.ra_deg),
+            ("CRVAL2", self.dec_deg),
+            ("CRPIX1", (self.width + 1) / 2),
+            ("CRPIX2", (self.height + 1) / 2),
+            *((f"CD{i + 1}_{j + 1}", float(cd[i, j])) for i in (0, 1) for j in (0, 1)),
+            ("IMAGEW", self.width),
+            ("IMAGEH", self.height),
+        ]
+
+    def brick_pixels(self, brick, rows):
+        """Return where the pixels of some rows are in a brick.
+
+        Parameters
+        ----------
+        brick : `~..survey.bricks.Brick`
+            The brick.
+        rows : slice
+            Rows of the grid.
+
+        Returns
+        -------
+        x, y : `~numpy.ndarray` of float
+            Pixels of the brick, counted from 0.
+        """
+        frame = _frame(brick.ra_deg, brick.dec_deg)
+        # From one tangent plane to another is a matrix and a division.
+        matrix = frame.T @ self.to_vector
+        y, x = np.arange(rows.start, rows.stop)[:, None], np.arange(self.width)
+        east, north, depth = (row[0] * x + row[1] * y + row[2] for row in matrix)
+        scale = np.radians(NATIVE_ARCSEC / 3600)
+        return _MIDDLE - east / depth / scale, _MIDDLE + north / depth / scale
+
+    def sky(self, rows, columns=None):
+        """Return right ascension and declination, degrees, of the pixels of some rows."""
+        columns = columns or slice(0, self.width)
+        y = np.arange(rows.start, rows.stop)[:, None]
+        x = np.arange(columns.start, columns.stop)
+        vector = [row[0] * x + row[1] * y + row[2] for row in self.to_vector]
+        ra = np.degrees(np.arctan2(vector[1], vector[0])) % 360
+        return ra, np.degrees(np.arctan2(vector[2], np.hypot(vector[0], vector[1])))
+
+    def is_near(self, brick):
+        """Tell whether a brick may have pixels of the grid."""
+        reach = 0.3 + np.hypot(self.width, self.height) / 2 * self.pixel_scale_arcsec / 3600
+        here, there = (_frame(at.ra_deg, at.dec_deg)[:, 2] for at in (self, brick))
+        return here @ there > np.cos(np.radians(min(reach, 90.0)))
+
+
+def _lanczos(fraction):
+    """Return the six weights of each place between two pixels; they add up to 1."""
+    distance = fraction - np.arange(1 - _KERNEL_PIX, _KERNEL_PIX + 1)[:, None]
+    weights = np.sinc(distance) * np.sinc(distance / _KERNEL_PIX)
+    return (weights / weights.sum(axis=0)).astype(np.float32)
+
+
+def interpolate(planes, x, y):
+    """Interpolate planes of one shape at the same places.
+
+    Parameters
+    ----------
+    planes : list of `~numpy.ndarray`
+        The planes, repeated beyond their edges.
+    x, y : `~numpy.ndarray` of float, shape (n,)
+        Places, counted from 0.
+
+    Returns
+    -------
+    list of `~numpy.ndarray` of float32, shape (n,)
+    """
+    padded = [np.pad(plane.astype(np.float32), _KERNEL_PIX, mode="edge") for plane in planes]
+    width = padded[0].shape[1]
+    results = [np.empty(len(x), np.float32) for _ in planes]
+    for start in range(0, len(x), _CHUNK_PIX):
+        chunk = slice(start, start + _CHUNK_PIX)
+        first_x, first_y = (np.floor(values[chunk]).astype(np.int64) for values in (x, y))
+        weights_x, weights_y = _lanczos(x[chunk] - first_x), _lanczos(y[chunk] - first_y)
+        corner = (first_y + 1) * width + first_x + 1
+        for plane, result in zip(padded, results, strict=True):
+            flat, total = plane.ravel(), 0
+            for row, weight_y in enumerate(weights_y):
+                across = 0
+                for column, weight_x in enumerate(weights_x):
+                    across = across + weight_x * flat[corner + (row * width + column)]
+                total = total + weight_y * across
+            result[chunk] = total
+    return results
+
+
+def bin_down(plane):
+    """Smooth a plane with a Gaussian of one pixel and average every two by two pixels."""
+    smooth = gaussian_filter(plane.astype(np.float32), 1.0)
+    ny, nx = (length - length % 2 for length in smooth.shape)
+    return smooth[:ny, :nx].reshape(ny // 2, 2, nx // 2, 2).mean(axis=(1, 3))
+
+
+class Renderer:
+    """Draws layers.
+
+    Parameters
+    ----------
+    store : `~.viewer_planes.PlaneStore`
+        Where the pixels come from.
+    """
+
+    def __init__(self, store):
+        self._store = store
+
+    def draw(self, layer, grid, bands, kind="image"):
+        """Return the planes of a layer.
+
+        Parameters
+        ----------
+        layer : `~.viewer_layers.ViewerLayer`
+            The layer.
+        grid : CutoutGrid
+            The pixels.
+        bands : str
+            The bands.
+        kind : str, default: 'image'
+            ``'image'``, ``'invvar'`` or ``'maskbits'``.
+
+        Returns
+        -------
+        `~numpy.ndarray`
+            Of shape (bands, height, width); (height, width) for maskbits.
+
+        Raises
+        ------
+        NoOverlapError
+            If no brick is near.
+        """
+        parts = [] if layer.lost else _parts(layer, grid)
+        # The two halves of a split layer are joined in an array of floats, whatever they are.
+        dtype = np.int32 if kind == "maskbits" and len(parts) < 2 else np.float32
+        n_planes = 1 if kind == "maskbits" else len(bands)
+        result = np.zeros((n_planes, grid.height, grid.width), dtype)
+        found = layer.lost
+        for tree, rows in parts:
+            planes = result[:, rows]
+            count = np.zeros(planes.shape[1:], np.float32)
+            for brick in filter(grid.is_near, layer.bricks_of(tree)):
+                x, y = grid.brick_pixels(brick, rows)
+                inside = (np.abs(x - _MIDDLE) < SIZE_PIX / 2) & (np.abs(y - _MIDDLE) < SIZE_PIX / 2)
+                found = found or bool(inside.any())
+                if layer.product != "image":
+                    # Models and residuals come from the brick that owns the pixel.
+                    inside &= bricks.brick_id(*grid.sky(rows)) == brick.id
+                if not inside.any() or grid.scale > LAST_SCALE:
+                    continue
+                count += inside
+                source = (layer, tree, brick.name)
+                if kind == "maskbits":
+                    planes[0][inside] = self._mask(source, bands, x[inside], y[inside])
+                else:
+                    self._add(planes, inside, source, (bands, kind, grid.scale), x, y)
+            if kind == "image":
+                planes /= np.maximum(count, 1)
+        if not found:
+            raise NoOverlapError
+        return result[0] if kind == "maskbits" else result
+
+    def _add(self, planes, inside, source, what, x, y):
+        """Add what one brick has of some bands."""
+        bands, kind, scale = what
+        box, x, y = _box_around(x[inside], y[inside], scale)
+        found = {}
+        for number, band in enumerate(bands):
+            plane = self.native(*source, band, kind, box)
+            if plane is not None:
+                for _ in range(scale):
+                    plane = bin_down(plane)
+                found[number] = plane
+        if found:
+            values = interpolate(list(found.values()), x, y)
+            for number, value in zip(found, values, strict=True):
+                planes[number][inside] += value
+
+    def _mask(self, source, bands, x, y):
+        """Return the mask of the nearest pixels of one brick."""
+        layer, tree, brick = source
+        x, y = np.rint(x).astype(int), np.rint(y).astype(int)
+        box = Box(int(y.min()), int(y.max()) + 1, int(x.min()), int(x.max()) + 1)
+        if layer.product == "resid":
+            # A residual layer has one kind of file, whatever is asked for.
+            plane = self.native(*source, bands[0], "image", box)
+        else:
+            path = self._store.path(tree, "maskbits", brick)
+            plane = None if path is None else self._store.read(path, box)
+        return 0 if plane is None else plane[y - box.y0, x - box.x0].astype(np.int32)
+
+    def native(self, layer, tree, brick, band, kind, box):
+        """Return pixels of a brick as they are in its files.
+
+        Parameters
+        ----------
+        layer : `~.viewer_layers.ViewerLayer`
+            The layer; it says whether images, models or residuals are shown.
+        tree : tuple of (str, str)
+            Release and region.
+        brick, band : str
+            Names.
+        kind : str
+            ``'image'`` or ``'invvar'``.
+        box : `~..survey.tangent.Box`
+            Inside the brick.
+
+        Returns
+        -------
+        `~numpy.ndarray` or None
+            `None` if there is no such file.
+        """
+        names = [layer.product if kind == "image" else kind]
+        if layer.product == "resid":
+            names = ["image", "model"]
+        paths = [self._store.path(tree, name, brick, band) for name in names]
+        if None in paths:
+            return None
+        planes = [self._store.read(path, box) for path in paths]
+        return planes[0] if len(planes) == 1 else planes[0] - planes[1]
+
+
+def _parts(layer, grid):
+    """Return which tree draws which rows."""
+    everything = slice(0, grid.height)
+    if not layer.is_split:
+        return [(layer.trees[0], everything)]
+    # The middle column stands for its row.
+    ra, dec = grid.sky(everything, slice(grid.width // 2, grid.width // 2 + 1))
+    count = int(bricks.is_north(ra, dec).sum())
+    if count in (0, grid.height):
+        return [(layer.north if count else layer.south, everything)]
+    border = grid.height - count
+    return [(layer.south, slice(0, border)), (layer.north, slice(border, grid.height))]
+
+
+def _box_around(x, y, scale):
+    """Return the box of native pixels that places need, and the places in it once binned."""
+    step = 2**scale
+    margin = _KERNEL_PIX * step + (_BIN_MARGIN_PIX * step if scale else 0)
+    edges = []
+    for values in (y, x):
+        low = max(int(np.floor(values.min())) - margin, 0) // step * step
+        high = min(-(-(int(np.ceil(values.max())) + margin) // step) * step, SIZE_PIX)
+        edges += [low, high]
+    box = Box(*edges)
+    return box, (x - box.x0 + 0.5) / step - 0.5, (y - box.y0 + 0.5) / step - 0.5

@@ -1,0 +1,257 @@
+"""The viewer's layers: which there are, what each can serve truthfully, and which names are traps.
+
+A name that the viewer does not know is not always refused by it: some return zeros, and some spoil
+the answers to other names until the server is restarted.  So nothing but the names below is ever
+sent.  Read off the viewer's own code (legacysurvey/imagine, August 2026).
+"""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import MappingProxyType
+
+from ..exceptions import InvalidRequestError
+from .releases import PIXEL_SCALE_ARCSEC, RELEASES
+
+__all__ = ["ALIASES", "LAYERS", "Layer", "get_layer", "layer_of"]
+
+INVVAR_LIMIT_ARCSEC = 2 * PIXEL_SCALE_ARCSEC
+"""Largest pixel scale at which the viewer still sends invvar and maskbits."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the viewer.
+
+    Attributes
+    ----------
+    name : str
+        As in the viewer's addresses.
+    survey : str
+        Whose data it shows.
+    bands : tuple of str
+        What can be asked for.
+    default_bands : tuple of str
+        What comes when nothing is asked for.
+    pixel_scale_arcsec : float
+        Native pixel scale.
+    product : str
+        ``'image'``, ``'model'`` or ``'resid'``.
+    release : str or None
+        Release of the Legacy Surveys that it shows; `None` for others.
+    region : str or None
+        ``'north'``, ``'south'``, or ``'auto'`` where it is put together from both.
+    fits, invvar, maskbits : bool
+        What it serves truthfully; a picture comes from every layer.
+    unit : str
+        Unit of the pixels where it is known.
+    note : str
+        What a user should know, or empty.
+    """
+
+    name: str
+    survey: str
+    bands: tuple
+    default_bands: tuple
+    pixel_scale_arcsec: float
+    product: str = "image"
+    release: str | None = None
+    region: str | None = None
+    fits: bool = True
+    invvar: bool = False
+    maskbits: bool = False
+    unit: str = ""
+    note: str = ""
+
+
+def _variants(base, release, region, bands, *, suffixes=("",), products=("image", "model",
+"resid")):
+    """Yield the layers of one tree: its products, each with each set of bands."""
+    for product in products:
+        for suffix in suffixes:
+            name = base + ("" if product == "image" else f"-{product}") + suffix
+            shown = suffix.strip("-") or bands
+            honest = product != "resid"
+            yield Layer(
+                name,
+                "Legacy Surveys",
+                tuple(shown),
+                tuple(shown),
+                PIXEL_SCALE_ARCSEC,
+                product,
+                release,
+                region,
+                invvar=honest,
+                maskbits=honest,
+                unit="nanomaggy",
+                note="" if honest else "the viewer's invvar and maskbits of this layer are wrong",
+            )
+
+
+def _legacy():
+    for region, part in (("auto", ""), ("south", "-south"), ("north", "-north")):
+        yield from _variants(f"ls-dr11{part}", "dr11", region, "grz")
+    for region, part in (("auto", ""), ("south", "-south"), ("auto", "-mid")):
+        yield from _variants(f"ls-dr10{part}", "dr10", region, "griz", suffixes=("", "-grz"))
+    parts = (("auto", ""), ("north", "-north"), ("south", "-south"), ("auto", "-mid"))
+    for release in ("dr9", "dr8"):
+        for region, part in parts:
+            yield from _variants(f"ls-{release}{part}", release, region, "grz")
+    yield from _variants("ls-dr9.1.1", "dr9", None, "grz")
+    for name in ("ls-dr67", "ls-dr67-mid"):
+        # DR6 in the north and DR7 in the south: no one release, so no brick file answers for it.
+        yield from _variants(name, None, "auto", "grz", products=("image",))
+    yield from _variants("decals-dr7", "dr7", "south", "grz")
+    yield from _variants("mzls+bass-dr6", "dr6", "north", "grz")
+    yield from _variants("decals-dr5", "dr5", "south", "grz")
+
+
+def _decaps():
+    for suffix, default in (("", "grz"), ("-riy", "riY")):
+        for product in ("image", "model", "resid"):
+            name = "decaps2" + ("" if product == "image" else f"-{product}") + suffix
+            honest = product != "resid"
+            yield Layer(
+                name,
+                "DECaPS2",
+                tuple("grizY"),
+                tuple(default),
+                PIXEL_SCALE_ARCSEC,
+                product,
+                invvar=honest,
+                maskbits=honest,
+                unit="nanomaggy",
+            )
+
+
+def _others():
+    rows = (
+        ("sdss", "SDSS", "gri", 0.396, "nanomaggy", ""),
+        ("galex", "GALEX", "nf", 1.5, "", ""),
+        ("wssa", "WISE 12 micron dust", "x", 5.625, "", ""),
+        ("unwise-neo4", "unWISE", "12", 2.75, "Vega nanomaggy", ""),
+        ("unwise-neo6", "unWISE", "12", 2.75, "Vega nanomaggy", ""),
+        ("unwise-neo7", "unWISE", "12", 2.75, "Vega nanomaggy", ""),
+        ("unwise-neo11", "unWISE", "12", 2.75, "Vega nanomaggy", ""),
+        ("unwise-cat-model", "unWISE", "12", 2.75, "Vega nanomaggy", "model of the catalogue"),
+        ("hsc-dr2", "HSC", "grz", 0.168, "", "zero point 27.0"),
+        ("hsc-dr3", "HSC", "grz", 0.168, "", "zero point 27.0"),
+        ("vlass1.2", "VLASS", "1", 1.0, "", ""),
+        ("des-dr1", "DES", "grz", PIXEL_SCALE_ARCSEC, "", ""),
+        ("ps1", "Pan-STARRS", "gri", 0.25, "", ""),
+    )
+    for name, survey, bands, scale, unit, note in rows:
+        yield Layer(name, survey, tuple(bands), tuple(bands), scale, unit=unit, note=note)
+    note = "the map of f090, whatever the name says"
+    yield Layer("act-dr6-f150", "ACT", ("f090",), ("f090",), PIXEL_SCALE_ARCSEC, note=note)
+    for name, survey in (("sfd", "SFD dust"), ("halpha", "H-alpha")):
+        yield Layer(name, survey, (), (), PIXEL_SCALE_ARCSEC, fits=False, note="pictures only")
+
+
+LAYERS = MappingProxyType(
+    {layer.name: layer for group in (_legacy(), _decaps(), _others()) for layer in group}
+)
+"""The 87 public layers, by name."""
+
+ALIASES = MappingProxyType(
+    {
+        "hsc": "hsc-dr2",
+        "hsc2": "hsc-dr2",
+        "vlass": "vlass1.2",
+        "sdss2": "sdss",
+        "sdssco": "sdss",
+        **{name[3:]: name for name in LAYERS if name.startswith("ls-dr8")},
+    }
+)
+"""Old names that the viewer still takes, and what they stand for."""
+
+
+def _why_refused(name):
+    """Return what is known of a name that is no public layer."""
+    for suffix in ("-model", "-resid"):
+        if name.endswith(f"-grz{suffix}"):
+            return (
+                f"the order is {name.removesuffix('-grz' + suffix)}{suffix}-grz; this one would "
+                "return zeros and spoil the server's answers to others"
+            )
+    if name in ("ls-dr9-grz", "ls-dr8-grz", "ls-dr11-grz") or not name:
+        return "the viewer would answer it with an image of zeros"
+    if name in ("ls-dr11-griz", "ls-dr11-gri"):
+        return "the viewer has no such layer: its DR11 shows g, r and z"
+    return ""
+
+
+def get_layer(name, *, allow_unknown=False):
+    """Return the `Layer` called ``name``.
+
+    Parameters
+    ----------
+    name : str
+        Name or alias; a space counts as ``+``, as in the viewer.
+    allow_unknown : bool, optional
+        Whether to take a name that is not in the list, as a layer of unknown bands.
+
+    Returns
+    -------
+    Layer
+
+    Raises
+    ------
+    InvalidRequestError
+        If it is not a public layer; the message says what is near, and why a known trap is one.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layers import get_layer
+    >>> get_layer('dr8-south').name
+    'ls-dr8-south'
+    """
+    text = name.strip().replace(" ", "+") if isinstance(name, str) else ""
+    text = ALIASES.get(text, text)
+    if text in LAYERS:
+        return LAYERS[text]
+    if allow_unknown and text:
+        return Layer(text, "unknown", (), (), PIXEL_SCALE_ARCSEC, note="not a public layer")
+    reason = _why_refused(text)
+    near = get_close_matches(text.lower(), [*LAYERS, *ALIASES], n=3, cutoff=0.6)
+    msg = f"layer={name!r} is not a public layer of the viewer"
+    msg += f": {reason}." if reason else "."
+    if near:
+        msg += f" Did you mean {', '.join(near)}?"
+    msg += " LegacySurvey.list_layers() has them all."
+    raise InvalidRequestError(msg, parameter="layer", value=name)
+
+
+_SPLIT = {"dr8": "ls-dr8", "dr9": "ls-dr9", "dr10": "ls-dr10", "dr11": "ls-dr11"}
+_WHOLE = {"dr5": "decals-dr5", "dr6": "mzls+bass-dr6", "dr7": "decals-dr7"}
+
+
+def layer_of(release, region="auto", product="image"):
+    """Return the layer that shows a region of a release.
+
+    Parameters
+    ----------
+    release : str
+        Release name.
+    region : {'auto', 'north', 'south'}, optional
+        ``'auto'`` for the layer that is put together from both.
+    product : {'image', 'model', 'resid'}, optional
+        What it shows.
+
+    Returns
+    -------
+    Layer
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layers import layer_of
+    >>> layer_of('dr10', 'north').name
+    'ls-dr9-north'
+    """
+    if release in _WHOLE:
+        base = _WHOLE[release]
+    elif region == "auto":
+        base = _SPLIT[release]
+    else:
+        tree = RELEASES[release].trees[region]
+        base = f"{_SPLIT[tree.release]}-{region}"
+    return LAYERS[base if product == "image" else f"{base}-{product}"]

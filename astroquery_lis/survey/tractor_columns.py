@@ -1,0 +1,235 @@
+"""The columns of the Tractor catalogues: types, units, bands, and who has them.
+
+From the releases' catalogue pages (DR8 to DR11), the files themselves and the columns that Astro
+Data Lab serves.  Units are given even where the survey writes none into its files.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+
+from astropy import units as u
+
+from .releases import get_release
+
+__all__ = ["OPTICAL_BANDS", "WISE_BANDS", "TractorColumn", "tractor_columns"]
+
+OPTICAL_BANDS = ("g", "r", "i", "z")
+WISE_BANDS = ("w1", "w2", "w3", "w4")
+
+_UNITS = {
+    "-": None,
+    "deg": u.deg,
+    "1/deg2": u.deg**-2,
+    "pix": u.pix,
+    "mag": u.mag,
+    "day": u.day,
+    "yr": u.yr,
+    "mas": u.mas,
+    "1/mas2": u.mas**-2,
+    "mas/yr": u.mas / u.yr,
+    "(mas/yr)-2": (u.mas / u.yr) ** -2,
+    "nmgy": u.nmgy,
+    "1/nmgy2": u.nmgy**-2,
+    "arcsec": u.arcsec,
+    "arcsec2": u.arcsec**2,
+    "1/arcsec2": u.arcsec**-2,
+}
+
+# Name, type, unit, and what is not the rule: "o" one column per optical band, "w" per WISE band,
+# "v" for W1 and W2; "from9" and "to8" the releases that have it; "files" if Data Lab's main table
+# has it not; "@9:i4" another type from that release on.
+_TABLE = """
+ls_id i8 -
+ls_id_dr11 i8 - from11 files
+release i2 -
+brickid i4 -
+brickname U8 -
+objid i4 -
+brick_primary ? -
+brightblob i2 - from8 to8
+maskbits i2 - from7 @10:i4
+fitbits i2 - from9
+type U4 - @9:U3
+ra f8 deg
+dec f8 deg
+ra_ivar f4 1/deg2
+dec_ivar f4 1/deg2
+bx f4 pix
+by f4 pix
+dchisq 5f4 -
+ebv f4 mag
+mjd_min f8 day
+mjd_max f8 day
+ref_cat U2 - from8
+ref_id i8 - from8
+pmra f4 mas/yr from8
+pmdec f4 mas/yr from8
+parallax f4 mas from8
+pmra_ivar f4 (mas/yr)-2 from8
+pmdec_ivar f4 (mas/yr)-2 from8
+parallax_ivar f4 1/mas2 from8
+ref_epoch f4 yr from8
+gaia_pointsource ? - from8 to8
+gaia_phot_g_mean_mag f4 mag from8
+gaia_phot_g_mean_flux_over_error f4 - from8
+gaia_phot_g_n_obs i2 - from8 @11:i4
+gaia_phot_bp_mean_mag f4 mag from8
+gaia_phot_bp_mean_flux_over_error f4 - from8
+gaia_phot_bp_n_obs i2 - from8 @11:i4
+gaia_phot_rp_mean_mag f4 mag from8
+gaia_phot_rp_mean_flux_over_error f4 - from8
+gaia_phot_rp_n_obs i2 - from8 @11:i4
+gaia_phot_variable_flag ? - from8
+gaia_astrometric_excess_noise f4 - from8
+gaia_astrometric_excess_noise_sig f4 - from8
+gaia_astrometric_n_obs_al i2 - from8 @11:i4
+gaia_astrometric_n_good_obs_al i2 - from8 @11:i4
+gaia_astrometric_weight_al f4 - from8
+gaia_duplicated_source ? - from8
+gaia_a_g_val f4 mag from8
+gaia_e_bp_min_rp_val f4 mag from8
+gaia_phot_bp_rp_excess_factor f4 - from8
+gaia_astrometric_sigma5d_max f4 mas from8
+gaia_astrometric_params_solved u1 - from8
+nearest_neighbor f4 arcsec from11 files
+flux f4 nmgy o w
+flux_ivar f4 1/nmgy2 o w
+fiberflux f4 nmgy o from8
+fibertotflux f4 nmgy o from8
+apflux 8f4 nmgy o files
+apflux_resid 8f4 nmgy o files
+apflux_blobresid 8f4 nmgy o files from9
+apflux_ivar 8f4 1/nmgy2 o files
+apflux_masked 8f4 - o files from9
+apflux 5f4 nmgy w files from9
+apflux_resid 5f4 nmgy w files from9
+apflux_ivar 5f4 1/nmgy2 w files from9
+mw_transmission f4 - o w
+nobs i2 - o w
+rchisq f4 - o w
+fracflux f4 - o w
+fracmasked f4 - o
+fracin f4 - o
+ngood i2 - o from10 files
+anymask i2 - o
+allmask i2 - o
+wisemask u1 - v from8
+psfsize f4 arcsec o
+psfdepth f4 1/nmgy2 o
+galdepth f4 1/nmgy2 o
+nea f4 arcsec2 o from9
+blob_nea f4 arcsec2 o from9
+psfdepth f4 1/nmgy2 w from8
+wise_coadd_id U8 - from7
+wise_x f4 pix from9
+wise_y f4 pix from9
+lc_flux 11f4 nmgy v files @9:15f4 @10:17f4
+lc_flux_ivar 11f4 1/nmgy2 v files @9:15f4 @10:17f4
+lc_nobs 11i2 - v files @9:15i2 @10:17i2
+lc_fracflux 11f4 - v files @9:15f4 @10:17f4
+lc_rchisq 11f4 - v files @9:15f4 @10:17f4
+lc_mjd 11f8 day v files @9:15f8 @10:17f8
+lc_epoch_index 15i2 - v from9 files @10:17i2
+fracdev f4 - to8
+fracdev_ivar f4 - to8
+shapeexp_r f4 arcsec to8
+shapeexp_r_ivar f4 1/arcsec2 to8
+shapeexp_e1 f4 - to8
+shapeexp_e1_ivar f4 - to8
+shapeexp_e2 f4 - to8
+shapeexp_e2_ivar f4 - to8
+shapedev_r f4 arcsec to8
+shapedev_r_ivar f4 1/arcsec2 to8
+shapedev_e1 f4 - to8
+shapedev_e1_ivar f4 - to8
+shapedev_e2 f4 - to8
+shapedev_e2_ivar f4 - to8
+sersic f4 - from9
+sersic_ivar f4 - from9
+shape_r f4 arcsec from9
+shape_r_ivar f4 1/arcsec2 from9
+shape_e1 f4 - from9
+shape_e1_ivar f4 - from9
+shape_e2 f4 - from9
+shape_e2_ivar f4 - from9
+"""
+
+
+@dataclass(frozen=True)
+class TractorColumn:
+    """One column of the catalogue in one release.
+
+    Attributes
+    ----------
+    name : str
+        Lower case, as in the Tractor files.
+    dtype : str
+        numpy type of one value.
+    length : int
+        Values per row; 1 for a plain column.
+    unit : `~astropy.units.Unit` or None
+        What the values are in.
+    family : str
+        The name without its band; the name itself where there is none.
+    band : str or None
+        ``'g'`` to ``'z'`` or ``'w1'`` to ``'w4'``.
+    in_tap : bool
+        Whether Astro Data Lab's main table has it too.
+    """
+
+    name: str
+    dtype: str
+    length: int
+    unit: object
+    family: str
+    band: str | None
+    in_tap: bool
+
+    @property
+    def missing(self):
+        """What a masked value holds underneath."""
+        return {"f": float("nan"), "i": 0, "u": 0, "?": False, "U": ""}[self.dtype[0]]
+
+
+@cache
+def tractor_columns(release):
+    """Return the columns of a release, in the order of its files.
+
+    Parameters
+    ----------
+    release : str
+        ``'dr5'`` to ``'dr11'``; what is known of DR5 to DR7 is less than what their files hold.
+
+    Returns
+    -------
+    mapping of str to TractorColumn
+        With the i band from DR10 on, whichever region has it.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.tractor_columns import tractor_columns
+    >>> tractor_columns('dr10')['flux_ivar_r'].unit
+    Unit("1 / nmgy2")
+    """
+    found = get_release(release)
+    columns = {}
+    for line in _TABLE.split("\n")[1:-1]:
+        family, kind, unit, *marks = line.split()
+        first = max((int(m[4:]) for m in marks if m.startswith("from")), default=5)
+        last = min((int(m[2:]) for m in marks if m.startswith("to")), default=99)
+        if not first <= found.number <= last:
+            continue
+        for mark in marks:
+            if mark.startswith("@") and found.number >= int(mark[1:].partition(":")[0]):
+                kind = mark.partition(":")[2]
+        digits = len(kind) - len(kind.lstrip("0123456789"))
+        length, dtype = int(kind[:digits] or 1), kind[digits:]
+        bands = [band for band in OPTICAL_BANDS if "o" in marks and band in found.bands]
+        bands += [b for b in WISE_BANDS if "w" in marks or ("v" in marks and b in ("w1", "w2"))]
+        for band in bands or [None]:
+            name = family if band is None else f"{family}_{band}"
+            columns[name] = TractorColumn(
+                name, dtype, length, _UNITS[unit], family, band, "files" not in marks
+            )
+    return MappingProxyType(columns)
