@@ -6,12 +6,15 @@ import io
 import time
 from pathlib import Path
 
+import astropy.units as u
 import numpy as np
-from astropy.visualization import make_lupton_rgb
+from astropy.coordinates import SkyCoord
 
 from . import sandbox
 from .core import LegacySurvey
 from .exceptions import OptionalDependencyError
+from .products import pictures
+from .products.rgb import rgb
 
 __all__ = ["rgb_array", "run"]
 
@@ -79,6 +82,10 @@ def run(output_dir="astroquery-lis-demo", *, say=print):
             )
             say(f"{title}: {size} px, {bands}, {hdul[0].header['NBRICKS']} brick(s); {cost}")
             sections.append(_section(title, hdul, cost))
+        sections.append(_two_sources(sky, say))
+        sections.append(_turned_mosaic(sky, say))
+        sections.append(_masks_and_catalogue(sky, say))
+        sections.append(_many(sky, say))
     page = folder / PAGE
     page.write_text(_page(sections), encoding="utf-8")
     say(f"The page is {page.resolve()}")
@@ -101,27 +108,20 @@ def _files(hdul):
     return [url.removeprefix(root) for url in urls]
 
 
-def rgb_array(hdul, *, stretch=0.5, q=8):
-    """Return a colour picture of a cutout that has the bands g, r and z.
+def rgb_array(hdul):
+    """Return a picture of a cutout's bands g, r and z in the survey's colours.
 
     Parameters
     ----------
     hdul : `~astropy.io.fits.HDUList`
         As `~astroquery_lis.LegacySurveyClass.get_cutout` returns it.
-    stretch, q : float, optional
-        Of `~astropy.visualization.make_lupton_rgb`.
 
     Returns
     -------
     `~numpy.ndarray` of uint8, shape (ny, nx, 3)
         North up.
     """
-    # Flux per pixel falls to the blue for most sources, so the bands are brought to one level.
-    red, green, blue = (
-        np.nan_to_num(hdul[f"IMAGE_{band}"].data) * gain
-        for band, gain in (("Z", 4.0), ("R", 6.0), ("G", 9.0))
-    )
-    return make_lupton_rgb(red, green, blue, stretch=stretch, Q=q)[::-1]
+    return rgb(hdul, bands="grz")
 
 
 def _grey_array(data):
@@ -133,7 +133,11 @@ def _grey_array(data):
 def _figure(array, caption):
     stream = io.BytesIO()
     _pillow().fromarray(np.ascontiguousarray(array)).save(stream, "PNG", optimize=True)
-    code = base64.b64encode(stream.getvalue()).decode()
+    return _png_figure(stream.getvalue(), caption)
+
+
+def _png_figure(data, caption):
+    code = base64.b64encode(data).decode()
     text = html.escape(caption)
     image = f'<img alt="{text}" src="data:image/png;base64,{code}">'
     return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
@@ -150,6 +154,88 @@ def _section(title, hdul, cost):
         f"<section><h2>{html.escape(title)}</h2><p>{html.escape(cost)}</p>"
         f'<div class="pictures">{figures}</div><pre>{html.escape(cards)}</pre></section>'
     )
+
+
+def _two_sources(sky, say):
+    """Return the section that shows bricks and viewer side by side, and the PSFs."""
+    position, bands = sky.positions["field"], "grz"
+    figures, largest = "", 0.0
+    pictures = {}
+    for source in ("bricks", "viewer"):
+        sky.requests.clear()
+        pictures[source] = LegacySurvey.get_cutout(position, 256, bands=bands, source=source)
+        sent = sum(record.bytes_sent for record in sky.requests) / 1e6
+        caption = f"source={source!r}: {len(sky.requests)} requests, {sent:.1f} MB"
+        figures += _figure(rgb_array(pictures[source]), caption)
+    for one, other in zip(pictures["bricks"][1:], pictures["viewer"][1:], strict=True):
+        largest = max(largest, float(np.nanmax(np.abs(one.data - other.data))))
+    psfs = LegacySurvey.get_psf(position, bands=bands, to_sky=True)
+    for hdu in psfs[1:]:
+        root = np.sqrt(np.clip(hdu.data, 0, None))
+        figures += _figure(_grey_array(root), f"{hdu.name}, {hdu.header['CAMERA']}, square root")
+    text = f"Largest difference between the pixels of the two: {largest:g} nanomaggy."
+    say(f"Bricks and viewer side by side, and {len(psfs) - 1} PSFs. {text}")
+    title = "The same place from the bricks and from the viewer"
+    return _plain_section(title, text, figures)
+
+
+def _plain_section(title, text, figures):
+    return (
+        f"<section><h2>{html.escape(title)}</h2><p>{html.escape(text)}</p>"
+        f'<div class="pictures">{figures}</div></section>'
+    )
+
+
+def _turned_mosaic(sky, say):
+    """Return the section with the four-brick corner on a grid of its own."""
+    title = "The corner again, turned by 30 degrees, in the optical and by WISE"
+    hdul = LegacySurvey.get_cutout(
+        sky.positions["corner"], 256, bands="grzW1", rotation=30 * u.deg, wise_grid="optical"
+    )
+    figures = _figure(rgb_array(hdul), "image: z, r, g; north is 30 degrees from up")
+    figures += _figure(_grey_array(np.clip(hdul["IMAGE_W1"].data, 0, None) ** 0.3), "W1")
+    text = f"{hdul[0].header['NBRICKS']} bricks, resampled onto one grid with flux conserved."
+    say(f"{title}: {text}")
+    return _plain_section(title, text, figures)
+
+
+def _masks_and_catalogue(sky, say):
+    """Return the section with the mask and the Tractor sources drawn over an image."""
+    title = "Masks and catalogue"
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        text = "Left out: it needs matplotlib, in the extra plot."
+        say(f"{title}: {text}")
+        return _plain_section(title, text, "")
+    mpl.use("Agg")
+    figures, counts = "", []
+    for name in ("bright", "field"):
+        position = sky.positions[name]
+        hdul = LegacySurvey.get_cutout(position, 400, bands="grz", products=("image", "maskbits"))
+        sources = LegacySurvey.query_tractor(position, radius=45 * u.arcsec)
+        axes = pictures.plot(hdul, catalog=sources)
+        stream = io.BytesIO()
+        axes.figure.savefig(stream, dpi=90)
+        counts.append(len(sources))
+        figures += _png_figure(stream.getvalue(), f"{name}: {len(sources)} sources by type")
+    text = f"{sum(counts)} Tractor sources, drawn by their type over image and mask."
+    say(f"{title}: {text}")
+    return _plain_section(title, text, figures)
+
+
+def _many(sky, say):
+    """Return the section with a contact sheet."""
+    title = "A contact sheet"
+    bright = sky.truth[np.argsort(sky.truth["flux_r"])[::-1]]
+    inside = bright[(np.abs(bright["ra"] - 45.125) < 0.12) & (np.abs(bright["dec"]) < 0.12)][:24]
+    targets = SkyCoord(inside["ra"], inside["dec"])
+    sky.requests.clear()
+    found = LegacySurvey.get_cutouts(targets, 64, bands="grz")
+    text = f"{len(found)} targets, {len(sky.requests)} requests."
+    say(f"{title}: {text}")
+    sheet = pictures.contact_sheet(found, columns=8, size=96, labels=False)
+    return _plain_section(title, text, _figure(sheet, "The brightest sources of one brick"))
 
 
 def _page(sections):

@@ -17,7 +17,11 @@ except importlib.metadata.PackageNotFoundError:
     release = "unknown"
 version = release.split("+")[0]
 
-extensions = ["numpydoc", "sphinx_automodapi.automodapi"]
+extensions = [
+    "numpydoc",
+    "sphinx_automodapi.automodapi",
+    "pytest_doctestplus.sphinx.doctestplus",
+]
 
 # Links into other projects' documentation need their inventories from the network; a build without
 # it has to be free of warnings too, so they are asked for only where they can be had.

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from astroquery_lis import LegacySurvey, LegacySurveyClass, conf, sandbox
+from astroquery_lis.transfer.health import HEALTH
 
 
 @pytest.fixture(autouse=True)
 def _pristine(tmp_path_factory):
     """Keep every test away from the user's cache and from another test's settings."""
     cache = str(tmp_path_factory.mktemp("cache"))
+    HEALTH.reset()
     with conf.set_temp("cache_dir", cache), conf.set_temp("retries", 1):
         yield
     LegacySurvey.release = LegacySurvey.mirror = LegacySurvey.timeout = None

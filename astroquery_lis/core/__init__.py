@@ -4,12 +4,15 @@
 over the same base, so that no module does two jobs.
 """
 
-from .images import ImageMethods
+from .bulk import BulkMethods
+from .exposures import ExposureMethods
+from .files import FileMethods
+from .views import ViewMethods
 
 __all__ = ["LegacySurvey", "LegacySurveyClass"]
 
 
-class LegacySurveyClass(ImageMethods):
+class LegacySurveyClass(ViewMethods, FileMethods, ExposureMethods, BulkMethods):
     """Images of the DESI Legacy Imaging Surveys, DR5 to DR11.
 
     Use the instance `~astroquery_lis.LegacySurvey`.  Its attributes ``release``, ``mirror`` and

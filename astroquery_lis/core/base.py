@@ -12,13 +12,14 @@ from astroquery.utils import parse_coordinates
 
 from .._conf import conf, setting
 from ..exceptions import InvalidRequestError
-from ..products.reader import OpenImages, SectionReader
+from ..products.open_images import OpenImages
+from ..products.reader import SectionReader
+from ..products.viewer_service import ViewerService, viewer_client
 from ..survey.layout import COADD_PRODUCTS
 from ..survey.releases import REGIONS, RELEASES, get_release
 from ..survey.request import as_region
-from ..transfer.mirrors import REGISTERED, resolve_mirrors
+from ..transfer.mirrors import resolve_mirrors
 from ..transfer.session import HttpClient
-from ..transfer.store import cache_usage, clear_stores
 
 __all__ = ["SurveyBase", "as_position"]
 
@@ -143,32 +144,6 @@ class SurveyBase(BaseQuery):
         rows = [(p.name, p.per_band, p.unit, p.description) for p in chosen]
         return Table(rows=rows, names=("product", "per_band", "unit", "description"))
 
-    def list_mirrors(self):
-        """Return a `~astropy.table.Table` of the registered mirrors and whether each is in use."""
-        used = {mirror.name for mirror in resolve_mirrors(self.mirror)}
-        rows = [(m.name, m.template, m.description, m.name in used) for m in REGISTERED.values()]
-        return Table(rows=rows, names=("name", "address", "description", "in_use"))
-
-    # ---- cache ----------------------------------------------------------------------------------
-
-    def cache_info(self):
-        """Return what the cache holds.
-
-        Returns
-        -------
-        dict
-            ``location``, and under ``stores`` for each root (``official``, or one per custom
-            mirror) the number and bytes of whole files and of parts of files.
-        """
-        return {"location": str(self.cache_location), "stores": cache_usage(self.cache_location)}
-
-    def clear_cache(self):
-        """Remove everything that this class has cached, images and responses."""
-        self._images.clear()
-        clear_stores(self.cache_location)
-        for response in Path(self.cache_location).glob("*.pickle"):
-            response.unlink()
-
     # ---- inner ----------------------------------------------------------------------------------
 
     def _reader(self, mirrors, cache):
@@ -176,20 +151,40 @@ class SurveyBase(BaseQuery):
         location = self.cache_location if use_cache else None
         return SectionReader(self._client(), mirrors, location, self._images)
 
-    def _client(self):
-        """Return the HTTP client for the settings in force."""
-        options = {
+    def _client(self, make=HttpClient, **extra):
+        """Return the HTTP client of one kind for the settings in force."""
+        options = {**self._client_options(), **extra}
+        key = make, tuple(options.items())
+        with self._lock:
+            if key not in self._clients:
+                # One of each kind: what was made for other settings is of no more use.
+                self._clients = {k: c for k, c in self._clients.items() if k[0] is not make}
+                self._clients[key] = make(**options)
+            return self._clients[key]
+
+    def _client_options(self):
+        return {
             "timeout_s": float(self.timeout),
             "retries": conf.retries,
             "max_connections": conf.max_workers,
             "max_retry_after_s": conf.max_retry_after,
             "user_agent": self._session.headers["User-Agent"],
         }
-        key = tuple(options.values())
-        with self._lock:
-            if key not in self._clients:
-                self._clients = {key: HttpClient(**options)}
-            return self._clients[key]
+
+    def _viewer_matches(self, mirrors):
+        """Tell whether the viewer shows the same sky as the mirrors, so that it may stand in."""
+        own = setting("viewer_url") != type(conf).viewer_url.defaultvalue
+        return own or all(mirror.official for mirror in mirrors)
+
+    def _viewer(self, cache):
+        """Return the viewer's service for the settings in force."""
+        use_cache = cache_conf.cache_active if cache is None else cache
+        return ViewerService(
+            self._client(viewer_client, timeout_is_set=self._timeout is not None),
+            setting("viewer_url"),
+            self.cache_location if use_cache else None,
+            cache_conf.cache_timeout,
+        )
 
 
 def as_position(coordinates):
@@ -218,7 +213,7 @@ def as_position(coordinates):
     if not position.isscalar:
         msg = f"coordinates has shape {position.shape}; one position is due: see get_cutouts."
         raise InvalidRequestError(msg, parameter="coordinates", value=coordinates)
-    icrs = position.transform_to("icrs")
+    icrs = position if position.frame.name == "icrs" else position.transform_to("icrs")
     ra_deg, dec_deg = float(icrs.ra.deg), float(icrs.dec.deg)
     if not (np.isfinite(ra_deg) and np.isfinite(dec_deg)):
         msg = f"coordinates={coordinates!r} is not finite."

@@ -1,7 +1,9 @@
 """Cutouts from the coadds of the bricks: native pixels, whatever the borders between bricks."""
 
 import warnings
-from dataclasses import dataclass
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -14,18 +16,55 @@ from ..exceptions import (
     MissingDataError,
     NoCoverageError,
 )
-from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, region_of_brick
-from ..survey.layout import COADD_PRODUCTS, coadd_paths, get_tree
-from ..survey.placement import pixel_sky, place, row_blocks
+from ..survey.bricks import region_of_brick
+from ..survey.frames import WISE, frame_of_bands
+from ..survey.layout import MASK_PLANES, coadd_paths, coadd_product, get_tree
+from ..survey.placement import place
 from ..survey.releases import get_release
-from .reader import SectionRequest
-from .resample import lanczos3, nearest
+from ..survey.sky_grid import SkyGrid
+from ..survey.tangent import Box
+from .assemble import Assembler
+from .sections import SectionRequest
 
-__all__ = ["coadd_cutout", "coadd_cutout_paths"]
+__all__ = ["coadd_cutout", "coadd_cutout_paths", "coadd_sections", "collected_notes"]
 
-NPRIMARY = 1
+ONE_PIXEL = Box(0, 1, 0, 1)
+LARGE_BYTES = 256 << 20
+"""A cutout that reads more than this is read and put together one plane at a time."""
+
+CARD_TEXT = 64
+"""Characters of value and comment that one card can have."""
+
 STACKLEVEL = 5
 """From a warning here to the line of the user's that called ``get_cutout``."""
+
+
+_notes = ContextVar("notes", default=None)
+
+
+@contextmanager
+def collected_notes():
+    """Collect what cutouts would warn of, in this thread, in place of the warnings.
+
+    Yields
+    ------
+    list of str
+        Grows.
+    """
+    notes = []
+    token = _notes.set(notes)
+    try:
+        yield notes
+    finally:
+        _notes.reset(token)
+
+
+def _tell(msg, category):
+    notes = _notes.get()
+    if notes is None:
+        warnings.warn(msg, category, stacklevel=STACKLEVEL + 1)
+    else:
+        notes.append(msg)
 
 
 @dataclass(frozen=True)
@@ -49,7 +88,12 @@ class _Job:
     def __init__(self, request):
         self.request = request
         self.release = get_release(request.release)
-        self.placement = place(request.ra_deg, request.dec_deg, request.ny, request.nx)
+        grid = SkyGrid(request.wcs) if request.wcs else None
+        frame = frame_of_bands(request.bands)
+        shape = request.ny, request.nx
+        self.placement = place(request.ra_deg, request.dec_deg, *shape, grid, frame)
+        scale_arcsec = self.placement.grid.scale_deg * 3600
+        self.area_ratio = 1.0 if grid is None else (scale_arcsec / frame.scale_arcsec) ** 2
         self.trees = [self._tree(piece) for piece in self.placement.pieces]
         self.planes = _planes(request.products, request.bands or self.trees[0].bands)
 
@@ -59,26 +103,37 @@ class _Job:
             region = str(region_of_brick(piece.brick_id, self.release.name))
         return get_tree(self.release.name, region)
 
-    def paths(self, index, plane):
-        """Return the names of the file of a plane in a piece; `None` if its tree has none."""
+    def section(self, index, plane):
+        """Return the request for a plane of a piece; `None` if its tree has no such file."""
         tree = self.trees[index]
-        lacks_band = plane.band is not None and plane.band not in tree.bands
-        if lacks_band or plane.product not in get_release(tree.release).products:
+        has = (*tree.bands, *self.release.wise_bands)
+        lacks_band = plane.band is not None and plane.band not in has
+        found = get_release(tree.release)
+        if lacks_band or plane.product not in (*found.products, *found.mask_planes):
             return None
-        brick = self.placement.pieces[index].brick
-        return coadd_paths(tree.release, tree.region, plane.product, brick, plane.band)
+        piece = self.placement.pieces[index]
+        hdu = MASK_PLANES[plane.product][0] if plane.product in MASK_PLANES else None
+        file = "maskbits" if hdu else plane.product
+        paths = coadd_paths(tree.release, tree.region, file, piece.brick, plane.band)
+        source = tree, piece.brick, plane.product, plane.band
+        return SectionRequest(paths, piece.read, source, hdu)
 
-    def files(self):
-        """Return ``{(piece, plane): paths}`` of every file that can exist."""
+    @staticmethod
+    def read_bytes(requests):
+        """Return how much memory the boxes of requests take."""
+        return sum(4 * request.box.shape[0] * request.box.shape[1] for request in requests)
+
+    def sections(self):
+        """Return ``{(piece, plane): request}`` of every file that can exist."""
         pairs = ((i, plane) for i in range(len(self.trees)) for plane in self.planes)
-        named = {(i, plane): self.paths(i, plane) for i, plane in pairs}
-        return {key: paths for key, paths in named.items() if paths is not None}
+        named = {(i, plane): self.section(i, plane) for i, plane in pairs}
+        return {key: request for key, request in named.items() if request is not None}
 
 
 def _planes(products, bands):
     planes = []
     for product in products:
-        per_band = COADD_PRODUCTS[product].per_band
+        per_band = coadd_product(product).per_band
         planes += [_Plane(product, band) for band in bands] if per_band else [_Plane(product, None)]
     return planes
 
@@ -96,7 +151,22 @@ def coadd_cutout_paths(request):
     list of str
         Relative to the survey's root; a file may turn out not to exist.
     """
-    return [paths[0] for paths in _Job(request).files().values()]
+    return [section.paths[0] for section in _Job(request).sections().values()]
+
+
+def coadd_sections(request):
+    """Return what a cutout reads of which files, without reading any.
+
+    Parameters
+    ----------
+    request : `~astroquery_lis.survey.request.CutoutRequest`
+        The request.
+
+    Returns
+    -------
+    list of `~.sections.SectionRequest`
+    """
+    return list(_Job(request).sections().values())
 
 
 def coadd_cutout(request, reader, *, on_missing="raise"):
@@ -126,22 +196,34 @@ def coadd_cutout(request, reader, *, on_missing="raise"):
         If a file could not be had.
     """
     job = _Job(request)
-    files = job.files()
-    answers = reader.read(
-        [SectionRequest(paths, job.placement.pieces[i].read) for (i, _), paths in files.items()]
-    )
-    sections = dict(zip(files, answers, strict=True))
+    requests = job.sections()
+    is_large = job.read_bytes(requests.values()) > LARGE_BYTES
+    # A large cutout is read plane by plane: first only what there is, by a pixel of each file.
+    first = [replace(r, box=ONE_PIXEL) if is_large else r for r in requests.values()]
+    answers = reader.read(first)
+    sections = dict(zip(requests, answers, strict=True))
     found = {key: section for key, section in sections.items() if section.pixels is not None}
     _tell_failures(answers)
     planes = _settle_missing(job, found, reader, on_missing)
     _tell_gaps(job, found, planes)
-    coordinates = _neighbour_coordinates(job.placement)
-    hdus = [_primary(job, found, planes)]
+    assembler = Assembler(job.placement, job.area_ratio, keep=not is_large)
+    hdus = [_primary(job, found, planes, reader.source_name)]
     for plane in planes:
         mine = {i: section for (i, p), section in found.items() if p == plane}
-        pixels = _assemble(job.placement, plane, mine, coordinates, job)
+        if is_large:
+            mine = dict(zip(mine, reader.read([requests[i, plane] for i in mine]), strict=True))
+        dtype = _dtype(plane, mine, job)
+        pixels = assembler.plane(coadd_product(plane.product), mine, dtype)
         hdus.append(_image_hdu(job, plane, mine, pixels))
     return fits.HDUList(hdus)
+
+
+def _dtype(plane, sections, job):
+    if sections:
+        return np.result_type(*(section.pixels.dtype for section in sections.values()))
+    if plane.product == "maskbits":
+        return np.int32 if job.release.number >= 10 else np.int16
+    return np.int16 if plane.product == "nexp" else np.float32
 
 
 def _tell_failures(answers):
@@ -151,11 +233,11 @@ def _tell_failures(answers):
             told.setdefault(mirror, (error, section.mirror))
     for mirror, (error, other) in told.items():
         msg = f"Mirror {mirror} failed ({error}); {other or 'no other'} answered instead."
-        warnings.warn(msg, FailoverWarning, stacklevel=STACKLEVEL)
+        _tell(msg, FailoverWarning)
     errors = [section.cache_error for section in answers if section.cache_error is not None]
     if errors:
         msg = f"The result is not cached: {errors[0]}"
-        warnings.warn(msg, CacheWarning, stacklevel=STACKLEVEL)
+        _tell(msg, CacheWarning)
 
 
 def _settle_missing(job, found, reader, on_missing):
@@ -174,7 +256,7 @@ def _settle_missing(job, found, reader, on_missing):
         gone = [band for band in job.trees[0].bands if band not in bands]
         if gone:
             msg = f"No {', '.join(gone)} in {where}; it has {', '.join(bands)}."
-            warnings.warn(msg, CoverageWarning, stacklevel=STACKLEVEL)
+            _tell(msg, CoverageWarning)
         _tell_absent_default_bands(job)
         lacking = [plane for plane in lacking if plane in whole]
         if not lacking:
@@ -185,7 +267,7 @@ def _settle_missing(job, found, reader, on_missing):
     if on_missing == "raise":
         msg += " Leave that out, or take on_missing='warn' for planes without values."
         raise MissingDataError(msg)
-    warnings.warn(msg, CoverageWarning, stacklevel=STACKLEVEL)
+    _tell(msg, CoverageWarning)
     return job.planes
 
 
@@ -202,7 +284,7 @@ def _settle_uncovered(job, found, where, on_missing):
     if on_missing == "raise":
         msg += " Neighbouring bricks do cover part of the box: on_missing='warn' returns that part."
         raise NoCoverageError(msg)
-    warnings.warn(msg, CoverageWarning, stacklevel=STACKLEVEL)
+    _tell(msg, CoverageWarning)
     seen = {plane for _, plane in found}
     return job.planes if request.bands else [plane for plane in job.planes if plane in seen]
 
@@ -210,9 +292,12 @@ def _settle_uncovered(job, found, where, on_missing):
 def _bands_of_brick(job, found, reader):
     """Return the bands that the target's brick has, asking for those that are not known yet."""
     have = {plane.band for i, plane in found if i == 0 and plane.product == "image"}
-    image = {band: _Plane("image", band) for band in job.trees[0].bands}
+    of_kind = job.trees[0].bands
+    if job.placement.frame is WISE:
+        of_kind = job.release.wise_bands
+    image = {band: _Plane("image", band) for band in of_kind}
     unknown = [b for b, p in image.items() if p not in job.planes]
-    exists = reader.has([job.paths(0, image[band]) for band in unknown])
+    exists = reader.has([job.section(0, image[band]) for band in unknown])
     have |= {band for band, there in zip(unknown, exists, strict=True) if there}
     have |= {plane.band for i, plane in found if i == 0 and plane.band}
     return [band for band in image if band in have]
@@ -226,7 +311,7 @@ def _tell_absent_default_bands(job):
             f"No {', '.join(gone)} here: the {job.trees[0].region} of {job.release.name} is "
             f"{job.trees[0].folder}, with {', '.join(job.trees[0].bands)}."
         )
-        warnings.warn(msg, CoverageWarning, stacklevel=STACKLEVEL)
+        _tell(msg, CoverageWarning)
 
 
 def _tell_gaps(job, found, planes):
@@ -239,7 +324,7 @@ def _tell_gaps(job, found, planes):
         share = 100 * sum(pieces[i].n_pixels for i in empty) / total
         names = ", ".join(pieces[i].brick for i in empty)
         msg = f"{share:.1f} % of the cutout is without values: {job.release.name} lacks {names}."
-        warnings.warn(msg, CoverageWarning, stacklevel=STACKLEVEL)
+        _tell(msg, CoverageWarning)
     for i in sorted(covered - {0}):
         lacks = [str(plane) for plane in planes if (i, plane) not in found]
         if lacks:
@@ -247,71 +332,7 @@ def _tell_gaps(job, found, planes):
                 f"{', '.join(lacks)} without values in {100 * pieces[i].n_pixels / total:.1f} % of "
                 f"the cutout: brick {pieces[i].brick} of {job.trees[i].folder} lacks it."
             )
-            warnings.warn(msg, CoverageWarning, stacklevel=STACKLEVEL)
-
-
-def _neighbour_coordinates(placement):
-    """Return, for each neighbour, blocks of (rows and columns, y, x): where its pixels are read."""
-    coordinates = {}
-    for i, piece in enumerate(placement.pieces):
-        if piece.is_owner:
-            continue
-        grid, blocks = brick_grid(piece.brick_id), []
-        for block in row_blocks(piece.area):
-            inside = placement.labels[block.slices] == i
-            if not inside.any():
-                continue
-            ra, dec = (v[inside] for v in pixel_sky(placement.grid, placement.box, block))
-            x, y = grid.to_pixel(ra, dec)
-            on_image = _within(y) & _within(x)
-            rows, columns = np.nonzero(inside)
-            blocks.append(
-                (
-                    (rows[on_image] + block.y0, columns[on_image] + block.x0),
-                    y[on_image] - piece.read.y0,
-                    x[on_image] - piece.read.x0,
-                )
-            )
-        coordinates[i] = blocks
-    return coordinates
-
-
-def _within(pixel):
-    return (pixel > -0.5) & (pixel < IMAGE_SIZE_PIX - 0.5)
-
-
-def _assemble(placement, plane, sections, coordinates, job):
-    """Put the pieces of one plane together."""
-    if placement.labels is None and 0 in sections:
-        return sections[0].pixels
-    product = COADD_PRODUCTS[plane.product]
-    dtype = _dtype(plane, sections, job)
-    result = np.full(placement.shape, product.no_value, dtype)
-    for i, section in sections.items():
-        piece = placement.pieces[i]
-        if piece.is_owner:
-            where = piece.read.moved(-placement.box.y0, -placement.box.x0).slices
-            inside = placement.labels[where] == i
-            result[where][inside] = section.pixels[inside]
-            continue
-        for where, y, x in coordinates[i]:
-            if product.interpolated:
-                result[where] = lanczos3(section.pixels, y, x)
-            else:
-                values = nearest(section.pixels, y, x)
-                if plane.product == "maskbits":
-                    # The nearest pixel may lie across the border; the position does not.
-                    values = values & ~values.dtype.type(NPRIMARY)
-                result[where] = values
-    return result
-
-
-def _dtype(plane, sections, job):
-    if sections:
-        return np.result_type(*(section.pixels.dtype for section in sections.values()))
-    if plane.product == "maskbits":
-        return np.int32 if job.release.number >= 10 else np.int16
-    return np.int16 if plane.product == "nexp" else np.float32
+            _tell(msg, CoverageWarning)
 
 
 def package_version():
@@ -322,7 +343,7 @@ def package_version():
         return "unknown"
 
 
-def _primary(job, found, planes):
+def _primary(job, found, planes, source):
     request, pieces = job.request, job.placement.pieces
     covered = sorted({i for i, _ in found})
     bands = request.bands or dict.fromkeys(p.band for p in planes if p.band)
@@ -331,7 +352,7 @@ def _primary(job, found, planes):
         ("SURVEY", "LegacySurvey", "DESI Legacy Imaging Surveys"),
         ("RELEASE", request.release, "data release asked for"),
         ("REGION", request.region, "region asked for"),
-        ("SOURCE", "bricks", "what the pixels were cut from"),
+        ("SOURCE", source, "what the pixels were cut from"),
         ("MIRROR", ", ".join(mirrors), "where the files came from"),
         ("RA", request.ra_deg, "[deg] target, ICRS"),
         ("DEC", request.dec_deg, "[deg] target, ICRS"),
@@ -339,7 +360,7 @@ def _primary(job, found, planes):
         ("SIZEY", request.ny, "[pix] height"),
         ("PRODUCTS", ",".join(request.products), "products asked for"),
         ("BANDS", ",".join(bands), "bands, as in the extensions"),
-        ("GRID", pieces[0].brick, "brick whose TAN grid this is"),
+        ("GRID", "WCS" if request.wcs else pieces[0].brick, "grid: a brick's own, or a WCS"),
         ("NBRICKS", len(covered), "bricks that contributed"),
     ]
     for number, i in enumerate(covered, start=1):
@@ -349,8 +370,13 @@ def _primary(job, found, planes):
         ("REQKEY", request.key[:32], "identifies the request"),
         ("CREATOR", f"astroquery_lis {package_version()}", "software"),
     ]
-    header = fits.Header(cards)
-    if len(covered) > 1:
+    header = fits.Header([_fitting(*card) for card in cards])
+    if request.wcs:
+        header["COMMENT"] = (
+            "Pixels are interpolated onto the WCS: image, model, blobmodel with flux conserved "
+            "(Lanczos-3, or an adaptive kernel on coarser pixels), the rest nearest."
+        )
+    elif len(covered) > 1:
         header["COMMENT"] = (
             "Pixels of brick GRID are native. Those of other bricks are interpolated: image, "
             "model, blobmodel by Lanczos-3, the rest nearest; each pixel from the brick that "
@@ -359,11 +385,22 @@ def _primary(job, found, planes):
     return fits.PrimaryHDU(header=header)
 
 
+def _fitting(name, value, comment):
+    """Return a card without its comment if there is no room for it beside a long text."""
+    is_short = not isinstance(value, str) or len(value) + len(comment) <= CARD_TEXT
+    return name, value, comment if is_short else ""
+
+
 def _image_hdu(job, plane, sections, pixels):
     box = job.placement.box
     header = fits.Header(job.placement.grid.cards(x0=box.x0, y0=box.y0))
-    header["BUNIT"] = (COADD_PRODUCTS[plane.product].unit, "unit of the pixels")
-    header["PRODUCT"] = (plane.product, COADD_PRODUCTS[plane.product].description)
+    header["BUNIT"] = (coadd_product(plane.product).unit, "unit of the pixels")
+    header["PRODUCT"] = (plane.product, coadd_product(plane.product).description)
+    if job.placement.frame is WISE:
+        header["MAGSYS"] = ("Vega", "magnitudes of WISE images; zero point 22.5")
+    if coadd_product(plane.product).interpolated:
+        scale_arcsec = round(job.placement.grid.scale_deg * 3600, 9)
+        header["FLUXPIX"] = (scale_arcsec, "[arcsec] side of the pixel that flux is per")
     if plane.band is not None:
         header["BAND"] = (plane.band, "filter band")
     for number, i in enumerate(sorted(sections), start=1):

@@ -9,14 +9,11 @@ one whose tiles are cached none.
 import os
 import shutil
 import tempfile
-import threading
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
+from .._conf import conf
 from ..exceptions import (
     CacheError,
     ContentChangedError,
@@ -26,12 +23,17 @@ from ..exceptions import (
     UnexpectedContentError,
 )
 from ..survey.tangent import Box
-from ..transfer.download import check_fits_head, download
+from ..transfer.disk import GB
+from ..transfer.download import download
+from ..transfer.health import HEALTH
 from ..transfer.ranges import FIRST_RANGE_BYTES, WholeFileAnswer, fetch_range, merge_ranges
-from ..transfer.store import Store
+from ..transfer.store import Store, mark_used
+from ..transfer.upkeep import keep_within
+from .open_images import KnownImage, OpenImages, check_whole
+from .sections import Section
 from .tiles import ImageMap, MoreNeeded, OpenImage, open_sparse
 
-__all__ = ["OpenImages", "Section", "SectionReader", "SectionRequest"]
+__all__ = ["SectionReader"]
 
 CHANGED_TRIES = 3
 """How often a file that changes under the reader is begun again."""
@@ -40,119 +42,10 @@ CHANGED_TRIES = 3
 _DECODE_ERRORS = (OSError, EOFError, ValueError, TypeError, IndexError, KeyError)
 
 
-@dataclass(frozen=True)
-class SectionRequest:
-    """A box of one image file.
-
-    Attributes
-    ----------
-    paths : tuple of str
-        Names that the file may have, relative to the survey's root, the likeliest first.
-    box : `~astroquery_lis.survey.tangent.Box`
-        Pixels.
-    """
-
-    paths: tuple
-    box: tuple
-
-
-@dataclass(frozen=True)
-class Section:
-    """The answer to a `SectionRequest`.
-
-    Attributes
-    ----------
-    pixels : `~numpy.ndarray` or None
-        `None` if no mirror has the file.
-    url : str
-        Where it came from: a URL or a local path.
-    mirror : str
-        Name of the mirror.
-    failures : tuple of tuple
-        ``(mirror, error)`` of the mirrors that failed before.
-    cache_error : CacheError or None
-        Why nothing could be kept.
-    """
-
-    pixels: np.ndarray | None
-    url: str = ""
-    mirror: str = ""
-    failures: tuple = ()
-    cache_error: CacheError | None = None
-
-
-@dataclass(eq=False)
-class _Known:
-    """An image that is held open, and what is known of its file."""
-
-    image: OpenImage
-    stamp: object
-    map: ImageMap | None = None
-    file: object = None
-    prefix: bytes = b""
-    runs: object = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-class OpenImages:
-    """The images used last, held open so that headers and tile tables are parsed once.
-
-    Safe to share among threads.  A forked process begins with none, since it shares file offsets
-    with its parent.
-
-    Parameters
-    ----------
-    limit : int, optional
-        How many are held.
-    """
-
-    def __init__(self, limit=64):
-        self._limit = limit
-        self._begin()
-
-    def _begin(self):
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._images = OrderedDict()
-
-    def __getstate__(self):
-        return {"_limit": self._limit}
-
-    def __setstate__(self, state):
-        self.__init__(state["_limit"])
-
-    def get(self, key, stamp=None):
-        """Return the image held under ``key``, if it is of the state ``stamp``."""
-        if self._pid != os.getpid():
-            self._begin()
-        with self._lock:
-            known = self._images.get(key)
-            if known is None or (stamp is not None and known.stamp != stamp):
-                return None
-            self._images.move_to_end(key)
-            return known
-
-    def put(self, key, known):
-        """Hold an image; the one used longest ago is let go."""
-        with self._lock:
-            self._images[key] = known
-            self._images.move_to_end(key)
-            while len(self._images) > self._limit:
-                self._images.popitem(last=False)
-
-    def drop(self, key):
-        """Let an image go."""
-        with self._lock:
-            self._images.pop(key, None)
-
-    def clear(self):
-        """Let every image go."""
-        with self._lock:
-            self._images.clear()
-
-
 class SectionReader:
     """Reads boxes of files through mirrors and cache.  A context manager, for one request.
+
+    Its attribute ``source_name`` goes into the header of what is made of the pixels.
 
     Parameters
     ----------
@@ -166,9 +59,12 @@ class SectionReader:
         Images held open between requests.
     """
 
+    source_name = "bricks"
+
     def __init__(self, client, mirrors, location, images):
         self._client = client
-        self._mirrors = tuple(mirrors)
+        # The order of an AutoOrder is free, which a plain tuple would not tell.
+        self._mirrors = mirrors if isinstance(mirrors, tuple) else tuple(mirrors)
         self._temporary = None
         self._location = Path(location) if location is not None else self._private_location()
         self._images = images if location is not None else OpenImages()
@@ -185,6 +81,19 @@ class SectionReader:
         self._ranges.shutdown(cancel_futures=True)
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
+        else:
+            keep_within(self._location, conf.cache_size * GB)
+
+    @property
+    def _is_private(self):
+        """Whether what is written is removed at the end."""
+        return self._temporary is not None
+
+    def _store(self, mirror):
+        """Return the store for what comes from a mirror."""
+        # What goes away again may use the room that is kept free.
+        margin_bytes = 0 if self._is_private else None
+        return Store(self._location / mirror.root_name, margin_bytes=margin_bytes)
 
     def _private_location(self):
         if self._temporary is None:
@@ -216,13 +125,13 @@ class SectionReader:
             for future in futures:
                 future.cancel()
 
-    def has(self, paths):
+    def has(self, requests):
         """Tell which files some mirror has.
 
         Parameters
         ----------
-        paths : sequence of tuple of str
-            For each file, the names that it may have.
+        requests : sequence of SectionRequest
+            The files; their boxes do not matter.
 
         Returns
         -------
@@ -234,43 +143,79 @@ class SectionReader:
             If no mirror could say.
         """
         one_pixel = Box(0, 1, 0, 1)
-        sections = self.read([SectionRequest(names, one_pixel) for names in paths])
+        sections = self.read([replace(request, box=one_pixel) for request in requests])
         return [section.pixels is not None for section in sections]
 
     def _read_one(self, request):
         failures = []
         first_says_missing = False
-        for mirror in self._mirrors:
+        for mirror in self._mirrors_for(request):
             try:
                 pixels, url = self._read_from(mirror, request)
             except NotFoundError:
                 first_says_missing |= mirror is self._mirrors[0]
             except TransferError as error:
+                HEALTH.failed(mirror, error)
                 failures.append((mirror.name, error))
             else:
+                HEALTH.answered(mirror)
                 return Section(pixels, url, mirror.name, tuple(failures), self._cache_error)
         if not failures or first_says_missing:
             return Section(None, failures=tuple(failures), cache_error=self._cache_error)
         raise _all_failed(request.paths[0], failures)
+
+    def _mirrors_for(self, request):
+        """Return the mirrors in the order to try for one file."""
+        first = next((m for m in self._mirrors if not m.is_local), None)
+        if first is None:
+            return self._mirrors
+        store = self._store(first)
+        if any(store.holds(path) for path in request.paths):
+            # Mirrors are not compared for what is here.
+            return HEALTH.ordered(self._mirrors)
+        return HEALTH.ordered(self._mirrors, client=self._client, path=request.paths[0])
+
+    def _pixels(self, known, box):
+        """Decode a box of an image whose bytes are at hand."""
+        return known.image.read(box)
 
     def _read_from(self, mirror, request):
         """Return (pixels, url) from one mirror, under whichever of its names the file is there."""
         missing = None
         for path in request.paths:
             try:
+                if request.hdu is not None:
+                    return self._read_other_hdu(mirror, path, request)
                 if mirror.is_local:
                     return self._read_local(mirror.locate(path), request.box)
                 return self._read_remote(mirror, path, request.box)
             except NotFoundError as error:
                 missing = error
             except CacheError as error:
-                if self._location == self._temporary:
+                if self._is_private:
                     raise
                 # The answer does not depend on the cache: go on without it and say so.
                 self._cache_error = error
                 self._location = self._private_location()
-                return self._read_remote(mirror, path, request.box)
+                return self._read_from(mirror, request)
         raise missing
+
+    def _read_other_hdu(self, mirror, path, request):
+        """Read from a later HDU: of small files, whose parts would save little."""
+        place = mirror.locate(path)
+        if mirror.is_local:
+            file = place
+            if not file.exists():
+                msg = f"{file} does not exist."
+                raise NotFoundError(msg, url=str(file))
+        else:
+            file = self._store(mirror).path(path)
+            download(self._client, place, file)
+        try:
+            return OpenImage(file, hdu=request.hdu).read(request.box), str(place)
+        except _DECODE_ERRORS as error:
+            msg = f"{place} cannot be read as FITS images: {error}."
+            raise UnexpectedContentError(msg, url=str(place), cause=error) from error
 
     def _read_local(self, path, box):
         """Read a file that is on disk whole."""
@@ -283,25 +228,29 @@ class SectionReader:
         known = self._images.get(str(path), stamp)
         try:
             if known is None:
-                _check_whole(path, status.st_size)
-                known = _Known(OpenImage(path), stamp)
+                image_map = check_whole(path, status.st_size)
+                known = KnownImage(OpenImage(path), stamp, image_map)
                 self._images.put(str(path), known)
             with known.lock:
-                return known.image.read(box), str(path)
+                return self._pixels(known, box), str(path)
         except _DECODE_ERRORS as error:
             self._images.drop(str(path))
             msg = f"{path} cannot be read as a FITS image: {error}."
             raise UnexpectedContentError(msg, url=str(path), cause=error) from error
 
     def _read_remote(self, mirror, path, box):
-        store = Store(self._location / mirror.root_name)
+        store = self._store(mirror)
         url = mirror.locate(path)
         whole = store.path(path)
         if whole.exists():
             try:
+                mark_used(whole)
                 return self._read_local(whole, box)[0], url
             except UnexpectedContentError:
                 store.forget(path)
+            except NotFoundError:
+                # Another process removed it just now.
+                pass
         for attempt in range(CHANGED_TRIES):
             try:
                 return self._read_parts(store, path, url, box), url
@@ -316,27 +265,35 @@ class SectionReader:
                     raise
         raise AssertionError
 
-    def _read_parts(self, store, path, url, box):
+    def _known_parts(self, store, path, url):
+        """Return an image of which header and tile table are known; they are fetched if need be."""
         key = (str(store.root), path)
         known = self._images.get(key)
         if known is None:
             known = self._from_store(store, path) or self._begin(store, path, url)
             self._images.put(key, known)
-        known_runs, wanted = {}, []
+        return known
+
+    def _read_parts(self, store, path, url, box):
+        key = (str(store.root), path)
+        known = self._known_parts(store, path, url)
+        known_runs, wanted, held_from, held_to = {}, [], 0, 0
         for start, stop in known.map.ranges(box):
-            if stop <= len(known.prefix):
+            if stop <= len(known.prefix) or held_from <= start < stop <= held_to:
                 continue
             held = known.runs.holding(start, stop)
             if held is None:
                 wanted.append((start, stop))
             else:
-                known_runs[held[0]] = held[1]
+                held_from, held_to = held[0], held[0] + len(held[1])
+                known_runs[held_from] = max(known_runs.get(held_from, b""), held[1], key=len)
+        known.runs.mark_used()
         fetched = self._fetch(store, path, url, merge_ranges(wanted), known.runs.version)
         try:
             with known.lock:
                 known.file.set_runs({0: known.prefix, **known_runs, **fetched})
                 try:
-                    pixels = known.image.read(box)
+                    pixels = self._pixels(known, box)
                 finally:
                     known.file.set_runs({0: known.prefix})
         except _DECODE_ERRORS as error:
@@ -372,7 +329,14 @@ class SectionReader:
     def _receiver(self, store, path, url, version=None):
         def receive(response):
             whole = store.path(path)
-            return download(self._client, url, whole, expected=version, answer=response)
+            return download(
+                self._client,
+                url,
+                whole,
+                expected=version,
+                answer=response,
+                margin_bytes=store.margin_bytes,
+            )
 
         return receive
 
@@ -411,29 +375,7 @@ class SectionReader:
 
     def _open(self, runs, head, image_map):
         image, file = open_sparse(runs.version.size, image_map, head)
-        return _Known(image, runs.version, image_map, file, head, runs)
-
-
-def _check_whole(path, size):
-    """Refuse a local file that ends before its pixels do; astropy would only warn."""
-    with open(path, "rb") as stream:
-        head = stream.read(FIRST_RANGE_BYTES)
-        check_fits_head(path, head, path)
-        if str(path).endswith(".gz"):
-            return
-        while True:
-            try:
-                image_map = ImageMap.parse(head, url=path)
-                break
-            except MoreNeeded as more:
-                rest = stream.read(more.stop - len(head))
-                if not rest:
-                    msg = f"{path} ends before its header or its tile table does."
-                    raise UnexpectedContentError(msg, url=str(path)) from None
-                head += rest
-    if image_map.stops.max() > size:
-        msg = f"{path} has {size} bytes; its image needs {image_map.stops.max()}."
-        raise UnexpectedContentError(msg, url=str(path))
+        return KnownImage(image, runs.version, image_map, file, head, runs)
 
 
 def _all_failed(path, failures):

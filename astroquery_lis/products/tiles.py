@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from astropy.io import fits
 
+from .._codecs import decoding
 from ..exceptions import UnexpectedContentError
 from ..transfer.ranges import SparseFile
 
@@ -243,7 +244,8 @@ class OpenImage:
         `~numpy.ndarray`
             Of ``box.shape``, native byte order, of the file's type.
         """
-        pixels = self._hdu.section[box.slices]
+        with decoding(self._hdu):
+            pixels = self._hdu.section[box.slices]
         return np.array(pixels, dtype=pixels.dtype.newbyteorder("="), order="C")
 
 

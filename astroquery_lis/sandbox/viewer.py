@@ -24,6 +24,7 @@ from . import viewer_jpeg, viewer_psf
 from .files import Response
 from .viewer_catalog import catalog_box
 from .viewer_ccds import ccd_list
+from .viewer_exposures import KINDS, exposure_file
 from .viewer_layers import SPOILERS, ViewerLayer, clean_name, find_layer
 from .viewer_planes import PlaneStore
 from .viewer_render import NATIVE_ARCSEC, SIZE_PIX, CutoutGrid, NoOverlapError, Renderer
@@ -99,6 +100,8 @@ class Viewer:
         if rest.startswith("cat.fits"):
             fields = dict(parse_qsl(request.query, keep_blank_values=True))
             return catalog_box(layer, fields, _BROKEN)
+        if layer in KINDS:
+            return _exposure(layer, rest)
         for pattern, answer in self._routes:
             if pattern.match(path):
                 fields = parse_qs(request.query, keep_blank_values=True)
@@ -313,6 +316,20 @@ class Viewer:
         layer = find_layer(query.get("layer", ""))
         known = isinstance(layer, ViewerLayer) and not layer.lost
         return ccd_list(layer.trees if known else (), layer.bands if known else (), box)
+
+
+def _exposure(kind, path):
+    """Return a CCD of an exposure; a layer that is put together from two has none."""
+    name, _, ccd = path.partition("/")
+    layer = find_layer(name)
+    if not isinstance(layer, ViewerLayer) or layer.lost or layer.is_split:
+        return _text(_BROKEN, 500)
+    try:
+        body, filename = exposure_file(kind, layer, ccd)
+    except KeyError:
+        return _text(_BROKEN, 500)
+    # The bytes of a gzip file under the name of what is in it; no Content-Encoding.
+    return _file(body, "image/fits", filename)
 
 
 def _parse_grid(query, ra_deg, dec_deg):

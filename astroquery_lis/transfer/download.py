@@ -10,26 +10,32 @@ import json
 import os
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from email.utils import formatdate
 from pathlib import Path
 
 from ..exceptions import (
-    CacheError,
+    ChecksumError,
     ContentChangedError,
-    TransferError,
     TruncatedError,
     UnexpectedContentError,
 )
+from .content import check_head, check_structure
+from .disk import (
+    CHUNK_BYTES,
+    GB,
+    check_space,
+    is_same_file,
+    lock,
+    note_written,
+    remove,
+    set_times,
+    writing,
+)
 from .ranges import Version, content_range
 
-try:
-    import fcntl
-except ImportError:  # Windows: parts are not shared among writers there
-    fcntl = None
+__all__ = ["GB", "Downloaded", "check_fits_head", "download", "revalidate", "writing"]
 
-__all__ = ["Downloaded", "check_fits_head", "download", "writing"]
-
-CHUNK_BYTES = 1 << 20
-HEAD_BYTES = 9
+check_fits_head = check_head
 
 
 @dataclass(frozen=True)
@@ -46,61 +52,28 @@ class Downloaded:
         How many of them came over the network in this call; 0 if the file was there.
     sha256 : str or None
         Digest of the file, `None` if the file was there already.
+    version : Version or None
+        What its server said of it, `None` if the file was there already.
     """
 
     path: Path
     size: int
     fetched_bytes: int
     sha256: str | None
+    version: Version | None = None
 
 
-def check_fits_head(path, head, url):
-    """Refuse content that cannot be the FITS (or gzipped FITS) file that it should be.
-
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        Name of the file; others than FITS are not checked.
-    head : bytes
-        Its first bytes.
-    url : str
-        Where it comes from.
-
-    Raises
-    ------
-    UnexpectedContentError
-    """
-    name = str(path)
-    if name.endswith((".fits", ".fz")):
-        good = head.startswith(b"SIMPLE  =")
-    elif name.endswith(".gz"):
-        good = head.startswith(b"\x1f\x8b")
-    else:
-        good = True
-    if not good:
-        msg = f"{url} is not a FITS file; it begins with {bytes(head[:HEAD_BYTES])!r}."
-        raise UnexpectedContentError(msg, url=url)
-
-
-@contextmanager
-def writing(what):
-    """Turn the operating system's refusal to write into `CacheError`.
-
-    Parameters
-    ----------
-    what : str or `~pathlib.Path`
-        The file or folder to name.
-    """
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, CacheError):
-            raise
-        msg = f"Cannot write {what}: {error.strerror or error}."
-        raise CacheError(msg, cause=error) from error
-
-
-def download(client, url, path, *, expected=None, sha256=None, answer=None):
+def download(
+    client,
+    url,
+    path,
+    *,
+    expected=None,
+    sha256=None,
+    answer=None,
+    replace=False,
+    margin_bytes=None,
+):
     """Fetch a file to ``path``, or find it there.
 
     Parameters
@@ -113,10 +86,14 @@ def download(client, url, path, *, expected=None, sha256=None, answer=None):
         Its final place.  A file that is there is left alone.
     expected : Version, optional
         The state that it must be in.
-    sha256 : str, optional
-        Digest that the whole file must have.
+    sha256 : str or collection of str, optional
+        Digest that the whole file must have, or several of which it must have one.
     answer : `urllib3.response.BaseHTTPResponse`, optional
         An answer with the whole file that has begun to come; used in place of a first request.
+    replace : bool, optional
+        Fetch the file even if one is there, and put it in its place when it is whole.
+    margin_bytes : int, optional
+        What must stay free on the disk; by default ``conf.disk_margin``.
 
     Returns
     -------
@@ -128,32 +105,82 @@ def download(client, url, path, *, expected=None, sha256=None, answer=None):
         If the file cannot be written.
     TransferError
         One of its subclasses, if the file cannot be had, or is not what it should be.
+
+    Notes
+    -----
+    The file gets the date that its server gives it, so that it can be asked later whether it was
+    replaced there.
     """
     path = Path(path)
+    digests = (sha256,) if isinstance(sha256, str) else sha256
     digest = hashlib.sha1(url.encode(), usedforsecurity=False).hexdigest()[:8]
     part = path.with_name(f"{path.name}.{digest}.part")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(part, path) as stream:
-        if stream is None:
-            return Downloaded(path, path.stat().st_size, 0, None)
-        return _PartWriter(client, url, path, part, stream, expected).run(sha256, answer)
+    while True:
+        with _locked(part, path, replace) as stream:
+            if stream is not None:
+                writer = _PartWriter(client, url, path, part, stream, expected, margin_bytes)
+                return writer.run(digests, answer)
+            # Somebody may remove the file right now; then it is fetched after all.
+            with suppress(FileNotFoundError):
+                return Downloaded(path, path.stat().st_size, 0, None)
+
+
+def revalidate(client, url, path, version, **kwargs):
+    """Ask whether a file that is here was replaced at its server, and fetch it if so.
+
+    Parameters
+    ----------
+    client : HttpClient
+        Makes the requests.
+    url : str
+        The file.
+    path : `~pathlib.Path`
+        Where it is.
+    version : Version or None
+        What the server ``url`` itself said of it; `None` if another one gave it, and then the
+        file's date is asked for.
+    **kwargs
+        ``sha256`` and ``margin_bytes`` as for `download`.
+
+    Returns
+    -------
+    Downloaded
+
+    Raises
+    ------
+    CacheError, TransferError
+        As for `download`.
+    """
+    path = Path(path)
+    if version is not None and version.etag:
+        headers = {"If-None-Match": version.etag}
+    else:
+        modified = formatdate(int(path.stat().st_mtime), usegmt=True)
+        headers = {"If-Modified-Since": modified}
+
+    def consume(response):
+        if response.status == 304:
+            return Downloaded(path, path.stat().st_size, 0, None, version)
+        return download(client, url, path, answer=response, replace=True, **kwargs)
+
+    return client.fetch(url, consume, headers=lambda: headers)
 
 
 @contextmanager
-def _locked(part, path):
+def _locked(part, path, replace):
     """Yield the part file, open and owned by us alone, or `None` if ``path`` is there."""
     while True:
         with writing(part):
             stream = part.open("a+b")
         try:
-            if fcntl is not None:
-                _lock(stream)
+            lock(stream)
             # Whoever held the lock before may have moved or removed the file that it locks.
-            mine = _is_same_file(stream, part)
-            if path.exists():
+            mine = is_same_file(stream, part)
+            if path.exists() and not replace:
                 if mine:
-                    _remove(part)
+                    remove(part)
                 yield None
                 return
             if mine:
@@ -163,31 +190,13 @@ def _locked(part, path):
             stream.close()
 
 
-def _lock(stream):
-    # Some network file systems have no locks; then two writers do the work twice at worst, and
-    # the check of the length refuses a part that both wrote.
-    with suppress(OSError):
-        fcntl.flock(stream, fcntl.LOCK_EX)
-
-
-def _is_same_file(stream, part):
-    try:
-        return os.path.samestat(os.fstat(stream.fileno()), part.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _remove(*paths):
-    for path in paths:
-        path.unlink(missing_ok=True)
-
-
 class _PartWriter:
     """One download: the part file, what it is a part of, and the attempts to complete it."""
 
-    def __init__(self, client, url, path, part, stream, expected):
+    def __init__(self, client, url, path, part, stream, expected, margin_bytes):
         self.client, self.url, self.path = client, url, path
         self.part, self.stream, self.expected = part, stream, expected
+        self.margin_bytes = margin_bytes
         self.note = part.with_name(part.name + ".json")
         self.fetched_bytes = 0
         self.version = self._read_note()
@@ -209,7 +218,7 @@ class _PartWriter:
     def _have(self):
         return os.fstat(self.stream.fileno()).st_size
 
-    def run(self, sha256, answer):
+    def run(self, digests, answer):
         """Complete the part and move it to its place."""
         try:
             if answer is not None:
@@ -217,15 +226,19 @@ class _PartWriter:
                 self._take(answer)
             else:
                 self.client.fetch(self.url, self._take, headers=self._headers)
-            found = self._check(sha256)
+            found = self._check(digests)
         except BaseException:
             if not self._have:
-                _remove(self.part, self.note)
+                # The note first: without the part, another process begins a part of its own.
+                remove(self.note, self.part)
             raise
         with writing(self.path):
+            set_times(self.part, self.version.last_modified)
+            # In this order a process that is killed in between leaves no note behind for good.
+            remove(self.note)
             os.replace(self.part, self.path)
-        _remove(self.note)
-        return Downloaded(self.path, self.version.size, self.fetched_bytes, found)
+        note_written(self.version.size)
+        return Downloaded(self.path, self.version.size, self.fetched_bytes, found, self.version)
 
     def _headers(self):
         if self.version is None or not self._have:
@@ -250,11 +263,12 @@ class _PartWriter:
                 raise UnexpectedContentError(msg, url=self.url, status=206)
         else:
             self._begin(response)
+        check_space(self.path.parent, response.length_remaining or 0, self.margin_bytes)
         with writing(self.part):
             self.stream.seek(0, os.SEEK_END)
         for chunk in response.stream(CHUNK_BYTES):
             if not self.stream.tell():
-                check_fits_head(self.path, chunk, self.url)
+                check_head(self.path, chunk, self.url)
             self.fetched_bytes += len(chunk)
             with writing(self.part):
                 self.stream.write(chunk)
@@ -274,22 +288,28 @@ class _PartWriter:
 
     def _discard(self):
         self._restart()
-        _remove(self.note)
+        remove(self.note)
 
-    def _check(self, sha256):
-        """Return the digest of the part; refuse it if its length or digest is wrong."""
+    def _check(self, digests):
+        """Return the digest of the part; refuse it if length, structure or digest is wrong."""
         size = self._have
         if self.version is None or self.version.size < 0:
-            self.version = Version(size)
+            kept = self.version or Version(size)
+            self.version = Version(size, kept.etag, kept.last_modified)
         due = self.version.size
         if size != due:
             self._discard()
             msg = f"{self.url} brought {size} bytes; {due} were announced."
             raise TruncatedError(msg, url=self.url)
+        try:
+            check_structure(self.path, self.stream, self.url)
+        except (TruncatedError, UnexpectedContentError):
+            self._discard()
+            raise
         self.stream.seek(0)
         found = hashlib.file_digest(self.stream, "sha256").hexdigest()
-        if sha256 is not None and found != sha256:
+        if digests is not None and found not in digests:
             self._discard()
-            msg = f"{self.url} has sha256 {found}; its list says {sha256}."
-            raise TransferError(msg, url=self.url)
+            msg = f"{self.url} has sha256 {found}; its list says {' or '.join(sorted(digests))}."
+            raise ChecksumError(msg, url=self.url, found=found)
         return found

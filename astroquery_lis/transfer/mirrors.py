@@ -8,7 +8,13 @@ from urllib.parse import unquote, urlsplit
 
 from ..exceptions import InvalidRequestError
 
-__all__ = ["AUTO_ORDER", "REGISTERED", "Mirror", "resolve_mirrors"]
+__all__ = ["AUTO_ORDER", "REGISTERED", "AutoOrder", "Mirror", "resolve_mirrors"]
+
+
+class AutoOrder(tuple):
+    """Mirrors of which the one that answers best may come first."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +148,7 @@ def resolve_mirrors(value):
     Returns
     -------
     tuple of Mirror
+        An `AutoOrder` for ``'auto'``.
 
     Raises
     ------
@@ -158,7 +165,7 @@ def resolve_mirrors(value):
     if isinstance(value, (str, os.PathLike)):
         if value == "auto":
             found = (REGISTERED[name] for name in AUTO_ORDER)
-            return tuple(m for m in found if not m.is_local or Path(m.template).is_dir())
+            return AutoOrder(m for m in found if not m.is_local or Path(m.template).is_dir())
         value = [value]
     try:
         mirrors = tuple(_parse(item) for item in value)

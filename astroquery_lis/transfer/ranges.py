@@ -231,8 +231,13 @@ class SparseFile(io.RawIOBase):
 
     def set_runs(self, runs):
         """Put other known bytes in place of the present ones."""
-        self._starts = sorted(runs)
-        self._runs = dict(runs)
+        self._runs, reach = {}, 0
+        for start in sorted(runs):
+            # A run inside another would hide what the other has beyond it.
+            if start + len(runs[start]) > reach:
+                self._runs[start] = runs[start]
+                reach = start + len(runs[start])
+        self._starts = list(self._runs)
 
     def readable(self):
         """Tell that it can be read."""

@@ -4,6 +4,7 @@ urllib3 rather than requests: a 45 kB range costs it a third of the CPU, and a c
 twenty of them.  Every lower error leaves here as one of `astroquery_lis.exceptions`.
 """
 
+import http.client
 import os
 import threading
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from urllib3.exceptions import (
     IncompleteRead,
     LocationValueError,
     MaxRetryError,
+    NewConnectionError,
     ProtocolError,
     ReadTimeoutError,
     TimeoutError,
@@ -44,25 +46,25 @@ BACKOFF_MAX_S = 20.0
 class _PoliteRetry(Retry):
     """urllib3's retry, with an end to how long a Retry-After is waited for."""
 
-    def __init__(self, *args, max_wait_s=60.0, **kwargs):
+    def __init__(self, *args, max_wait_s=60.0, url="", **kwargs):
         super().__init__(*args, **kwargs)
         self.max_wait_s = max_wait_s
+        self.url = url
 
     def new(self, **kwargs):
         kwargs.setdefault("max_wait_s", self.max_wait_s)
+        kwargs.setdefault("url", self.url)
         return super().new(**kwargs)
 
     def get_retry_after(self, response):
         wait_s = super().get_retry_after(response)
         if wait_s is not None and wait_s > self.max_wait_s:
-            url = response.url or "The service"
             msg = (
-                f"{url} asks to wait {wait_s:.0f} s before the next request, more than "
+                f"{self.url} asks to wait {wait_s:.0f} s before the next request, more than "
                 f"conf.max_retry_after={self.max_wait_s:.0f} s. Try again later."
             )
-            raise RateLimitedError(
-                msg, url=response.url, status=response.status, retry_after_s=wait_s
-            )
+            status = response.status
+            raise RateLimitedError(msg, url=self.url, status=status, retry_after_s=wait_s)
         return wait_s
 
 
@@ -87,12 +89,14 @@ def _mapped(url, error):
     """Return the error of ours that a lower one means."""
     if isinstance(error, MaxRetryError) and error.reason is not None:
         error = error.reason
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError):
         msg = f"No answer from {url} in time."
         return ServiceTimeoutError(msg, url=url, cause=error)
     for cut in (error, *error.args):
-        if isinstance(cut, IncompleteRead):
-            msg = f"{url} was cut off: {cut.partial} bytes came, {cut.expected} were still due."
+        if isinstance(cut, http.client.IncompleteRead):
+            # urllib3 counts the bytes that came, the standard library has them.
+            came = cut.partial if isinstance(cut.partial, int) else len(cut.partial)
+            msg = f"{url} was cut off: {came} bytes came, {cut.expected} were still due."
             return TruncatedError(msg, url=url, cause=error)
     msg = f"Could not read {url}: {error}."
     return ServiceDownError(msg, url=url, cause=error)
@@ -143,6 +147,8 @@ class HttpClient:
         Longest Retry-After that is waited for, seconds.
     user_agent : str, optional
         Sent with every request.
+    retry_status : collection of int, optional
+        Statuses that may pass: the request is repeated.
     """
 
     def __init__(
@@ -153,6 +159,7 @@ class HttpClient:
         max_connections=12,
         max_retry_after_s=60.0,
         user_agent="astroquery_lis",
+        retry_status=RETRY_STATUS,
     ):
         self.timeout_s = timeout_s
         self.max_connections = max_connections
@@ -163,7 +170,7 @@ class HttpClient:
             backoff_factor=BACKOFF_S,
             backoff_max=BACKOFF_MAX_S,
             backoff_jitter=BACKOFF_S,
-            status_forcelist=RETRY_STATUS,
+            status_forcelist=retry_status,
             respect_retry_after_header=True,
             raise_on_status=False,
             max_wait_s=max_retry_after_s,
@@ -171,6 +178,11 @@ class HttpClient:
         self._lock = threading.Lock()
         self._pools = {}
         self._pid = os.getpid()
+
+    @property
+    def user_agent(self):
+        """Who the client says it is."""
+        return self._headers["User-Agent"]
 
     def __getstate__(self):
         return {**self.__dict__, "_lock": None, "_pools": {}}
@@ -228,7 +240,7 @@ class HttpClient:
         TransferError
             One of its subclasses, when the retries are used up.
         """
-        retry = self._retry
+        retry = self._retry.new(url=url)
         with map_errors(url):
             while True:
                 extra = headers() if headers else {}

@@ -6,27 +6,67 @@
     <cache>/official/.parts/dr10/.../x.fits.fz/<version>/    what is known of a file not yet whole
         version.json                                         size, ETag and date of that state
         <start>-<stop>-<crc32>                               one run of bytes
+    <cache>/official/.known/dr10/.../x.fits.fz.json          where a whole file came from: its URL,
+                                                             ETag, date and sha256
     <cache>/custom-<digest>/...                              the same for a mirror given by its URL
 
 A run is written under another name and moved when whole, and is never changed after; its checksum
 is in its name.  So any number of threads and processes can share a cache without locks, and one
-that is killed leaves nothing false behind.
+that is killed leaves nothing false behind.  The access times of the files say when they were last
+used; they are set, since file systems are mounted without keeping them.
 """
 
 import json
 import os
 import shutil
+import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
+from typing import NamedTuple
 
-from .download import writing
+from .disk import check_space, note_written, remove_leftovers, replacing, writing
 from .ranges import Version
 
-__all__ = ["Runs", "Store", "cache_usage", "clear_stores"]
+__all__ = ["KNOWN", "PARTS", "VERSION_FILE", "Origin", "Runs", "Store", "mark_used", "write_whole"]
 
 PARTS = ".parts"
+KNOWN = ".known"
 VERSION_FILE = "version.json"
+TOUCH_AFTER_S = 30.0
+"""A file used again within this time is not marked again."""
+
+
+class Origin(NamedTuple):
+    """Where a whole file of the cache came from.
+
+    Attributes
+    ----------
+    url : str
+        Who sent it.
+    version : Version
+        What the server said of it.
+    sha256 : str
+        Its digest when it was kept.
+    """
+
+    url: str
+    version: Version
+    sha256: str
+
+
+def mark_used(path):
+    """Note that a file of the cache was used, for `~.upkeep.prune`.
+
+    Parameters
+    ----------
+    path : str or `~pathlib.Path`
+        The file; nothing happens if it is not there or cannot be marked.
+    """
+    with suppress(OSError):
+        status, now = os.stat(path), time.time()
+        if now - status.st_atime > TOUCH_AFTER_S:
+            os.utime(path, ns=(int(now * 1e9), status.st_mtime_ns))
 
 
 class Runs:
@@ -38,11 +78,14 @@ class Runs:
         Where they are.
     version : Version
         The state of the file.
+    margin_bytes : int, optional
+        What must stay free on the disk; by default ``conf.disk_margin``.
     """
 
-    def __init__(self, folder, version):
+    def __init__(self, folder, version, margin_bytes=None):
         self.folder = folder
         self.version = version
+        self._margin_bytes = margin_bytes
         self._known = {}
         for name in os.listdir(folder):
             self._note(name)
@@ -102,20 +145,35 @@ class Runs:
             If they cannot be written.
         """
         name = f"{start}-{start + len(data)}-{zlib.crc32(data):08x}"
-        _write(self.folder / name, data)
+        write_whole(self.folder / name, data, margin_bytes=self._margin_bytes)
         self._note(name)
 
+    def mark_used(self):
+        """Note that the runs were used."""
+        mark_used(self.folder / VERSION_FILE)
 
-def _write(path, data):
-    """Write a file under another name and move it to its place."""
-    temporary = path.with_name(f".{uuid4().hex}.tmp")
-    with writing(path):
-        try:
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+
+def write_whole(path, data, *, margin_bytes=None):
+    """Write a file under another name and move it to its place.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        Its place; the folder must be there.
+    data : bytes
+        All of it.
+    margin_bytes : int, optional
+        What must stay free on the disk; by default ``conf.disk_margin``.
+
+    Raises
+    ------
+    CacheError
+        If it cannot be written.
+    """
+    check_space(path.parent, len(data), margin_bytes)
+    with writing(path), replacing(path) as stream:
+        stream.write(data)
+    note_written(len(data))
 
 
 class Store:
@@ -125,10 +183,13 @@ class Store:
     ----------
     root : str or `~pathlib.Path`
         Its folder; made when something is first kept.
+    margin_bytes : int, optional
+        What must stay free on the disk; by default ``conf.disk_margin``.
     """
 
-    def __init__(self, root):
+    def __init__(self, root, *, margin_bytes=None):
         self.root = Path(root)
+        self.margin_bytes = margin_bytes
 
     def path(self, relative):
         """Return the place of a whole file, whether it is there or not.
@@ -143,6 +204,20 @@ class Store:
         `~pathlib.Path`
         """
         return self.root / relative
+
+    def holds(self, relative):
+        """Tell whether something of a file is here, whole or in parts.
+
+        Parameters
+        ----------
+        relative : str
+            Relative to the survey's root.
+
+        Returns
+        -------
+        bool
+        """
+        return self._parts(relative).is_dir() or self.path(relative).exists()
 
     def runs(self, relative):
         """Return what is known of a file in its newest state, or `None`.
@@ -165,7 +240,7 @@ class Store:
             if newest is None or found[0] > newest[0]:
                 newest = found
         try:
-            return Runs(newest[2].parent, newest[1]) if newest else None
+            return Runs(newest[2].parent, newest[1], self.margin_bytes) if newest else None
         except OSError:
             return None
 
@@ -193,11 +268,12 @@ class Store:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         if not (folder / VERSION_FILE).exists():
-            _write(folder / VERSION_FILE, json.dumps(version.__dict__).encode())
+            data = json.dumps(version.__dict__).encode()
+            write_whole(folder / VERSION_FILE, data, margin_bytes=self.margin_bytes)
         for other in parts.iterdir():
             if other != folder:
                 shutil.rmtree(other, ignore_errors=True)
-        return Runs(folder, version)
+        return Runs(folder, version, self.margin_bytes)
 
     def forget(self, relative):
         """Drop everything that is known of a file.
@@ -207,8 +283,63 @@ class Store:
         relative : str
             Relative to the survey's root.
         """
-        shutil.rmtree(self._parts(relative), ignore_errors=True)
-        self.path(relative).unlink(missing_ok=True)
+        self.forget_runs(relative)
+        self.forget_whole(relative)
+
+    def forget_whole(self, relative):
+        """Drop the whole file, and where it came from.
+
+        Parameters
+        ----------
+        relative : str
+            Relative to the survey's root.
+        """
+        for path in (self.path(relative), self._origin_path(relative)):
+            path.unlink(missing_ok=True)
+
+    def remember(self, relative, origin):
+        """Keep where a whole file came from.
+
+        Parameters
+        ----------
+        relative : str
+            Relative to the survey's root.
+        origin : Origin
+            What is known of it.
+
+        Raises
+        ------
+        CacheError
+            If it cannot be written.
+        """
+        path = self._origin_path(relative)
+        note = {"url": origin.url, "sha256": origin.sha256, "version": origin.version.__dict__}
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(note).encode(), margin_bytes=self.margin_bytes)
+        remove_leftovers(path)
+
+    def origin(self, relative):
+        """Return where a whole file came from.
+
+        Parameters
+        ----------
+        relative : str
+            Relative to the survey's root.
+
+        Returns
+        -------
+        Origin or None
+            `None` if it is not known.
+        """
+        try:
+            note = json.loads(self._origin_path(relative).read_text())
+            return Origin(note["url"], Version(**note["version"]), note["sha256"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
+    def _origin_path(self, relative):
+        return self.root / KNOWN / f"{relative}.json"
 
     def forget_runs(self, relative):
         """Drop the parts of a file, because it is there whole or its parts are of no use.
@@ -222,50 +353,3 @@ class Store:
 
     def _parts(self, relative):
         return self.root / PARTS / relative
-
-
-def cache_usage(location):
-    """Count what a cache location holds.
-
-    Parameters
-    ----------
-    location : str or `~pathlib.Path`
-        Folder that holds the stores' roots.
-
-    Returns
-    -------
-    dict of str to dict
-        For each root: ``files`` and ``file_bytes`` of the whole files, ``parts`` and ``part_bytes``
-        of the runs of bytes.
-    """
-    usage = {}
-    for root in sorted(path for path in Path(location).glob("*") if _is_store(path)):
-        count = {"files": 0, "file_bytes": 0, "parts": 0, "part_bytes": 0}
-        for folder, _, names in os.walk(root):
-            kind = "part" if PARTS in Path(folder).relative_to(root).parts[:1] else "file"
-            for name in names:
-                try:
-                    size = os.stat(os.path.join(folder, name)).st_size
-                except OSError:
-                    continue
-                count[f"{kind}s"] += 1
-                count[f"{kind}_bytes"] += size
-        usage[root.name] = count
-    return usage
-
-
-def _is_store(path):
-    return path.is_dir() and (path.name == "official" or path.name.startswith("custom-"))
-
-
-def clear_stores(location):
-    """Remove every store below a cache location.
-
-    Parameters
-    ----------
-    location : str or `~pathlib.Path`
-        Folder that holds the stores' roots.
-    """
-    for root in Path(location).glob("*"):
-        if _is_store(root):
-            shutil.rmtree(root)

@@ -161,7 +161,7 @@ def test_threads_that_want_the_same_file_fetch_it_once(sky, client, url, raw, tm
 
 
 def _download_in_process(url, path):
-    return download(HttpClient(timeout_s=20), url, path).fetched_bytes
+    return download(HttpClient(timeout_s=50), url, path).fetched_bytes
 
 
 def test_processes_that_want_the_same_file_fetch_it_once(sky, url, raw, tmp_path):
@@ -176,13 +176,14 @@ def test_a_killed_download_leaves_a_part_that_is_continued(sky, client, url, raw
     path = tmp_path / "x.fits.fz"
     # The server sends two thirds and then waits, so the process is surely killed in the middle.
     sky.faults.add("cut", match=MATCH, times=1, fraction=0.66)
-    sky.faults.add("slow", match=MATCH, times=1, seconds=60)
+    slow = sky.faults.add("slow", match=MATCH, times=1, seconds=60)
     process = multiprocessing.get_context("spawn").Process(
         target=_download_in_process, args=(url, path)
     )
     process.start()
-    while len(sky.requests) < 2:
+    while slow.hits < 1:
         assert process.is_alive()
+        process.join(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert not path.exists()

@@ -1,4 +1,4 @@
-"""The command line, as a shell runs it."""
+"""The demo, as a shell runs it."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ class _Page(HTMLParser):
 def test_demo_writes_a_page_that_stands_alone(tmp_path):
     pytest.importorskip("PIL")
     run = subprocess.run(
-        [sys.executable, "-m", "astroquery_lis.cli", "demo", "-o", str(tmp_path / "out")],
+        [sys.executable, "-m", "astroquery_lis", "demo", "-o", str(tmp_path / "out")],
         capture_output=True,
         text=True,
         check=False,
@@ -39,12 +39,13 @@ def test_demo_writes_a_page_that_stands_alone(tmp_path):
     assert run.stdout.strip().endswith(str(page))
     parsed = _Page()
     parsed.feed(page.read_text())
-    assert len(parsed.images) == 2 * len(demo.SCENES)
+    assert len(parsed.images) == 2 * len(demo.SCENES) + 2 + 3 + 2 + 2 + 1
     assert all(image.startswith("data:image/png;base64,") for image in parsed.images)
     assert parsed.external == []
     text = " ".join(parsed.text)
     assert "BRICK4" in text
     assert "dr9/north" in text
+    assert "the two: 0 nanomaggy" in text
 
 
 def test_an_unusable_folder_is_an_error_without_a_traceback(tmp_path, capsys):
@@ -52,11 +53,3 @@ def test_an_unusable_folder_is_an_error_without_a_traceback(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert cli.main(["demo", "-o", str(tmp_path / "file")]) == 1
     assert capsys.readouterr().err.startswith("astroquery-lis: ")
-
-
-@pytest.mark.parametrize("words", [[], ["nothing"], ["demo", "--size"]])
-def test_wrong_words_exit_with_2(words, capsys):
-    with pytest.raises(SystemExit) as caught:
-        cli.main(words)
-    assert caught.value.code == 2
-    assert "usage: astroquery-lis" in capsys.readouterr().err

@@ -1,0 +1,209 @@
+"""The journal of a long job: one line per finished row, safe under kill at any moment.
+
+The first line tells the call: a different call on the same journal is refused.  A last line that
+was torn by a kill is cut off when the journal is opened again.
+"""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from ..exceptions import CacheError, InvalidRequestError
+from .results import FINAL, RECORDED, Result
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+__all__ = ["Journal"]
+
+FORMAT = 1
+
+
+class Journal:
+    """A file of results, appended to and flushed row by row.  A context manager.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; made with its folder if it is not there.
+    call : dict
+        What was asked, in values that JSON has; whatever may change from one run of the same job
+        to the next stays out.
+    parameter : str, optional
+        Name of the argument that chose the file, for messages.
+
+    Attributes
+    ----------
+    finished : set of int
+        Rows with a final status, whose file, if they have one, is there.
+
+    Raises
+    ------
+    InvalidRequestError
+        If the file belongs to another call, or another process is writing it.
+    CacheError
+        If the file cannot be written.
+    """
+
+    def __init__(self, path, call, *, parameter="download_dir"):
+        self.path = Path(path)
+        self.call = json.loads(json.dumps(call))
+        self.finished = set()
+        self._parameter = parameter
+        self._seen = ("", False)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a+b")
+        except OSError as error:
+            msg = f"Cannot write the journal {self.path}: {error.strerror or error}."
+            raise CacheError(msg, cause=error) from error
+        try:
+            self._lock()
+            self._begin()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
+    def close(self):
+        """Let the file go; another process may take the job on."""
+        self._file.close()
+
+    def append(self, result):
+        """Write a result; it survives the death of this process from here on.
+
+        Parameters
+        ----------
+        result : Result
+            What became of a row.
+
+        Raises
+        ------
+        CacheError
+            If it cannot be written.
+        """
+        self._write({name: getattr(result, name) for name in RECORDED})
+        if result.status in FINAL:
+            self.finished.add(result.row)
+
+    def results(self):
+        """Yield every result in the order it was written; of several for a row, the last counts.
+
+        Yields
+        ------
+        Result
+        """
+        with open(self.path, "rb") as file:
+            next(file, None)
+            for line in file:
+                result = _parse(line)
+                if result is not None:
+                    yield result
+
+    def _write(self, record):
+        line = json.dumps(record, separators=(",", ":"), default=_plain).encode() + b"\n"
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            msg = f"Cannot write the journal {self.path}: {error.strerror or error}."
+            raise CacheError(msg, cause=error) from error
+
+    def _lock(self):
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            msg = f"Another process is at work in {self.path.parent}; wait for it or stop it."
+            raise InvalidRequestError(
+                msg, parameter=self._parameter, value=str(self.path.parent)
+            ) from error
+        except OSError:  # a file system without locks
+            return
+
+    def _begin(self):
+        """Compare the first line with the call and learn what is done."""
+        self._file.seek(0)
+        sound = 0
+        header = None
+        for line in self._file:
+            if not line.endswith(b"\n"):
+                break
+            if header is None:
+                header = _parse_json(line)
+                self._check(header)
+            else:
+                self._note(_parse(line))
+            sound += len(line)
+        # A line that has no end was being written when the process died.
+        self._file.truncate(sound)
+        self._file.seek(0, os.SEEK_END)
+        if header is None:
+            self._write({"journal": FORMAT, "call": self.call})
+
+    def _note(self, result):
+        """Count a row as finished if its last result is final and its file is still there."""
+        if result is None:
+            return
+        path = result.local_path
+        if path and path != self._seen[0]:
+            self._seen = path, os.path.exists(path)
+        if result.status in FINAL and (not path or self._seen[1]):
+            self.finished.add(result.row)
+        else:
+            self.finished.discard(result.row)
+
+    def _check(self, header):
+        """Refuse a journal that is not of this call."""
+        if not isinstance(header, dict) or header.get("journal") != FORMAT:
+            msg = f"{self.path} is not a journal of this version; take another folder."
+            raise InvalidRequestError(msg, parameter=self._parameter, value=str(self.path.parent))
+        before = header.get("call", {})
+        names = [
+            name
+            for name in dict.fromkeys([*before, *self.call])
+            if before.get(name) != self.call.get(name)
+        ]
+        if names:
+            told = "; ".join(
+                f"{name} was {_short(before.get(name))} and is now {_short(self.call.get(name))}"
+                for name in names
+            )
+            msg = (
+                f"{self._parameter}={str(self.path.parent)!r} holds another job: {told}. "
+                "Take another folder, or repeat that call to continue it."
+            )
+            raise InvalidRequestError(msg, parameter=names[0], value=self.call.get(names[0]))
+
+
+def _short(value):
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _plain(value):
+    """Return a numpy scalar as Python's own."""
+    return value.item()
+
+
+def _parse_json(line):
+    with suppress(ValueError):
+        return json.loads(line)
+    return None
+
+
+def _parse(line):
+    """Return the result of a line; `None` for one that is no result."""
+    record = _parse_json(line)
+    with suppress(TypeError):
+        return Result(**record)
+    return None

@@ -1,0 +1,5 @@
+"""The command ``astroquery-lis``."""
+
+from .app import main
+
+__all__ = ["main"]

@@ -1,0 +1,144 @@
+"""The survey's own lists of sha256 digests: one per folder, fetched once."""
+
+import threading
+
+from ..exceptions import NotFoundError, TransferError, UnexpectedContentError
+from .health import HEALTH
+from .store import write_whole
+
+__all__ = ["ChecksumLists", "parse_checksums"]
+
+HEX_DIGITS = 64
+
+
+def parse_checksums(text, where):
+    """Return the digests of a ``.sha256sum`` file.
+
+    Parameters
+    ----------
+    text : str
+        Lines of a digest, two spaces (or a space and an asterisk) and a file name.
+    where : str
+        What to name in an error.
+
+    Returns
+    -------
+    dict of str to str
+        By file name, without folders; lower case.
+
+    Raises
+    ------
+    UnexpectedContentError
+        If a line is not of that form.
+    """
+    digests = {}
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        digest, _, name = line.strip().partition(" ")
+        name = name.strip().removeprefix("*").rpartition("/")[2]
+        if len(digest) != HEX_DIGITS or not name or set(digest.lower()) - set("0123456789abcdef"):
+            msg = f"{where} is not a list of sha256 digests; it has the line {line[:80]!r}."
+            raise UnexpectedContentError(msg, url=str(where))
+        digests[name] = digest.lower()
+    return digests
+
+
+class ChecksumLists:
+    """The lists that one job needs, each fetched at most once.  Safe to share among threads.
+
+    Parameters
+    ----------
+    client : HttpClient
+        Makes the requests.
+    mirrors : sequence of Mirror
+        In the order to ask.
+    """
+
+    def __init__(self, client, mirrors):
+        self._client, self._mirrors = client, mirrors
+        self._lock = threading.Lock()
+        self._locks = {}
+        self._known = {}
+
+    def get(self, path, copy=None, *, again=False):
+        """Return the digests of one list.
+
+        Parameters
+        ----------
+        path : str
+            Of the list, relative to the survey's root.
+        copy : `~pathlib.Path`, optional
+            Where it is kept on disk; read if it is there, written if it can be.
+        again : bool, optional
+            Whether to ask the mirrors even if the list is on disk: it may have been replaced.
+
+        Returns
+        -------
+        dict of str to str or None
+            By file name; `None` if no mirror has the list.
+
+        Raises
+        ------
+        TransferError
+            If no mirror could say.
+        """
+        with self._lock:
+            lock = self._locks.setdefault(path, threading.Lock())
+        with lock:
+            digests, asked = self._known.get(path, (None, False))
+            if path not in self._known or (again and not asked):
+                digests = None if again or copy is None else _read(copy)
+                if digests is None:
+                    digests, asked = self._fetch(path, copy), True
+                self._known[path] = digests, asked
+            return digests
+
+    def _fetch(self, path, copy):
+        failures, said_missing = [], False
+        for mirror in HEALTH.ordered(self._mirrors):
+            place = mirror.locate(path)
+            try:
+                text = _read_text(place) if mirror.is_local else self._client.fetch(place, _take)
+                digests = parse_checksums(text, place)
+            except NotFoundError:
+                said_missing |= not mirror.is_local
+            except TransferError as error:
+                HEALTH.failed(mirror, error)
+                failures.append(error)
+            else:
+                if copy is not None:
+                    _keep(copy, text)
+                return digests
+        if failures and not said_missing:
+            raise failures[0]
+        return None
+
+
+def _take(response):
+    return response.read().decode("utf-8", "replace")
+
+
+def _read_text(path):
+    try:
+        return path.read_text(errors="replace")
+    except OSError as error:
+        msg = f"{path} cannot be read: {error}."
+        raise NotFoundError(msg, url=str(path), cause=error) from error
+
+
+def _read(path):
+    try:
+        return parse_checksums(path.read_text(errors="replace"), path)
+    except (OSError, UnexpectedContentError):
+        return None
+
+
+def _keep(path, text):
+    """Write a list beside the files that it is about, if that can be done."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, text.encode())
+    except OSError:
+        # The digests are known all the same.
+        return

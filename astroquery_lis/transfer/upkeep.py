@@ -1,0 +1,370 @@
+"""What the cache holds, and how it is kept small: counting, clearing, pruning, checking.
+
+Any number of processes may use a cache meanwhile.  A file is only ever removed as a whole; whoever
+has it open reads on, and whoever looks for it fetches it anew.
+"""
+
+import os
+import shutil
+import threading
+import time
+import zlib
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..exceptions import CacheError
+from .disk import written_bytes
+from .store import KNOWN, PARTS, VERSION_FILE, Store
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+__all__ = [
+    "CacheEntry",
+    "cache_entries",
+    "cache_usage",
+    "clear_stores",
+    "damaged_runs",
+    "keep_within",
+    "prune",
+    "survey_stores",
+]
+
+USAGE_FILE = ".usage"
+PRUNED_FRACTION = 0.9
+"""Pruning goes on until this part of the limit is used, so that it need not be done each time."""
+
+GROWTH_FRACTION = 0.02
+NOTE_BYTES = 16_000_000
+"""What a process may write, and what part of the limit, before it notes the growth."""
+
+RECOUNT_S = 86_400.0
+CLEAR_TRIES = 5
+KEEP_S = 60.0
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One file of the survey, whole or in parts, as the cache holds it.
+
+    Attributes
+    ----------
+    root : `~pathlib.Path`
+        Folder of its store.
+    relative : str
+        Path relative to the survey's root.
+    is_whole : bool
+        Whether it is whole.
+    size : int
+        Bytes on disk.
+    files : int
+        Files on disk.
+    used_s : float
+        When it was last used, seconds since 1970.
+    """
+
+    root: Path
+    relative: str
+    is_whole: bool
+    size: int
+    files: int
+    used_s: float
+
+    def remove(self):
+        """Remove it."""
+        store = Store(self.root)
+        if self.is_whole:
+            with suppress(OSError):
+                store.forget_whole(self.relative)
+        else:
+            store.forget_runs(self.relative)
+
+
+def cache_entries(location):
+    """Yield what the stores below a cache location hold.
+
+    Parameters
+    ----------
+    location : str or `~pathlib.Path`
+        Folder that holds the stores' roots.
+
+    Yields
+    ------
+    CacheEntry
+    """
+    for root in _stores(location):
+        for folder, names, found in os.walk(root):
+            inside = Path(folder).relative_to(root)
+            if inside.parts[:1] == (KNOWN,):
+                names.clear()
+            elif inside.parts[:1] == (PARTS,):
+                if any(os.path.exists(os.path.join(folder, n, VERSION_FILE)) for n in names):
+                    yield _entry_of_parts(root, folder, inside.relative_to(PARTS))
+                    names.clear()
+            else:
+                for name in found:
+                    entry = _entry_of_file(root, folder, inside, name)
+                    if entry is not None:
+                        yield entry
+
+
+def _entry_of_file(root, folder, inside, name):
+    with suppress(OSError):
+        status = os.stat(os.path.join(folder, name))
+        used_s = max(status.st_atime, status.st_ctime if ".part" in name else 0.0)
+        return CacheEntry(root, (inside / name).as_posix(), True, status.st_size, 1, used_s)
+    return None
+
+
+def _entry_of_parts(root, folder, inside):
+    size, files, used_s = 0, 0, 0.0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                status = os.stat(os.path.join(path, name))
+                size, files = size + status.st_size, files + 1
+                used_s = max(used_s, status.st_atime, status.st_mtime)
+    return CacheEntry(root, inside.as_posix(), False, size, files, used_s)
+
+
+def cache_usage(location):
+    """Count what a cache location holds.
+
+    Parameters
+    ----------
+    location : str or `~pathlib.Path`
+        Folder that holds the stores' roots.
+
+    Returns
+    -------
+    dict of str to dict
+        For each root: ``files`` and ``file_bytes`` of the whole files, ``parts`` and ``part_bytes``
+        of the runs of bytes.
+    """
+    names = ("files", "file_bytes", "parts", "part_bytes")
+    usage = {root.name: dict.fromkeys(names, 0) for root in _stores(location)}
+    for entry in cache_entries(location):
+        kind = "file" if entry.is_whole else "part"
+        count = usage.setdefault(entry.root.name, dict.fromkeys(names, 0))
+        count[f"{kind}s"] += entry.files
+        count[f"{kind}_bytes"] += entry.size
+    return usage
+
+
+def survey_stores(location):
+    """Return the folders below a cache location that hold files of the survey.
+
+    Parameters
+    ----------
+    location : str or `~pathlib.Path`
+        Folder that holds the stores' roots.
+
+    Returns
+    -------
+    list of `~pathlib.Path`
+    """
+    found = (p for p in Path(location).glob("*") if p.name == "official" or _is_custom(p))
+    return sorted(path for path in found if path.is_dir())
+
+
+def _is_custom(path):
+    digest = path.name.removeprefix("custom-")
+    return path.name != digest and len(digest) == 12 and digest.isalnum()
+
+
+def _stores(location):
+    # What the viewer answered is none of the survey's files, but counts too.
+    answers = (path for path in Path(location).glob("viewer-*") if path.is_dir())
+    return [*survey_stores(location), *sorted(answers)]
+
+
+def clear_stores(location, *, used_before_s=None, release=None):
+    """Remove what is below a cache location, or a part of it.
+
+    Parameters
+    ----------
+    location : str or `~pathlib.Path`
+        Folder that holds the stores' roots.
+    used_before_s : float, optional
+        Only what was last used before this time, seconds since 1970.
+    release : str, optional
+        Only what is of this release.
+
+    Returns
+    -------
+    int
+        Bytes that were removed.
+
+    Raises
+    ------
+    CacheError
+        If it cannot be removed.
+    """
+    if used_before_s is None and release is None:
+        removed = sum(entry.size for entry in cache_entries(location))
+        for root in _stores(location):
+            _remove_tree(root)
+        return removed
+    removed = 0
+    for entry in list(cache_entries(location)):
+        if used_before_s is not None and entry.used_s >= used_before_s:
+            continue
+        if release is not None and entry.relative.partition("/")[0] != release:
+            continue
+        entry.remove()
+        removed += entry.size
+    return removed
+
+
+def _remove_tree(root):
+    """Remove a folder to which others may be writing meanwhile."""
+    for attempt in range(CLEAR_TRIES):
+        try:
+            shutil.rmtree(root)
+        except FileNotFoundError:
+            if not root.exists():
+                return
+        except OSError as error:
+            if attempt + 1 == CLEAR_TRIES:
+                msg = f"Cannot clear {root}: {error.strerror or error}."
+                raise CacheError(msg, cause=error) from error
+        else:
+            return
+
+
+def prune(location, limit_bytes, *, keep_since_s):
+    """Remove what was used longest ago until the cache is well within its limit.
+
+    Parameters
+    ----------
+    location : str or `~pathlib.Path`
+        Folder that holds the stores' roots.
+    limit_bytes : float
+        Size above which something is removed.
+    keep_since_s : float
+        What was used since then stays, whatever the size.
+
+    Returns
+    -------
+    int
+        Bytes that are left.
+    """
+    entries = sorted(cache_entries(location), key=lambda entry: entry.used_s)
+    left = sum(entry.size for entry in entries)
+    if left <= limit_bytes:
+        return left
+    for entry in entries:
+        if left <= limit_bytes * PRUNED_FRACTION or entry.used_s >= keep_since_s:
+            break
+        entry.remove()
+        left -= entry.size
+    return left
+
+
+_noted = {}
+_noting = threading.Lock()
+
+
+def keep_within(location, limit_bytes, *, keep_since_s=None):
+    """Prune the cache if it has outgrown its limit.
+
+    Its size is not counted each time: a file tells what it was, and each process adds what it
+    wrote.
+
+    Parameters
+    ----------
+    location : str or `~pathlib.Path`
+        Folder that holds the stores' roots.
+    limit_bytes : float
+        Size of the cache; 0 for no limit.
+    keep_since_s : float, optional
+        What was used since then stays; by default the last minute.
+
+    Returns
+    -------
+    bool
+        Whether the cache is within its limit, as far as is known; `False` if what must stay is
+        larger.
+    """
+    if not limit_bytes:
+        return True
+    key = str(location)
+    with _noting:
+        before = _noted.get(key)
+        now = written_bytes()
+        added = 0 if before is None else now - before
+        if before is not None and added < min(NOTE_BYTES, limit_bytes * GROWTH_FRACTION):
+            return True
+        _noted[key] = now
+    since_s = time.time() - KEEP_S if keep_since_s is None else keep_since_s
+    with _usage_file(location) as file:
+        if file is None:
+            return True
+        size, counted_s = _read_usage(file)
+        size += added
+        if counted_s < time.time() - RECOUNT_S or size > limit_bytes:
+            counted_s = time.time()
+            size = prune(location, limit_bytes, keep_since_s=since_s)
+        # A torn line is no number, and then the cache is counted anew.
+        file.seek(0)
+        file.write(f"{size} {counted_s:.0f}\n")
+        file.truncate()
+        return size <= limit_bytes
+
+
+def _read_usage(file):
+    """Return (bytes, time of the last count) as the file says."""
+    try:
+        size, counted_s = file.read().split()
+        return int(size), float(counted_s)
+    except ValueError:
+        return 0, 0.0
+
+
+@contextmanager
+def _usage_file(location):
+    """Yield the file that tells the size, ours alone; `None` if another process has it."""
+    try:
+        number = os.open(Path(location, USAGE_FILE), os.O_RDWR | os.O_CREAT, 0o666)
+        file = os.fdopen(number, "r+")
+    except OSError:
+        # Where nothing can be written, nothing grows either.
+        yield None
+        return
+    with suppress(OSError), file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        except OSError:  # a file system without locks
+            pass
+        yield file
+
+
+def damaged_runs(entry):
+    """Return the runs of bytes of an entry that are not what their names say.
+
+    Parameters
+    ----------
+    entry : CacheEntry
+        Of a file in parts.
+
+    Returns
+    -------
+    list of `~pathlib.Path`
+    """
+    bad = []
+    for path in sorted((entry.root / PARTS / entry.relative).glob("*/*-*-*")):
+        start, stop, crc32 = path.name.split("-")
+        try:
+            data = path.read_bytes()
+        except OSError:
+            continue
+        if len(data) != int(stop) - int(start) or f"{zlib.crc32(data):08x}" != crc32:
+            bad.append(path)
+    return bad
