@@ -157,7 +157,8 @@ def as_size(size, *, parameter="size", pixel_scale_arcsec=PIXEL_SCALE_ARCSEC):
         _refuse(parameter, size, f"{kinds}, and finite.")
     if not all(0 < value <= MAX_SIZE_PIX + 0.5 for value in values):
         limit = MAX_SIZE_PIX * pixel_scale_arcsec / 60
-        must = f"must be from 1 to {MAX_SIZE_PIX} pixels ({limit:.1f} arcmin) each way."
+        must = f"must be from 1 to {MAX_SIZE_PIX} pixels ({limit:.1f} arcmin) each way"
+        must += "; take a coarser pixel_scale, or several cutouts, for more."
         _refuse(parameter, size, must)
     ny, nx = (max(round(value), 1) for value in (values * 2)[:2])
     return ny, nx
