@@ -106,10 +106,10 @@ class CatalogQuery:
         Finds Tractor files.
     tap : `~.catalog_tap.TapClient`
         TAP service.
-    tap_matches : bool
-        Whether it may stand in for the mirrors.
-    viewer : `~.viewer_service.ViewerService`
-        Viewer.
+    tap_matches : callable
+        Tells whether it may stand in for the mirrors.
+    viewer : callable
+        Returns the `~.viewer_service.ViewerService`.
     held : `~.tractor_file.OpenTables`
         Tables held in memory.
     limits : Limits
@@ -161,7 +161,7 @@ class CatalogQuery:
             few = len(bricks) <= self._limits.max_query_bricks
             if few and all(finder.local(brick.path) for brick in bricks):
                 return "files", "its Tractor files are on this computer"
-        if not self._tap_matches:
+        if not self._tap_matches():
             return "files", "the mirror is not one of the survey's"
         if tap_table(request.release, request.region) is None:
             return "files", f"TAP has no table of {request.release}"
@@ -186,7 +186,7 @@ class CatalogQuery:
             return catalog_tap.catalog_query(self.request)
         if source == "viewer":
             layer, parameters = catalog_viewer.viewer_payload(self.request)
-            return [self._viewer.address(f"{layer}/cat.fits", **parameters)]
+            return [self._viewer().address(f"{layer}/cat.fits", **parameters)]
         return [self._finder.address(brick.path) for brick in self._bricks()]
 
     def run(self, source):
@@ -253,7 +253,7 @@ class CatalogQuery:
         return [chunk], {"adql": query, "url": self._tap.url}, is_cut
 
     def _from_viewer(self):
-        chunk, url = catalog_viewer.read_viewer(self.request, self._viewer)
+        chunk, url = catalog_viewer.read_viewer(self.request, self._viewer())
         return [chunk], {"url": url}, False
 
     def _from_files(self):
