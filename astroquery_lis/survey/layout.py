@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from ..exceptions import InvalidRequestError
-from .releases import get_release
+from .releases import WISE_BANDS, WISE_PRODUCTS, get_release
 
 __all__ = [
     "BRICK_PICTURES",
@@ -110,10 +110,6 @@ def coadd_product(name):
     CoaddProduct
     """
     return MASK_PLANES[name][1] if name in MASK_PLANES else COADD_PRODUCTS[name]
-
-WISE_BANDS = ("W1", "W2", "W3", "W4")
-WISE_PRODUCTS = ("image", "invvar", "model")
-"""Coadd products that come in the WISE bands too: 342 pixels of 2.75 arcsec, Vega nanomaggies."""
 
 BRICK_TABLES = ("ccds", "depth")
 """Tables in the folder of a brick's coadds: the CCDs that went in, and a histogram of depths."""
