@@ -470,6 +470,7 @@ def test_a_batch_that_is_killed_is_completed(sky, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("output", ["fits", "hdf5"])
 def test_a_batch_that_is_killed_at_fifty_moments_is_completed(sky, tmp_path, output):
     moments = np.random.default_rng(21).uniform(0, 1, 50)
@@ -480,6 +481,7 @@ def test_a_batch_that_is_killed_at_fifty_moments_is_completed(sky, tmp_path, out
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")
 def test_a_cluster_that_loses_a_worker_gives_what_serial_work_gives(sky, survey, tmp_path):
     distributed = pytest.importorskip("distributed")
@@ -544,6 +546,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_thousand_targets_stay_within_memory_and_bytes(sky, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", LARGE, tmp_path / "out", sky.mirror_url],

@@ -113,6 +113,7 @@ def test_two_that_give_different_bytes_are_not_a_majority(sky, settings, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_cluster_fetches_files(sky, survey, tmp_path):
     distributed = pytest.importorskip("distributed")
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}

@@ -183,6 +183,7 @@ def test_killed_at_random_moments_it_completes_when_run_again(sky, tmp_path, whe
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_killed_at_50_random_moments_it_completes_when_run_again(sky, tmp_path):
     rng = random.Random(7)
     for number in range(10):
