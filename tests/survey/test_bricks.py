@@ -135,7 +135,6 @@ def test_wcs_is_that_of_a_released_header():
     assert wcs.array_shape == (3600, 3600)
     assert wcs.wcs.crpix.tolist() == [1800.5, 1800.5]
     assert wcs.wcs.crval == pytest.approx([95.95041322314049, 80.5], abs=1e-12)
-    # BX and BY of a DR9 Tractor row of this brick's neighbour rule: see the data model page.
     assert wcs.wcs.cd[1, 1] == pytest.approx(0.262 / 3600, rel=1e-12)
 
 
