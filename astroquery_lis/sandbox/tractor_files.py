@@ -38,6 +38,39 @@ _PARTIAL = ".partial"
 _WISE_AB = (2.699, 3.339, 5.174, 6.620)
 
 
+def add_once(root, marker, sources, write):
+    """Add files to a tree, unless those that this code makes are there.
+
+    Parameters
+    ----------
+    root : `~pathlib.Path`
+        Folder of the tree.
+    marker : str
+        Name of the file that tells so, with a place for the digest of the code.
+    sources : iterable of str
+        Modules of this folder that make the files.
+    write : callable
+        Takes ``root`` and writes them, each whole or not at all.
+    """
+    digest = hashlib.sha256()
+    for name in sources:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    done = root / marker.format(digest.hexdigest()[:12])
+    if done.exists():
+        return
+    with _lock(root) as alone:
+        if done.exists():
+            return
+        if alone:
+            # Nobody else is writing, so what lies there was left by a process that was killed.
+            for left in root.glob(f"**/.*{_PARTIAL}"):
+                left.unlink(missing_ok=True)
+        for left in root.glob(marker.format("*")):
+            left.unlink(missing_ok=True)
+        write(root)
+        done.touch()
+
+
 def add_catalogs(root):
     """Write the Tractor files and the tables of CCDs into a tree, unless they are there.
 
@@ -53,27 +86,15 @@ def add_catalogs(root):
     OSError
         If the folder cannot be written.
     """
-    digest = hashlib.sha256()
-    for name in _SOURCES:
-        digest.update(Path(__file__).with_name(name).read_bytes())
-    marker = root / _MARKER.format(digest.hexdigest()[:12])
-    if marker.exists():
-        return
-    with _lock(root) as alone:
-        if marker.exists():
-            return
-        if alone:
-            # Nobody else is writing, so what lies there was left by a process that was killed.
-            for left in root.glob(f"**/.*{_PARTIAL}"):
-                left.unlink(missing_ok=True)
-        for left in root.glob(_MARKER.format("*")):
-            left.unlink(missing_ok=True)
-        for (release, region), names in catalog.CATALOG_TREES.items():
-            _write_tree(root, release, region, names)
-        for (release, region), names in sky.BRICKS.items():
-            for name in names:
-                _add_ccds(root, release, region, name)
-        marker.touch()
+    add_once(root, _MARKER, _SOURCES, _write_all)
+
+
+def _write_all(root):
+    for (release, region), names in catalog.CATALOG_TREES.items():
+        _write_tree(root, release, region, names)
+    for (release, region), names in sky.BRICKS.items():
+        for name in names:
+            _add_ccds(root, release, region, name)
 
 
 def _write_tree(root, release, region, names):

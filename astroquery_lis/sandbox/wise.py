@@ -7,7 +7,6 @@ does not make the optical images anew.  Every brick is observed as a whole in th
 import hashlib
 import zlib
 from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -18,8 +17,8 @@ from ..survey import bricks, layout
 from ..survey.tangent import TangentGrid
 from . import render, sky
 from .light import infrared
-from .tractor_files import _PARTIAL, _write_whole
-from .tree import CODECS, _lock
+from .tractor_files import _write_whole, add_once
+from .tree import CODECS
 
 __all__ = [
     "VEGA_TO_AB",
@@ -240,25 +239,13 @@ def add_wise(root):
     OSError
         If the folder cannot be written.
     """
-    digest = hashlib.sha256()
-    for name in _SOURCES:
-        digest.update(Path(__file__).with_name(name).read_bytes())
-    marker = root / _MARKER.format(digest.hexdigest()[:12])
-    if marker.exists():
-        return
-    with _lock(root) as alone:
-        if marker.exists():
-            return
-        if alone:
-            # Nobody else is writing, so what lies there was left by a process that was killed.
-            for left in root.glob(f"**/.*{_PARTIAL}"):
-                left.unlink(missing_ok=True)
-        for left in root.glob(_MARKER.format("*")):
-            left.unlink(missing_ok=True)
-        for (release, region), names in sky.BRICKS.items():
-            for name in names:
-                _write_brick(root, release, region, name)
-        marker.touch()
+    add_once(root, _MARKER, _SOURCES, _write_all)
+
+
+def _write_all(root):
+    for (release, region), names in sky.BRICKS.items():
+        for name in names:
+            _write_brick(root, release, region, name)
 
 
 def _write_brick(root, release, region, brick):
