@@ -2,20 +2,43 @@
 
 import argparse
 import json
+import os
 import platform
 import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
-__all__ = ["median_seconds", "options", "report"]
+__all__ = ["machine", "median_seconds", "options", "parser", "report"]
+
+
+def parser(description):
+    """Return a parser of the arguments that every benchmark takes."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--runs", type=int, default=5, help="runs of each (default: 5)")
+    made.add_argument("--json", metavar="FILE", help="also write the numbers here")
+    return made
 
 
 def options(description):
-    """Parse the arguments that every benchmark takes."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--runs", type=int, default=5, help="runs of each (default: 5)")
-    parser.add_argument("--json", metavar="FILE", help="also write the numbers here")
-    return parser.parse_args()
+    """Parse those arguments."""
+    return parser(description).parse_args()
+
+
+def machine():
+    """Return what the numbers were measured on."""
+    versions = {}
+    for name in ("astroquery_lis", "astropy", "astroquery", "numpy", "fsspec", "astrocut", "jwst"):
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        **versions,
+    }
 
 
 def median_seconds(call, runs):
@@ -35,7 +58,6 @@ def report(title, rows, chosen):
     for name, value, unit in rows:
         print(f"  {name:<58} {value:>12.4g} {unit}")
     if chosen.json:
-        machine = {"python": platform.python_version(), "machine": platform.machine()}
         found = {name: {"value": value, "unit": unit} for name, value, unit in rows}
-        text = json.dumps({"title": title, "machine": machine, "rows": found}, indent=2)
+        text = json.dumps({"title": title, "machine": machine(), "rows": found}, indent=2)
         Path(chosen.json).write_text(text + "\n")
