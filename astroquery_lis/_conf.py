@@ -93,6 +93,21 @@ class Conf(ConfigNamespace):
         cfgtype="integer(min=1)",
         module="astroquery_lis",
     )
+    crds_path = ConfigItem(
+        "",
+        "Directory of the JWST reference files; empty for $CRDS_PATH, then ~/crds_cache.",
+        module="astroquery_lis",
+    )
+    crds_context = ConfigItem(
+        "",
+        "CRDS context such as jwst_1322.pmap; empty for $CRDS_CONTEXT, then the newest.",
+        module="astroquery_lis",
+    )
+    crds_server_url = ConfigItem(
+        "",
+        "CRDS server; empty for $CRDS_SERVER_URL, without which only the cache is used.",
+        module="astroquery_lis",
+    )
 
 
 conf = Conf()
@@ -101,7 +116,7 @@ for _name, _variable in ENVIRONMENT.items():
     if os.environ.get(_variable):
         setattr(conf, _name, os.environ[_variable])
 
-_overrides = []
+_overrides: list[dict] = []
 
 
 @contextmanager

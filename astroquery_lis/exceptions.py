@@ -9,6 +9,10 @@ astroquery's own, so that code written against either keeps working::
     │   └── MissingDataError                                      the brick lacks a band or product
     ├── CacheError               (OSError)                        the cache cannot be written
     ├── OptionalDependencyError  (ImportError)                    an extra is not installed
+    ├── StageError                                                the JWST chain cannot go on
+    │   ├── InvalidExposureError (InvalidRequestError)            not a file to begin from
+    │   ├── CrdsUnavailable                                       no reference files, and no server
+    │   └── TaskError                                             a pipeline or correction failed
     └── TransferError            (RemoteServiceError)
         ├── NotFoundError                                         404
         ├── RefusedQueryError    (InvalidQueryError)              the service refused the query
@@ -24,7 +28,8 @@ astroquery's own, so that code written against either keeps working::
     ├── CoverageWarning                                           part of the data is not there
     ├── FailoverWarning                                           not the first source answered
     ├── CacheWarning                                              the cache was of no use
-    └── ChecksumWarning                                           not the bytes that its list names
+    ├── ChecksumWarning                                           not the bytes that its list names
+    └── StageWarning                                              a step of the chain had no effect
 
 In parentheses stand astroquery's own errors and Python's.  An error carries ``url``,
 ``status`` and ``cause`` where it has one (otherwise `None`).
@@ -41,7 +46,9 @@ __all__ = [
     "ChecksumWarning",
     "ContentChangedError",
     "CoverageWarning",
+    "CrdsUnavailable",
     "FailoverWarning",
+    "InvalidExposureError",
     "InvalidRequestError",
     "LegacySurveyError",
     "LegacySurveyWarning",
@@ -53,6 +60,9 @@ __all__ = [
     "RefusedQueryError",
     "ServiceDownError",
     "ServiceTimeoutError",
+    "StageError",
+    "StageWarning",
+    "TaskError",
     "TransferError",
     "TruncatedError",
     "UnexpectedContentError",
@@ -114,6 +124,37 @@ class CacheError(LegacySurveyError, OSError):
 
 class OptionalDependencyError(LegacySurveyError, ImportError):
     """A feature needs a package that is not installed; the message names the extra."""
+
+
+class StageError(LegacySurveyError):
+    """The JWST chain cannot go on."""
+
+
+class InvalidExposureError(StageError, InvalidRequestError):
+    """A file is truncated, of another kind than its name says, or lacks keywords; nothing ran."""
+
+
+# The name is the one that the services' users know; it is a state of CRDS, not of the code.
+class CrdsUnavailable(StageError):  # noqa: N818
+    """Reference files cannot be had: no usable cache, no server, or files that neither has.
+
+    Parameters
+    ----------
+    message : str
+        What is missing and the way to mend it.
+    missing : sequence of str, optional
+        Names of the reference files or mappings that are missing.
+    **kwargs
+        As for `LegacySurveyError`.
+    """
+
+    def __init__(self, message="", *, missing=(), **kwargs):
+        super().__init__(message, **kwargs)
+        self.missing = tuple(missing)
+
+
+class TaskError(StageError):
+    """A pipeline or a correction failed; the message names the product and the log."""
 
 
 class TransferError(LegacySurveyError, RemoteServiceError):
@@ -202,3 +243,7 @@ class CacheWarning(LegacySurveyWarning):
 
 class ChecksumWarning(LegacySurveyWarning):
     """A file does not have the sha256 of the survey's list; lists are known to be stale."""
+
+
+class StageWarning(LegacySurveyWarning):
+    """A step of the JWST chain says that it is complete and had no effect."""

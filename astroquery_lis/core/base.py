@@ -1,8 +1,11 @@
 """Settings, cache and connections of the query class, and the lists of what there is."""
 
+from __future__ import annotations
+
 import threading
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import Table
@@ -20,6 +23,10 @@ from ..survey.releases import REGIONS, RELEASES, get_release
 from ..survey.request import as_region
 from ..transfer.mirrors import resolve_mirrors
 from ..transfer.session import HttpClient
+
+if TYPE_CHECKING:
+    from .._typing import Region
+
 
 __all__ = ["SurveyBase", "as_position"]
 
@@ -93,7 +100,7 @@ class SurveyBase(BaseQuery):
 
     # ---- what there is --------------------------------------------------------------------------
 
-    def list_releases(self):
+    def list_releases(self) -> Table:
         """Return a `~astropy.table.Table` of the data releases: bands, regions, products, notes."""
         rows = [
             (
@@ -108,7 +115,7 @@ class SurveyBase(BaseQuery):
         names = ("release", "regions", "bands_north", "bands_south", "products", "note")
         return Table(rows=rows, names=names)
 
-    def list_bands(self, *, release=None, region="auto"):
+    def list_bands(self, *, release: str | None = None, region: Region = "auto") -> list[str]:
         """Return the optical bands of a release, blue to red.
 
         Parameters
@@ -126,7 +133,7 @@ class SurveyBase(BaseQuery):
         as_region(region, found.name)
         return list(found.bands if region == "auto" else found.trees[region].bands)
 
-    def list_products(self, *, release=None):
+    def list_products(self, *, release: str | None = None) -> Table:
         """Return a `~astropy.table.Table` of the coadd products of a release.
 
         Parameters

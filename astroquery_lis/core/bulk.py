@@ -1,11 +1,14 @@
 """The methods that cut many targets out of the survey."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astroquery import cache_conf
@@ -31,6 +34,25 @@ from ..transfer.mirrors import resolve_mirrors
 from .base import SurveyBase
 from .targets import as_targets
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, Literal
+
+    from .._typing import (
+        Bands,
+        Executor,
+        FilePath,
+        Mirror,
+        OnMissing,
+        Products,
+        Region,
+        Row,
+        Size,
+        SkyCoord,
+        Table,
+    )
+
+
 __all__ = ["BulkMethods"]
 
 JOURNAL = "cutouts.journal.jsonl"
@@ -49,23 +71,23 @@ class BulkMethods(SurveyBase):
 
     def download_cutouts(
         self,
-        table,
-        size=256,
+        table: Table | SkyCoord,
+        size: Size = 256,
         *,
-        download_dir,
-        bands=None,
-        products=("image",),
-        release=None,
-        region="auto",
-        mirror=None,
-        on_missing="raise",
-        cache=None,
-        id_column=None,
-        output="fits",
-        executor=None,
-        on_error="record",
-        show_progress=True,
-    ):
+        download_dir: FilePath,
+        bands: Bands | None = None,
+        products: Products = ("image",),
+        release: str | None = None,
+        region: Region = "auto",
+        mirror: Mirror | None = None,
+        on_missing: OnMissing = "raise",
+        cache: bool | None = None,
+        id_column: str | None = None,
+        output: Literal["fits", "hdf5"] = "fits",
+        executor: Executor | None = None,
+        on_error: Literal["record", "raise"] = "record",
+        show_progress: bool = True,
+    ) -> Table:
         """Cut a box round each of many targets and keep the cutouts in a folder.
 
         Parameters
@@ -157,19 +179,19 @@ class BulkMethods(SurveyBase):
 
     def iter_cutouts(
         self,
-        table,
-        size=256,
+        table: Table | SkyCoord,
+        size: Size = 256,
         *,
-        bands=None,
-        products=("image",),
-        release=None,
-        region="auto",
-        mirror=None,
-        on_missing="raise",
-        cache=None,
-        executor=None,
-        on_error="raise",
-    ):
+        bands: Bands | None = None,
+        products: Products = ("image",),
+        release: str | None = None,
+        region: Region = "auto",
+        mirror: Mirror | None = None,
+        on_missing: OnMissing = "raise",
+        cache: bool | None = None,
+        executor: Executor | None = None,
+        on_error: Literal["record", "raise"] = "raise",
+    ) -> Iterator[tuple[Row, Any]]:
         """Cut a box round each of many targets and yield the cutouts as they come.
 
         Memory holds a few jobs' cutouts, however many targets there are.

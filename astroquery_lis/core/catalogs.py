@@ -1,7 +1,10 @@
 """The methods that return rows of the catalogue."""
 
+from __future__ import annotations
+
 import warnings
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
@@ -28,6 +31,13 @@ from ..transfer.mirrors import resolve_mirrors
 from ..transfer.requests_session import PoliteSession
 from .base import SurveyBase, as_position
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, Literal
+
+    from .._typing import Angle, Coordinates, Mirror, OnMissing, Region
+
+
 __all__ = ["CatalogMethods", "as_positions", "as_table"]
 
 
@@ -41,27 +51,27 @@ class CatalogMethods(SurveyBase):
 
     def query_tractor(
         self,
-        coordinates=None,
+        coordinates: Coordinates | None = None,
         *,
-        radius=None,
-        width=None,
-        height=None,
-        polygon=None,
-        columns=None,
-        column_filters=None,
-        primary=True,
-        drop_duplicates=True,
-        maskbits=None,
-        release=None,
-        region="auto",
-        source="auto",
-        mirror=None,
-        async_job=False,
-        maxrec=None,
-        on_missing="warn",
-        cache=None,
-        get_query_payload=False,
-    ):
+        radius: Angle | None = None,
+        width: Angle | None = None,
+        height: Angle | None = None,
+        polygon: SkyCoord | Sequence[tuple[float, float]] | None = None,
+        columns: str | Sequence[str] | None = None,
+        column_filters: Mapping[str, Any] | None = None,
+        primary: bool = True,
+        drop_duplicates: bool = True,
+        maskbits: str | Sequence[str] | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        source: str | Sequence[str] = "auto",
+        mirror: Mirror | None = None,
+        async_job: bool = False,
+        maxrec: int | None = None,
+        on_missing: OnMissing = "warn",
+        cache: bool | None = None,
+        get_query_payload: bool = False,
+    ) -> Table | Any:
         """Return the sources of the Tractor catalogue in a part of the sky.
 
         The table is the same whichever source answers: names, types, units, masks and order.
@@ -182,7 +192,7 @@ class CatalogMethods(SurveyBase):
             finally:
                 self._remember(tap)
 
-    def query_region(self, coordinates=None, **kwargs):
+    def query_region(self, coordinates: Coordinates | None = None, **kwargs: Any) -> Table | Any:
         """Return the sources in a part of the sky: astroquery's name for `query_tractor`.
 
         Parameters
@@ -196,7 +206,7 @@ class CatalogMethods(SurveyBase):
         """
         return self.query_tractor(coordinates, **kwargs)
 
-    def query_object(self, object_name, **kwargs):
+    def query_object(self, object_name: str, **kwargs: Any) -> Table | Any:
         """Return the sources round an object whose name CDS knows.
 
         Parameters
@@ -215,7 +225,14 @@ class CatalogMethods(SurveyBase):
             raise InvalidRequestError(msg, parameter="object_name", value=object_name)
         return self.query_tractor(SkyCoord.from_name(object_name), **kwargs)
 
-    def query_tap(self, query, *, async_job=False, maxrec=None, get_query_payload=False):
+    def query_tap(
+        self,
+        query: str,
+        *,
+        async_job: bool = False,
+        maxrec: int | None = None,
+        get_query_payload: bool = False,
+    ) -> Table | Any:
         """Run a query of yours at the TAP service, Astro Data Lab's by default.
 
         Parameters
@@ -261,20 +278,20 @@ class CatalogMethods(SurveyBase):
 
     def crossmatch(
         self,
-        table,
+        table: Table,
         *,
-        radius,
-        find="best",
-        columns=None,
-        ra="ra",
-        dec="dec",
-        epoch=None,
-        release=None,
-        region="auto",
-        mirror=None,
-        on_missing="warn",
-        cache=None,
-    ):
+        radius: Angle,
+        find: Literal["best", "all"] = "best",
+        columns: str | Sequence[str] | None = None,
+        ra: str = "ra",
+        dec: str = "dec",
+        epoch: Time | str | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        mirror: Mirror | None = None,
+        on_missing: OnMissing = "warn",
+        cache: bool | None = None,
+    ) -> Table:
         """Match a table of yours to the Tractor catalogue, brick by brick.
 
         Parameters
@@ -353,7 +370,7 @@ class CatalogMethods(SurveyBase):
                 on_missing=on_missing,
             )
 
-    def list_columns(self, *, release=None, region="auto"):
+    def list_columns(self, *, release: str | None = None, region: Region = "auto") -> Table:
         """Return a `~astropy.table.Table` of the columns of the catalogue.
 
         Parameters

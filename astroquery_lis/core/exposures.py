@@ -1,7 +1,10 @@
 """The method that fetches the exposures behind the coadds."""
 
+from __future__ import annotations
+
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import Row, Table
@@ -19,6 +22,12 @@ from ..survey.releases import get_release
 from ..survey.request import as_bands, as_choice, as_region
 from .footprint import FootprintMethods
 
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .._typing import Bands, Coordinates, FilePath, Products, Region
+
+
 __all__ = ["ExposureMethods"]
 
 
@@ -27,16 +36,16 @@ class ExposureMethods(FootprintMethods):
 
     def get_exposure_files(
         self,
-        exposures_or_coordinates,
+        exposures_or_coordinates: Coordinates | Table,
         *,
-        bands=None,
-        products=("image", "invvar", "dq"),
-        release=None,
-        region="auto",
-        download_dir=None,
-        cache=None,
-        get_query_payload=False,
-    ):
+        bands: Bands | None = None,
+        products: Products = ("image", "invvar", "dq"),
+        release: str | None = None,
+        region: Region = "auto",
+        download_dir: FilePath | None = None,
+        cache: bool | None = None,
+        get_query_payload: bool = False,
+    ) -> Table | Any:
         """Fetch whole CCDs of exposures from the viewer and tell what became of each file.
 
         Parameters

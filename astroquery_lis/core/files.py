@@ -1,11 +1,14 @@
 """The methods that fetch whole files, audit them, and look after the cache and the mirrors."""
 
+from __future__ import annotations
+
 import os
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
@@ -46,6 +49,24 @@ from ..transfer.upkeep import cache_usage, clear_stores
 from .base import SurveyBase
 from .brick_input import as_bricks
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Literal
+
+    from .._typing import (
+        Angle,
+        Bands,
+        Coordinates,
+        Executor,
+        FilePath,
+        Mirror,
+        Products,
+        Quantity,
+        Region,
+        Time,
+    )
+
+
 __all__ = ["FileMethods"]
 
 MAX_THREADS = 8
@@ -59,21 +80,21 @@ class FileMethods(SurveyBase):
 
     def get_brick_files(
         self,
-        bricks_or_coordinates=None,
+        bricks_or_coordinates: Coordinates | Table | Sequence[str] | None = None,
         *,
-        radius=None,
-        products=("image",),
-        bands=None,
-        release=None,
-        region="auto",
-        download_dir=None,
-        mirror=None,
-        verify="warn",
-        refresh=False,
-        executor=None,
-        show_progress=True,
-        get_query_payload=False,
-    ):
+        radius: Angle | None = None,
+        products: Products = ("image",),
+        bands: Bands | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        download_dir: FilePath | None = None,
+        mirror: Mirror | None = None,
+        verify: Literal["warn", "strict"] | bool = "warn",
+        refresh: bool = False,
+        executor: Executor | None = None,
+        show_progress: bool = True,
+        get_query_payload: bool = False,
+    ) -> Table | Any:
         """Fetch files of the survey, whole, and tell what became of each.
 
         Parameters
@@ -177,7 +198,7 @@ or sequence, optional
         table.add_column(np.array(column, str), table.colnames.index("id") + 1, name="product")
         return table
 
-    def list_file_products(self, *, release=None):
+    def list_file_products(self, *, release: str | None = None) -> Table:
         """Return a `~astropy.table.Table` of the kinds of files that `get_brick_files` fetches.
 
         Parameters
@@ -195,7 +216,14 @@ or sequence, optional
         rows = [(product.name, product.per, product.description) for product in chosen]
         return Table(rows=rows, names=("product", "per", "description"))
 
-    def verify(self, tree=None, *, repair=False, mirror=None, show_progress=True):
+    def verify(
+        self,
+        tree: FilePath | None = None,
+        *,
+        repair: bool = False,
+        mirror: Mirror | None = None,
+        show_progress: bool = True,
+    ) -> Table:
         """Audit the files of a local tree, or of the cache.
 
         Parameters
@@ -236,7 +264,7 @@ or sequence, optional
 
     # ---- mirrors --------------------------------------------------------------------------------
 
-    def list_mirrors(self, *, probe=False):
+    def list_mirrors(self, *, probe: bool = False) -> Table:
         """Return the registered mirrors, those in use, and how they are doing.
 
         Parameters
@@ -278,7 +306,7 @@ or sequence, optional
 
     # ---- cache ----------------------------------------------------------------------------------
 
-    def cache_info(self):
+    def cache_info(self) -> Any:
         """Return what the cache holds.
 
         Returns
@@ -297,7 +325,9 @@ or sequence, optional
             "stores": stores,
         }
 
-    def clear_cache(self, *, older_than=None, release=None):
+    def clear_cache(
+        self, *, older_than: Quantity | Time | None = None, release: str | None = None
+    ) -> Any:
         """Remove what this class has cached, or a part of it.
 
         Parameters
@@ -318,7 +348,7 @@ or sequence, optional
         self._images.clear()
         clear_stores(self.cache_location, used_before_s=before_s, release=name)
 
-    def verify_cache(self, *, repair=False):
+    def verify_cache(self, *, repair: bool = False) -> Table:
         """Audit the cache: `verify` without a tree.
 
         Parameters

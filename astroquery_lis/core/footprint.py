@@ -1,6 +1,9 @@
 """The methods that tell where the survey is."""
 
+from __future__ import annotations
+
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.coordinates import SkyCoord
@@ -24,6 +27,13 @@ from ..survey.request import (
 from .base import as_position
 from .catalogs import CatalogMethods, as_positions
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from .._typing import Angle, Bands, Coordinates, Mirror, OnMissing, Region, Table
+
+
 __all__ = ["FootprintMethods"]
 
 MAX_PROBES = 200
@@ -35,18 +45,18 @@ class FootprintMethods(CatalogMethods):
 
     def query_bricks(
         self,
-        coordinates=None,
+        coordinates: Coordinates | None = None,
         *,
-        radius=None,
-        width=None,
-        height=None,
-        polygon=None,
-        release=None,
-        region="auto",
-        mirror=None,
-        cache=None,
-        get_query_payload=False,
-    ):
+        radius: Angle | None = None,
+        width: Angle | None = None,
+        height: Angle | None = None,
+        polygon: SkyCoord | Sequence[tuple[float, float]] | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        mirror: Mirror | None = None,
+        cache: bool | None = None,
+        get_query_payload: bool = False,
+    ) -> Table | Any:
         """Return the bricks of a release that a part of the sky touches.
 
         Parameters
@@ -102,15 +112,15 @@ class FootprintMethods(CatalogMethods):
 
     def covers(
         self,
-        coordinates,
+        coordinates: Coordinates,
         *,
-        bands=None,
-        release=None,
-        region="auto",
-        layer=None,
-        mirror=None,
-        cache=None,
-    ):
+        bands: Bands | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        layer: str | None = None,
+        mirror: Mirror | None = None,
+        cache: bool | None = None,
+    ) -> Any:
         """Tell which positions a release covers.
 
         Parameters
@@ -183,16 +193,16 @@ class FootprintMethods(CatalogMethods):
 
     def query_exposures(
         self,
-        coordinates,
+        coordinates: Coordinates,
         *,
-        bands=None,
-        release=None,
-        region="auto",
-        mirror=None,
-        on_missing="warn",
-        cache=None,
-        get_query_payload=False,
-    ):
+        bands: Bands | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        mirror: Mirror | None = None,
+        on_missing: OnMissing = "warn",
+        cache: bool | None = None,
+        get_query_payload: bool = False,
+    ) -> Table | Any:
         """Return the exposures behind the coadds at a position, one row per CCD that covers it.
 
         Parameters
@@ -233,17 +243,22 @@ class FootprintMethods(CatalogMethods):
         region = as_region(region, release)
         bands = as_bands(bands, release, region)
         as_choice("on_missing", on_missing, ("warn", "raise"))
-        position = as_position(coordinates)
+        ra_deg, dec_deg = as_position(coordinates)
         with self._finder(mirror, cache) as finder:
             if get_query_payload:
-                return finder.address(exposure_paths(*position, release, region)[0])
-            return exposures_at(
-                *position, bands, release, region, finder, on_missing=on_missing
-            )
+                return finder.address(exposure_paths(ra_deg, dec_deg, release, region)[0])
+            return exposures_at(ra_deg, dec_deg, bands, release, region, finder, on_missing=on_missing)
 
     def get_moc(
-        self, *, bands=None, release=None, region="auto", max_depth=10, mirror=None, cache=None
-    ):
+        self,
+        *,
+        bands: Bands | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        max_depth: int = 10,
+        mirror: Mirror | None = None,
+        cache: bool | None = None,
+    ) -> Any:
         """Return the footprint of a release as a MOC; needs mocpy.
 
         Parameters

@@ -1,7 +1,10 @@
 """The methods that return cutouts."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from astropy.coordinates import SkyCoord
 
@@ -31,6 +34,25 @@ from ..survey.sky_grid import SkyGrid, as_wcs_text, rotated_wcs_text
 from ..transfer.mirrors import resolve_mirrors
 from .base import SurveyBase, as_position
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from .._typing import (
+        WCS,
+        Bands,
+        Coordinates,
+        HDUList,
+        Header,
+        Mirror,
+        OnMissing,
+        Products,
+        Quantity,
+        Region,
+        Size,
+    )
+
+
 __all__ = ["ImageMethods"]
 
 DEFAULT_SIZE = 256
@@ -41,26 +63,26 @@ class ImageMethods(SurveyBase):
 
     def get_cutout(
         self,
-        coordinates,
-        size=DEFAULT_SIZE,
+        coordinates: Coordinates,
+        size: Size = DEFAULT_SIZE,
         *,
-        bands=None,
-        products=("image",),
-        release=None,
-        region="auto",
-        layer=None,
-        pixel_scale=None,
-        wcs=None,
-        rotation=None,
-        wise_grid="native",
-        source="auto",
-        mirror=None,
-        on_missing="raise",
-        convert_flux=None,
-        allow_unknown_layer=False,
-        cache=None,
-        get_query_payload=False,
-    ):
+        bands: Bands | None = None,
+        products: Products = ("image",),
+        release: str | None = None,
+        region: Region = "auto",
+        layer: str | None = None,
+        pixel_scale: Quantity | None = None,
+        wcs: WCS | Header | None = None,
+        rotation: Quantity | None = None,
+        wise_grid: str = "native",
+        source: str | Sequence[str] = "auto",
+        mirror: Mirror | None = None,
+        on_missing: OnMissing = "raise",
+        convert_flux: bool | None = None,
+        allow_unknown_layer: bool = False,
+        cache: bool | None = None,
+        get_query_payload: bool = False,
+    ) -> HDUList | Any:
         """Cut a box out of the survey's coadds, or out of a layer of the viewer.
 
         Parameters
@@ -226,7 +248,9 @@ class ImageMethods(SurveyBase):
             allow_unknown_layer=allow_unknown_layer,
         )
 
-    def get_cutouts(self, coordinates, size=256, **kwargs):
+    def get_cutouts(
+        self, coordinates: SkyCoord, size: Size = 256, **kwargs: Any
+    ) -> list[HDUList] | Any:
         """Cut a box round each of several positions.
 
         Parameters
@@ -253,7 +277,9 @@ class ImageMethods(SurveyBase):
         positions = [coordinates] if scalar else list(coordinates)
         return [self.get_cutout(position, size, **kwargs) for position in positions]
 
-    def get_images(self, coordinates, size=256, **kwargs):
+    def get_images(
+        self, coordinates: Coordinates, size: Size = 256, **kwargs: Any
+    ) -> list[HDUList]:
         """Cut a box round one or several positions: astroquery's name for `get_cutouts`.
 
         Parameters
@@ -267,7 +293,9 @@ class ImageMethods(SurveyBase):
         """
         return self.get_cutouts(coordinates, size, **kwargs)
 
-    def get_image_list(self, coordinates, size=256, **kwargs):
+    def get_image_list(
+        self, coordinates: Coordinates, size: Size = 256, **kwargs: Any
+    ) -> list[str]:
         """Return the URLs of the files that the cutouts are made of.
 
         Parameters
@@ -339,9 +367,7 @@ class ImageMethods(SurveyBase):
         if not wise:
             return plan
         given = replace(request, wcs=grid)
-        found, mine = wise_request(
-            given, wise, wanted, scale_arcsec=scale, on_optical=on_optical
-        )
+        found, mine = wise_request(given, wise, wanted, scale_arcsec=scale, on_optical=on_optical)
         return replace(plan, wise=found, wise_wanted=mine)
 
 

@@ -1,5 +1,9 @@
 """The methods that show what the viewer has: PSFs, pictures, layers."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from astropy.table import Table
 
 from .._conf import setting
@@ -24,6 +28,15 @@ from ..transfer.mirrors import resolve_mirrors
 from .base import as_position
 from .images import ImageMethods
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from numpy import ndarray
+
+    from .._typing import Bands, Coordinates, HDUList, Mirror, OnMissing, Quantity, Region, Size
+
+
 __all__ = ["ViewMethods"]
 
 
@@ -32,18 +45,18 @@ class ViewMethods(ImageMethods):
 
     def get_psf(
         self,
-        coordinates,
+        coordinates: Coordinates,
         *,
-        bands=None,
-        release=None,
-        region="auto",
-        to_sky=False,
-        source="auto",
-        mirror=None,
-        on_missing="raise",
-        cache=None,
-        get_query_payload=False,
-    ):
+        bands: Bands | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        to_sky: bool = False,
+        source: str | Sequence[str] = "auto",
+        mirror: Mirror | None = None,
+        on_missing: OnMissing = "raise",
+        cache: bool | None = None,
+        get_query_payload: bool = False,
+    ) -> HDUList | Any:
         """Return the point spread functions of the coadds at a position.
 
         Parameters
@@ -77,13 +90,13 @@ class ViewMethods(ImageMethods):
         as_choice("on_missing", on_missing, ("raise", "warn"))
         release = get_release(self.release if release is None else release).name
         region = as_region(region, release)
-        bands = as_bands(bands, release, region)
+        wanted = as_bands(bands, release, region)
         ra_deg, dec_deg = as_position(coordinates)
-        request = CutoutRequest(ra_deg, dec_deg, 1, 1, ("psfsize",), bands, release, region)
+        request = CutoutRequest(ra_deg, dec_deg, 1, 1, ("psfsize",), wanted, release, region)
         mirrors = resolve_mirrors(self.mirror if mirror is None else mirror)
         layer = layer_of(release, psf.psf_region(request, int(brick_id(ra_deg, dec_deg))))
         if get_query_payload:
-            chosen = "".join(bands or layer.bands)
+            chosen = "".join(wanted or layer.bands)
             return {"ra": ra_deg, "dec": dec_deg, "layer": layer.name, "bands": chosen}
         names = cutouts.as_sources(source)
         names = ("viewer", "bricks") if names == ("auto",) else names
@@ -105,15 +118,15 @@ class ViewMethods(ImageMethods):
 
     def get_picture(
         self,
-        coordinates,
-        size=256,
+        coordinates: Coordinates,
+        size: Size = 256,
         *,
-        layer=None,
-        bands=None,
-        pixel_scale=None,
-        cache=None,
-        get_query_payload=False,
-    ):
+        layer: str | None = None,
+        bands: Bands | None = None,
+        pixel_scale: Quantity | None = None,
+        cache: bool | None = None,
+        get_query_payload: bool = False,
+    ) -> ndarray | Any:
         """Return the viewer's colour picture of a place.
 
         Parameters
@@ -149,8 +162,8 @@ class ViewMethods(ImageMethods):
         scale = as_pixel_scale(pixel_scale, native_arcsec=found.pixel_scale_arcsec)
         ny, nx = as_size(size, pixel_scale_arcsec=scale)
         ra_deg, dec_deg = as_position(coordinates)
-        bands = as_layer_bands(bands, found.bands, found.name)
-        request = ViewerRequest(ra_deg, dec_deg, ny, nx, found.name, ("image",), bands, scale)
+        names = as_layer_bands(bands, found.bands, found.name)
+        request = ViewerRequest(ra_deg, dec_deg, ny, nx, found.name, ("image",), names, scale)
         if len(list(request.parts())) > 1:
             msg = f"size={size!r}: the viewer's pictures are of 3000 pixels at most."
             raise InvalidRequestError(msg, parameter="size", value=size)
@@ -158,7 +171,9 @@ class ViewMethods(ImageMethods):
             return cutouts.viewer_parameters(request)
         return viewer_picture(request, self._viewer(cache))
 
-    def viewer_url(self, coordinates, *, layer=None, zoom=15):
+    def viewer_url(
+        self, coordinates: Coordinates, *, layer: str | None = None, zoom: int = 15
+    ) -> str:
         """Return the address of the viewer's page at a position, to be opened in a browser.
 
         Parameters
@@ -179,7 +194,7 @@ class ViewMethods(ImageMethods):
         root = setting("viewer_url").rstrip("/")
         return f"{root}?ra={ra_deg:.6f}&dec={dec_deg:.6f}&layer={found.name}&zoom={zoom}"
 
-    def list_layers(self):
+    def list_layers(self) -> Table:
         """Return a `~astropy.table.Table` of the viewer's layers and what each can serve."""
         rows = [
             (

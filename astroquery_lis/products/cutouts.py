@@ -219,8 +219,8 @@ def first_answer(calls):
         except TransferError as error:
             failures.append((name, error))
             continue
-        for number, (failed, error) in enumerate(failures, start=1):
-            msg = f"Source {failed} failed ({error}); {name} answered instead."
+        for number, (failed, reason) in enumerate(failures, start=1):
+            msg = f"Source {failed} failed ({reason}); {name} answered instead."
             warnings.warn(msg, FailoverWarning, stacklevel=STACKLEVEL)
             hdul[0].header[f"FAILED{number}"] = (failed, "source that failed before")
         return hdul

@@ -143,7 +143,7 @@ def _shared_client(options):
     return HttpClient(**dict(options))
 
 
-_lists = OrderedDict()
+_lists: OrderedDict = OrderedDict()
 _lists_lock = threading.Lock()
 
 

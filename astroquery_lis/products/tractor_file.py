@@ -57,7 +57,7 @@ class TractorFile:
     row_bytes: int
     data_offset: int
     fields: dict
-    positions: np.ndarray = field(default=None, repr=False)
+    positions: np.ndarray | None = field(default=None, repr=False)
 
     def read(self, rows, names):
         """Read columns of some rows.

@@ -264,7 +264,7 @@ def prune(location, limit_bytes, *, keep_since_s):
     return left
 
 
-_noted = {}
+_noted: dict = {}
 _noting = threading.Lock()
 
 
