@@ -243,6 +243,7 @@ def test_wrong_arguments_are_refused(manifest, words, message):
 
 
 def test_what_is_no_manifest_is_refused(tmp_path):
+    pytest.importorskip("PIL")
     path = tmp_path / "page.html"
     with pytest.raises(InvalidRequestError, match="no column Local Path, Status; it has"):
         pictures.gallery(Table({"ra": [1.0]}), path)

@@ -160,6 +160,7 @@ def test_masks_and_counts_stay_whole_numbers(sky, survey):
 
 
 def test_beyond_the_bricks_a_given_grid_is_nan(sky, survey):
+    pytest.importorskip("reproject")
     edge = SkyCoord(45.0, 0.0, unit="deg")
     with pytest.warns(CoverageWarning, match="0448p000"):
         hdul = survey.get_cutout(

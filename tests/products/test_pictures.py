@@ -69,6 +69,7 @@ def test_colours_are_those_of_the_viewer(sky, survey, layer, name):
 
 
 def test_pixels_of_the_bricks_look_like_the_viewer(sky, survey):
+    pytest.importorskip("PIL")
     jpeg = survey.get_picture(sky.positions["field"], 200, layer="ls-dr10").astype(float)
     picture = pictures.rgb(survey.get_cutout(sky.positions["field"], 200)).astype(float)
 

@@ -118,6 +118,7 @@ def test_invvar_is_not_doubled_where_bricks_overlap(sky, survey):
     x, y = (v.ravel() for v in np.indices((200, 200))[::-1])
     sky_position = WCS(hdul["INVVAR_G"].header).pixel_to_world(x, y)
     there = WCS(native["INVVAR_G"].header).world_to_array_index(sky_position)
+    there = [np.asarray(index, int) for index in there]
     inside = (np.array(there) >= 3).all(axis=0) & (np.array(there) < 197).all(axis=0)
     expected = native["INVVAR_G"].data[there[0][inside], there[1][inside]]
     found = hdul["INVVAR_G"].data.ravel()[inside]
