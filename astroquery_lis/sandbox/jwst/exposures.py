@@ -1,0 +1,350 @@
+"""Uncalibrated exposures, with the names and keywords that MAST's have."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.time import Time, TimeDelta
+
+from .detector import (
+    BORDER_PIX,
+    ELECTRONICS,
+    detector_maps,
+    first_pixel,
+    make_ramp,
+    one_over_f,
+    saturates,
+)
+from .geometry import DETECTOR_PIX, DETECTORS, Pointing
+from .references import pixel_sr
+from .scene import FILTERS, render_rate
+
+__all__ = ["FRAME_TIME_S", "READPATT", "Exposure", "expose", "write_uncal"]
+
+FRAME_TIME_S = 10.73677
+READPATT = "RAPID"
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """One exposure: what was commanded and where the telescope really pointed.
+
+    Attributes
+    ----------
+    detector, filter_name : str
+        As in the keywords.
+    size : int
+        Side of the frame, pixels.
+    groups, integrations : int
+        Length of the ramps and their number.
+    program, sequence, number, total : int
+        Program; which filter and which dither this is, from 1; how many dithers there are.
+    start : str
+        ISO date and time.
+    target : tuple of float
+        RA and Dec of the target, degrees.
+    dither : tuple of float
+        Offset of this dither, arcsec (east, north).
+    commanded, true : tuple of float
+        RA and Dec of the middle of the frame: in the keywords, and in the sky.
+    roll_deg : float
+        Position angle of V3 there.
+    subarray : str
+        Name of the frame.
+    """
+
+    detector: str
+    filter_name: str
+    size: int
+    groups: int
+    integrations: int
+    program: int
+    sequence: int
+    number: int
+    total: int
+    start: str
+    target: tuple
+    dither: tuple
+    commanded: tuple
+    true: tuple
+    roll_deg: float
+    subarray: str
+
+    @property
+    def name(self):
+        """Name of the file."""
+        visit = f"jw{self.program:05d}001001_{2 * self.sequence:02d}101_{self.number:05d}"
+        return f"{visit}_{self.detector.lower()}_uncal.fits"
+
+    @property
+    def reference_v2v3(self):
+        """V2 and V3 (arcsec) of the middle of the frame."""
+        # The reference pixel is the one that XREF_SCI names: size / 2 + 0.5, from 1.
+        centre = first_pixel(self.size) + (self.size - 1) / 2
+        return tuple(map(float, DETECTORS[self.detector].to_v2v3(centre, centre)))
+
+    def pointing(self, *, commanded=False):
+        """Return the true pointing, or the one in the keywords."""
+        place = self.commanded if commanded else self.true
+        return Pointing(*self.reference_v2v3, *place, self.roll_deg)
+
+    def to_pixel(self, ra_deg, dec_deg, *, commanded=False):
+        """Return x and y in pixels of the frame, from 0."""
+        v2v3 = self.pointing(commanded=commanded).from_sky(ra_deg, dec_deg)
+        x, y = DETECTORS[self.detector].from_v2v3(*v2v3)
+        return x - first_pixel(self.size), y - first_pixel(self.size)
+
+    def dn_per_jansky(self):
+        """Return the DN/s of a source of 1 Jy."""
+        return 1e-6 / (pixel_sr(self.detector) * FILTERS[self.filter_name].photmjsr)
+
+
+def expose(
+    exposure, sources, rng, *, sky_mjysr, cosmic_rays, hot_pixels, stripes_e, wisp, snowballs
+):
+    """Return the counts of an exposure and what hit the detector.
+
+    Parameters
+    ----------
+    exposure : Exposure
+        What to observe.
+    sources : `~astropy.table.Table`
+        The scene.
+    rng : `~numpy.random.Generator`
+        The noise.
+    sky_mjysr : float
+        Brightness of the empty sky.
+    cosmic_rays : int
+        How many hit each integration.
+    hot_pixels : tuple of `~numpy.ndarray`
+        x, y and DN/s of pixels that are hot and in no mask.
+    stripes_e : float
+        Rms of the offsets of rows, electrons per read.
+    wisp : `~numpy.ndarray` or `None`
+        Stray light, DN/s per pixel.
+    snowballs : int
+        How many hit each integration.
+
+    Returns
+    -------
+    counts : `~numpy.ndarray` of uint16
+        Shape (nints, ngroups, ny, nx).
+    rays, balls : list of tuple
+        (integration, group, x, y, electrons) and (integration, group, x, y, radius).
+    full : `~numpy.ndarray` of bool
+        The pixels that the light alone saturates.
+    """
+    maps = detector_maps(exposure.detector, exposure.size)
+    parts = ELECTRONICS[exposure.detector]
+    scale = DETECTORS[exposure.detector].scale_arcsec
+    arguments = (exposure.filter_name, exposure.to_pixel, scale, exposure.size)
+    light = render_rate(sources, *arguments, exposure.dn_per_jansky())
+    light += sky_mjysr / FILTERS[exposure.filter_name].photmjsr
+    light *= maps.flat
+    if wisp is not None:
+        light += wisp
+    x, y, rate = hot_pixels
+    light[y, x] += rate
+    times = FRAME_TIME_S * np.arange(1, exposure.groups + 1)
+    ramps, rays, balls = [], [], []
+    for integration in range(exposure.integrations):
+        events = []
+        for ray in _cosmic_rays(rng, cosmic_rays, exposure, light * parts.gain, hot_pixels, maps):
+            rays.append((integration, *ray))
+            group, *place, electrons = ray
+            events.append((group, *(np.array([one]) for one in (*place, electrons))))
+        for group, place_x, place_y, radius in _snowballs(rng, snowballs, exposure):
+            balls.append((integration, group, place_x, place_y, radius))
+            events.append((group, *_snowball_charge(place_x, place_y, radius, exposure.size)))
+        rows = None
+        if stripes_e:
+            reads = [one_over_f(rng, exposure.size) for _ in times]
+            rows = stripes_e * np.array(reads)
+        ramps.append(make_ramp(light, maps, parts, times, rng, events=events, rows_e=rows))
+    return np.stack(ramps), rays, balls, saturates(light, maps, times[-1])
+
+
+def _cosmic_rays(rng, number, exposure, rate_e, hot_pixels, maps):
+    """Return (group, x, y, electrons), each well above the noise of its pixel."""
+    size, found, taken = exposure.size, [], set(zip(*hot_pixels[:2], strict=True))
+    edge = BORDER_PIX if size == DETECTOR_PIX else 2
+    bright = np.quantile(rate_e, 0.97) if size > 32 else np.inf
+    while len(found) < number:
+        x, y = map(int, rng.integers(edge, size - edge, 2))
+        group = int(rng.integers(1, exposure.groups))
+        electrons = round(float(1500 * 10 ** rng.uniform(0, 1)))
+        if (x, y) in taken or maps.bad[y, x] or rate_e[y, x] > bright:
+            continue
+        taken.update((x + dx, y + dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1))
+        found.append((group, x, y, electrons))
+    return found
+
+
+def _snowballs(rng, number, exposure):
+    edge = min(16, exposure.size // 4)
+    return [
+        (
+            int(rng.integers(1, exposure.groups)),
+            *map(int, rng.integers(edge, exposure.size - edge, 2)),
+            float(rng.uniform(4, 6)),
+        )
+        for _ in range(number)
+    ]
+
+
+def _snowball_charge(x, y, radius, size):
+    """Return x, y and electrons of a disc that saturates and of the halo around it."""
+    rows, columns = np.mgrid[:size, :size]
+    apart = np.hypot(columns - x, rows - y)
+    charge = np.where(apart <= radius, 2.0e5, 3000 * np.exp(-(apart - radius) / 2.5))
+    charge[apart > 4 * radius] = 0
+    rows, columns = np.nonzero(charge)
+    return columns, rows, charge[rows, columns]
+
+
+def write_uncal(path, exposure, counts):
+    """Write an exposure.
+
+    Parameters
+    ----------
+    path : `~pathlib.Path`
+        Where to.
+    exposure : Exposure
+        What was observed.
+    counts : `~numpy.ndarray` of uint16
+        Shape (nints, ngroups, ny, nx).
+    """
+    from stdatamodels.jwst import datamodels
+
+    model = datamodels.Level1bModel(counts)
+    _fill_program(model.meta, exposure)
+    _fill_instrument(model.meta, exposure)
+    _fill_times(model.meta, exposure)
+    _fill_pointing(model.meta, exposure)
+    model.save(str(path))
+    model.close()
+
+
+def _fill_program(meta, exposure):
+    program = f"{exposure.program:05d}"
+    meta.telescope, meta.origin, meta.filename = "JWST", "STSCI", exposure.name
+    meta.time_sys, meta.time_unit = "UTC", "s"
+    meta.data_processing_software_version = "2024_1a"
+    meta.prd_software_version = "PRDOPSSOC-063"
+    meta.oss_software_version = "8.4.15"
+    meta.guide_star_catalog_version = "GSC2433"
+    meta.program.title = "The embedded sky of astroquery_lis (simulated)"
+    meta.program.pi_name, meta.program.category = "Nobody", "GO"
+    meta.program.science_category = "Galaxies"
+    meta.program.continuation_id = 0
+    group = f"{2 * exposure.sequence:02d}"
+    observation = meta.observation
+    observation.program_number, observation.observation_number = program, "001"
+    observation.visit_number, observation.visit_group = "001", group
+    observation.sequence_id, observation.activity_id = "1", "01"
+    observation.exposure_number = str(exposure.number)
+    observation.visit_id = f"{program}001001"
+    observation.obs_id = f"V{program}001001P0000000{group}101"
+    observation.template = "NIRCam Imaging"
+    observation.observation_label = "clump"
+    observation.bkgdtarg = False
+    visit = meta.visit
+    visit.type, visit.status = "PRIME_TARGETED_FIXED", "SUCCESSFUL"
+    visit.total_exposures = exposure.total
+    visit.internal_target = visit.too_visit = visit.tsovisit = visit.crowded_field = False
+    visit.engineering_quality, visit.engdb_pointing_quality = "OK", "CALCULATED_TR_202105"
+    visit.start_time = exposure.start.replace("T", " ")
+    target = meta.target
+    target.proposer_name = target.catalog_name = "SANDBOX-CLUMP"
+    target.type, target.category, target.source_type = "FIXED", "Stellar cluster", None
+    target.ra, target.dec = exposure.target
+    target.proposer_ra, target.proposer_dec = exposure.target
+    target.ra_uncertainty = target.dec_uncertainty = 0.1
+    target.proper_motion_ra = target.proper_motion_dec = 0.0
+    target.proper_motion_epoch = "2000.0"
+
+
+def _fill_instrument(meta, exposure):
+    row, first = DETECTORS[exposure.detector], first_pixel(exposure.size) + 1
+    instrument = meta.instrument
+    instrument.name, instrument.detector = "NIRCAM", row.name
+    instrument.channel, instrument.module = row.channel, row.module
+    instrument.filter, instrument.pupil = exposure.filter_name, "CLEAR"
+    instrument.pupil_imaging_lens = False
+    sub = meta.subarray
+    sub.name = exposure.subarray
+    sub.xstart = sub.ystart = sub.detxcor = sub.detycor = first
+    sub.xsize = sub.ysize = sub.detxsiz = sub.detysiz = exposure.size
+    sub.fastaxis, sub.slowaxis = -1, 2
+    dither = meta.dither
+    dither.primary_type, dither.primary_dither_type = "INTRAMODULE", "INTRAMODULE"
+    dither.primary_points = dither.total_points = exposure.total
+    dither.position_number = exposure.number
+    dither.pattern_start, dither.dither_points = 1, exposure.total
+    dither.subpixel_pattern, dither.subpixel_total_points = "STANDARD", 1
+    dither.x_offset, dither.y_offset = exposure.dither
+    suffix = "A5" if row.name == "NRCALONG" else row.name.removeprefix("NRC")
+    meta.aperture.name = f"NRC{suffix}_{exposure.subarray}"
+    meta.aperture.pps_name = meta.aperture.name
+
+
+def _fill_times(meta, exposure):
+    start = Time(exposure.start, scale="utc")
+    integration = exposure.groups * FRAME_TIME_S
+    duration = exposure.integrations * integration
+    middle, end = (start + TimeDelta(part * duration, format="sec") for part in (0.5, 1.0))
+    observation, timing = meta.observation, meta.exposure
+    observation.date, observation.time = start.isot.split("T")
+    observation.date_beg, observation.date_end = start.isot, end.isot
+    timing.start_time_mjd, timing.mid_time_mjd, timing.end_time_mjd = (
+        moment.mjd for moment in (start, middle, end)
+    )
+    timing.start_time, timing.mid_time, timing.end_time = start.mjd, middle.mjd, end.mjd
+    timing.type, timing.readpatt, timing.count = "NRC_IMAGE", READPATT, 1
+    timing.prime_parallel = "PRIME"
+    timing.nints, timing.ngroups = exposure.integrations, exposure.groups
+    timing.integration_start, timing.integration_end = 1, exposure.integrations
+    timing.nframes = timing.frame_divisor = 1
+    timing.groupgap = timing.drop_frames1 = timing.drop_frames3 = 0
+    timing.nsamples, timing.sample_time = 1, 10.0
+    timing.frame_time = timing.group_time = FRAME_TIME_S
+    timing.integration_time, timing.exposure_time = integration, duration
+    timing.effective_exposure_time = timing.measurement_time = duration
+    timing.duration = timing.elapsed_exposure_time = duration
+    timing.nresets_at_start, timing.nresets_between_ints = 1, 1
+    timing.noutputs = noutputs(exposure.size)
+    timing.zero_frame, timing.data_problem = False, False
+    timing.sca_num = DETECTORS[exposure.detector].sca_number
+    timing.gain_factor = None
+
+
+def noutputs(size):
+    """Return how many amplifiers read a frame."""
+    return 4 if size == DETECTOR_PIX else 1
+
+
+def _fill_pointing(meta, exposure):
+    wcs, centre = meta.wcsinfo, (exposure.size + 1) / 2
+    wcs.wcsaxes, wcs.radesys = 2, "ICRS"
+    wcs.ra_ref, wcs.dec_ref = exposure.commanded
+    wcs.v2_ref, wcs.v3_ref = exposure.reference_v2v3
+    wcs.roll_ref, wcs.v3yangle = exposure.roll_deg, DETECTORS[exposure.detector].angle_deg
+    wcs.vparity = -1
+    wcs.crpix1 = wcs.crpix2 = wcs.siaf_xref_sci = wcs.siaf_yref_sci = centre
+    wcs.crval1, wcs.crval2 = exposure.commanded
+    wcs.ctype1, wcs.ctype2 = "RA---TAN", "DEC--TAN"
+    wcs.cunit1 = wcs.cunit2 = "deg"
+    scale = DETECTORS[exposure.detector].scale_arcsec / 3600
+    wcs.cdelt1 = wcs.cdelt2 = scale
+    angle = np.radians(exposure.roll_deg + DETECTORS[exposure.detector].angle_deg)
+    wcs.pc1_1, wcs.pc1_2 = -np.cos(angle), np.sin(angle)
+    wcs.pc2_1, wcs.pc2_2 = np.sin(angle), np.cos(angle)
+    pointing = exposure.pointing(commanded=True)
+    corners = np.array([[1, 1], [exposure.size, 1], [exposure.size] * 2, [1, exposure.size]]) - 1.0
+    first = first_pixel(exposure.size)
+    v2v3 = DETECTORS[exposure.detector].to_v2v3(*(corners.T + first))
+    text = " ".join(f"{ra:.9f} {dec:.9f}" for ra, dec in zip(*pointing.to_sky(*v2v3), strict=True))
+    wcs.s_region = f"POLYGON ICRS  {text}"
+    v1_ra, v1_dec = (float(angle) for angle in pointing.to_sky(0.0, 0.0))
+    meta.pointing.ra_v1, meta.pointing.dec_v1 = v1_ra, v1_dec
+    meta.pointing.pa_v3 = exposure.roll_deg
+    meta.velocity_aberration.scale_factor = 1.0

@@ -1,0 +1,220 @@
+"""A simulated observation: its files, and what is true of them."""
+
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from astropy.table import Table
+
+from ...exceptions import OptionalDependencyError
+from ..tree import _lock
+from .crds_cache import CONTEXT, add_context
+from .exposures import Exposure
+
+__all__ = [
+    "UNSET_VARIABLES",
+    "Observation",
+    "need_stdatamodels",
+    "read_observation",
+    "wisp_path",
+    "write_truth",
+]
+
+UNSET_VARIABLES = ("CRDS_SERVER_URL", "CRDS_OBSERVATORY", "CRDS_OVERRIDES", "CRDS_MODE")
+"""Environment variables that must not be there when the simulated references are used."""
+
+_TRUTH = "truth"
+_HIT = ("file", "integration", "group", "x", "y")
+_TABLES = {
+    "cosmic_rays": ((*_HIT, "electrons"), "Uiiiif"),
+    "snowballs": ((*_HIT, "radius"), "Uiiiif"),
+    "hot_pixels": (("detector", "x", "y", "dn_s"), "Uiif"),
+    "pointing_errors": (("file", "east", "north"), "Uff"),
+}
+_DTYPES = {"U": "U64", "i": np.int64, "f": np.float64}
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """Files of one simulated observation and everything that is true of them.
+
+    Attributes
+    ----------
+    uncals : list of `~pathlib.Path`
+        The uncalibrated exposures of all filters.
+    crds_path : `~pathlib.Path`
+        The CRDS cache that serves them.
+    crds_context : str
+        Its context.
+    date : str
+        ISO date and time of the first exposure.
+    truth : `~astropy.table.Table`
+        The sources: ``id``, ``legacy_id`` (``id`` in the truth table of the sky, -1 where the
+        Legacy Survey has none), ``ra`` and ``dec`` at the date, ``kind``,
+        ``saturated``, and ``mag_<filter>`` (AB) and ``flux_<filter>`` (Jy).
+    cosmic_rays : `~astropy.table.Table`
+        ``file``, ``integration``, ``group`` (from 0: the first that has the charge), ``x``, ``y``
+        (pixels of the frame, from 0), ``electrons``.
+    snowballs : `~astropy.table.Table`
+        ``file``, ``integration``, ``group``, ``x``, ``y``, ``radius`` (pixels).
+    hot_pixels : `~astropy.table.Table`
+        ``detector``, ``x``, ``y``, ``dn_s``: pixels that no reference file knows.
+    pointing_errors : `~astropy.table.Table`
+        ``file``, ``east``, ``north`` (arcsec): the keywords less the true pointing.
+    wisp_templates : dict of (str, str) to `~pathlib.Path`
+        By detector and filter, FITS files with the stray light in the extension ``SCI``.
+    exposures : dict of str to ``Exposure``
+        By file name: what was commanded, and where the telescope truly pointed.
+    """
+
+    uncals: list
+    crds_path: Path
+    crds_context: str
+    date: str
+    truth: Table
+    cosmic_rays: Table
+    snowballs: Table
+    hot_pixels: Table
+    pointing_errors: Table
+    wisp_templates: dict
+    exposures: dict
+
+    @property
+    def environment(self):
+        """Environment variables to set, as a dict; ``CRDS_SERVER_URL`` has to go."""
+        return {"CRDS_PATH": str(self.crds_path), "CRDS_CONTEXT": self.crds_context}
+
+    @contextmanager
+    def crds_environment(self):
+        """Set the environment in a ``with`` block, before CRDS is imported."""
+        names = (*self.environment, *UNSET_VARIABLES)
+        before = {name: os.environ.get(name) for name in names}
+        for name in UNSET_VARIABLES:
+            os.environ.pop(name, None)
+        os.environ.update(self.environment)
+        try:
+            yield self.environment
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
+
+    def pixel_positions(self, file, ra, dec):
+        """Return where places of the sky truly fall in an exposure.
+
+        Parameters
+        ----------
+        file : path-like
+            An exposure, or a product of it: the name as far as the detector counts.
+        ra, dec : float or `~numpy.ndarray`
+            Degrees.
+
+        Returns
+        -------
+        x, y : `~numpy.ndarray`
+            Pixels of the frame, from 0.
+        """
+        stem = "_".join(Path(file).name.split("_")[:4])
+        return self.exposures[f"{stem}_uncal.fits"].to_pixel(np.asarray(ra), np.asarray(dec))
+
+    def new_context(self, changed=("flat",)):
+        """Add a context to the cache in which some reference types have other files.
+
+        Parameters
+        ----------
+        changed : sequence of str, optional
+            Reference types; the flat by default.
+
+        Returns
+        -------
+        str
+            Name of the context.  Asked again for the same changes, the same name.
+        """
+        need_stdatamodels()
+        with _lock(self.crds_path):
+            return add_context(self.crds_path, tuple(changed))
+
+
+def need_stdatamodels():
+    """Raise the error that names the extra, where stdatamodels or crds is missing."""
+    try:
+        import crds.jwst  # noqa: F401
+        import stdatamodels.jwst.datamodels  # noqa: F401
+    except ImportError as error:
+        msg = "Simulated JWST exposures need stdatamodels: install astroquery_lis[jwst]."
+        raise OptionalDependencyError(msg, cause=error) from error
+
+
+def wisp_path(folder, exposure):
+    """Return where the stray light of an exposure's detector and filter is written."""
+    return folder / f"WISP_{exposure.detector}_{exposure.filter_name}_CLEAR.fits"
+
+
+def write_truth(folder, sources, exposures, rows):
+    """Write what is true of an observation.
+
+    Parameters
+    ----------
+    folder : `~pathlib.Path`
+        Where the exposures are.
+    sources : `~astropy.table.Table`
+        The scene.
+    exposures : list of `~.exposures.Exposure`
+        In the order in which they were taken.
+    rows : dict of str to list of tuple
+        What the other tables of `Observation` hold.
+    """
+    truth = folder / _TRUTH
+    truth.mkdir(exist_ok=True)
+    sources.write(truth / "sources.ecsv", overwrite=True)
+    for name, (columns, kinds) in _TABLES.items():
+        values = list(zip(*rows[name], strict=True)) or [[] for _ in columns]
+        arrays = [
+            np.array(value, dtype=_DTYPES[kind]) for value, kind in zip(values, kinds, strict=True)
+        ]
+        Table(arrays, names=columns).write(truth / f"{name}.ecsv", overwrite=True)
+    values = [
+        {name: getattr(exposure, name) for name in Exposure.__dataclass_fields__}
+        for exposure in exposures
+    ]
+    (truth / "exposures.json").write_text(json.dumps(values, indent=1))
+
+
+def read_observation(folder, cache):
+    """Return the observation in a folder.
+
+    Parameters
+    ----------
+    folder, cache : `~pathlib.Path`
+        Where the exposures are, and the CRDS cache that serves them.
+
+    Returns
+    -------
+    Observation
+    """
+    truth = folder / _TRUTH
+    tables = {name: Table.read(truth / f"{name}.ecsv") for name in _TABLES}
+    exposures = {}
+    for value in json.loads((truth / "exposures.json").read_text()):
+        lists = {name: tuple(entry) for name, entry in value.items() if isinstance(entry, list)}
+        exposure = Exposure(**{**value, **lists})
+        exposures[exposure.name] = exposure
+    templates = {}
+    for exposure in exposures.values():
+        if (path := wisp_path(folder, exposure)).exists():
+            templates[exposure.detector, exposure.filter_name] = path
+    first = next(iter(exposures.values()))
+    return Observation(
+        uncals=[folder / name for name in sorted(exposures)],
+        crds_path=cache,
+        crds_context=CONTEXT,
+        date=first.start,
+        truth=Table.read(truth / "sources.ecsv"),
+        wisp_templates=templates,
+        exposures=exposures,
+        **tables,
+    )

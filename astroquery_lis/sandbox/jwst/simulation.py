@@ -1,0 +1,378 @@
+"""Simulate an observation: its files, the reference files that serve them, and the truth."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from astropy.config import get_cache_dir
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.time import Time, TimeDelta
+from scipy.special import erf
+
+from ...exceptions import InvalidRequestError
+from .. import sky
+from ..tree import _lock, _move
+from .crds_cache import check_cache, write_cache
+from .detector import SATURATION_DN, SUBARRAYS, detector_maps, wisp_template
+from .exposures import FRAME_TIME_S, READPATT, Exposure, expose, noutputs, write_uncal
+from .geometry import DETECTOR_PIX, DETECTORS, offset_position
+from .observation import need_stdatamodels, read_observation, wisp_path, write_truth
+from .references import DARK_GROUPS
+from .scene import FILTERS, scene
+
+__all__ = ["cache_root", "simulate"]
+
+_START = "2023-08-20T04:00:00.000"
+_ROLL_DEG = 24.0
+_SKY_MJYSR = 0.12
+_SEED = 5
+_OVERHEAD_S = 60.0
+_SATURATED_AT = 0.5
+
+
+def cache_root():
+    """Return where simulated observations and references of this version of the code are kept.
+
+    Returns
+    -------
+    `~pathlib.Path`
+        In astropy's cache directory, under a name that changes with the code that makes the files.
+    """
+    here = Path(__file__).parent
+    digest = hashlib.sha256(sky.SCENE_VERSION.encode())
+    names = ("sky.py", "render.py", "light.py", "measurements.py")
+    for path in [*sorted(here.glob("*.py")), *(here.parent / name for name in names)]:
+        digest.update(path.read_bytes())
+    key = digest.hexdigest()[:12]
+    return Path(get_cache_dir()) / "astroquery_lis" / "sandbox" / f"jwst-{key}"
+
+
+def _make_once(path, make):
+    """Make a folder with ``make(folder)`` unless it is there; it appears whole or not at all."""
+    if path.is_dir():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(path) as alone:
+        if path.is_dir():
+            return
+        if alone:
+            for left in path.parent.glob(f".{path.name}.*.partial"):
+                shutil.rmtree(left, ignore_errors=True)
+        partial = tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        try:
+            make(Path(partial))
+            os.chmod(partial, 0o755)
+            _move(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _subarray(size):
+    if size == DETECTOR_PIX:
+        return "FULL"
+    return SUBARRAYS[min(side for side in SUBARRAYS if side >= size)]
+
+
+def simulate(
+    directory=None,
+    *,
+    size=128,
+    filters=("F356W",),
+    dithers=4,
+    groups=10,
+    integrations=1,
+    seed=_SEED,
+    coordinates=None,
+    pointing_errors_arcsec=0.17,
+    offset_arcsec=(0.0, 0.0),
+    cosmic_rays=None,
+    hot_pixels=3,
+    stripes_e=0.0,
+    wisp=0.0,
+    snowballs=0,
+    saturated=True,
+    program=1234,
+    crds_path=None,
+):
+    """Simulate NIRCam exposures of the embedded sky, and reference files that serve them.
+
+    Parameters
+    ----------
+    directory : path-like, optional
+        Where the exposures are written; by default the cache, where they are made once.
+    size : int, optional
+        Side of the frames in pixels: 32 to 640, or 2048 for the full detector.
+    filters : sequence of str, optional
+        Some of F115W, F150W and F200W (NRCA1), F277W, F356W and F444W (NRCALONG); each is a
+        sequence of dithered exposures.
+    dithers : int, optional
+        Exposures of each filter.
+    groups, integrations : int, optional
+        Groups of each ramp, and ramps of each exposure.
+    seed : int, optional
+        Of the noise and of everything that is placed at random.
+    coordinates : `~astropy.coordinates.SkyCoord`, optional
+        Middle of the field; by default the place ``clump`` of the embedded sky.
+    pointing_errors_arcsec : float, optional
+        Largest error of the keywords that say where an exposure points.  The first exposure of
+        each filter has none.
+    offset_arcsec : tuple of float, optional
+        An error (east, north) that all exposures have beside.
+    cosmic_rays : int, optional
+        How many hit each integration; by default 25, and as many per area in larger frames.
+    hot_pixels : int, optional
+        Hot pixels of each detector that no reference file knows.
+    stripes_e : float, optional
+        Rms of the offsets of the rows at each read, electrons: 1/f noise.
+    wisp : float, optional
+        Brightest stray light on short-wave detectors, DN/s per pixel.
+    snowballs : int, optional
+        How many hit each integration.
+    saturated : bool, optional
+        Whether the brightest star in the field is made bright enough to saturate half way up the
+        ramp.
+    program : int, optional
+        Number of the programme.
+    crds_path : path-like, optional
+        Where the reference files are made, if they are not there; by default in the cache.
+
+    Returns
+    -------
+    Observation
+
+    Raises
+    ------
+    InvalidRequestError
+        If an argument is wrong.
+    OptionalDependencyError
+        If stdatamodels or crds is not installed.
+    """
+    need_stdatamodels()
+    filters = (filters,) if isinstance(filters, str) else tuple(filters)
+    _check(size, filters, dithers, groups, integrations)
+    if cosmic_rays is None:
+        cosmic_rays = round(25 * (size / 128) ** 2)
+    _check_effects(size, filters, cosmic_rays, wisp)
+    place = sky.positions()["clump"] if coordinates is None else SkyCoord(coordinates).icrs
+    options = {
+        "size": size,
+        "filters": filters,
+        "dithers": dithers,
+        "groups": groups,
+        "integrations": integrations,
+        "seed": seed,
+        "target": (float(place.ra.deg), float(place.dec.deg)),
+        "pointing_errors_arcsec": float(pointing_errors_arcsec),
+        "offset_arcsec": tuple(map(float, offset_arcsec)),
+        "cosmic_rays": cosmic_rays,
+        "hot_pixels": hot_pixels,
+        "stripes_e": float(stripes_e),
+        "wisp": float(wisp),
+        "snowballs": snowballs,
+        "saturated": bool(saturated),
+        "program": program,
+    }
+    cache = _make_cache(crds_path, size, groups)
+    if directory is None:
+        key = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
+        directory = cache_root() / f"observation-{key}"
+        _make_once(directory, lambda folder: _write_observation(folder, options))
+    else:
+        directory = Path(directory).absolute()
+        directory.mkdir(parents=True, exist_ok=True)
+        _write_observation(directory, options)
+    return read_observation(directory, cache)
+
+
+def _check(size, filters, dithers, groups, integrations):
+    """Refuse what cannot be simulated."""
+    if not (isinstance(size, int) and (32 <= size <= max(SUBARRAYS) or size == DETECTOR_PIX)):
+        msg = f"size={size!r}: give 32 to {max(SUBARRAYS)} pixels, or {DETECTOR_PIX}."
+        raise InvalidRequestError(msg, parameter="size", value=size)
+    wrong = [name for name in filters if name not in FILTERS]
+    if wrong or not filters or len(set(filters)) < len(filters):
+        msg = f"filters={filters!r}: give different ones of {', '.join(FILTERS)}."
+        raise InvalidRequestError(msg, parameter="filters", value=filters)
+    for name, value, least in (
+        ("dithers", dithers, 1),
+        ("groups", groups, 3),
+        ("integrations", integrations, 1),
+    ):
+        if not isinstance(value, int) or value < least:
+            msg = f"{name}={value!r}: give a whole number, at least {least}."
+            raise InvalidRequestError(msg, parameter=name, value=value)
+
+
+def _check_effects(size, filters, cosmic_rays, wisp):
+    """Refuse effects that cannot be had."""
+    # Two may not touch.
+    most = size**2 // 60
+    if not 0 <= cosmic_rays <= most:
+        msg = f"cosmic_rays={cosmic_rays!r}: give 0 to {most} for {size} pixels."
+        raise InvalidRequestError(msg, parameter="cosmic_rays", value=cosmic_rays)
+    short = [name for name in FILTERS if _is_short(FILTERS[name].detector)]
+    if wisp and not set(short) & set(filters):
+        msg = f"wisp={wisp!r} with filters={filters!r}: only {', '.join(short)} have stray light."
+        raise InvalidRequestError(msg, parameter="wisp", value=wisp)
+
+
+def _is_short(detector):
+    return DETECTORS[detector].channel == "SHORT"
+
+
+def _make_cache(crds_path, size, groups):
+    dark_groups = groups if size == DETECTOR_PIX else max(groups, DARK_GROUPS)
+    path = cache_root() / f"crds-{size}-{dark_groups}" if crds_path is None else Path(crds_path)
+    timing = {
+        "subarray": _subarray(size),
+        "readpatt": READPATT,
+        "group_time": FRAME_TIME_S,
+        "noutputs": noutputs(size),
+    }
+    path = path.absolute()
+    if path.is_dir():
+        check_cache(path, size, groups)
+    _make_once(path, lambda folder: write_cache(folder, size, dark_groups, timing))
+    return path
+
+
+def _dithers(number, size):
+    """Return offsets (east, north) in arcsec: the middle, and a ring of unequal steps around it."""
+    radius = 0.38 * np.sqrt(size / 128)
+    angles = np.radians(17 + 360 * np.arange(number - 1) / max(number - 1, 1))
+    radii = radius * (1 + 0.11 * np.arange(number - 1) / max(number - 1, 1))
+    ring = zip(radii * np.sin(angles), radii * np.cos(angles), strict=True)
+    return [(0.0, 0.0), *((float(east), float(north)) for east, north in ring)]
+
+
+def _exposures(options):
+    """Return the exposures, in the order in which they are taken."""
+    rng = np.random.default_rng([options["seed"], 1])
+    size, target, made = options["size"], options["target"], []
+    duration = options["integrations"] * options["groups"] * FRAME_TIME_S + _OVERHEAD_S
+    start = Time(_START, scale="utc")
+    for sequence, name in enumerate(options["filters"], start=1):
+        for number, dither in enumerate(_dithers(options["dithers"], size), start=1):
+            angle, radius = rng.uniform(0, 2 * np.pi), np.sqrt(rng.uniform(0.25, 1))
+            radius *= options["pointing_errors_arcsec"] * (number > 1)
+            east, north = options["offset_arcsec"]
+            east, north = east + radius * np.sin(angle), north + radius * np.cos(angle)
+            commanded = offset_position(*target, *dither)
+            # A reference point only arcsec away: the offsets add.
+            true = offset_position(*target, dither[0] - east, dither[1] - north)
+            moment = start + TimeDelta(len(made) * duration, format="sec")
+            exposure = Exposure(
+                detector=FILTERS[name].detector,
+                filter_name=name,
+                size=size,
+                groups=options["groups"],
+                integrations=options["integrations"],
+                program=options["program"],
+                sequence=sequence,
+                number=number,
+                total=options["dithers"],
+                start=moment.isot,
+                target=tuple(target),
+                dither=dither,
+                commanded=tuple(map(float, commanded)),
+                true=tuple(map(float, true)),
+                roll_deg=_ROLL_DEG,
+                subarray=_subarray(size),
+            )
+            made.append((exposure, float(east), float(north)))
+    return made
+
+
+def _saturate(sources, exposures):
+    """Make the brightest star that is in every exposure of a filter saturate half way up."""
+    margin = 4
+    inside = np.asarray(sources["kind"] == "star")
+    for exposure in exposures:
+        x, y = exposure.to_pixel(np.asarray(sources["ra"]), np.asarray(sources["dec"]))
+        for place in (x, y):
+            inside &= (place > margin) & (place < exposure.size - 1 - margin)
+    if not inside.any():
+        return
+    for exposure in exposures:
+        flux = sources[f"flux_{exposure.filter_name}"]
+        brightest = np.argmax(np.where(inside, sources[f"flux_{exposures[0].filter_name}"], 0))
+        sigma = FILTERS[exposure.filter_name].sigma_arcsec
+        sigma /= DETECTORS[exposure.detector].scale_arcsec
+        peak = erf(0.5 / np.sqrt(2) / sigma) ** 2
+        bias = np.median(detector_maps(exposure.detector, exposure.size).bias_dn)
+        time = _SATURATED_AT * exposure.groups * FRAME_TIME_S
+        wanted = (SATURATION_DN - bias) / (peak * time * exposure.dn_per_jansky())
+        flux[brightest] = max(flux[brightest], wanted)
+        magnitude = -2.5 * np.log10(flux[brightest] / 3631.0)
+        sources[f"mag_{exposure.filter_name}"][brightest] = magnitude
+
+
+def _hot_pixels(options, detector):
+    """Return x, y and DN/s of the hot pixels that are in no mask."""
+    size, number = options["size"], options["hot_pixels"]
+    rng = np.random.default_rng([options["seed"], 2, DETECTORS[detector].sca_number])
+    maps = detector_maps(detector, size)
+    good = np.argwhere(~maps.bad & ~maps.reference)
+    good = good[((good > size // 8) & (good < size - size // 8)).all(axis=1)]
+    y, x = good[rng.choice(len(good), number, replace=False)].T
+    return x, y, rng.uniform(60, 150, number)
+
+
+def _write_observation(folder, options):
+    """Write the exposures, the stray light and the truth into a folder."""
+    planned = _exposures(options)
+    exposures = [exposure for exposure, _, _ in planned]
+    sources = scene(*options["target"], _START, options["filters"])
+    if options["saturated"]:
+        _saturate(sources, exposures)
+    hot = {name: _hot_pixels(options, name) for name in {row.detector for row in exposures}}
+    sources["saturated"] = np.zeros(len(sources), bool)
+    rays, balls, errors = [], [], []
+    for index, (exposure, east, north) in enumerate(planned):
+        template = None
+        if options["wisp"] and _is_short(exposure.detector):
+            template = wisp_template(exposure.detector, options["size"])
+            hdus = fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(template, name="SCI")])
+            hdus[1].header["BUNIT"] = "DN/s"
+            hdus.writeto(wisp_path(folder, exposure), overwrite=True)
+            template = options["wisp"] * template
+        counts, new_rays, new_balls, full = expose(
+            exposure,
+            sources,
+            np.random.default_rng([options["seed"], 3, index]),
+            sky_mjysr=_SKY_MJYSR,
+            cosmic_rays=options["cosmic_rays"],
+            hot_pixels=hot[exposure.detector],
+            stripes_e=options["stripes_e"],
+            wisp=template,
+            snowballs=options["snowballs"],
+        )
+        write_uncal(folder / exposure.name, exposure, counts)
+        rays += [(exposure.name, *ray) for ray in new_rays]
+        balls += [(exposure.name, *ball) for ball in new_balls]
+        errors.append((exposure.name, east, north))
+        sources["saturated"] |= _is_full(sources, exposure, full)
+    pixels = [(name, *row) for name in sorted(hot) for row in zip(*hot[name], strict=True)]
+    rows = {
+        "cosmic_rays": rays,
+        "snowballs": balls,
+        "hot_pixels": pixels,
+        "pointing_errors": errors,
+    }
+    write_truth(folder, sources, exposures, rows)
+
+
+def _is_full(sources, exposure, full):
+    """Tell which sources lie on a saturated pixel, or beside one."""
+    x, y = exposure.to_pixel(np.asarray(sources["ra"]), np.asarray(sources["dec"]))
+    column, row = np.rint(x).astype(int), np.rint(y).astype(int)
+    inside = (column >= 0) & (column < exposure.size) & (row >= 0) & (row < exposure.size)
+    inside &= np.asarray(sources["kind"] == "star")
+    found = np.zeros(len(sources), bool)
+    found[inside] = full[row[inside], column[inside]]
+    return found
