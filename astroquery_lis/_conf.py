@@ -23,7 +23,15 @@ ENVIRONMENT = {
 
 
 class Conf(ConfigNamespace):
-    """Configuration parameters of `astroquery_lis`."""
+    """Configuration parameters of `astroquery_lis`.
+
+    Examples
+    --------
+    >>> from astroquery_lis import LegacySurvey, conf
+    >>> with conf.set_temp('release', 'dr9'):
+    ...     print(LegacySurvey.release)
+    dr9
+    """
 
     release = ConfigItem(
         "dr10",

@@ -82,6 +82,13 @@ class LegacySurveyError(Exception):
         The HTTP status that came back.
     cause : Exception, optional
         The lower error behind this one.
+
+    Examples
+    --------
+    >>> from astroquery_lis.exceptions import LegacySurveyError, ServiceDownError
+    >>> error = ServiceDownError('No answer.', url='https://example.org/', status=503)
+    >>> isinstance(error, LegacySurveyError), error.status
+    (True, 503)
     """
 
     def __init__(self, message="", *, url=None, status=None, cause=None):
@@ -102,6 +109,16 @@ class InvalidRequestError(LegacySurveyError, InvalidQueryError, ValueError):
         The name of the argument.
     value : object, optional
         What was given.
+
+    Examples
+    --------
+    >>> from astroquery_lis import LegacySurvey
+    >>> from astroquery_lis.exceptions import InvalidRequestError
+    >>> try:
+    ...     LegacySurvey.list_bands(release='dr12')
+    ... except InvalidRequestError as error:
+    ...     print(error.parameter, error.value)
+    release dr12
     """
 
     def __init__(self, message="", *, parameter=None, value=None):

@@ -9,7 +9,6 @@ import re
 
 import numpy as np
 from astropy.stats import mad_std
-from astropy.visualization import make_lupton_rgb
 from astropy.wcs import WCS
 
 from ..exceptions import InvalidRequestError
@@ -77,7 +76,7 @@ def rgb(hdul, *, stretch="survey", bands=None, product=None, brightness=1.0):
     `~numpy.ndarray` of uint8, shape (ny, nx, 3)
         Red, green, blue.  The first row is the northernmost, the first column the easternmost, as
         far as flips bring that about.  Pixels without a value, or of an image that is exactly 0 in
-        every band, which says that it was not observed, are of `NO_DATA_COLOUR`.
+        every band, which says that it was not observed, are of ``NO_DATA_COLOUR``.
 
     Raises
     ------
@@ -301,6 +300,9 @@ def _survey(planes, has, shares):
 
 
 def _lupton(planes, has, shares):
+    # It imports matplotlib where that is installed.
+    from astropy.visualization import make_lupton_rgb
+
     return make_lupton_rgb(*np.moveaxis(_mixed(planes, has, shares), -1, 0), **_LUPTON)
 
 
