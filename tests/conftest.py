@@ -1,11 +1,13 @@
 """What the tests share: nobody's own configuration, and the embedded sky."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from astroquery_lis import LegacySurvey, LegacySurveyClass, conf, sandbox
+from astroquery_lis.survey.layout import coadd_path
 from astroquery_lis.transfer.health import HEALTH
 
 
@@ -41,6 +43,25 @@ def survey(sky):
     survey = LegacySurveyClass()
     survey.mirror = sky.mirror_url
     return survey
+
+
+@pytest.fixture
+def other():
+    """Another server of the same sky."""
+    with sandbox.serve(configure=False) as sky:
+        yield sky
+
+
+@pytest.fixture
+def copied_tree(sky, tmp_path):
+    """A small tree of our own, which a test may change: one brick's folder."""
+    folder = (sky.root / coadd_path("dr10", "south", "nexp", "0451p000", "g")).parent
+    target = tmp_path / "tree" / folder.relative_to(sky.root)
+    target.mkdir(parents=True)
+    for path in folder.iterdir():
+        if "nexp" in path.name or "maskbits" in path.name or path.suffix == ".sha256sum":
+            shutil.copy2(path, target)
+    return tmp_path / "tree"
 
 
 @pytest.fixture(scope="session")

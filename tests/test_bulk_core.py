@@ -1,8 +1,5 @@
-"""`download_cutouts` and `iter_cutouts`: every row once, whatever dies."""
+"""`download_cutouts` and `iter_cutouts`: every row once, with what became of it."""
 
-import os
-import signal
-import subprocess
 import sys
 import warnings
 from collections import Counter
@@ -16,69 +13,25 @@ from astropy.io import fits
 from astropy.table import Table
 
 from astroquery_lis import LegacySurveyClass, conf
-from astroquery_lis.batch import Journal
 from astroquery_lis.core.targets import as_targets
 from astroquery_lis.exceptions import (
-    CoverageWarning,
     InvalidRequestError,
     NoCoverageError,
     OptionalDependencyError,
     ServiceDownError,
 )
 
-OPTIONS = {"bands": "gr", "products": ("image", "invvar")}
-
-
-def _targets(sky, n=24, width_deg=0.05, seed=0):
-    """Targets in the fully observed brick, at a corner of four, and where there is nothing."""
-    rng = np.random.default_rng(seed)
-    field, corner = sky.positions["field"], sky.positions["corner"]
-    near = [field] * (n - n // 4 - 2) + [corner] * (n // 4)
-    ra = [p.ra.deg + rng.uniform(-0.5, 0.5) * width_deg * (1 if p is field else 0.3) for p in near]
-    dec = [
-        p.dec.deg + rng.uniform(-0.5, 0.5) * width_deg * (1 if p is field else 0.3) for p in near
-    ]
-    table = Table({"ra": [*ra, 95.0, np.nan], "dec": [*dec, 10.0, 0.0]})
-    table["name"] = [f"T{i:03d}" for i in range(n)]
-    return table[rng.permutation(n)]
-
-
-def _files(folder):
-    """Return the state of every finished file."""
-    return {
-        path.name: (path.stat().st_ino, path.stat().st_mtime_ns)
-        for path in Path(folder).glob("*.fits")
-    }
-
-
-def _contents(manifest):
-    return {
-        row["id"]: (row["Status"], row["Local Path"] and Path(row["Local Path"]).read_bytes())
-        for row in manifest
-    }
-
-
-def _check(manifest, n):
-    """Every row has one final status, and every file is whole."""
-    assert len(manifest) == n
-    counts = Counter(manifest["Status"].tolist())
-    assert counts == {"COMPLETE": n - 2, "NODATA": 1, "SKIPPED": 1}
-    for row in manifest[manifest["Status"] == "COMPLETE"]:
-        path = Path(row["Local Path"])
-        assert path.stat().st_size == row["bytes"] > 0
-        with fits.open(path) as hdul:
-            assert [hdu.name for hdu in hdul[1:]] == ["IMAGE_G", "IMAGE_R", "INVVAR_G", "INVVAR_R"]
-
+from .bulk_checks import OPTIONS, check_manifest, contents, file_states, make_targets
 
 # ---- the whole ---------------------------------------------------------------------------------
 
 
 def test_every_row_is_told_and_the_pixels_are_those_of_get_cutout(sky, survey, tmp_path):
-    table = _targets(sky)
+    table = make_targets(sky)
     manifest = survey.download_cutouts(
         table, (40, 60), download_dir=tmp_path, id_column="name", **OPTIONS
     )
-    _check(manifest, 24)
+    check_manifest(manifest, 24)
     assert list(manifest["id"]) == list(table["name"])
     for row, target in zip(manifest, table, strict=True):
         if row["Status"] == "NODATA":
@@ -98,35 +51,35 @@ def test_every_row_is_told_and_the_pixels_are_those_of_get_cutout(sky, survey, t
 
 
 def test_the_same_call_does_nothing_and_another_is_refused(sky, survey, tmp_path):
-    table = _targets(sky)
+    table = make_targets(sky)
     first = survey.download_cutouts(table, 32, download_dir=tmp_path, **OPTIONS)
-    files = _files(tmp_path)
+    files = file_states(tmp_path)
     sky.requests.clear()
     again = survey.download_cutouts(table, 32, download_dir=tmp_path, **OPTIONS)
     assert len(sky.requests) == 0
-    assert _files(tmp_path) == files
+    assert file_states(tmp_path) == files
     assert all(first["Status"] == again["Status"])
     with pytest.raises(InvalidRequestError, match=r"size was \[32, 32\] and is now \[33, 33\]"):
         survey.download_cutouts(table, 33, download_dir=tmp_path, **OPTIONS)
     with pytest.raises(InvalidRequestError, match="targets was") as caught:
         survey.download_cutouts(table[::-1], 32, download_dir=tmp_path, **OPTIONS)
     assert caught.value.parameter == "targets"
-    assert _files(tmp_path) == files
+    assert file_states(tmp_path) == files
 
 
 def test_a_file_that_was_removed_is_made_again(sky, survey, tmp_path):
-    table = _targets(sky)
+    table = make_targets(sky)
     first = survey.download_cutouts(table, 32, download_dir=tmp_path, **OPTIONS)
-    before = _contents(first)
+    before = contents(first)
     lost = Path(first[first["Status"] == "COMPLETE"]["Local Path"][0])
     lost.unlink()
     again = survey.download_cutouts(table, 32, download_dir=tmp_path, **OPTIONS)
     assert lost.exists()
-    assert _contents(again) == before
+    assert contents(again) == before
 
 
 def test_a_file_of_somebody_else_is_left_alone(sky, survey, tmp_path):
-    table = _targets(sky)
+    table = make_targets(sky)
     other = tmp_path / f"{table['name'][table['ra'] < 95][0]}.fits"
     other.write_text("mine")
     manifest = survey.download_cutouts(
@@ -139,7 +92,7 @@ def test_a_file_of_somebody_else_is_left_alone(sky, survey, tmp_path):
 
 
 def test_failures_are_recorded_and_tried_again(sky, survey, tmp_path):
-    table = _targets(sky)
+    table = make_targets(sky)
     sky.faults.add("status", match="*0451p000*-image-r*", code=503, times=None)
     manifest = survey.download_cutouts(table, 32, download_dir=tmp_path, **OPTIONS)
     failed = manifest["Status"] == "ERROR"
@@ -150,9 +103,9 @@ def test_failures_are_recorded_and_tried_again(sky, survey, tmp_path):
             table, 32, download_dir=tmp_path / "other", on_error="raise", **OPTIONS
         )
     sky.faults.clear()
-    done = _files(tmp_path)
-    _check(survey.download_cutouts(table, 32, download_dir=tmp_path, **OPTIONS), 24)
-    assert done.items() <= _files(tmp_path).items()
+    done = file_states(tmp_path)
+    check_manifest(survey.download_cutouts(table, 32, download_dir=tmp_path, **OPTIONS), 24)
+    assert done.items() <= file_states(tmp_path).items()
 
 
 def test_what_get_cutout_warns_of_is_in_the_message(sky, survey, tmp_path):
@@ -202,12 +155,12 @@ def test_settings_of_the_instance_reach_processes(sky, tmp_path):
 
 
 def test_processes_give_the_same_files(sky, survey, tmp_path):
-    table = _targets(sky)
+    table = make_targets(sky)
     threads = survey.download_cutouts(table, 32, download_dir=tmp_path / "a", **OPTIONS)
     processes = survey.download_cutouts(
         table, 32, download_dir=tmp_path / "b", executor="processes", **OPTIONS
     )
-    assert _contents(threads) == _contents(processes)
+    assert contents(threads) == contents(processes)
 
 
 def test_another_tree_of_files_is_another_job(sky, survey, tmp_path):
@@ -223,7 +176,7 @@ def test_another_tree_of_files_is_another_job(sky, survey, tmp_path):
 
 
 def test_arguments_are_refused_before_anything_is_sent(sky, survey, tmp_path):
-    table = _targets(sky)
+    table = make_targets(sky)
     for wrong, parameter in (
         ({"output": "zarr"}, "output"),
         ({"on_error": "ignore"}, "on_error"),
@@ -243,7 +196,7 @@ def test_arguments_are_refused_before_anything_is_sent(sky, survey, tmp_path):
 
 def test_hdf5_files_hold_the_same_pixels_and_an_index(sky, survey, tmp_path):
     h5py = pytest.importorskip("h5py")
-    table = _targets(sky)
+    table = make_targets(sky)
     options = {"bands": "gr", "products": ("image", "invvar", "maskbits")}
     files = survey.download_cutouts(
         table, 32, download_dir=tmp_path / "fits", id_column="name", **options
@@ -305,7 +258,7 @@ def test_hdf5_without_h5py_names_the_extra(survey, tmp_path, monkeypatch):
 
 
 def test_cutouts_are_yielded_with_their_rows(sky, survey):
-    table = _targets(sky)
+    table = make_targets(sky)
     found = dict(survey.iter_cutouts(table, 24, on_error="record", **OPTIONS))
     assert sorted(found) == list(range(24))
     kinds = Counter(type(value).__name__ for value in found.values())
@@ -364,213 +317,3 @@ def test_tables_are_understood():
 def test_tables_of_no_use_are_refused(table, match):
     with pytest.raises(InvalidRequestError, match=match):
         as_targets(table)
-
-
-# ---- kill -9 -----------------------------------------------------------------------------------
-
-CHILD = """
-import os, signal, sys, threading
-from astropy.table import Table
-
-from astroquery_lis import LegacySurvey
-
-limit, folder, mirror, output = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
-table = Table.read(sys.argv[5])
-count, lock = 0, threading.Lock()
-WATCHED = {"open", "os.rename", "os.remove", "os.mkdir", "socket.connect"}
-
-
-def hook(event, arguments):
-    # Just before the limit-th of these: often between two steps that belong together.
-    global count
-    if event in WATCHED:
-        with lock:
-            count += 1
-            if count == limit:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-
-sys.addaudithook(hook)
-LegacySurvey.download_cutouts(table, 32, download_dir=folder, mirror=mirror, id_column="name",
-                              bands="gr", products=("image", "invvar"), output=output)
-print(count)
-"""
-
-
-def _run_child(limit, folder, sky, output, table_path):
-    return subprocess.run(
-        [sys.executable, "-c", CHILD, str(limit), folder, sky.mirror_url, output, table_path],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "ASTROQUERY_LIS_CACHE_DIR": str(conf.cache_dir)},
-    )
-
-
-def _kill_and_complete(sky, tmp_path, moments, output):
-    table = _targets(sky, 24)
-    table_path = tmp_path / "targets.ecsv"
-    table.write(table_path)
-    options = {"id_column": "name", "output": output, **OPTIONS}
-    survey = LegacySurveyClass()
-    survey.mirror = sky.mirror_url
-    with conf.set_temp("cache_dir", str(tmp_path / "cache")):
-        whole = _run_child(-1, tmp_path / "whole", sky, output, table_path)
-        assert whole.returncode == 0, whole.stderr
-        events = int(whole.stdout.split()[-1])
-        reference = survey.download_cutouts(table, 32, download_dir=tmp_path / "whole", **options)
-    for number, share in enumerate(moments):
-        folder = tmp_path / f"killed{number}"
-        with conf.set_temp("cache_dir", str(tmp_path / f"cache{number}")):
-            child = _run_child(1 + int(share * events), folder, sky, output, table_path)
-            assert child.returncode in (-signal.SIGKILL, 0), child.stderr
-            before = _files(folder)
-            journal = folder / "cutouts.journal.jsonl"
-            lines = journal.read_bytes() if journal.exists() else b""
-            manifest = survey.download_cutouts(table, 32, download_dir=folder, **options)
-            # What was written stays, byte for byte; whole lines of the journal too.
-            assert before.items() <= _files(folder).items()
-            assert journal.read_bytes().startswith(lines[: lines.rfind(b"\n") + 1])
-            assert not list(folder.glob(".*tmp"))
-            rows = [result.row for result in _results(folder)]
-            assert sorted(rows) == list(range(24)), "a row was done twice"
-            assert list(manifest["Status"]) == list(reference["Status"])
-            if output == "fits":
-                _check(manifest, 24)
-                assert _contents(manifest) == _contents(reference)
-            else:
-                assert _arrays(manifest) == _arrays(reference)
-
-
-def _results(folder):
-    import json
-
-    path = Path(folder, "cutouts.journal.jsonl")
-    call = json.loads(path.read_text().splitlines()[0])["call"]
-    with Journal(path, call) as journal:
-        return list(journal.results())
-
-
-def _arrays(manifest):
-    import h5py
-
-    found = {}
-    for path in {path for path in manifest["Local Path"] if path}:
-        with h5py.File(path) as file:
-            for place, entry in enumerate(file["index"][:]):
-                pixels = file["image"][place].tobytes() + file["invvar"][place].tobytes()
-                assert int(entry["row"]) not in found
-                found[int(entry["row"])] = pixels
-    return found
-
-
-def test_a_batch_that_is_killed_is_completed(sky, tmp_path):
-    moments = np.random.default_rng(20).uniform(0.02, 0.98, 4)
-    _kill_and_complete(sky, tmp_path, moments, "fits")
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("output", ["fits", "hdf5"])
-def test_a_batch_that_is_killed_at_fifty_moments_is_completed(sky, tmp_path, output):
-    moments = np.random.default_rng(21).uniform(0, 1, 50)
-    _kill_and_complete(sky, tmp_path, moments, output)
-
-
-# ---- clusters and size -------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.filterwarnings("ignore")
-def test_a_cluster_that_loses_a_worker_gives_what_serial_work_gives(sky, survey, tmp_path):
-    distributed = pytest.importorskip("distributed")
-    table = _targets(sky, 200, width_deg=0.1)
-    serial = survey.download_cutouts(table, 48, download_dir=tmp_path / "serial", **OPTIONS)
-
-    def arm():
-        import os
-        import signal
-        import sys
-
-        count = 0
-
-        def hook(event, arguments):
-            nonlocal count
-            if event == "os.rename" and str(arguments[1]).endswith(".fits"):
-                count += 1
-                if count == 5:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(hook)
-        return os.getpid()
-
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        workers = list(client.scheduler_info()["workers"])
-        victim = client.run(arm, workers=workers[:1])[workers[0]]
-        manifest = survey.download_cutouts(
-            table,
-            48,
-            download_dir=tmp_path / "cluster",
-            executor=client.get_executor(),
-            **OPTIONS,
-        )
-        assert victim not in client.run(os.getpid).values()
-    _check(manifest, 200)
-    assert _contents(manifest) == _contents(serial)
-
-
-LARGE = """
-import pathlib, re, sys
-import numpy as np
-from astropy.table import Table
-
-from astroquery_lis import LegacySurvey
-
-rng = np.random.default_rng(4)
-centres = np.array([(45.125, 0), (45.375, 0), (45.125, .25), (45.375, .25), (.125, 0),
-                    (359.875, 0), (180.15, 32.25), (180.15, 32.5)])
-places = np.repeat(centres, 250, axis=0) + rng.uniform(-0.125, 0.125, (2000, 2))
-table = Table({"ra": places[:, 0] % 360, "dec": places[:, 1]})
-manifest = LegacySurvey.download_cutouts(table, 256, download_dir=sys.argv[1], mirror=sys.argv[2],
-                                         bands="grz", products=("image", "invvar"),
-                                         on_missing="warn")
-assert (manifest["Status"] == "COMPLETE").all(), set(manifest["Message"])
-# Not ru_maxrss: a child starts with its parent's, here that of the whole test run.
-status = pathlib.Path("/proc/self/status").read_text()
-print(int(re.search(r"VmHWM:\\s+(\\d+)", status).group(1)) / 1024)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_two_thousand_targets_stay_within_memory_and_bytes(sky, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", LARGE, tmp_path / "out", sky.mirror_url],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "ASTROQUERY_LIS_CACHE_DIR": str(conf.cache_dir)},
-    )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout.split()[-1]) < 600
-    # Over all files: the first range, which tells that a file is wanted whole, is paid besides.
-    paths = {record.path.removeprefix("/legacysurvey/") for record in sky.requests}
-    whole = sum(file.stat().st_size for path in paths if (file := sky.root / path).exists())
-    assert sum(record.bytes_sent for record in sky.requests) <= 1.05 * whole
-    with warnings.catch_warnings(action="ignore", category=CoverageWarning):
-        survey = LegacySurveyClass()
-        survey.mirror = sky.mirror_url
-        for path in sorted((tmp_path / "out").glob("*.fits"))[::400]:
-            with fits.open(path) as hdul:
-                header = hdul[0].header
-                position = SkyCoord(header["RA"], header["DEC"], unit="deg")
-                options = {"bands": "grz", "products": ("image", "invvar"), "on_missing": "warn"}
-                single = survey.get_cutout(position, 256, source="bricks", **options)
-                for hdu, other in zip(hdul[1:], single[1:], strict=True):
-                    assert np.array_equal(hdu.data, other.data, equal_nan=True)
