@@ -16,6 +16,7 @@ from pathlib import Path
 from ..exceptions import (
     ChecksumError,
     ContentChangedError,
+    TransferError,
     TruncatedError,
     UnexpectedContentError,
 )
@@ -73,6 +74,7 @@ def download(
     answer=None,
     replace=False,
     margin_bytes=None,
+    check=None,
 ):
     """Fetch a file to ``path``, or find it there.
 
@@ -94,6 +96,9 @@ def download(
         Fetch the file even if one is there, and put it in its place when it is whole.
     margin_bytes : int, optional
         What must stay free on the disk; by default ``conf.disk_margin``.
+    check : callable, optional
+        Gets the whole file, open for reading, before it moves to its place; refuses it with a
+        `TransferError`.
 
     Returns
     -------
@@ -121,7 +126,7 @@ def download(
         with _locked(part, path, replace) as stream:
             if stream is not None:
                 writer = _PartWriter(client, url, path, part, stream, expected, margin_bytes)
-                return writer.run(digests, answer)
+                return writer.run(digests, answer, check)
             # Somebody may remove the file right now; then it is fetched after all.
             with suppress(FileNotFoundError):
                 return Downloaded(path, path.stat().st_size, 0, None)
@@ -218,7 +223,7 @@ class _PartWriter:
     def _have(self):
         return os.fstat(self.stream.fileno()).st_size
 
-    def run(self, digests, answer):
+    def run(self, digests, answer, check=None):
         """Complete the part and move it to its place."""
         try:
             if answer is not None:
@@ -226,7 +231,7 @@ class _PartWriter:
                 self._take(answer)
             else:
                 self.client.fetch(self.url, self._take, headers=self._headers)
-            found = self._check(digests)
+            found = self._check(digests, check)
         except BaseException:
             if not self._have:
                 # The note first: without the part, another process begins a part of its own.
@@ -290,7 +295,7 @@ class _PartWriter:
         self._restart()
         remove(self.note)
 
-    def _check(self, digests):
+    def _check(self, digests, check):
         """Return the digest of the part; refuse it if length, structure or digest is wrong."""
         size = self._have
         if self.version is None or self.version.size < 0:
@@ -303,7 +308,10 @@ class _PartWriter:
             raise TruncatedError(msg, url=self.url)
         try:
             check_structure(self.path, self.stream, self.url)
-        except (TruncatedError, UnexpectedContentError):
+            if check is not None:
+                self.stream.seek(0)
+                check(self.stream)
+        except TransferError:
             self._discard()
             raise
         self.stream.seek(0)

@@ -1,0 +1,403 @@
+"""The methods that find uncal files at MAST and fetch them."""
+
+import uuid
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from astropy import log
+from astropy import units as u
+from astropy.coordinates import Angle
+from astropy.table import Row, Table
+
+from .._conf import conf
+from ..batch import manifest, run
+from ..batch.runs import Progress
+from ..exceptions import InvalidRequestError, LegacySurveyWarning
+from ..transfer.disk import check_space, writing
+from ..transfer.requests_session import PoliteSession
+from .archive_download import ArchiveJob, failed_job, fetch_job, flaw_of, part_bytes, url_of
+from .archive_names import (
+    DETECTORS,
+    EXP_TYPES,
+    INSTRUMENTS,
+    OPTICAL_ELEMENTS,
+    as_choices,
+    as_numbers,
+    folder_of,
+    size_text,
+)
+from .archive_query import UncalRequest, as_moment, find_uncal
+from .archive_search import PAGE_ROWS, MissionSearch
+from .archive_token import find_token
+
+__all__ = ["ArchiveMethods"]
+
+DEFAULT_RADIUS_DEG = 3 / 60
+QUERY_TIMEOUT_S = 300.0
+"""The search is known to take more than a minute for large answers."""
+
+MOST_WORKERS = 16
+URI_PREFIX = "mast:JWST/product/"
+
+
+class ArchiveMethods:
+    """Queries and downloads of the JWST archive, to be mixed into the class of the room."""
+
+    def query_uncal(
+        self,
+        coordinates=None,
+        *,
+        radius=None,
+        program=None,
+        observation=None,
+        instrument=None,
+        filters=None,
+        detector=None,
+        exp_type=None,
+        start_date=None,
+        end_date=None,
+        public_only=False,
+        associations=False,
+        get_query_payload=False,
+    ):
+        """Find the uncal files of JWST at MAST.
+
+        Parameters
+        ----------
+        coordinates : `~astropy.coordinates.SkyCoord` or str, optional
+            A position, in any frame, or a name.  Meant are the exposures whose footprint touches
+            the circle round it; those of which MAST knows no footprint count by their target.
+        radius : `~astropy.units.Quantity` ['angle'] or str, optional
+            Of that circle, at most 1 degree; by default 3 arcmin.
+        program, observation : int or str, or sequence of them, optional
+            Numbers of programs, and of observations in them.
+        instrument : str or sequence of str, optional
+            ``'NIRCAM'``, ``'NIRSPEC'``, ``'NIRISS'``, ``'MIRI'`` or ``'FGS'``.
+        filters : str or sequence of str, optional
+            Names of optical elements in any wheel, such as ``'F200W'`` or ``'F162M'``.
+        detector : str or sequence of str, optional
+            Such as ``'NRCA1'`` or ``'MIRIMAGE'``.
+        exp_type : str or sequence of str, optional
+            Such as ``'NRC_IMAGE'``.
+        start_date, end_date : `~astropy.time.Time` or str, optional
+            First and last moment at which the exposure may begin, UTC.  A date without a time is
+            the whole day.
+        public_only : bool, optional
+            Whether to leave out what is in its exclusive access period.
+        associations : bool, optional
+            Whether to list the level 2 and 3 association files of the observations too.
+        get_query_payload : bool, optional
+            Return what the search is called with; nothing is sent but a request for its columns.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            One row per file, sorted by name, guide stars left out: ``file``, ``product``
+            (``'uncal'`` or ``'asn'``), ``size`` (bytes, -1 if MAST does not tell), ``uri``,
+            ``program``, ``observation``, ``visit``, ``activity``, ``exposure``, ``segment``,
+            ``instrument``, ``detector``, ``filter``, ``pupil``, ``grating``, ``exp_type``,
+            ``target``, ``date_obs``, ``s_region``, ``release_date`` and ``public`` (whether it is
+            now).  ``meta`` has the numbers of files and their bytes in all.
+
+        Raises
+        ------
+        InvalidRequestError
+            If an argument is wrong, or all of the archive would be listed; nothing was sent.
+        TransferError
+            One of its subclasses, if MAST does not answer or answers something else.
+
+        Warns
+        -----
+        NoResultsWarning
+            If there are none; the table has its columns and no rows.
+        LegacySurveyWarning
+            If MAST does not list all files that it should have.
+
+        Notes
+        -----
+        ``astroquery.mast.MastMissions`` asks, at the server that ``astroquery.mast.conf`` names.
+        Pages and lists of files are asked for until they are complete.  Each request is given up
+        after ``timeout`` seconds without an answer if that was set, else after five minutes.
+        """
+        request = UncalRequest(
+            program=as_numbers("program", program, 99999),
+            observation=as_numbers("observation", observation, 999),
+            instrument=as_choices("instrument", instrument, INSTRUMENTS),
+            filters=as_choices("filters", filters, OPTICAL_ELEMENTS),
+            detector=as_choices("detector", detector, DETECTORS),
+            exp_type=as_choices("exp_type", exp_type, EXP_TYPES),
+            start=as_moment("start_date", start_date),
+            end=as_moment("end_date", end_date, is_end=True),
+            public_only=bool(public_only),
+            associations=bool(associations),
+            **_circle(coordinates, radius),
+        )
+        _refuse_too_wide(request)
+        with self._archive_session() as session:
+            search = MissionSearch(_server(), session)
+            if get_query_payload:
+                center, within = request.cone
+                payload = {**search.payload(request.criteria()), "limit": PAGE_ROWS, "offset": 0}
+                return payload | ({} if center is None else _cone(center, within))
+            return find_uncal(search, request)
+
+    def download_uncal(
+        self,
+        table,
+        *,
+        download_dir,
+        executor=None,
+        max_workers=4,
+        overwrite=False,
+        token=None,
+        show_progress=True,
+        get_query_payload=False,
+    ):
+        """Fetch files that `query_uncal` found; what is there whole is left alone.
+
+        Parameters
+        ----------
+        table : `~astropy.table.Table` or str or sequence of str
+            A table with a column ``file`` or ``uri``, and ``size`` (bytes), ``sha256`` and
+            ``public`` where they are known; or names or URIs of files.
+        download_dir : path-like
+            Where they go, in folders ``program/observation``.
+        executor : `~concurrent.futures.Executor` or {'threads', 'processes'}, optional
+            Does the work; by default ``max_workers`` threads.
+        max_workers : int, optional
+            Files at once, at most 16, whatever does the work.  MAST is a shared service: a few are
+            polite, and enough.
+        overwrite : bool, optional
+            Whether to fetch again what is there.
+        token : str, optional
+            The user's MAST token, for files in their exclusive access period.  By default that of
+            ``$MAST_API_TOKEN``, then the one that astroquery keeps in the keyring.  It is shown to
+            MAST for files that are not public, to nobody else, and never stored or logged.
+        show_progress : bool, optional
+            Whether to show a bar, where tqdm is installed and there is a terminal.
+        get_query_payload : bool, optional
+            Return the list of URLs in place of the files; nothing is fetched.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            One row per row of ``table``: ``Local Path``, ``Status``, ``Message``, ``URL``, ``id``
+            (the file), ``release``, ``region`` (both empty), ``bands`` (the filter), ``seconds``,
+            ``bytes`` and ``sha256``.  The status is COMPLETE (fetched), CACHED (was here), NODATA
+            (MAST does not have it), SKIPPED (not asked for, since MAST did not answer before) or
+            ERROR.
+
+        Raises
+        ------
+        InvalidRequestError
+            If an argument is wrong; nothing was sent.
+        CacheError
+            If the disk has no room for the files; nothing was sent.
+
+        Warns
+        -----
+        LegacySurveyWarning
+            If files could not be had.
+
+        Notes
+        -----
+        A file appears in its place when it is whole: its length is that of the table, and every HDU
+        of a FITS file spans it.  What was begun lies beside it under a name that ends in ``.part``;
+        the same call goes on there, after an interruption of any kind.
+        """
+        rows = _rows_of(table)
+        server = _server()
+        urls = [url_of(server, row["uri"]) for row in rows]
+        if get_query_payload:
+            return urls
+        if not isinstance(max_workers, int) or not 1 <= max_workers <= MOST_WORKERS:
+            msg = f"max_workers={max_workers!r} must be a number from 1 to {MOST_WORKERS}."
+            raise InvalidRequestError(msg, parameter="max_workers", value=max_workers)
+        needed = token is not None or not all(row["public"] for row in rows)
+        secret = find_token(token, server) if needed else None
+        folder = Path(download_dir).expanduser().absolute()
+        options = self._archive_options() | {"timeout_s": float(self.timeout)}
+        call = uuid.uuid4().hex
+        jobs = [
+            ArchiveJob(
+                row=number,
+                file=row["file"],
+                url=url,
+                path=str(folder / folder_of(row["file"]) / row["file"]),
+                size=row["size"],
+                sha256=row["sha256"],
+                bands=row["filter"],
+                server=server,
+                token=None if row["public"] else secret,
+                overwrite=bool(overwrite),
+                client_options=tuple(options.items()),
+                call=call,
+            )
+            for number, (row, url) in enumerate(zip(rows, urls, strict=True))
+        ]
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        _announce(jobs, folder)
+        results = _fetch_all(jobs, executor, max_workers, show_progress)
+        _tell(results)
+        return manifest(results)
+
+    # ---- inner ----------------------------------------------------------------------------------
+
+    def _archive_options(self):
+        """Return the arguments of a client or session but the time-out."""
+        from ..core.base import _version
+
+        return {
+            "retries": conf.retries,
+            "max_retry_after_s": conf.max_retry_after,
+            "user_agent": f"{self._session.headers['User-Agent']} astroquery_lis/{_version()}",
+        }
+
+    def _archive_session(self):
+        chosen = getattr(self, "_timeout", None)
+        timeout_s = max(float(self.timeout), QUERY_TIMEOUT_S) if chosen is None else chosen
+        return PoliteSession(timeout_s=timeout_s, **self._archive_options())
+
+
+def _server():
+    """Return the address of MAST that astroquery is configured for."""
+    from astroquery.mast import conf as mast_conf
+
+    return mast_conf.server.rstrip("/")
+
+
+def _cone(center, within):
+    return {"coordinates": center.to_string("decimal"), "radius": within.to_string(unit="deg")}
+
+
+def _circle(coordinates, radius):
+    """Return the circle that is asked for, as arguments of `UncalRequest`."""
+    if coordinates is None:
+        if radius is not None:
+            msg = f"radius={radius!r} says nothing without coordinates."
+            raise InvalidRequestError(msg, parameter="radius", value=radius)
+        return {}
+    # It brings all of the survey's modules along.
+    from ..core.base import as_position
+
+    radius_deg = DEFAULT_RADIUS_DEG
+    if radius is not None:
+        try:
+            if isinstance(radius, (int, float)):
+                raise u.UnitsError
+            radius_deg = float(Angle(radius).to_value("deg"))
+        except (TypeError, ValueError, u.UnitsError) as error:
+            msg = f"radius={radius!r} must be an angle with a unit, such as 3 * u.arcmin."
+            raise InvalidRequestError(msg, parameter="radius", value=radius) from error
+        if not 0 < radius_deg <= 1:
+            msg = f"radius={radius!r} must be more than 0 and at most 1 degree."
+            raise InvalidRequestError(msg, parameter="radius", value=radius)
+    ra_deg, dec_deg = as_position(coordinates)
+    return {"ra_deg": ra_deg, "dec_deg": dec_deg, "radius_deg": radius_deg}
+
+
+def _refuse_too_wide(request):
+    if request.observation and not request.program:
+        msg = "observation says nothing without program: name the program too."
+        raise InvalidRequestError(msg, parameter="observation", value=request.observation)
+    if request.start is not None and request.end is not None and request.end < request.start:
+        msg = f"end_date ({request.end.iso}) is before start_date ({request.start.iso})."
+        raise InvalidRequestError(msg, parameter="end_date", value=request.end.iso)
+    if not request.program and request.radius_deg is None and request.start is None:
+        msg = "That is most of the archive: give a program, coordinates, or a start_date."
+        raise InvalidRequestError(msg, parameter="program")
+
+
+def _rows_of(table):
+    """Return what is known of each file that is to be fetched."""
+    if isinstance(table, str):
+        table = [table]
+    if isinstance(table, Row):
+        table = table.table[[table.index]]
+    if not isinstance(table, Table):
+        names = [str(name) for name in table]
+        table = Table({"uri": np.array(names, str)})
+    if not {"file", "uri"} & set(table.colnames):
+        msg = f"table has no column 'file' or 'uri'; it has: {', '.join(table.colnames)}."
+        raise InvalidRequestError(msg, parameter="table")
+    rows = []
+    for given in table:
+        row = {name: _plain(given[name]) for name in table.colnames}
+        uri = str(row.get("uri") or row.get("file"))
+        name = str(row.get("file") or uri).rpartition("/")[2]
+        if not name or name in (".", "..") or "\\" in name or "\0" in name:
+            msg = f"table has {uri!r}, which is no file of MAST."
+            raise InvalidRequestError(msg, parameter="table", value=uri)
+        size = row.get("size")
+        rows.append(
+            {
+                "file": name,
+                "uri": uri if ":" in uri else URI_PREFIX + name,
+                "size": -1 if size is None else int(size),
+                "sha256": str(row.get("sha256") or "").lower(),
+                "public": bool(row.get("public") or False),
+                "filter": str(row.get("filter") or ""),
+            }
+        )
+    return rows
+
+
+def _plain(value):
+    """Return a value of a table as Python's own, `None` where it is masked."""
+    if np.ma.is_masked(value):
+        return None
+    value = getattr(value, "value", value)
+    return value.item() if hasattr(value, "item") else value
+
+
+def _announce(jobs, folder):
+    """Say what is to come, and refuse what the disk has no room for."""
+    due = known = 0
+    for job in jobs:
+        if job.overwrite or flaw_of(job.path, job.size) != "":
+            due += 1
+            known += max(job.size - part_bytes(job.path), 0)
+    log.info("%d of %d file(s) to fetch, %s, into %s.", due, len(jobs), size_text(known), folder)
+    if due:
+        check_space(folder, known)
+
+
+def _fetch_all(jobs, executor, max_workers, show_progress):
+    own = executor is None
+    if own:
+        executor = ThreadPoolExecutor(max_workers, "astroquery_lis-mast")
+    total = sum(max(job.size, 0) for job in jobs)
+    progress = Progress(total or None, show=show_progress, label="MAST", unit="B")
+    results = []
+    try:
+        for result in run(
+            fetch_job,
+            jobs,
+            failed=failed_job,
+            total=len(jobs),
+            executor=executor,
+            show_progress=False,
+            label="files",
+            in_flight=max_workers,
+        ):
+            results.append(result)
+            progress.update(result.bytes)
+    finally:
+        progress.close()
+        if own:
+            executor.shutdown(cancel_futures=True)
+    return results
+
+
+def _tell(results):
+    """Warn of files that could not be had."""
+    failed = [r for r in results if r.status in ("ERROR", "SKIPPED", "NODATA")]
+    if failed:
+        msg = (
+            f"{len(failed)} of {len(results)} file(s) could not be had; the same call again tries "
+            f"those. {failed[0].message}"
+        )
+        warnings.warn(msg, LegacySurveyWarning, stacklevel=3)
