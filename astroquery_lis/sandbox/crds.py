@@ -1,0 +1,231 @@
+"""A CRDS server on a running sandbox: what a CRDS cache holds, by the wire protocol of CRDS.
+
+Remote procedures are JSON-RPC 1.0, one POST to ``<server>/json/<method>/<id>/`` each, with long
+results as base64 of gzipped JSON; mappings and references are plain files with ranges.
+"""
+
+import base64
+import gzip
+import hashlib
+import json
+import threading
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from .files import FileTree, Response, error_page
+
+__all__ = ["CrdsService", "serve_crds"]
+
+_OBSERVATORY = "jwst"
+
+
+def serve_crds(sky, root, *, context="jwst_0001.pmap", prefix="/crds"):
+    """Let a running sandbox serve a CRDS cache as a CRDS server does.
+
+    Parameters
+    ----------
+    sky : `~.server.Sandbox`
+        The sandbox.
+    root : path-like
+        The cache whose mappings and references are served, such as that of a simulated observation.
+    context : str, optional
+        The context that is the latest one.
+    prefix : str, optional
+        Where on the sandbox.
+
+    Returns
+    -------
+    CrdsService
+        A context manager that takes the server away at the end.
+    """
+    service = CrdsService(sky, root, context=context, prefix=prefix)
+    sky.routes.append((service.prefix, service))
+    return service
+
+
+class CrdsService:
+    """A CRDS server; made by `serve_crds`.
+
+    What goes wrong on the wire is for the sandbox's ``faults``; what a server gets wrong in what it
+    says can be set here.
+
+    Attributes
+    ----------
+    url : str
+        Its address, for ``CRDS_SERVER_URL``.
+    context : str
+        The latest context.
+    builds : dict of str to str
+        Contexts by release of the pipeline; another release is refused.
+    dates : dict of str to str
+        Contexts by symbolic name.
+    hidden : set of str
+        Names of files that the server does not know, though it has them.
+    sha1 : dict of str to str
+        Digests that it gives in place of the right ones; empty for none.
+    calls : list of str
+        Names of the procedures that were called.
+    """
+
+    def __init__(self, sky, root, *, context, prefix):
+        self.prefix = prefix.rstrip("/") + "/"
+        self.url = sky.url + prefix.rstrip("/")
+        self.context = context
+        self.builds = {}
+        self.dates = {}
+        self.hidden = set()
+        self.sha1 = {}
+        self.calls = []
+        self._sky = sky
+        self._lock = threading.Lock()
+        self._known = {}
+        self._root = Path(root)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        self.close()
+
+    def close(self):
+        """Stop serving."""
+        route = (self.prefix, self)
+        if route in self._sky.routes:
+            self._sky.routes.remove(route)
+
+    def __call__(self, request):
+        """Return the `Response` to a `Request`."""
+        rest = request.path[len(self.prefix) :]
+        if rest.startswith("json/") and request.method == "POST":
+            return self._procedure(request)
+        if rest.startswith("files/"):
+            return self._file(request, rest.rpartition("/")[2])
+        return error_page(404, "A CRDS server has procedures and files.")
+
+    @property
+    def _paths(self):
+        """The files that there are now: contexts may be added to a cache."""
+        return {
+            path.name: path
+            for folder in ("mappings", "references")
+            for path in sorted((self._root / folder / _OBSERVATORY).rglob("[!.]*.*"))
+        }
+
+    def _file(self, request, name):
+        path = self._paths.get(name)
+        if path is None or name in self.hidden:
+            return error_page(404, "There is no such file.")
+        # Addresses are flat; the folders of a cache are the client's.
+        tree = FileTree(path.parent, request.path.rpartition("/")[0] + "/", self._sky.faults)
+        return tree(request)
+
+    def _procedure(self, request):
+        try:
+            asked = json.loads(request.body)
+            method, parameters = asked["method"], asked["params"]
+        except (ValueError, KeyError, TypeError):
+            return error_page(400, "This is no remote procedure call.")
+        with self._lock:
+            self.calls.append(method)
+        answer = {"id": asked.get("id"), "jsonrpc": "1.0", "error": None, "result": None}
+        procedure = _PROCEDURES.get(method)
+        try:
+            if procedure is None:
+                msg = f"method not found: {method}"
+                raise LookupError(msg)
+            answer["result"] = procedure(self, *parameters)
+        except (LookupError, TypeError) as error:
+            message = str(error.args[0])
+            answer["error"] = {"name": "OtherError", "message": message, "code": 500}
+        body = json.dumps(answer).encode()
+        return Response(200, {"Content-Type": "application/json"}, body)
+
+    def _info(self):
+        files = self.url + "/files/"
+        return {
+            "observatory": _OBSERVATORY,
+            "operational_context": self.context,
+            "latest_context": self.context,
+            "edit_context": self.context,
+            "build_context": self.context,
+            "versions_context": self.context,
+            "bad_files": "",
+            "bad_files_list": [],
+            "crds_version": {"str": "14.0.3"},
+            "force_remote_mode": False,
+            "last_synced": "2024-01-01 00:00:00.0",
+            "max_headers_per_rpc": 5000,
+            "mappings": sorted(name for name in self._paths if name.endswith("map")),
+            "mapping_url": {"unchecked": {_OBSERVATORY: files + "mappings"}},
+            "reference_url": {"unchecked": {_OBSERVATORY: files + "references"}},
+            "download_metadata": _encoded(self._file_infos(_OBSERVATORY)),
+        }
+
+    def _default_context(self, observatory=_OBSERVATORY, state=None):
+        return self.context
+
+    def _build_context(self, observatory, release):
+        if release not in self.builds:
+            msg = f"No context is known for the release {release}."
+            raise LookupError(msg)
+        return self.builds[release]
+
+    def _context_by_date(self, date, observatory=_OBSERVATORY):
+        if date not in self.dates:
+            msg = f"No context is known for {date}."
+            raise LookupError(msg)
+        return self.dates[date]
+
+    def _file_infos(self, observatory, files=None, fields=None):
+        found, paths = {}, self._paths
+        for name in paths if files is None else files:
+            if name not in paths or name in self.hidden:
+                found[name] = "NOT FOUND unknown to server"
+                continue
+            entry = self._describe(name, paths[name])
+            found[name] = {k: v for k, v in entry.items() if fields is None or k in fields}
+        return found
+
+    def _encoded_infos(self, observatory, files=None, fields=None):
+        return _encoded(self._file_infos(observatory, files, fields))
+
+    def _file_info(self, context, name):
+        found = self._file_infos(_OBSERVATORY, [name])[name]
+        if isinstance(found, str):
+            msg = f"{name}: {found}"
+            raise LookupError(msg)
+        return found
+
+    def _describe(self, name, path):
+        with self._lock:
+            if name not in self._known:
+                data = path.read_bytes()
+                digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()
+                self._known[name] = {"name": name, "size": str(len(data)), "sha1sum": digest}
+            known = dict(self._known[name])
+        if name in self.sha1:
+            known["sha1sum"] = self.sha1[name] or "none"
+        return known
+
+    def _mapping_names(self, context):
+        return self._list(_OBSERVATORY, "*map")
+
+    def _list(self, observatory, pattern="*"):
+        return sorted(name for name in self._paths if fnmatchcase(name, pattern))
+
+
+def _encoded(value):
+    payload = base64.b64encode(gzip.compress(json.dumps(value).encode()))
+    return {"crds_encoded": "1.0", "crds_payload": payload.decode()}
+
+
+_PROCEDURES = {
+    "get_server_info": CrdsService._info,
+    "get_default_context": CrdsService._default_context,
+    "get_build_context": CrdsService._build_context,
+    "get_context_by_date": CrdsService._context_by_date,
+    "get_file_info": CrdsService._file_info,
+    "get_file_info_map": CrdsService._encoded_infos,
+    "get_mapping_names": CrdsService._mapping_names,
+    "list_mappings": CrdsService._list,
+}

@@ -1,0 +1,50 @@
+"""Presets hold together with the installed pipeline, and give a reason for every value."""
+
+import pytest
+
+from astroquery_lis.jwst_stage.parameters import check, specs
+from astroquery_lis.jwst_stage.presets import PRESETS
+
+pytest.importorskip("jwst")
+
+
+def named(checked):
+    """Return every parameter as it is written with dots."""
+    return {
+        ".".join(part for part in (selector, step, name) if part): value
+        for selector, section in checked.items()
+        for step, values in section.items()
+        for name, value in values.items()
+    }
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_value_is_allowed_and_has_a_reason(preset):
+    checked = named(check(PRESETS[preset]["steps"]))
+    assert set(checked) == set(PRESETS[preset]["reasons"])
+    assert PRESETS[preset]["description"].endswith(".")
+    assert all(len(reason) > 30 for reason in PRESETS[preset]["reasons"].values())
+
+
+@pytest.mark.parametrize("preset", set(PRESETS) - {"default"})
+def test_every_value_differs_from_the_default(preset):
+    from configobj.validate import Validator
+
+    known = specs()["pipelines"]
+    for selector, section in check(PRESETS[preset]["steps"]).items():
+        for step, values in section.items():
+            pipeline = next(
+                spec
+                for spec in known.values()
+                if step in spec["steps"] and spec["alias"].endswith(selector)
+            )
+            for name, value in values.items():
+                default = Validator().get_default_value(pipeline["steps"][step][name])
+                assert value != default, f"{step}.{name}"
+
+
+def test_presets_leave_the_accuracy_of_the_pixel_map_alone():
+    assert set(PRESETS) == {"default", "nircam-imaging", "nircam-deep", "miri-imaging"}
+    assert PRESETS["default"]["steps"] == {}
+    for preset in PRESETS.values():
+        assert not any("pixmap" in name for name in named(check(preset["steps"])))
