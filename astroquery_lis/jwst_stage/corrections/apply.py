@@ -1,0 +1,249 @@
+"""Corrections at work, in the process that has the pipeline: open, check, correct, write."""
+
+import importlib
+import re
+from base64 import b64decode
+from pathlib import Path
+
+from ...exceptions import StageError, TaskError
+from .base import MARK, Correction, mark
+from .builtin import BUILTIN
+from .digest import file_digest, module_digest
+from .models import history_of, note
+
+__all__ = ["apply", "corrected_by", "hooks", "register", "register_inputs"]
+
+
+def apply(correction, input_path, output_path):
+    """Write the corrected product of a file.
+
+    Parameters
+    ----------
+    correction : dict
+        As ``Correction.to_dict`` gives it.
+    input_path, output_path : path-like
+        The file, and its corrected product.
+
+    Raises
+    ------
+    TaskError
+        If the file has had this correction already, a file that it uses is another one now, or its
+        function does not return a data model.
+    """
+    from stdatamodels.jwst import datamodels
+
+    correction = Correction.from_dict(correction)
+    register(correction.suffix)
+    with datamodels.open(str(input_path)) as model:
+        corrected = run(correction, model, Path(input_path).name)
+        corrected.save(str(output_path))
+        if corrected is not model:
+            corrected.close()
+
+
+def run(correction, model, name=""):
+    """Return the corrected model, with what was done in its history.
+
+    Parameters
+    ----------
+    correction : Correction
+        What to do.
+    model : datamodel
+        The model; it may be changed.
+    name : str, optional
+        What to call it in an error.
+
+    Returns
+    -------
+    datamodel
+
+    Raises
+    ------
+    TaskError
+        As for `apply`.
+    """
+    name = name or str(model.meta.filename)
+    if correction.suffix in corrected_by(model):
+        msg = (
+            f"{name} has been corrected by {correction.suffix} ({correction.name}) already; give "
+            "the file from before, or, if it is to be done twice, another suffix."
+        )
+        raise TaskError(msg)
+    for path, digest in correction.files.items():
+        _check_file(correction, path, digest)
+    function = _function(correction)
+    before = type(model), _shape(model)
+    # First, so that a function that looks at the history finds its own line there.
+    note(model, mark(correction))
+    if isinstance(function, type):
+        corrected = _run_step(function, correction, model)
+    else:
+        corrected = function(model, **_keywords(correction))
+    after = type(corrected), _shape(corrected)
+    if after != before:
+        kinds = [f"{kind.__name__} of shape {shape}" for kind, shape in (before, after)]
+        msg = f"{correction.name} was given a {kinds[0]} and returned a {kinds[1]}."
+        raise TaskError(msg)
+    if correction.suffix not in corrected_by(corrected):
+        note(corrected, mark(correction))
+    note(corrected, f"{correction.suffix}: code and parameters {correction.digest[:16]}")
+    return corrected
+
+
+def _shape(model):
+    return getattr(getattr(model, "data", None), "shape", None)
+
+
+def _check_file(correction, path, digest):
+    try:
+        now = file_digest(path)
+    except OSError as error:
+        msg = f"{correction.name}: {path} cannot be read: {error}."
+        raise TaskError(msg) from None
+    if now != digest:
+        msg = f"{correction.name}: {path} changed since the plan was made; make the plan again."
+        raise TaskError(msg)
+
+
+def corrected_by(model):
+    """Return the suffixes of the corrections that a model has had.
+
+    Parameters
+    ----------
+    model : datamodel
+        With ``history``.
+
+    Returns
+    -------
+    set of str
+    """
+    found = (re.match(rf"{MARK}([a-z0-9]+) ", text) for text in history_of(model))
+    return {match.group(1) for match in found if match}
+
+
+def _function(correction):
+    """Return the function or class, if it is what it was when the plan was made."""
+    kind, _, rest = correction.source.partition(":")
+    if kind == "pickle":
+        import cloudpickle
+
+        return cloudpickle.loads(b64decode(rest))
+    if kind == "builtin":
+        function = BUILTIN[rest].function
+        module, name = function.__module__, function.__name__
+    else:
+        module, _, name = rest.partition(":")
+        try:
+            function = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            msg = (
+                f"{correction.name}: {module}:{name} cannot be imported where the pipeline runs "
+                f"({error}); put its directory on PYTHONPATH, or install it."
+            )
+            raise StageError(msg) from None
+    if module_digest(module, name) != correction.code:
+        msg = (
+            f"{correction.name}: the code of {module}:{name} changed since the plan was made; "
+            "make the plan again."
+        )
+        raise TaskError(msg)
+    return function
+
+
+def _keywords(correction):
+    if not correction.source.startswith("builtin:"):
+        return correction.parameters
+    # TOML has no null, and a plan that was saved gives 'None' for it.
+    return {k: None if v == "None" else v for k, v in correction.parameters.items()}
+
+
+def _run_step(cls, correction, model):
+    """Run a step with the parameters of CRDS and those given, as part of a run and not a run."""
+    from jwst.stpipe import Pipeline
+
+    config, config_file = cls.build_config(model, **correction.parameters)
+    step = cls.from_config_section(config, name=correction.name, config_file=config_file)
+    # The log of a step that has no parent replaces that of the pipeline.
+    step.parent = Pipeline()
+    return step.run(model)
+
+
+def hooks(task):
+    """Return what the corrections inside a pipeline ask of its steps.
+
+    Parameters
+    ----------
+    task : Task
+        With ``corrections``.
+
+    Returns
+    -------
+    dict
+        ``{step: {parameter: value}}``.
+    """
+    if not task.corrections:
+        return {}
+    from jwst.stpipe import Step
+
+    lines, names = [], []
+    for values in task.corrections:
+        correction = Correction.from_dict(values)
+
+        def process(self, model, correction=correction):
+            before = len(history_of(model))
+            corrected = run(correction, model)
+            lines.extend(history_of(corrected)[before:])
+            return corrected
+
+        names.append(_publish(Step, f"{correction.suffix}_correction", process))
+
+    # The fit of the ramps makes a new model, and leaves the history behind.
+    def restore(self, model):
+        for line in lines:
+            note(model, line)
+        return model
+
+    last = _publish(Step, "history_of_corrections", restore)
+    return {"jump": {"post_hooks": names}, "gain_scale": {"post_hooks": [last]}}
+
+
+def _publish(step, name, process):
+    """Make a step that can be named: a class would make the log of the parameters unreadable."""
+    globals()[name] = type(name, (step,), {"process": process, "class_alias": name})
+    return f"{__name__}.{name}"
+
+
+def register(*suffixes):
+    """Make suffixes known to jwst, so that products of corrected files keep clean names.
+
+    Parameters
+    ----------
+    *suffixes : str
+        Without the underscore.
+    """
+    from jwst.lib import suffix
+
+    added = [name for name in suffixes if name and name not in suffix.KNOW_SUFFIXES]
+    if added:
+        suffix.KNOW_SUFFIXES.extend(added)
+        names = "|".join(map(re.escape, sorted(suffix.KNOW_SUFFIXES, key=len, reverse=True)))
+        suffix.REMOVE_SUFFIX_REGEX = re.compile(f"^(?P<root>.+?)((?P<separator>_|-)({names}))?$")
+
+
+def register_inputs(task):
+    """Make the suffixes of the inputs of a task known to jwst.
+
+    Parameters
+    ----------
+    task : Task
+        With ``inputs`` and the roots of its ``exposures``.
+    """
+    stems = [Path(name).stem for name in task.inputs]
+    register(
+        *(
+            stem.removeprefix(f"{root}_")
+            for stem in stems
+            for root in task.exposures
+            if stem.startswith(f"{root}_")
+        )
+    )
