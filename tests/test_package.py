@@ -57,6 +57,7 @@ def test_the_public_surface_is_what_it_says():
     assert public == {
         "cache_info",
         "cache_location",
+        "cite",
         "clear_cache",
         "covers",
         "crossmatch",

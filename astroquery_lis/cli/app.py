@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from ..core import LegacySurveyClass
 from ..exceptions import InvalidRequestError, LegacySurveyError
-from . import catalogs, files, images, lists, many
+from . import catalogs, files, images, jwst, lists, many
 from .arguments import Parser, protected
 from .console import Console, check_output
 from .exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_PIPE, HELP, of_error
@@ -31,7 +31,7 @@ def parser():
     top = Parser(prog="astroquery-lis", description=DESCRIPTION, epilog=EPILOG + HELP)
     top.add_argument("--version", action="version", version=f"astroquery_lis {_version()}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (images, many, files, catalogs, lists):
+    for group in (images, many, files, catalogs, jwst, lists):
         group.add_commands(commands)
     return top
 

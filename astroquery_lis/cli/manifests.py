@@ -32,7 +32,9 @@ def add_manifest(parser):
     )
 
 
-def show_manifest(table, options, console, *, summary=False, statuses=of_statuses):
+def show_manifest(
+    table, options, console, *, summary=False, noun="files", statuses=of_statuses
+):
     """Show or write a manifest, and return the exit code.
 
     Parameters
@@ -45,6 +47,8 @@ def show_manifest(table, options, console, *, summary=False, statuses=of_statuse
         Shows it.
     summary : bool, optional
         Whether the numbers are told on stderr; a job that logs has done so.
+    noun : str, optional
+        What the rows are.
     statuses : callable, optional
         Makes the exit code of the statuses.
 
@@ -58,7 +62,7 @@ def show_manifest(table, options, console, *, summary=False, statuses=of_statuse
     lines = [_line(row) for row in table]
     console.table(table, options, lines=lines)
     if summary:
-        console.note(f"{len(table)} files: {told or 'there are none'}")
+        console.note(f"{len(table)} {noun}: {told or 'there are none'}")
     return statuses(counts)
 
 

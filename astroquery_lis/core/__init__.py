@@ -5,6 +5,7 @@ over the same base, so that no module does two jobs.
 """
 
 from .bulk import BulkMethods
+from .cite import CitationMethods
 from .exposures import ExposureMethods
 from .files import FileMethods
 from .views import ViewMethods
@@ -12,7 +13,9 @@ from .views import ViewMethods
 __all__ = ["LegacySurvey", "LegacySurveyClass"]
 
 
-class LegacySurveyClass(ViewMethods, FileMethods, ExposureMethods, BulkMethods):
+class LegacySurveyClass(
+    ViewMethods, FileMethods, ExposureMethods, BulkMethods, CitationMethods
+):
     """Images of the DESI Legacy Imaging Surveys, DR5 to DR11.
 
     Use the instance `~astroquery_lis.LegacySurvey`.  Its attributes ``release``, ``mirror`` and

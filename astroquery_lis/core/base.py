@@ -101,7 +101,20 @@ class SurveyBase(BaseQuery):
     # ---- what there is --------------------------------------------------------------------------
 
     def list_releases(self) -> Table:
-        """Return a `~astropy.table.Table` of the data releases: bands, regions, products, notes."""
+        """Return the data releases: bands, regions, products, notes.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            One row per release: ``release``, ``regions``, ``bands_north``, ``bands_south``,
+            ``products``, ``note``.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> print(*LegacySurvey.list_releases()['release'])
+        dr5 dr6 dr7 dr8 dr9 dr10 dr11
+        """
         rows = [
             (
                 release.name,
@@ -128,6 +141,12 @@ class SurveyBase(BaseQuery):
         Returns
         -------
         list of str
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> LegacySurvey.list_bands(release='dr10', region='north')
+        ['g', 'r', 'z']
         """
         found = get_release(self.release if release is None else release)
         as_region(region, found.name)
@@ -145,6 +164,12 @@ class SurveyBase(BaseQuery):
         -------
         `~astropy.table.Table`
             Columns ``product``, ``per_band``, ``unit``, ``description``.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> print(*LegacySurvey.list_products(release='dr9')['product'][:3])
+        image invvar model
         """
         found = get_release(self.release if release is None else release)
         chosen = (COADD_PRODUCTS[name] for name in found.products)

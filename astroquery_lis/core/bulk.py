@@ -136,6 +136,19 @@ class BulkMethods(SurveyBase):
         Targets are grouped by brick.  Each tile of a file is fetched once and decoded once in a
         job, and a file is fetched whole when more than 60 % of its tiles are needed.  Pixels are
         those of `get_cutout`.  A target whose brick the release does not have is NODATA at once.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> import tempfile
+        >>> from astropy.table import Table
+        >>> targets = Table({'ra': [45.09, 95.0], 'dec': [0.062, 10.0]})
+        >>> with tempfile.TemporaryDirectory() as folder, sandbox.serve() as sky:
+        ...     manifest = LegacySurvey.download_cutouts(
+        ...         targets, 32, bands='r', download_dir=folder, show_progress=False)
+        INFO: 2 cutouts: 1 complete, 1 without data, in ... s. [astroquery_lis.batch.runs]
+        >>> manifest['Status'].tolist()
+        ['COMPLETE', 'NODATA']
         """
         as_choice("output", output, ("fits", "hdf5"))
         as_choice("on_error", on_error, ("record", "raise"))
@@ -224,6 +237,17 @@ class BulkMethods(SurveyBase):
         -----
         AstropyWarning
             Nothing of what `get_cutout` warns of: the headers and the values tell.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> from astropy.table import Table
+        >>> targets = Table({'ra': [45.09, 45.13], 'dec': [0.062, 0.005]})
+        >>> with sandbox.serve() as sky:
+        ...     shapes = [hdul['IMAGE_R'].shape
+        ...               for row, hdul in LegacySurvey.iter_cutouts(targets, 32, bands='r')]
+        >>> shapes
+        [(32, 32), (32, 32)]
         """
         as_choice("on_error", on_error, ("record", "raise"))
         targets = as_targets(table)

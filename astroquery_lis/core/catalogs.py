@@ -155,6 +155,15 @@ class CatalogMethods(SurveyBase):
             If there are none.
         `~astroquery.exceptions.LargeQueryWarning`
             If more than a few brick files are fetched.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     rows = LegacySurvey.query_tractor(sky.positions['star'], radius='5 arcsec',
+        ...                                       columns=['type', 'flux_r'])
+        >>> rows['flux_r'].unit
+        Unit("nmgy")
         """
         corners = None if polygon is None else as_positions(polygon, "polygon")
         centered = corners is None and coordinates is not None
@@ -203,6 +212,15 @@ class CatalogMethods(SurveyBase):
         Returns
         -------
         `~astropy.table.Table`
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     rows = LegacySurvey.query_region(sky.positions['star'], radius='5 arcsec',
+        ...                                      columns='type')
+        >>> rows.colnames
+        ['type']
         """
         return self.query_tractor(coordinates, **kwargs)
 
@@ -219,6 +237,22 @@ class CatalogMethods(SurveyBase):
         Returns
         -------
         `~astropy.table.Table`
+            As from `query_tractor`.
+
+        Raises
+        ------
+        InvalidRequestError
+            If the name is no str, or as for `query_tractor`.
+        `~astropy.coordinates.name_resolve.NameResolveError`
+            If nobody knows the name.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     rows = LegacySurvey.query_object('NGC 1', radius='5 arcsec', columns='type')
+        >>> rows.colnames
+        ['type']
         """
         if not isinstance(object_name, str):
             msg = f"object_name={object_name!r} must be a str; for positions see query_region."
@@ -262,6 +296,14 @@ class CatalogMethods(SurveyBase):
         -----
         `~astroquery.exceptions.MaxResultsWarning`
             If there are more rows than came.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     rows = LegacySurvey.query_tap('SELECT TOP 2 type, flux_r FROM ls_dr10.tractor')
+        >>> len(rows)
+        2
         """
         if not isinstance(query, str) or not query.strip():
             msg = f"query={query!r} must be ADQL."
@@ -340,6 +382,16 @@ class CatalogMethods(SurveyBase):
             If a brick has no catalogue.
         `~astroquery.exceptions.LargeQueryWarning`
             If more than a few brick files are fetched.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> from astropy.table import Table
+        >>> mine = Table({'ra': [45.1312, 45.2], 'dec': [0.0047, 0.03]})
+        >>> with sandbox.serve() as sky:
+        ...     result = LegacySurvey.crossmatch(mine, radius='1 arcsec', columns='type')
+        >>> len(result)
+        2
         """
         as_choice("find", find, ("best", "all"))
         as_choice("on_missing", on_missing, ("warn", "raise"))
@@ -385,6 +437,13 @@ class CatalogMethods(SurveyBase):
         `~astropy.table.Table`
             Columns ``name``, ``family``, ``band``, ``dtype``, ``length`` (values per row),
             ``unit``, ``core`` (whether every source has it, which makes it part of the default).
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> columns = LegacySurvey.list_columns(release='dr9')
+        >>> print(columns['unit'][columns['name'] == 'flux_r'][0])
+        nmgy
         """
         release = get_release(self.release if release is None else release).name
         as_region(region, release)

@@ -97,6 +97,15 @@ class ExposureMethods(FootprintMethods):
         A file, ``decam-410003-N4-image.fits.gz``, appears in its place when it is whole, could be
         unpacked and holds FITS.  Four are fetched at a time; the same call again fetches what is
         missing.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     urls = LegacySurvey.get_exposure_files(sky.positions['star'], bands='r',
+        ...                                            products='image', get_query_payload=True)
+        >>> len(urls) > 0
+        True
         """
         products = _as_products(products)
         use_cache = cache_conf.cache_active if cache is None else cache

@@ -165,6 +165,14 @@ or sequence, optional
         -----
         A file appears in its place when it is whole and was checked.  The same call again fetches
         what is missing and goes on with files that were begun.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> for url in LegacySurvey.get_brick_files('1901p012', products='tractor', release='dr10',
+        ...                                         mirror='nersc', get_query_payload=True):
+        ...     print(url.rpartition('/')[2])
+        tractor-1901p012.fits
         """
         release = get_release(self.release if release is None else release).name
         region = as_region(region, release)
@@ -210,6 +218,13 @@ or sequence, optional
         -------
         `~astropy.table.Table`
             Columns ``product``, ``per`` (what there is one of) and ``description``.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> products = LegacySurvey.list_file_products()
+        >>> products.colnames
+        ['product', 'per', 'description']
         """
         found = get_release(self.release if release is None else release)
         chosen = [product for product in FILE_PRODUCTS.values() if has_product(found, product.name)]
@@ -250,6 +265,14 @@ or sequence, optional
         ------
         InvalidRequestError
             If there is no such folder.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     table = LegacySurvey.verify(sky.root / 'dr9' / 'north' / 'coadd' / '180')
+        >>> 'Status' in table.colnames
+        True
         """
         cache = Path(self.cache_location).absolute()
         tree = cache if tree is None else Path(tree).expanduser().absolute()
@@ -279,6 +302,12 @@ or sequence, optional
             of each: ``status`` (``'unknown'``, ``'up'``, ``'failing'`` or ``'resting'``, which is
             asked last for a while), ``latency`` in seconds, NaN if not known, ``ranges``
             (``'yes'``, ``'no'`` or ``'unknown'``), and ``last_error``.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> print(*LegacySurvey.list_mirrors()['name'][:3])
+        nersc nadc nadc-flat
         """
         used = resolve_mirrors(self.mirror)
         mirrors = list({m.name: m for m in (*REGISTERED.values(), *used)}.values())
@@ -315,6 +344,12 @@ or sequence, optional
             ``location``; ``bytes`` in all and ``limit_bytes`` (0 for none); and under ``stores``
             for each root (``official``, or one per custom mirror) the number and bytes of whole
             files and of parts of files.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> sorted(LegacySurvey.cache_info())
+        ['bytes', 'limit_bytes', 'location', 'stores']
         """
         stores = cache_usage(self.cache_location)
         total = sum(count["file_bytes"] + count["part_bytes"] for count in stores.values())
@@ -336,6 +371,16 @@ or sequence, optional
             Only files that were not used for so long.
         release : str, optional
             Only files in the folder of this release.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     hdul = LegacySurvey.get_cutout(sky.positions['star'], 32, bands='r')
+        ...     LegacySurvey.clear_cache()
+        ...     left = LegacySurvey.cache_info()['bytes']
+        >>> left
+        0
         """
         if older_than is None and release is None:
             self._images.clear()
@@ -360,6 +405,15 @@ or sequence, optional
         -------
         `~astropy.table.Table`
             As for `verify`.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     hdul = LegacySurvey.get_cutout(sky.positions['star'], 32, bands='r')
+        ...     table = LegacySurvey.verify_cache()
+        >>> set(table['Status'].tolist())
+        {'GOOD'}
         """
         return self.verify(repair=repair)
 

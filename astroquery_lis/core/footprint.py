@@ -92,6 +92,14 @@ class FootprintMethods(CatalogMethods):
         -----
         CoverageWarning
             If the release has no brick there.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     table = LegacySurvey.query_bricks(sky.positions['corner'], radius='10 arcsec')
+        >>> print(*table['brickname'])
+        0451p000 0453p000 0451p002 0453p002
         """
         release = get_release(self.release if release is None else release).name
         region = as_region(region, release)
@@ -133,7 +141,7 @@ class FootprintMethods(CatalogMethods):
             As for `query_bricks`.
         layer : str, optional
             A layer of the viewer in place of ``release`` and ``region``.  For one of another survey
-            the viewer is asked for a pixel at each position, at most `MAX_PROBES` of them.
+            the viewer is asked for a pixel at each position, at most ``MAX_PROBES`` of them.
 
         Returns
         -------
@@ -149,6 +157,14 @@ class FootprintMethods(CatalogMethods):
             If an argument is wrong.
         NoCoverageError
             If no mirror has the table of bricks.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     there = LegacySurvey.covers(sky.positions['star'], bands='griz')
+        >>> there
+        True
         """
         position = parse_coordinates(coordinates) if isinstance(coordinates, str) else coordinates
         ra_deg, dec_deg = as_positions(position, "coordinates")
@@ -238,6 +254,14 @@ class FootprintMethods(CatalogMethods):
         -----
         CoverageWarning
             If the release has no brick there.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     table = LegacySurvey.query_exposures(sky.positions['star'], bands='r')
+        >>> set(table['camera'].tolist())
+        {'decam'}
         """
         release = get_release(self.release if release is None else release).name
         region = as_region(region, release)
@@ -247,7 +271,9 @@ class FootprintMethods(CatalogMethods):
         with self._finder(mirror, cache) as finder:
             if get_query_payload:
                 return finder.address(exposure_paths(ra_deg, dec_deg, release, region)[0])
-            return exposures_at(ra_deg, dec_deg, bands, release, region, finder, on_missing=on_missing)
+            return exposures_at(
+                ra_deg, dec_deg, bands, release, region, finder, on_missing=on_missing
+            )
 
     def get_moc(
         self,
@@ -278,6 +304,12 @@ class FootprintMethods(CatalogMethods):
         ------
         OptionalDependencyError
             If mocpy is not installed.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     moc = LegacySurvey.get_moc(bands='r')  # doctest: +SKIP
         """
         release = get_release(self.release if release is None else release).name
         region = as_region(region, release)

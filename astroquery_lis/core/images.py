@@ -165,10 +165,24 @@ class ImageMethods(SurveyBase):
         FailoverWarning
             If another mirror or source than the first answered.
 
-        Notes ----- The grid is the TAN projection of the brick that owns the target, whose pixels
-        come as they are.  If the box reaches beyond that brick's image, the rest is taken from the
-        bricks that own it: image, model and blobmodel interpolated by Lanczos-3, everything else
-        from the nearest pixel.  Only the compressed tiles that the box touches are fetched.
+        Notes
+        -----
+        The grid is the TAN projection of the brick that owns the target, whose pixels come as they
+        are.  If the box reaches beyond that brick's image, the rest is taken from the bricks that
+        own it: image, model and blobmodel interpolated by Lanczos-3, everything else from the
+        nearest pixel.  Only the compressed tiles that the box touches are fetched.
+
+        Examples
+        --------
+        >>> import astropy.units as u
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     hdul = LegacySurvey.get_cutout(sky.positions['star'], 30 * u.arcsec, bands='gr',
+        ...                                    products=('image', 'invvar'))
+        >>> [hdu.name for hdu in hdul[1:]]
+        ['IMAGE_G', 'IMAGE_R', 'INVVAR_G', 'INVVAR_R']
+        >>> hdul['IMAGE_R'].shape
+        (115, 115)
         """
         as_choice("on_missing", on_missing, ("raise", "warn"))
         as_choice("wise_grid", wise_grid, ("native", "optical"))
@@ -272,6 +286,16 @@ class ImageMethods(SurveyBase):
         ------
         LegacySurveyError
             The first failure, as `get_cutout` raises it.
+
+        Examples
+        --------
+        >>> from astropy.coordinates import SkyCoord
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> targets = SkyCoord([45.09, 45.13], [0.062, 0.005], unit='deg')
+        >>> with sandbox.serve() as sky:
+        ...     cutouts = LegacySurvey.get_cutouts(targets, 32, bands='r')
+        >>> len(cutouts)
+        2
         """
         scalar = isinstance(coordinates, str) or getattr(coordinates, "isscalar", False)
         positions = [coordinates] if scalar else list(coordinates)
@@ -290,6 +314,14 @@ class ImageMethods(SurveyBase):
         Returns
         -------
         list of `~astropy.io.fits.HDUList`
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     images = LegacySurvey.get_images(sky.positions['star'], 32, bands='r')
+        >>> len(images)
+        1
         """
         return self.get_cutouts(coordinates, size, **kwargs)
 
@@ -307,6 +339,15 @@ class ImageMethods(SurveyBase):
         -------
         list of str
             Each once; of the first mirror.
+
+        Examples
+        --------
+        >>> from astropy.coordinates import SkyCoord
+        >>> from astroquery_lis import LegacySurvey
+        >>> target = SkyCoord(190.1086, 1.2005, unit='deg')
+        >>> urls = LegacySurvey.get_image_list(target, bands='gr', release='dr10', mirror='nersc')
+        >>> len(urls)
+        2
         """
         lists = self.get_cutouts(coordinates, size, **{**kwargs, "get_query_payload": True})
         return list(dict.fromkeys(url for urls in lists for url in urls))

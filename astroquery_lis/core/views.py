@@ -86,6 +86,14 @@ class ViewMethods(ImageMethods):
         ------
         InvalidRequestError, NoCoverageError, MissingDataError, ServiceDownError
             As for `get_cutout`.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     psf = LegacySurvey.get_psf(sky.positions['star'], bands='r', to_sky=True)
+        >>> psf['PSF_R'].shape, psf['PSF_R'].header['PIXSCALE']
+        ((63, 63), 0.262)
         """
         as_choice("on_missing", on_missing, ("raise", "warn"))
         release = get_release(self.release if release is None else release).name
@@ -157,6 +165,15 @@ class ViewMethods(ImageMethods):
             As for `get_cutout`.
         OptionalDependencyError
             If pillow is not installed.
+
+        Examples
+        --------
+        >>> from astropy.coordinates import SkyCoord
+        >>> from astroquery_lis import LegacySurvey
+        >>> target = SkyCoord(190.1086, 1.2005, unit='deg')
+        >>> query = LegacySurvey.get_picture(target, 64, layer='ls-dr10', get_query_payload=True)
+        >>> query['layer']
+        'ls-dr10'
         """
         found = layer_of(self.release) if layer is None else get_layer(layer)
         scale = as_pixel_scale(pixel_scale, native_arcsec=found.pixel_scale_arcsec)
@@ -188,6 +205,14 @@ class ViewMethods(ImageMethods):
         Returns
         -------
         str
+
+        Examples
+        --------
+        >>> from astropy.coordinates import SkyCoord
+        >>> from astroquery_lis import LegacySurvey
+        >>> url = LegacySurvey.viewer_url(SkyCoord(190.1086, 1.2005, unit='deg'), layer='ls-dr10')
+        >>> url.rpartition('?')[2]
+        'ra=190.108600&dec=1.200500&layer=ls-dr10&zoom=15'
         """
         found = layer_of(self.release) if layer is None else get_layer(layer)
         ra_deg, dec_deg = as_position(coordinates)
@@ -195,7 +220,21 @@ class ViewMethods(ImageMethods):
         return f"{root}?ra={ra_deg:.6f}&dec={dec_deg:.6f}&layer={found.name}&zoom={zoom}"
 
     def list_layers(self) -> Table:
-        """Return a `~astropy.table.Table` of the viewer's layers and what each can serve."""
+        """Return the viewer's layers and what each can serve.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            One row per layer: ``layer``, ``survey``, ``bands``, its native pixel scale, and what it
+            serves truthfully.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> layers = LegacySurvey.list_layers()
+        >>> 'ls-dr10' in layers['layer']
+        True
+        """
         rows = [
             (
                 layer.name,

@@ -47,6 +47,8 @@ class Child:
     def __init__(self, variables=None):
         require_jwst()
         environment = dict(os.environ)
+        # The processes that do the work go without it too: what CRDS says of parameters counts.
+        environment.pop("STPIPE_DISABLE_CRDS_STEPPARS", None)
         for name, value in (variables or {}).items():
             environment.pop(name, None)
             if value is not None:

@@ -213,7 +213,7 @@ def _check_whole(path, size, url, stream):
             raise UnexpectedContentError(msg, url=str(url), cause=error) from error
 
 
-_outages = Counter()
+_outages: dict = Counter()
 _outages_lock = threading.Lock()
 
 

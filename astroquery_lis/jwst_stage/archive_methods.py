@@ -1,9 +1,12 @@
 """The methods that find uncal files at MAST and fetch them."""
 
+from __future__ import annotations
+
 import uuid
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import log
@@ -31,6 +34,14 @@ from .archive_names import (
 from .archive_query import UncalRequest, as_moment, find_uncal
 from .archive_search import PAGE_ROWS, MissionSearch
 from .archive_token import find_token
+from .base import StageBase
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from .._typing import Angle as AnyAngle
+    from .._typing import Coordinates, Executor, FilePath, Time
 
 __all__ = ["ArchiveMethods"]
 
@@ -42,26 +53,26 @@ MOST_WORKERS = 16
 URI_PREFIX = "mast:JWST/product/"
 
 
-class ArchiveMethods:
+class ArchiveMethods(StageBase):
     """Queries and downloads of the JWST archive, to be mixed into the class of the room."""
 
     def query_uncal(
         self,
-        coordinates=None,
+        coordinates: Coordinates | None = None,
         *,
-        radius=None,
-        program=None,
-        observation=None,
-        instrument=None,
-        filters=None,
-        detector=None,
-        exp_type=None,
-        start_date=None,
-        end_date=None,
-        public_only=False,
-        associations=False,
-        get_query_payload=False,
-    ):
+        radius: AnyAngle | None = None,
+        program: int | str | Sequence[int] | None = None,
+        observation: int | str | Sequence[int] | None = None,
+        instrument: str | Sequence[str] | None = None,
+        filters: str | Sequence[str] | None = None,
+        detector: str | Sequence[str] | None = None,
+        exp_type: str | Sequence[str] | None = None,
+        start_date: Time | str | None = None,
+        end_date: Time | str | None = None,
+        public_only: bool = False,
+        associations: bool = False,
+        get_query_payload: bool = False,
+    ) -> Table | Any:
         """Find the uncal files of JWST at MAST.
 
         Parameters
@@ -145,16 +156,16 @@ class ArchiveMethods:
 
     def download_uncal(
         self,
-        table,
+        table: Table,
         *,
-        download_dir,
-        executor=None,
-        max_workers=4,
-        overwrite=False,
-        token=None,
-        show_progress=True,
-        get_query_payload=False,
-    ):
+        download_dir: FilePath,
+        executor: Executor | None = None,
+        max_workers: int = 4,
+        overwrite: bool = False,
+        token: str | None = None,
+        show_progress: bool = True,
+        get_query_payload: bool = False,
+    ) -> Table | Any:
         """Fetch files that `query_uncal` found; what is there whole is left alone.
 
         Parameters

@@ -183,6 +183,19 @@ def galfit_inputs(hdul, path, *, bands=None, mask_bits=None):
     if it had no value.  ``feedme`` starts from one Sérsic profile at the target and a flat sky,
     whose magnitude and radius come from the flux in a circle of a quarter of the box.  GALFIT has
     to be run in the folder, because the names in it have no path.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from astroquery_lis import LegacySurvey, sandbox
+    >>> from astroquery_lis.products.analysis import galfit_inputs
+    >>> with sandbox.serve() as sky:
+    ...     hdul = LegacySurvey.get_cutout(sky.positions['field'], 64, bands='r',
+    ...                                    products=('image', 'invvar', 'psf'))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = galfit_inputs(hdul, folder)
+    >>> int(table['nx'][0]), int(table['psf_size'][0])
+    (64, 63)
     """
     hdus = flux_planes(hdul, bands, "image")
     ready = [_GalfitBand(hdul, band, mask_bits) for band in hdus]

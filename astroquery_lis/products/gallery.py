@@ -62,6 +62,15 @@ def contact_sheet(
         If an argument is wrong or there are no rows.
     OptionalDependencyError
         If there are labels and pillow is not installed.
+
+    Examples
+    --------
+    >>> from astroquery_lis import LegacySurvey, sandbox
+    >>> from astroquery_lis.products import pictures
+    >>> with sandbox.serve() as sky:
+    ...     hdul = LegacySurvey.get_cutout(sky.positions['field'], 32, bands='grz')
+    >>> pictures.contact_sheet([hdul, hdul], columns=2, size=32, labels=False).shape
+    (40, 76, 3)
     """
     if isinstance(columns, bool) or not isinstance(columns, (int, np.integer)) or columns < 1:
         msg = f"columns={columns!r} must be a number of pictures, 1 at least."
@@ -165,6 +174,19 @@ def gallery(
     -----
     With pillow installed a picture of 256 pixels takes about 60 kB, without it 200 kB.  Rows are
     written as they are read, so that memory holds one cutout at a time.
+
+    Examples
+    --------
+    >>> from astroquery_lis import LegacySurvey, sandbox
+    >>> import tempfile
+    >>> from astroquery_lis.products import pictures
+    >>> with sandbox.serve() as sky:
+    ...     hdul = LegacySurvey.get_cutout(sky.positions['field'], 32, bands='grz')
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = pictures.gallery([hdul], folder + '/page.html', title='One')
+    ...     text = page.read_text()
+    >>> '<title>One' in text
+    True
     """
     path = Path(path)
     columns = [columns] if isinstance(columns, str) else list(columns)

@@ -93,6 +93,15 @@ def plot(
         If an argument is wrong or names what the cutout does not have.
     OptionalDependencyError
         If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> from astroquery_lis import LegacySurvey, sandbox
+    >>> from astroquery_lis.products import pictures
+    >>> with sandbox.serve() as sky:
+    ...     hdul = LegacySurvey.get_cutout(sky.positions['field'], 32, bands='grz')
+    >>> axes = pictures.plot(hdul)  # doctest: +SKIP
+    >>> axes.figure.savefig('field.png')  # doctest: +SKIP
     """
     pyplot = _pyplot()
     hdus = flux_planes(hdul, band, product)

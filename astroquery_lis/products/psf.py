@@ -220,6 +220,14 @@ def to_sky(psf, pixel_scale_arcsec, axes, *, size=MODEL_SIZE_PIX):
     -------
     `~numpy.ndarray` of float32, shape (size, size)
         Of sum 1, with its centroid in the middle pixel, on pixels of 0.262 arcsec.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astroquery_lis.products.psf import moffat_psf, to_sky
+    >>> axes = np.array([[0.0, -1.0], [1.0, 0.0]])
+    >>> to_sky(moffat_psf(1.2), 0.262, axes, size=31).shape
+    (31, 31)
     """
     middle = size // 2
     y, x = (value.ravel() - middle for value in np.indices((size, size)))
@@ -249,6 +257,13 @@ def moffat_psf(fwhm_arcsec, *, size=MODEL_SIZE_PIX, beta=MOFFAT_BETA):
     -------
     `~numpy.ndarray` of float32, shape (size, size)
         Of sum 1, centred on the middle pixel.
+
+    Examples
+    --------
+    >>> from astroquery_lis.products.psf import moffat_psf
+    >>> psf = moffat_psf(1.2, size=31)
+    >>> psf.shape, round(float(psf.sum()), 6)
+    ((31, 31), 1.0)
     """
     core = fwhm_arcsec / PIXEL_SCALE_ARCSEC / (2 * np.sqrt(2 ** (1 / beta) - 1))
     y, x = np.indices((size, size)) - size // 2
@@ -337,6 +352,14 @@ def to_photutils(hdu):
     ------
     OptionalDependencyError
         If photutils is not installed.
+
+    Examples
+    --------
+    >>> from astroquery_lis import LegacySurvey, sandbox
+    >>> from astroquery_lis.products.psf import to_photutils
+    >>> with sandbox.serve() as sky:
+    ...     psf = LegacySurvey.get_psf(sky.positions['star'], bands='r', to_sky=True)
+    >>> model = to_photutils(psf['PSF_R'])  # doctest: +SKIP
     """
     try:
         from photutils.psf import ImagePSF

@@ -119,6 +119,15 @@ def summary(hdul):
     ------
     InvalidRequestError
         If it is not a list of HDUs.
+
+    Examples
+    --------
+    >>> from astroquery_lis import LegacySurvey, sandbox
+    >>> from astroquery_lis.products import pictures
+    >>> with sandbox.serve() as sky:
+    ...     hdul = LegacySurvey.get_cutout(sky.positions['field'], 32, bands='grz')
+    >>> print(str(pictures.summary(hdul)).splitlines()[0])
+    RELEASE  dr10
     """
     if not isinstance(hdul, fits.HDUList):
         msg = f"hdul must be an HDUList; it is of type {type(hdul).__name__}."

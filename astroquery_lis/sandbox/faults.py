@@ -33,6 +33,13 @@ class Fault:
         As given to `Faults.add`, with the defaults.
     hits : int
         How many requests it has hit.
+
+    Examples
+    --------
+    >>> from astroquery_lis.sandbox.faults import Faults
+    >>> fault = Faults().add('refuse', times=3)
+    >>> fault.hits
+    0
     """
 
     def __init__(self, owner, kind, match, times, after, options):
@@ -50,7 +57,16 @@ class Fault:
         return f"<Fault {self.kind} on {self.match!r}, {self.hits} hits>"
 
     def remove(self):
-        """Take the fault away; nothing happens if it is gone already."""
+        """Take the fault away; nothing happens if it is gone already.
+
+        Examples
+        --------
+        >>> from astroquery_lis.sandbox.faults import Faults
+        >>> faults = Faults()
+        >>> faults.add('refuse').remove()
+        >>> len(faults)
+        0
+        """
         self._owner._remove(self)
 
     def _wants(self, path, has_range):
@@ -67,7 +83,16 @@ class Fault:
 
 
 class Faults:
-    """The faults of one server."""
+    """The faults of one server.
+
+    Examples
+    --------
+    >>> from astroquery_lis.sandbox.faults import Faults
+    >>> faults = Faults()
+    >>> with faults.add('status', '*image-r*', code=500):
+    ...     print(len(faults))
+    1
+    """
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -103,7 +128,7 @@ class Faults:
             How many requests it hits; `None` for all.
         after : int, default: 0
             How many matching requests go well before.
-        **options
+        **options : object
             Of the kind, as above.
 
         Returns
@@ -114,6 +139,12 @@ class Faults:
         ------
         ValueError
             If there is no such kind or it has no such option.
+
+        Examples
+        --------
+        >>> from astroquery_lis.sandbox.faults import Faults
+        >>> Faults().add('cut', '*image-g*', fraction=0.25)
+        <Fault cut on '*image-g*', 0 hits>
         """
         if kind not in KINDS:
             msg = f"kind={kind!r} is not a fault; allowed: {', '.join(KINDS)}."
@@ -129,7 +160,17 @@ class Faults:
         return fault
 
     def clear(self):
-        """Take every fault away, and the changes that ``'etag'`` made."""
+        """Take every fault away, and the changes that ``'etag'`` made.
+
+        Examples
+        --------
+        >>> from astroquery_lis.sandbox.faults import Faults
+        >>> faults = Faults()
+        >>> fault = faults.add('slow', seconds=2.0)
+        >>> faults.clear()
+        >>> len(faults)
+        0
+        """
         with self._lock:
             self._faults.clear()
             self._revisions.clear()
@@ -154,6 +195,16 @@ class Faults:
             Decoded path.
         has_range : bool
             Whether a range is asked for.
+
+        Returns
+        -------
+        Fault or None
+
+        Examples
+        --------
+        >>> from astroquery_lis.sandbox.faults import Faults
+        >>> Faults().pick('/dr10/x.fits', '/dr10/x.fits', False) is None
+        True
         """
         with self._lock:
             for fault in self._faults:
@@ -175,6 +226,12 @@ class Faults:
         Returns
         -------
         (int, bool)
+
+        Examples
+        --------
+        >>> from astroquery_lis.sandbox.faults import Faults
+        >>> Faults().revision('/dr10/x.fits')
+        (0, False)
         """
         with self._lock:
             return self._revisions.get(path, (0, False))

@@ -254,24 +254,31 @@ class Sandbox:
     viewer_url : str
         Address of the simulated viewer.
     sesame_url : str
-        Address of a name resolver that knows some names (see `~.sesame.NAMES`).
+        Address of a name resolver that knows some names (see ``sesame.NAMES``).
     truth : `~astropy.table.Table`
-        The sources (see `~.sky.truth`).
+        The sources (see ``sky.truth``).
     positions : dict of str to `~astropy.coordinates.SkyCoord`
         Named places: ``field``, ``star``, ``corner``, ``ra0``, ``split``, ``hole``, ``blank``,
         ``clump``, ``bright``, ``elongated`` (where the PSF is) and ``off`` (where nothing is).
     catalog : `~astropy.table.Table`
-        Every row of the Tractor files of DR10 (see `~.catalog.catalog`).
+        Every row of the Tractor files of DR10 (see ``catalog.catalog``).
     tap_url : str
         Address of the TAP service.
-    tap : `~.tap.TapService`
+    tap : ``tap.TapService``
         The service itself; ``tap.default_rows`` is its limit where a query names none.
     requests : RequestLog
         What was asked so far; ``requests.clear()``.
-    faults : `~.faults.Faults`
+    faults : `~astroquery_lis.sandbox.faults.Faults`
         ``faults.add(...)`` lets something go wrong.
     cache_dir : `~pathlib.Path` or None
         The cache that the package uses meanwhile; `None` with ``configure=False``.
+
+    Examples
+    --------
+    >>> from astroquery_lis import sandbox
+    >>> with sandbox.serve() as sky:
+    ...     print(sorted(sky.positions)[:3], len(sky.requests))
+    ['blank', 'bright', 'clump'] 0
     """
 
     def __init__(self, root, *, configure):
@@ -336,6 +343,13 @@ class Sandbox:
         -------
         PsfShape
             Width, axis ratio and position angle on the sky.
+
+        Examples
+        --------
+        >>> from astroquery_lis import sandbox
+        >>> with sandbox.serve() as sky:
+        ...     print(sky.psf_truth(sky.positions['elongated'], 'r').axis_ratio)
+        0.7
         """
         return psf_shape(coordinates.icrs.ra.deg, coordinates.icrs.dec.deg, band)
 
@@ -349,7 +363,14 @@ class Sandbox:
         return f"<Sandbox at {self.mirror_url}>"
 
     def close(self):
-        """Stop serving, put the configuration back and remove the cache; at most once."""
+        """Stop serving, put the configuration back and remove the cache; at most once.
+
+        Examples
+        --------
+        >>> from astroquery_lis import sandbox
+        >>> sky = sandbox.serve()
+        >>> sky.close()
+        """
         if not self._closed.acquire(blocking=False):
             return
         atexit.unregister(self.close)

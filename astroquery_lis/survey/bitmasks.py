@@ -137,6 +137,12 @@ def maskbits_value(names, release):
     ------
     InvalidRequestError
         If a name is not a bit of that release.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.bitmasks import maskbits_value
+    >>> maskbits_value(['BRIGHT', 'SATUR_R'], 'dr10')
+    10
     """
     bits = maskbits(release)
     value = 0
@@ -162,6 +168,12 @@ def decode_mask(mask, bits):
     -------
     dict of str to `~numpy.ndarray` of bool
         Arrays of the shape of ``mask``.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.bitmasks import decode_mask, maskbits
+    >>> decode_mask([0, 2], maskbits('dr10'))['BRIGHT'].tolist()
+    [False, True]
     """
     mask = np.asarray(mask)
     return {name: (mask >> bit) & 1 == 1 for name, bit in bits.items()}

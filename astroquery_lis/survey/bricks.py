@@ -132,6 +132,12 @@ def brick_row_column(brick):
     Returns
     -------
     row, column : `~numpy.ndarray` of int
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.bricks import brick_row_column
+    >>> [int(value) for value in brick_row_column(338328)]
+    [365, 760]
     """
     brick = _checked_id(brick)
     _, before = _rows()
@@ -152,6 +158,12 @@ def brick_edges(brick):
     ra1, ra2, dec1, dec2 : `~numpy.ndarray` of float
         Degrees; ``ra1 <= ra < ra2`` and ``dec1 <= dec < dec2`` inside (``dec2`` included at the
         pole).
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.bricks import brick_edges
+    >>> [float(value) for value in brick_edges(338328)]
+    [190.0, 190.25, 1.125, 1.375]
     """
     row, column = brick_row_column(brick)
     columns, _ = _rows()
@@ -177,6 +189,12 @@ def brick_center(brick):
     Returns
     -------
     ra_deg, dec_deg : `~numpy.ndarray` of float
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.bricks import brick_center
+    >>> [float(value) for value in brick_center(338328)]
+    [190.125, 1.25]
     """
     row, _ = brick_row_column(brick)
     ra1, ra2, _, _ = brick_edges(brick)
@@ -194,6 +212,12 @@ def brick_quadrant(brick):
     Returns
     -------
     `~numpy.ndarray` of int
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.bricks import brick_quadrant
+    >>> print(brick_quadrant(338328))
+    2
     """
     row, column = brick_row_column(brick)
     return np.where(row == 0, 1, column % 2 + 2 * (row % 2))
@@ -211,6 +235,12 @@ def name_of(brick):
     -------
     str or `~numpy.ndarray` of str
         For example ``'1126p220'``.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.bricks import name_of
+    >>> print(name_of(338328))
+    1901p012
     """
     ra, dec = brick_center(brick)
     # Rounded to 1e-4 deg first and truncated after, or 470 names come out wrong.
@@ -268,6 +298,12 @@ def parse_brick_name(name):
     ------
     InvalidRequestError
         If no brick has that name.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.bricks import parse_brick_name
+    >>> print(parse_brick_name('1901p012'))
+    338328
     """
     text = str(name).strip()
     shaped = len(text) == 8 and text[4] in "pm" and (text[:4] + text[5:]).isascii()
@@ -299,6 +335,12 @@ def brick_grid(brick):
     -------
     TangentGrid
         3600 x 3600 pixels of 0.262", tangent at the brick's centre.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.bricks import brick_grid
+    >>> type(brick_grid(338328)).__name__
+    'TangentGrid'
     """
     ra, dec = brick_center(brick)
     middle = (IMAGE_SIZE_PIX - 1) / 2
@@ -317,6 +359,12 @@ def brick_wcs(brick):
     -------
     `~astropy.wcs.WCS`
         With ``array_shape`` (3600, 3600).
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.bricks import brick_wcs
+    >>> brick_wcs('1901p012').array_shape
+    (3600, 3600)
     """
     number = parse_brick_name(brick) if isinstance(brick, str) else brick
     return brick_grid(number).wcs(shape=(IMAGE_SIZE_PIX, IMAGE_SIZE_PIX))
@@ -326,7 +374,7 @@ def is_north(ra_deg, dec_deg):
     """Tell where the north (BASS, MzLS) is the official source of a split release.
 
     North is ``dec >= 32.375`` on the northern side of the galactic plane (DR9 and DR10
-    description pages; `desitarget` uses the same edge).
+    description pages; ``desitarget`` uses the same edge).
 
     Parameters
     ----------
@@ -336,6 +384,12 @@ def is_north(ra_deg, dec_deg):
     Returns
     -------
     `~numpy.ndarray` of bool
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.bricks import is_north
+    >>> print(is_north(180.0, 40.0))
+    True
     """
     ra, dec = _checked_position(ra_deg, dec_deg)
     pole_ra, pole_dec = np.radians(_GALACTIC_POLE)
@@ -359,6 +413,12 @@ def region_of_brick(brick, release):
     -------
     `~numpy.ndarray` of str
         ``'north'`` or ``'south'``; the only region there is for releases with one.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.bricks import region_of_brick
+    >>> print(region_of_brick(338328, 'dr10'))
+    south
     """
     regions = get_release(release).regions
     if len(regions) == 1:
@@ -380,6 +440,12 @@ class Brick:
         Centre.
     ra1_deg, ra2_deg, dec1_deg, dec2_deg : float
         Edges of what it owns.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.bricks import get_brick
+    >>> get_brick('1901p012').dec_deg
+    1.25
     """
 
     id: int
@@ -403,6 +469,12 @@ def get_brick(brick):
     Returns
     -------
     Brick
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.bricks import get_brick
+    >>> get_brick('1901p012').id
+    338328
     """
     number = parse_brick_name(brick) if isinstance(brick, str) else int(_checked_id(brick))
     center = (float(value) for value in brick_center(number))

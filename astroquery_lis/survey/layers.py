@@ -46,6 +46,12 @@ class Layer:
         Unit of the pixels where it is known.
     note : str
         What a user should know, or empty.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layers import LAYERS
+    >>> LAYERS['ls-dr9'].bands, LAYERS['ls-dr9'].maskbits
+    (('g', 'r', 'z'), True)
     """
 
     name: str

@@ -56,6 +56,12 @@ class CoaddProduct(NamedTuple):
         What a pixel holds where no brick file covers the sky.
     description : str
         One line.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layout import COADD_PRODUCTS
+    >>> COADD_PRODUCTS['psfsize'].unit
+    'arcsec'
     """
 
     name: str
@@ -108,6 +114,12 @@ def coadd_product(name):
     Returns
     -------
     CoaddProduct
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layout import coadd_product
+    >>> coadd_product('maskbits').per_band
+    False
     """
     return MASK_PLANES[name][1] if name in MASK_PLANES else COADD_PRODUCTS[name]
 
@@ -150,6 +162,12 @@ def get_tree(release, region):
     ------
     InvalidRequestError
         If the release does not have that region.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layout import get_tree
+    >>> get_tree('dr10', 'north').folder
+    'dr9/north'
     """
     found = get_release(release)
     if region not in found.trees:
@@ -181,6 +199,12 @@ def coadd_paths(release, region, product, brick, band=None):
     -------
     tuple of str
         Paths relative to the mirror's root; one but for DR5 to DR7, whose endings vary.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layout import coadd_paths
+    >>> len(coadd_paths('dr5', 'south', 'image', '1901p012', 'r'))
+    3
     """
     tree = get_tree(release, region)
     stem = f"{_coadd_folder(tree, brick)}/legacysurvey-{brick}-{product}"
@@ -226,6 +250,12 @@ def coadd_checksum_path(release, region, brick):
     -------
     str
         ``.../legacysurvey_dr10_south_coadd_190_1901p012.sha256sum`` and the like.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layout import coadd_checksum_path
+    >>> print(coadd_checksum_path('dr10', 'south', '1901p012'))
+    dr10/south/coadd/190/1901p012/legacysurvey_dr10_south_coadd_190_1901p012.sha256sum
     """
     tree = get_tree(release, region)
     name = _checksum_name(tree.folder, "coadd", brick[:3], brick)
@@ -243,6 +273,12 @@ def tractor_path(release, region, brick):
     Returns
     -------
     str
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layout import tractor_path
+    >>> print(tractor_path('dr10', 'south', '1901p012'))
+    dr10/south/tractor/190/tractor-1901p012.fits
     """
     tree = get_tree(release, region)
     return f"{tree.folder}/tractor/{brick[:3]}/tractor-{brick}.fits"
@@ -259,6 +295,12 @@ def tractor_checksum_path(release, region, brick):
     Returns
     -------
     str
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layout import tractor_checksum_path
+    >>> print(tractor_checksum_path('dr10', 'south', '1901p012'))
+    dr10/south/tractor/190/legacysurvey_dr10_south_tractor_190.sha256sum
     """
     tree = get_tree(release, region)
     name = _checksum_name(tree.folder, "tractor", brick[:3])
@@ -276,6 +318,12 @@ def survey_bricks_path(release):
     Returns
     -------
     str
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layout import survey_bricks_path
+    >>> print(survey_bricks_path('dr10'))
+    dr10/survey-bricks.fits.gz
     """
     return f"{get_release(release).name}/survey-bricks.fits.gz"
 
@@ -291,6 +339,12 @@ def region_bricks_path(release, region):
     Returns
     -------
     str
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layout import region_bricks_path
+    >>> print(region_bricks_path('dr10', 'south'))
+    dr10/south/survey-bricks-dr10-south.fits.gz
     """
     tree = get_tree(release, region)
     if "/" not in tree.folder:
@@ -309,6 +363,12 @@ def folder_checksum_path(folder):
     Returns
     -------
     str
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layout import folder_checksum_path
+    >>> print(folder_checksum_path('dr10/south/sweep/10.1'))
+    dr10/south/sweep/10.1/legacysurvey_dr10_south_sweep_10.1.sha256sum
     """
     return f"{folder}/{_checksum_name(folder)}"
 
@@ -326,6 +386,12 @@ def brick_table_path(release, region, brick, kind):
     Returns
     -------
     str
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layout import brick_table_path
+    >>> print(brick_table_path('dr10', 'south', '1901p012', 'ccds'))
+    dr10/south/coadd/190/1901p012/legacysurvey-1901p012-ccds.fits
     """
     tree = get_tree(release, region)
     return f"{_coadd_folder(tree, brick)}/legacysurvey-{brick}-{kind}.fits"
@@ -344,6 +410,12 @@ def brick_picture_path(release, region, brick, kind):
     Returns
     -------
     str
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layout import brick_picture_path
+    >>> print(brick_picture_path('dr10', 'south', '1901p012', 'image'))
+    dr10/south/coadd/190/1901p012/legacysurvey-1901p012-image.jpg
     """
     tree = get_tree(release, region)
     return f"{_coadd_folder(tree, brick)}/legacysurvey-{brick}-{kind}.jpg"
@@ -360,6 +432,12 @@ def tractor_i_path(release, region, brick):
     Returns
     -------
     str
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layout import tractor_i_path
+    >>> print(tractor_i_path('dr10', 'south', '1901p012'))
+    dr10/south/tractor-i/190/tractor-i-1901p012.fits
     """
     tree = get_tree(release, region)
     return f"{tree.folder}/tractor-i/{brick[:3]}/tractor-i-{brick}.fits"
@@ -376,6 +454,12 @@ def tractor_i_checksum_path(release, region, brick):
     Returns
     -------
     str
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layout import tractor_i_checksum_path
+    >>> print(tractor_i_checksum_path('dr10', 'south', '1901p012'))
+    dr10/south/tractor-i/190/legacysurvey_dr10_south_tractor-i_190.sha256sum
     """
     tree = get_tree(release, region)
     name = _checksum_name(tree.folder, "tractor-i", brick[:3])
@@ -395,6 +479,12 @@ def metrics_path(release, region, brick, kind):
     Returns
     -------
     str
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layout import metrics_path
+    >>> print(metrics_path('dr10', 'south', '1901p012', 'blobs'))
+    dr10/south/metrics/190/blobs-1901p012.fits.gz
     """
     tree = get_tree(release, region)
     return f"{tree.folder}/metrics/{brick[:3]}/{kind}-{brick}{METRICS[kind]}"
@@ -411,6 +501,12 @@ def metrics_checksum_path(release, region, brick):
     Returns
     -------
     str
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.layout import metrics_checksum_path
+    >>> print(metrics_checksum_path('dr10', 'south', '1901p012'))
+    dr10/south/metrics/190/legacysurvey_dr10_south_metrics_190.sha256sum
     """
     tree = get_tree(release, region)
     name = _checksum_name(tree.folder, "metrics", brick[:3])

@@ -123,6 +123,12 @@ def bricks_in_box(ra_min_deg, ra_max_deg, dec_min_deg, dec_max_deg):
     ------
     InvalidRequestError
         If a value is not finite or out of range.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.overlap import bricks_in_box
+    >>> len(bricks_in_box(359.9, 0.1, -0.05, 0.05))
+    2
     """
     _checked_position([ra_min_deg, ra_max_deg], [dec_min_deg, dec_max_deg])
     if dec_min_deg > dec_max_deg:
@@ -224,6 +230,12 @@ def bricks_in_polygon(ra_deg, dec_deg):
     ------
     InvalidRequestError
         If there are fewer than three corners or they are too far apart.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.overlap import bricks_in_polygon
+    >>> len(bricks_in_polygon([10.0, 10.3, 10.3], [0.0, 0.0, 0.3]))
+    5
     """
     ra, dec = _checked_position(ra_deg, dec_deg)
     if ra.ndim != 1 or ra.shape != dec.shape or len(ra) < 3:

@@ -150,6 +150,11 @@ def asinh_magnitude(flux, flux_ivar=None, *, softening):
     error : `~astropy.units.Quantity` ['mag']
         Only if ``flux_ivar`` was given.
 
+    Raises
+    ------
+    InvalidRequestError
+        If ``softening`` is not above 0.
+
     Notes
     -----
     Lupton, Gunn & Szalay 1999, AJ 118, 1406.
@@ -218,6 +223,12 @@ def transmission(ebv, band):
     -------
     `~numpy.ndarray` of float
         What the catalogue has as ``mw_transmission_*``.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.photometry import transmission
+    >>> print(round(float(transmission(0.05, 'r')), 3))
+    0.905
     """
     coefficient = EXTINCTION[_checked("band", band, EXTINCTION)]
     return 10 ** (-0.4 * coefficient * _plain(ebv, u.mag))
@@ -241,6 +252,17 @@ def deredden(flux, mw_transmission=None, *, ebv=None, band=None):
     -------
     `~astropy.units.Quantity` [nmgy]
         To get inverse variances right, multiply them by the transmission squared.
+
+    Raises
+    ------
+    InvalidRequestError
+        If neither the transmission nor E(B-V) is given, or both are.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.photometry import deredden
+    >>> print(deredden([90.0], [0.9]))
+    [100.] nmgy
     """
     if (mw_transmission is None) == (ebv is None):
         msg = "Give either mw_transmission= or both ebv= and band=."
@@ -264,6 +286,12 @@ def vega_to_ab(magnitude, band):
     Returns
     -------
     `~astropy.units.Quantity` ['mag']
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.photometry import vega_to_ab
+    >>> print(vega_to_ab([15.0], 'w1'))
+    [17.699] mag
     """
     offset = WISE_VEGA_TO_AB[_checked("band", band, WISE_VEGA_TO_AB)]
     return (_plain(magnitude, u.mag) + offset) * u.mag
@@ -282,6 +310,13 @@ def wise_image_to_ab(values, band):
     Returns
     -------
     `~numpy.ndarray` of float
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astroquery_lis.survey.photometry import wise_image_to_ab
+    >>> wise_image_to_ab(np.array([1.0]), 'w1').round(4)
+    array([0.0833])
     """
     offset = WISE_VEGA_TO_AB[_checked("band", band, WISE_VEGA_TO_AB)]
     return _plain(values, u.nmgy) * 10 ** (-offset / 2.5)
@@ -306,6 +341,13 @@ def axis_ratio_and_angle(e1, e2):
     -----
     ``|e| = (a - b) / (a + b)`` and ``e1 + i e2 = |e| exp(2 i angle)`` (DR8 to DR10 catalogue
     pages).
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.photometry import axis_ratio_and_angle
+    >>> ratio, angle = axis_ratio_and_angle(0.2, 0.0)
+    >>> round(float(ratio), 3)
+    0.667
     """
     e1, e2 = _plain(e1), _plain(e2)
     size = np.hypot(e1, e2)
@@ -326,6 +368,14 @@ def ellipticity(ratio, angle):
     Returns
     -------
     e1, e2 : `~numpy.ndarray` of float
+
+    Examples
+    --------
+    >>> import astropy.units as u
+    >>> from astroquery_lis.survey.photometry import ellipticity
+    >>> e1, e2 = ellipticity(0.5, 90 * u.deg)
+    >>> round(float(e1), 3)
+    -0.333
     """
     ratio = _plain(ratio)
     size = (1 - ratio) / (1 + ratio)
@@ -351,6 +401,12 @@ def ps1_to_survey(magnitude, g_minus_i, band, camera="decam"):
     -------
     `~astropy.units.Quantity` ['mag']
         NaN where g-i is not between 0.4 and 2.7, the range of the fit.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.photometry import ps1_to_survey
+    >>> print(ps1_to_survey([18.0], [1.0], 'r'))
+    [17.94142] mag
     """
     allowed = [f"{c} {b}" for c, b in PS1_COLOUR_TERMS]
     _checked("camera and band", f"{camera} {band}", allowed)
@@ -385,6 +441,14 @@ def add_magnitudes(table, bands=None, *, dereddened=False, softening=None):
     ------
     InvalidRequestError
         If a column that it takes is not in the table.
+
+    Examples
+    --------
+    >>> from astropy.table import Table
+    >>> from astroquery_lis.survey.photometry import add_magnitudes
+    >>> rows = Table({'flux_r': [100.0], 'flux_ivar_r': [4.0]})
+    >>> add_magnitudes(rows).colnames
+    ['flux_r', 'flux_ivar_r', 'mag_r', 'mag_err_r']
     """
     result = table.copy()
     if bands is None:

@@ -37,6 +37,12 @@ class Tree:
         Folder of the region, relative to the mirror's root, e.g. ``'dr9/north'`` or ``'dr6'``.
     bands : tuple of str
         Optical bands, blue to red.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.releases import RELEASES
+    >>> RELEASES['dr10'].trees['north'].folder
+    'dr9/north'
     """
 
     release: str
@@ -65,6 +71,12 @@ class DataRelease:
         Folders of the sweep catalogues, newest last.
     note : str
         What a user should know, one sentence, or empty.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.releases import RELEASES
+    >>> RELEASES['dr10'].bands, RELEASES['dr10'].is_split
+    (('g', 'r', 'i', 'z'), True)
     """
 
     name: str
@@ -98,7 +110,7 @@ class DataRelease:
 
     @property
     def is_split(self):
-        """Whether north and south are told apart by position (`~..bricks.is_north`)."""
+        """Whether the release has a north and a south, told apart by ``bricks.is_north``."""
         return len(self.trees) == 2
 
 

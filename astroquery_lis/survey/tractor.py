@@ -105,7 +105,7 @@ def has_column(column, release, region):
 
     Parameters
     ----------
-    column : TractorColumn
+    column : `~astroquery_lis.survey.tractor_columns.TractorColumn`
         One of the release's.
     release, region : str
         For example ``'dr10'`` and ``'north'``, whose files are those of DR9.
@@ -113,6 +113,12 @@ def has_column(column, release, region):
     Returns
     -------
     bool
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.tractor import any_column, has_column
+    >>> has_column(any_column('flux_i', 'dr10'), 'dr10', 'north')
+    False
     """
     tree = get_tree(release, region)
     optical = column.band is not None and not column.band.startswith("w")
@@ -133,6 +139,12 @@ def core_columns(release, region="auto"):
     Returns
     -------
     tuple of str
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.tractor import core_columns
+    >>> 'flux_r' in core_columns('dr10'), 'flux_i' in core_columns('dr9')
+    (True, False)
     """
     return tuple(
         name
@@ -211,7 +223,7 @@ def resolve_columns(columns, release, region="auto"):
 
 
 def any_column(name, release):
-    """Return a `TractorColumn` by name, from another release if this one has it not.
+    """Return a column by name, from another release if this one has it not.
 
     Parameters
     ----------
@@ -222,7 +234,13 @@ def any_column(name, release):
 
     Returns
     -------
-    TractorColumn or None
+    `~astroquery_lis.survey.tractor_columns.TractorColumn` or None
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.tractor import any_column
+    >>> any_column('flux_i', 'dr9').name
+    'flux_i'
     """
     return tractor_columns(release).get(name) or _everything().get(name)
 
@@ -246,6 +264,12 @@ def row_ids(number, brickid, objid, release):
     Returns
     -------
     `~numpy.ndarray` of int64
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.tractor import row_ids
+    >>> row_ids([10000], [338328], [12], 'dr10').tolist()
+    [10995138450423820]
     """
     high, low = _packing(release)
     number, brickid, objid = (np.asarray(v, dtype=np.int64) for v in (number, brickid, objid))
@@ -265,6 +289,12 @@ def split_row_ids(ls_id, release):
     Returns
     -------
     number, brickid, objid : `~numpy.ndarray` of int64
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.tractor import row_ids, split_row_ids
+    >>> [int(part[0]) for part in split_row_ids(row_ids([10000], [338328], [12], 'dr10'), 'dr10')]
+    [10000, 338328, 12]
     """
     high, low = _packing(release)
     ls_id = np.asarray(ls_id, dtype=np.int64)
@@ -286,6 +316,12 @@ def region_of_rows(number, ra_deg, dec_deg, release, region="auto"):
     Returns
     -------
     `~numpy.ndarray` of bool
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.tractor import region_of_rows
+    >>> region_of_rows([9011, 10000], [180.0, 45.0], [40.0, 0.0], 'dr10').tolist()
+    [True, False]
     """
     number = np.asarray(number)
     if region != "auto":
@@ -312,6 +348,12 @@ def tap_table(release, region="auto"):
     -------
     str or None
         `None` for releases that it does not serve so.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.tractor import tap_table
+    >>> tap_table('dr10')
+    'ls_dr10.tractor'
     """
     if get_release(release).number < 8:
         return None

@@ -12,7 +12,14 @@ __all__ = ["AUTO_ORDER", "REGISTERED", "AutoOrder", "Mirror", "resolve_mirrors"]
 
 
 class AutoOrder(tuple):
-    """Mirrors of which the one that answers best may come first."""
+    """Mirrors of which the one that answers best may come first.
+
+    Examples
+    --------
+    >>> from astroquery_lis.transfer.mirrors import AutoOrder, resolve_mirrors
+    >>> isinstance(resolve_mirrors('auto'), AutoOrder)
+    True
+    """
 
     __slots__ = ()
 
@@ -32,6 +39,12 @@ class Mirror:
         Whether it mirrors the released files, so that all such share one cache.
     description : str
         One line.
+
+    Examples
+    --------
+    >>> from astroquery_lis.transfer.mirrors import REGISTERED
+    >>> REGISTERED['nersc'].is_local
+    False
     """
 
     name: str
@@ -55,6 +68,12 @@ class Mirror:
         Returns
         -------
         str or `~pathlib.Path`
+
+        Examples
+        --------
+        >>> from astroquery_lis.transfer.mirrors import Mirror
+        >>> Mirror('mine', 'https://example.org/{path}').locate('dr10/survey-bricks.fits.gz')
+        'https://example.org/dr10/survey-bricks.fits.gz'
         """
         if self.is_local:
             return Path(self.template, path)

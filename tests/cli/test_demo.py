@@ -1,5 +1,7 @@
 """The demo, as a shell runs it."""
 
+import importlib.util
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -7,6 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from astroquery_lis import cli, demo
+from astroquery_lis.demo.legacy import legacy_sections
 
 
 class _Page(HTMLParser):
@@ -26,6 +29,28 @@ class _Page(HTMLParser):
         self.text.append(data)
 
 
+def _parsed(text):
+    page = _Page()
+    page.feed(text)
+    assert all(image.startswith("data:image/png;base64,") for image in page.images)
+    assert page.external == []
+    return page
+
+
+def test_every_job_of_the_survey_has_its_section(scene):
+    pytest.importorskip("PIL")
+    said = []
+    page = _parsed("".join(legacy_sections(scene, said.append)))
+    assert len(page.images) == 2 * len(demo.SCENES) + 2 + 3 + 2 + 2 + 1
+    text = " ".join(page.text)
+    assert "BRICK4" in text
+    assert "dr9/north" in text
+    assert "the two: 0 nanomaggy" in text
+    assert len(said) == len(demo.SCENES) + 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_demo_writes_a_page_that_stands_alone(tmp_path):
     pytest.importorskip("PIL")
     run = subprocess.run(
@@ -35,17 +60,18 @@ def test_demo_writes_a_page_that_stands_alone(tmp_path):
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    page = tmp_path / "out" / "index.html"
-    assert run.stdout.strip().endswith(str(page))
-    parsed = _Page()
-    parsed.feed(page.read_text())
-    assert len(parsed.images) == 2 * len(demo.SCENES) + 2 + 3 + 2 + 2 + 1
-    assert all(image.startswith("data:image/png;base64,") for image in parsed.images)
-    assert parsed.external == []
-    text = " ".join(parsed.text)
-    assert "BRICK4" in text
-    assert "dr9/north" in text
+    path = tmp_path / "out" / "index.html"
+    assert run.stdout.strip().endswith(str(path))
+    text = " ".join(_parsed(path.read_text()).text)
     assert "the two: 0 nanomaggy" in text
+    if importlib.util.find_spec("jwst"):
+        assert "12 sources are in both" in text
+        offsets = re.search(r"JWST is dRA cos\(Dec\) ([-+.\d]+) mas, dDec ([-+.\d]+) mas", text)
+        assert max(abs(float(value)) for value in offsets.groups()) < 10
+        for name in ("field.html", "reduced/report.html"):
+            assert _parsed((tmp_path / "out" / name).read_text()).text
+    else:
+        assert "astroquery_lis[jwst]" in text
 
 
 def test_an_unusable_folder_is_an_error_without_a_traceback(tmp_path, capsys):

@@ -1,0 +1,249 @@
+"""Tasks in processes of their own: how each ends is known, and nothing outlives its parent."""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from concurrent.futures import wait
+from pathlib import Path
+
+import pytest
+
+from astroquery_lis.exceptions import OptionalDependencyError
+from astroquery_lis.jwst_stage.forkserver import (
+    ForkServer,
+    FreshProcesses,
+    ServerLost,
+    processes,
+    single,
+)
+
+JOBS = "tests.jwst_stage.jobs"
+PATIENCE_S = 60
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with ForkServer(environment={"CRDS_PATH": "/refs", "HOME": None}, preload=(JOBS,)) as server:
+        yield server
+
+
+def ask(server, name, folder, **job):
+    return server.submit(f"{JOBS}:{name}", job, folder).result(PATIENCE_S)
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A zombie is dead, but not yet reaped by whoever adopted it.
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def await_(condition):
+    """Wait until something that will happen has happened; the run's time-out ends it otherwise."""
+    while not condition():
+        select.select([], [], [], 0.01)
+
+
+def test_result(server, tmp_path):
+    ended = ask(server, "double", tmp_path, value=21)
+    assert ended.exit_code == 0
+    assert ended.result["value"] == 42
+    assert ended.result["parent"] == server.pid
+    assert ended.error is None
+    assert ended.memory_gb > 0.01
+    assert "said on the way" in ended.console
+
+
+def test_modules_are_inherited_not_imported_again(server, tmp_path):
+    assert ask(server, "was_imported_before", tmp_path).result == {"inherited": True}
+
+
+def test_environment(server, tmp_path):
+    names = ["CRDS_PATH", "HOME", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"]
+    found = ask(server, "variables", tmp_path, names=names).result
+    assert found == {
+        "CRDS_PATH": "/refs",
+        "HOME": None,
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    assert "CRDS_PATH" not in os.environ
+
+
+def test_error(server, tmp_path):
+    ended = ask(server, "fail", tmp_path, value="luck")
+    assert ended.exit_code == 1
+    assert ended.result is None
+    assert ended.error["type"] == "ValueError"
+    assert ended.error["message"] == "no luck"
+    assert "jobs.py" in ended.error["traceback"]
+
+
+# multiprocessing.Pool waits for ever for such a task.
+def test_system_exit_is_an_answer(server, tmp_path):
+    ended = ask(server, "system_exit", tmp_path)
+    assert ended.error["type"] == "SystemExit"
+    assert ended.error["message"] == "-1"
+
+
+def test_hard_exit_is_seen(server, tmp_path):
+    ended = ask(server, "hard_exit", tmp_path)
+    assert ended.exit_code == 255
+    assert ended.result is None
+    assert ended.error is None
+    assert "(FATAL)" in ended.console
+
+
+def test_kill_of_a_child_loses_nobody_else(server, tmp_path):
+    names = ["double", "kill_self", "double", "interrupt", "double"]
+    futures = [
+        server.submit(f"{JOBS}:{name}", {"value": i}, tmp_path / str(i))
+        for i, name in enumerate(names)
+    ]
+    wait(futures, PATIENCE_S)
+    codes = [future.result(0).exit_code for future in futures]
+    assert codes == [0, -signal.SIGKILL, 0, 1, 0]
+    assert [future.result(0).result["value"] for future in futures[::2]] == [0, 4, 8]
+
+
+def test_more_tasks_than_a_pool_survives(server, tmp_path):
+    # ProcessPoolExecutor(2, max_tasks_per_child=2) deadlocks with six.
+    futures = [server.submit(f"{JOBS}:double", {"value": i}, tmp_path / str(i)) for i in range(12)]
+    values = [future.result(PATIENCE_S).result for future in futures]
+    assert [value["value"] for value in values] == list(range(0, 24, 2))
+    assert len({value["pid"] for value in values}) == 12
+
+
+def test_close_ends_what_runs(tmp_path):
+    begun = tmp_path / "begun"
+    with ForkServer(preload=(JOBS,)) as server:
+        future = server.submit(f"{JOBS}:wait_for_ever", {"begun": str(begun)}, tmp_path)
+        await_(lambda: begun.exists() and begun.read_text())
+        pid = int(begun.read_text())
+        assert is_alive(pid)
+        assert list(server.pids().values()) == [pid]
+    assert not is_alive(pid)
+    with pytest.raises(ServerLost):
+        future.result(PATIENCE_S)
+    with pytest.raises(ServerLost):
+        server.submit(f"{JOBS}:double", {"value": 1}, tmp_path).result(PATIENCE_S)
+
+
+def test_death_of_the_server_is_told_and_ends_its_children(tmp_path):
+    begun = tmp_path / "begun"
+    with ForkServer(preload=(JOBS,)) as server:
+        future = server.submit(f"{JOBS}:wait_for_ever", {"begun": str(begun)}, tmp_path)
+        await_(lambda: begun.exists() and begun.read_text())
+        os.kill(server.pid, signal.SIGKILL)
+        with pytest.raises(ServerLost, match="ended before they did"):
+            future.result(PATIENCE_S)
+    pid = int(begun.read_text())
+    await_(lambda: not is_alive(pid))
+
+
+SCRIPT = """
+from astroquery_lis.jwst_stage.forkserver import {kind}
+server = {kind}(preload=({jobs!r},))
+future = server.submit("{jobs}:wait_for_ever", {{"begun": {begun!r}}}, {folder!r})
+future.result()
+"""
+
+
+@pytest.mark.parametrize("kind", ["ForkServer", "FreshProcesses"])
+def test_kill_of_the_parent_ends_everything(tmp_path, kind):
+    begun = tmp_path / "begun"
+    script = SCRIPT.format(kind=kind, jobs=JOBS, begun=str(begun), folder=str(tmp_path))
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": os.getcwd()}
+    )
+    await_(lambda: begun.exists() and begun.read_text())
+    pid = int(begun.read_text())
+    # The server, or the process itself.
+    above = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    assert is_alive(pid)
+    parent.kill()
+    parent.wait()
+    await_(lambda: not is_alive(pid))
+    if above != parent.pid:
+        await_(lambda: not is_alive(above))
+
+
+@pytest.mark.parametrize("way", ["file", "stdin"])
+@pytest.mark.parametrize("kind", ["ForkServer", "FreshProcesses"])
+def test_unguarded_script(tmp_path, way, kind):
+    # No `if __name__ == "__main__"`: a spawning pool would run it again in each child.
+    text = f"""
+print("once")
+from astroquery_lis.jwst_stage.forkserver import {kind}
+with {kind}(preload=({JOBS!r},)) as server:
+    futures = [
+        server.submit("{JOBS}:double", {{"value": i}}, {str(tmp_path)!r} + "/" + str(i))
+        for i in range(3)
+    ]
+    print([future.result().result["value"] for future in futures])
+"""
+    script = tmp_path / "script.py"
+    script.write_text(text)
+    # A module of the user's with the name of one of Python's stays without effect.
+    (tmp_path / "resource.py").write_text("raise RuntimeError\n")
+    done = subprocess.run(
+        [sys.executable, "-P", *([script] if way == "file" else ["-"])],
+        input=None if way == "file" else text,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout == "once\n[0, 2, 4]\n"
+
+
+def test_missing_package_names_the_extra():
+    with pytest.raises(OptionalDependencyError, match=r"astroquery_lis\[jwst\]"):
+        ForkServer(preload=("no_such_package_as_this",))
+
+
+def test_server_that_cannot_start_says_why(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(3)\n")
+    with pytest.raises(ServerLost, match="did not start"):
+        ForkServer(environment={"PYTHONPATH": str(tmp_path)}, preload=(JOBS,))
+
+
+def test_single_is_a_fresh_process(tmp_path):
+    ended = single(f"{JOBS}:was_imported_before", {}, tmp_path, preload=(JOBS,))
+    assert ended.exit_code == 0
+    assert ended.result == {"inherited": False}
+    assert ended.memory_gb > 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("fail", 1), ("system_exit", 1), ("hard_exit", 255), ("kill_self", -9)]
+)
+def test_fresh_processes_end_like_forked_ones(tmp_path, name, code):
+    with FreshProcesses(preload=(JOBS,)) as server:
+        ended = ask(server, name, tmp_path, value=1)
+    assert ended.exit_code == code
+    assert (ended.error is None) == (name in ("hard_exit", "kill_self"))
+
+
+def test_answers_hold_what_json_holds(server, tmp_path):
+    ended = ask(server, "double", tmp_path, value="ä\n")
+    assert ended.result["value"] == "ä\nä\n"
+    assert json.loads((tmp_path / "answer.json").read_text())["result"] == ended.result
+
+
+def test_linux_forks():
+    with processes(preload=(JOBS,)) as server:
+        assert isinstance(server, ForkServer)

@@ -1,0 +1,134 @@
+"""Failures are put down to one of six causes, with what to do next."""
+
+import signal
+import traceback
+
+import pytest
+
+from astroquery_lis.exceptions import CrdsUnavailable, InvalidExposureError
+from astroquery_lis.jwst_stage import memory
+from astroquery_lis.jwst_stage.failures import KINDS, describe, killed, of_exit
+
+
+def of(error, log=()):
+    try:
+        raise error
+    except BaseException:
+        return describe(
+            type(error).__name__,
+            type(error).__module__,
+            str(error),
+            traceback.format_exc(),
+            log,
+        )
+
+
+def test_system_exit_of_crds_is_known_by_the_log():
+    log = ["CRDS - ERROR -  (FATAL) CRDS server connection and cache load FAILED."]
+    failure = of(SystemExit(-1), log)
+    assert failure.kind == "reference"
+    assert failure.error == "CrdsUnavailable"
+    assert "(FATAL) CRDS server connection and cache load FAILED" in failure.message
+    assert "prefetch_references" in failure.message
+
+
+def test_system_exit_of_anything_else():
+    failure = of(SystemExit(3))
+    assert (failure.kind, failure.error) == ("code", "SystemExit")
+
+
+def test_crds_errors():
+    crds = pytest.importorskip("crds.core.exceptions")
+    for error in (
+        crds.CrdsLookupError("Error determining best reference for 'pars-x'"),
+        crds.CrdsDownloadError("no such file"),
+        crds.ChecksumError("bad"),
+    ):
+        failure = of(error)
+        assert (failure.kind, failure.error) == ("reference", "CrdsUnavailable")
+        assert type(error).__name__ in failure.message
+    assert of(CrdsUnavailable("gone")).kind == "reference"
+
+
+def test_parameters():
+    exceptions = pytest.importorskip("stpipe.exceptions")
+    failure = of(exceptions.ValidationError("Extra value 'jmp' in steps"))
+    assert failure.kind == "parameter"
+    assert failure.message == (
+        "ValidationError: Extra value 'jmp' in steps. Change the value in steps= and make the "
+        "plan again."
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MemoryError(), "memory"),
+        (InvalidExposureError("cut off"), "data"),
+        (KeyError("Extension 'ASDF' not found."), "data"),
+        (FileNotFoundError("no file"), "data"),
+        (OSError("[Errno 28] No space left on device"), "killed"),
+        (ValueError("operands could not be broadcast"), "code"),
+        (KeyboardInterrupt(), "code"),
+    ],
+)
+def test_kinds(error, kind):
+    failure = of(error)
+    assert failure.kind == kind
+    assert kind in KINDS
+    assert failure.message.startswith(type(error).__name__)
+    assert failure.message.endswith(".")
+    assert failure.message.startswith(failure.cause)
+
+
+def test_catalogue_service_that_is_not_reached():
+    trace = "File stcal/tweakreg/astrometric_utils.py, in get_catalog"
+    failure = describe("ConnectionError", "requests.exceptions", "refused", trace)
+    assert failure.kind == "reference"
+    assert "tweakreg.abs_refcat" in failure.message
+    assert "astrometric_reference" in failure.message
+    assert describe("ConnectionError", "requests.exceptions", "refused", "").kind == "code"
+
+
+def test_exit_codes():
+    failure = of_exit(255, "first\nCRDS - ERROR -  (FATAL) cannot continue\n")
+    assert (failure.kind, failure.error) == ("reference", "CrdsUnavailable")
+    assert "cannot continue" in failure.message
+    failure = of_exit(255, "")
+    assert failure.kind == "code"
+    assert "exit code 255: the process said nothing" in failure.message
+
+
+@pytest.mark.parametrize(("out_of_memory", "kind"), [(True, "memory"), (False, "killed")])
+def test_kills(out_of_memory, kind):
+    failure = killed(signal.SIGKILL, out_of_memory=out_of_memory, alone=True)
+    assert failure.kind == kind
+    assert "signal 9, also when it ran alone" in failure.message
+    alone = killed(signal.SIGKILL, out_of_memory=out_of_memory, alone=False)
+    assert "alone" not in alone.cause
+
+
+def test_long_messages_are_cut():
+    failure = of(ValueError("x" * 5000))
+    assert len(failure.message) < 600
+
+
+def test_memory_of_the_machine():
+    assert 0 < memory.available_gb() < 1e5
+    assert memory.cores() >= 1
+    assert memory.kills() >= 0
+
+
+def test_memory_of_a_container(monkeypatch, tmp_path):
+    (tmp_path / "memory.max").write_text(f"{2 << 30}\n")
+    (tmp_path / "memory.current").write_text(f"{1 << 30}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {1 << 29}\n")
+    (tmp_path / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
+    (tmp_path / "cpu.max").write_text("150000 100000\n")
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    assert memory.available_gb() == pytest.approx(1.5)
+    assert memory.kills() == 2
+    assert memory.cores() == 1
+    (tmp_path / "memory.max").write_text("max\n")
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert memory.available_gb() > 1.5 or memory.available_gb() == memory._of_machine()

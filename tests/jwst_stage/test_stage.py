@@ -1,0 +1,158 @@
+"""The class and the command, over one finished run of the real chain."""
+
+import json
+
+import pytest
+
+from astroquery_lis import cli, conf
+from astroquery_lis.exceptions import InvalidRequestError
+from astroquery_lis.jwst_stage import JwstStage, JwstStageClass
+from astroquery_lis.jwst_stage.plan import Plan
+
+
+@pytest.fixture
+def stage(chain, stage_cache):
+    with conf.set_temp("cache_dir", stage_cache):
+        stage = JwstStageClass()
+        stage.crds_path = chain.observation.crds_path
+        stage.crds_context = chain.observation.crds_context
+        yield stage
+
+
+@pytest.fixture
+def command(chain, stage_cache, capfd, tmp_path, monkeypatch):
+    """Run the command: ``command('plan', ...)`` returns (exit code, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+    crds = ("--crds-path", chain.observation.crds_path, "--crds-context", "jwst_0001.pmap")
+
+    def run(*words, references=True):
+        capfd.readouterr()
+        with conf.set_temp("cache_dir", stage_cache):
+            try:
+                words = ("jwst", *words, *(crds if references else ()))
+                code = cli.main([str(word) for word in words])
+            except SystemExit as caught:
+                code = caught.code
+        return code, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def plan_file(chain, tmp_path):
+    path = tmp_path / "plan.toml"
+    chain.plan.save(path)
+    return path
+
+
+def test_the_public_surface_is_what_it_says():
+    public = {name for name in dir(JwstStageClass) if not name.startswith("_")}
+    assert public == {
+        "astrometric_reference",
+        "cache_location",
+        "clear_cache",
+        "crds_context",
+        "crds_path",
+        "crds_server_url",
+        "cutouts_for",
+        "download_uncal",
+        "field_page",
+        "match_catalogs",
+        "parameters",
+        "plan",
+        "prefetch_references",
+        "query_uncal",
+        "report",
+        "reset_cache_location",
+        "run",
+        "states",
+        "status",
+        "timeout",
+    }
+
+
+def test_settings_are_those_of_the_instance_then_conf_then_the_environment(monkeypatch):
+    monkeypatch.setenv("CRDS_PATH", "/environment")
+    monkeypatch.setenv("CRDS_CONTEXT", "jwst_1000.pmap")
+    stage = JwstStageClass()
+    assert (stage.crds_path, stage.crds_context) == ("/environment", "jwst_1000.pmap")
+    with conf.set_temp("crds_path", "/conf"):
+        assert stage.crds_path == "/conf"
+        stage.crds_path = "/instance"
+        assert stage.crds_path == "/instance"
+    stage.crds_path = None
+    assert stage.crds_path == "/environment"
+    monkeypatch.delenv("CRDS_CONTEXT")
+    assert stage.crds_context == ""
+    with pytest.raises(InvalidRequestError, match="crds_context='latest'"):
+        stage.crds_context = "latest"
+    with pytest.raises(InvalidRequestError, match="timeout=0 "):
+        stage.timeout = 0
+
+
+def test_a_finished_run_is_found_done_by_the_class(stage, chain):
+    table = stage.states(chain.plan)
+    assert set(table["state"]) == {"done"}
+    references = stage.prefetch_references(chain.plan, offline=True)
+    assert set(references["Status"]) == {"CACHED"}
+    assert references.meta["context"] == "jwst_0001.pmap"
+
+
+def test_what_is_no_plan_is_refused():
+    with pytest.raises(InvalidRequestError, match="plan=int must be a Plan"):
+        JwstStage.run(5)
+    with pytest.raises(InvalidRequestError, match="names no output directory"):
+        JwstStage.run(Plan())
+
+
+def test_plan_of_the_command_is_the_table(command, chain, tmp_path):
+    saved = tmp_path / "saved.toml"
+    folder = chain.observation.uncals[0].parent
+    words = ("plan", folder, "-d", chain.output_dir, "--save", saved, "--format", "csv")
+    code, out, _ = command(*words, references=False)
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].startswith("task,stage,pipeline,state")
+    assert len(lines) == 1 + len(chain.plan.tasks)
+    assert all(",done," in line for line in lines[1:])
+    assert Plan.load(saved) == chain.plan
+
+
+def test_a_parameter_is_set_for_one_detector_and_explained(command, chain):
+    files = (*chain.observation.uncals, "-d", chain.output_dir)
+    changed = ("--set", "NRCALONG:jump.rejection_threshold=7")
+    code, out, _ = command("explain", "00001_nrcalong_rate.fits", *files, *changed)
+    assert code == 0
+    assert "stale: jump.rejection_threshold 5.0 -> 7" in out
+
+
+def test_a_typing_error_is_told_with_what_was_meant(command, chain):
+    words = ("plan", chain.observation.uncals[0], "--set", "jump.rejection_treshold=5")
+    code, out, err = command(*words, references=False)
+    assert (code, out) == (2, "")
+    assert "'rejection_threshold'" in err
+    code, _, err = command("plan", "x", "--set", "jump5", references=False)
+    assert code == 2
+    assert "jump.rejection_threshold=5" in err
+
+
+def test_run_status_and_refs_of_a_saved_plan(command, chain, plan_file):
+    code, out, err = command("run", plan_file)
+    assert code == 0
+    assert len(out.splitlines()) == len(chain.plan.tasks)
+    assert f"{len(chain.plan.tasks)} CACHED" in err
+    code, out, _ = command("status", chain.output_dir, "--json", references=False)
+    assert code == 0
+    assert {row["state"] for row in json.loads(out)["rows"]} == {"cached"}
+    code, out, _ = command("params", plan_file, "--format", "csv")
+    assert code == 0
+    assert "jump,rejection_threshold,5.0,crds" in out
+
+
+def test_two_inputs_that_exclude_each_other_are_refused(command, plan_file):
+    code, _, err = command("run", plan_file, "x.fits")
+    assert code == 2
+    assert "stands alone" in err
+    code, _, err = command("run", "nowhere.toml")
+    assert code == 2
+    assert "no plan 'nowhere.toml'" in err

@@ -1,0 +1,190 @@
+"""The state of a run, read from its files by whoever asks."""
+
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+
+from astroquery_lis.exceptions import InvalidRequestError, StageError
+from astroquery_lis.jwst_stage.live import LiveState, Lock, is_locked, read_live, scratch_root
+from astroquery_lis.jwst_stage.manifest import make_manifest
+from astroquery_lis.jwst_stage.plan import Plan
+from astroquery_lis.jwst_stage.progress import TaskProgress
+from astroquery_lis.jwst_stage.records import Record, write_record
+from astroquery_lis.jwst_stage.status import status, step_of
+from astroquery_lis.jwst_stage.tasks import HIDDEN, Task
+
+NAMES = ("stage1/a_rate.fits", "stage1/b_rate.fits", "stage2/a_cal.fits")
+
+
+@pytest.fixture
+def plan(tmp_path):
+    tasks = tuple(
+        Task(name=name, stage=int(name[5]), pipeline="Detector1Pipeline", outputs=(name,))
+        for name in NAMES
+    )
+    plan = Plan(tasks=tasks)
+    plan.save(tmp_path / HIDDEN / "plan.toml")
+    return plan
+
+
+def test_before_the_first_run(tmp_path):
+    with pytest.raises(InvalidRequestError, match="no plan was run there"):
+        status(tmp_path)
+
+
+def test_plan_that_was_not_begun(plan, tmp_path):
+    table = status(tmp_path)
+    assert list(table["task"]) == list(NAMES)
+    assert set(table["state"]) == {"waiting"}
+    assert "state" not in table.meta
+
+
+def begin(tmp_path):
+    live = LiveState(tmp_path, workers=2, context="jwst_0001.pmap")
+    live.note(NAMES[0], "running", scratch="abc")
+    live.note(NAMES[1], "failed", message="no luck")
+    live.note(NAMES[2], "waiting")
+    live.write()
+    (scratch_root(tmp_path) / "abc").mkdir(parents=True)
+    (scratch_root(tmp_path) / "abc" / "step.json").write_text(json.dumps({"step": "jump"}))
+    return live
+
+
+def test_while_it_runs(plan, tmp_path):
+    with Lock(tmp_path):
+        begin(tmp_path)
+        table = status(tmp_path)
+    assert list(table["state"]) == ["running", "failed", "waiting"]
+    assert list(table["step"]) == ["jump", "", ""]
+    assert table["message"][1] == "no luck"
+    assert table.meta["state"] == "running"
+    assert table.meta["workers"] == 2
+    assert table.meta["context"] == "jwst_0001.pmap"
+
+
+def test_run_that_was_killed(plan, tmp_path):
+    with Lock(tmp_path):
+        begin(tmp_path)
+    table = status(tmp_path)
+    assert list(table["state"]) == ["interrupted", "failed", "waiting"]
+    assert not any(table["step"])
+    assert table.meta["state"] == "interrupted"
+
+
+def test_task_that_was_finished_after_the_last_word(plan, tmp_path):
+    begin(tmp_path)
+    later = (datetime.now(UTC) + timedelta(seconds=5)).isoformat(timespec="seconds")
+    write_record(tmp_path, Record(task=NAMES[0], state="done", ended=later, seconds=7.0))
+    table = status(tmp_path)
+    assert table["state"][0] == "done"
+    assert table["seconds"][0] == 7.0
+
+
+def test_end_of_a_run(plan, tmp_path):
+    begin(tmp_path).end("finished")
+    told = read_live(tmp_path)
+    assert told["state"] == "finished"
+    assert told["ended"] >= told["started"]
+
+
+def test_files_that_cannot_be_read(plan, tmp_path):
+    assert read_live(tmp_path) == {}
+    (tmp_path / HIDDEN / "run.json").write_text("{")
+    assert read_live(tmp_path) == {}
+    assert set(status(tmp_path)["state"]) == {"waiting"}
+    assert step_of(tmp_path) == ""
+
+
+def test_lock(tmp_path):
+    assert not is_locked(tmp_path)
+    with Lock(tmp_path):
+        assert is_locked(tmp_path)
+        with pytest.raises(InvalidRequestError, match="another run is at work there"):
+            Lock(tmp_path)
+    assert not is_locked(tmp_path)
+    with Lock(tmp_path):
+        pass
+
+
+def test_directory_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StageError, match="Cannot write to output_dir"):
+        Lock(tmp_path / "file")
+
+
+def test_manifest(plan, tmp_path):
+    line = {"check": "photom", "outcome": "no effect", "message": "nothing", "action": "Mend it."}
+    note = {"check": "jump", "outcome": "note", "message": "few", "action": ""}
+    product = {"file": NAMES[0], "bytes": 12, "mtime_ns": 1, "sha256": "ab"}
+    records = {
+        NAMES[0]: Record(task=NAMES[0], state="done", products=[product], checks=[line, note]),
+        NAMES[1]: Record(
+            task=NAMES[1], state="failed", message="It broke.", kind_of_failure="code"
+        ),
+    }
+    states = dict(zip(NAMES, ["done", "failed", "skipped"], strict=True))
+    table = make_manifest(
+        tmp_path, plan, records, states=states, reasons={NAMES[2]: "not made: x failed"}
+    )
+    assert list(table["Status"]) == ["COMPLETE", "ERROR", "SKIPPED"]
+    assert list(table["Message"]) == ["nothing. Mend it.", "It broke.", "not made: x failed"]
+    assert list(table["failure"]) == ["", "code", ""]
+    assert list(table["checks"]) == ["photom no effect; jump note", "", ""]
+    assert table["Local Path"][0] == str(tmp_path / NAMES[0])
+    assert list(table["bytes"]) == [12, 0, 0]
+    cached = make_manifest(tmp_path, plan, records, states=states, cached={NAMES[0]})
+    assert cached["Status"][0] == "CACHED"
+
+
+def test_manifest_of_an_empty_plan(tmp_path):
+    assert len(make_manifest(tmp_path, Plan(), {}, states={})) == 0
+
+
+class Terminal:
+    """A stream that says that it is a terminal."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("tqdm", [True, False])
+def test_progress_is_one_line(monkeypatch, tqdm):
+    if tqdm:
+        pytest.importorskip("tqdm")
+    else:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    progress = TaskProgress(4, done=1)
+    progress.steps({"stage1/a_rate.fits": "jump", "stage1/b_rate.fits": ""})
+    progress.update()
+    progress.steps({"stage1/b_rate.fits": "ramp_fit"})
+    progress.close()
+    assert "a_rate jump, b_rate" in stream.text
+    assert "b_rate ramp_fit" in stream.text
+    assert "2/4" in stream.text
+    assert stream.text.count("\n") == 1
+
+
+def test_no_progress_without_a_terminal(monkeypatch):
+    stream = SimpleNamespace(isatty=lambda: False)
+    monkeypatch.setattr(sys, "stderr", stream)
+    progress = TaskProgress(4)
+    progress.steps({"stage1/a_rate.fits": "jump"})
+    progress.update()
+    progress.close()
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    TaskProgress(4, show=False).close()
+    assert sys.stderr.text == ""
