@@ -1,6 +1,6 @@
 """What the exit code of the command says, and which error means which."""
 
-from ..exceptions import InvalidRequestError, NoCoverageError, TransferError
+from ..exceptions import CrdsUnavailable, InvalidRequestError, NoCoverageError, TransferError
 
 __all__ = [
     "EXIT_FAILED",
@@ -31,7 +31,7 @@ exit codes:
   1  another failure: a disk is full, a package is missing
   2  the words or the input are wrong; nothing was sent
   3  the survey has no data there
-  4  a service is down, or a transfer failed
+  4  a service is down, a transfer failed, or reference files cannot be had
   5  some rows failed
 """
 
@@ -52,6 +52,7 @@ def of_error(error):
     """
     kinds = (
         (TransferError, EXIT_TRANSFER),
+        (CrdsUnavailable, EXIT_TRANSFER),
         (InvalidRequestError, EXIT_USAGE),
         (NoCoverageError, EXIT_NOTHING),
     )

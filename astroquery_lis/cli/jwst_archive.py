@@ -1,15 +1,20 @@
 """The commands of the JWST archive: ``jwst query`` and ``jwst download``."""
 
+import argparse
+
 from ..exceptions import InvalidRequestError
-from ..jwst_stage import JwstStageClass
-from .arguments import TARGET, add_command, add_table_output, angle, names
+from .arguments import TARGET, add_command, add_table_input, add_table_output, angle, names
 from .exits import EXIT_NOTHING, EXIT_OK
 from .images import show_payload
+from .jwst_words import stage_of
 from .manifests import add_manifest, show_manifest
 from .positions import as_target
-from .tables import read_table
+from .tables import read_table, text_lines
 
 __all__ = ["add_commands"]
+
+# What is read of a list of some hundred rows; the other columns are in every other format.
+_SHOWN = ("file", "detector", "filter", "exp_type", "start_time", "size", "public")
 
 
 def add_commands(actions):
@@ -25,20 +30,30 @@ def add_commands(actions):
         "query",
         _query,
         "find uncal files at MAST",
-        "By a position, a program or both. Exits with 3 if there is none.",
+        "By a position, a program or a span of time. Tells their number and size, and exits with "
+        "3 if there is none. Lists take several: F150W,F444W.",
     )
     query.add_argument("target", nargs="*", metavar="RA DEC|NAME", help=TARGET)
-    query.add_argument("--radius", type=angle, metavar="ANGLE", help="around the position")
-    query.add_argument("--program", type=int, metavar="N", help="such as 2736")
-    query.add_argument("--observation", type=int, metavar="N", help="of the program")
-    query.add_argument("--instrument", metavar="NAME", help="such as NIRCAM")
+    query.add_argument(
+        "--radius",
+        type=angle,
+        metavar="ANGLE",
+        help="files whose footprint touches the circle; needed with a position",
+    )
+    query.add_argument("--program", type=_numbers, metavar="LIST", help="such as 2736")
+    query.add_argument("--observation", type=_numbers, metavar="LIST", help="of the program")
+    query.add_argument("--instrument", type=names, metavar="LIST", help="such as NIRCAM")
     query.add_argument("--filters", type=names, metavar="LIST", help="such as F150W,F444W")
-    query.add_argument("--detector", metavar="NAME", help="such as NRCALONG")
-    query.add_argument("--exp-type", metavar="NAME", help="such as NRC_IMAGE")
-    query.add_argument("--from", dest="start_date", metavar="DATE", help="observed since")
-    query.add_argument("--to", dest="end_date", metavar="DATE", help="observed until")
+    query.add_argument("--detector", type=names, metavar="LIST", help="such as NRCALONG")
+    query.add_argument("--exp-type", type=names, metavar="LIST", help="such as NRC_IMAGE")
+    query.add_argument(
+        "--from", dest="start_date", metavar="DATE", help="begun since, such as 2022-07-01 (UTC)"
+    )
+    query.add_argument("--to", dest="end_date", metavar="DATE", help="begun until, such as 2023")
     query.add_argument("--public", action="store_true", help="only what is public now")
     query.add_argument("--associations", action="store_true", help="also the association files")
+    _add_timeout(query)
+    query.add_argument("--dry-run", action="store_true", help="print what would be asked")
     add_table_output(query)
 
     download = add_command(
@@ -46,25 +61,46 @@ def add_commands(actions):
         "download",
         _download,
         "fetch the files of a table that 'jwst query' wrote",
-        "A file appears when it is whole and was checked; the same command again goes on. Data "
-        "that are not public need the token in $MAST_API_TOKEN.",
+        "Prints a line for each file. A file appears when it is whole and was checked; the same "
+        "command again goes on. What is not public yet needs the token in $MAST_API_TOKEN.",
     )
     download.add_argument("table", metavar="TABLE", help="- for standard input")
+    add_table_input(download)
     download.add_argument("-d", "--output-dir", metavar="DIR", required=True, help="for the files")
     download.add_argument(
-        "--max-workers", type=int, default=4, metavar="N", help="files at once (default: 4)"
+        "--max-workers",
+        type=int,
+        default=4,
+        metavar="N",
+        help="files at once (default: %(default)s)",
     )
     download.add_argument("--refresh", action="store_true", help="also what is there already")
+    _add_timeout(download)
     download.add_argument("--dry-run", action="store_true", help="print the addresses only")
     add_manifest(download)
 
 
+def _add_timeout(parser):
+    parser.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="wait so long for an answer"
+    )
+
+
+def _numbers(text):
+    found = names(text)
+    if not found or not all(part.isdigit() for part in found):
+        msg = f"{text!r} is not of the kind 2736 or 2736,1345"
+        raise argparse.ArgumentTypeError(msg)
+    return tuple(int(part) for part in found)
+
+
 def _query(options, survey, console):
-    if not options.target and options.program is None:
-        msg = "Give a position, the name of an object, or --program."
-        raise InvalidRequestError(msg, parameter="target", value=None)
-    table = JwstStageClass().query_uncal(
-        as_target(options.target) if options.target else None,
+    position = as_target(options.target) if options.target else None
+    if position is not None and options.radius is None:
+        msg = "Give --radius, such as 2arcmin: files whose footprint touches the circle."
+        raise InvalidRequestError(msg, parameter="radius", value=None)
+    answer = stage_of(options).query_uncal(
+        position,
         radius=options.radius,
         program=options.program,
         observation=options.observation,
@@ -76,14 +112,18 @@ def _query(options, survey, console):
         end_date=options.end_date,
         public_only=options.public,
         associations=options.associations,
+        get_query_payload=options.dry_run,
     )
-    console.table(table, options)
-    return EXIT_OK if len(table) else EXIT_NOTHING
+    if options.dry_run:
+        return show_payload(answer, console)
+    shown = [name for name in _SHOWN if name in answer.colnames]
+    console.table(answer, options, lines=text_lines(answer[shown]))
+    return EXIT_OK if len(answer) else EXIT_NOTHING
 
 
 def _download(options, survey, console):
-    answer = JwstStageClass().download_uncal(
-        read_table(options.table, None),
+    answer = stage_of(options).download_uncal(
+        read_table(options.table, options.input_format),
         download_dir=options.output_dir,
         max_workers=options.max_workers,
         overwrite=options.refresh,
@@ -92,4 +132,4 @@ def _download(options, survey, console):
     )
     if options.dry_run:
         return show_payload(answer, console)
-    return show_manifest(answer, options, console, summary=True)
+    return show_manifest(answer, options, console)

@@ -8,7 +8,7 @@ import numpy as np
 from ..core import LegacySurvey
 from ..exceptions import OptionalDependencyError
 from ..jwst_stage import JwstStageClass
-from ..jwst_stage.legacy_picture import jwst_picture
+from ..jwst_stage.legacy.picture import jwst_picture
 from ..sandbox.mast import serve_mast
 from .html_page import figure, plain_section, png_figure
 from .legacy import rgb_array

@@ -4,6 +4,7 @@ The chain is the real `jwst` pipeline, run in processes of its own; nothing of i
 it is needed.
 """
 
+from .planning.plan import Plan
 from .stage import JwstStage, JwstStageClass
 
-__all__ = ["JwstStage", "JwstStageClass"]
+__all__ = ["JwstStage", "JwstStageClass", "Plan"]

@@ -20,8 +20,8 @@ from ..batch.runs import Progress
 from ..exceptions import InvalidRequestError, LegacySurveyWarning
 from ..transfer.disk import check_space, writing
 from ..transfer.requests_session import PoliteSession
-from .archive_download import ArchiveJob, failed_job, fetch_job, flaw_of, part_bytes, url_of
-from .archive_names import (
+from .archive.download import ArchiveJob, failed_job, fetch_job, flaw_of, part_bytes, url_of
+from .archive.names import (
     DETECTORS,
     EXP_TYPES,
     INSTRUMENTS,
@@ -31,9 +31,9 @@ from .archive_names import (
     folder_of,
     size_text,
 )
-from .archive_query import UncalRequest, as_moment, find_uncal
-from .archive_search import PAGE_ROWS, MissionSearch
-from .archive_token import find_token
+from .archive.query import UncalRequest, as_moment, find_uncal
+from .archive.search import PAGE_ROWS, MissionSearch
+from .archive.token import find_token
 from .base import StageBase
 
 if TYPE_CHECKING:

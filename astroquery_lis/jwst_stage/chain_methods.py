@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .._typing import Executor, FilePath
     from ..core import LegacySurveyClass
-    from .plan import Plan
+    from .planning.plan import Plan
 
 __all__ = ["ChainMethods"]
 
@@ -85,7 +85,7 @@ class ChainMethods(StageBase):
 
         Returns
         -------
-        `~astroquery_lis.jwst_stage.plan.Plan`
+        `~astroquery_lis.jwst_stage.planning.plan.Plan`
             Prints as a table; ``plan.explain(product)``, ``plan.save(path)``.
 
         Raises
@@ -100,7 +100,7 @@ class ChainMethods(StageBase):
         >>> from astroquery_lis.jwst_stage import JwstStage
         >>> plan = JwstStage.plan("uncal", output_dir="reduced")  # doctest: +SKIP
         """
-        from .plan import make_plan
+        from .planning.plan import make_plan
 
         options = {
             "output_dir": output_dir,
@@ -120,8 +120,8 @@ class ChainMethods(StageBase):
 
     def _references_of_now(self, files, options):
         """Return what CRDS's cache says of the exposures, `None` where it cannot be asked."""
-        from .plan import make_plan
-        from .references import resolve
+        from .planning.plan import make_plan
+        from .refs.references import resolve
 
         whole = make_plan(files, start="uncal", check_associations=False, **options)
         try:
@@ -172,8 +172,8 @@ class ChainMethods(StageBase):
         >>> from astroquery_lis.jwst_stage import JwstStage
         >>> JwstStage.prefetch_references(plan, offline=True)  # doctest: +SKIP
         """
-        from .refcats import make_catalogs
-        from .references import prefetch
+        from .refs.refcats import make_catalogs
+        from .refs.references import prefetch
 
         planned = self._placed(plan, output_dir, needed=False)
         table = prefetch(planned, self._environment(offline=offline), offline, max_workers)
@@ -256,9 +256,9 @@ class ChainMethods(StageBase):
         >>> from astroquery_lis.jwst_stage import JwstStage
         >>> manifest = JwstStage.run(plan, output_dir="reduced")  # doctest: +SKIP
         """
-        from .refcats import make_catalogs
-        from .references import prefetch, resolve
-        from .run import run
+        from .refs.refcats import make_catalogs
+        from .refs.references import prefetch, resolve
+        from .running.run import run
 
         planned = self._placed(plan, output_dir)
         environment = self._environment(offline=offline)
@@ -317,8 +317,8 @@ class ChainMethods(StageBase):
         >>> from astroquery_lis.jwst_stage import JwstStage
         >>> JwstStage.states("plan.toml", output_dir="reduced")  # doctest: +SKIP
         """
-        from .references import resolve
-        from .states import assess
+        from .refs.references import resolve
+        from .resume.states import assess
 
         planned = self._placed(plan, output_dir)
         resolution = resolve(planned, self._environment(offline=offline), offline=offline)
@@ -350,7 +350,7 @@ class ChainMethods(StageBase):
         >>> from astroquery_lis.jwst_stage import JwstStage
         >>> JwstStage.parameters(plan)  # doctest: +SKIP
         """
-        from .effective import effective
+        from .steps.effective import effective
 
         return effective(self._loaded(plan), self._environment(offline=offline))
 
@@ -378,7 +378,7 @@ class ChainMethods(StageBase):
         >>> from astroquery_lis.jwst_stage import JwstStage
         >>> JwstStage.status("reduced")  # doctest: +SKIP
         """
-        from .status import status
+        from .running.status import status
 
         return status(output_dir)
 
@@ -412,7 +412,7 @@ class ChainMethods(StageBase):
         return str(write_report(output_dir, path=path))
 
     def _loaded(self, plan):
-        from .plan import Plan
+        from .planning.plan import Plan
 
         if isinstance(plan, Plan):
             return plan
@@ -422,7 +422,7 @@ class ChainMethods(StageBase):
         raise InvalidRequestError(msg, parameter="plan", value=plan)
 
     def _placed(self, plan, output_dir, *, needed=True):
-        from .refcats import with_catalogs
+        from .refs.refcats import with_catalogs
 
         plan = self._loaded(plan)
         where = output_dir if output_dir is not None else plan.output_dir

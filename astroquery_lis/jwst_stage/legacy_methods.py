@@ -14,13 +14,13 @@ from ..core import LegacySurvey
 from ..exceptions import InvalidRequestError, NoCoverageError, StageWarning
 from ..survey.catalog_request import as_angle_deg
 from ..survey.releases import get_release
-from .legacy_catalog import read_jwst_catalog
-from .legacy_cutouts import field_cutouts
-from .legacy_match import CatalogMatch, match_tables
-from .legacy_page import page_of, write_page
-from .legacy_picture import jwst_picture
-from .legacy_refcat import make_reference
-from .legacy_sources import as_epoch, as_tractor, field_sources, has_motion
+from .legacy.catalog import read_jwst_catalog
+from .legacy.cutouts import field_cutouts
+from .legacy.match import CatalogMatch, match_tables
+from .legacy.page import page_of, write_page
+from .legacy.picture import jwst_picture
+from .legacy.refcat import make_reference
+from .legacy.sources import as_epoch, as_tractor, field_sources, has_motion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         Time,
     )
     from ..core import LegacySurveyClass
-    from .plan import Plan
+    from .planning.plan import Plan
 
     Footprints: TypeAlias = Plan | Table | FilePath | SkyCoord | Sequence[FilePath | SkyCoord]
 
@@ -191,7 +191,7 @@ class LegacyMethods:
 
         Returns
         -------
-        `~astroquery_lis.jwst_stage.legacy_match.CatalogMatch`
+        `~astroquery_lis.jwst_stage.legacy.match.CatalogMatch`
             ``matches``, ``jwst_only``, ``legacy_only`` (tables), ``offset`` and ``star_offset``.
             Partners are each other's nearest.
 
@@ -288,7 +288,7 @@ class LegacyMethods:
             beside the first one is matched.
         path : path-like
             HTML file, which needs no other and no network; replaced if it is there.
-        match : `~astroquery_lis.jwst_stage.legacy_match.CatalogMatch`, optional
+        match : `~astroquery_lis.jwst_stage.legacy.match.CatalogMatch`, optional
             By default `match_catalogs` of the first mosaic.
         survey : `~astroquery_lis.LegacySurveyClass`, optional
             Where cutout and catalogue come from.

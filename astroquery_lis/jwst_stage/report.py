@@ -16,9 +16,9 @@ import numpy as np
 from ..exceptions import InvalidRequestError
 from ..products.encode import data_uri, thumbnail
 from .look.planes import grey, read_plane
-from .plan import Plan
-from .records import Record, read_records
-from .status import status
+from .planning.plan import Plan
+from .resume.records import Record, read_records
+from .running.status import status
 from .tasks import HIDDEN, log_path
 
 __all__ = ["write_report"]

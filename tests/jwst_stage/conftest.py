@@ -65,8 +65,8 @@ def crds(observation):
 @pytest.fixture(scope="session")
 def planned(crds, stage_cache):
     """A function that makes a plan, finds its references, and returns both."""
-    from astroquery_lis.jwst_stage.plan import make_plan
-    from astroquery_lis.jwst_stage.references import resolve
+    from astroquery_lis.jwst_stage.planning.plan import make_plan
+    from astroquery_lis.jwst_stage.refs.references import resolve
 
     def make(files, environment=crds, **options):
         with conf.set_temp("cache_dir", stage_cache):
@@ -79,7 +79,7 @@ def planned(crds, stage_cache):
 @pytest.fixture(scope="session")
 def chain(observation, planned, tmp_path_factory):
     """The real chain, run once; a test that changes its files takes `chain_copy`."""
-    from astroquery_lis.jwst_stage.run import run
+    from astroquery_lis.jwst_stage.running.run import run
 
     output_dir = tmp_path_factory.mktemp("chain") / "reduced"
     before = digests(observation.uncals)

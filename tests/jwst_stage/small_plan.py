@@ -7,9 +7,9 @@ import numpy as np
 from astropy.io import fits
 
 from astroquery_lis.jwst_stage.environment import CrdsEnvironment
-from astroquery_lis.jwst_stage.fingerprints import Fingerprints
-from astroquery_lis.jwst_stage.records import Record, read_records, write_record
-from astroquery_lis.jwst_stage.references import Resolution
+from astroquery_lis.jwst_stage.refs.references import Resolution
+from astroquery_lis.jwst_stage.resume.fingerprints import Fingerprints
+from astroquery_lis.jwst_stage.resume.records import Record, read_records, write_record
 from astroquery_lis.jwst_stage.tasks import Member, Task
 
 I2D = "stage3/mosaic_i2d.fits"
@@ -62,7 +62,11 @@ def small_plan(folder, exposures=2):
         common = {"configuration": "one", "exposures": (f"jw{number}",)}
         tasks.append(
             Task(
-                rate, 1, pipeline="Detector1Pipeline", inputs=(str(uncal),), outputs=(rate,),
+                rate,
+                1,
+                pipeline="Detector1Pipeline",
+                inputs=(str(uncal),),
+                outputs=(rate,),
                 **common,
             )
         )

@@ -27,9 +27,9 @@ from astroquery_lis.exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
-from astroquery_lis.jwst_stage import archive_download
+from astroquery_lis.jwst_stage.archive import download as archive_download
+from astroquery_lis.jwst_stage.archive.names import folder_of
 from astroquery_lis.jwst_stage.archive_methods import ArchiveMethods
-from astroquery_lis.jwst_stage.archive_names import folder_of
 from astroquery_lis.jwst_stage.base import StageBase
 from astroquery_lis.sandbox.files import Response
 from astroquery_lis.sandbox.mast import TOKEN, serve_mast
@@ -619,7 +619,7 @@ def test_the_token_is_nowhere_to_be_read(stage, table, tmp_path, caplog):
 
 
 def archive_token(text):
-    from astroquery_lis.jwst_stage.archive_token import Token
+    from astroquery_lis.jwst_stage.archive.token import Token
 
     return Token(text, "a test")
 

@@ -20,9 +20,8 @@ from astroquery_lis.exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
-from astroquery_lis.jwst_stage import archive_search
-from astroquery_lis.jwst_stage.archive_methods import ArchiveMethods
-from astroquery_lis.jwst_stage.archive_names import (
+from astroquery_lis.jwst_stage.archive import search as archive_search
+from astroquery_lis.jwst_stage.archive.names import (
     DETECTORS,
     EXP_TYPES,
     INSTRUMENTS,
@@ -30,7 +29,8 @@ from astroquery_lis.jwst_stage.archive_names import (
     folder_of,
     parse_uncal_name,
 )
-from astroquery_lis.jwst_stage.archive_query import _touches
+from astroquery_lis.jwst_stage.archive.query import _touches
+from astroquery_lis.jwst_stage.archive_methods import ArchiveMethods
 from astroquery_lis.jwst_stage.base import StageBase
 from astroquery_lis.sandbox.mast import serve_mast
 

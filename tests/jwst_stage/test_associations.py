@@ -7,14 +7,18 @@ import sys
 import pytest
 
 from astroquery_lis.exceptions import InvalidRequestError, StageError
-from astroquery_lis.jwst_stage.association_files import (
+from astroquery_lis.jwst_stage.planning.association_files import (
     association_document,
     complete,
     write_association,
 )
-from astroquery_lis.jwst_stage.associations import level2_members, level3_groups, unique_ids
-from astroquery_lis.jwst_stage.exposures import read_exposure
-from astroquery_lis.jwst_stage.plan import make_plan
+from astroquery_lis.jwst_stage.planning.associations import (
+    level2_members,
+    level3_groups,
+    unique_ids,
+)
+from astroquery_lis.jwst_stage.planning.exposures import read_exposure
+from astroquery_lis.jwst_stage.planning.plan import make_plan
 
 from .headers import write_exposure
 
@@ -100,9 +104,7 @@ def test_backgrounds_make_their_own_mosaic_even_under_the_name_of_the_target(giv
 def test_group_by_attributes_and_functions(given):
     exposures = given({}, {"FILTER": "F444W"}, {"DETECTOR": "NRCBLONG"})
     by_target, _ = level3_groups(exposures, group_by="target")
-    assert [g.product for g in by_target] == [
-        "jw01234-o001_t001_nircam_clear-f356w-f444w-sub160"
-    ]
+    assert [g.product for g in by_target] == ["jw01234-o001_t001_nircam_clear-f356w-f444w-sub160"]
     by_both, _ = level3_groups(exposures, group_by=["filter", "detector"])
     assert [len(g.members) for g in by_both] == [1, 1, 1]
     assert len({g.product for g in by_both}) == 3
@@ -203,9 +205,7 @@ def test_dithers_that_are_no_nods_are_not(given):
 
 def test_imprints_go_with_their_observation(given):
     ifu = {"exp_type": "NRS_IFU"}
-    exposures = given(
-        ifu, {**ifu, "IS_IMPRT": True}, {**ifu, "IS_IMPRT": True, "OBSERVTN": "002"}
-    )
+    exposures = given(ifu, {**ifu, "IS_IMPRT": True}, {**ifu, "IS_IMPRT": True, "OBSERVTN": "002"})
     assert level2_members(exposures[0], exposures) == [(exposures[1], "imprint")]
     groups, _ = level3_groups(exposures)
     assert [len(g.members) for g in groups] == [1]
@@ -305,6 +305,8 @@ def test_the_library_of_the_package_takes_the_mended_ids(tmp_path):
     path = write_association(plan.tasks[-1], tmp_path / "out", tmp_path)
     child = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", LIBRARY, str(path)],
+        # It keeps its temporary files in the working directory.
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=100,

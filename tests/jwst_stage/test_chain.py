@@ -12,10 +12,10 @@ from astropy.table import Table
 from astropy.wcs import WCS, FITSFixedWarning
 
 from astroquery_lis import conf
-from astroquery_lis.jwst_stage.fingerprints import key
-from astroquery_lis.jwst_stage.records import read_record, read_records
-from astroquery_lis.jwst_stage.states import assess
-from astroquery_lis.jwst_stage.status import status
+from astroquery_lis.jwst_stage.resume.fingerprints import key
+from astroquery_lis.jwst_stage.resume.records import read_record, read_records
+from astroquery_lis.jwst_stage.resume.states import assess
+from astroquery_lis.jwst_stage.running.status import status
 from astroquery_lis.jwst_stage.tasks import log_path
 
 from .conftest import digests
@@ -265,7 +265,7 @@ def test_status_of_a_finished_run(chain):
 
 
 def test_second_run_does_nothing(chain):
-    from astroquery_lis.jwst_stage.run import run
+    from astroquery_lis.jwst_stage.running.run import run
 
     def moments():
         return {path: path.stat().st_mtime_ns for path in chain.output_dir.glob("stage?/*")}
@@ -296,7 +296,7 @@ class Refusing(Executor):
 @pytest.fixture
 def states_of(chain, stage_cache):
     """A function that tells how the finished run stands to another plan."""
-    from astroquery_lis.jwst_stage.plan import make_plan
+    from astroquery_lis.jwst_stage.planning.plan import make_plan
 
     def states(files=chain.observation.uncals, **changes):
         with conf.set_temp("cache_dir", stage_cache):
@@ -360,7 +360,7 @@ def test_time_stamp_alone_changes_nothing(states_of, copied):
 def newer(chain):
     """The plan with a context that has another flat and nothing else."""
     from astroquery_lis.jwst_stage.environment import CrdsEnvironment
-    from astroquery_lis.jwst_stage.references import resolve
+    from astroquery_lis.jwst_stage.refs.references import resolve
 
     context = chain.observation.new_context(("flat",))
     environment = CrdsEnvironment(str(chain.observation.crds_path), context)
@@ -378,13 +378,11 @@ def test_new_flat_leaves_stage_1(chain, newer):
 
 @pytest.mark.slow
 def test_new_flat_run(chain, newer, chain_copy):
-    from astroquery_lis.jwst_stage.run import run
+    from astroquery_lis.jwst_stage.running.run import run
 
     manifest = run(chain.plan, output_dir=chain_copy, resolution=newer, show_progress=False)
     assert list(manifest["Status"]) == ["CACHED"] * 4 + ["COMPLETE"] * 5
-    flats = [
-        read_record(chain_copy, name).references["flat"] for name in manifest["task"][4:8]
-    ]
+    flats = [read_record(chain_copy, name).references["flat"] for name in manifest["task"][4:8]]
     assert len(set(flats)) == 1
     assert flats[0] != read_record(chain.output_dir, manifest["task"][4]).references["flat"]
 
@@ -392,7 +390,7 @@ def test_new_flat_run(chain, newer, chain_copy):
 @pytest.mark.slow
 def test_two_channels_make_two_mosaics(planned, tmp_path):
     from astroquery_lis.jwst_stage.environment import CrdsEnvironment
-    from astroquery_lis.jwst_stage.run import run
+    from astroquery_lis.jwst_stage.running.run import run
     from astroquery_lis.sandbox.jwst import simulate
 
     both = simulate(filters=("F200W", "F356W"), dithers=3)

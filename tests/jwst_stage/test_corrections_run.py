@@ -6,7 +6,7 @@ from astropy.io import fits
 
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.jwst_stage.look import plot_ramp, read_ramp
-from astroquery_lis.jwst_stage.records import read_record
+from astroquery_lis.jwst_stage.resume.records import read_record
 
 pytest.importorskip("jwst")
 pytest.importorskip("cloudpickle")
@@ -36,7 +36,7 @@ def asked(scale=1.0):
 
 @pytest.fixture(scope="module")
 def corrected(observation, planned, tmp_path_factory):
-    from astroquery_lis.jwst_stage.run import run
+    from astroquery_lis.jwst_stage.running.run import run
 
     output_dir = tmp_path_factory.mktemp("corrected") / "reduced"
     files = observation.uncals[:2]

@@ -9,7 +9,7 @@ import pytest
 from astropy.io import fits
 
 from astroquery_lis.exceptions import InvalidExposureError, StageError
-from astroquery_lis.jwst_stage.exposures import (
+from astroquery_lis.jwst_stage.planning.exposures import (
     CRDS_KEYWORDS,
     Exposure,
     read_exposure,

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from astroquery_lis.jwst_stage import fingerprints
-from astroquery_lis.jwst_stage.fingerprints import Fingerprints, fingerprint, key
-from astroquery_lis.jwst_stage.records import Record, read_records
+from astroquery_lis.jwst_stage.resume import fingerprints
+from astroquery_lis.jwst_stage.resume.fingerprints import Fingerprints, fingerprint, key
+from astroquery_lis.jwst_stage.resume.records import Record, read_records
 from astroquery_lis.jwst_stage.tasks import Task
 
 from .small_plan import I2D, finish, resolution_of, small_plan, write_uncal
@@ -125,7 +125,11 @@ def test_the_code_of_a_correction_decides(plan, out):
 
     def corrected(digest):
         task = Task(
-            name, 1, kind="correction", inputs=(RATE,), outputs=(name,),
+            name,
+            1,
+            kind="correction",
+            inputs=(RATE,),
+            outputs=(name,),
             corrections=({**correction, "digest": digest, "source": f"pickle:{digest}"},),
         )
         tasks = (*plan.tasks[:1], task, *plan.tasks[1:])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from astroquery_lis.exceptions import OptionalDependencyError
-from astroquery_lis.jwst_stage.forkserver import (
+from astroquery_lis.jwst_stage.running.forkserver import (
     ForkServer,
     FreshProcesses,
     ServerLost,
@@ -152,7 +152,7 @@ def test_death_of_the_server_is_told_and_ends_its_children(tmp_path):
 
 
 SCRIPT = """
-from astroquery_lis.jwst_stage.forkserver import {kind}
+from astroquery_lis.jwst_stage.running.forkserver import {kind}
 server = {kind}(preload=({jobs!r},))
 future = server.submit("{jobs}:wait_for_ever", {{"begun": {begun!r}}}, {folder!r})
 future.result()
@@ -184,7 +184,7 @@ def test_unguarded_script(tmp_path, way, kind):
     # No `if __name__ == "__main__"`: a spawning pool would run it again in each child.
     text = f"""
 print("once")
-from astroquery_lis.jwst_stage.forkserver import {kind}
+from astroquery_lis.jwst_stage.running.forkserver import {kind}
 with {kind}(preload=({JOBS!r},)) as server:
     futures = [
         server.submit("{JOBS}:double", {{"value": i}}, {str(tmp_path)!r} + "/" + str(i))

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from astroquery_lis.jwst_stage.live import read_live
-from astroquery_lis.jwst_stage.records import read_records
-from astroquery_lis.jwst_stage.run import run
-from astroquery_lis.jwst_stage.status import status
-from astroquery_lis.jwst_stage.verify import is_whole
+from astroquery_lis.jwst_stage.resume.records import read_records
+from astroquery_lis.jwst_stage.running.live import read_live
+from astroquery_lis.jwst_stage.running.run import run
+from astroquery_lis.jwst_stage.running.status import status
+from astroquery_lis.jwst_stage.running.verify import is_whole
 
 from .conftest import await_
 
@@ -35,7 +35,7 @@ MARK = "ASTROQUERY_LIS_TEST_MARK"
 # The resolution is the chain's, so that a run begins without asking CRDS again.
 SCRIPT = """
 import pickle, sys
-from astroquery_lis.jwst_stage.run import run
+from astroquery_lis.jwst_stage.running.run import run
 plan, resolution = pickle.load(open(sys.argv[1], "rb"))
 run(plan, output_dir=sys.argv[2], resolution=resolution)
 """

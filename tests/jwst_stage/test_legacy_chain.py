@@ -8,7 +8,7 @@ from astropy.table import Table
 
 from astroquery_lis.exceptions import StageWarning
 from astroquery_lis.jwst_stage.environment import CrdsEnvironment
-from astroquery_lis.jwst_stage.legacy_cutouts import as_grid
+from astroquery_lis.jwst_stage.legacy.cutouts import as_grid
 from astroquery_lis.jwst_stage.legacy_methods import LegacyMethods
 from astroquery_lis.sandbox.sky import truth
 
@@ -30,7 +30,7 @@ STAGE = LegacyMethods()
 
 
 def run_chain(uncals, output_dir, planned, environment, **options):
-    from astroquery_lis.jwst_stage.run import run
+    from astroquery_lis.jwst_stage.running.run import run
 
     plan, resolution = planned(uncals, environment, output_dir=output_dir, **options)
     made = run(plan, output_dir=output_dir, resolution=resolution, show_progress=False)
@@ -43,7 +43,7 @@ def run_chain(uncals, output_dir, planned, environment, **options):
 @pytest.mark.timeout(900)
 def test_aligned_to_the_legacy_survey_every_star_is_matched(survey, planned, tmp_path):
     pytest.importorskip("jwst")
-    from astroquery_lis.jwst_stage.plan import make_plan
+    from astroquery_lis.jwst_stage.planning.plan import make_plan
     from astroquery_lis.sandbox.jwst import simulate
 
     seen = simulate(size=256, filters=(FILTER,), offset_arcsec=OFFSET_ARCSEC, saturated=False)

@@ -14,7 +14,7 @@ from astroquery_lis.exceptions import (
     InvalidRequestError,
     NoCoverageError,
 )
-from astroquery_lis.jwst_stage.legacy_cutouts import as_grid, field_box, fields_from
+from astroquery_lis.jwst_stage.legacy.cutouts import as_grid, field_box, fields_from
 from astroquery_lis.jwst_stage.legacy_methods import LegacyMethods
 from astroquery_lis.sandbox.sky import positions as sky_positions
 from astroquery_lis.survey.bricks import brick_edges, brick_grid, brick_id

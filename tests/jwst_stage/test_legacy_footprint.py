@@ -7,7 +7,7 @@ from astropy.coordinates import SkyCoord
 from astropy.time import Time
 
 from astroquery_lis.exceptions import InvalidRequestError
-from astroquery_lis.jwst_stage.legacy_footprint import Field, Footprint, fields_of, parse_s_region
+from astroquery_lis.jwst_stage.legacy.footprint import Field, Footprint, fields_of, parse_s_region
 from astroquery_lis.survey.bricks import brick_id
 from astroquery_lis.survey.sky_region import Circle, Polygon
 
@@ -16,9 +16,7 @@ def ring(ra, dec, radius, number=4, turn=0.0):
     """Return an S_REGION whose corners are on a circle, by astropy."""
     angles = turn + 360 * np.arange(number) / number
     corners = SkyCoord(ra, dec, unit="deg").directional_offset_by(angles * u.deg, radius * u.deg)
-    return "POLYGON ICRS  " + " ".join(
-        f"{one.ra.deg:.12f} {one.dec.deg:.12f}" for one in corners
-    )
+    return "POLYGON ICRS  " + " ".join(f"{one.ra.deg:.12f} {one.dec.deg:.12f}" for one in corners)
 
 
 def footprint(text, **more):

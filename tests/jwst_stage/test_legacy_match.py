@@ -9,8 +9,8 @@ from astropy.table import QTable, Table
 from astropy.time import Time
 
 from astroquery_lis.exceptions import InvalidExposureError, InvalidRequestError, StageWarning
-from astroquery_lis.jwst_stage.legacy_catalog import read_jwst_catalog
-from astroquery_lis.jwst_stage.legacy_match import common_offset, measure_offset, mutual_pairs
+from astroquery_lis.jwst_stage.legacy.catalog import read_jwst_catalog
+from astroquery_lis.jwst_stage.legacy.match import common_offset, measure_offset, mutual_pairs
 from astroquery_lis.jwst_stage.legacy_methods import LegacyMethods
 from astroquery_lis.sandbox.sky import truth
 
@@ -171,8 +171,12 @@ def test_the_pile_of_pairs_is_found_among_chance_ones(offset):
     )
     # A third has no partner, and half as many are only in the other catalogue.
     found = common_offset(
-        np.append(other.ra.deg[100:], ra[:150] + 0.001), np.append(other.dec.deg[100:], dec[:150]),
-        ra % 360, dec, reach_mas=3000.0, radius_mas=150.0,
+        np.append(other.ra.deg[100:], ra[:150] + 0.001),
+        np.append(other.dec.deg[100:], dec[:150]),
+        ra % 360,
+        dec,
+        reach_mas=3000.0,
+        radius_mas=150.0,
     )
     assert found == pytest.approx(offset, abs=5)
 

@@ -9,9 +9,9 @@ import pytest
 from astropy.io import fits
 
 from astroquery_lis.exceptions import InvalidRequestError
+from astroquery_lis.jwst_stage.legacy.picture import _block_mean, jwst_picture
+from astroquery_lis.jwst_stage.legacy.svg import Points, nice_ticks, scatter
 from astroquery_lis.jwst_stage.legacy_methods import LegacyMethods
-from astroquery_lis.jwst_stage.legacy_picture import _block_mean, jwst_picture
-from astroquery_lis.jwst_stage.legacy_svg import Points, nice_ticks, scatter
 
 from .legacy_mosaic import grid, sources, write_mosaic
 

@@ -15,8 +15,8 @@ from astroquery_lis.exceptions import (
     ServiceDownError,
     StageWarning,
 )
+from astroquery_lis.jwst_stage.legacy.refcat import make_reference, tractor_reference
 from astroquery_lis.jwst_stage.legacy_methods import LegacyMethods
-from astroquery_lis.jwst_stage.legacy_refcat import make_reference, tractor_reference
 from astroquery_lis.sandbox.catalog import catalog
 from astroquery_lis.survey.bitmasks import maskbits
 

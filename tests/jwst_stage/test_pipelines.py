@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from astroquery_lis.exceptions import InvalidExposureError
-from astroquery_lis.jwst_stage.exposures import Exposure
-from astroquery_lis.jwst_stage.pipelines import (
+from astroquery_lis.jwst_stage.planning.exposures import Exposure
+from astroquery_lis.jwst_stage.planning.pipelines import (
     EXP_TYPES,
     is_integrations,
     pipelines_for,

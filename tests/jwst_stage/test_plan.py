@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from astroquery_lis.exceptions import InvalidExposureError, InvalidRequestError
-from astroquery_lis.jwst_stage.association_files import association_document
-from astroquery_lis.jwst_stage.exposures import Exposure
-from astroquery_lis.jwst_stage.pipelines import EXP_TYPES
-from astroquery_lis.jwst_stage.plan import Plan, make_plan
+from astroquery_lis.jwst_stage.planning.association_files import association_document
+from astroquery_lis.jwst_stage.planning.exposures import Exposure
+from astroquery_lis.jwst_stage.planning.pipelines import EXP_TYPES
+from astroquery_lis.jwst_stage.planning.plan import Plan, make_plan
 from astroquery_lis.jwst_stage.tasks import Estimate, Member, Task
 
 from .headers import OPTICS, write_exposure
@@ -69,7 +69,7 @@ def test_four_dithers(dithers, plan_of):
 
 def test_nothing_is_written_and_jwst_is_not_imported(dithers, tmp_path):
     code = (
-        "import sys; from astroquery_lis.jwst_stage.plan import make_plan\n"
+        "import sys; from astroquery_lis.jwst_stage.planning.plan import make_plan\n"
         f"plan = make_plan({str(dithers)!r}, output_dir={str(tmp_path / 'out')!r})\n"
         "repr(plan)\n"
         "names = {name.partition('.')[0] for name in sys.modules}\n"

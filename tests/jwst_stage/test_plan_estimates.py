@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from astroquery_lis.jwst_stage import estimates
-from astroquery_lis.jwst_stage.exposures import Exposure
-from astroquery_lis.jwst_stage.plan import Plan
-from astroquery_lis.jwst_stage.plan_build import with_references
+from astroquery_lis.jwst_stage.planning import estimates
+from astroquery_lis.jwst_stage.planning.exposures import Exposure
+from astroquery_lis.jwst_stage.planning.plan import Plan
+from astroquery_lis.jwst_stage.planning.plan_build import with_references
 from astroquery_lis.jwst_stage.tasks import Task
 
 MB = 1_000_000

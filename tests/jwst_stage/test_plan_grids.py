@@ -13,9 +13,9 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from astroquery_lis.exceptions import InvalidExposureError, InvalidRequestError
-from astroquery_lis.jwst_stage.exposures import read_exposure
-from astroquery_lis.jwst_stage.grids import common_grid, footprint, grid_of_wcs, n_pixels
-from astroquery_lis.jwst_stage.plan import make_plan
+from astroquery_lis.jwst_stage.planning.exposures import read_exposure
+from astroquery_lis.jwst_stage.planning.grids import common_grid, footprint, grid_of_wcs, n_pixels
+from astroquery_lis.jwst_stage.planning.plan import make_plan
 
 from .headers import write_exposure
 
@@ -43,9 +43,7 @@ def exposures(tmp_path):
     positions = [(359.9995, 60.0), (0.0005, 60.0005), (0.0, 59.9995)]
     cards = [{}, {"DETECTOR": "NRCA1", "CHANNEL": "SHORT", "FILTER": "F200W"}, {}]
     return [
-        read_exposure(
-            write_exposure(tmp_path, n, ra=ra, dec=dec, shape=(64, 96), **more)
-        )
+        read_exposure(write_exposure(tmp_path, n, ra=ra, dec=dec, shape=(64, 96), **more))
         for n, ((ra, dec), more) in enumerate(zip(positions, cards, strict=True), 1)
     ]
 

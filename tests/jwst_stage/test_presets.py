@@ -2,8 +2,8 @@
 
 import pytest
 
-from astroquery_lis.jwst_stage.parameters import check, specs
-from astroquery_lis.jwst_stage.presets import PRESETS
+from astroquery_lis.jwst_stage.steps.parameters import check, specs
+from astroquery_lis.jwst_stage.steps.presets import PRESETS
 
 pytest.importorskip("jwst")
 

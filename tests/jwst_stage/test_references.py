@@ -17,14 +17,14 @@ from astroquery_lis.exceptions import (
     InvalidRequestError,
     OptionalDependencyError,
 )
-from astroquery_lis.jwst_stage import _crds, references
-from astroquery_lis.jwst_stage._crds import Child
-from astroquery_lis.jwst_stage.effective import effective
 from astroquery_lis.jwst_stage.environment import CrdsEnvironment
-from astroquery_lis.jwst_stage.mappings import closure, mapping_path, server_config_path
-from astroquery_lis.jwst_stage.plan import make_plan
-from astroquery_lis.jwst_stage.recall import Recall
-from astroquery_lis.jwst_stage.references import prefetch, resolve
+from astroquery_lis.jwst_stage.planning.plan import make_plan
+from astroquery_lis.jwst_stage.refs import _crds, references
+from astroquery_lis.jwst_stage.refs._crds import Child
+from astroquery_lis.jwst_stage.refs.mappings import closure, mapping_path, server_config_path
+from astroquery_lis.jwst_stage.refs.recall import Recall
+from astroquery_lis.jwst_stage.refs.references import prefetch, resolve
+from astroquery_lis.jwst_stage.steps.effective import effective
 from astroquery_lis.sandbox.crds import serve_crds
 
 PMAP = "jwst_0001.pmap"
@@ -106,8 +106,12 @@ def test_parameters_are_those_of_the_pipeline_itself(resolution, plan, observati
     environment = {**os.environ, "CRDS_PATH": str(observation.crds_path), "CRDS_CONTEXT": PMAP}
     environment.pop("CRDS_SERVER_URL", None)
     done = subprocess.run(
-        [sys.executable, "-c", code], input=json.dumps(asked), env=environment,
-        capture_output=True, text=True, timeout=90,
+        [sys.executable, "-c", code],
+        input=json.dumps(asked),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
     )
     assert done.returncode == 0, done.stderr
     for name, expected in json.loads(done.stdout.splitlines()[-1]).items():
@@ -136,8 +140,7 @@ def test_effective_parameters_tell_who_said_so(resolution, plan, observation):
     assert table.colnames == ["task", "step", "parameter", "value", "origin"]
     assert table.meta["context"] == PMAP
     rows = {
-        (row["task"], row["step"], row["parameter"]): (row["value"], row["origin"])
-        for row in table
+        (row["task"], row["step"], row["parameter"]): (row["value"], row["origin"]) for row in table
     }
     rate, mosaic = stage(plan, 1)[0], stage(plan, 3)[0]
     assert rows[rate, "jump", "rejection_threshold"] == ("5.0", "crds")
@@ -275,8 +278,9 @@ def test_a_new_context_and_an_override_change_what_they_name(plan, cache, resolu
     def differing(task):
         old, new = resolution.references[task], found.references[task]
         assert set(old) == set(new)
-        return {t for t in old if (old[t]["name"], old[t]["sha1"]) != (
-            new[t]["name"], new[t]["sha1"])}
+        return {
+            t for t in old if (old[t]["name"], old[t]["sha1"]) != (new[t]["name"], new[t]["sha1"])
+        }
 
     assert {t: differing(t) for t in stage(plan, 1)} == {t: set() for t in stage(plan, 1)}
     other = stage(plan, 2)[1]
@@ -343,7 +347,7 @@ def test_an_instrument_without_rules(observation):
 
 def test_spoilt_mappings_are_fetched_again(sky, service, plan, cache, monkeypatch):
     """Up to where CRDS is asked, which another test does."""
-    from astroquery_lis.jwst_stage.references import _Resolver
+    from astroquery_lis.jwst_stage.refs.references import _Resolver
 
     path = mapping_path(cache, FLAT_RMAP)
     whole = path.read_text()

@@ -3,9 +3,9 @@
 import pytest
 from astropy.io import fits
 
-from astroquery_lis.jwst_stage.fingerprints import UNHEEDED, Fingerprints, key
-from astroquery_lis.jwst_stage.records import read_records
-from astroquery_lis.jwst_stage.states import assess
+from astroquery_lis.jwst_stage.resume.fingerprints import UNHEEDED, Fingerprints, key
+from astroquery_lis.jwst_stage.resume.records import read_records
+from astroquery_lis.jwst_stage.resume.states import assess
 
 
 def test_references_are_those_that_the_products_name(chain):

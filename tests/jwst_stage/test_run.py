@@ -27,9 +27,9 @@ from astroquery_lis.exceptions import (
 )
 from astroquery_lis.jwst_stage.corrections import normalise
 from astroquery_lis.jwst_stage.environment import CrdsEnvironment
-from astroquery_lis.jwst_stage.live import Lock, read_live, scratch_root
-from astroquery_lis.jwst_stage.records import read_record
-from astroquery_lis.jwst_stage.status import status
+from astroquery_lis.jwst_stage.resume.records import read_record
+from astroquery_lis.jwst_stage.running.live import Lock, read_live, scratch_root
+from astroquery_lis.jwst_stage.running.status import status
 from astroquery_lis.jwst_stage.tasks import Task, log_path
 
 from .conftest import await_
@@ -38,7 +38,7 @@ pytest.importorskip("jwst")
 
 
 def do(plan, resolution, output_dir, **options):
-    from astroquery_lis.jwst_stage.run import run
+    from astroquery_lis.jwst_stage.running.run import run
 
     options = {"show_progress": False, **options}
     return run(plan, output_dir=output_dir, resolution=resolution, **options)
@@ -315,9 +315,9 @@ def test_any_executor(chain, tmp_path, kind):
 SCRIPT = """
 print("once")
 from astroquery_lis.jwst_stage.environment import CrdsEnvironment
-from astroquery_lis.jwst_stage.plan import Plan
-from astroquery_lis.jwst_stage.references import resolve
-from astroquery_lis.jwst_stage.run import run
+from astroquery_lis.jwst_stage.planning.plan import Plan
+from astroquery_lis.jwst_stage.refs.references import resolve
+from astroquery_lis.jwst_stage.running.run import run
 plan = Plan.load({plan!r})
 environment = CrdsEnvironment({crds!r}, {context!r})
 resolution = resolve(plan, environment, offline=True)
@@ -355,9 +355,9 @@ DASK_SCRIPT = """
 import distributed
 from dataclasses import replace
 from astroquery_lis.jwst_stage.environment import CrdsEnvironment
-from astroquery_lis.jwst_stage.plan import Plan
-from astroquery_lis.jwst_stage.references import resolve
-from astroquery_lis.jwst_stage.run import run
+from astroquery_lis.jwst_stage.planning.plan import Plan
+from astroquery_lis.jwst_stage.refs.references import resolve
+from astroquery_lis.jwst_stage.running.run import run
 if __name__ == "__main__":
     plan = Plan.load({plan!r})
     environment = CrdsEnvironment({crds!r}, {context!r})

@@ -6,8 +6,8 @@ import traceback
 import pytest
 
 from astroquery_lis.exceptions import CrdsUnavailable, InvalidExposureError
-from astroquery_lis.jwst_stage import memory
-from astroquery_lis.jwst_stage.failures import KINDS, describe, killed, of_exit
+from astroquery_lis.jwst_stage.running import memory
+from astroquery_lis.jwst_stage.running.failures import KINDS, describe, killed, of_exit
 
 
 def of(error, log=()):

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from astroquery_lis.jwst_stage import fingerprints
-from astroquery_lis.jwst_stage.records import Record, read_record, write_record
-from astroquery_lis.jwst_stage.states import assess, differences
+from astroquery_lis.jwst_stage.resume import fingerprints
+from astroquery_lis.jwst_stage.resume.records import Record, read_record, write_record
+from astroquery_lis.jwst_stage.resume.states import assess, differences
 
 from .small_plan import I2D, finish, resolution_of, small_plan, write_uncal
 

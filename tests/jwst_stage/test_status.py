@@ -8,12 +8,18 @@ from types import SimpleNamespace
 import pytest
 
 from astroquery_lis.exceptions import InvalidRequestError, StageError
-from astroquery_lis.jwst_stage.live import LiveState, Lock, is_locked, read_live, scratch_root
-from astroquery_lis.jwst_stage.manifest import make_manifest
-from astroquery_lis.jwst_stage.plan import Plan
-from astroquery_lis.jwst_stage.progress import TaskProgress
-from astroquery_lis.jwst_stage.records import Record, write_record
-from astroquery_lis.jwst_stage.status import status, step_of
+from astroquery_lis.jwst_stage.planning.plan import Plan
+from astroquery_lis.jwst_stage.resume.records import Record, write_record
+from astroquery_lis.jwst_stage.running.live import (
+    LiveState,
+    Lock,
+    is_locked,
+    read_live,
+    scratch_root,
+)
+from astroquery_lis.jwst_stage.running.manifest import make_manifest
+from astroquery_lis.jwst_stage.running.progress import TaskProgress
+from astroquery_lis.jwst_stage.running.status import status, step_of
 from astroquery_lis.jwst_stage.tasks import HIDDEN, Task
 
 NAMES = ("stage1/a_rate.fits", "stage1/b_rate.fits", "stage2/a_cal.fits")

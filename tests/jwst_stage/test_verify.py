@@ -9,9 +9,9 @@ from astropy.io import fits
 from astropy.table import Table
 
 from astroquery_lis.exceptions import StageWarning
-from astroquery_lis.jwst_stage.records import read_record
+from astroquery_lis.jwst_stage.resume.records import read_record
+from astroquery_lis.jwst_stage.running.verify import FAILED, NO_EFFECT, NOTE, OK, is_whole, verify
 from astroquery_lis.jwst_stage.tasks import Estimate
-from astroquery_lis.jwst_stage.verify import FAILED, NO_EFFECT, NOTE, OK, is_whole, verify
 
 pytest.importorskip("jwst")
 
@@ -167,9 +167,7 @@ def mosaics(chain, **variants):
     tasks = []
     original = chain.plan.tasks[-1]
     absolute = {name: str(chain.output_dir / name) for name in original.inputs}
-    members = tuple(
-        replace(member, input=absolute[member.input]) for member in original.members
-    )
+    members = tuple(replace(member, input=absolute[member.input]) for member in original.members)
     for name, steps in variants.items():
         task = replace(
             original,
@@ -187,7 +185,7 @@ def mosaics(chain, **variants):
 
 
 def run_variants(chain, output_dir, **variants):
-    from astroquery_lis.jwst_stage.run import run
+    from astroquery_lis.jwst_stage.running.run import run
 
     plan = mosaics(chain, **variants)
     twice = next(task for task in chain.plan.tasks if task.stage == 2)

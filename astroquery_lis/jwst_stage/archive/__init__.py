@@ -1,0 +1,1 @@
+"""JWST files at MAST: search and download."""

@@ -1,0 +1,308 @@
+"""MAST's mission search, asked through astroquery's own client, to the last row.
+
+The client (`astroquery.mast.MastMissions`) knows how to ask; what it lacks is added here: a
+time-out for every request, polite repetition, pages beyond the limit of one answer, lists of files
+in batches, a second look where an answer is incomplete, and errors that say what happened.
+"""
+
+import warnings
+from contextlib import contextmanager
+
+import requests
+from astropy.table import Table
+from astroquery.exceptions import InvalidQueryError
+from astroquery.exceptions import TimeoutError as AstroqueryTimeoutError
+from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
+
+from ...exceptions import (
+    LegacySurveyError,
+    LegacySurveyWarning,
+    NotFoundError,
+    RateLimitedError,
+    RefusedQueryError,
+    ServiceDownError,
+    ServiceTimeoutError,
+    TransferError,
+    TruncatedError,
+    UnexpectedContentError,
+)
+
+__all__ = ["COLUMNS", "MissionSearch"]
+
+PAGE_ROWS = 5000
+"""Rows asked for at once: what the service gives where no number is named."""
+
+BATCH_DATASETS = 100
+"""Datasets whose files are listed in one request; each has some tens to hundreds of files."""
+
+LIST_TRIES = 3
+"""How often the files of a dataset are asked for of which none, or not all due, were listed."""
+
+COLUMNS = {
+    "dataset": ("fileSetName",),
+    "level": ("productLevel",),
+    "program": ("program",),
+    "observation": ("observtn",),
+    "instrument": ("instrume",),
+    "detector": ("detector",),
+    "exp_type": ("exp_type",),
+    "filter": ("filter",),
+    "pupil": ("pupil", "nircam_pupil", "niriss_pupil"),
+    "grating": ("grating", "nirspec_grating"),
+    "band": ("band", "miri_band"),
+    "elements": ("opticalElements",),
+    "day": ("date_obs",),
+    "begun": ("date_beg", "date_obs"),
+    "released": ("publicReleaseDate",),
+    "access": ("access",),
+    "s_region": ("s_region",),
+    "ra_deg": ("targ_ra",),
+    "dec_deg": ("targ_dec",),
+    "target": ("targprop", "targname"),
+    "archive_id": ("ArchiveFileID",),
+}
+"""What is wanted of a row, and the columns of the service that may hold it."""
+
+NEEDED = ("dataset", "level", "program")
+
+
+class MissionSearch:
+    """The search for JWST files at one MAST server.
+
+    Parameters
+    ----------
+    server : str
+        Its address, without a slash at the end.
+    session : `~astroquery_lis.transfer.requests_session.PoliteSession`
+        Makes the requests.
+
+    Attributes
+    ----------
+    columns : dict of str to tuple of str
+        As `COLUMNS`, with the columns that this server has.
+
+    Raises
+    ------
+    TransferError
+        One of its subclasses, if the server does not tell its columns, or lacks one that is needed.
+    """
+
+    def __init__(self, server, session):
+        # It takes a second to import, and keyrings with it.
+        from astroquery.mast import MastMissionsClass
+
+        self.server = server
+        self.url = f"{server}/search/jwst/api/v0.1/search"
+        session.hooks["response"].append(_refuse_failure)
+        self._session = session
+        self._client = MastMissionsClass(mission="jwst")
+        # The client's addresses were fixed when it was imported, and its session has no time-out.
+        api = self._client._service_api_connection
+        api._session = self._client._session = session
+        api.SERVICE_URL = server
+        self._client.mission = "jwst"
+        names = self._column_names()
+        self.columns = {
+            key: tuple(name for name in candidates if name in names)
+            for key, candidates in COLUMNS.items()
+        }
+        lacking = [COLUMNS[key][0] for key in NEEDED if not self.columns[key]]
+        if lacking:
+            msg = f"{server} has no column {', '.join(lacking)} for JWST; its search has changed."
+            raise UnexpectedContentError(msg, url=self.url)
+
+    def _column_names(self):
+        """Ask for the columns, as the client does, but with a time-out."""
+        url = f"{self.server}/search/util/api/v0.1/column_list"
+        with _mapped_errors(url):
+            answer = self._session.get(url, params={"mission": "jwst"}).json()
+            rows = [(row["column_name"], row["qual_type"], row["description"]) for row in answer]
+        self._client.columns["jwst"] = Table(
+            rows=rows or None, names=("name", "data_type", "description"), dtype=(str, str, str)
+        )
+        return {row[0] for row in rows}
+
+    def search(self, criteria, coordinates=None, radius=None):
+        """Return every row that meets the criteria.
+
+        Parameters
+        ----------
+        criteria : dict of str to str
+            Values by key of `COLUMNS`; keys that the server has no column for are left out.
+        coordinates : `~astropy.coordinates.SkyCoord`, optional
+            Centre of a cone.
+        radius : `~astropy.units.Quantity` ['angle'], optional
+            Its radius.
+
+        Returns
+        -------
+        list of dict
+            Values by key of `COLUMNS`; `None` where the archive has none.
+
+        Notes
+        -----
+        The service gives ``totalResults`` and a page at a time.  Pages are asked for until all are
+        there or one is empty, so that a limit of the server's own does not cut the list.
+        """
+        payload = self.payload(criteria)
+        if coordinates is not None:
+            payload |= {"coordinates": coordinates, "radius": radius}
+        rows, total = [], None
+        while total is None or len(rows) < total:
+            with _mapped_errors(self.url):
+                answer = self._client.query_criteria_async(
+                    limit=PAGE_ROWS, offset=len(rows), **payload
+                ).json()
+                page = [self._row(row) for row in answer["results"]]
+                total = answer.get("totalResults")
+            if not page:
+                break
+            rows += page
+        if total is not None and len(rows) < total:
+            msg = f"MAST found {total} rows and gave {len(rows)} of them; the list is incomplete."
+            warnings.warn(msg, LegacySurveyWarning, stacklevel=4)
+        return rows
+
+    def payload(self, criteria):
+        """Return what the client is called with for the first page.
+
+        Parameters
+        ----------
+        criteria : dict of str to str
+            As for `search`.
+
+        Returns
+        -------
+        dict
+        """
+        selected = [name for names in self.columns.values() for name in names]
+        # Without an order, pages of one query need not belong together.
+        order = [self.columns[key][0] for key in ("dataset", "archive_id") if self.columns[key]]
+        named = {
+            self.columns[key][0]: value for key, value in criteria.items() if self.columns[key]
+        }
+        return {
+            "select_cols": list(dict.fromkeys(selected)),
+            "sort_by": order,
+            "sort_desc": [False] * len(order),
+            **named,
+        }
+
+    def _row(self, row):
+        """Return a row of the service by the keys of `COLUMNS`."""
+        found = {}
+        for key, names in self.columns.items():
+            values = (row.get(name) for name in names)
+            found[key] = next((v for v in values if v not in (None, "")), None)
+        return found
+
+    def products(self, datasets, is_complete=lambda dataset, files: bool(files)):
+        """Return the files of datasets.
+
+        Parameters
+        ----------
+        datasets : iterable of str
+            Names of datasets.
+        is_complete : callable, optional
+            Takes a dataset and the list of its files; tells whether all that are due are there.
+
+        Returns
+        -------
+        dict of str to list of dict
+            For each dataset its files, as the service tells them: ``filename``, ``size``,
+            ``access``, ``dataset`` and others.
+
+        Notes
+        -----
+        Answers that lack files have been seen; datasets for which that shows are asked for again.
+        """
+        found = {}
+        due = list(dict.fromkeys(datasets))
+        for _ in range(LIST_TRIES):
+            for start in range(0, len(due), BATCH_DATASETS):
+                batch = due[start : start + BATCH_DATASETS]
+                for product in self._list(batch):
+                    files = found.setdefault(str(product.get("dataset")), {})
+                    files[str(product.get("filename"))] = product
+            due = [
+                name for name in due if not is_complete(name, list(found.get(name, {}).values()))
+            ]
+            if not due:
+                break
+        if due:
+            msg = f"MAST lists not all files of {len(due)} dataset(s), {due[0]} among them."
+            warnings.warn(msg, LegacySurveyWarning, stacklevel=4)
+        return {dataset: list(files.values()) for dataset, files in found.items()}
+
+    def _list(self, batch):
+        with _mapped_errors(f"{self.server}/search/jwst/api/v0.1/post_list_products"):
+            table = self._client.get_product_list(batch)
+            names = table.colnames
+            return [dict(zip(names, row, strict=True)) for row in table.iterrows()] if names else []
+
+
+def _refuse_failure(response, **kwargs):
+    """Raise for a status of 400 and more, before the client calls it something else."""
+    status, url = response.status_code, response.url.partition("?")[0]
+    if status < 400:
+        return
+    told = response.text[:300].strip()
+    response.close()
+    kwargs = {"url": url, "status": status}
+    if status in (404, 410):
+        msg = f"{url} does not exist (HTTP {status})."
+        raise NotFoundError(msg, **kwargs)
+    if status == 429:
+        msg = f"{url} kept answering that too many requests were made (HTTP 429). Try again later."
+        raise RateLimitedError(msg, **kwargs)
+    if status >= 500:
+        msg = f"{url} failed on the server's side (HTTP {status})."
+        raise ServiceDownError(msg, **kwargs)
+    if status in (400, 422):
+        msg = f"{url} refused the query (HTTP {status}): {told}"
+        raise RefusedQueryError(msg, **kwargs)
+    msg = f"{url} was refused (HTTP {status})."
+    raise TransferError(msg, **kwargs)
+
+
+@contextmanager
+def _mapped_errors(url):
+    """Turn the errors of the client and of what is below it into the package's own."""
+    try:
+        yield
+    except RateLimitedError as error:
+        # What raises it within the session does not know who was asked.
+        error.url = error.url or url
+        error.args = (f"{url}{error}" if str(error).startswith(" ") else str(error),)
+        raise
+    except LegacySurveyError:
+        raise
+    except (requests.RequestException, HTTPError, OSError, AstroqueryTimeoutError) as error:
+        raise _mapped(url, error) from error
+    except InvalidQueryError as error:
+        msg = f"The query was refused: {error}"
+        raise RefusedQueryError(msg, url=url, cause=error) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        msg = f"{url} did not answer as MAST's search does: {type(error).__name__}: {error}."
+        raise UnexpectedContentError(msg, url=url, cause=error) from error
+
+
+def _mapped(url, error):
+    """Return the error of ours that a lower one means."""
+    chain, cause = [], error
+    while isinstance(cause, BaseException) and cause not in chain:
+        chain.append(cause)
+        inner = [arg for arg in cause.args if isinstance(arg, BaseException)]
+        cause = getattr(cause, "reason", None) or (inner[0] if inner else cause.__context__)
+    timeouts = (requests.Timeout, Urllib3TimeoutError, AstroqueryTimeoutError)
+    kwargs = {"url": url, "cause": error}
+    if any(isinstance(one, timeouts) and not isinstance(one, NewConnectionError) for one in chain):
+        return ServiceTimeoutError(f"No answer from {url} in time.", **kwargs)
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return TruncatedError(f"{url} was cut off in the middle of its answer.", **kwargs)
+    if isinstance(error, ValueError):
+        # What requests raises for a body that is no JSON.
+        msg = f"{url} did not answer as MAST's search does: {error}."
+        return UnexpectedContentError(msg, **kwargs)
+    return ServiceDownError(f"Could not read {url}: {error}.", **kwargs)

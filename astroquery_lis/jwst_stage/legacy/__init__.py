@@ -1,0 +1,1 @@
+"""JWST fields in the Legacy Surveys."""

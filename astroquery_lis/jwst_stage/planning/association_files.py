@@ -1,0 +1,146 @@
+"""Associations as files: completed by the `jwst` package, and written for the pipeline to read."""
+
+import functools
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ...exceptions import StageError
+from ..tasks import input_path
+
+__all__ = ["association_document", "association_path", "complete", "write_association"]
+
+_SECONDS_FOR_CHILD = 300
+
+
+def complete(associations):
+    """Return associations as the `jwst` package makes and reads them.
+
+    Runs in a process of its own, and only where the package is installed; otherwise the
+    associations come back as they are.
+
+    Parameters
+    ----------
+    associations : sequence of dict
+        With ``asn_rule``, ``asn_type``, ``asn_id``, ``program``, ``target``, ``products``.
+
+    Returns
+    -------
+    list of dict
+        The same, with what the package adds, and without ``products``.
+
+    Raises
+    ------
+    StageError
+        If the package refuses one.
+    """
+    associations = list(associations)
+    bare = [{k: v for k, v in a.items() if k != "products"} for a in associations]
+    if not associations or importlib.util.find_spec("jwst") is None:
+        return bare
+    answers = json.loads(_ask(json.dumps(associations)))
+    refused = [
+        f"{given['products'][0]['name']}: {answer['error']}"
+        for given, answer in zip(associations, answers, strict=True)
+        if "error" in answer
+    ]
+    if refused:
+        msg = f"jwst.associations refuses {'; '.join(refused)}."
+        raise StageError(msg)
+    return answers
+
+
+@functools.lru_cache(maxsize=16)
+def _ask(text):
+    child = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("_associate.py"))],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS_FOR_CHILD,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    if child.returncode:
+        last = (child.stderr.strip().splitlines() or ["no message"])[-1]
+        msg = f"jwst.associations could not be used: {last}"
+        raise StageError(msg)
+    return child.stdout
+
+
+def association_document(task, output_dir, directory):
+    """Return the association of a task as the pipeline reads it.
+
+    Parameters
+    ----------
+    task : `~.tasks.Task`
+        A task with members.
+    output_dir : path-like
+        Where the products are.
+    directory : path-like
+        Where the file is to be; members are named relative to it.
+
+    Returns
+    -------
+    dict
+    """
+    members = []
+    for member in task.members:
+        path = os.path.abspath(input_path(member.input, output_dir))
+        files = {member.exptype: path}
+        if member.exptype == "direct_image":
+            stem = path.removesuffix("i2d.fits")
+            files |= {"sourcecat": f"{stem}cat.ecsv", "segmap": f"{stem}segm.fits"}
+        for exptype, name in files.items():
+            entry = {"expname": os.path.relpath(name, directory), "exptype": exptype}
+            if member.group_id:
+                entry["group_id"] = member.group_id
+            members.append(entry)
+    rest = {k: v for k, v in task.association.items() if k != "product"}
+    return {**rest, "products": [{"name": task.association["product"], "members": members}]}
+
+
+def association_path(task, directory):
+    """Return where the association of a task is written.
+
+    Parameters
+    ----------
+    task : `~.tasks.Task`
+        A task with members.
+    directory : path-like
+        The directory.
+
+    Returns
+    -------
+    `~pathlib.Path`
+    """
+    name = Path(task.name).name
+    stem = name.removesuffix("_asn.json")
+    if stem == name:
+        stem = name.rpartition("_")[0]
+    return Path(directory) / f"{stem}_asn.json"
+
+
+def write_association(task, output_dir, directory):
+    """Write the association of a task for the pipeline, and return its path.
+
+    Parameters
+    ----------
+    task : `~.tasks.Task`
+        A task with members.
+    output_dir : path-like
+        Where the products are.
+    directory : path-like
+        Where to write; members are named relative to it.
+
+    Returns
+    -------
+    `~pathlib.Path`
+    """
+    path = association_path(task, directory)
+    document = association_document(task, output_dir, directory)
+    path.write_text(json.dumps(document, indent=1) + "\n")
+    return path

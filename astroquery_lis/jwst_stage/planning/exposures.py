@@ -1,0 +1,483 @@
+"""What a file is, from its headers alone: one exposure of one detector, whole, and of which level.
+
+Pixels are never read.  The headers are walked from the first to the last, so that a file that was
+cut off is seen as such, and what the headers say is held against what the name says: the pipeline
+itself takes a calibrated file for a count rate and calibrates it a second time.
+"""
+
+import os
+import re
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from astropy.io import fits
+
+from ...exceptions import InvalidExposureError
+
+__all__ = ["CRDS_KEYWORDS", "SUFFIXES", "Exposure", "read_exposure", "split_name"]
+
+SUFFIXES = ("uncal", "rate", "rateints", "cal", "calints")
+"""Endings of the files that a plan may begin from."""
+
+_LEVEL = {"rateints": "rate", "calints": "cal"}
+_BLOCK = 2880
+
+CRDS_KEYWORDS = {
+    "META.INSTRUMENT.NAME": "INSTRUME",
+    "META.INSTRUMENT.DETECTOR": "DETECTOR",
+    "META.INSTRUMENT.CHANNEL": "CHANNEL",
+    "META.INSTRUMENT.MODULE": "MODULE",
+    "META.INSTRUMENT.FILTER": "FILTER",
+    "META.INSTRUMENT.PUPIL": "PUPIL",
+    "META.INSTRUMENT.GRATING": "GRATING",
+    "META.INSTRUMENT.BAND": "BAND",
+    "META.INSTRUMENT.CORONAGRAPH": "CORONMSK",
+    "META.INSTRUMENT.FIXED_SLIT": "FXD_SLIT",
+    "META.INSTRUMENT.LAMP_STATE": "LAMP",
+    "META.INSTRUMENT.LAMP_MODE": "OPMODE",
+    "META.EXPOSURE.TYPE": "EXP_TYPE",
+    "META.EXPOSURE.READPATT": "READPATT",
+    "META.EXPOSURE.NOUTPUTS": "NOUTPUTS",
+    "META.EXPOSURE.NGROUPS": "NGROUPS",
+    "META.SUBARRAY.NAME": "SUBARRAY",
+    "META.APERTURE.NAME": "APERNAME",
+    "META.VISIT.TSOVISIT": "TSOVISIT",
+    "META.VISIT.TYPE": "VISITYPE",
+    "META.VISIT.CROWDED_FIELD": "CROWDFLD",
+    "META.OBSERVATION.DATE": "DATE-OBS",
+    "META.OBSERVATION.TIME": "TIME-OBS",
+}
+"""The parameters that CRDS chooses reference files by, and the keywords that hold them."""
+
+_BASIC = ("INSTRUME", "DETECTOR", "EXP_TYPE", "DATE-OBS", "TIME-OBS")
+_RAMP = (
+    "NGROUPS", "NFRAMES", "GROUPGAP", "TFRAME", "TGROUP",
+    "SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2", "FASTAXIS", "SLOWAXIS",
+)  # fmt: skip
+_POINTING = ("RA_REF", "DEC_REF", "ROLL_REF", "V2_REF", "V3_REF")
+_OPTICS = {
+    "NIRCAM": ("FILTER", "PUPIL"),
+    "NIRISS": ("FILTER", "PUPIL"),
+    "NIRSPEC": ("FILTER", "GRATING"),
+    "MIRI": ("FILTER",),
+    "FGS": (),
+}
+_MRS_OPTICS = ("CHANNEL", "BAND")
+
+_SPELLED = {
+    "instrument": "INSTRUME",
+    "detector": "DETECTOR",
+    "channel": "CHANNEL",
+    "module": "MODULE",
+    "filter": "FILTER",
+    "pupil": "PUPIL",
+    "grating": "GRATING",
+    "band": "BAND",
+    "mask": "CORONMSK",
+    "slit": "FXD_SLIT",
+    "lamp": "LAMP",
+    "exp_type": "EXP_TYPE",
+    "subarray": "SUBARRAY",
+    "readpatt": "READPATT",
+    "patttype": "PATTTYPE",
+    "visit_type": "VISITYPE",
+    "program": "PROGRAM",
+    "observation": "OBSERVTN",
+    "visit": "VISIT",
+    "visit_group": "VISITGRP",
+    "sequence_id": "SEQ_ID",
+    "activity_id": "ACT_ID",
+    "exposure_number": "EXPOSURE",
+    "date": "DATE-OBS",
+    "time": "TIME-OBS",
+    "cal_ver": "CAL_VER",
+    "crds_ctx": "CRDS_CTX",
+}
+_NUMBERED = {"program": 5, "observation": 3, "visit": 3, "exposure_number": 5}
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """One file of one detector, as its headers describe it.
+
+    Attributes
+    ----------
+    path : str
+        Absolute path.
+    root : str
+        Name of the file without its suffix.
+    suffix : str
+        'uncal', 'rate', 'rateints', 'cal' or 'calints'.
+    size_bytes : int
+        Of the file.
+    instrument, detector, channel, module, filter, pupil, grating, band, mask, slit, lamp : str
+        Upper case, as in the header; empty where the header has none.
+    exp_type, subarray, readpatt, patttype, visit_type : str
+        Likewise.
+    target : str
+        Name that the proposer gave it, else the catalogue's.
+    program, observation, visit, visit_group, sequence_id, activity_id, exposure_number : str
+        What identifies an exposure; empty where the header has none.
+    is_tso, is_background, is_psf, is_imprint : bool
+        What TSOVISIT, BKGDTARG, IS_PSF and IS_IMPRT say.
+    n_ints, n_groups : int
+        Integrations in the file, and groups in each.
+    shape : tuple of int, (2,) in (ny, nx)
+        Of one image.
+    position_number : int
+        Number of the dither position, 0 if unknown.
+    date, time : str
+        Begin of the exposure, UTC.
+    s_region : str
+        Footprint, empty where there is none.
+    pointing : dict of str to float
+        The keywords of the pointing that a footprint can be made of.
+    cal_ver, crds_ctx : str
+        Version of the pipeline and CRDS context that made the file; empty for an uncal one.
+    parameters : dict of str to str
+        The keywords that CRDS matches, under CRDS's names: ``META.INSTRUMENT.NAME``, ...
+    steps_done : dict of str to str
+        ``S_*`` keywords.
+    references : dict of str to str
+        ``R_*`` keywords, without ``crds://``.
+    """
+
+    path: str
+    root: str
+    suffix: str
+    size_bytes: int = 0
+    instrument: str = ""
+    detector: str = ""
+    channel: str = ""
+    module: str = ""
+    filter: str = ""
+    pupil: str = ""
+    grating: str = ""
+    band: str = ""
+    mask: str = ""
+    slit: str = ""
+    lamp: str = ""
+    exp_type: str = ""
+    subarray: str = ""
+    readpatt: str = ""
+    patttype: str = ""
+    visit_type: str = ""
+    target: str = ""
+    program: str = ""
+    observation: str = ""
+    visit: str = ""
+    visit_group: str = ""
+    sequence_id: str = ""
+    activity_id: str = ""
+    exposure_number: str = ""
+    is_tso: bool = False
+    is_background: bool = False
+    is_psf: bool = False
+    is_imprint: bool = False
+    n_ints: int = 1
+    n_groups: int = 1
+    shape: tuple = (0, 0)
+    position_number: int = 0
+    date: str = ""
+    time: str = ""
+    s_region: str = ""
+    pointing: dict = field(default_factory=dict)
+    cal_ver: str = ""
+    crds_ctx: str = ""
+    parameters: dict = field(default_factory=dict)
+    steps_done: dict = field(default_factory=dict)
+    references: dict = field(default_factory=dict)
+
+    @property
+    def level(self):
+        """Level of the file whatever its integrations: 'uncal', 'rate' or 'cal'."""
+        return _LEVEL.get(self.suffix, self.suffix)
+
+    @property
+    def exposure_id(self):
+        """What tells exposures apart in the pipeline; one for all detectors of an exposure."""
+        parts = (self.program, self.observation, self.visit)
+        rest = (self.visit_group, self.sequence_id, self.activity_id, self.exposure_number)
+        if not any(parts + rest):
+            return ""
+        return f"jw{''.join(parts)}_{''.join(rest[:3])}_{rest[3]}"
+
+    def to_dict(self):
+        """Return the exposure as TOML types; what is empty is left out.
+
+        Returns
+        -------
+        dict
+        """
+        values = asdict(self)
+        values["shape"] = list(self.shape)
+        defaults = {f.name: f.default for f in fields(self)}
+        return {k: v for k, v in values.items() if v != defaults[k] and v not in ({}, "")}
+
+    @classmethod
+    def from_dict(cls, values):
+        """Return the exposure that `to_dict` wrote.
+
+        Parameters
+        ----------
+        values : dict
+            As `to_dict` gives it.
+
+        Returns
+        -------
+        Exposure
+        """
+        known = {f.name for f in fields(cls)}
+        taken = {name: value for name, value in values.items() if name in known}
+        taken["shape"] = tuple(taken.get("shape", (0, 0)))
+        return cls(**taken)
+
+
+def split_name(path):
+    """Return root and suffix of the name of a file.
+
+    Parameters
+    ----------
+    path : path-like
+        Such as ``jw01234001001_02101_00001_nrcalong_uncal.fits``.
+
+    Returns
+    -------
+    root, suffix : str
+        The suffix is what follows the last underscore; empty if there is none.
+    """
+    root, _, suffix = Path(path).name.removesuffix(".fits").rpartition("_")
+    return (root, suffix) if root else (suffix, "")
+
+
+def read_exposure(path):
+    """Return what the headers of a file say.
+
+    Parameters
+    ----------
+    path : path-like
+        A FITS file of the level uncal, rate, rateints, cal or calints.
+
+    Returns
+    -------
+    Exposure
+
+    Raises
+    ------
+    InvalidExposureError
+        If the file is not there, not FITS, cut off, not of the level that its name says, or lacks
+        keywords that the pipeline needs; the message lists all of them.
+    """
+    path = Path(os.path.abspath(path))
+    root, suffix = split_name(path)
+    if suffix not in SUFFIXES or path.suffix != ".fits":
+        msg = (
+            f"{path}: the name must end in one of "
+            f"{', '.join(f'_{s}.fits' for s in SUFFIXES)}, or be an association's ..._asn.json."
+        )
+        raise InvalidExposureError(msg, parameter="files", value=str(path))
+    primary, science, n_bytes = _headers(path)
+    _check_level(path, suffix, primary, science)
+    exp_type = str(primary.get("EXP_TYPE", "")).upper()
+    _check_keywords(path, exp_type, suffix, primary, science)
+    values = {name: _word(primary.get(keyword)) for name, keyword in _SPELLED.items()}
+    for name, width in _NUMBERED.items():
+        if values[name].isdigit():
+            values[name] = values[name].zfill(width)
+    axes = [science[f"NAXIS{i + 1}"] for i in range(science["NAXIS"])]
+    deep = suffix == "uncal"
+    references = _named("R_", primary)
+    return Exposure(
+        path=str(path),
+        root=root,
+        suffix=suffix,
+        size_bytes=n_bytes,
+        target=str(primary.get("TARGPROP") or primary.get("TARGNAME") or "").strip(),
+        is_tso=primary.get("TSOVISIT") is True,
+        is_background=primary.get("BKGDTARG") is True,
+        is_psf=primary.get("IS_PSF") is True,
+        is_imprint=primary.get("IS_IMPRT") is True,
+        n_ints=int(axes[3]) if deep and len(axes) > 3 else _integrations(primary, axes, suffix),
+        n_groups=int(axes[2]) if deep and len(axes) > 2 else int(primary.get("NGROUPS") or 1),
+        shape=(int(axes[1]), int(axes[0])),
+        position_number=int(primary.get("PATT_NUM") or 0),
+        s_region=str(science.get("S_REGION") or "").strip(),
+        pointing=_pointing(science),
+        parameters=_parameters(primary),
+        steps_done=_named("S_", primary),
+        references={k: v.removeprefix("crds://") for k, v in references.items()},
+        **values,
+    )
+
+
+def _named(prefix, header):
+    # Values are parsed when they are asked for; most of a thousand headers need not be.
+    known = {key: _word(header[key]) for key in header if key.startswith(prefix)}
+    return {key: value for key, value in known.items() if value}
+
+
+def _integrations(primary, axes, suffix):
+    if suffix.endswith("ints") and len(axes) > 2:
+        return int(axes[2])
+    return int(primary.get("NINTS") or 1)
+
+
+def _word(value):
+    return "" if value is None or isinstance(value, fits.card.Undefined) else str(value).strip()
+
+
+def _parameters(primary):
+    known = {}
+    for name, keyword in CRDS_KEYWORDS.items():
+        value = primary.get(keyword)
+        if value is None or isinstance(value, fits.card.Undefined):
+            continue
+        # CRDS writes booleans as a FITS header does.
+        known[name] = {True: "T", False: "F"}[value] if isinstance(value, bool) else str(value)
+    return known
+
+
+_POINTING_KEPT = (*_POINTING, "V3I_YANG", "VPARITY", "CRPIX1", "CRPIX2", "CDELT1", "CDELT2")
+
+
+def _pointing(science):
+    kept = ((name, science.get(name)) for name in _POINTING_KEPT)
+    return {
+        name: float(value)
+        for name, value in kept
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+
+
+def _headers(path):
+    """Return the primary header, that of SCI and the size; raise unless the file is whole."""
+    try:
+        n_bytes = path.stat().st_size
+        with open(path, "rb") as file:
+            found, end = _walk(path, file)
+    except OSError as error:
+        msg = f"{path}: cannot be read: {error.strerror or error}."
+        raise InvalidExposureError(msg, parameter="files", value=str(path)) from None
+    if end > n_bytes:
+        msg = f"{path}: cut off: {n_bytes} bytes of the {end} that its headers announce."
+        raise InvalidExposureError(msg, parameter="files", value=str(path))
+    lacking = [name for name in ("SCI", "ASDF") if name not in found]
+    if lacking:
+        msg = (
+            f"{path}: has no extension {' and no '.join(lacking)}: the file was cut off, or is not "
+            "one of JWST's."
+        )
+        raise InvalidExposureError(msg, parameter="files", value=str(path))
+    return found["PRIMARY"], found["SCI"], n_bytes
+
+
+def _walk(path, file):
+    found, offset = {}, 0
+    while True:
+        file.seek(offset)
+        text = _header_text(path, file, first=offset == 0)
+        if text is None:
+            return found, offset
+        sizes = _sizes(text)
+        name = "PRIMARY" if offset == 0 else sizes["EXTNAME"]
+        if name in ("PRIMARY", "SCI"):
+            # Of several SCI extensions the first one tells what the file is.
+            found.setdefault(name, fits.Header.fromstring(text.decode("latin-1")))
+        else:
+            found.setdefault(name, None)
+        offset += len(text) + -(-sizes["bytes"] // _BLOCK) * _BLOCK
+
+
+def _header_text(path, file, *, first):
+    blocks = []
+    while True:
+        block = file.read(_BLOCK)
+        if first and not blocks and not block.startswith(b"SIMPLE  ="):
+            msg = f"{path}: is not a FITS file."
+            raise InvalidExposureError(msg, parameter="files", value=str(path))
+        if not block and not blocks:
+            return None
+        if len(block) < _BLOCK:
+            msg = f"{path}: cut off within a header."
+            raise InvalidExposureError(msg, parameter="files", value=str(path))
+        blocks.append(block)
+        if _END.search(block):
+            return b"".join(blocks)
+
+
+_END = re.compile(rb"(?:^|(?<=.{80}))END {77}", re.DOTALL)
+_SIZE_CARDS = (b"BITPIX  ", b"NAXIS", b"PCOUNT  ", b"GCOUNT  ", b"EXTNAME ")
+
+
+def _sizes(text):
+    """Return EXTNAME and the bytes of the data, without parsing every card."""
+    known = {}
+    for i in range(0, len(text), 80):
+        card = text[i : i + 80]
+        if card.startswith(_SIZE_CARDS):
+            value = card[10:].split(b"/")[0].strip()
+            known.setdefault(card[:8].strip().decode(), value)
+    n_axes = int(known.get("NAXIS", 0))
+    n_values = 1 if n_axes else 0
+    for axis in range(1, n_axes + 1):
+        n_values *= int(known[f"NAXIS{axis}"])
+    n_values = (n_values + int(known.get("PCOUNT", 0))) * int(known.get("GCOUNT", 1))
+    name = known.get("EXTNAME", b"").strip(b"' ").decode("latin-1").upper()
+    return {"EXTNAME": name, "bytes": n_values * abs(int(known.get("BITPIX", 8))) // 8}
+
+
+def _check_level(path, suffix, primary, science):
+    found, witness = _level(primary, science)
+    if found == _LEVEL.get(suffix, suffix):
+        return
+    msg = (
+        f"{path}: its name says {suffix!r}, but its header says {found!r} ({witness}). The "
+        "pipeline would take it as named and calibrate it wrongly; rename the file or leave it out."
+    )
+    raise InvalidExposureError(msg, parameter="files", value=str(path))
+
+
+def _level(primary, science):
+    """Return the level that the headers speak of, and what says so."""
+    done = [k for k in primary if k.startswith("S_") and primary[k] == "COMPLETE"]
+    for level, keywords in (
+        ("i2d", ("S_RESAMP",)),
+        ("crf", ("S_OUTLIR",)),
+        ("cal", ("S_PHOTOM", "S_FLAT", "S_WCS", "S_GUICDS")),
+        ("rate", ("S_RAMP",)),
+    ):
+        for keyword in keywords:
+            if keyword in done:
+                return level, f"{keyword}=COMPLETE"
+    if science.get("BUNIT") in ("MJy/sr", "Jy", "MJy"):
+        return "cal", f"BUNIT={science['BUNIT']}"
+    if done:
+        return "ramp", f"{done[-1]}=COMPLETE and no S_RAMP"
+    n_axes = science.get("NAXIS", 0)
+    if n_axes in (2, 3) and not str(primary.get("EXP_TYPE", "")).upper().startswith("FGS_"):
+        return "rate", f"{n_axes} axes"
+    return "uncal", "no step was done"
+
+
+def _check_keywords(path, exp_type, suffix, primary, science):
+    from .pipelines import is_guider, pipelines_for
+
+    wanted = list(_BASIC)
+    lacking = []
+    if exp_type and not is_guider(exp_type):
+        wanted += _RAMP
+        if exp_type == "MIR_MRS":
+            wanted += _MRS_OPTICS
+        elif pipelines_for(exp_type, path=path)[1]:
+            wanted += _OPTICS.get(str(primary.get("INSTRUME", "")).upper(), ())
+        if pipelines_for(exp_type, path=path)[1]:
+            lacking = [k for k in _POINTING if science.get(k) is None and primary.get(k) is None]
+    lacking = [k for k in wanted if _word(primary.get(k)) == ""] + lacking
+    if science.get("NAXIS", 0) < 2:
+        lacking.append("NAXIS1 and NAXIS2 of SCI")
+    if lacking:
+        msg = (
+            f"{path}: lacks {', '.join(lacking)}, without which the pipeline fails or leaves the "
+            f"{suffix} file uncalibrated without a word."
+        )
+        raise InvalidExposureError(msg, parameter="files", value=str(path))

@@ -1,0 +1,269 @@
+"""The pixels of a mosaic: one grid for several filters, or the one of a given image.
+
+A grid is what the step resample takes: ``crval`` in degrees, ``crpix`` from 0, ``pixel_scale`` in
+arcsec, ``rotation``, the position angle of the y axis in degrees, and ``output_shape`` in (nx, ny);
+or ``output_wcs``, the path of a gwcs in an ``.asdf`` file.
+"""
+
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.wcs import WCS
+from astropy.wcs.utils import wcs_to_celestial_frame
+
+from ...exceptions import InvalidExposureError, InvalidRequestError
+
+__all__ = ["common_grid", "footprint", "grid_of_wcs", "n_pixels", "native_scale"]
+
+_SCALES = {"SHORT": 0.0307, "LONG": 0.0629, "MIRI": 0.1109, "NIRISS": 0.0656, "FGS": 0.0691}
+_MARGIN_PX = 4
+
+
+def native_scale(exposure):
+    """Return the size of a pixel in arcsec.
+
+    Parameters
+    ----------
+    exposure : `~.exposures.Exposure`
+        Of an imager.
+
+    Returns
+    -------
+    float or None
+        `None` for a spectrograph.
+    """
+    if exposure.instrument == "NIRCAM":
+        long = exposure.channel == "LONG" or exposure.detector.endswith("LONG")
+        return _SCALES["LONG" if long else "SHORT"]
+    return _SCALES.get(exposure.instrument)
+
+
+def footprint(exposure):
+    """Return the corners of an exposure on the sky.
+
+    Parameters
+    ----------
+    exposure : `~.exposures.Exposure`
+        With S_REGION, or with the keywords of the pointing, which are good to an arcsecond.
+
+    Returns
+    -------
+    `~numpy.ndarray`, (n, 2) in (RA, Dec) degrees, or None
+        `None` where the headers tell neither.
+    """
+    words = exposure.s_region.upper().replace("ICRS", "").split()
+    if words[:1] == ["POLYGON"] and len(words) >= 7:
+        return np.array(words[1:], float).reshape(-1, 2)
+    known, scale = exposure.pointing, native_scale(exposure)
+    if scale is None or not {"RA_REF", "DEC_REF", "ROLL_REF"} <= set(known):
+        return None
+    ny, nx = exposure.shape
+    x0, y0 = known.get("CRPIX1", (nx + 1) / 2), known.get("CRPIX2", (ny + 1) / 2)
+    x = (np.array([0.5, nx + 0.5, nx + 0.5, 0.5]) - x0) * scale
+    y = (np.array([0.5, 0.5, ny + 0.5, ny + 0.5]) - y0) * scale
+    parity, angle = known.get("VPARITY", -1.0), math.radians(known.get("V3I_YANG", 0.0))
+    v2 = parity * x * math.cos(angle) + y * math.sin(angle)
+    v3 = -parity * x * math.sin(angle) + y * math.cos(angle)
+    roll = math.radians(known["ROLL_REF"])
+    east = v2 * math.cos(roll) + v3 * math.sin(roll)
+    north = -v2 * math.sin(roll) + v3 * math.cos(roll)
+    center = _unit(np.array([[known["RA_REF"], known["DEC_REF"]]]))[0]
+    return _sky(center, east, north)
+
+
+def common_grid(exposures, *, pixel_scale=None, rotation=0.0):
+    """Return the grid that holds all exposures.
+
+    Parameters
+    ----------
+    exposures : sequence of `~.exposures.Exposure`
+        Of any filters.
+    pixel_scale : float, optional
+        In arcsec; by default that of the finest detector among them.
+    rotation : float, optional
+        Position angle of the y axis in degrees, 0 by default: north is up.
+
+    Returns
+    -------
+    dict
+        The grid.
+
+    Raises
+    ------
+    InvalidExposureError
+        If an exposure has neither a footprint nor a pointing.
+    """
+    without = [e.path for e in exposures if footprint(e) is None]
+    if without or not exposures:
+        msg = f"common_grid: no footprint and no pointing in {', '.join(without) or 'no files'}."
+        raise InvalidExposureError(msg, parameter="common_grid", value=without)
+    scale = pixel_scale or min(native_scale(e) or math.inf for e in exposures)
+    corners = np.concatenate([footprint(e) for e in exposures])
+    center = _unit(corners).mean(axis=0)
+    center /= np.linalg.norm(center)
+    east, north = _tangent(center, corners)
+    angle = math.radians(rotation)
+    x = (-east * math.cos(angle) + north * math.sin(angle)) / scale
+    y = (east * math.sin(angle) + north * math.cos(angle)) / scale
+    x0, y0 = math.floor(x.min()) - _MARGIN_PX, math.floor(y.min()) - _MARGIN_PX
+    ra, dec = _angles(center)
+    return {
+        "crval": [round(ra, 9), round(dec, 9)],
+        "crpix": [float(-x0), float(-y0)],
+        "pixel_scale": float(scale),
+        "rotation": float(rotation),
+        "output_shape": [
+            math.ceil(x.max()) + _MARGIN_PX - x0 + 1,
+            math.ceil(y.max()) + _MARGIN_PX - y0 + 1,
+        ],
+    }
+
+
+def grid_of_wcs(wcs):
+    """Return the grid of an image.
+
+    Parameters
+    ----------
+    wcs : `~astropy.wcs.WCS`, `~astropy.io.fits.Header` or path-like
+        Tangential, with square pixels, east to the left of north, and a shape; a FITS file, of
+        which the first such WCS counts; or an ``.asdf`` file with a gwcs.
+
+    Returns
+    -------
+    dict
+        The grid.
+
+    Raises
+    ------
+    InvalidRequestError
+        If resample cannot make such a grid.
+    """
+    if isinstance(wcs, (str, os.PathLike)):
+        path = os.path.abspath(os.path.expanduser(wcs))
+        if not os.path.isfile(path):
+            _refuse(wcs, "is not a file that is there")
+        if Path(path).suffix == ".asdf":
+            return {"output_wcs": path}
+        wcs = _header_of(path)
+    shape = None
+    if isinstance(wcs, fits.Header):
+        axes = [wcs.get(f"ZNAXIS{i}", wcs.get(f"NAXIS{i}")) for i in (2, 1)]
+        shape = tuple(axes) if all(axes) else None
+        wcs = WCS(wcs)
+    if not isinstance(wcs, WCS):
+        _refuse(wcs, "must be a WCS, a header, or the path of a FITS or .asdf file")
+    shape = shape or wcs.array_shape
+    wcs = wcs.celestial if wcs.naxis > 2 else wcs
+    if shape is None:
+        _refuse(wcs, "has no shape; set its array_shape")
+    _check_tangential(wcs)
+    matrix = wcs.pixel_scale_matrix
+    scale = math.sqrt(abs(np.linalg.det(matrix)))
+    rotation = math.atan2(matrix[0, 1], matrix[1, 1])
+    expected = scale * np.array(
+        [[-math.cos(rotation), math.sin(rotation)], [math.sin(rotation), math.cos(rotation)]]
+    )
+    if not np.allclose(matrix, expected, rtol=0, atol=1e-5 * scale):
+        _refuse(wcs, "has pixels that are not square, or east to the right of north")
+    center = SkyCoord(*wcs.wcs.crval, unit="deg", frame=wcs_to_celestial_frame(wcs)).icrs
+    return {
+        "crval": [float(center.ra.deg), float(center.dec.deg)],
+        "crpix": [float(value) - 1 for value in wcs.wcs.crpix],
+        "pixel_scale": scale * 3600,
+        "rotation": math.degrees(rotation),
+        "output_shape": [int(shape[-1]), int(shape[-2])],
+    }
+
+
+def n_pixels(exposures, grid=None):
+    """Return how many pixels the mosaic of some exposures has.
+
+    Parameters
+    ----------
+    exposures : sequence of `~.exposures.Exposure`
+        Its members.
+    grid : dict, optional
+        The grid that was asked for; by default the pipeline's own, about.
+
+    Returns
+    -------
+    int or None
+        `None` where it cannot be told.
+    """
+    if grid and "output_shape" in grid:
+        return math.prod(grid["output_shape"])
+    if grid or any(footprint(e) is None for e in exposures):
+        return None
+    # The pipeline turns the grid to fit the exposures; north up would need more.
+    roll = exposures[0].pointing.get("ROLL_REF", 0.0) + exposures[0].pointing.get("V3I_YANG", 0.0)
+    return math.prod(common_grid(exposures, rotation=roll)["output_shape"])
+
+
+def _refuse(wcs, why):
+    msg = f"wcs={type(wcs).__name__ if not isinstance(wcs, (str, os.PathLike)) else wcs!r} {why}."
+    raise InvalidRequestError(msg, parameter="wcs", value=wcs)
+
+
+def _check_tangential(wcs):
+    types = [str(t) for t in wcs.wcs.ctype]
+    if types != ["RA---TAN", "DEC--TAN"]:
+        _refuse(wcs, f"has CTYPE {types}; resample makes RA---TAN, DEC--TAN. Give a gwcs as .asdf")
+    distorted = wcs.sip is not None or wcs.cpdis1 is not None or wcs.det2im1 is not None
+    if distorted:
+        _refuse(wcs, "has distortions; give a gwcs as .asdf")
+    if not math.isnan(wcs.wcs.lonpole) and wcs.wcs.lonpole not in (180.0, 999.0):
+        _refuse(wcs, f"has LONPOLE={wcs.wcs.lonpole}; resample makes 180")
+
+
+def _header_of(path):
+    try:
+        with fits.open(path) as hdul:
+            for hdu in hdul:
+                if hdu.header.get("NAXIS", 0) >= 2 and WCS(hdu.header, naxis=2).has_celestial:
+                    return hdu.header
+    except OSError as error:
+        _refuse(path, f"cannot be read: {error}")
+    return _refuse(path, "has no image with a celestial WCS")
+
+
+def _unit(positions):
+    ra, dec = np.radians(positions).T
+    return np.array([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)]).T
+
+
+def _angles(vector):
+    return (
+        math.degrees(math.atan2(vector[1], vector[0])) % 360,
+        math.degrees(math.asin(max(-1.0, min(1.0, vector[2])))),
+    )
+
+
+def _axes(center):
+    """Return the unit vectors to the east and to the north at a point."""
+    ra, dec = (math.radians(angle) for angle in _angles(center))
+    east = np.array([-math.sin(ra), math.cos(ra), 0])
+    north = np.array([-math.sin(dec) * math.cos(ra), -math.sin(dec) * math.sin(ra), math.cos(dec)])
+    return east, north
+
+
+_ARCSEC = 180 / math.pi * 3600
+
+
+def _tangent(center, positions):
+    """Return the tangential coordinates of positions, in arcsec."""
+    unit = _unit(positions)
+    east, north = _axes(center)
+    depth = unit @ center
+    return unit @ east / depth * _ARCSEC, unit @ north / depth * _ARCSEC
+
+
+def _sky(center, east_arcsec, north_arcsec):
+    """Return the positions of tangential coordinates."""
+    east, north = _axes(center)
+    vectors = center + (np.outer(east_arcsec, east) + np.outer(north_arcsec, north)) / _ARCSEC
+    vectors /= np.linalg.norm(vectors, axis=1)[:, None]
+    return np.array([_angles(vector) for vector in vectors])

@@ -1,0 +1,263 @@
+"""The files that a plan begins from, out of paths, directories, patterns, tables, associations."""
+
+import glob
+import importlib.metadata
+import json
+import os
+from collections import defaultdict
+from pathlib import Path
+
+from astropy.table import Table
+
+from ...exceptions import InvalidExposureError, InvalidRequestError
+from .exposures import SUFFIXES, read_exposure, split_name
+from .pipelines import is_integrations, stage_classes
+
+__all__ = ["STARTS", "choose", "read_files"]
+
+STARTS = ("uncal", "rate", "cal", "auto")
+"""Levels that a plan may begin from, where files of several levels are given."""
+
+_REFUSED = ("ERROR", "NODATA")
+
+_STAGE1_TYPES = {
+    "R_DARK": "dark",
+    "R_GAIN": "gain",
+    "R_IPC": "ipc",
+    "R_LASTFR": "lastframe",
+    "R_LINEAR": "linearity",
+    "R_MASK": "mask",
+    "R_MIREMI": "emicorr",
+    "R_READNO": "readnoise",
+    "R_REFPIX": "refpix",
+    "R_RESET": "reset",
+    "R_RSCD": "rscd",
+    "R_SATURA": "saturation",
+    "R_SIRSKL": "sirskernel",
+    "R_SUPERB": "superbias",
+}
+
+
+def read_files(files, *, output_dir=None):
+    """Return the exposures and the associations among the files.
+
+    Parameters
+    ----------
+    files : path-like, sequence of path-like, or `~astropy.table.Table`
+        Files, directories (searched with all their subdirectories), patterns, or a table with the
+        column ``Local Path``.
+    output_dir : path-like, optional
+        A directory that is left out when directories are searched.
+
+    Returns
+    -------
+    exposures : list of `~.exposures.Exposure`
+        In the order of their paths.
+    associations : list of dict
+        Their content, and ``path``.
+
+    Raises
+    ------
+    InvalidExposureError
+        If there are no files, or if any of them is wrong; the message tells of all of them.
+    """
+    exposures, associations, problems = [], [], []
+    for path in _paths(files, output_dir, problems):
+        try:
+            if path.endswith(".json"):
+                associations.append(_read_association(path))
+            else:
+                exposures.append(read_exposure(path))
+        except InvalidExposureError as error:
+            problems.append(str(error))
+    problems += _duplicates(exposures)
+    _raise_all(problems, "files")
+    if not exposures:
+        msg = (
+            f"files={files!r} holds no exposure; a name ends in one of "
+            f"{', '.join(f'_{s}.fits' for s in SUFFIXES)}."
+        )
+        raise InvalidExposureError(msg, parameter="files", value=files)
+    return exposures, associations
+
+
+def _raise_all(problems, parameter):
+    if not problems:
+        return
+    msg = problems[0]
+    if len(problems) > 1:
+        msg = f"{len(problems)} files cannot be used:\n" + "\n".join(f"  {p}" for p in problems)
+    raise InvalidExposureError(msg, parameter=parameter)
+
+
+def _paths(files, output_dir, problems):
+    if isinstance(files, Table):
+        files = _column(files, problems)
+    elif isinstance(files, (str, os.PathLike)):
+        files = [files]
+    hidden = None if output_dir is None else os.path.abspath(output_dir) + os.sep
+    found = []
+    for given in files:
+        path = os.path.expanduser(os.fspath(given))
+        if os.path.isdir(path):
+            inside = [p for p in _inside(path) if hidden is None or not p.startswith(hidden)]
+            if not inside:
+                problems.append(f"{path}: the directory holds no exposure.")
+            found += inside
+        elif glob.has_magic(path) and not os.path.exists(path):
+            matched = sorted(glob.glob(path, recursive=True))
+            if not matched:
+                problems.append(f"{path}: no file matches the pattern.")
+            found += matched
+        else:
+            found.append(path)
+    return list(dict.fromkeys(os.path.abspath(path) for path in found))
+
+
+def _inside(directory):
+    found = []
+    for folder, folders, names in os.walk(directory):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        found += [
+            os.path.abspath(os.path.join(folder, name))
+            for name in sorted(names)
+            if name.endswith("_asn.json")
+            or (name.endswith(".fits") and split_name(name)[1] in SUFFIXES)
+        ]
+    return found
+
+
+def _column(table, problems):
+    if "Local Path" not in table.colnames:
+        msg = (
+            f"files: the table has no column 'Local Path', but {', '.join(table.colnames)}; "
+            "give the manifest of a download."
+        )
+        raise InvalidRequestError(msg, parameter="files")
+    paths = []
+    for row in table:
+        path = str(row["Local Path"])
+        status = str(row["Status"]) if "Status" in table.colnames else ""
+        if status in _REFUSED or not path:
+            name = path or next((str(row[c]) for c in ("id", "URL") if c in table.colnames), "?")
+            why = str(row["Message"]) if "Message" in table.colnames else ""
+            problems.append(f"{name}: {status or 'no file'} in the table. {why}".rstrip())
+        else:
+            paths.append(path)
+    return paths
+
+
+def _read_association(path):
+    try:
+        content = json.loads(Path(path).read_text())
+        products = content["products"]
+        for product in products:
+            for member in product["members"]:
+                member["expname"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = f"{path}: is not an association: {type(error).__name__}: {error}."
+        raise InvalidExposureError(msg, parameter="files", value=path) from None
+    return {**content, "path": path}
+
+
+def _duplicates(exposures):
+    seen = defaultdict(list)
+    for exposure in exposures:
+        seen[exposure.root, exposure.suffix].append(exposure.path)
+    return [
+        f"{root}_{suffix}.fits is given {len(paths)} times: {', '.join(paths)}."
+        for (root, suffix), paths in seen.items()
+        if len(paths) > 1
+    ]
+
+
+def choose(exposures, start, *, resolution=None, configurations=None):
+    """Return the file that each exposure begins from.
+
+    Parameters
+    ----------
+    exposures : sequence of `~.exposures.Exposure`
+        All files, of several levels perhaps.
+    start : str
+        One of `STARTS`.  An exposure that has no file of that level begins from the nearest one
+        below, else from the lowest that it has.  'auto' takes rate files that are current.
+    resolution : `~.references.Resolution`, optional
+        The reference files that would be used now, for 'auto'.
+    configurations : callable, optional
+        Gives the key of an exposure in the resolution.
+
+    Returns
+    -------
+    chosen : list of `~.exposures.Exposure`
+        One per root, in order of time.
+    notes : list of str
+        What 'auto' decided, and why.
+    """
+    if start not in STARTS:
+        msg = f"start={start!r} is none of {', '.join(map(repr, STARTS))}."
+        raise InvalidRequestError(msg, parameter="start", value=start)
+    by_root = defaultdict(dict)
+    for exposure in exposures:
+        by_root[exposure.root][exposure.suffix] = exposure
+    chosen, notes, problems = [], [], []
+    for root, files in by_root.items():
+        usable = _usable(files, problems)
+        if not usable:
+            continue
+        if start == "auto":
+            level, why = _automatic(usable, resolution, configurations)
+            notes.append(f"{root}: begins from {level}: {why}.")
+        else:
+            order = STARTS[:3]
+            below = [name for name in order[: order.index(start) + 1] if name in usable]
+            level = below[-1] if below else next(name for name in order if name in usable)
+        chosen.append(usable[level])
+    _raise_all(problems, "files")
+    return sorted(chosen, key=lambda e: (e.date, e.time, e.root)), notes
+
+
+def _usable(files, problems):
+    """Return ``{level: file}`` with the one of rate and rateints that the chain goes on from."""
+    usable = {}
+    for level in ("uncal", "rate", "cal"):
+        if level == "uncal":
+            if level in files:
+                usable[level] = files[level]
+            continue
+        plain, integrations = files.get(level), files.get(f"{level}ints")
+        one = plain or integrations
+        if one is None:
+            continue
+        wanted = f"{level}ints" if is_integrations(one) else level
+        if wanted in files:
+            usable[level] = files[wanted]
+        elif not stage_classes(one)[1]:
+            usable[level] = one
+        else:
+            problems.append(
+                f"{one.path}: {one.exp_type} goes on from the {wanted} file, which is not given."
+            )
+    return usable
+
+
+def _automatic(files, resolution, configurations):
+    rate = files.get("rate")
+    if rate is None:
+        return next(iter(files)), "there is no rate file"
+    if "uncal" not in files:
+        return "rate", "there is no uncal file"
+    try:
+        installed = importlib.metadata.version("jwst")
+    except importlib.metadata.PackageNotFoundError:
+        return "uncal", "jwst is not installed, and its version cannot be compared"
+    if rate.cal_ver != installed:
+        return "uncal", f"the rate file was made by jwst {rate.cal_ver or '?'}, not {installed}"
+    if resolution is None:
+        return "rate", f"made by jwst {installed}; its reference files were not compared"
+    known = resolution.references.get(configurations(rate), {})
+    for keyword, reftype in _STAGE1_TYPES.items():
+        if keyword in rate.references and reftype in known:
+            now = str(known[reftype].get("name", "N/A"))
+            if rate.references[keyword].upper() != now.upper():
+                return "uncal", f"reference {reftype} {rate.references[keyword]} -> {now}"
+    return "rate", f"made by jwst {installed} with the reference files of now"

@@ -1,0 +1,1 @@
+"""Reference files: found, fetched, and resolved for every task."""

@@ -1,0 +1,137 @@
+"""The log of a task: to a file, and read along for what nothing else tells.
+
+jwst does not return which parameters were in force, how long a step took, or how many sources
+tweakreg matched; its log does.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import time
+from pathlib import Path
+
+__all__ = ["FATAL_OF_CRDS", "LogWatch"]
+
+FATAL_OF_CRDS = "(FATAL)"
+"""What CRDS logs before it ends the process."""
+
+_LOGGERS = ("jwst", "stcal", "stdatamodels", "stpipe", "tweakwcs", "CRDS", "py.warnings")
+_BEGUN = re.compile(r"^Step (\S+) running with args")
+_DONE = re.compile(r"^Step (\S+) done")
+_PARAMETERS = re.compile(r"^Step (\S+) parameters are:", re.MULTILINE)
+_MATCHES = re.compile(r"^Found (\d+) matches for")
+_ABSOLUTE = re.compile(r"^Aligning to absolute reference catalog")
+
+
+class LogWatch(logging.Handler):
+    """Writes the log of a task and keeps what the record of the task needs.  A context manager.
+
+    Parameters
+    ----------
+    path : path-like
+        The log.
+    state : path-like
+        File that always names the step that runs now, for whoever wants to know.
+
+    Attributes
+    ----------
+    steps : list of dict
+        ``step`` and ``seconds``, in the order in which they began.
+    parameters : dict
+        As the pipeline reported them.
+    errors : list of str
+        The last lines that were errors.
+    warnings : list of str
+        The last lines that were warnings.
+    relative_matches, absolute_matches : list of int
+        Sources that tweakreg matched, for each group.
+    """
+
+    def __init__(self, path, state):
+        super().__init__(logging.INFO)
+        self.steps, self.errors, self.warnings = [], [], []
+        self.parameters = {}
+        self.relative_matches, self.absolute_matches = [], []
+        self._absolute = False
+        self._running = []
+        self._state = Path(state)
+        self._file = logging.FileHandler(path, "w", "utf-8")
+        self._file.setFormatter(
+            logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s")
+        )
+
+    def __enter__(self):
+        logging.captureWarnings(True)
+        with contextlib.suppress(ImportError, AttributeError):
+            from crds.core import log as crds_log
+
+            crds_log.remove_console_handler()
+        for name in _LOGGERS:
+            logger = logging.getLogger(name)
+            logger.setLevel(logging.INFO)
+            logger.addHandler(self)
+        return self
+
+    def __exit__(self, *exc_info):
+        for name in _LOGGERS:
+            logging.getLogger(name).removeHandler(self)
+        self._file.close()
+
+    def emit(self, record):
+        """Write a line, and read it."""
+        self._file.emit(record)
+        text = record.getMessage()
+        if record.levelno >= logging.ERROR:
+            self.errors = [*self.errors[-9:], text]
+        elif record.levelno >= logging.WARNING:
+            self.warnings = [*self.warnings[-49:], text]
+        if record.name.startswith("stpipe"):
+            self._note_step(text, record.created)
+        elif found := _MATCHES.match(text):
+            matches = self.absolute_matches if self._absolute else self.relative_matches
+            matches.append(int(found.group(1)))
+        elif _ABSOLUTE.match(text):
+            self._absolute = True
+
+    def say(self, text):
+        """Write a line of our own."""
+        self._file.emit(logging.LogRecord("astroquery_lis", logging.INFO, "", 0, text, None, None))
+
+    def _note_step(self, text, moment):
+        if found := _BEGUN.match(text):
+            step = {"step": found.group(1), "seconds": 0.0}
+            self.steps.append(step)
+            self._running.append((step, moment))
+            self._tell()
+        elif found := _DONE.match(text):
+            name = found.group(1)
+            for place in range(len(self._running) - 1, -1, -1):
+                step, begun = self._running[place]
+                if step["step"] == name:
+                    step["seconds"] = round(moment - begun, 3)
+                    del self._running[place:]
+                    break
+            self._tell()
+        elif found := _PARAMETERS.match(text):
+            self.parameters = _parsed(text[found.end() :])
+
+    def _tell(self):
+        step = self._running[-1][0]["step"] if self._running else ""
+        temporary = self._state.with_suffix(".tmp")
+        with contextlib.suppress(OSError):
+            told = {"step": step, "since": time.time(), "pid": os.getpid()}
+            temporary.write_text(json.dumps(told))
+            os.replace(temporary, self._state)
+
+
+def _parsed(text):
+    """Return the parameters that stpipe logs as YAML, with Python's words for constants."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(re.sub(r" None$", " null", text, flags=re.MULTILINE))
+    except yaml.YAMLError:
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -1,0 +1,1 @@
+"""The parameters of the steps: checked, preset, read from recipes, explained."""
