@@ -6,8 +6,11 @@ that of the second one round trip and its bytes: those that our own client asks 
 """
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from statistics import median
 
@@ -27,12 +30,16 @@ SLOW = ("whole files + Cutout2D", "astropy + fsspec, defaults", "astrocut")
 def measure(name, mirror, urls, places, sky):
     """Return [(seconds, requests, bytes)] of the two cutouts, made in a fresh process."""
     asked = json.dumps({"mirror": mirror, "urls": urls, "places": places})
+    # Astrocut keeps what it downloads in astropy's cache: nobody may begin with another's.
+    caches = tempfile.mkdtemp()
+    Path(caches, "astropy").mkdir()
     process = subprocess.Popen(
         [sys.executable, "_rivals.py", name, asked],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parent,
+        env={**os.environ, "XDG_CACHE_HOME": caches},
     )
     found = []
     sky.counts()
@@ -47,6 +54,7 @@ def measure(name, mirror, urls, places, sky):
         found.append((said["seconds"], *sky.counts()))
     process.stdin.close()
     process.wait(60)
+    shutil.rmtree(caches, ignore_errors=True)
     return found
 
 

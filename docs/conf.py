@@ -7,6 +7,7 @@ from pathlib import Path
 
 # The checkout itself is documented, installed or not.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent / "_ext"))
 
 project = "astroquery_lis"
 author = "The astroquery_lis developers"
@@ -21,6 +22,11 @@ extensions = [
     "numpydoc",
     "sphinx_automodapi.automodapi",
     "pytest_doctestplus.sphinx.doctestplus",
+    "benchmark_tables",
+    "import_layers",
+    "notebooks",
+    "page_pictures",
+    "survey_tables",
 ]
 
 # Links into other projects' documentation need their inventories from the network; a build without
@@ -32,16 +38,35 @@ if os.environ.get("DOCS_INTERSPHINX") == "1" or os.environ.get("READTHEDOCS") ==
         "numpy": ("https://numpy.org/doc/stable", None),
         "astropy": ("https://docs.astropy.org/en/stable", None),
         "astroquery": ("https://astroquery.readthedocs.io/en/stable", None),
+        "matplotlib": ("https://matplotlib.org/stable", None),
+        "photutils": ("https://photutils.readthedocs.io/en/stable", None),
     }
 
+# A link of our own that leads nowhere is an error. Not ours are other projects' names, which
+# resolve where there are inventories, and the classes that a public one is put together from.
+nitpicky = True
+elsewhere = (
+    "astropy|astroquery|collections|concurrent|datetime|jwst|matplotlib|mocpy|numpy|pathlib|photutils"
+    "|pyvo|reproject|stdatamodels|stpipe"
+)
+nitpick_ignore_regex = [
+    ("py:.*", rf"({elsewhere})\..*"),
+    ("py:.*", "True|False|None|fnmatch|bool|dict|float|int|list|str|tuple|type|jwst"),
+    # Arguments and attributes that a docstring names as such.
+    ("py:obj", "members|name|output_dir"),
+    ("py:class", r"astroquery_lis\.(core|jwst_stage)\.\w+\.\w+(Methods|Base)"),
+]
+
 default_role = "obj"
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_ext"]
 numpydoc_show_class_members = False
+autodoc_typehints = "none"
 automodapi_toctreedirnm = "api"
 
 html_theme = "pydata_sphinx_theme"
-html_title = f"astroquery_lis {version}"
+html_title = "astroquery_lis"
 html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_show_sourcelink = False
 html_theme_options = {
     "github_url": "https://github.com/astroquery-lis/astroquery_lis",

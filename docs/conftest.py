@@ -2,7 +2,20 @@
 
 import pytest
 
+from astroquery_lis import sandbox
+
 
 @pytest.fixture(autouse=True)
 def scratch_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    serve, opened = sandbox.serve, []
+
+    def remembered(**kwargs):
+        opened.append(serve(**kwargs))
+        return opened[-1]
+
+    monkeypatch.setattr(sandbox, "serve", remembered)
+    yield
+    # A page that failed half way would leave the simulated sky to the next one.
+    for server in opened:
+        server.close()

@@ -18,7 +18,7 @@ from astroquery_lis.cli import app, exits
 
 COMMANDS = (
     *("bricks", "cache", "covers", "crossmatch", "cutout", "cutouts", "demo", "files", "layers"),
-    *("mirrors", "picture", "psf", "releases", "tractor", "url"),
+    *("jwst", "mirrors", "picture", "psf", "releases", "tractor", "url"),
 )
 
 
