@@ -153,7 +153,7 @@ def _plan(options, survey, console):
         text += (
             f"; about {_time(sum(left['seconds']))} of work one after the other, "
             f"{max(left['memory_gb']):.1f} GB of memory for the largest, "
-            f"{sum(left['disk_gb']):.1f} GB of disk"
+            f"{_bytes(sum(left['disk_gb']))} of disk"
         )
     console.note(text)
 
@@ -216,7 +216,11 @@ def _run(options, survey, console):
         console.note("interrupted; the same command goes on with what is left")
         raise
     console.put(output_dir=str(output_dir))
-    return show_manifest(table, options, console, statuses=_of_tasks)
+    # A run that did something has told so.
+    nothing = set(table["Status"]) <= {"CACHED"}
+    return show_manifest(
+        table, options, console, summary=nothing, noun="products", statuses=_of_tasks
+    )
 
 
 def _status(options, survey, console):
@@ -256,6 +260,10 @@ def _time(seconds):
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def _bytes(size_gb):
+    return f"{size_gb:.1f} GB" if size_gb >= 1 else f"{1000 * size_gb:.0f} MB"
+
+
 @contextmanager
 def _mending(console):
     """List the reference files that are missing where that is why there is no result."""
@@ -265,4 +273,5 @@ def _mending(console):
         console.put(missing=list(error.missing))
         for name in error.missing:
             console.line(name)
+        console.note("on the command line: --crds-path, --crds-server, 'astroquery-lis jwst refs'")
         raise

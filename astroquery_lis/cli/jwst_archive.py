@@ -6,15 +6,15 @@ from ..exceptions import InvalidRequestError
 from .arguments import TARGET, add_command, add_table_input, add_table_output, angle, names
 from .exits import EXIT_NOTHING, EXIT_OK
 from .images import show_payload
-from .jwst_words import stage_of
+from .jwst_words import readable, stage_of
 from .manifests import add_manifest, show_manifest
 from .positions import as_target
-from .tables import read_table, text_lines
+from .tables import read_table
 
 __all__ = ["add_commands"]
 
 # What is read of a list of some hundred rows; the other columns are in every other format.
-_SHOWN = ("file", "detector", "filter", "exp_type", "start_time", "size", "public")
+_SHOWN = dict.fromkeys(("file", "detector", "filter", "exp_type", "date_obs", "size", "public"))
 
 
 def add_commands(actions):
@@ -116,8 +116,7 @@ def _query(options, survey, console):
     )
     if options.dry_run:
         return show_payload(answer, console)
-    shown = [name for name in _SHOWN if name in answer.colnames]
-    console.table(answer, options, lines=text_lines(answer[shown]))
+    console.table(answer, options, lines=readable(answer, _SHOWN))
     return EXIT_OK if len(answer) else EXIT_NOTHING
 
 

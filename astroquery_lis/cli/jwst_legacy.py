@@ -6,10 +6,17 @@ from ..jwst_stage import JwstStageClass
 from .arguments import add_command, add_data_options, add_output, add_table_output, angle
 from .console import check_output
 from .exits import EXIT_NOTHING, EXIT_OK
-from .jwst_words import write_page
+from .jwst_words import readable, write_page
 from .tables import read_table
 
 __all__ = ["add_commands"]
+
+# The other columns are in every other format.
+_PAIRS = {"label": None, "jwst_ra": ".6f", "jwst_dec": ".6f", "d_ra": ".1f", "d_dec": ".1f"}
+_PAIRS |= {"separation": ".1f", "jwst_mag": ".2f"}
+_PAIRS |= {f"mag_{band}": ".2f" for band in ("g", "r", "i", "z", "w1", "w2")} | {"type": None}
+_SOURCES = {"RA": ".7f", "DEC": ".7f", "error_mas": ".1f", "weight": ".2f", "kind": None}
+_SOURCES |= {"type": None, "ref_id": None}
 
 
 def add_commands(actions):
@@ -98,7 +105,7 @@ def _match(options, survey, console):
         offset=_offset(found.offset),
         star_offset=_offset(found.star_offset),
     )
-    console.table(found.matches, options)
+    console.table(found.matches, options, lines=readable(found.matches, _PAIRS))
     console.note(
         f"{len(found.matches)} pairs, {len(found.jwst_only)} sources of JWST and "
         f"{len(found.legacy_only)} of Tractor without a partner"
@@ -125,7 +132,7 @@ def _refcat(options, survey, console):
     elif len(given) == 1 and (given[0] == "-" or given[0].endswith((".ecsv", ".csv"))):
         given = read_table(given[0], None)
     table = stage.astrometric_reference(given, catalog=options.catalog, **_given(options, survey))
-    console.table(table, options)
+    console.table(table, options, lines=readable(table, _SOURCES))
     return EXIT_OK if len(table) else EXIT_NOTHING
 
 

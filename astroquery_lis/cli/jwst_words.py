@@ -9,7 +9,7 @@ from pathlib import Path
 from ..exceptions import InvalidRequestError
 from ..jwst_stage import JwstStageClass
 from .arguments import names
-from .tables import read_table
+from .tables import read_table, text_lines
 
 __all__ = [
     "DEFAULT_DIR",
@@ -18,6 +18,7 @@ __all__ = [
     "correction",
     "parameter",
     "planned",
+    "readable",
     "stage_of",
     "task_of",
     "write_page",
@@ -320,6 +321,26 @@ def task_of(plan, product):
             _refuse(f"{product!r} is a part of {len(found)} names: {told}.", product, "product")
         found = exact
     return found[0] if found else plan.task(product)
+
+
+def readable(table, formats):
+    """Return the lines that show the columns of a table that are for reading.
+
+    Parameters
+    ----------
+    table : `~astropy.table.Table`
+        With these columns and others.
+    formats : dict of str to (str or None)
+        How each is shown; one that the table does not have is left out.
+
+    Returns
+    -------
+    list of str
+    """
+    shown = table[[name for name in formats if name in table.colnames]]
+    for name in shown.colnames:
+        shown[name].info.format = formats[name]
+    return text_lines(shown)
 
 
 def write_page(write, path, console):

@@ -69,5 +69,7 @@ def show_manifest(
 def _line(row):
     """Return the line that tells of one row: the file, or why there is none."""
     message = " ".join(str(row["Message"]).split())
-    words = [f"{row['Status']:<9s}", str(row["Local Path"])]
-    return " ".join([*words, *([message] if message and not row["Local Path"] else [])]).rstrip()
+    path = str(row["Local Path"])
+    # What was not made has no path; a task has a name all the same.
+    name = path or (f"{row['task']}:" if "task" in row.colnames else "")
+    return " ".join([f"{row['Status']:<9s}", name, *([message] if not path else [])]).rstrip()

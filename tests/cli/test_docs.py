@@ -2,14 +2,18 @@
 
 import doctest
 import os
+import re
 import shlex
 import stat
 import sys
 from pathlib import Path
 
 import pytest
+from astroquery import mast
 
 from astroquery_lis.cli import app
+from astroquery_lis.sandbox.mast import serve_mast
+from astroquery_lis.sandbox.mast_examples import example_files
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "command_line.rst"
@@ -31,7 +35,16 @@ def _examples(text):
     return examples
 
 
-def test_every_command_of_the_page_runs(run, shell, tmp_path):
+@pytest.fixture
+def archive(scene, tmp_path_factory):
+    """The simulated MAST, with the files of the examples."""
+    pytest.importorskip("keyring")
+    service = serve_mast(scene, example_files(tmp_path_factory.mktemp("held")))
+    with mast.conf.set_temp("server", service.url):
+        yield service
+
+
+def test_every_command_of_the_page_runs(run, shell, archive, tmp_path):
     pytest.importorskip("PIL")
     pytest.importorskip("reproject")
     script = tmp_path / "bin" / "astroquery-lis"
@@ -61,10 +74,28 @@ def test_every_command_of_the_page_runs(run, shell, tmp_path):
     assert used == set(action.choices)
 
 
+def _lines_of_shell(text):
+    """Return the commands of the blocks of shell that do not run here, on one line each."""
+    found = []
+    for block in re.findall(r"^\.\. code-block:: (?:sh|bash)\n\n((?:   .*\n|\n)+)", text, re.M):
+        lines = block.replace("\\\n", " ").splitlines()
+        found += [match[1] for line in lines if (match := re.search(r"(astroquery-lis .*)", line))]
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.rglob("*.rst")), ids=lambda path: path.name)
+def test_commands_that_do_not_run_here_have_words_that_there_are(path):
+    for line in _lines_of_shell(path.read_text(encoding="utf-8")):
+        words = shlex.split(line.removesuffix('"'), comments=True)[1:]
+        options = app.parser().parse_args(words)
+        assert options.command.split()[0] == words[0]
+
+
 def test_the_page_tells_every_command_and_code():
     text = PAGE.read_text()
     (action,) = (a for a in app.parser()._actions if a.dest == "command")
-    for name in action.choices:
+    (jwst,) = (a for a in action.choices["jwst"]._actions if a.dest == "action")
+    for name in (*action.choices, *jwst.choices):
         assert f"\n``{name}``" in text
     for code in (0, 1, 2, 3, 4, 5, 130, 141):
         assert f"\n{code:<6d}" in text

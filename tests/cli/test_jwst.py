@@ -219,7 +219,8 @@ def test_query_then_download_then_manifest(run, archive, held, tmp_path):
 def test_what_is_printed_of_a_query_is_narrow_and_json_is_whole(run, archive):
     words = ("query", "--program", "1234", "--detector", "NRCA2,NRCALONG")
     lines = run("jwst", *words).out.splitlines()
-    assert lines[0].split() == "file detector filter exp_type date_obs size public".split()
+    assert lines[0].split()[:3] == ["file", "detector", "filter"]
+    assert lines[0].split()[-3:] == ["date_obs", "size", "public"]
     assert [line.split()[0] for line in lines[-2:]] == [
         f"jw01234001001_02101_00001_{detector}_uncal.fits" for detector in DETECTORS[1:]
     ]
@@ -289,6 +290,9 @@ def test_a_table_that_is_not_of_the_query_is_refused(run, archive):
 
 def test_match_prints_pairs_and_tells_the_offset(run, mosaic):
     _, catalogue = mosaic
+    lines = run("jwst", "match", catalogue).out.splitlines()
+    assert max(map(len, lines)) < 120
+    assert lines[0].split()[:5] == ["label", "jwst_ra", "jwst_dec", "d_ra", "d_dec"]
     answer = run("jwst", "match", catalogue, "-o", "pairs.ecsv")
     assert answer.code == 0, answer.err
     pairs = Table.read("pairs.ecsv")

@@ -149,6 +149,70 @@ def test_run_status_and_refs_of_a_saved_plan(command, chain, plan_file):
     assert "jump,rejection_threshold,5.0,crds" in out
 
 
+def test_a_run_is_summed_up_once_and_machines_get_the_manifest(command, chain, plan_file):
+    number = len(chain.plan.tasks)
+    code, out, err = command("run", plan_file, "--json")
+    document = json.loads(out)
+    assert (code, document["exit_code"]) == (0, 0)
+    assert document["counts"] == {"CACHED": number}
+    assert document["output_dir"] == str(chain.output_dir)
+    assert [row["task"] for row in document["rows"]] == [task.name for task in chain.plan.tasks]
+    _, _, err = command("status", chain.output_dir, references=False)
+    assert f"is finished; {number} tasks: {number} cached" in err
+
+
+def test_explain_without_a_cache_of_references_takes_those_of_the_record(
+    command, chain, plan_file, tmp_path
+):
+    nowhere = ("--offline", "--crds-path", tmp_path / "empty")
+    words = ("00001_nrcalong_rate", plan_file, *nowhere)
+    code, out, err = command("explain", *words, references=False)
+    assert (code, out) == (0, "stage1/jw01234001001_02101_00001_nrcalong_rate.fits: done\n")
+    assert "reference files are taken to be those of the record" in err
+    code, out, err = command("refs", plan_file, *nowhere, references=False)
+    assert code == 4
+    assert "jwst refs" in err
+
+
+def test_an_exposure_that_fails_makes_the_run_partial(
+    command, chain, chain_copy, tmp_path, monkeypatch
+):
+    (tmp_path / "corrections_of_mine.py").write_text(
+        "def fussy(model, word):\n"
+        "    if word in model.meta.filename:\n"
+        "        raise ValueError('not this one')\n"
+        "    return model\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    files = (*chain.observation.uncals[:2], "-d", chain_copy, "--stages", "1,2")
+    words = (*files, "--correct", "corrections_of_mine:fussy:word=_00001_,suffix=fussy")
+    code, out, err = command("run", *words)
+    assert code == 5
+    lines = [line.split(maxsplit=1) for line in out.splitlines()]
+    assert [word for word, _ in lines].count("CACHED") == 2
+    assert [word for word, _ in lines].count("COMPLETE") == 2
+    (failed,) = (text for word, text in lines if word == "ERROR")
+    (skipped,) = (text for word, text in lines if word == "SKIPPED")
+    assert "stage1/jw01234001001_02101_00001_nrcalong_fussy.fits" in failed
+    assert "not this one" in failed
+    assert "stage2/jw01234001001_02101_00001_nrcalong_cal.fits" in skipped
+    assert "2 complete, 2 there already" in err
+    code, out, err = command("status", chain_copy, references=False)
+    assert code == 5
+    assert "1 failed, 1 skipped" in err
+
+
+def test_the_report_goes_where_it_is_told(command, chain_copy, tmp_path):
+    code, out, _ = command("report", chain_copy, references=False)
+    assert (code, out) == (0, f"{chain_copy}/report.html\n")
+    code, out, _ = command("report", chain_copy, "-o", "page.html", references=False)
+    assert (code, out) == (0, "page.html\n")
+    assert "<html" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    code, out, err = command("report", chain_copy, "-o", "page.html", references=False)
+    assert (code, out) == (2, "")
+    assert "--overwrite" in err
+
+
 def test_two_inputs_that_exclude_each_other_are_refused(command, plan_file):
     code, _, err = command("run", plan_file, "x.fits")
     assert code == 2
