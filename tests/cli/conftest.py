@@ -59,7 +59,7 @@ def run_json(run):
     """Run the command with ``--json`` and return its exit code and the document."""
 
     def run_json(*words, **kwargs):
-        at = 2 if words[0] == "cache" else 1
+        at = 2 if words[0] in ("cache", "jwst") else 1
         answer = run(*words[:at], "--json", *words[at:], **kwargs)
         document = json.loads(answer.out)
         assert document["exit_code"] == answer.code

@@ -208,6 +208,7 @@ def test_quiet_and_json_on_every_command(run_json):
         "cache info",
         "tractor 1 2 --radius 1arcsec --dry-run",
         "crossmatch none.csv --radius 1arcsec",
+        "jwst match none_cat.ecsv",
         "covers 1 2 --bands q",
         "layers sdss",
         "releases",
@@ -217,4 +218,5 @@ def test_quiet_and_json_on_every_command(run_json):
     for line in lines:
         code, document = run_json(*shlex.split(line))
         assert ("error" in document) == (code != 0)
-        assert document["command"] == " ".join(line.split()[: 2 if "cache" in line else 1])
+        words = line.split()
+        assert document["command"] == " ".join(words[: 2 if words[0] in ("cache", "jwst") else 1])

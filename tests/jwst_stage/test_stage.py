@@ -1,6 +1,10 @@
 """The class and the command, over one finished run of the real chain."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -8,6 +12,8 @@ from astroquery_lis import cli, conf
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.jwst_stage import JwstStage, JwstStageClass
 from astroquery_lis.jwst_stage.planning.plan import Plan
+
+from .conftest import await_
 
 
 @pytest.fixture
@@ -200,6 +206,32 @@ def test_an_exposure_that_fails_makes_the_run_partial(
     code, out, err = command("status", chain_copy, references=False)
     assert code == 5
     assert "1 failed, 1 skipped" in err
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_the_run_and_the_same_command_goes_on(
+    command, chain, stage_cache, tmp_path
+):
+    words = ["run", chain.observation.uncals[0], "-d", tmp_path / "out", "--stages", "1"]
+    crds = ["--crds-path", chain.observation.crds_path, "--crds-context", "jwst_0001.pmap"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "astroquery_lis", "jwst", *map(str, [*words, *crds])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "ASTROQUERY_LIS_CACHE_DIR": stage_cache},
+        start_new_session=True,
+    )
+    await_(lambda: (tmp_path / "out/.jwst_stage/run.json").exists() or run.poll() is not None)
+    # Ctrl-C reaches every process of the terminal.
+    os.killpg(run.pid, signal.SIGINT)
+    out, err = run.communicate(timeout=60)
+    assert (run.returncode, out) == (130, ""), err
+    assert "the same command goes on with what is left" in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob("out/stage1/*.fits"))
+    code, out, _ = command(*words)
+    assert (code, out.split()[0]) == (0, "COMPLETE")
 
 
 def test_the_report_goes_where_it_is_told(command, chain_copy, tmp_path):
