@@ -30,7 +30,7 @@ def _markdown(text):
     text = LINK.sub(r"[\1](\2)", text)
     text = PAGE.sub(lambda page: f"[{page[1] or page[2]}]({SITE}/{page[2].lstrip('/')}.html)", text)
     text = ROLE.sub(r"\1", text)
-    text = re.sub(r"``([^`]+)``", "\0\\1\0", text)
+    text = re.sub(r"(?<!`)``([^`]+)``(?!`)", "\0\\1\0", text)
     text = OBJECT.sub("\0\\1\0", text)
     return text.replace("\0", "`").strip()
 
