@@ -186,7 +186,10 @@ def test_everything_is_fetched_once_into_an_empty_cache(
         assert row["URL"].startswith(service.url)
         assert sum(record.path.endswith("/" + name) for record in sky.requests) == 1
     assert not [path for path in Path(environment.path).rglob("*") if ".part" in path.name]
-    # What was written serves without a server, and is the same.
+    # What was written serves without a server, and is the same, also where the server's newest
+    # context, which CRDS notes in the cache, is another one than that of the installed pipeline.
+    noted = server_config_path(environment.path)
+    noted.write_text(noted.read_text().replace(PMAP, "jwst_0002.pmap"))
     sky.requests.clear()
     begun = []
     monkeypatch.setattr(references, "Child", lambda *args: begun.append(args) or Child(*args))

@@ -109,6 +109,8 @@ def _paths(files, output_dir, problems):
             if not matched:
                 problems.append(f"{path}: no file matches the pattern.")
             found += matched
+        elif not os.path.exists(path):
+            problems.append(f"{path}: there is no such file or directory.")
         else:
             found.append(path)
     return list(dict.fromkeys(os.path.abspath(path) for path in found))

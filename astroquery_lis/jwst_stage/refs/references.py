@@ -8,6 +8,7 @@ in parallel, and checked before it gets its name.
 import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +23,7 @@ from ...exceptions import (
     UnexpectedContentError,
 )
 from ...transfer.content import check_structure
+from ...transfer.store import write_whole
 from ..resume.memo import FileMemo, cache_folder
 from ._crds import Child, require_jwst
 from .crds_fetch import CrdsServer, fetch_files, write_server_config
@@ -111,7 +113,32 @@ def prefetch(plan, environment, offline=False, max_workers=4, *, done=None):
         resolution = resolver.inspect(resolution)
         if resolution.missing:
             raise _missing(resolution.missing, environment, resolution.files())
+    if resolver.server is not None:
+        _remember(environment.path, resolution.context)
     return _table(resolution, resolver.fetched)
+
+
+def _context_file(path):
+    return Path(server_config_path(path)).with_name("astroquery_lis_context")
+
+
+def _remember(path, context):
+    """Note the context that the cache has everything of, for a later run without the server.
+
+    The server's newest and the cache's ``latest_context`` may be two, and only one of them is here.
+    """
+    # A cache that cannot be written to is used all the same.
+    with suppress(OSError):
+        write_whole(_context_file(path), f"{context}\n".encode())
+
+
+def _remembered(path):
+    try:
+        context = _context_file(path).read_text().strip()
+    except OSError:
+        return ""
+    known = CONTEXT_NAME.fullmatch(context) and Path(mapping_path(path, context)).is_file()
+    return context if known else ""
 
 
 def _missing(names, environment, files=None):
@@ -182,6 +209,8 @@ class _Resolver:
                 )
                 raise CrdsUnavailable(msg, url=self.server.url, cause=error) from error
         config = self._config()
+        if not asked and (remembered := _remembered(self.environment.path)):
+            return remembered
         key = {"edit": "edit_context", "jwst-edit": "edit_context"}.get(asked, "latest_context")
         named = asked in ("", "latest", "build", "jwst-latest", "jwst-build", "jwst-operational")
         found = config.get(key) or config.get("operational_context")

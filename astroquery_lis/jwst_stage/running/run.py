@@ -201,6 +201,7 @@ class _Run:
             stack.callback(progress.close)
             if not n_todo:
                 end = "finished"
+                log.info(self._summary(time.monotonic() - begun))
                 return
             self._live.write()
             self._processes = (
