@@ -271,7 +271,11 @@ def test_products_below_the_output_directory_are_no_input(dithers, plan_of):
 
 @pytest.mark.parametrize(
     ("name", "match"),
-    [("nothing", "holds no exposure"), ("*_x.fits", "no file matches"), ("x_uncal.fits", "no such file or directory")],
+    [
+        ("nothing", "holds no exposure"),
+        ("*_x.fits", "no file matches"),
+        ("x_uncal.fits", "no such file or directory"),
+    ],
 )
 def test_no_files(tmp_path, plan_of, name, match):
     (tmp_path / "nothing").mkdir()
