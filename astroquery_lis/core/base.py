@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import threading
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import Table
 from astroquery import cache_conf
-from astroquery.query import BaseQuery
 from astroquery.utils import parse_coordinates
 
 from .._conf import conf, setting
@@ -23,6 +21,7 @@ from ..survey.releases import REGIONS, RELEASES, get_release
 from ..survey.request import as_region
 from ..transfer.mirrors import resolve_mirrors
 from ..transfer.session import HttpClient
+from .query_base import QueryBase
 
 if TYPE_CHECKING:
     from .._typing import Region
@@ -31,13 +30,13 @@ if TYPE_CHECKING:
 __all__ = ["SurveyBase", "as_position"]
 
 
-class SurveyBase(BaseQuery):
+class SurveyBase(QueryBase):
     """What every method stands on: settings, cache, connections."""
 
     def __init__(self):
         super().__init__()
         self._session.headers["User-Agent"] += f" astroquery_lis/{_version()}"
-        self._release = self._mirror = self._timeout = None
+        self._release = self._mirror = None
         self._images = OpenImages()
         self._clients = {}
         self._lock = threading.Lock()
@@ -73,30 +72,6 @@ class SurveyBase(BaseQuery):
         if value is not None:
             resolve_mirrors(value)
         self._mirror = value
-
-    @property
-    def timeout(self):
-        """Seconds without an answer before a request is given up; ``conf.timeout`` unless set."""
-        return setting("timeout", self._timeout)
-
-    @timeout.setter
-    def timeout(self, value):
-        if value is not None and not (isinstance(value, (int, float)) and 0 < value < np.inf):
-            msg = f"timeout={value!r} must be a positive number of seconds."
-            raise InvalidRequestError(msg, parameter="timeout", value=value)
-        self._timeout = None if value is None else float(value)
-
-    @property
-    def cache_location(self):
-        """Folder of the cache: the one that was set, else ``conf.cache_dir``, else astroquery's."""
-        chosen = setting("cache_dir", self._cache_location) or None
-        if chosen is None:
-            return super().cache_location
-        return Path(chosen).expanduser()
-
-    @cache_location.setter
-    def cache_location(self, location):
-        self._cache_location = Path(location)
 
     # ---- what there is --------------------------------------------------------------------------
 

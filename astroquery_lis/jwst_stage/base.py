@@ -1,23 +1,18 @@
 """Settings of the JWST class: where references are, how long to wait, where the cache is."""
 
-from pathlib import Path
-
-import numpy as np
-from astroquery.query import BaseQuery
-
-from .._conf import setting
+from ..core.query_base import QueryBase
 from ..exceptions import InvalidRequestError
 from .environment import crds_environment
 
 __all__ = ["StageBase"]
 
 
-class StageBase(BaseQuery):
+class StageBase(QueryBase):
     """What every method of the JWST class stands on."""
 
     def __init__(self):
         super().__init__()
-        self._timeout = self._crds_path = self._crds_context = self._crds_server_url = None
+        self._crds_path = self._crds_context = self._crds_server_url = None
 
     @property
     def crds_path(self):
@@ -48,30 +43,6 @@ class StageBase(BaseQuery):
     @crds_server_url.setter
     def crds_server_url(self, value):
         self._crds_server_url = value or None
-
-    @property
-    def timeout(self):
-        """Seconds without an answer before a request is given up; ``conf.timeout`` unless set."""
-        return setting("timeout", self._timeout)
-
-    @timeout.setter
-    def timeout(self, value):
-        if value is not None and not (isinstance(value, (int, float)) and 0 < value < np.inf):
-            msg = f"timeout={value!r} must be a positive number of seconds."
-            raise InvalidRequestError(msg, parameter="timeout", value=value)
-        self._timeout = None if value is None else float(value)
-
-    @property
-    def cache_location(self):
-        """Folder of the cache: the one that was set, else ``conf.cache_dir``, else astroquery's."""
-        chosen = setting("cache_dir", self._cache_location) or None
-        if chosen is None:
-            return super().cache_location
-        return Path(chosen).expanduser()
-
-    @cache_location.setter
-    def cache_location(self, value):
-        self._cache_location = None if value is None else Path(value)
 
     def _environment(self, *, offline=False):
         return crds_environment(
