@@ -119,7 +119,7 @@ def test_a_copy_asks_the_same(sky, survey):
 
 
 def test_positions_for_a_match_may_come_in_many_ways(survey):
-    from astroquery_lis.core.catalogs import as_table
+    from astroquery_lis.core.catalog_input import as_table
 
     places = SkyCoord([45.1, 45.2], [0.01, 0.02], unit="deg")
     radians = Table({"a": places.ra.rad * u.rad, "b": places.dec.rad * u.rad})

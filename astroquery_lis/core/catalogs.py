@@ -6,10 +6,8 @@ import warnings
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-from astropy import units as u
 from astropy.coordinates import SkyCoord
-from astropy.table import QTable, Table
+from astropy.table import Table
 from astropy.time import Time
 from astroquery import cache_conf
 from astroquery.exceptions import MaxResultsWarning
@@ -30,6 +28,7 @@ from ..survey.tractor_columns import tractor_columns
 from ..transfer.mirrors import resolve_mirrors
 from ..transfer.requests_session import PoliteSession
 from .base import SurveyBase, as_position
+from .catalog_input import as_positions, as_table, as_years
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from .._typing import Angle, Coordinates, Mirror, OnMissing, Region
 
 
-__all__ = ["CatalogMethods", "as_positions", "as_table"]
+__all__ = ["CatalogMethods"]
 
 
 class CatalogMethods(SurveyBase):
@@ -406,7 +405,7 @@ class CatalogMethods(SurveyBase):
             region=region,
         )
         own, ra_deg, dec_deg = as_table(table, ra, dec)
-        epoch_yr = _as_years(epoch, len(ra_deg))
+        epoch_yr = as_years(epoch, len(ra_deg))
         with self._finder(mirror, cache) as finder:
             return match_table(
                 request,
@@ -478,89 +477,3 @@ class CatalogMethods(SurveyBase):
         """Note whether a service accepts Q3C, which is found by trying."""
         if tap.cone_refused:
             self._cone_refused.add(tap.url)
-
-
-def as_positions(coordinates, parameter):
-    """Return RA and Dec of several positions.
-
-    Parameters
-    ----------
-    coordinates : `~astropy.coordinates.SkyCoord`, shape (n,), or sequence of them
-        In any frame.
-    parameter : str
-        Name of the argument.
-
-    Returns
-    -------
-    ra_deg, dec_deg : `~numpy.ndarray` of float, shape (n,)
-        ICRS.
-
-    Raises
-    ------
-    InvalidRequestError
-        If they are not positions.
-    """
-    if isinstance(coordinates, (list, tuple)) and coordinates:
-        try:
-            coordinates = SkyCoord(coordinates)
-        except (TypeError, ValueError, AttributeError):
-            coordinates = None
-    if not isinstance(coordinates, SkyCoord):
-        msg = f"{parameter} must be a SkyCoord of several positions."
-        raise InvalidRequestError(msg, parameter=parameter, value=coordinates)
-    icrs = coordinates.transform_to("icrs")
-    return np.atleast_1d(icrs.ra.deg).ravel(), np.atleast_1d(icrs.dec.deg).ravel()
-
-
-def as_table(table, ra, dec):
-    """Return a user's table and its positions.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table` or `~astropy.coordinates.SkyCoord`
-        What was given.
-    ra, dec : str
-        Columns.
-
-    Returns
-    -------
-    table : `~astropy.table.Table`
-        A `~astropy.table.QTable` of ``ra`` and ``dec`` for a SkyCoord.
-    ra_deg, dec_deg : `~numpy.ndarray` of float, shape (n,)
-        ICRS.
-
-    Raises
-    ------
-    InvalidRequestError
-        If there are no positions in it.
-    """
-    if isinstance(table, SkyCoord):
-        ra_deg, dec_deg = as_positions(table, "table")
-        return QTable({"ra": ra_deg * u.deg, "dec": dec_deg * u.deg}), ra_deg, dec_deg
-    if not isinstance(table, Table):
-        msg = f"table must be a Table or a SkyCoord, not {type(table).__name__}."
-        raise InvalidRequestError(msg, parameter="table", value=table)
-    if ra in table.colnames and isinstance(table[ra], SkyCoord):
-        return table, *as_positions(table[ra], "table")
-    values = []
-    for parameter, name in (("ra", ra), ("dec", dec)):
-        if name not in table.colnames:
-            msg = f"{parameter}={name!r} is not a column of the table: {', '.join(table.colnames)}."
-            raise InvalidRequestError(msg, parameter=parameter, value=name)
-        column = table[name]
-        if np.ma.is_masked(column):
-            msg = f"{parameter}={name!r} has masked values; remove those rows first."
-            raise InvalidRequestError(msg, parameter=parameter, value=name)
-        unit = getattr(column, "unit", None) or u.deg
-        values.append(u.Quantity(np.asarray(column), unit).to_value(u.deg).astype(float))
-    return table, *values
-
-
-def _as_years(epoch, n_rows):
-    """Return the Julian year of every position, or `None`."""
-    if epoch is None:
-        return None
-    if not isinstance(epoch, Time) or epoch.shape not in ((), (n_rows,)):
-        msg = f"epoch={epoch!r} must be an astropy Time, one or one per row."
-        raise InvalidRequestError(msg, parameter="epoch", value=epoch)
-    return np.broadcast_to(np.asarray(epoch.tdb.jyear, dtype=float), (n_rows,))

@@ -25,7 +25,8 @@ from ..survey.request import (
     refuse_beside_layer,
 )
 from .base import as_position
-from .catalogs import CatalogMethods, as_positions
+from .catalog_input import as_positions
+from .catalogs import CatalogMethods
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
