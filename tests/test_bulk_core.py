@@ -311,7 +311,7 @@ def test_tables_are_understood():
         (Table({"ra": [1.0]}), "table=ra has no dec or"),
         (Table({"ra": ["1h"], "dec": ["2d"]}), "numbers in degrees are due"),
         (Table({"ra": [1.0] * u.m, "dec": [1.0]}), "is in m, which is no angle"),
-        ([1, 2], "table=list is neither an astropy Table nor a SkyCoord"),
+        ([1, 2], "table=list is neither an astropy Table"),
     ],
 )
 def test_tables_of_no_use_are_refused(table, match):

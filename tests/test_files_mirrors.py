@@ -111,7 +111,16 @@ def test_a_missing_file_is_not_declared_missing_while_the_first_mirror_is_down(s
 
 
 @pytest.fixture
-def official(monkeypatch, sky, other):
+def _same_order():
+    """Put the mirrors back in their order, which users see; monkeypatch puts them at the end."""
+    before = dict(mirrors.REGISTERED)
+    yield
+    mirrors.REGISTERED.clear()
+    mirrors.REGISTERED.update(before)
+
+
+@pytest.fixture
+def official(_same_order, monkeypatch, sky, other):
     """The two servers under the names of official mirrors."""
     for name, server in (("nersc", sky), ("nadc", other)):
         mirror = mirrors.Mirror(name, server.mirror_url + "/{path}", official=True)

@@ -69,14 +69,20 @@ def as_table(table, ra, dec):
         ra_deg, dec_deg = as_positions(table, "table")
         return QTable({"ra": ra_deg * u.deg, "dec": dec_deg * u.deg}), ra_deg, dec_deg
     if not isinstance(table, Table):
-        msg = f"table must be a Table or a SkyCoord, not {type(table).__name__}."
+        msg = (
+            f"table must be a Table, such as Table.read makes of a file, or a SkyCoord, not "
+            f"{type(table).__name__}."
+        )
         raise InvalidRequestError(msg, parameter="table", value=table)
     if ra in table.colnames and isinstance(table[ra], SkyCoord):
         return table, *as_positions(table[ra], "table")
     values = []
     for parameter, name in (("ra", ra), ("dec", dec)):
         if name not in table.colnames:
-            msg = f"{parameter}={name!r} is not a column of the table: {', '.join(table.colnames)}."
+            msg = (
+                f"{parameter}={name!r} is not a column of the table: {', '.join(table.colnames)}. "
+                "Say with ra= and dec= which ones hold the positions."
+            )
             raise InvalidRequestError(msg, parameter=parameter, value=name)
         column = table[name]
         if np.ma.is_masked(column):

@@ -61,7 +61,8 @@ def as_targets(table, id_column=None):
             _refuse("id_column", id_column, "needs a table; a SkyCoord has no columns.")
         return Targets(np.arange(np.atleast_1d(table).size), *_from_coordinates(table, "table"))
     if not isinstance(table, Table):
-        _refuse("table", type(table).__name__, "is neither an astropy Table nor a SkyCoord.")
+        why = "is neither an astropy Table, such as Table.read makes of a file, nor a SkyCoord."
+        _refuse("table", type(table).__name__, why)
     ids = _ids(table, id_column)
     mixed = [name for name in table.colnames if isinstance(table[name], SkyCoord)]
     if len(mixed) > 1:

@@ -416,9 +416,10 @@ class ChainMethods(StageBase):
 
         if isinstance(plan, Plan):
             return plan
-        if isinstance(plan, (str, os.PathLike)):
+        if isinstance(plan, (str, os.PathLike)) and os.path.isfile(plan):
             return Plan.load(plan)
-        msg = f"plan={type(plan).__name__} must be a Plan, or the path of a saved one."
+        given = repr(plan) if isinstance(plan, (str, os.PathLike)) else type(plan).__name__
+        msg = f"plan={given} must be a Plan, as plan() makes it, or the file of a saved one."
         raise InvalidRequestError(msg, parameter="plan", value=plan)
 
     def _placed(self, plan, output_dir, *, needed=True):

@@ -198,6 +198,7 @@ def gallery(
         and getattr(manifest[name], "dtype", np.dtype(object)).kind in "iuf"
         for name in columns
     ]
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
         with open(temporary, "w", encoding="utf-8") as page:

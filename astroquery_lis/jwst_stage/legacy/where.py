@@ -28,7 +28,7 @@ def footprints_of(given):
     given : Plan, `~astropy.table.Table`, path-like, str, `~astropy.coordinates.SkyCoord`, \
 Footprint, or sequence of those
         A plan has ``exposures``; a table has a column ``s_region``; a path is that of a FITS file
-        with S_REGION in its header (uncal, rate, cal, crf, i2d) or of a directory of ``*_i2d.fits``
+        with S_REGION in its header (uncal, rate, cal, crf, i2d) or of a directory of them
         files; a text is an S_REGION itself; a SkyCoord has the corners of a polygon.
 
     Returns
@@ -137,11 +137,15 @@ def _row_mjd(row, names):
     return np.nan if date is np.ma.masked else _mjd(date, "")
 
 
+_PATTERNS = ("*_i2d.fits", "*_cal.fits", "*_rate.fits", "*_uncal.fits")
+"""What a directory is searched for, the first that it has."""
+
+
 def _of_path(path):
     if path.is_dir():
-        found = sorted(path.rglob("*_i2d.fits"))
+        found = next(filter(None, (sorted(path.rglob(p)) for p in _PATTERNS)), [])
         if not found:
-            msg = f"There is no file *_i2d.fits in {path}."
+            msg = f"There is no file {', '.join(_PATTERNS)} in {path}, at any depth."
             raise InvalidRequestError(msg, parameter="footprints", value=str(path))
         return [one for file in found for one in _of_path(file)]
     header = read_headers(path)

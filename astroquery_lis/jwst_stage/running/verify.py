@@ -40,8 +40,9 @@ _IMAGING = frozenset({"NRC_IMAGE", "MIR_IMAGE", "NIS_IMAGE", "FGS_IMAGE"})
 
 _ACTIONS = {
     "S_TWKREG": (
-        "Lower tweakreg.minobj or snr_threshold, raise searchrad, or check the log for how many "
-        "sources were found in each image."
+        "Lower tweakreg.minobj or snr_threshold, raise searchrad (with a reference catalogue: "
+        "abs_minobj, abs_searchrad), or check the log for how many sources were found in each "
+        "image and in the catalogue."
     ),
     "S_SKYMAT": "Check that the images overlap and that group identifiers differ.",
     "S_OUTLIR": "Check the log; two or more groups of images are needed.",
