@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..jwst_stage import JwstStageClass
+from ..jwst_stage.tasks import REFCATS
 from .arguments import add_command, add_data_options, add_output, add_table_output, angle
 from .console import check_output
 from .exits import EXIT_NOTHING, EXIT_OK
@@ -63,7 +64,7 @@ def add_commands(actions):
         help="exposures or mosaics of the field, the table of 'jwst query', or a plan",
     )
     refcat.add_argument(
-        "--catalog", default="legacy", choices=("legacy", "gaia"), help="default: %(default)s"
+        "--catalog", default="legacy", choices=REFCATS, help="default: %(default)s"
     )
     add_data_options(refcat)
     add_table_output(refcat)

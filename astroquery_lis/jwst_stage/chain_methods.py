@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..core import LegacySurvey
 from ..exceptions import CrdsUnavailable, InvalidRequestError, OptionalDependencyError
 from .base import StageBase
+from .tasks import REFCATS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -429,7 +430,7 @@ class ChainMethods(StageBase):
         where = output_dir if output_dir is not None else plan.output_dir
         if where is not None:
             return with_catalogs(plan, os.path.abspath(os.path.expanduser(where)))
-        if needed or plan.options.get("abs_refcat") in ("legacy", "gaia"):
+        if needed or plan.options.get("abs_refcat") in REFCATS:
             msg = "output_dir=None: the plan names no output directory; give one."
             raise InvalidRequestError(msg, parameter="output_dir", value=None)
         return plan

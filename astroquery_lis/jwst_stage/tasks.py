@@ -9,10 +9,22 @@ import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-__all__ = ["HIDDEN", "Estimate", "Member", "Task", "input_path", "log_path", "records_dir"]
+__all__ = [
+    "HIDDEN",
+    "REFCATS",
+    "Estimate",
+    "Member",
+    "Task",
+    "input_path",
+    "log_path",
+    "records_dir",
+]
 
 HIDDEN = ".jwst_stage"
 """Directory, in the output directory, of records, scratch and the state of a run."""
+
+REFCATS = ("legacy", "gaia")
+"""What a reference catalogue can be made from; any other name of one is a file."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,14 +24,14 @@ from ...survey.bitmasks import maskbits_value
 from ...survey.catalog_request import as_angle_deg
 from ...survey.releases import get_release
 from ...survey.request import as_choice
+from ..tasks import REFCATS
 from .cutouts import as_margin_deg
 from .footprint import fields_of
 from .sources import as_epoch, field_sources, has_motion, plain, positions_at, texts
 from .where import footprints_of
 
-__all__ = ["CATALOGS", "gaia_reference", "make_reference", "tractor_reference"]
+__all__ = ["gaia_reference", "make_reference", "tractor_reference"]
 
-CATALOGS = ("legacy", "gaia")
 GAIA_TABLE = "gaiadr3.gaia_source"
 
 PIPELINE_MINIMUM = 15
@@ -126,7 +126,7 @@ def make_reference(
         If there are fewer sources than the pipeline takes by default, or the exposures are more
         than a year apart.
     """
-    as_choice("catalog", catalog, CATALOGS)
+    as_choice("catalog", catalog, REFCATS)
     margin_deg = as_margin_deg(margin)
     cuts = {
         "max_error_mas": as_angle_deg("max_error", max_error, 1 / 3600) * 3.6e6,

@@ -11,6 +11,7 @@ from ...exceptions import InvalidRequestError
 from ...transfer.store import write_whole
 from ..steps.parameters import check, for_task
 from ..steps.presets import PRESETS
+from ..tasks import REFCATS
 from . import plan_file
 from .grids import common_grid as grid_of_exposures
 from .grids import grid_of_wcs, n_pixels
@@ -20,7 +21,6 @@ from .plan_inputs import choose, read_files
 
 __all__ = ["Plan", "make_plan"]
 
-REFCATS = ("legacy", "gaia")
 
 
 @dataclass(frozen=True, slots=True)

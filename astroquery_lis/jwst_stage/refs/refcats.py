@@ -5,11 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...exceptions import CrdsUnavailable, StageWarning
+from ..tasks import REFCATS
 
-__all__ = ["CATALOGS", "make_catalogs", "with_catalogs"]
-
-CATALOGS = ("legacy", "gaia")
-"""What ``abs_refcat`` may be besides a file."""
+__all__ = ["make_catalogs", "with_catalogs"]
 
 
 def with_catalogs(plan, output_dir):
@@ -64,7 +62,7 @@ def make_catalogs(plan, *, survey, offline=False):
         If one is missing and ``offline``.
     """
     kind = plan.options.get("abs_refcat")
-    if kind not in CATALOGS:
+    if kind not in REFCATS:
         return []
     exposures = {exposure.root: exposure for exposure in plan.exposures}
     found = []

@@ -297,6 +297,11 @@ def _text(error):
 
 
 def _peak_gb():
+    # The resource usage of a process that was started afresh begins with that of its parent.
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) / (1 << 20), 4)
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(used / (1 << 30 if sys.platform == "darwin" else 1 << 20), 4)
 
