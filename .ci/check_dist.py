@@ -9,8 +9,8 @@ from pathlib import Path
 NEEDED_IN_WHEEL = (
     "astroquery_lis/__init__.py",
     "astroquery_lis/py.typed",
-    "astroquery_lis/products/data/gallery.css",
-    "astroquery_lis/products/data/gallery.js",
+    "astroquery_lis/pictures/data/gallery.css",
+    "astroquery_lis/pictures/data/gallery.js",
 )
 NEEDED_IN_SDIST = ("pyproject.toml", "README.md", "LICENSE.rst", "CHANGES.rst", "PKG-INFO")
 UNWANTED = ("__pycache__", ".pyc", ".pytest_cache", ".hypothesis", "_build/", ".fits", ".ipynb_ch")

@@ -55,7 +55,7 @@ def main():
         refused("footprint", "mocpy", lambda: LegacySurvey.get_moc(bands="r"))
 
         def picture():
-            from astroquery_lis.products import pictures
+            from astroquery_lis import pictures
 
             pictures.plot(hdul)
 

@@ -35,6 +35,11 @@ In parentheses stand astroquery's own errors and Python's.  An error carries ``u
 ``status`` and ``cause`` where it has one (otherwise `None`).
 """
 
+import sys
+import sysconfig
+import warnings
+from pathlib import Path
+
 from astropy.utils.exceptions import AstropyWarning
 from astroquery.exceptions import EmptyResponseError, InvalidQueryError, RemoteServiceError
 from astroquery.exceptions import TimeoutError as AstroqueryTimeoutError
@@ -264,3 +269,33 @@ class ChecksumWarning(LegacySurveyWarning):
 
 class StageWarning(LegacySurveyWarning):
     """A step of the JWST chain says that it is complete and had no effect."""
+
+
+_PACKAGE = f"{Path(__file__).parent}/"
+_STANDARD_LIBRARY = f"{sysconfig.get_paths()['stdlib']}/"
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the line of the caller's own code that called this package.
+
+    Parameters
+    ----------
+    message : str
+        What the user should know.
+    category : type
+        Class of the warning.
+
+    Notes
+    -----
+    Frames of the standard library between two of ours (context managers, executors) are no one's
+    own code, so a fixed ``stacklevel`` would point at them.
+    """
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and _is_inner(frame.f_code.co_filename):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
+
+
+def _is_inner(filename: str) -> bool:
+    is_ours = filename.startswith((_PACKAGE, "<frozen "))
+    return is_ours or (filename.startswith(_STANDARD_LIBRARY) and "site-packages" not in filename)

@@ -9,7 +9,7 @@ import numpy as np
 from astropy.io import fits
 
 from astroquery_lis import _codecs
-from astroquery_lis.products.tiles import OpenImage
+from astroquery_lis.images.tiles import OpenImage
 from astroquery_lis.survey.tangent import Box
 
 DITHERS = """

@@ -14,7 +14,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from astroquery_lis import conf
-from astroquery_lis.products.tiles import OpenImage
+from astroquery_lis.images.tiles import OpenImage
 from astroquery_lis.survey.bricks import brick_name
 from astroquery_lis.survey.layout import coadd_path
 from astroquery_lis.survey.tangent import Box

@@ -9,9 +9,9 @@ import pytest
 PUBLIC = (
     "astroquery_lis",
     "astroquery_lis.exceptions",
-    "astroquery_lis.products.analysis",
-    "astroquery_lis.products.pictures",
-    "astroquery_lis.products.psf",
+    "astroquery_lis.images.analysis",
+    "astroquery_lis.pictures",
+    "astroquery_lis.images.psf",
     "astroquery_lis.sandbox",
     "astroquery_lis.sandbox.faults",
     "astroquery_lis.survey.bitmasks",
@@ -23,11 +23,11 @@ PUBLIC = (
     "astroquery_lis.survey.photometry",
     "astroquery_lis.survey.releases",
     "astroquery_lis.survey.tractor",
-    "astroquery_lis.transfer.mirrors",
+    "astroquery_lis.io.mirrors",
 )
 """The modules of docs/reference.rst, docs/photometry.rst and docs/citing.rst."""
 
-INNER = {"astroquery_lis.products.psf.viewer_psf", "astroquery_lis.sandbox.build"}
+INNER = {"astroquery_lis.images.psf.viewer_psf", "astroquery_lis.sandbox.build"}
 """In ``__all__`` for other rooms; `serve` is what makes the sky for everybody else."""
 
 NETWORK = {

@@ -52,7 +52,23 @@ def test_importing_loads_no_optional_package_and_uses_no_network():
 
 
 def test_the_public_surface_is_what_it_says():
-    assert astroquery_lis.__all__ == ["Conf", "LegacySurvey", "LegacySurveyClass", "conf"]
+    assert astroquery_lis.__all__ == [
+        "Conf",
+        "LegacySurvey",
+        "LegacySurveyClass",
+        "__version__",
+        "analysis",
+        "bitmasks",
+        "bricks",
+        "conf",
+        "exceptions",
+        "jwst_stage",
+        "photometry",
+        "pictures",
+        "sandbox",
+    ]
+    for name in astroquery_lis.__all__:
+        assert getattr(astroquery_lis, name) is not None
     public = {name for name in dir(astroquery_lis.LegacySurveyClass) if not name.startswith("_")}
     assert public == {
         "cache_info",

@@ -6,9 +6,9 @@ import sys
 import threading
 import traceback
 from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 
-from ..core import LegacySurveyClass
+from .._packages import package_version
+from ..client import LegacySurveyClass
 from ..exceptions import InvalidRequestError, LegacySurveyError
 from . import catalogs, files, images, jwst, lists, many
 from .arguments import Parser, protected
@@ -29,7 +29,7 @@ def parser():
     `~.arguments.Parser`
     """
     top = Parser(prog="astroquery-lis", description=DESCRIPTION, epilog=EPILOG + HELP)
-    top.add_argument("--version", action="version", version=f"astroquery_lis {_version()}")
+    top.add_argument("--version", action="version", version=f"astroquery_lis {package_version()}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for group in (images, many, files, catalogs, jwst, lists):
         group.add_commands(commands)
@@ -136,10 +136,3 @@ def _drop_stdout():
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
-
-
-def _version():
-    try:
-        return version("astroquery_lis")
-    except PackageNotFoundError:
-        return "unknown"

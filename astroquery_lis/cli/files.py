@@ -10,9 +10,9 @@ from astropy.table import Table
 
 from .._conf import conf
 from ..exceptions import InvalidRequestError
+from ..io.upkeep import prune
 from ..survey.bricks import brick_center, brick_edges, brick_id, name_of
 from ..survey.overlap import bricks_in_circle
-from ..transfer.upkeep import prune
 from .arguments import (
     add_command,
     add_data_options,

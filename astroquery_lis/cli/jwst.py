@@ -8,15 +8,7 @@ from ..exceptions import CrdsUnavailable
 from . import jwst_archive, jwst_legacy
 from .arguments import add_command, add_output, add_table_output
 from .exits import EXIT_OK, EXIT_PARTIAL
-from .jwst_words import (
-    DEFAULT_DIR,
-    add_crds,
-    add_files,
-    planned,
-    stage_of,
-    task_of,
-    write_page,
-)
+from .jwst_words import DEFAULT_DIR, add_crds, add_files, planned, stage_of, task_of, write_page
 from .manifests import add_manifest, show_manifest
 
 __all__ = ["add_commands"]

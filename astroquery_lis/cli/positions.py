@@ -7,7 +7,7 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.coordinates.name_resolve import NameResolveError
 
-from ..core.targets import as_targets
+from ..client.targets import as_targets
 from ..exceptions import InvalidRequestError, ServiceDownError
 from .arguments import TARGET
 from .exits import EXIT_OK, EXIT_PARTIAL

@@ -5,7 +5,7 @@ import io
 import astropy.units as u
 import numpy as np
 
-from ..core import LegacySurvey
+from ..client import LegacySurvey
 from ..exceptions import OptionalDependencyError
 from ..jwst_stage import JwstStageClass
 from ..jwst_stage.legacy.picture import jwst_picture

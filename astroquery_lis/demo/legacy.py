@@ -8,9 +8,9 @@ import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
 
-from ..core import LegacySurvey
-from ..products import pictures
-from ..products.rgb import rgb
+from .. import pictures
+from ..client import LegacySurvey
+from ..pictures.rgb import rgb
 from .html_page import figure, grey_array, plain_section, png_figure
 
 __all__ = ["SCENES", "legacy_sections", "rgb_array"]

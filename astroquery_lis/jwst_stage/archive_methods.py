@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +14,11 @@ from astropy.coordinates import Angle
 from astropy.table import Row, Table
 
 from .._conf import conf
-from ..batch import manifest, run
-from ..batch.runs import Progress
-from ..exceptions import InvalidRequestError, LegacySurveyWarning
-from ..transfer.disk import check_space, writing
-from ..transfer.requests_session import PoliteSession
+from ..exceptions import InvalidRequestError, LegacySurveyWarning, warn
+from ..io import manifest, run
+from ..io.disk import check_space, writing
+from ..io.requests_session import PoliteSession
+from ..io.runs import Progress
 from .archive.download import ArchiveJob, failed_job, fetch_job, flaw_of, part_bytes, url_of
 from .archive.names import (
     DETECTORS,
@@ -259,12 +258,14 @@ class ArchiveMethods(StageBase):
 
     def _archive_options(self):
         """Return the arguments of a client or session but the time-out."""
-        from ..core.base import _version
+        from .._packages import package_version
+
+        agent = self._session.headers['User-Agent']
 
         return {
             "retries": conf.retries,
             "max_retry_after_s": conf.max_retry_after,
-            "user_agent": f"{self._session.headers['User-Agent']} astroquery_lis/{_version()}",
+            "user_agent": f"{agent} astroquery_lis/{package_version()}",
         }
 
     def _archive_session(self):
@@ -292,7 +293,7 @@ def _circle(coordinates, radius):
             raise InvalidRequestError(msg, parameter="radius", value=radius)
         return {}
     # It brings all of the survey's modules along.
-    from ..core.base import as_position
+    from ..client.base import as_position
 
     radius_deg = DEFAULT_RADIUS_DEG
     if radius is not None:
@@ -411,4 +412,4 @@ def _tell(results):
             f"{len(failed)} of {len(results)} file(s) could not be had; the same call again tries "
             f"those. {failed[0].message}"
         )
-        warnings.warn(msg, LegacySurveyWarning, stacklevel=3)
+        warn(msg, LegacySurveyWarning)

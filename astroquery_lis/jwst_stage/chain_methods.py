@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ..core import LegacySurvey
+from ..client import LegacySurvey
 from ..exceptions import CrdsUnavailable, InvalidRequestError, OptionalDependencyError
 from .base import StageBase
 from .tasks import REFCATS
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
     from .._typing import Executor, FilePath
-    from ..core import LegacySurveyClass
+    from ..client import LegacySurveyClass
     from .planning.plan import Plan
 
 __all__ = ["ChainMethods"]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
 
-from ..core import LegacySurvey
-from ..exceptions import InvalidRequestError, NoCoverageError, StageWarning
+from ..client import LegacySurvey
+from ..exceptions import InvalidRequestError, NoCoverageError, StageWarning, warn
 from ..survey.catalog_request import as_angle_deg
 from ..survey.releases import get_release
 from .legacy.catalog import read_jwst_catalog
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
         Table,
         Time,
     )
-    from ..core import LegacySurveyClass
+    from ..client import LegacySurveyClass
     from .planning.plan import Plan
 
     Footprints: TypeAlias = Plan | Table | FilePath | SkyCoord | Sequence[FilePath | SkyCoord]
@@ -246,7 +245,7 @@ class LegacyMethods:
                 "The epoch of the mosaic is not known, so that stars are left where Tractor has "
                 "them; give epoch=Time(...)."
             )
-            warnings.warn(msg, StageWarning, stacklevel=2)
+            warn(msg, StageWarning)
         found = match_tables(
             catalog,
             tractor,

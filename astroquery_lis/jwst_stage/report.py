@@ -14,7 +14,7 @@ from urllib.parse import quote
 import numpy as np
 
 from ..exceptions import InvalidRequestError
-from ..products.encode import data_uri, thumbnail
+from ..pictures.encode import data_uri, thumbnail
 from .look.planes import grey, read_plane
 from .planning.plan import Plan
 from .resume.records import Record, read_records

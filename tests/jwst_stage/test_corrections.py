@@ -11,12 +11,7 @@ import pytest
 from astropy.io import fits
 
 from astroquery_lis.exceptions import InvalidRequestError, OptionalDependencyError
-from astroquery_lis.jwst_stage.corrections import (
-    Correction,
-    correction,
-    normalise,
-    switches,
-)
+from astroquery_lis.jwst_stage.corrections import Correction, correction, normalise, switches
 
 
 def exposure(**values):

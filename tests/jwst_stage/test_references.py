@@ -12,11 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from astroquery_lis.exceptions import (
-    CrdsUnavailable,
-    InvalidRequestError,
-    OptionalDependencyError,
-)
+from astroquery_lis.exceptions import CrdsUnavailable, InvalidRequestError, OptionalDependencyError
 from astroquery_lis.jwst_stage.environment import CrdsEnvironment
 from astroquery_lis.jwst_stage.planning.plan import make_plan
 from astroquery_lis.jwst_stage.refs import _crds, references

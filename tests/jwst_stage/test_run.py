@@ -19,12 +19,7 @@ from pathlib import Path
 import pytest
 from astropy.io import fits
 
-from astroquery_lis.exceptions import (
-    CrdsUnavailable,
-    InvalidRequestError,
-    StageWarning,
-    TaskError,
-)
+from astroquery_lis.exceptions import CrdsUnavailable, InvalidRequestError, StageWarning, TaskError
 from astroquery_lis.jwst_stage.corrections import normalise
 from astroquery_lis.jwst_stage.environment import CrdsEnvironment
 from astroquery_lis.jwst_stage.resume.records import read_record

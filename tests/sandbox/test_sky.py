@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 
+from astroquery_lis import bricks
 from astroquery_lis.sandbox import planes, sky
-from astroquery_lis.survey import bricks
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from desiutil.brick import Bricks
 from hypothesis import given
 from hypothesis import strategies as st
 
+from astroquery_lis import bricks
 from astroquery_lis.exceptions import InvalidRequestError
-from astroquery_lis.survey import bricks
 
 ALL_IDS = np.arange(1, bricks.N_BRICKS + 1)
 

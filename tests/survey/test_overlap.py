@@ -7,8 +7,8 @@ from astropy.coordinates import SkyCoord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from astroquery_lis import bricks
 from astroquery_lis.exceptions import InvalidRequestError
-from astroquery_lis.survey import bricks
 from astroquery_lis.survey.overlap import bricks_in_box, bricks_in_circle, bricks_in_polygon
 
 RA = st.one_of(st.sampled_from([0.0, 359.95, 45.25]), st.floats(0, 359.999))

@@ -7,7 +7,7 @@ from astropy.nddata import Cutout2D
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from astroquery_lis.survey import bricks
+from astroquery_lis import bricks
 from astroquery_lis.survey.placement import pixel_sky, place
 from astroquery_lis.survey.tangent import Box
 

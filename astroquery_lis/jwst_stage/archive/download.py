@@ -17,7 +17,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from urllib.parse import quote
 
-from ...batch import Result, failure
 from ...exceptions import (
     CacheError,
     ContentChangedError,
@@ -29,11 +28,12 @@ from ...exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
-from ...transfer.content import check_structure
-from ...transfer.disk import remove_leftovers
-from ...transfer.download import download
-from ...transfer.ranges import Version
-from ...transfer.session import HttpClient
+from ...io import Result, failure
+from ...io.content import check_structure
+from ...io.disk import remove_leftovers
+from ...io.download import download
+from ...io.http import HttpClient
+from ...io.ranges import Version
 from .token import refusal
 
 __all__ = ["ArchiveClient", "ArchiveJob", "failed_job", "fetch_job", "part_bytes", "url_of"]
@@ -52,7 +52,7 @@ class ArchiveClient(HttpClient):
     token : `~.archive_token.Token`, optional
         The token.
     **kwargs
-        As for `~astroquery_lis.transfer.session.HttpClient`.
+        As for `~astroquery_lis.io.http.HttpClient`.
     """
 
     def __init__(self, *, token=None, **kwargs):
@@ -61,7 +61,7 @@ class ArchiveClient(HttpClient):
             self._headers["Authorization"] = f"token {token.text}"
 
     def fetch(self, url, consume, *, headers=None):
-        """GET ``url``, as `~astroquery_lis.transfer.session.HttpClient.fetch` does.
+        """GET ``url``, as `~astroquery_lis.io.http.HttpClient.fetch` does.
 
         Parameters
         ----------
@@ -249,7 +249,7 @@ def failed_job(job, error):
 
     Returns
     -------
-    list of `~astroquery_lis.batch.Result`
+    list of `~astroquery_lis.io.Result`
     """
     return [failure(job.row, error, **_known_of(job))]
 
@@ -264,7 +264,7 @@ def fetch_job(job):
 
     Returns
     -------
-    list of `~astroquery_lis.batch.Result`
+    list of `~astroquery_lis.io.Result`
         One.
     """
     begun = time.perf_counter()
@@ -281,7 +281,7 @@ def fetch_job(job):
 
 
 def _fetched(job):
-    """Return the attributes of the `~astroquery_lis.batch.Result` of a file."""
+    """Return the attributes of the `~astroquery_lis.io.Result` of a file."""
     path = Path(job.path)
     flaw = flaw_of(path, job.size, job.sha256)
     if flaw == "" and not job.overwrite:

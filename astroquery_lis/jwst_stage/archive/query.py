@@ -8,7 +8,6 @@ its header: a program takes one search, and one list of files for every hundred 
 """
 
 import re
-import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,7 +19,7 @@ from astropy.table import Table
 from astropy.time import Time
 from astroquery.exceptions import NoResultsWarning
 
-from ...exceptions import InvalidRequestError, LegacySurveyWarning
+from ...exceptions import InvalidRequestError, LegacySurveyWarning, warn
 from ...survey.sky_region import Polygon, separation_deg
 from .names import DETECTORS, parse_uncal_name, size_text
 
@@ -258,7 +257,7 @@ def find_uncal(search, request):
                 entries[filename] = _entry(file, name, row)
     if odd:
         msg = f"{odd} uncal file(s) have names that are not those of exposures, and are left out."
-        warnings.warn(msg, LegacySurveyWarning, stacklevel=3)
+        warn(msg, LegacySurveyWarning)
     if request.associations and entries:
         entries |= _associations(search, request, entries.values(), set(due))
     return _tidy(entries, request, search.server)
@@ -383,7 +382,7 @@ def _tidy(entries, request, server):
     )
     log.info(_summary(table.meta))
     if not len(table):
-        warnings.warn("Query returned no results.", NoResultsWarning, stacklevel=4)
+        warn("Query returned no results.", NoResultsWarning)
     return table
 
 

@@ -5,7 +5,6 @@ time-out for every request, polite repetition, pages beyond the limit of one ans
 in batches, a second look where an answer is incomplete, and errors that say what happened.
 """
 
-import warnings
 from contextlib import contextmanager
 
 import requests
@@ -26,6 +25,7 @@ from ...exceptions import (
     TransferError,
     TruncatedError,
     UnexpectedContentError,
+    warn,
 )
 
 __all__ = ["COLUMNS", "MissionSearch"]
@@ -74,7 +74,7 @@ class MissionSearch:
     ----------
     server : str
         Its address, without a slash at the end.
-    session : `~astroquery_lis.transfer.requests_session.PoliteSession`
+    session : `~astroquery_lis.io.requests_session.PoliteSession`
         Makes the requests.
 
     Attributes
@@ -161,7 +161,7 @@ class MissionSearch:
             rows += page
         if total is not None and len(rows) < total:
             msg = f"MAST found {total} rows and gave {len(rows)} of them; the list is incomplete."
-            warnings.warn(msg, LegacySurveyWarning, stacklevel=4)
+            warn(msg, LegacySurveyWarning)
         return rows
 
     def payload(self, criteria):
@@ -232,7 +232,7 @@ class MissionSearch:
                 break
         if due:
             msg = f"MAST lists not all files of {len(due)} dataset(s), {due[0]} among them."
-            warnings.warn(msg, LegacySurveyWarning, stacklevel=4)
+            warn(msg, LegacySurveyWarning)
         return {dataset: list(files.values()) for dataset, files in found.items()}
 
     def _list(self, batch):

@@ -86,7 +86,7 @@ def refusal(client, server, token, file):
 
     Parameters
     ----------
-    client : `~astroquery_lis.transfer.session.HttpClient`
+    client : `~astroquery_lis.io.http.HttpClient`
         Makes the request.
     server : str
         Address of MAST.

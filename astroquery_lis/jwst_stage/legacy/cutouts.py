@@ -15,6 +15,7 @@ from ...exceptions import (
     InvalidExposureError,
     InvalidRequestError,
     NoCoverageError,
+    warn,
 )
 from ...survey.bricks import brick_grid, brick_id
 from ...survey.catalog_request import as_angle_deg
@@ -244,7 +245,7 @@ def field_cutouts(
             if on_missing == "raise":
                 raise
             msg = f"The survey has nothing of {field.name}: {error}"
-            warnings.warn(msg, CoverageWarning, stacklevel=3)
+            warn(msg, CoverageWarning)
             cutout = None
         if isinstance(cutout, fits.HDUList):
             _sign(cutout, field)

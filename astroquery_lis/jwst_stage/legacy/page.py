@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import numpy as np
 
-from ...products.coadds import package_version
-from ...products.encode import data_uri
-from ...products.rgb import rgb
+from ..._packages import package_version
+from ...pictures.encode import data_uri
+from ...pictures.rgb import rgb
 from .sources import plain, texts
 from .svg import Points, marks, scatter
 

@@ -7,7 +7,8 @@ import numpy as np
 from astropy.io import fits
 
 from ...exceptions import InvalidRequestError
-from ...products.rgb import north_up, rgb, sky_matrix
+from ...images.planes import sky_matrix
+from ...pictures.rgb import north_up, rgb
 from .cutouts import as_grid
 from .where import read_headers
 

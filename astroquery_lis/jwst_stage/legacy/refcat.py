@@ -7,7 +7,6 @@ The file is what ``tweakreg.abs_refcat`` reads: columns ``RA`` and ``DEC`` in de
 import contextlib
 import io
 import os
-import warnings
 from numbers import Real
 from pathlib import Path
 from uuid import uuid4
@@ -16,9 +15,9 @@ import numpy as np
 from astropy import units as u
 from astropy.table import Table, vstack
 
-from ...core import LegacySurvey
-from ...exceptions import InvalidRequestError, NoCoverageError, ServiceDownError, StageWarning
-from ...products.coadds import package_version
+from ..._packages import package_version
+from ...client import LegacySurvey
+from ...exceptions import InvalidRequestError, NoCoverageError, ServiceDownError, StageWarning, warn
 from ...survey.bitmasks import maskbits as release_bits
 from ...survey.bitmasks import maskbits_value
 from ...survey.catalog_request import as_angle_deg
@@ -204,7 +203,7 @@ def _epoch_of(field, epoch):
                 f"The exposures of {field.name} are {field.span_yr:.1f} years apart; the reference "
                 "has their mean epoch. Align them visit by visit if stars move too far."
             )
-            warnings.warn(msg, StageWarning, stacklevel=4)
+            warn(msg, StageWarning)
     return epoch
 
 
@@ -215,7 +214,7 @@ def _tell_few(count):
             f"abs_minobj, {PIPELINE_MINIMUM} by default: set steps={{'tweakreg': {{'abs_minobj': "
             f"{max(count // 2, 3)}}}}}."
         )
-        warnings.warn(msg, StageWarning, stacklevel=4)
+        warn(msg, StageWarning)
 
 
 def tractor_reference(rows, epoch, release, cuts):

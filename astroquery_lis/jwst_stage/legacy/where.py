@@ -2,7 +2,6 @@
 
 import os
 import re
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.time import Time
 
-from ...exceptions import CoverageWarning, InvalidExposureError, InvalidRequestError
+from ...exceptions import CoverageWarning, InvalidExposureError, InvalidRequestError, warn
 from .footprint import Field, Footprint, parse_s_region
 
 __all__ = ["footprints_of", "header_mjd", "read_headers"]
@@ -117,7 +116,7 @@ def _of_table(table):
     if bare:
         # Association files, and exposures of nothing, such as darks.
         msg = f"{len(bare)} of the {len(table)} rows have no s_region; they are left out."
-        warnings.warn(msg, CoverageWarning, stacklevel=5)
+        warn(msg, CoverageWarning)
     return found
 
 

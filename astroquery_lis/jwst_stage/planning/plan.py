@@ -8,7 +8,7 @@ from pathlib import Path
 from astropy.table import Table
 
 from ...exceptions import InvalidRequestError
-from ...transfer.store import write_whole
+from ...io.store import write_whole
 from ..steps.parameters import check, for_task
 from ..steps.presets import PRESETS
 from ..tasks import REFCATS

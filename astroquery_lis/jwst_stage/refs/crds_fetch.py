@@ -28,10 +28,10 @@ from ...exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
-from ...transfer.download import download
-from ...transfer.requests_session import PoliteSession
-from ...transfer.session import HttpClient
-from ...transfer.store import write_whole
+from ...io.download import download
+from ...io.http import HttpClient
+from ...io.requests_session import PoliteSession
+from ...io.store import write_whole
 
 __all__ = ["CrdsServer", "Fetched", "fetch_files", "write_server_config"]
 

@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from importlib.metadata import version
 
-from ...transfer.store import write_whole
+from ...io.store import write_whole
 from ..resume.memo import cache_folder
 from .mappings import mapping_path
 

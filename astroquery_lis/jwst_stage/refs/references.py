@@ -22,8 +22,8 @@ from ...exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
-from ...transfer.content import check_structure
-from ...transfer.store import write_whole
+from ...io.content import check_structure
+from ...io.store import write_whole
 from ..resume.memo import FileMemo, cache_folder
 from ._crds import Child, require_jwst
 from .crds_fetch import CrdsServer, fetch_files, write_server_config

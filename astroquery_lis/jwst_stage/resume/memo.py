@@ -8,7 +8,7 @@ from pathlib import Path
 from astropy.config.paths import get_cache_dir
 
 from ..._conf import setting
-from ...transfer.store import write_whole
+from ...io.store import write_whole
 
 __all__ = ["FileMemo", "cache_folder"]
 

@@ -8,7 +8,6 @@ import os
 import shutil
 import time
 import uuid
-import warnings
 from concurrent.futures import FIRST_COMPLETED, Executor, wait
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from astropy import log
 
-from ...exceptions import CrdsUnavailable, InvalidRequestError, StageWarning, TaskError
+from ...exceptions import CrdsUnavailable, InvalidRequestError, StageWarning, TaskError, warn
 from ..planning.plan_build import with_references
 from ..resume.fingerprints import Fingerprints, key
 from ..resume.records import read_records, write_record
@@ -245,7 +244,7 @@ class _Run:
                     if line["outcome"] == "no effect"
                 ]
         if told:
-            warnings.warn(StageWarning("\n".join(told)), stacklevel=4)
+            warn("\n".join(told), StageWarning)
 
     def _here(self):
         todo = [t for t in self._tasks if self._schedule.states[t.name] != DONE and t.pipeline]

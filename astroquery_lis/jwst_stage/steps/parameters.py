@@ -12,13 +12,12 @@ for an exposure the last one in this order has its way.
 import difflib
 import json
 import os
-import warnings
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
-from ...exceptions import InvalidRequestError, StageWarning
-from ...transfer.store import write_whole
+from ...exceptions import InvalidRequestError, StageWarning, warn
+from ...io.store import write_whole
 from ..refs._crds import Child, require_jwst
 from ..resume.memo import cache_folder
 
@@ -341,7 +340,7 @@ def _warn_of_idle(checked, known, planned, parameter):
             f"{parameter} has parameters of {', '.join(idle)}; no pipeline of this plan "
             f"({', '.join(planned)}) has such a step, and nothing comes of them."
         )
-        warnings.warn(msg, StageWarning, stacklevel=3)
+        warn(msg, StageWarning)
 
 
 def _meant(word, allowed):

@@ -18,8 +18,8 @@ import tomllib
 from pathlib import Path
 
 from ...exceptions import InvalidRequestError, OptionalDependencyError
-from ...transfer.disk import writing
-from ...transfer.store import write_whole
+from ...io.disk import writing
+from ...io.store import write_whole
 from ..refs._crds import Child
 from .parameters import OWNED, check, pipeline_names
 

@@ -1,0 +1,405 @@
+"""Catalogue rows out of the Tractor files of the bricks that a region touches."""
+
+import shutil
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..exceptions import (
+    CacheError,
+    NotFoundError,
+    ServiceDownError,
+    TransferError,
+    TruncatedError,
+    UnexpectedContentError,
+)
+from ..io.download import download
+from ..io.health import HEALTH
+from ..io.store import Store
+from ..survey.bricks import brick_center, brick_edges, is_north, name_of
+from ..survey.layout import tractor_path
+from ..survey.releases import get_release
+from .tractor_file import open_table
+
+__all__ = [
+    "TYPICAL_FILE_BYTES",
+    "BrickFile",
+    "Chunk",
+    "FileFinder",
+    "LocatedFile",
+    "brick_files",
+    "eligible",
+    "read_rows",
+    "rows_in_region",
+]
+
+TYPICAL_FILE_BYTES = 18e6
+"""Size of a Tractor file of DR10, on average."""
+
+SIDECARS = ".tables"
+
+PRIMARY_MARGIN_DEG = 0.015
+"""How far rows that a brick does not own can lie outside of what it owns."""
+
+
+@dataclass(frozen=True)
+class BrickFile:
+    """The Tractor file of one brick in one region.
+
+    Attributes
+    ----------
+    brick_id : int
+        The brick.
+    region : str
+        ``'north'`` or ``'south'``.
+    path : str
+        Relative to the survey's root.
+    """
+
+    brick_id: int
+    region: str
+    path: str
+
+
+@dataclass(frozen=True)
+class LocatedFile:
+    """A file that is on disk.
+
+    Attributes
+    ----------
+    path : `~pathlib.Path`
+        The file.
+    url : str
+        Where it came from.
+    mirror : str
+        Name of the mirror.
+    sidecars : `~pathlib.Path` or None
+        Folder for its sidecar.
+    """
+
+    path: Path
+    url: str
+    mirror: str
+    sidecars: Path | None
+
+
+@dataclass
+class Chunk:
+    """Rows that one file or one answer brought.
+
+    Attributes
+    ----------
+    n_rows : int
+        How many.
+    columns : dict of str to `~numpy.ndarray`
+        Their values.
+    masks : dict of str to `~numpy.ndarray`
+        Which of them are missing; a column that is not there is missing altogether.
+    north : bool or `~numpy.ndarray` of bool
+        Whether they are of the north.
+    units : dict of str to str
+        Units as written, for columns that the package does not know.
+    """
+
+    n_rows: int
+    columns: dict
+    north: object
+    masks: dict = field(default_factory=dict)
+    units: dict = field(default_factory=dict)
+
+
+def brick_files(bricks, release, region="auto"):
+    """Return the Tractor files that hold the rows of bricks.
+
+    Parameters
+    ----------
+    bricks : `~numpy.ndarray` of int
+        Brick ids.
+    release, region : str
+        For ``'auto'``, the official region; both where a brick has parts of both.
+
+    Returns
+    -------
+    list of BrickFile
+    """
+    if not len(bricks):
+        return []
+    regions = get_release(release).regions
+    if region != "auto" or len(regions) == 1:
+        chosen = [(region,) if region != "auto" else regions] * len(bricks)
+    else:
+        ra1, ra2, dec1, dec2 = brick_edges(bricks)
+        top = np.nextafter(dec2, -90)
+        places = [brick_center(bricks), (ra1, dec1), (ra2, dec1), (ra1, top), (ra2, top)]
+        north = np.array([is_north(ra, dec) for ra, dec in places])
+        both = north.any(axis=0) & ~north.all(axis=0)
+        chosen = [
+            ("north", "south") if mixed else (("north",) if first else ("south",))
+            for mixed, first in zip(both, north[0], strict=True)
+        ]
+    return [
+        BrickFile(int(brick), one, tractor_path(release, one, name_of(brick)))
+        for brick, some in zip(bricks, chosen, strict=True)
+        for one in some
+    ]
+
+
+class FileFinder:
+    """Finds whole files: on a local mirror, in the cache, or by fetching them.  A context manager.
+
+    Parameters
+    ----------
+    client : `~astroquery_lis.io.http.HttpClient`
+        Makes the requests.
+    mirrors : sequence of `~astroquery_lis.io.mirrors.Mirror`
+        In the order to try.
+    location : path-like or None
+        Cache location; `None` to keep nothing.
+
+    Attributes
+    ----------
+    failures : dict of str to Exception
+        Why mirrors failed that another one made up for.
+    cache_error : CacheError or None
+        Why nothing could be kept.
+    """
+
+    def __init__(self, client, mirrors, location):
+        self._client = client
+        self._mirrors = tuple(mirrors)
+        self._location = None if location is None else Path(location)
+        self._keeps = location is not None
+        self._temporary = None
+        self._lock = threading.Lock()
+        self.failures = {}
+        self.cache_error = None
+
+    def __enter__(self):
+        if self._location is None:
+            self._use_temporary()
+        return self
+
+    def __exit__(self, *exc_info):
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def _use_temporary(self):
+        with self._lock:
+            if self._temporary is None:
+                self._temporary = Path(tempfile.mkdtemp(prefix="astroquery_lis-"))
+            self._location = self._temporary
+            self._keeps = False
+
+    @property
+    def only_local(self):
+        """Whether every mirror is a directory."""
+        return all(mirror.is_local for mirror in self._mirrors)
+
+    def address(self, path):
+        """Return where the first mirror has a file: a URL or a local path, as text."""
+        return str(self._mirrors[0].locate(path))
+
+    def local(self, path):
+        """Return a file if it is on disk.
+
+        Parameters
+        ----------
+        path : str
+            Relative to the survey's root.
+
+        Returns
+        -------
+        LocatedFile or None
+        """
+        for mirror in self._mirrors:
+            place = mirror.locate(path)
+            file = place if mirror.is_local else self._store(mirror).path(path)
+            if file.is_file():
+                return self._located(mirror, path, file)
+        return None
+
+    def find(self, path):
+        """Return a file, fetched if need be.
+
+        Parameters
+        ----------
+        path : str
+            Relative to the survey's root.
+
+        Returns
+        -------
+        LocatedFile or None
+            `None` if no mirror has it.
+
+        Raises
+        ------
+        TransferError
+            If no mirror could say or give it.
+        """
+        found = self.local(path)
+        if found is not None:
+            return found
+        failures, missing_at_first = {}, False
+        for mirror in HEALTH.ordered(self._mirrors):
+            if mirror.is_local:
+                missing_at_first |= mirror is self._mirrors[0]
+                continue
+            try:
+                file = self._fetch(mirror, path)
+            except NotFoundError:
+                missing_at_first |= mirror is self._mirrors[0]
+            except TransferError as error:
+                failures[mirror.name] = error
+                HEALTH.failed(mirror, error)
+            else:
+                HEALTH.answered(mirror)
+                self.failures.update(failures)
+                return self._located(mirror, path, file)
+        if not failures or missing_at_first:
+            self.failures.update(failures)
+            return None
+        if len(failures) == 1:
+            raise next(iter(failures.values()))
+        told = " ".join(f"{name}: {error}" for name, error in failures.items())
+        msg = f"No mirror could give {path}. {told}"
+        last = list(failures.values())[-1]
+        raise ServiceDownError(msg, url=last.url, status=last.status, cause=last)
+
+    def find_all(self, paths):
+        """Return many files, several fetched at once.
+
+        Parameters
+        ----------
+        paths : sequence of str
+            Relative to the survey's root.
+
+        Returns
+        -------
+        list of (LocatedFile or None)
+        """
+        found = [self.local(path) for path in paths]
+        if all(file is not None for file in found) or len(paths) < 2:
+            return [file or self.find(path) for file, path in zip(found, paths, strict=True)]
+        workers = min(self._client.max_connections, len(paths))
+        with ThreadPoolExecutor(workers, "astroquery_lis-table") as pool:
+            return list(pool.map(self.find, paths))
+
+    def open(self, located, held=None):
+        """Open a Tractor file; one in the cache that is not whole is fetched anew, once.
+
+        Parameters
+        ----------
+        located : LocatedFile
+            The file.
+        held : `~.tractor_file.OpenTables`, optional
+            Tables held in memory.
+
+        Returns
+        -------
+        `~.tractor_file.TractorFile`
+        """
+        try:
+            return open_table(located.path, located.sidecars, held)
+        except (UnexpectedContentError, TruncatedError):
+            mirror = next(m for m in self._mirrors if m.name == located.mirror)
+            if mirror.is_local:
+                raise
+            located.path.unlink(missing_ok=True)
+            path = located.path.relative_to(self._location / mirror.root_name)
+            file = self._fetch(mirror, path.as_posix())
+            return open_table(file, located.sidecars, held)
+
+    def _store(self, mirror):
+        return Store(self._location / mirror.root_name)
+
+    def _fetch(self, mirror, path):
+        file = self._store(mirror).path(path)
+        try:
+            download(self._client, mirror.locate(path), file)
+        except CacheError as error:
+            if file.is_relative_to(self._temporary or "/-"):
+                raise
+            # The rows do not depend on the cache: go on without it and say so.
+            self.cache_error = error
+            self._use_temporary()
+            return self._fetch(mirror, path)
+        return file
+
+    def _located(self, mirror, path, file):
+        sidecars = self._location / mirror.root_name / SIDECARS / path if self._keeps else None
+        return LocatedFile(Path(file), str(mirror.locate(path)), mirror.name, sidecars)
+
+
+def rows_in_region(table, brick, request):
+    """Return which rows of a file are asked for, by position and kind.
+
+    Parameters
+    ----------
+    table : `~.tractor_file.TractorFile`
+        The file.
+    brick : BrickFile
+        What it holds.
+    request : `~astroquery_lis.survey.catalog_request.CatalogRequest`
+        What is asked.
+
+    Returns
+    -------
+    `~numpy.ndarray` of int
+    """
+    positions = table.positions
+    rows = np.flatnonzero(request.sky.contains(positions["ra"], positions["dec"]))
+    return rows[eligible(table, brick, request, rows)]
+
+
+def eligible(table, brick, request, rows=slice(None)):
+    """Return which rows may be asked for wherever they are.
+
+    Parameters
+    ----------
+    table, brick, request
+        As for `rows_in_region`.
+    rows : `~numpy.ndarray` of int, optional
+        Those in question; all by default.
+
+    Returns
+    -------
+    `~numpy.ndarray` of bool
+        One per row in question.
+    """
+    positions = table.positions[rows]
+    chosen = np.ones(len(positions), bool)
+    if request.primary:
+        chosen &= positions["primary"]
+    if request.drop_duplicates:
+        chosen &= ~positions["duplicate"]
+    if request.region == "auto" and get_release(request.release).is_split:
+        north = is_north(positions["ra"], positions["dec"])
+        chosen &= north == (brick.region == "north")
+    return chosen
+
+
+def read_rows(table, brick, rows, names):
+    """Read rows of one file.
+
+    Parameters
+    ----------
+    table : `~.tractor_file.TractorFile`
+        The file.
+    brick : BrickFile
+        What it holds.
+    rows : `~numpy.ndarray` of int
+        Which rows.
+    names : sequence of str or None
+        Columns; `None` for all.
+
+    Returns
+    -------
+    Chunk
+    """
+    columns = table.read(rows, table.fields if names is None else names)
+    units = {name: table.fields[name][3] for name in columns}
+    return Chunk(len(rows), columns, brick.region == "north", units=units)

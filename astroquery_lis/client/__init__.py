@@ -1,0 +1,36 @@
+"""The query class: arguments in, products out.
+
+`LegacySurveyClass` is put together from one module per kind of product, each a class of methods
+over the same base, so that no module does two jobs.
+"""
+
+from .cite import CitationMethods
+from .exposures import ExposureMethods
+from .files import FileMethods
+from .jobs import BulkMethods
+from .views import ViewMethods
+
+__all__ = ["LegacySurvey", "LegacySurveyClass"]
+
+
+class LegacySurveyClass(
+    ViewMethods, FileMethods, ExposureMethods, BulkMethods, CitationMethods
+):
+    """Images of the DESI Legacy Imaging Surveys, DR5 to DR11.
+
+    Use the instance `~astroquery_lis.LegacySurvey`.  Its attributes ``release``, ``mirror`` and
+    ``timeout`` stand above ``conf`` and below the arguments of a call.  An instance may be shared
+    among threads and can be pickled.
+
+    Examples
+    --------
+    >>> from astropy.coordinates import SkyCoord
+    >>> from astroquery_lis import LegacySurvey, sandbox
+    >>> with sandbox.serve() as sky:
+    ...     hdul = LegacySurvey.get_cutout(sky.positions['star'], 64, bands='r')
+    >>> hdul['IMAGE_R'].data.shape
+    (64, 64)
+    """
+
+
+LegacySurvey = LegacySurveyClass()

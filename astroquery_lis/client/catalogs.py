@@ -1,0 +1,478 @@
+"""The methods that return rows of the catalogue."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
+from astropy.time import Time
+from astroquery import cache_conf
+from astroquery.exceptions import MaxResultsWarning
+
+from .._conf import conf, setting
+from ..catalogs.catalog_files import FileFinder
+from ..catalogs.catalog_tap import TapClient
+from ..catalogs.crossmatch import MAX_RADIUS_DEG
+from ..catalogs.match_table import match_table
+from ..catalogs.sources import SOURCES, CatalogQuery, Limits
+from ..catalogs.tractor_file import OpenTables
+from ..exceptions import InvalidRequestError, warn
+from ..io.mirrors import resolve_mirrors
+from ..io.requests_session import PoliteSession
+from ..survey.catalog_request import as_angle_deg, as_sky_region, catalog_request
+from ..survey.releases import get_release
+from ..survey.request import as_choice, as_region
+from ..survey.tractor import has_column
+from ..survey.tractor_columns import tractor_columns
+from .base import SurveyBase, as_position
+from .catalog_input import as_positions, as_table, as_years
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any, Literal
+
+    from .._typing import Angle, Coordinates, Mirror, OnMissing, Region
+
+
+__all__ = ["CatalogMethods"]
+
+
+class CatalogMethods(SurveyBase):
+    """The Tractor catalogue."""
+
+    def __init__(self):
+        super().__init__()
+        self._tables = OpenTables()
+        self._cone_refused = set()
+
+    def query_tractor(
+        self,
+        coordinates: Coordinates | None = None,
+        *,
+        radius: Angle | None = None,
+        width: Angle | None = None,
+        height: Angle | None = None,
+        polygon: SkyCoord | Sequence[tuple[float, float]] | None = None,
+        columns: str | Sequence[str] | None = None,
+        column_filters: Mapping[str, Any] | None = None,
+        primary: bool = True,
+        drop_duplicates: bool = True,
+        maskbits: str | Sequence[str] | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        source: str | Sequence[str] = "auto",
+        mirror: Mirror | None = None,
+        async_job: bool = False,
+        maxrec: int | None = None,
+        on_missing: OnMissing = "warn",
+        cache: bool | None = None,
+        get_query_payload: bool = False,
+    ) -> Table | Any:
+        """Return the sources of the Tractor catalogue in a part of the sky.
+
+        The table is the same whichever source answers: names, types, units, masks and order.
+
+        Parameters
+        ----------
+        coordinates : `~astropy.coordinates.SkyCoord` or str, optional
+            Centre, in any frame; a string is a position in ICRS or an object's name.
+        radius : `~astropy.units.Quantity` ['angle'] or str, optional
+            For a cone, its rim included.
+        width, height : `~astropy.units.Quantity` ['angle'] or str, optional
+            For a box round the centre, full extent east-west and north-south, measured along great
+            circles.  ``height`` is ``width`` by default.
+        polygon : `~astropy.coordinates.SkyCoord`, shape (n,), optional
+            Corners of a polygon with great-circle sides, in place of ``coordinates``.
+        columns : str or sequence of str, optional
+            Names, and families such as ``'flux'`` for all its bands.  By default the core schema:
+            every column that all sources have.  ``'all'`` is everything that the answering source
+            has.
+        column_filters : dict, optional
+            Conditions by column, for example ``{'flux_r': '>10', 'type': ['PSF', 'REX']}``; all
+            have to be met, and a missing value meets none.
+        primary : bool, default: True
+            Only the row of the brick that owns the position; else each source may come several
+            times, with ``brick_primary`` telling.  Only the files have the others.
+        drop_duplicates : bool, default: True
+            Leave out rows of type ``DUP``: Gaia sources that were fitted as part of another one.
+        maskbits : str or sequence of str, optional
+            Leave out rows with any of these bits of ``maskbits``, for example ``'BRIGHT'``.
+        release : str, optional
+            ``'dr5'`` to ``'dr11'``; by default `release`.
+        region : {'auto', 'north', 'south'}, optional
+            ``'auto'`` takes the official one at each position.
+        source : {'auto', 'tap', 'files', 'viewer'}, optional
+            Astro Data Lab's TAP service, the bricks' Tractor files, or the viewer.  ``'auto'``
+            takes the files if they are on this computer, else TAP, else the files over the network;
+            ``meta['reason']`` says why.  With a mirror of your own, which need not hold the same
+            data, it does not take TAP unless ``conf.tap_url`` is yours too.
+        mirror : str, path-like, or sequence of them, optional
+            Where files come from; by default `mirror`.
+        async_job : bool, default: False
+            Whether a TAP query runs as a job, for queries of more than a minute or so.
+        maxrec : int, optional
+            At most so many rows.
+        on_missing : {'warn', 'raise'}, optional
+            Whether a column that the release or region lacks, or a region without catalogue, is an
+            error, or masked values and a warning.
+        cache : bool, optional
+            Whether to keep and use files on disk; by default astroquery's ``cache_conf``.
+        get_query_payload : bool, optional
+            Return the ADQL, or the list of addresses, in place of the rows; nothing is fetched.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            One row per source, by separation from the centre, or by ``ls_id`` where there is no
+            centre.  Values that the survey does not have are masked.  ``meta`` has ``source``,
+            ``reason``, ``release``, ``region``, and ``adql`` or ``files``.
+
+        Raises
+        ------
+        InvalidRequestError
+            If an argument is wrong, or more brick files would have to be fetched than
+            ``conf.max_query_bricks``; nothing was sent.
+        MissingDataError, NoCoverageError
+            With ``on_missing='raise'``.
+        RefusedQueryError
+            If the TAP service does not accept the query.
+        ServiceDownError, TruncatedError, UnexpectedContentError, TransferError
+            If no source could answer.
+
+        Warns
+        -----
+        CoverageWarning
+            If part of what was asked is not in the survey.
+        FailoverWarning
+            If another source or mirror than the first answered.
+        `~astroquery.exceptions.MaxResultsWarning`
+            If there are more rows than came.
+        `~astroquery.exceptions.NoResultsWarning`
+            If there are none.
+        `~astroquery.exceptions.LargeQueryWarning`
+            If more than a few brick files are fetched.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     rows = LegacySurvey.query_tractor(sky.positions['star'], radius='5 arcsec',
+        ...                                       columns=['type', 'flux_r'])
+        >>> rows['flux_r'].unit
+        Unit("nmgy")
+        """
+        corners = None if polygon is None else as_positions(polygon, "polygon")
+        centered = corners is None and coordinates is not None
+        position = as_position(coordinates) if centered else None
+        request = catalog_request(
+            as_sky_region(position, radius=radius, width=width, height=height, polygon=corners),
+            columns=columns,
+            column_filters=column_filters,
+            primary=primary,
+            drop_duplicates=drop_duplicates,
+            maskbits=maskbits,
+            maxrec=maxrec,
+            release=self.release if release is None else release,
+            region=region,
+        )
+        as_choice("source", source, SOURCES)
+        as_choice("on_missing", on_missing, ("warn", "raise"))
+        tap = self._tap()
+        with self._finder(mirror, cache) as finder:
+            query = CatalogQuery(
+                request,
+                finder=finder,
+                tap=tap,
+                tap_matches=partial(self._tap_matches, mirror),
+                viewer=partial(self._viewer, cache),
+                held=self._tables,
+                limits=Limits(conf.max_query_bricks),
+                on_missing=on_missing,
+                async_job=async_job,
+            )
+            if get_query_payload:
+                return query.payload(source)
+            try:
+                return query.run(source)
+            finally:
+                self._remember(tap)
+
+    def query_region(self, coordinates: Coordinates | None = None, **kwargs: Any) -> Table | Any:
+        """Return the sources in a part of the sky: astroquery's name for `query_tractor`.
+
+        Parameters
+        ----------
+        coordinates, **kwargs
+            As for `query_tractor`.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     rows = LegacySurvey.query_region(sky.positions['star'], radius='5 arcsec',
+        ...                                      columns='type')
+        >>> rows.colnames
+        ['type']
+        """
+        return self.query_tractor(coordinates, **kwargs)
+
+    def query_object(self, object_name: str, **kwargs: Any) -> Table | Any:
+        """Return the sources round an object whose name CDS knows.
+
+        Parameters
+        ----------
+        object_name : str
+            For example ``'NGC 6240'``.
+        **kwargs
+            As for `query_tractor`.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            As from `query_tractor`.
+
+        Raises
+        ------
+        InvalidRequestError
+            If the name is no str, or as for `query_tractor`.
+        `~astropy.coordinates.name_resolve.NameResolveError`
+            If nobody knows the name.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     rows = LegacySurvey.query_object('NGC 1', radius='5 arcsec', columns='type')
+        >>> rows.colnames
+        ['type']
+        """
+        if not isinstance(object_name, str):
+            msg = f"object_name={object_name!r} must be a str; for positions see query_region."
+            raise InvalidRequestError(msg, parameter="object_name", value=object_name)
+        return self.query_tractor(SkyCoord.from_name(object_name), **kwargs)
+
+    def query_tap(
+        self,
+        query: str,
+        *,
+        async_job: bool = False,
+        maxrec: int | None = None,
+        get_query_payload: bool = False,
+    ) -> Table | Any:
+        """Run a query of yours at the TAP service, Astro Data Lab's by default.
+
+        Parameters
+        ----------
+        query : str
+            ADQL.
+        async_job : bool, default: False
+            Whether it runs as a job, for queries of more than a minute or so.
+        maxrec : int, optional
+            At most so many rows; by default the service decides.
+        get_query_payload : bool, optional
+            Return the query in place of the rows.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            As the service has it: types, missing values and units are the service's.
+
+        Raises
+        ------
+        RefusedQueryError
+            If the service does not accept the query.
+        ServiceDownError, TruncatedError, UnexpectedContentError, TransferError
+            If there was no answer.
+
+        Warns
+        -----
+        `~astroquery.exceptions.MaxResultsWarning`
+            If there are more rows than came.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     rows = LegacySurvey.query_tap('SELECT TOP 2 type, flux_r FROM ls_dr10.tractor')
+        >>> len(rows)
+        2
+        """
+        if not isinstance(query, str) or not query.strip():
+            msg = f"query={query!r} must be ADQL."
+            raise InvalidRequestError(msg, parameter="query", value=query)
+        if get_query_payload:
+            return query
+        client = self._tap()
+        answer = client.run(query, maxrec=maxrec, async_job=async_job)
+        if answer.is_cut:
+            msg = f"There are more rows than the {len(answer.table)} that came."
+            warn(msg, MaxResultsWarning)
+        answer.table.meta.update({"adql": query, "url": client.url})
+        return answer.table
+
+    def crossmatch(
+        self,
+        table: Table,
+        *,
+        radius: Angle,
+        find: Literal["best", "all"] = "best",
+        columns: str | Sequence[str] | None = None,
+        ra: str = "ra",
+        dec: str = "dec",
+        epoch: Time | str | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        mirror: Mirror | None = None,
+        on_missing: OnMissing = "warn",
+        cache: bool | None = None,
+    ) -> Table:
+        """Match a table of yours to the Tractor catalogue, brick by brick.
+
+        Parameters
+        ----------
+        table : `~astropy.table.Table` or `~astropy.coordinates.SkyCoord`, shape (n,)
+            Your positions.
+        radius : `~astropy.units.Quantity` ['angle'] or str
+            Largest separation, up to 1 arcmin.
+        find : {'best', 'all'}, optional
+            The nearest source of each position, with masked values where there is none, or every
+            pair.
+        columns : str or sequence of str, optional
+            Of the catalogue, as for `query_tractor`.
+        ra, dec : str, optional
+            Columns of ``table`` with ICRS positions, in degrees unless they have another unit.  If
+            the table has a `~astropy.coordinates.SkyCoord` column of the name ``ra``, that is used.
+        epoch : `~astropy.time.Time`, scalar or shape (n,), optional
+            When your positions hold: stars with a proper motion from Gaia are moved to it from
+            their ``ref_epoch``.
+        release, region, mirror, cache : optional
+            As for `query_tractor`.
+        on_missing : {'warn', 'raise'}, optional
+            Whether bricks without a catalogue are an error.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            Of the class of ``table`` (a `~astropy.table.QTable` for a SkyCoord): its columns, then
+            ``separation`` in arcsec and the catalogue's columns, with ``_tractor`` appended to
+            names that ``table`` has too.  One row per row of ``table`` for ``'best'``; one per
+            pair, in the order of ``table`` and by separation, for ``'all'``.
+
+        Raises
+        ------
+        InvalidRequestError
+            If an argument is wrong, or more brick files would have to be fetched than
+            ``conf.max_query_bricks``.
+        NoCoverageError
+            With ``on_missing='raise'``, if a brick has no catalogue.
+        TransferError
+            If a file could not be had.
+
+        Warns
+        -----
+        CoverageWarning
+            If a brick has no catalogue.
+        `~astroquery.exceptions.LargeQueryWarning`
+            If more than a few brick files are fetched.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> from astropy.table import Table
+        >>> mine = Table({'ra': [45.1312, 45.2], 'dec': [0.0047, 0.03]})
+        >>> with sandbox.serve() as sky:
+        ...     result = LegacySurvey.crossmatch(mine, radius='1 arcsec', columns='type')
+        >>> len(result)
+        2
+        """
+        as_choice("find", find, ("best", "all"))
+        as_choice("on_missing", on_missing, ("warn", "raise"))
+        radius_deg = as_angle_deg("radius", radius, MAX_RADIUS_DEG)
+        if isinstance(columns, str) and columns.strip().lower() == "all":
+            msg = "columns='all' is for query_tractor; name the columns that a match shall have."
+            raise InvalidRequestError(msg, parameter="columns", value=columns)
+        request = catalog_request(
+            None,
+            columns=columns,
+            release=self.release if release is None else release,
+            region=region,
+        )
+        own, ra_deg, dec_deg = as_table(table, ra, dec)
+        epoch_yr = as_years(epoch, len(ra_deg))
+        with self._finder(mirror, cache) as finder:
+            return match_table(
+                request,
+                own,
+                ra_deg,
+                dec_deg,
+                radius_deg,
+                find=find,
+                epoch_yr=epoch_yr,
+                finder=finder,
+                held=self._tables,
+                limits=Limits(conf.max_query_bricks),
+                on_missing=on_missing,
+            )
+
+    def list_columns(self, *, release: str | None = None, region: Region = "auto") -> Table:
+        """Return a `~astropy.table.Table` of the columns of the catalogue.
+
+        Parameters
+        ----------
+        release : str, optional
+            By default `release`.
+        region : {'auto', 'north', 'south'}, optional
+            ``'auto'`` for those that either region has.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            Columns ``name``, ``family``, ``band``, ``dtype``, ``length`` (values per row),
+            ``unit``, ``core`` (whether every source has it, which makes it part of the default).
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> columns = LegacySurvey.list_columns(release='dr9')
+        >>> print(columns['unit'][columns['name'] == 'flux_r'][0])
+        nmgy
+        """
+        release = get_release(self.release if release is None else release).name
+        as_region(region, release)
+        rows = [
+            (c.name, c.family, c.band or "", c.dtype, c.length, str(c.unit or ""), c.in_tap)
+            for c in tractor_columns(release).values()
+            if region == "auto" or c.name == "ls_id" or has_column(c, release, region)
+        ]
+        names = ("name", "family", "band", "dtype", "length", "unit", "core")
+        return Table(rows=rows, names=names)
+
+    # ---- inner ----------------------------------------------------------------------------------
+
+    def _finder(self, mirror, cache):
+        use_cache = cache_conf.cache_active if cache is None else cache
+        mirrors = resolve_mirrors(self.mirror if mirror is None else mirror)
+        return FileFinder(self._client(), mirrors, self.cache_location if use_cache else None)
+
+    def _tap(self):
+        make_session = partial(PoliteSession, **self._client_options())
+        client = TapClient(setting("tap_url"), make_session)
+        client.cone_refused = client.url in self._cone_refused
+        return client
+
+    def _tap_matches(self, mirror):
+        """Tell whether the TAP service has the same sky as the mirrors, so that it may stand in."""
+        mirrors = resolve_mirrors(self.mirror if mirror is None else mirror)
+        own = setting("tap_url") != type(conf).tap_url.defaultvalue
+        return own or all(one.official for one in mirrors)
+
+    def _remember(self, tap):
+        """Note whether a service accepts Q3C, which is found by trying."""
+        if tap.cone_refused:
+            self._cone_refused.add(tap.url)

@@ -1,0 +1,485 @@
+"""The methods that fetch whole files, audit them, and look after the cache and the mirrors."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from astropy import units as u
+from astropy.table import Table
+
+from .._conf import conf
+from ..exceptions import (
+    ChecksumError,
+    ChecksumWarning,
+    CoverageWarning,
+    FailoverWarning,
+    InvalidRequestError,
+    LegacySurveyWarning,
+    warn,
+)
+from ..io import manifest, run
+from ..io.health import HEALTH
+from ..io.mirrors import REGISTERED, resolve_mirrors
+from ..io.runs import Progress
+from ..io.upkeep import cache_usage, clear_stores
+from ..survey.files import FILE_PRODUCTS, as_file_bands, as_file_products, has_product, plan_files
+from ..survey.releases import get_release
+from ..survey.request import as_choice, as_region
+from .audit import audit
+from .base import SurveyBase
+from .brick_files import OTHERS_FAILED, STALE_LIST, FileJob, FileSettings, failed_file, fetch_file
+from .brick_input import as_bricks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, Literal
+
+    from .._typing import (
+        Angle,
+        Bands,
+        Coordinates,
+        Executor,
+        FilePath,
+        Mirror,
+        Products,
+        Quantity,
+        Region,
+        Time,
+    )
+
+
+__all__ = ["FileMethods"]
+
+MAX_THREADS = 8
+"""Files fetched at once by threads of our own; a server is shared with others."""
+
+PROBE_PATH = "dr10/survey-bricks.fits.gz"
+
+
+class FileMethods(SurveyBase):
+    """Files, mirrors and cache."""
+
+    def get_brick_files(
+        self,
+        bricks_or_coordinates: Coordinates | Table | Sequence[str] | None = None,
+        *,
+        radius: Angle | None = None,
+        products: Products = ("image",),
+        bands: Bands | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        download_dir: FilePath | None = None,
+        mirror: Mirror | None = None,
+        verify: Literal["warn", "strict"] | bool = "warn",
+        refresh: bool = False,
+        executor: Executor | None = None,
+        show_progress: bool = True,
+        get_query_payload: bool = False,
+    ) -> Table | Any:
+        """Fetch files of the survey, whole, and tell what became of each.
+
+        Parameters
+        ----------
+        bricks_or_coordinates : str, `~astropy.coordinates.SkyCoord`, `~astropy.table.Table` \
+or sequence, optional
+            Names of bricks (``'1901p012'``) or their numbers; positions, scalar or of any shape; a
+            table with a column ``brickname`` or with ``ra`` and ``dec``; or names of sweep files
+            (``'sweep-190p000-195p005'``).  Not needed for tables of a whole region or release.
+        radius : `~astropy.units.Quantity` ['angle'] or str, optional
+            Take every brick that a circle of this radius touches; by default the brick that owns
+            each position.
+        products : str or sequence of str, optional
+            Names out of `list_file_products`: ``image``, ``maskbits``, ``tractor``,
+            ``image-jpg``, ``sweep``, ``region-bricks`` and so on.
+        bands : str or sequence of str, optional
+            For example ``'grz'`` or ``'g,W1'``; by default the optical bands of the region.
+        release : str, optional
+            ``'dr5'`` to ``'dr11'``; by default `release`.
+        region : {'auto', 'north', 'south'}, optional
+            ``'auto'`` takes the official one for each brick.
+        download_dir : path-like, optional
+            Folder for the files, which is laid out like the survey and so can be used as a mirror;
+            by default the cache.
+        mirror : str, path-like, or sequence of them, optional
+            A registered name, a URL or template, or a directory; by default `mirror`.  The files
+            of a directory are not copied unless ``download_dir`` is given.
+        verify : {'warn', 'strict', False}, optional
+            What a sha256 means that differs from the survey's list, after the file was fetched a
+            second time: a warning, since some lists are stale, or an error.  ``'strict'`` also
+            compares the files that are here already.  `False` fetches no list.
+        refresh : bool, optional
+            Whether to ask if files that are here were replaced at their server.
+        executor : `~concurrent.futures.Executor`, {'threads', 'processes'}, optional
+            Does the work; by default up to eight threads.
+        show_progress : bool, optional
+            Whether to show a bar, where tqdm is installed and there is a terminal.
+        get_query_payload : bool, optional
+            Return the list of URLs in place of the files; nothing is fetched.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            One row per file: ``Local Path``, ``Status``, ``Message``, ``URL``, ``id`` (the brick),
+            ``product``, ``release``, ``region``, ``bands``, ``seconds``, ``bytes`` and ``sha256``.
+            The status is COMPLETE (fetched), CACHED (was here), NODATA (the survey does not have
+            it), SKIPPED (not asked for, since the mirrors failed before) or ERROR.
+
+        Raises
+        ------
+        InvalidRequestError
+            If an argument is wrong; nothing was sent.
+        ChecksumError
+            If ``verify='strict'`` and a file has not the sha256 of its list.
+
+        Warns
+        -----
+        ChecksumWarning
+            If a file differs from its list, twice in the same way.
+        CoverageWarning
+            If the survey has none of the files.
+        FailoverWarning
+            If another mirror than the first had to answer.
+        LegacySurveyWarning
+            If files could not be had.
+
+        Notes
+        -----
+        A file appears in its place when it is whole and was checked.  The same call again fetches
+        what is missing and goes on with files that were begun.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> for url in LegacySurvey.get_brick_files('1901p012', products='tractor', release='dr10',
+        ...                                         mirror='nersc', get_query_payload=True):
+        ...     print(url.rpartition('/')[2])
+        tractor-1901p012.fits
+        """
+        release = get_release(self.release if release is None else release).name
+        region = as_region(region, release)
+        products = as_file_products(products, release)
+        bands = as_file_bands(bands, products, release, region)
+        if verify is not False:
+            as_choice("verify", verify, ("warn", "strict"))
+        mirrors = resolve_mirrors(self.mirror if mirror is None else mirror)
+        ids, sweeps = as_bricks(bricks_or_coordinates, radius)
+        files = plan_files(
+            ids, products=products, bands=bands, release=release, region=region, sweeps=sweeps
+        )
+        if get_query_payload:
+            return [str(mirrors[0].locate(file.paths[0])) for file in files if file.paths]
+        folder = None
+        if download_dir is not None:
+            folder = str(Path(download_dir).expanduser().absolute())
+        settings = FileSettings(
+            mirrors=mirrors,
+            location=str(Path(self.cache_location).absolute()),
+            folder=folder,
+            verify=verify,
+            refresh=bool(refresh),
+            client_options=tuple(self._client_options().items()),
+            begun_s=time.time(),
+        )
+        results = _fetch_all(files, settings, executor, show_progress)
+        _tell(results, verify)
+        table = manifest(results)
+        column = [files[result.row].product for result in sorted(results, key=lambda r: r.row)]
+        table.add_column(np.array(column, str), table.colnames.index("id") + 1, name="product")
+        return table
+
+    def list_file_products(self, *, release: str | None = None) -> Table:
+        """Return a `~astropy.table.Table` of the kinds of files that `get_brick_files` fetches.
+
+        Parameters
+        ----------
+        release : str, optional
+            By default `release`.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            Columns ``product``, ``per`` (what there is one of) and ``description``.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> products = LegacySurvey.list_file_products()
+        >>> products.colnames
+        ['product', 'per', 'description']
+        """
+        found = get_release(self.release if release is None else release)
+        chosen = [product for product in FILE_PRODUCTS.values() if has_product(found, product.name)]
+        rows = [(product.name, product.per, product.description) for product in chosen]
+        return Table(rows=rows, names=("product", "per", "description"))
+
+    def verify(
+        self,
+        tree: FilePath | None = None,
+        *,
+        repair: bool = False,
+        mirror: Mirror | None = None,
+        show_progress: bool = True,
+    ) -> Table:
+        """Audit the files of a local tree, or of the cache.
+
+        Parameters
+        ----------
+        tree : path-like, optional
+            A folder laid out like the survey; by default the cache.
+        repair : bool, optional
+            Whether to fetch bad files again.  A file of the cache whose mirror is not in use is
+            removed instead, to be fetched when it is needed.
+        mirror : str, path-like, or sequence of them, optional
+            Where to fetch from, and whom to ask for checksum lists that the tree lacks; by default
+            `mirror` if ``repair``, else nobody is asked.
+        show_progress : bool, optional
+            Whether to show a bar, where tqdm is installed and there is a terminal.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            One row per file: ``Local Path``, ``Status``, ``Message``, ``bytes`` and ``sha256``.
+            The status is GOOD (as its list says), UNLISTED (sound, but no list has it), MISMATCH
+            (sound, but another sha256 than in the list), DAMAGED, REPAIRED or REMOVED.
+
+        Raises
+        ------
+        InvalidRequestError
+            If there is no such folder.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     table = LegacySurvey.verify(sky.root / 'dr9' / 'north' / 'coadd' / '180')
+        >>> 'Status' in table.colnames
+        True
+        """
+        cache = Path(self.cache_location).absolute()
+        tree = cache if tree is None else Path(tree).expanduser().absolute()
+        if not tree.is_dir() and tree != cache:
+            msg = f"tree={str(tree)!r} is not a directory that exists."
+            raise InvalidRequestError(msg, parameter="tree", value=str(tree))
+        mirrors = ()
+        if repair or mirror is not None:
+            mirrors = resolve_mirrors(self.mirror if mirror is None else mirror)
+        self._images.clear()
+        return audit(tree, self._client(), mirrors, repair=repair, show_progress=show_progress)
+
+    # ---- mirrors --------------------------------------------------------------------------------
+
+    def list_mirrors(self, *, probe: bool = False) -> Table:
+        """Return the registered mirrors, those in use, and how they are doing.
+
+        Parameters
+        ----------
+        probe : bool, optional
+            Whether to ask each of them for a few bytes now.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            Columns ``name``, ``address``, ``description``, ``in_use``, and what this process knows
+            of each: ``status`` (``'unknown'``, ``'up'``, ``'failing'`` or ``'resting'``, which is
+            asked last for a while), ``latency`` in seconds, NaN if not known, ``ranges``
+            (``'yes'``, ``'no'`` or ``'unknown'``), and ``last_error``.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> print(*LegacySurvey.list_mirrors()['name'][:3])
+        nersc nadc nadc-flat
+        """
+        used = resolve_mirrors(self.mirror)
+        mirrors = list({m.name: m for m in (*REGISTERED.values(), *used)}.values())
+        if probe:
+            HEALTH.probe(mirrors, self._client(), PROBE_PATH)
+        rows = []
+        for mirror in mirrors:
+            status, latency_s, ranges, error = _health_of(mirror)
+            rows.append(
+                (
+                    mirror.name,
+                    mirror.template,
+                    mirror.description,
+                    mirror in used,
+                    status,
+                    latency_s,
+                    ranges,
+                    error,
+                )
+            )
+        names = ("name", "address", "description", "in_use", "status", "latency", "ranges")
+        table = Table(rows=rows, names=(*names, "last_error"))
+        table["latency"].unit = u.s
+        return table
+
+    # ---- cache ----------------------------------------------------------------------------------
+
+    def cache_info(self) -> Any:
+        """Return what the cache holds.
+
+        Returns
+        -------
+        dict
+            ``location``; ``bytes`` in all and ``limit_bytes`` (0 for none); and under ``stores``
+            for each root (``official``, or one per custom mirror) the number and bytes of whole
+            files and of parts of files.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> sorted(LegacySurvey.cache_info())
+        ['bytes', 'limit_bytes', 'location', 'stores']
+        """
+        stores = cache_usage(self.cache_location)
+        total = sum(count["file_bytes"] + count["part_bytes"] for count in stores.values())
+        return {
+            "location": str(self.cache_location),
+            "bytes": total,
+            "limit_bytes": int(conf.cache_size * 1e9),
+            "stores": stores,
+        }
+
+    def clear_cache(
+        self, *, older_than: Quantity | Time | None = None, release: str | None = None
+    ) -> Any:
+        """Remove what this class has cached, or a part of it.
+
+        Parameters
+        ----------
+        older_than : `~astropy.units.Quantity` ['time'] or `~datetime.timedelta`, optional
+            Only files that were not used for so long.
+        release : str, optional
+            Only files in the folder of this release.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     hdul = LegacySurvey.get_cutout(sky.positions['star'], 32, bands='r')
+        ...     LegacySurvey.clear_cache()
+        ...     left = LegacySurvey.cache_info()['bytes']
+        >>> left
+        0
+        """
+        if older_than is None and release is None:
+            self._images.clear()
+            clear_stores(self.cache_location)
+            for response in Path(self.cache_location).glob("*.pickle"):
+                response.unlink()
+            return
+        before_s = None if older_than is None else time.time() - _seconds(older_than)
+        name = None if release is None else get_release(release).name
+        self._images.clear()
+        clear_stores(self.cache_location, used_before_s=before_s, release=name)
+
+    def verify_cache(self, *, repair: bool = False) -> Table:
+        """Audit the cache: `verify` without a tree.
+
+        Parameters
+        ----------
+        repair : bool, optional
+            As for `verify`.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            As for `verify`.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     hdul = LegacySurvey.get_cutout(sky.positions['star'], 32, bands='r')
+        ...     table = LegacySurvey.verify_cache()
+        >>> set(table['Status'].tolist())
+        {'GOOD'}
+        """
+        return self.verify(repair=repair)
+
+
+def _seconds(older_than):
+    if isinstance(older_than, timedelta):
+        return older_than.total_seconds()
+    try:
+        return float(u.Quantity(older_than).to_value(u.s))
+    except (TypeError, ValueError, u.UnitsError) as error:
+        msg = f"older_than={older_than!r} must be a Quantity of time or a timedelta."
+        raise InvalidRequestError(msg, parameter="older_than", value=older_than) from error
+
+
+def _health_of(mirror):
+    """Return (status, latency_s, ranges, last error) of a mirror."""
+    if mirror.is_local:
+        here = os.path.isdir(mirror.template)
+        return ("up" if here else "unknown"), float("nan"), "yes" if here else "unknown", ""
+    host = HEALTH.of(mirror)
+    if HEALTH.is_resting(mirror):
+        status = "resting"
+    elif host.failures:
+        status = "failing"
+    else:
+        status = "up" if host.latency_s is not None or host.answers else "unknown"
+    ranges = {None: "unknown", True: "yes", False: "no"}[host.ranges]
+    latency_s = float("nan") if host.latency_s is None else host.latency_s
+    return status, latency_s, ranges, host.error
+
+
+def _fetch_all(files, settings, executor, show_progress):
+    jobs = (FileJob(row, file, settings) for row, file in enumerate(files))
+    own = executor is None
+    if own:
+        executor = ThreadPoolExecutor(min(conf.max_workers, MAX_THREADS), "astroquery_lis-files")
+    progress = Progress(None, show=show_progress, label="files", unit="B")
+    results = []
+    try:
+        for result in run(
+            fetch_file,
+            jobs,
+            failed=failed_file,
+            total=len(files),
+            executor=executor,
+            show_progress=False,
+            label="files",
+        ):
+            results.append(result)
+            progress.update(result.bytes)
+    finally:
+        progress.close()
+        if own:
+            executor.shutdown(cancel_futures=True)
+    return results
+
+
+def _tell(results, verify):
+    """Warn of what the user should not have to look for in the table."""
+    wrong = [r for r in results if verify == "strict" and isinstance(r.error, ChecksumError)]
+    stale = [r for r in results if STALE_LIST in r.message]
+    if stale:
+        first = stale[0]
+        msg = f"{len(stale)} file(s) differ from the survey's list, e.g. {first.local_path}."
+        warn(msg, ChecksumWarning)
+    failed = [r for r in results if r.status in ("ERROR", "SKIPPED") and r not in wrong]
+    if failed:
+        msg = (
+            f"{len(failed)} of {len(results)} file(s) could not be had; the same call again "
+            f"tries those. {failed[0].message}"
+        )
+        warn(msg, LegacySurveyWarning)
+    elsewhere = [r for r in results if r.status == "COMPLETE" and OTHERS_FAILED in r.message]
+    if elsewhere:
+        msg = f"{len(elsewhere)} file(s) came after a failure. {elsewhere[0].message}"
+        warn(msg, FailoverWarning)
+    if results and all(r.status == "NODATA" for r in results):
+        msg = f"The survey has none of the {len(results)} file(s). {results[0].message}"
+        warn(msg, CoverageWarning)
+    if wrong:
+        msg = f"{len(wrong)} of {len(results)} file(s) are not those of the survey's lists. "
+        raise ChecksumError(msg + str(wrong[0].error), url=wrong[0].url, found=wrong[0].error.found)

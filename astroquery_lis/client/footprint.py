@@ -1,0 +1,313 @@
+"""The methods that tell where the survey is."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import numpy as np
+from astropy.coordinates import SkyCoord
+from astroquery.utils import parse_coordinates
+
+from ..catalogs.brick_tables import bricks_in_region, covered, footprint_moc
+from ..catalogs.exposures import exposure_paths, exposures_at
+from ..exceptions import InvalidRequestError, NoCoverageError
+from ..images.viewer import ViewerRequest, viewer_cutout
+from ..survey.catalog_request import as_sky_region
+from ..survey.layers import get_layer
+from ..survey.layout import region_bricks_path
+from ..survey.releases import get_release
+from ..survey.request import as_bands, as_choice, as_layer_bands, as_region, refuse_beside_layer
+from .base import as_position
+from .catalog_input import as_positions
+from .catalogs import CatalogMethods
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from .._typing import Angle, Bands, Coordinates, Mirror, OnMissing, Region, Table
+
+
+__all__ = ["FootprintMethods"]
+
+MAX_PROBES = 200
+"""Most positions that the viewer is asked for one by one in a call."""
+
+
+class FootprintMethods(CatalogMethods):
+    """Bricks and coverage."""
+
+    def query_bricks(
+        self,
+        coordinates: Coordinates | None = None,
+        *,
+        radius: Angle | None = None,
+        width: Angle | None = None,
+        height: Angle | None = None,
+        polygon: SkyCoord | Sequence[tuple[float, float]] | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        mirror: Mirror | None = None,
+        cache: bool | None = None,
+        get_query_payload: bool = False,
+    ) -> Table | Any:
+        """Return the bricks of a release that a part of the sky touches.
+
+        Parameters
+        ----------
+        coordinates, radius, width, height, polygon : optional
+            Where, as for `query_tractor`.
+        release : str, optional
+            ``'dr5'`` to ``'dr11'``; by default `release`.
+        region : {'auto', 'north', 'south'}, optional
+            ``'auto'`` takes the official one of each brick.
+        mirror : str, path-like, or sequence of them, optional
+            Where the table of bricks comes from, once; by default `mirror`.
+        cache : bool, optional
+            Whether to keep and use files on disk; by default astroquery's ``cache_conf``.
+        get_query_payload : bool, optional
+            Return the addresses of the tables in place of the bricks; nothing is fetched.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            By brick id: name, id, the release and region whose files they are, centre and edges
+            (deg), and per band the median number of exposures, the PSF's FWHM (arcsec) and the
+            5-sigma depths (AB mag).
+
+        Raises
+        ------
+        InvalidRequestError
+            If an argument is wrong.
+        NoCoverageError
+            If no mirror has the table of bricks.
+
+        Warns
+        -----
+        CoverageWarning
+            If the release has no brick there.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     table = LegacySurvey.query_bricks(sky.positions['corner'], radius='10 arcsec')
+        >>> print(*table['brickname'])
+        0451p000 0453p000 0451p002 0453p002
+        """
+        release = get_release(self.release if release is None else release).name
+        region = as_region(region, release)
+        corners = None if polygon is None else as_positions(polygon, "polygon")
+        centered = corners is None and coordinates is not None
+        sky = as_sky_region(
+            as_position(coordinates) if centered else None,
+            radius=radius,
+            width=width,
+            height=height,
+            polygon=corners,
+        )
+        with self._finder(mirror, cache) as finder:
+            if get_query_payload:
+                regions = get_release(release).regions if region == "auto" else (region,)
+                return [finder.address(region_bricks_path(release, one)) for one in regions]
+            return bricks_in_region(sky, release, region, finder)
+
+    def covers(
+        self,
+        coordinates: Coordinates,
+        *,
+        bands: Bands | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        layer: str | None = None,
+        mirror: Mirror | None = None,
+        cache: bool | None = None,
+    ) -> Any:
+        """Tell which positions a release covers.
+
+        Parameters
+        ----------
+        coordinates : `~astropy.coordinates.SkyCoord` or str
+            One position or many.
+        bands : str or sequence of str, optional
+            Bands that have to be there too: ``'grz'``.
+        release, region, mirror, cache : optional
+            As for `query_bricks`.
+        layer : str, optional
+            A layer of the viewer in place of ``release`` and ``region``.  For one of another survey
+            the viewer is asked for a pixel at each position, at most ``MAX_PROBES`` of them.
+
+        Returns
+        -------
+        bool or `~numpy.ndarray` of bool
+            Of the shape of ``coordinates``: whether the brick that owns the position is in the
+            release and has, in the median, at least one exposure in every band.  Inside of such a
+            brick there can be unobserved pixels.  For another survey's layer: whether the viewer
+            has a pixel there that is not zero.
+
+        Raises
+        ------
+        InvalidRequestError
+            If an argument is wrong.
+        NoCoverageError
+            If no mirror has the table of bricks.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     there = LegacySurvey.covers(sky.positions['star'], bands='griz')
+        >>> there
+        True
+        """
+        position = parse_coordinates(coordinates) if isinstance(coordinates, str) else coordinates
+        ra_deg, dec_deg = as_positions(position, "coordinates")
+        found = None if layer is None else get_layer(layer)
+        if found is not None:
+            refuse_beside_layer(release, region)
+        if found is not None and (found.release is None or found.region is None):
+            bands = as_layer_bands(bands, found.bands, found.name)
+            answer = self._probe(found, bands, ra_deg, dec_deg, cache)
+        else:
+            if found is not None:
+                release, region = found.release, found.region
+                bands = found.bands if bands is None else bands
+            release = get_release(self.release if release is None else release).name
+            region = as_region(region, release)
+            bands = as_bands(bands, release, region)
+            with self._finder(mirror, cache) as finder:
+                answer = covered(ra_deg, dec_deg, bands, release, region, finder)
+        shape = position.shape if isinstance(position, SkyCoord) else answer.shape
+        return answer.reshape(shape) if shape else bool(answer[0])
+
+    def _probe(self, layer, bands, ra_deg, dec_deg, cache):
+        """Ask the viewer for a pixel of a layer at each position."""
+        if len(ra_deg) > MAX_PROBES:
+            msg = (
+                f"coordinates has {len(ra_deg)} positions; for layer {layer.name!r} the viewer has "
+                f"to be asked for each, and {MAX_PROBES} at most are allowed in a call."
+            )
+            raise InvalidRequestError(msg, parameter="coordinates", value=len(ra_deg))
+        service = self._viewer(cache)
+        scale = layer.pixel_scale_arcsec
+        answer = np.zeros(len(ra_deg), bool)
+        for number, (ra, dec) in enumerate(zip(ra_deg, dec_deg, strict=True)):
+            asked = bands or layer.default_bands
+            request = ViewerRequest(
+                float(ra), float(dec), 1, 1, layer.name, ("image",), asked, scale
+            )
+            with suppress(NoCoverageError):
+                found = viewer_cutout(request, service, on_missing="raise")
+                answer[number] = all(hdu.data.any() for hdu in found[1:])
+        return answer
+
+    def query_exposures(
+        self,
+        coordinates: Coordinates,
+        *,
+        bands: Bands | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        mirror: Mirror | None = None,
+        on_missing: OnMissing = "warn",
+        cache: bool | None = None,
+        get_query_payload: bool = False,
+    ) -> Table | Any:
+        """Return the exposures behind the coadds at a position, one row per CCD that covers it.
+
+        Parameters
+        ----------
+        coordinates : `~astropy.coordinates.SkyCoord` or str
+            One position.
+        bands : str or sequence of str, optional
+            Only these.
+        release, region, mirror, cache : optional
+            As for `query_bricks`.
+        on_missing : {'warn', 'raise'}, optional
+            Whether a position outside of the release is an error.
+        get_query_payload : bool, optional
+            Return the address of the brick's table of CCDs in place of the rows.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            By band and date: camera, exposure number, CCD, filter, date, the CCD's centre (``ra``
+            and ``dec``, deg), exposure time (s), seeing (FWHM, arcsec), 5-sigma depths for a point
+            source and a small galaxy (AB mag, from ``sig1``, ``psfnorm`` and ``galnorm``), zero
+            points, cuts, the image's file, and the pixel of the position in the CCD, counted from
+            0.  What the survey's own table of the brick does not have is left out.
+
+        Raises
+        ------
+        InvalidRequestError
+            If an argument is wrong.
+        NoCoverageError
+            With ``on_missing='raise'``.
+
+        Warns
+        -----
+        CoverageWarning
+            If the release has no brick there.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     table = LegacySurvey.query_exposures(sky.positions['star'], bands='r')
+        >>> set(table['camera'].tolist())
+        {'decam'}
+        """
+        release = get_release(self.release if release is None else release).name
+        region = as_region(region, release)
+        bands = as_bands(bands, release, region)
+        as_choice("on_missing", on_missing, ("warn", "raise"))
+        ra_deg, dec_deg = as_position(coordinates)
+        with self._finder(mirror, cache) as finder:
+            if get_query_payload:
+                return finder.address(exposure_paths(ra_deg, dec_deg, release, region)[0])
+            return exposures_at(
+                ra_deg, dec_deg, bands, release, region, finder, on_missing=on_missing
+            )
+
+    def get_moc(
+        self,
+        *,
+        bands: Bands | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        max_depth: int = 10,
+        mirror: Mirror | None = None,
+        cache: bool | None = None,
+    ) -> Any:
+        """Return the footprint of a release as a MOC; needs mocpy.
+
+        Parameters
+        ----------
+        bands : str or sequence of str, optional
+            Bands that have to be there.
+        release, region, mirror, cache : optional
+            As for `query_bricks`.
+        max_depth : int, default: 10
+            HEALPix order of the smallest cells; 10 is 3.4 arcmin.
+
+        Returns
+        -------
+        `mocpy.MOC`
+
+        Raises
+        ------
+        OptionalDependencyError
+            If mocpy is not installed.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     moc = LegacySurvey.get_moc(bands='r')  # doctest: +SKIP
+        """
+        release = get_release(self.release if release is None else release).name
+        region = as_region(region, release)
+        bands = as_bands(bands, release, region)
+        with self._finder(mirror, cache) as finder:
+            return footprint_moc(bands, release, region, finder, max_depth)

@@ -1,0 +1,319 @@
+"""Cutouts in the forms that other programs take: CCDData, and the input files of GALFIT."""
+
+from pathlib import Path
+
+import numpy as np
+from astropy import units as u
+from astropy.io import fits
+from astropy.nddata import CCDData, InverseVariance
+from astropy.table import Table
+from astropy.wcs import WCS
+
+from .._packages import package_version
+from ..exceptions import InvalidRequestError
+from ..survey.bitmasks import maskbits, maskbits_value
+from .planes import FLUX_PRODUCTS, flux_planes, mask_release, pixel_side_arcsec
+
+__all__ = ["galfit_inputs", "to_ccddata"]
+
+ZERO_POINT = 22.5
+"""AB magnitude of one nanomaggy."""
+
+MASKED_SIGMA = 1e10
+_SAME_SCALE = 1e-3
+_ALIGNED_DEG = 1.0
+_GUESSED_INDEX, _GUESSED_AXIS_RATIO = 2.0, 0.8
+
+
+def to_ccddata(hdul, band, *, product="image", mask_bits=None):
+    """Return one band of a cutout with its noise, mask, WCS and PSF.
+
+    Parameters
+    ----------
+    hdul : `~astropy.io.fits.HDUList`
+        As `~astroquery_lis.LegacySurveyClass.get_cutout` returns it.
+    band : str
+        One band.
+    product : {'image', 'model', 'blobmodel', 'resid'}, optional
+        Whose pixels.
+    mask_bits : sequence of str, optional
+        Bits of ``MASKBITS`` that make a pixel bad; by default saturation in this band and pixels
+        that are bad in every exposure of this band.  An empty one takes none.
+
+    Returns
+    -------
+    `~astropy.nddata.CCDData`
+        In nanomaggies, if the cutout is.  ``uncertainty`` is the inverse variance, if the cutout
+        has it.  ``mask`` is `True` where the value is not finite, the inverse variance is 0, or
+        one of the bits is set.  ``flags`` is the whole of ``MASKBITS`` and ``psf`` the PSF, if the
+        cutout has them.
+
+    Raises
+    ------
+    InvalidRequestError
+        If an argument is wrong or names what the cutout does not have.
+
+    Examples
+    --------
+    >>> from astroquery_lis import LegacySurvey, sandbox
+    >>> from astroquery_lis.images.analysis import to_ccddata
+    >>> with sandbox.serve() as sky:
+    ...     hdul = LegacySurvey.get_cutout(sky.positions["star"], 32, bands="r",
+    ...                                    products=("image", "invvar", "maskbits"))
+    >>> ccd = to_ccddata(hdul, "r")
+    >>> ccd.unit, ccd.uncertainty.uncertainty_type
+    (Unit("nmgy"), 'ivar')
+    """
+    image = _plane(hdul, band, product)
+    bad = ~np.isfinite(image.data)
+    uncertainty = flags = psf = None
+    unit = u.nmgy if _is_nanomaggy(image) else u.dimensionless_unscaled
+    invvar = _beside(hdul, f"INVVAR_{band}", image)
+    if invvar is not None:
+        bad |= ~(invvar.data > 0)
+        uncertainty = InverseVariance(invvar.data.copy(), unit=unit**-2)
+    mask = _beside(hdul, "MASKBITS", image)
+    value = _mask_value(hdul, band, mask, mask_bits)
+    if mask is not None:
+        bad |= (mask.data & value) != 0
+        flags = mask.data.copy()
+    if f"PSF_{band}".upper() in hdul:
+        psf = hdul[f"PSF_{band}"].data.copy()
+    return CCDData(
+        image.data.copy(),
+        unit=unit,
+        uncertainty=uncertainty,
+        mask=bad,
+        flags=flags,
+        wcs=WCS(image.header),
+        meta=image.header.copy(),
+        psf=psf,
+    )
+
+
+def _plane(hdul, band, product):
+    if product not in FLUX_PRODUCTS:
+        msg = f"product={product!r} must be one of {', '.join(FLUX_PRODUCTS)}."
+        raise InvalidRequestError(msg, parameter="product", value=product)
+    hdus = flux_planes(hdul, band, product)
+    if band is None or len(hdus) > 1:
+        msg = f"band={band!r} must be one band, such as 'r'."
+        raise InvalidRequestError(msg, parameter="band", value=band)
+    return next(iter(hdus.values()))
+
+
+def _is_nanomaggy(image):
+    return str(image.header.get("BUNIT", "")).strip() == "nanomaggy"
+
+
+def _beside(hdul, name, image):
+    """Return the HDU of that name, `None` if there is none on the grid of the image."""
+    if name.upper() not in hdul or hdul[name].shape != image.shape:
+        return None
+    return hdul[name]
+
+
+def _mask_value(hdul, band, mask, names):
+    """Return the number that has the bits set that make a pixel of the band bad."""
+    if names is not None:
+        names = [names] if isinstance(names, str) else list(names)
+        if names and mask is None:
+            msg = f"mask_bits={names!r}: the cutout has no MASKBITS on the grid of the image."
+            raise InvalidRequestError(msg, parameter="mask_bits", value=names)
+    if mask is None or names == []:
+        return 0
+    release = mask_release(hdul)
+    if names is not None:
+        return maskbits_value(names, release)
+    known = maskbits(release)
+    usual = (f"SATUR_{band}".upper(), f"ALLMASK_{band}".upper())
+    return sum(1 << known[name] for name in usual if name in known)
+
+
+def galfit_inputs(hdul, path, *, bands=None, mask_bits=None):
+    """Write the files that GALFIT needs to fit the target of a cutout.
+
+    Parameters
+    ----------
+    hdul : `~astropy.io.fits.HDUList`
+        A cutout of ``image``, ``invvar`` and ``psf``, and of ``maskbits`` if they shall count, as
+        from ``get_cutout(..., products=('image', 'invvar', 'maskbits', 'psf'))``.
+    path : str or `~pathlib.Path`
+        Folder, made if it is not there; files of the same names are replaced.
+    bands : str or sequence of str, optional
+        By default those of the cutout.
+    mask_bits : sequence of str, optional
+        As for `to_ccddata`.
+
+    Returns
+    -------
+    `~astropy.table.Table`
+        One row per band: the paths ``image``, ``sigma``, ``mask``, ``psf`` and ``feedme``; the size
+        ``nx``, ``ny``; ``x``, ``y``, the target's pixel, from 1; ``zero_point`` (AB);
+        ``pixel_scale``; ``psf_size``; and the first guesses ``mag`` and ``radius`` in pixels.
+
+    Raises
+    ------
+    InvalidRequestError
+        If an argument is wrong, the cutout lacks something, its pixels are not nanomaggies per
+        pixel, or the PSF is not on its grid.
+
+    Notes
+    -----
+    ``sigma`` is 1 / sqrt(invvar).  In ``mask`` 1 is bad, as in `to_ccddata`; there ``image`` is 0
+    if it had no value.  ``feedme`` starts from one Sérsic profile at the target and a flat sky,
+    whose magnitude and radius come from the flux in a circle of a quarter of the box.  GALFIT has
+    to be run in the folder, because the names in it have no path.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from astroquery_lis import LegacySurvey, sandbox
+    >>> from astroquery_lis.images.analysis import galfit_inputs
+    >>> with sandbox.serve() as sky:
+    ...     hdul = LegacySurvey.get_cutout(sky.positions['field'], 64, bands='r',
+    ...                                    products=('image', 'invvar', 'psf'))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = galfit_inputs(hdul, folder)
+    >>> int(table['nx'][0]), int(table['psf_size'][0])
+    (64, 63)
+    """
+    hdus = flux_planes(hdul, bands, "image")
+    ready = [_GalfitBand(hdul, band, mask_bits) for band in hdus]
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    table = Table(rows=[band.write(folder) for band in ready])
+    table["pixel_scale"].unit = u.arcsec / u.pix
+    table["zero_point"].unit = table["mag"].unit = u.ABmag
+    table["radius"].unit = u.pix
+    return table
+
+
+class _GalfitBand:
+    """One band, checked, before anything is written."""
+
+    def __init__(self, hdul, band, mask_bits):
+        self._band = band
+        self._ccd = ccd = to_ccddata(hdul, band, mask_bits=mask_bits)
+        header = ccd.meta
+        lacking = [
+            name
+            for name, there in (("invvar", ccd.uncertainty), ("psf", ccd.psf))
+            if there is None
+        ]
+        if lacking:
+            msg = (
+                f"The cutout has no {' and no '.join(lacking)} in {band}: ask for "
+                "products=('image', 'invvar', 'maskbits', 'psf')."
+            )
+            raise InvalidRequestError(msg, parameter="hdul", value=lacking)
+        self.side = pixel_side_arcsec(header)
+        per = float(header.get("FLUXPIX", 0)) or self.side
+        if ccd.unit != u.nmgy or abs(per / self.side - 1) > _SAME_SCALE:
+            msg = f"IMAGE_{band.upper()} is not in nanomaggies per pixel"
+            msg += "; leave convert_flux=False out." if ccd.unit == u.nmgy else "."
+            raise InvalidRequestError(msg, parameter="hdul", value=band)
+        self._check_psf(hdul[f"PSF_{band}"].header)
+        position = hdul[0].header.get("RA"), hdul[0].header.get("DEC")
+        ny, nx = ccd.shape
+        x, y = (nx - 1) / 2, (ny - 1) / 2
+        if None not in position:
+            x, y = (float(value) for value in ccd.wcs.world_to_pixel_values(*position))
+        self.x, self.y = x, y
+        self._good = ~ccd.mask
+        self.mag, self.radius = self._guess()
+
+    def _check_psf(self, header):
+        scale = float(header.get("PIXSCALE", 0))
+        matrix = self._ccd.wcs.pixel_scale_matrix
+        turned = np.degrees(np.arctan2(matrix[0, 1], matrix[1, 1]))
+        reason = ""
+        if abs(scale / self.side - 1) > _SAME_SCALE:
+            reason = f"has pixels of {scale:g} arcsec and the image of {self.side:g}"
+        elif header.get("ORIENT") != "SKY":
+            reason = "is on the axes of the CCD; ask for to_sky=True"
+        elif abs(turned) > _ALIGNED_DEG and "PSFMODEL" not in header:
+            reason = f"is north up and the image turned by {turned:.1f} degrees"
+        if reason:
+            msg = f"PSF_{self._band.upper()} {reason}."
+            raise InvalidRequestError(msg, parameter="hdul", value=self._band)
+
+    def _guess(self):
+        """Return the magnitude and half-light radius, pixels, of what lies round the target."""
+        data = np.where(self._good, self._ccd.data, 0).astype(float)
+        y, x = np.indices(data.shape)
+        distance = np.hypot(x - self.x, y - self.y)
+        inside = (distance <= min(data.shape) / 4) & self._good
+        variance = 1 / self._ccd.uncertainty.array[inside].astype(float)
+        flux = max(data[inside].sum(), 5 * np.sqrt(variance.sum()), 1e-3)
+        order = np.argsort(distance[inside])
+        grown = np.cumsum(data[inside][order])
+        half = np.searchsorted(np.maximum.accumulate(grown), flux / 2) if inside.any() else 0
+        half = min(half, max(len(order) - 1, 0))
+        radius = distance[inside][order][half] if inside.any() else 1.0
+        return float(ZERO_POINT - 2.5 * np.log10(flux)), float(max(radius, 1.0))
+
+    def write(self, folder):
+        """Write the files and return the row of the table."""
+        ccd, good = self._ccd, self._good
+        header = ccd.wcs.to_header()
+        header["EXPTIME"] = (1.0, "so that the zero point is that of the pixels")
+        header["MAGZERO"] = (ZERO_POINT, "AB magnitude of 1 nanomaggy")
+        header["BAND"] = self._band
+        header["CREATOR"] = f"astroquery_lis {package_version()}"
+        invvar = np.where(good, ccd.uncertainty.array, 1)
+        planes = {
+            "image": np.where(np.isfinite(ccd.data), ccd.data, 0).astype(np.float32),
+            "sigma": np.where(good, 1 / np.sqrt(invvar), MASKED_SIGMA).astype(np.float32),
+            "mask": (~good).astype(np.int16),
+            "psf": ccd.psf.astype(np.float32),
+        }
+        units = {"image": "nanomaggy", "sigma": "nanomaggy"}
+        row = {"band": self._band}
+        for name, data in planes.items():
+            file = folder / f"{name}_{self._band}.fits"
+            hdu = fits.PrimaryHDU(data, fits.Header() if name == "psf" else header.copy())
+            hdu.header["BUNIT"] = units.get(name, "")
+            hdu.writeto(file, overwrite=True)
+            row[name] = str(file)
+        feedme = folder / f"galfit_{self._band}.feedme"
+        feedme.write_text(self._feedme(), encoding="ascii")
+        ny, nx = ccd.shape
+        row |= {"feedme": str(feedme), "nx": nx, "ny": ny, "x": self.x + 1, "y": self.y + 1}
+        row |= {"zero_point": ZERO_POINT, "pixel_scale": round(self.side, 6)}
+        return row | {"psf_size": ccd.psf.shape[0], "mag": self.mag, "radius": self.radius}
+
+    def _feedme(self):
+        band, (ny, nx), box = self._band, self._ccd.shape, self._ccd.psf.shape
+        x, y = self.x + 1, self.y + 1
+        lines = (
+            f"A) image_{band}.fits        # image, nanomaggies",
+            f"B) galfit_{band}.fits       # result",
+            f"C) sigma_{band}.fits        # noise",
+            f"D) psf_{band}.fits          # PSF",
+            "E) 1                    # PSF pixels per image pixel",
+            f"F) mask_{band}.fits         # 1 is bad",
+            "G) none                 # constraints",
+            f"H) 1 {nx} 1 {ny}          # region",
+            f"I) {box[1]} {box[0]}                # convolution box",
+            f"J) {ZERO_POINT:.3f}               # zero point, AB, for EXPTIME = 1",
+            f"K) {self.side:.4f} {self.side:.4f}        # arcsec per pixel",
+            "O) regular              # display",
+            "P) 0                    # fit",
+            "",
+            "0) sersic",
+            f"1) {x:.3f} {y:.3f} 1 1",
+            f"3) {self.mag:.3f} 1",
+            f"4) {self.radius:.2f} 1          # half-light radius, pixels",
+            f"5) {_GUESSED_INDEX:.1f} 1",
+            f"9) {_GUESSED_AXIS_RATIO:.1f} 1",
+            "10) 0.0 1",
+            "Z) 0",
+            "",
+            "0) sky",
+            "1) 0.0 1",
+            "2) 0.0 0",
+            "3) 0.0 0",
+            "Z) 0",
+        )
+        return "\n".join(lines) + "\n"

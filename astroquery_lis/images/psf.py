@@ -1,0 +1,369 @@
+"""Point spread functions: the viewer's, on the CCD's axes or turned to the sky, and a model."""
+
+from collections import Counter
+
+import numpy as np
+from astropy.io import fits
+
+from .._packages import package_version
+from ..exceptions import (
+    CoverageWarning,
+    MissingDataError,
+    NoCoverageError,
+    OptionalDependencyError,
+    TransferError,
+    UnexpectedContentError,
+    warn,
+)
+from ..survey.bricks import region_of_brick
+from ..survey.releases import PIXEL_SCALE_ARCSEC, get_release
+from .resample import lanczos3
+
+__all__ = ["moffat_psf", "to_photutils", "to_sky", "viewer_psf"]
+
+MOFFAT_BETA = 3.5
+MODEL_SIZE_PIX = 63
+CCD_SEARCH_DEG = 0.0025
+
+CAMERAS = {
+    ("south", 63): ("DECam", 0.262),
+    ("north", 63): ("Mosaic-3", 0.26),
+    ("north", 31): ("90Prime", 0.454),
+}
+"""Camera and pixel scale, arcsec, by region and width of the PSF image (legacypipe ``*.psfex``)."""
+
+NOMINAL_AXES = {
+    "decam": ((0.0, 1.0), (-1.0, 0.0)),
+    "mosaic": ((0.0, 1.0), (-1.0, 0.0)),
+    "90prime": ((-1.0, 0.0), (0.0, 1.0)),
+}
+"""(east, north) as rows, by CCD (x, y) as columns: how each camera is mounted."""
+
+_NAME = {"DECam": "decam", "Mosaic-3": "mosaic", "90Prime": "90prime"}
+
+
+def viewer_psf(request, service, layer, *, on_missing="raise", sky=False):
+    """Ask the viewer for the PSFs of the coadds at a position.
+
+    Parameters
+    ----------
+    request : `~astroquery_lis.survey.request.CutoutRequest`
+        Position, bands, release and region; the size does not matter.
+    service : `~.viewer_service.ViewerService`
+        The viewer.
+    layer : `~astroquery_lis.survey.layers.Layer`
+        Layer of the region.
+    on_missing : {'raise', 'warn'}, optional
+        What to do about named bands that are not there.
+    sky : bool, optional
+        Whether to turn them to the sky.
+
+    Returns
+    -------
+    `~astropy.io.fits.HDUList`
+        An empty primary HDU, then one 2-D HDU per band, ``PSF_G`` and so on, each of sum 1.
+
+    Raises
+    ------
+    NoCoverageError, MissingDataError
+        If no exposure covers the position, in any or in a named band.
+    UnexpectedContentError, ServiceDownError
+        If the answer is not what was asked.
+    """
+    bands = request.bands or layer.bands
+    position = {"ra": repr(request.ra_deg), "dec": repr(request.dec_deg), "layer": layer.name}
+    box = request.ra_deg, request.dec_deg, 0.0
+    asked = {**position, "bands": "".join(bands)}
+    answer = service.fits("coadd-psf/", box=box, **asked)
+    url = service.address("coadd-psf/", **asked)
+    found = {}
+    for hdu in answer:
+        band = str(hdu.header.get("BAND", "")).strip()
+        if band in bands and hdu.data is not None and hdu.data.ndim == 2:
+            found[band] = hdu
+    if not found:
+        msg = f"{url} sent no PSF of {', '.join(bands)}."
+        raise UnexpectedContentError(msg, url=url)
+    gone = [band for band in bands if band not in found]
+    if gone:
+        msg = f"No PSF in {', '.join(gone)} at this position; there is {', '.join(found)}."
+        if request.bands is not None and on_missing == "raise":
+            raise MissingDataError(msg, url=url)
+        warn(msg, CoverageWarning)
+    axes = _CcdAxes(service, layer, request) if sky else None
+    hdus = [_primary(request, service.url, "viewer")]
+    for band in bands:
+        if band in found:
+            hdu = _ccd_hdu(found[band], band, layer.region, url)
+            hdus.append(_sky_hdu(hdu, axes) if sky else hdu)
+    return fits.HDUList(hdus)
+
+
+def _primary(request, mirror, source):
+    cards = [
+        ("SURVEY", "LegacySurvey", "DESI Legacy Imaging Surveys"),
+        ("RELEASE", request.release, "data release asked for"),
+        ("REGION", request.region, "region asked for"),
+        ("SOURCE", source, "what the PSF comes from"),
+        ("MIRROR", mirror, "where it comes from"),
+        ("RA", request.ra_deg, "[deg] position, ICRS"),
+        ("DEC", request.dec_deg, "[deg] position, ICRS"),
+        ("CREATOR", f"astroquery_lis {package_version()}", "software"),
+    ]
+    return fits.PrimaryHDU(header=fits.Header(cards))
+
+
+def _ccd_hdu(hdu, band, region, url):
+    data = hdu.data.astype(np.float64)
+    total = data.sum()
+    if not np.isfinite(total) or total <= 0 or data.shape[0] != data.shape[1]:
+        msg = f"{url} sent a PSF of shape {data.shape} and sum {total:g} in {band}."
+        raise UnexpectedContentError(msg, url=url)
+    camera, scale = CAMERAS.get((region, data.shape[0]), ("", 0.0))
+    if not camera:
+        msg = f"{url} sent a PSF of {data.shape[0]} pixels, which no camera of the {region} has."
+        raise UnexpectedContentError(msg, url=url)
+    header = fits.Header()
+    header["BAND"] = (band, "filter band")
+    header["PIXSCALE"] = (scale, "[arcsec] pixel scale")
+    header["CAMERA"] = camera
+    header["ORIENT"] = ("CCD", "axes are those of the CCD, not of the sky")
+    header["BUNIT"] = ("", "sum is 1")
+    header["URL1"] = url
+    return fits.ImageHDU((data / total).astype(np.float32), header, name=f"PSF_{band}".upper())
+
+
+class _CcdAxes:
+    """How the CCDs at a position lie on the sky."""
+
+    def __init__(self, service, layer, request):
+        self._polygons = []
+        reach = CCD_SEARCH_DEG
+        ra_reach = reach / max(np.cos(np.radians(request.dec_deg)), 1e-3)
+        try:
+            answer = service.json(
+                "ccds/",
+                ralo=f"{request.ra_deg - ra_reach:.6f}",
+                rahi=f"{request.ra_deg + ra_reach:.6f}",
+                declo=f"{request.dec_deg - reach:.6f}",
+                dechi=f"{request.dec_deg + reach:.6f}",
+                layer=layer.name,
+            )
+            self._polygons = [(p["name"], np.array(p["radecs"], float)) for p in answer["polys"]]
+        except (TransferError, KeyError, TypeError, ValueError):
+            # The nominal mounting of the camera serves; the header says which it was.
+            self._polygons = []
+
+    def matrix(self, camera, band):
+        """Return ((east, north) by (x, y)) as a (2, 2) array, and where it comes from."""
+        name = _NAME[camera]
+        turns = Counter()
+        matrices = {}
+        for label, corners in self._polygons:
+            words = label.replace("-", " ").split()
+            if words[0] != name or words[-1] != band or corners.shape != (4, 2):
+                continue
+            matrix = _axes_of(corners)
+            turn = round(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
+            turns[turn] += 1
+            matrices.setdefault(turn, matrix)
+        if not turns:
+            return np.array(NOMINAL_AXES[name]), "nominal"
+        return matrices[turns.most_common(1)[0][0]], "exposures"
+
+
+def _axes_of(corners):
+    """Return the axes of a CCD from its corners, (1, 1), (1, H), (W, H), (W, 1) in order."""
+    ra, dec = corners.T
+    east = ((ra - ra[0] + 180) % 360 - 180) * np.cos(np.radians(dec.mean()))
+    sky = np.stack([east, dec - dec[0]])
+    along_x = (sky[:, 3] - sky[:, 0]) + (sky[:, 2] - sky[:, 1])
+    along_y = (sky[:, 1] - sky[:, 0]) + (sky[:, 2] - sky[:, 3])
+    return np.stack([along_x / np.hypot(*along_x), along_y / np.hypot(*along_y)], axis=1)
+
+
+def _sky_hdu(hdu, axes):
+    header = hdu.header.copy()
+    matrix, origin = axes.matrix(header["CAMERA"], header["BAND"])
+    data = to_sky(hdu.data, header["PIXSCALE"], matrix)
+    header["PIXSCALE"] = (PIXEL_SCALE_ARCSEC, "[arcsec] pixel scale")
+    header["ORIENT"] = ("SKY", "north up, east left")
+    header["ROTFROM"] = (origin, "where the CCD's orientation comes from")
+    for row, part in enumerate("EN"):
+        for column, axis in enumerate("XY"):
+            header[f"ROT_{part}{axis}"] = (matrix[row, column], f"CCD {axis} to sky {part}")
+    return fits.ImageHDU(data, header, name=hdu.name)
+
+
+def centroid(image):
+    """Return the flux-weighted centre (y, x) of an image, in pixels."""
+    y, x = np.indices(image.shape)
+    weight = np.clip(image, 0, None).astype(float)
+    return (weight * y).sum() / weight.sum(), (weight * x).sum() / weight.sum()
+
+
+def to_sky(psf, pixel_scale_arcsec, axes, *, size=MODEL_SIZE_PIX):
+    """Turn a PSF from the axes of its CCD to north up, east left, at the coadds' pixel scale.
+
+    Parameters
+    ----------
+    psf : `~numpy.ndarray` of float, shape (ny, nx)
+        On CCD pixels.
+    pixel_scale_arcsec : float
+        Of the CCD.
+    axes : array_like of float, shape (2, 2)
+        Unit vectors: rows east and north, columns CCD x and y.
+    size : int, optional
+        Width of the result; odd.
+
+    Returns
+    -------
+    `~numpy.ndarray` of float32, shape (size, size)
+        Of sum 1, with its centroid in the middle pixel, on pixels of 0.262 arcsec.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from astroquery_lis.images.psf import moffat_psf, to_sky
+    >>> axes = np.array([[0.0, -1.0], [1.0, 0.0]])
+    >>> to_sky(moffat_psf(1.2), 0.262, axes, size=31).shape
+    (31, 31)
+    """
+    middle = size // 2
+    y, x = (value.ravel() - middle for value in np.indices((size, size)))
+    inverse = np.linalg.inv(np.asarray(axes, float))
+    ratio = PIXEL_SCALE_ARCSEC / pixel_scale_arcsec
+    ccd_x, ccd_y = inverse @ np.stack([-x, y]) * ratio
+    center_y, center_x = centroid(psf)
+    turned = lanczos3(np.pad(psf, 3), ccd_y + center_y + 3, ccd_x + center_x + 3)
+    turned = turned.reshape(size, size)
+    return (turned / turned.sum()).astype(np.float32)
+
+
+def moffat_psf(fwhm_arcsec, *, size=MODEL_SIZE_PIX, beta=MOFFAT_BETA):
+    """Return a round Moffat profile on pixels of 0.262 arcsec.
+
+    Parameters
+    ----------
+    fwhm_arcsec : float
+        Full width at half maximum.
+    size : int, optional
+        Width of the image; odd.
+    beta : float, optional
+        Slope of the wings; 3.5 lies in the middle of what is seen from the ground (Trujillo et al.
+        2001, MNRAS 328, 977).
+
+    Returns
+    -------
+    `~numpy.ndarray` of float32, shape (size, size)
+        Of sum 1, centred on the middle pixel.
+
+    Examples
+    --------
+    >>> from astroquery_lis.images.psf import moffat_psf
+    >>> psf = moffat_psf(1.2, size=31)
+    >>> psf.shape, round(float(psf.sum()), 6)
+    ((31, 31), 1.0)
+    """
+    core = fwhm_arcsec / PIXEL_SCALE_ARCSEC / (2 * np.sqrt(2 ** (1 / beta) - 1))
+    y, x = np.indices((size, size)) - size // 2
+    profile = (1 + (x**2 + y**2) / core**2) ** -beta
+    return (profile / profile.sum()).astype(np.float32)
+
+
+def model_psf(request, psfsize):
+    """Build Moffat models from a cutout of psfsize.
+
+    Parameters
+    ----------
+    request : `~astroquery_lis.survey.request.CutoutRequest`
+        What was asked.
+    psfsize : `~astropy.io.fits.HDUList`
+        A cutout of product ``psfsize``, of which the middle pixel counts.
+
+    Returns
+    -------
+    `~astropy.io.fits.HDUList`
+        As `viewer_psf`; each HDU is flagged as a model.
+
+    Raises
+    ------
+    NoCoverageError
+        If the position was not observed in any of the bands.
+    """
+    hdus = [_primary(request, psfsize[0].header["MIRROR"], "bricks")]
+    for hdu in psfsize[1:]:
+        fwhm = float(hdu.data[hdu.shape[0] // 2, hdu.shape[1] // 2])
+        band = hdu.header["BAND"]
+        if not fwhm > 0:
+            msg = f"The position was not observed in {band}: psfsize is {fwhm:g}."
+            warn(msg, CoverageWarning)
+            continue
+        header = fits.Header()
+        header["BAND"] = (band, "filter band")
+        header["PIXSCALE"] = (PIXEL_SCALE_ARCSEC, "[arcsec] pixel scale")
+        header["ORIENT"] = ("SKY", "north up, east left")
+        header["PSFMODEL"] = ("MOFFAT", "a model, not a measured PSF")
+        header["FWHM"] = (fwhm, "[arcsec] from the psfsize map")
+        header["BETA"] = (MOFFAT_BETA, "slope of the wings")
+        header["BUNIT"] = ("", "sum is 1")
+        header["URL1"] = hdu.header.get("URL1", "")
+        hdus.append(fits.ImageHDU(moffat_psf(fwhm), header, name=f"PSF_{band}".upper()))
+    if len(hdus) == 1:
+        msg = "The position was not observed in any of the bands asked for."
+        raise NoCoverageError(msg)
+    return fits.HDUList(hdus)
+
+
+def psf_region(request, brick):
+    """Return the region whose exposures make the PSF at a position.
+
+    Parameters
+    ----------
+    request : `~astroquery_lis.survey.request.CutoutRequest`
+        The request.
+    brick : int
+        Id of the brick that owns the position.
+
+    Returns
+    -------
+    str
+    """
+    if request.region != "auto":
+        return request.region
+    return str(region_of_brick(brick, get_release(request.release).name))
+
+
+def to_photutils(hdu):
+    """Return a PSF as a model that photutils can fit.
+
+    Parameters
+    ----------
+    hdu : `~astropy.io.fits.ImageHDU`
+        One of the HDUs that `~astroquery_lis.LegacySurveyClass.get_psf` returns, with
+        ``to_sky=True`` for use on a cutout.
+
+    Returns
+    -------
+    `photutils.psf.ImagePSF`
+        In pixels of the HDU.
+
+    Raises
+    ------
+    OptionalDependencyError
+        If photutils is not installed.
+
+    Examples
+    --------
+    >>> from astroquery_lis import LegacySurvey, sandbox
+    >>> from astroquery_lis.images.psf import to_photutils
+    >>> with sandbox.serve() as sky:
+    ...     psf = LegacySurvey.get_psf(sky.positions['star'], bands='r', to_sky=True)
+    >>> model = to_photutils(psf['PSF_R'])  # doctest: +SKIP
+    """
+    try:
+        from photutils.psf import ImagePSF
+    except ImportError as error:
+        msg = "photutils is not installed; install photutils 2.0 or later."
+        raise OptionalDependencyError(msg, cause=error) from error
+    return ImagePSF(np.asarray(hdu.data, float), flux=1.0)

@@ -1,0 +1,271 @@
+"""Which bytes of a FITS image a box needs, and the pixels once they are there.
+
+A coadd is a tile-compressed image (FITS 4.0, section 10): a table with a row per tile whose
+descriptors say where the tile's bytes lie.  Header and table are read once; after that a box costs
+only its tiles.  Decoding is astropy's own, over a file of which only those bytes exist, so every
+codec that astropy knows works.
+"""
+
+import weakref
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.io import fits
+
+from .._codecs import decoding
+from ..exceptions import UnexpectedContentError
+from ..io.ranges import SparseFile
+
+__all__ = ["ImageMap", "MoreNeeded", "OpenImage", "open_sparse"]
+
+BLOCK_BYTES = 2880
+CARD_BYTES = 80
+HEADER_LIMIT_BYTES = 4 << 20
+_END = b"END" + b" " * 77
+_TILE_COLUMNS = ("COMPRESSED_DATA", "GZIP_COMPRESSED_DATA", "UNCOMPRESSED_DATA")
+_WIDTH_BYTES = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "A": 1, "P": 8, "Q": 16}
+
+
+class MoreNeeded(Exception):  # noqa: N818 - it reports no error
+    """The bytes at hand end before the header or the table does.
+
+    Attributes
+    ----------
+    stop : int
+        How many first bytes are needed at least.
+    """
+
+    def __init__(self, stop):
+        super().__init__(f"the first {stop} bytes are needed")
+        self.stop = stop
+
+
+@dataclass(frozen=True)
+class ImageMap:
+    """Where the pixels of the first image of a FITS file lie.
+
+    Attributes
+    ----------
+    hdu : int
+        Index of the HDU that holds the image.
+    shape : tuple of int
+        ``(ny, nx)``.
+    tile_shape : tuple of int
+        ``(ny, nx)`` of a tile; one row for an image that is not compressed.
+    starts, stops : `~numpy.ndarray` of int
+        First byte and one past the last of each tile in the file, shape ``(tile rows, tile
+        columns)``; for an image that is not compressed, of each row of pixels, shape ``(ny, 1)``.
+    pixel_bytes : int
+        Bytes per pixel of an image that is not compressed, 0 for one that is.
+    prefix_bytes : int
+        How many first bytes hold everything before the pixels.
+    """
+
+    hdu: int
+    shape: tuple
+    tile_shape: tuple
+    starts: np.ndarray
+    stops: np.ndarray
+    pixel_bytes: int
+    prefix_bytes: int
+
+    @classmethod
+    def parse(cls, head, *, url="the file"):
+        """Read the map from the first bytes of a file.
+
+        Parameters
+        ----------
+        head : bytes
+            First bytes.
+        url : str, optional
+            What to name in an error.
+
+        Returns
+        -------
+        ImageMap
+
+        Raises
+        ------
+        MoreNeeded
+            If there are too few bytes.
+        UnexpectedContentError
+            If it is not a FITS file with an image.
+        """
+        if not head.startswith(b"SIMPLE  ="):
+            msg = f"{url} is not a FITS file; it begins with {bytes(head[:9])!r}."
+            raise UnexpectedContentError(msg, url=url)
+        start = 0
+        for hdu in range(2):
+            header, data_start = _read_header(head, start, url)
+            if header.get("ZIMAGE"):
+                return _compressed(cls, head, header, hdu, data_start, url)
+            if header.get("NAXIS", 0) == 2 and "TFIELDS" not in header:
+                return _plain(cls, header, hdu, data_start)
+            if header.get("NAXIS", 0) != 0:
+                break
+            start = data_start
+        msg = f"{url} has no two-dimensional image in its first two HDUs."
+        raise UnexpectedContentError(msg, url=url)
+
+    def tiles(self, box):
+        """Return the slices of tile rows and tile columns that a box touches."""
+        (ny, nx), (tile_ny, tile_nx) = self.shape, self.tile_shape
+        box = box.clipped(ny, nx)
+        if 0 in box.shape:
+            return slice(0, 0), slice(0, 0)
+        return (
+            slice(box.y0 // tile_ny, -(-box.y1 // tile_ny)),
+            slice(box.x0 // tile_nx, -(-box.x1 // tile_nx)),
+        )
+
+    def ranges(self, box):
+        """Return the byte ranges of the tiles that a box touches.
+
+        Parameters
+        ----------
+        box : `~astroquery_lis.survey.tangent.Box`
+            Pixels.
+
+        Returns
+        -------
+        list of tuple of int
+            ``(start, stop)`` of each tile, or of the needed part of each row of pixels.
+        """
+        tiles = self.tiles(box)
+        starts, stops = self.starts[tiles].ravel(), self.stops[tiles].ravel()
+        if self.pixel_bytes:
+            box = box.clipped(*self.shape)
+            stops = starts + self.pixel_bytes * box.x1
+            starts = starts + self.pixel_bytes * box.x0
+        return [(int(a), int(b)) for a, b in zip(starts, stops, strict=True) if b > a]
+
+
+def _read_header(head, start, url):
+    """Return the header that begins at byte ``start`` and the offset of what follows it."""
+    position = start
+    while True:
+        if position - start > HEADER_LIMIT_BYTES:
+            msg = f"{url} has a header without an end."
+            raise UnexpectedContentError(msg, url=url)
+        block = head[position : position + BLOCK_BYTES]
+        if len(block) < BLOCK_BYTES:
+            raise MoreNeeded(position + BLOCK_BYTES)
+        position += BLOCK_BYTES
+        if any(block[i : i + CARD_BYTES] == _END for i in range(0, BLOCK_BYTES, CARD_BYTES)):
+            return fits.Header.fromstring(head[start:position]), position
+
+
+def _plain(cls, header, hdu, data_start):
+    ny, nx = header["NAXIS2"], header["NAXIS1"]
+    pixel_bytes = abs(header["BITPIX"]) // 8
+    starts = data_start + pixel_bytes * nx * np.arange(ny, dtype=np.int64)[:, None]
+    return cls(hdu, (ny, nx), (1, nx), starts, starts + pixel_bytes * nx, pixel_bytes, data_start)
+
+
+def _compressed(cls, head, header, hdu, data_start, url):
+    shape = header["ZNAXIS2"], header["ZNAXIS1"]
+    tile_shape = header.get("ZTILE2", 1), header.get("ZTILE1", shape[1])
+    grid = tuple(-(-size // tile) for size, tile in zip(shape, tile_shape, strict=True))
+    row_bytes, rows = header["NAXIS1"], header["NAXIS2"]
+    if header.get("ZNAXIS") != 2 or rows != grid[0] * grid[1]:
+        msg = f"{url} has {rows} rows in its tile table where {grid[0]} x {grid[1]} are due."
+        raise UnexpectedContentError(msg, url=url)
+    heap = data_start + header.get("THEAP", row_bytes * rows)
+    if len(head) < data_start + row_bytes * rows:
+        raise MoreNeeded(heap)
+    table = np.frombuffer(head, np.uint8, row_bytes * rows, data_start).reshape(rows, row_bytes)
+    lengths = np.zeros(rows, np.int64)
+    offsets = np.zeros(rows, np.int64)
+    # A tile that could not be quantised has an empty first descriptor and its bytes in a later
+    # column.
+    for length, offset in _descriptors(table, header):
+        use = (lengths == 0) & (length > 0)
+        lengths[use], offsets[use] = length[use], offset[use]
+    starts = (heap + offsets).reshape(grid)
+    return cls(hdu, shape, tile_shape, starts, starts + lengths.reshape(grid), 0, heap)
+
+
+def _descriptors(table, header):
+    """Yield (lengths in bytes, offsets) of the columns that hold tiles, in order of preference."""
+    columns, first = {}, 0
+    for number in range(1, header["TFIELDS"] + 1):
+        form = header[f"TFORM{number}"].strip().partition("(")[0]
+        columns[header.get(f"TTYPE{number}", "").strip().upper()] = (first, form)
+        first += _form_bytes(form)
+    for name in _TILE_COLUMNS:
+        if name in columns:
+            at, form = columns[name]
+            kind = ">i4" if "P" in form else ">i8"
+            width = np.dtype(kind).itemsize
+            pair = np.ascontiguousarray(table[:, at : at + 2 * width]).view(kind).astype(np.int64)
+            yield pair[:, 0] * _WIDTH_BYTES[form[-1]], pair[:, 1]
+
+
+def _form_bytes(form):
+    """Return the width in a row of a column of format ``form``, such as ``1PB`` or ``1D``."""
+    repeat = form.rstrip("LXBIJKAEDCMPQ")
+    kind = form[len(repeat) :][0]
+    return (int(repeat) if repeat else 1) * _WIDTH_BYTES[kind]
+
+
+class OpenImage:
+    """The image of a FITS file, held open, of which boxes can be decoded.
+
+    Not safe to share among threads without a lock.
+
+    Parameters
+    ----------
+    file : path-like or file-like
+        A local file, or a `~astroquery_lis.io.ranges.SparseFile`.
+    hdu : int, optional
+        Index of the HDU; the first that has an image if it is not given.
+    """
+
+    def __init__(self, file, *, hdu=None):
+        stream = file if hasattr(file, "read") else open(file, "rb")  # noqa: SIM115
+        # Closed when the last user lets go: an image may be dropped while a thread still reads it.
+        weakref.finalize(self, stream.close)
+        self._hdul = fits.open(stream, memmap=False, lazy_load_hdus=True)
+        if hdu is None:
+            hdu = 0 if self._hdul[0].header.get("NAXIS", 0) == 2 else 1
+        self._hdu = self._hdul[hdu]
+        self.shape = tuple(self._hdu.shape)
+
+    def read(self, box):
+        """Return the pixels of a box that lies in the image.
+
+        Parameters
+        ----------
+        box : Box
+            Pixels.
+
+        Returns
+        -------
+        `~numpy.ndarray`
+            Of ``box.shape``, native byte order, of the file's type.
+        """
+        with decoding(self._hdu):
+            pixels = self._hdu.section[box.slices]
+        return np.array(pixels, dtype=pixels.dtype.newbyteorder("="), order="C")
+
+
+def open_sparse(size, image_map, prefix):
+    """Open an image of which the first bytes are known.
+
+    Parameters
+    ----------
+    size : int
+        Length of the whole file, bytes.
+    image_map : ImageMap
+        Where its pixels are.
+    prefix : bytes
+        Its first ``image_map.prefix_bytes`` bytes at least.
+
+    Returns
+    -------
+    image : OpenImage
+    file : SparseFile
+        Give it the bytes of the needed tiles before each read.
+    """
+    file = SparseFile(size, {0: prefix})
+    return OpenImage(file, hdu=image_map.hdu), file

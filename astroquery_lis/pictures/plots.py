@@ -1,0 +1,286 @@
+"""Cutouts on axes of sky coordinates, with masks, sources and a scale bar."""
+
+import warnings
+
+import numpy as np
+from astropy import units as u
+from astropy.stats import sigma_clipped_stats
+from astropy.wcs import WCS
+
+from ..exceptions import InvalidRequestError, OptionalDependencyError
+from ..images.planes import flux_planes, mask_release, pixel_side_arcsec
+from ..survey.bitmasks import maskbits, maskbits_value
+from .rgb import colours
+
+__all__ = ["plot"]
+
+MASK_GROUPS = {
+    "bright star": (("BRIGHT", "MEDIUM"), (0.95, 0.75, 0.1)),
+    "saturated": (("SATUR_G", "SATUR_R", "SATUR_I", "SATUR_Z"), (0.95, 0.2, 0.2)),
+    "bad in all exposures": (("ALLMASK_G", "ALLMASK_R", "ALLMASK_I", "ALLMASK_Z"), (0.9, 0.3, 0.9)),
+    "large galaxy": (("GALAXY",), (0.2, 0.8, 0.9)),
+    "cluster": (("CLUSTER",), (0.3, 0.9, 0.4)),
+}
+"""Bits that are drawn if none are named, and their colours."""
+
+_MASK_ALPHA = 0.35
+
+MARKERS = {
+    "PSF": ("+", "#ffd24d"),
+    "REX": ("o", "#7fd4ff"),
+    "EXP": ("s", "#7dff9b"),
+    "DEV": ("D", "#ff8f7a"),
+    "SER": ("^", "#e79bff"),
+    "COMP": ("p", "#ffb0d0"),
+    "SIMP": ("v", "#a0a8ff"),
+    "DUP": ("x", "#c0c0c0"),
+}
+"""Marker and colour of each type of source of the Tractor."""
+
+_OTHER_MARKER = (".", "#ffffff")
+
+_NICE_ARCSEC = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800)
+_BAR_SHARE = 0.25
+
+
+def plot(
+    hdul,
+    band=None,
+    *,
+    ax=None,
+    product=None,
+    catalog=None,
+    mask=True,
+    scale_bar=True,
+    legend=True,
+    stretch="survey",
+    brightness=1.0,
+):
+    """Show a cutout on axes of right ascension and declination.
+
+    Parameters
+    ----------
+    hdul : `~astropy.io.fits.HDUList`
+        As `~astroquery_lis.LegacySurveyClass.get_cutout` returns it.
+    band : str or sequence of str, optional
+        One band for a grey picture in its own units, or several for a colour picture; by default
+        the colour picture of all.
+    ax : `~astropy.visualization.wcsaxes.WCSAxes`, optional
+        Axes made with the WCS of the cutout as their projection; by default those of a new figure.
+    product : {'image', 'model', 'blobmodel', 'resid'}, optional
+        By default the first of these that the cutout has.
+    catalog : `~astropy.table.Table`, optional
+        Sources to mark: columns ``ra`` and ``dec``, in degrees where they have no unit, and
+        ``type``, if there is one, for the marker.
+    mask : bool or sequence of str, optional
+        Names of the bits of ``MASKBITS`` to shade.  `True` takes bright stars, saturation, pixels
+        that are bad in every exposure, large galaxies and clusters, if the cutout has a mask.
+    scale_bar : bool, optional
+        Whether to draw a bar of a round angle.
+    legend : bool, optional
+        Whether to say what the shades and markers mean.
+    stretch, brightness
+        As for `~astroquery_lis.pictures.rgb`.
+
+    Returns
+    -------
+    `~astropy.visualization.wcsaxes.WCSAxes`
+
+    Raises
+    ------
+    InvalidRequestError
+        If an argument is wrong or names what the cutout does not have.
+    OptionalDependencyError
+        If matplotlib is not installed.
+
+    Examples
+    --------
+    >>> from astroquery_lis import LegacySurvey, sandbox
+    >>> from astroquery_lis import pictures
+    >>> with sandbox.serve() as sky:
+    ...     hdul = LegacySurvey.get_cutout(sky.positions['field'], 32, bands='grz')
+    >>> axes = pictures.plot(hdul)  # doctest: +SKIP
+    >>> axes.figure.savefig('field.png')  # doctest: +SKIP
+    """
+    pyplot = _pyplot()
+    hdus = flux_planes(hdul, band, product)
+    first = next(iter(hdus.values()))
+    wcs = WCS(first.header)
+    if not wcs.has_celestial:
+        msg = f"hdul: {first.name} has no WCS."
+        raise InvalidRequestError(msg, parameter="hdul", value=first.name)
+    wcs = wcs.celestial
+    shade = _shade(hdul, mask, first.shape)
+    if ax is None:
+        ax = pyplot.figure(layout="constrained").add_subplot(projection=wcs)
+    elif not hasattr(ax, "wcs"):
+        msg = f"ax={ax!r} must be a WCSAxes: add_subplot(projection=WCS(header))."
+        raise InvalidRequestError(msg, parameter="ax", value=ax)
+    if band is not None and len(hdus) == 1:
+        ax.imshow(first.data, cmap="gray", norm=_norm(first.data, brightness), origin="lower")
+    else:
+        how = {"stretch": stretch, "brightness": brightness}
+        ax.imshow(colours(hdul, bands=band, product=product, **how)[0], origin="lower")
+    handles = []
+    for name, where, colour in shade:
+        handles.append(_draw_shade(ax, name, where, colour))
+    if catalog is not None:
+        handles += _draw_sources(ax, wcs, first.shape, catalog)
+    if scale_bar:
+        _draw_scale_bar(ax, first)
+    if legend and handles:
+        ax.legend(
+            handles=handles,
+            loc="upper right",
+            fontsize="small",
+            facecolor="black",
+            edgecolor="none",
+            framealpha=0.6,
+            labelcolor="white",
+        )
+    ax.set_xlim(-0.5, first.shape[1] - 0.5)
+    ax.set_ylim(-0.5, first.shape[0] - 0.5)
+    ax.coords[0].set_axislabel("RA")
+    ax.coords[1].set_axislabel("Dec")
+    return ax
+
+
+def _pyplot():
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        msg = "Plots need matplotlib: install astroquery_lis[plot]."
+        raise OptionalDependencyError(msg, cause=error) from error
+    return pyplot
+
+
+def _norm(data, brightness):
+    # It imports matplotlib.
+    from astropy.visualization import AsinhStretch, ImageNormalize
+
+    finite = data[np.isfinite(data)]
+    if not finite.size:
+        return ImageNormalize(vmin=0, vmax=1)
+    with warnings.catch_warnings():
+        # Of a plane that is constant, astropy says that nothing was clipped.
+        warnings.simplefilter("ignore")
+        _, median, noise = sigma_clipped_stats(finite, maxiters=5)
+    noise = noise or max(np.ptp(finite) / 100, 1e-12)
+    top = max(float(np.percentile(finite, 99.7)) - median, 10 * noise) / brightness
+    vmin, vmax = median - 2 * noise, median + top
+    return ImageNormalize(vmin=vmin, vmax=vmax, stretch=AsinhStretch(min(3 * noise / top, 1)))
+
+
+def _shade(hdul, mask, shape):
+    """Return name, place and colour of each shade; empty ones are left out."""
+    if mask is False or (mask is True and "MASKBITS" not in hdul):
+        return []
+    if "MASKBITS" not in hdul:
+        msg = f"mask={mask!r}: the cutout has no MASKBITS; ask for products=('image', 'maskbits')."
+        raise InvalidRequestError(msg, parameter="mask", value=mask)
+    bits = hdul["MASKBITS"].data
+    if bits.shape != shape:
+        msg = f"mask={mask!r}: MASKBITS is not on the grid of the image."
+        raise InvalidRequestError(msg, parameter="mask", value=mask)
+    release = mask_release(hdul)
+    known = maskbits(release)
+    if mask is True:
+        groups = MASK_GROUPS
+    else:
+        names = [mask] if isinstance(mask, str) else list(mask)
+        maskbits_value(names, release)
+        ink = [colour for _, colour in MASK_GROUPS.values()]
+        groups = {n: ((n.upper(),), ink[i % len(ink)]) for i, n in enumerate(names)}
+    shades = []
+    for name, (names, colour) in groups.items():
+        value = sum(1 << known[bit] for bit in names if bit in known)
+        where = (bits & value) != 0
+        if where.any():
+            shades.append((name, where, colour))
+    return shades
+
+
+def _draw_shade(ax, name, where, colour):
+    from matplotlib.patches import Patch
+
+    layer = np.zeros((*where.shape, 4), np.float32)
+    layer[where] = (*colour, _MASK_ALPHA)
+    ax.imshow(layer, origin="lower")
+    return Patch(color=colour, alpha=0.7, label=name)
+
+
+def _draw_sources(ax, wcs, shape, catalog):
+    """Mark the sources within the image and return the handles, most frequent type first."""
+    names = {name.lower(): name for name in catalog.colnames}
+    lacking = [name for name in ("ra", "dec") if name not in names]
+    if lacking:
+        msg = f"catalog has no column {', '.join(lacking)}; it has {', '.join(catalog.colnames)}."
+        raise InvalidRequestError(msg, parameter="catalog", value=catalog.colnames)
+    ra, dec = (_degrees(catalog[names[name]]) for name in ("ra", "dec"))
+    if "type" in names:
+        column = np.ma.filled(np.ma.asarray(catalog[names["type"]]).astype(str), "")
+        kinds = np.char.upper(np.char.strip(column))
+    else:
+        kinds = np.full(len(catalog), "source")
+    x, y = wcs.world_to_pixel_values(ra, dec)
+    inside = (x >= -0.5) & (x < shape[1] - 0.5) & (y >= -0.5) & (y < shape[0] - 0.5)
+    found, counts = np.unique(kinds[inside], return_counts=True)
+    handles = []
+    for kind, count in sorted(zip(found, counts, strict=True), key=lambda pair: -pair[1]):
+        marker, colour = MARKERS.get(kind, _OTHER_MARKER)
+        chosen = inside & (kinds == kind)
+        face = {} if marker in "+x." else {"markerfacecolor": "none"}
+        handles += ax.plot(
+            x[chosen],
+            y[chosen],
+            linestyle="none",
+            marker=marker,
+            color=colour,
+            markersize=7,
+            label=f"{kind or 'no type'} ({count})",
+            **face,
+        )
+    return handles
+
+
+def _degrees(column):
+    unit = getattr(column, "unit", None)
+    values = np.ma.filled(np.ma.asarray(getattr(column, "value", column), float), np.nan)
+    return np.asarray(values) * (1 if unit is None else u.Unit(unit).to(u.deg))
+
+
+def bar_arcsec(width_arcsec):
+    """Return the round length, arcsec, of the scale bar of an image.
+
+    Parameters
+    ----------
+    width_arcsec : float
+        Width of the image.
+
+    Returns
+    -------
+    float
+    """
+    fitting = [length for length in _NICE_ARCSEC if length <= width_arcsec * _BAR_SHARE]
+    return float(fitting[-1]) if fitting else float(f"{width_arcsec * _BAR_SHARE:.1g}")
+
+
+def _draw_scale_bar(ax, hdu):
+    from matplotlib.patheffects import withStroke
+
+    side = pixel_side_arcsec(hdu.header)
+    ny, nx = hdu.shape
+    length = bar_arcsec(nx * side)
+    text = f"{length / 60:g}′" if length >= 60 else f"{length:g}″"
+    x, y = 0.05 * nx, 0.05 * ny
+    outline = [withStroke(linewidth=4, foreground="black")]
+    ax.plot([x, x + length / side], [y, y], color="white", linewidth=2, path_effects=outline)
+    ax.text(
+        x + length / side / 2,
+        y + 0.02 * ny,
+        text,
+        color="white",
+        ha="center",
+        va="bottom",
+        path_effects=outline,
+    )

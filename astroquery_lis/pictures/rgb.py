@@ -1,0 +1,220 @@
+"""Colour pictures of cutouts: the survey's own arcsinh colours, and Lupton's.
+
+The survey's stretch (legacypipe and viewer, ``sdss_rgb``): each band is brought to a common level
+by a gain, their mean ``I`` is stretched to ``arcsinh(20 I) / sqrt(20)``, and every band is scaled
+by the same ratio, so that colours do not depend on brightness.
+"""
+
+
+import numpy as np
+from astropy.stats import mad_std
+
+from ..exceptions import InvalidRequestError
+from ..images.planes import flux_planes, side_arcsec, sky_matrix
+from ..survey.releases import PIXEL_SCALE_ARCSEC
+from ..survey.request import as_choice
+
+__all__ = [
+    "NO_DATA_COLOUR",
+    "colours",
+    "north_up",
+    "rgb",
+]
+
+NO_DATA_COLOUR = (74, 76, 84)
+"""Red, green and blue of pixels without a value: a grey that empty sky, (32, 32, 32), is not."""
+
+STRETCHES = ("survey", "lupton")
+
+_GAINS = {"u": 6.0, "g": 6.0, "r": 3.4, "i": 3.0, "z": 2.2, "Y": 2.2}
+_LUPTON_GAINS = {"u": 9.0, "g": 9.0, "r": 6.0, "i": 5.0, "z": 4.0, "Y": 4.0}
+
+_GRIZ_GAIN = 1.5
+_GRIZ = {
+    "g": (0.0, 0.0, 0.75),
+    "r": (0.0, 0.5, 0.25),
+    "i": (0.25, 0.5, 0.0),
+    "z": (0.75, 0.0, 0.0),
+}
+"""Share of each band in red, green and blue, as in the viewer's DR10."""
+
+_OFFSET = 0.03
+_SOFTENING = 20.0
+_LUPTON = {"stretch": 0.3, "Q": 8}
+
+_NOISE_LEVEL = 0.02
+"""What the noise of a band of unknown unit is brought to: about that of g in the survey."""
+
+_ROWS_AT_ONCE = 512
+
+
+def rgb(hdul, *, stretch="survey", bands=None, product=None, brightness=1.0):
+    """Return a colour picture of a cutout.
+
+    Parameters
+    ----------
+    hdul : `~astropy.io.fits.HDUList`
+        As `~astroquery_lis.LegacySurveyClass.get_cutout` returns it.
+    stretch : {'survey', 'lupton'}, optional
+        The colours of the survey and its viewer, or those of Lupton et al. (2004, PASP 116, 133).
+    bands : str or sequence of str, optional
+        Bands to show, such as ``'grz'``; by default the optical ones that the cutout has.  One
+        gives a grey picture.
+    product : {'image', 'model', 'blobmodel', 'resid'}, optional
+        What to show; by default the first of these that the cutout has.
+    brightness : float, optional
+        Factor on the flux; more than 1 shows fainter things.
+
+    Returns
+    -------
+    `~numpy.ndarray` of uint8, shape (ny, nx, 3)
+        Red, green, blue.  The first row is the northernmost, the first column the easternmost, as
+        far as flips bring that about.  Pixels without a value, or of an image that is exactly 0 in
+        every band, which says that it was not observed, are of ``NO_DATA_COLOUR``.
+
+    Raises
+    ------
+    InvalidRequestError
+        If an argument is wrong or names what the cutout does not have.
+
+    Notes
+    -----
+    Three bands are blue, green and red in order of wavelength.  The four bands g, r, i, z are
+    shared out as in the viewer's layer ``ls-dr10``; ``bands='grz'`` gives the colours of DR9 and of
+    ``ls-dr10-grz``.  Where a band has no value, the others share its part.  Flux is taken per
+    native pixel, so that a cutout of another pixel scale looks the same.
+
+    Examples
+    --------
+    >>> from astroquery_lis import LegacySurvey, sandbox
+    >>> from astroquery_lis import pictures
+    >>> with sandbox.serve() as sky:
+    ...     hdul = LegacySurvey.get_cutout(sky.positions["field"], 64)
+    >>> pictures.rgb(hdul).shape
+    (64, 64, 3)
+    """
+    picture, matrix = colours(
+        hdul, stretch=stretch, bands=bands, product=product, brightness=brightness
+    )
+    return north_up(picture, matrix)
+
+
+def colours(hdul, *, stretch="survey", bands=None, product=None, brightness=1.0):
+    """Return a colour picture in the order of the cutout's pixels, and how they lie on the sky.
+
+    Parameters
+    ----------
+    hdul, stretch, bands, product, brightness
+        As for `rgb`.
+
+    Returns
+    -------
+    picture : `~numpy.ndarray` of uint8, shape (ny, nx, 3)
+        First row first.
+    matrix : `~numpy.ndarray` of float, shape (2, 2)
+        As from `sky_matrix`.
+    """
+    as_choice("stretch", stretch, STRETCHES)
+    if not (np.isscalar(brightness) and np.isfinite(brightness) and brightness > 0):
+        msg = f"brightness={brightness!r} must be a number above 0."
+        raise InvalidRequestError(msg, parameter="brightness", value=brightness)
+    hdus = flux_planes(hdul, bands, product)
+    names = tuple(hdus)
+    gains = _LUPTON_GAINS if stretch == "lupton" else _GAINS
+    matrix = sky_matrix(next(iter(hdus.values())).header)
+    side = side_arcsec(matrix)
+    levels = [_level(band, hdu, gains, side) for band, hdu in hdus.items()]
+    is_griz = set(names) == set(_GRIZ)
+    factor = brightness * (_GRIZ_GAIN if is_griz and stretch == "survey" else 1)
+    shares = np.array([_GRIZ[band] for band in names] if is_griz else _shares(len(names)))
+    mix = _lupton if stretch == "lupton" else _survey
+    planes = [hdu.data for hdu in hdus.values()]
+    shows_image = all(hdu.name.startswith("IMAGE") for hdu in hdus.values())
+    picture = np.empty((*planes[0].shape, 3), np.uint8)
+    for start in range(0, len(picture), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        block = np.stack([plane[rows] for plane in planes]).astype(np.float32)
+        has = np.isfinite(block)
+        block[~has] = 0
+        is_zero = ~block.any(axis=0)
+        for plane, (gain, zero) in zip(block, levels, strict=True):
+            plane -= zero
+            plane *= gain * factor
+        painted = mix(block, has, shares)
+        painted[~has.any(axis=0) | (is_zero if shows_image else False)] = NO_DATA_COLOUR
+        picture[rows] = painted
+    return picture, matrix
+
+
+def _level(band, hdu, gains, side):
+    """Return the factor on a band's flux, and the flux that is shown as none."""
+    if band in gains and str(hdu.header.get("BUNIT", "nanomaggy")).strip() == "nanomaggy":
+        side = float(hdu.header.get("FLUXPIX", 0)) or side
+        return gains[band] * (PIXEL_SCALE_ARCSEC / side) ** 2, 0.0
+    sample = hdu.data[:: max(1, hdu.data.shape[0] // 1000), :: max(1, hdu.data.shape[1] // 1000)]
+    sample = sample[np.isfinite(sample)].astype(float)
+    if not sample.size:
+        return 1.0, 0.0
+    noise = mad_std(sample) or np.ptp(sample) / 10
+    return _NOISE_LEVEL / (noise or 1.0), float(np.median(sample))
+
+
+def _shares(n):
+    """Return the shares of n bands, blue to red, in red, green and blue, as rows."""
+    place = np.linspace(0, 1, n) if n > 1 else np.array([0.5])
+    shares = np.stack([2 * place - 1, 1 - np.abs(2 * place - 1), 1 - 2 * place], axis=1)
+    shares = np.clip(shares, 0, None)
+    total = shares.sum(axis=0)
+    return shares / np.where(total > 0, total, 1)
+
+
+def _mixed(planes, has, shares):
+    """Mix bands to channels; where a channel has none of its bands, it is their mean."""
+    count = has.sum(axis=0)
+    mean = np.where(has, planes, 0).sum(axis=0) / np.maximum(count, 1)
+    picture = np.empty((*mean.shape, 3), np.float32)
+    for channel in range(3):
+        weight = shares[:, channel, None, None] * has
+        total = weight.sum(axis=0)
+        mixed = (weight * planes).sum(axis=0)
+        picture[..., channel] = np.where(total > 0, mixed / np.where(total > 0, total, 1), mean)
+    return picture
+
+
+def _survey(planes, has, shares):
+    planes = planes + np.float32(_OFFSET)
+    brightness = np.where(has, np.maximum(planes, 0), 0).sum(axis=0)
+    brightness /= np.maximum(has.sum(axis=0), 1)
+    stretched = np.arcsinh(_SOFTENING * brightness) / np.sqrt(_SOFTENING)
+    planes = np.clip(planes * (stretched / np.maximum(brightness, 1e-6)), 0, 1)
+    return (_mixed(planes, has, shares) * 255).astype(np.uint8)
+
+
+def _lupton(planes, has, shares):
+    # It imports matplotlib where that is installed.
+    from astropy.visualization import make_lupton_rgb
+
+    return make_lupton_rgb(*np.moveaxis(_mixed(planes, has, shares), -1, 0), **_LUPTON)
+
+
+def north_up(array, matrix):
+    """Return an image with its northern row and its eastern column first, by flips.
+
+    Parameters
+    ----------
+    array : `~numpy.ndarray`, shape (ny, nx, ...)
+        In the order of the pixels.
+    matrix : `~numpy.ndarray` of float, shape (2, 2)
+        As from `sky_matrix`.
+
+    Returns
+    -------
+    `~numpy.ndarray`
+        A view.
+    """
+    # Of a grid turned by more than 45 degrees only the handedness can be mended.
+    if abs(matrix[1, 1]) < abs(matrix[1, 0]):
+        matrix = np.diag([np.sign(np.linalg.det(matrix)), 1.0])
+    rows = slice(None, None, -1) if matrix[1, 1] > 0 else slice(None)
+    columns = slice(None, None, -1) if matrix[0, 0] > 0 else slice(None)
+    return array[rows, columns]

@@ -1,1 +1,0 @@
-"""How bytes move: HTTP client, ranges, downloads, mirrors, cache.  Knows no astronomy."""

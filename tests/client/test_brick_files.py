@@ -1,0 +1,131 @@
+"""One file at a time: jobs travel to workers, hopeless mirrors are not asked again, parts go."""
+
+import pickle
+import time
+
+import pytest
+
+from astroquery_lis import LegacySurveyClass
+from astroquery_lis.client.brick_files import FileJob, FileSettings, fetch_file
+from astroquery_lis.exceptions import ServiceDownError
+from astroquery_lis.io.health import FAILURES_TO_REST, HEALTH
+from astroquery_lis.io.mirrors import resolve_mirrors
+from astroquery_lis.sandbox.server import Sandbox
+from astroquery_lis.survey.files import SurveyFile
+from astroquery_lis.survey.layout import coadd_checksum_path, coadd_path, coadd_paths
+
+BRICK = "0451p000"
+LIST = coadd_checksum_path("dr10", "south", BRICK)
+
+
+@pytest.fixture
+def settings(sky, tmp_path):
+    return FileSettings(
+        mirrors=resolve_mirrors(sky.mirror_url),
+        location=str(tmp_path / "cache"),
+        folder=None,
+        verify="warn",
+        refresh=False,
+        client_options=(("timeout_s", 10.0), ("retries", 1)),
+        begun_s=time.time(),
+    )
+
+
+def _file(product="nexp", band="g", **kwargs):
+    path = coadd_path("dr10", "south", product, BRICK, band)
+    known = {"paths": (path,), "checksum_path": LIST, **kwargs}
+    return SurveyFile(
+        release="dr10", region="south", brick=BRICK, product=product, band=band, **known
+    )
+
+
+def _fetch(settings, file):
+    (result,) = fetch_file(FileJob(3, file, settings))
+    return result
+
+
+def test_a_job_survives_the_way_to_a_worker_and_back(sky, settings):
+    job = pickle.loads(pickle.dumps(FileJob(3, _file(), settings)))
+    assert job == FileJob(3, _file(), settings)
+    assert len(pickle.dumps(job)) < 2000
+    (result,) = pickle.loads(pickle.dumps(fetch_file(job)))
+    assert (result.row, result.status, result.id, result.bands) == (3, "COMPLETE", BRICK, "g")
+    assert result.seconds > 0
+    sky.faults.add("status", times=None, code=503)
+    (result,) = pickle.loads(pickle.dumps(fetch_file(FileJob(4, _file(band="r"), settings))))
+    assert result.status == "ERROR"
+    assert isinstance(result.error, ServiceDownError)
+    assert result.message.startswith("ServiceDownError: ")
+
+
+def test_the_second_name_of_a_file_counts(sky, settings):
+    real = coadd_path("dr10", "south", "nexp", BRICK, "g")
+    # DR5 has several endings; the survey's documentation and its files differ.
+    paths = (coadd_paths("dr5", "south", "nexp", BRICK, "g")[1], real)
+    result = _fetch(settings, _file(paths=paths))
+    assert result.status == "COMPLETE"
+    assert result.local_path.endswith(real)
+    assert [r.status for r in sky.requests] == [200, 404, 200] or [
+        r.status for r in sky.requests
+    ] == [404, 200, 200]
+
+
+def test_a_mirror_that_fails_all_along_is_not_asked_for_every_file(sky, settings):
+    sky.faults.add("status", times=None, code=503)
+    results = [_fetch(settings, _file(band=band, checksum_path=None)) for band in "griz"]
+    statuses = [result.status for result in results]
+    assert statuses == ["ERROR"] * FAILURES_TO_REST + ["SKIPPED"]
+    assert "HTTP 503" in results[-1].message
+    assert len(sky.requests) == 2 * FAILURES_TO_REST
+    # Files that are here need no mirror; and the next call begins anew.
+    sky.faults.clear()
+    later = FileSettings(**{**settings.__dict__, "begun_s": time.time()})
+    assert _fetch(later, _file(band="g")).status == "COMPLETE"
+    for _ in range(FAILURES_TO_REST):
+        HEALTH.failed(settings.mirrors[0], ServiceDownError("down"))
+    assert _fetch(later, _file(band="g")).status == "CACHED"
+    assert _fetch(later, _file(band="z")).status == "SKIPPED"
+
+
+def test_two_that_give_different_bytes_are_not_a_majority(sky, settings, tmp_path):
+    """Neither is what the list says, and nothing tells which of them is right."""
+    mirrors = [sky.mirror_url]
+    servers = []
+    name = _file().paths[0]
+    raw = (sky.root / name).read_bytes()
+    try:
+        for number in (1, 2):
+            tree = tmp_path / str(number)
+            (tree / name).parent.mkdir(parents=True)
+            changed = bytearray(raw)
+            changed[-100] ^= number
+            (tree / name).write_bytes(changed)
+            (tree / LIST).write_bytes((sky.root / LIST).read_bytes())
+            servers.append(Sandbox(tree, configure=False))
+        mirrors = resolve_mirrors([server.mirror_url for server in servers])
+        result = _fetch(FileSettings(**{**settings.__dict__, "mirrors": mirrors}), _file())
+    finally:
+        for server in servers:
+            server.close()
+    assert result.status == "ERROR"
+    assert result.message.startswith("ChecksumError: No mirror could give")
+    assert not list((tmp_path / "cache").rglob("*.fits.fz"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_cluster_fetches_files(sky, survey, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with (
+        distributed.LocalCluster(processes=True, **options) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        table = LegacySurveyClass.get_brick_files(
+            survey, BRICK, products=("nexp", "psfsize"), executor=client.get_executor()
+        )
+    assert list(table["Status"]) == ["COMPLETE"] * 8
+    for row in table:
+        relative = row["Local Path"].partition("/dr10/")[2]
+        with open(row["Local Path"], "rb") as stream:
+            assert stream.read() == (sky.root / "dr10" / relative).read_bytes()

@@ -1,0 +1,319 @@
+"""`download_cutouts` and `iter_cutouts`: every row once, with what became of it."""
+
+import sys
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import astropy.units as u
+import numpy as np
+import pytest
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.table import Table
+
+from astroquery_lis import LegacySurveyClass, conf
+from astroquery_lis.client.targets import as_targets
+from astroquery_lis.exceptions import (
+    InvalidRequestError,
+    NoCoverageError,
+    OptionalDependencyError,
+    ServiceDownError,
+)
+
+from .job_checks import OPTIONS, check_manifest, contents, file_states, make_targets
+
+# ---- the whole ---------------------------------------------------------------------------------
+
+
+def test_every_row_is_told_and_the_pixels_are_those_of_get_cutout(sky, survey, tmp_path):
+    table = make_targets(sky)
+    manifest = survey.download_cutouts(
+        table, (40, 60), download_dir=tmp_path, id_column="name", **OPTIONS
+    )
+    check_manifest(manifest, 24)
+    assert list(manifest["id"]) == list(table["name"])
+    for row, target in zip(manifest, table, strict=True):
+        if row["Status"] == "NODATA":
+            assert "its table of bricks lacks 0949p100" in row["Message"]
+            assert not row["Local Path"]
+        if row["Status"] != "COMPLETE":
+            continue
+        assert row["Local Path"] == str(tmp_path / f"{target['name']}.fits")
+        assert (row["release"], row["region"], row["bands"]) == ("dr10", "south", "g,r")
+        assert row["URL"].startswith(sky.mirror_url)
+        position = SkyCoord(target["ra"], target["dec"], unit="deg")
+        single = survey.get_cutout(position, (40, 60), source="bricks", **OPTIONS)
+        with fits.open(row["Local Path"]) as hdul:
+            for hdu, other in zip(hdul[1:], single[1:], strict=True):
+                native = hdu.data.astype(hdu.data.dtype.newbyteorder("="))
+                assert native.tobytes() == other.data.tobytes()
+
+
+def test_the_same_call_does_nothing_and_another_is_refused(sky, survey, tmp_path):
+    table = make_targets(sky)
+    first = survey.download_cutouts(table, 32, download_dir=tmp_path, **OPTIONS)
+    files = file_states(tmp_path)
+    sky.requests.clear()
+    again = survey.download_cutouts(table, 32, download_dir=tmp_path, **OPTIONS)
+    assert len(sky.requests) == 0
+    assert file_states(tmp_path) == files
+    assert all(first["Status"] == again["Status"])
+    with pytest.raises(InvalidRequestError, match=r"size was \[32, 32\] and is now \[33, 33\]"):
+        survey.download_cutouts(table, 33, download_dir=tmp_path, **OPTIONS)
+    with pytest.raises(InvalidRequestError, match="targets was") as caught:
+        survey.download_cutouts(table[::-1], 32, download_dir=tmp_path, **OPTIONS)
+    assert caught.value.parameter == "targets"
+    assert file_states(tmp_path) == files
+
+
+def test_a_file_that_was_removed_is_made_again(sky, survey, tmp_path):
+    table = make_targets(sky)
+    first = survey.download_cutouts(table, 32, download_dir=tmp_path, **OPTIONS)
+    before = contents(first)
+    lost = Path(first[first["Status"] == "COMPLETE"]["Local Path"][0])
+    lost.unlink()
+    again = survey.download_cutouts(table, 32, download_dir=tmp_path, **OPTIONS)
+    assert lost.exists()
+    assert contents(again) == before
+
+
+def test_a_file_of_somebody_else_is_left_alone(sky, survey, tmp_path):
+    table = make_targets(sky)
+    other = tmp_path / f"{table['name'][table['ra'] < 95][0]}.fits"
+    other.write_text("mine")
+    manifest = survey.download_cutouts(
+        table, 32, download_dir=tmp_path, id_column="name", **OPTIONS
+    )
+    failed = manifest[manifest["Status"] == "ERROR"]
+    assert len(failed) == 1
+    assert "is not of this job" in failed["Message"][0]
+    assert other.read_text() == "mine"
+
+
+def test_failures_are_recorded_and_tried_again(sky, survey, tmp_path):
+    table = make_targets(sky)
+    sky.faults.add("status", match="*0451p000*-image-r*", code=503, times=None)
+    manifest = survey.download_cutouts(table, 32, download_dir=tmp_path, **OPTIONS)
+    failed = manifest["Status"] == "ERROR"
+    assert failed.sum() >= 16
+    assert all("ServiceDownError: " in message for message in manifest["Message"][failed])
+    with pytest.raises(ServiceDownError):
+        survey.download_cutouts(
+            table, 32, download_dir=tmp_path / "other", on_error="raise", **OPTIONS
+        )
+    sky.faults.clear()
+    done = file_states(tmp_path)
+    check_manifest(survey.download_cutouts(table, 32, download_dir=tmp_path, **OPTIONS), 24)
+    assert done.items() <= file_states(tmp_path).items()
+
+
+def test_what_get_cutout_warns_of_is_in_the_message(sky, survey, tmp_path):
+    split = sky.positions["split"].directional_offset_by(0 * u.deg, 0.004 * u.deg)
+    with warnings.catch_warnings(action="error"):
+        manifest = survey.download_cutouts(
+            SkyCoord([split]), 16, download_dir=tmp_path, products="image"
+        )
+    assert manifest["Message"][0].startswith("No i here: the north of dr10 is dr9/north")
+    assert manifest["region"][0] == "north"
+    named = survey.download_cutouts(
+        SkyCoord([split]), 16, download_dir=tmp_path / "i", bands="i", products="image"
+    )
+    assert named["Status"][0] == "NODATA"
+    assert "No image i in brick 1801p325" in named["Message"][0]
+
+
+def test_partly_covered_targets_follow_on_missing(sky, survey, tmp_path):
+    outside = SkyCoord([44.9995], [0.0], unit="deg")
+    options = {"bands": "g", "products": "image"}
+    wide = (20, 300)
+    one = survey.download_cutouts(outside, wide, download_dir=tmp_path / "raise", **options)
+    other = survey.download_cutouts(
+        outside, wide, download_dir=tmp_path / "warn", on_missing="warn", **options
+    )
+    assert one["Status"][0] == "NODATA"
+    assert other["Status"][0] == "COMPLETE"
+    assert "0448p000" in other["Message"][0]
+
+
+def test_settings_of_the_instance_reach_processes(sky, tmp_path):
+    survey = LegacySurveyClass()
+    survey.mirror, survey.release = sky.mirror_url, "dr9"
+    survey.cache_location = tmp_path / "cache"
+    with conf.set_temp("mirror", "nersc"), conf.set_temp("cache_dir", ""):
+        manifest = survey.download_cutouts(
+            SkyCoord([180.15], [32.4], unit="deg"),
+            32,
+            download_dir=tmp_path / "out",
+            executor="processes",
+            bands="g",
+            region="north",
+        )
+    assert manifest["Status"][0] == "COMPLETE"
+    assert manifest["URL"][0].startswith(f"{sky.mirror_url}/dr9/north/")
+    assert list((tmp_path / "cache").rglob("version.json"))
+
+
+def test_processes_give_the_same_files(sky, survey, tmp_path):
+    table = make_targets(sky)
+    threads = survey.download_cutouts(table, 32, download_dir=tmp_path / "a", **OPTIONS)
+    processes = survey.download_cutouts(
+        table, 32, download_dir=tmp_path / "b", executor="processes", **OPTIONS
+    )
+    assert contents(threads) == contents(processes)
+
+
+def test_another_tree_of_files_is_another_job(sky, survey, tmp_path):
+    targets = SkyCoord([sky.positions["star"]])
+    asked = {"size": 16, "bands": "r", "download_dir": tmp_path, "show_progress": False}
+    survey.download_cutouts(targets, **asked)
+    # Simulated cutouts must not be taken for what an official mirror would have sent.
+    with pytest.raises(InvalidRequestError, match="files of"):
+        survey.download_cutouts(targets, mirror="nersc", **asked)
+    for one in (["nersc"], ["nersc", "nadc"]):
+        with pytest.raises(InvalidRequestError, match="files of"):
+            survey.download_cutouts(targets, mirror=one, **asked)
+
+
+def test_arguments_are_refused_before_anything_is_sent(sky, survey, tmp_path):
+    table = make_targets(sky)
+    for wrong, parameter in (
+        ({"output": "zarr"}, "output"),
+        ({"on_error": "ignore"}, "on_error"),
+        ({"executor": 3}, "executor"),
+        ({"bands": "x"}, "bands"),
+        ({"id_column": "nothing"}, "id_column"),
+    ):
+        with pytest.raises(InvalidRequestError) as caught:
+            survey.download_cutouts(table, 32, download_dir=tmp_path / parameter, **wrong)
+        assert caught.value.parameter == parameter
+        assert not list(tmp_path.glob(f"{parameter}/*.fits"))
+    assert not [record for record in sky.requests if "coadd" in record.path]
+
+
+# ---- HDF5 --------------------------------------------------------------------------------------
+
+
+def test_hdf5_files_hold_the_same_pixels_and_an_index(sky, survey, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    table = make_targets(sky)
+    options = {"bands": "gr", "products": ("image", "invvar", "maskbits")}
+    files = survey.download_cutouts(
+        table, 32, download_dir=tmp_path / "fits", id_column="name", **options
+    )
+    arrays = survey.download_cutouts(
+        table, 32, download_dir=tmp_path / "hdf5", output="hdf5", id_column="name", **options
+    )
+    assert list(files["Status"]) == list(arrays["Status"])
+    seen = []
+    for path in {path for path in arrays["Local Path"] if path}:
+        with h5py.File(path) as file:
+            index = file["index"][:]
+            assert file["image"].shape == (len(index), 2, 32, 32)
+            assert list(file.attrs["bands"]) == ["g", "r"]
+            assert file["has"][:].all()
+            for place, entry in enumerate(index):
+                row = int(entry["row"])
+                seen.append(row)
+                assert entry["id"].decode() == table["name"][row]
+                assert entry["ra"] == table["ra"][row]
+                with fits.open(files["Local Path"][row]) as hdul:
+                    assert entry["request"].decode() == hdul[0].header["REQKEY"]
+                    for number, band in enumerate("gr"):
+                        for name in ("image", "invvar"):
+                            found = file[name][place, number]
+                            assert np.array_equal(found, hdul[f"{name}_{band}"].data)
+                    assert np.array_equal(file["maskbits"][place], hdul["MASKBITS"].data)
+    assert sorted(seen) == np.flatnonzero(arrays["Status"] == "COMPLETE").tolist()
+    assert not list((tmp_path / "hdf5").glob(".*tmp"))
+
+
+def test_hdf5_says_which_planes_a_target_lacks(sky, survey, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    split = sky.positions["split"]
+    both = SkyCoord([split.ra.deg] * 2, [split.dec.deg - 0.004, split.dec.deg + 0.004], unit="deg")
+    manifest = survey.download_cutouts(
+        both, 8, download_dir=tmp_path, output="hdf5", products="image"
+    )
+    assert list(manifest["bands"]) == ["g,r,i,z", "g,r,z"]
+    for row in manifest:
+        with h5py.File(row["Local Path"]) as file:
+            place = file["index"]["id"].tolist().index(row["id"])
+            has = dict(zip(file.attrs["planes"], file["has"][place], strict=True))
+            north = row["region"] == "north"
+            assert has == {"IMAGE_G": True, "IMAGE_R": True, "IMAGE_I": not north, "IMAGE_Z": True}
+            assert np.isnan(file["image"][place, 2]).all() == north
+
+
+def test_hdf5_without_h5py_names_the_extra(survey, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(OptionalDependencyError, match=r"astroquery_lis\[batch\]"):
+        survey.download_cutouts(
+            SkyCoord([45.1], [0.0], unit="deg"), 8, download_dir=tmp_path / "x", output="hdf5"
+        )
+    assert not (tmp_path / "x").exists()
+
+
+# ---- iteration ---------------------------------------------------------------------------------
+
+
+def test_cutouts_are_yielded_with_their_rows(sky, survey):
+    table = make_targets(sky)
+    found = dict(survey.iter_cutouts(table, 24, on_error="record", **OPTIONS))
+    assert sorted(found) == list(range(24))
+    kinds = Counter(type(value).__name__ for value in found.values())
+    assert kinds == {"HDUList": 22, "NoCoverageError": 1, "InvalidRequestError": 1}
+    for row, hdul in found.items():
+        if not isinstance(hdul, Exception):
+            assert hdul[0].header["RA"] == table["ra"][row]
+            assert hdul["IMAGE_G"].data.shape == (24, 24)
+
+
+def test_an_iteration_that_raises(sky, survey):
+    nowhere = SkyCoord([95.0], [10.0], unit="deg")
+    assert [type(value) for _, value in survey.iter_cutouts(nowhere)] == [NoCoverageError]
+    sky.faults.add("status", match="*coadd*", code=503, times=None)
+    with pytest.raises(ServiceDownError):
+        list(survey.iter_cutouts(sky.positions["field"].reshape(1), 16, bands="g"))
+
+
+def test_arguments_of_an_iteration_are_checked_at_once(survey):
+    with pytest.raises(InvalidRequestError, match="bands"):
+        survey.iter_cutouts(SkyCoord([45.0], [0.0], unit="deg"), bands="x")
+
+
+# ---- tables ------------------------------------------------------------------------------------
+
+
+def test_tables_are_understood():
+    icrs = SkyCoord([10.0, 20.0], [-5.0, 5.0], unit="deg")
+    ways = [
+        icrs,
+        icrs.galactic,
+        Table({"RA": [10.0, 20.0], "Dec": [-5.0, 5.0]}),
+        Table({"RAJ2000": icrs.ra.hourangle * u.hourangle, "DEJ2000": icrs.dec.rad * u.rad}),
+        Table({"where": icrs.galactic, "flux": [1, 2]}),
+    ]
+    for way in ways:
+        found = as_targets(way)
+        assert np.allclose(found.ra_deg, [10, 20], rtol=0, atol=1e-12)
+        assert np.allclose(found.dec_deg, [-5, 5], rtol=0, atol=1e-12)
+        assert list(found.ids) == [0, 1]
+    named = as_targets(Table({"ID": ["a", "b"], "ra": [1, 2], "dec": [3, 4]}))
+    assert list(named.ids) == ["a", "b"]
+    masked = Table({"ra": np.ma.array([1.0, 2.0], mask=[0, 1]), "dec": [3.0, 4.0]}, masked=True)
+    assert np.isnan(as_targets(masked).ra_deg).tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("table", "match"),
+    [
+        (Table({"ra": [1.0]}), "table=ra has no dec or"),
+        (Table({"ra": ["1h"], "dec": ["2d"]}), "numbers in degrees are due"),
+        (Table({"ra": [1.0] * u.m, "dec": [1.0]}), "is in m, which is no angle"),
+        ([1, 2], "table=list is neither an astropy Table"),
+    ],
+)
+def test_tables_of_no_use_are_refused(table, match):
+    with pytest.raises(InvalidRequestError, match=match):
+        as_targets(table)

@@ -1,0 +1,192 @@
+"""Whole files: resumed, checked, shared among threads and processes."""
+
+import hashlib
+import multiprocessing
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from astroquery_lis.exceptions import (
+    CacheError,
+    ContentChangedError,
+    NotFoundError,
+    ServiceDownError,
+    TransferError,
+    TruncatedError,
+    UnexpectedContentError,
+)
+from astroquery_lis.io.download import download
+from astroquery_lis.io.http import HttpClient
+from astroquery_lis.io.ranges import Version
+from astroquery_lis.survey.layout import coadd_path
+
+RELATIVE = coadd_path("dr10", "south", "psfsize", "0451p000", "r")
+MATCH = "*psfsize-r*"
+
+
+@pytest.fixture
+def client():
+    return HttpClient(timeout_s=5, retries=1)
+
+
+@pytest.fixture
+def url(sky):
+    return f"{sky.mirror_url}/{RELATIVE}"
+
+
+@pytest.fixture
+def raw(sky):
+    return (sky.root / RELATIVE).read_bytes()
+
+
+def _leftovers(folder):
+    return sorted(p.name for p in folder.iterdir() if ".part" in p.name)
+
+
+def test_a_file_arrives_whole(client, url, raw, tmp_path):
+    done = download(client, url, tmp_path / "a" / "x.fits.fz")
+    assert done.path.read_bytes() == raw
+    assert done.size == done.fetched_bytes == len(raw)
+    assert done.sha256 == hashlib.sha256(raw).hexdigest()
+    assert _leftovers(tmp_path / "a") == []
+
+
+def test_a_file_that_is_there_is_left_alone(sky, client, url, tmp_path):
+    path = tmp_path / "x.fits.fz"
+    path.write_bytes(b"mine")
+    assert download(client, url, path).fetched_bytes == 0
+    assert path.read_bytes() == b"mine"
+    assert len(sky.requests) == 0
+
+
+def test_a_cut_download_goes_on_where_it_was(sky, client, url, raw, tmp_path):
+    path = tmp_path / "x.fits.fz"
+    sky.faults.add("cut", match=MATCH, times=1, fraction=0.6)
+    done = download(client, url, path)
+    assert path.read_bytes() == raw
+    assert done.fetched_bytes == len(raw)
+    assert sky.requests[1].range == f"bytes={int(len(raw) * 0.6)}-"
+    assert sky.requests[1].status == 206
+
+
+def test_a_download_that_failed_is_resumed_by_the_next_call(sky, client, url, raw, tmp_path):
+    path = tmp_path / "x.fits.fz"
+    cut = sky.faults.add("cut", match=MATCH, times=None, fraction=0.3)
+    with cut, pytest.raises(TruncatedError):
+        download(client, url, path)
+    assert not path.exists()
+    assert len(_leftovers(tmp_path)) == 2
+    sky.requests.clear()
+    done = download(client, url, path)
+    assert path.read_bytes() == raw
+    assert done.fetched_bytes < 0.75 * len(raw)
+    assert [r.status for r in sky.requests] == [206]
+    assert _leftovers(tmp_path) == []
+
+
+def test_a_part_of_another_version_is_not_continued(sky, client, url, raw, tmp_path):
+    path = tmp_path / "x.fits.fz"
+    cut = sky.faults.add("cut", match=MATCH, times=None, fraction=0.3)
+    with cut, pytest.raises(TruncatedError):
+        download(client, url, path)
+    part = next(p for p in tmp_path.iterdir() if p.name.endswith(".part"))
+    part.write_bytes(b"\0" * part.stat().st_size)
+    sky.faults.add("etag", match=MATCH, times=1)
+    download(client, url, path)
+    assert path.read_bytes() == raw
+
+
+def test_a_part_without_its_note_is_begun_again(client, url, raw, tmp_path):
+    path = tmp_path / "x.fits.fz"
+    digest = hashlib.sha1(url.encode()).hexdigest()[:8]
+    (tmp_path / f"x.fits.fz.{digest}.part").write_bytes(b"stale" * 100)
+    download(client, url, path)
+    assert path.read_bytes() == raw
+
+
+def test_a_complete_part_needs_no_more_bytes(sky, client, url, raw, tmp_path):
+    path = tmp_path / "x.fits.fz"
+    sky.faults.add("cut", match=MATCH, times=None, fraction=0.3)
+    with pytest.raises(TruncatedError):
+        download(client, url, path)
+    sky.faults.clear()
+    next(p for p in tmp_path.iterdir() if p.name.endswith(".part")).write_bytes(raw)
+    assert download(client, url, path).fetched_bytes == 0
+    assert path.read_bytes() == raw
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "error"),
+    [
+        ("status", {"code": 404}, NotFoundError),
+        ("status", {"code": 503}, ServiceDownError),
+        ("html", {}, UnexpectedContentError),
+        ("refuse", {}, ServiceDownError),
+    ],
+)
+def test_errors_leave_nothing(sky, client, url, tmp_path, kind, options, error):
+    sky.faults.add(kind, match=MATCH, times=None, **options)
+    with pytest.raises(error):
+        download(client, url, tmp_path / "x.fits.fz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_digest_is_refused(client, url, tmp_path):
+    with pytest.raises(TransferError, match="has sha256 .* its list says 00"):
+        download(client, url, tmp_path / "x.fits.fz", sha256="00" * 32)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_version_than_expected_is_refused(client, url, tmp_path):
+    with pytest.raises(ContentChangedError):
+        download(client, url, tmp_path / "x.fits.fz", expected=Version(5, '"x"'))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_a_cache_error(client, url, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CacheError, match="Cannot write"):
+        download(client, url, tmp_path / "file" / "x.fits.fz")
+
+
+def test_threads_that_want_the_same_file_fetch_it_once(sky, client, url, raw, tmp_path):
+    path = tmp_path / "x.fits.fz"
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(lambda _: download(client, url, path), range(16)))
+    assert {d.path.read_bytes() == raw for d in done} == {True}
+    assert sum(d.fetched_bytes for d in done) == len(raw)
+    assert len(sky.requests) == 1
+
+
+def _download_in_process(url, path):
+    return download(HttpClient(timeout_s=50), url, path).fetched_bytes
+
+
+def test_processes_that_want_the_same_file_fetch_it_once(sky, url, raw, tmp_path):
+    path = tmp_path / "x.fits.fz"
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        fetched = pool.starmap(_download_in_process, [(url, path)] * 6)
+    assert sum(fetched) == len(raw)
+    assert path.read_bytes() == raw
+
+
+def test_a_killed_download_leaves_a_part_that_is_continued(sky, client, url, raw, tmp_path):
+    path = tmp_path / "x.fits.fz"
+    # The server sends two thirds and then waits, so the process is surely killed in the middle.
+    sky.faults.add("cut", match=MATCH, times=1, fraction=0.66)
+    slow = sky.faults.add("slow", match=MATCH, times=1, seconds=60)
+    process = multiprocessing.get_context("spawn").Process(
+        target=_download_in_process, args=(url, path)
+    )
+    process.start()
+    while slow.hits < 1:
+        assert process.is_alive()
+        process.join(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert not path.exists()
+    done = download(client, url, path)
+    assert path.read_bytes() == raw
+    assert done.fetched_bytes < len(raw)

@@ -1,0 +1,161 @@
+"""Who is asked first, who rests, and what is learnt by asking."""
+
+import pickle
+
+import pytest
+
+from astroquery_lis import sandbox
+from astroquery_lis.exceptions import (
+    ChecksumError,
+    ContentChangedError,
+    NotFoundError,
+    RateLimitedError,
+    ServiceDownError,
+)
+from astroquery_lis.io.health import FAILURES_TO_REST, MAX_REST_S, REST_S, Health
+from astroquery_lis.io.http import HttpClient
+from astroquery_lis.io.mirrors import AutoOrder, Mirror, resolve_mirrors
+
+A, B = Mirror("a", "http://a/{path}"), Mirror("b", "http://b/{path}")
+A_TOO = Mirror("a-too", "http://a/other/{path}")
+DISK = Mirror("disk", "/somewhere")
+DOWN = ServiceDownError("down")
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def health(clock):
+    return Health(clock)
+
+
+def _fail(health, mirror, times=FAILURES_TO_REST, error=DOWN):
+    for _ in range(times):
+        health.failed(mirror, error)
+
+
+def test_the_users_order_stands_while_all_is_well(health):
+    assert health.ordered([B, A]) == [B, A]
+    _fail(health, B, FAILURES_TO_REST - 1)
+    assert health.ordered([B, A]) == [B, A]
+    health.answered(B)
+    _fail(health, B, FAILURES_TO_REST - 1)
+    assert health.ordered([B, A]) == [B, A]
+
+
+def test_a_host_that_keeps_failing_comes_last_and_is_never_left_out(health):
+    _fail(health, A)
+    assert health.ordered([A, B]) == [B, A]
+    assert health.split([A, B]) == ([B], [A])
+    assert health.ordered([A]) == [A]
+    # What is on the same host rests with it; a disk never does.
+    assert health.ordered([A_TOO, B]) == [B, A_TOO]
+    _fail(health, DISK)
+    assert health.ordered([DISK, B]) == [DISK, B]
+    _fail(health, B)
+    assert health.ordered([A, B]) == [A, B]
+
+
+@pytest.mark.parametrize("error", [NotFoundError("x"), ContentChangedError("x")])
+def test_a_missing_file_is_no_failure(health, error):
+    _fail(health, A, 10, error)
+    assert health.ordered([A, B]) == [A, B]
+
+
+def test_a_liar_rests_like_one_that_is_down(health):
+    _fail(health, A, error=ChecksumError("x", found="00"))
+    assert health.ordered([A, B]) == [B, A]
+
+
+def test_after_its_rest_one_caller_finds_out(health, clock):
+    _fail(health, A)
+    clock.now += REST_S + 1
+    assert health.ordered([A, B]) == [A, B]
+    # The others wait for what that one finds.
+    assert health.ordered([A, B]) == [B, A]
+    health.answered(A)
+    assert health.ordered([A, B]) == [A, B]
+
+
+def test_the_rest_grows_up_to_a_limit(health, clock):
+    _fail(health, A, FAILURES_TO_REST + 1)
+    clock.now += 1.5 * REST_S
+    assert health.is_resting(A)
+    _fail(health, A, 50)
+    clock.now += MAX_REST_S + 1
+    assert not health.is_resting(A)
+
+
+def test_a_retry_after_is_obeyed(health, clock):
+    _fail(health, A, error=RateLimitedError("x", retry_after_s=3600.0))
+    clock.now += MAX_REST_S + 1
+    assert health.is_resting(A)
+
+
+def test_auto_is_an_order_that_may_change():
+    assert isinstance(resolve_mirrors("auto"), AutoOrder)
+    assert not isinstance(resolve_mirrors(["nersc", "nadc"]), AutoOrder)
+    copy = pickle.loads(pickle.dumps(resolve_mirrors("auto")))
+    assert isinstance(copy, AutoOrder)
+    assert copy == resolve_mirrors("auto")
+
+
+@pytest.fixture
+def pair(sky):
+    with sandbox.serve(configure=False) as other:
+        yield (
+            tuple(
+                AutoOrder(
+                    Mirror(name, server.mirror_url + "/{path}")
+                    for name, server in (("one", sky), ("two", other))
+                )
+            ),
+            other,
+        )
+
+
+PATH = "dr10/survey-bricks.fits.gz"
+
+
+def test_probing_finds_who_serves_ranges_once(sky, pair, health):
+    mirrors, other = AutoOrder(pair[0]), pair[1]
+    sky.faults.add("ignore_range", times=None)
+    client = HttpClient(timeout_s=10)
+    for _ in range(3):
+        assert [m.name for m in health.ordered(mirrors, client=client, path=PATH)] == ["two", "one"]
+    assert len(sky.requests) == len(other.requests) == 1
+    assert [r.range for r in other.requests] == ["bytes=0-1023"]
+    assert health.of(mirrors[0]).ranges is False
+    assert health.of(mirrors[1]).ranges is True
+    assert health.of(mirrors[1]).latency_s > 0
+
+
+def test_probing_finds_who_is_down(sky, pair, health):
+    mirrors = AutoOrder(pair[0])
+    sky.faults.add("status", times=None, code=503)
+    ordered = health.ordered(mirrors, client=HttpClient(timeout_s=10), path=PATH)
+    assert [m.name for m in ordered] == ["two", "one"]
+    assert "HTTP 503" in health.of(mirrors[0]).error
+
+
+def test_who_lacks_the_file_of_the_probe_is_not_down(sky, pair, health):
+    mirrors = AutoOrder(pair[0])
+    health.ordered(mirrors, client=HttpClient(timeout_s=10), path="dr10/nothing.fits")
+    assert health.of(mirrors[0]).failures == 0
+    assert health.of(mirrors[0]).ranges is None
+
+
+def test_one_mirror_is_not_compared_with_itself(sky, pair, health):
+    health.ordered(AutoOrder(pair[0][:1]), client=HttpClient(timeout_s=10), path=PATH)
+    health.ordered(tuple(pair[0]), client=HttpClient(timeout_s=10), path=PATH)
+    assert len(sky.requests) == 0

@@ -1,0 +1,382 @@
+"""Journal, executors, manifest: what must hold when processes die."""
+
+import io
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from astroquery_lis import conf
+from astroquery_lis.exceptions import InvalidRequestError, NoCoverageError, ServiceDownError
+from astroquery_lis.io import (
+    STATUSES,
+    Journal,
+    Result,
+    failure,
+    manifest,
+    map_jobs,
+    portable,
+    run,
+    settings_in_force,
+)
+
+CALL = {"size": [256, 256], "bands": None}
+
+
+def square(value):
+    return value * value
+
+
+def settings_of_worker(_):
+    return os.getpid(), conf.timeout, conf.release
+
+
+def die_once(folder, job):
+    """Kill this process the first time that job 3 is done."""
+    marker = Path(folder, "died")
+    if job == 3 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return job
+
+
+def die_always(job):
+    if job == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return job
+
+
+def two_rows(job):
+    if job == 1:
+        raise ValueError("job 1 cannot be done")
+    return [Result(2 * job, "COMPLETE"), Result(2 * job + 1, "NODATA", message="nothing")]
+
+
+def rows_failed(job, error):
+    return [failure(2 * job, error), failure(2 * job + 1, error)]
+
+
+# ---- manifest ----------------------------------------------------------------------------------
+
+
+def test_the_manifest_has_masts_columns_and_one_row_per_row():
+    results = [
+        Result(2, "NODATA", message="none", id="c"),
+        Result(0, "ERROR", message="down", id="a"),
+        Result(1, "COMPLETE", "x.fits", url="http://x", id="b", seconds=0.5, bytes=3, sha256="ff"),
+        Result(0, "COMPLETE", "y.fits", id="a"),
+    ]
+    table = manifest(results)
+    assert table.colnames == [
+        *("Local Path", "Status", "Message", "URL"),
+        *("id", "release", "region", "bands", "seconds", "bytes", "sha256"),
+    ]
+    assert list(table["id"]) == ["a", "b", "c"]
+    assert list(table["Status"]) == ["COMPLETE", "COMPLETE", "NODATA"]
+    assert list(table["Message"]) == ["", "", "none"]
+    assert table["bytes"].dtype == np.int64
+    assert set(table["Status"]) <= set(STATUSES)
+    assert manifest([]).colnames == table.colnames
+    assert manifest([Result(0, "COMPLETE", id=17)])["id"].dtype.kind == "i"
+
+
+def test_errors_travel_between_processes():
+    class Local(Exception):  # noqa: N818 - its name does not matter
+        """Cannot be pickled: it is not importable."""
+
+    error = ServiceDownError("no answer", url="http://x", status=503, cause=Local("why"))
+    sent = portable(error)
+    assert type(sent) is ServiceDownError
+    assert (str(sent), sent.url, sent.status, sent.cause) == ("no answer", "http://x", 503, None)
+    assert str(portable(Local("mine"))) == "mine"
+    assert failure(4, error).message == "ServiceDownError: no answer"
+
+
+# ---- journal -----------------------------------------------------------------------------------
+
+
+def test_a_journal_continues_where_it_was(tmp_path):
+    path = tmp_path / "new" / "journal.jsonl"
+    with Journal(path, CALL) as journal:
+        journal.append(Result(0, "COMPLETE", id=0, bytes=7))
+        journal.append(Result(1, "ERROR", message="down", id=np.int64(1)))
+        journal.append(Result(2, "NODATA", id="ä"))
+    with Journal(path, CALL) as journal:
+        assert journal.finished == {0, 2}
+        journal.append(Result(1, "COMPLETE", id=1))
+        assert journal.finished == {0, 1, 2}
+        found = list(journal.results())
+    assert found[0] == Result(0, "COMPLETE", id=0, bytes=7)
+    assert [result.row for result in found] == [0, 1, 2, 1]
+    assert list(manifest(found)["Status"]) == ["COMPLETE", "COMPLETE", "NODATA"]
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 7))
+def test_a_torn_last_line_is_done_again(tmp_path, cut):
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, CALL) as journal:
+        journal.append(Result(0, "COMPLETE"))
+        journal.append(Result(1, "COMPLETE"))
+    path.write_bytes(path.read_bytes()[:-cut])
+    with Journal(path, CALL) as journal:
+        assert journal.finished == {0}
+        journal.append(Result(1, "COMPLETE"))
+    lines = path.read_bytes().splitlines()
+    assert [json.loads(line).get("row") for line in lines] == [None, 0, 1]
+
+
+def test_a_torn_first_line_is_no_job_yet(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    Journal(path, CALL).close()
+    path.write_bytes(path.read_bytes()[:-3])
+    with Journal(path, {"size": 1}) as journal:
+        assert not journal.finished
+    assert json.loads(path.read_text())["call"] == {"size": 1}
+
+
+def test_a_row_whose_file_is_gone_is_not_finished(tmp_path):
+    file = tmp_path / "0.fits"
+    file.touch()
+    with Journal(tmp_path / "journal.jsonl", CALL) as journal:
+        journal.append(Result(0, "COMPLETE", str(file)))
+        journal.append(Result(1, "COMPLETE", str(tmp_path / "1.fits")))
+    with Journal(tmp_path / "journal.jsonl", CALL) as journal:
+        assert journal.finished == {0}
+
+
+def test_another_call_is_refused_and_the_difference_named(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    Journal(path, CALL).close()
+    with pytest.raises(InvalidRequestError, match=r'bands was null and is now "grz"') as caught:
+        Journal(path, {**CALL, "bands": "grz"})
+    assert caught.value.parameter == "bands"
+    path.write_text("something else\n")
+    with pytest.raises(InvalidRequestError, match="is not a journal of this version"):
+        Journal(path, CALL)
+    assert path.read_text() == "something else\n"
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    with (
+        Journal(path, CALL),
+        pytest.raises(InvalidRequestError, match="Another process is at work in"),
+    ):
+        Journal(path, CALL)
+    Journal(path, CALL).close()
+
+
+# ---- executors ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("executor", [None, "threads", "processes"])
+def test_every_job_comes_back_once(executor):
+    found = sorted(map_jobs(square, range(30), executor=executor))
+    assert found == [(n, n * n, None) for n in range(30)]
+
+
+def test_an_executor_that_is_given_stays_open():
+    with ThreadPoolExecutor(2) as executor:
+        assert len(list(map_jobs(square, range(5), executor=executor))) == 5
+        assert executor.submit(square, 3).result() == 9
+
+
+def test_jobs_are_taken_as_workers_become_free():
+    taken = 0
+
+    def jobs():
+        nonlocal taken
+        while taken < 1000:
+            taken += 1
+            yield taken
+
+    for number, _ in enumerate(map_jobs(square, jobs(), in_flight=3), start=1):
+        assert taken <= number + 3
+    assert number == 1000
+
+
+def test_what_is_no_executor_is_refused_before_work():
+    for wrong in ("thread", 4):
+        with pytest.raises(InvalidRequestError, match="concurrent.futures.Executor.*threads"):
+            map_jobs(square, range(3), executor=wrong)
+
+
+def test_an_error_of_a_job_leaves_the_others_alone():
+    found = {job: (value, error) for job, value, error in map_jobs(two_rows, range(3))}
+    assert str(found[1][1]) == "job 1 cannot be done"
+    assert found[2][0][0].row == 4
+
+
+def test_workers_have_the_settings_of_the_caller():
+    with conf.set_temp("timeout", 12.5), conf.set_temp("release", "dr9"):
+        for _, value, _ in map_jobs(settings_of_worker, [0], executor="processes"):
+            pid, timeout, release = value
+            assert pid != os.getpid()
+            assert (timeout, release) == (12.5, "dr9")
+        assert settings_in_force()["timeout"] == 12.5
+
+
+def test_a_killed_worker_is_replaced(tmp_path):
+    found = list(map_jobs(partial(die_once, str(tmp_path)), range(12), executor="processes"))
+    assert (tmp_path / "died").exists()
+    assert sorted(found) == [(n, n, None) for n in range(12)]
+
+
+def test_a_job_that_always_kills_its_worker_takes_no_other_with_it():
+    found = {job: error for job, _, error in map_jobs(die_always, range(8), executor="processes")}
+    assert set(found) == set(range(8))
+    assert [job for job, error in found.items() if error is not None] == [3]
+
+
+def test_a_pool_of_the_users_that_breaks_is_told():
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+        mapped = map_jobs(die_always, [3], executor=executor)
+        found = [(job, type(error).__name__) for job, _, error in mapped]
+    assert found == [(3, "BrokenProcessPool")]
+
+
+SCRIPT = """
+import operator
+from astroquery_lis.io import map_jobs
+
+print(sorted(value for _, value, _ in map_jobs(operator.neg, range(4), executor="processes")))
+"""
+
+
+def test_processes_work_from_a_script_without_a_guard(tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout == "[-3, -2, -1, 0]\n", done.stderr
+
+
+# ---- runs --------------------------------------------------------------------------------------
+
+
+class _Records(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def told():
+    from astropy import log
+
+    handler = _Records()
+    log.addHandler(handler)
+    yield handler.lines
+    log.removeHandler(handler)
+
+
+def test_a_run_tells_what_became_of_every_row(tmp_path, told, capfd):
+    with Journal(tmp_path / "journal.jsonl", CALL) as journal:
+        options = {"failed": rows_failed, "total": 7, "journal": journal}
+        results = list(run(two_rows, range(3), ready=[Result(6, "SKIPPED")], **options))
+        kept = manifest(journal.results())
+        assert list(manifest(results)["Status"]) == list(kept["Status"])
+    assert sorted((r.row, r.status) for r in results) == [
+        (0, "COMPLETE"),
+        (1, "NODATA"),
+        (2, "ERROR"),
+        (3, "ERROR"),
+        (4, "COMPLETE"),
+        (5, "NODATA"),
+        (6, "SKIPPED"),
+    ]
+    assert len(told) == 1
+    assert "7 rows: 2 complete, 1 skipped, 2 without data, 2 failed, in" in told[0]
+    # There is no bar where stderr is no terminal.
+    assert "%" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("has_tqdm", [True, False])
+def test_a_terminal_gets_a_bar_if_tqdm_is_there(monkeypatch, has_tqdm):
+    if has_tqdm:
+        pytest.importorskip("tqdm")
+    else:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    options = {"failed": rows_failed, "total": 4, "label": "things"}
+    assert len(list(run(two_rows, [0, 2], **options))) == 4
+    assert ("things: 100%" in terminal.getvalue()) == has_tqdm
+    terminal.truncate(0)
+    list(run(two_rows, [0, 2], show_progress=False, **options))
+    assert "%" not in terminal.getvalue()
+
+
+def test_the_first_error_ends_a_run_that_shall_raise(tmp_path, told):
+    with Journal(tmp_path / "journal.jsonl", CALL) as journal:
+        results = run(
+            two_rows,
+            [0, 1, 2],
+            failed=rows_failed,
+            total=6,
+            journal=journal,
+            on_error="raise",
+            in_flight=1,
+        )
+        with pytest.raises(ValueError, match="job 1 cannot be done"):
+            list(results)
+        assert journal.finished == {0, 1}
+    assert "not begun" in told[0]
+
+
+def test_a_row_without_data_is_no_failure():
+    def nothing(job):
+        return [Result(job, "NODATA", message=str(NoCoverageError("none")))]
+
+    results = run(nothing, [0], failed=rows_failed, total=1, on_error="raise")
+    assert [r.status for r in results] == ["NODATA"]
+
+
+class _Holding(ThreadPoolExecutor):
+    """Keeps jobs back until somebody stops waiting for them."""
+
+    def submit(self, function, *args):
+        future = Future()
+        self.held = [*getattr(self, "held", []), future]
+        if len(self.held) == 1:
+            future.set_result(function(*args))
+        return future
+
+
+def test_what_is_left_when_the_caller_goes_is_cancelled():
+    executor = _Holding(1)
+    mapped = map_jobs(square, range(100), executor=executor, in_flight=4)
+    assert next(mapped) == (0, 0, None)
+    mapped.close()
+    assert [future.cancelled() for future in executor.held[1:]] == [True] * 3
+    executor.shutdown()
+
+
+def test_a_journal_survives_many_threads(tmp_path):
+    threads_seen = set()
+
+    def work(job):
+        threads_seen.add(threading.get_ident())
+        return [Result(job, "COMPLETE", id=job)]
+
+    with Journal(tmp_path / "journal.jsonl", CALL) as journal:
+        for _ in run(work, range(500), failed=rows_failed, total=500, journal=journal):
+            pass
+    with Journal(tmp_path / "journal.jsonl", CALL) as journal:
+        assert journal.finished == set(range(500))
+        assert len(manifest(journal.results())) == 500
