@@ -4,17 +4,27 @@
 over the same base, so that no module does two jobs.
 """
 
+from .catalogs import CatalogMethods
 from .cite import CitationMethods
 from .exposures import ExposureMethods
 from .files import FileMethods
-from .jobs import BulkMethods
+from .footprint import FootprintMethods
+from .images import ImageMethods
+from .jobs import JobMethods
 from .views import ViewMethods
 
 __all__ = ["LegacySurvey", "LegacySurveyClass"]
 
 
 class LegacySurveyClass(
-    ViewMethods, FileMethods, ExposureMethods, BulkMethods, CitationMethods
+    ImageMethods,
+    ViewMethods,
+    CatalogMethods,
+    FootprintMethods,
+    ExposureMethods,
+    FileMethods,
+    JobMethods,
+    CitationMethods,
 ):
     """Images of the DESI Legacy Imaging Surveys, DR5 to DR11.
 

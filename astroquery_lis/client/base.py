@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import Table
 from astroquery import cache_conf
+from astroquery.query import BaseQuery
 from astroquery.utils import parse_coordinates
 
 from .._conf import conf, setting
 from .._packages import package_version
+from ..catalogs.catalog_files import FileFinder
+from ..catalogs.tractor_file import OpenTables
 from ..exceptions import InvalidRequestError
+from ..images.coadds import coadd_cutout
 from ..images.open_images import OpenImages
 from ..images.reader import SectionReader
 from ..images.viewer_service import ViewerService, viewer_client
@@ -21,13 +26,44 @@ from ..io.mirrors import resolve_mirrors
 from ..survey.layout import COADD_PRODUCTS
 from ..survey.releases import REGIONS, RELEASES, get_release
 from ..survey.request import as_region
-from .query_base import QueryBase
 
 if TYPE_CHECKING:
     from .._typing import Region
 
 
-__all__ = ["SurveyBase", "as_position"]
+__all__ = ["QueryBase", "SurveyBase", "as_position"]
+
+
+class QueryBase(BaseQuery):
+    """How long to wait for a service, and where the cache is."""
+
+    def __init__(self):
+        super().__init__()
+        self._timeout = None
+
+    @property
+    def timeout(self):
+        """Seconds without an answer before a request is given up; ``conf.timeout`` unless set."""
+        return setting("timeout", self._timeout)
+
+    @timeout.setter
+    def timeout(self, value):
+        if value is not None and not (isinstance(value, (int, float)) and 0 < value < np.inf):
+            msg = f"timeout={value!r} must be a positive number of seconds."
+            raise InvalidRequestError(msg, parameter="timeout", value=value)
+        self._timeout = None if value is None else float(value)
+
+    @property
+    def cache_location(self):
+        """Folder of the cache: the one that was set, else ``conf.cache_dir``, else astroquery's."""
+        chosen = setting("cache_dir", self._cache_location) or None
+        if chosen is None:
+            return super().cache_location
+        return Path(chosen).expanduser()
+
+    @cache_location.setter
+    def cache_location(self, location):
+        self._cache_location = Path(location)
 
 
 class SurveyBase(QueryBase):
@@ -38,6 +74,8 @@ class SurveyBase(QueryBase):
         self._session.headers["User-Agent"] += f" astroquery_lis/{package_version()}"
         self._release = self._mirror = None
         self._images = OpenImages()
+        self._tables = OpenTables()
+        self._cone_refused = set()
         self._clients = {}
         self._lock = threading.Lock()
 
@@ -157,6 +195,15 @@ class SurveyBase(QueryBase):
         use_cache = cache_conf.cache_active if cache is None else cache
         location = self.cache_location if use_cache else None
         return SectionReader(self._client(), mirrors, location, self._images)
+
+    def _from_bricks(self, mirrors, cache, on_missing, request):
+        with self._reader(mirrors, cache) as reader:
+            return coadd_cutout(request, reader, on_missing=on_missing)
+
+    def _finder(self, mirror, cache):
+        use_cache = cache_conf.cache_active if cache is None else cache
+        mirrors = resolve_mirrors(self.mirror if mirror is None else mirror)
+        return FileFinder(self._client(), mirrors, self.cache_location if use_cache else None)
 
     def _client(self, make=HttpClient, **extra):
         """Return the HTTP client of one kind for the settings in force."""

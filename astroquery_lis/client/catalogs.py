@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from astropy.time import Time
-from astroquery import cache_conf
 from astroquery.exceptions import MaxResultsWarning
 
 from .._conf import conf, setting
-from ..catalogs.catalog_files import FileFinder
 from ..catalogs.catalog_tap import TapClient
 from ..catalogs.crossmatch import MAX_RADIUS_DEG
 from ..catalogs.match_table import match_table
 from ..catalogs.sources import SOURCES, CatalogQuery, Limits
-from ..catalogs.tractor_file import OpenTables
 from ..exceptions import InvalidRequestError, warn
 from ..io.mirrors import resolve_mirrors
 from ..io.requests_session import PoliteSession
@@ -41,11 +38,6 @@ __all__ = ["CatalogMethods"]
 
 class CatalogMethods(SurveyBase):
     """The Tractor catalogue."""
-
-    def __init__(self):
-        super().__init__()
-        self._tables = OpenTables()
-        self._cone_refused = set()
 
     def query_tractor(
         self,
@@ -454,11 +446,6 @@ class CatalogMethods(SurveyBase):
         return Table(rows=rows, names=names)
 
     # ---- inner ----------------------------------------------------------------------------------
-
-    def _finder(self, mirror, cache):
-        use_cache = cache_conf.cache_active if cache is None else cache
-        mirrors = resolve_mirrors(self.mirror if mirror is None else mirror)
-        return FileFinder(self._client(), mirrors, self.cache_location if use_cache else None)
 
     def _tap(self):
         make_session = partial(PoliteSession, **self._client_options())

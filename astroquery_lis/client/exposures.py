@@ -13,8 +13,8 @@ from ..exceptions import InvalidRequestError, LegacySurveyWarning, warn
 from ..io import manifest
 from ..survey.releases import get_release
 from ..survey.request import as_bands, as_choice, as_region
+from .base import SurveyBase
 from .exposure_files import EXPOSURE_PRODUCTS, as_exposures, fetch_exposures, plan_exposures
-from .footprint import FootprintMethods
 
 if TYPE_CHECKING:
     from typing import Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["ExposureMethods"]
 
 
-class ExposureMethods(FootprintMethods):
+class ExposureMethods(SurveyBase):
     """Single exposures as files."""
 
     def get_exposure_files(

@@ -18,9 +18,8 @@ from ..survey.layers import get_layer
 from ..survey.layout import region_bricks_path
 from ..survey.releases import get_release
 from ..survey.request import as_bands, as_choice, as_layer_bands, as_region, refuse_beside_layer
-from .base import as_position
+from .base import SurveyBase, as_position
 from .catalog_input import as_positions
-from .catalogs import CatalogMethods
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +34,7 @@ MAX_PROBES = 200
 """Most positions that the viewer is asked for one by one in a call."""
 
 
-class FootprintMethods(CatalogMethods):
+class FootprintMethods(SurveyBase):
     """Bricks and coverage."""
 
     def query_bricks(

@@ -247,10 +247,6 @@ class ImageMethods(SurveyBase):
         paths = (path for request in requests for path in coadd_cutout_paths(request))
         return [str(mirror.locate(path)) for path in paths]
 
-    def _from_bricks(self, mirrors, cache, on_missing, request):
-        with self._reader(mirrors, cache) as reader:
-            return coadd_cutout(request, reader, on_missing=on_missing)
-
     def _from_viewer_pixels(self, cache, on_missing, request):
         return coadd_cutout(request, ViewerSections(self._viewer(cache)), on_missing=on_missing)
 

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     )
 
 
-__all__ = ["BulkMethods"]
+__all__ = ["JobMethods"]
 
 JOURNAL = "cutouts.journal.jsonl"
 SHARD_TARGETS = 256
@@ -67,7 +67,7 @@ YIELDED_BYTES = 64 << 20
 """Most that the cutouts of a job take that are handed back in memory."""
 
 
-class BulkMethods(SurveyBase):
+class JobMethods(SurveyBase):
     """Cutouts of many targets."""
 
     def download_cutouts(

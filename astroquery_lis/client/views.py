@@ -25,8 +25,7 @@ from ..survey.request import (
     as_region,
     as_size,
 )
-from .base import as_position
-from .images import ImageMethods
+from .base import SurveyBase, as_position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["ViewMethods"]
 
 
-class ViewMethods(ImageMethods):
+class ViewMethods(SurveyBase):
     """PSFs, pictures, layers."""
 
     def get_psf(

@@ -1,6 +1,6 @@
 """Settings of the JWST class: where references are, how long to wait, where the cache is."""
 
-from ..client.query_base import QueryBase
+from ..client.base import QueryBase
 from ..exceptions import InvalidRequestError
 from .environment import crds_environment
 
