@@ -1,18 +1,32 @@
 """The main job on the embedded sky, ending in a page of pictures."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import sandbox
-from .html_page import page, pillow
-from .jwst import jwst_section
-from .legacy import SCENES, legacy_sections, rgb_array
+from ..pictures.page import html_page, write_page
+from .jwst_section import jwst_section
+from .survey_sections import SCENES, survey_sections
 
-__all__ = ["SCENES", "rgb_array", "run"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._typing import FilePath
+
+__all__ = ["SCENES", "run"]
 
 PAGE = "index.html"
+ABOUT = (
+    "Every picture of the survey was cut out of its bricks by LegacySurvey.get_cutout, over HTTP, "
+    "a few compressed tiles at a time. The sky is simulated: do not use it for science."
+)
 
 
-def run(output_dir="astroquery-lis-demo", *, say=print):
+def run(
+    output_dir: FilePath = "astroquery-lis-demo", *, say: Callable[[str], object] = print
+) -> Path:
     """Serve the embedded sky, do everything that the package does, and write a page of it.
 
     Cutouts, PSFs, mosaics, catalogue; then a JWST field from the archive to a mosaic, its sources
@@ -23,31 +37,24 @@ def run(output_dir="astroquery-lis-demo", *, say=print):
     output_dir : str or `~pathlib.Path`, optional
         Folder for the page.
     say : callable, optional
-        Told what happens, a line at a time.
+        Called with a line of text for each step.
 
     Returns
     -------
     `~pathlib.Path`
         The page.
 
-    Raises
-    ------
-    OptionalDependencyError
-        If pillow is not installed.
-
     Examples
     --------
     >>> from astroquery_lis import demo
     >>> page = demo.run("demo")  # doctest: +SKIP
     """
-    pillow()
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     say("Starting the embedded sky (its files are made the first time, in about half a minute)")
     with sandbox.serve(show_progress=True) as sky:
         say(f"Serving {len(sky.truth)} simulated sources at {sky.mirror_url}")
-        sections = [*legacy_sections(sky, say), jwst_section(sky, folder, say)]
-    path = folder / PAGE
-    path.write_text(page(sections), encoding="utf-8")
+        sections = [*survey_sections(sky, say), jwst_section(sky, folder, say)]
+    path = write_page(folder / PAGE, html_page("A simulated sky", "".join(sections), about=ABOUT))
     say(f"The page is {path.resolve()}")
     return path

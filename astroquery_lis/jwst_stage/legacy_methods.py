@@ -11,13 +11,13 @@ from astropy import units as u
 
 from ..client import LegacySurvey
 from ..exceptions import InvalidRequestError, NoCoverageError, StageWarning, warn
+from ..pictures.page import write_page
 from ..survey.catalog_request import as_angle_deg
 from ..survey.releases import get_release
 from .legacy.catalog import read_jwst_catalog
 from .legacy.cutouts import field_cutouts
+from .legacy.field_page import jwst_picture, page_of
 from .legacy.match import CatalogMatch, match_tables
-from .legacy.page import page_of, write_page
-from .legacy.picture import jwst_picture
 from .legacy.refcat import make_reference
 from .legacy.sources import as_epoch, as_tractor, field_sources, has_motion
 

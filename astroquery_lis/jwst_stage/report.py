@@ -1,35 +1,53 @@
 """One page about a run: what was made, whether the steps worked, with what, and how long it took.
 
-The page is one HTML file that needs no other and no network; links to logs and products are
-relative to it.
+Links to logs and products are relative to the page.
 """
 
-import html
+from __future__ import annotations
+
 import json
 import os
-from importlib.resources import files
+from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
 
 from ..exceptions import InvalidRequestError
-from ..pictures.encode import data_uri, thumbnail
+from ..pictures.page import (
+    Markup,
+    escape,
+    facts,
+    figure,
+    figures,
+    html_page,
+    image,
+    section,
+    span,
+    table,
+    thumbnail,
+    write_page,
+)
 from .look.planes import grey, read_plane
 from .planning.plan import Plan
 from .resume.records import Record, read_records
 from .running.status import status
 from .tasks import HIDDEN, log_path
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from .._typing import FilePath, Table
+    from .tasks import Task
+
 __all__ = ["write_report"]
 
 REPORT = "report.html"
 """The page, in the output directory, if no other path is given."""
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _THUMBNAIL_PIX, _MOSAIC_PIX = 128, 640
 _GOOD = ("ok", "note")
-_LONG = ("message", "action", "asked for", "in force", "parameters", "file", "sha256")
 # How stpipe moves files about, which the run decides on.
 _PLUMBING = frozenset(
     {"output_ext", "output_use_index", "output_use_model", "save_results", "search_output_file"}
@@ -38,145 +56,101 @@ _PLUMBING = frozenset(
 _SHOWN_VERSIONS = ("jwst", "stcal", "stdatamodels", "crds", "astroquery_lis")
 
 
-def write_report(output_dir, *, path=None):
-    """Write the page about the run of an output directory.
-
-    Parameters
-    ----------
-    output_dir : path-like
-        Where a run was, or is at work.
-    path : path-like, optional
-        The page, replaced if it is there; by default ``report.html`` in ``output_dir``.
-
-    Returns
-    -------
-    `~pathlib.Path`
-        The page.
-
-    Raises
-    ------
-    InvalidRequestError
-        If no run was ever begun there.
-    """
+def write_report(output_dir: FilePath, *, path: FilePath | None = None) -> Path:
+    """Write the page about the run of an output directory, by default as ``report.html`` in it."""
     output_dir = Path(output_dir)
     path = output_dir / REPORT if path is None else Path(path)
     if path.is_dir():
         msg = f"path={str(path)!r} is a directory; give the name of the page."
         raise InvalidRequestError(msg, parameter="path", value=path)
-    table = status(output_dir)
-    page = _Page(output_dir, path, table)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(page.text(), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    report = _Report(output_dir, path, status(output_dir))
+    title = f"JWST run: {output_dir.absolute().name}"
+    return write_page(path, html_page(title, report.body()))
 
 
-class _Page:
+class _Report:
     """The parts of the page, from what the run left."""
 
-    def __init__(self, output_dir, path, table):
+    def __init__(self, output_dir: Path, path: Path, states: Table) -> None:
         self.output_dir = output_dir
         self.folder = path.absolute().parent
-        self.run = dict(table.meta)
+        self.run = dict(states.meta)
         self.plan = Plan.load(output_dir / HIDDEN / "plan.toml")
-        self.records = read_records(output_dir)
-        self.rows = {row["task"]: row for row in table}
+        self.rows = {row["task"]: row for row in states}
+        records = read_records(output_dir)
+        names = [task.name for task in self.plan.tasks]
+        self.finished = [record for name, record in records.items() if name in names]
+        self.records = {name: records.get(name) or Record(task=name, state="") for name in names}
 
-    def record(self, task):
-        return self.records.get(task.name) or Record(task=task.name, state="")
+    def body(self) -> str:
+        heads = ("Picture", "Product", "State", "By", "Checks", "Seconds", "GB", "Size", "Log")
+        kinds = {"Picture": "picture", "Product": "name"}
+        kinds |= dict.fromkeys(("Seconds", "GB", "Size"), "number")
+        rows = (self._manifest_row(task) for task in self.plan.tasks)
+        parts = [
+            self._overview(),
+            self._attention(),
+            self._mosaics(),
+            section("Manifest", table(heads, rows, kinds)),
+            section("Tasks", *(self._details(task) for task in self.plan.tasks)),
+            self._options(),
+        ]
+        return "".join(parts)
 
-    def text(self):
-        title = f"JWST run: {self.output_dir.absolute().name}"
-        style = files(__package__).joinpath("data", "report.css").read_text(encoding="utf-8")
-        return (
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{_escape(title)}</title><style>{style}</style></head><body>"
-            f"<h1>{_escape(title)}</h1>"
-            f"{self.head()}{self.attention()}{self.mosaics()}{self.manifest()}{self.details()}"
-            f"{self.asked()}</body></html>\n"
-        )
-
-    def head(self):
-        counts = {}
-        for row in self.rows.values():
-            counts[row["state"]] = counts.get(row["state"], 0) + 1
-        told = ", ".join(f"{n} {state}" for state, n in counts.items()) or "no tasks"
-        seconds = sum(record.seconds for record in self._done())
-        memory = max((record.memory_gb for record in self._done()), default=0)
+    def _overview(self) -> Markup:
+        counts = Counter(row["state"] for row in self.rows.values())
+        seconds = sum(record.seconds for record in self.finished)
+        memory = max((record.memory_gb for record in self.finished), default=0)
         # The newest, where an output directory has seen several.
-        newest = max(self._done(), key=lambda record: record.ended, default=None)
+        newest = max(self.finished, key=lambda record: record.ended, default=None)
         versions = newest.versions if newest else {}
-        facts = {
-            "Run": self.run.get("state", ""),
-            "Begun": self.run.get("started", ""),
-            "Ended": self.run.get("ended", ""),
-            "Host": self.run.get("host", ""),
-            "Tasks": told,
-            "Work": f"{seconds:.0f} s" if seconds else "",
-            "Highest memory": f"{memory:.2f} GB" if memory else "",
-            "CRDS context": (newest.context if newest else "") or self.run.get("context", ""),
-            "Exposures": str(len(self.plan.exposures)),
-            **{name: versions[name] for name in _SHOWN_VERSIONS if name in versions},
-        }
-        cells = "".join(
-            f"<div><dt>{_escape(name)}</dt><dd>{_escape(value)}</dd></div>"
-            for name, value in facts.items()
-            if value
+        return facts(
+            {
+                "Run": self.run.get("state", ""),
+                "Begun": self.run.get("started", ""),
+                "Ended": self.run.get("ended", ""),
+                "Host": self.run.get("host", ""),
+                "Tasks": ", ".join(f"{n} {state}" for state, n in counts.items()) or "no tasks",
+                "Work": f"{seconds:.0f} s" if seconds else "",
+                "Highest memory": f"{memory:.2f} GB" if memory else "",
+                "CRDS context": (newest.context if newest else "") or self.run.get("context", ""),
+                "Exposures": len(self.plan.exposures),
+                **{name: versions[name] for name in _SHOWN_VERSIONS if name in versions},
+            }
         )
-        return f'<dl class="facts">{cells}</dl>'
 
-    def _done(self):
-        wanted = {task.name for task in self.plan.tasks}
-        return [record for name, record in self.records.items() if name in wanted]
-
-    def attention(self):
+    def _attention(self) -> Markup:
         """Return what went wrong or had no effect, with what to do about it."""
         lines = []
         for task in self.plan.tasks:
-            row, record = self.rows[task.name], self.record(task)
-            name = f'<a href="#{_anchor(task.name)}">{_escape(task.name)}</a>'
+            row, record = self.rows[task.name], self.records[task.name]
+            link = f'<a href="#{_anchor(task.name)}">{escape(task.name)}</a>'
             if row["state"] in ("failed", "skipped", "interrupted"):
                 kind = f" ({record.kind_of_failure})" if record.kind_of_failure else ""
-                said = f"{row['state']}{kind}"
-                lines.append((row["state"], said, name, row["message"] or ""))
+                state = span(f"{row['state']}{kind}", f"state {row['state']}")
+                lines.append(f"{state} {link}: {escape(row['message'] or '')}")
             for line in record.checks:
                 if line["outcome"] not in _GOOD:
-                    said = f"{line['check']}: {line['outcome']}"
-                    lines.append(("failed", said, name, f"{line['message']}. {line['action']}"))
+                    state = span(f"{line['check']}: {line['outcome']}", "state")
+                    lines.append(
+                        f"{state} {link}: {escape(line['message'])}. {escape(line['action'])}"
+                    )
         if not lines:
-            return '<h2>Checks</h2><p class="state ok">Every step that ran had its effect.</p>'
-        items = "".join(
-            f'<li><span class="state {_escape(state)}">{_escape(said)}</span> {name}: '
-            f"{_escape(message)}</li>"
-            for state, said, name, message in lines
-        )
-        return f'<h2>What needs attention</h2><ul class="attention">{items}</ul>'
+            fine = Markup('<p class="state ok">Every step that ran had its effect.</p>')
+            return section("Checks", fine)
+        return section("What needs attention", _items(map(Markup, lines)))
 
-    def mosaics(self):
-        figures = []
+    def _mosaics(self) -> Markup | str:
+        parts = []
         for task in self.plan.tasks:
-            if task.stage != 3:
-                continue
-            picture = self._picture(task, _MOSAIC_PIX, enlarge=True)
-            if picture is None:
-                continue
-            ny, nx = picture.shape
-            caption = self._link(self.output_dir / task.name, task.name)
-            figures.append(
-                f'<figure><img alt="{_escape(task.name)}" width="{nx}" height="{ny}" '
-                f'src="{data_uri(picture)}"><figcaption>{caption}, {len(task.exposures)} '
-                "exposures</figcaption></figure>"
-            )
-        if not figures:
-            return ""
-        return f'<h2>Mosaics</h2><div class="mosaics">{"".join(figures)}</div>'
+            picture = self._picture(task, _MOSAIC_PIX, enlarge=True) if task.stage == 3 else None
+            if picture is not None:
+                link = self._link(self.output_dir / task.name, task.name)
+                caption = Markup(f"{link}, {len(task.exposures)} exposures")
+                parts.append(figure(picture, task.name, caption))
+        return section("Mosaics", figures(*parts)) if parts else ""
 
-    def _picture(self, task, size, *, enlarge=False):
+    def _picture(self, task: Task, size: int, *, enlarge: bool = False) -> np.ndarray | None:
         """Return the main product of a task in grey, or None: a page is made of any run."""
         path = self.output_dir / task.name
         if path.suffix != ".fits" or self.rows[task.name]["state"] not in ("done", "cached"):
@@ -186,155 +160,116 @@ class _Page:
         except InvalidRequestError:
             return None
         levels = grey(plane.data, dq=plane.dq)
-        picture = (255 * levels[::-1]).astype(np.uint8)
-        return thumbnail(picture, size, enlarge=enlarge)
+        return thumbnail((255 * levels[::-1]).astype(np.uint8), size, enlarge=enlarge)
 
-    def _link(self, path, text):
+    def _link(self, path: Path, text: str) -> Markup:
         if not path.exists():
-            return _escape(text)
+            return escape(text)
         target = quote(Path(os.path.relpath(path.absolute(), self.folder)).as_posix())
-        return f'<a href="{target}">{_escape(text)}</a>'
+        return Markup(f'<a href="{target}">{escape(text)}</a>')
 
-    def manifest(self):
-        heads = ("Picture", "Product", "State", "By", "Checks", "Seconds", "GB", "Size", "Log")
-        number = {"Seconds", "GB", "Size"}
-        head = "".join(
-            f'<th scope="col"{" class=number" if name in number else ""}>{name}</th>'
-            for name in heads
-        )
-        body = "".join(self._row(task) for task in self.plan.tasks)
-        return (
-            '<h2>Manifest</h2><div class="scroll cards"><table><thead><tr>'
-            f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
-        )
-
-    def _row(self, task):
-        row, record = self.rows[task.name], self.record(task)
+    def _manifest_row(self, task: Task) -> list[str]:
+        state, record = self.rows[task.name]["state"], self.records[task.name]
         picture = self._picture(task, _THUMBNAIL_PIX)
-        image = ""
-        if picture is not None:
-            ny, nx = picture.shape
-            image = (
-                f'<img loading="lazy" alt="{_escape(task.name)}" width="{nx}" height="{ny}" '
-                f'src="{data_uri(picture)}">'
-            )
-        outcomes = {}
-        for line in record.checks:
-            outcomes[line["outcome"]] = outcomes.get(line["outcome"], 0) + 1
-        checks = ", ".join(
-            f'<span class="state {"ok" if name == "ok" else "note" if name == "note" else "bad"}">'
-            f"{count} {_escape(name)}</span>"
-            for name, count in outcomes.items()
-        )
+        outcomes = Counter(line["outcome"] for line in record.checks)
+        checks = ", ".join(span(f"{n} {name}", f"state {name}") for name, n in outcomes.items())
         size = sum(product["bytes"] for product in record.products)
-        cells = [
-            f'<td class="picture">{image}</td>',
-            f'<td class="name">{self._link(self.output_dir / task.name, task.name)}</td>',
-            f'<td data-label="State" class="state {_escape(row["state"])}">'
-            f"{_escape(row['state'])}</td>",
-            _cell("By", _by(task)),
-            f'<td data-label="Checks">{checks}</td>',
-            _cell("Seconds", f"{record.seconds:.1f}" if record.seconds else "", number=True),
-            _cell("GB", f"{record.memory_gb:.2f}" if record.memory_gb else "", number=True),
-            _cell("Size", f"{size / 1e6:.1f} MB" if size else "", number=True),
-            f"<td>{self._link(log_path(task.name, self.output_dir), 'log') if size else ''}</td>",
+        return [
+            "" if picture is None else image(picture, task.name),
+            self._link(self.output_dir / task.name, task.name),
+            span(state, f"state {state}"),
+            _maker(task),
+            Markup(checks),
+            f"{record.seconds:.1f}" if record.seconds else "",
+            f"{record.memory_gb:.2f}" if record.memory_gb else "",
+            f"{size / 1e6:.1f} MB" if size else "",
+            self._link(log_path(task.name, self.output_dir), "log") if size else "",
         ]
-        return f"<tr>{''.join(cells)}</tr>\n"
 
-    def details(self):
-        return f"<h2>Tasks</h2>{''.join(self._task(task) for task in self.plan.tasks)}"
-
-    def _task(self, task):
-        record = self.record(task)
-        state = self.rows[task.name]["state"]
-        parts = [
-            f'<details id="{_anchor(task.name)}"><summary><strong>{_escape(task.name)}</strong> '
-            f'<span class="state {_escape(state)}">{_escape(state)}</span> '
-            f"{_escape(_by(task))}</summary>"
-        ]
+    def _details(self, task: Task) -> Markup:
+        record, state = self.records[task.name], self.rows[task.name]["state"]
+        notes = []
         if record.message:
-            parts.append(f'<p class="state">{_escape(record.message)}</p>')
+            notes.append(f'<p class="state">{escape(record.message)}</p>')
         if record.ended:
             log = self._link(log_path(task.name, self.output_dir), "log")
-            parts.append(f'<p class="about">{_escape(record.ended)}, {log}</p>')
-        parts += [
-            _table("Checks", ("check", "outcome", "message", "action"), record.checks),
+            notes.append(f'<p class="about">{escape(record.ended)}, {log}</p>')
+        checks = [{**line, "outcome": _outcome(line["outcome"])} for line in record.checks]
+        parts = [
+            *notes,
+            _table("Checks", ("check", "outcome", "message", "action"), checks),
             _bars(record.steps),
             _corrections(task),
             _parameters(record, task),
-            _pairs("References", record.references),
+            _titled("References", facts(record.references)) if record.references else "",
             _table("Products", ("file", "bytes", "sha256"), record.products),
-            _pairs("Inputs", dict.fromkeys(map(str, task.inputs), "")),
+            _titled("Inputs", _items(map(str, task.inputs))) if task.inputs else "",
         ]
-        return f"{''.join(parts)}</details>\n"
+        return Markup(
+            f'<details id="{_anchor(task.name)}"><summary><strong>{escape(task.name)}</strong> '
+            f"{span(state, f'state {state}')} {escape(_maker(task))}</summary>{''.join(parts)}"
+            "</details>\n"
+        )
 
-    def asked(self):
-        options = {name: value for name, value in self.plan.options.items() if value}
+    def _options(self) -> Markup:
+        options = {name: _value(value) for name, value in self.plan.options.items() if value}
         options.pop("corrections", None)
-        told = {name: _value(value) for name, value in options.items()}
-        notes = "".join(f"<li>{_escape(note)}</li>" for note in self.plan.notes)
-        notes = f"<h3>Notes of the plan</h3><ul>{notes}</ul>" if notes else ""
-        return f"<h2>What was asked</h2>{_pairs('Options', told)}{notes}"
+        notes = _titled("Notes of the plan", _items(self.plan.notes)) if self.plan.notes else ""
+        return section("What was asked", facts(options) if options else "", notes)
 
 
-def _escape(text):
-    return html.escape(str(text))
+def _anchor(name: str) -> Markup:
+    return escape(name.replace("/", "-").replace(" ", "-"))
 
 
-def _anchor(name):
-    return _escape(name.replace("/", "-").replace(" ", "-"))
-
-
-def _by(task):
+def _maker(task: Task) -> str:
     return task.pipeline or ", ".join(str(c.get("name", "")) for c in task.corrections)
 
 
-def _value(value):
+def _value(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
 
 
-def _cell(label, text, *, number=False):
-    kind = ' class="number"' if number else ""
-    return f'<td data-label="{_escape(label)}"{kind}>{_escape(text)}</td>'
+def _outcome(outcome: str) -> Markup:
+    return span(outcome, f"state {outcome}")
 
 
-def _table(title, names, rows):
+def _titled(title: str, body: str) -> Markup:
+    return Markup(f"<h3>{title}</h3>{body}")
+
+
+def _items(lines: Iterable[str]) -> Markup:
+    return Markup(f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>")
+
+
+def _table(title: str, names: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> Markup | str:
+    """Return a table of the columns that have a value in any row."""
+    rows = list(rows)
     names = [name for name in names if any(row.get(name) for row in rows)]
     if not names:
         return ""
-    head = "".join(f'<th scope="col">{name}</th>' for name in names)
-    lines = []
-    for row in rows:
-        cells = []
-        for name in names:
-            kind = "value" if name in _LONG else "word"
-            if name == "outcome":
-                kind = f"state {row[name] if row[name] in _GOOD else 'bad'}"
-            text = _escape(row.get(name, ""))
-            cells.append(f'<td data-label="{_escape(name)}" class="{kind}">{text}</td>')
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    return (
-        f'<h3>{title}</h3><div class="scroll cards"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    cells = ([row.get(name, "") for name in names] for row in rows)
+    words = {"check", "outcome", "correction", "point", "step", "bytes", "digest"}
+    kinds = {name: "value" for name in names if name not in words}
+    return _titled(title, table(names, cells, kinds))
 
 
-def _bars(steps):
+def _bars(steps: list[dict[str, Any]]) -> Markup | str:
     """Return the times of the steps as bars, the longest of them full."""
     if not steps:
         return ""
     longest = max(step["seconds"] for step in steps) or 1.0
     lines = "".join(
-        f'<span>{_escape(step["step"])}</span><span class="track"><span class="bar" '
+        f'<span>{escape(step["step"])}</span><span class="track"><span class="bar" '
         f'style="width:{100 * step["seconds"] / longest:.1f}%"></span></span>'
         f'<span class="number">{step["seconds"]:.2f} s</span>'
-        f"<span>{_escape(step.get('status', ''))}</span>"
+        f"<span>{escape(step.get('status', ''))}</span>"
         for step in steps
     )
-    return f'<h3>Steps</h3><div class="bars">{lines}</div>'
+    return _titled("Steps", f'<div class="bars">{lines}</div>')
 
 
-def _corrections(task):
+def _corrections(task: Task) -> Markup | str:
     rows = [
         {
             "correction": f"{c.get('name')} ({c.get('suffix')})",
@@ -347,35 +282,31 @@ def _corrections(task):
     return _table("Corrections", ("correction", "point", "parameters", "digest"), rows)
 
 
-def _parameters(record, task):
-    """Return the parameters in force; those that were asked for in the plan are marked."""
-    given = record.parameters.get("steps", {}) if record.parameters else {}
+def _parameters(record: Record, task: Task) -> Markup | str:
+    """Return the parameters in force, apart from those that the plan asked for."""
+    steps = record.parameters.get("steps", {}) if record.parameters else {}
     rows = []
-    for step, values in given.items():
+    for step, values in steps.items():
         if not isinstance(values, dict):
             continue
-        asked = task.steps.get(step, {})
-        kept = {
+        requested = task.steps.get(step, {})
+        shown = {
             name: value
             for name, value in values.items()
-            if name in asked or (value not in (None, "None", [], "") and name not in _PLUMBING)
+            if name in requested or (value not in (None, "None", [], "") and name not in _PLUMBING)
         }
-        if not kept.get("skip"):
-            kept.pop("skip", None)
-        if kept.get("skip") in (True, "True"):
-            kept = {"skip": True, **{name: kept[name] for name in asked if name in kept}}
-        told = ", ".join(f"{n}={_value(v)}" for n, v in kept.items() if n not in asked)
-        marked = ", ".join(f"{n}={_value(v)}" for n, v in kept.items() if n in asked)
-        if kept:
-            rows.append({"step": step, "asked for": marked, "in force": told})
+        if values.get("skip") in (True, "True"):
+            # Of a step that is left out only what was asked for matters.
+            shown = {name: shown[name] for name in ("skip", *requested) if name in shown}
+        elif not shown.get("skip"):
+            shown.pop("skip", None)
+        texts = {name: f"{name}={_value(value)}" for name, value in shown.items()}
+        if shown:
+            rows.append(
+                {
+                    "step": step,
+                    "asked for": ", ".join(texts[name] for name in texts if name in requested),
+                    "in force": ", ".join(texts[name] for name in texts if name not in requested),
+                }
+            )
     return _table("Effective parameters", ("step", "asked for", "in force"), rows)
-
-
-def _pairs(title, values):
-    if not values:
-        return ""
-    lines = "".join(
-        f'<tr><th scope="row">{_escape(name)}</th><td class="value">{_escape(value)}</td></tr>'
-        for name, value in values.items()
-    )
-    return f'<h3>{title}</h3><div class="scroll"><table><tbody>{lines}</tbody></table></div>'

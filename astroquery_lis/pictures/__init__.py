@@ -5,9 +5,9 @@ Everything here takes what `~astroquery_lis.LegacySurveyClass.get_cutout` or
 `plot` needs matplotlib, and labels pillow, both of which come with ``astroquery_lis[plot]``.
 """
 
-from .gallery import contact_sheet, gallery
-from .plots import plot
+from .plot import plot
 from .rgb import rgb
+from .sheet import contact_sheet, gallery
 from .summary import summary
 
 __all__ = ["contact_sheet", "gallery", "plot", "rgb", "summary"]

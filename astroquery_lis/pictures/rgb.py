@@ -5,6 +5,10 @@ by a gain, their mean ``I`` is stretched to ``arcsinh(20 I) / sqrt(20)``, and ev
 by the same ratio, so that colours do not depend on brightness.
 """
 
+from __future__ import annotations
+
+from numbers import Real
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.stats import mad_std
@@ -14,12 +18,12 @@ from ..images.planes import flux_planes, side_arcsec, sky_matrix
 from ..survey.releases import PIXEL_SCALE_ARCSEC
 from ..survey.request import as_choice
 
-__all__ = [
-    "NO_DATA_COLOUR",
-    "colours",
-    "north_up",
-    "rgb",
-]
+if TYPE_CHECKING:
+    from astropy.io import fits
+
+    from .._typing import Bands
+
+__all__ = ["NO_DATA_COLOUR", "colours", "north_up", "rgb"]
 
 NO_DATA_COLOUR = (74, 76, 84)
 """Red, green and blue of pixels without a value: a grey that empty sky, (32, 32, 32), is not."""
@@ -48,7 +52,14 @@ _NOISE_LEVEL = 0.02
 _ROWS_AT_ONCE = 512
 
 
-def rgb(hdul, *, stretch="survey", bands=None, product=None, brightness=1.0):
+def rgb(
+    hdul: fits.HDUList,
+    *,
+    stretch: str = "survey",
+    bands: Bands | None = None,
+    product: str | None = None,
+    brightness: float = 1.0,
+) -> np.ndarray:
     """Return a colour picture of a cutout.
 
     Parameters
@@ -99,23 +110,17 @@ def rgb(hdul, *, stretch="survey", bands=None, product=None, brightness=1.0):
     return north_up(picture, matrix)
 
 
-def colours(hdul, *, stretch="survey", bands=None, product=None, brightness=1.0):
-    """Return a colour picture in the order of the cutout's pixels, and how they lie on the sky.
-
-    Parameters
-    ----------
-    hdul, stretch, bands, product, brightness
-        As for `rgb`.
-
-    Returns
-    -------
-    picture : `~numpy.ndarray` of uint8, shape (ny, nx, 3)
-        First row first.
-    matrix : `~numpy.ndarray` of float, shape (2, 2)
-        As from `sky_matrix`.
-    """
+def colours(
+    hdul: fits.HDUList,
+    *,
+    stretch: str = "survey",
+    bands: Bands | None = None,
+    product: str | None = None,
+    brightness: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the picture in the order of the pixels, and how they lie on the sky (`sky_matrix`)."""
     as_choice("stretch", stretch, STRETCHES)
-    if not (np.isscalar(brightness) and np.isfinite(brightness) and brightness > 0):
+    if not (isinstance(brightness, Real) and 0 < brightness < np.inf):
         msg = f"brightness={brightness!r} must be a number above 0."
         raise InvalidRequestError(msg, parameter="brightness", value=brightness)
     hdus = flux_planes(hdul, bands, product)
@@ -146,7 +151,9 @@ def colours(hdul, *, stretch="survey", bands=None, product=None, brightness=1.0)
     return picture, matrix
 
 
-def _level(band, hdu, gains, side):
+def _level(
+    band: str, hdu: fits.ImageHDU, gains: dict[str, float], side: float
+) -> tuple[float, float]:
     """Return the factor on a band's flux, and the flux that is shown as none."""
     if band in gains and str(hdu.header.get("BUNIT", "nanomaggy")).strip() == "nanomaggy":
         side = float(hdu.header.get("FLUXPIX", 0)) or side
@@ -159,7 +166,7 @@ def _level(band, hdu, gains, side):
     return _NOISE_LEVEL / (noise or 1.0), float(np.median(sample))
 
 
-def _shares(n):
+def _shares(n: int) -> np.ndarray:
     """Return the shares of n bands, blue to red, in red, green and blue, as rows."""
     place = np.linspace(0, 1, n) if n > 1 else np.array([0.5])
     shares = np.stack([2 * place - 1, 1 - np.abs(2 * place - 1), 1 - 2 * place], axis=1)
@@ -168,7 +175,7 @@ def _shares(n):
     return shares / np.where(total > 0, total, 1)
 
 
-def _mixed(planes, has, shares):
+def _mixed(planes: np.ndarray, has: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Mix bands to channels; where a channel has none of its bands, it is their mean."""
     count = has.sum(axis=0)
     mean = np.where(has, planes, 0).sum(axis=0) / np.maximum(count, 1)
@@ -181,7 +188,7 @@ def _mixed(planes, has, shares):
     return picture
 
 
-def _survey(planes, has, shares):
+def _survey(planes: np.ndarray, has: np.ndarray, shares: np.ndarray) -> np.ndarray:
     planes = planes + np.float32(_OFFSET)
     brightness = np.where(has, np.maximum(planes, 0), 0).sum(axis=0)
     brightness /= np.maximum(has.sum(axis=0), 1)
@@ -190,28 +197,15 @@ def _survey(planes, has, shares):
     return (_mixed(planes, has, shares) * 255).astype(np.uint8)
 
 
-def _lupton(planes, has, shares):
+def _lupton(planes: np.ndarray, has: np.ndarray, shares: np.ndarray) -> np.ndarray:
     # It imports matplotlib where that is installed.
     from astropy.visualization import make_lupton_rgb
 
     return make_lupton_rgb(*np.moveaxis(_mixed(planes, has, shares), -1, 0), **_LUPTON)
 
 
-def north_up(array, matrix):
-    """Return an image with its northern row and its eastern column first, by flips.
-
-    Parameters
-    ----------
-    array : `~numpy.ndarray`, shape (ny, nx, ...)
-        In the order of the pixels.
-    matrix : `~numpy.ndarray` of float, shape (2, 2)
-        As from `sky_matrix`.
-
-    Returns
-    -------
-    `~numpy.ndarray`
-        A view.
-    """
+def north_up(array: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Return a view with the northern row and the eastern column first, by flips."""
     # Of a grid turned by more than 45 degrees only the handedness can be mended.
     if abs(matrix[1, 1]) < abs(matrix[1, 0]):
         matrix = np.diag([np.sign(np.linalg.det(matrix)), 1.0])

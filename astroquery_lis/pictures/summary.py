@@ -1,6 +1,8 @@
 """What a cutout is, at a glance: in a notebook with pictures, elsewhere as text."""
 
-import html
+from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -8,7 +10,7 @@ from astropy.stats import mad_std
 
 from ..exceptions import InvalidRequestError
 from ..images.planes import FLUX_PRODUCTS, pixel_side_arcsec, sky_matrix
-from .encode import data_uri, thumbnail
+from .page import escape, image, thumbnail
 from .rgb import NO_DATA_COLOUR, north_up, rgb
 
 __all__ = ["CutoutSummary", "summary"]
@@ -27,11 +29,6 @@ class CutoutSummary:
 
     It keeps no pixels of the cutout: pictures are made at once.
 
-    Parameters
-    ----------
-    hdul : `~astropy.io.fits.HDUList`
-        The cutout.
-
     Attributes
     ----------
     cards : dict
@@ -41,10 +38,14 @@ class CutoutSummary:
         is not 0, of each plane.
     """
 
-    def __init__(self, hdul):
+    def __init__(self, hdul: fits.HDUList) -> None:
         header = hdul[0].header
-        self.cards = {name: header[name] for name in SHOWN_CARDS if header.get(name, "") != ""}
-        self.planes, self._pictures, self._colour = [], {}, None
+        self.cards: dict[str, Any] = {
+            name: header[name] for name in SHOWN_CARDS if header.get(name, "") != ""
+        }
+        self.planes: list[tuple[str, str, tuple[int, int], float, str, float]] = []
+        self._images: dict[str, dict[str, str]] = {}
+        self._colour = ""
         for hdu in hdul:
             if not getattr(hdu, "is_image", False) or hdu.data is None or hdu.data.ndim != 2:
                 continue
@@ -55,12 +56,12 @@ class CutoutSummary:
             side = hdu.header.get("PIXSCALE") or pixel_side_arcsec(hdu.header)
             self.planes.append((hdu.name, band, hdu.shape, float(side), unit, share))
             grey = north_up(_grey(hdu.data, product), sky_matrix(hdu.header))
-            shown = data_uri(thumbnail(grey, THUMBNAIL_PIX))
-            self._pictures.setdefault(band, {})[product] = (hdu.name, shown)
+            tag = image(thumbnail(grey, THUMBNAIL_PIX), hdu.name)
+            self._images.setdefault(band, {})[product] = tag
         if any(name.lower().startswith(FLUX_PRODUCTS) for name, *_ in self.planes):
-            self._colour = data_uri(thumbnail(rgb(hdul), 2 * THUMBNAIL_PIX))
+            self._colour = image(thumbnail(rgb(hdul), 2 * THUMBNAIL_PIX), "colour")
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"{name:8} {value}" for name, value in self.cards.items()]
         lines += ["", f"{'plane':12} {'pixels':>11} {'arcsec':>7} {'unit':14} not 0 or NaN"]
         for name, _, (ny, nx), side, unit, share in self.planes:
@@ -70,32 +71,26 @@ class CutoutSummary:
 
     __repr__ = __str__
 
-    def _repr_html_(self):
-        products = list(dict.fromkeys(p for row in self._pictures.values() for p in row))
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in ("band", *products))
-        lines = []
-        for band, row in self._pictures.items():
-            cells = "".join(f"<td>{_image(*row[p]) if p in row else ''}</td>" for p in products)
-            lines.append(f"<tr><th>{html.escape(band) or 'all'}</th>{cells}</tr>")
+    def _repr_html_(self) -> str:
+        products = list(dict.fromkeys(p for row in self._images.values() for p in row))
+        head = "".join(f"<th>{escape(name)}</th>" for name in ("band", *products))
+        lines = ""
+        for band, row in self._images.items():
+            cells = "".join(f"<td title='{name}'>{row.get(name, '')}</td>" for name in products)
+            lines += f"<tr><th>{escape(band) or 'all'}</th>{cells}</tr>"
+        left = "style='text-align:left'"
         cards = "".join(
-            f"<tr><th style='text-align:left'>{name}</th>"
-            f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
+            f"<tr><th {left}>{name}</th><td {left}>{escape(value)}</td></tr>"
             for name, value in self.cards.items()
         )
-        colour = _image("colour", self._colour) if self._colour else ""
         return (
             "<div style='display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start'>"
-            f"{colour}<table>{cards}</table></div>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+            f"{self._colour}<table>{cards}</table></div>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
         )
 
 
-def _image(name, address):
-    name = html.escape(name)
-    return f'<img alt="{name}" title="{name}" src="{address}">'
-
-
-def summary(hdul):
+def summary(hdul: fits.HDUList) -> CutoutSummary:
     """Return what shows a cutout at a glance.
 
     Parameters
@@ -129,7 +124,7 @@ def summary(hdul):
     return CutoutSummary(hdul)
 
 
-def _grey(data, product):
+def _grey(data: np.ndarray, product: str) -> np.ndarray:
     """Return a plane in grey: fluxes by arcsinh of the noise, masks by bits, others from 0."""
     has = np.isfinite(data)
     values = data[has].astype(float)

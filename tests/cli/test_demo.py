@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from astroquery_lis import cli, demo
-from astroquery_lis.demo.legacy import legacy_sections
+from astroquery_lis.demo.survey_sections import survey_sections
 
 
 class _Page(HTMLParser):
@@ -40,7 +40,7 @@ def _parsed(text):
 def test_every_job_of_the_survey_has_its_section(scene):
     pytest.importorskip("PIL")
     said = []
-    page = _parsed("".join(legacy_sections(scene, said.append)))
+    page = _parsed("".join(survey_sections(scene, said.append)))
     assert len(page.images) == 2 * len(demo.SCENES) + 2 + 3 + 2 + 2 + 1
     text = " ".join(page.text)
     assert "BRICK4" in text

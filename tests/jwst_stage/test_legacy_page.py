@@ -1,6 +1,7 @@
 """The page of a field: pictures, marks, plots, and that it needs nothing else."""
 
 import re
+import sys
 from xml.etree import ElementTree as ET
 
 import astropy.units as u
@@ -9,8 +10,12 @@ import pytest
 from astropy.io import fits
 
 from astroquery_lis.exceptions import InvalidRequestError
-from astroquery_lis.jwst_stage.legacy.picture import _block_mean, jwst_picture
-from astroquery_lis.jwst_stage.legacy.svg import Points, nice_ticks, scatter
+from astroquery_lis.jwst_stage.legacy.field_page import (
+    _block_mean,
+    jwst_picture,
+    offset_figure,
+    scatter_plot,
+)
 from astroquery_lis.jwst_stage.legacy_methods import LegacyMethods
 
 from .legacy_mosaic import grid, sources, write_mosaic
@@ -46,7 +51,7 @@ def test_a_page_shows_both_sides_and_needs_nothing_else(survey, mosaics, tmp_pat
     text = path.read_text(encoding="utf-8")
     match = STAGE.match_catalogs(mosaics[0], survey=survey)
     assert [one.name for one in path.parent.iterdir()] == ["page.html"]
-    jwst, legacy, offsets, colours = svgs(text)
+    jwst, legacy = svgs(text)
     number = len(match.matches)
     assert number > 10
     assert len(of_class(jwst, "match")) == len(of_class(legacy, "match")) == number
@@ -56,11 +61,9 @@ def test_a_page_shows_both_sides_and_needs_nothing_else(survey, mosaics, tmp_pat
         assert one.get("data-pair") == other.get("data-pair")
         for axis in ("cx", "cy"):
             assert float(one.get(axis)) == pytest.approx(float(other.get(axis)), abs=0.6)
-    stars = int(np.sum(match.matches["carried"]))
-    assert len(of_class(offsets, "star")) <= stars
-    assert len(of_class(offsets, "star")) + len(of_class(offsets, "galaxy")) >= 0.9 * number
-    assert len(of_class(colours, "star")) + len(of_class(colours, "galaxy")) >= 0.9 * number
-    assert text.count('src="data:image/') == 2
+    # Two pictures and two plots.
+    assert text.count('src="data:image/') == 4
+    assert text.count('src="data:image/png') >= 2
     assert not re.findall(r'(?:src|href)="(?!data:|#)', text)
     assert "http" not in text.replace("http-equiv", "")
     assert str(match.offset) in text
@@ -137,7 +140,7 @@ def test_a_field_off_the_survey_has_the_other_side_only(survey, mosaics, tmp_pat
     rows["ra"] += 50.0
     off, _ = write_mosaic(tmp_path, "off", grid(95.09, 0.062, (100, 100)), rows)
     text = STAGE.field_page(off, tmp_path / "p.html", match=match, survey=survey).read_text()
-    assert text.count('src="data:image/') == 1
+    assert text.count('src="data:image/') == 3
     assert "Legacy Survey dr10</h2>" not in text
 
 
@@ -157,35 +160,38 @@ def test_wrong_arguments(survey, mosaics, tmp_path, more, match):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("low", "high"), [(0.3, 9.8), (-0.001, 0.0013), (-3e4, 5e5), (1.97, 2.2), (-1, 1)]
-)
-def test_ticks_are_round_and_inside(low, high):
-    ticks = nice_ticks(low, high)
-    assert 3 <= len(ticks) <= 10
-    assert low <= ticks[0]
-    assert ticks[-1] <= high
-    assert np.allclose(np.diff(ticks), ticks[1] - ticks[0])
-    assert "-0.0" not in map(str, ticks)
+def test_without_matplotlib_the_page_says_so(survey, mosaics, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    text = STAGE.field_page(mosaics[0], tmp_path / "p.html", survey=survey).read_text()
+    assert text.count("This plot needs matplotlib: pip install") == 2
+    assert text.count('src="data:image/') == 2
 
 
 def test_points_of_a_plot_are_at_their_values():
     x, y = np.array([0.0, 10.0, np.nan, 5.0]), np.array([0.0, 20.0, 3.0, 10.0])
-    titles = ["a<b", "c", "d", "e"]
-    (svg,) = svgs(scatter([Points("star", x, y, titles)], label="l", x_label="x & y", y_label="y"))
-    circles = of_class(svg, "star")
-    assert [one[0].text for one in circles] == ["a<b", "c", "e"]
-    places = np.array([[float(one.get("cx")), float(one.get("cy"))] for one in circles])
-    # Halfway is halfway, up is up.
-    assert np.allclose(places[2], places[:2].mean(axis=0), atol=0.11)
-    assert places[1, 1] < places[0, 1]
-    assert places[1, 0] > places[0, 0]
+    is_star = np.array([True, False, True, True])
+    plot = scatter_plot((x, y), is_star, names=("x & y", "y"))
+    (axes,) = plot.axes
+    galaxies, stars = axes.lines
+    assert galaxies.get_xydata().tolist() == [[10, 20]]
+    assert stars.get_xydata().tolist() == [[0, 0], [5, 10]]
+    assert axes.get_xlim()[0] < 0
+    assert axes.get_xlim()[1] > 10
+    assert axes.get_xlabel() == "x & y"
 
 
-def test_a_plot_without_points_has_its_axes():
-    empty = np.zeros(0)
-    (svg,) = svgs(
-        scatter([Points("star", empty, empty)], label="l", x_label="x", y_label="y", square=True)
-    )
-    assert of_class(svg, "frame")
-    assert not of_class(svg, "star")
+def test_offsets_are_on_axes_of_one_scale_about_the_common_one():
+    x, y = np.array([1.0, 3.0, 5.0]), np.array([-1.0, 0.0, 1.0])
+    plot = scatter_plot((x, y), np.zeros(3, bool), names=("x", "y"), offset=(3.0, 0.0))
+    (axes,) = plot.axes
+    plot.draw_without_rendering()
+    assert axes.get_aspect() == 1
+    assert np.mean(axes.get_xlim()) == pytest.approx(3)
+    assert np.mean(axes.get_ylim()) == pytest.approx(0)
+    assert [line.get_linestyle() for line in axes.lines[2:]] == ["--", "--"]
+
+
+def test_a_plot_without_points_has_its_axes(survey, mosaics):
+    match = STAGE.match_catalogs(mosaics[0], survey=survey, radius=1e-9 * u.arcsec)
+    assert not len(match.matches)
+    assert "<figure>" in offset_figure(match)

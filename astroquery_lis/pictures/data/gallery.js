@@ -58,7 +58,7 @@
       large.alt = image.alt;
     }
     dialog.querySelector("h2").textContent = row.querySelector(".name").textContent;
-    dialog.querySelector(".facts").textContent = [...row.cells]
+    dialog.querySelector(".about").textContent = [...row.cells]
       .filter((cell) => cell.dataset.label && cell.textContent)
       .map((cell) => `${cell.dataset.label} ${cell.textContent}`).join(", ");
     const message = row.querySelector(".message").textContent;

@@ -1,18 +1,33 @@
 """Cutouts on axes of sky coordinates, with masks, sources and a scale bar."""
 
+from __future__ import annotations
+
 import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy import units as u
 from astropy.stats import sigma_clipped_stats
 from astropy.wcs import WCS
 
-from ..exceptions import InvalidRequestError, OptionalDependencyError
+from .._packages import import_optional
+from ..exceptions import InvalidRequestError
 from ..images.planes import flux_planes, mask_release, pixel_side_arcsec
 from ..survey.bitmasks import maskbits, maskbits_value
 from .rgb import colours
 
-__all__ = ["plot"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from astropy.io import fits
+    from astropy.table import Table
+    from astropy.visualization import ImageNormalize
+    from astropy.visualization.wcsaxes import WCSAxes
+    from matplotlib.artist import Artist
+
+    from .._typing import Bands
+
+__all__ = ["bar_arcsec", "column_degrees", "plot"]
 
 MASK_GROUPS = {
     "bright star": (("BRIGHT", "MEDIUM"), (0.95, 0.75, 0.1)),
@@ -44,18 +59,18 @@ _BAR_SHARE = 0.25
 
 
 def plot(
-    hdul,
-    band=None,
+    hdul: fits.HDUList,
+    band: Bands | None = None,
     *,
-    ax=None,
-    product=None,
-    catalog=None,
-    mask=True,
-    scale_bar=True,
-    legend=True,
-    stretch="survey",
-    brightness=1.0,
-):
+    ax: WCSAxes | None = None,
+    product: str | None = None,
+    catalog: Table | None = None,
+    mask: bool | str | Sequence[str] = True,
+    scale_bar: bool = True,
+    legend: bool = True,
+    stretch: str = "survey",
+    brightness: float = 1.0,
+) -> WCSAxes:
     """Show a cutout on axes of right ascension and declination.
 
     Parameters
@@ -102,7 +117,9 @@ def plot(
     >>> axes = pictures.plot(hdul)  # doctest: +SKIP
     >>> axes.figure.savefig('field.png')  # doctest: +SKIP
     """
-    pyplot = _pyplot()
+    import_optional("matplotlib", "plot", "A plot")
+    from matplotlib import pyplot
+
     hdus = flux_planes(hdul, band, product)
     first = next(iter(hdus.values()))
     wcs = WCS(first.header)
@@ -110,7 +127,7 @@ def plot(
         msg = f"hdul: {first.name} has no WCS."
         raise InvalidRequestError(msg, parameter="hdul", value=first.name)
     wcs = wcs.celestial
-    shade = _shade(hdul, mask, first.shape)
+    shades = _shades(hdul, mask, first.shape)
     if ax is None:
         ax = pyplot.figure(layout="constrained").add_subplot(projection=wcs)
     elif not hasattr(ax, "wcs"):
@@ -119,11 +136,11 @@ def plot(
     if band is not None and len(hdus) == 1:
         ax.imshow(first.data, cmap="gray", norm=_norm(first.data, brightness), origin="lower")
     else:
-        how = {"stretch": stretch, "brightness": brightness}
-        ax.imshow(colours(hdul, bands=band, product=product, **how)[0], origin="lower")
-    handles = []
-    for name, where, colour in shade:
-        handles.append(_draw_shade(ax, name, where, colour))
+        picture, _ = colours(
+            hdul, bands=band, product=product, stretch=stretch, brightness=brightness
+        )
+        ax.imshow(picture, origin="lower")
+    handles = [_draw_shade(ax, *shade) for shade in shades]
     if catalog is not None:
         handles += _draw_sources(ax, wcs, first.shape, catalog)
     if scale_bar:
@@ -145,16 +162,7 @@ def plot(
     return ax
 
 
-def _pyplot():
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        msg = "Plots need matplotlib: install astroquery_lis[plot]."
-        raise OptionalDependencyError(msg, cause=error) from error
-    return pyplot
-
-
-def _norm(data, brightness):
+def _norm(data: np.ndarray, brightness: float) -> ImageNormalize:
     # It imports matplotlib.
     from astropy.visualization import AsinhStretch, ImageNormalize
 
@@ -171,8 +179,13 @@ def _norm(data, brightness):
     return ImageNormalize(vmin=vmin, vmax=vmax, stretch=AsinhStretch(min(3 * noise / top, 1)))
 
 
-def _shade(hdul, mask, shape):
-    """Return name, place and colour of each shade; empty ones are left out."""
+Shade = tuple[str, np.ndarray, tuple[float, float, float]]
+
+
+def _shades(
+    hdul: fits.HDUList, mask: bool | str | Sequence[str], shape: tuple[int, int]
+) -> list[Shade]:
+    """Return name, pixels and colour of each shade; empty ones are left out."""
     if mask is False or (mask is True and "MASKBITS" not in hdul):
         return []
     if "MASKBITS" not in hdul:
@@ -183,40 +196,41 @@ def _shade(hdul, mask, shape):
         msg = f"mask={mask!r}: MASKBITS is not on the grid of the image."
         raise InvalidRequestError(msg, parameter="mask", value=mask)
     release = mask_release(hdul)
-    known = maskbits(release)
-    if mask is True:
-        groups = MASK_GROUPS
-    else:
-        names = [mask] if isinstance(mask, str) else list(mask)
-        maskbits_value(names, release)
+    bit_numbers = maskbits(release)
+    groups: dict[str, tuple[tuple[str, ...], tuple[float, float, float]]] = MASK_GROUPS
+    if mask is not True:
+        bits_to_shade = [mask] if isinstance(mask, str) else list(mask)
+        maskbits_value(bits_to_shade, release)
         ink = [colour for _, colour in MASK_GROUPS.values()]
-        groups = {n: ((n.upper(),), ink[i % len(ink)]) for i, n in enumerate(names)}
+        groups = {n: ((n.upper(),), ink[i % len(ink)]) for i, n in enumerate(bits_to_shade)}
     shades = []
     for name, (names, colour) in groups.items():
-        value = sum(1 << known[bit] for bit in names if bit in known)
-        where = (bits & value) != 0
-        if where.any():
-            shades.append((name, where, colour))
+        value = sum(1 << bit_numbers[bit] for bit in names if bit in bit_numbers)
+        pixels = (bits & value) != 0
+        if pixels.any():
+            shades.append((name, pixels, colour))
     return shades
 
 
-def _draw_shade(ax, name, where, colour):
+def _draw_shade(
+    ax: WCSAxes, name: str, pixels: np.ndarray, colour: tuple[float, float, float]
+) -> Artist:
     from matplotlib.patches import Patch
 
-    layer = np.zeros((*where.shape, 4), np.float32)
-    layer[where] = (*colour, _MASK_ALPHA)
+    layer = np.zeros((*pixels.shape, 4), np.float32)
+    layer[pixels] = (*colour, _MASK_ALPHA)
     ax.imshow(layer, origin="lower")
     return Patch(color=colour, alpha=0.7, label=name)
 
 
-def _draw_sources(ax, wcs, shape, catalog):
+def _draw_sources(ax: WCSAxes, wcs: WCS, shape: tuple[int, int], catalog: Table) -> list[Artist]:
     """Mark the sources within the image and return the handles, most frequent type first."""
     names = {name.lower(): name for name in catalog.colnames}
-    lacking = [name for name in ("ra", "dec") if name not in names]
-    if lacking:
-        msg = f"catalog has no column {', '.join(lacking)}; it has {', '.join(catalog.colnames)}."
+    missing = [name for name in ("ra", "dec") if name not in names]
+    if missing:
+        msg = f"catalog has no column {', '.join(missing)}; it has {', '.join(catalog.colnames)}."
         raise InvalidRequestError(msg, parameter="catalog", value=catalog.colnames)
-    ra, dec = (_degrees(catalog[names[name]]) for name in ("ra", "dec"))
+    ra, dec = (column_degrees(catalog[names[name]]) for name in ("ra", "dec"))
     if "type" in names:
         column = np.ma.filled(np.ma.asarray(catalog[names["type"]]).astype(str), "")
         kinds = np.char.upper(np.char.strip(column))
@@ -224,15 +238,15 @@ def _draw_sources(ax, wcs, shape, catalog):
         kinds = np.full(len(catalog), "source")
     x, y = wcs.world_to_pixel_values(ra, dec)
     inside = (x >= -0.5) & (x < shape[1] - 0.5) & (y >= -0.5) & (y < shape[0] - 0.5)
-    found, counts = np.unique(kinds[inside], return_counts=True)
+    types, counts = np.unique(kinds[inside], return_counts=True)
     handles = []
-    for kind, count in sorted(zip(found, counts, strict=True), key=lambda pair: -pair[1]):
+    for kind, count in sorted(zip(types, counts, strict=True), key=lambda pair: -pair[1]):
         marker, colour = MARKERS.get(kind, _OTHER_MARKER)
-        chosen = inside & (kinds == kind)
+        marked = inside & (kinds == kind)
         face = {} if marker in "+x." else {"markerfacecolor": "none"}
         handles += ax.plot(
-            x[chosen],
-            y[chosen],
+            x[marked],
+            y[marked],
             linestyle="none",
             marker=marker,
             color=colour,
@@ -243,29 +257,21 @@ def _draw_sources(ax, wcs, shape, catalog):
     return handles
 
 
-def _degrees(column):
+def column_degrees(column: Any) -> np.ndarray:
+    """Return a column of angles, in degrees where it has no unit; what is masked is NaN."""
     unit = getattr(column, "unit", None)
-    values = np.ma.filled(np.ma.asarray(getattr(column, "value", column), float), np.nan)
-    return np.asarray(values) * (1 if unit is None else u.Unit(unit).to(u.deg))
+    masked: np.ma.MaskedArray = np.ma.asarray(getattr(column, "value", column), float)
+    degrees = masked * (1 if unit is None else u.Unit(unit).to(u.deg))
+    return np.asarray(np.ma.filled(degrees, np.nan))
 
 
-def bar_arcsec(width_arcsec):
-    """Return the round length, arcsec, of the scale bar of an image.
-
-    Parameters
-    ----------
-    width_arcsec : float
-        Width of the image.
-
-    Returns
-    -------
-    float
-    """
+def bar_arcsec(width_arcsec: float) -> float:
+    """Return the round length of the scale bar of an image of that width."""
     fitting = [length for length in _NICE_ARCSEC if length <= width_arcsec * _BAR_SHARE]
     return float(fitting[-1]) if fitting else float(f"{width_arcsec * _BAR_SHARE:.1g}")
 
 
-def _draw_scale_bar(ax, hdu):
+def _draw_scale_bar(ax: WCSAxes, hdu: fits.ImageHDU) -> None:
     from matplotlib.patheffects import withStroke
 
     side = pixel_side_arcsec(hdu.header)

@@ -1,0 +1,97 @@
+"""The JWST story on the embedded sky: archive, stages, mosaic, and the ground beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import astropy.units as u
+import numpy as np
+
+from ..client import LegacySurvey
+from ..exceptions import OptionalDependencyError
+from ..jwst_stage import JwstStageClass
+from ..jwst_stage.legacy.field_page import jwst_picture, offset_figure
+from ..pictures.page import Markup, figure, figures, section
+from ..sandbox.mast import serve_mast
+from .survey_sections import picture_figure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..jwst_stage import Plan
+    from ..sandbox.server import Sandbox
+
+    Say = Callable[[str], object]
+
+__all__ = ["jwst_section"]
+
+TITLE = "A JWST field, from the archive to a mosaic, beside the Legacy Surveys"
+FILTER = "F356W"
+DITHERS = 3
+OFFSET_ARCSEC = (0.2, -0.22)
+"""An error of the pointing that all exposures have: what the alignment has to take out."""
+
+RADIUS = 1 * u.arcmin
+STEPS = {"tweakreg": {"abs_minobj": 3, "abs_fitgeometry": "shift", "abs_searchrad": 1.0}}
+"""A field of half an arcminute has too few stars for the rotation that is fitted by default."""
+
+
+def jwst_section(sky: Sandbox, folder: Path, say: Say) -> Markup:
+    """Find, fetch and reduce simulated exposures, and match them to the Tractor catalogue.
+
+    Without the extra ``jwst`` the section says what is missing.
+    """
+    from astroquery import mast
+
+    try:
+        from ..sandbox.jwst import simulate
+
+        observation = simulate(
+            size=512, filters=(FILTER,), dithers=DITHERS, groups=5, offset_arcsec=OFFSET_ARCSEC
+        )
+    except OptionalDependencyError as error:
+        text = f"Left out: {error}"
+        say(f"{TITLE}: {text}")
+        return section(TITLE, note=text)
+    stage = JwstStageClass()
+    stage.crds_path, stage.crds_context = observation.crds_path, observation.crds_context
+    service = serve_mast(sky, observation)
+    with mast.conf.set_temp("server", service.url):
+        rows = stage.query_uncal(sky.positions["clump"], radius=RADIUS)
+        say(f"MAST has {len(rows)} uncal files of {rows['size'].sum() / 1e6:.0f} MB there")
+        files = stage.download_uncal(rows, download_dir=folder / "uncal", show_progress=False)
+    plan = stage.plan(files, output_dir=folder / "reduced", abs_refcat="legacy", steps=STEPS)
+    say(f"{len(plan)} products to make, in the real pipeline, offline; about a minute")
+    manifest = stage.run(plan, survey=LegacySurvey, show_progress=False)
+    failed = manifest[manifest["Status"] == "ERROR"]
+    if len(failed):
+        text = f"The chain failed: {failed['Message'][0]}"
+        say(text)
+        return section(TITLE, note=text)
+    stage.report(folder / "reduced")
+    return _comparison(stage, plan, folder, say)
+
+
+def _comparison(stage: JwstStageClass, plan: Plan, folder: Path, say: Say) -> Markup:
+    mosaics = [f"{plan.output_dir}/{task.name}" for task in plan.tasks if task.stage == 3]
+    catalog = mosaics[0].replace("_i2d.fits", "_cat.ecsv")
+    match = stage.match_catalogs(catalog, survey=LegacySurvey)
+    stage.field_page(mosaics, folder / "field.html", match=match, survey=LegacySurvey)
+    cutout = stage.cutouts_for(mosaics, bands="grz", survey=LegacySurvey, like="own")[0]
+    text = (
+        f"{len(match.matches)} sources are in both; JWST is {match.offset}, after an error of "
+        f"{1e3 * np.hypot(*OFFSET_ARCSEC):.0f} mas that was put into the pointing."
+    )
+    say(f"{TITLE}: {text}")
+    picture = jwst_picture(mosaics[0]).image
+    shown = figures(
+        figure(picture, f"JWST {FILTER}: {DITHERS} exposures, aligned", lossless=True),
+        picture_figure(cutout, "Legacy Surveys z, r, g on the pixels of the mosaic"),
+        offset_figure(match),
+    )
+    links = Markup(
+        '<p><a href="field.html">The field in detail</a>, '
+        '<a href="reduced/report.html">the report of the run</a></p>'
+    )
+    return section(TITLE, shown, links, note=text)

@@ -1,0 +1,385 @@
+"""A page per field: JWST and Legacy side by side, who matches whom, offsets and colours."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from astropy.io import fits
+
+from ..._packages import import_optional
+from ...exceptions import InvalidRequestError, OptionalDependencyError
+from ...images.planes import sky_matrix
+from ...pictures.page import (
+    Markup,
+    drawing,
+    escape,
+    facts,
+    figure,
+    html_page,
+    image,
+    section,
+    table,
+)
+from ...pictures.rgb import north_up, rgb
+from .cutouts import as_grid
+from .sources import plain, texts
+from .where import read_headers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from astropy.wcs import WCS
+    from matplotlib.figure import Figure
+
+    from ..._typing import FilePath, Table
+    from .match import CatalogMatch
+
+__all__ = ["JwstPicture", "jwst_picture", "offset_figure", "page_of"]
+
+TABLE_ROWS = 300
+_COLOUR_BANDS = ("g", "r", "i", "z")
+_SHOWN_BANDS = (*_COLOUR_BANDS, "w1", "w2")
+# Seen on a light page and on a dark one.
+_INK = "#808a96"
+_KINDS = {"galaxies": ("s", "#3d7fd0"), "stars with a proper motion": ("o", "#c8950a")}
+
+
+# ---- the picture of the mosaics -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class JwstPicture:
+    """Mosaics on one grid, small enough for a page: north up as far as flips bring that about.
+
+    `wcs` is the grid before the flips, `filters` go from blue to red.
+    """
+
+    image: np.ndarray
+    wcs: WCS
+    filters: list[str]
+
+    def place(self, ra_deg: np.ndarray, dec_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return positions as pixels from the upper left corner; NaN outside of the picture."""
+        ny, nx = self.wcs.array_shape
+        x, y = self.wcs.world_to_pixel_values(np.asarray(ra_deg), np.asarray(dec_deg))
+        x, y = np.asarray(x) + 0.5, np.asarray(y) + 0.5
+        # What the flips of the picture do to an array of indices they do to positions.
+        matrix = sky_matrix(self.wcs.to_header())
+        rows = north_up(np.repeat(np.arange(2)[:, None], 2, axis=1), matrix)
+        columns = north_up(np.repeat(np.arange(2)[None], 2, axis=0), matrix)
+        x = nx - x if columns[0, 0] else x
+        y = ny - y if rows[0, 0] else y
+        outside = (x < 0) | (x > nx) | (y < 0) | (y > ny)
+        return np.where(outside, np.nan, x), np.where(outside, np.nan, y)
+
+
+def jwst_picture(
+    mosaics: FilePath | Sequence[FilePath], *, size: int = 900, brightness: float = 1.0
+) -> JwstPicture:
+    """Return a picture of ``_i2d.fits`` files on one grid: one in grey, several in colours.
+
+    Mosaics larger than `size` are averaged over blocks of pixels.
+    """
+    if isinstance(mosaics, (str, os.PathLike)):
+        mosaics = [mosaics]
+    paths = [Path(mosaic) for mosaic in mosaics]
+    if not paths:
+        msg = "mosaics: there is none."
+        raise InvalidRequestError(msg, parameter="mosaics", value=mosaics)
+    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 16:
+        msg = f"size={size!r} must be a number of pixels, 16 or more."
+        raise InvalidRequestError(msg, parameter="size", value=size)
+    wcs = as_grid(paths[0])
+    ny, nx = wcs.array_shape
+    factor = max(1, -(-max(ny, nx) // int(size)))
+    coarse = wcs[: ny // factor * factor : factor, : nx // factor * factor : factor]
+    coarse.array_shape = ny // factor, nx // factor
+    planes = []
+    for path in paths:
+        if not _same_grid(wcs, as_grid(path)):
+            msg = f"{path} is not on the grid of {paths[0]}: plan with common_grid=True."
+            raise InvalidRequestError(msg, parameter="mosaics", value=str(path))
+        name = str(read_headers(path).get("FILTER", path.name)).strip() or path.name
+        hdu = fits.ImageHDU(_block_mean(path, factor), coarse.to_header(), name=f"IMAGE_{name}")
+        hdu.header["BAND"], hdu.header["BUNIT"] = name, "MJy/sr"
+        planes.append(hdu)
+    planes.sort(key=lambda hdu: _wavelength(hdu.header["BAND"]))
+    filters = [hdu.header["BAND"] for hdu in planes]
+    hdul = fits.HDUList([fits.PrimaryHDU(), *planes])
+    return JwstPicture(rgb(hdul, bands=filters, brightness=brightness), coarse, filters)
+
+
+def _same_grid(wcs: WCS, other: WCS) -> bool:
+    if other.array_shape != wcs.array_shape:
+        return False
+    corners = np.array([[0.0, 0.0], [wcs.array_shape[1] - 1.0, wcs.array_shape[0] - 1.0]])
+    apart = other.world_to_pixel_values(*wcs.pixel_to_world_values(*corners.T))
+    return bool(np.allclose(np.stack(apart), corners.T, atol=0.1))
+
+
+def _wavelength(filter_name: str) -> int:
+    digits = "".join(c for c in filter_name[1:5] if c.isdigit())
+    return int(digits) if digits else 0
+
+
+def _block_mean(path: Path, factor: int) -> np.ndarray:
+    """Return the SCI image averaged over blocks; pixels without data do not count."""
+    with fits.open(path, memmap=True) as hdul:
+        data = hdul["SCI"].data
+        ny, nx = data.shape[0] // factor, data.shape[1] // factor
+        result = np.empty((ny, nx), np.float32)
+        # Row by row of the result, so that no second copy of a large mosaic is in memory.
+        for row in range(ny):
+            block = data[row * factor : (row + 1) * factor, : nx * factor]
+            block = block.reshape(factor, nx, factor).astype(np.float32)
+            has = np.isfinite(block)
+            count = has.sum(axis=(0, 2))
+            total = np.where(has, block, 0).sum(axis=(0, 2))
+            result[row] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return result
+
+
+# ---- the page -----------------------------------------------------------------------------------
+
+
+def page_of(
+    match: CatalogMatch, picture: JwstPicture, legacy: fits.HDUList | None, *, title: str
+) -> str:
+    """Return the page of a field; `legacy` is on the grid of the picture, `None` off the survey."""
+    matches, filter_name = match.matches, _filter_name(match, picture)
+    views = [_jwst_view(match, picture)]
+    if legacy is not None:
+        views.append(_legacy_view(match, picture, rgb(legacy)))
+    boxes = "".join(
+        f'<label><input type="checkbox" checked value="{key}"><span class="key {key}"></span>'
+        f"{text} ({number})</label>"
+        for key, text, number in (
+            ("match", "Matched", len(matches)),
+            ("jwst-only", "JWST alone", len(match.jwst_only)),
+            ("legacy-only", "Tractor alone", len(match.legacy_only)),
+        )
+    )
+    lines = {
+        "Offset, JWST minus Legacy": match.offset,
+        "Of the stars": match.star_offset if match.star_offset.number else "no stars",
+        "Epoch": match.meta.get("epoch") or "not known",
+        "Radius": f"{match.meta.get('radius_arcsec', np.nan):g} arcsec about the common offset",
+    }
+    plots = [
+        section("Offsets", offset_figure(match)),
+        section("Colours", _colour_figure(match, filter_name)),
+    ]
+    body = (
+        f'<div id="tools" role="group" aria-label="Marks" hidden>{boxes}</div>'
+        f'<div class="pair">{"".join(views)}</div><div class="pair">{"".join(plots)}</div>'
+        f"{section('Facts', facts(lines))}{_pairs_table(matches, filter_name)}"
+    )
+    about = (
+        f"{len(matches)} of {len(matches) + len(match.jwst_only)} JWST sources have a partner in "
+        f"Tractor, {len(match.legacy_only)} Tractor sources in the mosaic have none. Both pictures "
+        "are on the grid of the mosaic."
+    )
+    return html_page(title, body, about=about, script="field.js")
+
+
+def _filter_name(match: CatalogMatch, picture: JwstPicture) -> str:
+    single = picture.filters[0] if len(picture.filters) == 1 else "JWST"
+    return match.meta.get("filter") or single
+
+
+def _jwst_view(match: CatalogMatch, picture: JwstPicture) -> Markup:
+    pairs = picture.place(plain(match.matches["jwst_ra"]), plain(match.matches["jwst_dec"]))
+    alone = picture.place(plain(match.jwst_only["jwst_ra"]), plain(match.jwst_only["jwst_dec"]))
+    name = f"JWST {', '.join(picture.filters)}"
+    return _view(name, picture.image, picture, _marks(match, picture, pairs, alone, "jwst-only"))
+
+
+def _legacy_view(match: CatalogMatch, picture: JwstPicture, shown: np.ndarray) -> Markup:
+    pairs = picture.place(plain(match.matches["ra"]), plain(match.matches["dec"]))
+    alone = picture.place(plain(match.legacy_only["ra"]), plain(match.legacy_only["dec"]))
+    name = f"Legacy Survey {match.meta.get('release', '')}".strip()
+    return _view(name, shown, picture, _marks(match, picture, pairs, alone, "legacy-only"))
+
+
+def _view(name: str, shown: np.ndarray, picture: JwstPicture, marks: str) -> Markup:
+    """Return one of the two pictures with its marks."""
+    ny, nx = shown.shape[:2]
+    drawn = (
+        f'<svg viewBox="0 0 {nx} {ny}" role="img" aria-label="Sources on {escape(name)}" '
+        f'preserveAspectRatio="none">{marks}{_compass(picture)}</svg>'
+    )
+    return section(name, Markup(f'<div class="view">{image(shown, name)}{drawn}</div>'))
+
+
+Positions = tuple[np.ndarray, np.ndarray]
+
+
+def _mark_size(picture: JwstPicture) -> float:
+    return max(picture.image.shape[:2]) / 75
+
+
+def _marks(
+    match: CatalogMatch, picture: JwstPicture, pairs: Positions, alone: Positions, key: str
+) -> str:
+    """Return SVG marks; those of one pair have one number in both pictures."""
+    size = _mark_size(picture)
+    parts = []
+    for number, (label, x, y) in enumerate(zip(match.matches["label"], *pairs, strict=True)):
+        if np.isfinite(x):
+            place = f'cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}"'
+            title = f"<title>{escape(label)}</title>"
+            parts.append(f'<circle class="match" data-pair="{number}" {place}>{title}</circle>')
+    title = f"<title>{key.partition('-')[0]} source without partner</title>"
+    side = 1.8 * size
+    for x, y in zip(*alone, strict=True):
+        if np.isfinite(x):
+            # A square for JWST, one on its corner for Tractor.
+            turn = f' transform="rotate(45 {x:.1f} {y:.1f})"' if key == "legacy-only" else ""
+            place = f'x="{x - side / 2:.1f}" y="{y - side / 2:.1f}"'
+            box = f'{place} width="{side:.1f}" height="{side:.1f}"{turn}'
+            parts.append(f'<rect class="{key}" {box}>{title}</rect>')
+    return "".join(parts)
+
+
+def _compass(picture: JwstPicture) -> str:
+    """Return arrows to the north and to the east in the lower left corner."""
+    size = _mark_size(picture)
+    ny, nx = picture.wcs.array_shape
+    ra, dec = (float(v) for v in picture.wcs.pixel_to_world_values(nx / 2 - 0.5, ny / 2 - 0.5))
+    step = 1e-5
+    x, y = picture.place(
+        np.array([ra, ra, ra + step / np.cos(np.radians(dec))]), np.array([dec, dec + step, dec])
+    )
+    parts = []
+    for name, index in (("N", 1), ("E", 2)):
+        along = np.array([x[index] - x[0], y[index] - y[0]])
+        along *= 2.6 * size / (np.hypot(*along) or 1)
+        x0, y0 = 4.2 * size, ny - 4.2 * size
+        parts.append(
+            f'<path class="compass" d="M{x0:.1f} {y0:.1f}l{along[0]:.1f} {along[1]:.1f}"/>'
+            f'<text class="compass-text" style="font-size:{1.6 * size:.1f}px" '
+            f'x="{x0 + 1.4 * along[0]:.1f}" y="{y0 + 1.4 * along[1]:.1f}" text-anchor="middle" '
+            f'dominant-baseline="central">{name}</text>'
+        )
+    return "".join(parts)
+
+
+def offset_figure(match: CatalogMatch) -> Markup:
+    """Return the differences of position of the pairs, with the common offset."""
+    x, y = plain(match.matches["d_ra"]), plain(match.matches["d_dec"])
+    offset = match.offset.d_ra.value, match.offset.d_dec.value
+    return _scatter(
+        (x, y),
+        np.asarray(match.matches["carried"], bool),
+        names=("dRA cos(Dec), JWST − Legacy, mas", "dDec, mas"),
+        caption=f"Differences of position: {match.offset}",
+        offset=offset if len(match.matches) else None,
+    )
+
+
+def _colour_figure(match: CatalogMatch, filter_name: str) -> Markup:
+    matches = match.matches
+    bands = [band for band in _COLOUR_BANDS if f"mag_{band}" in matches.colnames]
+    bands = [band for band in bands if np.isfinite(plain(matches[f"mag_{band}"])).any()]
+    if len(bands) < 2:
+        return Markup('<p class="note">There are not two optical bands.</p>')
+    red = bands[-1]
+    blue = "r" if "r" in bands[:-1] else bands[-2]
+    blue_mag, red_mag = plain(matches[f"mag_{blue}"]), plain(matches[f"mag_{red}"])
+    return _scatter(
+        (blue_mag - red_mag, red_mag - plain(matches["jwst_mag"])),
+        np.asarray(matches["carried"], bool),
+        names=(f"{blue} − {red} (AB)", f"{red} − {filter_name} (AB)"),
+        caption=f"Colours {blue} − {red} and {red} − {filter_name} of the matched sources",
+    )
+
+
+def _scatter(
+    points: Positions,
+    is_star: np.ndarray,
+    *,
+    names: tuple[str, str],
+    caption: str,
+    offset: tuple[float, float] | None = None,
+) -> Markup:
+    """Return points on axes; with an offset, on axes of one scale about it."""
+    try:
+        import_optional("matplotlib", "plot", "This plot")
+    except OptionalDependencyError as error:
+        return Markup(f'<p class="note">{escape(error)}</p>')
+    return figure(drawing(scatter_plot(points, is_star, names=names, offset=offset)), caption)
+
+
+def scatter_plot(
+    points: Positions,
+    is_star: np.ndarray,
+    *,
+    names: tuple[str, str],
+    offset: tuple[float, float] | None = None,
+) -> Figure:
+    """Draw points on axes that hold nearly all of them."""
+    from matplotlib.figure import Figure
+
+    plot = Figure(figsize=(5, 4.2), layout="constrained")
+    axes = plot.add_subplot()
+    shown = np.isfinite(points[0]) & np.isfinite(points[1])
+    for (label, (marker, colour)), kind in zip(_KINDS.items(), (~is_star, is_star), strict=True):
+        x, y = (axis[shown & kind] for axis in points)
+        axes.plot(x, y, marker, color=colour, markersize=4, alpha=0.8, label=label)
+    limits = [_limits(axis[shown], offset and offset[i]) for i, axis in enumerate(points)]
+    axes.set(xlabel=names[0], ylabel=names[1], xlim=limits[0], ylim=limits[1])
+    if offset is not None:
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.axvline(offset[0], color=_INK, linestyle="--", linewidth=1)
+        axes.axhline(offset[1], color=_INK, linestyle="--", linewidth=1)
+    axes.grid(color=_INK, alpha=0.3)
+    axes.tick_params(colors=_INK)
+    for part in (axes.xaxis.label, axes.yaxis.label):
+        part.set_color(_INK)
+    for spine in axes.spines.values():
+        spine.set_color(_INK)
+    axes.legend(fontsize="small", frameon=False, labelcolor=_INK)
+    return plot
+
+
+def _limits(values: np.ndarray, middle: float | None) -> tuple[float, float]:
+    """Return limits that hold nearly all values, with some air."""
+    if not len(values):
+        return -1.0, 1.0
+    low, high = np.percentile(values, [0.5, 99.5])
+    if middle is not None:
+        reach = max(high - middle, middle - low, 1e-9) * 1.25
+        return middle - reach, middle + reach
+    air = 0.08 * (high - low) or 0.5
+    return low - air, high + air
+
+
+def _pairs_table(matches: Table, filter_name: str) -> Markup:
+    """Return the brightest pairs as a table that is opened on demand."""
+    bands = [band for band in _SHOWN_BANDS if f"mag_{band}" in matches.colnames]
+    jwst_mags = plain(matches["jwst_mag"])
+    order = np.argsort(np.where(np.isfinite(jwst_mags), jwst_mags, np.inf), kind="stable")
+    order = order[:TABLE_ROWS]
+    columns = [
+        [str(label) for label in matches["label"][order]],
+        [f"{ra:.6f}" for ra in plain(matches["ra"])[order]],
+        [f"{dec:+.6f}" for dec in plain(matches["dec"])[order]],
+        texts(matches["type"])[order].tolist(),
+    ]
+    columns += [
+        [f"{mag:.2f}" if np.isfinite(mag) else "" for mag in mags[order]]
+        for mags in (jwst_mags, *(plain(matches[f"mag_{band}"]) for band in bands))
+    ]
+    columns += [[f"{step:+.1f}" for step in plain(matches[n])[order]] for n in ("d_ra", "d_dec")]
+    heads = ["Label", "RA", "Dec", "Type", filter_name, *bands, "dRA", "dDec"]
+    rows = zip(*columns, strict=True)
+    title = f"The {len(order)} brightest pairs" if len(order) < len(matches) else "Pairs"
+    kinds = {head: "number" for head in heads if head != "Type"}
+    return Markup(
+        f'<details><summary>{title}</summary><p class="note">AB magnitudes, deg and mas.</p>'
+        f"{table(heads, rows, kinds)}</details>"
+    )

@@ -1,0 +1,250 @@
+"""The one frame of every HTML page, the parts it is made of, and pictures that a page can hold.
+
+A page is one file that needs no other and no network.  Every part escapes what is no `Markup`.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+import struct
+import zlib
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import numpy as np
+
+from .._packages import import_optional, package_version
+from ..exceptions import OptionalDependencyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from matplotlib.figure import Figure
+
+    from .._typing import FilePath
+
+__all__ = [
+    "Markup",
+    "asset",
+    "data_uri",
+    "drawing",
+    "escape",
+    "facts",
+    "figure",
+    "figures",
+    "frame",
+    "html_page",
+    "image",
+    "png_bytes",
+    "section",
+    "span",
+    "table",
+    "thumbnail",
+    "write_page",
+    "write_whole",
+]
+
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_JPEG = {"quality": 90, "subsampling": 0, "optimize": True}
+_DRAWING_DPI = 160
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def escape(value: object) -> Markup:
+    """Return a value as HTML."""
+    return value if isinstance(value, Markup) else Markup(html.escape(str(value)))
+
+
+def asset(name: str) -> str:
+    """Return a style sheet or script of this package."""
+    return files(__package__).joinpath("data", name).read_text(encoding="utf-8")
+
+
+def frame(title: str, *, about: str = "", script: str = "") -> tuple[str, str]:
+    """Return what stands before and after the body of a page; `script` names an asset."""
+    policy = _POLICY + ("; script-src 'unsafe-inline'" if script else "")
+    note = f'<p class="about">{escape(about)}</p>' if about else ""
+    head = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="generator" content="astroquery_lis {package_version()}">'
+        f"<title>{escape(title)}</title><style>{asset('page.css')}</style></head><body>"
+        f"<h1>{escape(title)}</h1>{note}"
+    )
+    code = f"<script>{asset(script)}</script>" if script else ""
+    return head, f"{code}</body></html>\n"
+
+
+def html_page(title: str, body: str, *, about: str = "", script: str = "") -> str:
+    """Return a whole page."""
+    head, foot = frame(title, about=about, script=script)
+    return f"{head}{body}{foot}"
+
+
+@contextmanager
+def write_whole(path: FilePath) -> Iterator[Path]:
+    """Give the name of a file to write, which takes its place once it is whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{uuid4().hex}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_page(path: FilePath, text: str) -> Path:
+    """Write a page whole or not at all."""
+    with write_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def section(title: str, *parts: str, note: str = "") -> Markup:
+    """Return a part of the page with a heading, and a sentence about it."""
+    text = f"<p>{escape(note)}</p>" if note else ""
+    body = "".join(map(escape, parts))
+    return Markup(f"<section><h2>{escape(title)}</h2>{text}{body}</section>\n")
+
+
+def span(text: object, kind: str) -> Markup:
+    """Return text with a class of the style sheet."""
+    return Markup(f'<span class="{escape(kind)}">{escape(text)}</span>')
+
+
+def table(
+    heads: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    kinds: Mapping[str, str] | None = None,
+) -> Markup:
+    """Return a table whose rows become cards on narrow screens; `kinds` are classes by head."""
+    kinds = kinds or {}
+    classes = [f' class="{kinds[head]}"' if head in kinds else "" for head in heads]
+    head = "".join(
+        f'<th scope="col"{kind}>{escape(name)}</th>'
+        for name, kind in zip(heads, classes, strict=True)
+    )
+    lines = []
+    for row in rows:
+        cells = zip(heads, classes, row, strict=True)
+        line = "".join(
+            f'<td data-label="{escape(name)}"{kind}>{escape(cell)}</td>'
+            for name, kind, cell in cells
+        )
+        lines.append(f"<tr>{line}</tr>\n")
+    return Markup(
+        f'<div class="scroll cards"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def facts(values: Mapping[str, object]) -> Markup:
+    """Return names and values; those without a value are left out."""
+    lines = "".join(
+        f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>"
+        for name, value in values.items()
+        if value not in (None, "")
+    )
+    return Markup(f'<dl class="facts">{lines}</dl>')
+
+
+def image(picture: np.ndarray | bytes, name: str, *, lossless: bool = False) -> Markup:
+    """Return the tag of a picture, which may be a PNG file already."""
+    size = ""
+    if not isinstance(picture, bytes):
+        ny, nx = picture.shape[:2]
+        size = f' width="{nx}" height="{ny}"'
+    address = data_uri(picture, lossless=lossless)
+    return Markup(
+        f'<img alt="{escape(name)}"{size} loading="lazy" decoding="async" src="{address}">'
+    )
+
+
+def figure(
+    picture: np.ndarray | bytes, name: str, caption: str = "", *, lossless: bool = False
+) -> Markup:
+    """Return a picture above its caption, by default its name."""
+    tag = image(picture, name, lossless=lossless)
+    return Markup(f"<figure>{tag}<figcaption>{escape(caption or name)}</figcaption></figure>")
+
+
+def figures(*parts: str) -> Markup:
+    """Return figures side by side."""
+    return Markup(f'<div class="figures">{"".join(map(escape, parts))}</div>')
+
+
+def drawing(plot: Figure) -> bytes:
+    """Return a figure of matplotlib as a PNG file whose ground is that of the page."""
+    stream = io.BytesIO()
+    plot.savefig(stream, format="png", dpi=_DRAWING_DPI, transparent=True)
+    return stream.getvalue()
+
+
+def png_bytes(picture: np.ndarray) -> bytes:
+    """Return a picture of uint8, shape (ny, nx, 3) or (ny, nx), first row on top, as a PNG file."""
+    picture = np.ascontiguousarray(picture, np.uint8)
+    ny, nx = picture.shape[:2]
+    rows = picture.reshape(ny, -1)
+    # Filter 2 of PNG: each row as its difference from the one above.
+    lines = np.empty((ny, rows.shape[1] + 1), np.uint8)
+    lines[:, 0] = 2
+    lines[:, 1:] = rows
+    lines[1:, 1:] -= rows[:-1]
+    kind = 2 if picture.ndim == 3 else 0
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", nx, ny, 8, kind, 0, 0, 0)),
+        (b"IDAT", zlib.compress(lines.tobytes(), 6)),
+        (b"IEND", b""),
+    )
+    body = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def _jpeg_bytes(picture: np.ndarray) -> bytes | None:
+    try:
+        pillow = import_optional("PIL.Image", "plot", "A JPEG")
+    except OptionalDependencyError:
+        return None
+    stream = io.BytesIO()
+    pillow.fromarray(np.ascontiguousarray(picture)).save(stream, "JPEG", **_JPEG)
+    return stream.getvalue()
+
+
+def data_uri(picture: np.ndarray | bytes, *, lossless: bool = False) -> str:
+    """Return a picture as an address that holds it: a JPEG where pillow is there, or a PNG."""
+    if isinstance(picture, bytes):
+        kind, data = "png", picture
+    else:
+        jpeg = None if lossless else _jpeg_bytes(picture)
+        kind, data = ("png", png_bytes(picture)) if jpeg is None else ("jpeg", jpeg)
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def thumbnail(picture: np.ndarray, size: int, *, enlarge: bool = False) -> np.ndarray:
+    """Return a picture that fits into a square, by averaging or repeating whole pixels."""
+    ny, nx = picture.shape[:2]
+    factor = -(-max(ny, nx) // size)
+    if factor == 1:
+        times = size // max(ny, nx) if enlarge else 1
+        return picture.repeat(times, axis=0).repeat(times, axis=1)
+    # The last block is filled up by repeating the edge, so that no pixel is lost.
+    pad = [(0, -ny % factor), (0, -nx % factor)] + [(0, 0)] * (picture.ndim - 2)
+    blocks = np.pad(picture, pad, mode="edge")
+    shape = (blocks.shape[0] // factor, factor, blocks.shape[1] // factor, factor)
+    return blocks.reshape(*shape, *picture.shape[2:]).mean(axis=(1, 3)).astype(np.uint8)
