@@ -17,7 +17,7 @@ from astroquery_lis import sandbox
 from astroquery_lis.images.tiles import OpenImage
 from astroquery_lis.survey.bricks import brick_name
 from astroquery_lis.survey.layout import coadd_path
-from astroquery_lis.survey.tangent import Box
+from astroquery_lis.survey.pixel_grids import Box
 
 FILES = (("image", "r"), ("invvar", "r"), ("model", "r"), ("maskbits", None))
 

@@ -10,7 +10,7 @@ from astropy.io import fits
 
 from astroquery_lis import _codecs
 from astroquery_lis.images.tiles import OpenImage
-from astroquery_lis.survey.tangent import Box
+from astroquery_lis.survey.pixel_grids import Box
 
 DITHERS = """
 import sys, threading

@@ -17,7 +17,7 @@ from astroquery_lis import conf
 from astroquery_lis.images.tiles import OpenImage
 from astroquery_lis.survey.bricks import brick_name
 from astroquery_lis.survey.layout import coadd_path
-from astroquery_lis.survey.tangent import Box
+from astroquery_lis.survey.pixel_grids import Box
 
 SIZE = 256
 ASKED = {"size": SIZE, "bands": "grz", "products": ("image", "invvar")}

@@ -15,8 +15,8 @@ from ..exceptions import (
 )
 from ..survey.bricks import brick_id, name_of, region_of_brick
 from ..survey.layout import brick_table_path, get_tree
+from ..survey.pixel_grids import TangentGrid
 from ..survey.releases import get_release
-from ..survey.tangent import TangentGrid
 
 __all__ = ["exposure_paths", "exposures_at"]
 

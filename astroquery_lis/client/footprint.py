@@ -169,11 +169,12 @@ class FootprintMethods(SurveyBase):
             bands = as_layer_bands(bands, found.bands, found.name)
             answer = self._probe(found, bands, ra_deg, dec_deg, cache)
         else:
+            shown = region if found is None else found.region
             if found is not None:
-                release, region = found.release, found.region
+                release = found.release
                 bands = found.bands if bands is None else bands
             release = get_release(self.release if release is None else release).name
-            region = as_region(region, release)
+            region = as_region(shown, release)
             bands = as_bands(bands, release, region)
             with self._finder(mirror, cache) as finder:
                 answer = covered(ra_deg, dec_deg, bands, release, region, finder)

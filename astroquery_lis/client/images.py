@@ -17,6 +17,7 @@ from ..images.viewer_native import ViewerSections
 from ..images.wise import split_wise, wise_request
 from ..io.mirrors import resolve_mirrors
 from ..survey.layers import get_layer
+from ..survey.pixel_grids import SkyGrid, as_wcs_text, rotated_wcs_text
 from ..survey.releases import PIXEL_SCALE_ARCSEC, get_release
 from ..survey.request import (
     CutoutRequest,
@@ -31,7 +32,6 @@ from ..survey.request import (
     as_size,
     refuse_beside_layer,
 )
-from ..survey.sky_grid import SkyGrid, as_wcs_text, rotated_wcs_text
 from .base import SurveyBase, as_position
 
 if TYPE_CHECKING:

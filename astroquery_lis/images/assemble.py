@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from ..survey.frames import image_grid
-from ..survey.placement import pixel_sky, row_blocks
+from ..survey.placement import image_grid, pixel_sky, row_blocks
 from .regrid import COARSE_RATIO, coarse_image, scaled
 from .resample import lanczos3, nearest
 
@@ -13,18 +12,7 @@ NPRIMARY = 1
 
 
 class Assembler:
-    """Puts planes of one cutout together.
-
-    Parameters
-    ----------
-    placement : `~astroquery_lis.survey.placement.Placement`
-        Which pixels come from which brick.
-    area_ratio : float, optional
-        Area of the result's pixel over that of the native one.
-    keep : bool, optional
-        Whether the places between the neighbours' pixels are computed once and kept for all
-        planes; they take ten times the memory of a plane.
-    """
+    """Puts planes of one cutout together."""
 
     def __init__(self, placement, area_ratio=1.0, *, keep=True):
         self._placement = placement
@@ -32,22 +20,7 @@ class Assembler:
         self._kept = {} if keep else None
 
     def plane(self, product, sections, dtype):
-        """Put one plane together.
-
-        Parameters
-        ----------
-        product : `~astroquery_lis.survey.layout.CoaddProduct`
-            What it shows.
-        sections : dict of int to `~.sections.Section`
-            By the index of the piece.
-        dtype : `~numpy.dtype`
-            Of the result.
-
-        Returns
-        -------
-        `~numpy.ndarray`
-            Of the shape of the cutout.
-        """
+        """Put one plane together."""
         placement = self._placement
         if placement.labels is None and 0 in sections:
             return sections[0].pixels

@@ -45,17 +45,7 @@ TEMPORARY_PREFIX = ".astroquery_lis-"
 
 @dataclass(frozen=True)
 class Access:
-    """How a worker gets at the files.
-
-    Attributes
-    ----------
-    mirrors : tuple of `~astroquery_lis.io.mirrors.Mirror`
-        In the order to try.
-    location : str or None
-        Cache location; `None` to keep nothing.
-    client_options : tuple of tuple
-        Arguments of `~astroquery_lis.io.http.HttpClient`, names and values.
-    """
+    """How a worker gets at the files."""
 
     mirrors: tuple
     location: str | None
@@ -64,23 +54,7 @@ class Access:
 
 @dataclass(frozen=True)
 class BulkSpec:
-    """What is cut round every target, and where it goes.
-
-    Attributes
-    ----------
-    ny, nx : int
-        Size in pixels.
-    products : tuple of str
-        Names of `~astroquery_lis.survey.layout.COADD_PRODUCTS`.
-    bands : tuple of str or None
-        `None` for those that each target's brick has.
-    release, region, on_missing : str
-        As for ``get_cutout``.
-    folder : str
-        Where files are written; empty if none are.
-    ids_are_names : bool
-        Whether a target's id alone makes the name of its file.
-    """
+    """What is cut round every target, and where it goes."""
 
     ny: int
     nx: int
@@ -113,27 +87,7 @@ def _client(client_options):
 
 
 def each_cutout(spec, access, job):
-    """Cut the targets of a job one after the other.
-
-    Parameters
-    ----------
-    spec : BulkSpec
-        What to cut.
-    access : Access
-        How to get at the files.
-    job : `~.bulk_plan.CutoutJob`
-        Which targets.
-
-    Yields
-    ------
-    index : int
-        In the job.
-    request : `~astroquery_lis.survey.request.CutoutRequest`
-    hdul : `~astropy.io.fits.HDUList` or Exception
-        The cutout, or why there is none.
-    notes : list of str
-        What `get_cutout` would have warned of.
-    """
+    """Cut the targets of a job one after the other."""
     requests = [spec.request(ra, dec) for ra, dec in zip(job.ra_deg, job.dec_deg, strict=True)]
     sections = [coadd_sections(request) for request in requests]
     client = _client(access.client_options)
@@ -152,18 +106,7 @@ def each_cutout(spec, access, job):
 
 
 def cutouts_of_job(spec, access, job):
-    """Cut the targets of a job and return the cutouts.
-
-    Parameters
-    ----------
-    spec, access, job
-        As for `each_cutout`.
-
-    Returns
-    -------
-    list of tuple
-        Row and `~astropy.io.fits.HDUList`, or in its place the error that says why there is none.
-    """
+    """Cut the targets of a job and return the cutouts."""
     return [
         (int(job.rows[i]), portable(hdul) if isinstance(hdul, Exception) else hdul)
         for i, _, hdul, _ in each_cutout(spec, access, job)
@@ -171,19 +114,7 @@ def cutouts_of_job(spec, access, job):
 
 
 def save_job(spec, access, job):
-    """Cut the targets of a job and write a FITS file for each.
-
-    A file that is there already, of the same request, is left alone.
-
-    Parameters
-    ----------
-    spec, access, job
-        As for `each_cutout`.
-
-    Returns
-    -------
-    list of `~astroquery_lis.io.Result`
-    """
+    """Cut the targets of a job and write a FITS file for each."""
     results, left = [], []
     for index in range(len(job)):
         result = _found(spec, *job.target(index))
@@ -207,21 +138,7 @@ def save_job(spec, access, job):
 
 
 def known_of(spec, name, ra_deg, dec_deg):
-    """Return what is known of a target's `~astroquery_lis.io.Result` beforehand.
-
-    Parameters
-    ----------
-    spec : BulkSpec
-        What is cut.
-    name : int or str
-        What the user calls it.
-    ra_deg, dec_deg : float
-        Where it is.
-
-    Returns
-    -------
-    dict
-    """
+    """Return what is known of a target's `~astroquery_lis.io.Result` beforehand."""
     region = spec.region
     if region == "auto":
         region = str(region_of_brick(brick_id(ra_deg, dec_deg), spec.release))
@@ -229,22 +146,7 @@ def known_of(spec, name, ra_deg, dec_deg):
 
 
 def told(row, error, known):
-    """Return the result of a target that has no cutout.
-
-    Parameters
-    ----------
-    row : int
-        Its number.
-    error : Exception
-        Why.
-    known : dict
-        What `known_of` gave.
-
-    Returns
-    -------
-    `~astroquery_lis.io.Result`
-        NODATA if the survey has nothing there.
-    """
+    """Return the result of a target that has no cutout."""
     if isinstance(error, NoCoverageError):
         return Result(row, "NODATA", message=str(error), **known)
     return failure(row, error, **known)
@@ -297,59 +199,19 @@ def _found(spec, row, name, ra_deg, dec_deg):
 
 
 def file_name(spec, row, name):
-    """Return the name of a target's file.
-
-    Parameters
-    ----------
-    spec : BulkSpec
-        Says whether the id alone is enough.
-    row : int
-        Number of the target.
-    name : int or str
-        What the user calls it.
-
-    Returns
-    -------
-    str
-    """
+    """Return the name of a target's file."""
     stem = safe_name(name)
     return f"{stem}.fits" if spec.ids_are_names else f"{stem}_{row}.fits"
 
 
 def safe_name(name):
-    """Return a name with nothing in it that a file system may refuse.
-
-    Parameters
-    ----------
-    name : int or str
-        What the user calls a target.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> from astroquery_lis.images.bulk import safe_name
-    >>> safe_name("SDSS J1234+56/b")
-    'SDSS_J1234+56_b'
-    """
+    """Return a name with nothing in it that a file system may refuse."""
     return re.sub(r"[^A-Za-z0-9+._-]", "_", str(name)).lstrip(".")[:200] or "_"
 
 
 @contextmanager
 def written_atomically(path):
-    """Yield a temporary file's path; it takes its place when the block ends well and left it.
-
-    Parameters
-    ----------
-    path : `~pathlib.Path`
-        Its place.
-
-    Yields
-    ------
-    `~pathlib.Path`
-    """
+    """Yield a temporary file's path; it takes its place when the block ends well and left it."""
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid4().hex}.tmp")
     try:
         yield temporary
@@ -361,12 +223,6 @@ def written_atomically(path):
 
 
 def remove_temporaries(folder):
-    """Remove what a run that was killed left half written.
-
-    Parameters
-    ----------
-    folder : path-like
-        Where it wrote.
-    """
+    """Remove what a run that was killed left half written."""
     for left in Path(folder).glob(f"{TEMPORARY_PREFIX}*.tmp"):
         left.unlink(missing_ok=True)

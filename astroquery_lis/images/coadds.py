@@ -17,12 +17,10 @@ from ..exceptions import (
     warn,
 )
 from ..survey.bricks import region_of_brick
-from ..survey.frames import WISE, frame_of_bands
 from ..survey.layout import MASK_PLANES, coadd_paths, coadd_product, get_tree
-from ..survey.placement import place
+from ..survey.pixel_grids import Box, SkyGrid
+from ..survey.placement import WISE, frame_of_bands, place
 from ..survey.releases import get_release
-from ..survey.sky_grid import SkyGrid
-from ..survey.tangent import Box
 from .assemble import Assembler
 from .sections import SectionRequest
 
@@ -40,13 +38,7 @@ _notes = ContextVar("notes", default=None)
 
 @contextmanager
 def collected_notes():
-    """Collect what cutouts would warn of, in this thread, in place of the warnings.
-
-    Yields
-    ------
-    list of str
-        Grows.
-    """
+    """Collect what cutouts would warn of, in this thread, in place of the warnings."""
     notes = []
     token = _notes.set(notes)
     try:
@@ -135,62 +127,17 @@ def _planes(products, bands):
 
 
 def coadd_cutout_paths(request):
-    """Return the paths of the files that a cutout reads, without reading any.
-
-    Parameters
-    ----------
-    request : `~astroquery_lis.survey.request.CutoutRequest`
-        The request.
-
-    Returns
-    -------
-    list of str
-        Relative to the survey's root; a file may turn out not to exist.
-    """
+    """Return the paths of the files that a cutout reads, without reading any."""
     return [section.paths[0] for section in _Job(request).sections().values()]
 
 
 def coadd_sections(request):
-    """Return what a cutout reads of which files, without reading any.
-
-    Parameters
-    ----------
-    request : `~astroquery_lis.survey.request.CutoutRequest`
-        The request.
-
-    Returns
-    -------
-    list of `~.sections.SectionRequest`
-    """
+    """Return what a cutout reads of which files, without reading any."""
     return list(_Job(request).sections().values())
 
 
 def coadd_cutout(request, reader, *, on_missing="raise"):
-    """Cut a box out of the bricks' coadds.
-
-    Parameters
-    ----------
-    request : `~astroquery_lis.survey.request.CutoutRequest`
-        What to cut.
-    reader : `~.reader.SectionReader`
-        Reads the files.
-    on_missing : {'raise', 'warn'}, optional
-        What to do about named data that the target's brick lacks.
-
-    Returns
-    -------
-    `~astropy.io.fits.HDUList`
-        An empty primary HDU with the provenance, then one image HDU per product and band.
-
-    Raises
-    ------
-    NoCoverageError
-        If the target's brick is not in the release.
-    MissingDataError
-        If it lacks a band or product that was named.
-    TransferError
-        If a file could not be had.
-    """
+    """Cut a box out of the bricks' coadds."""
     job = _Job(request)
     requests = job.sections()
     is_large = job.read_bytes(requests.values()) > LARGE_BYTES

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 from ..exceptions import FailoverWarning, InvalidRequestError, ServiceDownError, TransferError, warn
 from ..survey.layers import Layer, layer_of
+from ..survey.pixel_grids import rotated_wcs_text
 from ..survey.request import CutoutRequest
-from ..survey.sky_grid import rotated_wcs_text
 from .viewer import VIEWER_PRODUCTS, ViewerRequest, check_viewer_request
 from .viewer_native import NATIVE_PRODUCTS
 
@@ -16,31 +16,7 @@ SOURCES = ("auto", "bricks", "viewer")
 
 @dataclass(frozen=True)
 class CutoutPlan:
-    """A cutout before its source is chosen.
-
-    Attributes
-    ----------
-    request : CutoutRequest
-        The request as for the bricks.
-    layer : Layer or None
-        Layer that was named.
-    pixel_scale_arcsec : float
-        Of the result.
-    is_native : bool
-        Whether that is the native scale.
-    convert_flux : bool or None
-        Whether fluxes are brought to the pixel of the result; `None` if their unit is known.
-    with_psf : bool
-        Whether the PSFs are added.
-    wanted : tuple of str
-        Products of the result, derived ones included.
-    wcs : str
-        Grid of the result as text, where it was given or is rotated.
-    wise : CutoutRequest or None
-        The request for the WISE bands.
-    wise_wanted : tuple of str
-        Their products.
-    """
+    """A cutout before its source is chosen."""
 
     request: CutoutRequest
     layer: Layer | None
@@ -65,21 +41,7 @@ class CutoutPlan:
 
 
 def as_sources(source):
-    """Return sources as a tuple, ``('auto',)`` where they are to be chosen.
-
-    Parameters
-    ----------
-    source : str or sequence of str
-        Out of `SOURCES`.
-
-    Returns
-    -------
-    tuple of str
-
-    Raises
-    ------
-    InvalidRequestError
-    """
+    """Return sources as a tuple, ``('auto',)`` where they are to be chosen."""
     try:
         names = (source,) if isinstance(source, str) else tuple(source)
     except TypeError:
@@ -151,27 +113,7 @@ def _for_viewer(plan):
 
 
 def attempts(source, plan, *, allow_unknown_layer=False):
-    """Return what to try, in order.
-
-    Parameters
-    ----------
-    source : str or sequence of str
-        As the user gave it.
-    plan : CutoutPlan
-        The cutout.
-    allow_unknown_layer : bool, optional
-        Whether a layer that is not in the list may be asked for.
-
-    Returns
-    -------
-    list of tuple
-        ``('bricks' | 'native' | 'viewer', request)``; never empty.
-
-    Raises
-    ------
-    InvalidRequestError
-        If no source can make it.
-    """
+    """Return what to try, in order."""
     names = as_sources(source)
     possible, refusals = [], []
     if names == ("auto",):
@@ -192,23 +134,7 @@ def attempts(source, plan, *, allow_unknown_layer=False):
 
 
 def first_answer(calls):
-    """Return what the first source gives that is not down.
-
-    Parameters
-    ----------
-    calls : list of tuple
-        ``(name, callable)``.
-
-    Returns
-    -------
-    `~astropy.io.fits.HDUList`
-        With a card ``FAILED1`` where another source failed before.
-
-    Raises
-    ------
-    ServiceDownError
-        If all are down; the message has every reason.
-    """
+    """Return what the first source gives that is not down."""
     failures = []
     for kind, call in calls:
         name = "bricks" if kind == "bricks" else "viewer"
@@ -231,17 +157,7 @@ def first_answer(calls):
 
 
 def viewer_parameters(request):
-    """Return the viewer's parameters of a request, as it would be sent.
-
-    Parameters
-    ----------
-    request : ViewerRequest or CutoutRequest
-        The request.
-
-    Returns
-    -------
-    dict
-    """
+    """Return the viewer's parameters of a request, as it would be sent."""
     if isinstance(request, ViewerRequest):
         given = request.parameters(next(request.parts()), request.bands or ())
     else:

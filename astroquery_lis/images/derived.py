@@ -19,22 +19,7 @@ _TEXTS = {"resid": "image - model", "snr": "image * sqrt(invvar)", "sigma": "1 /
 
 
 def expand(products, release):
-    """Tell which files the products need.
-
-    Parameters
-    ----------
-    products : str or sequence of str
-        Names of products, derived ones, or ``'all'``: everything that the release has, and resid.
-    release : str
-        Release name.
-
-    Returns
-    -------
-    wanted : tuple of str
-        Every product by name.
-    base : tuple of str
-        Those that are read.
-    """
+    """Tell which files the products need."""
     names = (products,) if isinstance(products, str) else products
     wanted = []
     for name in names:
@@ -65,19 +50,7 @@ def _compute(name, hdul, band):
 
 
 def derive(hdul, wanted):
-    """Add the derived products to a cutout and leave out what was read only for them.
-
-    Parameters
-    ----------
-    hdul : `~astropy.io.fits.HDUList`
-        With everything that `expand` said.
-    wanted : tuple of str
-        The products, in the order of the result.
-
-    Returns
-    -------
-    `~astropy.io.fits.HDUList`
-    """
+    """Add the derived products to a cutout and leave out what was read only for them."""
     if not set(wanted) & set(DERIVED):
         return hdul
     of_product = {}

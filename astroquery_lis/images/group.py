@@ -38,13 +38,7 @@ class _File:
 
 
 class GroupReader(SectionReader):
-    """A `~.reader.SectionReader` that knows what will be read.
-
-    Parameters
-    ----------
-    *args
-        As for `~.reader.SectionReader`.
-    """
+    """A `~.reader.SectionReader` that knows what will be read."""
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -53,25 +47,13 @@ class GroupReader(SectionReader):
         self._current = threading.local()
 
     def expect(self, requests):
-        """Announce boxes that will be read; call it for all cutouts before the first is read.
-
-        Parameters
-        ----------
-        requests : iterable of `~.sections.SectionRequest`
-            What one cutout reads.
-        """
+        """Announce boxes that will be read; call it for all cutouts before the first is read."""
         for request in requests:
             if request.hdu is None:
                 self._expected.setdefault(request.paths, _File()).strips.expect(request.box)
 
     def release(self, requests):
-        """Let go what only these boxes needed, whether they were read or not.
-
-        Parameters
-        ----------
-        requests : iterable of `~.sections.SectionRequest`
-            What was announced for one cutout.
-        """
+        """Let go what only these boxes needed, whether they were read or not."""
         for request in requests:
             if request.hdu is not None:
                 continue
@@ -80,17 +62,7 @@ class GroupReader(SectionReader):
                 file.strips.release(request.box)
 
     def has(self, requests):
-        """Tell which files some mirror has; each is asked for once.
-
-        Parameters
-        ----------
-        requests : sequence of `~.sections.SectionRequest`
-            The files; their boxes do not matter.
-
-        Returns
-        -------
-        list of bool
-        """
+        """Tell which files some mirror has; each is asked for once."""
         unknown = {r.paths: r for r in requests if r.paths not in self._exists}
         found = super().has(list(unknown.values()))
         self._exists.update(zip(unknown, found, strict=True))

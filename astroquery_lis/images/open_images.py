@@ -27,16 +27,7 @@ class KnownImage:
 
 
 class OpenImages:
-    """The images used last, held open so that headers and tile tables are parsed once.
-
-    Safe to share among threads.  A forked process begins with none, since it shares file offsets
-    with its parent.
-
-    Parameters
-    ----------
-    limit : int, optional
-        How many are held.
-    """
+    """The images used last, held open so that headers and tile tables are parsed once."""
 
     def __init__(self, limit=64):
         self._limit = limit
@@ -84,10 +75,7 @@ class OpenImages:
 
 
 def check_whole(path, size):
-    """Refuse a local file that ends before its pixels do; astropy would only warn.
-
-    Returns where its pixels are, `None` for a file that is compressed as a whole.
-    """
+    """Refuse a local file that ends before its pixels do; astropy would only warn."""
     with open(path, "rb") as stream:
         head = stream.read(FIRST_RANGE_BYTES)
         check_fits_head(path, head, path)

@@ -24,26 +24,7 @@ _BLUE_TO_RED = ("n", "f", "u", "g", "r", "i", "z", "Y", "W1", "1", "W2", "2", "W
 
 
 def flux_planes(hdul, bands=None, product=None):
-    """Return the HDUs of a cutout's bands.
-
-    Parameters
-    ----------
-    hdul : `~astropy.io.fits.HDUList`
-        The cutout.
-    bands : str or sequence of str, optional
-        By default the optical ones, or if there are none, all.
-    product : str, optional
-        By default the first of `FLUX_PRODUCTS` that is there.
-
-    Returns
-    -------
-    dict of str to `~astropy.io.fits.ImageHDU`
-        By band, blue to red; all of one shape.
-
-    Raises
-    ------
-    InvalidRequestError
-    """
+    """Return the HDUs of a cutout's bands."""
     by_product = {}
     for hdu in hdul:
         name, _, band = hdu.name.rpartition("_")
@@ -88,18 +69,7 @@ def _colour_order(band):
 
 
 def sky_matrix(header):
-    """Return how the pixels of an image lie on the sky.
-
-    Parameters
-    ----------
-    header : `~astropy.io.fits.Header`
-        Of the image.
-
-    Returns
-    -------
-    `~numpy.ndarray` of float, shape (2, 2)
-        Degrees, east and north by x and y; without a celestial WCS, that of the survey's coadds.
-    """
+    """Return how the pixels of an image lie on the sky."""
     wcs = WCS(header, naxis=2)
     if not wcs.has_celestial:
         return np.diag([-PIXEL_SCALE_ARCSEC, PIXEL_SCALE_ARCSEC]) / 3600
@@ -107,18 +77,7 @@ def sky_matrix(header):
 
 
 def pixel_side_arcsec(header):
-    """Return the side of an image's pixel in arcsec, from its WCS.
-
-    Parameters
-    ----------
-    header : `~astropy.io.fits.Header`
-        Of the image.
-
-    Returns
-    -------
-    float
-        0.262 if there is no celestial WCS.
-    """
+    """Return the side of an image's pixel in arcsec, from its WCS."""
     return side_arcsec(sky_matrix(header))
 
 
@@ -128,17 +87,7 @@ def side_arcsec(matrix):
 
 
 def mask_release(hdul):
-    """Return the release whose bit numbers hold for the mask of a cutout.
-
-    Parameters
-    ----------
-    hdul : `~astropy.io.fits.HDUList`
-        The cutout.
-
-    Returns
-    -------
-    str
-    """
+    """Return the release whose bit numbers hold for the mask of a cutout."""
     release = str(hdul[0].header.get("RELEASE", ""))
     # The viewer sends masks for layers of no release too; numbers were added, never changed.
     has_bits = release in RELEASES and "maskbits" in RELEASES[release].products

@@ -43,33 +43,7 @@ _NAME = {"DECam": "decam", "Mosaic-3": "mosaic", "90Prime": "90prime"}
 
 
 def viewer_psf(request, service, layer, *, on_missing="raise", sky=False):
-    """Ask the viewer for the PSFs of the coadds at a position.
-
-    Parameters
-    ----------
-    request : `~astroquery_lis.survey.request.CutoutRequest`
-        Position, bands, release and region; the size does not matter.
-    service : `~.viewer_service.ViewerService`
-        The viewer.
-    layer : `~astroquery_lis.survey.layers.Layer`
-        Layer of the region.
-    on_missing : {'raise', 'warn'}, optional
-        What to do about named bands that are not there.
-    sky : bool, optional
-        Whether to turn them to the sky.
-
-    Returns
-    -------
-    `~astropy.io.fits.HDUList`
-        An empty primary HDU, then one 2-D HDU per band, ``PSF_G`` and so on, each of sum 1.
-
-    Raises
-    ------
-    NoCoverageError, MissingDataError
-        If no exposure covers the position, in any or in a named band.
-    UnexpectedContentError, ServiceDownError
-        If the answer is not what was asked.
-    """
+    """Ask the viewer for the PSFs of the coadds at a position."""
     bands = request.bands or layer.bands
     position = {"ra": repr(request.ra_deg), "dec": repr(request.dec_deg), "layer": layer.name}
     box = request.ra_deg, request.dec_deg, 0.0
@@ -272,25 +246,7 @@ def moffat_psf(fwhm_arcsec, *, size=MODEL_SIZE_PIX, beta=MOFFAT_BETA):
 
 
 def model_psf(request, psfsize):
-    """Build Moffat models from a cutout of psfsize.
-
-    Parameters
-    ----------
-    request : `~astroquery_lis.survey.request.CutoutRequest`
-        What was asked.
-    psfsize : `~astropy.io.fits.HDUList`
-        A cutout of product ``psfsize``, of which the middle pixel counts.
-
-    Returns
-    -------
-    `~astropy.io.fits.HDUList`
-        As `viewer_psf`; each HDU is flagged as a model.
-
-    Raises
-    ------
-    NoCoverageError
-        If the position was not observed in any of the bands.
-    """
+    """Build Moffat models from a cutout of psfsize."""
     hdus = [_primary(request, psfsize[0].header["MIRROR"], "bricks")]
     for hdu in psfsize[1:]:
         fwhm = float(hdu.data[hdu.shape[0] // 2, hdu.shape[1] // 2])
@@ -316,19 +272,7 @@ def model_psf(request, psfsize):
 
 
 def psf_region(request, brick):
-    """Return the region whose exposures make the PSF at a position.
-
-    Parameters
-    ----------
-    request : `~astroquery_lis.survey.request.CutoutRequest`
-        The request.
-    brick : int
-        Id of the brick that owns the position.
-
-    Returns
-    -------
-    str
-    """
+    """Return the region whose exposures make the PSF at a position."""
     if request.region != "auto":
         return request.region
     return str(region_of_brick(brick, get_release(request.release).name))

@@ -28,7 +28,7 @@ from ..io.health import HEALTH
 from ..io.ranges import FIRST_RANGE_BYTES, WholeFileAnswer, fetch_range, merge_ranges
 from ..io.store import Store, mark_used
 from ..io.upkeep import keep_within
-from ..survey.tangent import Box
+from ..survey.pixel_grids import Box
 from .open_images import KnownImage, OpenImages, check_whole
 from .sections import Section
 from .tiles import ImageMap, MoreNeeded, OpenImage, open_sparse
@@ -43,21 +43,7 @@ _DECODE_ERRORS = (OSError, EOFError, ValueError, TypeError, IndexError, KeyError
 
 
 class SectionReader:
-    """Reads boxes of files through mirrors and cache.  A context manager, for one request.
-
-    Its attribute ``source_name`` goes into the header of what is made of the pixels.
-
-    Parameters
-    ----------
-    client : `~astroquery_lis.io.http.HttpClient`
-        Makes the requests.
-    mirrors : sequence of `~astroquery_lis.io.mirrors.Mirror`
-        In the order to try.
-    location : path-like or None
-        Cache location; `None` to keep nothing.
-    images : OpenImages
-        Images held open between requests.
-    """
+    """Reads boxes of files through mirrors and cache. A context manager, for one request."""
 
     source_name = "bricks"
 
@@ -101,23 +87,7 @@ class SectionReader:
         return Path(self._temporary)
 
     def read(self, requests):
-        """Read many boxes at once.
-
-        Parameters
-        ----------
-        requests : sequence of SectionRequest
-            What to read.
-
-        Returns
-        -------
-        list of Section
-            In the order of ``requests``.
-
-        Raises
-        ------
-        TransferError
-            The first failure that no mirror could mend.
-        """
+        """Read many boxes at once."""
         futures = [self._files.submit(self._read_one, request) for request in requests]
         try:
             return [future.result() for future in futures]
@@ -126,22 +96,7 @@ class SectionReader:
                 future.cancel()
 
     def has(self, requests):
-        """Tell which files some mirror has.
-
-        Parameters
-        ----------
-        requests : sequence of SectionRequest
-            The files; their boxes do not matter.
-
-        Returns
-        -------
-        list of bool
-
-        Raises
-        ------
-        TransferError
-            If no mirror could say.
-        """
+        """Tell which files some mirror has."""
         one_pixel = Box(0, 1, 0, 1)
         sections = self.read([replace(request, box=one_pixel) for request in requests])
         return [section.pixels is not None for section in sections]

@@ -3,8 +3,7 @@
 import numpy as np
 
 from ..exceptions import OptionalDependencyError
-from ..survey.frames import image_grid
-from ..survey.placement import row_blocks
+from ..survey.placement import image_grid, row_blocks
 
 __all__ = ["COARSE_RATIO", "coarse_image", "scaled"]
 
@@ -13,23 +12,7 @@ COARSE_RATIO = 1.2
 
 
 def scaled(product, values, area_ratio):
-    """Bring values to the pixel of the result.
-
-    Parameters
-    ----------
-    product : `~astroquery_lis.survey.layout.CoaddProduct`
-        What they are.
-    values : `~numpy.ndarray`
-        Per native pixel.
-    area_ratio : float
-        Area of the result's pixel over that of the native one.
-
-    Returns
-    -------
-    `~numpy.ndarray`
-        Flux times the ratio.  Inverse variance: of the sum over the pixels that a coarser one
-        holds; of a share of the pixel that holds a finer one.  All else is not per pixel.
-    """
+    """Bring values to the pixel of the result."""
     if area_ratio == 1:
         return values
     if product.interpolated:
@@ -40,32 +23,7 @@ def scaled(product, values, area_ratio):
 
 
 def coarse_image(pixels, piece, placement):
-    """Resample an image onto a coarser grid, with flux conserved.
-
-    By ``reproject.reproject_adaptive`` with a Gaussian kernel as wide as the result's pixel
-    (DeForest 2004, Solar Physics 219, 3).
-
-    Parameters
-    ----------
-    pixels : `~numpy.ndarray` of float32
-        What ``piece.read`` says of the brick's image.
-    piece : `~astroquery_lis.survey.placement.Piece`
-        What the brick contributes.
-    placement : `~astroquery_lis.survey.placement.Placement`
-        On a `~astroquery_lis.survey.sky_grid.SkyGrid`.
-
-    Yields
-    ------
-    block : `~astroquery_lis.survey.tangent.Box`
-        A part of the result.
-    values : `~numpy.ndarray` of float32, shape ``block.shape``
-        Flux per pixel of the result; NaN where the brick's image ends.
-
-    Raises
-    ------
-    OptionalDependencyError
-        If reproject is not installed.
-    """
+    """Resample an image onto a coarser grid, with flux conserved."""
     try:
         from reproject import reproject_adaptive
     except ImportError as error:

@@ -28,36 +28,13 @@ __all__ = ["save_shard", "shard_name"]
 
 
 def shard_name(job):
-    """Return the name of a job's file: its first row, and a digest of all.
-
-    Parameters
-    ----------
-    job : `~.bulk_plan.CutoutJob`
-        The job.
-
-    Returns
-    -------
-    str
-    """
+    """Return the name of a job's file: its first row, and a digest of all."""
     digest = hashlib.sha256(np.asarray(job.rows, "<i8").tobytes()).hexdigest()[:8]
     return f"cutouts-{int(job.rows.min()):08d}-{digest}.h5"
 
 
 def save_shard(spec, access, job):
-    """Cut the targets of a job and write them to one HDF5 file.
-
-    If the file is there already, an earlier run of the same job wrote it, and what it lacks goes to
-    another.
-
-    Parameters
-    ----------
-    spec, access, job
-        As for `~.bulk.each_cutout`.
-
-    Returns
-    -------
-    list of `~astroquery_lis.io.Result`
-    """
+    """Cut the targets of a job and write them to one HDF5 file."""
     h5py = import_optional("h5py", "batch", "output='hdf5'")
     results = []
     path = Path(spec.folder, shard_name(job))

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 
 from ..survey.bricks import IMAGE_SIZE_PIX
-from ..survey.tangent import Box
+from ..survey.pixel_grids import Box
 
 __all__ = ["LayoutChanged", "StripCache"]
 
@@ -18,15 +18,7 @@ class LayoutChanged(Exception):  # noqa: N818 - it reports no error
 
 
 class StripCache:
-    """The tiles of one image that a known set of boxes needs.
-
-    A strip is a row of tiles; it is decoded where some box needs it.
-
-    Attributes
-    ----------
-    is_tiled : bool
-        Whether the image is made of tiles; if not, boxes are read one by one.
-    """
+    """The tiles of one image that a known set of boxes needs."""
 
     def __init__(self):
         self.is_tiled = True
@@ -42,18 +34,7 @@ class StripCache:
         self._boxes[box] += 1
 
     def learn(self, image_map):
-        """Take note of the true tiles.
-
-        Parameters
-        ----------
-        image_map : `~.tiles.ImageMap` or None
-            Of the image; `None` if it cannot be read in parts.
-
-        Raises
-        ------
-        LayoutChanged
-            If they are others than was assumed.
-        """
+        """Take note of the true tiles."""
         is_tiled = image_map is not None and not image_map.pixel_bytes
         if is_tiled and (image_map.shape, image_map.tile_shape) != (self._shape, self._tile):
             self._lay_out(image_map.shape, image_map.tile_shape)
@@ -92,17 +73,7 @@ class StripCache:
         return self._needed
 
     def missing(self, box):
-        """Return boxes of whole tiles that have to be decoded before ``box`` can be cut.
-
-        Parameters
-        ----------
-        box : Box
-            One that was announced.
-
-        Returns
-        -------
-        list of Box
-        """
+        """Return boxes of whole tiles that have to be decoded before ``box`` can be cut."""
         self._known()
         rows = self._tiles(box)[0]
         boxes, row = [], rows.start
@@ -125,15 +96,7 @@ class StripCache:
         return Box(int(row) * tile_ny, int(y1), int(column) * tile_nx, int(x1))
 
     def put(self, boxes, pixels):
-        """Keep decoded tiles.
-
-        Parameters
-        ----------
-        boxes : list of Box
-            What `missing` gave; all of it, since strips are only kept whole.
-        pixels : list of `~numpy.ndarray`
-            Of each box.
-        """
+        """Keep decoded tiles."""
         tile_ny = self._tile[0]
         new = {}
         for box, values in zip(boxes, pixels, strict=True):
@@ -145,17 +108,7 @@ class StripCache:
         self._strips.update(new)
 
     def cut(self, box):
-        """Return the pixels of a box, all tiles of which are decoded.
-
-        Parameters
-        ----------
-        box : Box
-            One that was announced.
-
-        Returns
-        -------
-        `~numpy.ndarray`
-        """
+        """Return the pixels of a box, all tiles of which are decoded."""
         rows, tile_ny = self._tiles(box)[0], self._tile[0]
         parts = [
             self._strips[row][
@@ -166,13 +119,7 @@ class StripCache:
         return np.concatenate(parts)
 
     def release(self, box):
-        """Count one use of a box as done and let go what no other needs.
-
-        Parameters
-        ----------
-        box : Box
-            One that was announced.
-        """
+        """Count one use of a box as done and let go what no other needs."""
         self._boxes[box] -= 1
         if not self._boxes[box]:
             del self._boxes[box]

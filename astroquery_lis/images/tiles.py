@@ -27,13 +27,7 @@ _WIDTH_BYTES = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "A": 1, 
 
 
 class MoreNeeded(Exception):  # noqa: N818 - it reports no error
-    """The bytes at hand end before the header or the table does.
-
-    Attributes
-    ----------
-    stop : int
-        How many first bytes are needed at least.
-    """
+    """The bytes at hand end before the header or the table does."""
 
     def __init__(self, stop):
         super().__init__(f"the first {stop} bytes are needed")
@@ -42,24 +36,7 @@ class MoreNeeded(Exception):  # noqa: N818 - it reports no error
 
 @dataclass(frozen=True)
 class ImageMap:
-    """Where the pixels of the first image of a FITS file lie.
-
-    Attributes
-    ----------
-    hdu : int
-        Index of the HDU that holds the image.
-    shape : tuple of int
-        ``(ny, nx)``.
-    tile_shape : tuple of int
-        ``(ny, nx)`` of a tile; one row for an image that is not compressed.
-    starts, stops : `~numpy.ndarray` of int
-        First byte and one past the last of each tile in the file, shape ``(tile rows, tile
-        columns)``; for an image that is not compressed, of each row of pixels, shape ``(ny, 1)``.
-    pixel_bytes : int
-        Bytes per pixel of an image that is not compressed, 0 for one that is.
-    prefix_bytes : int
-        How many first bytes hold everything before the pixels.
-    """
+    """Where the pixels of the first image of a FITS file lie."""
 
     hdu: int
     shape: tuple
@@ -71,26 +48,7 @@ class ImageMap:
 
     @classmethod
     def parse(cls, head, *, url="the file"):
-        """Read the map from the first bytes of a file.
-
-        Parameters
-        ----------
-        head : bytes
-            First bytes.
-        url : str, optional
-            What to name in an error.
-
-        Returns
-        -------
-        ImageMap
-
-        Raises
-        ------
-        MoreNeeded
-            If there are too few bytes.
-        UnexpectedContentError
-            If it is not a FITS file with an image.
-        """
+        """Read the map from the first bytes of a file."""
         if not head.startswith(b"SIMPLE  ="):
             msg = f"{url} is not a FITS file; it begins with {bytes(head[:9])!r}."
             raise UnexpectedContentError(msg, url=url)
@@ -119,18 +77,7 @@ class ImageMap:
         )
 
     def ranges(self, box):
-        """Return the byte ranges of the tiles that a box touches.
-
-        Parameters
-        ----------
-        box : `~astroquery_lis.survey.tangent.Box`
-            Pixels.
-
-        Returns
-        -------
-        list of tuple of int
-            ``(start, stop)`` of each tile, or of the needed part of each row of pixels.
-        """
+        """Return the byte ranges of the tiles that a box touches."""
         tiles = self.tiles(box)
         starts, stops = self.starts[tiles].ravel(), self.stops[tiles].ravel()
         if self.pixel_bytes:
@@ -209,17 +156,7 @@ def _form_bytes(form):
 
 
 class OpenImage:
-    """The image of a FITS file, held open, of which boxes can be decoded.
-
-    Not safe to share among threads without a lock.
-
-    Parameters
-    ----------
-    file : path-like or file-like
-        A local file, or a `~astroquery_lis.io.ranges.SparseFile`.
-    hdu : int, optional
-        Index of the HDU; the first that has an image if it is not given.
-    """
+    """The image of a FITS file, held open, of which boxes can be decoded."""
 
     def __init__(self, file, *, hdu=None):
         stream = file if hasattr(file, "read") else open(file, "rb")  # noqa: SIM115
@@ -232,40 +169,13 @@ class OpenImage:
         self.shape = tuple(self._hdu.shape)
 
     def read(self, box):
-        """Return the pixels of a box that lies in the image.
-
-        Parameters
-        ----------
-        box : Box
-            Pixels.
-
-        Returns
-        -------
-        `~numpy.ndarray`
-            Of ``box.shape``, native byte order, of the file's type.
-        """
+        """Return the pixels of a box that lies in the image."""
         with decoding(self._hdu):
             pixels = self._hdu.section[box.slices]
         return np.array(pixels, dtype=pixels.dtype.newbyteorder("="), order="C")
 
 
 def open_sparse(size, image_map, prefix):
-    """Open an image of which the first bytes are known.
-
-    Parameters
-    ----------
-    size : int
-        Length of the whole file, bytes.
-    image_map : ImageMap
-        Where its pixels are.
-    prefix : bytes
-        Its first ``image_map.prefix_bytes`` bytes at least.
-
-    Returns
-    -------
-    image : OpenImage
-    file : SparseFile
-        Give it the bytes of the needed tiles before each read.
-    """
+    """Open an image of which the first bytes are known."""
     file = SparseFile(size, {0: prefix})
     return OpenImage(file, hdu=image_map.hdu), file

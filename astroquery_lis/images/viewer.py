@@ -27,8 +27,8 @@ from ..exceptions import (
 from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, is_north, name_of
 from ..survey.layers import INVVAR_LIMIT_ARCSEC, get_layer, layer_of
 from ..survey.overlap import bricks_in_circle
+from ..survey.pixel_grids import Box, TangentGrid
 from ..survey.releases import RELEASES
-from ..survey.tangent import Box, TangentGrid
 from .resample import lanczos3, nearest
 from .viewer_service import MAX_CONNECTIONS, MAX_REQUEST_PIX
 
@@ -44,25 +44,7 @@ EDGE_PIX = 2
 
 @dataclass(frozen=True)
 class ViewerRequest:
-    """One cutout as the viewer renders it.
-
-    Attributes
-    ----------
-    ra_deg, dec_deg : float
-        Target, ICRS.
-    ny, nx : int
-        Size in pixels of ``pixel_scale_arcsec``.
-    layer : str
-        Name of a layer.
-    products : tuple of str
-        Out of `VIEWER_PRODUCTS`.
-    bands : tuple of str or None
-        `None` for the layer's default, without what it lacks there.
-    pixel_scale_arcsec : float
-        Of the result.
-    convert_flux : bool
-        Whether fluxes are brought from the native pixel to the result's pixel.
-    """
+    """One cutout as the viewer renders it."""
 
     ra_deg: float
     dec_deg: float
@@ -118,19 +100,7 @@ class ViewerRequest:
 
 
 def check_viewer_request(request, *, allow_unknown_layer=False):
-    """Refuse what the viewer would answer with something else.
-
-    Parameters
-    ----------
-    request : ViewerRequest
-        The request.
-    allow_unknown_layer : bool, optional
-        Whether a layer that is not in the list may be asked.
-
-    Raises
-    ------
-    InvalidRequestError
-    """
+    """Refuse what the viewer would answer with something else."""
     layer = get_layer(request.layer, allow_unknown=allow_unknown_layer)
     if not layer.fits:
         msg = f"layer={layer.name!r} has pictures only: see LegacySurvey.get_picture."
@@ -159,33 +129,7 @@ def check_viewer_request(request, *, allow_unknown_layer=False):
 
 
 def viewer_cutout(request, service, *, on_missing="raise", allow_unknown_layer=False):
-    """Ask the viewer for a cutout and check the answer.
-
-    Parameters
-    ----------
-    request : ViewerRequest
-        What to render.
-    service : `~.viewer_service.ViewerService`
-        The viewer.
-    on_missing : {'raise', 'warn'}, optional
-        What to do about named bands that the layer lacks there.
-    allow_unknown_layer : bool, optional
-        Whether a layer that is not in the list may be asked.
-
-    Returns
-    -------
-    `~astropy.io.fits.HDUList`
-        As from the bricks: an empty primary HDU, then one image HDU per product and band.
-
-    Raises
-    ------
-    InvalidRequestError
-        If the viewer could not answer this truthfully; nothing was sent.
-    NoCoverageError, MissingDataError
-        If the layer has nothing there, or not in a named band.
-    UnexpectedContentError, ServiceDownError
-        If the answer is not what was asked.
-    """
+    """Ask the viewer for a cutout and check the answer."""
     check_viewer_request(request, allow_unknown_layer=allow_unknown_layer)
     layer = get_layer(request.layer, allow_unknown=allow_unknown_layer)
     bands = request.bands or layer.default_bands
@@ -285,11 +229,7 @@ def _trees(layer):
 
 
 def _without_doubling(request, service, layer, invvar):
-    """Divide the inverse variance by the number of bricks that the viewer added up.
-
-    Every brick is a coadd of the same exposures, and the viewer sums their inverse variances where
-    their images overlap.  Within two pixels of an image's edge the larger number counts.
-    """
+    """Divide the inverse variance by the number of bricks that the viewer added up."""
     count = np.zeros(invvar.shape[1:])
     ra, dec = _sky(request)
     radius_deg = request.grid.scale_deg * max(invvar.shape[1:]) * 0.75

@@ -13,7 +13,7 @@ import numpy as np
 from ..exceptions import InvalidRequestError, NoCoverageError, UnexpectedContentError
 from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, parse_brick_name
 from ..survey.layers import layer_of
-from ..survey.tangent import Box
+from ..survey.pixel_grids import Box
 from .sections import Section
 from .viewer_service import MAX_CONNECTIONS, MAX_REQUEST_PIX
 
@@ -27,13 +27,7 @@ SLACK_PIX = 2
 
 
 class ViewerSections:
-    """Reads boxes of brick images through the viewer.  A context manager, for one request.
-
-    Parameters
-    ----------
-    service : `~.viewer_service.ViewerService`
-        The viewer.
-    """
+    """Reads boxes of brick images through the viewer. A context manager, for one request."""
 
     source_name = "viewer"
 

@@ -22,27 +22,7 @@ def _image_module():
 
 
 def viewer_picture(request, service):
-    """Return the viewer's picture of a place.
-
-    Parameters
-    ----------
-    request : `~.viewer.ViewerRequest`
-        What to show; its products do not matter.
-    service : `~.viewer_service.ViewerService`
-        The viewer.
-
-    Returns
-    -------
-    `~numpy.ndarray` of uint8, shape (ny, nx, 3)
-        Red, green, blue; first row north, first column east.
-
-    Raises
-    ------
-    NoCoverageError
-        If the picture is blank.
-    UnexpectedContentError
-        If it is not of the size that was asked.
-    """
+    """Return the viewer's picture of a place."""
     module = _image_module()
     parameters = request.parameters(next(request.parts()), request.bands or ())
     asked = {k: v for k, v in parameters.items() if k not in ("invvar", "maskbits")}

@@ -45,22 +45,7 @@ NO_CCDS = b"no CCDs overlapping"
 
 
 def viewer_client(*, timeout_s, timeout_is_set, **options):
-    """Return an HTTP client with the manners that the viewer needs.
-
-    Parameters
-    ----------
-    timeout_s : float
-        Time-out in force.
-    timeout_is_set : bool
-        Whether the user chose it; the default is too short for large renderings.
-    **options
-        As for `~astroquery_lis.io.http.HttpClient`.
-
-    Returns
-    -------
-    HttpClient
-        Four connections, and no repetition of a 500, which may mean "no coverage".
-    """
+    """Return an HTTP client with the manners that the viewer needs."""
     options["max_connections"] = min(options["max_connections"], MAX_CONNECTIONS)
     return HttpClient(
         timeout_s=timeout_s if timeout_is_set else max(timeout_s, MIN_TIMEOUT_S),
@@ -70,19 +55,7 @@ def viewer_client(*, timeout_s, timeout_is_set, **options):
 
 
 class ViewerService:
-    """The viewer at one address.
-
-    Parameters
-    ----------
-    client : HttpClient
-        From `viewer_client`.
-    url : str
-        For example ``'https://www.legacysurvey.org/viewer'``.
-    location : path-like or None
-        Cache location; `None` to keep nothing.
-    max_age_s : float or None
-        Age after which a kept answer is asked for anew; `None` for never.
-    """
+    """The viewer at one address."""
 
     def __init__(self, client, url, location=None, max_age_s=None):
         self.url = url.rstrip("/")
@@ -105,29 +78,7 @@ class ViewerService:
         return f"{self.url}/{path}?{pairs}{flags}"
 
     def fits(self, path, *, box=None, **parameters):
-        """Return the HDUs of a FITS answer.
-
-        Parameters
-        ----------
-        path : str
-            For example ``'cutout.fits'``.
-        box : tuple of float, optional
-            ``(ra, dec, radius)``, degrees, of the place asked for: lets a 500 be understood.
-        **parameters
-            Of the request.
-
-        Returns
-        -------
-        `~astropy.io.fits.HDUList`
-            In memory.
-
-        Raises
-        ------
-        NoCoverageError
-            If the layer has nothing there.
-        ServiceDownError, UnexpectedContentError
-            If the answer is no FITS file.
-        """
+        """Return the HDUs of a FITS answer."""
         url = self.address(path, **parameters)
         data = self._get(url, FITS_MAGIC, box, parameters.get("layer"))
         try:
@@ -154,36 +105,11 @@ class ViewerService:
             raise UnexpectedContentError(msg, url=url, cause=error) from error
 
     def save(self, path, target):
-        """Fetch a whole file to ``target``, or find it there.
-
-        Parameters
-        ----------
-        path : str
-            What to fetch, without parameters.
-        target : `~pathlib.Path`
-            Its place; its name tells what kind of file it has to be.
-
-        Returns
-        -------
-        `~astroquery_lis.io.download.Downloaded`
-        """
+        """Fetch a whole file to ``target``, or find it there."""
         return download(self._client, f"{self.url}/{path}", target)
 
     def bricks(self, layer, ra_deg, dec_deg, radius_deg):
-        """Return the names of the bricks that a layer has round a place.
-
-        Parameters
-        ----------
-        layer : str
-            A layer of the Legacy Surveys; for others, and unknown ones, the viewer answers with
-            bricks that need not exist.
-        ra_deg, dec_deg, radius_deg : float
-            Where; images reach a little further than their bricks, which is allowed for.
-
-        Returns
-        -------
-        set of str
-        """
+        """Return the names of the bricks that a layer has round a place."""
         reach = radius_deg + BRICK_REACH_DEG
         ra_reach = reach / max(math.cos(math.radians(dec_deg)), 1e-3)
         answer = self.json(

@@ -5,32 +5,16 @@ from dataclasses import replace
 from astropy.io.fits import Header
 
 from ..exceptions import InvalidRequestError
-from ..survey.frames import WISE
-from ..survey.placement import place
+from ..survey.pixel_grids import rotated_wcs_text
+from ..survey.placement import WISE, place
 from ..survey.releases import PIXEL_SCALE_ARCSEC, WISE_PRODUCTS, get_release
-from ..survey.sky_grid import rotated_wcs_text
 from .derived import DERIVED
 
 __all__ = ["split_wise", "wise_request"]
 
 
 def split_wise(bands, release):
-    """Tell the WISE bands from the others.
-
-    Parameters
-    ----------
-    bands : str, iterable of str, or None
-        As the user gave them, for example ``'grzW1W2'``.
-    release : str
-        Release name.
-
-    Returns
-    -------
-    optical : str, list of str, or None
-        What is left; `None` as given, empty if there were only WISE bands.
-    wise : tuple of str
-        The WISE bands, in the order given.
-    """
+    """Tell the WISE bands from the others."""
     known = get_release(release).wise_bands
     if isinstance(bands, str):
         wise = [name for name in known if name in bands]
@@ -49,32 +33,7 @@ def split_wise(bands, release):
 
 
 def wise_request(request, bands, wanted, *, scale_arcsec, on_optical):
-    """Return the request for the WISE bands of a cutout, and its products.
-
-    Parameters
-    ----------
-    request : `~astroquery_lis.survey.request.CutoutRequest`
-        The optical one.
-    bands : tuple of str
-        WISE bands.
-    wanted : tuple of str
-        Products of the cutout.
-    scale_arcsec : float
-        Pixel size of the optical cutout.
-    on_optical : bool
-        Whether they are resampled onto the optical grid.
-
-    Returns
-    -------
-    request : CutoutRequest
-    wanted : tuple of str
-        The products that WISE has.
-
-    Raises
-    ------
-    InvalidRequestError
-        If it has none of them.
-    """
+    """Return the request for the WISE bands of a cutout, and its products."""
     mine = tuple(name for name in wanted if name in WISE_PRODUCTS or name in DERIVED)
     if not mine:
         allowed = ", ".join((*WISE_PRODUCTS, *DERIVED))

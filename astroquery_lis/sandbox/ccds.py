@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from ..survey import bricks, layout
-from ..survey.tangent import TangentGrid
+from ..survey.pixel_grids import TangentGrid
 from . import render, sky
 from .planes import windows_of
 from .viewer_psf import CAMERAS

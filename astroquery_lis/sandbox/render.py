@@ -213,7 +213,7 @@ def render(sources, band, grid, *, x0=0, y0=0, shape):
         Rows of the truth table (`~.sky.truth`).
     band : str
         ``'g'``, ``'r'``, ``'i'`` or ``'z'``.
-    grid : `~astroquery_lis.survey.tangent.TangentGrid`
+    grid : `~astroquery_lis.survey.pixel_grids.TangentGrid`
         The pixel grid; pixels not larger than the PSF's sigma, or flux is lost in the sampling.
     x0, y0 : int
         First pixel of the box.

@@ -19,7 +19,7 @@ import numpy as np
 from astropy.io import fits
 
 from ..survey import bricks, overlap
-from ..survey.tangent import Box
+from ..survey.pixel_grids import Box
 from . import viewer_jpeg, viewer_psf
 from .files import Response
 from .viewer_catalog import catalog_box

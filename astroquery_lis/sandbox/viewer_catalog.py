@@ -7,7 +7,7 @@ import numpy as np
 from astropy.io import fits
 
 from ..survey import bricks
-from ..survey.tangent import TangentGrid
+from ..survey.pixel_grids import TangentGrid
 from . import catalog
 from .files import Response
 from .tractor_columns import tractor_dtype

@@ -13,7 +13,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.time import Time
 
-from ..survey.tangent import TangentGrid
+from ..survey.pixel_grids import TangentGrid
 from . import render, sky
 from .ccds import ccd_rows
 

@@ -61,7 +61,7 @@ class PlaneStore:
         ----------
         path : `~pathlib.Path`
             The file.
-        box : `~..survey.tangent.Box`
+        box : `~..survey.pixel_grids.Box`
             Inside the brick.
 
         Returns

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ..survey import bricks
-from ..survey.tangent import Box
+from ..survey.pixel_grids import Box
 
 __all__ = ["CutoutGrid", "NoOverlapError", "Renderer"]
 
@@ -297,7 +297,7 @@ class Renderer:
             Names.
         kind : str
             ``'image'`` or ``'invvar'``.
-        box : `~..survey.tangent.Box`
+        box : `~..survey.pixel_grids.Box`
             Inside the brick.
 
         Returns

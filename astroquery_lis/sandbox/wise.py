@@ -14,7 +14,7 @@ from astropy.io import fits
 from scipy.optimize import brentq
 
 from ..survey import bricks, layout
-from ..survey.tangent import TangentGrid
+from ..survey.pixel_grids import TangentGrid
 from . import render, sky
 from .light import infrared
 from .tractor_files import _write_whole, add_once
@@ -95,7 +95,7 @@ def wise_grid(brick):
 
     Returns
     -------
-    `~astroquery_lis.survey.tangent.TangentGrid`
+    `~astroquery_lis.survey.pixel_grids.TangentGrid`
     """
     found = bricks.get_brick(brick)
     middle = (_SIZE_PIX - 1) / 2

@@ -14,8 +14,8 @@ from functools import cache
 import numpy as np
 
 from ..exceptions import InvalidRequestError
+from .pixel_grids import TangentGrid
 from .releases import PIXEL_SCALE_ARCSEC, get_release
-from .tangent import TangentGrid
 
 __all__ = [
     "N_BRICKS",

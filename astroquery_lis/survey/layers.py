@@ -5,6 +5,9 @@ the answers to other names until the server is restarted.  So nothing but the na
 sent.  Read off the viewer's own code (legacysurvey/imagine, August 2026).
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
@@ -56,8 +59,8 @@ class Layer:
 
     name: str
     survey: str
-    bands: tuple
-    default_bands: tuple
+    bands: tuple[str, ...]
+    default_bands: tuple[str, ...]
     pixel_scale_arcsec: float
     product: str = "image"
     release: str | None = None
@@ -69,8 +72,15 @@ class Layer:
     note: str = ""
 
 
-def _variants(base, release, region, bands, *, suffixes=("",), products=("image", "model",
-"resid")):
+def _variants(
+    base: str,
+    release: str | None,
+    region: str | None,
+    bands: str,
+    *,
+    suffixes: tuple[str, ...] = ("",),
+    products: tuple[str, ...] = ("image", "model", "resid"),
+) -> Iterator[Layer]:
     """Yield the layers of one tree: its products, each with each set of bands."""
     for product in products:
         for suffix in suffixes:
@@ -93,7 +103,7 @@ def _variants(base, release, region, bands, *, suffixes=("",), products=("image"
             )
 
 
-def _legacy():
+def _legacy() -> Iterator[Layer]:
     for region, part in (("auto", ""), ("south", "-south"), ("north", "-north")):
         yield from _variants(f"ls-dr11{part}", "dr11", region, "grz")
     for region, part in (("auto", ""), ("south", "-south"), ("auto", "-mid")):
@@ -111,7 +121,7 @@ def _legacy():
     yield from _variants("decals-dr5", "dr5", "south", "grz")
 
 
-def _decaps():
+def _decaps() -> Iterator[Layer]:
     for suffix, default in (("", "grz"), ("-riy", "riY")):
         for product in ("image", "model", "resid"):
             name = "decaps2" + ("" if product == "image" else f"-{product}") + suffix
@@ -129,7 +139,7 @@ def _decaps():
             )
 
 
-def _others():
+def _others() -> Iterator[Layer]:
     rows = (
         ("sdss", "SDSS", "gri", 0.396, "nanomaggy", ""),
         ("galex", "GALEX", "nf", 1.5, "", ""),
@@ -171,7 +181,7 @@ ALIASES = MappingProxyType(
 """Old names that the viewer still takes, and what they stand for."""
 
 
-def _why_refused(name):
+def _why_refused(name: str) -> str:
     """Return what is known of a name that is no public layer."""
     for suffix in ("-model", "-resid"):
         if name.endswith(f"-grz{suffix}"):
@@ -186,7 +196,7 @@ def _why_refused(name):
     return ""
 
 
-def get_layer(name, *, allow_unknown=False):
+def get_layer(name: str, *, allow_unknown: bool = False) -> Layer:
     """Return the `Layer` called ``name``.
 
     Parameters
@@ -231,7 +241,7 @@ _SPLIT = {"dr8": "ls-dr8", "dr9": "ls-dr9", "dr10": "ls-dr10", "dr11": "ls-dr11"
 _WHOLE = {"dr5": "decals-dr5", "dr6": "mzls+bass-dr6", "dr7": "decals-dr7"}
 
 
-def layer_of(release, region="auto", product="image"):
+def layer_of(release: str, region: str = "auto", product: str = "image") -> Layer:
     """Return the layer that shows a region of a release.
 
     Parameters

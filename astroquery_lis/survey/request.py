@@ -37,25 +37,7 @@ MAX_SIZE_PIX = 10_000
 
 @dataclass(frozen=True)
 class CutoutRequest:
-    """One cutout of the bricks.
-
-    Attributes
-    ----------
-    ra_deg, dec_deg : float
-        Target, ICRS.
-    ny, nx : int
-        Size in pixels.
-    products : tuple of str
-        Names of `~.layout.COADD_PRODUCTS`.
-    bands : tuple of str or None
-        `None` for those that the target's brick has.
-    release : str
-        Release name.
-    region : str
-        ``'auto'``, ``'north'`` or ``'south'``.
-    wcs : str
-        Grid of the result as FITS cards (`~.sky_grid.as_wcs_text`); empty for the bricks' own.
-    """
+    """One cutout of the bricks."""
 
     ra_deg: float
     dec_deg: float
@@ -80,25 +62,7 @@ def _refuse(parameter, value, must):
 
 
 def as_choice(parameter, value, allowed):
-    """Return ``value`` if it is one of ``allowed``.
-
-    Parameters
-    ----------
-    parameter : str
-        Name of the argument.
-    value : str
-        What was given.
-    allowed : iterable of str
-        What may be given.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    InvalidRequestError
-    """
+    """Return ``value`` if it is one of ``allowed``."""
     allowed = tuple(allowed)
     if not isinstance(value, str) or value not in allowed:
         _refuse(parameter, value, f"is not one of: {', '.join(allowed)}.")
@@ -106,33 +70,7 @@ def as_choice(parameter, value, allowed):
 
 
 def as_size(size, *, parameter="size", pixel_scale_arcsec=PIXEL_SCALE_ARCSEC):
-    """Return a size as whole pixels.
-
-    Parameters
-    ----------
-    size : int or `~astropy.units.Quantity` ['angle' or pixel], scalar or (2,) in (ny, nx)
-        A bare number is pixels and must be an int.
-    parameter : str, optional
-        Name of the argument, for messages.
-    pixel_scale_arcsec : float, optional
-        What an angle is divided by; the result is rounded to whole pixels.
-
-    Returns
-    -------
-    ny, nx : int
-
-    Raises
-    ------
-    InvalidRequestError
-        If it is not such a size, or not from 1 to `MAX_SIZE_PIX` pixels.
-
-    Examples
-    --------
-    >>> from astropy import units as u
-    >>> from astroquery_lis.survey.request import as_size
-    >>> as_size((1, 2) * u.arcmin)
-    (229, 458)
-    """
+    """Return a size as whole pixels."""
     kinds = "must be an int number of pixels or an angle Quantity, one or (ny, nx)"
     if isinstance(size, u.Quantity):
         if size.unit.is_equivalent(u.pix):
@@ -165,24 +103,7 @@ def as_size(size, *, parameter="size", pixel_scale_arcsec=PIXEL_SCALE_ARCSEC):
 
 
 def as_pixel_scale(pixel_scale, *, native_arcsec=PIXEL_SCALE_ARCSEC):
-    """Return a pixel scale in arcsec.
-
-    Parameters
-    ----------
-    pixel_scale : `~astropy.units.Quantity` ['angle', or angle per pixel] or None
-        `None` for the native one.
-    native_arcsec : float, optional
-        The native pixel scale.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    InvalidRequestError
-        If it is not a positive angle of a degree at most.
-    """
+    """Return a pixel scale in arcsec."""
     if pixel_scale is None:
         return native_arcsec
     value = np.nan
@@ -196,42 +117,14 @@ def as_pixel_scale(pixel_scale, *, native_arcsec=PIXEL_SCALE_ARCSEC):
 
 
 def refuse_beside_layer(release, region):
-    """Refuse what a layer of the viewer has of its own.
-
-    Parameters
-    ----------
-    release : str or None
-        Must be `None`.
-    region : str
-        Must be ``'auto'``.
-
-    Raises
-    ------
-    InvalidRequestError
-    """
+    """Refuse what a layer of the viewer has of its own."""
     for name, value, default in (("release", release, None), ("region", region, "auto")):
         if value != default:
             _refuse(name, value, "cannot be given beside layer, which has its own.")
 
 
 def as_rotation(rotation):
-    """Return a rotation in degrees.
-
-    Parameters
-    ----------
-    rotation : `~astropy.units.Quantity` ['angle'] or None
-        `None` for none.
-
-    Returns
-    -------
-    float
-        0 to 360.
-
-    Raises
-    ------
-    InvalidRequestError
-        If it is not a finite angle.
-    """
+    """Return a rotation in degrees."""
     if rotation is None:
         return 0.0
     value = np.nan
@@ -244,22 +137,7 @@ def as_rotation(rotation):
 
 
 def as_names(products):
-    """Return names of products as a tuple without repeats, unknown ones too.
-
-    Parameters
-    ----------
-    products : str or iterable of str
-        The names.
-
-    Returns
-    -------
-    tuple of str
-
-    Raises
-    ------
-    InvalidRequestError
-        If there is none.
-    """
+    """Return names of products as a tuple without repeats, unknown ones too."""
     try:
         names = (products,) if isinstance(products, str) else tuple(dict.fromkeys(products))
     except TypeError:
@@ -271,25 +149,7 @@ def as_names(products):
 
 
 def as_products(products, release, *, planes=False):
-    """Return product names as a tuple without repeats.
-
-    Parameters
-    ----------
-    products : str or iterable of str
-        Names of `~.layout.COADD_PRODUCTS`.
-    release : str
-        Release that must have them.
-    planes : bool, optional
-        Whether mask planes (`~.layout.MASK_PLANES`) are taken too.
-
-    Returns
-    -------
-    tuple of str
-
-    Raises
-    ------
-    InvalidRequestError
-    """
+    """Return product names as a tuple without repeats."""
     found = get_release(release)
     allowed = (*found.products, *found.mask_planes) if planes else found.products
     try:
@@ -307,46 +167,14 @@ def as_products(products, release, *, planes=False):
 
 
 def as_region(region, release):
-    """Return a region that the release has, or ``'auto'``.
-
-    Parameters
-    ----------
-    region : str
-        ``'auto'``, ``'north'`` or ``'south'``.
-    release : str
-        Release name.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    InvalidRequestError
-    """
+    """Return a region that the release has, or ``'auto'``."""
     if region != "auto":
         get_tree(release, region)
     return region
 
 
 def as_bands(bands, release, region="auto"):
-    """Return bands as a tuple without repeats, or `None`.
-
-    Parameters
-    ----------
-    bands : str, iterable of str, or None
-        ``'grz'``, ``'g,r,z'`` or ``['g', 'r', 'z']``, in the order wanted; `None` stays.
-    release, region : str
-        What must have them; for ``'auto'``, either region.
-
-    Returns
-    -------
-    tuple of str or None
-
-    Raises
-    ------
-    InvalidRequestError
-    """
+    """Return bands as a tuple without repeats, or `None`."""
     if bands is None:
         return None
     allowed = get_release(release).bands if region == "auto" else get_tree(release, region).bands
@@ -354,25 +182,7 @@ def as_bands(bands, release, region="auto"):
 
 
 def as_layer_bands(bands, allowed, layer):
-    """Return bands of a layer of the viewer as a tuple without repeats, or `None`.
-
-    Parameters
-    ----------
-    bands : str, iterable of str, or None
-        As for `as_bands`.
-    allowed : tuple of str
-        What the layer has; empty if that is not known.
-    layer : str
-        Its name.
-
-    Returns
-    -------
-    tuple of str or None
-
-    Raises
-    ------
-    InvalidRequestError
-    """
+    """Return bands of a layer of the viewer as a tuple without repeats, or `None`."""
     return None if bands is None else _checked_bands(bands, allowed, f"layer {layer}")
 
 

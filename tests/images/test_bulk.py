@@ -40,7 +40,7 @@ from astroquery_lis.io.http import HttpClient
 from astroquery_lis.io.mirrors import resolve_mirrors
 from astroquery_lis.io.ranges import FIRST_RANGE_BYTES
 from astroquery_lis.survey.layout import coadd_path, region_bricks_path
-from astroquery_lis.survey.tangent import Box
+from astroquery_lis.survey.pixel_grids import Box
 
 OPTIONS = (("timeout_s", 30.0), ("retries", 1), ("max_connections", 8))
 

@@ -13,7 +13,7 @@ from astroquery_lis.exceptions import CoverageWarning, MissingDataError, NoCover
 from astroquery_lis.images.tiles import ImageMap
 from astroquery_lis.io.ranges import FIRST_RANGE_BYTES
 from astroquery_lis.survey.layout import COADD_PRODUCTS, coadd_path
-from astroquery_lis.survey.tangent import Box
+from astroquery_lis.survey.pixel_grids import Box
 
 EVERY_PRODUCT = tuple(COADD_PRODUCTS)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from astroquery_lis.exceptions import UnexpectedContentError
 from astroquery_lis.images.tiles import ImageMap, MoreNeeded, OpenImage, open_sparse
-from astroquery_lis.survey.tangent import Box
+from astroquery_lis.survey.pixel_grids import Box
 
 SHAPE = (330, 270)
 FLOATS = np.random.default_rng(5).normal(0, 0.01, SHAPE).astype("f4")

@@ -3,7 +3,7 @@ import pytest
 from scipy.special import gammaincinv
 
 from astroquery_lis.sandbox import render, sky
-from astroquery_lis.survey.tangent import TangentGrid
+from astroquery_lis.survey.pixel_grids import TangentGrid
 
 GRID = TangentGrid(45.1, 20.0, 600.0, 600.0, 0.262 / 3600)
 

@@ -15,7 +15,7 @@ from astroquery_lis import sandbox
 from astroquery_lis.sandbox import render, viewer_planes
 from astroquery_lis.sandbox.viewer_layers import LAYERS, NO_DATA
 from astroquery_lis.survey import bricks, layers, layout
-from astroquery_lis.survey.tangent import Box, TangentGrid
+from astroquery_lis.survey.pixel_grids import Box, TangentGrid
 
 NATIVE = 0.262
 

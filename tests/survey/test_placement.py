@@ -8,8 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from astroquery_lis import bricks
+from astroquery_lis.survey.pixel_grids import Box
 from astroquery_lis.survey.placement import pixel_sky, place
-from astroquery_lis.survey.tangent import Box
 
 
 @settings(max_examples=50, deadline=None)

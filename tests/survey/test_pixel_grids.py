@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astroquery_lis.survey.tangent import Box, TangentGrid
+from astroquery_lis.survey.pixel_grids import Box, TangentGrid
 
 
 @pytest.mark.parametrize("dec", [0.0, 32.25, -68.3, 80.5, 90.0])

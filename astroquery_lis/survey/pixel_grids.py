@@ -1,0 +1,222 @@
+"""Pixel grids on the sky, and boxes of pixels, as plain numbers.
+
+`TangentGrid` is the same mapping as `astropy.wcs.WCS` with ``RA---TAN``/``DEC--TAN`` and the pole
+at the North (Calabretta & Greisen 2002, A&A 395, 1077, section 5.1.3), for north-up grids, ten
+times faster on small arrays and free of object construction.  `SkyGrid` is any celestial WCS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple, NoReturn
+
+import numpy as np
+from astropy.io.fits import Header
+from astropy.wcs import WCS, NoConvergence
+from astropy.wcs.utils import proj_plane_pixel_area
+
+from ..exceptions import InvalidRequestError
+
+__all__ = ["Box", "Grid", "SkyGrid", "TangentGrid", "as_wcs_text", "cards_text", "rotated_wcs_text"]
+
+
+class Box(NamedTuple):
+    """The pixels ``[y0, y1) x [x0, x1)``, counted from 0."""
+
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """The box as a pair of slices."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(ny, nx)``."""
+        return self.y1 - self.y0, self.x1 - self.x0
+
+    def clipped(self, ny: int, nx: int) -> Box:
+        """Return what of the box lies in an image of ``ny`` x ``nx`` pixels; may be empty."""
+        y0, x0 = min(max(self.y0, 0), ny), min(max(self.x0, 0), nx)
+        return Box(y0, max(min(self.y1, ny), y0), x0, max(min(self.x1, nx), x0))
+
+    def is_within(self, ny: int, nx: int) -> bool:
+        """Return True if an image of ``ny`` x ``nx`` pixels holds the whole box."""
+        return self.clipped(ny, nx) == self
+
+    def moved(self, dy: int, dx: int) -> Box:
+        """Return the box shifted by ``dy`` rows and ``dx`` columns."""
+        return Box(self.y0 + dy, self.y1 + dy, self.x0 + dx, self.x1 + dx)
+
+
+@dataclass(frozen=True)
+class TangentGrid:
+    """A north-up, east-left TAN grid with square pixels."""
+
+    ra_deg: float
+    dec_deg: float
+    x_ref: float
+    y_ref: float
+    scale_deg: float
+
+    def to_pixel(
+        self, ra_deg: float | np.ndarray, dec_deg: float | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return pixel coordinates of sky positions."""
+        ra, dec = np.radians(ra_deg), np.radians(dec_deg)
+        ra0, dec0 = np.radians(self.ra_deg), np.radians(self.dec_deg)
+        sin_dec, cos_dec, cos_ra = np.sin(dec), np.cos(dec), np.cos(ra - ra0)
+        depth = np.sin(dec0) * sin_dec + np.cos(dec0) * cos_dec * cos_ra
+        depth = np.where(depth > 0, depth, np.nan)
+        scale = np.radians(self.scale_deg)
+        east = cos_dec * np.sin(ra - ra0) / depth
+        north = (np.cos(dec0) * sin_dec - np.sin(dec0) * cos_dec * cos_ra) / depth
+        return self.x_ref - east / scale, self.y_ref + north / scale
+
+    def to_sky(self, x: float | np.ndarray, y: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return sky positions of pixel coordinates."""
+        scale = np.radians(self.scale_deg)
+        east = (self.x_ref - np.asarray(x, dtype=float)) * scale
+        north = (np.asarray(y, dtype=float) - self.y_ref) * scale
+        dec0 = np.radians(self.dec_deg)
+        across = np.cos(dec0) - north * np.sin(dec0)
+        ra = np.degrees(np.arctan2(east, across)) + self.ra_deg
+        dec = np.arctan2(np.sin(dec0) + north * np.cos(dec0), np.hypot(east, across))
+        return ra % 360.0, np.degrees(dec)
+
+    def cards(self, *, x0: int = 0, y0: int = 0) -> list[tuple[str, str | float, str]]:
+        """Return the FITS cards that describe a box of this grid."""
+        return [
+            ("CTYPE1", "RA---TAN", ""),
+            ("CTYPE2", "DEC--TAN", ""),
+            ("CUNIT1", "deg", ""),
+            ("CUNIT2", "deg", ""),
+            ("CRVAL1", self.ra_deg, "RA of the tangent point"),
+            ("CRVAL2", self.dec_deg, "Dec of the tangent point"),
+            ("CRPIX1", self.x_ref + 1 - x0, ""),
+            ("CRPIX2", self.y_ref + 1 - y0, ""),
+            ("CD1_1", -self.scale_deg, ""),
+            ("CD1_2", 0.0, ""),
+            ("CD2_1", 0.0, ""),
+            ("CD2_2", self.scale_deg, ""),
+            # The default turns a grid that is centred on the north pole itself upside down.
+            ("LONPOLE", 180.0, ""),
+            ("RADESYS", "ICRS", ""),
+        ]
+
+    def wcs(self, *, x0: int = 0, y0: int = 0, shape: tuple[int, int] | None = None) -> WCS:
+        """Return the astropy WCS of a box of this grid."""
+        wcs = WCS(Header(self.cards(x0=x0, y0=y0)), naxis=2)
+        if shape is not None:
+            wcs.array_shape = shape
+        return wcs
+
+
+class SkyGrid:
+    """A pixel grid given by a WCS; the counterpart of `TangentGrid`."""
+
+    def __init__(self, text: str) -> None:
+        self._header = Header.fromstring(text, sep="\n")
+        self._wcs = WCS(self._header, naxis=2)
+
+    @cached_property
+    def scale_deg(self) -> float:
+        """Side of a square of the same area as a pixel at the reference point, degrees."""
+        return float(np.sqrt(proj_plane_pixel_area(self._wcs)))
+
+    def to_sky(self, x: float | np.ndarray, y: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return RA and Dec, ICRS degrees, of pixels counted from 0."""
+        x, y = np.asarray(x, float), np.asarray(y, float)
+        frame = self._wcs.wcs.radesys.strip() or "ICRS"
+        if frame == "ICRS" and self._wcs.wcs.ctype[0].startswith("RA"):
+            ra, dec = self._wcs.all_pix2world(x, y, 0)
+        else:
+            position = self._wcs.pixel_to_world(x, y).icrs
+            ra, dec = position.ra.deg, position.dec.deg
+        return ra % 360.0, dec
+
+    def to_pixel(
+        self, ra_deg: float | np.ndarray, dec_deg: float | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return pixels counted from 0 of ICRS positions in degrees."""
+        try:
+            return self._wcs.all_world2pix(ra_deg, dec_deg, 0)
+        except NoConvergence as error:
+            return error.best_solution.T
+
+    def cards(self, *, x0: int = 0, y0: int = 0) -> list[tuple[str, str | float, str]]:
+        """Return the FITS cards of the grid."""
+        if (x0, y0) != (0, 0):
+            msg = "a given grid begins at its first pixel"
+            raise ValueError(msg)
+        return [(card.keyword, card.value, card.comment) for card in self._header.cards]
+
+    def wcs(self, area: Box) -> WCS:
+        """Return the WCS of a part of the grid."""
+        return self._wcs[area.slices]
+
+
+Grid = TangentGrid | SkyGrid
+
+_SIZE_CARDS = ("NAXIS", "NAXIS1", "NAXIS2")
+
+
+def cards_text(header: Header) -> str:
+    """Return the cards of a header, one per line."""
+    return "\n".join(str(card).rstrip() for card in header.cards)
+
+
+def as_wcs_text(wcs: WCS | Header, *, parameter: str = "wcs") -> tuple[str, int, int]:
+    """Return a WCS as FITS cards, one per line, and the size ``ny, nx`` of its image."""
+
+    def refuse(must: str) -> NoReturn:
+        msg = f"{parameter}={wcs!r} {must}"
+        raise InvalidRequestError(msg, parameter=parameter, value=wcs)
+
+    plane = WCS(wcs) if isinstance(wcs, Header) else wcs
+    if not isinstance(plane, WCS):
+        refuse("must be a WCS or a FITS header.")
+    if plane.naxis > 2 and plane.has_celestial:
+        plane = plane.celestial
+    if plane.naxis != 2 or not plane.is_celestial or plane.wcs.lng != 0:
+        refuse("must have two celestial axes, the longitude first.")
+    shape = plane.array_shape
+    if shape is None and isinstance(wcs, Header):
+        shape = wcs.get("NAXIS2"), wcs.get("NAXIS1")
+    if not shape or None in shape:
+        refuse("does not tell the size of its image: set its array_shape.")
+    header = plane.to_header(relax=True)
+    for name in _SIZE_CARDS:
+        header.remove(name, ignore_missing=True)
+    return cards_text(header), int(shape[0]), int(shape[1])
+
+
+def rotated_wcs_text(
+    ra_deg: float, dec_deg: float, ny: int, nx: int, scale_arcsec: float, rotation_deg: float
+) -> str:
+    """Return, as text, the WCS of a TAN image with its target in the middle."""
+    scale_deg = scale_arcsec / 3600
+    sin, cos = np.sin(np.radians(rotation_deg)), np.cos(np.radians(rotation_deg))
+    header = Header(
+        [
+            ("CTYPE1", "RA---TAN"),
+            ("CTYPE2", "DEC--TAN"),
+            ("CUNIT1", "deg"),
+            ("CUNIT2", "deg"),
+            ("CRVAL1", ra_deg),
+            ("CRVAL2", dec_deg),
+            ("CRPIX1", (nx + 1) / 2),
+            ("CRPIX2", (ny + 1) / 2),
+            ("CD1_1", -scale_deg * cos),
+            ("CD1_2", scale_deg * sin),
+            ("CD2_1", scale_deg * sin),
+            ("CD2_2", scale_deg * cos),
+            ("RADESYS", "ICRS"),
+            ("LONPOLE", 180.0),
+        ]
+    )
+    return cards_text(header)
