@@ -19,13 +19,13 @@ from pathlib import Path
 from _report import parser, report
 from astropy import log
 
+from astroquery_lis.jwst_stage import pipeline
 from astroquery_lis.jwst_stage.environment import CrdsEnvironment
 from astroquery_lis.jwst_stage.planning.estimates import image3_memory_gb
 from astroquery_lis.jwst_stage.planning.plan import make_plan
 from astroquery_lis.jwst_stage.planning.plan_build import with_references
 from astroquery_lis.jwst_stage.refs.references import resolve
 from astroquery_lis.jwst_stage.resume.records import read_records
-from astroquery_lis.jwst_stage.running.forkserver import single
 from astroquery_lis.jwst_stage.running.run import run
 from astroquery_lis.sandbox.jwst import simulate
 
@@ -100,9 +100,12 @@ def overhead(runs):
         with tempfile.TemporaryDirectory() as folder:
             plan, resolution = prepared(observation, folder, stages=(1,))
             with Clock() as imports:
-                single("builtins:dict", {}, Path(folder, "import"))
+                pipeline.stop()
+                pipeline.processes()
+                pipeline.stop()
             with Clock() as clock:
                 timed(plan, resolution, folder, max_workers=1)
+                pipeline.stop()
             ours.append((clock.wall_s - imports.wall_s, clock.cpu_s - imports.cpu_s))
     rows = []
     for place, kind in enumerate(("wall", "CPU")):

@@ -5,9 +5,7 @@ it never falls back to defaults.
 """
 
 import os
-import sys
 import threading
-import types
 import uuid
 from collections import deque
 from concurrent.futures import (
@@ -19,14 +17,13 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
-from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.context import SpawnContext, SpawnProcess
 
 from astropy.config import ConfigItem
 
 from .._conf import Conf, conf, setting
 from ..exceptions import InvalidRequestError
+from .processes import WITHOUT_MAIN
 
 __all__ = ["map_jobs", "settings_in_force"]
 
@@ -218,7 +215,7 @@ class _Workers:
     def _new(self):
         if self.kind == "threads":
             return ThreadPoolExecutor(OWN_THREADS, "astroquery_lis-job")
-        return ProcessPoolExecutor(_cores(), mp_context=_Context())
+        return ProcessPoolExecutor(_cores(), mp_context=WITHOUT_MAIN)
 
     def close(self):
         if self.is_own and self.current is not None:
@@ -230,31 +227,3 @@ def _cores():
         return max(len(os.sched_getaffinity(0)), 1)
     except AttributeError:  # macOS, Windows
         return os.cpu_count() or 1
-
-
-# A spawned process runs the main script again, which an unguarded script does not survive.  What
-# our workers do is importable from the package, so they are started without it.
-
-_starting = threading.Lock()
-
-
-@contextmanager
-def _without_main():
-    with _starting:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = types.ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
-
-
-class _Process(SpawnProcess):
-    @staticmethod
-    def _Popen(process_obj):
-        with _without_main():
-            return SpawnProcess._Popen(process_obj)
-
-
-class _Context(SpawnContext):
-    Process = _Process

@@ -1,56 +1,10 @@
-"""What the processes in the tests of the fork server do."""
+"""What the corrections in the tests of a run do."""
 
 import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
-
-PID = os.getpid()
-
-
-def double(job):
-    print("said on the way")
-    return {"value": 2 * job["value"], "pid": os.getpid(), "parent": os.getppid()}
-
-
-def variables(job):
-    return {name: os.environ.get(name) for name in job["names"]}
-
-
-def fail(job):
-    msg = f"no {job['value']}"
-    raise ValueError(msg)
-
-
-def system_exit(job):
-    sys.exit(-1)
-
-
-def hard_exit(job):
-    sys.stderr.write("CRDS - ERROR -  (FATAL) cannot continue\n")
-    sys.stderr.flush()
-    os._exit(255)
-
-
-def kill_self(job):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def wait_for_ever(job):
-    Path(job["begun"]).write_text(str(os.getpid()))
-    while True:
-        time.sleep(60)
-
-
-def interrupt(job):
-    raise KeyboardInterrupt
-
-
-def was_imported_before(job):
-    # The module was imported by the server, of which this process is a copy.
-    return {"inherited": os.getpid() != PID}
 
 
 def count(path):
@@ -92,7 +46,9 @@ def correct_system_exit(model, tries):
 
 def correct_hard_exit(model, tries):
     count(tries)
-    hard_exit({})
+    sys.stderr.write("CRDS - ERROR -  (FATAL) cannot continue\n")
+    sys.stderr.flush()
+    os._exit(255)
 
 
 def correct_crash(model, tries):

@@ -4,16 +4,13 @@ import functools
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 from ...exceptions import StageError
+from ..pipeline import ask
 from ..tasks import input_path
 
 __all__ = ["association_document", "association_path", "complete", "write_association"]
-
-_SECONDS_FOR_CHILD = 300
 
 
 def complete(associations):
@@ -41,7 +38,7 @@ def complete(associations):
     bare = [{k: v for k, v in a.items() if k != "products"} for a in associations]
     if not associations or importlib.util.find_spec("jwst") is None:
         return bare
-    answers = json.loads(_ask(json.dumps(associations)))
+    answers = _completed(json.dumps(associations))
     refused = [
         f"{given['products'][0]['name']}: {answer['error']}"
         for given, answer in zip(associations, answers, strict=True)
@@ -54,21 +51,38 @@ def complete(associations):
 
 
 @functools.lru_cache(maxsize=16)
-def _ask(text):
-    child = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("_associate.py"))],
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS_FOR_CHILD,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    if child.returncode:
-        last = (child.stderr.strip().splitlines() or ["no message"])[-1]
-        msg = f"jwst.associations could not be used: {last}"
-        raise StageError(msg)
-    return child.stdout
+def _completed(text):
+    job = {"associations": json.loads(text)}
+    return ask("planning.association_files:complete_in_process", job)["associations"]
+
+
+def complete_in_process(job):
+    """Do the work of `complete`, in a process of the pipeline."""
+    return {"associations": [_complete(association) for association in job["associations"]]}
+
+
+def _complete(given):
+    from jwst.associations import load_asn
+    from jwst.associations.asn_from_list import asn_from_list
+    from jwst.associations.lib.rules_level3_base import DMS_Level3_Base
+
+    try:
+        product = given["products"][0]
+        complete = dict(given)
+        if given["asn_rule"] == "DMS_Level3_Base":
+            members = [(m["expname"], m["exptype"]) for m in product["members"]]
+            made = asn_from_list(
+                members, rule=DMS_Level3_Base, product_name=product["name"], with_exptype=True
+            )
+            complete = {**json.loads(made.dump(format="json")[1]), **given}
+        read = load_asn(json.dumps(complete))
+        names = [m["expname"] for m in read["products"][0]["members"]]
+        if names != [m["expname"] for m in product["members"]]:
+            return {"error": f"read back with members {names}"}
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    del complete["products"]
+    return {name: value for name, value in complete.items() if value is not None}
 
 
 def association_document(task, output_dir, directory):

@@ -73,7 +73,7 @@ class Recall:
         Parameters
         ----------
         answers : dict
-            By group, as `~._crds.resolve` returns them.
+            By group, as `~.answers.resolve` returns them.
         """
         if any(answer["missing"] or answer["errors"] for answer in answers.values()):
             return

@@ -24,8 +24,8 @@ from ...exceptions import (
 )
 from ...io.content import check_structure
 from ...io.store import write_whole
+from .. import pipeline
 from ..resume.memo import FileMemo, cache_folder
-from ._crds import Child, require_jwst
 from .crds_fetch import CrdsServer, fetch_files, write_server_config
 from .mappings import CONTEXT_NAME, closure, mapping_path, read_server_config, server_config_path
 from .recall import Recall
@@ -160,7 +160,7 @@ class _Resolver:
     """One resolution: the server, if any, the child process, and what was fetched."""
 
     def __init__(self, plan, environment, *, offline, max_workers=4, done=None):
-        require_jwst()
+        pipeline.require_jwst()
         self.plan, self.environment = plan, environment
         self.max_workers, self.done = max_workers, done
         url = "" if offline or "serverless" in environment.server_url else environment.server_url
@@ -285,14 +285,13 @@ class _Resolver:
         recall = Recall(environment, mappings, groups)
         answers = recall.get()
         if answers is None:
-            with Child(environment.variables(readonly=True)) as child:
-                answers = self._ask(child, groups)
+            answers = self._ask(groups, environment.variables(readonly=True))
             recall.put(answers)
         return answers
 
-    def _ask(self, child, groups):
+    def _ask(self, groups, variables):
         """Return what CRDS recommends for each group, after parameter files were fetched."""
-        answers = {key: child.ask("resolve", **group) for key, group in groups.items()}
+        answers = pipeline.ask("refs.answers:resolve", {"groups": groups}, variables)
         absent = {
             entry["name"]: entry["path"]
             for answer in answers.values()
@@ -301,9 +300,8 @@ class _Resolver:
         }
         if absent and self.server is not None:
             self.fetch(absent)
-            for key, group in groups.items():
-                if answers[key]["missing"]:
-                    answers[key] = child.ask("resolve", **group)
+            again = {key: group for key, group in groups.items() if answers[key]["missing"]}
+            answers |= pipeline.ask("refs.answers:resolve", {"groups": again}, variables)
         return answers
 
     def _refuse_errors(self, groups, members, answers, context):

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ...io.processes import ServerLost
 from ..resume.records import Record
 from ..tasks import log_path
 from . import memory
 from .failures import Failure, describe, killed, of_exit
-from .forkserver import ServerLost
 
 __all__ = ["Outcome", "keep_log", "outcome"]
 
@@ -26,14 +26,11 @@ class Outcome:
         Why, if it failed.
     is_lost : bool
         Whether it may end otherwise when it is begun again.
-    server_lost : bool
-        Whether the process that starts the tasks is gone.
     """
 
     record: Record
     failure: Failure | None = None
     is_lost: bool = False
-    server_lost: bool = False
 
 
 def outcome(future, job, *, alone):
@@ -41,7 +38,7 @@ def outcome(future, job, *, alone):
 
     Parameters
     ----------
-    future : `~concurrent.futures.Future` of `~.forkserver.Ended`
+    future : `~concurrent.futures.Future` of `~.processes.Ended`
         That has come.
     job : dict
         As for `~.work.work`, and ``kills``: `memory.kills` when it began.
@@ -56,12 +53,12 @@ def outcome(future, job, *, alone):
         ended = future.result()
     except ServerLost as error:
         failure = describe("ServerLost", "", str(error))
-        return Outcome(_failed(job, failure), failure, is_lost=True, server_lost=True)
+        return Outcome(_failed(job, failure), failure, is_lost=True)
     except Exception as error:  # of the executor
         failure = describe("ServerLost", "", f"the executor lost the task: {error!r}")
         return Outcome(_failed(job, failure), failure, is_lost=True)
     if ended.result is not None:
-        record = Record(**{**ended.result, "memory_gb": round(ended.memory_gb, 4)})
+        record = Record(**ended.result)
         if record.state == "done":
             return Outcome(record)
         kind, message = record.kind_of_failure, record.message

@@ -16,6 +16,7 @@ from pathlib import Path
 from astropy import log
 
 from ...exceptions import CrdsUnavailable, InvalidRequestError, StageWarning, TaskError, warn
+from .. import pipeline
 from ..planning.plan_build import with_references
 from ..resume.fingerprints import Fingerprints, key
 from ..resume.records import read_records, write_record
@@ -27,7 +28,6 @@ from .manifest import write_manifest
 from .outcomes import keep_log, outcome
 from .progress import TaskProgress
 from .schedule import DONE, FAILED, SKIPPED, Schedule
-from .workers import Here, There
 
 __all__ = ["PLAN_FILE", "run"]
 
@@ -36,7 +36,8 @@ PLAN_FILE = "plan.toml"
 
 _LOOK_S = 0.5
 _RESERVE_GB = 0.5
-_WARM_SET_UPS = 4
+_WORK = "astroquery_lis.jwst_stage.running.work:work"
+_WARM = "astroquery_lis.jwst_stage.running.warm:warm"
 
 
 def run(
@@ -141,6 +142,16 @@ def _check_arguments(executor, max_workers, on_error, resolution):
         raise CrdsUnavailable(msg, missing=resolution.missing)
 
 
+def _start(job, folder, variables):
+    """Start the process of a task; return the future of how it ends."""
+    return pipeline.processes().submit(_WORK, job, folder, environment=variables)
+
+
+def _do(job, folder, variables):
+    """Do a task from a worker of an executor: in a process that it starts there."""
+    return _start(job, folder, variables).result()
+
+
 class _Run:
     """A run: its schedule, its processes, and what it tells of itself."""
 
@@ -173,9 +184,7 @@ class _Run:
             memory_gb=self._memory_gb if executor is None else float("inf"),
             partial=partial,
         )
-        variables = resolution.environment.variables(readonly=True)
-        # Unlike CRDS's own variables it would change what is done without a trace.
-        self._variables = {**variables, "STPIPE_DISABLE_CRDS_STEPPARS": None}
+        self._variables = resolution.environment.variables(readonly=True)
         self._recorded = {k: v for k, v in environment.variables().items() if v}
         self._live = LiveState(
             output_dir,
@@ -203,11 +212,9 @@ class _Run:
                 log.info(self._summary(time.monotonic() - begun))
                 return
             self._live.write()
-            self._processes = (
-                self._here() if self._executor is None else There(self._executor, self._variables)
-            )
+            if self._executor is None:
+                self._prepare()
             stack.callback(shutil.rmtree, scratch_root(self._output_dir), ignore_errors=True)
-            stack.callback(self._processes.close)
             stack.callback(self._cancel)
             while not self._schedule.finished:
                 self._begin()
@@ -246,16 +253,17 @@ class _Run:
         if told:
             warn("\n".join(told), StageWarning)
 
-    def _here(self):
+    def _prepare(self):
+        """Let the server do what every task would spend its first seconds on."""
         todo = [t for t in self._tasks if self._schedule.states[t.name] != DONE and t.pipeline]
-        used = dict.fromkeys(task.configuration for task in todo)
-        known = self._plan.configurations
-        return Here(
-            self._variables,
-            pipelines=dict.fromkeys(task.pipeline for task in todo),
-            # Most rules of CRDS serve all set-ups of an instrument.
-            configurations=[known[name] for name in used if name in known][:_WARM_SET_UPS],
-        )
+        names = list(dict.fromkeys(task.pipeline for task in todo))
+        pipeline.processes().prepare(_WARM, {"pipelines": names})
+
+    def _submit(self, job, folder):
+        """Return the future of how a task ends, which was started here or by the executor."""
+        if self._executor is None:
+            return _start(job, str(folder), self._variables)
+        return self._executor.submit(_do, job, str(folder), self._variables)
 
     def _begin(self):
         """Begin what may begin."""
@@ -282,7 +290,7 @@ class _Run:
                 "kills": memory.kills(),
             }
             self._live.note(task.name, "running", scratch=scratch.name)
-            future = self._processes.submit(job, scratch)
+            future = self._submit(job, scratch)
             self._futures[future] = task.name
             self._jobs[task.name] = job
             self._tries[task.name] = self._tries.get(task.name, 0) + 1
@@ -326,8 +334,6 @@ class _Run:
         job = self._jobs.pop(name)
         alone = self._schedule.is_alone(name)
         ended = outcome(future, job, alone=alone)
-        if ended.server_lost:
-            self._processes.lost()
         if ended.is_lost and self._tries[name] == 1:
             self._schedule.again_alone(name)
             self._again[name] = f"Begun again, alone, since {ended.failure.cause}."
@@ -357,6 +363,8 @@ class _Run:
     def _cancel(self):
         for future in self._futures:
             future.cancel()
+        if self._executor is None and self._futures:
+            pipeline.processes().kill(self._futures)
 
     def _summary(self, seconds):
         states = list(self._schedule.states.values())

@@ -16,17 +16,10 @@ _SHAPES = {
 
 
 def warm(job):
-    """Fill the caches of the pipeline: schemas, specifications of steps, the rules of CRDS.
-
-    Parameters
-    ----------
-    job : dict
-        ``pipelines`` (class names) and ``configurations`` (lists of CRDS parameters).
-    """
-    # Whatever goes wrong goes wrong again, and is told, in the task that needs it; CRDS leaves by
-    # SystemExit.
+    """Fill the caches of schemas, and of the specifications of ``job['pipelines']``."""
+    # Whatever goes wrong goes wrong again, and is told, in the task that needs it.
     for part in (_models, _pipelines):
-        with contextlib.suppress(Exception, SystemExit):
+        with contextlib.suppress(Exception):
             part(job)
 
 
@@ -43,15 +36,7 @@ def _models(job):
 
 
 def _pipelines(job):
-    import crds
-
     from .work import class_of
 
     for name in job["pipelines"]:
-        pipeline = class_of(name)
-        steps = getattr(pipeline, "step_defs", {}).values()
-        types = {kind for step in steps for kind in step.reference_file_types}
-        types |= {step.get_config_reftype() for step in (*steps, pipeline)}
-        for parameters in job["configurations"]:
-            crds.getrecommendations(parameters, reftypes=sorted(types), observatory="jwst")
-        pipeline()
+        class_of(name)()

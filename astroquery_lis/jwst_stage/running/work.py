@@ -9,8 +9,6 @@ import contextlib
 import hashlib
 import json
 import os
-import resource
-import sys
 import time
 import traceback
 from dataclasses import asdict
@@ -21,6 +19,7 @@ from pathlib import Path
 from astropy.io import fits
 
 from ...exceptions import InvalidExposureError, TaskError
+from ...io.processes import peak_memory_gb
 from ..corrections import apply, hooks, register_inputs
 from ..planning.association_files import association_document, association_path, write_association
 from ..resume.records import Record, write_record
@@ -95,7 +94,7 @@ def work(job):
         references=references,
         steps=_steps(task, watch.steps, statuses),
         seconds=round(time.monotonic() - begun, 3),
-        memory_gb=_peak_gb(),
+        memory_gb=peak_memory_gb(),
         ended=_now(),
     )
     if "state" in known:
@@ -294,16 +293,6 @@ def _publish(task, made, output_dir, log):
 def _text(error):
     # The message of a KeyError is a repr of what was looked for.
     return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-
-
-def _peak_gb():
-    # The resource usage of a process that was started afresh begins with that of its parent.
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return round(int(line.split()[1]) / (1 << 20), 4)
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(used / (1 << 30 if sys.platform == "darwin" else 1 << 20), 4)
 
 
 def _now():

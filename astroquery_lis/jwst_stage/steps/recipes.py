@@ -20,7 +20,7 @@ from pathlib import Path
 from ...exceptions import InvalidRequestError, OptionalDependencyError
 from ...io.disk import writing
 from ...io.store import write_whole
-from ..refs._crds import Child
+from ..pipeline import ask
 from .parameters import OWNED, check, pipeline_names
 
 __all__ = ["read_recipe", "write_recipe"]
@@ -111,8 +111,7 @@ def _toml(document):
 
 def _read_stpipe(path):
     """Return the parameters of a file of stpipe, as checked ones have to be written."""
-    with Child() as child:
-        found = child.ask("read_config", path=str(path.absolute()))
+    found = ask("refs.answers:read_config", {"path": str(path.absolute())})
     name = found["class"].rpartition(".")[2]
     own = found["parameters"]
     if "steps" in own:

@@ -1,0 +1,108 @@
+"""The `jwst` package, imported once, by a server of its own that runs and questions share.
+
+CRDS reads its environment once, keeps what it found for ever and ends the process where it has no
+cache; every question and every task therefore has a process of its own, forked from the server.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from ..exceptions import CrdsUnavailable, OptionalDependencyError, StageError
+from ..io.processes import Processes, ServerLost
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from ..io.processes import Ended
+
+__all__ = ["ask", "processes", "require_jwst", "stop"]
+
+PRELOAD = ("jwst.pipeline", "astroquery_lis.jwst_stage.running.work")
+
+# CRDS binds the address of its server when it is imported. What CRDS says of parameters counts, in
+# questions and in tasks alike; the second variable would change what is done without a trace.
+_ENVIRONMENT = {"CRDS_SERVER_URL": None, "STPIPE_DISABLE_CRDS_STEPPARS": None}
+
+_SHOWN_LINES = 5
+
+
+def require_jwst() -> None:
+    """Raise `OptionalDependencyError` where the pipeline is not installed."""
+    if find_spec("jwst") is None:
+        msg = (
+            "The JWST chain needs the package 'jwst', which is not installed; "
+            "install the extra: pip install 'astroquery_lis[jwst]'."
+        )
+        raise OptionalDependencyError(msg)
+
+
+class _Shared:
+    """The server of this process, if there is one."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.server: Processes | None = None
+
+
+_shared = _Shared()
+if hasattr(os, "register_at_fork"):
+    # A forked process has neither the server nor the thread that would release the lock.
+    os.register_at_fork(after_in_child=_shared.__init__)  # type: ignore[misc]
+
+
+def processes() -> Processes:
+    """Return the server, started if there is none or it has died."""
+    require_jwst()
+    with _shared.lock:
+        if _shared.server is None or _shared.server.is_closed:
+            _shared.server = Processes(preload=PRELOAD, environment=_ENVIRONMENT)
+        return _shared.server
+
+
+def stop() -> None:
+    """Stop the server; the next question or task starts another one."""
+    with _shared.lock:
+        if _shared.server is not None:
+            _shared.server.close()
+            _shared.server = None
+
+
+def ask(
+    function: str, job: Mapping[str, Any], environment: Mapping[str, str | None] | None = None
+) -> dict:
+    """Return what a function gives in a process that has imported the pipeline.
+
+    ``function`` is ``'module:name'`` with the module named from this package.  Raises
+    `CrdsUnavailable` if CRDS refused or ended the process, `StageError` if anything else failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="astroquery_lis-") as folder:
+        task = (f"{__package__}.{function}", job, folder)
+        try:
+            ended = processes().submit(*task, environment=environment).result()
+        except ServerLost:
+            # It may have died since the last question.
+            ended = processes().submit(*task, environment=environment).result()
+    if ended.exit_code == 0:
+        return dict(ended.result)
+    if ended.error is None:
+        msg = f"The process of the pipeline ended with exit code {ended.exit_code}: "
+        raise StageError(msg + _last_words(ended))
+    message = f"{ended.error['type']}: {ended.error['message']}".strip().rstrip(".")
+    if {"SystemExit", "CrdsError"} & set(ended.error["kinds"]):
+        if ended.error["type"] == "SystemExit":
+            message = _last_words(ended).rstrip(".")
+        msg = f"CRDS could not go on: {message}."
+        raise CrdsUnavailable(msg)
+    msg = f"The process of the pipeline failed: {message}."
+    raise StageError(msg)
+
+
+def _last_words(ended: Ended) -> str:
+    lines = ended.console.strip().splitlines()[-_SHOWN_LINES:]
+    return " / ".join(line.strip() for line in lines) or "no message"
