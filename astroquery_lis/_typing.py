@@ -24,6 +24,7 @@ __all__ = [
     "Mapping",
     "Mirror",
     "OnMissing",
+    "Positions",
     "Products",
     "Quantity",
     "Region",
@@ -36,8 +37,11 @@ __all__ = [
 ]
 
 Coordinates: TypeAlias = SkyCoord | BaseCoordinateFrame | str
+Positions: TypeAlias = (
+    Coordinates | Table | Row | Sequence[Coordinates] | Sequence[tuple[float, float]]
+)
 Angle: TypeAlias = Quantity | str
-Size: TypeAlias = int | Quantity | tuple[int | Quantity, int | Quantity]
+Size: TypeAlias = int | Quantity | str | tuple[int | Quantity | str, int | Quantity | str]
 Bands: TypeAlias = str | Sequence[str]
 Products: TypeAlias = str | Sequence[str]
 FilePath: TypeAlias = str | PathLike[str]

@@ -3,13 +3,9 @@
 import re
 
 import numpy as np
-from astropy import units as u
-from astropy.coordinates import SkyCoord
-from astropy.coordinates.name_resolve import NameResolveError
 
-from ..client.targets import as_targets
-from ..exceptions import InvalidRequestError, ServiceDownError
-from .arguments import TARGET
+from ..client.inputs import as_coordinates, as_targets
+from ..exceptions import InvalidRequestError
 from .exits import EXIT_OK, EXIT_PARTIAL
 from .tables import read_table
 
@@ -19,64 +15,8 @@ _SEXAGESIMAL = re.compile(r"[+-]?\d[\dhmsdeg.:+\-°′″'\" ]*")
 
 
 def as_target(words):
-    """Return the position that words mean.
-
-    Parameters
-    ----------
-    words : sequence of str
-        RA and Dec, or the name of an object, in one word or several.
-
-    Returns
-    -------
-    `~astropy.coordinates.SkyCoord`
-        ICRS.
-
-    Raises
-    ------
-    InvalidRequestError
-        If it is no position, or no service knows the name.
-    ServiceDownError
-        If no name service answers.
-    """
-    text = " ".join(" ".join(words).replace(",", " ").split())
-    try:
-        degrees = [float(part) for part in text.split()]
-    except ValueError:
-        degrees = []
-    if len(degrees) == 2:
-        return _checked(text, *degrees, unit="deg")
-    if len(degrees) == 1 or not text:
-        _refuse(text, f"is not {TARGET}")
-    if _SEXAGESIMAL.fullmatch(text):
-        return _checked(text, text, unit=(u.hourangle, u.deg))
-    try:
-        return SkyCoord.from_name(text).icrs
-    except NameResolveError as error:
-        if str(error).startswith("Unable to find coordinates"):
-            _refuse(text, "is neither a position nor a name that the Sesame service knows")
-        raise _silent(text, error) from error
-    except OSError as error:
-        raise _silent(text, error) from error
-
-
-def _silent(text, error):
-    msg = f"No name service could be asked for {text!r}: {error}"
-    return ServiceDownError(msg, cause=error)
-
-
-def _checked(text, *coordinates, unit):
-    try:
-        position = SkyCoord(*coordinates, unit=unit, frame="icrs")
-    except (ValueError, TypeError, u.UnitsError) as error:
-        _refuse(text, f"is not a position: {error}")
-    if not position.isscalar:
-        _refuse(text, "is more than one position")
-    return position
-
-
-def _refuse(text, must):
-    msg = f"position {text!r} {must}."
-    raise InvalidRequestError(msg, parameter="position", value=text)
+    """Return the position that words mean together."""
+    return as_coordinates(" ".join(words))
 
 
 def targets_of(options):
@@ -102,10 +42,7 @@ def targets_of(options):
         return None, np.array([position.ra.deg]), np.array([position.dec.deg])
     table = read_table(options.table, options.input_format)
     targets = as_targets(table)
-    ra_deg, dec_deg = targets.ra_deg.copy(), targets.dec_deg.copy()
-    bad = ~(np.isfinite(ra_deg) & np.isfinite(dec_deg) & (np.abs(dec_deg) <= 90))
-    ra_deg[bad] = dec_deg[bad] = np.nan
-    return table, ra_deg, dec_deg
+    return table, targets.ra_deg, targets.dec_deg
 
 
 def tell_unplaced(unplaced, console):

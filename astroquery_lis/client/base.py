@@ -10,7 +10,6 @@ import numpy as np
 from astropy.table import Table
 from astroquery import cache_conf
 from astroquery.query import BaseQuery
-from astroquery.utils import parse_coordinates
 
 from .._conf import conf, setting
 from .._packages import package_version
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from .._typing import Region
 
 
-__all__ = ["QueryBase", "SurveyBase", "as_position"]
+__all__ = ["QueryBase", "SurveyBase"]
 
 
 class QueryBase(BaseQuery):
@@ -239,37 +238,3 @@ class SurveyBase(QueryBase):
             self.cache_location if use_cache else None,
             cache_conf.cache_timeout,
         )
-
-
-def as_position(coordinates):
-    """Return RA and Dec of one position.
-
-    Parameters
-    ----------
-    coordinates : `~astropy.coordinates.SkyCoord` or str
-        In any frame; a string is a position in ICRS or an object's name.
-
-    Returns
-    -------
-    ra_deg, dec_deg : float
-        ICRS.
-
-    Raises
-    ------
-    InvalidRequestError
-        If it is not one finite position.
-    """
-    try:
-        position = parse_coordinates(coordinates)
-    except TypeError as error:
-        msg = f"coordinates={coordinates!r} must be a SkyCoord, or a string that it understands."
-        raise InvalidRequestError(msg, parameter="coordinates", value=coordinates) from error
-    if not position.isscalar:
-        msg = f"coordinates has shape {position.shape}; one position is due: see get_cutouts."
-        raise InvalidRequestError(msg, parameter="coordinates", value=coordinates)
-    icrs = position if position.frame.name == "icrs" else position.transform_to("icrs")
-    ra_deg, dec_deg = float(icrs.ra.deg), float(icrs.dec.deg)
-    if not (np.isfinite(ra_deg) and np.isfinite(dec_deg)):
-        msg = f"coordinates={coordinates!r} is not finite."
-        raise InvalidRequestError(msg, parameter="coordinates", value=coordinates)
-    return ra_deg, dec_deg

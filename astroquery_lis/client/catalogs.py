@@ -23,8 +23,8 @@ from ..survey.releases import get_release
 from ..survey.request import as_choice, as_region
 from ..survey.tractor import has_column
 from ..survey.tractor_columns import tractor_columns
-from .base import SurveyBase, as_position
-from .catalog_input import as_positions, as_table, as_years
+from .base import SurveyBase
+from .inputs import as_match_table, as_position, as_positions, as_years
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,14 +69,16 @@ class CatalogMethods(SurveyBase):
         Parameters
         ----------
         coordinates : `~astropy.coordinates.SkyCoord` or str, optional
-            Centre, in any frame; a string is a position in ICRS or an object's name.
+            Centre, in any frame; a string is a position in ICRS (degrees, or hours and degrees) or
+            an object's name.
         radius : `~astropy.units.Quantity` ['angle'] or str, optional
             For a cone, its rim included.
         width, height : `~astropy.units.Quantity` ['angle'] or str, optional
             For a box round the centre, full extent east-west and north-south, measured along great
             circles.  ``height`` is ``width`` by default.
-        polygon : `~astropy.coordinates.SkyCoord`, shape (n,), optional
-            Corners of a polygon with great-circle sides, in place of ``coordinates``.
+        polygon : `~astropy.coordinates.SkyCoord`, shape (n,), or sequence of tuple, optional
+            Corners of a polygon with great-circle sides, instead of ``coordinates``; pairs are RA
+            and Dec in degrees.
         columns : str or sequence of str, optional
             Names, and families such as ``'flux'`` for all its bands.  By default the core schema:
             every column that all sources have.  ``'all'`` is everything that the answering source
@@ -232,9 +234,9 @@ class CatalogMethods(SurveyBase):
         Raises
         ------
         InvalidRequestError
-            If the name is no str, or as for `query_tractor`.
-        `~astropy.coordinates.name_resolve.NameResolveError`
-            If nobody knows the name.
+            If it is no str, if nobody knows the name, or as for `query_tractor`.
+        ServiceDownError
+            If no name service answers.
 
         Examples
         --------
@@ -247,7 +249,7 @@ class CatalogMethods(SurveyBase):
         if not isinstance(object_name, str):
             msg = f"object_name={object_name!r} must be a str; for positions see query_region."
             raise InvalidRequestError(msg, parameter="object_name", value=object_name)
-        return self.query_tractor(SkyCoord.from_name(object_name), **kwargs)
+        return self.query_tractor(object_name, **kwargs)
 
     def query_tap(
         self,
@@ -315,8 +317,8 @@ class CatalogMethods(SurveyBase):
         radius: Angle,
         find: Literal["best", "all"] = "best",
         columns: str | Sequence[str] | None = None,
-        ra: str = "ra",
-        dec: str = "dec",
+        ra: str | None = None,
+        dec: str | None = None,
         epoch: Time | str | None = None,
         release: str | None = None,
         region: Region = "auto",
@@ -338,8 +340,9 @@ class CatalogMethods(SurveyBase):
         columns : str or sequence of str, optional
             Of the catalogue, as for `query_tractor`.
         ra, dec : str, optional
-            Columns of ``table`` with ICRS positions, in degrees unless they have another unit.  If
-            the table has a `~astropy.coordinates.SkyCoord` column of the name ``ra``, that is used.
+            Columns of ``table`` with ICRS positions, in degrees unless they have another unit, or
+            ``ra`` alone for a column of `~astropy.coordinates.SkyCoord`.  By default such a column,
+            or two with the usual names.
         epoch : `~astropy.time.Time`, scalar or shape (n,), optional
             When your positions hold: stars with a proper motion from Gaia are moved to it from
             their ``ref_epoch``.
@@ -395,7 +398,7 @@ class CatalogMethods(SurveyBase):
             release=self.release if release is None else release,
             region=region,
         )
-        own, ra_deg, dec_deg = as_table(table, ra, dec)
+        own, ra_deg, dec_deg = as_match_table(table, ra, dec)
         epoch_yr = as_years(epoch, len(ra_deg))
         with self._finder(mirror, cache) as finder:
             return match_table(

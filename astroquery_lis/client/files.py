@@ -34,19 +34,18 @@ from ..survey.request import as_choice, as_region
 from .audit import audit
 from .base import SurveyBase
 from .brick_files import OTHERS_FAILED, STALE_LIST, FileJob, FileSettings, failed_file, fetch_file
-from .brick_input import as_bricks
+from .inputs import as_bricks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any, Literal
 
     from .._typing import (
         Angle,
         Bands,
-        Coordinates,
         Executor,
         FilePath,
         Mirror,
+        Positions,
         Products,
         Quantity,
         Region,
@@ -67,7 +66,7 @@ class FileMethods(SurveyBase):
 
     def get_brick_files(
         self,
-        bricks_or_coordinates: Coordinates | Table | Sequence[str] | None = None,
+        bricks_or_coordinates: Positions | int | None = None,
         *,
         radius: Angle | None = None,
         products: Products = ("image",),

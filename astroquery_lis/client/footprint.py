@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.coordinates import SkyCoord
-from astroquery.utils import parse_coordinates
 
 from ..catalogs.brick_tables import bricks_in_region, covered, footprint_moc
 from ..catalogs.exposures import exposure_paths, exposures_at
@@ -18,14 +17,14 @@ from ..survey.layers import get_layer
 from ..survey.layout import region_bricks_path
 from ..survey.releases import get_release
 from ..survey.request import as_bands, as_choice, as_layer_bands, as_region, refuse_beside_layer
-from .base import SurveyBase, as_position
-from .catalog_input import as_positions
+from .base import SurveyBase
+from .inputs import as_coordinates, as_position, as_positions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from .._typing import Angle, Bands, Coordinates, Mirror, OnMissing, Region, Table
+    from .._typing import Angle, Bands, Coordinates, Mirror, OnMissing, Positions, Region, Table
 
 
 __all__ = ["FootprintMethods"]
@@ -114,7 +113,7 @@ class FootprintMethods(SurveyBase):
 
     def covers(
         self,
-        coordinates: Coordinates,
+        coordinates: Positions,
         *,
         bands: Bands | None = None,
         release: str | None = None,
@@ -127,8 +126,8 @@ class FootprintMethods(SurveyBase):
 
         Parameters
         ----------
-        coordinates : `~astropy.coordinates.SkyCoord` or str
-            One position or many.
+        coordinates : `~astropy.coordinates.SkyCoord`, str, `~astropy.table.Table` or sequence
+            One position or many; a table as for `download_cutouts`.
         bands : str or sequence of str, optional
             Bands that have to be there too: ``'grz'``.
         release, region, mirror, cache : optional
@@ -160,8 +159,8 @@ class FootprintMethods(SurveyBase):
         >>> there
         True
         """
-        position = parse_coordinates(coordinates) if isinstance(coordinates, str) else coordinates
-        ra_deg, dec_deg = as_positions(position, "coordinates")
+        positions = as_coordinates(coordinates)
+        ra_deg, dec_deg = as_positions(positions)
         found = None if layer is None else get_layer(layer)
         if found is not None:
             refuse_beside_layer(release, region)
@@ -178,8 +177,7 @@ class FootprintMethods(SurveyBase):
             bands = as_bands(bands, release, region)
             with self._finder(mirror, cache) as finder:
                 answer = covered(ra_deg, dec_deg, bands, release, region, finder)
-        shape = position.shape if isinstance(position, SkyCoord) else answer.shape
-        return answer.reshape(shape) if shape else bool(answer[0])
+        return bool(answer[0]) if positions.isscalar else answer.reshape(positions.shape)
 
     def _probe(self, layer, bands, ra_deg, dec_deg, cache):
         """Ask the viewer for a pixel of a layer at each position."""

@@ -32,7 +32,8 @@ from ..survey.request import (
     as_size,
     refuse_beside_layer,
 )
-from .base import SurveyBase, as_position
+from .base import SurveyBase
+from .inputs import as_coordinates, as_position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,14 +41,15 @@ if TYPE_CHECKING:
 
     from .._typing import (
         WCS,
+        Angle,
         Bands,
         Coordinates,
         HDUList,
         Header,
         Mirror,
         OnMissing,
+        Positions,
         Products,
-        Quantity,
         Region,
         Size,
     )
@@ -71,9 +73,9 @@ class ImageMethods(SurveyBase):
         release: str | None = None,
         region: Region = "auto",
         layer: str | None = None,
-        pixel_scale: Quantity | None = None,
+        pixel_scale: Angle | None = None,
         wcs: WCS | Header | None = None,
-        rotation: Quantity | None = None,
+        rotation: Angle | None = None,
         wise_grid: str = "native",
         source: str | Sequence[str] = "auto",
         mirror: Mirror | None = None,
@@ -88,11 +90,12 @@ class ImageMethods(SurveyBase):
         Parameters
         ----------
         coordinates : `~astropy.coordinates.SkyCoord` or str
-            One position, in any frame; a string is a position in ICRS or an object's name.  With
-            ``wcs`` it may be `None`, for the middle of the grid.
-        size : int or `~astropy.units.Quantity` ['angle'], scalar or (2,) in (ny, nx), optional
-            Pixels, of 0.262 arcsec unless ``pixel_scale`` says otherwise, or an angle, rounded to
-            whole pixels.
+            One position, in any frame; a string is a position in ICRS (degrees, or hours and
+            degrees) or an object's name.  With ``wcs`` it may be `None`, for the middle of the
+            grid.
+        size : int, `~astropy.units.Quantity` ['angle'] or str, scalar or (2,) in (ny, nx), optional
+            Pixels, of 0.262 arcsec unless ``pixel_scale`` says otherwise, or an angle such as
+            ``'30 arcsec'``, rounded to whole pixels.
         bands : str or sequence of str, optional
             For example ``'grz'``.  By default the optical ones that the brick of the target has.
             ``'W1'`` to ``'W4'``, from DR8 on, are Vega fluxes.
@@ -108,11 +111,11 @@ class ImageMethods(SurveyBase):
             ``'auto'`` takes the official one at each position.
         layer : str, optional
             A layer of the viewer (`list_layers`) in place of ``release`` and ``region``.
-        pixel_scale : `~astropy.units.Quantity` ['angle'], optional
+        pixel_scale : `~astropy.units.Quantity` ['angle'] or str, optional
             Size of the result's pixels; by default the native one.
         wcs : `~astropy.wcs.WCS` or `~astropy.io.fits.Header`, optional
             Grid of the result, with its size, in place of ``size`` and ``pixel_scale``.
-        rotation : `~astropy.units.Quantity` ['angle'], optional
+        rotation : `~astropy.units.Quantity` ['angle'] or str, optional
             Position angle of the result's y axis, from north towards east.
         wise_grid : {'native', 'optical'}, optional
             Whether WISE bands come on their own pixels of 2.75 arcsec or on those of the others.
@@ -259,15 +262,15 @@ class ImageMethods(SurveyBase):
         )
 
     def get_cutouts(
-        self, coordinates: SkyCoord, size: Size = 256, **kwargs: Any
+        self, coordinates: Positions, size: Size = 256, **kwargs: Any
     ) -> list[HDUList] | Any:
         """Cut a box round each of several positions.
 
         Parameters
         ----------
-        coordinates : `~astropy.coordinates.SkyCoord`, shape (n,), or sequence of str
-            The positions.
-        size : int or `~astropy.units.Quantity` ['angle'], optional
+        coordinates : `~astropy.coordinates.SkyCoord`, `~astropy.table.Table` or sequence
+            The positions; a table as for `download_cutouts`.
+        size : int, `~astropy.units.Quantity` ['angle'] or str, optional
             As for `get_cutout`.
         **kwargs
             As for `get_cutout`.
@@ -293,12 +296,11 @@ class ImageMethods(SurveyBase):
         >>> len(cutouts)
         2
         """
-        scalar = isinstance(coordinates, str) or getattr(coordinates, "isscalar", False)
-        positions = [coordinates] if scalar else list(coordinates)
+        positions = as_coordinates(coordinates).ravel()
         return [self.get_cutout(position, size, **kwargs) for position in positions]
 
     def get_images(
-        self, coordinates: Coordinates, size: Size = 256, **kwargs: Any
+        self, coordinates: Positions, size: Size = 256, **kwargs: Any
     ) -> list[HDUList]:
         """Cut a box round one or several positions: astroquery's name for `get_cutouts`.
 
@@ -322,7 +324,7 @@ class ImageMethods(SurveyBase):
         return self.get_cutouts(coordinates, size, **kwargs)
 
     def get_image_list(
-        self, coordinates: Coordinates, size: Size = 256, **kwargs: Any
+        self, coordinates: Positions, size: Size = 256, **kwargs: Any
     ) -> list[str]:
         """Return the URLs of the files that the cutouts are made of.
 

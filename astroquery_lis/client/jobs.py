@@ -32,8 +32,8 @@ from ..survey.bricks import brick_id, name_of
 from ..survey.releases import get_release
 from ..survey.request import as_bands, as_choice, as_products, as_region, as_size
 from .base import SurveyBase
+from .inputs import as_targets
 from .job_plan import plan_cutouts
-from .targets import as_targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
         FilePath,
         Mirror,
         OnMissing,
+        Positions,
         Products,
         Region,
         Row,
         Size,
-        SkyCoord,
         Table,
     )
 
@@ -72,7 +72,7 @@ class JobMethods(SurveyBase):
 
     def download_cutouts(
         self,
-        table: Table | SkyCoord,
+        table: Positions,
         size: Size = 256,
         *,
         download_dir: FilePath,
@@ -94,8 +94,9 @@ class JobMethods(SurveyBase):
         Parameters
         ----------
         table : `~astropy.table.Table` or `~astropy.coordinates.SkyCoord`, shape (n,)
-            The targets: a table with a column of SkyCoord, or columns ``ra`` and ``dec``.
-        size : int or `~astropy.units.Quantity` ['angle'], scalar or (2,) in (ny, nx), optional
+            The targets: a table with a column of SkyCoord, or columns ``ra`` and ``dec`` or of
+            another usual name.
+        size : int, `~astropy.units.Quantity` ['angle'] or str, scalar or (2,) in (ny, nx), optional
             As for `get_cutout`.
         download_dir : str or path-like
             The folder.  It keeps a journal: the same call again does what is left, and a different
@@ -193,7 +194,7 @@ class JobMethods(SurveyBase):
 
     def iter_cutouts(
         self,
-        table: Table | SkyCoord,
+        table: Positions,
         size: Size = 256,
         *,
         bands: Bands | None = None,
@@ -285,8 +286,7 @@ class JobMethods(SurveyBase):
 
     def _plan_bulk(self, targets, rows, spec, access, **limits):
         """Return the plan of what is left, and the results that need no work."""
-        ra, dec = targets.ra_deg[rows], targets.dec_deg[rows]
-        placed = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90)
+        placed = targets.placed[rows]
         footprint = {}
         for region in get_release(spec.release).regions if placed.any() else ():
             if spec.region in ("auto", region):

@@ -25,7 +25,8 @@ from ..survey.request import (
     as_region,
     as_size,
 )
-from .base import SurveyBase, as_position
+from .base import SurveyBase
+from .inputs import as_position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from numpy import ndarray
 
-    from .._typing import Bands, Coordinates, HDUList, Mirror, OnMissing, Quantity, Region, Size
+    from .._typing import Angle, Bands, Coordinates, HDUList, Mirror, OnMissing, Region, Size
 
 
 __all__ = ["ViewMethods"]
@@ -130,7 +131,7 @@ class ViewMethods(SurveyBase):
         *,
         layer: str | None = None,
         bands: Bands | None = None,
-        pixel_scale: Quantity | None = None,
+        pixel_scale: Angle | None = None,
         cache: bool | None = None,
         get_query_payload: bool = False,
     ) -> ndarray | Any:
@@ -140,13 +141,13 @@ class ViewMethods(SurveyBase):
         ----------
         coordinates : `~astropy.coordinates.SkyCoord` or str
             One position.
-        size : int or `~astropy.units.Quantity` ['angle'], optional
+        size : int, `~astropy.units.Quantity` ['angle'] or str, optional
             As for `get_cutout`; 3000 pixels at most.
         layer : str, optional
             A layer (`list_layers`); by default that of `release`.
         bands : str or sequence of str, optional
             Bands to colour; by default the layer's.
-        pixel_scale : `~astropy.units.Quantity` ['angle'], optional
+        pixel_scale : `~astropy.units.Quantity` ['angle'] or str, optional
             By default the layer's native one.
         cache : bool, optional
             As for `get_cutout`.

@@ -293,7 +293,7 @@ def _circle(coordinates, radius):
             raise InvalidRequestError(msg, parameter="radius", value=radius)
         return {}
     # It brings all of the survey's modules along.
-    from ..client.base import as_position
+    from ..client.inputs import as_position
 
     radius_deg = DEFAULT_RADIUS_DEG
     if radius is not None:

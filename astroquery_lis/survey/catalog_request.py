@@ -13,7 +13,7 @@ from ..exceptions import InvalidRequestError
 from .bitmasks import maskbits_value
 from .conditions import as_conditions
 from .releases import get_release
-from .request import as_region
+from .request import angle_of_text, as_region
 from .sky_region import Box, Circle, Polygon
 from .tractor import any_column, has_column, resolve_columns
 from .tractor_columns import tractor_columns
@@ -96,7 +96,7 @@ def _refuse(parameter, value, must):
     raise InvalidRequestError(msg, parameter=parameter, value=value)
 
 
-def as_angle_deg(parameter, value, maximum_deg):
+def as_angle_deg(parameter, value, maximum_deg, *, zero=False):
     """Return an angle as degrees.
 
     Parameters
@@ -107,6 +107,8 @@ def as_angle_deg(parameter, value, maximum_deg):
         An angle, or text such as ``'10 arcsec'``; never a bare number.
     maximum_deg : float
         Largest value allowed; the smallest is above 0.
+    zero : bool, optional
+        Whether 0 is allowed too.
 
     Returns
     -------
@@ -117,17 +119,15 @@ def as_angle_deg(parameter, value, maximum_deg):
     InvalidRequestError
     """
     must = "must be an angle with a unit, for example 10 * u.arcsec; a bare number is not one."
-    if isinstance(value, str):
-        try:
-            value = u.Quantity(value)
-        except TypeError:
-            _refuse(parameter, value, must)
+    value = angle_of_text(value)
     if not isinstance(value, u.Quantity) or not value.isscalar:
         _refuse(parameter, value, must)
     if not value.unit.is_equivalent(u.deg):
         _refuse(parameter, value, must)
     angle = float(value.to_value(u.deg))
-    if not 0 < angle <= maximum_deg:
+    if zero and not 0 <= angle <= maximum_deg:
+        _refuse(parameter, value, f"must be from 0 to {maximum_deg:g} degrees.")
+    if not (zero or 0 < angle <= maximum_deg):
         _refuse(parameter, value, f"must be above 0 and at most {maximum_deg:g} deg.")
     return angle
 

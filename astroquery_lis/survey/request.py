@@ -19,6 +19,7 @@ from .releases import PIXEL_SCALE_ARCSEC, get_release
 __all__ = [
     "MAX_SIZE_PIX",
     "CutoutRequest",
+    "angle_of_text",
     "as_bands",
     "as_choice",
     "as_layer_bands",
@@ -69,9 +70,25 @@ def as_choice(parameter, value, allowed):
     return value
 
 
+_SYMBOLS = {'"': "arcsec", "″": "arcsec", "'": "arcmin", "′": "arcmin", "°": "deg"}
+
+
+def angle_of_text(value: object) -> object:
+    """Return the Quantity of text such as ``'30 arcsec'`` or ``'2.5"'``, and all else as it is."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    text = text[:-1] + _SYMBOLS[text[-1]] if text[-1:] in _SYMBOLS else text
+    try:
+        return u.Quantity(text)
+    except (TypeError, ValueError):
+        return value
+
+
 def as_size(size, *, parameter="size", pixel_scale_arcsec=PIXEL_SCALE_ARCSEC):
     """Return a size as whole pixels."""
-    kinds = "must be an int number of pixels or an angle Quantity, one or (ny, nx)"
+    kinds = "must be an int number of pixels or an angle with a unit, one or (ny, nx)"
+    size = angle_of_text(size)
     if isinstance(size, u.Quantity):
         if size.unit.is_equivalent(u.pix):
             values = size.to_value(u.pix)
@@ -106,7 +123,7 @@ def as_pixel_scale(pixel_scale, *, native_arcsec=PIXEL_SCALE_ARCSEC):
     """Return a pixel scale in arcsec."""
     if pixel_scale is None:
         return native_arcsec
-    value = np.nan
+    value, pixel_scale = np.nan, angle_of_text(pixel_scale)
     if isinstance(pixel_scale, u.Quantity) and pixel_scale.isscalar:
         for unit in (u.arcsec, u.arcsec / u.pix):
             if pixel_scale.unit.is_equivalent(unit):
@@ -127,7 +144,7 @@ def as_rotation(rotation):
     """Return a rotation in degrees."""
     if rotation is None:
         return 0.0
-    value = np.nan
+    value, rotation = np.nan, angle_of_text(rotation)
     is_one = isinstance(rotation, u.Quantity) and rotation.isscalar
     if is_one and rotation.unit.is_equivalent(u.deg):
         value = float(rotation.to_value(u.deg))

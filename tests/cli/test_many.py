@@ -73,7 +73,7 @@ def test_hdf5_and_processes(run_json, tmp_path):
         ((), "the following arguments are required: TABLE, -d/--output-dir"),
         (("none.csv", "-d", "cuts"), "table 'none.csv' cannot be read: No such file"),
         (("bad.csv", "-d", "cuts"), "has no ra"),
-        (("text.csv", "-d", "cuts"), "numbers in degrees are due"),
+        (("text.csv", "-d", "cuts"), "expected numbers in degrees"),
         (("good.csv", "-d", "cuts", "--bands", "q"), "bands of dr10"),
         (("good.csv", "-d", "cuts", "--id-column", "name"), "id_column='name' is not a column"),
         (("good.csv", "-d", "cuts", "--kind", "tar"), "invalid choice: 'tar'"),

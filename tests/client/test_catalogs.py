@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 from astropy.coordinates.name_resolve import sesame_url
-from astropy.table import Table
 
 from astroquery_lis import LegacySurvey, conf, sandbox
 from astroquery_lis.exceptions import InvalidRequestError
@@ -116,22 +115,3 @@ def test_a_copy_asks_the_same(sky, survey):
     rows = survey.query_tractor(HERE, radius=5 * u.arcsec)
     copy = pickle.loads(pickle.dumps(survey))
     assert list(copy.query_tractor(HERE, radius=5 * u.arcsec)["ls_id"]) == list(rows["ls_id"])
-
-
-def test_positions_for_a_match_may_come_in_many_ways(survey):
-    from astroquery_lis.client.catalog_input import as_table
-
-    places = SkyCoord([45.1, 45.2], [0.01, 0.02], unit="deg")
-    radians = Table({"a": places.ra.rad * u.rad, "b": places.dec.rad * u.rad})
-    mixed = Table({"place": places})
-    plain = Table({"ra": [45.1, 45.2], "dec": [0.01, 0.02]})
-    for table, ra, dec in (
-        (places, "ra", "dec"),
-        (places.galactic, "ra", "dec"),
-        (radians, "a", "b"),
-        (mixed, "place", "dec"),
-        (plain, "ra", "dec"),
-    ):
-        _, ra_deg, dec_deg = as_table(table, ra, dec)
-        np.testing.assert_allclose(ra_deg, [45.1, 45.2])
-        np.testing.assert_allclose(dec_deg, [0.01, 0.02])

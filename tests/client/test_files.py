@@ -76,12 +76,7 @@ def test_every_way_to_name_a_brick_means_the_same(sky, survey):
         Table({"ra": [here.ra.deg], "dec": [here.dec.deg]}),
         Table({"RA": [here.ra.deg] * u.deg, "DEC": [here.dec.deg] * u.deg}),
     ):
-        if isinstance(value, str) and value != BRICK:
-            with pytest.warns(match="ICRS"):
-                urls = survey.get_brick_files(value, **SMALL, get_query_payload=True)
-        else:
-            urls = survey.get_brick_files(value, **SMALL, get_query_payload=True)
-        assert urls == expected
+        assert survey.get_brick_files(value, **SMALL, get_query_payload=True) == expected
     assert len(sky.requests) == 0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 from astroquery import cache_conf
-from astroquery.exceptions import InputWarning, InvalidQueryError
+from astroquery.exceptions import InvalidQueryError
 
 from astroquery_lis import LegacySurvey, LegacySurveyClass, conf, sandbox
 from astroquery_lis.exceptions import InvalidRequestError, LegacySurveyError, ServiceDownError
@@ -67,9 +67,9 @@ def test_every_frame_is_the_same_place(sky, survey):
     for frame in ("galactic", "fk5", "barycentrictrueecliptic"):
         position = HERE.transform_to(frame)
         assert np.array_equal(survey.get_cutout(position, 20, bands="r")["IMAGE_R"].data, expected)
-    with pytest.warns(InputWarning, match="ICRS"):
-        again = survey.get_cutout("45.1312 0.0047", 20, bands="r")
-    assert np.array_equal(again["IMAGE_R"].data, expected)
+    for text in ("45.1312 0.0047", "3:00:31.488 +0:00:16.92", "45.1312d 0.0047d"):
+        again = survey.get_cutout(text, 20, bands="r")
+        assert np.array_equal(again["IMAGE_R"].data, expected)
 
 
 def test_payload_is_the_urls_and_sends_nothing(sky, survey):

@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
-from astropy.table import Table
 
 from astroquery_lis import LegacySurveyClass, conf
-from astroquery_lis.client.targets import as_targets
 from astroquery_lis.exceptions import (
     InvalidRequestError,
     NoCoverageError,
@@ -280,40 +278,3 @@ def test_an_iteration_that_raises(sky, survey):
 def test_arguments_of_an_iteration_are_checked_at_once(survey):
     with pytest.raises(InvalidRequestError, match="bands"):
         survey.iter_cutouts(SkyCoord([45.0], [0.0], unit="deg"), bands="x")
-
-
-# ---- tables ------------------------------------------------------------------------------------
-
-
-def test_tables_are_understood():
-    icrs = SkyCoord([10.0, 20.0], [-5.0, 5.0], unit="deg")
-    ways = [
-        icrs,
-        icrs.galactic,
-        Table({"RA": [10.0, 20.0], "Dec": [-5.0, 5.0]}),
-        Table({"RAJ2000": icrs.ra.hourangle * u.hourangle, "DEJ2000": icrs.dec.rad * u.rad}),
-        Table({"where": icrs.galactic, "flux": [1, 2]}),
-    ]
-    for way in ways:
-        found = as_targets(way)
-        assert np.allclose(found.ra_deg, [10, 20], rtol=0, atol=1e-12)
-        assert np.allclose(found.dec_deg, [-5, 5], rtol=0, atol=1e-12)
-        assert list(found.ids) == [0, 1]
-    named = as_targets(Table({"ID": ["a", "b"], "ra": [1, 2], "dec": [3, 4]}))
-    assert list(named.ids) == ["a", "b"]
-    masked = Table({"ra": np.ma.array([1.0, 2.0], mask=[0, 1]), "dec": [3.0, 4.0]}, masked=True)
-    assert np.isnan(as_targets(masked).ra_deg).tolist() == [False, True]
-
-
-@pytest.mark.parametrize(
-    ("table", "match"),
-    [
-        (Table({"ra": [1.0]}), "table=ra has no dec or"),
-        (Table({"ra": ["1h"], "dec": ["2d"]}), "numbers in degrees are due"),
-        (Table({"ra": [1.0] * u.m, "dec": [1.0]}), "is in m, which is no angle"),
-        ([1, 2], "table=list is neither an astropy Table"),
-    ],
-)
-def test_tables_of_no_use_are_refused(table, match):
-    with pytest.raises(InvalidRequestError, match=match):
-        as_targets(table)

@@ -329,7 +329,7 @@ def test_the_summary_is_logged(stage, caplog):
         ({"program": 1, "start_date": "2023-01-02", "end_date": "2023-01-01"}, "is before"),
         ({"coordinates": SkyCoord(1, 2, unit="deg"), "radius": 3}, "must be an angle with a unit"),
         ({"coordinates": SkyCoord(1, 2, unit="deg"), "radius": 3 * u.deg}, "at most 1 degree"),
-        ({"coordinates": SkyCoord([1, 2], [2, 3], unit="deg")}, "one position is due"),
+        ({"coordinates": SkyCoord([1, 2], [2, 3], unit="deg")}, "expected one position"),
         ({"program": 1, "radius": 1 * u.arcmin}, "says nothing without coordinates"),
         ({"instrument": "NIRCAM"}, "most of the archive"),
         ({}, "most of the archive"),

@@ -1,0 +1,237 @@
+"""What users hand in is read in one way, whichever method it is handed to."""
+
+import re
+
+import astropy.units as u
+import numpy as np
+import pytest
+from astropy.coordinates import Galactic, SkyCoord, name_resolve
+from astropy.table import QTable, Table
+from astropy.time import Time
+from astropy.utils.masked import Masked
+
+from astroquery_lis.cli import main
+from astroquery_lis.client.inputs import (
+    as_bricks,
+    as_coordinates,
+    as_match_table,
+    as_position,
+    as_targets,
+    as_years,
+)
+from astroquery_lis.exceptions import InvalidRequestError, ServiceDownError
+
+PLACES = SkyCoord([45.1, 45.2], [0.01, -0.02], unit="deg")
+RA, DEC = PLACES.ra.deg, PLACES.dec.deg
+NAMES = (
+    *(("ra", "dec"), ("RA", "Dec"), ("RAJ2000", "DEJ2000"), ("_RAJ2000", "_DEJ2000")),
+    *(("RA_ICRS", "DE_ICRS"), ("ra_deg", "dec_deg"), ("TARGET_RA", "TARGET_DEC")),
+)
+TABLES = [
+    *(Table({ra: RA, dec: DEC}) for ra, dec in NAMES),
+    QTable({"ra": PLACES.ra.to(u.hourangle), "dec": PLACES.dec.to(u.rad)}),
+    Table({"somewhere": PLACES.galactic, "flux": [1.0, 2.0]}),
+    Table({"ra": RA.astype(">f8"), "dec": DEC.astype(">f4")}),
+]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: "-".join(table.colnames))
+def test_every_reader_finds_the_same_positions_in_a_table(table):
+    targets = as_targets(table)
+    own, *matched = as_match_table(table, None, None)
+    assert own is table
+    there = as_coordinates(table)
+    plain = (there.ra.deg, there.dec.deg)
+    for ra_deg, dec_deg in ((targets.ra_deg, targets.dec_deg), matched, plain):
+        np.testing.assert_allclose(ra_deg, RA, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(dec_deg, DEC, rtol=0, atol=1e-9)
+    assert np.array_equal(as_bricks(table)[0], as_bricks(PLACES)[0])
+    assert as_position(table[1]) == pytest.approx((RA[1], DEC[1]))
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        PLACES,
+        PLACES.galactic,
+        list(PLACES),
+        list(zip(RA, DEC, strict=True)),
+        [Galactic(place.l, place.b) for place in PLACES.galactic],
+        ["45.1 0.01", "45.2,-0.02"],
+        ["3:00:24 +0:00:36", "3h0m48s -0d1m12s"],
+        ("45d6m 0d0m36s", PLACES[1]),
+        np.array(["45.1 0.01", "45.2 -0.02"]),
+    ],
+    ids=lambda many: type(many).__name__,
+)
+def test_many_positions_come_in_many_ways(many):
+    there = as_coordinates(many)
+    assert there.frame.name == "icrs"
+    assert there.shape == (2,)
+    assert there.separation(PLACES).arcsec.max() < 1e-6
+    assert np.allclose(as_targets(many).ra_deg, RA)
+
+
+def test_the_same_table_may_go_to_every_method(sky, survey, tmp_path):
+    star = sky.positions["star"]
+    for table in (
+        Table({"RAJ2000": [star.ra.deg], "DEJ2000": [star.dec.deg]}),
+        Table({"pos": SkyCoord([star])}),
+    ):
+        folder = tmp_path / table.colnames[0]
+        manifest = survey.download_cutouts(table, 8, bands="r", download_dir=folder)
+        assert manifest["Status"].tolist() == ["COMPLETE"]
+        assert len(survey.crossmatch(table, radius="1 arcsec", columns="type")) == 1
+        assert "0451p000" in survey.get_brick_files(table, get_query_payload=True)[0]
+        assert survey.covers(table).tolist() == [True]
+        ((hdul,), ((_, same),)) = (
+            survey.get_cutouts(table, 8, bands="r"),
+            survey.iter_cutouts(table, 8, bands="r"),
+        )
+        assert np.array_equal(hdul["IMAGE_R"].data, same["IMAGE_R"].data)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("10:00:00 +02:00:00", (150, 2)),
+        ("10 00 00 +02 00 00", (150, 2)),
+        ("10h +2d", (150, 2)),
+        ("150 2", (150, 2)),
+        ("150,2", (150, 2)),
+        ("150d 2d", (150, 2)),
+    ],
+)
+def test_text_is_the_same_in_python_and_on_the_command_line(capsys, survey, text, place):
+    assert as_position(text) == pytest.approx(place)
+    url = survey.viewer_url(text, layer="ls-dr10")
+    assert main(["url", text, "--layer", "ls-dr10"]) == 0
+    assert capsys.readouterr().out.strip().partition("?")[2] == url.partition("?")[2]
+
+
+@pytest.fixture
+def names_of_the_sky(sky):
+    with name_resolve.sesame_url.set([sky.sesame_url]):
+        yield
+
+
+def test_names_are_looked_up(sky, survey, names_of_the_sky):
+    assert as_coordinates(["NGC 1"]).separation(sky.positions["field"]).arcsec < 0.1
+    with pytest.raises(InvalidRequestError, match="'Nobody 17' is neither a position nor a name"):
+        as_position("Nobody 17")
+    sky.faults.add("refuse", match="/sesame/*", times=None)
+    with pytest.raises(ServiceDownError, match="No name service could be asked for 'Abell 2'"):
+        survey.query_object("Abell 2", radius="1 arcsec")
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        (45.0, "must be a SkyCoord, text"),
+        (None, "must be a SkyCoord, text"),
+        ("45.1", "'45.1' is not RA and Dec"),
+        ("", "'' is not RA and Dec"),
+        ("45 91", "is not a position"),
+        ("45:61:00 0:0:0", "is not a position"),
+        (SkyCoord(np.nan, 0, unit="deg"), "not finite"),
+        (PLACES, r"has shape \(2,\); expected one position"),
+        (["45 1", "46 2"], r"has shape \(2,\); expected one position"),
+        (Table({"x": [1]}), "has no ra or raj2000 .* it has: x"),
+    ],
+)
+def test_what_is_not_one_position_is_refused_by_name(survey, value, match):
+    with pytest.raises(InvalidRequestError, match=match) as caught:
+        as_position(value)
+    assert caught.value.parameter == "coordinates"
+
+
+@pytest.mark.parametrize("method", ["get_cutout", "get_psf", "get_picture", "query_exposures"])
+def test_methods_for_one_position_say_the_same_of_several(survey, method):
+    with pytest.raises(InvalidRequestError) as caught:
+        getattr(survey, method)(PLACES)
+    assert "coordinates has shape (2,); expected one position." in str(caught.value)
+    for query in (survey.query_tractor, survey.query_bricks, survey.query_region):
+        with pytest.raises(InvalidRequestError, match=re.escape(str(caught.value))):
+            query(PLACES, radius="1 arcsec")
+
+
+@pytest.mark.parametrize(
+    ("table", "match"),
+    [
+        (Table({"ra": [1.0]}), "has no dec or"),
+        (Table({"ra": ["1h"], "dec": ["2d"]}), "expected numbers in degrees"),
+        (Table({"ra": [1.0] * u.m, "dec": [1.0]}), "is in m, which is no angle"),
+        (Table({"a": PLACES, "b": PLACES}), "a, b are all columns of SkyCoord"),
+        (3, "table=3 must be a SkyCoord"),
+        (PLACES.reshape(2, 1), "expected one dimension"),
+    ],
+)
+def test_tables_of_no_use_are_refused(table, match):
+    with pytest.raises(InvalidRequestError, match=match):
+        as_targets(table)
+
+
+def test_rows_without_a_position_are_no_targets():
+    columns = {"ra": np.ma.array([1.0, 2.0, 3.0], mask=[0, 1, 0]), "dec": [3.0, 4.0, 91.0]}
+    for table in (
+        Table(columns, masked=True),
+        QTable({"ra": Masked([1, 2, 3] * u.deg, mask=[0, 1, 0]), "dec": [3, 4, 91] * u.deg}),
+    ):
+        assert as_targets(table).placed.tolist() == [True, False, False]
+        with pytest.raises(InvalidRequestError, match="row 1 of the table has no position"):
+            as_coordinates(table)
+    with pytest.raises(InvalidRequestError, match="table='ra' has masked values"):
+        as_match_table(Table(columns, masked=True), None, None)
+
+
+def test_targets_have_names():
+    assert as_targets(PLACES).ids.tolist() == [0, 1]
+    assert as_targets(Table({"ID": ["a", "b"], "ra": RA, "dec": DEC})).ids.tolist() == ["a", "b"]
+    numbers = as_targets(Table({"n": [7, 8], "ra": RA, "dec": DEC}), "n")
+    assert numbers.ids.tolist() == [7, 8]
+    with pytest.raises(InvalidRequestError, match="needs a table"):
+        as_targets(PLACES, "n")
+
+
+def test_columns_of_a_match_may_be_named():
+    table = Table({"a": PLACES.ra.rad * u.rad, "b": PLACES.dec.rad * u.rad, "place": PLACES[::-1]})
+    for ra, dec, expected in (("a", "b", RA), ("place", None, RA[::-1]), (None, None, RA[::-1])):
+        np.testing.assert_allclose(as_match_table(table, ra, dec)[1], expected)
+    with pytest.raises(InvalidRequestError, match="'c' is not a column of the table") as caught:
+        as_match_table(table, "a", "c")
+    assert caught.value.parameter == "dec"
+    own, *_ = as_match_table(PLACES, None, None)
+    assert isinstance(own, QTable)
+
+
+def test_angles_may_be_text_everywhere(survey):
+    star = SkyCoord(45.1312, 0.0047, unit="deg")
+    asked = {"bands": "r", "get_query_payload": True}
+    for size in (30 * u.arcsec, "30 arcsec", "0.5'", ("30arcsec", 30 * u.arcsec)):
+        assert survey.get_picture(star, size, **asked)["width"] == 115
+    scaled = survey.get_picture(star, 8, pixel_scale="1 arcsec", **asked)
+    assert scaled == survey.get_picture(star, 8, pixel_scale=1 * u.arcsec, **asked)
+    for options in ({"radius": '5"'}, {"width": "5 arcsec", "height": "0.1 arcmin"}):
+        assert survey.query_tractor(star, **options, get_query_payload=True)
+    assert len(survey.get_brick_files(star, radius="20 arcmin", get_query_payload=True)) > 4
+    for wrong in (1.0, "1", "1 m", "one arcsec"):
+        with pytest.raises(InvalidRequestError, match="radius="):
+            survey.query_bricks(star, radius=wrong)
+        with pytest.raises(InvalidRequestError, match="radius="):
+            survey.get_brick_files(star, radius=wrong)
+
+
+def test_corners_may_be_pairs(survey):
+    corners = [(45.0, 0.0), (45.1, 0.0), (45.1, 0.1)]
+    there = survey.query_bricks(polygon=corners)
+    assert (
+        there["brickname"].tolist()
+        == survey.query_bricks(polygon=SkyCoord(corners, unit="deg"))["brickname"].tolist()
+    )
+
+
+def test_years():
+    assert as_years(None, 2) is None
+    assert as_years(Time(2015.5, format="jyear"), 2).tolist() == pytest.approx([2015.5, 2015.5])
+    with pytest.raises(InvalidRequestError, match="one or one per row"):
+        as_years(Time([2000.0, 2001.0, 2002.0], format="jyear"), 2)
