@@ -98,7 +98,7 @@ def test_what_is_no_parameter_of_a_step(text):
         ("module.sub:function", "module.sub:function"),
         ("sky:order=2,estimator=mode", ("sky", {"order": 2, "estimator": "mode"})),
         ("m:f:size=40,point=after_cal", ("m:f", {"size": 40, "point": "after_cal"})),
-        ("flicker:only=NRCA3,NRCA4,sigma=3", ("flicker", {"only": ["NRCA3", "NRCA4"], "sigma": 3})),
+        ("sky:only=NRCA3,NRCA4,sigma=3", ("sky", {"only": ["NRCA3", "NRCA4"], "sigma": 3})),
         (
             "wisp:templates.NRCA3=a.fits,templates.NRCA3/F200W=b.fits",
             ("wisp", {"templates": {"NRCA3": "a.fits", "NRCA3/F200W": "b.fits"}}),

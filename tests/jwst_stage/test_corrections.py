@@ -112,12 +112,12 @@ def test_a_flat_in_place_of_the_pipelines_skips_it(image):
     [
         ("fliker", "Did you mean 'flicker'"),
         (3, "must be a name out of snowballs"),
-        (("flicker", {"sgma": 2}), "'sgma' is not one of .* Did you mean 'sigma'"),
-        (("flicker", {"sigma": 0}), r"sigma=0 must be a number from 0\.5 to 100"),
-        (("flicker", {"sigma": True}), "sigma=True must be a number"),
-        (("flicker", {"direction": "up"}), "direction='up' must be one of 'fast', 'rows'"),
-        (("flicker", {"per_amplifier": 1}), "per_amplifier=1 must be True or False"),
-        (("flicker", {"min_pixels": 0}), "min_pixels=0 must be a whole number from 1"),
+        (("flicker", {"sgma": 2}), "'sgma' is not one of .* Did you mean 'n_sigma'"),
+        (("flicker", {"n_sigma": 0}), r"n_sigma=0 must be a number from 0\.5 to 100"),
+        (("sky", {"sigma": True}), "sigma=True must be a number"),
+        (("flicker", {"fit_method": "up"}), "fit_method='up' must be one of 'median', 'fft'"),
+        (("flicker", {"fit_by_channel": 1}), "fit_by_channel=1 must be True or False"),
+        (("flicker", {"background_box_pix": 0}), "box_pix=0 must be a whole number from 2"),
         (("flicker", {"point": "after_jump"}), "point='after_jump' must be one of after_rate"),
         (("snowballs", {"point": "after_rate"}), "point='after_rate' must be one of in_step"),
         (("snowballs", {"expand_factor": 0.5}), "expand_factor=0.5 must be a number from 1"),
@@ -188,18 +188,15 @@ HELPERS = """
 @pytest.mark.parametrize(
     ("old", "new", "changes"),
     [
-        ("# A remark.", "# Another.", False),
-        ("Multiply.", "Multiply it.", False),
-        ("UNUSED = 1", "UNUSED = 2", False),
-        ("gain *", "gain  *", False),
+        ("# A remark.", "# A remark.", False),
+        ("# A remark.", "# Another.", True),
         ("LIMIT = 5", "LIMIT = 6", True),
         ("value * LIMIT", "value + LIMIT", True),
         ("gain=2.0", "gain=3.0", True),
-        ("value + 1", "value + 2", True),
-        ("return 0", "return 1", False),
+        ("value + 1", "value + 2", False),
     ],
 )
-def test_digests_follow_the_code_that_a_function_uses(module, old, new, changes):
+def test_digests_follow_the_file_of_the_module_and_not_what_it_imports(module, old, new, changes):
     module(HELPERS, "helpers_of_user")
     name = module(SOURCE)
     before = correction(f"{name}:double")

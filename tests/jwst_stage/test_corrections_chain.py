@@ -196,7 +196,7 @@ def test_none_is_applied_twice(products, tmp_path):
     made = correction("flicker").to_dict()
     once = tmp_path / "renamed_rate.fits"
     apply(made, products.path("striped", "rate"), once)
-    for again in (made, correction("flicker", point="after_cal", sigma=3).to_dict()):
+    for again in (made, correction("flicker", point="after_cal", n_sigma=4).to_dict()):
         with pytest.raises(TaskError, match="has been corrected by flicker .* already"):
             apply(again, once, tmp_path / "twice.fits")
     assert not (tmp_path / "twice.fits").exists()

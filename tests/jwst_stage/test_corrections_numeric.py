@@ -1,6 +1,5 @@
 """The numerical parts of the corrections: arrays in, arrays out, no pipeline."""
 
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,12 +9,15 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from astroquery_lis.exceptions import TaskError
-from astroquery_lis.jwst_stage.corrections.flat import divided
-from astroquery_lis.jwst_stage.corrections.flicker import line_offsets, stripes
-from astroquery_lis.jwst_stage.corrections.masks import clipped, smooth_background, source_mask
-from astroquery_lis.jwst_stage.corrections.models import amplifier_bounds, is_fast_along_x
-from astroquery_lis.jwst_stage.corrections.sky import mode_of, surface
-from astroquery_lis.jwst_stage.corrections.wisp import filled, fit_scale
+from astroquery_lis.jwst_stage.corrections.builtin import (
+    divisor_of,
+    filled,
+    fit_scale,
+    flicker,
+    mode_of,
+    surface,
+)
+from astroquery_lis.jwst_stage.corrections.pixels import clipped, history_of, source_mask
 
 SIZE = 96
 QUICK = settings(max_examples=20, deadline=None)
@@ -36,141 +38,47 @@ def field(seed=1, noise=0.1):
 NOTHING = np.zeros((SIZE, SIZE), bool)
 
 
-# Row medians.
+# Stripes, by the pipeline's own step.
 
 
-@given(
-    data=hnp.arrays(
-        float,
-        hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12),
-        elements=st.floats(-1e6, 1e6) | st.just(np.nan),
-    ),
-    min_pixels=st.integers(1, 6),
-)
-@QUICK
-def test_offsets_are_finite_constant_along_rows_and_of_median_zero(data, min_pixels):
-    ignore = np.zeros(data.shape, bool)
-    offsets, bare = line_offsets(data, ignore, min_pixels=min_pixels)
-    assert np.isfinite(offsets).all()
-    assert (offsets == offsets[:, :1]).all()
-    enough = np.isfinite(data).sum(axis=1) >= min_pixels
-    assert bare == (~enough).sum()
-    assert (offsets[~enough] == 0).all()
-    if enough.any():
-        assert np.median(offsets[enough, 0]) == pytest.approx(0, abs=1e-6)
+def striped_model(data):
+    pytest.importorskip("jwst")
+    from stdatamodels.jwst import datamodels
 
-
-@given(
-    rows=hnp.arrays(float, 10, elements=st.floats(-100, 100)),
-    level=st.floats(-1e3, 1e3),
-    columns=st.integers(3, 15),
-)
-@QUICK
-def test_pure_stripes_are_found_whole_whatever_the_sky(rows, level, columns):
-    data = level + np.repeat(rows[:, None], columns, axis=1)
-    ignore = np.zeros(data.shape, bool)
-    offsets, _ = line_offsets(data, ignore, min_pixels=1)
-    left = data - offsets
-    assert np.ptp(left) == pytest.approx(0, abs=1e-9)
-    assert left.mean() == pytest.approx(level + np.median(rows), abs=1e-9)
-
-
-def test_what_is_ignored_does_not_count_even_where_it_is_nan():
-    rng = np.random.default_rng(0)
-    rows = rng.normal(0, 5, 20)
-    data = np.repeat(rows[:, None], 30, axis=1)
-    ignore = rng.random(data.shape) < 0.4
-    spoilt = np.where(ignore, np.where(rng.random(data.shape) < 0.5, np.nan, 1e9), data)
-    expected, _ = line_offsets(data, np.zeros(data.shape, bool))
-    assert np.array_equal(line_offsets(spoilt, ignore)[0], expected)
-
-
-def test_each_amplifier_has_offsets_of_its_own():
-    rng = np.random.default_rng(4)
-    left, right = rng.normal(0, 1, (2, 40))
-    data = np.hstack([np.repeat(left[:, None], 20, 1), np.repeat(right[:, None], 28, 1)])
-    ignore = np.zeros(data.shape, bool)
-    offsets, _ = line_offsets(data, ignore, bounds=[0, 20, 48])
-    assert np.ptp((data - offsets)[:, :20]) < 1e-12
-    assert np.ptp((data - offsets)[:, 20:]) < 1e-12
-    assert np.ptp(data - line_offsets(data, ignore)[0]) > 1
-
-
-def test_a_part_without_pixels_takes_the_offset_of_its_row():
-    rows = np.arange(10.0)
-    data = np.repeat(rows[:, None], 40, axis=1)
-    ignore = np.zeros(data.shape, bool)
-    ignore[3, :20] = True
-    offsets, bare = line_offsets(data, ignore, bounds=[0, 20, 40])
-    assert bare == 1
-    assert offsets[3, 0] == offsets[3, 39] == 3 - 4.5
+    kind = datamodels.ImageModel if data.ndim == 2 else datamodels.CubeModel
+    model = kind(data.astype(np.float32))
+    model.dq = np.zeros(data.shape, np.uint32)
+    model.meta.exposure.type = "NRC_IMAGE"
+    model.meta.instrument.detector = "NRCA3"
+    model.meta.subarray.name = "SUB160"
+    return model
 
 
 @pytest.mark.parametrize("along_x", [True, False])
-def test_stripes_go_and_stars_stay(along_x):
+@pytest.mark.parametrize("integrations", [0, 2])
+def test_stripes_go_and_stars_stay(along_x, integrations):
     rng, light, noise = field()
-    rows = rng.normal(0, 0.5, SIZE)
-    pattern = np.repeat(rows[:, None], SIZE, axis=1)
+    pattern = np.repeat(rng.normal(0, 0.5, SIZE)[:, None], SIZE, axis=1)
     pattern = pattern if along_x else pattern.T
-    found, masked, bare = stripes(light + noise + pattern, NOTHING, along_x=along_x)
-    left = (pattern - found) - np.median(pattern - found)
-    assert pattern.std() > 15 * left.std()
-    assert left.std() < 2 * 1.2533 * 0.1 / np.sqrt(SIZE)
-    assert bare == 0
-    assert 0 < masked.mean() < 0.5
-    assert np.ptp(found, axis=1 if along_x else 0).max() == 0
+    image = light + noise + pattern
+    model = striped_model(np.stack([image] * integrations) if integrations else image)
+    model.meta.subarray.fastaxis, model.meta.subarray.slowaxis = (1, 2) if along_x else (2, 1)
+    result = flicker(model)
+    taken = image - (result.data[0] if integrations else result.data)
+    residual = (pattern - taken) - np.median(pattern - taken)
+    assert pattern.std() > 15 * residual.std()
+    assert residual.std() < 2 * 1.2533 * 0.1 / np.sqrt(SIZE)
+    assert np.ptp(taken, axis=1 if along_x else 0).max() < 1e-4
+    assert any(line.startswith("flicker: offsets of lines") for line in history_of(result))
 
 
-def test_both_directions_take_columns_too():
-    rng, light, noise = field(2)
-    pattern = rng.normal(0, 0.4, SIZE)[:, None] + rng.normal(0, 0.4, SIZE)[None, :]
-    found, _, _ = stripes(light + noise + pattern, NOTHING, both=True)
-    assert (pattern - found).std() < 0.1 * pattern.std()
-    found, _, _ = stripes(light + noise + pattern, NOTHING)
-    assert (pattern - found).std() > 0.5 * pattern.std()
-
-
-def test_a_sky_that_changes_over_boxes_is_left_in():
-    _, light, noise = field(3)
-    sky = np.repeat(np.linspace(0, 2, SIZE)[:, None], SIZE, axis=1)
-    taken, _, _ = stripes(light + noise + sky, NOTHING)
-    kept, _, _ = stripes(light + noise + sky, NOTHING, background_pix=16)
-    assert taken.std() > 0.8 * sky.std()
-    assert kept.std() < 0.1 * sky.std()
-
-
-def model(shape=(2048, 2048), fast=-1, start=(1, 1), outputs=4):
-    return SimpleNamespace(
-        data=np.zeros(shape, np.int8),
-        meta=SimpleNamespace(
-            subarray=SimpleNamespace(fastaxis=fast, xstart=start[0], ystart=start[1]),
-            exposure=SimpleNamespace(noutputs=outputs),
-        ),
-    )
-
-
-@pytest.mark.parametrize(
-    ("given", "along_x", "bounds"),
-    [
-        # NIRCam: rows are read along x by four amplifiers; NIRISS along y.
-        (model(), True, [0, 512, 1024, 1536, 2048]),
-        (model(fast=1, outputs=1), True, [0, 2048]),
-        (model(fast=-2), False, [0, 512, 1024, 1536, 2048]),
-        (model((64, 2048), start=(1, 900)), True, [0, 512, 1024, 1536, 2048]),
-        (model((640, 640), start=(701, 701)), True, [0, 324, 640]),
-        (model((640, 300), fast=2, start=(3, 1001)), False, [0, 24, 536, 640]),
-        (model((2, 32, 32), start=(100, 100)), True, [0, 32]),
-    ],
-)
-def test_lines_and_amplifiers_are_those_of_the_detector(given, along_x, bounds):
-    assert is_fast_along_x(given) == along_x
-    assert amplifier_bounds(given, along_x) == bounds
-
-
-@pytest.mark.parametrize("axis", [None, 0, 3])
-def test_without_a_fast_axis_the_direction_is_asked_for(axis):
-    with pytest.raises(TaskError, match="give 'rows' or 'columns'"):
-        is_fast_along_x(model((4, 4), fast=axis))
+def test_a_fit_that_fails_is_told():
+    _, light, noise = field(2)
+    model = striped_model(light + noise)
+    model.dq[:] = 1
+    model.meta.subarray.fastaxis, model.meta.subarray.slowaxis = 1, 2
+    with pytest.raises(TaskError, match="the step clean_flicker_noise of jwst ended as FAILED"):
+        flicker(model, fit_method="fft")
 
 
 # Sources and sky.
@@ -202,9 +110,6 @@ def test_masks_and_skies_are_safe_with_anything(data):
     ignore = np.zeros(data.shape, bool)
     mask = source_mask(data, ignore)
     assert mask.dtype == bool
-    assert not np.isnan(smooth_background(data, mask, 4)).any()
-    pattern, _, _ = stripes(data, ignore, min_pixels=2)
-    assert np.isfinite(pattern).all()
     sky, _ = surface(data, ignore, order=1)
     assert np.isfinite(sky).all()
     fit = fit_scale(data, np.linspace(0, 1, 72).reshape(8, 9), ignore)
@@ -326,7 +231,7 @@ def test_small_holes_of_a_template_are_filled_and_large_ones_stay():
 )
 @QUICK
 def test_a_flat_divides_by_positive_numbers_only(values, flags):
-    divisor, bad = divided(values, flags)
+    divisor, bad = divisor_of(values, flags)
     assert (divisor > 0).all()
     assert np.isfinite(divisor).all()
     assert (divisor[bad] == 1).all()

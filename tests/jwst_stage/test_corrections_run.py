@@ -28,9 +28,9 @@ def asked(scale=1.0):
     return [
         ("snowballs", {"expand_factor": 2.5}),
         (own(5), {"point": "after_jump"}),
-        ("flicker", {"grow_pix": 2}),
+        ("flicker", {"n_sigma": 2.5}),
         ("sky", {"sigma": 2.5 * scale}),
-        ("flicker", {"point": "before_stage3", "suffix": "rest", "direction": "columns"}),
+        ("flicker", {"point": "before_stage3", "suffix": "rest", "fit_by_channel": False}),
     ]
 
 

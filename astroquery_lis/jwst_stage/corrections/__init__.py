@@ -5,7 +5,7 @@ functions of one's own, and steps of stpipe; see `normalise`.
 """
 
 from .apply import apply, hooks, register, register_inputs
-from .base import IN_STEP, POINTS, Correction
+from .correction import IN_STEP, POINTS, Correction
 from .normalise import correction, normalise, switches
 
 __all__ = [

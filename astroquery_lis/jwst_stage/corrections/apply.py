@@ -1,67 +1,44 @@
 """Corrections at work, in the process that has the pipeline: open, check, correct, write."""
 
+from __future__ import annotations
+
 import importlib
 import re
 from base64 import b64decode
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ...exceptions import StageError, TaskError
-from .base import MARK, Correction, mark
-from .builtin import BUILTIN
-from .digest import file_digest, module_digest
-from .models import history_of, note
+from .builtin import BUILTIN, builtin_digest
+from .correction import MARK, Correction, file_digest, mark, module_digest
+from .pixels import history_of, note
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+    from ..tasks import Task
 
 __all__ = ["apply", "corrected_by", "hooks", "register", "register_inputs"]
 
 
-def apply(correction, input_path, output_path):
-    """Write the corrected product of a file.
-
-    Parameters
-    ----------
-    correction : dict
-        As ``Correction.to_dict`` gives it.
-    input_path, output_path : path-like
-        The file, and its corrected product.
-
-    Raises
-    ------
-    TaskError
-        If the file has had this correction already, a file that it uses is another one now, or its
-        function does not return a data model.
-    """
+def apply(
+    correction: dict, input_path: str | os.PathLike[str], output_path: str | os.PathLike[str]
+) -> None:
+    """Write the corrected product of a file; the correction as ``Correction.to_dict`` gives it."""
     from stdatamodels.jwst import datamodels
 
-    correction = Correction.from_dict(correction)
-    register(correction.suffix)
+    what = Correction.from_dict(correction)
+    register(what.suffix)
     with datamodels.open(str(input_path)) as model:
-        corrected = run(correction, model, Path(input_path).name)
+        corrected = run(what, model, Path(input_path).name)
         corrected.save(str(output_path))
         if corrected is not model:
             corrected.close()
 
 
-def run(correction, model, name=""):
-    """Return the corrected model, with what was done in its history.
-
-    Parameters
-    ----------
-    correction : Correction
-        What to do.
-    model : datamodel
-        The model; it may be changed.
-    name : str, optional
-        What to call it in an error.
-
-    Returns
-    -------
-    datamodel
-
-    Raises
-    ------
-    TaskError
-        As for `apply`.
-    """
+def run(correction: Correction, model: Any, name: str = "") -> Any:
+    """Return the corrected model, with what was done in its history."""
     name = name or str(model.meta.filename)
     if correction.suffix in corrected_by(model):
         msg = (
@@ -90,11 +67,11 @@ def run(correction, model, name=""):
     return corrected
 
 
-def _shape(model):
+def _shape(model: Any) -> tuple[int, ...] | None:
     return getattr(getattr(model, "data", None), "shape", None)
 
 
-def _check_file(correction, path, digest):
+def _check_file(correction: Correction, path: str, digest: str) -> None:
     try:
         now = file_digest(path)
     except OSError as error:
@@ -105,23 +82,13 @@ def _check_file(correction, path, digest):
         raise TaskError(msg)
 
 
-def corrected_by(model):
-    """Return the suffixes of the corrections that a model has had.
-
-    Parameters
-    ----------
-    model : datamodel
-        With ``history``.
-
-    Returns
-    -------
-    set of str
-    """
-    found = (re.match(rf"{MARK}([a-z0-9]+) ", text) for text in history_of(model))
-    return {match.group(1) for match in found if match}
+def corrected_by(model: Any) -> set[str]:
+    """Return the suffixes of the corrections that a model has had."""
+    matches = (re.match(rf"{MARK}([a-z0-9]+) ", text) for text in history_of(model))
+    return {match.group(1) for match in matches if match}
 
 
-def _function(correction):
+def _function(correction: Correction) -> Callable:
     """Return the function or class, if it is what it was when the plan was made."""
     kind, _, rest = correction.source.partition(":")
     if kind == "pickle":
@@ -129,35 +96,35 @@ def _function(correction):
 
         return cloudpickle.loads(b64decode(rest))
     if kind == "builtin":
-        function = BUILTIN[rest].function
-        module, name = function.__module__, function.__name__
+        function, code = BUILTIN[rest].function, builtin_digest()
     else:
         module, _, name = rest.partition(":")
         try:
             function = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
             msg = (
-                f"{correction.name}: {module}:{name} cannot be imported where the pipeline runs "
-                f"({error}); put its directory on PYTHONPATH, or install it."
+                f"{correction.name}: {rest} cannot be imported where the pipeline runs ({error}); "
+                "put its directory on PYTHONPATH, or install it."
             )
             raise StageError(msg) from None
-    if module_digest(module, name) != correction.code:
+        code = module_digest(module, name)
+    if code != correction.code:
         msg = (
-            f"{correction.name}: the code of {module}:{name} changed since the plan was made; "
-            "make the plan again."
+            f"{correction.name}: the code of {rest} changed since the plan was made; make the plan "
+            "again."
         )
         raise TaskError(msg)
     return function
 
 
-def _keywords(correction):
+def _keywords(correction: Correction) -> dict:
     if not correction.source.startswith("builtin:"):
         return correction.parameters
     # TOML has no null, and a plan that was saved gives 'None' for it.
     return {k: None if v == "None" else v for k, v in correction.parameters.items()}
 
 
-def _run_step(cls, correction, model):
+def _run_step(cls: Any, correction: Correction, model: Any) -> Any:
     """Run a step with the parameters of CRDS and those given, as part of a run and not a run."""
     from jwst.stpipe import Pipeline
 
@@ -168,28 +135,18 @@ def _run_step(cls, correction, model):
     return step.run(model)
 
 
-def hooks(task):
-    """Return what the corrections inside a pipeline ask of its steps.
-
-    Parameters
-    ----------
-    task : Task
-        With ``corrections``.
-
-    Returns
-    -------
-    dict
-        ``{step: {parameter: value}}``.
-    """
+def hooks(task: Task) -> dict:
+    """Return what the corrections inside a pipeline ask of its steps."""
     if not task.corrections:
         return {}
     from jwst.stpipe import Step
 
-    lines, names = [], []
+    lines: list[str] = []
+    names = []
     for values in task.corrections:
         correction = Correction.from_dict(values)
 
-        def process(self, model, correction=correction):
+        def process(self: Any, model: Any, correction: Correction = correction) -> Any:
             before = len(history_of(model))
             corrected = run(correction, model)
             lines.extend(history_of(corrected)[before:])
@@ -198,7 +155,7 @@ def hooks(task):
         names.append(_publish(Step, f"{correction.suffix}_correction", process))
 
     # The fit of the ramps makes a new model, and leaves the history behind.
-    def restore(self, model):
+    def restore(self: Any, model: Any) -> Any:
         for line in lines:
             note(model, line)
         return model
@@ -207,20 +164,14 @@ def hooks(task):
     return {"jump": {"post_hooks": names}, "gain_scale": {"post_hooks": [last]}}
 
 
-def _publish(step, name, process):
+def _publish(step: type, name: str, process: Callable) -> str:
     """Make a step that can be named: a class would make the log of the parameters unreadable."""
     globals()[name] = type(name, (step,), {"process": process, "class_alias": name})
     return f"{__name__}.{name}"
 
 
-def register(*suffixes):
-    """Make suffixes known to jwst, so that products of corrected files keep clean names.
-
-    Parameters
-    ----------
-    *suffixes : str
-        Without the underscore.
-    """
+def register(*suffixes: str) -> None:
+    """Make suffixes known to jwst, so that products of corrected files keep clean names."""
     from jwst.lib import suffix
 
     added = [name for name in suffixes if name and name not in suffix.KNOW_SUFFIXES]
@@ -230,14 +181,8 @@ def register(*suffixes):
         suffix.REMOVE_SUFFIX_REGEX = re.compile(f"^(?P<root>.+?)((?P<separator>_|-)({names}))?$")
 
 
-def register_inputs(task):
-    """Make the suffixes of the inputs of a task known to jwst.
-
-    Parameters
-    ----------
-    task : Task
-        With ``inputs`` and the roots of its ``exposures``.
-    """
+def register_inputs(task: Task) -> None:
+    """Make the suffixes of the inputs of a task known to jwst."""
     stems = [Path(name).stem for name in task.inputs]
     register(
         *(

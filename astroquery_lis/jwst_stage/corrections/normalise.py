@@ -1,5 +1,7 @@
 """From what a user writes to `Correction`: everything is checked before anything runs."""
 
+from __future__ import annotations
+
 import difflib
 import inspect
 import json
@@ -10,11 +12,23 @@ from base64 import b64encode
 from dataclasses import replace
 from pathlib import Path
 from types import FunctionType
+from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidRequestError, OptionalDependencyError
-from .base import IN_STEP, POINTS, RESERVED, Correction
-from .builtin import BUILTIN
-from .digest import file_digest, function_digest, json_digest, module_digest
+from .builtin import BUILTIN, builtin_digest
+from .correction import (
+    IN_STEP,
+    POINTS,
+    RESERVED,
+    Correction,
+    file_digest,
+    function_digest,
+    json_digest,
+    module_digest,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 __all__ = ["correction", "normalise", "switches"]
 
@@ -29,83 +43,36 @@ _TAKEN = frozenset(
 )
 
 
-def normalise(corrections):
-    """Return corrections as the plan takes them.
+def normalise(corrections: Any) -> tuple[Correction, ...]:
+    """Return corrections as the plan takes them, in the order in which they are given.
 
-    Parameters
-    ----------
-    corrections : sequence
-        Each a name, a pair of what it is and a dictionary of its parameters, a `Correction`, a
-        function, a class or instance of `stpipe.Step`, or ``"module:name"`` of one of these.
-
-    Returns
-    -------
-    tuple of Correction
-        In the order given.
-
-    Raises
-    ------
-    InvalidRequestError
-        If a correction is unknown, a parameter is wrong, or two make the same product.
-    OptionalDependencyError
-        If a function is in no module, and `cloudpickle` is not installed.
+    Each is a name, a pair of what it is and a dictionary of its parameters, a `Correction`, a
+    function, a class or instance of `stpipe.Step`, or ``"module:name"`` of one of these.
     """
     if corrections is None:
         return ()
     if _is_one(corrections):
         corrections = [corrections]
-    done, known = [], {}
-    for given in corrections:
-        made = _one(given)
-        other = known.setdefault(made.suffix, made)
-        if other is not made:
+    by_suffix: dict[str, Correction] = {}
+    for entry in corrections:
+        one = _one(entry)
+        if by_suffix.setdefault(one.suffix, one) is not one:
             msg = (
-                f"corrections: {made.suffix!r} is the suffix of two of them, and what is known by "
+                f"corrections: {one.suffix!r} is the suffix of two of them, and what is known by "
                 "one suffix is applied once; give one another: (..., {'suffix': '...'})."
             )
             raise InvalidRequestError(msg, parameter="corrections", value=corrections)
-        done.append(made)
-    return tuple(done)
+    return tuple(by_suffix.values())
 
 
-def correction(what, /, **parameters):
-    """Return one correction.
-
-    Parameters
-    ----------
-    what : str, function, or class or instance of `stpipe.Step`
-        A name, the code itself, or ``"module:name"``.
-    **parameters
-        Of the correction; and ``point``, ``suffix`` and ``only``, see `Correction`.
-
-    Returns
-    -------
-    Correction
-
-    Raises
-    ------
-    InvalidRequestError
-        As for `normalise`.
-    OptionalDependencyError
-        As for `normalise`.
-    """
+def correction(what: Any, /, **parameters: Any) -> Correction:
+    """Return one correction; besides its own parameters ``point``, ``suffix`` and ``only``."""
     return _one((what, parameters))
 
 
-def switches(corrections):
-    """Return what corrections ask of the pipeline's own steps.
-
-    Parameters
-    ----------
-    corrections : sequence of Correction
-        In their order.
-
-    Returns
-    -------
-    dict
-        ``{selector: {step: {parameter: value}}}``, as `~.parameters.check` takes it.
-    """
-    merged = {}
+def switches(corrections: Iterable[Correction]) -> dict:
+    """Return what corrections ask of the pipeline's own steps, as `~.parameters.check` takes it."""
+    merged: dict[str, dict] = {}
     for one in corrections:
         for selector, steps in one.steps.items():
             for step, values in steps.items():
@@ -113,36 +80,36 @@ def switches(corrections):
     return merged
 
 
-def _is_one(given):
-    if isinstance(given, (str, Correction)) or callable(given) or _is_step(given):
+def _is_one(entry: Any) -> bool:
+    if isinstance(entry, (str, Correction)) or callable(entry) or _is_step(entry):
         return True
     return (
-        isinstance(given, tuple)
-        and len(given) == 2
-        and isinstance(given[1], dict)
-        and not isinstance(given[0], tuple)
+        isinstance(entry, tuple)
+        and len(entry) == 2
+        and isinstance(entry[1], dict)
+        and not isinstance(entry[0], tuple)
     )
 
 
-def _one(given):
-    if isinstance(given, Correction):
-        return given
-    what, parameters = given, {}
-    if isinstance(given, (tuple, list)) and len(given) == 2 and isinstance(given[1], dict):
-        what, parameters = given
+def _one(entry: Any) -> Correction:
+    if isinstance(entry, Correction):
+        return entry
+    what, parameters = entry, {}
+    if isinstance(entry, (tuple, list)) and len(entry) == 2 and isinstance(entry[1], dict):
+        what, parameters = entry
     if isinstance(what, Correction):
         msg = f"corrections: {what.name} has its parameters already."
-        raise InvalidRequestError(msg, parameter="corrections", value=given)
+        raise InvalidRequestError(msg, parameter="corrections", value=entry)
     about = {name: parameters[name] for name in RESERVED if name in parameters}
     parameters = {name: value for name, value in parameters.items() if name not in RESERVED}
     if isinstance(what, str) and ":" not in what:
-        made = _builtin(what, parameters, about)
+        result = _builtin(what, parameters, about)
     elif isinstance(what, str):
-        made = _by_name(what, parameters)
+        result = _by_name(what, parameters)
     elif _is_step(what):
-        made = _step(what, parameters)
+        result = _step(what, parameters)
     elif isinstance(what, FunctionType):
-        made = _function(what, parameters)
+        result = _function(what, parameters)
     else:
         msg = (
             f"corrections: {what!r} must be a name out of {', '.join(BUILTIN)}, a function, a "
@@ -150,77 +117,72 @@ def _one(given):
             "(what, {...})."
         )
         raise InvalidRequestError(msg, parameter="corrections", value=what)
-    made = _about(made, about)
-    source = "pickle" if made.source.startswith("pickle:") else made.source
-    parts = [source, made.code, made.parameters, made.steps, made.point, made.suffix]
-    return replace(made, digest=json_digest([*parts, made.files]))
+    result = _about(result, about)
+    source = "pickle" if result.source.startswith("pickle:") else result.source
+    parts = [source, result.code, result.parameters, result.steps, result.point, result.suffix]
+    return replace(result, digest=json_digest([*parts, result.files]))
 
 
-def _about(made, about):
-    point = about.get("point", made.point)
-    allowed = BUILTIN[made.name].points if made.source.startswith("builtin:") else POINTS
-    if not made.source:
+def _about(result: Correction, about: dict) -> Correction:
+    """Return a correction at its point, with its suffix, for the exposures that it is for."""
+    point = about.get("point", result.point)
+    allowed = BUILTIN[result.name].points if result.source.startswith("builtin:") else POINTS
+    if not result.source:
         allowed = (IN_STEP,)
     if point not in allowed:
-        msg = f"{made.name}: point={point!r} must be one of {', '.join(allowed)}."
+        msg = f"{result.name}: point={point!r} must be one of {', '.join(allowed)}."
         raise InvalidRequestError(msg, parameter="point", value=point)
-    if made.steps and made.source and point != "after_rate":
-        msg = f"{made.name}: point={point!r} must be after_rate: it replaces a step of stage 2."
+    if result.steps and result.source and point != "after_rate":
+        msg = f"{result.name}: point={point!r} must be after_rate: it replaces a step of stage 2."
         raise InvalidRequestError(msg, parameter="point", value=point)
-    suffix = about.get("suffix", made.suffix)
+    suffix = about.get("suffix", result.suffix)
     if not isinstance(suffix, str) or not _SUFFIX.fullmatch(suffix) or suffix in _TAKEN:
         msg = (
-            f"{made.name}: suffix={suffix!r} must be of lower-case letters and digits and not one "
-            f"that the pipeline uses itself ({', '.join(sorted(_TAKEN))})."
+            f"{result.name}: suffix={suffix!r} must be of lower-case letters and digits and not "
+            f"one that the pipeline uses itself ({', '.join(sorted(_TAKEN))})."
         )
         raise InvalidRequestError(msg, parameter="suffix", value=suffix)
-    only = about.get("only", made.only)
+    only = about.get("only", result.only)
     only = (only,) if isinstance(only, str) else tuple(only)
     if not all(isinstance(entry, str) and entry for entry in only):
-        msg = f"{made.name}: only={only!r} must be words such as 'NRCA3', 'F200W', 'NRCA3/F200W'."
+        msg = f"{result.name}: only={only!r} must be words such as 'NRCA3', 'F200W', 'NRCA3/F200W'."
         raise InvalidRequestError(msg, parameter="only", value=only)
     only = tuple(entry.upper() for entry in only)
-    if made.steps and about.get("only"):
-        if any("/" in entry for entry in only) or set(made.steps) != {""}:
-            msg = f"{made.name}: only={only!r} must be single words, since it switches steps."
+    if result.steps and about.get("only"):
+        if any("/" in entry for entry in only) or set(result.steps) != {""}:
+            msg = f"{result.name}: only={only!r} must be single words, since it switches steps."
             raise InvalidRequestError(msg, parameter="only", value=only)
-        made = replace(made, steps=dict.fromkeys(only, made.steps[""]))
-    if made.only and about.get("only"):
-        only = _both(made.only, only)
-    return replace(made, point=point, suffix=suffix, only=only)
+        result = replace(result, steps=dict.fromkeys(only, result.steps[""]))
+    if result.only and about.get("only"):
+        only = _both(result.only, only)
+    return replace(result, point=point, suffix=suffix, only=only)
 
 
-def _both(first, second):
+def _both(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
     """Return the words that are right where one of each of two lists is."""
     pairs = ([*a.split("/"), *b.split("/")] for a in first for b in second)
     return tuple("/".join(dict.fromkeys(pair)) for pair in pairs)
 
 
-def _builtin(name, parameters, about):
+def _builtin(name: str, parameters: dict, about: dict) -> Correction:
     if name not in BUILTIN:
-        close = difflib.get_close_matches(name, BUILTIN, 1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
         msg = (
             f"corrections: {name!r} is not one of {', '.join(BUILTIN)}; a function of a module is "
-            f"'module:name'.{hint}"
+            f"'module:name'.{_hint(name, BUILTIN)}"
         )
         raise InvalidRequestError(msg, parameter="corrections", value=name)
     kind = BUILTIN[name]
     allowed = list(inspect.signature(kind.function).parameters)[1:]
     unknown = [key for key in parameters if key not in allowed]
     if unknown:
-        close = difflib.get_close_matches(unknown[0], allowed, 1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
         msg = (
             f"{name}: {unknown[0]!r} is not one of its parameters "
-            f"{', '.join([*allowed, *RESERVED])}.{hint}"
+            f"{', '.join([*allowed, *RESERVED])}.{_hint(unknown[0], allowed)}"
         )
         raise InvalidRequestError(msg, parameter=unknown[0], value=parameters[unknown[0]])
     parameters = kind.check({key: _plain(name, key, v) for key, v in parameters.items()})
-    named = kind.files(parameters) if kind.files else {}
-    only = () if "" in named else tuple(named)
+    files = kind.files(parameters)
     is_switch = kind.points == (IN_STEP,)
-    module = kind.function.__module__
     return Correction(
         name=name,
         point=about.get("point", kind.points[0]),
@@ -228,20 +190,25 @@ def _builtin(name, parameters, about):
         source="" if is_switch else f"builtin:{name}",
         parameters=parameters,
         steps=kind.steps(parameters) if kind.steps else {},
-        only=only,
+        only=() if "" in files else tuple(files),
         imaging=kind.imaging and not is_switch,
-        files={path: file_digest(path) for path in named.values()},
-        code=module_digest(module, kind.function.__name__),
+        files={path: file_digest(path) for path in files.values()},
+        code=builtin_digest(),
     )
 
 
-def _by_name(what, parameters):
+def _hint(word: str, allowed: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word, list(allowed), 1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _by_name(what: str, parameters: dict) -> Correction:
     module, _, name = what.partition(":")
     code = module_digest(module, name)
     return _users(name, f"import:{module}:{name}", parameters, code)
 
 
-def _step(what, parameters):
+def _step(what: Any, parameters: dict) -> Correction:
     cls = what if isinstance(what, type) else type(what)
     if cls is not what:
         usual = cls().get_pars()
@@ -257,7 +224,7 @@ def _step(what, parameters):
     return _users(cls.__name__, f"import:{cls.__module__}:{cls.__qualname__}", parameters, code)
 
 
-def _function(function, parameters):
+def _function(function: FunctionType, parameters: dict) -> Correction:
     name = function.__name__ if function.__name__ != "<lambda>" else "function"
     try:
         inspect.signature(function).bind(object(), **parameters)
@@ -272,13 +239,13 @@ def _function(function, parameters):
     return _users(name, f"pickle:{_pickled(function, name)}", parameters, code)
 
 
-def _is_reachable(function):
+def _is_reachable(function: FunctionType) -> bool:
     loaded = sys.modules.get(function.__module__)
     is_there = getattr(loaded, function.__qualname__, None) is function
     return is_there and getattr(loaded, "__file__", None) is not None
 
 
-def _pickled(function, name):
+def _pickled(function: FunctionType, name: str) -> str:
     try:
         import cloudpickle
     except ImportError as error:
@@ -299,7 +266,7 @@ def _pickled(function, name):
         raise InvalidRequestError(msg, parameter="corrections", value=function) from error
 
 
-def _users(name, source, parameters, code):
+def _users(name: str, source: str, parameters: dict, code: str) -> Correction:
     parameters = {key: _plain(name, key, value) for key, value in parameters.items()}
     suffix = re.sub(r"[^a-z0-9]", "", name.lower()) or "function"
     if suffix in _TAKEN:
@@ -316,25 +283,25 @@ def _users(name, source, parameters, code):
     )
 
 
-def _is_file(value):
+def _is_file(value: object) -> bool:
     return isinstance(value, str) and os.path.isabs(value) and os.path.isfile(value)
 
 
-def _is_step(given):
+def _is_step(what: Any) -> bool:
     stpipe = sys.modules.get("stpipe")
     if stpipe is None:
         return False
-    return isinstance(given, stpipe.Step) or (
-        isinstance(given, type) and issubclass(given, stpipe.Step)
+    return isinstance(what, stpipe.Step) or (
+        isinstance(what, type) and issubclass(what, stpipe.Step)
     )
 
 
-def _key(key):
+def _key(key: object) -> str:
     # Observations of the sandbox, and people, write ('NRCA3', 'F200W').
     return "/".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
-def _plain(name, key, value):
+def _plain(name: str, key: str, value: Any) -> Any:
     """Return a parameter as JSON types."""
     if isinstance(value, Path):
         return str(value.expanduser().absolute())

@@ -73,6 +73,9 @@ EXP_TYPES = {
 }  # fmt: skip
 """``{EXP_TYPE: (class of stage 1, of stage 2, of stage 3)}``; empty where the chain stops."""
 
+IMAGING = frozenset(name for name, classes in EXP_TYPES.items() if classes == _IMAGING)
+"""Types of plain images."""
+
 ALWAYS_TSO = ("NRC_TSIMAGE", "NRC_TSGRISM", "NRS_BRIGHTOBJ")
 """Types that are time series whatever TSOVISIT says."""
 
