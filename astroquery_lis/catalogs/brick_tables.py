@@ -7,7 +7,6 @@ milliseconds.
 import os
 from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from astropy import units as u
@@ -21,6 +20,7 @@ from ..exceptions import (
     UnexpectedContentError,
     warn,
 )
+from ..io.store import write_whole
 from ..survey.bricks import (
     brick_center,
     brick_edges,
@@ -42,6 +42,7 @@ ROW = np.dtype(
     + [(f"{name}_{band}", kind) for name, kind in QUANTITIES for band in BANDS]
 )
 _UNITS = {"psfsize": u.arcsec, "psfdepth": u.mag, "galdepth": u.mag}
+
 
 def region_table(release, region, finder):
     """Return the bricks of a region, sorted by id.
@@ -111,15 +112,8 @@ def _read(path):
 
 def _keep(note, rows):
     """Write the array, if it can be written; without it the table is read again."""
-    temporary = note.with_name(f".{uuid4().hex}.tmp")
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            np.save(stream, rows, allow_pickle=False)
-        os.replace(temporary, note)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with suppress(OSError), write_whole(note) as temporary, temporary.open("wb") as stream:
+        np.save(stream, rows, allow_pickle=False)
 
 
 def _lookup(rows, ids):
@@ -289,5 +283,3 @@ def _zones(ids):
     ra1, _, dec1, dec2 = brick_edges(ids[first])
     _, ra2, _, _ = brick_edges(ids[last])
     return np.stack([ra1, ra2, dec1, dec2], axis=1)
-
-

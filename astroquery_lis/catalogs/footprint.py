@@ -3,14 +3,15 @@
 import gzip
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
 
 from ..exceptions import CacheError, NotFoundError, TransferError, UnexpectedContentError
-from ..io.download import download, writing
-from ..io.store import Store, write_whole
+from ..io.download import download
+from ..io.store import Store, write_bytes
 from ..survey.bricks import N_BRICKS, parse_brick_name
 from ..survey.layout import region_bricks_path
 
@@ -134,12 +135,8 @@ def _read(table, note, url):
     if note is not None:
         stream = io.BytesIO()
         np.save(stream, ids, allow_pickle=False)
-        try:
-            with writing(note):
-                note.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(note, stream.getvalue())
-        except CacheError:
-            pass  # It is read again the next time.
+        with suppress(CacheError):  # It is read again the next time.
+            write_bytes(note, stream.getvalue())
     ids.flags.writeable = False
     return ids
 

@@ -13,13 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from astropy.io import fits
 
 from ..exceptions import TruncatedError, UnexpectedContentError
 from ..io.download import check_fits_head
+from ..io.store import write_whole
 
 __all__ = ["POSITIONS", "OpenTables", "TractorFile", "open_table"]
 
@@ -237,20 +237,14 @@ def _keep(table, sidecars, stamp):
         "data_offset": table.data_offset,
         "fields": table.fields,
     }
-    temporary = sidecars / f".{uuid4().hex}.tmp"
-    try:
-        sidecars.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
+    with suppress(OSError):
+        with write_whole(sidecars / f"{stamp}.npy") as temporary, temporary.open("wb") as stream:
             np.save(stream, table.positions, allow_pickle=False)
-        os.replace(temporary, sidecars / f"{stamp}.npy")
-        temporary.write_text(json.dumps(note))
-        os.replace(temporary, sidecars / f"{stamp}.json")
+        with write_whole(sidecars / f"{stamp}.json") as temporary:
+            temporary.write_text(json.dumps(note))
         for old in sidecars.iterdir():
             if old.suffix in (".npy", ".json") and old.stem != stamp:
                 old.unlink(missing_ok=True)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _parse(path, size):
@@ -312,9 +306,7 @@ def _fields(header, path):
 
 def _positions(table):
     positions = np.zeros(table.n_rows, POSITIONS)
-    columns = table.read(
-        np.arange(table.n_rows), ("ra", "dec", "brick_primary", "type")
-    )
+    columns = table.read(np.arange(table.n_rows), ("ra", "dec", "brick_primary", "type"))
     positions["ra"], positions["dec"] = columns["ra"], columns["dec"]
     positions["primary"] = columns.get("brick_primary", True)
     if "type" in columns:

@@ -15,7 +15,8 @@ from astropy import log
 from astropy.utils.exceptions import AstropyWarning
 
 from ..exceptions import InvalidRequestError
-from .tables import as_kind, json_rows, kind_of, replacing, table_bytes, text_lines
+from ..io.store import write_whole
+from .tables import as_kind, json_rows, kind_of, table_bytes, text_lines
 
 __all__ = ["Console", "check_output"]
 
@@ -119,7 +120,8 @@ class Console:
         if options.output not in (None, "-"):
             kind = options.format or kind_of(options.output)
             data = table_bytes(table, kind)
-            replacing(options.output, lambda path: _write_bytes(path, data))
+            with write_whole(options.output) as temporary:
+                temporary.write_bytes(data)
             self.put(path=options.output, n_rows=len(table))
             self.note(f"{len(table)} rows in {options.output}")
         elif self.json:
@@ -138,7 +140,8 @@ class Console:
             hdul.writeto(stream)
             self.write_stdout(stream.getvalue())
         else:
-            replacing(path, lambda temporary: hdul.writeto(temporary, overwrite=True))
+            with write_whole(path) as temporary:
+                hdul.writeto(temporary, overwrite=True)
             self._wrote(path)
 
     def binary(self, data, path):
@@ -146,7 +149,8 @@ class Console:
         if path == "-":
             self.write_stdout(data)
         else:
-            replacing(path, lambda temporary: _write_bytes(temporary, data))
+            with write_whole(path) as temporary:
+                temporary.write_bytes(data)
             self._wrote(path)
 
     def _wrote(self, path):
@@ -234,11 +238,6 @@ def check_output(options):
 def _refuse(option, must):
     msg = f"{option}: {must}"
     raise InvalidRequestError(msg, parameter=option)
-
-
-def _write_bytes(path, data):
-    with open(path, "wb") as file:
-        file.write(data)
 
 
 def _unit(column):

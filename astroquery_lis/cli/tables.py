@@ -2,10 +2,8 @@
 
 import io
 import math
-import os
 import re
 import sys
-import tempfile
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +23,6 @@ __all__ = [
     "json_rows",
     "kind_of",
     "read_table",
-    "replacing",
     "table_bytes",
     "text_lines",
 ]
@@ -323,27 +320,3 @@ def _values(column):
         return column.to_string("decimal", precision=8)
     data = getattr(column, "value", column)
     return np.ma.asarray(data).tolist()
-
-
-def replacing(path, write):
-    """Make a file that is there whole or not at all.
-
-    Parameters
-    ----------
-    path : str
-        The file.
-    write : callable
-        Takes the name of a file and writes it.
-    """
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        write(temporary)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -12,11 +12,10 @@ from astropy.table import Table
 from ..exceptions import CacheError, ChecksumError, NotFoundError, TransferError
 from ..io.checksums import ChecksumLists, parse_checksums
 from ..io.content import check_structure
-from ..io.disk import copy_whole
 from ..io.download import download
 from ..io.health import HEALTH
 from ..io.runs import Progress
-from ..io.store import Origin, Store
+from ..io.store import Origin, Store, copy_whole
 from ..io.upkeep import cache_entries, damaged_runs, survey_stores
 from ..survey.layout import folder_checksum_path
 from .brick_files import sha256_of

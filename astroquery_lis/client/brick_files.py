@@ -20,12 +20,11 @@ from ..exceptions import (
 )
 from ..io import Result, failure
 from ..io.checksums import ChecksumLists
-from ..io.disk import GB, copy_whole, remove_leftovers
 from ..io.download import download, revalidate
 from ..io.health import HEALTH
 from ..io.http import HttpClient
 from ..io.ranges import Version
-from ..io.store import Origin, Store, mark_used
+from ..io.store import GB, Origin, Store, copy_whole, mark_used, remove_leftovers
 from ..io.upkeep import keep_within
 from ..survey.files import SurveyFile
 

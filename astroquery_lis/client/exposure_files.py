@@ -18,8 +18,7 @@ from ..exceptions import (
     TransferError,
 )
 from ..io import Result, failure, run
-from ..io.disk import GB
-from ..io.store import mark_used
+from ..io.store import GB, mark_used
 from ..io.upkeep import keep_within
 from ..survey.layers import layer_of
 

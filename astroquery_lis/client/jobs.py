@@ -21,13 +21,13 @@ from ..images.bulk import (
     BulkSpec,
     cutouts_of_job,
     known_of,
-    remove_temporaries,
     safe_name,
     save_job,
 )
 from ..images.shards import save_shard
 from ..io import Journal, Result, failure, manifest, map_jobs, run
 from ..io.mirrors import resolve_mirrors
+from ..io.store import remove_temporaries
 from ..survey.bricks import brick_id, name_of
 from ..survey.releases import get_release
 from ..survey.request import as_bands, as_choice, as_products, as_region, as_size

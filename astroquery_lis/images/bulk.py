@@ -6,20 +6,18 @@ processes and on clusters alike; the settings come with the work.
 
 import hashlib
 import io
-import os
 import re
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from uuid import uuid4
 
 from astropy.io import fits
 
 from ..exceptions import LegacySurveyError, NoCoverageError
 from ..io import Result, failure, portable
 from ..io.http import HttpClient
+from ..io.store import write_whole
 from ..survey.bricks import brick_id, region_of_brick
 from ..survey.request import CutoutRequest
 from .coadds import coadd_cutout, coadd_sections, collected_notes
@@ -33,14 +31,10 @@ __all__ = [
     "each_cutout",
     "file_name",
     "known_of",
-    "remove_temporaries",
     "safe_name",
     "save_job",
     "told",
-    "written_atomically",
 ]
-
-TEMPORARY_PREFIX = ".astroquery_lis-"
 
 
 @dataclass(frozen=True)
@@ -161,7 +155,7 @@ def _saved(spec, row, hdul, notes, known):
         # The headers are our own; to check every card again takes a third of the time.
         hdul.writeto(stream, output_verify="ignore")
         data = stream.getvalue()
-    with written_atomically(path) as temporary:
+    with write_whole(path) as temporary:
         temporary.write_bytes(data)
     return _complete(row, path, data, hdul, notes, known)
 
@@ -207,22 +201,3 @@ def file_name(spec, row, name):
 def safe_name(name):
     """Return a name with nothing in it that a file system may refuse."""
     return re.sub(r"[^A-Za-z0-9+._-]", "_", str(name)).lstrip(".")[:200] or "_"
-
-
-@contextmanager
-def written_atomically(path):
-    """Yield a temporary file's path; it takes its place when the block ends well and left it."""
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid4().hex}.tmp")
-    try:
-        yield temporary
-        if temporary.exists():
-            os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def remove_temporaries(folder):
-    """Remove what a run that was killed left half written."""
-    for left in Path(folder).glob(f"{TEMPORARY_PREFIX}*.tmp"):
-        left.unlink(missing_ok=True)

@@ -22,11 +22,10 @@ from ..exceptions import (
     TransferError,
     UnexpectedContentError,
 )
-from ..io.disk import GB
 from ..io.download import download
 from ..io.health import HEALTH
 from ..io.ranges import FIRST_RANGE_BYTES, WholeFileAnswer, fetch_range, merge_ranges
-from ..io.store import Store, mark_used
+from ..io.store import GB, Store, mark_used
 from ..io.upkeep import keep_within
 from ..survey.pixel_grids import Box
 from .open_images import KnownImage, OpenImages, check_whole

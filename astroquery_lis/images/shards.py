@@ -19,10 +19,11 @@ import numpy as np
 
 from .._packages import import_optional, package_version
 from ..io import Result
+from ..io.store import write_whole
 from ..survey.bricks import brick_name
 from ..survey.layout import MASK_PLANES, coadd_product, get_tree
 from ..survey.releases import get_release
-from .bulk import each_cutout, known_of, told, written_atomically
+from .bulk import each_cutout, known_of, told
 
 __all__ = ["save_shard", "shard_name"]
 
@@ -51,7 +52,7 @@ def save_shard(spec, access, job):
 def _write_shard(h5py, spec, access, job, path):
     done, others = [], []
     begun = time.perf_counter()
-    with written_atomically(path) as temporary:
+    with write_whole(path, locked=False) as temporary:
         with h5py.File(temporary, "w") as file:
             shard = _Shard(file, spec, job)
             for index, request, hdul, notes in each_cutout(spec, access, job):

@@ -9,11 +9,9 @@ import hashlib
 import io
 import json
 import math
-import os
 import time
 from pathlib import Path
 from urllib.parse import urlencode
-from uuid import uuid4
 
 from astropy.io import fits
 
@@ -25,8 +23,9 @@ from ..exceptions import (
     TransferError,
     UnexpectedContentError,
 )
-from ..io.download import download, writing
+from ..io.download import download
 from ..io.http import RETRY_STATUS, HttpClient
+from ..io.store import write_bytes
 
 __all__ = ["MAX_REQUEST_PIX", "ViewerService", "viewer_client"]
 
@@ -173,12 +172,8 @@ class ViewerService:
         if self._folder is None:
             return
         path = self._path(url)
-        temporary = path.with_name(f".{uuid4().hex}.tmp")
         try:
-            with writing(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                temporary.write_bytes(data)
-                os.replace(temporary, path)
+            write_bytes(path, data)
         except CacheError as error:
             self.cache_error = error
 

@@ -4,7 +4,7 @@ import threading
 
 from ..exceptions import NotFoundError, TransferError, UnexpectedContentError
 from .health import HEALTH
-from .store import write_whole
+from .store import write_bytes
 
 __all__ = ["ChecksumLists", "parse_checksums"]
 
@@ -137,8 +137,7 @@ def _read(path):
 def _keep(path, text):
     """Write a list beside the files that it is about, if that can be done."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text.encode())
+        write_bytes(path, text.encode())
     except OSError:
         # The digests are known all the same.
         return

@@ -21,7 +21,8 @@ from ..exceptions import (
     UnexpectedContentError,
 )
 from .content import check_head, check_structure
-from .disk import (
+from .ranges import Version, content_range
+from .store import (
     CHUNK_BYTES,
     GB,
     check_space,
@@ -32,7 +33,6 @@ from .disk import (
     set_times,
     writing,
 )
-from .ranges import Version, content_range
 
 __all__ = ["GB", "Downloaded", "check_fits_head", "download", "revalidate", "writing"]
 

@@ -1,4 +1,4 @@
-"""The cache: whole files in a tree laid out like the survey, and parts of files beside it.
+"""Files whole or not at all, and the cache: a tree laid out like the survey, with parts beside it.
 
 ::
 
@@ -16,108 +16,285 @@ that is killed leaves nothing false behind.  The access times of the files say w
 used; they are set, since file systems are mounted without keeping them.
 """
 
+from __future__ import annotations
+
+import glob
 import json
 import os
 import shutil
+import threading
 import time
 import zlib
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
+from uuid import uuid4
 
-from .disk import check_space, note_written, remove_leftovers, replacing, writing
+from .._conf import conf
+from ..exceptions import CacheError, LegacySurveyError, NotFoundError
+from .content import check_structure
 from .ranges import Version
 
-__all__ = ["KNOWN", "PARTS", "VERSION_FILE", "Origin", "Runs", "Store", "mark_used", "write_whole"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
+    from .._typing import FilePath
+
+try:
+    import fcntl
+except ImportError:  # Windows: files are not shared among writers there
+    fcntl = None
+
+__all__ = [
+    "CHUNK_BYTES",
+    "GB",
+    "KNOWN",
+    "PARTS",
+    "VERSION_FILE",
+    "Origin",
+    "Runs",
+    "Store",
+    "check_space",
+    "copy_whole",
+    "is_same_file",
+    "lock",
+    "mark_used",
+    "note_written",
+    "remove",
+    "remove_leftovers",
+    "remove_temporaries",
+    "set_times",
+    "write_bytes",
+    "write_whole",
+    "writing",
+    "written_bytes",
+]
+
+CHUNK_BYTES = 1 << 20
+GB = 1_000_000_000
 PARTS = ".parts"
 KNOWN = ".known"
 VERSION_FILE = "version.json"
+TEMPORARY_PREFIX = ".astroquery_lis-"
 TOUCH_AFTER_S = 30.0
 """A file used again within this time is not marked again."""
 
+_written_lock = threading.Lock()
+_written_total = 0
 
-class Origin(NamedTuple):
-    """Where a whole file of the cache came from.
 
-    Attributes
-    ----------
-    url : str
-        Who sent it.
-    version : Version
-        What the server said of it.
-    sha256 : str
-        Its digest when it was kept.
+def note_written(n_bytes: int) -> None:
+    """Count bytes that were written to disk."""
+    global _written_total
+    with _written_lock:
+        _written_total += n_bytes
+
+
+def written_bytes() -> int:
+    """Return how many bytes this process has written to files of the survey."""
+    return _written_total
+
+
+@contextmanager
+def writing(what: FilePath) -> Iterator[None]:
+    """Turn the operating system's refusal to write a file or folder into `CacheError`."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, CacheError):
+            raise
+        msg = f"Cannot write {what}: {error.strerror or error}."
+        raise CacheError(msg, cause=error) from error
+
+
+def check_space(folder: Path, needed_bytes: int, margin_bytes: float | None = None) -> None:
+    """Refuse to fill the disk of a folder; ``conf.disk_margin`` or the given margin stays free."""
+    margin = conf.disk_margin * GB if margin_bytes is None else margin_bytes
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return
+    if free < needed_bytes + margin:
+        msg = (
+            f"Cannot write to {folder}: {free / GB:.2f} GB are free on its disk, and "
+            f"{needed_bytes / GB:.2f} GB are due beside the {margin / GB:.2f} GB that "
+            "conf.disk_margin keeps free."
+        )
+        raise CacheError(msg)
+
+
+@contextmanager
+def write_whole(path: FilePath, *, locked: bool = True, synced: bool = False) -> Iterator[Path]:
+    """Yield a new file beside ``path``, which takes its place, whole, if nothing is raised.
+
+    Folders are made.  The file is locked meanwhile, so that `remove_temporaries` knows it from what
+    a killed process left.  With ``locked=False`` it is only a name, for writers that make and lock the file themselves
+    (HDF5); then nothing is replaced if they leave nothing.  With ``synced`` it is on the disk
+    before it is in its place.
     """
+    path = Path(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, stream = _new_temporary(path) if locked else (_temporary(path), None)
+        try:
+            yield temporary
+            if synced:
+                with temporary.open("rb") as data:
+                    os.fsync(data.fileno())
+            if locked or temporary.exists():
+                os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            if stream is not None:
+                stream.close()
 
-    url: str
-    version: Version
-    sha256: str
+
+def write_bytes(path: Path, data: bytes, *, margin_bytes: float | None = None) -> None:
+    """Write a file of the cache, whole or not at all, if the disk has room for it."""
+    with write_whole(path) as temporary:
+        check_space(path.parent, len(data), margin_bytes)
+        temporary.write_bytes(data)
+    note_written(len(data))
 
 
-def mark_used(path):
-    """Note that a file of the cache was used, for `~.upkeep.prune`.
+def copy_whole(source: Path, target: Path) -> None:
+    """Copy a local file that is what its name says to its place, with its date."""
+    try:
+        with source.open("rb") as stream:
+            check_structure(target, stream, source)
+            size = stream.seek(0, os.SEEK_END)
+    except OSError as error:
+        if isinstance(error, LegacySurveyError):
+            raise
+        msg = f"{source} cannot be read: {error.strerror or error}."
+        raise NotFoundError(msg, url=str(source), cause=error) from error
+    with write_whole(target) as temporary:
+        check_space(target.parent, size)
+        with source.open("rb") as stream, temporary.open("wb") as copy:
+            shutil.copyfileobj(stream, copy, CHUNK_BYTES)
+        os.utime(temporary, (time.time(), source.stat().st_mtime))
+    note_written(size)
 
-    Parameters
-    ----------
-    path : str or `~pathlib.Path`
-        The file; nothing happens if it is not there or cannot be marked.
-    """
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY_PREFIX}{uuid4().hex}.tmp")
+
+
+def _new_temporary(path: Path) -> tuple[Path, IO[bytes] | None]:
+    """Return a new file beside a path, and the stream that keeps it locked."""
+    while True:
+        temporary = _temporary(path)
+        stream = temporary.open("xb")
+        if fcntl is None:  # Windows does not move a file that is open.
+            stream.close()
+            return temporary, None
+        lock(stream)
+        # Until it was locked, it could be taken for what a killed process left.
+        if is_same_file(stream, temporary):
+            return temporary, stream
+        stream.close()
+
+
+def is_same_file(stream: IO[bytes], path: Path) -> bool:
+    """Return True if a name still is that of an open file."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def set_times(path: Path, modified: str | None) -> None:
+    """Give a file the date of a Last-Modified header; it counts as used now."""
+    with suppress(TypeError, ValueError, OSError):
+        os.utime(path, (time.time(), parsedate_to_datetime(modified).timestamp()))
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed processes and other mirrors left of a file that is there whole now."""
+    _remove_unlocked(path.parent.glob(f"{glob.escape(path.name)}.*.part"))
+    remove_temporaries(path.parent)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed processes left half written in a folder."""
+    _remove_unlocked(folder.glob(f"{TEMPORARY_PREFIX}*.tmp"))
+
+
+def _remove_unlocked(paths: Iterable[Path]) -> None:
+    if fcntl is None:
+        return
+    for path in paths:
+        with suppress(OSError), path.open("r+b") as stream:
+            # Whoever writes it has locked it.
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if is_same_file(stream, path):
+                remove(path.with_name(path.name + ".json"), path)
+
+
+def lock(stream: IO[bytes]) -> None:
+    """Lock an open file for this process, waiting for others; no more than that."""
+    # Some network file systems have no locks; then two writers do the work twice at worst, and
+    # the check of the length refuses a part that both wrote.
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(stream, fcntl.LOCK_EX)
+
+
+def remove(*paths: Path) -> None:
+    """Remove files, if they are there."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def mark_used(path: str | Path) -> None:
+    """Note, for `~.upkeep.prune`, that a file of the cache was used, if it is there."""
     with suppress(OSError):
         status, now = os.stat(path), time.time()
         if now - status.st_atime > TOUCH_AFTER_S:
             os.utime(path, ns=(int(now * 1e9), status.st_mtime_ns))
 
 
+class Origin(NamedTuple):
+    """Where a whole file of the cache came from."""
+
+    url: str
+    """Who sent it."""
+    version: Version
+    """What the server said of it."""
+    sha256: str
+    """Its digest when it was kept."""
+
+
 class Runs:
-    """The known byte runs of one state of one remote file.
+    """The known byte runs of one state of one remote file."""
 
-    Parameters
-    ----------
-    folder : `~pathlib.Path`
-        Where they are.
-    version : Version
-        The state of the file.
-    margin_bytes : int, optional
-        What must stay free on the disk; by default ``conf.disk_margin``.
-    """
-
-    def __init__(self, folder, version, margin_bytes=None):
+    def __init__(self, folder: Path, version: Version, margin_bytes: float | None = None) -> None:
         self.folder = folder
         self.version = version
         self._margin_bytes = margin_bytes
-        self._known = {}
+        self._names: dict[tuple[int, int], str] = {}
         for name in os.listdir(folder):
             self._note(name)
 
-    def _note(self, name):
+    def _note(self, name: str) -> None:
         pieces = name.split("-")
         if len(pieces) == 3 and pieces[0].isdigit() and pieces[1].isdigit():
-            self._known[int(pieces[0]), int(pieces[1])] = name
+            self._names[int(pieces[0]), int(pieces[1])] = name
 
-    def holding(self, start, stop):
-        """Return the bytes of a known run that covers ``start`` to ``stop``.
-
-        Parameters
-        ----------
-        start, stop : int
-            First byte and one past the last.
-
-        Returns
-        -------
-        offset : int
-            Of the run's first byte.
-        data : bytes
-            The run; or `None` in place of the pair if there is no sound one.
-        """
-        for (first, last), name in list(self._known.items()):
+    def holding(self, start: int, stop: int) -> tuple[int, bytes] | None:
+        """Return offset and bytes of a sound run that covers ``start`` to ``stop``, or None."""
+        for (first, last), name in list(self._names.items()):
             if first <= start and stop <= last:
                 data = self._read(first, last, name)
                 if data is not None:
                     return first, data
         return None
 
-    def _read(self, first, last, name):
+    def _read(self, first: int, last: int, name: str) -> bytes | None:
         path = self.folder / name
         try:
             data = path.read_bytes()
@@ -125,231 +302,98 @@ class Runs:
             data = b""
         if len(data) == last - first and f"{zlib.crc32(data):08x}" == name.rpartition("-")[2]:
             return data
-        self._known.pop((first, last), None)
+        self._names.pop((first, last), None)
         path.unlink(missing_ok=True)
         return None
 
-    def add(self, start, data):
-        """Keep a run of bytes.
-
-        Parameters
-        ----------
-        start : int
-            Offset of the first byte.
-        data : bytes
-            The bytes.
-
-        Raises
-        ------
-        CacheError
-            If they cannot be written.
-        """
+    def add(self, start: int, data: bytes) -> None:
+        """Keep a run of bytes that begins at offset ``start``."""
         name = f"{start}-{start + len(data)}-{zlib.crc32(data):08x}"
-        write_whole(self.folder / name, data, margin_bytes=self._margin_bytes)
+        write_bytes(self.folder / name, data, margin_bytes=self._margin_bytes)
         self._note(name)
 
-    def mark_used(self):
+    def mark_used(self) -> None:
         """Note that the runs were used."""
         mark_used(self.folder / VERSION_FILE)
-
-
-def write_whole(path, data, *, margin_bytes=None):
-    """Write a file under another name and move it to its place.
-
-    Parameters
-    ----------
-    path : `~pathlib.Path`
-        Its place; the folder must be there.
-    data : bytes
-        All of it.
-    margin_bytes : int, optional
-        What must stay free on the disk; by default ``conf.disk_margin``.
-
-    Raises
-    ------
-    CacheError
-        If it cannot be written.
-    """
-    check_space(path.parent, len(data), margin_bytes)
-    with writing(path), replacing(path) as stream:
-        stream.write(data)
-    note_written(len(data))
 
 
 class Store:
     """Cache of the files of one root: the official mirrors', or one custom mirror's.
 
-    Parameters
-    ----------
-    root : str or `~pathlib.Path`
-        Its folder; made when something is first kept.
-    margin_bytes : int, optional
-        What must stay free on the disk; by default ``conf.disk_margin``.
+    Its folder is made when something is first kept.  All names are relative to the survey's root.
     """
 
-    def __init__(self, root, *, margin_bytes=None):
+    def __init__(self, root: str | Path, *, margin_bytes: float | None = None) -> None:
         self.root = Path(root)
         self.margin_bytes = margin_bytes
 
-    def path(self, relative):
-        """Return the place of a whole file, whether it is there or not.
-
-        Parameters
-        ----------
-        relative : str
-            Relative to the survey's root.
-
-        Returns
-        -------
-        `~pathlib.Path`
-        """
+    def path(self, relative: str) -> Path:
+        """Return the place of a whole file, whether it is there or not."""
         return self.root / relative
 
-    def holds(self, relative):
-        """Tell whether something of a file is here, whole or in parts.
-
-        Parameters
-        ----------
-        relative : str
-            Relative to the survey's root.
-
-        Returns
-        -------
-        bool
-        """
+    def holds(self, relative: str) -> bool:
+        """Return True if something of a file is here, whole or in parts."""
         return self._parts(relative).is_dir() or self.path(relative).exists()
 
-    def runs(self, relative):
-        """Return what is known of a file in its newest state, or `None`.
-
-        Parameters
-        ----------
-        relative : str
-            Relative to the survey's root.
-
-        Returns
-        -------
-        Runs or None
-        """
-        newest = None
+    def runs(self, relative: str) -> Runs | None:
+        """Return what is known of a file in its newest state, or None."""
+        newest: tuple[int, Version, Path] | None = None
         for note in self._parts(relative).glob(f"*/{VERSION_FILE}"):
             try:
-                found = (note.stat().st_mtime_ns, Version(**json.loads(note.read_text())), note)
+                state = (note.stat().st_mtime_ns, Version(**json.loads(note.read_text())), note)
             except (OSError, ValueError, TypeError):
                 continue
-            if newest is None or found[0] > newest[0]:
-                newest = found
+            if newest is None or state[0] > newest[0]:
+                newest = state
         try:
             return Runs(newest[2].parent, newest[1], self.margin_bytes) if newest else None
         except OSError:
             return None
 
-    def begin_runs(self, relative, version):
-        """Return the `Runs` of a state of a file, and forget the file's other states.
-
-        Parameters
-        ----------
-        relative : str
-            Relative to the survey's root.
-        version : Version
-            The state.
-
-        Returns
-        -------
-        Runs
-
-        Raises
-        ------
-        CacheError
-            If the folder cannot be made.
-        """
+    def begin_runs(self, relative: str, version: Version) -> Runs:
+        """Return the `Runs` of a state of a file, and forget the file's other states."""
         parts = self._parts(relative)
         folder = parts / version.key
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         if not (folder / VERSION_FILE).exists():
             data = json.dumps(version.__dict__).encode()
-            write_whole(folder / VERSION_FILE, data, margin_bytes=self.margin_bytes)
+            write_bytes(folder / VERSION_FILE, data, margin_bytes=self.margin_bytes)
         for other in parts.iterdir():
             if other != folder:
                 shutil.rmtree(other, ignore_errors=True)
         return Runs(folder, version, self.margin_bytes)
 
-    def forget(self, relative):
-        """Drop everything that is known of a file.
-
-        Parameters
-        ----------
-        relative : str
-            Relative to the survey's root.
-        """
+    def forget(self, relative: str) -> None:
+        """Drop everything that is known of a file."""
         self.forget_runs(relative)
         self.forget_whole(relative)
 
-    def forget_whole(self, relative):
-        """Drop the whole file, and where it came from.
+    def forget_whole(self, relative: str) -> None:
+        """Drop the whole file, and where it came from."""
+        remove(self.path(relative), self._origin_path(relative))
 
-        Parameters
-        ----------
-        relative : str
-            Relative to the survey's root.
-        """
-        for path in (self.path(relative), self._origin_path(relative)):
-            path.unlink(missing_ok=True)
-
-    def remember(self, relative, origin):
-        """Keep where a whole file came from.
-
-        Parameters
-        ----------
-        relative : str
-            Relative to the survey's root.
-        origin : Origin
-            What is known of it.
-
-        Raises
-        ------
-        CacheError
-            If it cannot be written.
-        """
+    def remember(self, relative: str, origin: Origin) -> None:
+        """Keep where a whole file came from."""
         path = self._origin_path(relative)
         note = {"url": origin.url, "sha256": origin.sha256, "version": origin.version.__dict__}
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(note).encode(), margin_bytes=self.margin_bytes)
+        write_bytes(path, json.dumps(note).encode(), margin_bytes=self.margin_bytes)
         remove_leftovers(path)
 
-    def origin(self, relative):
-        """Return where a whole file came from.
-
-        Parameters
-        ----------
-        relative : str
-            Relative to the survey's root.
-
-        Returns
-        -------
-        Origin or None
-            `None` if it is not known.
-        """
+    def origin(self, relative: str) -> Origin | None:
+        """Return where a whole file came from, or None if it is not known."""
         try:
             note = json.loads(self._origin_path(relative).read_text())
             return Origin(note["url"], Version(**note["version"]), note["sha256"])
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
-    def _origin_path(self, relative):
+    def _origin_path(self, relative: str) -> Path:
         return self.root / KNOWN / f"{relative}.json"
 
-    def forget_runs(self, relative):
-        """Drop the parts of a file, because it is there whole or its parts are of no use.
-
-        Parameters
-        ----------
-        relative : str
-            Relative to the survey's root.
-        """
+    def forget_runs(self, relative: str) -> None:
+        """Drop the parts of a file, because it is there whole or its parts are of no use."""
         shutil.rmtree(self._parts(relative), ignore_errors=True)
 
-    def _parts(self, relative):
+    def _parts(self, relative: str) -> Path:
         return self.root / PARTS / relative

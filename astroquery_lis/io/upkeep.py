@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..exceptions import CacheError
-from .disk import written_bytes
-from .store import KNOWN, PARTS, VERSION_FILE, Store
+from .store import KNOWN, PARTS, VERSION_FILE, Store, written_bytes
 
 try:
     import fcntl

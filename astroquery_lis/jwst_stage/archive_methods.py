@@ -16,9 +16,9 @@ from astropy.table import Row, Table
 from .._conf import conf
 from ..exceptions import InvalidRequestError, LegacySurveyWarning, warn
 from ..io import manifest, run
-from ..io.disk import check_space, writing
 from ..io.requests_session import PoliteSession
 from ..io.runs import Progress
+from ..io.store import check_space, writing
 from .archive.download import ArchiveJob, failed_job, fetch_job, flaw_of, part_bytes, url_of
 from .archive.names import (
     DETECTORS,
@@ -260,7 +260,7 @@ class ArchiveMethods(StageBase):
         """Return the arguments of a client or session but the time-out."""
         from .._packages import package_version
 
-        agent = self._session.headers['User-Agent']
+        agent = self._session.headers["User-Agent"]
 
         return {
             "retries": conf.retries,

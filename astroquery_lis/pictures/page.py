@@ -8,22 +8,20 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 import struct
 import zlib
-from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import numpy as np
 
 from .._packages import import_optional, package_version
 from ..exceptions import OptionalDependencyError
+from ..io.store import write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from matplotlib.figure import Figure
 
@@ -47,7 +45,6 @@ __all__ = [
     "table",
     "thumbnail",
     "write_page",
-    "write_whole",
 ]
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -91,19 +88,6 @@ def html_page(title: str, body: str, *, about: str = "", script: str = "") -> st
     """Return a whole page."""
     head, foot = frame(title, about=about, script=script)
     return f"{head}{body}{foot}"
-
-
-@contextmanager
-def write_whole(path: FilePath) -> Iterator[Path]:
-    """Give the name of a file to write, which takes its place once it is whole."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid4().hex}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_page(path: FilePath, text: str) -> Path:

@@ -19,9 +19,10 @@ from astropy.utils.exceptions import AstropyWarning
 from .._conf import setting
 from .._packages import import_optional
 from ..exceptions import InvalidRequestError, LegacySurveyError, NoCoverageError
+from ..io.store import write_whole
 from ..survey.layers import layer_of
 from ..survey.releases import RELEASES
-from .page import Markup, escape, frame, image, thumbnail, write_whole
+from .page import Markup, escape, frame, image, thumbnail
 from .plot import column_degrees
 from .rgb import NO_DATA_COLOUR, rgb
 

@@ -166,16 +166,3 @@ def test_a_sky_column_goes_through_ecsv_and_json(tmp_path):
     read = tables.read_table(str(path))
     assert read["place"].dec.deg.tolist() == [3, -4]
     assert tables.json_rows(table)[1] == {"place": "2.00000000 -4.00000000", "r": 2.0}
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "a"
-    path.write_text("before")
-
-    def fail(name):
-        open(name, "w").close()
-        raise OSError("full")
-
-    with pytest.raises(OSError, match="full"):
-        tables.replacing(path, fail)
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a", "before")]

@@ -28,7 +28,6 @@ from astroquery_lis.images.bulk import (
     each_cutout,
     file_name,
     safe_name,
-    written_atomically,
 )
 from astroquery_lis.images.coadds import coadd_cutout
 from astroquery_lis.images.group import WHOLE_FILE_SHARE
@@ -446,15 +445,3 @@ def test_names_are_safe():
     assert len(safe_name("x" * 500)) == 200
     spec = _spec()
     assert file_name(spec, 7, 12) == "12_7.fits"
-
-
-def test_a_file_is_there_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "x"
-    with written_atomically(path) as temporary:
-        temporary.write_text("one")
-    with pytest.raises(ZeroDivisionError), written_atomically(path) as temporary:
-        temporary.write_text(str(1 / 0))
-    with pytest.raises(IsADirectoryError), written_atomically(tmp_path) as temporary:
-        temporary.write_text("two")
-    assert path.read_text() == "one"
-    assert list(tmp_path.iterdir()) == [path]

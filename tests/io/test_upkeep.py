@@ -12,10 +12,18 @@ import pytest
 
 from astroquery_lis import conf
 from astroquery_lis.exceptions import CacheError
-from astroquery_lis.io import disk
-from astroquery_lis.io.disk import check_space, copy_whole, remove_leftovers, replacing
 from astroquery_lis.io.ranges import Version
-from astroquery_lis.io.store import Origin, Store, mark_used, write_whole
+from astroquery_lis.io.store import (
+    GB,
+    Origin,
+    Store,
+    check_space,
+    copy_whole,
+    mark_used,
+    remove_leftovers,
+    write_bytes,
+    write_whole,
+)
 from astroquery_lis.io.upkeep import (
     USAGE_FILE,
     cache_entries,
@@ -33,7 +41,7 @@ HOUR = 3600.0
 def _put(store, relative, size=1000, age_s=0.0):
     path = store.path(relative)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, b"x" * size)
+    write_bytes(path, b"x" * size)
     os.utime(path, (NOW - age_s, NOW - 1e6))
     return path
 
@@ -224,10 +232,10 @@ def test_the_disk_is_not_filled(tmp_path):
     check_space(tmp_path, 1, margin_bytes=0)
     with pytest.raises(CacheError, match="GB are free on its disk"):
         check_space(tmp_path, 2 * free, margin_bytes=0)
-    with conf.set_temp("disk_margin", 2 * free / disk.GB):
+    with conf.set_temp("disk_margin", 2 * free / GB):
         with pytest.raises(CacheError, match=r"conf\.disk_margin keeps free"):
-            write_whole(tmp_path / "x", b"x")
-        write_whole(tmp_path / "y", b"y", margin_bytes=0)
+            write_bytes(tmp_path / "x", b"x")
+        write_bytes(tmp_path / "y", b"y", margin_bytes=0)
     assert [path.name for path in tmp_path.iterdir()] == ["y"]
 
 
@@ -236,23 +244,37 @@ def test_a_write_that_fails_leaves_nothing(tmp_path):
     path.write_text("before")
 
     def write_half():
-        with replacing(path) as stream:
-            stream.write(b"half")
+        with write_whole(path) as temporary:
+            temporary.write_bytes(b"half")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         write_half()
     assert path.read_text() == "before"
+    with pytest.raises(CacheError, match="Is a directory"), write_whole(tmp_path) as temporary:
+        temporary.write_text("two")
+    with write_whole(path, locked=False) as temporary:
+        assert not temporary.exists()
+    assert path.read_text() == "before"
+    for how in ({}, {"locked": False}, {"synced": True}):
+        with write_whole(path, **how) as temporary:
+            temporary.write_text(str(how))
+        assert path.read_text() == str(how)
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
 def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path):
     path = tmp_path / "x.fits"
     path.write_text("whole")
-    for name in (".dead.tmp", "x.fits.0123abcd.part", "x.fits.0123abcd.part.json", "y.fits.1.part"):
+    for name in (
+        ".astroquery_lis-dead.tmp",
+        "x.fits.0123abcd.part",
+        "x.fits.0123abcd.part.json",
+        "y.fits.1.part",
+    ):
         (tmp_path / name).write_text("")
-    with replacing(tmp_path / "z") as living:
-        living.write(b"z")
+    with write_whole(tmp_path / "z") as living:
+        living.write_bytes(b"z")
         remove_leftovers(path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.fits", "y.fits.1.part", "z"]
 

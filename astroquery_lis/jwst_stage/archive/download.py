@@ -30,10 +30,10 @@ from ...exceptions import (
 )
 from ...io import Result, failure
 from ...io.content import check_structure
-from ...io.disk import remove_leftovers
 from ...io.download import download
 from ...io.http import HttpClient
 from ...io.ranges import Version
+from ...io.store import remove_leftovers
 from .token import refusal
 
 __all__ = ["ArchiveClient", "ArchiveJob", "failed_job", "fetch_job", "part_bytes", "url_of"]

@@ -6,10 +6,8 @@ The file is what ``tweakreg.abs_refcat`` reads: columns ``RA`` and ``DEC`` in de
 
 import contextlib
 import io
-import os
 from numbers import Real
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from astropy import units as u
@@ -18,6 +16,7 @@ from astropy.table import Table, vstack
 from ..._packages import package_version
 from ...client import LegacySurvey
 from ...exceptions import InvalidRequestError, NoCoverageError, ServiceDownError, StageWarning, warn
+from ...io.store import write_whole
 from ...survey.bitmasks import maskbits as release_bits
 from ...survey.bitmasks import maskbits_value
 from ...survey.catalog_request import as_angle_deg
@@ -409,10 +408,5 @@ def _one_table(parts):
 
 def _write(table, path):
     """Write a table whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid4().hex}.tmp")
-    try:
-        table.write(temporary, format="ascii.ecsv")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with write_whole(path) as temporary:
+        table.write(temporary, format="ascii.ecsv", overwrite=True)

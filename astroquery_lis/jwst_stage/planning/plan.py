@@ -8,7 +8,7 @@ from pathlib import Path
 from astropy.table import Table
 
 from ...exceptions import InvalidRequestError
-from ...io.store import write_whole
+from ...io.store import write_bytes
 from ..steps.parameters import check, for_task
 from ..steps.presets import PRESETS
 from ..tasks import REFCATS
@@ -20,7 +20,6 @@ from .plan_build import build, configuration_key, configurations_of
 from .plan_inputs import choose, read_files
 
 __all__ = ["Plan", "make_plan"]
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +172,7 @@ class Plan:
             The file; directories are made.
         """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, plan_file.plan_to_text(self).encode())
+        write_bytes(path, plan_file.plan_to_text(self).encode())
 
     @classmethod
     def load(cls, path):

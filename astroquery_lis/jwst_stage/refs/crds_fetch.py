@@ -31,7 +31,7 @@ from ...exceptions import (
 from ...io.download import download
 from ...io.http import HttpClient
 from ...io.requests_session import PoliteSession
-from ...io.store import write_whole
+from ...io.store import write_bytes
 
 __all__ = ["CrdsServer", "Fetched", "fetch_files", "write_server_config"]
 
@@ -312,9 +312,8 @@ def write_server_config(path, info):
     """
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         values = {**info, "status": "server", "connected": True}
-        write_whole(path, repr(values).encode())
+        write_bytes(path, repr(values).encode())
     except OSError as error:
         msg = (
             f"The CRDS cache {os.fspath(path.parents[2])} cannot be written ({error}); set "

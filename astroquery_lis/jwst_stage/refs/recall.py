@@ -10,7 +10,7 @@ import os
 from contextlib import suppress
 from importlib.metadata import version
 
-from ...io.store import write_whole
+from ...io.store import write_bytes
 from ..resume.memo import cache_folder
 from .mappings import mapping_path
 
@@ -85,8 +85,7 @@ class Recall:
         }
         kept = {"answers": answers, "files": {path: _stamp(path) for path in sorted(read)}}
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path, json.dumps(kept).encode())
+            write_bytes(self._path, json.dumps(kept).encode())
             newest = sorted(self._folder.glob("*.json"), key=os.path.getmtime, reverse=True)
             for path in newest[_KEPT:]:
                 path.unlink(missing_ok=True)

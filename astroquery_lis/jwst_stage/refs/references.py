@@ -23,7 +23,7 @@ from ...exceptions import (
     UnexpectedContentError,
 )
 from ...io.content import check_structure
-from ...io.store import write_whole
+from ...io.store import write_bytes
 from .. import pipeline
 from ..resume.memo import FileMemo, cache_folder
 from .crds_fetch import CrdsServer, fetch_files, write_server_config
@@ -129,7 +129,7 @@ def _remember(path, context):
     """
     # A cache that cannot be written to is used all the same.
     with suppress(OSError):
-        write_whole(_context_file(path), f"{context}\n".encode())
+        write_bytes(_context_file(path), f"{context}\n".encode())
 
 
 def _remembered(path):

@@ -8,7 +8,7 @@ from pathlib import Path
 from astropy.config.paths import get_cache_dir
 
 from ..._conf import setting
-from ...io.store import write_whole
+from ...io.store import write_bytes
 
 __all__ = ["FileMemo", "cache_folder"]
 
@@ -77,8 +77,7 @@ class FileMemo:
             known = {**_read(self._path), **self._known}
             self._changed = False
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path, json.dumps(known).encode())
+            write_bytes(self._path, json.dumps(known).encode())
         except OSError:
             # The values are known all the same.
             return

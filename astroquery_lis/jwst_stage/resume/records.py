@@ -2,11 +2,10 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from ...io.store import write_whole
 from ..tasks import records_dir
 
 __all__ = ["Record", "read_record", "read_records", "write_record"]
@@ -91,17 +90,8 @@ def write_record(output_dir, record):
         What became of the task.
     """
     path = _path(output_dir, record.task)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(asdict(record), file, indent=1, sort_keys=True)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with write_whole(path, synced=True) as temporary:
+        temporary.write_text(json.dumps(asdict(record), indent=1, sort_keys=True))
 
 
 def read_record(output_dir, task):

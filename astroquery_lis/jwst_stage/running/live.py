@@ -3,12 +3,12 @@
 import json
 import os
 import socket
-import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ...exceptions import InvalidRequestError, StageError
+from ...io.store import write_whole
 from ..tasks import HIDDEN
 
 try:
@@ -16,7 +16,7 @@ try:
 except ImportError:  # Windows, on which jwst does not run
     fcntl = None
 
-__all__ = ["LiveState", "Lock", "is_locked", "read_live", "scratch_root", "write_whole"]
+__all__ = ["LiveState", "Lock", "is_locked", "read_live", "scratch_root"]
 
 # Whoever asks for the state of a directory holds its lock for a moment.
 _LOOKS, _LOOK_S = 5, 0.05
@@ -124,7 +124,9 @@ class LiveState:
 
     def write(self):
         """Put the file in place of the earlier one."""
-        write_whole(self._path, json.dumps({**self._about, "tasks": self._tasks}, indent=1))
+        text = json.dumps({**self._about, "tasks": self._tasks}, indent=1)
+        with write_whole(self._path) as temporary:
+            temporary.write_text(text)
 
     def end(self, state):
         """Tell how the run ended, and write."""
@@ -150,27 +152,6 @@ def read_live(output_dir):
     except (OSError, ValueError):
         return {}
     return told if isinstance(told, dict) else {}
-
-
-def write_whole(path, text):
-    """Write a file whole or not at all.
-
-    Parameters
-    ----------
-    path : path-like
-        The file; its folder is there.
-    text : str
-        What it holds.
-    """
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _take(file, *, shared=False):

@@ -12,6 +12,8 @@ import re
 import time
 from pathlib import Path
 
+from ...io.store import write_whole
+
 __all__ = ["FATAL_OF_CRDS", "LogWatch"]
 
 FATAL_OF_CRDS = "(FATAL)"
@@ -119,11 +121,10 @@ class LogWatch(logging.Handler):
 
     def _tell(self):
         step = self._running[-1][0]["step"] if self._running else ""
-        temporary = self._state.with_suffix(".tmp")
         with contextlib.suppress(OSError):
             told = {"step": step, "since": time.time(), "pid": os.getpid()}
-            temporary.write_text(json.dumps(told))
-            os.replace(temporary, self._state)
+            with write_whole(self._state) as temporary:
+                temporary.write_text(json.dumps(told))
 
 
 def _parsed(text):

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table
 
+from ...io.store import write_whole
 from ..resume.fingerprints import key
 from ..resume.records import Record
-from .live import write_whole
 
 __all__ = ["MANIFEST", "make_manifest", "write_manifest"]
 
@@ -117,7 +117,8 @@ def write_manifest(output_dir, plan, records, **known):
     table = make_manifest(output_dir, plan, records, **known)
     text = io.StringIO()
     table.write(text, format="ascii.ecsv")
-    write_whole(Path(output_dir, MANIFEST), text.getvalue())
+    with write_whole(Path(output_dir, MANIFEST)) as temporary:
+        temporary.write_text(text.getvalue())
     return table
 
 

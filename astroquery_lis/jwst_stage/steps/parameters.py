@@ -12,12 +12,13 @@ for an exposure the last one in this order has its way.
 import difflib
 import json
 import os
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
 from ...exceptions import InvalidRequestError, StageWarning, warn
-from ...io.store import write_whole
+from ...io.store import write_bytes
 from ..pipeline import ask, require_jwst
 from ..resume.memo import cache_folder
 
@@ -78,12 +79,8 @@ def _specs(jwst_version, stpipe_version):
     except (OSError, ValueError):
         pass
     found = ask("refs.answers:specs", {})
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(found).encode())
-    except OSError:
-        # They are known all the same.
-        pass
+    with suppress(OSError):  # They are known all the same.
+        write_bytes(path, json.dumps(found).encode())
     return found
 
 

@@ -18,8 +18,7 @@ import tomllib
 from pathlib import Path
 
 from ...exceptions import InvalidRequestError, OptionalDependencyError
-from ...io.disk import writing
-from ...io.store import write_whole
+from ...io.store import write_bytes
 from ..pipeline import ask
 from .parameters import OWNED, check, pipeline_names
 
@@ -86,8 +85,7 @@ def write_recipe(path, steps):
         target = document.setdefault(selector, {}) if selector else document
         for step, values in section.items():
             target[step] = {n: "None" if v is None else v for n, v in values.items()}
-    with writing(path):
-        write_whole(path, _toml(document).encode())
+    write_bytes(path, _toml(document).encode())
 
 
 def _read_toml(path):
