@@ -129,9 +129,9 @@ def write_whole(path: FilePath, *, locked: bool = True, synced: bool = False) ->
     """Yield a new file beside ``path``, which takes its place, whole, if nothing is raised.
 
     Folders are made.  The file is locked meanwhile, so that `remove_temporaries` knows it from what
-    a killed process left.  With ``locked=False`` it is only a name, for writers that make and lock the file themselves
-    (HDF5); then nothing is replaced if they leave nothing.  With ``synced`` it is on the disk
-    before it is in its place.
+    a killed process left.  With ``locked=False`` it is only a name, for writers that make and lock
+    the file themselves (HDF5), and nothing is replaced if they leave nothing.  With ``synced`` it
+    is on the disk before it is in its place.
     """
     path = Path(path)
     with writing(path):
@@ -209,6 +209,8 @@ def is_same_file(stream: IO[bytes], path: Path) -> bool:
 
 def set_times(path: Path, modified: str | None) -> None:
     """Give a file the date of a Last-Modified header; it counts as used now."""
+    if modified is None:
+        return
     with suppress(TypeError, ValueError, OSError):
         os.utime(path, (time.time(), parsedate_to_datetime(modified).timestamp()))
 
