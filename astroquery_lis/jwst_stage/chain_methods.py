@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..client import LegacySurvey
 from ..exceptions import CrdsUnavailable, InvalidRequestError, OptionalDependencyError
 from .base import StageBase
-from .tasks import REFCATS
+from .tasks import REFCATS, Reduction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -323,7 +324,7 @@ class ChainMethods(StageBase):
 
         planned = self._placed(plan, output_dir)
         resolution = resolve(planned, self._environment(offline=offline), offline=offline)
-        return planned.table(assess(planned, planned.output_dir, resolution))
+        return planned.table(assess(Reduction(planned, Path(planned.output_dir), resolution)))
 
     def parameters(self, plan: Plan | FilePath, *, offline: bool = False) -> Table:
         """Return the parameters that each task would run with, and where each comes from.

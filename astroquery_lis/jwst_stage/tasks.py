@@ -5,15 +5,27 @@ product, relative to the output directory (``stage1/jw..._rate.fits``), so that 
 and its file alike.  An input is the name of another task, or the absolute path of a file.
 """
 
+from __future__ import annotations
+
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Self
+
+    from .._typing import FilePath
+    from .planning.plan import Plan
+    from .refs.references import Resolution
 
 __all__ = [
     "HIDDEN",
     "REFCATS",
     "Estimate",
     "Member",
+    "Reduction",
     "Task",
     "input_path",
     "log_path",
@@ -117,86 +129,48 @@ class Task:
     configuration: str = ""
     estimate: Estimate = Estimate()
 
-    def to_dict(self):
-        """Return the task as JSON and TOML types; empty attributes are left out.
-
-        Returns
-        -------
-        dict
-        """
-        values = asdict(self)
+    def to_dict(self) -> dict:
+        """Return the task as JSON and TOML types; empty attributes are left out."""
         return {
             name: list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
+            for name, value in asdict(self).items()
             if value not in ("", (), {}, None)
         }
 
     @classmethod
-    def from_dict(cls, values):
-        """Return the task that `to_dict` wrote.
-
-        Parameters
-        ----------
-        values : dict
-            As `to_dict` gives it.
-
-        Returns
-        -------
-        Task
-        """
-        known = {f.name for f in fields(cls)}
-        taken = {name: value for name, value in values.items() if name in known}
-        taken["estimate"] = Estimate(**taken.get("estimate", {}))
-        taken["members"] = tuple(Member(**member) for member in taken.get("members", ()))
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Return the task that `to_dict` wrote."""
+        names = {f.name for f in fields(cls)}
+        arguments = {name: value for name, value in values.items() if name in names}
+        arguments["estimate"] = Estimate(**arguments.get("estimate", {}))
+        arguments["members"] = tuple(Member(**member) for member in arguments.get("members", ()))
         for name in ("inputs", "outputs", "corrections", "exposures"):
-            taken[name] = tuple(taken.get(name, ()))
-        return cls(**taken)
+            arguments[name] = tuple(arguments.get(name, ()))
+        return cls(**arguments)
 
 
-def input_path(name, output_dir):
-    """Return the file behind an input of a task.
+@dataclass(frozen=True)
+class Reduction:
+    """What a run works with: a plan, where its products go, and the references that hold.
 
-    Parameters
-    ----------
-    name : str
-        Name of a task, or absolute path of a file.
-    output_dir : path-like
-        The output directory.
-
-    Returns
-    -------
-    `~pathlib.Path`
+    Without a ``resolution`` nothing is known of the references of now.
     """
+
+    plan: Plan
+    output_dir: Path
+    resolution: Resolution | None = None
+
+
+def input_path(name: str, output_dir: FilePath) -> Path:
+    """Return the file behind an input of a task: another task's name or an absolute path."""
     return Path(name) if os.path.isabs(name) else Path(output_dir) / name
 
 
-def log_path(name, output_dir):
-    """Return the log of the task ``name``: beside its product.
-
-    Parameters
-    ----------
-    name : str
-        Name of a task.
-    output_dir : path-like
-        The output directory.
-
-    Returns
-    -------
-    `~pathlib.Path`
-    """
+def log_path(name: str, output_dir: FilePath) -> Path:
+    """Return the log of the task ``name``: beside its product."""
     return (Path(output_dir) / name).with_suffix(".log")
 
 
-def records_dir(output_dir):
-    """Return the directory of the records of an output directory.
-
-    Parameters
-    ----------
-    output_dir : path-like
-        The output directory.
-
-    Returns
-    -------
-    `~pathlib.Path`
-    """
+def records_dir(output_dir: FilePath) -> Path:
+    """Return the directory of the records of an output directory."""
     return Path(output_dir) / HIDDEN / "records"

@@ -10,7 +10,7 @@ from astroquery_lis.jwst_stage.environment import CrdsEnvironment
 from astroquery_lis.jwst_stage.refs.references import Resolution
 from astroquery_lis.jwst_stage.resume.fingerprints import Fingerprints
 from astroquery_lis.jwst_stage.resume.records import Record, read_records, write_record
-from astroquery_lis.jwst_stage.tasks import Member, Task
+from astroquery_lis.jwst_stage.tasks import Member, Reduction, Task
 
 I2D = "stage3/mosaic_i2d.fits"
 DEFAULTS = {
@@ -128,7 +128,7 @@ def resolution_of(plan, *, references=None, parameters=None, context="jwst_0001.
 
 def finish(plan, resolution, output_dir, *, only=None):
     """Leave the products and the records of a run."""
-    made = Fingerprints(plan, resolution, output_dir, read_records(output_dir))
+    made = Fingerprints(Reduction(plan, output_dir, resolution), read_records(output_dir))
     for task in plan.tasks:
         if only is not None and task.name not in only:
             continue

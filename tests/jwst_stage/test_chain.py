@@ -16,7 +16,7 @@ from astroquery_lis.jwst_stage.resume.fingerprints import key
 from astroquery_lis.jwst_stage.resume.records import read_record, read_records
 from astroquery_lis.jwst_stage.resume.states import assess
 from astroquery_lis.jwst_stage.running.status import status
-from astroquery_lis.jwst_stage.tasks import log_path
+from astroquery_lis.jwst_stage.tasks import Reduction, log_path
 
 from .conftest import digests
 
@@ -301,7 +301,7 @@ def states_of(chain, stage_cache):
     def states(files=chain.observation.uncals, **changes):
         with conf.set_temp("cache_dir", stage_cache):
             plan = make_plan(files, output_dir=chain.output_dir, **changes)
-        return assess(plan, chain.output_dir)
+        return assess(Reduction(plan, chain.output_dir))
 
     return states
 
@@ -314,7 +314,7 @@ def by_stage(states):
 
 
 def test_nothing_is_stale(chain):
-    states = assess(chain.plan, chain.output_dir, chain.resolution)
+    states = assess(Reduction(chain.plan, chain.output_dir, chain.resolution))
     assert {state.state for state in states.values()} == {"done"}
 
 
@@ -368,7 +368,7 @@ def newer(chain):
 
 
 def test_new_flat_leaves_stage_1(chain, newer):
-    states = assess(chain.plan, chain.output_dir, newer)
+    states = assess(Reduction(chain.plan, chain.output_dir, newer))
     assert newer.context != chain.resolution.context
     assert by_stage(states) == {1: ["done"] * 4, 2: ["stale"] * 4, 3: ["stale"]}
     reason = states[chain.plan.tasks[4].name].reason

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from astroquery_lis.jwst_stage.resume import fingerprints
-from astroquery_lis.jwst_stage.resume.fingerprints import Fingerprints, fingerprint, key
+from astroquery_lis.jwst_stage.resume.fingerprints import Fingerprints, key
 from astroquery_lis.jwst_stage.resume.records import Record, read_records
-from astroquery_lis.jwst_stage.tasks import Task
+from astroquery_lis.jwst_stage.tasks import Reduction, Task
 
 from .small_plan import I2D, finish, resolution_of, small_plan, write_uncal
 
@@ -27,7 +27,7 @@ def out(tmp_path):
 
 
 def keys(plan, out, **kwargs):
-    made = Fingerprints(plan, resolution_of(plan, **kwargs), out)
+    made = Fingerprints(Reduction(plan, out, resolution_of(plan, **kwargs)))
     return {task.name: key(made.of(task.name)) for task in plan.tasks}
 
 
@@ -36,8 +36,8 @@ def changed(before, after):
 
 
 def test_it_is_of_json_types_and_the_same_each_time(plan, out):
-    first = fingerprint(plan.of(I2D), plan, resolution_of(plan), out)
-    again = fingerprint(plan.of(I2D), plan, resolution_of(plan), out)
+    first = Fingerprints(Reduction(plan, out, resolution_of(plan))).of(I2D)
+    again = Fingerprints(Reduction(plan, out, resolution_of(plan))).of(I2D)
     assert json.loads(json.dumps(first)) == again
     assert key(first) == key(again) == key(json.loads(json.dumps(first)))
     assert set(first["versions"]) == {"jwst", "stcal", "stdatamodels"}
@@ -81,9 +81,9 @@ def test_what_decides(plan, out, kwargs, expected):
 
 def test_a_reference_of_the_same_name_and_other_content_decides(plan, out):
     resolution = resolution_of(plan)
-    before = key(Fingerprints(plan, resolution, out).of(CAL))
+    before = key(Fingerprints(Reduction(plan, out, resolution)).of(CAL))
     resolution.references[CAL]["flat"]["sha1"] = "0" * 40
-    assert key(Fingerprints(plan, resolution, out).of(CAL)) != before
+    assert key(Fingerprints(Reduction(plan, out, resolution)).of(CAL)) != before
 
 
 def test_asking_for_what_holds_anyway_changes_nothing(plan, out):
@@ -147,7 +147,7 @@ def test_without_a_resolution_that_of_the_record_holds_still(plan, out):
     done = {name: key(record.fingerprint) for name, record in records.items()}
 
     def foreseen(plan):
-        made = Fingerprints(plan, None, out, records)
+        made = Fingerprints(Reduction(plan, out, None), records)
         return {task.name: key(made.of(task.name)) for task in plan.tasks}
 
     assert foreseen(asked) == done
@@ -166,32 +166,32 @@ def test_a_product_of_an_earlier_run_counts_as_the_task_that_it_was(plan, out):
     for number in (1, 2):
         path = out / f"stage1/jw{number}_rate.fits"
         later = later.with_task(f"stage2/jw{number}_cal.fits", inputs=(str(path),))
-    made = Fingerprints(later, resolution, out, read_records(out))
+    made = Fingerprints(Reduction(later, out, resolution), read_records(out))
     assert {task.name: key(made.of(task.name)) for task in later.tasks} == {
         task.name: before[task.name] for task in later.tasks
     }
     (out / "stage1/jw1_rate.fits").write_text("corrected by hand")
-    made = Fingerprints(later, resolution, out, read_records(out))
+    made = Fingerprints(Reduction(later, out, resolution), read_records(out))
     assert key(made.of(CAL)) != before[CAL]
     assert key(made.of("stage2/jw2_cal.fits")) == before["stage2/jw2_cal.fits"]
 
 
 def test_an_input_that_is_gone_has_no_digest(plan, out, tmp_path):
     (tmp_path / "uncal" / "jw1_uncal.fits").unlink()
-    made = Fingerprints(plan, resolution_of(plan), out, {RATE: Record(RATE, "failed")})
+    made = Fingerprints(Reduction(plan, out, resolution_of(plan)), {RATE: Record(RATE, "failed")})
     assert made.of(RATE)["inputs"] == {"jw1_uncal.fits": ""}
 
 
 def test_digests_are_kept_beside_the_products(plan, out, tmp_path, monkeypatch):
     out.mkdir()
-    made = Fingerprints(plan, resolution_of(plan), out)
+    made = Fingerprints(Reduction(plan, out, resolution_of(plan)))
     expected = made.of(RATE)
     made.save()
     read = []
     monkeypatch.setattr(fingerprints, "content_digest", read.append)
-    again = Fingerprints(plan, resolution_of(plan), out)
+    again = Fingerprints(Reduction(plan, out, resolution_of(plan)))
     assert again.of(RATE) == expected
     assert read == []
     (out / ".jwst_stage" / "digests.json").write_text("not json")
     monkeypatch.undo()
-    assert Fingerprints(plan, resolution_of(plan), out).of(RATE) == expected
+    assert Fingerprints(Reduction(plan, out, resolution_of(plan))).of(RATE) == expected

@@ -6,6 +6,7 @@ from astropy.io import fits
 from astroquery_lis.jwst_stage.resume.fingerprints import UNHEEDED, Fingerprints, key
 from astroquery_lis.jwst_stage.resume.records import read_records
 from astroquery_lis.jwst_stage.resume.states import assess
+from astroquery_lis.jwst_stage.tasks import Reduction
 
 
 def test_references_are_those_that_the_products_name(chain):
@@ -40,12 +41,12 @@ def test_parameters_are_those_that_the_pipeline_used(chain):
 
 @pytest.mark.parametrize("resolved", [True, False])
 def test_nothing_is_left_to_do(chain, resolved):
-    states = assess(chain.plan, chain.output_dir, chain.resolution if resolved else None)
+    states = assess(Reduction(chain.plan, chain.output_dir, chain.resolution if resolved else None))
     assert {state.state for state in states.values()} == {"done"}
 
 
 def test_the_fingerprint_of_the_record_is_that_of_the_plan(chain):
-    made = Fingerprints(chain.plan, chain.resolution, chain.output_dir)
+    made = Fingerprints(Reduction(chain.plan, chain.output_dir, chain.resolution))
     for name, record in read_records(chain.output_dir).items():
         assert key(made.of(name)) == key(record.fingerprint)
         history = "\n".join(fits.getheader(chain.output_dir / name)["HISTORY"])
@@ -56,7 +57,7 @@ def test_a_truncated_product_is_found_out(chain, chain_copy):
     cal = chain.plan.tasks[-2].name
     path = chain_copy / cal
     path.write_bytes(path.read_bytes()[:-2880])
-    states = assess(chain.plan, chain_copy, chain.resolution)
+    states = assess(Reduction(chain.plan, chain_copy, chain.resolution))
     assert states[cal].state == "stale"
     assert f"{cal} changed after it was made" in states[cal].reason
     assert {s.state for name, s in states.items() if name != cal} == {"done"}

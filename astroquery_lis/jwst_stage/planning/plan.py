@@ -11,7 +11,7 @@ from ...exceptions import InvalidRequestError
 from ...io.store import write_bytes
 from ..steps.parameters import check, for_task
 from ..steps.presets import PRESETS
-from ..tasks import REFCATS
+from ..tasks import REFCATS, Reduction
 from . import plan_file
 from .grids import common_grid as grid_of_exposures
 from .grids import grid_of_wcs, n_pixels
@@ -135,7 +135,7 @@ class Plan:
             return {}
         from ..resume.states import assess
 
-        return assess(self, self.output_dir)
+        return assess(Reduction(self, Path(self.output_dir)))
 
     def explain(self, product, states=None):
         """Return in words why a product has to be made, or that it has not.

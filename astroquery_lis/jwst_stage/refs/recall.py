@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.metadata import version
 
 from ...io.store import write_bytes
-from ..resume.memo import cache_folder
+from ..resume.records import cache_folder
 from .mappings import mapping_path
 
 __all__ = ["Recall"]

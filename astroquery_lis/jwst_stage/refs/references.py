@@ -25,7 +25,7 @@ from ...exceptions import (
 from ...io.content import check_structure
 from ...io.store import write_bytes
 from .. import pipeline
-from ..resume.memo import FileMemo, cache_folder
+from ..resume.records import FileMemo, cache_folder
 from .crds_fetch import CrdsServer, fetch_files, write_server_config
 from .mappings import CONTEXT_NAME, closure, mapping_path, read_server_config, server_config_path
 from .recall import Recall

@@ -2,21 +2,38 @@
 
 A fingerprint is a dictionary of JSON types.  `KEYED` are its parts that decide; the others are
 noted so that a change can be told in words, or foreseen without asking CRDS.
+
+Every file that the pipeline writes holds the time at which it was written: in the card ``DATE`` of
+its headers and in the tree that its ASDF extension keeps.  Digests pass over both, over the
+checksums of headers, which cover it, and over the history of the tree: the software that wrote it.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..steps.parameters import OWNED
 from ..tasks import HIDDEN, input_path
-from .digests import content_digest
-from .memo import FileMemo
+from .records import FileMemo, Record
 
-__all__ = ["KEYED", "UNHEEDED", "Fingerprints", "fingerprint", "key"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from hashlib import _Hash
+    from typing import Any, BinaryIO
+
+    from ..._typing import FilePath
+    from ..refs.references import Resolution
+    from ..tasks import Reduction, Task
+
+__all__ = ["KEYED", "UNHEEDED", "Fingerprints", "content_digest", "key"]
 
 KEYED = (
     "kind",
@@ -39,101 +56,54 @@ _PACKAGES = ("jwst", "stcal", "stdatamodels")
 _ASSOCIATION = ("asn_type", "asn_rule", "program", "target", "asn_id", "product", "product_name")
 
 
-def key(fingerprint):
-    """Return the digest of the parts of a fingerprint that decide on the product.
-
-    Parameters
-    ----------
-    fingerprint : dict
-        As `fingerprint` returns it.
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
-    """
+def key(fingerprint: Mapping[str, Any]) -> str:
+    """Return the digest of the parts of a fingerprint that decide on the product."""
     parts = {name: fingerprint.get(name) for name in KEYED}
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def fingerprint(task, plan, resolution, output_dir, records=None):
-    """Return what decides on the product of a task.
-
-    Parameters
-    ----------
-    task : Task
-        The task.
-    plan : Plan
-        The plan that it belongs to.
-    resolution : Resolution or None
-        References and parameters that hold now; with `None` those of the records are taken, with
-        what was asked since put in.
-    output_dir : path-like
-        The output directory.
-    records : dict of str to Record, optional
-        What was done, by task.
-
-    Returns
-    -------
-    dict
-        The parts `KEYED`, and ``context``, ``steps``, ``base`` and ``parameter_references``.
-    """
-    return Fingerprints(plan, resolution, output_dir, records).of(task.name)
-
-
 class Fingerprints:
-    """The fingerprints of the tasks of a plan, each made once.
+    """The fingerprints of the tasks of a reduction, each made once.
 
-    Parameters
-    ----------
-    plan, resolution, output_dir, records
-        As for `fingerprint`.
+    Without a resolution the references and parameters of the records are taken to hold still, with
+    what was asked since put in.
     """
 
-    def __init__(self, plan, resolution, output_dir, records=None):
-        self._tasks = {task.name: task for task in plan.tasks}
-        self._resolution, self._output_dir = resolution, Path(output_dir)
+    def __init__(self, reduction: Reduction, records: Mapping[str, Record] | None = None) -> None:
+        self._tasks = {task.name: task for task in reduction.plan.tasks}
+        self._resolution, self._output_dir = reduction.resolution, reduction.output_dir
         self._records = records or {}
         self._memo = FileMemo(self._output_dir / HIDDEN / "digests.json", content_digest)
-        self._made, self._keys = {}, {}
+        self._parts: dict[str, dict] = {}
+        self._keys: dict[str, str] = {}
         self._versions = versions()
 
-    def of(self, name):
-        """Return the fingerprint of a task.
-
-        Parameters
-        ----------
-        name : str
-            Name of the task.
-
-        Returns
-        -------
-        dict
-        """
+    def of(self, name: str) -> dict:
+        """Return the fingerprint of a task."""
         # A loop: chains are as deep as there are corrections.
         waiting = [name]
         while waiting:
             current = waiting[-1]
             inputs = self._tasks[current].inputs
-            todo = [i for i in inputs if i in self._tasks and i not in self._made]
+            todo = [i for i in inputs if i in self._tasks and i not in self._parts]
             if todo:
                 waiting += todo
                 continue
             waiting.pop()
-            if current not in self._made:
-                made = self._make(self._tasks[current])
-                self._made[current], self._keys[current] = made, key(made)
-        return self._made[name]
+            if current not in self._parts:
+                parts = self._make(self._tasks[current])
+                self._parts[current], self._keys[current] = parts, key(parts)
+        return self._parts[name]
 
-    def save(self):
+    def save(self) -> None:
         """Keep the digests of input files for the next time, if the output directory is there."""
         if self._output_dir.is_dir():
             self._memo.save()
 
-    def _make(self, task):
+    def _make(self, task: Task) -> dict:
         asked, files = self._with_files(task.steps)
-        found = {
+        parts = {
             "kind": task.kind,
             "pipeline": task.pipeline,
             "inputs": {self._called(name): self._digest(name) for name in task.inputs},
@@ -144,17 +114,17 @@ class Fingerprints:
             "steps": asked,
         }
         if task.kind != "pipeline":
-            empty = {"parameters": {}, "references": {}, "base": {}, "parameter_references": {}}
-            return {**found, **empty, "context": ""}
+            names = ("parameters", "references", "base", "parameter_references")
+            return {**parts, **{name: {} for name in names}, "context": ""}
         if self._resolution is not None:
-            return {**found, **self._resolved(task, asked)}
-        return {**found, **self._foreseen(task, asked)}
+            return {**parts, **_resolved(self._resolution, task, asked)}
+        return {**parts, **self._foreseen(task, asked)}
 
-    def _called(self, name):
+    def _called(self, name: str) -> str:
         """Return what to call an input: files may be moved, products stay where they are."""
         return self._inside(name) or os.path.basename(name)
 
-    def _inside(self, name):
+    def _inside(self, name: str) -> str:
         """Return the name of the task that makes an input, or made it in an earlier run."""
         if name in self._tasks:
             return name
@@ -163,7 +133,7 @@ class Fingerprints:
         record = self._records.get(inside)
         return inside if record is not None and record.state == "done" else ""
 
-    def _digest(self, name):
+    def _digest(self, name: str) -> str:
         if name in self._tasks:
             return self._keys[name]
         path = input_path(name, self._output_dir)
@@ -175,16 +145,17 @@ class Fingerprints:
         except OSError:
             return ""
 
-    def _association(self, task):
+    def _association(self, task: Task) -> dict:
         if not task.members:
             return {}
-        found = {name: task.association[name] for name in _ASSOCIATION if name in task.association}
+        values = {name: task.association[name] for name in _ASSOCIATION if name in task.association}
         members = [[self._called(m.input), m.exptype, m.group_id] for m in task.members]
-        return {**found, "members": members}
+        return {**values, "members": members}
 
-    def _with_files(self, steps):
+    def _with_files(self, steps: Mapping[str, Mapping[str, Any]]) -> tuple[dict, dict]:
         """Return parameters with the names of files for their paths, and the files' digests."""
-        named, files = {}, {}
+        named: dict[str, dict] = {}
+        files: dict[str, str] = {}
         for step, values in steps.items():
             for name, value in values.items():
                 path = Path(value) if isinstance(value, str) and value.startswith("/") else None
@@ -194,29 +165,7 @@ class Fingerprints:
                 named.setdefault(step, {})[name] = value
         return named, files
 
-    def _resolved(self, task, asked):
-        resolution = self._resolution
-        effective = resolution.parameters.get(task.name, {})
-        base = resolution.base.get(task.name, {})
-        pars = resolution.parameter_references.get(task.name, {})
-        merged = {step: {**values, **asked.get(step, {})} for step, values in effective.items()}
-        return {
-            "parameters": _heeded(merged),
-            "references": {
-                reftype: [entry["name"], entry["sha1"]]
-                for reftype, entry in resolution.references.get(task.name, {}).items()
-            },
-            "base": {
-                step: {name: base.get(step, {}).get(name) for name in values}
-                for step, values in asked.items()
-            },
-            "parameter_references": {
-                reftype: entry["name"] for reftype, entry in pars.items() if entry["name"] != "N/A"
-            },
-            "context": resolution.context,
-        }
-
-    def _foreseen(self, task, asked):
+    def _foreseen(self, task: Task, asked: Mapping[str, dict]) -> dict:
         """Return what the record has, with what was asked since in place of what was asked then."""
         record = self._records.get(task.name)
         before = record.fingerprint if record is not None else {}
@@ -236,24 +185,39 @@ class Fingerprints:
         }
 
 
+def _resolved(resolution: Resolution, task: Task, asked: Mapping[str, dict]) -> dict:
+    effective = resolution.parameters.get(task.name, {})
+    base = resolution.base.get(task.name, {})
+    pars = resolution.parameter_references.get(task.name, {})
+    merged = {step: {**values, **asked.get(step, {})} for step, values in effective.items()}
+    return {
+        "parameters": _heeded(merged),
+        "references": {
+            reftype: [entry["name"], entry["sha1"]]
+            for reftype, entry in resolution.references.get(task.name, {}).items()
+        },
+        "base": {
+            step: {name: base.get(step, {}).get(name) for name in values}
+            for step, values in asked.items()
+        },
+        "parameter_references": {
+            reftype: entry["name"] for reftype, entry in pars.items() if entry["name"] != "N/A"
+        },
+        "context": resolution.context,
+    }
+
+
 @lru_cache(maxsize=1)
-def versions():
-    """Return the versions of the packages that decide on a product; empty if not installed.
-
-    Returns
-    -------
-    dict of str to str
-    """
-    found = {}
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that decide on a product; empty if not installed."""
+    installed = dict.fromkeys(_PACKAGES, "")
     for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = ""
-    return found
+        with suppress(PackageNotFoundError):
+            installed[package] = version(package)
+    return installed
 
 
-def _is_untouched(path, name, record):
+def _is_untouched(path: Path, name: str, record: Record) -> bool:
     """Tell whether a product is still as its record says."""
     status = path.stat()
     return any(
@@ -263,19 +227,113 @@ def _is_untouched(path, name, record):
     )
 
 
-def _correction(correction):
+def _correction(correction: Mapping[str, Any]) -> dict:
     """Return what decides: the digest covers code, parameters and the files among these."""
-    kept = {name: correction.get(name) for name in ("name", "point", "suffix", "digest")}
-    return {**kept, "parameters": dict(correction.get("parameters") or {})}
+    parts = {name: correction.get(name) for name in ("name", "point", "suffix", "digest")}
+    return {**parts, "parameters": dict(correction.get("parameters") or {})}
 
 
-def _heeded(parameters):
+def _heeded(parameters: Mapping[str, Mapping[str, Any]]) -> dict:
     """Return the parameters that decide: of a skipped step only that it is."""
     heeded = {}
     for step, values in parameters.items():
         if values.get("skip"):
             heeded[step] = {"skip": True}
         else:
-            kept = {name: value for name, value in values.items() if name not in UNHEEDED}
-            heeded[step] = kept
+            heeded[step] = {name: value for name, value in values.items() if name not in UNHEEDED}
     return heeded
+
+
+# Digests of files, whenever they were written.
+
+_BLOCK_BYTES = 2880
+_CARD_BYTES = 80
+_CHUNK_BYTES = 1 << 20
+_PASSED_OVER = (b"DATE    ", b"CHECKSUM", b"DATASUM ")
+_TREE_PASSED_OVER = (b"history", b"asdf_library", b"_fits_hash")
+_NEW_KEY = re.compile(rb"[^\s#]")
+_META_DATE = re.compile(rb"  date:")
+
+
+def content_digest(path: FilePath) -> str:
+    """Return the sha256 of what a file says, whenever it was written."""
+    path = Path(path)
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        first = stream.read(_CARD_BYTES)
+        stream.seek(0)
+        if not first.startswith(b"SIMPLE  ="):
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+        while _add_hdu(stream, digest):
+            pass
+    return digest.hexdigest()
+
+
+def _add_hdu(stream: BinaryIO, digest: _Hash) -> bool:
+    """Add one HDU to the digest; `False` at the end of the file."""
+    cards: list[bytes] = []
+    while True:
+        block = stream.read(_BLOCK_BYTES)
+        if len(block) < _BLOCK_BYTES:
+            # The end, or what a truncated file ends with.
+            digest.update(block)
+            return False
+        in_block = [block[at : at + _CARD_BYTES] for at in range(0, _BLOCK_BYTES, _CARD_BYTES)]
+        cards += in_block
+        if any(card.rstrip() == b"END" for card in in_block):
+            break
+        if not cards[0].startswith((b"SIMPLE", b"XTENSION")):
+            # Something else follows the last HDU.
+            digest.update(block)
+            return True
+    values = {card[:8]: card[10:].partition(b"/")[0].strip() for card in cards}
+    length = _data_bytes(values)
+    is_tree = values.get(b"EXTNAME ", b"").strip(b"' ") == b"ASDF"
+    if is_tree:
+        digest.update(b"ASDF")
+        _add_tree(stream.read(length), digest)
+    else:
+        for card in cards:
+            if card.strip() and not card.startswith(_PASSED_OVER):
+                digest.update(card)
+        remaining = length
+        while remaining > 0:
+            chunk = stream.read(min(_CHUNK_BYTES, remaining))
+            if not chunk:
+                return False
+            digest.update(chunk)
+            remaining -= len(chunk)
+    fill = -length % _BLOCK_BYTES
+    if len(stream.read(fill)) < fill:
+        digest.update(b"cut off")
+    return True
+
+
+def _data_bytes(values: Mapping[bytes, bytes]) -> int:
+    axes = [int(values[b"NAXIS%-3d" % i]) for i in range(1, int(values[b"NAXIS   "]) + 1)]
+    if not axes:
+        return 0
+    pixels = 1
+    for axis in axes:
+        pixels *= axis
+    parameters = int(values.get(b"PCOUNT  ", b"0"))
+    groups = int(values.get(b"GCOUNT  ", b"1"))
+    return abs(int(values[b"BITPIX  "])) // 8 * groups * (parameters + pixels)
+
+
+def _add_tree(data: bytes, digest: _Hash) -> None:
+    """Add an ASDF file: its tree without history and date of writing, its blocks as they are."""
+    text, marker, blocks = data.partition(b"\n...\n")
+    section = b""
+    for line in text.split(b"\n"):
+        if line.startswith(b"#"):
+            continue
+        if _NEW_KEY.match(line):
+            section = line.partition(b":")[0]
+        if section in _TREE_PASSED_OVER:
+            continue
+        if section == b"meta" and _META_DATE.match(line):
+            continue
+        digest.update(line.rstrip() + b"\n")
+    digest.update(marker)
+    digest.update(blocks)

@@ -1,14 +1,29 @@
-"""What was done: one JSON file per task, replaced whole, beside the products that it speaks of."""
+"""What is written down: a record of every task, beside its products, and notes on files."""
+
+from __future__ import annotations
 
 import hashlib
 import json
+import os
+import threading
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from ...io.store import write_whole
+from astropy.config.paths import get_cache_dir
+
+from ..._conf import setting
+from ...io.store import write_bytes, write_whole
 from ..tasks import records_dir
 
-__all__ = ["Record", "read_record", "read_records", "write_record"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..._typing import FilePath
+
+__all__ = ["FileMemo", "Record", "cache_folder", "read_record", "read_records", "write_record"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,65 +88,91 @@ class Record:
 _KNOWN = {f.name for f in fields(Record)}
 
 
-def _path(output_dir, task):
+def _path(output_dir: FilePath, task: str) -> Path:
     # Names may be long and hold '/'; the digest keeps two of them apart.
     digest = hashlib.sha256(task.encode()).hexdigest()[:12]
     return records_dir(output_dir) / f"{Path(task).stem[:120]}.{digest}.json"
 
 
-def write_record(output_dir, record):
-    """Put a record in place of the earlier one of its task, whole or not at all.
-
-    Parameters
-    ----------
-    output_dir : path-like
-        The output directory.
-    record : Record
-        What became of the task.
-    """
+def write_record(output_dir: FilePath, record: Record) -> None:
+    """Put a record in place of the earlier one of its task, whole or not at all."""
     path = _path(output_dir, record.task)
     with write_whole(path, synced=True) as temporary:
         temporary.write_text(json.dumps(asdict(record), indent=1, sort_keys=True))
 
 
-def read_record(output_dir, task):
-    """Return the record of a task.
-
-    Parameters
-    ----------
-    output_dir : path-like
-        The output directory.
-    task : str
-        Name of the task.
-
-    Returns
-    -------
-    Record or None
-        `None` where there is none, or none that can be read.
-    """
-    return _read(_path(output_dir, task))
+def read_record(output_dir: FilePath, task: str) -> Record | None:
+    """Return the record of a task."""
+    return _record_in(_path(output_dir, task))
 
 
-def read_records(output_dir):
-    """Return all records of an output directory.
-
-    Parameters
-    ----------
-    output_dir : path-like
-        The output directory.
-
-    Returns
-    -------
-    dict of str to Record
-        By the name of the task.
-    """
-    found = (_read(path) for path in sorted(records_dir(output_dir).glob("*.json")))
-    return {record.task: record for record in found if record is not None}
+def read_records(output_dir: FilePath) -> dict[str, Record]:
+    """Return all records of an output directory."""
+    records = (_record_in(path) for path in sorted(records_dir(output_dir).glob("*.json")))
+    return {record.task: record for record in records if record is not None}
 
 
-def _read(path):
+def _record_in(path: Path) -> Record | None:
     try:
         values = json.loads(path.read_text())
         return Record(**{name: value for name, value in values.items() if name in _KNOWN})
     except (OSError, ValueError, TypeError):
         return None
+
+
+def cache_folder() -> Path:
+    """Return the folder of the package's cache in which the JWST chain keeps notes."""
+    own = setting("cache_dir")
+    root = Path(own).expanduser() if own else Path(get_cache_dir()) / "astroquery"
+    return root / "jwst_stage"
+
+
+class FileMemo(Generic[T]):
+    """A value per file, computed again when its size or its date changes. Safe among threads."""
+
+    def __init__(self, path: FilePath, compute: Callable[[Path], T]) -> None:
+        self._path = Path(path)
+        self._compute = compute
+        self._lock = threading.Lock()
+        self._known = _read(self._path)
+        self._changed = False
+
+    def get(self, path: FilePath) -> T:
+        """Return the value of a file."""
+        name = os.fspath(path)
+        status = os.stat(name)
+        stamp = [status.st_size, status.st_mtime_ns]
+        with self._lock:
+            entry = self._known.get(name)
+        if entry is not None and entry[:2] == stamp:
+            return entry[2]
+        value = self._compute(Path(path))
+        with self._lock:
+            self._known[name] = [*stamp, value]
+            self._changed = True
+        return value
+
+    def save(self) -> None:
+        """Write down what is new, if there is anything and it can be written."""
+        with self._lock:
+            if not self._changed:
+                return
+            # Another process may have found out something meanwhile.
+            known = {**_read(self._path), **self._known}
+            self._changed = False
+        try:
+            write_bytes(self._path, json.dumps(known).encode())
+        except OSError:
+            # The values are known all the same.
+            return
+
+
+def _read(path: Path) -> dict[str, list]:
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    good = isinstance(known, dict) and all(
+        isinstance(entry, list) and len(entry) == 3 for entry in known.values()
+    )
+    return known if good else {}

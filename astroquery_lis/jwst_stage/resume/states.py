@@ -1,13 +1,21 @@
-"""What is done, what has to be made again, and why."""
+"""What is done still, what has to be made again, and why."""
+
+from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..tasks import HIDDEN
 from .fingerprints import Fingerprints, key
-from .memo import FileMemo
-from .records import read_records
+from .records import FileMemo, Record, read_records
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+    from typing import Any
+
+    from ..tasks import Reduction, Task
 
 __all__ = ["STATES", "State", "assess", "differences"]
 
@@ -36,99 +44,81 @@ class State:
     details: tuple = ()
 
 
-def assess(plan, output_dir, resolution=None):
-    """Compare what a plan would make with what is there.
+def assess(reduction: Reduction) -> dict[str, State]:
+    """Compare what a reduction would make with what is there, by task in the order of the plan.
 
-    Parameters
-    ----------
-    plan : Plan
-        The plan.
-    output_dir : path-like
-        The output directory.
-    resolution : Resolution, optional
-        References and parameters that hold now.  Without it those of the records are taken to
-        hold still, and everything else is compared.
-
-    Returns
-    -------
-    dict of str to State
-        By task, in the order of the plan.
+    Without a resolution the references and parameters of the records are taken to hold still, and
+    everything else is compared.
     """
-    output_dir = Path(output_dir)
+    output_dir = reduction.output_dir
     records = read_records(output_dir)
-    fingerprints = Fingerprints(plan, resolution, output_dir, records)
+    fingerprints = Fingerprints(reduction, records)
     products = FileMemo(output_dir / HIDDEN / "products.json", _sha256)
-    tasks = {task.name: task for task in plan.tasks}
+    tasks = {task.name: task for task in reduction.plan.tasks}
     states = {}
-    for name in tasks:
-        now = fingerprints.of(name)
-        states[name] = _state(tasks[name], records.get(name), now, output_dir, products, tasks)
+    for name, task in tasks.items():
+        now, record = fingerprints.of(name), records.get(name)
+        states[name] = _state(task, record, now, tasks, output_dir, products)
     if output_dir.is_dir():
         fingerprints.save()
         products.save()
     return states
 
 
-def differences(before, now, tasks=()):
-    """Return in words what two fingerprints differ in.
-
-    Parameters
-    ----------
-    before, now : dict
-        Fingerprints.
-    tasks : collection of str, optional
-        Names of the tasks of the plan: inputs that are made in it.
-
-    Returns
-    -------
-    list of str
-    """
+def differences(before: Mapping, now: Mapping, tasks: Collection[str] = ()) -> list[str]:
+    """Return in words what two fingerprints differ in."""
     if not before:
         return ["there is no record of how it was made"]
-    found = []
+    words: list[str] = []
     for part, compare in _PARTS:
         old, new = before.get(part), now.get(part)
         if old != new:
-            found += compare(old or {}, new or {}, tasks)
-    return found
+            words += compare(old or {}, new or {}, tasks)
+    return words
 
 
-def _state(task, record, now, output_dir, products, tasks):
-    there = [name for name in task.outputs or (task.name,) if (output_dir / name).exists()]
+def _state(
+    task: Task,
+    record: Record | None,
+    now: Mapping[str, Any],
+    tasks: Collection[str],
+    output_dir: Path,
+    products: FileMemo,
+) -> State:
     if record is None:
-        if there:
-            return _because("stale", [f"nothing tells how {there[0]} was made"])
+        present = [name for name in task.outputs or (task.name,) if (output_dir / name).exists()]
+        if present:
+            return _because("stale", [f"nothing tells how {present[0]} was made"])
         return _because("missing", ["not made yet"])
     if record.state != "done":
         return _because("failed", [record.message or "it failed"])
     lost, spoilt = _checked_products(task, record, output_dir, products)
     if lost:
         return _because("missing", lost + spoilt)
-    reasons = []
+    reasons: list[str] = []
     if key(record.fingerprint) != key(now):
         reasons = differences(record.fingerprint, now, tasks)
     reasons += spoilt
     return _because("stale", reasons) if reasons else State("done")
 
 
-def _because(state, reasons):
+def _because(state: str, reasons: list[str]) -> State:
     shown = "; ".join(reasons[:_SHOWN])
     if len(reasons) > _SHOWN:
         shown += f"; and {len(reasons) - _SHOWN} more"
     return State(state, shown, tuple(reasons))
 
 
-def _checked_products(task, record, output_dir, products):
+def _checked_products(
+    task: Task, record: Record, output_dir: Path, products: FileMemo
+) -> tuple[list[str], list[str]]:
     """Return what is to be said of products that are gone, and of those that were changed."""
     lost, spoilt = [], []
-    known = {product["file"]: product for product in record.products}
-    for name in task.outputs or (task.name,):
-        # A pipeline may have had no reason to make it, such as a catalogue of nothing.
-        if name not in known and name != task.name:
-            continue
-        if name not in known:
-            lost.append(f"no record of {name}")
-    for name, product in known.items():
+    recorded = {product["file"]: product for product in record.products}
+    # A pipeline may have had no reason to make the others, such as a catalogue of nothing.
+    if task.name not in recorded:
+        lost.append(f"no record of {task.name}")
+    for name, product in recorded.items():
         path = output_dir / name
         try:
             status = path.stat()
@@ -146,12 +136,12 @@ def _checked_products(task, record, output_dir, products):
     return lost, spoilt
 
 
-def _sha256(path):
+def _sha256(path: Path) -> str:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _pairs(old, new):
+def _pairs(old: Mapping, new: Mapping) -> Iterator[tuple]:
     """Yield what differs between two dictionaries."""
     for name in sorted({*old, *new}):
         before, now = old.get(name, _ABSENT), new.get(name, _ABSENT)
@@ -159,11 +149,11 @@ def _pairs(old, new):
             yield name, before, now
 
 
-def _value(value):
+def _value(value: object) -> str:
     return "(none)" if value is _ABSENT else str(value)
 
 
-def _inputs(old, new, tasks):
+def _inputs(old: Mapping, new: Mapping, tasks: Collection[str]) -> Iterator[str]:
     for name, before, now in _pairs(old, new):
         if before is _ABSENT:
             yield f"input {name} is new"
@@ -177,7 +167,7 @@ def _inputs(old, new, tasks):
             yield f"input {name} changed"
 
 
-def _parameters(old, new, tasks):
+def _parameters(old: Mapping, new: Mapping, tasks: Collection[str]) -> Iterator[str]:
     for step, before, now in _pairs(old, new):
         before = {} if before is _ABSENT else before
         now = {} if now is _ABSENT else now
@@ -189,7 +179,7 @@ def _parameters(old, new, tasks):
             yield f"{step}.{name} {_value(old_value)} -> {_value(new_value)}"
 
 
-def _references(old, new, tasks):
+def _references(old: Mapping, new: Mapping, tasks: Collection[str]) -> Iterator[str]:
     for reftype, before, now in _pairs(old, new):
         before = ["(none)", ""] if before is _ABSENT else before
         now = ["(none)", ""] if now is _ABSENT else now
@@ -199,17 +189,17 @@ def _references(old, new, tasks):
             yield f"reference {reftype} {now[0]} has other content"
 
 
-def _files(old, new, tasks):
+def _files(old: Mapping, new: Mapping, tasks: Collection[str]) -> Iterator[str]:
     for name, _, _ in _pairs(old, new):
         yield f"the file of {name} changed"
 
 
-def _versions(old, new, tasks):
+def _versions(old: Mapping, new: Mapping, tasks: Collection[str]) -> Iterator[str]:
     for package, before, now in _pairs(old, new):
         yield f"{package} {_value(before)} -> {_value(now)}"
 
 
-def _association(old, new, tasks):
+def _association(old: Mapping, new: Mapping, tasks: Collection[str]) -> Iterator[str]:
     for name, before, now in _pairs(old, new):
         if name == "members":
             yield "the members of the association or their roles changed"
@@ -217,29 +207,30 @@ def _association(old, new, tasks):
             yield f"association {name} {_value(before)} -> {_value(now)}"
 
 
-def _corrections(old, new, tasks):
+def _corrections(old: Any, new: Any, tasks: Collection[str]) -> Iterator[str]:
     old, new = old or [], new or []
-    before, now = ([one["name"] for one in many] for many in (old, new))
+    before, now = ([correction["name"] for correction in chain] for chain in (old, new))
     if before != now:
         yield f"corrections {', '.join(before) or '(none)'} -> {', '.join(now) or '(none)'}"
         return
-    for was, one in zip(old, new, strict=True):
-        found = [
-            f"correction {one['name']}.{name} {_value(a)} -> {_value(b)}"
-            for name, a, b in _pairs(was["parameters"], one["parameters"])
+    for earlier, later in zip(old, new, strict=True):
+        label = f"correction {later['name']}"
+        words = [
+            f"{label}.{name} {_value(a)} -> {_value(b)}"
+            for name, a, b in _pairs(earlier["parameters"], later["parameters"])
         ]
-        found += [
-            f"correction {one['name']} {part} {was[part]} -> {one[part]}"
+        words += [
+            f"{label} {part} {earlier[part]} -> {later[part]}"
             for part in ("point", "suffix")
-            if was[part] != one[part]
+            if earlier[part] != later[part]
         ]
-        if not found and was["digest"] != one["digest"]:
-            found = [f"the code or a file of the correction {one['name']} changed"]
-        yield from found
+        if not words and earlier["digest"] != later["digest"]:
+            words = [f"the code or a file of the {label} changed"]
+        yield from words
 
 
-def _whole(label):
-    def compare(old, new, tasks):
+def _whole(label: str) -> Callable[..., Iterator[str]]:
+    def compare(old: object, new: object, tasks: Collection[str]) -> Iterator[str]:
         yield f"{label} {old or '(none)'} -> {new or '(none)'}"
 
     return compare

@@ -21,7 +21,7 @@ from ..planning.plan_build import with_references
 from ..resume.fingerprints import Fingerprints, key
 from ..resume.records import read_records, write_record
 from ..resume.states import assess
-from ..tasks import HIDDEN, log_path
+from ..tasks import HIDDEN, Reduction, log_path
 from . import memory
 from .live import LiveState, Lock, scratch_root
 from .manifest import write_manifest
@@ -170,12 +170,13 @@ class _Run:
     ):
         self._plan, self._output_dir, self._resolution = plan, output_dir, resolution
         self._records = read_records(output_dir)
-        self._fingerprints = Fingerprints(plan, resolution, output_dir, self._records)
+        reduction = Reduction(plan, output_dir, resolution)
+        self._fingerprints = Fingerprints(reduction, self._records)
         self._tasks = [with_references(task, plan, resolution) for task in plan.tasks]
         self._memory_gb = max(memory.available_gb() - _RESERVE_GB, 0.0)
         workers = max_workers or memory.cores()
         self._overwrite, self._stop_at_error = overwrite, stop_at_error
-        states = {} if overwrite else assess(plan, output_dir, resolution)
+        states = {} if overwrite else assess(reduction)
         self._cached = {name for name, state in states.items() if state.state == "done"}
         self._schedule = Schedule(
             self._tasks,
@@ -307,7 +308,8 @@ class _Run:
         # Made of fewer members than the plan has.
         tasks = tuple(task if t.name == task.name else t for t in self._plan.tasks)
         plan = replace(self._plan, tasks=tasks)
-        return Fingerprints(plan, self._resolution, self._output_dir, self._records).of(task.name)
+        reduction = Reduction(plan, self._output_dir, self._resolution)
+        return Fingerprints(reduction, self._records).of(task.name)
 
     def _is_done(self, task, found):
         """Tell whether a mosaic of fewer members than planned is there already."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from ...exceptions import InvalidRequestError, StageWarning, warn
 from ...io.store import write_bytes
 from ..pipeline import ask, require_jwst
-from ..resume.memo import cache_folder
+from ..resume.records import cache_folder
 
 __all__ = ["OWNED", "check", "for_task", "pipeline_names", "specs", "step_defaults"]
 
