@@ -29,7 +29,7 @@ from ..pictures.page import (
     thumbnail,
     write_page,
 )
-from .look.planes import grey, read_plane
+from .look.products import grey, read_plane
 from .planning.plan import Plan
 from .resume.records import Record, read_records
 from .running.status import status

@@ -1,9 +1,7 @@
 """Pictures of the chain: ramps with their jumps, stages side by side, flags."""
 
-from .dq import dq_counts, plot_dq
-from .planes import FLAGS, grey, read_plane
-from .ramp import plot_ramp, read_ramp
-from .stages import plot_stages
+from .plots import plot_dq, plot_ramp, plot_stages
+from .products import FLAGS, dq_counts, grey, read_plane, read_ramp
 
 __all__ = [
     "FLAGS",

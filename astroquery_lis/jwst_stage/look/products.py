@@ -1,0 +1,253 @@
+"""Images, flags and ramps of the chain's products as arrays, with numpy and astropy only."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from astropy.io import fits
+from astropy.table import Table
+
+from ...exceptions import InvalidRequestError
+
+if TYPE_CHECKING:
+    from ..._typing import FilePath
+
+__all__ = ["FLAGS", "Plane", "Ramp", "dq_counts", "grey", "read_flagged", "read_plane", "read_ramp"]
+
+FLAGS = {
+    "DO_NOT_USE": 0,
+    "SATURATED": 1,
+    "JUMP_DET": 2,
+    "DROPOUT": 3,
+    "OUTLIER": 4,
+    "PERSISTENCE": 5,
+    "AD_FLOOR": 6,
+    "CHARGELOSS": 7,
+    "RESERVED": 8,
+    "NON_SCIENCE": 9,
+    "DEAD": 10,
+    "HOT": 11,
+    "WARM": 12,
+    "LOW_QE": 13,
+    "RC": 14,
+    "TELEGRAPH": 15,
+    "NONLINEAR": 16,
+    "BAD_REF_PIXEL": 17,
+    "NO_FLAT_FIELD": 18,
+    "NO_GAIN_VALUE": 19,
+    "NO_LIN_CORR": 20,
+    "NO_SAT_CHECK": 21,
+    "UNRELIABLE_BIAS": 22,
+    "UNRELIABLE_DARK": 23,
+    "UNRELIABLE_SLOPE": 24,
+    "UNRELIABLE_FLAT": 25,
+    "OPEN": 26,
+    "ADJ_OPEN": 27,
+    "FLUX_ESTIMATED": 28,
+    "MSA_FAILED_OPEN": 29,
+    "OTHER_BAD_PIXEL": 30,
+    "REFERENCE_PIXEL": 31,
+}
+"""Bits of the DQ planes of JWST."""
+
+_LOW, _HIGH = -2.0, 80.0
+_SOFTENING = 3.0
+_NO_VALUE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """One image of a product, with its flags where it has them, and the headers in one."""
+
+    name: str
+    suffix: str  # 'uncal', 'rate', 'cal', 'i2d', ..., or that of a correction
+    data: np.ndarray
+    dq: np.ndarray | None
+    unit: str
+    header: fits.Header
+
+
+def read_plane(path: FilePath, *, integration: int = 0) -> Plane:
+    """Return the image of a product.
+
+    Parameters
+    ----------
+    path : path-like
+        A product of any stage.  Of groups the last less the first is taken, of a cube one image.
+    integration : int, optional
+        Which one, from 0, where there are several.
+
+    Returns
+    -------
+    Plane
+
+    Raises
+    ------
+    InvalidRequestError
+        If it has no image.
+    """
+    try:
+        with fits.open(path) as hdul:
+            header = hdul["SCI"].header.copy()
+            header.extend(hdul[0].header, unique=True)
+            shape = hdul["SCI"].shape
+            if len(shape) not in (2, 3, 4):
+                msg = f"path={str(path)!r} has SCI of shape {shape}; 2 to 4 dimensions are shown."
+                raise InvalidRequestError(msg, parameter="path", value=path)
+            if len(shape) > 2 and not 0 <= integration < shape[0]:
+                msg = f"integration={integration!r}: {Path(path).name} has {shape[0]}."
+                raise InvalidRequestError(msg, parameter="integration", value=integration)
+            unit = str(header.get("BUNIT", "")).strip()
+            # A section, since a file may have many groups of a whole detector.
+            data = hdul["SCI"].section
+            if len(shape) == 4:
+                image = np.array(data[integration, shape[1] - 1], float)
+                image -= data[integration, 0] if shape[1] > 1 else 0
+                unit = unit or "DN"
+            else:
+                image = np.array(data[integration] if len(shape) == 3 else data[:, :], float)
+            names = [name for name in ("DQ", "PIXELDQ") if name in hdul]
+            dq = np.array(hdul[names[0]].data) if names else None
+    except (OSError, KeyError) as error:
+        msg = f"path={str(path)!r} has no image to show: {error}."
+        raise InvalidRequestError(msg, parameter="path", value=path) from None
+    if dq is not None and dq.ndim == 3:
+        dq = dq[integration]
+    if dq is not None and dq.shape != image.shape:
+        dq = None
+    dq = None if dq is None else dq.astype(np.uint32)
+    return Plane(Path(path).name, Path(path).stem.rpartition("_")[2], image, dq, unit, header)
+
+
+def grey(data: np.ndarray, *, dq: np.ndarray | None = None) -> np.ndarray:
+    """Return an image as levels from 0 to 1, by arcsinh of the noise.
+
+    Parameters
+    ----------
+    data : `~numpy.ndarray`
+        Shape (ny, nx).
+    dq : `~numpy.ndarray` of uint32, optional
+        Flags; pixels that may not be used do not decide on the levels.
+
+    Returns
+    -------
+    `~numpy.ndarray`
+        Shape (ny, nx); 0.5 where there is no value.
+    """
+    has = np.isfinite(data)
+    good = has if dq is None else has & ((dq & 1) == 0)
+    values = data[good] if good.any() else data[has]
+    if not values.size:
+        return np.full(data.shape, _NO_VALUE)
+    middle = np.median(values)
+    noise = 1.4826 * np.median(np.abs(values - middle))
+    noise = noise or np.ptp(values) / 1000 or 1.0
+    low, high = (np.arcsinh(level / _SOFTENING) for level in (_LOW, _HIGH))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        scaled = (np.arcsinh((data - middle) / noise / _SOFTENING) - low) / (high - low)
+    return np.where(has, np.clip(scaled, 0, 1), _NO_VALUE)
+
+
+def read_flagged(path: FilePath, integration: int) -> tuple[Plane, np.ndarray]:
+    """Return the image of a product and its flags."""
+    plane = read_plane(path, integration=integration)
+    if plane.dq is None:
+        msg = f"path={str(path)!r} has no DQ plane; rate, cal and crf products have one."
+        raise InvalidRequestError(msg, parameter="path", value=path)
+    return plane, plane.dq
+
+
+def dq_counts(path: FilePath, *, integration: int = 0) -> Table:
+    """Return how many pixels have each flag.
+
+    Parameters
+    ----------
+    path : path-like
+        A product with a DQ plane: of stage 1 or 2, or crf.
+    integration : int, optional
+        Which one, from 0, where there are several.
+
+    Returns
+    -------
+    `~astropy.table.Table`
+        ``flag``, ``bit``, ``pixels`` and ``share``, of those that occur; the most frequent first.
+
+    Raises
+    ------
+    InvalidRequestError
+        If the product has no flags.
+    """
+    _, dq = read_flagged(path, integration)
+    rows = []
+    for name, bit in FLAGS.items():
+        pixels = int(np.count_nonzero(dq & np.uint32(1 << bit)))
+        if pixels:
+            rows.append((name, bit, pixels, pixels / dq.size))
+    rows.sort(key=lambda row: -row[2])
+    names, types = ("flag", "bit", "pixels", "share"), (str, int, int, float)
+    table = Table(rows=rows or None, names=names, dtype=types)
+    table["share"].info.format = ".4f"
+    return table
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """The groups of one pixel: time since the reset, DN, and flags where the product has them."""
+
+    seconds: np.ndarray
+    counts: np.ndarray
+    flags: np.ndarray | None
+
+
+def read_ramp(path: FilePath, x: int, y: int, *, integration: int = 0) -> Ramp:
+    """Return the groups of a pixel.
+
+    Parameters
+    ----------
+    path : path-like
+        A product with groups: uncal, without flags, or with them a ramp or jump product, which
+        ``steps={"jump": {"save_results": True}}`` keeps.
+    x, y : int
+        Pixel, from 0.
+    integration : int, optional
+        Which one, from 0.
+
+    Returns
+    -------
+    Ramp
+
+    Raises
+    ------
+    InvalidRequestError
+        If the file has no groups, or the pixel is not in it.
+    """
+    try:
+        with fits.open(path) as hdul:
+            shape = hdul["SCI"].shape
+            if len(shape) != 4:
+                msg = f"path={str(path)!r} has no groups; uncal, ramp and jump products have."
+                raise InvalidRequestError(msg, parameter="path", value=path)
+            for name, value, size in (
+                ("x", x, shape[3]),
+                ("y", y, shape[2]),
+                ("integration", integration, shape[0]),
+            ):
+                if not isinstance(value, Integral) or not 0 <= value < size:
+                    msg = f"{name}={value!r} must be a whole number from 0 to {size - 1}."
+                    raise InvalidRequestError(msg, parameter=name, value=value)
+            counts = np.array(hdul["SCI"].section[integration, :, y, x], float)
+            flags = None
+            if "GROUPDQ" in hdul:
+                flags = np.array(hdul["GROUPDQ"].section[integration, :, y, x], int)
+            time = hdul[0].header.get("TGROUP") or 1.0
+            first = hdul[0].header.get("TFRAME") or time
+    except (OSError, KeyError) as error:
+        msg = f"path={str(path)!r} cannot be read: {error}."
+        raise InvalidRequestError(msg, parameter="path", value=path) from None
+    return Ramp(first + time * np.arange(len(counts)), counts, flags)
