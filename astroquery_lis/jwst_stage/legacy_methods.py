@@ -16,10 +16,18 @@ from ..survey.catalog_request import as_angle_deg
 from ..survey.releases import get_release
 from .legacy.catalog import read_jwst_catalog
 from .legacy.cutouts import field_cutouts
+from .legacy.field_cutouts import as_width_deg, field_cutouts
 from .legacy.field_page import jwst_picture, page_of
+from .legacy.field_sources import (
+    as_epoch,
+    as_tractor,
+    field_sources,
+    has_motion,
+    read_jwst_catalog,
+)
 from .legacy.match import CatalogMatch, match_tables
+from .legacy.matching import CatalogMatch, match_tables
 from .legacy.refcat import make_reference
-from .legacy.sources import as_epoch, as_tractor, field_sources, has_motion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -190,7 +198,7 @@ class LegacyMethods:
 
         Returns
         -------
-        `~astroquery_lis.jwst_stage.legacy.match.CatalogMatch`
+        `~astroquery_lis.jwst_stage.legacy.matching.CatalogMatch`
             ``matches``, ``jwst_only``, ``legacy_only`` (tables), ``offset`` and ``star_offset``.
             Partners are each other's nearest.
 
@@ -224,9 +232,7 @@ class LegacyMethods:
         True
         """
         radius_mas = as_angle_deg("radius", radius, MAX_RADIUS_DEG) * 3.6e6
-        reach_mas = 0.0
-        if u.Quantity(max_offset).value != 0:
-            reach_mas = as_angle_deg("max_offset", max_offset, MAX_OFFSET_DEG) * 3.6e6
+        reach_mas = as_width_deg("max_offset", max_offset, MAX_OFFSET_DEG) * 3.6e6
         if not isinstance(dereddened, (bool, np.bool_)):
             msg = f"dereddened={dereddened!r} must be True or False."
             raise InvalidRequestError(msg, parameter="dereddened", value=dereddened)
@@ -246,7 +252,7 @@ class LegacyMethods:
                 "them; give epoch=Time(...)."
             )
             warn(msg, StageWarning)
-        found = match_tables(
+        match = match_tables(
             catalog,
             tractor,
             epoch=epoch,
@@ -254,7 +260,7 @@ class LegacyMethods:
             reach_mas=reach_mas,
             dereddened=bool(dereddened),
         )
-        found.meta.update(
+        match.meta.update(
             filter=catalog.filter,
             epoch=None if epoch is None else epoch.utc.isot,
             release=release or "",
@@ -262,7 +268,7 @@ class LegacyMethods:
             max_offset_arcsec=reach_mas / 1000,
             dereddened=bool(dereddened),
         )
-        return found
+        return match
 
     def field_page(
         self,
@@ -287,7 +293,7 @@ class LegacyMethods:
             beside the first one is matched.
         path : path-like
             HTML file, which needs no other and no network; replaced if it is there.
-        match : `~astroquery_lis.jwst_stage.legacy.match.CatalogMatch`, optional
+        match : `~astroquery_lis.jwst_stage.legacy.matching.CatalogMatch`, optional
             By default `match_catalogs` of the first mosaic.
         survey : `~astroquery_lis.LegacySurveyClass`, optional
             Where cutout and catalogue come from.

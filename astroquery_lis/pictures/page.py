@@ -145,16 +145,16 @@ def facts(values: Mapping[str, object]) -> Markup:
     return Markup(f'<dl class="facts">{lines}</dl>')
 
 
-def image(picture: np.ndarray | bytes, name: str, *, lossless: bool = False) -> Markup:
+def image(
+    picture: np.ndarray | bytes, name: str, *, lossless: bool = False, lazy: bool = False
+) -> Markup:
     """Return the tag of a picture, which may be a PNG file already."""
-    size = ""
+    size, loading = "", ' loading="lazy" decoding="async"' if lazy else ""
     if not isinstance(picture, bytes):
         ny, nx = picture.shape[:2]
         size = f' width="{nx}" height="{ny}"'
     address = data_uri(picture, lossless=lossless)
-    return Markup(
-        f'<img alt="{escape(name)}"{size} loading="lazy" decoding="async" src="{address}">'
-    )
+    return Markup(f'<img alt="{escape(name)}"{size}{loading} src="{address}">')
 
 
 def figure(

@@ -479,7 +479,7 @@ def _table_row(number: int, row: PictureRow, numeric: dict[str, bool]) -> str:
     if row.picture is None:
         picture = f'<button type="button" class="blank" aria-label="{name}">no picture</button>'
     else:
-        tag = image(row.picture, row.name)
+        tag = image(row.picture, row.name, lazy=True)
         picture = f'<button type="button" class="open" aria-label="{name}: enlarge">{tag}</button>'
     cells = [
         f'<td class="number index" data-value="{number}">{number}</td>',

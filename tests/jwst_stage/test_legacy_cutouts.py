@@ -14,13 +14,13 @@ from astroquery_lis.exceptions import (
     InvalidRequestError,
     NoCoverageError,
 )
-from astroquery_lis.jwst_stage.legacy.cutouts import as_grid, field_box, fields_from
+from astroquery_lis.jwst_stage.legacy.field_cutouts import as_grid, field_box, fields_from
 from astroquery_lis.jwst_stage.legacy_methods import LegacyMethods
 from astroquery_lis.sandbox.sky import positions as sky_positions
 from astroquery_lis.survey.bricks import brick_edges, brick_grid, brick_id
 
 from .legacy_mosaic import grid, s_region, sources, write_mosaic
-from .test_legacy_footprint import ring
+from .test_legacy_footprints import ring
 
 STAGE = LegacyMethods()
 FIELD = 45.09, 0.062

@@ -21,7 +21,7 @@ from astroquery_lis.sandbox.catalog import catalog
 from astroquery_lis.survey.bitmasks import maskbits
 
 from .legacy_mosaic import EPOCH, sources
-from .test_legacy_footprint import ring
+from .test_legacy_footprints import ring
 
 STAGE = LegacyMethods()
 REGION = ring(45.09, 0.062, 0.02)

@@ -163,7 +163,7 @@ class UncalRequest:
 def _touches(text, ra_deg, dec_deg, radius_deg):
     """Tell whether a footprint touches a circle; `None` if the text is none."""
     # It brings the code for mosaics along.
-    from ..legacy.footprint import Field, Footprint, parse_s_region
+    from ..legacy.footprints import Field, Footprint, parse_s_region
 
     try:
         shapes = parse_s_region(text)

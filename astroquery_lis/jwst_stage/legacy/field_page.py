@@ -25,9 +25,9 @@ from ...pictures.page import (
     table,
 )
 from ...pictures.rgb import north_up, rgb
-from .cutouts import as_grid
-from .sources import plain, texts
-from .where import read_headers
+from .field_cutouts import as_grid
+from .field_sources import floats, texts
+from .footprints import read_headers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..._typing import FilePath, Table
-    from .match import CatalogMatch
+    from .matching import CatalogMatch
 
 __all__ = ["JwstPicture", "jwst_picture", "offset_figure", "page_of"]
 
@@ -192,15 +192,15 @@ def _filter_name(match: CatalogMatch, picture: JwstPicture) -> str:
 
 
 def _jwst_view(match: CatalogMatch, picture: JwstPicture) -> Markup:
-    pairs = picture.place(plain(match.matches["jwst_ra"]), plain(match.matches["jwst_dec"]))
-    alone = picture.place(plain(match.jwst_only["jwst_ra"]), plain(match.jwst_only["jwst_dec"]))
+    pairs = picture.place(floats(match.matches["jwst_ra"]), floats(match.matches["jwst_dec"]))
+    alone = picture.place(floats(match.jwst_only["jwst_ra"]), floats(match.jwst_only["jwst_dec"]))
     name = f"JWST {', '.join(picture.filters)}"
     return _view(name, picture.image, picture, _marks(match, picture, pairs, alone, "jwst-only"))
 
 
 def _legacy_view(match: CatalogMatch, picture: JwstPicture, shown: np.ndarray) -> Markup:
-    pairs = picture.place(plain(match.matches["ra"]), plain(match.matches["dec"]))
-    alone = picture.place(plain(match.legacy_only["ra"]), plain(match.legacy_only["dec"]))
+    pairs = picture.place(floats(match.matches["ra"]), floats(match.matches["dec"]))
+    alone = picture.place(floats(match.legacy_only["ra"]), floats(match.legacy_only["dec"]))
     name = f"Legacy Survey {match.meta.get('release', '')}".strip()
     return _view(name, shown, picture, _marks(match, picture, pairs, alone, "legacy-only"))
 
@@ -270,7 +270,7 @@ def _compass(picture: JwstPicture) -> str:
 
 def offset_figure(match: CatalogMatch) -> Markup:
     """Return the differences of position of the pairs, with the common offset."""
-    x, y = plain(match.matches["d_ra"]), plain(match.matches["d_dec"])
+    x, y = floats(match.matches["d_ra"]), floats(match.matches["d_dec"])
     offset = match.offset.d_ra.value, match.offset.d_dec.value
     return _scatter(
         (x, y),
@@ -284,14 +284,14 @@ def offset_figure(match: CatalogMatch) -> Markup:
 def _colour_figure(match: CatalogMatch, filter_name: str) -> Markup:
     matches = match.matches
     bands = [band for band in _COLOUR_BANDS if f"mag_{band}" in matches.colnames]
-    bands = [band for band in bands if np.isfinite(plain(matches[f"mag_{band}"])).any()]
+    bands = [band for band in bands if np.isfinite(floats(matches[f"mag_{band}"])).any()]
     if len(bands) < 2:
         return Markup('<p class="note">There are not two optical bands.</p>')
     red = bands[-1]
     blue = "r" if "r" in bands[:-1] else bands[-2]
-    blue_mag, red_mag = plain(matches[f"mag_{blue}"]), plain(matches[f"mag_{red}"])
+    blue_mag, red_mag = floats(matches[f"mag_{blue}"]), floats(matches[f"mag_{red}"])
     return _scatter(
-        (blue_mag - red_mag, red_mag - plain(matches["jwst_mag"])),
+        (blue_mag - red_mag, red_mag - floats(matches["jwst_mag"])),
         np.asarray(matches["carried"], bool),
         names=(f"{blue} − {red} (AB)", f"{red} − {filter_name} (AB)"),
         caption=f"Colours {blue} − {red} and {red} − {filter_name} of the matched sources",
@@ -361,20 +361,20 @@ def _limits(values: np.ndarray, middle: float | None) -> tuple[float, float]:
 def _pairs_table(matches: Table, filter_name: str) -> Markup:
     """Return the brightest pairs as a table that is opened on demand."""
     bands = [band for band in _SHOWN_BANDS if f"mag_{band}" in matches.colnames]
-    jwst_mags = plain(matches["jwst_mag"])
+    jwst_mags = floats(matches["jwst_mag"])
     order = np.argsort(np.where(np.isfinite(jwst_mags), jwst_mags, np.inf), kind="stable")
     order = order[:TABLE_ROWS]
     columns = [
         [str(label) for label in matches["label"][order]],
-        [f"{ra:.6f}" for ra in plain(matches["ra"])[order]],
-        [f"{dec:+.6f}" for dec in plain(matches["dec"])[order]],
+        [f"{ra:.6f}" for ra in floats(matches["ra"])[order]],
+        [f"{dec:+.6f}" for dec in floats(matches["dec"])[order]],
         texts(matches["type"])[order].tolist(),
     ]
     columns += [
         [f"{mag:.2f}" if np.isfinite(mag) else "" for mag in mags[order]]
-        for mags in (jwst_mags, *(plain(matches[f"mag_{band}"]) for band in bands))
+        for mags in (jwst_mags, *(floats(matches[f"mag_{band}"]) for band in bands))
     ]
-    columns += [[f"{step:+.1f}" for step in plain(matches[n])[order]] for n in ("d_ra", "d_dec")]
+    columns += [[f"{step:+.1f}" for step in floats(matches[n])[order]] for n in ("d_ra", "d_dec")]
     heads = ["Label", "RA", "Dec", "Type", filter_name, *bands, "dRA", "dDec"]
     rows = zip(*columns, strict=True)
     title = f"The {len(order)} brightest pairs" if len(order) < len(matches) else "Pairs"

@@ -7,7 +7,7 @@ from astropy.coordinates import SkyCoord
 from astropy.time import Time
 
 from astroquery_lis.exceptions import InvalidRequestError
-from astroquery_lis.jwst_stage.legacy.footprint import Field, Footprint, fields_of, parse_s_region
+from astroquery_lis.jwst_stage.legacy.footprints import Field, Footprint, fields_of, parse_s_region
 from astroquery_lis.survey.bricks import brick_id
 from astroquery_lis.survey.sky_region import Circle, Polygon
 

@@ -4,7 +4,10 @@ The common offset is found first, as the place where the differences of position
 within reach pile up; a radius smaller than the offset then still finds the right partners.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy import units as u
@@ -13,7 +16,21 @@ from scipy.spatial import cKDTree
 
 from ...survey.overlap import _unit_vectors
 from ...survey.photometry import add_magnitudes
-from .sources import MAS_PER_RADIAN, carried, plain, positions_at, texts
+from .field_sources import (
+    MAS_PER_RADIAN,
+    carry,
+    floats,
+    positions_at,
+    tangent_axes,
+    texts,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from astropy.time import Time
+
+    from .field_sources import JwstCatalog
 
 __all__ = [
     "CatalogMatch",
@@ -50,17 +67,17 @@ class Offset:
     number: int
 
     @property
-    def size(self):
+    def size(self) -> u.Quantity:
         """Length of the offset, mas."""
         return np.hypot(self.d_ra, self.d_dec)
 
     @property
-    def error(self):
+    def error(self) -> u.Quantity:
         """Error of the longer component's median, mas, if the scatter is that of a Gaussian."""
         scatter = max(self.scatter_ra, self.scatter_dec)
         return scatter * np.sqrt(np.pi / 2 / self.number) if self.number else np.nan * u.mas
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             f"dRA cos(Dec) {self.d_ra.value:+.1f} mas, dDec {self.d_dec.value:+.1f} mas, scatter "
             f"{self.scatter_ra.value:.1f} and {self.scatter_dec.value:.1f} mas, "
@@ -97,49 +114,26 @@ class CatalogMatch:
     legacy_only: Table
     offset: Offset
     star_offset: Offset
-    meta: dict
+    meta: dict[str, Any]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f"<CatalogMatch: {len(self.matches)} pairs, {len(self.jwst_only)} of JWST alone, "
             f"{len(self.legacy_only)} of Tractor alone; {self.offset}>"
         )
 
 
-def differences_mas(ra1, dec1, ra2, dec2):
-    """Return the first positions minus the second, on the sky at the second ones.
-
-    Parameters
-    ----------
-    ra1, dec1, ra2, dec2 : `~numpy.ndarray` of float, shape (n,)
-        Degrees.
-
-    Returns
-    -------
-    d_ra, d_dec : `~numpy.ndarray` of float
-        mas; that of RA is times cos(Dec).
-    """
-    step = _unit_vectors(ra1, dec1) - _unit_vectors(ra2, dec2)
-    ra, dec = np.radians(ra2), np.radians(dec2)
-    east = -np.sin(ra) * step[:, 0] + np.cos(ra) * step[:, 1]
-    north = -np.sin(dec) * (np.cos(ra) * step[:, 0] + np.sin(ra) * step[:, 1])
-    north += np.cos(dec) * step[:, 2]
-    return east * MAS_PER_RADIAN, north * MAS_PER_RADIAN
+def differences_mas(
+    ra1: np.ndarray, dec1: np.ndarray, ra2: np.ndarray, dec2: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first positions minus the second, to the east and north at the second ones."""
+    step = (_unit_vectors(ra1, dec1) - _unit_vectors(ra2, dec2)) * MAS_PER_RADIAN
+    east, north = tangent_axes(ra2, dec2)
+    return (step * east).sum(axis=-1), (step * north).sum(axis=-1)
 
 
-def measure_offset(d_ra_mas, d_dec_mas):
-    """Return the `Offset` of pairs.
-
-    Parameters
-    ----------
-    d_ra_mas, d_dec_mas : `~numpy.ndarray` of float
-        Differences.
-
-    Returns
-    -------
-    Offset
-        NaN if there are none.
-    """
+def measure_offset(d_ra_mas: np.ndarray, d_dec_mas: np.ndarray) -> Offset:
+    """Return the offset of pairs; NaN if there are none."""
     values = []
     for differences in (d_ra_mas, d_dec_mas):
         middle = np.median(differences) if len(differences) else np.nan
@@ -148,23 +142,19 @@ def measure_offset(d_ra_mas, d_dec_mas):
     return Offset(values[0][0], values[1][0], values[0][1], values[1][1], len(d_ra_mas))
 
 
-def common_offset(ra1, dec1, ra2, dec2, *, reach_mas, radius_mas):
-    """Return the offset at which the differences of positions pile up.
+def common_offset(
+    ra1: np.ndarray,
+    dec1: np.ndarray,
+    ra2: np.ndarray,
+    dec2: np.ndarray,
+    *,
+    reach_mas: float,
+    radius_mas: float,
+) -> tuple[float, float]:
+    """Return the offset at which the differences of positions, first minus second, pile up, mas.
 
-    Parameters
-    ----------
-    ra1, dec1, ra2, dec2 : `~numpy.ndarray` of float
-        Two catalogues, degrees.
-    reach_mas : float
-        Longest offset that is looked for.
-    radius_mas : float
-        Largest difference of partners, once the offset is taken off.
-
-    Returns
-    -------
-    d_ra, d_dec : float
-        First minus second, mas; 0 where no pile is higher than the one about 0, or has fewer than
-        three pairs.
+    It is 0 where no pile is higher than the one about 0, or has three pairs.  `reach_mas` is the
+    longest offset looked for, `radius_mas` the largest difference once it is taken off.
     """
     if not len(ra1) or not len(ra2):
         return 0.0, 0.0
@@ -172,8 +162,8 @@ def common_offset(ra1, dec1, ra2, dec2, *, reach_mas, radius_mas):
     lists = tree.query_ball_point(
         _unit_vectors(ra1, dec1), (reach_mas + radius_mas) / MAS_PER_RADIAN
     )
-    first = np.repeat(np.arange(len(ra1)), [len(found) for found in lists])
-    second = np.array([place for found in lists for place in found], int)
+    first = np.repeat(np.arange(len(ra1)), [len(places) for places in lists])
+    second = np.array([place for places in lists for place in places], int)
     if not len(first):
         return 0.0, 0.0
     steps = np.stack(differences_mas(ra1[first], dec1[first], ra2[second], dec2[second]), axis=1)
@@ -184,10 +174,10 @@ def common_offset(ra1, dec1, ra2, dec2, *, reach_mas, radius_mas):
     at_zero = len(pairs.query_ball_point([0.0, 0.0], radius_mas / 2))
     if counts.max() < _MIN_PILE or counts.max() <= at_zero:
         return 0.0, 0.0
-    middle = steps[counts == counts.max()].mean(axis=0)
-    if np.hypot(*(steps[counts == counts.max()] - middle).T).max() > radius_mas:
+    best = steps[counts == counts.max()]
+    middle = best.mean(axis=0)
+    if np.hypot(*(best - middle).T).max() > radius_mas:
         # Several piles of one height; the one nearest to no offset is as good as any.
-        best = steps[counts == counts.max()]
         middle = best[np.argmin(np.hypot(*best.T))]
     for _ in range(_REFINEMENTS):
         pile = steps[pairs.query_ball_point(middle, radius_mas / 2)]
@@ -198,118 +188,99 @@ def common_offset(ra1, dec1, ra2, dec2, *, reach_mas, radius_mas):
     return float(middle[0]), float(middle[1])
 
 
-def mutual_pairs(ra1, dec1, ra2, dec2, radius_mas):
-    """Return the pairs of which each is the other's nearest.
-
-    Parameters
-    ----------
-    ra1, dec1, ra2, dec2 : `~numpy.ndarray` of float
-        Two catalogues, degrees.
-    radius_mas : float
-        Largest separation.
-
-    Returns
-    -------
-    first, second : `~numpy.ndarray` of int
-        By the first catalogue.
-    separation_mas : `~numpy.ndarray` of float
-    """
+def mutual_pairs(
+    ra1: np.ndarray, dec1: np.ndarray, ra2: np.ndarray, dec2: np.ndarray, radius_mas: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the pairs of which each is the other's nearest: two indices, and separations (mas)."""
     if not len(ra1) or not len(ra2):
         return np.zeros(0, int), np.zeros(0, int), np.zeros(0)
-    one, two = _unit_vectors(ra1, dec1), _unit_vectors(ra2, dec2)
-    _, partner = cKDTree(two).query(one)
-    _, back = cKDTree(one).query(two)
-    first = np.flatnonzero(back[partner] == np.arange(len(one)))
+    points1, points2 = _unit_vectors(ra1, dec1), _unit_vectors(ra2, dec2)
+    _, partner = cKDTree(points2).query(points1)
+    _, back = cKDTree(points1).query(points2)
+    first = np.flatnonzero(back[partner] == np.arange(len(points1)))
     second = partner[first]
-    chord = np.linalg.norm(one[first] - two[second], axis=1)
+    chord = np.linalg.norm(points1[first] - points2[second], axis=1)
     separation = 2 * np.arcsin(np.clip(chord / 2, 0, 1)) * MAS_PER_RADIAN
     near = separation <= radius_mas
     return first[near], second[near], separation[near]
 
 
-def match_tables(catalog, tractor, *, epoch, radius_mas, reach_mas, dereddened=True):
-    """Match a mosaic's catalogue to Tractor.
+def match_tables(
+    catalog: JwstCatalog,
+    tractor: Table,
+    *,
+    epoch: Time | None,
+    radius_mas: float,
+    reach_mas: float,
+    dereddened: bool = True,
+) -> CatalogMatch:
+    """Match a mosaic's catalogue to Tractor, whose stars are carried to the epoch.
 
-    Parameters
-    ----------
-    catalog : `~.legacy_catalog.JwstCatalog`
-        Of the mosaic.
-    tractor : `~astropy.table.Table`
-        As from `~.legacy_sources.as_tractor`.
-    epoch : `~astropy.time.Time` or None
-        To which stars are carried.
-    radius_mas : float
-        Largest separation, once the common offset is taken off.
-    reach_mas : float
-        Longest common offset; 0 to leave it where it is.
-    dereddened : bool, optional
-        Whether Tractor's magnitudes are.
-
-    Returns
-    -------
-    CatalogMatch
+    With `reach_mas` 0 the positions are taken as they are.
     """
     sources = catalog.table
-    ra1, dec1 = plain(sources["jwst_ra"]), plain(sources["jwst_dec"])
-    ra2, dec2, moved = positions_at(tractor, epoch)
-    off = np.zeros(2)
+    ra1, dec1 = floats(sources["jwst_ra"]), floats(sources["jwst_dec"])
+    ra2, dec2, moves = positions_at(tractor, epoch)
+    offset = 0.0, 0.0
     if reach_mas:
-        off[:] = common_offset(ra1, dec1, ra2, dec2, reach_mas=reach_mas, radius_mas=radius_mas)
+        offset = common_offset(ra1, dec1, ra2, dec2, reach_mas=reach_mas, radius_mas=radius_mas)
     for _ in range(_REFINEMENTS if reach_mas else 1):
-        at = carried(ra1, dec1, *(np.full(len(ra1), -value) for value in off))
-        first, second, separation = mutual_pairs(*at, ra2, dec2, radius_mas)
+        shifted = carry(ra1, dec1, -offset[0], -offset[1])
+        first, second, separation = mutual_pairs(*shifted, ra2, dec2, radius_mas)
         d_ra, d_dec = differences_mas(ra1[first], dec1[first], ra2[second], dec2[second])
         if not reach_mas or not len(first):
             break
-        middle = np.median(d_ra), np.median(d_dec)
-        if np.hypot(*(middle - off)) < 0.01:
+        step = np.median(d_ra) - offset[0], np.median(d_dec) - offset[1]
+        if np.hypot(*step) < 0.01:
             break
-        off[:] = middle
+        offset = float(np.median(d_ra)), float(np.median(d_dec))
     matches = sources[first]
     if catalog.by_shape:
         # What Tractor fitted with a galaxy is compared as one, whatever JWST's thresholds say.
         is_galaxy = texts(tractor["type"])[second] != "PSF"
         point, extended = (catalog.by_shape[kind] for kind in (False, True))
-        for name, one, other in zip(("jwst_mag", "jwst_mag_err"), extended, point, strict=True):
-            matches[name] = np.where(is_galaxy, one[first], other[first])
+        for name, large, small in zip(("jwst_mag", "jwst_mag_err"), extended, point, strict=True):
+            matches[name] = np.where(is_galaxy, large[first], small[first])
     for name, values, text in (
         ("d_ra", d_ra, "JWST minus Legacy, times cos(Dec)"),
         ("d_dec", d_dec, "JWST minus Legacy"),
         ("separation", separation, "Once the common offset is taken off"),
     ):
         matches[name] = Column(values, unit=u.mas, description=text)
-    matches["carried"] = moved[second]
+    matches["carried"] = moves[second]
     magnitudes = _with_magnitudes(tractor, dereddened, matches.colnames)
     alone1 = np.setdiff1d(np.arange(len(ra1)), first)
-    rest = np.ones(len(ra2), bool)
-    rest[second] = False
+    alone2 = np.ones(len(ra2), bool)
+    alone2[second] = False
     # The mosaic's pixels are where its WCS says, and that is off by the offset.
-    rest &= catalog.covers(*carried(ra2, dec2, *(np.full(len(ra2), value) for value in off)))
+    alone2 &= catalog.covers(*carry(ra2, dec2, *offset))
     matches = hstack([matches, magnitudes[second]], metadata_conflicts="silent")
-    star = moved[second]
+    star = moves[second]
     return CatalogMatch(
         matches,
         sources[alone1],
-        magnitudes[rest],
+        magnitudes[alone2],
         measure_offset(d_ra, d_dec),
         measure_offset(d_ra[star], d_dec[star]),
         {},
     )
 
 
-def _with_magnitudes(tractor, dereddened, names):
+def _with_magnitudes(tractor: Table, dereddened: bool, names: Sequence[str]) -> Table:
     """Return Tractor's rows with AB magnitudes of every band in front; ``names`` are taken."""
     bands = [name.removeprefix("flux_") for name in tractor.colnames if name.startswith("flux_")]
     bands = [band for band in bands if not band.startswith("ivar_")]
-    made = add_magnitudes(tractor, bands, dereddened=dereddened)
+    with_mags = add_magnitudes(tractor, bands, dereddened=dereddened)
     result = Table()
-    told = "dereddened" if dereddened else "as observed"
+    note = "dereddened" if dereddened else "as observed"
     for band in bands:
         name = f"dered_mag_{band}" if dereddened else f"mag_{band}"
-        result[f"mag_{band}"] = Column(plain(made[name]), unit=u.mag, description=f"AB, {told}")
-        if f"mag_err_{band}" in made.colnames:
-            result[f"mag_err_{band}"] = Column(plain(made[f"mag_err_{band}"]), unit=u.mag)
+        result[f"mag_{band}"] = Column(
+            floats(with_mags[name]), unit=u.mag, description=f"AB, {note}"
+        )
+        if f"mag_err_{band}" in with_mags.colnames:
+            result[f"mag_err_{band}"] = Column(floats(with_mags[f"mag_err_{band}"]), unit=u.mag)
     for name in tractor.colnames:
-        taken = name in result.colnames or name in names
-        result[f"{name}_tractor" if taken else name] = tractor[name]
+        is_double = name in result.colnames or name in names
+        result[f"{name}_tractor" if is_double else name] = tractor[name]
     return result

@@ -9,8 +9,8 @@ from astropy.table import QTable, Table
 from astropy.time import Time
 
 from astroquery_lis.exceptions import InvalidExposureError, InvalidRequestError, StageWarning
-from astroquery_lis.jwst_stage.legacy.catalog import read_jwst_catalog
-from astroquery_lis.jwst_stage.legacy.match import common_offset, measure_offset, mutual_pairs
+from astroquery_lis.jwst_stage.legacy.field_sources import read_jwst_catalog
+from astroquery_lis.jwst_stage.legacy.matching import common_offset, measure_offset, mutual_pairs
 from astroquery_lis.jwst_stage.legacy_methods import LegacyMethods
 from astroquery_lis.sandbox.sky import truth
 

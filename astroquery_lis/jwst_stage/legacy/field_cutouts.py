@@ -1,8 +1,11 @@
 """Legacy Survey cutouts of JWST fields: round the footprint, or on the mosaic's own grid."""
 
+from __future__ import annotations
+
 import os
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy import units as u
@@ -21,10 +24,16 @@ from ...survey.bricks import brick_grid, brick_id
 from ...survey.catalog_request import as_angle_deg
 from ...survey.releases import PIXEL_SCALE_ARCSEC
 from ...survey.request import MAX_SIZE_PIX, as_choice
-from .footprint import Field, Footprint, fields_of
-from .where import footprints_of
+from .footprints import Field, Footprint, fields_of, footprints_of
 
-__all__ = ["OWN_GRID", "as_grid", "as_margin_deg", "field_box", "field_cutouts", "fields_from"]
+if TYPE_CHECKING:
+    from ..._typing import Angle, OnMissing
+    from ...client import LegacySurveyClass
+
+    # A field, and where its cutout is: position and size, or a grid.
+    Job = tuple[Field, SkyCoord | None, dict[str, Any]]
+
+__all__ = ["OWN_GRID", "as_grid", "as_width_deg", "field_box", "field_cutouts", "fields_from"]
 
 OWN_GRID = "own"
 """Value of ``like`` for the grid of each file itself."""
@@ -33,70 +42,32 @@ MAX_MARGIN_DEG = 0.25
 _CHANGES_OF_OWNER = 4
 
 
-def as_margin_deg(margin):
-    """Return a margin as degrees.
-
-    Parameters
-    ----------
-    margin : `~astropy.units.Quantity` ['angle'] or str
-        0 is allowed, also as a plain number.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    InvalidRequestError
-    """
-    if isinstance(margin, (int, float)) and not isinstance(margin, bool) and margin == 0:
+def as_width_deg(
+    parameter: str, value: Angle | float, maximum_deg: float = MAX_MARGIN_DEG
+) -> float:
+    """Return an angle as degrees; 0 needs no unit."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0:
         return 0.0
-    if isinstance(margin, u.Quantity) and margin.isscalar and margin.value == 0:
-        return 0.0
-    return as_angle_deg("margin", margin, MAX_MARGIN_DEG)
+    return as_angle_deg(parameter, value, maximum_deg, zero=True)
 
 
-def fields_from(given, *, union=None):
-    """Return the fields of what a user gave.
+def fields_from(footprints: Any, *, union: bool | None = None) -> list[Field]:
+    """Return the fields of what `footprints_of` reads.
 
-    Parameters
-    ----------
-    given : object
-        As for `~.legacy_where.footprints_of`.
-    union : bool, optional
-        Whether footprints that overlap make one field.  By default those of a plan or a table do,
-        and files that are named one by one do not.
-
-    Returns
-    -------
-    list of `~.legacy_footprint.Field`
+    By default footprints of a plan or a table that overlap make one field, and files that are named
+    one by one do not.
     """
     if union is None:
-        items = given if isinstance(given, (list, tuple)) else [given]
+        items = footprints if isinstance(footprints, (list, tuple)) else [footprints]
         union = not all(isinstance(item, (str, os.PathLike, Footprint)) for item in items)
     elif not isinstance(union, (bool, np.bool_)):
         msg = f"union={union!r} must be True, False, or None for what suits."
         raise InvalidRequestError(msg, parameter="union", value=union)
-    return fields_of(footprints_of(given), union=bool(union))
+    return fields_of(footprints_of(footprints), union=bool(union))
 
 
-def field_box(field, margin_deg=0.0):
-    """Return the smallest cutout, on the pixels of the survey, that holds a field.
-
-    Parameters
-    ----------
-    field : `~.legacy_footprint.Field`
-        The field.
-    margin_deg : float, optional
-        Added on every side.
-
-    Returns
-    -------
-    position : `~astropy.coordinates.SkyCoord`
-        Middle of the box.
-    shape : tuple of int
-        Its size (ny, nx), pixels of 0.262 arcsec.
-    """
+def field_box(field: Field, margin_deg: float = 0.0) -> tuple[SkyCoord, tuple[int, int]]:
+    """Return middle and size (ny, nx) of the smallest cutout, on the survey's pixels, of a field."""
     ra, dec = field.corners()
     circle = field.enclosing()
     ra0, dec0 = circle.ra_deg, circle.dec_deg
@@ -115,69 +86,50 @@ def field_box(field, margin_deg=0.0):
     return SkyCoord(ra0, dec0, unit="deg"), (int(y1 - y0) + 2, int(x1 - x0) + 2)
 
 
-def as_grid(like):
-    """Return the grid that a user points to.
-
-    Parameters
-    ----------
-    like : path-like, `~astropy.wcs.WCS`, `~astropy.io.fits.Header` or `~astropy.io.fits.HDUList`
-        A mosaic (``_i2d.fits``, of which the SCI extension is taken), or a grid with its size.
-
-    Returns
-    -------
-    `~astropy.wcs.WCS`
-        Two celestial axes, with ``array_shape``.
-
-    Raises
-    ------
-    InvalidRequestError
-        If it has no celestial grid.
-    InvalidExposureError
-        If it is a file without one.
-    """
-    if isinstance(like, (WCS, fits.Header)):
-        header, where = like, "like"
-    elif isinstance(like, fits.HDUList):
-        header, where = _image_header(like, "like"), "like"
+def as_grid(like: Any) -> WCS:
+    """Return the celestial grid, with its size, of a file, a WCS, a header or an HDUList."""
+    name, source = "like", like
+    if isinstance(like, fits.HDUList):
+        source = _image_header(like, name)
     elif isinstance(like, (str, os.PathLike)):
-        header, where = _header_of_file(Path(like)), str(like)
-    else:
+        name, source = str(like), _header_of_file(Path(like))
+    elif not isinstance(like, (WCS, fits.Header)):
         msg = (
             f"like={like!r} must be an i2d file, a WCS with its size, a FITS header, an HDUList, "
             f"or {OWN_GRID!r} for the grid of each file."
         )
         raise InvalidRequestError(msg, parameter="like", value=like)
     shape = None
-    if isinstance(header, fits.Header):
-        shape = header.get("NAXIS2"), header.get("NAXIS1")
+    if isinstance(source, fits.Header):
+        shape = source.get("NAXIS2"), source.get("NAXIS1")
         with warnings.catch_warnings():
             # The time cards of JWST files are put right with a warning each.
             warnings.simplefilter("ignore")
-            header = WCS(header, naxis=2)
-    wcs = header.celestial if header.naxis > 2 and header.has_celestial else header
+            source = WCS(source, naxis=2)
+    wcs = source.celestial if source.naxis > 2 and source.has_celestial else source
     if not wcs.has_celestial:
         msg = (
-            f"{where} has no celestial WCS in FITS cards; cal files have theirs in the ASDF "
+            f"{name} has no celestial WCS in FITS cards; cal files have theirs in the ASDF "
             "extension only in part: take an i2d file."
         )
-        kind = InvalidExposureError if where != "like" else InvalidRequestError
-        raise kind(msg, parameter="like", value=where)
+        kind = InvalidExposureError if name != "like" else InvalidRequestError
+        raise kind(msg, parameter="like", value=name)
     if wcs.array_shape is None and shape is not None:
         wcs.array_shape = shape
     return wcs
 
 
-def _image_header(hdul, where):
+def _image_header(hdul: fits.HDUList, name: object) -> fits.Header:
     if "SCI" in hdul:
         return hdul["SCI"].header
     for hdu in hdul:
         if hdu.is_image and len(hdu.shape) >= 2:
             return hdu.header
-    msg = f"{where} has no image in it."
-    raise InvalidRequestError(msg, parameter="like", value=where)
+    msg = f"{name} has no image in it."
+    raise InvalidRequestError(msg, parameter="like", value=name)
 
 
-def _header_of_file(path):
+def _header_of_file(path: Path) -> fits.Header:
     try:
         with fits.open(path, memmap=True) as hdul:
             return _image_header(hdul, path).copy()
@@ -190,57 +142,32 @@ def _header_of_file(path):
 
 
 def field_cutouts(
-    given,
+    footprints: Any,
     *,
-    survey,
-    bands=None,
-    products=("image",),
-    like=None,
-    margin="2 arcsec",
-    union=None,
-    release=None,
-    on_missing="raise",
-    **options,
-):
-    """Cut JWST fields out of the Legacy Surveys.
-
-    Parameters
-    ----------
-    given : object
-        As for `~.legacy_where.footprints_of`.
-    survey : `~astroquery_lis.LegacySurveyClass`
-        Where from.
-    bands, products, release, **options
-        As for ``get_cutout``.
-    like : object, optional
-        As for `as_grid`, or `OWN_GRID`.
-    margin : `~astropy.units.Quantity` ['angle'] or str, optional
-        Added to the footprint on every side, unless there is ``like``.
-    union : bool, optional
-        As for `fields_from`; with a grid there is one cutout per grid.
-    on_missing : {'raise', 'warn'}, optional
-        As for ``get_cutout``, and whether a field without any data is an error or `None`.
-
-    Returns
-    -------
-    list of `~astropy.io.fits.HDUList`
-        One per field.
-    """
+    survey: LegacySurveyClass,
+    like: Any = None,
+    margin: Angle = "2 arcsec",
+    union: bool | None = None,
+    on_missing: OnMissing = "raise",
+    **options: Any,
+) -> list[fits.HDUList | None]:
+    """Cut JWST fields out of the Legacy Surveys; `options` are those of ``get_cutout``."""
     as_choice("on_missing", on_missing, ("raise", "warn"))
-    margin_deg = as_margin_deg(margin)
-    options |= {"bands": bands, "products": products, "release": release, "on_missing": on_missing}
-    if like is None:
-        if "wcs" in options:
-            msg = "wcs is not an argument here; give the grid as like."
-            raise InvalidRequestError(msg, parameter="wcs", value=options["wcs"])
-        fields = fields_from(given, union=union)
-        jobs = [(field, *_boxed(field, margin_deg, options)) for field in fields]
+    margin_deg = as_width_deg("margin", margin)
+    options["on_missing"] = on_missing
+    jobs: list[Job]
+    if like is not None:
+        jobs = _on_grids(footprints, like, options)
+    elif "wcs" in options:
+        msg = "wcs is not an argument here; give the grid as like."
+        raise InvalidRequestError(msg, parameter="wcs", value=options["wcs"])
     else:
-        jobs = _on_grids(given, like, options)
-    found = []
-    for field, place, size in jobs:
+        fields = fields_from(footprints, union=union)
+        jobs = [(field, *_box(field, margin_deg, options)) for field in fields]
+    cutouts = []
+    for field, position, size in jobs:
         try:
-            cutout = survey.get_cutout(place, **size, **options)
+            cutout = survey.get_cutout(position, **size, **options)
         except NoCoverageError as error:
             if on_missing == "raise":
                 raise
@@ -249,11 +176,13 @@ def field_cutouts(
             cutout = None
         if isinstance(cutout, fits.HDUList):
             _sign(cutout, field)
-        found.append(cutout)
-    return found
+        cutouts.append(cutout)
+    return cutouts
 
 
-def _boxed(field, margin_deg, options):
+def _box(
+    field: Field, margin_deg: float, options: dict[str, Any]
+) -> tuple[SkyCoord, dict[str, Any]]:
     """Return where a field's cutout is, and its size as an argument of ``get_cutout``."""
     position, (ny, nx) = field_box(field, margin_deg)
     if max(ny, nx) > MAX_SIZE_PIX and options.get("pixel_scale") is None:
@@ -271,29 +200,29 @@ def _boxed(field, margin_deg, options):
     return position, {"size": (ny, nx) * u.pix * PIXEL_SCALE_ARCSEC * u.arcsec / u.pix}
 
 
-def _on_grids(given, like, options):
+def _on_grids(footprints: Any, like: Any, options: dict[str, Any]) -> list[Job]:
     """Return the jobs on given grids: one, or one per file with its own grid."""
     for name in ("pixel_scale", "rotation", "wcs"):
         if options.get(name) is not None:
             msg = f"{name}={options[name]!r} cannot be given beside like, which has its own."
             raise InvalidRequestError(msg, parameter=name, value=options[name])
     if isinstance(like, str) and like == OWN_GRID:
-        fields = fields_from(given, union=False)
-        lacking = [field.name for field in fields if not field.footprints[0].path]
-        if lacking:
-            msg = f"like={OWN_GRID!r} needs files; {', '.join(lacking[:3])} have none."
+        fields = fields_from(footprints, union=False)
+        pathless = [field.name for field in fields if not field.footprints[0].path]
+        if pathless:
+            msg = f"like={OWN_GRID!r} needs files; {', '.join(pathless[:3])} have none."
             raise InvalidRequestError(msg, parameter="like", value=like)
         grids = [as_grid(field.footprints[0].path) for field in fields]
     else:
         # One grid has one cutout, of all that the user named.
-        fields = [Field(tuple(footprints_of(given)))]
+        fields = [Field(tuple(footprints_of(footprints)))]
         grids = [as_grid(like)]
     return [(field, None, {"wcs": grid}) for field, grid in zip(fields, grids, strict=True)]
 
 
-def _sign(cutout, field):
+def _sign(cutout: fits.HDUList, field: Field) -> None:
     """Say in the primary header which footprints the cutout is of."""
     header = cutout[0].header
     header["NFOOT"] = (len(field.footprints), "JWST footprints in the field")
-    for number, one in enumerate(field.footprints[:99], start=1):
-        header[f"FOOT{number}"] = (one.name, "JWST exposure or mosaic")
+    for number, footprint in enumerate(field.footprints[:99], start=1):
+        header[f"FOOT{number}"] = (footprint.name, "JWST exposure or mosaic")

@@ -1,0 +1,474 @@
+"""Where JWST looked: whatever a user has, brought to footprints, and fields made of them.
+
+A footprint is that of one exposure or mosaic; a field is what overlapping footprints cover
+together.  Everything is done with great circles, so that RA 0 and the poles are places like any
+other.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
+
+import numpy as np
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.table import Table
+from astropy.time import Time
+
+from ...exceptions import CoverageWarning, InvalidExposureError, InvalidRequestError, warn
+from ...survey.overlap import _unit_vectors
+from ...survey.sky_region import Circle, Polygon, separation_deg
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from astropy.table import Row
+
+    from ..planning.plan import Plan
+
+__all__ = [
+    "Field",
+    "Footprint",
+    "fields_of",
+    "footprints_of",
+    "header_mjd",
+    "parse_s_region",
+    "read_headers",
+]
+
+Shape: TypeAlias = Polygon | Circle
+
+_KINDS = ("POLYGON", "CIRCLE", "UNION")
+_FRAMES = {
+    "": "icrs",
+    "ICRS": "icrs",
+    "J2000": "fk5",
+    "FK5": "fk5",
+    "FK4": "fk4",
+    "B1950": "fk4",
+    "GALACTIC": "galactic",
+    "ECLIPTIC": "barycentricmeanecliptic",
+}
+# What some archives put between the frame and the numbers.
+_REFERENCES = {"UNKNOWNREFPOS", "BARYCENTER", "GEOCENTER", "TOPOCENTER", "SPHERICAL2"}
+
+_RIM_POINTS = 64
+_TIME_COLUMNS = ("t_mid", "expmid", "mjd", "mjd_avg")
+_NAME_COLUMNS = ("root", "obs_id", "filename", "file", "dataset", "name", "productfilename")
+_PATTERNS = ("*_i2d.fits", "*_cal.fits", "*_rate.fits", "*_uncal.fits")
+"""What a directory is searched for, the first that it has."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one exposure or mosaic covers, together in all its shapes.
+
+    The MJD (UTC) is that of the middle of the exposure, NaN if it is not known.
+    """
+
+    name: str
+    shapes: tuple[Shape, ...]
+    mjd: float = np.nan
+    filter: str = ""
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class Field:
+    """What one or more footprints cover together."""
+
+    footprints: tuple[Footprint, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the first footprint, and how many more there are."""
+        more = len(self.footprints) - 1
+        return self.footprints[0].name + (f" and {more} more" if more else "")
+
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The shapes of all footprints, each once."""
+        return tuple(dict.fromkeys(shape for one in self.footprints for shape in one.shapes))
+
+    @property
+    def mjds(self) -> list[float]:
+        """The times that are known."""
+        return [one.mjd for one in self.footprints if np.isfinite(one.mjd)]
+
+    @property
+    def epoch(self) -> Time | None:
+        """Mean time of the footprints, or `None` if none is known."""
+        return Time(np.mean(self.mjds), format="mjd", scale="utc") if self.mjds else None
+
+    @property
+    def span_yr(self) -> float:
+        """Time between the first and the last of the footprints, Julian years."""
+        return float(np.ptp(self.mjds)) / 365.25 if self.mjds else 0.0
+
+    def corners(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the corners of all shapes, between which every point of the field lies."""
+        ra, dec = zip(*map(_corners, self.shapes), strict=True)
+        return np.concatenate(ra), np.concatenate(dec)
+
+    def enclosing(self, margin_deg: float = 0.0) -> Circle:
+        """Return a circle round the field."""
+        ra, dec = self.corners()
+        middle = _unit_vectors(ra, dec).sum(axis=0)
+        ra0 = float(np.degrees(np.arctan2(middle[1], middle[0])) % 360.0)
+        dec0 = float(np.degrees(np.arctan2(middle[2], np.hypot(middle[0], middle[1]))))
+        return Circle(ra0, dec0, float(separation_deg(ra0, dec0, ra, dec).max()) + margin_deg)
+
+    def contains(
+        self, ra_deg: np.ndarray, dec_deg: np.ndarray, margin_deg: float = 0.0
+    ) -> np.ndarray:
+        """Return which positions (ICRS) are in the field, or within a margin of it."""
+        ra_deg, dec_deg = np.asarray(ra_deg, float), np.asarray(dec_deg, float)
+        inside = np.zeros(len(ra_deg), bool)
+        for shape in self.shapes:
+            inside |= shape.contains(ra_deg, dec_deg)
+            if margin_deg:
+                inside |= _rim_distance_deg(shape, ra_deg, dec_deg) <= margin_deg
+        return inside
+
+
+def _corners(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
+    """Return the corners of a polygon; of a circle, those of one round it."""
+    if isinstance(shape, Polygon):
+        return np.array(shape.ra_deg), np.array(shape.dec_deg)
+    radius = np.arctan(np.tan(np.radians(shape.radius_deg)) / np.cos(np.pi / _RIM_POINTS))
+    turn = 2 * np.pi * np.arange(_RIM_POINTS) / _RIM_POINTS
+    rim = SkyCoord(shape.ra_deg, shape.dec_deg, unit="deg").directional_offset_by(
+        turn * u.rad, radius * u.rad
+    )
+    return rim.ra.deg, rim.dec.deg
+
+
+def _rim_distance_deg(shape: Shape, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
+    """Return the distance of positions outside a shape to its rim."""
+    if isinstance(shape, Circle):
+        return separation_deg(*shape.center, ra_deg, dec_deg) - shape.radius_deg
+    points = _unit_vectors(ra_deg, dec_deg)
+    corners = _unit_vectors(*_corners(shape))
+    nearest = np.full(len(points), np.inf)
+    for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        to_corner = np.linalg.norm(points - a, axis=1)
+        nearest = np.minimum(nearest, 2 * np.arcsin(np.clip(to_corner / 2, 0, 1)))
+        normal = np.cross(a, b)
+        length = np.linalg.norm(normal)
+        if length < 1e-15:
+            continue
+        normal = normal / length
+        # Beside the side, the foot of the perpendicular is on it.
+        beside = (np.cross(normal, a) @ points.T >= 0) & (np.cross(b, normal) @ points.T >= 0)
+        height = np.abs(np.arcsin(np.clip(points @ normal, -1, 1)))
+        nearest = np.where(beside, np.minimum(nearest, height), nearest)
+    return np.degrees(nearest)
+
+
+# ---- S_REGION -----------------------------------------------------------------------------------
+
+
+def parse_s_region(text: str) -> tuple[Shape, ...]:
+    """Return the shapes (ICRS) of an S_REGION; several, or a ``UNION``, are one footprint.
+
+    Examples
+    --------
+    >>> from astroquery_lis.jwst_stage.legacy.footprints import parse_s_region
+    >>> parse_s_region("CIRCLE ICRS 53.1 -27.8 0.01")
+    (Circle(ra_deg=53.1, dec_deg=-27.8, radius_deg=0.01),)
+    """
+    if not isinstance(text, str) or not text.strip():
+        _refuse(text, "must be a text such as 'POLYGON ICRS 53.1 -27.8 53.2 -27.8 53.2 -27.7'.")
+    words = re.sub(r"[(),]", " ", text).upper().split()
+    starts = [index for index, word in enumerate(words) if word in _KINDS]
+    if not starts or starts[0] > 0:
+        _refuse(text, f"has {words[0]!r} instead of POLYGON, CIRCLE or UNION.")
+    shapes = []
+    outer_frame = ""
+    for start, stop in pairwise([*starts, len(words)]):
+        frame, numbers = _frame_and_numbers(text, words[start + 1 : stop], outer_frame)
+        if words[start] == "UNION":
+            outer_frame = frame
+            if numbers:
+                _refuse(text, f"has {numbers[0]:g} instead of POLYGON or CIRCLE.")
+            continue
+        try:
+            shapes.append(_shape(words[start], _FRAMES[frame], numbers))
+        except ValueError as error:
+            _refuse(text, str(error))
+    if not shapes:
+        _refuse(text, "has no shape in it.")
+    return tuple(shapes)
+
+
+def _refuse(text: object, reason: str) -> NoReturn:
+    msg = f"s_region={text!r} {reason}"
+    raise InvalidRequestError(msg, parameter="s_region", value=text)
+
+
+def _frame_and_numbers(text: str, words: list[str], frame: str) -> tuple[str, list[float]]:
+    numbers = []
+    for word in words:
+        if not numbers and word in _FRAMES:
+            frame = word
+        elif numbers or word not in _REFERENCES:
+            try:
+                numbers.append(float(word))
+            except ValueError:
+                _refuse(text, f"has {word!r} instead of a number.")
+    if not np.isfinite(numbers).all():
+        _refuse(text, "has numbers that are not finite.")
+    return frame, numbers
+
+
+def _shape(kind: str, frame: str, numbers: list[float]) -> Shape:
+    """Return one shape; a `ValueError` says what is wrong with its numbers."""
+    if kind == "CIRCLE":
+        if len(numbers) != 3 or not 0 < numbers[2] < 90:
+            msg = "has a CIRCLE without three numbers: RA, Dec, and a radius above 0."
+            raise ValueError(msg)
+        ra, dec = _icrs(numbers[:1], numbers[1:2], frame)
+        return Circle(float(ra[0]), float(dec[0]), numbers[2])
+    if len(numbers) < 6 or len(numbers) % 2:
+        msg = "has a POLYGON without three corners or more, two numbers each."
+        raise ValueError(msg)
+    ra, dec = _icrs(numbers[::2], numbers[1::2], frame)
+    # Corners that come twice, as the last one often does, are no sides.
+    is_corner = separation_deg(ra, dec, np.roll(ra, -1), np.roll(dec, -1)) > 1e-9
+    if is_corner.sum() < 3:
+        msg = "has a POLYGON with fewer than three different corners."
+        raise ValueError(msg)
+    return Polygon(tuple(ra[is_corner].tolist()), tuple(dec[is_corner].tolist()))
+
+
+def _icrs(
+    longitudes: list[float], latitudes: list[float], frame: str
+) -> tuple[np.ndarray, np.ndarray]:
+    if max(map(abs, latitudes)) > 90:
+        msg = "has a latitude beyond 90 degrees."
+        raise ValueError(msg)
+    if frame == "icrs":
+        return np.array(longitudes) % 360.0, np.array(latitudes)
+    position = SkyCoord(longitudes, latitudes, unit="deg", frame=frame).icrs
+    return position.ra.deg, position.dec.deg
+
+
+# ---- what users have ----------------------------------------------------------------------------
+
+
+def footprints_of(source: Any) -> list[Footprint]:
+    """Return the footprints of a plan, a table with ``s_region``, files, a text, or corners.
+
+    Files are FITS with S_REGION in their headers, or a directory of them; a text is an S_REGION
+    itself; a SkyCoord has the corners of a polygon.  A sequence may have any of these.
+    """
+    if isinstance(source, Footprint):
+        return [source]
+    if isinstance(source, Field):
+        return list(source.footprints)
+    if isinstance(source, Table):
+        return _of_table(source)
+    if hasattr(source, "exposures"):
+        return _of_plan(source)
+    if isinstance(source, SkyCoord):
+        icrs = source.icrs
+        corners = np.stack([np.atleast_1d(icrs.ra.deg), np.atleast_1d(icrs.dec.deg)], axis=1)
+        text = "POLYGON ICRS " + " ".join(map(repr, corners.ravel().tolist()))
+        return [Footprint("polygon", parse_s_region(text))]
+    if isinstance(source, str) and re.match(r"\s*(POLYGON|CIRCLE|UNION)\b", source, re.IGNORECASE):
+        return [Footprint("s_region", parse_s_region(source))]
+    if isinstance(source, (str, os.PathLike)):
+        return _of_path(Path(source))
+    try:
+        items = list(source)
+    except TypeError:
+        items = []
+    if not items:
+        msg = (
+            f"footprints={source!r} must be a plan, a table with a column s_region, FITS files, an "
+            "S_REGION, a SkyCoord of corners, or a sequence of those."
+        )
+        raise InvalidRequestError(msg, parameter="footprints", value=source)
+    return [footprint for item in items for footprint in footprints_of(item)]
+
+
+def _of_plan(plan: Plan) -> list[Footprint]:
+    footprints = []
+    for exposure in plan.exposures:
+        try:
+            shapes = parse_s_region(getattr(exposure, "s_region", ""))
+        except InvalidRequestError as error:
+            msg = f"{exposure.path}: {error}"
+            raise InvalidExposureError(msg, parameter="plan", value=str(exposure.path)) from error
+        mjd = _mjd(getattr(exposure, "date", ""), getattr(exposure, "time", ""))
+        name, path = str(exposure.root), str(exposure.path)
+        filter_name = str(getattr(exposure, "filter", "") or "")
+        footprints.append(Footprint(name, shapes, mjd, filter_name, path))
+    if not footprints:
+        msg = "The plan has no exposures."
+        raise InvalidRequestError(msg, parameter="plan", value=plan)
+    return footprints
+
+
+def _of_table(table: Table) -> list[Footprint]:
+    names = {name.lower(): name for name in table.colnames}
+    if "s_region" not in names:
+        msg = f"The table has no column s_region; it has {', '.join(table.colnames)}."
+        raise InvalidRequestError(msg, parameter="table", value=table.colnames)
+    label = next((names[name] for name in _NAME_COLUMNS if name in names), None)
+    band = next((names[name] for name in ("filter", "filters") if name in names), None)
+    footprints = []
+    for number, row in enumerate(table):
+        text = _text(row[names["s_region"]])
+        if text:
+            name = str(row[label]) if label else f"row {number}"
+            filter_name = _text(row[band]) if band else ""
+            mjd = _row_mjd(row, names)
+            footprints.append(Footprint(name, parse_s_region(text), mjd, filter_name))
+    n_bare = len(table) - len(footprints)
+    if not footprints:
+        msg = f"None of the {len(table)} rows of the table has an s_region."
+        raise InvalidRequestError(msg, parameter="table", value=table)
+    if n_bare:
+        # Association files, and exposures of nothing, such as darks.
+        msg = f"{n_bare} of the {len(table)} rows have no s_region; they are left out."
+        warn(msg, CoverageWarning)
+    return footprints
+
+
+def _text(value: object) -> str:
+    return "" if value is np.ma.masked else str(value).strip()
+
+
+def _row_mjd(row: Row, names: Mapping[str, str]) -> float:
+    """Return the middle of the exposure of a row."""
+
+    def number(name: str) -> float:
+        value = row[names[name]]
+        return float(value) if value is not np.ma.masked else np.nan
+
+    if "t_min" in names and "t_max" in names:
+        return (number("t_min") + number("t_max")) / 2
+    for name in _TIME_COLUMNS:
+        if name in names:
+            return number(name)
+    return _mjd(_text(row[names["date_obs"]]) if "date_obs" in names else "", "")
+
+
+def _of_path(path: Path) -> list[Footprint]:
+    if path.is_dir():
+        files = next(filter(None, (sorted(path.rglob(pattern)) for pattern in _PATTERNS)), None)
+        if files is None:
+            msg = f"There is no file {', '.join(_PATTERNS)} in {path}, at any depth."
+            raise InvalidRequestError(msg, parameter="footprints", value=str(path))
+        return [footprint for file in files for footprint in _of_path(file)]
+    header = read_headers(path)
+    text = str(header.get("S_REGION", ""))
+    if not text.strip():
+        msg = f"{path} has no S_REGION; it is written by assign_wcs, or by the ground system."
+        raise InvalidExposureError(msg, parameter="footprints", value=str(path))
+    name, filter_name = path.name.removesuffix(".fits"), str(header.get("FILTER", ""))
+    return [Footprint(name, parse_s_region(text), header_mjd(header), filter_name, str(path))]
+
+
+def read_headers(path: Path) -> fits.Header:
+    """Return the primary header of a JWST file, with the cards of its SCI extension added."""
+    try:
+        with fits.open(path, memmap=True) as hdul:
+            header = hdul[0].header.copy()
+            if "SCI" in hdul:
+                header.update(hdul["SCI"].header)
+    except FileNotFoundError as error:
+        msg = f"There is no file {path}."
+        raise InvalidRequestError(msg, parameter="path", value=str(path)) from error
+    except OSError as error:
+        msg = f"{path} is not a FITS file: {error}"
+        raise InvalidExposureError(msg, parameter="path", value=str(path)) from error
+    return header
+
+
+def header_mjd(header: fits.Header) -> float:
+    """Return the middle of an exposure, or of those of a mosaic, as MJD (UTC); NaN if unknown."""
+    for name in ("EXPMID", "MJD-AVG"):
+        if isinstance(header.get(name), (int, float)) and header[name] > 0:
+            return float(header[name])
+    limits = [header.get(name) for name in ("MJD-BEG", "MJD-END")]
+    if all(isinstance(value, (int, float)) and value > 0 for value in limits):
+        return float(np.mean(limits))
+    return _mjd(header.get("DATE-OBS", ""), header.get("TIME-OBS", ""))
+
+
+def _mjd(date: str, time: str) -> float:
+    date, time = str(date or "").strip(), str(time or "").strip() or "00:00:00"
+    if not date:
+        return np.nan
+    try:
+        return float(Time(date if "T" in date else f"{date}T{time}", scale="utc").mjd)
+    except ValueError:
+        return np.nan
+
+
+# ---- fields -------------------------------------------------------------------------------------
+
+
+def fields_of(footprints: Sequence[Footprint], *, union: bool = True) -> list[Field]:
+    """Return the fields that footprints make, in the order of their first ones.
+
+    With `union`, footprints that overlap make one field, as do those that are linked by others.
+    """
+    if not union:
+        return [Field((footprint,)) for footprint in footprints]
+    circles = [Field((footprint,)).enclosing() for footprint in footprints]
+    ra, dec, radius = np.array([(*circle.center, circle.radius_deg) for circle in circles]).T
+    groups: list[list[int]] = []
+    for i, footprint in enumerate(footprints):
+        near = separation_deg(ra[i], dec[i], ra, dec) <= radius[i] + radius
+        linked = [
+            group
+            for group in groups
+            if any(near[j] and _touch(footprint, footprints[j]) for j in group)
+        ]
+        groups = [group for group in groups if group not in linked]
+        groups.append(sorted([i, *(j for group in linked for j in group)]))
+    return [Field(tuple(footprints[i] for i in group)) for group in sorted(groups)]
+
+
+def _touch(footprint: Footprint, other: Footprint) -> bool:
+    """Return True if two footprints have a point in common."""
+    return any(_shapes_touch(a, b) for a in footprint.shapes for b in other.shapes)
+
+
+def _shapes_touch(a: Shape, b: Shape) -> bool:
+    if a == b:
+        return True
+    if isinstance(a, Circle) and isinstance(b, Circle):
+        return bool(separation_deg(*a.center, *b.center) <= a.radius_deg + b.radius_deg)
+    if isinstance(a, Circle):
+        a, b = b, a
+    if isinstance(b, Circle):
+        center = np.array([b.ra_deg]), np.array([b.dec_deg])
+        near = _rim_distance_deg(a, *center) <= b.radius_deg
+        return bool(near.any() or a.contains(*center).any())
+    if a.contains(*_corners(b)).any() or b.contains(*_corners(a)).any():
+        return True
+    return _sides_cross(_unit_vectors(*_corners(a)), _unit_vectors(*_corners(b)))
+
+
+def _sides_cross(corners: np.ndarray, other_corners: np.ndarray) -> bool:
+    """Return True if any side of a polygon crosses one of another (unit vectors)."""
+    a, b = corners[:, None], np.roll(corners, -1, axis=0)[:, None]
+    c, d = other_corners[None], np.roll(other_corners, -1, axis=0)[None]
+
+    def side(start: np.ndarray, end: np.ndarray, point: np.ndarray) -> np.ndarray:
+        return (np.cross(start, end) * point).sum(axis=-1)
+
+    apart = (side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)
+    # Great circles cross at two places; the other one is at the antipode.
+    return bool((apart & ((a * c).sum(axis=-1) > 0)).any())
