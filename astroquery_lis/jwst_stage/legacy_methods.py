@@ -14,8 +14,6 @@ from ..exceptions import InvalidRequestError, NoCoverageError, StageWarning, war
 from ..pictures.page import write_page
 from ..survey.catalog_request import as_angle_deg
 from ..survey.releases import get_release
-from .legacy.catalog import read_jwst_catalog
-from .legacy.cutouts import field_cutouts
 from .legacy.field_cutouts import as_width_deg, field_cutouts
 from .legacy.field_page import jwst_picture, page_of
 from .legacy.field_sources import (
@@ -25,7 +23,6 @@ from .legacy.field_sources import (
     has_motion,
     read_jwst_catalog,
 )
-from .legacy.match import CatalogMatch, match_tables
 from .legacy.matching import CatalogMatch, match_tables
 from .legacy.refcat import make_reference
 

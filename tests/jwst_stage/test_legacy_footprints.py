@@ -8,7 +8,6 @@ from astropy.time import Time
 
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.jwst_stage.legacy.footprints import Field, Footprint, fields_of, parse_s_region
-from astroquery_lis.survey.bricks import brick_id
 from astroquery_lis.survey.sky_region import Circle, Polygon
 
 
@@ -102,12 +101,6 @@ def test_inside_outside_and_enclosing_anywhere_on_the_sky(center, number):
     circle = field.enclosing()
     assert SkyCoord(circle.ra_deg, circle.dec_deg, unit="deg").separation(middle) < 0.1 * u.arcsec
     assert circle.radius_deg == pytest.approx(0.02, rel=1e-4)
-
-
-def test_bricks_on_both_sides_of_ra_0():
-    field = Field((footprint(ring(0.0, 0.02, 0.03)),))
-    points = np.array([359.98, 0.02]), np.array([0.02, 0.02])
-    assert set(brick_id(*points)) <= set(field.bricks())
 
 
 def test_the_polygon_round_a_circle_holds_it():

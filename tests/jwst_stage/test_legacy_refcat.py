@@ -15,7 +15,7 @@ from astroquery_lis.exceptions import (
     ServiceDownError,
     StageWarning,
 )
-from astroquery_lis.jwst_stage.legacy.refcat import make_reference, tractor_reference
+from astroquery_lis.jwst_stage.legacy.refcat import Cuts, make_reference, tractor_reference
 from astroquery_lis.jwst_stage.legacy_methods import LegacyMethods
 from astroquery_lis.sandbox.catalog import catalog
 from astroquery_lis.survey.bitmasks import maskbits
@@ -316,14 +316,7 @@ def two(survey):
     return rows
 
 
-CUTS = {
-    "max_error_mas": 30.0,
-    "galaxies": True,
-    "min_snr": 10.0,
-    "max_radius_arcsec": 0.6,
-    "max_fracflux": 0.2,
-    "maskbits": None,
-}
+CUTS = Cuts()
 
 
 def test_errors_are_angles_on_the_sky_at_the_epoch(two):

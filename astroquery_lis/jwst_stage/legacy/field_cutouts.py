@@ -67,7 +67,7 @@ def fields_from(footprints: Any, *, union: bool | None = None) -> list[Field]:
 
 
 def field_box(field: Field, margin_deg: float = 0.0) -> tuple[SkyCoord, tuple[int, int]]:
-    """Return middle and size (ny, nx) of the smallest cutout, on the survey's pixels, of a field."""
+    """Return middle and size (ny, nx) of the smallest native cutout that holds a field."""
     ra, dec = field.corners()
     circle = field.enclosing()
     ra0, dec0 = circle.ra_deg, circle.dec_deg

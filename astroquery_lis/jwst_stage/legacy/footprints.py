@@ -153,7 +153,7 @@ def _corners(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
 def _rim_distance_deg(shape: Shape, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
     """Return the distance of positions outside a shape to its rim."""
     if isinstance(shape, Circle):
-        return separation_deg(*shape.center, ra_deg, dec_deg) - shape.radius_deg
+        return separation_deg(shape.ra_deg, shape.dec_deg, ra_deg, dec_deg) - shape.radius_deg
     points = _unit_vectors(ra_deg, dec_deg)
     corners = _unit_vectors(*_corners(shape))
     nearest = np.full(len(points), np.inf)
@@ -214,7 +214,7 @@ def _refuse(text: object, reason: str) -> NoReturn:
 
 
 def _frame_and_numbers(text: str, words: list[str], frame: str) -> tuple[str, list[float]]:
-    numbers = []
+    numbers: list[float] = []
     for word in words:
         if not numbers and word in _FRAMES:
             frame = word
