@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from astroquery_lis import LegacySurvey, LegacySurveyClass, conf, sandbox
-from astroquery_lis.io.health import HEALTH
+from astroquery_lis.io.places import HEALTH
 from astroquery_lis.survey.layout import coadd_path
 
 

@@ -23,7 +23,6 @@ PUBLIC = (
     "astroquery_lis.survey.photometry",
     "astroquery_lis.survey.releases",
     "astroquery_lis.survey.tractor",
-    "astroquery_lis.io.mirrors",
 )
 """The modules of docs/reference.rst, docs/photometry.rst and docs/citing.rst."""
 

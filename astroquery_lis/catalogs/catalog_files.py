@@ -11,14 +11,11 @@ import numpy as np
 
 from ..exceptions import (
     CacheError,
-    NotFoundError,
-    ServiceDownError,
-    TransferError,
     TruncatedError,
     UnexpectedContentError,
 )
 from ..io.download import download
-from ..io.health import HEALTH
+from ..io.places import Failovers, ask_in_turn
 from ..io.store import Store
 from ..survey.bricks import brick_center, brick_edges, is_north, name_of
 from ..survey.layout import tractor_path
@@ -155,7 +152,7 @@ class FileFinder:
     ----------
     client : `~astroquery_lis.io.http.HttpClient`
         Makes the requests.
-    mirrors : sequence of `~astroquery_lis.io.mirrors.Mirror`
+    mirrors : sequence of `~astroquery_lis.io.places.Mirror`
         In the order to try.
     location : path-like or None
         Cache location; `None` to keep nothing.
@@ -175,7 +172,7 @@ class FileFinder:
         self._keeps = location is not None
         self._temporary = None
         self._lock = threading.Lock()
-        self.failures = {}
+        self._failovers = Failovers()
         self.cache_error = None
 
     def __enter__(self):
@@ -186,6 +183,8 @@ class FileFinder:
     def __exit__(self, *exc_info):
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
+        if exc_info[0] is None:
+            self._failovers.warn()
 
     def _use_temporary(self):
         with self._lock:
@@ -243,31 +242,12 @@ class FileFinder:
         found = self.local(path)
         if found is not None:
             return found
-        failures, missing_at_first = {}, False
-        for mirror in HEALTH.ordered(self._mirrors):
-            if mirror.is_local:
-                missing_at_first |= mirror is self._mirrors[0]
-                continue
-            try:
-                file = self._fetch(mirror, path)
-            except NotFoundError:
-                missing_at_first |= mirror is self._mirrors[0]
-            except TransferError as error:
-                failures[mirror.name] = error
-                HEALTH.failed(mirror, error)
-            else:
-                HEALTH.answered(mirror)
-                self.failures.update(failures)
-                return self._located(mirror, path, file)
-        if not failures or missing_at_first:
-            self.failures.update(failures)
+        remote = [mirror for mirror in self._mirrors if not mirror.is_local]
+        answer = ask_in_turn(remote, lambda mirror: self._fetch(mirror, path), path)
+        self._failovers.add(answer)
+        if answer.mirror is None:
             return None
-        if len(failures) == 1:
-            raise next(iter(failures.values()))
-        told = " ".join(f"{name}: {error}" for name, error in failures.items())
-        msg = f"No mirror could give {path}. {told}"
-        last = list(failures.values())[-1]
-        raise ServiceDownError(msg, url=last.url, status=last.status, cause=last)
+        return self._located(answer.mirror, path, answer.value)
 
     def find_all(self, paths):
         """Return many files, several fetched at once.

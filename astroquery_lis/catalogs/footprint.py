@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from ..exceptions import CacheError, NotFoundError, TransferError, UnexpectedContentError
+from ..exceptions import CacheError, NotFoundError, UnexpectedContentError
 from ..io.download import download
+from ..io.places import Failovers, ask_in_turn
 from ..io.store import Store, write_bytes
 from ..survey.bricks import N_BRICKS, parse_brick_name
 from ..survey.layout import region_bricks_path
@@ -31,7 +32,7 @@ def bricks_of_region(release, region, *, client, mirrors, location):
         For example ``'dr10'``, ``'south'``.
     client : `~astroquery_lis.io.http.HttpClient`
         Makes the request, if one is needed.
-    mirrors : sequence of `~astroquery_lis.io.mirrors.Mirror`
+    mirrors : sequence of `~astroquery_lis.io.places.Mirror`
         In the order to try.
     location : path-like or None
         Cache location; `None` to keep nothing.
@@ -49,17 +50,20 @@ def bricks_of_region(release, region, *, client, mirrors, location):
         If no mirror could give it.
     """
     path = region_bricks_path(release, region)
-    failures, missing = [], None
-    for mirror in mirrors:
-        try:
-            if mirror.is_local:
-                return _from_local(mirror, path, location)
-            return _from_remote(mirror, path, client, location)
-        except NotFoundError as error:
-            missing = error
-        except TransferError as error:
-            failures.append(error)
-    raise failures[-1] if failures else missing
+
+    def ask(mirror):
+        if mirror.is_local:
+            return _from_local(mirror, path, location)
+        return _from_remote(mirror, path, client, location)
+
+    answer = ask_in_turn(mirrors, ask, path)
+    failovers = Failovers()
+    failovers.add(answer)
+    failovers.warn()
+    if answer.mirror is None:
+        msg = f"No mirror has {path}."
+        raise NotFoundError(msg)
+    return answer.value
 
 
 def holds(ids, brick):

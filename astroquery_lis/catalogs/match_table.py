@@ -1,6 +1,5 @@
 """The table that a cross-match returns."""
 
-
 import numpy as np
 from astropy import units as u
 from astropy.table import Column, MaskedColumn
@@ -8,7 +7,6 @@ from astropy.table import Column, MaskedColumn
 from ..exceptions import (
     CacheWarning,
     CoverageWarning,
-    FailoverWarning,
     NoCoverageError,
     warn,
 )
@@ -18,6 +16,7 @@ from .crossmatch import match_positions
 from .sources import fetch_files
 
 __all__ = ["match_table"]
+
 
 def match_table(
     request,
@@ -120,9 +119,6 @@ def _column(name, values, missing, mask, unit):
 
 
 def _tell(finder, gone, on_missing):
-    for mirror, error in finder.failures.items():
-        msg = f"Mirror {mirror} failed ({error}); another one answered instead."
-        warn(msg, FailoverWarning)
     if finder.cache_error is not None:
         msg = f"The Tractor files are not cached: {finder.cache_error}"
         warn(msg, CacheWarning)

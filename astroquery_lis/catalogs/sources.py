@@ -27,6 +27,7 @@ SOURCES = ("auto", "tap", "files", "viewer")
 FEW_BRICKS = 4
 """So many brick files are fetched without a word."""
 
+
 @dataclass(frozen=True)
 class Limits:
     """How much may be fetched.
@@ -270,9 +271,6 @@ class CatalogQuery:
 
     def _tell_gaps(self, bricks, found):
         request = self.request
-        for mirror, error in self._finder.failures.items():
-            msg = f"Mirror {mirror} failed ({error}); another one answered instead."
-            warn(msg, FailoverWarning)
         if self._finder.cache_error is not None:
             msg = f"The Tractor files are not cached: {self._finder.cache_error}"
             warn(msg, CacheWarning)

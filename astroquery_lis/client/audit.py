@@ -13,7 +13,7 @@ from ..exceptions import CacheError, ChecksumError, NotFoundError, TransferError
 from ..io.checksums import ChecksumLists, parse_checksums
 from ..io.content import check_structure
 from ..io.download import download
-from ..io.health import HEALTH
+from ..io.places import HEALTH
 from ..io.runs import Progress
 from ..io.store import Origin, Store, copy_whole
 from ..io.upkeep import cache_entries, damaged_runs, survey_stores

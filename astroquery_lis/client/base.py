@@ -21,7 +21,7 @@ from ..images.open_images import OpenImages
 from ..images.reader import SectionReader
 from ..images.viewer_service import ViewerService, viewer_client
 from ..io.http import HttpClient
-from ..io.mirrors import resolve_mirrors
+from ..io.places import resolve_mirrors
 from ..survey.layout import COADD_PRODUCTS
 from ..survey.releases import REGIONS, RELEASES, get_release
 from ..survey.request import as_region

@@ -21,8 +21,8 @@ from ..exceptions import (
 from ..io import Result, failure
 from ..io.checksums import ChecksumLists
 from ..io.download import download, revalidate
-from ..io.health import HEALTH
 from ..io.http import HttpClient
+from ..io.places import HEALTH
 from ..io.ranges import Version
 from ..io.store import GB, Origin, Store, copy_whole, mark_used, remove_leftovers
 from ..io.upkeep import keep_within

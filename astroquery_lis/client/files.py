@@ -24,8 +24,7 @@ from ..exceptions import (
     warn,
 )
 from ..io import manifest, run
-from ..io.health import HEALTH
-from ..io.mirrors import REGISTERED, resolve_mirrors
+from ..io.places import HEALTH, REGISTERED, resolve_mirrors
 from ..io.runs import Progress
 from ..io.upkeep import cache_usage, clear_stores
 from ..survey.files import FILE_PRODUCTS, as_file_bands, as_file_products, has_product, plan_files
@@ -265,7 +264,7 @@ or sequence, optional
         if not tree.is_dir() and tree != cache:
             msg = f"tree={str(tree)!r} is not a directory that exists."
             raise InvalidRequestError(msg, parameter="tree", value=str(tree))
-        mirrors = ()
+        mirrors: tuple = ()
         if repair or mirror is not None:
             mirrors = resolve_mirrors(self.mirror if mirror is None else mirror)
         self._images.clear()

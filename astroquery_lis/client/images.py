@@ -15,7 +15,7 @@ from ..images.derived import derive, expand
 from ..images.viewer import VIEWER_PRODUCTS, viewer_cutout
 from ..images.viewer_native import ViewerSections
 from ..images.wise import split_wise, wise_request
-from ..io.mirrors import resolve_mirrors
+from ..io.places import resolve_mirrors
 from ..survey.layers import get_layer
 from ..survey.pixel_grids import SkyGrid, as_wcs_text, rotated_wcs_text
 from ..survey.releases import PIXEL_SCALE_ARCSEC, get_release
@@ -299,9 +299,7 @@ class ImageMethods(SurveyBase):
         positions = as_coordinates(coordinates).ravel()
         return [self.get_cutout(position, size, **kwargs) for position in positions]
 
-    def get_images(
-        self, coordinates: Positions, size: Size = 256, **kwargs: Any
-    ) -> list[HDUList]:
+    def get_images(self, coordinates: Positions, size: Size = 256, **kwargs: Any) -> list[HDUList]:
         """Cut a box round one or several positions: astroquery's name for `get_cutouts`.
 
         Parameters
@@ -323,9 +321,7 @@ class ImageMethods(SurveyBase):
         """
         return self.get_cutouts(coordinates, size, **kwargs)
 
-    def get_image_list(
-        self, coordinates: Positions, size: Size = 256, **kwargs: Any
-    ) -> list[str]:
+    def get_image_list(self, coordinates: Positions, size: Size = 256, **kwargs: Any) -> list[str]:
         """Return the URLs of the files that the cutouts are made of.
 
         Parameters

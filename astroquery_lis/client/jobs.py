@@ -26,7 +26,7 @@ from ..images.bulk import (
 )
 from ..images.shards import save_shard
 from ..io import Journal, Result, failure, manifest, map_jobs, run
-from ..io.mirrors import resolve_mirrors
+from ..io.places import resolve_mirrors
 from ..io.store import remove_temporaries
 from ..survey.bricks import brick_id, name_of
 from ..survey.releases import get_release

@@ -11,7 +11,7 @@ from ..exceptions import InvalidRequestError
 from ..images import cutouts, psf
 from ..images.viewer import ViewerRequest
 from ..images.viewer_picture import viewer_picture
-from ..io.mirrors import resolve_mirrors
+from ..io.places import resolve_mirrors
 from ..survey.bricks import brick_id
 from ..survey.layers import LAYERS, get_layer, layer_of
 from ..survey.releases import get_release

@@ -16,6 +16,7 @@ from ..exceptions import (
     NoCoverageError,
     warn,
 )
+from ..io.places import Failovers
 from ..survey.bricks import region_of_brick
 from ..survey.layout import MASK_PLANES, coadd_paths, coadd_product, get_tree
 from ..survey.pixel_grids import Box, SkyGrid
@@ -170,13 +171,12 @@ def _dtype(plane, sections, job):
 
 
 def _tell_failures(answers):
-    told = {}
+    failovers = Failovers()
     for section in answers:
-        for mirror, error in section.failures:
-            told.setdefault(mirror, (error, section.mirror))
-    for mirror, (error, other) in told.items():
-        msg = f"Mirror {mirror} failed ({error}); {other or 'no other'} answered instead."
-        _tell(msg, FailoverWarning)
+        if section.answer is not None:
+            failovers.add(section.answer)
+    for message in failovers.messages:
+        _tell(message, FailoverWarning)
     errors = [section.cache_error for section in answers if section.cache_error is not None]
     if errors:
         msg = f"The result is not cached: {errors[0]}"

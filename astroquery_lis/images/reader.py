@@ -18,12 +18,10 @@ from ..exceptions import (
     CacheError,
     ContentChangedError,
     NotFoundError,
-    ServiceDownError,
-    TransferError,
     UnexpectedContentError,
 )
 from ..io.download import download
-from ..io.health import HEALTH
+from ..io.places import ask_in_turn
 from ..io.ranges import FIRST_RANGE_BYTES, WholeFileAnswer, fetch_range, merge_ranges
 from ..io.store import GB, Store, mark_used
 from ..io.upkeep import keep_within
@@ -101,33 +99,23 @@ class SectionReader:
         return [section.pixels is not None for section in sections]
 
     def _read_one(self, request):
-        failures = []
-        first_says_missing = False
-        for mirror in self._mirrors_for(request):
-            try:
-                pixels, url = self._read_from(mirror, request)
-            except NotFoundError:
-                first_says_missing |= mirror is self._mirrors[0]
-            except TransferError as error:
-                HEALTH.failed(mirror, error)
-                failures.append((mirror.name, error))
-            else:
-                HEALTH.answered(mirror)
-                return Section(pixels, url, mirror.name, tuple(failures), self._cache_error)
-        if not failures or first_says_missing:
-            return Section(None, failures=tuple(failures), cache_error=self._cache_error)
-        raise _all_failed(request.paths[0], failures)
+        # Mirrors are not compared for what is here.
+        client = None if self._is_held(request) else self._client
+        answer = ask_in_turn(
+            self._mirrors,
+            lambda mirror: self._read_from(mirror, request),
+            request.paths[0],
+            client=client,
+        )
+        pixels, url = answer.value or (None, "")
+        name = answer.mirror.name if answer.mirror is not None else ""
+        return Section(pixels, url, name, answer, self._cache_error)
 
-    def _mirrors_for(self, request):
-        """Return the mirrors in the order to try for one file."""
-        first = next((m for m in self._mirrors if not m.is_local), None)
-        if first is None:
-            return self._mirrors
-        store = self._store(first)
-        if any(store.holds(path) for path in request.paths):
-            # Mirrors are not compared for what is here.
-            return HEALTH.ordered(self._mirrors)
-        return HEALTH.ordered(self._mirrors, client=self._client, path=request.paths[0])
+    def _is_held(self, request):
+        """Return True if something of the file is here."""
+        first = next((mirror for mirror in self._mirrors if not mirror.is_local), None)
+        store = self._store(first) if first is not None else None
+        return store is not None and any(store.holds(path) for path in request.paths)
 
     def _pixels(self, known, box):
         """Decode a box of an image whose bytes are at hand."""
@@ -330,13 +318,3 @@ class SectionReader:
     def _open(self, runs, head, image_map):
         image, file = open_sparse(runs.version.size, image_map, head)
         return KnownImage(image, runs.version, image_map, file, head, runs)
-
-
-def _all_failed(path, failures):
-    """Return the error for a file that no mirror could give."""
-    if len(failures) == 1:
-        return failures[0][1]
-    told = " ".join(f"{name}: {error}" for name, error in failures)
-    msg = f"No mirror could give {path}. {told}"
-    last = failures[-1][1]
-    return ServiceDownError(msg, url=last.url, status=last.status, cause=last)

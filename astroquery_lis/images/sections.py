@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..exceptions import CacheError
+from ..io.places import Answer
 
 __all__ = ["Section", "SectionRequest"]
 
@@ -26,5 +27,5 @@ class Section:
     pixels: np.ndarray | None
     url: str = ""
     mirror: str = ""
-    failures: tuple = ()
+    answer: Answer | None = None
     cache_error: CacheError | None = None

@@ -82,7 +82,7 @@ class ViewerSections:
             _, _, product, band = request.source
             image = pixels.get(("invvar" if product == "invvar" else "image", band))
             error = self._service.cache_error
-            sections[request] = Section(image, address, self._service.url, (), error)
+            sections[request] = Section(image, address, self._service.url, None, error)
         return sections
 
     def _read_part(self, layer, brick, part, bands):

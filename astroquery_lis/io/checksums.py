@@ -1,9 +1,10 @@
 """The survey's own lists of sha256 digests: one per folder, fetched once."""
 
 import threading
+from contextlib import suppress
 
-from ..exceptions import NotFoundError, TransferError, UnexpectedContentError
-from .health import HEALTH
+from ..exceptions import NotFoundError, UnexpectedContentError
+from .places import ask_in_turn
 from .store import write_bytes
 
 __all__ = ["ChecksumLists", "parse_checksums"]
@@ -95,24 +96,19 @@ class ChecksumLists:
             return digests
 
     def _fetch(self, path, copy):
-        failures, said_missing = [], False
-        for mirror in HEALTH.ordered(self._mirrors):
+        def ask(mirror):
             place = mirror.locate(path)
-            try:
-                text = _read_text(place) if mirror.is_local else self._client.fetch(place, _take)
-                digests = parse_checksums(text, place)
-            except NotFoundError:
-                said_missing |= not mirror.is_local
-            except TransferError as error:
-                HEALTH.failed(mirror, error)
-                failures.append(error)
-            else:
-                if copy is not None:
-                    _keep(copy, text)
-                return digests
-        if failures and not said_missing:
-            raise failures[0]
-        return None
+            text = _read_text(place) if mirror.is_local else self._client.fetch(place, _take)
+            return parse_checksums(text, place), text
+
+        answer = ask_in_turn(self._mirrors, ask, path)
+        if answer.value is None:
+            return None
+        digests, text = answer.value
+        if copy is not None:
+            with suppress(OSError):  # The digests are known all the same.
+                write_bytes(copy, text.encode())
+        return digests
 
 
 def _take(response):
@@ -132,12 +128,3 @@ def _read(path):
         return parse_checksums(path.read_text(errors="replace"), path)
     except (OSError, UnexpectedContentError):
         return None
-
-
-def _keep(path, text):
-    """Write a list beside the files that it is about, if that can be done."""
-    try:
-        write_bytes(path, text.encode())
-    except OSError:
-        # The digests are known all the same.
-        return

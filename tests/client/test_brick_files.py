@@ -8,8 +8,7 @@ import pytest
 from astroquery_lis import LegacySurveyClass
 from astroquery_lis.client.brick_files import FileJob, FileSettings, fetch_file
 from astroquery_lis.exceptions import ServiceDownError
-from astroquery_lis.io.health import FAILURES_TO_REST, HEALTH
-from astroquery_lis.io.mirrors import resolve_mirrors
+from astroquery_lis.io.places import FAILURES_TO_REST, HEALTH, resolve_mirrors
 from astroquery_lis.sandbox.server import Sandbox
 from astroquery_lis.survey.files import SurveyFile
 from astroquery_lis.survey.layout import coadd_checksum_path, coadd_path, coadd_paths

@@ -36,7 +36,7 @@ from astroquery_lis.images.reader import SectionReader
 from astroquery_lis.images.strips import LayoutChanged, StripCache
 from astroquery_lis.images.tiles import ImageMap
 from astroquery_lis.io.http import HttpClient
-from astroquery_lis.io.mirrors import resolve_mirrors
+from astroquery_lis.io.places import resolve_mirrors
 from astroquery_lis.io.ranges import FIRST_RANGE_BYTES
 from astroquery_lis.survey.layout import coadd_path, region_bricks_path
 from astroquery_lis.survey.pixel_grids import Box

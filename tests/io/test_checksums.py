@@ -9,7 +9,7 @@ import pytest
 from astroquery_lis.exceptions import ServiceDownError, UnexpectedContentError
 from astroquery_lis.io.checksums import ChecksumLists, parse_checksums
 from astroquery_lis.io.http import HttpClient
-from astroquery_lis.io.mirrors import resolve_mirrors
+from astroquery_lis.io.places import resolve_mirrors
 from astroquery_lis.survey.layout import coadd_checksum_path
 
 PATH = coadd_checksum_path("dr10", "south", "0451p000")

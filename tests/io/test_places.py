@@ -1,20 +1,33 @@
 """Who is asked first, who rests, and what is learnt by asking."""
 
 import pickle
+import time
 
 import pytest
+from astropy.table import Table
 
-from astroquery_lis import sandbox
+from astroquery_lis import conf, sandbox
 from astroquery_lis.exceptions import (
     ChecksumError,
     ContentChangedError,
+    FailoverWarning,
     NotFoundError,
     RateLimitedError,
     ServiceDownError,
 )
-from astroquery_lis.io.health import FAILURES_TO_REST, MAX_REST_S, REST_S, Health
 from astroquery_lis.io.http import HttpClient
-from astroquery_lis.io.mirrors import AutoOrder, Mirror, resolve_mirrors
+from astroquery_lis.io.places import (
+    FAILURES_TO_REST,
+    HEALTH,
+    MAX_REST_S,
+    REST_S,
+    AutoOrder,
+    Failovers,
+    Health,
+    Mirror,
+    ask_in_turn,
+    resolve_mirrors,
+)
 
 A, B = Mirror("a", "http://a/{path}"), Mirror("b", "http://b/{path}")
 A_TOO = Mirror("a-too", "http://a/other/{path}")
@@ -159,3 +172,97 @@ def test_one_mirror_is_not_compared_with_itself(sky, pair, health):
     health.ordered(AutoOrder(pair[0][:1]), client=HttpClient(timeout_s=10), path=PATH)
     health.ordered(tuple(pair[0]), client=HttpClient(timeout_s=10), path=PATH)
     assert len(sky.requests) == 0
+
+
+def _ask_in_turn(answers, mirrors, **options):
+    """Ask mirrors that give, in turn, what is listed for each."""
+    answers = {mirror: iter(values) for mirror, values in answers.items()}
+
+    def ask(mirror):
+        value = next(answers[mirror])
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    return ask_in_turn(mirrors, ask, "dr10/x", **options)
+
+
+MISSING = NotFoundError("no such file")
+WRONG = ChecksumError("wrong digest", found="0")
+
+
+def test_the_first_that_has_it_answers():
+    answer = _ask_in_turn({A: [1]}, [A, B])
+    assert (answer.value, answer.mirror, answer.failures) == (1, A, ())
+    answer = _ask_in_turn({A: [DOWN], B: [2]}, [A, B])
+    assert (answer.value, answer.mirror, answer.failures) == (2, B, ((A, DOWN),))
+    answer = _ask_in_turn({A: [MISSING], B: [2]}, [A, B])
+    assert (answer.value, answer.mirror, answer.missing) == (2, B, (A,))
+
+
+def test_a_file_is_missing_if_the_first_remote_mirror_or_every_one_says_so():
+    for answers in ({A: [MISSING], B: [MISSING]}, {A: [MISSING], B: [DOWN]}):
+        assert _ask_in_turn(answers, [A, B]).mirror is None
+    assert _ask_in_turn({DISK: [MISSING]}, [DISK]).mirror is None
+    with pytest.raises(ServiceDownError, match="down"):
+        _ask_in_turn({A: [DOWN], B: [MISSING]}, [A, B])
+    with pytest.raises(ServiceDownError, match="down"):
+        # A folder need not hold everything.
+        _ask_in_turn({DISK: [MISSING], A: [DOWN]}, [DISK, A])
+    with pytest.raises(ServiceDownError, match="No mirror could give dr10/x. a: down b: down"):
+        _ask_in_turn({A: [DOWN], B: [DOWN]}, [A, B])
+
+
+def test_a_wrong_digest_gets_a_second_look():
+    answer = _ask_in_turn({A: [WRONG, 1], B: [DOWN]}, [A, B])
+    assert (answer.value, answer.mirror) == (1, A)
+    with pytest.raises(ChecksumError, match="a: wrong digest b: down a: wrong digest"):
+        _ask_in_turn({A: [WRONG, WRONG], B: [DOWN]}, [A, B])
+
+
+def test_who_failed_in_this_call_is_passed_over():
+    _fail(HEALTH, A)
+    answer = _ask_in_turn({}, [A], begun_s=0)
+    assert (answer.mirror, answer.passed_over) == (None, (A,))
+    assert _ask_in_turn({A: [1]}, [A], begun_s=0, holds=lambda mirror: True).value == 1
+    assert _ask_in_turn({A: [1]}, [A], begun_s=time.time() + 1).value == 1
+    assert HEALTH.of(A).failures == 0
+
+
+def test_a_failover_is_told_once():
+    failovers = Failovers()
+    for _ in range(2):
+        failovers.add(_ask_in_turn({A: [DOWN], B: [2]}, [A, B]))
+    with pytest.warns(FailoverWarning, match=r"Mirror a failed \(down\); b answered") as caught:
+        failovers.warn()
+    assert len(caught) == 1
+    assert failovers.messages == []
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda survey, star, mirror: survey.covers(star, mirror=mirror),
+        lambda survey, star, mirror: survey.query_bricks(star, radius="1 arcmin", mirror=mirror),
+        lambda survey, star, mirror: survey.query_exposures(star, mirror=mirror),
+        lambda survey, star, mirror: survey.get_cutout(star, 16, bands="r", mirror=mirror),
+        lambda survey, star, mirror: survey.query_tractor(
+            star, radius="3 arcsec", source="files", mirror=mirror
+        ),
+        lambda survey, star, mirror: survey.get_brick_files(
+            star, mirror=mirror, bands="r", show_progress=False
+        ),
+        lambda survey, star, mirror: survey.download_cutouts(
+            Table({"ra": [star.ra.deg], "dec": [star.dec.deg]}),
+            16,
+            bands="r",
+            mirror=mirror,
+            download_dir=survey.cache_location / "cutouts",
+            show_progress=False,
+        ),
+    ],
+)
+def test_every_method_warns_of_a_failover(survey, served_sky, ask):
+    star = served_sky.positions["star"]
+    with conf.set_temp("retries", 0), pytest.warns(FailoverWarning, match="failed"):
+        ask(survey, star, ["http://127.0.0.1:9/{path}", served_sky.mirror_url])
