@@ -352,9 +352,12 @@ class ChainMethods(StageBase):
         >>> from astroquery_lis.jwst_stage import JwstStage
         >>> JwstStage.parameters(plan)  # doctest: +SKIP
         """
-        from .steps.effective import effective
+        from .refs.references import resolve
+        from .steps.recipes import effective
 
-        return effective(self._loaded(plan), self._environment(offline=offline))
+        plan = self._loaded(plan)
+        resolution = resolve(plan, self._environment(offline=offline), offline=offline)
+        return effective(plan, resolution)
 
     def status(self, output_dir: FilePath) -> Table:
         """Return how far each task is, also while a run is at work.

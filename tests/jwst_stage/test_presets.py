@@ -3,7 +3,7 @@
 import pytest
 
 from astroquery_lis.jwst_stage.steps.parameters import check, specs
-from astroquery_lis.jwst_stage.steps.presets import PRESETS
+from astroquery_lis.jwst_stage.steps.recipes import PRESETS
 
 pytest.importorskip("jwst")
 

@@ -19,7 +19,7 @@ from astroquery_lis.jwst_stage.planning.plan import make_plan
 from astroquery_lis.jwst_stage.refs.mappings import closure, mapping_path, server_config_path
 from astroquery_lis.jwst_stage.refs.recall import Recall
 from astroquery_lis.jwst_stage.refs.references import prefetch, resolve
-from astroquery_lis.jwst_stage.steps.effective import effective
+from astroquery_lis.jwst_stage.steps.recipes import effective
 from astroquery_lis.sandbox.crds import serve_crds
 
 PMAP = "jwst_0001.pmap"
@@ -129,9 +129,8 @@ def test_the_base_is_what_would_hold_otherwise(resolution, plan):
     assert base["four_group_rejection_threshold"] == 5.0
 
 
-def test_effective_parameters_tell_who_said_so(resolution, plan, observation):
-    environment = CrdsEnvironment(str(observation.crds_path))
-    table = effective(plan, environment, resolution=resolution)
+def test_effective_parameters_tell_who_said_so(resolution, plan):
+    table = effective(plan, resolution)
     assert table.colnames == ["task", "step", "parameter", "value", "origin"]
     assert table.meta["context"] == PMAP
     rows = {
@@ -149,14 +148,14 @@ def test_effective_parameters_tell_who_said_so(resolution, plan, observation):
     assert (rate, "jump", "maximum_cores") not in rows
 
 
-def test_what_the_plan_adds_is_the_plans(resolution, plan, observation):
+def test_what_the_plan_adds_is_the_plans(resolution, plan):
     grid = {"resample": {"rotation": 0.0}}
     tasks = tuple(
         replace(task, steps={**task.steps, **grid}) if task.stage == 3 else task
         for task in plan.tasks
     )
     other = replace(plan, tasks=tasks)
-    table = effective(other, CrdsEnvironment("/nowhere"), resolution=resolution)
+    table = effective(other, resolution)
     chosen = table[(table["step"] == "resample") & (table["parameter"] == "rotation")]
     assert list(chosen["origin"]) == ["plan"]
 

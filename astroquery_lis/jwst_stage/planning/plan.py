@@ -10,7 +10,7 @@ from astropy.table import Table
 from ...exceptions import InvalidRequestError
 from ...io.store import write_bytes
 from ..steps.parameters import check, for_task
-from ..steps.presets import PRESETS
+from ..steps.recipes import PRESETS, read_recipe
 from ..tasks import REFCATS, Reduction
 from . import plan_file
 from .grids import common_grid as grid_of_exposures
@@ -373,8 +373,6 @@ def _step_layers(preset, recipe, steps, corrections, exposures):
     pipelines = sorted({name for e in exposures for name in stage_classes(e) if name})
     layers = [check(PRESETS[preset]["steps"], parameter="preset")]
     if recipe is not None:
-        from ..steps.recipes import read_recipe
-
         layers.append(read_recipe(recipe))
     if corrections:
         from ..corrections import switches

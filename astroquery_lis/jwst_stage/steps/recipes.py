@@ -1,6 +1,7 @@
-"""Recipes: parameters of steps in a TOML file, or in the files that stpipe itself writes.
+"""Where parameters come from: presets, recipes in files, and which of them will hold.
 
-A recipe has a table per step, and below selectors the same again::
+A preset stands above the parameters of CRDS and below a recipe and ``steps=``.  A recipe is a
+file that stpipe itself writes, or TOML with a table per step, and below selectors the same again::
 
     [jump]
     rejection_threshold = 4.5
@@ -14,38 +15,115 @@ A recipe has a table per step, and below selectors the same again::
 The word ``'None'`` stands for no value, which TOML cannot say.
 """
 
+from __future__ import annotations
+
+import json
+import os
 import tomllib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ...exceptions import InvalidRequestError, OptionalDependencyError
+from astropy.table import Table
+
+from ..._packages import import_optional
+from ...exceptions import InvalidRequestError
 from ...io.store import write_bytes
 from ..pipeline import ask
-from .parameters import OWNED, check, pipeline_names
+from ..resume.fingerprints import UNHEEDED
+from .parameters import OWNED, check, for_task, pipeline_names
 
-__all__ = ["read_recipe", "write_recipe"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..planning.plan import Plan
+    from ..refs.resolution import Resolution
+    from ..tasks import Task
+
+__all__ = ["ORIGINS", "PRESETS", "effective", "read_recipe", "write_recipe"]
+
+_NO_RESAMPLE = (
+    "the resampled image of a single exposure is no input of stage 3; without it stage 2 takes "
+    "less time and half of the disk"
+)
+_SNOWBALLS = (
+    "large cosmic ray events (snowballs) have halos that the search for jumps alone leaves; the "
+    "step itself looks for them only if it is told to"
+)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {
+        "description": "What CRDS and the pipeline have for each step.",
+        "steps": {},
+        "reasons": {},
+    },
+    "nircam-imaging": {
+        "description": "NIRCam images of any field.",
+        "steps": {
+            "jump": {"expand_large_events": True},
+            "image2": {"resample": {"skip": True}},
+        },
+        "reasons": {
+            "jump.expand_large_events": _SNOWBALLS,
+            "image2.resample.skip": _NO_RESAMPLE,
+        },
+    },
+    "nircam-deep": {
+        "description": "Deep NIRCam images of fields that are mostly empty sky.",
+        "steps": {
+            "jump": {"expand_large_events": True},
+            "clean_flicker_noise": {"skip": False, "autoparam": True},
+            "image2": {"resample": {"skip": True}},
+            "skymatch": {"subtract": True},
+        },
+        "reasons": {
+            "jump.expand_large_events": _SNOWBALLS,
+            "clean_flicker_noise.skip": (
+                "1/f noise leaves stripes that many exposures do not average out; where most of a "
+                "row is sky, its median is the stripe. Not for fields filled by extended light, "
+                "which it would remove too"
+            ),
+            "clean_flicker_noise.autoparam": (
+                "the step chooses the fit of noise and background from each image"
+            ),
+            "image2.resample.skip": _NO_RESAMPLE,
+            "skymatch.subtract": (
+                "exposures of several visits have different sky levels; subtracted, they combine "
+                "to a mosaic without steps at their edges. The step only measures them otherwise"
+            ),
+        },
+    },
+    "miri-imaging": {
+        "description": "MIRI images.",
+        "steps": {
+            "jump": {"find_showers": True},
+            "image2": {"resample": {"skip": True}},
+        },
+        "reasons": {
+            "jump.find_showers": (
+                "cosmic rays make faint, wide showers in MIRI's detectors, which the step looks "
+                "for only if it is told to"
+            ),
+            "image2.resample.skip": _NO_RESAMPLE,
+        },
+    },
+}
+"""By name: ``description``, ``steps`` as for `~.parameters.check`, and ``reasons`` by parameter.
+
+A preset has only what depends on the purpose of the images; what depends on the instrument is
+CRDS's to say.  Faster settings that cost accuracy (``pixmap_stepsize``) are in none of them.
+"""
+
+ORIGINS = ("default", "crds", "preset", "recipe", "steps", "plan")
+"""Where a value can come from; a later one has its way over an earlier one."""
 
 _STPIPE = (".asdf", ".cfg")
 
 
-def read_recipe(path):
-    """Return the parameters of a recipe.
+def read_recipe(path: str | os.PathLike[str]) -> dict:
+    """Return the parameters of a recipe, checked: ``.toml``, or ``.asdf`` or ``.cfg`` of stpipe.
 
-    Parameters
-    ----------
-    path : path-like
-        A ``.toml`` recipe, or an ``.asdf`` (or ``.cfg``) file of stpipe, of a pipeline or a step.
-
-    Returns
-    -------
-    dict
-        ``{selector: {step: {parameter: value}}}``, checked (see `~.parameters.check`).  A file of
-        stpipe has its way over CRDS with every value that it has, as in ``strun``; those of
-        `~.parameters.OWNED` are passed over.
-
-    Raises
-    ------
-    InvalidRequestError
-        If it cannot be read, or a parameter is wrong; all that is wrong is told at once.
+    A file of stpipe has its way over CRDS with every value that it has, as in ``strun``; those of
+    `~.parameters.OWNED` are passed over.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -59,36 +137,22 @@ def read_recipe(path):
     raise InvalidRequestError(msg, parameter="recipe", value=str(path))
 
 
-def write_recipe(path, steps):
-    """Write parameters as a recipe.
-
-    Parameters
-    ----------
-    path : path-like
-        A ``.toml`` file, which is replaced.
-    steps : dict
-        As for `~.parameters.check`, and checked like there.
-
-    Raises
-    ------
-    InvalidRequestError
-        If a parameter is wrong.
-    CacheError
-        If the file cannot be written.
-    """
+def write_recipe(path: str | os.PathLike[str], steps: Any) -> None:
+    """Write parameters, checked first, as a recipe: a ``.toml`` file, which is replaced."""
     path = Path(path).expanduser()
     if path.suffix != ".toml":
         msg = f"path={str(path)!r} must end in .toml."
         raise InvalidRequestError(msg, parameter="path", value=str(path))
-    document = {}
+    document: dict[str, Any] = {}
     for selector, section in check(steps).items():
         target = document.setdefault(selector, {}) if selector else document
         for step, values in section.items():
             target[step] = {n: "None" if v is None else v for n, v in values.items()}
-    write_bytes(path, _toml(document).encode())
+    text = import_optional("tomli_w", "jwst", "Writing recipes").dumps(document)
+    write_bytes(path, text.encode())
 
 
-def _read_toml(path):
+def _read_toml(path: Path) -> dict:
     try:
         return tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -96,29 +160,62 @@ def _read_toml(path):
         raise InvalidRequestError(msg, parameter="recipe", value=str(path)) from error
 
 
-def _toml(document):
-    try:
-        import tomli_w
-    except ImportError as error:
-        msg = (
-            "Writing recipes needs tomli_w; install the extra: pip install 'astroquery_lis[jwst]'."
-        )
-        raise OptionalDependencyError(msg) from error
-    return tomli_w.dumps(document)
-
-
-def _read_stpipe(path):
+def _read_stpipe(path: Path) -> dict:
     """Return the parameters of a file of stpipe, as checked ones have to be written."""
-    found = ask("refs.answers:read_config", {"path": str(path.absolute())})
-    name = found["class"].rpartition(".")[2]
-    own = found["parameters"]
-    if "steps" in own:
-        alias = pipeline_names().get(name)
-        steps = {step: _allowed(values) for step, values in own["steps"].items()}
-        return {alias: steps} if alias else steps
-    return {found["step"]: _allowed(own)}
+    answer = ask("refs.answers:read_config", {"path": str(path.absolute())})
+    values = answer["parameters"]
+    if "steps" not in values:
+        return {answer["step"]: _without_owned(values)}
+    steps = {step: _without_owned(section) for step, section in values["steps"].items()}
+    alias = pipeline_names().get(answer["class"].rpartition(".")[2])
+    return {alias: steps} if alias else steps
 
 
-def _allowed(values):
-    """Return the values that are the user's."""
+def _without_owned(values: dict) -> dict:
     return {name: value for name, value in values.items() if name not in OWNED}
+
+def effective(plan: Plan, resolution: Resolution) -> Table:
+    """Return the parameters of every step of every task of a plan, as they will be, with origins.
+
+    Of a skipped step only ``skip``; ``'plan'`` is the origin of what the plan sets itself, such as
+    the grid of a mosaic.
+    """
+    exposures = {exposure.root: exposure for exposure in plan.exposures}
+    layers = {
+        "steps": plan.options.get("steps", {}),
+        "recipe": read_recipe(plan.options["recipe"]) if plan.options.get("recipe") else {},
+        "preset": PRESETS[plan.options.get("preset", "default")]["steps"],
+    }
+    layers = {name: check(layer) for name, layer in layers.items() if layer}
+    rows = []
+    by_parameters: dict[tuple[int, str], list] = {}
+    for task in plan.tasks:
+        if task.kind != "pipeline":
+            continue
+        members = [exposures[root] for root in task.exposures if root in exposures]
+        asked = {name: for_task(layer, task.pipeline, members) for name, layer in layers.items()}
+        # Tasks that were resolved together have the same dictionary of parameters.
+        key = id(resolution.parameters[task.name]), json.dumps(asked, sort_keys=True)
+        if key not in by_parameters:
+            by_parameters[key] = list(_rows(task, resolution, asked))
+        rows += [(task.name, *row) for row in by_parameters[key]]
+    names = ("task", "step", "parameter", "value", "origin")
+    columns = list(zip(*rows, strict=True)) if rows else [() for _ in names]
+    table = Table([list(map(str, column)) for column in columns], names=names)
+    table.meta["context"] = resolution.context
+    return table
+
+
+def _rows(
+    task: Task, resolution: Resolution, asked: dict[str, dict]
+) -> Iterator[tuple[str, str, Any, str]]:
+    crds = resolution.crds[task.name]
+    for step, values in resolution.parameters[task.name].items():
+        for name, value in ({"skip": True} if values.get("skip") else values).items():
+            if name in UNHEEDED:
+                continue
+            origin = "crds" if name in crds.get(step, {}) else "default"
+            if name in task.steps.get(step, {}):
+                layers = (layer for layer in asked if name in asked[layer].get(step, {}))
+                origin = next(layers, "plan")
+            yield step, name, value, origin
