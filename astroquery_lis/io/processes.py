@@ -205,7 +205,9 @@ class Processes:
                 return future
             self._number += 1
             self._pending[self._number] = (future, Path(folder))
-            task = (function, dict(job), os.fspath(folder), dict(environment or {}))
+            where = os.fspath(folder)
+            # What can be imported here, can be there, also if the path has changed since the start.
+            task = (function, dict(job), where, dict(environment or {}), list(sys.path))
             self._send(("do", self._number, task))
         return future
 
@@ -385,6 +387,7 @@ def _do(
     job: dict[str, Any],
     folder: str,
     environment: dict[str, str | None],
+    path: list[str],
     preload: list[str],
 ) -> None:
     """Do a task, write what it returned or raised, and leave with 0 or 1."""
@@ -394,6 +397,7 @@ def _do(
     try:
         _redirect(folder)
         _set_variables(environment)
+        sys.path[:] = path
         _import(preload)
         answer = {"result": _call(function, job)}
         code = 0
