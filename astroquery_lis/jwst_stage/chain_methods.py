@@ -355,9 +355,9 @@ class ChainMethods(StageBase):
         from .refs.references import resolve
         from .steps.recipes import effective
 
-        plan = self._loaded(plan)
-        resolution = resolve(plan, self._environment(offline=offline), offline=offline)
-        return effective(plan, resolution)
+        loaded = self._loaded(plan)
+        resolution = resolve(loaded, self._environment(offline=offline), offline=offline)
+        return effective(loaded, resolution)
 
     def status(self, output_dir: FilePath) -> Table:
         """Return how far each task is, also while a run is at work.
