@@ -14,33 +14,46 @@ from astropy.coordinates import Angle
 from astropy.table import Row, Table
 
 from .._conf import conf
+from .._packages import package_version
 from ..exceptions import InvalidRequestError, LegacySurveyWarning, warn
 from ..io import manifest, run
 from ..io.requests_session import PoliteSession
 from ..io.runs import Progress
 from ..io.store import check_space, writing
-from .archive.download import ArchiveJob, failed_job, fetch_job, flaw_of, part_bytes, url_of
-from .archive.names import (
+from .archive.download import (
+    ArchiveJob,
+    failed_job,
+    fetch_job,
+    find_token,
+    flaw_of,
+    part_bytes,
+    url_of,
+)
+from .archive.query import (
     DETECTORS,
     EXP_TYPES,
     INSTRUMENTS,
     OPTICAL_ELEMENTS,
+    UncalRequest,
     as_choices,
+    as_moment,
     as_numbers,
+    find_uncal,
     folder_of,
     size_text,
 )
-from .archive.query import UncalRequest, as_moment, find_uncal
 from .archive.search import PAGE_ROWS, MissionSearch
-from .archive.token import find_token
 from .base import StageBase
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from astropy.coordinates import SkyCoord
+
     from .._typing import Angle as AnyAngle
     from .._typing import Coordinates, Executor, FilePath, Time
+    from ..io import Result
 
 __all__ = ["ArchiveMethods"]
 
@@ -256,36 +269,33 @@ class ArchiveMethods(StageBase):
 
     # ---- inner ----------------------------------------------------------------------------------
 
-    def _archive_options(self):
+    def _archive_options(self) -> dict[str, Any]:
         """Return the arguments of a client or session but the time-out."""
-        from .._packages import package_version
-
         agent = self._session.headers["User-Agent"]
-
         return {
             "retries": conf.retries,
             "max_retry_after_s": conf.max_retry_after,
             "user_agent": f"{agent} astroquery_lis/{package_version()}",
         }
 
-    def _archive_session(self):
-        chosen = getattr(self, "_timeout", None)
-        timeout_s = max(float(self.timeout), QUERY_TIMEOUT_S) if chosen is None else chosen
+    def _archive_session(self) -> PoliteSession:
+        own = getattr(self, "_timeout", None)
+        timeout_s = max(float(self.timeout), QUERY_TIMEOUT_S) if own is None else own
         return PoliteSession(timeout_s=timeout_s, **self._archive_options())
 
 
-def _server():
+def _server() -> str:
     """Return the address of MAST that astroquery is configured for."""
     from astroquery.mast import conf as mast_conf
 
     return mast_conf.server.rstrip("/")
 
 
-def _cone(center, within):
+def _cone(center: SkyCoord, within: u.Quantity) -> dict[str, str]:
     return {"coordinates": center.to_string("decimal"), "radius": within.to_string(unit="deg")}
 
 
-def _circle(coordinates, radius):
+def _circle(coordinates: Coordinates | None, radius: AnyAngle | None) -> dict[str, float]:
     """Return the circle that is asked for, as arguments of `UncalRequest`."""
     if coordinates is None:
         if radius is not None:
@@ -311,7 +321,7 @@ def _circle(coordinates, radius):
     return {"ra_deg": ra_deg, "dec_deg": dec_deg, "radius_deg": radius_deg}
 
 
-def _refuse_too_wide(request):
+def _refuse_too_wide(request: UncalRequest) -> None:
     if request.observation and not request.program:
         msg = "observation says nothing without program: name the program too."
         raise InvalidRequestError(msg, parameter="observation", value=request.observation)
@@ -323,7 +333,7 @@ def _refuse_too_wide(request):
         raise InvalidRequestError(msg, parameter="program")
 
 
-def _rows_of(table):
+def _rows_of(table: Any) -> list[dict[str, Any]]:
     """Return what is known of each file that is to be fetched."""
     if isinstance(table, str):
         table = [table]
@@ -336,8 +346,8 @@ def _rows_of(table):
         msg = f"table has no column 'file' or 'uri'; it has: {', '.join(table.colnames)}."
         raise InvalidRequestError(msg, parameter="table")
     rows = []
-    for given in table:
-        row = {name: _plain(given[name]) for name in table.colnames}
+    for entry in table:
+        row = {name: _plain(entry[name]) for name in table.colnames}
         uri = str(row.get("uri") or row.get("file"))
         name = str(row.get("file") or uri).rpartition("/")[2]
         if not name or name in (".", "..") or "\\" in name or "\0" in name:
@@ -357,7 +367,7 @@ def _rows_of(table):
     return rows
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """Return a value of a table as Python's own, `None` where it is masked."""
     if np.ma.is_masked(value):
         return None
@@ -365,7 +375,7 @@ def _plain(value):
     return value.item() if hasattr(value, "item") else value
 
 
-def _announce(jobs, folder):
+def _announce(jobs: list[ArchiveJob], folder: Path) -> None:
     """Say what is to come, and refuse what the disk has no room for."""
     due = known = 0
     for job in jobs:
@@ -377,10 +387,10 @@ def _announce(jobs, folder):
         check_space(folder, known)
 
 
-def _fetch_all(jobs, executor, max_workers, show_progress):
-    own = executor is None
-    if own:
-        executor = ThreadPoolExecutor(max_workers, "astroquery_lis-mast")
+def _fetch_all(
+    jobs: list[ArchiveJob], executor: Executor | None, max_workers: int, show_progress: bool
+) -> list[Result]:
+    threads = ThreadPoolExecutor(max_workers, "astroquery_lis-mast") if executor is None else None
     total = sum(max(job.size, 0) for job in jobs)
     progress = Progress(total or None, show=show_progress, label="MAST", unit="B")
     results = []
@@ -390,7 +400,7 @@ def _fetch_all(jobs, executor, max_workers, show_progress):
             jobs,
             failed=failed_job,
             total=len(jobs),
-            executor=executor,
+            executor=threads or executor,
             show_progress=False,
             label="files",
             in_flight=max_workers,
@@ -399,12 +409,12 @@ def _fetch_all(jobs, executor, max_workers, show_progress):
             progress.update(result.bytes)
     finally:
         progress.close()
-        if own:
-            executor.shutdown(cancel_futures=True)
+        if threads is not None:
+            threads.shutdown(cancel_futures=True)
     return results
 
 
-def _tell(results):
+def _tell(results: list[Result]) -> None:
     """Warn of files that could not be had."""
     failed = [r for r in results if r.status in ("ERROR", "SKIPPED", "NODATA")]
     if failed:

@@ -13,7 +13,7 @@ from astroquery import mast
 from astroquery_lis.cli.jwst_words import correction, parameter
 from astroquery_lis.sandbox.mast import serve_mast
 
-from ..jwst_stage.archive_files import EAST, write_association, write_uncal
+from ..jwst_stage.archive.archive_files import EAST, write_association, write_uncal
 from ..jwst_stage.headers import write_exposure
 from ..jwst_stage.legacy_mosaic import grid, sources, write_mosaic
 

@@ -4,6 +4,8 @@ Everything here is importable and takes small, picklable arguments, so that it r
 processes and on clusters alike.
 """
 
+from __future__ import annotations
+
 import glob
 import hashlib
 import json
@@ -15,11 +17,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 from ...exceptions import (
     CacheError,
     ContentChangedError,
+    InvalidRequestError,
     LegacySurveyError,
     NotFoundError,
     RateLimitedError,
@@ -30,53 +34,90 @@ from ...exceptions import (
 )
 from ...io import Result, failure
 from ...io.content import check_structure
-from ...io.download import download
+from ...io.download import Downloaded, download
 from ...io.http import HttpClient
 from ...io.ranges import Version
 from ...io.store import remove_leftovers
-from .token import refusal
 
-__all__ = ["ArchiveClient", "ArchiveJob", "failed_job", "fetch_job", "part_bytes", "url_of"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import IO
+
+__all__ = [
+    "ArchiveClient",
+    "ArchiveJob",
+    "Token",
+    "failed_job",
+    "fetch_job",
+    "find_token",
+    "part_bytes",
+    "url_of",
+]
 
 OUTAGES = 8
 """After so many files in a row without an answer, the rest of a call is not asked for."""
 
+VARIABLE = "MAST_API_TOKEN"
+KEYRING = ("astroquery:mast.stsci.edu.token", "masttoken")
+"""Service and user under which astroquery keeps the token."""
+
+NEW_TOKEN = "https://auth.mast.stsci.edu/token"
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True, repr=False)
+class Token:
+    """A token; its text appears in no message, log or representation."""
+
+    text: str
+    source: str
+
+    def __repr__(self) -> str:
+        return f"<MAST token from {self.source}>"
+
+    __str__ = __repr__
+
+
+def find_token(token: str | None, server: str) -> Token | None:
+    """Return the user's token: the argument, the environment's, or that of the keyring."""
+    text, source = token, "the argument token"
+    if text is None:
+        text, source = os.environ.get(VARIABLE), f"${VARIABLE}"
+    if not text:
+        # A computer without a keyring has errors of its own for that.
+        with suppress(Exception):
+            import keyring
+
+            text, source = keyring.get_password(*KEYRING), "the keyring"
+    if not text and token is None:
+        return None
+    text = text.strip() if isinstance(text, str) else ""
+    if not text or not text.isascii() or not text.isprintable() or " " in text or ";" in text:
+        msg = f"{source} cannot be a MAST token; make one at {NEW_TOKEN}."
+        raise InvalidRequestError(msg, parameter="token")
+    parts = urlsplit(server)
+    if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
+        msg = f"The MAST token is not sent to {server}, which is not an https address."
+        raise InvalidRequestError(msg, parameter="token")
+    return Token(text, source)
+
 
 class ArchiveClient(HttpClient):
-    """An HTTP client that shows a token, and takes no web page for a file.
+    """An HTTP client that shows a token, and takes no web page for a file."""
 
-    urllib3 takes the token away when an answer leads to another host.
-
-    Parameters
-    ----------
-    token : `~.archive_token.Token`, optional
-        The token.
-    **kwargs
-        As for `~astroquery_lis.io.http.HttpClient`.
-    """
-
-    def __init__(self, *, token=None, **kwargs):
+    def __init__(self, *, token: Token | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if token is not None:
             self._headers["Authorization"] = f"token {token.text}"
 
-    def fetch(self, url, consume, *, headers=None):
-        """GET ``url``, as `~astroquery_lis.io.http.HttpClient.fetch` does.
+    def fetch(
+        self, url: str, consume: Callable, *, headers: Callable[[], dict[str, str]] | None = None
+    ) -> Any:
+        """GET ``url``, as `~astroquery_lis.io.http.HttpClient.fetch` does."""
 
-        Parameters
-        ----------
-        url, consume, headers
-            As there.
-
-        Returns
-        -------
-        object
-            What ``consume`` returned.
-        """
-
-        def checked(response):
+        def checked(response: Any) -> Any:
             if response.headers.get("Content-Type", "").startswith("text/html"):
-                msg = f"{url} brought a web page in place of a file."
+                msg = f"{url} brought a web page instead of a file."
                 raise UnexpectedContentError(msg, url=url, status=response.status)
             return consume(response)
 
@@ -85,35 +126,7 @@ class ArchiveClient(HttpClient):
 
 @dataclass(frozen=True)
 class ArchiveJob:
-    """One file to fetch; picklable.
-
-    Attributes
-    ----------
-    row : int
-        Its number in the table.
-    file : str
-        Its name.
-    url : str
-        Where it is.
-    path : str
-        Where it goes.
-    size : int
-        Its length, -1 if that is not known.
-    sha256 : str
-        Its digest, empty if that is not known.
-    bands : str
-        Its filter, for the manifest.
-    server : str
-        Address of MAST.
-    token : Token or None
-        Shown for this file.
-    overwrite : bool
-        Whether a good file that is there is fetched again.
-    client_options : tuple of tuple
-        Arguments of `ArchiveClient`, as pairs.
-    call : str
-        Tells the files of one call from those of another.
-    """
+    """One file to fetch; picklable."""
 
     row: int
     file: str
@@ -123,41 +136,19 @@ class ArchiveJob:
     sha256: str = ""
     bands: str = ""
     server: str = ""
-    token: object = None
+    token: Token | None = None
     overwrite: bool = False
     client_options: tuple = ()
     call: str = ""
 
 
-def url_of(server, uri):
-    """Return the address of a product.
-
-    Parameters
-    ----------
-    server : str
-        Address of MAST.
-    uri : str
-        Such as ``mast:JWST/product/jw02736001001_02101_00001_nrca1_uncal.fits``.
-
-    Returns
-    -------
-    str
-    """
+def url_of(server: str, uri: str) -> str:
+    """Return the address of a product."""
     return f"{server}/api/v0.1/Download/file?uri={quote(uri, safe=':/')}"
 
 
-def part_bytes(path):
-    """Return how much of a file is here in parts.
-
-    Parameters
-    ----------
-    path : path-like
-        Where the whole file goes.
-
-    Returns
-    -------
-    int
-    """
+def part_bytes(path: str | os.PathLike[str]) -> int:
+    """Return how much of a file is here in parts."""
     path = Path(path)
     sizes = [0]
     for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
@@ -166,23 +157,8 @@ def part_bytes(path):
     return max(sizes)
 
 
-def flaw_of(path, size, sha256=""):
-    """Return what is wrong with a file that is here, empty if nothing is.
-
-    Parameters
-    ----------
-    path : path-like
-        The file.
-    size : int
-        Its due length, -1 if that is not known.
-    sha256 : str, optional
-        Its due digest.
-
-    Returns
-    -------
-    str or None
-        `None` if there is no file.
-    """
+def flaw_of(path: str | os.PathLike[str], size: int, sha256: str = "") -> str | None:
+    """Return what is wrong with a file that is here, empty if nothing is."""
     path = Path(path)
     try:
         with path.open("rb") as stream:
@@ -198,11 +174,11 @@ def flaw_of(path, size, sha256=""):
     return ""
 
 
-def _check_whole(path, size, url, stream):
+def _check_whole(path: str | os.PathLike[str], size: int, url: object, stream: IO[bytes]) -> None:
     """Refuse a file that has another length than it should, or is no JSON if it should be."""
-    found = stream.seek(0, os.SEEK_END)
-    if 0 <= size != found:
-        msg = f"{url} has {found} bytes; {size} are due."
+    length = stream.seek(0, os.SEEK_END)
+    if 0 <= size != length:
+        msg = f"{url} has {length} bytes; {size} are due."
         raise TruncatedError(msg, url=str(url))
     if Path(path).suffix == ".json":
         stream.seek(0)
@@ -217,70 +193,47 @@ _outages: dict = Counter()
 _outages_lock = threading.Lock()
 
 
-def _is_given_up(call):
+def _is_given_up(call: str) -> bool:
     with _outages_lock:
         return _outages[call] >= OUTAGES
 
 
-def _note_answer(call, *, is_down):
+def _note_answer(call: str, *, is_down: bool) -> None:
     with _outages_lock:
         _outages[call] = _outages[call] + 1 if is_down else 0
 
 
 @lru_cache(maxsize=4)
-def _shared_client(options, token):
+def _shared_client(options: tuple, token: Token | None) -> ArchiveClient:
     """Return this process's client: its connections serve every job."""
     return ArchiveClient(token=token, **dict(options))
 
 
-def _known_of(job):
+def _identity(job: ArchiveJob) -> dict[str, Any]:
     return {"id": job.file, "bands": job.bands, "url": job.url}
 
 
-def failed_job(job, error):
-    """Return the results of a job that ended with an error.
-
-    Parameters
-    ----------
-    job : ArchiveJob
-        The job.
-    error : Exception
-        Why.
-
-    Returns
-    -------
-    list of `~astroquery_lis.io.Result`
-    """
-    return [failure(job.row, error, **_known_of(job))]
+def failed_job(job: ArchiveJob, error: BaseException) -> list[Result]:
+    """Return the results of a job that ended with an error."""
+    return [failure(job.row, error, **_identity(job))]
 
 
-def fetch_job(job):
-    """Fetch one file, or find it, and tell what became of it.
-
-    Parameters
-    ----------
-    job : ArchiveJob
-        The file.
-
-    Returns
-    -------
-    list of `~astroquery_lis.io.Result`
-        One.
-    """
-    begun = time.perf_counter()
+def fetch_job(job: ArchiveJob) -> list[Result]:
+    """Fetch one file, or find it, and tell what became of it."""
+    begin = time.perf_counter()
     try:
-        found = _fetched(job)
+        outcome = _fetched(job)
     except NotFoundError as error:
         _note_answer(job.call, is_down=False)
-        found = {"status": "NODATA", "message": f"MAST does not have it: {error}"}
+        outcome = {"status": "NODATA", "message": f"MAST does not have it: {error}"}
     except (TransferError, CacheError, OSError) as error:
         _note_answer(job.call, is_down=isinstance(error, ServiceDownError))
         return failed_job(job, _explained(job, error))
-    seconds = round(time.perf_counter() - begun, 4)
-    return [Result(job.row, seconds=seconds, **found, **_known_of(job))]
+    seconds = round(time.perf_counter() - begin, 4)
+    return [Result(job.row, seconds=seconds, **outcome, **_identity(job))]
 
 
-def _fetched(job):
+def _fetched(job: ArchiveJob) -> dict[str, Any]:
     """Return the attributes of the `~astroquery_lis.io.Result` of a file."""
     path = Path(job.path)
     flaw = flaw_of(path, job.size, job.sha256)
@@ -289,21 +242,21 @@ def _fetched(job):
     if _is_given_up(job.call):
         message = f"Not asked for, since MAST did not answer for {OUTAGES} files before."
         return {"status": "SKIPPED", "message": message}
-    done = _downloaded(job, path, replace=flaw is not None)
+    result = _downloaded(job, path, replace=flaw is not None)
     _note_answer(job.call, is_down=False)
-    if done.sha256 is None:
+    if result.sha256 is None:
         return _found("CACHED", path)
     remove_leftovers(path)
     message = f"A file was there and was replaced: {flaw}" if flaw else ""
-    return _found("COMPLETE", path, message=message, sha256=done.sha256)
+    return _found("COMPLETE", path, message=message, sha256=result.sha256)
 
 
-def _downloaded(job, path, *, replace):
+def _downloaded(job: ArchiveJob, path: Path, *, replace: bool) -> Downloaded:
     """Fetch a file, as long as every attempt brings it forward."""
     client = _shared_client(job.client_options, job.token)
     expected = Version(job.size) if job.size >= 0 else None
     while True:
-        had = part_bytes(path)
+        before = part_bytes(path)
         try:
             return download(
                 client,
@@ -317,21 +270,21 @@ def _downloaded(job, path, *, replace):
         except RateLimitedError:
             raise
         except (TruncatedError, ServiceDownError):
-            if part_bytes(path) <= had:
+            if part_bytes(path) <= before:
                 raise
 
 
-def _found(status, path, **more):
+def _found(status: str, path: Path, **more: Any) -> dict[str, Any]:
     return {"status": status, "local_path": str(path), "bytes": path.stat().st_size, **more}
 
 
-def _explained(job, error):
+def _explained(job: ArchiveJob, error: BaseException) -> BaseException:
     """Return the error with words that tell the user what to do, where there are better ones."""
     status = getattr(error, "status", None)
     if status in (401, 403):
         client = _shared_client(job.client_options, job.token)
-        told = refusal(client, job.server, job.token, job.file)
-        return TransferError(f"{told} (HTTP {status})", url=job.url, status=status)
+        text = refusal(client, job.server, job.token, job.file)
+        return TransferError(f"{text} (HTTP {status})", url=job.url, status=status)
     if isinstance(error, ContentChangedError) and job.size >= 0:
         msg = (
             f"{job.url} is not of the {job.size} bytes that the table gives {job.file}: it was "
@@ -341,3 +294,43 @@ def _explained(job, error):
     if not isinstance(error, LegacySurveyError):
         return CacheError(f"Cannot write {job.path}: {error}.", cause=error)
     return error
+
+
+def refusal(client: HttpClient, server: str, token: Token | None, file: str) -> str:
+    """Return why a file was refused, in words."""
+    if token is None:
+        return (
+            f"MAST gives {file} only to those who may see it, and no MAST token was sent. Give "
+            f"token=..., set ${VARIABLE}, or store one with astroquery.mast's login; make one at "
+            f"{NEW_TOKEN}."
+        )
+    name = _whose(client, server, token)
+    if name is None:
+        return f"MAST refused {file}, although the MAST token from {token.source} was sent."
+    if name == "":
+        return (
+            f"MAST does not accept the MAST token from {token.source} (any more): it has expired "
+            f"or is not whole. Make a new one at {NEW_TOKEN}."
+        )
+    return (
+        f"MAST refused {file}: the MAST token from {token.source} is valid, and its owner "
+        f"({name}) has no access to this program."
+    )
+
+
+@lru_cache(maxsize=16)
+def _whose(client: HttpClient, server: str, token: Token) -> str | None:
+    """Return whose token it is, empty for nobody's, `None` if MAST does not tell."""
+
+    def consume(response: Any) -> Any:
+        return json.loads(response.read(1 << 20))
+
+    # The cookie is what astroquery's client sends to this address.
+    headers = {"Accept": "application/json", "Cookie": f"mast_token={token.text}"}
+    try:
+        info = client.fetch(f"{server}/whoami", consume, headers=lambda: headers)
+        if info["anon"]:
+            return ""
+        return str(info.get("attrib", {}).get("display_name") or "unnamed")
+    except (LegacySurveyError, ValueError, KeyError, TypeError, AttributeError):
+        return None

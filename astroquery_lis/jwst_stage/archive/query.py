@@ -1,15 +1,22 @@
-"""Which uncal files there are: a request, the search for it, and one tidy table.
+"""Which uncal files there are: names in the archive, a request, the search for it, one tidy table.
 
-Three ways lead to lists of JWST files at MAST.  The keyword search of the portal shows only the
-highest level of calibration and so no uncal files.  The observation search (CAOM) finds planned
-and combined observations, whose lists of products repeat each file many times, hold ten times as
-many of guide stars, and take minutes.  The mission search has a row per file with the keywords of
-its header: a program takes one search, and one list of files for every hundred exposures.
+The name of an exposure's file tells program, observation, visit, exposure and detector, so that
+these never have to be taken from a service.  Three ways lead to lists of JWST files at MAST.  The
+keyword search of the portal shows only the highest level of calibration and so no uncal files.  The
+observation search (CAOM) finds planned and combined observations, whose lists of products repeat
+each file many times, hold ten times as many of guide stars, and take minutes.  The mission search
+has a row per file with the keywords of its header: a program takes one search, and one list of
+files for every hundred exposures.
 """
 
+from __future__ import annotations
+
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy import log
@@ -21,9 +28,159 @@ from astroquery.exceptions import NoResultsWarning
 
 from ...exceptions import InvalidRequestError, LegacySurveyWarning, warn
 from ...survey.sky_region import Polygon, separation_deg
-from .names import DETECTORS, parse_uncal_name, size_text
+from ..planning.pipelines import EXP_TYPES as ALL_TYPES
+from ..planning.pipelines import RETIRED, is_guider
 
-__all__ = ["UncalRequest", "as_moment", "find_uncal"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .search import MissionSearch
+
+__all__ = [
+    "DETECTORS",
+    "EXP_TYPES",
+    "INSTRUMENTS",
+    "OPTICAL_ELEMENTS",
+    "ExposureName",
+    "UncalRequest",
+    "as_choices",
+    "as_moment",
+    "as_numbers",
+    "find_uncal",
+    "folder_of",
+    "parse_uncal_name",
+    "size_text",
+]
+
+# Instruments, detectors, optical elements and kinds of exposure are those that were launched: what
+# is not in the lists is a slip of the pen.
+
+INSTRUMENTS = ("NIRCAM", "NIRSPEC", "NIRISS", "MIRI", "FGS")
+
+DETECTORS = (
+    *(f"NRC{module}{number}" for module in "AB" for number in (1, 2, 3, 4, "LONG")),
+    "NRS1",
+    "NRS2",
+    "NIS",
+    "MIRIMAGE",
+    "MIRIFULONG",
+    "MIRIFUSHORT",
+    "GUIDER1",
+    "GUIDER2",
+)
+
+_ELEMENT_NAMES = """
+    F070W F090W F115W F140M F150W F150W2 F158M F162M F164N F182M F187N F200W F210M F212N F250M F277W
+    F300M F322W2 F323N F335M F356W F360M F380M F405N F410M F430M F444W F460M F466N F470N F480M
+    WLP4 WLP8 WLM8 GRISMR GRISMC GRISMV2 GRISMV3 MASKIPR GDHS0 GDHS60 MASKRND MASKBAR
+    PINHOLES FLAT CLEAR CLEARP NRM GR150C GR150R GR700XD
+    F560W F770W F1000W F1130W F1280W F1500W F1800W F2100W F2550W F2550WR F1065C F1140C F1550C F2300C
+    FND FLENS P750L OPAQUE SHORT MEDIUM LONG
+    F070LP F100LP F110W F140X F170LP F290LP
+    G140M G235M G395M G140H G235H G395H PRISM MIRROR
+"""
+
+OPTICAL_ELEMENTS = tuple(_ELEMENT_NAMES.split())
+"""Filters, pupil wheel elements, gratings, prisms and the bands of the MRS."""
+
+EXP_TYPES = tuple(name for name in ALL_TYPES if not is_guider(name) and name not in RETIRED)
+"""Kinds of exposure, without those of guide stars."""
+
+_UNCAL = re.compile(
+    r"(?P<root>jw(?P<program>\d{5})(?P<observation>\d{3})(?P<visit>\d{3})"
+    r"_(?P<activity>\d{2}[0-9a-z]{3})_(?P<exposure>\d{5})(?:-seg(?P<segment>\d{3}))?)"
+    r"_(?P<detector>[a-z][a-z0-9]+)_uncal\.fits"
+)
+_EXPOSURE = re.compile(r"jw(\d{5})(\d{3})\d{3}_")
+_CANDIDATE = re.compile(r"jw(\d{5})-(?:o(\d{3})|([a-z]\d{3,4}))[-_]")
+
+
+@dataclass(frozen=True, slots=True)
+class ExposureName:
+    """What the name of an uncal file tells."""
+
+    root: str
+    program: int
+    observation: int
+    visit: int
+    activity: str
+    exposure: int
+    segment: int
+    detector: str
+
+
+def parse_uncal_name(name: str) -> ExposureName | None:
+    """Return what the name of an uncal file tells."""
+    match = _UNCAL.fullmatch(name)
+    if match is None or match["detector"].upper() not in DETECTORS:
+        return None
+    numbers = {
+        key: int(match[key] or 0)
+        for key in ("program", "observation", "visit", "exposure", "segment")
+    }
+    return ExposureName(
+        root=match["root"],
+        activity=match["activity"],
+        detector=match["detector"].upper(),
+        **numbers,
+    )
+
+
+def folder_of(name: str) -> str:
+    """Return the folder of a file of the archive: its program and its observation."""
+    match = _EXPOSURE.match(name)
+    if match:
+        return f"{match[1]}/{match[2]}"
+    match = _CANDIDATE.match(name)
+    return f"{match[1]}/{match[2] or match[3]}" if match else "other"
+
+
+def as_choices(parameter: str, value: Any, allowed: Sequence[str]) -> tuple[str, ...]:
+    """Return names out of a list, in upper case."""
+    if value is None:
+        return ()
+    names = {}
+    for entry in _entries(parameter, value):
+        name = str(entry).strip().upper()
+        if name not in allowed:
+            near = get_close_matches(name, allowed, n=3, cutoff=0.5)
+            listed = ", ".join(allowed) if len(allowed) < 30 else ", ".join(allowed[:12]) + ", ..."
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            msg = f"{parameter}={entry!r} is not known; {hint}Allowed are: {listed}."
+            raise InvalidRequestError(msg, parameter=parameter, value=entry)
+        names[name] = True
+    return tuple(names)
+
+
+def as_numbers(parameter: str, value: Any, largest: int) -> tuple[int, ...]:
+    """Return numbers of programs or observations."""
+    if value is None:
+        return ()
+    numbers = {}
+    for entry in _entries(parameter, value):
+        text = str(entry).strip()
+        if isinstance(entry, bool) or not text.isdecimal() or not 0 < int(text) <= largest:
+            msg = f"{parameter}={entry!r} must be a number from 1 to {largest}, or several."
+            raise InvalidRequestError(msg, parameter=parameter, value=entry)
+        numbers[int(text)] = True
+    return tuple(numbers)
+
+
+def _entries(parameter: str, value: Any) -> list:
+    """Return the entries of one value, of text with commas, or of several values."""
+    if isinstance(value, str):
+        return value.split(",")
+    entries = list(value) if isinstance(value, Iterable) else [value]
+    if not entries:
+        msg = f"{parameter}={value!r} is empty; leave it out to take all."
+        raise InvalidRequestError(msg, parameter=parameter, value=value)
+    return entries
+
+
+def size_text(n_bytes: int) -> str:
+    """Return a number of bytes in words."""
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
+
 
 SEARCH_MARGIN_DEG = 0.25
 """How far from its target a detector may look: other modules, parallel instruments."""
@@ -59,29 +216,12 @@ _TYPES = {
 _TEXTS = ("instrument", "filter", "pupil", "grating", "exp_type", "target")
 # Names of spectra of single sources: thousands share one association.
 _SOURCE = re.compile(r"_[bsv]\d{5,}_|-s\d{5,}_")
-_EXPOSURE = re.compile(r"jw(\d{5})(\d{3})\d{3}_")
 _ASN_OBSERVATION = re.compile(r"jw(\d{5})-o(\d{3})_")
 
 
 @dataclass(frozen=True)
 class UncalRequest:
-    """What is asked for; every tuple is empty for no condition.
-
-    Attributes
-    ----------
-    program, observation : tuple of int
-        Numbers.
-    instrument, filters, detector, exp_type : tuple of str
-        Names, upper case.
-    start, end : `~astropy.time.Time` or None
-        First and last moment at which an exposure may begin.
-    ra_deg, dec_deg, radius_deg : float or None
-        A circle on the sky.
-    public_only : bool
-        Whether what is not public yet is left out.
-    associations : bool
-        Whether the association files are wanted too.
-    """
+    """What is asked for; every tuple is empty for no condition."""
 
     program: tuple = ()
     observation: tuple = ()
@@ -97,7 +237,7 @@ class UncalRequest:
     public_only: bool = False
     associations: bool = False
 
-    def criteria(self):
+    def criteria(self) -> dict[str, str]:
         """Return what the service can test, by key of `~.archive_search.COLUMNS`."""
         criteria = {"level": "1b"}
         for key in ("program", "observation", "instrument", "exp_type"):
@@ -113,29 +253,27 @@ class UncalRequest:
         return criteria
 
     @property
-    def cone(self):
+    def cone(self) -> tuple[SkyCoord | None, u.Quantity | None]:
         """Centre and radius of the circle in which the service searches, `None` for none."""
         if self.radius_deg is None:
             return None, None
         center = SkyCoord(self.ra_deg, self.dec_deg, unit="deg", frame="icrs")
         return center, (self.radius_deg + SEARCH_MARGIN_DEG) * u.deg
 
-    def wants(self, name, row):
-        """Tell whether a file is asked for, by its name and its row of the search."""
+    def wants(self, name: ExposureName | _NameOf, row: dict[str, Any]) -> bool:
+        """Return True if a file is asked for, by its name and its row of the search."""
         if self.detector and name.detector and name.detector not in self.detector:
             return False
-        for key, given in (("program", name.program), ("observation", name.observation)):
-            if given and getattr(self, key) and given not in getattr(self, key):
-                return False
         if self.filters and not _elements(row) & set(self.filters):
             return False
-        for key in ("instrument", "exp_type"):
-            known = str(row.get(key) or "").upper()
-            if known and getattr(self, key) and known not in getattr(self, key):
-                return False
+        values: dict[str, Any] = {"program": name.program, "observation": name.observation}
+        values |= {key: str(row.get(key) or "").upper() for key in ("instrument", "exp_type")}
+        # What is not known may be what is asked for.
+        if any(v and getattr(self, k) and v not in getattr(self, k) for k, v in values.items()):
+            return False
         return self._in_time(row) and self._on_sky(row)
 
-    def _in_time(self, row):
+    def _in_time(self, row: dict[str, Any]) -> bool:
         text = row.get("begun")
         if not text or (self.start is None and self.end is None):
             return True
@@ -146,7 +284,7 @@ class UncalRequest:
         late = self.end is not None and begun > self.end
         return not (early or late)
 
-    def _on_sky(self, row):
+    def _on_sky(self, row: dict[str, Any]) -> bool:
         if self.radius_deg is None:
             return True
         circle = self.ra_deg, self.dec_deg, self.radius_deg
@@ -160,8 +298,8 @@ class UncalRequest:
 
 
 @lru_cache(maxsize=65_536)
-def _touches(text, ra_deg, dec_deg, radius_deg):
-    """Tell whether a footprint touches a circle; `None` if the text is none."""
+def _touches(text: str, ra_deg: float, dec_deg: float, radius_deg: float) -> bool | None:
+    """Return True if a footprint touches a circle; `None` if the text is none."""
     # It brings the code for mosaics along.
     from ..legacy.footprints import Field, Footprint, parse_s_region
 
@@ -176,29 +314,11 @@ def _touches(text, ra_deg, dec_deg, radius_deg):
     # The whole test takes a hundred times as long.
     if corners.min() > radius_deg + 2 * field.enclosing().radius_deg:
         return False
-    return bool(field.contains([ra_deg], [dec_deg], margin_deg=radius_deg)[0])
+    return bool(field.contains(np.array([ra_deg]), np.array([dec_deg]), margin_deg=radius_deg)[0])
 
 
-def as_moment(parameter, value, *, is_end=False):
-    """Return a date as a time.
-
-    Parameters
-    ----------
-    parameter : str
-        Name of the argument.
-    value : `~astropy.time.Time` or str or None
-        A date without a time of day means its beginning, or its end.
-    is_end : bool, optional
-        Whether the end of a day is meant.
-
-    Returns
-    -------
-    `~astropy.time.Time` or None
-
-    Raises
-    ------
-    InvalidRequestError
-    """
+def as_moment(parameter: str, value: Any, *, is_end: bool = False) -> Time | None:
+    """Return a date as a time."""
     if value is None:
         return None
     try:
@@ -214,35 +334,23 @@ def as_moment(parameter, value, *, is_end=False):
     return moment
 
 
-def find_uncal(search, request):
-    """Return the table of the files that a request asks for.
-
-    Parameters
-    ----------
-    search : `~.archive_search.MissionSearch`
-        The service.
-    request : UncalRequest
-        What is asked.
-
-    Returns
-    -------
-    `~astropy.table.Table`
-        See `~astroquery_lis.jwst_stage.JwstStageClass.query_uncal`.
-    """
-    found = search.search(request.criteria(), *request.cone)
-    rows, due = {}, {}
-    for row in found:
-        dataset, name = str(row["dataset"]), _NameOf(row)
+def find_uncal(search: MissionSearch, request: UncalRequest) -> Table:
+    """Return the table of the files that a request asks for."""
+    rows: dict[str, list[dict]] = {}
+    due: dict[str, set[str]] = {}
+    for row in search.search(request.criteria(), *request.cone):
+        dataset, partial = str(row["dataset"]), _NameOf(row)
         rows.setdefault(dataset, []).append(row)
-        if GUIDE_STAR not in dataset and request.wants(name, row):
-            due.setdefault(dataset, set()).update({name.detector} & set(DETECTORS))
+        if GUIDE_STAR not in dataset and request.wants(partial, row):
+            due.setdefault(dataset, set()).update({partial.detector} & set(DETECTORS))
 
-    def is_complete(dataset, files):
+    def is_complete(dataset: str, files: list[dict]) -> bool:
         names = [parse_uncal_name(str(file.get("filename"))) for file in files]
         listed = {name.detector for name in names if name is not None}
         return bool(files) and due[dataset] <= listed
 
-    entries, odd = {}, 0
+    entries: dict[str, dict] = {}
+    odd = 0
     for dataset, files in search.products(due, is_complete).items():
         for file in files:
             filename = str(file.get("filename"))
@@ -266,25 +374,25 @@ def find_uncal(search, request):
 class _NameOf:
     """What a row of the search tells of a file whose name is not known yet."""
 
-    def __init__(self, row):
+    def __init__(self, row: dict[str, Any]) -> None:
         self.detector = str(row.get("detector") or "").upper()
         match = _EXPOSURE.match(str(row["dataset"]))
         self.program, self.observation = map(int, match.groups()) if match else (0, 0)
 
 
-def _row_of(name, rows):
+def _row_of(name: ExposureName, rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Return the row of the search that a file belongs to: of its detector if there is one."""
     same = [row for row in rows if str(row.get("detector") or "").upper() == name.detector]
     return (same or list(rows) or [{}])[0]
 
 
-def _elements(row):
+def _elements(row: dict[str, Any]) -> set[str]:
     """Return every optical element that a row names."""
     values = (row.get(key) for key in ("filter", "pupil", "grating", "band", "elements"))
     return {word for value in values if value for word in re.findall(r"\w+", str(value).upper())}
 
 
-def _entry(file, name, row):
+def _entry(file: dict[str, Any], name: ExposureName, row: dict[str, Any]) -> dict[str, Any]:
     """Return a row of the table for an uncal file."""
     entry = {
         "product": "uncal",
@@ -302,7 +410,7 @@ def _entry(file, name, row):
     return entry | _file(file, row)
 
 
-def _file(file, row):
+def _file(file: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
     filename = str(file["filename"])
     size = file.get("size")
     released = str(row.get("released") or "")
@@ -316,14 +424,16 @@ def _file(file, row):
     }
 
 
-def _is_past(text):
+def _is_past(text: str) -> bool:
     try:
         return bool(text) and Time(text, scale="utc") <= Time.now()
     except ValueError:
         return False
 
 
-def _associations(search, request, entries, asked):
+def _associations(
+    search: MissionSearch, request: UncalRequest, entries: Iterable[dict], asked: set[str]
+) -> dict[str, dict]:
     """Return the association files of the observations whose uncal files were found."""
     observations = {(entry["program"], entry["observation"]) for entry in entries}
     criteria = {
@@ -333,9 +443,9 @@ def _associations(search, request, entries, asked):
     if request.instrument:
         criteria["instrument"] = ",".join(request.instrument)
     rows = {str(row["dataset"]): row for row in search.search(criteria)}
-    chosen = {_SOURCE.sub("_", name): name for name in sorted(rows, reverse=True)}
-    due = asked | set(chosen.values())
-    found = {}
+    by_association = {_SOURCE.sub("_", name): name for name in sorted(rows, reverse=True)}
+    due = asked | set(by_association.values())
+    associations: dict[str, dict] = {}
     for dataset, files in search.products(sorted(due)).items():
         for file in files:
             filename = str(file.get("filename"))
@@ -346,7 +456,7 @@ def _associations(search, request, entries, asked):
                 continue
             row = rows.get(dataset, {})
             program = int(filename[2:7])
-            found[filename] = {
+            associations[filename] = {
                 "product": "asn",
                 "program": program,
                 "observation": int(match[2]) if match else 0,
@@ -354,16 +464,16 @@ def _associations(search, request, entries, asked):
                 **_file(file, row),
             }
     programs = {program for program, _ in observations}
-    return {name: entry for name, entry in found.items() if entry["program"] in programs}
+    return {name: entry for name, entry in associations.items() if entry["program"] in programs}
 
 
-def _tidy(entries, request, server):
+def _tidy(entries: dict[str, dict], request: UncalRequest, server: str) -> Table:
     """Return the table, and say what is in it."""
     every = [entries[name] for name in sorted(entries)]
-    chosen = [entry for entry in every if entry["public"] or not request.public_only]
+    listed = [entry for entry in every if entry["public"] or not request.public_only]
     table = Table(
         {
-            name: np.array([entry.get(name, dtype()) for entry in chosen], dtype)
+            name: np.array([entry.get(name, dtype()) for entry in listed], dtype)
             for name, dtype in _TYPES.items()
         }
     )
@@ -376,7 +486,7 @@ def _tidy(entries, request, server):
         n_uncal=int(uncal.sum()),
         n_associations=int((~uncal).sum()),
         n_not_public=int((~np.array(table["public"])).sum()),
-        n_left_out=len(every) - len(chosen),
+        n_left_out=len(every) - len(listed),
         bytes=int(sizes[sizes > 0].sum()),
         n_unknown_size=int((sizes < 0).sum()),
     )
@@ -386,16 +496,16 @@ def _tidy(entries, request, server):
     return table
 
 
-def _summary(meta):
+def _summary(meta: dict) -> str:
     """Return the line that tells how much there is before anything is fetched."""
-    told = f"{meta['n_uncal']} uncal file(s)"
+    text = f"{meta['n_uncal']} uncal file(s)"
     if meta["n_associations"]:
-        told += f" and {meta['n_associations']} association(s)"
-    told += f", {size_text(meta['bytes'])}"
+        text += f" and {meta['n_associations']} association(s)"
+    text += f", {size_text(meta['bytes'])}"
     if meta["n_unknown_size"]:
-        told += f" and {meta['n_unknown_size']} of unknown size"
+        text += f" and {meta['n_unknown_size']} of unknown size"
     if meta["n_not_public"]:
-        told += f"; {meta['n_not_public']} not public yet"
+        text += f"; {meta['n_not_public']} not public yet"
     if meta["n_left_out"]:
-        told += f"; {meta['n_left_out']} not public yet and left out"
-    return told + "."
+        text += f"; {meta['n_left_out']} not public yet and left out"
+    return text + "."

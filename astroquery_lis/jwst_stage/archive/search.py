@@ -5,7 +5,10 @@ time-out for every request, polite repetition, pages beyond the limit of one ans
 in batches, a second look where an answer is incomplete, and errors that say what happened.
 """
 
+from __future__ import annotations
+
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import requests
 from astropy.table import Table
@@ -27,6 +30,14 @@ from ...exceptions import (
     UnexpectedContentError,
     warn,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from astropy.coordinates import SkyCoord
+    from astropy.units import Quantity
+
+    from ...io.requests_session import PoliteSession
 
 __all__ = ["COLUMNS", "MissionSearch"]
 
@@ -68,27 +79,9 @@ NEEDED = ("dataset", "level", "program")
 
 
 class MissionSearch:
-    """The search for JWST files at one MAST server.
+    """The search for JWST files at one MAST server."""
 
-    Parameters
-    ----------
-    server : str
-        Its address, without a slash at the end.
-    session : `~astroquery_lis.io.requests_session.PoliteSession`
-        Makes the requests.
-
-    Attributes
-    ----------
-    columns : dict of str to tuple of str
-        As `COLUMNS`, with the columns that this server has.
-
-    Raises
-    ------
-    TransferError
-        One of its subclasses, if the server does not tell its columns, or lacks one that is needed.
-    """
-
-    def __init__(self, server, session):
+    def __init__(self, server: str, session: PoliteSession) -> None:
         # It takes a second to import, and keyrings with it.
         from astroquery.mast import MastMissionsClass
 
@@ -112,7 +105,7 @@ class MissionSearch:
             msg = f"{server} has no column {', '.join(lacking)} for JWST; its search has changed."
             raise UnexpectedContentError(msg, url=self.url)
 
-    def _column_names(self):
+    def _column_names(self) -> set[str]:
         """Ask for the columns, as the client does, but with a time-out."""
         url = f"{self.server}/search/util/api/v0.1/column_list"
         with _mapped_errors(url):
@@ -123,32 +116,18 @@ class MissionSearch:
         )
         return {row[0] for row in rows}
 
-    def search(self, criteria, coordinates=None, radius=None):
-        """Return every row that meets the criteria.
-
-        Parameters
-        ----------
-        criteria : dict of str to str
-            Values by key of `COLUMNS`; keys that the server has no column for are left out.
-        coordinates : `~astropy.coordinates.SkyCoord`, optional
-            Centre of a cone.
-        radius : `~astropy.units.Quantity` ['angle'], optional
-            Its radius.
-
-        Returns
-        -------
-        list of dict
-            Values by key of `COLUMNS`; `None` where the archive has none.
-
-        Notes
-        -----
-        The service gives ``totalResults`` and a page at a time.  Pages are asked for until all are
-        there or one is empty, so that a limit of the server's own does not cut the list.
-        """
+    def search(
+        self,
+        criteria: dict[str, str],
+        coordinates: SkyCoord | None = None,
+        radius: Quantity | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return every row that meets the criteria."""
         payload = self.payload(criteria)
         if coordinates is not None:
             payload |= {"coordinates": coordinates, "radius": radius}
-        rows, total = [], None
+        rows: list[dict[str, Any]] = []
+        total = None
         while total is None or len(rows) < total:
             with _mapped_errors(self.url):
                 answer = self._client.query_criteria_async(
@@ -164,18 +143,8 @@ class MissionSearch:
             warn(msg, LegacySurveyWarning)
         return rows
 
-    def payload(self, criteria):
-        """Return what the client is called with for the first page.
-
-        Parameters
-        ----------
-        criteria : dict of str to str
-            As for `search`.
-
-        Returns
-        -------
-        dict
-        """
+    def payload(self, criteria: dict[str, str]) -> dict[str, Any]:
+        """Return what the client is called with for the first page."""
         selected = [name for names in self.columns.values() for name in names]
         # Without an order, pages of one query need not belong together.
         order = [self.columns[key][0] for key in ("dataset", "archive_id") if self.columns[key]]
@@ -189,65 +158,51 @@ class MissionSearch:
             **named,
         }
 
-    def _row(self, row):
+    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
         """Return a row of the service by the keys of `COLUMNS`."""
-        found = {}
+        renamed = {}
         for key, names in self.columns.items():
             values = (row.get(name) for name in names)
-            found[key] = next((v for v in values if v not in (None, "")), None)
-        return found
+            renamed[key] = next((v for v in values if v not in (None, "")), None)
+        return renamed
 
-    def products(self, datasets, is_complete=lambda dataset, files: bool(files)):
-        """Return the files of datasets.
-
-        Parameters
-        ----------
-        datasets : iterable of str
-            Names of datasets.
-        is_complete : callable, optional
-            Takes a dataset and the list of its files; tells whether all that are due are there.
-
-        Returns
-        -------
-        dict of str to list of dict
-            For each dataset its files, as the service tells them: ``filename``, ``size``,
-            ``access``, ``dataset`` and others.
-
-        Notes
-        -----
-        Answers that lack files have been seen; datasets for which that shows are asked for again.
-        """
-        found = {}
+    def products(
+        self,
+        datasets: Iterable[str],
+        is_complete: Callable[[str, list[dict]], bool] = lambda dataset, files: bool(files),
+    ) -> dict[str, list[dict]]:
+        """Return the files of datasets."""
+        listed: dict[str, dict[str, dict]] = {}
         due = list(dict.fromkeys(datasets))
         for _ in range(LIST_TRIES):
             for start in range(0, len(due), BATCH_DATASETS):
                 batch = due[start : start + BATCH_DATASETS]
                 for product in self._list(batch):
-                    files = found.setdefault(str(product.get("dataset")), {})
+                    files = listed.setdefault(str(product.get("dataset")), {})
                     files[str(product.get("filename"))] = product
             due = [
-                name for name in due if not is_complete(name, list(found.get(name, {}).values()))
+                name for name in due if not is_complete(name, list(listed.get(name, {}).values()))
             ]
             if not due:
                 break
         if due:
             msg = f"MAST lists not all files of {len(due)} dataset(s), {due[0]} among them."
             warn(msg, LegacySurveyWarning)
-        return {dataset: list(files.values()) for dataset, files in found.items()}
+        return {dataset: list(files.values()) for dataset, files in listed.items()}
 
-    def _list(self, batch):
+    def _list(self, batch: list[str]) -> list[dict[str, Any]]:
         with _mapped_errors(f"{self.server}/search/jwst/api/v0.1/post_list_products"):
             table = self._client.get_product_list(batch)
             names = table.colnames
             return [dict(zip(names, row, strict=True)) for row in table.iterrows()] if names else []
 
 
-def _refuse_failure(response, **kwargs):
+def _refuse_failure(response: requests.Response, **kwargs: Any) -> None:
     """Raise for a status of 400 and more, before the client calls it something else."""
     status, url = response.status_code, response.url.partition("?")[0]
     if status < 400:
         return
-    told = response.text[:300].strip()
+    text = response.text[:300].strip()
     response.close()
     kwargs = {"url": url, "status": status}
     if status in (404, 410):
@@ -260,14 +215,14 @@ def _refuse_failure(response, **kwargs):
         msg = f"{url} failed on the server's side (HTTP {status})."
         raise ServiceDownError(msg, **kwargs)
     if status in (400, 422):
-        msg = f"{url} refused the query (HTTP {status}): {told}"
+        msg = f"{url} refused the query (HTTP {status}): {text}"
         raise RefusedQueryError(msg, **kwargs)
     msg = f"{url} was refused (HTTP {status})."
     raise TransferError(msg, **kwargs)
 
 
 @contextmanager
-def _mapped_errors(url):
+def _mapped_errors(url: str) -> Iterator[None]:
     """Turn the errors of the client and of what is below it into the package's own."""
     try:
         yield
@@ -288,9 +243,10 @@ def _mapped_errors(url):
         raise UnexpectedContentError(msg, url=url, cause=error) from error
 
 
-def _mapped(url, error):
+def _mapped(url: str, error: BaseException) -> TransferError:
     """Return the error of ours that a lower one means."""
-    chain, cause = [], error
+    chain: list[BaseException] = []
+    cause: Any = error
     while isinstance(cause, BaseException) and cause not in chain:
         chain.append(cause)
         inner = [arg for arg in cause.args if isinstance(arg, BaseException)]

@@ -76,6 +76,9 @@ EXP_TYPES = {
 IMAGING = frozenset(name for name, classes in EXP_TYPES.items() if classes == _IMAGING)
 """Types of plain images."""
 
+RETIRED = ("MIR_DARK", "MIR_FLATALL", "NRS_BOTA")
+"""Types that CRDS still lists, and the data models do not."""
+
 ALWAYS_TSO = ("NRC_TSIMAGE", "NRC_TSGRISM", "NRS_BRIGHTOBJ")
 """Types that are time series whatever TSOVISIT says."""
 

@@ -1,11 +1,14 @@
 """Small files with the names and keywords of JWST's archive."""
 
 import json
+from collections import defaultdict
 
 import numpy as np
 from astropy.io import fits
 
-__all__ = ["EAST", "NEAR", "write_association", "write_uncal"]
+from astroquery_lis.jwst_stage.archive.query import folder_of
+
+__all__ = ["EAST", "NEAR", "fetched_bytes", "is_right", "write_association", "write_uncal"]
 
 NEAR = (10.02, 20.02)
 """RA and Dec in the footprint of every file but those further east."""
@@ -71,3 +74,19 @@ def write_association(folder, name, product, members):
         json.dumps({"asn_type": "image", "products": [{"name": product, "members": rows}]})
     )
     return path
+
+
+def fetched_bytes(sky):
+    """Return how many bytes of each file were sent."""
+    sent = defaultdict(int)
+    for record in sky.requests:
+        if "Download" in record.path:
+            sent[record.path.rpartition("/")[2]] += record.bytes_sent
+    return sent
+
+
+def is_right(folder, held):
+    for path in held:
+        copy = folder / folder_of(path.name) / path.name
+        assert copy.read_bytes() == path.read_bytes(), path.name
+    assert sorted(p.name for p in folder.rglob("*") if p.is_file()) == sorted(p.name for p in held)
