@@ -10,6 +10,7 @@ NEEDED_IN_WHEEL = (
     "astroquery_lis/__init__.py",
     "astroquery_lis/py.typed",
     "astroquery_lis/pictures/data/page.css",
+    "astroquery_lis/pictures/data/gallery.html",
     "astroquery_lis/pictures/data/gallery.js",
 )
 NEEDED_IN_SDIST = ("pyproject.toml", "README.md", "LICENSE.rst", "CHANGES.rst", "PKG-INFO")

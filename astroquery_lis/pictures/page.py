@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .._typing import FilePath
 
 __all__ = [
+    "TABLE_FOOT",
     "Markup",
     "asset",
     "data_uri",
@@ -43,6 +44,8 @@ __all__ = [
     "section",
     "span",
     "table",
+    "table_head",
+    "table_row",
     "thumbnail",
     "write_page",
 ]
@@ -109,30 +112,39 @@ def span(text: object, kind: str) -> Markup:
     return Markup(f'<span class="{escape(kind)}">{escape(text)}</span>')
 
 
+def table_head(heads: Sequence[str], kinds: Sequence[str], style: str = "cards") -> Markup:
+    """Return what stands before the rows of a table; `kinds` are the classes of the columns."""
+    cells = "".join(
+        f'<th scope="col" class="{kind}">{escape(head)}</th>'
+        for head, kind in zip(heads, kinds, strict=True)
+    )
+    return Markup(f'<div class="scroll {style}"><table><thead><tr>{cells}</tr></thead><tbody>\n')
+
+
+def table_row(
+    heads: Sequence[str], kinds: Sequence[str], cells: Sequence[object], **data: str
+) -> Markup:
+    """Return a row; `data` are the values of its ``data-`` attributes."""
+    line = "".join(
+        f'<td data-label="{escape(head)}" class="{kind}">{escape(cell)}</td>'
+        for head, kind, cell in zip(heads, kinds, cells, strict=True)
+    )
+    attributes = "".join(f' data-{name}="{escape(value)}"' for name, value in data.items())
+    return Markup(f"<tr{attributes}>{line}</tr>\n")
+
+
+TABLE_FOOT = Markup("</tbody></table></div>")
+
+
 def table(
     heads: Sequence[str],
     rows: Iterable[Sequence[object]],
     kinds: Mapping[str, str] | None = None,
 ) -> Markup:
     """Return a table whose rows become cards on narrow screens; `kinds` are classes by head."""
-    kinds = kinds or {}
-    classes = [f' class="{kinds[head]}"' if head in kinds else "" for head in heads]
-    head = "".join(
-        f'<th scope="col"{kind}>{escape(name)}</th>'
-        for name, kind in zip(heads, classes, strict=True)
-    )
-    lines = []
-    for row in rows:
-        cells = zip(heads, classes, row, strict=True)
-        line = "".join(
-            f'<td data-label="{escape(name)}"{kind}>{escape(cell)}</td>'
-            for name, kind, cell in cells
-        )
-        lines.append(f"<tr>{line}</tr>\n")
-    return Markup(
-        f'<div class="scroll cards"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    classes = [(kinds or {}).get(head, "") for head in heads]
+    lines = "".join(table_row(heads, classes, row) for row in rows)
+    return Markup(table_head(heads, classes) + lines + TABLE_FOOT)
 
 
 def facts(values: Mapping[str, object]) -> Markup:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import warnings
 from collections import Counter
@@ -22,7 +23,18 @@ from ..exceptions import InvalidRequestError, LegacySurveyError, NoCoverageError
 from ..io.store import write_whole
 from ..survey.layers import layer_of
 from ..survey.releases import RELEASES
-from .page import Markup, escape, frame, image, thumbnail
+from .page import (
+    TABLE_FOOT,
+    Markup,
+    asset,
+    escape,
+    frame,
+    image,
+    span,
+    table_head,
+    table_row,
+    thumbnail,
+)
 from .plot import column_degrees
 from .rgb import NO_DATA_COLOUR, rgb
 
@@ -389,7 +401,8 @@ def gallery(
     Examples
     --------
     >>> from astroquery_lis import LegacySurvey, sandbox
-    >>> import tempfile
+    >>> import shutil
+    import tempfile
     >>> from astroquery_lis import pictures
     >>> with sandbox.serve() as sky:
     ...     hdul = LegacySurvey.get_cutout(sky.positions['field'], 32, bands='grz')
@@ -403,112 +416,58 @@ def gallery(
     columns = [columns] if isinstance(columns, str) else list(columns)
     look: dict[str, Any] = {"bands": bands, "stretch": stretch, "brightness": brightness}
     rows = picture_rows(manifest, size, coordinates=coordinates, columns=columns, **look)
-    numeric = {
-        name: isinstance(manifest, Table)
-        and name in manifest.colnames
-        and getattr(manifest[name], "dtype", np.dtype(object)).kind in "iuf"
-        for name in columns
-    }
+    heads = ["#", "Picture", "Name", "RA", "Dec", "Status", "Bands", *columns, "Message", "Viewer"]
+    kinds = ["number index", "picture", "name", "number", "number", "status", ""]
+    kinds += [_column_kind(manifest, name) for name in columns]
+    kinds += ["message", "link"]
     path.parent.mkdir(parents=True, exist_ok=True)
     # The head counts the rows, which are written while they are read: they wait in a file.
     with tempfile.TemporaryFile("w+", encoding="utf-8", dir=path.parent) as body:
         counts: Counter[str] = Counter()
         for number, row in enumerate(rows):
             counts[row.status] += 1
-            body.write(_table_row(number, row, numeric))
+            cells = [str(number), *_cells(row)]
+            body.write(table_row(heads, kinds, cells, status=row.status))
         body.seek(0)
         about = ", ".join(f"{n} {status}" for status, n in counts.items()) or "no rows"
         head, foot = frame(title, about=f"{about}. North is up, east is left.", script="gallery.js")
         with write_whole(path) as temporary, open(temporary, "w", encoding="utf-8") as page:
-            page.write(head + _tools_and_heads(counts, numeric))
-            while chunk := body.read(1 << 20):
-                page.write(chunk)
-            page.write(_KEYS_AND_DIALOG + foot)
+            page.write(head + asset("gallery.html") + table_head(heads, kinds, "gallery"))
+            shutil.copyfileobj(body, page, 1 << 20)
+            page.write(TABLE_FOOT + foot)
     return path
 
 
-def _tools_and_heads(counts: Counter[str], numeric: dict[str, bool]) -> str:
-    boxes = "".join(
-        f'<label><input type="checkbox" checked value="{escape(status)}">'
-        f"{escape(status)} ({n})</label>"
-        for status, n in counts.items()
-    )
-    # Whether a column is of numbers; None if it cannot be sorted by.
-    heads = [("#", True), ("Picture", None), ("Name", False), ("RA", True), ("Dec", True)]
-    heads += [("Status", False), ("Bands", False), *numeric.items()]
-    heads += [("Message", False), ("Viewer", None)]
-    cells, choices = [], []
-    for index, (name, is_number) in enumerate(heads):
-        if is_number is None:
-            cells.append(f'<th scope="col">{name}</th>')
-            continue
-        kind = ' class="number"' if is_number else ""
-        order = "ascending" if index == 0 else "none"
-        cells.append(
-            f'<th scope="col"{kind} aria-sort="{order}">'
-            f'<button type="button">{escape(name)}</button></th>'
-        )
-        label = "Order given" if index == 0 else escape(name)
-        choices.append(f'<option value="{index}">{label}</option>')
-    return (
-        '<div id="tools" role="group" aria-label="What is shown" hidden>'
-        '<input type="search" id="search" placeholder="Search" aria-label="Search">'
-        f'{boxes}<label class="only-narrow">Sort <select id="sorter">{"".join(choices)}</select>'
-        '</label><button type="button" class="only-narrow" id="turn" aria-pressed="false">'
-        'Descending</button><button type="button" id="view" aria-pressed="false">Grid</button>'
-        '<span id="shown" role="status"></span></div><div class="scroll gallery"><table><thead>'
-        f"<tr>{''.join(cells)}</tr></thead><tbody>\n"
-    )
+def _column_kind(manifest: Cutouts, name: str) -> str:
+    """Return the class of a further column: that of numbers, or none."""
+    if not isinstance(manifest, Table) or name not in manifest.colnames:
+        return ""
+    dtype = getattr(manifest[name], "dtype", np.dtype(object))
+    return "number" if dtype.kind in "iuf" else ""
 
 
-_KEYS_AND_DIALOG = (
-    '</tbody></table></div><p class="keys">Keys: <kbd>/</kbd> search, arrows go from picture '
-    "to picture, <kbd>Enter</kbd> opens one, then <kbd>&larr;</kbd> <kbd>&rarr;</kbd> turn to "
-    "the next and <kbd>Esc</kbd> closes.</p>"
-    '<dialog aria-labelledby="large-name"><h2 id="large-name"></h2><img alt="">'
-    '<p class="about"></p><p class="told message"></p><div class="buttons">'
-    '<button type="button" class="before">&larr; Previous</button>'
-    '<button type="button" class="after" autofocus>Next &rarr;</button>'
-    '<button type="button" class="shut">Close</button><span class="place"></span>'
-    '<a target="_blank" rel="noopener noreferrer">Viewer</a></div></dialog>'
-)
-
-
-def _table_row(number: int, row: PictureRow, numeric: dict[str, bool]) -> str:
-    name, status = escape(row.name), escape(row.status)
+def _cells(row: PictureRow) -> list[str]:
+    """Return the cells of a row after its number."""
+    name = escape(row.name)
     if row.picture is None:
         picture = f'<button type="button" class="blank" aria-label="{name}">no picture</button>'
     else:
         tag = image(row.picture, row.name, lazy=True)
         picture = f'<button type="button" class="open" aria-label="{name}: enlarge">{tag}</button>'
-    cells = [
-        f'<td class="number index" data-value="{number}">{number}</td>',
-        f'<td class="picture">{picture}</td>',
-        f'<td class="name">{name}</td>',
-        _number_cell(row.ra_deg, f"{row.ra_deg:.6f}", "RA"),
-        _number_cell(row.dec_deg, f"{row.dec_deg:+.6f}", "Dec"),
-        f'<td class="state {status}">{status}</td>',
-        f'<td data-label="Bands">{escape(row.bands)}</td>',
-    ]
-    for (label, is_number), value in zip(numeric.items(), row.values, strict=True):
-        if is_number:
-            bare = np.nan if value is np.ma.masked else getattr(value, "value", value)
-            cells.append(_number_cell(bare, str(value), label))
-        else:
-            cells.append(f'<td data-label="{escape(label)}">{escape(_text(value))}</td>')
     link = ""
     if row.viewer_address:
         link = (
             f'<a href="{escape(row.viewer_address)}" target="_blank" '
             f'rel="noopener noreferrer" aria-label="{name} in the viewer">Viewer</a>'
         )
-    cells += [f'<td class="message">{escape(row.message)}</td>', f'<td class="link">{link}</td>']
-    return f'<tr data-status="{status}">{"".join(cells)}</tr>\n'
-
-
-def _number_cell(value: float, text: str, label: str) -> Markup:
-    value_text = repr(float(value)) if np.isfinite(value) else ""
-    return Markup(
-        f'<td class="number" data-value="{value_text}" data-label="{escape(label)}">'
-        f"{text if value_text else ''}</td>"
-    )
+    return [
+        Markup(picture),
+        name,
+        f"{row.ra_deg:.6f}" if np.isfinite(row.ra_deg) else "",
+        f"{row.dec_deg:+.6f}" if np.isfinite(row.dec_deg) else "",
+        span(row.status, f"state {row.status}"),
+        row.bands,
+        *("" if text == "nan" else text for text in map(_text, row.values)),
+        row.message,
+        Markup(link),
+    ]

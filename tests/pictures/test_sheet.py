@@ -189,8 +189,9 @@ def test_further_columns_may_have_units_masks_and_text(manifest, tmp_path):
         ["0.5", "3.0 arcsec", "<i>"],
         ["", "4.0 arcsec", "b"],
     ]
-    values = [a["data-value"] for tag, a in parsed.tags if a.get("data-label") == "size"]
-    assert values == ["3.0", "4.0"]
+    kinds = {a["data-label"]: a["class"] for tag, a in parsed.tags if tag == "td"}
+    names = ("z", "size", "note", "RA")
+    assert [kinds[name] for name in names] == ["number", "number", "", "number"]
     with pytest.raises(InvalidRequestError, match="has no column w; it has"):
         pictures.gallery(table, path, columns="w")
 

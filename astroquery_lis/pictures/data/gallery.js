@@ -5,13 +5,33 @@
   const heads = [...document.querySelectorAll("th")];
   const tools = document.getElementById("tools");
   const search = document.getElementById("search");
-  const boxes = [...tools.querySelectorAll("input[type=checkbox]")];
   const sorter = document.getElementById("sorter");
   const turn = document.getElementById("turn");
   const view = document.getElementById("view");
   const shown = document.getElementById("shown");
   const dialog = document.querySelector("dialog");
   let current = null;
+
+  /* What can be chosen is read from the table: a box per status, and a button per column. */
+  const counts = new Map();
+  for (const row of rows) {
+    counts.set(row.dataset.status, (counts.get(row.dataset.status) ?? 0) + 1);
+  }
+  const boxes = [...counts].map(([status, count]) => {
+    const label = document.createElement("label");
+    label.innerHTML = '<input type="checkbox" checked>';
+    label.append(`${status} (${count})`);
+    document.getElementById("statuses").append(label);
+    return Object.assign(label.firstChild, { value: status });
+  });
+  heads.forEach((head, index) => {
+    if (head.matches(".picture, .link")) return;
+    const button = Object.assign(document.createElement("button"), { type: "button" });
+    button.textContent = head.textContent;
+    head.replaceChildren(button);
+    head.setAttribute("aria-sort", index === 0 ? "ascending" : "none");
+    sorter.add(new Option(index === 0 ? "Order given" : button.textContent, index));
+  });
 
   const visible = () => [...body.rows].filter((row) => !row.hidden);
   const opener = (row) => row.querySelector(".open, .blank");
@@ -29,12 +49,13 @@
 
   function sort(column, descending) {
     const sign = descending ? -1 : 1;
-    const key = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
     const number = heads[column].classList.contains("number");
-    const keyed = rows.map((row) => [key(row), row]);
+    const key = (text) => number ? Number.parseFloat(text) : text;
+    const isEmpty = (value) => value === "" || Number.isNaN(value);
+    const keyed = rows.map((row) => [key(row.cells[column].textContent), row]);
     keyed.sort(([one], [other]) => {
       // A row without a value comes last either way.
-      if (one === "" || other === "") return (one === "") - (other === "");
+      if (isEmpty(one) || isEmpty(other)) return isEmpty(one) - isEmpty(other);
       return sign * (number ? one - other : compare(one, other));
     });
     body.append(...keyed.map(([, row]) => row));
@@ -59,7 +80,7 @@
     }
     dialog.querySelector("h2").textContent = row.querySelector(".name").textContent;
     dialog.querySelector(".about").textContent = [...row.cells]
-      .filter((cell) => cell.dataset.label && cell.textContent)
+      .filter((cell) => cell.textContent && ["", "number"].includes(cell.className))
       .map((cell) => `${cell.dataset.label} ${cell.textContent}`).join(", ");
     const message = row.querySelector(".message").textContent;
     dialog.querySelector(".told").textContent =
