@@ -287,26 +287,22 @@ def _parameters(record: Record, task: Task) -> Markup | str:
     steps = record.parameters.get("steps", {}) if record.parameters else {}
     rows = []
     for step, values in steps.items():
-        if not isinstance(values, dict):
-            continue
-        requested = task.steps.get(step, {})
-        shown = {
-            name: value
-            for name, value in values.items()
-            if name in requested or (value not in (None, "None", [], "") and name not in _PLUMBING)
-        }
-        if values.get("skip") in (True, "True"):
-            # Of a step that is left out only what was asked for matters.
-            shown = {name: shown[name] for name in ("skip", *requested) if name in shown}
-        elif not shown.get("skip"):
-            shown.pop("skip", None)
-        texts = {name: f"{name}={_value(value)}" for name, value in shown.items()}
-        if shown:
-            rows.append(
-                {
-                    "step": step,
-                    "asked for": ", ".join(texts[name] for name in texts if name in requested),
-                    "in force": ", ".join(texts[name] for name in texts if name not in requested),
-                }
-            )
+        if isinstance(values, dict) and (shown := _shown(values, task.steps.get(step, {}))):
+            texts = {name: f"{name}={_value(value)}" for name, value in shown.items()}
+            requested = [texts.pop(name) for name in task.steps.get(step, {}) if name in texts]
+            row = {"asked for": ", ".join(requested), "in force": ", ".join(texts.values())}
+            rows.append({"step": step, **row})
     return _table("Effective parameters", ("step", "asked for", "in force"), rows)
+
+
+def _shown(values: dict[str, Any], requested: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a step that say something."""
+    if values.get("skip") in (True, "True"):
+        # Of a step that is left out only what was asked for matters.
+        return {name: values[name] for name in ("skip", *requested) if name in values}
+    hidden = _PLUMBING if values.get("skip") else {*_PLUMBING, "skip"}
+    return {
+        name: value
+        for name, value in values.items()
+        if name in requested or (value not in (None, "None", [], "") and name not in hidden)
+    }

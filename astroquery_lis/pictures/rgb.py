@@ -7,7 +7,7 @@ by the same ratio, so that colours do not depend on brightness.
 
 from __future__ import annotations
 
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .._typing import Bands
 
-__all__ = ["NO_DATA_COLOUR", "colours", "north_up", "rgb"]
+__all__ = ["NO_DATA_COLOUR", "as_count", "colours", "north_up", "rgb"]
 
 NO_DATA_COLOUR = (74, 76, 84)
 """Red, green and blue of pixels without a value: a grey that empty sky, (32, 32, 32), is not."""
@@ -124,31 +124,37 @@ def colours(
         msg = f"brightness={brightness!r} must be a number above 0."
         raise InvalidRequestError(msg, parameter="brightness", value=brightness)
     hdus = flux_planes(hdul, bands, product)
-    names = tuple(hdus)
-    gains = _LUPTON_GAINS if stretch == "lupton" else _GAINS
+    is_lupton, is_griz = stretch == "lupton", set(hdus) == set(_GRIZ)
     matrix = sky_matrix(next(iter(hdus.values())).header)
-    side = side_arcsec(matrix)
-    levels = [_level(band, hdu, gains, side) for band, hdu in hdus.items()]
-    is_griz = set(names) == set(_GRIZ)
-    factor = brightness * (_GRIZ_GAIN if is_griz and stretch == "survey" else 1)
-    shares = np.array([_GRIZ[band] for band in names] if is_griz else _shares(len(names)))
-    mix = _lupton if stretch == "lupton" else _survey
-    planes = [hdu.data for hdu in hdus.values()]
+    factor = brightness * (_GRIZ_GAIN if is_griz and not is_lupton else 1)
+    gains = _LUPTON_GAINS if is_lupton else _GAINS
+    levels = [_level(band, hdu, gains, side_arcsec(matrix)) for band, hdu in hdus.items()]
+    shares = np.array([_GRIZ[band] for band in hdus] if is_griz else _shares(len(hdus)))
+    mix = _lupton if is_lupton else _survey
     shows_image = all(hdu.name.startswith("IMAGE") for hdu in hdus.values())
+    planes = [hdu.data for hdu in hdus.values()]
     picture = np.empty((*planes[0].shape, 3), np.uint8)
     for start in range(0, len(picture), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
         block = np.stack([plane[rows] for plane in planes]).astype(np.float32)
         has = np.isfinite(block)
         block[~has] = 0
-        is_zero = ~block.any(axis=0)
+        is_empty = ~has.any(axis=0) | (shows_image & ~block.any(axis=0))
         for plane, (gain, zero) in zip(block, levels, strict=True):
             plane -= zero
             plane *= gain * factor
         painted = mix(block, has, shares)
-        painted[~has.any(axis=0) | (is_zero if shows_image else False)] = NO_DATA_COLOUR
+        painted[is_empty] = NO_DATA_COLOUR
         picture[rows] = painted
     return picture, matrix
+
+
+def as_count(parameter: str, value: int, minimum: int, unit: str) -> int:
+    """Return a whole number that is large enough."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
+        msg = f"{parameter}={value!r} must be a number of {unit}, {minimum} at least."
+        raise InvalidRequestError(msg, parameter=parameter, value=value)
+    return int(value)
 
 
 def _level(

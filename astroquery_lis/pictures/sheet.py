@@ -36,7 +36,7 @@ from .page import (
     thumbnail,
 )
 from .plot import column_degrees
-from .rgb import NO_DATA_COLOUR, rgb
+from .rgb import NO_DATA_COLOUR, as_count, rgb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -101,9 +101,7 @@ def picture_rows(
     **look: Any,
 ) -> Iterator[PictureRow]:
     """Yield a row for each target; one that cannot be read says why.  `look` is as for `rgb`."""
-    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 8:
-        msg = f"size={size!r} must be a number of pixels, 8 at least."
-        raise InvalidRequestError(msg, parameter="size", value=size)
+    size = as_count("size", size, 8, "pixels")
     if isinstance(cutouts, Table):
         rows = _manifest_rows(cutouts, columns)
     elif columns:
@@ -186,10 +184,11 @@ def _manifest_rows(
     if missing:
         msg = f"The manifest has no column {', '.join(missing)}; it has {table.colnames}."
         raise InvalidRequestError(msg, parameter="manifest", value=table.colnames)
-    ra, dec = (
-        column_degrees(table[by_name[name]]) if name in by_name else np.full(len(table), np.nan)
+    positions = {
+        f"{name}_deg": column_degrees(table[by_name[name]])
         for name in ("ra", "dec")
-    )
+        if name in by_name
+    }
     for index, row in enumerate(table):
         text = {name: _text(row[column]) for name, column in by_name.items()}
         path = text["local path"]
@@ -197,8 +196,7 @@ def _manifest_rows(
             "name": text.get("id") or str(index),
             "status": text["status"],
             "message": text.get("message", ""),
-            "ra_deg": float(ra[index]),
-            "dec_deg": float(dec[index]),
+            **{name: float(degrees[index]) for name, degrees in positions.items()},
             "release": text.get("release", ""),
             "bands": text.get("bands", "").replace(",", ""),
             "values": tuple(row[name] for name in columns),
@@ -289,9 +287,7 @@ def contact_sheet(
     >>> pictures.contact_sheet([hdul, hdul], columns=2, size=32, labels=False).shape
     (40, 76, 3)
     """
-    if isinstance(columns, bool) or not isinstance(columns, (int, np.integer)) or columns < 1:
-        msg = f"columns={columns!r} must be a number of pictures, 1 at least."
-        raise InvalidRequestError(msg, parameter="columns", value=columns)
+    columns = as_count("columns", columns, 1, "pictures")
     has_labels = labels is not False
     if has_labels:
         import_optional("PIL.Image", "plot", "A label")
@@ -312,16 +308,22 @@ def contact_sheet(
     for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
         y = GAP_PIX + number // columns * high
         x = GAP_PIX + number % columns * wide
-        if row.picture is None:
-            picture, text = _crossed_box(size), f"{text} {row.status}"
-        else:
-            picture = thumbnail(row.picture, size, enlarge=True)
-        ny, nx = picture.shape[:2]
-        y0, x0 = y + (size - ny) // 2, x + (size - nx) // 2
-        sheet[y0 : y0 + ny, x0 : x0 + nx] = picture
-        if has_labels:
-            sheet[y + size : y + size + LABEL_PIX, x : x + size] = _label(text, size)
+        _fill_box(sheet[y : y + high - GAP_PIX, x : x + size], row, text)
     return sheet
+
+
+def _fill_box(box: np.ndarray, row: PictureRow, text: str) -> None:
+    """Put the picture of a row into the middle of its box, and its label where there is room."""
+    size = box.shape[1]
+    if row.picture is None:
+        picture, text = _crossed_box(size), f"{text} {row.status}"
+    else:
+        picture = thumbnail(row.picture, size, enlarge=True)
+    ny, nx = picture.shape[:2]
+    y0, x0 = (size - ny) // 2, (size - nx) // 2
+    box[y0 : y0 + ny, x0 : x0 + nx] = picture
+    if len(box) > size:
+        box[size:] = _label(text, size)
 
 
 def _crossed_box(size: int) -> np.ndarray:

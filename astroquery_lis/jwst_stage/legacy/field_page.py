@@ -24,7 +24,7 @@ from ...pictures.page import (
     section,
     table,
 )
-from ...pictures.rgb import north_up, rgb
+from ...pictures.rgb import as_count, north_up, rgb
 from .field_cutouts import as_grid
 from .field_sources import floats, texts
 from .footprints import read_headers
@@ -90,12 +90,10 @@ def jwst_picture(
     if not paths:
         msg = "mosaics: there is none."
         raise InvalidRequestError(msg, parameter="mosaics", value=mosaics)
-    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 16:
-        msg = f"size={size!r} must be a number of pixels, 16 or more."
-        raise InvalidRequestError(msg, parameter="size", value=size)
+    size = as_count("size", size, 16, "pixels")
     wcs = as_grid(paths[0])
     ny, nx = wcs.array_shape
-    factor = max(1, -(-max(ny, nx) // int(size)))
+    factor = max(1, -(-max(ny, nx) // size))
     coarse = wcs[: ny // factor * factor : factor, : nx // factor * factor : factor]
     coarse.array_shape = ny // factor, nx // factor
     planes = []
@@ -364,19 +362,15 @@ def _pairs_table(matches: Table, filter_name: str) -> Markup:
     jwst_mags = floats(matches["jwst_mag"])
     order = np.argsort(np.where(np.isfinite(jwst_mags), jwst_mags, np.inf), kind="stable")
     order = order[:TABLE_ROWS]
-    columns = [
-        [str(label) for label in matches["label"][order]],
-        [f"{ra:.6f}" for ra in floats(matches["ra"])[order]],
-        [f"{dec:+.6f}" for dec in floats(matches["dec"])[order]],
-        texts(matches["type"])[order].tolist(),
+    formats = {"ra": "{:.6f}", "dec": "{:+.6f}", "jwst_mag": "{:.2f}"}
+    formats |= dict.fromkeys((f"mag_{band}" for band in bands), "{:.2f}")
+    formats |= {"d_ra": "{:+.1f}", "d_dec": "{:+.1f}"}
+    numbers = [
+        [text.format(value) if np.isfinite(value) else "" for value in floats(matches[name][order])]
+        for name, text in formats.items()
     ]
-    columns += [
-        [f"{mag:.2f}" if np.isfinite(mag) else "" for mag in mags[order]]
-        for mags in (jwst_mags, *(floats(matches[f"mag_{band}"]) for band in bands))
-    ]
-    columns += [[f"{step:+.1f}" for step in floats(matches[n])[order]] for n in ("d_ra", "d_dec")]
-    heads = ["Label", "RA", "Dec", "Type", filter_name, *bands, "dRA", "dDec"]
-    rows = zip(*columns, strict=True)
+    heads = ["Label", "Type", "RA", "Dec", filter_name, *bands, "dRA", "dDec"]
+    rows = zip(matches["label"][order], texts(matches["type"][order]), *numbers, strict=True)
     title = f"The {len(order)} brightest pairs" if len(order) < len(matches) else "Pairs"
     kinds = {head: "number" for head in heads if head != "Type"}
     return Markup(

@@ -19,40 +19,15 @@ if TYPE_CHECKING:
 
 __all__ = ["FLAGS", "Plane", "Ramp", "dq_counts", "grey", "read_flagged", "read_plane", "read_ramp"]
 
-FLAGS = {
-    "DO_NOT_USE": 0,
-    "SATURATED": 1,
-    "JUMP_DET": 2,
-    "DROPOUT": 3,
-    "OUTLIER": 4,
-    "PERSISTENCE": 5,
-    "AD_FLOOR": 6,
-    "CHARGELOSS": 7,
-    "RESERVED": 8,
-    "NON_SCIENCE": 9,
-    "DEAD": 10,
-    "HOT": 11,
-    "WARM": 12,
-    "LOW_QE": 13,
-    "RC": 14,
-    "TELEGRAPH": 15,
-    "NONLINEAR": 16,
-    "BAD_REF_PIXEL": 17,
-    "NO_FLAT_FIELD": 18,
-    "NO_GAIN_VALUE": 19,
-    "NO_LIN_CORR": 20,
-    "NO_SAT_CHECK": 21,
-    "UNRELIABLE_BIAS": 22,
-    "UNRELIABLE_DARK": 23,
-    "UNRELIABLE_SLOPE": 24,
-    "UNRELIABLE_FLAT": 25,
-    "OPEN": 26,
-    "ADJ_OPEN": 27,
-    "FLUX_ESTIMATED": 28,
-    "MSA_FAILED_OPEN": 29,
-    "OTHER_BAD_PIXEL": 30,
-    "REFERENCE_PIXEL": 31,
-}
+_FLAG_NAMES = (
+    *("DO_NOT_USE", "SATURATED", "JUMP_DET", "DROPOUT", "OUTLIER", "PERSISTENCE", "AD_FLOOR"),
+    *("CHARGELOSS", "RESERVED", "NON_SCIENCE", "DEAD", "HOT", "WARM", "LOW_QE", "RC"),
+    *("TELEGRAPH", "NONLINEAR", "BAD_REF_PIXEL", "NO_FLAT_FIELD", "NO_GAIN_VALUE", "NO_LIN_CORR"),
+    *("NO_SAT_CHECK", "UNRELIABLE_BIAS", "UNRELIABLE_DARK", "UNRELIABLE_SLOPE"),
+    *("UNRELIABLE_FLAT", "OPEN", "ADJ_OPEN", "FLUX_ESTIMATED", "MSA_FAILED_OPEN"),
+    *("OTHER_BAD_PIXEL", "REFERENCE_PIXEL"),
+)
+FLAGS = {name: bit for bit, name in enumerate(_FLAG_NAMES)}
 """Bits of the DQ planes of JWST."""
 
 _LOW, _HIGH = -2.0, 80.0
@@ -95,33 +70,36 @@ def read_plane(path: FilePath, *, integration: int = 0) -> Plane:
         with fits.open(path) as hdul:
             header = hdul["SCI"].header.copy()
             header.extend(hdul[0].header, unique=True)
-            shape = hdul["SCI"].shape
-            if len(shape) not in (2, 3, 4):
-                msg = f"path={str(path)!r} has SCI of shape {shape}; 2 to 4 dimensions are shown."
-                raise InvalidRequestError(msg, parameter="path", value=path)
-            if len(shape) > 2 and not 0 <= integration < shape[0]:
-                msg = f"integration={integration!r}: {Path(path).name} has {shape[0]}."
-                raise InvalidRequestError(msg, parameter="integration", value=integration)
+            image = _read_image(path, hdul["SCI"], integration)
             unit = str(header.get("BUNIT", "")).strip()
-            # A section, since a file may have many groups of a whole detector.
-            data = hdul["SCI"].section
-            if len(shape) == 4:
-                image = np.array(data[integration, shape[1] - 1], float)
-                image -= data[integration, 0] if shape[1] > 1 else 0
+            if len(hdul["SCI"].shape) == 4:
                 unit = unit or "DN"
-            else:
-                image = np.array(data[integration] if len(shape) == 3 else data[:, :], float)
-            names = [name for name in ("DQ", "PIXELDQ") if name in hdul]
-            dq = np.array(hdul[names[0]].data) if names else None
+            dq = next(
+                (np.array(hdul[name].data) for name in ("DQ", "PIXELDQ") if name in hdul), None
+            )
     except (OSError, KeyError) as error:
         msg = f"path={str(path)!r} has no image to show: {error}."
         raise InvalidRequestError(msg, parameter="path", value=path) from None
-    if dq is not None and dq.ndim == 3:
-        dq = dq[integration]
-    if dq is not None and dq.shape != image.shape:
-        dq = None
-    dq = None if dq is None else dq.astype(np.uint32)
+    if dq is not None:
+        dq = (dq[integration] if dq.ndim == 3 else dq).astype(np.uint32)
+        dq = dq if dq.shape == image.shape else None
     return Plane(Path(path).name, Path(path).stem.rpartition("_")[2], image, dq, unit, header)
+
+
+def _read_image(path: FilePath, hdu: fits.ImageHDU, integration: int) -> np.ndarray:
+    shape = hdu.shape
+    if len(shape) not in (2, 3, 4):
+        msg = f"path={str(path)!r} has SCI of shape {shape}; 2 to 4 dimensions are shown."
+        raise InvalidRequestError(msg, parameter="path", value=path)
+    if len(shape) > 2 and not 0 <= integration < shape[0]:
+        msg = f"integration={integration!r}: {Path(path).name} has {shape[0]}."
+        raise InvalidRequestError(msg, parameter="integration", value=integration)
+    # A section, since a file may have many groups of a whole detector.
+    data = hdu.section
+    if len(shape) < 4:
+        return np.array(data[integration] if len(shape) == 3 else data[:, :], float)
+    image = np.array(data[integration, shape[1] - 1], float)
+    return image - (data[integration, 0] if shape[1] > 1 else 0)
 
 
 def grey(data: np.ndarray, *, dq: np.ndarray | None = None) -> np.ndarray:
