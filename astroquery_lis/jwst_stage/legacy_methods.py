@@ -24,7 +24,7 @@ from .legacy.field_sources import (
     read_jwst_catalog,
 )
 from .legacy.matching import CatalogMatch, match_tables
-from .legacy.refcat import make_reference
+from .legacy.refcat import as_cuts, make_reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,7 @@ class LegacyMethods:
         release: str | None = None,
         on_missing: OnMissing = "raise",
         **options: Any,
-    ) -> list[Any]:
+    ) -> list[HDUList | None]:
         """Cut JWST fields out of the Legacy Surveys.
 
         Parameters
@@ -434,6 +434,14 @@ class LegacyMethods:
         >>> reference.colnames[:3]
         ['RA', 'DEC', 'weight']
         """
+        cuts = as_cuts(
+            max_error=max_error,
+            galaxies=galaxies,
+            min_snr=min_snr,
+            max_radius=max_radius,
+            max_fracflux=max_fracflux,
+            maskbits=maskbits,
+        )
         return make_reference(
             footprints,
             catalog=catalog,
@@ -441,12 +449,7 @@ class LegacyMethods:
             epoch=epoch,
             path=path,
             margin=margin,
-            galaxies=galaxies,
-            min_snr=min_snr,
-            max_error=max_error,
-            max_radius=max_radius,
-            max_fracflux=max_fracflux,
-            maskbits=maskbits,
+            cuts=cuts,
             release=release,
             gaia=gaia,
             **options,

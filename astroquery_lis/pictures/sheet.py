@@ -46,7 +46,9 @@ if TYPE_CHECKING:
     from .._typing import Bands, FilePath, SkyCoord
 
     Cutouts: TypeAlias = Table | Iterable[fits.HDUList | Exception | tuple[int, Any]]
-    Opener: TypeAlias = Callable[[], AbstractContextManager[tuple[fits.HDUList, dict[str, Any]]]]
+    # What is known of a target, and what opens its cutout and says what the file knows of it.
+    Facts: TypeAlias = dict[str, Any]
+    Opener: TypeAlias = Callable[[], AbstractContextManager[tuple[fits.HDUList, Facts]]]
 
 __all__ = ["PictureRow", "contact_sheet", "gallery", "picture_rows"]
 
@@ -122,7 +124,7 @@ def picture_rows(
 
 
 def _picture_row(
-    facts: dict[str, Any], opener: Opener | None, size: int, look: dict[str, Any]
+    facts: Facts, opener: Opener | None, size: int, look: dict[str, Any]
 ) -> PictureRow:
     messages = [facts.pop("message", "")]
     if opener is not None:
@@ -139,7 +141,7 @@ def _picture_row(
     return PictureRow(message=" ".join(filter(None, messages)), **facts)
 
 
-def _not_empty(facts: dict[str, Any]) -> dict[str, Any]:
+def _not_empty(facts: Facts) -> Facts:
     return {
         name: value
         for name, value in facts.items()
@@ -147,7 +149,7 @@ def _not_empty(facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _header_facts(header: fits.Header) -> dict[str, Any]:
+def _header_facts(header: fits.Header) -> Facts:
     return {
         "release": header.get("RELEASE", ""),
         "layer": header.get("LAYER", ""),
@@ -157,7 +159,7 @@ def _header_facts(header: fits.Header) -> dict[str, Any]:
     }
 
 
-def _memory_rows(cutouts: Iterable[Any]) -> Iterator[tuple[dict[str, Any], Opener | None]]:
+def _memory_rows(cutouts: Iterable[Any]) -> Iterator[tuple[Facts, Opener | None]]:
     for index, item in enumerate(cutouts):
         row, hdul = item if isinstance(item, tuple) and len(item) == 2 else (index, item)
         if isinstance(hdul, fits.HDUList):
@@ -171,13 +173,11 @@ def _memory_rows(cutouts: Iterable[Any]) -> Iterator[tuple[dict[str, Any], Opene
 
 
 @contextmanager
-def _opened(hdul: fits.HDUList) -> Iterator[tuple[fits.HDUList, dict[str, Any]]]:
+def _opened(hdul: fits.HDUList) -> Iterator[tuple[fits.HDUList, Facts]]:
     yield hdul, {}
 
 
-def _manifest_rows(
-    table: Table, columns: Sequence[str]
-) -> Iterator[tuple[dict[str, Any], Opener | None]]:
+def _manifest_rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[Facts, Opener | None]]:
     by_name = {name.lower(): name for name in table.colnames}
     missing = [name for name in ("Local Path", "Status") if name.lower() not in by_name]
     missing += [name for name in columns if name not in table.colnames]
@@ -209,7 +209,7 @@ def _text(value: object) -> str:
 
 
 @contextmanager
-def _open_file(path: str, row: int) -> Iterator[tuple[fits.HDUList, dict[str, Any]]]:
+def _open_file(path: str, row: int) -> Iterator[tuple[fits.HDUList, Facts]]:
     """Yield a cutout from its file, and what the file knows of it besides its header."""
     if Path(path).suffix in HDF5_SUFFIXES:
         yield _read_hdf5(path, row)
@@ -221,7 +221,7 @@ def _open_file(path: str, row: int) -> Iterator[tuple[fits.HDUList, dict[str, An
             yield hdul, {}
 
 
-def _read_hdf5(path: str, row: int) -> tuple[fits.HDUList, dict[str, Any]]:
+def _read_hdf5(path: str, row: int) -> tuple[fits.HDUList, Facts]:
     with import_optional("h5py", "batch", "output='hdf5'").File(path) as file:
         index = file["index"][:]
         (place,) = np.flatnonzero(index["row"] == row)

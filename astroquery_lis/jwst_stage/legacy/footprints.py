@@ -286,10 +286,7 @@ def footprints_of(source: Any) -> list[Footprint]:
         return [Footprint("s_region", parse_s_region(source))]
     if isinstance(source, (str, os.PathLike)):
         return _of_path(Path(source))
-    try:
-        items = list(source)
-    except TypeError:
-        items = []
+    items = list(source) if hasattr(source, "__iter__") else []
     if not items:
         msg = (
             f"footprints={source!r} must be a plan, a table with a column s_region, FITS files, an "
@@ -323,11 +320,10 @@ def _of_table(table: Table) -> list[Footprint]:
         msg = f"The table has no column s_region; it has {', '.join(table.colnames)}."
         raise InvalidRequestError(msg, parameter="table", value=table.colnames)
     label = next((names[name] for name in _NAME_COLUMNS if name in names), None)
-    band = next((names[name] for name in ("filter", "filters") if name in names), None)
+    band = names.get("filter", names.get("filters"))
     footprints = []
     for number, row in enumerate(table):
-        text = _text(row[names["s_region"]])
-        if text:
+        if text := _text(row[names["s_region"]]):
             name = str(row[label]) if label else f"row {number}"
             filter_name = _text(row[band]) if band else ""
             mjd = _row_mjd(row, names)

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from ...client import LegacySurveyClass
     from .footprints import Field
 
-__all__ = ["Cuts", "gaia_reference", "make_reference", "tractor_reference"]
+__all__ = ["Cuts", "as_cuts", "gaia_reference", "make_reference", "tractor_reference"]
 
 GAIA_TABLE = "gaiadr3.gaia_source"
 
@@ -89,6 +89,29 @@ class Cuts:
         return maskbits_value([name for name in names if name in known_bits], release)
 
 
+DEFAULT_CUTS = Cuts()
+
+
+def as_cuts(
+    *,
+    max_error: Quantity,
+    galaxies: bool,
+    min_snr: float,
+    max_radius: Quantity,
+    max_fracflux: float,
+    maskbits: str | Sequence[str] | None,
+) -> Cuts:
+    """Return the cuts that a user asks for."""
+    return Cuts(
+        max_error_mas=as_angle_deg("max_error", max_error, 1 / 3600) * 3.6e6,
+        galaxies=bool(galaxies),
+        min_snr=_as_number("min_snr", min_snr),
+        max_radius_arcsec=as_angle_deg("max_radius", max_radius, 60 / 3600) * 3600,
+        max_fracflux=_as_number("max_fracflux", max_fracflux),
+        maskbits=[maskbits] if isinstance(maskbits, str) else maskbits,
+    )
+
+
 def make_reference(
     footprints: Any,
     *,
@@ -97,12 +120,7 @@ def make_reference(
     epoch: Time | None = None,
     path: FilePath | None = None,
     margin: Angle = "10 arcsec",
-    galaxies: bool = True,
-    min_snr: float = 10.0,
-    max_error: Quantity = 30 * u.mas,
-    max_radius: Quantity = 0.6 * u.arcsec,
-    max_fracflux: float = 0.2,
-    maskbits: str | Sequence[str] | None = None,
+    cuts: Cuts = DEFAULT_CUTS,
     release: str | None = None,
     gaia: Any = None,
     **options: Any,
@@ -110,22 +128,13 @@ def make_reference(
     """Make an astrometric reference catalogue for JWST exposures: see `astrometric_reference`."""
     as_choice("catalog", catalog, REFCATS)
     margin_deg = as_width_deg("margin", margin)
-    cuts = Cuts(
-        max_error_mas=as_angle_deg("max_error", max_error, 1 / 3600) * 3.6e6,
-        galaxies=bool(galaxies),
-        min_snr=_as_number("min_snr", min_snr),
-        max_radius_arcsec=as_angle_deg("max_radius", max_radius, 60 / 3600) * 3600,
-        max_fracflux=_as_number("max_fracflux", max_fracflux),
-        maskbits=[maskbits] if isinstance(maskbits, str) else maskbits,
-    )
     path = _as_path(path)
     as_epoch(epoch)
     release = get_release(survey.release if release is None else release).name
     fields = fields_of(footprints_of(footprints))
-    parts, epochs = [], []
-    for field in fields:
-        moment = _field_epoch(field) if epoch is None else epoch
-        epochs.append(moment.utc.isot)
+    epochs = [_field_epoch(field) if epoch is None else epoch for field in fields]
+    parts = []
+    for field, moment in zip(fields, epochs, strict=True):
         if catalog == "gaia":
             parts.append(gaia_reference(_gaia_rows(field, margin_deg, gaia), moment, cuts))
         else:
@@ -143,7 +152,7 @@ def make_reference(
         "description": "Astrometric reference for tweakreg.abs_refcat",
         "catalog": GAIA_TABLE if catalog == "gaia" else "DESI Legacy Imaging Surveys, Tractor",
         "frame": "ICRS",
-        "epoch": epochs,
+        "epoch": [moment.utc.isot for moment in epochs],
         "fields": [field.name for field in fields],
         "margin_arcsec": round(margin_deg * 3600, 6),
         "creator": f"astroquery_lis {package_version()}",
