@@ -27,6 +27,7 @@ from astroquery_lis.jwst_stage.planning.plan_build import with_references
 from astroquery_lis.jwst_stage.refs.references import resolve
 from astroquery_lis.jwst_stage.resume.records import read_records
 from astroquery_lis.jwst_stage.running.run import run
+from astroquery_lis.jwst_stage.tasks import Reduction
 from astroquery_lis.sandbox.jwst import simulate
 
 LOOP = """
@@ -55,7 +56,7 @@ def prepared(observation, folder, **options):
 
 def timed(plan, resolution, folder, **options):
     begun = time.perf_counter()
-    manifest = run(plan, output_dir=folder, resolution=resolution, show_progress=False, **options)
+    manifest = run(Reduction(plan, folder, resolution), show_progress=False, **options)
     seconds = time.perf_counter() - begun
     if set(manifest["Status"]) != {"COMPLETE"}:
         manifest.pprint(max_width=-1)

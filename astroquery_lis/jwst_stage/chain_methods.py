@@ -270,9 +270,7 @@ class ChainMethods(StageBase):
             prefetch(planned, environment, offline)
             resolution = resolve(planned, environment, offline=offline)
         return run(
-            planned,
-            output_dir=planned.output_dir,
-            resolution=resolution,
+            Reduction(planned, Path(planned.output_dir), resolution),
             environment=environment,
             executor=executor,
             max_workers=max_workers,

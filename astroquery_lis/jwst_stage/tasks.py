@@ -160,6 +160,10 @@ class Reduction:
     output_dir: Path
     resolution: Resolution | None = None
 
+    def __post_init__(self) -> None:
+        path = Path(os.path.abspath(os.path.expanduser(self.output_dir)))
+        object.__setattr__(self, "output_dir", path)
+
 
 def input_path(name: str, output_dir: FilePath) -> Path:
     """Return the file behind an input of a task: another task's name or an absolute path."""

@@ -10,6 +10,7 @@ import pytest
 
 from astroquery_lis import conf
 from astroquery_lis.jwst_stage.environment import CrdsEnvironment
+from astroquery_lis.jwst_stage.tasks import Reduction
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def chain(observation, planned, tmp_path_factory):
     output_dir = tmp_path_factory.mktemp("chain") / "reduced"
     before = digests(observation.uncals)
     plan, resolution = planned(observation.uncals, output_dir=output_dir)
-    manifest = run(plan, output_dir=output_dir, resolution=resolution, show_progress=False)
+    manifest = run(Reduction(plan, output_dir, resolution), show_progress=False)
     return Chain(observation, plan, resolution, output_dir, manifest, before)
 
 

@@ -272,9 +272,7 @@ def test_second_run_does_nothing(chain):
 
     before = moments()
     manifest = run(
-        chain.plan,
-        output_dir=chain.output_dir,
-        resolution=chain.resolution,
+        Reduction(chain.plan, chain.output_dir, chain.resolution),
         # Not even a process is started.
         executor=Refusing(),
         show_progress=False,
@@ -380,7 +378,7 @@ def test_new_flat_leaves_stage_1(chain, newer):
 def test_new_flat_run(chain, newer, chain_copy):
     from astroquery_lis.jwst_stage.running.run import run
 
-    manifest = run(chain.plan, output_dir=chain_copy, resolution=newer, show_progress=False)
+    manifest = run(Reduction(chain.plan, chain_copy, newer), show_progress=False)
     assert list(manifest["Status"]) == ["CACHED"] * 4 + ["COMPLETE"] * 5
     flats = [read_record(chain_copy, name).references["flat"] for name in manifest["task"][4:8]]
     assert len(set(flats)) == 1
@@ -396,7 +394,7 @@ def test_two_channels_make_two_mosaics(planned, tmp_path):
     both = simulate(filters=("F200W", "F356W"), dithers=3)
     environment = CrdsEnvironment(str(both.crds_path), both.crds_context)
     plan, resolution = planned(both.uncals, environment, output_dir=tmp_path)
-    manifest = run(plan, output_dir=tmp_path, resolution=resolution, show_progress=False)
+    manifest = run(Reduction(plan, tmp_path, resolution), show_progress=False)
     assert set(manifest["Status"]) == {"COMPLETE"}
     mosaics = [row for row in manifest if row["stage"] == 3]
     filters = {fits.getheader(row["Local Path"])["FILTER"] for row in mosaics}

@@ -1,6 +1,5 @@
 """The numerical parts of the corrections: arrays in, arrays out, no pipeline."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

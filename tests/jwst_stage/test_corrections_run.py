@@ -7,6 +7,7 @@ from astropy.io import fits
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.jwst_stage.look import plot_ramp, read_ramp
 from astroquery_lis.jwst_stage.resume.records import read_record
+from astroquery_lis.jwst_stage.tasks import Reduction
 
 pytest.importorskip("jwst")
 pytest.importorskip("cloudpickle")
@@ -48,7 +49,7 @@ def corrected(observation, planned, tmp_path_factory):
             corrections=corrections,
             steps={"jump": {"save_results": True}},
         )
-        manifest = run(plan, output_dir=output_dir, resolution=resolution, show_progress=False)
+        manifest = run(Reduction(plan, output_dir, resolution), show_progress=False)
         return plan, manifest
 
     return (output_dir, do, *do(asked()))

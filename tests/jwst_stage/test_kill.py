@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from astroquery_lis.jwst_stage.resume.records import read_records
-from astroquery_lis.jwst_stage.running.live import read_live
 from astroquery_lis.jwst_stage.running.run import run
-from astroquery_lis.jwst_stage.running.status import status
+from astroquery_lis.jwst_stage.running.status import read_live, status
 from astroquery_lis.jwst_stage.running.verify import is_whole
+from astroquery_lis.jwst_stage.tasks import Reduction
 
 from .conftest import await_
 
@@ -36,8 +36,9 @@ MARK = "ASTROQUERY_LIS_TEST_MARK"
 SCRIPT = """
 import pickle, sys
 from astroquery_lis.jwst_stage.running.run import run
+from astroquery_lis.jwst_stage.tasks import Reduction
 plan, resolution = pickle.load(open(sys.argv[1], "rb"))
-run(plan, output_dir=sys.argv[2], resolution=resolution)
+run(Reduction(plan, sys.argv[2], resolution))
 """
 
 
@@ -137,9 +138,7 @@ def test_kill_at_random_moments(runner):
         done = now
         assert status(runner.output_dir).meta["state"] in ("interrupted", "finished")
     manifest = run(
-        runner.plan,
-        output_dir=runner.output_dir,
-        resolution=runner.resolution,
+        Reduction(runner.plan, runner.output_dir, runner.resolution),
         show_progress=False,
     )
     assert set(manifest["Status"]) <= {"COMPLETE", "CACHED"}
@@ -162,9 +161,7 @@ def test_interrupt(runner):
     assert table.meta["state"] == "interrupted"
     assert "interrupted" in table["state"]
     manifest = run(
-        runner.plan,
-        output_dir=runner.output_dir,
-        resolution=runner.resolution,
+        Reduction(runner.plan, runner.output_dir, runner.resolution),
         show_progress=False,
     )
     assert set(manifest["Status"]) <= {"COMPLETE", "CACHED"}

@@ -10,6 +10,7 @@ from astroquery_lis.exceptions import StageWarning
 from astroquery_lis.jwst_stage.environment import CrdsEnvironment
 from astroquery_lis.jwst_stage.legacy.field_cutouts import as_grid
 from astroquery_lis.jwst_stage.legacy_methods import LegacyMethods
+from astroquery_lis.jwst_stage.tasks import Reduction
 from astroquery_lis.sandbox.sky import truth
 
 OFFSET_ARCSEC = (0.24, -0.18)
@@ -33,7 +34,7 @@ def run_chain(uncals, output_dir, planned, environment, **options):
     from astroquery_lis.jwst_stage.running.run import run
 
     plan, resolution = planned(uncals, environment, output_dir=output_dir, **options)
-    made = run(plan, output_dir=output_dir, resolution=resolution, show_progress=False)
+    made = run(Reduction(plan, output_dir, resolution), show_progress=False)
     assert set(made["Status"]) <= {"COMPLETE", "CACHED", "SKIPPED"}, list(made["Message"])
     (image,) = sorted(output_dir.glob("stage3/*_i2d.fits"))
     return image

@@ -23,9 +23,8 @@ from astroquery_lis.exceptions import CrdsUnavailable, InvalidRequestError, Stag
 from astroquery_lis.jwst_stage.corrections import normalise
 from astroquery_lis.jwst_stage.environment import CrdsEnvironment
 from astroquery_lis.jwst_stage.resume.records import read_record
-from astroquery_lis.jwst_stage.running.live import Lock, read_live, scratch_root
-from astroquery_lis.jwst_stage.running.status import status
-from astroquery_lis.jwst_stage.tasks import Task, log_path
+from astroquery_lis.jwst_stage.running.status import Lock, read_live, scratch_root, status
+from astroquery_lis.jwst_stage.tasks import Reduction, Task, log_path
 
 from .conftest import await_
 
@@ -36,7 +35,7 @@ def do(plan, resolution, output_dir, **options):
     from astroquery_lis.jwst_stage.running.run import run
 
     options = {"show_progress": False, **options}
-    return run(plan, output_dir=output_dir, resolution=resolution, **options)
+    return run(Reduction(plan, output_dir, resolution), **options)
 
 
 def copies(observation, folder):
@@ -313,10 +312,11 @@ from astroquery_lis.jwst_stage.environment import CrdsEnvironment
 from astroquery_lis.jwst_stage.planning.plan import Plan
 from astroquery_lis.jwst_stage.refs.references import resolve
 from astroquery_lis.jwst_stage.running.run import run
+from astroquery_lis.jwst_stage.tasks import Reduction
 plan = Plan.load({plan!r})
 environment = CrdsEnvironment({crds!r}, {context!r})
 resolution = resolve(plan, environment, offline=True)
-manifest = run(plan, output_dir={output_dir!r}, resolution=resolution)
+manifest = run(Reduction(plan, {output_dir!r}, resolution))
 print(",".join(manifest["Status"]))
 """
 
@@ -353,14 +353,14 @@ from astroquery_lis.jwst_stage.environment import CrdsEnvironment
 from astroquery_lis.jwst_stage.planning.plan import Plan
 from astroquery_lis.jwst_stage.refs.references import resolve
 from astroquery_lis.jwst_stage.running.run import run
+from astroquery_lis.jwst_stage.tasks import Reduction
 if __name__ == "__main__":
     plan = Plan.load({plan!r})
     environment = CrdsEnvironment({crds!r}, {context!r})
     resolution = resolve(plan, environment, offline=True)
     options = dict(n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1")
     with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
-        manifest = run(
-            plan, output_dir={output_dir!r}, resolution=resolution, executor=client.get_executor()
+        manifest = run(Reduction(plan, {output_dir!r}, resolution), executor=client.get_executor()
         )
     print(",".join(manifest["Status"]))
 """

@@ -10,17 +10,18 @@ import pytest
 from astroquery_lis.exceptions import InvalidRequestError, StageError
 from astroquery_lis.jwst_stage.planning.plan import Plan
 from astroquery_lis.jwst_stage.resume.records import Record, write_record
-from astroquery_lis.jwst_stage.running.live import (
+from astroquery_lis.jwst_stage.running.outcomes import make_manifest
+from astroquery_lis.jwst_stage.running.status import (
     LiveState,
     Lock,
+    TaskProgress,
     is_locked,
     read_live,
     scratch_root,
+    status,
+    step_of,
 )
-from astroquery_lis.jwst_stage.running.manifest import make_manifest
-from astroquery_lis.jwst_stage.running.progress import TaskProgress
-from astroquery_lis.jwst_stage.running.status import status, step_of
-from astroquery_lis.jwst_stage.tasks import HIDDEN, Task
+from astroquery_lis.jwst_stage.tasks import HIDDEN, Reduction, Task
 
 NAMES = ("stage1/a_rate.fits", "stage1/b_rate.fits", "stage2/a_cal.fits")
 
@@ -132,21 +133,21 @@ def test_manifest(plan, tmp_path):
         ),
     }
     states = dict(zip(NAMES, ["done", "failed", "skipped"], strict=True))
-    table = make_manifest(
-        tmp_path, plan, records, states=states, reasons={NAMES[2]: "not made: x failed"}
-    )
+    reduction = Reduction(plan, tmp_path)
+    notes = ({NAMES[2]: "not made: x failed"},)
+    table = make_manifest(reduction, records, states=states, notes=notes)
     assert list(table["Status"]) == ["COMPLETE", "ERROR", "SKIPPED"]
     assert list(table["Message"]) == ["nothing. Mend it.", "It broke.", "not made: x failed"]
     assert list(table["failure"]) == ["", "code", ""]
     assert list(table["checks"]) == ["photom no effect; jump note", "", ""]
     assert table["Local Path"][0] == str(tmp_path / NAMES[0])
     assert list(table["bytes"]) == [12, 0, 0]
-    cached = make_manifest(tmp_path, plan, records, states=states, cached={NAMES[0]})
+    cached = make_manifest(reduction, records, states=states, cached={NAMES[0]})
     assert cached["Status"][0] == "CACHED"
 
 
 def test_manifest_of_an_empty_plan(tmp_path):
-    assert len(make_manifest(tmp_path, Plan(), {}, states={})) == 0
+    assert len(make_manifest(Reduction(Plan(), tmp_path), {}, states={})) == 0
 
 
 class Terminal:

@@ -11,7 +11,7 @@ from astropy.table import Table
 from astroquery_lis.exceptions import StageWarning
 from astroquery_lis.jwst_stage.resume.records import read_record
 from astroquery_lis.jwst_stage.running.verify import FAILED, NO_EFFECT, NOTE, OK, is_whole, verify
-from astroquery_lis.jwst_stage.tasks import Estimate
+from astroquery_lis.jwst_stage.tasks import Estimate, Reduction
 
 pytest.importorskip("jwst")
 
@@ -20,6 +20,9 @@ class Quiet:
     """A log in which tweakreg said nothing."""
 
     relative_matches = absolute_matches = ()
+
+    def __init__(self, steps=None):
+        self.parameters = {"steps": steps or {}}
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def of(checks, name):
 
 def test_all_is_well(made):
     task, folder, _ = made(3)
-    found = outcomes(verify(task, folder, Quiet(), {}))
+    found = outcomes(verify(task, folder, Quiet()))
     assert found == {"whole": OK, "photom": OK, "tweakreg": OK, "source_catalog": OK}
 
 
@@ -59,7 +62,7 @@ def test_any_truncation_is_seen(made, part):
     size = path.stat().st_size
     with open(path, "r+b") as file:
         file.truncate(int(size * part))
-    checks = verify(task, folder, Quiet(), {})
+    checks = verify(task, folder, Quiet())
     assert of(checks, "whole")["outcome"] == FAILED
     assert path.name in of(checks, "whole")["message"]
 
@@ -84,7 +87,7 @@ def test_whole_file(made):
 def test_missing_product(made):
     task, folder, path = made(2)
     path.unlink()
-    told = of(verify(task, folder, Quiet(), {}), "products")
+    told = of(verify(task, folder, Quiet()), "products")
     assert told["outcome"] == FAILED
     assert f"not made: {path.name}" in told["message"]
 
@@ -93,7 +96,7 @@ def test_missing_extension(made):
     task, folder, path = made(2)
     with fits.open(path, mode="update") as hdul:
         del hdul["DQ"]
-    told = of(verify(task, folder, Quiet(), {}), "whole")
+    told = of(verify(task, folder, Quiet()), "whole")
     assert told["outcome"] == FAILED
     assert told["message"] == f"{path.name} has no DQ"
 
@@ -102,7 +105,7 @@ def test_nothing_but_nan(made):
     task, folder, path = made(2)
     with fits.open(path, mode="update") as hdul:
         hdul["SCI"].data[:] = np.nan
-    told = of(verify(task, folder, Quiet(), {}), "pixels")
+    told = of(verify(task, folder, Quiet()), "pixels")
     assert told["outcome"] == FAILED
 
 
@@ -110,7 +113,7 @@ def test_catalogue_that_cannot_be_read(made):
     task, folder, _ = made(3)
     (catalogue,) = folder.glob("*_cat.ecsv")
     catalogue.write_text(catalogue.read_text()[:300])
-    told = of(verify(task, folder, Quiet(), {}), "whole")
+    told = of(verify(task, folder, Quiet()), "whole")
     assert told["outcome"] == FAILED
     assert catalogue.name in told["message"]
 
@@ -123,7 +126,7 @@ def test_jumps(made, flags, outcome):
     if flags is not None:
         with fits.open(path, mode="update") as hdul:
             hdul["DQ"].data[:] = flags
-    assert of(verify(task, folder, Quiet(), {}), "jump")["outcome"] == outcome
+    assert of(verify(task, folder, Quiet()), "jump")["outcome"] == outcome
 
 
 def test_photom_that_did_nothing(made):
@@ -131,7 +134,7 @@ def test_photom_that_did_nothing(made):
     with fits.open(path, mode="update") as hdul:
         hdul["SCI"].header["BUNIT"] = "DN/s"
         del hdul["SCI"].header["PHOTMJSR"]
-    told = of(verify(task, folder, Quiet(), {}), "photom")
+    told = of(verify(task, folder, Quiet()), "photom")
     assert told["outcome"] == NO_EFFECT
     assert "BUNIT is 'DN/s' and PHOTMJSR absent" in told["message"]
     assert "jwst_nircam_photom_" in told["action"]
@@ -140,7 +143,7 @@ def test_photom_that_did_nothing(made):
 def test_step_that_says_itself_that_it_failed(made):
     task, folder, path = made(3)
     fits.setval(path, "S_SKYMAT", value="FAILED")
-    told = of(verify(task, folder, Quiet(), {}), "S_SKYMAT")
+    told = of(verify(task, folder, Quiet()), "S_SKYMAT")
     assert told["outcome"] == NO_EFFECT
     assert "overlap" in told["action"]
 
@@ -149,9 +152,9 @@ def test_no_catalogue_is_said_and_not_failed(made):
     task, folder, _ = made(3)
     for path in [*folder.glob("*_cat.ecsv"), *folder.glob("*_segm.fits")]:
         path.unlink()
-    told = of(verify(task, folder, Quiet(), {}), "source_catalog")
+    told = of(verify(task, folder, Quiet()), "source_catalog")
     assert told["outcome"] == NOTE
-    checks = verify(task, folder, Quiet(), {"source_catalog": {"skip": True}})
+    checks = verify(task, folder, Quiet({"source_catalog": {"skip": True}}))
     assert "source_catalog" not in outcomes(checks)
 
 
@@ -159,7 +162,7 @@ def test_alignment_that_cannot_be_read_is_said(made):
     task, folder, _ = made(3)
     for path in folder.glob("*_crf.fits"):
         path.unlink()
-    assert of(verify(task, folder, Quiet(), {}), "tweakreg")["outcome"] == NOTE
+    assert of(verify(task, folder, Quiet()), "tweakreg")["outcome"] == NOTE
 
 
 def mosaics(chain, **variants):
@@ -192,7 +195,7 @@ def run_variants(chain, output_dir, **variants):
     twice = replace(twice, inputs=(str(chain.output_dir / twice.name),))
     gone = replace(twice, name="stage2/gone_cal.fits", inputs=("/gone_rate.fits",))
     plan = replace(plan, tasks=(twice, gone, *plan.tasks))
-    manifest = run(plan, output_dir=output_dir, resolution=chain.resolution, show_progress=False)
+    manifest = run(Reduction(plan, output_dir, chain.resolution), show_progress=False)
     rows = {row["task"][7:-9]: row for row in manifest[2:]}
     return {"twice": manifest[0], "gone": manifest[1], **rows}
 

@@ -8,7 +8,7 @@ import pytest
 LARGE_PARENT = """
 import subprocess, sys
 held = b"x" * (900 << 20)
-child = "from astroquery_lis.jwst_stage.running.work import _peak_gb; print(_peak_gb())"
+child = "from astroquery_lis.io.processes import peak_memory_gb as gb; print(gb())"
 # Forked before it becomes the child, as processes of threads that hold locks are.
 print(subprocess.run([sys.executable, "-c", child], capture_output=True, text=True,
                      preexec_fn=lambda: None, check=True).stdout)

@@ -4,20 +4,23 @@ jwst does not return which parameters were in force, how long a step took, or ho
 tweakreg matched; its log does.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import logging
 import os
 import re
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...io.store import write_whole
 
-__all__ = ["FATAL_OF_CRDS", "LogWatch"]
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Self
 
-FATAL_OF_CRDS = "(FATAL)"
-"""What CRDS logs before it ends the process."""
+__all__ = ["LogWatch"]
 
 _LOGGERS = ("jwst", "stcal", "stdatamodels", "stpipe", "tweakwcs", "CRDS", "py.warnings")
 _BEGUN = re.compile(r"^Step (\S+) running with args")
@@ -30,12 +33,7 @@ _ABSOLUTE = re.compile(r"^Aligning to absolute reference catalog")
 class LogWatch(logging.Handler):
     """Writes the log of a task and keeps what the record of the task needs.  A context manager.
 
-    Parameters
-    ----------
-    path : path-like
-        The log.
-    state : path-like
-        File that always names the step that runs now, for whoever wants to know.
+    ``state`` is a file that always names the step that runs now, for whoever wants to know.
 
     Attributes
     ----------
@@ -51,20 +49,23 @@ class LogWatch(logging.Handler):
         Sources that tweakreg matched, for each group.
     """
 
-    def __init__(self, path, state):
+    def __init__(self, path: Path, state: Path) -> None:
         super().__init__(logging.INFO)
-        self.steps, self.errors, self.warnings = [], [], []
-        self.parameters = {}
-        self.relative_matches, self.absolute_matches = [], []
+        self.steps: list[dict] = []
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+        self.parameters: dict = {}
+        self.relative_matches: list[int] = []
+        self.absolute_matches: list[int] = []
         self._absolute = False
-        self._running = []
-        self._state = Path(state)
+        self._running: list[tuple[dict, float]] = []
+        self._state = state
         self._file = logging.FileHandler(path, "w", "utf-8")
         self._file.setFormatter(
             logging.Formatter("%(asctime)s - %(name)s - %(levelname)s - %(message)s")
         )
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         logging.captureWarnings(True)
         with contextlib.suppress(ImportError, AttributeError):
             from crds.core import log as crds_log
@@ -76,12 +77,12 @@ class LogWatch(logging.Handler):
             logger.addHandler(self)
         return self
 
-    def __exit__(self, *exc_info):
+    def __exit__(self, *exc_info: object) -> None:
         for name in _LOGGERS:
             logging.getLogger(name).removeHandler(self)
         self._file.close()
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         """Write a line, and read it."""
         self._file.emit(record)
         text = record.getMessage()
@@ -91,24 +92,24 @@ class LogWatch(logging.Handler):
             self.warnings = [*self.warnings[-49:], text]
         if record.name.startswith("stpipe"):
             self._note_step(text, record.created)
-        elif found := _MATCHES.match(text):
+        elif match := _MATCHES.match(text):
             matches = self.absolute_matches if self._absolute else self.relative_matches
-            matches.append(int(found.group(1)))
+            matches.append(int(match.group(1)))
         elif _ABSOLUTE.match(text):
             self._absolute = True
 
-    def say(self, text):
+    def say(self, text: str) -> None:
         """Write a line of our own."""
         self._file.emit(logging.LogRecord("astroquery_lis", logging.INFO, "", 0, text, None, None))
 
-    def _note_step(self, text, moment):
-        if found := _BEGUN.match(text):
-            step = {"step": found.group(1), "seconds": 0.0}
+    def _note_step(self, text: str, moment: float) -> None:
+        if match := _BEGUN.match(text):
+            step = {"step": match.group(1), "seconds": 0.0}
             self.steps.append(step)
             self._running.append((step, moment))
             self._tell()
-        elif found := _DONE.match(text):
-            name = found.group(1)
+        elif match := _DONE.match(text):
+            name = match.group(1)
             for place in range(len(self._running) - 1, -1, -1):
                 step, begun = self._running[place]
                 if step["step"] == name:
@@ -116,18 +117,18 @@ class LogWatch(logging.Handler):
                     del self._running[place:]
                     break
             self._tell()
-        elif found := _PARAMETERS.match(text):
-            self.parameters = _parsed(text[found.end() :])
+        elif match := _PARAMETERS.match(text):
+            self.parameters = _parsed(text[match.end() :])
 
-    def _tell(self):
+    def _tell(self) -> None:
         step = self._running[-1][0]["step"] if self._running else ""
         with contextlib.suppress(OSError):
-            told = {"step": step, "since": time.time(), "pid": os.getpid()}
+            state = {"step": step, "since": time.time(), "pid": os.getpid()}
             with write_whole(self._state) as temporary:
-                temporary.write_text(json.dumps(told))
+                temporary.write_text(json.dumps(state))
 
 
-def _parsed(text):
+def _parsed(text: str) -> dict:
     """Return the parameters that stpipe logs as YAML, with Python's words for constants."""
     import yaml
 

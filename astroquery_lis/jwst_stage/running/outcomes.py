@@ -1,17 +1,168 @@
-"""How a task ended: from the answer of its process, or from the way in which it gave none."""
+"""How tasks ended and why they failed, in one word of six with what to do next; the manifest."""
+
+from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from astropy.table import Table
 
 from ...io.processes import ServerLost
+from ...io.store import write_whole
+from ..resume.fingerprints import key
 from ..resume.records import Record
 from ..tasks import log_path
-from . import memory
-from .failures import Failure, describe, killed, of_exit
+from .schedule import kills
+from .status import done_by, now
 
-__all__ = ["Outcome", "keep_log", "outcome"]
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from concurrent.futures import Future
+    from typing import Any
+
+    from ...io.processes import Ended
+    from ..tasks import Reduction, Task
+
+__all__ = [
+    "KINDS",
+    "MANIFEST",
+    "Failure",
+    "Outcome",
+    "describe",
+    "keep_log",
+    "killed",
+    "make_manifest",
+    "of_exit",
+    "outcome",
+    "write_manifest",
+]
+
+MANIFEST = "manifest.ecsv"
+"""The manifest, in the output directory."""
+
+KINDS = ("data", "reference", "memory", "parameter", "code", "killed")
+"""What a failure is put down to."""
+
+_ACTIONS = {
+    "data": "Check the input file, or fetch it again.",
+    "reference": (
+        "Run JwstStage.prefetch_references(plan); without network, copy what it lists into "
+        "crds_path."
+    ),
+    "memory": "Free memory or take fewer workers (max_workers=1); it was tried alone already.",
+    "parameter": "Change the value in steps= and make the plan again.",
+    "code": "See the log; with steps={step: {'skip': True}} the run goes on without the step.",
+    "killed": "Run the same plan again; what is finished is kept.",
+}
+
+_CATALOGUE = (
+    "Give steps={'tweakreg': {'abs_refcat': FILE}} a catalogue file "
+    "(JwstStage.astrometric_reference writes one), or '' to align the images to one another only; "
+    "the value may come from the CRDS parameter reference."
+)
+
+_FATAL_OF_CRDS = "(FATAL)"
+"""What CRDS logs before it ends the process."""
+
+_CATALOGUE_SERVICE = "stcal.alignment"
+_CRASHES = frozenset({4, 6, 7, 8, 11})
+"""Signals that a fault of the code raises; the others come from outside."""
+
+_NETWORK_ERRORS = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "Timeout", "HTTPError")
+_KIND_OF_ERROR = {
+    "ServerLost": "killed",
+    "InvalidExposureError": "data",
+    "FileNotFoundError": "data",
+    "PermissionError": "data",
+}
+_DATA_MARKS = ("Extension 'ASDF' not found", "truncated", "No SIMPLE card", "Empty or corrupt")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a task failed.
+
+    Attributes
+    ----------
+    kind : str
+        One of `KINDS`.
+    error : str
+        Name of the error.
+    message : str
+        What happened and what to do next.
+    cause : str
+        What happened.
+    """
+
+    kind: str
+    error: str
+    message: str
+    cause: str = ""
+
+
+def describe(
+    name: str, module: str, text: str, trace: str = "", log: Sequence[str] = ()
+) -> Failure:
+    """Return the failure behind an error: its class, module, text and trace, the end of the log."""
+    if name == "SystemExit":
+        fatal = next((line for line in reversed(log) if _FATAL_OF_CRDS in line), "")
+        if fatal or "crds" in trace:
+            return _failure("reference", "CrdsUnavailable", fatal or "CRDS ended the process.")
+        return _failure("code", name, f"a step ended the process: {text}")
+    if module.split(".")[0] == "crds" or name == "CrdsUnavailable":
+        return _failure("reference", "CrdsUnavailable", f"{name}: {text}")
+    if name in _NETWORK_ERRORS and ("tweakreg" in trace or _CATALOGUE_SERVICE in trace):
+        cause = "the catalogue that tweakreg.abs_refcat names cannot be fetched"
+        cause = f"{name}: {cause} ({_short(text)})"
+        return Failure("reference", name, f"{cause}. {_CATALOGUE}", cause)
+    if name == "OSError" and "No space left" in text:
+        cause = f"{name}: {_short(text)}"
+        action = "Free space on the disk of the output directory and run again."
+        return Failure("killed", name, f"{cause}. {action}", cause)
+    if name == "MemoryError":
+        return _failure("memory", name, text or "no memory was left")
+    return _failure(_kind(name, module, text), name, text)
+
+
+def _kind(name: str, module: str, text: str) -> str:
+    if name in _KIND_OF_ERROR:
+        return _KIND_OF_ERROR[name]
+    if module.startswith("stpipe") and name == "ValidationError":
+        return "parameter"
+    return "data" if any(mark in text for mark in _DATA_MARKS) else "code"
+
+
+def of_exit(code: int, console: str) -> Failure:
+    """Return the failure of a process that ended by itself and said nothing."""
+    last = (console.strip().splitlines() or [""])[-1]
+    if code == 255 and "CRDS" in console:
+        return _failure("reference", "CrdsUnavailable", last)
+    return _failure("code", f"exit code {code}", last or "the process said nothing")
+
+
+def killed(signal_number: int, *, out_of_memory: bool, alone: bool) -> Failure:
+    """Return the failure of a process that a signal ended."""
+    cause = f"the process was ended by signal {signal_number}"
+    if signal_number in _CRASHES:
+        return _failure("code", "Crashed", cause)
+    if alone:
+        cause += ", also when it ran alone"
+    if out_of_memory:
+        return _failure("memory", "Killed", f"{cause}: the system was out of memory")
+    return _failure("killed", "Killed", cause)
+
+
+def _failure(kind: str, name: str, text: str) -> Failure:
+    cause = f"{name}: {_short(text).rstrip('.')}"
+    return Failure(kind, name, f"{cause}. {_ACTIONS[kind]}", cause)
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 400 else text[:397] + "..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +184,8 @@ class Outcome:
     is_lost: bool = False
 
 
-def outcome(future, job, *, alone):
-    """Return how a task ended.
-
-    Parameters
-    ----------
-    future : `~concurrent.futures.Future` of `~.processes.Ended`
-        That has come.
-    job : dict
-        As for `~.work.work`, and ``kills``: `memory.kills` when it began.
-    alone : bool
-        Whether it had the machine for itself.
-
-    Returns
-    -------
-    Outcome
-    """
+def outcome(future: Future[Ended], job: Mapping[str, Any], *, alone: bool) -> Outcome:
+    """Return how a task ended; ``job`` is that of `work`, with `kills` when it began."""
     try:
         ended = future.result()
     except ServerLost as error:
@@ -64,34 +201,21 @@ def outcome(future, job, *, alone):
         kind, message = record.kind_of_failure, record.message
         return Outcome(record, Failure(kind, "", message, message), is_lost=kind == "memory")
     if ended.error is not None:
-        failure = describe(
-            ended.error["type"],
-            ended.error["module"],
-            ended.error["message"],
-            ended.error["traceback"],
-            ended.console.splitlines(),
-        )
-        return Outcome(_failed(job, failure), failure, is_lost=failure.kind == "memory")
-    if ended.exit_code < 0:
-        out_of_memory = memory.kills() > job["kills"]
+        name, module = ended.error["type"], ended.error["module"]
+        text, trace = ended.error["message"], ended.error["traceback"]
+        failure = describe(name, module, text, trace, ended.console.splitlines())
+        is_lost = failure.kind == "memory"
+    elif ended.exit_code < 0:
+        out_of_memory = kills() > job["kills"]
         failure = killed(-ended.exit_code, out_of_memory=out_of_memory, alone=alone)
-        return Outcome(_failed(job, failure), failure, is_lost=failure.kind != "code")
-    failure = of_exit(ended.exit_code, ended.console)
-    return Outcome(_failed(job, failure), failure)
+        is_lost = failure.kind != "code"
+    else:
+        failure, is_lost = of_exit(ended.exit_code, ended.console), False
+    return Outcome(_failed(job, failure), failure, is_lost)
 
 
-def keep_log(name, job, output_dir):
-    """Put the log of a task that failed where its product would be.
-
-    Parameters
-    ----------
-    name : str
-        The task.
-    job : dict
-        As for `outcome`.
-    output_dir : path-like
-        The output directory.
-    """
+def keep_log(name: str, job: Mapping[str, Any], output_dir: Path) -> None:
+    """Put the log of a task that failed where its product would be."""
     source, console = Path(job["scratch"], "task.log"), Path(job["scratch"], "console.txt")
     target = log_path(name, output_dir)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +228,7 @@ def keep_log(name, job, output_dir):
         os.replace(console, target)
 
 
-def _failed(job, failure):
+def _failed(job: Mapping[str, Any], failure: Failure) -> Record:
     return Record(
         task=job["task"]["name"],
         state="failed",
@@ -113,5 +237,85 @@ def _failed(job, failure):
         message=failure.message,
         context=job["context"],
         environment=job["environment"],
-        ended=datetime.now(UTC).isoformat(timespec="seconds"),
+        ended=now(),
     )
+
+
+_STATUS = {"done": "COMPLETE", "failed": "ERROR", "skipped": "SKIPPED"}
+
+_COLUMNS = {
+    "Local Path": str,
+    "Status": str,
+    "Message": str,
+    "URL": str,
+    "task": str,
+    "stage": int,
+    "pipeline": str,
+    "failure": str,
+    "checks": str,
+    "seconds": float,
+    "memory_gb": float,
+    "bytes": np.int64,
+    "sha256": str,
+    "key": str,
+}
+
+
+def make_manifest(
+    reduction: Reduction,
+    records: Mapping[str, Record],
+    *,
+    states: Mapping[str, str],
+    cached: Collection[str] = (),
+    notes: Sequence[Mapping[str, str]] = (),
+) -> Table:
+    """Return how each task ended: its record, its state, whether it was done before, notes on it.
+
+    A row for each task in the order of the plan: ``Local Path`` of the main product, ``Status``
+    (COMPLETE, CACHED, SKIPPED, ERROR), ``Message``, ``URL`` (empty), ``task``, ``stage``,
+    ``pipeline`` (or the correction), ``failure`` (one of `KINDS`), ``checks``, ``seconds``,
+    ``memory_gb``, ``bytes``, ``sha256`` and the ``key`` of the fingerprint.
+    """
+    rows = []
+    for task in reduction.plan.tasks:
+        state, record = states[task.name], records.get(task.name)
+        status = "CACHED" if task.name in cached else _STATUS.get(state, "SKIPPED")
+        texts = [texts[task.name] for texts in notes if task.name in texts]
+        if record is None or record.state != state:
+            record = Record(task=task.name, state=state)
+        rows.append(_row(task, record, status, texts, reduction.output_dir))
+    table = Table(rows=rows or None, names=list(_COLUMNS), dtype=list(_COLUMNS.values()))
+    table["seconds"].info.format = ".1f"
+    table["memory_gb"].info.format = ".2f"
+    return table
+
+
+def _row(task: Task, record: Record, status: str, texts: list[str], output_dir: Path) -> tuple:
+    product = record.products[0] if record.state == "done" and record.products else {}
+    if record.state == "done":
+        lines = [line for line in record.checks if line["outcome"] not in ("ok", "note")]
+        texts += [f"{line['message']}. {line['action']}".strip() for line in lines]
+    elif record.state != "skipped":
+        texts.append(record.message)
+    return (
+        os.fspath(output_dir / product["file"]) if product else "",
+        status,
+        " ".join(texts),
+        "",
+        task.name,
+        task.stage,
+        done_by(task),
+        record.kind_of_failure if record.state == "failed" else "",
+        "; ".join(f"{line['check']} {line['outcome']}" for line in record.checks),
+        record.seconds,
+        record.memory_gb,
+        product.get("bytes", 0),
+        product.get("sha256", ""),
+        key(record.fingerprint) if record.fingerprint else "",
+    )
+
+
+def write_manifest(reduction: Reduction, table: Table) -> None:
+    """Write the manifest into the output directory."""
+    with write_whole(reduction.output_dir / MANIFEST) as temporary:
+        table.write(temporary, format="ascii.ecsv", overwrite=True)

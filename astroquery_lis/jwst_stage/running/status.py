@@ -1,18 +1,63 @@
-"""How far a run is, or was when it ended: read from its files, at any time, by any process."""
+"""How far a run is: what it tells of itself while it runs, and how anybody reads that at any time.
+
+The state of a run stands in one file that is replaced whole, beside the lock of its directory.
+"""
+
+from __future__ import annotations
 
 import json
+import os
+import socket
+import sys
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from astropy.table import Table
 
-from ...exceptions import InvalidRequestError
+from ...exceptions import InvalidRequestError, StageError
+from ...io.store import write_whole
 from ..resume.records import read_records
 from ..tasks import HIDDEN
-from .live import is_locked, read_live, scratch_root
 
-__all__ = ["status", "step_of"]
+try:
+    import fcntl
+except ImportError:  # Windows, on which jwst does not run
+    fcntl = None
 
-_TYPES = {
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import IO, Any, Self
+
+    from ..._typing import FilePath
+    from ..resume.records import Record
+    from ..tasks import Task
+
+__all__ = [
+    "PLAN_FILE",
+    "LiveState",
+    "Lock",
+    "TaskProgress",
+    "done_by",
+    "is_locked",
+    "now",
+    "read_live",
+    "scratch_root",
+    "status",
+    "step_of",
+]
+
+PLAN_FILE = "plan.toml"
+"""The plan of the last run, in the hidden directory."""
+
+# Whoever asks for the state of a directory holds its lock for a moment.
+_LOOKS, _LOOK_S = 5, 0.05
+
+_WIDTH = 100
+
+_COLUMNS = {
     "task": str,
     "stage": int,
     "pipeline": str,
@@ -24,62 +69,131 @@ _TYPES = {
 }
 
 
-def status(output_dir):
-    """Return how far each task of an output directory is.
+def now() -> str:
+    """Return the time in UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
-    Parameters
-    ----------
-    output_dir : path-like
-        Where a run is at work, or was.
 
-    Returns
-    -------
-    `~astropy.table.Table`
-        ``task``, ``stage``, ``pipeline``, ``state`` (waiting, running, done, cached, failed,
-        skipped, or interrupted if the run ended in the middle of it), the ``step`` that runs,
-        ``seconds``, ``memory_gb``, ``message``.  ``meta`` has the ``state`` of the run (running,
-        finished, interrupted), ``started``, ``ended``, ``pid``, ``host``, ``workers`` and the
-        CRDS ``environment`` and ``context``.
+def scratch_root(output_dir: FilePath) -> Path:
+    """Return the directory of what is being made."""
+    return Path(output_dir) / HIDDEN / "scratch"
 
-    Raises
-    ------
-    InvalidRequestError
-        If no run was ever begun there.
+
+def done_by(task: Task) -> str:
+    """Return the pipeline of a task, or the names of its corrections."""
+    return task.pipeline or "+".join(str(c.get("name", "")) for c in task.corrections)
+
+
+class Lock:
+    """One run at a time in an output directory, which is made; a context manager.
+
+    `InvalidRequestError` if another run is at work there, `StageError` if it cannot be written.
+    """
+
+    def __init__(self, output_dir: FilePath) -> None:
+        path = _lock_path(output_dir)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a")
+        except OSError as error:
+            msg = f"Cannot write to output_dir={str(output_dir)!r}: {error.strerror or error}."
+            raise StageError(msg, cause=error) from error
+        for _ in range(_LOOKS):
+            if _take(self._file):
+                return
+            time.sleep(_LOOK_S)
+        self._file.close()
+        msg = (
+            f"output_dir={str(output_dir)!r}: another run is at work there; wait for it, stop "
+            "it, or take another directory."
+        )
+        raise InvalidRequestError(msg, parameter="output_dir", value=str(output_dir))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._file.close()
+
+
+def is_locked(output_dir: FilePath) -> bool:
+    """Return True if a run is at work in an output directory, on this host or another."""
+    try:
+        with _lock_path(output_dir).open() as file:
+            return not _take(file, shared=True)
+    except OSError:
+        return False
+
+
+class LiveState:
+    """What a run tells of itself while it runs; ``about`` is of the run, the rest of its tasks."""
+
+    def __init__(self, output_dir: FilePath, **about: Any) -> None:
+        self._path = _live_path(output_dir)
+        self._about = {
+            "state": "running",
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started": now(),
+            "ended": "",
+            **about,
+        }
+        self._tasks: dict[str, dict] = {}
+
+    def note(self, task: str, state: str, **details: Any) -> None:
+        """Note how far a task is."""
+        self._tasks[task] = {"state": state, "at": now(), **details}
+
+    def write(self) -> None:
+        """Replace the file."""
+        text = json.dumps({**self._about, "tasks": self._tasks}, indent=1)
+        with write_whole(self._path) as temporary:
+            temporary.write_text(text)
+
+    def end(self, state: str) -> None:
+        """Note how the run ended, and write."""
+        self._about.update(state=state, ended=now())
+        self.write()
+
+
+def read_live(output_dir: FilePath) -> dict:
+    """Return what the last run told of itself; empty if there was none."""
+    try:
+        live = json.loads(_live_path(output_dir).read_text())
+    except (OSError, ValueError):
+        return {}
+    return live if isinstance(live, dict) else {}
+
+
+def status(output_dir: FilePath) -> Table:
+    """Return how far each task of an output directory is, see `JwstStageClass.status`.
+
+    A ``state`` is one of waiting, running, done, cached, failed, skipped, or interrupted if the run
+    ended in the middle of it.
     """
     from ..planning.plan import Plan
 
-    path = Path(output_dir, HIDDEN, "plan.toml")
+    path = Path(output_dir, HIDDEN, PLAN_FILE)
     if not path.exists():
         msg = f"output_dir={str(output_dir)!r}: no plan was run there."
         raise InvalidRequestError(msg, parameter="output_dir", value=str(output_dir))
     plan = Plan.load(path)
     live, records = read_live(output_dir), read_records(output_dir)
-    tasks = live.pop("tasks", {})
+    notes = live.pop("tasks", {})
     is_running = live.get("state") == "running" and is_locked(output_dir)
     rows = []
     for task in plan.tasks:
-        told, record = tasks.get(task.name, {}), records.get(task.name)
-        state, step = told.get("state", "waiting"), ""
-        if state == "running" and is_running:
-            step = step_of(scratch_root(output_dir) / told.get("scratch", ""))
-        elif state == "running":
-            # It may have been finished after the last word of the run.
-            later = record is not None and record.ended >= told["at"]
-            state = record.state if later else "interrupted"
-        known = record is not None and state in ("done", "cached", "failed")
-        rows.append(
-            (
-                task.name,
-                task.stage,
-                task.pipeline or "+".join(str(c.get("name", "")) for c in task.corrections),
-                state,
-                step,
-                record.seconds if known else 0.0,
-                record.memory_gb if known else 0.0,
-                told.get("message", "") or (record.message if known else ""),
-            )
-        )
-    table = Table(rows=rows or None, names=list(_TYPES), dtype=list(_TYPES.values()))
+        note, record = notes.get(task.name, {}), records.get(task.name)
+        state, step = _state(note, record, is_running), ""
+        if state == "running":
+            step = step_of(scratch_root(output_dir) / note.get("scratch", ""))
+        seconds, memory_gb, message = 0.0, 0.0, ""
+        if record is not None and state in ("done", "cached", "failed"):
+            seconds, memory_gb, message = record.seconds, record.memory_gb, record.message
+        message = note.get("message", "") or message
+        row = (task.name, task.stage, done_by(task), state, step, seconds, memory_gb, message)
+        rows.append(row)
+    table = Table(rows=rows or None, names=list(_COLUMNS), dtype=list(_COLUMNS.values()))
     table["seconds"].info.format = ".1f"
     table["memory_gb"].info.format = ".2f"
     if live.get("state") == "running" and not is_running:
@@ -88,20 +202,88 @@ def status(output_dir):
     return table
 
 
-def step_of(scratch):
-    """Return the step that runs in a scratch directory.
+def _state(note: Mapping[str, Any], record: Record | None, is_running: bool) -> str:
+    state = note.get("state", "waiting")
+    if state == "running" and not is_running:
+        # It may have been finished after the last word of the run.
+        is_later = record is not None and record.ended >= note["at"]
+        return record.state if record is not None and is_later else "interrupted"
+    return str(state)
 
-    Parameters
-    ----------
-    scratch : path-like
-        The directory of a task.
 
-    Returns
-    -------
-    str
-        Empty if it is not known.
-    """
+def step_of(scratch: FilePath) -> str:
+    """Return the step that runs in a scratch directory; empty if it is not known."""
     try:
         return str(json.loads(Path(scratch, "step.json").read_text())["step"])
     except (OSError, ValueError, KeyError):
         return ""
+
+
+class TaskProgress:
+    """A line on stderr if that is a terminal: a bar where tqdm is installed, else plain text."""
+
+    def __init__(self, total: int, *, done: int = 0, show: bool = True) -> None:
+        self._total, self._done = total, done
+        self._text = ""
+        self._bar: Any = None
+        self._plain = show and sys.stderr is not None and sys.stderr.isatty()
+        if self._plain:
+            with suppress(ImportError):
+                from tqdm import tqdm
+
+                self._bar = tqdm(total=total, initial=done, desc="tasks", unit="task")
+                self._plain = False
+
+    def update(self, n: int = 1) -> None:
+        """Count ``n`` more."""
+        self._done += n
+        if self._bar is not None:
+            self._bar.update(n)
+
+    def steps(self, running: Mapping[str, str]) -> None:
+        """Show which step of which task runs."""
+        text = ", ".join(f"{_stem(name)} {step}".strip() for name, step in running.items())
+        if text == self._text:
+            return
+        self._text = text
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+        elif self._plain:
+            self._write(f"\r{f'{self._done}/{self._total} tasks: {text}'[:_WIDTH]:<{_WIDTH}}")
+
+    def close(self) -> None:
+        """Leave the line as it is."""
+        if self._bar is not None:
+            self._bar.close()
+        elif self._plain:
+            self._write("\n")
+
+    @staticmethod
+    def _write(text: str) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2].removesuffix(".fits")
+
+
+def _take(file: IO[str], *, shared: bool = False) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _lock_path(output_dir: FilePath) -> Path:
+    return Path(output_dir) / HIDDEN / "lock"
+
+
+def _live_path(output_dir: FilePath) -> Path:
+    return Path(output_dir) / HIDDEN / "run.json"

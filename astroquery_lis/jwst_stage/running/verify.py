@@ -4,16 +4,28 @@ A step of jwst that finds nothing to do, or fails to do it, may still be COMPLET
 checks here look at the effect.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ..._typing import FilePath
+    from ..tasks import Task
+    from .log_watch import LogWatch
+
 __all__ = ["FAILED", "NOTE", "NO_EFFECT", "OK", "check", "is_whole", "verify"]
+
+T = TypeVar("T")
 
 OK, NOTE, NO_EFFECT, FAILED = "ok", "note", "no effect", "failed"
 
@@ -38,6 +50,16 @@ _OF_THE_CATALOGUE = ("_cat.ecsv", "_segm.fits")
 
 _IMAGING = frozenset({"NRC_IMAGE", "MIR_IMAGE", "NIS_IMAGE", "FGS_IMAGE"})
 
+_GROUP_KEYS = (
+    "program_number",
+    "observation_number",
+    "visit_number",
+    "visit_group",
+    "sequence_id",
+    "activity_id",
+    "exposure_number",
+)
+
 _ACTIONS = {
     "S_TWKREG": (
         "Lower tweakreg.minobj or snr_threshold, raise searchrad (with a reference catalogue: "
@@ -49,47 +71,17 @@ _ACTIONS = {
 }
 
 
-def check(name, outcome, message="", action=""):
-    """Return one line of a record's ``checks``.
-
-    Parameters
-    ----------
-    name : str
-        What was looked at.
-    outcome : {'ok', 'note', 'no effect', 'failed'}
-        What it came to.
-    message : str, optional
-        What was found.
-    action : str, optional
-        What to do next.
-
-    Returns
-    -------
-    dict
-    """
+def check(name: str, outcome: str, message: str = "", action: str = "") -> dict[str, str]:
+    """Return one line of a record's ``checks``."""
     return {"check": name, "outcome": outcome, "message": message, "action": action}
 
 
-def verify(task, folder, watch, steps):
+def verify(task: Task, folder: Path, watch: LogWatch) -> list[dict]:
     """Look at what a task made, before it is moved to its place.
 
-    Parameters
-    ----------
-    task : Task
-        What was to be done.
-    folder : path-like
-        Where its products are now.
-    watch : LogWatch
-        What the log told.
-    steps : dict
-        ``{step: {parameter: value}}`` that were in force, as far as known.
-
-    Returns
-    -------
-    list of dict
-        As `check` makes them.  Any with the outcome 'failed' makes the products useless.
+    Any line with the outcome 'failed' makes the products useless.
     """
-    folder = Path(folder)
+    steps = watch.parameters.get("steps", {})
     checks = _presence(task, folder)
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
     unfit = [line for path in files.values() for line in _whole(path)]
@@ -102,7 +94,7 @@ def verify(task, folder, watch, steps):
     if main is None or main.suffix != ".fits":
         return checks
     header, science = _headers(main)
-    checks += _statuses(header, science)
+    checks += _statuses(header)
     if task.kind != "pipeline":
         return checks
     if task.pipeline == "Detector1Pipeline":
@@ -110,111 +102,113 @@ def verify(task, folder, watch, steps):
     if task.pipeline in ("Image2Pipeline", "Image3Pipeline"):
         checks += _photometry(header, science)
     if task.pipeline == "Image3Pipeline":
-        checks += _alignment(task, header, files, watch, steps)
-        checks += _catalogue(task, header, files, steps)
+        checks += _alignment(header, files, watch, steps)
+        checks += _catalogue(files, steps)
     return checks
 
 
-def is_whole(path):
-    """Tell whether every part of a FITS file that its headers announce is there.
+def is_whole(path: FilePath) -> str:
+    """Return what is missing of a FITS file that its headers announce; empty if nothing is."""
+    return _read(Path(path), _missing_part)
 
-    Parameters
-    ----------
-    path : path-like
-        The file.
 
-    Returns
-    -------
-    str
-        What is missing; empty if nothing is.
-    """
-    size = Path(path).stat().st_size
+def _read(path: Path, look: Callable[[fits.HDUList, Path], T]) -> T | str:
+    """Return what a look at an open file gives, or why it cannot be read."""
     try:
-        # What astropy only warns of is told by the sizes.
+        # What astropy only warns of is message by the sizes.
         with (
             warnings.catch_warnings(action="ignore"),
             fits.open(path, memmap=True, lazy_load_hdus=False) as hdul,
         ):
-            for hdu in hdul:
-                info = hdu.fileinfo()
-                if info["datLoc"] + info["datSpan"] > size:
-                    name = hdu.name or "PRIMARY"
-                    return f"{Path(path).name} ends in the middle of {name} ({size} bytes)"
-            hdul.verify("exception")
-            if "ASDF" not in hdul:
-                return f"{Path(path).name} has no ASDF extension; it ends after {hdul[-1].name}"
+            return look(hdul, path)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{Path(path).name} cannot be read: {error}"
+        return f"{path.name} cannot be read: {error}"
+
+
+def _missing_part(hdul: fits.HDUList, path: Path) -> str:
+    size = path.stat().st_size
+    for hdu in hdul:
+        info = hdu.fileinfo()
+        if info["datLoc"] + info["datSpan"] > size:
+            name = hdu.name or "PRIMARY"
+            return f"{path.name} ends in the middle of {name} ({size} bytes)"
+    hdul.verify("exception")
+    if "ASDF" not in hdul:
+        return f"{path.name} has no ASDF extension; it ends after {hdul[-1].name}"
     return ""
 
 
-def _presence(task, folder):
+def _presence(task: Task, folder: Path) -> list[dict]:
     missing = [Path(name).name for name in task.outputs if not (folder / Path(name).name).exists()]
     # The catalogue is not written where nothing was detected, which `_catalogue` tells.
     missing = [name for name in missing if not name.endswith(_OF_THE_CATALOGUE)]
     if missing:
-        found = sorted(path.name for path in folder.iterdir()) or ["nothing"]
-        told = f"not made: {', '.join(missing)}; made: {', '.join(found)}"
-        return [check("products", FAILED, told, "See the log for the step that stopped.")]
+        present = sorted(path.name for path in folder.iterdir()) or ["nothing"]
+        message = f"not made: {', '.join(missing)}; made: {', '.join(present)}"
+        return [check("products", FAILED, message, "See the log for the step that stopped.")]
     return []
 
 
-def _whole(path):
-    suffix = path.suffix
-    if suffix == ".fits":
-        wrong = is_whole(path)
-        if wrong:
-            return [check("whole", FAILED, wrong, "Check the space on the disk and run again.")]
-        kind = path.stem.rpartition("_")[2]
-        with fits.open(path) as hdul:
-            names = {hdu.name for hdu in hdul}
-            lacking = _EXTENSIONS.get(kind, set()) - names
-            if lacking:
-                told = f"{path.name} has no {', '.join(sorted(lacking))}"
-                return [check("whole", FAILED, told, "See the log.")]
-            if kind in _EXTENSIONS and "SCI" in names and kind != "segm":
-                # Spectra of several slits have an extension each.
-                planes = (hdu.data for hdu in hdul if hdu.name == "SCI")
-                if not any(data is not None and np.isfinite(data).any() for data in planes):
-                    told = f"{path.name} has no pixel with a value"
-                    action = "See the log and the DQ plane of the input."
-                    return [check("pixels", FAILED, told, action)]
-        return []
+def _whole(path: Path) -> list[dict]:
+    """Return what is wrong with a product, which is read once for it."""
+    problem: list[dict] | str = []
     try:
-        if suffix == ".json":
+        if path.suffix == ".fits":
+            problem = _read(path, _content)
+        elif path.suffix == ".json":
             json.loads(path.read_text())
-        elif suffix == ".ecsv":
+        elif path.suffix == ".ecsv":
             Table.read(path, format="ascii.ecsv")
     except (OSError, ValueError) as error:
-        told = f"{path.name} cannot be read: {error}"
-        return [check("whole", FAILED, told, "Check the space on the disk and run again.")]
+        problem = f"{path.name} cannot be read: {error}"
+    if isinstance(problem, str):
+        return [check("whole", FAILED, problem, "Check the space on the disk and run again.")]
+    return problem
+
+
+def _content(hdul: fits.HDUList, path: Path) -> list[dict] | str:
+    """Return checks that failed, or what is missing at the end of the file."""
+    if problem := _missing_part(hdul, path):
+        return problem
+    kind = path.stem.rpartition("_")[2]
+    names = {hdu.name for hdu in hdul}
+    if lacking := _EXTENSIONS.get(kind, set()) - names:
+        message = f"{path.name} has no {', '.join(sorted(lacking))}"
+        return [check("whole", FAILED, message, "See the log.")]
+    if kind in _EXTENSIONS and "SCI" in names and kind != "segm":
+        # Spectra of several slits have an extension each.
+        planes = (hdu.data for hdu in hdul if hdu.name == "SCI")
+        if not any(data is not None and np.isfinite(data).any() for data in planes):
+            message = f"{path.name} has no pixel with a value"
+            action = "See the log and the DQ plane of the input."
+            return [check("pixels", FAILED, message, action)]
     return []
 
 
-def _headers(path):
+def _headers(path: Path) -> tuple[fits.Header, fits.Header]:
     with fits.open(path) as hdul:
         science = hdul["SCI"].header if "SCI" in hdul else fits.Header()
         return hdul[0].header.copy(), science.copy()
 
 
-def _statuses(header, science):
+def _statuses(header: fits.Header) -> list[dict]:
     """Return a line for each step that says itself that it failed."""
     checks = []
     for keyword in header:
         if keyword.startswith("S_") and header[keyword] == "FAILED":
             action = _ACTIONS.get(keyword, "See the warnings in the log.")
-            told = f"{keyword} = FAILED: the product was made without the step"
-            checks.append(check(keyword, NO_EFFECT, told, action))
+            message = f"{keyword} = FAILED: the product was made without the step"
+            checks.append(check(keyword, NO_EFFECT, message, action))
     return checks
 
 
-def _photometry(header, science):
+def _photometry(header: fits.Header, science: fits.Header) -> list[dict]:
     if header.get("S_PHOTOM") != "COMPLETE" or header.get("EXP_TYPE") not in _IMAGING:
         return []
     unit, factor = science.get("BUNIT"), science.get("PHOTMJSR")
     if unit == "MJy/sr" and factor is not None and math.isfinite(factor) and factor > 0:
         return [check("photom", OK, f"MJy/sr, PHOTMJSR = {factor:.6g}")]
-    told = (
+    message = (
         f"S_PHOTOM = COMPLETE, but the pixels were not calibrated: BUNIT is {unit!r} and PHOTMJSR "
         f"{'absent' if factor is None else factor}"
     )
@@ -223,25 +217,27 @@ def _photometry(header, science):
         f"The reference {header.get('R_PHOTOM', 'PHOTOM')} has no row for {optics or 'this set-up'}"
         "; correct the keywords, take a newer CRDS context, or give photom.override_photom."
     )
-    return [check("photom", NO_EFFECT, told, action)]
+    return [check("photom", NO_EFFECT, message, action)]
 
 
-def _jumps(header, path):
+def _jumps(header: fits.Header, path: Path) -> list[dict]:
     if header.get("S_JUMP") != "COMPLETE":
         return []
     with fits.open(path) as hdul:
         flagged = float(np.mean((hdul["DQ"].data & _JUMP_DET) != 0))
-    told = f"{100 * flagged:.2f} % of the pixels have a jump"
+    message = f"{100 * flagged:.2f} % of the pixels have a jump"
     if flagged == 0:
         action = "Rare for more than a few groups; check jump.rejection_threshold."
         return [check("jump", NOTE, "no jump was found in any pixel", action)]
     if flagged > _IMPLAUSIBLE:
         action = "Check jump.rejection_threshold and the READNOISE and GAIN references."
-        return [check("jump", NOTE, told, action)]
-    return [check("jump", OK, told)]
+        return [check("jump", NOTE, message, action)]
+    return [check("jump", OK, message)]
 
 
-def _alignment(task, header, files, watch, steps):
+def _alignment(
+    header: fits.Header, files: Mapping[str, Path], watch: LogWatch, steps: Mapping
+) -> list[dict]:
     """Return whether tweakreg moved the images: the frame that it adds to a WCS tells."""
     if header.get("S_TWKREG") != "COMPLETE":
         return []
@@ -250,61 +246,68 @@ def _alignment(task, header, files, watch, steps):
     catalogue = "" if catalogue == "None" else catalogue
     crf = [path for name, path in files.items() if name.endswith("_crf.fits")]
     if not crf:
-        told = "no _crf product to read the alignment from: outlier_detection was skipped"
-        return [check("tweakreg", NOTE, told, "See the log for the matches of each image.")]
+        message = "no _crf product to read the alignment from: outlier_detection was skipped"
+        return [check("tweakreg", NOTE, message, "See the log for the matches of each image.")]
     groups = _aligned_groups(crf)
     unaligned = sorted(name for name, aligned in groups.items() if not aligned)
     if catalogue:
         return _absolute(catalogue, groups, unaligned, watch, asked)
-    told = f"{len(groups) - len(unaligned)} of {len(groups) - 1} groups aligned to the reference"
+    message = f"{len(groups) - len(unaligned)} of {len(groups) - 1} groups aligned to the reference"
     if watch.relative_matches:
-        told += f", with {min(watch.relative_matches)} or more matches"
+        message += f", with {min(watch.relative_matches)} or more matches"
     if len(unaligned) <= 1:
-        return [check("tweakreg", OK, told)]
-    told = f"S_TWKREG = COMPLETE, but {told}; not aligned or the reference: {', '.join(unaligned)}"
-    return [check("tweakreg", NO_EFFECT, told, _ACTIONS["S_TWKREG"])]
+        return [check("tweakreg", OK, message)]
+    message = (
+        f"S_TWKREG = COMPLETE, but {message}; not aligned or the reference: {', '.join(unaligned)}"
+    )
+    return [check("tweakreg", NO_EFFECT, message, _ACTIONS["S_TWKREG"])]
 
 
-def _absolute(catalogue, groups, unaligned, watch, asked):
+def _absolute(
+    catalogue: str,
+    groups: Mapping[str, bool],
+    unaligned: list[str],
+    watch: LogWatch,
+    asked: Mapping,
+) -> list[dict]:
     name = Path(catalogue).name
     needed = int(asked.get("abs_minobj", 15))
     matched = max(watch.absolute_matches, default=0)
     if not unaligned and matched >= needed:
-        told = f"all {len(groups)} groups aligned to {name} with {matched} matches"
-        return [check("tweakreg", OK, told)]
-    told = (
+        message = f"all {len(groups)} groups aligned to {name} with {matched} matches"
+        return [check("tweakreg", OK, message)]
+    message = (
         f"S_TWKREG = COMPLETE, but the images were not aligned to {name}: {matched} sources "
         f"matched, {needed} needed (abs_minobj)"
     )
     if unaligned:
-        told += f"; unaligned: {', '.join(unaligned)}"
+        message += f"; unaligned: {', '.join(unaligned)}"
     action = (
         "Raise tweakreg.abs_searchrad, lower abs_minobj, or check that the catalogue covers the "
         "field and has the epoch of the exposures."
     )
-    return [check("tweakreg", NO_EFFECT, told, action)]
+    return [check("tweakreg", NO_EFFECT, message, action)]
 
 
-def _aligned_groups(crf):
+def _aligned_groups(crf: list[Path]) -> dict[str, bool]:
     """Return whether all images of each group carry the frame of a correction."""
     from stdatamodels.jwst import datamodels
 
-    groups = {}
+    groups: dict[str, bool] = {}
     for path in crf:
         with datamodels.open(str(path)) as model:
             frames = model.meta.wcs.available_frames
             observation = model.meta.observation.instance
-            keys = ("program_number", "observation_number", "visit_number", "visit_group")
-            keys = (*keys, "sequence_id", "activity_id", "exposure_number")
             own = model.meta.group_id
-            known = [str(observation[key]) for key in keys if observation.get(key) is not None]
-        group = "-".join(known) if len(known) == len(keys) else path.stem
+            values = (observation.get(key) for key in _GROUP_KEYS)
+            parts = [str(value) for value in values if value is not None]
+        group = "-".join(parts) if len(parts) == len(_GROUP_KEYS) else path.stem
         group = str(own) if own not in (None, "") else group
         groups[group] = groups.get(group, True) and "v2v3corr" in frames
     return groups
 
 
-def _catalogue(task, header, files, steps):
+def _catalogue(files: Mapping[str, Path], steps: Mapping) -> list[dict]:
     if steps.get("source_catalog", {}).get("skip") in (True, "True"):
         return []
     for name, path in files.items():
@@ -312,6 +315,6 @@ def _catalogue(task, header, files, steps):
             count = len(Table.read(path, format="ascii.ecsv"))
             if count:
                 return [check("source_catalog", OK, f"{count} sources")]
-    told = "no source was detected, so that there is no catalogue"
+    message = "no source was detected, so that there is no catalogue"
     action = "Lower source_catalog.snr_threshold or npixels if there are sources in the picture."
-    return [check("source_catalog", NOTE, told, action)]
+    return [check("source_catalog", NOTE, message, action)]

@@ -5,135 +5,143 @@ process is killed, a product at its final name is complete, and one without a re
 again.  Inputs are only read.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import json
 import os
+import tempfile
 import time
 import traceback
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib import metadata
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 from astropy.io import fits
 
+from ..._packages import package_version
 from ...exceptions import InvalidExposureError, TaskError
 from ...io.processes import peak_memory_gb
 from ..corrections import apply, hooks, register_inputs
 from ..planning.association_files import association_document, association_path, write_association
+from ..resume import fingerprints
 from ..resume.records import Record, write_record
 from ..tasks import Task, input_path, log_path
-from .failures import describe
 from .log_watch import LogWatch
+from .outcomes import describe
+from .status import now
 from .verify import FAILED, is_whole, verify
 
-__all__ = ["HISTORY_KEY", "class_of", "steps_of", "versions", "work"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from .outcomes import Failure
+
+__all__ = ["HISTORY_KEY", "class_of", "prepare", "steps_of", "versions", "work"]
 
 HISTORY_KEY = "key "
 """What stands before the fingerprint's key in the HISTORY of a product."""
 
-_PACKAGES = ("jwst", "stcal", "stdatamodels", "crds", "astroquery_lis")
 _EXPOSURE_PIPELINES = ("Image2Pipeline", "Spec2Pipeline")
 
+_SHAPES = {"RampModel": (1, 3, 8, 8), "CubeModel": (1, 8, 8), "ImageModel": (8, 8)}
 
-def work(job):
-    """Do a task, whatever happens: return its record.
 
-    Parameters
-    ----------
-    job : dict
-        ``task`` (`Task.to_dict`), ``output_dir``, ``scratch``, ``fingerprint``, ``key``,
-        ``context``, ``environment``, ``in_memory``.
+def prepare(job: Mapping[str, Any]) -> None:
+    """Fill the caches of schemas, and of the specifications of ``job['pipelines']``.
 
-    Returns
-    -------
-    dict
-        A `~.records.Record`; one that failed is not written yet.
+    The server does it before it forks: every task would spend its first second or two on it.
+    Whatever goes wrong goes wrong again, and is told, in the task that needs it.
+    """
+    from stdatamodels.jwst import datamodels
+
+    for name in job["pipelines"]:
+        with contextlib.suppress(Exception):
+            class_of(name)()
+    with tempfile.TemporaryDirectory() as folder:
+        for name, shape in _SHAPES.items():
+            path = Path(folder, f"{name}.fits")
+            with getattr(datamodels, name)(data=np.zeros(shape, np.float32)) as model:
+                model.save(path)
+            with datamodels.open(path) as model:
+                model.validate()
+
+
+def work(job: Mapping[str, Any]) -> dict:
+    """Do a task, whatever happens: return its record, which is not written if it failed.
+
+    A job has ``task`` (`Task.to_dict`), ``output_dir``, ``scratch``, ``fingerprint``, ``key``,
+    ``context``, ``environment``, ``in_memory``.
     """
     task = Task.from_dict(job["task"])
     output_dir, scratch = Path(job["output_dir"]), Path(job["scratch"])
-    made = scratch / "made"
-    made.mkdir(parents=True, exist_ok=True)
+    products_dir = scratch / "made"
+    products_dir.mkdir(parents=True, exist_ok=True)
     # Libraries of models on disk are put into the working directory, and a killed process leaves
     # them there.
     os.chdir(scratch)
-    begun, started = time.monotonic(), _now()
-    known = {
+    begun = time.monotonic()
+    values: dict[str, Any] = {
         "task": task.name,
+        "state": "done",
         "fingerprint": job["fingerprint"],
         "context": job["context"],
         "environment": job["environment"],
-        "started": started,
+        "started": now(),
         "versions": versions(),
     }
     log = scratch / "task.log"
     with LogWatch(log, scratch / "step.json") as watch:
         watch.say(f"{task.name}: {task.pipeline or task.kind}, key {job['key']}")
-        checks = []
+        statuses: dict[str, str] = {}
         try:
-            _make(task, job, scratch, made)
-            checks = verify(task, made, watch, watch.parameters.get("steps", {}))
-            _raise_if_unfit(checks)
-            _stamp(made, task, job["key"])
-            references, statuses = _told_by_header(made / Path(task.name).name)
+            _make(task, job, scratch, products_dir)
+            values["checks"] = verify(task, products_dir, watch)
+            _raise_if_unfit(values["checks"])
+            _stamp(products_dir, task, job["key"])
+            main = products_dir / Path(task.name).name
+            values["references"], statuses = _metadata_of(main)
         except BaseException as error:
             watch.say(traceback.format_exc())
-            failure = describe(
-                type(error).__name__,
-                type(error).__module__,
-                _text(error),
-                traceback.format_exc(),
-                watch.errors,
-            )
-            known.update(state="failed", kind_of_failure=failure.kind, message=failure.message)
-            references, statuses = {}, {}
-    known.update(
-        checks=checks,
-        parameters=watch.parameters,
-        references=references,
-        steps=_steps(task, watch.steps, statuses),
-        seconds=round(time.monotonic() - begun, 3),
-        memory_gb=peak_memory_gb(),
-        ended=_now(),
-    )
-    if "state" in known:
-        return asdict(Record(**known))
-    products = _publish(task, made, output_dir, log)
-    record = Record(**known, state="done", products=products)
-    write_record(output_dir, record)
-    return asdict(record)
+            failure = _failure(error, watch)
+            values |= {"state": "failed", "references": {}}
+            values |= {"kind_of_failure": failure.kind, "message": failure.message}
+    values |= {
+        "parameters": watch.parameters,
+        "steps": _steps(task, watch.steps, statuses),
+        "seconds": round(time.monotonic() - begun, 3),
+        "memory_gb": peak_memory_gb(),
+        "ended": now(),
+    }
+    if values["state"] == "done":
+        values["products"] = _publish(task, products_dir, output_dir, log)
+        write_record(output_dir, Record(**values))
+    return asdict(Record(**values))
 
 
-def versions():
-    """Return the versions of the packages that a product depends on.
-
-    Returns
-    -------
-    dict of str to str
-    """
-    found = {}
-    for name in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that a product depends on."""
+    own = {"crds": version("crds"), "astroquery_lis": package_version()}
+    return {**fingerprints.versions(), **own}
 
 
-def steps_of(task, pipeline_class):
+def _failure(error: BaseException, watch: LogWatch) -> Failure:
+    # The message of a KeyError is a repr of what was looked for.
+    is_key = isinstance(error, KeyError) and error.args
+    text = str(error.args[0]) if is_key else str(error)
+    kind = type(error)
+    trace = traceback.format_exc()
+    return describe(kind.__name__, kind.__module__, text, trace, watch.errors)
+
+
+def steps_of(task: Task, pipeline_class: Any) -> dict[str, dict]:
     """Return what to give to the pipeline as ``steps``: what was asked, on a single core.
 
-    Parameters
-    ----------
-    task : Task
-        What was asked.
-    pipeline_class : type
-        The pipeline.
-
-    Returns
-    -------
-    dict
-        ``{step: {parameter: value}}``.  Steps that can start processes of their own may not: the
-        run has one process per task already.
+    Steps that can start processes of their own may not: the run has one process per task already.
     """
     steps = {name: dict(values) for name, values in task.steps.items()}
     for name, step in getattr(pipeline_class, "step_defs", {}).items():
@@ -142,47 +150,48 @@ def steps_of(task, pipeline_class):
     return steps
 
 
-def _make(task, job, scratch, made):
+def _make(task: Task, job: Mapping[str, Any], scratch: Path, products_dir: Path) -> None:
     output_dir = Path(job["output_dir"])
     inputs = [input_path(name, output_dir) for name in task.inputs]
     for path in inputs:
         _check_input(task, path)
     if task.kind == "correction":
-        apply(task.corrections[0], str(inputs[0]), str(made / Path(task.name).name))
+        apply(task.corrections[0], str(inputs[0]), str(products_dir / Path(task.name).name))
         return
     # Files that were corrected keep the names that jwst would give to those that were not.
     register_inputs(task)
-    pipeline = class_of(task.pipeline)
+    pipeline: Any = class_of(task.pipeline)
     steps = steps_of(task, pipeline)
     for name, values in hooks(task).items():
-        mine = steps.setdefault(name, {})
+        step = steps.setdefault(name, {})
         for kind, added in values.items():
-            mine[kind] = [*mine.get(kind, []), *added]
-    extra = {}
+            step[kind] = [*step.get(kind, []), *added]
+    extra: dict[str, Any] = {}
     if job["in_memory"] is not None and "in_memory" in (pipeline.spec or ""):
         extra["in_memory"] = job["in_memory"]
-    given = str(inputs[0])
+    source = str(inputs[0])
     if task.members:
-        given = _write_associations(task, output_dir, scratch, made)
+        source = _write_associations(task, output_dir, scratch, products_dir)
     # CRDS's parameters are merged by `call`, never by `run`; and only for a path that is a string.
     if steps:
         extra["steps"] = steps
-    pipeline.call(given, output_dir=str(made), save_results=True, configure_log=False, **extra)
-    _drop_copies(task, made)
+    extra["output_dir"] = str(products_dir)
+    pipeline.call(source, save_results=True, configure_log=False, **extra)
+    _drop_copies(task, products_dir)
 
 
-def _check_input(task, path):
+def _check_input(task: Task, path: Path) -> None:
     """Refuse what jwst would take without a word."""
     if not path.exists():
         msg = f"{path} is not there; make the plan again."
         raise InvalidExposureError(msg, parameter="files", value=str(path))
     if path.suffix != ".fits":
         return
-    wrong = is_whole(path)
-    if wrong:
-        raise InvalidExposureError(wrong, parameter="files", value=str(path))
-    done = fits.getheader(path).get("S_PHOTOM") == "COMPLETE"
-    if done and task.pipeline in _EXPOSURE_PIPELINES:
+    problem = is_whole(path)
+    if problem:
+        raise InvalidExposureError(problem, parameter="files", value=str(path))
+    is_calibrated = fits.getheader(path).get("S_PHOTOM") == "COMPLETE"
+    if is_calibrated and task.pipeline in _EXPOSURE_PIPELINES:
         msg = (
             f"{path} is calibrated already (S_PHOTOM = COMPLETE); {task.pipeline} would calibrate "
             "it twice.  Give the _rate file."
@@ -190,17 +199,17 @@ def _check_input(task, path):
         raise InvalidExposureError(msg, parameter="files", value=str(path))
 
 
-def _write_associations(task, output_dir, scratch, made):
+def _write_associations(task: Task, output_dir: Path, scratch: Path, products_dir: Path) -> str:
     """Write the association to run with, and the one to keep; return the first."""
     run_with = scratch / "asn"
     run_with.mkdir()
     final = (output_dir / task.name).parent
     document = association_document(task, output_dir, final)
-    association_path(task, made).write_text(json.dumps(document, indent=1) + "\n")
+    association_path(task, products_dir).write_text(json.dumps(document, indent=1) + "\n")
     return str(write_association(task, output_dir, run_with))
 
 
-def class_of(name):
+def class_of(name: str) -> type:
     """Return a pipeline, or a step that stands for one, by the name of its class."""
     import jwst.pipeline
     import jwst.step
@@ -208,34 +217,33 @@ def class_of(name):
     return getattr(jwst.pipeline, name, None) or getattr(jwst.step, name)
 
 
-def _drop_copies(task, made):
+def _drop_copies(task: Task, products_dir: Path) -> None:
     # Detector1 writes the integrations also where there is a single one, the same image again.
     names = {Path(name).name for name in task.outputs}
-    for path in made.glob("*_rateints.fits"):
+    for path in products_dir.glob("*_rateints.fits"):
         if path.name not in names:
             path.unlink()
 
 
-def _raise_if_unfit(checks):
+def _raise_if_unfit(checks: list[dict]) -> None:
     unfit = [line for line in checks if line["outcome"] == FAILED]
     if unfit:
-        told = "; ".join(line["message"] for line in unfit)
-        msg = f"{told}. {unfit[0]['action']}"
+        messages = "; ".join(line["message"] for line in unfit)
+        msg = f"{messages}. {unfit[0]['action']}"
         raise TaskError(msg)
 
 
-def _stamp(made, task, key):
+def _stamp(products_dir: Path, task: Task, key: str) -> None:
     """Write into each FITS product what it was made from; jwst keeps HISTORY when it reads."""
-    own = versions().get("astroquery_lis", "")
-    for path in made.glob("*.fits"):
+    for path in products_dir.glob("*.fits"):
         with fits.open(path, mode="update", memmap=True) as hdul:
             header = hdul[0].header
             # One card each: jwst makes an entry of every card.
-            header.add_history(f"{Path(task.name).parent}, astroquery_lis {own}"[:72])
+            header.add_history(f"{Path(task.name).parent}, astroquery_lis {package_version()}"[:72])
             header.add_history(f"{HISTORY_KEY}{key}")
 
 
-def _told_by_header(path):
+def _metadata_of(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Return the references that a product names and the status of its steps."""
     if path.suffix != ".fits":
         return {}, {}
@@ -252,12 +260,12 @@ def _told_by_header(path):
     return references, statuses
 
 
-def _steps(task, timed, statuses):
+def _steps(task: Task, timed: list[dict], statuses: Mapping[str, str]) -> list[dict]:
     """Put the times of the log and the statuses of the header together, in the order of work."""
     aliases = {}
     if task.pipeline:
-        steps = getattr(class_of(task.pipeline), "step_defs", {})
-        aliases = {name: step.class_alias for name, step in steps.items()}
+        classes = getattr(class_of(task.pipeline), "step_defs", {})
+        aliases = {name: step.class_alias for name, step in classes.items()}
     return [
         {**step, "status": statuses.get(aliases[step["step"]], "")}
         for step in timed
@@ -265,13 +273,13 @@ def _steps(task, timed, statuses):
     ]
 
 
-def _publish(task, made, output_dir, log):
+def _publish(task: Task, products_dir: Path, output_dir: Path, log: Path) -> list[dict]:
     folder = (output_dir / task.name).parent
     folder.mkdir(parents=True, exist_ok=True)
     os.replace(log, log_path(task.name, output_dir))
     main = Path(task.name).name
     # The main product last: it is what tells that the task was done.
-    files = sorted(made.iterdir(), key=lambda path: (path.name == main, path.name))
+    files = sorted(products_dir.iterdir(), key=lambda path: (path.name == main, path.name))
     products = []
     for path in files:
         with open(path, "rb") as file:
@@ -288,12 +296,3 @@ def _publish(task, made, output_dir, log):
             }
         )
     return products[::-1]
-
-
-def _text(error):
-    # The message of a KeyError is a repr of what was looked for.
-    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-
-
-def _now():
-    return datetime.now(UTC).isoformat(timespec="seconds")
