@@ -16,7 +16,7 @@ from astropy.wcs import WCS
 from astroquery_lis import sandbox
 from astroquery_lis.images.tiles import OpenImage
 from astroquery_lis.survey.bricks import brick_name
-from astroquery_lis.survey.layout import coadd_path
+from astroquery_lis.survey.paths import file_path
 from astroquery_lis.survey.pixel_grids import Box
 
 FILES = (("image", "r"), ("invvar", "r"), ("model", "r"), ("maskbits", None))
@@ -40,7 +40,7 @@ def main():
         place = SkyCoord(sky.positions["field"])
         brick = str(brick_name(place.ra.deg, place.dec.deg))
         for product, band in FILES:
-            path = sky.root / coadd_path("dr10", "south", product, brick, band)
+            path = sky.root / file_path(product, "dr10", "south", brick=brick, band=band)
             with fits.open(path) as hdul, open(path, "rb") as file:
                 hdu = hdul[1]
                 column, row = (

@@ -8,7 +8,7 @@ import pytest
 
 from astroquery_lis import LegacySurvey, LegacySurveyClass, conf, sandbox
 from astroquery_lis.io.places import HEALTH
-from astroquery_lis.survey.layout import coadd_path
+from astroquery_lis.survey.paths import file_path
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def other():
 @pytest.fixture
 def copied_tree(sky, tmp_path):
     """A small tree of our own, which a test may change: one brick's folder."""
-    folder = (sky.root / coadd_path("dr10", "south", "nexp", "0451p000", "g")).parent
+    folder = (sky.root / file_path("nexp", "dr10", "south", brick="0451p000", band="g")).parent
     target = tmp_path / "tree" / folder.relative_to(sky.root)
     target.mkdir(parents=True)
     for path in folder.iterdir():

@@ -16,7 +16,7 @@ from astropy.wcs import WCS
 from astroquery_lis import conf
 from astroquery_lis.images.tiles import OpenImage
 from astroquery_lis.survey.bricks import brick_name
-from astroquery_lis.survey.layout import coadd_path
+from astroquery_lis.survey.paths import file_path
 from astroquery_lis.survey.pixel_grids import Box
 
 SIZE = 256
@@ -80,7 +80,7 @@ def gate(sky):
 def _files(sky, position):
     brick = str(brick_name(position.ra.deg, position.dec.deg))
     return [
-        sky.root / coadd_path("dr10", "south", product, brick, band)
+        sky.root / file_path(product, "dr10", "south", brick=brick, band=band)
         for product in ASKED["products"]
         for band in ASKED["bands"]
     ]
@@ -151,7 +151,7 @@ def test_only_the_tiles_under_the_box_are_decoded(sky, product, monkeypatch):
 
     position = SkyCoord(sky.positions["field"])
     band = None if product == "maskbits" else "r"
-    path = sky.root / coadd_path("dr10", "south", product, _brick(position), band)
+    path = sky.root / file_path(product, "dr10", "south", brick=_brick(position), band=band)
     _, _, n_tiles = _needed(path, position)
     with fits.open(path) as hdul:
         column, row = np.round(WCS(hdul[1].header).world_to_pixel(position)).astype(int)

@@ -30,8 +30,8 @@ from ..survey.bricks import (
     parse_brick_name,
     region_of_brick,
 )
-from ..survey.layout import get_tree, region_bricks_path
-from ..survey.releases import get_release
+from ..survey.paths import file_path
+from ..survey.releases import get_release, get_tree
 
 __all__ = ["bricks_in_region", "covered", "footprint_moc", "region_table"]
 
@@ -67,7 +67,7 @@ def region_table(release, region, finder):
     TransferError
         If no mirror could give it.
     """
-    path = region_bricks_path(release, region)
+    path = file_path("region-bricks", release, region)
     located = finder.find(path)
     if located is None:
         msg = f"No mirror has {path}, the table of the bricks of {release} {region}."

@@ -18,7 +18,7 @@ from ..io.download import download
 from ..io.places import Failovers, ask_in_turn
 from ..io.store import Store
 from ..survey.bricks import brick_center, brick_edges, is_north, name_of
-from ..survey.layout import tractor_path
+from ..survey.paths import file_path
 from ..survey.releases import get_release
 from .tractor_file import open_table
 
@@ -139,7 +139,7 @@ def brick_files(bricks, release, region="auto"):
             for mixed, first in zip(both, north[0], strict=True)
         ]
     return [
-        BrickFile(int(brick), one, tractor_path(release, one, name_of(brick)))
+        BrickFile(int(brick), one, file_path("tractor", release, one, brick=name_of(brick)))
         for brick, some in zip(bricks, chosen, strict=True)
         for one in some
     ]

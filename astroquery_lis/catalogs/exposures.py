@@ -1,6 +1,5 @@
 """Which exposures lie behind the coadds at a position, from the table of CCDs of its brick."""
 
-
 import numpy as np
 from astropy import units as u
 from astropy.io import fits
@@ -14,9 +13,9 @@ from ..exceptions import (
     warn,
 )
 from ..survey.bricks import brick_id, name_of, region_of_brick
-from ..survey.layout import brick_table_path, get_tree
+from ..survey.paths import file_path
 from ..survey.pixel_grids import TangentGrid
-from ..survey.releases import get_release
+from ..survey.releases import get_release, get_tree
 
 __all__ = ["exposure_paths", "exposures_at"]
 
@@ -67,7 +66,7 @@ def exposure_paths(ra_deg, dec_deg, release, region):
     regions = get_release(release).regions
     if region == "auto":
         region = str(region_of_brick(brick, release)) if len(regions) > 1 else regions[0]
-    return brick_table_path(release, region, name_of(brick), "ccds"), region
+    return file_path("ccds-table", release, region, brick=name_of(brick)), region
 
 
 def exposures_at(ra_deg, dec_deg, bands, release, region, finder, *, on_missing):

@@ -14,7 +14,7 @@ from ..io.download import download
 from ..io.places import Failovers, ask_in_turn
 from ..io.store import Store, write_bytes
 from ..survey.bricks import N_BRICKS, parse_brick_name
-from ..survey.layout import region_bricks_path
+from ..survey.paths import file_path
 
 __all__ = ["bricks_of_region", "holds"]
 
@@ -49,7 +49,7 @@ def bricks_of_region(release, region, *, client, mirrors, location):
     TransferError
         If no mirror could give it.
     """
-    path = region_bricks_path(release, region)
+    path = file_path("region-bricks", release, region)
 
     def ask(mirror):
         if mirror.is_local:

@@ -17,7 +17,7 @@ from ..io.places import HEALTH
 from ..io.runs import Progress
 from ..io.store import Origin, Store, copy_whole
 from ..io.upkeep import cache_entries, damaged_runs, survey_stores
-from ..survey.layout import folder_checksum_path
+from ..survey.paths import checksum_path
 from .brick_files import sha256_of
 
 __all__ = ["AUDIT_STATUSES", "audit"]
@@ -126,7 +126,7 @@ class _Audit:
                 continue
         if digests or not self.mirrors:
             return digests
-        path = folder_checksum_path(folder.relative_to(self.root).as_posix())
+        path = checksum_path(folder.relative_to(self.root).as_posix())
         copy = self.root / path if self.repair else None
         try:
             return self.lists.get(path, copy) or {}

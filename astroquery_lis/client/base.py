@@ -22,7 +22,7 @@ from ..images.reader import SectionReader
 from ..images.viewer_service import ViewerService, viewer_client
 from ..io.http import HttpClient
 from ..io.places import resolve_mirrors
-from ..survey.layout import COADD_PRODUCTS
+from ..survey.paths import COADD_PRODUCTS
 from ..survey.releases import REGIONS, RELEASES, get_release
 from ..survey.request import as_region
 

@@ -26,7 +26,7 @@ from ..io.places import HEALTH
 from ..io.ranges import Version
 from ..io.store import GB, Origin, Store, copy_whole, mark_used, remove_leftovers
 from ..io.upkeep import keep_within
-from ..survey.files import SurveyFile
+from ..survey.paths import SurveyFile
 
 __all__ = ["FileJob", "FileSettings", "failed_file", "fetch_file", "sha256_of"]
 

@@ -27,7 +27,7 @@ from ..io import manifest, run
 from ..io.places import HEALTH, REGISTERED, resolve_mirrors
 from ..io.runs import Progress
 from ..io.upkeep import cache_usage, clear_stores
-from ..survey.files import FILE_PRODUCTS, as_file_bands, as_file_products, has_product, plan_files
+from ..survey.paths import FILE_PRODUCTS, as_file_bands, as_file_products, has_product, plan_files
 from ..survey.releases import get_release
 from ..survey.request import as_choice, as_region
 from .audit import audit

@@ -14,7 +14,7 @@ from ..exceptions import InvalidRequestError, NoCoverageError
 from ..images.viewer import ViewerRequest, viewer_cutout
 from ..survey.catalog_request import as_sky_region
 from ..survey.layers import get_layer
-from ..survey.layout import region_bricks_path
+from ..survey.paths import file_path
 from ..survey.releases import get_release
 from ..survey.request import as_bands, as_choice, as_layer_bands, as_region, refuse_beside_layer
 from .base import SurveyBase
@@ -108,7 +108,7 @@ class FootprintMethods(SurveyBase):
         with self._finder(mirror, cache) as finder:
             if get_query_payload:
                 regions = get_release(release).regions if region == "auto" else (region,)
-                return [finder.address(region_bricks_path(release, one)) for one in regions]
+                return [finder.address(file_path("region-bricks", release, one)) for one in regions]
             return bricks_in_region(sky, release, region, finder)
 
     def covers(

@@ -18,10 +18,10 @@ from ..exceptions import (
 )
 from ..io.places import Failovers
 from ..survey.bricks import region_of_brick
-from ..survey.layout import MASK_PLANES, coadd_paths, coadd_product, get_tree
+from ..survey.paths import MASK_PLANES, coadd_product, file_paths
 from ..survey.pixel_grids import Box, SkyGrid
 from ..survey.placement import WISE, frame_of_bands, place
-from ..survey.releases import get_release
+from ..survey.releases import get_release, get_tree
 from .assemble import Assembler
 from .sections import SectionRequest
 
@@ -103,7 +103,7 @@ class _Job:
         piece = self.placement.pieces[index]
         hdu = MASK_PLANES[plane.product][0] if plane.product in MASK_PLANES else None
         file = "maskbits" if hdu else plane.product
-        paths = coadd_paths(tree.release, tree.region, file, piece.brick, plane.band)
+        paths = file_paths(file, tree.release, tree.region, brick=piece.brick, band=plane.band)
         source = tree, piece.brick, plane.product, plane.band
         return SectionRequest(paths, piece.read, source, hdu)
 

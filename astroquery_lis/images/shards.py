@@ -21,8 +21,8 @@ from .._packages import import_optional, package_version
 from ..io import Result
 from ..io.store import write_whole
 from ..survey.bricks import brick_name
-from ..survey.layout import MASK_PLANES, coadd_product, get_tree
-from ..survey.releases import get_release
+from ..survey.paths import MASK_PLANES, coadd_product
+from ..survey.releases import get_release, get_tree
 from .bulk import each_cutout, known_of, told
 
 __all__ = ["save_shard", "shard_name"]

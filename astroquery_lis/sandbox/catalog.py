@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from astropy.table import MaskedColumn, Table, vstack
 
-from ..survey import bitmasks, bricks, layout
+from ..survey import bitmasks, bricks, releases
 from . import sky
 from .light import noise_of, sources
 from .measurements import measurements
@@ -54,7 +54,7 @@ def _brick_rows(release, region, brick):
     grid = bricks.brick_grid(found.id)
     owner = bricks.brick_id(rows["ra"], rows["dec"])
     foreign = (owner != found.id) | (
-        bricks.region_of_brick(owner, layout.get_tree(release, region).release) != region
+        bricks.region_of_brick(owner, releases.get_tree(release, region).release) != region
     )
     shift = noise_of(3, found.id)[:, :2] * _COPY_SHIFT_MAS / 3.6e6
     moved_ra = (rows["ra"] + shift[:, 0] / np.cos(np.radians(rows["dec"]))) % 360.0
@@ -72,7 +72,7 @@ def _brick_rows(release, region, brick):
     rows["brickid"] = found.id
     rows["brickname"] = brick
     rows["brick_primary"] = owner == found.id
-    bit = bitmasks.maskbits(layout.get_tree(release, region).release)["NPRIMARY"]
+    bit = bitmasks.maskbits(releases.get_tree(release, region).release)["NPRIMARY"]
     rows["maskbits"] |= np.where(rows["brick_primary"], 0, 1 << bit).astype(rows["maskbits"].dtype)
     if "ls_id_dr11" in rows.dtype.names:
         rows["ls_id_dr11"] = (
@@ -114,7 +114,7 @@ def region_rows(release, region):
     `~numpy.ndarray`
         As `brick_rows`.
     """
-    tree = layout.get_tree(release, region)
+    tree = releases.get_tree(release, region)
     names = CATALOG_TREES[tree.release, tree.region]
     rows = np.concatenate([brick_rows(release, region, name) for name in names])
     return rows[rows["brick_primary"]]
@@ -138,7 +138,7 @@ def catalog(release="dr10"):
     """
     parts = []
     for region in ("south", "north"):
-        tree = layout.get_tree(release, region)
+        tree = releases.get_tree(release, region)
         for name in CATALOG_TREES[tree.release, region]:
             rows, truth_id = _brick_rows(tree.release, region, name)
             table = Table()

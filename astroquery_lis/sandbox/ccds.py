@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from ..survey import bricks, layout
+from ..survey import bricks, releases
 from ..survey.pixel_grids import TangentGrid
 from . import render, sky
 from .planes import windows_of
@@ -169,7 +169,7 @@ def _near(region, band, brick):
 
 @cache
 def _ccds_of(release, region, name):
-    tree = layout.get_tree(release, region)
+    tree = releases.get_tree(release, region)
     brick = bricks.get_brick(name)
     found = []
     for band in tree.bands:

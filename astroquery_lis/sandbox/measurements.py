@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from ..survey import bitmasks, layout
+from ..survey import bitmasks, releases
 from . import render, sky
 from .light import (
     APERTURES_ARCSEC,
@@ -50,7 +50,7 @@ def release_number(release, region):
         As the survey numbers them: 8000 and 8001 for the south and north of DR8, 9010 and 9011 of
         DR9, 10000 for DR10; for DR11 by the same rule.
     """
-    tree = layout.get_tree(release, region)
+    tree = releases.get_tree(release, region)
     number = int(tree.release[2:])
     base = {9: 9010}.get(number, 1000 * number)
     return base + (tree.region == "north")
@@ -197,7 +197,7 @@ def _add_infrared(rows, band, noise):
 @cache
 def measurements(release, region):
     """Return a row for every source of the scene, without what depends on the brick."""
-    tree = layout.get_tree(release, region)
+    tree = releases.get_tree(release, region)
     if tree.release == "dr8":
         return _as_dr8(measurements("dr9", region), region)
     true = sources()

@@ -4,7 +4,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from ..survey import bricks, layout
+from ..survey import bricks, paths, releases
 from . import sky
 
 __all__ = ["summarise_band", "write_brick_tables"]
@@ -57,11 +57,11 @@ def write_brick_tables(root, summaries):
     """
     names = sorted({name for _, _, name in summaries})
     for release in ("dr9", "dr10"):
-        _write(root / layout.survey_bricks_path(release), _all_bricks(names))
+        _write(root / paths.file_path("survey-bricks", release), _all_bricks(names))
     for release, region in sky.BRICKS:
         rows = {key[2]: value for key, value in summaries.items() if key[:2] == (release, region)}
         _write(
-            root / layout.region_bricks_path(release, region),
+            root / paths.file_path("region-bricks", release, region),
             _region_bricks(release, region, rows),
         )
 
@@ -96,7 +96,7 @@ def _all_bricks(names):
 def _region_bricks(release, region, rows):
     ids = _ids(rows)
     names = bricks.name_of(ids)
-    bands = layout.get_tree(release, region).bands
+    bands = releases.get_tree(release, region).bands
     ra, dec = bricks.brick_center(ids)
     ra1, ra2, dec1, dec2 = bricks.brick_edges(ids)
     table = Table()
@@ -118,7 +118,7 @@ def _region_bricks(release, region, rows):
     table["ra1"], table["ra2"], table["dec1"], table["dec2"] = ra1, ra2, dec1, dec2
     height = np.degrees(np.sin(np.radians(dec2)) - np.sin(np.radians(dec1)))
     table["area"] = ((ra2 - ra1) * height).astype(np.float32)
-    official = layout.get_tree("dr10", region).folder == f"{release}/{region}"
+    official = releases.get_tree("dr10", region).folder == f"{release}/{region}"
     table["survey_primary"] = official & (bricks.region_of_brick(ids, "dr10") == region)
     table["in_desi"] = table["survey_primary"].copy()
     return table

@@ -8,7 +8,7 @@ import astropy.units as u
 import numpy as np
 from astropy.coordinates import BarycentricMeanEcliptic, SkyCoord
 
-from ..survey import bricks, layout
+from ..survey import bricks, releases
 from . import catalog, pixels
 from .tractor_columns import OPTICAL, WISE, band_of, tractor_columns
 
@@ -74,7 +74,7 @@ class TapTable(NamedTuple):
 
 
 def _bands(release):
-    bands = {band for r in ("north", "south") for band in layout.get_tree(release, r).bands}
+    bands = {band for r in ("north", "south") for band in releases.get_tree(release, r).bands}
     return (*(band for band in OPTICAL if band in bands), *WISE)
 
 
@@ -86,7 +86,7 @@ def _colours(release):
 @cache
 def _columns(release, region):
     """Return the columns of a table; ``region`` is empty for those of both."""
-    tree = layout.get_tree(release, region or "south")
+    tree = releases.get_tree(release, region or "south")
     bands = (*tree.bands, *WISE)
     found = [TapColumn("ls_id", "i8")]
     for column in tractor_columns(release, region or "south"):
@@ -127,7 +127,7 @@ def _ls_id(rows):
 def _values(release, region):
     """Return the columns of the primary rows of one region as arrays."""
     rows = catalog.region_rows(release, region)
-    tree = layout.get_tree(release, region)
+    tree = releases.get_tree(release, region)
     values = {"ls_id": _ls_id(rows)}
     for name in rows.dtype.names:
         column = rows[name]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..survey import layout
+from ..survey import releases
 
 __all__ = ["TractorColumn", "band_of", "tractor_columns", "tractor_dtype"]
 
@@ -197,7 +197,7 @@ def tractor_columns(release, region):
     -------
     tuple of TractorColumn
     """
-    tree = layout.get_tree(release, region)
+    tree = releases.get_tree(release, region)
     number = int(tree.release[2:])
     found = []
     for name, kind, unit in _all_columns(number):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from astropy.io import fits
 
-from ..survey import layout
+from ..survey import paths, releases
 from . import catalog, sky
 from .ccds import ccd_rows
 from .light import APERTURES_ARCSEC, WISE_APERTURES_ARCSEC
@@ -100,10 +100,10 @@ def _write_all(root):
 def _write_tree(root, release, region, names):
     checksums = {}
     for name in names:
-        path = root / layout.tractor_path(release, region, name)
+        path = root / paths.file_path("tractor", release, region, brick=name)
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_whole(path, tractor_hdus(release, region, name).writeto)
-        listed = root / layout.tractor_checksum_path(release, region, name)
+        listed = root / paths.file_path("tractor-checksums", release, region, brick=name)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         checksums.setdefault(listed, []).append(f"{digest}  {path.name}\n")
     for path, lines in checksums.items():
@@ -113,10 +113,10 @@ def _write_tree(root, release, region, names):
 
 def _add_ccds(root, release, region, brick):
     """Write a brick's table of CCDs beside its coadds, and its line into their checksums."""
-    listed = root / layout.coadd_checksum_path(release, region, brick)
+    listed = root / paths.file_path("coadd-checksums", release, region, brick=brick)
     if not listed.exists():
         return
-    path = root / layout.brick_table_path(release, region, brick, "ccds")
+    path = root / paths.file_path("ccds-table", release, region, brick=brick)
     hdus = fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(ccd_rows(release, region, brick))])
     _write_whole(path, hdus.writeto)
     lines = [line for line in listed.read_text().splitlines() if not line.endswith(path.name)]
@@ -180,7 +180,7 @@ def tractor_hdus(release, region, brick):
     header["OBJECT"] = ("SIMULATED", "these rows are not data")
     header["BRICKNAM"] = (brick, "brick name RRRr[pm]DDd")
     header["DRVERSIO"] = (release_number(release, region), "data release number")
-    header["BANDS"] = ",".join(layout.get_tree(release, region).bands)
+    header["BANDS"] = ",".join(releases.get_tree(release, region).bands)
     for number, radius in enumerate(APERTURES_ARCSEC):
         header[f"APRAD{number}"] = (radius, "radius of an optical aperture (arcsec)")
     for number, radius in enumerate(WISE_APERTURES_ARCSEC):

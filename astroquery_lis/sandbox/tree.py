@@ -16,7 +16,7 @@ import numpy as np
 from astropy.config import get_cache_dir
 from astropy.io import fits
 
-from ..survey import bricks, layout
+from ..survey import bricks, paths, releases
 from . import helper, render, sky, tables
 from .planes import BrickScene
 
@@ -168,18 +168,18 @@ def write_brick(root, release, region, brick):
         What the table of bricks says about it.
     """
     scene = BrickScene(release, region, brick)
-    tree = layout.get_tree(release, region)
-    products = [name for name, kind in layout.COADD_PRODUCTS.items() if kind.per_band]
+    tree = releases.get_tree(release, region)
+    products = [name for name, kind in paths.COADD_PRODUCTS.items() if kind.per_band]
     if not np.all(bricks.region_of_brick(scene.brick.id, release) == region):
         products = _OVERLAP_PRODUCTS
-    folder = (root / layout.coadd_path(release, region, "maskbits", brick)).parent
+    folder = (root / paths.file_path("maskbits", release, region, brick=brick)).parent
     folder.mkdir(parents=True, exist_ok=True)
     primary = scene.primary()
     summary = {}
     for band in tree.bands:
         summary |= _write_band(root, scene, band, products, primary)
     masks = scene.masks(tree.bands)
-    path = root / layout.coadd_path(release, region, "maskbits", brick)
+    path = root / paths.file_path("maskbits", release, region, brick=brick)
     header = _header(scene, "maskbits", None)
     hdus = []
     for name, plane in masks.items():
@@ -187,15 +187,15 @@ def write_brick(root, release, region, brick):
         hdu.name = name
         hdus.append(hdu)
     _write(path, hdus)
-    _write_checksums(root / layout.coadd_checksum_path(release, region, brick))
+    _write_checksums(root / paths.file_path("coadd-checksums", release, region, brick=brick))
     return summary
 
 
 def _write_band(root, scene, band, products, primary):
     planes = scene.band(band)
     for product in products:
-        path = root / layout.coadd_path(
-            scene.release, scene.region, product, scene.brick.name, band
+        path = root / paths.file_path(
+            product, scene.release, scene.region, brick=scene.brick.name, band=band
         )
         header = _header(scene, product, band)
         if product == "blobmodel" and scene.release == "dr9":
@@ -240,7 +240,7 @@ def _header(scene, product, band):
     header["OBJECT"] = ("SIMULATED", "these pixels are not data")
     header["IMTYPE"] = (product, "legacypipe image type")
     header["PRODTYPE"] = (_PRODTYPE.get(product, product), "NOAO image type")
-    unit = layout.COADD_PRODUCTS[product].unit
+    unit = paths.COADD_PRODUCTS[product].unit
     if unit:
         header["BUNIT"] = unit
     if band:

@@ -8,7 +8,7 @@ import numpy as np
 from astropy.io import fits
 
 from .._codecs import decoding
-from ..survey import bricks, layout
+from ..survey import bricks, paths, releases
 
 __all__ = ["PlaneStore"]
 
@@ -40,7 +40,7 @@ class PlaneStore:
         tree : tuple of (str, str)
             Release and region.
         product, brick : str
-            As for `~..survey.layout.coadd_path`.
+            As for `~..survey.paths.file_path`.
         band : str, optional
             Left out for maskbits.
 
@@ -49,9 +49,9 @@ class PlaneStore:
         `~pathlib.Path` or None
             `None` if there is no such file.
         """
-        if band is not None and band not in layout.get_tree(*tree).bands:
+        if band is not None and band not in releases.get_tree(*tree).bands:
             return None
-        path = self._root / layout.coadd_path(*tree, product, brick, band)
+        path = self._root / paths.file_path(product, *tree, brick=brick, band=band)
         return path if path.is_file() else None
 
     def read(self, path, box):

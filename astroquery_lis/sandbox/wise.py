@@ -13,7 +13,7 @@ import numpy as np
 from astropy.io import fits
 from scipy.optimize import brentq
 
-from ..survey import bricks, layout
+from ..survey import bricks, paths
 from ..survey.pixel_grids import TangentGrid
 from . import render, sky
 from .light import infrared
@@ -250,13 +250,13 @@ def _write_all(root):
 
 def _write_brick(root, release, region, brick):
     """Write a brick's files beside its other coadds, and their lines into the checksums."""
-    listed = root / layout.coadd_checksum_path(release, region, brick)
+    listed = root / paths.file_path("coadd-checksums", release, region, brick=brick)
     listed.parent.mkdir(parents=True, exist_ok=True)
     lines = {}
     if listed.exists():
         lines = {line.split()[1]: line for line in listed.read_text().splitlines()}
     for (product, band), plane in wise_planes(region, brick).items():
-        path = root / layout.coadd_path(release, region, product, brick, band)
+        path = root / paths.file_path(product, release, region, brick=brick, band=band)
         # Any seed from 1 to 10000 that a file keeps from build to build and does not share.
         seed = zlib.crc32(path.name.encode()) % 10000 + 1
         hdu = fits.CompImageHDU(

@@ -1,11 +1,14 @@
 """The data releases DR5 to DR11: regions, bands, products, and where each lives in the tree."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from ..exceptions import InvalidRequestError
 
-__all__ = ["RELEASES", "DataRelease", "Tree", "get_release"]
+__all__ = ["RELEASES", "DataRelease", "Tree", "get_release", "get_tree"]
 
 PIXEL_SCALE_ARCSEC = 0.262
 """Pixel scale of every optical coadd, arcsec (legacypipe ``get_brick_wcs``)."""
@@ -48,7 +51,7 @@ class Tree:
     release: str
     region: str
     folder: str
-    bands: tuple
+    bands: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -81,40 +84,48 @@ class DataRelease:
 
     name: str
     number: int
-    trees: MappingProxyType
-    products: tuple
-    suffixes: tuple = (".fits.fz",)
-    sweep_versions: tuple = ()
+    trees: Mapping[str, Tree]
+    products: tuple[str, ...]
+    suffixes: tuple[str, ...] = (".fits.fz",)
+    sweep_versions: tuple[str, ...] = ()
     note: str = field(default="", compare=False)
 
     @property
-    def regions(self):
+    def regions(self) -> tuple[str, ...]:
         """Regions of the release, north first."""
         return tuple(region for region in REGIONS if region in self.trees)
 
     @property
-    def bands(self):
+    def bands(self) -> tuple[str, ...]:
         """Every optical band that some region of the release has, blue to red."""
         present = {band for tree in self.trees.values() for band in tree.bands}
         return tuple(band for band in "griz" if band in present)
 
     @property
-    def wise_bands(self):
+    def wise_bands(self) -> tuple[str, ...]:
         """The WISE bands, if the release has them."""
         return WISE_BANDS if self.number >= 8 else ()
 
     @property
-    def mask_planes(self):
+    def mask_planes(self) -> tuple[str, ...]:
         """The planes that lie beside MASKBITS in its file."""
         return ("wisem1", "wisem2") if self.number >= 8 else ()
 
     @property
-    def is_split(self):
+    def is_split(self) -> bool:
         """Whether the release has a north and a south, told apart by ``bricks.is_north``."""
         return len(self.trees) == 2
 
 
-def _release(number, trees, products, **kwargs):
+def _release(
+    number: int,
+    trees: list[tuple[str, str, str, str]],
+    products: tuple[str, ...],
+    *,
+    suffixes: tuple[str, ...] = (".fits.fz",),
+    sweep_versions: tuple[str, ...] = (),
+    note: str = "",
+) -> DataRelease:
     """Build a `DataRelease`; ``trees`` is rows of (release, region, folder, bands)."""
     return DataRelease(
         name=f"dr{number}",
@@ -123,7 +134,9 @@ def _release(number, trees, products, **kwargs):
             {row[1]: Tree(row[0], row[1], row[2], tuple(row[3])) for row in trees}
         ),
         products=products,
-        **kwargs,
+        suffixes=suffixes,
+        sweep_versions=sweep_versions,
+        note=note,
     )
 
 
@@ -191,7 +204,7 @@ RELEASES = MappingProxyType(
 )
 
 
-def get_release(name):
+def get_release(name: str | int) -> DataRelease:
     """Return the `DataRelease` called ``name``.
 
     Parameters
@@ -220,3 +233,36 @@ def get_release(name):
         return RELEASES[key]
     msg = f"release={name!r} is not a data release; allowed: {', '.join(RELEASES)}."
     raise InvalidRequestError(msg, parameter="release", value=name)
+
+
+def get_tree(release: str | int, region: str) -> Tree:
+    """Return the `Tree` that holds a region of a release.
+
+    Parameters
+    ----------
+    release : str or int
+        Release name.
+    region : str
+        ``'north'`` or ``'south'``.
+
+    Returns
+    -------
+    Tree
+
+    Raises
+    ------
+    InvalidRequestError
+        If the release does not have that region.
+
+    Examples
+    --------
+    >>> from astroquery_lis.survey.releases import get_tree
+    >>> get_tree('dr10', 'north').folder
+    'dr9/north'
+    """
+    data = get_release(release)
+    if region not in data.trees:
+        allowed = ", ".join(("auto", *data.regions))
+        msg = f"region={region!r} is not in {data.name}; allowed: {allowed}."
+        raise InvalidRequestError(msg, parameter="region", value=region)
+    return data.trees[region]

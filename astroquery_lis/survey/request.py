@@ -13,8 +13,8 @@ import numpy as np
 from astropy import units as u
 
 from ..exceptions import InvalidRequestError
-from .layout import COADD_PRODUCTS, get_tree
-from .releases import PIXEL_SCALE_ARCSEC, get_release
+from .paths import COADD_PRODUCTS
+from .releases import PIXEL_SCALE_ARCSEC, get_release, get_tree
 
 __all__ = [
     "MAX_SIZE_PIX",

@@ -8,8 +8,7 @@ from astropy import units as u
 
 from ..exceptions import InvalidRequestError
 from .bricks import is_north
-from .layout import get_tree
-from .releases import RELEASES, get_release
+from .releases import RELEASES, get_release, get_tree
 from .tractor_columns import tractor_columns
 
 __all__ = [

@@ -10,7 +10,7 @@ from astroquery_lis import LegacySurvey, conf, exceptions
 from astroquery_lis.io.places import REGISTERED
 from astroquery_lis.survey.bitmasks import maskbits
 from astroquery_lis.survey.layers import LAYERS
-from astroquery_lis.survey.layout import COADD_PRODUCTS, MASK_PLANES
+from astroquery_lis.survey.paths import COADD_PRODUCTS, MASK_PLANES
 from astroquery_lis.survey.releases import RELEASES
 from astroquery_lis.survey.tractor import TYPES
 

@@ -15,7 +15,7 @@ from astroquery_lis.exceptions import (
     NoCoverageError,
     OptionalDependencyError,
 )
-from astroquery_lis.survey.layout import region_bricks_path
+from astroquery_lis.survey.paths import file_path
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def made_root(tmp_path_factory):
             if band == "z" and region == "north":
                 nexp[column[chosen] % 2 == 1] = 0
             table[f"NEXP_{band.upper()}"] = nexp[::-1]
-        path = root / region_bricks_path(release, region).removesuffix(".gz")
+        path = root / file_path("region-bricks", release, region).removesuffix(".gz")
         path.parent.mkdir(parents=True)
         # astropy opens by content: a plain file under the survey's name saves half a minute.
         table.write(path, format="fits")

@@ -10,11 +10,10 @@ from astroquery_lis.client.brick_files import FileJob, FileSettings, fetch_file
 from astroquery_lis.exceptions import ServiceDownError
 from astroquery_lis.io.places import FAILURES_TO_REST, HEALTH, resolve_mirrors
 from astroquery_lis.sandbox.server import Sandbox
-from astroquery_lis.survey.files import SurveyFile
-from astroquery_lis.survey.layout import coadd_checksum_path, coadd_path, coadd_paths
+from astroquery_lis.survey.paths import SurveyFile, file_path, file_paths
 
 BRICK = "0451p000"
-LIST = coadd_checksum_path("dr10", "south", BRICK)
+LIST = file_path("coadd-checksums", "dr10", "south", brick=BRICK)
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def settings(sky, tmp_path):
 
 
 def _file(product="nexp", band="g", **kwargs):
-    path = coadd_path("dr10", "south", product, BRICK, band)
+    path = file_path(product, "dr10", "south", brick=BRICK, band=band)
     known = {"paths": (path,), "checksum_path": LIST, **kwargs}
     return SurveyFile(
         release="dr10", region="south", brick=BRICK, product=product, band=band, **known
@@ -58,9 +57,9 @@ def test_a_job_survives_the_way_to_a_worker_and_back(sky, settings):
 
 
 def test_the_second_name_of_a_file_counts(sky, settings):
-    real = coadd_path("dr10", "south", "nexp", BRICK, "g")
+    real = file_path("nexp", "dr10", "south", brick=BRICK, band="g")
     # DR5 has several endings; the survey's documentation and its files differ.
-    paths = (coadd_paths("dr5", "south", "nexp", BRICK, "g")[1], real)
+    paths = (file_paths("nexp", "dr5", "south", brick=BRICK, band="g")[1], real)
     result = _fetch(settings, _file(paths=paths))
     assert result.status == "COMPLETE"
     assert result.local_path.endswith(real)

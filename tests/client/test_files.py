@@ -17,7 +17,7 @@ from astroquery_lis.exceptions import (
     InvalidRequestError,
 )
 from astroquery_lis.sandbox.server import Sandbox
-from astroquery_lis.survey.layout import coadd_checksum_path
+from astroquery_lis.survey.paths import file_path
 
 from .file_checks import BRICK, COLUMNS, FOLDER, HERE, SMALL, assert_right, change
 
@@ -257,7 +257,7 @@ def test_a_list_that_was_replaced_with_its_file_is_fetched_again(copied_tree, su
         survey.get_brick_files(BRICK, **SMALL)
         path = change(copied_tree, "*nexp-g*")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        listed = copied_tree / coadd_checksum_path("dr10", "south", BRICK)
+        listed = copied_tree / file_path("coadd-checksums", "dr10", "south", brick=BRICK)
         lines = listed.read_text().splitlines()
         lines = [f"{digest}  {path.name}" if path.name in line else line for line in lines]
         listed.write_text("\n".join(lines) + "\n")

@@ -38,7 +38,7 @@ from astroquery_lis.images.tiles import ImageMap
 from astroquery_lis.io.http import HttpClient
 from astroquery_lis.io.places import resolve_mirrors
 from astroquery_lis.io.ranges import FIRST_RANGE_BYTES
-from astroquery_lis.survey.layout import coadd_path, region_bricks_path
+from astroquery_lis.survey.paths import file_path
 from astroquery_lis.survey.pixel_grids import Box
 
 OPTIONS = (("timeout_s", 30.0), ("retries", 1), ("max_connections", 8))
@@ -192,7 +192,7 @@ def test_the_bricks_of_a_region_are_fetched_once(sky, tmp_path, region):
         "location": tmp_path,
     }
     ids = bricks_of_region("dr10", region, **options)
-    table = Table.read(sky.root / region_bricks_path("dr10", region))
+    table = Table.read(sky.root / file_path("region-bricks", "dr10", region))
     assert list(ids) == sorted(table["brickid"])
     assert [record.status for record in sky.requests] == [200]
     again = bricks_of_region("dr10", region, **options)
@@ -230,7 +230,7 @@ def test_a_table_of_bricks_that_is_missing_or_wrong_says_so(sky, tmp_path):
 
 
 def _write_and_read(folder):
-    path = folder / "tree" / region_bricks_path("dr10", "south")
+    path = folder / "tree" / file_path("region-bricks", "dr10", "south")
     path.parent.mkdir(parents=True)
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((2, 2)))]).writeto(path)
     mirrors = resolve_mirrors(str(folder / "tree"))
@@ -316,7 +316,9 @@ def test_wherever_the_files_are(sky, tmp_path, decoded, source):
     job = _job(*_near(sky.positions["field"], 10, 0.05))
     found = [hdul for _, _, hdul, _ in each_cutout(_spec(), _access(mirror, location), job)]
     assert max(decoded.values()) == 1
-    with fits.open(sky.root / coadd_path("dr10", "south", "image", "0451p000", "g")) as whole:
+    with fits.open(
+        sky.root / file_path("image", "dr10", "south", brick="0451p000", band="g")
+    ) as whole:
         data, wcs = whole[1].data, bricks.brick_wcs("0451p000")
     for hdul, ra, dec in zip(found, job.ra_deg, job.dec_deg, strict=True):
         x, y = (int(np.ceil(np.round(v, 6) - 32)) for v in wcs.world_to_pixel_values(ra, dec))
@@ -348,7 +350,7 @@ def test_bytes_are_those_of_the_needed_tiles_or_of_the_whole_file(
         sent[record.path] += record.bytes_sent
     for product in ("image", "invvar"):
         for band in "gr":
-            path = coadd_path("dr10", "south", product, "0451p000", band)
+            path = file_path(product, "dr10", "south", brick="0451p000", band=band)
             raw = (sky.root / path).read_bytes()
             whole = needed.mean() > WHOLE_FILE_SHARE
             image_map = ImageMap.parse(raw)

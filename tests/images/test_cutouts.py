@@ -12,14 +12,14 @@ from astroquery_lis import bricks
 from astroquery_lis.exceptions import CoverageWarning, MissingDataError, NoCoverageError
 from astroquery_lis.images.tiles import ImageMap
 from astroquery_lis.io.ranges import FIRST_RANGE_BYTES
-from astroquery_lis.survey.layout import COADD_PRODUCTS, coadd_path
+from astroquery_lis.survey.paths import COADD_PRODUCTS, file_path
 from astroquery_lis.survey.pixel_grids import Box
 
 EVERY_PRODUCT = tuple(COADD_PRODUCTS)
 
 
 def _path(sky, product, brick, band=None, region="south"):
-    return sky.root / coadd_path("dr10", region, product, brick, band)
+    return sky.root / file_path(product, "dr10", region, brick=brick, band=band)
 
 
 def _image(path, name=None):
@@ -62,7 +62,7 @@ def test_the_real_brick_bit_for_bit(survey, real_data):
     assert len(hdul) == 7
     for product in products:
         for band in "gz":
-            name = coadd_path("dr6", "north", product, "0959p805", band)
+            name = file_path(product, "dr6", "north", brick="0959p805", band=band)
             data, wcs = _image(real_data / name)
             expected = Cutout2D(data, position, 256, wcs=wcs)
             assert np.array_equal(hdul[f"{product}_{band}"].data, expected.data)
@@ -159,7 +159,7 @@ def test_owner_pixels_are_the_files_and_invvar_is_not_doubled(sky, survey, name)
     assert 0 < mine.sum() < mine.size
     release = {"south": "dr10", "north": "dr9"}[region]
     for product in ("image", "invvar", "nexp"):
-        path = sky.root / coadd_path(release, region, product, owner, "g")
+        path = sky.root / file_path(product, release, region, brick=owner, band="g")
         data, wcs = _image(path)
         expected = Cutout2D(data, position, 200, wcs=wcs, mode="partial", fill_value=0).data
         assert np.array_equal(hdul[f"{product}_G"].data[mine], expected[mine])

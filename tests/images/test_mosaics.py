@@ -13,7 +13,7 @@ from astropy.wcs import WCS
 
 from astroquery_lis.exceptions import CoverageWarning, InvalidRequestError
 from astroquery_lis.survey.bricks import brick_wcs
-from astroquery_lis.survey.layout import coadd_path
+from astroquery_lis.survey.paths import file_path
 
 PLACES = ("star", "corner", "ra0", "split")
 
@@ -232,7 +232,7 @@ def test_wise_masks_are_the_planes_beside_maskbits(sky, survey):
     for mirror in (None, sky.root):
         hdul = survey.get_cutout(position, 60, products=products, bands="r", mirror=mirror)
         assert [hdu.name for hdu in hdul[1:]] == ["MASKBITS", "WISEM1", "WISEM2"]
-        path = sky.root / coadd_path("dr10", "south", "maskbits", "0451p000")
+        path = sky.root / file_path("maskbits", "dr10", "south", brick="0451p000")
         with fits.open(path) as file:
             for name in ("WISEM1", "WISEM2"):
                 expected = Cutout2D(file[name].data, position, 60, wcs=brick_wcs("0451p000"))

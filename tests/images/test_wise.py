@@ -8,7 +8,7 @@ from astropy.nddata import Cutout2D
 from astropy.wcs import WCS
 
 from astroquery_lis.exceptions import InvalidRequestError
-from astroquery_lis.survey.layout import coadd_path
+from astroquery_lis.survey.paths import file_path
 
 DM = {"W1": 2.699, "W2": 3.339}
 
@@ -31,8 +31,8 @@ def test_native_pixels_are_those_of_the_file(sky, survey):
         f"{p}_{b}" for p in ("IMAGE", "INVVAR", "MODEL") for b in ("W1", "W2")
     ]
     for hdu in hdul[1:]:
-        path = sky.root / coadd_path(
-            "dr10", "south", hdu.header["PRODUCT"], "0451p000", hdu.header["BAND"]
+        path = sky.root / file_path(
+            hdu.header["PRODUCT"], "dr10", "south", brick="0451p000", band=hdu.header["BAND"]
         )
         with fits.open(path) as file:
             file[1].header["RADESYS"] = "ICRS"
@@ -49,9 +49,7 @@ def test_native_pixels_are_those_of_the_file(sky, survey):
 @pytest.mark.parametrize("grid", ["native", "optical"])
 def test_flux_and_place(sky, survey, name, grid):
     position = sky.positions[name]
-    hdul = survey.get_cutout(
-        position, 90 * u.arcsec, bands="rW1", products="model", wise_grid=grid
-    )
+    hdul = survey.get_cutout(position, 90 * u.arcsec, bands="rW1", products="model", wise_grid=grid)
     assert [hdu.name for hdu in hdul[1:]] == ["MODEL_R", "MODEL_W1"]
     image = hdul["MODEL_W1"]
     if grid == "optical":

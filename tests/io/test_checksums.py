@@ -10,9 +10,9 @@ from astroquery_lis.exceptions import ServiceDownError, UnexpectedContentError
 from astroquery_lis.io.checksums import ChecksumLists, parse_checksums
 from astroquery_lis.io.http import HttpClient
 from astroquery_lis.io.places import resolve_mirrors
-from astroquery_lis.survey.layout import coadd_checksum_path
+from astroquery_lis.survey.paths import file_path
 
-PATH = coadd_checksum_path("dr10", "south", "0451p000")
+PATH = file_path("coadd-checksums", "dr10", "south", brick="0451p000")
 
 
 @pytest.fixture

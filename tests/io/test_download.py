@@ -20,9 +20,9 @@ from astroquery_lis.exceptions import (
 from astroquery_lis.io.download import download
 from astroquery_lis.io.http import HttpClient
 from astroquery_lis.io.ranges import Version
-from astroquery_lis.survey.layout import coadd_path
+from astroquery_lis.survey.paths import file_path
 
-RELATIVE = coadd_path("dr10", "south", "psfsize", "0451p000", "r")
+RELATIVE = file_path("psfsize", "dr10", "south", brick="0451p000", band="r")
 MATCH = "*psfsize-r*"
 
 

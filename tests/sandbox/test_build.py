@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from astroquery_lis.sandbox import helper, tree
-from astroquery_lis.survey import layout
+from astroquery_lis.survey import paths
 
 # Stands in for half a minute of writing; what is tested is when the folder appears.
 SLOW_BUILD = """
@@ -104,7 +104,7 @@ def test_two_processes_make_the_same_files_as_ever(sky_tree, tmp_path):
     assert set(results) == set(jobs)
     assert counts == [1, 2]
     for _, _, brick in jobs:
-        path = layout.coadd_checksum_path("dr10", "south", brick)
+        path = paths.file_path("coadd-checksums", "dr10", "south", brick=brick)
         made, kept = (
             # Tiles in gzip carry the time when they were made; these products have none.
             [

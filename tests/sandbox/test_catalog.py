@@ -13,7 +13,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from astroquery_lis.sandbox import catalog, sky, tractor_files
-from astroquery_lis.survey import layout
+from astroquery_lis.survey import paths, releases
 from astroquery_lis.survey.tractor_columns import tractor_columns
 
 DATA = Path(__file__).with_name("data")
@@ -34,7 +34,7 @@ EXTINCTION = {
 
 def read(root, release, region, brick):
     """Return the rows of a file as they are, and its header."""
-    with fits.open(root / layout.tractor_path(release, region, brick)) as hdul:
+    with fits.open(root / paths.file_path("tractor", release, region, brick=brick)) as hdul:
         assert len(hdul) == 2
         return hdul[1].data.copy(), hdul[1].header.copy(), hdul[0].header.copy()
 
@@ -65,7 +65,7 @@ def described(header):
 @pytest.mark.parametrize(("release", "region"), [tree for tree in TREES if tree[0] != "dr8"])
 def test_columns_types_and_units_are_those_of_the_release(sky_tree, release, region):
     _, header, _ = read(sky_tree, release, region, catalog.CATALOG_TREES[release, region][0])
-    bands = layout.get_tree(release, region).bands
+    bands = releases.get_tree(release, region).bands
     wanted = [
         column
         for column in documented(release)
@@ -83,7 +83,7 @@ def test_columns_types_and_units_are_those_of_the_release(sky_tree, release, reg
 @pytest.mark.parametrize(("release", "region"), TREES)
 def test_columns_and_types_are_those_that_the_package_expects(sky_tree, release, region):
     rows, _, _ = read(sky_tree, release, region, catalog.CATALOG_TREES[release, region][0])
-    bands = layout.get_tree(release, region).bands
+    bands = releases.get_tree(release, region).bands
     expected = {
         name: column
         for name, column in tractor_columns(release).items()
@@ -124,7 +124,7 @@ def test_rows_say_which_brick_they_are_of(sky_tree, release, region, brick):
     assert set(rows["brickname"]) == {brick}
     assert header["BRICKNAM"] == brick
     np.testing.assert_array_equal(rows["objid"], np.arange(len(rows)))
-    with fits.open(sky_tree / layout.survey_bricks_path("dr10")) as hdul:
+    with fits.open(sky_tree / paths.file_path("survey-bricks", "dr10")) as hdul:
         listed = hdul[1].data
         found = listed[listed["BRICKNAME"] == brick][0]
         assert set(rows["brickid"]) == {found["BRICKID"]}
@@ -136,7 +136,7 @@ def test_rows_say_which_brick_they_are_of(sky_tree, release, region, brick):
 
 
 def coadd(root, tree, product, brick, band=None):
-    with fits.open(root / layout.coadd_path(*tree, product, brick, band)) as hdul:
+    with fits.open(root / paths.file_path(product, *tree, brick=brick, band=band)) as hdul:
         return np.array(hdul[1].data), WCS(hdul[1].header)
 
 
@@ -153,7 +153,7 @@ def test_rows_agree_with_the_images(sky_tree, tree, brick):
     found = rows["type"] != "DUP"
     products = ("nexp", "depth", "galdepth") if tree[0] == "dr10" else ("nexp",)
     saturated = np.zeros(len(rows), bool)
-    for band in layout.get_tree(*tree).bands:
+    for band in releases.get_tree(*tree).bands:
         planes = {p: coadd(sky_tree, tree, p, brick, band)[0][at] for p in products}
         good = rows[f"allmask_{band}"] == 0
         saturated |= ~good
@@ -215,7 +215,7 @@ def test_magnitudes_can_be_dereddened(sky_tree):
     for tree in (("dr10", "south", "0451p000"), ("dr9", "north", "1801p325")):
         rows, _, _ = read(sky_tree, *tree)
         assert 0.04 < rows["ebv"].min() < rows["ebv"].max() < 0.06
-        for band in (*layout.get_tree(*tree[:2]).bands, "w1", "w2", "w3", "w4"):
+        for band in (*releases.get_tree(*tree[:2]).bands, "w1", "w2", "w3", "w4"):
             np.testing.assert_allclose(
                 rows[f"mw_transmission_{band}"],
                 10 ** (-0.4 * EXTINCTION[band] * rows["ebv"].astype(float)),
@@ -275,15 +275,17 @@ def test_dr8_has_two_profiles_in_place_of_one(sky_tree):
 def test_checksums_are_of_the_files(sky_tree, release, region):
     names = catalog.CATALOG_TREES[release, region]
     for brick in names:
-        path = sky_tree / layout.tractor_path(release, region, brick)
+        path = sky_tree / paths.file_path("tractor", release, region, brick=brick)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        lines = (sky_tree / layout.tractor_checksum_path(release, region, brick)).read_text()
+        lines = (
+            sky_tree / paths.file_path("tractor-checksums", release, region, brick=brick)
+        ).read_text()
         assert f"{digest}  {path.name}\n" in lines.splitlines(keepends=True)
         assert len(lines.splitlines()) == sum(name[:3] == brick[:3] for name in names)
 
 
 def test_the_server_has_the_files_and_the_table(sky):
-    path = layout.tractor_path("dr10", "south", "0453p002")
+    path = paths.file_path("tractor", "dr10", "south", brick="0453p002")
     with urllib.request.urlopen(f"{sky.mirror_url}/{path}") as answer:
         body = answer.read()
     assert body == (sky.root / path).read_bytes()
@@ -308,7 +310,7 @@ def test_a_tree_of_another_version_is_written_anew(tmp_path, monkeypatch):
         "tractor-0451p002.fits",
         "tractor-0453p002.fits",
     ]
-    path = root / layout.tractor_path("dr10", "south", "0453p002")
+    path = root / paths.file_path("tractor", "dr10", "south", brick="0453p002")
     made = path.read_bytes()
     path.write_bytes(b"mine")
     tractor_files.add_catalogs(root)

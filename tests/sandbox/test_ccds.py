@@ -6,14 +6,14 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from astroquery_lis.sandbox import sky
-from astroquery_lis.survey import layout
+from astroquery_lis.survey import paths, releases
 
 FILES = [(tree, brick) for tree, names in sky.BRICKS.items() for brick in names]
 OF_THE_BRICK = 45
 
 
 def read(root, tree, brick):
-    with fits.open(root / layout.brick_table_path(*tree, brick, "ccds")) as hdul:
+    with fits.open(root / paths.file_path("ccds-table", *tree, brick=brick)) as hdul:
         return hdul[1].data.copy()
 
 
@@ -33,8 +33,8 @@ def pixels(row, ra, dec):
 def test_every_exposure_of_a_pixel_is_listed(sky_tree, tree, brick):
     table = read(sky_tree, tree, brick)
     rng = np.random.default_rng(3)
-    for band in layout.get_tree(*tree).bands:
-        with fits.open(sky_tree / layout.coadd_path(*tree, "nexp", brick, band)) as hdul:
+    for band in releases.get_tree(*tree).bands:
+        with fits.open(sky_tree / paths.file_path("nexp", *tree, brick=brick, band=band)) as hdul:
             nexp, wcs = np.array(hdul[1].data), WCS(hdul[1].header)
         y, x = (values[rng.integers(0, len(values), 60)] for values in np.nonzero(nexp))
         ra, dec = wcs.all_pix2world(x, y, 0)
@@ -95,7 +95,7 @@ def test_depths_are_those_of_the_exposures(sky_tree):
             values = []
             for name in (product, "nexp"):
                 with fits.open(
-                    sky_tree / layout.coadd_path(*folder, name, "0451p000", band)
+                    sky_tree / paths.file_path(name, *folder, brick="0451p000", band=band)
                 ) as hdul:
                     values.append(hdul[1].section[1000:1200, 1000:1200].astype(float))
             assert np.median(values[0] / values[1]) == pytest.approx(

@@ -9,7 +9,7 @@ from astropy.table import Table
 from astropy.wcs import WCS
 
 from astroquery_lis.sandbox import render, sky
-from astroquery_lis.survey import bitmasks, bricks, layout
+from astroquery_lis.survey import bitmasks, bricks, paths, releases
 
 SOUTH = ("dr10", "south")
 NORTH = ("dr9", "north")
@@ -26,7 +26,7 @@ STARS = [
 
 def cutout(root, tree, product, brick, band, position, half=40):
     """Return a box of a file around a position and the position's pixel in it."""
-    path = root / layout.coadd_path(*tree, product, brick, band)
+    path = root / paths.file_path(product, *tree, brick=brick, band=band)
     with fits.open(path) as hdul:
         hdu = next(hdu for hdu in hdul if hdu.is_image and hdu.header["NAXIS"] == 2)
         x, y = (float(v) for v in WCS(hdu.header).all_world2pix(*position, 0))
@@ -36,7 +36,7 @@ def cutout(root, tree, product, brick, band, position, half=40):
 
 
 def bands_of(tree):
-    return layout.get_tree(*tree).bands
+    return releases.get_tree(*tree).bands
 
 
 @pytest.mark.parametrize(("name", "tree", "brick"), STARS)
@@ -102,7 +102,7 @@ def test_neighbours_agree_where_they_overlap(sky_tree, other):
     values = {}
     for product in ("nexp", "model"):
         for brick, index in (("0451p000", (yy, xx)), (other, (y2, x2))):
-            path = sky_tree / layout.coadd_path(*SOUTH, product, brick, "r")
+            path = sky_tree / paths.file_path(product, *SOUTH, brick=brick, band="r")
             values[product, brick] = fits.getdata(path, 1)[index]
     # Only pixels that straddle an edge of the pattern may differ.
     same = values["nexp", "0451p000"] == values["nexp", other]
@@ -123,12 +123,12 @@ def test_hole_was_not_observed(sky_tree):
 
 def test_outside_the_windows_everything_is_zero(sky_tree):
     for product in ("image", "invvar", "model", "nexp", "psfsize"):
-        path = sky_tree / layout.coadd_path(*SOUTH, product, "0453p000", "r")
+        path = sky_tree / paths.file_path(product, *SOUTH, brick="0453p000", band="r")
         assert not fits.getdata(path, 1)[:1000, :2500].any()
 
 
 def test_masks(sky_tree):
-    path = sky_tree / layout.coadd_path(*SOUTH, "maskbits", "0451p000")
+    path = sky_tree / paths.file_path("maskbits", *SOUTH, brick="0451p000")
     with fits.open(path) as hdul:
         assert [hdu.name for hdu in hdul[1:]] == ["MASKBITS", "WISEM1", "WISEM2"]
         mask, wise = hdul["MASKBITS"].data, hdul["WISEM1"].data
@@ -156,13 +156,15 @@ def test_masks(sky_tree):
 
 
 def test_north_is_as_dr9_wrote_it(sky_tree):
-    path = sky_tree / layout.coadd_path(*NORTH, "maskbits", "1801p325")
+    path = sky_tree / paths.file_path("maskbits", *NORTH, brick="1801p325")
     assert fits.getdata(path, 1).dtype.itemsize == 2
-    with fits.open(sky_tree / layout.coadd_path(*NORTH, "blobmodel", "1801p325", "r")) as hdul:
+    with fits.open(
+        sky_tree / paths.file_path("blobmodel", *NORTH, brick="1801p325", band="r")
+    ) as hdul:
         hdul.verify("exception")
         assert len(hdul) == 1
         blob = hdul[0].data
-    model = fits.getdata(sky_tree / layout.coadd_path(*NORTH, "model", "1801p325", "r"), 1)
+    model = fits.getdata(sky_tree / paths.file_path("model", *NORTH, brick="1801p325", band="r"), 1)
     assert blob.shape == (3600, 3600)
     assert blob.any()
     assert np.abs(np.where(blob > 0, blob - model, 0)).max() < 1e-4
@@ -181,17 +183,21 @@ def test_north_and_south_differ_in_noise(sky_tree):
     ("tree", "brick"), [(t, b) for t, names in sky.BRICKS.items() for b in names]
 )
 def test_folders_are_complete_and_checksums_agree(sky_tree, tree, brick):
-    path = sky_tree / layout.coadd_checksum_path(*tree, brick)
+    path = sky_tree / paths.file_path("coadd-checksums", *tree, brick=brick)
     lines = dict(reversed(line.split("  ")) for line in path.read_text().splitlines())
     assert sorted(lines) == sorted(p.name for p in path.parent.iterdir() if p != path)
-    products = [name for name, kind in layout.COADD_PRODUCTS.items() if kind.per_band]
+    products = [name for name, kind in paths.COADD_PRODUCTS.items() if kind.per_band]
     if (tree, brick) == (SOUTH, "1801p325"):
         products = ["image", "invvar", "nexp"]
-    expected = {layout.coadd_path(*tree, p, brick, b) for p in products for b in bands_of(tree)}
+    expected = {
+        paths.file_path(p, *tree, brick=brick, band=b) for p in products for b in bands_of(tree)
+    }
     wise = ("image", "invvar", "model")
-    expected |= {layout.coadd_path(*tree, p, brick, f"W{n}") for p in wise for n in (1, 2, 3, 4)}
-    expected.add(layout.coadd_path(*tree, "maskbits", brick))
-    expected.add(layout.brick_table_path(*tree, brick, "ccds"))
+    expected |= {
+        paths.file_path(p, *tree, brick=brick, band=f"W{n}") for p in wise for n in (1, 2, 3, 4)
+    }
+    expected.add(paths.file_path("maskbits", *tree, brick=brick))
+    expected.add(paths.file_path("ccds-table", *tree, brick=brick))
     assert {str((path.parent / name).relative_to(sky_tree)) for name in lines} == expected
     for name, digest in lines.items():
         if "-image-" in name or "-maskbits" in name or "-ccds" in name:
@@ -200,11 +206,11 @@ def test_folders_are_complete_and_checksums_agree(sky_tree, tree, brick):
 
 
 def test_brick_tables(sky_tree):
-    everything = Table.read(sky_tree / layout.survey_bricks_path("dr10"))
+    everything = Table.read(sky_tree / paths.file_path("survey-bricks", "dr10"))
     assert set(everything["BRICKNAME"]) == {b for names in sky.BRICKS.values() for b in names}
     assert (bricks.brick_id(everything["RA"], everything["DEC"]) == everything["BRICKID"]).all()
-    south = Table.read(sky_tree / layout.region_bricks_path(*SOUTH))
-    north = Table.read(sky_tree / layout.region_bricks_path("dr10", "north"))
+    south = Table.read(sky_tree / paths.file_path("region-bricks", *SOUTH))
+    north = Table.read(sky_tree / paths.file_path("region-bricks", "dr10", "north"))
     assert set(south["brickname"]) == set(sky.BRICKS[SOUTH])
     assert list(north["brickname"]) == ["1801p325"]
     assert "nexp_i" not in north.colnames

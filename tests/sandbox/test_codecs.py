@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from astroquery_lis.survey import bricks, layout
+from astroquery_lis.survey import bricks, paths
 
 CODECS = {
     "image": ("RICE_1", "SUBTRACTIVE_DITHER_2"),
@@ -22,7 +22,7 @@ CODECS = {
 
 def raw(root, product, brick="0451p000"):
     band = None if product == "maskbits" else "r"
-    path = root / layout.coadd_path("dr10", "south", product, brick, band)
+    path = root / paths.file_path(product, "dr10", "south", brick=brick, band=band)
     return fits.open(path, disable_image_compression=True)
 
 
@@ -38,7 +38,7 @@ def test_codec_tiles_and_header(sky_tree, product):
         assert header["OBJECT"] == "SIMULATED"
         assert header["IMTYPE"] == product
         assert header["BRICKNAM"] == "0451p000"
-        assert header.get("BUNIT", "") == layout.COADD_PRODUCTS[product].unit
+        assert header.get("BUNIT", "") == paths.COADD_PRODUCTS[product].unit
         # One read of the survey's header is about 17 kB.
         assert hdul[1].fileinfo()["datLoc"] == 17280
         assert ("ZSCALE" in hdul[1].columns.names) == (header["ZCMPTYPE"] == "RICE_1")
@@ -82,14 +82,16 @@ def test_constant_tiles_of_invvar_fall_back_to_gzip(sky_tree):
 
 
 def test_lossless_planes_are_lossless(sky_tree):
-    with fits.open(sky_tree / layout.coadd_path("dr10", "south", "depth", "0451p000", "r")) as hdul:
+    with fits.open(
+        sky_tree / paths.file_path("depth", "dr10", "south", brick="0451p000", band="r")
+    ) as hdul:
         values = np.unique(hdul[1].section[:500, :500])
     assert values[1] == np.float32(2) * values[0]
 
 
 def test_zeros_stay_zero(sky_tree):
-    path = sky_tree / layout.coadd_path("dr10", "south", "image", "0453p000", "z")
-    nexp = sky_tree / layout.coadd_path("dr10", "south", "nexp", "0453p000", "z")
+    path = sky_tree / paths.file_path("image", "dr10", "south", brick="0453p000", band="z")
+    nexp = sky_tree / paths.file_path("nexp", "dr10", "south", brick="0453p000", band="z")
     image, observed = fits.getdata(path, 1), fits.getdata(nexp, 1) > 0
     assert not image[~observed].any()
     assert (image[observed] != 0).mean() > 0.99

@@ -9,10 +9,10 @@ import pytest
 import urllib3
 
 from astroquery_lis import sandbox
-from astroquery_lis.survey import layout
+from astroquery_lis.survey import paths
 
-IMAGE = layout.coadd_path("dr10", "south", "image", "0451p000", "g")
-OTHER = layout.coadd_path("dr10", "south", "nexp", "0451p000", "g")
+IMAGE = paths.file_path("image", "dr10", "south", brick="0451p000", band="g")
+OTHER = paths.file_path("nexp", "dr10", "south", brick="0451p000", band="g")
 RANGE = {"Range": "bytes=5000-5999"}
 
 

@@ -14,9 +14,9 @@ import urllib3
 from astropy.coordinates import SkyCoord
 
 from astroquery_lis import _conf, sandbox
-from astroquery_lis.survey import layout
+from astroquery_lis.survey import paths
 
-IMAGE = layout.coadd_path("dr10", "south", "image", "0451p000", "g")
+IMAGE = paths.file_path("image", "dr10", "south", brick="0451p000", band="g")
 
 
 @pytest.fixture

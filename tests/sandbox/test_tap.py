@@ -19,7 +19,7 @@ from pyvo.dal.exceptions import DALOverflowWarning
 
 from astroquery_lis import sandbox
 from astroquery_lis.sandbox import catalog, tap
-from astroquery_lis.survey import layout
+from astroquery_lis.survey import paths
 
 DATA = Path(__file__).with_name("data")
 SPLIT_DEC = 32.375
@@ -60,7 +60,7 @@ def primary_rows(root, release, region):
     """Return the primary rows of a region's files."""
     parts = []
     for brick in catalog.CATALOG_TREES[release, region]:
-        path = root / layout.tractor_path(release, region, brick)
+        path = root / paths.file_path("tractor", release, region, brick=brick)
         with fits.open(path) as hdul:
             names = [name for name in hdul[1].columns.names if name[:3] not in ("lc_", "apf")]
             rows = Table({name: np.array(hdul[1].data[name]) for name in names})

@@ -14,7 +14,7 @@ from astropy.wcs import WCS
 from astroquery_lis import sandbox
 from astroquery_lis.sandbox import render, viewer_planes
 from astroquery_lis.sandbox.viewer_layers import LAYERS, NO_DATA
-from astroquery_lis.survey import bricks, layers, layout
+from astroquery_lis.survey import bricks, layers, paths
 from astroquery_lis.survey.pixel_grids import Box, TangentGrid
 
 NATIVE = 0.262
@@ -95,7 +95,7 @@ def test_header(cutout):
 def test_native_pixels_where_the_grids_agree(cutout, sky):
     # The middle of a brick is between pixels, as that of an even cutout is.
     (drawn, _), *_ = cutout((45.125, 0.0), layer="ls-dr10-south", size=64, bands="r")
-    path = sky.root / layout.coadd_path("dr10", "south", "image", "0451p000", "r")
+    path = sky.root / paths.file_path("image", "dr10", "south", brick="0451p000", band="r")
     with fits.open(path) as hdul:
         pixels = hdul[1].section[1800 - 32 : 1800 + 32, 1800 - 32 : 1800 + 32]
     np.testing.assert_allclose(drawn, pixels, atol=1e-5)
@@ -106,7 +106,7 @@ def test_subimage_is_the_file(cutout, sky):
     hdus = cutout(place, layer="ls-dr10", size=31, bands="r", subimage="")
     assert [header["IMAGETYP"] for _, header in hdus] == ["image", "image", "invvar"]
     for data, header in hdus[1:]:
-        path = layout.coadd_path("dr10", "south", header["IMAGETYP"], header["BRICK"], "r")
+        path = paths.file_path(header["IMAGETYP"], "dr10", "south", brick=header["BRICK"], band="r")
         x0, y0 = header["BRICK_X0"], header["BRICK_Y0"]
         with fits.open(sky.root / path) as hdul:
             expected = hdul[1].section[y0 : y0 + 31, x0 : x0 + 31]

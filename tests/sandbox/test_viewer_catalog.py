@@ -8,7 +8,7 @@ import requests
 from astropy.io import fits
 from astropy.table import Table
 
-from astroquery_lis.survey import layout
+from astroquery_lis.survey import paths
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def rows_of(answer):
 
 def file_rows(root, release, region, *names):
     for name in names:
-        with fits.open(root / layout.tractor_path(release, region, name)) as hdul:
+        with fits.open(root / paths.file_path("tractor", release, region, brick=name)) as hdul:
             yield from hdul[1].data
 
 

@@ -10,7 +10,7 @@ import urllib3
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from astroquery_lis.survey import layout
+from astroquery_lis.survey import paths
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def get(sky):
 
 
 def rows_of(root, tree, brick):
-    with fits.open(root / layout.brick_table_path(*tree, brick, "ccds")) as hdul:
+    with fits.open(root / paths.file_path("ccds-table", *tree, brick=brick)) as hdul:
         return hdul[1].data.copy()
 
 

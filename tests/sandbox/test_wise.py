@@ -10,7 +10,7 @@ from astropy.wcs import WCS
 
 from astroquery_lis.sandbox import sky as scene
 from astroquery_lis.sandbox import wise
-from astroquery_lis.survey import bricks, layout
+from astroquery_lis.survey import bricks, paths
 
 BANDS = ("W1", "W2", "W3", "W4")
 PRODUCTS = ("image", "invvar", "model")
@@ -201,7 +201,7 @@ def test_a_20_mag_source_stands_out_in_w1(sky_tree):
 
 @pytest.mark.parametrize(("tree", "brick"), [(SOUTH, "0451p000"), (NORTH, "1801p325")])
 def test_checksums_list_the_files_with_the_others(sky_tree, tree, brick):
-    path = sky_tree / layout.coadd_checksum_path(*tree, brick)
+    path = sky_tree / paths.file_path("coadd-checksums", *tree, brick=brick)
     listed = dict(reversed(line.split()) for line in path.read_text().splitlines())
     files = sorted(file.name for file in path.parent.glob("*.fits*"))
     assert list(listed) == files
@@ -225,7 +225,7 @@ def one_brick(monkeypatch):
 
 
 def test_a_tree_of_another_version_is_written_anew(tmp_path, one_brick):
-    listed = tmp_path / layout.coadd_checksum_path(*NORTH, "1801p325")
+    listed = tmp_path / paths.file_path("coadd-checksums", *NORTH, brick="1801p325")
     listed.parent.mkdir(parents=True)
     listed.write_text("0123  another\n4567  legacysurvey-1801p325-image-W1.fits.fz\n")
     wise.add_wise(tmp_path)

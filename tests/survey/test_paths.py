@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 
 from astroquery_lis.exceptions import InvalidRequestError
-from astroquery_lis.survey import layout
+from astroquery_lis.survey import paths, releases
 from astroquery_lis.survey.bricks import N_BRICKS, brick_edges, name_of, parse_brick_name
-from astroquery_lis.survey.files import (
+from astroquery_lis.survey.paths import (
     FILE_PRODUCTS,
     as_file_bands,
     as_file_products,
     has_product,
     is_sweep_name,
     plan_files,
+    sweep_names,
 )
 from astroquery_lis.survey.releases import get_release
-from astroquery_lis.survey.sweeps import sweep_names
 
 BRICK = "0014m852"
 FOLDER = f"dr10/south/coadd/001/{BRICK}"
@@ -66,7 +66,7 @@ def test_files_of_a_brick_and_their_lists(product, bands, expected, checksums):
     folder, _, name = file.checksum_path.rpartition("/")
     assert expected.startswith(folder + "/")
     assert name == f"legacysurvey_dr10_south_{checksums}.sha256sum"
-    assert layout.folder_checksum_path(folder) == file.checksum_path
+    assert paths.checksum_path(folder) == file.checksum_path
 
 
 def test_files_of_the_whole_release():
@@ -167,7 +167,7 @@ def test_every_product_of_a_release_has_files(release):
     assert {file.product for file in files} == set(names)
     paths = [path for file in files for path in file.paths]
     assert len(paths) == len(set(paths))
-    folder = layout.get_tree(release, region).release
+    folder = releases.get_tree(release, region).release
     assert all(path.startswith((folder, release)) for path in paths)
 
 

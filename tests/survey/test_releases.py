@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from astroquery_lis.exceptions import InvalidRequestError
-from astroquery_lis.survey import bitmasks, layout
+from astroquery_lis.survey import bitmasks, paths, releases
 from astroquery_lis.survey.releases import RELEASES, get_release
 
 
@@ -12,39 +12,39 @@ from astroquery_lis.survey.releases import RELEASES, get_release
     ("path", "expected"),
     [
         (
-            layout.coadd_path("dr10", "south", "image", "0014m852", "g"),
+            paths.file_path("image", "dr10", "south", brick="0014m852", band="g"),
             "dr10/south/coadd/001/0014m852/legacysurvey-0014m852-image-g.fits.fz",
         ),
         (
-            layout.coadd_path("dr10", "south", "maskbits", "0014m852"),
+            paths.file_path("maskbits", "dr10", "south", brick="0014m852"),
             "dr10/south/coadd/001/0014m852/legacysurvey-0014m852-maskbits.fits.fz",
         ),
         (
-            layout.coadd_path("dr10", "north", "image", "1801p325", "r"),
+            paths.file_path("image", "dr10", "north", brick="1801p325", band="r"),
             "dr9/north/coadd/180/1801p325/legacysurvey-1801p325-image-r.fits.fz",
         ),
         (
-            layout.coadd_path("dr6", "north", "nexp", "0959p805", "z"),
+            paths.file_path("nexp", "dr6", "north", brick="0959p805", band="z"),
             "dr6/coadd/095/0959p805/legacysurvey-0959p805-nexp-z.fits.fz",
         ),
         (
-            layout.coadd_checksum_path("dr10", "south", "0014m852"),
+            paths.file_path("coadd-checksums", "dr10", "south", brick="0014m852"),
             "dr10/south/coadd/001/0014m852/legacysurvey_dr10_south_coadd_001_0014m852.sha256sum",
         ),
         (
-            layout.tractor_checksum_path("dr10", "south", "0014m852"),
+            paths.file_path("tractor-checksums", "dr10", "south", brick="0014m852"),
             "dr10/south/tractor/001/legacysurvey_dr10_south_tractor_001.sha256sum",
         ),
         (
-            layout.tractor_path("dr9", "north", "1801p325"),
+            paths.file_path("tractor", "dr9", "north", brick="1801p325"),
             "dr9/north/tractor/180/tractor-1801p325.fits",
         ),
-        (layout.survey_bricks_path("dr11"), "dr11/survey-bricks.fits.gz"),
+        (paths.file_path("survey-bricks", "dr11"), "dr11/survey-bricks.fits.gz"),
         (
-            layout.region_bricks_path("dr10", "south"),
+            paths.file_path("region-bricks", "dr10", "south"),
             "dr10/south/survey-bricks-dr10-south.fits.gz",
         ),
-        (layout.region_bricks_path("dr6", "north"), "dr6/survey-bricks-dr6.fits.gz"),
+        (paths.file_path("region-bricks", "dr6", "north"), "dr6/survey-bricks-dr6.fits.gz"),
     ],
 )
 def test_paths_are_those_of_the_tree(path, expected):
@@ -52,7 +52,7 @@ def test_paths_are_those_of_the_tree(path, expected):
 
 
 def test_early_releases_try_other_endings():
-    names = layout.coadd_paths("dr5", "south", "depth", "0014m852", "g")
+    names = paths.file_paths("depth", "dr5", "south", brick="0014m852", band="g")
     assert [name.partition("-depth-g")[2] for name in names] == [".fits.fz", ".fits", ".fits.gz"]
 
 
@@ -81,7 +81,7 @@ def test_spellings_of_a_release(name):
 
 def test_a_region_that_a_release_lacks_is_refused():
     with pytest.raises(InvalidRequestError, match="region='north' is not in dr7; allowed: auto, s"):
-        layout.get_tree("dr7", "north")
+        releases.get_tree("dr7", "north")
 
 
 def test_maskbits_by_release():

@@ -1,0 +1,398 @@
+"""What every file of the survey is called: one table of templates, and which files a request means.
+
+The folder ``{aaa}`` is the first three letters of the brick's name (not the integer part of its
+RA, which differs for 40 bricks).  Names as documented in the releases' file pages and seen in the
+DR10.1 list of re-released files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+
+from ..exceptions import InvalidRequestError
+from .bricks import brick_edges, name_of, parse_brick_name, region_of_brick
+from .releases import WISE_BANDS, WISE_PRODUCTS, DataRelease, get_release, get_tree
+
+__all__ = [
+    "COADD_PRODUCTS",
+    "FILE_PRODUCTS",
+    "MASK_PLANES",
+    "CoaddProduct",
+    "FileProduct",
+    "SurveyFile",
+    "as_file_bands",
+    "as_file_products",
+    "checksum_path",
+    "coadd_product",
+    "file_path",
+    "file_paths",
+    "has_product",
+    "is_sweep_name",
+    "plan_files",
+    "sweep_names",
+]
+
+NAN = float("nan")
+IVAR_UNIT = "1/nanomaggy^2"
+N_RANDOMS = 20
+
+
+class CoaddProduct(NamedTuple):
+    """One kind of image that every brick has."""
+
+    name: str
+    per_band: bool
+    unit: str  # as the survey writes BUNIT; empty for pure numbers
+    interpolated: bool  # whether a neighbour's pixels are interpolated smoothly, not the nearest
+    no_value: float  # what a pixel holds where no brick file covers the sky
+    description: str
+
+
+COADD_PRODUCTS = MappingProxyType(
+    {
+        row[0]: CoaddProduct(*row)
+        for row in (
+            ("image", True, "nanomaggy", True, NAN, "inverse-variance weighted coadd"),
+            ("invvar", True, IVAR_UNIT, False, 0, "inverse variance of the image"),
+            ("model", True, "nanomaggy", True, NAN, "Tractor model of all sources"),
+            ("blobmodel", True, "nanomaggy", True, NAN, "Tractor model clipped to its blobs"),
+            ("chi2", True, "", False, NAN, "summed chi-squared of the model"),
+            ("depth", True, IVAR_UNIT, False, 0, "point-source depth, as inverse variance"),
+            ("galdepth", True, IVAR_UNIT, False, 0, "depth for a 0.45 arcsec round galaxy"),
+            ("nexp", True, "", False, 0, "number of good exposures"),
+            ("psfsize", True, "arcsec", False, NAN, "weighted PSF FWHM"),
+            ("maskbits", False, "", False, 1, "bit mask; NPRIMARY where no brick is"),
+        )
+    }
+)
+"""Every coadd product that has files of its own, by name."""
+
+MASK_PLANES = MappingProxyType(
+    {
+        "wisem1": (2, CoaddProduct("wisem1", False, "", False, 0, "bright-star mask of W1")),
+        "wisem2": (3, CoaddProduct("wisem2", False, "", False, 0, "bright-star mask of W2")),
+    }
+)
+"""Planes beside MASKBITS in the same file, from DR8 on: HDU, and what they are."""
+
+
+def coadd_product(name: str) -> CoaddProduct:
+    """Return the `CoaddProduct` of a product or a mask plane."""
+    return MASK_PLANES[name][1] if name in MASK_PLANES else COADD_PRODUCTS[name]
+
+
+class FileProduct(NamedTuple):
+    """One kind of file."""
+
+    name: str
+    per: str  # what there is one of: "brick", "sweep", "region" or "release"
+    since: int  # number of the first release that has it
+    template: str  # one that ends in a slash means the list of checksums of that folder
+    is_listed: bool  # whether its folder has a list of checksums
+    description: str
+
+
+_COADD = "{folder}/coadd/{aaa}/{brick}/"
+_STEM = _COADD + "legacysurvey-{brick}-"
+_FOLDERS = {
+    "coadd": _COADD,
+    "tractor": "{folder}/tractor/{aaa}/",
+    "tractor-i": "{folder}/tractor-i/{aaa}/",
+    "metrics": "{folder}/metrics/{aaa}/",
+}
+_PICTURES = {
+    "image": 5,
+    "model": 5,
+    "resid": 5,
+    "blobmodel": 9,
+    "wise": 8,
+    "wisemodel": 8,
+    "wiseresid": 10,
+}
+_METRICS = {
+    "all-models": ".fits",
+    "reference": ".fits",
+    "blobs": ".fits.gz",
+    "outlier-mask": ".fits.fz",
+    "outliers-pre": ".jpg",
+    "outliers-post": ".jpg",
+    "outliers-masked-pos": ".jpg",
+    "outliers-masked-neg": ".jpg",
+}
+_SWEEPS = {
+    "sweep": (5, "{version}/{brick}"),
+    "sweep-photo-z": (8, "{redshift_version}-photo-z/{brick}-pz"),
+    "sweep-extra": (9, "{version}-extra/{brick}-ex"),
+    "sweep-lightcurves": (9, "{version}-lightcurves/{brick}-lc"),
+}
+_CCDS = {
+    "survey-ccds": "table of the CCDs",
+    "ccds-annotated": "table of the CCDs with more columns",
+}
+
+
+def _file_products() -> Iterator[tuple[str, str, int, str, bool, str]]:
+    """Yield a row of the table for every kind of file."""
+    for name, product in COADD_PRODUCTS.items():
+        template = _STEM + name + ("-{band}" if product.per_band else "") + "{ending}"
+        yield name, "brick", 5, template, True, product.description
+    yield "ccds-table", "brick", 5, _STEM + "ccds.fits", True, "CCDs that went into the coadds"
+    yield "depth-table", "brick", 5, _STEM + "depth.fits", True, "histogram of depths"
+    for kind, since in _PICTURES.items():
+        yield (
+            f"{kind}-jpg",
+            "brick",
+            since,
+            f"{_STEM}{kind}.jpg",
+            True,
+            f"JPEG picture of the {kind}",
+        )
+    template = _FOLDERS["tractor"] + "tractor-{brick}.fits"
+    yield "tractor", "brick", 5, template, True, "Tractor catalogue"
+    template = _FOLDERS["tractor-i"] + "tractor-i-{brick}.fits"
+    yield "tractor-i", "brick", 5, template, True, "intermediate Tractor catalogue"
+    for kind, ending in _METRICS.items():
+        template = _FOLDERS["metrics"] + kind + "-{brick}" + ending
+        yield kind, "brick", 8, template, True, "from the metrics folder"
+    for kind, folder in _FOLDERS.items():
+        yield f"{kind}-checksums", "brick", 8, folder, False, f"sha256 list of the {kind} folder"
+    for name, (since, ending) in _SWEEPS.items():
+        template = "{folder}/sweep/" + ending + ".fits"
+        yield name, "sweep", since, template, True, "light catalogue of a box of some degrees"
+    template = "{folder}/survey-bricks-{folder_name}.fits.gz"
+    yield "region-bricks", "region", 5, template, False, "table of the bricks of a region"
+    template = "{release}/survey-bricks.fits.gz"
+    yield "survey-bricks", "release", 5, template, False, "table of all bricks"
+    for camera in ("90prime", "mosaic", "decam"):
+        for kind, text in _CCDS.items():
+            template = "{release}/" + f"{kind}-{camera}" + "-{release}.fits.gz"
+            yield f"{kind}-{camera}", "release", 8, template, False, text
+    for number in range(N_RANDOMS):
+        template = "{release}/randoms/" + f"randoms-1-{number}.fits"
+        yield f"randoms-1-{number}", "release", 9, template, True, "random points"
+
+
+FILE_PRODUCTS = MappingProxyType({row[0]: FileProduct(*row) for row in _file_products()})
+"""Every kind of file, by name."""
+
+
+def file_paths(
+    kind: str, release: str, region: str = "", *, brick: str = "", band: str | None = ""
+) -> tuple[str, ...]:
+    """Return the names that a file may have, the likeliest first; `brick` may be a sweep."""
+    product = FILE_PRODUCTS[kind]
+    data = get_release(release)
+    words = {"release": data.name, "brick": brick, "aaa": brick[:3], "band": band}
+    if product.per != "release":
+        tree = get_tree(release, region)
+        data = get_release(tree.release)
+        words |= {"folder": tree.folder, "folder_name": tree.folder.replace("/", "-")}
+        words["version"] = data.sweep_versions[-1]
+        # The photometric redshifts of DR9 were made anew for the same sweeps.
+        words["redshift_version"] = "9.1" if data.name == "dr9" else data.sweep_versions[-1]
+    template = product.template
+    if template.endswith("/"):
+        return (checksum_path(template.format(**words).rstrip("/")),)
+    endings = data.suffixes if "{ending}" in template else ("",)
+    return tuple(template.format(ending=ending, **words) for ending in endings)
+
+
+def file_path(
+    kind: str, release: str, region: str = "", *, brick: str = "", band: str | None = ""
+) -> str:
+    """Return the likeliest of `file_paths`.
+
+    >>> from astroquery_lis.survey.paths import file_path
+    >>> file_path('image', 'dr10', 'south', brick='1901p012', band='r')
+    'dr10/south/coadd/190/1901p012/legacysurvey-1901p012-image-r.fits.fz'
+    >>> file_path('region-bricks', 'dr10', 'south')
+    'dr10/south/survey-bricks-dr10-south.fits.gz'
+    """
+    return file_paths(kind, release, region, brick=brick, band=band)[0]
+
+
+def checksum_path(folder: str) -> str:
+    """Return the path of the list of checksums of a folder."""
+    return f"{folder}/legacysurvey_{folder.replace('/', '_')}.sha256sum"
+
+
+def sweep_names(release: str, region: str, brick: str) -> tuple[str, ...]:
+    """Return the names of the sweep files whose boxes a brick touches, without the ending.
+
+    The boxes are 5 degrees high, and 10 degrees wide up to DR9, 5 degrees from DR10 on.
+    """
+    tree = get_tree(release, region)
+    width, height = (10 if get_release(tree.release).number < 10 else 5), 5
+    ra1, ra2, dec1, dec2 = (float(edge) for edge in brick_edges(parse_brick_name(brick)))
+    tiny = 1e-9
+    names = []
+    for row in range(int((dec1 + 90 + tiny) // height), int((dec2 + 90 - tiny) // height) + 1):
+        dec = row * height - 90
+        for column in range(int((ra1 + tiny) // width), int((ra2 - tiny) // width) + 1):
+            ra = column * width
+            low, high = _sweep_corner(ra, dec), _sweep_corner(ra + width, dec + height)
+            names.append(f"sweep-{low}-{high}")
+    return tuple(names)
+
+
+def _sweep_corner(ra_deg: int, dec_deg: int) -> str:
+    return f"{ra_deg:03d}{'m' if dec_deg < 0 else 'p'}{abs(dec_deg):03d}"
+
+
+def is_sweep_name(text: object) -> bool:
+    """Return True if a string is the name of a sweep file, such as ``'sweep-190p000-195p005'``."""
+    name = str(text).strip().removesuffix(".fits")
+    parts = name.split("-")
+    return (
+        len(parts) == 3
+        and parts[0] == "sweep"
+        and all(
+            len(part) == 7 and part[3] in "pm" and (part[:3] + part[4:]).isdigit()
+            for part in parts[1:]
+        )
+    )
+
+
+@dataclass(frozen=True)
+class SurveyFile:
+    """One file that is meant."""
+
+    paths: tuple[str, ...]  # likeliest name first; empty if the release cannot have it
+    checksum_path: str | None
+    release: str
+    region: str  # empty for a file of the whole release
+    brick: str  # brick or sweep; empty for a file of a whole region or release
+    product: str
+    band: str = ""
+
+
+def has_product(release: DataRelease, name: str) -> bool:
+    """Return True if a release has a kind of file."""
+    if name in COADD_PRODUCTS:
+        return name in release.products
+    return release.number >= FILE_PRODUCTS[name].since
+
+
+def as_file_products(products: str | Iterable[str], release: str) -> tuple[str, ...]:
+    """Return names of `FILE_PRODUCTS` that a release has, as a tuple without repeats."""
+    data = get_release(release)
+    allowed = [name for name in FILE_PRODUCTS if has_product(data, name)]
+    try:
+        names = (products,) if isinstance(products, str) else tuple(dict.fromkeys(products))
+    except TypeError:
+        names = ()
+    hint = f"allowed: {', '.join(n for n in allowed if not n.startswith('randoms'))}"
+    hint += f", randoms-1-0 to randoms-1-{N_RANDOMS - 1}." if data.number >= 9 else "."
+    if not names:
+        msg = f"products={products!r} names no product; {hint}"
+        raise InvalidRequestError(msg, parameter="products", value=products)
+    for name in names:
+        if name not in allowed:
+            reason = f"is not in {release}" if name in FILE_PRODUCTS else "is not a product"
+            msg = f"products={name!r} {reason}; {hint}"
+            raise InvalidRequestError(msg, parameter="products", value=name)
+    return names
+
+
+def as_file_bands(
+    bands: str | Iterable[str] | None, products: Iterable[str], release: str, region: str = "auto"
+) -> tuple[str, ...] | None:
+    """Return bands (``'grz'``, ``'g,W1'``, a list) as a tuple without repeats; `None` stays."""
+    if bands is None:
+        return None
+    data = get_release(release)
+    allowed = data.bands if region == "auto" else get_tree(release, region).bands
+    if data.number >= 8 and any(name in WISE_PRODUCTS for name in products):
+        allowed = (*allowed, *WISE_BANDS)
+    if isinstance(bands, str):
+        names = bands.replace(",", " ").split()
+        names = list(names[0]) if len(names) == 1 and names[0] not in allowed else names
+    else:
+        try:
+            names = list(bands)
+        except TypeError:
+            names = []
+    for name in names or [""]:
+        if name not in allowed:
+            where = release if region == "auto" else f"{release} {region}"
+            listed = ", ".join(allowed)
+            msg = f"bands={bands!r} must name bands of {', '.join(products)} in {where}: {listed}."
+            raise InvalidRequestError(msg, parameter="bands", value=bands)
+    return tuple(dict.fromkeys(names))
+
+
+def plan_files(
+    bricks: np.ndarray | list[int],
+    *,
+    products: tuple[str, ...],
+    bands: tuple[str, ...] | None,
+    release: str,
+    region: str,
+    sweeps: Iterable[str] = (),
+) -> list[SurveyFile]:
+    """Return the files that brick ids (or sweeps), products and bands mean, each once.
+
+    The bands `None` are the optical ones of the region; the region ``'auto'`` is the one that is
+    official for each brick.
+    """
+    data = get_release(release)
+    names = np.atleast_1d(name_of(bricks)).tolist() if len(bricks) else []
+    if region == "auto":
+        regions = [str(r) for r in region_of_brick(bricks, release)] if names else []
+        all_regions = data.regions
+    else:
+        regions, all_regions = [region] * len(names), (region,)
+    places = list(zip(names, regions, strict=True))
+    files: list[SurveyFile] = []
+    for name in products:
+        per = FILE_PRODUCTS[name].per
+        if per == "release":
+            files.append(_survey_file(name, release, ""))
+        elif per == "region":
+            files += [_survey_file(name, release, each) for each in all_regions]
+        elif per == "sweep" and (places or sweeps):
+            boxes = [(sweep, each) for sweep in sweeps for each in all_regions]
+            for brick, each in places:
+                boxes += [(sweep, each) for sweep in sweep_names(release, each, brick)]
+            files += [_survey_file(name, release, each, sweep) for sweep, each in boxes]
+        elif per == "brick" and places:
+            for brick, each in places:
+                for band in _file_bands(name, release, each, bands):
+                    files.append(_survey_file(name, release, each, brick, band))
+        else:
+            msg = f"products={name!r} needs bricks or coordinates."
+            raise InvalidRequestError(msg, parameter="products", value=name)
+    return list(dict.fromkeys(files))
+
+
+def _file_bands(
+    name: str, release: str, region: str, bands: tuple[str, ...] | None
+) -> Iterator[str]:
+    """Yield the bands that a product of a brick is asked in; nothing but ``''`` without bands."""
+    if "{band}" not in FILE_PRODUCTS[name].template:
+        yield ""
+        return
+    for band in get_tree(release, region).bands if bands is None else bands:
+        if band not in WISE_BANDS or name in WISE_PRODUCTS:
+            yield band
+
+
+def _survey_file(
+    name: str, release: str, region: str, brick: str = "", band: str = ""
+) -> SurveyFile:
+    """Return one file, without any path if its region lacks the band."""
+    product = FILE_PRODUCTS[name]
+    names = file_paths(name, release, region, brick=brick, band=band)
+    listed = checksum_path(names[0].rpartition("/")[0]) if product.is_listed else None
+    owner = get_release(release).name
+    if region:
+        tree = get_tree(release, region)
+        owner = tree.release
+        if band and band not in (*tree.bands, *WISE_BANDS):
+            names = ()
+    return SurveyFile(names, listed, owner, region, brick, name, band)
