@@ -1,54 +1,81 @@
-"""The command from its words to its exit code."""
+"""The command from its words to its exit code, and the commands of the survey."""
 
+from __future__ import annotations
+
+import io
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
-from .._packages import package_version
+import numpy as np
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
+
+from .. import demo
+from .._conf import conf
+from .._packages import import_optional, package_version
 from ..client import LegacySurveyClass
+from ..client.inputs import as_bricks, as_coordinates
 from ..exceptions import InvalidRequestError, LegacySurveyError
-from . import catalogs, files, images, jwst, lists, many
-from .arguments import Parser, protected
-from .console import Console, check_output
-from .exits import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_PIPE, HELP, of_error
+from ..io.upkeep import prune
+from ..survey.bricks import brick_center, brick_edges, brick_id, name_of
+from . import jwst, values
+from .arguments import Command, Parser, add_command, add_group, asked, protected
+from .console import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_NOTHING,
+    EXIT_OK,
+    EXIT_PARTIAL,
+    EXIT_PIPE,
+    HELP,
+    Console,
+    check_output,
+    code_of_error,
+)
+from .tables import read_table
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Collection, Iterator, Sequence
+    from types import FrameType
+
+    from astropy.io.fits import HDUList
 
 __all__ = ["main", "parser"]
 
 DESCRIPTION = "Client of the DESI Legacy Imaging Surveys."
 EPILOG = "'astroquery-lis COMMAND --help' tells more of each.\n\n"
+SHOWN_CARDS = ("RELEASE", "REGION", "LAYER", "SOURCE", "MIRROR", "RA", "DEC", "BANDS")
+PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+GOOD = frozenset({"GOOD", "UNLISTED", "REPAIRED", "REMOVED"})
 
 
-def parser():
-    """Return the parser of the whole command.
+# ---- the whole ----------------------------------------------------------------------------------
 
-    Returns
-    -------
-    `~.arguments.Parser`
-    """
+
+def parser() -> Parser:
+    """Return the parser of the whole command."""
     top = Parser(prog="astroquery-lis", description=DESCRIPTION, epilog=EPILOG + HELP)
     top.add_argument("--version", action="version", version=f"astroquery_lis {package_version()}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for group in (images, many, files, catalogs, jwst, lists):
-        group.add_commands(commands)
+    for command in COMMANDS:
+        add_command(commands, command)
+    actions = add_group(commands, "cache", "look after the files that were kept")
+    for command in CACHE_COMMANDS:
+        add_command(actions, command)
+    jwst.add_commands(commands)
     return top
 
 
-def main(arguments=None):
-    """Run the command and return its exit code.
-
-    Parameters
-    ----------
-    arguments : list of str, optional
-        The words after the command's name; by default those of this process.
-
-    Returns
-    -------
-    int
-        0 if all went well; see `~.exits`.  Wrong words exit with 2.
-    """
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code; wrong words exit with 2."""
     words = sys.argv[1:] if arguments is None else arguments
     options = parser().parse_args(protected(words))
     console = Console(options)
@@ -71,7 +98,7 @@ def main(arguments=None):
 
 
 @contextmanager
-def _second_interrupt_kills():
+def _second_interrupt_kills() -> Iterator[None]:
     """Let a second Ctrl-C end the process at once, and quietly, while the first is at work."""
     before = signal.getsignal(signal.SIGINT)
     main_thread = threading.current_thread() is threading.main_thread()
@@ -79,7 +106,7 @@ def _second_interrupt_kills():
         yield
         return
 
-    def interrupt(number, frame):
+    def interrupt(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         raise KeyboardInterrupt
 
@@ -92,7 +119,7 @@ def _second_interrupt_kills():
             signal.signal(signal.SIGINT, before)
 
 
-def _answered(options, console):
+def _answered(options: Namespace, console: Console) -> int:
     """Return the exit code, with everything said."""
     try:
         with console.listening():
@@ -102,37 +129,450 @@ def _answered(options, console):
     except Exception as error:
         if options.debug:
             traceback.print_exc()
-        code = of_error(error)
-        console.fail(_told(error))
+        code = code_of_error(error)
+        console.fail(_message(error))
         console.finish(code, error)
     else:
         console.finish(code)
     return code
 
 
-def _run(options, console):
-    if hasattr(options, "output"):
+def _run(options: Namespace, console: Console) -> int:
+    if hasattr(options, "result"):
         check_output(options)
     survey = LegacySurveyClass()
-    survey.release = getattr(options, "release", None)
-    survey.timeout = getattr(options, "timeout", None)
+    for name in ("release", "mirror", "timeout"):
+        if name in options.settings:
+            setattr(survey, name, getattr(options, name))
     code = options.run(options, survey, console)
     return EXIT_OK if code is None else code
 
 
-def _told(error):
+def _message(error: Exception) -> str:
     """Return what a user should read of an error."""
     text = str(error).strip()
-    if isinstance(error, (InvalidRequestError, LegacySurveyError)) and text:
-        return text
-    if isinstance(error, OSError) and text:
+    if isinstance(error, (InvalidRequestError, LegacySurveyError, OSError)) and text:
         return text
     return f"{type(error).__name__}: {text} (--debug shows where)"
 
 
-def _drop_stdout():
+def _drop_stdout() -> None:
     """Let nothing more be written to a pipe that nobody reads."""
     with suppress(OSError, ValueError, AttributeError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
+
+
+# ---- one place ----------------------------------------------------------------------------------
+
+
+def _image_file(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    """Run ``cutout`` and ``psf``: write a FITS file."""
+    arguments = asked(options)
+    words = arguments.pop("coordinates", [])
+    name, position = options.command, None
+    if words or "wcs" not in arguments:
+        position = as_coordinates(" ".join(words))
+        name += f"-{values.name_of_place(position)}"
+    _name_result(options, f"{name}.fits")
+    get = survey.get_cutout if options.command == "cutout" else survey.get_psf
+    answer = get(position, **arguments)
+    if hasattr(options, "get_query_payload"):
+        console.payload(answer)
+    else:
+        _write_images(answer, options.result, console)
+
+
+def _name_result(options: Namespace, default: str) -> None:
+    if options.result is None and not hasattr(options, "get_query_payload"):
+        options.result = default
+        check_output(options)
+
+
+def _write_images(hdul: HDUList, path: str, console: Console) -> None:
+    header = hdul[0].header
+    console.put(
+        header={name: header[name] for name in SHOWN_CARDS if name in header},
+        images=[
+            {
+                "name": hdu.name,
+                "shape": list(hdu.shape),
+                "unit": hdu.header.get("BUNIT"),
+                "band": hdu.header.get("BAND"),
+            }
+            for hdu in hdul[1:]
+        ],
+    )
+    console.hdul(hdul, path)
+
+
+def _refuse_two_layers(options: Namespace) -> None:
+    if options.release and hasattr(options, "layer"):
+        msg = "Give --layer or --release: a layer has a release of its own."
+        raise InvalidRequestError(msg, parameter="layer", value=options.layer)
+
+
+def _picture(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    _refuse_two_layers(options)
+    arguments = asked(options)
+    position = as_coordinates(" ".join(arguments.pop("coordinates")))
+    _name_result(options, f"picture-{values.name_of_place(position)}.png")
+    path = options.result
+    ending = ".png" if path in (None, "-") else os.path.splitext(path)[1].lower()
+    if ending not in PICTURE_FORMATS:
+        msg = f"-o: {path} must end in one of: {', '.join(PICTURE_FORMATS)}."
+        raise InvalidRequestError(msg, parameter="output", value=path)
+    answer = survey.get_picture(position, **arguments)
+    if hasattr(options, "get_query_payload"):
+        return console.payload(answer)
+    image = import_optional("PIL.Image", "plot", "A picture")
+    stream, kind = io.BytesIO(), PICTURE_FORMATS[ending]
+    quality = {"quality": 95} if kind == "JPEG" else {}
+    image.fromarray(np.ascontiguousarray(answer)).save(stream, kind, **quality)
+    console.put(shape=list(answer.shape))
+    return console.binary(stream.getvalue(), path)
+
+
+def _url(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    _refuse_two_layers(options)
+    arguments = asked(options)
+    arguments.pop("coordinates", None)
+    _, ra_deg, dec_deg = values.targets(options)
+    urls = [
+        "" if np.isnan(ra) else survey.viewer_url(SkyCoord(ra, dec, unit="deg"), **arguments)
+        for ra, dec in zip(ra_deg, dec_deg, strict=True)
+    ]
+    for url in urls:
+        console.line(url)
+    console.put(urls=urls)
+    return _code_of_unplaced(np.isnan(ra_deg), console)
+
+
+def _code_of_unplaced(unplaced: np.ndarray, console: Console) -> int:
+    """Warn of rows without a position, and return the exit code."""
+    if not unplaced.any():
+        return EXIT_OK
+    console.warn(f"{unplaced.sum()} of {len(unplaced)} rows have no position on the sky.")
+    return EXIT_PARTIAL
+
+
+# ---- the catalogue ------------------------------------------------------------------------------
+
+
+def _tractor(options: Namespace, survey: LegacySurveyClass, console: Console) -> int | None:
+    arguments = asked(options)
+    if not arguments.keys() & {"radius", "width", "height", "polygon"}:
+        msg = "One of --radius, --width and --polygon must say how much of the sky."
+        raise InvalidRequestError(msg, parameter="radius", value=None)
+    words = arguments.pop("coordinates", [])
+    if "column_filters" in arguments:
+        arguments["column_filters"] = values.conditions(arguments["column_filters"])
+    position = as_coordinates(" ".join(words)) if words else None
+    answer = survey.query_tractor(position, **arguments)
+    if hasattr(options, "get_query_payload"):
+        return console.payload(answer)
+    console.table(answer, options)
+    return EXIT_OK if len(answer) else EXIT_NOTHING
+
+
+def _crossmatch(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    table = read_table(options.table, options.input_format)
+    answer = survey.crossmatch(table, **asked(options))
+    console.table(answer, options)
+    matched = np.isfinite(np.ma.filled(np.ma.asarray(answer["separation"], float), np.nan))
+    console.note(f"{matched.sum()} of {len(answer)} rows have a source")
+    return EXIT_OK if matched.any() else EXIT_NOTHING
+
+
+def _covers(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    arguments = asked(options)
+    arguments.pop("coordinates", None)
+    table, ra_deg, dec_deg = values.targets(options)
+    placed = np.isfinite(ra_deg)
+    covered = np.zeros(len(ra_deg), bool)
+    if placed.any():
+        positions = SkyCoord(ra_deg[placed], dec_deg[placed], unit="deg")
+        covered[placed] = survey.covers(positions, **arguments)
+    answer = Table([ra_deg, dec_deg], names=("ra", "dec"), units=("deg", "deg"))
+    if table is not None:
+        answer = table.copy(copy_data=False)
+    answer["covered"] = covered
+    console.table(answer, options)
+    code = _code_of_unplaced(~placed, console)
+    return code if covered.any() else EXIT_NOTHING
+
+
+def _bricks(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    _, ra_deg, dec_deg = values.targets(options)
+    placed = np.isfinite(ra_deg)
+    if options.radius is None:
+        ids = np.zeros(len(ra_deg), int)
+        ids[placed] = brick_id(ra_deg[placed], dec_deg[placed])
+    else:
+        positions = SkyCoord(ra_deg[placed], dec_deg[placed], unit="deg")
+        ids, _ = as_bricks(positions, options.radius)
+    console.table(_table_of_bricks(ids), options)
+    return _code_of_unplaced(~placed, console)
+
+
+def _table_of_bricks(ids: np.ndarray) -> Table:
+    """Return the table of bricks; the id 0 is no brick, and has masked values."""
+    known = np.where(ids > 0, ids, 1)
+    columns = [name_of(known), ids, *brick_center(known), *brick_edges(known)]
+    titles = ("brickname", "brickid", "ra", "dec", "ra1", "ra2", "dec1", "dec2")
+    table = Table(columns, names=titles, masked=bool((ids == 0).any()))
+    for name in titles[2:]:
+        table[name].unit = u.deg
+        table[name].info.format = ".6f"
+    if table.masked:
+        for name in titles:
+            table[name].mask = ids == 0
+    return table
+
+
+# ---- files and the cache ------------------------------------------------------------------------
+
+
+def _cutouts(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    table = read_table(options.table, options.input_format)
+    arguments = asked(options)
+    manifest = survey.download_cutouts(table, **arguments, show_progress=console.progress)
+    return console.manifest(manifest, options)
+
+
+def _files(options: Namespace, survey: LegacySurveyClass, console: Console) -> int | None:
+    arguments = asked(options)
+    if options.list_products:
+        products = survey.list_file_products(release=arguments.get("release"))
+        return console.table(products, options)
+    arguments["bricks_or_coordinates"] = values.bricks_or_position(options)
+    if arguments.get("verify") == "no":
+        arguments["verify"] = False
+    answer = survey.get_brick_files(**arguments, show_progress=console.progress)
+    if hasattr(options, "get_query_payload"):
+        return console.payload(answer)
+    return console.manifest(answer, options)
+
+
+def _info(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    info = survey.cache_info()
+    console.put(**info)
+    console.line(f"location  {info['location']}")
+    limit = f"{info['limit_bytes'] / 1e9:g} GB" if info["limit_bytes"] else "no limit"
+    console.line(f"size      {info['bytes'] / 1e9:.3f} GB of {limit}")
+    for name, count in info["stores"].items():
+        console.line(
+            f"{name}: {count['files']} files, {count['file_bytes'] / 1e6:.1f} MB; "
+            f"{count['parts']} parts of files, {count['part_bytes'] / 1e6:.1f} MB"
+        )
+
+
+def _verify(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    table = survey.verify(**asked(options), show_progress=console.progress)
+    return console.manifest(table, options, summary=True, code=_code_of_audit)
+
+
+def _code_of_audit(statuses: Collection[str]) -> int:
+    return EXIT_PARTIAL if set(statuses) - GOOD else EXIT_OK
+
+
+def _prune(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    before = survey.cache_info()
+    limit_bytes = before["limit_bytes"] if options.limit is None else options.limit * 1e9
+    kept_bytes = before["bytes"]
+    if options.limit is not None or conf.cache_size:
+        kept_bytes = prune(survey.cache_location, limit_bytes, keep_since_s=time.time())
+    _say_removed(before["bytes"], kept_bytes, console)
+
+
+def _clear(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    before = survey.cache_info()["bytes"]
+    survey.clear_cache(**asked(options))
+    _say_removed(before, survey.cache_info()["bytes"], console)
+
+
+def _say_removed(before: float, after: float, console: Console) -> None:
+    console.put(removed_bytes=int(before - after), bytes=int(after))
+    console.line(f"removed {(before - after) / 1e6:.1f} MB, {after / 1e6:.1f} MB are left")
+
+
+# ---- what there is ------------------------------------------------------------------------------
+
+
+def _layers(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    table = survey.list_layers()
+    if options.text is not None:
+        part = options.text.lower()
+        table = table[[any(part in str(cell).lower() for cell in row) for row in table]]
+    console.table(table, options)
+    return EXIT_OK if len(table) else EXIT_NOTHING
+
+
+def _releases(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    console.table(survey.list_releases(), options)
+
+
+def _mirrors(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    console.table(survey.list_mirrors(**asked(options)), options)
+
+
+def _demo(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    say = console.note if console.json else console.line
+    console.put(path=str(demo.run(**asked(options), say=say)))
+
+
+# ---- the list of them ---------------------------------------------------------------------------
+
+
+def _more_for_bricks(command: ArgumentParser) -> None:
+    command.add_argument("coordinates", nargs="*", metavar="RA DEC|NAME", help=values.POSITION)
+    _more_for_many(command)
+    command.add_argument(
+        "--radius", type=values.angle, metavar="ANGLE", help="all bricks that a circle touches"
+    )
+
+
+def _more_for_many(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--table", metavar="FILE", help="a table of positions instead; - for standard input"
+    )
+    command.add_argument("--input-format", metavar="FORMAT", help="by default told from the file")
+
+
+def _more_for_files(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--list-products", action="store_true", help="print the products that can be fetched"
+    )
+
+
+def _more_for_layers(command: ArgumentParser) -> None:
+    command.add_argument(
+        "text", nargs="?", metavar="TEXT", help="only those that have this in them"
+    )
+
+
+def _more_for_prune(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--limit",
+        type=values.gigabytes,
+        metavar="GB",
+        help="size to keep within (default: that of the configuration, 50)",
+    )
+
+
+_Survey = LegacySurveyClass
+_WITHOUT_POSITION = {"coordinates": {"nargs": "*"}}
+NAMED = "Prints the name of the file."
+COMMANDS = (
+    Command(
+        "cutout",
+        _image_file,
+        _Survey.get_cutout,
+        "file",
+        f"By default the file is cutout-RA-DEC.fits. {NAMED}",
+        settings=("timeout",),
+        overrides=_WITHOUT_POSITION,
+    ),
+    Command(
+        "psf",
+        _image_file,
+        _Survey.get_psf,
+        "file",
+        f"By default the file is psf-RA-DEC.fits. {NAMED}",
+        settings=("timeout",),
+    ),
+    Command(
+        "picture",
+        _picture,
+        _Survey.get_picture,
+        "file",
+        f"A name in .png or .jpg; by default picture-RA-DEC.png. {NAMED} Needs the plot extra.",
+        settings=("release", "timeout"),
+    ),
+    Command(
+        "url",
+        _url,
+        _Survey.viewer_url,
+        note="Uses no network, but for names.",
+        settings=("release",),
+        overrides=_WITHOUT_POSITION,
+        more=_more_for_many,
+    ),
+    Command(
+        "cutouts",
+        _cutouts,
+        _Survey.download_cutouts,
+        "manifest",
+        "The folder keeps a journal: the same command again does what is left. Prints a line for "
+        "each target.",
+        settings=("timeout",),
+        overrides={"executor": {"choices": ("threads", "processes")}},
+    ),
+    Command(
+        "bricks",
+        _bricks,
+        None,
+        "table",
+        "With a table and no radius, one row for each of its rows; else each brick once. Uses no "
+        "network, but for names.",
+        "tell the bricks at or around positions",
+        more=_more_for_bricks,
+    ),
+    Command(
+        "files",
+        _files,
+        _Survey.get_brick_files,
+        "manifest",
+        "A file appears when it is whole and was checked; the same command again fetches what is "
+        "missing. Prints a line for each file.",
+        settings=("timeout",),
+        more=_more_for_files,
+    ),
+    Command(
+        "tractor",
+        _tractor,
+        _Survey.query_tractor,
+        "table",
+        "One of --radius, --width and --polygon says how much of it. Exits with 3 if there is "
+        "none.",
+        settings=("timeout",),
+    ),
+    Command(
+        "crossmatch",
+        _crossmatch,
+        _Survey.crossmatch,
+        "table",
+        "Exits with 3 if no row has a match.",
+        settings=("timeout",),
+    ),
+    Command(
+        "covers",
+        _covers,
+        _Survey.covers,
+        "table",
+        "Exits with 3 if it covers none of them.",
+        settings=("timeout",),
+    ),
+    Command("layers", _layers, _Survey.list_layers, "table", more=_more_for_layers),
+    Command("releases", _releases, _Survey.list_releases, "table"),
+    Command("mirrors", _mirrors, _Survey.list_mirrors, "table"),
+    Command(
+        "demo",
+        _demo,
+        demo.run,
+        note="Needs no network.",
+        overrides={"output_dir": {"metavar": "DIR"}},
+    ),
+)
+CACHE_COMMANDS = (
+    Command("info", _info, _Survey.cache_info, summary="tell where the cache is and what it holds"),
+    Command("verify", _verify, _Survey.verify, "table", "Exits with 5 if a file is bad."),
+    Command(
+        "prune",
+        _prune,
+        summary="remove what was used longest ago until the cache is small enough",
+        more=_more_for_prune,
+    ),
+    Command("clear", _clear, _Survey.clear_cache),
+)

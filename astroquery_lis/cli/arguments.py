@@ -1,159 +1,135 @@
-"""Words of the command line become values: sizes, angles, lists; options that commands share."""
+"""The arguments of a command, made from the signature and docstring of the method behind it.
+
+What a method calls ``column_filters`` is ``--column-filters`` here, with the same default: none is
+repeated, since what is not given on the command line is not handed to the method.
+"""
+
+from __future__ import annotations
 
 import argparse
+import inspect
 import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from astropy import units as u
+from .. import _typing
+from ..client import LegacySurveyClass
+from ..client.inputs import POSITION
+from ..jwst_stage import JwstStageClass
+from . import values
+from .console import EXIT_USAGE, HELP
 
-from ..survey.releases import REGIONS, RELEASES
-from .exits import EXIT_USAGE, HELP
-
-__all__ = [
-    "TARGET",
-    "Parser",
-    "add_command",
-    "add_data_options",
-    "add_output",
-    "add_table_input",
-    "add_table_output",
-    "add_target",
-    "angle",
-    "condition",
-    "duration",
-    "names",
-    "protected",
-    "size",
-    "sources",
-]
+__all__ = ["Command", "Parser", "add_command", "add_group", "add_method", "asked", "protected"]
 
 _MINUS_NUMBER = re.compile(r"-\s*\.?\d")
-_SYMBOLS = {'"': "arcsec", "″": "arcsec", "'": "arcmin", "′": "arcmin", "°": "deg"}
-TARGET = "RA and Dec in degrees or sexagesimal (ICRS), or the name of an object"
+_FORMATS = "ecsv, csv, fits, parquet, votable or text"
+
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "timeout": {"type": float, "metavar": "SECONDS"},
+    "mirror": {"action": "append", "metavar": "WHERE"},
+}
+SHORT = {"download_dir": "-d", "output_dir": "-d"}
+# Objects of Python, of which a command line has none, and what the console decides.
+OBJECTS = {"Executor", "LegacySurveyClass", "CatalogMatch"}
+NOT_SHARED = {"self", "show_progress", "say", "token", "gaia", "tractor", "allow_unknown_layer"}
+HELP_OF = {
+    "get_query_payload": "print what would be asked, and ask nothing",
+    "column_filters": "'flux_r>10', 'flux_r=10..20', 'type=PSF,REX'; may be given several times",
+    "mirror": "a registered name, a URL or a directory; may be given several times, in order",
+}
+# By a word of the annotation; the first that is in it counts.
+CONVERTERS: tuple[tuple[set[str], dict[str, Any]], ...] = (
+    ({"Size"}, {"type": values.size, "metavar": "SIZE"}),
+    ({"Angle", "AnyAngle"}, {"type": values.angle, "metavar": "ANGLE"}),
+    ({"Mirror"}, {"action": "append", "metavar": "WHERE"}),
+    ({"SkyCoord"}, {"type": values.corners, "metavar": "RA,DEC,..."}),
+    ({"Quantity"}, {"type": values.duration, "metavar": "TIME"}),
+    ({"Time"}, {"type": values.moment, "metavar": "DATE"}),
+    ({"WCS"}, {"type": values.grid_of_file, "metavar": "FILE"}),
+    ({"Mapping"}, {"type": values.condition, "action": "append", "metavar": "CONDITION"}),
+    ({"FilePath"}, {"metavar": "PATH"}),
+    ({"Bands", "Products"}, {"type": values.names, "metavar": "LIST"}),
+    ({"float"}, {"type": float, "metavar": "X"}),
+)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     """Shows a position that is several words as one thing."""
 
-    def _format_args(self, action, default_metavar):
-        if "|" in (action.metavar or ""):
-            return f"[{action.metavar}]" if action.nargs == "*" else action.metavar
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        metavar = action.metavar if isinstance(action.metavar, str) else ""
+        if "|" in metavar:
+            return f"[{metavar}]" if action.nargs == "*" else metavar
         return super()._format_args(action, default_metavar)
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors begin like every other message of the command."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(formatter_class=_Formatter, allow_abbrev=False, **kwargs)
 
-    def error(self, message):
-        """Tell what is wrong with the words, and exit."""
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the words, and exit."""
         self.exit(EXIT_USAGE, f"{self.format_usage()}astroquery-lis: {message}\n")
 
 
-def protected(words):
-    """Return words of which those that begin like a negative number are taken for options by none.
-
-    Parameters
-    ----------
-    words : iterable of str
-        As the shell gave them.
-
-    Returns
-    -------
-    list of str
-        With a space before ``-1.2`` and ``-01:12:00``: no option begins with a digit.
-    """
+def protected(words: Iterable[str]) -> list[str]:
+    """Return words with a space before ``-1.2``: no option begins with a digit."""
     return [f" {word}" if _MINUS_NUMBER.match(word) else word for word in words]
 
 
-# ---- values -------------------------------------------------------------------------------------
+# ---- commands -----------------------------------------------------------------------------------
 
 
-def _quantity(text, like, example):
-    text = text.strip()
-    text = text[:-1] + _SYMBOLS[text[-1]] if text[-1:] in _SYMBOLS else text
-    try:
-        found = u.Quantity(text)
-    except (TypeError, ValueError):
-        found = None
-    if found is None or not found.unit.is_equivalent(like):
-        msg = f"{text!r} is not of the kind {example}"
-        raise argparse.ArgumentTypeError(msg)
-    return found
+@dataclass(frozen=True)
+class Command:
+    """A command: its name, what runs it, and the method that its arguments come from.
 
-
-def angle(text):
-    """Return an angle such as ``10arcsec``, ``'5 arcmin'``, ``30"`` or ``0.1deg``."""
-    return _quantity(text, u.deg, "10arcsec, 2arcmin or 0.1deg; a unit is due")
-
-
-def duration(text):
-    """Return a time such as ``30d`` or ``12h``."""
-    return _quantity(text, u.s, "30d, 12h or 2week; a unit is due")
-
-
-def size(text):
-    """Return a size: pixels, an angle, or two of one kind as ``NY,NX``."""
-    parts = text.split(",")
-    if len(parts) > 2:
-        msg = f"{text!r} is neither one size nor NY,NX"
-        raise argparse.ArgumentTypeError(msg)
-    whole = [part.strip().lstrip("+-").isdigit() for part in parts]
-    if all(whole):
-        sizes = [int(part) for part in parts]
-    else:
-        example = "256 (pixels), 2arcmin, or NY,NX; an angle has a unit"
-        sizes = [_quantity(part, u.deg, example) for part in parts]
-    return sizes[0] if len(sizes) == 1 else tuple(sizes)
-
-
-def names(text):
-    """Return the names of a list such as ``image,invvar``."""
-    return tuple(text.replace(",", " ").split())
-
-
-def sources(text):
-    """Return one source, or several in order."""
-    found = names(text)
-    return found[0] if len(found) == 1 else found
-
-
-def condition(text):
-    """Return (column, condition) of a text such as ``flux_r>10`` or ``type=PSF,REX``."""
-    match = re.fullmatch(r"\s*(\w+)\s*([<>=!].*)", text, re.DOTALL)
-    if match is None or not match[2].strip("<>=! "):
-        msg = f"{text!r} is not of the kind 'flux_r>10', 'flux_r=10..20' or 'type=PSF,REX'"
-        raise argparse.ArgumentTypeError(msg)
-    column, wanted = match[1], match[2].strip()
-    if wanted[0] != "=" or wanted.startswith("=="):
-        return column, wanted
-    wanted = wanted[1:].strip()
-    return column, (list(names(wanted)) if "," in wanted else wanted)
-
-
-# ---- options that commands share ----------------------------------------------------------------
-
-
-def add_command(commands, name, run, summary, description=None):
-    """Add a command with the options that all have, and return its parser.
-
-    Parameters
-    ----------
-    commands : object
-        What ``add_subparsers`` returned.
-    name : str
-        The command.
-    run : callable
-        Takes the options, the survey and the console, and returns the exit code or `None`.
-    summary : str
-        One line, without a full stop.
-    description : str, optional
-        More than that.
+    ``result`` is what it writes: a ``file``, a ``table``, a ``manifest`` or nothing.  ``settings``
+    are attributes of the class that are set for this one call, ``overrides`` arguments of argparse
+    for parameters that annotations do not say enough of.
     """
-    text = f"{summary[0].upper()}{summary[1:]}.{' ' + description if description else ''}"
-    parser = commands.add_parser(name, help=summary, description=_wrapped(text), epilog=HELP)
+
+    name: str
+    run: Callable[..., int | None]
+    method: Callable[..., Any] | None = None
+    result: Literal["file", "table", "manifest", ""] = ""
+    note: str = ""
+    summary: str = ""
+    skip: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    overrides: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    more: Callable[[argparse.ArgumentParser], list[str] | None] | None = None
+
+
+def add_command(commands: Any, command: Command) -> None:
+    """Add a command to what ``add_subparsers`` returned."""
+    summary = command.summary or (inspect.getdoc(command.method) or "").partition("\n")[0]
+    summary = _plain(summary).rstrip(".")
+    parser = commands.add_parser(
+        command.name,
+        help=_escaped(summary[0].lower() + summary[1:]),
+        description=_wrapped(f"{summary[0].upper()}{summary[1:]}. {command.note}"),
+        epilog=HELP,
+    )
+    parameters = []
+    if command.method is not None:
+        parameters += add_method(
+            parser, command.method, skip=command.skip, overrides=command.overrides
+        )
+    parameters += (command.more and command.more(parser)) or []
+    _add_result(parser, command.result)
     common = parser.add_argument_group("common options")
+    for name in command.settings:
+        owner = LegacySurveyClass if hasattr(LegacySurveyClass, name) else JwstStageClass
+        common.add_argument(
+            _option(name),
+            help=_escaped(_plain(inspect.getdoc(getattr(owner, name)) or "")),
+            **_SETTINGS.get(name, {}),
+        )
     common.add_argument(
         "--json", action="store_true", help="print one JSON document, for errors too"
     )
@@ -161,102 +137,229 @@ def add_command(commands, name, run, summary, description=None):
         "-q", "--quiet", action="store_true", help="no warnings, notes or progress on stderr"
     )
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.set_defaults(run=run, command=name)
-    return parser
+    prefix = getattr(commands, "prefix", "")
+    name = f"{prefix} {command.name}".strip()
+    parser.set_defaults(
+        run=command.run, command=name, parameters=parameters, settings=command.settings
+    )
 
 
-def _wrapped(text, width=88):
+def add_group(commands: Any, name: str, summary: str, description: str = "") -> Any:
+    """Add a command that has actions of its own, and return what takes those."""
+    group = commands.add_parser(
+        name,
+        help=summary,
+        description=_wrapped(description or f"{summary[0].upper()}{summary[1:]}."),
+        epilog=f"'astroquery-lis {name} ACTION --help' tells more of each.",
+    )
+    actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.prefix = name
+    return actions
+
+
+def asked(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of the method that the words gave, and no others."""
+    return {name: getattr(options, name) for name in options.parameters if hasattr(options, name)}
+
+
+def _add_result(parser: argparse.ArgumentParser, result: str) -> None:
+    """Add the options that say where the result goes."""
+    if result == "manifest":
+        parser.add_argument(
+            "--manifest",
+            dest="result",
+            metavar="FILE",
+            help="write what became of each row to this file, in the format of its name; - for "
+            "standard output",
+        )
+    elif result:
+        text = "name of the file" if result == "file" else "write the table to this file"
+        parser.add_argument(
+            "-o", "--output", dest="result", metavar="FILE", help=f"{text}; - for standard output"
+        )
+    if result in ("manifest", "table"):
+        parser.add_argument(
+            "--format", metavar="FORMAT", help=f"{_FORMATS}, instead of what the name says"
+        )
+    if result:
+        option = "--overwrite-manifest" if result == "manifest" else "--overwrite"
+        parser.add_argument(
+            option, dest="replace", action="store_true", help="replace the file if there is one"
+        )
+        parser.set_defaults(replace_option=option)
+
+
+# ---- parameters ---------------------------------------------------------------------------------
+
+
+def add_method(
+    parser: Any,
+    method: Callable[..., Any],
+    *,
+    only: tuple[str, ...] | None = None,
+    skip: tuple[str, ...] = (),
+    overrides: Mapping[str, dict[str, Any]] | None = None,
+) -> list[str]:
+    """Add the parameters of a method, and return their names; the first one has no dashes."""
+    parameters = [p for p in inspect.signature(method).parameters.values() if p.name != "self"]
+    names = []
+    for parameter in parameters:
+        name, is_first = parameter.name, parameter is parameters[0] and only is None
+        if name in skip or name in NOT_SHARED or (only is not None and name not in only):
+            continue
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            continue
+        kind, text = _documented(method).get(name, ("", ""))
+        options = _converter(str(parameter.annotation), kind, parameter.default)
+        if options is None:
+            continue
+        if parameter.default not in (None, True, False, parameter.empty) and "default" not in text:
+            text = f"{text.rstrip('.')} (default: {_shown(parameter.default)})"
+        text = HELP_OF.get(name) or _of_command_line(text, name, parameters) or name
+        options |= {"help": _escaped(text)}
+        options |= {"default": argparse.SUPPRESS}
+        options |= (overrides or {}).get(name, {})
+        names.append(name)
+        if is_first:
+            names += _add_first(parser, parameter, options)
+        else:
+            options["required"] = parameter.default is parameter.empty
+            parser.add_argument(*_flags(name), dest=name, **options)
+    return names
+
+
+def _add_first(parser: Any, parameter: inspect.Parameter, options: dict[str, Any]) -> list[str]:
+    words = set(re.findall(r"\w+", str(parameter.annotation)))
+    is_optional = parameter.default is not parameter.empty
+    if parameter.name == "table":
+        parser.add_argument(
+            "table",
+            metavar="TABLE",
+            help="a table of positions, or of 'jwst query'; - for standard input",
+        )
+    elif words & {"Positions", "Coordinates"}:
+        bricks = "BRICK|" if "bricks" in parameter.name else ""
+        options.pop("type", None)
+        options = {"nargs": "*" if is_optional or "Positions" in words else "+"} | options
+        options |= {"metavar": f"{bricks}RA DEC|NAME"}
+        options["help"] = f"names of bricks or of sweep files; {POSITION}" if bricks else POSITION
+        parser.add_argument(parameter.name, **options)
+    else:
+        options = {key: value for key, value in options.items() if key in ("help", "nargs")}
+        many = {"nargs": "?" if is_optional else "+" if "Sequence" in words else None}
+        metavar = parameter.name.removesuffix("s").upper()
+        parser.add_argument(
+            parameter.name, **{**many, "default": argparse.SUPPRESS, **options}, metavar=metavar
+        )
+    if parameter.name == "table" or "Positions" in words:
+        if parameter.name != "table":
+            parser.add_argument(
+                "--table", metavar="FILE", help="a table instead; - for standard input"
+            )
+        parser.add_argument(
+            "--input-format",
+            metavar="FORMAT",
+            help=f"{_FORMATS}; by default told from name and content",
+        )
+    return []
+
+
+def _converter(annotation: str, kind: str, default: object) -> dict[str, Any] | None:
+    """Return the arguments of argparse for a parameter; `None` if it is nothing for a shell."""
+    words = set(re.findall(r"\w+", annotation)) | ({"Angle"} if "['angle']" in kind else set())
+    if "Any" in words and not words & {"Mapping", "Sequence"}:
+        words |= set(re.findall(r"\w+", kind))
+    choices = tuple(re.findall(r"['\"]([\w-]+)['\"]", annotation))
+    for word in words:
+        alias = getattr(_typing, word, None)
+        if get_origin(alias) is Literal:
+            choices += get_args(alias)
+    listed = re.match(r"[^{]*\{([^}]*)\}", kind)
+    if not choices and listed and "sequence" not in kind:
+        choices = tuple(re.findall(r"'([\w-]+)'", listed[1]))
+    if choices:
+        return {"choices": (*choices, "no") if "bool" in words else choices}
+    if words & OBJECTS:
+        return None
+    if "bool" in words:
+        plain = default is False
+        return {"action": "store_true" if plain else argparse.BooleanOptionalAction}
+    for names, options in CONVERTERS:
+        if words & names:
+            return dict(options)
+    if {"Sequence", "sequence"} & words:
+        return {"type": values.whole_numbers if "int" in words else values.names, "metavar": "LIST"}
+    if "int" in words:
+        return {"type": int, "metavar": "N"}
+    return {"metavar": "TEXT"}
+
+
+def _flags(name: str) -> tuple[str, ...]:
+    if name == "get_query_payload":
+        return ("--dry-run",)
+    return (*([SHORT[name]] if name in SHORT else []), _option(name))
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+# ---- docstrings ---------------------------------------------------------------------------------
+
+
+@cache
+def _documented(method: Callable[..., Any]) -> dict[str, tuple[str, str]]:
+    """Return type and text of each parameter in a numpydoc docstring."""
+    doc = inspect.getdoc(method) or ""
+    section = re.search(r"(?ms)^Parameters\n-+\n(.*?)(?=^[A-Z]\w*\n---|\Z)", doc)
+    parameters = {}
+    for block in re.split(r"\n(?=\S)", section[1].strip()) if section else ():
+        head, _, body = block.partition("\n")
+        names, _, kind = head.partition(" : ")
+        for name in re.findall(r"\w+", names):
+            parameters[name] = _resolved(name, kind, " ".join(body.split()))
+    return parameters
+
+
+def _resolved(name: str, kind: str, text: str) -> tuple[str, str]:
+    """Follow ``As for `get_cutout``` to where the parameter is described."""
+    match = re.match(r"As for `~?([\w.]+)`", text)
+    if match is None:
+        return kind, text
+    method = match[1].rpartition(".")[2]
+    for owner in (LegacySurveyClass, JwstStageClass):
+        if hasattr(owner, method):
+            return _documented(getattr(owner, method)).get(name, (kind, text))
+    return kind, text
+
+
+def _of_command_line(text: str, own_name: str, parameters: list[inspect.Parameter]) -> str:
+    """Return a text with the names of parameters as they are on the command line."""
+    for name in (parameter.name for parameter in parameters[1:]):
+        if name != own_name:
+            text = re.sub(rf"``{name}(=[^`]*)?``", rf"``{_flags(name)[-1]}\1``", text)
+    text = re.sub(r"(?i)(by default) `\w+`", r"\1 that of the configuration", text)
+    return _plain(text.replace("`False`", "``no``"))
+
+
+def _plain(text: str) -> str:
+    """Return a text without the marks of reStructuredText."""
+    text = re.sub(r"`~[\w.]*?(\w+)`", r"\1", text)
+    return " ".join(re.sub(r"`+([^`]*)`+", r"\1", text).split())
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def _shown(default: object) -> str:
+    return ",".join(map(str, default)) if isinstance(default, (tuple, list)) else str(default)
+
+
+def _wrapped(text: str, width: int = 88) -> str:
     lines = [""]
     for word in text.split():
         if lines[-1] and len(lines[-1]) + len(word) >= width:
             lines.append("")
         lines[-1] += f" {word}" if lines[-1] else word
     return "\n".join(lines)
-
-
-def add_target(parser, *, table=False):
-    """Add the position, and the table of positions that may stand in for it."""
-    if not table:
-        parser.add_argument("target", nargs="+", metavar="RA DEC|NAME", help=TARGET)
-        return
-    parser.add_argument("target", nargs="*", metavar="RA DEC|NAME", help=TARGET)
-    parser.add_argument(
-        "--table",
-        metavar="FILE",
-        help="a table of positions in place of one; - for standard input",
-    )
-    add_table_input(parser)
-
-
-def add_table_input(parser):
-    """Add the option that names the format of the table that is read."""
-    parser.add_argument(
-        "--input-format",
-        metavar="FORMAT",
-        help="ecsv, csv, fits, parquet, votable or text; by default told from name and content",
-    )
-
-
-def add_data_options(parser, *words, cache=True, mirror=True):
-    """Add options of the data: ``release`` and ``region`` always, and those that are named."""
-    if "bands" in words:
-        parser.add_argument("--bands", metavar="BANDS", help="for example grz; by default all")
-    if "products" in words:
-        parser.add_argument(
-            "--products",
-            type=names,
-            default=("image",),
-            metavar="LIST",
-            help="for example image,invvar,maskbits (default: image)",
-        )
-    parser.add_argument(
-        "--release",
-        metavar="NAME",
-        help=f"one of {', '.join(RELEASES)}; by default that of the configuration",
-    )
-    if "region" in words:
-        parser.add_argument(
-            "--region",
-            default="auto",
-            choices=("auto", *REGIONS),
-            help="auto is the official one at each position (default: %(default)s)",
-        )
-    if mirror:
-        parser.add_argument(
-            "--mirror",
-            action="append",
-            metavar="WHERE",
-            help="a registered name, a URL or a directory; may be given several times, in order",
-        )
-    if "on-missing" in words:
-        parser.add_argument(
-            "--on-missing",
-            default="raise",
-            choices=("raise", "warn"),
-            help="whether named data that the survey lacks there is an error "
-            "(default: %(default)s)",
-        )
-    parser.add_argument(
-        "--timeout", type=float, metavar="SECONDS", help="wait so long for an answer"
-    )
-    if cache:
-        parser.add_argument(
-            "--no-cache", action="store_true", help="neither use nor keep files on disk"
-        )
-
-
-def add_output(parser, what):
-    """Add the options of a command that writes one file."""
-    parser.add_argument("-o", "--output", metavar="FILE", help=f"{what}; - for standard output")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if there is one")
-
-
-def add_table_output(parser):
-    """Add the options of a command that returns a table."""
-    add_output(parser, "write the table to this file, in the format of its name")
-    parser.add_argument(
-        "--format",
-        metavar="FORMAT",
-        help="ecsv, csv, fits, parquet, votable or text, in place of what the name says; "
-        "without -o on standard output",
-    )

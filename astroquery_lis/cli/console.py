@@ -1,4 +1,6 @@
-"""What a command says: results on stdout, all else on stderr, or one JSON document."""
+"""What a command says: results on stdout, all else on stderr, or one JSON document; exit codes."""
+
+from __future__ import annotations
 
 import io
 import json
@@ -7,72 +9,123 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from astropy import log
 from astropy.utils.exceptions import AstropyWarning
 
-from ..exceptions import InvalidRequestError
+from ..exceptions import CrdsUnavailable, InvalidRequestError, NoCoverageError, TransferError
 from ..io.store import write_whole
 from .tables import as_kind, json_rows, kind_of, table_bytes, text_lines
 
-__all__ = ["Console", "check_output"]
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from astropy.io.fits import HDUList
+    from astropy.table import Row, Table
+
+__all__ = [
+    "EXIT_FAILED",
+    "EXIT_INTERRUPTED",
+    "EXIT_NOTHING",
+    "EXIT_OK",
+    "EXIT_PARTIAL",
+    "EXIT_PIPE",
+    "EXIT_TRANSFER",
+    "EXIT_USAGE",
+    "HELP",
+    "Console",
+    "check_output",
+    "code_of_error",
+    "code_of_statuses",
+]
 
 PREFIX = "astroquery-lis: "
 
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_NOTHING = 3
+EXIT_TRANSFER = 4
+EXIT_PARTIAL = 5
+EXIT_INTERRUPTED = 130
+EXIT_PIPE = 141
+
+HELP = """\
+exit codes:
+  0  all went well
+  1  another failure: a disk is full, a package is missing
+  2  the words or the input are wrong; nothing was sent
+  3  the survey has no data there
+  4  a service is down, a transfer failed, or reference files cannot be had
+  5  some rows failed
+"""
+
+DONE = frozenset({"COMPLETE", "CACHED", "NODATA"})
+CODES: tuple[tuple[type[Exception], int], ...] = (
+    (TransferError, EXIT_TRANSFER),
+    (CrdsUnavailable, EXIT_TRANSFER),
+    (InvalidRequestError, EXIT_USAGE),
+    (NoCoverageError, EXIT_NOTHING),
+)
+
+
+def code_of_error(error: Exception) -> int:
+    """Return the exit code of an error."""
+    return next((code for kind, code in CODES if isinstance(error, kind)), EXIT_FAILED)
+
+
+def code_of_statuses(statuses: Collection[str]) -> int:
+    """Return the exit code of a long job; a row without data is no failure unless all are."""
+    kinds = set(statuses)
+    if not kinds - DONE:
+        return EXIT_NOTHING if kinds == {"NODATA"} else EXIT_OK
+    return EXIT_PARTIAL if kinds & DONE else EXIT_TRANSFER
+
 
 class Console:
-    """Where a command puts what it has to say.
+    """Where a command puts what it has to say; ``document`` is what the JSON document will hold."""
 
-    Parameters
-    ----------
-    options : `~argparse.Namespace`
-        Of the command.
-
-    Attributes
-    ----------
-    document : dict
-        What the JSON document will hold.
-    """
-
-    def __init__(self, options):
+    def __init__(self, options: Namespace) -> None:
         self.json, self.quiet = options.json, options.quiet
-        self.document = {"command": options.command, "exit_code": 0}
+        self.document: dict[str, Any] = {"command": options.command, "exit_code": 0}
         self.failed = False
-        self._warnings = []
+        self._warnings: list[str] = []
 
     @property
-    def progress(self):
+    def progress(self) -> bool:
         """Whether bars are wanted; they need a terminal besides."""
         return not (self.quiet or self.json) and sys.stderr.isatty()
 
     # ---- stderr ---------------------------------------------------------------------------------
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         """Say something that is no result."""
         if not self.quiet:
-            self._tell(text)
+            self._say(text)
 
-    def fail(self, text):
+    def fail(self, text: str) -> None:
         """Say why there is no result, once."""
         if not self.failed:
             self.failed = True
-            self._tell(text)
+            self._say(text)
 
-    def warn(self, text):
+    def warn(self, text: object) -> None:
         """Say a warning, once, on one line."""
-        text = " ".join(str(text).split())
-        if text not in self._warnings:
-            self._warnings.append(text)
-            self.note(f"warning: {text}")
+        line = " ".join(str(text).split())
+        if line not in self._warnings:
+            self._warnings.append(line)
+            self.note(f"warning: {line}")
 
-    def _tell(self, text):
+    def _say(self, text: str) -> None:
         print(f"{PREFIX}{' '.join(text.split())}", file=sys.stderr, flush=True)
 
     @contextmanager
-    def listening(self):
+    def listening(self) -> Iterator[None]:
         """Turn warnings and log messages into lines of this console, for a while."""
         handler = _Lines(self)
         root = logging.getLogger()
@@ -85,56 +138,71 @@ class Console:
                 warnings.simplefilter("ignore")
                 for kind in (UserWarning, RuntimeWarning, AstropyWarning):
                     warnings.simplefilter("always", kind)
-                warnings.showwarning = self._showwarning
+                warnings.showwarning = lambda message, *_, **__: self.warn(message)
                 yield
         finally:
             root.removeHandler(handler)
             log.handlers[:], log.propagate = before
 
-    def _showwarning(self, message, category, filename, lineno, file=None, line=None):
-        self.warn(message)
-
     # ---- stdout ---------------------------------------------------------------------------------
 
-    def line(self, text):
+    def line(self, text: str) -> None:
         """Print a line of the result."""
         if not self.json:
             print(text)
 
-    def put(self, **values):
+    def put(self, **values: Any) -> None:
         """Add something to the JSON document."""
         self.document.update(values)
 
-    def table(self, table, options, *, lines=None):
-        """Print or write a table, as the options say.
+    def payload(self, payload: str | list[str] | Mapping[str, Any]) -> None:
+        """Print what would be asked."""
+        self.put(payload=payload)
+        if isinstance(payload, Mapping):
+            payload = payload.get("urls") or payload.get("query") or payload.get("params", payload)
+        if isinstance(payload, Mapping):
+            payload = [f"{name}={value}" for name, value in payload.items()]
+        for text in [payload] if isinstance(payload, str) else payload:
+            self.line(text)
 
-        Parameters
-        ----------
-        table : `~astropy.table.Table`
-            The result.
-        options : `~argparse.Namespace`
-            With ``output``, ``format`` and ``overwrite``.
-        lines : list of str, optional
-            What is shown in place of the table where no format was asked for.
-        """
-        if options.output not in (None, "-"):
-            kind = options.format or kind_of(options.output)
-            data = table_bytes(table, kind)
-            with write_whole(options.output) as temporary:
+    def table(self, table: Table, options: Namespace, *, lines: list[str] | None = None) -> None:
+        """Print or write a table, as the options say; ``lines`` are shown without a format."""
+        if options.result not in (None, "-"):
+            data = table_bytes(table, options.format or kind_of(options.result))
+            with write_whole(options.result) as temporary:
                 temporary.write_bytes(data)
-            self.put(path=options.output, n_rows=len(table))
-            self.note(f"{len(table)} rows in {options.output}")
+            self.put(path=options.result, n_rows=len(table))
+            self.note(f"{len(table)} rows in {options.result}")
         elif self.json:
-            units = {name: str(unit) for name in table.colnames if (unit := _unit(table[name]))}
+            columns = {name: getattr(table[name], "unit", None) for name in table.colnames}
+            units = {name: str(unit) for name, unit in columns.items() if unit}
             self.put(n_rows=len(table), units=units, meta=table.meta, rows=json_rows(table))
-        elif options.format or options.output == "-":
+        elif options.format or options.result == "-":
             self.write_stdout(table_bytes(table, options.format or "ecsv"))
         else:
             for text in text_lines(table) if lines is None else lines:
                 self.line(text)
 
-    def hdul(self, hdul, path):
-        """Write a FITS file, and tell where; ``-`` is standard output."""
+    def manifest(
+        self,
+        table: Table,
+        options: Namespace,
+        *,
+        summary: bool = False,
+        noun: str = "files",
+        code: Callable[[Collection[str]], int] = code_of_statuses,
+    ) -> int:
+        """Show or write what became of each row of a long job, and return the exit code."""
+        counts = Counter(str(status) for status in table["Status"])
+        self.put(counts=dict(sorted(counts.items())))
+        self.table(table, options, lines=[_line_of_manifest(row) for row in table])
+        if summary:
+            numbers = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
+            self.note(f"{len(table)} {noun}: {numbers or 'there are none'}")
+        return code(counts)
+
+    def hdul(self, hdul: HDUList, path: str) -> None:
+        """Write a FITS file, and say where; ``-`` is standard output."""
         if path == "-":
             stream = io.BytesIO()
             hdul.writeto(stream)
@@ -142,28 +210,29 @@ class Console:
         else:
             with write_whole(path) as temporary:
                 hdul.writeto(temporary, overwrite=True)
-            self._wrote(path)
+            self.wrote(path)
 
-    def binary(self, data, path):
-        """Write a file of bytes, and tell where; ``-`` is standard output."""
+    def binary(self, data: bytes, path: str) -> None:
+        """Write a file of bytes, and say where; ``-`` is standard output."""
         if path == "-":
             self.write_stdout(data)
         else:
             with write_whole(path) as temporary:
                 temporary.write_bytes(data)
-            self._wrote(path)
+            self.wrote(path)
 
-    def _wrote(self, path):
+    def wrote(self, path: str) -> None:
+        """Say where a file is."""
         self.line(path)
         self.put(path=path)
 
-    def write_stdout(self, data):
+    def write_stdout(self, data: bytes) -> None:
         """Write bytes to standard output."""
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
 
-    def finish(self, exit_code, error=None):
+    def finish(self, exit_code: int, error: Exception | None = None) -> None:
         """Print the JSON document, if it is wanted."""
         if self.json:
             self.document["exit_code"] = exit_code
@@ -181,14 +250,14 @@ class Console:
 class _Lines(logging.Handler):
     """Log messages as lines: those of this package as notes, warnings of others as warnings."""
 
-    def __init__(self, console):
+    def __init__(self, console: Console) -> None:
         super().__init__(logging.INFO)
         self._console = console
 
-    def emit(self, record):
+    def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if record.name.startswith("urllib3"):
-            # It tells of every repetition; what comes of them is told by the error or the result.
+            # It tells of every repetition; the error or the result says what comes of them.
             return
         if record.levelno >= logging.WARNING:
             self._console.warn(text)
@@ -196,55 +265,48 @@ class _Lines(logging.Handler):
             self._console.note(text)
 
 
-def check_output(options):
-    """Refuse an output that cannot be, before anything is asked of the survey.
-
-    Parameters
-    ----------
-    options : `~argparse.Namespace`
-        With ``output`` and ``overwrite``; for tables also ``format``.
-
-    Raises
-    ------
-    InvalidRequestError
-        If it cannot be.
-    """
-    path = options.output
+def check_output(options: Namespace) -> None:
+    """Refuse an output that cannot be, before anything is asked of the survey."""
+    path = options.result
     if hasattr(options, "format"):
         as_kind(options.format)
         if options.json and (options.format or path == "-") and path in (None, "-"):
             _refuse("--json", "is a format of its own; leave out --format and -o -.")
         if path not in (None, "-") and not (options.format or kind_of(path)):
             _refuse("-o", f"{path}: the name says no format; give --format.")
-        kind = options.format or ("ecsv" if path == "-" else None)
-        if path in (None, "-") and kind in ("fits", "parquet") and sys.stdout.isatty():
-            _refuse("-o", "bytes are not for a terminal; name a file, or use a pipe.")
-    elif path == "-":
-        if options.json:
+        is_binary = (options.format or "ecsv") in ("fits", "parquet")
+    else:
+        is_binary = path == "-"
+        if options.json and path == "-":
             _refuse("--json", "cannot go to standard output together with -o -.")
-        if sys.stdout.isatty():
-            _refuse("-o", "bytes are not for a terminal; name a file, or use a pipe.")
     if path in (None, "-"):
+        if is_binary and sys.stdout.isatty():
+            _refuse("-o", "bytes are not for a terminal; name a file, or use a pipe.")
         return
     if os.path.isdir(path):
         _refuse("-o", f"{path} is a directory.")
-    if os.path.lexists(path) and not options.overwrite:
-        _refuse("-o", f"{path} exists; --overwrite replaces it.")
+    if os.path.lexists(path) and not options.replace:
+        _refuse("-o", f"{path} exists; {options.replace_option} replaces it.")
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         _refuse("-o", f"there is no directory {folder}.")
 
 
-def _refuse(option, must):
+def _refuse(option: str, must: str) -> NoReturn:
     msg = f"{option}: {must}"
     raise InvalidRequestError(msg, parameter=option)
 
 
-def _unit(column):
-    return getattr(column, "unit", None)
+def _line_of_manifest(row: Row) -> str:
+    """Return the line that tells of one row: the file, or why there is none."""
+    message = " ".join(str(row["Message"]).split())
+    path = str(row["Local Path"])
+    # What was not made has no path; a task has a name all the same.
+    name = path or (f"{row['task']}:" if "task" in row.colnames else "")
+    return " ".join([f"{row['Status']:<9s}", name, *([message] if not path else [])]).rstrip()
 
 
-def _plain(value):
+def _plain(value: Any) -> object:
     """Return a value as JSON has it: what is not a number is `None`."""
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()

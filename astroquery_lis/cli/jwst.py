@@ -1,136 +1,83 @@
-"""The commands of the JWST chain: ``jwst plan``, ``explain``, ``refs``, ``run``, ``status``, ..."""
+"""The commands of the JWST chain, from MAST to mosaics and beside the Legacy Surveys."""
 
+from __future__ import annotations
+
+import inspect
+import tempfile
 from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..exceptions import CrdsUnavailable
-from . import jwst_archive, jwst_legacy
-from .arguments import add_command, add_output, add_table_output
-from .exits import EXIT_OK, EXIT_PARTIAL
-from .jwst_words import DEFAULT_DIR, add_crds, add_files, planned, stage_of, task_of, write_page
-from .manifests import add_manifest, show_manifest
+from ..client import LegacySurveyClass
+from ..client.inputs import as_coordinates
+from ..exceptions import CrdsUnavailable, InvalidRequestError
+from ..jwst_stage import JwstStageClass
+from . import values
+from .arguments import Command, add_command, add_group, add_method, asked
+from .console import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL, Console, check_output
+from .tables import read_table, text_lines
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from astropy.table import Table
+
+    from ..jwst_stage.planning.plan import Plan
+    from ..jwst_stage.tasks import Task
 
 __all__ = ["add_commands"]
 
-_LEFT = ("failed", "skipped", "interrupted")
+DEFAULT_DIR = "reduced"
+UNFINISHED = {"failed", "skipped", "interrupted"}
+PLAN_PARAMETERS = frozenset(inspect.signature(JwstStageClass.plan).parameters)
+OFFSET_NAMES = ("d_ra", "d_dec", "scatter_ra", "scatter_dec")
+
+# What is read of a long list; the other columns are in every other format.
+_FILES_SHOWN = dict.fromkeys(
+    ("file", "detector", "filter", "exp_type", "date_obs", "size", "public")
+)
+_PAIRS_SHOWN = {
+    "label": None,
+    "jwst_ra": ".6f",
+    "jwst_dec": ".6f",
+    "d_ra": ".1f",
+    "d_dec": ".1f",
+    "separation": ".1f",
+    "jwst_mag": ".2f",
+    **{f"mag_{band}": ".2f" for band in ("g", "r", "i", "z", "w1", "w2")},
+    "type": None,
+}
+_SOURCES_SHOWN = {
+    "RA": ".7f",
+    "DEC": ".7f",
+    "error_mas": ".1f",
+    "weight": ".2f",
+    "kind": None,
+    "type": None,
+    "ref_id": None,
+}
 
 
-def add_commands(commands):
-    """Add the group of commands of this module.
-
-    Parameters
-    ----------
-    commands : object
-        What ``add_subparsers`` returned.
-    """
-    group = commands.add_parser(
+def add_commands(commands: Any) -> None:
+    """Add the group of commands of this module."""
+    actions = add_group(
+        commands,
         "jwst",
-        help="from uncal files to mosaics, and beside the Legacy Surveys",
-        description="JWST data from MAST through the calwebb stages, and beside the Legacy\n"
-        "Surveys. The stages need the extra 'jwst'.",
-        epilog="'astroquery-lis jwst ACTION --help' tells more of each.",
+        "from uncal files to mosaics, and beside the Legacy Surveys",
+        "JWST data from MAST through the calwebb stages, and beside the Legacy Surveys. The "
+        "stages need the extra 'jwst'.",
     )
-    actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
-    _add_plan(actions)
-    _add_run(actions)
-    _add_looks(actions)
-    jwst_archive.add_commands(actions)
-    jwst_legacy.add_commands(actions)
-    for name, action in actions.choices.items():
-        action.set_defaults(command=f"jwst {name}")
+    for command in COMMANDS:
+        add_command(actions, command)
 
 
-def _add_plan(actions):
-    plan = add_command(
-        actions,
-        "plan",
-        _plan,
-        "tell what there is to do, and do nothing",
-        "Reads headers only. Each product is done, stale, missing or failed, with the reason, and "
-        "an estimate of the seconds, the memory and the disk that it takes.",
-    )
-    add_files(plan)
-    plan.add_argument("--save", metavar="FILE", help="write the plan to this TOML file")
-    add_table_output(plan)
-    explain = add_command(
-        actions,
-        "explain",
-        _explain,
-        "tell why a product has to be made, or that it has not",
-        "Also looks up the reference files that there are now.",
-    )
-    explain.add_argument("product", metavar="PRODUCT", help="its name, or a part that is unique")
-    add_files(explain)
-    add_crds(explain)
-    params = add_command(
-        actions, "params", _params, "tell the parameters of every step and where they come from"
-    )
-    add_files(params)
-    add_crds(params)
-    add_table_output(params)
+# ---- the chain ----------------------------------------------------------------------------------
 
 
-def _add_run(actions):
-    refs = add_command(
-        actions,
-        "refs",
-        _refs,
-        "get the reference files that a plan needs",
-        "With --offline it gets none, and lists those that are missing.",
-    )
-    add_files(refs)
-    add_crds(refs)
-    add_manifest(refs)
-    run = add_command(
-        actions,
-        "run",
-        _run,
-        "do what is not done of the stages",
-        "As many exposures at once as memory allows. The same command again takes up where it "
-        "was, also after Ctrl-C. Prints a line for each product; exits with 5 if one failed.",
-    )
-    add_files(run)
-    add_crds(run)
-    run.add_argument(
-        "--max-workers",
-        type=int,
-        metavar="N",
-        help="tasks at once; by default what cores and memory allow",
-    )
-    run.add_argument("--remake", action="store_true", help="make again what is done")
-    run.add_argument(
-        "--partial", action="store_true", help="make mosaics without the exposures that failed"
-    )
-    add_manifest(run)
-
-
-def _add_looks(actions):
-    status = add_command(
-        actions,
-        "status",
-        _status,
-        "tell how far a run is, also while it is at work",
-        "Exits with 5 if a task failed, was skipped or was interrupted.",
-    )
-    status.add_argument("output_dir", metavar="DIR", help="where the products are to be")
-    add_table_output(status)
-    report = add_command(
-        actions,
-        "report",
-        _report,
-        "write one page about a run",
-        "With the manifest, the parameters, what was checked, pictures and the times of the steps.",
-    )
-    report.add_argument("output_dir", metavar="DIR", help="where the products are")
-    add_output(report, "name of the page; by default report.html in DIR, which is replaced")
-
-
-# ---- the commands -------------------------------------------------------------------------------
-
-
-def _plan(options, survey, console):
-    plan = planned(options, stage_of(options))
+def _plan(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    plan = _planned(options, _stage(options))
     if options.save:
         plan.save(options.save)
         console.put(plan=options.save)
@@ -139,25 +86,25 @@ def _plan(options, survey, console):
         console.note(note)
     table = plan.table()
     console.table(table, options)
-    left = table[table["state"] != "done"]
+    ahead = table[table["state"] != "done"]
     text = f"{len(table)} tasks: {_counted(table['state'])}"
-    if len(left):
+    if len(ahead):
         text += (
-            f"; about {_time(sum(left['seconds']))} of work one after the other, "
-            f"{max(left['memory_gb']):.1f} GB of memory for the largest, "
-            f"{_bytes(sum(left['disk_gb']))} of disk"
+            f"; about {_time(sum(ahead['seconds']))} of work one after the other, "
+            f"{max(ahead['memory_gb']):.1f} GB of memory for the largest, "
+            f"{_bytes(sum(ahead['disk_gb']))} of disk"
         )
     console.note(text)
 
 
-def _explain(options, survey, console):
-    stage = stage_of(options)
-    plan = planned(options, stage)
-    task = task_of(plan, options.product)
+def _explain(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    stage = _stage(options)
+    plan = _planned(options, stage)
+    task = _task(plan, options.product)
     text, state = plan.explain(task.name), "missing"
     if plan.output_dir and Path(plan.output_dir).is_dir():
         try:
-            table = stage.states(plan, offline=options.offline)
+            table = stage.states(plan, **_beside_plan(options))
         except CrdsUnavailable as error:
             console.warn(f"reference files are taken to be those of the record: {error}")
             table = plan.table()
@@ -168,96 +115,233 @@ def _explain(options, survey, console):
     console.line(text)
 
 
-def _params(options, survey, console):
-    stage = stage_of(options)
-    plan = planned(options, stage)
-    with _mending(console):
-        console.table(stage.parameters(plan, offline=options.offline), options)
+def _params(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    stage = _stage(options)
+    plan = _planned(options, stage)
+    with _listing_what_is_missing(console):
+        console.table(stage.parameters(plan, **_beside_plan(options)), options)
 
 
-def _refs(options, survey, console):
-    stage = stage_of(options)
-    plan = planned(options, stage)
-    with _mending(console):
+def _refs(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    stage = _stage(options)
+    plan = _planned(options, stage)
+    folder = plan.output_dir or DEFAULT_DIR
+    with _listing_what_is_missing(console):
         table = stage.prefetch_references(
-            plan,
-            output_dir=plan.output_dir or DEFAULT_DIR,
-            offline=options.offline,
-            survey=survey,
+            plan, output_dir=folder, survey=survey, **_beside_plan(options)
         )
-    return show_manifest(table, options, console, summary=True)
+    return console.manifest(table, options, summary=True)
 
 
-def _run(options, survey, console):
-    stage = stage_of(options)
-    plan = planned(options, stage)
-    output_dir = plan.output_dir or DEFAULT_DIR
+def _run(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    stage = _stage(options)
+    plan = _planned(options, stage)
+    folder = plan.output_dir or DEFAULT_DIR
     try:
-        with _mending(console):
+        with _listing_what_is_missing(console):
             table = stage.run(
                 plan,
-                output_dir=output_dir,
-                max_workers=options.max_workers,
-                overwrite=options.remake,
-                partial=options.partial,
-                offline=options.offline,
+                output_dir=folder,
                 survey=survey,
                 show_progress=console.progress,
+                **_beside_plan(options),
             )
     except KeyboardInterrupt:
         console.note("interrupted; the same command goes on with what is left")
         raise
-    console.put(output_dir=str(output_dir))
-    # A run that did something has told so.
-    nothing = set(table["Status"]) <= {"CACHED"}
-    return show_manifest(
-        table, options, console, summary=nothing, noun="products", statuses=_of_tasks
-    )
+    console.put(output_dir=str(folder))
+    # A run that did something has said so.
+    is_idle = set(table["Status"]) <= {"CACHED"}
+    return console.manifest(table, options, summary=is_idle, noun="products", code=_code_of_tasks)
 
 
-def _status(options, survey, console):
-    table = stage_of(options).status(options.output_dir)
+def _status(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    table = _stage(options).status(options.output_dir)
     console.table(table, options)
     text = f"{len(table)} tasks: {_counted(table['state'])}"
     state, since = table.meta.get("state"), table.meta.get("started")
     console.note(text if state is None else f"the run of {since} is {state}; {text}")
-    return EXIT_PARTIAL if set(table["state"]) & set(_LEFT) else EXIT_OK
+    return EXIT_PARTIAL if set(table["state"]) & UNFINISHED else EXIT_OK
 
 
-def _report(options, survey, console):
+def _report(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
     folder = options.output_dir
-    stage = stage_of(options)
-    write_page(
-        lambda path: stage.report(folder, path=path),
-        options.output or str(Path(folder, "report.html")),
-        console,
+    path = options.result or str(Path(folder, "report.html"))
+    _write_page(lambda name: _stage(options).report(folder, path=name), path, console)
+
+
+# ---- the archive --------------------------------------------------------------------------------
+
+
+def _query(options: Namespace, survey: LegacySurveyClass, console: Console) -> int | None:
+    arguments = asked(options)
+    words = arguments.pop("coordinates", [])
+    if words and "radius" not in arguments:
+        msg = "Give --radius, such as 2arcmin: files whose footprint touches the circle."
+        raise InvalidRequestError(msg, parameter="radius", value=None)
+    position = as_coordinates(" ".join(words)) if words else None
+    answer = _stage(options).query_uncal(position, **arguments)
+    if hasattr(options, "get_query_payload"):
+        return console.payload(answer)
+    console.table(answer, options, lines=_readable(answer, _FILES_SHOWN))
+    return EXIT_OK if len(answer) else EXIT_NOTHING
+
+
+def _download(options: Namespace, survey: LegacySurveyClass, console: Console) -> int | None:
+    table = read_table(options.table, options.input_format)
+    answer = _stage(options).download_uncal(table, **asked(options), show_progress=console.progress)
+    if hasattr(options, "get_query_payload"):
+        return console.payload(answer)
+    return console.manifest(answer, options)
+
+
+# ---- beside the Legacy Surveys ------------------------------------------------------------------
+
+
+def _match(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    match = _stage(options).match_catalogs(**asked(options), survey=survey)
+    console.put(
+        n_jwst_only=len(match.jwst_only),
+        n_legacy_only=len(match.legacy_only),
+        offset=_offset(match.offset),
+        star_offset=_offset(match.star_offset),
     )
+    console.table(match.matches, options, lines=_readable(match.matches, _PAIRS_SHOWN))
+    console.note(
+        f"{len(match.matches)} pairs, {len(match.jwst_only)} sources of JWST and "
+        f"{len(match.legacy_only)} of Tractor without a partner"
+    )
+    if not len(match.matches):
+        return EXIT_NOTHING
+    console.note(f"JWST minus Legacy: {match.offset}")
+    return EXIT_OK
+
+
+def _offset(offset: Any) -> dict[str, float] | None:
+    if offset is None:
+        return None
+    values_mas = {f"{name}_mas": getattr(offset, name).to_value("mas") for name in OFFSET_NAMES}
+    return {**values_mas, "number": offset.number}
+
+
+def _refcat(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    stage, arguments = _stage(options), asked(options)
+    footprints = arguments.pop("footprints")
+    name = footprints[0] if len(footprints) == 1 else ""
+    if name.endswith(".toml"):
+        footprints = stage._loaded(name)
+    elif name == "-" or name.endswith((".ecsv", ".csv")):
+        footprints = read_table(name, None)
+    table = stage.astrometric_reference(footprints, **arguments, survey=survey)
+    console.table(table, options, lines=_readable(table, _SOURCES_SHOWN))
+    return EXIT_OK if len(table) else EXIT_NOTHING
+
+
+def _page(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    arguments = asked(options)
+    mosaics = arguments.pop("mosaics")
+    if options.result is None:
+        options.result = f"{Path(mosaics[0]).stem}.html"
+        check_output(options)
+    stage = _stage(options)
+
+    def write(path: str | Path) -> None:
+        stage.field_page(mosaics, path, **arguments, survey=survey)
+
+    _write_page(write, options.result, console)
 
 
 # ---- what they have in common -------------------------------------------------------------------
 
 
-def _of_tasks(statuses):
+def _stage(options: Namespace) -> JwstStageClass:
+    """Return the class with the settings of the options."""
+    stage = JwstStageClass()
+    for name in options.settings:
+        if hasattr(JwstStageClass, name):
+            setattr(stage, name, getattr(options, name))
+    return stage
+
+
+def _planned(options: Namespace, stage: JwstStageClass) -> Plan:
+    """Return the plan that is named, or that of the files."""
+    own = {name: value for name, value in asked(options).items() if name in PLAN_PARAMETERS}
+    files, folder = own.pop("files"), own.pop("output_dir", None)
+    alone = [name for name in files if name == "-" or name.endswith((".toml", ".ecsv", ".csv"))]
+    if alone and len(files) > 1:
+        kind = "a saved plan" if alone[0].endswith(".toml") else "a manifest"
+        _refuse(f"{alone[0]}: {kind} stands alone, without other files.", files)
+    if alone and alone[0].endswith(".toml"):
+        if own:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in own)
+            _refuse(f"{names}: the saved plan {alone[0]} has its own; plan the files anew.", files)
+        if not Path(alone[0]).is_file():
+            _refuse(f"There is no plan {alone[0]!r}.", files)
+        return stage._placed(alone[0], folder, needed=False)
+    if "steps" in own:
+        own["steps"] = values.steps(own["steps"])
+    paths = read_table(alone[0], None) if alone else files
+    return stage.plan(paths, output_dir=folder or DEFAULT_DIR, **own)
+
+
+def _beside_plan(options: Namespace) -> dict[str, Any]:
+    """Return the arguments that are not those of the plan."""
+    return {name: value for name, value in asked(options).items() if name not in PLAN_PARAMETERS}
+
+
+def _task(plan: Plan, product: str) -> Task:
+    """Return the task that makes a product: its name, or a part that no other name has."""
+    tasks = [task for task in plan.tasks if product in task.name]
+    if len(tasks) > 1:
+        exact = [task for task in tasks if Path(task.name).name == Path(product).name]
+        if len(exact) != 1:
+            names = ", ".join(task.name for task in tasks)
+            _refuse(f"{product!r} is a part of {len(tasks)} names: {names}.", product, "product")
+        tasks = exact
+    return tasks[0] if tasks else plan.task(product)
+
+
+def _readable(table: Table, formats: Mapping[str, str | None]) -> list[str]:
+    """Return the lines that show those columns of a table that are for reading."""
+    shown = table[[name for name in formats if name in table.colnames]]
+    for name in shown.colnames:
+        shown[name].info.format = formats[name]
+    return text_lines(shown)
+
+
+def _write_page(write: Callable[[str | Path], object], path: str, console: Console) -> None:
+    """Have a page written, and say where; ``-`` is standard output."""
+    if path != "-":
+        write(path)
+        console.wrote(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        page = Path(folder, "page.html")
+        write(page)
+        console.write_stdout(page.read_bytes())
+
+
+def _code_of_tasks(statuses: Collection[str]) -> int:
     return EXIT_PARTIAL if set(statuses) - {"COMPLETE", "CACHED"} else EXIT_OK
 
 
-def _counted(states):
+def _counted(states: Iterable[object]) -> str:
     counts = Counter(str(state) for state in states)
     return ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
 
 
-def _time(seconds):
+def _time(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _bytes(size_gb):
+def _bytes(size_gb: float) -> str:
     return f"{size_gb:.1f} GB" if size_gb >= 1 else f"{1000 * size_gb:.0f} MB"
 
 
 @contextmanager
-def _mending(console):
+def _listing_what_is_missing(console: Console) -> Iterator[None]:
     """List the reference files that are missing where that is why there is no result."""
     try:
         yield
@@ -265,5 +349,190 @@ def _mending(console):
         console.put(missing=list(error.missing))
         for name in error.missing:
             console.line(name)
-        console.note("on the command line: --crds-path, --crds-server, 'astroquery-lis jwst refs'")
+        console.note(
+            "on the command line: --crds-path, --crds-server-url, 'astroquery-lis jwst refs'"
+        )
         raise
+
+
+def _refuse(msg: str, value: object, name: str = "files") -> NoReturn:
+    raise InvalidRequestError(msg, parameter=name, value=value)
+
+
+# ---- the list of them ---------------------------------------------------------------------------
+
+_CRDS = ("crds_path", "crds_context", "crds_server_url")
+_OF_PLAN = {
+    "files": {
+        "help": "FITS files, directories and associations (.json); or the manifest of 'jwst "
+        "download', - for standard input; or a plan that --save wrote (.toml), which takes none "
+        "of the options of a plan",
+    },
+    "output_dir": {
+        "metavar": "DIR",
+        "help": f"where the products are to be: by default where the plan says, else {DEFAULT_DIR}",
+    },
+    "steps": {
+        "type": values.step_parameter,
+        "metavar": "STEP.PARAMETER=VALUE",
+        "help": "a parameter of a step, such as jump.rejection_threshold=5; "
+        "NRCA1:jump.rejection_threshold=5 is for that detector alone; may be repeated",
+    },
+    "corrections": {
+        "type": values.correction,
+        "action": "append",
+        "metavar": "NAME[:KEY=VALUE,...]",
+        "help": "a correction between stages, such as snowballs or wisp:templates=FILE, "
+        "minimum_snr=5, or a function as module:name; may be repeated, in order",
+    },
+    "wcs": {"type": str, "metavar": "FILE"},
+    "group_by": {"type": values.names, "metavar": "LIST"},
+}
+
+
+def _of_plan(
+    method: Callable[..., Any] | None = None, *only: str
+) -> Callable[[ArgumentParser], list[str]]:
+    """Return what adds the files, the options of a plan of them, and those of another method."""
+
+    def add(parser: ArgumentParser) -> list[str]:
+        if method is JwstStageClass.states:
+            parser.add_argument(
+                "product", metavar="PRODUCT", help="its name, or a part that is unique"
+            )
+        group = parser.add_argument_group("options of a plan")
+        names = add_method(group, JwstStageClass.plan, overrides=_OF_PLAN)
+        return names + (add_method(parser, method, only=only) if method else [])
+
+    return add
+
+
+def _more_for_plan(parser: ArgumentParser) -> list[str]:
+    parser.add_argument("--save", metavar="FILE", help="write the plan to this TOML file")
+    return _of_plan()(parser)
+
+
+def _of_tractor(parser: ArgumentParser) -> list[str]:
+    return add_method(parser, LegacySurveyClass.query_tractor, only=("region", "cache"))
+
+
+_Stage = JwstStageClass
+COMMANDS = (
+    Command(
+        "query",
+        _query,
+        _Stage.query_uncal,
+        "table",
+        "By a position, a program or a span of time. Exits with 3 if there is none. Lists take "
+        "several: F150W,F444W.",
+        settings=("timeout",),
+        overrides={"start_date": {"type": str}, "end_date": {"type": str}},
+    ),
+    Command(
+        "download",
+        _download,
+        _Stage.download_uncal,
+        "manifest",
+        "Prints a line for each file. A file appears when it is whole and was checked; the same "
+        "command again goes on. What is not public yet needs the token in $MAST_API_TOKEN.",
+        settings=("timeout",),
+    ),
+    Command(
+        "plan",
+        _plan,
+        None,
+        "table",
+        "Reads headers only. Each product is done, stale, missing or failed, with the reason, and "
+        "an estimate of the seconds, the memory and the disk that it takes.",
+        "tell what there is to do, and do nothing",
+        more=_more_for_plan,
+    ),
+    Command(
+        "explain",
+        _explain,
+        None,
+        "",
+        "Also looks up the reference files that there are now.",
+        "tell why a product has to be made, or that it has not",
+        settings=_CRDS,
+        more=_of_plan(_Stage.states, "offline"),
+    ),
+    Command(
+        "params",
+        _params,
+        None,
+        "table",
+        "",
+        "tell the parameters of every step and where they come from",
+        settings=_CRDS,
+        more=_of_plan(_Stage.parameters, "offline"),
+    ),
+    Command(
+        "refs",
+        _refs,
+        None,
+        "manifest",
+        "With --offline it gets none, and lists those that are missing.",
+        "get the reference files that a plan needs",
+        settings=_CRDS,
+        more=_of_plan(_Stage.prefetch_references, "offline", "max_workers"),
+    ),
+    Command(
+        "run",
+        _run,
+        None,
+        "manifest",
+        "As many exposures at once as memory allows. The same command again takes up where it "
+        "was, also after Ctrl-C. Prints a line for each product; exits with 5 if one failed.",
+        "do what is not done of the stages",
+        settings=_CRDS,
+        more=_of_plan(_Stage.run, "max_workers", "overwrite", "partial", "on_error", "offline"),
+    ),
+    Command(
+        "status",
+        _status,
+        _Stage.status,
+        "table",
+        "Exits with 5 if a task failed, was skipped or was interrupted.",
+    ),
+    Command(
+        "report",
+        _report,
+        _Stage.report,
+        "file",
+        "By default the page is report.html in the folder, which is replaced.",
+        skip=("path",),
+    ),
+    Command(
+        "match",
+        _match,
+        _Stage.match_catalogs,
+        "table",
+        "Prints the pairs with JWST and dereddened Legacy magnitudes (AB), and tells the offset "
+        "between the two, JWST minus Legacy. Exits with 3 if nothing matched.",
+        settings=("mirror", "timeout"),
+        more=_of_tractor,
+    ),
+    Command(
+        "refcat",
+        _refcat,
+        _Stage.astrometric_reference,
+        "table",
+        "Stars are carried to the time of the exposures by their proper motions. With -o the file "
+        "is what --abs-refcat takes.",
+        skip=("path",),
+        settings=("mirror", "timeout"),
+        overrides={"footprints": {"nargs": "+"}},
+        more=_of_tractor,
+    ),
+    Command(
+        "page",
+        _page,
+        _Stage.field_page,
+        "file",
+        "Prints the name of the page, which needs no other file; by default that of the first "
+        "mosaic with .html.",
+        skip=("path",),
+        settings=("mirror", "timeout"),
+    ),
+)

@@ -1,21 +1,29 @@
 """Tables in and out: ECSV, CSV, FITS, Parquet, VOTable text; files, or ``-`` for a pipe."""
 
+from __future__ import annotations
+
+import gzip
 import io
 import math
 import re
 import sys
 import warnings
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
 
 import numpy as np
 from astropy import units as u
 from astropy.io import ascii as text_tables
 from astropy.io.votable.exceptions import VOWarning
-from astropy.table import Table
+from astropy.table import Column, MaskedColumn, Table
+from astropy.table.meta import get_header_from_yaml
 
+from .._packages import import_optional
 from ..exceptions import InvalidRequestError, OptionalDependencyError
-from .parquet import parquet_bytes, read_parquet
 
 __all__ = [
     "FORMATS",
@@ -43,41 +51,24 @@ ENDINGS = {
 }
 FORMATS = tuple(dict.fromkeys(ENDINGS.values()))
 
+UNIT = b"unit"
+ASTROPY_HEADER = b"table_meta_yaml"
 
-def _refuse(parameter, value, must):
+
+def _refuse(parameter: str, value: object, must: str) -> NoReturn:
     msg = f"{parameter} {value!r} {must}"
     raise InvalidRequestError(msg, parameter=parameter, value=value)
 
 
-def as_kind(name):
-    """Return the format of this name; refuse others.
-
-    Parameters
-    ----------
-    name : str or None
-        `None` stays.
-
-    Returns
-    -------
-    str or None
-    """
+def as_kind(name: str | None) -> str | None:
+    """Return the format of this name; refuse others."""
     if name is not None and name not in FORMATS:
         _refuse("format", name, f"is not one of: {', '.join(FORMATS)}.")
     return name
 
 
-def kind_of(path):
-    """Return the format that the name of a file says, or `None`.
-
-    Parameters
-    ----------
-    path : str
-        ``'positions.csv.gz'`` is CSV.
-
-    Returns
-    -------
-    str or None
-    """
+def kind_of(path: str) -> str | None:
+    """Return the format that the name of a file says, or `None`."""
     words = Path(path).name.lower().removesuffix(".gz").split(".")
     return ENDINGS.get(words[-1]) if len(words) > 1 else None
 
@@ -85,29 +76,8 @@ def kind_of(path):
 # ---- in -----------------------------------------------------------------------------------------
 
 
-def read_table(path, kind=None):
-    """Return the table in a file, or on standard input.
-
-    Parameters
-    ----------
-    path : str
-        ``'-'`` is standard input.
-    kind : str, optional
-        One of `FORMATS`; by default told from the name, or from the content.
-
-    Returns
-    -------
-    `~astropy.table.Table`
-        Text without a line of names is read as positions: ``ra``, ``dec``, and the third column as
-        ``id``.
-
-    Raises
-    ------
-    InvalidRequestError
-        If there is no such file, or it holds no such table.
-    OptionalDependencyError
-        If it is Parquet and pyarrow is missing.
-    """
+def read_table(path: str, kind: str | None = None) -> Table:
+    """Return the table in a file, or on standard input."""
     kind = as_kind(kind) or (None if path == "-" else kind_of(path))
     name = "standard input" if path == "-" else path
     try:
@@ -117,7 +87,7 @@ def read_table(path, kind=None):
     data = _unpacked(data)
     if not data.strip():
         _refuse("table", name, "is empty.")
-    kind = kind or _told(data)
+    kind = kind or _kind_of_content(data)
     try:
         with _without_unit_warnings():
             table = _parsed(data, kind)
@@ -131,19 +101,17 @@ def read_table(path, kind=None):
     return table
 
 
-def _unpacked(data):
+def _unpacked(data: bytes) -> bytes:
     if data[:2] != b"\x1f\x8b":
         return data
-    import gzip
-
     try:
         return gzip.decompress(data)
     except (OSError, EOFError):
         return data
 
 
-def _told(data):
-    """Return the format that the first bytes tell."""
+def _kind_of_content(data: bytes) -> str:
+    """Return the format that the first bytes show."""
     start = data[:200].lstrip()
     if data.startswith(b"SIMPLE  ="):
         return "fits"
@@ -157,7 +125,7 @@ def _told(data):
     return "csv" if b"," in next(lines, b"") else "text"
 
 
-def _parsed(data, kind):
+def _parsed(data: bytes, kind: str) -> Table:
     if kind == "parquet":
         return read_parquet(data)
     if kind in ("fits", "votable"):
@@ -183,7 +151,7 @@ def _parsed(data, kind):
     return text_tables.read(lines, format="basic", guess=False)
 
 
-def _is_number(word):
+def _is_number(word: str) -> bool:
     try:
         return math.isfinite(float(word))
     except ValueError:
@@ -193,27 +161,8 @@ def _is_number(word):
 # ---- out ----------------------------------------------------------------------------------------
 
 
-def table_bytes(table, kind):
-    """Return a table as the bytes of a file.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        Any.
-    kind : str
-        One of `FORMATS`.
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    InvalidRequestError
-        If the format cannot hold the table.
-    OptionalDependencyError
-        If it is Parquet and pyarrow is missing.
-    """
+def table_bytes(table: Table, kind: str | None) -> bytes:
+    """Return a table as the bytes of a file."""
     if kind == "text":
         return "".join(f"{line}\n" for line in text_lines(table)).encode()
     if kind in ("fits", "votable"):
@@ -237,7 +186,7 @@ def table_bytes(table, kind):
 
 
 @contextmanager
-def _without_unit_warnings():
+def _without_unit_warnings() -> Iterator[None]:
     """Let FITS and VOTable have units that their standards lack, as the survey's files do."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", u.UnitsWarning)
@@ -245,7 +194,7 @@ def _without_unit_warnings():
         yield
 
 
-def _flat(meta):
+def _flat(meta: Mapping[str, object]) -> dict[str, object]:
     """Return what of the meta data a FITS header can hold."""
     flat = {}
     for name, value in meta.items():
@@ -256,7 +205,7 @@ def _flat(meta):
     return flat
 
 
-def _spread(table):
+def _spread(table: Table) -> Table:
     """Return a table with a column for each value of columns that hold several to a row."""
     spread = Table()
     for name in table.colnames:
@@ -269,7 +218,7 @@ def _spread(table):
     return spread
 
 
-def _name_unit(column):
+def _name_unit(column: Column) -> None:
     """Call a unit that the format does not know as the survey's own files do."""
     text = str(getattr(column, "unit", None) or "")
     if "nmgy" in text:
@@ -277,19 +226,8 @@ def _name_unit(column):
         column.unit = u.UnrecognizedUnit(text.replace(" ", ""))
 
 
-def text_lines(table):
-    """Return the lines of a table as they are shown.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        Any.
-
-    Returns
-    -------
-    list of str
-        All rows and columns, with units where there are some.
-    """
+def text_lines(table: Table) -> list[str]:
+    """Return the lines of a table as they are shown."""
     numbers = [
         getattr(table[name], "dtype", np.dtype("U")).kind in "iuf" for name in table.colnames
     ]
@@ -298,25 +236,91 @@ def text_lines(table):
     return [line.rstrip() for line in lines]
 
 
-def json_rows(table):
-    """Return a table as values that JSON has.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        Any.
-
-    Returns
-    -------
-    list of dict
-        One for each row; what is masked is `None`.
-    """
+def json_rows(table: Table) -> list[dict[str, object]]:
+    """Return a table as values that JSON has."""
     columns = [_values(table[name]) for name in table.colnames]
     return [dict(zip(table.colnames, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _values(column):
+def _values(column: Column) -> list:
     if hasattr(column, "ra"):
         return column.to_string("decimal", precision=8)
     data = getattr(column, "value", column)
     return np.ma.asarray(data).tolist()
+
+
+# ---- Parquet, by pyarrow alone: astropy's reader needs pandas besides ----------------------------
+
+
+def parquet_bytes(table: Table) -> bytes:
+    """Return a table as the bytes of a Parquet file."""
+    pyarrow = import_optional("pyarrow", "parquet", "A Parquet table")
+    parquet = import_module("pyarrow.parquet")
+    arrays, fields = [], []
+    for name in table.colnames:
+        column = table[name]
+        if not isinstance(column, Column):
+            msg = f"column {name} is a {type(column).__name__}"
+            raise TypeError(msg)
+        data = np.ma.getdata(column)
+        mask = np.ma.getmaskarray(np.ma.asarray(column)) if data.ndim == 1 else None
+        if data.ndim > 1 or data.dtype.kind in "SU":
+            text = data.astype(str) if data.dtype.kind in "SU" else data
+            array = pyarrow.array(text.tolist(), mask=mask)
+        else:
+            # Arrow has the byte order of the machine only.
+            array = pyarrow.array(data.astype(data.dtype.newbyteorder("=")), mask=mask)
+        metadata = {UNIT: str(column.unit).encode()} if column.unit is not None else None
+        arrays.append(array)
+        fields.append(pyarrow.field(name, array.type, metadata=metadata))
+    stream = io.BytesIO()
+    parquet.write_table(pyarrow.table(arrays, schema=pyarrow.schema(fields)), stream)
+    return stream.getvalue()
+
+
+def read_parquet(data: bytes) -> Table:
+    """Return the table in the bytes of a Parquet file."""
+    pyarrow = import_optional("pyarrow", "parquet", "A Parquet table")
+    parquet = import_module("pyarrow.parquet")
+    arrow = parquet.read_table(io.BytesIO(data))
+    units = _astropy_units(arrow.schema.metadata or {})
+    table = Table()
+    for field in arrow.schema:
+        array = arrow.column(field.name).combine_chunks()
+        if pyarrow.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        table[field.name] = _column(pyarrow, array)
+        unit = (field.metadata or {}).get(UNIT, b"").decode() or units.get(field.name)
+        if unit:
+            table[field.name].unit = unit
+    return table
+
+
+def _column(pyarrow: ModuleType, array: Any) -> Column:
+    """Return an Arrow array as a column; what is null is masked."""
+    if pyarrow.types.is_string(array.type) or pyarrow.types.is_large_string(array.type):
+        values = array.to_pylist()
+        text = np.array(["" if value is None else value for value in values], str)
+        return _masked(text, np.array([value is None for value in values], bool))
+    mask = array.is_null().to_numpy(zero_copy_only=False)
+    is_whole = pyarrow.types.is_integer(array.type) or pyarrow.types.is_boolean(array.type)
+    if is_whole and mask.any():
+        array = array.fill_null(False if pyarrow.types.is_boolean(array.type) else 0)
+    values = array.to_numpy(zero_copy_only=False)
+    if values.dtype == object and not mask.any():
+        with suppress(ValueError):
+            values = np.stack(values)
+    return _masked(values, mask)
+
+
+def _masked(values: np.ndarray, mask: np.ndarray) -> Column:
+    return MaskedColumn(values, mask=mask) if mask.any() else Column(values)
+
+
+def _astropy_units(metadata: Mapping[bytes, bytes]) -> dict[str, str]:
+    """Return the units that astropy wrote beside the data."""
+    header = metadata.get(ASTROPY_HEADER)
+    if header is None:
+        return {}
+    columns = get_header_from_yaml(header.decode().splitlines())["datatype"]
+    return {column["name"]: column["unit"] for column in columns if "unit" in column}

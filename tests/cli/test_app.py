@@ -14,7 +14,7 @@ from astropy import log
 
 import astroquery_lis
 from astroquery_lis import cli
-from astroquery_lis.cli import app, exits
+from astroquery_lis.cli import app, console
 
 COMMANDS = (
     *("bricks", "cache", "covers", "crossmatch", "cutout", "cutouts", "demo", "files", "layers"),
@@ -49,7 +49,7 @@ def test_help_tells_every_option(run, words):
         for option in action.option_strings:
             assert option in answer.out
         assert " ".join((action.help % {**vars(action), "prog": ""}).split()) in text
-    assert exits.HELP in answer.out
+    assert console.HELP in answer.out
     assert max(map(len, answer.out.splitlines())) < 100
 
 
@@ -150,7 +150,7 @@ def test_no_words_make_a_traceback(run, scene, tmp_path):
     )
     scene.faults.add("refuse", times=None)
     chosen = random.Random(20)
-    known = {getattr(exits, name) for name in exits.__all__ if name.startswith("EXIT")}
+    known = {getattr(console, name) for name in console.__all__ if name.startswith("EXIT")}
     safe = [name for name in COMMANDS if name not in ("demo", "mirrors", "cutouts", "files")]
     for _ in range(150):
         line = [chosen.choice(safe), *chosen.choices(words, k=chosen.randint(0, 6))]
@@ -173,7 +173,7 @@ def test_ctrl_c_ends_quietly(scene, tmp_path):
     pytest.importorskip("PIL")
     path = os.pathsep.join(filter(None, sys.path))
     with subprocess.Popen(
-        [sys.executable, "-m", "astroquery_lis", "demo", "-o", str(tmp_path / "page")],
+        [sys.executable, "-m", "astroquery_lis", "demo", "-d", str(tmp_path / "page")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -9,6 +9,7 @@ from astropy.table import Table
 from astroquery_lis import LegacySurvey
 
 FIELD = ("45.09", "0.062")
+CONE = (*FIELD, "--radius", "1arcsec")
 NO_ROWS = "There are no rows"
 
 
@@ -64,7 +65,7 @@ def test_every_source(run_json, source):
 def test_conditions(run_json, where, met):
     words = ("tractor", *FIELD, "--radius", "90arcsec", "--columns", "type,flux_g,flux_r")
     everything = run_json(*words)[1]["rows"]
-    options = [word for text in where for word in ("--where", text)]
+    options = [word for text in where for word in ("--column-filters", text)]
     found = run_json(*words, *options)[1]["rows"]
     expected = [row for row in everything if met(row)]
     assert found == expected
@@ -83,18 +84,18 @@ def test_boxes_polygons_and_limits(run_json):
     assert (code, document["n_rows"]) == (0, 2)
     assert any("more rows" in text for text in document["warnings"])
     corner = ("tractor", "45.25", "0.125", "--radius", "20arcsec", "--source", "files", *base)
-    primary, rows = run_json(*corner)[1]["rows"], run_json(*corner, "--all-rows")[1]["rows"]
+    primary, rows = run_json(*corner)[1]["rows"], run_json(*corner, "--no-primary")[1]["rows"]
     assert len(rows) > len(primary)
     assert [row for row in rows if row["brick_primary"]] == primary
 
 
 def test_where_nothing_is(run):
-    answer = run("tractor", *FIELD, "--radius", "1arcsec", "--where", "flux_r>1e9")
+    answer = run("tractor", *FIELD, "--radius", "1arcsec", "--column-filters", "flux_r>1e9")
     assert answer.code == 3
     assert answer.err.startswith("astroquery-lis: warning: ")
     words = ("tractor", "95", "-30", "--radius", "1arcsec")
     assert run(*words).code == 3
-    assert run(*words, "--source", "files", "--strict").code == 3
+    assert run(*words, "--source", "files", "--on-missing", "raise").code == 3
 
 
 def test_tractor_dry_run(run, scene):
@@ -114,17 +115,17 @@ def test_tractor_dry_run(run, scene):
         ((*FIELD, "--radius", "-1arcsec"), "must be above 0"),
         ((*FIELD, "--radius", "1arcsec", "--width", "1arcsec"), "Give one of radius="),
         ((*FIELD, "--radius", "1arcsec", "--columns", "flux_q"), "flux_q"),
-        ((*FIELD, "--radius", "1arcsec", "--where", "flux_r"), "argument --where"),
-        ((*FIELD, "--radius", "1arcsec", "--where", "flux_q>1"), "flux_q"),
-        ((*FIELD, "--radius", "1arcsec", "--where", "flux_r>big"), "finite numbers"),
+        ((*CONE, "--column-filters", "flux_r"), "argument --column-filters"),
+        ((*FIELD, "--radius", "1arcsec", "--column-filters", "flux_q>1"), "flux_q"),
+        ((*FIELD, "--radius", "1arcsec", "--column-filters", "flux_r>big"), "finite numbers"),
         (
-            (*FIELD, "--radius", "1arcsec", "--where", "type=PSF,REX", "--where", "type=PSF"),
-            "--where has type twice",
+            (*CONE, "--column-filters", "type=PSF,REX", "--column-filters", "type=PSF"),
+            "--column-filters has type twice",
         ),
         ((*FIELD, "--radius", "1arcsec", "--maskbits", "NOTHING"), "NOTHING"),
         ((*FIELD, "--radius", "1arcsec", "--maxrec", "0"), "maxrec=0"),
         ((*FIELD, "--radius", "1arcsec", "--source", "web"), "invalid choice: 'web'"),
-        (("--polygon", "1,2,3"), "--polygon 1,2,3 must be RA,DEC"),
+        (("--polygon", "1,2,3"), "--polygon: 1,2,3 must be RA,DEC"),
         (("--polygon", "1,2,x,4"), "must be RA,DEC"),
         ((*FIELD, "--radius", "1arcsec", "-o", "a.xyz"), "the name says no format"),
         ((*FIELD, "--radius", "1arcsec", "--format", "xls"), "format 'xls' is not one of"),

@@ -10,7 +10,7 @@ from astropy.io import fits
 from astropy.table import QTable, Table
 from astroquery import mast
 
-from astroquery_lis.cli.jwst_words import correction, parameter
+from astroquery_lis.cli.values import correction, step_parameter
 from astroquery_lis.sandbox.mast import serve_mast
 
 from ..jwst_stage.archive.archive_files import EAST, write_association, write_uncal
@@ -80,7 +80,7 @@ def uncals(tmp_path):
     ],
 )
 def test_a_parameter_of_a_step(text, expected):
-    found = parameter(text)
+    found = step_parameter(text)
     assert found == expected
     assert type(found[3]) is type(expected[3])
 
@@ -88,7 +88,7 @@ def test_a_parameter_of_a_step(text, expected):
 @pytest.mark.parametrize("text", ["jump", "jump=5", ".a=5", "jump.=5", ":jump.a=5", ""])
 def test_what_is_no_parameter_of_a_step(text):
     with pytest.raises(argparse.ArgumentTypeError, match="jump.rejection_threshold=5"):
-        parameter(text)
+        step_parameter(text)
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,10 @@ def test_a_plan_of_headers_is_printed_and_summed_up(run, uncals):
 
 def test_options_that_a_saved_plan_would_leave_unheeded_are_refused(run, uncals):
     assert run("jwst", "plan", uncals, "--save", "plan.toml").code == 0
-    answer = run("jwst", "run", "plan.toml", "--set", "jump.rejection_threshold=7", "--stages", "1")
+    options = ("--steps", "jump.rejection_threshold=7", "--stages", "1")
+    answer = run("jwst", "run", "plan.toml", *options)
     assert answer.code == 2
-    assert "--stages, --set: the saved plan plan.toml has its own" in answer.err
+    assert "--stages, --steps: the saved plan plan.toml has its own" in answer.err
     answer = run("jwst", "run", "plan.toml", uncals)
     assert answer.code == 2
     assert "plan.toml: a saved plan stands alone" in answer.err
@@ -147,16 +148,16 @@ def test_options_that_a_saved_plan_would_leave_unheeded_are_refused(run, uncals)
 
 def test_corrections_of_the_command_are_in_the_plan(run, uncals, tmp_path):
     fits.writeto(tmp_path / "wisp.fits", np.ones((16, 16)))
-    words = ("--correct", "wisp:templates=wisp.fits,minimum_snr=4", "--correct", "flicker")
+    words = ("--corrections", "wisp:templates=wisp.fits,minimum_snr=4", "--corrections", "flicker")
     code, document = run_plan(run, uncals, *words)
     assert code == 0
     names = [row["task"] for row in document["rows"]]
     assert [name.endswith("_wisp.fits") for name in names].count(True) == 2
     assert [name.endswith("_flicker.fits") for name in names].count(True) == 2
-    answer = run("jwst", "plan", uncals, "--correct", "wisp:templates=nowhere.fits")
+    answer = run("jwst", "plan", uncals, "--corrections", "wisp:templates=nowhere.fits")
     assert answer.code == 2
     assert "nowhere.fits" in answer.err
-    answer = run("jwst", "plan", uncals, "--correct", "wisp:template=wisp.fits")
+    answer = run("jwst", "plan", uncals, "--corrections", "wisp:template=wisp.fits")
     assert answer.code == 2
     assert "Did you mean 'templates'?" in answer.err
 
@@ -199,7 +200,7 @@ def test_a_folder_in_which_nothing_was_run(run, tmp_path, action):
 
 
 def test_query_then_download_then_manifest(run, archive, held, tmp_path):
-    answer = run("jwst", "query", "--program", "1234", "--public", "-o", "files.ecsv")
+    answer = run("jwst", "query", "--program", "1234", "--public-only", "-o", "files.ecsv")
     assert (answer.code, answer.out) == (0, "")
     assert "2 rows in files.ecsv" in answer.err
     words = ("jwst", "download", "files.ecsv", "-d", "uncal", "--manifest", "manifest.ecsv")
@@ -211,7 +212,7 @@ def test_query_then_download_then_manifest(run, archive, held, tmp_path):
     for row, source in zip(manifest, held[1:3], strict=True):
         with open(row["Local Path"], "rb") as file:
             assert file.read() == source.read_bytes()
-    answer = run(*words, "--overwrite")
+    answer = run(*words, "--overwrite-manifest")
     assert answer.code == 0
     assert set(Table.read(tmp_path / "manifest.ecsv")["Status"]) == {"CACHED"}
 
@@ -233,7 +234,8 @@ def test_what_is_printed_of_a_query_is_narrow_and_json_is_whole(run, archive):
 def test_a_query_by_position_and_by_date(run, archive):
     by_place = run("jwst", "query", *EAST, "--radius", "10arcsec", "--format", "csv")
     assert by_place.code == 0
-    by_date = run("jwst", "query", "--program", "2345", "--from", "2023-04-01", "--format", "csv")
+    since = ("--program", "2345", "--start-date", "2023-04-01")
+    by_date = run("jwst", "query", *since, "--format", "csv")
     assert by_place.out == by_date.out
     (row,) = Table.read(by_place.out.splitlines(), format="ascii.csv")
     assert row["file"] == "jw02345003001_02101_00001_nrcb1_uncal.fits"
@@ -317,7 +319,7 @@ def test_match_of_nothing_and_of_no_file(run, mosaic, tmp_path):
     assert run("jwst", "match", "nowhere_cat.ecsv").code == 2
     answer = run("jwst", "match", catalogue, "--radius", "0.3")
     assert answer.code == 2
-    assert "a unit is due" in answer.err
+    assert "with a unit" in answer.err
 
 
 def test_reference_catalogue_of_a_mosaic(run, mosaic):

@@ -51,7 +51,7 @@ def test_rows_that_fail_leave_the_others_alone(run, run_json, scene):
     answer = run(*words[:4], "--bands", "z", "-d", "four")
     assert answer.code == 5
     assert answer.out.count("ERROR") == 3
-    answer = run(*words[:4], "--bands", "z", "-d", "five", "--stop-on-error")
+    answer = run(*words[:4], "--bands", "z", "-d", "five", "--on-error", "raise")
     assert answer.code == 4
     scene.faults.clear()
     assert run(*words[:4], "--bands", "z", "-d", "four").code == 0
@@ -61,7 +61,7 @@ def test_hdf5_and_processes(run_json, tmp_path):
     h5py = pytest.importorskip("h5py")
     _write("targets.csv", 3)
     words = ("cutouts", "targets.csv", "--size", "8", "--bands", "r")
-    code, document = run_json(*words, "-d", "cuts", "--kind", "hdf5")
+    code, document = run_json(*words, "-d", "cuts", "--output", "hdf5")
     assert (code, document["counts"]) == (0, {"COMPLETE": 3})
     with h5py.File(document["rows"][0]["Local Path"].partition("::")[0]) as file:
         assert len(file)
@@ -70,13 +70,13 @@ def test_hdf5_and_processes(run_json, tmp_path):
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        ((), "the following arguments are required: TABLE, -d/--output-dir"),
+        ((), "the following arguments are required: TABLE, -d/--download-dir"),
         (("none.csv", "-d", "cuts"), "table 'none.csv' cannot be read: No such file"),
         (("bad.csv", "-d", "cuts"), "has no ra"),
         (("text.csv", "-d", "cuts"), "expected numbers in degrees"),
         (("good.csv", "-d", "cuts", "--bands", "q"), "bands of dr10"),
         (("good.csv", "-d", "cuts", "--id-column", "name"), "id_column='name' is not a column"),
-        (("good.csv", "-d", "cuts", "--kind", "tar"), "invalid choice: 'tar'"),
+        (("good.csv", "-d", "cuts", "--output", "tar"), "invalid choice: 'tar'"),
         (("good.csv", "-d", "cuts", "--manifest", "x"), "the name says no format"),
     ],
 )

@@ -9,7 +9,6 @@ from astropy.coordinates import SkyCoord
 from astropy.table import MaskedColumn, QTable, Table
 
 from astroquery_lis.cli import tables
-from astroquery_lis.cli.parquet import read_parquet
 from astroquery_lis.exceptions import InvalidRequestError, OptionalDependencyError
 
 
@@ -138,7 +137,7 @@ def test_parquet_of_astropy_and_of_others():
     header = "{datatype: [{name: ra, datatype: float64, unit: hourangle}]}"
     table = table.replace_schema_metadata({"table_meta_yaml": header})
     parquet.write_table(table, stream)
-    read = read_parquet(stream.getvalue())
+    read = tables.read_parquet(stream.getvalue())
     assert read["ra"].unit == u.hourangle
     assert read["n"].tolist() == [1, None]
     assert read["n"].dtype.kind == "i"
