@@ -213,7 +213,7 @@ def _refuse_two_layers(options: Namespace) -> None:
         raise InvalidRequestError(msg, parameter="layer", value=options.layer)
 
 
-def _picture(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+def _picture(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     _refuse_two_layers(options)
     arguments = asked(options)
     position = as_coordinates(" ".join(arguments.pop("coordinates")))
@@ -231,7 +231,8 @@ def _picture(options: Namespace, survey: LegacySurveyClass, console: Console) ->
     quality = {"quality": 95} if kind == "JPEG" else {}
     image.fromarray(np.ascontiguousarray(answer)).save(stream, kind, **quality)
     console.put(shape=list(answer.shape))
-    return console.binary(stream.getvalue(), path)
+    console.binary(stream.getvalue(), path)
+    return EXIT_OK
 
 
 def _url(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
@@ -260,7 +261,7 @@ def _code_of_unplaced(unplaced: np.ndarray, console: Console) -> int:
 # ---- the catalogue ------------------------------------------------------------------------------
 
 
-def _tractor(options: Namespace, survey: LegacySurveyClass, console: Console) -> int | None:
+def _tractor(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     arguments = asked(options)
     if not arguments.keys() & {"radius", "width", "height", "polygon"}:
         msg = "One of --radius, --width and --polygon must say how much of the sky."
@@ -272,8 +273,7 @@ def _tractor(options: Namespace, survey: LegacySurveyClass, console: Console) ->
     answer = survey.query_tractor(position, **arguments)
     if hasattr(options, "get_query_payload"):
         return console.payload(answer)
-    console.table(answer, options)
-    return EXIT_OK if len(answer) else EXIT_NOTHING
+    return console.table(answer, options)
 
 
 def _crossmatch(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
@@ -341,7 +341,7 @@ def _cutouts(options: Namespace, survey: LegacySurveyClass, console: Console) ->
     return console.manifest(manifest, options)
 
 
-def _files(options: Namespace, survey: LegacySurveyClass, console: Console) -> int | None:
+def _files(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     arguments = asked(options)
     if options.list_products:
         products = survey.list_file_products(release=arguments.get("release"))
@@ -405,8 +405,7 @@ def _layers(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
     if options.text is not None:
         part = options.text.lower()
         table = table[[any(part in str(cell).lower() for cell in row) for row in table]]
-    console.table(table, options)
-    return EXIT_OK if len(table) else EXIT_NOTHING
+    return console.table(table, options)
 
 
 def _releases(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:

@@ -204,7 +204,9 @@ def add_method(
     parameters = [p for p in inspect.signature(method).parameters.values() if p.name != "self"]
     names = []
     for parameter in parameters:
-        name, is_first = parameter.name, parameter is parameters[0] and only is None
+        name = parameter.name
+        is_first = parameter is parameters[0] and only is None
+        is_first = is_first and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
         if name in skip or name in NOT_SHARED or (only is not None and name not in only):
             continue
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
@@ -219,16 +221,18 @@ def add_method(
         options |= {"help": _escaped(text)}
         options |= {"default": argparse.SUPPRESS}
         options |= (overrides or {}).get(name, {})
-        names.append(name)
         if is_first:
-            names += _add_first(parser, parameter, options)
+            _add_first(parser, parameter, options)
         else:
             options["required"] = parameter.default is parameter.empty
             parser.add_argument(*_flags(name), dest=name, **options)
+        # A table has to be read first.
+        if name != "table":
+            names.append(name)
     return names
 
 
-def _add_first(parser: Any, parameter: inspect.Parameter, options: dict[str, Any]) -> list[str]:
+def _add_first(parser: Any, parameter: inspect.Parameter, options: dict[str, Any]) -> None:
     words = set(re.findall(r"\w+", str(parameter.annotation)))
     is_optional = parameter.default is not parameter.empty
     if parameter.name == "table":
@@ -261,7 +265,6 @@ def _add_first(parser: Any, parameter: inspect.Parameter, options: dict[str, Any
             metavar="FORMAT",
             help=f"{_FORMATS}; by default told from name and content",
         )
-    return []
 
 
 def _converter(annotation: str, kind: str, default: object) -> dict[str, Any] | None:

@@ -155,8 +155,8 @@ class Console:
         """Add something to the JSON document."""
         self.document.update(values)
 
-    def payload(self, payload: str | list[str] | Mapping[str, Any]) -> None:
-        """Print what would be asked."""
+    def payload(self, payload: Any) -> int:
+        """Print what would be asked, and return the exit code."""
         self.put(payload=payload)
         if isinstance(payload, Mapping):
             payload = payload.get("urls") or payload.get("query") or payload.get("params", payload)
@@ -164,8 +164,9 @@ class Console:
             payload = [f"{name}={value}" for name, value in payload.items()]
         for text in [payload] if isinstance(payload, str) else payload:
             self.line(text)
+        return EXIT_OK
 
-    def table(self, table: Table, options: Namespace, *, lines: list[str] | None = None) -> None:
+    def table(self, table: Table, options: Namespace, *, lines: list[str] | None = None) -> int:
         """Print or write a table, as the options say; ``lines`` are shown without a format."""
         if options.result not in (None, "-"):
             data = table_bytes(table, options.format or kind_of(options.result))
@@ -182,6 +183,7 @@ class Console:
         else:
             for text in text_lines(table) if lines is None else lines:
                 self.line(text)
+        return EXIT_OK if len(table) else EXIT_NOTHING
 
     def manifest(
         self,

@@ -173,7 +173,7 @@ def _report(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
 # ---- the archive --------------------------------------------------------------------------------
 
 
-def _query(options: Namespace, survey: LegacySurveyClass, console: Console) -> int | None:
+def _query(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     arguments = asked(options)
     words = arguments.pop("coordinates", [])
     if words and "radius" not in arguments:
@@ -183,11 +183,10 @@ def _query(options: Namespace, survey: LegacySurveyClass, console: Console) -> i
     answer = _stage(options).query_uncal(position, **arguments)
     if hasattr(options, "get_query_payload"):
         return console.payload(answer)
-    console.table(answer, options, lines=_readable(answer, _FILES_SHOWN))
-    return EXIT_OK if len(answer) else EXIT_NOTHING
+    return console.table(answer, options, lines=_readable(answer, _FILES_SHOWN))
 
 
-def _download(options: Namespace, survey: LegacySurveyClass, console: Console) -> int | None:
+def _download(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     table = read_table(options.table, options.input_format)
     answer = _stage(options).download_uncal(table, **asked(options), show_progress=console.progress)
     if hasattr(options, "get_query_payload"):
@@ -233,8 +232,7 @@ def _refcat(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
     elif name == "-" or name.endswith((".ecsv", ".csv")):
         footprints = read_table(name, None)
     table = stage.astrometric_reference(footprints, **arguments, survey=survey)
-    console.table(table, options, lines=_readable(table, _SOURCES_SHOWN))
-    return EXIT_OK if len(table) else EXIT_NOTHING
+    return console.table(table, options, lines=_readable(table, _SOURCES_SHOWN))
 
 
 def _page(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
@@ -362,7 +360,7 @@ def _refuse(msg: str, value: object, name: str = "files") -> NoReturn:
 # ---- the list of them ---------------------------------------------------------------------------
 
 _CRDS = ("crds_path", "crds_context", "crds_server_url")
-_OF_PLAN = {
+_OF_PLAN: dict[str, dict[str, Any]] = {
     "files": {
         "help": "FITS files, directories and associations (.json); or the manifest of 'jwst "
         "download', - for standard input; or a plan that --save wrote (.toml), which takes none "

@@ -172,9 +172,9 @@ def table_bytes(table: Table, kind: str | None) -> bytes:
             _name_unit(column)
     try:
         if kind in ("ecsv", "csv"):
-            stream = io.StringIO()
-            text_tables.write(_spread(table) if kind == "csv" else table, stream, format=kind)
-            return stream.getvalue().encode()
+            text = io.StringIO()
+            text_tables.write(_spread(table) if kind == "csv" else table, text, format=kind)
+            return text.getvalue().encode()
         if kind == "parquet":
             return parquet_bytes(table)
         stream = io.BytesIO()
@@ -196,7 +196,7 @@ def _without_unit_warnings() -> Iterator[None]:
 
 def _flat(meta: Mapping[str, object]) -> dict[str, object]:
     """Return what of the meta data a FITS header can hold."""
-    flat = {}
+    flat: dict[str, object] = {}
     for name, value in meta.items():
         if isinstance(value, (list, tuple)):
             value = " ".join(map(str, value))

@@ -173,11 +173,13 @@ def test_ctrl_c_ends_quietly(scene, tmp_path):
     pytest.importorskip("PIL")
     path = os.pathsep.join(filter(None, sys.path))
     with subprocess.Popen(
-        [sys.executable, "-m", "astroquery_lis", "demo", "-d", str(tmp_path / "page")],
+        [sys.executable, "-m", "astroquery_lis", "demo", str(tmp_path / "page")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
+        # Where these tests were started by nohup, SIGINT is ignored, and would be here.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout.readline().startswith("Starting the embedded sky")
         process.send_signal(signal.SIGINT)

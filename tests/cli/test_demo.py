@@ -54,7 +54,7 @@ def test_every_job_of_the_survey_has_its_section(scene):
 def test_demo_writes_a_page_that_stands_alone(tmp_path):
     pytest.importorskip("PIL")
     run = subprocess.run(
-        [sys.executable, "-m", "astroquery_lis", "demo", "-d", str(tmp_path / "out")],
+        [sys.executable, "-m", "astroquery_lis", "demo", str(tmp_path / "out")],
         capture_output=True,
         text=True,
         check=False,
@@ -77,5 +77,5 @@ def test_demo_writes_a_page_that_stands_alone(tmp_path):
 def test_an_unusable_folder_is_an_error_without_a_traceback(tmp_path, capsys):
     pytest.importorskip("PIL")
     (tmp_path / "file").write_text("")
-    assert cli.main(["demo", "-d", str(tmp_path / "file")]) == 1
+    assert cli.main(["demo", str(tmp_path / "file")]) == 1
     assert capsys.readouterr().err.startswith("astroquery-lis: ")

@@ -126,18 +126,18 @@ def test_plan_of_the_command_is_the_table(command, chain, tmp_path):
 
 def test_a_parameter_is_set_for_one_detector_and_explained(command, chain):
     files = (*chain.observation.uncals, "-d", chain.output_dir)
-    changed = ("--set", "NRCALONG:jump.rejection_threshold=7")
+    changed = ("--steps", "NRCALONG:jump.rejection_threshold=7")
     code, out, _ = command("explain", "00001_nrcalong_rate.fits", *files, *changed)
     assert code == 0
     assert "stale: jump.rejection_threshold 5.0 -> 7" in out
 
 
 def test_a_typing_error_is_told_with_what_was_meant(command, chain):
-    words = ("plan", chain.observation.uncals[0], "--set", "jump.rejection_treshold=5")
+    words = ("plan", chain.observation.uncals[0], "--steps", "jump.rejection_treshold=5")
     code, out, err = command(*words, references=False)
     assert (code, out) == (2, "")
     assert "'rejection_threshold'" in err
-    code, _, err = command("plan", "x", "--set", "jump5", references=False)
+    code, _, err = command("plan", "x", "--steps", "jump5", references=False)
     assert code == 2
     assert "jump.rejection_threshold=5" in err
 
@@ -191,7 +191,7 @@ def test_an_exposure_that_fails_makes_the_run_partial(
     )
     monkeypatch.syspath_prepend(tmp_path)
     files = (*chain.observation.uncals[:2], "-d", chain_copy, "--stages", "1,2")
-    words = (*files, "--correct", "corrections_of_mine:fussy:word=_00001_,suffix=fussy")
+    words = (*files, "--corrections", "corrections_of_mine:fussy:word=_00001_,suffix=fussy")
     code, out, err = command("run", *words)
     assert code == 5
     lines = [line.split(maxsplit=1) for line in out.splitlines()]
