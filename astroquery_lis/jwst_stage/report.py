@@ -111,8 +111,8 @@ class _Report:
                 "Ended": self.run.get("ended", ""),
                 "Host": self.run.get("host", ""),
                 "Tasks": ", ".join(f"{n} {state}" for state, n in counts.items()) or "no tasks",
-                "Work": f"{seconds:.0f} s" if seconds else "",
-                "Highest memory": f"{memory:.2f} GB" if memory else "",
+                "Work": _amount(seconds, "{:.0f} s"),
+                "Highest memory": _amount(memory, "{:.2f} GB"),
                 "CRDS context": (newest.context if newest else "") or self.run.get("context", ""),
                 "Exposures": len(self.plan.exposures),
                 **{name: versions[name] for name in _SHOWN_VERSIONS if name in versions},
@@ -180,9 +180,9 @@ class _Report:
             span(state, f"state {state}"),
             _maker(task),
             Markup(checks),
-            f"{record.seconds:.1f}" if record.seconds else "",
-            f"{record.memory_gb:.2f}" if record.memory_gb else "",
-            f"{size / 1e6:.1f} MB" if size else "",
+            _amount(record.seconds, "{:.1f}"),
+            _amount(record.memory_gb, "{:.2f}"),
+            _amount(size / 1e6, "{:.1f} MB"),
             self._link(log_path(task.name, self.output_dir), "log") if size else "",
         ]
 
@@ -216,6 +216,11 @@ class _Report:
         options.pop("corrections", None)
         notes = _titled("Notes of the plan", _items(self.plan.notes)) if self.plan.notes else ""
         return section("What was asked", facts(options) if options else "", notes)
+
+
+def _amount(value: float, form: str) -> str:
+    """Return a number as text; nothing where there is none."""
+    return form.format(value) if value else ""
 
 
 def _anchor(name: str) -> Markup:

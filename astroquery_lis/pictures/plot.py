@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = ["bar_arcsec", "column_degrees", "plot"]
 
-MASK_GROUPS = {
+Colour = tuple[float, float, float]
+# Names of bits, and the colour of their pixels.
+Group = tuple[tuple[str, ...], Colour]
+
+MASK_GROUPS: dict[str, Group] = {
     "bright star": (("BRIGHT", "MEDIUM"), (0.95, 0.75, 0.1)),
     "saturated": (("SATUR_G", "SATUR_R", "SATUR_I", "SATUR_Z"), (0.95, 0.2, 0.2)),
     "bad in all exposures": (("ALLMASK_G", "ALLMASK_R", "ALLMASK_I", "ALLMASK_Z"), (0.9, 0.3, 0.9)),
@@ -179,12 +184,9 @@ def _norm(data: np.ndarray, brightness: float) -> ImageNormalize:
     return ImageNormalize(vmin=vmin, vmax=vmax, stretch=AsinhStretch(min(3 * noise / top, 1)))
 
 
-Shade = tuple[str, np.ndarray, tuple[float, float, float]]
-
-
 def _shades(
     hdul: fits.HDUList, mask: bool | str | Sequence[str], shape: tuple[int, int]
-) -> list[Shade]:
+) -> list[tuple[str, np.ndarray, Colour]]:
     """Return name, pixels and colour of each shade; empty ones are left out."""
     if mask is False or (mask is True and "MASKBITS" not in hdul):
         return []
@@ -197,12 +199,7 @@ def _shades(
         raise InvalidRequestError(msg, parameter="mask", value=mask)
     release = mask_release(hdul)
     bit_numbers = maskbits(release)
-    groups: dict[str, tuple[tuple[str, ...], tuple[float, float, float]]] = MASK_GROUPS
-    if mask is not True:
-        bits_to_shade = [mask] if isinstance(mask, str) else list(mask)
-        maskbits_value(bits_to_shade, release)
-        ink = [colour for _, colour in MASK_GROUPS.values()]
-        groups = {n: ((n.upper(),), ink[i % len(ink)]) for i, n in enumerate(bits_to_shade)}
+    groups = _named_groups(mask, release) if not isinstance(mask, bool) else MASK_GROUPS
     shades = []
     for name, (names, colour) in groups.items():
         value = sum(1 << bit_numbers[bit] for bit in names if bit in bit_numbers)
@@ -212,9 +209,15 @@ def _shades(
     return shades
 
 
-def _draw_shade(
-    ax: WCSAxes, name: str, pixels: np.ndarray, colour: tuple[float, float, float]
-) -> Artist:
+def _named_groups(names: str | Sequence[str], release: str) -> dict[str, Group]:
+    """Return a group for each bit that is named, in the colours of those by default."""
+    names = [names] if isinstance(names, str) else list(names)
+    maskbits_value(names, release)
+    colours_in_turn = cycle(colour for _, colour in MASK_GROUPS.values())
+    return {name: ((name.upper(),), next(colours_in_turn)) for name in names}
+
+
+def _draw_shade(ax: WCSAxes, name: str, pixels: np.ndarray, colour: Colour) -> Artist:
     from matplotlib.patches import Patch
 
     layer = np.zeros((*pixels.shape, 4), np.float32)

@@ -429,16 +429,17 @@ def fields_of(footprints: Sequence[Footprint], *, union: bool = True) -> list[Fi
         linked = [
             group
             for group in groups
-            if any(near[j] and _touch(footprint, footprints[j]) for j in group)
+            if _touch_any(footprint, [footprints[j] for j in group if near[j]])
         ]
         groups = [group for group in groups if group not in linked]
-        groups.append(sorted([i, *(j for group in linked for j in group)]))
+        groups.append(sorted(sum(linked, [i])))
     return [Field(tuple(footprints[i] for i in group)) for group in sorted(groups)]
 
 
-def _touch(footprint: Footprint, other: Footprint) -> bool:
-    """Return True if two footprints have a point in common."""
-    return any(_shapes_touch(a, b) for a in footprint.shapes for b in other.shapes)
+def _touch_any(footprint: Footprint, others: Sequence[Footprint]) -> bool:
+    """Return True if a footprint has a point in common with one of the others."""
+    shapes = (shape for other in others for shape in other.shapes)
+    return any(_shapes_touch(a, b) for b in shapes for a in footprint.shapes)
 
 
 def _shapes_touch(a: Shape, b: Shape) -> bool:

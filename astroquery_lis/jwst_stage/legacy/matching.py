@@ -158,12 +158,11 @@ def common_offset(
     """
     if not len(ra1) or not len(ra2):
         return 0.0, 0.0
-    tree = cKDTree(_unit_vectors(ra2, dec2))
-    lists = tree.query_ball_point(
-        _unit_vectors(ra1, dec1), (reach_mas + radius_mas) / MAS_PER_RADIAN
+    tree1, tree2 = cKDTree(_unit_vectors(ra1, dec1)), cKDTree(_unit_vectors(ra2, dec2))
+    near = tree1.sparse_distance_matrix(
+        tree2, (reach_mas + radius_mas) / MAS_PER_RADIAN, output_type="ndarray"
     )
-    first = np.repeat(np.arange(len(ra1)), [len(places) for places in lists])
-    second = np.array([place for places in lists for place in places], int)
+    first, second = near["i"], near["j"]
     if not len(first):
         return 0.0, 0.0
     steps = np.stack(differences_mas(ra1[first], dec1[first], ra2[second], dec2[second]), axis=1)
@@ -179,12 +178,18 @@ def common_offset(
     if np.hypot(*(best - middle).T).max() > radius_mas:
         # Several piles of one height; the one nearest to no offset is as good as any.
         middle = best[np.argmin(np.hypot(*best.T))]
+    return _pile_center(steps, pairs, middle, radius_mas / 2)
+
+
+def _pile_center(
+    steps: np.ndarray, pairs: cKDTree, middle: np.ndarray, radius_mas: float
+) -> tuple[float, float]:
+    """Return the median of what is near a place, once the place is the median."""
     for _ in range(_REFINEMENTS):
-        pile = steps[pairs.query_ball_point(middle, radius_mas / 2)]
-        moved = np.median(pile, axis=0)
-        if np.hypot(*(moved - middle)) < 0.01:
+        median = np.median(steps[pairs.query_ball_point(middle, radius_mas)], axis=0)
+        if np.hypot(*(median - middle)) < 0.01:
             break
-        middle = moved
+        middle = median
     return float(middle[0]), float(middle[1])
 
 
@@ -236,11 +241,7 @@ def match_tables(
         offset = float(np.median(d_ra)), float(np.median(d_dec))
     matches = sources[first]
     if catalog.by_shape:
-        # What Tractor fitted with a galaxy is compared as one, whatever JWST's thresholds say.
-        is_galaxy = texts(tractor["type"])[second] != "PSF"
-        point, extended = (catalog.by_shape[kind] for kind in (False, True))
-        for name, large, small in zip(("jwst_mag", "jwst_mag_err"), extended, point, strict=True):
-            matches[name] = np.where(is_galaxy, large[first], small[first])
+        _take_magnitudes_by_shape(matches, catalog, first, texts(tractor["type"])[second] != "PSF")
     for name, values, text in (
         ("d_ra", d_ra, "JWST minus Legacy, times cos(Dec)"),
         ("d_dec", d_dec, "JWST minus Legacy"),
@@ -264,6 +265,15 @@ def match_tables(
         measure_offset(d_ra[star], d_dec[star]),
         {},
     )
+
+
+def _take_magnitudes_by_shape(
+    matches: Table, catalog: JwstCatalog, rows: np.ndarray, is_galaxy: np.ndarray
+) -> None:
+    """Compare what Tractor fitted with a galaxy as one, whatever JWST's thresholds say."""
+    point, extended = (catalog.by_shape[kind] for kind in (False, True))
+    for name, large, small in zip(("jwst_mag", "jwst_mag_err"), extended, point, strict=True):
+        matches[name] = np.where(is_galaxy, large[rows], small[rows])
 
 
 def _with_magnitudes(tractor: Table, dereddened: bool, names: Sequence[str]) -> Table:

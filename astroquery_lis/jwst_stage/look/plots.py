@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..._typing import FilePath
+    from .products import Ramp
 
 __all__ = ["plot_dq", "plot_ramp", "plot_stages"]
 
@@ -144,17 +145,22 @@ def plot_ramp(
     for moment in ramp.seconds[(flags & _JUMP) != 0]:
         ax.axvline(moment, color=_MARKS["jump"][1], lw=0.8, ls=":")
     if slope is not None and np.isfinite(slope):
-        flagged = np.flatnonzero(flags & (_JUMP | _SATURATED | _DO_NOT_USE))
-        unflagged = slice(0, flagged[0] if flagged.size and flagged[0] > 0 else None)
-        level = np.mean(ramp.counts[unflagged] - slope * ramp.seconds[unflagged])
-        line = level + slope * ramp.seconds
-        ax.plot(ramp.seconds, line, color="#2a7d46", lw=1.2, label=f"rate {slope:.4g} DN/s")
+        _draw_slope(ax, ramp, flags, slope)
     ax.set(xlabel="time since the reset (s)", ylabel="counts (DN)")
     suffix = Path(path).stem.rpartition("_")[2]
     note = "" if ramp.flags is not None else f" ({suffix}: no flags)"
     ax.set_title(f"{Path(path).name}  x={x} y={y}{note}", fontsize="small")
     ax.legend(fontsize="x-small")
     return ax
+
+
+def _draw_slope(ax: Axes, ramp: Ramp, flags: np.ndarray, slope: float) -> None:
+    """Draw a line through the groups before the first flag."""
+    flagged = np.flatnonzero(flags & (_JUMP | _SATURATED | _DO_NOT_USE))
+    start = slice(0, flagged[0] if flagged.size and flagged[0] > 0 else None)
+    level = np.mean(ramp.counts[start] - slope * ramp.seconds[start])
+    line = level + slope * ramp.seconds
+    ax.plot(ramp.seconds, line, color="#2a7d46", lw=1.2, label=f"rate {slope:.4g} DN/s")
 
 
 def _slope(rate: FilePath, x: int, y: int, integration: int) -> float:
