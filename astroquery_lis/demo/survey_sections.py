@@ -14,6 +14,7 @@ from .._packages import import_optional
 from ..client import LegacySurvey
 from ..exceptions import OptionalDependencyError
 from ..pictures.page import Markup, drawing, escape, figure, figures, section
+from ..pictures.summary import grey_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,11 +52,8 @@ def picture_figure(hdul: fits.HDUList, caption: str) -> Markup:
     return figure(pictures.rgb(hdul, bands="grz"), caption, lossless=True)
 
 
-def _grey_figure(data: np.ndarray, caption: str) -> Markup:
-    """Return a plane in grey, black at 0 and white at the largest value."""
-    top = np.nanmax(data) or 1
-    grey = (255 * np.clip(np.nan_to_num(data) / top, 0, 1)).astype(np.uint8)[::-1]
-    return figure(grey, caption, lossless=True)
+def _grey_figure(hdu: fits.ImageHDU, caption: str) -> Markup:
+    return figure(grey_picture(hdu), caption, lossless=True)
 
 
 def _scene(sky: Sandbox, say: Say, name: str, title: str, size: int, bands: str) -> Markup:
@@ -75,7 +73,7 @@ def _scene(sky: Sandbox, say: Say, name: str, title: str, size: int, bands: str)
     cards = "\n".join(str(header.cards[name]).rstrip() for name in names)
     shown = figures(
         picture_figure(hdul, "image: z, r, g as red, green, blue"),
-        _grey_figure(hdul["INVVAR_R"].data, "invvar r: white is deepest, black is no data"),
+        _grey_figure(hdul["INVVAR_R"], "invvar r: white is deepest, black is no data"),
     )
     return section(title, shown, Markup(f"<pre>{escape(cards)}</pre>"), note=cost)
 
@@ -101,9 +99,9 @@ def _two_sources(sky: Sandbox, say: Say) -> Markup:
         for brick, viewer in zip(cutouts[0][1:], cutouts[1][1:], strict=True)
     )
     psfs = LegacySurvey.get_psf(position, bands=bands, to_sky=True)
-    for hdu in psfs[1:]:
-        root = np.sqrt(np.clip(hdu.data, 0, None))
-        parts.append(_grey_figure(root, f"{hdu.name}, {hdu.header['CAMERA']}, square root"))
+    parts += [
+        _grey_figure(hdu, f"{hdu.name}, {hdu.header['CAMERA']}, square root") for hdu in psfs[1:]
+    ]
     text = f"Largest difference between the pixels of the two: {largest:g} nanomaggy."
     say(f"Bricks and viewer side by side, and {len(psfs) - 1} PSFs. {text}")
     return section("The same place from the bricks and from the viewer", figures(*parts), note=text)
@@ -116,7 +114,7 @@ def _turned_mosaic(sky: Sandbox, say: Say) -> Markup:
     )
     shown = figures(
         picture_figure(hdul, "image: z, r, g; north is 30 degrees from up"),
-        _grey_figure(np.clip(hdul["IMAGE_W1"].data, 0, None) ** 0.3, "W1"),
+        _grey_figure(hdul["IMAGE_W1"], "W1"),
     )
     text = f"{hdul[0].header['NBRICKS']} bricks, resampled onto one grid with flux conserved."
     say(f"{title}: {text}")

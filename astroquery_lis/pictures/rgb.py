@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .._typing import Bands
 
-__all__ = ["NO_DATA_COLOUR", "as_count", "colours", "north_up", "rgb"]
+__all__ = ["NO_DATA_COLOUR", "as_count", "colours", "grey_levels", "north_up", "rgb"]
 
 NO_DATA_COLOUR = (74, 76, 84)
 """Red, green and blue of pixels without a value: a grey that empty sky, (32, 32, 32), is not."""
@@ -50,6 +50,12 @@ _NOISE_LEVEL = 0.02
 """What the noise of a band of unknown unit is brought to: about that of g in the survey."""
 
 _ROWS_AT_ONCE = 512
+
+_GREY_RANGE = (-2.0, 80.0)
+"""Black and white, in units of the noise."""
+
+_GREY_SOFTENING = 3.0
+_NO_VALUE_LEVEL = 0.5
 
 
 def rgb(
@@ -208,6 +214,21 @@ def _lupton(planes: np.ndarray, has: np.ndarray, shares: np.ndarray) -> np.ndarr
     from astropy.visualization import make_lupton_rgb
 
     return make_lupton_rgb(*np.moveaxis(_mixed(planes, has, shares), -1, 0), **_LUPTON)
+
+
+def grey_levels(data: np.ndarray, good: np.ndarray | None = None) -> np.ndarray:
+    """Return an image as levels from 0 to 1 by arcsinh of the noise, 0.5 where there is no value.
+
+    Only good pixels decide on the levels.
+    """
+    has = np.isfinite(data)
+    values = data[has if good is None or not (has & good).any() else has & good]
+    if not values.size:
+        return np.full(data.shape, _NO_VALUE_LEVEL)
+    noise = mad_std(values) or np.ptp(values) / 1000 or 1.0
+    low, high = np.arcsinh(np.array(_GREY_RANGE) / _GREY_SOFTENING)
+    scaled = np.arcsinh((np.where(has, data, 0) - np.median(values)) / noise / _GREY_SOFTENING)
+    return np.where(has, np.clip((scaled - low) / (high - low), 0, 1), _NO_VALUE_LEVEL)
 
 
 def north_up(array: np.ndarray, matrix: np.ndarray) -> np.ndarray:

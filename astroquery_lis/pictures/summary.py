@@ -6,22 +6,19 @@ from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from astropy.stats import mad_std
 
 from ..exceptions import InvalidRequestError
 from ..images.planes import FLUX_PRODUCTS, pixel_side_arcsec, sky_matrix
-from .page import escape, image, thumbnail
-from .rgb import NO_DATA_COLOUR, north_up, rgb
+from .page import image, table, thumbnail
+from .rgb import NO_DATA_COLOUR, grey_levels, north_up, rgb
 
-__all__ = ["CutoutSummary", "summary"]
+__all__ = ["CutoutSummary", "grey_picture", "summary"]
 
 SHOWN_CARDS = (
     *("RELEASE", "REGION", "LAYER", "SOURCE", "MIRROR", "RA", "DEC", "SIZEX", "SIZEY"),
     *("PRODUCTS", "BANDS", "GRID", "NBRICKS", "REQKEY", "CREATOR"),
 )
 THUMBNAIL_PIX = 120
-_SOFTENING = 3.0
-_REACH = 60.0
 
 
 class CutoutSummary:
@@ -50,14 +47,12 @@ class CutoutSummary:
             if not getattr(hdu, "is_image", False) or hdu.data is None or hdu.data.ndim != 2:
                 continue
             band = str(hdu.header.get("BAND", "")).strip()
-            product = hdu.name.rpartition("_")[0] if band else hdu.name
             unit = str(hdu.header.get("BUNIT", "")).strip()
             share = float(np.mean(np.isfinite(hdu.data) & (hdu.data != 0)))
             side = hdu.header.get("PIXSCALE") or pixel_side_arcsec(hdu.header)
             self.planes.append((hdu.name, band, hdu.shape, float(side), unit, share))
-            grey = north_up(_grey(hdu.data, product), sky_matrix(hdu.header))
-            tag = image(thumbnail(grey, THUMBNAIL_PIX), hdu.name)
-            self._images.setdefault(band, {})[product] = tag
+            tag = image(thumbnail(grey_picture(hdu), THUMBNAIL_PIX), hdu.name)
+            self._images.setdefault(band, {})[_product(hdu)] = tag
         if any(name.lower().startswith(FLUX_PRODUCTS) for name, *_ in self.planes):
             self._colour = image(thumbnail(rgb(hdul), 2 * THUMBNAIL_PIX), "colour")
 
@@ -73,20 +68,14 @@ class CutoutSummary:
 
     def _repr_html_(self) -> str:
         products = list(dict.fromkeys(p for row in self._images.values() for p in row))
-        head = "".join(f"<th>{escape(name)}</th>" for name in ("band", *products))
-        lines = ""
-        for band, row in self._images.items():
-            cells = "".join(f"<td title='{name}'>{row.get(name, '')}</td>" for name in products)
-            lines += f"<tr><th>{escape(band) or 'all'}</th>{cells}</tr>"
-        left = "style='text-align:left'"
-        cards = "".join(
-            f"<tr><th {left}>{name}</th><td {left}>{escape(value)}</td></tr>"
-            for name, value in self.cards.items()
+        rows = (
+            [band or "all", *(row.get(product, "") for product in products)]
+            for band, row in self._images.items()
         )
         return (
             "<div style='display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start'>"
-            f"{self._colour}<table>{cards}</table></div>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
+            f"{self._colour}{table(('card', 'value'), self.cards.items())}</div>"
+            f"{table(('band', *products), rows)}"
         )
 
 
@@ -124,23 +113,21 @@ def summary(hdul: fits.HDUList) -> CutoutSummary:
     return CutoutSummary(hdul)
 
 
-def _grey(data: np.ndarray, product: str) -> np.ndarray:
-    """Return a plane in grey: fluxes by arcsinh of the noise, masks by bits, others from 0."""
+def grey_picture(hdu: fits.ImageHDU) -> np.ndarray:
+    """Return a plane in grey, north up: fluxes by their noise, masks by bits, others from 0."""
+    data, product = hdu.data, _product(hdu)
     has = np.isfinite(data)
-    values = data[has].astype(float)
-    grey = np.zeros(data.shape)
-    if not values.size:
-        pass
-    elif product == "MASKBITS":
-        grey[has] = np.where(values != 0, 0.4, 0) + 0.6 * (values > 1)
+    if product == "MASKBITS":
+        levels = np.where(data != 0, 0.4, 0) + 0.6 * (data > 1)
     elif product.lower() in (*FLUX_PRODUCTS, "snr"):
-        noise = mad_std(values) or np.ptp(values) / 1000 or 1.0
-        scaled = (values - np.median(values)) / noise
-        low, high = (np.arcsinh(level / _SOFTENING) for level in (-_SOFTENING, _REACH))
-        grey[has] = (np.arcsinh(scaled / _SOFTENING) - low) / (high - low)
+        levels = grey_levels(data)
     else:
-        root = 0.5 if product == "PSF" else 1
-        grey[has] = np.clip(values / (values.max() or 1), 0, 1) ** root
-    grey = (255 * np.clip(grey, 0, 1)).astype(np.uint8)
+        values = np.clip(np.where(has, data, 0), 0, None)
+        levels = (values / (values.max() or 1)) ** (0.5 if product == "PSF" else 1)
+    grey = (255 * levels).astype(np.uint8)
     grey[~has] = NO_DATA_COLOUR[0]
-    return grey
+    return north_up(grey, sky_matrix(hdu.header))
+
+
+def _product(hdu: fits.ImageHDU) -> str:
+    return hdu.name.rpartition("_")[0] if str(hdu.header.get("BAND", "")).strip() else hdu.name

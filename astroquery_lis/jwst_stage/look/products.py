@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -13,6 +12,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from ...exceptions import InvalidRequestError
+from ...pictures.rgb import grey_levels
 
 if TYPE_CHECKING:
     from ..._typing import FilePath
@@ -29,10 +29,6 @@ _FLAG_NAMES = (
 )
 FLAGS = {name: bit for bit, name in enumerate(_FLAG_NAMES)}
 """Bits of the DQ planes of JWST."""
-
-_LOW, _HIGH = -2.0, 80.0
-_SOFTENING = 3.0
-_NO_VALUE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,19 +113,7 @@ def grey(data: np.ndarray, *, dq: np.ndarray | None = None) -> np.ndarray:
     `~numpy.ndarray`
         Shape (ny, nx); 0.5 where there is no value.
     """
-    has = np.isfinite(data)
-    good = has if dq is None else has & ((dq & 1) == 0)
-    values = data[good] if good.any() else data[has]
-    if not values.size:
-        return np.full(data.shape, _NO_VALUE)
-    middle = np.median(values)
-    noise = 1.4826 * np.median(np.abs(values - middle))
-    noise = noise or np.ptp(values) / 1000 or 1.0
-    low, high = (np.arcsinh(level / _SOFTENING) for level in (_LOW, _HIGH))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        scaled = (np.arcsinh((data - middle) / noise / _SOFTENING) - low) / (high - low)
-    return np.where(has, np.clip(scaled, 0, 1), _NO_VALUE)
+    return grey_levels(data, None if dq is None else (dq & 1) == 0)
 
 
 def read_flagged(path: FilePath, integration: int) -> tuple[Plane, np.ndarray]:
