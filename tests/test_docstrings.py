@@ -18,7 +18,6 @@ PUBLIC = (
     "astroquery_lis.survey.bricks",
     "astroquery_lis.survey.citations",
     "astroquery_lis.survey.layers",
-    "astroquery_lis.survey.overlap",
     "astroquery_lis.survey.photometry",
     "astroquery_lis.survey.releases",
     "astroquery_lis.survey.tractor",

@@ -173,7 +173,7 @@ def bricks_in_region(sky, release, region, finder):
     Parameters
     ----------
     sky : Circle, Box or Polygon
-        See `~astroquery_lis.survey.sky_region`.
+        See `~astroquery_lis.survey.region`.
     release, region : str
         For ``'auto'``, the official region of each brick.
     finder : `~.catalog_files.FileFinder`

@@ -7,7 +7,7 @@ from astropy import units as u
 from astropy.table import Column, MaskedColumn, Table
 
 from ..survey.releases import get_release
-from ..survey.sky_region import separation_deg
+from ..survey.sphere import separation_deg
 from ..survey.tractor import any_column, has_column, parse_unit, row_ids
 from ..survey.tractor_columns import tractor_columns
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..survey.bricks import brick_id
-from ..survey.overlap import _unit_vectors, bricks_in_circle
-from ..survey.sky_region import separation_deg
+from ..survey.sphere import bricks_in_circle, separation_deg, unit_vectors
 from .catalog_files import brick_files, eligible, read_rows
 
 __all__ = ["MAX_RADIUS_DEG", "Matches", "bricks_of_positions", "match_positions"]
@@ -110,7 +109,7 @@ def match_positions(request, ra_deg, dec_deg, radius_deg, *, find, epoch_yr, ope
     brick, index = bricks_of_positions(ra_deg, dec_deg, reach)
     files = brick_files(np.unique(brick), request.release, request.region)
     found = []
-    points = _unit_vectors(ra_deg, dec_deg)
+    points = unit_vectors(ra_deg, dec_deg)
     for number, (file, table) in enumerate(open_files(files)):
         first, last = np.searchsorted(brick, [file.brick_id, file.brick_id + 1])
         mine = index[first:last]
@@ -159,7 +158,7 @@ def _near(ra, dec, rows, mine, points, ra_deg, dec_deg, radius_deg):
     # A third of the time that importing the package would take.
     from scipy.spatial import cKDTree
 
-    tree = cKDTree(_unit_vectors(ra, dec))
+    tree = cKDTree(unit_vectors(ra, dec))
     chord = 2 * np.sin(np.radians(radius_deg) / 2)
     lists = tree.query_ball_point(points[mine], chord * (1 + 1e-9) + 1e-15)
     counts = np.fromiter(map(len, lists), int, len(lists))

@@ -23,8 +23,8 @@ from astropy.time import Time
 from ..exceptions import InvalidRequestError, ServiceDownError
 from ..survey.bricks import brick_id, brick_row_column, parse_brick_name
 from ..survey.catalog_request import as_angle_deg
-from ..survey.overlap import bricks_in_circle
 from ..survey.paths import is_sweep_name
+from ..survey.sphere import bricks_in_circle
 
 if TYPE_CHECKING:
     from .._typing import Angle, Positions

@@ -26,9 +26,9 @@ from ..exceptions import (
 )
 from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, is_north, name_of
 from ..survey.layers import INVVAR_LIMIT_ARCSEC, get_layer, layer_of
-from ..survey.overlap import bricks_in_circle
 from ..survey.pixel_grids import Box, TangentGrid
 from ..survey.releases import RELEASES
+from ..survey.sphere import bricks_in_circle
 from .resample import lanczos3, nearest
 from .viewer_service import MAX_CONNECTIONS, MAX_REQUEST_PIX
 

@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 
+from ..survey import sphere
 from . import render, sky
 
 __all__ = [
@@ -61,10 +62,8 @@ def noise_of(*key):
 @cache
 def neighbours():
     """Return pairs of different sources close together: first, second, arcsec apart."""
-    ra, dec = np.radians(sources()["ra"]), np.radians(sources()["dec"])
-    place = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=1)
-    apart = np.linalg.norm(place[:, None] - place[None], axis=-1)
-    apart = np.degrees(2 * np.arcsin(apart / 2)) * 3600
+    ra, dec = sources()["ra"], sources()["dec"]
+    apart = sphere.separation_deg(ra[:, None], dec[:, None], ra, dec) * 3600
     first, second = np.nonzero((apart < _NEIGHBOUR_ARCSEC) & ~np.eye(len(ra), dtype=bool))
     return first, second, apart[first, second]
 

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, parse_qsl
 import numpy as np
 from astropy.io import fits
 
-from ..survey import bricks, overlap
+from ..survey import bricks, sphere
 from ..survey.pixel_grids import Box
 from . import viewer_jpeg, viewer_psf
 from .files import Response
@@ -294,7 +294,7 @@ class Viewer:
         # Bricks that the box touches with an edge belong to it, but not across RA 0.
         edge = 1e-9
         limits = (max(west - edge, 0.0), min(east + edge, 360 - edge))
-        touched = overlap.bricks_in_box(*limits, max(south - edge, -90), min(north + edge, 90))
+        touched = sphere.bricks_in_box(*limits, max(south - edge, -90), min(north + edge, 90))
         layer = find_layer(query["layer"]) if "layer" in query else None
         if isinstance(layer, ViewerLayer) and not layer.lost:
             listed = [brick.id for tree in layer.trees for brick in layer.bricks_of(tree)]
@@ -360,10 +360,7 @@ def _parse_bands(query, layer):
 
 
 def _distance_deg(grid, brick):
-    ra1, dec1, ra2, dec2 = np.radians([grid.ra_deg, grid.dec_deg, brick.ra_deg, brick.dec_deg])
-    north, east = np.sin((dec2 - dec1) / 2), np.sin((ra2 - ra1) / 2)
-    haversine = north**2 + np.cos(dec1) * np.cos(dec2) * east**2
-    return np.degrees(2 * np.arcsin(np.sqrt(haversine)))
+    return sphere.separation_deg(grid.ra_deg, grid.dec_deg, brick.ra_deg, brick.dec_deg)
 
 
 def _file(body, content_type, filename=None):

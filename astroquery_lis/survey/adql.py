@@ -37,7 +37,7 @@ def circle_where(circle):
 
     Parameters
     ----------
-    circle : `~.sky_region.Circle`
+    circle : `~.region.Circle`
         The circle.
 
     Returns
@@ -53,7 +53,7 @@ def box_where(circle):
 
     Parameters
     ----------
-    circle : `~.sky_region.Circle`
+    circle : `~.region.Circle`
         The circle.
 
     Returns

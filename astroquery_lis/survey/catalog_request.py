@@ -12,9 +12,9 @@ from astropy import units as u
 from ..exceptions import InvalidRequestError
 from .bitmasks import maskbits_value
 from .conditions import as_conditions
+from .region import Box, Circle, Polygon
 from .releases import get_release
 from .request import angle_of_text, as_region
-from .sky_region import Box, Circle, Polygon
 from .tractor import any_column, has_column, resolve_columns
 from .tractor_columns import tractor_columns
 

@@ -11,7 +11,7 @@ from astropy.time import Time
 
 from astroquery_lis.catalogs.crossmatch import bricks_of_positions
 from astroquery_lis.exceptions import CoverageWarning, InvalidRequestError, NoCoverageError
-from astroquery_lis.survey.overlap import bricks_in_circle
+from astroquery_lis.survey.sphere import bricks_in_circle
 
 CENTERS = [(45.125, 0.0), (45.25, 0.125), (0.0, 0.02), (180.15, 32.375), (45.25, 0.0)]
 

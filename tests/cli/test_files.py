@@ -6,7 +6,7 @@ from astropy.table import Table
 
 from astroquery_lis import LegacySurvey
 from astroquery_lis.survey.bricks import brick_name
-from astroquery_lis.survey.overlap import bricks_in_circle
+from astroquery_lis.survey.sphere import bricks_in_circle
 
 IMAGE = "dr10/south/coadd/045/0451p000/legacysurvey-0451p000-image-r.fits.fz"
 

@@ -27,7 +27,8 @@ from astropy.time import Time
 from astroquery.exceptions import NoResultsWarning
 
 from ...exceptions import InvalidRequestError, LegacySurveyWarning, warn
-from ...survey.sky_region import Polygon, separation_deg
+from ...survey.region import Polygon
+from ...survey.sphere import separation_deg
 from ..planning.pipelines import EXP_TYPES as ALL_TYPES
 from ..planning.pipelines import RETIRED, is_guider
 
@@ -286,6 +287,8 @@ class UncalRequest:
 
     def _on_sky(self, row: dict[str, Any]) -> bool:
         if self.radius_deg is None:
+            return True
+        if self.ra_deg is None or self.dec_deg is None:
             return True
         circle = self.ra_deg, self.dec_deg, self.radius_deg
         touches = _touches(str(row.get("s_region") or ""), *circle)

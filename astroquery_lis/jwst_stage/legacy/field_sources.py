@@ -16,9 +16,9 @@ from astropy.time import Time
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 
 from ...exceptions import InvalidExposureError, InvalidRequestError
-from ...survey.overlap import _unit_vectors
+from ...survey.region import Circle, Polygon
 from ...survey.releases import get_release
-from ...survey.sky_region import Circle, Polygon
+from ...survey.sphere import middle_of, positions_of, unit_vectors
 from ...survey.tractor_columns import tractor_columns
 from .field_cutouts import as_grid
 from .footprints import Field, Footprint, footprints_of, read_headers
@@ -213,10 +213,7 @@ def carry(
     """Return positions moved by small steps along great circles, near a pole too."""
     east, north = tangent_axes(ra_deg, dec_deg)
     step = np.asarray(east_mas)[..., None] * east + np.asarray(north_mas)[..., None] * north
-    vector = _unit_vectors(ra_deg, dec_deg) + step / MAS_PER_RADIAN
-    vector /= np.linalg.norm(vector, axis=-1, keepdims=True)
-    new_ra = np.degrees(np.arctan2(vector[..., 1], vector[..., 0])) % 360.0
-    return new_ra, np.degrees(np.arcsin(np.clip(vector[..., 2], -1, 1)))
+    return positions_of(unit_vectors(ra_deg, dec_deg) + step / MAS_PER_RADIAN)
 
 
 # ---- the catalogue of a mosaic ------------------------------------------------------------------
@@ -352,7 +349,7 @@ def _magnitudes(
 def _neighbours(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
     if not len(ra):
         return np.zeros(0, int)
-    tree = cKDTree(_unit_vectors(ra, dec))
+    tree = cKDTree(unit_vectors(ra, dec))
     counts = tree.query_ball_point(
         tree.data, BLEND_ARCSEC * 1000 / MAS_PER_RADIAN, return_length=True
     )
@@ -377,11 +374,10 @@ def _field(image: Path | None, ra: np.ndarray, dec: np.ndarray) -> tuple[Field, 
 
 def _hull(ra: np.ndarray, dec: np.ndarray) -> Polygon | Circle:
     """Return the smallest convex shape round positions; a circle if they are on one line."""
-    points = _unit_vectors(ra, dec)
+    points = unit_vectors(ra, dec)
     middle = points.mean(axis=0)
     middle /= np.linalg.norm(middle)
-    ra0 = float(np.degrees(np.arctan2(middle[1], middle[0])) % 360.0)
-    dec0 = float(np.degrees(np.arcsin(middle[2])))
+    ra0, dec0 = middle_of(ra, dec)
     # On the tangent plane, great circles are straight lines.
     plane = points @ np.stack(tangent_axes(ra0, dec0), axis=1) / (points @ middle)[:, None]
     try:

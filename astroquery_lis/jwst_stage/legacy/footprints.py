@@ -22,8 +22,8 @@ from astropy.table import Table
 from astropy.time import Time
 
 from ...exceptions import CoverageWarning, InvalidExposureError, InvalidRequestError, warn
-from ...survey.overlap import _unit_vectors
-from ...survey.sky_region import Circle, Polygon, separation_deg
+from ...survey.region import Circle, Polygon
+from ...survey.sphere import middle_of, separation_deg, unit_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,9 +120,7 @@ class Field:
     def enclosing(self, margin_deg: float = 0.0) -> Circle:
         """Return a circle round the field."""
         ra, dec = self.corners()
-        middle = _unit_vectors(ra, dec).sum(axis=0)
-        ra0 = float(np.degrees(np.arctan2(middle[1], middle[0])) % 360.0)
-        dec0 = float(np.degrees(np.arctan2(middle[2], np.hypot(middle[0], middle[1]))))
+        ra0, dec0 = middle_of(ra, dec)
         return Circle(ra0, dec0, float(separation_deg(ra0, dec0, ra, dec).max()) + margin_deg)
 
     def contains(
@@ -154,8 +152,8 @@ def _rim_distance_deg(shape: Shape, ra_deg: np.ndarray, dec_deg: np.ndarray) -> 
     """Return the distance of positions outside a shape to its rim."""
     if isinstance(shape, Circle):
         return separation_deg(shape.ra_deg, shape.dec_deg, ra_deg, dec_deg) - shape.radius_deg
-    points = _unit_vectors(ra_deg, dec_deg)
-    corners = _unit_vectors(*_corners(shape))
+    points = unit_vectors(ra_deg, dec_deg)
+    corners = unit_vectors(*_corners(shape))
     nearest = np.full(len(points), np.inf)
     for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         to_corner = np.linalg.norm(points - a, axis=1)
@@ -455,7 +453,7 @@ def _shapes_touch(a: Shape, b: Shape) -> bool:
         return bool(near.any() or a.contains(*center).any())
     if a.contains(*_corners(b)).any() or b.contains(*_corners(a)).any():
         return True
-    return _sides_cross(_unit_vectors(*_corners(a)), _unit_vectors(*_corners(b)))
+    return _sides_cross(unit_vectors(*_corners(a)), unit_vectors(*_corners(b)))
 
 
 def _sides_cross(corners: np.ndarray, other_corners: np.ndarray) -> bool:

@@ -14,8 +14,8 @@ from astropy import units as u
 from astropy.table import Column, Table, hstack
 from scipy.spatial import cKDTree
 
-from ...survey.overlap import _unit_vectors
 from ...survey.photometry import add_magnitudes
+from ...survey.sphere import unit_vectors
 from .field_sources import (
     MAS_PER_RADIAN,
     carry,
@@ -127,7 +127,7 @@ def differences_mas(
     ra1: np.ndarray, dec1: np.ndarray, ra2: np.ndarray, dec2: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the first positions minus the second, to the east and north at the second ones."""
-    step = (_unit_vectors(ra1, dec1) - _unit_vectors(ra2, dec2)) * MAS_PER_RADIAN
+    step = (unit_vectors(ra1, dec1) - unit_vectors(ra2, dec2)) * MAS_PER_RADIAN
     east, north = tangent_axes(ra2, dec2)
     return (step * east).sum(axis=-1), (step * north).sum(axis=-1)
 
@@ -158,7 +158,7 @@ def common_offset(
     """
     if not len(ra1) or not len(ra2):
         return 0.0, 0.0
-    tree1, tree2 = cKDTree(_unit_vectors(ra1, dec1)), cKDTree(_unit_vectors(ra2, dec2))
+    tree1, tree2 = cKDTree(unit_vectors(ra1, dec1)), cKDTree(unit_vectors(ra2, dec2))
     near = tree1.sparse_distance_matrix(
         tree2, (reach_mas + radius_mas) / MAS_PER_RADIAN, output_type="ndarray"
     )
@@ -199,7 +199,7 @@ def mutual_pairs(
     """Return the pairs of which each is the other's nearest: two indices, and separations (mas)."""
     if not len(ra1) or not len(ra2):
         return np.zeros(0, int), np.zeros(0, int), np.zeros(0)
-    points1, points2 = _unit_vectors(ra1, dec1), _unit_vectors(ra2, dec2)
+    points1, points2 = unit_vectors(ra1, dec1), unit_vectors(ra2, dec2)
     _, partner = cKDTree(points2).query(points1)
     _, back = cKDTree(points1).query(points2)
     first = np.flatnonzero(back[partner] == np.arange(len(points1)))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from astroquery_lis import bricks
 from astroquery_lis.exceptions import InvalidRequestError
-from astroquery_lis.survey.overlap import bricks_in_box, bricks_in_circle, bricks_in_polygon
+from astroquery_lis.survey.sphere import bricks_in_box, bricks_in_circle, bricks_in_polygon
 
 RA = st.one_of(st.sampled_from([0.0, 359.95, 45.25]), st.floats(0, 359.999))
 DEC = st.one_of(st.sampled_from([0.0, 0.125, 89.9, -89.95, 90.0]), st.floats(-90, 90))

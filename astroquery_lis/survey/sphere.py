@@ -1,27 +1,72 @@
-"""Which bricks a circle, a box or a polygon on the sky touches.
+"""Geometry on the sphere, and which bricks a circle, a box or a polygon on the sky touches.
 
 A brick is touched if it owns at least one point of the shape; edges follow the half-open rule of
 `~.bricks`.  Candidates come from the rows and columns that the shape can reach, so the cost does
 not depend on the size of the sky.
 """
 
+from __future__ import annotations
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..exceptions import InvalidRequestError
 from .bricks import _checked_position, _rows, brick_edges, brick_id
 
-__all__ = ["bricks_in_box", "bricks_in_circle", "bricks_in_polygon"]
+__all__ = [
+    "bricks_in_box",
+    "bricks_in_circle",
+    "bricks_in_polygon",
+    "inside_polygon",
+    "middle_of",
+    "positions_of",
+    "separation_deg",
+    "unit_vectors",
+]
 
 ROW_DEG = 0.25
 
 
-def _ids(dec_low_deg, dec_high_deg, middle, half):
+def unit_vectors(ra_deg: ArrayLike, dec_deg: ArrayLike) -> np.ndarray:
+    """Return positions as unit vectors along the last axis."""
+    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
+    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
+
+
+def positions_of(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return RA (0 to 360) and Dec, degrees, of vectors of any length along the last axis."""
+    x, y, z = np.moveaxis(np.asarray(vectors), -1, 0)
+    return np.degrees(np.arctan2(y, x)) % 360.0, np.degrees(np.arctan2(z, np.hypot(x, y)))
+
+
+def middle_of(ra_deg: ArrayLike, dec_deg: ArrayLike) -> tuple[float, float]:
+    """Return the mean direction of positions, degrees."""
+    ra, dec = positions_of(unit_vectors(ra_deg, dec_deg).sum(axis=0))
+    return float(ra), float(dec)
+
+
+def separation_deg(
+    ra1_deg: ArrayLike, dec1_deg: ArrayLike, ra2_deg: ArrayLike, dec2_deg: ArrayLike
+) -> np.ndarray:
+    """Return great-circle distances, degrees, of positions that broadcast."""
+    return np.degrees(_separation(*map(np.radians, (ra1_deg, dec1_deg, ra2_deg, dec2_deg))))
+
+
+def half_width_deg(dec_deg: float, radius_deg: float) -> float:
+    """Return how far in RA a circle reaches; 180 if it holds a pole."""
+    if abs(dec_deg) + radius_deg >= 90:
+        return 180.0
+    ratio = np.sin(np.radians(radius_deg)) / np.cos(np.radians(dec_deg))
+    return float(np.degrees(np.arcsin(min(ratio, 1.0))))
+
+
+def _ids(dec_low_deg: float, dec_high_deg: float, middle: float, half: float) -> np.ndarray:
     """Return ids of the bricks of a declination range within ``half`` degrees of RA ``middle``."""
     columns, before = _rows()
     last = len(columns) - 1
     first_row = int(np.clip(np.floor((dec_low_deg + 90.125) / ROW_DEG), 0, last))
     last_row = int(np.clip(np.floor((dec_high_deg + 90.125) / ROW_DEG), 0, last))
-    found = []
+    pieces = []
     for row in range(first_row, last_row + 1):
         n = columns[row]
         width = 360.0 / n
@@ -31,13 +76,15 @@ def _ids(dec_low_deg, dec_high_deg, middle, half):
             low = int(np.floor((middle - half) / width))
             high = int(np.floor((middle + half) / width))
             column = np.unique(np.arange(low, high + 1) % n)
-        found.append(before[row] + column + 1)
-    return np.concatenate(found)
+        pieces.append(before[row] + column + 1)
+    return np.concatenate(pieces)
 
 
-def _separation(ra1, dec1, ra2, dec2):
+def _separation(
+    ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: ArrayLike
+) -> np.ndarray:
     """Return great-circle distances, radians, of positions in radians (Vincenty)."""
-    delta = ra2 - ra1
+    delta = np.subtract(ra2, ra1)
     across = np.hypot(
         np.cos(dec2) * np.sin(delta),
         np.cos(dec1) * np.sin(dec2) - np.sin(dec1) * np.cos(dec2) * np.cos(delta),
@@ -46,7 +93,7 @@ def _separation(ra1, dec1, ra2, dec2):
     return np.arctan2(across, along)
 
 
-def _distance_to_bricks(ra_deg, dec_deg, ids):
+def _distance_to_bricks(ra_deg: float, dec_deg: float, ids: np.ndarray) -> np.ndarray:
     """Return the distance, degrees, of a position to the nearest point of each brick."""
     ra1, ra2, dec1, dec2 = brick_edges(ids)
     middle, half = 0.5 * (ra1 + ra2), 0.5 * (ra2 - ra1)
@@ -61,75 +108,23 @@ def _distance_to_bricks(ra_deg, dec_deg, ids):
     return np.degrees(np.min([_separation(0.0, dec, delta, d) for d in candidates], axis=0))
 
 
-def bricks_in_circle(ra_deg, dec_deg, radius_deg):
-    """Return the ids of the bricks that a circle touches.
-
-    Parameters
-    ----------
-    ra_deg, dec_deg : float
-        Centre, ICRS degrees.
-    radius_deg : float
-        Radius, 0 to 180 degrees; 0 gives the brick that owns the centre.
-
-    Returns
-    -------
-    `~numpy.ndarray` of int
-        Ascending.
-
-    Raises
-    ------
-    InvalidRequestError
-        If a value is not finite or out of range.
-
-    Examples
-    --------
-    >>> from astroquery_lis.survey.bricks import name_of
-    >>> from astroquery_lis.survey.overlap import bricks_in_circle
-    >>> name_of(bricks_in_circle(0.0, 0.0, 0.01)).tolist()
-    ['0001p000', '3598p000']
-    """
+def bricks_in_circle(ra_deg: float, dec_deg: float, radius_deg: float) -> np.ndarray:
+    """Return the ascending ids of the bricks that a circle touches; at 0 the owner."""
     ra, dec = (float(value) for value in _checked_position(ra_deg, dec_deg))
     if not 0 <= radius_deg <= 180:
         msg = f"radius_deg={radius_deg!r} must be from 0 to 180."
         raise InvalidRequestError(msg, parameter="radius_deg", value=radius_deg)
     owner = int(brick_id(ra, dec))
-    if dec + radius_deg >= 90 or dec - radius_deg <= -90:
-        half_ra = 180.0
-    else:
-        ratio = np.sin(np.radians(radius_deg)) / np.cos(np.radians(dec))
-        half_ra = float(np.degrees(np.arcsin(min(ratio, 1.0))))
+    half_ra = half_width_deg(dec, radius_deg)
     ids = _ids(dec - radius_deg, dec + radius_deg, ra, half_ra)
     near = ids[_distance_to_bricks(ra, dec, ids) < radius_deg]
     return np.union1d(near, [owner])
 
 
-def bricks_in_box(ra_min_deg, ra_max_deg, dec_min_deg, dec_max_deg):
-    """Return the ids of the bricks that a box in RA and Dec touches.
-
-    Parameters
-    ----------
-    ra_min_deg, ra_max_deg : float
-        Eastward from the first to the second, through RA 0 if the first is larger; a span of 360
-        degrees or more is the whole circle.
-    dec_min_deg, dec_max_deg : float
-        Declination range.
-
-    Returns
-    -------
-    `~numpy.ndarray` of int
-        Ascending.
-
-    Raises
-    ------
-    InvalidRequestError
-        If a value is not finite or out of range.
-
-    Examples
-    --------
-    >>> from astroquery_lis.survey.overlap import bricks_in_box
-    >>> len(bricks_in_box(359.9, 0.1, -0.05, 0.05))
-    2
-    """
+def bricks_in_box(
+    ra_min_deg: float, ra_max_deg: float, dec_min_deg: float, dec_max_deg: float
+) -> np.ndarray:
+    """Return the ascending ids of the bricks of a box, eastward from its first RA to its second."""
     _checked_position([ra_min_deg, ra_max_deg], [dec_min_deg, dec_max_deg])
     if dec_min_deg > dec_max_deg:
         msg = f"dec_min_deg={dec_min_deg!r} is larger than dec_max_deg={dec_max_deg!r}."
@@ -146,13 +141,8 @@ def bricks_in_box(ra_min_deg, ra_max_deg, dec_min_deg, dec_max_deg):
     return np.sort(ids[starts_inside | holds_start])
 
 
-def _unit_vectors(ra_deg, dec_deg):
-    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
-    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
-
-
-def _inside_polygon(points, corners):
-    """Tell which unit vectors lie in a spherical polygon smaller than a hemisphere.
+def inside_polygon(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Return which unit vectors lie in a spherical polygon smaller than a hemisphere.
 
     The winding number of the corners' bearings round each point; the antipode of a point inside
     winds too, and is told apart by the distance to the polygon's middle.
@@ -168,8 +158,8 @@ def _inside_polygon(points, corners):
     return (np.abs(turn) > np.pi) & (points @ middle >= reach)
 
 
-def _arcs_cross_bricks(a, b, ids):
-    """Tell which bricks the great-circle arc from ``a`` to ``b`` passes through."""
+def _arcs_cross_bricks(a: np.ndarray, b: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return which bricks the great-circle arc from ``a`` to ``b`` passes through."""
     ra1, ra2, dec1, dec2 = brick_edges(ids)
     normal = np.cross(a, b)
     length = np.linalg.norm(normal)
@@ -199,62 +189,38 @@ def _arcs_cross_bricks(a, b, ids):
         height = np.sin(np.radians(edge))
         base = np.outer(-height * normal[2] / tilt**2, [normal[0], normal[1], 0.0])
         base[:, 2] = height
-        rest = 1.0 - (base**2).sum(axis=1)
+        remainder = 1.0 - (base**2).sum(axis=1)
         for sign in (1, -1):
-            point = base + sign * np.sqrt(np.maximum(rest, 0))[:, None] * horizontal
+            point = base + sign * np.sqrt(np.maximum(remainder, 0))[:, None] * horizontal
             ra = np.degrees(np.arctan2(point[:, 1], point[:, 0])) % 360.0
-            hit = (rest >= 0) & (ra >= ra1) & (ra <= ra2)
+            hit = (remainder >= 0) & (ra >= ra1) & (ra <= ra2)
             crossed |= hit & _on_arc(point, a, b, normal)
     return crossed
 
 
-def _on_arc(points, a, b, normal):
+def _on_arc(points: np.ndarray, a: np.ndarray, b: np.ndarray, normal: np.ndarray) -> np.ndarray:
     return (np.cross(a, points) @ normal >= 0) & (np.cross(points, b) @ normal >= 0)
 
 
-def bricks_in_polygon(ra_deg, dec_deg):
-    """Return the ids of the bricks that a polygon with great-circle sides touches.
-
-    Parameters
-    ----------
-    ra_deg, dec_deg : array_like of float, shape (n,)
-        Corners in order, either way round; at least three.  The polygon must be simple and smaller
-        than a hemisphere.
-
-    Returns
-    -------
-    `~numpy.ndarray` of int
-        Ascending.
-
-    Raises
-    ------
-    InvalidRequestError
-        If there are fewer than three corners or they are too far apart.
-
-    Examples
-    --------
-    >>> from astroquery_lis.survey.overlap import bricks_in_polygon
-    >>> len(bricks_in_polygon([10.0, 10.3, 10.3], [0.0, 0.0, 0.3]))
-    5
-    """
+def bricks_in_polygon(ra_deg: ArrayLike, dec_deg: ArrayLike) -> np.ndarray:
+    """Return the ascending ids of the bricks that a polygon with great-circle sides touches."""
     ra, dec = _checked_position(ra_deg, dec_deg)
     if ra.ndim != 1 or ra.shape != dec.shape or len(ra) < 3:
         msg = f"A polygon needs three corners or more; ra_deg has shape {ra.shape}."
         raise InvalidRequestError(msg, parameter="ra_deg", value=ra_deg)
-    corners = _unit_vectors(ra, dec)
+    corners = unit_vectors(ra, dec)
     middle = corners.sum(axis=0)
     length = np.linalg.norm(middle)
     reach = (corners @ middle).min() / length if length > 0 else -1.0
     if reach < 0.05:
         msg = "The corners of the polygon are too far apart: it must be smaller than a hemisphere."
         raise InvalidRequestError(msg, parameter="ra_deg", value=ra_deg)
-    middle = middle / length
-    center_ra, center_dec = np.degrees([np.arctan2(middle[1], middle[0]), np.arcsin(middle[2])])
+    center_ra, center_dec = map(float, positions_of(middle))
     near = bricks_in_circle(center_ra, center_dec, np.degrees(np.arccos(reach)) + 1e-9)
     touched = np.isin(near, brick_id(ra, dec))
     ra1, ra2, dec1, dec2 = brick_edges(near)
     for brick_ra, brick_dec in ((ra1, dec1), (ra2, dec1), (ra1, dec2), (ra2, dec2)):
-        touched |= _inside_polygon(_unit_vectors(brick_ra, brick_dec), corners)
+        touched |= inside_polygon(unit_vectors(brick_ra, brick_dec), corners)
     for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         touched |= _arcs_cross_bricks(a, b, near)
     return near[touched]
