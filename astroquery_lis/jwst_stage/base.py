@@ -2,7 +2,7 @@
 
 from ..client.base import QueryBase
 from ..exceptions import InvalidRequestError
-from .environment import crds_environment
+from .refs.crds_cache import crds_environment
 
 __all__ = ["StageBase"]
 

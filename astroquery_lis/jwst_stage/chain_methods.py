@@ -174,8 +174,7 @@ class ChainMethods(StageBase):
         >>> from astroquery_lis.jwst_stage import JwstStage
         >>> JwstStage.prefetch_references(plan, offline=True)  # doctest: +SKIP
         """
-        from .refs.refcats import make_catalogs
-        from .refs.references import prefetch
+        from .refs.references import make_catalogs, prefetch
 
         planned = self._placed(plan, output_dir, needed=False)
         table = prefetch(planned, self._environment(offline=offline), offline, max_workers)
@@ -258,8 +257,7 @@ class ChainMethods(StageBase):
         >>> from astroquery_lis.jwst_stage import JwstStage
         >>> manifest = JwstStage.run(plan, output_dir="reduced")  # doctest: +SKIP
         """
-        from .refs.refcats import make_catalogs
-        from .refs.references import prefetch, resolve
+        from .refs.references import make_catalogs, prefetch, resolve
         from .running.run import run
 
         planned = self._placed(plan, output_dir)
@@ -426,7 +424,7 @@ class ChainMethods(StageBase):
         raise InvalidRequestError(msg, parameter="plan", value=plan)
 
     def _placed(self, plan, output_dir, *, needed=True):
-        from .refs.refcats import with_catalogs
+        from .refs.references import with_catalogs
 
         plan = self._loaded(plan)
         where = output_dir if output_dir is not None else plan.output_dir

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from astroquery_lis import conf
-from astroquery_lis.jwst_stage.environment import CrdsEnvironment
+from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.tasks import Reduction
 
 

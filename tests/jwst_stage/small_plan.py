@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from astropy.io import fits
 
-from astroquery_lis.jwst_stage.environment import CrdsEnvironment
+from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.refs.references import Resolution
 from astroquery_lis.jwst_stage.resume.fingerprints import Fingerprints
 from astroquery_lis.jwst_stage.resume.records import Record, read_records, write_record

@@ -7,9 +7,9 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
 from astroquery_lis.exceptions import StageWarning
-from astroquery_lis.jwst_stage.environment import CrdsEnvironment
 from astroquery_lis.jwst_stage.legacy.field_cutouts import as_grid
 from astroquery_lis.jwst_stage.legacy_methods import LegacyMethods
+from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.tasks import Reduction
 from astroquery_lis.sandbox.sky import truth
 

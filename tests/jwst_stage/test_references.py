@@ -14,10 +14,14 @@ import pytest
 
 from astroquery_lis.exceptions import CrdsUnavailable, InvalidRequestError, OptionalDependencyError
 from astroquery_lis.jwst_stage import pipeline
-from astroquery_lis.jwst_stage.environment import CrdsEnvironment
 from astroquery_lis.jwst_stage.planning.plan import make_plan
-from astroquery_lis.jwst_stage.refs.mappings import closure, mapping_path, server_config_path
-from astroquery_lis.jwst_stage.refs.recall import Recall
+from astroquery_lis.jwst_stage.refs.crds_cache import (
+    CrdsEnvironment,
+    Recall,
+    closure,
+    mapping_path,
+    server_config_path,
+)
 from astroquery_lis.jwst_stage.refs.references import prefetch, resolve
 from astroquery_lis.jwst_stage.steps.recipes import effective
 from astroquery_lis.sandbox.crds import serve_crds

@@ -21,7 +21,7 @@ from astropy.io import fits
 
 from astroquery_lis.exceptions import CrdsUnavailable, InvalidRequestError, StageWarning, TaskError
 from astroquery_lis.jwst_stage.corrections import normalise
-from astroquery_lis.jwst_stage.environment import CrdsEnvironment
+from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.resume.records import read_record
 from astroquery_lis.jwst_stage.running.status import Lock, read_live, scratch_root, status
 from astroquery_lis.jwst_stage.tasks import Reduction, Task, log_path
@@ -308,7 +308,7 @@ def test_any_executor(chain, tmp_path, kind):
 
 SCRIPT = """
 print("once")
-from astroquery_lis.jwst_stage.environment import CrdsEnvironment
+from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.planning.plan import Plan
 from astroquery_lis.jwst_stage.refs.references import resolve
 from astroquery_lis.jwst_stage.running.run import run
@@ -349,7 +349,7 @@ def test_unguarded_script(chain, tmp_path, way):
 DASK_SCRIPT = """
 import distributed
 from dataclasses import replace
-from astroquery_lis.jwst_stage.environment import CrdsEnvironment
+from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.planning.plan import Plan
 from astroquery_lis.jwst_stage.refs.references import resolve
 from astroquery_lis.jwst_stage.running.run import run

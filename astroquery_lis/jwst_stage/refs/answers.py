@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-__all__ = ["read_config", "resolve", "specs"]
+__all__ = ["call_server", "read_config", "resolve", "specs"]
 
 
 def _plain(values: Mapping) -> dict:
@@ -206,3 +206,19 @@ def _look_up(
             path = crds.locate_file(name, "jwst", parameters=dict(parameters))
             found[reftype] = {"name": name, "path": os.path.abspath(path)}
     return found, errors
+
+
+def call_server(job: Mapping[str, Any]) -> dict:
+    """Return the ``result`` of a remote procedure of a CRDS server, or the ``problem`` with it."""
+    from crds.client.proxy import CheckingProxy
+    from crds.core.exceptions import ServiceError
+
+    procedure = getattr(CheckingProxy(f"{job['url']}/json/"), job["method"])
+    try:
+        return {"result": procedure(*job["parameters"])}
+    except ServiceError as error:
+        # What the server itself refused has no cause.
+        problem = "refused" if error.__cause__ is None else "silent"
+        return {"problem": problem, "message": str(error)}
+    except (ValueError, KeyError, TypeError) as error:
+        return {"problem": "foreign", "message": str(error)}

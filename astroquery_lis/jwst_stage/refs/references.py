@@ -2,22 +2,27 @@
 
 The context is pinned by name once per run.  What CRDS recommends is asked once per distinct
 set-up of an instrument and set of parameters, in another process; what is missing is fetched once,
-in parallel, and checked before it gets its name.
+in parallel, and checked before it gets its name.  So are the catalogues that a plan names.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from astropy.table import Table
+from astropy.table import Column, Table
 
 from ...exceptions import (
     CrdsUnavailable,
     InvalidRequestError,
+    StageWarning,
     TransferError,
     TruncatedError,
     UnexpectedContentError,
@@ -26,14 +31,28 @@ from ...io.content import check_structure
 from ...io.store import write_bytes
 from .. import pipeline
 from ..resume.records import FileMemo, cache_folder
-from .crds_fetch import CrdsServer, fetch_files, write_server_config
-from .mappings import CONTEXT_NAME, closure, mapping_path, read_server_config, server_config_path
-from .recall import Recall
-from .resolution import Resolution
+from ..tasks import REFCATS
+from .crds_cache import (
+    CONTEXT_NAME,
+    CrdsEnvironment,
+    Recall,
+    closure,
+    mapping_path,
+    read_server_config,
+    server_config_path,
+    write_server_config,
+)
+from .crds_server import CrdsServer, Fetched, fetch_files
 
-__all__ = ["Resolution", "prefetch", "resolve"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
 
-_CHUNK_BYTES = 1 << 20
+    from ...client import LegacySurveyClass
+    from ..planning.plan import Plan
+    from ..tasks import Task
+
+__all__ = ["Resolution", "make_catalogs", "prefetch", "resolve", "with_catalogs"]
+
 _SERVER = "https://jwst-crds.stsci.edu"
 _WAY_OUT = (
     f"set crds_server_url (JWST's is {_SERVER}) and call prefetch_references where there is a "
@@ -41,63 +60,78 @@ _WAY_OUT = (
 )
 
 
-def resolve(plan, environment, *, offline=False):
+@dataclass(frozen=True)
+class Resolution:
+    """Which references and parameters the tasks of a plan would use now.
+
+    Attributes
+    ----------
+    context : str
+        Name of the CRDS context.
+    environment : CrdsEnvironment
+        For the processes that do the work: the context by name, and no server.
+    references : dict
+        By task: ``{type: {"name", "path", "sha1", "bytes", "present"}}``; the name is ``'N/A'``
+        where CRDS says that there is none to be.  Also by configuration: what all its tasks use.
+    parameter_references : dict
+        The same for the files that parameters come from (``pars-...``).
+    parameters : dict
+        By task: the effective parameters ``{step: {parameter: value}}``.
+    base : dict
+        By task: the parameters that would hold if nothing had been asked.
+    crds : dict
+        By task: the parameters that CRDS gives.
+    mappings : tuple of str
+        The mappings that decided.
+    missing : tuple of str
+        Names of references that are not in the cache, or damaged there.
+    """
+
+    context: str
+    environment: CrdsEnvironment
+    references: dict = field(default_factory=dict)
+    parameter_references: dict = field(default_factory=dict)
+    parameters: dict = field(default_factory=dict)
+    base: dict = field(default_factory=dict)
+    crds: dict = field(default_factory=dict)
+    mappings: tuple = ()
+    missing: tuple = ()
+
+    def files(self) -> dict[str, dict]:
+        """Return every reference file once."""
+        files: dict[str, dict] = {}
+        for source in (self.references, self.parameter_references):
+            for task, by_type in source.items():
+                if task not in self.parameters:
+                    continue
+                for reftype, entry in by_type.items():
+                    if entry["name"] == "N/A":
+                        continue
+                    file = files.setdefault(entry["name"], {**entry, "types": set(), "tasks": []})
+                    file["types"].add(reftype)
+                    if task not in file["tasks"]:
+                        file["tasks"].append(task)
+        return files
+
+
+def resolve(plan: Plan, environment: CrdsEnvironment, *, offline: bool = False) -> Resolution:
     """Find out which references and parameters the tasks of a plan would use now.
 
     Mappings and parameter files, which are small, are fetched if they are missing and there is a
     server; references are only named.
-
-    Parameters
-    ----------
-    plan : Plan
-        Its ``tasks`` and ``configurations``.
-    environment : CrdsEnvironment
-        Cache, context and server.
-    offline : bool, optional
-        Whether no server may be asked; `False` by default.
-
-    Returns
-    -------
-    Resolution
-
-    Raises
-    ------
-    CrdsUnavailable
-        If mappings are missing and cannot be had, or CRDS has no reference for an exposure.
-    OptionalDependencyError
-        If `jwst` is not installed.
     """
     return _Resolver(plan, environment, offline=offline).run()
 
 
-def prefetch(plan, environment, offline=False, max_workers=4, *, done=None):
-    """Get the reference files of a plan into the cache, each once, checked.
-
-    Parameters
-    ----------
-    plan : Plan
-        Its ``tasks`` and ``configurations``.
-    environment : CrdsEnvironment
-        Cache, context and server.
-    offline : bool, optional
-        Whether no server may be asked; then only tells what is missing.
-    max_workers : int, optional
-        Files fetched at once.
-    done : callable, optional
-        Called with each file that has come, for a progress bar.
-
-    Returns
-    -------
-    `~astropy.table.Table`
-        One row per file: ``Local Path``, ``Status`` (``COMPLETE`` or ``CACHED``), ``Message``,
-        ``URL``, ``name``, ``kind``, ``types``, ``bytes``, ``sha1``, ``tasks``; the context in
-        ``meta['context']``.
-
-    Raises
-    ------
-    CrdsUnavailable
-        If files are missing and cannot be had: its ``missing`` has their names.
-    """
+def prefetch(
+    plan: Plan,
+    environment: CrdsEnvironment,
+    offline: bool = False,
+    max_workers: int = 4,
+    *,
+    done: Callable[[Fetched], object] | None = None,
+) -> Table:
+    """Get the reference files of a plan into the cache, each once, checked."""
     if isinstance(max_workers, bool) or not isinstance(max_workers, int) or max_workers < 1:
         msg = f"max_workers={max_workers!r} must be a positive number of files."
         raise InvalidRequestError(msg, parameter="max_workers", value=max_workers)
@@ -118,11 +152,11 @@ def prefetch(plan, environment, offline=False, max_workers=4, *, done=None):
     return _table(resolution, resolver.fetched)
 
 
-def _context_file(path):
+def _context_file(path: str) -> Path:
     return Path(server_config_path(path)).with_name("astroquery_lis_context")
 
 
-def _remember(path, context):
+def _remember(path: str, context: str) -> None:
     """Note the context that the cache has everything of, for a later run without the server.
 
     The server's newest and the cache's ``latest_context`` may be two, and only one of them is here.
@@ -132,16 +166,18 @@ def _remember(path, context):
         write_bytes(_context_file(path), f"{context}\n".encode())
 
 
-def _remembered(path):
+def _remembered(path: str) -> str:
     try:
         context = _context_file(path).read_text().strip()
     except OSError:
         return ""
-    known = CONTEXT_NAME.fullmatch(context) and Path(mapping_path(path, context)).is_file()
-    return context if known else ""
+    is_here = CONTEXT_NAME.fullmatch(context) and mapping_path(path, context).is_file()
+    return context if is_here else ""
 
 
-def _missing(names, environment, files=None):
+def _missing(
+    names: Collection[str], environment: CrdsEnvironment, files: Mapping[str, dict] | None = None
+) -> CrdsUnavailable:
     described = []
     for name in names:
         types = "/".join(sorted(files[name]["types"])) if files else ""
@@ -157,18 +193,27 @@ def _missing(names, environment, files=None):
 
 
 class _Resolver:
-    """One resolution: the server, if any, the child process, and what was fetched."""
+    """One resolution: the server, if any, and what was fetched."""
 
-    def __init__(self, plan, environment, *, offline, max_workers=4, done=None):
+    def __init__(
+        self,
+        plan: Plan,
+        environment: CrdsEnvironment,
+        *,
+        offline: bool,
+        max_workers: int = 4,
+        done: Callable[[Fetched], object] | None = None,
+    ) -> None:
         pipeline.require_jwst()
         self.plan, self.environment = plan, environment
         self.max_workers, self.done = max_workers, done
         url = "" if offline or "serverless" in environment.server_url else environment.server_url
         self.server = CrdsServer(url) if url else None
-        self.fetched = {}
+        self.fetched: dict[str, Fetched] = {}
         self.memo = FileMemo(cache_folder() / "references.json", _inspect)
 
-    def run(self):
+    def run(self) -> Resolution:
+        """Find out everything."""
         context = self._context()
         environment = replace(self.environment, context=context, server_url="")
         groups, members = self._groups()
@@ -192,7 +237,7 @@ class _Resolver:
         )
         return self.inspect(resolution)
 
-    def _context(self):
+    def _context(self) -> str:
         """Return the name of the context that is in force now."""
         asked = self.environment.context
         if CONTEXT_NAME.fullmatch(asked):
@@ -201,11 +246,11 @@ class _Resolver:
             try:
                 return self.server.context(asked, version("jwst"))
             except TransferError as error:
-                known = (read_server_config(self.environment.path) or {}).get("latest_context")
-                there = f" (the cache has {known})" if known else ""
+                latest = (read_server_config(self.environment.path) or {}).get("latest_context")
+                hint = f" (the cache has {latest})" if latest else ""
                 msg = (
                     f"The CRDS server cannot be asked which context {asked or 'the newest'!r} is: "
-                    f"{error} Name one with crds_context{there}."
+                    f"{error} Name one with crds_context{hint}."
                 )
                 raise CrdsUnavailable(msg, url=self.server.url, cause=error) from error
         config = self._config()
@@ -222,7 +267,7 @@ class _Resolver:
             raise CrdsUnavailable(msg)
         return str(found)
 
-    def _config(self):
+    def _config(self) -> dict:
         config = read_server_config(self.environment.path)
         if config is None:
             path = server_config_path(self.environment.path)
@@ -233,25 +278,28 @@ class _Resolver:
             raise CrdsUnavailable(msg, missing=[path.name])
         return config
 
-    def _server_config(self):
+    def _server_config(self) -> None:
         """Make sure that CRDS finds its own configuration, without which it ends the process."""
         if read_server_config(self.environment.path) is not None:
             return
-        if self.server is None:
+        server = self.server
+        if server is None:
             self._config()
+            return
         try:
-            info = self.server.info
+            info = server.info
         except TransferError as error:
             msg = (
                 f"The CRDS cache {self.environment.path} is empty, and its server does not "
                 f"answer: {error} Set crds_server_url to one that can be reached."
             )
-            raise CrdsUnavailable(msg, url=self.server.url, cause=error) from error
-        write_server_config(server_config_path(self.environment.path), info)
+            raise CrdsUnavailable(msg, url=server.url, cause=error) from error
+        write_server_config(self.environment.path, info)
 
-    def _groups(self):
+    def _groups(self) -> tuple[dict[str, dict], dict[str, list[str]]]:
         """Return what has to be asked, and the tasks that each answer is for."""
-        groups, members = {}, {}
+        groups: dict[str, dict] = {}
+        members: dict[str, list[str]] = {}
         for task in self.plan.tasks:
             if task.kind != "pipeline":
                 continue
@@ -265,11 +313,11 @@ class _Resolver:
             members.setdefault(key, []).append(task.name)
         return groups, members
 
-    def _mappings(self, context, groups):
+    def _mappings(self, context: str, groups: Mapping[str, dict]) -> list[str]:
         """Return the mappings that decide, after those that were missing were fetched."""
         instruments = {_instrument(group["parameters"]) for group in groups.values()}
         cache = self.environment.path
-        tried = set()
+        tried: set[str] = set()
         while True:
             needed, missing = closure(cache, context, instruments)
             if not missing:
@@ -281,7 +329,9 @@ class _Resolver:
             damaged = {name for name, what in missing.items() if what == "damaged"}
             self.fetch({name: mapping_path(cache, name) for name in names}, replace=damaged)
 
-    def _answers(self, environment, mappings, groups):
+    def _answers(
+        self, environment: CrdsEnvironment, mappings: list[str], groups: Mapping[str, dict]
+    ) -> dict[str, dict]:
         recall = Recall(environment, mappings, groups)
         answers = recall.get()
         if answers is None:
@@ -289,7 +339,9 @@ class _Resolver:
             recall.put(answers)
         return answers
 
-    def _ask(self, groups, variables):
+    def _ask(
+        self, groups: Mapping[str, dict], variables: Mapping[str, str | None]
+    ) -> dict[str, dict]:
         """Return what CRDS recommends for each group, after parameter files were fetched."""
         answers = pipeline.ask("refs.answers:resolve", {"groups": groups}, variables)
         absent = {
@@ -304,16 +356,22 @@ class _Resolver:
             answers |= pipeline.ask("refs.answers:resolve", {"groups": again}, variables)
         return answers
 
-    def _refuse_errors(self, groups, members, answers, context):
+    def _refuse_errors(
+        self,
+        groups: Mapping[str, dict],
+        members: Mapping[str, list[str]],
+        answers: Mapping[str, dict],
+        context: str,
+    ) -> None:
         lines = []
         for key, answer in answers.items():
-            for reftype, said in answer["errors"]:
+            for reftype, reason in answer["errors"]:
                 values = groups[key]["parameters"]
                 shown = ", ".join(f"{name}={values[name]}" for name in sorted(values))
                 tasks = members[key]
                 more = f" and {len(tasks) - 1} more" if len(tasks) > 1 else ""
                 lines.append(
-                    f"\n- {reftype} for {tasks[0]}{more}: {said}; the exposure has {shown}."
+                    f"\n- {reftype} for {tasks[0]}{more}: {reason}; the exposure has {shown}."
                 )
         if lines:
             msg = (
@@ -323,10 +381,13 @@ class _Resolver:
             )
             raise CrdsUnavailable(msg)
 
-    def fetch(self, paths, replace=()):
+    def fetch(self, paths: Mapping, replace: Collection[str] = ()) -> None:
         """Fetch files, all of them, or say which ones could not be had and why."""
+        server = self.server
+        if server is None:
+            raise _missing(paths, self.environment)
         results = fetch_files(
-            self.server,
+            server,
             paths,
             replace=replace,
             max_workers=self.max_workers,
@@ -338,13 +399,13 @@ class _Resolver:
             lines = "".join(f"\n- {result.name}: {result.error}" for result in failed)
             msg = (
                 f"{len(failed)} of {len(paths)} files could not be fetched from the CRDS server "
-                f"{self.server.url} into {self.environment.path}:{lines}\nWhat came is kept; call "
+                f"{server.url} into {self.environment.path}:{lines}\nWhat came is kept; call "
                 "prefetch_references again, or set crds_path or crds_server_url to others."
             )
             names = [result.name for result in failed]
-            raise CrdsUnavailable(msg, missing=names, url=self.server.url, cause=failed[0].error)
+            raise CrdsUnavailable(msg, missing=names, url=server.url, cause=failed[0].error)
 
-    def inspect(self, resolution):
+    def inspect(self, resolution: Resolution) -> Resolution:
         """Return the resolution with size, sha1 and presence of every file."""
         paths = {file["path"] for file in resolution.files().values()}
         with ThreadPoolExecutor(max_workers=4) as pool:
@@ -352,22 +413,22 @@ class _Resolver:
         self.memo.save()
         nothing = {"sha1": "", "bytes": 0, "present": True}
         # Tasks of one group share the dictionaries, and go on doing so.
-        done = {}
+        shared: dict[int, dict] = {}
 
-        def filled(by_type):
-            if id(by_type) not in done:
-                done[id(by_type)] = {
+        def filled(by_type: dict[str, dict]) -> dict[str, dict]:
+            if id(by_type) not in shared:
+                shared[id(by_type)] = {
                     reftype: {**entry, **(states[entry["path"]] if entry["path"] else nothing)}
                     for reftype, entry in by_type.items()
                 }
-            return done[id(by_type)]
+            return shared[id(by_type)]
 
         references = {
-            task: filled(found)
-            for task, found in resolution.references.items()
+            task: filled(by_type)
+            for task, by_type in resolution.references.items()
             if task in resolution.parameters
         }
-        pars = {task: filled(found) for task, found in resolution.parameter_references.items()}
+        pars = {task: filled(by_type) for task, by_type in resolution.parameter_references.items()}
         for task in self.plan.tasks:
             if task.name in pars:
                 references.setdefault(task.configuration, {}).update(references[task.name])
@@ -376,23 +437,23 @@ class _Resolver:
         missing = sorted(name for name, file in files.items() if not file["present"])
         return replace(resolution, missing=tuple(missing))
 
-    def _state(self, path):
+    def _state(self, path: str) -> dict:
         try:
-            found = self.memo.get(path)
+            note = self.memo.get(path)
         except OSError:
             return {"sha1": "", "bytes": 0, "present": False}
-        state = {"sha1": found["sha1"], "bytes": found["bytes"], "present": not found["damaged"]}
-        return {**state, "damaged": found["damaged"]} if found["damaged"] else state
+        damage = note["damaged"]
+        state = {"sha1": note["sha1"], "bytes": note["bytes"], "present": not damage}
+        return {**state, "damaged": damage} if damage else state
 
 
-def _instrument(parameters):
+def _instrument(parameters: Mapping[str, object]) -> str:
     values = {name.upper(): value for name, value in parameters.items()}
     return str(values.get("META.INSTRUMENT.NAME", "")).upper()
 
 
-def _inspect(path):
+def _inspect(path: Path) -> dict:
     """Return digest and length of a reference file, and what is wrong with it."""
-    path = Path(path)
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, lambda: hashlib.sha1(usedforsecurity=False))
         damaged = ""
@@ -404,40 +465,75 @@ def _inspect(path):
     return {"sha1": digest.hexdigest(), "bytes": size, "damaged": damaged}
 
 
-def _table(resolution, fetched):
-    rows = []
-    cache = resolution.environment.path
+def _table(resolution: Resolution, fetched: Mapping[str, Fetched]) -> Table:
+    cache, rows = resolution.environment.path, []
+    n_tasks = len(resolution.parameters)
     for name in resolution.mappings:
         path = mapping_path(cache, name)
-        size, tasks = path.stat().st_size, len(resolution.parameters)
-        rows.append((path, name, "mapping", "", size, "", tasks))
+        rows.append((str(path), name, "mapping", "", path.stat().st_size, "", n_tasks))
     for name, file in sorted(resolution.files().items()):
         kind = "parameters" if all(t.startswith("pars-") for t in file["types"]) else "reference"
         types = ",".join(sorted(file["types"]))
-        tasks = len(file["tasks"])
-        rows.append((file["path"], name, kind, types, file["bytes"], file["sha1"], tasks))
-    table = Table(
-        names=(
-            "Local Path",
-            "Status",
-            "Message",
-            "URL",
-            "name",
-            "kind",
-            "types",
-            "bytes",
-            "sha1",
-            "tasks",
-        ),
-        dtype=(object, object, object, object, object, object, object, "i8", object, "i8"),
-    )
-    for path, name, kind, types, size, sha1, tasks in rows:
-        got = fetched.get(name)
-        status = "COMPLETE" if got is not None else "CACHED"
-        url = got.url if got is not None else ""
-        table.add_row((str(path), status, "", url, name, kind, types, size, sha1, tasks))
-    for column in table.colnames:
-        if table[column].dtype == object:
-            table[column] = [str(value) for value in table[column]]
+        size, sha1, n_tasks = file["bytes"], file["sha1"], len(file["tasks"])
+        rows.append((file["path"], name, kind, types, size, sha1, n_tasks))
+    names = ("Local Path", "name", "kind", "types", "bytes", "sha1", "tasks")
+    table = Table(rows=rows or None, names=names, dtype=(str, str, str, str, "i8", str, "i8"))
+    came = [fetched.get(name) for name in table["name"]]
+    statuses = ["CACHED" if file is None else "COMPLETE" for file in came]
+    urls = ["" if file is None else file.url for file in came]
+    texts = {"Status": statuses, "Message": [""] * len(came), "URL": urls}
+    table.add_columns([Column(values, name, str) for name, values in texts.items()], [1, 1, 1])
     table.meta["context"] = resolution.context
     return table
+
+
+def with_catalogs(plan: Plan, output_dir: str) -> Plan:
+    """Return the plan with the catalogues below the output directory named by their full paths."""
+    return replace(
+        plan,
+        output_dir=str(output_dir),
+        tasks=tuple(_with_catalog(task, Path(output_dir)) for task in plan.tasks),
+    )
+
+
+def _with_catalog(task: Task, output_dir: Path) -> Task:
+    name = task.steps.get("tweakreg", {}).get("abs_refcat")
+    if not name or not str(name).startswith("refcat/"):
+        return task
+    tweakreg = {**task.steps["tweakreg"], "abs_refcat": str(output_dir / name)}
+    return replace(task, steps={**task.steps, "tweakreg": tweakreg})
+
+
+def make_catalogs(
+    plan: Plan, *, survey: LegacySurveyClass, offline: bool = False
+) -> list[tuple[Path, bool]]:
+    """Make the catalogues that a plan names and that are not there; tell which were made now."""
+    kind = plan.options.get("abs_refcat")
+    if kind not in REFCATS:
+        return []
+    exposures = {exposure.root: exposure for exposure in plan.exposures}
+    catalogs = []
+    for task in plan.tasks:
+        name = task.steps.get("tweakreg", {}).get("abs_refcat")
+        if task.stage != 3 or not name:
+            continue
+        path = Path(name)
+        missing = not path.exists()
+        if missing and offline:
+            msg = (
+                f"abs_refcat={kind!r}: the catalogue {path} is missing; call prefetch_references "
+                "where there is a network."
+            )
+            raise CrdsUnavailable(msg, missing=[str(path)])
+        if missing:
+            from ..legacy.refcat import make_reference
+
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = replace(plan, exposures=tuple(exposures[root] for root in task.exposures))
+            with warnings.catch_warnings():
+                # Whoever set it knows how few there are.
+                if "abs_minobj" in task.steps["tweakreg"]:
+                    warnings.filterwarnings("ignore", ".*abs_minobj", StageWarning)
+                make_reference(part, catalog=kind, survey=survey, path=path)
+        catalogs.append((path, missing))
+    return catalogs

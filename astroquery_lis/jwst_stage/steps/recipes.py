@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..planning.plan import Plan
-    from ..refs.resolution import Resolution
+    from ..refs.references import Resolution
     from ..tasks import Task
 
 __all__ = ["ORIGINS", "PRESETS", "effective", "read_recipe", "write_recipe"]

@@ -1,7 +1,5 @@
 """An archive of a few files, served, and the class that asks it."""
 
-
-
 import pytest
 from astroquery import mast
 

@@ -1,6 +1,5 @@
 """Files of the archive on their way to disk: whole or not there, a row each; what is refused."""
 
-
 import hashlib
 import os
 import threading

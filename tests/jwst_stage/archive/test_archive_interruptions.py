@@ -1,6 +1,5 @@
 """Downloads that are cut, killed or answered wrongly: each byte once, and no other file stopped."""
 
-
 import hashlib
 import random
 import shutil

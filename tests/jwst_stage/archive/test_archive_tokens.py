@@ -1,7 +1,5 @@
 """The user's MAST token: where it comes from, what it is shown to, what is said of it."""
 
-
-
 import pytest
 from astroquery import mast
 

@@ -17,8 +17,12 @@ from astroquery_lis.exceptions import (
     TransferError,
     UnexpectedContentError,
 )
-from astroquery_lis.jwst_stage.refs.crds_fetch import CrdsServer, fetch_files, write_server_config
-from astroquery_lis.jwst_stage.refs.mappings import read_server_config, server_config_path
+from astroquery_lis.jwst_stage.refs.crds_cache import (
+    read_server_config,
+    server_config_path,
+    write_server_config,
+)
+from astroquery_lis.jwst_stage.refs.crds_server import CrdsServer, fetch_files
 from astroquery_lis.sandbox.crds import serve_crds
 
 FLAT = "jwst_nircam_flat_0001.fits"
@@ -195,7 +199,7 @@ def test_a_damaged_file_is_replaced(server, originals, tmp_path):
 def test_two_processes_fetch_each_file_once(sky, service, originals, tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
-        "from astroquery_lis.jwst_stage.refs.crds_fetch import CrdsServer, fetch_files\n"
+        "from astroquery_lis.jwst_stage.refs.crds_server import CrdsServer, fetch_files\n"
         "folder = Path(sys.argv[2])\n"
         "sys.stdin.readline()\n"
         "found = fetch_files(CrdsServer(sys.argv[1]), {n: folder / n for n in sys.argv[3:]})\n"
@@ -233,7 +237,7 @@ def test_an_answer_that_is_no_answer(sky, server):
         server.call("get_server_info")
     with pytest.raises(TransferError, match="refused get_nonsense: method not found"):
         server.call("get_nonsense")
-    sky.faults.add("status", "/crds/json/*", code=500)
+    sky.faults.add("status", "/crds/json/*", times=None, code=500)
     with pytest.raises(ServiceDownError, match="does not answer get_server_info"):
         server.call("get_server_info")
 
@@ -243,12 +247,12 @@ def test_a_cache_that_cannot_be_written(server, tmp_path):
     (result,) = fetch_files(server, paths_in(tmp_path, FLAT))
     assert isinstance(result.error, CacheError)
     with pytest.raises(CrdsUnavailable, match="cannot be written .* set crds_path"):
-        write_server_config(tmp_path / "references" / "config" / "jwst" / "server_config", {})
+        write_server_config(tmp_path / "references", {})
 
 
 def test_the_configuration_is_written_as_crds_reads_it(server, tmp_path):
     path = server_config_path(tmp_path)
-    write_server_config(path, server.info)
+    write_server_config(tmp_path, server.info)
     assert read_server_config(tmp_path)["latest_context"] == PMAP
     # The list of all files of the mission stays with the server.
     assert "download_metadata" not in path.read_text()

@@ -1,0 +1,257 @@
+"""The cache of CRDS: where it is, which rules a context needs, what was answered from them.
+
+A context (``.pmap``) names a mapping per instrument (``.imap``), which names one per type of
+reference (``.rmap``).  CRDS reads all those of an instrument whatever type is asked for.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..._conf import setting
+from ...exceptions import CrdsUnavailable
+from ...io.store import write_bytes
+from ..resume.records import cache_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from ..._typing import FilePath
+
+__all__ = [
+    "CONTEXT_NAME",
+    "CrdsEnvironment",
+    "Recall",
+    "closure",
+    "crds_environment",
+    "mapping_path",
+    "read_server_config",
+    "server_config_path",
+    "write_server_config",
+]
+
+CONTEXT_NAME = re.compile(r"jwst_\w+\.pmap")
+_NOT_A_FILE = ("N/A", "TEXT", "OMIT")
+_KEPT = 32
+_PACKAGES = ("jwst", "stpipe", "stcal", "stdatamodels", "crds")
+
+
+@dataclass(frozen=True, slots=True)
+class CrdsEnvironment:
+    """The place and the state of the reference files of a run.
+
+    Attributes
+    ----------
+    path : str
+        Directory of the CRDS cache.
+    context : str
+        Name of the context (``jwst_1322.pmap``); empty for the server's newest, or the cache's.
+    server_url : str
+        Address of the CRDS server; empty for none: only the cache is used.
+    """
+
+    path: str
+    context: str = ""
+    server_url: str = ""
+
+    def variables(self, *, readonly: bool = False) -> dict[str, str | None]:
+        """Return the environment variables for a process that uses CRDS."""
+        return {
+            "CRDS_PATH": self.path,
+            "CRDS_CONTEXT": self.context or None,
+            "CRDS_SERVER_URL": self.server_url or None,
+            "CRDS_READONLY_CACHE": "1" if readonly else None,
+        }
+
+
+def crds_environment(
+    *,
+    path: FilePath | None = None,
+    context: str | None = None,
+    server_url: str | None = None,
+    offline: bool = False,
+) -> CrdsEnvironment:
+    """Return the CRDS environment in force: arguments, then ``conf``, then CRDS's own variables."""
+
+    def value(argument: object, item: str, variable: str, default: str = "") -> str:
+        return str(argument or setting(item) or os.environ.get(variable) or default)
+
+    folder = value(path, "crds_path", "CRDS_PATH", "~/crds_cache")
+    server = value(server_url, "crds_server_url", "CRDS_SERVER_URL")
+    return CrdsEnvironment(
+        path=str(Path(folder).expanduser().absolute()),
+        context=value(context, "crds_context", "CRDS_CONTEXT"),
+        server_url="" if offline else server,
+    )
+
+
+def server_config_path(cache: FilePath) -> Path:
+    """Return where CRDS keeps what its server last said of itself."""
+    return Path(cache) / "config" / "jwst" / "server_config"
+
+
+def read_server_config(cache: FilePath) -> dict | None:
+    """Return what the CRDS server last said of itself; `None` if it cannot be read."""
+    try:
+        values = ast.literal_eval(server_config_path(cache).read_text())
+    except (OSError, ValueError, SyntaxError):
+        return None
+    return values if isinstance(values, dict) else None
+
+
+def write_server_config(cache: FilePath, info: Mapping) -> None:
+    """Write down what a server says of itself, where CRDS looks for it without a network."""
+    try:
+        values = {**info, "status": "server", "connected": True}
+        write_bytes(server_config_path(cache), repr(values).encode())
+    except OSError as error:
+        msg = (
+            f"The CRDS cache {os.fspath(cache)} cannot be written ({error}); set "
+            "crds_path to a directory that can."
+        )
+        raise CrdsUnavailable(msg, cause=error) from error
+
+
+def mapping_path(cache: FilePath, name: str) -> Path:
+    """Return where a mapping is kept."""
+    return Path(cache) / "mappings" / "jwst" / name
+
+
+def closure(
+    cache: FilePath, context: str, instruments: Collection[str]
+) -> tuple[list[str], dict[str, str]]:
+    """Find the mappings that decide for some instruments: those needed, and missing or damaged."""
+    needed: list[str] = []
+    missing: dict[str, str] = {}
+    selector = _selector(cache, context, needed, missing)
+    if selector is None:
+        return needed, missing
+    for instrument in sorted(instruments):
+        name = selector.get(instrument)
+        if name is None or name in _NOT_A_FILE:
+            msg = (
+                f"The CRDS context {context} has no rules for the instrument {instrument!r}; it "
+                f"has them for {', '.join(sorted(selector))}."
+            )
+            raise CrdsUnavailable(msg)
+        rules = _selector(cache, name, needed, missing)
+        for rule in (rules or {}).values():
+            if rule not in _NOT_A_FILE:
+                _selector(cache, rule, needed, missing)
+    return needed, missing
+
+
+def _selector(
+    cache: FilePath, name: str, needed: list[str], missing: dict[str, str]
+) -> dict | None:
+    """Return a mapping's selector, `None` if it cannot be had; note the mapping down."""
+    needed.append(name)
+    path = mapping_path(cache, name)
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        missing[name] = "missing" if isinstance(error, FileNotFoundError) else "damaged"
+        return None
+    try:
+        values = _assigned(text, whole=not name.endswith(".rmap"))
+    except (ValueError, SyntaxError):
+        missing[name] = "damaged"
+        return None
+    if not _ignores_checksums() and values["header"].get("sha1sum") not in (None, _sha1(text)):
+        missing[name] = "damaged"
+        return None
+    return values.get("selector", {})
+
+
+def _assigned(text: str, *, whole: bool) -> dict[str, dict]:
+    """Return the dictionaries that a mapping consists of."""
+    values = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name = node.targets[0].id
+            # The selector of an rmap is made of calls, which only CRDS reads.
+            if name == "header" or (whole and name == "selector"):
+                values[name] = ast.literal_eval(node.value)
+    if "header" not in values:
+        msg = "A mapping has a header."
+        raise ValueError(msg)
+    return values
+
+
+def _sha1(text: str) -> str:
+    lines = (line for line in text.splitlines(keepends=True) if "sha1sum" not in line)
+    return hashlib.sha1("".join(lines).encode(), usedforsecurity=False).hexdigest()
+
+
+def _ignores_checksums() -> bool:
+    value = os.environ.get("CRDS_IGNORE_MAPPING_CHECKSUM", "")
+    return value.lower() in ("1", "true", "t", "yes", "y")
+
+
+class Recall:
+    """The answers to one set of questions."""
+
+    def __init__(
+        self, environment: CrdsEnvironment, mappings: Sequence[str], groups: Collection[str]
+    ) -> None:
+        question = {
+            "cache": environment.path,
+            "context": environment.context,
+            "groups": sorted(groups),
+            "mappings": [_stamp(mapping_path(environment.path, name)) for name in mappings],
+            "packages": [version(package) for package in _PACKAGES],
+            "variables": sorted(
+                item for item in os.environ.items() if item[0].startswith(("CRDS_", "STPIPE_"))
+            ),
+        }
+        digest = hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
+        self._folder = cache_folder() / "answers"
+        self._path = self._folder / f"{digest}.json"
+
+    def get(self) -> dict | None:
+        """Return the answers of an earlier time."""
+        try:
+            note = json.loads(self._path.read_text())
+            answers = dict(note["answers"])
+            is_valid = all(_stamp(path) == stamp for path, stamp in note["files"].items())
+        except (OSError, ValueError, KeyError):
+            return None
+        if not is_valid:
+            return None
+        with suppress(OSError):
+            os.utime(self._path)
+        return answers
+
+    def put(self, answers: Mapping[str, Mapping]) -> None:
+        """Keep answers, if they are complete."""
+        if any(answer["missing"] or answer["errors"] for answer in answers.values()):
+            return
+        paths = {
+            entry["path"]
+            for answer in answers.values()
+            for entry in answer["pars"].values()
+            if entry["path"]
+        }
+        note = {"answers": answers, "files": {path: _stamp(path) for path in sorted(paths)}}
+        try:
+            write_bytes(self._path, json.dumps(note).encode())
+            newest = sorted(self._folder.glob("*.json"), key=os.path.getmtime, reverse=True)
+            for path in newest[_KEPT:]:
+                path.unlink(missing_ok=True)
+        except OSError:
+            # They can be asked for again.
+            return
+
+
+def _stamp(path: FilePath) -> list:
+    status = os.stat(path)
+    return [os.fspath(path), status.st_size, status.st_mtime_ns]
