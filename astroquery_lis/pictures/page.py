@@ -161,7 +161,7 @@ def image(
     picture: np.ndarray | bytes, name: str, *, lossless: bool = False, lazy: bool = False
 ) -> Markup:
     """Return the tag of a picture, which may be a PNG file already."""
-    size, loading = "", ' loading="lazy" decoding="async"' if lazy else ""
+    size, loading = ' class="plot"', ' loading="lazy" decoding="async"' if lazy else ""
     if not isinstance(picture, bytes):
         ny, nx = picture.shape[:2]
         size = f' width="{nx}" height="{ny}"'

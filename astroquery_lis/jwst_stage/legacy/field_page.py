@@ -328,10 +328,15 @@ def scatter_plot(
     for (label, (marker, colour)), kind in zip(_KINDS.items(), (~is_star, is_star), strict=True):
         x, y = (axis[shown & kind] for axis in points)
         axes.plot(x, y, marker, color=colour, markersize=4, alpha=0.8, label=label)
-    limits = [_limits(axis[shown], offset and offset[i]) for i, axis in enumerate(points)]
+    if offset is None:
+        limits = [_limits(axis[shown]) for axis in points]
+    else:
+        steps = [axis[shown] - middle for axis, middle in zip(points, offset, strict=True)]
+        reach = max(map(abs, _limits(np.concatenate(steps))))
+        limits = [(middle - reach, middle + reach) for middle in offset]
     axes.set(xlabel=names[0], ylabel=names[1], xlim=limits[0], ylim=limits[1])
     if offset is not None:
-        axes.set_aspect("equal", adjustable="datalim")
+        axes.set_aspect("equal")
         axes.axvline(offset[0], color=_INK, linestyle="--", linewidth=1)
         axes.axhline(offset[1], color=_INK, linestyle="--", linewidth=1)
     axes.grid(color=_INK, alpha=0.3)
@@ -344,14 +349,11 @@ def scatter_plot(
     return plot
 
 
-def _limits(values: np.ndarray, middle: float | None) -> tuple[float, float]:
+def _limits(values: np.ndarray) -> tuple[float, float]:
     """Return limits that hold nearly all values, with some air."""
     if not len(values):
         return -1.0, 1.0
     low, high = np.percentile(values, [0.5, 99.5])
-    if middle is not None:
-        reach = max(high - middle, middle - low, 1e-9) * 1.25
-        return middle - reach, middle + reach
     air = 0.08 * (high - low) or 0.5
     return low - air, high + air
 
