@@ -17,10 +17,14 @@ __all__ = [
     "bricks_in_box",
     "bricks_in_circle",
     "bricks_in_polygon",
+    "distance_to_sides_deg",
     "inside_polygon",
     "middle_of",
     "positions_of",
     "separation_deg",
+    "shift_positions",
+    "sides_cross",
+    "tangent_axes",
     "unit_vectors",
 ]
 
@@ -80,9 +84,7 @@ def _ids(dec_low_deg: float, dec_high_deg: float, middle: float, half: float) ->
     return np.concatenate(pieces)
 
 
-def _separation(
-    ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: ArrayLike
-) -> np.ndarray:
+def _separation(ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: ArrayLike) -> np.ndarray:
     """Return great-circle distances, radians, of positions in radians (Vincenty)."""
     delta = np.subtract(ra2, ra1)
     across = np.hypot(
@@ -224,3 +226,51 @@ def bricks_in_polygon(ra_deg: ArrayLike, dec_deg: ArrayLike) -> np.ndarray:
     for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
         touched |= _arcs_cross_bricks(a, b, near)
     return near[touched]
+
+
+def tangent_axes(ra_deg: ArrayLike, dec_deg: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return the unit vectors to the east and to the north at positions."""
+    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
+    east = np.stack([-np.sin(ra), np.cos(ra), np.zeros_like(ra)], axis=-1)
+    north = np.stack([-np.sin(dec) * np.cos(ra), -np.sin(dec) * np.sin(ra), np.cos(dec)], axis=-1)
+    return east, north
+
+
+def shift_positions(
+    ra_deg: ArrayLike, dec_deg: ArrayLike, east_deg: ArrayLike, north_deg: ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions moved by small steps along great circles, near a pole too."""
+    east, north = tangent_axes(ra_deg, dec_deg)
+    east_rad, north_rad = np.radians(east_deg)[..., None], np.radians(north_deg)[..., None]
+    return positions_of(unit_vectors(ra_deg, dec_deg) + east_rad * east + north_rad * north)
+
+
+def distance_to_sides_deg(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Return the distance of unit vectors to the nearest side of a polygon (unit vectors)."""
+    nearest = np.full(len(points), np.inf)
+    for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        to_corner = np.linalg.norm(points - a, axis=1)
+        nearest = np.minimum(nearest, 2 * np.arcsin(np.clip(to_corner / 2, 0, 1)))
+        normal = np.cross(a, b)
+        length = np.linalg.norm(normal)
+        if length < 1e-15:
+            continue
+        normal = normal / length
+        # Beside the side, the foot of the perpendicular is on it.
+        beside = (np.cross(normal, a) @ points.T >= 0) & (np.cross(b, normal) @ points.T >= 0)
+        height = np.abs(np.arcsin(np.clip(points @ normal, -1, 1)))
+        nearest = np.where(beside, np.minimum(nearest, height), nearest)
+    return np.degrees(nearest)
+
+
+def sides_cross(corners: np.ndarray, other_corners: np.ndarray) -> bool:
+    """Return True if any side of a polygon crosses one of another (unit vectors)."""
+    a, b = corners[:, None], np.roll(corners, -1, axis=0)[:, None]
+    c, d = other_corners[None], np.roll(other_corners, -1, axis=0)[None]
+
+    def side(start: np.ndarray, end: np.ndarray, point: np.ndarray) -> np.ndarray:
+        return (np.cross(start, end) * point).sum(axis=-1)
+
+    apart = (side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)
+    # Great circles cross at two places; the other one is at the antipode.
+    return bool((apart & ((a * c).sum(axis=-1) > 0)).any())

@@ -18,7 +18,7 @@ from scipy.spatial import ConvexHull, QhullError, cKDTree
 from ...exceptions import InvalidExposureError, InvalidRequestError
 from ...survey.region import Circle, Polygon
 from ...survey.releases import get_release
-from ...survey.sphere import middle_of, positions_of, unit_vectors
+from ...survey.sphere import middle_of, shift_positions, tangent_axes, unit_vectors
 from ...survey.tractor_columns import tractor_columns
 from .field_cutouts import as_grid
 from .footprints import Field, Footprint, footprints_of, read_headers
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BLEND_ARCSEC",
+    "MAS_PER_DEG",
     "MAS_PER_RADIAN",
     "JwstCatalog",
     "as_epoch",
     "as_tractor",
-    "carry",
     "field_sources",
     "floats",
     "has_motion",
     "positions_at",
     "read_jwst_catalog",
     "source_columns",
-    "tangent_axes",
     "texts",
 ]
 
-MAS_PER_RADIAN = 180 / np.pi * 3.6e6
+MAS_PER_DEG = 3.6e6
+MAS_PER_RADIAN = np.degrees(MAS_PER_DEG)
 
 _COLUMNS = frozenset(
     (
@@ -183,7 +183,8 @@ def positions_at(table: Table, epoch: Time | None) -> tuple[np.ndarray, np.ndarr
         east, north = tangent_axes(ra[moves], dec[moves])
         east_mas -= parallax * (east @ earth)
         north_mas -= parallax * (north @ earth)
-    ra[moves], dec[moves] = carry(ra[moves], dec[moves], east_mas, north_mas)
+    steps = east_mas / MAS_PER_DEG, north_mas / MAS_PER_DEG
+    ra[moves], dec[moves] = shift_positions(ra[moves], dec[moves], *steps)
     return ra % 360.0, dec, moves
 
 
@@ -192,28 +193,6 @@ def _believed_parallax(table: Table) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         error = 1 / np.sqrt(_column(table, "parallax_ivar"))
     return np.where(parallax * _LONGEST_PARALLAX_ERROR > error, parallax, 0.0)
-
-
-def tangent_axes(
-    ra_deg: np.ndarray | float, dec_deg: np.ndarray | float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the unit vectors to the east and to the north at positions."""
-    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
-    east = np.stack([-np.sin(ra), np.cos(ra), np.zeros_like(ra)], axis=-1)
-    north = np.stack([-np.sin(dec) * np.cos(ra), -np.sin(dec) * np.sin(ra), np.cos(dec)], axis=-1)
-    return east, north
-
-
-def carry(
-    ra_deg: np.ndarray,
-    dec_deg: np.ndarray,
-    east_mas: np.ndarray | float,
-    north_mas: np.ndarray | float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions moved by small steps along great circles, near a pole too."""
-    east, north = tangent_axes(ra_deg, dec_deg)
-    step = np.asarray(east_mas)[..., None] * east + np.asarray(north_mas)[..., None] * north
-    return positions_of(unit_vectors(ra_deg, dec_deg) + step / MAS_PER_RADIAN)
 
 
 # ---- the catalogue of a mosaic ------------------------------------------------------------------

@@ -23,7 +23,13 @@ from astropy.time import Time
 
 from ...exceptions import CoverageWarning, InvalidExposureError, InvalidRequestError, warn
 from ...survey.region import Circle, Polygon
-from ...survey.sphere import middle_of, separation_deg, unit_vectors
+from ...survey.sphere import (
+    distance_to_sides_deg,
+    middle_of,
+    separation_deg,
+    sides_cross,
+    unit_vectors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -152,22 +158,7 @@ def _rim_distance_deg(shape: Shape, ra_deg: np.ndarray, dec_deg: np.ndarray) -> 
     """Return the distance of positions outside a shape to its rim."""
     if isinstance(shape, Circle):
         return separation_deg(shape.ra_deg, shape.dec_deg, ra_deg, dec_deg) - shape.radius_deg
-    points = unit_vectors(ra_deg, dec_deg)
-    corners = unit_vectors(*_corners(shape))
-    nearest = np.full(len(points), np.inf)
-    for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        to_corner = np.linalg.norm(points - a, axis=1)
-        nearest = np.minimum(nearest, 2 * np.arcsin(np.clip(to_corner / 2, 0, 1)))
-        normal = np.cross(a, b)
-        length = np.linalg.norm(normal)
-        if length < 1e-15:
-            continue
-        normal = normal / length
-        # Beside the side, the foot of the perpendicular is on it.
-        beside = (np.cross(normal, a) @ points.T >= 0) & (np.cross(b, normal) @ points.T >= 0)
-        height = np.abs(np.arcsin(np.clip(points @ normal, -1, 1)))
-        nearest = np.where(beside, np.minimum(nearest, height), nearest)
-    return np.degrees(nearest)
+    return distance_to_sides_deg(unit_vectors(ra_deg, dec_deg), unit_vectors(*_corners(shape)))
 
 
 # ---- S_REGION -----------------------------------------------------------------------------------
@@ -453,17 +444,4 @@ def _shapes_touch(a: Shape, b: Shape) -> bool:
         return bool(near.any() or a.contains(*center).any())
     if a.contains(*_corners(b)).any() or b.contains(*_corners(a)).any():
         return True
-    return _sides_cross(unit_vectors(*_corners(a)), unit_vectors(*_corners(b)))
-
-
-def _sides_cross(corners: np.ndarray, other_corners: np.ndarray) -> bool:
-    """Return True if any side of a polygon crosses one of another (unit vectors)."""
-    a, b = corners[:, None], np.roll(corners, -1, axis=0)[:, None]
-    c, d = other_corners[None], np.roll(other_corners, -1, axis=0)[None]
-
-    def side(start: np.ndarray, end: np.ndarray, point: np.ndarray) -> np.ndarray:
-        return (np.cross(start, end) * point).sum(axis=-1)
-
-    apart = (side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)
-    # Great circles cross at two places; the other one is at the antipode.
-    return bool((apart & ((a * c).sum(axis=-1) > 0)).any())
+    return sides_cross(unit_vectors(*_corners(a)), unit_vectors(*_corners(b)))

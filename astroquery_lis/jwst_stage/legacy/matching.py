@@ -15,13 +15,12 @@ from astropy.table import Column, Table, hstack
 from scipy.spatial import cKDTree
 
 from ...survey.photometry import add_magnitudes
-from ...survey.sphere import unit_vectors
+from ...survey.sphere import shift_positions, tangent_axes, unit_vectors
 from .field_sources import (
+    MAS_PER_DEG,
     MAS_PER_RADIAN,
-    carry,
     floats,
     positions_at,
-    tangent_axes,
     texts,
 )
 
@@ -230,7 +229,7 @@ def match_tables(
     if reach_mas:
         offset = common_offset(ra1, dec1, ra2, dec2, reach_mas=reach_mas, radius_mas=radius_mas)
     for _ in range(_REFINEMENTS if reach_mas else 1):
-        shifted = carry(ra1, dec1, -offset[0], -offset[1])
+        shifted = shift_positions(ra1, dec1, -offset[0] / MAS_PER_DEG, -offset[1] / MAS_PER_DEG)
         first, second, separation = mutual_pairs(*shifted, ra2, dec2, radius_mas)
         d_ra, d_dec = differences_mas(ra1[first], dec1[first], ra2[second], dec2[second])
         if not reach_mas or not len(first):
@@ -254,7 +253,7 @@ def match_tables(
     alone2 = np.ones(len(ra2), bool)
     alone2[second] = False
     # The mosaic's pixels are where its WCS says, and that is off by the offset.
-    alone2 &= catalog.covers(*carry(ra2, dec2, *offset))
+    alone2 &= catalog.covers(*shift_positions(ra2, dec2, *(step / MAS_PER_DEG for step in offset)))
     matches = hstack([matches, magnitudes[second]], metadata_conflicts="silent")
     star = moves[second]
     return CatalogMatch(
