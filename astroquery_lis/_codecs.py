@@ -10,7 +10,7 @@ meanwhile, so that threads get wrong pixels without an error (seen with astropy 
 
 import io
 import threading
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 from astropy.io import fits
@@ -22,26 +22,17 @@ _dithers = threading.Lock()
 _has_dithers = False
 
 
-@contextmanager
-def decoding(hdu):
-    """Decode pixels of an HDU safely while other threads decode too.
-
-    Parameters
-    ----------
-    hdu : `~astropy.io.fits.CompImageHDU` or `~astropy.io.fits.ImageHDU`
-        Whose pixels are read in the ``with`` block.
-    """
+def decoding(hdu: object) -> AbstractContextManager[object]:
+    """Return what to decode the pixels of an HDU in, so that other threads may decode too."""
     codec = getattr(hdu, "compression_type", "")
     if codec.startswith("HCOMPRESS"):
-        with _hcompress:
-            yield
-    else:
-        if codec:
-            _make_dithers()
-        yield
+        return _hcompress
+    if codec:
+        _make_dithers()
+    return nullcontext()
 
 
-def _make_dithers():
+def _make_dithers() -> None:
     """Have the decoder make its table of random numbers, in one thread."""
     global _has_dithers
     if _has_dithers:

@@ -29,7 +29,7 @@ BLOCK = 64 * 1024
 def ours(mirror, urls):
     """`LegacySurvey.get_cutout` with an empty cache."""
     from astroquery_lis import LegacySurveyClass, conf
-    from astroquery_lis.images import assemble, coadds, cutouts  # noqa: F401 - before the clock
+    from astroquery_lis.images import assemble, coadds, sources  # noqa: F401 - before the clock
 
     conf.cache_dir = tempfile.mkdtemp()
     survey = LegacySurveyClass()

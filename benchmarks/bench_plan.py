@@ -11,7 +11,7 @@ from _report import median_seconds, options, report
 
 from astroquery_lis.client.inputs import as_targets
 from astroquery_lis.client.job_plan import plan_cutouts
-from astroquery_lis.images.bulk import BulkSpec
+from astroquery_lis.images.save import BulkSpec
 from astroquery_lis.survey.bricks import N_BRICKS, brick_center, is_north
 
 N_TARGETS = 10**6

@@ -16,9 +16,7 @@ from .._packages import package_version
 from ..catalogs.catalog_files import FileFinder
 from ..catalogs.tractor_file import OpenTables
 from ..exceptions import InvalidRequestError
-from ..images.coadds import coadd_cutout
-from ..images.open_images import OpenImages
-from ..images.reader import SectionReader
+from ..images.reader import OpenImages, SectionReader
 from ..images.viewer_service import ViewerService, viewer_client
 from ..io.http import HttpClient
 from ..io.places import resolve_mirrors
@@ -194,10 +192,6 @@ class SurveyBase(QueryBase):
         use_cache = cache_conf.cache_active if cache is None else cache
         location = self.cache_location if use_cache else None
         return SectionReader(self._client(), mirrors, location, self._images)
-
-    def _from_bricks(self, mirrors, cache, on_missing, request):
-        with self._reader(mirrors, cache) as reader:
-            return coadd_cutout(request, reader, on_missing=on_missing)
 
     def _finder(self, mirror, cache):
         use_cache = cache_conf.cache_active if cache is None else cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from astropy.coordinates import SkyCoord
@@ -11,12 +11,19 @@ from astropy.coordinates import SkyCoord
 from ..catalogs.brick_tables import bricks_in_region, covered, footprint_moc
 from ..catalogs.exposures import exposure_paths, exposures_at
 from ..exceptions import InvalidRequestError, NoCoverageError
-from ..images.viewer import ViewerRequest, viewer_cutout
+from ..images.viewer import viewer_cutout
 from ..survey.catalog_request import as_sky_region
 from ..survey.layers import get_layer
 from ..survey.paths import file_path
 from ..survey.releases import get_release
-from ..survey.request import as_bands, as_choice, as_layer_bands, as_region, refuse_beside_layer
+from ..survey.request import (
+    as_bands,
+    as_choice,
+    as_layer_bands,
+    as_region,
+    cutout_request,
+    refuse_beside_layer,
+)
 from .base import SurveyBase
 from .inputs import as_coordinates, as_position, as_positions
 
@@ -168,7 +175,7 @@ class FootprintMethods(SurveyBase):
             bands = as_layer_bands(bands, found.bands, found.name)
             answer = self._probe(found, bands, ra_deg, dec_deg, cache)
         else:
-            shown = region if found is None else found.region
+            shown = region if found is None else cast("Region", found.region)
             if found is not None:
                 release = found.release
                 bands = found.bands if bands is None else bands
@@ -188,12 +195,10 @@ class FootprintMethods(SurveyBase):
             )
             raise InvalidRequestError(msg, parameter="coordinates", value=len(ra_deg))
         service = self._viewer(cache)
-        scale = layer.pixel_scale_arcsec
         answer = np.zeros(len(ra_deg), bool)
         for number, (ra, dec) in enumerate(zip(ra_deg, dec_deg, strict=True)):
-            asked = bands or layer.default_bands
-            request = ViewerRequest(
-                float(ra), float(dec), 1, 1, layer.name, ("image",), asked, scale
+            request = cutout_request(
+                (float(ra), float(dec)), 1, bands=bands or layer.default_bands or None, layer=layer
             )
             with suppress(NoCoverageError):
                 found = viewer_cutout(request, service, on_missing="raise")

@@ -1,35 +1,29 @@
-"""The methods that return cutouts."""
+"""The methods that return cutouts and PSFs."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from astropy.coordinates import SkyCoord
-
-from ..exceptions import InvalidRequestError
-from ..images import cutouts
-from ..images.coadds import coadd_cutout, coadd_cutout_paths
-from ..images.derived import derive, expand
-from ..images.viewer import VIEWER_PRODUCTS, viewer_cutout
-from ..images.viewer_native import ViewerSections
-from ..images.wise import split_wise, wise_request
+from ..images.psf import ModelPsf, ViewerPsf
+from ..images.sources import (
+    BrickFiles,
+    Sources,
+    ViewerPixels,
+    ViewerRendering,
+    as_sources,
+    first_answer,
+)
 from ..io.places import resolve_mirrors
 from ..survey.layers import get_layer
-from ..survey.pixel_grids import SkyGrid, as_wcs_text, rotated_wcs_text
-from ..survey.releases import PIXEL_SCALE_ARCSEC, get_release
+from ..survey.releases import get_release
 from ..survey.request import (
+    DEFAULT_SIZE,
     CutoutRequest,
     as_bands,
     as_choice,
-    as_layer_bands,
-    as_names,
-    as_pixel_scale,
-    as_products,
     as_region,
-    as_rotation,
-    as_size,
+    cutout_request,
     refuse_beside_layer,
 )
 from .base import SurveyBase
@@ -37,7 +31,6 @@ from .inputs import as_coordinates, as_position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
     from .._typing import (
         WCS,
@@ -48,6 +41,7 @@ if TYPE_CHECKING:
         Header,
         Mirror,
         OnMissing,
+        Payload,
         Positions,
         Products,
         Region,
@@ -57,11 +51,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageMethods"]
 
-DEFAULT_SIZE = 256
-
 
 class ImageMethods(SurveyBase):
-    """Cutouts."""
+    """Cutouts and PSFs."""
 
     def get_cutout(
         self,
@@ -84,7 +76,7 @@ class ImageMethods(SurveyBase):
         allow_unknown_layer: bool = False,
         cache: bool | None = None,
         get_query_payload: bool = False,
-    ) -> HDUList | Any:
+    ) -> HDUList | Payload:
         """Cut a box out of the survey's coadds, or out of a layer of the viewer.
 
         Parameters
@@ -137,8 +129,7 @@ class ImageMethods(SurveyBase):
         cache : bool, optional
             Whether to keep and use files on disk; by default astroquery's ``cache_conf``.
         get_query_payload : bool, optional
-            Return the list of URLs (bricks) or the viewer's parameters (dict) in place of the
-            cutout; nothing is fetched.
+            Return what the first source would be asked, instead of the cutout; nothing is fetched.
 
         Returns
         -------
@@ -148,7 +139,8 @@ class ImageMethods(SurveyBase):
             ``INVVAR_G``, ``MASKBITS`` and so on, north up, east left, with WCS, ``BUNIT``
             (nanomaggy, AB zero point 22.5, for images; 1/nanomaggy^2 for inverse variances) and
             ``BAND``. Unobserved pixels hold 0 and have invvar 0; where no brick is, images hold
-            NaN, MASKBITS is NPRIMARY, and the rest 0.
+            NaN, MASKBITS is NPRIMARY, and the rest 0.  With ``get_query_payload=True`` a dict of
+            ``service`` and either ``urls`` (of the brick files) or ``params`` (of the viewer).
 
         Raises
         ------
@@ -188,82 +180,49 @@ class ImageMethods(SurveyBase):
         (115, 115)
         """
         as_choice("on_missing", on_missing, ("raise", "warn"))
-        as_choice("wise_grid", wise_grid, ("native", "optical"))
-        plan = self._plan(
-            coordinates,
+        if layer is not None:
+            refuse_beside_layer(release, region)
+        request = cutout_request(
+            None if coordinates is None and wcs is not None else as_position(coordinates),
             size,
             bands=bands,
             products=products,
-            release=release,
+            release=None if layer else get_release(release or self.release),
             region=region,
-            layer=None if layer is None else get_layer(layer, allow_unknown=allow_unknown_layer),
+            layer=get_layer(layer, allow_unknown=allow_unknown_layer) if layer else None,
             pixel_scale=pixel_scale,
             wcs=wcs,
             rotation=rotation,
-            on_optical=wise_grid == "optical",
+            wise_grid=wise_grid,
             convert_flux=convert_flux,
         )
-        mirrors = resolve_mirrors(self.mirror if mirror is None else mirror)
-        attempts = []
-        if plan.request.bands != ():
-            attempts = cutouts.attempts(source, plan, allow_unknown_layer=allow_unknown_layer)
-        if source == "auto" and not self._viewer_matches(mirrors):
-            attempts = [a for a in attempts if a[0] == "bricks"] or attempts
+        sources = self._sources(source, mirror, cache)
         if get_query_payload:
-            return self._payload(plan, attempts, mirrors[0])
-        if plan.wise is not None:
-            wise = self._from_bricks(mirrors, cache, on_missing, plan.wise)
-            wise = derive(wise, plan.wise_wanted)
-            if not attempts:
-                return wise
-        calls = {
-            "bricks": partial(self._from_bricks, mirrors, cache, on_missing),
-            "native": partial(self._from_viewer_pixels, cache, on_missing),
-            "viewer": partial(self._from_viewer, cache, on_missing, allow_unknown_layer),
-        }
-        hdul = cutouts.first_answer([(name, partial(calls[name], r)) for name, r in attempts])
-        hdul = derive(hdul, plan.wanted)
-        if plan.wise is not None:
-            hdul.extend(wise[1:])
-        if plan.with_psf:
-            chosen = [hdu.header["BAND"] for hdu in hdul if hdu.header.get("BAND", "W")[0] != "W"]
-            found = self.get_psf(
-                coordinates,
-                bands=list(dict.fromkeys(chosen)) or bands,
-                release=plan.release,
-                region=plan.region,
-                to_sky=True,
-                mirror=mirror,
-                on_missing=on_missing,
-                cache=cache,
-            )
-            hdul.extend(found[1:])
-        return hdul
-
-    @staticmethod
-    def _payload(plan, attempts, mirror):
-        """Return what a cutout would ask for."""
-        if attempts and attempts[0][0] != "bricks":
-            return cutouts.viewer_parameters(attempts[0][1])
-        requests = [request for _, request in attempts[:1]]
-        requests += [] if plan.wise is None else [plan.wise]
-        paths = (path for request in requests for path in coadd_cutout_paths(request))
-        return [str(mirror.locate(path)) for path in paths]
-
-    def _from_viewer_pixels(self, cache, on_missing, request):
-        return coadd_cutout(request, ViewerSections(self._viewer(cache)), on_missing=on_missing)
-
-    def _from_viewer(self, cache, on_missing, allow_unknown_layer, request):
-        return viewer_cutout(
-            request,
-            self._viewer(cache),
-            on_missing=on_missing,
-            allow_unknown_layer=allow_unknown_layer,
-        )
+            return sources.payload(request)
+        return sources.planes(request, on_missing)
 
     def get_cutouts(
-        self, coordinates: Positions, size: Size = 256, **kwargs: Any
-    ) -> list[HDUList] | Any:
+        self,
+        coordinates: Positions,
+        size: Size = DEFAULT_SIZE,
+        *,
+        bands: Bands | None = None,
+        products: Products = ("image",),
+        release: str | None = None,
+        region: Region = "auto",
+        layer: str | None = None,
+        pixel_scale: Angle | None = None,
+        wcs: WCS | Header | None = None,
+        rotation: Angle | None = None,
+        wise_grid: str = "native",
+        source: str | Sequence[str] = "auto",
+        mirror: Mirror | None = None,
+        on_missing: OnMissing = "raise",
+        convert_flux: bool | None = None,
+        allow_unknown_layer: bool = False,
+        cache: bool | None = None,
+        get_query_payload: bool = False,
+    ) -> list[HDUList] | list[Payload]:
         """Cut a box round each of several positions.
 
         Parameters
@@ -272,14 +231,14 @@ class ImageMethods(SurveyBase):
             The positions; a table as for `download_cutouts`.
         size : int, `~astropy.units.Quantity` ['angle'] or str, optional
             As for `get_cutout`.
-        **kwargs
+        bands, products, release, region, layer, pixel_scale, wcs, rotation, wise_grid, source, \
+mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload : optional
             As for `get_cutout`.
 
         Returns
         -------
         list of `~astropy.io.fits.HDUList`
-            In the order of ``coordinates``; with ``get_query_payload=True`` a list of lists of
-            URLs.
+            In the order of ``coordinates``; with ``get_query_payload=True`` a list of dict.
 
         Raises
         ------
@@ -296,43 +255,58 @@ class ImageMethods(SurveyBase):
         >>> len(cutouts)
         2
         """
-        positions = as_coordinates(coordinates).ravel()
-        return [self.get_cutout(position, size, **kwargs) for position in positions]
+        cut = partial(
+            self.get_cutout,
+            size=size,
+            bands=bands,
+            products=products,
+            release=release,
+            region=region,
+            layer=layer,
+            pixel_scale=pixel_scale,
+            wcs=wcs,
+            rotation=rotation,
+            wise_grid=wise_grid,
+            source=source,
+            mirror=mirror,
+            on_missing=on_missing,
+            convert_flux=convert_flux,
+            allow_unknown_layer=allow_unknown_layer,
+            cache=cache,
+            get_query_payload=get_query_payload,
+        )
+        return [cut(position) for position in as_coordinates(coordinates).ravel()]
 
-    def get_images(self, coordinates: Positions, size: Size = 256, **kwargs: Any) -> list[HDUList]:
-        """Cut a box round one or several positions: astroquery's name for `get_cutouts`.
+    get_images = get_cutouts
+    """Astroquery's name for it."""
+
+    def get_image_list(
+        self,
+        coordinates: Positions,
+        size: Size = DEFAULT_SIZE,
+        *,
+        bands: Bands | None = None,
+        products: Products = ("image",),
+        release: str | None = None,
+        region: Region = "auto",
+        layer: str | None = None,
+        pixel_scale: Angle | None = None,
+        source: str | Sequence[str] = "auto",
+        mirror: Mirror | None = None,
+    ) -> list[str]:
+        """Return the URLs of what the cutouts are made of.
 
         Parameters
         ----------
-        coordinates, size, **kwargs
+        coordinates, size
             As for `get_cutouts`.
-
-        Returns
-        -------
-        list of `~astropy.io.fits.HDUList`
-
-        Examples
-        --------
-        >>> from astroquery_lis import LegacySurvey, sandbox
-        >>> with sandbox.serve() as sky:
-        ...     images = LegacySurvey.get_images(sky.positions['star'], 32, bands='r')
-        >>> len(images)
-        1
-        """
-        return self.get_cutouts(coordinates, size, **kwargs)
-
-    def get_image_list(self, coordinates: Positions, size: Size = 256, **kwargs: Any) -> list[str]:
-        """Return the URLs of the files that the cutouts are made of.
-
-        Parameters
-        ----------
-        coordinates, size, **kwargs
-            As for `get_cutouts`.
+        bands, products, release, region, layer, pixel_scale, source, mirror : optional
+            As for `get_cutout`.
 
         Returns
         -------
         list of str
-            Each once; of the first mirror.
+            Each once; of the files on the first mirror, or of the viewer.
 
         Examples
         --------
@@ -343,99 +317,101 @@ class ImageMethods(SurveyBase):
         >>> len(urls)
         2
         """
-        lists = self.get_cutouts(coordinates, size, **{**kwargs, "get_query_payload": True})
-        return list(dict.fromkeys(url for urls in lists for url in urls))
+        sources = self._sources(source, mirror, cache=None)
+        if layer is not None:
+            refuse_beside_layer(release, region)
+        request = partial(
+            cutout_request,
+            size=size,
+            bands=bands,
+            products=products,
+            release=None if layer else get_release(release or self.release),
+            region=region,
+            layer=get_layer(layer) if layer else None,
+            pixel_scale=pixel_scale,
+        )
+        positions = (as_position(position) for position in as_coordinates(coordinates).ravel())
+        return list(dict.fromkeys(url for at in positions for url in sources.urls(request(at))))
 
-    # ---- inner ----------------------------------------------------------------------------------
-
-    def _plan(
+    def get_psf(
         self,
-        coordinates,
-        size,
+        coordinates: Coordinates,
         *,
-        bands,
-        products,
-        release,
-        region,
-        layer,
-        pixel_scale,
-        wcs,
-        rotation,
-        on_optical,
-        convert_flux,
-    ):
-        """Return the `~astroquery_lis.images.cutouts.CutoutPlan` of checked arguments."""
-        products = (products,) if isinstance(products, str) else products
-        with_psf = isinstance(products, (tuple, list)) and "psf" in products
-        if with_psf:
-            products = [name for name in products if name != "psf"] or ["image"]
-        wanted, wise = (), ()
-        native = PIXEL_SCALE_ARCSEC if layer is None else layer.pixel_scale_arcsec
-        if layer is None:
-            release = get_release(self.release if release is None else release).name
-            region = as_region(region, release)
-            bands, wise = split_wise(bands, release)
-            bands = () if wise and not bands else as_bands(bands, release, region)
-            wanted, products = expand(as_names(products), release)
-            products = as_products(products, release, planes=True)
-        else:
-            _refuse_beside_layer(release, region, products, with_psf)
-            bands = as_layer_bands(bands, layer.bands, layer.name)
-            products = tuple(dict.fromkeys(products))
-            release, region = layer.release or "", layer.region or "auto"
-        scale = as_pixel_scale(pixel_scale, native_arcsec=native)
-        if wcs is not None:
-            grid, ny, nx = _given_grid(wcs, size, pixel_scale, rotation)
-            middle = _middle(grid, ny, nx) if coordinates is None else coordinates
-            ra_deg, dec_deg = as_position(middle)
-        else:
-            ny, nx = as_size(size, pixel_scale_arcsec=scale)
-            ra_deg, dec_deg = as_position(coordinates)
-            angle_deg, grid = as_rotation(rotation), ""
-            if angle_deg:
-                grid = rotated_wcs_text(ra_deg, dec_deg, ny, nx, scale, angle_deg)
-        request = CutoutRequest(ra_deg, dec_deg, ny, nx, products, bands, release, region)
-        is_native = scale == native and not grid
-        plan = cutouts.CutoutPlan(
-            request, layer, scale, is_native, convert_flux, with_psf, wanted, grid
+        bands: Bands | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        to_sky: bool = False,
+        source: str | Sequence[str] = "auto",
+        mirror: Mirror | None = None,
+        on_missing: OnMissing = "raise",
+        cache: bool | None = None,
+        get_query_payload: bool = False,
+    ) -> HDUList | Payload:
+        """Return the point spread functions of the coadds at a position.
+
+        Parameters
+        ----------
+        coordinates : `~astropy.coordinates.SkyCoord` or str
+            One position.
+        bands, release, region, on_missing, mirror, cache
+            As for `get_cutout`.
+        to_sky : bool, optional
+            Whether to turn the PSF from the axes of the CCD to north up, east left, on pixels of
+            0.262 arcsec, with its centroid in the middle pixel.
+        source : {'auto', 'viewer', 'bricks'} or sequence of them, optional
+            ``'viewer'``: the PSF of the exposures, averaged.  ``'bricks'``: a round Moffat model
+            with the width of the ``psfsize`` map, flagged as a model in the header; always on the
+            sky's axes.  ``'auto'`` takes the viewer, then the model.
+        get_query_payload : bool, optional
+            Return what the first source would be asked, as `get_cutout` does.
+
+        Returns
+        -------
+        `~astropy.io.fits.HDUList`
+            An empty primary HDU; then one image HDU per band, ``PSF_G`` and so on, of sum 1, whose
+            header has ``PIXSCALE`` (arcsec: DECam 0.262, Mosaic-3 0.26, 90Prime 0.454), ``CAMERA``
+            and ``ORIENT`` (``CCD`` or ``SKY``).
+
+        Raises
+        ------
+        InvalidRequestError, NoCoverageError, MissingDataError, ServiceDownError
+            As for `get_cutout`.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     psf = LegacySurvey.get_psf(sky.positions['star'], bands='r', to_sky=True)
+        >>> psf['PSF_R'].shape, psf['PSF_R'].header['PIXSCALE']
+        ((63, 63), 0.262)
+        """
+        as_choice("on_missing", on_missing, ("raise", "warn"))
+        data = get_release(release or self.release)
+        region = as_region(region, data.name)
+        chosen_bands = as_bands(bands, data.name, region)
+        ra_deg, dec_deg = as_position(coordinates)
+        request = CutoutRequest(ra_deg, dec_deg, 1, 1, ("psf",), chosen_bands, data, region)
+        attempts = self._sources(source, mirror, cache, to_sky=to_sky).attempts(request)
+        if get_query_payload:
+            first_source, first_request = attempts[0]
+            return first_source.payload(first_request)
+        return first_answer(attempts, on_missing)
+
+    def _sources(
+        self,
+        source: str | Sequence[str],
+        mirror: Mirror | None,
+        cache: bool | None,
+        *,
+        to_sky: bool = True,
+    ) -> Sources:
+        mirrors = resolve_mirrors(self.mirror if mirror is None else mirror)
+        bricks = BrickFiles(partial(self._reader, mirrors, cache), mirrors[0])
+        service = partial(self._viewer, cache)
+        return Sources(
+            as_sources(source),
+            bricks,
+            (ViewerPixels(service), ViewerRendering(service)),
+            (ViewerPsf(service, to_sky=to_sky), ModelPsf(bricks)),
+            self._viewer_matches(mirrors),
         )
-        if not wise:
-            return plan
-        given = replace(request, wcs=grid)
-        found, mine = wise_request(given, wise, wanted, scale_arcsec=scale, on_optical=on_optical)
-        return replace(plan, wise=found, wise_wanted=mine)
-
-
-def _given_grid(wcs, size, pixel_scale, rotation):
-    """Return the grid of ``wcs`` as text, and its size; refuse what it excludes."""
-    for name, value in (("pixel_scale", pixel_scale), ("rotation", rotation)):
-        if value is not None:
-            msg = f"{name}={value!r} cannot be given beside wcs, which has its own."
-            raise InvalidRequestError(msg, parameter=name, value=value)
-    text, ny, nx = as_wcs_text(wcs)
-    as_size((ny, nx), parameter="wcs")
-    if size is not DEFAULT_SIZE and as_size(size) != (ny, nx):
-        msg = f"size={size!r} is not that of wcs, {(ny, nx)}; leave it out."
-        raise InvalidRequestError(msg, parameter="size", value=size)
-    return text, ny, nx
-
-
-def _middle(grid, ny, nx):
-    """Return the position in the middle of a grid."""
-    ra, dec = SkyGrid(grid).to_sky((nx - 1) / 2, (ny - 1) / 2)
-    return SkyCoord(ra, dec, unit="deg")
-
-
-def _refuse_beside_layer(release, region, products, with_psf):
-    """Refuse what a layer excludes."""
-    refuse_beside_layer(release, region)
-    try:
-        unfit = [name for name in products if name not in VIEWER_PRODUCTS]
-    except TypeError:
-        unfit = [products]
-    if unfit or not products or with_psf:
-        msg = (
-            f"products={products!r}: a layer has {', '.join(VIEWER_PRODUCTS)}, where image is "
-            "what it shows; psf goes with a release."
-        )
-        raise InvalidRequestError(msg, parameter="products", value=products)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..catalogs.footprint import holds
+from ..images.save import CutoutJob
 from ..survey.bricks import brick_id, region_of_brick
 from ..survey.releases import PIXEL_SCALE_ARCSEC, get_release
 
-__all__ = ["BulkPlan", "CutoutJob", "job_bounds", "plan_cutouts"]
+__all__ = ["BulkPlan", "job_bounds", "plan_cutouts"]
 
 MAX_TARGETS_PER_JOB = 512
 """A brick with more is shared among jobs, each a band of declination."""
@@ -18,40 +19,6 @@ SAMPLE_STEP_DEG = 0.2
 
 POLE_DEG = 85.0
 """Beyond this declination the footprint is not asked; the files decide."""
-
-
-@dataclass(frozen=True, eq=False)
-class CutoutJob:
-    """Targets whose cutouts share files, in the order that is good for reading them.
-
-    Attributes
-    ----------
-    rows : `~numpy.ndarray` of int
-        Numbers of the targets in what the user gave.
-    ids : `~numpy.ndarray`
-        What the user calls them.
-    ra_deg, dec_deg : `~numpy.ndarray` of float
-        ICRS.
-    """
-
-    rows: np.ndarray
-    ids: np.ndarray
-    ra_deg: np.ndarray
-    dec_deg: np.ndarray
-
-    def __len__(self):
-        return len(self.rows)
-
-    def target(self, index):
-        """Return row, id, RA and Dec of one target, as Python's own types."""
-        name = self.ids[index]
-        name = name.item() if hasattr(name, "item") else name
-        return int(self.rows[index]), name, float(self.ra_deg[index]), float(self.dec_deg[index])
-
-    def part(self, indices):
-        """Return a job of some of the targets."""
-        columns = (self.rows, self.ids, self.ra_deg, self.dec_deg)
-        return CutoutJob(*(column[np.asarray(indices, int)] for column in columns))
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,15 +16,14 @@ from astroquery import cache_conf
 from .._packages import import_optional
 from ..catalogs.footprint import bricks_of_region
 from ..exceptions import InvalidRequestError, NoCoverageError, NotFoundError
-from ..images.bulk import (
+from ..images.save import (
     Access,
     BulkSpec,
     cutouts_of_job,
-    known_of,
     safe_name,
     save_job,
+    target_facts,
 )
-from ..images.shards import save_shard
 from ..io import Journal, Result, failure, manifest, map_jobs, run
 from ..io.places import resolve_mirrors
 from ..io.store import remove_temporaries
@@ -177,7 +176,7 @@ class JobMethods(SurveyBase):
                 targets_per_job=SHARD_TARGETS if hdf5 else _few(len(left)),
             )
             results = run(
-                partial(save_shard if hdf5 else save_job, spec, access),
+                partial(save_job, spec, access, output=output),
                 plan.jobs(),
                 failed=partial(_failed, spec),
                 total=len(targets),
@@ -354,7 +353,7 @@ def _without_work(targets, spec, unplaced, plan):
         yield Result(row, "SKIPPED", message="The row has no position on the sky.", **known)
     for row in plan.no_data.tolist():
         ra_deg, dec_deg = float(plan.ra_deg[row]), float(plan.dec_deg[row])
-        known = known_of(spec, _item(targets.ids[row]), ra_deg, dec_deg)
+        known = target_facts(spec, _item(targets.ids[row]), ra_deg, dec_deg)
         msg = (
             f"{spec.release} has no data at RA {ra_deg:.6f}, Dec {dec_deg:+.6f}: its table of "
             f"bricks lacks {name_of(brick_id(ra_deg, dec_deg))}."
@@ -371,7 +370,7 @@ def _failed(spec, job, error):
     results = []
     for index in range(len(job)):
         row, *target = job.target(index)
-        results.append(failure(row, error, **known_of(spec, *target)))
+        results.append(failure(row, error, **target_facts(spec, *target)))
     return results
 
 

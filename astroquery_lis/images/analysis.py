@@ -197,9 +197,7 @@ class _GalfitBand:
         self._ccd = ccd = to_ccddata(hdul, band, mask_bits=mask_bits)
         header = ccd.meta
         lacking = [
-            name
-            for name, there in (("invvar", ccd.uncertainty), ("psf", ccd.psf))
-            if there is None
+            name for name, there in (("invvar", ccd.uncertainty), ("psf", ccd.psf)) if there is None
         ]
         if lacking:
             msg = (

@@ -1,8 +1,12 @@
 """Cutouts from the coadds of the bricks: native pixels, whatever the borders between bricks."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from astropy.io import fits
@@ -20,12 +24,14 @@ from ..io.places import Failovers
 from ..survey.bricks import region_of_brick
 from ..survey.paths import MASK_PLANES, coadd_product, file_paths
 from ..survey.pixel_grids import Box, SkyGrid
-from ..survey.placement import WISE, frame_of_bands, place
-from ..survey.releases import get_release, get_tree
+from ..survey.placement import WISE, Piece, frame_of_bands, place
+from ..survey.releases import RELEASES, DataRelease, Tree
+from ..survey.request import CutoutRequest
 from .assemble import Assembler
-from .sections import SectionRequest
+from .planes import plane_name
+from .reader import Section, SectionRequest
 
-__all__ = ["coadd_cutout", "coadd_cutout_paths", "coadd_sections", "collected_notes"]
+__all__ = ["PixelReader", "coadd_cutout", "coadd_sections", "collected_notes"]
 
 ONE_PIXEL = Box(0, 1, 0, 1)
 LARGE_BYTES = 256 << 20
@@ -34,13 +40,25 @@ LARGE_BYTES = 256 << 20
 CARD_TEXT = 64
 """Characters of value and comment that one card can have."""
 
-_notes = ContextVar("notes", default=None)
+_notes: ContextVar[list[str] | None] = ContextVar("notes", default=None)
+
+
+class PixelReader(Protocol):
+    """What boxes of brick images are read through."""
+
+    source_name: str
+
+    def read(self, requests: list[SectionRequest]) -> list[Section]:
+        """Read many boxes at once."""
+
+    def has(self, requests: list[SectionRequest]) -> list[bool]:
+        """Return which files there are."""
 
 
 @contextmanager
-def collected_notes():
-    """Collect what cutouts would warn of, in this thread, in place of the warnings."""
-    notes = []
+def collected_notes() -> Iterator[list[str]]:
+    """Collect what cutouts would warn of, in this thread, instead of the warnings."""
+    notes: list[str] = []
     token = _notes.set(notes)
     try:
         yield notes
@@ -48,7 +66,7 @@ def collected_notes():
         _notes.reset(token)
 
 
-def _tell(msg, category):
+def _note(msg: str, category: type[Warning]) -> None:
     notes = _notes.get()
     if notes is None:
         warn(msg, category)
@@ -63,20 +81,20 @@ class _Plane:
     product: str
     band: str | None
 
-    @property
-    def extname(self):
-        return "_".join([self.product, *([self.band] if self.band else [])]).upper()
-
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.product} {self.band}" if self.band else self.product
 
 
-class _Job:
-    """A request laid over the bricks and the files that they need."""
+_Sections = dict[tuple[int, _Plane], Section]
 
-    def __init__(self, request):
+
+class _CoaddPlan:
+    """A request laid over the bricks, and the files that it needs."""
+
+    def __init__(self, request: CutoutRequest) -> None:
+        assert request.release is not None
         self.request = request
-        self.release = get_release(request.release)
+        self.release: DataRelease = request.release
         grid = SkyGrid(request.wcs) if request.wcs else None
         frame = frame_of_bands(request.bands)
         shape = request.ny, request.nx
@@ -84,208 +102,221 @@ class _Job:
         scale_arcsec = self.placement.grid.scale_deg * 3600
         self.area_ratio = 1.0 if grid is None else (scale_arcsec / frame.scale_arcsec) ** 2
         self.trees = [self._tree(piece) for piece in self.placement.pieces]
-        self.planes = _planes(request.products, request.bands or self.trees[0].bands)
+        self.planes: list[_Plane] = []
+        for product in request.products:
+            per_band = coadd_product(product).per_band
+            bands = (request.bands or self.trees[0].bands) if per_band else (None,)
+            self.planes += [_Plane(product, band) for band in bands]
 
-    def _tree(self, piece):
+    def _tree(self, piece: Piece) -> Tree:
         region = self.request.region
         if region == "auto":
             region = str(region_of_brick(piece.brick_id, self.release.name))
-        return get_tree(self.release.name, region)
+        return self.release.trees[region]
 
-    def section(self, index, plane):
+    def section(self, index: int, plane: _Plane) -> SectionRequest | None:
         """Return the request for a plane of a piece; `None` if its tree has no such file."""
         tree = self.trees[index]
-        has = (*tree.bands, *self.release.wise_bands)
-        lacks_band = plane.band is not None and plane.band not in has
-        found = get_release(tree.release)
-        if lacks_band or plane.product not in (*found.products, *found.mask_planes):
+        release = RELEASES[tree.release]
+        if plane.band not in (None, *tree.bands, *self.release.wise_bands):
+            return None
+        if plane.product not in (*release.products, *release.mask_planes):
             return None
         piece = self.placement.pieces[index]
         hdu = MASK_PLANES[plane.product][0] if plane.product in MASK_PLANES else None
         file = "maskbits" if hdu else plane.product
         paths = file_paths(file, tree.release, tree.region, brick=piece.brick, band=plane.band)
-        source = tree, piece.brick, plane.product, plane.band
-        return SectionRequest(paths, piece.read, source, hdu)
+        return SectionRequest(
+            paths, piece.read, (tree, piece.brick, plane.product, plane.band), hdu
+        )
 
-    @staticmethod
-    def read_bytes(requests):
-        """Return how much memory the boxes of requests take."""
-        return sum(4 * request.box.shape[0] * request.box.shape[1] for request in requests)
-
-    def sections(self):
-        """Return ``{(piece, plane): request}`` of every file that can exist."""
-        pairs = ((i, plane) for i in range(len(self.trees)) for plane in self.planes)
-        named = {(i, plane): self.section(i, plane) for i, plane in pairs}
-        return {key: request for key, request in named.items() if request is not None}
-
-
-def _planes(products, bands):
-    planes = []
-    for product in products:
-        per_band = coadd_product(product).per_band
-        planes += [_Plane(product, band) for band in bands] if per_band else [_Plane(product, None)]
-    return planes
+    def sections(self) -> dict[tuple[int, _Plane], SectionRequest]:
+        """Return the request of every piece and plane whose file can exist."""
+        sections = {}
+        for index in range(len(self.trees)):
+            for plane in self.planes:
+                section = self.section(index, plane)
+                if section is not None:
+                    sections[index, plane] = section
+        return sections
 
 
-def coadd_cutout_paths(request):
-    """Return the paths of the files that a cutout reads, without reading any."""
-    return [section.paths[0] for section in _Job(request).sections().values()]
-
-
-def coadd_sections(request):
+def coadd_sections(request: CutoutRequest) -> list[SectionRequest]:
     """Return what a cutout reads of which files, without reading any."""
-    return list(_Job(request).sections().values())
+    return list(_CoaddPlan(request).sections().values())
 
 
-def coadd_cutout(request, reader, *, on_missing="raise"):
+def coadd_cutout(
+    request: CutoutRequest, reader: PixelReader, *, on_missing: str = "raise"
+) -> fits.HDUList:
     """Cut a box out of the bricks' coadds."""
-    job = _Job(request)
-    requests = job.sections()
-    is_large = job.read_bytes(requests.values()) > LARGE_BYTES
+    plan = _CoaddPlan(request)
+    requests = plan.sections()
+    n_pixels = sum(r.box.shape[0] * r.box.shape[1] for r in requests.values())
+    is_large = 4 * n_pixels > LARGE_BYTES
     # A large cutout is read plane by plane: first only what there is, by a pixel of each file.
     first = [replace(r, box=ONE_PIXEL) if is_large else r for r in requests.values()]
     answers = reader.read(first)
-    sections = dict(zip(requests, answers, strict=True))
-    found = {key: section for key, section in sections.items() if section.pixels is not None}
-    _tell_failures(answers)
-    planes = _settle_missing(job, found, reader, on_missing)
-    _tell_gaps(job, found, planes)
-    assembler = Assembler(job.placement, job.area_ratio, keep=not is_large)
-    hdus = [_primary(job, found, planes, reader.source_name)]
+    _warn_of_failures(answers)
+    sections = {k: s for k, s in zip(requests, answers, strict=True) if s.pixels is not None}
+    planes = _settle_missing(plan, sections, reader, on_missing)
+    _warn_of_gaps(plan, sections, planes)
+    assembler = None
+    if plan.placement.labels is not None:
+        assembler = Assembler(plan.placement, plan.area_ratio, keep=not is_large)
+    hdus = [_primary(plan, sections, planes, reader.source_name)]
     for plane in planes:
-        mine = {i: section for (i, p), section in found.items() if p == plane}
+        pieces = {i: section for (i, p), section in sections.items() if p == plane}
         if is_large:
-            mine = dict(zip(mine, reader.read([requests[i, plane] for i in mine]), strict=True))
-        dtype = _dtype(plane, mine, job)
-        pixels = assembler.plane(coadd_product(plane.product), mine, dtype)
-        hdus.append(_image_hdu(job, plane, mine, pixels))
+            boxes = [requests[i, plane] for i in pieces]
+            pieces = dict(zip(pieces, reader.read(boxes), strict=True))
+        arrays = {i: s.pixels for i, s in pieces.items() if s.pixels is not None}
+        product, dtype = coadd_product(plane.product), _dtype(plan, plane, arrays)
+        if assembler is not None:
+            pixels = assembler.plane(product, arrays, dtype)
+        elif arrays:
+            pixels = arrays[0]
+        else:
+            pixels = np.full(plan.placement.shape, product.no_value, dtype)
+        hdus.append(_image_hdu(plan, plane, pieces, pixels))
     return fits.HDUList(hdus)
 
 
-def _dtype(plane, sections, job):
-    if sections:
-        return np.result_type(*(section.pixels.dtype for section in sections.values()))
+def _dtype(plan: _CoaddPlan, plane: _Plane, arrays: dict[int, np.ndarray]) -> np.dtype:
+    if arrays:
+        return np.result_type(*arrays.values())
     if plane.product == "maskbits":
-        return np.int32 if job.release.number >= 10 else np.int16
-    return np.int16 if plane.product == "nexp" else np.float32
+        return np.dtype(np.int32 if plan.release.number >= 10 else np.int16)
+    return np.dtype(np.int16 if plane.product == "nexp" else np.float32)
 
 
-def _tell_failures(answers):
-    failovers = Failovers()
-    for section in answers:
-        if section.answer is not None:
-            failovers.add(section.answer)
-    for message in failovers.messages:
-        _tell(message, FailoverWarning)
+def _warn_of_failures(answers: Iterable[Section]) -> None:
+    if any(section.answer is not None and section.answer.failures for section in answers):
+        failovers = Failovers()
+        for section in answers:
+            if section.answer is not None:
+                failovers.add(section.answer)
+        for msg in failovers.messages:
+            _note(msg, FailoverWarning)
     errors = [section.cache_error for section in answers if section.cache_error is not None]
     if errors:
         msg = f"The result is not cached: {errors[0]}"
-        _tell(msg, CacheWarning)
+        _note(msg, CacheWarning)
 
 
-def _settle_missing(job, found, reader, on_missing):
+def _settle_missing(
+    plan: _CoaddPlan, sections: _Sections, reader: PixelReader, on_missing: str
+) -> list[_Plane]:
     """Return the planes of the result; raise or warn about what the target's brick lacks."""
-    request, brick = job.request, job.placement.pieces[0].brick
-    lacking = [plane for plane in job.planes if (0, plane) not in found]
+    request, brick = plan.request, plan.placement.pieces[0].brick
+    lacking = [plane for plane in plan.planes if (0, plane) not in sections]
     if not lacking:
-        _tell_absent_default_bands(job)
-        return job.planes
-    bands = _bands_of_brick(job, found, reader)
-    where = f"brick {brick} of {job.trees[0].folder}"
+        _warn_of_absent_bands(plan)
+        return plan.planes
+    bands = _bands_of_brick(plan, sections, reader)
+    where = f"brick {brick} of {plan.trees[0].folder}"
     if not bands:
-        return _settle_uncovered(job, found, where, on_missing)
+        return _settle_uncovered(plan, sections, where, on_missing)
     if request.bands is None:
-        whole = [p for p in job.planes if p.band is None or p.band in bands]
-        gone = [band for band in job.trees[0].bands if band not in bands]
-        if gone:
-            msg = f"No {', '.join(gone)} in {where}; it has {', '.join(bands)}."
-            _tell(msg, CoverageWarning)
-        _tell_absent_default_bands(job)
+        whole = [p for p in plan.planes if p.band is None or p.band in bands]
+        absent = [band for band in plan.trees[0].bands if band not in bands]
+        if absent:
+            msg = f"No {', '.join(absent)} in {where}; it has {', '.join(bands)}."
+            _note(msg, CoverageWarning)
+        _warn_of_absent_bands(plan)
         lacking = [plane for plane in lacking if plane in whole]
         if not lacking:
             return whole
-        job.planes = whole
+        plan.planes = whole
     names = ", ".join(str(plane) for plane in lacking)
     msg = f"No {names} in {where}; its bands are {', '.join(bands)}."
     if on_missing == "raise":
         msg += " Leave that out, or take on_missing='warn' for planes without values."
         raise MissingDataError(msg)
-    _tell(msg, CoverageWarning)
-    return job.planes
+    _note(msg, CoverageWarning)
+    return plan.planes
 
 
-def _settle_uncovered(job, found, where, on_missing):
+def _settle_uncovered(
+    plan: _CoaddPlan, sections: _Sections, where: str, on_missing: str
+) -> list[_Plane]:
     """Handle a target whose own brick is not in the release."""
-    request = job.request
+    request = plan.request
     at = f"RA {request.ra_deg:.6f}, Dec {request.dec_deg:+.6f}"
-    msg = f"{job.release.name} has no data at {at}: {where} does not exist."
-    if job.release.is_split and request.region == "auto":
-        other = {"north": "south", "south": "north"}[job.trees[0].region]
+    msg = f"{plan.release.name} has no data at {at}: {where} does not exist."
+    if plan.release.is_split and request.region == "auto":
+        other = {"north": "south", "south": "north"}[plan.trees[0].region]
         msg += f" The other region, region={other!r}, is not official there but may have it."
-    if not found:
+    if not sections:
         raise NoCoverageError(msg)
     if on_missing == "raise":
         msg += " Neighbouring bricks do cover part of the box: on_missing='warn' returns that part."
         raise NoCoverageError(msg)
-    _tell(msg, CoverageWarning)
-    seen = {plane for _, plane in found}
-    return job.planes if request.bands else [plane for plane in job.planes if plane in seen]
+    _note(msg, CoverageWarning)
+    present = {plane for _, plane in sections}
+    return plan.planes if request.bands else [plane for plane in plan.planes if plane in present]
 
 
-def _bands_of_brick(job, found, reader):
+def _bands_of_brick(plan: _CoaddPlan, sections: _Sections, reader: PixelReader) -> list[str]:
     """Return the bands that the target's brick has, asking for those that are not known yet."""
-    have = {plane.band for i, plane in found if i == 0 and plane.product == "image"}
-    of_kind = job.trees[0].bands
-    if job.placement.frame is WISE:
-        of_kind = job.release.wise_bands
+    of_kind = plan.trees[0].bands
+    if plan.placement.frame is WISE:
+        of_kind = plan.release.wise_bands
     image = {band: _Plane("image", band) for band in of_kind}
-    unknown = [b for b, p in image.items() if p not in job.planes]
-    exists = reader.has([job.section(0, image[band]) for band in unknown])
-    have |= {band for band, there in zip(unknown, exists, strict=True) if there}
-    have |= {plane.band for i, plane in found if i == 0 and plane.band}
-    return [band for band in image if band in have]
+    unknown = [b for b, p in image.items() if p not in plan.planes]
+    requests = [plan.section(0, image[band]) for band in unknown]
+    exists = reader.has([request for request in requests if request is not None])
+    present = {band for band, there in zip(unknown, exists, strict=True) if there}
+    present |= {plane.band for i, plane in sections if i == 0 and plane.band}
+    return [band for band in image if band in present]
 
 
-def _tell_absent_default_bands(job):
+def _warn_of_absent_bands(plan: _CoaddPlan) -> None:
     """Say which bands of the release this region never has, when the user named none."""
-    gone = [band for band in job.release.bands if band not in job.trees[0].bands]
-    if job.request.bands is None and job.request.region == "auto" and gone:
+    if plan.request.bands is not None or plan.request.region != "auto":
+        return
+    absent = [band for band in plan.release.bands if band not in plan.trees[0].bands]
+    if absent:
         msg = (
-            f"No {', '.join(gone)} here: the {job.trees[0].region} of {job.release.name} is "
-            f"{job.trees[0].folder}, with {', '.join(job.trees[0].bands)}."
+            f"No {', '.join(absent)} here: the {plan.trees[0].region} of {plan.release.name} is "
+            f"{plan.trees[0].folder}, with {', '.join(plan.trees[0].bands)}."
         )
-        _tell(msg, CoverageWarning)
+        _note(msg, CoverageWarning)
 
 
-def _tell_gaps(job, found, planes):
+def _warn_of_gaps(plan: _CoaddPlan, sections: _Sections, planes: list[_Plane]) -> None:
     """Say what part of the box no brick covers, and which bands a part of it lacks."""
-    pieces = job.placement.pieces
-    total = job.placement.shape[0] * job.placement.shape[1]
-    covered = {i for i, _ in found}
+    pieces = plan.placement.pieces
+    if len(pieces) == 1:
+        return
+    total = plan.placement.shape[0] * plan.placement.shape[1]
+    covered = {i for i, _ in sections}
     empty = [i for i in range(1, len(pieces)) if i not in covered]
     if empty:
         share = 100 * sum(pieces[i].n_pixels for i in empty) / total
         names = ", ".join(pieces[i].brick for i in empty)
-        msg = f"{share:.1f} % of the cutout is without values: {job.release.name} lacks {names}."
-        _tell(msg, CoverageWarning)
+        msg = f"{share:.1f} % of the cutout is without values: {plan.release.name} lacks {names}."
+        _note(msg, CoverageWarning)
     for i in sorted(covered - {0}):
-        lacks = [str(plane) for plane in planes if (i, plane) not in found]
+        lacks = [str(plane) for plane in planes if (i, plane) not in sections]
         if lacks:
             msg = (
                 f"{', '.join(lacks)} without values in {100 * pieces[i].n_pixels / total:.1f} % of "
-                f"the cutout: brick {pieces[i].brick} of {job.trees[i].folder} lacks it."
+                f"the cutout: brick {pieces[i].brick} of {plan.trees[i].folder} lacks it."
             )
-            _tell(msg, CoverageWarning)
+            _note(msg, CoverageWarning)
 
 
-def _primary(job, found, planes, source):
-    request, pieces = job.request, job.placement.pieces
-    covered = sorted({i for i, _ in found})
+def _primary(
+    plan: _CoaddPlan, sections: _Sections, planes: list[_Plane], source: str
+) -> fits.PrimaryHDU:
+    request, pieces = plan.request, plan.placement.pieces
+    covered = sorted({i for i, _ in sections})
     bands = request.bands or dict.fromkeys(p.band for p in planes if p.band)
-    mirrors = dict.fromkeys(section.mirror for section in found.values())
-    cards = [
+    mirrors = dict.fromkeys(section.mirror for section in sections.values())
+    cards: list[tuple[str, str | float, str]] = [
         ("SURVEY", "LegacySurvey", "DESI Legacy Imaging Surveys"),
-        ("RELEASE", request.release, "data release asked for"),
+        ("RELEASE", plan.release.name, "data release asked for"),
         ("REGION", request.region, "region asked for"),
         ("SOURCE", source, "what the pixels were cut from"),
         ("MIRROR", ", ".join(mirrors), "where the files came from"),
@@ -299,13 +330,19 @@ def _primary(job, found, planes, source):
         ("NBRICKS", len(covered), "bricks that contributed"),
     ]
     for number, i in enumerate(covered, start=1):
-        cards.append((f"BRICK{number}", pieces[i].brick, f"of {job.trees[i].folder}"))
-        cards.append((f"TREE{number}", job.trees[i].folder, "release and region of its files"))
+        cards.append((f"BRICK{number}", pieces[i].brick, f"of {plan.trees[i].folder}"))
+        cards.append((f"TREE{number}", plan.trees[i].folder, "release and region of its files"))
     cards += [
         ("REQKEY", request.key[:32], "identifies the request"),
         ("CREATOR", f"astroquery_lis {package_version()}", "software"),
     ]
-    header = fits.Header([_fitting(*card) for card in cards])
+    # A long text leaves no room for the comment beside it.
+    header = fits.Header(
+        [
+            (name, value, comment if len(str(value)) + len(comment) <= CARD_TEXT else "")
+            for name, value, comment in cards
+        ]
+    )
     if request.wcs:
         header["COMMENT"] = (
             "Pixels are interpolated onto the WCS: image, model, blobmodel with flux conserved "
@@ -320,25 +357,22 @@ def _primary(job, found, planes, source):
     return fits.PrimaryHDU(header=header)
 
 
-def _fitting(name, value, comment):
-    """Return a card without its comment if there is no room for it beside a long text."""
-    is_short = not isinstance(value, str) or len(value) + len(comment) <= CARD_TEXT
-    return name, value, comment if is_short else ""
-
-
-def _image_hdu(job, plane, sections, pixels):
-    box = job.placement.box
-    header = fits.Header(job.placement.grid.cards(x0=box.x0, y0=box.y0))
-    header["BUNIT"] = (coadd_product(plane.product).unit, "unit of the pixels")
-    header["PRODUCT"] = (plane.product, coadd_product(plane.product).description)
-    if job.placement.frame is WISE:
+def _image_hdu(
+    plan: _CoaddPlan, plane: _Plane, pieces: dict[int, Section], pixels: np.ndarray
+) -> fits.ImageHDU:
+    product = coadd_product(plane.product)
+    box = plan.placement.box
+    header = fits.Header(plan.placement.grid.cards(x0=box.x0, y0=box.y0))
+    header["BUNIT"] = (product.unit, "unit of the pixels")
+    header["PRODUCT"] = (plane.product, product.description)
+    if plan.placement.frame is WISE:
         header["MAGSYS"] = ("Vega", "magnitudes of WISE images; zero point 22.5")
-    if coadd_product(plane.product).interpolated:
-        scale_arcsec = round(job.placement.grid.scale_deg * 3600, 9)
+    if product.interpolated:
+        scale_arcsec = round(plan.placement.grid.scale_deg * 3600, 9)
         header["FLUXPIX"] = (scale_arcsec, "[arcsec] side of the pixel that flux is per")
     if plane.band is not None:
         header["BAND"] = (plane.band, "filter band")
-    for number, i in enumerate(sorted(sections), start=1):
-        header[f"BRICK{number}"] = job.placement.pieces[i].brick
-        header[f"URL{number}"] = sections[i].url
-    return fits.ImageHDU(pixels, header, name=plane.extname)
+    for number, i in enumerate(sorted(pieces), start=1):
+        header[f"BRICK{number}"] = plan.placement.pieces[i].brick
+        header[f"URL{number}"] = pieces[i].url
+    return fits.ImageHDU(pixels, header, name=plane_name(plane.product, plane.band))

@@ -1,19 +1,25 @@
-"""The planes of a cutout, from its headers: which there are, and how large their pixels."""
+"""The planes of a cutout: which there are, how large their pixels, and those made of others."""
+
+from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
+from astropy.io import fits
 from astropy.wcs import WCS
 
 from ..exceptions import InvalidRequestError
 from ..survey.releases import PIXEL_SCALE_ARCSEC, RELEASES
-from ..survey.request import as_choice
+from ..survey.request import DERIVED, as_choice
 
 __all__ = [
     "FLUX_PRODUCTS",
+    "add_derived",
     "flux_planes",
     "mask_release",
     "pixel_side_arcsec",
+    "plane_name",
     "side_arcsec",
     "sky_matrix",
 ]
@@ -21,11 +27,23 @@ __all__ = [
 FLUX_PRODUCTS = ("image", "model", "blobmodel", "resid")
 _OPTICAL = ("u", "g", "r", "i", "z", "Y")
 _BLUE_TO_RED = ("n", "f", "u", "g", "r", "i", "z", "Y", "W1", "1", "W2", "2", "W3", "W4")
+_DERIVED_CARDS = {
+    "resid": ("nanomaggy", "image - model"),
+    "snr": ("", "image * sqrt(invvar)"),
+    "sigma": ("nanomaggy", "1 / sqrt(invvar)"),
+}
 
 
-def flux_planes(hdul, bands=None, product=None):
+def plane_name(product: str, band: str | None = None) -> str:
+    """Return the name of the HDU of a plane."""
+    return f"{product}_{band}".upper() if band else product.upper()
+
+
+def flux_planes(
+    hdul: fits.HDUList, bands: str | Sequence[str] | None = None, product: str | None = None
+) -> dict[str, fits.ImageHDU]:
     """Return the HDUs of a cutout's bands."""
-    by_product = {}
+    by_product: dict[str, dict[str, fits.ImageHDU]] = {}
     for hdu in hdul:
         name, _, band = hdu.name.rpartition("_")
         if name.lower() in FLUX_PRODUCTS and hdu.is_image and len(hdu.shape) == 2:
@@ -34,41 +52,41 @@ def flux_planes(hdul, bands=None, product=None):
     if product is not None:
         as_choice("product", product, FLUX_PRODUCTS)
     present = [name for name in FLUX_PRODUCTS if name in by_product]
-    chosen = present[0] if product is None and present else product
-    if chosen not in by_product:
-        told = f"product={product!r}: the" if product is not None else "The"
-        msg = f"{told} cutout has {', '.join(hdu.name for hdu in hdul)}."
+    name = present[0] if product is None and present else product
+    if name not in by_product:
+        whose = f"product={product!r}: the" if product is not None else "The"
+        msg = f"{whose} cutout has {', '.join(hdu.name for hdu in hdul)}."
         raise InvalidRequestError(msg, parameter="product", value=product)
-    found = by_product[chosen]
+    hdus = by_product[name]
     if bands is None:
-        names = [band for band in found if band in _OPTICAL] or list(found)
+        names = [band for band in hdus if band in _OPTICAL] or list(hdus)
         # A band that has no value at all would only grey the others.
-        names = [band for band in names if np.isfinite(found[band].data).any()] or names
+        names = [band for band in names if np.isfinite(hdus[band].data).any()] or names
     else:
-        names = _names(bands, found)
-    unknown = [band for band in names if band not in found]
+        names = _names(bands, hdus)
+    unknown = [band for band in names if band not in hdus]
     if unknown or not names:
-        msg = f"bands={bands!r}: the cutout has {chosen} in {', '.join(found)}."
+        msg = f"bands={bands!r}: the cutout has {name} in {', '.join(hdus)}."
         raise InvalidRequestError(msg, parameter="bands", value=bands)
     names = sorted(dict.fromkeys(names), key=_colour_order)
-    if len({found[band].data.shape for band in names}) > 1:
+    if len({hdus[band].data.shape for band in names}) > 1:
         msg = f"bands={bands!r} are not on one pixel grid."
         raise InvalidRequestError(msg, parameter="bands", value=bands)
-    return {band: found[band] for band in names}
+    return {band: hdus[band] for band in names}
 
 
-def _names(bands, found):
+def _names(bands: str | Sequence[str], hdus: dict[str, fits.ImageHDU]) -> list[str]:
     """Return bands as a list; a string is one band, or letters, or W1 to W4."""
     if not isinstance(bands, str):
         return list(bands)
-    return [bands] if bands in found else re.findall(r"W[1-4]|\w", bands)
+    return [bands] if bands in hdus else re.findall(r"W[1-4]|\w", bands)
 
 
-def _colour_order(band):
+def _colour_order(band: str) -> int:
     return _BLUE_TO_RED.index(band) if band in _BLUE_TO_RED else len(_BLUE_TO_RED)
 
 
-def sky_matrix(header):
+def sky_matrix(header: fits.Header) -> np.ndarray:
     """Return how the pixels of an image lie on the sky."""
     wcs = WCS(header, naxis=2)
     if not wcs.has_celestial:
@@ -76,19 +94,51 @@ def sky_matrix(header):
     return np.asarray(wcs.pixel_scale_matrix)
 
 
-def pixel_side_arcsec(header):
+def pixel_side_arcsec(header: fits.Header) -> float:
     """Return the side of an image's pixel in arcsec, from its WCS."""
     return side_arcsec(sky_matrix(header))
 
 
-def side_arcsec(matrix):
+def side_arcsec(matrix: np.ndarray) -> float:
     """Return the side of a pixel in arcsec, from the matrix of `sky_matrix`."""
     return float(np.sqrt(abs(np.linalg.det(matrix)))) * 3600
 
 
-def mask_release(hdul):
+def mask_release(hdul: fits.HDUList) -> str:
     """Return the release whose bit numbers hold for the mask of a cutout."""
     release = str(hdul[0].header.get("RELEASE", ""))
     # The viewer sends masks for layers of no release too; numbers were added, never changed.
     has_bits = release in RELEASES and "maskbits" in RELEASES[release].products
     return release if has_bits else "dr10"
+
+
+def add_derived(hdul: fits.HDUList, products: tuple[str, ...]) -> fits.HDUList:
+    """Return the planes of a cutout, derived ones made, without what was read only for those."""
+    of_product: dict[str, list[fits.ImageHDU]] = {}
+    for hdu in hdul[1:]:
+        of_product.setdefault(hdu.header["PRODUCT"], []).append(hdu)
+    result = [hdul[0]]
+    for name in products:
+        if name not in DERIVED:
+            result += of_product.get(name, [])
+            continue
+        unit, text = _DERIVED_CARDS[name]
+        for hdu in of_product.get(DERIVED[name][0], []):
+            band = hdu.header["BAND"]
+            header = hdu.header.copy()
+            header["PRODUCT"] = (name, text)
+            header["BUNIT"] = (unit, "unit of the pixels")
+            data = _derived(name, hdul, band).astype(np.float32)
+            result.append(fits.ImageHDU(data, header, name=plane_name(name, band)))
+    return fits.HDUList(result)
+
+
+def _derived(name: str, hdul: fits.HDUList, band: str) -> np.ndarray:
+    if name == "resid":
+        return hdul[plane_name("image", band)].data - hdul[plane_name("model", band)].data
+    invvar = hdul[plane_name("invvar", band)].data
+    if name == "snr":
+        return hdul[plane_name("image", band)].data * np.sqrt(invvar)
+    with np.errstate(divide="ignore"):
+        # Infinite where there is no weight: no flux is significant there.
+        return 1 / np.sqrt(invvar)

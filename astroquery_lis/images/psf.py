@@ -1,6 +1,11 @@
 """Point spread functions: the viewer's, on the CCD's axes or turned to the sky, and a model."""
 
+from __future__ import annotations
+
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
@@ -15,11 +20,17 @@ from ..exceptions import (
     UnexpectedContentError,
     warn,
 )
-from ..survey.bricks import region_of_brick
-from ..survey.releases import PIXEL_SCALE_ARCSEC, get_release
-from .resample import lanczos3
+from ..survey.bricks import brick_id, region_of_brick
+from ..survey.layers import Layer, layer_of
+from ..survey.releases import PIXEL_SCALE_ARCSEC
+from ..survey.request import CutoutRequest, as_products
+from .assemble import lanczos3
 
-__all__ = ["moffat_psf", "to_photutils", "to_sky", "viewer_psf"]
+if TYPE_CHECKING:
+    from .sources import BrickFiles, Payload
+    from .viewer_service import ViewerService
+
+__all__ = ["ModelPsf", "ViewerPsf", "moffat_psf", "to_photutils", "to_sky"]
 
 MOFFAT_BETA = 3.5
 MODEL_SIZE_PIX = 63
@@ -42,41 +53,104 @@ NOMINAL_AXES = {
 _NAME = {"DECam": "decam", "Mosaic-3": "mosaic", "90Prime": "90prime"}
 
 
-def viewer_psf(request, service, layer, *, on_missing="raise", sky=False):
-    """Ask the viewer for the PSFs of the coadds at a position."""
-    bands = request.bands or layer.bands
-    position = {"ra": repr(request.ra_deg), "dec": repr(request.dec_deg), "layer": layer.name}
-    box = request.ra_deg, request.dec_deg, 0.0
-    asked = {**position, "bands": "".join(bands)}
-    answer = service.fits("coadd-psf/", box=box, **asked)
-    url = service.address("coadd-psf/", **asked)
-    found = {}
-    for hdu in answer:
-        band = str(hdu.header.get("BAND", "")).strip()
-        if band in bands and hdu.data is not None and hdu.data.ndim == 2:
-            found[band] = hdu
-    if not found:
-        msg = f"{url} sent no PSF of {', '.join(bands)}."
-        raise UnexpectedContentError(msg, url=url)
-    gone = [band for band in bands if band not in found]
-    if gone:
-        msg = f"No PSF in {', '.join(gone)} at this position; there is {', '.join(found)}."
-        if request.bands is not None and on_missing == "raise":
-            raise MissingDataError(msg, url=url)
-        warn(msg, CoverageWarning)
-    axes = _CcdAxes(service, layer, request) if sky else None
-    hdus = [_primary(request, service.url, "viewer")]
-    for band in bands:
-        if band in found:
-            hdu = _ccd_hdu(found[band], band, layer.region, url)
-            hdus.append(_sky_hdu(hdu, axes) if sky else hdu)
-    return fits.HDUList(hdus)
+class ViewerPsf:
+    """The PSFs of the coadds at a position, from the viewer: of the exposures, averaged."""
+
+    name = "viewer"
+
+    def __init__(self, service: Callable[[], ViewerService], *, to_sky: bool) -> None:
+        self._service = service
+        self._to_sky = to_sky
+
+    def fitted(self, request: CutoutRequest) -> CutoutRequest:
+        """Return the request with the layer of the region whose exposures make the PSF."""
+        assert request.release is not None
+        region = request.region
+        if region == "auto":
+            brick = int(brick_id(request.ra_deg, request.dec_deg))
+            region = str(region_of_brick(brick, request.release.name))
+        return replace(request, layer=layer_of(request.release.name, region))
+
+    def payload(self, request: CutoutRequest) -> Payload:
+        """Return the viewer's parameters."""
+        return {"service": f"{self._service().url}/coadd-psf/", "params": _parameters(request)}
+
+    def urls(self, request: CutoutRequest) -> list[str]:
+        """Return the address of what would be asked."""
+        return [self._service().address("coadd-psf/", **_parameters(request))]
+
+    def answer(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
+        """Return an empty primary HDU, then one HDU per band, ``PSF_G`` and so on, of sum 1."""
+        service, layer = self._service(), request.layer
+        assert layer is not None
+        bands = request.bands or layer.bands
+        box = request.ra_deg, request.dec_deg, 0.0
+        answer = service.fits("coadd-psf/", box=box, **_parameters(request))
+        url = self.urls(request)[0]
+        of_band = {}
+        for hdu in answer:
+            band = str(hdu.header.get("BAND", "")).strip()
+            if band in bands and hdu.data is not None and hdu.data.ndim == 2:
+                of_band[band] = hdu
+        if not of_band:
+            msg = f"{url} sent no PSF of {', '.join(bands)}."
+            raise UnexpectedContentError(msg, url=url)
+        absent = [band for band in bands if band not in of_band]
+        if absent:
+            msg = f"No PSF in {', '.join(absent)} at this position; there is {', '.join(of_band)}."
+            if request.bands is not None and on_missing == "raise":
+                raise MissingDataError(msg, url=url)
+            warn(msg, CoverageWarning)
+        hdus = [
+            _ccd_hdu(of_band[band], band, layer.region, url) for band in bands if band in of_band
+        ]
+        if self._to_sky:
+            axes = _CcdAxes(service, layer, request)
+            hdus = [_sky_hdu(hdu, axes) for hdu in hdus]
+        return fits.HDUList([_primary(request, service.url, "viewer"), *hdus])
 
 
-def _primary(request, mirror, source):
+def _parameters(request: CutoutRequest) -> dict[str, str]:
+    assert request.layer is not None
+    return {
+        "ra": repr(request.ra_deg),
+        "dec": repr(request.dec_deg),
+        "layer": request.layer.name,
+        "bands": "".join(request.bands or request.layer.bands),
+    }
+
+
+class ModelPsf:
+    """Round Moffat models with the width of the ``psfsize`` map, from the brick files."""
+
+    name = "bricks"
+
+    def __init__(self, files: BrickFiles) -> None:
+        self._files = files
+
+    def fitted(self, request: CutoutRequest) -> CutoutRequest:
+        """Return the request for the pixel of ``psfsize`` at the position."""
+        assert request.release is not None
+        products = as_products("psfsize", request.release.name)
+        return replace(request, ny=1, nx=1, products=products, wcs="")
+
+    def payload(self, request: CutoutRequest) -> Payload:
+        """Return the addresses of the files."""
+        return self._files.payload(request)
+
+    def urls(self, request: CutoutRequest) -> list[str]:
+        """Return the addresses of the files."""
+        return self._files.urls(request)
+
+    def answer(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
+        """Return HDUs as `ViewerPsf` does, each flagged as a model."""
+        return _model_psf(request, self._files.answer(request, on_missing))
+
+
+def _primary(request: CutoutRequest, mirror: str, source: str) -> fits.PrimaryHDU:
     cards = [
         ("SURVEY", "LegacySurvey", "DESI Legacy Imaging Surveys"),
-        ("RELEASE", request.release, "data release asked for"),
+        ("RELEASE", request.release.name if request.release else "", "data release asked for"),
         ("REGION", request.region, "region asked for"),
         ("SOURCE", source, "what the PSF comes from"),
         ("MIRROR", mirror, "where it comes from"),
@@ -87,13 +161,13 @@ def _primary(request, mirror, source):
     return fits.PrimaryHDU(header=fits.Header(cards))
 
 
-def _ccd_hdu(hdu, band, region, url):
+def _ccd_hdu(hdu: fits.ImageHDU, band: str, region: str | None, url: str) -> fits.ImageHDU:
     data = hdu.data.astype(np.float64)
     total = data.sum()
     if not np.isfinite(total) or total <= 0 or data.shape[0] != data.shape[1]:
         msg = f"{url} sent a PSF of shape {data.shape} and sum {total:g} in {band}."
         raise UnexpectedContentError(msg, url=url)
-    camera, scale = CAMERAS.get((region, data.shape[0]), ("", 0.0))
+    camera, scale = CAMERAS.get((region or "", data.shape[0]), ("", 0.0))
     if not camera:
         msg = f"{url} sent a PSF of {data.shape[0]} pixels, which no camera of the {region} has."
         raise UnexpectedContentError(msg, url=url)
@@ -110,8 +184,8 @@ def _ccd_hdu(hdu, band, region, url):
 class _CcdAxes:
     """How the CCDs at a position lie on the sky."""
 
-    def __init__(self, service, layer, request):
-        self._polygons = []
+    def __init__(self, service: ViewerService, layer: Layer, request: CutoutRequest) -> None:
+        self._polygons: list[tuple[str, np.ndarray]] = []
         reach = CCD_SEARCH_DEG
         ra_reach = reach / max(np.cos(np.radians(request.dec_deg)), 1e-3)
         try:
@@ -128,17 +202,17 @@ class _CcdAxes:
             # The nominal mounting of the camera serves; the header says which it was.
             self._polygons = []
 
-    def matrix(self, camera, band):
+    def matrix(self, camera: str, band: str) -> tuple[np.ndarray, str]:
         """Return ((east, north) by (x, y)) as a (2, 2) array, and where it comes from."""
         name = _NAME[camera]
-        turns = Counter()
-        matrices = {}
+        turns: Counter[int] = Counter()
+        matrices: dict[int, np.ndarray] = {}
         for label, corners in self._polygons:
             words = label.replace("-", " ").split()
             if words[0] != name or words[-1] != band or corners.shape != (4, 2):
                 continue
             matrix = _axes_of(corners)
-            turn = round(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
+            turn = round(float(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0]))))
             turns[turn] += 1
             matrices.setdefault(turn, matrix)
         if not turns:
@@ -146,7 +220,7 @@ class _CcdAxes:
         return matrices[turns.most_common(1)[0][0]], "exposures"
 
 
-def _axes_of(corners):
+def _axes_of(corners: np.ndarray) -> np.ndarray:
     """Return the axes of a CCD from its corners, (1, 1), (1, H), (W, H), (W, 1) in order."""
     ra, dec = corners.T
     east = ((ra - ra[0] + 180) % 360 - 180) * np.cos(np.radians(dec.mean()))
@@ -156,7 +230,7 @@ def _axes_of(corners):
     return np.stack([along_x / np.hypot(*along_x), along_y / np.hypot(*along_y)], axis=1)
 
 
-def _sky_hdu(hdu, axes):
+def _sky_hdu(hdu: fits.ImageHDU, axes: _CcdAxes) -> fits.ImageHDU:
     header = hdu.header.copy()
     matrix, origin = axes.matrix(header["CAMERA"], header["BAND"])
     data = to_sky(hdu.data, header["PIXSCALE"], matrix)
@@ -169,14 +243,16 @@ def _sky_hdu(hdu, axes):
     return fits.ImageHDU(data, header, name=hdu.name)
 
 
-def centroid(image):
+def centroid(image: np.ndarray) -> tuple[float, float]:
     """Return the flux-weighted centre (y, x) of an image, in pixels."""
     y, x = np.indices(image.shape)
     weight = np.clip(image, 0, None).astype(float)
     return (weight * y).sum() / weight.sum(), (weight * x).sum() / weight.sum()
 
 
-def to_sky(psf, pixel_scale_arcsec, axes, *, size=MODEL_SIZE_PIX):
+def to_sky(
+    psf: np.ndarray, pixel_scale_arcsec: float, axes: np.ndarray, *, size: int = MODEL_SIZE_PIX
+) -> np.ndarray:
     """Turn a PSF from the axes of its CCD to north up, east left, at the coadds' pixel scale.
 
     Parameters
@@ -214,7 +290,9 @@ def to_sky(psf, pixel_scale_arcsec, axes, *, size=MODEL_SIZE_PIX):
     return (turned / turned.sum()).astype(np.float32)
 
 
-def moffat_psf(fwhm_arcsec, *, size=MODEL_SIZE_PIX, beta=MOFFAT_BETA):
+def moffat_psf(
+    fwhm_arcsec: float, *, size: int = MODEL_SIZE_PIX, beta: float = MOFFAT_BETA
+) -> np.ndarray:
     """Return a round Moffat profile on pixels of 0.262 arcsec.
 
     Parameters
@@ -245,7 +323,7 @@ def moffat_psf(fwhm_arcsec, *, size=MODEL_SIZE_PIX, beta=MOFFAT_BETA):
     return (profile / profile.sum()).astype(np.float32)
 
 
-def model_psf(request, psfsize):
+def _model_psf(request: CutoutRequest, psfsize: fits.HDUList) -> fits.HDUList:
     """Build Moffat models from a cutout of psfsize."""
     hdus = [_primary(request, psfsize[0].header["MIRROR"], "bricks")]
     for hdu in psfsize[1:]:
@@ -271,14 +349,7 @@ def model_psf(request, psfsize):
     return fits.HDUList(hdus)
 
 
-def psf_region(request, brick):
-    """Return the region whose exposures make the PSF at a position."""
-    if request.region != "auto":
-        return request.region
-    return str(region_of_brick(brick, get_release(request.release).name))
-
-
-def to_photutils(hdu):
+def to_photutils(hdu: fits.ImageHDU) -> Any:
     """Return a PSF as a model that photutils can fit.
 
     Parameters

@@ -6,12 +6,20 @@ costs two dependent round trips (header and tile table, tiles), a known one a si
 one whose tiles are cached none.
 """
 
+from __future__ import annotations
+
 import os
 import shutil
 import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from .._conf import conf
 from ..exceptions import (
@@ -20,71 +28,182 @@ from ..exceptions import (
     NotFoundError,
     UnexpectedContentError,
 )
-from ..io.download import download
-from ..io.places import ask_in_turn
-from ..io.ranges import FIRST_RANGE_BYTES, WholeFileAnswer, fetch_range, merge_ranges
-from ..io.store import GB, Store, mark_used
+from ..io.download import check_fits_head, download
+from ..io.http import HttpClient
+from ..io.places import Answer, Mirror, ask_in_turn
+from ..io.ranges import FIRST_RANGE_BYTES, Version, WholeFileAnswer, fetch_range, merge_ranges
+from ..io.store import GB, Runs, Store, mark_used
 from ..io.upkeep import keep_within
 from ..survey.pixel_grids import Box
-from .open_images import KnownImage, OpenImages, check_whole
-from .sections import Section
-from .tiles import ImageMap, MoreNeeded, OpenImage, open_sparse
+from ..survey.releases import Tree
+from .strips import LayoutChanged, SharedFile, SharedFiles
+from .tiles import ImageMap, MoreNeeded, OpenImage, SparseFile, open_sparse
 
-__all__ = ["SectionReader"]
+__all__ = ["OpenImages", "Section", "SectionReader", "SectionRequest"]
 
 CHANGED_TRIES = 3
 """How often a file that changes under the reader is begun again."""
+
+GAP_BYTES = 512
+"""Tiles of a job that lie closer are asked for as one."""
+
+ONE_PIXEL = Box(0, 1, 0, 1)
 
 # What astropy raises for bytes that are not what the header promises.
 _DECODE_ERRORS = (OSError, EOFError, ValueError, TypeError, IndexError, KeyError)
 
 
+@dataclass(frozen=True)
+class SectionRequest:
+    """A box of one image file."""
+
+    paths: tuple[str, ...]  # names that the file may have, the likeliest first
+    box: Box
+    source: tuple[Tree, str, str, str | None]  # its tree, brick, product and band
+    hdu: int | None = None  # None for the first image; others are read from the whole file
+
+
+@dataclass(frozen=True)
+class Section:
+    """The answer to a `SectionRequest`."""
+
+    pixels: np.ndarray | None  # None if no mirror has the file
+    url: str = ""
+    mirror: str = ""
+    answer: Answer | None = None  # of the mirrors; None from the viewer
+    cache_error: CacheError | None = None
+
+
+@dataclass(eq=False)
+class KnownImage:
+    """An image that is held open, and what is known of its file."""
+
+    image: OpenImage
+    stamp: object
+    map: ImageMap | None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(eq=False, kw_only=True)
+class _KnownParts(KnownImage):
+    """An image of a remote file, of which some parts are known."""
+
+    map: ImageMap
+    file: SparseFile
+    prefix: bytes
+    runs: Runs
+
+
+class OpenImages:
+    """The images used last, held open so that headers and tile tables are parsed once.
+
+    Safe to share among threads.  A forked process begins with none, since it shares file offsets
+    with its parent.
+    """
+
+    def __init__(self, limit: int = 64) -> None:
+        self._limit = limit
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._images: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, int]:
+        return {"_limit": self._limit}
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        self.__init__(state["_limit"])  # type: ignore[misc]
+
+    def get(self, key: Hashable, stamp: object = None) -> KnownImage | None:
+        """Return the image held under ``key``, if it is of the state ``stamp``."""
+        if self._pid != os.getpid():
+            self._begin()
+        with self._lock:
+            known = self._images.get(key)
+            if known is None or (stamp is not None and known.stamp != stamp):
+                return None
+            self._images.move_to_end(key)
+            return known
+
+    def put(self, key: Hashable, known: KnownImage) -> None:
+        """Hold an image; the one used longest ago is let go."""
+        with self._lock:
+            self._images[key] = known
+            self._images.move_to_end(key)
+            while len(self._images) > self._limit:
+                self._images.popitem(last=False)
+
+    def drop(self, key: Hashable) -> None:
+        """Let an image go."""
+        with self._lock:
+            self._images.pop(key, None)
+
+    def clear(self) -> None:
+        """Let every image go."""
+        with self._lock:
+            self._images.clear()
+
+
 class SectionReader:
-    """Reads boxes of files through mirrors and cache. A context manager, for one request."""
+    """Reads boxes of files through mirrors and cache.  A context manager, for one request or job.
+
+    Without a location nothing is kept.  ``shared`` says what a job will read, so that cutouts share
+    what is fetched and decoded.
+    """
 
     source_name = "bricks"
 
-    def __init__(self, client, mirrors, location, images):
-        self._client = client
+    def __init__(
+        self,
+        client: HttpClient,
+        mirrors: Sequence[Mirror],
+        location: str | Path | None,
+        images: OpenImages,
+        shared: SharedFiles | None = None,
+    ) -> None:
+        self.client = client
         # The order of an AutoOrder is free, which a plain tuple would not tell.
         self._mirrors = mirrors if isinstance(mirrors, tuple) else tuple(mirrors)
-        self._temporary = None
+        self._temporary: str | None = None
         self._location = Path(location) if location is not None else self._private_location()
-        self._images = images if location is not None else OpenImages()
-        self._cache_error = None
+        self.images = images if location is not None else OpenImages()
+        self._shared = shared
+        self._stores: dict[str, Store] = {}
+        self.cache_error: CacheError | None = None
+        self.has_fetched = False
         self._files = ThreadPoolExecutor(client.max_connections, "astroquery_lis-file")
         # A file's thread waits for its ranges, so these need threads of their own.
-        self._ranges = ThreadPoolExecutor(client.max_connections, "astroquery_lis-range")
+        self.ranges = ThreadPoolExecutor(client.max_connections, "astroquery_lis-range")
 
-    def __enter__(self):
+    def __enter__(self) -> SectionReader:
         return self
 
-    def __exit__(self, *exc_info):
+    def __exit__(self, *exc_info: object) -> None:
         self._files.shutdown(cancel_futures=True)
-        self._ranges.shutdown(cancel_futures=True)
+        self.ranges.shutdown(cancel_futures=True)
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
-        else:
+        elif self.has_fetched:
             keep_within(self._location, conf.cache_size * GB)
 
-    @property
-    def _is_private(self):
-        """Whether what is written is removed at the end."""
-        return self._temporary is not None
-
-    def _store(self, mirror):
+    def _store(self, mirror: Mirror) -> Store:
         """Return the store for what comes from a mirror."""
-        # What goes away again may use the room that is kept free.
-        margin_bytes = 0 if self._is_private else None
-        return Store(self._location / mirror.root_name, margin_bytes=margin_bytes)
+        if mirror.name not in self._stores:
+            # What goes away again may use the room that is kept free.
+            margin_bytes = 0 if self._temporary is not None else None
+            root = self._location / mirror.root_name
+            self._stores[mirror.name] = Store(root, margin_bytes=margin_bytes)
+        return self._stores[mirror.name]
 
-    def _private_location(self):
+    def _private_location(self) -> Path:
         if self._temporary is None:
             self._temporary = tempfile.mkdtemp(prefix="astroquery_lis-")
         return Path(self._temporary)
 
-    def read(self, requests):
-        """Read many boxes at once."""
+    def read(self, requests: Sequence[SectionRequest]) -> list[Section]:
+        """Read many boxes at once; raises the first failure that no mirror could mend."""
         futures = [self._files.submit(self._read_one, request) for request in requests]
         try:
             return [future.result() for future in futures]
@@ -92,36 +211,81 @@ class SectionReader:
             for future in futures:
                 future.cancel()
 
-    def has(self, requests):
-        """Tell which files some mirror has."""
-        one_pixel = Box(0, 1, 0, 1)
-        sections = self.read([replace(request, box=one_pixel) for request in requests])
-        return [section.pixels is not None for section in sections]
+    def has(self, requests: Sequence[SectionRequest]) -> list[bool]:
+        """Return which files some mirror has; a job asks for each once."""
+        exists = {} if self._shared is None else self._shared.exists
+        unknown = {r.paths: replace(r, box=ONE_PIXEL) for r in requests if r.paths not in exists}
+        sections = self.read(list(unknown.values()))
+        for paths, section in zip(unknown, sections, strict=True):
+            exists[paths] = section.pixels is not None
+        return [exists[request.paths] for request in requests]
 
-    def _read_one(self, request):
+    def _read_one(self, request: SectionRequest) -> Section:
+        shared = None
+        if self._shared is not None and request.hdu is None:
+            shared = self._shared.file(request.paths, request.box)
+        if shared is None:
+            return self._read_box(request)
+        with shared.lock:
+            return self._read_shared(request, shared)
+
+    def _read_shared(self, request: SectionRequest, shared: SharedFile) -> Section:
+        """Return the section of a box, cut from strips that are decoded when first needed."""
+        while shared.strips.is_tiled:
+            changes = shared.changes
+            try:
+                boxes = shared.strips.missing(request.box)
+                tiles = [self._read_tiles(request, box, shared) for box in boxes]
+                section: Section = shared.section
+                if section.pixels is None:
+                    return section
+                if shared.changes != changes:
+                    continue  # Some of the tiles are of another state of the file.
+                shared.strips.put(boxes, [pixels for pixels in tiles if pixels is not None])
+                return replace(section, pixels=shared.strips.cut(request.box))
+            except LayoutChanged:
+                continue
+        return self._read_box(request)
+
+    def _read_tiles(
+        self, request: SectionRequest, box: Box, shared: SharedFile
+    ) -> np.ndarray | None:
+        if shared.section is not None and shared.section.pixels is None:
+            return None
+        section = self._read_box(replace(request, box=box), shared)
+        if shared.section is None:
+            # Without its pixels, which would stay in memory as long as the job.
+            empty = None if section.pixels is None else section.pixels[:0]
+            shared.section = replace(section, pixels=empty)
+            shared.mirror = next((m for m in self._mirrors if m.name == section.mirror), None)
+        return section.pixels
+
+    def _read_box(self, request: SectionRequest, shared: SharedFile | None = None) -> Section:
+        mirrors = self._mirrors
+        if shared is not None and shared.mirror is not None:
+            # First the one that gave other tiles of the file.
+            mirrors = (shared.mirror, *(m for m in mirrors if m is not shared.mirror))
         # Mirrors are not compared for what is here.
-        client = None if self._is_held(request) else self._client
+        compares = len(mirrors) > 1 and not self._is_held(request)
         answer = ask_in_turn(
-            self._mirrors,
-            lambda mirror: self._read_from(mirror, request),
+            mirrors,
+            lambda mirror: self._read_from(mirror, request, shared),
             request.paths[0],
-            client=client,
+            client=self.client if compares else None,
         )
         pixels, url = answer.value or (None, "")
         name = answer.mirror.name if answer.mirror is not None else ""
-        return Section(pixels, url, name, answer, self._cache_error)
+        return Section(pixels, url, name, answer, self.cache_error)
 
-    def _is_held(self, request):
+    def _is_held(self, request: SectionRequest) -> bool:
         """Return True if something of the file is here."""
         first = next((mirror for mirror in self._mirrors if not mirror.is_local), None)
         store = self._store(first) if first is not None else None
         return store is not None and any(store.holds(path) for path in request.paths)
 
-    def _pixels(self, known, box):
-        """Decode a box of an image whose bytes are at hand."""
-        return known.image.read(box)
-
-    def _read_from(self, mirror, request):
+    def _read_from(
+        self, mirror: Mirror, request: SectionRequest, shared: SharedFile | None
+    ) -> tuple[np.ndarray, str]:
         """Return (pixels, url) from one mirror, under whichever of its names the file is there."""
         missing = None
         for path in request.paths:
@@ -129,37 +293,44 @@ class SectionReader:
                 if request.hdu is not None:
                     return self._read_other_hdu(mirror, path, request)
                 if mirror.is_local:
-                    return self._read_local(mirror.locate(path), request.box)
-                return self._read_remote(mirror, path, request.box)
+                    return self._read_local(mirror.locate(path), request.box, shared)
+                return self._read_remote(mirror, path, request.box, shared)
             except NotFoundError as error:
                 missing = error
             except CacheError as error:
-                if self._is_private:
+                if self._temporary is not None:
                     raise
                 # The answer does not depend on the cache: go on without it and say so.
-                self._cache_error = error
+                self.cache_error = error
                 self._location = self._private_location()
-                return self._read_from(mirror, request)
+                self._stores = {}
+                return self._read_from(mirror, request, shared)
+        assert missing is not None
         raise missing
 
-    def _read_other_hdu(self, mirror, path, request):
+    def _read_other_hdu(
+        self, mirror: Mirror, path: str, request: SectionRequest
+    ) -> tuple[np.ndarray, str]:
         """Read from a later HDU: of small files, whose parts would save little."""
-        place = mirror.locate(path)
+        address = mirror.locate(path)
         if mirror.is_local:
-            file = place
+            file = Path(address)
             if not file.exists():
                 msg = f"{file} does not exist."
                 raise NotFoundError(msg, url=str(file))
         else:
             file = self._store(mirror).path(path)
-            download(self._client, place, file)
+            self.has_fetched = True
+            download(self.client, address, file)
         try:
-            return OpenImage(file, hdu=request.hdu).read(request.box), str(place)
+            return OpenImage(file, hdu=request.hdu).read(request.box), str(address)
         except _DECODE_ERRORS as error:
-            msg = f"{place} cannot be read as FITS images: {error}."
-            raise UnexpectedContentError(msg, url=str(place), cause=error) from error
+            msg = f"{address} cannot be read as FITS images: {error}."
+            raise UnexpectedContentError(msg, url=str(address), cause=error) from error
 
-    def _read_local(self, path, box):
+    def _read_local(
+        self, path: str | Path, box: Box, shared: SharedFile | None
+    ) -> tuple[np.ndarray, str]:
         """Read a file that is on disk whole."""
         try:
             status = os.stat(path)
@@ -167,27 +338,33 @@ class SectionReader:
             msg = f"{path} does not exist."
             raise NotFoundError(msg, url=str(path), cause=error) from error
         stamp = (status.st_mtime_ns, status.st_size)
-        known = self._images.get(str(path), stamp)
+        known = self.images.get(str(path), stamp)
         try:
             if known is None:
-                image_map = check_whole(path, status.st_size)
+                image_map = _check_whole(path, status.st_size)
                 known = KnownImage(OpenImage(path), stamp, image_map)
-                self._images.put(str(path), known)
+                self.images.put(str(path), known)
             with known.lock:
-                return self._pixels(known, box), str(path)
+                return _decode(known, box, shared), str(path)
         except _DECODE_ERRORS as error:
-            self._images.drop(str(path))
+            self.images.drop(str(path))
             msg = f"{path} cannot be read as a FITS image: {error}."
             raise UnexpectedContentError(msg, url=str(path), cause=error) from error
 
-    def _read_remote(self, mirror, path, box):
-        store = self._store(mirror)
-        url = mirror.locate(path)
+    def _read_remote(
+        self, mirror: Mirror, path: str, box: Box, shared: SharedFile | None
+    ) -> tuple[np.ndarray, str]:
+        """Read from the whole file if it is kept, else from its parts."""
+        store, url = self._store(mirror), str(mirror.locate(path))
         whole = store.path(path)
+        file = _RemoteFile(self, store, path, url)
+        if shared is not None and shared.wants_whole and not store.holds(path):
+            self.has_fetched = True
+            download(self.client, url, whole)
         if whole.exists():
             try:
                 mark_used(whole)
-                return self._read_local(whole, box)[0], url
+                return self._read_local(whole, box, shared)[0], url
             except UnexpectedContentError:
                 store.forget(path)
             except NotFoundError:
@@ -195,109 +372,167 @@ class SectionReader:
                 pass
         for attempt in range(CHANGED_TRIES):
             try:
-                return self._read_parts(store, path, url, box), url
+                if shared is not None and not shared.is_brought:
+                    file.bring(shared)
+                return file.read(box, shared), url
             except WholeFileAnswer:
                 store.forget_runs(path)
-                self._images.drop((str(store.root), path))
-                return self._read_local(whole, box)[0], url
+                self.images.drop(file.key)
+                return self._read_local(whole, box, shared)[0], url
             except ContentChangedError:
                 store.forget(path)
-                self._images.drop((str(store.root), path))
+                self.images.drop(file.key)
+                if shared is not None:
+                    shared.forget()
                 if attempt + 1 == CHANGED_TRIES:
                     raise
         raise AssertionError
 
-    def _known_parts(self, store, path, url):
-        """Return an image of which header and tile table are known; they are fetched if need be."""
-        key = (str(store.root), path)
-        known = self._images.get(key)
-        if known is None:
-            known = self._from_store(store, path) or self._begin(store, path, url)
-            self._images.put(key, known)
-        return known
 
-    def _read_parts(self, store, path, url, box):
-        key = (str(store.root), path)
-        known = self._known_parts(store, path, url)
-        known_runs, wanted, held_from, held_to = {}, [], 0, 0
+class _RemoteFile:
+    """A file of a mirror that is read in parts: what is needed is fetched, and kept."""
+
+    def __init__(self, reader: SectionReader, store: Store, path: str, url: str) -> None:
+        self._reader = reader
+        self._store = store
+        self._path = path
+        self._url = url
+        self.key = str(store.root), path
+
+    def read(self, box: Box, shared: SharedFile | None) -> np.ndarray:
+        """Return the pixels of a box; its tiles that are not kept are fetched."""
+        known = self._known()
+        held_runs: dict[int, bytes] = {}
+        missing, held_from, held_to = [], 0, 0
         for start, stop in known.map.ranges(box):
             if stop <= len(known.prefix) or held_from <= start < stop <= held_to:
                 continue
             held = known.runs.holding(start, stop)
             if held is None:
-                wanted.append((start, stop))
+                missing.append((start, stop))
             else:
                 held_from, held_to = held[0], held[0] + len(held[1])
-                known_runs[held_from] = max(known_runs.get(held_from, b""), held[1], key=len)
+                held_runs[held_from] = max(held_runs.get(held_from, b""), held[1], key=len)
         known.runs.mark_used()
-        fetched = self._fetch(store, path, url, merge_ranges(wanted), known.runs.version)
+        fetched = self._fetch(missing, known.runs.version) if missing else {}
         try:
             with known.lock:
-                known.file.set_runs({0: known.prefix, **known_runs, **fetched})
+                known.file.set_runs({0: known.prefix, **held_runs, **fetched})
                 try:
-                    pixels = self._pixels(known, box)
+                    pixels = _decode(known, box, shared)
                 finally:
                     known.file.set_runs({0: known.prefix})
         except _DECODE_ERRORS as error:
-            store.forget_runs(path)
-            self._images.drop(key)
-            msg = f"The tiles of {url} cannot be decoded: {error}."
-            raise UnexpectedContentError(msg, url=url, cause=error) from error
+            self._store.forget_runs(self._path)
+            self._reader.images.drop(self.key)
+            msg = f"The tiles of {self._url} cannot be decoded: {error}."
+            raise UnexpectedContentError(msg, url=self._url, cause=error) from error
         try:
             for start, data in fetched.items():
                 known.runs.add(start, data)
         except CacheError as error:
             # The pixels are good all the same.  Another process may have cleared the folder.
-            self._images.drop(key)
+            self._reader.images.drop(self.key)
             if not isinstance(error.cause, FileNotFoundError):
-                self._cache_error = error
+                self._reader.cache_error = error
         return pixels
 
-    def _fetch(self, store, path, url, ranges, version):
+    def bring(self, shared: SharedFile) -> None:
+        """Fetch all tiles that a job needs and the cache lacks."""
+        known = self._known()
+        shared.strips.learn(known.map)
+        needed = shared.strips.needed
+        starts, stops = known.map.starts[needed], known.map.stops[needed]
+        rows = needed.nonzero()[0]
+        lacking: dict[int, list[tuple[int, int]]] = {}
+        for row, start, stop in zip(rows, starts.tolist(), stops.tolist(), strict=True):
+            if stop > max(start, len(known.prefix)) and known.runs.holding(start, stop) is None:
+                lacking.setdefault(int(row), []).append((start, stop))
+        version = known.runs.version
+        if shared.is_most(sum(len(ranges) for ranges in lacking.values())):
+            whole = self._store.path(self._path)
+            self._reader.has_fetched = True
+            raise WholeFileAnswer(download(self._reader.client, self._url, whole, expected=version))
+        # One run for each row of tiles at most, since strips are decoded one by one.
+        runs = (
+            run for ranges in lacking.values() for run in merge_ranges(ranges, gap_bytes=GAP_BYTES)
+        )
+        self._each_range(runs, version, keep=known.runs.add)
+        shared.is_brought = True
+
+    def _fetch(self, ranges: list[tuple[int, int]], version: Version) -> dict[int, bytes]:
         """Return the bytes of ranges of one state of a file, by their offset."""
-        receive = self._receiver(store, path, url, version)
-        futures = {
-            start: self._ranges.submit(
-                fetch_range, self._client, url, start, stop, receive=receive, expected=version
+        return self._each_range(merge_ranges(ranges), version)
+
+    def _each_range(
+        self,
+        ranges: Iterable[tuple[int, int]],
+        version: Version,
+        keep: Callable[[int, bytes], object] | None = None,
+    ) -> dict[int, bytes]:
+        """Fetch ranges at once; return their bytes by offset, or hand each to ``keep``."""
+        self._reader.has_fetched = True
+        receive = self._receiver(version)
+
+        def fetch(start: int, stop: int) -> bytes:
+            data, _ = fetch_range(
+                self._reader.client, self._url, start, stop, receive=receive, expected=version
             )
-            for start, stop in ranges
-        }
+            if keep is None:
+                return data
+            keep(start, data)
+            return b""
+
+        futures = {start: self._reader.ranges.submit(fetch, start, stop) for start, stop in ranges}
         try:
-            return {start: future.result()[0] for start, future in futures.items()}
+            return {start: future.result() for start, future in futures.items()}
         finally:
             for future in futures.values():
                 future.cancel()
 
-    def _receiver(self, store, path, url, version=None):
-        def receive(response):
-            whole = store.path(path)
+    def _receiver(self, version: Version | None = None) -> Callable[[Any], object]:
+        """Return what takes a whole file that comes as the answer to a range."""
+
+        def receive(response: Any) -> object:
             return download(
-                self._client,
-                url,
-                whole,
+                self._reader.client,
+                self._url,
+                self._store.path(self._path),
                 expected=version,
                 answer=response,
-                margin_bytes=store.margin_bytes,
+                margin_bytes=self._store.margin_bytes,
             )
 
         return receive
 
-    def _from_store(self, store, path):
+    def _known(self) -> _KnownParts:
+        """Return an image of which header and tile table are known; fetch them if need be."""
+        known = self._reader.images.get(self.key)
+        if known is None:
+            known = self._from_store() or self._begin()
+            self._reader.images.put(self.key, known)
+        assert isinstance(known, _KnownParts)
+        return known
+
+    def _from_store(self) -> _KnownParts | None:
         """Open an image from the parts of it that are kept, or return `None`."""
-        runs = store.runs(path)
-        held = runs.holding(0, 1) if runs is not None else None
+        runs = self._store.runs(self._path)
+        if runs is None:
+            return None
+        held = runs.holding(0, 1)
         if held is None:
             return None
         try:
-            return self._open(runs, held[1], ImageMap.parse(held[1]))
+            return _open_parts(runs, held[1], ImageMap.parse(held[1]))
         except (MoreNeeded, UnexpectedContentError):
-            store.forget_runs(path)
+            self._store.forget_runs(self._path)
             return None
 
-    def _begin(self, store, path, url):
+    def _begin(self) -> _KnownParts:
         """Fetch header and tile table of a file of which nothing is known."""
-        receive = self._receiver(store, path, url)
-        head, version = fetch_range(self._client, url, 0, FIRST_RANGE_BYTES, receive=receive)
+        self._reader.has_fetched = True
+        client, url, receive = self._reader.client, self._url, self._receiver()
+        head, version = fetch_range(client, url, 0, FIRST_RANGE_BYTES, receive=receive)
         while True:
             try:
                 image_map = ImageMap.parse(head, url=url)
@@ -307,14 +542,48 @@ class SectionReader:
                 if len(head) >= version.size:
                     msg = f"{url} ends before its header or its tile table does."
                     raise UnexpectedContentError(msg, url=url) from None
-                rest, _ = fetch_range(
-                    self._client, url, len(head), stop, receive=receive, expected=version
+                tail, _ = fetch_range(
+                    client, url, len(head), stop, receive=receive, expected=version
                 )
-                head += rest
-        runs = store.begin_runs(path, version)
+                head += tail
+        runs = self._store.begin_runs(self._path, version)
         runs.add(0, head)
-        return self._open(runs, head, image_map)
+        return _open_parts(runs, head, image_map)
 
-    def _open(self, runs, head, image_map):
-        image, file = open_sparse(runs.version.size, image_map, head)
-        return KnownImage(image, runs.version, image_map, file, head, runs)
+
+def _open_parts(runs: Runs, head: bytes, image_map: ImageMap) -> _KnownParts:
+    image, file = open_sparse(runs.version.size, image_map, head)
+    return _KnownParts(image, runs.version, map=image_map, file=file, prefix=head, runs=runs)
+
+
+def _decode(known: KnownImage, box: Box, shared: SharedFile | None) -> np.ndarray:
+    """Decode a box of an image whose bytes are at hand."""
+    if shared is not None:
+        shared.strips.learn(known.map)
+    return known.image.read(box)
+
+
+def _check_whole(path: str | Path, size: int) -> ImageMap | None:
+    """Return where the pixels of a local file are; refuse one that ends before they do.
+
+    Astropy would only warn.  `None` for a file that is compressed as a whole.
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(FIRST_RANGE_BYTES)
+        check_fits_head(path, head, path)
+        if str(path).endswith(".gz"):
+            return None
+        while True:
+            try:
+                image_map = ImageMap.parse(head, url=str(path))
+                break
+            except MoreNeeded as more:
+                tail = stream.read(more.stop - len(head))
+                if not tail:
+                    msg = f"{path} ends before its header or its tile table does."
+                    raise UnexpectedContentError(msg, url=str(path)) from None
+                head += tail
+    if image_map.stops.max() > size:
+        msg = f"{path} has {size} bytes; its image needs {image_map.stops.max()}."
+        raise UnexpectedContentError(msg, url=str(path))
+    return image_map

@@ -1,13 +1,33 @@
-"""Rows of decoded tiles that several cutouts share, each kept from its first use to its last."""
+"""What the cutouts of a job share: every tile of a file fetched once and decoded once.
 
+A job says beforehand which boxes it will read.  So all missing tiles of a file are asked for at
+once, or the file whole when most of them are needed; rows of tiles are decoded as the cutouts come
+to them, and a row is let go after its last use: the memory it takes does not grow with the number
+of cutouts, if they come in order of declination.
+"""
+
+from __future__ import annotations
+
+import threading
 from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..survey.bricks import IMAGE_SIZE_PIX
 from ..survey.pixel_grids import Box
 
-__all__ = ["LayoutChanged", "StripCache"]
+if TYPE_CHECKING:
+    from ..io.places import Mirror
+    from .reader import SectionRequest
+    from .tiles import ImageMap
+
+__all__ = ["WHOLE_FILE_SHARE", "LayoutChanged", "SharedFile", "SharedFiles", "StripCache"]
+
+WHOLE_FILE_SHARE = 0.6
+"""A file is fetched whole when more than this share of its tiles is needed."""
 
 USUAL_TILE = (100, 100)
 """What is assumed of a file that is not open yet: the tiles of every coadd of DR8 to DR11."""
@@ -20,85 +40,87 @@ class LayoutChanged(Exception):  # noqa: N818 - it reports no error
 class StripCache:
     """The tiles of one image that a known set of boxes needs."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.is_tiled = True
-        self._boxes = Counter()
-        self._shape = self._tile = None
-        self._strips = {}
+        self._boxes: Counter[object] = Counter()
+        self._shape, self._tile = (IMAGE_SIZE_PIX, IMAGE_SIZE_PIX), USUAL_TILE
+        self._is_laid_out = False
+        self._strips: dict[int, np.ndarray] = {}
 
-    def __contains__(self, box):
+    def __contains__(self, box: object) -> bool:
         return box in self._boxes
 
-    def expect(self, box):
+    def expect(self, box: Box) -> None:
         """Announce a use of a box."""
         self._boxes[box] += 1
 
-    def learn(self, image_map):
+    def learn(self, image_map: ImageMap | None) -> None:
         """Take note of the true tiles."""
-        is_tiled = image_map is not None and not image_map.pixel_bytes
-        if is_tiled and (image_map.shape, image_map.tile_shape) != (self._shape, self._tile):
-            self._lay_out(image_map.shape, image_map.tile_shape)
-            raise LayoutChanged
+        is_tiled = False
+        if image_map is not None and not image_map.pixel_bytes:
+            is_tiled = True
+            if (image_map.shape, image_map.tile_shape) != (self._shape, self._tile):
+                self._lay_out(image_map.shape, image_map.tile_shape)
+                raise LayoutChanged
         if is_tiled != self.is_tiled:
             self.is_tiled = is_tiled
             raise LayoutChanged
 
-    def forget(self):
+    def forget(self) -> None:
         """Drop what is decoded, because the file changed."""
         self._strips = {}
 
-    def _lay_out(self, shape, tile):
-        self._shape, self._tile, self._strips = shape, tile, {}
+    def _lay_out(self, shape: tuple[int, int], tile: tuple[int, int]) -> None:
+        self._shape, self._tile, self._strips, self._is_laid_out = shape, tile, {}, True
         grid = tuple(-(-size // step) for size, step in zip(shape, tile, strict=True))
         self._needed = np.zeros(grid, bool)
         self._uses = np.zeros(grid[0], int)
         for box, times in self._boxes.items():
+            assert isinstance(box, Box)
             rows, columns = self._tiles(box)
             self._needed[rows, columns] = True
             self._uses[rows] += times
 
-    def _known(self):
-        if self._tile is None:
-            self._lay_out((IMAGE_SIZE_PIX, IMAGE_SIZE_PIX), USUAL_TILE)
-
-    def _tiles(self, box):
+    def _tiles(self, box: Box) -> tuple[slice, slice]:
         (tile_ny, tile_nx) = self._tile
         rows = slice(box.y0 // tile_ny, -(-box.y1 // tile_ny))
         return rows, slice(box.x0 // tile_nx, -(-box.x1 // tile_nx))
 
     @property
-    def needed(self):
+    def needed(self) -> np.ndarray:
         """Which tiles some box needs, a bool array of (tile rows, tile columns)."""
-        self._known()
+        if not self._is_laid_out:
+            self._lay_out(self._shape, self._tile)
         return self._needed
 
-    def missing(self, box):
+    def missing(self, box: Box) -> list[Box]:
         """Return boxes of whole tiles that have to be decoded before ``box`` can be cut."""
-        self._known()
+        needed = self.needed
         rows = self._tiles(box)[0]
-        boxes, row = [], rows.start
+        boxes: list[Box] = []
+        row = rows.start
         while row < rows.stop:
             stop = row + 1
             if row not in self._strips:
                 while stop < rows.stop and self._alike(row, stop):
                     stop += 1
-                edges = np.flatnonzero(np.diff(self._needed[row], prepend=False, append=False))
+                edges = np.flatnonzero(np.diff(needed[row], prepend=False, append=False))
                 boxes += [self._pixels(row, stop, *run) for run in edges.reshape(-1, 2)]
             row = stop
         return boxes
 
-    def _alike(self, row, other):
+    def _alike(self, row: int, other: int) -> bool:
         return other not in self._strips and (self._needed[other] == self._needed[row]).all()
 
-    def _pixels(self, row, row_stop, column, column_stop):
+    def _pixels(self, row: int, row_stop: int, column: int, column_stop: int) -> Box:
         (tile_ny, tile_nx), (ny, nx) = self._tile, self._shape
         y1, x1 = min(row_stop * tile_ny, ny), min(column_stop * tile_nx, nx)
         return Box(int(row) * tile_ny, int(y1), int(column) * tile_nx, int(x1))
 
-    def put(self, boxes, pixels):
+    def put(self, boxes: Sequence[Box], pixels: Sequence[np.ndarray]) -> None:
         """Keep decoded tiles."""
         tile_ny = self._tile[0]
-        new = {}
+        new: dict[int, np.ndarray] = {}
         for box, values in zip(boxes, pixels, strict=True):
             for y0 in range(box.y0, box.y1, tile_ny):
                 y1 = min(y0 + tile_ny, box.y1)
@@ -107,7 +129,7 @@ class StripCache:
                 new[y0 // tile_ny][:, box.x0 : box.x1] = values[y0 - box.y0 : y1 - box.y0]
         self._strips.update(new)
 
-    def cut(self, box):
+    def cut(self, box: Box) -> np.ndarray:
         """Return the pixels of a box, all tiles of which are decoded."""
         rows, tile_ny = self._tiles(box)[0], self._tile[0]
         parts = [
@@ -118,15 +140,70 @@ class StripCache:
         ]
         return np.concatenate(parts)
 
-    def release(self, box):
+    def release(self, box: Box) -> None:
         """Count one use of a box as done and let go what no other needs."""
         self._boxes[box] -= 1
         if not self._boxes[box]:
             del self._boxes[box]
-        if self._tile is None:
+        if not self._is_laid_out:
             return
         rows = self._tiles(box)[0]
         self._uses[rows] -= 1
         for row in range(rows.start, rows.stop):
             if not self._uses[row]:
                 self._strips.pop(row, None)
+
+
+@dataclass(eq=False)
+class SharedFile:
+    """What a job knows of one file; whoever uses it holds its lock."""
+
+    strips: StripCache = field(default_factory=StripCache)
+    section: Any = None  # the answer without pixels, once there is one
+    mirror: Mirror | None = None  # the one that gave the first tiles
+    is_brought: bool = False  # all tiles that the job needs are in the cache
+    changes: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def is_most(self, n_tiles: int) -> bool:
+        """Return True if so many tiles are reason to fetch the file whole."""
+        return n_tiles / self.strips.needed.size > WHOLE_FILE_SHARE
+
+    @property
+    def wants_whole(self) -> bool:
+        """Whether the job needs most of the file."""
+        return not self.is_brought and self.is_most(int(self.strips.needed.sum()))
+
+    def forget(self) -> None:
+        """Drop what came of a state of the file that is no more."""
+        self.is_brought = False
+        self.changes += 1
+        self.strips.forget()
+
+
+class SharedFiles:
+    """The files of a job, and which boxes of them its cutouts will read."""
+
+    def __init__(self) -> None:
+        self._files: dict[tuple[str, ...], SharedFile] = {}
+        self.exists: dict[tuple[str, ...], bool] = {}
+
+    def file(self, paths: tuple[str, ...], box: Box) -> SharedFile | None:
+        """Return the file if the box was announced."""
+        file = self._files.get(paths)
+        return file if file is not None and box in file.strips else None
+
+    def expect(self, requests: Iterable[SectionRequest]) -> None:
+        """Announce the boxes of one cutout; to be called for all before the first is read."""
+        for request in requests:
+            # Later HDUs are read from the whole file.
+            if request.hdu is None:
+                self._files.setdefault(request.paths, SharedFile()).strips.expect(request.box)
+
+    def release(self, requests: Iterable[SectionRequest]) -> None:
+        """Let go what only the boxes of this cutout needed, whether they were read or not."""
+        for request in requests:
+            if request.hdu is None:
+                file = self._files[request.paths]
+                with file.lock:
+                    file.strips.release(request.box)

@@ -6,17 +6,27 @@ only its tiles.  Decoding is astropy's own, over a file of which only those byte
 codec that astropy knows works.
 """
 
+from __future__ import annotations
+
+import io
 import weakref
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from astropy.io import fits
 
 from .._codecs import decoding
 from ..exceptions import UnexpectedContentError
-from ..io.ranges import SparseFile
+from ..survey.pixel_grids import Box
 
-__all__ = ["ImageMap", "MoreNeeded", "OpenImage", "open_sparse"]
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+__all__ = ["ImageMap", "MoreNeeded", "OpenImage", "SparseFile", "open_sparse"]
 
 BLOCK_BYTES = 2880
 CARD_BYTES = 80
@@ -29,7 +39,7 @@ _WIDTH_BYTES = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "A": 1, 
 class MoreNeeded(Exception):  # noqa: N818 - it reports no error
     """The bytes at hand end before the header or the table does."""
 
-    def __init__(self, stop):
+    def __init__(self, stop: int) -> None:
         super().__init__(f"the first {stop} bytes are needed")
         self.stop = stop
 
@@ -47,7 +57,7 @@ class ImageMap:
     prefix_bytes: int
 
     @classmethod
-    def parse(cls, head, *, url="the file"):
+    def parse(cls, head: bytes, *, url: str = "the file") -> ImageMap:
         """Read the map from the first bytes of a file."""
         if not head.startswith(b"SIMPLE  ="):
             msg = f"{url} is not a FITS file; it begins with {bytes(head[:9])!r}."
@@ -65,7 +75,7 @@ class ImageMap:
         msg = f"{url} has no two-dimensional image in its first two HDUs."
         raise UnexpectedContentError(msg, url=url)
 
-    def tiles(self, box):
+    def tiles(self, box: Box) -> tuple[slice, slice]:
         """Return the slices of tile rows and tile columns that a box touches."""
         (ny, nx), (tile_ny, tile_nx) = self.shape, self.tile_shape
         box = box.clipped(ny, nx)
@@ -76,7 +86,7 @@ class ImageMap:
             slice(box.x0 // tile_nx, -(-box.x1 // tile_nx)),
         )
 
-    def ranges(self, box):
+    def ranges(self, box: Box) -> list[tuple[int, int]]:
         """Return the byte ranges of the tiles that a box touches."""
         tiles = self.tiles(box)
         starts, stops = self.starts[tiles].ravel(), self.stops[tiles].ravel()
@@ -87,7 +97,7 @@ class ImageMap:
         return [(int(a), int(b)) for a, b in zip(starts, stops, strict=True) if b > a]
 
 
-def _read_header(head, start, url):
+def _read_header(head: bytes, start: int, url: str) -> tuple[fits.Header, int]:
     """Return the header that begins at byte ``start`` and the offset of what follows it."""
     position = start
     while True:
@@ -102,14 +112,16 @@ def _read_header(head, start, url):
             return fits.Header.fromstring(head[start:position]), position
 
 
-def _plain(cls, header, hdu, data_start):
+def _plain(cls, header: fits.Header, hdu: int, data_start: int) -> ImageMap:
     ny, nx = header["NAXIS2"], header["NAXIS1"]
     pixel_bytes = abs(header["BITPIX"]) // 8
     starts = data_start + pixel_bytes * nx * np.arange(ny, dtype=np.int64)[:, None]
     return cls(hdu, (ny, nx), (1, nx), starts, starts + pixel_bytes * nx, pixel_bytes, data_start)
 
 
-def _compressed(cls, head, header, hdu, data_start, url):
+def _compressed(
+    cls, head: bytes, header: fits.Header, hdu: int, data_start: int, url: str
+) -> ImageMap:
     shape = header["ZNAXIS2"], header["ZNAXIS1"]
     tile_shape = header.get("ZTILE2", 1), header.get("ZTILE1", shape[1])
     grid = tuple(-(-size // tile) for size, tile in zip(shape, tile_shape, strict=True))
@@ -132,7 +144,7 @@ def _compressed(cls, head, header, hdu, data_start, url):
     return cls(hdu, shape, tile_shape, starts, starts + lengths.reshape(grid), 0, heap)
 
 
-def _descriptors(table, header):
+def _descriptors(table: np.ndarray, header: fits.Header) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (lengths in bytes, offsets) of the columns that hold tiles, in order of preference."""
     columns, first = {}, 0
     for number in range(1, header["TFIELDS"] + 1):
@@ -148,7 +160,7 @@ def _descriptors(table, header):
             yield pair[:, 0] * _WIDTH_BYTES[form[-1]], pair[:, 1]
 
 
-def _form_bytes(form):
+def _form_bytes(form: str) -> int:
     """Return the width in a row of a column of format ``form``, such as ``1PB`` or ``1D``."""
     repeat = form.rstrip("LXBIJKAEDCMPQ")
     kind = form[len(repeat) :][0]
@@ -158,24 +170,87 @@ def _form_bytes(form):
 class OpenImage:
     """The image of a FITS file, held open, of which boxes can be decoded."""
 
-    def __init__(self, file, *, hdu=None):
-        stream = file if hasattr(file, "read") else open(file, "rb")  # noqa: SIM115
+    def __init__(
+        self, file: str | Path | BinaryIO | io.RawIOBase, *, hdu: int | None = None
+    ) -> None:
+        stream = open(file, "rb") if isinstance(file, (str, Path)) else file  # noqa: SIM115
         # Closed when the last user lets go: an image may be dropped while a thread still reads it.
         weakref.finalize(self, stream.close)
         self._hdul = fits.open(stream, memmap=False, lazy_load_hdus=True)
         if hdu is None:
             hdu = 0 if self._hdul[0].header.get("NAXIS", 0) == 2 else 1
         self._hdu = self._hdul[hdu]
+        self._guard = decoding(self._hdu)
         self.shape = tuple(self._hdu.shape)
 
-    def read(self, box):
+    def read(self, box: Box) -> np.ndarray:
         """Return the pixels of a box that lies in the image."""
-        with decoding(self._hdu):
+        with self._guard:
             pixels = self._hdu.section[box.slices]
         return np.array(pixels, dtype=pixels.dtype.newbyteorder("="), order="C")
 
 
-def open_sparse(size, image_map, prefix):
+def open_sparse(size: int, image_map: ImageMap, prefix: bytes) -> tuple[OpenImage, SparseFile]:
     """Open an image of which the first bytes are known."""
     file = SparseFile(size, {0: prefix})
     return OpenImage(file, hdu=image_map.hdu), file
+
+
+class SparseFile(io.RawIOBase):
+    """A read-only file of which only some byte runs are known, by the offset of their first.
+
+    Reading a byte that is not known raises: a decoder must never see invented zeros.
+    """
+
+    def __init__(self, size: int, runs: Mapping[int, bytes]) -> None:
+        super().__init__()
+        self._size = size
+        self._position = 0
+        self.set_runs(runs)
+
+    def set_runs(self, runs: Mapping[int, bytes]) -> None:
+        """Replace the known bytes."""
+        self._runs, reach = {}, 0
+        for start in sorted(runs):
+            # A run inside another would hide what the other has beyond it.
+            if start + len(runs[start]) > reach:
+                self._runs[start] = runs[start]
+                reach = start + len(runs[start])
+        self._starts = list(self._runs)
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the offset of the next byte."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to another offset and return it."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(base + offset, 0)
+        return self._position
+
+    def readinto(self, buffer: Buffer) -> int:
+        """Read known bytes; a byte that is not known raises `OSError`."""
+        view = memoryview(buffer).cast("B")
+        stop = min(self._position + len(view), self._size)
+        n_read = 0
+        while self._position < stop:
+            place = bisect_right(self._starts, self._position) - 1
+            start = self._starts[place] if place >= 0 else 0
+            run = self._runs[start] if place >= 0 else b""
+            offset = self._position - start
+            part = run[offset : offset + stop - self._position]
+            if not part:
+                msg = f"byte {self._position} of the file was not fetched"
+                raise OSError(msg)
+            view[n_read : n_read + len(part)] = part
+            n_read += len(part)
+            self._position += len(part)
+        return n_read

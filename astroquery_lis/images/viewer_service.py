@@ -3,31 +3,62 @@
 The viewer answers 200 for errors and 500 for "no coverage", and knows no parameter errors.  So
 every answer is recognised by its first bytes, and a 500 is only believed after asking the viewer
 which bricks it has there.
+
+The route ``cutout.fits?...&subimage`` is the only one that passes brick pixels on as they are, with
+an invvar that is not summed over overlapping bricks.  `ViewerSections` answers the same questions
+as the reader of brick files, so that a cutout made of it is put together by the same code.
 """
+
+from __future__ import annotations
 
 import hashlib
 import io
 import json
 import math
 import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
+import numpy as np
 from astropy.io import fits
 
 from ..exceptions import (
     CacheError,
+    InvalidRequestError,
     NoCoverageError,
     RateLimitedError,
     ServiceDownError,
     TransferError,
     UnexpectedContentError,
 )
-from ..io.download import download
+from ..io.download import Downloaded, download
 from ..io.http import RETRY_STATUS, HttpClient
 from ..io.store import write_bytes
+from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, parse_brick_name
+from ..survey.layers import layer_of
+from ..survey.pixel_grids import Box
+from ..survey.releases import PIXEL_SCALE_ARCSEC
+from .reader import Section, SectionRequest
 
-__all__ = ["MAX_REQUEST_PIX", "ViewerService", "viewer_client"]
+__all__ = [
+    "MAX_REQUEST_PIX",
+    "NATIVE_PRODUCTS",
+    "ViewerSections",
+    "ViewerService",
+    "subimage_parameters",
+    "viewer_client",
+]
+
+NATIVE_PRODUCTS = ("image", "invvar", "model")
+"""What the viewer gives as native pixels; the rest it resamples, or does not have."""
+
+SLACK_PIX = 2
+"""Asked for beyond the box on each side: the viewer rounds the middle to a pixel in its own way."""
 
 MAX_REQUEST_PIX = 3000
 """Largest width or height that the viewer renders; it clamps what is larger without a word."""
@@ -43,8 +74,12 @@ NO_SUCH_LAYER = b"no such layer"
 NO_CCDS = b"no CCDs overlapping"
 
 
-def viewer_client(*, timeout_s, timeout_is_set, **options):
-    """Return an HTTP client with the manners that the viewer needs."""
+def viewer_client(*, timeout_s: float, timeout_is_set: bool, **options: Any) -> HttpClient:
+    """Return an HTTP client with the manners that the viewer needs.
+
+    Four connections, and no repetition of a 500, which may mean "no coverage"; the default time-out
+    is too short for large renderings.
+    """
     options["max_connections"] = min(options["max_connections"], MAX_CONNECTIONS)
     return HttpClient(
         timeout_s=timeout_s if timeout_is_set else max(timeout_s, MIN_TIMEOUT_S),
@@ -56,28 +91,31 @@ def viewer_client(*, timeout_s, timeout_is_set, **options):
 class ViewerService:
     """The viewer at one address."""
 
-    def __init__(self, client, url, location=None, max_age_s=None):
+    def __init__(
+        self,
+        client: HttpClient,
+        url: str,
+        location: str | Path | None = None,
+        max_age_s: float | None = None,
+    ) -> None:
         self.url = url.rstrip("/")
         self._client = client
         digest = hashlib.sha256(self.url.encode()).hexdigest()[:12]
-        self._folder = Path(location) / f"viewer-{digest}" if location is not None else None
+        self.folder = Path(location) / f"viewer-{digest}" if location is not None else None
         self._max_age_s = max_age_s
-        self.cache_error = None
+        self.cache_error: CacheError | None = None
 
-    @property
-    def folder(self):
-        """Where answers are kept, `None` if they are not."""
-        return self._folder
-
-    def address(self, path, **parameters):
+    def address(self, path: str, **parameters: Any) -> str:
         """Return the full address of a request; parameters that are `None` are left out."""
-        given = {name: value for name, value in parameters.items() if value is not None}
-        flags = "".join(f"&{name}" for name, value in given.items() if value is True)
-        pairs = urlencode({name: v for name, v in given.items() if v is not True}, safe=",+")
+        values = {name: value for name, value in parameters.items() if value is not None}
+        flags = "".join(f"&{name}" for name, value in values.items() if value is True)
+        pairs = urlencode({name: v for name, v in values.items() if v is not True}, safe=",+")
         return f"{self.url}/{path}?{pairs}{flags}"
 
-    def fits(self, path, *, box=None, **parameters):
-        """Return the HDUs of a FITS answer."""
+    def fits(
+        self, path: str, *, box: tuple[float, float, float] | None = None, **parameters: Any
+    ) -> fits.HDUList:
+        """Return the HDUs of a FITS answer; ``box`` (ra, dec, radius) lets a 500 be understood."""
         url = self.address(path, **parameters)
         data = self._get(url, FITS_MAGIC, box, parameters.get("layer"))
         try:
@@ -88,12 +126,14 @@ class ViewerService:
             msg = f"{url} sent a FITS file that cannot be read: {error}."
             raise UnexpectedContentError(msg, url=url, cause=error) from error
 
-    def jpeg(self, path, *, box=None, **parameters):
+    def jpeg(
+        self, path: str, *, box: tuple[float, float, float] | None = None, **parameters: Any
+    ) -> bytes:
         """Return the bytes of a JPEG answer; as `fits`."""
         url = self.address(path, **parameters)
         return self._get(url, JPEG_MAGIC, box, parameters.get("layer"))
 
-    def json(self, path, **parameters):
+    def json(self, path: str, **parameters: Any) -> dict:
         """Return the content of a JSON answer, which is never cached."""
         url = self.address(path, **parameters)
         data = self._client.fetch(url, lambda response: response.read())
@@ -103,11 +143,11 @@ class ViewerService:
             msg = f"{url} sent no JSON: it begins with {data[:40]!r}."
             raise UnexpectedContentError(msg, url=url, cause=error) from error
 
-    def save(self, path, target):
+    def save(self, path: str, target: Path) -> Downloaded:
         """Fetch a whole file to ``target``, or find it there."""
         return download(self._client, f"{self.url}/{path}", target)
 
-    def bricks(self, layer, ra_deg, dec_deg, radius_deg):
+    def bricks(self, layer: str, ra_deg: float, dec_deg: float, radius_deg: float) -> set[str]:
         """Return the names of the bricks that a layer has round a place."""
         reach = radius_deg + BRICK_REACH_DEG
         ra_reach = reach / max(math.cos(math.radians(dec_deg)), 1e-3)
@@ -125,10 +165,12 @@ class ViewerService:
             msg = f"The viewer's list of bricks is not as expected: {str(answer)[:60]}."
             raise UnexpectedContentError(msg, cause=error) from error
 
-    def _get(self, url, magic, box, layer):
-        kept = self._kept(url, magic)
-        if kept is not None:
-            return kept
+    def _get(
+        self, url: str, magic: bytes, box: tuple[float, float, float] | None, layer: str | None
+    ) -> bytes:
+        cached = self._cached(url, magic)
+        if cached is not None:
+            return cached
         try:
             data = self._client.fetch(url, lambda response: response.read())
         except (RateLimitedError, NoCoverageError):
@@ -143,22 +185,24 @@ class ViewerService:
         self._keep(url, data)
         return data
 
-    def _has_nothing(self, layer, box):
-        """Tell whether a 500 meant that the layer has nothing there."""
-        if layer is None or not _is_legacy(layer):
+    def _has_nothing(self, layer: str | None, box: tuple[float, float, float]) -> bool:
+        """Return True if a 500 meant that the layer has nothing there."""
+        if layer is None or not layer.startswith(("ls-dr", "decals-dr", "mzls+bass")):
             return False
         try:
             return not self.bricks(layer, *box)
         except TransferError:
             return False
 
-    def _path(self, url):
-        return self._folder / f"{hashlib.sha256(url.encode()).hexdigest()[:40]}.bin"
-
-    def _kept(self, url, magic):
-        if self._folder is None:
+    def _path(self, url: str) -> Path | None:
+        if self.folder is None:
             return None
+        return self.folder / f"{hashlib.sha256(url.encode()).hexdigest()[:40]}.bin"
+
+    def _cached(self, url: str, magic: bytes) -> bytes | None:
         path = self._path(url)
+        if path is None:
+            return None
         try:
             age_s = time.time() - path.stat().st_mtime
             if self._max_age_s is not None and age_s > self._max_age_s:
@@ -168,17 +212,17 @@ class ViewerService:
             return None
         return data if data.startswith(magic) else None
 
-    def _keep(self, url, data):
-        if self._folder is None:
-            return
+    def _keep(self, url: str, data: bytes) -> None:
         path = self._path(url)
+        if path is None:
+            return
         try:
             write_bytes(path, data)
         except CacheError as error:
             self.cache_error = error
 
 
-def _unexpected(url, data, layer):
+def _unexpected(url: str, data: bytes, layer: str | None) -> Exception:
     """Return the error for an answer that is neither FITS nor JPEG."""
     text = data[:200].strip()
     if text.startswith(NO_SUCH_LAYER):
@@ -193,5 +237,142 @@ def _unexpected(url, data, layer):
     return UnexpectedContentError(msg, url=url, status=200)
 
 
-def _is_legacy(layer):
-    return layer.startswith(("ls-dr", "decals-dr", "mzls+bass"))
+class ViewerSections:
+    """Reads boxes of brick images through the viewer."""
+
+    source_name = "viewer"
+
+    def __init__(self, service: ViewerService) -> None:
+        self._service = service
+
+    def read(self, requests: Sequence[SectionRequest]) -> list[Section]:
+        """Read many boxes; as `~.reader.SectionReader.read`."""
+        groups = _by_brick(requests)
+        with ThreadPoolExecutor(MAX_CONNECTIONS, "astroquery_lis-viewer") as pool:
+            answers = list(pool.map(self._read_brick, groups, groups.values()))
+        sections = {request: s for answer in answers for request, s in answer.items()}
+        return [sections[request] for request in requests]
+
+    def parameters(self, requests: Sequence[SectionRequest]) -> list[dict[str, str | int | bool]]:
+        """Return the parameters of everything that `read` asks the viewer for."""
+        return [
+            subimage_parameters(layer, brick, part, _bands(group))
+            for (layer, brick, box), group in _by_brick(requests).items()
+            for part in _parts(box)
+        ]
+
+    def has(self, requests: Sequence[SectionRequest]) -> list[bool]:
+        """Return which files there are; as `~.reader.SectionReader.has`."""
+        middle = IMAGE_SIZE_PIX // 2
+        one_pixel = Box(middle, middle + 1, middle, middle + 1)
+        moved = [replace(request, box=one_pixel) for request in requests]
+        return [section.pixels is not None for section in self.read(moved)]
+
+    def _read_brick(
+        self, group: tuple[str, str, Box], requests: list[SectionRequest]
+    ) -> dict[SectionRequest, Section]:
+        """Return the sections of the requests for one box of one brick."""
+        layer, brick, box = group
+        bands = _bands(requests)
+        pixels: dict[tuple[str, str], np.ndarray] = {}
+        address = ""
+        for part in _parts(box):
+            images, address = self._read_part(layer, brick, part, bands)
+            where = part.moved(-box.y0, -box.x0).slices
+            for key, image in images.items():
+                whole = pixels.setdefault(key, np.full(box.shape, np.nan, image.dtype))
+                whole[where] = image
+        sections = {}
+        for request in requests:
+            _, _, product, band = request.source
+            plane = pixels.get(("invvar" if product == "invvar" else "image", band or ""))
+            error = self._service.cache_error
+            sections[request] = Section(plane, address, self._service.url, None, error)
+        return sections
+
+    def _read_part(
+        self, layer: str, brick: str, part: Box, bands: str
+    ) -> tuple[dict[tuple[str, str], np.ndarray], str]:
+        """Return ``{(kind, band): pixels}`` of a part that one request can bring, and its URL."""
+        parameters = subimage_parameters(layer, brick, part, bands)
+        address = self._service.address("cutout.fits", **parameters)
+        radius_deg = PIXEL_SCALE_ARCSEC / 3600 * max(part.shape) / 2
+        try:
+            box = float(parameters["ra"]), float(parameters["dec"]), radius_deg
+            hdul = self._service.fits("cutout.fits", box=box, **parameters)
+        except NoCoverageError:
+            return {}, address
+        images = {}
+        for hdu in hdul[1:]:
+            header = hdu.header
+            if str(header.get("BRICK", "")).strip() != brick:
+                continue
+            kind, band = str(header.get("IMAGETYP")).strip(), str(header.get("BAND")).strip()
+            images[kind, band] = _cut(hdu, part, address)
+        return images, address
+
+
+def _by_brick(
+    requests: Sequence[SectionRequest],
+) -> dict[tuple[str, str, Box], list[SectionRequest]]:
+    """Return requests by layer, brick and box: those that one question to the viewer answers."""
+    groups: dict[tuple[str, str, Box], list[SectionRequest]] = defaultdict(list)
+    for request in requests:
+        tree, brick, product, _ = request.source
+        if product not in NATIVE_PRODUCTS:
+            msg = (
+                f"products={product!r} cannot be had from the viewer as native pixels; it has "
+                f"{', '.join(NATIVE_PRODUCTS)}. Take source='bricks'."
+            )
+            raise InvalidRequestError(msg, parameter="products", value=product)
+        layer = layer_of(tree.release, tree.region, "model" if product == "model" else "image")
+        groups[layer.name, brick, request.box].append(request)
+    return groups
+
+
+def _bands(requests: Sequence[SectionRequest]) -> str:
+    return "".join(dict.fromkeys(request.source[3] or "" for request in requests))
+
+
+def subimage_parameters(
+    layer: str, brick: str, box: Box, bands: str
+) -> dict[str, str | int | bool]:
+    """Return the viewer's parameters for native pixels of a brick."""
+    ra, dec = brick_grid(parse_brick_name(brick)).to_sky(
+        (box.x0 + box.x1 - 1) / 2, (box.y0 + box.y1 - 1) / 2
+    )
+    return {
+        "ra": f"{float(ra):.8f}",
+        "dec": f"{float(dec):.8f}",
+        "layer": layer,
+        "width": box.shape[1] + 2 * SLACK_PIX,
+        "height": box.shape[0] + 2 * SLACK_PIX,
+        "bands": bands,
+        "subimage": True,
+    }
+
+
+def _parts(box: Box) -> Iterator[Box]:
+    """Yield the parts of a box that are small enough for a request."""
+    step = MAX_REQUEST_PIX - 2 * SLACK_PIX
+    for y0 in range(box.y0, box.y1, step):
+        for x0 in range(box.x0, box.x1, step):
+            yield Box(y0, min(y0 + step, box.y1), x0, min(x0 + step, box.x1))
+
+
+def _cut(hdu: fits.ImageHDU, part: Box, address: str) -> np.ndarray:
+    """Return the pixels of a part out of what the viewer sent of the brick."""
+    try:
+        y0, x0 = int(hdu.header["BRICK_Y0"]), int(hdu.header["BRICK_X0"])
+    except (KeyError, ValueError) as error:
+        msg = f"{address} sent brick pixels without their place in the brick."
+        raise UnexpectedContentError(msg, url=address, cause=error) from error
+    inner = part.moved(-y0, -x0)
+    if not inner.is_within(*hdu.shape):
+        msg = (
+            f"{address} sent rows {y0}-{y0 + hdu.shape[0]} and columns {x0}-{x0 + hdu.shape[1]} "
+            f"of the brick; {part} was asked."
+        )
+        raise UnexpectedContentError(msg, url=address)
+    pixels = hdu.data[inner.slices]
+    return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))

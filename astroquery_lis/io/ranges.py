@@ -1,9 +1,7 @@
 """Parts of remote files: one range, checked; many ranges, at once; and which ranges to ask for."""
 
 import hashlib
-import io
 import re
-from bisect import bisect_right
 from dataclasses import dataclass
 
 from urllib3.exceptions import IncompleteRead
@@ -13,7 +11,6 @@ from ..exceptions import ContentChangedError, TruncatedError, UnexpectedContentE
 __all__ = [
     "FIRST_RANGE_BYTES",
     "MERGE_GAP_BYTES",
-    "SparseFile",
     "Version",
     "WholeFileAnswer",
     "content_range",
@@ -208,70 +205,3 @@ def merge_ranges(ranges, *, gap_bytes=MERGE_GAP_BYTES):
         else:
             merged.append([start, stop])
     return [tuple(r) for r in merged]
-
-
-class SparseFile(io.RawIOBase):
-    """A read-only file of which only some byte runs are known.
-
-    Reading a byte that is not known raises: a decoder must never see invented zeros.
-
-    Parameters
-    ----------
-    size : int
-        Length of the whole file, bytes.
-    runs : mapping of int to bytes
-        Known bytes by the offset of their first.
-    """
-
-    def __init__(self, size, runs):
-        super().__init__()
-        self._size = size
-        self._position = 0
-        self.set_runs(runs)
-
-    def set_runs(self, runs):
-        """Put other known bytes in place of the present ones."""
-        self._runs, reach = {}, 0
-        for start in sorted(runs):
-            # A run inside another would hide what the other has beyond it.
-            if start + len(runs[start]) > reach:
-                self._runs[start] = runs[start]
-                reach = start + len(runs[start])
-        self._starts = list(self._runs)
-
-    def readable(self):
-        """Tell that it can be read."""
-        return True
-
-    def seekable(self):
-        """Tell that it can be searched."""
-        return True
-
-    def tell(self):
-        """Return the place of the next byte."""
-        return self._position
-
-    def seek(self, offset, whence=io.SEEK_SET):
-        """Move to another place and return it."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(base + offset, 0)
-        return self._position
-
-    def readinto(self, buffer):
-        """Read known bytes; a byte that is not known raises `OSError`."""
-        wanted = memoryview(buffer).cast("B")
-        stop = min(self._position + len(wanted), self._size)
-        done = 0
-        while self._position < stop:
-            place = bisect_right(self._starts, self._position) - 1
-            start = self._starts[place] if place >= 0 else None
-            run = self._runs[start] if place >= 0 else b""
-            offset = self._position - start if place >= 0 else 0
-            part = run[offset : offset + stop - self._position]
-            if not part:
-                msg = f"byte {self._position} of the file was not fetched"
-                raise OSError(msg)
-            wanted[done : done + len(part)] = part
-            done += len(part)
-            self._position += len(part)
-        return done

@@ -165,9 +165,9 @@ Grid = TangentGrid | SkyGrid
 _SIZE_CARDS = ("NAXIS", "NAXIS1", "NAXIS2")
 
 
-def cards_text(header: Header) -> str:
-    """Return the cards of a header, one per line."""
-    return "\n".join(str(card).rstrip() for card in header.cards)
+def cards_text(header: Header | list[tuple[str, str | float, str]]) -> str:
+    """Return cards as text, one per line."""
+    return "\n".join(str(card).rstrip() for card in Header(header).cards)
 
 
 def as_wcs_text(wcs: WCS | Header, *, parameter: str = "wcs") -> tuple[str, int, int]:

@@ -54,7 +54,7 @@ class Tree:
     bands: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DataRelease:
     """What one data release has.
 
@@ -89,6 +89,9 @@ class DataRelease:
     suffixes: tuple[str, ...] = (".fits.fz",)
     sweep_versions: tuple[str, ...] = ()
     note: str = field(default="", compare=False)
+
+    def __reduce__(self):
+        return get_release, (self.name,)
 
     @property
     def regions(self) -> tuple[str, ...]:

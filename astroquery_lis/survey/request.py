@@ -1,76 +1,261 @@
-"""What the user asked, checked and brought to one form.
+"""What the user asked of the images, checked and brought to one form.
 
 A request is frozen and hashable, and knows no mirror: the same question has the same key wherever
-the answer comes from.
+the answer comes from.  Names are resolved here; inside travel the release and the layer themselves.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from numbers import Integral
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import numpy as np
 from astropy import units as u
 
 from ..exceptions import InvalidRequestError
+from .layers import Layer
 from .paths import COADD_PRODUCTS
-from .releases import PIXEL_SCALE_ARCSEC, get_release, get_tree
+from .pixel_grids import SkyGrid, as_wcs_text, cards_text, rotated_wcs_text
+from .placement import WISE, place
+from .releases import (
+    PIXEL_SCALE_ARCSEC,
+    WISE_BANDS,
+    WISE_PRODUCTS,
+    DataRelease,
+    get_release,
+    get_tree,
+)
+
+if TYPE_CHECKING:
+    from astropy.io.fits import Header
+    from astropy.wcs import WCS
 
 __all__ = [
+    "DEFAULT_SIZE",
+    "DERIVED",
+    "LAYER_PRODUCTS",
     "MAX_SIZE_PIX",
     "CutoutRequest",
     "angle_of_text",
     "as_bands",
     "as_choice",
     "as_layer_bands",
-    "as_names",
     "as_pixel_scale",
     "as_products",
     "as_region",
     "as_rotation",
     "as_size",
+    "cutout_request",
     "refuse_beside_layer",
 ]
+
+DEFAULT_SIZE = 256
+R = TypeVar("R", bound=str)
 
 MAX_SIZE_PIX = 10_000
 """Largest width or height of a cutout, pixels: 0.73 degrees at the survey's scale."""
 
+LAYER_PRODUCTS = ("image", "invvar", "maskbits")
+"""What a layer of the viewer can be asked for; ``image`` is whatever the layer shows."""
+
+_SYMBOLS = {'"': "arcsec", "″": "arcsec", "'": "arcmin", "′": "arcmin", "°": "deg"}
+
+DERIVED = {
+    "resid": ("image", "model"),
+    "snr": ("image", "invvar"),
+    "sigma": ("invvar",),
+}
+"""Planes made of others: image - model, image sqrt(invvar), 1 / sqrt(invvar)."""
+
 
 @dataclass(frozen=True)
 class CutoutRequest:
-    """One cutout of the bricks."""
+    """One cutout: where, on which pixels, and which planes."""
 
     ra_deg: float
     dec_deg: float
     ny: int
     nx: int
-    products: tuple
-    bands: tuple | None
-    release: str
-    region: str
-    wcs: str = ""
+    products: tuple[str, ...]  # files, derived planes, and psf
+    bands: tuple[str, ...] | None  # None for those that the target's brick, or the layer, has
+    release: DataRelease | None  # None for a layer of another survey
+    region: str = "auto"
+    layer: Layer | None = None
+    pixel_scale_arcsec: float = PIXEL_SCALE_ARCSEC
+    wcs: str = ""  # grid of the result as FITS cards, where it was given or is rotated
+    wise_grid: str = "native"
+    convert_flux: bool | None = None  # whether the viewer's fluxes are per pixel of the result
 
     @property
-    def key(self):
+    def key(self) -> str:
         """Sha256 of the request in canonical form, hexadecimal."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        fields = {
+            **vars(self),
+            "release": self.release and self.release.name,
+            "layer": self.layer and self.layer.name,
+        }
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def is_native(self) -> bool:
+        """Whether the pixels are those of the bricks, or of the layer."""
+        native = self.layer.pixel_scale_arcsec if self.layer else PIXEL_SCALE_ARCSEC
+        return not self.wcs and self.pixel_scale_arcsec == native
 
-def _refuse(parameter, value, must):
-    msg = f"{parameter}={value!r} {must}"
+    @property
+    def has_psf(self) -> bool:
+        """Whether PSFs go with the planes."""
+        return "psf" in self.products
+
+    @property
+    def is_wise(self) -> bool:
+        """Whether it is for planes of WISE bands alone."""
+        return bool(self.bands) and all(band in WISE_BANDS for band in self.bands or ())
+
+    def file_parts(self) -> list[CutoutRequest]:
+        """Return the requests for planes that files have: of the optical bands, and of WISE."""
+        wise = tuple(band for band in self.bands or () if band in WISE_BANDS)
+        if self.layer is not None or not (wise or self.has_psf or self._has_derived):
+            return [self]
+        names = tuple(name for name in self.products if name != "psf") or ("image",)
+        optical = self.bands and tuple(band for band in self.bands if band not in wise)
+        if self.has_psf and optical == ():
+            _refuse("products", self.products, "psf goes with optical bands.", ":")
+        parts = []
+        if optical != ():
+            parts.append(replace(self, products=_sources_of(names), bands=optical))
+        if wise:
+            parts.append(self._wise_part(names, wise))
+        return parts
+
+    @property
+    def _has_derived(self) -> bool:
+        return any(name in DERIVED for name in self.products)
+
+    def _wise_part(self, names: tuple[str, ...], bands: tuple[str, ...]) -> CutoutRequest:
+        """Return the request for WISE bands, on their own pixels or on the optical ones."""
+        names = tuple(name for name in names if name in WISE_PRODUCTS or name in DERIVED)
+        if not names:
+            must = f"the WISE bands have {', '.join((*WISE_PRODUCTS, *DERIVED))}."
+            _refuse("products", self.products, must, ":")
+        part = replace(self, products=_sources_of(names), bands=bands, convert_flux=None)
+        if self.wcs or self.wise_grid == "optical":
+            return replace(part, wcs=self.wcs or self._grid_text())
+        ratio = self.pixel_scale_arcsec / WISE.scale_arcsec
+        ny, nx = (max(round(n * ratio), 1) for n in (self.ny, self.nx))
+        return replace(part, ny=ny, nx=nx, pixel_scale_arcsec=PIXEL_SCALE_ARCSEC)
+
+    def _grid_text(self) -> str:
+        """Return the grid of the optical planes as text."""
+        if not self.is_native:
+            return self.north_up_text()
+        placement = place(self.ra_deg, self.dec_deg, self.ny, self.nx)
+        return cards_text(placement.grid.cards(x0=placement.box.x0, y0=placement.box.y0))
+
+    def north_up_text(self) -> str:
+        """Return, as text, a grid with the target in the middle and north up."""
+        shape = self.ny, self.nx
+        return rotated_wcs_text(self.ra_deg, self.dec_deg, *shape, self.pixel_scale_arcsec, 0.0)
+
+
+def _sources_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the products of files that planes are made of."""
+    return tuple(dict.fromkeys(base for name in names for base in DERIVED.get(name, (name,))))
+
+
+def cutout_request(
+    position: tuple[float, float] | None,
+    size: Any = DEFAULT_SIZE,
+    *,
+    bands: Any = None,
+    products: Any = ("image",),
+    release: DataRelease | None = None,
+    region: str = "auto",
+    layer: Layer | None = None,
+    pixel_scale: Any = None,
+    wcs: WCS | Header | None = None,
+    rotation: Any = None,
+    wise_grid: str = "native",
+    convert_flux: bool | None = None,
+) -> CutoutRequest:
+    """Return the request of checked arguments; a position of `None` is the middle of ``wcs``."""
+    as_choice("wise_grid", wise_grid, ("native", "optical"))
+    if layer is None:
+        assert release is not None
+        allowed = (*_region_bands(release, region), *release.wise_bands)
+        bands = None if bands is None else _checked_bands(bands, allowed, _place(release, region))
+        names = _checked_products(products, release, planes=True, derived=True)
+        native_arcsec = PIXEL_SCALE_ARCSEC
+    else:
+        names = _layer_products(products)
+        bands = as_layer_bands(bands, layer.bands, layer.name)
+        release = None if layer.release is None else get_release(layer.release)
+        region = layer.region or "auto"
+        native_arcsec = layer.pixel_scale_arcsec
+    scale_arcsec = as_pixel_scale(pixel_scale, native_arcsec=native_arcsec)
+    if wcs is not None:
+        grid, ny, nx = _given_grid(wcs, size, pixel_scale, rotation)
+        if position is None:
+            ra, dec = SkyGrid(grid).to_sky((nx - 1) / 2, (ny - 1) / 2)
+            position = float(ra), float(dec)
+    else:
+        ny, nx = as_size(size, pixel_scale_arcsec=scale_arcsec)
+        angle_deg, grid = as_rotation(rotation), ""
+        assert position is not None
+        if angle_deg:
+            grid = rotated_wcs_text(*position, ny, nx, scale_arcsec, angle_deg)
+    assert position is not None
+    return CutoutRequest(
+        *position,
+        ny,
+        nx,
+        names,
+        bands,
+        release,
+        region,
+        layer,
+        scale_arcsec,
+        grid,
+        wise_grid,
+        convert_flux,
+    )
+
+
+def _layer_products(products: Any) -> tuple[str, ...]:
+    """Return what is asked of a layer; refuse what no layer has."""
+    names = _as_names(products)
+    if not names or not set(names) <= set(LAYER_PRODUCTS):
+        must = (
+            f"a layer has {', '.join(LAYER_PRODUCTS)}, where image is what it shows; psf goes with "
+            "a release."
+        )
+        _refuse("products", products, must, ":")
+    return names
+
+
+def _given_grid(
+    wcs: WCS | Header, size: Any, pixel_scale: Any, rotation: Any
+) -> tuple[str, int, int]:
+    """Return the grid of ``wcs`` as text, and its size; refuse what it excludes."""
+    for name, value in (("pixel_scale", pixel_scale), ("rotation", rotation)):
+        if value is not None:
+            _refuse(name, value, "cannot be given beside wcs, which has its own.")
+    text, ny, nx = as_wcs_text(wcs)
+    as_size((ny, nx), parameter="wcs")
+    if size is not DEFAULT_SIZE and as_size(size) != (ny, nx):
+        _refuse("size", size, f"is not that of wcs, {(ny, nx)}; leave it out.")
+    return text, ny, nx
+
+
+def _refuse(parameter: str, value: Any, must: str, mark: str = "") -> NoReturn:
+    msg = f"{parameter}={value!r}{mark} {must}"
     raise InvalidRequestError(msg, parameter=parameter, value=value)
-
-
-def as_choice(parameter, value, allowed):
-    """Return ``value`` if it is one of ``allowed``."""
-    allowed = tuple(allowed)
-    if not isinstance(value, str) or value not in allowed:
-        _refuse(parameter, value, f"is not one of: {', '.join(allowed)}.")
-    return value
-
-
-_SYMBOLS = {'"': "arcsec", "″": "arcsec", "'": "arcmin", "′": "arcmin", "°": "deg"}
 
 
 def angle_of_text(value: object) -> object:
@@ -85,7 +270,17 @@ def angle_of_text(value: object) -> object:
         return value
 
 
-def as_size(size, *, parameter="size", pixel_scale_arcsec=PIXEL_SCALE_ARCSEC):
+def as_choice(parameter: str, value: Any, allowed: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``allowed``."""
+    allowed = tuple(allowed)
+    if not isinstance(value, str) or value not in allowed:
+        _refuse(parameter, value, f"is not one of: {', '.join(allowed)}.")
+    return value
+
+
+def as_size(
+    size: Any, *, parameter: str = "size", pixel_scale_arcsec: float = PIXEL_SCALE_ARCSEC
+) -> tuple[int, int]:
     """Return a size as whole pixels."""
     kinds = "must be an int number of pixels or an angle with a unit, one or (ny, nx)"
     size = angle_of_text(size)
@@ -102,10 +297,11 @@ def as_size(size, *, parameter="size", pixel_scale_arcsec=PIXEL_SCALE_ARCSEC):
     elif isinstance(size, Integral) and not isinstance(size, bool):
         values = [int(size)]
     elif isinstance(size, (tuple, list, np.ndarray)) and len(size) in (1, 2):
-        return tuple(
+        ny, nx = (
             as_size(item, parameter=parameter, pixel_scale_arcsec=pixel_scale_arcsec)[0]
-            for item in (size if len(size) == 2 else [size[0]] * 2)
+            for item in (size[0], size[-1])
         )
+        return ny, nx
     else:
         _refuse(parameter, size, f"{kinds}; a bare number is never an angle.")
     if len(values) not in (1, 2) or not np.isfinite(values).all():
@@ -119,7 +315,7 @@ def as_size(size, *, parameter="size", pixel_scale_arcsec=PIXEL_SCALE_ARCSEC):
     return ny, nx
 
 
-def as_pixel_scale(pixel_scale, *, native_arcsec=PIXEL_SCALE_ARCSEC):
+def as_pixel_scale(pixel_scale: Any, *, native_arcsec: float = PIXEL_SCALE_ARCSEC) -> float:
     """Return a pixel scale in arcsec."""
     if pixel_scale is None:
         return native_arcsec
@@ -133,14 +329,14 @@ def as_pixel_scale(pixel_scale, *, native_arcsec=PIXEL_SCALE_ARCSEC):
     return native_arcsec if abs(value / native_arcsec - 1) < 1e-9 else value
 
 
-def refuse_beside_layer(release, region):
+def refuse_beside_layer(release: str | None, region: str) -> None:
     """Refuse what a layer of the viewer has of its own."""
     for name, value, default in (("release", release, None), ("region", region, "auto")):
         if value != default:
             _refuse(name, value, "cannot be given beside layer, which has its own.")
 
 
-def as_rotation(rotation):
+def as_rotation(rotation: Any) -> float:
     """Return a rotation in degrees."""
     if rotation is None:
         return 0.0
@@ -153,67 +349,83 @@ def as_rotation(rotation):
     return value % 360.0
 
 
-def as_names(products):
-    """Return names of products as a tuple without repeats, unknown ones too."""
+def _as_names(products: Any) -> tuple[str, ...]:
+    """Return names of products as a tuple without repeats; empty if they are no such thing."""
+    if isinstance(products, str):
+        return (products,)
     try:
-        names = (products,) if isinstance(products, str) else tuple(dict.fromkeys(products))
+        return tuple(dict.fromkeys(products))
     except TypeError:
-        names = ()
-    if not names:
-        allowed = ", ".join(COADD_PRODUCTS)
-        _refuse("products", products, f"names no product; allowed: {allowed}.")
-    return names
+        return ()
 
 
-def as_products(products, release, *, planes=False):
-    """Return product names as a tuple without repeats."""
-    found = get_release(release)
-    allowed = (*found.products, *found.mask_planes) if planes else found.products
-    try:
-        names = (products,) if isinstance(products, str) else tuple(dict.fromkeys(products))
-    except TypeError:
-        names = ()
+def as_products(products: Any, release: str, *, planes: bool = False) -> tuple[str, ...]:
+    """Return names of coadd products, and of mask planes if asked, as a tuple without repeats."""
+    return _checked_products(products, get_release(release), planes=planes)
+
+
+def _checked_products(
+    products: Any, release: DataRelease, *, planes: bool = False, derived: bool = False
+) -> tuple[str, ...]:
+    files = (*release.products, *release.mask_planes) if planes else release.products
+    allowed = (*files, *DERIVED, "psf") if derived else files
+    names = _as_names(products)
+    if derived and "all" in names:
+        # Everything of the survey's own, and the residuals beside the model.
+        after = files.index("model") + 1
+        every = (*files[:after], "resid", *files[after:])
+        names = tuple(n for name in names for n in (every if name == "all" else (name,)))
+        names = tuple(dict.fromkeys(names))
     if not names:
         _refuse("products", products, f"names no product; allowed: {', '.join(allowed)}.")
-    for name in names:
-        if name in allowed:
-            continue
-        reason = f"is not in {release}" if name in COADD_PRODUCTS else "is not a product"
-        _refuse("products", name, f"{reason}; allowed: {', '.join(allowed)}.")
+    needed = dict.fromkeys(base for name in names for base in (name, *DERIVED.get(name, ())))
+    for name in needed if derived else names:
+        if name not in allowed:
+            reason = "is not a product"
+            if name in COADD_PRODUCTS:
+                reason = f"is not in {release.name}"
+            _refuse("products", name, f"{reason}; allowed: {', '.join(allowed)}.")
     return names
 
 
-def as_region(region, release):
+def as_region(region: R, release: str) -> R:
     """Return a region that the release has, or ``'auto'``."""
     if region != "auto":
         get_tree(release, region)
     return region
 
 
-def as_bands(bands, release, region="auto"):
+def _region_bands(release: DataRelease, region: str) -> tuple[str, ...]:
+    """Return the optical bands of a region, or of a release."""
+    return release.bands if region == "auto" else get_tree(release.name, region).bands
+
+
+def _place(release: DataRelease, region: str) -> str:
+    return release.name if region == "auto" else f"{release.name} {region}"
+
+
+def as_bands(bands: Any, release: str, region: str = "auto") -> tuple[str, ...] | None:
     """Return bands as a tuple without repeats, or `None`."""
     if bands is None:
         return None
-    allowed = get_release(release).bands if region == "auto" else get_tree(release, region).bands
-    return _checked_bands(bands, allowed, release + ("" if region == "auto" else f" {region}"))
+    data = get_release(release)
+    return _checked_bands(bands, _region_bands(data, region), _place(data, region))
 
 
-def as_layer_bands(bands, allowed, layer):
+def as_layer_bands(bands: Any, allowed: tuple[str, ...], layer: str) -> tuple[str, ...] | None:
     """Return bands of a layer of the viewer as a tuple without repeats, or `None`."""
     return None if bands is None else _checked_bands(bands, allowed, f"layer {layer}")
 
 
-def _checked_bands(bands, allowed, whose):
+def _checked_bands(bands: Any, allowed: tuple[str, ...], whose: str) -> tuple[str, ...]:
     hint = f"bands of {whose} are: {', '.join(allowed) or 'not known'}."
     if isinstance(bands, str):
-        names = bands.replace(",", " ").split()
-        whole = len(names) != 1 or names[0] in allowed
-        names = names if whole else list(names[0])
+        words = bands.replace(",", " ").split()
+        names = words if len(words) > 1 and not allowed else []
+        for word in words if not names else ():
+            names += [word] if word in allowed else re.findall(r"W[1-4]|.", word)
     else:
-        try:
-            names = list(bands)
-        except TypeError:
-            names = []
+        names = list(_as_names(bands))
     if not names:
         _refuse("bands", bands, f"names no band; {hint}")
     for name in names:

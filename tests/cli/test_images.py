@@ -107,7 +107,7 @@ def test_all_products(run_json):
 
 def test_a_dry_run_asks_nothing(run, scene):
     answer = run("cutout", *STAR, "--bands", "gr", "--dry-run")
-    urls = LegacySurvey.get_cutout(scene.positions["star"], 256, bands="gr", get_query_payload=True)
+    urls = LegacySurvey.get_image_list(scene.positions["star"], 256, bands="gr")
     assert answer == (0, "".join(f"{url}\n" for url in urls), "")
     assert len(urls) == 2
     answer = run("psf", *STAR, "--bands", "r", "--dry-run")

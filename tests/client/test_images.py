@@ -74,9 +74,10 @@ def test_every_frame_is_the_same_place(sky, survey):
 
 def test_payload_is_the_urls_and_sends_nothing(sky, survey):
     products = ("image", "maskbits")
-    urls = survey.get_cutout(HERE, 20, bands="gr", products=products, get_query_payload=True)
+    payload = survey.get_cutout(HERE, 20, bands="gr", products=products, get_query_payload=True)
+    assert set(payload) == {"service", "urls"}
     folder = f"{sky.mirror_url}/dr10/south/coadd/045/0451p000/legacysurvey-0451p000"
-    assert urls == [
+    assert payload["urls"] == [
         f"{folder}-image-g.fits.fz",
         f"{folder}-image-r.fits.fz",
         f"{folder}-maskbits.fits.fz",
@@ -104,7 +105,7 @@ def test_who_decides_the_mirror_and_the_release(tmp_path):
         survey.mirror, survey.release = "nersc", "DR8"
         assert (survey.mirror, survey.release) == ("nersc", "dr8")
     payload = survey.get_cutout(HERE, 5, bands="g", mirror=tmp_path, get_query_payload=True)
-    assert payload[0].startswith(str(tmp_path))
+    assert payload["urls"][0].startswith(str(tmp_path))
     survey.mirror = survey.release = None
     assert (survey.mirror, survey.release) == ("auto", "dr10")
 

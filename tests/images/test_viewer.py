@@ -304,11 +304,24 @@ def test_payload_of_the_viewer(sky, survey):
         pixel_scale=0.5 * u.arcsec,
         get_query_payload=True,
     )
-    assert payload["layer"] == "ls-dr10"
-    assert (payload["height"], payload["width"]) == (10, 20)
-    assert payload["bands"] == "gr"
-    assert payload["invvar"] is True
+    assert set(payload) == {"service", "params"}
+    assert payload["service"] == f"{sky.viewer_url}/cutout.fits"
+    parameters = payload["params"]
+    assert parameters["layer"] == "ls-dr10"
+    assert (parameters["height"], parameters["width"]) == (10, 20)
+    assert parameters["bands"] == "gr"
+    assert parameters["invvar"] is True
     assert len(sky.requests) == 0
+
+
+@pytest.mark.parametrize("pixel_scale", [None, 0.5 * u.arcsec])
+def test_the_list_of_images_has_what_the_viewer_is_asked(sky, survey, pixel_scale):
+    asked = {"bands": "gr", "pixel_scale": pixel_scale, "source": "viewer"}
+    urls = survey.get_image_list(sky.positions["star"], 20, **asked)
+    assert len(sky.requests) == 0
+    survey.get_cutout(sky.positions["star"], 20, **asked)
+    paths = [record.path for record in sky.requests if "/cutout.fits" in record.path]
+    assert [url.removeprefix(sky.url) for url in urls] == paths
 
 
 def test_pictures(sky, survey):

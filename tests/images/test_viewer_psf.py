@@ -138,5 +138,8 @@ def test_a_cutout_with_its_psf(sky, survey):
 
 def test_payload(sky, survey):
     payload = survey.get_psf(NORTH, bands="gz", get_query_payload=True)
-    assert payload == {"ra": 180.15, "dec": 32.5, "layer": "ls-dr9-north", "bands": "gz"}
+    assert payload == {
+        "service": f"{sky.viewer_url}/coadd-psf/",
+        "params": {"ra": "180.15", "dec": "32.5", "layer": "ls-dr9-north", "bands": "gz"},
+    }
     assert len(sky.requests) == 0

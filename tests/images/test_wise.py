@@ -92,6 +92,6 @@ def test_all_means_everything_optical_and_wise_beside_it(sky, survey):
 
 
 def test_payload_has_the_wise_files(sky, survey):
-    urls = survey.get_cutout(sky.positions["star"], 40, bands="gW1", get_query_payload=True)
+    urls = survey.get_cutout(sky.positions["star"], 40, bands="gW1", get_query_payload=True)["urls"]
     assert [url.rpartition("-image-")[2] for url in urls] == ["g.fits.fz", "W1.fits.fz"]
     assert len(sky.requests) == 0

@@ -1,5 +1,7 @@
 """Arguments: what is taken, and what is refused by name before anything is sent."""
 
+import pickle
+
 import numpy as np
 import pytest
 from astropy import units as u
@@ -7,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from astroquery_lis.exceptions import InvalidRequestError
+from astroquery_lis.survey.releases import get_release
 from astroquery_lis.survey.request import (
     MAX_SIZE_PIX,
     CutoutRequest,
@@ -113,10 +116,11 @@ def test_a_product_of_a_later_release_is_refused():
 
 
 def test_equal_requests_have_equal_keys():
-    values = (1.0, 2.0, 3, 4, ("image",), ("g",), "dr10", "auto")
+    values = (1.0, 2.0, 3, 4, ("image",), ("g",), get_release("dr10"), "auto")
     one, same = CutoutRequest(*values), CutoutRequest(*values)
     assert one == same
     assert one.key == same.key
     assert hash(one) == hash(same)
+    assert pickle.loads(pickle.dumps(one)) == one
     other = CutoutRequest(*values[:-1], "south")
     assert other.key != one.key

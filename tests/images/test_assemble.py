@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astroquery_lis.images.resample import lanczos3, nearest
+from astroquery_lis.images.assemble import lanczos3, nearest
 
 
 def _star(y0, x0, sigma=1.9, shape=(60, 60)):

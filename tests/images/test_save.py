@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from astroquery_lis import bricks
 from astroquery_lis.catalogs.footprint import bricks_of_region, holds
-from astroquery_lis.client.job_plan import CutoutJob, job_bounds, plan_cutouts
+from astroquery_lis.client.job_plan import job_bounds, plan_cutouts
 from astroquery_lis.exceptions import (
     ContentChangedError,
     CoverageWarning,
@@ -23,18 +23,18 @@ from astroquery_lis.exceptions import (
     NotFoundError,
     UnexpectedContentError,
 )
-from astroquery_lis.images.bulk import (
+from astroquery_lis.images import reader
+from astroquery_lis.images.coadds import coadd_cutout
+from astroquery_lis.images.reader import OpenImages, SectionReader
+from astroquery_lis.images.save import (
     Access,
     BulkSpec,
+    CutoutJob,
     each_cutout,
     file_name,
     safe_name,
 )
-from astroquery_lis.images.coadds import coadd_cutout
-from astroquery_lis.images.group import WHOLE_FILE_SHARE
-from astroquery_lis.images.open_images import OpenImages
-from astroquery_lis.images.reader import SectionReader
-from astroquery_lis.images.strips import LayoutChanged, StripCache
+from astroquery_lis.images.strips import WHOLE_FILE_SHARE, LayoutChanged, StripCache
 from astroquery_lis.images.tiles import ImageMap
 from astroquery_lis.io.http import HttpClient
 from astroquery_lis.io.places import resolve_mirrors
@@ -260,20 +260,20 @@ def _access(mirror, location):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Count how often each tile is decoded: by reader, image and tile."""
+    """Count how often each tile is decoded: by image and tile."""
     count = Counter()
-    plain = SectionReader._pixels
+    plain = reader._decode
 
-    def counted(self, known, box):
+    def counted(known, box, shared):
         # An image that is not compressed has no tiles to decode.
         rows, columns = known.map.tiles(box if not known.map.pixel_bytes else Box(0, 0, 0, 0))
         for row in range(rows.start, rows.stop):
             for column in range(columns.start, columns.stop):
                 # The image itself is in the key, so that no other can get its address.
-                count[self, known.image, row, column] += 1
-        return plain(self, known, box)
+                count[known.image, row, column] += 1
+        return plain(known, box, shared)
 
-    monkeypatch.setattr(SectionReader, "_pixels", counted)
+    monkeypatch.setattr(reader, "_decode", counted)
     return count
 
 

@@ -1,0 +1,322 @@
+"""Where a cutout can come from: the brick files, the viewer's brick pixels, the viewer's rendering.
+
+Each source says which requests it can serve, and in which form; those that can are asked in turn,
+and the first that answers wins.  The WISE bands are in the brick files alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from astropy.io import fits
+
+from ..exceptions import (
+    FailoverWarning,
+    InvalidRequestError,
+    ServiceDownError,
+    TransferError,
+    warn,
+)
+from ..survey.layers import layer_of
+from ..survey.request import DERIVED, LAYER_PRODUCTS, CutoutRequest
+from .coadds import PixelReader, coadd_cutout, coadd_sections
+from .planes import add_derived
+from .viewer import Rendering, check_layer_request, viewer_cutout
+from .viewer_service import NATIVE_PRODUCTS, ViewerSections, ViewerService
+
+if TYPE_CHECKING:
+    from ..io.places import Mirror
+
+__all__ = [
+    "SOURCES",
+    "BrickFiles",
+    "Source",
+    "Sources",
+    "ViewerPixels",
+    "ViewerRendering",
+    "as_sources",
+    "first_answer",
+    "suitable",
+]
+
+SOURCES = ("auto", "bricks", "viewer")
+
+Payload = dict[str, Any]
+Attempts = list[tuple["Source", CutoutRequest]]
+
+
+class Source(Protocol):
+    """One source of planes."""
+
+    name: str
+
+    def fitted(self, request: CutoutRequest) -> CutoutRequest:
+        """Return the request as this source serves it; raise InvalidRequestError if it cannot."""
+
+    def answer(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
+        """Return an empty primary HDU with the provenance, then the planes."""
+
+    def payload(self, request: CutoutRequest) -> Payload:
+        """Return what would be asked of which service."""
+
+    def urls(self, request: CutoutRequest) -> list[str]:
+        """Return the addresses of what would be asked."""
+
+
+def _refuse(message: str) -> NoReturn:
+    raise InvalidRequestError(message, parameter="source", value=None)
+
+
+class BrickFiles:
+    """The coadds of the bricks, from mirrors and cache."""
+
+    name = "bricks"
+
+    def __init__(
+        self, open_reader: Callable[[], AbstractContextManager[PixelReader]], mirror: Mirror
+    ) -> None:
+        self._open_reader = open_reader
+        self._mirror = mirror
+
+    def fitted(self, request: CutoutRequest) -> CutoutRequest:
+        """Return the request for products of files, on the bricks' pixels or on a WCS."""
+        layer = request.layer
+        if not request.is_native:
+            if request.convert_flux is False:
+                _refuse(
+                    "source='bricks' gives flux per pixel of the result; leave convert_flux out."
+                )
+            request = replace(request, wcs=request.wcs or request.north_up_text())
+        if layer is None:
+            return request
+        from_files = layer.release is not None and layer.region is not None
+        if not from_files or layer.product not in ("image", "model"):
+            _refuse(f"source='bricks': there are no brick files for layer {layer.name}.")
+        whole = layer_of(layer.release or "", layer.region or "", layer.product)
+        bands = request.bands
+        if bands is None and layer.bands != whole.bands:
+            bands = layer.bands
+        products = tuple(layer.product if name == "image" else name for name in request.products)
+        return replace(request, layer=None, products=products, bands=bands)
+
+    def answer(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
+        """Cut the planes out of the files."""
+        with self._open_reader() as reader:
+            return coadd_cutout(request, reader, on_missing=on_missing)
+
+    def payload(self, request: CutoutRequest) -> Payload:
+        """Return the addresses of the files; one may turn out not to exist."""
+        return {"service": self._mirror.name, "urls": self.urls(request)}
+
+    def urls(self, request: CutoutRequest) -> list[str]:
+        """Return the addresses of the files, of the first mirror."""
+        sections = coadd_sections(request)
+        return [str(self._mirror.locate(section.paths[0])) for section in sections]
+
+
+class _Viewer:
+    """What both ways to have pixels of the viewer share."""
+
+    name = "viewer"
+
+    def __init__(self, service: Callable[[], ViewerService]) -> None:
+        self._service = service
+
+    def payload(self, request: CutoutRequest) -> Payload:
+        """Return the viewer's parameters; a large request takes several addresses."""
+        parameters, root = self._parameters(request), self._service().url
+        if len(parameters) > 1:
+            return {"service": root, "urls": self.urls(request)}
+        return {"service": f"{root}/cutout.fits", "params": parameters[0]}
+
+    def urls(self, request: CutoutRequest) -> list[str]:
+        """Return the addresses of what would be asked."""
+        address = self._service().address
+        return [address("cutout.fits", **values) for values in self._parameters(request)]
+
+    def _parameters(self, request: CutoutRequest) -> list[dict[str, str | int | bool]]:
+        raise NotImplementedError
+
+
+class ViewerPixels(_Viewer):
+    """The pixels of the bricks as the viewer passes them on."""
+
+    def fitted(self, request: CutoutRequest) -> CutoutRequest:
+        """Return the request if it is for native pixels that the viewer passes on."""
+        if request.layer is not None or not request.is_native:
+            _refuse("The viewer passes on the native pixels of releases only.")
+        unfit = [name for name in request.products if name not in NATIVE_PRODUCTS]
+        if unfit:
+            _refuse(f"The viewer has no native pixels of {', '.join(unfit)}.")
+        return request
+
+    def answer(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
+        """Put the planes together as from the files."""
+        return coadd_cutout(request, ViewerSections(self._service()), on_missing=on_missing)
+
+    def _parameters(self, request: CutoutRequest) -> list[dict[str, str | int | bool]]:
+        return ViewerSections(self._service()).parameters(coadd_sections(request))
+
+
+class ViewerRendering(_Viewer):
+    """What the viewer renders of a layer."""
+
+    def fitted(self, request: CutoutRequest) -> CutoutRequest:
+        """Return the request with the layer that is to be rendered."""
+        if request.wcs:
+            _refuse("source='viewer' has neither rotation nor a given wcs; take source='bricks'.")
+        layer = request.layer
+        if layer is None:
+            unfit = [name for name in request.products if name not in LAYER_PRODUCTS]
+            if unfit:
+                _refuse(
+                    f"source='viewer' cannot give {', '.join(unfit)} here; it has "
+                    f"{', '.join(NATIVE_PRODUCTS)} at native pixels, and "
+                    f"{', '.join(LAYER_PRODUCTS)} at others."
+                )
+            assert request.release is not None
+            layer = layer_of(request.release.name, request.region)
+        convert = request.convert_flux
+        if convert is None:
+            convert = not request.is_native and layer.unit == "nanomaggy"
+        request = replace(request, layer=layer, convert_flux=convert)
+        check_layer_request(request)
+        return request
+
+    def answer(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
+        """Have the planes rendered, and check them."""
+        return viewer_cutout(request, self._service(), on_missing=on_missing)
+
+    def _parameters(self, request: CutoutRequest) -> list[dict[str, str | int | bool]]:
+        return Rendering(request).all_parameters()
+
+
+def as_sources(source: str | Sequence[str]) -> tuple[str, ...]:
+    """Return names of sources as a tuple, ``('auto',)`` where they are to be chosen."""
+    try:
+        names = (source,) if isinstance(source, str) else tuple(source)
+    except TypeError:
+        names = ()
+    for name in names or (source,):
+        if name not in SOURCES or (name == "auto" and len(names) > 1):
+            msg = f"source={source!r} must be one of {', '.join(SOURCES)}, or a sequence of those."
+            raise InvalidRequestError(msg, parameter="source", value=source)
+    return names
+
+
+def suitable(
+    request: CutoutRequest,
+    sources: Iterable[Source],
+    names: tuple[str, ...],
+    *,
+    viewer_matches: bool = True,
+) -> Attempts:
+    """Return the sources that can serve a request, in the order of the names, and how.
+
+    Of the sources of one name the first that can is taken.  Left to choose, the viewer stands in
+    only where it shows the same sky as the mirrors.
+    """
+    chooses = names == ("auto",)
+    if chooses:
+        # At other scales the viewer's rendering costs a fraction of the bytes.
+        by_files = request.wcs or request.is_native
+        names = ("bricks", "viewer") if by_files else ("viewer", "bricks")
+    attempts: Attempts = []
+    refusals = []
+    for name in names:
+        refusal = None
+        for source in sources:
+            if source.name != name:
+                continue
+            try:
+                attempts.append((source, source.fitted(request)))
+                refusal = None
+                break
+            except InvalidRequestError as error:
+                refusal = error
+        if refusal is not None:
+            refusals.append(refusal)
+    if not attempts:
+        raise refusals[-1 if request.is_native else 0]
+    if chooses and not viewer_matches:
+        attempts = [pair for pair in attempts if pair[0].name == "bricks"] or attempts
+    return attempts
+
+
+def first_answer(attempts: Attempts, on_missing: str) -> fits.HDUList:
+    """Return what the first source gives that is not down; a card ``FAILED1`` names others."""
+    failures: list[tuple[str, TransferError]] = []
+    for source, request in attempts:
+        try:
+            hdul = source.answer(request, on_missing)
+        except TransferError as error:
+            failures.append((source.name, error))
+            continue
+        for number, (name, reason) in enumerate(failures, start=1):
+            msg = f"Source {name} failed ({reason}); {source.name} answered instead."
+            warn(msg, FailoverWarning)
+            hdul[0].header[f"FAILED{number}"] = (name, "source that failed before")
+        return hdul
+    if len(failures) == 1:
+        raise failures[0][1]
+    reasons = " ".join(f"{name}: {error}" for name, error in failures)
+    last = failures[-1][1]
+    msg = f"No source could answer. {reasons}"
+    raise ServiceDownError(msg, url=last.url, status=last.status, cause=last) from last
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The sources of one call, and which of them were named."""
+
+    names: tuple[str, ...]
+    bricks: Source
+    viewer: tuple[Source, ...]
+    psf: tuple[Source, ...]
+    viewer_matches: bool  # it shows the same sky as the mirrors
+
+    def attempts(self, request: CutoutRequest) -> Attempts:
+        """Return the sources that can serve a part of a request, and how."""
+        if request.has_psf:
+            names = ("viewer", "bricks") if self.names == ("auto",) else self.names
+            return suitable(request, self.psf, names)
+        if request.is_wise:
+            return [(self.bricks, self.bricks.fitted(request))]
+        sources = (self.bricks, *self.viewer)
+        return suitable(request, sources, self.names, viewer_matches=self.viewer_matches)
+
+    def planes(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
+        """Return all planes of a cutout: of files, made of those, and PSFs."""
+        parts = [self.attempts(part) for part in request.file_parts()]
+        names = tuple(name for name in request.products if name != "psf")
+        hdul = fits.HDUList()
+        for attempts in parts:
+            answer = first_answer(attempts, on_missing)
+            if any(name in DERIVED for name in names):
+                answer = add_derived(answer, names)
+                answer[0].header["PRODUCTS"] = ",".join(names)
+            hdul.extend(answer[1:] if len(hdul) else answer)
+        if request.has_psf:
+            bands = [hdu.header.get("BAND", "W") for hdu in hdul]
+            optical = tuple(dict.fromkeys(band for band in bands if band[0] != "W"))
+            part = replace(request, products=("psf",), bands=optical or request.bands)
+            attempts = replace(self, names=("auto",)).attempts(part)
+            hdul.extend(first_answer(attempts, on_missing)[1:])
+        return hdul
+
+    def payload(self, request: CutoutRequest) -> Payload:
+        """Return what the first source of a cutout would be asked for its files."""
+        attempts = [self.attempts(part)[0] for part in request.file_parts()]
+        source, part = attempts[0]
+        payload = source.payload(part)
+        if "urls" in payload:
+            payload["urls"] = self.urls(request)
+        return payload
+
+    def urls(self, request: CutoutRequest) -> list[str]:
+        """Return the addresses that a cutout would be made from."""
+        attempts = [self.attempts(part)[0] for part in request.file_parts()]
+        return [url for source, part in attempts for url in source.urls(part)]
