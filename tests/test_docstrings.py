@@ -24,7 +24,7 @@ PUBLIC = (
 )
 """The modules of docs/reference.rst, docs/photometry.rst and docs/citing.rst."""
 
-INNER = {"astroquery_lis.images.psf.viewer_psf", "astroquery_lis.sandbox.build"}
+INNER = {"astroquery_lis.sandbox.build"}
 """In ``__all__`` for other rooms; `serve` is what makes the sky for everybody else."""
 
 NETWORK = {

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .sources import BrickFiles, Payload
     from .viewer_service import ViewerService
 
-__all__ = ["ModelPsf", "ViewerPsf", "moffat_psf", "to_photutils", "to_sky"]
+__all__ = ["moffat_psf", "to_photutils", "to_sky"]
 
 MOFFAT_BETA = 3.5
 MODEL_SIZE_PIX = 63

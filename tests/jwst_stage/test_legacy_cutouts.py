@@ -97,10 +97,10 @@ def test_a_grid_may_be_a_wcs_a_header_or_an_hdulist(mosaic):
 
 
 def test_bricks_are_asked_for_as_the_field_needs(survey):
-    (urls,) = STAGE.cutouts_for(
+    (answer,) = STAGE.cutouts_for(
         ring(45.25, 0.125, 0.012), survey=survey, bands="r", get_query_payload=True
     )
-    assert sorted({url.split("/")[-2] for url in urls}) == [
+    assert sorted({url.split("/")[-2] for url in answer["urls"]}) == [
         "0451p000",
         "0451p002",
         "0453p000",
@@ -130,10 +130,10 @@ def test_a_field_off_the_survey(survey):
 
 
 def test_a_field_near_the_pole_is_boxed_without_asking_anybody(survey):
-    (urls,) = STAGE.cutouts_for(
+    (answer,) = STAGE.cutouts_for(
         ring(200.0, 84.0, 0.01), survey=survey, bands="r", get_query_payload=True
     )
-    assert urls
+    assert answer["urls"]
 
 
 def test_the_box_is_on_the_grid_of_the_brick_that_owns_its_middle():
