@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .._typing import Executor, FilePath
     from ..client import LegacySurveyClass
     from .planning.plan import Plan
+    from .refs.references import Resolution
 
 __all__ = ["ChainMethods"]
 
@@ -120,7 +121,7 @@ class ChainMethods(StageBase):
         resolution = self._references_of_now(files, options) if start == "auto" else None
         return make_plan(files, start=start, resolution=resolution, **options)
 
-    def _references_of_now(self, files, options):
+    def _references_of_now(self, files: Any, options: dict[str, Any]) -> Resolution | None:
         """Return what CRDS's cache says of the exposures, `None` where it cannot be asked."""
         from .planning.plan import make_plan
         from .refs.references import resolve
@@ -268,7 +269,7 @@ class ChainMethods(StageBase):
             prefetch(planned, environment, offline)
             resolution = resolve(planned, environment, offline=offline)
         return run(
-            Reduction(planned, Path(planned.output_dir), resolution),
+            Reduction(planned, Path(str(planned.output_dir)), resolution),
             environment=environment,
             executor=executor,
             max_workers=max_workers,
@@ -320,7 +321,7 @@ class ChainMethods(StageBase):
 
         planned = self._placed(plan, output_dir)
         resolution = resolve(planned, self._environment(offline=offline), offline=offline)
-        return planned.table(assess(Reduction(planned, Path(planned.output_dir), resolution)))
+        return planned.table(assess(Reduction(planned, Path(str(planned.output_dir)), resolution)))
 
     def parameters(self, plan: Plan | FilePath, *, offline: bool = False) -> Table:
         """Return the parameters that each task would run with, and where each comes from.
@@ -412,33 +413,35 @@ class ChainMethods(StageBase):
 
         return str(write_report(output_dir, path=path))
 
-    def _loaded(self, plan):
+    def _loaded(self, plan: Plan | FilePath) -> Plan:
         from .planning.plan import Plan
 
         if isinstance(plan, Plan):
             return plan
         if isinstance(plan, (str, os.PathLike)) and os.path.isfile(plan):
             return Plan.load(plan)
-        given = repr(plan) if isinstance(plan, (str, os.PathLike)) else type(plan).__name__
-        msg = f"plan={given} must be a Plan, as plan() makes it, or the file of a saved one."
+        text = repr(plan) if isinstance(plan, (str, os.PathLike)) else type(plan).__name__
+        msg = f"plan={text} must be a Plan, as plan() makes it, or the file of a saved one."
         raise InvalidRequestError(msg, parameter="plan", value=plan)
 
-    def _placed(self, plan, output_dir, *, needed=True):
+    def _placed(
+        self, plan: Plan | FilePath, output_dir: FilePath | None, *, needed: bool = True
+    ) -> Plan:
         from .refs.references import with_catalogs
 
         plan = self._loaded(plan)
-        where = output_dir if output_dir is not None else plan.output_dir
-        if where is not None:
-            return with_catalogs(plan, os.path.abspath(os.path.expanduser(where)))
+        folder = output_dir if output_dir is not None else plan.output_dir
+        if folder is not None:
+            return with_catalogs(plan, os.path.abspath(os.path.expanduser(folder)))
         if needed or plan.options.get("abs_refcat") in REFCATS:
             msg = "output_dir=None: the plan names no output directory; give one."
             raise InvalidRequestError(msg, parameter="output_dir", value=None)
         return plan
 
 
-def _with_row(table, values):
-    from astropy.table import Table, vstack
+def _with_row(table: Table, values: dict[str, Any]) -> Table:
+    from astropy.table import vstack
 
-    empty = {name: values.get(name, "" if table[name].dtype.kind in "UO" else 0)
-             for name in table.colnames}  # fmt: skip
-    return vstack([table, Table(rows=[empty], names=table.colnames)], metadata_conflicts="silent")
+    empty = {name: "" if table[name].dtype.kind in "UO" else 0 for name in table.colnames}
+    row = type(table)(rows=[{**empty, **values}], names=table.colnames)
+    return vstack([table, row], metadata_conflicts="silent")

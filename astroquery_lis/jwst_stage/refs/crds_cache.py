@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..._conf import setting
-from ...exceptions import CrdsUnavailable
+from ...exceptions import CrdsUnavailable, TruncatedError, UnexpectedContentError
+from ...io.content import check_structure
 from ...io.store import write_bytes
 from ..resume.records import cache_folder
 
@@ -33,8 +34,11 @@ __all__ = [
     "Recall",
     "closure",
     "crds_environment",
+    "inspect_file",
     "mapping_path",
     "read_server_config",
+    "remember_context",
+    "remembered_context",
     "server_config_path",
     "write_server_config",
 ]
@@ -195,6 +199,43 @@ def _sha1(text: str) -> str:
 def _ignores_checksums() -> bool:
     value = os.environ.get("CRDS_IGNORE_MAPPING_CHECKSUM", "")
     return value.lower() in ("1", "true", "t", "yes", "y")
+
+
+def _context_file(path: str) -> Path:
+    return Path(server_config_path(path)).with_name("astroquery_lis_context")
+
+
+def remember_context(path: str, context: str) -> None:
+    """Note the context that the cache has everything of, for a later run without the server.
+
+    The server's newest and the cache's ``latest_context`` may be two, and only one of them is here.
+    """
+    # A cache that cannot be written to is used all the same.
+    with suppress(OSError):
+        write_bytes(_context_file(path), f"{context}\n".encode())
+
+
+def remembered_context(path: str) -> str:
+    """Return the context that `remember_context` noted; empty if there is none, or it is gone."""
+    try:
+        context = _context_file(path).read_text().strip()
+    except OSError:
+        return ""
+    is_here = CONTEXT_NAME.fullmatch(context) and mapping_path(path, context).is_file()
+    return context if is_here else ""
+
+
+def inspect_file(path: Path) -> dict:
+    """Return digest and length of a reference file, and what is wrong with it."""
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, lambda: hashlib.sha1(usedforsecurity=False))
+        damaged = ""
+        try:
+            check_structure(path, stream, str(path))
+        except (TruncatedError, UnexpectedContentError) as error:
+            damaged = "truncated" if isinstance(error, TruncatedError) else "damaged"
+    size = path.stat().st_size
+    return {"sha1": digest.hexdigest(), "bytes": size, "damaged": damaged}
 
 
 class Recall:

@@ -7,11 +7,9 @@ in parallel, and checked before it gets its name.  So are the catalogues that a 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -24,11 +22,7 @@ from ...exceptions import (
     InvalidRequestError,
     StageWarning,
     TransferError,
-    TruncatedError,
-    UnexpectedContentError,
 )
-from ...io.content import check_structure
-from ...io.store import write_bytes
 from .. import pipeline
 from ..resume.records import FileMemo, cache_folder
 from ..tasks import REFCATS
@@ -37,8 +31,11 @@ from .crds_cache import (
     CrdsEnvironment,
     Recall,
     closure,
+    inspect_file,
     mapping_path,
     read_server_config,
+    remember_context,
+    remembered_context,
     server_config_path,
     write_server_config,
 )
@@ -148,31 +145,8 @@ def prefetch(
         if resolution.missing:
             raise _missing(resolution.missing, environment, resolution.files())
     if resolver.server is not None:
-        _remember(environment.path, resolution.context)
+        remember_context(environment.path, resolution.context)
     return _table(resolution, resolver.fetched)
-
-
-def _context_file(path: str) -> Path:
-    return Path(server_config_path(path)).with_name("astroquery_lis_context")
-
-
-def _remember(path: str, context: str) -> None:
-    """Note the context that the cache has everything of, for a later run without the server.
-
-    The server's newest and the cache's ``latest_context`` may be two, and only one of them is here.
-    """
-    # A cache that cannot be written to is used all the same.
-    with suppress(OSError):
-        write_bytes(_context_file(path), f"{context}\n".encode())
-
-
-def _remembered(path: str) -> str:
-    try:
-        context = _context_file(path).read_text().strip()
-    except OSError:
-        return ""
-    is_here = CONTEXT_NAME.fullmatch(context) and mapping_path(path, context).is_file()
-    return context if is_here else ""
 
 
 def _missing(
@@ -210,7 +184,7 @@ class _Resolver:
         url = "" if offline or "serverless" in environment.server_url else environment.server_url
         self.server = CrdsServer(url) if url else None
         self.fetched: dict[str, Fetched] = {}
-        self.memo = FileMemo(cache_folder() / "references.json", _inspect)
+        self.memo = FileMemo(cache_folder() / "references.json", inspect_file)
 
     def run(self) -> Resolution:
         """Find out everything."""
@@ -254,7 +228,7 @@ class _Resolver:
                 )
                 raise CrdsUnavailable(msg, url=self.server.url, cause=error) from error
         config = self._config()
-        if not asked and (remembered := _remembered(self.environment.path)):
+        if not asked and (remembered := remembered_context(self.environment.path)):
             return remembered
         key = {"edit": "edit_context", "jwst-edit": "edit_context"}.get(asked, "latest_context")
         named = asked in ("", "latest", "build", "jwst-latest", "jwst-build", "jwst-operational")
@@ -450,19 +424,6 @@ class _Resolver:
 def _instrument(parameters: Mapping[str, object]) -> str:
     values = {name.upper(): value for name, value in parameters.items()}
     return str(values.get("META.INSTRUMENT.NAME", "")).upper()
-
-
-def _inspect(path: Path) -> dict:
-    """Return digest and length of a reference file, and what is wrong with it."""
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, lambda: hashlib.sha1(usedforsecurity=False))
-        damaged = ""
-        try:
-            check_structure(path, stream, str(path))
-        except (TruncatedError, UnexpectedContentError) as error:
-            damaged = "truncated" if isinstance(error, TruncatedError) else "damaged"
-    size = path.stat().st_size
-    return {"sha1": digest.hexdigest(), "bytes": size, "damaged": damaged}
 
 
 def _table(resolution: Resolution, fetched: Mapping[str, Fetched]) -> Table:
