@@ -7,15 +7,13 @@ import sys
 import pytest
 
 from astroquery_lis.exceptions import InvalidRequestError, StageError
-from astroquery_lis.jwst_stage.planning.association_files import (
+from astroquery_lis.jwst_stage.planning.associations import (
     association_document,
     complete,
-    write_association,
-)
-from astroquery_lis.jwst_stage.planning.associations import (
     level2_members,
     level3_groups,
     unique_ids,
+    write_association,
 )
 from astroquery_lis.jwst_stage.planning.exposures import read_exposure
 from astroquery_lis.jwst_stage.planning.plan import make_plan

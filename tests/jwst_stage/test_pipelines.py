@@ -151,13 +151,13 @@ def test_agrees_with_crds_for_every_type(lists):
 
 def test_agrees_with_the_lists_of_associations(lists):
     upper = {k: {t.upper() for t in lists[k]} for k in ("image", "spec", "coron", "guider")}
-    assert {t for t, c in EXP_TYPES.items() if c[2] == "Coron3Pipeline"} == upper["coron"]
-    assert {t for t, c in EXP_TYPES.items() if c[0] == "GuiderPipeline"} == upper["guider"]
-    assert upper["image"] <= {t for t, c in EXP_TYPES.items() if c[1] == "Image2Pipeline"}
-    assert upper["spec"] <= {t for t, c in EXP_TYPES.items() if c[1] == "Spec2Pipeline"}
+    assert {t for t, k in EXP_TYPES.items() if k.stages[2] == "Coron3Pipeline"} == upper["coron"]
+    assert {t for t, k in EXP_TYPES.items() if k.stages[0] == "GuiderPipeline"} == upper["guider"]
+    assert upper["image"] <= {t for t, k in EXP_TYPES.items() if k.stages[1] == "Image2Pipeline"}
+    assert upper["spec"] <= {t for t, k in EXP_TYPES.items() if k.stages[1] == "Spec2Pipeline"}
     for exp_type in lists["always_tso"]:
         assert pipelines_for(exp_type.upper())[2] == "Tso3Pipeline"
-    named = {name for classes in EXP_TYPES.values() for name in classes if name}
+    named = {name for kind in EXP_TYPES.values() for name in kind.stages if name}
     assert named | {"WfsCombineStep"} <= set(lists["classes"])
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from astroquery_lis.exceptions import InvalidExposureError, InvalidRequestError
-from astroquery_lis.jwst_stage.planning.association_files import association_document
+from astroquery_lis.jwst_stage.planning.associations import association_document
 from astroquery_lis.jwst_stage.planning.exposures import Exposure
 from astroquery_lis.jwst_stage.planning.pipelines import EXP_TYPES
 from astroquery_lis.jwst_stage.planning.plan import Plan, make_plan
@@ -97,7 +97,7 @@ def test_long_and_short_waves_make_two_mosaics(dithers, plan_of):
 def test_every_type_is_planned_with_its_classes(tmp_path, plan_of, exp_type):
     pytest.importorskip("jwst")
     cards = {"exp_type": exp_type, "SUBARRAY": "SUB64"}
-    classes = EXP_TYPES[exp_type]
+    classes = EXP_TYPES[exp_type].stages
     write_exposure(tmp_path / "in", 1, **cards)
     if classes[2] in ("Coron3Pipeline", "Ami3Pipeline"):
         write_exposure(tmp_path / "in", 2, **cards, TARGPROP="STAR", IS_PSF=True)

@@ -4,10 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from astroquery_lis.jwst_stage.planning import estimates
+from astroquery_lis.jwst_stage.planning.estimates import (
+    image3_memory_gb,
+    stage1_estimate,
+    stage2_estimate,
+    stage3_estimate,
+    with_references,
+)
 from astroquery_lis.jwst_stage.planning.exposures import Exposure
 from astroquery_lis.jwst_stage.planning.plan import Plan
-from astroquery_lis.jwst_stage.planning.plan_build import with_references
 from astroquery_lis.jwst_stage.tasks import Task
 
 MB = 1_000_000
@@ -23,24 +28,24 @@ def full_frame(groups, **more):
     [(4, 0, 1.46), (6, 0, 1.9), (8, 0, 2.26), (10, 0, 2.69), (8, 3_150 * MB, 4.13)],
 )
 def test_memory_of_stage_1(groups, dark_bytes, measured_gb):
-    found = estimates.stage1(full_frame(groups), dark_bytes=dark_bytes)
+    found = stage1_estimate(full_frame(groups), dark_bytes=dark_bytes)
     assert found.memory_gb == pytest.approx(measured_gb, rel=0.12)
 
 
 @pytest.mark.parametrize(("groups", "measured_s"), [(4, 36), (8, 41), (10, 61)])
 def test_seconds_of_stage_1(groups, measured_s):
-    assert estimates.stage1(full_frame(groups)).seconds == pytest.approx(measured_s, rel=0.25)
+    assert stage1_estimate(full_frame(groups)).seconds == pytest.approx(measured_s, rel=0.25)
 
 
 def test_disk_of_full_frames():
     exposure = full_frame(6)
-    assert estimates.stage1(exposure).disk_gb == pytest.approx(0.084, rel=0.02)
-    assert estimates.stage2(exposure, resample=False).disk_gb == pytest.approx(0.118, rel=0.02)
-    assert estimates.stage2(exposure).disk_gb == pytest.approx(2 * 0.118, rel=0.02)
+    assert stage1_estimate(exposure).disk_gb == pytest.approx(0.084, rel=0.02)
+    assert stage2_estimate(exposure, resample=False).disk_gb == pytest.approx(0.118, rel=0.02)
+    assert stage2_estimate(exposure).disk_gb == pytest.approx(2 * 0.118, rel=0.02)
 
 
 def test_memory_of_stage_2():
-    found = estimates.stage2(full_frame(6), resample=False)
+    found = stage2_estimate(full_frame(6), resample=False)
     assert found.memory_gb == pytest.approx(0.5, rel=0.2)
 
 
@@ -56,20 +61,20 @@ def test_memory_of_stage_2():
 def test_memory_of_a_mosaic(n, output, on_disk, measured_gb):
     # Those of 6 and 12 exposures were measured with cal files of 96 MB.
     pixels = 2048 * 2048 if n == 2 else 96 * MB // 28
-    found = estimates.image3_memory_gb(n, pixels, output, on_disk=on_disk)
+    found = image3_memory_gb(n, pixels, output, on_disk=on_disk)
     assert found == pytest.approx(measured_gb, rel=0.2)
 
 
 def test_small_frames_take_what_the_imports_take():
     exposure = Exposure("/x", "x", "uncal", size_bytes=350_000, n_groups=10, shape=(128, 128))
-    assert 0.4 < estimates.stage1(exposure).memory_gb < 0.42
-    assert estimates.stage3([exposure] * 4).memory_gb < 0.52
+    assert 0.4 < stage1_estimate(exposure).memory_gb < 0.42
+    assert stage3_estimate([exposure] * 4).memory_gb < 0.52
 
 
 def test_the_dark_that_a_task_will_use_counts():
     exposure = full_frame(8)
     task = Task("stage1/x_rate.fits", 1, pipeline="Detector1Pipeline", exposures=("x",),
-                configuration="c", estimate=estimates.stage1(exposure))  # fmt: skip
+                configuration="c", estimate=stage1_estimate(exposure))  # fmt: skip
 
     def resolved(**dark):
         return SimpleNamespace(references={task.name: {"dark": dark}})

@@ -30,7 +30,7 @@ from ...exceptions import InvalidRequestError, LegacySurveyWarning, warn
 from ...survey.region import Polygon
 from ...survey.sphere import separation_deg
 from ..planning.pipelines import EXP_TYPES as ALL_TYPES
-from ..planning.pipelines import RETIRED, is_guider
+from ..planning.pipelines import is_guider
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,7 +84,9 @@ _ELEMENT_NAMES = """
 OPTICAL_ELEMENTS = tuple(_ELEMENT_NAMES.split())
 """Filters, pupil wheel elements, gratings, prisms and the bands of the MRS."""
 
-EXP_TYPES = tuple(name for name in ALL_TYPES if not is_guider(name) and name not in RETIRED)
+EXP_TYPES = tuple(
+    name for name, kind in ALL_TYPES.items() if not (kind.is_retired or is_guider(name))
+)
 """Kinds of exposure, without those of guide stars."""
 
 _UNCAL = re.compile(

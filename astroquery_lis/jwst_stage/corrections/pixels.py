@@ -114,9 +114,7 @@ def _cut(
     raise TaskError(msg)
 
 
-def clipped(
-    values: np.ndarray, *, sigma: float = 3.0, iterations: int = 10
-) -> tuple[float, float]:
+def clipped(values: np.ndarray, *, sigma: float = 3.0, iterations: int = 10) -> tuple[float, float]:
     """Return median and scatter (1.4826 MAD) without what is far off; NaN without values."""
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]

@@ -1,4 +1,4 @@
-"""What belongs together: backgrounds in stage 2, exposures of one product in stage 3.
+"""What belongs together in stages 2 and 3, and the association files that say so.
 
 Level 2 follows the rules of the `jwst` package as far as headers tell what they need: exposures of
 a background target, and the other nods of a pattern, are backgrounds; imprints go with the
@@ -6,21 +6,43 @@ exposures of their observation.  Level 3 puts together what has one target, inst
 pupil and mode.  A product is named as MAST does.
 """
 
+from __future__ import annotations
+
 import difflib
+import functools
+import importlib.util
+import json
+import os
 import string
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ...exceptions import InvalidRequestError
+from ...exceptions import InvalidRequestError, StageError
+from ..pipeline import ask
+from ..tasks import input_path
 from .exposures import Exposure
-from .pipelines import stage_classes
+from .pipelines import ASN_TYPES, EXP_TYPES, stage_classes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ..._typing import FilePath
+    from ..tasks import Task
+
+    GroupBy = str | Sequence[str] | Callable[[Exposure], str]
 
 __all__ = [
     "Group",
+    "association_document",
+    "association_path",
+    "complete",
+    "complete_in_process",
     "level2_members",
     "level3_groups",
     "unique_ids",
+    "write_association",
 ]
 
 _KEYS = {
@@ -41,21 +63,7 @@ _KEYS = {
         "activity_id", "detector",
     ),
 }  # fmt: skip
-# The channels and bands of the MRS, and the two grisms of a slitless field, make one product.
-_FEWER = {
-    "MIR_MRS": ("filter", "pupil", "grating", "slit"),
-    "NIS_WFSS": ("filter",),
-    "NRC_WFSS": ("pupil",),
-}
 
-_SOURCES = {
-    "NRS_MSASPEC": "jw{program}-{asn_id}_{{source_id}}_{instrument}_{optelem}",
-    "NRS_FIXEDSLIT": (
-        "jw{program}-{asn_id}_{target_id}-{{source_id}}_{instrument}_{optelem}-{{slit_name}}"
-    ),
-    "MIR_MRS": "jw{program}-{asn_id}_{target_id}_{instrument}",
-}
-_DEFAULT = "jw{program}-{asn_id}_{target_id}_{instrument}_{optelem}"
 _TEMPLATE_FIELDS = (
     "program", "asn_id", "target_id", "target", "instrument", "optelem", "filter", "pupil",
     "grating", "detector", "channel", "module", "exp_type", "subarray", "observation", "visit",
@@ -66,24 +74,11 @@ _OPTICAL = ("instrument", "detector", "filter", "pupil", "grating", "band", "sli
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The exposures of one product of stage 3.
+    """The exposures of one product of stage 3, with their roles, 'science' first.
 
-    Attributes
-    ----------
-    pipeline : str
-        Class of stage 3.
-    product : str
-        Name of the product, which may hold ``{source_id}`` and ``{slit_name}`` for the pipeline.
-    asn_id : str
-        Such as 'o001' for an observation, 'c1001' for several.
-    program, target : str
-        As the association has them.
-    members : tuple of (Exposure, str)
-        Exposures with their roles, 'science' first.
-    given : dict
-        The association file that the group comes from; empty if it was made here.
-    key : tuple of str
-        What its exposures have in common.
+    ``product`` may hold ``{source_id}`` and ``{slit_name}`` for the pipeline, ``asn_id`` is such as
+    'o001' for an observation and 'c1001' for several, ``source`` the association file that the
+    group comes from, if any, and ``key`` what the exposures have in common.
     """
 
     pipeline: str
@@ -91,17 +86,17 @@ class Group:
     asn_id: str
     program: str
     target: str
-    members: tuple
-    given: dict = field(default_factory=dict)
-    key: tuple = ()
+    members: tuple[tuple[Exposure, str], ...]
+    source: dict[str, Any] = field(default_factory=dict)
+    key: tuple[str, ...] = ()
 
     @property
-    def exposures(self):
+    def exposures(self) -> list[Exposure]:
         """All members, without their roles."""
         return [exposure for exposure, _ in self.members]
 
     @property
-    def file_stem(self):
+    def file_stem(self) -> str:
         """Name of the product without what the pipeline fills in."""
         stem = self.product.replace("{source_id}", "").replace("{slit_name}", "")
         while "__" in stem or "-_" in stem or "_-" in stem or stem.endswith("-"):
@@ -109,21 +104,8 @@ class Group:
         return stem
 
 
-def level2_members(exposure, exposures):
-    """Return what an exposure is calibrated with in stage 2.
-
-    Parameters
-    ----------
-    exposure : Exposure
-        The science exposure.
-    exposures : sequence of Exposure
-        All exposures of the plan.
-
-    Returns
-    -------
-    list of (Exposure, str)
-        Backgrounds and imprints with their roles; empty where there are none.
-    """
+def level2_members(exposure: Exposure, exposures: Sequence[Exposure]) -> list[tuple[Exposure, str]]:
+    """Return what an exposure is calibrated with in stage 2."""
     alike = [
         other
         for other in exposures
@@ -136,56 +118,35 @@ def level2_members(exposure, exposures):
         for other in alike
         if other.is_imprint and other.observation == exposure.observation
     ]
-    alike = [e for e in alike if not e.is_imprint and e.exp_type == exposure.exp_type]
+    same = [e for e in alike if not e.is_imprint and e.exp_type == exposure.exp_type]
     if exposure.is_background:
         return imprints
-    found = [(other, "background") for other in alike if other.is_background]
-    if not found and "NOD" in exposure.patttype.upper():
-        found = [
+    backgrounds = [(other, "background") for other in same if other.is_background]
+    if not backgrounds and "NOD" in exposure.patttype.upper():
+        backgrounds = [
             (other, "background")
-            for other in alike
+            for other in same
             if (other.target, other.observation) == (exposure.target, exposure.observation)
             and other.position_number != exposure.position_number
         ]
-    return found + imprints
+    return backgrounds + imprints
 
 
-def level3_groups(exposures, *, group_by=None, product_name=None, given=()):
-    """Return the products of stage 3.
-
-    Parameters
-    ----------
-    exposures : sequence of Exposure
-        All exposures of the plan, one per root.
-    group_by : str, sequence of str, or callable, optional
-        Attributes of `Exposure` that the exposures of a product have in common, or a function of
-        an exposure that returns a string.  Pipelines are never mixed.
-    product_name : str, optional
-        Template such as ``"{target}_{filter}"``.
-    given : sequence of dict
-        Associations of level 3 that were read from files; the exposures in them are not put
-        into other groups.
-
-    Returns
-    -------
-    groups : list of Group
-        By the time of their first exposure.
-    notes : list of str
-        What was left out, and why.
-
-    Raises
-    ------
-    InvalidRequestError
-        If an attribute or a field of the template is unknown, if a given association names files
-        that are not there, or if two products have one name.
-    """
+def level3_groups(
+    exposures: Sequence[Exposure],
+    *,
+    group_by: GroupBy | None = None,
+    product_name: str | None = None,
+    associations: Sequence[dict] = (),
+) -> tuple[list[Group], list[str]]:
+    """Return the products of stage 3."""
     notes = []
-    made = [_from_file(association, exposures) for association in given]
-    taken = {e.root for group in made for e, role in group.members if role == "science"}
+    groups = [_from_file(association, exposures) for association in associations]
+    named = {e.root for group in groups for e, role in group.members if role == "science"}
     sets = defaultdict(list)
     for exposure in sorted(exposures, key=_when):
         pipeline = stage_classes(exposure)[2]
-        if pipeline and exposure.root not in taken and not exposure.is_imprint:
+        if pipeline and exposure.root not in named and not exposure.is_imprint:
             if exposure.is_psf and pipeline in ("Coron3Pipeline", "Ami3Pipeline"):
                 continue
             sets[(pipeline, *_key(exposure, pipeline, group_by))].append(exposure)
@@ -194,7 +155,7 @@ def level3_groups(exposures, *, group_by=None, product_name=None, given=()):
     for key, science in sets.items():
         members = [(e, "science") for e in science]
         members += [(e, "psf") for e in _references(science[0], exposures, key[0])]
-        if (why := _impossible(key[0], science, members)) is not None:
+        if why := _impossible(key[0], science, members):
             notes.append(why)
             continue
         observations = {e.observation for e in science}
@@ -212,33 +173,33 @@ def level3_groups(exposures, *, group_by=None, product_name=None, given=()):
             members=tuple(members),
             key=key[1:],
         )
-        made.append(replace(group, product=_product_name(group, targets, product_name)))
-    return _distinct(made, product_name), notes
+        groups.append(replace(group, product=_product_name(group, targets, product_name)))
+    return _distinct(groups, product_name), notes
 
 
-def _when(exposure):
+def _when(exposure: Exposure) -> tuple[str, str, str]:
     return (exposure.date, exposure.time, exposure.root)
 
 
-def _key(exposure, pipeline, group_by):
+def _key(exposure: Exposure, pipeline: str, group_by: GroupBy | None) -> tuple[str, ...]:
     if callable(group_by):
         return (str(group_by(exposure)),)
     if group_by is None:
-        fewer = _FEWER.get(exposure.exp_type, ())
-        key = [getattr(exposure, n) for n in _KEYS[pipeline] if n not in fewer]
+        mixed = EXP_TYPES[exposure.exp_type].mixed
+        key = [getattr(exposure, n) for n in _KEYS[pipeline] if n not in mixed]
         return (*key, "background" if exposure.is_background else "")
     names = (group_by,) if isinstance(group_by, str) else tuple(group_by)
-    known = [f.name for f in fields(Exposure) if f.type in ("str", "bool", str, bool)]
+    allowed = [f.name for f in fields(Exposure) if f.type in ("str", "bool", str, bool)]
     for name in names:
-        if name not in known:
-            close = difflib.get_close_matches(str(name), known, 1)
+        if name not in allowed:
+            close = difflib.get_close_matches(str(name), allowed, 1)
             meant = f" Did you mean {close[0]!r}?" if close else ""
-            msg = f"group_by={name!r} is none of {', '.join(known)}.{meant}"
+            msg = f"group_by={name!r} is none of {', '.join(allowed)}.{meant}"
             raise InvalidRequestError(msg, parameter="group_by", value=group_by)
     return tuple(str(getattr(exposure, name)) for name in names)
 
 
-def _references(first, exposures, pipeline):
+def _references(first: Exposure, exposures: Sequence[Exposure], pipeline: str) -> list[Exposure]:
     if pipeline not in ("Coron3Pipeline", "Ami3Pipeline"):
         return []
     names = ("program", "instrument", "filter", "pupil", "exp_type", "mask", "subarray")
@@ -251,7 +212,9 @@ def _references(first, exposures, pipeline):
     ]
 
 
-def _impossible(pipeline, science, members):
+def _impossible(
+    pipeline: str, science: list[Exposure], members: list[tuple[Exposure, str]]
+) -> str | None:
     what = f"{science[0].target or 'unknown target'} {science[0].filter}".strip()
     if pipeline == "Coron3Pipeline" and not any(role == "psf" for _, role in members):
         return (
@@ -263,8 +226,8 @@ def _impossible(pipeline, science, members):
     return None
 
 
-def _optelem(exposures):
-    if exposures[0].exp_type == "MIR_MRS":
+def _optelem(exposures: Sequence[Exposure]) -> str:
+    if "{optelem}" not in EXP_TYPES[exposures[0].exp_type].product:
         return ""
     elements = {
         value.lower()
@@ -275,10 +238,10 @@ def _optelem(exposures):
     return "-".join(sorted(elements)) or "clear"
 
 
-def _product_name(group, targets, template):
+def _product_name(group: Group, targets: list[str], template: str | None) -> str:
     science = [e for e, role in group.members if role == "science"]
 
-    def common(name):
+    def common(name: str) -> str:
         return "-".join(sorted({str(getattr(e, name)).lower() for e in science} - {""}))
 
     values = {name: common(name) for name in _TEMPLATE_FIELDS if hasattr(science[0], name)}
@@ -289,7 +252,7 @@ def _product_name(group, targets, template):
         "optelem": _optelem(science),
     }
     if template is None:
-        name = _SOURCES.get(science[0].exp_type, _DEFAULT).format(**values)
+        name = EXP_TYPES[science[0].exp_type].product.format(**values)
         small = sorted({e.subarray.lower() for e in science if _small(e)})
         name = "-".join([name, *small])
         return f"{name}_wfscmb" if group.pipeline == "WfsCombineStep" else name
@@ -301,75 +264,68 @@ def _product_name(group, targets, template):
     return _slug(name)
 
 
-def _small(exposure):
+def _small(exposure: Exposure) -> bool:
     return exposure.subarray.upper() not in _PLAIN_SUBARRAYS
 
 
 _ALLOWED = set(string.ascii_letters + string.digits + "-_.+")
 
 
-def _slug(name):
+def _slug(name: str) -> str:
     return "".join(c if c in _ALLOWED else "-" for c in name).strip("-_.") or "product"
 
 
-def _distinct(groups, template):
+def _distinct(groups: list[Group], template: str | None) -> list[Group]:
     """Return the groups with names of their own; what tells them apart goes into the name."""
     twice = _shared_names(groups)
-    made = groups
+    renamed = groups
     if twice and template is None:
-        made = [
+        renamed = [
             replace(group, product="-".join([group.product, *_apart(group, groups)]))
-            if group.product in twice and not group.given
+            if group.product in twice and not group.source
             else group
             for group in groups
         ]
-        twice = _shared_names(made)
+        twice = _shared_names(renamed)
     if twice:
         msg = (
             f"product_name={template!r} and group_by give several products the name "
             f"{twice[0]!r}; use more of the fields {', '.join(_TEMPLATE_FIELDS)}."
         )
         raise InvalidRequestError(msg, parameter="product_name", value=template)
-    return made
+    return renamed
 
 
-def _shared_names(groups):
+def _shared_names(groups: list[Group]) -> list[str]:
     counts = Counter(group.product for group in groups)
     return [name for name, count in counts.items() if count > 1]
 
 
-def _apart(group, groups):
-    """Return the words of a group's key that others of its name do not have."""
-    others = [g for g in groups if g.product == group.product and g is not group]
+def _apart(group: Group, groups: list[Group]) -> list[str]:
+    """Return the words of a group's key that namesakes of its name do not have."""
+    namesakes = [g for g in groups if g.product == group.product and g is not group]
     words = [
         _slug(value).lower()
         for i, value in enumerate(group.key)
-        if value and any(len(o.key) <= i or o.key[i] != value for o in others)
+        if value and any(len(o.key) <= i or o.key[i] != value for o in namesakes)
     ]
-    if any(o.pipeline != group.pipeline for o in others):
+    if any(o.pipeline != group.pipeline for o in namesakes):
         words.append(group.pipeline.removesuffix("Pipeline").lower())
     return words
 
 
-_GIVEN_TYPES = {
-    "image3": "Image3Pipeline",
-    "spec3": "Spec3Pipeline",
-    "coron3": "Coron3Pipeline",
-    "ami3": "Ami3Pipeline",
-    "tso3": "Tso3Pipeline",
-    "wfs-image3": "WfsCombineStep",
-}
+_PIPELINES = {asn_type: pipeline for pipeline, asn_type in ASN_TYPES.items()}
 
 
-def _from_file(association, exposures):
+def _from_file(association: dict[str, Any], exposures: Sequence[Exposure]) -> Group:
     by_root = {e.root: e for e in exposures}
     path = association["path"]
     kind = str(association.get("asn_type", "")).lower()
     products = association["products"]
-    if kind not in _GIVEN_TYPES or len(products) != 1 or not products[0].get("name"):
+    if kind not in _PIPELINES or len(products) != 1 or not products[0].get("name"):
         msg = (
             f"{path}: asn_type={kind!r} with {len(products)} products; a plan takes level 3 "
-            f"associations ({', '.join(_GIVEN_TYPES)}) of one named product."
+            f"associations ({', '.join(_PIPELINES)}) of one named product."
         )
         raise InvalidRequestError(msg, parameter="files", value=path)
     members, missing = [], []
@@ -384,45 +340,121 @@ def _from_file(association, exposures):
         msg = f"{path}: its members {', '.join(missing)} are not among the files."
         raise InvalidRequestError(msg, parameter="files", value=path)
     return Group(
-        pipeline=_GIVEN_TYPES[kind],
+        pipeline=_PIPELINES[kind],
         product=products[0]["name"],
         asn_id=str(association.get("asn_id") or "a3001"),
         program=str(association.get("program") or "00000"),
         target=str(association.get("target") or "unknown"),
         members=tuple(members),
-        given={k: v for k, v in association.items() if k not in ("products", "path")},
+        source={k: v for k, v in association.items() if k not in ("products", "path")},
     )
 
 
-def unique_ids(exposures):
-    """Return ids that keep exposures apart where those in the headers do not.
-
-    The pipeline aligns all files of one exposure id together.  Where every dither has the same id
-    it takes them for one exposure, aligns nothing, and skips the matching of the sky.
-
-    Parameters
-    ----------
-    exposures : sequence of Exposure
-        Members of one product.
-
-    Returns
-    -------
-    dict of str to str
-        ``{root: id}`` for the exposures whose own id is shared by files of the same detector;
-        empty where nothing has to be mended.
-    """
+def unique_ids(exposures: Sequence[Exposure]) -> dict[str, str]:
+    """Return ids that keep exposures apart where those in the headers do not."""
     shared = defaultdict(list)
     for exposure in exposures:
         if exposure.exposure_id:
             shared[exposure.exposure_id].append(exposure)
-    mended = {}
-    for known, files in shared.items():
+    ids: dict[str, str] = {}
+    for exposure_id, files in shared.items():
         if max(Counter(e.detector for e in files).values()) == 1:
             continue
         starts = sorted({(e.date, e.time) for e in files})
         per_start = Counter((e.detector, e.date, e.time) for e in files)
         if max(per_start.values()) == 1:
-            mended |= {e.root: f"{known}.{starts.index((e.date, e.time)) + 1}" for e in files}
+            ids |= {e.root: f"{exposure_id}.{starts.index((e.date, e.time)) + 1}" for e in files}
         else:
-            mended |= {e.root: e.root for e in files}
-    return mended
+            ids |= {e.root: e.root for e in files}
+    return ids
+
+
+# ---- association files --------------------------------------------------------------------------
+
+
+def complete(associations: Iterable[dict]) -> list[dict]:
+    """Return associations as the `jwst` package makes and reads them."""
+    associations = list(associations)
+    bare = [{k: v for k, v in a.items() if k != "products"} for a in associations]
+    if not associations or importlib.util.find_spec("jwst") is None:
+        return bare
+    answers = _completed(json.dumps(associations))
+    refusals = [
+        f"{association['products'][0]['name']}: {answer['error']}"
+        for association, answer in zip(associations, answers, strict=True)
+        if "error" in answer
+    ]
+    if refusals:
+        msg = f"jwst.associations refuses {'; '.join(refusals)}."
+        raise StageError(msg)
+    return answers
+
+
+@functools.lru_cache(maxsize=16)
+def _completed(text: str) -> list[dict]:
+    job = {"associations": json.loads(text)}
+    return ask("planning.associations:complete_in_process", job)["associations"]
+
+
+def complete_in_process(job: dict[str, Any]) -> dict[str, list]:
+    """Do the work of `complete`, in a process of the pipeline."""
+    return {"associations": [_complete(association) for association in job["associations"]]}
+
+
+def _complete(association: dict[str, Any]) -> dict[str, Any]:
+    from jwst.associations import load_asn
+    from jwst.associations.asn_from_list import asn_from_list
+    from jwst.associations.lib.rules_level3_base import DMS_Level3_Base
+
+    try:
+        product = association["products"][0]
+        complete = dict(association)
+        if association["asn_rule"] == "DMS_Level3_Base":
+            members = [(m["expname"], m["exptype"]) for m in product["members"]]
+            built = asn_from_list(
+                members, rule=DMS_Level3_Base, product_name=product["name"], with_exptype=True
+            )
+            complete = {**json.loads(built.dump(format="json")[1]), **association}
+        loaded = load_asn(json.dumps(complete))
+        names = [m["expname"] for m in loaded["products"][0]["members"]]
+        if names != [m["expname"] for m in product["members"]]:
+            return {"error": f"read back with members {names}"}
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    del complete["products"]
+    return {name: value for name, value in complete.items() if value is not None}
+
+
+def association_document(task: Task, output_dir: FilePath, directory: FilePath) -> dict[str, Any]:
+    """Return the association of a task as the pipeline reads it."""
+    members = []
+    for member in task.members:
+        path = os.path.abspath(input_path(member.input, output_dir))
+        files = {member.exptype: path}
+        if member.exptype == "direct_image":
+            stem = path.removesuffix("i2d.fits")
+            files |= {"sourcecat": f"{stem}cat.ecsv", "segmap": f"{stem}segm.fits"}
+        for exptype, name in files.items():
+            entry = {"expname": os.path.relpath(name, directory), "exptype": exptype}
+            if member.group_id:
+                entry["group_id"] = member.group_id
+            members.append(entry)
+    header = {k: v for k, v in task.association.items() if k != "product"}
+    return {**header, "products": [{"name": task.association["product"], "members": members}]}
+
+
+def association_path(task: Task, directory: FilePath) -> Path:
+    """Return where the association of a task is written."""
+    name = Path(task.name).name
+    stem = name.removesuffix("_asn.json")
+    if stem == name:
+        stem = name.rpartition("_")[0]
+    return Path(directory) / f"{stem}_asn.json"
+
+
+def write_association(task: Task, output_dir: FilePath, directory: FilePath) -> Path:
+    """Write the association of a task for the pipeline, and return its path."""
+    path = association_path(task, directory)
+    document = association_document(task, output_dir, directory)
+    path.write_text(json.dumps(document, indent=1) + "\n")
+    return path

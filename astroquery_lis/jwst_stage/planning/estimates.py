@@ -4,11 +4,28 @@ The figures are fits to measurements of jwst 3.0 on full frames (2048 by 2048 pi
 depend on the machine and serve for comparison, memory is what a scheduler has to keep free.
 """
 
+from __future__ import annotations
+
 import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from ..tasks import Estimate
+from ..tasks import Estimate, Task
 
-__all__ = ["image3_memory_gb", "stage1", "stage1_memory_gb", "stage2", "stage3"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..refs.resolution import Resolution
+    from .exposures import Exposure
+    from .plan import Plan
+
+__all__ = [
+    "image3_memory_gb",
+    "stage1_estimate",
+    "stage2_estimate",
+    "stage3_estimate",
+    "with_references",
+]
 
 _FULL = 2048 * 2048
 _RATE_BYTES = 20
@@ -19,62 +36,26 @@ _SEGMENT_BYTES = 4
 _INTERPRETER_GB = 0.4
 
 
-def stage1_memory_gb(uncal_bytes, dark_bytes=0):
-    """Return the highest memory of stage 1: the jump step's, or that of a long dark.
-
-    Parameters
-    ----------
-    uncal_bytes : int
-        Size of the uncal file.
-    dark_bytes : int, optional
-        Size of the dark reference file; 0, the default, where it is not known yet.
-
-    Returns
-    -------
-    float
-    """
+def _stage1_memory_gb(uncal_bytes: int, dark_bytes: int = 0) -> float:
+    """Return the highest memory of stage 1: the jump step's, or that of a long dark."""
     return _INTERPRETER_GB + max(30 * uncal_bytes, dark_bytes + 10 * uncal_bytes) / 1e9
 
 
-def stage1(exposure, *, dark_bytes=0):
-    """Return what stage 1 of an exposure needs.
-
-    Parameters
-    ----------
-    exposure : `~.exposures.Exposure`
-        The uncal file.
-    dark_bytes : int, optional
-        Size of the dark reference file; 0, the default, where it is not known yet.
-
-    Returns
-    -------
-    Estimate
-    """
+def stage1_estimate(exposure: Exposure, *, dark_bytes: int = 0) -> Estimate:
+    """Return what stage 1 of an exposure needs."""
     frames = math.prod(exposure.shape) / _FULL
     images = 1 + (exposure.n_ints if exposure.n_ints > 1 else 0)
     return Estimate(
         seconds=round(5 + (15 + 3.3 * exposure.n_groups * exposure.n_ints) * frames, 1),
-        memory_gb=round(stage1_memory_gb(exposure.size_bytes, dark_bytes), 3),
+        memory_gb=round(_stage1_memory_gb(exposure.size_bytes, dark_bytes), 3),
         disk_gb=round(images * _RATE_BYTES * math.prod(exposure.shape) / 1e9, 4),
     )
 
 
-def stage2(exposure, *, resample=True, integrations=False):
-    """Return what stage 2 of an exposure needs.
-
-    Parameters
-    ----------
-    exposure : `~.exposures.Exposure`
-        One file of the exposure.
-    resample : bool, optional
-        Whether a rectified image is made too, as the pipeline does by default.
-    integrations : bool, optional
-        Whether every integration is calibrated for itself; `False` by default.
-
-    Returns
-    -------
-    Estimate
-    """
+def stage2_estimate(
+    exposure: Exposure, *, resample: bool = True, integrations: bool = False
+) -> Estimate:
+    """Return what stage 2 of an exposure needs."""
     images = exposure.n_ints if integrations else 1
     pixels = math.prod(exposure.shape)
     cal_gb = images * _CAL_BYTES * pixels / 1e9
@@ -86,43 +67,17 @@ def stage2(exposure, *, resample=True, integrations=False):
     )
 
 
-def image3_memory_gb(n_exposures, pixels, output_pixels, *, on_disk=False):
-    """Return the highest memory of a mosaic.
-
-    Parameters
-    ----------
-    n_exposures : int
-        How many files go in.
-    pixels : int
-        Of one of them.
-    output_pixels : int
-        Of the mosaic.
-    on_disk : bool, optional
-        Whether the exposures stay on disk (``in_memory=False``); `False` by default.
-
-    Returns
-    -------
-    float
-    """
+def image3_memory_gb(
+    n_exposures: int, pixels: int, output_pixels: int, *, on_disk: bool = False
+) -> float:
+    """Return the highest memory of a mosaic."""
     if on_disk:
         return 0.5 + (125 * output_pixels + 2 * _CAL_BYTES * pixels) / 1e9
     return 0.5 + (1.3 * n_exposures * _CAL_BYTES * pixels + 75 * output_pixels) / 1e9
 
 
-def stage3(exposures, *, output_pixels=None):
-    """Return what stage 3 of a group of exposures needs, held in memory.
-
-    Parameters
-    ----------
-    exposures : sequence of `~.exposures.Exposure`
-        All members.
-    output_pixels : int, optional
-        Of the mosaic; by default a little more than one exposure has.
-
-    Returns
-    -------
-    Estimate
-    """
+def stage3_estimate(exposures: Sequence[Exposure], *, output_pixels: int | None = None) -> Estimate:
+    """Return what stage 3 of a group of exposures needs, held in memory."""
     pixels = max(math.prod(e.shape) for e in exposures)
     n = sum(e.n_ints if e.is_tso else 1 for e in exposures)
     output_pixels = output_pixels or round(1.3 * pixels)
@@ -134,3 +89,13 @@ def stage3(exposures, *, output_pixels=None):
             (n * _CAL_BYTES * pixels + (_CAL_BYTES + _SEGMENT_BYTES) * output_pixels) / 1e9, 4
         ),
     )
+
+
+def with_references(task: Task, plan: Plan, resolution: Resolution) -> Task:
+    """Return the task with the memory that it needs with the dark that it will use."""
+    dark = resolution.references.get(task.name, {}).get("dark", {})
+    size = int(dark.get("bytes") or 0)
+    if task.stage != 1 or task.kind != "pipeline" or not size:
+        return task
+    exposure = next(e for e in plan.exposures if e.root == task.exposures[0])
+    return replace(task, estimate=stage1_estimate(exposure, dark_bytes=size))

@@ -5,14 +5,21 @@ cut off is seen as such, and what the headers say is held against what the name 
 itself takes a calibrated file for a count rate and calibrates it a second time.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from astropy.io import fits
 
 from ...exceptions import InvalidExposureError
+from .pipelines import EXP_TYPES, is_guider, pipelines_for
+
+if TYPE_CHECKING:
+    from typing import BinaryIO, Self
 
 __all__ = ["CRDS_KEYWORDS", "SUFFIXES", "Exposure", "read_exposure", "split_name"]
 
@@ -62,7 +69,6 @@ _OPTICS = {
     "MIRI": ("FILTER",),
     "FGS": (),
 }
-_MRS_OPTICS = ("CHANNEL", "BAND")
 
 _SPELLED = {
     "instrument": "INSTRUME",
@@ -189,12 +195,12 @@ class Exposure:
     references: dict = field(default_factory=dict)
 
     @property
-    def level(self):
+    def level(self) -> str:
         """Level of the file whatever its integrations: 'uncal', 'rate' or 'cal'."""
         return _LEVEL.get(self.suffix, self.suffix)
 
     @property
-    def exposure_id(self):
+    def exposure_id(self) -> str:
         """What tells exposures apart in the pipeline; one for all detectors of an exposure."""
         parts = (self.program, self.observation, self.visit)
         rest = (self.visit_group, self.sequence_id, self.activity_id, self.exposure_number)
@@ -202,72 +208,30 @@ class Exposure:
             return ""
         return f"jw{''.join(parts)}_{''.join(rest[:3])}_{rest[3]}"
 
-    def to_dict(self):
-        """Return the exposure as TOML types; what is empty is left out.
-
-        Returns
-        -------
-        dict
-        """
+    def to_dict(self) -> dict[str, Any]:
+        """Return the exposure as TOML types; what is empty is left out."""
         values = asdict(self)
         values["shape"] = list(self.shape)
         defaults = {f.name: f.default for f in fields(self)}
         return {k: v for k, v in values.items() if v != defaults[k] and v not in ({}, "")}
 
     @classmethod
-    def from_dict(cls, values):
-        """Return the exposure that `to_dict` wrote.
-
-        Parameters
-        ----------
-        values : dict
-            As `to_dict` gives it.
-
-        Returns
-        -------
-        Exposure
-        """
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Return the exposure that `to_dict` wrote."""
         known = {f.name for f in fields(cls)}
         taken = {name: value for name, value in values.items() if name in known}
         taken["shape"] = tuple(taken.get("shape", (0, 0)))
         return cls(**taken)
 
 
-def split_name(path):
-    """Return root and suffix of the name of a file.
-
-    Parameters
-    ----------
-    path : path-like
-        Such as ``jw01234001001_02101_00001_nrcalong_uncal.fits``.
-
-    Returns
-    -------
-    root, suffix : str
-        The suffix is what follows the last underscore; empty if there is none.
-    """
+def split_name(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """Return root and suffix of the name of a file."""
     root, _, suffix = Path(path).name.removesuffix(".fits").rpartition("_")
     return (root, suffix) if root else (suffix, "")
 
 
-def read_exposure(path):
-    """Return what the headers of a file say.
-
-    Parameters
-    ----------
-    path : path-like
-        A FITS file of the level uncal, rate, rateints, cal or calints.
-
-    Returns
-    -------
-    Exposure
-
-    Raises
-    ------
-    InvalidExposureError
-        If the file is not there, not FITS, cut off, not of the level that its name says, or lacks
-        keywords that the pipeline needs; the message lists all of them.
-    """
+def read_exposure(path: str | os.PathLike[str]) -> Exposure:
+    """Return what the headers of a file say."""
     path = Path(os.path.abspath(path))
     root, suffix = split_name(path)
     if suffix not in SUFFIXES or path.suffix != ".fits":
@@ -310,86 +274,87 @@ def read_exposure(path):
     )
 
 
-def _named(prefix, header):
+def _named(prefix: str, header: fits.Header) -> dict[str, str]:
     # Values are parsed when they are asked for; most of a thousand headers need not be.
-    known = {key: _word(header[key]) for key in header if key.startswith(prefix)}
-    return {key: value for key, value in known.items() if value}
+    values = {key: _word(header[key]) for key in header if key.startswith(prefix)}
+    return {key: value for key, value in values.items() if value}
 
 
-def _integrations(primary, axes, suffix):
+def _integrations(primary: fits.Header, axes: list[int], suffix: str) -> int:
     if suffix.endswith("ints") and len(axes) > 2:
         return int(axes[2])
     return int(primary.get("NINTS") or 1)
 
 
-def _word(value):
+def _word(value: Any) -> str:
     return "" if value is None or isinstance(value, fits.card.Undefined) else str(value).strip()
 
 
-def _parameters(primary):
-    known = {}
+def _parameters(primary: fits.Header) -> dict[str, str]:
+    values = {}
     for name, keyword in CRDS_KEYWORDS.items():
         value = primary.get(keyword)
         if value is None or isinstance(value, fits.card.Undefined):
             continue
         # CRDS writes booleans as a FITS header does.
-        known[name] = {True: "T", False: "F"}[value] if isinstance(value, bool) else str(value)
-    return known
+        values[name] = {True: "T", False: "F"}[value] if isinstance(value, bool) else str(value)
+    return values
 
 
 _POINTING_KEPT = (*_POINTING, "V3I_YANG", "VPARITY", "CRPIX1", "CRPIX2", "CDELT1", "CDELT2")
 
 
-def _pointing(science):
-    kept = ((name, science.get(name)) for name in _POINTING_KEPT)
+def _pointing(science: fits.Header) -> dict[str, float]:
+    values = ((name, science.get(name)) for name in _POINTING_KEPT)
     return {
         name: float(value)
-        for name, value in kept
+        for name, value in values
         if isinstance(value, (int, float)) and not isinstance(value, bool)
     }
 
 
-def _headers(path):
+def _headers(path: Path) -> tuple[fits.Header, fits.Header, int]:
     """Return the primary header, that of SCI and the size; raise unless the file is whole."""
     try:
         n_bytes = path.stat().st_size
         with open(path, "rb") as file:
-            found, end = _walk(path, file)
+            headers, end = _walk(path, file)
     except OSError as error:
         msg = f"{path}: cannot be read: {error.strerror or error}."
         raise InvalidExposureError(msg, parameter="files", value=str(path)) from None
     if end > n_bytes:
         msg = f"{path}: cut off: {n_bytes} bytes of the {end} that its headers announce."
         raise InvalidExposureError(msg, parameter="files", value=str(path))
-    lacking = [name for name in ("SCI", "ASDF") if name not in found]
+    lacking = [name for name in ("SCI", "ASDF") if name not in headers]
     if lacking:
         msg = (
             f"{path}: has no extension {' and no '.join(lacking)}: the file was cut off, or is not "
             "one of JWST's."
         )
         raise InvalidExposureError(msg, parameter="files", value=str(path))
-    return found["PRIMARY"], found["SCI"], n_bytes
+    return headers["PRIMARY"], headers["SCI"], n_bytes
 
 
-def _walk(path, file):
-    found, offset = {}, 0
+def _walk(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int]:
+    headers: dict[str, Any] = {}
+    offset = 0
     while True:
         file.seek(offset)
         text = _header_text(path, file, first=offset == 0)
         if text is None:
-            return found, offset
+            return headers, offset
         sizes = _sizes(text)
         name = "PRIMARY" if offset == 0 else sizes["EXTNAME"]
         if name in ("PRIMARY", "SCI"):
             # Of several SCI extensions the first one tells what the file is.
-            found.setdefault(name, fits.Header.fromstring(text.decode("latin-1")))
+            headers.setdefault(name, fits.Header.fromstring(text.decode("latin-1")))
         else:
-            found.setdefault(name, None)
+            headers.setdefault(name, None)
         offset += len(text) + -(-sizes["bytes"] // _BLOCK) * _BLOCK
 
 
-def _header_text(path, file, *, first):
-    blocks = []
+def _header_text(path: Path, file: BinaryIO, *, first: bool) -> bytes | None:
+    blocks: list[bytes] = []
     while True:
         block = file.read(_BLOCK)
         if first and not blocks and not block.startswith(b"SIMPLE  ="):
@@ -409,37 +374,37 @@ _END = re.compile(rb"(?:^|(?<=.{80}))END {77}", re.DOTALL)
 _SIZE_CARDS = (b"BITPIX  ", b"NAXIS", b"PCOUNT  ", b"GCOUNT  ", b"EXTNAME ")
 
 
-def _sizes(text):
+def _sizes(text: bytes) -> dict[str, Any]:
     """Return EXTNAME and the bytes of the data, without parsing every card."""
-    known = {}
+    values: dict[str, bytes] = {}
     for i in range(0, len(text), 80):
         card = text[i : i + 80]
         if card.startswith(_SIZE_CARDS):
             value = card[10:].split(b"/")[0].strip()
-            known.setdefault(card[:8].strip().decode(), value)
-    n_axes = int(known.get("NAXIS", 0))
+            values.setdefault(card[:8].strip().decode(), value)
+    n_axes = int(values.get("NAXIS", 0))
     n_values = 1 if n_axes else 0
     for axis in range(1, n_axes + 1):
-        n_values *= int(known[f"NAXIS{axis}"])
-    n_values = (n_values + int(known.get("PCOUNT", 0))) * int(known.get("GCOUNT", 1))
-    name = known.get("EXTNAME", b"").strip(b"' ").decode("latin-1").upper()
-    return {"EXTNAME": name, "bytes": n_values * abs(int(known.get("BITPIX", 8))) // 8}
+        n_values *= int(values[f"NAXIS{axis}"])
+    n_values = (n_values + int(values.get("PCOUNT", 0))) * int(values.get("GCOUNT", 1))
+    name = values.get("EXTNAME", b"").strip(b"' ").decode("latin-1").upper()
+    return {"EXTNAME": name, "bytes": n_values * abs(int(values.get("BITPIX", 8))) // 8}
 
 
-def _check_level(path, suffix, primary, science):
-    found, witness = _level(primary, science)
-    if found == _LEVEL.get(suffix, suffix):
+def _check_level(path: Path, suffix: str, primary: fits.Header, science: fits.Header) -> None:
+    level, witness = _level(primary, science)
+    if level == _LEVEL.get(suffix, suffix):
         return
     msg = (
-        f"{path}: its name says {suffix!r}, but its header says {found!r} ({witness}). The "
+        f"{path}: its name says {suffix!r}, but its header says {level!r} ({witness}). The "
         "pipeline would take it as named and calibrate it wrongly; rename the file or leave it out."
     )
     raise InvalidExposureError(msg, parameter="files", value=str(path))
 
 
-def _level(primary, science):
+def _level(primary: fits.Header, science: fits.Header) -> tuple[str, str]:
     """Return the level that the headers speak of, and what says so."""
-    done = [k for k in primary if k.startswith("S_") and primary[k] == "COMPLETE"]
+    complete = [k for k in primary if k.startswith("S_") and primary[k] == "COMPLETE"]
     for level, keywords in (
         ("i2d", ("S_RESAMP",)),
         ("crf", ("S_OUTLIR",)),
@@ -447,32 +412,29 @@ def _level(primary, science):
         ("rate", ("S_RAMP",)),
     ):
         for keyword in keywords:
-            if keyword in done:
+            if keyword in complete:
                 return level, f"{keyword}=COMPLETE"
     if science.get("BUNIT") in ("MJy/sr", "Jy", "MJy"):
         return "cal", f"BUNIT={science['BUNIT']}"
-    if done:
-        return "ramp", f"{done[-1]}=COMPLETE and no S_RAMP"
+    if complete:
+        return "ramp", f"{complete[-1]}=COMPLETE and no S_RAMP"
     n_axes = science.get("NAXIS", 0)
     if n_axes in (2, 3) and not str(primary.get("EXP_TYPE", "")).upper().startswith("FGS_"):
         return "rate", f"{n_axes} axes"
     return "uncal", "no step was done"
 
 
-def _check_keywords(path, exp_type, suffix, primary, science):
-    from .pipelines import is_guider, pipelines_for
-
-    wanted = list(_BASIC)
-    lacking = []
+def _check_keywords(
+    path: Path, exp_type: str, suffix: str, primary: fits.Header, science: fits.Header
+) -> None:
+    needed, lacking = list(_BASIC), []
     if exp_type and not is_guider(exp_type):
-        wanted += _RAMP
-        if exp_type == "MIR_MRS":
-            wanted += _MRS_OPTICS
-        elif pipelines_for(exp_type, path=path)[1]:
-            wanted += _OPTICS.get(str(primary.get("INSTRUME", "")).upper(), ())
-        if pipelines_for(exp_type, path=path)[1]:
+        needed += _RAMP
+        if pipelines_for(exp_type, path=str(path))[1]:
+            instrument = str(primary.get("INSTRUME", "")).upper()
+            needed += EXP_TYPES[exp_type].optics or _OPTICS.get(instrument, ())
             lacking = [k for k in _POINTING if science.get(k) is None and primary.get(k) is None]
-    lacking = [k for k in wanted if _word(primary.get(k)) == ""] + lacking
+    lacking = [k for k in needed if _word(primary.get(k)) == ""] + lacking
     if science.get("NAXIS", 0) < 2:
         lacking.append("NAXIS1 and NAXIS2 of SCI")
     if lacking:

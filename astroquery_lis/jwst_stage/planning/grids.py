@@ -5,9 +5,12 @@ arcsec, ``rotation``, the position angle of the y axis in degrees, and ``output_
 or ``output_wcs``, the path of a gwcs in an ``.asdf`` file.
 """
 
+from __future__ import annotations
+
 import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from astropy.coordinates import SkyCoord
@@ -17,86 +20,51 @@ from astropy.wcs.utils import wcs_to_celestial_frame
 
 from ...exceptions import InvalidExposureError, InvalidRequestError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .exposures import Exposure
+
 __all__ = ["common_grid", "footprint", "grid_of_wcs", "n_pixels", "native_scale"]
 
 _SCALES = {"SHORT": 0.0307, "LONG": 0.0629, "MIRI": 0.1109, "NIRISS": 0.0656, "FGS": 0.0691}
 _MARGIN_PX = 4
 
 
-def native_scale(exposure):
-    """Return the size of a pixel in arcsec.
-
-    Parameters
-    ----------
-    exposure : `~.exposures.Exposure`
-        Of an imager.
-
-    Returns
-    -------
-    float or None
-        `None` for a spectrograph.
-    """
+def native_scale(exposure: Exposure) -> float | None:
+    """Return the size of a pixel in arcsec."""
     if exposure.instrument == "NIRCAM":
         long = exposure.channel == "LONG" or exposure.detector.endswith("LONG")
         return _SCALES["LONG" if long else "SHORT"]
     return _SCALES.get(exposure.instrument)
 
 
-def footprint(exposure):
-    """Return the corners of an exposure on the sky.
-
-    Parameters
-    ----------
-    exposure : `~.exposures.Exposure`
-        With S_REGION, or with the keywords of the pointing, which are good to an arcsecond.
-
-    Returns
-    -------
-    `~numpy.ndarray`, (n, 2) in (RA, Dec) degrees, or None
-        `None` where the headers tell neither.
-    """
+def footprint(exposure: Exposure) -> np.ndarray | None:
+    """Return the corners of an exposure on the sky."""
     words = exposure.s_region.upper().replace("ICRS", "").split()
     if words[:1] == ["POLYGON"] and len(words) >= 7:
         return np.array(words[1:], float).reshape(-1, 2)
-    known, scale = exposure.pointing, native_scale(exposure)
-    if scale is None or not {"RA_REF", "DEC_REF", "ROLL_REF"} <= set(known):
+    pointing, scale = exposure.pointing, native_scale(exposure)
+    if scale is None or not {"RA_REF", "DEC_REF", "ROLL_REF"} <= set(pointing):
         return None
     ny, nx = exposure.shape
-    x0, y0 = known.get("CRPIX1", (nx + 1) / 2), known.get("CRPIX2", (ny + 1) / 2)
+    x0, y0 = pointing.get("CRPIX1", (nx + 1) / 2), pointing.get("CRPIX2", (ny + 1) / 2)
     x = (np.array([0.5, nx + 0.5, nx + 0.5, 0.5]) - x0) * scale
     y = (np.array([0.5, 0.5, ny + 0.5, ny + 0.5]) - y0) * scale
-    parity, angle = known.get("VPARITY", -1.0), math.radians(known.get("V3I_YANG", 0.0))
+    parity, angle = pointing.get("VPARITY", -1.0), math.radians(pointing.get("V3I_YANG", 0.0))
     v2 = parity * x * math.cos(angle) + y * math.sin(angle)
     v3 = -parity * x * math.sin(angle) + y * math.cos(angle)
-    roll = math.radians(known["ROLL_REF"])
+    roll = math.radians(pointing["ROLL_REF"])
     east = v2 * math.cos(roll) + v3 * math.sin(roll)
     north = -v2 * math.sin(roll) + v3 * math.cos(roll)
-    center = _unit(np.array([[known["RA_REF"], known["DEC_REF"]]]))[0]
+    center = _unit(np.array([[pointing["RA_REF"], pointing["DEC_REF"]]]))[0]
     return _sky(center, east, north)
 
 
-def common_grid(exposures, *, pixel_scale=None, rotation=0.0):
-    """Return the grid that holds all exposures.
-
-    Parameters
-    ----------
-    exposures : sequence of `~.exposures.Exposure`
-        Of any filters.
-    pixel_scale : float, optional
-        In arcsec; by default that of the finest detector among them.
-    rotation : float, optional
-        Position angle of the y axis in degrees, 0 by default: north is up.
-
-    Returns
-    -------
-    dict
-        The grid.
-
-    Raises
-    ------
-    InvalidExposureError
-        If an exposure has neither a footprint nor a pointing.
-    """
+def common_grid(
+    exposures: Sequence[Exposure], *, pixel_scale: float | None = None, rotation: float = 0.0
+) -> dict[str, Any]:
+    """Return the grid that holds all exposures."""
     without = [e.path for e in exposures if footprint(e) is None]
     if without or not exposures:
         msg = f"common_grid: no footprint and no pointing in {', '.join(without) or 'no files'}."
@@ -123,25 +91,8 @@ def common_grid(exposures, *, pixel_scale=None, rotation=0.0):
     }
 
 
-def grid_of_wcs(wcs):
-    """Return the grid of an image.
-
-    Parameters
-    ----------
-    wcs : `~astropy.wcs.WCS`, `~astropy.io.fits.Header` or path-like
-        Tangential, with square pixels, east to the left of north, and a shape; a FITS file, of
-        which the first such WCS counts; or an ``.asdf`` file with a gwcs.
-
-    Returns
-    -------
-    dict
-        The grid.
-
-    Raises
-    ------
-    InvalidRequestError
-        If resample cannot make such a grid.
-    """
+def grid_of_wcs(wcs: Any) -> dict[str, Any]:
+    """Return the grid of an image."""
     if isinstance(wcs, (str, os.PathLike)):
         path = os.path.abspath(os.path.expanduser(wcs))
         if not os.path.isfile(path):
@@ -179,21 +130,8 @@ def grid_of_wcs(wcs):
     }
 
 
-def n_pixels(exposures, grid=None):
-    """Return how many pixels the mosaic of some exposures has.
-
-    Parameters
-    ----------
-    exposures : sequence of `~.exposures.Exposure`
-        Its members.
-    grid : dict, optional
-        The grid that was asked for; by default the pipeline's own, about.
-
-    Returns
-    -------
-    int or None
-        `None` where it cannot be told.
-    """
+def n_pixels(exposures: Sequence[Exposure], grid: dict[str, Any] | None = None) -> int | None:
+    """Return how many pixels the mosaic of some exposures has."""
     if grid and "output_shape" in grid:
         return math.prod(grid["output_shape"])
     if grid or any(footprint(e) is None for e in exposures):
@@ -203,12 +141,12 @@ def n_pixels(exposures, grid=None):
     return math.prod(common_grid(exposures, rotation=roll)["output_shape"])
 
 
-def _refuse(wcs, why):
+def _refuse(wcs: Any, why: str) -> NoReturn:
     msg = f"wcs={type(wcs).__name__ if not isinstance(wcs, (str, os.PathLike)) else wcs!r} {why}."
     raise InvalidRequestError(msg, parameter="wcs", value=wcs)
 
 
-def _check_tangential(wcs):
+def _check_tangential(wcs: WCS) -> None:
     types = [str(t) for t in wcs.wcs.ctype]
     if types != ["RA---TAN", "DEC--TAN"]:
         _refuse(wcs, f"has CTYPE {types}; resample makes RA---TAN, DEC--TAN. Give a gwcs as .asdf")
@@ -219,7 +157,7 @@ def _check_tangential(wcs):
         _refuse(wcs, f"has LONPOLE={wcs.wcs.lonpole}; resample makes 180")
 
 
-def _header_of(path):
+def _header_of(path: str) -> fits.Header:
     try:
         with fits.open(path) as hdul:
             for hdu in hdul:
@@ -230,19 +168,19 @@ def _header_of(path):
     return _refuse(path, "has no image with a celestial WCS")
 
 
-def _unit(positions):
+def _unit(positions: np.ndarray) -> np.ndarray:
     ra, dec = np.radians(positions).T
     return np.array([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)]).T
 
 
-def _angles(vector):
+def _angles(vector: np.ndarray) -> tuple[float, float]:
     return (
         math.degrees(math.atan2(vector[1], vector[0])) % 360,
         math.degrees(math.asin(max(-1.0, min(1.0, vector[2])))),
     )
 
 
-def _axes(center):
+def _axes(center: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the unit vectors to the east and to the north at a point."""
     ra, dec = (math.radians(angle) for angle in _angles(center))
     east = np.array([-math.sin(ra), math.cos(ra), 0])
@@ -253,7 +191,7 @@ def _axes(center):
 _ARCSEC = 180 / math.pi * 3600
 
 
-def _tangent(center, positions):
+def _tangent(center: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the tangential coordinates of positions, in arcsec."""
     unit = _unit(positions)
     east, north = _axes(center)
@@ -261,7 +199,7 @@ def _tangent(center, positions):
     return unit @ east / depth * _ARCSEC, unit @ north / depth * _ARCSEC
 
 
-def _sky(center, east_arcsec, north_arcsec):
+def _sky(center: np.ndarray, east_arcsec: np.ndarray, north_arcsec: np.ndarray) -> np.ndarray:
     """Return the positions of tangential coordinates."""
     east, north = _axes(center)
     vectors = center + (np.outer(east_arcsec, east) + np.outer(north_arcsec, north)) / _ARCSEC

@@ -1,14 +1,25 @@
-"""Which pipeline a kind of exposure goes through in each stage.
+"""What each EXP_TYPE decides: the pipeline of every stage, and how its exposures are put together.
 
 The table is the one of the documentation of the `jwst` package, with the cases that its
 association rules add.  The tests hold it against the lists in the package and in CRDS.
 """
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from ...exceptions import InvalidExposureError
 
+if TYPE_CHECKING:
+    from .exposures import Exposure
+
 __all__ = [
+    "ASN_TYPES",
     "EXP_TYPES",
+    "IMAGING",
     "STAGE3_SUFFIX",
+    "Kind",
     "is_guider",
     "is_integrations",
     "pipelines_for",
@@ -27,25 +38,50 @@ _RATE_ONLY = (_DETECTOR, "", "")
 _DARKS = (_DARK, "", "")
 _GUIDING = (_GUIDER, "", "")
 
-EXP_TYPES = {
-    **dict.fromkeys(("FGS_IMAGE", "MIR_IMAGE", "NIS_IMAGE", "NRC_IMAGE"), _IMAGING),
-    **dict.fromkeys(("MIR_4QPM", "MIR_LYOT", "NRC_CORON"), _CORONAGRAPHY),
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What one EXP_TYPE decides.
+
+    Attributes
+    ----------
+    stages : tuple of str, (3,)
+        Class of stage 1, of 2, of 3; empty where the chain stops.
+    tso : {'', 'visit', 'always'}
+        Whether it is a time series: where TSOVISIT says so, or whatever it says.
+    mixed : tuple of str
+        Attributes of an exposure that the product of stage 3 mixes, other than in its pipeline.
+    direct : str or None
+        Of slitless spectra: the attribute that they share with their direct images, if any.
+    product : str
+        Template of MAST's name of the product of stage 3.
+    optics : tuple of str or None
+        Keywords of the optics that have to be there, where they are not those of the instrument.
+    has_mask : bool
+        Whether a coronagraph's mask is in the beam.
+    is_retired : bool
+        Whether CRDS still lists it, and the data models do not.
+    """
+
+    stages: tuple[str, str, str]
+    tso: str = ""
+    mixed: tuple[str, ...] = ()
+    direct: str | None = None
+    product: str = "jw{program}-{asn_id}_{target_id}_{instrument}_{optelem}"
+    optics: tuple[str, ...] | None = None
+    has_mask: bool = False
+    is_retired: bool = False
+
+
+_STAGES: dict[str, tuple[str, str, str]] = {
+    **dict.fromkeys(("FGS_IMAGE", "NIS_IMAGE", "NRC_IMAGE"), _IMAGING),
     "NIS_AMI": (_DETECTOR, _IMAGE, "Ami3Pipeline"),
-    "NRC_TSIMAGE": (_DETECTOR, _IMAGE, "Tso3Pipeline"),
-    **dict.fromkeys(("NRC_TSGRISM", "NRS_BRIGHTOBJ"), (_DETECTOR, _SPEC, "Tso3Pipeline")),
-    **dict.fromkeys(
-        (
-            "MIR_LRS-FIXEDSLIT", "MIR_MRS", "MIR_WFSS", "NIS_SOSS", "NIS_WFSS", "NRC_WFSS",
-            "NRS_FIXEDSLIT", "NRS_IFU", "NRS_MSASPEC",
-        ),
-        _SPECTRA,
-    ),
-    "MIR_LRS-SLITLESS": _SPEC_ONLY,
+    "NRS_IFU": _SPECTRA,
     **dict.fromkeys(
         (
             "FGS_FOCUS", "MIR_CORONCAL", "MIR_TACONFIRM", "MIR_TACQ", "NIS_FOCUS",
             "NIS_TACONFIRM", "NIS_TACQ", "NRC_FOCUS", "NRC_TACONFIRM", "NRC_TACQ", "NRC_WFSC",
-            "NRS_BOTA", "NRS_CONFIRM", "NRS_FOCUS", "NRS_IMAGE", "NRS_MIMF", "NRS_MSATA",
+            "NRS_CONFIRM", "NRS_FOCUS", "NRS_IMAGE", "NRS_MIMF", "NRS_MSATA",
             "NRS_TACONFIRM", "NRS_TACQ", "NRS_TASLIT", "NRS_VERIFY", "NRS_WATA",
         ),
         _IMAGE_ONLY,
@@ -53,7 +89,7 @@ EXP_TYPES = {
     **dict.fromkeys(("NRC_GRISM", "NRS_AUTOWAVE", "NRS_LAMP"), _SPEC_ONLY),
     **dict.fromkeys(
         (
-            "FGS_INTFLAT", "FGS_SKYFLAT", "MIR_FLATALL", "MIR_FLATIMAGE", "MIR_FLATIMAGE-EXT",
+            "FGS_INTFLAT", "FGS_SKYFLAT", "MIR_FLATIMAGE", "MIR_FLATIMAGE-EXT",
             "MIR_FLATMRS", "MIR_FLATMRS-EXT", "NIS_EXTCAL", "NIS_LAMP", "NRC_FLAT", "NRC_LED",
             "NRS_AUTOFLAT",
         ),
@@ -61,7 +97,7 @@ EXP_TYPES = {
     ),
     **dict.fromkeys(
         (
-            "FGS_DARK", "MIR_DARK", "MIR_DARKALL", "MIR_DARKIMG", "MIR_DARKMRS", "NIS_DARK",
+            "FGS_DARK", "MIR_DARKALL", "MIR_DARKIMG", "MIR_DARKMRS", "NIS_DARK",
             "NRC_DARK", "NRS_DARK",
         ),
         _DARKS,
@@ -71,21 +107,45 @@ EXP_TYPES = {
         _GUIDING,
     ),
 }  # fmt: skip
-"""``{EXP_TYPE: (class of stage 1, of stage 2, of stage 3)}``; empty where the chain stops."""
 
-IMAGING = frozenset(name for name, classes in EXP_TYPES.items() if classes == _IMAGING)
+_SPECIAL = {
+    "MIR_4QPM": Kind(_CORONAGRAPHY, has_mask=True),
+    "MIR_LYOT": Kind(_CORONAGRAPHY, has_mask=True),
+    "NRC_CORON": Kind(_CORONAGRAPHY, has_mask=True),
+    "MIR_IMAGE": Kind(_IMAGING, tso="visit"),
+    "MIR_LRS-FIXEDSLIT": Kind(_SPECTRA, tso="visit"),
+    "MIR_LRS-SLITLESS": Kind(_SPEC_ONLY, tso="visit"),
+    "NIS_SOSS": Kind(_SPECTRA, tso="visit"),
+    "NRC_TSIMAGE": Kind((_DETECTOR, _IMAGE, "Tso3Pipeline"), tso="always"),
+    "NRC_TSGRISM": Kind((_DETECTOR, _SPEC, "Tso3Pipeline"), tso="always"),
+    "NRS_BRIGHTOBJ": Kind((_DETECTOR, _SPEC, "Tso3Pipeline"), tso="always"),
+    # The channels and bands of the MRS, and the two grisms of a slitless field, make one product.
+    "MIR_MRS": Kind(
+        _SPECTRA,
+        mixed=("filter", "pupil", "grating", "slit"),
+        product="jw{program}-{asn_id}_{target_id}_{instrument}",
+        optics=("CHANNEL", "BAND"),
+    ),
+    "NIS_WFSS": Kind(_SPECTRA, mixed=("filter",), direct="pupil"),
+    "NRC_WFSS": Kind(_SPECTRA, mixed=("pupil",), direct="filter"),
+    "MIR_WFSS": Kind(_SPECTRA, direct=""),
+    "NRS_MSASPEC": Kind(
+        _SPECTRA, product="jw{program}-{asn_id}_{{source_id}}_{instrument}_{optelem}"
+    ),
+    "NRS_FIXEDSLIT": Kind(
+        _SPECTRA,
+        product="jw{program}-{asn_id}_{target_id}-{{source_id}}_{instrument}_{optelem}-{{slit_name}}",
+    ),
+    "MIR_DARK": Kind(_DARKS, is_retired=True),
+    "MIR_FLATALL": Kind(_RATE_ONLY, is_retired=True),
+    "NRS_BOTA": Kind(_IMAGE_ONLY, is_retired=True),
+}
+
+EXP_TYPES = {name: Kind(stages) for name, stages in _STAGES.items()} | _SPECIAL
+"""What every EXP_TYPE decides."""
+
+IMAGING = frozenset(name for name, kind in EXP_TYPES.items() if kind.stages == _IMAGING)
 """Types of plain images."""
-
-RETIRED = ("MIR_DARK", "MIR_FLATALL", "NRS_BOTA")
-"""Types that CRDS still lists, and the data models do not."""
-
-ALWAYS_TSO = ("NRC_TSIMAGE", "NRC_TSGRISM", "NRS_BRIGHTOBJ")
-"""Types that are time series whatever TSOVISIT says."""
-
-CORONAGRAPHIC = ("MIR_4QPM", "MIR_LYOT", "NRC_CORON")
-"""Types with a mask in the beam."""
-
-_TSO_IF_VISIT = ("MIR_IMAGE", "MIR_LRS-FIXEDSLIT", "MIR_LRS-SLITLESS", "NIS_SOSS")
 
 STAGE3_SUFFIX = {
     "Image3Pipeline": "i2d.fits",
@@ -95,82 +155,51 @@ STAGE3_SUFFIX = {
 }
 """Ending of the main product of those pipelines of stage 3 that give it one name."""
 
+ASN_TYPES = {
+    "Image3Pipeline": "image3",
+    "Spec3Pipeline": "spec3",
+    "Coron3Pipeline": "coron3",
+    "Ami3Pipeline": "ami3",
+    "Tso3Pipeline": "tso3",
+    "WfsCombineStep": "wfs-image3",
+}
+"""The type of the associations of each pipeline of stage 3."""
+
 # Full-frame coronagraphy reads detectors with no mask in their field: plain images.
 _NO_MASK = {"MASKBAR": ("NRCA1", "NRCA2", "NRCA3"), "MASKRND": ("NRCA1", "NRCA3", "NRCA4")}
 
 
-def is_guider(exp_type):
-    """Return whether the type is one of the guider's.
-
-    Parameters
-    ----------
-    exp_type : str
-        An EXP_TYPE.
-
-    Returns
-    -------
-    bool
-    """
-    return EXP_TYPES.get(exp_type) == _GUIDING
+def is_guider(exp_type: str) -> bool:
+    """Return True for one of the guider's types."""
+    return exp_type in EXP_TYPES and EXP_TYPES[exp_type].stages == _GUIDING
 
 
-def pipelines_for(exp_type, *, is_tso=False, wavefront=False, path=""):
-    """Return the classes of the three stages.
-
-    Parameters
-    ----------
-    exp_type : str
-        An EXP_TYPE.
-    is_tso : bool, optional
-        Whether TSOVISIT is true; `False` by default.
-    wavefront : bool, optional
-        Whether PATTTYPE or VISITYPE is one of wavefront sensing (WFSC); `False` by default.
-    path : str, optional
-        The file, for the message.
-
-    Returns
-    -------
-    tuple of str, (3,)
-        Class names; empty where the chain stops.
-
-    Raises
-    ------
-    InvalidExposureError
-        If the type is not known.
-    """
+def pipelines_for(
+    exp_type: str, *, is_tso: bool = False, wavefront: bool = False, path: str = ""
+) -> tuple[str, str, str]:
+    """Return the classes of the three stages of a type, empty where the chain stops."""
     try:
-        classes = EXP_TYPES[exp_type]
+        kind = EXP_TYPES[exp_type]
     except KeyError:
         where = f"{path}: " if path else ""
         msg = f"{where}EXP_TYPE={exp_type!r} is none of {', '.join(sorted(EXP_TYPES))}."
         raise InvalidExposureError(msg, parameter="EXP_TYPE", value=exp_type) from None
-    if is_tso and exp_type in _TSO_IF_VISIT:
-        return (*classes[:2], "Tso3Pipeline")
-    if wavefront and classes == _IMAGING:
-        return (*classes[:2], "WfsCombineStep")
-    return classes
+    if is_tso and kind.tso == "visit":
+        return (*kind.stages[:2], "Tso3Pipeline")
+    if wavefront and kind.stages == _IMAGING:
+        return (*kind.stages[:2], "WfsCombineStep")
+    return kind.stages
 
 
-def stage_classes(exposure):
-    """Return the classes of the three stages for an exposure.
-
-    Parameters
-    ----------
-    exposure : `~.exposures.Exposure`
-        What its headers say.
-
-    Returns
-    -------
-    tuple of str, (3,)
-        Class names; empty where the chain stops.
-    """
+def stage_classes(exposure: Exposure) -> tuple[str, str, str]:
+    """Return the classes of the three stages for an exposure, empty where the chain stops."""
     classes = pipelines_for(
         exposure.exp_type,
         is_tso=exposure.is_tso,
         wavefront="WFSC" in exposure.patttype.upper() or "WFSC" in exposure.visit_type.upper(),
         path=exposure.path,
     )
-    if exposure.exp_type == "NRC_CORON" and _outside_mask(exposure):
+    if exposure.exp_type == "NRC_CORON" and _is_outside_mask(exposure):
         return (*classes[:2], "Image3Pipeline")
     # F277W holds only the first order of SOSS, and is not calibrated beyond stage 1.
     if exposure.exp_type == "NIS_SOSS" and exposure.filter == "F277W":
@@ -178,26 +207,16 @@ def stage_classes(exposure):
     return classes
 
 
-def is_integrations(exposure):
-    """Return whether stage 2 takes each integration for itself: rateints to calints.
-
-    Parameters
-    ----------
-    exposure : `~.exposures.Exposure`
-        What its headers say.
-
-    Returns
-    -------
-    bool
-    """
+def is_integrations(exposure: Exposure) -> bool:
+    """Return True if stage 2 takes each integration for itself: rateints to calints."""
     if not stage_classes(exposure)[1] or exposure.exp_type.partition("_")[2].startswith("TA"):
         return False
-    if exposure.exp_type in CORONAGRAPHIC:
-        return not _outside_mask(exposure)
-    return exposure.is_tso or exposure.exp_type in (*ALWAYS_TSO, "NIS_AMI")
+    kind = EXP_TYPES[exposure.exp_type]
+    if kind.has_mask:
+        return not _is_outside_mask(exposure)
+    return exposure.is_tso or kind.tso == "always" or kind.stages[2] == "Ami3Pipeline"
 
 
-def _outside_mask(exposure):
-    return exposure.subarray.upper() == "FULL" and exposure.detector in _NO_MASK.get(
-        exposure.pupil, ()
-    )
+def _is_outside_mask(exposure: Exposure) -> bool:
+    detectors = _NO_MASK.get(exposure.pupil, ())
+    return exposure.subarray.upper() == "FULL" and exposure.detector in detectors

@@ -1,23 +1,40 @@
 """What there is to do, before it is done: `make_plan`, and the `Plan` that it returns."""
 
+from __future__ import annotations
+
 import difflib
 import os
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from astropy.table import Table
 
+from ..._packages import import_optional
 from ...exceptions import InvalidRequestError
 from ...io.store import write_bytes
+from ..corrections import normalise, switches
 from ..steps.parameters import check, for_task
 from ..steps.recipes import PRESETS, read_recipe
-from ..tasks import REFCATS, Reduction
-from . import plan_file
+from ..tasks import REFCATS, Reduction, Task
+from .exposures import Exposure
 from .grids import common_grid as grid_of_exposures
 from .grids import grid_of_wcs, n_pixels
 from .pipelines import stage_classes
-from .plan_build import build, configuration_key, configurations_of
+from .plan_build import build, configurations_of
 from .plan_inputs import choose, read_files
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Self
+
+    from ..._typing import FilePath
+    from ..corrections import Correction
+    from ..refs.resolution import Resolution
+    from ..resume.states import State
+    from .associations import Group, GroupBy
+    from .plan_build import StepsFor
 
 __all__ = ["Plan", "make_plan"]
 
@@ -52,10 +69,10 @@ class Plan:
     output_dir: str | None = None
     notes: tuple = ()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.tasks)
 
-    def task(self, name):
+    def task(self, name: FilePath) -> Task:
         """Return a task.
 
         Parameters
@@ -74,23 +91,23 @@ class Plan:
             If no task, or more than one, makes such a product.
         """
         name = os.fspath(name)
-        found = [
+        tasks = [
             task
             for task in self.tasks
             if name == task.name
             or any(name == o or name.endswith(f"/{o}") or o.endswith(name) for o in task.outputs)
         ]  # fmt: skip
-        if len(found) == 1:
-            return found[0]
-        if found:
-            several = ", ".join(task.name for task in found)
+        if len(tasks) == 1:
+            return tasks[0]
+        if tasks:
+            several = ", ".join(task.name for task in tasks)
             msg = f"product={name!r} is made by several tasks: {several}; name the directory too."
         else:
             last = ", ".join(task.name for task in self.tasks[-4:])
             msg = f"product={name!r} is made by no task of the plan, which ends in {last}."
         raise InvalidRequestError(msg, parameter="product", value=name)
 
-    def table(self, states=None):
+    def table(self, states: dict[str, State] | None = None) -> Table:
         """Return the plan as a table.
 
         Parameters
@@ -130,14 +147,14 @@ class Plan:
         table.meta["notes"] = list(self.notes)
         return table
 
-    def _states(self):
+    def _states(self) -> dict[str, State]:
         if self.output_dir is None or not Path(self.output_dir).is_dir():
             return {}
         from ..resume.states import assess
 
         return assess(Reduction(self, Path(self.output_dir)))
 
-    def explain(self, product, states=None):
+    def explain(self, product: FilePath, states: dict[str, State] | None = None) -> str:
         """Return in words why a product has to be made, or that it has not.
 
         Parameters
@@ -163,7 +180,7 @@ class Plan:
             reason = f": {state.reason.partition(':')[2].strip()}"
         return f"{task.name}: {state.state}{reason}"
 
-    def save(self, path):
+    def save(self, path: FilePath) -> None:
         """Write the plan as a TOML file, whole or not at all.
 
         Parameters
@@ -172,10 +189,10 @@ class Plan:
             The file; directories are made.
         """
         path = Path(path)
-        write_bytes(path, plan_file.plan_to_text(self).encode())
+        write_bytes(path, plan_to_text(self).encode())
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: FilePath) -> Self:
         """Return the plan in a file.
 
         Parameters
@@ -187,9 +204,9 @@ class Plan:
         -------
         Plan
         """
-        return cls(**plan_file.read(path))
+        return cls(**_read(path))
 
-    def _heading(self):
+    def _heading(self) -> str:
         n_seconds = sum(task.estimate.seconds for task in self.tasks)
         disk = sum(task.estimate.disk_gb for task in self.tasks)
         memory = max((task.estimate.memory_gb for task in self.tasks), default=0)
@@ -199,12 +216,12 @@ class Plan:
             f"{disk:.2f} GB of disk"
         )
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         lines = self.table().pformat(max_lines=60, max_width=140)
         notes = [f"Note: {note}" for note in self.notes]
         return "\n".join([self._heading(), *lines, *notes])
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         from html import escape
 
         notes = "".join(f"<li>{escape(note)}</li>" for note in self.notes)
@@ -212,112 +229,157 @@ class Plan:
         return f"<p>{escape(self._heading())}</p>{table}" + (f"<ul>{notes}</ul>" if notes else "")
 
 
+# ---- a plan as a TOML file that people can read, and back ---------------------------------------
+
+FORMAT = 1
+"""Number of the layout of the file."""
+
+_HEAD = """\
+# What a run of the JWST chain has to do. Written by astroquery_lis; read by Plan.load.
+# An input is a file, or the name of the task that makes it, relative to output_dir.
+"""
+
+
+def plan_to_text(plan: Plan) -> str:
+    """Return a plan as TOML."""
+    tomli_w = import_optional("tomli_w", "jwst", "Saving a plan")
+    content = {
+        "format": FORMAT,
+        "output_dir": plan.output_dir or "",
+        "notes": list(plan.notes),
+        "options": _without_none(plan.options),
+        "configurations": plan.configurations,
+        "exposures": [exposure.to_dict() for exposure in plan.exposures],
+        "tasks": [_task_values(task) for task in plan.tasks],
+    }
+    return _HEAD + tomli_w.dumps(content)
+
+
+def _task_values(task: Task) -> Any:
+    values = task.to_dict()
+    if "members" in values:
+        values["members"] = [
+            {name: value for name, value in member.items() if value or name != "group_id"}
+            for member in values["members"]
+        ]
+    return _without_none(values)
+
+
+def _read_task(values: dict[str, Any]) -> Task:
+    for name in _MAY_HOLD_NONE:
+        if name in values:
+            values[name] = _with_none(values[name])
+    return Task.from_dict(values)
+
+
+_MAY_HOLD_NONE = ("steps", "corrections")
+_NONE = {"none": True}
+
+
+def _without_none(value: Any) -> Any:
+    """Return the value as TOML has it, which lacks None; its word in stpipe is also a string."""
+    if isinstance(value, dict):
+        return {name: _without_none(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_none(inner) for inner in value]
+    return dict(_NONE) if value is None else value
+
+
+def _with_none(value: Any) -> Any:
+    if value == _NONE:
+        return None
+    if isinstance(value, dict):
+        return {name: _with_none(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_none(inner) for inner in value]
+    return value
+
+
+def plan_from_text(text: str, where: str = "") -> dict[str, Any]:
+    """Return the parts of a plan that TOML holds."""
+    try:
+        content = tomllib.loads(text)
+        if content["format"] != FORMAT:
+            msg = f"{where}: a plan of format {content['format']}; this version reads {FORMAT}."
+            raise InvalidRequestError(msg, parameter="path", value=where)
+        return {
+            "exposures": tuple(Exposure.from_dict(e) for e in content.get("exposures", ())),
+            "tasks": tuple(_read_task(t) for t in content.get("tasks", ())),
+            "configurations": content.get("configurations", {}),
+            "options": {
+                k: _with_none(v) if k in _MAY_HOLD_NONE else v
+                for k, v in content.get("options", {}).items()
+            },
+            "output_dir": content["output_dir"] or None,
+            "notes": tuple(content.get("notes", ())),
+        }
+    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+        msg = f"{where}: is not a plan: {type(error).__name__}: {error}."
+        raise InvalidRequestError(msg, parameter="path", value=where) from None
+
+
+def _read(path: FilePath) -> dict[str, Any]:
+    """Return the parts of the plan in a file."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path}: cannot be read: {error}."
+        raise InvalidRequestError(msg, parameter="path", value=str(path)) from None
+    return plan_from_text(text, where=str(path))
+
+
+# ---- from what was asked for to a plan ----------------------------------------------------------
+
+
 def make_plan(
-    files,
+    files: FilePath | Sequence[FilePath] | Table,
     *,
-    output_dir=None,
-    stages=(1, 2, 3),
-    steps=None,
-    preset="default",
-    recipe=None,
-    corrections=(),
-    group_by=None,
-    product_name=None,
-    start="uncal",
-    abs_refcat=None,
-    wcs=None,
-    common_grid=False,
-    resolution=None,
-    check_associations=True,
-):
-    """Return what there is to do, without doing it, without a network, and without `jwst`.
-
-    Parameters
-    ----------
-    files : path-like, sequence of path-like, or `~astropy.table.Table`
-        FITS files of the levels uncal, rate, rateints, cal or calints, MAST's association files
-        (JSON), directories, which are searched with all their subdirectories, patterns, or a
-        manifest with the column ``Local Path``, of which rows that failed are refused by name.
-    output_dir : path-like, optional
-        Where the products are to be; needed to tell what is done already.
-    stages : sequence of int, optional
-        Which of 1, 2 and 3; all by default.  What a stage begins from is a file that was given or
-        a product in `output_dir`.
-    steps : dict, optional
-        Parameters ``{step: {parameter: value}}``, see `~.parameters`.
-    preset : str, optional
-        Name of a set of parameters in `~.presets`.
-    recipe : path-like, optional
-        A TOML recipe or an stpipe ``.asdf`` file with parameters; above the preset, below `steps`.
-    corrections : sequence, optional
-        Corrections between stages, see `~.corrections`.
-    group_by : str, sequence of str, or callable, optional
-        What the exposures of a product of stage 3 have in common: attributes of
-        `~.exposures.Exposure`, or a function of one that returns a string.  By default program,
-        target, instrument, filter, pupil and mode.
-    product_name : str, optional
-        Template of the names of stage 3, such as ``"{target}_{filter}"``; by default MAST's,
-        ``jw<program>-o<observation>_t<target>_<instrument>_<optical elements>``.
-    start : str, optional
-        'uncal', 'rate', 'cal': the level to begin from where files of several are given; 'auto'
-        begins from rate files that the installed version of `jwst` made, with the reference files
-        of now if `resolution` is given, and otherwise from uncal files.
-    abs_refcat : str or path-like, optional
-        Catalogue that mosaics are aligned to: 'legacy', 'gaia' or a file that tweakreg reads.
-    wcs : `~astropy.wcs.WCS`, `~astropy.io.fits.Header` or path-like, optional
-        Grid of all mosaics: a tangential WCS with its shape, a FITS file with one, or the path of
-        an ``.asdf`` file with a gwcs.
-    common_grid : bool or dict, optional
-        Whether the mosaics of all filters are put on one grid, made from the footprints; a
-        dictionary may have ``pixel_scale`` in arcsec and ``rotation`` in degrees.
-    resolution : `~.references.Resolution`, optional
-        The reference files of now, for ``start='auto'``.
-    check_associations : bool, optional
-        Whether the associations are completed and validated by `jwst.associations` in a process of
-        its own, if `jwst` is installed; `True` by default.
-
-    Returns
-    -------
-    Plan
-
-    Raises
-    ------
-    InvalidExposureError
-        If files are cut off, of another level than their names say, or lack keywords; all that is
-        wrong is told at once.
-    InvalidRequestError
-        If an option is wrong.
-    """
-    stages = _checked_stages(stages)
-    output_dir = None if output_dir is None else os.path.abspath(os.path.expanduser(output_dir))
-    files, associations = read_files(files, output_dir=output_dir)
-    exposures, notes = choose(files, start, resolution=resolution, configurations=configuration_key)
-    corrections = _corrections(corrections)
-    steps_for, kept_steps = _step_layers(preset, recipe, steps, corrections, exposures)
-    abs_refcat = _checked_refcat(abs_refcat)
-    stage3_steps = _Stage3Steps(exposures, steps_for, wcs, common_grid, abs_refcat)
+    output_dir: FilePath | None = None,
+    stages: int | Sequence[int] = (1, 2, 3),
+    steps: Any = None,
+    preset: str = "default",
+    recipe: FilePath | None = None,
+    corrections: Any = (),
+    group_by: GroupBy | None = None,
+    product_name: str | None = None,
+    start: str = "uncal",
+    abs_refcat: FilePath | None = None,
+    wcs: Any = None,
+    common_grid: bool | dict[str, float] = False,
+    resolution: Resolution | None = None,
+    check_associations: bool = True,
+) -> Plan:
+    """Return what there is to do, without doing it, without a network, and without `jwst`."""
+    numbers = _checked_stages(stages)
+    place = None if output_dir is None else os.path.abspath(os.path.expanduser(output_dir))
+    inputs, associations = read_files(files, output_dir=place)
+    exposures, notes = choose(inputs, start, resolution=resolution)
+    changes = normalise(corrections)
+    steps_for, checked_steps = _step_layers(preset, recipe, steps, changes, exposures)
+    refcat = _checked_refcat(abs_refcat)
+    stage3_steps = _Stage3Steps(exposures, steps_for, wcs, common_grid, refcat)
     tasks, more = build(
         exposures,
-        stages=stages,
+        stages=numbers,
         steps_for=steps_for,
-        corrections=corrections,
+        corrections=changes,
         group_by=group_by,
         product_name=product_name,
         associations=associations,
-        output_dir=output_dir,
+        output_dir=place,
         stage3_steps=stage3_steps,
         check_associations=check_associations,
     )
     options = {
-        "stages": list(stages),
+        "stages": list(numbers),
         "start": start,
         "preset": preset,
         "recipe": None if recipe is None else os.path.abspath(recipe),
-        "steps": kept_steps,
-        "corrections": [c.to_dict() for c in corrections],
+        "steps": checked_steps,
+        "corrections": [c.to_dict() for c in changes],
         "group_by": _plain(group_by),
         "product_name": product_name,
-        "abs_refcat": abs_refcat,
+        "abs_refcat": refcat,
         "grid": stage3_steps.grid,
     }
     return Plan(
@@ -325,12 +387,12 @@ def make_plan(
         tasks=tasks,
         configurations=configurations_of(exposures),
         options={k: v for k, v in options.items() if v not in (None, {}, [])},
-        output_dir=output_dir,
+        output_dir=place,
         notes=tuple(notes + more),
     )
 
 
-def _plain(group_by):
+def _plain(group_by: GroupBy | None) -> str | list[str] | None:
     if group_by is None or isinstance(group_by, str):
         return group_by
     if callable(group_by):
@@ -338,19 +400,19 @@ def _plain(group_by):
     return list(group_by)
 
 
-def _checked_stages(stages):
-    given = (stages,) if isinstance(stages, int) else tuple(stages)
-    if not given or not set(given) <= {1, 2, 3}:
+def _checked_stages(stages: int | Sequence[int]) -> tuple[int, ...]:
+    numbers = (stages,) if isinstance(stages, int) else tuple(stages)
+    if not numbers or not set(numbers) <= {1, 2, 3}:
         msg = f"stages={stages!r} must be some of 1, 2 and 3."
         raise InvalidRequestError(msg, parameter="stages", value=stages)
-    given = tuple(sorted(set(given)))
-    if given == (1, 3):
+    numbers = tuple(sorted(set(numbers)))
+    if numbers == (1, 3):
         msg = f"stages={stages!r}: stage 3 begins from products of stage 2; add it."
         raise InvalidRequestError(msg, parameter="stages", value=stages)
-    return given
+    return numbers
 
 
-def _checked_refcat(abs_refcat):
+def _checked_refcat(abs_refcat: FilePath | None) -> str | None:
     if abs_refcat is None or abs_refcat in REFCATS:
         return abs_refcat
     path = os.path.abspath(os.path.expanduser(abs_refcat))
@@ -363,7 +425,13 @@ def _checked_refcat(abs_refcat):
     return path
 
 
-def _step_layers(preset, recipe, steps, corrections, exposures):
+def _step_layers(
+    preset: str,
+    recipe: FilePath | None,
+    steps: Any,
+    corrections: tuple[Correction, ...],
+    exposures: Sequence[Exposure],
+) -> tuple[StepsFor, dict]:
     """Return a function that gives a pipeline's parameters, and the steps as they were checked."""
     if preset not in PRESETS:
         close = difflib.get_close_matches(str(preset), PRESETS, 1)
@@ -375,24 +443,14 @@ def _step_layers(preset, recipe, steps, corrections, exposures):
     if recipe is not None:
         layers.append(read_recipe(recipe))
     if corrections:
-        from ..corrections import switches
-
         layers.append(check(switches(corrections), parameter="corrections"))
     checked = check(steps, pipelines) if steps else {}
     layers = [layer for layer in (*layers, checked) if layer]
 
-    def steps_for(pipeline, members):
+    def steps_for(pipeline: str, members: Sequence[Exposure]) -> dict[str, dict]:
         return for_task(layers, pipeline, members) if layers else {}
 
     return steps_for, checked
-
-
-def _corrections(corrections):
-    if not corrections:
-        return ()
-    from ..corrections import normalise
-
-    return tuple(normalise(corrections))
 
 
 _GRID = {"crval", "crpix", "output_shape", "output_wcs", "pixel_scale", "rotation"}
@@ -401,9 +459,16 @@ _GRID = {"crval", "crpix", "output_shape", "output_wcs", "pixel_scale", "rotatio
 class _Stage3Steps:
     """The parameters that a plan itself adds to a mosaic: its grid and its reference catalogue."""
 
-    def __init__(self, exposures, steps_for, wcs, common, abs_refcat):
+    def __init__(
+        self,
+        exposures: Sequence[Exposure],
+        steps_for: StepsFor,
+        wcs: Any,
+        common: bool | dict[str, float],
+        abs_refcat: str | None,
+    ) -> None:
         self.abs_refcat = abs_refcat
-        self.grid = {}
+        self.grid: dict[str, Any] = {}
         if wcs is None and not common:
             return
         if wcs is not None and common:
@@ -425,17 +490,17 @@ class _Stage3Steps:
         if wcs is not None:
             self.grid = grid_of_wcs(wcs)
             return
-        wanted = {name: asked[name] for name in free if name in asked}
-        wanted |= {} if common is True else dict(common)
-        if not set(wanted) <= free:
+        values = {name: asked[name] for name in free if name in asked}
+        values |= dict(common) if isinstance(common, dict) else {}
+        if not set(values) <= free:
             msg = f"common_grid={common!r} may have 'pixel_scale' and 'rotation'."
             raise InvalidRequestError(msg, parameter="common_grid", value=common)
-        self.grid = grid_of_exposures(images, **wanted)
+        self.grid = grid_of_exposures(images, **values)
 
-    def __call__(self, group):
+    def __call__(self, group: Group) -> tuple[dict[str, dict], int | None]:
         if group.pipeline != "Image3Pipeline":
             return {}, None
-        steps = {}
+        steps: dict[str, dict] = {}
         if self.grid:
             steps["resample"] = dict(self.grid)
         if self.abs_refcat in REFCATS:

@@ -1,36 +1,42 @@
 """From exposures to tasks: one per product and correction, in an order that can be kept."""
 
+from __future__ import annotations
+
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidRequestError
 from ..tasks import Member, Task
-from . import estimates
-from .association_files import complete
-from .associations import level2_members, level3_groups, unique_ids
-from .pipelines import STAGE3_SUFFIX, is_guider, is_integrations, stage_classes
+from .associations import complete, level2_members, level3_groups, unique_ids
+from .estimates import stage1_estimate, stage2_estimate, stage3_estimate
+from .pipelines import (
+    ASN_TYPES,
+    EXP_TYPES,
+    STAGE3_SUFFIX,
+    is_guider,
+    is_integrations,
+    stage_classes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ..corrections import Correction
+    from .associations import Group, GroupBy
+    from .exposures import Exposure
+
+    StepsFor = Callable[[str, Sequence[Exposure]], dict[str, dict]]
+    Stage3Steps = Callable[[Group], tuple[dict[str, dict], int | None]]
 
 __all__ = ["build", "configuration_key", "configurations_of"]
 
-_WFSS = ("NIS_WFSS", "NRC_WFSS", "MIR_WFSS")
 _TIME = "META.OBSERVATION.TIME"
 
 
-def configuration_key(exposure):
-    """Return the name of the set-up that decides on reference files, without the time of day.
-
-    Parameters
-    ----------
-    exposure : `~.exposures.Exposure`
-        What its headers say.
-
-    Returns
-    -------
-    str
-        Such as ``nircam.nrcalong.f356w.clear.nrc_image.rapid.sub160.2026-03-01``.
-    """
+def configuration_key(exposure: Exposure) -> str:
+    """Return the name of the set-up that decides on reference files, without the time of day."""
     values = [v for k, v in exposure.parameters.items() if k not in _SEPARATE]
     values.append(exposure.parameters.get("META.OBSERVATION.DATE", ""))
     words = (re.sub(r"[^a-z0-9-]+", "_", str(v).lower()) for v in values)
@@ -40,32 +46,29 @@ def configuration_key(exposure):
 _SEPARATE = ("META.OBSERVATION.DATE", _TIME)
 
 
-def configurations_of(exposures):
-    """Return the distinct set-ups: CRDS parameters, with the earliest time of the day.
-
-    Parameters
-    ----------
-    exposures : sequence of `~.exposures.Exposure`
-        All exposures of the plan.
-
-    Returns
-    -------
-    dict of str to dict
-        By `configuration_key`.
-    """
-    found = {}
+def configurations_of(exposures: Sequence[Exposure]) -> dict[str, dict]:
+    """Return the distinct set-ups: CRDS parameters, with the earliest time of the day."""
+    configurations: dict[str, dict] = {}
     for exposure in exposures:
         key = configuration_key(exposure)
-        known = found.get(key)
-        if known is None or exposure.parameters.get(_TIME, "") < known.get(_TIME, ""):
-            found[key] = dict(exposure.parameters)
-    return found
+        earliest = configurations.get(key)
+        if earliest is None or exposure.parameters.get(_TIME, "") < earliest.get(_TIME, ""):
+            configurations[key] = dict(exposure.parameters)
+    return configurations
 
 
 class _Builder:
     """The tasks so far, and the product that each exposure has come to."""
 
-    def __init__(self, exposures, *, stages, steps_for, corrections, output_dir):
+    def __init__(
+        self,
+        exposures: Sequence[Exposure],
+        *,
+        stages: Sequence[int],
+        steps_for: StepsFor,
+        corrections: Sequence[Correction],
+        output_dir: str | None,
+    ) -> None:
         self.exposures = exposures
         self.by_root = {e.root: e for e in exposures}
         # What can be a background or an imprint; of a thousand dithers that is none.
@@ -76,13 +79,14 @@ class _Builder:
         self.steps_for = steps_for
         self.corrections = corrections
         self.output_dir = output_dir
-        self.tasks, self.names = [], set()
+        self.tasks: list[Task] = []
+        self.names: set[str] = set()
         self.current = {e.root: e.path for e in exposures}
         self.level = {e.root: e.level for e in exposures}
-        self.notes = []
-        self.problems = []
+        self.notes: list[str] = []
+        self.problems: list[str] = []
 
-    def add(self, task, roots):
+    def add(self, task: Task, roots: Iterable[str]) -> None:
         if task.name in self.names:
             self.problems.append(f"two tasks would make {task.name}")
             return
@@ -91,7 +95,7 @@ class _Builder:
         for root in roots:
             self.current[root] = task.name
 
-    def reach(self, exposure, level, product):
+    def reach(self, exposure: Exposure, level: str, product: str) -> bool:
         """Go on from a product that is not planned: an earlier run has to have left it."""
         root = exposure.root
         if self.output_dir is not None:
@@ -107,11 +111,12 @@ class _Builder:
         )
         return False
 
-    def correct(self, exposure, points, stage):
-        for correction in self.corrections:
-            if correction.point in points and correction.applies(exposure):
+    def correct(self, exposure: Exposure, stage: int, *points: str) -> None:
+        """Add the corrections at some points of the chain, those of the first point first."""
+        for correction in [c for point in points for c in self.corrections if c.point == point]:
+            if correction.applies(exposure):
                 name = f"stage{stage}/{exposure.root}_{correction.suffix}.fits"
-                estimate = estimates.stage2(exposure, resample=False)
+                estimate = stage2_estimate(exposure, resample=False)
                 task = Task(
                     name=name,
                     stage=stage,
@@ -125,12 +130,12 @@ class _Builder:
                 )
                 self.add(task, [exposure.root])
 
-    def stage1(self, exposure):
+    def stage1(self, exposure: Exposure) -> None:
         pipeline = stage_classes(exposure)[0]
         root = exposure.root
         if self.level[root] != "uncal":
             if self.level[root] == "rate":
-                self.correct(exposure, ("after_rate",), 1)
+                self.correct(exposure, 1, "after_rate")
             return
         outputs = _stage1_outputs(exposure, pipeline)
         if 1 not in self.stages:
@@ -149,14 +154,16 @@ class _Builder:
             corrections=tuple(within) if pipeline == "Detector1Pipeline" else (),
             exposures=(root,),
             configuration=configuration_key(exposure),
-            estimate=estimates.stage1(exposure),
+            estimate=stage1_estimate(exposure),
         )
         self.add(task, [root])
         self.level[root] = "rate" if pipeline == "Detector1Pipeline" else "end"
         if self.level[root] == "rate":
-            self.correct(exposure, ("after_rate",), 1)
+            self.correct(exposure, 1, "after_rate")
 
-    def stage2(self, exposure, members, given, association):
+    def stage2(
+        self, exposure: Exposure, members: list[tuple[Any, str]], association: dict[str, Any]
+    ) -> None:
         pipeline = stage_classes(exposure)[1]
         root = exposure.root
         ints = is_integrations(exposure)
@@ -164,7 +171,7 @@ class _Builder:
         steps = self.steps_for(pipeline, [exposure])
         resample = not steps.get("resample", {}).get("skip", False)
         inputs = [self.current[root]]
-        listed = ()
+        listed: tuple[Member, ...] = ()
         if members:
             listed = (
                 Member(self.current[root], "science"),
@@ -183,12 +190,18 @@ class _Builder:
             members=listed,
             exposures=(root,),
             configuration=configuration_key(exposure),
-            estimate=estimates.stage2(exposure, resample=resample, integrations=ints),
+            estimate=stage2_estimate(exposure, resample=resample, integrations=ints),
         )
         self.add(task, [root])
         self.level[root] = "cal"
 
-    def stage3(self, group, association, extra_steps, output_pixels):
+    def stage3(
+        self,
+        group: Group,
+        association: dict[str, Any],
+        extra_steps: dict[str, dict],
+        output_pixels: int | None,
+    ) -> Task:
         ids = unique_ids(group.exposures) if group.pipeline == "Image3Pipeline" else {}
         if ids:
             self.notes.append(
@@ -213,7 +226,7 @@ class _Builder:
             members=members,
             exposures=tuple(dict.fromkeys(e.root for e in group.exposures)),
             configuration=configuration_key(group.exposures[0]),
-            estimate=estimates.stage3(group.exposures, output_pixels=output_pixels),
+            estimate=stage3_estimate(group.exposures, output_pixels=output_pixels),
         )
         self.add(task, [])
         return task
@@ -222,7 +235,7 @@ class _Builder:
 _RATES = ("background", "imprint")
 
 
-def _stage1_outputs(exposure, pipeline):
+def _stage1_outputs(exposure: Exposure, pipeline: str) -> tuple[str, ...]:
     root = f"stage1/{exposure.root}"
     if pipeline == "DarkPipeline":
         return (f"{root}_dark.fits",)
@@ -235,7 +248,7 @@ def _stage1_outputs(exposure, pipeline):
     return (f"{root}_rate.fits",)
 
 
-def _stage3_outputs(group):
+def _stage3_outputs(group: Group) -> tuple[str, ...]:
     stem = f"stage3/{group.file_stem}"
     suffix = STAGE3_SUFFIX.get(group.pipeline)
     if group.pipeline == "WfsCombineStep":
@@ -247,53 +260,19 @@ def _stage3_outputs(group):
 
 
 def build(
-    exposures,
+    exposures: Sequence[Exposure],
     *,
-    stages,
-    steps_for,
-    corrections=(),
-    group_by=None,
-    product_name=None,
-    associations=(),
-    output_dir=None,
-    stage3_steps=None,
-    check_associations=True,
-):
-    """Return the tasks.
-
-    Parameters
-    ----------
-    exposures : sequence of `~.exposures.Exposure`
-        One per root.
-    stages : sequence of int
-        Which of 1, 2 and 3.
-    steps_for : callable
-        ``steps_for(pipeline, exposures)`` gives the parameters that were asked for.
-    corrections : sequence of `~.corrections.Correction`
-        In the order in which they are applied.
-    group_by, product_name
-        See `~.associations.level3_groups`.
-    associations : sequence of dict
-        Association files that were given.
-    output_dir : str, optional
-        Where products of earlier stages are sought.
-    stage3_steps : callable, optional
-        ``stage3_steps(group)`` gives steps that the plan adds, and the pixels of the mosaic.
-    check_associations : bool, optional
-        Whether `jwst.associations` completes the associations; `True` by default.
-
-    Returns
-    -------
-    tasks : tuple of Task
-        An input that is a task stands before the task that needs it.
-    notes : list of str
-        What was left out, mended or assumed.
-
-    Raises
-    ------
-    InvalidRequestError
-        If a stage lacks what it starts from, or two tasks would make one file.
-    """
+    stages: Sequence[int],
+    steps_for: StepsFor,
+    corrections: Sequence[Correction] = (),
+    group_by: GroupBy | None = None,
+    product_name: str | None = None,
+    associations: Sequence[dict] = (),
+    output_dir: str | None = None,
+    stage3_steps: Stage3Steps | None = None,
+    check_associations: bool = True,
+) -> tuple[tuple[Task, ...], list[str]]:
+    """Return the tasks."""
     builder = _Builder(
         exposures,
         stages=stages,
@@ -303,27 +282,27 @@ def build(
     )
     level2 = [a for a in associations if not str(a.get("asn_type", "")).endswith("3")]
     level3 = [a for a in associations if str(a.get("asn_type", "")).endswith("3")]
-    groups = []
+    groups: list[Group] = []
     if 3 in stages:
         groups, notes = level3_groups(
-            exposures, group_by=group_by, product_name=product_name, given=level3
+            exposures, group_by=group_by, product_name=product_name, associations=level3
         )
         builder.notes += notes
     filled = _filled(groups, check_associations)
     for exposure in exposures:
         builder.stage1(exposure)
-    slitless = [e for e in exposures if e.exp_type in _WFSS]
+    slitless = [e for e in exposures if _is_slitless(e)]
     for exposure in exposures:
-        if exposure.exp_type not in _WFSS:
+        if not _is_slitless(exposure):
             _second(builder, exposure, level2)
-    made = []
+    mosaics = []
     for group, association in zip(groups, filled, strict=True):
-        if not any(e.exp_type in _WFSS for e in group.exposures):
-            made.append((group, _third(builder, group, association, stage3_steps)))
+        if not any(_is_slitless(e) for e in group.exposures):
+            mosaics.append((group, _third(builder, group, association, stage3_steps)))
     for exposure in slitless:
-        _second(builder, exposure, level2, _direct(exposure, made, builder.notes))
+        _second(builder, exposure, level2, _direct(exposure, mosaics, builder.notes))
     for group, association in zip(groups, filled, strict=True):
-        if any(e.exp_type in _WFSS for e in group.exposures):
+        if any(_is_slitless(e) for e in group.exposures):
             _third(builder, group, association, stage3_steps)
     if builder.problems:
         parameter = "stages" if any("stage" in p for p in builder.problems) else "corrections"
@@ -332,11 +311,16 @@ def build(
     return tuple(builder.tasks), builder.notes
 
 
-def _second(builder, exposure, level2, direct=()):
+def _is_slitless(exposure: Exposure) -> bool:
+    return EXP_TYPES[exposure.exp_type].direct is not None
+
+
+def _second(
+    builder: _Builder, exposure: Exposure, level2: list[dict], direct: Sequence[Task] = ()
+) -> None:
     pipeline = stage_classes(exposure)[1]
     if builder.level[exposure.root] == "cal":
-        builder.correct(exposure, ("after_cal",), 2)
-        builder.correct(exposure, ("before_stage3",), 2)
+        builder.correct(exposure, 2, "after_cal", "before_stage3")
         return
     if not pipeline or exposure.is_imprint or builder.level[exposure.root] != "rate":
         return
@@ -344,11 +328,10 @@ def _second(builder, exposure, level2, direct=()):
         if 3 in builder.stages and stage_classes(exposure)[2]:
             suffix = "calints" if is_integrations(exposure) else "cal"
             if builder.reach(exposure, "cal", f"stage2/{exposure.root}_{suffix}.fits"):
-                builder.correct(exposure, ("after_cal",), 2)
-                builder.correct(exposure, ("before_stage3",), 2)
+                builder.correct(exposure, 2, "after_cal", "before_stage3")
         return
-    members, given = _given_members(exposure, level2, builder)
-    if given is None:
+    members, document = _given_members(exposure, level2, builder)
+    if document is None:
         members = level2_members(exposure, builder.aside)
     # A background that was calibrated before is no count rate any more.
     late = [e.root for e, _ in members if builder.by_root[e.root].level == "cal"]
@@ -368,14 +351,15 @@ def _second(builder, exposure, level2, direct=()):
         "asn_pool": "none",
         "product": exposure.root,
     }
-    if given is not None:
-        association |= {k: v for k, v in given.items() if k in association}
-    builder.stage2(exposure, members, given, association)
-    builder.correct(exposure, ("after_cal",), 2)
-    builder.correct(exposure, ("before_stage3",), 2)
+    if document is not None:
+        association |= {k: v for k, v in document.items() if k in association}
+    builder.stage2(exposure, members, association)
+    builder.correct(exposure, 2, "after_cal", "before_stage3")
 
 
-def _given_members(exposure, level2, builder):
+def _given_members(
+    exposure: Exposure, level2: list[dict], builder: _Builder
+) -> tuple[list[tuple[Any, str]], dict | None]:
     """Return what an association file of level 2 gives the exposure, and the file's content."""
     for association in level2:
         for product in association["products"]:
@@ -383,38 +367,38 @@ def _given_members(exposure, level2, builder):
                      for m in product["members"]}  # fmt: skip
             if roles.get(exposure.root) != "science":
                 continue
-            wanted = {r: role for r, role in roles.items() if role in _RATES}
-            missing = sorted(set(wanted) - set(builder.by_root))
+            others = {r: role for r, role in roles.items() if role in _RATES}
+            missing = sorted(set(others) - set(builder.by_root))
             if missing:
                 builder.problems.append(
                     f"{association['path']}: its members {', '.join(missing)} are not among the "
                     "files of any stage"
                 )
             return [
-                (builder.by_root[r], role) for r, role in wanted.items() if r in builder.by_root
+                (builder.by_root[r], role) for r, role in others.items() if r in builder.by_root
             ], association
     return [], None
 
 
-def _root(expname):
+def _root(expname: str) -> str:
     return Path(expname).name.removesuffix(".fits").rpartition("_")[0]
 
 
-def _direct(exposure, made, notes):
+def _direct(
+    exposure: Exposure, mosaics: list[tuple[Group, Task | None]], notes: list[str]
+) -> list[Task]:
     """Return the mosaic that shows the sources of a slitless exposure."""
-    for group, task in made:
+    for group, task in mosaics:
         first = group.exposures[0]
         same = (first.program, first.target, first.instrument) == (
             exposure.program,
             exposure.target,
             exposure.instrument,
         )
-        element = "pupil" if exposure.exp_type == "NIS_WFSS" else "filter"
-        if exposure.exp_type == "MIR_WFSS":
-            matches = True
-        else:
-            matches = getattr(first, element) == getattr(exposure, element)
-        if task is not None and group.pipeline == "Image3Pipeline" and same and matches:
+        element = EXP_TYPES[exposure.exp_type].direct
+        if element and getattr(first, element) != getattr(exposure, element):
+            continue
+        if task is not None and group.pipeline == "Image3Pipeline" and same:
             return [task]
     notes.append(
         f"{exposure.root}: no mosaic of direct images with its filter is in the plan; slitless "
@@ -423,7 +407,9 @@ def _direct(exposure, made, notes):
     return []
 
 
-def _third(builder, group, association, stage3_steps):
+def _third(
+    builder: _Builder, group: Group, association: dict[str, Any], stage3_steps: Stage3Steps | None
+) -> Task | None:
     lacking = [e.root for e in group.exposures if builder.level[e.root] != "cal"]
     if lacking:
         # The reason is among the problems already.
@@ -432,56 +418,23 @@ def _third(builder, group, association, stage3_steps):
     return builder.stage3(group, association, extra, pixels)
 
 
-def _filled(groups, check):
+def _filled(groups: list[Group], check: bool) -> list[dict]:
     documents = []
     for group in groups:
         document = {
-            "asn_type": _ASN_TYPES[group.pipeline],
+            "asn_type": ASN_TYPES[group.pipeline],
             "asn_rule": "DMS_Level3_Base",
             "asn_id": group.asn_id,
             "program": group.program,
             "target": group.target,
             "asn_pool": "none",
-            **{k: v for k, v in group.given.items() if v is not None},
+            **{k: v for k, v in group.source.items() if v is not None},
         }
         members = [{"expname": f"{e.root}_cal.fits", "exptype": role} for e, role in group.members]
         documents.append({**document, "products": [{"name": group.product, "members": members}]})
     if check:
-        made = complete(documents)
+        headers = complete(documents)
     else:
-        made = [{k: v for k, v in d.items() if k != "products"} for d in documents]
-    return [{**m, "product": g.product} for m, g in zip(made, groups, strict=True)]
-
-
-_ASN_TYPES = {
-    "Image3Pipeline": "image3",
-    "Spec3Pipeline": "spec3",
-    "Coron3Pipeline": "coron3",
-    "Ami3Pipeline": "ami3",
-    "Tso3Pipeline": "tso3",
-    "WfsCombineStep": "wfs-image3",
-}
-
-
-def with_references(task, plan, resolution):
-    """Return the task with the memory that it needs with the dark that it will use.
-
-    Parameters
-    ----------
-    task : Task
-        A task of the plan.
-    plan : `~.plan.Plan`
-        The plan.
-    resolution : `~.references.Resolution`
-        The reference files that it will use.
-
-    Returns
-    -------
-    Task
-    """
-    dark = resolution.references.get(task.name, {}).get("dark", {})
-    size = int(dark.get("bytes") or 0)
-    if task.stage != 1 or task.kind != "pipeline" or not size:
-        return task
-    exposure = next(e for e in plan.exposures if e.root == task.exposures[0])
-    return replace(task, estimate=estimates.stage1(exposure, dark_bytes=size))
+        headers = [{k: v for k, v in d.items() if k != "products"} for d in documents]
+    pairs = zip(headers, groups, strict=True)
+    return [{**header, "product": group.product} for header, group in pairs]

@@ -1,17 +1,28 @@
 """The files that a plan begins from, out of paths, directories, patterns, tables, associations."""
 
+from __future__ import annotations
+
 import glob
 import importlib.metadata
 import json
 import os
 from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from astropy.table import Table
 
 from ...exceptions import InvalidExposureError, InvalidRequestError
 from .exposures import SUFFIXES, read_exposure, split_name
 from .pipelines import is_integrations, stage_classes
+from .plan_build import configuration_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..._typing import FilePath
+    from ..refs.resolution import Resolution
+    from .exposures import Exposure
 
 __all__ = ["STARTS", "choose", "read_files"]
 
@@ -38,30 +49,13 @@ _STAGE1_TYPES = {
 }
 
 
-def read_files(files, *, output_dir=None):
-    """Return the exposures and the associations among the files.
-
-    Parameters
-    ----------
-    files : path-like, sequence of path-like, or `~astropy.table.Table`
-        Files, directories (searched with all their subdirectories), patterns, or a table with the
-        column ``Local Path``.
-    output_dir : path-like, optional
-        A directory that is left out when directories are searched.
-
-    Returns
-    -------
-    exposures : list of `~.exposures.Exposure`
-        In the order of their paths.
-    associations : list of dict
-        Their content, and ``path``.
-
-    Raises
-    ------
-    InvalidExposureError
-        If there are no files, or if any of them is wrong; the message tells of all of them.
-    """
-    exposures, associations, problems = [], [], []
+def read_files(
+    files: FilePath | Sequence[FilePath] | Table, *, output_dir: str | None = None
+) -> tuple[list[Exposure], list[dict]]:
+    """Return the exposures and the associations among the files."""
+    exposures: list[Exposure] = []
+    associations: list[dict] = []
+    problems: list[str] = []
     for path in _paths(files, output_dir, problems):
         try:
             if path.endswith(".json"):
@@ -81,7 +75,7 @@ def read_files(files, *, output_dir=None):
     return exposures, associations
 
 
-def _raise_all(problems, parameter):
+def _raise_all(problems: list[str], parameter: str) -> None:
     if not problems:
         return
     msg = problems[0]
@@ -90,46 +84,48 @@ def _raise_all(problems, parameter):
     raise InvalidExposureError(msg, parameter=parameter)
 
 
-def _paths(files, output_dir, problems):
+def _paths(
+    files: FilePath | Sequence[FilePath] | Table, output_dir: str | None, problems: list[str]
+) -> list[str]:
     if isinstance(files, Table):
         files = _column(files, problems)
     elif isinstance(files, (str, os.PathLike)):
         files = [files]
     hidden = None if output_dir is None else os.path.abspath(output_dir) + os.sep
-    found = []
-    for given in files:
-        path = os.path.expanduser(os.fspath(given))
+    paths = []
+    for entry in files:
+        path = os.path.expanduser(os.fspath(entry))
         if os.path.isdir(path):
             inside = [p for p in _inside(path) if hidden is None or not p.startswith(hidden)]
             if not inside:
                 problems.append(f"{path}: the directory holds no exposure.")
-            found += inside
+            paths += inside
         elif glob.has_magic(path) and not os.path.exists(path):
             matched = sorted(glob.glob(path, recursive=True))
             if not matched:
                 problems.append(f"{path}: no file matches the pattern.")
-            found += matched
+            paths += matched
         elif not os.path.exists(path):
             problems.append(f"{path}: there is no such file or directory.")
         else:
-            found.append(path)
-    return list(dict.fromkeys(os.path.abspath(path) for path in found))
+            paths.append(path)
+    return list(dict.fromkeys(os.path.abspath(path) for path in paths))
 
 
-def _inside(directory):
-    found = []
+def _inside(directory: str) -> list[str]:
+    paths = []
     for folder, folders, names in os.walk(directory):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        found += [
+        paths += [
             os.path.abspath(os.path.join(folder, name))
             for name in sorted(names)
             if name.endswith("_asn.json")
             or (name.endswith(".fits") and split_name(name)[1] in SUFFIXES)
         ]
-    return found
+    return paths
 
 
-def _column(table, problems):
+def _column(table: Table, problems: list[str]) -> list[str]:
     if "Local Path" not in table.colnames:
         msg = (
             f"files: the table has no column 'Local Path', but {', '.join(table.colnames)}; "
@@ -149,7 +145,7 @@ def _column(table, problems):
     return paths
 
 
-def _read_association(path):
+def _read_association(path: str) -> dict[str, Any]:
     try:
         content = json.loads(Path(path).read_text())
         products = content["products"]
@@ -162,87 +158,72 @@ def _read_association(path):
     return {**content, "path": path}
 
 
-def _duplicates(exposures):
-    seen = defaultdict(list)
+def _duplicates(exposures: Sequence[Exposure]) -> list[str]:
+    by_name = defaultdict(list)
     for exposure in exposures:
-        seen[exposure.root, exposure.suffix].append(exposure.path)
+        by_name[exposure.root, exposure.suffix].append(exposure.path)
     return [
         f"{root}_{suffix}.fits is given {len(paths)} times: {', '.join(paths)}."
-        for (root, suffix), paths in seen.items()
+        for (root, suffix), paths in by_name.items()
         if len(paths) > 1
     ]
 
 
-def choose(exposures, start, *, resolution=None, configurations=None):
-    """Return the file that each exposure begins from.
-
-    Parameters
-    ----------
-    exposures : sequence of `~.exposures.Exposure`
-        All files, of several levels perhaps.
-    start : str
-        One of `STARTS`.  An exposure that has no file of that level begins from the nearest one
-        below, else from the lowest that it has.  'auto' takes rate files that are current.
-    resolution : `~.references.Resolution`, optional
-        The reference files that would be used now, for 'auto'.
-    configurations : callable, optional
-        Gives the key of an exposure in the resolution.
-
-    Returns
-    -------
-    chosen : list of `~.exposures.Exposure`
-        One per root, in order of time.
-    notes : list of str
-        What 'auto' decided, and why.
-    """
+def choose(
+    exposures: Sequence[Exposure], start: str, *, resolution: Resolution | None = None
+) -> tuple[list[Exposure], list[str]]:
+    """Return the file that each exposure begins from."""
     if start not in STARTS:
         msg = f"start={start!r} is none of {', '.join(map(repr, STARTS))}."
         raise InvalidRequestError(msg, parameter="start", value=start)
-    by_root = defaultdict(dict)
+    by_root: dict[str, dict[str, Exposure]] = defaultdict(dict)
     for exposure in exposures:
         by_root[exposure.root][exposure.suffix] = exposure
-    chosen, notes, problems = [], [], []
+    inputs: list[Exposure] = []
+    notes: list[str] = []
+    problems: list[str] = []
     for root, files in by_root.items():
         usable = _usable(files, problems)
         if not usable:
             continue
         if start == "auto":
-            level, why = _automatic(usable, resolution, configurations)
+            level, why = _automatic(usable, resolution)
             notes.append(f"{root}: begins from {level}: {why}.")
         else:
             order = STARTS[:3]
             below = [name for name in order[: order.index(start) + 1] if name in usable]
             level = below[-1] if below else next(name for name in order if name in usable)
-        chosen.append(usable[level])
+        inputs.append(usable[level])
     _raise_all(problems, "files")
-    return sorted(chosen, key=lambda e: (e.date, e.time, e.root)), notes
+    return sorted(inputs, key=lambda e: (e.date, e.time, e.root)), notes
 
 
-def _usable(files, problems):
-    """Return ``{level: file}`` with the one of rate and rateints that the chain goes on from."""
-    usable = {}
+def _usable(files: dict[str, Exposure], problems: list[str]) -> dict[str, Exposure]:
+    """Return ``{level: file}`` with the either of rate and rateints that the chain goes on from."""
+    usable: dict[str, Exposure] = {}
     for level in ("uncal", "rate", "cal"):
         if level == "uncal":
             if level in files:
                 usable[level] = files[level]
             continue
         plain, integrations = files.get(level), files.get(f"{level}ints")
-        one = plain or integrations
-        if one is None:
+        either = plain or integrations
+        if either is None:
             continue
-        wanted = f"{level}ints" if is_integrations(one) else level
-        if wanted in files:
-            usable[level] = files[wanted]
-        elif not stage_classes(one)[1]:
-            usable[level] = one
+        needed = f"{level}ints" if is_integrations(either) else level
+        if needed in files:
+            usable[level] = files[needed]
+        elif not stage_classes(either)[1]:
+            usable[level] = either
         else:
             problems.append(
-                f"{one.path}: {one.exp_type} goes on from the {wanted} file, which is not given."
+                f"{either.path}: {either.exp_type} goes on from the {needed} file, which is not "
+                "given."
             )
     return usable
 
 
-def _automatic(files, resolution, configurations):
+def _automatic(files: dict[str, Exposure], resolution: Resolution | None) -> tuple[str, str]:
     rate = files.get("rate")
     if rate is None:
         return next(iter(files)), "there is no rate file"
@@ -256,10 +237,10 @@ def _automatic(files, resolution, configurations):
         return "uncal", f"the rate file was made by jwst {rate.cal_ver or '?'}, not {installed}"
     if resolution is None:
         return "rate", f"made by jwst {installed}; its reference files were not compared"
-    known = resolution.references.get(configurations(rate), {})
+    references = resolution.references.get(configuration_key(rate), {})
     for keyword, reftype in _STAGE1_TYPES.items():
-        if keyword in rate.references and reftype in known:
-            now = str(known[reftype].get("name", "N/A"))
+        if keyword in rate.references and reftype in references:
+            now = str(references[reftype].get("name", "N/A"))
             if rate.references[keyword].upper() != now.upper():
                 return "uncal", f"reference {reftype} {rate.references[keyword]} -> {now}"
     return "rate", f"made by jwst {installed} with the reference files of now"

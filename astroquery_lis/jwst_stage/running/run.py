@@ -18,7 +18,7 @@ from astropy import log
 
 from ...exceptions import CrdsUnavailable, InvalidRequestError, StageWarning, TaskError, warn
 from .. import pipeline
-from ..planning.plan_build import with_references
+from ..planning.estimates import with_references
 from ..resume.fingerprints import Fingerprints, key
 from ..resume.records import read_records, write_record
 from ..resume.states import assess

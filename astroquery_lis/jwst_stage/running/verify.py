@@ -16,6 +16,8 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
+from ..planning.pipelines import IMAGING
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -48,7 +50,6 @@ _EXTENSIONS = {
 
 _OF_THE_CATALOGUE = ("_cat.ecsv", "_segm.fits")
 
-_IMAGING = frozenset({"NRC_IMAGE", "MIR_IMAGE", "NIS_IMAGE", "FGS_IMAGE"})
 
 _GROUP_KEYS = (
     "program_number",
@@ -203,7 +204,7 @@ def _statuses(header: fits.Header) -> list[dict]:
 
 
 def _photometry(header: fits.Header, science: fits.Header) -> list[dict]:
-    if header.get("S_PHOTOM") != "COMPLETE" or header.get("EXP_TYPE") not in _IMAGING:
+    if header.get("S_PHOTOM") != "COMPLETE" or header.get("EXP_TYPE") not in IMAGING:
         return []
     unit, factor = science.get("BUNIT"), science.get("PHOTMJSR")
     if unit == "MJy/sr" and factor is not None and math.isfinite(factor) and factor > 0:

@@ -26,7 +26,7 @@ from ..._packages import package_version
 from ...exceptions import InvalidExposureError, TaskError
 from ...io.processes import peak_memory_gb
 from ..corrections import apply, hooks, register_inputs
-from ..planning.association_files import association_document, association_path, write_association
+from ..planning.associations import association_document, association_path, write_association
 from ..resume import fingerprints
 from ..resume.records import Record, write_record
 from ..tasks import Task, input_path, log_path

@@ -174,6 +174,7 @@ def _read_stpipe(path: Path) -> dict:
 def _without_owned(values: dict) -> dict:
     return {name: value for name, value in values.items() if name not in OWNED}
 
+
 def effective(plan: Plan, resolution: Resolution) -> Table:
     """Return the parameters of every step of every task of a plan, as they will be, with origins.
 
