@@ -7,7 +7,9 @@ with its parent.
 """
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from astropy.config import ConfigItem, ConfigNamespace
 
@@ -124,19 +126,15 @@ for _name, _variable in ENVIRONMENT.items():
     if os.environ.get(_variable):
         setattr(conf, _name, os.environ[_variable])
 
-_overrides: list[dict] = []
+_overrides: list[dict[str, str]] = []
 
 
 @contextmanager
-def override(**values):
+def override(**values: str) -> Iterator[None]:
     """Put ``values`` above the configuration and the attributes of every instance, for a while.
 
-    Worker processes that start meanwhile see the same, through the environment.
-
-    Parameters
-    ----------
-    **values : str
-        Names of `ENVIRONMENT` and what they shall be.
+    The names are those of `ENVIRONMENT`.  Worker processes that start meanwhile see the same,
+    through the environment.
     """
     before = {ENVIRONMENT[name]: os.environ.get(ENVIRONMENT[name]) for name in values}
     os.environ.update({ENVIRONMENT[name]: value for name, value in values.items()})
@@ -152,16 +150,9 @@ def override(**values):
                 os.environ[variable] = value
 
 
-def setting(name, instance_value=None):
-    """Return the value in force of the item ``name``.
-
-    Parameters
-    ----------
-    name : str
-        A name of `Conf`.
-    instance_value : object, optional
-        What the user set on the instance that asks; `None` where nothing was set.
-    """
+# The type is that of the item, which no annotation of `Conf` knows.
+def setting(name: str, instance_value: object = None) -> Any:
+    """Return the value in force of an item of `Conf`, above which the user may have set another."""
     for values in reversed(_overrides):
         if name in values:
             return values[name]

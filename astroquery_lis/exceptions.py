@@ -38,7 +38,9 @@ In parentheses stand astroquery's own errors and Python's.  An error carries ``u
 import sys
 import sysconfig
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from astropy.utils.exceptions import AstropyWarning
 from astroquery.exceptions import EmptyResponseError, InvalidQueryError, RemoteServiceError
@@ -96,7 +98,14 @@ class LegacySurveyError(Exception):
     (True, 503)
     """
 
-    def __init__(self, message="", *, url=None, status=None, cause=None):
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        url: str | None = None,
+        status: int | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
         super().__init__(message)
         self.url = url
         self.status = status
@@ -126,7 +135,9 @@ class InvalidRequestError(LegacySurveyError, InvalidQueryError, ValueError):
     release dr12
     """
 
-    def __init__(self, message="", *, parameter=None, value=None):
+    def __init__(
+        self, message: str = "", *, parameter: str | None = None, value: object = None
+    ) -> None:
         super().__init__(message)
         self.parameter = parameter
         self.value = value
@@ -170,7 +181,9 @@ class CrdsUnavailable(StageError):  # noqa: N818
         As for `LegacySurveyError`.
     """
 
-    def __init__(self, message="", *, missing=(), **kwargs):
+    def __init__(
+        self, message: str = "", *, missing: Iterable[str] = (), **kwargs: Any
+    ) -> None:
         super().__init__(message, **kwargs)
         self.missing = tuple(missing)
 
@@ -212,7 +225,9 @@ class RateLimitedError(ServiceDownError):
         As for `LegacySurveyError`.
     """
 
-    def __init__(self, message="", *, retry_after_s=None, **kwargs):
+    def __init__(
+        self, message: str = "", *, retry_after_s: float | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(message, **kwargs)
         self.retry_after_s = retry_after_s
 
@@ -222,7 +237,7 @@ class TruncatedError(TransferError):
 
 
 class UnexpectedContentError(TransferError):
-    """The answer is not what was asked for: HTML in place of FITS, another byte range."""
+    """The answer is not what was asked for: HTML instead of FITS, another byte range."""
 
 
 class ChecksumError(TransferError):
@@ -238,7 +253,7 @@ class ChecksumError(TransferError):
         As for `LegacySurveyError`.
     """
 
-    def __init__(self, message="", *, found=None, **kwargs):
+    def __init__(self, message: str = "", *, found: str | None = None, **kwargs: Any) -> None:
         super().__init__(message, **kwargs)
         self.found = found
 
@@ -276,20 +291,9 @@ _STANDARD_LIBRARY = f"{sysconfig.get_paths()['stdlib']}/"
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warn at the line of the caller's own code that called this package.
-
-    Parameters
-    ----------
-    message : str
-        What the user should know.
-    category : type
-        Class of the warning.
-
-    Notes
-    -----
-    Frames of the standard library between two of ours (context managers, executors) are no one's
-    own code, so a fixed ``stacklevel`` would point at them.
-    """
+    """Warn at the line of the user's own code that called this package."""
+    # Frames of the standard library between two of ours (context managers, executors) are no one's
+    # own code, and a fixed stacklevel would point at them.
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and _is_inner(frame.f_code.co_filename):
         frame, level = frame.f_back, level + 1

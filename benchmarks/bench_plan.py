@@ -5,6 +5,7 @@ The footprint is made up: a cap and a belt of some 300,000 bricks, about what DR
 
 import resource
 import socket
+from dataclasses import replace
 
 import numpy as np
 from _report import median_seconds, options, report
@@ -47,26 +48,21 @@ def main():
 
     socket.socket.connect = refuse
 
-    def plan(**kwargs):
-        found = as_targets(table)
+    def plan(on_missing="raise"):
+        rows = as_targets(table)
         planned = plan_cutouts(
-            found.ids,
-            found.ra_deg,
-            found.dec_deg,
-            np.arange(len(found)),
-            shape=(spec.ny, spec.nx),
-            release=spec.release,
-            region=spec.region,
-            footprint=bricks,
+            rows,
+            np.arange(len(rows)),
+            replace(spec, on_missing=on_missing),
+            bricks,
             targets_per_job=16,
-            **kwargs,
         )
         jobs = sum(1 for _ in planned.jobs())
         return planned, jobs
 
     planned, jobs = plan()
     seconds = median_seconds(plan, chosen.runs)
-    partly = median_seconds(lambda: plan(partial=True), chosen.runs)
+    partly = median_seconds(lambda: plan("warn"), chosen.runs)
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     rows = [
         ("targets", N_TARGETS, ""),

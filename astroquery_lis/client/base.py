@@ -25,7 +25,10 @@ from ..survey.releases import REGIONS, RELEASES, get_release
 from ..survey.request import as_region
 
 if TYPE_CHECKING:
-    from .._typing import Region
+    from collections.abc import Callable
+
+    from .._typing import FilePath, Mirror, Region
+    from ..io.places import Mirror as SurveyMirror
 
 
 __all__ = ["QueryBase", "SurveyBase"]
@@ -34,68 +37,69 @@ __all__ = ["QueryBase", "SurveyBase"]
 class QueryBase(BaseQuery):
     """How long to wait for a service, and where the cache is."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self._timeout = None
+        self._timeout: float | None = None
 
     @property
-    def timeout(self):
+    def timeout(self) -> float:
         """Seconds without an answer before a request is given up; ``conf.timeout`` unless set."""
         return setting("timeout", self._timeout)
 
     @timeout.setter
-    def timeout(self, value):
+    def timeout(self, value: float | None) -> None:
         if value is not None and not (isinstance(value, (int, float)) and 0 < value < np.inf):
             msg = f"timeout={value!r} must be a positive number of seconds."
             raise InvalidRequestError(msg, parameter="timeout", value=value)
         self._timeout = None if value is None else float(value)
 
     @property
-    def cache_location(self):
+    def cache_location(self) -> Path:
         """Folder of the cache: the one that was set, else ``conf.cache_dir``, else astroquery's."""
-        chosen = setting("cache_dir", self._cache_location) or None
-        if chosen is None:
+        location = setting("cache_dir", self._cache_location) or None
+        if location is None:
             return super().cache_location
-        return Path(chosen).expanduser()
+        return Path(location).expanduser()
 
     @cache_location.setter
-    def cache_location(self, location):
+    def cache_location(self, location: FilePath) -> None:
         self._cache_location = Path(location)
 
 
 class SurveyBase(QueryBase):
     """What every method stands on: settings, cache, connections."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._session.headers["User-Agent"] += f" astroquery_lis/{package_version()}"
-        self._release = self._mirror = None
+        self._release: str | None = None
+        self._mirror: Mirror | None = None
         self._images = OpenImages()
         self._tables = OpenTables()
-        self._cone_refused = set()
-        self._clients = {}
+        self._cone_refused: set[str] = set()
+        self._clients: dict[tuple, HttpClient] = {}
         self._lock = threading.Lock()
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_lock": None, "_clients": {}}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._lock = threading.Lock()
 
     # ---- settings -------------------------------------------------------------------------------
 
     @property
-    def release(self):
+    def release(self) -> str:
         """Release used when a call names none; ``conf.release`` unless it was set."""
         return get_release(setting("release", self._release)).name
 
     @release.setter
-    def release(self, value):
+    def release(self, value: str | None) -> None:
         self._release = None if value is None else get_release(value).name
 
     @property
-    def mirror(self):
+    def mirror(self) -> Mirror:
         """Mirror, or sequence of them in order, used when a call names none.
 
         It is ``conf.mirror`` unless it was set.
@@ -103,7 +107,7 @@ class SurveyBase(QueryBase):
         return setting("mirror", self._mirror)
 
     @mirror.setter
-    def mirror(self, value):
+    def mirror(self, value: Mirror | None) -> None:
         if value is not None:
             resolve_mirrors(value)
         self._mirror = value
@@ -158,9 +162,9 @@ class SurveyBase(QueryBase):
         >>> LegacySurvey.list_bands(release='dr10', region='north')
         ['g', 'r', 'z']
         """
-        found = get_release(self.release if release is None else release)
-        as_region(region, found.name)
-        return list(found.bands if region == "auto" else found.trees[region].bands)
+        tree = get_release(self._release_name(release))
+        as_region(region, tree.name)
+        return list(tree.bands if region == "auto" else tree.trees[region].bands)
 
     def list_products(self, *, release: str | None = None) -> Table:
         """Return a `~astropy.table.Table` of the coadd products of a release.
@@ -181,24 +185,33 @@ class SurveyBase(QueryBase):
         >>> print(*LegacySurvey.list_products(release='dr9')['product'][:3])
         image invvar model
         """
-        found = get_release(self.release if release is None else release)
-        chosen = (COADD_PRODUCTS[name] for name in found.products)
-        rows = [(p.name, p.per_band, p.unit, p.description) for p in chosen]
+        names = get_release(self._release_name(release)).products
+        products = (COADD_PRODUCTS[name] for name in names)
+        rows = [(p.name, p.per_band, p.unit, p.description) for p in products]
         return Table(rows=rows, names=("product", "per_band", "unit", "description"))
 
     # ---- inner ----------------------------------------------------------------------------------
 
-    def _reader(self, mirrors, cache):
-        use_cache = cache_conf.cache_active if cache is None else cache
-        location = self.cache_location if use_cache else None
-        return SectionReader(self._client(), mirrors, location, self._images)
+    def _release_name(self, release: str | None) -> str:
+        """Return the name of the release that a call means."""
+        return get_release(self.release if release is None else release).name
 
-    def _finder(self, mirror, cache):
-        use_cache = cache_conf.cache_active if cache is None else cache
-        mirrors = resolve_mirrors(self.mirror if mirror is None else mirror)
-        return FileFinder(self._client(), mirrors, self.cache_location if use_cache else None)
+    def _mirrors(self, mirror: Mirror | None) -> tuple[SurveyMirror, ...]:
+        """Return the mirrors that a call means, in order."""
+        return resolve_mirrors(self.mirror if mirror is None else mirror)
 
-    def _client(self, make=HttpClient, **extra):
+    def _location(self, cache: bool | None) -> Path | None:
+        """Return the folder of the cache if a call may use it."""
+        use_cache = cache_conf.cache_active if cache is None else cache
+        return self.cache_location if use_cache else None
+
+    def _reader(self, mirrors: tuple[SurveyMirror, ...], cache: bool | None) -> SectionReader:
+        return SectionReader(self._client(), mirrors, self._location(cache), self._images)
+
+    def _finder(self, mirror: Mirror | None, cache: bool | None) -> FileFinder:
+        return FileFinder(self._client(), self._mirrors(mirror), self._location(cache))
+
+    def _client(self, make: Callable[..., HttpClient] = HttpClient, **extra: object) -> HttpClient:
         """Return the HTTP client of one kind for the settings in force."""
         options = {**self._client_options(), **extra}
         key = make, tuple(options.items())
@@ -209,7 +222,7 @@ class SurveyBase(QueryBase):
                 self._clients[key] = make(**options)
             return self._clients[key]
 
-    def _client_options(self):
+    def _client_options(self) -> dict[str, object]:
         return {
             "timeout_s": float(self.timeout),
             "retries": conf.retries,
@@ -218,17 +231,16 @@ class SurveyBase(QueryBase):
             "user_agent": self._session.headers["User-Agent"],
         }
 
-    def _viewer_matches(self, mirrors):
-        """Tell whether the viewer shows the same sky as the mirrors, so that it may stand in."""
-        own = setting("viewer_url") != type(conf).viewer_url.defaultvalue
-        return own or all(mirror.official for mirror in mirrors)
+    def _viewer_matches(self, mirrors: tuple[SurveyMirror, ...]) -> bool:
+        """Return True if the viewer shows the same sky as the mirrors, and may stand in."""
+        is_own = setting("viewer_url") != type(conf).viewer_url.defaultvalue
+        return is_own or all(mirror.official for mirror in mirrors)
 
-    def _viewer(self, cache):
+    def _viewer(self, cache: bool | None) -> ViewerService:
         """Return the viewer's service for the settings in force."""
-        use_cache = cache_conf.cache_active if cache is None else cache
         return ViewerService(
             self._client(viewer_client, timeout_is_set=self._timeout is not None),
             setting("viewer_url"),
-            self.cache_location if use_cache else None,
+            self._location(cache),
             cache_conf.cache_timeout,
         )

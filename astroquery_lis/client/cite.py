@@ -1,5 +1,7 @@
 """The method that tells what to cite."""
 
+from collections.abc import Iterator
+
 from astropy.io import fits
 from astropy.table import Table
 
@@ -51,7 +53,7 @@ class CitationMethods(SurveyBase):
         return citations({name for item in data for name in _used(item)}, package_version())
 
 
-def _used(item):
+def _used(item: fits.HDUList | Table) -> Iterator[str]:
     """Yield what one thing was made of, by the names of ``SERVICES``."""
     if isinstance(item, fits.HDUList):
         header = item[0].header

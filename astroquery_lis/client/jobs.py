@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -11,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from astroquery import cache_conf
 
 from .._packages import import_optional
 from ..catalogs.footprint import bricks_of_region
@@ -19,35 +16,40 @@ from ..exceptions import InvalidRequestError, NoCoverageError, NotFoundError
 from ..images.save import (
     Access,
     BulkSpec,
+    CutoutJob,
     cutouts_of_job,
     safe_name,
     save_job,
     target_facts,
 )
 from ..io import Journal, Result, failure, manifest, map_jobs, run
-from ..io.places import resolve_mirrors
 from ..io.store import remove_temporaries
-from ..survey.bricks import brick_id, name_of
 from ..survey.releases import get_release
 from ..survey.request import as_bands, as_choice, as_products, as_region, as_size
 from .base import SurveyBase
 from .inputs import as_targets
-from .job_plan import plan_cutouts
+from .job_plan import (
+    BulkPlan,
+    bytes_of_cutout,
+    identity_of_job,
+    plan_cutouts,
+    results_without_work,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any, Literal
+    from collections.abc import Callable, Iterator
+    from typing import Literal
 
     from .._typing import (
         Bands,
         Executor,
         FilePath,
+        HDUList,
         Mirror,
         OnMissing,
         Positions,
         Products,
         Region,
-        Row,
         Size,
         Table,
     )
@@ -84,7 +86,7 @@ class JobMethods(SurveyBase):
         cache: bool | None = None,
         id_column: str | None = None,
         output: Literal["fits", "hdf5"] = "fits",
-        executor: Executor | None = None,
+        executor: Executor | Literal["threads", "processes"] | None = None,
         on_error: Literal["record", "raise"] = "record",
         show_progress: bool = True,
     ) -> Table:
@@ -162,25 +164,21 @@ class JobMethods(SurveyBase):
         spec = replace(spec, folder=str(folder), ids_are_names=len(np.unique(names)) == len(names))
         del names
         access = self._access(mirror, cache)
-        with Journal(folder / JOURNAL, _call(spec, targets, output, access)) as journal:
+        identity = identity_of_job(spec, targets, output, access)
+        with Journal(folder / JOURNAL, identity) as journal:
             remove_temporaries(folder)
-            left = np.setdiff1d(
-                np.arange(len(targets)), np.fromiter(journal.finished, int), assume_unique=True
-            )
+            done = np.fromiter(journal.finished, int)
+            rows = np.setdiff1d(np.arange(len(targets)), done, assume_unique=True)
             hdf5 = output == "hdf5"
-            plan, ready = self._plan_bulk(
-                targets,
-                left,
-                spec,
-                access,
-                targets_per_job=SHARD_TARGETS if hdf5 else _few(len(left)),
-            )
+            least = SHARD_TARGETS if hdf5 else _shared_by(len(rows))
+            footprint = self._footprint(spec, access) if targets.placed[rows].any() else {}
+            plan = plan_cutouts(targets, rows, spec, footprint, targets_per_job=least)
             results = run(
                 partial(save_job, spec, access, output=output),
                 plan.jobs(),
                 failed=partial(_failed, spec),
                 total=len(targets),
-                ready=ready,
+                ready=results_without_work(plan, spec, rows),
                 journal=journal,
                 executor=executor,
                 on_error=on_error,
@@ -203,9 +201,9 @@ class JobMethods(SurveyBase):
         mirror: Mirror | None = None,
         on_missing: OnMissing = "raise",
         cache: bool | None = None,
-        executor: Executor | None = None,
+        executor: Executor | Literal["threads", "processes"] | None = None,
         on_error: Literal["record", "raise"] = "raise",
-    ) -> Iterator[tuple[Row, Any]]:
+    ) -> Iterator[tuple[int, HDUList | Exception]]:
         """Cut a box round each of many targets and yield the cutouts as they come.
 
         Memory holds a few jobs' cutouts, however many targets there are.
@@ -221,9 +219,9 @@ class JobMethods(SurveyBase):
         ------
         row : int
             Number of the target in ``table``; not in order.
-        hdul : `~astropy.io.fits.HDUList` or `~astroquery_lis.exceptions.NoCoverageError`
-            As `get_cutout` returns it, or the error that says why there is no data; with
-            ``on_error='record'`` also any other.
+        hdul : `~astropy.io.fits.HDUList` or Exception
+            As `get_cutout` returns it, or the `~astroquery_lis.exceptions.NoCoverageError` that
+            says why there is no data; with ``on_error='record'`` also any other error.
 
         Raises
         ------
@@ -254,40 +252,56 @@ class JobMethods(SurveyBase):
         targets = as_targets(table)
         spec = self._bulk_spec(size, bands, products, release, region, on_missing)
         access = self._access(mirror, cache)
-        plan, ready = self._plan_bulk(
+        rows = np.arange(len(targets))
+        plan = plan_cutouts(
             targets,
-            np.arange(len(targets)),
+            rows,
             spec,
-            access,
-            targets_per_job=_few(len(targets)),
-            max_targets=max(YIELDED_BYTES // _bytes_of_cutout(spec), 1),
+            self._footprint(spec, access) if targets.placed.any() else {},
+            targets_per_job=_shared_by(len(targets)),
+            max_targets=max(YIELDED_BYTES // bytes_of_cutout(spec), 1),
         )
+        ready = results_without_work(plan, spec, rows)
         return _yielded(partial(cutouts_of_job, spec, access), plan, ready, executor, on_error)
 
     # ---- inner ----------------------------------------------------------------------------------
 
-    def _bulk_spec(self, size, bands, products, release, region, on_missing):
-        release = get_release(self.release if release is None else release).name
+    def _bulk_spec(
+        self,
+        size: Size,
+        bands: Bands | None,
+        products: Products,
+        release: str | None,
+        region: str,
+        on_missing: str,
+    ) -> BulkSpec:
+        release = self._release_name(release)
         region = as_region(region, release)
-        bands = as_bands(bands, release, region)
-        products = as_products(products, release, planes=True)
         as_choice("on_missing", on_missing, ("raise", "warn"))
-        return BulkSpec(*as_size(size), products, bands, release, region, on_missing)
+        ny, nx = as_size(size)
+        return BulkSpec(
+            ny,
+            nx,
+            as_products(products, release, planes=True),
+            as_bands(bands, release, region),
+            release,
+            region,
+            on_missing,
+        )
 
-    def _access(self, mirror, cache):
+    def _access(self, mirror: Mirror | None, cache: bool | None) -> Access:
         """Return how workers get at the files, with this instance's settings."""
-        use_cache = cache_conf.cache_active if cache is None else cache
+        location = self._location(cache)
         return Access(
-            resolve_mirrors(self.mirror if mirror is None else mirror),
-            str(self.cache_location) if use_cache else None,
+            self._mirrors(mirror),
+            None if location is None else str(location),
             tuple(self._client_options().items()),
         )
 
-    def _plan_bulk(self, targets, rows, spec, access, **limits):
-        """Return the plan of what is left, and the results that need no work."""
-        placed = targets.placed[rows]
+    def _footprint(self, spec: BulkSpec, access: Access) -> dict[str, np.ndarray]:
+        """Return the ids of the bricks of each region that there is a table of."""
         footprint = {}
-        for region in get_release(spec.release).regions if placed.any() else ():
+        for region in get_release(spec.release).regions:
             if spec.region in ("auto", region):
                 with suppress(NotFoundError):
                     footprint[region] = bricks_of_region(
@@ -297,101 +311,49 @@ class JobMethods(SurveyBase):
                         mirrors=access.mirrors,
                         location=access.location,
                     )
-        plan = plan_cutouts(
-            targets.ids,
-            targets.ra_deg,
-            targets.dec_deg,
-            rows[placed],
-            shape=(spec.ny, spec.nx),
-            release=spec.release,
-            region=spec.region,
-            footprint=footprint,
-            partial=spec.on_missing == "warn",
-            **limits,
-        )
-        return plan, _without_work(targets, spec, rows[~placed], plan)
+        return footprint
 
 
-def _few(n):
+def _shared_by(n: int) -> int:
     """Return how many targets of sparse bricks share a job: fewer if there are few in all."""
     return int(np.clip(n // 64, 1, SPARSE_TARGETS))
 
 
-def _bytes_of_cutout(spec):
-    bands = spec.bands or get_release(spec.release).bands
-    return 4 * spec.ny * spec.nx * len(spec.products) * len(bands)
-
-
-def _call(spec, targets, output, access):
-    """Return what tells one job from another.
-
-    Which of the official mirrors serves the files does not; a mirror of one's own does, or cutouts
-    of a simulated sky could be taken for those of the real one.
-    """
-    digest = hashlib.sha256()
-    for values in (targets.ra_deg, targets.dec_deg):
-        digest.update(np.asarray(values, "<f8").tobytes())
-    digest.update(json.dumps(targets.ids.tolist()).encode())
-    return {
-        "targets": digest.hexdigest()[:32],
-        "number of targets": len(targets),
-        "size": [spec.ny, spec.nx],
-        "products": spec.products,
-        "bands": spec.bands,
-        "release": spec.release,
-        "region": spec.region,
-        "on_missing": spec.on_missing,
-        "output": output,
-        "files of": sorted({mirror.root_name for mirror in access.mirrors}),
-    }
-
-
-def _without_work(targets, spec, unplaced, plan):
-    """Yield the results of the targets that no file is needed for."""
-    for row in unplaced.tolist():
-        known = {"id": _item(targets.ids[row]), "release": spec.release}
-        yield Result(row, "SKIPPED", message="The row has no position on the sky.", **known)
-    for row in plan.no_data.tolist():
-        ra_deg, dec_deg = float(plan.ra_deg[row]), float(plan.dec_deg[row])
-        known = target_facts(spec, _item(targets.ids[row]), ra_deg, dec_deg)
-        msg = (
-            f"{spec.release} has no data at RA {ra_deg:.6f}, Dec {dec_deg:+.6f}: its table of "
-            f"bricks lacks {name_of(brick_id(ra_deg, dec_deg))}."
-        )
-        yield Result(row, "NODATA", message=msg, **known)
-
-
-def _item(value):
-    return value.item() if hasattr(value, "item") else value
-
-
-def _failed(spec, job, error):
+def _failed(spec: BulkSpec, job: CutoutJob, error: Exception) -> list[Result]:
     """Return the results of the targets of a job that did not come back."""
     results = []
     for index in range(len(job)):
-        row, *target = job.target(index)
-        results.append(failure(row, error, **target_facts(spec, *target)))
+        row, name, ra_deg, dec_deg = job.target(index)
+        results.append(failure(row, error, **target_facts(spec, name, ra_deg, dec_deg)))
     return results
 
 
-def _yielded(work, plan, ready, executor, on_error):
+def _yielded(
+    work: Callable[[CutoutJob], list],
+    plan: BulkPlan,
+    ready: Iterator[Result],
+    executor: Executor | str | None,
+    on_error: str,
+) -> Iterator[tuple[int, HDUList | Exception]]:
     for result in ready:
         kind = NoCoverageError if result.status == "NODATA" else InvalidRequestError
-        yield from _allowed(result.row, kind(result.message), on_error)
+        yield _allowed(result.row, kind(result.message), on_error)
     mapped = map_jobs(work, plan.jobs(), executor=executor)
     try:
         for job, cutouts, error in mapped:
             if error is not None:
                 cutouts = [(int(row), error) for row in job.rows]
             for row, cutout in cutouts:
-                yield from _allowed(row, cutout, on_error)
+                yield _allowed(row, cutout, on_error)
     finally:
         mapped.close()
 
 
-def _allowed(row, cutout, on_error):
-    """Yield one answer, or raise it."""
+def _allowed(
+    row: int, cutout: HDUList | Exception, on_error: str
+) -> tuple[int, HDUList | Exception]:
+    """Return one answer, or raise it."""
     failed = isinstance(cutout, Exception) and not isinstance(cutout, NoCoverageError)
     if failed and on_error == "raise":
         raise cutout
-    yield row, cutout
+    return row, cutout

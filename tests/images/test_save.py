@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from astroquery_lis import bricks
 from astroquery_lis.catalogs.footprint import bricks_of_region, holds
+from astroquery_lis.client.inputs import Targets
 from astroquery_lis.client.job_plan import job_bounds, plan_cutouts
 from astroquery_lis.exceptions import (
     ContentChangedError,
@@ -128,10 +129,12 @@ def test_jobs_cover_everything_and_split_only_large_groups(sizes, least, most):
 
 def _plan(ra, dec, footprint, **kwargs):
     ra, dec = np.asarray(ra, float), np.asarray(dec, float)
-    options = {"shape": (256, 256), "release": "dr10", "region": "auto", **kwargs}
-    return plan_cutouts(
-        np.arange(len(ra)), ra, dec, np.arange(len(ra)), footprint=footprint, **options
-    )
+    ny, nx = kwargs.pop("shape", (256, 256))
+    partial = kwargs.pop("partial", False)
+    region = kwargs.pop("region", "auto")
+    spec = BulkSpec(ny, nx, ("image",), None, "dr10", region, "warn" if partial else "raise")
+    rows = np.arange(len(ra))
+    return plan_cutouts(Targets(rows, ra, dec), rows, spec, footprint, **kwargs)
 
 
 def test_targets_are_grouped_by_brick_in_order_of_declination():

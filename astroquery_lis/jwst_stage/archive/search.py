@@ -252,7 +252,7 @@ def _mapped(url: str, error: BaseException) -> TransferError:
         inner = [arg for arg in cause.args if isinstance(arg, BaseException)]
         cause = getattr(cause, "reason", None) or (inner[0] if inner else cause.__context__)
     timeouts = (requests.Timeout, Urllib3TimeoutError, AstroqueryTimeoutError)
-    kwargs = {"url": url, "cause": error}
+    kwargs: dict[str, Any] = {"url": url, "cause": error}
     if any(isinstance(one, timeouts) and not isinstance(one, NewConnectionError) for one in chain):
         return ServiceTimeoutError(f"No answer from {url} in time.", **kwargs)
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
