@@ -4,23 +4,29 @@ A source has the same fluxes in every brick of a region; the copies that a brick
 that are not of the official region, are shifted by a few mas.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
+from astropy.io import fits
 from astropy.table import MaskedColumn, Table, vstack
 
-from ..survey import bitmasks, bricks, releases
+from ..survey import bitmasks, bricks, paths, releases
+from ..survey import tractor_columns as survey_columns
 from . import sky
-from .light import noise_of, sources
-from .measurements import measurements
+from .cameras import ccd_rows
+from .light import APERTURES_ARCSEC, WISE_APERTURES_ARCSEC, noise_of, sources
+from .measurements import measurements, release_number, tractor_columns
 from .planes import windows_of
-from .tractor_columns import tractor_columns
-
-__all__ = ["CATALOG_TREES", "brick_rows", "catalog", "region_rows"]
+from .tree import add_checksums, add_once, write_whole
 
 _SOUTH = sky.BRICKS["dr10", "south"]
 _NORTH = sky.BRICKS["dr9", "north"]
 
+# The bricks of each (release, region) that has Tractor files; more than have images.
 CATALOG_TREES = {
     ("dr10", "south"): _SOUTH,
     ("dr9", "north"): _NORTH,
@@ -30,12 +36,11 @@ CATALOG_TREES = {
     ("dr11", "south"): _SOUTH,
     ("dr11", "north"): _NORTH,
 }
-"""The bricks of each (release, region) that has Tractor files; more than have images."""
 
 _COPY_SHIFT_MAS = 3.0
 
 
-def _is_observed(brick, x, y):
+def _is_observed(brick: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     inside = np.zeros(len(x), bool)
     for window in windows_of(brick):
         inside |= (
@@ -48,15 +53,15 @@ def _is_observed(brick, x, y):
 
 
 @cache
-def _brick_rows(release, region, brick):
+def _brick_rows(release: str, region: str, brick: str) -> tuple[np.ndarray, np.ndarray]:
     rows = measurements(release, region).copy()
-    found = bricks.get_brick(brick)
-    grid = bricks.brick_grid(found.id)
+    place = bricks.get_brick(brick)
+    grid = bricks.brick_grid(place.id)
     owner = bricks.brick_id(rows["ra"], rows["dec"])
-    foreign = (owner != found.id) | (
+    foreign = (owner != place.id) | (
         bricks.region_of_brick(owner, releases.get_tree(release, region).release) != region
     )
-    shift = noise_of(3, found.id)[:, :2] * _COPY_SHIFT_MAS / 3.6e6
+    shift = noise_of(3, place.id)[:, :2] * _COPY_SHIFT_MAS / 3.6e6
     moved_ra = (rows["ra"] + shift[:, 0] / np.cos(np.radians(rows["dec"]))) % 360.0
     moved_dec = rows["dec"] + shift[:, 1]
     # A copy may not be carried over an edge, where it would be owned twice or by nobody.
@@ -65,77 +70,39 @@ def _brick_rows(release, region, brick):
     rows["dec"] = np.where(movable, moved_dec, rows["dec"])
     rows["bx"], rows["by"] = grid.to_pixel(rows["ra"], rows["dec"])
     x, y = grid.to_pixel(rows["ra"], rows["dec"])
-    chosen = np.flatnonzero(_is_observed(brick, x, y))
-    chosen = chosen[np.lexsort((x[chosen], np.floor(y[chosen] / 100)))]
-    rows, owner = rows[chosen], owner[chosen]
+    inside = np.flatnonzero(_is_observed(brick, x, y))
+    inside = inside[np.lexsort((x[inside], np.floor(y[inside] / 100)))]
+    rows, owner = rows[inside], owner[inside]
     rows["objid"] = np.arange(len(rows))
-    rows["brickid"] = found.id
+    rows["brickid"] = place.id
     rows["brickname"] = brick
-    rows["brick_primary"] = owner == found.id
+    rows["brick_primary"] = owner == place.id
     bit = bitmasks.maskbits(releases.get_tree(release, region).release)["NPRIMARY"]
     rows["maskbits"] |= np.where(rows["brick_primary"], 0, 1 << bit).astype(rows["maskbits"].dtype)
-    if "ls_id_dr11" in rows.dtype.names:
+    if "ls_id_dr11" in (rows.dtype.names or ()):
         rows["ls_id_dr11"] = (
             (rows["release"].astype(np.int64) << 42)
             | (rows["brickid"].astype(np.int64) << 22)
             | rows["objid"]
         )
-    return rows, sources()["id"][chosen]
+    return rows, sources()["id"][inside]
 
 
-def brick_rows(release, region, brick):
-    """Return the Tractor rows of one brick.
-
-    Parameters
-    ----------
-    release, region : str
-        ``'dr8'`` to ``'dr11'`` and the region; the north of DR10 is that of DR9.
-    brick : str
-        Brick name.
-
-    Returns
-    -------
-    `~numpy.ndarray`
-        Structured, by ``objid`` (0, 1, ...), with the columns of the file.
-    """
+def brick_rows(release: str, region: str, brick: str) -> np.ndarray:
+    """Return the Tractor rows of one brick."""
     return _brick_rows(release, region, brick)[0].copy()
 
 
-def region_rows(release, region):
-    """Return the rows of every brick of a region that are primary in their brick.
-
-    Parameters
-    ----------
-    release, region : str
-        As for `brick_rows`.
-
-    Returns
-    -------
-    `~numpy.ndarray`
-        As `brick_rows`.
-    """
+def region_rows(release: str, region: str) -> np.ndarray:
+    """Return the rows of every brick of a region that are primary in their brick."""
     tree = releases.get_tree(release, region)
     names = CATALOG_TREES[tree.release, tree.region]
     rows = np.concatenate([brick_rows(release, region, name) for name in names])
     return rows[rows["brick_primary"]]
 
 
-def catalog(release="dr10"):
-    """Return every row of every brick of a release, north and south, as one table.
-
-    Parameters
-    ----------
-    release : str, default: 'dr10'
-        ``'dr8'`` to ``'dr11'``.
-
-    Returns
-    -------
-    `~astropy.table.Table`
-        The columns of the files, masked where a region does not have them, then ``region``,
-        ``resolved`` (whether a row is the one of its source that counts: primary in its brick, and
-        of the region that is official there) and ``truth_id`` (``id`` in `~.sky.truth`; -1 for
-        sources that are only in Gaia).
-    """
+def catalog(release: str = "dr10") -> Table:
+    """Return every row of every brick of a release, north and south, as one table."""
     parts = []
     for region in ("south", "north"):
         tree = releases.get_tree(release, region)
@@ -158,10 +125,88 @@ def catalog(release="dr10"):
     return vstack(parts, join_type="outer", metadata_conflicts="silent")
 
 
-def _lengthen(tables, name):
+def _lengthen(tables: list[Table], name: str) -> None:
     """Add epochs of 0 where a column has fewer, so that the tables can be put together."""
     longest = max(table[name].shape[1] for table in tables)
     for table in tables:
         missing = longest - table[name].shape[1]
         if missing:
             table[name] = MaskedColumn(np.pad(table[name].data.data, ((0, 0), (0, missing))))
+
+
+_SOURCES = (
+    "sky.py",
+    "render.py",
+    "planes.py",
+    "light.py",
+    "measurements.py",
+    "cameras.py",
+    "catalog.py",
+    survey_columns.__file__,
+)
+_WISE_AB = (2.699, 3.339, 5.174, 6.620)
+
+
+def add_catalogs(root: Path) -> None:
+    """Write the Tractor files and the tables of CCDs into a tree, unless they are there."""
+    add_once(root, "catalogs", _SOURCES, _write_all)
+
+
+def _write_all(root: Path) -> None:
+    for (release, region), names in CATALOG_TREES.items():
+        _write_tree(root, release, region, names)
+    for (release, region), names in sky.BRICKS.items():
+        for name in names:
+            _add_ccds(root, release, region, name)
+
+
+def _write_tree(root: Path, release: str, region: str, names: Iterable[str]) -> None:
+    checksums: dict[Path, list[Path]] = {}
+    for name in names:
+        path = root / paths.file_path("tractor", release, region, brick=name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, tractor_hdus(release, region, name).writeto)
+        listed = root / paths.file_path("tractor-checksums", release, region, brick=name)
+        checksums.setdefault(listed, []).append(path)
+    for listed, paths in checksums.items():
+        add_checksums(listed, paths)
+
+
+def _add_ccds(root: Path, release: str, region: str, brick: str) -> None:
+    """Write a brick's table of CCDs beside its coadds, and its line into their checksums."""
+    listed = root / paths.file_path("coadd-checksums", release, region, brick=brick)
+    if not listed.exists():
+        return
+    path = root / paths.file_path("ccds-table", release, region, brick=brick)
+    hdus = fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(ccd_rows(release, region, brick))])
+    write_whole(path, hdus.writeto)
+    add_checksums(listed, [path])
+
+
+def table_hdu(rows: np.ndarray, units: dict[str, str]) -> fits.BinTableHDU:
+    """Return rows as a table of a FITS file."""
+    hdu = fits.BinTableHDU(rows)
+    for number, name in enumerate(rows.dtype.names or (), start=1):
+        # Into the header, where it stays as it is spelt: some are no unit to anybody.
+        if units.get(name):
+            hdu.header.set(f"TUNIT{number}", units[name], after=f"TFORM{number}")
+    return hdu
+
+
+def tractor_hdus(release: str, region: str, brick: str) -> fits.HDUList:
+    """Return one Tractor file."""
+    primary = fits.PrimaryHDU()
+    header = primary.header
+    header["OBJECT"] = ("SIMULATED", "these rows are not data")
+    header["BRICKNAM"] = (brick, "brick name RRRr[pm]DDd")
+    header["DRVERSIO"] = (release_number(release, region), "data release number")
+    header["BANDS"] = ",".join(releases.get_tree(release, region).bands)
+    for number, radius in enumerate(APERTURES_ARCSEC):
+        header[f"APRAD{number}"] = (radius, "radius of an optical aperture (arcsec)")
+    for number, radius in enumerate(WISE_APERTURES_ARCSEC):
+        header[f"WAPRAD{number}"] = (radius, "radius of a WISE aperture (arcsec)")
+    for number, shift in enumerate(_WISE_AB, start=1):
+        header[f"WISEAB{number}"] = (shift, "Vega to AB (mag)")
+    units = {column.name: column.unit for column in tractor_columns(release, region)}
+    rows = brick_rows(release, region, brick)
+    return fits.HDUList([primary, table_hdu(rows, units)])

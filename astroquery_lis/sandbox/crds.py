@@ -4,22 +4,36 @@ Remote procedures are JSON-RPC 1.0, one POST to ``<server>/json/<method>/<id>/``
 results as base64 of gzipped JSON; mappings and references are plain files with ranges.
 """
 
+from __future__ import annotations
+
 import base64
 import gzip
 import hashlib
 import json
 import threading
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
+from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .files import FileTree, Response, error_page
+from .web import FileTree, Request, Response, error_page
 
-__all__ = ["CrdsService", "serve_crds"]
+if TYPE_CHECKING:
+    from .server import Sandbox
+
+Names = Iterable[str] | None
 
 _OBSERVATORY = "jwst"
 
 
-def serve_crds(sky, root, *, context="jwst_0001.pmap", prefix="/crds"):
+def serve_crds(
+    sky: Sandbox,
+    root: str | PathLike[str],
+    *,
+    context: str = "jwst_0001.pmap",
+    prefix: str = "/crds",
+) -> CrdsService:
     """Let a running sandbox serve a CRDS cache as a CRDS server does.
 
     Parameters
@@ -67,43 +81,45 @@ class CrdsService:
         Names of the procedures that were called.
     """
 
-    def __init__(self, sky, root, *, context, prefix):
+    def __init__(
+        self, sky: Sandbox, root: str | PathLike[str], *, context: str, prefix: str
+    ) -> None:
         self.prefix = prefix.rstrip("/") + "/"
         self.url = sky.url + prefix.rstrip("/")
         self.context = context
-        self.builds = {}
-        self.dates = {}
-        self.hidden = set()
-        self.sha1 = {}
-        self.calls = []
+        self.builds: dict[str, str] = {}
+        self.dates: dict[str, str] = {}
+        self.hidden: set[str] = set()
+        self.sha1: dict[str, str] = {}
+        self.calls: list[str] = []
         self._sky = sky
         self._lock = threading.Lock()
-        self._known = {}
+        self._known: dict[str, dict[str, str]] = {}
         self._root = Path(root)
 
-    def __enter__(self):
+    def __enter__(self) -> CrdsService:
         return self
 
-    def __exit__(self, *exc_info):
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Stop serving."""
         route = (self.prefix, self)
         if route in self._sky.routes:
             self._sky.routes.remove(route)
 
-    def __call__(self, request):
+    def __call__(self, request: Request) -> Response:
         """Return the `Response` to a `Request`."""
-        rest = request.path[len(self.prefix) :]
-        if rest.startswith("json/") and request.method == "POST":
+        tail = request.path[len(self.prefix) :]
+        if tail.startswith("json/") and request.method == "POST":
             return self._procedure(request)
-        if rest.startswith("files/"):
-            return self._file(request, rest.rpartition("/")[2])
+        if tail.startswith("files/"):
+            return self._file(request, tail.rpartition("/")[2])
         return error_page(404, "A CRDS server has procedures and files.")
 
     @property
-    def _paths(self):
+    def _paths(self) -> dict[str, Path]:
         """The files that there are now: contexts may be added to a cache."""
         return {
             path.name: path
@@ -111,7 +127,7 @@ class CrdsService:
             for path in sorted((self._root / folder / _OBSERVATORY).rglob("[!.]*.*"))
         }
 
-    def _file(self, request, name):
+    def _file(self, request: Request, name: str) -> Response:
         path = self._paths.get(name)
         if path is None or name in self.hidden:
             return error_page(404, "There is no such file.")
@@ -119,15 +135,15 @@ class CrdsService:
         tree = FileTree(path.parent, request.path.rpartition("/")[0] + "/", self._sky.faults)
         return tree(request)
 
-    def _procedure(self, request):
+    def _procedure(self, request: Request) -> Response:
         try:
-            asked = json.loads(request.body)
-            method, parameters = asked["method"], asked["params"]
+            call = json.loads(request.body)
+            method, parameters = call["method"], call["params"]
         except (ValueError, KeyError, TypeError):
             return error_page(400, "This is no remote procedure call.")
         with self._lock:
             self.calls.append(method)
-        answer = {"id": asked.get("id"), "jsonrpc": "1.0", "error": None, "result": None}
+        answer: dict = {"id": call.get("id"), "jsonrpc": "1.0", "error": None, "result": None}
         procedure = _PROCEDURES.get(method)
         try:
             if procedure is None:
@@ -140,7 +156,7 @@ class CrdsService:
         body = json.dumps(answer).encode()
         return Response(200, {"Content-Type": "application/json"}, body)
 
-    def _info(self):
+    def _info(self) -> dict:
         files = self.url + "/files/"
         return {
             "observatory": _OBSERVATORY,
@@ -161,65 +177,68 @@ class CrdsService:
             "download_metadata": _encoded(self._file_infos(_OBSERVATORY)),
         }
 
-    def _default_context(self, observatory=_OBSERVATORY, state=None):
+    def _default_context(self, observatory: str = _OBSERVATORY, state: object | None = None) -> str:
         return self.context
 
-    def _build_context(self, observatory, release):
+    def _build_context(self, observatory: str, release: str) -> str:
         if release not in self.builds:
             msg = f"No context is known for the release {release}."
             raise LookupError(msg)
         return self.builds[release]
 
-    def _context_by_date(self, date, observatory=_OBSERVATORY):
+    def _context_by_date(self, date: str, observatory: str = _OBSERVATORY) -> str:
         if date not in self.dates:
             msg = f"No context is known for {date}."
             raise LookupError(msg)
         return self.dates[date]
 
-    def _file_infos(self, observatory, files=None, fields=None):
-        found, paths = {}, self._paths
+    def _file_infos(self, observatory: str, files: Names = None, fields: Names = None) -> dict:
+        infos: dict = {}
+        paths = self._paths
         for name in paths if files is None else files:
             if name not in paths or name in self.hidden:
-                found[name] = "NOT FOUND unknown to server"
+                infos[name] = "NOT FOUND unknown to server"
                 continue
             entry = self._describe(name, paths[name])
-            found[name] = {k: v for k, v in entry.items() if fields is None or k in fields}
-        return found
+            infos[name] = {k: v for k, v in entry.items() if fields is None or k in fields}
+        return infos
 
-    def _encoded_infos(self, observatory, files=None, fields=None):
+    def _encoded_infos(
+        self, observatory: str, files: Names = None, fields: Names = None
+    ) -> dict[str, str]:
         return _encoded(self._file_infos(observatory, files, fields))
 
-    def _file_info(self, context, name):
-        found = self._file_infos(_OBSERVATORY, [name])[name]
-        if isinstance(found, str):
-            msg = f"{name}: {found}"
+    def _file_info(self, context: str, name: str) -> dict[str, str]:
+        info = self._file_infos(_OBSERVATORY, [name])[name]
+        if isinstance(info, str):
+            msg = f"{name}: {info}"
             raise LookupError(msg)
-        return found
+        return info
 
-    def _describe(self, name, path):
+    def _describe(self, name: str, path: Path) -> dict[str, str]:
         with self._lock:
             if name not in self._known:
                 data = path.read_bytes()
                 digest = hashlib.sha1(data, usedforsecurity=False).hexdigest()
                 self._known[name] = {"name": name, "size": str(len(data)), "sha1sum": digest}
-            known = dict(self._known[name])
+            entry = dict(self._known[name])
         if name in self.sha1:
-            known["sha1sum"] = self.sha1[name] or "none"
-        return known
+            entry["sha1sum"] = self.sha1[name] or "none"
+        return entry
 
-    def _mapping_names(self, context):
+    def _mapping_names(self, context: str) -> list[str]:
         return self._list(_OBSERVATORY, "*map")
 
-    def _list(self, observatory, pattern="*"):
+    def _list(self, observatory: str, pattern: str = "*") -> list[str]:
         return sorted(name for name in self._paths if fnmatchcase(name, pattern))
 
 
-def _encoded(value):
+def _encoded(value: object) -> dict[str, str]:
     payload = base64.b64encode(gzip.compress(json.dumps(value).encode()))
     return {"crds_encoded": "1.0", "crds_payload": payload.decode()}
 
 
-_PROCEDURES = {
+_PROCEDURES: dict[str, Callable[..., object]] = {
     "get_server_info": CrdsService._info,
     "get_default_context": CrdsService._default_context,
     "get_build_context": CrdsService._build_context,

@@ -1,11 +1,13 @@
 """Things that go wrong on demand: what real servers, proxies and networks have been seen to do."""
 
+from __future__ import annotations
+
 import threading
 from fnmatch import fnmatchcase
 
 __all__ = ["KINDS", "Fault", "Faults"]
 
-KINDS = {
+KINDS: dict[str, dict] = {
     "status": {"code": 503, "retry_after": None},
     "html": {},
     "votable": {"message": "A fault on demand."},
@@ -42,21 +44,23 @@ class Fault:
     0
     """
 
-    def __init__(self, owner, kind, match, times, after, options):
+    def __init__(
+        self, owner: Faults, kind: str, match: str, times: int | None, after: int, options: dict
+    ) -> None:
         self.kind, self.match, self.options = kind, match, options
         self.hits = 0
         self._owner, self._times, self._after = owner, times, after
 
-    def __enter__(self):
+    def __enter__(self) -> Fault:
         return self
 
-    def __exit__(self, *exc_info):
+    def __exit__(self, *exc_info: object) -> None:
         self.remove()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Fault {self.kind} on {self.match!r}, {self.hits} hits>"
 
-    def remove(self):
+    def remove(self) -> None:
         """Take the fault away; nothing happens if it is gone already.
 
         Examples
@@ -69,7 +73,7 @@ class Fault:
         """
         self._owner._remove(self)
 
-    def _wants(self, path, has_range):
+    def _wants(self, path: str, has_range: bool) -> bool:
         """Count a request in; the owner holds the lock."""
         if self._times is not None and self.hits >= self._times:
             return False
@@ -94,12 +98,20 @@ class Faults:
     1
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._faults = []
-        self._revisions = {}
+        self._faults: list[Fault] = []
+        self._revisions: dict[str, tuple[int, bool]] = {}
 
-    def add(self, kind, match="*", *, times=1, after=0, **options):
+    def add(
+        self,
+        kind: str,
+        match: str = "*",
+        *,
+        times: int | None = 1,
+        after: int = 0,
+        **options: object,
+    ) -> Fault:
         """Let something go wrong from now on.
 
         Parameters
@@ -159,7 +171,7 @@ class Faults:
             self._faults.append(fault)
         return fault
 
-    def clear(self):
+    def clear(self) -> None:
         """Take every fault away, and the changes that ``'etag'`` made.
 
         Examples
@@ -175,16 +187,16 @@ class Faults:
             self._faults.clear()
             self._revisions.clear()
 
-    def __len__(self):
+    def __len__(self) -> int:
         with self._lock:
             return len(self._faults)
 
-    def _remove(self, fault):
+    def _remove(self, fault: Fault) -> None:
         with self._lock:
             if fault in self._faults:
                 self._faults.remove(fault)
 
-    def pick(self, target, path, has_range):
+    def pick(self, target: str, path: str, has_range: bool) -> Fault | None:
         """Return the fault that hits a request, or `None`; used by the server.
 
         Parameters
@@ -215,7 +227,7 @@ class Faults:
                     return fault
         return None
 
-    def revision(self, path):
+    def revision(self, path: str) -> tuple[int, bool]:
         """Return how often a file was replaced and whether its bytes changed.
 
         Parameters

@@ -3,22 +3,15 @@
 Every galaxy is taken for round.  Nothing here depends on the release, the region or the brick.
 """
 
+from __future__ import annotations
+
 from functools import cache
 
 import numpy as np
 
 from ..survey import sphere
 from . import render, sky
-
-__all__ = [
-    "APERTURES_ARCSEC",
-    "WISE_APERTURES_ARCSEC",
-    "infrared",
-    "neighbours",
-    "noise_of",
-    "optical",
-    "sources",
-]
+from .render import Components
 
 _SEED = 27182
 _SCALE_ARCSEC = 0.262
@@ -34,14 +27,14 @@ _DUPLICATED = ("field", "large")
 
 
 @cache
-def sources():
+def sources() -> dict[str, np.ndarray]:
     """Return the true sources as a dict of arrays; at the end those that are only in Gaia."""
     truth = sky.truth()
     values = {name: np.asarray(truth[name]) for name in truth.colnames}
     copies = []
     for name in _DUPLICATED:
-        chosen = (values["name"] == name) & (values["type"] != "PSF")
-        brightest = np.flatnonzero(chosen)[np.argmax(values["flux_r"][chosen])]
+        mask = (values["name"] == name) & (values["type"] != "PSF")
+        brightest = np.flatnonzero(mask)[np.argmax(values["flux_r"][mask])]
         copies.append(brightest)
     extra = {name: column[copies].copy() for name, column in values.items()}
     extra["dec"] += 0.4 / 3600
@@ -53,14 +46,14 @@ def sources():
     return {name: np.concatenate([values[name], extra[name]]) for name in values}
 
 
-def noise_of(*key):
+def noise_of(*key: int) -> np.ndarray:
     """Return standard normal numbers that each source keeps, shape (N, 64)."""
     rng = np.random.default_rng([_SEED, *key])
     return rng.standard_normal((len(sources()["ra"]), 64))
 
 
 @cache
-def neighbours():
+def neighbours() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return pairs of different sources close together: first, second, arcsec apart."""
     ra, dec = sources()["ra"], sources()["dec"]
     apart = sphere.separation_deg(ra[:, None], dec[:, None], ra, dec) * 3600
@@ -68,10 +61,10 @@ def neighbours():
     return first, second, apart[first, second]
 
 
-def _profiles(psf):
+def _profiles(psf: Components) -> tuple[np.ndarray, np.ndarray]:
     """Return weights and sigmas (arcsec) of every source behind a PSF, shapes (N, K)."""
     true = sources()
-    found = []
+    profiles = []
     for row in range(len(true["ra"])):
         profile = [(1.0, 0.0)]
         if true["sersic"][row] > 0:
@@ -81,18 +74,24 @@ def _profiles(psf):
                 (weight, sigma * round_arcsec)
                 for weight, sigma in render.sersic_components(float(true["sersic"][row]))
             ]
-        found.append([(w * pw, np.hypot(s, ps)) for w, s in profile for pw, ps in psf])
-    longest = max(map(len, found))
-    padded = np.array([parts + [(0.0, 1.0)] * (longest - len(parts)) for parts in found])
+        profiles.append([(w * pw, np.hypot(s, ps)) for w, s in profile for pw, ps in psf])
+    longest = max(map(len, profiles))
+    padded = np.array([parts + [(0.0, 1.0)] * (longest - len(parts)) for parts in profiles])
     return padded[..., 0], padded[..., 1]
 
 
-def _inside(weights, sigmas, radius_arcsec):
+def _inside(weights: np.ndarray, sigmas: np.ndarray, radius_arcsec: float) -> np.ndarray:
     """Return which part of each profile's light is inside a radius."""
     return (weights * (1 - np.exp(-0.5 * (radius_arcsec / sigmas) ** 2))).sum(axis=1)
 
 
-def _overlap(weights, sigmas, first, second, apart_arcsec):
+def _overlap(
+    weights: np.ndarray,
+    sigmas: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    apart_arcsec: np.ndarray,
+) -> np.ndarray:
     """Return the integral of the product of pairs of profiles, per arcsec^2."""
     total = np.zeros(len(first))
     for left in range(weights.shape[1]):
@@ -102,7 +101,9 @@ def _overlap(weights, sigmas, first, second, apart_arcsec):
     return total
 
 
-def _blending(weights, sigmas, flux, own):
+def _blending(
+    weights: np.ndarray, sigmas: np.ndarray, flux: np.ndarray, own: np.ndarray
+) -> np.ndarray:
     """Return the neighbours' flux under each profile over the source's own."""
     first, second, apart = neighbours()
     share = _overlap(weights, sigmas, first, second, apart) / own[first] * flux[second]
@@ -111,7 +112,7 @@ def _blending(weights, sigmas, flux, own):
 
 
 @cache
-def optical(band):
+def optical(band: str) -> dict[str, np.ndarray]:
     """Return what does not depend on the region, for one optical band: a dict of arrays."""
     true = sources()
     flux = true[f"flux_{band}"].astype(float)
@@ -153,7 +154,7 @@ def optical(band):
 
 
 @cache
-def infrared(band):
+def infrared(band: str) -> dict[str, np.ndarray]:
     """Return the same for one WISE band."""
     flux = sources()[f"flux_{band}"].astype(float)
     everyone = np.arange(len(flux))

@@ -23,26 +23,40 @@ access, that a condition on an unknown column is answered with 400, and that the
 of rows of its own.
 """
 
+from __future__ import annotations
+
 import json
+import operator
 import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from email.message import Message
 from fnmatch import fnmatchcase
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
+import numpy as np
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
 
-from .files import FileTree, Request, Response, error_page
-from .mast_archive import COLUMNS, JwstArchive
+from .sky import POSITIONS_DEG
+from .web import FileTree, Request, Response, error_page
 
-__all__ = ["PREFIX", "TOKEN", "MastService", "serve_mast"]
+if TYPE_CHECKING:
+    from .faults import Faults
+    from .server import Sandbox
 
 PREFIX = "/mast"
 
+# The token whose owner may see what is exclusive.
 TOKEN = "a-token-of-the-sandbox"
-"""The token whose owner may see what is exclusive."""
 
 MAX_ROWS = 50_000
 MAX_DATASETS = 1000
 _NUMBERS = ("integer", "float")
+_OPERATORS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _COMPARISON = re.compile(r"(<=|>=|<|>)\s*(.+)")
 
 
@@ -67,13 +81,13 @@ class MastService:
         Address and ``Authorization`` of every request for a file.
     """
 
-    def __init__(self, url, faults, prefix=PREFIX):
+    def __init__(self, url: str, faults: Faults, prefix: str = PREFIX) -> None:
         self.url = url + prefix
         self.archive = JwstArchive()
         self.max_rows, self.reach = MAX_ROWS, 10**9
         self.forgets = 0
         self.strangers = {"a-token-of-a-stranger": "A Stranger"}
-        self.asked = []
+        self.asked: list[tuple] = []
         self._faults, self._prefix = faults, prefix
         self._routes = {
             ("GET", "/search/util/api/v0.1/column_list"): self._columns,
@@ -84,7 +98,7 @@ class MastService:
             ("GET", "/whoami"): self._whoami,
         }
 
-    def __call__(self, request):
+    def __call__(self, request: Request) -> Response:
         """Return the `Response` to a `Request`."""
         path = request.path.removeprefix(self._prefix)
         method = "GET" if request.method == "HEAD" else request.method
@@ -93,7 +107,7 @@ class MastService:
 
     # ---- search ---------------------------------------------------------------------------------
 
-    def _columns(self, request):
+    def _columns(self, request: Request) -> Response:
         if parse_qs(request.query).get("mission") != ["jwst"]:
             return _json([])
         return _json(
@@ -103,35 +117,35 @@ class MastService:
             ]
         )
 
-    def _search(self, request):
-        asked = json.loads(request.body)
-        conditions = [pair for one in asked.get("conditions", []) for pair in one.items()]
+    def _search(self, request: Request) -> Response:
+        query = json.loads(request.body)
+        conditions = [pair for one in query.get("conditions", []) for pair in one.items()]
         names = [name for name, _ in conditions]
-        names += [*(asked.get("select_cols") or ()), *(asked.get("sort_by") or ())]
+        names += [*(query.get("select_cols") or ()), *(query.get("sort_by") or ())]
         unknown = sorted(set(names) - set(COLUMNS))
         if unknown:
             return _json({"msg": f"Invalid columns: {', '.join(unknown)}"}, status=400)
         rows = [row for row in self.archive.rows if all(_meets(row, *c) for c in conditions)]
-        if asked.get("target"):
-            rows = list(_near(rows, asked["target"][0], float(asked["radius"])))
-        order = list(zip(asked.get("sort_by") or (), asked.get("sort_desc") or (), strict=False))
+        if query.get("target"):
+            rows = list(_near(rows, query["target"][0], float(query["radius"])))
+        order = list(zip(query.get("sort_by") or (), query.get("sort_desc") or (), strict=False))
         for name, descending in reversed(order):
             rows.sort(key=lambda row: (row.get(name) is None, row.get(name)), reverse=descending)
-        start = int(asked.get("offset") or 0)
-        stop = start + min(int(asked.get("limit") or MAX_ROWS), self.max_rows)
+        start = int(query.get("offset") or 0)
+        stop = start + min(int(query.get("limit") or MAX_ROWS), self.max_rows)
         stop = min(stop, self.reach)
-        selected = list(dict.fromkeys([*(asked.get("select_cols") or COLUMNS), "ArchiveFileID"]))
+        selected = list(dict.fromkeys([*(query.get("select_cols") or COLUMNS), "ArchiveFileID"]))
         return _json(
             {
                 "messages": [],
                 "info": [{"name": name, "type": COLUMNS[name].upper()} for name in selected],
-                "search_params": asked,
+                "search_params": query,
                 "totalResults": len(rows),
                 "results": [{name: row.get(name) for name in selected} for row in rows[start:stop]],
             }
         )
 
-    def _products(self, request):
+    def _products(self, request: Request) -> Response:
         datasets = json.loads(request.body)["dataset_ids"]
         if len(datasets) > MAX_DATASETS:
             return _json({"msg": "Too many datasets"}, status=400)
@@ -148,9 +162,9 @@ class MastService:
 
     # ---- files ----------------------------------------------------------------------------------
 
-    def _file(self, request):
-        asked = parse_qs(request.query)
-        name = (asked.get("uri") or asked.get("product_name") or [""])[0].rpartition("/")[2]
+    def _file(self, request: Request) -> Response:
+        query = parse_qs(request.query)
+        name = (query.get("uri") or query.get("product_name") or [""])[0].rpartition("/")[2]
         self.asked.append((request.path, request.headers.get("Authorization")))
         holding = self.archive.holdings.get(name)
         if holding is None:
@@ -165,7 +179,7 @@ class MastService:
         inner = Request(request.method, f"/{holding.path.name}", "", request.headers)
         return files(inner)
 
-    def _whoami(self, request):
+    def _whoami(self, request: Request) -> Response:
         token = _token_of(request.headers)
         name = "An Observer" if token == TOKEN else self.strangers.get(token)
         return _json({"anon": name is None, "attrib": {"display_name": name} if name else {}})
@@ -174,28 +188,28 @@ class MastService:
 class _Revisions:
     """Tells the revision of the address that was asked for, whatever the file is called."""
 
-    def __init__(self, faults, path):
+    def __init__(self, faults: Faults, path: str) -> None:
         self._faults, self._path = faults, path
 
-    def revision(self, path):
+    def revision(self, path: str) -> tuple[int, bool]:
         return self._faults.revision(self._path)
 
 
-def _json(value, status=200):
+def _json(value: object, status: int = 200) -> Response:
     body = json.dumps(value).encode()
     return Response(status, {"Content-Type": "application/json; charset=utf-8"}, body)
 
 
-def _token_of(headers):
+def _token_of(headers: Message) -> str:
     """Return the token of a request: its header's, or its cookie's."""
-    given = headers.get("Authorization") or ""
-    if given.startswith("token "):
-        return given.removeprefix("token ")
+    field = headers.get("Authorization") or ""
+    if field.startswith("token "):
+        return field.removeprefix("token ")
     match = re.search(r"(?:^|;\s*)mast_token=([^;]+)", headers.get("Cookie") or "")
     return match[1] if match else ""
 
 
-def _near(rows, target, radius_arcsec):
+def _near(rows: list[dict], target: str, radius_arcsec: float) -> Iterator[dict]:
     """Yield the rows within a radius, with their distance."""
     ra, dec = map(float, target.split())
     center = SkyCoord(ra, dec, unit="deg")
@@ -208,31 +222,39 @@ def _near(rows, target, radius_arcsec):
             yield {**row, "ang_sep": apart / 60}
 
 
-def _meets(row, name, value):
-    """Tell whether a row meets one of the values of a condition, with commas between them."""
-    kind, found = COLUMNS[name], row.get(name)
-    if found is None:
+def _meets(row: dict, name: str, value: object) -> bool:
+    """Return True if a row meets one of the values of a condition, with commas between them."""
+    kind, entry = COLUMNS[name], row.get(name)
+    if entry is None:
         return False
-    return any(_matches(found, one.strip(), kind in _NUMBERS) for one in str(value).split(","))
+    return any(_matches(entry, one.strip(), kind in _NUMBERS) for one in str(value).split(","))
 
 
-def _matches(found, wanted, is_number):
-    if wanted.startswith("!"):
-        return not _matches(found, wanted[1:], is_number)
-    of = float if is_number else lambda text: str(text).upper().replace(" ", "T")
-    if ".." in wanted:
-        low, high = wanted.split("..")
-        return of(low) <= of(found) <= of(high)
-    match = _COMPARISON.fullmatch(wanted)
+def _matches(value: object, condition: str, is_number: bool) -> bool:
+    if condition.startswith("!"):
+        return not _matches(value, condition[1:], is_number)
+
+    def comparable(text: object) -> Any:
+        return float(str(text)) if is_number else str(text).upper().replace(" ", "T")
+
+    entry = comparable(value)
+    if ".." in condition:
+        low, high = condition.split("..")
+        return comparable(low) <= entry <= comparable(high)
+    match = _COMPARISON.fullmatch(condition)
     if match:
-        a, b = of(found), of(match[2])
-        return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b}[match[1]]
+        return bool(_OPERATORS[match[1]](entry, comparable(match[2])))
     if is_number:
-        return of(found) == of(wanted)
-    return fnmatchcase(of(found), of(wanted))
+        return bool(entry == comparable(condition))
+    return fnmatchcase(entry, comparable(condition))
 
 
-def serve_mast(sky, files, *, exclusive=()):
+def serve_mast(
+    sky: Sandbox,
+    files: Any,
+    *,
+    exclusive: Iterable[str] = (),
+) -> MastService:
     """Let a running sandbox serve JWST files as MAST does.
 
     Parameters
@@ -258,3 +280,263 @@ def serve_mast(sky, files, *, exclusive=()):
     sky.routes.append((PREFIX + "/", service))
     sky.mast, sky.mast_url = service, service.url
     return service
+
+
+# Columns of the search and their types.
+COLUMNS = {
+    "ArchiveFileID": "integer",
+    "fileSetName": "string",
+    "productLevel": "string",
+    "program": "integer",
+    "observtn": "integer",
+    "visit": "integer",
+    "instrume": "string",
+    "detector": "string",
+    "exp_type": "string",
+    "filter": "string",
+    "pupil": "string",
+    "grating": "string",
+    "band": "string",
+    "opticalElements": "string",
+    "subarray": "string",
+    "date_obs": "datetime",
+    "date_beg": "datetime",
+    "publicReleaseDate": "datetime",
+    "access": "string",
+    "s_region": "string",
+    "targprop": "string",
+    "targ_ra": "float",
+    "targ_dec": "float",
+    "ang_sep": "float",
+}
+
+EXCLUSIVE = "EXCLUSIVE_ACCESS"
+RELEASED = "2022-07-14T00:00:00"
+NOT_YET = "2999-01-01T00:00:00"
+
+_EXPOSURE = re.compile(r"(jw\d{11}_\d{2}\w{3}_\d{5}(?:-seg\d{3})?)_([a-z0-9]+)_(\w+)\.fits")
+_ASSOCIATION = re.compile(r"jw\d{5}-\w+_\d+t\d+_(\w+?)([23])_\d+_asn\.json")
+
+
+@dataclass
+class Holding:
+    """A file that can be had."""
+
+    path: Path
+    dataset: str
+    exclusive: bool = False
+    size: int = 0
+
+
+@dataclass
+class JwstArchive:
+    """The files, the rows of the search, and the lists of files."""
+
+    holdings: dict = field(default_factory=dict)
+    rows: list = field(default_factory=list)
+    extra: dict = field(default_factory=dict)
+
+    def add(self, path: str | PathLike[str], *, exclusive: bool = False) -> None:
+        """Take a file in: an uncal file with JWST's keywords, or an association.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; its name is that of the archive.
+        exclusive : bool, optional
+            Whether it is in its exclusive access period.
+
+        Raises
+        ------
+        ValueError
+            If its name is neither of an exposure nor of an association.
+        """
+        path = Path(path)
+        exposure, association = _EXPOSURE.fullmatch(path.name), _ASSOCIATION.fullmatch(path.name)
+        if exposure:
+            self._add_exposure(path, exposure[1], exposure[2], exposure[3], exclusive)
+        elif association:
+            self._add_association(path, int(association[2]), exclusive)
+        else:
+            msg = f"{path.name} is not the name of a JWST exposure or association."
+            raise ValueError(msg)
+
+    def _add_exposure(
+        self, path: Path, root: str, detector: str, suffix: str, exclusive: bool
+    ) -> None:
+        with fits.open(path) as hdul:
+            header = hdul[0].header
+            region = hdul["SCI"].header.get("S_REGION", "") if "SCI" in hdul else ""
+        size = path.stat().st_size
+        self.holdings[path.name] = Holding(path, root, exclusive, size)
+        level = {"uncal": "1b", "rate": "2a", "rateints": "2a"}.get(suffix, "2b")
+        row = {
+            "fileSetName": root,
+            "productLevel": level,
+            "program": int(root[2:7]),
+            "observtn": int(root[7:10]),
+            "visit": int(root[10:13]),
+            "instrume": header.get("INSTRUME", ""),
+            "detector": header.get("DETECTOR", detector.upper()),
+            "exp_type": header.get("EXP_TYPE", ""),
+            "filter": header.get("FILTER"),
+            "pupil": header.get("PUPIL"),
+            "grating": header.get("GRATING"),
+            "band": header.get("BAND"),
+            "subarray": header.get("SUBARRAY"),
+            "date_obs": _moment(header, "DATE-OBS"),
+            "date_beg": _moment(header, "DATE-BEG") or _moment(header, "DATE-OBS"),
+            "s_region": region,
+            "targprop": header.get("TARGPROP"),
+            "targ_ra": header.get("TARG_RA"),
+            "targ_dec": header.get("TARG_DEC"),
+        }
+        elements = [row[name] for name in ("filter", "pupil", "grating") if row[name]]
+        row["opticalElements"] = ";".join(elements)
+        self._add_row(row, exclusive)
+        stem = f"{root}_{detector}"
+        visit = root.split("_")[0]
+        # A hundred files of guide stars and previews go with an exposure; a few will do.
+        self.extra.setdefault(root, []).extend(
+            [
+                (f"{stem}_rate.fits", size * 2),
+                (f"{stem}_cal.fits", size * 2),
+                (f"{stem}_rate.jpg", 20_000),
+                (f"{visit}_gs-acq1_2022158002401_uncal.fits", 90_000),
+                (f"{visit}_gs-fg_2022158002401_stream.fits", 900_000),
+            ]
+        )
+
+    def _add_association(self, path: Path, level: int, exclusive: bool) -> None:
+        product = json.loads(path.read_text())["products"][0]
+        members = [_EXPOSURE.fullmatch(member["expname"]) for member in product["members"]]
+        dataset = product["name"]
+        root = members[0][1] if members and members[0] else None
+        if level == 2 and root:
+            dataset = root
+        self.holdings[path.name] = Holding(path, dataset, exclusive, path.stat().st_size)
+        observation = re.match(r"jw\d{5}-o(\d{3})_", path.name)
+        first: dict = next((row for row in self.rows if row["fileSetName"] == root), {})
+        row = {
+            "fileSetName": dataset,
+            "productLevel": "3" if level == 3 else "2b",
+            "program": int(path.name[2:7]),
+            "observtn": int(observation[1]) if observation else 1,
+            "visit": 1,
+            **{name: first.get(name) for name in ("instrume", "exp_type", "targ_ra", "targ_dec")},
+        }
+        self._add_row(row, exclusive)
+
+    def _add_row(self, row: dict, exclusive: bool) -> None:
+        row["ArchiveFileID"] = 1000 + len(self.rows)
+        row["access"] = EXCLUSIVE if exclusive else "PUBLIC"
+        row["publicReleaseDate"] = NOT_YET if exclusive else RELEASED
+        self.rows.append(row)
+
+    def products(self, dataset: str) -> list[dict]:
+        """Return the files of a dataset, as the service lists them."""
+        entries = [
+            (name, one.size, one.exclusive)
+            for name, one in self.holdings.items()
+            if one.dataset == dataset
+        ]
+        names = {name for name, _, _ in entries}
+        extra = [(*pair, False) for pair in self.extra.get(dataset, ()) if pair[0] not in names]
+        return [_product(dataset, *one) for one in entries + extra]
+
+
+def _product(dataset: str, name: str, size: int, exclusive: bool) -> dict:
+    suffix = name.rpartition("_")[2].partition(".")[0]
+    return {
+        "product_key": f"{dataset}_{name}",
+        "access": EXCLUSIVE if exclusive else "PUBLIC",
+        "dataset": dataset,
+        "filename": name,
+        "uri": name,
+        "file_suffix": f"_{suffix}",
+        "category": "1b" if suffix == "uncal" else "2b",
+        "size": size,
+        "type": "science",
+    }
+
+
+def _moment(header: fits.Header, keyword: object) -> str | None:
+    value = header.get(keyword)
+    if value and "T" not in value and header.get("TIME-OBS"):
+        value = f"{value}T{header['TIME-OBS']}"
+    return value
+
+
+PROGRAM = 1111
+_EXPOSURES = (
+    ("nrcb1", "F200W", "CLEAR"),
+    ("nrcblong", "F444W", "CLEAR"),
+)
+_HALF_WIDTH_DEG = 0.009
+_SEED = 20220712
+
+
+def example_files(folder: str | PathLike[str]) -> list[Path]:
+    """Write two exposures of two detectors of NIRCam, and their association.
+
+    The pixels are noise: pipelines need what `sandbox.jwst` makes.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where; made if it is not there.
+
+    Returns
+    -------
+    list of `~pathlib.Path`
+        The same files each time.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(_SEED)
+    paths = []
+    for exposure in (1, 2):
+        for detector, element, pupil in _EXPOSURES:
+            root = f"jw{PROGRAM:05d}001001_02101_{exposure:05d}"
+            path = folder / f"{root}_{detector}_uncal.fits"
+            hdul = _uncal(rng, detector.upper(), element, pupil, f"0{exposure}:00:00.000")
+            hdul.writeto(path, overwrite=True)
+            paths.append(path)
+    members = [
+        {"expname": path.name.replace("_uncal", "_cal"), "exptype": "science"}
+        for path in paths[::2]
+    ]
+    product = {"name": f"jw{PROGRAM:05d}-o001_t001_nircam_clear-f200w", "members": members}
+    path = folder / f"jw{PROGRAM:05d}-o001_20220801t000000_image3_00001_asn.json"
+    path.write_text(json.dumps({"asn_type": "image3", "products": [product]}, indent=1))
+    return [*paths, path]
+
+
+def _uncal(
+    rng: np.random.Generator, detector: str, element: str, pupil: str, time: str
+) -> fits.HDUList:
+    ra, dec = POSITIONS_DEG["field"]
+    primary = fits.PrimaryHDU()
+    primary.header.update(
+        {
+            "TELESCOP": "JWST",
+            "INSTRUME": "NIRCAM",
+            "DETECTOR": detector,
+            "EXP_TYPE": "NRC_IMAGE",
+            "FILTER": element,
+            "PUPIL": pupil,
+            "SUBARRAY": "SUB64P",
+            "DATE-OBS": "2022-07-20",
+            "TIME-OBS": time,
+            "TARGPROP": "FIELD",
+            "TARG_RA": ra,
+            "TARG_DEC": dec,
+        }
+    )
+    sci = fits.ImageHDU(rng.integers(9_000, 12_000, (1, 4, 64, 64)).astype("u2"), name="SCI")
+    # JWST's own way of writing it, with two blanks.
+    half = _HALF_WIDTH_DEG
+    corners = ((-half, -half), (half, -half), (half, half), (-half, half))
+    text = " ".join(f"{ra + x:.9f} {dec + y:.9f}" for x, y in corners)
+    sci.header["S_REGION"] = f"POLYGON ICRS  {text}"
+    return fits.HDUList([primary, sci])

@@ -5,22 +5,16 @@ convolved with the PSF by adding covariances.  Pixels are sampled at their centr
 is wider than a pixel, so the sum over pixels is the flux to 1e-6.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from functools import cache
+from typing import Protocol
 
 import numpy as np
+from astropy.table import Table
 from scipy.optimize import brentq, nnls
 from scipy.special import gammaincinv
-
-__all__ = [
-    "PSF_CORE_SIGMA_ARCSEC",
-    "ellipse_matrix",
-    "galaxy_norm",
-    "psf_components",
-    "psf_fwhm_arcsec",
-    "psf_norm",
-    "render",
-    "sersic_components",
-]
 
 PSF_CORE_SIGMA_ARCSEC = {"g": 0.618, "r": 0.536, "i": 0.495, "z": 0.495}
 _PSF_WING_RATIO = 2.2
@@ -28,85 +22,53 @@ _PSF_WEIGHTS = (0.85, 0.15)
 _CUT_SIGMA = 5.5
 _TRUNCATION = 8.0
 
+# Gaussians, as weights (they add up to 1) and sigmas.
+Components = tuple[tuple[float, float], ...]
 
-def psf_components(band):
-    """Return the Gaussians of the PSF of a band.
 
-    Parameters
-    ----------
-    band : str
-        ``'g'``, ``'r'``, ``'i'`` or ``'z'``.
+class Grid(Protocol):
+    """A pixel grid, with pixels not larger than the PSF's sigma, or flux is lost."""
 
-    Returns
-    -------
-    tuple of (float, float)
-        Weight (they add up to 1) and sigma in arcsec.
-    """
+    @property
+    def scale_deg(self) -> float:
+        """Side of a pixel."""
+
+    def to_pixel(self, ra_deg: np.ndarray, dec_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return x and y of places of the sky, counted from 0."""
+
+
+def psf_components(band: str) -> Components:
+    """Return the Gaussians of the PSF of a band."""
     core = PSF_CORE_SIGMA_ARCSEC[band]
     return tuple(zip(_PSF_WEIGHTS, (core, core * _PSF_WING_RATIO), strict=True))
 
 
 @cache
-def psf_fwhm_arcsec(band):
-    """Return the full width at half maximum of the PSF of a band, arcsec.
-
-    Parameters
-    ----------
-    band : str
-        As for `psf_components`.
-
-    Returns
-    -------
-    float
-    """
+def psf_fwhm_arcsec(band: str) -> float:
+    """Return the full width at half maximum of the PSF of a band, arcsec."""
     return 2 * brentq(lambda radius: _psf_value(band, radius) - _psf_value(band, 0) / 2, 0, 5)
 
 
-def _psf_value(band, radius_arcsec):
+def _psf_value(band: str, radius_arcsec: float) -> float:
     return sum(
         weight / (2 * np.pi * sigma**2) * np.exp(-0.5 * (radius_arcsec / sigma) ** 2)
         for weight, sigma in psf_components(band)
     )
 
 
-def _sum_of_squares(components):
+def _sum_of_squares(components: Iterable[tuple[float, float]]) -> float:
     """Return the integral of the square of a round mixture, per arcsec^2."""
-    return sum(
-        w1 * w2 / (2 * np.pi * (s1**2 + s2**2)) for w1, s1 in components for w2, s2 in components
-    )
+    pairs = tuple(components)
+    return sum(w1 * w2 / (2 * np.pi * (s1**2 + s2**2)) for w1, s1 in pairs for w2, s2 in pairs)
 
 
-def psf_norm(band, pixel_scale_arcsec):
-    """Return the sum over pixels of the squared PSF: point-source over pixel inverse variance.
-
-    Parameters
-    ----------
-    band : str
-        As for `psf_components`.
-    pixel_scale_arcsec : float
-        Pixel size.
-
-    Returns
-    -------
-    float
-    """
+def psf_norm(band: str, pixel_scale_arcsec: float) -> float:
+    """Return the sum over pixels of the squared PSF: point-source over pixel inverse variance."""
     return _sum_of_squares(psf_components(band)) * pixel_scale_arcsec**2
 
 
-def galaxy_norm(band, pixel_scale_arcsec):
-    """Return what `psf_norm` is for the survey's 0.45 arcsec round exponential galaxy.
-
-    Parameters
-    ----------
-    band : str
-        As for `psf_components`.
-    pixel_scale_arcsec : float
-        Pixel size.
-
-    Returns
-    -------
-    float
-    """
+def galaxy_norm(band: str, pixel_scale_arcsec: float) -> float:
+    """Return what `psf_norm` is for the survey's 0.45 arcsec round exponential galaxy."""
     profile = [
         (weight * psf_weight, np.hypot(0.45 * sigma, psf_sigma))
         for weight, sigma in sersic_components(1.0)
@@ -116,22 +78,8 @@ def galaxy_norm(band, pixel_scale_arcsec):
 
 
 @cache
-def sersic_components(index):
-    """Return a Sersic profile as round Gaussians, in units of its half-light radius.
-
-    The profile is cut at 8 half-light radii; the widths are scaled so that half of the light of
-    the mixture is inside radius 1.
-
-    Parameters
-    ----------
-    index : float
-        Sersic index, 0.5 to 6.
-
-    Returns
-    -------
-    tuple of (float, float)
-        Weight (they add up to 1) and sigma.
-    """
+def sersic_components(index: float) -> Components:
+    """Return a Sersic profile as round Gaussians, in units of its half-light radius."""
     radius = np.geomspace(0.01, 1.5 * _TRUNCATION, 300)
     b = gammaincinv(2 * index, 0.5)
     profile = np.where(radius < _TRUNCATION, np.exp(-b * (radius ** (1 / index) - 1)), 0)
@@ -142,27 +90,15 @@ def sersic_components(index):
     keep = weights > 1e-4 * weights.sum()
     weights, sigma = weights[keep] / weights[keep].sum(), sigma[keep]
 
-    def inside(half_radius):
+    def inside(half_radius: float) -> float:
         return weights @ (1 - np.exp(-0.5 * (half_radius / sigma) ** 2)) - 0.5
 
     sigma = sigma / brentq(inside, 0.1, 5)
     return tuple(zip(weights.tolist(), sigma.tolist(), strict=True))
 
 
-def ellipse_matrix(shape_e1, shape_e2):
-    """Return the matrix that makes the survey's ellipse from the unit circle, (east, north).
-
-    Parameters
-    ----------
-    shape_e1, shape_e2 : float
-        Ellipticity components: axis ratio ``(1 - |e|) / (1 + |e|)``, position angle (north to
-        east) half the angle of ``(e1, e2)``.
-
-    Returns
-    -------
-    `~numpy.ndarray`
-        Shape (2, 2).
-    """
+def ellipse_matrix(shape_e1: float, shape_e2: float) -> np.ndarray:
+    """Return the matrix that makes the survey's ellipse from the unit circle, (east, north)."""
     size = np.hypot(shape_e1, shape_e2)
     angle = 0.5 * np.arctan2(shape_e2, shape_e1)
     major = np.array([np.sin(angle), np.cos(angle)])
@@ -170,7 +106,7 @@ def ellipse_matrix(shape_e1, shape_e2):
     return np.column_stack([major, minor * (1 - size) / (1 + size)])
 
 
-def _pixels_per_arcsec(grid, ra_deg, dec_deg):
+def _pixels_per_arcsec(grid: Grid, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
     """Return the matrices from (east, north) in arcsec to (x, y) in pixels, shape (N, 2, 2)."""
     step = 1.0 / 3600
     # Differences over 2 arcsec of sky keep the rotation and scale of the projection there.
@@ -182,7 +118,9 @@ def _pixels_per_arcsec(grid, ra_deg, dec_deg):
     return np.stack([(ends[0] - ends[1]) / 2, (ends[2] - ends[3]) / 2], axis=-1).transpose(1, 0, 2)
 
 
-def _add_gaussian(image, x, y, flux, covariance, x0, y0):
+def _add_gaussian(
+    image: np.ndarray, x: float, y: float, flux: float, covariance: np.ndarray, x0: int, y0: int
+) -> None:
     """Add one Gaussian, as far as it is inside the image."""
     xx, xy, yy = covariance[0, 0], covariance[0, 1], covariance[1, 1]
     half_x, half_y = _CUT_SIGMA * np.sqrt(xx), _CUT_SIGMA * np.sqrt(yy)
@@ -204,27 +142,10 @@ def _add_gaussian(image, x, y, flux, covariance, x0, y0):
     image[first_y:last_y, first_x:last_x] += stamp
 
 
-def render(sources, band, grid, *, x0=0, y0=0, shape):
-    """Return the noise-free picture of sources in a box of a pixel grid.
-
-    Parameters
-    ----------
-    sources : `~astropy.table.Table`
-        Rows of the truth table (`~.sky.truth`).
-    band : str
-        ``'g'``, ``'r'``, ``'i'`` or ``'z'``.
-    grid : `~astroquery_lis.survey.pixel_grids.TangentGrid`
-        The pixel grid; pixels not larger than the PSF's sigma, or flux is lost in the sampling.
-    x0, y0 : int
-        First pixel of the box.
-    shape : tuple of int
-        ``(ny, nx)`` of the box.
-
-    Returns
-    -------
-    `~numpy.ndarray` of float
-        Nanomaggies per pixel, of ``shape``.
-    """
+def render(
+    sources: Table, band: str, grid: Grid, *, x0: int = 0, y0: int = 0, shape: tuple[int, int]
+) -> np.ndarray:
+    """Return the noise-free picture of sources in a box of a pixel grid."""
     image = np.zeros(shape)
     if len(sources) == 0:
         return image
@@ -253,7 +174,7 @@ def render(sources, band, grid, *, x0=0, y0=0, shape):
     return image
 
 
-def _reach_pix(sources, band, scale_arcsec):
+def _reach_pix(sources: Table, band: str, scale_arcsec: float) -> np.ndarray:
     """Return how far from its centre each source can reach, pixels."""
     widest = {index: sersic_components(index)[-1][1] for index in set(_indices(sources)) if index}
     sigma = [
@@ -264,5 +185,5 @@ def _reach_pix(sources, band, scale_arcsec):
     return _CUT_SIGMA * np.hypot(sigma, psf) / scale_arcsec + 1
 
 
-def _indices(sources):
+def _indices(sources: Table) -> list[float]:
     return [float(index) for index in np.asarray(sources["sersic"])]

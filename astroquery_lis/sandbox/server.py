@@ -1,5 +1,7 @@
 """The simulated survey on a port of this computer."""
 
+from __future__ import annotations
+
 import atexit
 import re
 import shutil
@@ -7,53 +9,44 @@ import socket
 import socketserver
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING, cast, overload
 from urllib.parse import unquote
 
 from astropy.coordinates import SkyCoord, name_resolve
+from astropy.table import Table
 
 from .. import _conf
 from . import catalog, sky
+from .cameras import ELONGATED_DEG, PsfShape, psf_shape
+from .catalog import add_catalogs
 from .faults import Faults
-from .files import FileTree, Request, error_page
-from .sesame import NameResolver
 from .tap import TapService
-from .tractor_files import add_catalogs
 from .tree import build
 from .viewer import Viewer
-from .viewer_psf import ELONGATED_DEG, psf_shape
-from .votable import error_document
+from .web import FileTree, Request, Response, error_document, error_page
 from .wise import add_wise
 
-__all__ = ["RequestLog", "RequestRecord", "Sandbox", "serve"]
+if TYPE_CHECKING:
+    from .mast import MastService
 
 MIRROR_PREFIX = "/legacysurvey/"
 VIEWER_PREFIX = "/viewer/"
 SESAME_PREFIX = "/sesame/"
 TAP_PREFIX = "/tap"
 
+# Invented names, and the named places of the scene that they stand for.
+NAMES = {"NGC 1": "field", "NGC 2": "split", "HD 1": "star", "HD 2": "bright", "Abell 1": "clump"}
+
 
 @dataclass
 class RequestRecord:
-    """One request that the server got.
-
-    Attributes
-    ----------
-    method : str
-        ``'GET'``, ``'HEAD'``, ``'POST'`` or ``'DELETE'``.
-    path : str
-        Path and query, decoded.
-    range : str or None
-        The ``Range`` field.
-    status : int or None
-        Status of the answer; `None` where there was none.
-    bytes_sent : int
-        Bytes of the body that were sent.
-    """
+    """One request that the server got."""
 
     method: str
     path: str
@@ -62,72 +55,84 @@ class RequestRecord:
     bytes_sent: int
 
 
-class RequestLog(Sequence):
+class RequestLog(Sequence[RequestRecord]):
     """The requests so far, oldest first."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._records = []
+        self._records: list[RequestRecord] = []
 
-    def __len__(self):
+    def __len__(self) -> int:
         with self._lock:
             return len(self._records)
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> RequestRecord: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[RequestRecord]: ...
+
+    def __getitem__(self, index: int | slice) -> RequestRecord | list[RequestRecord]:
         with self._lock:
             return self._records[index]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<RequestLog of {len(self)} requests>"
 
-    def append(self, record):
+    def append(self, record: RequestRecord) -> None:
         """Add a record; for the server."""
         with self._lock:
             self._records.append(record)
 
-    def clear(self):
+    def clear(self) -> None:
         """Forget the requests so far."""
         with self._lock:
             self._records.clear()
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[RequestRecord]:
         with self._lock:
             return iter(list(self._records))
+
+
+Connection = socket.socket | tuple[bytes, socket.socket]
+# What a path begins with, and what answers.
+Route = tuple[str, Callable[[Request], Response]]
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, routes, faults, log):
+    def __init__(self, routes: list[Route], faults: Faults, log: RequestLog) -> None:
         self.routes, self.faults, self.log = routes, faults, log
         self.closing = threading.Event()
-        self._open = set()
+        self._open: set[Connection] = set()
         self._changed = threading.Condition()
         super().__init__(("127.0.0.1", 0), _Handler)
 
-    def server_bind(self):
+    def server_bind(self) -> None:
         # HTTPServer asks the name service for this host's name, which can take seconds.
         socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = self.server_address[:2]
+        host, self.server_port = self.server_address[:2]
+        self.server_name = str(host)
 
-    def handle_error(self, request, client_address):
+    def handle_error(self, request: Connection, client_address: object) -> None:
         """Say nothing: a client that went away is no news."""
 
-    def process_request(self, request, client_address):
+    def process_request(self, request: Connection, client_address: object) -> None:
         """Serve a connection in a thread of its own."""
         with self._changed:
             self._open.add(request)
         super().process_request(request, client_address)
 
-    def shutdown_request(self, request):
+    def shutdown_request(self, request: Connection) -> None:
         """Close a connection that has ended."""
         super().shutdown_request(request)
         with self._changed:
             self._open.discard(request)
             self._changed.notify_all()
 
-    def end(self):
+    def end(self) -> None:
         """Stop serving, close every connection and wait for their threads to see it."""
         self.closing.set()
         self.shutdown()
@@ -136,45 +141,46 @@ class _Server(ThreadingHTTPServer):
             for connection in self._open:
                 # The other side may have closed it.
                 with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+                    cast(socket.socket, connection).shutdown(socket.SHUT_RDWR)
             self._changed.wait_for(lambda: not self._open, timeout=5)
 
 
 class _Handler(BaseHTTPRequestHandler):
+    server: _Server
     protocol_version = "HTTP/1.1"
     server_version = "sandbox"
     disable_nagle_algorithm = True
     # One packet for the header and a small body.
     wbufsize = 1 << 16
 
-    def log_message(self, *args):
+    def log_message(self, *args: object) -> None:
         """Say nothing."""
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         """Answer a request."""
         path, _, query = self.path.partition("?")
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length) if length else b""
         request = Request(self.command, unquote(path), query, self.headers, body)
         target = request.path + (f"?{unquote(query)}" if query else "")
-        asked = self.headers.get("Range")
-        fault = self.server.faults.pick(target, request.path, asked is not None)
-        kind = fault.kind if fault else None
+        stretch = self.headers.get("Range")
+        fault = self.server.faults.pick(target, request.path, stretch is not None)
+        kind, options = (fault.kind, fault.options) if fault else ("", {})
         if kind == "refuse":
-            self.server.log.append(RequestRecord(self.command, target, asked, None, 0))
+            self.server.log.append(RequestRecord(self.command, target, stretch, None, 0))
             self.close_connection = True
             return
-        if kind == "slow" and self.server.closing.wait(fault.options["seconds"]):
+        if kind == "slow" and self.server.closing.wait(options["seconds"]):
             self.close_connection = True
             return
-        response = self._respond(request, kind, fault)
+        response = self._respond(request, kind, options)
         announced = sent = response.length
         if kind == "short" and response.status == 206:
-            announced = sent = int(response.length * fault.options["fraction"])
+            announced = sent = int(response.length * options["fraction"])
         if kind == "cut":
-            sent = int(response.length * fault.options["fraction"])
+            sent = int(response.length * options["fraction"])
             self.close_connection = True
-        record = RequestRecord(self.command, target, asked, response.status, 0)
+        record = RequestRecord(self.command, target, stretch, response.status, 0)
         # Written down before the client can see the end of the answer, corrected if it goes away.
         if self.command != "HEAD":
             record.bytes_sent = sent
@@ -183,29 +189,29 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_POST = do_DELETE = do_GET
 
-    def _respond(self, request, kind, fault):
+    def _respond(self, request: Request, kind: str, options: dict) -> Response:
         if kind == "status":
-            after = fault.options["retry_after"]
+            after = options["retry_after"]
             extra = {} if after is None else {"Retry_After": after}
-            return error_page(fault.options["code"], "A fault on demand.", **extra)
+            return error_page(options["code"], "A fault on demand.", **extra)
         if kind == "html":
             page = error_page(200, "This is not the file that was asked for.")
             page.headers["Cache-Control"] = "no-store"
             return page
         if kind == "votable":
-            return error_document(fault.options["message"])
+            return error_document(options["message"])
         if kind == "ignore_range":
             del request.headers["Range"]
         if kind == "wrong_range":
             request.headers.replace_header(
-                "Range", _shifted(request.headers["Range"], fault.options["shift"])
+                "Range", _shifted(request.headers["Range"], options["shift"])
             )
         for prefix, answer in self.server.routes:
             if request.path.startswith(prefix):
                 return answer(request)
         return error_page(404, "Nothing is served here.")
 
-    def _send(self, response, announced, record):
+    def _send(self, response: Response, announced: int, record: RequestRecord) -> None:
         self.send_response(response.status)
         for name, value in response.headers.items():
             self.send_header(name, value)
@@ -214,22 +220,22 @@ class _Handler(BaseHTTPRequestHandler):
         if self.close_connection and record.bytes_sent == announced:
             self.send_header("Connection", "close")
         self.end_headers()
-        done, total = 0, record.bytes_sent
+        sent, total = 0, record.bytes_sent
         try:
             if isinstance(response.body, bytes):
                 self.wfile.write(response.body[:total])
-                done = total
+                sent = total
             elif total:
                 for chunk in response.body.chunks(total):
                     self.wfile.write(chunk)
-                    done += len(chunk)
+                    sent += len(chunk)
             self.wfile.flush()
         except OSError:
             self.close_connection = True
-            record.bytes_sent = done
+            record.bytes_sent = sent
 
 
-def _shifted(text, shift):
+def _shifted(text: str, shift: int) -> str:
     """Return a range of the same length somewhere else."""
     match = re.fullmatch(r"bytes=(\d+)-(\d*)", text)
     if not match:
@@ -238,6 +244,33 @@ def _shifted(text, shift):
     # Towards the beginning where there is room, so that the shifted range is in the file too.
     step = -shift if start >= shift else shift
     return f"bytes={start + step}-{int(last) + step if last else ''}"
+
+
+class NameResolver:
+    """Answers requests like ``/sesame/SNV?NGC%201``, in the plain format of Sesame.
+
+    It knows the `NAMES` and the scene's own names of places, in upper or lower case, with or
+    without spaces.
+    """
+
+    def __call__(self, request: Request) -> Response:
+        """Return the `Response` to a `Request`."""
+        query = unquote(request.query.replace("+", " "))
+        lines = [f"# {query}\t#Q1"]
+        places = {name: name for name in sky.POSITIONS_DEG} | NAMES
+        key = _compact(query)
+        name = next((name for name in places if _compact(name) == key), None)
+        if name is None:
+            lines += ["#!SNV=Simulated: Nothing found", "#!  *** Nothing found ***"]
+        else:
+            ra, dec = sky.POSITIONS_DEG[places[name]]
+            lines += ["#=S=Simulated: 1", f"%J {ra:.8f} {dec:+.8f} = ", f"%I.0 {name}"]
+        body = "\n".join([*lines, "#====Done===="]) + "\n\n"
+        return Response(200, {"Content-Type": "text/plain; charset=utf-8"}, body.encode())
+
+
+def _compact(name: str) -> str:
+    return "".join(name.lower().split())
 
 
 class Sandbox:
@@ -254,7 +287,7 @@ class Sandbox:
     viewer_url : str
         Address of the simulated viewer.
     sesame_url : str
-        Address of a name resolver that knows some names (see ``sesame.NAMES``).
+        Address of a name resolver that knows some names (see ``server.NAMES``).
     truth : `~astropy.table.Table`
         The sources (see ``sky.truth``).
     positions : dict of str to `~astropy.coordinates.SkyCoord`
@@ -281,18 +314,21 @@ class Sandbox:
     ['blank', 'bright', 'clump'] 0
     """
 
-    def __init__(self, root, *, configure):
+    mast: MastService  # set by `~.mast.serve_mast`
+    mast_url: str
+
+    def __init__(self, root: str | PathLike[str], *, configure: bool) -> None:
         self.root = Path(root)
         self.truth = sky.truth()
         self.positions = sky.positions()
         self.positions["elongated"] = SkyCoord(*ELONGATED_DEG, unit="deg", frame="icrs")
         self.faults = Faults()
         self.requests = RequestLog()
-        self.cache_dir = None
+        self.cache_dir: Path | None = None
         self._closed = threading.Lock()
         files = FileTree(self.root, MIRROR_PREFIX, self.faults)
         self.tap = TapService(TAP_PREFIX)
-        self.routes = [
+        self.routes: list[Route] = [
             (MIRROR_PREFIX, files),
             (TAP_PREFIX, self.tap),
             (VIEWER_PREFIX, Viewer(self.root, VIEWER_PREFIX)),
@@ -315,21 +351,21 @@ class Sandbox:
         if configure:
             self._configure()
 
-    def _configure(self):
-        self.cache_dir = Path(tempfile.mkdtemp(prefix="astroquery_lis-"))
-        self._stack.callback(shutil.rmtree, self.cache_dir, ignore_errors=True)
-        settings = {"mirror": self.mirror_url, "cache_dir": str(self.cache_dir)}
-        settings["viewer_url"] = self.viewer_url
-        settings["tap_url"] = self.tap_url
+    def _configure(self) -> None:
+        folder = tempfile.mkdtemp(prefix="astroquery_lis-")
+        self.cache_dir = Path(folder)
+        self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        settings = {"mirror": self.mirror_url, "cache_dir": folder}
+        settings |= {"viewer_url": self.viewer_url, "tap_url": self.tap_url}
         self._stack.enter_context(_conf.override(**settings))
         self._stack.enter_context(name_resolve.sesame_url.set([self.sesame_url]))
 
     @property
-    def catalog(self):
+    def catalog(self) -> Table:
         """Every row of the Tractor files of DR10, a new table each time."""
         return catalog.catalog()
 
-    def psf_truth(self, coordinates, band):
+    def psf_truth(self, coordinates: SkyCoord, band: str) -> PsfShape:
         """Return the shape of the PSF that the viewer gives at a place.
 
         Parameters
@@ -353,16 +389,16 @@ class Sandbox:
         """
         return psf_shape(coordinates.icrs.ra.deg, coordinates.icrs.dec.deg, band)
 
-    def __enter__(self):
+    def __enter__(self) -> Sandbox:
         return self
 
-    def __exit__(self, *exc_info):
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<Sandbox at {self.mirror_url}>"
 
-    def close(self):
+    def close(self) -> None:
         """Stop serving, put the configuration back and remove the cache; at most once.
 
         Examples
@@ -381,7 +417,9 @@ class Sandbox:
             self._stack.close()
 
 
-def serve(*, root=None, configure=True, show_progress=False):
+def serve(
+    *, root: str | PathLike[str] | None = None, configure: bool = True, show_progress: bool = False
+) -> Sandbox:
     """Serve the simulated survey on this computer, and let the package use it.
 
     The files are made the first time, in about half a minute, and kept in astropy's cache (about
@@ -414,14 +452,14 @@ def serve(*, root=None, configure=True, show_progress=False):
     return Sandbox(built, configure=configure)
 
 
-def _build(root, show_progress):
+def _build(root: str | PathLike[str] | None, show_progress: bool) -> Path:
     if not show_progress:
         return build(root)
     from astropy.utils.console import ProgressBar
 
-    bars = []
+    bars: list[ProgressBar] = []
 
-    def progress(done, total):
+    def progress(done: int, total: int) -> None:
         if not bars:
             bars.append(ProgressBar(total))
         bars[0].update(done)

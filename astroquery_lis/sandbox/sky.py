@@ -4,6 +4,8 @@ Everything is a function of sky position and a fixed seed, so that neighbouring 
 they overlap and every build is the same.  A new `SCENE_VERSION` tells a changed scene.
 """
 
+from __future__ import annotations
+
 from functools import cache
 from types import MappingProxyType
 
@@ -12,24 +14,10 @@ import numpy as np
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
-__all__ = [
-    "BRICKS",
-    "NOISE_SIGMA",
-    "POSITIONS_DEG",
-    "SATURATION",
-    "SCENE_VERSION",
-    "WINDOWS",
-    "exposures",
-    "in_hole",
-    "inverse_variance_texture",
-    "mask_circles",
-    "positions",
-    "truth",
-]
-
 SCENE_VERSION = "1"
 _SEED = 20450125
 
+# Named places: RA, Dec in degrees.
 POSITIONS_DEG = MappingProxyType(
     {
         "field": (45.090, 0.062),
@@ -44,8 +32,8 @@ POSITIONS_DEG = MappingProxyType(
         "off": (95.0, -30.0),
     }
 )
-"""Named places: RA, Dec in degrees."""
 
+# The bricks of each (release, region); 1801p325 is in both, as bricks of the overlap strip are.
 BRICKS = MappingProxyType(
     {
         ("dr10", "south"): (
@@ -61,8 +49,8 @@ BRICKS = MappingProxyType(
         ("dr9", "north"): ("1801p325",),
     }
 )
-"""The bricks of each (release, region); 1801p325 is in both, as bricks of the overlap strip are."""
 
+# Where bricks other than 0451p000 were observed: RA and Dec (deg), half width (pixels).
 WINDOWS = (
     (*POSITIONS_DEG["corner"], 320),
     (*POSITIONS_DEG["ra0"], 320),
@@ -70,16 +58,15 @@ WINDOWS = (
     (45.25, 0.0, 220),
     (180.15, 32.5, 220),
 )
-"""Where bricks other than 0451p000 were observed: RA and Dec (deg), half width (pixels)."""
 
+# Noise of one exposure, nanomaggies per coadd pixel.
 NOISE_SIGMA = MappingProxyType({"g": 0.004, "r": 0.006, "i": 0.010, "z": 0.013})
-"""Noise of one exposure, nanomaggies per coadd pixel."""
 
+# Variance that a source adds per nanomaggy in a pixel, nanomaggies.
 POISSON_NMGY = 1e-5
-"""Variance that a source adds per nanomaggy in a pixel, nanomaggies."""
 
+# Nanomaggies per pixel beyond which no exposure is good.
 SATURATION = 60.0
-"""Nanomaggies per pixel beyond which no exposure is good."""
 
 _HOLE_HALF_ARCSEC = (30.0, 20.0)
 _GALAXY_DEG = (45.154897, -0.004743)
@@ -114,94 +101,45 @@ _SCATTERED = (
 )
 
 
-def positions():
-    """Return the named places of the scene.
-
-    Returns
-    -------
-    dict of str to `~astropy.coordinates.SkyCoord`
-    """
+def positions() -> dict[str, SkyCoord]:
+    """Return the named places of the scene."""
     return {
         name: SkyCoord(ra, dec, unit="deg", frame="icrs")
         for name, (ra, dec) in POSITIONS_DEG.items()
     }
 
 
-def _offset_arcsec(ra_deg, dec_deg, ra0_deg, dec0_deg):
+def _offset_arcsec(
+    ra_deg: float | np.ndarray, dec_deg: float | np.ndarray, ra0_deg: float, dec0_deg: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Return small offsets (east, north) from a place, arcsec."""
     east = (np.asarray(ra_deg) - ra0_deg + 180.0) % 360.0 - 180.0
     return east * np.cos(np.radians(dec0_deg)) * 3600, (np.asarray(dec_deg) - dec0_deg) * 3600
 
 
-def exposures(ra_deg, dec_deg, band):
-    """Return how many exposures each place has: 1 or 2, in a chequered pattern; 0 in the hole.
-
-    Parameters
-    ----------
-    ra_deg, dec_deg : `~numpy.ndarray` of float
-        Degrees, one shape.
-    band : str
-        The pattern is shifted from band to band.
-
-    Returns
-    -------
-    `~numpy.ndarray` of int
-    """
+def exposures(ra_deg: np.ndarray, dec_deg: np.ndarray, band: str) -> np.ndarray:
+    """Return how many exposures each place has: 1 or 2, in a chequered pattern; 0 in the hole."""
     shift = 0.013 * "griz".index(band)
     odd = np.floor((ra_deg + shift) / 0.053).astype(np.int16)
     odd += np.floor((dec_deg + 90.0 + shift) / 0.071).astype(np.int16)
     return np.where(in_hole(ra_deg, dec_deg), 0, 1 + odd % 2).astype(np.int16)
 
 
-def in_hole(ra_deg, dec_deg):
-    """Tell which places are in the 60 by 40 arcsec rectangle that was never observed.
-
-    Parameters
-    ----------
-    ra_deg, dec_deg : `~numpy.ndarray` of float
-        Degrees, one shape.
-
-    Returns
-    -------
-    `~numpy.ndarray` of bool
-    """
+def in_hole(ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
+    """Return which places are in the 60 by 40 arcsec rectangle that was never observed."""
     east, north = _offset_arcsec(ra_deg, dec_deg, *POSITIONS_DEG["hole"])
     return (np.abs(east) < _HOLE_HALF_ARCSEC[0]) & (np.abs(north) < _HOLE_HALF_ARCSEC[1])
 
 
-def inverse_variance_texture(ra_deg, dec_deg):
-    """Return a factor, 0.98 to 1.02, that varies from pixel to pixel; 1 west of RA 45.125.
-
-    Where the inverse variance is constant its compressor gives up on quantising and stores the tile
-    another way; where it varies it does not.  The survey has both, so the scene has both.
-
-    Parameters
-    ----------
-    ra_deg, dec_deg : `~numpy.ndarray` of float
-        Degrees, one shape.
-
-    Returns
-    -------
-    `~numpy.ndarray` of float
-    """
+def inverse_variance_texture(ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
+    """Return a factor, 0.98 to 1.02, that varies from pixel to pixel; 1 west of RA 45.125."""
     waves = np.sin(ra_deg * (2 * np.pi * 3600 / 1.9)) * np.sin(dec_deg * (2 * np.pi * 3600 / 1.3))
     varied = ((ra_deg >= 45.125) & (ra_deg < 46)) | ((ra_deg >= 180) & (ra_deg < 181))
     return np.where(varied, 1 + 0.02 * waves, 1.0)
 
 
-def mask_circles(sources):
-    """Return the circles that bright stars and the largest galaxy mask.
-
-    Parameters
-    ----------
-    sources : `~astropy.table.Table`
-        The truth table.
-
-    Returns
-    -------
-    list of (str, float, float, float)
-        Name of the bit, RA and Dec in degrees, radius in arcsec.
-    """
+def mask_circles(sources: Table) -> list[tuple[str, float, float, float]]:
+    """Return the circles that bright stars and the largest galaxy mask."""
     circles = []
     for row in sources:
         if row["type"] == "PSF" and row["flux_g"] > _flux(16.0):
@@ -216,8 +154,12 @@ def mask_circles(sources):
     return circles
 
 
-def _flux(magnitude):
+def _flux(magnitude: float) -> float:
     return 10 ** ((22.5 - magnitude) / 2.5)
+
+
+# Type, Sersic index, radius in arcsec, and two numbers of the ellipse.
+Shape = tuple[str, float, float, float, float]
 
 
 class _Sources:
@@ -235,15 +177,25 @@ class _Sources:
         "name",
     )
 
-    def __init__(self):
-        self.rows = []
+    def __init__(self) -> None:
+        self.rows: list[tuple] = []
 
-    def star(self, ra_deg, dec_deg, r_mag, redness, name=""):
+    def star(
+        self, ra_deg: float, dec_deg: float, r_mag: float, redness: float, name: str = ""
+    ) -> None:
         """Add a star; ``redness`` runs from 0 (hot) to 1 (cool)."""
         colours = (0.3 + 1.1 * redness, 0.08 + 0.9 * redness**2, 0.04 + 0.45 * redness**2)
         self._add(ra_deg, dec_deg, ("PSF", 0.0, 0.0, 0.0, 0.0), r_mag, colours, -0.7, name)
 
-    def galaxy(self, ra_deg, dec_deg, r_mag, redness, shape, name=""):
+    def galaxy(
+        self,
+        ra_deg: float,
+        dec_deg: float,
+        r_mag: float,
+        redness: float,
+        shape: Shape,
+        name: str = "",
+    ) -> None:
         """Add a galaxy; ``shape`` is type, sersic, radius in arcsec, axis ratio, angle in deg."""
         kind, sersic, radius, ratio, angle = shape
         size = (1 - ratio) / (1 + ratio)
@@ -251,20 +203,29 @@ class _Sources:
         colours = (0.35 + 0.85 * redness, 0.15 + 0.33 * redness, 0.08 + 0.25 * redness)
         self._add(ra_deg, dec_deg, (kind, sersic, radius, e1, e2), r_mag, colours, 0.3, name)
 
-    def _add(self, ra_deg, dec_deg, shape, r_mag, colours, infrared, name):
+    def _add(
+        self,
+        ra_deg: float,
+        dec_deg: float,
+        shape: Shape,
+        r_mag: float,
+        colours: tuple[float, float, float],
+        infrared: float,
+        name: str,
+    ) -> None:
         g_r, r_i, i_z = colours
         z_mag = r_mag - r_i - i_z
         mags = [r_mag + g_r, r_mag, r_mag - r_i, z_mag, z_mag - infrared]
         mags += [mags[-1] + step for step in (0.6, 1.4, 2.0)]
         self.rows.append((ra_deg % 360.0, dec_deg, *shape, *map(_flux, mags), name))
 
-    def separation_arcsec(self, ra_deg, dec_deg):
+    def separation_arcsec(self, ra_deg: float, dec_deg: float) -> float:
         """Return the distance to the nearest source so far."""
         places = np.array([row[:2] for row in self.rows])
         return np.hypot(*_offset_arcsec(places[:, 0], places[:, 1], ra_deg, dec_deg)).min()
 
 
-def _named_sources(sources):
+def _named_sources(sources: _Sources) -> None:
     """Add the sources that have a role."""
     # Bright enough in every band that noise is less than 0.3 % in a 3.5 arcsec aperture.
     for name in ("star", "corner", "ra0", "split"):
@@ -276,10 +237,10 @@ def _named_sources(sources):
     sources.galaxy(*_LARGE_DEG, 15.2, 0.7, ("SER", 2.5, 8.0, 0.55, 120.0), "large")
 
 
-def _clump(sources, rng):
+def _clump(sources: _Sources, rng: np.random.Generator) -> None:
     """Add a dozen stars within 6 arcsec, six of them within 1.6."""
     ra0, dec0 = POSITIONS_DEG["clump"]
-    placed = []
+    placed: list[np.ndarray] = []
     for number in range(12):
         inner, outer = (0.0, 1.6) if number < 6 else (2.0, 5.8)
         for _ in range(10000):
@@ -295,13 +256,13 @@ def _clump(sources, rng):
         sources.star(ra, dec0 + north, magnitude, rng.uniform(0.1, 0.9), "clump")
 
 
-def _group(sources, rng):
+def _group(sources: _Sources, rng: np.random.Generator) -> None:
     """Add the group of galaxies of the 'field': a giant, its red companions, blue ones around."""
     ra0, dec0 = POSITIONS_DEG["field"]
     cos_dec = np.cos(np.radians(dec0))
     sources.galaxy(ra0, dec0, 16.2, 1.0, ("DEV", 4.0, 3.6, 0.75, 20.0), "field")
 
-    def place(inner, outer, apart):
+    def place(inner: float, outer: float, apart: float) -> tuple[float, float]:
         for _ in range(10000):
             radius, angle = rng.uniform(inner, outer), rng.uniform(0, 2 * np.pi)
             ra = ra0 + radius * np.sin(angle) / 3600 / cos_dec
@@ -331,7 +292,7 @@ def _group(sources, rng):
         sources.star(*place(9, 44, 4.5), 16.6 + 0.6 * number, (number * 3 % 7) / 6, "field")
 
 
-def _scatter(sources, rng):
+def _scatter(sources: _Sources, rng: np.random.Generator) -> None:
     """Add stars and galaxies at random, away from the places that are to stay clear."""
     for ra0, dec0, half, n_stars, n_galaxies in _SCATTERED:
         for number in range(n_stars + n_galaxies):
@@ -372,7 +333,7 @@ _KINDS = (
 
 
 @cache
-def _truth():
+def _truth() -> Table:
     sources, rng = _Sources(), np.random.default_rng(_SEED)
     _named_sources(sources)
     _clump(sources, rng)
@@ -389,7 +350,7 @@ def _truth():
     return table
 
 
-def truth():
+def truth() -> Table:
     """Return every source of the scene.
 
     Returns

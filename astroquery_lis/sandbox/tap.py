@@ -1,46 +1,48 @@
 """The TAP service of the simulated survey: sync and async queries, run by sqlite.
 
-It behaves as Astro Data Lab's is known to; see `~.adql` for the dialect.
+It behaves as Astro Data Lab's is known to; see `~.adql_sqlite` for the dialect.
 """
 
 import io
 import math
+import re
 import sqlite3
 import threading
 import time
+from collections.abc import Callable, Iterable
 from email.parser import BytesParser
 from email.policy import HTTP
+from typing import Any
 from urllib.parse import parse_qsl
 
-from . import vosi
-from .adql import AdqlError, translate
-from .files import Response, error_page
-from .tap_schema import TapColumn, open_database, schema_tables, tap_tables
-from .uws import JobList
-from .votable import CONTENT_TYPE, error_document, make_table, table_document
+import numpy as np
+from astropy.io.votable import from_table
+from astropy.io.votable.tree import Info
+from astropy.table import MaskedColumn, Table
 
-__all__ = ["TapService"]
+from .adql_sqlite import AdqlError, Translation, translate
+from .tap_schema import TapColumn, all_tables, describe_tables, open_database
+from .uws import JobList
+from .web import VOTABLE, Request, Response, document, error_document, error_page
 
 DEFAULT_ROWS = 5000
 _LONGEST_QUERY_S = 20.0
 _STEPS_BETWEEN_LOOKS = 100_000
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION}
 _FORMATS = {
-    "votable": "binary",
-    "application/x-votable+xml": "binary",
-    "votable/b2": "binary",
-    "application/x-votable+xml;serialization=binary2": "binary",
+    "votable": "binary2",
+    "votable/b2": "binary2",
     "votable/td": "tabledata",
-    "application/x-votable+xml;serialization=tabledata": "tabledata",
+    VOTABLE: "binary2",
+    f"{VOTABLE};serialization=binary2": "binary2",
+    f"{VOTABLE};serialization=tabledata": "tabledata",
     "csv": "csv",
     "text/csv": "csv",
 }
-_METADATA = ("capabilities", "availability", "tables")
+_OVERFLOW = b'<INFO name="QUERY_STATUS" value="OVERFLOW"/>'
 
 
-def _distance_deg(ra1_deg, dec1_deg, ra2_deg, dec2_deg):
-    if None in (ra1_deg, dec1_deg, ra2_deg, dec2_deg):
-        return None
+def _distance_deg(ra1_deg: float, dec1_deg: float, ra2_deg: float, dec2_deg: float) -> float:
     dec1, dec2 = math.radians(dec1_deg), math.radians(dec2_deg)
     across = math.sin(math.radians(ra1_deg - ra2_deg) / 2) ** 2
     along = math.sin((dec1 - dec2) / 2) ** 2
@@ -48,62 +50,43 @@ def _distance_deg(ra1_deg, dec1_deg, ra2_deg, dec2_deg):
     return math.degrees(2 * math.asin(min(1.0, math.sqrt(square))))
 
 
-def _is_within(ra1_deg, dec1_deg, ra2_deg, dec2_deg, radius_deg):
-    distance = _distance_deg(ra1_deg, dec1_deg, ra2_deg, dec2_deg)
-    if distance is None or radius_deg is None:
-        return None
-    return "t" if distance <= radius_deg else "f"
+def _is_within(
+    ra1_deg: float, dec1_deg: float, ra2_deg: float, dec2_deg: float, radius_deg: float
+) -> str:
+    return "t" if _distance_deg(ra1_deg, dec1_deg, ra2_deg, dec2_deg) <= radius_deg else "f"
 
 
-def _or_null(function):
+def _or_null(function: Callable[..., object]) -> Callable[..., Any]:
     """Return a function of SQL: NULL for NULL."""
-
-    def call(*values):
-        return None if None in values else function(*values)
-
-    return call
+    return lambda *values: None if None in values else function(*values)
 
 
-_FUNCTIONS = {
+# By name: how many arguments it takes, and what it does.
+_FUNCTIONS: dict[str, tuple[int, Callable[..., object]]] = {
     "q3c_radial_query": (5, _is_within),
     "q3c_join": (5, _is_within),
     "q3c_dist": (4, _distance_deg),
-    "adql_log": (1, _or_null(math.log)),
-    "log10": (1, _or_null(math.log10)),
-    "exp": (1, _or_null(math.exp)),
-    "sqrt": (1, _or_null(math.sqrt)),
-    "power": (2, _or_null(math.pow)),
-    "mod": (2, _or_null(math.fmod)),
-    "floor": (1, _or_null(math.floor)),
-    "ceiling": (1, _or_null(math.ceil)),
-    "trunc": (1, _or_null(math.trunc)),
-    "degrees": (1, _or_null(math.degrees)),
-    "radians": (1, _or_null(math.radians)),
-    "sin": (1, _or_null(math.sin)),
-    "cos": (1, _or_null(math.cos)),
-    "tan": (1, _or_null(math.tan)),
-    "asin": (1, _or_null(math.asin)),
-    "acos": (1, _or_null(math.acos)),
-    "atan": (1, _or_null(math.atan)),
-    "atan2": (2, _or_null(math.atan2)),
+    "adql_log": (1, math.log),
+    "power": (2, math.pow),
+    "mod": (2, math.fmod),
+    "ceiling": (1, math.ceil),
+    "atan2": (2, math.atan2),
     "pi": (0, lambda: math.pi),
 }
+_SAME_NAME = re.compile("log10|exp|sqrt|floor|trunc|degrees|radians|a?sin|a?cos|a?tan")
+_FUNCTIONS |= {n: (1, f) for n, f in vars(math).items() if _SAME_NAME.fullmatch(n)}
 
 
-def _only_reading(action, table, *_):
+def _only_reading(action: int, table: str | None, *_: object) -> int:
     """Let sqlite read the service's tables, and do nothing else."""
-    own = action == sqlite3.SQLITE_READ and table.lower().startswith(("sqlite_", "pragma_"))
-    allowed = (action in _READING and not own) or action == sqlite3.SQLITE_RECURSIVE
+    own = (table or "").lower().startswith(("sqlite_", "pragma_"))
+    allowed = action in _READING and not (action == sqlite3.SQLITE_READ and own)
+    allowed |= action == sqlite3.SQLITE_RECURSIVE
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
 class TapService:
     """Answers the requests below the address of the service.
-
-    Parameters
-    ----------
-    prefix : str
-        Path of the service, without a slash at the end.
 
     Attributes
     ----------
@@ -115,18 +98,17 @@ class TapService:
         Whether the functions of Q3C are known; not every TAP service has them.
     """
 
-    def __init__(self, prefix):
+    def __init__(self, prefix: str) -> None:
         self.url = prefix
         self.default_rows = DEFAULT_ROWS
         self.has_q3c = True
         self._prefix = prefix
         self._lock = threading.Lock()
-        self._database = None
-        self._tables = None
+        self._database: sqlite3.Connection | None = None
         self._deadline = 0.0
         self._jobs = JobList(lambda: f"{self.url}/async", self._run)
 
-    def __call__(self, request):
+    def __call__(self, request: Request) -> Response:
         """Return the `Response` to a `Request`."""
         path = request.path[len(self._prefix) :].strip("/")
         try:
@@ -134,107 +116,77 @@ class TapService:
         except ValueError as err:
             return error_document(f"The request cannot be read: {err}", 400)
         if path == "sync":
-            response, _ = self._run(parameters)
-            return response
+            return self._run(parameters)[0]
         if path == "async" or path.startswith("async/"):
             return self._jobs.answer(path[len("async") :], request, parameters)
-        if path.split("/")[0] in _METADATA:
-            return vosi.answer(path, parameters, url=self.url, default_rows=self.default_rows)
+        if path == "capabilities":
+            return document("capabilities.xml", url=self.url, default_rows=self.default_rows)
+        if path == "availability":
+            return document("availability.xml")
+        if path == "tables" or path.startswith("tables/"):
+            return describe_tables(path[len("tables/") :], parameters.get("DETAIL", "max"))
         return error_page(404, "Nothing is served here.")
 
-    def _run(self, parameters):
+    def _run(self, parameters: dict[str, str]) -> tuple[Response, str | None]:
         """Return the `Response` to a query, and the message if it went wrong."""
         try:
             return self._answer(parameters), None
         except AdqlError as err:
-            return error_document(str(err)), str(err)
+            message = str(err)
         except sqlite3.Error as err:
             message = f"ADQL error: {err}"
-            return error_document(message), message
+        return error_document(message), message
 
-    def _answer(self, parameters):
-        if parameters.get("REQUEST", "doQuery") != "doQuery":
-            msg = f"REQUEST={parameters['REQUEST']} is not supported"
-            raise AdqlError(msg)
-        if not parameters.get("LANG", "ADQL").upper().startswith("ADQL"):
-            msg = f"LANG={parameters['LANG']} is not supported"
-            raise AdqlError(msg)
-        if "UPLOAD" in parameters:
-            msg = "UPLOAD is not supported"
-            raise AdqlError(msg)
-        wanted = parameters.get("RESPONSEFORMAT") or parameters.get("FORMAT") or "votable"
-        form = _FORMATS.get(wanted.replace(" ", "").lower())
-        if form is None:
-            msg = f"FORMAT={wanted} is not supported"
-            raise AdqlError(msg)
-        query = parameters.get("QUERY", "").strip()
-        limit = parameters.get("MAXREC", "")
-        if limit and not limit.isdigit():
-            msg = f"MAXREC={limit} is not a number of rows"
-            raise AdqlError(msg)
-        table, overflow = self._query(query, int(limit) if limit else self.default_rows)
-        if form == "csv":
-            text = io.StringIO()
-            table.write(text, format="ascii.csv")
-            return Response(200, {"Content-Type": "text/csv"}, text.getvalue().encode())
-        body = table_document(table, query=query, overflow=overflow, binary=form == "binary")
-        return Response(200, {"Content-Type": CONTENT_TYPE}, body)
+    def _answer(self, parameters: dict[str, str]) -> Response:
+        get = parameters.get
+        name = get("RESPONSEFORMAT") or get("FORMAT") or "votable"
+        form = _FORMATS.get(name.replace(" ", "").lower())
+        limit = get("MAXREC") or str(self.default_rows)
+        for is_wrong, msg in (
+            (get("REQUEST", "doQuery") != "doQuery", f"REQUEST={get('REQUEST')} is not supported"),
+            (get("LANG", "ADQL")[:4].upper() != "ADQL", f"LANG={get('LANG')} is not supported"),
+            ("UPLOAD" in parameters, "UPLOAD is not supported"),
+            (form is None, f"FORMAT={name} is not supported"),
+            (not limit.isdigit(), f"MAXREC={limit} is not a number of rows"),
+        ):
+            if is_wrong:
+                raise AdqlError(msg)
+        query = get("QUERY", "").strip()
+        table, is_cut = self._query(query, int(limit))
+        if form != "csv":
+            return Response(200, {"Content-Type": VOTABLE}, _votable(table, query, is_cut, form))
+        text = io.StringIO()
+        table.write(text, format="ascii.csv")
+        return Response(200, {"Content-Type": "text/csv"}, text.getvalue().encode())
 
-    def _query(self, query, limit):
+    def _query(self, query: str, limit: int) -> tuple[Table, bool]:
         with self._lock:
-            self._open()
-            made = translate(query, self._tables, has_q3c=self.has_q3c)
+            if self._database is None:
+                self._database = self._open()
+            known = {name: [c.name for c in table.columns] for name, table in all_tables().items()}
+            translation = translate(query, known, has_q3c=self.has_q3c)
             self._deadline = time.monotonic() + _LONGEST_QUERY_S
-            cursor = self._database.execute(made.sql)
+            cursor = self._database.execute(translation.sql)
             rows = cursor.fetchmany(limit + 1)
             names = [entry[0] for entry in cursor.description]
             cursor.close()
-        columns = self._result_columns(made, names, rows)
-        return make_table(columns, rows[:limit]), len(rows) > limit
+        columns = _result_columns(translation, names, rows)
+        return _make_table(columns, rows[:limit]), len(rows) > limit
 
-    def _open(self):
-        """Open the database at the first query; the caller holds the lock."""
-        if self._database is not None:
-            return
-        known = {**tap_tables(), **schema_tables()}
-        self._tables = {
-            name: [column.name for column in table.columns] for name, table in known.items()
-        }
+    def _open(self) -> sqlite3.Connection:
         database = open_database()
         for name, (count, function) in _FUNCTIONS.items():
-            database.create_function(name, count, function, deterministic=True)
+            database.create_function(name, count, _or_null(function), deterministic=True)
         database.execute("PRAGMA case_sensitive_like = ON")
         database.set_authorizer(_only_reading)
         # Or a join of everything with everything would keep the others waiting.
         database.set_progress_handler(self._is_late, _STEPS_BETWEEN_LOOKS)
-        self._database = database
+        return database
 
-    def _is_late(self):
+    def _is_late(self) -> bool:
         return time.monotonic() > self._deadline
 
-    def _result_columns(self, made, names, rows):
-        known = {**tap_tables(), **schema_tables()}
-        found = []
-        for name, qualifier, column in made.items:
-            tables = [made.tables[qualifier]] if qualifier in made.tables else []
-            if not qualifier:
-                tables = list(dict.fromkeys(made.tables.values()))
-            if column == "*":
-                found += [entry for table in tables for entry in known[table].columns]
-                continue
-            types = [e for t in tables for e in known[t].columns if e.name == column.lower()]
-            if types:
-                found.append(types[0]._replace(name=name))
-            else:
-                found.append(TapColumn(name, ""))
-        if len(found) != len(names):
-            found = [TapColumn(name, "") for name in names]
-        return [
-            column if column.kind else column._replace(kind=_kind_of(row[i] for row in rows))
-            for i, column in enumerate(found)
-        ]
-
-    def close(self):
+    def close(self) -> None:
         """Forget the tables."""
         with self._lock:
             if self._database is not None:
@@ -242,7 +194,28 @@ class TapService:
             self._database = None
 
 
-def _kind_of(values):
+def _result_columns(translation: Translation, names: list[str], rows: list) -> list[TapColumn]:
+    """Return the columns of a result, those of an expression with the type of its values."""
+    columns: list[TapColumn] = []
+    for name, qualifier, column in translation.items:
+        tables = set(translation.tables.values())
+        if qualifier:
+            tables &= {translation.tables.get(qualifier, "")}
+        there = [entry for table in sorted(tables) for entry in all_tables()[table].columns]
+        if column == "*":
+            columns += there
+        else:
+            same = [entry for entry in there if entry.name == column.lower()]
+            columns.append(same[0]._replace(name=name) if same else TapColumn(name, ""))
+    if len(columns) != len(names):
+        columns = [TapColumn(name, "") for name in names]
+    return [
+        column if column.kind else column._replace(kind=_kind_of(row[i] for row in rows))
+        for i, column in enumerate(columns)
+    ]
+
+
+def _kind_of(values: Iterable[object]) -> str:
     """Return the type of a computed column."""
     kinds = {type(value) for value in values} - {type(None)}
     if kinds and kinds <= {int}:
@@ -250,9 +223,45 @@ def _kind_of(values):
     return "f8" if kinds <= {int, float} else "S64"
 
 
-def _parameters(request):
+def _make_table(columns: list[TapColumn], rows: list) -> Table:
+    """Return rows of the database, where infinity stands for NaN, as a table."""
+    table = Table()
+    for number, column in enumerate(columns):
+        raw = [row[number] for row in rows]
+        missing = np.array([value is None for value in raw], bool)
+        if column.kind[0] == "S":
+            values = np.array(["" if value is None else str(value) for value in raw], "S")
+            values = values.astype(f"S{max(values.dtype.itemsize, 1)}")
+        else:
+            values = np.array([0 if value is None else value for value in raw], column.kind)
+            if column.kind[0] == "f":
+                values[missing | ~np.isfinite(values)] = np.nan
+                missing[:] = False
+        name = column.name
+        while name in table.colnames:
+            name += "_"
+        data = MaskedColumn(values, mask=missing) if missing.any() else values
+        table[name] = data
+        table[name].unit = column.unit or None
+    return table
+
+
+def _votable(table: Table, query: str, is_cut: bool, form: str | None) -> bytes:
+    """Return a result as a VOTable document."""
+    votable = from_table(table)
+    resource = votable.resources[0]
+    resource.type = "results"
+    resource.infos.extend([Info(name="QUERY_STATUS", value="OK"), Info(name="QUERY", value=query)])
+    file = io.BytesIO()
+    votable.to_xml(file, tabledata_format=form)
+    head, end, tail = file.getvalue().rpartition(b"</TABLE>")
+    # After the table, where astropy writes nothing and readers look last.
+    return head + end + (_OVERFLOW if is_cut else b"") + tail
+
+
+def _parameters(request: Request) -> dict[str, str]:
     """Return the parameters of a request, names in upper case, from its query and its body."""
-    found = dict(parse_qsl(request.query, keep_blank_values=True))
+    parameters = dict(parse_qsl(request.query, keep_blank_values=True))
     kind = request.headers.get("Content-Type") or ""
     if request.method == "POST" and kind.startswith("multipart/form-data"):
         head = f"Content-Type: {kind}\r\n\r\n".encode()
@@ -260,7 +269,9 @@ def _parameters(request):
         for part in message.iter_parts():
             name = part.get_param("name", header="content-disposition")
             if name:
-                found[name] = (part.get_payload(decode=True) or b"").decode("utf-8", "replace")
+                payload = part.get_payload(decode=True)
+                text = payload.decode("utf-8", "replace") if isinstance(payload, bytes) else ""
+                parameters[str(name)] = text
     elif request.method == "POST":
-        found |= dict(parse_qsl(request.body.decode("utf-8"), keep_blank_values=True))
-    return {name.upper(): value for name, value in found.items()}
+        parameters |= dict(parse_qsl(request.body.decode("utf-8"), keep_blank_values=True))
+    return {name.upper(): value for name, value in parameters.items()}

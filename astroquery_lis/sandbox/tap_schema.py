@@ -1,21 +1,26 @@
 """The tables of the simulated TAP service, named and typed as Astro Data Lab has them."""
 
+from __future__ import annotations
+
 import sqlite3
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import NamedTuple
+from xml.sax.saxutils import escape
 
 import astropy.units as u
 import numpy as np
 from astropy.coordinates import BarycentricMeanEcliptic, SkyCoord
 
 from ..survey import bricks, releases
-from . import catalog, pixels
-from .tractor_columns import OPTICAL, WISE, band_of, tractor_columns
+from ..survey.tractor_columns import WISE_BANDS
+from ..survey.tractor_columns import tractor_columns as survey_columns
+from . import catalog
+from .measurements import tractor_columns
+from .web import Response, document, error_page
 
-__all__ = ["NO_VALUE", "TapColumn", "TapTable", "open_database", "tap_tables"]
-
+# What the columns hold that the north does not have, in tables of both regions.
 NO_VALUE = -9999
-"""What the columns hold that the north does not have, in tables of both regions."""
 
 _RELEASES = {
     "dr8": ("tractor", "tractor_n", "tractor_s"),
@@ -24,112 +29,96 @@ _RELEASES = {
     "dr11": ("tractor", "tractor_n", "tractor_s"),
 }
 _REGIONS = {"tractor": "", "tractor_n": "north", "tractor_s": "south"}
-# In tables of their own, or nowhere.
-_LEFT_OUT = ("apflux", "lc_", "ngood_")
 _ORDER = ("i8", "f8", "i4", "f4", "i2", "S4", "S3", "S2", "S8")
 _SQL_TYPES = {"i": "INTEGER", "f": "REAL", "S": "TEXT"}
 _VOTABLE_TYPES = {"i8": "long", "i4": "int", "i2": "short", "f8": "double", "f4": "float"}
+_COLOURS = ("g_r", "r_z", "z_w1", "w1_w2", "w2_w3", "w3_w4", "r_i", "i_z")
 _NAN = float("inf")
+
+_SCHEMA_TABLES = {
+    "schemas": "schema_name description utype",
+    "tables": "schema_name table_name table_type description utype",
+    "columns": (
+        "table_name column_name description unit ucd utype datatype size principal indexed std"
+    ),
+    "keys": "key_id from_table target_table description utype",
+    "key_columns": "key_id from_column target_column",
+}
+_SCHEMA_INTEGERS = ("size", "principal", "indexed", "std")
+_INDEXED = ("ra", "dec", "ls_id", "objid", "brickid", "random_id")
 
 
 class TapColumn(NamedTuple):
-    """One column of a table.
-
-    Attributes
-    ----------
-    name : str
-        Lower case.
-    kind : str
-        Type in numpy's notation, e.g. ``'f4'``.
-    unit : str
-        Empty for all but ``shape_r``, as in the service.
-    """
+    """One column of a table."""
 
     name: str
-    kind: str
-    unit: str = ""
+    kind: str  # in numpy's notation
+    unit: str = ""  # for shape_r only, as in the service
 
     @property
-    def datatype(self):
+    def datatype(self) -> str:
         """The type as VOTable calls it."""
         return _VOTABLE_TYPES.get(self.kind, "char")
 
 
 class TapTable(NamedTuple):
-    """One table.
-
-    Attributes
-    ----------
-    name : str
-        ``schema.table``.
-    columns : tuple of TapColumn
-        In order.
-    description : str
-        One line.
-    """
+    """One table; its name is ``schema.table``."""
 
     name: str
-    columns: tuple
+    columns: tuple[TapColumn, ...]
     description: str
 
 
-def _bands(release):
-    bands = {band for r in ("north", "south") for band in releases.get_tree(release, r).bands}
-    return (*(band for band in OPTICAL if band in bands), *WISE)
-
-
-def _colours(release):
-    colours = [("g", "r"), ("r", "z"), ("z", "w1"), ("w1", "w2"), ("w2", "w3"), ("w3", "w4")]
-    return colours + ([("r", "i"), ("i", "z")] if "i" in _bands(release) else [])
+def _colours(bands: Iterable[str]) -> list[str]:
+    return [name for name in _COLOURS if set(name.split("_")) <= set(bands)]
 
 
 @cache
-def _columns(release, region):
+def _columns(release: str, region: str) -> tuple[TapColumn, ...]:
     """Return the columns of a table; ``region`` is empty for those of both."""
     tree = releases.get_tree(release, region or "south")
-    bands = (*tree.bands, *WISE)
-    found = [TapColumn("ls_id", "i8")]
+    bands = (*tree.bands, *WISE_BANDS)
+    columns = [TapColumn("ls_id", "i8")]
     for column in tractor_columns(release, region or "south"):
-        if column.name.startswith(_LEFT_OUT):
+        if not survey_columns(release)[column.name].in_tap:
             continue
         kind = "i2" if column.kind in ("?", "u1") else column.kind
         names = [column.name]
         if column.length > 1:
             names = [f"{column.name}_{number + 1}" for number in range(column.length)]
         unit = column.unit if column.name == "shape_r" else ""
-        found += [TapColumn(name, kind, unit) for name in names]
-    for family in ("mag", "dered_mag", "dered_flux", "snr"):
-        found += [TapColumn(f"{family}_{band}", "f4") for band in bands]
-    for first, second in _colours(release):
-        if {first, second} <= set(bands):
-            found.append(TapColumn(f"{first}_{second}", "f4"))
-    found += [TapColumn(name, "f8") for name in ("elat", "elon", "glat", "glon")]
-    found.append(TapColumn("random_id", "f4"))
-    found += [TapColumn(name, "i4") for name in ("htm9", "nest4096", "ring256")]
-    return tuple(sorted(found, key=lambda column: _ORDER.index(column.kind)))
+        columns += [TapColumn(name, kind, unit) for name in names]
+    families = ("mag", "dered_mag", "dered_flux", "snr")
+    computed = [f"{family}_{band}" for family in families for band in bands]
+    computed += [*_colours(bands), "random_id"]
+    columns += [TapColumn(name, "f4") for name in computed]
+    columns += [TapColumn(name, "f8") for name in ("elat", "elon", "glat", "glon")]
+    columns += [TapColumn(name, "i4") for name in ("htm9", "nest4096", "ring256")]
+    columns.sort(key=lambda column: _ORDER.index(column.kind))
+    return tuple(columns)
 
 
-def _magnitude(flux):
+def _magnitude(flux: np.ndarray) -> np.ndarray:
     """Return AB magnitudes, infinity (which stands for NaN) where there is no flux."""
-    found = np.full(len(flux), _NAN)
+    magnitude = np.full(len(flux), _NAN)
     positive = flux > 0
-    found[positive] = 22.5 - 2.5 * np.log10(flux[positive])
-    return found
+    magnitude[positive] = 22.5 - 2.5 * np.log10(flux[positive])
+    return magnitude
 
 
-def _ls_id(rows):
+def _ls_id(rows: np.ndarray) -> np.ndarray:
     """Return the ids as each release packs them."""
     parts = [rows[name].astype(np.int64) for name in ("release", "brickid", "objid")]
     shifts = np.where(rows["release"] >= 11000, 42, 40), np.where(rows["release"] >= 11000, 22, 16)
     return (parts[0] << shifts[0]) | (parts[1] << shifts[1]) | parts[2]
 
 
-def _values(release, region):
+def _values(release: str, region: str) -> dict[str, np.ndarray]:
     """Return the columns of the primary rows of one region as arrays."""
     rows = catalog.region_rows(release, region)
-    tree = releases.get_tree(release, region)
+    bands = (*releases.get_tree(release, region).bands, *WISE_BANDS)
     values = {"ls_id": _ls_id(rows)}
-    for name in rows.dtype.names:
+    for name in rows.dtype.names or ():
         column = rows[name]
         if column.ndim == 2:
             values |= {f"{name}_{i + 1}": column[:, i] for i in range(column.shape[1])}
@@ -137,170 +126,227 @@ def _values(release, region):
             values[name] = np.char.rstrip(np.char.decode(column, "ascii"))
         else:
             values[name] = column.astype(int) if column.dtype.kind in ("b", "u") else column
-    for band in (*tree.bands, *WISE):
+    for band in bands:
         flux = rows[f"flux_{band}"].astype(float)
         bare = flux / rows[f"mw_transmission_{band}"]
         values[f"mag_{band}"], values[f"dered_mag_{band}"] = _magnitude(flux), _magnitude(bare)
         values[f"dered_flux_{band}"] = bare
         values[f"snr_{band}"] = flux * np.sqrt(rows[f"flux_ivar_{band}"].astype(float))
-    for first, second in _colours(release):
-        if f"mag_{first}" in values and f"mag_{second}" in values:
-            blue, red = values[f"mag_{first}"], values[f"mag_{second}"]
-            there = np.isfinite(blue) & np.isfinite(red)
-            colour = np.full(len(rows), _NAN)
-            colour[there] = blue[there] - red[there]
-            values[f"{first}_{second}"] = colour
+    for name in _colours(bands):
+        blue, red = (values[f"mag_{band}"] for band in name.split("_"))
+        there = np.isfinite(blue) & np.isfinite(red)
+        values[name] = np.full(len(rows), _NAN)
+        values[name][there] = blue[there] - red[there]
     place = SkyCoord(rows["ra"], rows["dec"], unit=u.deg)
     galactic, ecliptic = place.galactic, place.transform_to(BarycentricMeanEcliptic())
     values["glat"], values["glon"] = galactic.b.deg, galactic.l.deg
     values["elat"], values["elon"] = ecliptic.lat.deg, ecliptic.lon.deg
-    at = rows["ra"], rows["dec"]
-    values["htm9"] = pixels.htm(9, *at)
-    values["nest4096"] = pixels.healpix_nested(4096, *at)
-    values["ring256"] = pixels.healpix_ring(256, *at)
+    values["htm9"] = htm(9, rows["ra"], rows["dec"])
+    values["nest4096"] = healpix_nested(4096, rows["ra"], rows["dec"])
+    values["ring256"] = healpix_ring(256, rows["ra"], rows["dec"])
     values["random_id"] = np.random.default_rng(rows["objid"].sum()).uniform(0, 100, len(rows))
     return values
 
 
-def _needs_i(name):
-    """Tell whether a column is made from the i band."""
-    return band_of(name) == "i" or name in ("r_i", "i_z")
-
-
-def _table_rows(release, region):
+def _table_rows(release: str, region: str) -> Iterator[tuple]:
     """Yield the rows of a table; of each source the official one in tables of both regions."""
-    columns = _columns(release, region)
     for part in (region,) if region else ("south", "north"):
         values = _values(release, part)
         count = len(values["ra"])
-        chosen = np.ones(count, bool)
+        official = np.ones(count, bool)
         if not region:
-            chosen = bricks.is_north(values["ra"], values["dec"]) == (part == "north")
-        listed = []
-        for column in columns:
-            if column.name in values:
-                made = values[column.name]
-                if column.kind == "f4":
-                    made = made.astype(np.float32)
-            elif _needs_i(column.name):
-                made = np.full(count, NO_VALUE)
-            else:
-                msg = f"column {column.name!r} of {release} {part} was not made"
-                raise RuntimeError(msg)
-            kept = made[chosen].tolist()
+            official = bricks.is_north(values["ra"], values["dec"]) == (part == "north")
+        lists = []
+        for column in _columns(release, region):
+            entries = values.get(column.name, np.full(count, NO_VALUE))
+            if column.kind == "f4" and column.name in values:
+                entries = entries.astype(np.float32)
             # Empty strings are NULL there.
-            listed.append([None if value == "" else value for value in kept])
-        yield from zip(*listed, strict=True)
+            lists.append([None if value == "" else value for value in entries[official].tolist()])
+        yield from zip(*lists, strict=True)
 
 
 @cache
-def tap_tables():
-    """Return the tables of the service, without TAP_SCHEMA.
-
-    Returns
-    -------
-    dict of str to TapTable
-    """
-    found = {}
+def all_tables() -> dict[str, TapTable]:
+    """Return the tables of the service by name, those of TAP_SCHEMA last."""
+    tables = []
     for release, names in _RELEASES.items():
         for table in names:
             region = _REGIONS[table]
-            name = f"ls_{release}.{table}"
             columns = _columns(release, region)
             if release == "dr11" and region != "north":
-                columns = _swapped(columns)
+                # As these tables had them: each of the two in the other's place.
+                other = {"type": "ref_cat", "ref_cat": "type"}
+                columns = tuple(c._replace(name=other.get(c.name, c.name)) for c in columns)
             what = f"{region or 'south and north'} of {release.upper()}"
-            found[name] = TapTable(name, columns, f"Simulated Tractor catalogue, {what}")
-    return found
+            description = f"Simulated Tractor catalogue, {what}"
+            tables.append(TapTable(f"ls_{release}.{table}", columns, description))
+    for table, text in _SCHEMA_TABLES.items():
+        kinds = [(name, "i4" if name in _SCHEMA_INTEGERS else "S64") for name in text.split()]
+        columns = tuple(TapColumn(*pair) for pair in kinds)
+        tables.append(TapTable(f"tap_schema.{table}", columns, "Metadata"))
+    return {table.name: table for table in tables}
 
 
-def _swapped(columns):
-    """Return the columns with the names of two changed for each other, as that table had them."""
-    other = {"type": "ref_cat", "ref_cat": "type"}
-    return tuple(column._replace(name=other.get(column.name, column.name)) for column in columns)
-
-
-_SCHEMA_TABLES = {
-    "schemas": ("schema_name", "description", "utype"),
-    "tables": ("schema_name", "table_name", "table_type", "description", "utype"),
-    "columns": (
-        "table_name",
-        "column_name",
-        "description",
-        "unit",
-        "ucd",
-        "utype",
-        "datatype",
-        "size",
-        "principal",
-        "indexed",
-        "std",
-    ),
-    "keys": ("key_id", "from_table", "target_table", "description", "utype"),
-    "key_columns": ("key_id", "from_column", "target_column"),
-}
-_SCHEMA_INTEGERS = {"size", "principal", "indexed", "std"}
-
-
-@cache
-def schema_tables():
-    """Return the tables of TAP_SCHEMA, as `tap_tables`."""
-    found = {}
-    for table, names in _SCHEMA_TABLES.items():
-        columns = tuple(TapColumn(n, "i4" if n in _SCHEMA_INTEGERS else "S64") for n in names)
-        found[f"tap_schema.{table}"] = TapTable(f"tap_schema.{table}", columns, "Metadata")
-    return found
-
-
-def _schema_rows():
-    everything = {**tap_tables(), **schema_tables()}
-    schemas = sorted({name.split(".")[0] for name in everything})
-    indexed = ("ra", "dec", "ls_id", "objid", "brickid", "random_id")
-    return {
+def _schema_rows() -> dict[str, list[tuple]]:
+    tables = all_tables().values()
+    schemas = sorted({table.name.split(".")[0] for table in tables})
+    rows: dict[str, list[tuple]] = {
         "schemas": [(name, "Simulated", None) for name in schemas],
-        "tables": [
-            (name.split(".")[0], name, "table", table.description, None)
-            for name, table in everything.items()
-        ],
-        "columns": [
-            (
-                *(name, column.name, "", column.unit, "", "", column.datatype),
-                *(None if column.kind[0] != "S" else int(column.kind[1:]), 0),
-                *(int(column.name in indexed), 0),
-            )
-            for name, table in everything.items()
-            for column in table.columns
-        ],
-        "keys": [],
-        "key_columns": [],
+        "tables": [(t.name.split(".")[0], t.name, "table", t.description, None) for t in tables],
+        "columns": [],
     }
+    for table in tables:
+        for column in table.columns:
+            size = int(column.kind[1:]) if column.kind[0] == "S" else None
+            entry = (table.name, column.name, "", column.unit, "", "", column.datatype, size)
+            rows["columns"].append((*entry, 0, int(column.name in _INDEXED), 0))
+    return rows
 
 
-def open_database():
-    """Return a database in memory with every table.
+def open_database() -> sqlite3.Connection:
+    """Return a database in memory with every table: a schema per release, and ``tap_schema``.
 
-    Returns
-    -------
-    `~sqlite3.Connection`
-        One schema per release, and ``tap_schema``.  Where a number is NaN it holds infinity: sqlite
-        would make NULL of it, and infinity compares as the service's NaN does, greater than
-        everything.
+    Where a number is NaN it holds infinity: sqlite would make NULL of it, and infinity compares as
+    the service's NaN does, greater than everything.
     """
     database = sqlite3.connect(":memory:", check_same_thread=False)
     for schema in (*(f"ls_{release}" for release in _RELEASES), "tap_schema"):
         database.execute(f"ATTACH ':memory:' AS {schema}")
-    for release, names in _RELEASES.items():
-        for table in names:
-            name = f"ls_{release}.{table}"
-            _fill(database, tap_tables()[name], _table_rows(release, _REGIONS[table]))
-    for table, rows in _schema_rows().items():
-        _fill(database, schema_tables()[f"tap_schema.{table}"], rows)
+    metadata = _schema_rows()
+    for name, table in all_tables().items():
+        schema, _, own = name.partition(".")
+        rows: Iterable[tuple] = metadata.get(own, [])
+        if schema != "tap_schema":
+            rows = _table_rows(schema.removeprefix("ls_"), _REGIONS[own])
+        listed = ", ".join(f'"{c.name}" {_SQL_TYPES[c.kind[0]]}' for c in table.columns)
+        database.execute(f"CREATE TABLE {name} ({listed})")
+        places = ", ".join("?" * len(table.columns))
+        database.executemany(f"INSERT INTO {name} VALUES ({places})", rows)
     database.commit()
     return database
 
 
-def _fill(database, table, rows):
-    listed = ", ".join(f'"{c.name}" {_SQL_TYPES[c.kind[0]]}' for c in table.columns)
-    database.execute(f"CREATE TABLE {table.name} ({listed})")
-    places = ", ".join("?" * len(table.columns))
-    database.executemany(f"INSERT INTO {table.name} VALUES ({places})", rows)
+def describe_tables(name: str, detail: str) -> Response:
+    """Return what VOSI says of a table, or where the name is empty of all of them."""
+    tables = all_tables()
+    if name and name.lower() not in tables:
+        return error_page(404, "There is no such table.")
+    if name:
+        return document("table.xml", table=_table_xml(tables[name.lower()], "max"))
+    schemas: dict[str, str] = {}
+    for full, table in tables.items():
+        schema = full.split(".")[0]
+        entry = f"<table>{_table_xml(table, detail)}</table>"
+        schemas[schema] = schemas.get(schema, f"<name>{schema}</name>") + entry
+    text = "".join(f"<schema>{schema}</schema>" for schema in schemas.values())
+    return document("tableset.xml", schemas=text)
+
+
+def _table_xml(table: TapTable, detail: str) -> str:
+    text = f"<name>{table.name}</name><description>{escape(table.description)}</description>"
+    for column in table.columns if detail != "min" else ():
+        size = ' arraysize="*"' if column.datatype == "char" else ""
+        unit = f"<unit>{column.unit}</unit>" if column.unit else ""
+        text += (
+            f"<column><name>{column.name}</name>{unit}"
+            f'<dataType xsi:type="vs:VOTableType"{size}>{column.datatype}</dataType></column>'
+        )
+    return text
+
+
+# The octahedron of HTM: corners, and the three of each of its faces, S0 to S3 and N0 to N3.
+_CORNERS = np.array(
+    [[0, 0, 1], [1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0], [0, 0, -1]], dtype=float
+)
+_FACES = (
+    (1, 5, 2),
+    (2, 5, 3),
+    (3, 5, 4),
+    (4, 5, 1),
+    (1, 0, 4),
+    (4, 0, 3),
+    (3, 0, 2),
+    (2, 0, 1),
+)
+
+
+def _quarters(ra_deg: np.ndarray, dec_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return sin(dec) and RA in units of 90 deg, [0, 4)."""
+    return np.sin(np.radians(dec_deg)), (np.asarray(ra_deg, float) % 360.0) / 90.0
+
+
+def _diagonals(
+    nside: int, z: np.ndarray, turn: np.ndarray
+) -> tuple[tuple[np.ndarray, np.ndarray], list[np.ndarray]]:
+    """Return the numbers of the ascending and descending edge lines next to a place."""
+    along, across = nside * (0.5 + turn), nside * 0.75 * z
+    belt = np.floor(along - across).astype(np.int64), np.floor(along + across).astype(np.int64)
+    part = turn - np.floor(turn)
+    width = nside * np.sqrt(np.maximum(3 * (1 - np.abs(z)), 0))
+    cap = [np.minimum((share * width).astype(np.int64), nside - 1) for share in (part, 1 - part)]
+    return belt, cap
+
+
+def healpix_nested(nside: int, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
+    """Return HEALPix indices in nested order."""
+    z, turn = _quarters(ra_deg, dec_deg)
+    (up, down), (cap_up, cap_down) = _diagonals(nside, z, turn)
+    up_face, down_face = up // nside, down // nside
+    face = np.where(up_face < down_face, up_face % 4, down_face % 4 + 8)
+    face = np.where(up_face == down_face, up_face % 4 + 4, face)
+    x, y = down % nside, nside - up % nside - 1
+    quarter = np.floor(turn).astype(np.int64)
+    north, south = z > 2 / 3, z < -2 / 3
+    face = np.select([north, south], [quarter, quarter + 8], face)
+    x = np.select([north, south], [nside - cap_down - 1, cap_up], x)
+    y = np.select([north, south], [nside - cap_up - 1, cap_down], y)
+    index = face * nside**2
+    for bit in range(int(nside).bit_length() - 1):
+        index += ((x >> bit & 1) << 2 * bit) + ((y >> bit & 1) << 2 * bit + 1)
+    return index
+
+
+def healpix_ring(nside: int, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
+    """Return HEALPix indices in ring order."""
+    z, turn = _quarters(ra_deg, dec_deg)
+    (up, down), (cap_up, cap_down) = _diagonals(nside, z, turn)
+    ring = nside + 1 + up - down
+    place = ((up + down - nside + 2 - ring % 2) // 2) % (4 * nside)
+    belt = 2 * nside * (nside - 1) + (ring - 1) * 4 * nside + place
+    ring = cap_up + cap_down + 1
+    place = (turn * ring).astype(np.int64) % (4 * ring)
+    north = 2 * ring * (ring - 1) + place
+    south = 12 * nside**2 - 2 * ring * (ring + 1) + place
+    return np.select([z > 2 / 3, z < -2 / 3], [north, south], belt)
+
+
+def htm(level: int, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
+    """Return the indices of the triangles of the Hierarchical Triangular Mesh."""
+    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
+    places = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
+    triangles = np.broadcast_to(_CORNERS[np.array(_FACES)], (len(places), 8, 3, 3))
+    everyone = np.arange(len(places))
+    index = np.ones(len(places), np.int64)
+    for step in range(level + 1):
+        # On an edge rounding may leave a place outside of every triangle: the nearest is taken.
+        number = np.argmax(_depth(triangles, places[:, None]), axis=1)
+        index = index * (8 if step == 0 else 4) + number
+        triangles = _quarter(triangles[everyone, number])
+    return index
+
+
+def _depth(triangles: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return how far places are inside triangles; negative outside."""
+    edges = np.cross(triangles, np.roll(triangles, -1, axis=-2))
+    edges /= np.linalg.norm(edges, axis=-1, keepdims=True)
+    return (edges * places[..., None, :]).sum(axis=-1).min(axis=-1)
+
+
+def _quarter(triangles: np.ndarray) -> np.ndarray:
+    """Return the four triangles in each: (N, 3, 3) to (N, 4, 3, 3)."""
+    first, second, third = np.moveaxis(triangles, 1, 0)
+    middles = np.stack([second + third, first + third, first + second])
+    w0, w1, w2 = middles / np.linalg.norm(middles, axis=-1, keepdims=True)
+    children = ((first, w2, w1), (second, w0, w2), (third, w1, w0), (w0, w1, w2))
+    return np.stack([np.stack(corners, axis=1) for corners in children], axis=1)

@@ -1,116 +1,117 @@
-"""Asynchronous jobs, after the Universal Worker Service pattern of the IVOA (UWS 1.1)."""
+"""Asynchronous jobs: as much of the Universal Worker Service pattern (UWS 1.1) as pyvo uses."""
 
 import threading
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from xml.sax.saxutils import escape, quoteattr
 
-from .files import Response, error_page
-
-__all__ = ["JobList"]
+from .web import Request, Response, document, error_page
 
 _ACTIVE = ("PENDING", "QUEUED", "EXECUTING")
-_NAMESPACES = (
-    'xmlns:uws="http://www.ivoa.net/xml/UWS/v1.0" xmlns:xlink="http://www.w3.org/1999/xlink" '
-    'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
-)
 _LONGEST_WAIT_S = 30.0
+_LIFETIME = timedelta(days=1)
 
 
-def _xml(text):
-    body = f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
-    return Response(200, {"Content-Type": "text/xml; charset=utf-8"}, body.encode())
+def _stamp(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _text(text):
+def _text(text: str) -> Response:
     return Response(200, {"Content-Type": "text/plain; charset=utf-8"}, text.encode())
 
 
-def _stamp(moment):
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment else ""
-
-
 class _Job:
-    def __init__(self, parameters):
+    def __init__(self, parameters: dict[str, str]) -> None:
         self.id = uuid.uuid4().hex[:16]
         self.parameters = dict(parameters)
         self.phase = "PENDING"
         self.created = datetime.now(UTC)
-        self.started = self.ended = None
-        self.destruction = self.created + timedelta(days=1)
+        self.started: datetime | None = None
+        self.ended: datetime | None = None
+        self.destruction = self.created + _LIFETIME
         self.duration_s = 3600
-        self.result = None
-        self.error = None
+        self.result: Response | None = None
+        self.error: str | None = None
+
+    def describe(self, url: str) -> Response:
+        """Return the document of the job whose list is at ``url``."""
+        times = {"startTime": self.started, "endTime": self.ended}
+        result = f'<uws:result id="result" xlink:href="{url}/{self.id}/results/result"/>'
+        error = (
+            '<uws:errorSummary type="fatal" hasDetail="true">'
+            f"<uws:message>{escape(self.error or '')}</uws:message></uws:errorSummary>"
+        )
+        return document(
+            "job.xml",
+            id=self.id,
+            phase=self.phase,
+            created=_stamp(self.created),
+            times="".join(f"<uws:{n}>{_stamp(t)}</uws:{n}>" for n, t in times.items() if t),
+            duration=self.duration_s,
+            destruction=_stamp(self.destruction),
+            parameters="".join(
+                f"<uws:parameter id={quoteattr(name.lower())}>{escape(value)}</uws:parameter>"
+                for name, value in self.parameters.items()
+            ),
+            results=result if self.phase == "COMPLETED" else "",
+            error="" if self.error is None else error,
+        )
 
 
 class JobList:
-    """The jobs of a service.
+    """The jobs of a service; ``run`` gives the answer to parameters, and a message if it failed."""
 
-    Parameters
-    ----------
-    url : callable
-        Returns the address of the list, without a slash at the end.
-    run : callable
-        Called with the parameters (a dict with upper-case names); returns a `~.files.Response`
-        and, if the job went wrong, a message, otherwise `None`.
-    """
-
-    def __init__(self, url, run):
+    def __init__(
+        self,
+        url: Callable[[], str],
+        run: Callable[[dict[str, str]], tuple[Response, str | None]],
+    ) -> None:
         self._url, self._run = url, run
-        self._jobs = {}
+        self._jobs: dict[str, _Job] = {}
         self._changed = threading.Condition()
 
-    def answer(self, path, request, parameters):
-        """Return the `Response` to a request.
-
-        Parameters
-        ----------
-        path : str
-            What follows the address of the list, without a slash in front.
-        request : Request
-            The request.
-        parameters : dict of str to str
-            Names in upper case.
-        """
-        parts = [part for part in path.split("/") if part]
-        if not parts:
-            if request.method != "POST":
-                return self._list()
-            job = _Job({k: v for k, v in parameters.items() if k != "PHASE"})
-            with self._changed:
-                self._jobs[job.id] = job
-            if parameters.get("PHASE") == "RUN":
-                self._start(job)
-            return self._see(job)
+    def answer(self, path: str, request: Request, parameters: dict[str, str]) -> Response:
+        """Return the answer to a request for what follows the address of the list."""
+        job_id, *parts = path.strip("/").split("/")
+        if not job_id:
+            return self._list() if request.method != "POST" else self._create(parameters)
         with self._changed:
-            job = self._jobs.get(parts[0])
+            job = self._jobs.get(job_id)
         if job is None:
             return error_page(404, "There is no such job.")
-        if request.method == "DELETE":
-            return self._change(job, [], {"ACTION": "DELETE"})
+        what = "/".join(parts)
         try:
+            if request.method == "DELETE" or parameters.get("ACTION") == "DELETE":
+                return self._delete(job)
             if request.method == "POST":
-                return self._change(job, parts[1:], parameters)
-            return self._show(job, parts[1:], parameters)
+                return self._change(job, what, parameters)
+            return self._show(job, what, parameters)
         except ValueError as err:
             return error_page(400, escape(str(err)))
 
-    def _see(self, job=None):
-        target = self._url() + (f"/{job.id}" if job else "")
-        return Response(303, {"Location": target}, b"")
+    def _see(self, job_id: str = "") -> Response:
+        return Response(303, {"Location": f"{self._url()}/{job_id}".rstrip("/")}, b"")
 
-    def _list(self):
+    def _list(self) -> Response:
         with self._changed:
             jobs = list(self._jobs.values())
-        rows = "".join(
+        rows = [
             f'<uws:jobref id="{job.id}" xlink:href="{self._url()}/{job.id}">'
-            f"<uws:phase>{job.phase}</uws:phase>"
-            f"<uws:creationTime>{_stamp(job.created)}</uws:creationTime></uws:jobref>"
+            f"<uws:phase>{job.phase}</uws:phase></uws:jobref>"
             for job in jobs
-        )
-        return _xml(f'<uws:jobs {_NAMESPACES} version="1.1">{rows}</uws:jobs>')
+        ]
+        return document("jobs.xml", jobs="".join(rows))
 
-    def _start(self, job):
+    def _create(self, parameters: dict[str, str]) -> Response:
+        job = _Job({name: value for name, value in parameters.items() if name != "PHASE"})
+        with self._changed:
+            self._jobs[job.id] = job
+        if parameters.get("PHASE") == "RUN":
+            self._start(job)
+        return self._see(job.id)
+
+    def _start(self, job: _Job) -> None:
         with self._changed:
             if job.phase != "PENDING":
                 return
@@ -118,68 +119,61 @@ class JobList:
             self._changed.notify_all()
         threading.Thread(target=self._work, args=(job,), daemon=True).start()
 
-    def _work(self, job):
+    def _work(self, job: _Job) -> None:
         response, error = self._run(job.parameters)
         with self._changed:
             if job.phase == "EXECUTING":
-                job.phase = "COMPLETED" if error is None else "ERROR"
                 job.result, job.error = response, error
-                job.ended = datetime.now(UTC)
-            self._changed.notify_all()
+            self._end(job, "COMPLETED" if error is None else "ERROR")
 
-    def _change(self, job, parts, parameters):
-        if parameters.get("ACTION") == "DELETE":
-            with self._changed:
-                self._jobs.pop(job.id, None)
-                job.phase = "ABORTED"
-                self._changed.notify_all()
-            return self._see()
-        what = parts[0] if parts else ""
-        value = parameters.get({"phase": "PHASE", "destruction": "DESTRUCTION"}.get(what, ""), "")
-        if what == "phase" and value == "RUN":
+    def _end(self, job: _Job, phase: str) -> None:
+        """End a job that has not ended; the caller holds the lock."""
+        if job.phase in _ACTIVE:
+            job.phase, job.ended = phase, datetime.now(UTC)
+        self._changed.notify_all()
+
+    def _delete(self, job: _Job) -> Response:
+        with self._changed:
+            self._jobs.pop(job.id, None)
+            self._end(job, "ABORTED")
+        return self._see()
+
+    def _change(self, job: _Job, what: str, parameters: dict[str, str]) -> Response:
+        if what == "phase" and parameters.get("PHASE") == "RUN":
             self._start(job)
-        elif what == "phase" and value == "ABORT":
+        elif what == "phase" and parameters.get("PHASE") == "ABORT":
             with self._changed:
-                if job.phase in _ACTIVE:
-                    job.phase, job.ended = "ABORTED", datetime.now(UTC)
-                self._changed.notify_all()
-        elif what == "parameters" or not what:
-            if job.phase != "PENDING":
-                return error_page(403, "The job has been started.")
-            job.parameters.update(parameters)
+                self._end(job, "ABORTED")
         elif what == "executionduration":
-            job.duration_s = int(parameters.get("EXECUTIONDURATION", job.duration_s))
+            job.duration_s = int(parameters.get("EXECUTIONDURATION", ""))
         elif what == "destruction":
-            job.destruction = datetime.fromisoformat(value.rstrip("Z")).replace(tzinfo=UTC)
-        else:
+            moment = parameters.get("DESTRUCTION", "").rstrip("Z")
+            job.destruction = datetime.fromisoformat(moment).replace(tzinfo=UTC)
+        elif what != "parameters":
             return error_page(400, "That cannot be changed.")
-        return self._see(job)
+        elif job.phase != "PENDING":
+            return error_page(403, "The job has been started.")
+        else:
+            job.parameters.update(parameters)
+        return self._see(job.id)
 
-    def _show(self, job, parts, parameters):
-        if not parts:
+    def _show(self, job: _Job, what: str, parameters: dict[str, str]) -> Response:
+        if not what:
             self._wait(job, parameters)
-            return _xml(self._job(job))
-        what = parts[0]
-        simple = {
+            return job.describe(self._url())
+        texts = {
             "phase": job.phase,
             "executionduration": str(job.duration_s),
             "destruction": _stamp(job.destruction),
-            "quote": _stamp(job.ended),
-            "owner": "",
         }
-        if what in simple:
-            return _text(simple[what])
-        if what == "parameters":
-            return _xml(self._parameters(job, _NAMESPACES))
-        if what == "results" and len(parts) == 1:
-            return _xml(self._results(job, _NAMESPACES))
-        if what == "results" and job.phase == "COMPLETED" and parts[1:] == ["result"]:
-            return job.result
-        if what == "error" and job.error is not None:
-            return job.result
-        return error_page(404, "The job does not have that.")
+        if what in texts:
+            return _text(texts[what])
+        there = {"COMPLETED": "results/result", "ERROR": "error"}.get(job.phase)
+        if job.result is None or what != there:
+            return error_page(404, "The job does not have that.")
+        return job.result
 
-    def _wait(self, job, parameters):
+    def _wait(self, job: _Job, parameters: dict[str, str]) -> None:
         """Hold the answer back until the phase changes, where the client asks for it."""
         if "WAIT" not in parameters or job.phase not in _ACTIVE:
             return
@@ -188,43 +182,3 @@ class JobList:
         before = parameters.get("PHASE", job.phase)
         with self._changed:
             self._changed.wait_for(lambda: job.phase != before, timeout=limit)
-
-    def _parameters(self, job, attributes=""):
-        rows = "".join(
-            f"<uws:parameter id={quoteattr(name.lower())}>{escape(value)}</uws:parameter>"
-            for name, value in job.parameters.items()
-        )
-        return f"<uws:parameters {attributes}>{rows}</uws:parameters>"
-
-    def _results(self, job, attributes=""):
-        row = ""
-        if job.phase == "COMPLETED":
-            target = f"{self._url()}/{job.id}/results/result"
-            row = f'<uws:result id="result" xlink:type="simple" xlink:href="{target}"/>'
-        return f"<uws:results {attributes}>{row}</uws:results>"
-
-    def _job(self, job):
-        error = ""
-        if job.error is not None:
-            error = (
-                '<uws:errorSummary type="fatal" hasDetail="true">'
-                f"<uws:message>{escape(job.error)}</uws:message></uws:errorSummary>"
-            )
-        times = "".join(
-            f"<uws:{name}>{_stamp(moment)}</uws:{name}>"
-            if moment
-            else f'<uws:{name} xsi:nil="true"/>'
-            for name, moment in (
-                ("quote", None),
-                ("creationTime", job.created),
-                ("startTime", job.started),
-                ("endTime", job.ended),
-            )
-        )
-        return (
-            f'<uws:job {_NAMESPACES} version="1.1"><uws:jobId>{job.id}</uws:jobId>'
-            f'<uws:ownerId xsi:nil="true"/><uws:phase>{job.phase}</uws:phase>{times}'
-            f"<uws:executionDuration>{job.duration_s}</uws:executionDuration>"
-            f"<uws:destruction>{_stamp(job.destruction)}</uws:destruction>"
-            f"{self._parameters(job)}{self._results(job)}{error}</uws:job>"
-        )

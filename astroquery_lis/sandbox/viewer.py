@@ -6,30 +6,30 @@ replaced, and more.  Where the real one depends on its disks, this is assumed: b
 there up to a factor of four, and no data of other surveys.
 """
 
+from __future__ import annotations
+
 import io
 import json
 import re
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from email.utils import formatdate
+from pathlib import Path
 from urllib.parse import parse_qs, parse_qsl
 
 import numpy as np
 from astropy.io import fits
 
 from ..survey import bricks, sphere
+from ..survey.bricks import Brick
 from ..survey.pixel_grids import Box
-from . import viewer_jpeg, viewer_psf
-from .files import Response
-from .viewer_catalog import catalog_box
-from .viewer_ccds import ccd_list
-from .viewer_exposures import KINDS, exposure_file
+from .cameras import ccd_psf
 from .viewer_layers import SPOILERS, ViewerLayer, clean_name, find_layer
-from .viewer_planes import PlaneStore
-from .viewer_render import NATIVE_ARCSEC, SIZE_PIX, CutoutGrid, NoOverlapError, Renderer
-
-__all__ = ["Viewer"]
+from .viewer_render import NATIVE_ARCSEC, SIZE_PIX, CutoutGrid, NoOverlapError, PlaneStore, Renderer
+from .viewer_tables import KINDS, catalog_box, ccd_list, exposure_file
+from .web import Request, Response
 
 _MAX_SIZE_PIX = 3000
 _MAX_BRICKS = 400
@@ -47,11 +47,11 @@ class _UncaughtError(Exception):
     """Something that the real viewer does not catch."""
 
 
-def _text(text, status=200):
+def _text(text: str, status: int = 200) -> Response:
     return Response(status, {"Content-Type": "text/html; charset=utf-8"}, text.encode())
 
 
-def _index():
+def _index() -> bytes:
     # The page of the map is large, which is how a client notices that it asked for nothing.
     head = '\n\n<html xmlns="https://www.w3.org/1999/xhtml" xml:lang="en">\n\n<head>\n'
     head += "<title>Simulated viewer</title>\n</head><body>\n"
@@ -60,22 +60,14 @@ def _index():
 
 
 class Viewer:
-    """Answers the requests below ``/viewer/``.
+    """Answers the requests below ``/viewer/``."""
 
-    Parameters
-    ----------
-    root : path-like
-        Folder of the simulated survey.
-    prefix : str
-        What is before the viewer's own paths.
-    """
-
-    def __init__(self, root, prefix):
+    def __init__(self, root: Path, prefix: str) -> None:
         self._prefix = prefix
         self._store = PlaneStore(root)
         self._renderer = Renderer(self._store)
         self._index = _index()
-        self._spoilt = {}
+        self._spoilt: dict[str, list] = {}
         self._lock = threading.Lock()
         # As in the real one: what a path begins with decides, and a dot is any character.
         self._routes = [
@@ -91,15 +83,15 @@ class Viewer:
             )
         ]
 
-    def __call__(self, request):
+    def __call__(self, request: Request) -> Response:
         """Return the `Response` to a `Request`."""
         if request.method == "POST":
             return _text("<h1>Forbidden</h1><p>CSRF verification failed.</p>", 403)
         path = request.path.removeprefix(self._prefix)
         layer, _, rest = path.partition("/")
         if rest.startswith("cat.fits"):
-            fields = dict(parse_qsl(request.query, keep_blank_values=True))
-            return catalog_box(layer, fields, _BROKEN)
+            query = dict(parse_qsl(request.query, keep_blank_values=True))
+            return catalog_box(layer, query, _BROKEN)
         if layer in KINDS:
             return _exposure(layer, rest)
         for pattern, answer in self._routes:
@@ -111,13 +103,13 @@ class Viewer:
                     return _text(_BROKEN, 500)
         return Response(200, {"Content-Type": "text/html; charset=utf-8"}, self._index)
 
-    def _fits_cutout(self, query):
+    def _fits_cutout(self, query: dict[str, str]) -> Response:
         return self._cutout(query, jpeg=False)
 
-    def _jpeg_cutout(self, query):
+    def _jpeg_cutout(self, query: dict[str, str]) -> Response:
         return self._cutout(query, jpeg=True)
 
-    def _cutout(self, query, *, jpeg):
+    def _cutout(self, query: dict[str, str], *, jpeg: bool) -> Response:
         layer = find_layer(query.get("layer", _DEFAULT_LAYER))
         if layer is None:
             return _text("no such layer")
@@ -143,7 +135,7 @@ class Viewer:
             return _file(body, "image/jpeg")
         return _file(body, "image/fits", f"cutout_{ra:.4f}_{dec:.4f}.fits")
 
-    def _as_others_left_it(self, layer):
+    def _as_others_left_it(self, layer: ViewerLayer) -> ViewerLayer:
         """Return the layer, or what a request for a misspelt one made of it."""
         with self._lock:
             if layer.name in SPOILERS:
@@ -155,42 +147,50 @@ class Viewer:
             state[0] += 1
             return layer if state[0] % 3 == 0 else state[1]
 
-    def _planes(self, query, layer, grid, bands):
+    def _planes(
+        self, query: dict[str, str], layer: ViewerLayer, grid: CutoutGrid, bands: str
+    ) -> list:
         """Return the FITS file of a cutout."""
         kinds = ["image"]
         if grid.scale == 0:
             kinds += [kind for kind in ("invvar", "maskbits") if kind in query]
-        hdus = []
+        hdus: list = []
         for kind in kinds:
             # A residual layer has one kind of file: its inverse variance is its image again.
             same = kind == "invvar" and layer.product == "resid"
             data = hdus[0].data if same else self._renderer.draw(layer, grid, bands, kind)
             if data.ndim == 3 and len(bands) == 1:
                 data = data[0]
-            cards = [("SURVEY", layer.survey), ("VERSION", layer.version)]
+            cards: list[tuple] = [("SURVEY", layer.survey), ("VERSION", layer.version)]
             cards += [("IMAGETYP", kind.upper(), "None"), ("BANDS", bands)]
             cards += [(f"BAND{number}", band) for number, band in enumerate(bands)]
             kind_of_hdu = fits.ImageHDU if hdus else fits.PrimaryHDU
             hdus.append(kind_of_hdu(data, fits.Header(cards + grid.cards())))
         return hdus
 
-    def _subimage(self, layer, grid, bands):
+    def _subimage(self, layer: ViewerLayer, grid: CutoutGrid, bands: str) -> list:
         """Return the pixels of each brick near the target, as they are."""
         size_deg = max(grid.width, grid.height) * NATIVE_ARCSEC / 3600
-        cards = [("SURVEY", layer.survey), ("VERSION", layer.version), ("IMAGETYP", "image")]
-        hdus, found = [fits.PrimaryHDU(header=fits.Header(cards))], layer.lost
+        cards: list[tuple] = [
+            ("SURVEY", layer.survey),
+            ("VERSION", layer.version),
+            ("IMAGETYP", "image"),
+        ]
+        hdus, is_near = [fits.PrimaryHDU(header=fits.Header(cards))], layer.lost
         for tree in () if layer.lost else layer.trees:
             for brick in layer.bricks_of(tree):
                 official = layer.tree_at(brick.ra_deg, brick.dec_deg) == tree
                 if not official or _distance_deg(grid, brick) > 0.2 + size_deg:
                     continue
-                found = True
+                is_near = True
                 hdus += self._brick_hdus(layer, tree, brick, grid, bands)
-        if not found:
+        if not is_near:
             raise NoOverlapError
         return hdus
 
-    def _brick_hdus(self, layer, tree, brick, grid, bands):
+    def _brick_hdus(
+        self, layer: ViewerLayer, tree: tuple[str, str], brick: Brick, grid: CutoutGrid, bands: str
+    ) -> Iterator[fits.ImageHDU]:
         frame = bricks.brick_grid(brick.id)
         x, y = frame.to_pixel(grid.ra_deg, grid.dec_deg)
         x0, y0 = (
@@ -208,26 +208,26 @@ class Viewer:
                 data = self._renderer.native(shown, tree, brick.name, band, kind, box)
                 if data is None:
                     continue
-                cards = [("IMAGETYP", kind), ("BRICK", brick.name)]
+                cards: list[tuple] = [("IMAGETYP", kind), ("BRICK", brick.name)]
                 cards += [("BRICK_X0", box.x0), ("BRICK_Y0", box.y0), ("BAND", band)]
-                wanted = ("CTYPE", "CRVAL", "CRPIX", "CD")
+                keywords = ("CTYPE", "CRVAL", "CRPIX", "CD")
                 wcs = frame.cards(x0=box.x0, y0=box.y0)
-                cards += [card for card in wcs if card[0].startswith(wanted)]
+                cards += [card for card in wcs if card[0].startswith(keywords)]
                 cards += [("IMAGEW", float(box.shape[1])), ("IMAGEH", float(box.shape[0]))]
                 yield fits.ImageHDU(data.astype(np.float32), fits.Header(cards))
 
-    def _picture(self, layer, grid, bands):
+    def _picture(self, layer: ViewerLayer, grid: CutoutGrid, bands: str) -> Response:
         try:
             planes = self._renderer.draw(layer, grid, bands)
         except NoOverlapError:
             planes = np.zeros((len(bands), grid.height, grid.width), np.float32)
-        picture = viewer_jpeg.rgb_picture(planes, bands, four_bands=layer.available == "griz")
+        picture = rgb_picture(planes, bands, four_bands=layer.available == "griz")
         try:
-            return _file(viewer_jpeg.to_jpeg(picture), "image/jpeg")
+            return _file(to_jpeg(picture), "image/jpeg")
         except ImportError:
             return _text("Pictures need Pillow: pip install astroquery_lis[plot]", 500)
 
-    def _coadd_psf(self, query):
+    def _coadd_psf(self, query: dict[str, str]) -> Response:
         name = clean_name(query.get("layer", _DEFAULT_LAYER))
         name = re.sub("-model|-resid|-grz", "", name)
         if name in ("des-dr1", "ps1"):
@@ -239,31 +239,39 @@ class Viewer:
             raise _UncaughtError from None
         if not isinstance(layer, ViewerLayer) or layer.lost or not abs(dec) <= 90:
             raise _UncaughtError
-        asked = query.get("bands", layer.bands)
-        bands = [band for band in asked if band in layer.available]
+        names = query.get("bands", layer.bands)
+        bands = [band for band in names if band in layer.available]
         tree = layer.tree_at(ra % 360, dec)
         exposed = self._exposed(layer, tree, ra, dec, bands)
-        hdus = []
+        hdus: list = []
         for band in bands:
             if not exposed.get(band):
                 continue
-            psf = viewer_psf.ccd_psf(ra, dec, tree[1], band)
+            psf = ccd_psf(ra, dec, tree[1], band)
             hdu = fits.ImageHDU(psf) if hdus else fits.PrimaryHDU(psf)
             hdu.header["BAND"] = band
             hdus.append(hdu)
         if not hdus:
             return _text("no CCDs overlapping")
-        kept = "".join(hdu.header["BAND"] for hdu in hdus)
-        hdus[0].header["BANDS"] = kept
-        for number, band in enumerate(kept):
+        drawn = "".join(hdu.header["BAND"] for hdu in hdus)
+        hdus[0].header["BANDS"] = drawn
+        for number, band in enumerate(drawn):
             hdus[0].header[f"BAND{number}"] = band
         return _file(hdus, "image/fits", f"copsf_{ra:.4f}_{dec:.4f}.fits")
 
-    def _exposed(self, layer, tree, ra_deg, dec_deg, bands):
+    def _exposed(
+        self,
+        layer: ViewerLayer,
+        tree: tuple[str, str],
+        ra_deg: float,
+        dec_deg: float,
+        bands: list[str],
+    ) -> dict[str, bool]:
         """Return for each band whether a good exposure touches a small box at a place."""
         # In the scene's hole there are CCDs, but none is good; off the bricks there is none.
         half = _PSF_BOX_PIX // 2
-        near, exposed = False, {}
+        near = False
+        exposed: dict[str, bool] = {}
         for brick in layer.bricks_of(tree):
             x, y = bricks.brick_grid(brick.id).to_pixel(ra_deg, dec_deg)
             if not np.isfinite(x):
@@ -282,13 +290,8 @@ class Viewer:
             raise NoOverlapError
         return exposed
 
-    def _bricks(self, query):
-        try:
-            west, east, south, north = (
-                float(query[name]) for name in ("ralo", "rahi", "declo", "dechi")
-            )
-        except (KeyError, ValueError):
-            raise _UncaughtError from None
+    def _bricks(self, query: dict[str, str]) -> Response:
+        west, east, south, north = _box_of(query)
         if west < 0:
             west, east = west + 360, 360.0
         # Bricks that the box touches with an edge belong to it, but not across RA 0.
@@ -308,17 +311,15 @@ class Viewer:
         body = json.dumps({"polys": polygons}).encode()
         return Response(200, {"Content-Type": "application/json"}, body)
 
-    def _ccds(self, query):
-        try:
-            box = tuple(float(query[name]) for name in ("ralo", "rahi", "declo", "dechi"))
-        except (KeyError, ValueError):
-            raise _UncaughtError from None
+    def _ccds(self, query: dict[str, str]) -> Response:
+        box = _box_of(query)
         layer = find_layer(query.get("layer", ""))
-        known = isinstance(layer, ViewerLayer) and not layer.lost
-        return ccd_list(layer.trees if known else (), layer.bands if known else (), box)
+        if not isinstance(layer, ViewerLayer) or layer.lost:
+            return ccd_list((), (), box)
+        return ccd_list(layer.trees, layer.bands, box)
 
 
-def _exposure(kind, path):
+def _exposure(kind: str, path: str) -> Response:
     """Return a CCD of an exposure; a layer that is put together from two has none."""
     name, _, ccd = path.partition("/")
     layer = find_layer(name)
@@ -332,7 +333,16 @@ def _exposure(kind, path):
     return _file(body, "image/fits", filename)
 
 
-def _parse_grid(query, ra_deg, dec_deg):
+def _box_of(query: dict[str, str]) -> tuple[float, float, float, float]:
+    """Return west, east, south and north, degrees."""
+    try:
+        ra, dec = (query["ralo"], query["rahi"]), (query["declo"], query["dechi"])
+        return float(ra[0]), float(ra[1]), float(dec[0]), float(dec[1])
+    except (KeyError, ValueError):
+        raise _UncaughtError from None
+
+
+def _parse_grid(query: dict[str, str], ra_deg: float, dec_deg: float) -> CutoutGrid:
     try:
         if "pixscale" in query:
             scale = float(query["pixscale"])
@@ -351,7 +361,7 @@ def _parse_grid(query, ra_deg, dec_deg):
     return CutoutGrid(ra_deg, dec_deg, width, height, scale, rotation)
 
 
-def _parse_bands(query, layer):
+def _parse_bands(query: dict[str, str], layer: ViewerLayer) -> str:
     bands = query.get("bands", layer.bands)
     if not bands:
         raise _UncaughtError
@@ -359,11 +369,11 @@ def _parse_bands(query, layer):
     return bands if set(bands) <= set(layer.available) else layer.bands
 
 
-def _distance_deg(grid, brick):
-    return sphere.separation_deg(grid.ra_deg, grid.dec_deg, brick.ra_deg, brick.dec_deg)
+def _distance_deg(grid: CutoutGrid, brick: Brick) -> float:
+    return float(sphere.separation_deg(grid.ra_deg, grid.dec_deg, brick.ra_deg, brick.dec_deg))
 
 
-def _file(body, content_type, filename=None):
+def _file(body: bytes | list, content_type: str, filename: str | None = None) -> Response:
     """Return an answer with a file: bytes, or the HDUs of one."""
     if not isinstance(body, bytes):
         stream = io.BytesIO()
@@ -378,3 +388,46 @@ def _file(body, content_type, filename=None):
     if filename:
         headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     return Response(200, headers, body)
+
+
+# Per band: how much brighter it is drawn, and its share of red, green and blue.
+_CLASSIC = {
+    "g": (6.0, (0, 0, 1)),
+    "r": (3.4, (0, 1, 0)),
+    "i": (3.0, (0, 1, 0)),
+    "z": (2.2, (1, 0, 0)),
+}
+_GRIZ = {
+    "g": (9.0, (0, 0, 0.75)),
+    "r": (5.1, (0, 0.5, 0.25)),
+    "i": (4.5, (0.25, 0.5, 0)),
+    "z": (3.3, (0.75, 0, 0)),
+}
+_SOFTENING = 20.0
+_OFFSET = 0.03
+_QUALITY = 90
+
+
+def rgb_picture(planes: np.ndarray, bands: str, *, four_bands: bool) -> np.ndarray:
+    """Return a colour picture, north up."""
+    colours = _GRIZ if four_bands else _CLASSIC
+    scaled = [
+        np.maximum(plane * colours[band][0] + _OFFSET, 0)
+        for band, plane in zip(bands, planes, strict=True)
+    ]
+    brightness = sum(scaled) / len(scaled)
+    stretched = np.arcsinh(_SOFTENING * brightness) / np.sqrt(_SOFTENING)
+    gain = stretched / np.maximum(brightness, 1e-6)
+    picture = np.zeros((*planes.shape[1:], 3), np.float32)
+    for band, plane in zip(bands, scaled, strict=True):
+        picture += (plane * gain)[..., None] * np.array(colours[band][1], np.float32)
+    return (np.clip(picture, 0, 1)[::-1] * 255).astype(np.uint8)
+
+
+def to_jpeg(picture: np.ndarray) -> bytes:
+    """Return a picture as the bytes of a JPEG file."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=_QUALITY, subsampling="4:2:0")
+    return file.getvalue()

@@ -4,13 +4,16 @@ All releases are drawn from the same bricks: a layer differs by its bands, by th
 looks into and by what it says in the header.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 from ..survey import bricks
+from ..survey.bricks import Brick
 from . import sky
-
-__all__ = ["LAYERS", "NORTH", "NO_DATA", "SOUTH", "SPOILERS", "ViewerLayer", "find_layer"]
 
 NORTH = ("dr9", "north")
 SOUTH = ("dr10", "south")
@@ -22,6 +25,7 @@ _ALIASES = {
     "sdssco": "sdss",
     "vlass": "vlass1.2",
 }
+# Layers that exist but whose data are not simulated: a request for one fails.
 NO_DATA = frozenset(
     {
         "act-dr6-f150",
@@ -45,79 +49,59 @@ NO_DATA = frozenset(
         ),
     }
 )
-"""Layers that exist but whose data are not simulated: a request for one fails."""
 
+# Names that spoil another layer for whoever asks next.
 SPOILERS = MappingProxyType({"ls-dr10-grz-model": "ls-dr10-grz"})
-"""Names that spoil another layer for whoever asks next."""
 
 
 @dataclass(frozen=True)
 class ViewerLayer:
-    """One layer.
-
-    Attributes
-    ----------
-    name : str
-        As in an address.
-    bands : str
-        What is served unless other bands are asked for.
-    available : str
-        What can be asked for.
-    product : str
-        ``'image'``, ``'model'`` or ``'resid'``.
-    north, south : tuple of (str, str) or None
-        Trees, as release and region; a layer with both is split by declination.
-    survey, version : str
-        Cards of the header.
-    lost : bool
-        Whether the layer looks into a folder without coadds: zeros everywhere.
-    """
+    """One layer."""
 
     name: str
     bands: str
     available: str
     product: str = "image"
-    north: tuple | None = None
-    south: tuple | None = SOUTH
+    north: tuple[str, str] | None = None
+    south: tuple[str, str] | None = SOUTH
     survey: str = "LegacySurvey"
     version: str = ""
     lost: bool = False
 
     @property
-    def is_split(self):
+    def is_split(self) -> bool:
         """Whether north and south are joined."""
         return self.north is not None and self.south is not None
 
     @property
-    def trees(self):
+    def trees(self) -> tuple[tuple[str, str], ...]:
         """The trees that there are, north first."""
         return tuple(tree for tree in (self.north, self.south) if tree is not None)
 
-    def tree_at(self, ra_deg, dec_deg):
+    def tree_at(self, ra_deg: float, dec_deg: float) -> tuple[str, str]:
         """Return the tree that a position is served from."""
-        if self.is_split:
-            return self.north if bool(bricks.is_north(ra_deg, dec_deg)) else self.south
-        return self.trees[0]
+        last = -1 if self.is_split and not bricks.is_north(ra_deg, dec_deg) else 0
+        return self.trees[last]
 
-    def bricks_of(self, tree):
+    def bricks_of(self, tree: tuple[str, str]) -> list[Brick]:
         """Return the bricks of a tree, in the order of the survey's table."""
         ids = sorted(bricks.parse_brick_name(name) for name in sky.BRICKS[tree])
         return [bricks.get_brick(number) for number in ids]
 
 
-def _products(layer, suffix=""):
+def _products(layer: ViewerLayer, suffix: str = "") -> Iterator[ViewerLayer]:
     for product in ("image", "model", "resid"):
         part = "" if product == "image" else f"-{product}"
         yield replace(layer, name=f"{layer.name}{part}{suffix}", product=product)
 
 
-def _make():
-    def layer(name, bands, version, **kwargs):
+def _make() -> Iterator[ViewerLayer]:
+    def layer(name: str, bands: str, version: str, **kwargs: Any) -> ViewerLayer:
         kwargs.setdefault("survey", "DECaLS")
         return ViewerLayer(name, bands, bands, version=version, **kwargs)
 
-    both = {"north": NORTH, "south": SOUTH, "survey": "LegacySurvey"}
-    north = {"north": NORTH, "south": None}
+    both: dict[str, Any] = {"north": NORTH, "south": SOUTH, "survey": "LegacySurvey"}
+    north: dict[str, Any] = {"north": NORTH, "south": None}
     for number in (8, 9):
         for name in (f"ls-dr{number}", f"ls-dr{number}-mid"):
             yield from _products(layer(name, "grz", f"DR{number}", **both))
@@ -154,22 +138,12 @@ def _make():
         yield layer(name, "grz", "", lost=True)
 
 
+# The layers that are drawn, by name, with the misspelt ones that are answered all the same.
 LAYERS = MappingProxyType({layer.name: layer for layer in _make()})
-"""The layers that are drawn, by name, with the misspelt ones that are answered all the same."""
 
 
-def clean_name(name):
-    """Return the name of a layer as the viewer understands it.
-
-    Parameters
-    ----------
-    name : str
-        The value of ``layer=``.
-
-    Returns
-    -------
-    str
-    """
+def clean_name(name: str) -> str:
+    """Return the name of a layer as the viewer understands it."""
     # A plus sign in an address is a space.
     name = name.replace(" ", "+")
     if name == "dr8" or name.startswith("dr8-"):
@@ -177,18 +151,7 @@ def clean_name(name):
     return _ALIASES.get(name, name)
 
 
-def find_layer(name):
-    """Return the layer called ``name``.
-
-    Parameters
-    ----------
-    name : str
-        The value of ``layer=``.
-
-    Returns
-    -------
-    ViewerLayer, str or None
-        The name itself for a layer of `NO_DATA`; `None` if there is no such layer.
-    """
+def find_layer(name: str) -> ViewerLayer | str | None:
+    """Return the layer called ``name``."""
     name = clean_name(name)
     return name if name in NO_DATA else LAYERS.get(name)

@@ -1,26 +1,87 @@
-"""What the simulated viewer draws: bricks resampled to the grid that was asked for.
+"""Boxes of the pixels of the simulated bricks, read from their files and kept for a while."""
 
-Every plane is interpolated with a Lanczos-3 kernel from each brick that has the pixel; images are
-averaged over those bricks, inverse variances added up, masks taken from the last of them.
-"""
+from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
+from astropy.io import fits
 from scipy.ndimage import gaussian_filter
 
-from ..survey import bricks
+from .._codecs import decoding
+from ..survey import bricks, paths, releases
+from ..survey.bricks import Brick
 from ..survey.pixel_grids import Box
+from .viewer_layers import ViewerLayer
 
-__all__ = ["CutoutGrid", "NoOverlapError", "Renderer"]
+SIZE_PIX = bricks.IMAGE_SIZE_PIX
+_BLOCK_PIX = 400
+# At most 77 MB of pixels are kept.
+_MAX_BLOCKS = 120
+
+
+class PlaneStore:
+    """Reads coadds block by block."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = Path(root)
+        self._blocks: OrderedDict[tuple, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def path(
+        self, tree: tuple[str, str], product: str, brick: str, band: str | None = None
+    ) -> Path | None:
+        """Return the file of a product."""
+        if band is not None and band not in releases.get_tree(*tree).bands:
+            return None
+        path = self._root / paths.file_path(product, *tree, brick=brick, band=band)
+        return path if path.is_file() else None
+
+    def read(self, path: Path, box: Box) -> np.ndarray:
+        """Return a box of the first image of a file."""
+        rows = range(box.y0 // _BLOCK_PIX, -(-box.y1 // _BLOCK_PIX))
+        columns = range(box.x0 // _BLOCK_PIX, -(-box.x1 // _BLOCK_PIX))
+        blocks = self._get(path, [(row, column) for row in rows for column in columns])
+        first_y, first_x = rows[0] * _BLOCK_PIX, columns[0] * _BLOCK_PIX
+        joined = np.concatenate(
+            [np.concatenate([blocks[row, column] for column in columns], axis=1) for row in rows]
+        )
+        return joined[box.moved(-first_y, -first_x).slices]
+
+    def _get(self, path: Path, keys: list[tuple[int, int]]) -> dict[tuple[int, int], np.ndarray]:
+        blocks = {}
+        with self._lock:
+            for key in keys:
+                block = self._blocks.get((path, key))
+                if block is not None:
+                    self._blocks.move_to_end((path, key))
+                    blocks[key] = block
+        missing = [key for key in keys if key not in blocks]
+        if missing:
+            with fits.open(path) as hdul, decoding(hdul[1]):
+                section = hdul[1].section
+                for key in missing:
+                    y0, x0 = key[0] * _BLOCK_PIX, key[1] * _BLOCK_PIX
+                    blocks[key] = section[y0 : y0 + _BLOCK_PIX, x0 : x0 + _BLOCK_PIX]
+            with self._lock:
+                self._blocks.update({(path, key): blocks[key] for key in missing})
+                while len(self._blocks) > _MAX_BLOCKS:
+                    self._blocks.popitem(last=False)
+        return blocks
+
 
 SIZE_PIX = bricks.IMAGE_SIZE_PIX
 _MIDDLE = (SIZE_PIX - 1) / 2
 NATIVE_ARCSEC = 0.262
+# Binned images are there up to this power of two; coarser ones are zeros.
 LAST_SCALE = 2
-"""Binned images are there up to this power of two; coarser ones are zeros."""
 
+# A layer, a tree (release, region) and a brick.
+_Source = tuple[ViewerLayer, tuple[str, str], str]
 _KERNEL_PIX = 3
 _CHUNK_PIX = 1 << 18
 _BIN_MARGIN_PIX = 8
@@ -30,7 +91,7 @@ class NoOverlapError(Exception):
     """No brick is near the cutout."""
 
 
-def _frame(ra_deg, dec_deg):
+def _frame(ra_deg: float, dec_deg: float) -> np.ndarray:
     """Return unit vectors to the east, to the north and to a position, as columns."""
     ra, dec = np.radians(ra_deg), np.radians(dec_deg)
     sin_ra, cos_ra, sin_dec, cos_dec = np.sin(ra), np.cos(ra), np.sin(dec), np.cos(dec)
@@ -45,19 +106,7 @@ def _frame(ra_deg, dec_deg):
 
 @dataclass(frozen=True)
 class CutoutGrid:
-    """The pixels of an answer.
-
-    Attributes
-    ----------
-    ra_deg, dec_deg : float
-        Tangent point, in the middle.
-    width, height : int
-        Pixels.
-    pixel_scale_arcsec : float
-        Pixel size.
-    rotation_deg : float
-        By how much the grid is turned.
-    """
+    """The pixels of an answer."""
 
     ra_deg: float
     dec_deg: float
@@ -67,28 +116,28 @@ class CutoutGrid:
     rotation_deg: float = 0.0
 
     @property
-    def cd(self):
+    def cd(self) -> np.ndarray:
         """The CD matrix, degrees."""
         scale = self.pixel_scale_arcsec / 3600
         cos, sin = np.cos(np.radians(self.rotation_deg)), np.sin(np.radians(self.rotation_deg))
         return scale * np.array([[-cos, sin], [sin, cos]])
 
     @property
-    def scale(self):
+    def scale(self) -> int:
         """Power of two of the binned images that this pixel size is drawn from."""
         # The viewer takes the pixel size from the CD matrix, where 0.524 comes out just too small.
         octaves = np.log2(self.pixel_scale_arcsec / NATIVE_ARCSEC) - 1e-9
         return int(np.clip(np.floor(octaves), 0, 7))
 
     @cached_property
-    def to_vector(self):
+    def to_vector(self) -> np.ndarray:
         """Matrix from (x, y, 1) to a vector towards the pixel."""
         turn = np.radians(self.cd)
         offset = -turn @ [(self.width - 1) / 2, (self.height - 1) / 2]
         plane = np.vstack([np.column_stack([turn, offset]), [0.0, 0.0, 1.0]])
         return _frame(self.ra_deg, self.dec_deg) @ plane
 
-    def cards(self):
+    def cards(self) -> list[tuple]:
         """Return the cards of the WCS."""
         cd = self.cd
         return [
@@ -103,21 +152,8 @@ class CutoutGrid:
             ("IMAGEH", self.height),
         ]
 
-    def brick_pixels(self, brick, rows):
-        """Return where the pixels of some rows are in a brick.
-
-        Parameters
-        ----------
-        brick : `~..survey.bricks.Brick`
-            The brick.
-        rows : slice
-            Rows of the grid.
-
-        Returns
-        -------
-        x, y : `~numpy.ndarray` of float
-            Pixels of the brick, counted from 0.
-        """
+    def brick_pixels(self, brick: Brick, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Return where the pixels of some rows are in a brick."""
         frame = _frame(brick.ra_deg, brick.dec_deg)
         # From one tangent plane to another is a matrix and a division.
         matrix = frame.T @ self.to_vector
@@ -126,7 +162,7 @@ class CutoutGrid:
         scale = np.radians(NATIVE_ARCSEC / 3600)
         return _MIDDLE - east / depth / scale, _MIDDLE + north / depth / scale
 
-    def sky(self, rows, columns=None):
+    def sky(self, rows: slice, columns: slice | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return right ascension and declination, degrees, of the pixels of some rows."""
         columns = columns or slice(0, self.width)
         y = np.arange(rows.start, rows.stop)[:, None]
@@ -135,34 +171,22 @@ class CutoutGrid:
         ra = np.degrees(np.arctan2(vector[1], vector[0])) % 360
         return ra, np.degrees(np.arctan2(vector[2], np.hypot(vector[0], vector[1])))
 
-    def is_near(self, brick):
-        """Tell whether a brick may have pixels of the grid."""
+    def is_near(self, brick: Brick) -> bool:
+        """Return True if a brick may have pixels of the grid."""
         reach = 0.3 + np.hypot(self.width, self.height) / 2 * self.pixel_scale_arcsec / 3600
         here, there = (_frame(at.ra_deg, at.dec_deg)[:, 2] for at in (self, brick))
         return here @ there > np.cos(np.radians(min(reach, 90.0)))
 
 
-def _lanczos(fraction):
+def _lanczos(fraction: np.ndarray) -> np.ndarray:
     """Return the six weights of each place between two pixels; they add up to 1."""
     distance = fraction - np.arange(1 - _KERNEL_PIX, _KERNEL_PIX + 1)[:, None]
     weights = np.sinc(distance) * np.sinc(distance / _KERNEL_PIX)
     return (weights / weights.sum(axis=0)).astype(np.float32)
 
 
-def interpolate(planes, x, y):
-    """Interpolate planes of one shape at the same places.
-
-    Parameters
-    ----------
-    planes : list of `~numpy.ndarray`
-        The planes, repeated beyond their edges.
-    x, y : `~numpy.ndarray` of float, shape (n,)
-        Places, counted from 0.
-
-    Returns
-    -------
-    list of `~numpy.ndarray` of float32, shape (n,)
-    """
+def interpolate(planes: list[np.ndarray], x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
+    """Interpolate planes of one shape at the same places."""
     padded = [np.pad(plane.astype(np.float32), _KERNEL_PIX, mode="edge") for plane in planes]
     width = padded[0].shape[1]
     results = [np.empty(len(x), np.float32) for _ in planes]
@@ -182,7 +206,7 @@ def interpolate(planes, x, y):
     return results
 
 
-def bin_down(plane):
+def bin_down(plane: np.ndarray) -> np.ndarray:
     """Smooth a plane with a Gaussian of one pixel and average every two by two pixels."""
     smooth = gaussian_filter(plane.astype(np.float32), 1.0)
     ny, nx = (length - length % 2 for length in smooth.shape)
@@ -190,54 +214,28 @@ def bin_down(plane):
 
 
 class Renderer:
-    """Draws layers.
+    """Draws layers."""
 
-    Parameters
-    ----------
-    store : `~.viewer_planes.PlaneStore`
-        Where the pixels come from.
-    """
-
-    def __init__(self, store):
+    def __init__(self, store: PlaneStore) -> None:
         self._store = store
 
-    def draw(self, layer, grid, bands, kind="image"):
-        """Return the planes of a layer.
-
-        Parameters
-        ----------
-        layer : `~.viewer_layers.ViewerLayer`
-            The layer.
-        grid : CutoutGrid
-            The pixels.
-        bands : str
-            The bands.
-        kind : str, default: 'image'
-            ``'image'``, ``'invvar'`` or ``'maskbits'``.
-
-        Returns
-        -------
-        `~numpy.ndarray`
-            Of shape (bands, height, width); (height, width) for maskbits.
-
-        Raises
-        ------
-        NoOverlapError
-            If no brick is near.
-        """
+    def draw(
+        self, layer: ViewerLayer, grid: CutoutGrid, bands: str, kind: str = "image"
+    ) -> np.ndarray:
+        """Return the planes of a layer."""
         parts = [] if layer.lost else _parts(layer, grid)
         # The two halves of a split layer are joined in an array of floats, whatever they are.
         dtype = np.int32 if kind == "maskbits" and len(parts) < 2 else np.float32
         n_planes = 1 if kind == "maskbits" else len(bands)
         result = np.zeros((n_planes, grid.height, grid.width), dtype)
-        found = layer.lost
+        is_near = layer.lost
         for tree, rows in parts:
             planes = result[:, rows]
             count = np.zeros(planes.shape[1:], np.float32)
             for brick in filter(grid.is_near, layer.bricks_of(tree)):
                 x, y = grid.brick_pixels(brick, rows)
                 inside = (np.abs(x - _MIDDLE) < SIZE_PIX / 2) & (np.abs(y - _MIDDLE) < SIZE_PIX / 2)
-                found = found or bool(inside.any())
+                is_near = is_near or bool(inside.any())
                 if layer.product != "image":
                     # Models and residuals come from the brick that owns the pixel.
                     inside &= bricks.brick_id(*grid.sky(rows)) == brick.id
@@ -250,28 +248,36 @@ class Renderer:
                 else:
                     self._add(planes, inside, source, (bands, kind, grid.scale), x, y)
             if kind == "image":
-                planes /= np.maximum(count, 1)
-        if not found:
+                np.divide(planes, np.maximum(count, 1), out=planes)
+        if not is_near:
             raise NoOverlapError
         return result[0] if kind == "maskbits" else result
 
-    def _add(self, planes, inside, source, what, x, y):
+    def _add(
+        self,
+        planes: np.ndarray,
+        inside: np.ndarray,
+        source: _Source,
+        what: tuple[str, str, int],
+        x: np.ndarray,
+        y: np.ndarray,
+    ) -> None:
         """Add what one brick has of some bands."""
         bands, kind, scale = what
         box, x, y = _box_around(x[inside], y[inside], scale)
-        found = {}
+        binned = {}
         for number, band in enumerate(bands):
             plane = self.native(*source, band, kind, box)
             if plane is not None:
                 for _ in range(scale):
                     plane = bin_down(plane)
-                found[number] = plane
-        if found:
-            values = interpolate(list(found.values()), x, y)
-            for number, value in zip(found, values, strict=True):
+                binned[number] = plane
+        if binned:
+            values = interpolate(list(binned.values()), x, y)
+            for number, value in zip(binned, values, strict=True):
                 planes[number][inside] += value
 
-    def _mask(self, source, bands, x, y):
+    def _mask(self, source: _Source, bands: str, x: np.ndarray, y: np.ndarray) -> np.ndarray | int:
         """Return the mask of the nearest pixels of one brick."""
         layer, tree, brick = source
         x, y = np.rint(x).astype(int), np.rint(y).astype(int)
@@ -284,52 +290,36 @@ class Renderer:
             plane = None if path is None else self._store.read(path, box)
         return 0 if plane is None else plane[y - box.y0, x - box.x0].astype(np.int32)
 
-    def native(self, layer, tree, brick, band, kind, box):
-        """Return pixels of a brick as they are in its files.
-
-        Parameters
-        ----------
-        layer : `~.viewer_layers.ViewerLayer`
-            The layer; it says whether images, models or residuals are shown.
-        tree : tuple of (str, str)
-            Release and region.
-        brick, band : str
-            Names.
-        kind : str
-            ``'image'`` or ``'invvar'``.
-        box : `~..survey.pixel_grids.Box`
-            Inside the brick.
-
-        Returns
-        -------
-        `~numpy.ndarray` or None
-            `None` if there is no such file.
-        """
+    def native(
+        self, layer: ViewerLayer, tree: tuple[str, str], brick: str, band: str, kind: str, box: Box
+    ) -> np.ndarray | None:
+        """Return pixels of a brick as they are in its files."""
         names = [layer.product if kind == "image" else kind]
         if layer.product == "resid":
             names = ["image", "model"]
         paths = [self._store.path(tree, name, brick, band) for name in names]
-        if None in paths:
+        planes = [self._store.read(path, box) for path in paths if path is not None]
+        if len(planes) < len(paths):
             return None
-        planes = [self._store.read(path, box) for path in paths]
         return planes[0] if len(planes) == 1 else planes[0] - planes[1]
 
 
-def _parts(layer, grid):
+def _parts(layer: ViewerLayer, grid: CutoutGrid) -> list[tuple[tuple[str, str], slice]]:
     """Return which tree draws which rows."""
     everything = slice(0, grid.height)
     if not layer.is_split:
         return [(layer.trees[0], everything)]
+    north, south = layer.trees
     # The middle column stands for its row.
     ra, dec = grid.sky(everything, slice(grid.width // 2, grid.width // 2 + 1))
     count = int(bricks.is_north(ra, dec).sum())
     if count in (0, grid.height):
-        return [(layer.north if count else layer.south, everything)]
+        return [(north if count else south, everything)]
     border = grid.height - count
-    return [(layer.south, slice(0, border)), (layer.north, slice(border, grid.height))]
+    return [(south, slice(0, border)), (north, slice(border, grid.height))]
 
 
-def _box_around(x, y, scale):
+def _box_around(x: np.ndarray, y: np.ndarray, scale: int) -> tuple[Box, np.ndarray, np.ndarray]:
     """Return the box of native pixels that places need, and the places in it once binned."""
     step = 2**scale
     margin = _KERNEL_PIX * step + (_BIN_MARGIN_PIX * step if scale else 0)

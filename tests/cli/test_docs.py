@@ -12,8 +12,7 @@ import pytest
 from astroquery import mast
 
 from astroquery_lis.cli import app
-from astroquery_lis.sandbox.mast import serve_mast
-from astroquery_lis.sandbox.mast_examples import example_files
+from astroquery_lis.sandbox.mast import example_files, serve_mast
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "command_line.rst"

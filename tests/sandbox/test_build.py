@@ -5,11 +5,12 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from astroquery_lis.sandbox import helper, tree
+from astroquery_lis.sandbox import tree
 from astroquery_lis.survey import paths
 
 # Stands in for half a minute of writing; what is tested is when the folder appears.
@@ -100,9 +101,9 @@ def test_default_root_is_in_the_cache_and_has_the_version(monkeypatch):
 def test_two_processes_make_the_same_files_as_ever(sky_tree, tmp_path):
     jobs = [("dr10", "south", "1801p325"), ("dr10", "south", "3598p000")]
     counts = []
-    results = helper.run_jobs(jobs, tmp_path, tree.write_brick, done=counts.append)
+    results = tree.write_bricks(tmp_path, jobs, lambda *done: counts.append(done))
     assert set(results) == set(jobs)
-    assert counts == [1, 2]
+    assert counts == [(1, 2), (2, 2)]
     for _, _, brick in jobs:
         path = paths.file_path("coadd-checksums", "dr10", "south", brick=brick)
         made, kept = (
@@ -119,14 +120,14 @@ def test_two_processes_make_the_same_files_as_ever(sky_tree, tmp_path):
         assert made == kept
 
 
+def work(root, *job):
+    return {"job": job, "root": root}
+
+
 def test_without_a_second_process_the_work_is_still_done(tmp_path, monkeypatch):
-    monkeypatch.setattr(helper, "_COMMAND", "raise SystemExit(1)")
-
-    def work(root, *job):
-        time.sleep(0.05)
-        return {"job": job, "root": root}
-
+    monkeypatch.setattr(tree, "_end_with_parent", partial(os._exit, 1))
+    monkeypatch.setattr(tree, "write_brick", work)
     jobs = [(str(number),) for number in range(6)]
-    results = helper.run_jobs(jobs, tmp_path, work)
+    results = tree.write_bricks(tmp_path, jobs)
     assert set(results) == set(jobs)
     assert all(result["root"] == Path(tmp_path) for result in results.values())

@@ -20,8 +20,15 @@ pytest.importorskip("stdatamodels")
 pytest.importorskip("crds")
 
 from astroquery_lis.sandbox.jwst import simulate
-from astroquery_lis.sandbox.jwst.detector import ELECTRONICS, detector_maps, make_ramp, one_over_f
-from astroquery_lis.sandbox.jwst.geometry import DETECTORS, Pointing, offset_position
+from astroquery_lis.sandbox.jwst.detector import (
+    DETECTORS,
+    ELECTRONICS,
+    Pointing,
+    detector_maps,
+    make_ramp,
+    offset_position,
+    one_over_f,
+)
 from astroquery_lis.sandbox.jwst.references import KINDS
 from astroquery_lis.sandbox.jwst.scene import FILTERS, render_rate
 

@@ -10,8 +10,7 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astroquery import mast
 
-from astroquery_lis.sandbox.mast import TOKEN, serve_mast
-from astroquery_lis.sandbox.mast_examples import example_files
+from astroquery_lis.sandbox.mast import TOKEN, example_files, serve_mast
 
 REGION = "POLYGON ICRS  10.00 20.00 10.04 20.00 10.04 20.04 10.00 20.04"
 

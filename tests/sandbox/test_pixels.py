@@ -4,7 +4,7 @@ import astropy.units as u
 import numpy as np
 import pytest
 
-from astroquery_lis.sandbox import pixels
+from astroquery_lis.sandbox import tap_schema
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def places():
 
 @pytest.mark.parametrize("nside", [1, 2, 256, 4096])
 @pytest.mark.parametrize(
-    ("order", "index"), [("nested", pixels.healpix_nested), ("ring", pixels.healpix_ring)]
+    ("order", "index"), [("nested", tap_schema.healpix_nested), ("ring", tap_schema.healpix_ring)]
 )
 def test_healpix_is_that_of_astropy_healpix(places, nside, order, index):
     healpix = pytest.importorskip("astropy_healpix")
@@ -28,7 +28,7 @@ def test_healpix_is_that_of_astropy_healpix(places, nside, order, index):
 def test_a_place_is_in_the_triangle_of_its_index(places):
     level = 9
     ra, dec = (values[:300] for values in places)
-    found = pixels.htm(level, ra, dec)
+    found = tap_schema.htm(level, ra, dec)
     assert (found >> (2 * level) >= 8).all()
     assert (found >> (2 * level) < 16).all()
     np.testing.assert_array_equal(found >> (2 * level) >= 12, dec >= 0)

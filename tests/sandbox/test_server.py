@@ -149,7 +149,7 @@ def test_routes_can_be_added(sky, pool):
 
     def echo(request):
         seen.append((request.method, request.query, request.body))
-        return sandbox.files.Response(200, {"Content-Type": "text/plain"}, request.body)
+        return sandbox.web.Response(200, {"Content-Type": "text/plain"}, request.body)
 
     sky.routes.append(("/echo", echo))
     try:

@@ -12,7 +12,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from astroquery_lis import sandbox
-from astroquery_lis.sandbox import render, viewer_planes
+from astroquery_lis.sandbox import render, viewer_render
 from astroquery_lis.sandbox.viewer_layers import LAYERS, NO_DATA
 from astroquery_lis.survey import bricks, layers, paths
 from astroquery_lis.survey.pixel_grids import Box, TangentGrid
@@ -314,14 +314,14 @@ def test_many_clients_at_once(ask):
 
 
 def test_pixels_are_kept_within_bounds(sky_tree):
-    store = viewer_planes.PlaneStore(sky_tree)
+    store = viewer_render.PlaneStore(sky_tree)
     pixels = {}
     for band in "gr":
         path = store.path(("dr10", "south"), "invvar", "0451p000", band)
         for y0 in range(0, 3600, 900):
             box = Box(y0, y0 + 900, 0, 3600)
             pixels[band, y0] = store.read(path, box)[100:110, 395:405].copy()
-    assert len(store._blocks) == viewer_planes._MAX_BLOCKS
+    assert len(store._blocks) == viewer_render._MAX_BLOCKS
     path = store.path(("dr10", "south"), "invvar", "0451p000", "g")
     again = store.read(path, Box(100, 110, 395, 405))
     np.testing.assert_array_equal(again, pixels["g", 0])

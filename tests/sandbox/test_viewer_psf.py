@@ -10,7 +10,7 @@ from astropy.io import fits
 
 from astroquery_lis import _conf, sandbox
 from astroquery_lis.sandbox import render
-from astroquery_lis.sandbox.viewer_psf import CAMERAS
+from astroquery_lis.sandbox.cameras import CAMERAS
 
 
 @pytest.fixture

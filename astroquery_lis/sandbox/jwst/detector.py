@@ -1,32 +1,170 @@
-"""What a detector does to light: the calibration that is true, and the ramps that come of it."""
+"""Where a place of the sky falls on a detector, in plain numpy.
 
+The chain of the pipeline's ``assign_wcs`` step is written out here a second time, from the
+definitions of the V2V3 frame and of its keywords, so that agreement between the two means
+something.  Pixels are counted from 0 at the centre of the first pixel of the full detector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .geometry import DETECTOR_PIX, DETECTORS
+if TYPE_CHECKING:
+    from astropy.modeling import Model
 
-__all__ = [
-    "ELECTRONICS",
-    "SATURATION_DN",
-    "SUBARRAYS",
-    "Maps",
-    "detector_maps",
-    "first_pixel",
-    "make_ramp",
-    "one_over_f",
-    "saturates",
-    "wisp_template",
-]
+DETECTOR_PIX = 2048
+_CENTRE_PIX = (DETECTOR_PIX - 1) / 2
+# Pixels by which the row is bent at one pixel squared from the centre: 1 pixel at the edge.
+_BEND = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """One detector: its names and how its pixels lie in the V2V3 frame."""
+
+    name: str
+    channel: str
+    module: str
+    scale_arcsec: float
+    v2_arcsec: float
+    v3_arcsec: float
+    angle_deg: float
+    sca_number: int
+
+    def matrix(self) -> np.ndarray:
+        """Return the matrix from straightened pixels to arcsec of (V2, V3), shape (2, 2)."""
+        cos, sin = np.cos(np.radians(self.angle_deg)), np.sin(np.radians(self.angle_deg))
+        # V2 runs against x.
+        return self.scale_arcsec * np.array([[-cos, sin], [sin, cos]])
+
+    def to_v2v3(
+        self, x_pix: float | np.ndarray, y_pix: float | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return V2 and V3 (arcsec) of pixels of the full detector."""
+        x, y = np.asarray(x_pix) - _CENTRE_PIX, np.asarray(y_pix) - _CENTRE_PIX
+        y = y + _BEND * x**2
+        (a, b), (c, d) = self.matrix()
+        return self.v2_arcsec + a * x + b * y, self.v3_arcsec + c * x + d * y
+
+    def from_v2v3(
+        self, v2_arcsec: np.ndarray, v3_arcsec: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return x and y in pixels of the full detector."""
+        east, up = np.asarray(v2_arcsec) - self.v2_arcsec, np.asarray(v3_arcsec) - self.v3_arcsec
+        (a, b), (c, d) = np.linalg.inv(self.matrix())
+        x, y = a * east + b * up, c * east + d * up
+        return x + _CENTRE_PIX, y - _BEND * x**2 + _CENTRE_PIX
+
+    def transform(self, shift_arcsec: float = 0.0) -> Model:
+        """Return the same as an `~astropy.modeling.Model`."""
+        from astropy.modeling.models import (
+            AffineTransformation2D,
+            Identity,
+            Mapping,
+            Polynomial2D,
+            Shift,
+        )
+
+        def bend(sign: float) -> Model:
+            row = Polynomial2D(2, c0_1=1.0, c2_0=sign * _BEND)
+            model = Mapping((0, 0, 1)) | Identity(1) & row
+            model.inverse = None
+            return model
+
+        centre = [self.v2_arcsec + shift_arcsec, self.v3_arcsec]
+        matrix = self.matrix()
+        back = np.linalg.inv(matrix)
+        to_origin = Shift(-_CENTRE_PIX) & Shift(-_CENTRE_PIX)
+        affine = AffineTransformation2D(matrix=matrix, translation=centre)
+        affine_back = AffineTransformation2D(matrix=back, translation=-back @ centre)
+        model = to_origin | bend(1) | affine
+        model.inverse = affine_back | bend(-1) | Shift(_CENTRE_PIX) & Shift(_CENTRE_PIX)
+        return model
+
+
+# The detectors that are simulated, by name.
+DETECTORS = MappingProxyType(
+    {
+        "NRCALONG": Detector("NRCALONG", "LONG", "A", 0.0629, 86.10, -493.23, -0.08, 485),
+        "NRCA1": Detector("NRCA1", "SHORT", "A", 0.0311, 120.67, -527.39, -0.56, 481),
+    }
+)
+
+
+def _rotation(axis: str, angle_deg: float) -> np.ndarray:
+    cos, sin = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
+    first, second = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
+    matrix = np.eye(3)
+    matrix[first, first] = matrix[second, second] = cos
+    matrix[first, second], matrix[second, first] = -sin, sin
+    return matrix
+
+
+def _to_vector(longitude_deg: float | np.ndarray, latitude_deg: float | np.ndarray) -> np.ndarray:
+    longitude, latitude = np.radians(longitude_deg), np.radians(latitude_deg)
+    cos = np.cos(latitude)
+    return np.stack([cos * np.cos(longitude), cos * np.sin(longitude), np.sin(latitude)])
+
+
+def _to_angles(vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    longitude = np.degrees(np.arctan2(vector[1], vector[0])) % 360.0
+    return longitude, np.degrees(np.arctan2(vector[2], np.hypot(vector[0], vector[1])))
+
+
+@dataclass(frozen=True, slots=True)
+class Pointing:
+    """Where a point of the V2V3 frame is in the sky, and which way V3 runs there."""
+
+    v2_arcsec: float
+    v3_arcsec: float
+    ra_deg: float
+    dec_deg: float
+    roll_deg: float
+
+    def matrix(self) -> np.ndarray:
+        """Return the matrix from unit vectors of (V2, V3) to those of (RA, Dec)."""
+        return (
+            _rotation("z", self.ra_deg)
+            @ _rotation("y", -self.dec_deg)
+            @ _rotation("x", -self.roll_deg)
+            @ _rotation("y", self.v3_arcsec / 3600)
+            @ _rotation("z", -self.v2_arcsec / 3600)
+        )
+
+    def to_sky(
+        self, v2_arcsec: float | np.ndarray, v3_arcsec: float | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return RA and Dec in degrees."""
+        vector = _to_vector(np.asarray(v2_arcsec) / 3600, np.asarray(v3_arcsec) / 3600)
+        return _to_angles(np.tensordot(self.matrix(), vector, 1))
+
+    def from_sky(self, ra_deg: np.ndarray, dec_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return V2 and V3 in arcsec."""
+        vector = _to_vector(np.asarray(ra_deg, float), np.asarray(dec_deg, float))
+        v2, v3 = _to_angles(np.tensordot(self.matrix().T, vector, 1))
+        return ((v2 + 180) % 360 - 180) * 3600, v3 * 3600
+
+
+def offset_position(
+    ra_deg: float, dec_deg: float, east_arcsec: float, north_arcsec: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the RA and Dec of a place some arcsec away, along great circles."""
+    vector = _to_vector(east_arcsec / 3600, north_arcsec / 3600)
+    return _to_angles(_rotation("z", ra_deg) @ _rotation("y", -dec_deg) @ vector)
+
 
 _SEED = 19900424
+# Width of the frame of reference pixels of a full frame.
 BORDER_PIX = 4
-"""Width of the frame of reference pixels of a full frame."""
 
+# Counts, with the bias, from which a pixel is called saturated.
 SATURATION_DN = 56000.0
-"""Counts, with the bias, from which a pixel is called saturated."""
 
 _FULL_WELL_DN = 60000.0
 _BIAS_DN = 12000.0
@@ -50,28 +188,18 @@ ELECTRONICS = MappingProxyType(
     }
 )
 
+# Names of square frames up to each size in pixels; the real ones have just these sizes.
 SUBARRAYS = MappingProxyType({64: "SUB64P", 160: "SUB160", 320: "SUB320", 640: "SUB640"})
-"""Names of square frames up to each size in pixels; the real ones have just these sizes."""
 
 
-def first_pixel(size):
+def first_pixel(size: int) -> int:
     """Return the first row and column, from 0, of a frame in the middle of the detector."""
     return (DETECTOR_PIX - size) // 2
 
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """The true calibration of a frame; every image has shape (size, size).
-
-    Attributes
-    ----------
-    bias_dn, dark_dn_s, flat, linearity : `~numpy.ndarray`
-        Superbias, dark current, flat field, and the coefficient of the square of the counts.
-    bad : `~numpy.ndarray` of bool
-        Dead pixels.
-    reference : `~numpy.ndarray` of bool
-        Reference pixels: the border of a full frame.
-    """
+    """The true calibration of a frame; every image has shape (size, size)."""
 
     bias_dn: np.ndarray
     dark_dn_s: np.ndarray
@@ -82,20 +210,8 @@ class Maps:
 
 
 @lru_cache(maxsize=2)
-def detector_maps(detector, size):
-    """Return the true calibration of a frame in the middle of a detector.
-
-    Parameters
-    ----------
-    detector : str
-        Key of `~.geometry.DETECTORS`.
-    size : int
-        Side of the frame, pixels.
-
-    Returns
-    -------
-    Maps
-    """
+def detector_maps(detector: str, size: int) -> Maps:
+    """Return the true calibration of a frame in the middle of a detector."""
     parts = ELECTRONICS[detector]
     rng = np.random.default_rng([_SEED, DETECTORS[detector].sca_number, size])
     shape = (size, size)
@@ -114,11 +230,11 @@ def detector_maps(detector, size):
     # They see nothing, and so no dark current either.
     dark[reference] = 0
     flat /= np.median(flat)
-    images = (bias, dark, flat, linearity)
-    return Maps(*(image.astype(np.float32) for image in images), bad, reference)
+    images = [image.astype(np.float32) for image in (bias, dark, flat, linearity)]
+    return Maps(images[0], images[1], images[2], images[3], bad, reference)
 
 
-def one_over_f(rng, n_rows):
+def one_over_f(rng: np.random.Generator, n_rows: int) -> np.ndarray:
     """Return an offset for each row of one read: noise of power 1/f, rms 1."""
     frequency = np.fft.rfftfreq(2 * n_rows)
     frequency[0] = frequency[1]
@@ -128,21 +244,8 @@ def one_over_f(rng, n_rows):
     return signal / signal.std()
 
 
-def wisp_template(detector, size):
-    """Return the shape of the stray light of a detector: a band with streaks, 1 at its brightest.
-
-    Parameters
-    ----------
-    detector : str
-        Key of `~.geometry.DETECTORS`.
-    size : int
-        Side of the frame, pixels.
-
-    Returns
-    -------
-    `~numpy.ndarray` of float32
-        Shape (size, size).
-    """
+def wisp_template(detector: str, size: int) -> np.ndarray:
+    """Return the shape of the stray light of a detector."""
     y, x = np.mgrid[:size, :size] / size - 0.5
     number = DETECTORS[detector].sca_number % 7
     along = 0.8 * x + 0.6 * y + 0.12 * np.sin(5 * (x - 0.3 * y) + number)
@@ -152,58 +255,33 @@ def wisp_template(detector, size):
     return (image / image.max()).astype(np.float32)
 
 
-def _counted(linear_dn, maps):
+def _counted(linear_dn: np.ndarray, maps: Maps) -> np.ndarray:
     """Return the counts, with the bias, of a charge; the linearity reference turns it back."""
     square = maps.linearity
     return (np.sqrt(1 + 4 * square * linear_dn) - 1) / (2 * square) + maps.bias_dn
 
 
-def saturates(rate_dn_s, maps, time_s):
-    """Tell which pixels the light alone saturates.
-
-    Parameters
-    ----------
-    rate_dn_s : `~numpy.ndarray`
-        Light that is counted, DN/s, shape (ny, nx).
-    maps : Maps
-        The true calibration.
-    time_s : float
-        When the last group is read.
-
-    Returns
-    -------
-    `~numpy.ndarray` of bool
-        Shape (ny, nx).
-    """
+def saturates(rate_dn_s: np.ndarray, maps: Maps, time_s: float) -> np.ndarray:
+    """Return which pixels the light alone saturates."""
     charge_dn = np.maximum(rate_dn_s, 0) * time_s
     return (_counted(charge_dn, maps) >= SATURATION_DN) & ~maps.reference & ~maps.bad
 
 
-def make_ramp(rate_dn_s, maps, electronics, group_times_s, rng, *, events=(), rows_e=None):
-    """Return the counts of one integration, as the detector would send them.
+# Charge that comes at once: the group it is first seen in, x, y and electrons.
+Event = tuple[int, np.ndarray, np.ndarray, np.ndarray]
 
-    Parameters
-    ----------
-    rate_dn_s : `~numpy.ndarray`
-        Light that is counted, after the flat, DN/s, shape (ny, nx).
-    maps : Maps
-        The true calibration.
-    electronics : Electronics
-        Gain and noise.
-    group_times_s : sequence of float
-        When each group is read.
-    rng : `~numpy.random.Generator`
-        The noise.
-    events : sequence of (int, `~numpy.ndarray`, `~numpy.ndarray`, `~numpy.ndarray`), optional
-        Charge that comes at once: the group it is first seen in, x, y and electrons.
-    rows_e : `~numpy.ndarray`, optional
-        Offsets of each row at each read, electrons, shape (ngroups, ny).
 
-    Returns
-    -------
-    `~numpy.ndarray` of uint16
-        Shape (ngroups, ny, nx).
-    """
+def make_ramp(
+    rate_dn_s: np.ndarray,
+    maps: Maps,
+    electronics: Electronics,
+    group_times_s: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    events: Sequence[Event] = (),
+    rows_e: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return the counts of one integration, as the detector would send them."""
     gain, n_groups = electronics.gain, len(group_times_s)
     lit = ~maps.reference
     rate_e = np.where(lit & ~maps.bad, np.maximum(rate_dn_s, 0) * gain, 0.0)

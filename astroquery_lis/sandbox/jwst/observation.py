@@ -1,30 +1,25 @@
 """A simulated observation: its files, and what is true of them."""
 
+from __future__ import annotations
+
 import json
 import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 from astropy.table import Table
 
 from ...exceptions import OptionalDependencyError
-from ..tree import _lock
-from .crds_cache import CONTEXT, add_context
-from .exposures import Exposure
+from ..tree import lock
+from .references import CONTEXT, add_context
+from .uncal import Exposure
 
-__all__ = [
-    "UNSET_VARIABLES",
-    "Observation",
-    "need_stdatamodels",
-    "read_observation",
-    "wisp_path",
-    "write_truth",
-]
-
+# Environment variables that must not be there when the simulated references are used.
 UNSET_VARIABLES = ("CRDS_SERVER_URL", "CRDS_OBSERVATORY", "CRDS_OVERRIDES", "CRDS_MODE")
-"""Environment variables that must not be there when the simulated references are used."""
 
 _TRUTH = "truth"
 _HIT = ("file", "integration", "group", "x", "y")
@@ -34,7 +29,7 @@ _TABLES = {
     "hot_pixels": (("detector", "x", "y", "dn_s"), "Uiif"),
     "pointing_errors": (("file", "east", "north"), "Uff"),
 }
-_DTYPES = {"U": "U64", "i": np.int64, "f": np.float64}
+_DTYPES: dict[str, type | str] = {"U": "U64", "i": np.int64, "f": np.float64}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +78,12 @@ class Observation:
     exposures: dict
 
     @property
-    def environment(self):
+    def environment(self) -> dict[str, str]:
         """Environment variables to set, as a dict; ``CRDS_SERVER_URL`` has to go."""
         return {"CRDS_PATH": str(self.crds_path), "CRDS_CONTEXT": self.crds_context}
 
     @contextmanager
-    def crds_environment(self):
+    def crds_environment(self) -> Iterator[dict[str, str]]:
         """Set the environment in a ``with`` block, before CRDS is imported."""
         names = (*self.environment, *UNSET_VARIABLES)
         before = {name: os.environ.get(name) for name in names}
@@ -103,7 +98,9 @@ class Observation:
                 if value is not None:
                     os.environ[name] = value
 
-    def pixel_positions(self, file, ra, dec):
+    def pixel_positions(
+        self, file: str | PathLike[str], ra: float | np.ndarray, dec: float | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return where places of the sky truly fall in an exposure.
 
         Parameters
@@ -121,7 +118,7 @@ class Observation:
         stem = "_".join(Path(file).name.split("_")[:4])
         return self.exposures[f"{stem}_uncal.fits"].to_pixel(np.asarray(ra), np.asarray(dec))
 
-    def new_context(self, changed=("flat",)):
+    def new_context(self, changed: Sequence[str] = ("flat",)) -> str:
         """Add a context to the cache in which some reference types have other files.
 
         Parameters
@@ -135,11 +132,11 @@ class Observation:
             Name of the context.  Asked again for the same changes, the same name.
         """
         need_stdatamodels()
-        with _lock(self.crds_path):
+        with lock(self.crds_path):
             return add_context(self.crds_path, tuple(changed))
 
 
-def need_stdatamodels():
+def need_stdatamodels() -> None:
     """Raise the error that names the extra, where stdatamodels or crds is missing."""
     try:
         import crds.jwst  # noqa: F401
@@ -149,33 +146,22 @@ def need_stdatamodels():
         raise OptionalDependencyError(msg, cause=error) from error
 
 
-def wisp_path(folder, exposure):
+def wisp_path(folder: Path, exposure: Exposure) -> Path:
     """Return where the stray light of an exposure's detector and filter is written."""
     return folder / f"WISP_{exposure.detector}_{exposure.filter_name}_CLEAR.fits"
 
 
-def write_truth(folder, sources, exposures, rows):
-    """Write what is true of an observation.
-
-    Parameters
-    ----------
-    folder : `~pathlib.Path`
-        Where the exposures are.
-    sources : `~astropy.table.Table`
-        The scene.
-    exposures : list of `~.exposures.Exposure`
-        In the order in which they were taken.
-    rows : dict of str to list of tuple
-        What the other tables of `Observation` hold.
-    """
+def write_truth(
+    folder: Path, sources: Table, exposures: list[Exposure], rows: dict[str, list[tuple]]
+) -> None:
+    """Write what is true of an observation."""
     truth = folder / _TRUTH
     truth.mkdir(exist_ok=True)
     sources.write(truth / "sources.ecsv", overwrite=True)
     for name, (columns, kinds) in _TABLES.items():
-        values = list(zip(*rows[name], strict=True)) or [[] for _ in columns]
-        arrays = [
-            np.array(value, dtype=_DTYPES[kind]) for value, kind in zip(values, kinds, strict=True)
-        ]
+        entries = list(zip(*rows[name], strict=True)) or [() for _ in columns]
+        pairs = zip(entries, kinds, strict=True)
+        arrays = [np.array(entry, dtype=_DTYPES[kind]) for entry, kind in pairs]
         Table(arrays, names=columns).write(truth / f"{name}.ecsv", overwrite=True)
     values = [
         {name: getattr(exposure, name) for name in Exposure.__dataclass_fields__}
@@ -184,18 +170,8 @@ def write_truth(folder, sources, exposures, rows):
     (truth / "exposures.json").write_text(json.dumps(values, indent=1))
 
 
-def read_observation(folder, cache):
-    """Return the observation in a folder.
-
-    Parameters
-    ----------
-    folder, cache : `~pathlib.Path`
-        Where the exposures are, and the CRDS cache that serves them.
-
-    Returns
-    -------
-    Observation
-    """
+def read_observation(folder: Path, cache: Path) -> Observation:
+    """Return the observation in a folder."""
     truth = folder / _TRUTH
     tables = {name: Table.read(truth / f"{name}.ecsv") for name in _TABLES}
     exposures = {}

@@ -1,15 +1,30 @@
 """The reference files of the simulated detectors, as `stdatamodels` writes them."""
 
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pprint
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from .detector import ELECTRONICS, SATURATION_DN, detector_maps, first_pixel
-from .geometry import DETECTORS
-from .scene import FILTERS
+from ...exceptions import InvalidRequestError
+from .detector import DETECTORS, ELECTRONICS, SATURATION_DN, detector_maps, first_pixel
+from .scene import FILTERS, Filter
 
-__all__ = ["DARK_GROUPS", "KINDS", "PARAMETERS", "pixel_sr", "write_reference"]
+if TYPE_CHECKING:
+    from stdatamodels.jwst.datamodels import JwstDataModel
 
+if TYPE_CHECKING:
+    pass
+
+# Groups of the dark of small frames; others have as many as the exposure.
 DARK_GROUPS = 12
-"""Groups of the dark of small frames; others have as many as the exposure."""
 
 _USEAFTER = "2014-01-01T00:00:00"
 # Bits of the files; in memory the bits are those of the pipeline.
@@ -36,7 +51,8 @@ _ASDF_KINDS = {
     "filteroffset": "FilteroffsetModel",
     "abvegaoffset": "ABVegaOffsetModel",
 }
-PARAMETERS = {
+# Parameters that the pipeline finds in CRDS, by reference type: class of the step, values.
+PARAMETERS: dict[str, tuple[str, dict]] = {
     "pars-jumpstep": (
         "jwst.jump.jump_step.JumpStep",
         {"rejection_threshold": 5.0},
@@ -64,37 +80,31 @@ PARAMETERS = {
         {"bkg_boxsize": 64, "kernel_fwhm": 2.2, "npixels": 6, "snr_threshold": 5.0},
     ),
 }
-"""Parameters that the pipeline finds in CRDS, by reference type: class of the step, values."""
 
+# The reference types that have files.
 KINDS = (*_FITS_KINDS, *_ASDF_KINDS, *PARAMETERS)
-"""The reference types that have files."""
 
 
-def pixel_sr(detector):
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What a reference file is for; the factor is 1 in its first version."""
+
+    detector: str
+    size: int
+    groups: int
+    timing: dict
+    factor: float
+
+
+def pixel_sr(detector: str) -> float:
     """Return the solid angle of a pixel of a detector, sr."""
     return np.radians(DETECTORS[detector].scale_arcsec / 3600) ** 2
 
 
-def write_reference(path, kind, detector, size, groups, timing, version=1):
-    """Write one reference file.
-
-    Parameters
-    ----------
-    path : `~pathlib.Path`
-        Where to.
-    kind : str
-        One of `KINDS`.
-    detector : str
-        Key of `~.geometry.DETECTORS`.
-    size : int
-        Side of the frame, pixels.
-    groups : int
-        How many groups the dark has.
-    timing : dict
-        Keyword values: ``subarray``, ``readpatt``, ``group_time``.
-    version : int, optional
-        From 2 on, the content differs a little.
-    """
+def write_reference(
+    path: Path, kind: str, detector: str, size: int, groups: int, timing: dict, version: int = 1
+) -> None:
+    """Write one reference file."""
     if kind in PARAMETERS:
         _write_parameters(path, kind, version)
         return
@@ -102,145 +112,150 @@ def write_reference(path, kind, detector, size, groups, timing, version=1):
 
     name = _FITS_KINDS.get(kind) or _ASDF_KINDS[kind]
     model = getattr(datamodels, name)()
-    _fill_header(model, kind, detector, size, timing, version)
-    _FILLERS[kind](model, detector, size, groups, timing, 1 + 1e-3 * (version - 1))
+    frame = _Frame(detector, size, groups, timing, 1 + 1e-3 * (version - 1))
+    _fill_header(model, kind, frame, version)
+    _FILLERS[kind](model, frame)
     model.save(str(path))
     model.close()
 
 
-def _fill_header(model, kind, detector, size, timing, version):
-    meta, row = model.meta, DETECTORS[detector]
+def _fill_header(model: JwstDataModel, kind: str, frame: _Frame, version: int) -> None:
+    meta, row = model.meta, DETECTORS[frame.detector]
     meta.telescope, meta.reftype = "JWST", kind.upper()
     meta.author, meta.pedigree = "astroquery_lis.sandbox", "DUMMY"
     meta.useafter = _USEAFTER
     meta.description = f"Simulated {kind}, version {version}; not for real data"
-    meta.instrument.name, meta.instrument.detector = "NIRCAM", detector
+    meta.instrument.name, meta.instrument.detector = "NIRCAM", frame.detector
     meta.instrument.channel, meta.instrument.module = row.channel, row.module
     if kind in _IMAGES:
-        first = first_pixel(size) + 1
+        first = first_pixel(frame.size) + 1
         meta.subarray = {
-            "name": timing["subarray"],
+            "name": frame.timing["subarray"],
             "xstart": first,
             "ystart": first,
-            "xsize": size,
-            "ysize": size,
+            "xsize": frame.size,
+            "ysize": frame.size,
             "fastaxis": -1,
             "slowaxis": 2,
         }
 
 
-def _dq_def():
+def _dq_def() -> np.ndarray:
     rows = [(bit, 1 << bit, name, text) for bit, name, text in _DQ]
     kinds = [("BIT", "<i4"), ("VALUE", "<u4"), ("NAME", "U40"), ("DESCRIPTION", "U80")]
     return np.array(rows, dtype=kinds)
 
 
-def _fill_mask(model, detector, size, groups, timing, factor):
+def _fill_mask(model: JwstDataModel, frame: _Frame) -> None:
     from stdatamodels.jwst.datamodels import dqflags
 
-    maps, bits = detector_maps(detector, size), dqflags.pixel
+    maps, bits = detector_maps(frame.detector, frame.size), dqflags.pixel
     bad = np.uint32(bits["DO_NOT_USE"] | bits["DEAD"])
     model.dq = maps.bad * bad + maps.reference * np.uint32(bits["REFERENCE_PIXEL"])
-    if factor != 1:
-        model.dq[size // 4, size // 4] = bad
+    if frame.factor != 1:
+        model.dq[frame.size // 4, frame.size // 4] = bad
     model.dq_def = _dq_def()
 
 
-def _fill_saturation(model, detector, size, groups, timing, factor):
-    model.data = np.full((size, size), SATURATION_DN * factor, np.float32)
-    model.dq = np.zeros((size, size), np.uint32)
+def _fill_saturation(model: JwstDataModel, frame: _Frame) -> None:
+    model.data = np.full((frame.size, frame.size), SATURATION_DN * frame.factor, np.float32)
+    model.dq = np.zeros((frame.size, frame.size), np.uint32)
     model.dq_def = _dq_def()
 
 
-def _fill_superbias(model, detector, size, groups, timing, factor):
-    model.data = detector_maps(detector, size).bias_dn * np.float32(factor)
-    model.err = np.ones((size, size), np.float32)
-    model.dq = np.zeros((size, size), np.uint32)
+def _fill_superbias(model: JwstDataModel, frame: _Frame) -> None:
+    model.data = detector_maps(frame.detector, frame.size).bias_dn * np.float32(frame.factor)
+    model.err = np.ones((frame.size, frame.size), np.float32)
+    model.dq = np.zeros((frame.size, frame.size), np.uint32)
     model.dq_def = _dq_def()
-    model.meta.exposure.readpatt = timing["readpatt"]
+    model.meta.exposure.readpatt = frame.timing["readpatt"]
 
 
-def _fill_linearity(model, detector, size, groups, timing, factor):
-    square = detector_maps(detector, size).linearity * np.float32(factor)
+def _fill_linearity(model: JwstDataModel, frame: _Frame) -> None:
+    square = detector_maps(frame.detector, frame.size).linearity * np.float32(frame.factor)
     model.coeffs = np.stack([np.zeros_like(square), np.ones_like(square), square])
-    model.dq = np.zeros((size, size), np.uint32)
+    model.dq = np.zeros((frame.size, frame.size), np.uint32)
     model.dq_def = _dq_def()
 
 
-def _fill_dark(model, detector, size, groups, timing, factor):
-    times = timing["group_time"] * np.arange(1, groups + 1, dtype=np.float32)
-    dark = detector_maps(detector, size).dark_dn_s * np.float32(factor)
+def _fill_dark(model: JwstDataModel, frame: _Frame) -> None:
+    times = frame.timing["group_time"] * np.arange(1, frame.groups + 1, dtype=np.float32)
+    dark = detector_maps(frame.detector, frame.size).dark_dn_s * np.float32(frame.factor)
     model.data = times[:, None, None] * dark
-    model.dq = np.zeros((size, size), np.uint32)
+    model.dq = np.zeros((frame.size, frame.size), np.uint32)
     model.dq_def = _dq_def()
     exposure = model.meta.exposure
-    exposure.readpatt = timing["readpatt"]
-    exposure.nframes, exposure.groupgap, exposure.ngroups = 1, 0, groups
-    exposure.noutputs = timing["noutputs"]
+    exposure.readpatt = frame.timing["readpatt"]
+    exposure.nframes, exposure.groupgap, exposure.ngroups = 1, 0, frame.groups
+    exposure.noutputs = frame.timing["noutputs"]
 
 
-def _fill_gain(model, detector, size, groups, timing, factor):
-    model.data = np.full((size, size), ELECTRONICS[detector].gain * factor, np.float32)
+def _fill_gain(model: JwstDataModel, frame: _Frame) -> None:
+    model.data = np.full(
+        (frame.size, frame.size), ELECTRONICS[frame.detector].gain * frame.factor, np.float32
+    )
 
 
-def _fill_readnoise(model, detector, size, groups, timing, factor):
-    parts = ELECTRONICS[detector]
+def _fill_readnoise(model: JwstDataModel, frame: _Frame) -> None:
+    parts = ELECTRONICS[frame.detector]
     # The noise of a difference of two reads.
-    noise = np.sqrt(2) * parts.read_noise_e / parts.gain * factor
-    model.data = np.full((size, size), noise, np.float32)
-    model.meta.exposure.readpatt = timing["readpatt"]
+    noise = np.sqrt(2) * parts.read_noise_e / parts.gain * frame.factor
+    model.data = np.full((frame.size, frame.size), noise, np.float32)
+    model.meta.exposure.readpatt = frame.timing["readpatt"]
 
 
-def _fill_ipc(model, detector, size, groups, timing, factor):
+def _fill_ipc(model: JwstDataModel, frame: _Frame) -> None:
     model.data = np.zeros((3, 3), np.float32)
     model.data[1, 1] = 1.0
 
 
-def _fill_flat(model, detector, size, groups, timing, factor):
-    maps = detector_maps(detector, size)
-    model.data = np.where(maps.reference, 1, maps.flat * np.float32(factor)).astype(np.float32)
-    model.err = np.full((size, size), 1e-3, np.float32)
-    model.dq = np.zeros((size, size), np.uint32)
+def _fill_flat(model: JwstDataModel, frame: _Frame) -> None:
+    maps = detector_maps(frame.detector, frame.size)
+    model.data = np.where(maps.reference, 1, maps.flat * np.float32(frame.factor)).astype(
+        np.float32
+    )
+    model.err = np.full((frame.size, frame.size), 1e-3, np.float32)
+    model.dq = np.zeros((frame.size, frame.size), np.uint32)
     model.dq_def = _dq_def()
     model.meta.instrument.pupil = "CLEAR"
 
 
-def _filters(detector):
+def _filters(detector: str) -> dict[str, Filter]:
     return {name: row for name, row in FILTERS.items() if row.detector == detector}
 
 
-def _fill_photom(model, detector, size, groups, timing, factor):
+def _fill_photom(model: JwstDataModel, frame: _Frame) -> None:
     rows = [
-        (name, "CLEAR", row.photmjsr * factor, 0.01 * row.photmjsr)
-        for name, row in _filters(detector).items()
+        (name, "CLEAR", row.photmjsr * frame.factor, 0.01 * row.photmjsr)
+        for name, row in _filters(frame.detector).items()
     ]
     kinds = [("filter", "S12"), ("pupil", "S12"), ("photmjsr", "<f4"), ("uncertainty", "<f4")]
     model.phot_table = np.array(rows, dtype=kinds)
-    model.meta.photometry.pixelarea_steradians = pixel_sr(detector)
-    model.meta.photometry.pixelarea_arcsecsq = DETECTORS[detector].scale_arcsec ** 2
+    model.meta.photometry.pixelarea_steradians = pixel_sr(frame.detector)
+    model.meta.photometry.pixelarea_arcsecsq = DETECTORS[frame.detector].scale_arcsec ** 2
     model.meta.exposure.type = "NRC_IMAGE"
 
 
-def _fill_apcorr(model, detector, size, groups, timing, factor):
-    scale = DETECTORS[detector].scale_arcsec
+def _fill_apcorr(model: JwstDataModel, frame: _Frame) -> None:
+    scale = DETECTORS[frame.detector].scale_arcsec
     rows = []
-    for name, row in _filters(detector).items():
+    for name, row in _filters(frame.detector).items():
         # The mosaic adds the widths of the pixel, of the drop, and of its own pixel.
         sigma = np.sqrt((row.sigma_arcsec / scale) ** 2 + 4 / 12)
         for fraction in np.arange(1, 10) / 10:
             radius = sigma * np.sqrt(-2 * np.log(1 - fraction))
-            rows.append((name, "CLEAR", fraction, radius, factor / fraction, 12.0, 16.0))
+            rows.append((name, "CLEAR", fraction, radius, frame.factor / fraction, 12.0, 16.0))
     numbers = ("eefraction", "radius", "apcorr", "skyin", "skyout")
     kinds = [("filter", "S12"), ("pupil", "S15"), *((column, "<f4") for column in numbers)]
     model.apcorr_table = np.array(rows, dtype=kinds)
     model.meta.exposure.type = "NRC_IMAGE"
 
 
-def _fill_distortion(model, detector, size, groups, timing, factor):
+def _fill_distortion(model: JwstDataModel, frame: _Frame) -> None:
     import astropy.units as u
 
     # A later version lies 1 mas elsewhere.
-    model.model = DETECTORS[detector].transform(shift_arcsec=factor - 1)
+    model.model = DETECTORS[frame.detector].transform(shift_arcsec=frame.factor - 1)
     model.meta.input_units, model.meta.output_units = u.pix, u.arcsec
     model.meta.exposure.type = "NRC_IMAGE"
     model.meta.exposure.p_exptype = "NRC_IMAGE|"
@@ -248,23 +263,23 @@ def _fill_distortion(model, detector, size, groups, timing, factor):
     model.meta.title = "Simulated distortion"
 
 
-def _fill_filteroffset(model, detector, size, groups, timing, factor):
+def _fill_filteroffset(model: JwstDataModel, frame: _Frame) -> None:
     model.filters = [
         {"filter": name, "pupil": "CLEAR", "column_offset": 0.0, "row_offset": 0.0}
-        for name in _filters(detector)
+        for name in _filters(frame.detector)
     ]
     model.meta.exposure.type = "NRC_IMAGE"
 
 
-def _fill_abvegaoffset(model, detector, size, groups, timing, factor):
+def _fill_abvegaoffset(model: JwstDataModel, frame: _Frame) -> None:
     from astropy.table import Table
 
-    chosen = _filters(detector)
+    own = _filters(frame.detector)
     model.abvega_offset = Table(
         {
-            "filter": list(chosen),
-            "pupil": ["CLEAR"] * len(chosen),
-            "abvega_offset": [row.abvega * factor for row in chosen.values()],
+            "filter": list(own),
+            "pupil": ["CLEAR"] * len(own),
+            "abvega_offset": [row.abvega * frame.factor for row in own.values()],
         }
     )
 
@@ -298,7 +313,7 @@ _IMAGES = (
 )
 
 
-def _write_parameters(path, kind, version):
+def _write_parameters(path: Path, kind: str, version: int) -> None:
     import asdf
 
     name, values = PARAMETERS[kind]
@@ -323,3 +338,196 @@ def _write_parameters(path, kind, version):
     }
     tree = {"class": name, "name": short, "meta": meta, "parameters": values}
     asdf.AsdfFile(tree).write_to(str(path))
+
+
+# The context that a cache begins with.
+CONTEXT = "jwst_0001.pmap"
+
+_INFO = "sandbox.json"
+_WHEN = "2014-01-01 00:00:00"
+# What the rules of each type match on, after the detector.
+_PARKEYS = {
+    "mask": ("META.SUBARRAY.NAME",),
+    "saturation": ("META.SUBARRAY.NAME",),
+    "superbias": ("META.EXPOSURE.READPATT", "META.SUBARRAY.NAME"),
+    "linearity": ("META.SUBARRAY.NAME",),
+    "dark": ("META.EXPOSURE.READPATT", "META.SUBARRAY.NAME"),
+    "gain": ("META.SUBARRAY.NAME",),
+    "readnoise": ("META.EXPOSURE.READPATT", "META.SUBARRAY.NAME"),
+    "ipc": ("META.SUBARRAY.NAME",),
+    "flat": ("META.INSTRUMENT.FILTER", "META.INSTRUMENT.PUPIL", "META.SUBARRAY.NAME"),
+    "filteroffset": ("META.INSTRUMENT.CHANNEL", "META.INSTRUMENT.MODULE"),
+}
+
+
+def write_cache(root: Path, size: int, groups: int, timing: dict) -> None:
+    """Write a cache that serves frames of one size, with the context ``jwst_0001.pmap``."""
+    folders = [root / part / "jwst" for part in ("config", "mappings", "references")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    (folders[2] / "nircam").mkdir()
+    names = {kind: _write_kind(root, kind, size, groups, timing, number=1) for kind in KINDS}
+    _write_context(root, names, 1)
+    (folders[0] / "server_config").write_text(pprint.pformat(_server_config()) + "\n")
+    (folders[0] / "ref_cache_subdir_mode").write_text("instrument")
+    info = {"size": size, "groups": groups, "timing": timing, "changed": [[]]}
+    (root / _INFO).write_text(json.dumps(info))
+
+
+def check_cache(root: Path, size: int, groups: int) -> None:
+    """Refuse a folder that does not serve frames of a size, or ramps of a length."""
+    info = root / _INFO
+    if not info.exists():
+        if not any(root.iterdir()):
+            # To be filled: what is written takes its place.
+            root.rmdir()
+            return
+        msg = f"crds_path='{root}' holds other files: give a new folder."
+        raise InvalidRequestError(msg, parameter="crds_path", value=str(root))
+    there = json.loads(info.read_text())
+    if there["size"] != size or there["groups"] < groups:
+        msg = (
+            f"crds_path='{root}' serves {there['size']} pixels and {there['groups']} groups, not "
+            f"{size} and {groups}: give a new folder."
+        )
+        raise InvalidRequestError(msg, parameter="crds_path", value=str(root))
+
+
+def add_context(root: Path, changed: Sequence[str]) -> str:
+    """Write a further context, in which some reference types have other files."""
+    wrong = sorted(set(changed) - set(KINDS))
+    if wrong or not changed:
+        msg = f"changed={tuple(changed)!r}: give some of {', '.join(KINDS)}."
+        raise InvalidRequestError(msg, parameter="changed", value=changed)
+    info = json.loads((root / _INFO).read_text())
+    kinds = sorted(set(changed))
+    if kinds in info["changed"]:
+        return f"jwst_{info['changed'].index(kinds) + 1:04d}.pmap"
+    number = len(info["changed"]) + 1
+    arguments = (info["size"], info["groups"], info["timing"])
+    names = {kind: f"jwst_nircam_{kind}_0001.rmap" for kind in KINDS}
+    names |= {kind: _write_kind(root, kind, *arguments, number=number) for kind in kinds}
+    name = _write_context(root, names, number)
+    info["changed"].append(kinds)
+    partial = root / f".{_INFO}.{os.getpid()}"
+    partial.write_text(json.dumps(info))
+    os.replace(partial, root / _INFO)
+    return name
+
+
+def _file_detectors(kind: str) -> list[str]:
+    return ["NRCALONG"] if kind in PARAMETERS else list(DETECTORS)
+
+
+def _write_kind(root: Path, kind: str, size: int, groups: int, timing: dict, number: int) -> str:
+    """Write the files of one type and its rules; return the name of these."""
+    suffix = ".fits"
+    if kind in PARAMETERS or kind in ("distortion", "filteroffset", "abvegaoffset"):
+        suffix = ".asdf"
+    rules = {}
+    folder = root / "references" / "jwst" / "nircam"
+    for index, detector in enumerate(_file_detectors(kind)):
+        serial = (number - 1) * len(DETECTORS) + index + 1
+        name = f"jwst_nircam_{kind}_{serial:04d}{suffix}"
+        write_reference(folder / name, kind, detector, size, groups, timing, number)
+        for key in _keys(kind, detector, timing):
+            rules[key] = name
+    parkeys = _parkeys(kind)
+    lines = [
+        f"    {key!r} : UseAfter({{\n        {_WHEN!r} : {name!r},\n    }}),\n"
+        for key, name in sorted(rules.items())
+    ]
+    header = {
+        "classes": ("Match", "UseAfter"),
+        "derived_from": "generated by hand",
+        "filekind": kind.upper(),
+        "instrument": "NIRCAM",
+        "mapping": "REFERENCE",
+        "name": f"jwst_nircam_{kind}_{number:04d}.rmap",
+        "observatory": "JWST",
+        "parkey": (parkeys, ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME")),
+    }
+    selector = "selector = Match({\n" + "".join(lines) + "})\n"
+    _write_mapping(root, header, selector)
+    return str(header["name"])
+
+
+def _parkeys(kind: str) -> tuple[str, ...]:
+    if kind in PARAMETERS:
+        return ("META.EXPOSURE.TYPE",)
+    return ("META.INSTRUMENT.DETECTOR", *_PARKEYS.get(kind, ()))
+
+
+def _keys(kind: str, detector: str, timing: dict) -> list[tuple[str, ...]]:
+    if kind in PARAMETERS:
+        return [("NRC_IMAGE",)]
+    row = DETECTORS[detector]
+    values = {
+        "META.SUBARRAY.NAME": timing["subarray"],
+        "META.EXPOSURE.READPATT": timing["readpatt"],
+        "META.INSTRUMENT.PUPIL": "CLEAR",
+        "META.INSTRUMENT.CHANNEL": row.channel,
+        "META.INSTRUMENT.MODULE": row.module,
+    }
+    filters = [name for name, one in FILTERS.items() if one.detector == detector]
+    parkeys = _PARKEYS.get(kind, ())
+    if "META.INSTRUMENT.FILTER" not in parkeys:
+        return [(detector, *(values[key] for key in parkeys))]
+    return [
+        (detector, *({**values, "META.INSTRUMENT.FILTER": name}[key] for key in parkeys))
+        for name in filters
+    ]
+
+
+def _write_context(root: Path, names: dict[str, str], number: int) -> str:
+    """Write the two upper mappings; a type without rules does not apply."""
+    from crds.jwst import FILEKINDS
+
+    selector = {kind.upper(): "N/A" for kind in FILEKINDS}
+    selector |= {kind.upper(): name for kind, name in names.items()}
+    common = {"derived_from": "generated by hand", "observatory": "JWST"}
+    imap = {
+        **common,
+        "instrument": "NIRCAM",
+        "mapping": "INSTRUMENT",
+        "name": f"jwst_nircam_{number:04d}.imap",
+        "parkey": ("REFTYPE",),
+    }
+    _write_mapping(root, imap, f"selector = {pprint.pformat(selector)}\n")
+    pmap = {
+        **common,
+        "mapping": "PIPELINE",
+        "name": f"jwst_{number:04d}.pmap",
+        "parkey": ("META.INSTRUMENT.NAME",),
+    }
+    _write_mapping(root, pmap, f"selector = {pprint.pformat({'NIRCAM': imap['name']})}\n")
+    return str(pmap["name"])
+
+
+def _write_mapping(root: Path, header: dict, selector: str) -> None:
+    """Write a mapping with the checksum of all its other lines."""
+    lines = [f"    {key!r} : {value!r},\n" for key, value in sorted(header.items())]
+    head, tail = "header = {\n" + "".join(lines), "}\n\n" + selector
+    digest = hashlib.sha1((head + tail).encode()).hexdigest()
+    path = root / "mappings" / "jwst" / header["name"]
+    path.write_text(f"{head}    'sha1sum' : {digest!r},\n{tail}")
+
+
+def _server_config() -> dict:
+    context = CONTEXT
+    return {
+        "bad_files_list": [],
+        "build_context": context,
+        "connected": False,
+        "crds_version": {"str": "14.0.3"},
+        "edit_context": context,
+        "force_remote_mode": False,
+        "last_synced": "2024-01-01 00:00:00",
+        "latest_context": context,
+        "mapping_url": {"unchecked": ""},
+        "mappings": [],
+        "observatory": "jwst",
+        "operational_context": context,
+        "reference_url": {"unchecked": ""},
+        "status": "cache",
+    }

@@ -6,6 +6,9 @@ epoch.  The sources that are not in the Legacy Survey are stars of the same AB m
 JWST filter; they are there so that small frames have enough to align and to measure.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -19,7 +22,8 @@ from ..light import sources as legacy_sources
 from ..measurements import measurements
 from ..render import ellipse_matrix, sersic_components
 
-__all__ = ["FILTERS", "Filter", "render_rate", "scene"]
+# From RA and Dec (deg) to x and y in pixels of a frame.
+ToPixel = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 _SEED = 20220712
 _BANDS = {"z": 0.926, "w1": 3.353, "w2": 4.603}
@@ -29,21 +33,7 @@ _APART_ARCSEC = 0.62
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A filter and the detector behind it.
-
-    Attributes
-    ----------
-    detector : str
-        Its only detector.
-    wavelength_um : float
-        Where magnitudes are interpolated.
-    fwhm_arcsec : float
-        Width of the PSF, a little more than the real one: that is sampled badly.
-    photmjsr : float
-        MJy/sr of one DN/s.
-    abvega : float
-        What source_catalog adds to AB magnitudes for Vega ones.
-    """
+    """A filter and the detector behind it."""
 
     detector: str
     wavelength_um: float
@@ -52,11 +42,12 @@ class Filter:
     abvega: float
 
     @property
-    def sigma_arcsec(self):
+    def sigma_arcsec(self) -> float:
         """Sigma of the PSF, which is a Gaussian."""
         return self.fwhm_arcsec / np.sqrt(8 * np.log(2))
 
 
+# The filters that are simulated; each belongs to one detector.
 FILTERS = MappingProxyType(
     {
         "F115W": Filter("NRCA1", 1.154, 0.067, 3.40, -0.76),
@@ -67,10 +58,9 @@ FILTERS = MappingProxyType(
         "F444W": Filter("NRCALONG", 4.421, 0.148, 0.43, -3.21),
     }
 )
-"""The filters that are simulated; each belongs to one detector."""
 
 
-def _legacy_magnitude(values, wavelength_um):
+def _legacy_magnitude(values: dict[str, np.ndarray], wavelength_um: float) -> np.ndarray:
     """Return AB magnitudes at a wavelength between those of z, W1 and W2."""
     magnitudes = [22.5 - 2.5 * np.log10(values[f"flux_{band}"]) for band in _BANDS]
     logs, place = np.log(list(_BANDS.values())), np.log(wavelength_um)
@@ -79,7 +69,7 @@ def _legacy_magnitude(values, wavelength_um):
     return magnitudes[segment] * (1 - share) + magnitudes[segment + 1] * share
 
 
-def _moved(values, date):
+def _moved(values: dict[str, np.ndarray], date: str) -> tuple[np.ndarray, np.ndarray]:
     """Return RA and Dec of the Legacy sources at a date, after their proper motion."""
     rows = measurements("dr10", "south")
     years = Time(date).jyear - np.where(rows["ref_epoch"] > 0, rows["ref_epoch"], 2016.0)
@@ -89,53 +79,37 @@ def _moved(values, date):
     return moved % 360.0, dec + years * rows["pmdec"] / 3.6e6
 
 
-def _only_jwst(ra_deg, dec_deg, legacy_ra, legacy_dec):
+def _only_jwst(
+    ra_deg: float, dec_deg: float, legacy_ra: np.ndarray, legacy_dec: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return places (deg) and magnitudes of stars that only JWST sees, the inner ones first."""
     rng = np.random.default_rng(_SEED)
     cos = np.cos(np.radians(dec_deg))
     east = ((legacy_ra - ra_deg + 180) % 360 - 180) * cos * 3600
     north = (legacy_dec - dec_deg) * 3600
     near = np.hypot(east, north) < 100
-    taken = [np.array(place) for place in zip(east[near], north[near], strict=True)]
-    made, magnitudes = [], []
+    occupied = [np.array(place) for place in zip(east[near], north[near], strict=True)]
+    places, magnitudes = [], []
     for inner, outer, number in _RING_ARCSEC:
         apart = _APART_ARCSEC if outer < 5 else 1.2
         for index in range(number):
             for _ in range(2000):
                 radius, angle = np.sqrt(rng.uniform(inner**2, outer**2)), rng.uniform(0, 2 * np.pi)
                 place = radius * np.array([np.sin(angle), np.cos(angle)])
-                if all(np.hypot(*(place - other)) > apart for other in taken):
+                if all(np.hypot(*(place - other)) > apart for other in occupied):
                     break
             else:
                 continue
-            taken.append(place)
-            made.append(place)
+            occupied.append(place)
+            places.append(place)
             magnitudes.append(20.2 + 1.6 * (index * 3 % number) / number)
-    made = np.array(made)
-    ra = (ra_deg + made[:, 0] / 3600 / cos) % 360.0
-    return ra, dec_deg + made[:, 1] / 3600, np.array(magnitudes)
+    offsets = np.array(places)
+    ra = (ra_deg + offsets[:, 0] / 3600 / cos) % 360.0
+    return ra, dec_deg + offsets[:, 1] / 3600, np.array(magnitudes)
 
 
-def scene(ra_deg, dec_deg, date, filters):
-    """Return every source, at its place at a date, with its fluxes in JWST filters.
-
-    Parameters
-    ----------
-    ra_deg, dec_deg : float
-        Middle of the field.
-    date : str
-        ISO date and time.
-    filters : sequence of str
-        Keys of `FILTERS`.
-
-    Returns
-    -------
-    `~astropy.table.Table`
-        Columns ``id``, ``legacy_id`` (``id`` of the truth table of the sky, -1 for sources that
-        are only here), ``ra``, ``dec`` (deg), ``kind`` (``star`` or ``galaxy``), ``sersic``,
-        ``shape_r`` (arcsec), ``shape_e1``, ``shape_e2``; for each filter ``mag_<filter>`` (AB) and
-        ``flux_<filter>`` (Jy).
-    """
+def scene(ra_deg: float, dec_deg: float, date: str, filters: Sequence[str]) -> Table:
+    """Return every source, at its place at a date, with its fluxes in JWST filters."""
     values = legacy_sources()
     real = values["type"] != "DUP"
     ra, dec = (place[real] for place in _moved(values, date))
@@ -161,13 +135,13 @@ def scene(ra_deg, dec_deg, date, filters):
     return table
 
 
-def _box(centre, half, size):
+def _box(centre: float, half: float, size: int) -> tuple[int, int]:
     """Return the range of pixels within `half` of `centre` that are inside the image."""
     first = max(int(np.ceil(centre - half)), 0)
     return first, max(min(int(np.floor(centre + half)) + 1, size), first)
 
 
-def _add_star(image, x, y, rate, sigma):
+def _add_star(image: np.ndarray, x: float, y: float, rate: float, sigma: float) -> None:
     """Add a round Gaussian, integrated over each pixel."""
     half = 7 * sigma + 1
     x0, x1 = _box(x, half, image.shape[1])
@@ -179,7 +153,7 @@ def _add_star(image, x, y, rate, sigma):
     image[y0:y1, x0:x1] += rate * np.outer(parts[1], parts[0])
 
 
-def _add_galaxy(image, x, y, rate, covariance):
+def _add_galaxy(image: np.ndarray, x: float, y: float, rate: float, covariance: np.ndarray) -> None:
     """Add an elliptical Gaussian; a pixel's own width is added to its covariance."""
     covariance = covariance + np.eye(2) / 12
     half_x, half_y = 6 * np.sqrt(np.diag(covariance))
@@ -193,29 +167,15 @@ def _add_galaxy(image, x, y, rate, covariance):
     image[y0:y1, x0:x1] += rate * shape / (2 * np.pi * np.sqrt(np.linalg.det(covariance)))
 
 
-def render_rate(sources, filter_name, to_pixel, scale_arcsec, size, dn_per_jansky):
-    """Return the light of the sources, DN/s per pixel.
-
-    Parameters
-    ----------
-    sources : `~astropy.table.Table`
-        What `scene` returns.
-    filter_name : str
-        Key of `FILTERS`.
-    to_pixel : callable
-        Takes RA and Dec (deg) and returns x and y in pixels of the frame.
-    scale_arcsec : float
-        Side of a pixel.
-    size : int
-        Side of the frame, pixels.
-    dn_per_jansky : float
-        DN/s of a source of 1 Jy.
-
-    Returns
-    -------
-    `~numpy.ndarray` of float
-        Shape (size, size).
-    """
+def render_rate(
+    sources: Table,
+    filter_name: str,
+    to_pixel: ToPixel,
+    scale_arcsec: float,
+    size: int,
+    dn_per_jansky: float,
+) -> np.ndarray:
+    """Return the light of the sources, DN/s per pixel."""
     image = np.zeros((size, size))
     ra, dec = np.asarray(sources["ra"]), np.asarray(sources["dec"])
     x, y = to_pixel(ra, dec)
@@ -237,7 +197,7 @@ def render_rate(sources, filter_name, to_pixel, scale_arcsec, size, dn_per_jansk
     return image
 
 
-def _jacobian(to_pixel, ra_deg, dec_deg):
+def _jacobian(to_pixel: ToPixel, ra_deg: float, dec_deg: float) -> np.ndarray:
     """Return the matrix from (east, north) in arcsec to (x, y) in pixels at a place."""
     step = 0.5 / 3600
     east = step / np.cos(np.radians(dec_deg))

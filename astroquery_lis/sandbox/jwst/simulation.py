@@ -1,31 +1,40 @@
 """Simulate an observation: its files, the reference files that serve them, and the truth."""
 
+from __future__ import annotations
+
 import hashlib
 import json
-import os
-import shutil
-import tempfile
+from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from astropy.config import get_cache_dir
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
+from astropy.table import Table
 from astropy.time import Time, TimeDelta
 from scipy.special import erf
 
 from ...exceptions import InvalidRequestError
 from .. import sky
-from ..tree import _lock, _move
-from .crds_cache import check_cache, write_cache
-from .detector import SATURATION_DN, SUBARRAYS, detector_maps, wisp_template
-from .exposures import FRAME_TIME_S, READPATT, Exposure, expose, noutputs, write_uncal
-from .geometry import DETECTOR_PIX, DETECTORS, offset_position
+from ..tree import cache_folder, digest_of, make_once
+from .detector import (
+    DETECTOR_PIX,
+    DETECTORS,
+    SATURATION_DN,
+    SUBARRAYS,
+    detector_maps,
+    offset_position,
+    wisp_template,
+)
 from .observation import need_stdatamodels, read_observation, wisp_path, write_truth
-from .references import DARK_GROUPS
+from .references import DARK_GROUPS, check_cache, write_cache
 from .scene import FILTERS, scene
+from .uncal import FRAME_TIME_S, READPATT, Exposure, expose, noutputs, write_uncal
 
-__all__ = ["cache_root", "simulate"]
+if TYPE_CHECKING:
+    from ..jwst.observation import Observation
 
 _START = "2023-08-20T04:00:00.000"
 _ROLL_DEG = 24.0
@@ -35,70 +44,40 @@ _OVERHEAD_S = 60.0
 _SATURATED_AT = 0.5
 
 
-def cache_root():
-    """Return where simulated observations and references of this version of the code are kept.
-
-    Returns
-    -------
-    `~pathlib.Path`
-        In astropy's cache directory, under a name that changes with the code that makes the files.
-    """
-    here = Path(__file__).parent
-    digest = hashlib.sha256(sky.SCENE_VERSION.encode())
-    names = ("sky.py", "render.py", "light.py", "measurements.py")
-    for path in [*sorted(here.glob("*.py")), *(here.parent / name for name in names)]:
-        digest.update(path.read_bytes())
-    key = digest.hexdigest()[:12]
-    return Path(get_cache_dir()) / "astroquery_lis" / "sandbox" / f"jwst-{key}"
+def cache_root() -> Path:
+    """Return where what this version of the code makes is kept, in astropy's cache."""
+    names = sorted(f"jwst/{path.name}" for path in Path(__file__).parent.glob("*.py"))
+    sources = [*names, "sky.py", "render.py", "light.py", "measurements.py"]
+    return cache_folder() / f"jwst-{digest_of(sources)}"
 
 
-def _make_once(path, make):
-    """Make a folder with ``make(folder)`` unless it is there; it appears whole or not at all."""
-    if path.is_dir():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(path) as alone:
-        if path.is_dir():
-            return
-        if alone:
-            for left in path.parent.glob(f".{path.name}.*.partial"):
-                shutil.rmtree(left, ignore_errors=True)
-        partial = tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        try:
-            make(Path(partial))
-            os.chmod(partial, 0o755)
-            _move(partial, path)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _subarray(size):
+def _subarray(size: int) -> str:
     if size == DETECTOR_PIX:
         return "FULL"
     return SUBARRAYS[min(side for side in SUBARRAYS if side >= size)]
 
 
 def simulate(
-    directory=None,
+    directory: str | PathLike[str] | None = None,
     *,
-    size=128,
-    filters=("F356W",),
-    dithers=4,
-    groups=10,
-    integrations=1,
-    seed=_SEED,
-    coordinates=None,
-    pointing_errors_arcsec=0.17,
-    offset_arcsec=(0.0, 0.0),
-    cosmic_rays=None,
-    hot_pixels=3,
-    stripes_e=0.0,
-    wisp=0.0,
-    snowballs=0,
-    saturated=True,
-    program=1234,
-    crds_path=None,
-):
+    size: int = 128,
+    filters: str | Sequence[str] = ("F356W",),
+    dithers: int = 4,
+    groups: int = 10,
+    integrations: int = 1,
+    seed: int = _SEED,
+    coordinates: SkyCoord | None = None,
+    pointing_errors_arcsec: float = 0.17,
+    offset_arcsec: tuple[float, float] = (0.0, 0.0),
+    cosmic_rays: int | None = None,
+    hot_pixels: int = 3,
+    stripes_e: float = 0.0,
+    wisp: float = 0.0,
+    snowballs: int = 0,
+    saturated: bool = True,
+    program: int = 1234,
+    crds_path: str | PathLike[str] | None = None,
+) -> Observation:
     """Simulate NIRCam exposures of the embedded sky, and reference files that serve them.
 
     Parameters
@@ -181,7 +160,7 @@ def simulate(
     if directory is None:
         key = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:12]
         directory = cache_root() / f"observation-{key}"
-        _make_once(directory, lambda folder: _write_observation(folder, options))
+        make_once(directory, lambda folder: _write_observation(folder, options))
     else:
         directory = Path(directory).absolute()
         directory.mkdir(parents=True, exist_ok=True)
@@ -189,7 +168,9 @@ def simulate(
     return read_observation(directory, cache)
 
 
-def _check(size, filters, dithers, groups, integrations):
+def _check(
+    size: int, filters: tuple[str, ...], dithers: int, groups: int, integrations: int
+) -> None:
     """Refuse what cannot be simulated."""
     if not (isinstance(size, int) and (32 <= size <= max(SUBARRAYS) or size == DETECTOR_PIX)):
         msg = f"size={size!r}: give 32 to {max(SUBARRAYS)} pixels, or {DETECTOR_PIX}."
@@ -208,7 +189,7 @@ def _check(size, filters, dithers, groups, integrations):
             raise InvalidRequestError(msg, parameter=name, value=value)
 
 
-def _check_effects(size, filters, cosmic_rays, wisp):
+def _check_effects(size: int, filters: tuple[str, ...], cosmic_rays: int, wisp: float) -> None:
     """Refuse effects that cannot be had."""
     # Two may not touch.
     most = size**2 // 60
@@ -221,11 +202,11 @@ def _check_effects(size, filters, cosmic_rays, wisp):
         raise InvalidRequestError(msg, parameter="wisp", value=wisp)
 
 
-def _is_short(detector):
+def _is_short(detector: str) -> bool:
     return DETECTORS[detector].channel == "SHORT"
 
 
-def _make_cache(crds_path, size, groups):
+def _make_cache(crds_path: str | PathLike[str] | None, size: int, groups: int) -> Path:
     dark_groups = groups if size == DETECTOR_PIX else max(groups, DARK_GROUPS)
     path = cache_root() / f"crds-{size}-{dark_groups}" if crds_path is None else Path(crds_path)
     timing = {
@@ -237,11 +218,11 @@ def _make_cache(crds_path, size, groups):
     path = path.absolute()
     if path.is_dir():
         check_cache(path, size, groups)
-    _make_once(path, lambda folder: write_cache(folder, size, dark_groups, timing))
+    make_once(path, lambda folder: write_cache(folder, size, dark_groups, timing))
     return path
 
 
-def _dithers(number, size):
+def _dithers(number: int, size: int) -> list[tuple[float, float]]:
     """Return offsets (east, north) in arcsec: the middle, and a ring of unequal steps around it."""
     radius = 0.38 * np.sqrt(size / 128)
     angles = np.radians(17 + 360 * np.arange(number - 1) / max(number - 1, 1))
@@ -250,10 +231,11 @@ def _dithers(number, size):
     return [(0.0, 0.0), *((float(east), float(north)) for east, north in ring)]
 
 
-def _exposures(options):
+def _exposures(options: dict) -> list[tuple[Exposure, float, float]]:
     """Return the exposures, in the order in which they are taken."""
     rng = np.random.default_rng([options["seed"], 1])
-    size, target, made = options["size"], options["target"], []
+    size, (ra, dec) = options["size"], options["target"]
+    planned: list[tuple[Exposure, float, float]] = []
     duration = options["integrations"] * options["groups"] * FRAME_TIME_S + _OVERHEAD_S
     start = Time(_START, scale="utc")
     for sequence, name in enumerate(options["filters"], start=1):
@@ -262,10 +244,10 @@ def _exposures(options):
             radius *= options["pointing_errors_arcsec"] * (number > 1)
             east, north = options["offset_arcsec"]
             east, north = east + radius * np.sin(angle), north + radius * np.cos(angle)
-            commanded = offset_position(*target, *dither)
+            commanded = offset_position(ra, dec, *dither)
             # A reference point only arcsec away: the offsets add.
-            true = offset_position(*target, dither[0] - east, dither[1] - north)
-            moment = start + TimeDelta(len(made) * duration, format="sec")
+            true = offset_position(ra, dec, dither[0] - east, dither[1] - north)
+            moment = start + TimeDelta(len(planned) * duration, format="sec")
             exposure = Exposure(
                 detector=FILTERS[name].detector,
                 filter_name=name,
@@ -277,18 +259,18 @@ def _exposures(options):
                 number=number,
                 total=options["dithers"],
                 start=moment.isot,
-                target=tuple(target),
+                target=(ra, dec),
                 dither=dither,
-                commanded=tuple(map(float, commanded)),
-                true=tuple(map(float, true)),
+                commanded=(float(commanded[0]), float(commanded[1])),
+                true=(float(true[0]), float(true[1])),
                 roll_deg=_ROLL_DEG,
                 subarray=_subarray(size),
             )
-            made.append((exposure, float(east), float(north)))
-    return made
+            planned.append((exposure, float(east), float(north)))
+    return planned
 
 
-def _saturate(sources, exposures):
+def _saturate(sources: Table, exposures: list[Exposure]) -> None:
     """Make the brightest star that is in every exposure of a filter saturate half way up."""
     margin = 4
     inside = np.asarray(sources["kind"] == "star")
@@ -306,13 +288,13 @@ def _saturate(sources, exposures):
         peak = erf(0.5 / np.sqrt(2) / sigma) ** 2
         bias = np.median(detector_maps(exposure.detector, exposure.size).bias_dn)
         time = _SATURATED_AT * exposure.groups * FRAME_TIME_S
-        wanted = (SATURATION_DN - bias) / (peak * time * exposure.dn_per_jansky())
-        flux[brightest] = max(flux[brightest], wanted)
+        flux_jy = (SATURATION_DN - bias) / (peak * time * exposure.dn_per_jansky())
+        flux[brightest] = max(flux[brightest], flux_jy)
         magnitude = -2.5 * np.log10(flux[brightest] / 3631.0)
         sources[f"mag_{exposure.filter_name}"][brightest] = magnitude
 
 
-def _hot_pixels(options, detector):
+def _hot_pixels(options: dict, detector: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return x, y and DN/s of the hot pixels that are in no mask."""
     size, number = options["size"], options["hot_pixels"]
     rng = np.random.default_rng([options["seed"], 2, DETECTORS[detector].sca_number])
@@ -323,11 +305,12 @@ def _hot_pixels(options, detector):
     return x, y, rng.uniform(60, 150, number)
 
 
-def _write_observation(folder, options):
+def _write_observation(folder: Path, options: dict) -> None:
     """Write the exposures, the stray light and the truth into a folder."""
     planned = _exposures(options)
     exposures = [exposure for exposure, _, _ in planned]
-    sources = scene(*options["target"], _START, options["filters"])
+    ra, dec = options["target"]
+    sources = scene(ra, dec, _START, options["filters"])
     if options["saturated"]:
         _saturate(sources, exposures)
     hot = {name: _hot_pixels(options, name) for name in {row.detector for row in exposures}}
@@ -367,12 +350,12 @@ def _write_observation(folder, options):
     write_truth(folder, sources, exposures, rows)
 
 
-def _is_full(sources, exposure, full):
-    """Tell which sources lie on a saturated pixel, or beside one."""
+def _is_full(sources: Table, exposure: Exposure, full: np.ndarray) -> np.ndarray:
+    """Return which sources lie on a saturated pixel, or beside one."""
     x, y = exposure.to_pixel(np.asarray(sources["ra"]), np.asarray(sources["dec"]))
     column, row = np.rint(x).astype(int), np.rint(y).astype(int)
     inside = (column >= 0) & (column < exposure.size) & (row >= 0) & (row < exposure.size)
     inside &= np.asarray(sources["kind"] == "star")
-    found = np.zeros(len(sources), bool)
-    found[inside] = full[row[inside], column[inside]]
-    return found
+    is_full = np.zeros(len(sources), bool)
+    is_full[inside] = full[row[inside], column[inside]]
+    return is_full

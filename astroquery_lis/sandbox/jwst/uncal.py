@@ -1,24 +1,37 @@
 """Uncalibrated exposures, with the names and keywords that MAST's have."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from astropy.table import Table
 from astropy.time import Time, TimeDelta
 
 from .detector import (
     BORDER_PIX,
+    DETECTOR_PIX,
+    DETECTORS,
     ELECTRONICS,
+    Event,
+    Maps,
+    Pointing,
     detector_maps,
     first_pixel,
     make_ramp,
     one_over_f,
     saturates,
 )
-from .geometry import DETECTOR_PIX, DETECTORS, Pointing
 from .references import pixel_sr
 from .scene import FILTERS, render_rate
 
-__all__ = ["FRAME_TIME_S", "READPATT", "Exposure", "expose", "write_uncal"]
+if TYPE_CHECKING:
+    from stdatamodels.properties import ObjectNode
+
+# x, y and DN/s of pixels that are hot and in no mask.
+HotPixels = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 FRAME_TIME_S = 10.73677
 READPATT = "RAPID"
@@ -26,31 +39,7 @@ READPATT = "RAPID"
 
 @dataclass(frozen=True, slots=True)
 class Exposure:
-    """One exposure: what was commanded and where the telescope really pointed.
-
-    Attributes
-    ----------
-    detector, filter_name : str
-        As in the keywords.
-    size : int
-        Side of the frame, pixels.
-    groups, integrations : int
-        Length of the ramps and their number.
-    program, sequence, number, total : int
-        Program; which filter and which dither this is, from 1; how many dithers there are.
-    start : str
-        ISO date and time.
-    target : tuple of float
-        RA and Dec of the target, degrees.
-    dither : tuple of float
-        Offset of this dither, arcsec (east, north).
-    commanded, true : tuple of float
-        RA and Dec of the middle of the frame: in the keywords, and in the sky.
-    roll_deg : float
-        Position angle of V3 there.
-    subarray : str
-        Name of the frame.
-    """
+    """One exposure: what was commanded and where the telescope really pointed."""
 
     detector: str
     filter_name: str
@@ -62,77 +51,58 @@ class Exposure:
     number: int
     total: int
     start: str
-    target: tuple
-    dither: tuple
-    commanded: tuple
-    true: tuple
+    target: tuple[float, float]
+    dither: tuple[float, float]
+    commanded: tuple[float, float]
+    true: tuple[float, float]
     roll_deg: float
     subarray: str
 
     @property
-    def name(self):
+    def name(self) -> str:
         """Name of the file."""
         visit = f"jw{self.program:05d}001001_{2 * self.sequence:02d}101_{self.number:05d}"
         return f"{visit}_{self.detector.lower()}_uncal.fits"
 
     @property
-    def reference_v2v3(self):
+    def reference_v2v3(self) -> tuple[float, float]:
         """V2 and V3 (arcsec) of the middle of the frame."""
         # The reference pixel is the one that XREF_SCI names: size / 2 + 0.5, from 1.
         centre = first_pixel(self.size) + (self.size - 1) / 2
-        return tuple(map(float, DETECTORS[self.detector].to_v2v3(centre, centre)))
+        v2, v3 = DETECTORS[self.detector].to_v2v3(centre, centre)
+        return float(v2), float(v3)
 
-    def pointing(self, *, commanded=False):
+    def pointing(self, *, commanded: bool = False) -> Pointing:
         """Return the true pointing, or the one in the keywords."""
         place = self.commanded if commanded else self.true
         return Pointing(*self.reference_v2v3, *place, self.roll_deg)
 
-    def to_pixel(self, ra_deg, dec_deg, *, commanded=False):
+    def to_pixel(
+        self, ra_deg: np.ndarray, dec_deg: np.ndarray, *, commanded: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return x and y in pixels of the frame, from 0."""
         v2v3 = self.pointing(commanded=commanded).from_sky(ra_deg, dec_deg)
         x, y = DETECTORS[self.detector].from_v2v3(*v2v3)
         return x - first_pixel(self.size), y - first_pixel(self.size)
 
-    def dn_per_jansky(self):
+    def dn_per_jansky(self) -> float:
         """Return the DN/s of a source of 1 Jy."""
         return 1e-6 / (pixel_sr(self.detector) * FILTERS[self.filter_name].photmjsr)
 
 
 def expose(
-    exposure, sources, rng, *, sky_mjysr, cosmic_rays, hot_pixels, stripes_e, wisp, snowballs
-):
-    """Return the counts of an exposure and what hit the detector.
-
-    Parameters
-    ----------
-    exposure : Exposure
-        What to observe.
-    sources : `~astropy.table.Table`
-        The scene.
-    rng : `~numpy.random.Generator`
-        The noise.
-    sky_mjysr : float
-        Brightness of the empty sky.
-    cosmic_rays : int
-        How many hit each integration.
-    hot_pixels : tuple of `~numpy.ndarray`
-        x, y and DN/s of pixels that are hot and in no mask.
-    stripes_e : float
-        Rms of the offsets of rows, electrons per read.
-    wisp : `~numpy.ndarray` or `None`
-        Stray light, DN/s per pixel.
-    snowballs : int
-        How many hit each integration.
-
-    Returns
-    -------
-    counts : `~numpy.ndarray` of uint16
-        Shape (nints, ngroups, ny, nx).
-    rays, balls : list of tuple
-        (integration, group, x, y, electrons) and (integration, group, x, y, radius).
-    full : `~numpy.ndarray` of bool
-        The pixels that the light alone saturates.
-    """
+    exposure: Exposure,
+    sources: Table,
+    rng: np.random.Generator,
+    *,
+    sky_mjysr: float,
+    cosmic_rays: int,
+    hot_pixels: HotPixels,
+    stripes_e: float,
+    wisp: np.ndarray | None,
+    snowballs: int,
+) -> tuple[np.ndarray, list[tuple], list[tuple], np.ndarray]:
+    """Return the counts of an exposure and what hit the detector."""
     maps = detector_maps(exposure.detector, exposure.size)
     parts = ELECTRONICS[exposure.detector]
     scale = DETECTORS[exposure.detector].scale_arcsec
@@ -145,13 +115,14 @@ def expose(
     x, y, rate = hot_pixels
     light[y, x] += rate
     times = FRAME_TIME_S * np.arange(1, exposure.groups + 1)
-    ramps, rays, balls = [], [], []
+    ramps, rays, balls = [], list[tuple](), list[tuple]()
     for integration in range(exposure.integrations):
-        events = []
+        events: list[Event] = []
         for ray in _cosmic_rays(rng, cosmic_rays, exposure, light * parts.gain, hot_pixels, maps):
             rays.append((integration, *ray))
-            group, *place, electrons = ray
-            events.append((group, *(np.array([one]) for one in (*place, electrons))))
+            group, *charge = ray
+            x, y, electrons = np.array(charge)[:, None]
+            events.append((group, x, y, electrons))
         for group, place_x, place_y, radius in _snowballs(rng, snowballs, exposure):
             balls.append((integration, group, place_x, place_y, radius))
             events.append((group, *_snowball_charge(place_x, place_y, radius, exposure.size)))
@@ -163,35 +134,45 @@ def expose(
     return np.stack(ramps), rays, balls, saturates(light, maps, times[-1])
 
 
-def _cosmic_rays(rng, number, exposure, rate_e, hot_pixels, maps):
+def _cosmic_rays(
+    rng: np.random.Generator,
+    number: int,
+    exposure: Exposure,
+    rate_e: np.ndarray,
+    hot_pixels: HotPixels,
+    maps: Maps,
+) -> list[tuple[int, int, int, int]]:
     """Return (group, x, y, electrons), each well above the noise of its pixel."""
-    size, found, taken = exposure.size, [], set(zip(*hot_pixels[:2], strict=True))
+    size, occupied = exposure.size, set(zip(*hot_pixels[:2], strict=True))
+    rays: list[tuple[int, int, int, int]] = []
     edge = BORDER_PIX if size == DETECTOR_PIX else 2
     bright = np.quantile(rate_e, 0.97) if size > 32 else np.inf
-    while len(found) < number:
+    while len(rays) < number:
         x, y = map(int, rng.integers(edge, size - edge, 2))
         group = int(rng.integers(1, exposure.groups))
         electrons = round(float(1500 * 10 ** rng.uniform(0, 1)))
-        if (x, y) in taken or maps.bad[y, x] or rate_e[y, x] > bright:
+        if (x, y) in occupied or maps.bad[y, x] or rate_e[y, x] > bright:
             continue
-        taken.update((x + dx, y + dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1))
-        found.append((group, x, y, electrons))
-    return found
+        occupied.update((x + dx, y + dy) for dx in (-1, 0, 1) for dy in (-1, 0, 1))
+        rays.append((group, x, y, electrons))
+    return rays
 
 
-def _snowballs(rng, number, exposure):
+def _snowballs(
+    rng: np.random.Generator, number: int, exposure: Exposure
+) -> list[tuple[int, int, int, float]]:
     edge = min(16, exposure.size // 4)
-    return [
-        (
-            int(rng.integers(1, exposure.groups)),
-            *map(int, rng.integers(edge, exposure.size - edge, 2)),
-            float(rng.uniform(4, 6)),
-        )
-        for _ in range(number)
-    ]
+    balls = []
+    for _ in range(number):
+        group = int(rng.integers(1, exposure.groups))
+        x, y = map(int, rng.integers(edge, exposure.size - edge, 2))
+        balls.append((group, x, y, float(rng.uniform(4, 6))))
+    return balls
 
 
-def _snowball_charge(x, y, radius, size):
+def _snowball_charge(
+    x: int, y: int, radius: float, size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return x, y and electrons of a disc that saturates and of the halo around it."""
     rows, columns = np.mgrid[:size, :size]
     apart = np.hypot(columns - x, rows - y)
@@ -201,18 +182,8 @@ def _snowball_charge(x, y, radius, size):
     return columns, rows, charge[rows, columns]
 
 
-def write_uncal(path, exposure, counts):
-    """Write an exposure.
-
-    Parameters
-    ----------
-    path : `~pathlib.Path`
-        Where to.
-    exposure : Exposure
-        What was observed.
-    counts : `~numpy.ndarray` of uint16
-        Shape (nints, ngroups, ny, nx).
-    """
+def write_uncal(path: Path, exposure: Exposure, counts: np.ndarray) -> None:
+    """Write an exposure."""
     from stdatamodels.jwst import datamodels
 
     model = datamodels.Level1bModel(counts)
@@ -224,7 +195,7 @@ def write_uncal(path, exposure, counts):
     model.close()
 
 
-def _fill_program(meta, exposure):
+def _fill_program(meta: ObjectNode, exposure: Exposure) -> None:
     program = f"{exposure.program:05d}"
     meta.telescope, meta.origin, meta.filename = "JWST", "STSCI", exposure.name
     meta.time_sys, meta.time_unit = "UTC", "s"
@@ -263,7 +234,7 @@ def _fill_program(meta, exposure):
     target.proper_motion_epoch = "2000.0"
 
 
-def _fill_instrument(meta, exposure):
+def _fill_instrument(meta: ObjectNode, exposure: Exposure) -> None:
     row, first = DETECTORS[exposure.detector], first_pixel(exposure.size) + 1
     instrument = meta.instrument
     instrument.name, instrument.detector = "NIRCAM", row.name
@@ -287,7 +258,7 @@ def _fill_instrument(meta, exposure):
     meta.aperture.pps_name = meta.aperture.name
 
 
-def _fill_times(meta, exposure):
+def _fill_times(meta: ObjectNode, exposure: Exposure) -> None:
     start = Time(exposure.start, scale="utc")
     integration = exposure.groups * FRAME_TIME_S
     duration = exposure.integrations * integration
@@ -317,12 +288,12 @@ def _fill_times(meta, exposure):
     timing.gain_factor = None
 
 
-def noutputs(size):
+def noutputs(size: int) -> int:
     """Return how many amplifiers read a frame."""
     return 4 if size == DETECTOR_PIX else 1
 
 
-def _fill_pointing(meta, exposure):
+def _fill_pointing(meta: ObjectNode, exposure: Exposure) -> None:
     wcs, centre = meta.wcsinfo, (exposure.size + 1) / 2
     wcs.wcsaxes, wcs.radesys = 2, "ICRS"
     wcs.ra_ref, wcs.dec_ref = exposure.commanded

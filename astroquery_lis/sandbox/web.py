@@ -2,118 +2,73 @@
 
 import mimetypes
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email.message import Message
 from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
-
-__all__ = ["FileBody", "FileTree", "Request", "Response", "error_page"]
+from typing import Protocol
+from xml.sax.saxutils import escape
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _MASK = bytes(byte ^ 0x5A for byte in range(256))
 _CHUNK = 1 << 18
+VOTABLE = "application/x-votable+xml"
 
 
 @dataclass
 class Request:
-    """What a client asked for.
-
-    Attributes
-    ----------
-    method : str
-        ``'GET'``, ``'HEAD'``, ``'POST'`` or ``'DELETE'``.
-    path : str
-        Decoded path.
-    query : str
-        The part after the question mark, as it came.
-    headers : mapping
-        The header fields, names in any case.
-    body : bytes
-        What came with it.
-    """
+    """What a client asked for."""
 
     method: str
-    path: str
-    query: str
-    headers: object
+    path: str  # decoded
+    query: str  # as it came
+    headers: Message
     body: bytes = b""
 
 
 @dataclass
 class Response:
-    """What the server answers.
-
-    Attributes
-    ----------
-    status : int
-        HTTP status.
-    headers : dict of str to str
-        Header fields but for ``Content-Length``.
-    body : bytes or FileBody
-        What is sent.
-    """
+    """What the server answers."""
 
     status: int = 200
-    headers: dict = field(default_factory=dict)
-    body: object = b""
+    headers: dict[str, str] = field(default_factory=dict)  # without Content-Length
+    body: "bytes | FileBody" = b""
 
     @property
-    def length(self):
+    def length(self) -> int:
         """Bytes of the body."""
         return len(self.body)
 
 
 @dataclass
 class FileBody:
-    """A stretch of a file.
-
-    Attributes
-    ----------
-    path : `~pathlib.Path`
-        The file.
-    start, stop : int
-        First byte and the one after the last.
-    changed : bool
-        Whether other bytes than those of the file are given.
-    """
+    """A stretch of a file."""
 
     path: Path
     start: int
     stop: int
-    changed: bool = False
+    changed: bool = False  # whether other bytes than those of the file are given
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.stop - self.start
 
-    def chunks(self, length):
+    def chunks(self, length: int) -> Iterator[bytes]:
         """Yield the first ``length`` bytes, piece by piece."""
         with open(self.path, "rb") as file:
             file.seek(self.start)
-            left = min(length, len(self))
-            while left > 0:
-                chunk = file.read(min(_CHUNK, left))
+            length = min(length, len(self))
+            while length > 0:
+                chunk = file.read(min(_CHUNK, length))
                 if not chunk:
                     return
-                left -= len(chunk)
+                length -= len(chunk)
                 yield chunk.translate(_MASK) if self.changed else chunk
 
 
-def error_page(status, text="", **headers):
-    """Return an HTML page that says what is wrong.
-
-    Parameters
-    ----------
-    status : int
-        HTTP status.
-    text : str
-        More than the name of the status.
-    **headers : str
-        Header fields, with underscores for dashes.
-
-    Returns
-    -------
-    Response
-    """
+def error_page(status: int, text: str = "", **headers: str) -> Response:
+    """Return an HTML page that says what is wrong."""
     phrase = HTTPStatus(status).phrase
     head = f"<head><title>{status} {phrase}</title></head>"
     body = f"<html>{head}<body><h1>{phrase}</h1><p>{text}</p></body></html>\n"
@@ -121,25 +76,34 @@ def error_page(status, text="", **headers):
     return Response(status, {"Content-Type": "text/html; charset=utf-8", **fields}, body.encode())
 
 
+def document(name: str, status: int = 200, **values: object) -> Response:
+    """Return a file of ``data/`` with its places filled."""
+    text = (Path(__file__).parent / "data" / name).read_text(encoding="utf-8").format(**values)
+    kind = VOTABLE if name.endswith(".vot") else "text/xml; charset=utf-8"
+    return Response(status, {"Content-Type": kind}, text.encode())
+
+
+def error_document(message: str, status: int = 200) -> Response:
+    """Return an error as TAP services report it: a VOTable with ``QUERY_STATUS`` ``ERROR``."""
+    return document("error.vot", status, message=escape(message))
+
+
+class Revisions(Protocol):
+    """What knows how often the file of a path was replaced, and whether its bytes changed."""
+
+    def revision(self, path: str) -> tuple[int, bool]:
+        """Return the number of the revision and whether the bytes are others."""
+
+
 class FileTree:
-    """Answers requests for the files below a folder.
+    """Answers requests for the files below a folder."""
 
-    Parameters
-    ----------
-    root : `~pathlib.Path`
-        The folder.
-    prefix : str
-        What is before the files' own paths, e.g. ``'/legacysurvey/'``.
-    faults : `~.faults.Faults`
-        Knows which files were replaced.
-    """
-
-    def __init__(self, root, prefix, faults):
+    def __init__(self, root: Path, prefix: str, faults: Revisions) -> None:
         self._root = Path(root).resolve()
         self._prefix = prefix
         self._faults = faults
 
-    def __call__(self, request):
+    def __call__(self, request: Request) -> Response:
         """Return the `Response` to a `Request`."""
         path = self._local(request.path)
         if path is None:
@@ -159,19 +123,17 @@ class FileTree:
         }
         if _is_known(request.headers, etag, modified):
             return Response(304, headers)
-        if request.headers.get("If-Range") in (None, etag, modified):
-            found = _parse_range(request.headers.get("Range"), size)
-        else:
-            found = None
-        if found is None:
+        is_same = request.headers.get("If-Range") in (None, etag, modified)
+        stretch = _parse_range(request.headers.get("Range"), size) if is_same else None
+        if stretch is None:
             return Response(200, headers, FileBody(path, 0, size, changed))
-        start, stop = found
+        start, stop = stretch
         if start >= stop:
             return error_page(416, **{"Content-Range": f"bytes */{size}", **headers})
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
         return Response(206, headers, FileBody(path, start, stop, changed))
 
-    def _local(self, path):
+    def _local(self, path: str) -> Path | None:
         """Return the file that a decoded path names, `None` unless it is one below the root."""
         relative = path[len(self._prefix) :]
         parts = PurePosixPath(relative).parts
@@ -181,22 +143,22 @@ class FileTree:
         return local if local.is_relative_to(self._root) and local.is_file() else None
 
 
-def _content_type(path):
+def _content_type(path: Path) -> str:
     if ".fits" in path.suffixes:
         return "application/fits" if path.suffix != ".gz" else "application/gzip"
     return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 
-def _is_known(headers, etag, modified):
-    """Tell whether the client has the file already."""
-    known = headers.get("If-None-Match")
-    if known is not None:
-        tags = [tag.strip().removeprefix("W/") for tag in known.split(",")]
+def _is_known(headers: Message, etag: str, modified: str) -> bool:
+    """Return True if the client has the file already."""
+    text = headers.get("If-None-Match")
+    if text is not None:
+        tags = [tag.strip().removeprefix("W/") for tag in text.split(",")]
         return etag in tags or "*" in tags
     return headers.get("If-Modified-Since") == modified
 
 
-def _parse_range(text, size):
+def _parse_range(text: str | None, size: int) -> tuple[int, int] | None:
     """Return (start, stop); an empty stretch if it cannot be had; `None` for the whole file."""
     # Several ranges at once are answered with the whole file, as many servers do.
     match = _RANGE.fullmatch((text or "").replace(" ", ""))

@@ -1,20 +1,102 @@
-"""The exposures behind the simulated coadds, as the tables that lie with every brick.
+"""The PSFs of the simulated exposures, in the pixels of the CCDs as the viewer gives them."""
 
-Two passes over the sky in each band, the second shifted by half a CCD.  The coadds count one of
-them or both: where the pattern of `~.sky.exposures` says 1 the second pass is masked.
-"""
+from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from ..survey import bricks, releases
+from ..survey.bricks import Brick
 from ..survey.pixel_grids import TangentGrid
 from . import render, sky
 from .planes import windows_of
-from .viewer_psf import CAMERAS
 
-__all__ = ["ccd_rows"]
+# Where the exposures were guided badly: RA, Dec in degrees.
+ELONGATED_DEG = (45.120, 0.065)
+
+_ELONGATED_RADIUS_ARCSEC = 40.0
+_AXIS_RATIO = 0.7
+_POSITION_ANGLE_DEG = 30.0
+
+
+@dataclass(frozen=True)
+class Camera:
+    """How a camera sees the sky."""
+
+    name: str
+    pixel_scale_arcsec: float
+    size_pix: int
+    axes: tuple
+
+
+# A DECam CCD has its rows along the meridian: x runs south, y runs east.
+# The Mosaic cameras at Kitt Peak say the same of themselves (DECPANGL 270, RAPANGL 0).
+_MERIDIAN = ((0, 1), (-1, 0))
+_DECAM = Camera("decam", 0.262, 63, _MERIDIAN)
+_UPRIGHT = ((-1, 0), (0, 1))
+# The camera of each region and band.
+CAMERAS = {
+    ("south", "g"): _DECAM,
+    ("south", "r"): _DECAM,
+    ("south", "i"): _DECAM,
+    ("south", "z"): _DECAM,
+    ("north", "g"): Camera("90prime", 0.454, 31, _UPRIGHT),
+    ("north", "r"): Camera("90prime", 0.454, 31, _UPRIGHT),
+    ("north", "z"): Camera("mosaic", 0.26, 63, _MERIDIAN),
+}
+
+
+@dataclass(frozen=True)
+class PsfShape:
+    """The shape of the PSF on the sky."""
+
+    fwhm_arcsec: float
+    axis_ratio: float
+    position_angle_deg: float
+
+    @property
+    def major_fwhm_arcsec(self) -> float:
+        """Full width at half maximum along the major axis."""
+        return self.fwhm_arcsec / np.sqrt(self.axis_ratio)
+
+    @property
+    def minor_fwhm_arcsec(self) -> float:
+        """Full width at half maximum along the minor axis."""
+        return self.fwhm_arcsec * np.sqrt(self.axis_ratio)
+
+
+def psf_shape(ra_deg: float, dec_deg: float, band: str) -> PsfShape:
+    """Return the shape of the PSF that the PSF service gives at a place."""
+    east = (ra_deg - ELONGATED_DEG[0] + 180) % 360 - 180
+    distance = np.hypot(east * np.cos(np.radians(dec_deg)), dec_deg - ELONGATED_DEG[1]) * 3600
+    fwhm = render.psf_fwhm_arcsec(band)
+    if distance < _ELONGATED_RADIUS_ARCSEC:
+        return PsfShape(fwhm, _AXIS_RATIO, _POSITION_ANGLE_DEG)
+    return PsfShape(fwhm, 1.0, 0.0)
+
+
+def ccd_psf(ra_deg: float, dec_deg: float, region: str, band: str) -> np.ndarray:
+    """Return the PSF at a place in the pixels of the CCD."""
+    camera = CAMERAS[region, band]
+    shape = psf_shape(ra_deg, dec_deg, band)
+    angle = np.radians(shape.position_angle_deg)
+    # In (east, north), for a PSF with a sigma of 1 arcsec.
+    major = np.array([np.sin(angle), np.cos(angle)]) / shape.axis_ratio**0.5
+    minor = np.array([np.cos(angle), -np.sin(angle)]) * shape.axis_ratio**0.5
+    to_ccd = np.linalg.inv(np.array(camera.axes) * camera.pixel_scale_arcsec)
+    spread = to_ccd @ np.column_stack([major, minor])
+    unit = np.linalg.inv(spread @ spread.T)
+    y, x = np.mgrid[: camera.size_pix, : camera.size_pix] - (camera.size_pix - 1) / 2
+    distance2 = unit[0, 0] * x**2 + 2 * unit[0, 1] * x * y + unit[1, 1] * y**2
+    psf = sum(
+        weight / sigma**2 * np.exp(-0.5 * distance2 / sigma**2)
+        for weight, sigma in render.psf_components(band)
+    )
+    return (psf / psf.sum()).astype(np.float32)
+
 
 # Width and height in pixels, and how many CCDs are side by side and above each other.
 _DETECTORS = {
@@ -95,7 +177,7 @@ _COLUMNS = [
 class _Ccd:
     """One CCD of one exposure: a cell of the lattice of a band and pass."""
 
-    def __init__(self, region, band, number, column, row):
+    def __init__(self, region: str, band: str, number: int, column: int, row: int) -> None:
         self.camera, self.band, self.number = CAMERAS[region, band], band, number
         self.width, self.height, across, up = _DETECTORS[self.camera.name]
         spans = _spans_deg(region, band)
@@ -119,25 +201,25 @@ class _Ccd:
         self._axes = np.array(self.camera.axes, float)
 
     @property
-    def name(self):
+    def name(self) -> str:
         if self.camera.name != "decam":
             return f"CCD{self.order + 1}"
         return f"S{self.order + 1}" if self.order < 31 else f"N{self.order - 30}"
 
-    def to_pixel(self, ra_deg, dec_deg):
+    def to_pixel(self, ra_deg: np.ndarray, dec_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return pixels counted from 0; NaN far away."""
         west, north = self._grid.to_pixel(ra_deg, dec_deg)
         x, y = np.linalg.inv(self._axes) @ np.stack([-np.asarray(west), np.asarray(north)])
         return x + (self.width - 1) / 2, y + (self.height - 1) / 2
 
-    def to_sky(self, x, y):
+    def to_sky(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return RA and Dec, degrees."""
         steps = np.stack([np.subtract(x, (self.width - 1) / 2), y - (self.height - 1) / 2])
         east, north = self._axes @ steps
         return self._grid.to_sky(-east, north)
 
 
-def _spans_deg(region, band):
+def _spans_deg(region: str, band: str) -> np.ndarray:
     """Return how wide and how high a CCD is on the sky, degrees."""
     camera = CAMERAS[region, band]
     width, height, *_ = _DETECTORS[camera.name]
@@ -145,12 +227,12 @@ def _spans_deg(region, band):
     return np.abs(np.array(camera.axes) @ size).max(axis=1)
 
 
-def _columns(span_deg, dec_deg):
+def _columns(span_deg: float, dec_deg: float) -> int:
     """Return how many CCDs are side by side around the sky."""
     return int(np.ceil(360.0 * np.cos(np.radians(dec_deg)) / span_deg))
 
 
-def _near(region, band, brick):
+def _near(region: str, band: str, brick: Brick) -> Iterator[_Ccd]:
     """Yield the CCDs of the lattice around a brick."""
     across, up = _spans_deg(region, band)
     margin = 0.03
@@ -168,19 +250,19 @@ def _near(region, band, brick):
 
 
 @cache
-def _ccds_of(release, region, name):
+def _ccds_of(release: str, region: str, name: str) -> np.ndarray:
     tree = releases.get_tree(release, region)
     brick = bricks.get_brick(name)
-    found = []
+    rows = []
     for band in tree.bands:
         for ccd in _near(region, band, brick):
             boxes = _overlap(ccd, brick)
             if boxes is not None:
-                found.append(_row(ccd, region, boxes))
-    return np.concatenate(found)
+                rows.append(_row(ccd, region, boxes))
+    return np.concatenate(rows)
 
 
-def _overlap(ccd, brick):
+def _overlap(ccd: _Ccd, brick: Brick) -> tuple[int, ...] | None:
     """Return the common pixels in the CCD and in the brick, or `None` without any observed."""
     grid = bricks.brick_grid(brick.id)
     corners = np.array([[0, 0], [0, ccd.height - 1], [ccd.width - 1, ccd.height - 1]])
@@ -199,12 +281,12 @@ def _overlap(ccd, brick):
         return None
     sides = np.array([[low[0], low[1]], [low[0], high[1]], [high[0], high[1]], [high[0], low[1]]])
     x, y = ccd.to_pixel(*grid.to_sky(*sides.T.astype(float)))
-    last = np.array([ccd.width, ccd.height] * 2) - 1
-    ends = np.clip(np.round([x.min(), y.min(), x.max(), y.max()]), 0, last).astype(int)
+    limits = np.array([ccd.width, ccd.height] * 2) - 1
+    ends = np.clip(np.round([x.min(), y.min(), x.max(), y.max()]), 0, limits).astype(int)
     return (*ends, low[0], high[0], low[1], high[1])
 
 
-def _row(ccd, region, boxes):
+def _row(ccd: _Ccd, region: str, boxes: tuple[int, ...]) -> np.ndarray:
     rows = np.zeros(1, _COLUMNS)
     scale, band, camera = ccd.camera.pixel_scale_arcsec, ccd.band, ccd.camera.name
     rng = np.random.default_rng([7, ccd.exposure, ccd.order])
@@ -260,27 +342,13 @@ def _row(ccd, region, boxes):
     }
     for (i, j), value in np.ndenumerate(cd):
         values[f"cd{i + 1}_{j + 1}"] = value
-    names = ("ccd_x0", "ccd_y0", "ccd_x1", "ccd_y1")
-    names += ("brick_x0", "brick_x1", "brick_y0", "brick_y1")
-    values |= dict(zip(names, boxes, strict=True))
+    names = "ccd_x0 ccd_y0 ccd_x1 ccd_y1 brick_x0 brick_x1 brick_y0 brick_y1"
+    values |= dict(zip(names.split(), boxes, strict=True))
     for name, value in values.items():
         rows[name] = value
     return rows
 
 
-def ccd_rows(release, region, brick):
-    """Return the CCDs that went into the coadds of a brick.
-
-    Parameters
-    ----------
-    release, region : str
-        For example ``'dr10'``, ``'south'``.
-    brick : str
-        Brick name.
-
-    Returns
-    -------
-    `~numpy.ndarray`
-        Structured, with the columns of the survey's ``ccds.fits`` of a brick.
-    """
+def ccd_rows(release: str, region: str, brick: str) -> np.ndarray:
+    """Return the CCDs that went into the coadds of a brick."""
     return _ccds_of(release, region, brick).copy()

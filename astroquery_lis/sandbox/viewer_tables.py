@@ -1,0 +1,289 @@
+"""Single CCDs of the simulated exposures, as the viewer sends them: gzip files of one image.
+
+The counts are those of a calibrated but not sky-subtracted exposure: the scene at the CCD's zero
+point and exposure time, on its sky level, with noise of the ``sig1`` of its row.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+
+import numpy as np
+from astropy.io import fits
+from astropy.io.fits import Header
+from astropy.time import Time
+from astropy.wcs import WCS
+
+from ..survey import bricks
+from ..survey.bricks import Brick
+from ..survey.pixel_grids import TangentGrid
+from . import catalog, render, sky
+from .cameras import ccd_rows
+from .measurements import tractor_dtype
+from .viewer_layers import ViewerLayer, find_layer
+from .web import Response
+
+# What the first part of a path asks for, and what the name of the file begins with.
+KINDS = {"image-data": "image", "iv-data": "iv", "dq-data": "dq"}
+
+# Values of the data quality plane: a dead column, a saturated pixel.
+BAD, SATURATED = 1, 2
+
+_NAME = re.compile(r"([^/-]+)-(\d+)-([^/-]+)(-[^/]*)?/?$")
+# West, east, south and north, degrees.
+_Box = tuple[float, float, float, float]
+_BAD_COLUMN_PIX = 700
+_SATURATION_COUNTS = 6e4
+_KEPT_FILES = 6
+_NOISE_PIX = 1 << 20
+
+
+class _CcdGrid:
+    """Where positions are on a CCD, by the WCS of its row."""
+
+    def __init__(self, row: np.void) -> None:
+        names = (("cd1_1", "cd1_2"), ("cd2_1", "cd2_2"))
+        matrix = np.array([[float(row[name]) for name in pair] for pair in names])
+        self.scale_deg = float(np.sqrt(abs(np.linalg.det(matrix))))
+        self._inverse = np.linalg.inv(matrix)
+        self._first = float(row["crpix1"]) - 1, float(row["crpix2"]) - 1
+        # A degree per pixel: the pixels are offsets in the tangent plane, x to the west.
+        self._plane = TangentGrid(float(row["crval1"]), float(row["crval2"]), 0.0, 0.0, 1.0)
+
+    def to_pixel(self, ra_deg: np.ndarray, dec_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return pixels counted from 0; NaN on the far side of the sky."""
+        west, north = self._plane.to_pixel(ra_deg, dec_deg)
+        x, y = np.tensordot(self._inverse, np.stack([-west, north]), axes=1)
+        return x + self._first[0], y + self._first[1]
+
+
+def layer_ccds(
+    tree: tuple[str, str], bricks: Iterable[str], bands: Iterable[str]
+) -> dict[tuple[str, int, str], np.void]:
+    """Return the CCDs behind some bricks of a tree, each once."""
+    return {
+        (row["camera"].decode(), int(row["expnum"]), row["ccdname"].decode()): row
+        for brick in bricks
+        for row in ccd_rows(*tree, brick)
+        if row["filter"].decode() in bands
+    }
+
+
+def exposure_file(kind: str, layer: ViewerLayer, name: str) -> tuple[bytes, str]:
+    """Return the file of a CCD."""
+    match = _NAME.match(name)
+    if match is None:
+        raise KeyError(name)
+    (tree,) = layer.trees
+    key = match[1], int(match[2]), match[3]
+    if key not in layer_ccds(tree, sky.BRICKS[tree], layer.available):
+        raise KeyError(name)
+    prefix = KINDS[kind]
+    return _content(prefix, tree, key), f"{prefix}-{key[0]}-{key[1]}-{key[2]}.fits.gz"
+
+
+@lru_cache(_KEPT_FILES)
+def _content(prefix: str, tree: tuple[str, str], key: tuple[str, int, str]) -> bytes:
+    row = layer_ccds(tree, sky.BRICKS[tree], "griz")[key]
+    counts = _counts(row)
+    if prefix == "image":
+        data = _with_noise(row, counts)
+    elif prefix == "iv":
+        data = np.full(counts.shape, 1 / (float(row["sig1"]) * _per_nanomaggy(row)) ** 2)
+        data[_quality(counts) > 0] = 0
+    else:
+        data = _quality(counts)
+    if prefix != "dq":
+        data = data.astype(np.float32)
+    stream = io.BytesIO()
+    fits.PrimaryHDU(data, _header(row)).writeto(stream)
+    return gzip.compress(stream.getvalue(), compresslevel=1, mtime=0)
+
+
+def _per_nanomaggy(row: np.void) -> float:
+    """Return how many counts the exposure has for a nanomaggy."""
+    return 10 ** ((float(row["ccdzpt"]) - 22.5) / 2.5) * float(row["exptime"])
+
+
+def _counts(row: np.void) -> np.ndarray:
+    """Return the counts of a CCD without noise."""
+    shape = int(row["height"]), int(row["width"])
+    band = row["filter"].decode()
+    scene = render.render(sky.truth(), band, _CcdGrid(row), shape=shape)
+    scene *= _per_nanomaggy(row)
+    scene += float(row["ccdskycounts"]) * float(row["exptime"])
+    return scene
+
+
+def _quality(counts: np.ndarray) -> np.ndarray:
+    flags = np.where(counts > _SATURATION_COUNTS, SATURATED, 0).astype(np.int16)
+    flags[:, _BAD_COLUMN_PIX] |= BAD
+    return flags
+
+
+def _with_noise(row: np.void, counts: np.ndarray) -> np.ndarray:
+    rng = np.random.default_rng([11, int(row["expnum"]), int(row["image_hdu"])])
+    # A stretch of noise serves again and again, from another place: it is drawn in no time.
+    noise = rng.standard_normal(_NOISE_PIX, dtype=np.float32)
+    noise *= float(row["sig1"]) * _per_nanomaggy(row)
+    width = counts.shape[1]
+    for line, start in zip(counts, rng.integers(0, _NOISE_PIX - width, len(counts)), strict=True):
+        line += noise[start : start + width]
+    return np.round(np.minimum(counts, _SATURATION_COUNTS))
+
+
+def _header(row: np.void) -> fits.Header:
+    cards = [
+        ("EXPNUM", int(row["expnum"])),
+        ("CCDNAME", row["ccdname"].decode()),
+        ("FILTER", row["filter"].decode()),
+        ("EXPTIME", float(row["exptime"])),
+        ("MJD-OBS", float(row["mjd_obs"])),
+        ("DATE-OBS", Time(float(row["mjd_obs"]), format="mjd").isot),
+        ("BUNIT", "electron"),
+        ("CTYPE1", "RA---TAN"),
+        ("CTYPE2", "DEC--TAN"),
+        ("CUNIT1", "deg"),
+        ("CUNIT2", "deg"),
+    ]
+    cards += [
+        (name.upper(), float(row[name]))
+        for name in ("crval1", "crval2", "crpix1", "crpix2", "cd1_1", "cd1_2", "cd2_1", "cd2_2")
+    ]
+    return fits.Header(cards)
+
+
+_COLORS = {"g": "#00ff00", "r": "#ff0000", "i": "#cc0099", "z": "#cc00cc"}
+_WCS = ("crval1", "crval2", "crpix1", "crpix2", "cd1_1", "cd1_2", "cd2_1", "cd2_2")
+_MARGIN_DEG = 0.05
+
+
+def ccd_list(trees: Iterable[tuple[str, str]], bands: Iterable[str], box: _Box) -> Response:
+    """Return the JSON answer with the CCDs that touch a box."""
+    polygons = []
+    for tree in trees:
+        near = [name for name in sky.BRICKS[tree] if _near(bricks.get_brick(name), box)]
+        for (camera, number, name), row in layer_ccds(tree, near, bands).items():
+            corners = _corners(row)
+            if _touches(corners[:, 0], corners[:, 1], box):
+                band = row["filter"].decode()
+                polygons.append(
+                    {
+                        "name": f"{camera} {number}-{name}-{band}",
+                        "radecs": corners.tolist(),
+                        "color": _COLORS[band],
+                    }
+                )
+    body = json.dumps({"polys": polygons}).encode()
+    return Response(200, {"Content-Type": "application/json"}, body)
+
+
+def _near(brick: Brick, box: _Box) -> bool:
+    """Return True if a brick, with what its image has around it, touches a box."""
+    aside = _MARGIN_DEG / np.cos(np.radians(brick.dec_deg))
+    ra = np.array([brick.ra1_deg - aside, brick.ra2_deg + aside])
+    dec = np.array([brick.dec1_deg - _MARGIN_DEG, brick.dec2_deg + _MARGIN_DEG])
+    return _touches(ra, dec, box)
+
+
+def _touches(ra_deg: np.ndarray, dec_deg: np.ndarray, box: _Box) -> bool:
+    """Return True if what has these corners touches a box; RA may go round."""
+    west, east, south, north = box
+    middle = west + ((east - west) % 360) / 2
+    aside = (np.asarray(ra_deg) - middle + 180) % 360 - 180
+    half = ((east - west) % 360) / 2
+    inside_ra = aside.min() <= half and aside.max() >= -half
+    return bool(inside_ra and min(dec_deg) <= north and max(dec_deg) >= south)
+
+
+def _corners(row: np.void) -> np.ndarray:
+    """Return the corners of a CCD: pixels (1, 1), (1, H), (W, H), (W, 1)."""
+    cards = [("CTYPE1", "RA---TAN"), ("CTYPE2", "DEC--TAN")]
+    wcs = WCS(Header(cards + [(name.upper(), float(row[name])) for name in _WCS]))
+    width, height = int(row["width"]), int(row["height"])
+    return wcs.all_pix2world([[1, 1], [1, height], [width, height], [width, 1]], 1)
+
+
+_LAYER = re.compile(r"ls-dr(8|9|10|11)(-north|-south)?(-.*)?")
+_CORNERS = ("ralo", "rahi", "declo", "dechi")
+
+
+def _page(text: str, status: int = 200) -> Response:
+    return Response(status, {"Content-Type": "text/html; charset=utf-8"}, text.encode())
+
+
+def catalog_box(name: str, query: dict[str, str], broken: str) -> Response:
+    """Return the `~.files.Response` to a request for the rows in a box."""
+    layer = find_layer(name)
+    if layer is None:
+        return _page("no such layer")
+    if not all(key in query for key in _CORNERS):
+        return _page("no ra,dec bbox")
+    try:
+        limits = [float(query[key]) for key in _CORNERS]
+    except ValueError:
+        return _page(broken, 500)
+    if not isinstance(layer, ViewerLayer) or layer.lost or not np.isfinite(limits).all():
+        return _page(broken, 500)
+    rows = _rows(name, layer.is_split, limits)
+    if len(rows) == 0:
+        if layer.is_split:
+            return _page("No catalog sources in layer and RA,Dec box")
+        return _page(broken, 500)
+    # Through the viewer's own tables the units get lost.
+    file = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(rows)]).writeto(file)
+    headers = {
+        "Content-Type": "image/fits",
+        "Content-Disposition": f'attachment; filename="cat-{name}.fits"',
+    }
+    return Response(200, headers, file.getvalue())
+
+
+def _rows(name: str, is_split: bool, limits: list[float]) -> np.ndarray:
+    """Return the primary rows in a box that are in a layer, in the columns of its south."""
+    match = _LAYER.fullmatch(name)
+    if match is None:
+        # Of the other releases only images are simulated.
+        return np.zeros(0, tractor_dtype("dr10", "south"))
+    release, part = f"dr{match[1]}", (match[2] or "")[1:]
+    regions = ("south", "north") if is_split else (part or "south",)
+    kind = tractor_dtype(release, regions[0])
+    parts = []
+    for region in regions:
+        rows = catalog.region_rows(release, region)
+        rows = rows[_is_inside(rows["ra"], rows["dec"], *limits)]
+        if is_split:
+            rows = rows[bricks.is_north(rows["ra"], rows["dec"]) == (region == "north")]
+        parts.append(_in_columns(rows, kind))
+    return np.concatenate(parts)
+
+
+def _is_inside(
+    ra_deg: np.ndarray, dec_deg: np.ndarray, west: float, east: float, south: float, north: float
+) -> np.ndarray:
+    """Return which places are in the rectangle of the tangent plane that has the box's size."""
+    if east < west:
+        west -= 360.0
+    middle = (south + north) / 2
+    grid = TangentGrid(((west + east) / 2) % 360.0, middle, 0.0, 0.0, 1.0)
+    # Off the plane there are no coordinates; comparisons with NaN are false.
+    x, y = grid.to_pixel(ra_deg, dec_deg)
+    half_width = (east - west) / 2 * np.cos(np.radians(middle))
+    return (np.abs(x) <= half_width) & (np.abs(y) <= (north - south) / 2)
+
+
+def _in_columns(rows: np.ndarray, kind: np.dtype) -> np.ndarray:
+    """Return rows with other columns: 0 for what they lack, in light curves too."""
+    converted = np.zeros(len(rows), kind)
+    for name in set(kind.names or ()) & set(rows.dtype.names or ()):
+        if rows.dtype[name].shape == kind[name].shape:
+            converted[name] = rows[name]
+        else:
+            converted[name][:, : rows.dtype[name].shape[0]] = rows[name]
+    return converted
