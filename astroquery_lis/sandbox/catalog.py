@@ -168,8 +168,8 @@ def _write_tree(root: Path, release: str, region: str, names: Iterable[str]) -> 
         write_whole(path, tractor_hdus(release, region, name).writeto)
         listed = root / paths.file_path("tractor-checksums", release, region, brick=name)
         checksums.setdefault(listed, []).append(path)
-    for listed, paths in checksums.items():
-        add_checksums(listed, paths)
+    for listed, files in checksums.items():
+        add_checksums(listed, files)
 
 
 def _add_ccds(root: Path, release: str, region: str, brick: str) -> None:

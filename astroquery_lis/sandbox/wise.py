@@ -171,10 +171,10 @@ def _write_brick(root: Path, release: str, region: str, brick: str) -> None:
     """Write a brick's files beside its other coadds, and their lines into the checksums."""
     listed = root / paths.file_path("coadd-checksums", release, region, brick=brick)
     listed.parent.mkdir(parents=True, exist_ok=True)
-    paths = []
+    files = []
     for (product, band), plane in wise_planes(region, brick).items():
         path = root / paths.file_path(product, release, region, brick=brick, band=band)
         hdu = image_hdu(plane, _header(release, region, product, brick, band), product, path.name)
         write_whole(path, fits.HDUList([fits.PrimaryHDU(), hdu]).writeto)
-        paths.append(path)
-    add_checksums(listed, paths)
+        files.append(path)
+    add_checksums(listed, files)

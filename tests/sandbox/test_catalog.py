@@ -212,10 +212,10 @@ def test_apertures_are_those_of_the_image(sky_tree):
 
 
 def test_magnitudes_can_be_dereddened(sky_tree):
-    for tree in (("dr10", "south", "0451p000"), ("dr9", "north", "1801p325")):
-        rows, _, _ = read(sky_tree, *tree)
+    for place in (("dr10", "south", "0451p000"), ("dr9", "north", "1801p325")):
+        rows, _, _ = read(sky_tree, *place)
         assert 0.04 < rows["ebv"].min() < rows["ebv"].max() < 0.06
-        for band in (*releases.get_tree(*tree[:2]).bands, "w1", "w2", "w3", "w4"):
+        for band in (*releases.get_tree(*place[:2]).bands, "w1", "w2", "w3", "w4"):
             np.testing.assert_allclose(
                 rows[f"mw_transmission_{band}"],
                 10 ** (-0.4 * EXTINCTION[band] * rows["ebv"].astype(float)),

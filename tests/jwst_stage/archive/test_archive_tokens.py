@@ -7,8 +7,8 @@ from astroquery_lis.exceptions import (
     InvalidRequestError,
 )
 from astroquery_lis.jwst_stage.archive import download as archive_download
-from astroquery_lis.sandbox.files import Response
 from astroquery_lis.sandbox.mast import TOKEN
+from astroquery_lis.sandbox.web import Response
 
 from .archive_files import is_right
 
