@@ -297,13 +297,14 @@ class Viewer:
         # Bricks that the box touches with an edge belong to it, but not across RA 0.
         edge = 1e-9
         limits = (max(west - edge, 0.0), min(east + edge, 360 - edge))
-        touched = sphere.bricks_in_box(*limits, max(south - edge, -90), min(north + edge, 90))
+        box = (*limits, max(south - edge, -90), min(north + edge, 90))
+        touched = list(sphere.bricks_in_box(*box))
         layer = find_layer(query["layer"]) if "layer" in query else None
         if isinstance(layer, ViewerLayer) and not layer.lost:
             listed = [brick.id for tree in layer.trees for brick in layer.bricks_of(tree)]
             touched = [number for number in listed if number in touched]
         polygons = []
-        for brick in map(bricks.get_brick, list(touched)[:_MAX_BRICKS]):
+        for brick in map(bricks.get_brick, touched[:_MAX_BRICKS]):
             ra, dec = (brick.ra1_deg, brick.ra2_deg), (brick.dec1_deg, brick.dec2_deg)
             order = ((0, 0), (0, 1), (1, 1), (1, 0))
             corners = [[ra[i], dec[j]] for i, j in order]
