@@ -149,9 +149,11 @@ def page_of(
 ) -> str:
     """Return the page of a field; `legacy` is on the grid of the picture, `None` off the survey."""
     matches, filter_name = match.matches, _filter_name(match, picture)
-    views = [_jwst_view(match, picture)]
+    name = f"JWST {', '.join(picture.filters)}"
+    views = [_view(name, picture.image, picture, match, "jwst")]
     if legacy is not None:
-        views.append(_legacy_view(match, picture, rgb(legacy)))
+        name = f"Legacy Survey {match.meta.get('release', '')}".strip()
+        views.append(_view(name, rgb(legacy), picture, match, "legacy"))
     boxes = "".join(
         f'<label><input type="checkbox" checked value="{key}"><span class="key {key}"></span>'
         f"{text} ({number})</label>"
@@ -189,23 +191,17 @@ def _filter_name(match: CatalogMatch, picture: JwstPicture) -> str:
     return match.meta.get("filter") or single
 
 
-def _jwst_view(match: CatalogMatch, picture: JwstPicture) -> Markup:
-    pairs = picture.place(floats(match.matches["jwst_ra"]), floats(match.matches["jwst_dec"]))
-    alone = picture.place(floats(match.jwst_only["jwst_ra"]), floats(match.jwst_only["jwst_dec"]))
-    name = f"JWST {', '.join(picture.filters)}"
-    return _view(name, picture.image, picture, _marks(match, picture, pairs, alone, "jwst-only"))
-
-
-def _legacy_view(match: CatalogMatch, picture: JwstPicture, shown: np.ndarray) -> Markup:
-    pairs = picture.place(floats(match.matches["ra"]), floats(match.matches["dec"]))
-    alone = picture.place(floats(match.legacy_only["ra"]), floats(match.legacy_only["dec"]))
-    name = f"Legacy Survey {match.meta.get('release', '')}".strip()
-    return _view(name, shown, picture, _marks(match, picture, pairs, alone, "legacy-only"))
-
-
-def _view(name: str, shown: np.ndarray, picture: JwstPicture, marks: str) -> Markup:
+def _view(
+    name: str, shown: np.ndarray, picture: JwstPicture, match: CatalogMatch, side: str
+) -> Markup:
     """Return one of the two pictures with its marks."""
     ny, nx = shown.shape[:2]
+    alone, prefix = (match.jwst_only, "jwst_") if side == "jwst" else (match.legacy_only, "")
+    pairs, lone = (
+        picture.place(floats(rows[f"{prefix}ra"]), floats(rows[f"{prefix}dec"]))
+        for rows in (match.matches, alone)
+    )
+    marks = _marks(match, picture, pairs, lone, f"{side}-only")
     drawn = (
         f'<svg viewBox="0 0 {nx} {ny}" role="img" aria-label="Sources on {escape(name)}" '
         f'preserveAspectRatio="none">{marks}{_compass(picture)}</svg>'

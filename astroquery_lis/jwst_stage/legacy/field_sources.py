@@ -15,6 +15,7 @@ from astropy.table import Table
 from astropy.time import Time
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 
+from ...client.inputs import as_targets
 from ...exceptions import InvalidExposureError, InvalidRequestError
 from ...survey.region import Circle, Polygon
 from ...survey.releases import get_release
@@ -282,18 +283,15 @@ def _files(path: Path) -> tuple[Path, Path | None]:
 
 
 def _positions(table: Table) -> tuple[np.ndarray, np.ndarray]:
-    names = {name.lower(): name for name in table.colnames}
-    if "sky_centroid" in names and isinstance(table[names["sky_centroid"]], SkyCoord):
-        icrs = table[names["sky_centroid"]].icrs
-        return floats(icrs.ra.deg), floats(icrs.dec.deg)
-    for pair in (("ra", "dec"), ("sky_centroid.ra", "sky_centroid.dec"), ("ra_icrs", "dec_icrs")):
-        if set(pair) <= set(names):
-            columns = [table[names[name]] for name in pair]
-            scale = [float((getattr(c, "unit", None) or u.deg).to(u.deg)) for c in columns]
-            ra, dec = (floats(c) * s for c, s in zip(columns, scale, strict=True))
-            return ra, dec
-    msg = f"i2d_catalog has no sky_centroid, or ra and dec; it has {', '.join(table.colnames)}."
-    raise InvalidRequestError(msg, parameter="i2d_catalog", value=table.colnames)
+    """Return the positions called sky_centroid, or those that any table may have."""
+    centroid = ("sky_centroid.ra", "sky_centroid.dec")
+    if "sky_centroid" in table.colnames:
+        targets = as_targets(table["sky_centroid"])
+    elif set(centroid) <= set(table.colnames):
+        targets = as_targets(Table([table[name] for name in centroid], names=("ra", "dec")))
+    else:
+        targets = as_targets(table[[name for name in table.colnames if name.lower() != "id"]])
+    return targets.ra_deg, targets.dec_deg
 
 
 def _magnitudes(
