@@ -168,7 +168,7 @@ def _drop_stdout() -> None:
 
 
 def _image_file(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
-    """Run ``cutout`` and ``psf``: write a FITS file."""
+    """Prints the name of the file; by default cutout-RA-DEC.fits or psf-RA-DEC.fits."""
     arguments = asked(options)
     words = arguments.pop("coordinates", [])
     name, position = options.command, None
@@ -214,6 +214,7 @@ def _refuse_two_layers(options: Namespace) -> None:
 
 
 def _picture(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    """A name in .png or .jpg; by default picture-RA-DEC.png.  Prints it.  Needs the plot extra."""
     _refuse_two_layers(options)
     arguments = asked(options)
     position = as_coordinates(" ".join(arguments.pop("coordinates")))
@@ -236,6 +237,7 @@ def _picture(options: Namespace, survey: LegacySurveyClass, console: Console) ->
 
 
 def _url(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    """Uses no network, but for names."""
     _refuse_two_layers(options)
     arguments = asked(options)
     arguments.pop("coordinates", None)
@@ -262,6 +264,7 @@ def _code_of_unplaced(unplaced: np.ndarray, console: Console) -> int:
 
 
 def _tractor(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    """One of --radius, --width and --polygon says how much of it.  Exits with 3 if it is empty."""
     arguments = asked(options)
     if not arguments.keys() & {"radius", "width", "height", "polygon"}:
         msg = "One of --radius, --width and --polygon must say how much of the sky."
@@ -277,6 +280,7 @@ def _tractor(options: Namespace, survey: LegacySurveyClass, console: Console) ->
 
 
 def _crossmatch(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    """Exits with 3 if no row has a match."""
     table = read_table(options.table, options.input_format)
     answer = survey.crossmatch(table, **asked(options))
     console.table(answer, options)
@@ -286,6 +290,7 @@ def _crossmatch(options: Namespace, survey: LegacySurveyClass, console: Console)
 
 
 def _covers(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    """Exits with 3 if it covers none of them."""
     arguments = asked(options)
     arguments.pop("coordinates", None)
     table, ra_deg, dec_deg = values.targets(options)
@@ -304,6 +309,11 @@ def _covers(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
 
 
 def _bricks(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    """Tell the bricks at or around positions.
+
+    With a table and no radius, one row for each of its rows; else each brick once.  Uses no
+    network, but for names.
+    """
     _, ra_deg, dec_deg = values.targets(options)
     placed = np.isfinite(ra_deg)
     if options.radius is None:
@@ -335,6 +345,10 @@ def _table_of_bricks(ids: np.ndarray) -> Table:
 
 
 def _cutouts(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    """The folder keeps a journal: the same command again does what is left.
+
+    Prints a line for each target.
+    """
     table = read_table(options.table, options.input_format)
     arguments = asked(options)
     manifest = survey.download_cutouts(table, **arguments, show_progress=console.progress)
@@ -342,6 +356,10 @@ def _cutouts(options: Namespace, survey: LegacySurveyClass, console: Console) ->
 
 
 def _files(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    """A file appears when it is whole and was checked.
+
+    The same command again fetches what is missing.  Prints a line for each file.
+    """
     arguments = asked(options)
     if options.list_products:
         products = survey.list_file_products(release=arguments.get("release"))
@@ -356,6 +374,7 @@ def _files(options: Namespace, survey: LegacySurveyClass, console: Console) -> i
 
 
 def _info(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    """Tell where the cache is and what it holds."""
     info = survey.cache_info()
     console.put(**info)
     console.line(f"location  {info['location']}")
@@ -369,6 +388,7 @@ def _info(options: Namespace, survey: LegacySurveyClass, console: Console) -> No
 
 
 def _verify(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    """Exits with 5 if a file is bad."""
     table = survey.verify(**asked(options), show_progress=console.progress)
     return console.manifest(table, options, summary=True, code=_code_of_audit)
 
@@ -378,6 +398,7 @@ def _code_of_audit(statuses: Collection[str]) -> int:
 
 
 def _prune(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    """Remove what was used longest ago until the cache is small enough."""
     before = survey.cache_info()
     limit_bytes = before["limit_bytes"] if options.limit is None else options.limit * 1e9
     kept_bytes = before["bytes"]
@@ -462,116 +483,30 @@ def _more_for_prune(command: ArgumentParser) -> None:
 
 _Survey = LegacySurveyClass
 _WITHOUT_POSITION = {"coordinates": {"nargs": "*"}}
-NAMED = "Prints the name of the file."
+_EXECUTORS = {"executor": {"choices": ("threads", "processes")}}
 COMMANDS = (
+    Command("cutout", _image_file, _Survey.get_cutout, "file", overrides=_WITHOUT_POSITION),
+    Command("psf", _image_file, _Survey.get_psf, "file"),
+    Command("picture", _picture, _Survey.get_picture, "file", ("release", "timeout")),
     Command(
-        "cutout",
-        _image_file,
-        _Survey.get_cutout,
-        "file",
-        f"By default the file is cutout-RA-DEC.fits. {NAMED}",
-        settings=("timeout",),
-        overrides=_WITHOUT_POSITION,
-    ),
-    Command(
-        "psf",
-        _image_file,
-        _Survey.get_psf,
-        "file",
-        f"By default the file is psf-RA-DEC.fits. {NAMED}",
-        settings=("timeout",),
-    ),
-    Command(
-        "picture",
-        _picture,
-        _Survey.get_picture,
-        "file",
-        f"A name in .png or .jpg; by default picture-RA-DEC.png. {NAMED} Needs the plot extra.",
-        settings=("release", "timeout"),
-    ),
-    Command(
-        "url",
-        _url,
-        _Survey.viewer_url,
-        note="Uses no network, but for names.",
-        settings=("release",),
+        *("url", _url, _Survey.viewer_url, "", ("release",)),
         overrides=_WITHOUT_POSITION,
         more=_more_for_many,
     ),
-    Command(
-        "cutouts",
-        _cutouts,
-        _Survey.download_cutouts,
-        "manifest",
-        "The folder keeps a journal: the same command again does what is left. Prints a line for "
-        "each target.",
-        settings=("timeout",),
-        overrides={"executor": {"choices": ("threads", "processes")}},
-    ),
-    Command(
-        "bricks",
-        _bricks,
-        None,
-        "table",
-        "With a table and no radius, one row for each of its rows; else each brick once. Uses no "
-        "network, but for names.",
-        "tell the bricks at or around positions",
-        more=_more_for_bricks,
-    ),
-    Command(
-        "files",
-        _files,
-        _Survey.get_brick_files,
-        "manifest",
-        "A file appears when it is whole and was checked; the same command again fetches what is "
-        "missing. Prints a line for each file.",
-        settings=("timeout",),
-        more=_more_for_files,
-    ),
-    Command(
-        "tractor",
-        _tractor,
-        _Survey.query_tractor,
-        "table",
-        "One of --radius, --width and --polygon says how much of it. Exits with 3 if there is "
-        "none.",
-        settings=("timeout",),
-    ),
-    Command(
-        "crossmatch",
-        _crossmatch,
-        _Survey.crossmatch,
-        "table",
-        "Exits with 3 if no row has a match.",
-        settings=("timeout",),
-    ),
-    Command(
-        "covers",
-        _covers,
-        _Survey.covers,
-        "table",
-        "Exits with 3 if it covers none of them.",
-        settings=("timeout",),
-    ),
-    Command("layers", _layers, _Survey.list_layers, "table", more=_more_for_layers),
-    Command("releases", _releases, _Survey.list_releases, "table"),
+    Command("cutouts", _cutouts, _Survey.download_cutouts, "manifest", overrides=_EXECUTORS),
+    Command("bricks", _bricks, None, "table", (), more=_more_for_bricks),
+    Command("files", _files, _Survey.get_brick_files, "manifest", more=_more_for_files),
+    Command("tractor", _tractor, _Survey.query_tractor, "table"),
+    Command("crossmatch", _crossmatch, _Survey.crossmatch, "table"),
+    Command("covers", _covers, _Survey.covers, "table"),
+    Command("layers", _layers, _Survey.list_layers, "table", (), more=_more_for_layers),
+    Command("releases", _releases, _Survey.list_releases, "table", ()),
     Command("mirrors", _mirrors, _Survey.list_mirrors, "table"),
-    Command(
-        "demo",
-        _demo,
-        demo.run,
-        note="Needs no network.",
-        overrides={"output_dir": {"metavar": "DIR"}},
-    ),
+    Command("demo", _demo, demo.run, "", ()),
 )
 CACHE_COMMANDS = (
-    Command("info", _info, _Survey.cache_info, summary="tell where the cache is and what it holds"),
-    Command("verify", _verify, _Survey.verify, "table", "Exits with 5 if a file is bad."),
-    Command(
-        "prune",
-        _prune,
-        summary="remove what was used longest ago until the cache is small enough",
-        more=_more_for_prune,
-    ),
-    Command("clear", _clear, _Survey.clear_cache),
+    Command("info", _info, settings=()),
+    Command("verify", _verify, _Survey.verify, "table"),
+    Command("prune", _prune, settings=(), more=_more_for_prune),
+    Command("clear", _clear, _Survey.clear_cache, settings=()),
 )

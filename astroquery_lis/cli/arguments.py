@@ -88,6 +88,7 @@ def protected(words: Iterable[str]) -> list[str]:
 class Command:
     """A command: its name, what runs it, and the method that its arguments come from.
 
+    The help is the first line of the docstring of the method and the docstring of ``run``.
     ``result`` is what it writes: a ``file``, a ``table``, a ``manifest`` or nothing.  ``settings``
     are attributes of the class that are set for this one call, ``overrides`` arguments of argparse
     for parameters that annotations do not say enough of.
@@ -97,22 +98,24 @@ class Command:
     run: Callable[..., int | None]
     method: Callable[..., Any] | None = None
     result: Literal["file", "table", "manifest", ""] = ""
-    note: str = ""
-    summary: str = ""
+    settings: tuple[str, ...] = ("timeout",)
     skip: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
     overrides: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     more: Callable[[argparse.ArgumentParser], list[str] | None] | None = None
 
 
 def add_command(commands: Any, command: Command) -> None:
     """Add a command to what ``add_subparsers`` returned."""
-    summary = command.summary or (inspect.getdoc(command.method) or "").partition("\n")[0]
-    summary = _plain(summary).rstrip(".")
+    note = " ".join((inspect.getdoc(command.run) or "").split())
+    if command.method is None:
+        summary, _, note = note.partition(". ")
+    else:
+        summary = _plain((inspect.getdoc(command.method) or "").partition("\n")[0])
+    summary = summary.rstrip(".")
     parser = commands.add_parser(
         command.name,
         help=_escaped(summary[0].lower() + summary[1:]),
-        description=_wrapped(f"{summary[0].upper()}{summary[1:]}. {command.note}"),
+        description=_wrapped(f"{summary}. {note}"),
         epilog=HELP,
     )
     parameters = []

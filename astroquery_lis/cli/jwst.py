@@ -77,6 +77,11 @@ def add_commands(commands: Any) -> None:
 
 
 def _plan(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    """Tell what there is to do, and do nothing.
+
+    Reads headers only.  Each product is done, stale, missing or failed, with the reason, and an
+    estimate of the seconds, the memory and the disk that it takes.
+    """
     plan = _planned(options, _stage(options))
     if options.save:
         plan.save(options.save)
@@ -98,6 +103,10 @@ def _plan(options: Namespace, survey: LegacySurveyClass, console: Console) -> No
 
 
 def _explain(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    """Tell why a product has to be made, or that it has not.
+
+    Also looks up the reference files that there are now.
+    """
     stage = _stage(options)
     plan = _planned(options, stage)
     task = _task(plan, options.product)
@@ -116,6 +125,7 @@ def _explain(options: Namespace, survey: LegacySurveyClass, console: Console) ->
 
 
 def _params(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    """Tell the parameters of every step and where they come from."""
     stage = _stage(options)
     plan = _planned(options, stage)
     with _listing_what_is_missing(console):
@@ -123,6 +133,10 @@ def _params(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
 
 
 def _refs(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    """Get the reference files that a plan needs.
+
+    With --offline it gets none, and lists those that are missing.
+    """
     stage = _stage(options)
     plan = _planned(options, stage)
     folder = plan.output_dir or DEFAULT_DIR
@@ -134,6 +148,11 @@ def _refs(options: Namespace, survey: LegacySurveyClass, console: Console) -> in
 
 
 def _run(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    """Do what is not done of the stages.
+
+    As many exposures at once as memory allows.  The same command again takes up where it was, also
+    after Ctrl-C.  Prints a line for each product; exits with 5 if one failed.
+    """
     stage = _stage(options)
     plan = _planned(options, stage)
     folder = plan.output_dir or DEFAULT_DIR
@@ -156,6 +175,7 @@ def _run(options: Namespace, survey: LegacySurveyClass, console: Console) -> int
 
 
 def _status(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    """Exits with 5 if a task failed, was skipped or was interrupted."""
     table = _stage(options).status(options.output_dir)
     console.table(table, options)
     text = f"{len(table)} tasks: {_counted(table['state'])}"
@@ -165,6 +185,7 @@ def _status(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
 
 
 def _report(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    """By default the page is report.html in the folder, which is replaced."""
     folder = options.output_dir
     path = options.result or str(Path(folder, "report.html"))
     _write_page(lambda name: _stage(options).report(folder, path=name), path, console)
@@ -174,6 +195,10 @@ def _report(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
 
 
 def _query(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    """By a position, a program or a span of time.  Exits with 3 if there is none.
+
+    Lists take several: F150W,F444W.
+    """
     arguments = asked(options)
     words = arguments.pop("coordinates", [])
     if words and "radius" not in arguments:
@@ -187,6 +212,10 @@ def _query(options: Namespace, survey: LegacySurveyClass, console: Console) -> i
 
 
 def _download(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    """Prints a line for each file.  A file appears when it is whole and was checked.
+
+    The same command again goes on.  What is not public yet needs the token in $MAST_API_TOKEN.
+    """
     table = read_table(options.table, options.input_format)
     answer = _stage(options).download_uncal(table, **asked(options), show_progress=console.progress)
     if hasattr(options, "get_query_payload"):
@@ -198,6 +227,10 @@ def _download(options: Namespace, survey: LegacySurveyClass, console: Console) -
 
 
 def _match(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    """Prints the pairs with JWST and dereddened Legacy magnitudes (AB).
+
+    Says what the offset between the two is, JWST minus Legacy.  Exits with 3 if nothing matched.
+    """
     match = _stage(options).match_catalogs(**asked(options), survey=survey)
     console.put(
         n_jwst_only=len(match.jwst_only),
@@ -224,6 +257,10 @@ def _offset(offset: Any) -> dict[str, float] | None:
 
 
 def _refcat(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    """Stars are carried to the time of the exposures by their proper motions.
+
+    With -o the file is what --abs-refcat takes.
+    """
     stage, arguments = _stage(options), asked(options)
     footprints = arguments.pop("footprints")
     name = footprints[0] if len(footprints) == 1 else ""
@@ -236,6 +273,7 @@ def _refcat(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
 
 
 def _page(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    """Prints the name of the page; by default that of the first mosaic with .html."""
     arguments = asked(options)
     mosaics = arguments.pop("mosaics")
     if options.result is None:
@@ -360,6 +398,8 @@ def _refuse(msg: str, value: object, name: str = "files") -> NoReturn:
 # ---- the list of them ---------------------------------------------------------------------------
 
 _CRDS = ("crds_path", "crds_context", "crds_server_url")
+_GET = ("max_workers", "offline")
+_MAKE = ("overwrite", "partial", "on_error")
 _OF_PLAN: dict[str, dict[str, Any]] = {
     "files": {
         "help": "FITS files, directories and associations (.json); or the manifest of 'jwst "
@@ -415,122 +455,25 @@ def _of_tractor(parser: ArgumentParser) -> list[str]:
 
 
 _Stage = JwstStageClass
+_SETTINGS = ("mirror", "timeout")
+_DATES = {"start_date": {"type": str}, "end_date": {"type": str}}
+_SEVERAL = {"footprints": {"nargs": "+"}}
+_PATH = ("path",)
+_PREFETCH = JwstStageClass.prefetch_references
 COMMANDS = (
+    Command("query", _query, _Stage.query_uncal, "table", overrides=_DATES),
+    Command("download", _download, _Stage.download_uncal, "manifest"),
+    Command("plan", _plan, None, "table", (), more=_more_for_plan),
+    Command("explain", _explain, None, "", _CRDS, more=_of_plan(_Stage.states, "offline")),
+    Command("params", _params, None, "table", _CRDS, more=_of_plan(_Stage.parameters, "offline")),
+    Command("refs", _refs, None, "manifest", _CRDS, more=_of_plan(_PREFETCH, *_GET)),
+    Command("run", _run, None, "manifest", _CRDS, more=_of_plan(_Stage.run, *_GET, *_MAKE)),
+    Command("status", _status, _Stage.status, "table", ()),
+    Command("report", _report, _Stage.report, "file", (), _PATH),
+    Command("match", _match, _Stage.match_catalogs, "table", _SETTINGS, more=_of_tractor),
     Command(
-        "query",
-        _query,
-        _Stage.query_uncal,
-        "table",
-        "By a position, a program or a span of time. Exits with 3 if there is none. Lists take "
-        "several: F150W,F444W.",
-        settings=("timeout",),
-        overrides={"start_date": {"type": str}, "end_date": {"type": str}},
-    ),
-    Command(
-        "download",
-        _download,
-        _Stage.download_uncal,
-        "manifest",
-        "Prints a line for each file. A file appears when it is whole and was checked; the same "
-        "command again goes on. What is not public yet needs the token in $MAST_API_TOKEN.",
-        settings=("timeout",),
-    ),
-    Command(
-        "plan",
-        _plan,
-        None,
-        "table",
-        "Reads headers only. Each product is done, stale, missing or failed, with the reason, and "
-        "an estimate of the seconds, the memory and the disk that it takes.",
-        "tell what there is to do, and do nothing",
-        more=_more_for_plan,
-    ),
-    Command(
-        "explain",
-        _explain,
-        None,
-        "",
-        "Also looks up the reference files that there are now.",
-        "tell why a product has to be made, or that it has not",
-        settings=_CRDS,
-        more=_of_plan(_Stage.states, "offline"),
-    ),
-    Command(
-        "params",
-        _params,
-        None,
-        "table",
-        "",
-        "tell the parameters of every step and where they come from",
-        settings=_CRDS,
-        more=_of_plan(_Stage.parameters, "offline"),
-    ),
-    Command(
-        "refs",
-        _refs,
-        None,
-        "manifest",
-        "With --offline it gets none, and lists those that are missing.",
-        "get the reference files that a plan needs",
-        settings=_CRDS,
-        more=_of_plan(_Stage.prefetch_references, "offline", "max_workers"),
-    ),
-    Command(
-        "run",
-        _run,
-        None,
-        "manifest",
-        "As many exposures at once as memory allows. The same command again takes up where it "
-        "was, also after Ctrl-C. Prints a line for each product; exits with 5 if one failed.",
-        "do what is not done of the stages",
-        settings=_CRDS,
-        more=_of_plan(_Stage.run, "max_workers", "overwrite", "partial", "on_error", "offline"),
-    ),
-    Command(
-        "status",
-        _status,
-        _Stage.status,
-        "table",
-        "Exits with 5 if a task failed, was skipped or was interrupted.",
-    ),
-    Command(
-        "report",
-        _report,
-        _Stage.report,
-        "file",
-        "By default the page is report.html in the folder, which is replaced.",
-        skip=("path",),
-    ),
-    Command(
-        "match",
-        _match,
-        _Stage.match_catalogs,
-        "table",
-        "Prints the pairs with JWST and dereddened Legacy magnitudes (AB), and tells the offset "
-        "between the two, JWST minus Legacy. Exits with 3 if nothing matched.",
-        settings=("mirror", "timeout"),
+        *("refcat", _refcat, _Stage.astrometric_reference, "table", _SETTINGS, _PATH, _SEVERAL),
         more=_of_tractor,
     ),
-    Command(
-        "refcat",
-        _refcat,
-        _Stage.astrometric_reference,
-        "table",
-        "Stars are carried to the time of the exposures by their proper motions. With -o the file "
-        "is what --abs-refcat takes.",
-        skip=("path",),
-        settings=("mirror", "timeout"),
-        overrides={"footprints": {"nargs": "+"}},
-        more=_of_tractor,
-    ),
-    Command(
-        "page",
-        _page,
-        _Stage.field_page,
-        "file",
-        "Prints the name of the page, which needs no other file; by default that of the first "
-        "mosaic with .html.",
-        skip=("path",),
-        settings=("mirror", "timeout"),
-    ),
+    Command("page", _page, _Stage.field_page, "file", _SETTINGS, _PATH),
 )

@@ -78,7 +78,7 @@ def moment(text: str) -> Time | str:
         raise _not_of_the_kind(text, "2015.5 or 2022-07-01") from error
 
 
-def size(text: str) -> Any:
+def size(text: str) -> int | u.Quantity | tuple:
     """Return a size: pixels, an angle, or two of one kind as ``NY,NX``."""
     parts = text.split(",")
     if len(parts) > 2:
@@ -118,7 +118,7 @@ def gigabytes(text: str) -> float:
     return value
 
 
-def condition(text: str) -> tuple[str, Any]:
+def condition(text: str) -> tuple[str, str | list[str]]:
     """Return (column, condition) of a text such as ``flux_r>10`` or ``type=PSF,REX``."""
     match = re.fullmatch(r"\s*(\w+)\s*([<>=!].*)", text, re.DOTALL)
     if match is None or not match[2].strip("<>=! "):
@@ -130,7 +130,7 @@ def condition(text: str) -> tuple[str, Any]:
     return column, (rule.replace(",", " ").split() if "," in rule else rule)
 
 
-def conditions(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def conditions(pairs: list[tuple[str, Any]]) -> dict[str, str | list[str]]:
     """Return the conditions as ``query_tractor`` takes them; two of one column are joined."""
     rules: dict[str, Any] = {}
     for column, rule in pairs:
@@ -206,7 +206,7 @@ def name_of_place(position: SkyCoord) -> str:
 # ---- steps and corrections of the JWST chain ----------------------------------------------------
 
 
-def step_parameter(text: str) -> tuple[str, str, str, Any]:
+def step_parameter(text: str) -> tuple[str, str, str, str | float | None]:
     """Return (selector, step, parameter, value) of ``[SELECTOR:]STEP.PARAMETER=VALUE``."""
     left, equals, value = text.partition("=")
     selector, colon, name = left.rpartition(":")
@@ -216,7 +216,7 @@ def step_parameter(text: str) -> tuple[str, str, str, Any]:
     return selector.strip(), step.strip(), key.strip(), _value(value.strip())
 
 
-def steps(parts: list[tuple[str, str, str, Any]]) -> dict[str, Any]:
+def steps(parts: list[tuple[str, str, str, Any]]) -> dict[str, dict]:
     """Return the parameters of steps as the plan takes them."""
     nested: dict[str, Any] = {}
     for selector, step, key, value in parts:
@@ -225,7 +225,7 @@ def steps(parts: list[tuple[str, str, str, Any]]) -> dict[str, Any]:
     return nested
 
 
-def correction(text: str) -> str | tuple[str, dict[str, Any]]:
+def correction(text: str) -> str | tuple[str, dict]:
     """Return a correction as the plan takes it: a name, or that and its parameters.
 
     In ``'wisp:templates=w.fits,minimum_snr=5'`` a value that has a comma is a list, and
@@ -260,12 +260,12 @@ def correction(text: str) -> str | tuple[str, dict[str, Any]]:
     return name.strip(), parameters
 
 
-def _file_or_value(text: str) -> Any:
+def _file_or_value(text: str) -> Path | str | float | None:
     # A function of the user gets an absolute path, and the content of the file counts.
     return Path(text) if os.path.isfile(text) else _value(text)
 
 
-def _value(text: str) -> Any:
+def _value(text: str) -> str | float | None:
     for kind in (int, float):
         try:
             return kind(text)

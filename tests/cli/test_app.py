@@ -1,6 +1,7 @@
 """The command as a whole: help, exit codes, what it says and where, and how it ends."""
 
 import argparse
+import inspect
 import json
 import os
 import random
@@ -13,8 +14,9 @@ import pytest
 from astropy import log
 
 import astroquery_lis
-from astroquery_lis import cli
+from astroquery_lis import LegacySurvey, LegacySurveyClass, cli
 from astroquery_lis.cli import app, console
+from astroquery_lis.jwst_stage import JwstStageClass
 
 COMMANDS = (
     *("bricks", "cache", "covers", "crossmatch", "cutout", "cutouts", "demo", "files", "layers"),
@@ -51,6 +53,53 @@ def test_help_tells_every_option(run, words):
         assert " ".join((action.help % {**vars(action), "prog": ""}).split()) in text
     assert console.HELP in answer.out
     assert max(map(len, answer.out.splitlines())) < 100
+
+
+OWN_OPTIONS = {
+    *("--help", "--json", "--quiet", "--debug", "--timeout", "--output", "--overwrite", "--format"),
+    *("--manifest", "--overwrite-manifest", "--table", "--input-format", "--dry-run", "--save"),
+    *("--list-products", "--release", "--mirror"),
+    *("--crds-path", "--crds-context", "--crds-server-url"),
+}
+METHODS = {
+    ("cutout",): LegacySurveyClass.get_cutout,
+    ("psf",): LegacySurveyClass.get_psf,
+    ("picture",): LegacySurveyClass.get_picture,
+    ("url",): LegacySurveyClass.viewer_url,
+    ("cutouts",): LegacySurveyClass.download_cutouts,
+    ("files",): LegacySurveyClass.get_brick_files,
+    ("tractor",): LegacySurveyClass.query_tractor,
+    ("crossmatch",): LegacySurveyClass.crossmatch,
+    ("covers",): LegacySurveyClass.covers,
+    ("cache", "clear"): LegacySurveyClass.clear_cache,
+    ("jwst", "query"): JwstStageClass.query_uncal,
+    ("jwst", "download"): JwstStageClass.download_uncal,
+    ("jwst", "plan"): JwstStageClass.plan,
+}
+
+
+@pytest.mark.parametrize("words", METHODS, ids=" ".join)
+def test_options_are_the_parameters_of_the_method(words):
+    (parser,) = (parser for known, parser in _parsers() if known == words)
+    names = {f"--{name.replace('_', '-')}" for name in inspect.signature(METHODS[words]).parameters}
+    options = {option for action in parser._actions for option in action.option_strings}
+    options = {name for name in options if name.startswith("--") and name not in OWN_OPTIONS}
+    assert options <= {*names, *(name.replace("--", "--no-", 1) for name in names)}
+    objects = {"--self", "--show-progress", "--token", "--executor", "--get-query-payload"}
+    first = {action.dest for action in parser._actions if not action.option_strings}
+    first = {f"--{name.replace('_', '-')}" for name in first}
+    assert names - first - objects - OWN_OPTIONS - {"--allow-unknown-layer"} <= options
+
+
+def test_a_default_is_that_of_the_method(run_json, monkeypatch):
+    called = []
+    answer = LegacySurvey.list_mirrors()
+    monkeypatch.setattr(
+        LegacySurveyClass, "list_mirrors", lambda self, **kwargs: called.append(kwargs) or answer
+    )
+    run_json("mirrors")
+    run_json("mirrors", "--probe")
+    assert called == [{}, {"probe": True}]
 
 
 def test_the_top_has_a_help_and_a_version(run):
