@@ -84,7 +84,7 @@ class ArchiveMethods(StageBase):
         public_only: bool = False,
         associations: bool = False,
         get_query_payload: bool = False,
-    ) -> Table | Any:
+    ) -> Table | dict:
         """Find the uncal files of JWST at MAST.
 
         Parameters
@@ -112,7 +112,8 @@ class ArchiveMethods(StageBase):
         associations : bool, optional
             Whether to list the level 2 and 3 association files of the observations too.
         get_query_payload : bool, optional
-            Return what the search is called with; nothing is sent but a request for its columns.
+            Return a dictionary with the ``service`` and the ``params`` that it would get; nothing
+            is sent but a request for its columns.
 
         Returns
         -------
@@ -162,8 +163,9 @@ class ArchiveMethods(StageBase):
             search = MissionSearch(_server(), session)
             if get_query_payload:
                 center, within = request.cone
-                payload = {**search.payload(request.criteria()), "limit": PAGE_ROWS, "offset": 0}
-                return payload | ({} if center is None else _cone(center, within))
+                params = {**search.payload(request.criteria()), "limit": PAGE_ROWS, "offset": 0}
+                params |= {} if center is None else _cone(center, within)
+                return {"service": search.url, "params": params}
             return find_uncal(search, request)
 
     def download_uncal(
@@ -177,7 +179,7 @@ class ArchiveMethods(StageBase):
         token: str | None = None,
         show_progress: bool = True,
         get_query_payload: bool = False,
-    ) -> Table | Any:
+    ) -> Table | dict:
         """Fetch files that `query_uncal` found; what is there whole is left alone.
 
         Parameters
@@ -201,7 +203,7 @@ class ArchiveMethods(StageBase):
         show_progress : bool, optional
             Whether to show a bar, where tqdm is installed and there is a terminal.
         get_query_payload : bool, optional
-            Return the list of URLs in place of the files; nothing is fetched.
+            Return a dictionary with the ``service`` and the ``urls``; nothing is fetched.
 
         Returns
         -------
@@ -234,7 +236,7 @@ class ArchiveMethods(StageBase):
         server = _server()
         urls = [url_of(server, row["uri"]) for row in rows]
         if get_query_payload:
-            return urls
+            return {"service": server, "urls": urls}
         if not isinstance(max_workers, int) or not 1 <= max_workers <= MOST_WORKERS:
             msg = f"max_workers={max_workers!r} must be a number from 1 to {MOST_WORKERS}."
             raise InvalidRequestError(msg, parameter="max_workers", value=max_workers)
@@ -269,7 +271,7 @@ class ArchiveMethods(StageBase):
 
     # ---- inner ----------------------------------------------------------------------------------
 
-    def _archive_options(self) -> dict[str, Any]:
+    def _archive_options(self) -> dict:
         """Return the arguments of a client or session but the time-out."""
         agent = self._session.headers["User-Agent"]
         return {
@@ -333,7 +335,7 @@ def _refuse_too_wide(request: UncalRequest) -> None:
         raise InvalidRequestError(msg, parameter="program")
 
 
-def _rows_of(table: Any) -> list[dict[str, Any]]:
+def _rows_of(table: Any) -> list[dict]:
     """Return what is known of each file that is to be fetched."""
     if isinstance(table, str):
         table = [table]
@@ -345,29 +347,27 @@ def _rows_of(table: Any) -> list[dict[str, Any]]:
     if not {"file", "uri"} & set(table.colnames):
         msg = f"table has no column 'file' or 'uri'; it has: {', '.join(table.colnames)}."
         raise InvalidRequestError(msg, parameter="table")
-    rows = []
-    for entry in table:
-        row = {name: _plain(entry[name]) for name in table.colnames}
-        uri = str(row.get("uri") or row.get("file"))
-        name = str(row.get("file") or uri).rpartition("/")[2]
-        if not name or name in (".", "..") or "\\" in name or "\0" in name:
-            msg = f"table has {uri!r}, which is no file of MAST."
-            raise InvalidRequestError(msg, parameter="table", value=uri)
-        size = row.get("size")
-        rows.append(
-            {
-                "file": name,
-                "uri": uri if ":" in uri else URI_PREFIX + name,
-                "size": -1 if size is None else int(size),
-                "sha256": str(row.get("sha256") or "").lower(),
-                "public": bool(row.get("public") or False),
-                "filter": str(row.get("filter") or ""),
-            }
-        )
-    return rows
+    return [_file_of({name: _plain(row[name]) for name in table.colnames}) for row in table]
 
 
-def _plain(value: Any) -> Any:
+def _file_of(row: dict[str, Any]) -> dict:
+    uri = str(row.get("uri") or row.get("file"))
+    name = str(row.get("file") or uri).rpartition("/")[2]
+    if not name or name in (".", "..") or "\\" in name or "\0" in name:
+        msg = f"table has {uri!r}, which is no file of MAST."
+        raise InvalidRequestError(msg, parameter="table", value=uri)
+    size = row.get("size")
+    return {
+        "file": name,
+        "uri": uri if ":" in uri else URI_PREFIX + name,
+        "size": -1 if size is None else int(size),
+        "sha256": str(row.get("sha256") or "").lower(),
+        "public": bool(row.get("public") or False),
+        "filter": str(row.get("filter") or ""),
+    }
+
+
+def _plain(value: Any) -> object:
     """Return a value of a table as Python's own, `None` where it is masked."""
     if np.ma.is_masked(value):
         return None

@@ -112,10 +112,10 @@ class ArchiveClient(HttpClient):
 
     def fetch(
         self, url: str, consume: Callable, *, headers: Callable[[], dict[str, str]] | None = None
-    ) -> Any:
+    ) -> object:
         """GET ``url``, as `~astroquery_lis.io.http.HttpClient.fetch` does."""
 
-        def checked(response: Any) -> Any:
+        def checked(response: Any) -> object:
             if response.headers.get("Content-Type", "").startswith("text/html"):
                 msg = f"{url} brought a web page instead of a file."
                 raise UnexpectedContentError(msg, url=url, status=response.status)
@@ -209,7 +209,7 @@ def _shared_client(options: tuple, token: Token | None) -> ArchiveClient:
     return ArchiveClient(token=token, **dict(options))
 
 
-def _identity(job: ArchiveJob) -> dict[str, Any]:
+def _identity(job: ArchiveJob) -> dict:
     return {"id": job.file, "bands": job.bands, "url": job.url}
 
 
@@ -233,7 +233,7 @@ def fetch_job(job: ArchiveJob) -> list[Result]:
     return [Result(job.row, seconds=seconds, **outcome, **_identity(job))]
 
 
-def _fetched(job: ArchiveJob) -> dict[str, Any]:
+def _fetched(job: ArchiveJob) -> dict:
     """Return the attributes of the `~astroquery_lis.io.Result` of a file."""
     path = Path(job.path)
     flaw = flaw_of(path, job.size, job.sha256)
@@ -274,7 +274,7 @@ def _downloaded(job: ArchiveJob, path: Path, *, replace: bool) -> Downloaded:
                 raise
 
 
-def _found(status: str, path: Path, **more: Any) -> dict[str, Any]:
+def _found(status: str, path: Path, **more: Any) -> dict:
     return {"status": status, "local_path": str(path), "bytes": path.stat().st_size, **more}
 
 
@@ -322,7 +322,7 @@ def refusal(client: HttpClient, server: str, token: Token | None, file: str) -> 
 def _whose(client: HttpClient, server: str, token: Token) -> str | None:
     """Return whose token it is, empty for nobody's, `None` if MAST does not tell."""
 
-    def consume(response: Any) -> Any:
+    def consume(response: Any) -> object:
         return json.loads(response.read(1 << 20))
 
     # The cookie is what astroquery's client sends to this address.

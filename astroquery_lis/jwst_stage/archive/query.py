@@ -385,7 +385,7 @@ class _NameOf:
         self.program, self.observation = map(int, match.groups()) if match else (0, 0)
 
 
-def _row_of(name: ExposureName, rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def _row_of(name: ExposureName, rows: Iterable[dict[str, Any]]) -> dict:
     """Return the row of the search that a file belongs to: of its detector if there is one."""
     same = [row for row in rows if str(row.get("detector") or "").upper() == name.detector]
     return (same or list(rows) or [{}])[0]
@@ -397,7 +397,7 @@ def _elements(row: dict[str, Any]) -> set[str]:
     return {word for value in values if value for word in re.findall(r"\w+", str(value).upper())}
 
 
-def _entry(file: dict[str, Any], name: ExposureName, row: dict[str, Any]) -> dict[str, Any]:
+def _entry(file: dict[str, Any], name: ExposureName, row: dict[str, Any]) -> dict:
     """Return a row of the table for an uncal file."""
     entry = {
         "product": "uncal",
@@ -415,7 +415,7 @@ def _entry(file: dict[str, Any], name: ExposureName, row: dict[str, Any]) -> dic
     return entry | _file(file, row)
 
 
-def _file(file: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+def _file(file: dict[str, Any], row: dict[str, Any]) -> dict:
     filename = str(file["filename"])
     size = file.get("size")
     released = str(row.get("released") or "")

@@ -121,7 +121,7 @@ class MissionSearch:
         criteria: dict[str, str],
         coordinates: SkyCoord | None = None,
         radius: Quantity | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[dict]:
         """Return every row that meets the criteria."""
         payload = self.payload(criteria)
         if coordinates is not None:
@@ -143,7 +143,7 @@ class MissionSearch:
             warn(msg, LegacySurveyWarning)
         return rows
 
-    def payload(self, criteria: dict[str, str]) -> dict[str, Any]:
+    def payload(self, criteria: dict[str, str]) -> dict:
         """Return what the client is called with for the first page."""
         selected = [name for names in self.columns.values() for name in names]
         # Without an order, pages of one query need not belong together.
@@ -158,7 +158,7 @@ class MissionSearch:
             **named,
         }
 
-    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _row(self, row: dict[str, Any]) -> dict:
         """Return a row of the service by the keys of `COLUMNS`."""
         renamed = {}
         for key, names in self.columns.items():
@@ -190,7 +190,7 @@ class MissionSearch:
             warn(msg, LegacySurveyWarning)
         return {dataset: list(files.values()) for dataset, files in listed.items()}
 
-    def _list(self, batch: list[str]) -> list[dict[str, Any]]:
+    def _list(self, batch: list[str]) -> list[dict]:
         with _mapped_errors(f"{self.server}/search/jwst/api/v0.1/post_list_products"):
             table = self._client.get_product_list(batch)
             names = table.colnames

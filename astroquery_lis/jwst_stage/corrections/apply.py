@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
+    from stdatamodels.jwst.datamodels import JwstDataModel
+
     from ..tasks import Task
 
 __all__ = ["apply", "corrected_by", "hooks", "register", "register_inputs"]
@@ -37,7 +39,7 @@ def apply(
             corrected.close()
 
 
-def run(correction: Correction, model: Any, name: str = "") -> Any:
+def run(correction: Correction, model: JwstDataModel, name: str = "") -> JwstDataModel:
     """Return the corrected model, with what was done in its history."""
     name = name or str(model.meta.filename)
     if correction.suffix in corrected_by(model):
@@ -67,7 +69,7 @@ def run(correction: Correction, model: Any, name: str = "") -> Any:
     return corrected
 
 
-def _shape(model: Any) -> tuple[int, ...] | None:
+def _shape(model: JwstDataModel) -> tuple[int, ...] | None:
     return getattr(getattr(model, "data", None), "shape", None)
 
 
@@ -82,7 +84,7 @@ def _check_file(correction: Correction, path: str, digest: str) -> None:
         raise TaskError(msg)
 
 
-def corrected_by(model: Any) -> set[str]:
+def corrected_by(model: JwstDataModel) -> set[str]:
     """Return the suffixes of the corrections that a model has had."""
     matches = (re.match(rf"{MARK}([a-z0-9]+) ", text) for text in history_of(model))
     return {match.group(1) for match in matches if match}
@@ -124,7 +126,7 @@ def _keywords(correction: Correction) -> dict:
     return {k: None if v == "None" else v for k, v in correction.parameters.items()}
 
 
-def _run_step(cls: Any, correction: Correction, model: Any) -> Any:
+def _run_step(cls: Any, correction: Correction, model: JwstDataModel) -> JwstDataModel:
     """Run a step with the parameters of CRDS and those given, as part of a run and not a run."""
     from jwst.stpipe import Pipeline
 
@@ -146,7 +148,9 @@ def hooks(task: Task) -> dict:
     for values in task.corrections:
         correction = Correction.from_dict(values)
 
-        def process(self: Any, model: Any, correction: Correction = correction) -> Any:
+        def process(
+            self: Any, model: JwstDataModel, correction: Correction = correction
+        ) -> JwstDataModel:
             before = len(history_of(model))
             corrected = run(correction, model)
             lines.extend(history_of(corrected)[before:])
@@ -155,7 +159,7 @@ def hooks(task: Task) -> dict:
         names.append(_publish(Step, f"{correction.suffix}_correction", process))
 
     # The fit of the ramps makes a new model, and leaves the history behind.
-    def restore(self: Any, model: Any) -> Any:
+    def restore(self: Any, model: JwstDataModel) -> JwstDataModel:
         for line in lines:
             note(model, line)
         return model

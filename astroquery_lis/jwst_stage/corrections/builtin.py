@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -36,6 +36,8 @@ from .pixels import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from stdatamodels.jwst.datamodels import JwstDataModel
+
 __all__ = ["BUILTIN", "Builtin", "builtin_digest"]
 
 _ROUNDS = 3
@@ -58,7 +60,7 @@ def _by_words(paths: str | dict[str, str]) -> dict[str, str]:
 
 
 def snowballs(
-    model: Any,
+    model: JwstDataModel,
     *,
     min_jump_area: float | None = None,
     expand_factor: float | None = None,
@@ -85,7 +87,7 @@ def snowballs_steps(parameters: dict) -> dict:
 
 
 def clean_flicker_noise(
-    model: Any,
+    model: JwstDataModel,
     *,
     fit_method: str | None = None,
     fit_by_channel: bool | None = None,
@@ -114,14 +116,14 @@ def clean_flicker_noise_steps(parameters: dict) -> dict:
 
 
 def flicker(
-    model: Any,
+    model: JwstDataModel,
     *,
     n_sigma: float = 3.0,
     fit_method: str = "median",
     fit_by_channel: bool = False,
     background_method: str = "median",
     background_box_pix: int | None = None,
-) -> Any:
+) -> JwstDataModel:
     """Subtract the offsets of rows that are read one after the other: the pipeline's own step.
 
     Errors, variances and flags stay.  ``n_sigma`` is the threshold above which pixels are sources,
@@ -253,7 +255,7 @@ def filled(template: np.ndarray, reach_pix: int) -> np.ndarray:
 
 
 def wisp(
-    model: Any,
+    model: JwstDataModel,
     *,
     templates: str | dict[str, str],
     scale: float | None = None,
@@ -261,7 +263,7 @@ def wisp(
     sigma: float = 2.5,
     grow_pix: int = 3,
     fill_pix: int = 5,
-) -> Any:
+) -> JwstDataModel:
     """Subtract a template of stray light, scaled to the sky between the sources of the image.
 
     Errors and variances stay.  Small holes of the template are filled; where it has no value at
@@ -325,7 +327,9 @@ def divisor_of(
     return np.where(bad, 1.0, flat), bad
 
 
-def flat(model: Any, *, flat: str | dict[str, str], mode: str = "divide") -> Any:
+def flat(
+    model: JwstDataModel, *, flat: str | dict[str, str], mode: str = "divide"
+) -> JwstDataModel:
     """Divide by a flat of one's own; the errors and variances with it."""
     path = path_of(flat, model.meta.instrument)
     if path is None:
@@ -418,13 +422,13 @@ def surface(
 
 
 def sky(
-    model: Any,
+    model: JwstDataModel,
     *,
     order: int = 0,
     estimator: str = "clipped",
     sigma: float = 2.5,
     grow_pix: int = 3,
-) -> Any:
+) -> JwstDataModel:
     """Subtract the sky, a polynomial of x and y; errors, variances and flags stay."""
     for image, ignore in planes(model):
         level, pixels = surface(

@@ -301,7 +301,7 @@ def _key(key: object) -> str:
     return "/".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
-def _plain(name: str, key: str, value: Any) -> Any:
+def _plain(name: str, key: str, value: Any) -> object:
     """Return a parameter as JSON types."""
     if isinstance(value, Path):
         return str(value.expanduser().absolute())

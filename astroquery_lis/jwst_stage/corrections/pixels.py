@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from ...exceptions import TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from stdatamodels.jwst.datamodels import JwstDataModel
 
 __all__ = [
     "DO_NOT_USE",
@@ -42,12 +44,12 @@ _MOST = 0.5
 _FACTORS = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 
 
-def note(model: Any, text: str) -> None:
+def note(model: JwstDataModel, text: str) -> None:
     """Add a line to the HISTORY of a model; what is longer than a card is cut off."""
     model.add_history_entry(text[:72])
 
 
-def history_of(model: Any) -> list[str]:
+def history_of(model: JwstDataModel) -> list[str]:
     """Return the lines of the HISTORY of a model."""
     # There is a way to add entries that is to stay, and none yet to read them.
     with warnings.catch_warnings():
@@ -55,7 +57,7 @@ def history_of(model: Any) -> list[str]:
         return [str(entry["description"]) for entry in model.history]
 
 
-def planes(model: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def planes(model: JwstDataModel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield a view of the image of each integration, and the mask of what to ignore in it."""
     data, dq = model.data, model.dq
     if data is None or data.ndim not in (2, 3) or dq is None or dq.shape != data.shape:
@@ -69,13 +71,13 @@ def planes(model: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield image, ((flags & np.uint32(bad)) != 0) | ~np.isfinite(image)
 
 
-def unit_of(model: Any) -> str:
+def unit_of(model: JwstDataModel) -> str:
     """Return the unit of the pixels, for a line of history."""
     return model.meta.bunit_data or "DN/s"
 
 
 def reference_image(
-    path: str | os.PathLike[str], model: Any, extensions: Sequence[str] = ("SCI",)
+    path: str | os.PathLike[str], model: JwstDataModel, extensions: Sequence[str] = ("SCI",)
 ) -> list[np.ndarray | None]:
     """Return images of a FITS file, cut to the subarray of a model.
 
@@ -98,7 +100,7 @@ def reference_image(
 
 
 def _cut(
-    path: str | os.PathLike[str], image: np.ndarray, model: Any, shape: tuple[int, int]
+    path: str | os.PathLike[str], image: np.ndarray, model: JwstDataModel, shape: tuple[int, int]
 ) -> np.ndarray:
     if image.shape == shape:
         return image

@@ -401,7 +401,7 @@ def complete_in_process(job: dict[str, Any]) -> dict[str, list]:
     return {"associations": [_complete(association) for association in job["associations"]]}
 
 
-def _complete(association: dict[str, Any]) -> dict[str, Any]:
+def _complete(association: dict[str, Any]) -> dict:
     from jwst.associations import load_asn
     from jwst.associations.asn_from_list import asn_from_list
     from jwst.associations.lib.rules_level3_base import DMS_Level3_Base
@@ -425,7 +425,7 @@ def _complete(association: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in complete.items() if value is not None}
 
 
-def association_document(task: Task, output_dir: FilePath, directory: FilePath) -> dict[str, Any]:
+def association_document(task: Task, output_dir: FilePath, directory: FilePath) -> dict:
     """Return the association of a task as the pipeline reads it."""
     members = []
     for member in task.members:

@@ -15,7 +15,7 @@ from ..tasks import Estimate, Task
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..refs.resolution import Resolution
+    from ..refs.references import Resolution
     from .exposures import Exposure
     from .plan import Plan
 

@@ -208,7 +208,7 @@ class Exposure:
             return ""
         return f"jw{''.join(parts)}_{''.join(rest[:3])}_{rest[3]}"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict:
         """Return the exposure as TOML types; what is empty is left out."""
         values = asdict(self)
         values["shape"] = list(self.shape)
@@ -335,7 +335,7 @@ def _headers(path: Path) -> tuple[fits.Header, fits.Header, int]:
     return headers["PRIMARY"], headers["SCI"], n_bytes
 
 
-def _walk(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int]:
+def _walk(path: Path, file: BinaryIO) -> tuple[dict, int]:
     headers: dict[str, Any] = {}
     offset = 0
     while True:
@@ -374,7 +374,7 @@ _END = re.compile(rb"(?:^|(?<=.{80}))END {77}", re.DOTALL)
 _SIZE_CARDS = (b"BITPIX  ", b"NAXIS", b"PCOUNT  ", b"GCOUNT  ", b"EXTNAME ")
 
 
-def _sizes(text: bytes) -> dict[str, Any]:
+def _sizes(text: bytes) -> dict:
     """Return EXTNAME and the bytes of the data, without parsing every card."""
     values: dict[str, bytes] = {}
     for i in range(0, len(text), 80):

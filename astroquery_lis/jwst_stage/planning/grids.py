@@ -63,7 +63,7 @@ def footprint(exposure: Exposure) -> np.ndarray | None:
 
 def common_grid(
     exposures: Sequence[Exposure], *, pixel_scale: float | None = None, rotation: float = 0.0
-) -> dict[str, Any]:
+) -> dict:
     """Return the grid that holds all exposures."""
     without = [e.path for e in exposures if footprint(e) is None]
     if without or not exposures:
@@ -91,7 +91,7 @@ def common_grid(
     }
 
 
-def grid_of_wcs(wcs: Any) -> dict[str, Any]:
+def grid_of_wcs(wcs: Any) -> dict:
     """Return the grid of an image."""
     if isinstance(wcs, (str, os.PathLike)):
         path = os.path.abspath(os.path.expanduser(wcs))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from ..._typing import FilePath
     from ..corrections import Correction
-    from ..refs.resolution import Resolution
+    from ..refs.references import Resolution
     from ..resume.states import State
     from .associations import Group, GroupBy
     from .plan_build import StepsFor
@@ -255,7 +255,7 @@ def plan_to_text(plan: Plan) -> str:
     return _HEAD + tomli_w.dumps(content)
 
 
-def _task_values(task: Task) -> Any:
+def _task_values(task: Task) -> object:
     values = task.to_dict()
     if "members" in values:
         values["members"] = [
@@ -276,7 +276,7 @@ _MAY_HOLD_NONE = ("steps", "corrections")
 _NONE = {"none": True}
 
 
-def _without_none(value: Any) -> Any:
+def _without_none(value: Any) -> object:
     """Return the value as TOML has it, which lacks None; its word in stpipe is also a string."""
     if isinstance(value, dict):
         return {name: _without_none(inner) for name, inner in value.items()}
@@ -285,7 +285,7 @@ def _without_none(value: Any) -> Any:
     return dict(_NONE) if value is None else value
 
 
-def _with_none(value: Any) -> Any:
+def _with_none(value: Any) -> object:
     if value == _NONE:
         return None
     if isinstance(value, dict):
@@ -295,7 +295,7 @@ def _with_none(value: Any) -> Any:
     return value
 
 
-def plan_from_text(text: str, where: str = "") -> dict[str, Any]:
+def plan_from_text(text: str, where: str = "") -> dict:
     """Return the parts of a plan that TOML holds."""
     try:
         content = tomllib.loads(text)
@@ -318,7 +318,7 @@ def plan_from_text(text: str, where: str = "") -> dict[str, Any]:
         raise InvalidRequestError(msg, parameter="path", value=where) from None
 
 
-def _read(path: FilePath) -> dict[str, Any]:
+def _read(path: FilePath) -> dict:
     """Return the parts of the plan in a file."""
     try:
         text = Path(path).read_text(encoding="utf-8")

@@ -162,7 +162,11 @@ class _Builder:
             self.correct(exposure, 1, "after_rate")
 
     def stage2(
-        self, exposure: Exposure, members: list[tuple[Any, str]], association: dict[str, Any]
+        self,
+        exposure: Exposure,
+        members: list[tuple[Exposure, str]],
+        association: dict[str, Any],
+        direct: Sequence[Task],
     ) -> None:
         pipeline = stage_classes(exposure)[1]
         root = exposure.root
@@ -172,11 +176,11 @@ class _Builder:
         resample = not steps.get("resample", {}).get("skip", False)
         inputs = [self.current[root]]
         listed: tuple[Member, ...] = ()
-        if members:
+        if members or direct:
             listed = (
                 Member(self.current[root], "science"),
-                *(Member(self.current[e.root], role) for e, role in members if role in _RATES),
-                *(Member(e, role) for e, role in members if role == "direct_image"),
+                *(Member(self.current[e.root], role) for e, role in members),
+                *(Member(image.name, "direct_image") for image in direct),
             )
             inputs = list(dict.fromkeys(m.input for m in listed))
         task = Task(
@@ -186,7 +190,7 @@ class _Builder:
             inputs=tuple(inputs),
             outputs=(name,),
             steps=steps,
-            association=association if members else {},
+            association=association if listed else {},
             members=listed,
             exposures=(root,),
             configuration=configuration_key(exposure),
@@ -333,16 +337,28 @@ def _second(
     members, document = _given_members(exposure, level2, builder)
     if document is None:
         members = level2_members(exposure, builder.aside)
-    # A background that was calibrated before is no count rate any more.
+    members = _count_rates(builder, exposure, members)
+    association = _level2_association(exposure, pipeline)
+    association |= {k: v for k, v in (document or {}).items() if k in association}
+    builder.stage2(exposure, members, association, direct)
+    builder.correct(exposure, 2, "after_cal", "before_stage3")
+
+
+def _count_rates(
+    builder: _Builder, exposure: Exposure, members: list[tuple[Exposure, str]]
+) -> list[tuple[Exposure, str]]:
+    """Return the members that stage 2 can subtract, and note those that were calibrated before."""
     late = [e.root for e, _ in members if builder.by_root[e.root].level == "cal"]
     if late:
         builder.notes.append(
             f"{exposure.root}: the backgrounds {', '.join(late)} are given as cal files and are "
             "left out; stage 2 subtracts count rates."
         )
-        members = [m for m in members if m[0].root not in late]
-    members += [(task.name, "direct_image") for task in direct]
-    association = {
+    return [(e, role) for e, role in members if e.root not in late]
+
+
+def _level2_association(exposure: Exposure, pipeline: str) -> dict[str, str]:
+    return {
         "asn_type": "spec2" if pipeline == "Spec2Pipeline" else "image2",
         "asn_rule": "DMSLevel2bBase",
         "asn_id": f"o{exposure.observation}" if exposure.observation else "a3001",
@@ -351,15 +367,11 @@ def _second(
         "asn_pool": "none",
         "product": exposure.root,
     }
-    if document is not None:
-        association |= {k: v for k, v in document.items() if k in association}
-    builder.stage2(exposure, members, association)
-    builder.correct(exposure, 2, "after_cal", "before_stage3")
 
 
 def _given_members(
     exposure: Exposure, level2: list[dict], builder: _Builder
-) -> tuple[list[tuple[Any, str]], dict | None]:
+) -> tuple[list[tuple[Exposure, str]], dict | None]:
     """Return what an association file of level 2 gives the exposure, and the file's content."""
     for association in level2:
         for product in association["products"]:

@@ -8,7 +8,7 @@ import json
 import os
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from astropy.table import Table
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..._typing import FilePath
-    from ..refs.resolution import Resolution
+    from ..refs.references import Resolution
     from .exposures import Exposure
 
 __all__ = ["STARTS", "choose", "read_files"]
@@ -145,7 +145,7 @@ def _column(table: Table, problems: list[str]) -> list[str]:
     return paths
 
 
-def _read_association(path: str) -> dict[str, Any]:
+def _read_association(path: str) -> dict:
     try:
         content = json.loads(Path(path).read_text())
         products = content["products"]

@@ -28,6 +28,8 @@ from ..resume.records import cache_folder
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from configobj.validate import Validator
+
     from ..planning.exposures import Exposure
 
 __all__ = ["OWNED", "check", "for_task", "pipeline_names", "specs", "step_defaults"]
@@ -166,7 +168,7 @@ class _Checker:
         self.planned = planned
         self.faults: list[str] = []
 
-    def flat(self, steps: Any, parameter: str) -> Iterator[tuple[str, str, str, Any]]:
+    def flat(self, steps: Any, parameter: str) -> Iterator[tuple[str, str, str, object]]:
         """Yield selector, step, parameter and value of everything that was asked."""
         if not isinstance(steps, dict):
             form = "{step: {name: value}}"
@@ -189,7 +191,7 @@ class _Checker:
             else:
                 yield from self._below({key: section}, "")
 
-    def _below(self, steps: Any, selector: str) -> Iterator[tuple[str, str, str, Any]]:
+    def _below(self, steps: Any, selector: str) -> Iterator[tuple[str, str, str, object]]:
         if not isinstance(steps, dict):
             self.faults.append(f"{selector}={steps!r} must be a dictionary of steps.")
             return
@@ -208,7 +210,7 @@ class _Checker:
         kinds = [kind for selector in _SELECTORS for kind in _WORDS.get(selector, (selector,))]
         return any(word in self.words[kind] for kind in kinds)
 
-    def value(self, selector: str, step: str, name: str, value: Any) -> Any:
+    def value(self, selector: str, step: str, name: str, value: Any) -> object:
         """Return a value as the validator takes it; one that is wrong as it is."""
         where = ".".join(part for part in (selector, step, name) if part)
         text, fault = self._specification(where, selector, step, name)
@@ -254,7 +256,7 @@ class _Checker:
         fault = f"{where}: the step {step!r} has no parameter {name!r}."
         return "", fault + _meant(name, allowed)
 
-    def _path(self, where: str, name: str, value: Any) -> Any:
+    def _path(self, where: str, name: str, value: Any) -> object:
         """Return the value of a parameter that names a file as an absolute path."""
         if not value or not isinstance(value, str):
             return value
@@ -267,7 +269,7 @@ class _Checker:
         return value
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any) -> object:
     """Return a value as types that the validator knows."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
@@ -277,7 +279,7 @@ def _plain(value: Any) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _validator() -> Any:
+def _validator() -> Validator:
     """Return a validator with the same functions as that of `stpipe.config_parser`."""
     from configobj.validate import Validator, VdtTypeError
 

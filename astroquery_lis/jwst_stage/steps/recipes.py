@@ -209,7 +209,7 @@ def effective(plan: Plan, resolution: Resolution) -> Table:
 
 def _rows(
     task: Task, resolution: Resolution, asked: dict[str, dict]
-) -> Iterator[tuple[str, str, Any, str]]:
+) -> Iterator[tuple[str, str, object, str]]:
     crds = resolution.crds[task.name]
     for step, values in resolution.parameters[task.name].items():
         for name, value in ({"skip": True} if values.get("skip") else values).items():

@@ -93,9 +93,10 @@ def test_a_file_that_is_named_twice_is_fetched_once(stage, sky, public, tmp_path
 
 
 def test_the_payload_is_the_list_of_addresses(stage, sky, table, service):
-    urls = stage.download_uncal(table[:1], download_dir="unused", get_query_payload=True)
+    payload = stage.download_uncal(table[:1], download_dir="unused", get_query_payload=True)
     name = table["file"][0]
-    assert urls == [f"{service.url}/api/v0.1/Download/file?uri=mast:JWST/product/{name}"]
+    url = f"{service.url}/api/v0.1/Download/file?uri=mast:JWST/product/{name}"
+    assert payload == {"service": service.url, "urls": [url]}
     assert len(sky.requests) == 0
 
 

@@ -294,9 +294,12 @@ def test_a_service_of_another_form_is_refused(stage, monkeypatch):
 
 def test_the_payload_is_what_would_be_asked(stage, sky):
     place = SkyCoord(10, 20, unit="deg")
-    payload = stage.query_uncal(
+    asked = stage.query_uncal(
         program=1234, exp_type="NRC_IMAGE", coordinates=place, get_query_payload=True
     )
+    assert set(asked) == {"service", "params"}
+    assert asked["service"].endswith("/search/jwst/api/v0.1/search")
+    payload = asked["params"]
     assert payload["program"] == "1234"
     assert payload["productLevel"] == "1b"
     assert payload["exp_type"] == "NRC_IMAGE"
