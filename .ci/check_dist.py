@@ -9,6 +9,7 @@ from pathlib import Path
 NEEDED_IN_WHEEL = (
     "astroquery_lis/__init__.py",
     "astroquery_lis/py.typed",
+    "astroquery_lis/client/data/references.bib",
     "astroquery_lis/pictures/data/page.css",
     "astroquery_lis/pictures/data/gallery.html",
     "astroquery_lis/pictures/data/gallery.js",

@@ -1,19 +1,132 @@
 """The method that tells what to cite."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from types import MappingProxyType
 
 from astropy.io import fits
 from astropy.table import Table
 
 from .._packages import package_version
 from ..exceptions import InvalidRequestError
-from ..survey.citations import Citations, citations
 from ..survey.releases import WISE_BANDS
 from .base import SurveyBase
 
-__all__ = ["CitationMethods"]
+__all__ = [
+    "ACKNOWLEDGEMENT_URL",
+    "REFERENCES",
+    "SERVICES",
+    "Citations",
+    "Reference",
+]
+
+ACKNOWLEDGEMENT_URL = "https://www.legacysurvey.org/acknowledgment/"
+"""The survey's page with the text to copy; it differs with the data that were used."""
+
+ALWAYS = ("survey", "astroquery", "astropy", "software")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One thing to cite.
+
+    Attributes
+    ----------
+    key : str
+        Key of the BibTeX entry.
+    short : str
+        As in a running text.
+    bibtex : str
+        The BibTeX entry.
+
+    Examples
+    --------
+    >>> from astroquery_lis import LegacySurvey
+    >>> LegacySurvey.cite().references[0].short
+    'Dey et al. 2019, AJ, 157, 168'
+    """
+
+    key: str
+    short: str
+    bibtex: str
+
+
+def _read_references() -> dict[str, Reference]:
+    """Return what is in the file: entries with a comment that says their use and short form."""
+    text = files(__package__).joinpath("data/references.bib").read_text("utf-8")
+    text = text.replace("VERSION", package_version())
+    entries = {}
+    for entry in text.strip().split("\n\n"):
+        comment, _, bibtex = entry.partition("\n")
+        name, _, short = comment.removeprefix("% ").partition(": ")
+        key = bibtex.partition("{")[2].partition(",")[0]
+        entries[name] = Reference(key, short, bibtex)
+    return entries
+
+
+REFERENCES = MappingProxyType(_read_references())
+"""Papers, and this package, by what they are cited for."""
+
+SERVICES = MappingProxyType(
+    {
+        "survey": (
+            "Images and catalogues: DESI Legacy Imaging Surveys. Copy the acknowledgement for "
+            f"your kind of publication from {ACKNOWLEDGEMENT_URL} into the paper."
+        ),
+        "viewer": (
+            "Pictures of the viewer: credit 'Legacy Surveys / D. Lang (Perimeter Institute)', "
+            "with the link where it can be followed. Layers of other surveys keep their own terms."
+        ),
+        "unwise": (
+            "WISE coadds: cite unWISE, credit 'unWISE / NASA/JPL-Caltech / D. Lang (Perimeter "
+            "Institute)' for pictures, and acknowledge WISE and NEOWISE as the same page says."
+        ),
+        "datalab": (
+            "Catalogue by TAP: acknowledge the Astro Data Lab of NSF NOIRLab, as "
+            "https://datalab.noirlab.edu asks."
+        ),
+        "nadc": (
+            "Files of the mirror in China: credit the National Astronomical Data Center (NADC)."
+        ),
+    }
+)
+"""What to acknowledge, by what was used."""
+
 
 NADC_HOST = "china-vo.org"
+
+
+@dataclass(frozen=True)
+class Citations:
+    """What to cite and to acknowledge; printed, it is text to work from.
+
+    Attributes
+    ----------
+    references : tuple of `Reference`
+        This package last.
+    acknowledgements : tuple of str
+        A sentence or two each.
+
+    Examples
+    --------
+    >>> from astroquery_lis import LegacySurvey
+    >>> len(LegacySurvey.cite().references)
+    4
+    """
+
+    references: tuple[Reference, ...]
+    acknowledgements: tuple[str, ...]
+
+    @property
+    def bibtex(self) -> str:
+        """All the BibTeX entries, a string that can be written to a ``.bib`` file."""
+        return "\n\n".join(reference.bibtex for reference in self.references) + "\n"
+
+    def __str__(self) -> str:
+        cite = "\n".join(f"  {r.short}  [{r.key}]" for r in self.references)
+        thank = "\n".join(f"  {sentence}" for sentence in self.acknowledgements)
+        return f"Cite:\n{cite}\nAcknowledge:\n{thank}\nBibTeX: .bibtex"
 
 
 class CitationMethods(SurveyBase):
@@ -30,7 +143,7 @@ class CitationMethods(SurveyBase):
 
         Returns
         -------
-        `~astroquery_lis.survey.citations.Citations`
+        `~astroquery_lis.client.cite.Citations`
             ``str()`` of it is a list to work from; ``bibtex`` has the entries of the survey's
             overview paper, of the software, and of what else was used; ``acknowledgements`` says
             what to acknowledge and where the text for it is.
@@ -50,10 +163,13 @@ class CitationMethods(SurveyBase):
         >>> LegacySurvey.cite().bibtex[:28]
         '@article{2019AJ....157..168D'
         """
-        return citations({name for item in data for name in _used(item)}, package_version())
+        uses = {"survey"} | {name for item in data for name in _uses(item)}
+        names = [name for name in REFERENCES if name in uses or name in ALWAYS]
+        thanks = tuple(text for name, text in SERVICES.items() if name in uses)
+        return Citations(tuple(REFERENCES[name] for name in names), thanks)
 
 
-def _used(item: fits.HDUList | Table) -> Iterator[str]:
+def _uses(item: fits.HDUList | Table) -> Iterator[str]:
     """Yield what one thing was made of, by the names of ``SERVICES``."""
     if isinstance(item, fits.HDUList):
         header = item[0].header
