@@ -3,9 +3,12 @@
 Times belong in benchmarks/; these numbers may only become smaller.
 """
 
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
 
+import astroquery_lis
 from astroquery_lis import conf
 from astroquery_lis.images.tiles import OpenImage
 from astroquery_lis.survey.bricks import brick_name
@@ -23,6 +27,7 @@ SIZE = 256
 ASKED = {"size": SIZE, "bands": "grz", "products": ("image", "invvar")}
 N_FILES = 6
 PATIENCE_S = 30
+MOST_FUNCTIONS, MOST_FILES, MOST_CHANGES_OF_FILE = 98, 16, 66
 
 
 @pytest.fixture(autouse=True)
@@ -174,3 +179,37 @@ def test_only_the_tiles_under_the_box_are_decoded(sky, product, monkeypatch):
 
 def _brick(position):
     return str(brick_name(position.ra.deg, position.dec.deg))
+
+
+@contextmanager
+def _passed_functions():
+    """Collect (file, function) of every call of this package's functions, in every thread."""
+    calls = []
+    root = str(Path(astroquery_lis.__file__).parent)
+
+    def note(frame, event, arg):
+        code = frame.f_code
+        # Comprehensions and generator expressions are no functions of their own to a reader.
+        if event == "call" and code.co_filename.startswith(root) and code.co_name[0] != "<":
+            calls.append((code.co_filename, code.co_qualname))
+
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        yield calls
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+
+
+def test_a_cutout_with_nothing_to_fetch_takes_a_short_way_through_the_code(sky, survey):
+    position = SkyCoord(sky.positions["star"])
+    survey.get_cutout(position, 64, bands="r")
+    sky.requests.clear()
+    with _passed_functions() as calls:
+        survey.get_cutout(position, 64, bands="r")
+    assert len(sky.requests) == 0
+    files = [file for file, _ in calls]
+    assert len(set(calls)) <= MOST_FUNCTIONS
+    assert len(set(files)) <= MOST_FILES
+    assert sum(a != b for a, b in pairwise(files)) <= MOST_CHANGES_OF_FILE

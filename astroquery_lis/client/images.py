@@ -393,7 +393,7 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
         request = CutoutRequest(ra_deg, dec_deg, 1, 1, ("psf",), chosen_bands, data, region)
         attempts = self._sources(source, mirror, cache, to_sky=to_sky).attempts(request)
         if get_query_payload:
-            first_source, first_request = attempts[0]
+            first_source, first_request = next(attempts)
             return first_source.payload(first_request)
         return first_answer(attempts, on_missing)
 
@@ -412,6 +412,6 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
             as_sources(source),
             bricks,
             (ViewerPixels(service), ViewerRendering(service)),
-            (ViewerPsf(service, to_sky=to_sky), ModelPsf(bricks)),
-            self._viewer_matches(mirrors),
+            (ViewerPsf(service, to_sky), ModelPsf(bricks)),
+            partial(self._viewer_matches, mirrors),
         )

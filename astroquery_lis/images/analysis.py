@@ -1,6 +1,10 @@
 """Cutouts in the forms that other programs take: CCDData, and the input files of GALFIT."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy import units as u
@@ -25,7 +29,9 @@ _ALIGNED_DEG = 1.0
 _GUESSED_INDEX, _GUESSED_AXIS_RATIO = 2.0, 0.8
 
 
-def to_ccddata(hdul, band, *, product="image", mask_bits=None):
+def to_ccddata(
+    hdul: fits.HDUList, band: str, *, product: str = "image", mask_bits: Sequence[str] | None = None
+) -> CCDData:
     """Return one band of a cutout with its noise, mask, WCS and PSF.
 
     Parameters
@@ -91,7 +97,7 @@ def to_ccddata(hdul, band, *, product="image", mask_bits=None):
     )
 
 
-def _plane(hdul, band, product):
+def _plane(hdul: fits.HDUList, band: str, product: str) -> fits.ImageHDU:
     if product not in FLUX_PRODUCTS:
         msg = f"product={product!r} must be one of {', '.join(FLUX_PRODUCTS)}."
         raise InvalidRequestError(msg, parameter="product", value=product)
@@ -102,18 +108,20 @@ def _plane(hdul, band, product):
     return next(iter(hdus.values()))
 
 
-def _is_nanomaggy(image):
+def _is_nanomaggy(image: fits.ImageHDU) -> bool:
     return str(image.header.get("BUNIT", "")).strip() == "nanomaggy"
 
 
-def _beside(hdul, name, image):
+def _beside(hdul: fits.HDUList, name: str, image: fits.ImageHDU) -> fits.ImageHDU | None:
     """Return the HDU of that name, `None` if there is none on the grid of the image."""
     if name.upper() not in hdul or hdul[name].shape != image.shape:
         return None
     return hdul[name]
 
 
-def _mask_value(hdul, band, mask, names):
+def _mask_value(
+    hdul: fits.HDUList, band: str, mask: fits.ImageHDU | None, names: Sequence[str] | None
+) -> int:
     """Return the number that has the bits set that make a pixel of the band bad."""
     if names is not None:
         names = [names] if isinstance(names, str) else list(names)
@@ -130,7 +138,13 @@ def _mask_value(hdul, band, mask, names):
     return sum(1 << known[name] for name in usual if name in known)
 
 
-def galfit_inputs(hdul, path, *, bands=None, mask_bits=None):
+def galfit_inputs(
+    hdul: fits.HDUList,
+    path: str | Path,
+    *,
+    bands: str | Sequence[str] | None = None,
+    mask_bits: Sequence[str] | None = None,
+) -> Table:
     """Write the files that GALFIT needs to fit the target of a cutout.
 
     Parameters
@@ -192,7 +206,7 @@ def galfit_inputs(hdul, path, *, bands=None, mask_bits=None):
 class _GalfitBand:
     """One band, checked, before anything is written."""
 
-    def __init__(self, hdul, band, mask_bits):
+    def __init__(self, hdul: fits.HDUList, band: str, mask_bits: Sequence[str] | None) -> None:
         self._band = band
         self._ccd = ccd = to_ccddata(hdul, band, mask_bits=mask_bits)
         header = ccd.meta
@@ -221,7 +235,7 @@ class _GalfitBand:
         self._good = ~ccd.mask
         self.mag, self.radius = self._guess()
 
-    def _check_psf(self, header):
+    def _check_psf(self, header: fits.Header) -> None:
         scale = float(header.get("PIXSCALE", 0))
         matrix = self._ccd.wcs.pixel_scale_matrix
         turned = np.degrees(np.arctan2(matrix[0, 1], matrix[1, 1]))
@@ -236,7 +250,7 @@ class _GalfitBand:
             msg = f"PSF_{self._band.upper()} {reason}."
             raise InvalidRequestError(msg, parameter="hdul", value=self._band)
 
-    def _guess(self):
+    def _guess(self) -> tuple[float, float]:
         """Return the magnitude and half-light radius, pixels, of what lies round the target."""
         data = np.where(self._good, self._ccd.data, 0).astype(float)
         y, x = np.indices(data.shape)
@@ -251,7 +265,7 @@ class _GalfitBand:
         radius = distance[inside][order][half] if inside.any() else 1.0
         return float(ZERO_POINT - 2.5 * np.log10(flux)), float(max(radius, 1.0))
 
-    def write(self, folder):
+    def write(self, folder: Path) -> dict[str, Any]:
         """Write the files and return the row of the table."""
         ccd, good = self._ccd, self._good
         header = ccd.wcs.to_header()
@@ -267,7 +281,7 @@ class _GalfitBand:
             "psf": ccd.psf.astype(np.float32),
         }
         units = {"image": "nanomaggy", "sigma": "nanomaggy"}
-        row = {"band": self._band}
+        row: dict[str, Any] = {"band": self._band}
         for name, data in planes.items():
             file = folder / f"{name}_{self._band}.fits"
             hdu = fits.PrimaryHDU(data, fits.Header() if name == "psf" else header.copy())
@@ -281,7 +295,7 @@ class _GalfitBand:
         row |= {"zero_point": ZERO_POINT, "pixel_scale": round(self.side, 6)}
         return row | {"psf_size": ccd.psf.shape[0], "mag": self.mag, "radius": self.radius}
 
-    def _feedme(self):
+    def _feedme(self) -> str:
         band, (ny, nx), box = self._band, self._ccd.shape, self._ccd.psf.shape
         x, y = self.x + 1, self.y + 1
         lines = (

@@ -26,9 +26,8 @@ from ..survey.paths import MASK_PLANES, coadd_product, file_paths
 from ..survey.pixel_grids import Box, SkyGrid
 from ..survey.placement import WISE, Piece, frame_of_bands, place
 from ..survey.releases import RELEASES, DataRelease, Tree
-from ..survey.request import CutoutRequest
+from ..survey.request import CutoutRequest, plane_name
 from .assemble import Assembler
-from .planes import plane_name
 from .reader import Section, SectionRequest
 
 __all__ = ["PixelReader", "coadd_cutout", "coadd_sections", "collected_notes"]
@@ -160,7 +159,8 @@ def coadd_cutout(
     _warn_of_failures(answers)
     sections = {k: s for k, s in zip(requests, answers, strict=True) if s.pixels is not None}
     planes = _settle_missing(plan, sections, reader, on_missing)
-    _warn_of_gaps(plan, sections, planes)
+    if len(plan.placement.pieces) > 1:
+        _warn_of_gaps(plan, sections, planes)
     assembler = None
     if plan.placement.labels is not None:
         assembler = Assembler(plan.placement, plan.area_ratio, keep=not is_large)
@@ -171,13 +171,14 @@ def coadd_cutout(
             boxes = [requests[i, plane] for i in pieces]
             pieces = dict(zip(pieces, reader.read(boxes), strict=True))
         arrays = {i: s.pixels for i, s in pieces.items() if s.pixels is not None}
-        product, dtype = coadd_product(plane.product), _dtype(plan, plane, arrays)
         if assembler is not None:
-            pixels = assembler.plane(product, arrays, dtype)
+            dtype = _dtype(plan, plane, arrays)
+            pixels = assembler.plane(coadd_product(plane.product), arrays, dtype)
         elif arrays:
             pixels = arrays[0]
         else:
-            pixels = np.full(plan.placement.shape, product.no_value, dtype)
+            no_value = coadd_product(plane.product).no_value
+            pixels = np.full(plan.placement.shape, no_value, _dtype(plan, plane, arrays))
         hdus.append(_image_hdu(plan, plane, pieces, pixels))
     return fits.HDUList(hdus)
 
@@ -211,7 +212,8 @@ def _settle_missing(
     request, brick = plan.request, plan.placement.pieces[0].brick
     lacking = [plane for plane in plan.planes if (0, plane) not in sections]
     if not lacking:
-        _warn_of_absent_bands(plan)
+        if request.bands is None:
+            _warn_of_absent_bands(plan)
         return plan.planes
     bands = _bands_of_brick(plan, sections, reader)
     where = f"brick {brick} of {plan.trees[0].folder}"
@@ -287,8 +289,6 @@ def _warn_of_absent_bands(plan: _CoaddPlan) -> None:
 def _warn_of_gaps(plan: _CoaddPlan, sections: _Sections, planes: list[_Plane]) -> None:
     """Say what part of the box no brick covers, and which bands a part of it lacks."""
     pieces = plan.placement.pieces
-    if len(pieces) == 1:
-        return
     total = plan.placement.shape[0] * plan.placement.shape[1]
     covered = {i for i, _ in sections}
     empty = [i for i in range(1, len(pieces)) if i not in covered]

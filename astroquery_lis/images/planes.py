@@ -11,7 +11,7 @@ from astropy.wcs import WCS
 
 from ..exceptions import InvalidRequestError
 from ..survey.releases import PIXEL_SCALE_ARCSEC, RELEASES
-from ..survey.request import DERIVED, as_choice
+from ..survey.request import DERIVED, as_choice, plane_name
 
 __all__ = [
     "FLUX_PRODUCTS",
@@ -19,7 +19,6 @@ __all__ = [
     "flux_planes",
     "mask_release",
     "pixel_side_arcsec",
-    "plane_name",
     "side_arcsec",
     "sky_matrix",
 ]
@@ -32,11 +31,6 @@ _DERIVED_CARDS = {
     "snr": ("", "image * sqrt(invvar)"),
     "sigma": ("nanomaggy", "1 / sqrt(invvar)"),
 }
-
-
-def plane_name(product: str, band: str | None = None) -> str:
-    """Return the name of the HDU of a plane."""
-    return f"{product}_{band}".upper() if band else product.upper()
 
 
 def flux_planes(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from astropy.io import fits
@@ -53,14 +53,13 @@ NOMINAL_AXES = {
 _NAME = {"DECam": "decam", "Mosaic-3": "mosaic", "90Prime": "90prime"}
 
 
+@dataclass(frozen=True)
 class ViewerPsf:
     """The PSFs of the coadds at a position, from the viewer: of the exposures, averaged."""
 
-    name = "viewer"
-
-    def __init__(self, service: Callable[[], ViewerService], *, to_sky: bool) -> None:
-        self._service = service
-        self._to_sky = to_sky
+    service: Callable[[], ViewerService]
+    to_sky: bool
+    name: ClassVar[str] = "viewer"
 
     def fitted(self, request: CutoutRequest) -> CutoutRequest:
         """Return the request with the layer of the region whose exposures make the PSF."""
@@ -73,15 +72,15 @@ class ViewerPsf:
 
     def payload(self, request: CutoutRequest) -> Payload:
         """Return the viewer's parameters."""
-        return {"service": f"{self._service().url}/coadd-psf/", "params": _parameters(request)}
+        return {"service": f"{self.service().url}/coadd-psf/", "params": _parameters(request)}
 
     def urls(self, request: CutoutRequest) -> list[str]:
         """Return the address of what would be asked."""
-        return [self._service().address("coadd-psf/", **_parameters(request))]
+        return [self.service().address("coadd-psf/", **_parameters(request))]
 
     def answer(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
         """Return an empty primary HDU, then one HDU per band, ``PSF_G`` and so on, of sum 1."""
-        service, layer = self._service(), request.layer
+        service, layer = self.service(), request.layer
         assert layer is not None
         bands = request.bands or layer.bands
         box = request.ra_deg, request.dec_deg, 0.0
@@ -104,7 +103,7 @@ class ViewerPsf:
         hdus = [
             _ccd_hdu(of_band[band], band, layer.region, url) for band in bands if band in of_band
         ]
-        if self._to_sky:
+        if self.to_sky:
             axes = _CcdAxes(service, layer, request)
             hdus = [_sky_hdu(hdu, axes) for hdu in hdus]
         return fits.HDUList([_primary(request, service.url, "viewer"), *hdus])
@@ -120,13 +119,12 @@ def _parameters(request: CutoutRequest) -> dict[str, str]:
     }
 
 
+@dataclass(frozen=True)
 class ModelPsf:
     """Round Moffat models with the width of the ``psfsize`` map, from the brick files."""
 
-    name = "bricks"
-
-    def __init__(self, files: BrickFiles) -> None:
-        self._files = files
+    files: BrickFiles
+    name: ClassVar[str] = "bricks"
 
     def fitted(self, request: CutoutRequest) -> CutoutRequest:
         """Return the request for the pixel of ``psfsize`` at the position."""
@@ -136,15 +134,15 @@ class ModelPsf:
 
     def payload(self, request: CutoutRequest) -> Payload:
         """Return the addresses of the files."""
-        return self._files.payload(request)
+        return self.files.payload(request)
 
     def urls(self, request: CutoutRequest) -> list[str]:
         """Return the addresses of the files."""
-        return self._files.urls(request)
+        return self.files.urls(request)
 
     def answer(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
         """Return HDUs as `ViewerPsf` does, each flagged as a model."""
-        return _model_psf(request, self._files.answer(request, on_missing))
+        return _model_psf(request, self.files.answer(request, on_missing))
 
 
 def _primary(request: CutoutRequest, mirror: str, source: str) -> fits.PrimaryHDU:

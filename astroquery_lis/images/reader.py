@@ -204,7 +204,8 @@ class SectionReader:
 
     def read(self, requests: Sequence[SectionRequest]) -> list[Section]:
         """Read many boxes at once; raises the first failure that no mirror could mend."""
-        futures = [self._files.submit(self._read_one, request) for request in requests]
+        read = self._read_box if self._shared is None else self._read_one
+        futures = [self._files.submit(read, request) for request in requests]
         try:
             return [future.result() for future in futures]
         finally:
@@ -222,7 +223,7 @@ class SectionReader:
 
     def _read_one(self, request: SectionRequest) -> Section:
         shared = None
-        if self._shared is not None and request.hdu is None:
+        if request.hdu is None and self._shared is not None:
             shared = self._shared.file(request.paths, request.box)
         if shared is None:
             return self._read_box(request)

@@ -37,9 +37,8 @@ from ..io.store import write_whole
 from ..survey.bricks import brick_id, brick_name, region_of_brick
 from ..survey.paths import MASK_PLANES, coadd_product
 from ..survey.releases import get_release, get_tree
-from ..survey.request import CutoutRequest
+from ..survey.request import CutoutRequest, plane_name
 from .coadds import coadd_cutout, coadd_sections, collected_notes
-from .planes import plane_name
 from .reader import OpenImages, SectionReader
 from .strips import SharedFiles
 

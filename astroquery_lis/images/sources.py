@@ -6,10 +6,10 @@ and the first that answers wins.  The WISE bands are in the brick files alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 
 from astropy.io import fits
 
@@ -45,13 +45,13 @@ __all__ = [
 SOURCES = ("auto", "bricks", "viewer")
 
 Payload = dict[str, Any]
-Attempts = list[tuple["Source", CutoutRequest]]
+Attempts = Iterator[tuple["Source", CutoutRequest]]
 
 
 class Source(Protocol):
     """One source of planes."""
 
-    name: str
+    name: ClassVar[str]
 
     def fitted(self, request: CutoutRequest) -> CutoutRequest:
         """Return the request as this source serves it; raise InvalidRequestError if it cannot."""
@@ -70,16 +70,13 @@ def _refuse(message: str) -> NoReturn:
     raise InvalidRequestError(message, parameter="source", value=None)
 
 
+@dataclass(frozen=True)
 class BrickFiles:
     """The coadds of the bricks, from mirrors and cache."""
 
-    name = "bricks"
-
-    def __init__(
-        self, open_reader: Callable[[], AbstractContextManager[PixelReader]], mirror: Mirror
-    ) -> None:
-        self._open_reader = open_reader
-        self._mirror = mirror
+    open_reader: Callable[[], AbstractContextManager[PixelReader]]
+    mirror: Mirror
+    name: ClassVar[str] = "bricks"
 
     def fitted(self, request: CutoutRequest) -> CutoutRequest:
         """Return the request for products of files, on the bricks' pixels or on a WCS."""
@@ -104,37 +101,36 @@ class BrickFiles:
 
     def answer(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
         """Cut the planes out of the files."""
-        with self._open_reader() as reader:
+        with self.open_reader() as reader:
             return coadd_cutout(request, reader, on_missing=on_missing)
 
     def payload(self, request: CutoutRequest) -> Payload:
         """Return the addresses of the files; one may turn out not to exist."""
-        return {"service": self._mirror.name, "urls": self.urls(request)}
+        return {"service": self.mirror.name, "urls": self.urls(request)}
 
     def urls(self, request: CutoutRequest) -> list[str]:
         """Return the addresses of the files, of the first mirror."""
         sections = coadd_sections(request)
-        return [str(self._mirror.locate(section.paths[0])) for section in sections]
+        return [str(self.mirror.locate(section.paths[0])) for section in sections]
 
 
+@dataclass(frozen=True)
 class _Viewer:
     """What both ways to have pixels of the viewer share."""
 
-    name = "viewer"
-
-    def __init__(self, service: Callable[[], ViewerService]) -> None:
-        self._service = service
+    service: Callable[[], ViewerService]
+    name: ClassVar[str] = "viewer"
 
     def payload(self, request: CutoutRequest) -> Payload:
         """Return the viewer's parameters; a large request takes several addresses."""
-        parameters, root = self._parameters(request), self._service().url
+        parameters, root = self._parameters(request), self.service().url
         if len(parameters) > 1:
             return {"service": root, "urls": self.urls(request)}
         return {"service": f"{root}/cutout.fits", "params": parameters[0]}
 
     def urls(self, request: CutoutRequest) -> list[str]:
         """Return the addresses of what would be asked."""
-        address = self._service().address
+        address = self.service().address
         return [address("cutout.fits", **values) for values in self._parameters(request)]
 
     def _parameters(self, request: CutoutRequest) -> list[dict[str, str | int | bool]]:
@@ -155,10 +151,10 @@ class ViewerPixels(_Viewer):
 
     def answer(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
         """Put the planes together as from the files."""
-        return coadd_cutout(request, ViewerSections(self._service()), on_missing=on_missing)
+        return coadd_cutout(request, ViewerSections(self.service()), on_missing=on_missing)
 
     def _parameters(self, request: CutoutRequest) -> list[dict[str, str | int | bool]]:
-        return ViewerSections(self._service()).parameters(coadd_sections(request))
+        return ViewerSections(self.service()).parameters(coadd_sections(request))
 
 
 class ViewerRendering(_Viewer):
@@ -188,7 +184,7 @@ class ViewerRendering(_Viewer):
 
     def answer(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
         """Have the planes rendered, and check them."""
-        return viewer_cutout(request, self._service(), on_missing=on_missing)
+        return viewer_cutout(request, self.service(), on_missing=on_missing)
 
     def _parameters(self, request: CutoutRequest) -> list[dict[str, str | int | bool]]:
         return Rendering(request).all_parameters()
@@ -211,39 +207,35 @@ def suitable(
     request: CutoutRequest,
     sources: Iterable[Source],
     names: tuple[str, ...],
-    *,
-    viewer_matches: bool = True,
+    viewer_matches: Callable[[], bool] = lambda: True,
 ) -> Attempts:
-    """Return the sources that can serve a request, in the order of the names, and how.
+    """Yield the sources that can serve a request, in the order of the names, and how.
 
-    Of the sources of one name the first that can is taken.  Left to choose, the viewer stands in
-    only where it shows the same sky as the mirrors.
+    Of the sources of one name the first that can is taken.  A source is looked at only when those
+    before it have failed; if none can serve the request, one of their refusals is raised.
     """
-    chooses = names == ("auto",)
-    if chooses:
-        # At other scales the viewer's rendering costs a fraction of the bytes.
-        by_files = request.wcs or request.is_native
-        names = ("bricks", "viewer") if by_files else ("viewer", "bricks")
-    attempts: Attempts = []
+    serves = False
     refusals = []
     for name in names:
         refusal = None
+        if name == "viewer" and serves and not viewer_matches():
+            # Another sky must not stand in for that of the mirrors.
+            break
         for source in sources:
             if source.name != name:
                 continue
             try:
-                attempts.append((source, source.fitted(request)))
-                refusal = None
-                break
+                fitted = source.fitted(request)
             except InvalidRequestError as error:
                 refusal = error
+            else:
+                serves, refusal = True, None
+                yield source, fitted
+                break
         if refusal is not None:
             refusals.append(refusal)
-    if not attempts:
+    if not serves:
         raise refusals[-1 if request.is_native else 0]
-    if chooses and not viewer_matches:
-        attempts = [pair for pair in attempts if pair[0].name == "bricks"] or attempts
-    return attempts
 
 
 def first_answer(attempts: Attempts, on_missing: str) -> fits.HDUList:
@@ -276,17 +268,22 @@ class Sources:
     bricks: Source
     viewer: tuple[Source, ...]
     psf: tuple[Source, ...]
-    viewer_matches: bool  # it shows the same sky as the mirrors
+    viewer_matches: Callable[[], bool]  # whether it shows the same sky as the mirrors
 
     def attempts(self, request: CutoutRequest) -> Attempts:
         """Return the sources that can serve a part of a request, and how."""
-        if request.has_psf:
+        if "psf" in request.products:
             names = ("viewer", "bricks") if self.names == ("auto",) else self.names
             return suitable(request, self.psf, names)
         if request.is_wise:
-            return [(self.bricks, self.bricks.fitted(request))]
+            return suitable(request, (self.bricks,), ("bricks",))
         sources = (self.bricks, *self.viewer)
-        return suitable(request, sources, self.names, viewer_matches=self.viewer_matches)
+        if self.names != ("auto",):
+            return suitable(request, sources, self.names)
+        # At other scales the viewer's rendering costs a fraction of the bytes.
+        by_files = request.wcs or request.is_native or not self.viewer_matches()
+        names = ("bricks", "viewer") if by_files else ("viewer", "bricks")
+        return suitable(request, sources, names, self.viewer_matches)
 
     def planes(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
         """Return all planes of a cutout: of files, made of those, and PSFs."""
@@ -309,7 +306,7 @@ class Sources:
 
     def payload(self, request: CutoutRequest) -> Payload:
         """Return what the first source of a cutout would be asked for its files."""
-        attempts = [self.attempts(part)[0] for part in request.file_parts()]
+        attempts = [next(self.attempts(part)) for part in request.file_parts()]
         source, part = attempts[0]
         payload = source.payload(part)
         if "urls" in payload:
@@ -318,5 +315,5 @@ class Sources:
 
     def urls(self, request: CutoutRequest) -> list[str]:
         """Return the addresses that a cutout would be made from."""
-        attempts = [self.attempts(part)[0] for part in request.file_parts()]
+        attempts = [next(self.attempts(part)) for part in request.file_parts()]
         return [url for source, part in attempts for url in source.urls(part)]

@@ -49,8 +49,8 @@ class ImageMap:
     """Where the pixels of the first image of a FITS file lie."""
 
     hdu: int
-    shape: tuple
-    tile_shape: tuple
+    shape: tuple[int, int]
+    tile_shape: tuple[int, int]
     starts: np.ndarray
     stops: np.ndarray
     pixel_bytes: int
@@ -66,9 +66,9 @@ class ImageMap:
         for hdu in range(2):
             header, data_start = _read_header(head, start, url)
             if header.get("ZIMAGE"):
-                return _compressed(cls, head, header, hdu, data_start, url)
+                return _compressed(head, header, hdu, data_start, url)
             if header.get("NAXIS", 0) == 2 and "TFIELDS" not in header:
-                return _plain(cls, header, hdu, data_start)
+                return _plain(header, hdu, data_start)
             if header.get("NAXIS", 0) != 0:
                 break
             start = data_start
@@ -112,16 +112,16 @@ def _read_header(head: bytes, start: int, url: str) -> tuple[fits.Header, int]:
             return fits.Header.fromstring(head[start:position]), position
 
 
-def _plain(cls, header: fits.Header, hdu: int, data_start: int) -> ImageMap:
+def _plain(header: fits.Header, hdu: int, data_start: int) -> ImageMap:
     ny, nx = header["NAXIS2"], header["NAXIS1"]
     pixel_bytes = abs(header["BITPIX"]) // 8
     starts = data_start + pixel_bytes * nx * np.arange(ny, dtype=np.int64)[:, None]
-    return cls(hdu, (ny, nx), (1, nx), starts, starts + pixel_bytes * nx, pixel_bytes, data_start)
+    return ImageMap(
+        hdu, (ny, nx), (1, nx), starts, starts + pixel_bytes * nx, pixel_bytes, data_start
+    )
 
 
-def _compressed(
-    cls, head: bytes, header: fits.Header, hdu: int, data_start: int, url: str
-) -> ImageMap:
+def _compressed(head: bytes, header: fits.Header, hdu: int, data_start: int, url: str) -> ImageMap:
     shape = header["ZNAXIS2"], header["ZNAXIS1"]
     tile_shape = header.get("ZTILE2", 1), header.get("ZTILE1", shape[1])
     grid = tuple(-(-size // tile) for size, tile in zip(shape, tile_shape, strict=True))
@@ -141,7 +141,7 @@ def _compressed(
         use = (lengths == 0) & (length > 0)
         lengths[use], offsets[use] = length[use], offset[use]
     starts = (heap + offsets).reshape(grid)
-    return cls(hdu, shape, tile_shape, starts, starts + lengths.reshape(grid), 0, heap)
+    return ImageMap(hdu, shape, tile_shape, starts, starts + lengths.reshape(grid), 0, heap)
 
 
 def _descriptors(table: np.ndarray, header: fits.Header) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -225,10 +225,6 @@ class SparseFile(io.RawIOBase):
     def seekable(self) -> bool:
         """Return True."""
         return True
-
-    def tell(self) -> int:
-        """Return the offset of the next byte."""
-        return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move to another offset and return it."""

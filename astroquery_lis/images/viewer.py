@@ -29,10 +29,9 @@ from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, is_north, name_of
 from ..survey.layers import INVVAR_LIMIT_ARCSEC, Layer, layer_of
 from ..survey.pixel_grids import Box, TangentGrid
 from ..survey.releases import RELEASES, Tree
-from ..survey.request import LAYER_PRODUCTS, CutoutRequest
+from ..survey.request import LAYER_PRODUCTS, CutoutRequest, plane_name
 from ..survey.sphere import bricks_in_circle
 from .assemble import lanczos3, nearest
-from .planes import plane_name
 from .viewer_service import MAX_CONNECTIONS, MAX_REQUEST_PIX, ViewerService
 
 __all__ = ["Rendering", "check_layer_request", "viewer_cutout", "viewer_picture"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 
 from ..exceptions import InvalidRequestError
@@ -90,26 +91,26 @@ class DataRelease:
     sweep_versions: tuple[str, ...] = ()
     note: str = field(default="", compare=False)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[object, tuple[str]]:
         return get_release, (self.name,)
 
-    @property
+    @cached_property
     def regions(self) -> tuple[str, ...]:
         """Regions of the release, north first."""
         return tuple(region for region in REGIONS if region in self.trees)
 
-    @property
+    @cached_property
     def bands(self) -> tuple[str, ...]:
         """Every optical band that some region of the release has, blue to red."""
         present = {band for tree in self.trees.values() for band in tree.bands}
         return tuple(band for band in "griz" if band in present)
 
-    @property
+    @cached_property
     def wise_bands(self) -> tuple[str, ...]:
         """The WISE bands, if the release has them."""
         return WISE_BANDS if self.number >= 8 else ()
 
-    @property
+    @cached_property
     def mask_planes(self) -> tuple[str, ...]:
         """The planes that lie beside MASKBITS in its file."""
         return ("wisem1", "wisem2") if self.number >= 8 else ()

@@ -51,6 +51,7 @@ __all__ = [
     "as_rotation",
     "as_size",
     "cutout_request",
+    "plane_name",
     "refuse_beside_layer",
 ]
 
@@ -121,7 +122,8 @@ class CutoutRequest:
     def file_parts(self) -> list[CutoutRequest]:
         """Return the requests for planes that files have: of the optical bands, and of WISE."""
         wise = tuple(band for band in self.bands or () if band in WISE_BANDS)
-        if self.layer is not None or not (wise or self.has_psf or self._has_derived):
+        is_of_files = not any(name == "psf" or name in DERIVED for name in self.products)
+        if self.layer is not None or (is_of_files and not wise):
             return [self]
         names = tuple(name for name in self.products if name != "psf") or ("image",)
         optical = self.bands and tuple(band for band in self.bands if band not in wise)
@@ -133,10 +135,6 @@ class CutoutRequest:
         if wise:
             parts.append(self._wise_part(names, wise))
         return parts
-
-    @property
-    def _has_derived(self) -> bool:
-        return any(name in DERIVED for name in self.products)
 
     def _wise_part(self, names: tuple[str, ...], bands: tuple[str, ...]) -> CutoutRequest:
         """Return the request for WISE bands, on their own pixels or on the optical ones."""
@@ -164,6 +162,11 @@ class CutoutRequest:
         return rotated_wcs_text(self.ra_deg, self.dec_deg, *shape, self.pixel_scale_arcsec, 0.0)
 
 
+def plane_name(product: str, band: str | None = None) -> str:
+    """Return the name of the HDU of a plane."""
+    return f"{product}_{band}".upper() if band else product.upper()
+
+
 def _sources_of(names: Iterable[str]) -> tuple[str, ...]:
     """Return the products of files that planes are made of."""
     return tuple(dict.fromkeys(base for name in names for base in DERIVED.get(name, (name,))))
@@ -188,8 +191,11 @@ def cutout_request(
     as_choice("wise_grid", wise_grid, ("native", "optical"))
     if layer is None:
         assert release is not None
-        allowed = (*_region_bands(release, region), *release.wise_bands)
-        bands = None if bands is None else _checked_bands(bands, allowed, _place(release, region))
+        if bands is not None:
+            allowed, whose = _region_bands(release, region)
+            bands = _checked_bands(bands, (*allowed, *release.wise_bands), whose)
+        elif region != "auto":
+            get_tree(release.name, region)
         names = _checked_products(products, release, planes=True, derived=True)
         native_arcsec = PIXEL_SCALE_ARCSEC
     else:
@@ -198,7 +204,9 @@ def cutout_request(
         release = None if layer.release is None else get_release(layer.release)
         region = layer.region or "auto"
         native_arcsec = layer.pixel_scale_arcsec
-    scale_arcsec = as_pixel_scale(pixel_scale, native_arcsec=native_arcsec)
+    scale_arcsec = native_arcsec
+    if pixel_scale is not None:
+        scale_arcsec = as_pixel_scale(pixel_scale, native_arcsec=native_arcsec)
     if wcs is not None:
         grid, ny, nx = _given_grid(wcs, size, pixel_scale, rotation)
         if position is None:
@@ -206,8 +214,9 @@ def cutout_request(
             position = float(ra), float(dec)
     else:
         ny, nx = as_size(size, pixel_scale_arcsec=scale_arcsec)
-        angle_deg, grid = as_rotation(rotation), ""
         assert position is not None
+        angle_deg = 0.0 if rotation is None else as_rotation(rotation)
+        grid = ""
         if angle_deg:
             grid = rotated_wcs_text(*position, ny, nx, scale_arcsec, angle_deg)
     assert position is not None
@@ -283,7 +292,7 @@ def as_size(
 ) -> tuple[int, int]:
     """Return a size as whole pixels."""
     kinds = "must be an int number of pixels or an angle with a unit, one or (ny, nx)"
-    size = angle_of_text(size)
+    size = angle_of_text(size) if isinstance(size, str) else size
     if isinstance(size, u.Quantity):
         if size.unit.is_equivalent(u.pix):
             values = size.to_value(u.pix)
@@ -395,21 +404,18 @@ def as_region(region: R, release: str) -> R:
     return region
 
 
-def _region_bands(release: DataRelease, region: str) -> tuple[str, ...]:
-    """Return the optical bands of a region, or of a release."""
-    return release.bands if region == "auto" else get_tree(release.name, region).bands
-
-
-def _place(release: DataRelease, region: str) -> str:
-    return release.name if region == "auto" else f"{release.name} {region}"
+def _region_bands(release: DataRelease, region: str) -> tuple[tuple[str, ...], str]:
+    """Return the optical bands of a region, or of a release, and whose they are."""
+    if region == "auto":
+        return release.bands, release.name
+    return get_tree(release.name, region).bands, f"{release.name} {region}"
 
 
 def as_bands(bands: Any, release: str, region: str = "auto") -> tuple[str, ...] | None:
     """Return bands as a tuple without repeats, or `None`."""
     if bands is None:
         return None
-    data = get_release(release)
-    return _checked_bands(bands, _region_bands(data, region), _place(data, region))
+    return _checked_bands(bands, *_region_bands(get_release(release), region))
 
 
 def as_layer_bands(bands: Any, allowed: tuple[str, ...], layer: str) -> tuple[str, ...] | None:
