@@ -27,7 +27,7 @@ SIZE = 256
 ASKED = {"size": SIZE, "bands": "grz", "products": ("image", "invvar")}
 N_FILES = 6
 PATIENCE_S = 30
-MOST_FUNCTIONS, MOST_FILES, MOST_CHANGES_OF_FILE = 98, 16, 66
+MOST_FUNCTIONS, MOST_FILES, MOST_CHANGES_OF_FILE = 100, 16, 70
 
 
 @pytest.fixture(autouse=True)

@@ -296,7 +296,7 @@ class Sources:
                 answer = add_derived(answer, names)
                 answer[0].header["PRODUCTS"] = ",".join(names)
             hdul.extend(answer[1:] if len(hdul) else answer)
-        if request.has_psf:
+        if "psf" in request.products:
             bands = [hdu.header.get("BAND", "W") for hdu in hdul]
             optical = tuple(dict.fromkeys(band for band in bands if band[0] != "W"))
             part = replace(request, products=("psf",), bands=optical or request.bands)

@@ -110,11 +110,6 @@ class CutoutRequest:
         return not self.wcs and self.pixel_scale_arcsec == native
 
     @property
-    def has_psf(self) -> bool:
-        """Whether PSFs go with the planes."""
-        return "psf" in self.products
-
-    @property
     def is_wise(self) -> bool:
         """Whether it is for planes of WISE bands alone."""
         return bool(self.bands) and all(band in WISE_BANDS for band in self.bands or ())
@@ -127,7 +122,7 @@ class CutoutRequest:
             return [self]
         names = tuple(name for name in self.products if name != "psf") or ("image",)
         optical = self.bands and tuple(band for band in self.bands if band not in wise)
-        if self.has_psf and optical == ():
+        if "psf" in self.products and optical == ():
             _refuse("products", self.products, "psf goes with optical bands.", ":")
         parts = []
         if optical != ():
