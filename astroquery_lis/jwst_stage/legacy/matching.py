@@ -152,8 +152,8 @@ def common_offset(
 ) -> tuple[float, float]:
     """Return the offset at which the differences of positions, first minus second, pile up, mas.
 
-    It is 0 where no pile is higher than the one about 0, or has three pairs.  `reach_mas` is the
-    longest offset looked for, `radius_mas` the largest difference once it is taken off.
+    It is 0 where no pile is higher than the one about 0, or has three pairs.  ``reach_mas`` is the
+    longest offset looked for, ``radius_mas`` the largest difference once it is taken off.
     """
     if not len(ra1) or not len(ra2):
         return 0.0, 0.0
@@ -220,7 +220,7 @@ def match_tables(
 ) -> CatalogMatch:
     """Match a mosaic's catalogue to Tractor, whose stars are carried to the epoch.
 
-    With `reach_mas` 0 the positions are taken as they are.
+    With ``reach_mas`` 0 the positions are taken as they are.
     """
     sources = catalog.table
     ra1, dec1 = floats(sources["jwst_ra"]), floats(sources["jwst_dec"])
