@@ -350,12 +350,12 @@ def _serve(
     children: dict[Any, tuple[int, Any]] = {}
     try:
         while os.getppid() == parent:
-            for ready in wait([requests, *children], _LOOK_S):
-                if ready is not requests:
-                    number, child = children.pop(ready)
-                    child.join()
-                    requests.send((number, child.exitcode))
-                    continue
+            ready = wait([requests, *children], _LOOK_S)
+            for sentinel in children.keys() & ready:
+                number, child = children.pop(sentinel)
+                child.join()
+                requests.send((number, child.exitcode))
+            if requests in ready:
                 verb, number, task = requests.recv()
                 if verb == "do":
                     child = context.Process(target=_do, args=(*task, inherited))  # type: ignore[attr-defined]

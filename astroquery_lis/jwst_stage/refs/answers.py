@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
 __all__ = ["call_server", "read_config", "resolve", "specs"]
@@ -34,8 +34,8 @@ def _pipelines() -> dict:
     from jwst.step import WfsCombineStep
     from stpipe import Pipeline
 
-    found = (getattr(jwst.pipeline, name) for name in jwst.pipeline.__all__)
-    pipelines = {cls.__name__: cls for cls in found if issubclass(cls, Pipeline)}
+    classes = (getattr(jwst.pipeline, name) for name in jwst.pipeline.__all__)
+    pipelines = {cls.__name__: cls for cls in classes if issubclass(cls, Pipeline)}
     # A step that is a stage of its own.
     return {**pipelines, WfsCombineStep.__name__: WfsCombineStep}
 
@@ -83,11 +83,11 @@ def _words() -> dict[str, list[str]]:
 
 
 def _enumerated(schema: Mapping[str, Any]) -> list:
-    found = list(schema.get("enum", ()))
+    words = list(schema.get("enum", ()))
     for kind in ("anyOf", "oneOf", "allOf"):
         for inner in schema.get(kind, ()):
-            found += _enumerated(inner)
-    return [word for word in found if word is not None]
+            words += _enumerated(inner)
+    return [word for word in words if word is not None]
 
 
 def read_config(job: Mapping[str, Any]) -> dict:
@@ -128,24 +128,12 @@ def _resolve(parameters: Mapping[str, Any], pipeline: str, steps: Mapping[str, A
     # The instance below changes the configuration that it is made of.
     crds = _plain(config.dict())
     base = cls.from_config_section(_config(config_parser, crds))
-    asked = {"steps": steps} if hasattr(cls, "step_defs") else steps.get(cls.class_alias, {})
-    instance = cls.from_config_section(_config(config_parser, crds, asked))
-    overridden, wanted = {}, set()
-    for name in _steps(cls):
-        step = getattr(instance, name, instance)
-        if step.skip:
-            continue
-        for reftype in step.reference_file_types:
-            given = instance.get_ref_override(reftype)
-            if given is not None:
-                known = given.strip() not in ("", "N/A")
-                name = os.path.basename(given) if known else "N/A"
-                overridden[reftype] = {"name": name, "path": given if known else ""}
-            elif step.prefetch_references:
-                wanted.add(reftype)
-    found, unknown = _look_up(parameters, sorted(wanted - set(overridden)), required=True)
+    own = {"steps": steps} if hasattr(cls, "step_defs") else steps.get(cls.class_alias, {})
+    instance = cls.from_config_section(_config(config_parser, crds, own))
+    overrides, needed = _reference_types(instance, _steps(cls))
+    references, unknown = _look_up(parameters, sorted(needed - set(overrides)), required=True)
     answer = {"pars": pars, "missing": missing, "errors": errors + unknown}
-    answer["references"] = {**found, **overridden}
+    answer["references"] = {**references, **overrides}
     answer["crds"] = {
         name: {par: value for par, value in section.items() if par not in ("class", "name")}
         for name, section in _steps_of(crds, cls).items()
@@ -154,6 +142,23 @@ def _resolve(parameters: Mapping[str, Any], pipeline: str, steps: Mapping[str, A
     answer["effective"] = _plain(_steps_of(instance.get_pars(), cls))
     answer["base"] = _plain(_steps_of(base.get_pars(), cls))
     return answer
+
+
+def _reference_types(instance: Any, names: Iterable[str]) -> tuple[dict[str, dict], set[str]]:
+    """Return the references that the parameters name, and the types to ask CRDS for."""
+    overrides: dict[str, dict] = {}
+    needed: set[str] = set()
+    for name in names:
+        step = getattr(instance, name, instance)
+        for reftype in () if step.skip else step.reference_file_types:
+            path = instance.get_ref_override(reftype)
+            if path is not None and path.strip() in ("", "N/A"):
+                overrides[reftype] = {"name": "N/A", "path": ""}
+            elif path is not None:
+                overrides[reftype] = {"name": os.path.basename(path), "path": path}
+            elif step.prefetch_references:
+                needed.add(reftype)
+    return overrides, needed
 
 
 def _present_config(config_parser: Any, cls: Any, pars: Mapping[str, dict]) -> dict:

@@ -213,33 +213,39 @@ class _Resolver:
 
     def _context(self) -> str:
         """Return the name of the context that is in force now."""
-        asked = self.environment.context
-        if CONTEXT_NAME.fullmatch(asked):
-            return asked
-        if self.server is not None:
-            try:
-                return self.server.context(asked, version("jwst"))
-            except TransferError as error:
-                latest = (read_server_config(self.environment.path) or {}).get("latest_context")
-                hint = f" (the cache has {latest})" if latest else ""
-                msg = (
-                    f"The CRDS server cannot be asked which context {asked or 'the newest'!r} is: "
-                    f"{error} Name one with crds_context{hint}."
-                )
-                raise CrdsUnavailable(msg, url=self.server.url, cause=error) from error
-        config = self._config()
-        if not asked and (remembered := remembered_context(self.environment.path)):
-            return remembered
-        key = {"edit": "edit_context", "jwst-edit": "edit_context"}.get(asked, "latest_context")
-        named = asked in ("", "latest", "build", "jwst-latest", "jwst-build", "jwst-operational")
-        found = config.get(key) or config.get("operational_context")
-        if not found or not (named or key == "edit_context"):
+        name = self.environment.context
+        if CONTEXT_NAME.fullmatch(name):
+            return name
+        if self.server is None:
+            return self._context_of_cache(name)
+        return self._context_of_server(self.server, name)
+
+    def _context_of_server(self, server: CrdsServer, name: str) -> str:
+        try:
+            return server.context(name, version("jwst"))
+        except TransferError as error:
+            latest = (read_server_config(self.environment.path) or {}).get("latest_context")
+            hint = f" (the cache has {latest})" if latest else ""
             msg = (
-                f"crds_context={asked!r} cannot be told without a CRDS server; name a context "
+                f"The CRDS server cannot be asked which context {name or 'the newest'!r} is: "
+                f"{error} Name one with crds_context{hint}."
+            )
+            raise CrdsUnavailable(msg, url=server.url, cause=error) from error
+
+    def _context_of_cache(self, name: str) -> str:
+        config = self._config()
+        if not name and (remembered := remembered_context(self.environment.path)):
+            return remembered
+        key = {"edit": "edit_context", "jwst-edit": "edit_context"}.get(name, "latest_context")
+        is_latest = name in ("", "latest", "build", "jwst-latest", "jwst-build", "jwst-operational")
+        context = config.get(key) or config.get("operational_context")
+        if not context or not (is_latest or key == "edit_context"):
+            msg = (
+                f"crds_context={name!r} cannot be told without a CRDS server; name a context "
                 "such as 'jwst_1322.pmap', or set crds_server_url."
             )
             raise CrdsUnavailable(msg)
-        return str(found)
+        return str(context)
 
     def _config(self) -> dict:
         config = read_server_config(self.environment.path)

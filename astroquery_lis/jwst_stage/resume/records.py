@@ -158,21 +158,21 @@ class FileMemo(Generic[T]):
             if not self._changed:
                 return
             # Another process may have found out something meanwhile.
-            known = {**_read(self._path), **self._known}
+            values = {**_read(self._path), **self._known}
             self._changed = False
         try:
-            write_bytes(self._path, json.dumps(known).encode())
+            write_bytes(self._path, json.dumps(values).encode())
         except OSError:
-            # The values are known all the same.
+            # The values are there all the same.
             return
 
 
 def _read(path: Path) -> dict[str, list]:
     try:
-        known = json.loads(path.read_text())
+        values = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    good = isinstance(known, dict) and all(
-        isinstance(entry, list) and len(entry) == 3 for entry in known.values()
+    good = isinstance(values, dict) and all(
+        isinstance(entry, list) and len(entry) == 3 for entry in values.values()
     )
-    return known if good else {}
+    return values if good else {}

@@ -165,11 +165,11 @@ def _of_cgroup() -> float:
         ),
     ):
         with suppress(OSError, ValueError):
-            most = int((_CGROUP / limit).read_text())
-            used = int((_CGROUP / usage).read_text())
+            limit_bytes = int((_CGROUP / limit).read_text())
+            in_use = int((_CGROUP / usage).read_text())
             for line in (_CGROUP / stat).read_text().splitlines():
                 name, _, value = line.partition(" ")
                 # Pages of files that were read are given back when they are needed.
-                used -= int(value) if name == cached else 0
-            return max(most - used, 0) / _GB
+                in_use -= int(value) if name == cached else 0
+            return max(limit_bytes - in_use, 0) / _GB
     return float("inf")
