@@ -12,6 +12,8 @@ from astroquery_lis import conf
 from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.tasks import Reduction
 
+from .headers import write_exposure
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -93,3 +95,24 @@ def chain(observation, planned, tmp_path_factory):
 def chain_copy(chain, tmp_path):
     """A copy of the finished run's output directory."""
     return shutil.copytree(chain.output_dir, tmp_path / "reduced")
+
+
+@pytest.fixture
+def plan_of(tmp_path):
+    """A function that plans the files of the folder ``in``."""
+
+    from astroquery_lis.jwst_stage.planning.plan import make_plan
+
+    def make(files=tmp_path / "in", **options):
+        options.setdefault("output_dir", tmp_path / "out")
+        options.setdefault("check_associations", False)
+        return make_plan(files, **options)
+
+    return make
+
+
+@pytest.fixture
+def dithers(tmp_path):
+    for number in (1, 2, 3, 4):
+        write_exposure(tmp_path / "in", number)
+    return tmp_path / "in"

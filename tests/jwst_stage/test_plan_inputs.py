@@ -1,0 +1,162 @@
+"""The files that a plan begins from, and at which level."""
+
+from dataclasses import dataclass
+
+import pytest
+from astropy.table import Table
+
+from astroquery_lis.exceptions import InvalidExposureError, InvalidRequestError
+
+from .headers import write_exposure
+
+ROOT = "jw01234001001_02101_{:05d}_nrcalong"
+
+
+@pytest.mark.parametrize("text", ["not json", "{}", '{"products": [{"members": [{}]}]}'])
+def test_a_json_file_that_is_no_association(dithers, plan_of, text):
+    (dithers / "x_asn.json").write_text(text)
+    with pytest.raises(InvalidExposureError, match="x_asn.json: is not an association"):
+        plan_of()
+
+
+def test_everything_that_is_wrong_is_told_at_once(dithers, plan_of):
+    write_exposure(dithers, 5, drop=("FILTER",))
+    write_exposure(dithers, 6, suffix="cal", named="rate")
+    cut = write_exposure(dithers, 7)
+    cut.write_bytes(cut.read_bytes()[:-5000])
+    with pytest.raises(InvalidExposureError) as caught:
+        plan_of()
+    text = str(caught.value)
+    assert text.startswith("3 files cannot be used:")
+    assert "lacks FILTER" in text
+    assert "its name says 'rate'" in text
+    assert "cut off" in text
+
+
+def test_one_exposure_in_two_places(dithers, plan_of):
+    write_exposure(dithers / "copy", 1)
+    with pytest.raises(InvalidExposureError, match=r"00001_nrcalong_uncal.fits is given 2 times"):
+        plan_of()
+    path = dithers / f"{ROOT.format(1)}_uncal.fits"
+    assert len(plan_of([path, str(path)]).exposures) == 1
+
+
+def test_files_patterns_and_directories(dithers, plan_of, tmp_path):
+    whole = plan_of(dithers)
+    assert plan_of(str(dithers / "*_uncal.fits")) == whole
+    assert plan_of(sorted(dithers.iterdir())) == whole
+    assert plan_of([dithers / f"{ROOT.format(1)}_uncal.fits", dithers / "*0000[234]_*"]) == whole
+    # Other products in a directory are no matter.
+    write_exposure(dithers, 1, suffix="cal", named="i2d")
+    assert plan_of(dithers) == whole
+
+
+def test_products_below_the_output_directory_are_no_input(dithers, plan_of):
+    write_exposure(dithers / "out" / "stage1", 1, suffix="rate")
+    plan = plan_of(output_dir=dithers / "out", start="rate")
+    assert {e.suffix for e in plan.exposures} == {"uncal"}
+
+
+@pytest.mark.parametrize(
+    ("name", "match"),
+    [
+        ("nothing", "holds no exposure"),
+        ("*_x.fits", "no file matches"),
+        ("x_uncal.fits", "no such file or directory"),
+    ],
+)
+def test_no_files(tmp_path, plan_of, name, match):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(InvalidExposureError, match=match):
+        plan_of(tmp_path / name)
+    with pytest.raises(InvalidExposureError, match="holds no exposure"):
+        plan_of([])
+
+
+def test_a_manifest(dithers, plan_of):
+    paths = sorted(str(path) for path in dithers.iterdir())
+    table = Table({"Local Path": paths, "Status": ["COMPLETE", "CACHED", "COMPLETE", "SKIPPED"]})
+    assert plan_of(table) == plan_of(dithers)
+
+
+def test_rows_of_a_manifest_that_failed_are_refused_by_name(dithers, plan_of):
+    paths = sorted(str(path) for path in dithers.iterdir())[:2]
+    table = Table(
+        {
+            "Local Path": [*paths, ""],
+            "Status": ["COMPLETE", "ERROR", "ERROR"],
+            "Message": ["", "TruncatedError: 5 of 9 bytes", "NotFoundError: 404"],
+            "URL": ["", "", "mast:JWST/product/jw9_uncal.fits"],
+        }
+    )
+    with pytest.raises(InvalidExposureError) as caught:
+        plan_of(table)
+    text = str(caught.value)
+    assert f"{paths[1]}: ERROR in the table. TruncatedError: 5 of 9 bytes" in text
+    assert "mast:JWST/product/jw9_uncal.fits: ERROR in the table. NotFoundError: 404" in text
+    with pytest.raises(InvalidRequestError, match="no column 'Local Path', but Status"):
+        plan_of(table[["Status"]])
+
+
+def test_start_levels(dithers, plan_of):
+    write_exposure(dithers, 1, suffix="rate")
+    write_exposure(dithers, 2, suffix="cal")
+    by_start = {
+        start: [e.suffix for e in plan_of(start=start).exposures]
+        for start in ("uncal", "rate", "cal")
+    }
+    assert by_start == {
+        "uncal": ["uncal", "uncal", "uncal", "uncal"],
+        "rate": ["rate", "uncal", "uncal", "uncal"],
+        "cal": ["rate", "cal", "uncal", "uncal"],
+    }
+    plan = plan_of(start="cal")
+    assert plan.tasks[-1].inputs[1] == str(dithers / f"{ROOT.format(2)}_cal.fits")
+    assert f"stage1/{ROOT.format(1)}_rate.fits" not in [task.name for task in plan.tasks]
+
+
+def test_a_rate_file_alone_begins_at_stage_2(tmp_path, plan_of):
+    write_exposure(tmp_path / "in", suffix="rate")
+    assert [task.stage for task in plan_of().tasks] == [2, 3]
+
+
+def test_the_wrong_one_of_rate_and_rateints(tmp_path, plan_of):
+    cards = {"exp_type": "NRC_TSIMAGE", "TSOVISIT": True}
+    write_exposure(tmp_path / "in", suffix="rate", ints=3, **cards)
+    with pytest.raises(InvalidExposureError, match="goes on from the rateints file"):
+        plan_of()
+    write_exposure(tmp_path / "in", suffix="rateints", ints=3, **cards)
+    assert [e.suffix for e in plan_of().exposures] == ["rateints"]
+
+
+def test_start_auto_takes_rates_of_the_installed_version(dithers, plan_of):
+    from importlib.metadata import version
+
+    pytest.importorskip("jwst")
+    write_exposure(dithers, 1, suffix="rate", CAL_VER=version("jwst"))
+    write_exposure(dithers, 2, suffix="rate", CAL_VER="1.7.0")
+    plan = plan_of(start="auto")
+    assert [e.suffix for e in plan.exposures] == ["rate", "uncal", "uncal", "uncal"]
+    assert "its reference files were not compared" in plan.notes[0]
+    assert "made by jwst 1.7.0, not" in plan.notes[1]
+    assert "there is no rate file" in plan.notes[2]
+
+
+def test_start_auto_compares_reference_files(dithers, plan_of):
+    from importlib.metadata import version
+
+    pytest.importorskip("jwst")
+    for number, dark in ((1, "crds://dark_0001.fits"), (2, "crds://dark_0002.fits")):
+        cards = {"CAL_VER": version("jwst"), "R_DARK": dark, "R_FLAT": "crds://old.fits"}
+        write_exposure(dithers, number, suffix="rate", **cards)
+
+    @dataclass
+    class Resolution:
+        references: dict
+
+    key = plan_of().tasks[0].configuration
+    now = {"dark": {"name": "dark_0002.fits"}, "flat": {"name": "new.fits"}}
+    plan = plan_of(start="auto", resolution=Resolution({key: now}))
+    assert [e.suffix for e in plan.exposures][:2] == ["uncal", "rate"]
+    assert "reference dark dark_0001.fits -> dark_0002.fits" in plan.notes[0]
+    assert "with the reference files of now" in plan.notes[1]
