@@ -102,11 +102,11 @@ class ImageMethods(SurveyBase):
         region : {'auto', 'north', 'south'}, optional
             ``'auto'`` takes the official one at each position.
         layer : str, optional
-            A layer of the viewer (`list_layers`) in place of ``release`` and ``region``.
+            A layer of the viewer (`list_layers`) instead of ``release`` and ``region``.
         pixel_scale : `~astropy.units.Quantity` ['angle'] or str, optional
             Size of the result's pixels; by default the native one.
         wcs : `~astropy.wcs.WCS` or `~astropy.io.fits.Header`, optional
-            Grid of the result, with its size, in place of ``size`` and ``pixel_scale``.
+            Grid of the result, with its size, instead of ``size`` and ``pixel_scale``.
         rotation : `~astropy.units.Quantity` ['angle'] or str, optional
             Position angle of the result's y axis, from north towards east.
         wise_grid : {'native', 'optical'}, optional
