@@ -111,67 +111,16 @@ _ZERO_POINT = {"g": 25.08, "r": 25.29, "i": 25.20, "z": 24.92}
 _SKY_MAG = {"g": 22.0, "r": 21.0, "i": 20.2, "z": 19.0}
 _EXPTIME_S = {"g": 90.0, "r": 70.0, "i": 90.0, "z": 100.0}
 
-_COLUMNS = [
-    ("image_filename", "S65"),
-    ("image_hdu", "i2"),
-    ("camera", "S7"),
-    ("expnum", "i8"),
-    ("plver", "S8"),
-    ("procdate", "S19"),
-    ("plprocid", "S7"),
-    ("ccdname", "S4"),
-    ("object", "S35"),
-    ("propid", "S10"),
-    ("filter", "S1"),
-    ("exptime", "f4"),
-    ("mjd_obs", "f8"),
-    ("airmass", "f4"),
-    ("fwhm", "f4"),
-    ("width", "i2"),
-    ("height", "i2"),
-    ("ra_bore", "f8"),
-    ("dec_bore", "f8"),
-    ("crpix1", "f4"),
-    ("crpix2", "f4"),
-    ("crval1", "f8"),
-    ("crval2", "f8"),
-    ("cd1_1", "f4"),
-    ("cd1_2", "f4"),
-    ("cd2_1", "f4"),
-    ("cd2_2", "f4"),
-    ("yshift", "?"),
-    ("ra", "f8"),
-    ("dec", "f8"),
-    ("skyrms", "f4"),
-    ("sig1", "f4"),
-    ("ccdzpt", "f4"),
-    ("zpt", "f4"),
-    ("ccdraoff", "f4"),
-    ("ccddecoff", "f4"),
-    ("ccdskycounts", "f4"),
-    ("ccdskysb", "f4"),
-    ("ccdrarms", "f4"),
-    ("ccddecrms", "f4"),
-    ("ccdphrms", "f4"),
-    ("phrms", "f4"),
-    ("ccdnastrom", "i2"),
-    ("ccdnphotom", "i2"),
-    ("ccd_cuts", "i8"),
-    ("ccd_x0", "i2"),
-    ("ccd_y0", "i2"),
-    ("ccd_x1", "i2"),
-    ("ccd_y1", "i2"),
-    ("brick_x0", "i2"),
-    ("brick_x1", "i2"),
-    ("brick_y0", "i2"),
-    ("brick_y1", "i2"),
-    ("psfnorm", "f4"),
-    ("galnorm", "f4"),
-    ("skyver", "S8"),
-    ("psfver", "S20"),
-    ("skyplver", "S8"),
-    ("psfplver", "S8"),
-]
+_COLUMNS = """
+image_filename S65, image_hdu i2, camera S7, expnum i8, plver S8, procdate S19, plprocid S7,
+ccdname S4, object S35, propid S10, filter S1, exptime f4, mjd_obs f8, airmass f4, fwhm f4,
+width i2, height i2, ra_bore f8, dec_bore f8, crpix1 f4, crpix2 f4, crval1 f8, crval2 f8,
+cd1_1 f4, cd1_2 f4, cd2_1 f4, cd2_2 f4, yshift ?, ra f8, dec f8, skyrms f4, sig1 f4, ccdzpt f4,
+zpt f4, ccdraoff f4, ccddecoff f4, ccdskycounts f4, ccdskysb f4, ccdrarms f4, ccddecrms f4,
+ccdphrms f4, phrms f4, ccdnastrom i2, ccdnphotom i2, ccd_cuts i8, ccd_x0 i2, ccd_y0 i2,
+ccd_x1 i2, ccd_y1 i2, brick_x0 i2, brick_x1 i2, brick_y0 i2, brick_y1 i2, psfnorm f4,
+galnorm f4, skyver S8, psfver S20, skyplver S8, psfplver S8
+"""
 
 
 class _Ccd:
@@ -287,7 +236,7 @@ def _overlap(ccd: _Ccd, brick: Brick) -> tuple[int, ...] | None:
 
 
 def _row(ccd: _Ccd, region: str, boxes: tuple[int, ...]) -> np.ndarray:
-    rows = np.zeros(1, _COLUMNS)
+    rows = np.zeros(1, [tuple(entry.split()) for entry in _COLUMNS.split(",")])
     scale, band, camera = ccd.camera.pixel_scale_arcsec, ccd.band, ccd.camera.name
     rng = np.random.default_rng([7, ccd.exposure, ccd.order])
     exposed = np.random.default_rng([7, ccd.exposure])

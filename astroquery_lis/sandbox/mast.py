@@ -234,8 +234,11 @@ def _matches(value: object, condition: str, is_number: bool) -> bool:
     if condition.startswith("!"):
         return not _matches(value, condition[1:], is_number)
 
-    def comparable(text: object) -> Any:
-        return float(str(text)) if is_number else str(text).upper().replace(" ", "T")
+    def comparable(text: object) -> tuple[float, str]:
+        """Return a number, or text that is compared as MAST does."""
+        if is_number:
+            return float(str(text)), ""
+        return 0.0, str(text).upper().replace(" ", "T")
 
     entry = comparable(value)
     if ".." in condition:
@@ -246,7 +249,7 @@ def _matches(value: object, condition: str, is_number: bool) -> bool:
         return bool(_OPERATORS[match[1]](entry, comparable(match[2])))
     if is_number:
         return bool(entry == comparable(condition))
-    return fnmatchcase(entry, comparable(condition))
+    return fnmatchcase(entry[1], comparable(condition)[1])
 
 
 def serve_mast(
@@ -283,32 +286,14 @@ def serve_mast(
 
 
 # Columns of the search and their types.
-COLUMNS = {
-    "ArchiveFileID": "integer",
-    "fileSetName": "string",
-    "productLevel": "string",
-    "program": "integer",
-    "observtn": "integer",
-    "visit": "integer",
-    "instrume": "string",
-    "detector": "string",
-    "exp_type": "string",
-    "filter": "string",
-    "pupil": "string",
-    "grating": "string",
-    "band": "string",
-    "opticalElements": "string",
-    "subarray": "string",
-    "date_obs": "datetime",
-    "date_beg": "datetime",
-    "publicReleaseDate": "datetime",
-    "access": "string",
-    "s_region": "string",
-    "targprop": "string",
-    "targ_ra": "float",
-    "targ_dec": "float",
-    "ang_sep": "float",
-}
+_COLUMN_TYPES = """
+ArchiveFileID integer, fileSetName string, productLevel string, program integer,
+observtn integer, visit integer, instrume string, detector string, exp_type string,
+filter string, pupil string, grating string, band string, opticalElements string,
+subarray string, date_obs datetime, date_beg datetime, publicReleaseDate datetime,
+access string, s_region string, targprop string, targ_ra float, targ_dec float, ang_sep float
+"""
+COLUMNS: dict[str, str] = dict(entry.split() for entry in _COLUMN_TYPES.split(","))
 
 EXCLUSIVE = "EXCLUSIVE_ACCESS"
 RELEASED = "2022-07-14T00:00:00"

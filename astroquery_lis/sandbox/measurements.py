@@ -18,8 +18,6 @@ from ..survey.tractor_columns import OPTICAL_BANDS, WISE_BANDS
 from ..survey.tractor_columns import tractor_columns as survey_columns
 from . import render, sky
 from .light import (
-    APERTURES_ARCSEC,
-    WISE_APERTURES_ARCSEC,
     infrared,
     neighbours,
     noise_of,
@@ -186,14 +184,8 @@ def _add_optical(rows: np.ndarray, band: str, noise: np.ndarray, ngood: bool) ->
     rows[f"fibertotflux_{band}"] = np.maximum(
         rows[f"fibertotflux_{band}"], rows[f"fiberflux_{band}"]
     )
-    for index in range(len(APERTURES_ARCSEC)):
-        ivar = light["apflux_ivar"][:, index]
-        residual = noise[:, 20 + index] / np.sqrt(ivar)
-        rows[f"apflux_{band}"][:, index] = light["apflux"][:, index] + residual
-        rows[f"apflux_resid_{band}"][:, index] = residual
-        rows[f"apflux_blobresid_{band}"][:, index] = residual
-        rows[f"apflux_ivar_{band}"][:, index] = ivar
-        rows[f"apflux_masked_{band}"][:, index] = light["saturated"]
+    rows[f"apflux_blobresid_{band}"] = _add_apertures(rows, band, light, noise)
+    rows[f"apflux_masked_{band}"] = light["saturated"][:, None]
     rows[f"nobs_{band}"] = light["nobs"]
     rows[f"rchisq_{band}"] = np.where(dup, 0.0, 1 + 0.03 * noise[:, 30 + column])
     rows[f"fracflux_{band}"] = light["fracflux"]
@@ -209,16 +201,23 @@ def _add_optical(rows: np.ndarray, band: str, noise: np.ndarray, ngood: bool) ->
     rows[f"blob_nea_{band}"] = light["nea"] * (1 + light["fracflux"])
 
 
+def _add_apertures(
+    rows: np.ndarray, band: str, light: dict[str, np.ndarray], noise: np.ndarray
+) -> np.ndarray:
+    """Add the fluxes in apertures; return their errors."""
+    ivar = light["apflux_ivar"]
+    residual = noise[:, 20 : 20 + ivar.shape[1]] / np.sqrt(ivar)
+    rows[f"apflux_{band}"] = light["apflux"] + residual
+    rows[f"apflux_resid_{band}"] = residual
+    rows[f"apflux_ivar_{band}"] = ivar
+    return residual
+
+
 def _add_infrared(rows: np.ndarray, band: str, noise: np.ndarray) -> None:
     light, column = infrared(band), 4 + WISE_BANDS.index(band)
     rows[f"flux_{band}"] = light["flux"] + noise[:, column] / np.sqrt(light["ivar"])
     rows[f"flux_ivar_{band}"] = light["ivar"]
-    for index in range(len(WISE_APERTURES_ARCSEC)):
-        ivar = light["apflux_ivar"][:, index]
-        residual = noise[:, 20 + index] / np.sqrt(ivar)
-        rows[f"apflux_{band}"][:, index] = light["apflux"][:, index] + residual
-        rows[f"apflux_resid_{band}"][:, index] = residual
-        rows[f"apflux_ivar_{band}"][:, index] = ivar
+    _add_apertures(rows, band, light, noise)
     rows[f"nobs_{band}"] = _WISE_NOBS[band]
     rows[f"rchisq_{band}"] = 1 + 0.03 * noise[:, 30 + column]
     rows[f"fracflux_{band}"] = light["fracflux"]

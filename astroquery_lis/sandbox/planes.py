@@ -7,7 +7,6 @@ footprint.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from astropy.table import Table
 from scipy.ndimage import binary_dilation
 
 from ..survey import bitmasks, bricks, paths, releases
+from ..survey.pixel_grids import Box
 from . import render, sky
 
 SIZE_PIX = bricks.IMAGE_SIZE_PIX
@@ -26,31 +26,11 @@ _BLEED_PIX = 2
 _BLOB_THRESHOLD_SIGMA = 0.5
 
 
-@dataclass(frozen=True)
-class Window:
-    """A box of a brick's pixels."""
-
-    x0: int
-    y0: int
-    x1: int
-    y1: int
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """The box as an index of the brick's arrays."""
-        return slice(self.y0, self.y1), slice(self.x0, self.x1)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """``(ny, nx)``."""
-        return self.y1 - self.y0, self.x1 - self.x0
-
-
-def windows_of(brick: str) -> list[Window]:
+def windows_of(brick: str) -> list[Box]:
     """Return the boxes of a brick that were observed; they do not overlap."""
     if brick == WHOLE_BRICK:
         edges = range(0, SIZE_PIX, _STRIP_PIX)
-        return [Window(0, y0, SIZE_PIX, y0 + _STRIP_PIX) for y0 in edges]
+        return [Box(y0, y0 + _STRIP_PIX, 0, SIZE_PIX) for y0 in edges]
     grid = bricks.brick_grid(bricks.parse_brick_name(brick))
     windows = []
     for ra, dec, half in sky.WINDOWS:
@@ -59,7 +39,7 @@ def windows_of(brick: str) -> list[Window]:
             low = [max(round(float(value)) - half, 0) for value in (x, y)]
             high = [min(round(float(value)) + half, SIZE_PIX) for value in (x, y)]
             if low[0] < high[0] and low[1] < high[1]:
-                windows.append(Window(*low, *high))
+                windows.append(Box(low[1], high[1], low[0], high[0]))
     return windows
 
 
@@ -77,7 +57,7 @@ class BrickScene:
         self._no_exposure: dict[str, np.ndarray] = {}
         self._saturated: dict[str, np.ndarray] = {}
 
-    def _sky_of(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    def _sky_of(self, window: Box) -> tuple[np.ndarray, np.ndarray]:
         y, x = np.mgrid[window.y0 : window.y1, window.x0 : window.x1]
         return self.grid.to_sky(x, y)
 
@@ -175,10 +155,10 @@ class BrickScene:
         rim = 130
         end = SIZE_PIX - rim
         frame = (
-            Window(0, 0, SIZE_PIX, rim),
-            Window(0, end, SIZE_PIX, SIZE_PIX),
-            Window(0, rim, rim, end),
-            Window(end, rim, SIZE_PIX, end),
+            Box(0, rim, 0, SIZE_PIX),
+            Box(end, SIZE_PIX, 0, SIZE_PIX),
+            Box(rim, end, 0, rim),
+            Box(rim, end, end, SIZE_PIX),
         )
         for window in frame:
             inside[window.slices] = bricks.brick_id(*self._sky_of(window)) == self.brick.id

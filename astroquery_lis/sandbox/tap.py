@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable
 from email.parser import BytesParser
 from email.policy import HTTP
-from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -56,13 +55,13 @@ def _is_within(
     return "t" if _distance_deg(ra1_deg, dec1_deg, ra2_deg, dec2_deg) <= radius_deg else "f"
 
 
-def _or_null(function: Callable[..., object]) -> Callable[..., Any]:
+def _or_null(function: Callable[..., float | str]) -> Callable[..., float | str | None]:
     """Return a function of SQL: NULL for NULL."""
     return lambda *values: None if None in values else function(*values)
 
 
 # By name: how many arguments it takes, and what it does.
-_FUNCTIONS: dict[str, tuple[int, Callable[..., object]]] = {
+_FUNCTIONS: dict[str, tuple[int, Callable[..., float | str]]] = {
     "q3c_radial_query": (5, _is_within),
     "q3c_join": (5, _is_within),
     "q3c_dist": (4, _distance_deg),

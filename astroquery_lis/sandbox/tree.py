@@ -31,9 +31,9 @@ from astropy.io import fits
 
 from ..survey import bricks, paths, releases
 from ..survey.bricks import Brick
-from ..survey.pixel_grids import TangentGrid
+from ..survey.pixel_grids import Box, TangentGrid
 from . import render, sky
-from .planes import BrickScene, Summaries, Window, summarise_band, write_brick_tables
+from .planes import BrickScene, Summaries, summarise_band, write_brick_tables
 
 if TYPE_CHECKING:
     from multiprocessing.popen_spawn_posix import Popen
@@ -348,7 +348,7 @@ def _write(path: Path, hdus: list) -> None:
     fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(path, overwrite=True)
 
 
-def _write_plain(path: Path, hdu: fits.PrimaryHDU, windows: list[Window]) -> None:
+def _write_plain(path: Path, hdu: fits.PrimaryHDU, windows: list[Box]) -> None:
     """Write an uncompressed image of which only the windows take room on the disk."""
     header = hdu.header.tostring().encode("ascii")
     pixels = hdu.data.astype(">f4")

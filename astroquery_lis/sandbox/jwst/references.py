@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pprint
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,25 +34,9 @@ _DQ = (
     (1, "DEAD", "No response"),
     (2, "REFERENCE_PIXEL", "Sees no light"),
 )
-_FITS_KINDS = {
-    "mask": "MaskModel",
-    "saturation": "SaturationModel",
-    "superbias": "SuperBiasModel",
-    "linearity": "LinearityModel",
-    "dark": "DarkModel",
-    "gain": "GainModel",
-    "readnoise": "ReadnoiseModel",
-    "ipc": "IPCModel",
-    "flat": "FlatModel",
-    "photom": "NrcImgPhotomModel",
-    "apcorr": "NrcImgApcorrModel",
-}
-_ASDF_KINDS = {
-    "distortion": "DistortionModel",
-    "filteroffset": "FilteroffsetModel",
-    "abvegaoffset": "ABVegaOffsetModel",
-}
 # Parameters that the pipeline finds in CRDS, by reference type: class of the step, values.
+# What the server would say of itself.
+_SERVER_CONFIG = Path(__file__).parents[1] / "data" / "crds_server_config.txt"
 PARAMETERS: dict[str, tuple[str, dict]] = {
     "pars-jumpstep": (
         "jwst.jump.jump_step.JumpStep",
@@ -81,9 +66,6 @@ PARAMETERS: dict[str, tuple[str, dict]] = {
     ),
 }
 
-# The reference types that have files.
-KINDS = (*_FITS_KINDS, *_ASDF_KINDS, *PARAMETERS)
-
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
@@ -110,11 +92,11 @@ def write_reference(
         return
     from stdatamodels.jwst import datamodels
 
-    name = _FITS_KINDS.get(kind) or _ASDF_KINDS[kind]
+    name, fill = _MODELS[kind]
     model = getattr(datamodels, name)()
     frame = _Frame(detector, size, groups, timing, 1 + 1e-3 * (version - 1))
     _fill_header(model, kind, frame, version)
-    _FILLERS[kind](model, frame)
+    fill(model, frame)
     model.save(str(path))
     model.close()
 
@@ -284,33 +266,27 @@ def _fill_abvegaoffset(model: JwstDataModel, frame: _Frame) -> None:
     )
 
 
-_FILLERS = {
-    "mask": _fill_mask,
-    "saturation": _fill_saturation,
-    "superbias": _fill_superbias,
-    "linearity": _fill_linearity,
-    "dark": _fill_dark,
-    "gain": _fill_gain,
-    "readnoise": _fill_readnoise,
-    "ipc": _fill_ipc,
-    "flat": _fill_flat,
-    "photom": _fill_photom,
-    "apcorr": _fill_apcorr,
-    "distortion": _fill_distortion,
-    "filteroffset": _fill_filteroffset,
-    "abvegaoffset": _fill_abvegaoffset,
+# By reference type with pixels: the class of the model, and what fills it.
+_IMAGES = {
+    "mask": ("MaskModel", _fill_mask),
+    "saturation": ("SaturationModel", _fill_saturation),
+    "superbias": ("SuperBiasModel", _fill_superbias),
+    "linearity": ("LinearityModel", _fill_linearity),
+    "dark": ("DarkModel", _fill_dark),
+    "gain": ("GainModel", _fill_gain),
+    "readnoise": ("ReadnoiseModel", _fill_readnoise),
+    "ipc": ("IPCModel", _fill_ipc),
+    "flat": ("FlatModel", _fill_flat),
 }
-_IMAGES = (
-    "mask",
-    "saturation",
-    "superbias",
-    "linearity",
-    "dark",
-    "gain",
-    "readnoise",
-    "ipc",
-    "flat",
-)
+_MODELS = _IMAGES | {
+    "photom": ("NrcImgPhotomModel", _fill_photom),
+    "apcorr": ("NrcImgApcorrModel", _fill_apcorr),
+    "distortion": ("DistortionModel", _fill_distortion),
+    "filteroffset": ("FilteroffsetModel", _fill_filteroffset),
+    "abvegaoffset": ("ABVegaOffsetModel", _fill_abvegaoffset),
+}
+# The reference types that have files.
+KINDS = (*_MODELS, *PARAMETERS)
 
 
 def _write_parameters(path: Path, kind: str, version: int) -> None:
@@ -368,7 +344,7 @@ def write_cache(root: Path, size: int, groups: int, timing: dict) -> None:
     (folders[2] / "nircam").mkdir()
     names = {kind: _write_kind(root, kind, size, groups, timing, number=1) for kind in KINDS}
     _write_context(root, names, 1)
-    (folders[0] / "server_config").write_text(pprint.pformat(_server_config()) + "\n")
+    shutil.copyfile(_SERVER_CONFIG, folders[0] / "server_config")
     (folders[0] / "ref_cache_subdir_mode").write_text("instrument")
     info = {"size": size, "groups": groups, "timing": timing, "changed": [[]]}
     (root / _INFO).write_text(json.dumps(info))
@@ -511,23 +487,3 @@ def _write_mapping(root: Path, header: dict, selector: str) -> None:
     digest = hashlib.sha1((head + tail).encode()).hexdigest()
     path = root / "mappings" / "jwst" / header["name"]
     path.write_text(f"{head}    'sha1sum' : {digest!r},\n{tail}")
-
-
-def _server_config() -> dict:
-    context = CONTEXT
-    return {
-        "bad_files_list": [],
-        "build_context": context,
-        "connected": False,
-        "crds_version": {"str": "14.0.3"},
-        "edit_context": context,
-        "force_remote_mode": False,
-        "last_synced": "2024-01-01 00:00:00",
-        "latest_context": context,
-        "mapping_url": {"unchecked": ""},
-        "mappings": [],
-        "observatory": "jwst",
-        "operational_context": context,
-        "reference_url": {"unchecked": ""},
-        "status": "cache",
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +36,8 @@ HotPixels = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 FRAME_TIME_S = 10.73677
 READPATT = "RAPID"
+# What is the same in every exposure.
+_KEYWORDS = Path(__file__).parents[1] / "data" / "nircam_keywords.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +190,8 @@ def write_uncal(path: Path, exposure: Exposure, counts: np.ndarray) -> None:
     from stdatamodels.jwst import datamodels
 
     model = datamodels.Level1bModel(counts)
+    for keyword, value in json.loads(_KEYWORDS.read_text(encoding="utf-8")).items():
+        model[f"meta.{keyword}"] = value
     _fill_program(model.meta, exposure)
     _fill_instrument(model.meta, exposure)
     _fill_times(model.meta, exposure)
@@ -196,66 +201,32 @@ def write_uncal(path: Path, exposure: Exposure, counts: np.ndarray) -> None:
 
 
 def _fill_program(meta: ObjectNode, exposure: Exposure) -> None:
-    program = f"{exposure.program:05d}"
-    meta.telescope, meta.origin, meta.filename = "JWST", "STSCI", exposure.name
-    meta.time_sys, meta.time_unit = "UTC", "s"
-    meta.data_processing_software_version = "2024_1a"
-    meta.prd_software_version = "PRDOPSSOC-063"
-    meta.oss_software_version = "8.4.15"
-    meta.guide_star_catalog_version = "GSC2433"
-    meta.program.title = "The embedded sky of astroquery_lis (simulated)"
-    meta.program.pi_name, meta.program.category = "Nobody", "GO"
-    meta.program.science_category = "Galaxies"
-    meta.program.continuation_id = 0
-    group = f"{2 * exposure.sequence:02d}"
+    program, group = f"{exposure.program:05d}", f"{2 * exposure.sequence:02d}"
+    meta.filename = exposure.name
     observation = meta.observation
-    observation.program_number, observation.observation_number = program, "001"
-    observation.visit_number, observation.visit_group = "001", group
-    observation.sequence_id, observation.activity_id = "1", "01"
+    observation.program_number, observation.visit_group = program, group
     observation.exposure_number = str(exposure.number)
     observation.visit_id = f"{program}001001"
     observation.obs_id = f"V{program}001001P0000000{group}101"
-    observation.template = "NIRCam Imaging"
-    observation.observation_label = "clump"
-    observation.bkgdtarg = False
-    visit = meta.visit
-    visit.type, visit.status = "PRIME_TARGETED_FIXED", "SUCCESSFUL"
-    visit.total_exposures = exposure.total
-    visit.internal_target = visit.too_visit = visit.tsovisit = visit.crowded_field = False
-    visit.engineering_quality, visit.engdb_pointing_quality = "OK", "CALCULATED_TR_202105"
-    visit.start_time = exposure.start.replace("T", " ")
-    target = meta.target
-    target.proposer_name = target.catalog_name = "SANDBOX-CLUMP"
-    target.type, target.category, target.source_type = "FIXED", "Stellar cluster", None
-    target.ra, target.dec = exposure.target
-    target.proposer_ra, target.proposer_dec = exposure.target
-    target.ra_uncertainty = target.dec_uncertainty = 0.1
-    target.proper_motion_ra = target.proper_motion_dec = 0.0
-    target.proper_motion_epoch = "2000.0"
+    meta.visit.total_exposures = exposure.total
+    meta.visit.start_time = exposure.start.replace("T", " ")
+    meta.target.ra, meta.target.dec = exposure.target
+    meta.target.proposer_ra, meta.target.proposer_dec = exposure.target
 
 
 def _fill_instrument(meta: ObjectNode, exposure: Exposure) -> None:
     row, first = DETECTORS[exposure.detector], first_pixel(exposure.size) + 1
-    instrument = meta.instrument
-    instrument.name, instrument.detector = "NIRCAM", row.name
-    instrument.channel, instrument.module = row.channel, row.module
-    instrument.filter, instrument.pupil = exposure.filter_name, "CLEAR"
-    instrument.pupil_imaging_lens = False
-    sub = meta.subarray
+    instrument, sub, dither = meta.instrument, meta.subarray, meta.dither
+    instrument.detector, instrument.channel, instrument.module = row.name, row.channel, row.module
+    instrument.filter = exposure.filter_name
     sub.name = exposure.subarray
     sub.xstart = sub.ystart = sub.detxcor = sub.detycor = first
     sub.xsize = sub.ysize = sub.detxsiz = sub.detysiz = exposure.size
-    sub.fastaxis, sub.slowaxis = -1, 2
-    dither = meta.dither
-    dither.primary_type, dither.primary_dither_type = "INTRAMODULE", "INTRAMODULE"
-    dither.primary_points = dither.total_points = exposure.total
+    dither.primary_points = dither.total_points = dither.dither_points = exposure.total
     dither.position_number = exposure.number
-    dither.pattern_start, dither.dither_points = 1, exposure.total
-    dither.subpixel_pattern, dither.subpixel_total_points = "STANDARD", 1
     dither.x_offset, dither.y_offset = exposure.dither
     suffix = "A5" if row.name == "NRCALONG" else row.name.removeprefix("NRC")
-    meta.aperture.name = f"NRC{suffix}_{exposure.subarray}"
-    meta.aperture.pps_name = meta.aperture.name
+    meta.aperture.name = meta.aperture.pps_name = f"NRC{suffix}_{exposure.subarray}"
 
 
 def _fill_times(meta: ObjectNode, exposure: Exposure) -> None:
@@ -266,26 +237,17 @@ def _fill_times(meta: ObjectNode, exposure: Exposure) -> None:
     observation, timing = meta.observation, meta.exposure
     observation.date, observation.time = start.isot.split("T")
     observation.date_beg, observation.date_end = start.isot, end.isot
-    timing.start_time_mjd, timing.mid_time_mjd, timing.end_time_mjd = (
-        moment.mjd for moment in (start, middle, end)
-    )
-    timing.start_time, timing.mid_time, timing.end_time = start.mjd, middle.mjd, end.mjd
-    timing.type, timing.readpatt, timing.count = "NRC_IMAGE", READPATT, 1
-    timing.prime_parallel = "PRIME"
-    timing.nints, timing.ngroups = exposure.integrations, exposure.groups
-    timing.integration_start, timing.integration_end = 1, exposure.integrations
-    timing.nframes = timing.frame_divisor = 1
-    timing.groupgap = timing.drop_frames1 = timing.drop_frames3 = 0
-    timing.nsamples, timing.sample_time = 1, 10.0
+    timing.start_time = timing.start_time_mjd = start.mjd
+    timing.mid_time = timing.mid_time_mjd = middle.mjd
+    timing.end_time = timing.end_time_mjd = end.mjd
+    timing.readpatt, timing.noutputs = READPATT, noutputs(exposure.size)
+    timing.nints = timing.integration_end = exposure.integrations
+    timing.ngroups = exposure.groups
     timing.frame_time = timing.group_time = FRAME_TIME_S
     timing.integration_time, timing.exposure_time = integration, duration
     timing.effective_exposure_time = timing.measurement_time = duration
     timing.duration = timing.elapsed_exposure_time = duration
-    timing.nresets_at_start, timing.nresets_between_ints = 1, 1
-    timing.noutputs = noutputs(exposure.size)
-    timing.zero_frame, timing.data_problem = False, False
     timing.sca_num = DETECTORS[exposure.detector].sca_number
-    timing.gain_factor = None
 
 
 def noutputs(size: int) -> int:
@@ -295,15 +257,11 @@ def noutputs(size: int) -> int:
 
 def _fill_pointing(meta: ObjectNode, exposure: Exposure) -> None:
     wcs, centre = meta.wcsinfo, (exposure.size + 1) / 2
-    wcs.wcsaxes, wcs.radesys = 2, "ICRS"
     wcs.ra_ref, wcs.dec_ref = exposure.commanded
     wcs.v2_ref, wcs.v3_ref = exposure.reference_v2v3
     wcs.roll_ref, wcs.v3yangle = exposure.roll_deg, DETECTORS[exposure.detector].angle_deg
-    wcs.vparity = -1
     wcs.crpix1 = wcs.crpix2 = wcs.siaf_xref_sci = wcs.siaf_yref_sci = centre
     wcs.crval1, wcs.crval2 = exposure.commanded
-    wcs.ctype1, wcs.ctype2 = "RA---TAN", "DEC--TAN"
-    wcs.cunit1 = wcs.cunit2 = "deg"
     scale = DETECTORS[exposure.detector].scale_arcsec / 3600
     wcs.cdelt1 = wcs.cdelt2 = scale
     angle = np.radians(exposure.roll_deg + DETECTORS[exposure.detector].angle_deg)
@@ -318,4 +276,3 @@ def _fill_pointing(meta: ObjectNode, exposure: Exposure) -> None:
     v1_ra, v1_dec = (float(angle) for angle in pointing.to_sky(0.0, 0.0))
     meta.pointing.ra_v1, meta.pointing.dec_v1 = v1_ra, v1_dec
     meta.pointing.pa_v3 = exposure.roll_deg
-    meta.velocity_aberration.scale_factor = 1.0
