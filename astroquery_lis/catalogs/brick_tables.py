@@ -45,28 +45,7 @@ _UNITS = {"psfsize": u.arcsec, "psfdepth": u.mag, "galdepth": u.mag}
 
 
 def region_table(release, region, finder):
-    """Return the bricks of a region, sorted by id.
-
-    Parameters
-    ----------
-    release, region : str
-        For example ``'dr10'``, ``'south'``.
-    finder : `~.catalog_files.FileFinder`
-        Finds the survey's table.
-
-    Returns
-    -------
-    `~numpy.ndarray`
-        Of type `ROW`: brick id, E(B-V), and per band the median number of exposures, the PSF's
-        FWHM and the depths; 0 or NaN where the table has no such band.
-
-    Raises
-    ------
-    NoCoverageError
-        If no mirror has the table.
-    TransferError
-        If no mirror could give it.
-    """
+    """Return the bricks of a region, sorted by id."""
     path = file_path("region-bricks", release, region)
     located = finder.find(path)
     if located is None:
@@ -133,25 +112,7 @@ def _by_region(ids, release, region):
 
 
 def covered(ra_deg, dec_deg, bands, release, region, finder):
-    """Tell which positions the release has.
-
-    Parameters
-    ----------
-    ra_deg, dec_deg : `~numpy.ndarray` of float, shape (n,)
-        Positions.
-    bands : sequence of str or None
-        Bands that have to be there too.
-    release, region : str
-        For ``'auto'``, the official region at each position.
-    finder : `~.catalog_files.FileFinder`
-        Finds the tables.
-
-    Returns
-    -------
-    `~numpy.ndarray` of bool
-        Whether the brick is in the table of its region and has, in every band, a median number of
-        exposures above 0.
-    """
+    """Tell which positions the release has."""
     ids = brick_id(ra_deg, dec_deg)
     answer = np.zeros(len(ids), bool)
     for one, which in _by_region(ids, release, region):
@@ -168,22 +129,7 @@ def covered(ra_deg, dec_deg, bands, release, region, finder):
 
 
 def bricks_in_region(sky, release, region, finder):
-    """Return the bricks of a release that a part of the sky touches.
-
-    Parameters
-    ----------
-    sky : Circle, Box or Polygon
-        See `~astroquery_lis.survey.region`.
-    release, region : str
-        For ``'auto'``, the official region of each brick.
-    finder : `~.catalog_files.FileFinder`
-        Finds the tables.
-
-    Returns
-    -------
-    `~astropy.table.Table`
-        One row per brick, by id.
-    """
+    """Return the bricks of a release that a part of the sky touches."""
     ids = sky.bricks()
     tables, owners = [], []
     for one, which in _by_region(ids, release, region):
@@ -223,28 +169,7 @@ def _as_table(rows, owners, bands):
 
 
 def footprint_moc(bands, release, region, finder, max_depth):
-    """Return the footprint of a release as a MOC.
-
-    Parameters
-    ----------
-    bands : sequence of str or None
-        Bands that have to be there.
-    release, region : str
-        As for `covered`.
-    finder : `~.catalog_files.FileFinder`
-        Finds the tables.
-    max_depth : int
-        HEALPix order of the smallest cells.
-
-    Returns
-    -------
-    `mocpy.MOC`
-
-    Raises
-    ------
-    OptionalDependencyError
-        If mocpy is not installed.
-    """
+    """Return the footprint of a release as a MOC."""
     try:
         from mocpy import MOC
     except ImportError as error:

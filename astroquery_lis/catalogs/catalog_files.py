@@ -45,84 +45,36 @@ PRIMARY_MARGIN_DEG = 0.015
 
 @dataclass(frozen=True)
 class BrickFile:
-    """The Tractor file of one brick in one region.
-
-    Attributes
-    ----------
-    brick_id : int
-        The brick.
-    region : str
-        ``'north'`` or ``'south'``.
-    path : str
-        Relative to the survey's root.
-    """
+    """The Tractor file of one brick in one region."""
 
     brick_id: int
-    region: str
-    path: str
+    region: str  # ``'north'`` or ``'south'``
+    path: str  # relative to the survey's root
 
 
 @dataclass(frozen=True)
 class LocatedFile:
-    """A file that is on disk.
-
-    Attributes
-    ----------
-    path : `~pathlib.Path`
-        The file.
-    url : str
-        Where it came from.
-    mirror : str
-        Name of the mirror.
-    sidecars : `~pathlib.Path` or None
-        Folder for its sidecar.
-    """
+    """A file that is on disk."""
 
     path: Path
-    url: str
-    mirror: str
-    sidecars: Path | None
+    url: str  # where it came from
+    mirror: str  # name of the mirror
+    sidecars: Path | None  # folder for its sidecar
 
 
 @dataclass
 class Chunk:
-    """Rows that one file or one answer brought.
-
-    Attributes
-    ----------
-    n_rows : int
-        How many.
-    columns : dict of str to `~numpy.ndarray`
-        Their values.
-    masks : dict of str to `~numpy.ndarray`
-        Which of them are missing; a column that is not there is missing altogether.
-    north : bool or `~numpy.ndarray` of bool
-        Whether they are of the north.
-    units : dict of str to str
-        Units as written, for columns that the package does not know.
-    """
+    """Rows that one file or one answer brought."""
 
     n_rows: int
     columns: dict
-    north: object
+    north: object  # whether they are of the north
     masks: dict = field(default_factory=dict)
     units: dict = field(default_factory=dict)
 
 
 def brick_files(bricks, release, region="auto"):
-    """Return the Tractor files that hold the rows of bricks.
-
-    Parameters
-    ----------
-    bricks : `~numpy.ndarray` of int
-        Brick ids.
-    release, region : str
-        For ``'auto'``, the official region; both where a brick has parts of both.
-
-    Returns
-    -------
-    list of BrickFile
-    """
+    """Return the Tractor files that hold the rows of bricks."""
     if not len(bricks):
         return []
     regions = get_release(release).regions
@@ -146,24 +98,7 @@ def brick_files(bricks, release, region="auto"):
 
 
 class FileFinder:
-    """Finds whole files: on a local mirror, in the cache, or by fetching them.  A context manager.
-
-    Parameters
-    ----------
-    client : `~astroquery_lis.io.http.HttpClient`
-        Makes the requests.
-    mirrors : sequence of `~astroquery_lis.io.places.Mirror`
-        In the order to try.
-    location : path-like or None
-        Cache location; `None` to keep nothing.
-
-    Attributes
-    ----------
-    failures : dict of str to Exception
-        Why mirrors failed that another one made up for.
-    cache_error : CacheError or None
-        Why nothing could be kept.
-    """
+    """Finds whole files: on a mirror here, in the cache, or by fetching them. A context manager."""
 
     def __init__(self, client, mirrors, location):
         self._client = client
@@ -203,17 +138,7 @@ class FileFinder:
         return str(self._mirrors[0].locate(path))
 
     def local(self, path):
-        """Return a file if it is on disk.
-
-        Parameters
-        ----------
-        path : str
-            Relative to the survey's root.
-
-        Returns
-        -------
-        LocatedFile or None
-        """
+        """Return a file if it is on disk."""
         for mirror in self._mirrors:
             place = mirror.locate(path)
             file = place if mirror.is_local else self._store(mirror).path(path)
@@ -222,23 +147,7 @@ class FileFinder:
         return None
 
     def find(self, path):
-        """Return a file, fetched if need be.
-
-        Parameters
-        ----------
-        path : str
-            Relative to the survey's root.
-
-        Returns
-        -------
-        LocatedFile or None
-            `None` if no mirror has it.
-
-        Raises
-        ------
-        TransferError
-            If no mirror could say or give it.
-        """
+        """Return a file, fetched if need be."""
         found = self.local(path)
         if found is not None:
             return found
@@ -250,17 +159,7 @@ class FileFinder:
         return self._located(answer.mirror, path, answer.value)
 
     def find_all(self, paths):
-        """Return many files, several fetched at once.
-
-        Parameters
-        ----------
-        paths : sequence of str
-            Relative to the survey's root.
-
-        Returns
-        -------
-        list of (LocatedFile or None)
-        """
+        """Return many files, several fetched at once."""
         found = [self.local(path) for path in paths]
         if all(file is not None for file in found) or len(paths) < 2:
             return [file or self.find(path) for file, path in zip(found, paths, strict=True)]
@@ -269,19 +168,7 @@ class FileFinder:
             return list(pool.map(self.find, paths))
 
     def open(self, located, held=None):
-        """Open a Tractor file; one in the cache that is not whole is fetched anew, once.
-
-        Parameters
-        ----------
-        located : LocatedFile
-            The file.
-        held : `~.tractor_file.OpenTables`, optional
-            Tables held in memory.
-
-        Returns
-        -------
-        `~.tractor_file.TractorFile`
-        """
+        """Open a Tractor file; one in the cache that is not whole is fetched anew, once."""
         try:
             return open_table(located.path, located.sidecars, held)
         except (UnexpectedContentError, TruncatedError):
@@ -315,41 +202,14 @@ class FileFinder:
 
 
 def rows_in_region(table, brick, request):
-    """Return which rows of a file are asked for, by position and kind.
-
-    Parameters
-    ----------
-    table : `~.tractor_file.TractorFile`
-        The file.
-    brick : BrickFile
-        What it holds.
-    request : `~astroquery_lis.survey.catalog_request.CatalogRequest`
-        What is asked.
-
-    Returns
-    -------
-    `~numpy.ndarray` of int
-    """
+    """Return which rows of a file are asked for, by position and kind."""
     positions = table.positions
     rows = np.flatnonzero(request.sky.contains(positions["ra"], positions["dec"]))
     return rows[eligible(table, brick, request, rows)]
 
 
 def eligible(table, brick, request, rows=slice(None)):
-    """Return which rows may be asked for wherever they are.
-
-    Parameters
-    ----------
-    table, brick, request
-        As for `rows_in_region`.
-    rows : `~numpy.ndarray` of int, optional
-        Those in question; all by default.
-
-    Returns
-    -------
-    `~numpy.ndarray` of bool
-        One per row in question.
-    """
+    """Return which rows may be asked for wherever they are."""
     positions = table.positions[rows]
     chosen = np.ones(len(positions), bool)
     if request.primary:
@@ -363,23 +223,7 @@ def eligible(table, brick, request, rows=slice(None)):
 
 
 def read_rows(table, brick, rows, names):
-    """Read rows of one file.
-
-    Parameters
-    ----------
-    table : `~.tractor_file.TractorFile`
-        The file.
-    brick : BrickFile
-        What it holds.
-    rows : `~numpy.ndarray` of int
-        Which rows.
-    names : sequence of str or None
-        Columns; `None` for all.
-
-    Returns
-    -------
-    Chunk
-    """
+    """Read rows of one file."""
     columns = table.read(rows, table.fields if names is None else names)
     units = {name: table.fields[name][3] for name in columns}
     return Chunk(len(rows), columns, brick.region == "north", units=units)

@@ -25,17 +25,7 @@ _EXTRA_UNITS = {
 
 
 class Assembled:
-    """A table and what is to be said about it.
-
-    Attributes
-    ----------
-    table : `~astropy.table.Table`
-        The rows.
-    lacking : list of str
-        Columns that have no value in some rows, because their region or release has them not.
-    is_cut : bool
-        Whether rows were left out because of ``maxrec``.
-    """
+    """A table and what is to be said about it."""
 
     def __init__(self, table, lacking, is_cut):
         self.table = table
@@ -44,19 +34,7 @@ class Assembled:
 
 
 def assemble(request, chunks):
-    """Return the rows of a request as a table.
-
-    Parameters
-    ----------
-    request : `~astroquery_lis.survey.catalog_request.CatalogRequest`
-        What is asked; every condition is tested (again) here.
-    chunks : list of `~.catalog_files.Chunk`
-        What came.
-
-    Returns
-    -------
-    Assembled
-    """
+    """Return the rows of a request as a table."""
     names = request.columns if request.columns is not None else _all_names(request, chunks)
     merged = merge_columns(request, chunks, names)
     data = {name: pair[0] for name, pair in merged.items()}
@@ -118,22 +96,7 @@ def _patterns(layout):
 
 
 def merge_columns(request, chunks, names):
-    """Return columns over all chunks, with what the selection needs.
-
-    Parameters
-    ----------
-    request : `~astroquery_lis.survey.catalog_request.CatalogRequest`
-        What is asked.
-    chunks : list of `~.catalog_files.Chunk`
-        What came.
-    names : sequence of str
-        Columns wanted.
-
-    Returns
-    -------
-    dict of str to (`~numpy.ndarray`, `~numpy.ndarray` or None)
-        Values and mask.
-    """
+    """Return columns over all chunks, with what the selection needs."""
     gone = [_absent(request.release, region) for region in ("north", "south")]
     merged = {
         name: _merge(name, chunks, request, [name in absent for absent in gone])
@@ -163,10 +126,7 @@ def _absent(release, region):
 
 
 def _merge(name, chunks, request, absent):
-    """Return values and mask (or `None`) of a column over all chunks.
-
-    ``absent`` tells whether the files of the north and of the south lack it.
-    """
+    """Return values and mask (or `None`) of a column over all chunks."""
     known = any_column(name, request.release)
     parts = [_part(name, chunk, known, absent) for chunk in chunks if chunk.n_rows]
     if len(parts) == 1:

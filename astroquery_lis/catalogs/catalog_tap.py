@@ -41,15 +41,7 @@ LAST_POLL_S = 10.0
 
 
 class TapAnswer:
-    """What a TAP service answered.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        The rows.
-    is_cut : bool
-        Whether there are more than came.
-    """
+    """What a TAP service answered."""
 
     def __init__(self, table, is_cut):
         self.table = table
@@ -57,15 +49,7 @@ class TapAnswer:
 
 
 class TapClient:
-    """A TAP service, through pyvo, with errors of this package.
-
-    Parameters
-    ----------
-    url : str
-        Address of the service, without ``/sync``.
-    make_session : callable
-        Returns a `~astroquery_lis.io.requests_session.PoliteSession`, for one query.
-    """
+    """A TAP service, through pyvo, with errors of this package."""
 
     def __init__(self, url, make_session):
         self.url = url.rstrip("/")
@@ -73,28 +57,7 @@ class TapClient:
         self.cone_refused = False
 
     def run(self, query, *, maxrec=None, async_job=False):
-        """Run a query.
-
-        Parameters
-        ----------
-        query : str
-            ADQL.
-        maxrec : int, optional
-            At most so many rows.
-        async_job : bool, optional
-            Whether to run it as a job of the service, which may take hours, and wait for it.
-
-        Returns
-        -------
-        TapAnswer
-
-        Raises
-        ------
-        RefusedQueryError
-            If the service does not accept the query.
-        ServiceDownError, TruncatedError, UnexpectedContentError, TransferError
-            If there was no answer, or not what a TAP service answers.
-        """
+        """Run a query."""
         import pyvo
 
         with (
@@ -217,25 +180,7 @@ def _of_status(status, **kwargs):
 
 
 def catalog_query(request, form="circle"):
-    """Return the ADQL of a catalogue request.
-
-    Parameters
-    ----------
-    request : `~astroquery_lis.survey.catalog_request.CatalogRequest`
-        What is asked.
-    form : {'circle', 'box'}, optional
-        Whether the position is selected by Q3C, or by the box in RA and Dec round the circle, which
-        every service understands.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    InvalidRequestError
-        If no TAP table can answer it.
-    """
+    """Return the ADQL of a catalogue request."""
     table = tap_table(request.release, request.region)
     if table is None:
         msg = (
@@ -278,26 +223,7 @@ def _pushed(request):
 
 
 def read_tap(request, client, *, async_job=False):
-    """Return the rows of a request from a TAP service, perhaps with some more.
-
-    Parameters
-    ----------
-    request : `~astroquery_lis.survey.catalog_request.CatalogRequest`
-        What is asked.
-    client : TapClient
-        The service.
-    async_job : bool, optional
-        See `TapClient.run`.
-
-    Returns
-    -------
-    chunk : Chunk
-        The rows.
-    query : str
-        What was sent.
-    is_cut : bool
-        Whether rows are missing because the service sends no more.
-    """
+    """Return the rows of a request from a TAP service, perhaps with some more."""
     form = "box" if client.cone_refused else "circle"
     while True:
         query = catalog_query(request, form)
@@ -321,19 +247,7 @@ def _is_exact(request, form):
 
 
 def chunk_of(table, request):
-    """Return the rows of a service as the package has them.
-
-    Parameters
-    ----------
-    table : `~astropy.table.Table`
-        With the names and conventions of Astro Data Lab.
-    request : `~astroquery_lis.survey.catalog_request.CatalogRequest`
-        What was asked.
-
-    Returns
-    -------
-    Chunk
-    """
+    """Return the rows of a service as the package has them."""
     columns, masks, units = {}, {}, {}
     for given in table.colnames:
         name = given.lower()

@@ -18,25 +18,7 @@ NOTHING = "No catalog sources"
 
 
 def viewer_payload(request):
-    """Return what the viewer is asked: the layer and the box.
-
-    Parameters
-    ----------
-    request : `~astroquery_lis.survey.catalog_request.CatalogRequest`
-        What is asked.
-
-    Returns
-    -------
-    layer : str
-        Layer of the viewer.
-    parameters : dict of str to str
-        Of the request.
-
-    Raises
-    ------
-    InvalidRequestError
-        If the viewer cannot answer it.
-    """
+    """Return what the viewer is asked: the layer and the box."""
     if not request.primary:
         msg = "source='viewer' lacks primary=False: take source='files'."
         raise InvalidRequestError(msg, parameter="source", value="viewer")
@@ -60,22 +42,7 @@ def viewer_payload(request):
 
 
 def read_viewer(request, service):
-    """Return the rows of a request from the viewer, with some more round them.
-
-    Parameters
-    ----------
-    request : `~astroquery_lis.survey.catalog_request.CatalogRequest`
-        What is asked.
-    service : `~.viewer_service.ViewerService`
-        The viewer.
-
-    Returns
-    -------
-    chunk : Chunk
-        The rows.
-    url : str
-        What was asked.
-    """
+    """Return the rows of a request from the viewer, with some more round them."""
     layer, parameters = viewer_payload(request)
     path = f"{layer}/cat.fits"
     url = service.address(path, **parameters)

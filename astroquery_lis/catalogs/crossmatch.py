@@ -24,41 +24,16 @@ POLE_DEG = 88.0
 
 @dataclass(frozen=True)
 class Matches:
-    """Pairs of a position and a row of the catalogue.
+    """Pairs of a position and a row of the catalogue."""
 
-    Attributes
-    ----------
-    index : `~numpy.ndarray` of int
-        Which position, ascending; within one, by separation.
-    separation_deg : `~numpy.ndarray` of float
-        At the positions' epoch.
-    chunks : list of `~.catalog_files.Chunk`
-        The rows.
-    row : `~numpy.ndarray` of int
-        Which row of the chunks, counted through.
-    """
-
-    index: np.ndarray
-    separation_deg: np.ndarray
+    index: np.ndarray  # which position, ascending; within one, by separation
+    separation_deg: np.ndarray  # at the positions' epoch
     chunks: list
-    row: np.ndarray
+    row: np.ndarray  # which row of the chunks, counted through
 
 
 def bricks_of_positions(ra_deg, dec_deg, radius_deg):
-    """Return which bricks the circle round each position touches.
-
-    Parameters
-    ----------
-    ra_deg, dec_deg : `~numpy.ndarray` of float, shape (n,)
-        Positions.
-    radius_deg : float
-        Radius, at most two of `MAX_RADIUS_DEG`.
-
-    Returns
-    -------
-    brick, index : `~numpy.ndarray` of int
-        Pairs of brick id and position, by brick.
-    """
+    """Return which bricks the circle round each position touches."""
     owner = brick_id(ra_deg, dec_deg)
     index = np.arange(len(owner))
     pairs = [np.stack([owner, index])]
@@ -82,29 +57,7 @@ def bricks_of_positions(ra_deg, dec_deg, radius_deg):
 
 
 def match_positions(request, ra_deg, dec_deg, radius_deg, *, find, epoch_yr, open_files):
-    """Match positions to the catalogue.
-
-    Parameters
-    ----------
-    request : `~astroquery_lis.survey.catalog_request.CatalogRequest`
-        Columns, release and region; its ``sky`` is not used.
-    ra_deg, dec_deg : `~numpy.ndarray` of float, shape (n,)
-        Positions.
-    radius_deg : float
-        Largest separation.
-    find : {'best', 'all'}
-        The nearest row of each position, or every one.
-    epoch_yr : `~numpy.ndarray` of float, shape (n,), or None
-        Julian year of each position, to move stars with proper motions to; `None` to leave them
-        where the catalogue has them.
-    open_files : callable
-        Takes a list of `~.catalog_files.BrickFile` and yields pairs of one and its
-        `~.tractor_file.TractorFile`, leaving out those that do not exist.
-
-    Returns
-    -------
-    Matches
-    """
+    """Match positions to the catalogue."""
     reach = radius_deg + (0.0 if epoch_yr is None else MAX_MOTION_DEG)
     brick, index = bricks_of_positions(ra_deg, dec_deg, reach)
     files = brick_files(np.unique(brick), request.release, request.region)

@@ -46,22 +46,7 @@ _COLUMNS = {
 
 
 def exposure_paths(ra_deg, dec_deg, release, region):
-    """Return the path of the table of CCDs for a position.
-
-    Parameters
-    ----------
-    ra_deg, dec_deg : float
-        Position.
-    release, region : str
-        For ``'auto'``, the official region.
-
-    Returns
-    -------
-    path : str
-        Relative to the survey's root.
-    region : str
-        The region that it belongs to.
-    """
+    """Return the path of the table of CCDs for a position."""
     brick = int(brick_id(ra_deg, dec_deg))
     regions = get_release(release).regions
     if region == "auto":
@@ -70,33 +55,7 @@ def exposure_paths(ra_deg, dec_deg, release, region):
 
 
 def exposures_at(ra_deg, dec_deg, bands, release, region, finder, *, on_missing):
-    """Return the CCDs that cover a position.
-
-    Parameters
-    ----------
-    ra_deg, dec_deg : float
-        Position.
-    bands : sequence of str or None
-        Only these.
-    release, region : str
-        As for `exposure_paths`.
-    finder : `~.catalog_files.FileFinder`
-        Finds the table.
-    on_missing : {'warn', 'raise'}
-        What to do if the brick has no table.
-
-    Returns
-    -------
-    `~astropy.table.Table`
-        By band and date.
-
-    Raises
-    ------
-    NoCoverageError
-        If the brick has no table, with ``on_missing='raise'``.
-    UnexpectedContentError
-        If the table is not one of CCDs.
-    """
+    """Return the CCDs that cover a position."""
     path, region = exposure_paths(ra_deg, dec_deg, release, region)
     located = finder.find(path)
     if located is None:

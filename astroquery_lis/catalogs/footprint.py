@@ -22,33 +22,7 @@ FOLDER = ".footprint"
 
 
 def bricks_of_region(release, region, *, client, mirrors, location):
-    """Return the bricks that a region of a release has.
-
-    A brick in the list may still lack a band.
-
-    Parameters
-    ----------
-    release, region : str
-        For example ``'dr10'``, ``'south'``.
-    client : `~astroquery_lis.io.http.HttpClient`
-        Makes the request, if one is needed.
-    mirrors : sequence of `~astroquery_lis.io.places.Mirror`
-        In the order to try.
-    location : path-like or None
-        Cache location; `None` to keep nothing.
-
-    Returns
-    -------
-    `~numpy.ndarray` of int32
-        Brick ids, sorted.
-
-    Raises
-    ------
-    NotFoundError
-        If no mirror has the table.
-    TransferError
-        If no mirror could give it.
-    """
+    """Return the bricks that a region of a release has."""
     path = file_path("region-bricks", release, region)
 
     def ask(mirror):
@@ -67,19 +41,7 @@ def bricks_of_region(release, region, *, client, mirrors, location):
 
 
 def holds(ids, brick):
-    """Tell which bricks are in a sorted array of ids.
-
-    Parameters
-    ----------
-    ids : `~numpy.ndarray` of int
-        Sorted, as `bricks_of_region` gives them.
-    brick : array_like of int
-        Brick ids.
-
-    Returns
-    -------
-    `~numpy.ndarray` of bool
-    """
+    """Tell which bricks are in a sorted array of ids."""
     place = np.searchsorted(ids, brick)
     return (place < len(ids)) & (np.take(ids, place, mode="clip") == brick if len(ids) else False)
 

@@ -32,30 +32,7 @@ def match_table(
     limits,
     on_missing,
 ):
-    """Match a table to the catalogue.
-
-    Parameters
-    ----------
-    request : `~astroquery_lis.survey.catalog_request.CatalogRequest`
-        Columns, release and region.
-    table : `~astropy.table.Table`
-        The user's.
-    ra_deg, dec_deg : `~numpy.ndarray` of float, shape (n,)
-        Its positions.
-    radius_deg : float
-        Largest separation.
-    find : {'best', 'all'}
-        See `~.crossmatch.match_positions`.
-    epoch_yr : `~numpy.ndarray` or None
-        See there.
-    finder, held, limits, on_missing
-        As for `~.catalogs.CatalogQuery`.
-
-    Returns
-    -------
-    `~astropy.table.Table`
-        Of the class of ``table``.
-    """
+    """Match a table to the catalogue."""
 
     def open_files(files):
         found = fetch_files(files, finder, limits, "The table")

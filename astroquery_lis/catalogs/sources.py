@@ -30,45 +30,13 @@ FEW_BRICKS = 4
 
 @dataclass(frozen=True)
 class Limits:
-    """How much may be fetched.
+    """How much may be fetched."""
 
-    Attributes
-    ----------
-    max_query_bricks : int
-        Most brick files that a query fetches.
-    """
-
-    max_query_bricks: int
+    max_query_bricks: int  # most brick files that a query fetches
 
 
 def fetch_files(bricks, finder, limits, what):
-    """Return the Tractor files of bricks, fetched if need be.
-
-    Parameters
-    ----------
-    bricks : list of `~.catalog_files.BrickFile`
-        Which.
-    finder : `~.catalog_files.FileFinder`
-        Finds them.
-    limits : Limits
-        How many may be fetched.
-    what : str
-        What asks for them, for messages.
-
-    Returns
-    -------
-    list of (`~.catalog_files.LocatedFile` or None)
-
-    Raises
-    ------
-    InvalidRequestError
-        If more would have to be fetched than is allowed.
-
-    Warns
-    -----
-    LargeQueryWarning
-        If more than a few have to be fetched.
-    """
+    """Return the Tractor files of bricks, fetched if need be."""
     if finder.only_local:
         return [finder.local(brick.path) for brick in bricks]
     n_fetched = sum(finder.local(brick.path) is None for brick in bricks)
@@ -93,29 +61,7 @@ def _bricks_of(sky, margin_deg, release, region):
 
 
 class CatalogQuery:
-    """One catalogue request and what can answer it.
-
-    Parameters
-    ----------
-    request : `~astroquery_lis.survey.catalog_request.CatalogRequest`
-        What is asked.
-    finder : `~.catalog_files.FileFinder`
-        Finds Tractor files.
-    tap : `~.catalog_tap.TapClient`
-        TAP service.
-    tap_matches : callable
-        Tells whether it may stand in for the mirrors.
-    viewer : callable
-        Returns the `~.viewer_service.ViewerService`.
-    held : `~.tractor_file.OpenTables`
-        Tables held in memory.
-    limits : Limits
-        How much may be fetched.
-    on_missing : {'warn', 'raise'}
-        What to do about columns and bricks that the survey lacks.
-    async_job : bool
-        Whether a TAP query is run as a job.
-    """
+    """One catalogue request and what can answer it."""
 
     def __init__(
         self,
@@ -144,12 +90,7 @@ class CatalogQuery:
         return _bricks_of(request.sky, self._margin_deg, request.release, request.region)
 
     def choose(self):
-        """Return the source that ``'auto'`` takes, and why.
-
-        Returns
-        -------
-        source, reason : str
-        """
+        """Return the source that ``'auto'`` takes, and why."""
         request, finder = self.request, self._finder
         if finder.only_local:
             return "files", "every mirror is a directory"
@@ -167,17 +108,7 @@ class CatalogQuery:
         return "tap", "not all of its Tractor files are on this computer"
 
     def payload(self, source):
-        """Return what would be asked: ADQL, or addresses.
-
-        Parameters
-        ----------
-        source : str
-            One of `SOURCES`.
-
-        Returns
-        -------
-        str or list of str
-        """
+        """Return what would be asked: ADQL, or addresses."""
         source = self.choose()[0] if source == "auto" else source
         if source == "tap":
             return catalog_tap.catalog_query(self.request)
@@ -187,17 +118,7 @@ class CatalogQuery:
         return [self._finder.address(brick.path) for brick in self._bricks()]
 
     def run(self, source):
-        """Return the rows.
-
-        Parameters
-        ----------
-        source : str
-            One of `SOURCES`.
-
-        Returns
-        -------
-        `~astropy.table.Table`
-        """
+        """Return the rows."""
         self._check_columns()
         if source != "auto":
             return self._answer(source, "it was asked for")

@@ -38,42 +38,17 @@ _HEADER_ERRORS = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError
 
 @dataclass
 class TractorFile:
-    """Where everything is in one file, and the positions of its rows.
-
-    Attributes
-    ----------
-    path : `~pathlib.Path`
-        The file.
-    n_rows, row_bytes, data_offset : int
-        Of its table.
-    fields : dict of str to tuple
-        By column, lower case: offset in the row, numpy type, values per row, unit as written.
-    positions : `~numpy.ndarray`
-        Of type `POSITIONS`.
-    """
+    """Where everything is in one file, and the positions of its rows."""
 
     path: Path
     n_rows: int
     row_bytes: int
     data_offset: int
     fields: dict
-    positions: np.ndarray | None = field(default=None, repr=False)
+    positions: np.ndarray | None = field(default=None, repr=False)  # of type `POSITIONS`
 
     def read(self, rows, names):
-        """Read columns of some rows.
-
-        Parameters
-        ----------
-        rows : `~numpy.ndarray` of int
-            Which rows.
-        names : iterable of str
-            Columns; those that the file lacks are left out.
-
-        Returns
-        -------
-        dict of str to `~numpy.ndarray`
-            In native byte order; texts without trailing blanks, logicals as bool.
-        """
+        """Read columns of some rows."""
         names = [name for name in names if name in self.fields]
         if not len(rows) or not names:
             return {name: self._empty(name) for name in names}
@@ -133,15 +108,7 @@ def _native(values, kind):
 
 
 class OpenTables:
-    """The tables used last, so that a repeated query does not read even the sidecar.
-
-    Safe to share among threads.
-
-    Parameters
-    ----------
-    limit : int, optional
-        How many are held.
-    """
+    """The tables used last, so that a repeated query does not read even the sidecar."""
 
     def __init__(self, limit=64):
         self._limit = limit
@@ -176,26 +143,7 @@ class OpenTables:
 
 
 def open_table(path, sidecars=None, held=None):
-    """Open a Tractor file.
-
-    Parameters
-    ----------
-    path : path-like
-        The file, whole and not compressed.
-    sidecars : path-like or None
-        Folder of the sidecar of this file; `None` to keep none.
-    held : OpenTables, optional
-        Tables held in memory.
-
-    Returns
-    -------
-    TractorFile
-
-    Raises
-    ------
-    UnexpectedContentError, TruncatedError
-        If it is not a whole Tractor file.
-    """
+    """Open a Tractor file."""
     path = Path(path)
     status = os.stat(path)
     stamp = f"{status.st_mtime_ns}-{status.st_size}"

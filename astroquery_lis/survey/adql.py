@@ -18,48 +18,18 @@ MARGIN_DEG = 1e-6
 
 
 def column_names(name):
-    """Return what a TAP table calls a catalogue column.
-
-    Parameters
-    ----------
-    name : str
-        Catalogue column.
-
-    Returns
-    -------
-    tuple of str
-    """
+    """Return what a TAP table calls a catalogue column."""
     return DCHISQ if name == "dchisq" else (name,)
 
 
 def circle_where(circle):
-    """Return the condition for a circle in the form of Q3C that Astro Data Lab accepts.
-
-    Parameters
-    ----------
-    circle : `~.region.Circle`
-        The circle.
-
-    Returns
-    -------
-    str
-    """
+    """Return the condition for a circle in the form of Q3C that Astro Data Lab accepts."""
     numbers = (circle.ra_deg, circle.dec_deg, circle.radius_deg + MARGIN_DEG)
     return f"'t' = Q3C_RADIAL_QUERY(t.ra, t.dec, {', '.join(map(literal, numbers))})"
 
 
 def box_where(circle):
-    """Return the condition for the box, or the two, in RA and Dec that hold a circle.
-
-    Parameters
-    ----------
-    circle : `~.region.Circle`
-        The circle.
-
-    Returns
-    -------
-    str
-    """
+    """Return the condition for the box, or the two, in RA and Dec that hold a circle."""
     boxes = circle.boxes(MARGIN_DEG)
     dec = f"t.dec BETWEEN {literal(boxes[0][2])} AND {literal(boxes[0][3])}"
     ra = [f"t.ra BETWEEN {literal(low)} AND {literal(high)}" for low, high, _, _ in boxes]
@@ -67,30 +37,7 @@ def box_where(circle):
 
 
 def select(table, names, where, conditions, release):
-    """Return a query.
-
-    Parameters
-    ----------
-    table : str
-        Table.
-    names : sequence of str or None
-        Catalogue columns; `None` for everything that the table has.
-    where : str
-        Condition on the position.
-    conditions : sequence of `~.conditions.Condition`
-        Further ones.
-    release : str
-        Whose columns they are.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    InvalidRequestError
-        If a name is not a column of the release.
-    """
+    """Return a query."""
     known = tractor_columns(release)
     for name in [*(names or ()), *(condition.name for condition in conditions)]:
         if name not in known:

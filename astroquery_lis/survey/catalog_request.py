@@ -31,37 +31,17 @@ MAX_BOX_DEG = 60.0
 
 @dataclass(frozen=True)
 class CatalogRequest:
-    """Rows and columns of the catalogue.
-
-    Attributes
-    ----------
-    sky : Circle, Box or Polygon
-        Where.
-    columns : tuple of str or None
-        Names in the order wanted; `None` for all that the answering source has.
-    conditions : tuple of `~.conditions.Condition`
-        All have to be met.
-    primary : bool
-        Only rows of the brick that owns the position.
-    drop_duplicates : bool
-        No rows of type DUP.
-    maskbits : int
-        Rows with any of these bits are left out.
-    maxrec : int or None
-        At most so many rows.
-    release, region : str
-        ``region`` may be ``'auto'``.
-    """
+    """Rows and columns of the catalogue."""
 
     sky: object
-    columns: tuple | None
-    conditions: tuple
-    primary: bool
-    drop_duplicates: bool
-    maskbits: int
-    maxrec: int | None
-    release: str
-    region: str
+    columns: tuple | None  # names in the order wanted; `None` for all that the answering source has
+    conditions: tuple  # all have to be met
+    primary: bool  # only rows of the brick that owns the position
+    drop_duplicates: bool  # no rows of type DUP
+    maskbits: int  # rows with any of these bits are left out
+    maxrec: int | None  # at most so many rows
+    release: str  # ``region`` may be ``'auto'``
+    region: str  # ``region`` may be ``'auto'``
 
     @property
     def key(self):
@@ -97,27 +77,7 @@ def _refuse(parameter, value, must):
 
 
 def as_angle_deg(parameter, value, maximum_deg, *, zero=False):
-    """Return an angle as degrees.
-
-    Parameters
-    ----------
-    parameter : str
-        Name of the argument.
-    value : `~astropy.units.Quantity` ['angle'] or str
-        An angle, or text such as ``'10 arcsec'``; never a bare number.
-    maximum_deg : float
-        Largest value allowed; the smallest is above 0.
-    zero : bool, optional
-        Whether 0 is allowed too.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    InvalidRequestError
-    """
+    """Return an angle as degrees."""
     must = "must be an angle with a unit, for example 10 * u.arcsec; a bare number is not one."
     value = angle_of_text(value)
     if not isinstance(value, u.Quantity) or not value.isscalar:
@@ -133,28 +93,7 @@ def as_angle_deg(parameter, value, maximum_deg, *, zero=False):
 
 
 def as_sky_region(position, *, radius=None, width=None, height=None, polygon=None):
-    """Return the part of the sky that the arguments mean.
-
-    Parameters
-    ----------
-    position : tuple of float or None
-        RA and Dec, degrees; not needed for a polygon.
-    radius : `~astropy.units.Quantity` ['angle'], optional
-        For a circle.
-    width, height : `~astropy.units.Quantity` ['angle'], optional
-        For a box; ``height`` is ``width`` by default.
-    polygon : tuple of `~numpy.ndarray`, optional
-        RA and Dec of its corners, degrees.
-
-    Returns
-    -------
-    Circle, Box or Polygon
-
-    Raises
-    ------
-    InvalidRequestError
-        If none or more than one is described.
-    """
+    """Return the part of the sky that the arguments mean."""
     kinds = [radius is not None, width is not None or height is not None, polygon is not None]
     if sum(kinds) != 1:
         msg = "Give one of radius=, width= (and height=) or polygon= to say how much of the sky."
@@ -191,34 +130,7 @@ def catalog_request(
     release="dr10",
     region="auto",
 ):
-    """Return the `CatalogRequest` that the arguments mean.
-
-    Parameters
-    ----------
-    sky : Circle, Box or Polygon
-        Where.
-    columns : str, sequence of str or None
-        See `~.tractor.resolve_columns`; ``'all'`` for everything.
-    column_filters : mapping or None
-        See `~.conditions.as_conditions`.
-    primary, drop_duplicates : bool
-        What to leave out.
-    maskbits : str, sequence of str or None
-        Names of bits that no row may have.
-    maxrec : int or None
-        At most so many rows.
-    release, region : str
-        Where from.
-
-    Returns
-    -------
-    CatalogRequest
-
-    Raises
-    ------
-    InvalidRequestError
-        If an argument is wrong.
-    """
+    """Return the `CatalogRequest` that the arguments mean."""
     release = get_release(release).name
     region = as_region(region, release)
     everything = isinstance(columns, str) and columns.strip().lower() == "all"
@@ -247,17 +159,7 @@ def catalog_request(
 
 
 def lacking_columns(request):
-    """Return the columns of a request that its release or region has not at all.
-
-    Parameters
-    ----------
-    request : CatalogRequest
-        The request.
-
-    Returns
-    -------
-    list of TractorColumn
-    """
+    """Return the columns of a request that its release or region has not at all."""
     return list(_lacking(request.columns or (), request.release, request.region))
 
 

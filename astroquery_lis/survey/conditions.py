@@ -23,36 +23,14 @@ _HOW = (
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition on one column.
-
-    Attributes
-    ----------
-    name : str
-        The column.
-    operator : str
-        ``>``, ``>=``, ``<``, ``<=``, ``=``, ``!=`` or ``in``.
-    values : tuple
-        One value, or several for ``in``.
-    """
+    """One condition on one column."""
 
     name: str
-    operator: str
-    values: tuple
+    operator: str  # ``>``, ``>=``, ``<``, ``<=``, ``=``, ``!=`` or ``in``
+    values: tuple  # one value, or several for ``in``
 
     def test(self, data, mask=None):
-        """Tell which values meet the condition.
-
-        Parameters
-        ----------
-        data : `~numpy.ndarray`, shape (n,)
-            Values of the column.
-        mask : `~numpy.ndarray` of bool, optional
-            Which of them are missing.
-
-        Returns
-        -------
-        `~numpy.ndarray` of bool
-        """
+        """Tell which values meet the condition."""
         if data.dtype.kind == "f" or any(isinstance(value, float) for value in self.values):
             # As SQL compares: in double precision, whatever the column is stored in.
             data = data.astype(float)
@@ -72,17 +50,7 @@ class Condition:
         return met if mask is None else met & ~mask
 
     def adql(self, column):
-        """Return the condition as ADQL.
-
-        Parameters
-        ----------
-        column : str
-            How the query calls the column, quoted.
-
-        Returns
-        -------
-        str
-        """
+        """Return the condition as ADQL."""
         if self.operator == "in":
             return f"{column} IN ({', '.join(map(literal, self.values))})"
         operator = {"!=": "<>"}.get(self.operator, self.operator)
@@ -90,17 +58,7 @@ class Condition:
 
 
 def literal(value):
-    """Return a number or a text as an ADQL literal.
-
-    Parameters
-    ----------
-    value : bool, int, float or str
-        Texts are quoted, with quotes inside doubled; truth values become 1 and 0.
-
-    Returns
-    -------
-    str
-    """
+    """Return a number or a text as an ADQL literal."""
     if isinstance(value, (bool, np.bool_)):
         return str(int(value))
     if isinstance(value, (int, np.integer)):
@@ -114,31 +72,7 @@ def literal(value):
 
 
 def as_conditions(column_filters, release):
-    """Return the conditions that a user's filters mean; all of them have to be met.
-
-    Parameters
-    ----------
-    column_filters : mapping of str to object, or None
-        By column: a value, a list of values, or text such as ``'>10'``, ``'10..20'`` (both ends
-        included), ``'!=PSF'`` or ``'>10 & <20'``.
-    release : str
-        Whose columns they are.
-
-    Returns
-    -------
-    tuple of Condition
-
-    Raises
-    ------
-    InvalidRequestError
-        If a column is not known or a value does not fit it.
-
-    Examples
-    --------
-    >>> from astroquery_lis.survey.conditions import as_conditions
-    >>> as_conditions({'flux_r': '>10'}, 'dr10')
-    (Condition(name='flux_r', operator='>', values=(10.0,)),)
-    """
+    """Return the conditions that a user's filters mean; all of them have to be met."""
     if not column_filters:
         return ()
     try:

@@ -158,33 +158,15 @@ shape_e2_ivar f4 - from9
 
 @dataclass(frozen=True)
 class TractorColumn:
-    """One column of the catalogue in one release.
+    """One column of the catalogue in one release."""
 
-    Attributes
-    ----------
-    name : str
-        Lower case, as in the Tractor files.
-    dtype : str
-        numpy type of one value.
-    length : int
-        Values per row; 1 for a plain column.
-    unit : `~astropy.units.Unit` or None
-        What the values are in.
-    family : str
-        The name without its band; the name itself where there is none.
-    band : str or None
-        ``'g'`` to ``'z'`` or ``'w1'`` to ``'w4'``.
-    in_tap : bool
-        Whether Astro Data Lab's main table has it too.
-    """
-
-    name: str
-    dtype: str
-    length: int
-    unit: object
-    family: str
-    band: str | None
-    in_tap: bool
+    name: str  # lower case, as in the Tractor files
+    dtype: str  # numpy type of one value
+    length: int  # values per row; 1 for a plain column
+    unit: object  # what the values are in
+    family: str  # the name without its band; the name itself where there is none
+    band: str | None  # ``'g'`` to ``'z'`` or ``'w1'`` to ``'w4'``
+    in_tap: bool  # whether Astro Data Lab's main table has it too
 
     @property
     def missing(self):
@@ -194,24 +176,7 @@ class TractorColumn:
 
 @cache
 def tractor_columns(release):
-    """Return the columns of a release, in the order of its files.
-
-    Parameters
-    ----------
-    release : str
-        ``'dr5'`` to ``'dr11'``; what is known of DR5 to DR7 is less than what their files hold.
-
-    Returns
-    -------
-    mapping of str to TractorColumn
-        With the i band from DR10 on, whichever region has it.
-
-    Examples
-    --------
-    >>> from astroquery_lis.survey.tractor_columns import tractor_columns
-    >>> tractor_columns('dr10')['flux_ivar_r'].unit
-    Unit("1 / nmgy2")
-    """
+    """Return the columns of a release, in the order of its files."""
     found = get_release(release)
     columns = {}
     for line in _TABLE.split("\n")[1:-1]:
