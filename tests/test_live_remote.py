@@ -16,9 +16,8 @@ from astroquery import mast
 
 from astroquery_lis import LegacySurveyClass
 from astroquery_lis.exceptions import ServiceDownError
-from astroquery_lis.io.http import HttpClient
+from astroquery_lis.io.http import HttpClient, PoliteSession
 from astroquery_lis.io.ranges import fetch_range
-from astroquery_lis.io.requests_session import PoliteSession
 from astroquery_lis.jwst_stage import JwstStageClass
 from astroquery_lis.jwst_stage.archive.download import url_of
 from astroquery_lis.jwst_stage.archive.search import COLUMNS, MissionSearch

@@ -18,7 +18,7 @@ import numpy as np
 from astropy.io import fits
 
 from ..exceptions import TruncatedError, UnexpectedContentError
-from ..io.download import check_fits_head
+from ..io.checks import check_head
 from ..io.store import write_whole
 
 __all__ = ["POSITIONS", "OpenTables", "TractorFile", "open_table"]
@@ -220,7 +220,7 @@ def _parse(path, size):
 def _table_header(path):
     """Return the header of the first binary table of a file, and where its data begin."""
     with path.open("rb") as stream:
-        check_fits_head(path, stream.read(9), path)
+        check_head(path, stream.read(9), path)
         stream.seek(0)
         while True:
             header = fits.Header.fromfile(stream)

@@ -1,24 +1,32 @@
 """An audit of files on disk: whole by their own bytes, and right by the survey's lists."""
 
+from __future__ import annotations
+
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import Table
 
-from ..exceptions import CacheError, ChecksumError, NotFoundError, TransferError
-from ..io.checksums import ChecksumLists, parse_checksums
-from ..io.content import check_structure
+from ..exceptions import ChecksumError, NotFoundError, TransferError
+from ..io.checks import check_whole, parse_checksums, sha256_of
+from ..io.delivery import ChecksumLists
 from ..io.download import download
-from ..io.places import HEALTH
-from ..io.runs import Progress
+from ..io.jobs import Progress
+from ..io.places import ask_in_turn
 from ..io.store import Origin, Store, copy_whole
 from ..io.upkeep import cache_entries, damaged_runs, survey_stores
 from ..survey.paths import checksum_path
-from .brick_files import sha256_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ..io.http import HttpClient
+    from ..io.places import Mirror
 
 __all__ = ["AUDIT_STATUSES", "audit"]
 
@@ -39,33 +47,28 @@ class _Finding:
     expected: str | None = None
 
 
-def audit(tree, client, mirrors, *, repair=False, show_progress=False):
+def audit(
+    tree: Path,
+    client: HttpClient,
+    mirrors: Sequence[Mirror],
+    *,
+    repair: bool = False,
+    show_progress: bool = False,
+) -> Table:
     """Check every file of a tree laid out like the survey, or of a cache location.
 
-    Parameters
-    ----------
-    tree : `~pathlib.Path`
-        The folder.
-    client : `~astroquery_lis.io.http.HttpClient`
-        Makes the requests.
-    mirrors : sequence of Mirror
-        Who is asked for lists that the tree lacks and for files in place of bad ones; may be empty.
-    repair : bool, optional
-        Whether to fetch bad files again.
-    show_progress : bool, optional
-        Whether to show a bar.
-
-    Returns
-    -------
-    `~astropy.table.Table`
-        ``Local Path``, ``Status`` (one of `AUDIT_STATUSES`), ``Message``, ``bytes``, ``sha256``.
+    The mirrors, if any, are asked for lists that the tree lacks and for files instead of bad ones.
     """
     stores = survey_stores(tree)
-    findings = []
+    findings: list[_Finding] = []
     for root in stores or [tree]:
-        mine = [m for m in mirrors if not stores or (m.root_name == root.name and not m.is_local)]
-        mine = [m for m in mine if not m.is_local or Path(m.template) != Path(tree).resolve()]
-        job = _Audit(root, client, mine, is_store=bool(stores), repair=repair)
+        sources = [
+            mirror
+            for mirror in mirrors
+            if not stores or (mirror.root_name == root.name and not mirror.is_local)
+            if not mirror.is_local or Path(mirror.template) != tree.resolve()
+        ]
+        job = _Audit(root, client, sources, is_store=bool(stores), repair=repair)
         findings += job.run(show_progress)
     table = Table()
     table["Local Path"] = np.array([str(f.path) for f in findings], str)
@@ -79,14 +82,22 @@ def audit(tree, client, mirrors, *, repair=False, show_progress=False):
 class _Audit:
     """The audit of one tree."""
 
-    def __init__(self, root, client, mirrors, *, is_store, repair):
-        self.root, self.client, self.mirrors = Path(root), client, mirrors
+    def __init__(
+        self,
+        root: Path,
+        client: HttpClient,
+        mirrors: Sequence[Mirror],
+        *,
+        is_store: bool,
+        repair: bool,
+    ) -> None:
+        self.root, self.client, self.mirrors = root, client, mirrors
         self.store = Store(root) if is_store else None
         self.repair = repair
         self.lists = ChecksumLists(client, mirrors)
-        self.listed = {}
+        self.listed: dict[Path, dict[str, str]] = {}
 
-    def run(self, show_progress):
+    def run(self, show_progress: bool) -> list[_Finding]:
         """Return the findings, in the order of the paths."""
         files = sorted(self._files())
         folders = sorted({path.parent for path in files})
@@ -107,18 +118,18 @@ class _Audit:
             progress.close()
         return findings + self._runs()
 
-    def _files(self):
+    def _files(self) -> Iterator[Path]:
         """Yield the whole files that are the survey's."""
-        for folder, names, found in os.walk(self.root):
+        for folder, names, files in os.walk(self.root):
             names[:] = [name for name in names if not name.startswith(".")]
-            for name in found:
+            for name in files:
                 ours = not name.startswith(".") and not name.endswith(NOT_AUDITED)
                 if ours and Path(folder) != self.root:
                     yield Path(folder, name)
 
-    def _digests(self, folder):
+    def _digests(self, folder: Path) -> dict[str, str]:
         """Return the digests of the files of a folder, as far as lists are to be had."""
-        digests = {}
+        digests: dict[str, str] = {}
         for path in sorted(folder.glob("*.sha256sum")):
             try:
                 digests |= parse_checksums(path.read_text(errors="replace"), path)
@@ -126,86 +137,96 @@ class _Audit:
                 continue
         if digests or not self.mirrors:
             return digests
-        path = checksum_path(folder.relative_to(self.root).as_posix())
-        copy = self.root / path if self.repair else None
+        name = checksum_path(folder.relative_to(self.root).as_posix())
+        copy = self.root / name if self.repair else None
         try:
-            return self.lists.get(path, copy) or {}
+            return self.lists.get(name, copy) or {}
         except TransferError:
             return {}
 
-    def _check_and_mend(self, path):
+    def _check_and_mend(self, path: Path) -> _Finding:
         finding = self._check(path)
         if self.repair and finding.status in ("DAMAGED", "MISMATCH"):
             return self._mend(finding)
         return finding
 
-    def _check(self, path):
+    def _check(self, path: Path) -> _Finding:
         expected = self.listed[path.parent].get(path.name)
-        found = partial(_Finding, path, expected=expected)
+        finding = partial(_Finding, path, expected=expected)
         try:
             size = path.stat().st_size
             with path.open("rb") as stream:
-                check_structure(path, stream, path)
-            digest = sha256_of(path)
+                digest = check_whole(path, stream, path)
         except TransferError as error:
-            return found("DAMAGED", str(error), size)
+            return finding("DAMAGED", str(error), size)
         except OSError as error:
-            return found("DAMAGED", f"{path} cannot be read: {error}.")
-        found = partial(found, size=size, sha256=digest)
+            return finding("DAMAGED", f"{path} cannot be read: {error}.")
+        finding = partial(finding, size=size, sha256=digest)
         if expected is not None:
             if digest == expected:
-                return found("GOOD")
-            return found("MISMATCH", f"the list says {expected}")
+                return finding("GOOD")
+            return finding("MISMATCH", f"the list says {expected}")
         origin = self.store.origin(self._relative(path)) if self.store is not None else None
         if origin is None:
-            return found("UNLISTED")
+            return finding("UNLISTED")
         if digest == origin.sha256:
-            return found("GOOD", "in no list, but as it came")
-        return found("DAMAGED", f"its sha256 was {origin.sha256} when it came")
+            return finding("GOOD", "in no list, but as it came")
+        return finding("DAMAGED", f"its sha256 was {origin.sha256} when it came")
 
-    def _relative(self, path):
+    def _relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
 
-    def _mend(self, finding):
+    def _mend(self, finding: _Finding) -> _Finding:
         """Fetch a file again, and tell how it went."""
         relative = self._relative(finding.path)
         if self.store is not None and not self.mirrors:
             self.store.forget(relative)
             return replace(finding, status="REMOVED")
-        told = []
-        for mirror in HEALTH.ordered(self.mirrors):
-            place = mirror.locate(relative)
-            try:
-                size, digest = self._fetch(mirror, place, relative, finding)
-            except (TransferError, CacheError, OSError) as error:
-                told.append(str(error))
-                same = isinstance(error, ChecksumError) and error.found == finding.sha256
-                if same:
-                    message = f"{place} is the same: the list may be stale"
-                    return replace(finding, message=f"{finding.message}; {message}")
-                continue
-            return replace(finding, status="REPAIRED", message=str(place), size=size, sha256=digest)
-        message = "; ".join([finding.message, *told])
-        return replace(finding, message=message)
-
-    def _fetch(self, mirror, place, relative, finding):
-        """Put a good file in place of a bad one; return its size and digest."""
-        if mirror.is_local:
-            return self._copy(place, finding)
-        wanted = finding.expected
         try:
-            done = download(self.client, place, finding.path, sha256=wanted, replace=True)
+            answer = ask_in_turn(
+                self.mirrors, lambda mirror: self._fetch(mirror, relative, finding), relative
+            )
+        except (TransferError, OSError) as error:
+            reason = str(error)
+        else:
+            if answer.value is not None:
+                return answer.value
+            names = ", ".join(mirror.name for mirror in answer.missing)
+            reason = f"{relative} does not exist at {names}"
+        return replace(finding, message=f"{finding.message}; {reason}")
+
+    def _fetch(self, mirror: Mirror, relative: str, finding: _Finding) -> _Finding:
+        """Put a good file in place of a bad one."""
+        place = mirror.locate(relative)
+        try:
+            if isinstance(place, Path):
+                size, digest = self._copied(place, finding)
+            else:
+                size, digest = self._downloaded(place, relative, finding)
+        except ChecksumError as error:
+            if error.found != finding.sha256:
+                raise
+            message = f"{finding.message}; {place} is the same: the list may be stale"
+            return replace(finding, message=message)
+        return replace(finding, status="REPAIRED", message=str(place), size=size, sha256=digest)
+
+    def _downloaded(self, url: str, relative: str, finding: _Finding) -> tuple[int, str]:
+        """Fetch a file; return its size and digest."""
+        expected = finding.expected
+        try:
+            done = download(self.client, url, finding.path, sha256=expected, replace=True)
         except ChecksumError as error:
             if finding.status != "DAMAGED":
                 raise
             # A sound file that its list does not know is better than a damaged one.
-            wanted = (wanted, error.found)
-            done = download(self.client, place, finding.path, sha256=wanted, replace=True)
-        if self.store is not None:
-            self.store.remember(relative, Origin(place, done.version, done.sha256))
-        return done.size, done.sha256
+            good = {str(expected), str(error.found)}
+            done = download(self.client, url, finding.path, sha256=good, replace=True)
+        if self.store is not None and done.version is not None:
+            self.store.remember(relative, Origin(url, done.version, done.sha256 or ""))
+        return done.size, done.sha256 or ""
 
-    def _copy(self, place, finding):
+    def _copied(self, place: Path, finding: _Finding) -> tuple[int, str]:
+        """Copy a file; return its size and digest."""
         try:
             digest = sha256_of(place)
         except OSError as error:
@@ -217,7 +238,7 @@ class _Audit:
         copy_whole(place, finding.path)
         return finding.path.stat().st_size, digest
 
-    def _runs(self):
+    def _runs(self) -> list[_Finding]:
         """Return the findings about files that are here in parts."""
         if self.store is None:
             return []

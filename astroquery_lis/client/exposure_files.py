@@ -17,7 +17,7 @@ from ..exceptions import (
     ServiceDownError,
     TransferError,
 )
-from ..io import Result, failure, run
+from ..io.jobs import Result, failure, run
 from ..io.store import GB, mark_used
 from ..io.upkeep import keep_within
 from ..survey.layers import layer_of

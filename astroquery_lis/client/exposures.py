@@ -10,7 +10,7 @@ from astropy.table import Row, Table
 from astroquery import cache_conf
 
 from ..exceptions import InvalidRequestError, LegacySurveyWarning, warn
-from ..io import manifest
+from ..io.jobs import manifest
 from ..survey.releases import get_release
 from ..survey.request import as_bands, as_choice, as_region
 from .base import SurveyBase

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from astropy import units as u
 from astropy.table import Table
 
@@ -20,22 +18,29 @@ from ..exceptions import (
     CoverageWarning,
     FailoverWarning,
     InvalidRequestError,
-    LegacySurveyWarning,
     warn,
 )
-from ..io import manifest, run
+from ..io.delivery import (
+    OTHERS_FAILED,
+    STALE_LIST,
+    FileJob,
+    FileSettings,
+    deliver_all,
+    table_of_files,
+    warn_of_failures,
+)
+from ..io.jobs import Result
 from ..io.places import HEALTH, REGISTERED, resolve_mirrors
-from ..io.runs import Progress
 from ..io.upkeep import cache_usage, clear_stores
 from ..survey.paths import FILE_PRODUCTS, as_file_bands, as_file_products, has_product, plan_files
 from ..survey.releases import get_release
 from ..survey.request import as_choice, as_region
 from .audit import audit
 from .base import SurveyBase
-from .brick_files import OTHERS_FAILED, STALE_LIST, FileJob, FileSettings, failed_file, fetch_file
 from .inputs import as_bricks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any, Literal
 
     from .._typing import (
@@ -50,6 +55,8 @@ if TYPE_CHECKING:
         Region,
         Time,
     )
+    from ..io.places import Mirror as Place
+    from ..survey.paths import SurveyFile
 
 
 __all__ = ["FileMethods"]
@@ -184,12 +191,17 @@ or sequence, optional
             client_options=tuple(self._client_options().items()),
             begun_s=time.time(),
         )
-        results = _fetch_all(files, settings, executor, show_progress)
-        _tell(results, verify)
-        table = manifest(results)
-        column = [files[result.row].product for result in sorted(results, key=lambda r: r.row)]
-        table.add_column(np.array(column, str), table.colnames.index("id") + 1, name="product")
-        return table
+        absent = [row for row, file in enumerate(files) if not file.paths]
+        jobs = [_job(row, file, settings) for row, file in enumerate(files) if file.paths]
+        results = deliver_all(
+            jobs,
+            ready=[_without_band(row, files[row]) for row in absent],
+            max_threads=min(conf.max_workers, MAX_THREADS),
+            executor=executor,
+            show_progress=show_progress,
+        )
+        _warn_of(results, verify)
+        return table_of_files(results, [file.product for file in files])
 
     def list_file_products(self, *, release: str | None = None) -> Table:
         """Return a `~astropy.table.Table` of the kinds of files that `get_brick_files` fetches.
@@ -403,7 +415,7 @@ or sequence, optional
         return self.verify(repair=repair)
 
 
-def _seconds(older_than):
+def _seconds(older_than: Quantity | Time) -> float:
     if isinstance(older_than, timedelta):
         return older_than.total_seconds()
     try:
@@ -413,7 +425,7 @@ def _seconds(older_than):
         raise InvalidRequestError(msg, parameter="older_than", value=older_than) from error
 
 
-def _health_of(mirror):
+def _health_of(mirror: Place) -> tuple[str, float, str, str]:
     """Return (status, latency_s, ranges, last error) of a mirror."""
     if mirror.is_local:
         here = os.path.isdir(mirror.template)
@@ -430,33 +442,23 @@ def _health_of(mirror):
     return status, latency_s, ranges, host.error
 
 
-def _fetch_all(files, settings, executor, show_progress):
-    jobs = (FileJob(row, file, settings) for row, file in enumerate(files))
-    own = executor is None
-    if own:
-        executor = ThreadPoolExecutor(min(conf.max_workers, MAX_THREADS), "astroquery_lis-files")
-    progress = Progress(None, show=show_progress, label="files", unit="B")
-    results = []
-    try:
-        for result in run(
-            fetch_file,
-            jobs,
-            failed=failed_file,
-            total=len(files),
-            executor=executor,
-            show_progress=False,
-            label="files",
-        ):
-            results.append(result)
-            progress.update(result.bytes)
-    finally:
-        progress.close()
-        if own:
-            executor.shutdown(cancel_futures=True)
-    return results
+def _about(file: SurveyFile) -> dict[str, Any]:
+    """Return what the manifest says of a file, whatever became of it."""
+    facts = {"id": file.brick, "release": file.release, "region": file.region, "bands": file.band}
+    return {name: str(value) for name, value in facts.items()}
 
 
-def _tell(results, verify):
+def _job(row: int, file: SurveyFile, settings: FileSettings) -> FileJob:
+    facts = tuple(_about(file).items())
+    return FileJob(row, tuple(file.paths), file.checksum_path, facts, settings)
+
+
+def _without_band(row: int, file: SurveyFile) -> Result:
+    where = "/".join(name for name in (file.release, file.region) if name)
+    return Result(row, "NODATA", message=f"{where} has no {file.band} band.", **_about(file))
+
+
+def _warn_of(results: Sequence[Result], verify: str | bool) -> None:
     """Warn of what the user should not have to look for in the table."""
     wrong = [r for r in results if verify == "strict" and isinstance(r.error, ChecksumError)]
     stale = [r for r in results if STALE_LIST in r.message]
@@ -464,13 +466,8 @@ def _tell(results, verify):
         first = stale[0]
         msg = f"{len(stale)} file(s) differ from the survey's list, e.g. {first.local_path}."
         warn(msg, ChecksumWarning)
-    failed = [r for r in results if r.status in ("ERROR", "SKIPPED") and r not in wrong]
-    if failed:
-        msg = (
-            f"{len(failed)} of {len(results)} file(s) could not be had; the same call again "
-            f"tries those. {failed[0].message}"
-        )
-        warn(msg, LegacySurveyWarning)
+    failures = [r for r in results if r.status in ("ERROR", "SKIPPED") and r not in wrong]
+    warn_of_failures(failures, len(results))
     elsewhere = [r for r in results if r.status == "COMPLETE" and OTHERS_FAILED in r.message]
     if elsewhere:
         msg = f"{len(elsewhere)} file(s) came after a failure. {elsewhere[0].message}"
@@ -480,4 +477,5 @@ def _tell(results, verify):
         warn(msg, CoverageWarning)
     if wrong:
         msg = f"{len(wrong)} of {len(results)} file(s) are not those of the survey's lists. "
-        raise ChecksumError(msg + str(wrong[0].error), url=wrong[0].url, found=wrong[0].error.found)
+        error = wrong[0].error
+        raise ChecksumError(msg + str(error), url=wrong[0].url, found=getattr(error, "found", None))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..catalogs.footprint import holds
 from ..images.save import Access, BulkSpec, CutoutJob, target_facts
-from ..io import Result
+from ..io.jobs import Result
 from ..survey.bricks import brick_id, name_of, region_of_brick
 from ..survey.releases import PIXEL_SCALE_ARCSEC, get_release
 

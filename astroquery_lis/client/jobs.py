@@ -22,7 +22,8 @@ from ..images.save import (
     save_job,
     target_facts,
 )
-from ..io import Journal, Result, failure, manifest, map_jobs, run
+from ..io.jobs import Result, failure, manifest, map_jobs, run
+from ..io.journal import Journal
 from ..io.store import remove_temporaries
 from ..survey.releases import get_release
 from ..survey.request import as_bands, as_choice, as_products, as_region, as_size
@@ -149,7 +150,7 @@ class JobMethods(SurveyBase):
         >>> with tempfile.TemporaryDirectory() as folder, sandbox.serve() as sky:
         ...     manifest = LegacySurvey.download_cutouts(
         ...         targets, 32, bands='r', download_dir=folder, show_progress=False)
-        INFO: 2 cutouts: 1 complete, 1 without data, in ... s. [astroquery_lis.io.runs]
+        INFO: 2 cutouts: 1 complete, 1 without data, in ... s. [astroquery_lis.io.jobs]
         >>> manifest['Status'].tolist()
         ['COMPLETE', 'NODATA']
         """

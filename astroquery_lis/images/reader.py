@@ -28,7 +28,8 @@ from ..exceptions import (
     NotFoundError,
     UnexpectedContentError,
 )
-from ..io.download import check_fits_head, download
+from ..io.checks import check_head
+from ..io.download import download
 from ..io.http import HttpClient
 from ..io.places import Answer, Mirror, ask_in_turn
 from ..io.ranges import FIRST_RANGE_BYTES, Version, WholeFileAnswer, fetch_range, merge_ranges
@@ -322,7 +323,7 @@ class SectionReader:
         else:
             file = self._store(mirror).path(path)
             self.has_fetched = True
-            download(self.client, address, file)
+            download(self.client, str(address), file)
         try:
             return OpenImage(file, hdu=request.hdu).read(request.box), str(address)
         except _DECODE_ERRORS as error:
@@ -571,7 +572,7 @@ def _check_whole(path: str | Path, size: int) -> ImageMap | None:
     """
     with open(path, "rb") as stream:
         head = stream.read(FIRST_RANGE_BYTES)
-        check_fits_head(path, head, path)
+        check_head(path, head, path)
         if str(path).endswith(".gz"):
             return None
         while True:

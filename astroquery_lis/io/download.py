@@ -5,6 +5,8 @@ part is locked while somebody writes it; whoever waited finds the finished file,
 killed process left is continued.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -12,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 from ..exceptions import (
     ChecksumError,
@@ -20,11 +23,10 @@ from ..exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
-from .content import check_head, check_structure
+from .checks import check_head, check_whole
 from .ranges import Version, content_range
 from .store import (
     CHUNK_BYTES,
-    GB,
     check_space,
     is_same_file,
     lock,
@@ -34,87 +36,48 @@ from .store import (
     writing,
 )
 
-__all__ = ["GB", "Downloaded", "check_fits_head", "download", "revalidate", "writing"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
 
-check_fits_head = check_head
+    from urllib3.response import BaseHTTPResponse
+
+    from .http import HttpClient
+
+__all__ = ["Downloaded", "download", "revalidate"]
 
 
 @dataclass(frozen=True)
 class Downloaded:
-    """What a download did.
-
-    Attributes
-    ----------
-    path : `~pathlib.Path`
-        The file, whole.
-    size : int
-        Its length, bytes.
-    fetched_bytes : int
-        How many of them came over the network in this call; 0 if the file was there.
-    sha256 : str or None
-        Digest of the file, `None` if the file was there already.
-    version : Version or None
-        What its server said of it, `None` if the file was there already.
-    """
+    """What a download did."""
 
     path: Path
     size: int
     fetched_bytes: int
+    """How many came over the network in this call; 0 if the file was there."""
     sha256: str | None
+    """Digest of the file, `None` if the file was there already."""
     version: Version | None = None
+    """What its server said of it, `None` if the file was there already."""
 
 
 def download(
-    client,
-    url,
-    path,
+    client: HttpClient,
+    url: str,
+    path: str | Path,
     *,
-    expected=None,
-    sha256=None,
-    answer=None,
-    replace=False,
-    margin_bytes=None,
-    check=None,
-):
-    """Fetch a file to ``path``, or find it there.
+    expected: Version | None = None,
+    sha256: str | Collection[str] | None = None,
+    answer: BaseHTTPResponse | None = None,
+    replace: bool = False,
+    margin_bytes: float | None = None,
+    check: Callable[[Any], object] | None = None,
+) -> Downloaded:
+    """Fetch a file to ``path``, or find it there and leave it alone, unless it is to be replaced.
 
-    Parameters
-    ----------
-    client : HttpClient
-        Makes the requests.
-    url : str
-        The file.
-    path : `~pathlib.Path`
-        Its final place.  A file that is there is left alone.
-    expected : Version, optional
-        The state that it must be in.
-    sha256 : str or collection of str, optional
-        Digest that the whole file must have, or several of which it must have one.
-    answer : `urllib3.response.BaseHTTPResponse`, optional
-        An answer with the whole file that has begun to come; used in place of a first request.
-    replace : bool, optional
-        Fetch the file even if one is there, and put it in its place when it is whole.
-    margin_bytes : int, optional
-        What must stay free on the disk; by default ``conf.disk_margin``.
-    check : callable, optional
-        Gets the whole file, open for reading, before it moves to its place; refuses it with a
-        `TransferError`.
-
-    Returns
-    -------
-    Downloaded
-
-    Raises
-    ------
-    CacheError
-        If the file cannot be written.
-    TransferError
-        One of its subclasses, if the file cannot be had, or is not what it should be.
-
-    Notes
-    -----
-    The file gets the date that its server gives it, so that it can be asked later whether it was
-    replaced there.
+    It has to be in the ``expected`` state and to have (one of) the digest(s); ``check`` gets it,
+    open for reading, before it moves to its place, and refuses it with a `TransferError`.  An
+    ``answer`` with the whole file that has begun to come saves the first request.  The file gets
+    the date that its server gives it, so that it can be asked later whether it was replaced there.
     """
     path = Path(path)
     digests = (sha256,) if isinstance(sha256, str) else sha256
@@ -132,31 +95,18 @@ def download(
                 return Downloaded(path, path.stat().st_size, 0, None)
 
 
-def revalidate(client, url, path, version, **kwargs):
+def revalidate(
+    client: HttpClient,
+    url: str,
+    path: str | Path,
+    version: Version | None,
+    *,
+    sha256: str | Collection[str] | None = None,
+) -> Downloaded:
     """Ask whether a file that is here was replaced at its server, and fetch it if so.
 
-    Parameters
-    ----------
-    client : HttpClient
-        Makes the requests.
-    url : str
-        The file.
-    path : `~pathlib.Path`
-        Where it is.
-    version : Version or None
-        What the server ``url`` itself said of it; `None` if another one gave it, and then the
-        file's date is asked for.
-    **kwargs
-        ``sha256`` and ``margin_bytes`` as for `download`.
-
-    Returns
-    -------
-    Downloaded
-
-    Raises
-    ------
-    CacheError, TransferError
-        As for `download`.
+    ``version`` is what the server itself said of it; `None` if another one gave it, and then the
+    file's date is asked for.
     """
     path = Path(path)
     if version is not None and version.etag:
@@ -165,16 +115,16 @@ def revalidate(client, url, path, version, **kwargs):
         modified = formatdate(int(path.stat().st_mtime), usegmt=True)
         headers = {"If-Modified-Since": modified}
 
-    def consume(response):
+    def consume(response: BaseHTTPResponse) -> Downloaded:
         if response.status == 304:
             return Downloaded(path, path.stat().st_size, 0, None, version)
-        return download(client, url, path, answer=response, replace=True, **kwargs)
+        return download(client, url, path, answer=response, replace=True, sha256=sha256)
 
     return client.fetch(url, consume, headers=lambda: headers)
 
 
 @contextmanager
-def _locked(part, path, replace):
+def _locked(part: Path, path: Path, replace: bool) -> Iterator[IO[bytes] | None]:
     """Yield the part file, open and owned by us alone, or `None` if ``path`` is there."""
     while True:
         with writing(part):
@@ -182,13 +132,13 @@ def _locked(part, path, replace):
         try:
             lock(stream)
             # Whoever held the lock before may have moved or removed the file that it locks.
-            mine = is_same_file(stream, part)
+            is_ours = is_same_file(stream, part)
             if path.exists() and not replace:
-                if mine:
+                if is_ours:
                     remove(part)
                 yield None
                 return
-            if mine:
+            if is_ours:
                 yield stream
                 return
         finally:
@@ -198,7 +148,16 @@ def _locked(part, path, replace):
 class _PartWriter:
     """One download: the part file, what it is a part of, and the attempts to complete it."""
 
-    def __init__(self, client, url, path, part, stream, expected, margin_bytes):
+    def __init__(
+        self,
+        client: HttpClient,
+        url: str,
+        path: Path,
+        part: Path,
+        stream: IO[bytes],
+        expected: Version | None,
+        margin_bytes: float | None,
+    ) -> None:
         self.client, self.url, self.path = client, url, path
         self.part, self.stream, self.expected = part, stream, expected
         self.margin_bytes = margin_bytes
@@ -208,22 +167,27 @@ class _PartWriter:
         if self.version is None or not self.version.validator:
             self._restart()
 
-    def _read_note(self):
+    def _read_note(self) -> Version | None:
         try:
             return Version(**json.loads(self.note.read_text()))
         except (OSError, ValueError, TypeError):
             return None
 
-    def _restart(self):
+    def _restart(self) -> None:
         with writing(self.part):
             self.stream.truncate(0)
             self.version = None
 
     @property
-    def _have(self):
+    def _have(self) -> int:
         return os.fstat(self.stream.fileno()).st_size
 
-    def run(self, digests, answer, check=None):
+    def run(
+        self,
+        digests: Collection[str] | None,
+        answer: BaseHTTPResponse | None,
+        check: Callable[[Any], object] | None = None,
+    ) -> Downloaded:
         """Complete the part and move it to its place."""
         try:
             if answer is not None:
@@ -231,26 +195,26 @@ class _PartWriter:
                 self._take(answer)
             else:
                 self.client.fetch(self.url, self._take, headers=self._headers)
-            found = self._check(digests, check)
+            version, digest = self._check(digests, check)
         except BaseException:
             if not self._have:
                 # The note first: without the part, another process begins a part of its own.
                 remove(self.note, self.part)
             raise
         with writing(self.path):
-            set_times(self.part, self.version.last_modified)
+            set_times(self.part, version.last_modified)
             # In this order a process that is killed in between leaves no note behind for good.
             remove(self.note)
             os.replace(self.part, self.path)
-        note_written(self.version.size)
-        return Downloaded(self.path, self.version.size, self.fetched_bytes, found, self.version)
+        note_written(version.size)
+        return Downloaded(self.path, version.size, self.fetched_bytes, digest, version)
 
-    def _headers(self):
+    def _headers(self) -> dict:
         if self.version is None or not self._have:
             return {}
         return {"Range": f"bytes={self._have}-", "If-Range": self.version.validator}
 
-    def _take(self, response):
+    def _take(self, response: BaseHTTPResponse) -> None:
         """Append what an answer brings, if it continues what is there; else begin again with it."""
         have = self._have
         if response.status == 416:
@@ -279,11 +243,11 @@ class _PartWriter:
                 self.stream.write(chunk)
                 self.stream.flush()
 
-    def _begin(self, response):
+    def _begin(self, response: BaseHTTPResponse) -> None:
         length = response.headers.get("Content-Length", "")
         version = Version.of(response, int(length) if length.isdigit() else -1)
-        known = self.expected is not None and version.size >= 0
-        if known and not self.expected.same_as(version):
+        expected = self.expected if version.size >= 0 else None
+        if expected is not None and not expected.same_as(version):
             msg = f"{self.url} changed while it was being read."
             raise ContentChangedError(msg, url=self.url, status=response.status)
         self._restart()
@@ -291,33 +255,32 @@ class _PartWriter:
         with writing(self.note):
             self.note.write_text(json.dumps(version.__dict__))
 
-    def _discard(self):
+    def _discard(self) -> None:
         self._restart()
         remove(self.note)
 
-    def _check(self, digests, check):
-        """Return the digest of the part; refuse it if length, structure or digest is wrong."""
+    def _check(
+        self, digests: Collection[str] | None, check: Callable[[Any], object] | None
+    ) -> tuple[Version, str]:
+        """Return state and digest of the part; refuse one of wrong length, structure or digest."""
         size = self._have
-        if self.version is None or self.version.size < 0:
-            kept = self.version or Version(size)
-            self.version = Version(size, kept.etag, kept.last_modified)
-        due = self.version.size
-        if size != due:
+        version = self.version or Version(size)
+        if version.size < 0:
+            version = Version(size, version.etag, version.last_modified)
+        if size != version.size:
             self._discard()
-            msg = f"{self.url} brought {size} bytes; {due} were announced."
+            msg = f"{self.url} brought {size} bytes; {version.size} were announced."
             raise TruncatedError(msg, url=self.url)
         try:
-            check_structure(self.path, self.stream, self.url)
+            digest = check_whole(self.path, self.stream, self.url)
             if check is not None:
                 self.stream.seek(0)
                 check(self.stream)
         except TransferError:
             self._discard()
             raise
-        self.stream.seek(0)
-        found = hashlib.file_digest(self.stream, "sha256").hexdigest()
-        if digests is not None and found not in digests:
+        if digests is not None and digest not in digests:
             self._discard()
-            msg = f"{self.url} has sha256 {found}; its list says {' or '.join(sorted(digests))}."
-            raise ChecksumError(msg, url=self.url, found=found)
-        return found
+            msg = f"{self.url} has sha256 {digest}; its list says {' or '.join(sorted(digests))}."
+            raise ChecksumError(msg, url=self.url, found=digest)
+        return version, digest

@@ -4,14 +4,20 @@ urllib3 rather than requests: a 45 kB range costs it a third of the CPU, and a c
 twenty of them.  Every lower error leaves here as one of `astroquery_lis.exceptions`.
 """
 
+from __future__ import annotations
+
 import http.client
 import os
 import threading
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import certifi
+import requests
 import urllib3
+from requests.adapters import HTTPAdapter
 from urllib3.exceptions import (
     HTTPError,
     IncompleteRead,
@@ -35,9 +41,17 @@ from ..exceptions import (
     UnexpectedContentError,
 )
 
-__all__ = ["HttpClient", "map_errors", "raise_for_status"]
+if TYPE_CHECKING:
+    from urllib3.response import BaseHTTPResponse
+
+T = TypeVar("T")
+
+__all__ = ["HttpClient", "PoliteSession", "map_errors", "raise_for_status"]
 
 RETRY_STATUS = frozenset({429, 500, 502, 503, 504})
+REFUSED_STATUS = frozenset({429, 503})
+"""The service said that it did nothing, so that a POST may be repeated too."""
+
 CONNECT_TIMEOUT_S = 15.0
 BACKOFF_S = 0.25
 BACKOFF_MAX_S = 20.0
@@ -46,17 +60,17 @@ BACKOFF_MAX_S = 20.0
 class _PoliteRetry(Retry):
     """urllib3's retry, with an end to how long a Retry-After is waited for."""
 
-    def __init__(self, *args, max_wait_s=60.0, url="", **kwargs):
+    def __init__(self, *args: Any, max_wait_s: float = 60.0, url: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.max_wait_s = max_wait_s
         self.url = url
 
-    def new(self, **kwargs):
+    def new(self, **kwargs: Any) -> _PoliteRetry:
         kwargs.setdefault("max_wait_s", self.max_wait_s)
         kwargs.setdefault("url", self.url)
         return super().new(**kwargs)
 
-    def get_retry_after(self, response):
+    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
         wait_s = super().get_retry_after(response)
         if wait_s is not None and wait_s > self.max_wait_s:
             msg = (
@@ -69,14 +83,8 @@ class _PoliteRetry(Retry):
 
 
 @contextmanager
-def map_errors(url):
-    """Turn urllib3's errors into the package's own.
-
-    Parameters
-    ----------
-    url : str
-        The address to name in the message.
-    """
+def map_errors(url: str) -> Iterator[None]:
+    """Turn urllib3's errors into the package's own."""
     try:
         yield
     except LegacySurveyError:
@@ -85,7 +93,7 @@ def map_errors(url):
         raise _mapped(url, error) from error
 
 
-def _mapped(url, error):
+def _mapped(url: str, error: BaseException) -> TransferError:
     """Return the error of ours that a lower one means."""
     if isinstance(error, MaxRetryError) and error.reason is not None:
         error = error.reason
@@ -102,20 +110,12 @@ def _mapped(url, error):
     return ServiceDownError(msg, url=url, cause=error)
 
 
-def raise_for_status(response, url):
-    """Raise the error that belongs to an HTTP status of 400 or more.
-
-    Parameters
-    ----------
-    response : `urllib3.response.BaseHTTPResponse`
-        The answer.
-    url : str
-        What was asked.
-    """
+def raise_for_status(response: BaseHTTPResponse, url: str) -> None:
+    """Raise the error that belongs to an HTTP status of 400 or more."""
     status = response.status
     if status < 400:
         return
-    kwargs = {"url": url, "status": status}
+    kwargs: dict[str, Any] = {"url": url, "status": status}
     if status in (404, 410):
         msg = f"{url} does not exist (HTTP {status})."
         raise NotFoundError(msg, **kwargs)
@@ -130,37 +130,18 @@ def raise_for_status(response, url):
 
 
 class HttpClient:
-    """A pool of kept-alive connections with bounded, polite retries.
-
-    Safe to share among threads.  A process that was forked from one that used it makes its own
-    connections; a copy that was pickled does too.
-
-    Parameters
-    ----------
-    timeout_s : float, optional
-        Seconds without a byte before a request is given up.
-    retries : int, optional
-        How often a request is repeated after a transient failure.
-    max_connections : int, optional
-        Connections to one host.
-    max_retry_after_s : float, optional
-        Longest Retry-After that is waited for, seconds.
-    user_agent : str, optional
-        Sent with every request.
-    retry_status : collection of int, optional
-        Statuses that may pass: the request is repeated.
-    """
+    """A pool of kept-alive connections with bounded, polite retries."""
 
     def __init__(
         self,
         *,
-        timeout_s=60.0,
-        retries=3,
-        max_connections=12,
-        max_retry_after_s=60.0,
-        user_agent="astroquery_lis",
-        retry_status=RETRY_STATUS,
-    ):
+        timeout_s: float = 60.0,
+        retries: int = 3,
+        max_connections: int = 12,
+        max_retry_after_s: float = 60.0,
+        user_agent: str = "astroquery_lis",
+        retry_status: Collection[int] = RETRY_STATUS,
+    ) -> None:
         self.timeout_s = timeout_s
         self.max_connections = max_connections
         self._headers = {"User-Agent": user_agent, "Accept-Encoding": "identity"}
@@ -176,32 +157,32 @@ class HttpClient:
             max_wait_s=max_retry_after_s,
         )
         self._lock = threading.Lock()
-        self._pools = {}
+        self._pools: dict[str | None, urllib3.PoolManager] = {}
         self._pid = os.getpid()
 
     @property
-    def user_agent(self):
+    def user_agent(self) -> str:
         """Who the client says it is."""
         return self._headers["User-Agent"]
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict:
         return {**self.__dict__, "_lock": None, "_pools": {}}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
         self._lock = threading.Lock()
 
-    def _pool(self, url):
+    def _pool(self, url: str) -> urllib3.PoolManager:
         """Return the pool manager for ``url``: direct, or through the environment's proxy."""
         parts = parse_url(url)
-        proxy = getproxies().get(parts.scheme)
-        if proxy and proxy_bypass(parts.host):
+        proxy = getproxies().get(parts.scheme or "")
+        if proxy and proxy_bypass(parts.host or ""):
             proxy = None
         with self._lock:
             if self._pid != os.getpid():
                 self._pools, self._pid = {}, os.getpid()
             if proxy not in self._pools:
-                options = {
+                options: dict[str, Any] = {
                     "num_pools": 16,
                     "maxsize": self.max_connections,
                     "block": True,
@@ -217,30 +198,15 @@ class HttpClient:
                 )
             return self._pools[proxy]
 
-    def fetch(self, url, consume, *, headers=None):
-        """GET ``url`` and return ``consume(response)``, repeated while failures are transient.
-
-        Parameters
-        ----------
-        url : str
-            What to get.
-        consume : callable
-            Reads the body of an answer below 400 (or 416).  It is called again with a new answer
-            when the connection breaks while it reads.
-        headers : callable, optional
-            Returns the extra headers of each attempt, so that a resumed one can ask for the rest.
-
-        Returns
-        -------
-        object
-            What ``consume`` returned.
-
-        Raises
-        ------
-        TransferError
-            One of its subclasses, when the retries are used up.
-        """
-        retry = self._retry.new(url=url)
+    def fetch(
+        self,
+        url: str,
+        consume: Callable[[BaseHTTPResponse], T],
+        *,
+        headers: Callable[[], dict] | None = None,
+    ) -> T:
+        """GET ``url`` and return ``consume(response)``, repeated while failures are transient."""
+        retry: Retry = self._retry.new(url=url)
         with map_errors(url):
             while True:
                 extra = headers() if headers else {}
@@ -256,7 +222,7 @@ class HttpClient:
                 finally:
                     _give_back(response)
 
-    def _urlopen(self, url, headers, retry):
+    def _urlopen(self, url: str, headers: dict, retry: Retry) -> BaseHTTPResponse:
         try:
             return self._pool(url).request(
                 "GET",
@@ -271,9 +237,62 @@ class HttpClient:
             raise UnexpectedContentError(msg, url=url, cause=error) from error
 
 
-def _give_back(response):
+def _give_back(response: BaseHTTPResponse) -> None:
     """Return the connection to the pool, closed first if its answer was not read to the end."""
     if response.length_remaining != 0:
         response.close()
     # Closing alone would keep the connection's place in the pool taken.
     response.release_conn()
+
+
+class PoliteSession(requests.Session):
+    """A session in which no request can hang, and refused ones are repeated politely."""
+
+    def __init__(
+        self,
+        *,
+        timeout_s: float = 60.0,
+        retries: int = 3,
+        max_connections: int = 12,
+        max_retry_after_s: float = 60.0,
+        user_agent: str = "astroquery_lis",
+    ) -> None:
+        super().__init__()
+        self._answers: list[requests.Response] = []
+        self.timeout_s = timeout_s
+        self.headers["User-Agent"] = user_agent
+        retry = _PoliteRetry(
+            total=retries,
+            read=0,
+            redirect=5,
+            backoff_factor=BACKOFF_S,
+            backoff_max=BACKOFF_MAX_S,
+            backoff_jitter=BACKOFF_S,
+            status_forcelist=REFUSED_STATUS,
+            allowed_methods=None,
+            respect_retry_after_header=True,
+            raise_on_status=False,
+            max_wait_s=max_retry_after_s,
+        )
+        adapter = HTTPAdapter(pool_maxsize=max_connections, max_retries=retry)
+        self.mount("http://", adapter)
+        self.mount("https://", adapter)
+
+    def request(  # type: ignore[override]
+        self, method: str, url: str, **kwargs: Any
+    ) -> requests.Response:
+        """Make a request, as `requests.Session.request` does, but never without a time-out."""
+        timeout = kwargs.get("timeout")
+        limit = self.timeout_s
+        if isinstance(timeout, (int, float)):
+            limit = min(timeout, limit)
+        kwargs["timeout"] = (min(CONNECT_TIMEOUT_S, limit), limit)
+        answer = super().request(method, url, **kwargs)
+        self._answers.append(answer)
+        return answer
+
+    def close(self) -> None:
+        """Close every connection, also those of answers that nobody read to the end."""
+        while self._answers:
+            self._answers.pop().close()
+        super().close()

@@ -4,13 +4,21 @@ The first line tells the call: a different call on the same journal is refused. 
 was torn by a kill is cut off when the journal is opened again.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..exceptions import CacheError, InvalidRequestError
-from .results import FINAL, RECORDED, Result
+from .jobs import FINAL, RECORDED, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .._typing import FilePath
 
 try:
     import fcntl
@@ -23,37 +31,15 @@ FORMAT = 1
 
 
 class Journal:
-    """A file of results, appended to and flushed row by row.  A context manager.
+    """A file of results, appended to and flushed row by row. A context manager."""
 
-    Parameters
-    ----------
-    path : path-like
-        The file; made with its folder if it is not there.
-    call : dict
-        What was asked, in values that JSON has; whatever may change from one run of the same job
-        to the next stays out.
-    parameter : str, optional
-        Name of the argument that chose the file, for messages.
-
-    Attributes
-    ----------
-    finished : set of int
-        Rows with a final status, whose file, if they have one, is there.
-
-    Raises
-    ------
-    InvalidRequestError
-        If the file belongs to another call, or another process is writing it.
-    CacheError
-        If the file cannot be written.
-    """
-
-    def __init__(self, path, call, *, parameter="download_dir"):
+    def __init__(self, path: FilePath, call: dict, *, parameter: str = "download_dir") -> None:
         self.path = Path(path)
         self.call = json.loads(json.dumps(call))
-        self.finished = set()
+        self.finished: set[int] = set()
+        """Rows with a final status, whose file, if they have one, is there."""
         self._parameter = parameter
-        self._seen = ("", False)
+        self._last_path = ("", False)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a+b")
@@ -67,40 +53,24 @@ class Journal:
             self._file.close()
             raise
 
-    def __enter__(self):
+    def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *exc_info):
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Let the file go; another process may take the job on."""
         self._file.close()
 
-    def append(self, result):
-        """Write a result; it survives the death of this process from here on.
-
-        Parameters
-        ----------
-        result : Result
-            What became of a row.
-
-        Raises
-        ------
-        CacheError
-            If it cannot be written.
-        """
+    def append(self, result: Result) -> None:
+        """Write a result; it survives the death of this process from here on."""
         self._write({name: getattr(result, name) for name in RECORDED})
         if result.status in FINAL:
             self.finished.add(result.row)
 
-    def results(self):
-        """Yield every result in the order it was written; of several for a row, the last counts.
-
-        Yields
-        ------
-        Result
-        """
+    def results(self) -> Iterator[Result]:
+        """Yield every result in the order it was written; of several for a row, the last counts."""
         with open(self.path, "rb") as file:
             next(file, None)
             for line in file:
@@ -108,7 +78,7 @@ class Journal:
                 if result is not None:
                     yield result
 
-    def _write(self, record):
+    def _write(self, record: dict) -> None:
         line = json.dumps(record, separators=(",", ":"), default=_plain).encode() + b"\n"
         try:
             self._file.write(line)
@@ -117,7 +87,7 @@ class Journal:
             msg = f"Cannot write the journal {self.path}: {error.strerror or error}."
             raise CacheError(msg, cause=error) from error
 
-    def _lock(self):
+    def _lock(self) -> None:
         if fcntl is None:
             return
         try:
@@ -130,7 +100,7 @@ class Journal:
         except OSError:  # a file system without locks
             return
 
-    def _begin(self):
+    def _begin(self) -> None:
         """Compare the first line with the call and learn what is done."""
         self._file.seek(0)
         sound = 0
@@ -150,19 +120,19 @@ class Journal:
         if header is None:
             self._write({"journal": FORMAT, "call": self.call})
 
-    def _note(self, result):
+    def _note(self, result: Result | None) -> None:
         """Count a row as finished if its last result is final and its file is still there."""
         if result is None:
             return
         path = result.local_path
-        if path and path != self._seen[0]:
-            self._seen = path, os.path.exists(path)
-        if result.status in FINAL and (not path or self._seen[1]):
+        if path and path != self._last_path[0]:
+            self._last_path = path, os.path.exists(path)
+        if result.status in FINAL and (not path or self._last_path[1]):
             self.finished.add(result.row)
         else:
             self.finished.discard(result.row)
 
-    def _check(self, header):
+    def _check(self, header: Any) -> None:
         """Refuse a journal that is not of this call."""
         if not isinstance(header, dict) or header.get("journal") != FORMAT:
             msg = f"{self.path} is not a journal of this version; take another folder."
@@ -174,36 +144,36 @@ class Journal:
             if before.get(name) != self.call.get(name)
         ]
         if names:
-            told = "; ".join(
+            differences = "; ".join(
                 f"{name} was {_short(before.get(name))} and is now {_short(self.call.get(name))}"
                 for name in names
             )
             msg = (
-                f"{self._parameter}={str(self.path.parent)!r} holds another job: {told}. "
+                f"{self._parameter}={str(self.path.parent)!r} holds another job: {differences}. "
                 "Take another folder, or repeat that call to continue it."
             )
             raise InvalidRequestError(msg, parameter=names[0], value=self.call.get(names[0]))
 
 
-def _short(value):
+def _short(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _plain(value):
+def _plain(value: Any) -> object:
     """Return a numpy scalar as Python's own."""
     return value.item()
 
 
-def _parse_json(line):
+def _parse_json(line: bytes) -> object:
     with suppress(ValueError):
         return json.loads(line)
     return None
 
 
-def _parse(line):
+def _parse(line: bytes) -> Result | None:
     """Return the result of a line; `None` for one that is no result."""
-    record = _parse_json(line)
+    record: Any = _parse_json(line)
     with suppress(TypeError):
         return Result(**record)
     return None

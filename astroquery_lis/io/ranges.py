@@ -1,12 +1,22 @@
 """Parts of remote files: one range, checked; many ranges, at once; and which ranges to ask for."""
 
+from __future__ import annotations
+
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from urllib3.exceptions import IncompleteRead
 
 from ..exceptions import ContentChangedError, TruncatedError, UnexpectedContentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from urllib3.response import BaseHTTPResponse
+
+    from .http import HttpClient
 
 __all__ = [
     "FIRST_RANGE_BYTES",
@@ -29,40 +39,32 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 @dataclass(frozen=True)
 class Version:
-    """What tells one state of a remote file from another.
-
-    Attributes
-    ----------
-    size : int
-        Length of the whole file, bytes.
-    etag, last_modified : str or None
-        The headers of that name.
-    """
+    """What tells one state of a remote file from another."""
 
     size: int
     etag: str | None = None
     last_modified: str | None = None
 
     @property
-    def validator(self):
+    def validator(self) -> str | None:
         """What may stand in an If-Range header: a strong ETag, else the date, else `None`."""
         if self.etag and not self.etag.startswith("W/"):
             return self.etag
         return self.last_modified
 
     @property
-    def key(self):
+    def key(self) -> str:
         """A name for this state that can be part of a file name."""
         text = f"{self.size}|{self.etag or self.last_modified}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def same_as(self, other):
-        """Tell whether ``other`` can be the same state; a header that one lacks says nothing."""
+    def same_as(self, other: Version) -> bool:
+        """Return True if ``other`` can be the same state; a header that one lacks says nothing."""
         pairs = ((self.etag, other.etag), (self.last_modified, other.last_modified))
         return self.size == other.size and all(a == b for a, b in pairs if a and b)
 
     @classmethod
-    def of(cls, response, size):
+    def of(cls, response: BaseHTTPResponse, size: int) -> Version:
         """Build the version that the headers of an answer tell."""
         return cls(size, response.headers.get("ETag"), response.headers.get("Last-Modified"))
 
@@ -70,46 +72,30 @@ class Version:
 class WholeFileAnswer(Exception):  # noqa: N818 - it reports no error
     """A server that was asked for a range sent the whole file, and ``receive`` took it."""
 
-    def __init__(self, result):
+    def __init__(self, result: object) -> None:
         super().__init__("the server ignored the range")
         self.result = result
 
 
-def fetch_range(client, url, start, stop, *, receive, expected=None):
+def fetch_range(
+    client: HttpClient,
+    url: str,
+    start: int,
+    stop: int,
+    *,
+    receive: Callable[[BaseHTTPResponse], object],
+    expected: Version | None = None,
+) -> tuple[bytes, Version]:
     """Fetch bytes ``start`` to ``stop`` of a file, checked against what was asked.
 
-    Parameters
-    ----------
-    client : HttpClient
-        Makes the request.
-    url : str
-        The file.
-    start, stop : int
-        First byte and one past the last; the end of the file may come earlier.
-    receive : callable
-        Takes the answer of a server that ignores ranges and sends the file whole.
-    expected : Version, optional
-        The state of the file that the bytes must come from.
-
-    Returns
-    -------
-    data : bytes
-    version : Version
-
-    Raises
-    ------
-    WholeFileAnswer
-        If the whole file came; ``.result`` is what ``receive`` returned.
-    ContentChangedError
-        If the file is no longer the expected one.
-    UnexpectedContentError, TruncatedError, TransferError
-        If the answer is not the range, shorter than it says, or there is none.
+    A server that ignores ranges sends the whole file: ``receive`` takes it, and `WholeFileAnswer`
+    is raised with the result.
     """
     headers = {"Range": f"bytes={start}-{stop - 1}"}
     if expected is not None and expected.validator:
         headers["If-Range"] = expected.validator
 
-    def consume(response):
+    def consume(response: BaseHTTPResponse) -> tuple[bytes, Version]:
         if response.status == 416:
             if expected is not None:
                 raise _changed(url)
@@ -137,71 +123,39 @@ def fetch_range(client, url, start, stop, *, receive, expected=None):
     return client.fetch(url, consume, headers=lambda: headers)
 
 
-def content_range(url, response):
-    """Return (first, last, size) of a Content-Range header.
-
-    Parameters
-    ----------
-    url : str
-        What was asked.
-    response : `urllib3.response.BaseHTTPResponse`
-        An answer of status 206.
-
-    Returns
-    -------
-    first, last, size : int
-
-    Raises
-    ------
-    UnexpectedContentError
-        If the header is missing or cannot be read.
-    """
+def content_range(url: str, response: BaseHTTPResponse) -> tuple[int, int, int]:
+    """Return (first, last, size) of a Content-Range header."""
     text = response.headers.get("Content-Range", "")
     match = _CONTENT_RANGE.fullmatch(text.strip())
     if match is None:
         msg = f"{url} sent a part without saying which (Content-Range: {text!r})."
         raise UnexpectedContentError(msg, url=url, status=response.status)
-    return tuple(int(group) for group in match.groups())
+    first, last, size = (int(group) for group in match.groups())
+    return first, last, size
 
 
-def _check_not_changed(url, response, expected):
+def _check_not_changed(url: str, response: BaseHTTPResponse, expected: Version | None) -> None:
     """Refuse a whole answer that is of another state of the file than expected."""
     length = response.headers.get("Content-Length", "")
-    known = expected is not None and length.isdigit()
-    if known and not expected.same_as(Version.of(response, int(length))):
+    if expected is None or not length.isdigit():
+        return
+    if not expected.same_as(Version.of(response, int(length))):
         raise _changed(url)
 
 
-def _changed(url):
+def _changed(url: str) -> ContentChangedError:
     msg = f"{url} changed while it was being read."
     return ContentChangedError(msg, url=url)
 
 
-def merge_ranges(ranges, *, gap_bytes=MERGE_GAP_BYTES):
-    """Join ranges that touch or nearly do.
-
-    Parameters
-    ----------
-    ranges : iterable of tuple of int
-        ``(start, stop)``, any order; empty ones are left out.
-    gap_bytes : int, optional
-        Largest gap that is read rather than asked round.
-
-    Returns
-    -------
-    list of tuple of int
-        Sorted, disjoint.
-
-    Examples
-    --------
-    >>> from astroquery_lis.io.ranges import merge_ranges
-    >>> merge_ranges([(100, 200), (0, 50), (205, 300)], gap_bytes=10)
-    [(0, 50), (100, 300)]
-    """
-    merged = []
+def merge_ranges(
+    ranges: Iterable[tuple[int, int]], *, gap_bytes: int = MERGE_GAP_BYTES
+) -> list[tuple[int, int]]:
+    """Join ranges ``(start, stop)`` that touch or nearly do; sorted, without empty ones."""
+    merged: list[list[int]] = []
     for start, stop in sorted(r for r in ranges if r[1] > r[0]):
         if merged and start - merged[-1][1] <= gap_bytes:
             merged[-1][1] = max(merged[-1][1], stop)
         else:
             merged.append([start, stop])
-    return [tuple(r) for r in merged]
+    return [(start, stop) for start, stop in merged]

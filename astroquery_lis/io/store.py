@@ -19,6 +19,7 @@ used; they are set, since file systems are mounted without keeping them.
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -33,7 +34,7 @@ from uuid import uuid4
 
 from .._conf import conf
 from ..exceptions import CacheError, LegacySurveyError, NotFoundError
-from .content import check_structure
+from .checks import check_structure
 from .ranges import Version
 
 if TYPE_CHECKING:
@@ -161,8 +162,8 @@ def write_bytes(path: Path, data: bytes, *, margin_bytes: float | None = None) -
     note_written(len(data))
 
 
-def copy_whole(source: Path, target: Path) -> None:
-    """Copy a local file that is what its name says to its place, with its date."""
+def copy_whole(source: Path, target: Path) -> str:
+    """Copy a local file that is what its name says, with its date; return its sha256."""
     try:
         with source.open("rb") as stream:
             check_structure(target, stream, source)
@@ -174,10 +175,14 @@ def copy_whole(source: Path, target: Path) -> None:
         raise NotFoundError(msg, url=str(source), cause=error) from error
     with write_whole(target) as temporary:
         check_space(target.parent, size)
+        digest = hashlib.sha256()
         with source.open("rb") as stream, temporary.open("wb") as copy:
-            shutil.copyfileobj(stream, copy, CHUNK_BYTES)
+            while chunk := stream.read(CHUNK_BYTES):
+                digest.update(chunk)
+                copy.write(chunk)
         os.utime(temporary, (time.time(), source.stat().st_mtime))
     note_written(size)
+    return digest.hexdigest()
 
 
 def _temporary(path: Path) -> Path:

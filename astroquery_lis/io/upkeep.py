@@ -4,6 +4,8 @@ Any number of processes may use a cache meanwhile.  A file is only ever removed 
 has it open reads on, and whoever looks for it fetches it anew.
 """
 
+from __future__ import annotations
+
 import os
 import shutil
 import threading
@@ -12,9 +14,15 @@ import zlib
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from ..exceptions import CacheError
 from .store import KNOWN, PARTS, VERSION_FILE, Store, written_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .._typing import FilePath
 
 try:
     import fcntl
@@ -47,23 +55,7 @@ KEEP_S = 60.0
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One file of the survey, whole or in parts, as the cache holds it.
-
-    Attributes
-    ----------
-    root : `~pathlib.Path`
-        Folder of its store.
-    relative : str
-        Path relative to the survey's root.
-    is_whole : bool
-        Whether it is whole.
-    size : int
-        Bytes on disk.
-    files : int
-        Files on disk.
-    used_s : float
-        When it was last used, seconds since 1970.
-    """
+    """One file of the survey, whole or in parts, as the cache holds it."""
 
     root: Path
     relative: str
@@ -71,8 +63,9 @@ class CacheEntry:
     size: int
     files: int
     used_s: float
+    """When it was last used, seconds since 1970."""
 
-    def remove(self):
+    def remove(self) -> None:
         """Remove it."""
         store = Store(self.root)
         if self.is_whole:
@@ -82,20 +75,10 @@ class CacheEntry:
             store.forget_runs(self.relative)
 
 
-def cache_entries(location):
-    """Yield what the stores below a cache location hold.
-
-    Parameters
-    ----------
-    location : str or `~pathlib.Path`
-        Folder that holds the stores' roots.
-
-    Yields
-    ------
-    CacheEntry
-    """
+def cache_entries(location: FilePath) -> Iterator[CacheEntry]:
+    """Yield what the stores below a cache location hold."""
     for root in _stores(location):
-        for folder, names, found in os.walk(root):
+        for folder, names, files in os.walk(root):
             inside = Path(folder).relative_to(root)
             if inside.parts[:1] == (KNOWN,):
                 names.clear()
@@ -104,13 +87,13 @@ def cache_entries(location):
                     yield _entry_of_parts(root, folder, inside.relative_to(PARTS))
                     names.clear()
             else:
-                for name in found:
+                for name in files:
                     entry = _entry_of_file(root, folder, inside, name)
                     if entry is not None:
                         yield entry
 
 
-def _entry_of_file(root, folder, inside, name):
+def _entry_of_file(root: Path, folder: str, inside: Path, name: str) -> CacheEntry | None:
     with suppress(OSError):
         status = os.stat(os.path.join(folder, name))
         used_s = max(status.st_atime, status.st_ctime if ".part" in name else 0.0)
@@ -118,7 +101,7 @@ def _entry_of_file(root, folder, inside, name):
     return None
 
 
-def _entry_of_parts(root, folder, inside):
+def _entry_of_parts(root: Path, folder: str, inside: Path) -> CacheEntry:
     size, files, used_s = 0, 0, 0.0
     for path, _, names in os.walk(folder):
         for name in names:
@@ -129,20 +112,8 @@ def _entry_of_parts(root, folder, inside):
     return CacheEntry(root, inside.as_posix(), False, size, files, used_s)
 
 
-def cache_usage(location):
-    """Count what a cache location holds.
-
-    Parameters
-    ----------
-    location : str or `~pathlib.Path`
-        Folder that holds the stores' roots.
-
-    Returns
-    -------
-    dict of str to dict
-        For each root: ``files`` and ``file_bytes`` of the whole files, ``parts`` and ``part_bytes``
-        of the runs of bytes.
-    """
+def cache_usage(location: FilePath) -> dict[str, dict[str, int]]:
+    """Count files and bytes of the whole files and the parts in each store."""
     names = ("files", "file_bytes", "parts", "part_bytes")
     usage = {root.name: dict.fromkeys(names, 0) for root in _stores(location)}
     for entry in cache_entries(location):
@@ -153,55 +124,27 @@ def cache_usage(location):
     return usage
 
 
-def survey_stores(location):
-    """Return the folders below a cache location that hold files of the survey.
-
-    Parameters
-    ----------
-    location : str or `~pathlib.Path`
-        Folder that holds the stores' roots.
-
-    Returns
-    -------
-    list of `~pathlib.Path`
-    """
-    found = (p for p in Path(location).glob("*") if p.name == "official" or _is_custom(p))
-    return sorted(path for path in found if path.is_dir())
+def survey_stores(location: FilePath) -> list[Path]:
+    """Return the folders below a cache location that hold files of the survey."""
+    folders = (p for p in Path(location).glob("*") if p.name == "official" or _is_custom(p))
+    return sorted(path for path in folders if path.is_dir())
 
 
-def _is_custom(path):
+def _is_custom(path: Path) -> bool:
     digest = path.name.removeprefix("custom-")
     return path.name != digest and len(digest) == 12 and digest.isalnum()
 
 
-def _stores(location):
+def _stores(location: FilePath) -> list[Path]:
     # What the viewer answered is none of the survey's files, but counts too.
     answers = (path for path in Path(location).glob("viewer-*") if path.is_dir())
     return [*survey_stores(location), *sorted(answers)]
 
 
-def clear_stores(location, *, used_before_s=None, release=None):
-    """Remove what is below a cache location, or a part of it.
-
-    Parameters
-    ----------
-    location : str or `~pathlib.Path`
-        Folder that holds the stores' roots.
-    used_before_s : float, optional
-        Only what was last used before this time, seconds since 1970.
-    release : str, optional
-        Only what is of this release.
-
-    Returns
-    -------
-    int
-        Bytes that were removed.
-
-    Raises
-    ------
-    CacheError
-        If it cannot be removed.
-    """
+def clear_stores(
+    location: FilePath, *, used_before_s: float | None = None, release: str | None = None
+) -> int:
+    """Remove all of a cache, or what is of one release or not used since; return the bytes."""
     if used_before_s is None and release is None:
         removed = sum(entry.size for entry in cache_entries(location))
         for root in _stores(location):
@@ -218,7 +161,7 @@ def clear_stores(location, *, used_before_s=None, release=None):
     return removed
 
 
-def _remove_tree(root):
+def _remove_tree(root: Path) -> None:
     """Remove a folder to which others may be writing meanwhile."""
     for attempt in range(CLEAR_TRIES):
         try:
@@ -234,59 +177,31 @@ def _remove_tree(root):
             return
 
 
-def prune(location, limit_bytes, *, keep_since_s):
-    """Remove what was used longest ago until the cache is well within its limit.
-
-    Parameters
-    ----------
-    location : str or `~pathlib.Path`
-        Folder that holds the stores' roots.
-    limit_bytes : float
-        Size above which something is removed.
-    keep_since_s : float
-        What was used since then stays, whatever the size.
-
-    Returns
-    -------
-    int
-        Bytes that are left.
-    """
+def prune(location: FilePath, limit_bytes: float, *, keep_since_s: float) -> int:
+    """Remove what was used longest ago until the cache is within its limit; return its size."""
     entries = sorted(cache_entries(location), key=lambda entry: entry.used_s)
-    left = sum(entry.size for entry in entries)
-    if left <= limit_bytes:
-        return left
+    size = sum(entry.size for entry in entries)
+    if size <= limit_bytes:
+        return size
     for entry in entries:
-        if left <= limit_bytes * PRUNED_FRACTION or entry.used_s >= keep_since_s:
+        if size <= limit_bytes * PRUNED_FRACTION or entry.used_s >= keep_since_s:
             break
         entry.remove()
-        left -= entry.size
-    return left
+        size -= entry.size
+    return size
 
 
-_noted: dict = {}
+_noted: dict[str, int] = {}
 _noting = threading.Lock()
 
 
-def keep_within(location, limit_bytes, *, keep_since_s=None):
-    """Prune the cache if it has outgrown its limit.
+def keep_within(
+    location: FilePath, limit_bytes: float, *, keep_since_s: float | None = None
+) -> bool:
+    """Prune the cache if it has outgrown its limit; return False if what must stay is larger.
 
     Its size is not counted each time: a file tells what it was, and each process adds what it
-    wrote.
-
-    Parameters
-    ----------
-    location : str or `~pathlib.Path`
-        Folder that holds the stores' roots.
-    limit_bytes : float
-        Size of the cache; 0 for no limit.
-    keep_since_s : float, optional
-        What was used since then stays; by default the last minute.
-
-    Returns
-    -------
-    bool
-        Whether the cache is within its limit, as far as is known; `False` if what must stay is
-        larger.
+    wrote.  What was used since ``keep_since_s`` stays; by default the last minute.
     """
     if not limit_bytes:
         return True
@@ -314,7 +229,7 @@ def keep_within(location, limit_bytes, *, keep_since_s=None):
         return size <= limit_bytes
 
 
-def _read_usage(file):
+def _read_usage(file: IO[str]) -> tuple[int, float]:
     """Return (bytes, time of the last count) as the file says."""
     try:
         size, counted_s = file.read().split()
@@ -324,7 +239,7 @@ def _read_usage(file):
 
 
 @contextmanager
-def _usage_file(location):
+def _usage_file(location: FilePath) -> Iterator[IO[str] | None]:
     """Yield the file that tells the size, ours alone; `None` if another process has it."""
     try:
         number = os.open(Path(location, USAGE_FILE), os.O_RDWR | os.O_CREAT, 0o666)
@@ -345,18 +260,8 @@ def _usage_file(location):
         yield file
 
 
-def damaged_runs(entry):
-    """Return the runs of bytes of an entry that are not what their names say.
-
-    Parameters
-    ----------
-    entry : CacheEntry
-        Of a file in parts.
-
-    Returns
-    -------
-    list of `~pathlib.Path`
-    """
+def damaged_runs(entry: CacheEntry) -> list[Path]:
+    """Return the runs of a file in parts that are not what their names say."""
     bad = []
     for path in sorted((entry.root / PARTS / entry.relative).glob("*/*-*-*")):
         start, stop, crc32 = path.name.split("-")

@@ -16,9 +16,8 @@ from astropy.table import Row, Table
 from .._conf import conf
 from .._packages import package_version
 from ..exceptions import InvalidRequestError, LegacySurveyWarning, warn
-from ..io import manifest, run
-from ..io.requests_session import PoliteSession
-from ..io.runs import Progress
+from ..io.http import PoliteSession
+from ..io.jobs import Progress, manifest, run
 from ..io.store import check_space, writing
 from .archive.download import (
     ArchiveJob,
@@ -53,7 +52,7 @@ if TYPE_CHECKING:
 
     from .._typing import Angle as AnyAngle
     from .._typing import Coordinates, Executor, FilePath, Time
-    from ..io import Result
+    from ..io.jobs import Result
 
 __all__ = ["ArchiveMethods"]
 

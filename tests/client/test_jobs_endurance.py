@@ -14,7 +14,7 @@ from astropy.io import fits
 
 from astroquery_lis import LegacySurveyClass, conf
 from astroquery_lis.exceptions import CoverageWarning
-from astroquery_lis.io import Journal
+from astroquery_lis.io.journal import Journal
 
 from .job_checks import OPTIONS, check_manifest, contents, file_states, make_targets
 

@@ -18,9 +18,8 @@ import pytest
 
 from astroquery_lis import conf
 from astroquery_lis.exceptions import InvalidRequestError, NoCoverageError, ServiceDownError
-from astroquery_lis.io import (
+from astroquery_lis.io.jobs import (
     STATUSES,
-    Journal,
     Result,
     failure,
     manifest,
@@ -29,6 +28,7 @@ from astroquery_lis.io import (
     run,
     settings_in_force,
 )
+from astroquery_lis.io.journal import Journal
 
 CALL = {"size": [256, 256], "bands": None}
 
@@ -247,7 +247,7 @@ def test_a_pool_of_the_users_that_breaks_is_told():
 
 SCRIPT = """
 import operator
-from astroquery_lis.io import map_jobs
+from astroquery_lis.io.jobs import map_jobs
 
 print(sorted(value for _, value, _ in map_jobs(operator.neg, range(4), executor="processes")))
 """

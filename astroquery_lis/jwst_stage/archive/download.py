@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from ...exceptions import (
@@ -32,16 +32,18 @@ from ...exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
-from ...io import Result, failure
-from ...io.content import check_structure
+from ...io.checks import check_structure
 from ...io.download import Downloaded, download
 from ...io.http import HttpClient
+from ...io.jobs import Result, failure
 from ...io.ranges import Version
 from ...io.store import remove_leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import IO
+
+T = TypeVar("T")
 
 __all__ = [
     "ArchiveClient",
@@ -111,11 +113,15 @@ class ArchiveClient(HttpClient):
             self._headers["Authorization"] = f"token {token.text}"
 
     def fetch(
-        self, url: str, consume: Callable, *, headers: Callable[[], dict[str, str]] | None = None
-    ) -> object:
+        self,
+        url: str,
+        consume: Callable[[Any], T],
+        *,
+        headers: Callable[[], dict[str, str]] | None = None,
+    ) -> T:
         """GET ``url``, as `~astroquery_lis.io.http.HttpClient.fetch` does."""
 
-        def checked(response: Any) -> object:
+        def checked(response: Any) -> T:
             if response.headers.get("Content-Type", "").startswith("text/html"):
                 msg = f"{url} brought a web page instead of a file."
                 raise UnexpectedContentError(msg, url=url, status=response.status)
@@ -328,7 +334,7 @@ def _whose(client: HttpClient, server: str, token: Token) -> str | None:
     # The cookie is what astroquery's client sends to this address.
     headers = {"Accept": "application/json", "Cookie": f"mast_token={token.text}"}
     try:
-        info = client.fetch(f"{server}/whoami", consume, headers=lambda: headers)
+        info: Any = client.fetch(f"{server}/whoami", consume, headers=lambda: headers)
         if info["anon"]:
             return ""
         return str(info.get("attrib", {}).get("display_name") or "unnamed")

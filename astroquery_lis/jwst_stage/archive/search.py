@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord
     from astropy.units import Quantity
 
-    from ...io.requests_session import PoliteSession
+    from ...io.http import PoliteSession
 
 __all__ = ["COLUMNS", "MissionSearch"]
 

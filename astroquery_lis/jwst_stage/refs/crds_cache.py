@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from ..._conf import setting
 from ...exceptions import CrdsUnavailable, TruncatedError, UnexpectedContentError
-from ...io.content import check_structure
+from ...io.checks import check_structure
 from ...io.store import write_bytes
 from ..resume.records import cache_folder
 

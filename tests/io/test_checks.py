@@ -8,7 +8,7 @@ import pytest
 from astropy.io import fits
 
 from astroquery_lis.exceptions import TruncatedError, UnexpectedContentError
-from astroquery_lis.io.content import check_structure
+from astroquery_lis.io.checks import check_structure
 
 
 def _fits(*hdus):

@@ -6,11 +6,11 @@ import time
 import pytest
 
 from astroquery_lis import LegacySurveyClass
-from astroquery_lis.client.brick_files import FileJob, FileSettings, fetch_file
 from astroquery_lis.exceptions import ServiceDownError
+from astroquery_lis.io.delivery import FileJob, FileSettings, deliver
 from astroquery_lis.io.places import FAILURES_TO_REST, HEALTH, resolve_mirrors
 from astroquery_lis.sandbox.server import Sandbox
-from astroquery_lis.survey.paths import SurveyFile, file_path, file_paths
+from astroquery_lis.survey.paths import file_path, file_paths
 
 BRICK = "0451p000"
 LIST = file_path("coadd-checksums", "dr10", "south", brick=BRICK)
@@ -31,26 +31,28 @@ def settings(sky, tmp_path):
 
 def _file(product="nexp", band="g", **kwargs):
     path = file_path(product, "dr10", "south", brick=BRICK, band=band)
-    known = {"paths": (path,), "checksum_path": LIST, **kwargs}
-    return SurveyFile(
-        release="dr10", region="south", brick=BRICK, product=product, band=band, **known
-    )
+    facts = (("id", BRICK), ("release", "dr10"), ("region", "south"), ("bands", band))
+    return {"paths": (path,), "checksum_path": LIST, "facts": facts, **kwargs}
+
+
+def _job(row, file, settings):
+    return FileJob(row, settings=settings, **file)
 
 
 def _fetch(settings, file):
-    (result,) = fetch_file(FileJob(3, file, settings))
+    (result,) = deliver(_job(3, file, settings))
     return result
 
 
 def test_a_job_survives_the_way_to_a_worker_and_back(sky, settings):
-    job = pickle.loads(pickle.dumps(FileJob(3, _file(), settings)))
-    assert job == FileJob(3, _file(), settings)
+    job = pickle.loads(pickle.dumps(_job(3, _file(), settings)))
+    assert job == _job(3, _file(), settings)
     assert len(pickle.dumps(job)) < 2000
-    (result,) = pickle.loads(pickle.dumps(fetch_file(job)))
+    (result,) = pickle.loads(pickle.dumps(deliver(job)))
     assert (result.row, result.status, result.id, result.bands) == (3, "COMPLETE", BRICK, "g")
     assert result.seconds > 0
     sky.faults.add("status", times=None, code=503)
-    (result,) = pickle.loads(pickle.dumps(fetch_file(FileJob(4, _file(band="r"), settings))))
+    (result,) = pickle.loads(pickle.dumps(deliver(_job(4, _file(band="r"), settings))))
     assert result.status == "ERROR"
     assert isinstance(result.error, ServiceDownError)
     assert result.message.startswith("ServiceDownError: ")
@@ -89,7 +91,7 @@ def test_two_that_give_different_bytes_are_not_a_majority(sky, settings, tmp_pat
     """Neither is what the list says, and nothing tells which of them is right."""
     mirrors = [sky.mirror_url]
     servers = []
-    name = _file().paths[0]
+    name = _file()["paths"][0]
     raw = (sky.root / name).read_bytes()
     try:
         for number in (1, 2):

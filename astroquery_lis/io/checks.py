@@ -1,0 +1,178 @@
+"""Whether a file is what it should be: by its own bytes, and by the survey's lists of digests."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from typing import IO, TYPE_CHECKING, Any
+
+from ..exceptions import TruncatedError, UnexpectedContentError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["check_head", "check_structure", "check_whole", "parse_checksums", "sha256_of"]
+
+HEAD_BYTES = 9
+BLOCK_BYTES = 2880
+CARD_BYTES = 80
+HEADER_LIMIT_BLOCKS = 1500
+CHUNK_BYTES = 1 << 20
+_END = b"END" + b" " * 77
+_JPEG_END = b"\xff\xd9"
+_HEXADECIMAL = frozenset(b"0123456789abcdefABCDEF")
+HEX_DIGITS = 64
+
+
+def check_head(path: str | Path, head: bytes, url: str | Path) -> None:
+    """Refuse content that cannot be the FITS, gzip, JPEG or checksum file that it should be."""
+    name, kind, good = str(path), "FITS", True
+    if name.endswith((".fits", ".fz")):
+        good = head.startswith(b"SIMPLE  =")
+    elif name.endswith(".gz"):
+        good = head.startswith(b"\x1f\x8b")
+    elif name.endswith(".jpg"):
+        kind, good = "JPEG", head.startswith(b"\xff\xd8")
+    elif name.endswith(".sha256sum"):
+        kind, good = "checksum", _HEXADECIMAL.issuperset(head[:HEAD_BYTES])
+    if not good:
+        msg = f"{url} is not a {kind} file; it begins with {bytes(head[:HEAD_BYTES])!r}."
+        raise UnexpectedContentError(msg, url=str(url))
+
+
+def check_structure(path: str | Path, stream: IO[bytes], url: str | Path) -> None:
+    """Refuse a whole file that ends too early, or goes on after its end."""
+    name = str(path)
+    stream.seek(0)
+    check_head(name, stream.read(HEAD_BYTES), url)
+    if name.endswith((".fits", ".fz")):
+        _check_fits(stream, url)
+    elif name.endswith(".gz"):
+        _check_gzip(stream, url, is_fits=name.endswith(".fits.gz"))
+    elif name.endswith(".jpg"):
+        stream.seek(-len(_JPEG_END), 2)
+        if stream.read() != _JPEG_END:
+            msg = f"{url} ends before its picture does."
+            raise TruncatedError(msg, url=str(url))
+
+
+def _check_fits(stream: IO[bytes], url: str | Path) -> None:
+    size = stream.seek(0, 2)
+    position = 0
+    while position < size:
+        stop = _end_of_hdu(stream, position, url)
+        if stop > size:
+            msg = f"{url} has {size} bytes; its HDUs need {stop}."
+            raise TruncatedError(msg, url=str(url))
+        position = stop
+
+
+def _end_of_hdu(stream: IO[bytes], start: int, url: str | Path) -> int:
+    """Return the offset of what follows the HDU that begins at ``start``."""
+    stream.seek(start)
+    values: dict[str, bytes] = {}
+    for number in range(HEADER_LIMIT_BLOCKS):
+        block = stream.read(BLOCK_BYTES)
+        if number == 0 and not block.startswith((b"SIMPLE  =", b"XTENSION=")):
+            msg = f"{url} has something other than a FITS header at byte {start}."
+            raise UnexpectedContentError(msg, url=str(url))
+        if len(block) < BLOCK_BYTES:
+            break
+        for at in range(0, BLOCK_BYTES, CARD_BYTES):
+            card = block[at : at + CARD_BYTES]
+            if card == _END:
+                return start + (number + 1) * BLOCK_BYTES + _data_bytes(values, url)
+            keyword = card[:8].rstrip()
+            if keyword.startswith(b"NAXIS") or keyword in (b"BITPIX", b"PCOUNT", b"GCOUNT"):
+                values[keyword.decode("ascii", "replace")] = card[10:].partition(b"/")[0]
+    msg = f"{url} ends within a header, or has one without an end."
+    raise TruncatedError(msg, url=str(url))
+
+
+def _data_bytes(values: dict[str, bytes], url: str | Path) -> int:
+    """Return the length of the data that a header announces, in whole blocks."""
+    try:
+        number = {keyword: int(value) for keyword, value in values.items()}
+        axes = [number[f"NAXIS{i}"] for i in range(1, number["NAXIS"] + 1)]
+        bits = abs(number["BITPIX"])
+    except (KeyError, ValueError) as error:
+        msg = f"{url} has a header that does not tell its length."
+        raise UnexpectedContentError(msg, url=str(url), cause=error) from error
+    if not axes:
+        return 0
+    pixels = 1
+    for axis in axes:
+        pixels *= axis
+    length = bits // 8 * number.get("GCOUNT", 1) * (number.get("PCOUNT", 0) + pixels)
+    return -(-length // BLOCK_BYTES) * BLOCK_BYTES
+
+
+def _check_gzip(
+    stream: IO[bytes], url: str | Path, *, is_fits: bool, hashing: _Hashing | None = None
+) -> None:
+    stream.seek(0)
+    try:
+        source: Any = hashing or stream
+        with gzip.GzipFile(fileobj=source, mode="rb") as unpacked:
+            if is_fits:
+                check_head(".fits", unpacked.read(HEAD_BYTES), url)
+            while unpacked.read(CHUNK_BYTES):
+                pass
+    except EOFError as error:
+        msg = f"{url} ends before its compressed data do."
+        raise TruncatedError(msg, url=str(url), cause=error) from error
+    except (OSError, zlib.error) as error:
+        msg = f"{url} cannot be unpacked: {error}."
+        raise UnexpectedContentError(msg, url=str(url), cause=error) from error
+
+
+# ---- digests -------------------------------------------------------------------------------------
+
+
+def sha256_of(path: str | Path) -> str:
+    """Return the sha256 of a file."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class _Hashing:
+    """A stream that is read once, from its begin, and the digest of what was read."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self.digest.update(data)
+        return data
+
+
+def check_whole(path: str | Path, stream: Any, url: str | Path) -> str:
+    """Refuse a file as `check_structure` does; return its sha256, after a single pass."""
+    name = str(path)
+    if not name.endswith(".gz"):
+        check_structure(path, stream, url)
+        stream.seek(0)
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+    stream.seek(0)
+    check_head(name, stream.read(HEAD_BYTES), url)
+    hashing = _Hashing(stream)
+    _check_gzip(stream, url, is_fits=name.endswith(".fits.gz"), hashing=hashing)
+    return hashing.digest.hexdigest()
+
+
+def parse_checksums(text: str, where: str | Path) -> dict[str, str]:
+    """Return the digests of a ``.sha256sum`` file."""
+    digests = {}
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        digest, _, name = line.strip().partition(" ")
+        name = name.strip().removeprefix("*").rpartition("/")[2]
+        if len(digest) != HEX_DIGITS or not name or set(digest.lower()) - set("0123456789abcdef"):
+            msg = f"{where} is not a list of sha256 digests; it has the line {line[:80]!r}."
+            raise UnexpectedContentError(msg, url=str(where))
+        digests[name] = digest.lower()
+    return digests

@@ -1,0 +1,506 @@
+"""Many files delivered whole, each from the first place that has it right; what became of each."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from .._conf import conf
+from ..exceptions import (
+    CacheError,
+    ChecksumError,
+    LegacySurveyWarning,
+    NotFoundError,
+    TransferError,
+    UnexpectedContentError,
+    warn,
+)
+from .checks import parse_checksums, sha256_of
+from .download import Downloaded, download, revalidate
+from .http import HttpClient
+from .jobs import Progress, Result, failure, manifest, run
+from .places import HEALTH, Answer, Mirror, ask_in_turn
+from .ranges import Version
+from .store import GB, Origin, Store, copy_whole, mark_used, remove_leftovers, write_bytes
+from .upkeep import keep_within
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from astropy.table import Table
+    from urllib3.response import BaseHTTPResponse
+
+__all__ = [
+    "OTHERS_FAILED",
+    "STALE_LIST",
+    "ChecksumLists",
+    "FileJob",
+    "FileSettings",
+    "Job",
+    "deliver",
+    "deliver_all",
+    "failed_delivery",
+    "table_of_files",
+    "warn_of_failures",
+]
+
+STALE_LIST = "its sha256 is not that of the survey's list, twice the same: the list may be stale"
+OTHERS_FAILED = "other mirrors failed"
+LARGER_THAN_LIMIT = "the cache is larger than conf.cache_size: the files of this call are kept"
+
+
+# ---- any files ----------------------------------------------------------------------------------
+
+
+class Job(Protocol):
+    """One file that somebody wants."""
+
+    @property
+    def row(self) -> int:
+        """Its number in the manifest."""
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the manifest says of it, whatever became of it."""
+
+    def fetch(self) -> dict[str, Any]:
+        """Have the file; return the other attributes of its `Result`."""
+
+
+def deliver(job: Job) -> list[Result]:
+    """Fetch one file, or find it, and return what became of it."""
+    begun = time.perf_counter()
+    try:
+        outcome = job.fetch()
+    except (TransferError, CacheError) as error:
+        return failed_delivery(job, error)
+    seconds = round(time.perf_counter() - begun, 4)
+    return [Result(job.row, seconds=seconds, **job.about, **outcome)]
+
+
+def failed_delivery(job: Job, error: Exception) -> list[Result]:
+    """Return the result of a file that could not be had."""
+    url = str(getattr(error, "url", None) or "")
+    return [failure(job.row, error, **{"url": url, **job.about})]
+
+
+def deliver_all(
+    jobs: Sequence[Job],
+    *,
+    max_threads: int,
+    ready: Sequence[Result] = (),
+    executor: Executor | str | None = None,
+    total_bytes: int | None = None,
+    show_progress: bool = False,
+    in_flight: int | None = None,
+) -> list[Result]:
+    """Fetch files, several at a time, with a bar of their bytes; results by their rows."""
+    own = None
+    if executor is None:
+        executor = own = ThreadPoolExecutor(max_threads, "astroquery_lis-files")
+    progress = Progress(total_bytes, show=show_progress, label="files", unit="B")
+    results = []
+    try:
+        for result in run(
+            deliver,
+            jobs,
+            failed=failed_delivery,
+            total=len(ready) + len(jobs),
+            ready=ready,
+            executor=executor,
+            show_progress=False,
+            label="files",
+            in_flight=in_flight,
+        ):
+            results.append(result)
+            progress.update(result.bytes)
+    finally:
+        progress.close()
+        if own is not None:
+            own.shutdown(cancel_futures=True)
+    return sorted(results, key=lambda result: result.row)
+
+
+def table_of_files(results: Sequence[Result], products: Sequence[str]) -> Table:
+    """Return the manifest with the kind of each file."""
+    table = manifest(results)
+    table.add_column(np.array(products, str), table.colnames.index("id") + 1, name="product")
+    return table
+
+
+def warn_of_failures(failures: Sequence[Result], total: int) -> None:
+    """Warn of files that could not be had, if there are any."""
+    if failures:
+        msg = (
+            f"{len(failures)} of {total} file(s) could not be had; the same call again "
+            f"tries those. {failures[0].message}"
+        )
+        warn(msg, LegacySurveyWarning)
+
+
+# ---- the files of a tree that has mirrors -------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """How the files of one call are fetched; picklable."""
+
+    mirrors: tuple[Mirror, ...]
+    location: str
+    """Cache location."""
+    folder: str | None
+    """Where the files go, in folders like the survey's; `None` for the cache."""
+    verify: str | bool
+    """What a wrong sha256 means: ``'warn'``, ``'strict'`` or `False`."""
+    refresh: bool
+    """Whether files that are here are compared with their server's."""
+    client_options: tuple
+    begun_s: float
+    """When the call began, seconds since 1970; also tells one call from another."""
+
+
+@dataclass(frozen=True)
+class FileJob:
+    """One file of the mirrors' tree to fetch; picklable."""
+
+    row: int
+    paths: tuple[str, ...]
+    """The names that it may have, relative to the tree's root."""
+    checksum_path: str | None
+    """The list that has its digest."""
+    facts: tuple[tuple[str, str], ...]
+    settings: FileSettings
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the manifest says of it, whatever became of it."""
+        return dict(self.facts)
+
+    def fetch(self) -> dict[str, Any]:
+        """Have the file; return the other attributes of its `Result`."""
+        return _Delivery(self).run()
+
+
+@lru_cache(maxsize=4)
+def _shared_client(options: tuple) -> HttpClient:
+    """Return this process's client: its connections serve every job."""
+    return HttpClient(**dict(options))
+
+
+_lists: OrderedDict[FileSettings, ChecksumLists] = OrderedDict()
+_lists_lock = threading.Lock()
+
+
+def _shared_lists(settings: FileSettings) -> ChecksumLists:
+    """Return the checksum lists of a call: in each process, each is fetched once."""
+    with _lists_lock:
+        if settings not in _lists:
+            client = _shared_client(settings.client_options)
+            _lists[settings] = ChecksumLists(client, settings.mirrors)
+            while len(_lists) > 4:
+                _lists.popitem(last=False)
+        return _lists[settings]
+
+
+class _Delivery:
+    """The attempts to have one file."""
+
+    def __init__(self, job: FileJob) -> None:
+        self.job, self.settings = job, job.settings
+        self.client = _shared_client(self.settings.client_options)
+        self.notes: list[str] = []
+        self.wrong_digests: set[str] = set()
+
+    def run(self) -> dict[str, Any]:
+        """Return the attributes of the `Result`."""
+        path = self.job.paths[0]
+        answer = ask_in_turn(
+            self.settings.mirrors,
+            self._take,
+            path,
+            client=self.client,
+            holds=self._is_held,
+            begun_s=self.settings.begun_s,
+        )
+        if answer.value is not None:
+            return {**answer.value, "message": self._message(answer)}
+        if answer.passed_over:
+            reasons = "; ".join(f"{m.name}: {HEALTH.of(m).error}" for m in answer.passed_over)
+            message = f"Not asked for, since this mirror failed for the files before: {reasons}"
+            return {"status": "SKIPPED", "message": message}
+        names = ", ".join(mirror.name for mirror in answer.missing)
+        return {"status": "NODATA", "message": f"{path} does not exist at {names}."}
+
+    def _message(self, answer: Answer) -> str:
+        """Return what the user should know of a file that is here."""
+        others = [f"{m.name}: {error}" for m, error in answer.failures if m != answer.mirror]
+        before = [str(error) for m, error in answer.failures if m == answer.mirror]
+        if others:
+            self.notes.append(f"{OTHERS_FAILED}: {' '.join(others)}")
+        if before:
+            self.notes.append(f"before: {' '.join(before)}")
+        return "; ".join(self.notes)
+
+    # ---- one mirror -----------------------------------------------------------------------------
+
+    def _store(self, mirror: Mirror) -> Store:
+        return Store(Path(self.settings.location) / mirror.root_name)
+
+    def _is_held(self, mirror: Mirror) -> bool:
+        """Return True if the file is here whole already."""
+        folder = Path(self.settings.folder or self._store(mirror).root)
+        return any((folder / path).is_file() for path in self.job.paths)
+
+    def _take(self, mirror: Mirror) -> dict[str, Any]:
+        """Return the attributes of a result, under whichever of its names the file is there."""
+        take = self._from_disk if mirror.is_local else self._from_network
+        *names, last = self.job.paths
+        for path in names:
+            with suppress(NotFoundError):
+                return take(mirror, path)
+        return take(mirror, last)
+
+    def _from_disk(self, mirror: Mirror, path: str) -> dict[str, Any]:
+        """Take a file of a local mirror: where it is, or as a copy in the user's folder."""
+        place = Path(mirror.locate(path))
+        if not place.is_file():
+            msg = f"{place} does not exist."
+            raise NotFoundError(msg, url=str(place))
+        copy = self._list_copy()
+        if self.settings.folder is None:
+            return self._present(path, place, str(place), copy)
+        target = Path(self.settings.folder, path)
+        if target.exists():
+            return self._present(path, target, str(place), copy)
+        return self._copied(path, place, target, str(place), copy)
+
+    def _present(self, path: str, target: Path, url: str, copy: Path | None) -> dict[str, Any]:
+        """Return the result of a file that was here, compared with its list if that is strict."""
+        digest = ""
+        if self.settings.verify == "strict":
+            digest = sha256_of(target)
+            self._settle(path, target, digest, url, copy)
+        return self._found("CACHED", target, url, digest)
+
+    def _copied(
+        self, path: str, source: Path, target: Path, url: str, copy: Path | None
+    ) -> dict[str, Any]:
+        """Copy a file to the user's folder."""
+        digest = copy_whole(source, target)
+        if not self.settings.verify:
+            return self._found("COMPLETE", target, url, "")
+        self._settle(path, target, digest, url, copy)
+        return self._found("COMPLETE", target, url, digest)
+
+    def _settle(self, path: str, place: Path, digest: str, url: str, copy: Path | None) -> None:
+        """Refuse or note a file that is here and has a wrong digest."""
+        if self._is_right(path, digest, copy):
+            return
+        if self.settings.verify == "strict":
+            msg = f"{place} has sha256 {digest}; the survey's list says otherwise."
+            raise ChecksumError(msg, url=url, found=digest)
+        self.notes.append(STALE_LIST)
+
+    def _is_right(self, path: str, digest: str, copy: Path | None) -> bool:
+        """Return True if a digest is that of the list, which may have been replaced meanwhile."""
+        return any(
+            self._expected(path, copy, again=again) in (None, digest) for again in (False, True)
+        )
+
+    def _from_network(self, mirror: Mirror, path: str) -> dict[str, Any]:
+        """Take a file from the cache or from its server."""
+        url, store = str(mirror.locate(path)), self._store(mirror)
+        cached = store.path(path)
+        target = cached
+        if self.settings.folder is not None:
+            target = Path(self.settings.folder, path)
+            if not target.exists() and cached.is_file() and not self.settings.refresh:
+                mark_used(cached)
+                return self._copied(path, cached, target, url, self._list_copy())
+        if target.is_file():
+            outcome = self._refreshed(mirror, path, target, url, store)
+            if outcome is not None:
+                return outcome
+        return self._downloaded(path, target, url, store)
+
+    def _refreshed(
+        self, mirror: Mirror, path: str, target: Path, url: str, store: Store
+    ) -> dict[str, Any] | None:
+        """Return the result for a file that is here and good, `None` if it has to be fetched."""
+        in_cache = self.settings.folder is None
+        origin = store.origin(path) if in_cache else None
+        if self.settings.refresh:
+            same = origin is not None and origin.url == url
+            done = revalidate(self.client, url, target, origin.version if origin and same else None)
+            HEALTH.answered(mirror)
+            if done.sha256 is not None:
+                if self.settings.verify:
+                    self._settle(path, target, done.sha256, url, self._list_copy(store))
+                return self._kept(path, done, url, store)
+        if in_cache:
+            mark_used(target)
+        # Nobody may have looked at a file of which nothing is known: its process was killed, or
+        # it came as part of something else.
+        unknown = in_cache and origin is None and self.settings.verify
+        digest = origin.sha256 if origin is not None else ""
+        if self.settings.verify == "strict" or unknown:
+            digest = sha256_of(target)
+            if not self._is_right(path, digest, self._list_copy(store)):
+                self.wrong_digests.add(digest)
+                return None
+        if unknown:
+            origin = Origin(url, Version(target.stat().st_size), digest)
+            # A cache that cannot be written gives what it has all the same.
+            with suppress(CacheError):
+                store.remember(path, origin)
+        return self._found("CACHED", target, url if origin is None else origin.url, digest)
+
+    def _downloaded(self, path: str, target: Path, url: str, store: Store) -> dict[str, Any]:
+        copy = self._list_copy(store)
+        expected = self._expected(path, copy) if self.settings.verify else None
+        good = None if expected is None else {expected}
+        if good and self.settings.verify == "warn" and len(self.wrong_digests) == 1:
+            good |= self.wrong_digests
+        try:
+            done = download(self.client, url, target, sha256=good, replace=target.exists())
+        except ChecksumError as error:
+            self.wrong_digests.add(str(error.found))
+            # The list may have been replaced together with the file.
+            self._expected(path, copy, again=True)
+            raise
+        if expected is not None and done.sha256 is not None and done.sha256 != expected:
+            self.notes.append(STALE_LIST)
+        return self._kept(path, done, url, store)
+
+    def _kept(self, path: str, done: Downloaded, url: str, store: Store) -> dict[str, Any]:
+        """Return the result of a file that was fetched, or that somebody else just fetched."""
+        in_cache = self.settings.folder is None
+        if done.sha256 is None or done.version is None:
+            origin = store.origin(path) if in_cache else None
+            if origin is not None:
+                return self._found("CACHED", done.path, origin.url, origin.sha256)
+            return self._found("CACHED", done.path, url, "")
+        remove_leftovers(done.path)
+        if in_cache:
+            with suppress(CacheError):
+                store.remember(path, Origin(url, done.version, done.sha256))
+            store.forget_runs(path)
+            self._keep_within()
+        return self._found("COMPLETE", done.path, url, done.sha256)
+
+    def _found(self, status: str, target: Path, url: str, digest: str) -> dict[str, Any]:
+        try:
+            size = target.stat().st_size
+        except OSError as error:
+            msg = f"{target} was removed while it was used: {error}."
+            raise UnexpectedContentError(msg, url=url, cause=error) from error
+        return {
+            "status": status,
+            "local_path": str(target),
+            "url": url,
+            "bytes": size,
+            "sha256": digest,
+        }
+
+    # ---- checksums and room ---------------------------------------------------------------------
+
+    def _list_copy(self, store: Store | None = None) -> Path | None:
+        """Return where the list of a file is kept: beside the file."""
+        if self.job.checksum_path is None:
+            return None
+        if self.settings.folder is not None:
+            return Path(self.settings.folder, self.job.checksum_path)
+        return None if store is None else store.path(self.job.checksum_path)
+
+    def _expected(self, path: str, copy: Path | None, *, again: bool = False) -> str | None:
+        """Return the digest that the survey's list gives a file, `None` if it gives none."""
+        if self.job.checksum_path is None:
+            return None
+        lists = _shared_lists(self.settings)
+        try:
+            digests = lists.get(self.job.checksum_path, copy, again=again)
+        except TransferError as error:
+            if self.settings.verify == "strict":
+                raise
+            self.notes.append(f"not compared with the survey's list: {error}")
+            return None
+        return (digests or {}).get(path.rpartition("/")[2])
+
+    def _keep_within(self) -> None:
+        limit = conf.cache_size * GB
+        if not keep_within(self.settings.location, limit, keep_since_s=self.settings.begun_s):
+            self.notes.append(LARGER_THAN_LIMIT)
+
+
+# ---- lists of digests ---------------------------------------------------------------------------
+
+
+class ChecksumLists:
+    """The lists that one job needs, each fetched at most once. Safe to share among threads."""
+
+    def __init__(self, client: HttpClient, mirrors: Sequence[Mirror]) -> None:
+        self._client, self._mirrors = client, mirrors
+        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._lists: dict[str, tuple[dict[str, str] | None, bool]] = {}
+
+    def get(
+        self, path: str, copy: Path | None = None, *, again: bool = False
+    ) -> dict[str, str] | None:
+        """Return the digests of one list."""
+        with self._lock:
+            lock = self._locks.setdefault(path, threading.Lock())
+        with lock:
+            digests, is_fresh = self._lists.get(path, (None, False))
+            if path not in self._lists or (again and not is_fresh):
+                digests = None if again or copy is None else _read(copy)
+                if digests is None:
+                    digests, is_fresh = self._fetch(path, copy), True
+                self._lists[path] = digests, is_fresh
+            return digests
+
+    def _fetch(self, path: str, copy: Path | None) -> dict[str, str] | None:
+        def ask(mirror: Mirror) -> tuple[dict[str, str], str]:
+            place = mirror.locate(path)
+            if isinstance(place, Path):
+                text = _read_text(place)
+            else:
+                text = self._client.fetch(place, _take)
+            return parse_checksums(text, place), text
+
+        answer = ask_in_turn(self._mirrors, ask, path)
+        if answer.value is None:
+            return None
+        digests, text = answer.value
+        if copy is not None:
+            with suppress(OSError):  # The digests are known all the same.
+                write_bytes(copy, text.encode())
+        return digests
+
+
+def _take(response: BaseHTTPResponse) -> str:
+    return response.read().decode("utf-8", "replace")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError as error:
+        msg = f"{path} cannot be read: {error}."
+        raise NotFoundError(msg, url=str(path), cause=error) from error
+
+
+def _read(path: Path) -> dict[str, str] | None:
+    try:
+        return parse_checksums(path.read_text(errors="replace"), path)
+    except (OSError, UnexpectedContentError):
+        return None

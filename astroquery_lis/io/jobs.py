@@ -1,0 +1,410 @@
+"""Long jobs: work through any executor, what became of each row, the run and its progress.
+
+Few jobs are in flight, results come as they are known, and workers that die are replaced.  A worker
+in another process takes over the configuration of the process that sent it work, so that it never
+falls back to defaults.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import threading
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from astropy import log
+from astropy.config import ConfigItem
+from astropy.table import Table
+
+from .._conf import Conf, conf, setting
+from ..exceptions import InvalidRequestError, LegacySurveyError
+from .processes import WITHOUT_MAIN
+
+if TYPE_CHECKING:
+    from .journal import Journal
+
+__all__ = [
+    "FINAL",
+    "RECORDED",
+    "STATUSES",
+    "Progress",
+    "Result",
+    "failure",
+    "manifest",
+    "map_jobs",
+    "portable",
+    "run",
+    "settings_in_force",
+]
+
+Mapped: TypeAlias = Generator[tuple[Any, Any, Exception | None], None, None]
+"""Of each job: the job, what its work returned, and what it raised instead."""
+
+STATUSES = ("COMPLETE", "CACHED", "SKIPPED", "NODATA", "ERROR")
+"""What can become of a row: the words of MAST's manifest, and NODATA."""
+
+FINAL = frozenset(STATUSES) - {"ERROR"}
+"""Those that a later run of the same job leaves alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one row."""
+
+    row: int
+    """Number of the row in what the user gave, from 0."""
+    status: str
+    local_path: str = ""
+    message: str = ""
+    """Why, if it is not COMPLETE, and what else the user should know."""
+    url: str = ""
+    id: object = ""
+    """The user's name for the row; its number if there is none."""
+    release: str = ""
+    region: str = ""
+    bands: str = ""
+    seconds: float = 0.0
+    bytes: int = 0
+    sha256: str = ""
+    error: BaseException | None = field(default=None, compare=False)
+    """The error behind the status ERROR; not kept in the journal."""
+
+
+RECORDED = tuple(f.name for f in fields(Result) if f.name != "error")
+"""The attributes that are kept."""
+
+_COLUMNS = {
+    "local_path": "Local Path",
+    "status": "Status",
+    "message": "Message",
+    "url": "URL",
+    **{name: name for name in ("id", "release", "region", "bands", "seconds", "bytes", "sha256")},
+}
+_TYPES = {"seconds": float, "bytes": np.int64}
+
+
+def failure(row: int, error: BaseException, **known: Any) -> Result:
+    """Return the `Result` of a row that failed."""
+    kind = type(error).__name__
+    return Result(row, "ERROR", message=f"{kind}: {error}", error=portable(error), **known)
+
+
+def portable(error: BaseException) -> BaseException:
+    """Return the error, or one that says the same and survives the way between processes."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        copy = LegacySurveyError(str(error))
+        if isinstance(error, LegacySurveyError):
+            # Only the error behind it, from another package, may refuse to be pickled.
+            copy = type(error)(*error.args)
+            copy.__dict__.update({**error.__dict__, "cause": None})
+        return copy
+    return error
+
+
+def manifest(results: Iterable[Result]) -> Table:
+    """Return the table of what became of each row."""
+    last = {result.row: result for result in results}
+    ordered = [last[row] for row in sorted(last)]
+    table = Table()
+    for name, heading in _COLUMNS.items():
+        values = [getattr(result, name) for result in ordered]
+        dtype: Any = _TYPES.get(name, None if name == "id" and values else str)
+        table[heading] = np.array(values, dtype)
+    return table
+
+
+# ---- through an executor ------------------------------------------------------------------------
+
+OWN_KINDS = ("threads", "processes")
+OWN_THREADS = 4
+"""Jobs at once in threads of our own; each reads its files over many connections already."""
+
+UNKNOWN_IN_FLIGHT = 32
+"""Jobs in flight for an executor that does not tell how many workers it has."""
+
+JOB_TRIES = 3
+"""How often a job is begun that ends with the death of its worker."""
+
+# distributed raises it when a task's worker died several times; it is optional, hence the name.
+_LOST_WORKER = frozenset({"KilledWorker"})
+
+_MODULE = uuid.uuid4().hex
+
+
+def settings_in_force() -> dict[str, Any]:
+    """Return the whole configuration as plain values, to be carried to workers."""
+    names = [name for name, item in vars(Conf).items() if isinstance(item, ConfigItem)]
+    return {name: setting(name) for name in names}
+
+
+def _this_process() -> tuple[str, int]:
+    """Return what tells this process from all others, on any host, forked or not."""
+    return _MODULE, os.getpid()
+
+
+_adopting = threading.Lock()
+
+
+@dataclass(frozen=True)
+class _Carried:
+    """A function with the configuration of the process that it comes from."""
+
+    function: Callable[[Any], Any]
+    settings: dict
+    home: tuple
+
+    def __call__(self, job: Any, attempt: int) -> object:
+        """Do ``job``; ``attempt`` only makes a repeated call differ from the first."""
+        if self.home != _this_process():
+            with _adopting:
+                for name, value in self.settings.items():
+                    if getattr(conf, name) != value:
+                        setattr(conf, name, value)
+        return self.function(job)
+
+
+def map_jobs(
+    function: Callable[[Any], Any],
+    jobs: Iterable,
+    *,
+    executor: Executor | str | None = None,
+    settings: dict | None = None,
+    in_flight: int | None = None,
+) -> Mapped:
+    """Call a function with each of many jobs and yield what comes back, as it comes."""
+    settings = settings_in_force() if settings is None else settings
+    workers = _Workers(executor)
+    return _mapped(_Carried(function, settings, _this_process()), jobs, workers, in_flight)
+
+
+def _mapped(function: _Carried, jobs: Iterable, workers: _Workers, in_flight: int | None) -> Mapped:
+    jobs = iter(jobs)
+    limit = workers.in_flight if in_flight is None else in_flight
+    pending: dict[Future, tuple] = {}
+    suspects: deque[tuple[Any, int]] = deque()
+    try:
+        while True:
+            # Whatever was in flight when a worker died goes alone, so that the job that kills
+            # workers is found and takes no other with it.
+            room = 1 if suspects else limit
+            while len(pending) < room:
+                job, attempt = suspects.popleft() if suspects else (next(jobs, _END), 0)
+                if job is _END:
+                    break
+                pending[workers.submit(function, job, attempt)] = (job, attempt, workers.current)
+                if attempt:
+                    break
+            if not pending:
+                return
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                job, attempt, executor = pending.pop(future)
+                value, error = _outcome(future)
+                again = _is_lost_worker(error) and workers.go_on(error, executor)
+                if again and attempt + 1 < JOB_TRIES:
+                    suspects.append((job, attempt + 1))
+                    continue
+                yield job, value, error
+    finally:
+        for future in pending:
+            future.cancel()
+        workers.close()
+
+
+_END = object()
+
+
+def _outcome(future: Future) -> tuple[object, Exception | None]:
+    try:
+        return future.result(), None
+    except CancelledError as error:
+        return None, error
+    except Exception as error:
+        return None, error
+
+
+def _is_lost_worker(error: Exception | None) -> bool:
+    return isinstance(error, BrokenExecutor) or type(error).__name__ in _LOST_WORKER
+
+
+class _Workers:
+    """An executor, the user's or our own."""
+
+    def __init__(self, executor: Executor | str | None) -> None:
+        self.kind = "threads" if executor is None else executor
+        self.is_own = isinstance(self.kind, str)
+        if self.kind not in OWN_KINDS if self.is_own else not isinstance(executor, Executor):
+            msg = (
+                f"executor={executor!r} must be a concurrent.futures.Executor, such as that of "
+                f"dask.distributed's Client.get_executor(), or one of: {', '.join(OWN_KINDS)}."
+            )
+            raise InvalidRequestError(msg, parameter="executor", value=executor)
+        self.current: Any = None if self.is_own else executor
+
+    @property
+    def in_flight(self) -> int:
+        if self.kind == "threads":
+            return OWN_THREADS
+        if self.kind == "processes":
+            return 2 * _cores()
+        n_workers = getattr(self.current, "_max_workers", None)
+        return 2 * n_workers if isinstance(n_workers, int) else UNKNOWN_IN_FLIGHT
+
+    def submit(self, function: _Carried, *args: Any) -> Future:
+        if self.current is None:
+            self.current = self._new()
+        try:
+            return self.current.submit(function, *args)
+        except BrokenExecutor as error:
+            if not self.go_on(error, self.current):
+                raise
+            self.current = self._new()
+            return self.current.submit(function, *args)
+
+    def go_on(self, error: Exception | None, executor: Executor) -> bool:
+        """Return True if work can go on after an executor lost a worker; it is replaced if ours."""
+        if isinstance(error, BrokenExecutor):
+            if not self.is_own:
+                return False
+            if executor is self.current:
+                executor.shutdown(wait=False)
+                self.current = None
+        return True
+
+    def _new(self) -> Executor:
+        if self.kind == "threads":
+            return ThreadPoolExecutor(OWN_THREADS, "astroquery_lis-job")
+        return ProcessPoolExecutor(_cores(), mp_context=WITHOUT_MAIN)
+
+    def close(self) -> None:
+        if self.is_own and self.current is not None:
+            self.current.shutdown(wait=True, cancel_futures=True)
+
+
+def _cores() -> int:
+    try:
+        return max(len(os.sched_getaffinity(0)), 1)
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+# ---- the run ------------------------------------------------------------------------------------
+
+_WORDS = {
+    "COMPLETE": "complete",
+    "CACHED": "there already",
+    "SKIPPED": "skipped",
+    "NODATA": "without data",
+    "ERROR": "failed",
+}
+
+
+class Progress:
+    """A bar on stderr with rate and time left, if that is a terminal and tqdm is installed."""
+
+    def __init__(
+        self,
+        total: int | None,
+        *,
+        done: int = 0,
+        show: bool = True,
+        label: str = "",
+        unit: str = "row",
+    ) -> None:
+        self._bar: Any = None
+        if show and sys.stderr is not None and sys.stderr.isatty():
+            with suppress(ImportError):
+                from tqdm import tqdm
+
+                self._bar = tqdm(
+                    total=total, initial=done, desc=label, unit=unit, unit_scale=unit == "B"
+                )
+
+    def update(self, n: int = 1) -> None:
+        """Count ``n`` more."""
+        if self._bar is not None:
+            self._bar.update(n)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def run(
+    work: Callable[[Any], Iterable[Result]],
+    jobs: Iterable,
+    *,
+    failed: Callable[[Any, Exception], Iterable[Result]],
+    total: int,
+    ready: Iterable[Result] = (),
+    journal: Journal | None = None,
+    executor: Executor | str | None = None,
+    settings: dict | None = None,
+    on_error: str = "record",
+    show_progress: bool = True,
+    label: str = "rows",
+    in_flight: int | None = None,
+) -> Iterator[Result]:
+    """Do the jobs and yield what became of each row, as it is known.
+
+    ``work`` catches what can go wrong with a row; ``failed`` gives the results of a job that raised
+    or whose worker was lost.  What is ``ready`` needs no work.  The journal gets every result
+    before it is yielded.  With ``on_error='raise'`` the first error ends the run.
+    """
+    begun = time.monotonic()
+    before = len(journal.finished) if journal is not None else 0
+    counts: Counter[str] = Counter()
+    progress = Progress(total, done=before, show=show_progress, label=label)
+    mapped = map_jobs(work, jobs, executor=executor, settings=settings, in_flight=in_flight)
+    try:
+        for result in _results(ready, mapped, failed):
+            if journal is not None:
+                journal.append(result)
+            counts[result.status] += 1
+            progress.update()
+            if result.status == "ERROR" and on_error == "raise":
+                raise result.error or LegacySurveyError(result.message)
+            yield result
+    finally:
+        mapped.close()
+        progress.close()
+        log.info(_summary(label, counts, before, total, time.monotonic() - begun))
+
+
+def _results(
+    ready: Iterable[Result], mapped: Mapped, failed: Callable[[Any, Exception], Iterable[Result]]
+) -> Iterator[Result]:
+    yield from ready
+    for job, results, error in mapped:
+        yield from failed(job, error) if error is not None else results
+
+
+def _summary(label: str, counts: Counter, before: int, total: int, seconds: float) -> str:
+    """Return the line that tells how a run went."""
+    parts = [f"{counts[status]} {_WORDS[status]}" for status in STATUSES if counts[status]]
+    if before:
+        parts.append(f"{before} done before")
+    n_open = total - before - sum(counts.values())
+    if n_open > 0:
+        parts.append(f"{n_open} not begun")
+    return f"{total} {label}: {', '.join(parts) or 'nothing to do'}, in {seconds:.1f} s."
