@@ -111,11 +111,14 @@ class CatalogQuery:
         """Return what would be asked: ADQL, or addresses."""
         source = self.choose()[0] if source == "auto" else source
         if source == "tap":
-            return catalog_tap.catalog_query(self.request)
+            return {"service": self._tap.url, "query": catalog_tap.catalog_query(self.request)}
         if source == "viewer":
             layer, parameters = catalog_viewer.viewer_payload(self.request)
-            return [self._viewer().address(f"{layer}/cat.fits", **parameters)]
-        return [self._finder.address(brick.path) for brick in self._bricks()]
+            service = self._viewer()
+            url = service.address(f"{layer}/cat.fits", **parameters)
+            return {"service": service.url, "urls": [url]}
+        urls = [self._finder.address(brick.path) for brick in self._bricks()]
+        return {"service": "files", "urls": urls}
 
     def run(self, source):
         """Return the rows."""

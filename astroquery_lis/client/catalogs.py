@@ -270,7 +270,7 @@ class CatalogMethods(SurveyBase):
         maxrec : int, optional
             At most so many rows; by default the service decides.
         get_query_payload : bool, optional
-            Return the query in place of the rows.
+            Return a dict of the service and what it would be asked; nothing is fetched.
 
         Returns
         -------
@@ -301,7 +301,7 @@ class CatalogMethods(SurveyBase):
             msg = f"query={query!r} must be ADQL."
             raise InvalidRequestError(msg, parameter="query", value=query)
         if get_query_payload:
-            return query
+            return {"service": self._tap().url, "query": query}
         client = self._tap()
         answer = client.run(query, maxrec=maxrec, async_job=async_job)
         if answer.is_cut:

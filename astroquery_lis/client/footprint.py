@@ -72,7 +72,7 @@ class FootprintMethods(SurveyBase):
         cache : bool, optional
             Whether to keep and use files on disk; by default astroquery's ``cache_conf``.
         get_query_payload : bool, optional
-            Return the addresses of the tables in place of the bricks; nothing is fetched.
+            Return a dict of the service and what it would be asked; nothing is fetched.
 
         Returns
         -------
@@ -115,7 +115,8 @@ class FootprintMethods(SurveyBase):
         with self._finder(mirror, cache) as finder:
             if get_query_payload:
                 regions = get_release(release).regions if region == "auto" else (region,)
-                return [finder.address(file_path("region-bricks", release, one)) for one in regions]
+                paths = [file_path("region-bricks", release, one) for one in regions]
+                return {"service": "files", "urls": [finder.address(path) for path in paths]}
             return bricks_in_region(sky, release, region, finder)
 
     def covers(
@@ -230,7 +231,7 @@ class FootprintMethods(SurveyBase):
         on_missing : {'warn', 'raise'}, optional
             Whether a position outside of the release is an error.
         get_query_payload : bool, optional
-            Return the address of the brick's table of CCDs in place of the rows.
+            Return a dict of the service and what it would be asked; nothing is fetched.
 
         Returns
         -------
@@ -268,7 +269,8 @@ class FootprintMethods(SurveyBase):
         ra_deg, dec_deg = as_position(coordinates)
         with self._finder(mirror, cache) as finder:
             if get_query_payload:
-                return finder.address(exposure_paths(ra_deg, dec_deg, release, region)[0])
+                path = exposure_paths(ra_deg, dec_deg, release, region)[0]
+                return {"service": "files", "urls": [finder.address(path)]}
             return exposures_at(
                 ra_deg, dec_deg, bands, release, region, finder, on_missing=on_missing
             )

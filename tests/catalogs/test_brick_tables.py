@@ -80,7 +80,7 @@ def test_table_is_fetched_once_and_kept(sky, survey):
     assert survey.covers(sky.positions["star"])
     assert len(sky.requests) == 1
     urls = survey.query_bricks(sky.positions["star"], radius=1 * u.arcsec, get_query_payload=True)
-    assert urls == [
+    assert urls["urls"] == [
         f"{sky.mirror_url}/dr9/north/survey-bricks-dr9-north.fits.gz",
         f"{sky.mirror_url}/dr10/south/survey-bricks-dr10-south.fits.gz",
     ]

@@ -110,7 +110,7 @@ def test_a_mirror_of_ones_own_is_not_mixed_with_the_real_sky(sky, survey):
     query = survey.query_tractor(
         target, radius=1 * u.arcsec, mirror="nersc", release="dr9", get_query_payload=True
     )
-    assert "FROM ls_dr9.tractor AS t" in query
+    assert "FROM ls_dr9.tractor AS t" in query["query"]
 
 
 def test_a_service_without_q3c_is_asked_by_boxes(sky, tap):
@@ -167,7 +167,7 @@ def test_a_user_cannot_slip_anything_into_the_query(sky, tap):
         source="tap",
         get_query_payload=True,
     )
-    assert "'PSF'' OR 1=1 --'" in query
+    assert "'PSF'' OR 1=1 --'" in query["query"]
     for bad in ("ra; DROP TABLE x", 'ra" FROM y --', "t.*", ""):
         with pytest.raises(InvalidRequestError, match="columns"):
             tap.query_tractor(

@@ -85,8 +85,9 @@ def test_what_is_refused_or_not_there(local, sky, tmp_path):
     assert len(empty) == 0
     with pytest.raises(NoCoverageError):
         local.query_exposures(off, on_missing="raise")
-    url = local.query_exposures(sky.positions["star"], get_query_payload=True)
-    assert url == str(sky.root / PATH.format("dr10/south", "045", "0451p000", "0451p000"))
+    payload = local.query_exposures(sky.positions["star"], get_query_payload=True)
+    path = sky.root / PATH.format("dr10/south", "045", "0451p000", "0451p000")
+    assert payload["urls"] == [str(path)]
     path = tmp_path / PATH.format("dr10/south", "045", "0451p000", "0451p000")
     path.parent.mkdir(parents=True)
     Table({"expnum": [1]}).write(path)

@@ -54,14 +54,14 @@ def test_bad_input_is_refused_by_name_before_any_request(sky, survey, arguments,
 def test_payloads_send_nothing(sky, survey):
     ask = {"radius": 5 * u.arcsec, "get_query_payload": True}
     with conf.set_temp("viewer_url", sky.viewer_url):
-        urls = survey.query_tractor(HERE, source="files", **ask)
+        urls = survey.query_tractor(HERE, source="files", **ask)["urls"]
         assert urls == [f"{sky.mirror_url}/dr10/south/tractor/045/tractor-0451p000.fits"]
-        query = survey.query_tractor(HERE, source="tap", columns="flux_r", **ask)
+        query = survey.query_tractor(HERE, source="tap", columns="flux_r", **ask)["query"]
         assert query.startswith('SELECT t."flux_r", t."ra"')
         assert "FROM ls_dr10.tractor AS t" in query
-        url, = survey.query_tractor(HERE, source="viewer", **ask)
+        url, = survey.query_tractor(HERE, source="viewer", **ask)["urls"]
         assert url.startswith(f"{sky.viewer_url}/ls-dr10/cat.fits?ralo=45.1")
-    assert survey.query_tap("SELECT 1", get_query_payload=True) == "SELECT 1"
+    assert survey.query_tap("SELECT 1", get_query_payload=True)["query"] == "SELECT 1"
     assert len(sky.requests) == 0
 
 
