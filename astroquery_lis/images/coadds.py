@@ -167,6 +167,8 @@ def coadd_cutout(
     hdus = [_primary(plan, sections, planes, reader.source_name)]
     for plane in planes:
         pieces = {i: section for (i, p), section in sections.items() if p == plane}
+        # The pixels of the last plane go before the next are read.
+        arrays: dict[int, np.ndarray] = {}
         if is_large:
             boxes = [requests[i, plane] for i in pieces]
             pieces = dict(zip(pieces, reader.read(boxes), strict=True))
