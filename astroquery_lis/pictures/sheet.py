@@ -403,8 +403,7 @@ def gallery(
     Examples
     --------
     >>> from astroquery_lis import LegacySurvey, sandbox
-    >>> import shutil
-    import tempfile
+    >>> import tempfile
     >>> from astroquery_lis import pictures
     >>> with sandbox.serve() as sky:
     ...     hdul = LegacySurvey.get_cutout(sky.positions['field'], 32, bands='grz')

@@ -208,7 +208,7 @@ def test_angles_may_be_text_everywhere(survey):
     star = SkyCoord(45.1312, 0.0047, unit="deg")
     asked = {"bands": "r", "get_query_payload": True}
     for size in (30 * u.arcsec, "30 arcsec", "0.5'", ("30arcsec", 30 * u.arcsec)):
-        assert survey.get_picture(star, size, **asked)["width"] == 115
+        assert survey.get_picture(star, size, **asked)["params"]["width"] == 115
     scaled = survey.get_picture(star, 8, pixel_scale="1 arcsec", **asked)
     assert scaled == survey.get_picture(star, 8, pixel_scale=1 * u.arcsec, **asked)
     for options in ({"radius": '5"'}, {"width": "5 arcsec", "height": "0.1 arcmin"}):
