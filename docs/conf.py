@@ -54,7 +54,7 @@ nitpick_ignore_regex = [
     ("py:.*", "True|False|None|fnmatch|bool|dict|float|int|list|str|tuple|type|jwst"),
     # Arguments and attributes that a docstring names as such.
     ("py:obj", "members|name|output_dir"),
-    ("py:class", r"astroquery_lis\.(core|jwst_stage)\.\w+\.\w+(Methods|Base)"),
+    ("py:class", r"astroquery_lis\.(client|jwst_stage)\.\w+\.\w+(Methods|Base)"),
 ]
 
 default_role = "obj"
