@@ -133,6 +133,11 @@ class FileFinder:
         """Whether every mirror is a directory."""
         return all(mirror.is_local for mirror in self._mirrors)
 
+    @property
+    def service(self):
+        """Name of the first mirror."""
+        return self._mirrors[0].name
+
     def address(self, path):
         """Return where the first mirror has a file: a URL or a local path, as text."""
         return str(self._mirrors[0].locate(path))

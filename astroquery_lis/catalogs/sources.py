@@ -118,7 +118,7 @@ class CatalogQuery:
             url = service.address(f"{layer}/cat.fits", **parameters)
             return {"service": service.url, "urls": [url]}
         urls = [self._finder.address(brick.path) for brick in self._bricks()]
-        return {"service": "files", "urls": urls}
+        return {"service": self._finder.service, "urls": urls}
 
     def run(self, source):
         """Return the rows."""

@@ -63,8 +63,8 @@ class ExposureMethods(SurveyBase):
             Whether to keep and use files on disk; by default astroquery's ``cache_conf``.  Without
             a cache ``download_dir`` is needed.
         get_query_payload : bool, optional
-            Return the list of URLs in place of the files.  For a position the brick's table of
-            CCDs is still read.
+            Return a dict of ``service``, the viewer, and ``urls`` instead of the files.  For a
+            position the brick's table of CCDs is still read.
 
         Returns
         -------
@@ -96,9 +96,9 @@ class ExposureMethods(SurveyBase):
         --------
         >>> from astroquery_lis import LegacySurvey, sandbox
         >>> with sandbox.serve() as sky:
-        ...     urls = LegacySurvey.get_exposure_files(sky.positions['star'], bands='r',
-        ...                                            products='image', get_query_payload=True)
-        >>> len(urls) > 0
+        ...     payload = LegacySurvey.get_exposure_files(
+        ...         sky.positions['star'], bands='r', products='image', get_query_payload=True)
+        >>> len(payload['urls']) > 0
         True
         """
         products = _as_products(products)
@@ -121,7 +121,8 @@ class ExposureMethods(SurveyBase):
         files = plan_exposures(table, products, as_bands(bands, release, region), release, region)
         service = self._viewer(use_cache)
         if get_query_payload:
-            return [f"{service.url}/{file.path}" for file in files]
+            urls = [f"{service.url}/{file.path}" for file in files]
+            return {"service": service.url, "urls": urls}
         folder = None
         if download_dir is not None:
             folder = Path(download_dir).expanduser().absolute()

@@ -125,7 +125,8 @@ or sequence, optional
         show_progress : bool, optional
             Whether to show a bar, where tqdm is installed and there is a terminal.
         get_query_payload : bool, optional
-            Return the list of URLs in place of the files; nothing is fetched.
+            Return a dict of ``service``, the mirror, and ``urls`` instead of the files; nothing is
+            fetched.
 
         Returns
         -------
@@ -161,10 +162,10 @@ or sequence, optional
         Examples
         --------
         >>> from astroquery_lis import LegacySurvey
-        >>> for url in LegacySurvey.get_brick_files('1901p012', products='tractor', release='dr10',
-        ...                                         mirror='nersc', get_query_payload=True):
-        ...     print(url.rpartition('/')[2])
-        tractor-1901p012.fits
+        >>> payload = LegacySurvey.get_brick_files('1901p012', products='tractor', release='dr10',
+        ...                                        mirror='nersc', get_query_payload=True)
+        >>> [url.rpartition('/')[2] for url in payload['urls']]
+        ['tractor-1901p012.fits']
         """
         release = get_release(self.release if release is None else release).name
         region = as_region(region, release)
@@ -178,7 +179,8 @@ or sequence, optional
             ids, products=products, bands=bands, release=release, region=region, sweeps=sweeps
         )
         if get_query_payload:
-            return [str(mirrors[0].locate(file.paths[0])) for file in files if file.paths]
+            urls = [str(mirrors[0].locate(file.paths[0])) for file in files if file.paths]
+            return {"service": mirrors[0].name, "urls": urls}
         folder = None
         if download_dir is not None:
             folder = str(Path(download_dir).expanduser().absolute())

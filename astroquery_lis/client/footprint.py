@@ -116,7 +116,8 @@ class FootprintMethods(SurveyBase):
             if get_query_payload:
                 regions = get_release(release).regions if region == "auto" else (region,)
                 paths = [file_path("region-bricks", release, one) for one in regions]
-                return {"service": "files", "urls": [finder.address(path) for path in paths]}
+                urls = [finder.address(path) for path in paths]
+                return {"service": finder.service, "urls": urls}
             return bricks_in_region(sky, release, region, finder)
 
     def covers(
@@ -270,7 +271,7 @@ class FootprintMethods(SurveyBase):
         with self._finder(mirror, cache) as finder:
             if get_query_payload:
                 path = exposure_paths(ra_deg, dec_deg, release, region)[0]
-                return {"service": "files", "urls": [finder.address(path)]}
+                return {"service": finder.service, "urls": [finder.address(path)]}
             return exposures_at(
                 ra_deg, dec_deg, bands, release, region, finder, on_missing=on_missing
             )

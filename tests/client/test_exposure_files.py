@@ -65,7 +65,8 @@ def test_a_row_and_a_position(local, sky, reds):
     assert sorted(place["Status"]) == ["CACHED"] + ["COMPLETE"] * (len(reds) - 1)
     assert all(Path(path).is_relative_to(local.cache_location) for path in place["Local Path"])
     both = local.query_exposures(sky.positions["star"], bands="gr")
-    urls = local.get_exposure_files(both, bands="g", products="invvar", get_query_payload=True)
+    payload = local.get_exposure_files(both, bands="g", products="invvar", get_query_payload=True)
+    urls = payload["urls"]
     assert len(urls) == (both["filter"] == "g").sum() > 0
     assert urls[0].startswith(f"{sky.viewer_url}/iv-data/ls-dr10-south/decam-")
 
@@ -91,7 +92,10 @@ def test_a_cut_off_file_is_fetched_whole(local, sky, reds, tmp_path):
 
 def test_the_north_is_asked_in_its_own_layer(local, sky):
     place = sky.positions["split"]
-    urls = local.get_exposure_files(place, region="north", products="dq", get_query_payload=True)
+    payload = local.get_exposure_files(
+        place, region="north", products="dq", get_query_payload=True
+    )
+    urls = payload["urls"]
     assert all("/dq-data/ls-dr9-north/" in url for url in urls)
     assert {url.rpartition("/")[2].split("-")[0] for url in urls} == {"90prime", "mosaic"}
     table = local.get_exposure_files(place, region="north", bands="z", products="dq")

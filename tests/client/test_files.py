@@ -76,7 +76,8 @@ def test_every_way_to_name_a_brick_means_the_same(sky, survey):
         Table({"ra": [here.ra.deg], "dec": [here.dec.deg]}),
         Table({"RA": [here.ra.deg] * u.deg, "DEC": [here.dec.deg] * u.deg}),
     ):
-        assert survey.get_brick_files(value, **SMALL, get_query_payload=True) == expected
+        payload = survey.get_brick_files(value, **SMALL, get_query_payload=True)
+        assert payload == {"service": sky.mirror_url, "urls": expected}
     assert len(sky.requests) == 0
 
 
@@ -85,14 +86,14 @@ def test_a_radius_takes_every_brick_that_the_circle_touches(sky, survey):
     for radius, n in ((None, 1), ("30 arcsec", 4), (1 * u.arcmin, 4)):
         urls = survey.get_brick_files(
             corner, radius=radius, products="maskbits", get_query_payload=True
-        )
+        )["urls"]
         assert len(urls) == n
 
 
 def test_region_auto_takes_the_official_one_for_each_brick(survey):
     urls = survey.get_brick_files(
         ["1801p325", BRICK], products=("nexp", "region-bricks"), bands="i", get_query_payload=True
-    )
+    )["urls"]
     # The north has no i band, so nothing is asked for there.
     assert [url.partition("legacysurvey/")[2] for url in urls] == [
         f"{FOLDER}-nexp-i.fits.fz",
@@ -106,7 +107,7 @@ def test_the_list_of_products_is_what_can_be_asked(survey):
         names = list(survey.list_file_products(release=release)["product"])
         urls = survey.get_brick_files(
             "0014m852", products=names, release=release, get_query_payload=True
-        )
+        )["urls"]
         assert len(urls) >= len(names)
 
 

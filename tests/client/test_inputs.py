@@ -82,7 +82,7 @@ def test_the_same_table_may_go_to_every_method(sky, survey, tmp_path):
         manifest = survey.download_cutouts(table, 8, bands="r", download_dir=folder)
         assert manifest["Status"].tolist() == ["COMPLETE"]
         assert len(survey.crossmatch(table, radius="1 arcsec", columns="type")) == 1
-        assert "0451p000" in survey.get_brick_files(table, get_query_payload=True)[0]
+        assert "0451p000" in survey.get_brick_files(table, get_query_payload=True)["urls"][0]
         assert survey.covers(table).tolist() == [True]
         ((hdul,), ((_, same),)) = (
             survey.get_cutouts(table, 8, bands="r"),
@@ -213,7 +213,8 @@ def test_angles_may_be_text_everywhere(survey):
     assert scaled == survey.get_picture(star, 8, pixel_scale=1 * u.arcsec, **asked)
     for options in ({"radius": '5"'}, {"width": "5 arcsec", "height": "0.1 arcmin"}):
         assert survey.query_tractor(star, **options, get_query_payload=True)
-    assert len(survey.get_brick_files(star, radius="20 arcmin", get_query_payload=True)) > 4
+    payload = survey.get_brick_files(star, radius="20 arcmin", get_query_payload=True)
+    assert len(payload["urls"]) > 4
     for wrong in (1.0, "1", "1 m", "one arcsec"):
         with pytest.raises(InvalidRequestError, match="radius="):
             survey.query_bricks(star, radius=wrong)
