@@ -4,7 +4,7 @@ Everything exported here is the stable public surface; the rooms behind it may b
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._conf import Conf, conf
 from ._packages import package_version
@@ -45,7 +45,7 @@ _ROOMS = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # The class brings ninety modules along; `conf` and the JWST room do without them.
     if name in ("LegacySurvey", "LegacySurveyClass"):
         attribute = getattr(import_module(".client", __name__), name)

@@ -9,7 +9,7 @@ with its parent.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Literal, TypeAlias, TypeVar, overload
 
 from astropy.config import ConfigItem, ConfigNamespace
 
@@ -126,6 +126,13 @@ for _name, _variable in ENVIRONMENT.items():
     if os.environ.get(_variable):
         setattr(conf, _name, os.environ[_variable])
 
+_Text: TypeAlias = (
+    Literal["release", "mirror", "viewer_url", "tap_url", "cache_dir"]
+    | Literal["crds_path", "crds_context", "crds_server_url"]
+)
+_Seconds: TypeAlias = Literal["timeout", "max_retry_after"]
+Value = TypeVar("Value")
+
 _overrides: list[dict[str, str]] = []
 
 
@@ -150,8 +157,17 @@ def override(**values: str) -> Iterator[None]:
                 os.environ[variable] = value
 
 
-# The type is that of the item, which no annotation of `Conf` knows.
-def setting(name: str, instance_value: object = None) -> Any:
+@overload
+def setting(name: _Text, instance_value: None = None) -> str: ...
+@overload
+def setting(name: _Text, instance_value: Value | None) -> str | Value: ...
+@overload
+def setting(name: _Seconds, instance_value: float | None = None) -> float: ...
+@overload
+def setting(name: Literal["retries"]) -> int: ...
+@overload
+def setting(name: str) -> object: ...
+def setting(name: str, instance_value: object = None) -> object:
     """Return the value in force of an item of `Conf`, above which the user may have set another."""
     for values in reversed(_overrides):
         if name in values:

@@ -1,9 +1,21 @@
-"""What the arguments of the public methods may be, for type checkers only: nothing runs here."""
+"""What the public methods take and give, for type checkers: nothing here does anything."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from os import PathLike
-from typing import Any, Literal, TypeAlias
+from typing import (
+    Any,
+    Concatenate,
+    Literal,
+    NotRequired,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from astropy.coordinates import BaseCoordinateFrame, SkyCoord
 from astropy.io.fits import HDUList, Header
@@ -16,14 +28,17 @@ __all__ = [
     "WCS",
     "Angle",
     "Bands",
+    "CacheInfo",
     "Coordinates",
     "Executor",
     "FilePath",
     "HDUList",
     "Header",
+    "Keywords",
     "Mapping",
     "Mirror",
     "OnMissing",
+    "Payload",
     "Positions",
     "Products",
     "Quantity",
@@ -34,6 +49,8 @@ __all__ = [
     "SkyCoord",
     "Table",
     "Time",
+    "answering",
+    "answering_each",
 ]
 
 Coordinates: TypeAlias = SkyCoord | BaseCoordinateFrame | str
@@ -48,5 +65,56 @@ FilePath: TypeAlias = str | PathLike[str]
 Mirror: TypeAlias = str | PathLike[str] | Sequence[str | PathLike[str]]
 Region: TypeAlias = Literal["auto", "north", "south"]
 OnMissing: TypeAlias = Literal["raise", "warn"]
-Payload: TypeAlias = Any
-"""The other thing that a method returns with ``get_query_payload=True``."""
+Keywords: TypeAlias = dict[str, Any]
+"""Keyword arguments on their way to a method, which knows their types."""
+
+
+class CacheInfo(TypedDict):
+    """What the cache holds."""
+
+    location: str
+    bytes: int
+    limit_bytes: int
+    stores: dict[str, dict[str, int]]
+
+
+class Payload(TypedDict):
+    """What a method returns with ``get_query_payload=True``: whom it would ask, and what."""
+
+    service: str
+    urls: NotRequired[list[str]]
+    params: NotRequired[Mapping[str, object]]
+    query: NotRequired[str]
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Answer_co = TypeVar("Answer_co", covariant=True)
+Payload_co = TypeVar("Payload_co", covariant=True)
+
+
+class _Answering(Protocol[P, Answer_co, Payload_co]):
+    @overload
+    def __call__(
+        self, *args: Any, get_query_payload: Literal[True], **options: Any
+    ) -> Payload_co: ...
+    @overload
+    def __call__(self, *args: P.args, **options: P.kwargs) -> Answer_co: ...
+
+
+class _AnsweringMethod(Protocol[P, Answer_co, Payload_co]):
+    def __get__(self, instance: object, owner: type, /) -> _Answering[P, Answer_co, Payload_co]: ...
+
+
+def answering(
+    method: Callable[Concatenate[Any, P], T | Payload],
+) -> _AnsweringMethod[P, T, Payload]:
+    """Mark a method that returns a payload only if it is called with ``get_query_payload=True``."""
+    return cast(_AnsweringMethod[P, T, Payload], method)
+
+
+def answering_each(
+    method: Callable[Concatenate[Any, P], list[HDUList] | list[Payload]],
+) -> _AnsweringMethod[P, list[HDUList], list[Payload]]:
+    """Mark a method as `answering` does, one that returns a list of cutouts or of payloads."""
+    return cast(_AnsweringMethod[P, list[HDUList], list[Payload]], method)

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from .. import _typing
+from .._typing import Keywords
 from ..client import LegacySurveyClass
 from ..client.inputs import POSITION
 from ..jwst_stage import JwstStageClass
@@ -147,7 +148,9 @@ def add_command(commands: Any, command: Command) -> None:
     )
 
 
-def add_group(commands: Any, name: str, summary: str, description: str = "") -> Any:
+def add_group(
+    commands: Any, name: str, summary: str, description: str = ""
+) -> argparse._SubParsersAction:
     """Add a command that has actions of its own, and return what takes those."""
     group = commands.add_parser(
         name,
@@ -160,7 +163,7 @@ def add_group(commands: Any, name: str, summary: str, description: str = "") -> 
     return actions
 
 
-def asked(options: argparse.Namespace) -> dict[str, Any]:
+def asked(options: argparse.Namespace) -> Keywords:
     """Return the arguments of the method that the words gave, and no others."""
     return {name: getattr(options, name) for name in options.parameters if hasattr(options, name)}
 
@@ -270,7 +273,7 @@ def _add_first(parser: Any, parameter: inspect.Parameter, options: dict[str, Any
         )
 
 
-def _converter(annotation: str, kind: str, default: object) -> dict[str, Any] | None:
+def _converter(annotation: str, kind: str, default: object) -> Keywords | None:
     """Return the arguments of argparse for a parameter; `None` if it is nothing for a shell."""
     words = set(re.findall(r"\w+", annotation)) | ({"Angle"} if "['angle']" in kind else set())
     if "Any" in words and not words & {"Mapping", "Sequence"}:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from astropy.table import Table
 
+    from .._typing import Keywords
     from ..jwst_stage.planning.plan import Plan
     from ..jwst_stage.tasks import Task
 
@@ -320,7 +321,7 @@ def _planned(options: Namespace, stage: JwstStageClass) -> Plan:
     return stage.plan(paths, output_dir=folder or DEFAULT_DIR, **own)
 
 
-def _beside_plan(options: Namespace) -> dict[str, Any]:
+def _beside_plan(options: Namespace) -> Keywords:
     """Return the arguments that are not those of the plan."""
     return {name: value for name, value in asked(options).items() if name not in PLAN_PARAMETERS}
 

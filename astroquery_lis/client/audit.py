@@ -13,8 +13,8 @@ import numpy as np
 from astropy.table import Table
 
 from ..exceptions import ChecksumError, NotFoundError, TransferError
-from ..io.checks import check_whole, parse_checksums, sha256_of
-from ..io.delivery import ChecksumLists
+from ..io.checks import check_whole, sha256_of
+from ..io.checksums import ChecksumLists, parse_checksums
 from ..io.download import download
 from ..io.jobs import Progress
 from ..io.places import ask_in_turn

@@ -11,6 +11,7 @@ from astropy.time import Time
 from astroquery.exceptions import MaxResultsWarning
 
 from .._conf import conf, setting
+from .._typing import answering
 from ..catalogs.catalog_tap import TapClient
 from ..catalogs.crossmatch import MAX_RADIUS_DEG
 from ..catalogs.match_table import match_table
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any, Literal
 
-    from .._typing import Angle, Coordinates, Mirror, OnMissing, Region
+    from .._typing import Angle, Coordinates, Mirror, OnMissing, Payload, Region
 
 
 __all__ = ["CatalogMethods"]
@@ -39,6 +40,7 @@ __all__ = ["CatalogMethods"]
 class CatalogMethods(SurveyBase):
     """The Tractor catalogue."""
 
+    @answering
     def query_tractor(
         self,
         coordinates: Coordinates | None = None,
@@ -61,7 +63,7 @@ class CatalogMethods(SurveyBase):
         on_missing: OnMissing = "warn",
         cache: bool | None = None,
         get_query_payload: bool = False,
-    ) -> Table | Any:
+    ) -> Table | Payload:
         """Return the sources of the Tractor catalogue in a part of the sky.
 
         The table is the same whichever source answers: names, types, units, masks and order.
@@ -193,7 +195,10 @@ class CatalogMethods(SurveyBase):
             finally:
                 self._remember(tap)
 
-    def query_region(self, coordinates: Coordinates | None = None, **kwargs: Any) -> Table | Any:
+    @answering
+    def query_region(
+        self, coordinates: Coordinates | None = None, **kwargs: Any
+    ) -> Table | Payload:
         """Return the sources in a part of the sky: astroquery's name for `query_tractor`.
 
         Parameters
@@ -216,7 +221,8 @@ class CatalogMethods(SurveyBase):
         """
         return self.query_tractor(coordinates, **kwargs)
 
-    def query_object(self, object_name: str, **kwargs: Any) -> Table | Any:
+    @answering
+    def query_object(self, object_name: str, **kwargs: Any) -> Table | Payload:
         """Return the sources round an object whose name CDS knows.
 
         Parameters
@@ -251,6 +257,7 @@ class CatalogMethods(SurveyBase):
             raise InvalidRequestError(msg, parameter="object_name", value=object_name)
         return self.query_tractor(object_name, **kwargs)
 
+    @answering
     def query_tap(
         self,
         query: str,
@@ -258,7 +265,7 @@ class CatalogMethods(SurveyBase):
         async_job: bool = False,
         maxrec: int | None = None,
         get_query_payload: bool = False,
-    ) -> Table | Any:
+    ) -> Table | Payload:
         """Run a query of yours at the TAP service, Astro Data Lab's by default.
 
         Parameters

@@ -1,7 +1,10 @@
-"""The method that fetches the exposures behind the coadds."""
+"""The method that fetches single CCDs of exposures from the viewer, as files."""
 
 from __future__ import annotations
 
+import threading
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,25 +12,45 @@ import numpy as np
 from astropy.table import Row, Table
 from astroquery import cache_conf
 
-from ..exceptions import InvalidRequestError, LegacySurveyWarning, warn
-from ..io.jobs import manifest
+from .._conf import conf
+from .._typing import answering
+from ..exceptions import (
+    CacheError,
+    InvalidRequestError,
+    NotFoundError,
+    ServiceDownError,
+    TransferError,
+)
+from ..io.delivery import deliver_all, table_of_files, warn_of_failures
+from ..io.jobs import Result
+from ..io.store import GB, mark_used
+from ..io.upkeep import keep_within
+from ..survey.layers import Layer, layer_of
 from ..survey.releases import get_release
 from ..survey.request import as_bands, as_choice, as_region
 from .base import SurveyBase
-from .exposure_files import EXPOSURE_PRODUCTS, as_exposures, fetch_exposures, plan_exposures
 
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Sequence
 
-    from .._typing import Bands, Coordinates, FilePath, Products, Region
+    from .._typing import Bands, Coordinates, FilePath, Payload, Products, Region
+    from ..images.viewer_service import ViewerService
 
 
 __all__ = ["ExposureMethods"]
+
+EXPOSURE_PRODUCTS = {"image": "image-data", "invvar": "iv-data", "dq": "dq-data"}
+"""What there is of a CCD, and what the viewer calls it."""
+
+MAX_THREADS = 4
+SEARCH_DEG = 0.01
+NEEDED = ("camera", "expnum", "ccdname", "filter")
 
 
 class ExposureMethods(SurveyBase):
     """Single exposures as files."""
 
+    @answering
     def get_exposure_files(
         self,
         exposures_or_coordinates: Coordinates | Table,
@@ -39,7 +62,7 @@ class ExposureMethods(SurveyBase):
         download_dir: FilePath | None = None,
         cache: bool | None = None,
         get_query_payload: bool = False,
-    ) -> Table | Any:
+    ) -> Table | Payload:
         """Fetch whole CCDs of exposures from the viewer and tell what became of each file.
 
         Parameters
@@ -107,7 +130,7 @@ class ExposureMethods(SurveyBase):
             msg = "download_dir=None needs the cache: name a folder, or leave cache as it is."
             raise InvalidRequestError(msg, parameter="download_dir", value=None)
         if isinstance(exposures_or_coordinates, (Table, Row)):
-            table = as_exposures(exposures_or_coordinates)
+            table = _as_exposures(exposures_or_coordinates)
         else:
             table = self.query_exposures(
                 exposures_or_coordinates, bands=bands, release=release, region=region, cache=cache
@@ -118,29 +141,25 @@ class ExposureMethods(SurveyBase):
         if region == "auto":
             region = table.meta.get("region", region)
         region = as_region(region, release)
-        files = plan_exposures(table, products, as_bands(bands, release, region), release, region)
+        ccds = _ccds(table, as_bands(bands, release, region), release, region)
         service = self._viewer(use_cache)
+        folder = None if download_dir is None else Path(download_dir).expanduser().absolute()
+        listing = _Listing(service)
+        jobs = [
+            ExposureJob(row, ccd, product, service, folder, listing)
+            for row, (ccd, product) in enumerate((c, p) for c in ccds for p in products)
+        ]
         if get_query_payload:
-            urls = [f"{service.url}/{file.path}" for file in files]
-            return {"service": service.url, "urls": urls}
-        folder = None
-        if download_dir is not None:
-            folder = Path(download_dir).expanduser().absolute()
-        results = fetch_exposures(files, service, folder)
-        failed = [result for result in results if result.status == "ERROR"]
-        if failed:
-            msg = (
-                f"{len(failed)} of {len(files)} file(s) could not be had; the same call again "
-                f"tries those. {failed[0].message}"
-            )
-            warn(msg, LegacySurveyWarning)
-        listed = manifest(results)
-        column = np.array([file.product for file in files], str)
-        listed.add_column(column, listed.colnames.index("id") + 1, name="product")
-        return listed
+            return {"service": service.url, "urls": [job.about["url"] for job in jobs]}
+        begun_s = time.time()
+        results = deliver_all(jobs, max_threads=MAX_THREADS)
+        if folder is None and service.folder is not None:
+            keep_within(service.folder.parent, conf.cache_size * GB, keep_since_s=begun_s)
+        warn_of_failures([r for r in results if r.status == "ERROR"], len(results))
+        return table_of_files(results, [job.product for job in jobs])
 
 
-def _as_products(products):
+def _as_products(products: Products) -> tuple[str, ...]:
     """Return names of products as a tuple without repeats."""
     try:
         names = (products,) if isinstance(products, str) else tuple(dict.fromkeys(products))
@@ -152,3 +171,140 @@ def _as_products(products):
     for name in names:
         as_choice("products", name, tuple(EXPOSURE_PRODUCTS))
     return names
+
+
+def _as_exposures(table: Table | Row) -> Table:
+    """Return the table of exposures that a user gave, which may be a row of it."""
+    if isinstance(table, Row):
+        table = table.table[table.index : table.index + 1]
+    lacking = [name for name in NEEDED if name not in table.colnames]
+    if lacking:
+        msg = (
+            f"exposures_or_coordinates lacks the column(s) {', '.join(lacking)}; it has to be the "
+            "table that query_exposures returns, or rows of it."
+        )
+        parameter = "exposures_or_coordinates"
+        raise InvalidRequestError(msg, parameter=parameter, value=table.colnames)
+    return table
+
+
+@dataclass(frozen=True)
+class _Ccd:
+    """One CCD of an exposure."""
+
+    camera: str
+    expnum: int
+    name: str
+    band: str
+    layer: Layer
+    """The layer of the viewer that has it."""
+    place: tuple[float, float] | None = field(compare=False)
+    """RA and Dec of its centre, degrees, if it is known."""
+
+    @property
+    def id(self) -> str:
+        """Camera, exposure and CCD."""
+        return f"{self.camera}-{self.expnum}-{self.name}"
+
+
+def _ccds(table: Table, bands: Sequence[str] | None, release: str, region: str) -> list[_Ccd]:
+    """Return the CCDs of a table, each once; ``region='auto'`` goes by the camera."""
+    has_place = {"ra", "dec"} <= set(table.colnames)
+    ccds: dict[_Ccd, None] = {}
+    for row in table:
+        camera, name, band = (str(row[key]).strip() for key in ("camera", "ccdname", "filter"))
+        if bands is not None and band not in bands:
+            continue
+        where = region
+        if where == "auto":
+            where = "south" if camera == "decam" else "north"
+        place = (float(row["ra"]), float(row["dec"])) if has_place else None
+        ccd = _Ccd(camera, int(row["expnum"]), name, band, layer_of(release, where), place)
+        ccds[ccd] = None
+    return list(ccds)
+
+
+class _Listing:
+    """The CCDs that the viewer lists, asked once for each, after a failure."""
+
+    def __init__(self, service: ViewerService) -> None:
+        self._service = service
+        self._names: dict[_Ccd, set[str] | None] = {}
+        self._lock = threading.Lock()
+
+    def lacks(self, ccd: _Ccd, error: Exception) -> bool:
+        """Return True if an error means that there is no such CCD: a 500 may mean anything."""
+        if isinstance(error, NotFoundError):
+            return True
+        if not isinstance(error, ServiceDownError) or error.status != 500 or ccd.place is None:
+            return False
+        with self._lock:
+            if ccd not in self._names:
+                self._names[ccd] = self._around(ccd.layer.name, *ccd.place)
+            names = self._names[ccd]
+        return names is not None and f"{ccd.camera} {ccd.expnum}-{ccd.name}" not in names
+
+    def _around(self, layer: str, ra_deg: float, dec_deg: float) -> set[str] | None:
+        """Return the CCDs that the viewer lists round a place, `None` if it does not tell."""
+        aside = SEARCH_DEG / max(np.cos(np.radians(dec_deg)), 1e-3)
+        try:
+            answer = self._service.json(
+                "ccds/",
+                ralo=f"{(ra_deg - aside) % 360:.6f}",
+                rahi=f"{(ra_deg + aside) % 360:.6f}",
+                declo=f"{dec_deg - SEARCH_DEG:.6f}",
+                dechi=f"{dec_deg + SEARCH_DEG:.6f}",
+                layer=layer,
+            )
+            # "decam 410003-N4-r": without the band, which is a property of the exposure.
+            return {polygon["name"].rpartition("-")[0] for polygon in answer["polys"]}
+        except (TransferError, KeyError, TypeError, AttributeError):
+            return None
+
+
+@dataclass(frozen=True)
+class ExposureJob:
+    """One product of one CCD to fetch."""
+
+    row: int
+    ccd: _Ccd
+    product: str
+    service: ViewerService
+    folder: Path | None
+    """Where it goes; `None` for a folder of its layer in the cache."""
+    listing: _Listing
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What the manifest says of it, whatever became of it."""
+        layer = self.ccd.layer
+        path = f"{EXPOSURE_PRODUCTS[self.product]}/{layer.name}/{self.ccd.id}"
+        return {
+            "url": f"{self.service.url}/{path}",
+            "id": self.ccd.id,
+            "release": str(layer.release),
+            "region": str(layer.region),
+            "bands": self.ccd.band,
+        }
+
+    def fetch(self) -> Result:
+        """Have the file, and say what became of it."""
+        about: dict = self.about
+        folder = self.folder or Path(self.service.folder or "", "exposures", self.ccd.layer.name)
+        try:
+            done = self.service.save(about["url"], folder / f"{self.ccd.id}-{self.product}.fits.gz")
+        except (TransferError, CacheError) as error:
+            if not self.listing.lacks(self.ccd, error):
+                raise
+            message = f"The viewer's layer {self.ccd.layer.name} does not have {self.ccd.id}."
+            return Result(self.row, "NODATA", message=message, **about)
+        if self.folder is None:
+            mark_used(done.path)
+        return Result(
+            self.row,
+            "CACHED" if done.sha256 is None else "COMPLETE",
+            local_path=str(done.path),
+            bytes=done.size,
+            sha256=done.sha256 or "",
+            **about,
+        )

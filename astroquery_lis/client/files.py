@@ -12,6 +12,7 @@ from astropy import units as u
 from astropy.table import Table
 
 from .._conf import conf
+from .._typing import answering
 from ..exceptions import (
     ChecksumError,
     ChecksumWarning,
@@ -41,14 +42,17 @@ from .inputs import as_bricks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any, Literal
+    from typing import Literal
 
     from .._typing import (
         Angle,
         Bands,
+        CacheInfo,
         Executor,
         FilePath,
+        Keywords,
         Mirror,
+        Payload,
         Positions,
         Products,
         Quantity,
@@ -70,6 +74,7 @@ PROBE_PATH = "dr10/survey-bricks.fits.gz"
 class FileMethods(SurveyBase):
     """Files, mirrors and cache."""
 
+    @answering
     def get_brick_files(
         self,
         bricks_or_coordinates: Positions | int | None = None,
@@ -86,7 +91,7 @@ class FileMethods(SurveyBase):
         executor: Executor | None = None,
         show_progress: bool = True,
         get_query_payload: bool = False,
-    ) -> Table | Any:
+    ) -> Table | Payload:
         """Fetch files of the survey, whole, and tell what became of each.
 
         Parameters
@@ -334,7 +339,7 @@ or sequence, optional
 
     # ---- cache ----------------------------------------------------------------------------------
 
-    def cache_info(self) -> Any:
+    def cache_info(self) -> CacheInfo:
         """Return what the cache holds.
 
         Returns
@@ -361,7 +366,7 @@ or sequence, optional
 
     def clear_cache(
         self, *, older_than: Quantity | Time | None = None, release: str | None = None
-    ) -> Any:
+    ) -> None:
         """Remove what this class has cached, or a part of it.
 
         Parameters
@@ -444,7 +449,7 @@ def _health_of(mirror: Place) -> tuple[str, float, str, str]:
     return status, latency_s, ranges, host.error
 
 
-def _about(file: SurveyFile) -> dict[str, Any]:
+def _about(file: SurveyFile) -> Keywords:
     """Return what the manifest says of a file, whatever became of it."""
     facts = {"id": file.brick, "release": file.release, "region": file.region, "bands": file.band}
     return {name: str(value) for name, value in facts.items()}

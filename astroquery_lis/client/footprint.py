@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from astropy.coordinates import SkyCoord
 
+from .._typing import answering
 from ..catalogs.brick_tables import bricks_in_region, covered, footprint_moc
 from ..catalogs.exposures import exposure_paths, exposures_at
 from ..exceptions import InvalidRequestError, NoCoverageError
@@ -29,9 +30,21 @@ from .inputs import as_coordinates, as_position, as_positions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
-    from .._typing import Angle, Bands, Coordinates, Mirror, OnMissing, Positions, Region, Table
+    from mocpy import MOC
+    from numpy.typing import NDArray
+
+    from .._typing import (
+        Angle,
+        Bands,
+        Coordinates,
+        Mirror,
+        OnMissing,
+        Payload,
+        Positions,
+        Region,
+        Table,
+    )
 
 
 __all__ = ["FootprintMethods"]
@@ -43,6 +56,7 @@ MAX_PROBES = 200
 class FootprintMethods(SurveyBase):
     """Bricks and coverage."""
 
+    @answering
     def query_bricks(
         self,
         coordinates: Coordinates | None = None,
@@ -56,7 +70,7 @@ class FootprintMethods(SurveyBase):
         mirror: Mirror | None = None,
         cache: bool | None = None,
         get_query_payload: bool = False,
-    ) -> Table | Any:
+    ) -> Table | Payload:
         """Return the bricks of a release that a part of the sky touches.
 
         Parameters
@@ -130,7 +144,7 @@ class FootprintMethods(SurveyBase):
         layer: str | None = None,
         mirror: Mirror | None = None,
         cache: bool | None = None,
-    ) -> Any:
+    ) -> bool | NDArray[np.bool_]:
         """Tell which positions a release covers.
 
         Parameters
@@ -207,6 +221,7 @@ class FootprintMethods(SurveyBase):
                 answer[number] = all(hdu.data.any() for hdu in found[1:])
         return answer
 
+    @answering
     def query_exposures(
         self,
         coordinates: Coordinates,
@@ -218,7 +233,7 @@ class FootprintMethods(SurveyBase):
         on_missing: OnMissing = "warn",
         cache: bool | None = None,
         get_query_payload: bool = False,
-    ) -> Table | Any:
+    ) -> Table | Payload:
         """Return the exposures behind the coadds at a position, one row per CCD that covers it.
 
         Parameters
@@ -285,7 +300,7 @@ class FootprintMethods(SurveyBase):
         max_depth: int = 10,
         mirror: Mirror | None = None,
         cache: bool | None = None,
-    ) -> Any:
+    ) -> MOC:
         """Return the footprint of a release as a MOC; needs mocpy.
 
         Parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .._typing import answering, answering_each
 from ..images.psf import ModelPsf, ViewerPsf
 from ..images.sources import (
     BrickFiles,
@@ -55,6 +56,7 @@ __all__ = ["ImageMethods"]
 class ImageMethods(SurveyBase):
     """Cutouts and PSFs."""
 
+    @answering
     def get_cutout(
         self,
         coordinates: Coordinates,
@@ -201,6 +203,7 @@ class ImageMethods(SurveyBase):
             return sources.payload(request)
         return sources.planes(request, on_missing)
 
+    @answering_each
     def get_cutouts(
         self,
         coordinates: Positions,
@@ -333,6 +336,7 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
         positions = (as_position(position) for position in as_coordinates(coordinates).ravel())
         return list(dict.fromkeys(url for at in positions for url in sources.urls(request(at))))
 
+    @answering
     def get_psf(
         self,
         coordinates: Coordinates,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from astropy.table import Table
 
 from .._conf import setting
+from .._typing import answering
 from ..exceptions import InvalidRequestError
 from ..images.viewer import Rendering, viewer_picture
 from ..survey.layers import LAYERS, get_layer, layer_of
@@ -26,6 +27,7 @@ __all__ = ["ViewMethods"]
 class ViewMethods(SurveyBase):
     """Pictures and layers of the viewer."""
 
+    @answering
     def get_picture(
         self,
         coordinates: Coordinates,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from astropy import units as u
@@ -265,7 +264,7 @@ class _GalfitBand:
         radius = distance[inside][order][half] if inside.any() else 1.0
         return float(ZERO_POINT - 2.5 * np.log10(flux)), float(max(radius, 1.0))
 
-    def write(self, folder: Path) -> dict[str, Any]:
+    def write(self, folder: Path) -> dict[str, object]:
         """Write the files and return the row of the table."""
         ccd, good = self._ccd, self._good
         header = ccd.wcs.to_header()
@@ -281,7 +280,7 @@ class _GalfitBand:
             "psf": ccd.psf.astype(np.float32),
         }
         units = {"image": "nanomaggy", "sigma": "nanomaggy"}
-        row: dict[str, Any] = {"band": self._band}
+        row: dict[str, object] = {"band": self._band}
         for name, data in planes.items():
             file = folder / f"{name}_{self._band}.fits"
             hdu = fits.PrimaryHDU(data, fits.Header() if name == "psf" else header.copy())

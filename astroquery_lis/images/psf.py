@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from astropy.io import fits
@@ -27,7 +27,10 @@ from ..survey.request import CutoutRequest, as_products
 from .assemble import lanczos3
 
 if TYPE_CHECKING:
-    from .sources import BrickFiles, Payload
+    from photutils.psf import ImagePSF
+
+    from .._typing import Payload
+    from .sources import BrickFiles
     from .viewer_service import ViewerService
 
 __all__ = ["moffat_psf", "to_photutils", "to_sky"]
@@ -347,7 +350,7 @@ def _model_psf(request: CutoutRequest, psfsize: fits.HDUList) -> fits.HDUList:
     return fits.HDUList(hdus)
 
 
-def to_photutils(hdu: fits.ImageHDU) -> Any:
+def to_photutils(hdu: fits.ImageHDU) -> ImagePSF:
     """Return a PSF as a model that photutils can fit.
 
     Parameters

@@ -17,7 +17,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from ..exceptions import (
     UnexpectedContentError,
 )
 from ..io.checks import check_head
-from ..io.download import download
+from ..io.download import Downloaded, download
 from ..io.http import HttpClient
 from ..io.places import Answer, Mirror, ask_in_turn
 from ..io.ranges import FIRST_RANGE_BYTES, Version, WholeFileAnswer, fetch_range, merge_ranges
@@ -39,6 +39,9 @@ from ..survey.pixel_grids import Box
 from ..survey.releases import Tree
 from .strips import LayoutChanged, SharedFile, SharedFiles
 from .tiles import ImageMap, MoreNeeded, OpenImage, SparseFile, open_sparse
+
+if TYPE_CHECKING:
+    from urllib3.response import BaseHTTPResponse
 
 __all__ = ["OpenImages", "Section", "SectionReader", "SectionRequest"]
 
@@ -492,10 +495,10 @@ class _RemoteFile:
             for future in futures.values():
                 future.cancel()
 
-    def _receiver(self, version: Version | None = None) -> Callable[[Any], object]:
+    def _receiver(self, version: Version | None = None) -> Callable[[BaseHTTPResponse], Downloaded]:
         """Return what takes a whole file that comes as the answer to a range."""
 
-        def receive(response: Any) -> object:
+        def receive(response: BaseHTTPResponse) -> Downloaded:
             return download(
                 self._reader.client,
                 self._url,

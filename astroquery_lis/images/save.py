@@ -406,7 +406,7 @@ class _ShardFile:
         attributes["release"] = self._spec.release
         attributes["creator"] = f"astroquery_lis {package_version()}"
 
-    def _index_dtype(self) -> list[tuple[str, Any]]:
+    def _index_dtype(self) -> list[tuple[str, np.dtype | str]]:
         ids = self.job.ids
         if ids.dtype.kind in "iu":
             kind = ids.dtype

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
+from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
 
 from astropy.io import fits
 
@@ -28,6 +28,7 @@ from .viewer import Rendering, check_layer_request, viewer_cutout
 from .viewer_service import NATIVE_PRODUCTS, ViewerSections, ViewerService
 
 if TYPE_CHECKING:
+    from .._typing import Payload
     from ..io.places import Mirror
 
 __all__ = [
@@ -44,7 +45,6 @@ __all__ = [
 
 SOURCES = ("auto", "bricks", "viewer")
 
-Payload = dict[str, Any]
 Attempts = Iterator[tuple["Source", CutoutRequest]]
 
 

@@ -143,9 +143,9 @@ class ViewerService:
             msg = f"{url} sent no JSON: it begins with {data[:40]!r}."
             raise UnexpectedContentError(msg, url=url, cause=error) from error
 
-    def save(self, path: str, target: Path) -> Downloaded:
+    def save(self, url: str, target: Path) -> Downloaded:
         """Fetch a whole file to ``target``, or find it there."""
-        return download(self._client, f"{self.url}/{path}", target)
+        return download(self._client, url, target)
 
     def bricks(self, layer: str, ra_deg: float, dec_deg: float, radius_deg: float) -> set[str]:
         """Return the names of the bricks that a layer has round a place."""

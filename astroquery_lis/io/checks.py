@@ -12,7 +12,7 @@ from ..exceptions import TruncatedError, UnexpectedContentError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["check_head", "check_structure", "check_whole", "parse_checksums", "sha256_of"]
+__all__ = ["check_head", "check_structure", "check_whole", "sha256_of"]
 
 HEAD_BYTES = 9
 BLOCK_BYTES = 2880
@@ -22,7 +22,6 @@ CHUNK_BYTES = 1 << 20
 _END = b"END" + b" " * 77
 _JPEG_END = b"\xff\xd9"
 _HEXADECIMAL = frozenset(b"0123456789abcdefABCDEF")
-HEX_DIGITS = 64
 
 
 def check_head(path: str | Path, head: bytes, url: str | Path) -> None:
@@ -161,18 +160,3 @@ def check_whole(path: str | Path, stream: Any, url: str | Path) -> str:
     hashing = _Hashing(stream)
     _check_gzip(stream, url, is_fits=name.endswith(".fits.gz"), hashing=hashing)
     return hashing.digest.hexdigest()
-
-
-def parse_checksums(text: str, where: str | Path) -> dict[str, str]:
-    """Return the digests of a ``.sha256sum`` file."""
-    digests = {}
-    for line in text.splitlines():
-        if not line.strip():
-            continue
-        digest, _, name = line.strip().partition(" ")
-        name = name.strip().removeprefix("*").rpartition("/")[2]
-        if len(digest) != HEX_DIGITS or not name or set(digest.lower()) - set("0123456789abcdef"):
-            msg = f"{where} is not a list of sha256 digests; it has the line {line[:80]!r}."
-            raise UnexpectedContentError(msg, url=str(where))
-        digests[name] = digest.lower()
-    return digests

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,25 +24,24 @@ from ..exceptions import (
     UnexpectedContentError,
     warn,
 )
-from .checks import parse_checksums, sha256_of
+from .checks import sha256_of
+from .checksums import ChecksumLists
 from .download import Downloaded, download, revalidate
 from .http import HttpClient
 from .jobs import Progress, Result, failure, manifest, run
 from .places import HEALTH, Answer, Mirror, ask_in_turn
 from .ranges import Version
-from .store import GB, Origin, Store, copy_whole, mark_used, remove_leftovers, write_bytes
+from .store import GB, Origin, Store, copy_whole, mark_used, remove_leftovers
 from .upkeep import keep_within
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from astropy.table import Table
-    from urllib3.response import BaseHTTPResponse
 
 __all__ = [
     "OTHERS_FAILED",
     "STALE_LIST",
-    "ChecksumLists",
     "FileJob",
     "FileSettings",
     "Job",
@@ -69,22 +68,21 @@ class Job(Protocol):
         """Its number in the manifest."""
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, str]:
         """What the manifest says of it, whatever became of it."""
 
-    def fetch(self) -> dict[str, Any]:
-        """Have the file; return the other attributes of its `Result`."""
+    def fetch(self) -> Result:
+        """Have the file, and say what became of it."""
 
 
 def deliver(job: Job) -> list[Result]:
     """Fetch one file, or find it, and return what became of it."""
     begun = time.perf_counter()
     try:
-        outcome = job.fetch()
+        result = job.fetch()
     except (TransferError, CacheError) as error:
         return failed_delivery(job, error)
-    seconds = round(time.perf_counter() - begun, 4)
-    return [Result(job.row, seconds=seconds, **job.about, **outcome)]
+    return [replace(result, seconds=round(time.perf_counter() - begun, 4))]
 
 
 def failed_delivery(job: Job, error: Exception) -> list[Result]:
@@ -181,12 +179,12 @@ class FileJob:
     settings: FileSettings
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> dict[str, str]:
         """What the manifest says of it, whatever became of it."""
         return dict(self.facts)
 
-    def fetch(self) -> dict[str, Any]:
-        """Have the file; return the other attributes of its `Result`."""
+    def fetch(self) -> Result:
+        """Have the file, and say what became of it."""
         return _Delivery(self).run()
 
 
@@ -220,8 +218,8 @@ class _Delivery:
         self.notes: list[str] = []
         self.wrong_digests: set[str] = set()
 
-    def run(self) -> dict[str, Any]:
-        """Return the attributes of the `Result`."""
+    def run(self) -> Result:
+        """Return what became of the file."""
         path = self.job.paths[0]
         answer = ask_in_turn(
             self.settings.mirrors,
@@ -232,13 +230,13 @@ class _Delivery:
             begun_s=self.settings.begun_s,
         )
         if answer.value is not None:
-            return {**answer.value, "message": self._message(answer)}
+            return replace(answer.value, message=self._message(answer))
         if answer.passed_over:
             reasons = "; ".join(f"{m.name}: {HEALTH.of(m).error}" for m in answer.passed_over)
             message = f"Not asked for, since this mirror failed for the files before: {reasons}"
-            return {"status": "SKIPPED", "message": message}
+            return self._result("SKIPPED", message=message)
         names = ", ".join(mirror.name for mirror in answer.missing)
-        return {"status": "NODATA", "message": f"{path} does not exist at {names}."}
+        return self._result("NODATA", message=f"{path} does not exist at {names}.")
 
     def _message(self, answer: Answer) -> str:
         """Return what the user should know of a file that is here."""
@@ -260,7 +258,7 @@ class _Delivery:
         folder = Path(self.settings.folder or self._store(mirror).root)
         return any((folder / path).is_file() for path in self.job.paths)
 
-    def _take(self, mirror: Mirror) -> dict[str, Any]:
+    def _take(self, mirror: Mirror) -> Result:
         """Return the attributes of a result, under whichever of its names the file is there."""
         take = self._from_disk if mirror.is_local else self._from_network
         *names, last = self.job.paths
@@ -269,7 +267,7 @@ class _Delivery:
                 return take(mirror, path)
         return take(mirror, last)
 
-    def _from_disk(self, mirror: Mirror, path: str) -> dict[str, Any]:
+    def _from_disk(self, mirror: Mirror, path: str) -> Result:
         """Take a file of a local mirror: where it is, or as a copy in the user's folder."""
         place = Path(mirror.locate(path))
         if not place.is_file():
@@ -283,7 +281,7 @@ class _Delivery:
             return self._present(path, target, str(place), copy)
         return self._copied(path, place, target, str(place), copy)
 
-    def _present(self, path: str, target: Path, url: str, copy: Path | None) -> dict[str, Any]:
+    def _present(self, path: str, target: Path, url: str, copy: Path | None) -> Result:
         """Return the result of a file that was here, compared with its list if that is strict."""
         digest = ""
         if self.settings.verify == "strict":
@@ -291,9 +289,7 @@ class _Delivery:
             self._settle(path, target, digest, url, copy)
         return self._found("CACHED", target, url, digest)
 
-    def _copied(
-        self, path: str, source: Path, target: Path, url: str, copy: Path | None
-    ) -> dict[str, Any]:
+    def _copied(self, path: str, source: Path, target: Path, url: str, copy: Path | None) -> Result:
         """Copy a file to the user's folder."""
         digest = copy_whole(source, target)
         if not self.settings.verify:
@@ -316,7 +312,7 @@ class _Delivery:
             self._expected(path, copy, again=again) in (None, digest) for again in (False, True)
         )
 
-    def _from_network(self, mirror: Mirror, path: str) -> dict[str, Any]:
+    def _from_network(self, mirror: Mirror, path: str) -> Result:
         """Take a file from the cache or from its server."""
         url, store = str(mirror.locate(path)), self._store(mirror)
         cached = store.path(path)
@@ -334,7 +330,7 @@ class _Delivery:
 
     def _refreshed(
         self, mirror: Mirror, path: str, target: Path, url: str, store: Store
-    ) -> dict[str, Any] | None:
+    ) -> Result | None:
         """Return the result for a file that is here and good, `None` if it has to be fetched."""
         in_cache = self.settings.folder is None
         origin = store.origin(path) if in_cache else None
@@ -364,7 +360,7 @@ class _Delivery:
                 store.remember(path, origin)
         return self._found("CACHED", target, url if origin is None else origin.url, digest)
 
-    def _downloaded(self, path: str, target: Path, url: str, store: Store) -> dict[str, Any]:
+    def _downloaded(self, path: str, target: Path, url: str, store: Store) -> Result:
         copy = self._list_copy(store)
         expected = self._expected(path, copy) if self.settings.verify else None
         good = None if expected is None else {expected}
@@ -381,7 +377,7 @@ class _Delivery:
             self.notes.append(STALE_LIST)
         return self._kept(path, done, url, store)
 
-    def _kept(self, path: str, done: Downloaded, url: str, store: Store) -> dict[str, Any]:
+    def _kept(self, path: str, done: Downloaded, url: str, store: Store) -> Result:
         """Return the result of a file that was fetched, or that somebody else just fetched."""
         in_cache = self.settings.folder is None
         if done.sha256 is None or done.version is None:
@@ -397,19 +393,16 @@ class _Delivery:
             self._keep_within()
         return self._found("COMPLETE", done.path, url, done.sha256)
 
-    def _found(self, status: str, target: Path, url: str, digest: str) -> dict[str, Any]:
+    def _found(self, status: str, target: Path, url: str, digest: str) -> Result:
         try:
             size = target.stat().st_size
         except OSError as error:
             msg = f"{target} was removed while it was used: {error}."
             raise UnexpectedContentError(msg, url=url, cause=error) from error
-        return {
-            "status": status,
-            "local_path": str(target),
-            "url": url,
-            "bytes": size,
-            "sha256": digest,
-        }
+        return self._result(status, local_path=str(target), url=url, bytes=size, sha256=digest)
+
+    def _result(self, status: str, **facts: Any) -> Result:
+        return Result(self.job.row, status, **{**self.job.about, **facts})
 
     # ---- checksums and room ---------------------------------------------------------------------
 
@@ -439,68 +432,3 @@ class _Delivery:
         limit = conf.cache_size * GB
         if not keep_within(self.settings.location, limit, keep_since_s=self.settings.begun_s):
             self.notes.append(LARGER_THAN_LIMIT)
-
-
-# ---- lists of digests ---------------------------------------------------------------------------
-
-
-class ChecksumLists:
-    """The lists that one job needs, each fetched at most once. Safe to share among threads."""
-
-    def __init__(self, client: HttpClient, mirrors: Sequence[Mirror]) -> None:
-        self._client, self._mirrors = client, mirrors
-        self._lock = threading.Lock()
-        self._locks: dict[str, threading.Lock] = {}
-        self._lists: dict[str, tuple[dict[str, str] | None, bool]] = {}
-
-    def get(
-        self, path: str, copy: Path | None = None, *, again: bool = False
-    ) -> dict[str, str] | None:
-        """Return the digests of one list."""
-        with self._lock:
-            lock = self._locks.setdefault(path, threading.Lock())
-        with lock:
-            digests, is_fresh = self._lists.get(path, (None, False))
-            if path not in self._lists or (again and not is_fresh):
-                digests = None if again or copy is None else _read(copy)
-                if digests is None:
-                    digests, is_fresh = self._fetch(path, copy), True
-                self._lists[path] = digests, is_fresh
-            return digests
-
-    def _fetch(self, path: str, copy: Path | None) -> dict[str, str] | None:
-        def ask(mirror: Mirror) -> tuple[dict[str, str], str]:
-            place = mirror.locate(path)
-            if isinstance(place, Path):
-                text = _read_text(place)
-            else:
-                text = self._client.fetch(place, _take)
-            return parse_checksums(text, place), text
-
-        answer = ask_in_turn(self._mirrors, ask, path)
-        if answer.value is None:
-            return None
-        digests, text = answer.value
-        if copy is not None:
-            with suppress(OSError):  # The digests are known all the same.
-                write_bytes(copy, text.encode())
-        return digests
-
-
-def _take(response: BaseHTTPResponse) -> str:
-    return response.read().decode("utf-8", "replace")
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError as error:
-        msg = f"{path} cannot be read: {error}."
-        raise NotFoundError(msg, url=str(path), cause=error) from error
-
-
-def _read(path: Path) -> dict[str, str] | None:
-    try:
-        return parse_checksums(path.read_text(errors="replace"), path)
-    except (OSError, UnexpectedContentError):
-        return None

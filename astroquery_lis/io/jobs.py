@@ -151,7 +151,7 @@ _LOST_WORKER = frozenset({"KilledWorker"})
 _MODULE = uuid.uuid4().hex
 
 
-def settings_in_force() -> dict[str, Any]:
+def settings_in_force() -> dict[str, object]:
     """Return the whole configuration as plain values, to be carried to workers."""
     names = [name for name, item in vars(Conf).items() if isinstance(item, ConfigItem)]
     return {name: setting(name) for name in names}

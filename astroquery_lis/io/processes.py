@@ -461,7 +461,7 @@ def _leave(code: int) -> None:
     os._exit(code)
 
 
-def _description(error: BaseException) -> dict[str, Any]:
+def _description(error: BaseException) -> dict[str, object]:
     return {
         "type": type(error).__name__,
         "module": type(error).__module__,

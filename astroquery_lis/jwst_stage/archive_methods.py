@@ -15,6 +15,7 @@ from astropy.table import Row, Table
 
 from .._conf import conf
 from .._packages import package_version
+from .._typing import answering
 from ..exceptions import InvalidRequestError, LegacySurveyWarning, warn
 from ..io.http import PoliteSession
 from ..io.jobs import Progress, manifest, run
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from astropy.coordinates import SkyCoord
 
     from .._typing import Angle as AnyAngle
-    from .._typing import Coordinates, Executor, FilePath, Time
+    from .._typing import Coordinates, Executor, FilePath, Payload, Time
     from ..io.jobs import Result
 
 __all__ = ["ArchiveMethods"]
@@ -67,6 +68,7 @@ URI_PREFIX = "mast:JWST/product/"
 class ArchiveMethods(StageBase):
     """Queries and downloads of the JWST archive, to be mixed into the class of the room."""
 
+    @answering
     def query_uncal(
         self,
         coordinates: Coordinates | None = None,
@@ -83,7 +85,7 @@ class ArchiveMethods(StageBase):
         public_only: bool = False,
         associations: bool = False,
         get_query_payload: bool = False,
-    ) -> Table | dict:
+    ) -> Table | Payload:
         """Find the uncal files of JWST at MAST.
 
         Parameters
@@ -167,6 +169,7 @@ class ArchiveMethods(StageBase):
                 return {"service": search.url, "params": params}
             return find_uncal(search, request)
 
+    @answering
     def download_uncal(
         self,
         table: Table,
@@ -178,7 +181,7 @@ class ArchiveMethods(StageBase):
         token: str | None = None,
         show_progress: bool = True,
         get_query_payload: bool = False,
-    ) -> Table | dict:
+    ) -> Table | Payload:
         """Fetch files that `query_uncal` found; what is there whole is left alone.
 
         Parameters

@@ -300,7 +300,7 @@ def _parameters(record: Record, task: Task) -> Markup | str:
     return _table("Effective parameters", ("step", "asked for", "in force"), rows)
 
 
-def _shown(values: dict[str, Any], requested: dict[str, Any]) -> dict[str, Any]:
+def _shown(values: dict[str, Any], requested: dict[str, Any]) -> dict[str, object]:
     """Return the parameters of a step that say something."""
     if values.get("skip") in (True, "True"):
         # Of a step that is left out only what was asked for matters.

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from astroquery_lis.exceptions import ServiceDownError, UnexpectedContentError
-from astroquery_lis.io.checks import parse_checksums
-from astroquery_lis.io.delivery import ChecksumLists
+from astroquery_lis.io.checksums import ChecksumLists, parse_checksums
 from astroquery_lis.io.http import HttpClient
 from astroquery_lis.io.places import resolve_mirrors
 from astroquery_lis.survey.paths import file_path

@@ -27,7 +27,7 @@ from ...survey.request import MAX_SIZE_PIX, as_choice
 from .footprints import Field, Footprint, fields_of, footprints_of
 
 if TYPE_CHECKING:
-    from ..._typing import Angle, OnMissing
+    from ..._typing import Angle, Keywords, OnMissing
     from ...client import LegacySurveyClass
 
     # A field, and where its cutout is: position and size, or a grid.
@@ -180,9 +180,7 @@ def field_cutouts(
     return cutouts
 
 
-def _box(
-    field: Field, margin_deg: float, options: dict[str, Any]
-) -> tuple[SkyCoord, dict[str, Any]]:
+def _box(field: Field, margin_deg: float, options: Keywords) -> tuple[SkyCoord, Keywords]:
     """Return where a field's cutout is, and its size as an argument of ``get_cutout``."""
     position, (ny, nx) = field_box(field, margin_deg)
     if max(ny, nx) > MAX_SIZE_PIX and options.get("pixel_scale") is None:
