@@ -15,6 +15,7 @@ astroquery's own, so that code written against either keeps working::
     │   └── TaskError                                             a pipeline or correction failed
     └── TransferError            (RemoteServiceError)
         ├── NotFoundError                                         404
+        ├── IncompleteMirrorError                                 a folder lacks what tells
         ├── RefusedQueryError    (InvalidQueryError)              the service refused the query
         ├── ServiceDownError                                      refused, 5xx, every mirror failed
         │   ├── ServiceTimeoutError  (TimeoutError)               no answer in time
@@ -55,6 +56,7 @@ __all__ = [
     "CoverageWarning",
     "CrdsUnavailable",
     "FailoverWarning",
+    "IncompleteMirrorError",
     "InvalidExposureError",
     "InvalidRequestError",
     "LegacySurveyError",
@@ -198,6 +200,13 @@ class TransferError(LegacySurveyError, RemoteServiceError):
 
 class NotFoundError(TransferError):
     """The service answered 404: it has no such file."""
+
+
+class IncompleteMirrorError(TransferError):
+    """A mirror, most often a folder, lacks a file that the survey has, or its table of bricks.
+
+    It says nothing of the sky: whether the survey has data there is not known.
+    """
 
 
 class RefusedQueryError(TransferError, InvalidQueryError):

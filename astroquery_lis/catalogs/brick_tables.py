@@ -1,25 +1,23 @@
-"""The tables of the bricks that each region has, as arrays: which bricks, how deep, where.
+"""Which bricks a release has and how deep they are, for positions and parts of the sky.
 
 The survey's own table is fetched once and kept, with a small array beside it that is read in
 milliseconds.
 """
 
-import os
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from astropy import units as u
-from astropy.io import fits
+from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
-from ..exceptions import (
-    CoverageWarning,
-    NoCoverageError,
-    OptionalDependencyError,
-    UnexpectedContentError,
-    warn,
-)
+from .._packages import import_optional
+from ..exceptions import CoverageWarning, IncompleteMirrorError, warn
 from ..io.store import write_whole
 from ..survey.bricks import (
     brick_center,
@@ -27,135 +25,123 @@ from ..survey.bricks import (
     brick_id,
     brick_row_column,
     name_of,
-    parse_brick_name,
     region_of_brick,
 )
 from ..survey.paths import file_path
+from ..survey.region import Box, Circle, Polygon
 from ..survey.releases import get_release, get_tree
+from .brick_rows import QUANTITIES, ROW, places_of, read_brick_rows
+from .catalog_files import FileFinder, LocatedFile
+
+if TYPE_CHECKING:
+    from mocpy import MOC
 
 __all__ = ["bricks_in_region", "covered", "footprint_moc", "region_table"]
 
-BANDS = ("g", "r", "i", "z")
-QUANTITIES = (("nexp", "<i2"), ("psfsize", "<f4"), ("psfdepth", "<f4"), ("galdepth", "<f4"))
-ROW = np.dtype(
-    [("brickid", "<i4"), ("ebv", "<f4")]
-    + [(f"{name}_{band}", kind) for name, kind in QUANTITIES for band in BANDS]
-)
+Bands: TypeAlias = Sequence[str] | None
+
 _UNITS = {"psfsize": u.arcsec, "psfdepth": u.mag, "galdepth": u.mag}
 
 
-def region_table(release, region, finder):
-    """Return the bricks of a region, sorted by id."""
+def region_table(release: str, region: str, finder: FileFinder) -> np.ndarray:
+    """Return the rows (`ROW`) of the bricks of a region, sorted by id."""
     path = file_path("region-bricks", release, region)
     located = finder.find(path)
     if located is None:
-        msg = f"No mirror has {path}, the table of the bricks of {release} {region}."
-        raise NoCoverageError(msg)
-    status = os.stat(located.path)
+        msg = (
+            f"{finder.service} lacks {path}, the table of the bricks of {release} {region}; "
+            "without it nothing tells which bricks the survey has. Name a mirror that has it."
+        )
+        raise IncompleteMirrorError(msg, url=finder.address(path))
+    return finder.read(located, _rows)
+
+
+def _rows(located: LocatedFile) -> np.ndarray:
+    """Read a table of bricks, or the array that was kept beside it."""
     note = None
     if located.sidecars is not None:
-        note = Path(located.sidecars, f"{status.st_mtime_ns}-{status.st_size}.npy")
-        try:
+        status = located.path.stat()
+        note = located.sidecars / f"{status.st_mtime_ns}-{status.st_size}.npy"
+        with suppress(OSError, ValueError, EOFError):
             rows = np.load(note, allow_pickle=False)
-        except (OSError, ValueError, EOFError):
-            rows = None
-        if rows is not None and rows.dtype == ROW:
-            return rows
-    rows = _read(located.path)
+            if rows.dtype == ROW:
+                return rows
+    rows = read_brick_rows(located.path, located.url)
     if note is not None:
         _keep(note, rows)
     return rows
 
 
-def _read(path):
-    try:
-        with fits.open(path, memmap=False) as hdus:
-            table = hdus[1].data
-            names = {name.lower(): name for name in table.names}
-            if "brickid" in names:
-                ids = np.asarray(table[names["brickid"]], dtype=np.int64)
-            else:
-                ids = np.array([parse_brick_name(n) for n in table[names["brickname"]]])
-            rows = np.zeros(len(ids), ROW)
-            for name in ROW.names[1:]:
-                if name in names:
-                    rows[name] = table[names[name]]
-                elif ROW[name].kind == "f":
-                    rows[name] = np.nan
-    except (OSError, EOFError, ValueError, TypeError, IndexError, KeyError) as error:
-        msg = f"{path} cannot be read as a table of bricks: {error}."
-        raise UnexpectedContentError(msg, url=str(path), cause=error) from error
-    rows["brickid"] = ids
-    return rows[np.argsort(ids)]
-
-
-def _keep(note, rows):
+def _keep(note: Path, rows: np.ndarray) -> None:
     """Write the array, if it can be written; without it the table is read again."""
     with suppress(OSError), write_whole(note) as temporary, temporary.open("wb") as stream:
         np.save(stream, rows, allow_pickle=False)
 
 
-def _lookup(rows, ids):
-    """Return where brick ids are in a table, and whether they are."""
-    place = np.minimum(np.searchsorted(rows["brickid"], ids), max(len(rows) - 1, 0))
-    there = rows["brickid"][place] == ids if len(rows) else np.zeros(len(ids), bool)
-    return place, there
+def _has_bands(rows: np.ndarray, bands: Bands) -> np.ndarray:
+    """Return which bricks have an exposure in every band, in the median."""
+    deep = [rows[f"nexp_{band}"] > 0 for band in bands or ()]
+    return np.all([np.ones(len(rows), bool), *deep], axis=0)
 
 
-def _by_region(ids, release, region):
+def _by_region(ids: np.ndarray, release: str, region: str) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (region, which) for the region that counts for each brick."""
     regions = region_of_brick(ids, release) if region == "auto" else np.full(len(ids), region)
-    for one in get_release(release).regions:
-        which = regions == one
+    for name in get_release(release).regions:
+        which = regions == name
         if which.any():
-            yield one, which
+            yield name, which
 
 
-def covered(ra_deg, dec_deg, bands, release, region, finder):
-    """Tell which positions the release has."""
+def covered(
+    ra_deg: np.ndarray,
+    dec_deg: np.ndarray,
+    bands: Bands,
+    release: str,
+    region: str,
+    finder: FileFinder,
+) -> np.ndarray:
+    """Return which positions the release has."""
     ids = brick_id(ra_deg, dec_deg)
     answer = np.zeros(len(ids), bool)
-    for one, which in _by_region(ids, release, region):
-        tree = get_tree(release, one)
-        if any(band not in tree.bands for band in bands or ()):
-            continue
-        rows = region_table(release, one, finder)
-        good = np.ones(len(rows), bool)
-        for band in bands or ():
-            good &= rows[f"nexp_{band}"] > 0
-        place, there = _lookup(rows, ids[which])
-        answer[which] = there & (good[place] if len(rows) else False)
+    for name, which in _by_region(ids, release, region):
+        if set(bands or ()) <= set(get_tree(release, name).bands):
+            rows = region_table(release, name, finder)
+            rows = rows[_has_bands(rows, bands)]
+            answer[which] = places_of(rows["brickid"], ids[which])[1]
     return answer
 
 
-def bricks_in_region(sky, release, region, finder):
+def bricks_in_region(
+    sky: Circle | Box | Polygon, release: str, region: str, finder: FileFinder
+) -> Table:
     """Return the bricks of a release that a part of the sky touches."""
     ids = sky.bricks()
-    tables, owners = [], []
-    for one, which in _by_region(ids, release, region):
-        rows = region_table(release, one, finder)
-        place, there = _lookup(rows, ids[which])
-        tables.append(rows[place[there]])
-        owners += [(get_tree(release, one).release, one)] * int(there.sum())
+    tables, owners = [np.zeros(0, ROW)], []
+    for name, which in _by_region(ids, release, region):
+        rows = region_table(release, name, finder)
+        places, is_there = places_of(rows["brickid"], ids[which])
+        tables.append(rows[places[is_there]])
+        owners += [(get_tree(release, name).release, name)] * int(is_there.sum())
     rows = np.concatenate(tables)
     order = np.argsort(rows["brickid"])
-    rows, owners = rows[order], [owners[i] for i in order]
     if not len(rows):
         msg = f"{release} has no brick there."
         warn(msg, CoverageWarning)
-    return _as_table(rows, owners, get_release(release).bands)
+    return _as_table(rows[order], [owners[i] for i in order], get_release(release).bands)
 
 
-def _as_table(rows, owners, bands):
+def _as_table(
+    rows: np.ndarray, owners: Sequence[tuple[str, str]], bands: Sequence[str]
+) -> Table:
     ids = rows["brickid"].astype(np.int32)
-    safe = ids if len(ids) else np.ones(0, np.int32)
     table = Table()
-    table["brickname"] = np.asarray(name_of(safe), dtype="U8")
+    table["brickname"] = np.asarray(name_of(ids), dtype="U8")
     table["brickid"] = ids
     table["release"] = np.array([owner[0] for owner in owners], dtype="U5")
     table["region"] = np.array([owner[1] for owner in owners], dtype="U5")
-    table["ra"], table["dec"] = brick_center(safe)
-    for name, values in zip(("ra1", "ra2", "dec1", "dec2"), brick_edges(safe), strict=True):
+    table["ra"], table["dec"] = brick_center(ids)
+    for name, values in zip(("ra1", "ra2", "dec1", "dec2"), brick_edges(ids), strict=True):
         table[name] = values
     for name in ("ra", "dec", "ra1", "ra2", "dec1", "dec2"):
         table[name].unit = u.deg
@@ -168,36 +154,29 @@ def _as_table(rows, owners, bands):
     return table
 
 
-def footprint_moc(bands, release, region, finder, max_depth):
+def footprint_moc(
+    bands: Bands, release: str, region: str, finder: FileFinder, max_depth: int
+) -> MOC:
     """Return the footprint of a release as a MOC."""
-    try:
-        from mocpy import MOC
-    except ImportError as error:
-        msg = "MOCs need mocpy: install astroquery_lis[footprint]."
-        raise OptionalDependencyError(msg, cause=error) from error
-    from astropy.coordinates import SkyCoord
-
-    found = []
-    for one in get_release(release).regions if region == "auto" else (region,):
-        rows = region_table(release, one, finder)
-        ids = rows["brickid"].astype(np.int64)
-        good = np.ones(len(ids), bool)
-        for band in bands or ():
-            good &= rows[f"nexp_{band}"] > 0
-        if region == "auto" and len(ids):
-            good &= region_of_brick(ids, release) == one
-        found.append(ids[good])
-    zones = _zones(np.sort(np.concatenate(found)))
+    mocpy = import_optional("mocpy", "footprint", "MOCs")
+    ids = []
+    for name in get_release(release).regions if region == "auto" else (region,):
+        rows = region_table(release, name, finder)
+        bricks = rows["brickid"][_has_bands(rows, bands)].astype(np.int64)
+        if region == "auto":
+            bricks = bricks[region_of_brick(bricks, release) == name]
+        ids.append(bricks)
+    zones = _zones(np.sort(np.concatenate(ids)))
     if not len(zones):
-        return MOC.new_empty(max_depth)
+        return mocpy.MOC.new_empty(max_depth)
     # RA 360 would become 0, and the zone its complement.
     zones[:, 1] = np.minimum(zones[:, 1], np.nextafter(360, 0))
     corners = SkyCoord(zones[:, :2], zones[:, 2:], unit="deg")
-    first, *rest = (MOC.from_zone(pair, max_depth) for pair in corners)
-    return first.union(*rest) if rest else first
+    first, *others = (mocpy.MOC.from_zone(pair, max_depth) for pair in corners)
+    return first.union(*others) if others else first
 
 
-def _zones(ids):
+def _zones(ids: np.ndarray) -> np.ndarray:
     """Join bricks that are neighbours in a row: (ra1, ra2, dec1, dec2) of each run."""
     if not len(ids):
         return np.empty((0, 4))

@@ -3,9 +3,11 @@
 import shutil
 import tempfile
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from ..exceptions import (
     UnexpectedContentError,
 )
 from ..io.download import download
-from ..io.places import Failovers, ask_in_turn
+from ..io.places import Failovers, ask_in_turn, local_folders
 from ..io.store import Store
 from ..survey.bricks import brick_center, brick_edges, is_north, name_of
 from ..survey.paths import file_path
@@ -33,6 +35,8 @@ __all__ = [
     "read_rows",
     "rows_in_region",
 ]
+
+T = TypeVar("T")
 
 TYPICAL_FILE_BYTES = 18e6
 """Size of a Tractor file of DR10, on average."""
@@ -131,7 +135,12 @@ class FileFinder:
     @property
     def only_local(self):
         """Whether every mirror is a directory."""
-        return all(mirror.is_local for mirror in self._mirrors)
+        return bool(self.folders)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders to look in if every mirror is one, else none."""
+        return local_folders(self._mirrors)
 
     @property
     def service(self):
@@ -173,17 +182,20 @@ class FileFinder:
             return list(pool.map(self.find, paths))
 
     def open(self, located, held=None):
-        """Open a Tractor file; one in the cache that is not whole is fetched anew, once."""
+        """Open a Tractor file."""
+        return self.read(located, lambda file: open_table(file.path, file.sidecars, held))
+
+    def read(self, located: LocatedFile, parse: Callable[[LocatedFile], T]) -> T:
+        """Return what a file holds; one in the cache that is not whole is fetched anew, once."""
         try:
-            return open_table(located.path, located.sidecars, held)
+            return parse(located)
         except (UnexpectedContentError, TruncatedError):
             mirror = next(m for m in self._mirrors if m.name == located.mirror)
             if mirror.is_local:
                 raise
             located.path.unlink(missing_ok=True)
-            path = located.path.relative_to(self._location / mirror.root_name)
-            file = self._fetch(mirror, path.as_posix())
-            return open_table(file, located.sidecars, held)
+            path = located.path.relative_to(self._location / mirror.root_name).as_posix()
+            return parse(self._located(mirror, path, self._fetch(mirror, path)))
 
     def _store(self, mirror):
         return Store(self._location / mirror.root_name)

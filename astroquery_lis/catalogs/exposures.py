@@ -1,23 +1,26 @@
 """Which exposures lie behind the coadds at a position, from the table of CCDs of its brick."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
 from astropy import units as u
 from astropy.io import fits
 from astropy.table import Table
 from astropy.time import Time
 
-from ..exceptions import (
-    CoverageWarning,
-    NoCoverageError,
-    UnexpectedContentError,
-    warn,
-)
+from ..exceptions import CoverageWarning, NoCoverageError, UnexpectedContentError, warn
 from ..survey.bricks import brick_id, name_of, region_of_brick
 from ..survey.paths import file_path
 from ..survey.pixel_grids import TangentGrid
-from ..survey.releases import get_release, get_tree
+from ..survey.releases import get_tree
+from .brick_rows import require_unlisted
+from .catalog_files import FileFinder, LocatedFile
 
-__all__ = ["exposure_paths", "exposures_at"]
+__all__ = ["exposure_path", "exposures_at"]
+
+_RANKS = {band: rank for rank, band in enumerate("ugrizY")}
 
 N_SIGMA = 5
 
@@ -45,35 +48,47 @@ _COLUMNS = {
 }
 
 
-def exposure_paths(ra_deg, dec_deg, release, region):
-    """Return the path of the table of CCDs for a position."""
+def exposure_path(
+    ra_deg: float, dec_deg: float, release: str, region: str
+) -> tuple[str, str]:
+    """Return the path of the table of CCDs for a position, and the region it is of."""
     brick = int(brick_id(ra_deg, dec_deg))
-    regions = get_release(release).regions
     if region == "auto":
-        region = str(region_of_brick(brick, release)) if len(regions) > 1 else regions[0]
+        region = str(region_of_brick(brick, release))
     return file_path("ccds-table", release, region, brick=name_of(brick)), region
 
 
-def exposures_at(ra_deg, dec_deg, bands, release, region, finder, *, on_missing):
+def exposures_at(
+    ra_deg: float,
+    dec_deg: float,
+    bands: Sequence[str] | None,
+    release: str,
+    region: str,
+    finder: FileFinder,
+    *,
+    on_missing: str,
+) -> Table:
     """Return the CCDs that cover a position."""
-    path, region = exposure_paths(ra_deg, dec_deg, release, region)
+    path, region = exposure_path(ra_deg, dec_deg, release, region)
     located = finder.find(path)
     if located is None:
+        brick = int(brick_id(ra_deg, dec_deg))
+        require_unlisted(finder.folders, release, region, [brick], path)
         msg = f"{release} has no exposures there: no {path}."
         if on_missing == "raise":
             raise NoCoverageError(msg)
         warn(msg, CoverageWarning)
-        return _table(None, np.empty(0), np.empty(0), np.empty(0, int))
-    rows = _read(located)
+        return _table(_no_rows(), np.empty(0), np.empty(0))
+    rows = finder.read(located, _read)
     x, y = _pixel(rows, ra_deg, dec_deg)
     inside = (x > -0.5) & (x < rows["width"] - 0.5) & (y > -0.5) & (y < rows["height"] - 0.5)
     if bands is not None:
         inside &= np.isin(np.char.strip(rows["filter"].astype(str)), bands)
-    chosen = np.flatnonzero(inside)
-    order = {band: number for number, band in enumerate("ugrizY")}
-    names = [order.get(str(band).strip(), 99) for band in rows["filter"][chosen]]
-    chosen = chosen[np.lexsort((rows["expnum"][chosen], rows["mjd_obs"][chosen], names))]
-    table = _table(rows, x, y, chosen)
+    picked = np.flatnonzero(inside)
+    ranks = [_RANKS.get(str(band).strip(), len(_RANKS)) for band in rows["filter"][picked]]
+    keys = rows["expnum"][picked], rows["mjd_obs"][picked], np.array(ranks)
+    picked = picked[np.lexsort(keys)]
+    table = _table({name: rows[name][picked] for name in rows}, x[picked], y[picked])
     table.meta.update(
         {
             "survey": "DESI Legacy Imaging Surveys",
@@ -87,25 +102,27 @@ def exposures_at(ra_deg, dec_deg, bands, release, region, finder, *, on_missing)
     return table
 
 
-def _read(located):
+def _read(located: LocatedFile) -> dict[str, np.ndarray]:
     """Return the rows of a table of CCDs, names in lower case."""
     try:
         with fits.open(located.path, memmap=False) as hdus:
             rows = hdus[1].data
-            found = {name.lower(): np.asarray(rows[name]) for name in rows.names}
+            columns = {name.lower(): np.asarray(rows[name]) for name in rows.names}
         for name in ("expnum", "filter", "mjd_obs", *_WCS, "width", "height"):
-            found[name]
-    except (OSError, EOFError, ValueError, TypeError, IndexError, KeyError) as error:
+            columns[name]
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, LookupError) as error:
         msg = f"{located.url} is not a table of CCDs: {error!r}."
         raise UnexpectedContentError(msg, url=located.url, cause=error) from error
-    return found
+    return columns
 
 
-def _pixel(rows, ra_deg, dec_deg):
+def _pixel(
+    rows: dict[str, np.ndarray], ra_deg: float, dec_deg: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the pixel of a position in each CCD, from 0, NaN on the other side of the sky."""
     wcs = {name: rows[name].astype(float) for name in _WCS}
     # A degree per pixel: the grid's pixels are offsets in the tangent plane, x to the west.
-    grid = TangentGrid(wcs["crval1"], wcs["crval2"], 0.0, 0.0, 1.0)
+    grid = TangentGrid(wcs["crval1"], wcs["crval2"], 0.0, 0.0, 1.0)  # type: ignore[arg-type]
     west, north = grid.to_pixel(ra_deg, dec_deg)
     east = -west
     determinant = wcs["cd1_1"] * wcs["cd2_2"] - wcs["cd1_2"] * wcs["cd2_1"]
@@ -115,35 +132,38 @@ def _pixel(rows, ra_deg, dec_deg):
     return x + wcs["crpix1"] - 1, y + wcs["crpix2"] - 1
 
 
-def _table(rows, x, y, chosen):
+def _no_rows() -> dict[str, np.ndarray]:
+    """Return columns of CCDs without rows."""
+    numbers = (*_COLUMNS, "fwhm", "sig1", "psfnorm", "galnorm", *_WCS)
+    texts = ("camera", "ccdname", "filter", "object", "propid", "image_filename")
+    return {
+        **{name: np.empty(0) for name in numbers},
+        **{name: np.empty(0, "U1") for name in texts},
+    }
+
+
+def _table(rows: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> Table:
+    """Return rows of CCDs with the names, units and derived columns that users get."""
     table = Table()
-    if rows is None:
-        rows = {name: np.empty(0) for name in (*_COLUMNS, "fwhm", "sig1", "psfnorm", "galnorm")}
-        rows |= {name: np.empty(0) for name in _WCS}
-        texts = ("camera", "ccdname", "filter", "object", "propid", "image_filename")
-        rows |= {name: np.empty(0, "U1") for name in texts}
     for name, unit in _COLUMNS.items():
         if name in rows:
-            values = rows[name][chosen]
+            values = rows[name]
             if values.dtype.kind in "SU":
                 values = np.char.strip(values.astype(str))
             table[name] = values.astype(values.dtype.newbyteorder("="))
             table[name].unit = unit
-    if "mjd_obs" in table.colnames:
-        dates = Time(np.asarray(table["mjd_obs"], float), format="mjd").isot
-        table["date_obs"] = np.asarray(dates, dtype="U23")
-    scale = np.sqrt(
-        np.abs(rows["cd1_1"] * rows["cd2_2"] - rows["cd1_2"] * rows["cd2_1"])[chosen].astype(float)
-    )
+    dates = Time(np.asarray(rows["mjd_obs"], float), format="mjd").isot
+    table["date_obs"] = np.asarray(dates, dtype="U23")
+    determinant = rows["cd1_1"] * rows["cd2_2"] - rows["cd1_2"] * rows["cd2_1"]
     if "fwhm" in rows:
-        table["seeing"] = rows["fwhm"][chosen].astype(float) * scale * 3600
+        table["seeing"] = rows["fwhm"] * np.sqrt(np.abs(determinant).astype(float)) * 3600
         table["seeing"].unit = u.arcsec
     for name, norm in (("psfdepth", "psfnorm"), ("galdepth", "galnorm")):
         if norm in rows and "sig1" in rows:
             with np.errstate(divide="ignore", invalid="ignore"):
-                limit = N_SIGMA * rows["sig1"][chosen].astype(float) / rows[norm][chosen]
+                limit = N_SIGMA * rows["sig1"].astype(float) / rows[norm]
                 table[name] = 22.5 - 2.5 * np.log10(limit)
             table[name].unit = u.mag
-    table["x"], table["y"] = x[chosen], y[chosen]
+    table["x"], table["y"] = x, y
     table["x"].unit = table["y"].unit = u.pix
     return table

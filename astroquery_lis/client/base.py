@@ -196,6 +196,11 @@ class SurveyBase(QueryBase):
         """Return the name of the release that a call means."""
         return get_release(self.release if release is None else release).name
 
+    def _tree(self, release: str | None, region: Region) -> tuple[str, Region]:
+        """Return the names of the release and region that a call means."""
+        name = self._release_name(release)
+        return name, as_region(region, name)
+
     def _mirrors(self, mirror: Mirror | None) -> tuple[SurveyMirror, ...]:
         """Return the mirrors that a call means, in order."""
         return resolve_mirrors(self.mirror if mirror is None else mirror)

@@ -10,7 +10,7 @@ from astropy.coordinates import SkyCoord
 
 from .._typing import answering
 from ..catalogs.brick_tables import bricks_in_region, covered, footprint_moc
-from ..catalogs.exposures import exposure_paths, exposures_at
+from ..catalogs.exposures import exposure_path, exposures_at
 from ..exceptions import InvalidRequestError, NoCoverageError
 from ..images.viewer import viewer_cutout
 from ..survey.catalog_request import as_sky_region
@@ -21,7 +21,6 @@ from ..survey.request import (
     as_bands,
     as_choice,
     as_layer_bands,
-    as_region,
     cutout_request,
     refuse_beside_layer,
 )
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
         Region,
         Table,
     )
+    from ..survey.layers import Layer
 
 
 __all__ = ["FootprintMethods"]
@@ -99,8 +99,10 @@ class FootprintMethods(SurveyBase):
         ------
         InvalidRequestError
             If an argument is wrong.
-        NoCoverageError
+        IncompleteMirrorError
             If no mirror has the table of bricks.
+        TransferError
+            If it could not be had.
 
         Warns
         -----
@@ -115,8 +117,7 @@ class FootprintMethods(SurveyBase):
         >>> print(*table['brickname'])
         0451p000 0453p000 0451p002 0453p002
         """
-        release = get_release(self.release if release is None else release).name
-        region = as_region(region, release)
+        release, region = self._tree(release, region)
         corners = None if polygon is None else as_positions(polygon, "polygon")
         centered = corners is None and coordinates is not None
         sky = as_sky_region(
@@ -171,8 +172,10 @@ class FootprintMethods(SurveyBase):
         ------
         InvalidRequestError
             If an argument is wrong.
-        NoCoverageError
+        IncompleteMirrorError
             If no mirror has the table of bricks.
+        TransferError
+            If it could not be had.
 
         Examples
         --------
@@ -184,25 +187,30 @@ class FootprintMethods(SurveyBase):
         """
         positions = as_coordinates(coordinates)
         ra_deg, dec_deg = as_positions(positions)
-        found = None if layer is None else get_layer(layer)
-        if found is not None:
+        shown = None if layer is None else get_layer(layer)
+        if shown is not None:
             refuse_beside_layer(release, region)
-        if found is not None and (found.release is None or found.region is None):
-            bands = as_layer_bands(bands, found.bands, found.name)
-            answer = self._probe(found, bands, ra_deg, dec_deg, cache)
+            bands = as_layer_bands(bands, shown.bands, shown.name)
+        if shown is not None and (shown.release is None or shown.region is None):
+            answer = self._probe(shown, bands, ra_deg, dec_deg, cache)
         else:
-            shown = region if found is None else cast("Region", found.region)
-            if found is not None:
-                release = found.release
-                bands = found.bands if bands is None else bands
-            release = get_release(self.release if release is None else release).name
-            region = as_region(shown, release)
+            if shown is not None:
+                release, region = shown.release, cast("Region", shown.region)
+                bands = bands or shown.bands
+            release, region = self._tree(release, region)
             bands = as_bands(bands, release, region)
             with self._finder(mirror, cache) as finder:
                 answer = covered(ra_deg, dec_deg, bands, release, region, finder)
         return bool(answer[0]) if positions.isscalar else answer.reshape(positions.shape)
 
-    def _probe(self, layer, bands, ra_deg, dec_deg, cache):
+    def _probe(
+        self,
+        layer: Layer,
+        bands: Sequence[str] | None,
+        ra_deg: np.ndarray,
+        dec_deg: np.ndarray,
+        cache: bool | None,
+    ) -> np.ndarray:
         """Ask the viewer for a pixel of a layer at each position."""
         if len(ra_deg) > MAX_PROBES:
             msg = (
@@ -217,8 +225,8 @@ class FootprintMethods(SurveyBase):
                 (float(ra), float(dec)), 1, bands=bands or layer.default_bands or None, layer=layer
             )
             with suppress(NoCoverageError):
-                found = viewer_cutout(request, service, on_missing="raise")
-                answer[number] = all(hdu.data.any() for hdu in found[1:])
+                cutout = viewer_cutout(request, service, on_missing="raise")
+                answer[number] = all(hdu.data.any() for hdu in cutout[1:])
         return answer
 
     @answering
@@ -278,14 +286,13 @@ class FootprintMethods(SurveyBase):
         >>> set(table['camera'].tolist())
         {'decam'}
         """
-        release = get_release(self.release if release is None else release).name
-        region = as_region(region, release)
+        release, region = self._tree(release, region)
         bands = as_bands(bands, release, region)
         as_choice("on_missing", on_missing, ("warn", "raise"))
         ra_deg, dec_deg = as_position(coordinates)
         with self._finder(mirror, cache) as finder:
             if get_query_payload:
-                path = exposure_paths(ra_deg, dec_deg, release, region)[0]
+                path = exposure_path(ra_deg, dec_deg, release, region)[0]
                 return {"service": finder.service, "urls": [finder.address(path)]}
             return exposures_at(
                 ra_deg, dec_deg, bands, release, region, finder, on_missing=on_missing
@@ -327,8 +334,7 @@ class FootprintMethods(SurveyBase):
         >>> with sandbox.serve() as sky:
         ...     moc = LegacySurvey.get_moc(bands='r')  # doctest: +SKIP
         """
-        release = get_release(self.release if release is None else release).name
-        region = as_region(region, release)
+        release, region = self._tree(release, region)
         bands = as_bands(bands, release, region)
         with self._finder(mirror, cache) as finder:
             return footprint_moc(bands, release, region, finder, max_depth)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..catalogs.footprint import holds
+from ..catalogs.brick_rows import holds
 from ..images.save import Access, BulkSpec, CutoutJob, target_facts
 from ..io.jobs import Result
 from ..survey.bricks import brick_id, name_of, region_of_brick

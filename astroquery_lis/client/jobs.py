@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._packages import import_optional
-from ..catalogs.footprint import bricks_of_region
-from ..exceptions import InvalidRequestError, NoCoverageError, NotFoundError
+from ..catalogs.brick_tables import region_table
+from ..catalogs.catalog_files import FileFinder
+from ..exceptions import IncompleteMirrorError, InvalidRequestError, NoCoverageError
 from ..images.save import (
     Access,
     BulkSpec,
@@ -302,16 +303,13 @@ class JobMethods(SurveyBase):
     def _footprint(self, spec: BulkSpec, access: Access) -> dict[str, np.ndarray]:
         """Return the ids of the bricks of each region that there is a table of."""
         footprint = {}
-        for region in get_release(spec.release).regions:
-            if spec.region in ("auto", region):
-                with suppress(NotFoundError):
-                    footprint[region] = bricks_of_region(
-                        spec.release,
-                        region,
-                        client=self._client(),
-                        mirrors=access.mirrors,
-                        location=access.location,
-                    )
+        with FileFinder(self._client(), access.mirrors, access.location) as finder:
+            for region in get_release(spec.release).regions:
+                if spec.region in ("auto", region):
+                    # Without a table the files decide.
+                    with suppress(IncompleteMirrorError):
+                        rows = region_table(spec.release, region, finder)
+                        footprint[region] = np.array(rows["brickid"])
         return footprint
 
 

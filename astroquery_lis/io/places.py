@@ -48,6 +48,7 @@ __all__ = [
     "HostHealth",
     "Mirror",
     "ask_in_turn",
+    "local_folders",
     "resolve_mirrors",
 ]
 
@@ -183,6 +184,13 @@ def resolve_mirrors(value: MirrorNames) -> tuple[Mirror, ...]:
         msg = f"mirror={value!r} names no mirror; registered: auto, {', '.join(REGISTERED)}."
         raise InvalidRequestError(msg, parameter="mirror", value=value)
     return mirrors
+
+
+def local_folders(mirrors: Sequence[Mirror]) -> tuple[Path, ...]:
+    """Return the folders that mirrors are, if every one is a folder, else none."""
+    if not all(mirror.is_local for mirror in mirrors):
+        return ()
+    return tuple(Path(mirror.template) for mirror in mirrors)
 
 
 @dataclass

@@ -6,15 +6,20 @@ import astropy.units as u
 import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
 from astropy.table import Table
 
-from astroquery_lis import bricks
+from astroquery_lis import LegacySurveyClass, bricks
+from astroquery_lis.catalogs.brick_rows import holds
 from astroquery_lis.exceptions import (
     CoverageWarning,
+    FailoverWarning,
+    IncompleteMirrorError,
     InvalidRequestError,
-    NoCoverageError,
     OptionalDependencyError,
+    UnexpectedContentError,
 )
+from astroquery_lis.io.places import HEALTH
 from astroquery_lis.survey.paths import file_path
 
 
@@ -97,7 +102,7 @@ def test_positions_that_are_covered(local, sky):
     assert local.covers(sky.positions["split"], region="south") is True
     with pytest.raises(InvalidRequestError, match="bands of dr10 north"):
         local.covers(places, bands="i", region="north")
-    with pytest.raises(NoCoverageError, match="survey-bricks-dr8"):
+    with pytest.raises(IncompleteMirrorError, match="survey-bricks-dr8"):
         local.covers(places, release="dr8")
 
 
@@ -162,3 +167,81 @@ def test_moc_without_mocpy_names_the_extra(local, monkeypatch):
     monkeypatch.setitem(sys.modules, "mocpy", None)
     with pytest.raises(OptionalDependencyError, match=r"astroquery_lis\[footprint\]"):
         local.get_moc()
+
+
+# ---- one table, one reader -----------------------------------------------------------------------
+
+
+def _download(survey, place, mirror, folder):
+    rows = Table({"ra": [place.ra.deg], "dec": [place.dec.deg]})
+    return survey.download_cutouts(
+        rows, 16, bands="r", mirror=mirror, download_dir=folder, show_progress=False
+    )
+
+
+def test_every_method_reads_one_copy_of_a_table(sky, survey, tmp_path):
+    star = sky.positions["star"]
+    _download(survey, star, sky.mirror_url, tmp_path / "out")
+    tables = [r.path for r in sky.requests if "survey-bricks" in r.path]
+    assert len(tables) == len(set(tables)) == 2
+    assert survey.covers(star)
+    survey.query_bricks(star, radius=1 * u.arcsec)
+    assert sum("survey-bricks" in r.path for r in sky.requests) == 2
+    arrays = sorted(path.parent.name for path in survey.cache_location.rglob("*.npy"))
+    assert arrays == ["survey-bricks-dr10-south.fits.gz", "survey-bricks-dr9-north.fits.gz"]
+
+
+def test_every_method_tells_of_a_failover(sky, tmp_path):
+    star = sky.positions["star"]
+    dead = "http://127.0.0.1:9/{path}"
+    mirrors = [dead, sky.mirror_url]
+    calls = {
+        "covers": lambda s: s.covers(star, mirror=mirrors),
+        "query_bricks": lambda s: s.query_bricks(star, radius="1 arcmin", mirror=mirrors),
+        "download_cutouts": lambda s: _download(s, star, mirrors, tmp_path / "out"),
+        "get_cutout": lambda s: s.get_cutout(star, 16, bands="r", mirror=mirrors),
+        "query_tractor": lambda s: s.query_tractor(
+            star, radius="3 arcsec", source="files", mirror=mirrors
+        ),
+        "query_exposures": lambda s: s.query_exposures(star, mirror=mirrors),
+    }
+    for name, call in calls.items():
+        HEALTH.reset()
+        survey = LegacySurveyClass()
+        survey.cache_location = tmp_path / name
+        with pytest.warns(FailoverWarning, match="failed .* answered instead"):
+            call(survey)
+
+
+def test_a_table_is_the_same_from_everywhere_and_each_brick_is_in_it_once(sky, survey):
+    path = file_path("region-bricks", "dr10", "south")
+    expected = sorted(set(Table.read(sky.root / path)["brickname"]))
+    calls = [
+        {"mirror": str(sky.root)},
+        {"mirror": sky.mirror_url, "cache": False},
+        {"mirror": sky.mirror_url},
+        {"mirror": sky.mirror_url},
+    ]
+    for call in calls:
+        corner = survey.query_bricks(sky.positions["corner"], radius="2 deg", **call)
+        assert set(corner["brickname"]) <= set(expected)
+        assert len(corner) == len(set(corner["brickname"])) >= 4
+    assert holds(np.array([3, 7]), np.array([3, 1, 8, 7])).tolist() == [True, False, False, True]
+    assert not holds(np.array([], int), np.array([5, 6])).any()
+
+
+def test_a_table_that_is_none_says_so_and_one_damaged_in_the_cache_is_fetched_anew(
+    sky, survey, tmp_path
+):
+    path = tmp_path / "tree" / file_path("region-bricks", "dr10", "south")
+    path.parent.mkdir(parents=True)
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((2, 2)))]).writeto(path)
+    star = sky.positions["star"]
+    with pytest.raises(UnexpectedContentError, match="cannot be read as a table of bricks"):
+        survey.covers(star, mirror=str(tmp_path / "tree"))
+    assert survey.covers(star)
+    for array in survey.cache_location.rglob("*.npy"):
+        array.unlink()
+    (table,) = (path for path in survey.cache_location.rglob("*south.fits.gz") if path.is_file())
+    table.write_bytes(table.read_bytes()[:2000])
+    assert survey.covers(star)

@@ -9,20 +9,15 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
-from astropy.table import Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astroquery_lis import bricks
-from astroquery_lis.catalogs.footprint import bricks_of_region, holds
 from astroquery_lis.client.inputs import Targets
 from astroquery_lis.client.job_plan import job_bounds, plan_cutouts
 from astroquery_lis.exceptions import (
     ContentChangedError,
     CoverageWarning,
-    FailoverWarning,
-    NotFoundError,
-    UnexpectedContentError,
 )
 from astroquery_lis.images import reader
 from astroquery_lis.images.coadds import coadd_cutout
@@ -183,64 +178,6 @@ def test_a_partly_covered_box_counts_where_parts_do(dec0):
     assert not lost[(dx < half - 0.01) & (dy < half - 0.01)].any()
     assert lost[(dx > half + 0.01) | (dy > half + 0.01)].all()
     assert 0 < lost.sum() < 400
-
-
-# ---- footprint ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("region", ["south", "north"])
-def test_the_bricks_of_a_region_are_fetched_once(sky, tmp_path, region):
-    options = {
-        "client": HttpClient(),
-        "mirrors": resolve_mirrors(sky.mirror_url),
-        "location": tmp_path,
-    }
-    ids = bricks_of_region("dr10", region, **options)
-    table = Table.read(sky.root / file_path("region-bricks", "dr10", region))
-    assert list(ids) == sorted(table["brickid"])
-    assert [record.status for record in sky.requests] == [200]
-    again = bricks_of_region("dr10", region, **options)
-    assert np.array_equal(again, ids)
-    assert len(sky.requests) == 1
-    assert holds(ids, [ids[0], 1, 662174, ids[-1]]).tolist() == [True, False, False, True]
-    assert not holds(ids[:0], [5, 6]).any()
-
-
-def test_a_local_tree_and_no_cache_give_the_same(sky, tmp_path):
-    client = HttpClient()
-    found = [
-        bricks_of_region(
-            "dr10", "south", client=client, mirrors=resolve_mirrors(mirror), location=location
-        )
-        for mirror in (str(sky.root), sky.mirror_url)
-        for location in (None, tmp_path, tmp_path)
-    ]
-    assert all(np.array_equal(ids, found[0]) for ids in found)
-
-
-def test_a_table_of_bricks_that_is_missing_or_wrong_says_so(sky, tmp_path):
-    options = {
-        "client": HttpClient(retries=0),
-        "mirrors": resolve_mirrors(sky.mirror_url),
-        "location": tmp_path,
-    }
-    with pytest.raises(NotFoundError):
-        bricks_of_region("dr8", "south", **options)
-    with pytest.raises(UnexpectedContentError, match="cannot be read as a table of bricks"):
-        _write_and_read(tmp_path)
-    sky.faults.add("status", match="*survey-bricks*", code=503, times=None)
-    other = resolve_mirrors([sky.mirror_url, str(sky.root)])
-    with pytest.warns(FailoverWarning, match="answered instead"):
-        ids = bricks_of_region("dr10", "south", **{**options, "mirrors": other})
-    assert len(ids) == 8
-
-
-def _write_and_read(folder):
-    path = folder / "tree" / file_path("region-bricks", "dr10", "south")
-    path.parent.mkdir(parents=True)
-    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((2, 2)))]).writeto(path)
-    mirrors = resolve_mirrors(str(folder / "tree"))
-    bricks_of_region("dr10", "south", client=None, mirrors=mirrors, location=None)
 
 
 # ---- reading -----------------------------------------------------------------------------------

@@ -1,0 +1,141 @@
+"""The survey's table of the bricks of a region: its rows, and what follows from a brick's absence.
+
+Only this table tells that the survey has nothing somewhere.  A folder that lacks a file may be a
+copy of a part of the survey, where a server of the survey's own tree that answers 404 is not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+
+from ..exceptions import IncompleteMirrorError, UnexpectedContentError
+from ..survey.bricks import N_BRICKS, name_of, parse_brick_name
+from ..survey.paths import file_path
+
+__all__ = [
+    "BANDS",
+    "QUANTITIES",
+    "ROW",
+    "holds",
+    "places_of",
+    "read_brick_rows",
+    "require_table",
+    "require_unlisted",
+]
+
+BANDS = ("g", "r", "i", "z")
+QUANTITIES = (("nexp", "<i2"), ("psfsize", "<f4"), ("psfdepth", "<f4"), ("galdepth", "<f4"))
+_FIELDS = [
+    ("ebv", "<f4"),
+    *((f"{name}_{band}", kind) for name, kind in QUANTITIES for band in BANDS),
+]
+ROW = np.dtype([("brickid", "<i4"), *_FIELDS])
+"""What is kept of a brick."""
+
+
+def read_brick_rows(path: str | Path, url: str = "") -> np.ndarray:
+    """Return the rows of a table of bricks (`ROW`), each brick once, by id."""
+    try:
+        with fits.open(path, memmap=False) as hdus:
+            table = hdus[1].data
+            columns = {name.lower(): name for name in table.names}
+            rows = np.zeros(len(table), ROW)
+            rows["brickid"] = _ids(table, columns)
+            for name, kind in _FIELDS:
+                if name in columns:
+                    rows[name] = table[columns[name]]
+                elif kind == "<f4":
+                    rows[name] = np.nan
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, LookupError) as error:
+        msg = f"{url or path} cannot be read as a table of bricks: {error}."
+        raise UnexpectedContentError(msg, url=str(url or path), cause=error) from error
+    _, first = np.unique(rows["brickid"], return_index=True)
+    return rows[first]
+
+
+def _ids(table: fits.FITS_rec, columns: dict[str, str]) -> np.ndarray:
+    """Return the ids of a table that has them, or the bricks' names."""
+    if "brickid" in columns:
+        ids = np.asarray(table[columns["brickid"]], np.int64)
+    else:
+        names = table[columns["brickname"]]
+        ids = np.array([parse_brick_name(name) for name in names], np.int64)
+    if len(ids) and not (ids.min() >= 1 and ids.max() <= N_BRICKS):
+        msg = f"brick ids go from {ids.min()} to {ids.max()}"
+        raise ValueError(msg)
+    return ids
+
+
+def places_of(ids: np.ndarray, bricks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where bricks are in sorted ids, and which are there at all."""
+    bricks = np.asarray(bricks)
+    if not len(ids):
+        return np.zeros(bricks.shape, int), np.zeros(bricks.shape, bool)
+    places = np.minimum(np.searchsorted(ids, bricks), len(ids) - 1)
+    return places, ids[places] == bricks
+
+
+def holds(ids: np.ndarray, bricks: np.ndarray) -> np.ndarray:
+    """Return which bricks are in sorted ids."""
+    return places_of(ids, bricks)[1]
+
+
+# ---- folders that hold a part of the survey ------------------------------------------------------
+
+
+def require_table(folders: Sequence[Path], release: str, region: str) -> list[np.ndarray]:
+    """Return the rows of the tables of bricks that folders have; refuse if none has one."""
+    path = file_path("region-bricks", release, region)
+    tables = [table for table in (_rows_in(folder / path) for folder in folders) if len(table)]
+    if not tables:
+        where = ", ".join(map(str, folders))
+        msg = (
+            f"{where} lacks {path}, the table of the bricks of {release} {region}; without it "
+            "nothing tells which bricks the survey has. Copy it there, or name a mirror of the "
+            "survey after the folder."
+        )
+        raise IncompleteMirrorError(msg, url=where)
+    return tables
+
+
+def require_unlisted(
+    folders: Sequence[Path], release: str, region: str, bricks: Sequence[int], lacks: str
+) -> None:
+    """Refuse to take bricks that no file was found of for ones that the survey does not have.
+
+    ``folders`` are all the places that were asked, none if one of them was a server; ``lacks`` says
+    what they lack.
+    """
+    if not folders:
+        return
+    tables = require_table(folders, release, region)
+    listed = np.any([holds(rows["brickid"], np.asarray(bricks)) for rows in tables], axis=0)
+    if listed.any():
+        where = ", ".join(map(str, folders))
+        names = ", ".join(name_of(brick) for brick in np.asarray(bricks)[listed])
+        msg = (
+            f"{where} lacks {lacks}, and {release} {region} has brick {names}: the folder holds a "
+            "part of the survey. Copy the files there (get_brick_files), or name a mirror of the "
+            "survey after the folder."
+        )
+        raise IncompleteMirrorError(msg, url=where)
+
+
+def _rows_in(path: Path) -> np.ndarray:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return np.zeros(0, ROW)
+    return _read_once(path, (status.st_mtime_ns, status.st_size))
+
+
+@lru_cache(maxsize=4)
+def _read_once(path: Path, state: tuple[int, int]) -> np.ndarray:
+    """Return the rows of one state of a table on disk."""
+    return read_brick_rows(path)
