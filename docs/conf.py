@@ -21,6 +21,7 @@ version = release.split("+")[0]
 extensions = [
     "numpydoc",
     "sphinx_automodapi.automodapi",
+    "sphinx_copybutton",
     "pytest_doctestplus.sphinx.doctestplus",
     "benchmark_tables",
     "import_layers",
@@ -64,12 +65,16 @@ autodoc_typehints = "none"
 automodapi_toctreedirnm = "api"
 
 html_theme = "pydata_sphinx_theme"
-html_title = "astroquery_lis"
+html_title = f"astroquery_lis {version}"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_show_sourcelink = False
+# The prompts of examples are not copied, nor is what they print.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
 html_theme_options = {
-    "github_url": "https://github.com/astroquery-lis/astroquery_lis",
+    "header_links_before_dropdown": 7,
     "navigation_with_keys": False,
     "show_toc_level": 2,
 }

@@ -12,7 +12,6 @@ __all__ = ["notebook_of", "setup"]
 
 UNDERLINES = {"=": "#", "-": "##", "^": "###"}
 DIRECTIVE = re.compile(r"^\.\. ([\w-]+):: ?(.*)\n((?:[ ]+.*\n|\n(?=[ ]))*)", re.M)
-SITE = "https://astroquery-lis.readthedocs.io/en/latest"
 PAGE = re.compile(r":doc:`(?:([^`<]+?)\s*<)?/?([^`>]+)>?`")
 ROLE = re.compile(r":\w+:`([^`<]*?)\s*(?:<[^>`]*>)?`")
 LINK = re.compile(r"`([^`<]+?)\s*<([^>`]+)>`__?")
@@ -28,7 +27,7 @@ def _markdown(text):
     text = re.sub(r"^(\S.*)\n([=^-])\2{2,}\n", title, text, flags=re.M)
     text = re.sub(r"^\.\. _[^\n]*:\n", "", text, flags=re.M)
     text = LINK.sub(r"[\1](\2)", text)
-    text = PAGE.sub(lambda page: f"[{page[1] or page[2]}]({SITE}/{page[2].lstrip('/')}.html)", text)
+    text = PAGE.sub(lambda page: f"*{page[1] or page[2]}*", text)
     text = ROLE.sub(r"\1", text)
     text = re.sub(r"(?<!`)``([^`]+)``(?!`)", "\0\\1\0", text)
     text = OBJECT.sub("\0\\1\0", text)
