@@ -59,14 +59,15 @@ nitpick_ignore_regex = [
 ]
 
 default_role = "obj"
-exclude_patterns = ["_build", "_ext"]
+exclude_patterns = ["_build", "_ext", "_templates"]
 numpydoc_show_class_members = False
 autodoc_typehints = "none"
 automodapi_toctreedirnm = "api"
 
 html_theme = "pydata_sphinx_theme"
-html_title = f"astroquery_lis {version}"
+html_title = "astroquery_lis"
 html_static_path = ["_static"]
+templates_path = ["_templates"]
 html_css_files = ["pages.css"]
 html_show_sourcelink = False
 # The prompts of examples are not copied, nor is what they print.
@@ -75,6 +76,7 @@ copybutton_prompt_is_regexp = True
 
 html_theme_options = {
     "header_links_before_dropdown": 7,
+    "navbar_end": ["package-version", "theme-switcher"],
     "navigation_with_keys": False,
     "show_toc_level": 2,
 }
