@@ -130,7 +130,7 @@ class FootprintMethods(SurveyBase):
         with self._finder(mirror, cache) as finder:
             if get_query_payload:
                 regions = get_release(release).regions if region == "auto" else (region,)
-                paths = [file_path("region-bricks", release, one) for one in regions]
+                paths = [file_path("region-bricks", release, name) for name in regions]
                 urls = [finder.address(path) for path in paths]
                 return {"service": finder.service, "urls": urls}
             return bricks_in_region(sky, release, region, finder)

@@ -173,8 +173,8 @@ def resolve_mirrors(value: MirrorNames) -> tuple[Mirror, ...]:
     """Return the mirrors to try, in order; an `AutoOrder` for ``'auto'``."""
     if isinstance(value, (str, os.PathLike)):
         if value == "auto":
-            known = (REGISTERED[name] for name in AUTO_ORDER)
-            return AutoOrder(m for m in known if not m.is_local or Path(m.template).is_dir())
+            ordered = (REGISTERED[name] for name in AUTO_ORDER)
+            return AutoOrder(m for m in ordered if not m.is_local or Path(m.template).is_dir())
         value = [value]
     try:
         mirrors = tuple(_parse(item) for item in value)
@@ -391,14 +391,14 @@ def ask_in_turn(
     digest is asked once more in the end: its list may have been replaced.
     """
     first = next((mirror for mirror in mirrors if not mirror.is_local), None)
-    held = [mirror for mirror in mirrors if holds is not None and holds(mirror)]
+    holders = [mirror for mirror in mirrors if holds is not None and holds(mirror)]
     order = list(mirrors)
     passed_over: list[Mirror] = []
-    if first is not None and first not in held:
+    if first is not None and first not in holders:
         order, resting = HEALTH.split(mirrors, client=client, path=path)
         for mirror in resting:
             in_vain = begun_s is not None and HEALTH.of(mirror).failed_s >= begun_s
-            (passed_over if in_vain and mirror not in held else order).append(mirror)
+            (passed_over if in_vain and mirror not in holders else order).append(mirror)
     failures: list[tuple[Mirror, TransferError]] = []
     missing = []
     for mirror in _with_second_look(order, failures):
@@ -410,7 +410,7 @@ def ask_in_turn(
             HEALTH.failed(mirror, error)
             failures.append((mirror, error))
         else:
-            if mirror not in held:
+            if mirror not in holders:
                 HEALTH.answered(mirror)
             return Answer(value, mirror, tuple(failures), tuple(missing))
     if first in missing:

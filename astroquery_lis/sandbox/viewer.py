@@ -273,10 +273,10 @@ class Viewer:
         near = False
         exposed: dict[str, bool] = {}
         for brick in layer.bricks_of(tree):
-            x, y = bricks.brick_grid(brick.id).to_pixel(ra_deg, dec_deg)
-            if not np.isfinite(x):
+            pixel = bricks.brick_grid(brick.id).to_pixel(ra_deg, dec_deg)
+            if not np.isfinite(pixel[0]):
                 continue
-            x, y = round(float(x)), round(float(y))
+            x, y = (round(float(value)) for value in pixel)
             box = Box(y - half, y + half, x - half, x + half).clipped(SIZE_PIX, SIZE_PIX)
             if 0 in box.shape:
                 continue

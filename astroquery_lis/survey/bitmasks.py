@@ -4,9 +4,13 @@ Numbers from the releases' bitmask pages and legacypipe ``bits.py``; the i band 
 and are not next to those of g, r and z.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..exceptions import InvalidRequestError
 from .releases import get_release
@@ -85,7 +89,7 @@ WISEMASK_BITS = MappingProxyType(
 """Bits of the WISE mask planes and of ``wisemask_w1`` and ``wisemask_w2``."""
 
 
-def maskbits(release):
+def maskbits(release: str) -> Mapping[str, int]:
     """Return the MASKBITS of a release as a mapping of name to bit number.
 
     Parameters
@@ -119,7 +123,7 @@ def maskbits(release):
     return MappingProxyType(_MASKBITS_DR10 if number == 10 else _MASKBITS_DR11)
 
 
-def maskbits_value(names, release):
+def maskbits_value(names: str | Iterable[str], release: str) -> int:
     """Return the integer that has the named MASKBITS set.
 
     Parameters
@@ -154,7 +158,7 @@ def maskbits_value(names, release):
     return value
 
 
-def decode_mask(mask, bits):
+def decode_mask(mask: ArrayLike, bits: Mapping[str, int]) -> dict[str, np.ndarray]:
     """Tell, for each named bit, where it is set.
 
     Parameters
@@ -175,5 +179,5 @@ def decode_mask(mask, bits):
     >>> decode_mask([0, 2], maskbits('dr10'))['BRIGHT'].tolist()
     [False, True]
     """
-    mask = np.asarray(mask)
-    return {name: (mask >> bit) & 1 == 1 for name, bit in bits.items()}
+    values = np.asarray(mask)
+    return {name: (values >> bit) & 1 == 1 for name, bit in bits.items()}

@@ -8,10 +8,16 @@ ra2) x [dec1, dec2).
 Functions take and return arrays of any shape, plain degrees, ICRS.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeAlias, overload
 
 import numpy as np
+from astropy.wcs import WCS
+from numpy.typing import ArrayLike
 
 from ..exceptions import InvalidRequestError
 from .pixel_grids import TangentGrid
@@ -36,6 +42,8 @@ __all__ = [
     "region_of_brick",
 ]
 
+Ids: TypeAlias = int | np.integer | Sequence[int] | np.ndarray
+
 BRICK_SIZE_DEG = 0.25
 N_BRICKS = 662_174
 IMAGE_SIZE_PIX = 3600
@@ -50,7 +58,7 @@ _GALACTIC_POLE = (192.85948, 27.12825)
 
 
 @cache
-def _rows():
+def _rows() -> tuple[np.ndarray, np.ndarray]:
     """Return (columns per row, id before the first column of each row), arrays of 721."""
     dec = np.linspace(-90.0, 90.0, 721)
     nearest = np.clip(np.abs(dec) - BRICK_SIZE_DEG / 2, 0.0, None)
@@ -61,7 +69,7 @@ def _rows():
     return columns, before
 
 
-def _checked_position(ra_deg, dec_deg):
+def _checked_position(ra_deg: ArrayLike, dec_deg: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Return positions as float arrays, RA in [0, 360); refuse what is not on the sky."""
     ra, dec = np.asarray(ra_deg), np.asarray(dec_deg)
     for name, value in (("ra_deg", ra), ("dec_deg", dec)):
@@ -80,16 +88,16 @@ def _checked_position(ra_deg, dec_deg):
     return (ra.astype(float) % 360.0) % 360.0, dec.astype(float)
 
 
-def _checked_id(brick):
+def _checked_id(brick: Ids) -> np.ndarray:
     """Return brick ids as an integer array; refuse numbers that no brick has."""
-    brick = np.asarray(brick)
-    if brick.dtype.kind not in "iu" or (brick < 1).any() or (brick > N_BRICKS).any():
+    ids = np.asarray(brick)
+    if ids.dtype.kind not in "iu" or (ids < 1).any() or (ids > N_BRICKS).any():
         msg = f"brick id {brick!r} must be an integer from 1 to {N_BRICKS}."
         raise InvalidRequestError(msg, parameter="brick_id", value=brick)
-    return brick
+    return ids
 
 
-def brick_id(ra_deg, dec_deg):
+def brick_id(ra_deg: ArrayLike, dec_deg: ArrayLike) -> np.ndarray:
     """Return the BRICKID that owns each position.
 
     Parameters
@@ -121,7 +129,7 @@ def brick_id(ra_deg, dec_deg):
     return before[row] + (ra / 360.0 * columns[row]).astype(np.int64) + 1
 
 
-def brick_row_column(brick):
+def brick_row_column(brick: Ids) -> tuple[np.ndarray, np.ndarray]:
     """Return row (0 at the south pole) and column (0 at RA 0) of brick ids.
 
     Parameters
@@ -139,13 +147,13 @@ def brick_row_column(brick):
     >>> [int(value) for value in brick_row_column(338328)]
     [365, 760]
     """
-    brick = _checked_id(brick)
+    ids = _checked_id(brick)
     _, before = _rows()
-    row = np.searchsorted(before, brick - 1, side="right") - 1
-    return row, brick - 1 - before[row]
+    row = np.searchsorted(before, ids - 1, side="right") - 1
+    return row, ids - 1 - before[row]
 
 
-def brick_edges(brick):
+def brick_edges(brick: Ids) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Return the box that each brick owns.
 
     Parameters
@@ -178,7 +186,7 @@ def brick_edges(brick):
     )
 
 
-def brick_center(brick):
+def brick_center(brick: Ids) -> tuple[np.ndarray, np.ndarray]:
     """Return the centre of each brick, which is the tangent point of its coadds.
 
     Parameters
@@ -201,7 +209,7 @@ def brick_center(brick):
     return 0.5 * (ra1 + ra2), -90.0 + BRICK_SIZE_DEG * row
 
 
-def brick_quadrant(brick):
+def brick_quadrant(brick: Ids) -> np.ndarray:
     """Return BRICKQ, 0 to 3, such that no two neighbours share one.
 
     Parameters
@@ -223,7 +231,11 @@ def brick_quadrant(brick):
     return np.where(row == 0, 1, column % 2 + 2 * (row % 2))
 
 
-def name_of(brick):
+@overload
+def name_of(brick: int | np.integer) -> str: ...
+@overload
+def name_of(brick: Sequence[int] | np.ndarray) -> np.ndarray: ...
+def name_of(brick: Ids) -> str | np.ndarray:
     """Return the names of brick ids.
 
     Parameters
@@ -256,7 +268,11 @@ def name_of(brick):
     return str(names) if names.ndim == 0 else names
 
 
-def brick_name(ra_deg, dec_deg):
+@overload
+def brick_name(ra_deg: float, dec_deg: float) -> str: ...
+@overload
+def brick_name(ra_deg: ArrayLike, dec_deg: ArrayLike) -> str | np.ndarray: ...
+def brick_name(ra_deg: ArrayLike, dec_deg: ArrayLike) -> str | np.ndarray:
     """Return the name of the brick that owns each position.
 
     Parameters
@@ -282,7 +298,7 @@ def brick_name(ra_deg, dec_deg):
     return name_of(brick_id(ra_deg, dec_deg))
 
 
-def parse_brick_name(name):
+def parse_brick_name(name: str) -> int:
     """Return the id of the brick called ``name``.
 
     Parameters
@@ -323,7 +339,7 @@ def parse_brick_name(name):
     raise InvalidRequestError(msg, parameter="brick", value=name)
 
 
-def brick_grid(brick):
+def brick_grid(brick: int) -> TangentGrid:
     """Return the pixel grid of the coadds of one brick.
 
     Parameters
@@ -347,7 +363,7 @@ def brick_grid(brick):
     return TangentGrid(float(ra), float(dec), middle, middle, PIXEL_SCALE_ARCSEC / 3600)
 
 
-def brick_wcs(brick):
+def brick_wcs(brick: int | str) -> WCS:
     """Return the WCS of the coadds of one brick.
 
     Parameters
@@ -370,7 +386,7 @@ def brick_wcs(brick):
     return brick_grid(number).wcs(shape=(IMAGE_SIZE_PIX, IMAGE_SIZE_PIX))
 
 
-def is_north(ra_deg, dec_deg):
+def is_north(ra_deg: ArrayLike, dec_deg: ArrayLike) -> np.ndarray:
     """Tell where the north (BASS, MzLS) is the official source of a split release.
 
     North is ``dec >= 32.375`` on the northern side of the galactic plane (DR9 and DR10
@@ -399,7 +415,7 @@ def is_north(ra_deg, dec_deg):
     return (dec >= SPLIT_DEC_DEG) & (sin_b > 0)
 
 
-def region_of_brick(brick, release):
+def region_of_brick(brick: Ids, release: str) -> np.ndarray:
     """Return the region whose files are official for each brick.
 
     Parameters
@@ -458,7 +474,7 @@ class Brick:
     dec2_deg: float
 
 
-def get_brick(brick):
+def get_brick(brick: int | str) -> Brick:
     """Return a `Brick` by id or name.
 
     Parameters

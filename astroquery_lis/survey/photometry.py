@@ -5,12 +5,23 @@ Quantities or masked columns; what has no value comes out as NaN.  `add_magnitud
 on a table.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import numpy as np
 from astropy import units as u
 
 from ..exceptions import InvalidRequestError
+
+if TYPE_CHECKING:
+    from astropy.table import Column, Table
+    from numpy.typing import ArrayLike
+
+Values: TypeAlias = "ArrayLike | u.Quantity | Column"
+"""Numbers, with or without a unit or a mask."""
 
 __all__ = [
     "EXTINCTION",
@@ -72,33 +83,39 @@ PS1_COLOUR_RANGE = (0.4, 2.7)
 """The g-i within which `PS1_COLOUR_TERMS` hold: main-sequence stars."""
 
 
-def _plain(values, unit=None):
+def _plain(values: Values, unit: u.UnitBase | None = None) -> np.ndarray:
     """Return floats without unit or mask; what is masked is NaN."""
     mask = getattr(values, "mask", None)
     own = getattr(values, "unit", None)
+    numbers: Any = np.ma.getdata(getattr(values, "unmasked", values))
     if own is not None and unit is not None and own != u.dimensionless_unscaled:
-        values = u.Quantity(np.ma.getdata(getattr(values, "unmasked", values)), own)
-        values = values.to_value(unit)
-    plain = np.array(np.ma.getdata(getattr(values, "unmasked", values)), dtype=float)
+        numbers = u.Quantity(numbers, own).to_value(unit)
+    plain = np.array(np.ma.getdata(numbers), dtype=float)
     if mask is not None and np.any(mask):
         plain[np.asarray(mask)] = np.nan
     return plain
 
 
-def _checked(parameter, value, allowed):
+def _checked(parameter: str, value: str, allowed: Iterable[str]) -> str:
     if value not in allowed:
         msg = f"{parameter}={value!r} is not one of: {', '.join(map(str, allowed))}."
         raise InvalidRequestError(msg, parameter=parameter, value=value)
     return value
 
 
-def _sigma(flux_ivar):
+def _sigma(flux_ivar: Values) -> np.ndarray:
     ivar = _plain(flux_ivar, u.nmgy**-2)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(ivar > 0, 1 / np.sqrt(ivar), np.nan)
 
 
-def ab_magnitude(flux, flux_ivar=None):
+@overload
+def ab_magnitude(flux: Values, flux_ivar: None = None) -> u.Quantity: ...
+@overload
+def ab_magnitude(flux: Values, flux_ivar: Values) -> tuple[u.Quantity, u.Quantity]: ...
+def ab_magnitude(
+    flux: Values, flux_ivar: Values | None = None
+) -> u.Quantity | tuple[u.Quantity, u.Quantity]:
     """Return AB magnitudes, and their errors.
 
     Parameters
@@ -130,7 +147,9 @@ def ab_magnitude(flux, flux_ivar=None):
     return magnitude, POGSON * _sigma(flux_ivar) / positive * u.mag
 
 
-def asinh_magnitude(flux, flux_ivar=None, *, softening):
+def asinh_magnitude(
+    flux: Values, flux_ivar: Values | None = None, *, softening: float | u.Quantity
+) -> u.Quantity | tuple[u.Quantity, u.Quantity]:
     """Return asinh magnitudes, which exist for every flux, and their errors.
 
     Parameters
@@ -179,7 +198,9 @@ def asinh_magnitude(flux, flux_ivar=None, *, softening):
     return magnitude * u.mag, error * u.mag
 
 
-def limiting_magnitude(flux_ivar, n_sigma=5.0, *, flux=None):
+def limiting_magnitude(
+    flux_ivar: Values, n_sigma: float = 5.0, *, flux: Values | None = None
+) -> u.Quantity:
     """Return the magnitude of a flux of so many sigma: a depth, or an upper limit.
 
     Parameters
@@ -209,7 +230,7 @@ def limiting_magnitude(flux_ivar, n_sigma=5.0, *, flux=None):
     return ab_magnitude(limit)
 
 
-def transmission(ebv, band):
+def transmission(ebv: Values, band: str) -> np.ndarray:
     """Return the part of the light that the Galaxy lets through.
 
     Parameters
@@ -234,7 +255,13 @@ def transmission(ebv, band):
     return 10 ** (-0.4 * coefficient * _plain(ebv, u.mag))
 
 
-def deredden(flux, mw_transmission=None, *, ebv=None, band=None):
+def deredden(
+    flux: Values,
+    mw_transmission: Values | None = None,
+    *,
+    ebv: Values | None = None,
+    band: str | None = None,
+) -> u.Quantity:
     """Return fluxes as they were outside the Galaxy.
 
     Parameters
@@ -268,12 +295,12 @@ def deredden(flux, mw_transmission=None, *, ebv=None, band=None):
         msg = "Give either mw_transmission= or both ebv= and band=."
         raise InvalidRequestError(msg, parameter="mw_transmission", value=mw_transmission)
     if mw_transmission is None:
-        mw_transmission = transmission(ebv, band)
+        mw_transmission = transmission(cast("Values", ebv), band or "")
     through = _plain(mw_transmission)
     return _plain(flux, u.nmgy) / np.where(through > 0, through, np.nan) * u.nmgy
 
 
-def vega_to_ab(magnitude, band):
+def vega_to_ab(magnitude: Values, band: str) -> u.Quantity:
     """Return AB magnitudes from WISE's Vega magnitudes.
 
     Parameters
@@ -297,7 +324,7 @@ def vega_to_ab(magnitude, band):
     return (_plain(magnitude, u.mag) + offset) * u.mag
 
 
-def wise_image_to_ab(values, band):
+def wise_image_to_ab(values: Values, band: str) -> np.ndarray:
     """Return AB nanomaggies from the Vega nanomaggies of the coadded WISE images.
 
     Parameters
@@ -322,7 +349,7 @@ def wise_image_to_ab(values, band):
     return _plain(values, u.nmgy) * 10 ** (-offset / 2.5)
 
 
-def axis_ratio_and_angle(e1, e2):
+def axis_ratio_and_angle(e1: Values, e2: Values) -> tuple[np.ndarray, u.Quantity]:
     """Return axis ratio and position angle from ellipticity components.
 
     Parameters
@@ -355,7 +382,7 @@ def axis_ratio_and_angle(e1, e2):
     return (1 - size) / (1 + size), angle * u.deg
 
 
-def ellipticity(ratio, angle):
+def ellipticity(ratio: Values, angle: u.Quantity) -> tuple[np.ndarray, np.ndarray]:
     """Return ellipticity components: the inverse of `axis_ratio_and_angle`.
 
     Parameters
@@ -383,7 +410,9 @@ def ellipticity(ratio, angle):
     return size * np.cos(twice), size * np.sin(twice)
 
 
-def ps1_to_survey(magnitude, g_minus_i, band, camera="decam"):
+def ps1_to_survey(
+    magnitude: Values, g_minus_i: Values, band: str, camera: str = "decam"
+) -> u.Quantity:
     """Return the magnitudes that stars of Pan-STARRS1 have in the survey's own filters.
 
     Parameters
@@ -417,7 +446,13 @@ def ps1_to_survey(magnitude, g_minus_i, band, camera="decam"):
     return (_plain(magnitude, u.mag) + shift) * u.mag
 
 
-def add_magnitudes(table, bands=None, *, dereddened=False, softening=None):
+def add_magnitudes(
+    table: Table,
+    bands: Sequence[str] | None = None,
+    *,
+    dereddened: bool = False,
+    softening: float | None = None,
+) -> Table:
     """Return a copy of a catalogue table with magnitudes.
 
     Parameters

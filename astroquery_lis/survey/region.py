@@ -106,7 +106,7 @@ class Circle:
 
 @dataclass(frozen=True)
 class Box:
-    """Return boxes (RA from, to, Dec from, to) that hold the circle; two of them across RA 0."""
+    """A rectangle round the centre, its sides along great circles and parallels of its frame."""
 
     ra_deg: float
     dec_deg: float
