@@ -21,7 +21,7 @@ __all__ = ["Served", "served"]
 
 def main():
     """Serve until standard input ends."""
-    with sandbox.serve(configure=False, show_progress=True) as sky:
+    with sandbox.serve(configure=False) as sky:
         links = {name: Link(profile, _port(sky.url)) for name, profile in PROFILES.items()}
         loop = asyncio.new_event_loop()
         threading.Thread(target=loop.run_forever, daemon=True).start()

@@ -62,7 +62,7 @@ def main():
     chosen = options(__doc__)
     log.setLevel("WARNING")
     rows = []
-    with sandbox.serve(show_progress=True) as sky:
+    with sandbox.serve() as sky:
         ways = [
             ("dense, job in threads", N_DENSE, download, {}),
             ("dense, job in processes", N_DENSE, download, {"executor": "processes"}),

@@ -26,7 +26,7 @@ def whole_files(position, urls):
 
 def main():
     chosen = options(__doc__)
-    with sandbox.serve(show_progress=True) as sky:
+    with sandbox.serve() as sky:
         position = sky.positions["field"]
         urls = LegacySurvey.get_cutout(position, **ASKED, get_query_payload=True)
 

@@ -36,7 +36,7 @@ def cpu_ms(call, runs):
 def main():
     chosen = options(__doc__)
     rows = []
-    with sandbox.serve(show_progress=True) as sky:
+    with sandbox.serve() as sky:
         place = SkyCoord(sky.positions["field"])
         brick = str(brick_name(place.ra.deg, place.dec.deg))
         for product, band in FILES:

@@ -52,7 +52,7 @@ def run(
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     say("Starting the embedded sky (its files are made the first time, in about half a minute)")
-    with sandbox.serve(show_progress=True) as sky:
+    with sandbox.serve() as sky:
         say(f"Serving {len(sky.truth)} simulated sources at {sky.mirror_url}")
         sections = [*survey_sections(sky, say), jwst_section(sky, folder, say)]
     path = write_page(folder / PAGE, html_page("A simulated sky", "".join(sections), about=ABOUT))

@@ -62,7 +62,7 @@ def _scene(sky: Sandbox, say: Say, name: str, title: str, size: int, bands: str)
     hdul = LegacySurvey.get_cutout(sky.positions[name], size, bands=bands, products=PRODUCTS)
     seconds = time.perf_counter() - start
     sent = sum(record.bytes_sent for record in sky.requests)
-    whole = sum(sky.root.joinpath(path).stat().st_size for path in _file_paths(hdul))
+    whole = sum(sky.file(path).stat().st_size for path in _file_paths(hdul))
     cost = (
         f"{len(sky.requests)} requests, {sent / 1e6:.1f} MB of the files' "
         f"{whole / 1e6:.0f} MB, {seconds:.2f} s"

@@ -10,7 +10,7 @@ can be told to misbehave.  Tests of your own code run on it without a network::
         hdul = LegacySurvey.get_cutout(sky.positions['field'], bands='grz')
         print(sky.truth['ra', 'dec', 'flux_r'][:3], len(sky.requests))
 
-The first call makes the files, in about half a minute.
+Each file is made when it is first asked for, and kept in astropy's cache; `build` makes all.
 """
 
 from .server import Sandbox, serve

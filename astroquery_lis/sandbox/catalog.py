@@ -6,22 +6,20 @@ that are not of the official region, are shifted by a few mas.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
 from astropy.table import MaskedColumn, Table, vstack
 
 from ..survey import bitmasks, bricks, paths, releases
-from ..survey import tractor_columns as survey_columns
 from . import sky
 from .cameras import ccd_rows
+from .coadds import Content
 from .light import APERTURES_ARCSEC, WISE_APERTURES_ARCSEC, noise_of, sources
 from .measurements import measurements, release_number, tractor_columns
 from .planes import windows_of
-from .tree import add_checksums, add_once, write_whole
 
 _SOUTH = sky.BRICKS["dr10", "south"]
 _NORTH = sky.BRICKS["dr9", "north"]
@@ -134,53 +132,20 @@ def _lengthen(tables: list[Table], name: str) -> None:
             table[name] = MaskedColumn(np.pad(table[name].data.data, ((0, 0), (0, missing))))
 
 
-_SOURCES = (
-    "sky.py",
-    "render.py",
-    "planes.py",
-    "light.py",
-    "measurements.py",
-    "cameras.py",
-    "catalog.py",
-    survey_columns.__file__,
-)
 _WISE_AB = (2.699, 3.339, 5.174, 6.620)
 
 
-def add_catalogs(root: Path) -> None:
-    """Write the Tractor files and the tables of CCDs into a tree, unless they are there."""
-    add_once(root, "catalogs", _SOURCES, _write_all)
+def tractor_file(release: str, region: str, brick: str) -> Iterator[Content]:
+    """Yield the Tractor file of a brick."""
+    path = paths.file_path("tractor", release, region, brick=brick)
+    yield path, tractor_hdus(release, region, brick).writeto
 
 
-def _write_all(root: Path) -> None:
-    for (release, region), names in CATALOG_TREES.items():
-        _write_tree(root, release, region, names)
-    for (release, region), names in sky.BRICKS.items():
-        for name in names:
-            _add_ccds(root, release, region, name)
-
-
-def _write_tree(root: Path, release: str, region: str, names: Iterable[str]) -> None:
-    checksums: dict[Path, list[Path]] = {}
-    for name in names:
-        path = root / paths.file_path("tractor", release, region, brick=name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, tractor_hdus(release, region, name).writeto)
-        listed = root / paths.file_path("tractor-checksums", release, region, brick=name)
-        checksums.setdefault(listed, []).append(path)
-    for listed, files in checksums.items():
-        add_checksums(listed, files)
-
-
-def _add_ccds(root: Path, release: str, region: str, brick: str) -> None:
-    """Write a brick's table of CCDs beside its coadds, and its line into their checksums."""
-    listed = root / paths.file_path("coadd-checksums", release, region, brick=brick)
-    if not listed.exists():
-        return
-    path = root / paths.file_path("ccds-table", release, region, brick=brick)
-    hdus = fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(ccd_rows(release, region, brick))])
-    write_whole(path, hdus.writeto)
-    add_checksums(listed, [path])
+def ccds_file(release: str, region: str, brick: str) -> Iterator[Content]:
+    """Yield the table of the CCDs that went into the coadds of a brick."""
+    path = paths.file_path("ccds-table", release, region, brick=brick)
+    table = fits.BinTableHDU(ccd_rows(release, region, brick))
+    yield path, fits.HDUList([fits.PrimaryHDU(), table]).writeto
 
 
 def table_hdu(rows: np.ndarray, units: dict[str, str]) -> fits.BinTableHDU:

@@ -24,13 +24,11 @@ from astropy.table import Table
 from .. import _conf
 from . import catalog, sky
 from .cameras import ELONGATED_DEG, PsfShape, psf_shape
-from .catalog import add_catalogs
 from .faults import Faults
 from .tap import TapService
-from .tree import build
+from .tree import SurveyTree
 from .viewer import Viewer
 from .web import FileTree, Request, Response, error_document, error_page
-from .wise import add_wise
 
 if TYPE_CHECKING:
     from .mast import MastService
@@ -281,9 +279,9 @@ class Sandbox:
     Attributes
     ----------
     root : `~pathlib.Path`
-        Folder of the files: a local mirror.
+        Folder of the files, a local mirror; when it is first asked for, all files are made.
     mirror_url : str
-        Address of the same files.
+        Address of the files, each of which is made when it is first asked for.
     viewer_url : str
         Address of the simulated viewer.
     sesame_url : str
@@ -317,8 +315,8 @@ class Sandbox:
     mast: MastService  # set by `~.mast.serve_mast`
     mast_url: str
 
-    def __init__(self, root: str | PathLike[str], *, configure: bool) -> None:
-        self.root = Path(root)
+    def __init__(self, tree: SurveyTree, *, configure: bool) -> None:
+        self._tree = tree
         self.truth = sky.truth()
         self.positions = sky.positions()
         self.positions["elongated"] = SkyCoord(*ELONGATED_DEG, unit="deg", frame="icrs")
@@ -326,12 +324,12 @@ class Sandbox:
         self.requests = RequestLog()
         self.cache_dir: Path | None = None
         self._closed = threading.Lock()
-        files = FileTree(self.root, MIRROR_PREFIX, self.faults)
+        files = FileTree(tree.root, MIRROR_PREFIX, self.faults, tree.file)
         self.tap = TapService(TAP_PREFIX)
         self.routes: list[Route] = [
             (MIRROR_PREFIX, files),
             (TAP_PREFIX, self.tap),
-            (VIEWER_PREFIX, Viewer(self.root, VIEWER_PREFIX)),
+            (VIEWER_PREFIX, Viewer(tree.file, VIEWER_PREFIX)),
             (SESAME_PREFIX, NameResolver()),
         ]
         self._server = _Server(self.routes, self.faults, self.requests)
@@ -359,6 +357,33 @@ class Sandbox:
         settings |= {"viewer_url": self.viewer_url, "tap_url": self.tap_url}
         self._stack.enter_context(_conf.override(**settings))
         self._stack.enter_context(name_resolve.sesame_url.set([self.sesame_url]))
+
+    @property
+    def root(self) -> Path:
+        """Folder of the files, a local mirror; every file that is not there yet is made now."""
+        return self._tree.fill()
+
+    def file(self, path: str) -> Path:
+        """Return one file of the survey, which is made if it is not there yet.
+
+        Parameters
+        ----------
+        path : str
+            Path below the root of a mirror.
+
+        Returns
+        -------
+        `~pathlib.Path`
+            Where it is; there is nothing if the simulated survey has no such file.
+
+        Examples
+        --------
+        >>> from astroquery_lis import sandbox
+        >>> with sandbox.serve() as sky:
+        ...     print(sky.file('dr10/survey-bricks.fits.gz').name)
+        survey-bricks.fits.gz
+        """
+        return self._tree.file(path)
 
     @property
     def catalog(self) -> Table:
@@ -417,13 +442,11 @@ class Sandbox:
             self._stack.close()
 
 
-def serve(
-    *, root: str | PathLike[str] | None = None, configure: bool = True, show_progress: bool = False
-) -> Sandbox:
+def serve(*, root: str | PathLike[str] | None = None, configure: bool = True) -> Sandbox:
     """Serve the simulated survey on this computer, and let the package use it.
 
-    The files are made the first time, in about half a minute, and kept in astropy's cache (about
-    240 MB).
+    Each file is made when it is first asked for, in seconds at most, and kept in astropy's cache
+    (about 240 MB if all are).
 
     Parameters
     ----------
@@ -432,13 +455,18 @@ def serve(
     configure : bool, default: True
         Whether `astroquery_lis` uses the sandbox until it is closed, with a cache of its own, in
         this process and in those that it starts.  `False` only serves, e.g. a second mirror.
-    show_progress : bool, default: False
-        Whether to show a progress bar while the files are made.
 
     Returns
     -------
     Sandbox
         To be used in ``with``, or closed with ``close()``.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written.
+    ValueError
+        If the folder holds another version of the simulated survey.
 
     Examples
     --------
@@ -446,22 +474,4 @@ def serve(
     >>> with sandbox.serve() as sky:  # doctest: +SKIP
     ...     print(len(sky.truth), sky.positions['field'])
     """
-    built = _build(root, show_progress)
-    add_catalogs(built)
-    add_wise(built)
-    return Sandbox(built, configure=configure)
-
-
-def _build(root: str | PathLike[str] | None, show_progress: bool) -> Path:
-    if not show_progress:
-        return build(root)
-    from astropy.utils.console import ProgressBar
-
-    bars: list[ProgressBar] = []
-
-    def progress(done: int, total: int) -> None:
-        if not bars:
-            bars.append(ProgressBar(total))
-        bars[0].update(done)
-
-    return build(root, progress=progress)
+    return Sandbox(SurveyTree(root), configure=configure)

@@ -127,15 +127,23 @@ def exposures(ra_deg: np.ndarray, dec_deg: np.ndarray, band: str) -> np.ndarray:
 
 def in_hole(ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
     """Return which places are in the 60 by 40 arcsec rectangle that was never observed."""
-    east, north = _offset_arcsec(ra_deg, dec_deg, *POSITIONS_DEG["hole"])
-    return (np.abs(east) < _HOLE_HALF_ARCSEC[0]) & (np.abs(north) < _HOLE_HALF_ARCSEC[1])
+    ra0, dec0 = POSITIONS_DEG["hole"]
+    ra_deg, dec_deg = np.asarray(ra_deg), np.asarray(dec_deg)
+    inside = np.abs(dec_deg - dec0) * 3600 < _HOLE_HALF_ARCSEC[1]
+    # Right ascensions only where they decide: this is asked for millions of pixels.
+    east, _ = _offset_arcsec(ra_deg[inside], dec0, ra0, dec0)
+    inside[inside] = np.abs(east) < _HOLE_HALF_ARCSEC[0]
+    return inside
 
 
 def inverse_variance_texture(ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
     """Return a factor, 0.98 to 1.02, that varies from pixel to pixel; 1 west of RA 45.125."""
-    waves = np.sin(ra_deg * (2 * np.pi * 3600 / 1.9)) * np.sin(dec_deg * (2 * np.pi * 3600 / 1.3))
     varied = ((ra_deg >= 45.125) & (ra_deg < 46)) | ((ra_deg >= 180) & (ra_deg < 181))
-    return np.where(varied, 1 + 0.02 * waves, 1.0)
+    ra, dec = ra_deg[varied], dec_deg[varied]
+    factor = np.ones(varied.shape)
+    waves = np.sin(ra * (2 * np.pi * 3600 / 1.9)) * np.sin(dec * (2 * np.pi * 3600 / 1.3))
+    factor[varied] = 1 + 0.02 * waves
+    return factor
 
 
 def mask_circles(sources: Table) -> list[tuple[str, float, float, float]]:

@@ -13,7 +13,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
@@ -62,9 +62,9 @@ def _index() -> bytes:
 class Viewer:
     """Answers the requests below ``/viewer/``."""
 
-    def __init__(self, root: Path, prefix: str) -> None:
+    def __init__(self, find: Callable[[str], Path], prefix: str) -> None:
         self._prefix = prefix
-        self._store = PlaneStore(root)
+        self._store = PlaneStore(find)
         self._renderer = Renderer(self._store)
         self._index = _index()
         self._spoilt: dict[str, list] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,10 +26,10 @@ _MAX_BLOCKS = 120
 
 
 class PlaneStore:
-    """Reads coadds block by block."""
+    """Reads coadds block by block; ``find`` gives a file by its path in the survey."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = Path(root)
+    def __init__(self, find: Callable[[str], Path]) -> None:
+        self._find = find
         self._blocks: OrderedDict[tuple, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -38,7 +39,7 @@ class PlaneStore:
         """Return the file of a product."""
         if band is not None and band not in releases.get_tree(*tree).bands:
             return None
-        path = self._root / paths.file_path(product, *tree, brick=brick, band=band)
+        path = self._find(paths.file_path(product, *tree, brick=brick, band=band))
         return path if path.is_file() else None
 
     def read(self, path: Path, box: Box) -> np.ndarray:

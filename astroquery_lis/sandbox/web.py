@@ -2,7 +2,7 @@
 
 import mimetypes
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from email.message import Message
 from email.utils import formatdate
@@ -96,16 +96,26 @@ class Revisions(Protocol):
 
 
 class FileTree:
-    """Answers requests for the files below a folder."""
+    """Answers requests for the files below a folder; ``make`` makes one that is not there yet."""
 
-    def __init__(self, root: Path, prefix: str, faults: Revisions) -> None:
+    def __init__(
+        self,
+        root: Path,
+        prefix: str,
+        faults: Revisions,
+        make: Callable[[str], object] = lambda path: None,
+    ) -> None:
         self._root = Path(root).resolve()
+        self._make = make
         self._prefix = prefix
         self._faults = faults
 
     def __call__(self, request: Request) -> Response:
         """Return the `Response` to a `Request`."""
-        path = self._local(request.path)
+        try:
+            path = self._local(request.path)
+        except OSError as error:
+            return error_page(500, escape(f"The file cannot be made: {error}"))
         if path is None:
             return error_page(404, "There is no such file.")
         if request.method not in ("GET", "HEAD"):
@@ -139,6 +149,7 @@ class FileTree:
         parts = PurePosixPath(relative).parts
         if not parts or "\0" in relative or "\\" in relative or ".." in parts or parts[0] == "/":
             return None
+        self._make(relative)
         local = (self._root / relative).resolve()
         return local if local.is_relative_to(self._root) and local.is_file() else None
 

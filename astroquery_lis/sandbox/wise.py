@@ -1,13 +1,12 @@
 """The WISE coadds of the simulated survey: 342 pixels of 2.75 arcsec a brick, in Vega nanomaggies.
 
-They are a step of their own after `.tree.build`, under a key of their own, so that a change of them
-does not make the optical images anew.  Every brick is observed as a whole in these bands.
+Every brick is observed as a whole in these bands.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterator
+from functools import cache, partial
 from types import MappingProxyType
 
 import numpy as np
@@ -17,17 +16,10 @@ from scipy.optimize import brentq
 from ..survey import bricks, paths
 from ..survey.pixel_grids import TangentGrid
 from . import render, sky
+from .coadds import PRODTYPE, Content, add_brick_cards, add_wcs_cards
+from .compression import write_images
 from .light import infrared
 from .render import Components
-from .tree import (
-    PRODTYPE,
-    add_brick_cards,
-    add_checksums,
-    add_once,
-    add_wcs_cards,
-    image_hdu,
-    write_whole,
-)
 
 # What is added to a Vega magnitude to make it AB.
 VEGA_TO_AB = MappingProxyType({"W1": 2.699, "W2": 3.339, "W3": 5.174, "W4": 6.620})
@@ -39,7 +31,6 @@ _PSF_WEIGHTS = (0.9, 0.1)
 _PSF_WING_RATIO = 1.8
 _EXPOSURES = {"W1": 128, "W2": 128, "W3": 12, "W4": 12}
 _EXPOSURES_VARY = 0.06
-_SOURCES = ("sky.py", "render.py", "light.py", "tree.py", "wise.py")
 
 
 @cache
@@ -121,20 +112,17 @@ def _inverse_variance(grid: TangentGrid, band: str) -> np.ndarray:
     return depth / norm * exposures / usual
 
 
-def wise_planes(region: str, brick: str) -> dict[tuple[str, str], np.ndarray]:
-    """Return every WISE image of a brick."""
+def wise_planes(region: str, brick: str, band: str) -> dict[str, np.ndarray]:
+    """Return the WISE images of a brick in one band, by product."""
     grid = wise_grid(brick)
-    profiles = _profiles(grid)
-    planes: dict[tuple[str, str], np.ndarray] = {}
-    for number, band in enumerate(VEGA_TO_AB, start=1):
-        model = _model(profiles, band)
-        invvar = _inverse_variance(grid, band)
-        # Numbers that the optical bands have not used: theirs are 0 to 3.
-        rng = np.random.default_rng([region == "north", bricks.get_brick(brick).id, 10 + number])
-        image = model + rng.standard_normal(model.shape) / np.sqrt(invvar)
-        products = {"image": image, "invvar": invvar, "model": model}
-        planes |= {(name, band): values.astype(np.float32) for name, values in products.items()}
-    return planes
+    model = _model(_profiles(grid), band)
+    invvar = _inverse_variance(grid, band)
+    # Numbers that the optical bands have not used: theirs are 0 to 3.
+    number = 11 + list(VEGA_TO_AB).index(band)
+    rng = np.random.default_rng([region == "north", bricks.get_brick(brick).id, number])
+    image = model + rng.standard_normal(model.shape) / np.sqrt(invvar)
+    planes = {"image": image, "invvar": invvar, "model": model}
+    return {name: values.astype(np.float32) for name, values in planes.items()}
 
 
 def _header(release: str, region: str, product: str, brick: str, band: str) -> fits.Header:
@@ -156,25 +144,12 @@ def _header(release: str, region: str, product: str, brick: str, band: str) -> f
     return header
 
 
-def add_wise(root: Path) -> None:
-    """Write the WISE coadds of every brick into a tree, unless they are there."""
-    add_once(root, "wise", _SOURCES, _write_all)
-
-
-def _write_all(root: Path) -> None:
-    for (release, region), names in sky.BRICKS.items():
-        for name in names:
-            _write_brick(root, release, region, name)
-
-
-def _write_brick(root: Path, release: str, region: str, brick: str) -> None:
-    """Write a brick's files beside its other coadds, and their lines into the checksums."""
-    listed = root / paths.file_path("coadd-checksums", release, region, brick=brick)
-    listed.parent.mkdir(parents=True, exist_ok=True)
-    files = []
-    for (product, band), plane in wise_planes(region, brick).items():
-        path = root / paths.file_path(product, release, region, brick=brick, band=band)
-        hdu = image_hdu(plane, _header(release, region, product, brick, band), product, path.name)
-        write_whole(path, fits.HDUList([fits.PrimaryHDU(), hdu]).writeto)
-        files.append(path)
-    add_checksums(listed, files)
+def wise_files(release: str, region: str, brick: str, band: str) -> Iterator[Content]:
+    """Yield the WISE coadds of one band of a brick."""
+    for product, plane in wise_planes(region, brick, band).items():
+        path = paths.file_path(product, release, region, brick=brick, band=band)
+        header, name = _header(release, region, product, brick, band), path.rpartition("/")[2]
+        yield (
+            path,
+            partial(write_images, planes={"": plane}, header=header, product=product, name=name),
+        )

@@ -12,7 +12,7 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from astroquery_lis.sandbox import catalog, sky, tree
+from astroquery_lis.sandbox import catalog, sky
 from astroquery_lis.survey import paths, releases
 from astroquery_lis.survey.tractor_columns import tractor_columns
 
@@ -293,48 +293,3 @@ def test_the_server_has_the_files_and_the_table(sky):
         ids = hdul[1].data["objid"]
         listed = sky.catalog[sky.catalog["brickname"] == "0453p002"]
         np.testing.assert_array_equal(listed["objid"], ids)
-
-
-def test_a_tree_of_another_version_is_written_anew(tmp_path, monkeypatch):
-    monkeypatch.setattr(catalog, "CATALOG_TREES", {("dr10", "south"): ("0453p002", "0451p002")})
-    root = tmp_path / "tree"
-    root.mkdir()
-    catalog.add_catalogs(root)
-    files = sorted(path.name for path in root.rglob("*") if path.is_file())
-    marker = files.pop(0)
-    assert marker.startswith(".catalogs-")
-    assert files == [
-        "legacysurvey_dr10_south_tractor_045.sha256sum",
-        "tractor-0451p002.fits",
-        "tractor-0453p002.fits",
-    ]
-    path = root / paths.file_path("tractor", "dr10", "south", brick="0453p002")
-    made = path.read_bytes()
-    path.write_bytes(b"mine")
-    catalog.add_catalogs(root)
-    assert path.read_bytes() == b"mine"
-    (root / marker).rename(root / ".catalogs-of-old")
-    left = path.with_name(f".{path.name}.abc.partial")
-    left.write_bytes(b"left by a process that was killed")
-    kept = path.with_name("tractor-0451p002.fits")
-    state = kept.stat()
-    catalog.add_catalogs(root)
-    assert path.read_bytes() == made
-    assert not left.exists()
-    # What is right stays as it is: somebody may be reading it.
-    assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == (state.st_ino, state.st_mtime_ns)
-    assert [p.name for p in root.iterdir() if p.is_file()] == [marker]
-
-
-def test_a_failure_leaves_no_half_of_a_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(catalog, "CATALOG_TREES", {("dr10", "south"): ("0453p002",)})
-
-    def fail(*args):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(tree.os, "replace", fail)
-    root = tmp_path / "tree"
-    root.mkdir()
-    with pytest.raises(OSError, match="No space left"):
-        catalog.add_catalogs(root)
-    assert [path for path in root.rglob("*") if path.is_file()] == []

@@ -314,7 +314,7 @@ def test_many_clients_at_once(ask):
 
 
 def test_pixels_are_kept_within_bounds(sky_tree):
-    store = viewer_render.PlaneStore(sky_tree)
+    store = viewer_render.PlaneStore(sky_tree.joinpath)
     pixels = {}
     for band in "gr":
         path = store.path(("dr10", "south"), "invvar", "0451p000", band)

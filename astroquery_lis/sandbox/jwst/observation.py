@@ -14,7 +14,7 @@ import numpy as np
 from astropy.table import Table
 
 from ...exceptions import OptionalDependencyError
-from ..tree import lock
+from ..made_once import lock
 from .references import CONTEXT, add_context
 from .uncal import Exposure
 

@@ -18,7 +18,7 @@ from scipy.special import erf
 
 from ...exceptions import InvalidRequestError
 from .. import sky
-from ..tree import cache_folder, digest_of, make_once
+from ..made_once import cache_folder, digest_of, make_once
 from .detector import (
     DETECTOR_PIX,
     DETECTORS,
