@@ -75,7 +75,7 @@ copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 html_theme_options = {
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 6,
     "navbar_end": ["package-version", "theme-switcher"],
     "navigation_with_keys": False,
     "show_toc_level": 2,

@@ -31,6 +31,10 @@ LEFT_OUT = re.compile(
 )
 LEAST_WIDTH = 480
 
+# What the plugin of the tests adds to the options of an example.
+for _flag in ("IGNORE_OUTPUT", "FLOAT_CMP"):
+    doctest.register_optionflag(_flag)
+
 
 def _missing(packages):
     names = (re.split(r"[<>=!~]", name)[0] for name in re.split(r"[,\s]+", packages))
