@@ -155,8 +155,8 @@ class FileFinder:
         """Return a file if it is on disk."""
         for mirror in self._mirrors:
             place = mirror.locate(path)
-            file = place if mirror.is_local else self._store(mirror).path(path)
-            if file.is_file():
+            file = Path(place) if mirror.is_local else self._store(mirror).whole(path)
+            if file is not None and file.is_file():
                 return self._located(mirror, path, file)
         return None
 

@@ -366,7 +366,7 @@ class SectionReader:
         if shared is not None and shared.wants_whole and not store.holds(path):
             self.has_fetched = True
             download(self.client, url, whole)
-        if whole.exists():
+        if store.whole(path) is not None:
             try:
                 mark_used(whole)
                 return self._read_local(whole, box, shared)[0], url

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import zlib
+import json
+import math
+import os
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any
 
-from ..exceptions import TruncatedError, UnexpectedContentError
+from ..exceptions import LegacySurveyError, TruncatedError, UnexpectedContentError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["check_head", "check_structure", "check_whole", "sha256_of"]
+__all__ = ["check_head", "check_structure", "check_whole", "flaw_of", "reading", "sha256_of"]
 
 HEAD_BYTES = 9
 BLOCK_BYTES = 2880
@@ -22,6 +27,21 @@ CHUNK_BYTES = 1 << 20
 _END = b"END" + b" " * 77
 _JPEG_END = b"\xff\xd9"
 _HEXADECIMAL = frozenset(b"0123456789abcdefABCDEF")
+
+
+@contextmanager
+def reading(url: str | Path, how: str) -> Iterator[None]:
+    """Turn whatever a decoder raises into an error that says what cannot be done.
+
+    Damaged bytes raise nearly everything: zlib.error, CfitsioException, struct.error, MemoryError.
+    """
+    try:
+        yield
+    except LegacySurveyError:
+        raise
+    except Exception as error:
+        msg = f"{url} cannot be {how}: {error or type(error).__name__}."
+        raise UnexpectedContentError(msg, url=str(url), cause=error) from error
 
 
 def check_head(path: str | Path, head: bytes, url: str | Path) -> None:
@@ -50,10 +70,14 @@ def check_structure(path: str | Path, stream: IO[bytes], url: str | Path) -> Non
     elif name.endswith(".gz"):
         _check_gzip(stream, url, is_fits=name.endswith(".fits.gz"))
     elif name.endswith(".jpg"):
-        stream.seek(-len(_JPEG_END), 2)
+        stream.seek(max(stream.seek(0, os.SEEK_END) - len(_JPEG_END), 0))
         if stream.read() != _JPEG_END:
             msg = f"{url} ends before its picture does."
             raise TruncatedError(msg, url=str(url))
+    elif name.endswith(".json"):
+        stream.seek(0)
+        with reading(url, "read as whole JSON"):
+            json.load(stream)
 
 
 def _check_fits(stream: IO[bytes], url: str | Path) -> None:
@@ -94,16 +118,17 @@ def _data_bytes(values: dict[str, bytes], url: str | Path) -> int:
     try:
         number = {keyword: int(value) for keyword, value in values.items()}
         axes = [number[f"NAXIS{i}"] for i in range(1, number["NAXIS"] + 1)]
-        bits = abs(number["BITPIX"])
+        bits = abs(number.pop("BITPIX"))
     except (KeyError, ValueError) as error:
         msg = f"{url} has a header that does not tell its length."
         raise UnexpectedContentError(msg, url=str(url), cause=error) from error
+    if min(number.values()) < 0:
+        msg = f"{url} has a header that gives its data a negative size."
+        raise UnexpectedContentError(msg, url=str(url))
     if not axes:
         return 0
-    pixels = 1
-    for axis in axes:
-        pixels *= axis
-    length = bits // 8 * number.get("GCOUNT", 1) * (number.get("PCOUNT", 0) + pixels)
+    pixels = number.get("PCOUNT", 0) + math.prod(axes)
+    length = bits // 8 * number.get("GCOUNT", 1) * pixels
     return -(-length // BLOCK_BYTES) * BLOCK_BYTES
 
 
@@ -111,19 +136,48 @@ def _check_gzip(
     stream: IO[bytes], url: str | Path, *, is_fits: bool, hashing: _Hashing | None = None
 ) -> None:
     stream.seek(0)
+    source: Any = hashing or stream
     try:
-        source: Any = hashing or stream
-        with gzip.GzipFile(fileobj=source, mode="rb") as unpacked:
+        with reading(url, "unpacked"), gzip.GzipFile(fileobj=source, mode="rb") as unpacked:
             if is_fits:
                 check_head(".fits", unpacked.read(HEAD_BYTES), url)
             while unpacked.read(CHUNK_BYTES):
                 pass
-    except EOFError as error:
+    except UnexpectedContentError as error:
+        if not isinstance(error.cause, EOFError):
+            raise
         msg = f"{url} ends before its compressed data do."
-        raise TruncatedError(msg, url=str(url), cause=error) from error
-    except (OSError, zlib.error) as error:
-        msg = f"{url} cannot be unpacked: {error}."
-        raise UnexpectedContentError(msg, url=str(url), cause=error) from error
+        raise TruncatedError(msg, url=str(url), cause=error.cause) from error
+
+
+def flaw_of(path: str | Path, *, size: int = -1, sha256: str = "") -> str | None:
+    """Return what is wrong with a file that is here: empty if nothing is, `None` if it is not.
+
+    It is read once for each state that it is in.
+    """
+    try:
+        status = os.stat(path)
+        if 0 <= size != status.st_size:
+            return f"{path} has {status.st_size} bytes; {size} are due."
+        return _flaw(str(path), (status.st_mtime_ns, status.st_size), sha256)
+    except FileNotFoundError:
+        return None
+
+
+@lru_cache(maxsize=65536)
+def _flaw(path: str, state: tuple[int, int], sha256: str) -> str:
+    try:
+        with open(path, "rb") as stream:
+            if sha256 and check_whole(path, stream, path) != sha256:
+                return f"{path} has another sha256 than it had."
+            check_structure(path, stream, path)
+    except (TruncatedError, UnexpectedContentError) as error:
+        return str(error)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror or error}."
+    return ""
 
 
 # ---- digests -------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from ..exceptions import (
     UnexpectedContentError,
     warn,
 )
-from .checks import sha256_of
+from .checks import flaw_of, sha256_of
 from .checksums import ChecksumLists
 from .download import Downloaded, download, revalidate
 from .http import HttpClient
@@ -54,6 +54,7 @@ __all__ = [
 
 STALE_LIST = "its sha256 is not that of the survey's list, twice the same: the list may be stale"
 OTHERS_FAILED = "other mirrors failed"
+UNLISTED = "not compared: no list of the survey has its sha256"
 LARGER_THAN_LIMIT = "the cache is larger than conf.cache_size: the files of this call are kept"
 
 
@@ -270,16 +271,25 @@ class _Delivery:
     def _from_disk(self, mirror: Mirror, path: str) -> Result:
         """Take a file of a local mirror: where it is, or as a copy in the user's folder."""
         place = Path(mirror.locate(path))
-        if not place.is_file():
+        flaw = flaw_of(place)
+        if flaw is None:
             msg = f"{place} does not exist."
             raise NotFoundError(msg, url=str(place))
+        if flaw:
+            raise UnexpectedContentError(flaw, url=str(place))
         copy = self._list_copy()
         if self.settings.folder is None:
             return self._present(path, place, str(place), copy)
         target = Path(self.settings.folder, path)
-        if target.exists():
+        if self._is_sound(target, flaw_of(target)):
             return self._present(path, target, str(place), copy)
         return self._copied(path, place, target, str(place), copy)
+
+    def _is_sound(self, target: Path, flaw: str | None) -> bool:
+        """Return True if what is here can be trusted; note why if it has to be replaced."""
+        if flaw:
+            self.notes.append(f"what was here was replaced: {flaw}")
+        return flaw == ""
 
     def _present(self, path: str, target: Path, url: str, copy: Path | None) -> Result:
         """Return the result of a file that was here, compared with its list if that is strict."""
@@ -294,7 +304,11 @@ class _Delivery:
         digest = copy_whole(source, target)
         if not self.settings.verify:
             return self._found("COMPLETE", target, url, "")
-        self._settle(path, target, digest, url, copy)
+        try:
+            self._settle(path, target, digest, url, copy)
+        except ChecksumError:
+            target.unlink(missing_ok=True)
+            raise
         return self._found("COMPLETE", target, url, digest)
 
     def _settle(self, path: str, place: Path, digest: str, url: str, copy: Path | None) -> None:
@@ -302,15 +316,16 @@ class _Delivery:
         if self._is_right(path, digest, copy):
             return
         if self.settings.verify == "strict":
+            if self._expected(path, copy) is None:
+                raise self._unlisted(url)
             msg = f"{place} has sha256 {digest}; the survey's list says otherwise."
             raise ChecksumError(msg, url=url, found=digest)
         self.notes.append(STALE_LIST)
 
     def _is_right(self, path: str, digest: str, copy: Path | None) -> bool:
         """Return True if a digest is that of the list, which may have been replaced meanwhile."""
-        return any(
-            self._expected(path, copy, again=again) in (None, digest) for again in (False, True)
-        )
+        right = (digest,) if self.settings.verify == "strict" else (None, digest)
+        return any(self._expected(path, copy, again=again) in right for again in (False, True))
 
     def _from_network(self, mirror: Mirror, path: str) -> Result:
         """Take a file from the cache or from its server."""
@@ -319,10 +334,11 @@ class _Delivery:
         target = cached
         if self.settings.folder is not None:
             target = Path(self.settings.folder, path)
-            if not target.exists() and cached.is_file() and not self.settings.refresh:
+            if not self.settings.refresh and not target.exists() and store.whole(path):
                 mark_used(cached)
                 return self._copied(path, cached, target, url, self._list_copy())
-        if target.is_file():
+        in_cache = self.settings.folder is None
+        if self._is_sound(target, store.flaw(path) if in_cache else flaw_of(target)):
             outcome = self._refreshed(mirror, path, target, url, store)
             if outcome is not None:
                 return outcome
@@ -363,6 +379,11 @@ class _Delivery:
     def _downloaded(self, path: str, target: Path, url: str, store: Store) -> Result:
         copy = self._list_copy(store)
         expected = self._expected(path, copy) if self.settings.verify else None
+        if expected is None and self.settings.verify == "strict":
+            # Asked for, though not read: what does not exist needs no digest.
+            self.client.fetch(url, lambda response: None)
+            (failed,) = failed_delivery(self.job, self._unlisted(url))
+            return failed
         good = None if expected is None else {expected}
         if good and self.settings.verify == "warn" and len(self.wrong_digests) == 1:
             good |= self.wrong_digests
@@ -426,7 +447,15 @@ class _Delivery:
                 raise
             self.notes.append(f"not compared with the survey's list: {error}")
             return None
-        return (digests or {}).get(path.rpartition("/")[2])
+        digest = (digests or {}).get(path.rpartition("/")[2])
+        if digest is None and UNLISTED not in self.notes:
+            self.notes.append(UNLISTED)
+        return digest
+
+    def _unlisted(self, url: str) -> ChecksumError:
+        name = self.job.checksum_path or "the survey, which has no list of its kind,"
+        msg = f"{url} cannot be verified: {name} has no sha256 of it. Take verify='warn'."
+        return ChecksumError(msg, url=url)
 
     def _keep_within(self) -> None:
         limit = conf.cache_size * GB

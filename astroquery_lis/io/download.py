@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ..exceptions import (
+    CacheError,
     ChecksumError,
     ContentChangedError,
+    NotFoundError,
+    RateLimitedError,
     TransferError,
     TruncatedError,
     UnexpectedContentError,
 )
-from .checks import check_head, check_whole
+from .checks import check_head, check_whole, flaw_of
 from .ranges import Version, content_range
 from .store import (
     CHUNK_BYTES,
@@ -72,7 +75,7 @@ def download(
     margin_bytes: float | None = None,
     check: Callable[[Any], object] | None = None,
 ) -> Downloaded:
-    """Fetch a file to ``path``, or find it there and leave it alone, unless it is to be replaced.
+    """Fetch a file to ``path``, or find it there, sound, and leave it, unless it is to be replaced.
 
     It has to be in the ``expected`` state and to have (one of) the digest(s); ``check`` gets it,
     open for reading, before it moves to its place, and refuses it with a `TransferError`.  An
@@ -133,7 +136,7 @@ def _locked(part: Path, path: Path, replace: bool) -> Iterator[IO[bytes] | None]
             lock(stream)
             # Whoever held the lock before may have moved or removed the file that it locks.
             is_ours = is_same_file(stream, part)
-            if path.exists() and not replace:
+            if not replace and flaw_of(path) == "":
                 if is_ours:
                     remove(part)
                 yield None
@@ -143,6 +146,13 @@ def _locked(part: Path, path: Path, replace: bool) -> Iterator[IO[bytes] | None]
                 return
         finally:
             stream.close()
+
+
+def _is_for_good(error: BaseException) -> bool:
+    """Return True if going on with a part would only fail again in the same way."""
+    if isinstance(error, (NotFoundError, RateLimitedError)) or not isinstance(error, TransferError):
+        return False
+    return isinstance(error, UnexpectedContentError) or 400 <= (error.status or 0) < 500
 
 
 class _PartWriter:
@@ -195,8 +205,14 @@ class _PartWriter:
                 self._take(answer)
             else:
                 self.client.fetch(self.url, self._take, headers=self._headers)
-            version, digest = self._check(digests, check)
-        except BaseException:
+            try:
+                version, digest = self._check(digests, check)
+            except TransferError:
+                self._discard()
+                raise
+        except BaseException as error:
+            if _is_for_good(error):
+                self._discard()
             if not self._have:
                 # The note first: without the part, another process begins a part of its own.
                 remove(self.note, self.part)
@@ -268,7 +284,6 @@ class _PartWriter:
         if version.size < 0:
             version = Version(size, version.etag, version.last_modified)
         if size != version.size:
-            self._discard()
             msg = f"{self.url} brought {size} bytes; {version.size} were announced."
             raise TruncatedError(msg, url=self.url)
         try:
@@ -276,11 +291,12 @@ class _PartWriter:
             if check is not None:
                 self.stream.seek(0)
                 check(self.stream)
-        except TransferError:
-            self._discard()
-            raise
+        except OSError as error:
+            if isinstance(error, TransferError):
+                raise
+            msg = f"{self.part} cannot be read: {error.strerror or error}."
+            raise CacheError(msg, cause=error) from error
         if digests is not None and digest not in digests:
-            self._discard()
             msg = f"{self.url} has sha256 {digest}; its list says {' or '.join(sorted(digests))}."
             raise ChecksumError(msg, url=self.url, found=digest)
         return version, digest

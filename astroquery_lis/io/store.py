@@ -34,7 +34,7 @@ from uuid import uuid4
 
 from .._conf import conf
 from ..exceptions import CacheError, LegacySurveyError, NotFoundError
-from .checks import check_structure
+from .checks import check_structure, flaw_of
 from .ranges import Version
 
 if TYPE_CHECKING:
@@ -80,6 +80,9 @@ VERSION_FILE = "version.json"
 TEMPORARY_PREFIX = ".astroquery_lis-"
 TOUCH_AFTER_S = 30.0
 """A file used again within this time is not marked again."""
+
+_trusted: dict[str, tuple[int, int]] = {}
+"""Date and size of the whole files that were found sound."""
 
 _written_lock = threading.Lock()
 _written_total = 0
@@ -274,6 +277,8 @@ class Origin(NamedTuple):
     """What the server said of it."""
     sha256: str
     """Its digest when it was kept."""
+    modified_ns: int = -1
+    """The date of the file then; another one asks for a look at its bytes."""
 
 
 class Runs:
@@ -342,6 +347,34 @@ class Store:
         """Return True if something of a file is here, whole or in parts."""
         return self._parts(relative).is_dir() or self.path(relative).exists()
 
+    def flaw(self, relative: str) -> str | None:
+        """Return why a whole file cannot be trusted; empty if it can, `None` if it is not here.
+
+        It can by the size, date and digest that were recorded, else by its structure.
+        """
+        path = self.path(relative)
+        with suppress(OSError):
+            status = path.stat()
+            if _trusted.get(str(path)) == (status.st_mtime_ns, status.st_size):
+                return ""
+            origin = self.origin(relative)
+            size, digest = (origin.version.size, origin.sha256) if origin else (-1, "")
+            if origin and (origin.modified_ns, size) == (status.st_mtime_ns, status.st_size):
+                flaw: str | None = ""
+            else:
+                flaw = flaw_of(path, size=size, sha256=digest)
+            if flaw == "":
+                _trusted[str(path)] = status.st_mtime_ns, status.st_size
+            return flaw
+        return None
+
+    def whole(self, relative: str) -> Path | None:
+        """Return the whole file if it is here and can be trusted; drop one that cannot."""
+        flaw = self.flaw(relative)
+        if flaw:
+            self.forget_whole(relative)
+        return self.path(relative) if flaw == "" else None
+
     def runs(self, relative: str) -> Runs | None:
         """Return what is known of a file in its newest state, or None."""
         newest: tuple[int, Version, Path] | None = None
@@ -383,7 +416,9 @@ class Store:
     def remember(self, relative: str, origin: Origin) -> None:
         """Keep where a whole file came from."""
         path = self._origin_path(relative)
-        note = {"url": origin.url, "sha256": origin.sha256, "version": origin.version.__dict__}
+        note = {**origin._asdict(), "version": origin.version.__dict__}
+        with suppress(OSError):
+            note["modified_ns"] = self.path(relative).stat().st_mtime_ns
         write_bytes(path, json.dumps(note).encode(), margin_bytes=self.margin_bytes)
         remove_leftovers(path)
 
@@ -391,7 +426,7 @@ class Store:
         """Return where a whole file came from, or None if it is not known."""
         try:
             note = json.loads(self._origin_path(relative).read_text())
-            return Origin(note["url"], Version(**note["version"]), note["sha256"])
+            return Origin(**{**note, "version": Version(**note["version"])})
         except (OSError, ValueError, TypeError, KeyError):
             return None
 

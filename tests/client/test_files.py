@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -245,6 +246,28 @@ def test_strict_refuses_what_the_list_does_not_know(copied_tree, survey):
         assert list(table["Status"]) == ["COMPLETE", "CACHED", "CACHED"]
         with pytest.raises(ChecksumError):
             survey.get_brick_files(BRICK, **SMALL, verify="strict")
+
+
+@pytest.mark.parametrize("content", [None, "", "0" * 64 + "  another.fits\n"])
+def test_strict_needs_a_digest_of_every_file(copied_tree, survey, tmp_path, content):
+    listed = copied_tree / file_path("coadd-checksums", "dr10", "south", brick=BRICK)
+    listed.unlink()
+    if content is not None:
+        listed.write_text(content)
+    for mirror in (copied_tree, None):
+        with Sandbox(copied_tree, configure=False) as server:
+            survey.mirror = mirror or server.mirror_url
+            with pytest.raises(ChecksumError, match=r"has no sha256 of it. Take verify='warn'"):
+                survey.get_brick_files(BRICK, **SMALL, verify="strict", download_dir=tmp_path / "a")
+            assert not list((tmp_path / "a").rglob("*.fits.fz"))
+            # What does not exist needs no digest.
+            with pytest.warns(CoverageWarning):
+                table = survey.get_brick_files("1126p220", **SMALL, verify="strict")
+            assert set(table["Status"]) == {"NODATA"}
+            table = survey.get_brick_files(BRICK, **SMALL, download_dir=tmp_path / "b")
+            assert set(table["Status"]) == {"COMPLETE"}
+            assert all("no list of the survey has its sha256" in text for text in table["Message"])
+            shutil.rmtree(tmp_path / "b")
 
 
 def test_without_verification_no_list_is_fetched(sky, survey):

@@ -15,10 +15,62 @@ import pytest
 from astropy.io import fits
 
 from astroquery_lis import LegacySurveyClass, conf
-from astroquery_lis.exceptions import InvalidRequestError, LegacySurveyWarning
+from astroquery_lis.exceptions import FailoverWarning, InvalidRequestError, LegacySurveyWarning
 from astroquery_lis.sandbox.server import Sandbox
 
 from .file_checks import BRICK, SMALL, assert_right, change
+
+# ---- what is here already ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verify", ["warn", False])
+@pytest.mark.parametrize("folder", [None, "folder"])
+@pytest.mark.parametrize("damage", ["text", "cut", "zeros", "empty"])
+def test_what_is_here_is_not_trusted_by_its_name(sky, survey, tmp_path, folder, damage, verify):
+    options = {**SMALL, "download_dir": folder and tmp_path / folder, "verify": verify}
+    first = survey.get_brick_files(BRICK, **options)
+    path = Path(first["Local Path"][1])
+    whole = path.read_bytes()
+    contents = {"text": b"hello", "cut": whole[:5000], "zeros": bytes(len(whole)), "empty": b""}
+    path.write_bytes(contents[damage])
+    again = survey.get_brick_files(BRICK, **options)
+    assert path.read_bytes() == whole
+    assert list(again["Status"]) == ["CACHED", "COMPLETE", "CACHED"]
+    assert "what was here was replaced" in again["Message"][1]
+    assert set(survey.get_brick_files(BRICK, **options)["Status"]) == {"CACHED"}
+
+
+def test_what_the_cache_recorded_is_compared_by_its_digest(sky, survey):
+    path = Path(survey.get_brick_files(BRICK, **SMALL)["Local Path"][0])
+    whole = path.read_bytes()
+    change(survey.cache_location, path.name)
+    assert path.read_bytes() != whole
+    table = survey.get_brick_files(BRICK, **SMALL)
+    assert table["Status"][0] == "COMPLETE"
+    assert "another sha256 than it had" in table["Message"][0]
+    assert path.read_bytes() == whole
+    # A cutout of the same file looks at it too.
+    image = Path(survey.get_brick_files(BRICK, products="image", bands="r")["Local Path"][0])
+    change(survey.cache_location, image.name)
+    sky.requests.clear()
+    right = survey.get_cutout(sky.positions["star"], 16, bands="r", source="bricks", cache=False)
+    cutout = survey.get_cutout(sky.positions["star"], 16, bands="r", source="bricks")
+    np.testing.assert_array_equal(cutout[1].data, right[1].data)
+    assert not image.exists()
+
+
+def test_a_file_of_a_local_mirror_is_looked_at(sky, copied_tree, survey):
+    cut = next(copied_tree.rglob("*nexp-r*"))
+    cut.write_bytes(cut.read_bytes()[:-2880])
+    survey.mirror = copied_tree
+    with pytest.warns(LegacySurveyWarning, match=r"1 of 3 file\(s\) could not be had"):
+        table = survey.get_brick_files(BRICK, **SMALL)
+    assert list(table["Status"]) == ["CACHED", "ERROR", "CACHED"]
+    survey.mirror = [copied_tree, sky.mirror_url]
+    with pytest.warns(FailoverWarning):
+        table = survey.get_brick_files(BRICK, **SMALL)
+    assert list(table["Status"]) == ["CACHED", "COMPLETE", "CACHED"]
+
 
 # ---- audit --------------------------------------------------------------------------------------
 

@@ -6,7 +6,9 @@ import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
+from astropy.io import fits
 
 from astroquery_lis.exceptions import (
     CacheError,
@@ -20,6 +22,7 @@ from astroquery_lis.exceptions import (
 from astroquery_lis.io.download import download
 from astroquery_lis.io.http import HttpClient
 from astroquery_lis.io.ranges import Version
+from astroquery_lis.sandbox.server import Sandbox
 from astroquery_lis.survey.paths import file_path
 
 RELATIVE = file_path("psfsize", "dr10", "south", brick="0451p000", band="r")
@@ -55,10 +58,57 @@ def test_a_file_arrives_whole(client, url, raw, tmp_path):
 
 def test_a_file_that_is_there_is_left_alone(sky, client, url, tmp_path):
     path = tmp_path / "x.fits.fz"
-    path.write_bytes(b"mine")
+    fits.PrimaryHDU(np.arange(12)).writeto(path)
+    mine = path.read_bytes()
     assert download(client, url, path).fetched_bytes == 0
-    assert path.read_bytes() == b"mine"
+    assert path.read_bytes() == mine
     assert len(sky.requests) == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"mine", bytes(9000)])
+def test_a_file_is_not_trusted_by_its_name(client, url, raw, tmp_path, content):
+    path = tmp_path / "x.fits.fz"
+    path.write_bytes(content or raw[:-2880])
+    assert download(client, url, path).fetched_bytes == len(raw)
+    assert path.read_bytes() == raw
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        b"PCOUNT  =      -1099511627776",
+        b"NAXIS1  =                  -8",
+        b"NAXIS   =            99999999",
+        b"NAXIS2  =  999999999999999999",
+        b"BITPIX  =                 abc",
+    ],
+)
+def test_a_damaged_header_does_not_stop_the_next_call(copied_tree, client, tmp_path, card):
+    source = next(copied_tree.rglob("*nexp-r*"))
+    good = source.read_bytes()
+    at = good.index(card[:9], 2880)
+    source.write_bytes(good[:at] + card.ljust(80) + good[at + 80 :])
+    path = tmp_path / "own" / "x.fits.fz"
+    with Sandbox(copied_tree, configure=False) as server:
+        url = f"{server.mirror_url}/{source.relative_to(copied_tree)}"
+        with pytest.raises((UnexpectedContentError, TruncatedError)):
+            download(client, url, path)
+        assert not list(path.parent.iterdir())
+        source.write_bytes(good)
+        assert download(client, url, path).size == len(good)
+
+
+def test_a_part_that_its_server_refuses_to_continue_is_dropped(sky, client, url, raw, tmp_path):
+    path = tmp_path / "x.fits.fz"
+    sky.faults.add("cut", match=MATCH, times=2)
+    with pytest.raises(TruncatedError):
+        download(client, url, path)
+    assert _leftovers(tmp_path)
+    sky.faults.add("status", match=MATCH, times=1, code=403)
+    with pytest.raises(TransferError):
+        download(client, url, path)
+    assert not _leftovers(tmp_path)
+    assert download(client, url, path).size == len(raw)
 
 
 def test_a_cut_download_goes_on_where_it_was(sky, client, url, raw, tmp_path):
