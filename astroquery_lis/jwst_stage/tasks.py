@@ -29,6 +29,7 @@ __all__ = [
     "Task",
     "input_path",
     "log_path",
+    "member_path",
     "records_dir",
 ]
 
@@ -71,11 +72,15 @@ class Member:
     group_id : str
         Exposure id for the association, where the one in the header does not tell exposures
         apart; otherwise empty.
+    file : str
+        The member, relative to the output directory, where it is not the main product of the task
+        that makes it, such as the spectrum beside a calibrated exposure; otherwise empty.
     """
 
     input: str
     exptype: str = "science"
     group_id: str = ""
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +173,11 @@ class Reduction:
 def input_path(name: str, output_dir: FilePath) -> Path:
     """Return the file behind an input of a task: another task's name or an absolute path."""
     return Path(name) if os.path.isabs(name) else Path(output_dir) / name
+
+
+def member_path(member: Member, output_dir: FilePath) -> Path:
+    """Return the file of a member of an association."""
+    return input_path(member.file or member.input, output_dir)
 
 
 def log_path(name: str, output_dir: FilePath) -> Path:

@@ -7,19 +7,19 @@ import sys
 import pytest
 
 from astroquery_lis.exceptions import InvalidRequestError, StageError
-from astroquery_lis.jwst_stage.planning.associations import (
+from astroquery_lis.jwst_stage.planning.association_files import (
     association_document,
     complete,
-    level2_members,
-    level3_groups,
     unique_ids,
     write_association,
 )
+from astroquery_lis.jwst_stage.planning.associations import put_together
 from astroquery_lis.jwst_stage.planning.exposures import read_exposure
 from astroquery_lis.jwst_stage.planning.plan import make_plan
 
 from .headers import write_exposure
 
+SLIT = {"FXD_SLIT": "S200A1", "EXPSPCIN": 1, "NUMDTHPT": 2, "SUBPXPTS": 1}
 MASKED = {"PUPIL": "MASKRND", "CORONMSK": "MASKA335R", "SUBARRAY": "SUB320A335R"}
 
 
@@ -34,6 +34,18 @@ def given(tmp_path):
         ]
 
     return make
+
+
+def level3_groups(exposures, **options):
+    together = put_together(exposures, **options)
+    return together.groups, together.notes
+
+
+def level2_members(exposure, exposures):
+    """Return the members beside an exposure in its stage 2, with their roles."""
+    association = put_together(exposures).calibrations.get(exposure.root)
+    members = association.members if association else ()
+    return [(e, role) for e, role in members if e is not exposure]
 
 
 def roots(members, role):
@@ -51,13 +63,11 @@ def roots(members, role):
         ({"exp_type": "NIS_IMAGE", "SUBARRAY": "FULL"}, "jw01234-o001_t001_niriss_clear-f200w"),
         ({"exp_type": "FGS_IMAGE", "SUBARRAY": "FULL"}, "jw01234-o001_t001_fgs_clear"),
         ({"exp_type": "MIR_MRS", "SUBARRAY": "FULL"}, "jw01234-o001_t001_miri"),
-        ({"exp_type": "NRS_IFU", "SUBARRAY": "FULL"}, "jw01234-o001_t001_nirspec_f170lp-g235m"),
-        ({"exp_type": "NRS_MSASPEC", "SUBARRAY": "FULL"},
+        ({"exp_type": "NRS_IFU", "SUBARRAY": "FULL"}, "jw01234-o001_t001_nirspec_g235m"),
+        ({"exp_type": "NRS_MSASPEC", "SUBARRAY": "FULL", "MSAMETFL": "x_msa.fits", "EXPSPCIN": 1},
          "jw01234-o001_{source_id}_nirspec_f170lp-g235m"),
-        ({"exp_type": "NRS_FIXEDSLIT", "SUBARRAY": "SUBS200A1"},
+        ({"exp_type": "NRS_FIXEDSLIT", "SUBARRAY": "SUBS200A1", **SLIT},
          "jw01234-o001_t001-{source_id}_nirspec_f170lp-g235m-{slit_name}-subs200a1"),
-        ({"exp_type": "NIS_WFSS", "FILTER": "GR150R", "SUBARRAY": "FULL"},
-         "jw01234-o001_t001_niriss_f200w-gr150r"),
     ],
 )  # fmt: skip
 def test_names_are_those_of_mast(given, cards, product):
@@ -65,6 +75,21 @@ def test_names_are_those_of_mast(given, cards, product):
     assert [group.product for group in groups] == [product]
     assert "{" not in groups[0].file_stem
     assert not notes
+
+
+def test_each_grism_of_a_field_makes_a_product(given):
+    groups, _ = level3_groups(
+        given(
+            {"exp_type": "NIS_IMAGE", "SUBARRAY": "FULL"},
+            {"exp_type": "NIS_WFSS", "FILTER": "GR150R", "SUBARRAY": "FULL"},
+            {"exp_type": "NIS_WFSS", "FILTER": "GR150C", "SUBARRAY": "FULL"},
+        )
+    )
+    assert {group.product for group in groups} == {
+        "jw01234-o001_t001_niriss_clear-f200w",
+        "jw01234-o001_t001_niriss_f200w-gr150r",
+        "jw01234-o001_t001_niriss_f200w-gr150c",
+    }
 
 
 def test_groups_by_target_and_filter(given):
@@ -93,7 +118,7 @@ def test_all_detectors_of_a_filter_go_together(given):
 
 def test_backgrounds_make_their_own_mosaic_even_under_the_name_of_the_target(given):
     groups, _ = level3_groups(given({}, {"BKGDTARG": True}))
-    assert [g.product for g in groups] == [
+    assert sorted(g.product for g in groups) == [
         "jw01234-o001_t001_nircam_clear-f356w-sub160",
         "jw01234-o001_t001_nircam_clear-f356w-sub160-background",
     ]
@@ -154,22 +179,22 @@ def test_coronagraphy_without_a_reference_star_is_said(given):
 
 
 def test_wavefront_sensing_takes_pairs_per_detector(given):
-    pair = {"PATTTYPE": "WFSC"}
+    pair = {"PATTTYPE": "WFSC", "VISITYPE": "PRIME_WFSC_SENSING_CONTROL"}
     groups, notes = level3_groups(
         given(pair, pair, {**pair, "DETECTOR": "NRCBLONG", "MODULE": "B"})
     )
     assert [(g.pipeline, len(g.members)) for g in groups] == [("WfsCombineStep", 2)]
-    assert groups[0].product.endswith("_wfscmb")
-    assert "takes 2 exposures, not 1" in notes[0]
+    assert groups[0].file_stem == "jw01234-o001_t001_nircam_clear-f356w-sub160-nrcalong_wfscmb-01"
+    assert "wavefront sensing takes pairs of exposures" in notes[0]
 
 
-def test_time_series_are_not_mixed_among_detectors(given):
-    common = {"exp_type": "NRC_TSIMAGE", "TSOVISIT": True, "CHANNEL": "SHORT"}
-    groups, _ = level3_groups(
-        given({**common, "DETECTOR": "NRCB1"}, {**common, "DETECTOR": "NRCB2"})
-    )
-    assert [len(g.members) for g in groups] == [1, 1]
-    assert {g.product.rpartition("-")[2] for g in groups} == {"nrcb1", "nrcb2"}
+def test_each_visit_of_a_time_series_makes_a_product(given):
+    common = {"exp_type": "NRC_TSIMAGE", "TSOVISIT": True, "CHANNEL": "SHORT", "DETECTOR": "NRCB1"}
+    groups, _ = level3_groups(given(common, common, {**common, "OBSERVTN": "002"}))
+    assert {(g.product, len(g.members)) for g in groups} == {
+        ("jw01234-o001_t001_nircam_clear-f356w-sub160", 2),
+        ("jw01234-o002_t001_nircam_clear-f356w-sub160", 1),
+    }
 
 
 def test_channels_and_bands_of_the_mrs_make_one_product(given):
@@ -181,19 +206,54 @@ def test_channels_and_bands_of_the_mrs_make_one_product(given):
 
 
 def test_a_background_target_serves_what_has_its_set_up(given):
-    mrs = {"exp_type": "MIR_MRS"}
+    mrs = {"exp_type": "MIR_MRS", "FILTER": None}
     sky = {**mrs, "TARGPROP": "SKY", "BKGDTARG": True, "OBSERVTN": "002"}
     exposures = given(mrs, sky, {**sky, "BAND": "LONG"}, {**sky, "PROGRAM": "05678"})
     found = level2_members(exposures[0], exposures)
     assert found == [(exposures[1], "background")]
     assert level2_members(exposures[1], exposures) == []
+    groups, _ = level3_groups(exposures)
+    # In stage 3 too, as the spectrum of the background: which of both is subtracted, steps decide.
+    assert roots(groups[0].members, "background") == [e.root for e in exposures[1:3]]
 
 
 def test_other_nods_are_backgrounds(given):
-    nod = {"exp_type": "NRS_FIXEDSLIT", "PATTTYPE": "2-POINT-NOD"}
+    nod = {"exp_type": "NRS_FIXEDSLIT", "PATTTYPE": "2-POINT-NOD", **SLIT}
     exposures = given(nod, nod, {**nod, "PATT_NUM": 1})
-    found = level2_members(exposures[0], exposures)
-    assert found == [(exposures[1], "background")]
+    assert level2_members(exposures[0], exposures) == [(exposures[1], "background")]
+    assert level2_members(exposures[2], exposures) == [(exposures[1], "background")]
+
+
+def test_nods_in_the_slit_of_the_lrs_are_backgrounds_and_never_their_own(given):
+    nod = {"exp_type": "MIR_LRS-FIXEDSLIT", "PATTTYPE": "ALONG-SLIT-NOD", "FILTER": "P750L"}
+    exposures = given(nod, nod, {"exp_type": "MIR_TACONFIRM"})
+    first, second, confirmation = exposures
+    beside = level2_members(first, exposures)
+    assert (second, "background") in beside
+    assert (confirmation, "target_acquisition") in beside
+    assert len(beside) == 2
+    groups, notes = level3_groups(exposures)
+    assert [len(g.members) for g in groups] == [4]
+    assert not notes
+
+
+def test_open_shutters_of_a_nodded_slitlet_are_backgrounds(given):
+    nod = {"exp_type": "NRS_MSASPEC", "NOD_TYPE": "3-SHUTTER-SLITLET", "PATTTYPE": "NONE",
+           "EXPSPCIN": 1, "NUMDTHPT": 3, "SUBPXPTS": 1, "MSAMETFL": "jw01234_msa.fits"}  # fmt: skip
+    exposures = given(nod, nod, nod)
+    assert level2_members(exposures[1], exposures) == [
+        (exposures[0], "background"),
+        (exposures[2], "background"),
+    ]
+    assert exposures[0].msa_file == exposures[0].path.rpartition("/")[0] + "/jw01234_msa.fits"
+
+
+def test_what_only_found_the_target_is_not_reduced(given):
+    exposures = given({}, {"exp_type": "NRC_TACQ"}, {"exp_type": "NRC_TACONFIRM"})
+    together = put_together(exposures)
+    assert together.unwanted == {e.root for e in exposures[1:]}
+    assert "NRC_TACQ only found the target" in together.notes[0]
+    assert not put_together(exposures[1:]).unwanted
 
 
 def test_dithers_that_are_no_nods_are_not(given):
@@ -241,7 +301,7 @@ def test_exposures_with_one_id_and_one_time_are_told_apart_by_name(given):
     assert unique_ids(exposures) == {e.root: e.root for e in exposures}
 
 
-def test_members_are_named_relative_to_the_association(tmp_path):
+def test_members_are_named_relative_to_the_association_that_is_kept(tmp_path):
     for number in (1, 2):
         write_exposure(tmp_path / "in", number, suffix="cal")
         write_exposure(tmp_path / "in", number, FILTER="F444W", root=f"jw1_{number}_nrcb5")
@@ -255,10 +315,14 @@ def test_members_are_named_relative_to_the_association(tmp_path):
     assert found["asn_type"] == "image3"
     assert found["asn_id"] == "o001"
     members = found["products"][0]["members"]
+    # The pipeline finds them beside it; the association that is kept says where they are.
     assert [m["expname"] for m in members] == [
-        f"../in/jw01234001001_02101_0000{n}_nrcalong_cal.fits" for n in (1, 2)
+        f"jw01234001001_02101_0000{n}_nrcalong_cal.fits" for n in (1, 2)
     ]
-    assert all((path.parent / m["expname"]).exists() for m in members)
+    document = association_document(first, tmp_path / "out", tmp_path / "out" / "stage3")
+    assert [m["expname"] for m in document["products"][0]["members"]] == [
+        f"../../in/jw01234001001_02101_0000{n}_nrcalong_cal.fits" for n in (1, 2)
+    ]
     document = association_document(second, tmp_path / "out", tmp_path / "out" / "stage3")
     assert document["products"][0]["members"][0]["expname"] == "../stage2/jw1_1_nrcb5_cal.fits"
     assert "product" not in document

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from astroquery_lis.exceptions import InvalidRequestError
-from astroquery_lis.jwst_stage.planning.associations import association_document
+from astroquery_lis.exceptions import InvalidExposureError, InvalidRequestError
+from astroquery_lis.jwst_stage.planning.association_files import association_document
 from astroquery_lis.jwst_stage.planning.pipelines import EXP_TYPES
 from astroquery_lis.jwst_stage.tasks import Member
 
@@ -62,17 +62,49 @@ def test_long_and_short_waves_make_two_mosaics(dithers, plan_of):
     assert all(m.input.endswith("nrca1_cal.fits") for m in mosaics[0].members)
 
 
+SLIT = {"FXD_SLIT": "S200A1", "EXPSPCIN": 1, "NUMDTHPT": 2, "SUBPXPTS": 1}
+# What a header of the type has, beyond what all have, for the rules to take it.
+WANTED = {
+    "MIR_LRS-FIXEDSLIT": {"PATTTYPE": "ALONG-SLIT-NOD"},
+    "MIR_WFSS": {"FILTER": "P750L"},
+    "NIS_SOSS": {"PATTTYPE": None, "FILTER": "CLEAR", "PUPIL": "GR700XD"},
+    "NIS_WFSS": {"FILTER": "GR150R"},
+    "NRC_TSGRISM": {"PUPIL": "GRISMR", "TSOVISIT": True},
+    "NRC_WFSS": {"PUPIL": "GRISMR"},
+    "NRS_BRIGHTOBJ": {"FXD_SLIT": "S1600A1", "TSOVISIT": True},
+    "NRS_FIXEDSLIT": SLIT,
+    "NRS_LAMP": {"FILTER": "OPAQUE", "GRATING": "G235M", "LAMP": "FLAT2", "OPMODE": "FIXEDSLIT"},
+    "NRS_MSASPEC": {"MSAMETFL": "x_msa.fits", "EXPSPCIN": 1},
+}
+NO_RULE = ("NRC_GRISM", "NRC_WFSC", "NRS_AUTOWAVE", "NRS_BOTA")
+
+
 @pytest.mark.parametrize("exp_type", sorted(EXP_TYPES))
 def test_every_type_is_planned_with_its_classes(tmp_path, plan_of, exp_type):
     pytest.importorskip("jwst")
-    cards = {"exp_type": exp_type, "SUBARRAY": "SUB64"}
+    cards = {"exp_type": exp_type, "SUBARRAY": "SUB64", **WANTED.get(exp_type, {})}
     classes = EXP_TYPES[exp_type].stages
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "x_msa.fits").write_bytes(b"")
     write_exposure(tmp_path / "in", 1, **cards)
     if classes[2] in ("Coron3Pipeline", "Ami3Pipeline"):
         write_exposure(tmp_path / "in", 2, **cards, TARGPROP="STAR", IS_PSF=True)
+    expected = {(stage, name) for stage, name in enumerate(classes, 1) if name}
+    if exp_type.endswith("_WFSS"):
+        direct = f"{exp_type[:3]}_IMAGE"
+        write_exposure(tmp_path / "in", 2, exp_type=direct, SUBARRAY="SUB64")
+        expected |= {(2, "Image2Pipeline"), (3, "Image3Pipeline")}
+    if exp_type == "NRS_MIMF":
+        expected.add((3, "Image3Pipeline"))
     plan = plan_of()
     found = {(task.stage, task.pipeline) for task in plan.tasks}
-    assert found == {(stage, name) for stage, name in enumerate(classes, 1) if name}
+    if exp_type in NO_RULE:
+        assert "no rule of jwst.associations" in plan.notes[0]
+        assert not plan.tasks
+        expected = {(1, "Detector1Pipeline")}
+        plan = plan_of(stages=1)
+        found = {(task.stage, task.pipeline) for task in plan.tasks}
+    assert found == expected
     for task in plan.tasks:
         assert task.name in task.outputs
         known = [t.name for t in plan.tasks[: plan.tasks.index(task)]]
@@ -89,16 +121,16 @@ def test_every_type_is_planned_with_its_classes(tmp_path, plan_of, exp_type):
         ({"exp_type": "NRC_TSIMAGE", "TSOVISIT": True},
          ["stage1/x_rateints.fits", "stage2/x_calints.fits",
           "stage3/jw01234-o001_t001_nircam_clear-f356w_asn.json"]),
-        ({"exp_type": "NRS_MSASPEC"},
+        ({"exp_type": "NRS_MSASPEC", "MSAMETFL": "N_msa.fits", "EXPSPCIN": 1},
          ["stage1/x_rate.fits", "stage2/x_cal.fits",
           "stage3/jw01234-o001_nirspec_f170lp-g235m_asn.json"]),
         ({"exp_type": "NIS_AMI"},
-         ["stage1/x_rateints.fits", "stage2/x_calints.fits",
-          "stage3/jw01234-o001_t001_niriss_clear-f200w_asn.json"]),
+         ["stage1/x_rateints.fits", "stage2/x_calints.fits"]),
     ],
 )  # fmt: skip
 def test_products_of_other_modes(tmp_path, plan_of, cards, expected):
     write_exposure(tmp_path / "in", root="x", SUBARRAY="FULL", **cards)
+    (tmp_path / "in" / "N_msa.fits").write_bytes(b"")
     assert [task.name for task in plan_of().tasks] == expected
 
 
@@ -108,7 +140,8 @@ def test_integrations_are_kept_where_there_are_several(tmp_path, plan_of):
 
 
 def test_backgrounds_are_subtracted_in_stage_2(tmp_path, plan_of):
-    mrs = {"exp_type": "MIR_MRS"}
+    pytest.importorskip("jwst")
+    mrs = {"exp_type": "MIR_MRS", "FILTER": None}
     write_exposure(tmp_path / "in", 1, root="sci", **mrs)
     write_exposure(tmp_path / "in", 2, root="sky", TARGPROP="SKY", BKGDTARG=True, **mrs)
     plan = plan_of()
@@ -124,7 +157,19 @@ def test_backgrounds_are_subtracted_in_stage_2(tmp_path, plan_of):
     assert document["products"][0]["members"][1] == {
         "expname": "../stage1/sky_rate.fits", "exptype": "background"
     }  # fmt: skip
-    assert plan.task("sky_cal.fits").members == ()
+    sky = plan.task("sky_cal.fits")
+    assert sky.members == ()
+    # The master background of stage 3 is made of the spectrum of the background.
+    assert sky.outputs == ("stage2/sky_cal.fits", "stage2/sky_x1d.fits")
+    science = next(t for t in plan.tasks if t.stage == 3 and "sci" in t.exposures)
+    assert science.members == (
+        Member("stage2/sci_cal.fits", "science"),
+        Member("stage2/sky_cal.fits", "background", file="stage2/sky_x1d.fits"),
+    )
+    document = association_document(science, "/o", "/o/stage3")
+    assert document["products"][0]["members"][1] == {
+        "expname": "../stage2/sky_x1d.fits", "exptype": "background"
+    }  # fmt: skip
 
 
 def test_slitless_spectra_wait_for_the_mosaic_of_direct_images(tmp_path, plan_of):
@@ -134,12 +179,22 @@ def test_slitless_spectra_wait_for_the_mosaic_of_direct_images(tmp_path, plan_of
     task = plan.task("spec_cal.fits")
     mosaic = "stage3/jw01234-o001_t001_niriss_clear-f200w-sub160_i2d.fits"
     assert task.inputs == ("stage1/spec_rate.fits", mosaic)
+    stem = mosaic.removesuffix("i2d.fits")
+    assert [(m.exptype, m.input, m.file) for m in task.members[1:]] == [
+        ("direct_image", mosaic, ""),
+        ("sourcecat", mosaic, f"{stem}cat.ecsv"),
+        ("segmap", mosaic, f"{stem}segm.fits"),
+    ]
     names = [t.name for t in plan.tasks]
     assert names.index(mosaic) < names.index(task.name)
     kinds = {
         m["exptype"]: m["expname"].rpartition("_")[2]
         for m in association_document(task, "/o", "/o/x")["products"][0]["members"]
     }
+    table = plan.members("spec_cal.fits")
+    assert list(table["role"]) == ["science", "direct_image", "sourcecat", "segmap"]
+    assert table["member"][2] == f"{stem}cat.ecsv"
+    assert len(plan.members()) == len(plan.tasks) + 3
     assert kinds == {
         "science": "rate.fits",
         "direct_image": "i2d.fits",
@@ -151,7 +206,42 @@ def test_slitless_spectra_wait_for_the_mosaic_of_direct_images(tmp_path, plan_of
 
 def test_slitless_spectra_without_direct_images_are_said(tmp_path, plan_of):
     write_exposure(tmp_path / "in", 1, exp_type="NIS_WFSS", FILTER="GR150R")
-    assert "slitless spectra need one" in plan_of().notes[0]
+    plan = plan_of()
+    assert "slitless spectra need one" in plan.notes[0]
+    assert not plan.tasks
+
+
+def test_slitless_spectra_need_the_mosaic_of_an_earlier_run(tmp_path, plan_of):
+    pytest.importorskip("jwst")
+    write_exposure(tmp_path / "in", 1, root="spec", exp_type="NIS_WFSS", FILTER="GR150R")
+    write_exposure(tmp_path / "in", 2, root="direct", exp_type="NIS_IMAGE")
+    plan = plan_of(stages=(1, 2))
+    assert "add stage 3" in plan.notes[0]
+    assert "stage2/spec_cal.fits" not in [t.name for t in plan.tasks]
+    folder = tmp_path / "out" / "stage3"
+    folder.mkdir(parents=True)
+    stem = "jw01234-o001_t001_niriss_clear-f200w-sub160"
+    files = [folder / f"{stem}_{ending}" for ending in ("i2d.fits", "cat.ecsv", "segm.fits")]
+    for file in files:
+        file.write_bytes(b"")
+    plan = plan_of(stages=(1, 2))
+    assert not plan.notes
+    assert [m.input for m in plan.task("spec_cal.fits").members[1:]] == [str(f) for f in files]
+
+
+def test_files_of_shutters_are_inputs_and_missed_by_name(tmp_path, plan_of):
+    pytest.importorskip("jwst")
+    cards = {"exp_type": "NRS_MSASPEC", "MSAMETFL": "jw01234001001_01_msa.fits", "EXPSPCIN": 1}
+    write_exposure(tmp_path / "in", 1, root="x", **cards)
+    with pytest.raises(InvalidExposureError, match="jw01234001001_01_msa.fits: not there"):
+        plan_of()
+    assert [t.name for t in plan_of(stages=1).tasks] == ["stage1/x_rate.fits"]
+    (tmp_path / "in" / "jw01234001001_01_msa.fits").write_bytes(b"")
+    task = plan_of().task("x_cal.fits")
+    assert task.inputs == (
+        "stage1/x_rate.fits",
+        str(tmp_path / "in" / "jw01234001001_01_msa.fits"),
+    )
 
 
 def test_an_association_of_mast_decides(dithers, plan_of):

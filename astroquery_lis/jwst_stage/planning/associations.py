@@ -1,75 +1,46 @@
-"""What belongs together in stages 2 and 3, and the association files that say so.
+"""What belongs together in stages 2 and 3.
 
-Level 2 follows the rules of the `jwst` package as far as headers tell what they need: exposures of
-a background target, and the other nods of a pattern, are backgrounds; imprints go with the
-exposures of their observation.  Level 3 puts together what has one target, instrument, filter,
-pupil and mode.  A product is named as MAST does.
+Plain images are calibrated one by one and make a mosaic of what has one program, target,
+instrument, filter, pupil and subarray; for all else the rules of the `jwst` package are asked.  A
+product is named as MAST does.
 """
 
 from __future__ import annotations
 
 import difflib
-import functools
-import importlib.util
-import json
-import os
 import string
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...exceptions import InvalidRequestError, StageError
-from ..pipeline import ask
-from ..tasks import input_path
+from ...exceptions import InvalidRequestError
 from .exposures import Exposure
-from .pipelines import ASN_TYPES, EXP_TYPES, stage_classes
+from .pipelines import ASN_TYPES, EXP_TYPES, is_integrations, stage_classes
+from .rules import associate, is_acquisition, is_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from ..._typing import FilePath
-    from ..tasks import Task
+    from .rules import Association
 
     GroupBy = str | Sequence[str] | Callable[[Exposure], str]
 
-__all__ = [
-    "Group",
-    "association_document",
-    "association_path",
-    "complete",
-    "complete_in_process",
-    "level2_members",
-    "level3_groups",
-    "unique_ids",
-    "write_association",
-]
+__all__ = ["PIPELINES", "STAGE3_ROLES", "Group", "Together", "listed", "put_together"]
 
-_KEYS = {
-    "Image3Pipeline": ("program", "target", "instrument", "filter", "pupil", "exp_type"),
-    "Coron3Pipeline": (
-        "program", "target", "instrument", "filter", "pupil", "exp_type", "mask", "subarray",
-    ),
-    "Ami3Pipeline": ("program", "target", "instrument", "filter", "pupil", "exp_type", "subarray"),
-    "Tso3Pipeline": (
-        "program", "target", "instrument", "filter", "pupil", "grating", "exp_type", "detector",
-        "subarray",
-    ),
-    "Spec3Pipeline": (
-        "program", "target", "instrument", "filter", "pupil", "grating", "exp_type", "slit",
-    ),
-    "WfsCombineStep": (
-        "program", "target", "instrument", "filter", "pupil", "exp_type", "observation", "visit",
-        "activity_id", "detector",
-    ),
-}  # fmt: skip
+STAGE3_ROLES = ("science", "background", "psf")
+"""Roles of the members that pipelines of stage 3 read."""
+
+PIPELINES = {asn_type: pipeline for pipeline, asn_type in ASN_TYPES.items()}
+"""The pipeline of each type of associations of stage 3."""
+
+_KEYS = ("program", "target", "instrument", "filter", "pupil", "exp_type", "subarray")
+"""What exposures of one mosaic share."""
 
 _TEMPLATE_FIELDS = (
     "program", "asn_id", "target_id", "target", "instrument", "optelem", "filter", "pupil",
     "grating", "detector", "channel", "module", "exp_type", "subarray", "observation", "visit",
 )  # fmt: skip
 _PLAIN_SUBARRAYS = ("", "FULL", "GENERIC", "N/A", "NONE")
-_OPTICAL = ("instrument", "detector", "filter", "pupil", "grating", "band", "slit", "subarray")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +49,8 @@ class Group:
 
     ``product`` may hold ``{source_id}`` and ``{slit_name}`` for the pipeline, ``asn_id`` is such as
     'o001' for an observation and 'c1001' for several, ``source`` the association file that the
-    group comes from, if any, and ``key`` what the exposures have in common.
+    group comes from, if any, ``key`` what the exposures have in common, and ``is_complete`` says
+    that the header in ``source`` needs nothing more.
     """
 
     pipeline: str
@@ -89,6 +61,7 @@ class Group:
     members: tuple[tuple[Exposure, str], ...]
     source: dict[str, Any] = field(default_factory=dict)
     key: tuple[str, ...] = ()
+    is_complete: bool = False
 
     @property
     def exposures(self) -> list[Exposure]:
@@ -99,95 +72,216 @@ class Group:
     def file_stem(self) -> str:
         """Name of the product without what the pipeline fills in."""
         stem = self.product.replace("{source_id}", "").replace("{slit_name}", "")
+        stem = stem.replace("{suffix}", "wfscmb")
         while "__" in stem or "-_" in stem or "_-" in stem or stem.endswith("-"):
             stem = stem.replace("__", "_").replace("-_", "_").replace("_-", "_").rstrip("-")
         return stem
 
 
-def level2_members(exposure: Exposure, exposures: Sequence[Exposure]) -> list[tuple[Exposure, str]]:
-    """Return what an exposure is calibrated with in stage 2."""
-    alike = [
-        other
-        for other in exposures
-        if other.root != exposure.root
-        and other.program == exposure.program
-        and all(getattr(other, name) == getattr(exposure, name) for name in _OPTICAL)
-    ]
-    imprints = [
-        (other, "imprint")
-        for other in alike
-        if other.is_imprint and other.observation == exposure.observation
-    ]
-    same = [e for e in alike if not e.is_imprint and e.exp_type == exposure.exp_type]
-    if exposure.is_background:
-        return imprints
-    backgrounds = [(other, "background") for other in same if other.is_background]
-    if not backgrounds and "NOD" in exposure.patttype.upper():
-        backgrounds = [
-            (other, "background")
-            for other in same
-            if (other.target, other.observation) == (exposure.target, exposure.observation)
-            and other.position_number != exposure.position_number
-        ]
-    return backgrounds + imprints
+@dataclass(frozen=True)
+class Together:
+    """What belongs together among exposures.
+
+    ``calibrations`` are the associations of stage 2 that rules made, by root; what is neither there
+    nor in ``unwanted`` is calibrated by itself.
+    """
+
+    calibrations: dict[str, Association]
+    groups: list[Group]
+    unwanted: frozenset[str]
+    notes: list[str]
 
 
-def level3_groups(
+def put_together(
     exposures: Sequence[Exposure],
     *,
     group_by: GroupBy | None = None,
     product_name: str | None = None,
-    associations: Sequence[dict] = (),
-) -> tuple[list[Group], list[str]]:
-    """Return the products of stage 3."""
-    notes = []
-    groups = [_from_file(association, exposures) for association in associations]
-    named = {e.root for group in groups for e, role in group.members if role == "science"}
+    given: Sequence[Group] = (),
+    named: Collection[str] = (),
+) -> Together:
+    """Return what belongs together.
+
+    ``given`` are the products that association files describe, and ``named`` the roots of all that
+    such files of any stage name.
+    """
+    targets = list(dict.fromkeys(e.target for e in sorted(exposures, key=_when)))
+    plain, others = _parted(exposures)
+    level2, level3 = associate(others, targets)
+    calibrations = {a.science[0].root: a for a in level2}
+    unwanted, notes = _unwanted(exposures, others, level2, named)
+    taken = {e.root for group in given for e, role in group.members if role == "science"} | unwanted
+    groups = list(given)
+    images = plain
+    if group_by is not None:
+        # Backgrounds and the like too: whoever regroups says what belongs together.
+        images = [e for e in exposures if stage_classes(e)[2] == "Image3Pipeline"]
+    images = [e for e in images if e.root not in taken]
+    groups += _image_groups(images, targets, group_by, product_name)
+    for association in sorted(level3, key=lambda a: (_when(min(a.science, key=_when)), a.product)):
+        group = _group(association, taken)
+        if group is None or (group_by is not None and group.pipeline == "Image3Pipeline"):
+            continue
+        if product_name is not None:
+            group = replace(group, product=_product_name(group, targets, product_name))
+        groups.append(group)
+    notes += _without_stage3(others, groups, unwanted)
+    return Together(calibrations, _distinct(groups, product_name), unwanted, notes)
+
+
+def _parted(exposures: Sequence[Exposure]) -> tuple[list[Exposure], list[Exposure]]:
+    """Return plain images, and what the rules of the package have to be asked about."""
     sets = defaultdict(list)
     for exposure in sorted(exposures, key=_when):
-        pipeline = stage_classes(exposure)[2]
-        if pipeline and exposure.root not in named and not exposure.is_imprint:
-            if exposure.is_psf and pipeline in ("Coron3Pipeline", "Ami3Pipeline"):
-                continue
-            sets[(pipeline, *_key(exposure, pipeline, group_by))].append(exposure)
-    targets = list(dict.fromkeys(e.target for e in sorted(exposures, key=_when)))
-    n_mixed = 0
+        if stage_classes(exposure)[1]:
+            sets[exposure.program, exposure.instrument].append(exposure)
+    plain: list[Exposure] = []
+    others: list[Exposure] = []
+    for members in sets.values():
+        science = [e for e in members if not is_acquisition(e)]
+        if is_plain(science):
+            plain += science
+        else:
+            others += members
+    return plain, others
+
+
+def _unwanted(
+    exposures: Sequence[Exposure],
+    others: list[Exposure],
+    level2: list[Association],
+    named: Collection[str],
+) -> tuple[frozenset[str], list[str]]:
+    """Return what would be reduced in vain, and the notes that say so."""
+    wanted = {e.root for a in level2 for e, _ in a.members} | set(named)
+    lost = [e for e in others if e.root not in wanted and not is_acquisition(e)]
+    reasons = defaultdict(list)
+    for exposure in lost:
+        hint = ""
+        if EXP_TYPES[exposure.exp_type].is_slitless:
+            hint = "; slitless spectra need one or more direct images of their observation"
+        why = (
+            f"left out, since no rule of jwst.associations calibrates such {exposure.exp_type} in "
+            f"stage 2{hint}; stages=1 makes count rates of them"
+        )
+        reasons[why].append(exposure)
+    acquisitions = [e for e in exposures if is_acquisition(e)]
+    if len(acquisitions) < len(exposures):
+        for exposure in acquisitions:
+            if exposure.root not in wanted:
+                why = (
+                    f"left out, since {exposure.exp_type} only found the target; plan it by itself"
+                )
+                reasons[why].append(exposure)
+                lost.append(exposure)
+    notes = [f"{listed(e.root for e in members)}: {why}." for why, members in reasons.items()]
+    return frozenset(e.root for e in lost), notes
+
+
+def listed(names: Iterable[str], most: int = 5) -> str:
+    """Return names in words, the first few of many."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _group(association: Association, left_out: Collection[str]) -> Group | None:
+    """Return the product of an association of stage 3 with the members that a plan makes."""
+    members = tuple(
+        (e, role)
+        for e, role in sorted(association.members, key=lambda m: (m[1] != "science", _when(m[0])))
+        if role in STAGE3_ROLES and not (role == "science" and e.root in left_out)
+        if role == "background" or is_integrations(e) == association.suffix.endswith("ints")
+    )
+    science = [e for e, role in members if role == "science"]
+    if not science:
+        return None
+    header = association.header
+    return Group(
+        pipeline=PIPELINES[header["asn_type"]],
+        product=association.product,
+        asn_id=header["asn_id"],
+        program=science[0].program or "00000",
+        target=science[0].target or "unknown",
+        members=members,
+        source={"asn_pool": "none", **header},
+        key=("background" if all(e.is_background for e in science) else "", *_apart_by(science)),
+        is_complete=True,
+    )
+
+
+def _apart_by(science: list[Exposure]) -> list[str]:
+    """Return what may tell products apart that the rules give one name."""
+    names = ("exp_type", "detector", "filter", "pupil", "grating", "subarray", "visit", "target")
+    return ["-".join(sorted({getattr(e, name).lower() for e in science})) for name in names]
+
+
+def _without_stage3(
+    exposures: list[Exposure], groups: list[Group], unwanted: frozenset[str]
+) -> list[str]:
+    """Return notes on exposures whose type has a stage 3, and that no product has."""
+    grouped = {e.root for group in groups for e in group.exposures} | unwanted
+    lost = defaultdict(list)
+    for e in exposures:
+        pipeline = stage_classes(e)[2]
+        if pipeline and e.root not in grouped and not (e.is_background or e.is_psf or e.is_imprint):
+            lost[f"{e.target or 'unknown target'} {e.filter}".strip(), pipeline].append(e)
+    return [
+        f"{what}: no stage 3, since {_WITHOUT.get(pipeline, _NO_RULE)} "
+        f"({listed(e.root for e in members)})."
+        for (what, pipeline), members in lost.items()
+    ]
+
+
+_STAR = "needs exposures of a reference star (IS_PSF), and there are none with this set-up"
+_WITHOUT = {
+    "Coron3Pipeline": f"coronagraphy {_STAR}",
+    "Ami3Pipeline": f"aperture masking {_STAR}",
+    "WfsCombineStep": "wavefront sensing takes pairs of exposures",
+}
+_NO_RULE = "no rule of jwst.associations puts such exposures together"
+
+
+# ---- plain images -------------------------------------------------------------------------------
+
+
+def _image_groups(
+    exposures: list[Exposure], targets: list[str], group_by: GroupBy | None, template: str | None
+) -> list[Group]:
+    """Return the mosaics of plain images."""
+    sets = defaultdict(list)
+    for exposure in sorted(exposures, key=_when):
+        sets[_key(exposure, group_by)].append(exposure)
+    groups: list[Group] = []
     for key, science in sets.items():
-        members = [(e, "science") for e in science]
-        members += [(e, "psf") for e in _references(science[0], exposures, key[0])]
-        if why := _impossible(key[0], science, members):
-            notes.append(why)
-            continue
         observations = {e.observation for e in science}
         if len(observations) > 1:
-            n_mixed += 1
-            asn_id = f"c{1000 + n_mixed}"
+            n_mixed = sum(group.asn_id.startswith("c") for group in groups)
+            asn_id = f"c{1001 + n_mixed}"
         else:
             asn_id = f"o{science[0].observation}" if science[0].observation else "a3001"
         group = Group(
-            pipeline=key[0],
+            pipeline="Image3Pipeline",
             product="",
             asn_id=asn_id,
             program=science[0].program or "00000",
             target=science[0].target or "unknown",
-            members=tuple(members),
-            key=key[1:],
+            members=tuple((e, "science") for e in science),
+            key=key,
         )
-        groups.append(replace(group, product=_product_name(group, targets, product_name)))
-    return _distinct(groups, product_name), notes
+        groups.append(replace(group, product=_product_name(group, targets, template)))
+    return groups
 
 
 def _when(exposure: Exposure) -> tuple[str, str, str]:
     return (exposure.date, exposure.time, exposure.root)
 
 
-def _key(exposure: Exposure, pipeline: str, group_by: GroupBy | None) -> tuple[str, ...]:
+def _key(exposure: Exposure, group_by: GroupBy | None) -> tuple[str, ...]:
     if callable(group_by):
         return (str(group_by(exposure)),)
     if group_by is None:
-        mixed = EXP_TYPES[exposure.exp_type].mixed
-        key = [getattr(exposure, n) for n in _KEYS[pipeline] if n not in mixed]
-        return (*key, "background" if exposure.is_background else "")
+        return tuple(getattr(exposure, name) for name in _KEYS)
     names = (group_by,) if isinstance(group_by, str) else tuple(group_by)
     allowed = [f.name for f in fields(Exposure) if f.type in ("str", "bool", str, bool)]
     for name in names:
@@ -199,36 +293,7 @@ def _key(exposure: Exposure, pipeline: str, group_by: GroupBy | None) -> tuple[s
     return tuple(str(getattr(exposure, name)) for name in names)
 
 
-def _references(first: Exposure, exposures: Sequence[Exposure], pipeline: str) -> list[Exposure]:
-    if pipeline not in ("Coron3Pipeline", "Ami3Pipeline"):
-        return []
-    names = ("program", "instrument", "filter", "pupil", "exp_type", "mask", "subarray")
-    return [
-        e
-        for e in sorted(exposures, key=_when)
-        if e.is_psf
-        and stage_classes(e)[2] == pipeline
-        and all(getattr(e, name) == getattr(first, name) for name in names)
-    ]
-
-
-def _impossible(
-    pipeline: str, science: list[Exposure], members: list[tuple[Exposure, str]]
-) -> str | None:
-    what = f"{science[0].target or 'unknown target'} {science[0].filter}".strip()
-    if pipeline == "Coron3Pipeline" and not any(role == "psf" for _, role in members):
-        return (
-            f"{what}: no stage 3, since coronagraphy needs exposures of a reference star "
-            "(IS_PSF), and there are none with this set-up."
-        )
-    if pipeline == "WfsCombineStep" and len(science) != 2:
-        return f"{what}: no stage 3, since wavefront sensing takes 2 exposures, not {len(science)}."
-    return None
-
-
 def _optelem(exposures: Sequence[Exposure]) -> str:
-    if "{optelem}" not in EXP_TYPES[exposures[0].exp_type].product:
-        return ""
     elements = {
         value.lower()
         for e in exposures
@@ -252,10 +317,8 @@ def _product_name(group: Group, targets: list[str], template: str | None) -> str
         "optelem": _optelem(science),
     }
     if template is None:
-        name = EXP_TYPES[science[0].exp_type].product.format(**values)
-        small = sorted({e.subarray.lower() for e in science if _small(e)})
-        name = "-".join([name, *small])
-        return f"{name}_wfscmb" if group.pipeline == "WfsCombineStep" else name
+        name = "jw{program}-{asn_id}_{target_id}_{instrument}_{optelem}".format(**values)
+        return "-".join([name, *sorted({e.subarray.lower() for e in science if _small(e)})])
     try:
         name = template.format(**values)
     except (KeyError, IndexError, ValueError, AttributeError):
@@ -282,7 +345,7 @@ def _distinct(groups: list[Group], template: str | None) -> list[Group]:
     if twice and template is None:
         renamed = [
             replace(group, product="-".join([group.product, *_apart(group, groups)]))
-            if group.product in twice and not group.source
+            if group.product in twice and (group.is_complete or not group.source)
             else group
             for group in groups
         ]
@@ -312,149 +375,3 @@ def _apart(group: Group, groups: list[Group]) -> list[str]:
     if any(o.pipeline != group.pipeline for o in namesakes):
         words.append(group.pipeline.removesuffix("Pipeline").lower())
     return words
-
-
-_PIPELINES = {asn_type: pipeline for pipeline, asn_type in ASN_TYPES.items()}
-
-
-def _from_file(association: dict[str, Any], exposures: Sequence[Exposure]) -> Group:
-    by_root = {e.root: e for e in exposures}
-    path = association["path"]
-    kind = str(association.get("asn_type", "")).lower()
-    products = association["products"]
-    if kind not in _PIPELINES or len(products) != 1 or not products[0].get("name"):
-        msg = (
-            f"{path}: asn_type={kind!r} with {len(products)} products; a plan takes level 3 "
-            f"associations ({', '.join(_PIPELINES)}) of one named product."
-        )
-        raise InvalidRequestError(msg, parameter="files", value=path)
-    members, missing = [], []
-    for member in products[0]["members"]:
-        root = Path(member["expname"]).name.removesuffix(".fits").rpartition("_")[0]
-        role = str(member.get("exptype", "science")).lower()
-        if root in by_root:
-            members.append((by_root[root], role))
-        elif role not in ("target_acquisition",):
-            missing.append(Path(member["expname"]).name)
-    if missing:
-        msg = f"{path}: its members {', '.join(missing)} are not among the files."
-        raise InvalidRequestError(msg, parameter="files", value=path)
-    return Group(
-        pipeline=_PIPELINES[kind],
-        product=products[0]["name"],
-        asn_id=str(association.get("asn_id") or "a3001"),
-        program=str(association.get("program") or "00000"),
-        target=str(association.get("target") or "unknown"),
-        members=tuple(members),
-        source={k: v for k, v in association.items() if k not in ("products", "path")},
-    )
-
-
-def unique_ids(exposures: Sequence[Exposure]) -> dict[str, str]:
-    """Return ids that keep exposures apart where those in the headers do not."""
-    shared = defaultdict(list)
-    for exposure in exposures:
-        if exposure.exposure_id:
-            shared[exposure.exposure_id].append(exposure)
-    ids: dict[str, str] = {}
-    for exposure_id, files in shared.items():
-        if max(Counter(e.detector for e in files).values()) == 1:
-            continue
-        starts = sorted({(e.date, e.time) for e in files})
-        per_start = Counter((e.detector, e.date, e.time) for e in files)
-        if max(per_start.values()) == 1:
-            ids |= {e.root: f"{exposure_id}.{starts.index((e.date, e.time)) + 1}" for e in files}
-        else:
-            ids |= {e.root: e.root for e in files}
-    return ids
-
-
-# ---- association files --------------------------------------------------------------------------
-
-
-def complete(associations: Iterable[dict]) -> list[dict]:
-    """Return associations as the `jwst` package makes and reads them."""
-    associations = list(associations)
-    bare = [{k: v for k, v in a.items() if k != "products"} for a in associations]
-    if not associations or importlib.util.find_spec("jwst") is None:
-        return bare
-    answers = _completed(json.dumps(associations))
-    refusals = [
-        f"{association['products'][0]['name']}: {answer['error']}"
-        for association, answer in zip(associations, answers, strict=True)
-        if "error" in answer
-    ]
-    if refusals:
-        msg = f"jwst.associations refuses {'; '.join(refusals)}."
-        raise StageError(msg)
-    return answers
-
-
-@functools.lru_cache(maxsize=16)
-def _completed(text: str) -> list[dict]:
-    job = {"associations": json.loads(text)}
-    return ask("planning.associations:complete_in_process", job)["associations"]
-
-
-def complete_in_process(job: dict[str, Any]) -> dict[str, list]:
-    """Do the work of `complete`, in a process of the pipeline."""
-    return {"associations": [_complete(association) for association in job["associations"]]}
-
-
-def _complete(association: dict[str, Any]) -> dict:
-    from jwst.associations import load_asn
-    from jwst.associations.asn_from_list import asn_from_list
-    from jwst.associations.lib.rules_level3_base import DMS_Level3_Base
-
-    try:
-        product = association["products"][0]
-        complete = dict(association)
-        if association["asn_rule"] == "DMS_Level3_Base":
-            members = [(m["expname"], m["exptype"]) for m in product["members"]]
-            built = asn_from_list(
-                members, rule=DMS_Level3_Base, product_name=product["name"], with_exptype=True
-            )
-            complete = {**json.loads(built.dump(format="json")[1]), **association}
-        loaded = load_asn(json.dumps(complete))
-        names = [m["expname"] for m in loaded["products"][0]["members"]]
-        if names != [m["expname"] for m in product["members"]]:
-            return {"error": f"read back with members {names}"}
-    except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}"}
-    del complete["products"]
-    return {name: value for name, value in complete.items() if value is not None}
-
-
-def association_document(task: Task, output_dir: FilePath, directory: FilePath) -> dict:
-    """Return the association of a task as the pipeline reads it."""
-    members = []
-    for member in task.members:
-        path = os.path.abspath(input_path(member.input, output_dir))
-        files = {member.exptype: path}
-        if member.exptype == "direct_image":
-            stem = path.removesuffix("i2d.fits")
-            files |= {"sourcecat": f"{stem}cat.ecsv", "segmap": f"{stem}segm.fits"}
-        for exptype, name in files.items():
-            entry = {"expname": os.path.relpath(name, directory), "exptype": exptype}
-            if member.group_id:
-                entry["group_id"] = member.group_id
-            members.append(entry)
-    header = {k: v for k, v in task.association.items() if k != "product"}
-    return {**header, "products": [{"name": task.association["product"], "members": members}]}
-
-
-def association_path(task: Task, directory: FilePath) -> Path:
-    """Return where the association of a task is written."""
-    name = Path(task.name).name
-    stem = name.removesuffix("_asn.json")
-    if stem == name:
-        stem = name.rpartition("_")[0]
-    return Path(directory) / f"{stem}_asn.json"
-
-
-def write_association(task: Task, output_dir: FilePath, directory: FilePath) -> Path:
-    """Write the association of a task for the pipeline, and return its path."""
-    path = association_path(task, directory)
-    document = association_document(task, output_dir, directory)
-    path.write_text(json.dumps(document, indent=1) + "\n")
-    return path

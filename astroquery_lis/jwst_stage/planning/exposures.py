@@ -56,6 +56,12 @@ CRDS_KEYWORDS = {
 }
 """The parameters that CRDS chooses reference files by, and the keywords that hold them."""
 
+POOL_KEYWORDS = (
+    "DITHPTIN", "DMS_NOTE", "EXPSPCIN", "MOSTILNO", "MSAMETFL", "MSASTATE", "NOD_TYPE", "NUMDTHPT",
+    "OBS_ID", "OPMODE", "SUBPXPNS", "SUBPXPTS",
+)  # fmt: skip
+"""What else the rules of associations look at, where headers have it."""
+
 _BASIC = ("INSTRUME", "DETECTOR", "EXP_TYPE", "DATE-OBS", "TIME-OBS")
 _RAMP = (
     "NGROUPS", "NFRAMES", "GROUPGAP", "TFRAME", "TGROUP",
@@ -146,6 +152,8 @@ class Exposure:
         ``S_*`` keywords.
     references : dict of str to str
         ``R_*`` keywords, without ``crds://``.
+    pool : dict of str to str
+        Keywords that only the rules of associations look at, such as ``NUMDTHPT``.
     """
 
     path: str
@@ -193,6 +201,15 @@ class Exposure:
     parameters: dict = field(default_factory=dict)
     steps_done: dict = field(default_factory=dict)
     references: dict = field(default_factory=dict)
+    pool: dict = field(default_factory=dict)
+
+    @property
+    def msa_file(self) -> str:
+        """Path of the file that says which shutters of the MSA were open; empty without one."""
+        name = self.pool.get("MSAMETFL", "")
+        if not name.lower().endswith(".fits"):
+            return ""
+        return os.path.join(os.path.dirname(self.path), os.path.basename(name))
 
     @property
     def level(self) -> str:
@@ -270,6 +287,7 @@ def read_exposure(path: str | os.PathLike[str]) -> Exposure:
         parameters=_parameters(primary),
         steps_done=_named("S_", primary),
         references={k: v.removeprefix("crds://") for k, v in references.items()},
+        pool={k: _word(primary[k]) for k in POOL_KEYWORDS if _word(primary.get(k))},
         **values,
     )
 

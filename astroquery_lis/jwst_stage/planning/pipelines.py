@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .exposures import Exposure
 
 __all__ = [
+    "ACQUISITIONS",
     "ASN_TYPES",
     "EXP_TYPES",
     "IMAGING",
@@ -49,12 +50,8 @@ class Kind:
         Class of stage 1, of 2, of 3; empty where the chain stops.
     tso : {'', 'visit', 'always'}
         Whether it is a time series: where TSOVISIT says so, or whatever it says.
-    mixed : tuple of str
-        Attributes of an exposure that the product of stage 3 mixes, other than in its pipeline.
-    direct : str or None
-        Of slitless spectra: the attribute that they share with their direct images, if any.
-    product : str
-        Template of MAST's name of the product of stage 3.
+    is_slitless : bool
+        Whether it holds spectra of a field, whose sources a mosaic of direct images tells.
     optics : tuple of str or None
         Keywords of the optics that have to be there, where they are not those of the instrument.
     has_mask : bool
@@ -65,9 +62,7 @@ class Kind:
 
     stages: tuple[str, str, str]
     tso: str = ""
-    mixed: tuple[str, ...] = ()
-    direct: str | None = None
-    product: str = "jw{program}-{asn_id}_{target_id}_{instrument}_{optelem}"
+    is_slitless: bool = False
     optics: tuple[str, ...] | None = None
     has_mask: bool = False
     is_retired: bool = False
@@ -119,23 +114,12 @@ _SPECIAL = {
     "NRC_TSIMAGE": Kind((_DETECTOR, _IMAGE, "Tso3Pipeline"), tso="always"),
     "NRC_TSGRISM": Kind((_DETECTOR, _SPEC, "Tso3Pipeline"), tso="always"),
     "NRS_BRIGHTOBJ": Kind((_DETECTOR, _SPEC, "Tso3Pipeline"), tso="always"),
-    # The channels and bands of the MRS, and the two grisms of a slitless field, make one product.
-    "MIR_MRS": Kind(
-        _SPECTRA,
-        mixed=("filter", "pupil", "grating", "slit"),
-        product="jw{program}-{asn_id}_{target_id}_{instrument}",
-        optics=("CHANNEL", "BAND"),
-    ),
-    "NIS_WFSS": Kind(_SPECTRA, mixed=("filter",), direct="pupil"),
-    "NRC_WFSS": Kind(_SPECTRA, mixed=("pupil",), direct="filter"),
-    "MIR_WFSS": Kind(_SPECTRA, direct=""),
-    "NRS_MSASPEC": Kind(
-        _SPECTRA, product="jw{program}-{asn_id}_{{source_id}}_{instrument}_{optelem}"
-    ),
-    "NRS_FIXEDSLIT": Kind(
-        _SPECTRA,
-        product="jw{program}-{asn_id}_{target_id}-{{source_id}}_{instrument}_{optelem}-{{slit_name}}",
-    ),
+    "MIR_MRS": Kind(_SPECTRA, optics=("CHANNEL", "BAND")),
+    "NIS_WFSS": Kind(_SPECTRA, is_slitless=True),
+    "NRC_WFSS": Kind(_SPECTRA, is_slitless=True),
+    "MIR_WFSS": Kind(_SPECTRA, is_slitless=True),
+    "NRS_MSASPEC": Kind(_SPECTRA),
+    "NRS_FIXEDSLIT": Kind(_SPECTRA),
     "MIR_DARK": Kind(_DARKS, is_retired=True),
     "MIR_FLATALL": Kind(_RATE_ONLY, is_retired=True),
     "NRS_BOTA": Kind(_IMAGE_ONLY, is_retired=True),
@@ -143,6 +127,15 @@ _SPECIAL = {
 
 EXP_TYPES = {name: Kind(stages) for name, stages in _STAGES.items()} | _SPECIAL
 """What every EXP_TYPE decides."""
+
+ACQUISITIONS = frozenset(
+    (
+        "MIR_TACONFIRM", "MIR_TACQ", "NIS_TACONFIRM", "NIS_TACQ", "NRC_TACONFIRM", "NRC_TACQ",
+        "NRS_CONFIRM", "NRS_MSATA", "NRS_TACONFIRM", "NRS_TACQ", "NRS_TASLIT", "NRS_VERIFY",
+        "NRS_WATA",
+    )
+)  # fmt: skip
+"""Types of exposures that find the target and confirm it."""
 
 IMAGING = frozenset(name for name, kind in EXP_TYPES.items() if kind.stages == _IMAGING)
 """Types of plain images."""

@@ -17,13 +17,14 @@ from ...io.store import write_bytes
 from ..corrections import normalise, switches
 from ..steps.parameters import check, for_task
 from ..steps.recipes import PRESETS, read_recipe
-from ..tasks import REFCATS, Reduction, Task
+from ..tasks import REFCATS, Member, Reduction, Task
 from .exposures import Exposure
 from .grids import common_grid as grid_of_exposures
 from .grids import grid_of_wcs, n_pixels
 from .pipelines import stage_classes
-from .plan_build import build, configurations_of
+from .plan_build import build
 from .plan_inputs import choose, read_files
+from .task_builder import configurations_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from ..refs.references import Resolution
     from ..resume.states import State
     from .associations import Group, GroupBy
-    from .plan_build import StepsFor
+    from .task_builder import StepsFor
 
 __all__ = ["Plan", "make_plan"]
 
@@ -146,6 +147,34 @@ class Plan:
         table["disk_gb"].info.format = ".3f"
         table.meta["notes"] = list(self.notes)
         return table
+
+    def members(self, product: FilePath | None = None) -> Table:
+        """Return what each product is made of.
+
+        Parameters
+        ----------
+        product : str, optional
+            Name of a task or of one of its products; all tasks by default.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            ``task``, ``role`` (science, background, imprint, psf, direct_image, sourcecat, segmap,
+            target_acquisition), ``member``: a file of another task, or a path.
+
+        Raises
+        ------
+        InvalidRequestError
+            If no task, or more than one, makes such a product.
+        """
+        tasks = self.tasks if product is None else (self.task(product),)
+        rows = [
+            (task.name, member.exptype, member.file or member.input)
+            for task in tasks
+            for member in task.members or (Member(name) for name in task.inputs)
+        ]
+        names = ("task", "role", "member")
+        return Table(rows=rows or None, names=names, dtype=(str, str, str))
 
     def _states(self) -> dict[str, State]:
         if self.output_dir is None or not Path(self.output_dir).is_dir():
@@ -259,7 +288,7 @@ def _task_values(task: Task) -> object:
     values = task.to_dict()
     if "members" in values:
         values["members"] = [
-            {name: value for name, value in member.items() if value or name != "group_id"}
+            {name: value for name, value in member.items() if value or name in ("input", "exptype")}
             for member in values["members"]
         ]
     return _without_none(values)
@@ -370,6 +399,9 @@ def make_plan(
         stage3_steps=stage3_steps,
         check_associations=check_associations,
     )
+    used = {root for task in tasks for root in task.exposures}
+    used |= {path for task in tasks for path in task.inputs}
+    exposures = [e for e in exposures if e.root in used or e.path in used]
     options = {
         "stages": list(numbers),
         "start": start,

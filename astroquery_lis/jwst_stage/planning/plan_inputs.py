@@ -15,7 +15,7 @@ from astropy.table import Table
 from ...exceptions import InvalidExposureError, InvalidRequestError
 from .exposures import SUFFIXES, read_exposure, split_name
 from .pipelines import is_integrations, stage_classes
-from .plan_build import configuration_key
+from .task_builder import configuration_key
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -149,7 +149,10 @@ class Fingerprints:
         if not task.members:
             return {}
         values = {name: task.association[name] for name in _ASSOCIATION if name in task.association}
-        members = [[self._called(m.input), m.exptype, m.group_id] for m in task.members]
+        members = [
+            [self._called(m.input), m.exptype, m.group_id, *([m.file] if m.file else [])]
+            for m in task.members
+        ]
         return {**values, "members": members}
 
     def _with_files(self, steps: Mapping[str, Mapping[str, Any]]) -> tuple[dict, dict]:

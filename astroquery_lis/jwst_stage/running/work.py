@@ -26,10 +26,14 @@ from ..._packages import package_version
 from ...exceptions import InvalidExposureError, TaskError
 from ...io.processes import peak_memory_gb
 from ..corrections import apply, hooks, register_inputs
-from ..planning.associations import association_document, association_path, write_association
+from ..planning.association_files import (
+    association_document,
+    association_path,
+    write_association,
+)
 from ..resume import fingerprints
 from ..resume.records import Record, write_record
-from ..tasks import Task, input_path, log_path
+from ..tasks import Task, input_path, log_path, member_path
 from .log_watch import LogWatch
 from .outcomes import describe
 from .status import now
@@ -81,9 +85,10 @@ def work(job: Mapping[str, Any]) -> dict:
     output_dir, scratch = Path(job["output_dir"]), Path(job["scratch"])
     products_dir = scratch / "made"
     products_dir.mkdir(parents=True, exist_ok=True)
-    # Libraries of models on disk are put into the working directory, and a killed process leaves
-    # them there.
-    os.chdir(scratch)
+    # Where libraries of models on disk are put, and left by a killed process; and where members lie
+    # side by side, so that every pipeline finds them, whichever folder it takes their names from.
+    (scratch / "run").mkdir(exist_ok=True)
+    os.chdir(scratch / "run")
     begun = time.monotonic()
     values: dict[str, Any] = {
         "task": task.name,
@@ -153,8 +158,7 @@ def steps_of(task: Task, pipeline_class: Any) -> dict[str, dict]:
 def _make(task: Task, job: Mapping[str, Any], scratch: Path, products_dir: Path) -> None:
     output_dir = Path(job["output_dir"])
     inputs = [input_path(name, output_dir) for name in task.inputs]
-    for path in inputs:
-        _check_input(task, path)
+    _check_inputs(task, inputs, output_dir)
     if task.kind == "correction":
         apply(task.corrections[0], str(inputs[0]), str(products_dir / Path(task.name).name))
         return
@@ -169,44 +173,70 @@ def _make(task: Task, job: Mapping[str, Any], scratch: Path, products_dir: Path)
     extra: dict[str, Any] = {}
     if job["in_memory"] is not None and "in_memory" in (pipeline.spec or ""):
         extra["in_memory"] = job["in_memory"]
-    source = str(inputs[0])
-    if task.members:
-        source = _write_associations(task, output_dir, scratch, products_dir)
     # CRDS's parameters are merged by `call`, never by `run`; and only for a path that is a string.
     if steps:
         extra["steps"] = steps
     extra["output_dir"] = str(products_dir)
+    run_dir = scratch / "run"
+    source = _laid_out(task, inputs, output_dir, run_dir)
+    if task.members:
+        final = (output_dir / task.name).parent
+        document = association_document(task, output_dir, final)
+        association_path(task, products_dir).write_text(json.dumps(document, indent=1) + "\n")
     pipeline.call(source, save_results=True, configure_log=False, **extra)
+    _gather(task, run_dir, products_dir)
     _drop_copies(task, products_dir)
 
 
-def _check_input(task: Task, path: Path) -> None:
-    """Refuse what jwst would take without a word."""
-    if not path.exists():
-        msg = f"{path} is not there; make the plan again."
-        raise InvalidExposureError(msg, parameter="files", value=str(path))
-    if path.suffix != ".fits":
-        return
-    problem = is_whole(path)
-    if problem:
+def _laid_out(task: Task, inputs: list[Path], output_dir: Path, run_dir: Path) -> str:
+    """Put links to all that a task reads into its directory; return what the pipeline is given."""
+    if not task.members and len(inputs) == 1:
+        return str(inputs[0])
+    files = dict.fromkeys([*inputs, *(member_path(m, output_dir) for m in task.members)])
+    for path in files:
+        (run_dir / path.name).symlink_to(path)
+    if task.members:
+        return str(write_association(task, output_dir, run_dir))
+    return str(run_dir / inputs[0].name)
+
+
+def _gather(task: Task, run_dir: Path, products_dir: Path) -> None:
+    """Move what was saved into the working directory, whatever ``output_dir`` was."""
+    for name in (Path(output).name for output in task.outputs):
+        path = run_dir / name
+        if path.exists() and not path.is_symlink():
+            os.replace(path, products_dir / name)
+
+
+def _check_inputs(task: Task, inputs: list[Path], output_dir: Path) -> None:
+    """Refuse what jwst would take without a word, and name what is missing."""
+    roles = {member_path(m, output_dir): m.exptype for m in task.members}
+    for path in dict.fromkeys([*inputs, *roles]):
+        role = roles.get(path, "science")
+        if not path.exists():
+            what = "" if role == "science" else f", the {role} of {Path(task.name).name},"
+            why = (
+                "no source was found in the mosaic of direct images"
+                if role in ("sourcecat", "segmap")
+                else "make the plan again"
+            )
+            msg = f"{path}{what} is not there; {why}."
+            raise InvalidExposureError(msg, parameter="files", value=str(path))
+        if path.suffix == ".fits":
+            _check_input(task, path, role)
+
+
+def _check_input(task: Task, path: Path, role: str) -> None:
+    if problem := is_whole(path, needs_tree=not path.name.endswith("_msa.fits")):
         raise InvalidExposureError(problem, parameter="files", value=str(path))
-    is_calibrated = fits.getheader(path).get("S_PHOTOM") == "COMPLETE"
-    if is_calibrated and task.pipeline in _EXPOSURE_PIPELINES:
+    if role != "science" or task.pipeline not in _EXPOSURE_PIPELINES:
+        return
+    if fits.getheader(path).get("S_PHOTOM") == "COMPLETE":
         msg = (
             f"{path} is calibrated already (S_PHOTOM = COMPLETE); {task.pipeline} would calibrate "
             "it twice.  Give the _rate file."
         )
         raise InvalidExposureError(msg, parameter="files", value=str(path))
-
-
-def _write_associations(task: Task, output_dir: Path, scratch: Path, products_dir: Path) -> str:
-    """Write the association to run with, and the one to keep; return the first."""
-    run_with = scratch / "asn"
-    run_with.mkdir()
-    final = (output_dir / task.name).parent
-    document = association_document(task, output_dir, final)
-    association_path(task, products_dir).write_text(json.dumps(document, indent=1) + "\n")
-    return str(write_association(task, output_dir, run_with))
 
 
 def class_of(name: str) -> type:

@@ -1,0 +1,262 @@
+"""The tasks of a plan, one after another, and what each exposure has come to by them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..tasks import Member, Task
+from .association_files import unique_ids
+from .estimates import stage1_estimate, stage2_estimate, stage3_estimate
+from .pipelines import STAGE3_SUFFIX, is_guider, is_integrations, stage_classes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ..corrections import Correction
+    from .associations import Group
+    from .exposures import Exposure
+
+    StepsFor = Callable[[str, Sequence[Exposure]], dict[str, dict]]
+
+__all__ = ["TaskBuilder", "configuration_key", "configurations_of"]
+
+_TIME = "META.OBSERVATION.TIME"
+
+
+def configuration_key(exposure: Exposure) -> str:
+    """Return the name of the set-up that decides on reference files, without the time of day."""
+    values = [v for k, v in exposure.parameters.items() if k not in _SEPARATE]
+    values.append(exposure.parameters.get("META.OBSERVATION.DATE", ""))
+    words = (re.sub(r"[^a-z0-9-]+", "_", str(v).lower()) for v in values)
+    return ".".join(word for word in words if word)
+
+
+_SEPARATE = ("META.OBSERVATION.DATE", _TIME)
+
+
+def configurations_of(exposures: Sequence[Exposure]) -> dict[str, dict]:
+    """Return the distinct set-ups: CRDS parameters, with the earliest time of the day."""
+    configurations: dict[str, dict] = {}
+    for exposure in exposures:
+        key = configuration_key(exposure)
+        earliest = configurations.get(key)
+        if earliest is None or exposure.parameters.get(_TIME, "") < earliest.get(_TIME, ""):
+            configurations[key] = dict(exposure.parameters)
+    return configurations
+
+
+class TaskBuilder:
+    """The tasks so far, and the product that each exposure has come to."""
+
+    def __init__(
+        self,
+        exposures: Sequence[Exposure],
+        *,
+        stages: Sequence[int],
+        steps_for: StepsFor,
+        corrections: Sequence[Correction],
+        output_dir: str | None,
+        spectra: Iterable[str] = (),
+    ) -> None:
+        self.by_root = {e.root: e for e in exposures}
+        self.spectra = frozenset(spectra)
+        self.stages = stages
+        self.steps_for = steps_for
+        self.corrections = corrections
+        self.output_dir = output_dir
+        self.tasks: list[Task] = []
+        self.names: set[str] = set()
+        self.current = {e.root: e.path for e in exposures}
+        self.calibrated: dict[str, str] = {}
+        self.level = {e.root: e.level for e in exposures}
+        self.notes: list[str] = []
+        self.problems: list[str] = []
+
+    def add(self, task: Task, roots: Iterable[str]) -> None:
+        """Add a task, whose product is what some exposures have come to."""
+        if task.name in self.names:
+            self.problems.append(f"two tasks would make {task.name}")
+            return
+        self.names.add(task.name)
+        self.tasks.append(task)
+        for root in roots:
+            self.current[root] = task.name
+
+    def reach(self, exposure: Exposure, level: str, product: str) -> bool:
+        """Go on from a product that is not planned: an earlier run has to have left it."""
+        root = exposure.root
+        if self.output_dir is not None:
+            path = os.path.join(self.output_dir, product)
+            if os.path.exists(path):
+                self.current[root] = os.path.abspath(path)
+                self.level[root] = level
+                return True
+        stage = 1 if level == "rate" else 2
+        self.problems.append(
+            f"{Path(exposure.path).name} has to go through stage {stage} first, and {product} is "
+            "not in the output directory"
+        )
+        return False
+
+    def correct(self, exposure: Exposure, stage: int, *points: str) -> None:
+        """Add the corrections at some points of the chain, those of the first point first."""
+        for correction in [c for point in points for c in self.corrections if c.point == point]:
+            if correction.applies(exposure):
+                name = f"stage{stage}/{exposure.root}_{correction.suffix}.fits"
+                estimate = stage2_estimate(exposure, resample=False)
+                task = Task(
+                    name=name,
+                    stage=stage,
+                    kind="correction",
+                    inputs=(self.current[exposure.root],),
+                    outputs=(name,),
+                    corrections=(correction.to_dict(),),
+                    exposures=(exposure.root,),
+                    configuration=configuration_key(exposure),
+                    estimate=estimate,
+                )
+                self.add(task, [exposure.root])
+
+    def stage1(self, exposure: Exposure) -> None:
+        """Add the count rates of an exposure, and the corrections after them."""
+        pipeline = stage_classes(exposure)[0]
+        root = exposure.root
+        if self.level[root] != "uncal":
+            if self.level[root] == "rate":
+                self.correct(exposure, 1, "after_rate")
+            return
+        outputs = _stage1_outputs(exposure, pipeline)
+        if 1 not in self.stages:
+            self.reach(exposure, "cal" if is_guider(exposure.exp_type) else "rate", outputs[0])
+            return
+        within = [
+            c.to_dict() for c in self.corrections if c.point == "after_jump" and c.applies(exposure)
+        ]
+        task = Task(
+            name=outputs[0],
+            stage=1,
+            pipeline=pipeline,
+            inputs=(exposure.path,),
+            outputs=outputs,
+            steps=self.steps_for(pipeline, [exposure]),
+            corrections=tuple(within) if pipeline == "Detector1Pipeline" else (),
+            exposures=(root,),
+            configuration=configuration_key(exposure),
+            estimate=stage1_estimate(exposure),
+        )
+        self.add(task, [root])
+        self.level[root] = "rate" if pipeline == "Detector1Pipeline" else "end"
+        if self.level[root] == "rate":
+            self.correct(exposure, 1, "after_rate")
+
+    def stage2(
+        self, exposure: Exposure, members: Sequence[Member], association: dict[str, Any]
+    ) -> None:
+        """Add the calibration of an exposure, with members beside it or without."""
+        root = exposure.root
+        pipeline = "Spec2Pipeline" if "spec2" in association["asn_type"] else "Image2Pipeline"
+        ints = is_integrations(exposure)
+        name = f"stage2/{root}_{'calints' if ints else 'cal'}.fits"
+        steps = self.steps_for(pipeline, [exposure])
+        resample = not steps.get("resample", {}).get("skip", False)
+        listed = (Member(self.current[root]), *members) if members else ()
+        inputs = dict.fromkeys([self.current[root], *(m.input for m in listed)])
+        if exposure.msa_file:
+            inputs[exposure.msa_file] = None
+        self.calibrated[root] = name
+        task = Task(
+            name=name,
+            stage=2,
+            pipeline=pipeline,
+            inputs=tuple(inputs),
+            outputs=(name, self._spectrum(exposure)) if root in self.spectra else (name,),
+            steps=steps,
+            association=association if listed else {},
+            members=listed,
+            exposures=(root,),
+            configuration=configuration_key(exposure),
+            estimate=stage2_estimate(exposure, resample=resample, integrations=ints),
+        )
+        self.add(task, [root])
+        self.level[root] = "cal"
+
+    def _spectrum(self, exposure: Exposure) -> str:
+        suffix = "x1dints" if is_integrations(exposure) else "x1d"
+        return f"stage2/{exposure.root}_{suffix}.fits"
+
+    def stage3_member(self, exposure: Exposure, role: str, group_id: str = "") -> Member:
+        """Return a member of a product; a background of stage 3 is a spectrum."""
+        current = self.current[exposure.root]
+        if role != "background":
+            return Member(current, role, group_id)
+        spectrum = self._spectrum(exposure)
+        if exposure.root in self.calibrated:
+            return Member(self.calibrated[exposure.root], role, file=spectrum)
+        path = os.path.join(os.path.dirname(current), os.path.basename(spectrum))
+        if not os.path.exists(path):
+            self.problems.append(f"{path}, the spectrum of a background, is not there")
+        return Member(path, role)
+
+    def stage3(
+        self,
+        group: Group,
+        association: dict[str, Any],
+        extra_steps: dict[str, dict],
+        output_pixels: int | None,
+    ) -> Task:
+        """Add a product of several exposures."""
+        ids = unique_ids(group.exposures) if group.pipeline == "Image3Pipeline" else {}
+        if ids:
+            self.notes.append(
+                f"{group.file_stem}: exposures share the exposure id of the header; they are told "
+                f"apart as {', '.join(sorted(set(ids.values())))} in the association."
+            )
+        members = tuple(
+            self.stage3_member(e, role, ids.get(e.root, "")) for e, role in group.members
+        )
+        steps = self.steps_for(group.pipeline, group.exposures)
+        for step, values in extra_steps.items():
+            steps[step] = {**values, **steps.get(step, {})}
+        outputs = _stage3_outputs(group)
+        task = Task(
+            name=outputs[0],
+            stage=3,
+            pipeline=group.pipeline,
+            inputs=tuple(dict.fromkeys(m.input for m in members)),
+            outputs=outputs,
+            steps=steps,
+            association=association,
+            members=members,
+            exposures=tuple(dict.fromkeys(e.root for e in group.exposures)),
+            configuration=configuration_key(group.exposures[0]),
+            estimate=stage3_estimate(group.exposures, output_pixels=output_pixels),
+        )
+        self.add(task, [])
+        return task
+
+
+def _stage1_outputs(exposure: Exposure, pipeline: str) -> tuple[str, ...]:
+    root = f"stage1/{exposure.root}"
+    if pipeline == "DarkPipeline":
+        return (f"{root}_dark.fits",)
+    if pipeline == "GuiderPipeline":
+        return (f"{root}_cal.fits",)
+    if is_integrations(exposure):
+        return (f"{root}_rateints.fits", f"{root}_rate.fits")
+    if exposure.n_ints > 1:
+        return (f"{root}_rate.fits", f"{root}_rateints.fits")
+    return (f"{root}_rate.fits",)
+
+
+def _stage3_outputs(group: Group) -> tuple[str, ...]:
+    stem = f"stage3/{group.file_stem}"
+    suffix = STAGE3_SUFFIX.get(group.pipeline)
+    if group.pipeline == "WfsCombineStep":
+        return (f"{stem}.fits",)
+    if group.pipeline == "Ami3Pipeline" and not any(role == "psf" for _, role in group.members):
+        suffix = None
+    # How many files, and under which names, is known only when the sources are.
+    return (f"{stem}_{suffix}",) if suffix else (f"{stem}_asn.json",)
