@@ -17,7 +17,8 @@ from ..exceptions import (
     UnexpectedContentError,
 )
 from ..io.download import download
-from ..io.places import Failovers, ask_in_turn, local_folders
+from ..io.mirrors import local_folders
+from ..io.places import Failovers, ask_in_turn
 from ..io.store import Store
 from ..survey.bricks import brick_center, brick_edges, is_north, name_of
 from ..survey.paths import file_path

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ..io.http import HttpClient
-    from ..io.places import Mirror
+    from ..io.mirrors import Mirror
 
 __all__ = ["AUDIT_STATUSES", "audit"]
 

@@ -19,7 +19,7 @@ from ..exceptions import InvalidRequestError
 from ..images.reader import OpenImages, SectionReader
 from ..images.viewer_service import ViewerService, viewer_client
 from ..io.http import HttpClient
-from ..io.places import resolve_mirrors
+from ..io.mirrors import resolve_mirrors
 from ..survey.paths import COADD_PRODUCTS
 from ..survey.releases import REGIONS, RELEASES, get_release
 from ..survey.request import as_region
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._typing import FilePath, Mirror, Region
-    from ..io.places import Mirror as SurveyMirror
+    from ..io.mirrors import Mirror as SurveyMirror
 
 
 __all__ = ["QueryBase", "SurveyBase"]

@@ -18,7 +18,7 @@ from ..catalogs.match_table import match_table
 from ..catalogs.sources import SOURCES, CatalogQuery, Limits
 from ..exceptions import InvalidRequestError, warn
 from ..io.http import PoliteSession
-from ..io.places import resolve_mirrors
+from ..io.mirrors import resolve_mirrors
 from ..survey.catalog_request import as_angle_deg, as_sky_region, catalog_request
 from ..survey.releases import get_release
 from ..survey.request import as_choice, as_region

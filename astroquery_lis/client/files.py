@@ -31,7 +31,8 @@ from ..io.delivery import (
     warn_of_failures,
 )
 from ..io.jobs import Result
-from ..io.places import HEALTH, REGISTERED, resolve_mirrors
+from ..io.mirrors import REGISTERED, resolve_mirrors
+from ..io.places import HEALTH
 from ..io.upkeep import cache_usage, clear_stores
 from ..survey.paths import FILE_PRODUCTS, as_file_bands, as_file_products, has_product, plan_files
 from ..survey.releases import get_release
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
         Region,
         Time,
     )
-    from ..io.places import Mirror as Place
+    from ..io.mirrors import Mirror as Place
     from ..survey.paths import SurveyFile
 
 

@@ -15,7 +15,7 @@ from ..images.sources import (
     as_sources,
     first_answer,
 )
-from ..io.places import resolve_mirrors
+from ..io.mirrors import resolve_mirrors
 from ..survey.layers import get_layer
 from ..survey.releases import get_release
 from ..survey.request import (

@@ -31,7 +31,8 @@ from ..exceptions import (
 from ..io.checks import check_head
 from ..io.download import Downloaded, download
 from ..io.http import HttpClient
-from ..io.places import Answer, Mirror, ask_in_turn
+from ..io.mirrors import Mirror
+from ..io.places import Answer, ask_in_turn
 from ..io.ranges import FIRST_RANGE_BYTES, Version, WholeFileAnswer, fetch_range, merge_ranges
 from ..io.store import GB, Runs, Store, mark_used
 from ..io.upkeep import keep_within
@@ -262,7 +263,7 @@ class SectionReader:
             # Without its pixels, which would stay in memory as long as the job.
             empty = None if section.pixels is None else section.pixels[:0]
             shared.section = replace(section, pixels=empty)
-            shared.mirror = next((m for m in self._mirrors if m.name == section.mirror), None)
+            shared.mirror = section.answer.mirror if section.answer is not None else None
         return section.pixels
 
     def _read_box(self, request: SectionRequest, shared: SharedFile | None = None) -> Section:
@@ -279,7 +280,7 @@ class SectionReader:
             client=self.client if compares else None,
         )
         pixels, url = answer.value or (None, "")
-        name = answer.mirror.name if answer.mirror is not None else ""
+        name = answer.mirror.label if answer.mirror is not None else ""
         return Section(pixels, url, name, answer, self.cache_error)
 
     def _is_held(self, request: SectionRequest) -> bool:
@@ -298,7 +299,8 @@ class SectionReader:
                 if request.hdu is not None:
                     return self._read_other_hdu(mirror, path, request)
                 if mirror.is_local:
-                    return self._read_local(mirror.locate(path), request.box, shared)
+                    pixels = self._read_local(mirror.locate(path), request.box, shared)
+                    return pixels, mirror.origin(path)
                 return self._read_remote(mirror, path, request.box, shared)
             except NotFoundError as error:
                 missing = error
@@ -328,14 +330,14 @@ class SectionReader:
             self.has_fetched = True
             download(self.client, str(address), file)
         try:
-            return OpenImage(file, hdu=request.hdu).read(request.box), str(address)
+            return OpenImage(file, hdu=request.hdu).read(request.box), mirror.origin(path)
         except _DECODE_ERRORS as error:
             msg = f"{address} cannot be read as FITS images: {error}."
             raise UnexpectedContentError(msg, url=str(address), cause=error) from error
 
     def _read_local(
         self, path: str | Path, box: Box, shared: SharedFile | None
-    ) -> tuple[np.ndarray, str]:
+    ) -> np.ndarray:
         """Read a file that is on disk whole."""
         try:
             status = os.stat(path)
@@ -350,7 +352,7 @@ class SectionReader:
                 known = KnownImage(OpenImage(path), stamp, image_map)
                 self.images.put(str(path), known)
             with known.lock:
-                return _decode(known, box, shared), str(path)
+                return _decode(known, box, shared)
         except _DECODE_ERRORS as error:
             self.images.drop(str(path))
             msg = f"{path} cannot be read as a FITS image: {error}."
@@ -369,7 +371,7 @@ class SectionReader:
         if store.whole(path) is not None:
             try:
                 mark_used(whole)
-                return self._read_local(whole, box, shared)[0], url
+                return self._read_local(whole, box, shared), url
             except UnexpectedContentError:
                 store.forget(path)
             except NotFoundError:
@@ -383,7 +385,7 @@ class SectionReader:
             except WholeFileAnswer:
                 store.forget_runs(path)
                 self.images.drop(file.key)
-                return self._read_local(whole, box, shared)[0], url
+                return self._read_local(whole, box, shared), url
             except ContentChangedError:
                 store.forget(path)
                 self.images.drop(file.key)

@@ -32,7 +32,7 @@ from .._packages import import_optional, package_version
 from ..exceptions import LegacySurveyError, NoCoverageError
 from ..io.http import HttpClient
 from ..io.jobs import Result, failure, portable
-from ..io.places import Mirror
+from ..io.mirrors import Mirror
 from ..io.store import write_whole
 from ..survey.bricks import brick_id, brick_name, region_of_brick
 from ..survey.paths import MASK_PLANES, coadd_product

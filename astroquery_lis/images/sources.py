@@ -29,7 +29,7 @@ from .viewer_service import NATIVE_PRODUCTS, ViewerSections, ViewerService
 
 if TYPE_CHECKING:
     from .._typing import Payload
-    from ..io.places import Mirror
+    from ..io.mirrors import Mirror
 
 __all__ = [
     "SOURCES",

@@ -20,7 +20,7 @@ from ..survey.bricks import IMAGE_SIZE_PIX
 from ..survey.pixel_grids import Box
 
 if TYPE_CHECKING:
-    from ..io.places import Mirror
+    from ..io.mirrors import Mirror
     from .reader import SectionRequest
     from .tiles import ImageMap
 

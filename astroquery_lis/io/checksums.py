@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..exceptions import NotFoundError, UnexpectedContentError
-from .places import Mirror, ask_in_turn
+from .mirrors import Mirror
+from .places import ask_in_turn
 from .store import write_bytes
 
 if TYPE_CHECKING:

@@ -29,7 +29,8 @@ from .checksums import ChecksumLists
 from .download import Downloaded, download, revalidate
 from .http import HttpClient
 from .jobs import Progress, Result, failure, manifest, run
-from .places import HEALTH, Answer, Mirror, ask_in_turn
+from .mirrors import Mirror
+from .places import HEALTH, Answer, ask_in_turn
 from .ranges import Version
 from .store import GB, Origin, Store, copy_whole, mark_used, remove_leftovers
 from .upkeep import keep_within

@@ -7,6 +7,7 @@ twenty of them.  Every lower error leaves here as one of `astroquery_lis.excepti
 from __future__ import annotations
 
 import http.client
+import logging
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator
@@ -28,7 +29,7 @@ from urllib3.exceptions import (
     ReadTimeoutError,
     TimeoutError,
 )
-from urllib3.util import Retry, Timeout, parse_url
+from urllib3.util import Retry, Timeout, make_headers, parse_url
 
 from ..exceptions import (
     LegacySurveyError,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["HttpClient", "PoliteSession", "map_errors", "raise_for_status"]
+__all__ = ["HttpClient", "PoliteSession", "map_errors", "raise_for_status", "send_with"]
 
 RETRY_STATUS = frozenset({429, 500, 502, 503, 504})
 REFUSED_STATUS = frozenset({429, 503})
@@ -127,6 +128,45 @@ def raise_for_status(response: BaseHTTPResponse, url: str) -> None:
         raise ServiceDownError(msg, **kwargs)
     msg = f"{url} was refused (HTTP {status})."
     raise TransferError(msg, **kwargs)
+
+
+# ---- what is sent and never shown ----------------------------------------------------------------
+
+_secrets: dict[str, tuple[dict[str, str], str]] = {}
+"""Headers and query that go with addresses, by what these begin with."""
+
+
+def send_with(prefix: str, *, user: str = "", query: str = "") -> None:
+    """Send ``user:password`` and a query with all requests to addresses that begin so.
+
+    They stand in no address that the package handles, and so in no error, file or table.
+    """
+    headers = make_headers(basic_auth=user) if user else {}
+    _secrets[prefix] = headers, query
+    for name in ("urllib3.connectionpool", "urllib3.util.retry"):
+        # A filter that is there already is not added again.
+        logging.getLogger(name).addFilter(_hide_queries)
+
+
+def _hide_queries(record: logging.LogRecord) -> bool:
+    """Take the queries that are secret out of what urllib3 logs."""
+    text = record.getMessage()
+    for _, query in _secrets.values():
+        if query and query in text:
+            text = text.replace(query, "***")
+            record.msg, record.args = text, ()
+    return True
+
+
+def _with_secrets(url: str) -> tuple[str, dict[str, str]]:
+    """Return the address and the headers that are sent for ``url``."""
+    prefix = max((text for text in _secrets if url.startswith(text)), key=len, default=None)
+    if prefix is None:
+        return url, {}
+    headers, query = _secrets[prefix]
+    if query:
+        url += ("&" if "?" in url else "?") + query
+    return url, headers
 
 
 class HttpClient:
@@ -223,11 +263,12 @@ class HttpClient:
                     _give_back(response)
 
     def _urlopen(self, url: str, headers: dict, retry: Retry) -> BaseHTTPResponse:
+        address, secret_headers = _with_secrets(url)
         try:
             return self._pool(url).request(
                 "GET",
-                url,
-                headers=headers,
+                address,
+                headers={**headers, **secret_headers},
                 retries=retry,
                 preload_content=False,
                 decode_content=False,

@@ -1,56 +1,38 @@
-"""Where the files can come from, how those places are doing, and who is asked next.
+"""How the mirrors are doing, and who is asked next.
 
-A mirror is a registered name, a URL or template, or a directory.  How each is doing is kept per
-host and per process, in memory: a host that failed several times in a row rests, and others are
-asked first, until after a pause one request is let through to see whether it is back.
+That is kept per host and per process, in memory: a host that failed several times in a row rests,
+and others are asked first, until after a pause one request is let through to see whether it is
+back.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from ..exceptions import (
     ChecksumError,
     ContentChangedError,
     FailoverWarning,
-    InvalidRequestError,
     NotFoundError,
     ServiceDownError,
     TransferError,
     warn,
 )
 from .http import HttpClient
+from .mirrors import AutoOrder, Mirror
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
 
-    from .._typing import Mirror as MirrorNames
-
 T = TypeVar("T")
 
-__all__ = [
-    "AUTO_ORDER",
-    "HEALTH",
-    "REGISTERED",
-    "Answer",
-    "AutoOrder",
-    "Failovers",
-    "Health",
-    "HostHealth",
-    "Mirror",
-    "ask_in_turn",
-    "local_folders",
-    "resolve_mirrors",
-]
+__all__ = ["HEALTH", "Answer", "Failovers", "Health", "HostHealth", "ask_in_turn"]
 
 FAILURES_TO_REST = 3
 """Failures in a row after which a host rests."""
@@ -62,135 +44,6 @@ TRIAL_S = 30.0
 
 PROBE_BYTES = 1024
 PROBE_TIMEOUT_S = 5.0
-
-
-class AutoOrder(tuple):
-    """Mirrors of which the one that answers best may come first."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True)
-class Mirror:
-    """One place that holds the survey's tree, or a part of it."""
-
-    name: str
-    """Registered name, or what the user gave."""
-    template: str
-    """URL with ``{path}`` (``dr10/south/...``), or with ``{release}``, ``{RELEASE}`` and ``{rest}``
-    (the path without its release); or a local directory."""
-    official: bool = False
-    """Whether it mirrors the released files, so that all such share one cache."""
-    description: str = ""
-
-    @property
-    def is_local(self) -> bool:
-        """Whether files are read in place."""
-        return "://" not in self.template
-
-    def locate(self, path: str) -> str | Path:
-        """Return the URL, or the local path, of a file relative to the survey's root."""
-        if self.is_local:
-            return Path(self.template, path)
-        release, _, rest = path.partition("/")
-        return self.template.format(path=path, release=release, RELEASE=release.upper(), rest=rest)
-
-    @property
-    def root_name(self) -> str:
-        """Folder of the cache for what comes from here."""
-        if self.official:
-            return "official"
-        digest = hashlib.sha256(self.template.encode()).hexdigest()[:12]
-        return f"custom-{digest}"
-
-
-REGISTERED = {
-    mirror.name: mirror
-    for mirror in (
-        Mirror(
-            "nersc",
-            "https://portal.nersc.gov/cfs/cosmo/data/legacysurvey/{path}",
-            official=True,
-            description="NERSC, Berkeley: the primary copy",
-        ),
-        Mirror(
-            "nadc",
-            "https://casdc.china-vo.org/mirror/DESI/cosmo/data/legacysurvey/{path}",
-            official=True,
-            description="China-VO NADC, Beijing: same tree",
-        ),
-        Mirror(
-            "nadc-flat",
-            "https://casdc.china-vo.org/mirror/DESI-{RELEASE}/{rest}",
-            official=True,
-            description="China-VO NADC, Beijing: one tree per release",
-        ),
-        Mirror(
-            "nersc-disk",
-            "/global/cfs/cdirs/cosmo/data/legacysurvey",
-            official=True,
-            description="the files themselves, for jobs that run at NERSC",
-        ),
-    )
-}
-"""Mirrors known by name.  Their addresses come from the survey's pages and the mirrors' users."""
-
-AUTO_ORDER = ("nersc-disk", "nersc", "nadc")
-"""What ``'auto'`` tries, in order; a local tree only where it exists."""
-
-
-def _parse(value: object) -> Mirror:
-    """Return the `Mirror` that one string means."""
-    text = os.fspath(value).strip() if isinstance(value, (str, os.PathLike)) else ""
-    if text in REGISTERED:
-        return REGISTERED[text]
-    scheme = urlsplit(text).scheme if "://" in text else ""
-    if scheme in ("http", "https"):
-        if "{" not in text:
-            return Mirror(text, text.rstrip("/") + "/{path}")
-        try:
-            text.format(path="", release="", RELEASE="", rest="")
-        except (KeyError, IndexError, ValueError) as error:
-            msg = (
-                f"mirror={value!r} has a placeholder that is not known; allowed: "
-                "{path}, {release}, {RELEASE}, {rest}."
-            )
-            raise InvalidRequestError(msg, parameter="mirror", value=value) from error
-        return Mirror(text, text)
-    if scheme == "file":
-        text = unquote(urlsplit(text).path)
-    folder = Path(text).expanduser()
-    if text and folder.is_dir():
-        return Mirror(text, str(folder.resolve()))
-    msg = (
-        f"mirror={value!r} is neither a registered mirror, a URL, nor a directory that exists; "
-        f"registered: auto, {', '.join(REGISTERED)}."
-    )
-    raise InvalidRequestError(msg, parameter="mirror", value=value)
-
-
-def resolve_mirrors(value: MirrorNames) -> tuple[Mirror, ...]:
-    """Return the mirrors to try, in order; an `AutoOrder` for ``'auto'``."""
-    if isinstance(value, (str, os.PathLike)):
-        if value == "auto":
-            ordered = (REGISTERED[name] for name in AUTO_ORDER)
-            return AutoOrder(m for m in ordered if not m.is_local or Path(m.template).is_dir())
-        value = [value]
-    try:
-        mirrors = tuple(_parse(item) for item in value)
-    except TypeError:
-        mirrors = (_parse(value),)
-    if not mirrors:
-        msg = f"mirror={value!r} names no mirror; registered: auto, {', '.join(REGISTERED)}."
-        raise InvalidRequestError(msg, parameter="mirror", value=value)
-    return mirrors
-
-
-def local_folders(mirrors: Sequence[Mirror]) -> tuple[Path, ...]:
-    """Return the folders that mirrors are, if every one is a folder, else none."""
-    if not all(mirror.is_local for mirror in mirrors):
-        return ()
-    return tuple(Path(mirror.template) for mirror in mirrors)
 
 
 @dataclass

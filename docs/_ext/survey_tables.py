@@ -7,7 +7,7 @@ from docutils.parsers.rst import Directive, directives
 from docutils.statemachine import StringList
 
 from astroquery_lis import LegacySurvey, conf, exceptions
-from astroquery_lis.io.places import REGISTERED
+from astroquery_lis.io.mirrors import REGISTERED
 from astroquery_lis.survey.bitmasks import maskbits
 from astroquery_lis.survey.layers import LAYERS
 from astroquery_lis.survey.paths import COADD_PRODUCTS, MASK_PLANES

@@ -7,7 +7,7 @@ import pytest
 
 from astroquery_lis import conf
 from astroquery_lis.exceptions import FailoverWarning, LegacySurveyWarning
-from astroquery_lis.io import places
+from astroquery_lis.io import mirrors
 from astroquery_lis.io.places import HEALTH
 from astroquery_lis.sandbox.server import Sandbox
 
@@ -110,19 +110,19 @@ def test_a_missing_file_is_not_declared_missing_while_the_first_mirror_is_down(s
 @pytest.fixture
 def _same_order():
     """Put the mirrors back in their order, which users see; monkeypatch puts them at the end."""
-    before = dict(places.REGISTERED)
+    before = dict(mirrors.REGISTERED)
     yield
-    places.REGISTERED.clear()
-    places.REGISTERED.update(before)
+    mirrors.REGISTERED.clear()
+    mirrors.REGISTERED.update(before)
 
 
 @pytest.fixture
 def official(_same_order, monkeypatch, sky, other):
     """The two servers under the names of official mirrors."""
     for name, server in (("nersc", sky), ("nadc", other)):
-        mirror = places.Mirror(name, server.mirror_url + "/{path}", official=True)
-        monkeypatch.setitem(places.REGISTERED, name, mirror)
-    monkeypatch.setattr(places, "AUTO_ORDER", ("nersc", "nadc"))
+        mirror = mirrors.Mirror(name, server.mirror_url + "/{path}", official=True)
+        monkeypatch.setitem(mirrors.REGISTERED, name, mirror)
+    monkeypatch.setattr(mirrors, "AUTO_ORDER", ("nersc", "nadc"))
 
 
 def test_official_mirrors_share_one_place_in_the_cache(sky, other, survey, official):
@@ -177,7 +177,7 @@ def test_auto_serves_cutouts_too(sky, other, survey, official):
 
 def test_probing_on_demand(sky, other, survey, official, monkeypatch):
     # A test cannot ask the real ones.
-    monkeypatch.delitem(places.REGISTERED, "nadc-flat")
+    monkeypatch.delitem(mirrors.REGISTERED, "nadc-flat")
     survey.mirror = sky.mirror_url
     assert set(survey.list_mirrors()["status"]) == {"unknown"}
     assert len(sky.requests) == len(other.requests) == 0

@@ -104,6 +104,7 @@ def test_who_decides_the_mirror_and_the_release(tmp_path):
         assert (survey.mirror, survey.release) == ("nadc", "dr9")
         survey.mirror, survey.release = "nersc", "DR8"
         assert (survey.mirror, survey.release) == ("nersc", "dr8")
+    (tmp_path / "dr10").mkdir()
     payload = survey.get_cutout(HERE, 5, bands="g", mirror=tmp_path, get_query_payload=True)
     assert payload["urls"][0].startswith(str(tmp_path))
     survey.mirror = survey.release = None

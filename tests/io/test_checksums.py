@@ -9,7 +9,7 @@ import pytest
 from astroquery_lis.exceptions import ServiceDownError, UnexpectedContentError
 from astroquery_lis.io.checksums import ChecksumLists, parse_checksums
 from astroquery_lis.io.http import HttpClient
-from astroquery_lis.io.places import resolve_mirrors
+from astroquery_lis.io.mirrors import resolve_mirrors
 from astroquery_lis.survey.paths import file_path
 
 PATH = file_path("coadd-checksums", "dr10", "south", brick="0451p000")

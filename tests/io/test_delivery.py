@@ -8,7 +8,8 @@ import pytest
 from astroquery_lis import LegacySurveyClass
 from astroquery_lis.exceptions import ServiceDownError
 from astroquery_lis.io.delivery import FileJob, FileSettings, deliver
-from astroquery_lis.io.places import FAILURES_TO_REST, HEALTH, resolve_mirrors
+from astroquery_lis.io.mirrors import resolve_mirrors
+from astroquery_lis.io.places import FAILURES_TO_REST, HEALTH
 from astroquery_lis.sandbox.server import Sandbox
 from astroquery_lis.survey.paths import file_path, file_paths
 

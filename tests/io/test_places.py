@@ -16,17 +16,15 @@ from astroquery_lis.exceptions import (
     ServiceDownError,
 )
 from astroquery_lis.io.http import HttpClient
+from astroquery_lis.io.mirrors import AutoOrder, Mirror, resolve_mirrors
 from astroquery_lis.io.places import (
     FAILURES_TO_REST,
     HEALTH,
     MAX_REST_S,
     REST_S,
-    AutoOrder,
     Failovers,
     Health,
-    Mirror,
     ask_in_turn,
-    resolve_mirrors,
 )
 
 A, B = Mirror("a", "http://a/{path}"), Mirror("b", "http://b/{path}")
