@@ -10,9 +10,10 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ..exceptions import InvalidRequestError
 from .http import send_with
@@ -135,7 +136,7 @@ def _parse(value: object) -> Mirror:
         return REGISTERED[text]
     scheme = urlsplit(text).scheme if "://" in text else ""
     if scheme in ("http", "https"):
-        return _of_url(urlsplit(text))
+        return _of_url(text)
     folder = Path(unquote(urlsplit(text).path) if scheme == "file" else text).expanduser()
     if text and scheme in ("", "file") and folder.is_dir():
         return _of_folder(text, folder.resolve())
@@ -146,7 +147,9 @@ def _parse(value: object) -> Mirror:
     )
 
 
-def _of_url(parts: SplitResult) -> Mirror:
+@lru_cache(maxsize=32)
+def _of_url(text: str) -> Mirror:
+    parts = urlsplit(text)
     user, _, host = parts.netloc.rpartition("@")
     plain = urlunsplit((parts.scheme, host, parts.path, "", ""))
     if "{" not in parts.path + parts.query:
@@ -157,8 +160,8 @@ def _of_url(parts: SplitResult) -> Mirror:
     else:
         # The parameters that say nothing of the file may be a key, and go with the requests.
         parameters = parts.query.split("&")
-        about_file = "&".join(text for text in parameters if "{" in text)
-        query = "&".join(text for text in parameters if "{" not in text)
+        about_file = "&".join(item for item in parameters if "{" in item)
+        query = "&".join(item for item in parameters if "{" not in item)
         template = plain = urlunsplit((parts.scheme, host, parts.path, about_file, ""))
         _check_template(template)
     return Mirror(plain, template, user=unquote(user), query=query)
