@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -81,6 +82,7 @@ MASK_PLANES = MappingProxyType(
 """Planes beside MASKBITS in the same file, from DR8 on: HDU, and what they are."""
 
 
+@cache
 def coadd_product(name: str) -> CoaddProduct:
     """Return the `CoaddProduct` of a product or a mask plane."""
     return MASK_PLANES[name][1] if name in MASK_PLANES else COADD_PRODUCTS[name]
@@ -181,6 +183,7 @@ FILE_PRODUCTS = MappingProxyType({row[0]: FileProduct(*row) for row in _file_pro
 """Every kind of file, by name."""
 
 
+@lru_cache(maxsize=4096)
 def file_paths(
     kind: str, release: str, region: str = "", *, brick: str = "", band: str | None = ""
 ) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,7 @@ def frame_of_bands(bands: tuple[str, ...] | None) -> Frame:
     return WISE if bands and bands[0] in WISE_BANDS else OPTICAL
 
 
+@lru_cache(maxsize=256)
 def image_grid(brick: int, frame: Frame) -> TangentGrid:
     """Return the pixel grid of a brick's images of one frame."""
     ra, dec = brick_center(brick)
