@@ -21,6 +21,7 @@ ENVIRONMENT = {
     "release": "ASTROQUERY_LIS_RELEASE",
     "tap_url": "ASTROQUERY_LIS_TAP_URL",
     "viewer_url": "ASTROQUERY_LIS_VIEWER_URL",
+    "sesame_url": "ASTROQUERY_LIS_SESAME_URL",
 }
 
 
@@ -54,6 +55,12 @@ class Conf(ConfigNamespace):
     tap_url = ConfigItem(
         "https://datalab.noirlab.edu/tap",
         "Address of the TAP service that has the Tractor catalogues.",
+        module="astroquery_lis",
+    )
+    sesame_url = ConfigItem(
+        "",
+        "Address of the service that knows the positions of names; empty for astropy's, which are "
+        "those of CDS.",
         module="astroquery_lis",
     )
     cache_dir = ConfigItem(

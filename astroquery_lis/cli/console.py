@@ -18,9 +18,10 @@ import numpy as np
 from astropy import log
 from astropy.utils.exceptions import AstropyWarning
 
+from ..client.user_tables import as_kind, kind_of
 from ..exceptions import CrdsUnavailable, InvalidRequestError, NoCoverageError, TransferError
 from ..io.store import write_whole
-from .tables import as_kind, json_rows, kind_of, table_bytes, text_lines
+from .tables import json_rows, table_bytes, text_lines
 
 if TYPE_CHECKING:
     from argparse import Namespace

@@ -28,7 +28,7 @@ from ..survey.request import (
     refuse_beside_layer,
 )
 from .base import SurveyBase
-from .inputs import as_coordinates, as_position
+from .inputs import as_position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,56 +1,56 @@
 """What users hand in, read in one way for every method and for the command line.
 
-A position is a SkyCoord in any frame, or text: RA and Dec in degrees, RA in hours and Dec in
-degrees where they are sexagesimal, or the name of an object.  Many of them are a SkyCoord of any
-shape, a list of the former or of (RA, Dec) in degrees, or a table with a column of SkyCoord or with
-two columns of one of the usual names.  Sizes and angles are read in `..survey.request`.
+A position is a SkyCoord in any frame, two numbers in degrees, or text (see `.position_text`).  Many
+of them are a SkyCoord of any shape, a list of the former, an array of shape (n, 2), or a table: of
+astropy or pandas, a structured array, an HDU, the result of a query, or the name of a file.  A row
+that is masked, NaN or a value that no place has (-9999, 99) has no position.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import BaseCoordinateFrame, SkyCoord
-from astropy.coordinates.name_resolve import NameResolveError
-from astropy.table import QTable, Row, Table
+from astropy.table import Column, QTable, Row, Table
 from astropy.time import Time
 
-from ..exceptions import InvalidRequestError, ServiceDownError
+from ..exceptions import CoverageWarning, InvalidRequestError, warn
 from ..survey.bricks import brick_id, brick_row_column, parse_brick_name
 from ..survey.catalog_request import as_angle_deg
 from ..survey.paths import is_sweep_name
+from ..survey.request import as_size
 from ..survey.sphere import bricks_in_circle
+from .position_columns import icrs_degrees, on_the_sky, positions_of_table, unmasked
+from .position_text import POSITION, coordinate_deg, read_positions
+from .user_tables import as_table
 
 if TYPE_CHECKING:
-    from .._typing import Angle, Positions
+    from .._typing import Angle, Positions, Size
 
 __all__ = [
     "POSITION",
     "Targets",
     "as_bricks",
-    "as_coordinates",
     "as_match_table",
     "as_position",
     "as_positions",
+    "as_row_sizes",
     "as_targets",
     "as_years",
+    "bricks_at",
     "is_file_name",
+    "warn_of_unplaced",
 ]
 
-POSITION = "RA and Dec in degrees or sexagesimal (ICRS), or the name of an object"
-RA_NAMES = ("ra", "raj2000", "_raj2000", "ra_icrs", "ra_deg", "target_ra")
-DEC_NAMES = (
-    *("dec", "dej2000", "decj2000", "_dej2000", "de_icrs", "dec_icrs", "dec_deg", "target_dec"),
+MUST = (
+    "must be a SkyCoord, text such as '190.1 1.2' or 'NGC 1', RA and Dec in degrees, a list of "
+    "those, a Table, or the name of a file with one."
 )
-MUST = "must be a SkyCoord, text such as '190.1 1.2' or 'NGC 1', a list of those, or a Table."
 MUST_BRICKS = "must be names of bricks, coordinates, or a Table."
-
-_SEXAGESIMAL = re.compile(r"[+-]?\d[\dhmsdeg.:+\-°′″'\" ]*")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +60,8 @@ class Targets:
     ids: np.ndarray
     ra_deg: np.ndarray
     dec_deg: np.ndarray
+    shape: tuple[int, ...] | None = None  # of what was handed in; one dimension by default
+    table: Table | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -69,137 +71,254 @@ class Targets:
         """Which rows have a position."""
         return np.isfinite(self.ra_deg)
 
+    def __getitem__(self, rows: np.ndarray) -> Targets:
+        """Return some of them."""
+        return Targets(self.ids[rows], self.ra_deg[rows], self.dec_deg[rows])
+
 
 # ---- positions ----------------------------------------------------------------------------------
 
 
-def as_coordinates(
-    value: Positions, parameter: str = "coordinates", *, must: str = MUST
-) -> SkyCoord:
-    """Return one position or many, in their own shape, in ICRS."""
-    if isinstance(value, BaseCoordinateFrame):
-        value = SkyCoord(value)
-    if isinstance(value, SkyCoord):
-        return value if value.frame.name == "icrs" else value.transform_to("icrs")
-    if isinstance(value, str):
-        return _of_text(value, parameter)
-    if isinstance(value, Row):
-        return as_coordinates(value.table[value.index : value.index + 1], parameter)[0]
-    if isinstance(value, Table):
-        ra_deg, dec_deg = _of_table(value, parameter)
-        lacking = np.flatnonzero(np.isnan(ra_deg))
-        if len(lacking):
-            msg = f"{parameter}: row {lacking[0]} of the table has no position on the sky."
-            raise InvalidRequestError(msg, parameter=parameter, value=int(lacking[0]))
-        return SkyCoord(ra_deg, dec_deg, unit="deg")
-    if isinstance(value, (Sequence, np.ndarray)):
-        return _of_items(list(value), parameter, must)
-    _refuse(parameter, value, must)
+def as_targets(
+    value: Positions,
+    id_column: str | None = None,
+    *,
+    ra: str | None = None,
+    dec: str | None = None,
+    name: str | None = None,
+    parameter: str = "table",
+    must: str = MUST,
+) -> Targets:
+    """Return all positions that users hand in; rows without one stay, as NaN."""
+    table = as_table(value, parameter)
+    if table is not None:
+        degrees = positions_of_table(table, parameter, ra=ra, dec=dec, name=name)
+        shape = () if isinstance(value, Row) else (len(table),)
+        return Targets(_ids(table, id_column), *degrees, shape, table)
+    for option, column in (("id_column", id_column), ("ra", ra), ("dec", dec), ("name", name)):
+        if column is not None:
+            _refuse(option, column, "needs a table; positions have no columns.")
+    ra_deg, dec_deg = _degrees(value, parameter, must)
+    return Targets(np.arange(ra_deg.size), ra_deg.ravel(), dec_deg.ravel(), ra_deg.shape)
 
 
 def as_position(value: Positions, parameter: str = "coordinates") -> tuple[float, float]:
     """Return RA and Dec, ICRS degrees, of exactly one position."""
-    position = as_coordinates(value, parameter)
-    if not position.isscalar:
+    targets = as_targets(value, parameter=parameter)
+    if len(targets) != 1:
         msg = (
-            f"{parameter} has shape {position.shape}; expected one position. For many see "
+            f"{parameter} has shape {targets.shape}; expected one position. For many see "
             "get_cutouts, download_cutouts, covers and crossmatch."
         )
         raise InvalidRequestError(msg, parameter=parameter, value=value)
-    ra_deg, dec_deg = float(position.ra.deg), float(position.dec.deg)
-    if not (np.isfinite(ra_deg) and np.isfinite(dec_deg)):
-        _refuse(parameter, value, "is not finite.")
-    return ra_deg, dec_deg
+    if not targets.placed[0]:
+        _refuse(parameter, value, "is not finite, or is no place on the sky.")
+    return float(targets.ra_deg[0]), float(targets.dec_deg[0])
 
 
 def as_positions(value: Positions, parameter: str = "coordinates") -> tuple[np.ndarray, np.ndarray]:
     """Return RA and Dec, ICRS degrees, of one position or many, in one dimension."""
-    positions = as_coordinates(value, parameter)
-    return np.atleast_1d(positions.ra.deg).ravel(), np.atleast_1d(positions.dec.deg).ravel()
+    targets = as_targets(value, parameter=parameter)
+    return targets.ra_deg, targets.dec_deg
 
 
-def _of_text(text: str, parameter: str) -> SkyCoord:
-    text = " ".join(text.replace(",", " ").split())
+def warn_of_unplaced(targets: Targets, consequence: str) -> None:
+    """Warn of rows that have no position, if there are any."""
+    rows = np.flatnonzero(~targets.placed)
+    if len(rows):
+        shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
+        msg = (
+            f"{len(rows)} of {len(targets)} rows have no position on the sky and {consequence}: "
+            f"{shown}."
+        )
+        warn(msg, CoverageWarning)
+
+
+def _degrees(value: object, parameter: str, must: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return RA and Dec in degrees of what is no table, in its own shape."""
+    if isinstance(value, BaseCoordinateFrame):
+        value = _sky(value, parameter, must)
+    if isinstance(value, SkyCoord):
+        return icrs_degrees(value, parameter)
+    if isinstance(value, str):
+        ra_deg, dec_deg = _of_texts([value], parameter)
+        return ra_deg.reshape(()), dec_deg.reshape(())
+    if isinstance(value, u.Quantity):
+        value = value.to_value(u.deg) if value.unit.is_equivalent(u.deg) else None
+    if isinstance(value, Column):
+        value = value.tolist()
+    is_list = isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray))
+    if is_list or (isinstance(value, np.ndarray) and value.ndim):
+        return _of_items(list(value), parameter, must)
+    _refuse(parameter, value, must)
+
+
+def _sky(frame: BaseCoordinateFrame, parameter: str, must: str) -> SkyCoord:
     try:
-        degrees = [float(word) for word in text.split()]
-    except ValueError:
-        degrees = []
-    if len(degrees) == 1 or not text:
-        _refuse_text(text, parameter, f"is not {POSITION}")
-    if len(degrees) == 2 or _SEXAGESIMAL.fullmatch(text):
-        try:
-            if len(degrees) == 2:
-                return SkyCoord(*degrees, unit="deg")
-            position = SkyCoord(text, unit=(u.hourangle, u.deg), frame="icrs")
-        except (ValueError, TypeError, u.UnitsError) as error:
-            _refuse_text(text, parameter, f"is not a position: {error}")
-        if not position.isscalar:
-            _refuse_text(text, parameter, "is more than one position")
-        return position
-    return _named(text, parameter)
+        return SkyCoord(frame)
+    except (ValueError, TypeError) as error:
+        msg = f"{parameter}={frame!r} {must}"
+        raise InvalidRequestError(msg, parameter=parameter, value=frame) from error
 
 
-def _named(name: str, parameter: str) -> SkyCoord:
-    try:
-        return SkyCoord.from_name(name).icrs
-    except (NameResolveError, OSError) as error:
-        if str(error).startswith("Unable to find coordinates"):
-            _refuse_text(
-                name, parameter, "is neither a position nor a name that the Sesame service knows"
-            )
-        msg = f"No name service could be asked for {name!r}: {error}"
-        raise ServiceDownError(msg, cause=error) from error
+def _of_texts(texts: Sequence[object], parameter: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions of texts, all of which have to have one."""
+    ra_deg, dec_deg, unknown = read_positions(texts, parameter)
+    if unknown:
+        shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        verb = "is" if len(unknown) == 1 else "are each"
+        msg = (
+            f"position {shown} {verb} neither a position nor a name that the Sesame service knows."
+        )
+        raise InvalidRequestError(msg, parameter=parameter, value=unknown)
+    if np.isnan(ra_deg).any():
+        msg = f"position {texts[int(np.argmax(np.isnan(ra_deg)))]!r} is not {POSITION}."
+        raise InvalidRequestError(msg, parameter=parameter, value=texts)
+    return ra_deg, dec_deg
 
 
-def _of_items(items: list, parameter: str, must: str) -> SkyCoord:
+def _of_items(items: list, parameter: str, must: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions of a list: of one pair, of pairs, of two columns, or of anything."""
     if not items:
-        return SkyCoord([], [], unit="deg")
+        return np.zeros(0), np.zeros(0)
+    pair = _pair(items, parameter, must)
+    if pair is not None:
+        return pair
+    texts = [item for item in items if isinstance(item, str)]
+    places = iter(zip(*_of_texts(texts, parameter), strict=True)) if texts else iter(())
+    degrees = np.empty((len(items), 2))
+    for row, item in enumerate(items):
+        if isinstance(item, str):
+            degrees[row] = next(places)
+            continue
+        ra_deg, dec_deg = _one(item, parameter, must)
+        degrees[row] = ra_deg, dec_deg
+    return degrees[:, 0], degrees[:, 1]
+
+
+def _one(item: object, parameter: str, must: str) -> tuple[float, float]:
+    """Return the position of one item of a list, NaN if it has none."""
+    if isinstance(item, (Row, Mapping)):
+        targets = as_targets(item, parameter=parameter)
+        ra_deg, dec_deg = targets.ra_deg, targets.dec_deg
+    else:
+        ra_deg, dec_deg = _degrees(item, parameter, must)
+    if ra_deg.size != 1:
+        msg = f"{parameter} has an item of shape {ra_deg.shape}; {must}"
+        raise InvalidRequestError(msg, parameter=parameter, value=item)
+    return float(ra_deg.ravel()[0]), float(dec_deg.ravel()[0])
+
+
+def _pair(items: list, parameter: str, must: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return what two coordinates, two columns of them, or pairs of numbers mean; else `None`."""
+    if len(items) == 2:
+        axes = [_axis(item, axis) for item, axis in zip(items, ("ra", "dec"), strict=True)]
+        ra, dec = axes
+        if ra is not None and dec is not None and ra.shape == dec.shape:
+            if ra.shape == (2,) and all(isinstance(item, (list, tuple)) for item in items):
+                return on_the_sky(*np.array(items, float).T)
+            if ra.shape == (2,):
+                msg = (
+                    f"{parameter} has two arrays of two numbers, which may be two pairs of RA and "
+                    "Dec, or RA and Dec of two; write SkyCoord(ra, dec, unit='deg')."
+                )
+                raise InvalidRequestError(msg, parameter=parameter, value=items)
+            return on_the_sky(ra, dec)
+    if all(isinstance(item, (tuple, list, np.ndarray)) for item in items):
+        try:
+            degrees = np.array([_numbers(item) for item in items], float)
+        except (TypeError, ValueError):
+            return None
+        if degrees.ndim == 2 and degrees.shape[1] == 2:
+            return on_the_sky(*degrees.T)
+        _refuse(parameter, items, must)
+    return None
+
+
+def _numbers(item: Any) -> Any:
+    if isinstance(item, u.Quantity):
+        return item.to_value(u.deg)
+    return [one.to_value(u.deg) if isinstance(one, u.Quantity) else one for one in item]
+
+
+def _axis(item: object, axis: str) -> np.ndarray | None:
+    """Return an item as one coordinate or a column of them, in degrees; `None` if it is none."""
+    if isinstance(item, str):
+        try:
+            return np.asarray(coordinate_deg(item, axis))
+        except InvalidRequestError:
+            return None
+    if isinstance(item, u.Quantity):
+        return unmasked(item.to_value(u.deg)) if item.unit.is_equivalent(u.deg) else None
+    if isinstance(item, (bool, np.bool_)) or item is None:
+        return None
     try:
-        if all(isinstance(item, (tuple, list, np.ndarray)) for item in items):
-            return SkyCoord(np.array(items, float).reshape(len(items), 2), unit="deg")
-        return SkyCoord([as_coordinates(item, parameter, must=must) for item in items])
-    except (TypeError, ValueError) as error:
-        if isinstance(error, InvalidRequestError):
-            raise
-        msg = f"{parameter}={items!r} {must}"
-        raise InvalidRequestError(msg, parameter=parameter, value=items) from error
+        values = unmasked(item)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return values if values.ndim < 2 else None
 
 
 # ---- tables -------------------------------------------------------------------------------------
 
 
-def as_targets(table: Positions, id_column: str | None = None) -> Targets:
-    """Return the targets of a long job; rows without a position stay, as NaN."""
-    if not isinstance(table, Table):
-        if id_column is not None:
-            _refuse("id_column", id_column, "needs a table; a SkyCoord has no columns.")
-        coordinates = np.atleast_1d(as_coordinates(table, "table"))
-        if coordinates.ndim != 1:
-            msg = f"table has shape {coordinates.shape}; expected one dimension."
-            raise InvalidRequestError(msg, parameter="table", value=table)
-        return Targets(np.arange(coordinates.size), *_finite(coordinates))
-    return Targets(_ids(table, id_column), *_of_table(table, "table"))
-
-
 def as_match_table(
-    table: Positions, ra: str | None, dec: str | None
+    table: Positions, ra: str | None, dec: str | None, name: str | None = None
 ) -> tuple[Table, np.ndarray, np.ndarray]:
     """Return a table to match and its positions, from the columns that are named or found."""
-    if not isinstance(table, Table):
-        ra_deg, dec_deg = as_positions(table, "table")
-        return QTable({"ra": ra_deg * u.deg, "dec": dec_deg * u.deg}), ra_deg, dec_deg
-    for parameter, name in (("ra", ra), ("dec", dec)):
-        if name is not None and name not in table.colnames:
-            msg = (
-                f"{parameter}={name!r} is not a column of the table: {', '.join(table.colnames)}. "
-                "Say with ra= and dec= which ones hold the positions."
-            )
-            raise InvalidRequestError(msg, parameter=parameter, value=name)
-    for name in _position_columns(table, "table", ra, dec):
-        if np.ma.is_masked(table[name]):
-            parameter = "ra" if name == ra else "dec" if name == dec else "table"
-            _refuse(parameter, name, "has masked values; remove those rows first.")
-    return table, *_of_table(table, "table", ra, dec)
+    targets = as_targets(table, ra=ra, dec=dec, name=name)
+    ra_deg, dec_deg = targets.ra_deg, targets.dec_deg
+    own = targets.table
+    if own is None:
+        own = QTable({"ra": ra_deg * u.deg, "dec": dec_deg * u.deg})
+    return own, ra_deg, dec_deg
+
+
+def as_row_sizes(
+    size: Size | Sequence[Size] | np.ndarray,
+    targets: Targets,
+    *,
+    pixel_scale_arcsec: float,
+) -> np.ndarray:
+    """Return (ny, nx) in pixels of every row, shape (n, 2): one size for all, or one for each.
+
+    Sizes of each are a column of the table, by name, or an array or list as long as it.
+    """
+    n = len(targets)
+    if isinstance(size, str) and targets.table is not None and size in targets.table.colnames:
+        column = targets.table[size]
+        unit = getattr(column, "unit", None)
+        values = column if unit is None or isinstance(column, u.Quantity) else column.quantity
+        return _sizes_of(values, targets, pixel_scale_arcsec)
+    is_list = isinstance(size, (list, np.ndarray)) and np.ndim(size) == 1
+    if is_list and len(size) == n == 2 and size[0] != size[1]:
+        msg = (
+            f"size={size!r} may be (ny, nx) or a size for each of the two targets; write a tuple "
+            "for the former, and name a column of the table for the latter."
+        )
+        raise InvalidRequestError(msg, parameter="size", value=size)
+    if is_list and len(size) not in (1, 2) and len(size) != n:
+        _refuse("size", size, f"has {len(size)} values; there are {n} targets.")
+    if is_list and len(size) == n > 2:
+        return _sizes_of(size, targets, pixel_scale_arcsec)
+    return np.broadcast_to(as_size(size, pixel_scale_arcsec=pixel_scale_arcsec), (n, 2))
+
+
+def _sizes_of(values: Any, targets: Targets, pixel_scale_arcsec: float) -> np.ndarray:
+    """Return a size for each row that has a position."""
+    mask = np.broadcast_to(np.ma.getmaskarray(values) | getattr(values, "mask", False), len(values))
+    sizes = np.zeros((len(targets), 2), int)
+    for row, value in enumerate(values):
+        if not targets.placed[row]:
+            continue
+        if mask[row]:
+            _refuse("size", None, f"is missing in row {row}.")
+        value = value.item() if isinstance(value, (np.integer, np.str_)) else value
+        if isinstance(value, np.floating) and not isinstance(value, u.Quantity):
+            # A column of numbers of a file is often of floats; its unit is pixels here as well.
+            value = int(value) if float(value).is_integer() else value
+        sizes[row] = as_size(value, parameter="size", pixel_scale_arcsec=pixel_scale_arcsec)
+    return sizes
 
 
 def as_years(epoch: Time | None, n_rows: int) -> np.ndarray | None:
@@ -209,69 +328,6 @@ def as_years(epoch: Time | None, n_rows: int) -> np.ndarray | None:
     if not isinstance(epoch, Time) or epoch.shape not in ((), (n_rows,)):
         _refuse("epoch", epoch, "must be an astropy Time, one or one per row.")
     return np.broadcast_to(np.asarray(epoch.tdb.jyear, dtype=float), (n_rows,))
-
-
-def _position_columns(
-    table: Table, parameter: str, ra: str | None = None, dec: str | None = None
-) -> tuple[str, ...]:
-    """Return the name of a column of SkyCoord, or those of RA and Dec."""
-    if ra is not None and isinstance(table[ra], SkyCoord):
-        return (ra,)
-    mixed = [name for name in table.colnames if isinstance(table[name], SkyCoord)]
-    if ra is dec is None and mixed:
-        if len(mixed) > 1:
-            msg = f"{parameter}: {', '.join(mixed)} are all columns of SkyCoord; leave one of them."
-            raise InvalidRequestError(msg, parameter=parameter, value=mixed)
-        return tuple(mixed)
-    columns = []
-    for name, usual in ((ra, RA_NAMES), (dec, DEC_NAMES)):
-        name = name or _find(table, usual)
-        if name is None:
-            msg = (
-                f"{parameter} has no {' or '.join(usual)}, and no column of SkyCoord; it has: "
-                f"{', '.join(table.colnames)}."
-            )
-            raise InvalidRequestError(msg, parameter=parameter, value=table.colnames)
-        columns.append(name)
-    return tuple(columns)
-
-
-def _of_table(
-    table: Table, parameter: str, ra: str | None = None, dec: str | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return RA and Dec of every row, NaN where it has no position on the sky."""
-    columns = _position_columns(table, parameter, ra, dec)
-    if len(columns) == 1:
-        return _finite(np.atleast_1d(as_coordinates(table[columns[0]])))
-    ra_deg, dec_deg = (_degrees(table, name, parameter) for name in columns)
-    placed = np.isfinite(ra_deg) & np.isfinite(dec_deg) & (np.abs(dec_deg) <= 90)
-    return np.where(placed, ra_deg, np.nan), np.where(placed, dec_deg, np.nan)
-
-
-def _degrees(table: Table, name: str, parameter: str) -> np.ndarray:
-    column = table[name]
-    if column.dtype.kind not in "fiu":
-        msg = f"{parameter}={name} is of {column.dtype}; expected numbers in degrees."
-        raise InvalidRequestError(msg, parameter=parameter, value=name)
-    unit = column.unit or u.deg
-    try:
-        return (_unmasked(getattr(column, "value", column)) * unit).to_value(u.deg)
-    except u.UnitConversionError:
-        msg = f"{parameter}={name} is in {unit}, which is no angle."
-        raise InvalidRequestError(msg, parameter=parameter, value=name) from None
-
-
-def _finite(coordinates: SkyCoord) -> tuple[np.ndarray, np.ndarray]:
-    ra_deg, dec_deg = _unmasked(coordinates.ra.deg), _unmasked(coordinates.dec.deg)
-    placed = np.isfinite(ra_deg) & np.isfinite(dec_deg)
-    return np.where(placed, ra_deg, np.nan), np.where(placed, dec_deg, np.nan)
-
-
-def _unmasked(values: np.ndarray) -> np.ndarray:
-    """Return numbers as floats, NaN where they are masked in either of astropy's ways."""
-    mask = np.ma.getmaskarray(values) | getattr(values, "mask", False)
-    plain = np.ma.getdata(getattr(values, "unmasked", values))
-    return np.where(mask, np.nan, np.asarray(plain, float))
 
 
 def _find(table: Table, names: Sequence[str]) -> str | None:
@@ -296,7 +352,12 @@ def _ids(table: Table, id_column: str | None) -> np.ndarray:
 
 
 def as_bricks(
-    value: Positions | int | None, radius: Angle | None = None
+    value: Positions | int | None,
+    radius: Angle | None = None,
+    *,
+    ra: str | None = None,
+    dec: str | None = None,
+    name: str | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Return ids of bricks, ascending and each once, and names of sweep files.
 
@@ -304,19 +365,33 @@ def as_bricks(
     """
     names, sweeps = _names(value)
     if names is None:
-        places = as_coordinates(value, "bricks_or_coordinates", must=MUST_BRICKS)
-        ra_deg, dec_deg = as_positions(places)
-        if radius is None:
-            return np.unique(brick_id(ra_deg, dec_deg)), ()
-        radius_deg = as_angle_deg("radius", radius, 180.0, zero=True)
-        touched = [bricks_in_circle(*at, radius_deg) for at in zip(ra_deg, dec_deg, strict=True)]
-        return np.unique(np.concatenate([np.array([], np.int64), *touched])), ()
+        targets = as_targets(
+            value,
+            ra=ra,
+            dec=dec,
+            name=name,
+            parameter="bricks_or_coordinates",
+            must=MUST_BRICKS,
+        )
+        warn_of_unplaced(targets, "are left out")
+        return bricks_at(targets, radius), ()
     if radius is not None:
         _refuse("radius", radius, "needs coordinates, not names of bricks.")
     ids = [parse_brick_name(name) if isinstance(name, str) else int(name) for name in names]
     numbers = np.unique(np.array(ids, dtype=np.int64))
     brick_row_column(numbers)  # refuses numbers that no brick has
     return numbers, tuple(dict.fromkeys(sweeps))
+
+
+def bricks_at(targets: Targets, radius: Angle | None = None) -> np.ndarray:
+    """Return the ids of the bricks at positions, or of all that circles touch, each once."""
+    placed = targets[targets.placed]
+    if radius is None:
+        return np.unique(brick_id(placed.ra_deg, placed.dec_deg))
+    radius_deg = as_angle_deg("radius", radius, 180.0, zero=True)
+    places = zip(placed.ra_deg, placed.dec_deg, strict=True)
+    touched = [bricks_in_circle(*at, radius_deg) for at in places]
+    return np.unique(np.concatenate([np.array([], np.int64), *touched]))
 
 
 def is_file_name(word: object) -> bool:
@@ -331,12 +406,10 @@ def _names(value: object) -> tuple[list | None, list[str]]:
     """Return names or numbers of bricks, or `None` for positions, and names of sweep files."""
     if value is None:
         return [], []
-    if isinstance(value, Table):
-        for usual in ("brickname", "brickid"):
-            name = _find(value, (usual,))
-            if name is not None:
-                return np.asarray(value[name]).tolist(), []
-        return None, []
+    table = None if is_file_name(value) else as_table(value, "bricks_or_coordinates")
+    if table is not None:
+        name = _find(table, ("brickname", "brickid"))
+        return (None if name is None else np.ma.compressed(table[name]).tolist()), []
     items = [value] if isinstance(value, (str, int, np.integer)) else value
     if not isinstance(items, (Sequence, np.ndarray, set, frozenset)) or not len(items):
         return None, []
@@ -354,8 +427,3 @@ def _is_number(item: object) -> bool:
 def _refuse(parameter: str, value: object, must: str) -> NoReturn:
     msg = f"{parameter}={value!r} {must}"
     raise InvalidRequestError(msg, parameter=parameter, value=value)
-
-
-def _refuse_text(text: str, parameter: str, must: str) -> NoReturn:
-    msg = f"position {text!r} {must}."
-    raise InvalidRequestError(msg, parameter=parameter, value=text)

@@ -355,6 +355,7 @@ class Sandbox:
         self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
         settings = {"mirror": self.mirror_url, "cache_dir": folder}
         settings |= {"viewer_url": self.viewer_url, "tap_url": self.tap_url}
+        settings |= {"sesame_url": self.sesame_url}
         self._stack.enter_context(_conf.override(**settings))
         self._stack.enter_context(name_resolve.sesame_url.set([self.sesame_url]))
 

@@ -1,0 +1,307 @@
+"""Which columns of a table hold positions, and what they are in degrees.
+
+Columns are found by their names, as catalogues spell them, or by their UCD: a column of SkyCoord, a
+column of right ascension with its twin of declination, or a column of names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NoReturn
+
+import numpy as np
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.coordinates.errors import ConvertError
+from astropy.table import Column, Table
+
+from ..exceptions import CoverageWarning, InvalidRequestError, warn
+from .position_text import coordinate_deg, is_empty, read_positions
+
+__all__ = ["has_positions", "icrs_degrees", "on_the_sky", "positions_of_table", "unmasked"]
+
+# The first that a table has is taken; other names are taken if only one pair has such.
+USUAL = (
+    *("ra", "raj2000", "_raj2000", "ra_icrs", "_ra_icrs", "ra_deg", "radeg", "_ra", "target_ra"),
+    *("ra2000", "ra_j2000", "alpha_j2000", "alphawin_j2000", "right_ascension", "s_ra"),
+    *("ramean", "ra_mean", "rastack", "mean_fiber_ra", "fiber_ra"),
+)
+NAME_COLUMNS = (
+    *("name", "object", "object_name", "objname", "target", "target_name", "targetname"),
+    *("main_id", "source_name", "source", "designation", "galaxy"),
+    *("coordinates", "coords", "coord", "position", "positions", "pos", "radec", "ra_dec"),
+)
+TWINS = (
+    *(("right_ascension", "declination"), ("rightascension", "declination"), ("alpha", "delta")),
+    *(("ra", "dec"), ("ra", "de"), ("ra", "decl")),
+)
+UCDS = (
+    *(("pos.eq.ra;meta.main", "pos.eq.dec;meta.main"), ("pos.eq.ra", "pos.eq.dec")),
+    ("pos_eq_ra_main", "pos_eq_dec_main"),
+)
+# Errors, motions and offsets have twins too.
+_NO_POSITION = re.compile(
+    r"(^|[_ .])(e|err|error|errs|sig|sigma|std|rms|ivar|unc|var|cov|corr|pm|d|off|offset|diff)"
+    r"([_ .]|$)|delta_ra|^(e_|pm|sig|err|d(?=ra|dec))|(err|error|ivar|std|rms|pm|off|sigma)$"
+)
+# Words for degrees and hours that astropy does not know, or knows for time.
+_DEGREES = {"degrees", "degree", "deg.", "degs", "degr", "d", "°", "dd", "deg_angle", "[deg]"}
+_HOURS = {"h", "hr", "hrs", "hour", "hours", "hourangle", "ra hours", "hours of ra"}
+_SEXAGESIMAL_UNIT = re.compile(r'"?(?:(h)|d|deg):m(?:in)?:s(?:ec)?"?')
+
+
+def has_positions(table: Table) -> bool:
+    """Return True if columns of positions are found in a table."""
+    try:
+        return bool(_columns(table, "table", None, None, None))
+    except InvalidRequestError:
+        return False
+
+
+def positions_of_table(
+    table: Table,
+    parameter: str,
+    *,
+    ra: str | None = None,
+    dec: str | None = None,
+    name: str | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return RA and Dec in degrees of every row, NaN where it has no position on the sky."""
+    columns = _columns(table, parameter, ra, dec, name)
+    if len(columns) == 2:
+        ra_deg, dec_deg = (
+            _degrees(table, column, axis, parameter)
+            for column, axis in zip(columns, ("ra", "dec"), strict=True)
+        )
+        return on_the_sky(ra_deg, dec_deg)
+    column = table[columns[0]]
+    if isinstance(column, SkyCoord):
+        return icrs_degrees(np.atleast_1d(column), parameter)
+    ra_deg, dec_deg, unknown = read_positions(_texts(column), parameter)
+    if unknown:
+        shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        msg = f"{parameter}: the Sesame service knows no {shown}; those rows have no position."
+        if np.isnan(ra_deg).all():
+            raise InvalidRequestError(msg, parameter=parameter, value=unknown)
+        warn(msg, CoverageWarning)
+    return ra_deg, dec_deg
+
+
+def icrs_degrees(coordinates: SkyCoord, parameter: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return RA and Dec of coordinates of any frame, in their shape; NaN where there is none."""
+    try:
+        there = coordinates.icrs
+    except (ConvertError, AttributeError, TypeError, ValueError, u.UnitsError) as error:
+        msg = (
+            f"{parameter} in the frame {coordinates.frame.name!r} cannot be brought to ICRS: "
+            f"{error}."
+        )
+        raise InvalidRequestError(msg, parameter=parameter, value=coordinates) from error
+    return on_the_sky(unmasked(there.ra.deg), unmasked(there.dec.deg))
+
+
+def unmasked(values: np.ndarray) -> np.ndarray:
+    """Return numbers as floats, NaN where they are masked in either of astropy's ways."""
+    mask = np.ma.getmaskarray(values) | getattr(values, "mask", False)
+    plain = np.ma.getdata(getattr(values, "unmasked", values))
+    return np.where(mask, np.nan, np.asarray(plain, float))
+
+
+def on_the_sky(ra_deg: np.ndarray, dec_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return positions with NaN for what is none, such as -9999 and 99 in both."""
+    placed = np.isfinite(ra_deg) & (np.abs(dec_deg) <= 90) & (ra_deg >= -180) & (ra_deg <= 360)
+    with np.errstate(invalid="ignore"):
+        return np.where(placed, ra_deg % 360.0, np.nan), np.where(placed, dec_deg, np.nan)
+
+
+# ---- finding them -------------------------------------------------------------------------------
+
+
+def _columns(
+    table: Table, parameter: str, ra: str | None, dec: str | None, name: str | None
+) -> tuple[str, ...]:
+    """Return the column of SkyCoord or of names, or those of RA and Dec."""
+    for option, column in (("ra", ra), ("dec", dec), ("name", name)):
+        if column is not None and column not in table.colnames:
+            msg = (
+                f"{option}={column!r} is not a column of the table: {', '.join(table.colnames)}. "
+                "Say with ra= and dec= which ones hold the positions, or with name= the names."
+            )
+            raise InvalidRequestError(msg, parameter=option, value=column)
+    if name is not None and (ra is not None or dec is not None):
+        _refuse("name", f"{name!r} goes without ra and dec.", name)
+    if name is not None:
+        return (name,)
+    if ra is not None and isinstance(table[ra], SkyCoord):
+        return (ra,)
+    if ra is None and dec is None:
+        return _of_its_own(table, parameter)
+    return ra or _twin(table, dec, 1), dec or _twin(table, ra, 0)
+
+
+def _of_its_own(table: Table, parameter: str) -> tuple[str, ...]:
+    """Return the columns that the table's own names and UCDs tell."""
+    mixed = tuple(name for name in table.colnames if isinstance(table[name], SkyCoord))
+    if len(mixed) > 1:
+        msg = f"{', '.join(mixed)} are all columns of SkyCoord; say with ra= which one."
+        _refuse(parameter, msg, mixed)
+    if mixed:
+        return mixed
+    pairs = [pair for pair in _pairs(table) if all(_may_be_angle(table[name]) for name in pair)]
+    # Degrees beside sexagesimal text say the same more exactly.
+    numbers = [pair for pair in pairs if all(_is_number(table[name]) for name in pair)]
+    pairs = numbers or pairs
+    for usual in USUAL:
+        for pair in pairs:
+            if pair[0].lower() == usual:
+                return pair
+    by_ucd = _by_ucd(table)
+    if by_ucd and (len(pairs) != 1):
+        return by_ucd
+    if len(pairs) > 1:
+        texts = " or ".join(f"ra={one!r}, dec={two!r}" for one, two in pairs[:4])
+        _refuse(parameter, f"has several pairs of positions; say {texts}.", table.colnames)
+    if pairs:
+        return pairs[0]
+    by_lower = {name.lower(): name for name in reversed(table.colnames)}
+    for usual in NAME_COLUMNS:
+        if usual in by_lower and not _is_number(table[by_lower[usual]]):
+            return (by_lower[usual],)
+    msg = (
+        f"has no columns of RA and Dec such as {', '.join(USUAL[:4])}, no column of SkyCoord and "
+        f"none of names; it has: {', '.join(table.colnames)}. Say with ra= and dec= which ones "
+        "hold the positions, or with name= the names."
+    )
+    _refuse(parameter, msg, table.colnames)
+
+
+def _pairs(table: Table) -> list[tuple[str, str]]:
+    """Return the pairs of columns whose names differ as those of RA and Dec do."""
+    by_lower = {name.lower(): name for name in reversed(table.colnames)}
+    pairs = {}
+    for name in table.colnames:
+        for twin in _twin_names(name.lower(), 0):
+            if twin in by_lower and not _NO_POSITION.search(name.lower()):
+                pairs.setdefault(name, (name, by_lower[twin]))
+    return list(pairs.values())
+
+
+def _twin_names(name: str, axis: int) -> Iterator[str]:
+    """Yield the names of the other axis that a column in lower case may have beside it."""
+    for words in TWINS:
+        word, other = words[axis], words[1 - axis]
+        for match in re.finditer(re.escape(word), name):
+            yield name[: match.start()] + other + name[match.end() :]
+
+
+def _twin(table: Table, name: str | None, axis: int) -> str:
+    """Return the column beside the one of the other axis, which was named."""
+    by_lower = {column.lower(): column for column in table.colnames}
+    for twin in _twin_names(str(name).lower(), axis):
+        if twin in by_lower:
+            return by_lower[twin]
+    option = "dec" if axis == 0 else "ra"
+    _refuse(option, f"is needed beside {name!r}: {', '.join(table.colnames)}.", None)
+
+
+def _by_ucd(table: Table) -> tuple[str, str] | None:
+    ucds: dict[str, str] = {}
+    for name in table.colnames:
+        meta = getattr(table[name].info, "meta", None) or {}
+        ucd = str(meta.get("ucd") or "").lower().replace(" ", "")
+        if ucd and _may_be_angle(table[name]):
+            ucds.setdefault(ucd, name)
+            # Degrees are preferred to sexagesimal text.
+            if _is_number(table[name]) and not _is_number(table[ucds[ucd]]):
+                ucds[ucd] = name
+    for ra, dec in UCDS:
+        if ra in ucds and dec in ucds:
+            return ucds[ra], ucds[dec]
+    return None
+
+
+def _is_number(column: object) -> bool:
+    return getattr(getattr(column, "dtype", None), "kind", "") in "fiu"
+
+
+def _may_be_angle(column: object) -> bool:
+    kind = getattr(getattr(column, "dtype", None), "kind", "")
+    return kind in "fiuUSO" and getattr(column, "ndim", 1) == 1
+
+
+# ---- reading them -------------------------------------------------------------------------------
+
+
+def _degrees(table: Table, name: str, axis: str, parameter: str) -> np.ndarray:
+    column = table[name]
+    unit_text = _unit_text(column)
+    if not _is_number(column):
+        return _degrees_of_texts(column, axis, unit_text, f"{parameter}={name}")
+    if getattr(column, "ndim", 1) != 1:
+        _refuse(f"{parameter}={name}", f"has shape {column.shape}; expected one value a row.", name)
+    factor = _degrees_per_unit(unit_text, axis, f"{parameter}={name}")
+    return unmasked(getattr(column, "value", column)) * factor
+
+
+def _unit_text(column: Column) -> str:
+    unit = getattr(column, "unit", None)
+    return "" if unit is None else str(unit).strip()
+
+
+def _degrees_per_unit(text: str, axis: str, where: str) -> float:
+    """Return how many degrees a unit is, in whatever spelling."""
+    lower = text.lower()
+    if not text or lower in _DEGREES:
+        return 1.0
+    if lower in _HOURS and axis == "ra":
+        return 15.0
+    try:
+        return float(u.Unit(text).to(u.deg))
+    except u.UnitConversionError:
+        _refuse(where, f"is in {text}, which is no angle.", text)
+    except (ValueError, TypeError):
+        pass
+    try:
+        return float(u.Unit(lower).to(u.deg))
+    except (ValueError, TypeError, u.UnitConversionError):
+        _refuse(where, f"has the unit {text!r}, which is not known to be an angle.", text)
+
+
+def _degrees_of_texts(column: Column, axis: str, unit_text: str, where: str) -> np.ndarray:
+    """Return degrees of a column of numbers or sexagesimal angles as text."""
+    match = _SEXAGESIMAL_UNIT.fullmatch(unit_text.lower())
+    in_degrees = bool(unit_text) and not (match and match[1]) and unit_text.lower() not in _HOURS
+    degrees = np.full(len(column), np.nan)
+    is_plain = np.zeros(len(column), bool)
+    for row, text in enumerate(_texts(column)):
+        if is_empty(text):
+            continue
+        try:
+            degrees[row] = float(str(text))
+            is_plain[row] = True
+        except ValueError:
+            degrees[row] = coordinate_deg(str(text), axis, sexagesimal_is_degrees=in_degrees)
+    if is_plain.any():
+        factor = 1.0 if match else _degrees_per_unit(unit_text, axis, where)
+        degrees[is_plain] *= factor
+    return degrees
+
+
+def _texts(column: Column) -> list[object]:
+    """Return the values of a column of text, `None` where they are masked."""
+    mask = np.ma.getmaskarray(column) | getattr(column, "mask", False)
+    values = np.ma.getdata(getattr(column, "unmasked", column)).tolist()
+    return [
+        None if masked or value is None else _decoded(value)
+        for value, masked in zip(values, np.broadcast_to(mask, len(values)), strict=True)
+    ]
+
+
+def _decoded(value: object) -> str:
+    return value.decode("utf-8", "replace").strip() if isinstance(value, bytes) else str(value)
+
+
+def _refuse(parameter: str, must: str, value: object) -> NoReturn:
+    msg = f"{parameter} {must}" if must[0].isalpha() else f"{parameter}={must}"
+    raise InvalidRequestError(msg, parameter=parameter.partition("=")[0], value=value)

@@ -1,0 +1,194 @@
+"""Texts of positions, brought to degrees: one rule for Python, tables and the command line.
+
+A text is a position if it has two coordinates, else the name of an object.  A plain number is
+degrees.  A right ascension with colons or of three parts is hours, as astronomers write it, and so
+is one with an ``h``; with a ``d`` it is degrees.  What could be both is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+
+from ..exceptions import InvalidRequestError
+from .names import resolve_names
+
+__all__ = ["POSITION", "coordinate_deg", "is_empty", "read_positions"]
+
+POSITION = "RA and Dec in degrees or sexagesimal (ICRS), or the name of an object"
+
+_EMPTY = frozenset({"", "nan", "none", "null", "--", "-", "n/a", "na", "masked"})
+_WORDS = {
+    "h": r"hourangle|hours?|hrs?",
+    "d": r"degrees?|degs?|[°º]",
+    "s": r"seconds?|secs?|''|[\"″”]",
+    "m": "minutes?|mins?|['′\N{RIGHT SINGLE QUOTATION MARK}]",
+}
+_PART = re.compile(
+    r"([+-]?)\s*(\d+\.?\d*|\.\d+)\s*(?:(h|d|:|\s)\s*"
+    r"(?:(\d+\.?\d*)\s*(?:(?:m|:|\s)\s*(?:(\d+\.?\d*)\s*s?)?)?)?)?"
+)
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE)
+# What looks like coordinates and is none is not looked up as a name.
+_LIKE_A_POSITION = re.compile(r"[+-]?\.?\d[\dhmsdeg.:+\-°º′″'\" ,;]*", re.IGNORECASE)
+_DESIGNATION = re.compile(
+    r"J\s*(\d\d)(\d\d)(\d\d(?:\.\d*)?)\s*([+-])(\d\d)(\d\d)(\d\d(?:\.\d*)?)", re.IGNORECASE
+)
+_DESIGNATION_DEG = re.compile(r"J\s*(\d{1,3}\.\d+)\s*([+-]\d{1,2}\.\d+)", re.IGNORECASE)
+_LABELS = re.compile(r"^\W*ra\b\s*[:=]?\s*(.*?)[\s,;]*\bdec?\b\s*[:=]?\s*(.*)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Coordinate:
+    """One coordinate as it is written: its value in its own unit, and which unit that may be."""
+
+    value: float
+    unit: str  # 'h', 'd', ':' or '' for none
+    n_parts: int
+
+    @property
+    def is_plain(self) -> bool:
+        return not self.unit and self.n_parts == 1
+
+
+def is_empty(text: object) -> bool:
+    """Return True for what stands in a table where there is no value."""
+    return text is None or text is np.ma.masked or str(text).strip().lower() in _EMPTY
+
+
+def read_positions(
+    texts: Sequence[object], parameter: str
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Return RA and Dec in degrees, NaN where there is none, and the names that nobody knows.
+
+    Names are looked up together, each once.
+    """
+    places: dict[str, tuple[float, float] | None] = {}
+    for text in texts:
+        if not is_empty(text) and text not in places:
+            places[str(text)] = _position(str(text), parameter)
+    names = [text for text, place in places.items() if place is None]
+    known = resolve_names(names) if names else {}
+    unknown = [name for name in names if known[name] is None]
+    nowhere = (np.nan, np.nan)
+    pairs = [
+        nowhere if is_empty(text) else places[str(text)] or known[str(text)] or nowhere
+        for text in texts
+    ]
+    degrees = np.array(pairs, float).reshape(len(pairs), 2)
+    return degrees[:, 0], degrees[:, 1], unknown
+
+
+def coordinate_deg(text: str, axis: str, *, sexagesimal_is_degrees: bool = False) -> float:
+    """Return one coordinate, ``'ra'`` or ``'dec'``, in degrees; NaN if it is empty."""
+    if is_empty(text):
+        return np.nan
+    coordinate = _coordinate(_plain(text))
+    if coordinate is None:
+        _refuse(text, axis, "is not an angle in degrees or sexagesimal")
+    if axis == "ra" and not sexagesimal_is_degrees:
+        return _ra_deg(coordinate, text, axis)
+    if coordinate.unit == "h" and axis == "dec":
+        _refuse(text, axis, "is in hours; a declination is in degrees")
+    return coordinate.value * (15 if coordinate.unit == "h" else 1)
+
+
+def _position(text: str, parameter: str) -> tuple[float, float] | None:
+    """Return the degrees of a text, or `None` for a name."""
+    plain = _plain(text)
+    match = _DESIGNATION.fullmatch(plain)
+    if match is not None:
+        words = match.groups()
+        plain = f"{':'.join(words[:3])} {words[3]}{':'.join(words[4:])}"
+    elif (match := _DESIGNATION_DEG.fullmatch(plain)) is not None:
+        plain = " ".join(match.groups())
+    labelled = _LABELS.match(plain)
+    halves = labelled.groups() if labelled else _halves(plain)
+    ra, dec = (_coordinate(half) for half in halves) if halves else (None, None)
+    if ra is None or dec is None:
+        if not plain or _LIKE_A_POSITION.fullmatch(plain):
+            _refuse(text, parameter, f"is not {POSITION}")
+        return None
+    ra_deg, dec_deg = _ra_deg(ra, text, parameter, beside=dec), dec.value
+    if dec.unit == "h":
+        _refuse(text, parameter, "is not a position: its declination is in hours")
+    if not (-180 <= ra_deg <= 360 and abs(dec_deg) <= 90):
+        _refuse(
+            text,
+            parameter,
+            f"is not a position: it means RA {ra_deg:g} and Dec {dec_deg:g} degrees, out of range",
+        )
+    return ra_deg % 360.0, dec_deg
+
+
+def _plain(text: str) -> str:
+    """Return a text with plain signs and single spaces, without brackets."""
+    text = text.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
+    return " ".join(text.strip("()[]{} \t\r\n").split())
+
+
+def _halves(text: str) -> tuple[str, str] | None:
+    """Return the two coordinates of a text: parted by a comma, a sign, or in the middle."""
+    for mark in (",", ";"):
+        if text.count(mark) == 1:
+            ra, dec = text.split(mark)
+            return ra.strip(), dec.strip()
+    signs = [m.start() for m in re.finditer(r"(?<![eE])[+-]", text) if m.start() > 0]
+    words = text.replace(",", " ").split()
+    if len(words) == 2:
+        return words[0], words[1]
+    if len(signs) == 1:
+        return text[: signs[0]].strip(), text[signs[0] :].strip()
+    middle, odd = divmod(len(words), 2)
+    if odd or not words:
+        return None
+    return " ".join(words[:middle]), " ".join(words[middle:])
+
+
+def _coordinate(text: str) -> _Coordinate | None:
+    """Return the coordinate that a text is, or `None`."""
+    if _NUMBER.fullmatch(text):
+        return _Coordinate(float(text), "", 1)
+    text = text.lower()
+    for unit, words in _WORDS.items():
+        text = re.sub(words, unit, text)
+    match = _PART.fullmatch(text)
+    if match is None:
+        return None
+    sign, first, mark, *rest = match.groups()
+    parts = [first, *(part for part in rest if part is not None)]
+    if any("." in part for part in parts[:-1]) or any(float(part) >= 60 for part in parts[1:]):
+        return None
+    if mark == ":" and len(parts) == 1:
+        return None
+    value = sum(float(part) / 60**power for power, part in enumerate(parts))
+    unit = (mark or "").strip()
+    return _Coordinate(-value if sign == "-" else value, unit, len(parts))
+
+
+def _ra_deg(ra: _Coordinate, text: str, parameter: str, beside: _Coordinate | None = None) -> float:
+    """Return a right ascension in degrees; refuse one that may be in hours."""
+    if ra.unit == "d":
+        return ra.value
+    if ra.unit in ("h", ":") or ra.n_parts == 3:
+        if not 0 <= ra.value <= 24:
+            must = f"has a right ascension of {ra.value:g} hours; mark degrees, such as 150d30m00s"
+            _refuse(text, parameter, must)
+        return ra.value * 15
+    odd = ra.n_parts == 2 or (beside is not None and not beside.is_plain)
+    if odd and 0 <= ra.value <= 24:
+        must = (
+            f"may be RA {ra.value:g} hours ({ra.value * 15:g} degrees) or {ra.value:g} degrees; "
+            "write hours as 10h30m00s or 10:30:00, degrees as 10.5d"
+        )
+        _refuse(text, parameter, must)
+    return ra.value
+
+
+def _refuse(text: str, parameter: str, must: str) -> NoReturn:
+    msg = f"position {text!r} {must}."
+    raise InvalidRequestError(msg, parameter=parameter, value=text)

@@ -1,0 +1,371 @@
+"""Tables as users have them: objects of several libraries, and files.
+
+Files are ECSV, CSV in its dialects, FITS, Parquet, VOTable and plain text.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import numpy as np
+from astropy import units as u
+from astropy.io import ascii as text_tables
+from astropy.io import fits
+from astropy.table import Column, MaskedColumn, Row, Table
+from astropy.table.meta import get_header_from_yaml
+
+from .._packages import import_optional
+from ..exceptions import InvalidRequestError, OptionalDependencyError
+from ..survey.paths import is_sweep_name
+from .position_columns import has_positions
+
+__all__ = [
+    "FORMATS",
+    "UNIT",
+    "as_kind",
+    "as_table",
+    "kind_of",
+    "read_parquet",
+    "read_table",
+    "without_unit_warnings",
+]
+
+ENDINGS = {
+    "ecsv": "ecsv",
+    "csv": "csv",
+    "tsv": "csv",
+    "fits": "fits",
+    "fit": "fits",
+    "parquet": "parquet",
+    "pq": "parquet",
+    "vot": "votable",
+    "votable": "votable",
+    "xml": "votable",
+    "txt": "text",
+    "dat": "text",
+    "tab": "text",
+}
+FORMATS = tuple(dict.fromkeys(ENDINGS.values()))
+
+UNIT = b"unit"
+ASTROPY_HEADER = b"table_meta_yaml"
+DELIMITERS = ("\t", ";", "|", ",")
+
+_COORDINATE = re.compile(r"[+-]?\.?\d[\d:.hmsde+-]*", re.IGNORECASE)
+_RULE = re.compile(r"[-=][-=\s;|,]*")
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+
+
+def _refuse(parameter: str, value: object, must: str) -> NoReturn:
+    msg = f"{parameter} {value!r} {must}"
+    raise InvalidRequestError(msg, parameter=parameter, value=value)
+
+
+# ---- objects ----------------------------------------------------------------------------------
+
+
+def as_table(value: object, parameter: str = "table") -> Table | None:
+    """Return the table that a value is or names, or `None` for positions of other kinds."""
+    if isinstance(value, Table):
+        return value
+    if isinstance(value, Row):
+        return value.table[value.index : value.index + 1]
+    if _is_table_file(value):
+        return read_table(str(value))
+    try:
+        return _converted(value)
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        msg = f"{parameter} of {type(value).__name__} cannot be read as a table: {error}."
+        raise InvalidRequestError(msg, parameter=parameter, value=value) from error
+
+
+def _is_table_file(value: object) -> bool:
+    """Return True for the name of a file with a table, which no object is called like."""
+    if isinstance(value, Path):
+        return True
+    if not isinstance(value, str) or is_sweep_name(value) or "\0" in value:
+        return False
+    text = value.strip()
+    return kind_of(text) is not None or (os.sep in text and os.path.isfile(text))
+
+
+def _converted(value: Any) -> Table | None:
+    """Return a table of another kind as one of astropy's."""
+    if isinstance(value, (fits.HDUList, fits.BinTableHDU, fits.TableHDU)):
+        return _table_of_hdus(value if isinstance(value, fits.HDUList) else [value])
+    if isinstance(value, fits.FITS_rec):
+        table = Table(value)
+        for column in value.columns:
+            if column.unit and column.name in table.colnames:
+                table[column.name].unit = column.unit
+        return table
+    if isinstance(value, np.ndarray) and value.dtype.names:
+        return Table(np.atleast_1d(value))
+    if isinstance(value, Mapping):
+        columns = dict(value)
+        is_row = bool(columns) and all(np.ndim(item) == 0 for item in columns.values())
+        return Table(rows=[columns]) if is_row else Table(columns)
+    if isinstance(value, (list, tuple)) and value and all(isinstance(v, Mapping) for v in value):
+        return Table(rows=[dict(row) for row in value])
+    for kind in type(value).__mro__:
+        if kind.__module__.startswith("pandas.") and kind.__name__ in ("DataFrame", "Series"):
+            frame = value if kind.__name__ == "DataFrame" else value.to_frame().T.infer_objects()
+            return Table.from_pandas(frame)
+    # The results of pyvo and the tables of a VOTable.
+    return value.to_table() if hasattr(value, "to_table") else None
+
+
+# ---- files ------------------------------------------------------------------------------------
+
+
+def as_kind(name: str | None) -> str | None:
+    """Return the format of this name; refuse others."""
+    if name is not None and name not in FORMATS:
+        _refuse("format", name, f"is not one of: {', '.join(FORMATS)}.")
+    return name
+
+
+def kind_of(path: str) -> str | None:
+    """Return the format that the name of a file says, or `None`."""
+    words = Path(path).name.lower().removesuffix(".gz").split(".")
+    return ENDINGS.get(words[-1]) if len(words) > 1 else None
+
+
+def read_table(path: str, kind: str | None = None) -> Table:
+    """Return the table in a file, or on standard input."""
+    kind = as_kind(kind) or (None if path == "-" else kind_of(path))
+    name = "standard input" if path == "-" else path
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        _refuse("table", name, f"cannot be read: {error.strerror or error}.")
+    data = _unpacked(data)
+    if not data.strip():
+        _refuse("table", name, "is empty.")
+    kind = kind or _kind_of_content(data)
+    try:
+        with without_unit_warnings():
+            table = _parsed(data, kind)
+    except OptionalDependencyError:
+        raise
+    except Exception as error:  # Each reader has errors of its own for what is not its format.
+        reason = str(error).strip().splitlines()
+        _refuse("table", name, f"cannot be read as {kind}: {reason[0] if reason else error!r}")
+    if not len(table):
+        _refuse("table", name, "has no rows.")
+    return table
+
+
+@contextmanager
+def without_unit_warnings() -> Iterator[None]:
+    """Let FITS and VOTable have units that their standards lack, as the survey's files do."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", u.UnitsWarning)
+        warnings.simplefilter("ignore", import_module("astropy.io.votable.exceptions").VOWarning)
+        yield
+
+
+def _unpacked(data: bytes) -> bytes:
+    if data[:2] != b"\x1f\x8b":
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError):
+        return data
+
+
+def _kind_of_content(data: bytes) -> str:
+    """Return the format that the first bytes show."""
+    start = data[:200].lstrip()
+    if data.startswith(b"SIMPLE  ="):
+        return "fits"
+    if data.startswith(b"PAR1"):
+        return "parquet"
+    if start.startswith(b"<"):
+        return "votable"
+    if start.startswith(b"# %ECSV"):
+        return "ecsv"
+    lines = (line for line in data.splitlines() if line.strip() and not line.startswith(b"#"))
+    return "csv" if b"," in next(lines, b"") else "text"
+
+
+def _parsed(data: bytes, kind: str) -> Table:
+    if kind == "parquet":
+        return read_parquet(data)
+    if kind == "fits":
+        with fits.open(io.BytesIO(data)) as hdul:
+            return _table_of_hdus(hdul)
+    if kind == "votable":
+        # It is not imported where nobody has one.
+        votable = import_module("astropy.io.votable")
+        tables = votable.parse(io.BytesIO(data), verify="ignore").iter_tables()
+        return _first_with_positions([one.to_table(use_names_over_ids=True) for one in tables])
+    lines = [line for line in _text(data).splitlines() if line.strip()]
+    if kind == "ecsv" or lines[0].startswith("# %ECSV"):
+        return text_tables.read(lines, format="ecsv")
+    return _of_lines(lines, kind)
+
+
+def _table_of_hdus(hdul: Iterable[object]) -> Table:
+    """Return the first table of a FITS file that has positions, or its first."""
+    hdus = [hdu for hdu in hdul if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))]
+    hdus = [hdu for hdu in hdus if not isinstance(hdu, fits.CompImageHDU)]
+    with without_unit_warnings():
+        return _first_with_positions([Table.read(hdu) for hdu in hdus])
+
+
+def _first_with_positions(tables: list[Table]) -> Table:
+    if not tables:
+        msg = "there is no table in it"
+        raise ValueError(msg)
+    return next((table for table in tables if has_positions(table)), tables[0])
+
+
+# ---- text ---------------------------------------------------------------------------------------
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        # Spreadsheets save in the encoding of the country; no text has a null in that.
+        if b"\0" in data:
+            raise
+        return data.decode("latin-1")
+
+
+def _of_lines(lines: list[str], kind: str) -> Table:
+    """Return the table in lines of text, which need not name its columns."""
+    comments = [line for line in lines if line.startswith("#")]
+    lines = [line for line in lines if not line.startswith("#")]
+    if not lines:
+        return Table()
+    delimiter = _delimiter(lines, kind)
+    first = _fields(lines[0], delimiter)
+    if len(first) >= 2 and all(_COORDINATE.fullmatch(word) for word in first[:2]):
+        lines = [_header_of(comments, first, lines, delimiter), *lines]
+    # Lines of dashes stand below the names and units of VizieR, and of this package's commands.
+    for last in (1, 2):
+        if len(lines) > last and _RULE.fullmatch(lines[last].strip()):
+            del lines[1 : last + 1]
+    if delimiter == "\n":
+        return Table({lines[0].strip(): [line.strip() for line in lines[1:]]})
+    if delimiter == " ":
+        return text_tables.read(lines, format="basic", guess=False)
+    table = text_tables.read(lines, format="csv", delimiter=delimiter)
+    return _with_decimal_points(table) if delimiter == ";" else table
+
+
+def _delimiter(lines: list[str], kind: str) -> str:
+    """Return what parts the fields: a mark, spaces, or the line's end for a single column."""
+    for mark in DELIMITERS:
+        if mark in lines[0]:
+            return mark
+    if kind == "csv":
+        return ","
+    is_single = len(lines[0].split()) == 1 and not _COORDINATE.fullmatch(lines[0].strip())
+    return "\n" if is_single and any(len(line.split()) > 1 for line in lines[1:]) else " "
+
+
+def _fields(line: str, delimiter: str) -> list[str]:
+    words = line.split() if delimiter == " " else line.split(delimiter)
+    return [word.strip().strip("\"'") for word in words]
+
+
+def _header_of(comments: list[str], first: list[str], lines: list[str], delimiter: str) -> str:
+    """Return names for columns that have none in a line of their own."""
+    mark = delimiter
+    if comments:
+        names = _fields(comments[-1].lstrip("# "), delimiter)
+        if len(names) == len(first) and not any(_COORDINATE.fullmatch(name) for name in names):
+            return mark.join(names)
+    numbers = [word for word in first[:6] if _COORDINATE.fullmatch(word)]
+    whole = [word.lstrip("+-").isdigit() for word in first]
+    if len(numbers) == 6 and whole[0] and whole[1] and whole[3] and whole[4]:
+        msg = (
+            f"the line {lines[0]!r} may be RA and Dec of three parts each, or six columns; write "
+            "10:00:00 +02:00:00, or put a line with the names of the columns first"
+        )
+        raise ValueError(msg)
+    if len(numbers) > 2 and whole[0] and not whole[1] and not whole[2]:
+        msg = (
+            f"the line {lines[0]!r} may begin with RA and Dec, or with a number of the row; put a "
+            "line with the names of the columns first, such as 'id ra dec'"
+        )
+        raise ValueError(msg)
+    names = ["ra", "dec", "id", *(f"col{n}" for n in range(4, len(first) + 1))]
+    return mark.join(names[: len(first)])
+
+
+def _with_decimal_points(table: Table) -> Table:
+    """Return a table in which numbers with a decimal comma are numbers."""
+    for name in table.colnames:
+        if table[name].dtype.kind != "U":
+            continue
+        values = [str(value) for value in np.ma.filled(table[name], "")]
+        if any(values) and all(not value or _DECIMAL_COMMA.fullmatch(value) for value in values):
+            numbers = [float(value.replace(",", ".") or "nan") for value in values]
+            table[name] = MaskedColumn(numbers, mask=np.isnan(numbers))
+    return table
+
+
+# ---- Parquet, by pyarrow alone: astropy's reader needs pandas besides ----------------------------
+
+
+def read_parquet(data: bytes) -> Table:
+    """Return the table in the bytes of a Parquet file."""
+    pyarrow = import_optional("pyarrow", "parquet", "A Parquet table")
+    parquet = import_module("pyarrow.parquet")
+    arrow = parquet.read_table(io.BytesIO(data))
+    units = _astropy_units(arrow.schema.metadata or {})
+    table = Table()
+    for field in arrow.schema:
+        array = arrow.column(field.name).combine_chunks()
+        if pyarrow.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        table[field.name] = _column(pyarrow, array)
+        unit = (field.metadata or {}).get(UNIT, b"").decode() or units.get(field.name)
+        if unit:
+            table[field.name].unit = unit
+    return table
+
+
+def _column(pyarrow: ModuleType, array: Any) -> Column:
+    """Return an Arrow array as a column; what is null is masked."""
+    if pyarrow.types.is_string(array.type) or pyarrow.types.is_large_string(array.type):
+        values = array.to_pylist()
+        text = np.array(["" if value is None else value for value in values], str)
+        return _masked(text, np.array([value is None for value in values], bool))
+    mask = array.is_null().to_numpy(zero_copy_only=False)
+    is_whole = pyarrow.types.is_integer(array.type) or pyarrow.types.is_boolean(array.type)
+    if is_whole and mask.any():
+        array = array.fill_null(False if pyarrow.types.is_boolean(array.type) else 0)
+    values = array.to_numpy(zero_copy_only=False)
+    if values.dtype == object and not mask.any():
+        with suppress(ValueError):
+            values = np.stack(values)
+    return _masked(values, mask)
+
+
+def _masked(values: np.ndarray, mask: np.ndarray) -> Column:
+    return MaskedColumn(values, mask=mask) if mask.any() else Column(values)
+
+
+def _astropy_units(metadata: Mapping[bytes, bytes]) -> dict[str, str]:
+    """Return the units that astropy wrote beside the data."""
+    header = metadata.get(ASTROPY_HEADER)
+    if header is None:
+        return {}
+    columns = get_header_from_yaml(header.decode().splitlines())["datatype"]
+    return {column["name"]: column["unit"] for column in columns if "unit" in column}
