@@ -36,7 +36,7 @@ from .catalog_files import FileFinder, LocatedFile
 if TYPE_CHECKING:
     from mocpy import MOC
 
-__all__ = ["bricks_in_region", "covered", "footprint_moc", "region_table"]
+__all__ = ["bricks_of_release", "covered", "footprint_moc", "region_table"]
 
 Bands: TypeAlias = Sequence[str] | None
 
@@ -112,11 +112,10 @@ def covered(
     return answer
 
 
-def bricks_in_region(
-    sky: Circle | Box | Polygon, release: str, region: str, finder: FileFinder
+def bricks_of_release(
+    ids: np.ndarray, release: str, region: str, finder: FileFinder
 ) -> Table:
-    """Return the bricks of a release that a part of the sky touches."""
-    ids = sky.bricks()
+    """Return those of the bricks with these ids that a release has."""
     tables, owners = [np.zeros(0, ROW)], []
     for name, which in _by_region(ids, release, region):
         rows = region_table(release, name, finder)

@@ -59,7 +59,10 @@ def bricks_of_positions(ra_deg, dec_deg, radius_deg):
 def match_positions(request, ra_deg, dec_deg, radius_deg, *, find, epoch_yr, open_files):
     """Match positions to the catalogue."""
     reach = radius_deg + (0.0 if epoch_yr is None else MAX_MOTION_DEG)
-    brick, index = bricks_of_positions(ra_deg, dec_deg, reach)
+    # Rows without a position have no match.
+    placed = np.flatnonzero(np.isfinite(ra_deg))
+    brick, index = bricks_of_positions(ra_deg[placed], dec_deg[placed], reach)
+    index = placed[index]
     files = brick_files(np.unique(brick), request.release, request.region)
     found = []
     points = unit_vectors(ra_deg, dec_deg)

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
-from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
 from .. import demo
 from .._conf import conf
 from .._packages import import_optional, package_version
 from ..client import LegacySurveyClass
-from ..client.inputs import as_bricks, as_coordinates
+from ..client.inputs import Targets, as_position, bricks_at, warn_of_unplaced
+from ..client.user_tables import read_table
 from ..exceptions import InvalidRequestError, LegacySurveyError
 from ..io.upkeep import prune
 from ..survey.bricks import brick_center, brick_edges, brick_id, name_of
@@ -39,7 +39,6 @@ from .console import (
     check_output,
     code_of_error,
 )
-from .tables import read_table
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -173,7 +172,7 @@ def _image_file(options: Namespace, survey: LegacySurveyClass, console: Console)
     words = arguments.pop("coordinates", [])
     name, position = options.command, None
     if words or "wcs" not in arguments:
-        position = as_coordinates(" ".join(words))
+        position = as_position(" ".join(words))
         name += f"-{values.name_of_place(position)}"
     _name_result(options, f"{name}.fits")
     get = survey.get_cutout if options.command == "cutout" else survey.get_psf
@@ -217,7 +216,7 @@ def _picture(options: Namespace, survey: LegacySurveyClass, console: Console) ->
     """A name in .png or .jpg; by default picture-RA-DEC.png.  Prints it.  Needs the plot extra."""
     _refuse_two_layers(options)
     arguments = asked(options)
-    position = as_coordinates(" ".join(arguments.pop("coordinates")))
+    position = as_position(" ".join(arguments.pop("coordinates")))
     _name_result(options, f"picture-{values.name_of_place(position)}.png")
     path = options.result
     ending = ".png" if path in (None, "-") else os.path.splitext(path)[1].lower()
@@ -231,7 +230,7 @@ def _picture(options: Namespace, survey: LegacySurveyClass, console: Console) ->
     stream, kind = io.BytesIO(), PICTURE_FORMATS[ending]
     quality = {"quality": 95} if kind == "JPEG" else {}
     image.fromarray(np.ascontiguousarray(answer)).save(stream, kind, **quality)
-    console.put(shape=list(answer.shape))
+    console.put(shape=list(np.asarray(answer).shape))
     console.binary(stream.getvalue(), path)
     return EXIT_OK
 
@@ -241,23 +240,19 @@ def _url(options: Namespace, survey: LegacySurveyClass, console: Console) -> int
     _refuse_two_layers(options)
     arguments = asked(options)
     arguments.pop("coordinates", None)
-    _, ra_deg, dec_deg = values.targets(options)
+    targets = values.targets(options)
     urls = [
-        "" if np.isnan(ra) else survey.viewer_url(SkyCoord(ra, dec, unit="deg"), **arguments)
-        for ra, dec in zip(ra_deg, dec_deg, strict=True)
+        "" if place is None else survey.viewer_url(place, **arguments) for place in targets.places()
     ]
+    warn_of_unplaced(targets, "no address")
     for url in urls:
         console.line(url)
     console.put(urls=urls)
-    return _code_of_unplaced(np.isnan(ra_deg), console)
+    return _code_of_targets(targets)
 
 
-def _code_of_unplaced(unplaced: np.ndarray, console: Console) -> int:
-    """Warn of rows without a position, and return the exit code."""
-    if not unplaced.any():
-        return EXIT_OK
-    console.warn(f"{unplaced.sum()} of {len(unplaced)} rows have no position on the sky.")
-    return EXIT_PARTIAL
+def _code_of_targets(targets: Targets) -> int:
+    return EXIT_OK if targets.placed.all() else EXIT_PARTIAL
 
 
 # ---- the catalogue ------------------------------------------------------------------------------
@@ -272,7 +267,7 @@ def _tractor(options: Namespace, survey: LegacySurveyClass, console: Console) ->
     words = arguments.pop("coordinates", [])
     if "column_filters" in arguments:
         arguments["column_filters"] = values.conditions(arguments["column_filters"])
-    position = as_coordinates(" ".join(words)) if words else None
+    position = as_position(" ".join(words)) if words else None
     answer = survey.query_tractor(position, **arguments)
     if hasattr(options, "get_query_payload"):
         return console.payload(answer)
@@ -292,20 +287,16 @@ def _crossmatch(options: Namespace, survey: LegacySurveyClass, console: Console)
 def _covers(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     """Exits with 3 if it covers none of them."""
     arguments = asked(options)
-    arguments.pop("coordinates", None)
-    table, ra_deg, dec_deg = values.targets(options)
-    placed = np.isfinite(ra_deg)
-    covered = np.zeros(len(ra_deg), bool)
-    if placed.any():
-        positions = SkyCoord(ra_deg[placed], dec_deg[placed], unit="deg")
-        covered[placed] = survey.covers(positions, **arguments)
-    answer = Table([ra_deg, dec_deg], names=("ra", "dec"), units=("deg", "deg"))
-    if table is not None:
-        answer = table.copy(copy_data=False)
-    answer["covered"] = covered
+    for name in ("coordinates", "ra", "dec", "name"):
+        arguments.pop(name, None)
+    targets = values.targets(options)
+    places = np.column_stack([targets.ra_deg, targets.dec_deg])
+    answer = Table(places, names=("ra", "dec"), units=("deg", "deg"))
+    if targets.table is not None:
+        answer = targets.table.copy(copy_data=False)
+    answer["covered"] = covered = np.asarray(survey.covers(places, **arguments))
     console.table(answer, options)
-    code = _code_of_unplaced(~placed, console)
-    return code if covered.any() else EXIT_NOTHING
+    return _code_of_targets(targets) if covered.any() else EXIT_NOTHING
 
 
 def _bricks(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
@@ -314,16 +305,16 @@ def _bricks(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
     With a table and no radius, one row for each of its rows; else each brick once.  Uses no
     network, but for names.
     """
-    _, ra_deg, dec_deg = values.targets(options)
-    placed = np.isfinite(ra_deg)
+    targets = values.targets(options)
+    placed = targets.placed
     if options.radius is None:
-        ids = np.zeros(len(ra_deg), int)
-        ids[placed] = brick_id(ra_deg[placed], dec_deg[placed])
+        ids = np.zeros(len(targets), int)
+        ids[placed] = brick_id(targets.ra_deg[placed], targets.dec_deg[placed])
     else:
-        positions = SkyCoord(ra_deg[placed], dec_deg[placed], unit="deg")
-        ids, _ = as_bricks(positions, options.radius)
+        ids = bricks_at(targets, options.radius)
+    warn_of_unplaced(targets, "no brick")
     console.table(_table_of_bricks(ids), options)
-    return _code_of_unplaced(~placed, console)
+    return _code_of_targets(targets)
 
 
 def _table_of_bricks(ids: np.ndarray) -> Table:
@@ -458,6 +449,8 @@ def _more_for_many(command: ArgumentParser) -> None:
         "--table", metavar="FILE", help="a table of positions instead; - for standard input"
     )
     command.add_argument("--input-format", metavar="FORMAT", help="by default told from the file")
+    for axis, what in (("ra", "RA"), ("dec", "Dec"), ("name", "names of objects")):
+        command.add_argument(f"--{axis}", metavar="COLUMN", help=f"column of the table with {what}")
 
 
 def _more_for_files(command: ArgumentParser) -> None:

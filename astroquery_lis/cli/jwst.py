@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..client import LegacySurveyClass
-from ..client.inputs import as_coordinates
+from ..client.inputs import as_position
+from ..client.user_tables import read_table
 from ..exceptions import CrdsUnavailable, InvalidRequestError
 from ..jwst_stage import JwstStageClass
 from . import values
 from .arguments import Command, add_command, add_group, add_method, asked
 from .console import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL, Console, check_output
-from .tables import read_table, text_lines
+from .tables import text_lines
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -205,7 +206,7 @@ def _query(options: Namespace, survey: LegacySurveyClass, console: Console) -> i
     if words and "radius" not in arguments:
         msg = "Give --radius, such as 2arcmin: files whose footprint touches the circle."
         raise InvalidRequestError(msg, parameter="radius", value=None)
-    position = as_coordinates(" ".join(words)) if words else None
+    position = as_position(" ".join(words)) if words else None
     answer = _stage(options).query_uncal(position, **arguments)
     if hasattr(options, "get_query_payload"):
         return console.payload(answer)

@@ -131,5 +131,3 @@ def parquet_bytes(table: Table) -> bytes:
     stream = io.BytesIO()
     parquet.write_table(pyarrow.table(arrays, schema=pyarrow.schema(fields)), stream)
     return stream.getvalue()
-
-

@@ -12,13 +12,12 @@ import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
-from astropy.table import Table
 from astropy.time import Time
 
-from ..client.inputs import POSITION, as_coordinates, as_targets, is_file_name
+from ..client.inputs import POSITION, Targets, as_position, as_targets, is_file_name
+from ..client.user_tables import read_table
 from ..exceptions import InvalidRequestError
 from ..survey.request import angle_of_text
-from .tables import read_table
 
 __all__ = [
     "POSITION",
@@ -170,21 +169,20 @@ def grid_of_file(path: str) -> fits.Header:
     return headers[0]
 
 
-def targets(options: argparse.Namespace) -> tuple[Table | None, np.ndarray, np.ndarray]:
-    """Return the table that was given, and its positions (NaN where a row has none); or the one."""
+def targets(options: argparse.Namespace) -> Targets:
+    """Return the targets of the table that was given, or the one that the words mean."""
     words = getattr(options, "coordinates", [])
     if bool(words) == bool(options.table):
         msg = "Give a position, or a table of positions with --table; not both."
         raise InvalidRequestError(msg, parameter="target", value=words)
-    if options.table is None:
-        position = as_coordinates(" ".join(words))
-        return None, np.array([position.ra.deg]), np.array([position.dec.deg])
-    table = read_table(options.table, options.input_format)
-    rows = as_targets(table)
-    return table, rows.ra_deg, rows.dec_deg
+    value: Any = " ".join(words)
+    if options.table is not None:
+        value = read_table(options.table, options.input_format)
+    columns: dict[str, Any] = {key: getattr(options, key, None) for key in ("ra", "dec", "name")}
+    return as_targets(value, **columns)
 
 
-def bricks_or_position(options: argparse.Namespace) -> Table | SkyCoord | list[str] | None:
+def bricks_or_position(options: argparse.Namespace) -> Any:
     """Return the bricks, the table or the position that the words mean."""
     words = getattr(options, "bricks_or_coordinates", [])
     if words and options.table:
@@ -195,12 +193,12 @@ def bricks_or_position(options: argparse.Namespace) -> Table | SkyCoord | list[s
     parts = " ".join(words).replace(",", " ").split()
     if all(is_file_name(part) for part in parts):
         return parts or None
-    return as_coordinates(" ".join(parts))
+    return as_position(" ".join(parts))
 
 
-def name_of_place(position: SkyCoord) -> str:
+def name_of_place(position: tuple[float, float]) -> str:
     """Return a position as a part of a file's name: ``'190.10860+1.20050'``."""
-    return f"{position.ra.deg:.5f}{position.dec.deg:+.5f}"
+    return f"{position[0]:.5f}{position[1]:+.5f}"
 
 
 # ---- steps and corrections of the JWST chain ----------------------------------------------------

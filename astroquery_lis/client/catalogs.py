@@ -326,6 +326,7 @@ class CatalogMethods(SurveyBase):
         columns: str | Sequence[str] | None = None,
         ra: str | None = None,
         dec: str | None = None,
+        name: str | None = None,
         epoch: Time | str | None = None,
         release: str | None = None,
         region: Region = "auto",
@@ -338,7 +339,7 @@ class CatalogMethods(SurveyBase):
         Parameters
         ----------
         table : `~astropy.table.Table` or `~astropy.coordinates.SkyCoord`, shape (n,)
-            Your positions.
+            Your positions, as for `download_cutouts`.
         radius : `~astropy.units.Quantity` ['angle'] or str
             Largest separation, up to 1 arcmin.
         find : {'best', 'all'}, optional
@@ -346,10 +347,9 @@ class CatalogMethods(SurveyBase):
             pair.
         columns : str or sequence of str, optional
             Of the catalogue, as for `query_tractor`.
-        ra, dec : str, optional
-            Columns of ``table`` with ICRS positions, in degrees unless they have another unit, or
-            ``ra`` alone for a column of `~astropy.coordinates.SkyCoord`.  By default such a column,
-            or two with the usual names.
+        ra, dec, name : str, optional
+            Columns of ``table`` with its positions, as for `download_cutouts`.  A row without a
+            position has no match.
         epoch : `~astropy.time.Time`, scalar or shape (n,), optional
             When your positions hold: stars with a proper motion from Gaia are moved to it from
             their ``ref_epoch``.
@@ -405,7 +405,7 @@ class CatalogMethods(SurveyBase):
             release=self.release if release is None else release,
             region=region,
         )
-        own, ra_deg, dec_deg = as_match_table(table, ra, dec)
+        own, ra_deg, dec_deg = as_match_table(table, ra, dec, name)
         epoch_yr = as_years(epoch, len(ra_deg))
         with self._finder(mirror, cache) as finder:
             return match_table(

@@ -80,6 +80,9 @@ class FileMethods(SurveyBase):
         self,
         bricks_or_coordinates: Positions | int | None = None,
         *,
+        ra: str | None = None,
+        dec: str | None = None,
+        name: str | None = None,
         radius: Angle | None = None,
         products: Products = ("image",),
         bands: Bands | None = None,
@@ -99,9 +102,12 @@ class FileMethods(SurveyBase):
         ----------
         bricks_or_coordinates : str, `~astropy.coordinates.SkyCoord`, `~astropy.table.Table` \
 or sequence, optional
-            Names of bricks (``'1901p012'``) or their numbers; positions, scalar or of any shape; a
-            table with a column ``brickname`` or with ``ra`` and ``dec``; or names of sweep files
-            (``'sweep-190p000-195p005'``).  Not needed for tables of a whole region or release.
+            Names of bricks (``'1901p012'``) or their numbers; positions, scalar or of any shape,
+            or a table of them, as for `download_cutouts`, in which ``brickname`` comes first; or
+            names of sweep files (``'sweep-190p000-195p005'``).  Not needed for tables of a whole
+            region or release.
+        ra, dec, name : str, optional
+            Columns of a table, as for `download_cutouts`.
         radius : `~astropy.units.Quantity` ['angle'] or str, optional
             Take every brick that a circle of this radius touches; by default the brick that owns
             each position.
@@ -180,7 +186,7 @@ or sequence, optional
         if verify is not False:
             as_choice("verify", verify, ("warn", "strict"))
         mirrors = resolve_mirrors(self.mirror if mirror is None else mirror)
-        ids, sweeps = as_bricks(bricks_or_coordinates, radius)
+        ids, sweeps = as_bricks(bricks_or_coordinates, radius, ra=ra, dec=dec, name=name)
         files = plan_files(
             ids, products=products, bands=bands, release=release, region=region, sweeps=sweeps
         )

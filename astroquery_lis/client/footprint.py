@@ -9,7 +9,7 @@ import numpy as np
 from astropy.coordinates import SkyCoord
 
 from .._typing import answering
-from ..catalogs.brick_tables import bricks_in_region, covered, footprint_moc
+from ..catalogs.brick_tables import bricks_of_release, covered, footprint_moc
 from ..catalogs.exposures import exposure_path, exposures_at
 from ..exceptions import InvalidRequestError, NoCoverageError
 from ..images.viewer import viewer_cutout
@@ -25,7 +25,7 @@ from ..survey.request import (
     refuse_beside_layer,
 )
 from .base import SurveyBase
-from .inputs import as_coordinates, as_position, as_positions
+from .inputs import as_position, as_positions, as_targets, bricks_at, warn_of_unplaced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,24 +59,34 @@ class FootprintMethods(SurveyBase):
     @answering
     def query_bricks(
         self,
-        coordinates: Coordinates | None = None,
+        coordinates: Positions | None = None,
         *,
         radius: Angle | None = None,
         width: Angle | None = None,
         height: Angle | None = None,
         polygon: SkyCoord | Sequence[tuple[float, float]] | None = None,
+        ra: str | None = None,
+        dec: str | None = None,
+        name: str | None = None,
         release: str | None = None,
         region: Region = "auto",
         mirror: Mirror | None = None,
         cache: bool | None = None,
         get_query_payload: bool = False,
     ) -> Table | Payload:
-        """Return the bricks of a release that a part of the sky touches.
+        """Return the bricks of a release at positions, or that a part of the sky touches.
 
         Parameters
         ----------
-        coordinates, radius, width, height, polygon : optional
-            Where, as for `query_tractor`.
+        coordinates : `~astropy.coordinates.SkyCoord`, `~astropy.table.Table` or sequence, optional
+            One position or many, as for `download_cutouts`.
+        radius : `~astropy.units.Quantity` ['angle'] or str, optional
+            Take every brick that a circle round a position touches; without it, the brick that
+            owns the position.
+        width, height, polygon : optional
+            As for `query_tractor`; ``width`` and ``height`` with one position.
+        ra, dec, name : str, optional
+            Columns of a table, as for `download_cutouts`.
         release : str, optional
             ``'dr5'`` to ``'dr11'``; by default `release`.
         region : {'auto', 'north', 'south'}, optional
@@ -107,7 +117,7 @@ class FootprintMethods(SurveyBase):
         Warns
         -----
         CoverageWarning
-            If the release has no brick there.
+            If the release has no brick there, or rows have no position.
 
         Examples
         --------
@@ -118,27 +128,35 @@ class FootprintMethods(SurveyBase):
         0451p000 0453p000 0451p002 0453p002
         """
         release, region = self._tree(release, region)
-        corners = None if polygon is None else as_positions(polygon, "polygon")
-        centered = corners is None and coordinates is not None
-        sky = as_sky_region(
-            as_position(coordinates) if centered else None,
-            radius=radius,
-            width=width,
-            height=height,
-            polygon=corners,
-        )
+        if coordinates is not None and width is height is polygon is None:
+            targets = as_targets(coordinates, ra=ra, dec=dec, name=name, parameter="coordinates")
+            ids = bricks_at(targets, radius)
+            warn_of_unplaced(targets, "are left out")
+        else:
+            corners = None if polygon is None else as_positions(polygon, "polygon")
+            centered = corners is None and coordinates is not None
+            ids = as_sky_region(
+                as_position(coordinates) if centered else None,
+                radius=radius,
+                width=width,
+                height=height,
+                polygon=corners,
+            ).bricks()
         with self._finder(mirror, cache) as finder:
             if get_query_payload:
                 regions = get_release(release).regions if region == "auto" else (region,)
-                paths = [file_path("region-bricks", release, name) for name in regions]
+                paths = [file_path("region-bricks", release, which) for which in regions]
                 urls = [finder.address(path) for path in paths]
                 return {"service": finder.service, "urls": urls}
-            return bricks_in_region(sky, release, region, finder)
+            return bricks_of_release(ids, release, region, finder)
 
     def covers(
         self,
         coordinates: Positions,
         *,
+        ra: str | None = None,
+        dec: str | None = None,
+        name: str | None = None,
         bands: Bands | None = None,
         release: str | None = None,
         region: Region = "auto",
@@ -151,7 +169,9 @@ class FootprintMethods(SurveyBase):
         Parameters
         ----------
         coordinates : `~astropy.coordinates.SkyCoord`, str, `~astropy.table.Table` or sequence
-            One position or many; a table as for `download_cutouts`.
+            One position or many, as for `download_cutouts`.
+        ra, dec, name : str, optional
+            Columns of a table, as for `download_cutouts`.
         bands : str or sequence of str, optional
             Bands that have to be there too: ``'grz'``.
         release, region, mirror, cache : optional
@@ -163,10 +183,10 @@ class FootprintMethods(SurveyBase):
         Returns
         -------
         bool or `~numpy.ndarray` of bool
-            Of the shape of ``coordinates``: whether the brick that owns the position is in the
-            release and has, in the median, at least one exposure in every band.  Inside of such a
-            brick there can be unobserved pixels.  For another survey's layer: whether the viewer
-            has a pixel there that is not zero.
+            Of the shape of ``coordinates``, False for a row without a position: whether the brick
+            that owns the position is in the release and has, in the median, at least one exposure
+            in every band.  Inside of such a brick there can be unobserved pixels.  For another
+            survey's layer: whether the viewer has a pixel there that is not zero.
 
         Raises
         ------
@@ -177,6 +197,11 @@ class FootprintMethods(SurveyBase):
         TransferError
             If it could not be had.
 
+        Warns
+        -----
+        CoverageWarning
+            If rows have no position.
+
         Examples
         --------
         >>> from astroquery_lis import LegacySurvey, sandbox
@@ -185,14 +210,16 @@ class FootprintMethods(SurveyBase):
         >>> there
         True
         """
-        positions = as_coordinates(coordinates)
-        ra_deg, dec_deg = as_positions(positions)
+        targets = as_targets(coordinates, ra=ra, dec=dec, name=name, parameter="coordinates")
+        warn_of_unplaced(targets, "are not covered")
+        answer = np.zeros(len(targets), bool)
+        ra_deg, dec_deg = targets.ra_deg[targets.placed], targets.dec_deg[targets.placed]
         shown = None if layer is None else get_layer(layer)
         if shown is not None:
             refuse_beside_layer(release, region)
             bands = as_layer_bands(bands, shown.bands, shown.name)
         if shown is not None and (shown.release is None or shown.region is None):
-            answer = self._probe(shown, bands, ra_deg, dec_deg, cache)
+            answer[targets.placed] = self._probe(shown, bands, ra_deg, dec_deg, cache)
         else:
             if shown is not None:
                 release, region = shown.release, cast("Region", shown.region)
@@ -200,8 +227,8 @@ class FootprintMethods(SurveyBase):
             release, region = self._tree(release, region)
             bands = as_bands(bands, release, region)
             with self._finder(mirror, cache) as finder:
-                answer = covered(ra_deg, dec_deg, bands, release, region, finder)
-        return bool(answer[0]) if positions.isscalar else answer.reshape(positions.shape)
+                answer[targets.placed] = covered(ra_deg, dec_deg, bands, release, region, finder)
+        return bool(answer[0]) if targets.shape == () else answer.reshape(targets.shape)
 
     def _probe(
         self,

@@ -28,7 +28,7 @@ from ..survey.request import (
     refuse_beside_layer,
 )
 from .base import SurveyBase
-from .inputs import as_position
+from .inputs import as_position, as_targets, warn_of_unplaced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -209,6 +209,9 @@ class ImageMethods(SurveyBase):
         coordinates: Positions,
         size: Size = DEFAULT_SIZE,
         *,
+        ra: str | None = None,
+        dec: str | None = None,
+        name: str | None = None,
         bands: Bands | None = None,
         products: Products = ("image",),
         release: str | None = None,
@@ -225,13 +228,15 @@ class ImageMethods(SurveyBase):
         allow_unknown_layer: bool = False,
         cache: bool | None = None,
         get_query_payload: bool = False,
-    ) -> list[HDUList] | list[Payload]:
+    ) -> list[HDUList | None] | list[Payload]:
         """Cut a box round each of several positions.
 
         Parameters
         ----------
         coordinates : `~astropy.coordinates.SkyCoord`, `~astropy.table.Table` or sequence
-            The positions; a table as for `download_cutouts`.
+            The positions, as for `download_cutouts`.
+        ra, dec, name : str, optional
+            Columns of a table, as for `download_cutouts`.
         size : int, `~astropy.units.Quantity` ['angle'] or str, optional
             As for `get_cutout`.
         bands, products, release, region, layer, pixel_scale, wcs, rotation, wise_grid, source, \
@@ -241,12 +246,18 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
         Returns
         -------
         list of `~astropy.io.fits.HDUList`
-            In the order of ``coordinates``; with ``get_query_payload=True`` a list of dict.
+            In the order of ``coordinates``, and `None` for a row without a position; with
+            ``get_query_payload=True`` a list of dict.
 
         Raises
         ------
         LegacySurveyError
             The first failure, as `get_cutout` raises it.
+
+        Warns
+        -----
+        CoverageWarning
+            If rows have no position.
 
         Examples
         --------
@@ -278,7 +289,9 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
             cache=cache,
             get_query_payload=get_query_payload,
         )
-        return [cut(position) for position in as_coordinates(coordinates).ravel()]
+        targets = as_targets(coordinates, ra=ra, dec=dec, name=name, parameter="coordinates")
+        warn_of_unplaced(targets, "no cutout")
+        return [None if place is None else cut(place) for place in targets.places()]
 
     get_images = get_cutouts
     """Astroquery's name for it."""
@@ -333,8 +346,10 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
             layer=get_layer(layer) if layer else None,
             pixel_scale=pixel_scale,
         )
-        positions = (as_position(position) for position in as_coordinates(coordinates).ravel())
-        return list(dict.fromkeys(url for at in positions for url in sources.urls(request(at))))
+        targets = as_targets(coordinates, parameter="coordinates")
+        warn_of_unplaced(targets, "no address")
+        places = filter(None, targets.places())
+        return list(dict.fromkeys(url for at in places for url in sources.urls(request(at))))
 
     @answering
     def get_psf(

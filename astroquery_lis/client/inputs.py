@@ -29,7 +29,7 @@ from .position_text import POSITION, coordinate_deg, read_positions
 from .user_tables import as_table
 
 if TYPE_CHECKING:
-    from .._typing import Angle, Positions, Size
+    from .._typing import Angle, Positions
 
 __all__ = [
     "POSITION",
@@ -70,6 +70,11 @@ class Targets:
     def placed(self) -> np.ndarray:
         """Which rows have a position."""
         return np.isfinite(self.ra_deg)
+
+    def places(self) -> list[tuple[float, float] | None]:
+        """Return RA and Dec of every row, `None` where it has no position."""
+        pairs = zip(self.ra_deg.tolist(), self.dec_deg.tolist(), strict=True)
+        return [pair if pair[0] == pair[0] else None for pair in pairs]
 
     def __getitem__(self, rows: np.ndarray) -> Targets:
         """Return some of them."""
@@ -134,7 +139,7 @@ def warn_of_unplaced(targets: Targets, consequence: str) -> None:
         warn(msg, CoverageWarning)
 
 
-def _degrees(value: object, parameter: str, must: str) -> tuple[np.ndarray, np.ndarray]:
+def _degrees(value: Any, parameter: str, must: str) -> tuple[np.ndarray, np.ndarray]:
     """Return RA and Dec in degrees of what is no table, in its own shape."""
     if isinstance(value, BaseCoordinateFrame):
         value = _sky(value, parameter, must)
@@ -147,6 +152,9 @@ def _degrees(value: object, parameter: str, must: str) -> tuple[np.ndarray, np.n
         value = value.to_value(u.deg) if value.unit.is_equivalent(u.deg) else None
     if isinstance(value, Column):
         value = value.tolist()
+    is_array = isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
+    if is_array and value.ndim == 2 and value.shape[1] == 2:
+        return on_the_sky(*unmasked(value).T)
     is_list = isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray))
     if is_list or (isinstance(value, np.ndarray) and value.ndim):
         return _of_items(list(value), parameter, must)
@@ -244,6 +252,8 @@ def _numbers(item: Any) -> Any:
 def _axis(item: object, axis: str) -> np.ndarray | None:
     """Return an item as one coordinate or a column of them, in degrees; `None` if it is none."""
     if isinstance(item, str):
+        if len(item.split()) == 2:
+            return None
         try:
             return np.asarray(coordinate_deg(item, axis))
         except InvalidRequestError:
@@ -275,7 +285,7 @@ def as_match_table(
 
 
 def as_row_sizes(
-    size: Size | Sequence[Size] | np.ndarray,
+    size: Any,
     targets: Targets,
     *,
     pixel_scale_arcsec: float,

@@ -86,6 +86,9 @@ class JobMethods(SurveyBase):
         mirror: Mirror | None = None,
         on_missing: OnMissing = "raise",
         cache: bool | None = None,
+        ra: str | None = None,
+        dec: str | None = None,
+        name: str | None = None,
         id_column: str | None = None,
         output: Literal["fits", "hdf5"] = "fits",
         executor: Executor | Literal["threads", "processes"] | None = None,
@@ -97,8 +100,13 @@ class JobMethods(SurveyBase):
         Parameters
         ----------
         table : `~astropy.table.Table` or `~astropy.coordinates.SkyCoord`, shape (n,)
-            The targets: a table with a column of SkyCoord, or columns ``ra`` and ``dec`` or of
-            another usual name.
+            The targets, or a table of them: of astropy or pandas, a structured array, an HDU or
+            the name of a file (ECSV, CSV, FITS, VOTable, Parquet, text).  Its positions are in a
+            column of SkyCoord, in two with usual names (``ra`` and ``dec``, ``RAJ2000`` and
+            ``DEJ2000``, ``TARGET_RA`` ...) or with the UCDs of positions, in degrees unless they
+            have another unit; else in a column of names, each looked up once.  Text with colons or
+            three parts is hours and degrees.  A row that is masked, NaN or off the sky (-9999, 99)
+            has no position.
         size : int, `~astropy.units.Quantity` ['angle'] or str, scalar or (2,) in (ny, nx), optional
             As for `get_cutout`.
         download_dir : str or path-like
@@ -106,6 +114,11 @@ class JobMethods(SurveyBase):
             one is refused.
         bands, products, release, region, mirror, on_missing, cache : optional
             As for `get_cutout`.
+        ra, dec : str, optional
+            Columns of ``table`` with ICRS positions, or ``ra`` alone for a column of
+            `~astropy.coordinates.SkyCoord`; by default they are found by name.
+        name : str, optional
+            Column of ``table`` with names of objects, or positions as text.
         id_column : str, optional
             Column whose values name the files; by default ``id``, if there is one.
         output : {'fits', 'hdf5'}, optional
@@ -160,7 +173,7 @@ class JobMethods(SurveyBase):
         if output == "hdf5":
             import_optional("h5py", "batch", "output='hdf5'")
         folder = Path(download_dir).expanduser().absolute()
-        targets = as_targets(table, id_column)
+        targets = as_targets(table, id_column, ra=ra, dec=dec, name=name)
         spec = self._bulk_spec(size, bands, products, release, region, on_missing)
         names = np.array([safe_name(name) for name in targets.ids.tolist()])
         spec = replace(spec, folder=str(folder), ids_are_names=len(np.unique(names)) == len(names))
@@ -203,6 +216,9 @@ class JobMethods(SurveyBase):
         mirror: Mirror | None = None,
         on_missing: OnMissing = "raise",
         cache: bool | None = None,
+        ra: str | None = None,
+        dec: str | None = None,
+        name: str | None = None,
         executor: Executor | Literal["threads", "processes"] | None = None,
         on_error: Literal["record", "raise"] = "raise",
     ) -> Iterator[tuple[int, HDUList | Exception]]:
@@ -212,7 +228,8 @@ class JobMethods(SurveyBase):
 
         Parameters
         ----------
-        table, size, bands, products, release, region, mirror, on_missing, cache, executor
+        table, size, bands, products, release, region, mirror, on_missing, cache, ra, dec, name, \
+executor
             As for `download_cutouts`.
         on_error : {'raise', 'record'}, optional
             Whether a target that fails ends the iteration, or its error is yielded.
@@ -223,7 +240,8 @@ class JobMethods(SurveyBase):
             Number of the target in ``table``; not in order.
         hdul : `~astropy.io.fits.HDUList` or Exception
             As `get_cutout` returns it, or the `~astroquery_lis.exceptions.NoCoverageError` that
-            says why there is no data; with ``on_error='record'`` also any other error.
+            says why there is no data, or the `~astroquery_lis.exceptions.InvalidRequestError` of a
+            row without a position; with ``on_error='record'`` also any other error.
 
         Raises
         ------
@@ -251,7 +269,7 @@ class JobMethods(SurveyBase):
         [(32, 32), (32, 32)]
         """
         as_choice("on_error", on_error, ("record", "raise"))
-        targets = as_targets(table)
+        targets = as_targets(table, ra=ra, dec=dec, name=name)
         spec = self._bulk_spec(size, bands, products, release, region, on_missing)
         access = self._access(mirror, cache)
         rows = np.arange(len(targets))
@@ -336,7 +354,7 @@ def _yielded(
 ) -> Iterator[tuple[int, HDUList | Exception]]:
     for result in ready:
         kind = NoCoverageError if result.status == "NODATA" else InvalidRequestError
-        yield _allowed(result.row, kind(result.message), on_error)
+        yield result.row, kind(result.message)
     mapped = map_jobs(work, plan.jobs(), executor=executor)
     try:
         for job, cutouts, error in mapped:

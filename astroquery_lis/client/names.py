@@ -51,7 +51,7 @@ def _services() -> list[str]:
     """Return the addresses to ask in turn: those of the configuration, else astropy's."""
     own = setting("sesame_url")
     by_host: dict[str, str] = {}
-    for url in [own] if own else sesame_url.get():
+    for url in map(str, [own] if own else sesame_url.get()):
         by_host.setdefault(urlsplit(url).netloc, f"{url.rstrip('/')}/")
     return list(by_host.values())
 
@@ -65,10 +65,10 @@ def _lookup(name: str, services: Sequence[str], client: HttpClient) -> tuple[flo
             return _place(client.fetch(url, _read), url)
         except TransferError as error:
             errors.append(error)
-    error = errors[-1]
-    kind = type(error) if isinstance(error, ServiceDownError) else ServiceDownError
-    msg = f"No name service could be asked for {name!r}: {error}"
-    raise kind(msg, url=error.url, status=error.status, cause=error) from error
+    last = errors[-1]
+    kind = type(last) if isinstance(last, ServiceDownError) else ServiceDownError
+    msg = f"No name service could be asked for {name!r}: {last}"
+    raise kind(msg, url=last.url, status=last.status, cause=last) from last
 
 
 def _read(response: BaseHTTPResponse) -> bytes:

@@ -179,7 +179,7 @@ def _of_its_own(table: Table, parameter: str) -> tuple[str, ...]:
 def _pairs(table: Table) -> list[tuple[str, str]]:
     """Return the pairs of columns whose names differ as those of RA and Dec do."""
     by_lower = {name.lower(): name for name in reversed(table.colnames)}
-    pairs = {}
+    pairs: dict[str, tuple[str, str]] = {}
     for name in table.colnames:
         for twin in _twin_names(name.lower(), 0):
             if twin in by_lower and not _NO_POSITION.search(name.lower()):

@@ -39,7 +39,8 @@ _DESIGNATION = re.compile(
     r"J\s*(\d\d)(\d\d)(\d\d(?:\.\d*)?)\s*([+-])(\d\d)(\d\d)(\d\d(?:\.\d*)?)", re.IGNORECASE
 )
 _DESIGNATION_DEG = re.compile(r"J\s*(\d{1,3}\.\d+)\s*([+-]\d{1,2}\.\d+)", re.IGNORECASE)
-_LABELS = re.compile(r"^\W*ra\b\s*[:=]?\s*(.*?)[\s,;]*\bdec?\b\s*[:=]?\s*(.*)$", re.IGNORECASE)
+_NOT_FINITE = re.compile(r"[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
+_LABELS = re.compile(r"\W*ra\b\s*[:=]?\s*(.*?)[\s,;]*\bdec?\b\s*[:=]?\s*(.*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -100,28 +101,20 @@ def coordinate_deg(text: str, axis: str, *, sexagesimal_is_degrees: bool = False
 def _position(text: str, parameter: str) -> tuple[float, float] | None:
     """Return the degrees of a text, or `None` for a name."""
     plain = _plain(text)
-    match = _DESIGNATION.fullmatch(plain)
-    if match is not None:
-        words = match.groups()
-        plain = f"{':'.join(words[:3])} {words[3]}{':'.join(words[4:])}"
-    elif (match := _DESIGNATION_DEG.fullmatch(plain)) is not None:
-        plain = " ".join(match.groups())
-    labelled = _LABELS.match(plain)
-    halves = labelled.groups() if labelled else _halves(plain)
+    halves = _halves(plain)
     ra, dec = (_coordinate(half) for half in halves) if halves else (None, None)
     if ra is None or dec is None:
         if not plain or _LIKE_A_POSITION.fullmatch(plain):
             _refuse(text, parameter, f"is not {POSITION}")
+        if halves and all(_NOT_FINITE.fullmatch(half) or _coordinate(half) for half in halves):
+            _refuse(text, parameter, "is not finite")
         return None
     ra_deg, dec_deg = _ra_deg(ra, text, parameter, beside=dec), dec.value
     if dec.unit == "h":
         _refuse(text, parameter, "is not a position: its declination is in hours")
     if not (-180 <= ra_deg <= 360 and abs(dec_deg) <= 90):
-        _refuse(
-            text,
-            parameter,
-            f"is not a position: it means RA {ra_deg:g} and Dec {dec_deg:g} degrees, out of range",
-        )
+        must = f"is not a position: RA {ra_deg:g} and Dec {dec_deg:g} degrees are out of range"
+        _refuse(text, parameter, must)
     return ra_deg % 360.0, dec_deg
 
 
@@ -132,7 +125,15 @@ def _plain(text: str) -> str:
 
 
 def _halves(text: str) -> tuple[str, str] | None:
-    """Return the two coordinates of a text: parted by a comma, a sign, or in the middle."""
+    """Return the two coordinates of a text: by its kind, a comma, a sign, or in the middle."""
+    match = _DESIGNATION.fullmatch(text)
+    if match is not None:
+        words = match.groups()
+        return ":".join(words[:3]), f"{words[3]}{':'.join(words[4:])}"
+    for pattern in (_DESIGNATION_DEG, _LABELS):
+        match = pattern.fullmatch(text)
+        if match is not None:
+            return match[1], match[2]
     for mark in (",", ";"):
         if text.count(mark) == 1:
             ra, dec = text.split(mark)

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 from astropy import units as u
+from astropy.coordinates import BaseCoordinateFrame, SkyCoord
 from astropy.io import ascii as text_tables
 from astropy.io import fits
 from astropy.table import Column, MaskedColumn, Row, Table
@@ -122,6 +123,8 @@ def _converted(value: Any) -> Table | None:
         if kind.__module__.startswith("pandas.") and kind.__name__ in ("DataFrame", "Series"):
             frame = value if kind.__name__ == "DataFrame" else value.to_frame().T.infer_objects()
             return Table.from_pandas(frame)
+    if isinstance(value, (SkyCoord, BaseCoordinateFrame)):
+        return None
     # The results of pyvo and the tables of a VOTable.
     return value.to_table() if hasattr(value, "to_table") else None
 
@@ -288,7 +291,8 @@ def _header_of(comments: list[str], first: list[str], lines: list[str], delimite
     mark = delimiter
     if comments:
         names = _fields(comments[-1].lstrip("# "), delimiter)
-        if len(names) == len(first) and not any(_COORDINATE.fullmatch(name) for name in names):
+        is_header = len(names) == len(first) == len(set(names))
+        if is_header and has_positions(Table(names=names, dtype=[float] * len(names))):
             return mark.join(names)
     numbers = [word for word in first[:6] if _COORDINATE.fullmatch(word)]
     whole = [word.lstrip("+-").isdigit() for word in first]

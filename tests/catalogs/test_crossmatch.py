@@ -151,7 +151,7 @@ def test_bricks_of_positions_is_what_each_circle_touches():
         ({"radius": 2 * u.arcmin}, "radius"),
         ({"find": "some"}, "find"),
         ({"ra": "nothing"}, "ra"),
-        ({"table": [1, 2]}, "table"),
+        ({"table": [1, 2, 3]}, "table"),
         ({"columns": "fluxx"}, "columns"),
         ({"columns": "all"}, "columns"),
         ({"epoch": 2015.5}, "epoch"),

@@ -58,7 +58,7 @@ def test_help_tells_every_option(run, words):
 OWN_OPTIONS = {
     *("--help", "--json", "--quiet", "--debug", "--timeout", "--output", "--overwrite", "--format"),
     *("--manifest", "--overwrite-manifest", "--table", "--input-format", "--dry-run", "--save"),
-    *("--list-products", "--release", "--mirror"),
+    *("--list-products", "--release", "--mirror", "--ra", "--dec", "--name"),
     *("--crds-path", "--crds-context", "--crds-server-url"),
 }
 METHODS = {

@@ -200,7 +200,9 @@ def test_covers(run, run_json):
     code, document = run_json("covers", "--table", "-", stdin="id,ra,dec\na,45.09,0.062\nb,,\n")
     assert code == 5
     assert [row["covered"] for row in document["rows"]] == [True, False]
-    assert document["warnings"] == ["1 of 2 rows have no position on the sky."]
+    assert document["warnings"] == [
+        "1 of 2 rows have no position on the sky and are not covered: 1."
+    ]
 
 
 @pytest.mark.parametrize(

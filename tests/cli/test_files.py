@@ -37,7 +37,7 @@ def test_bricks_of_a_table_are_a_row_each(run_json):
     code, document = run_json("bricks", "--table", "-", stdin="ra,dec\n1,2\n,\n3,95\n")
     assert code == 5
     assert [row["brickid"] is None for row in document["rows"]] == [False, True, True]
-    assert document["warnings"] == ["2 of 3 rows have no position on the sky."]
+    assert document["warnings"] == ["2 of 3 rows have no position on the sky and no brick: 1, 2."]
 
 
 @pytest.mark.parametrize(

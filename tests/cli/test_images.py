@@ -140,7 +140,7 @@ def test_a_dry_run_asks_nothing(run, scene):
         (("45",), 2, "position '45' is not RA and Dec"),
         (("45", "91"), 2, "position '45 91' is not a position"),
         (("nan", "0"), 2, "not finite"),
-        (("45:61:00", "0:0:0"), 2, "is not a position"),
+        (("45:61:00", "0:0:0"), 2, "is not RA and Dec"),
         (("Nobody", "17"), 2, "nor a name that the Sesame service knows"),
         (("--wcs", "none.fits"), 2, "--wcs: none.fits cannot be read as FITS"),
         ((), 2, "position '' is not RA and Dec"),

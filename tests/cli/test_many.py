@@ -72,8 +72,8 @@ def test_hdf5_and_processes(run_json, tmp_path):
     [
         ((), "the following arguments are required: TABLE, -d/--download-dir"),
         (("none.csv", "-d", "cuts"), "table 'none.csv' cannot be read: No such file"),
-        (("bad.csv", "-d", "cuts"), "has no ra"),
-        (("text.csv", "-d", "cuts"), "expected numbers in degrees"),
+        (("bad.csv", "-d", "cuts"), "has no columns of RA and Dec"),
+        (("text.csv", "-d", "cuts"), "is not an angle"),
         (("good.csv", "-d", "cuts", "--bands", "q"), "bands of dr10"),
         (("good.csv", "-d", "cuts", "--id-column", "name"), "id_column='name' is not a column"),
         (("good.csv", "-d", "cuts", "--output", "tar"), "invalid choice: 'tar'"),
@@ -81,7 +81,7 @@ def test_hdf5_and_processes(run_json, tmp_path):
     ],
 )
 def test_bad_words_of_cutouts(run, tmp_path, words, match, scene):
-    (tmp_path / "bad.csv").write_text("alpha,delta\n1,2\n")
+    (tmp_path / "bad.csv").write_text("x,y\n1,2\n")
     (tmp_path / "text.csv").write_text("ra,dec\nhere,there\n")
     (tmp_path / "good.csv").write_text("ra,dec\n45.1,0.01\n")
     answer = run("cutouts", *words)

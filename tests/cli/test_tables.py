@@ -9,6 +9,7 @@ from astropy.coordinates import SkyCoord
 from astropy.table import MaskedColumn, QTable, Table
 
 from astroquery_lis.cli import tables
+from astroquery_lis.client import user_tables
 from astroquery_lis.exceptions import InvalidRequestError, OptionalDependencyError
 
 
@@ -21,7 +22,7 @@ def _example():
     return table
 
 
-@pytest.mark.parametrize("kind", tables.FORMATS)
+@pytest.mark.parametrize("kind", user_tables.FORMATS)
 @pytest.mark.parametrize("way", ["name", "format", "content"])
 def test_what_is_written_can_be_read(tmp_path, monkeypatch, kind, way):
     if kind == "parquet":
@@ -35,9 +36,9 @@ def test_what_is_written_can_be_read(tmp_path, monkeypatch, kind, way):
     path.write_bytes(data)
     if way == "content":
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
-        read = tables.read_table("-")
+        read = user_tables.read_table("-")
     else:
-        read = tables.read_table(str(path), kind if way == "format" else None)
+        read = user_tables.read_table(str(path), kind if way == "format" else None)
     assert read.colnames == example.colnames
     np.testing.assert_array_equal(read["ra"], example["ra"])
     if kind not in ("text", "csv"):
@@ -56,8 +57,8 @@ def test_the_name_of_a_compressed_file(tmp_path, compressed):
     data = tables.table_bytes(_example(), "csv")
     path = tmp_path / ("a.csv.gz" if compressed else "a.csv")
     path.write_bytes(gzip.compress(data) if compressed else data)
-    assert tables.kind_of(str(path)) == "csv"
-    assert len(tables.read_table(str(path))) == 2
+    assert user_tables.kind_of(str(path)) == "csv"
+    assert len(user_tables.read_table(str(path))) == 2
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_the_name_of_a_compressed_file(tmp_path, compressed):
 def test_lines_of_positions(tmp_path, text, names):
     path = tmp_path / "positions"
     path.write_bytes(text.encode())
-    table = tables.read_table(str(path))
+    table = user_tables.read_table(str(path))
     assert table.colnames == names
     assert table["dec"].tolist() == [2, -4][: len(table)]
 
@@ -102,21 +103,21 @@ def test_what_is_no_table(tmp_path, name, data, kind, match):
     path = tmp_path / name
     path.write_bytes(data)
     with pytest.raises(InvalidRequestError, match=match):
-        tables.read_table(str(path), kind)
+        user_tables.read_table(str(path), kind)
 
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InvalidRequestError, match=r"none\.csv' cannot be read: No such file"):
-        tables.read_table(str(tmp_path / "none.csv"))
+        user_tables.read_table(str(tmp_path / "none.csv"))
     with pytest.raises(InvalidRequestError, match="Is a directory"):
-        tables.read_table(str(tmp_path))
+        user_tables.read_table(str(tmp_path))
 
 
 def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     (tmp_path / "a.parquet").write_bytes(b"PAR1....PAR1")
     with pytest.raises(OptionalDependencyError, match=r"astroquery_lis\[parquet\]"):
-        tables.read_table(str(tmp_path / "a.parquet"))
+        user_tables.read_table(str(tmp_path / "a.parquet"))
     with pytest.raises(OptionalDependencyError, match=r"astroquery_lis\[parquet\]"):
         tables.table_bytes(_example(), "parquet")
 
@@ -137,7 +138,7 @@ def test_parquet_of_astropy_and_of_others():
     header = "{datatype: [{name: ra, datatype: float64, unit: hourangle}]}"
     table = table.replace_schema_metadata({"table_meta_yaml": header})
     parquet.write_table(table, stream)
-    read = tables.read_parquet(stream.getvalue())
+    read = user_tables.read_parquet(stream.getvalue())
     assert read["ra"].unit == u.hourangle
     assert read["n"].tolist() == [1, None]
     assert read["n"].dtype.kind == "i"
@@ -162,6 +163,6 @@ def test_a_sky_column_goes_through_ecsv_and_json(tmp_path):
     table = QTable({"place": SkyCoord([1, 2], [3, -4], unit="deg"), "r": [1, 2] * u.arcsec})
     path = tmp_path / "a.ecsv"
     path.write_bytes(tables.table_bytes(table, "ecsv"))
-    read = tables.read_table(str(path))
+    read = user_tables.read_table(str(path))
     assert read["place"].dec.deg.tolist() == [3, -4]
     assert tables.json_rows(table)[1] == {"place": "2.00000000 -4.00000000", "r": 2.0}

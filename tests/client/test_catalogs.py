@@ -59,7 +59,7 @@ def test_payloads_send_nothing(sky, survey):
         query = survey.query_tractor(HERE, source="tap", columns="flux_r", **ask)["query"]
         assert query.startswith('SELECT t."flux_r", t."ra"')
         assert "FROM ls_dr10.tractor AS t" in query
-        url, = survey.query_tractor(HERE, source="viewer", **ask)["urls"]
+        (url,) = survey.query_tractor(HERE, source="viewer", **ask)["urls"]
         assert url.startswith(f"{sky.viewer_url}/ls-dr10/cat.fits?ralo=45.1")
     assert survey.query_tap("SELECT 1", get_query_payload=True)["query"] == "SELECT 1"
     assert len(sky.requests) == 0

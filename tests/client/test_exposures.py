@@ -92,9 +92,7 @@ def test_a_cut_off_file_is_fetched_whole(local, sky, reds, tmp_path):
 
 def test_the_north_is_asked_in_its_own_layer(local, sky):
     place = sky.positions["split"]
-    payload = local.get_exposure_files(
-        place, region="north", products="dq", get_query_payload=True
-    )
+    payload = local.get_exposure_files(place, region="north", products="dq", get_query_payload=True)
     urls = payload["urls"]
     assert all("/dq-data/ls-dr9-north/" in url for url in urls)
     assert {url.rpartition("/")[2].split("-")[0] for url in urls} == {"90prime", "mosaic"}

@@ -42,7 +42,7 @@ HERE = SkyCoord(45.1312, 0.0047, unit="deg")
         ({"mirror": []}, "mirror", "names no mirror"),
         ({"mirror": 7}, "mirror", "registered: auto"),
         ({"coordinates": 45.0}, "coordinates", "SkyCoord"),
-        ({"coordinates": (45.0, 0.0)}, "coordinates", "SkyCoord"),
+        ({"coordinates": (45.0, 0.0, 1.0)}, "coordinates", "SkyCoord"),
         ({"coordinates": SkyCoord([1, 2], [3, 4], unit="deg")}, "coordinates", "get_cutouts"),
         ({"coordinates": SkyCoord(np.nan, 0, unit="deg")}, "coordinates", "not finite"),
     ],

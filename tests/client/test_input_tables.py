@@ -1,0 +1,352 @@
+"""Tables as people have them are read the same by every method and by the command line."""
+
+import io
+import json
+import warnings
+from contextlib import nullcontext
+
+import astropy.units as u
+import numpy as np
+import pytest
+from astropy.coordinates import SkyCoord, name_resolve
+from astropy.io import fits
+from astropy.io.votable import from_table
+from astropy.table import Column, MaskedColumn, QTable, Table
+
+from astroquery_lis.cli import main
+from astroquery_lis.client.inputs import as_position, as_row_sizes, as_targets
+from astroquery_lis.exceptions import CoverageWarning, InvalidRequestError
+
+# The star, a place in the field beside it, and nowhere.
+RA, DEC = np.array([45.1312, 45.09]), np.array([0.0047, 0.062])
+PLACES = SkyCoord(RA, DEC, unit="deg")
+HOURS = PLACES.ra.to_string("hour", sep=":", precision=6)
+SPACED_HOURS = PLACES.ra.to_string("hour", sep=" ", precision=6)
+DEGREES = PLACES.dec.to_string(sep=":", precision=5, alwayssign=True)
+SPACED_DEGREES = PLACES.dec.to_string(sep=" ", precision=5, alwayssign=True)
+LETTERS = PLACES.ra.to_string("hour", precision=6), PLACES.dec.to_string(precision=5)
+
+
+def _columns(ra="ra", dec="dec", **more):
+    return Table({ra: RA, dec: DEC, **more})
+
+
+def _vizier(kind="str"):
+    """As VizieR has it: sexagesimal text, with degrees beside it where asked."""
+    table = Table({"RAJ2000": SPACED_HOURS, "DEJ2000": SPACED_DEGREES})
+    table["RAJ2000"].unit, table["DEJ2000"].unit = '"h:m:s"', '"d:m:s"'
+    if kind == "both":
+        table["_RAJ2000"], table["_DEJ2000"] = Column(RA, unit="deg"), Column(DEC, unit="deg")
+        table["RAJ2000"] = ["00 00 00"] * 2
+    return table
+
+
+def _ucd():
+    table = Table({"x": RA, "y": DEC, "z": RA})
+    table["x"].meta["ucd"], table["y"].meta["ucd"] = "pos.eq.ra;meta.main", "pos.eq.dec;meta.main"
+    return table
+
+
+with warnings.catch_warnings():
+    # Of the units that VizieR writes.
+    warnings.simplefilter("ignore")
+    OBJECTS = {
+        "SkyCoord": PLACES,
+        "galactic": PLACES.galactic,
+        "of shape (2, 1)": PLACES.reshape(2, 1),
+        "list of SkyCoord": list(PLACES),
+        "pairs": list(zip(RA, DEC, strict=True)),
+        "array (n, 2)": np.column_stack([RA, DEC]),
+        "texts": [f"{ra} {dec}" for ra, dec in zip(HOURS, DEGREES, strict=True)],
+        "texts with commas": [f"{ra}, {dec}" for ra, dec in zip(RA, DEC, strict=True)],
+        "designations": [
+            f"J{place.to_string('hmsdms', sep='', precision=6).replace(' ', '')}"
+            for place in PLACES
+        ],
+        "ra, dec": _columns(),
+        "RA, DEC": _columns("RA", "DEC"),
+        "TARGET_RA": _columns("TARGET_RA", "TARGET_DEC"),
+        "mean_fiber_ra": _columns("mean_fiber_ra", "mean_fiber_dec"),
+        "RA_fin": _columns("RA_fin", "DEC_fin"),
+        "ra_deg": _columns("ra_deg", "dec_deg"),
+        "RAdeg": _columns("RAdeg", "DEdeg"),
+        "ALPHA_J2000": _columns("ALPHA_J2000", "DELTA_J2000"),
+        "raMean": _columns("raMean", "decMean"),
+        "_1": _columns("RA_1", "DEC_1"),
+        "pandas": _columns("ra_x", "dec_x"),
+        "RAJ2000": _columns("RAJ2000", "DEJ2000"),
+        "RA_ICRS": _columns("RA_ICRS", "DE_ICRS"),
+        "right ascension": _columns("Right_Ascension", "Declination"),
+        "with errors": _columns(ra_err=RA, dec_err=DEC, pmra=RA, pmdec=DEC, e_RA=RA, e_DEC=DEC),
+        "a target of DESI": _columns("TARGET_RA", "TARGET_DEC", FIBER_RA=DEC, FIBER_DEC=DEC),
+        "VizieR, sexagesimal": _vizier(),
+        "VizieR, both": _vizier("both"),
+        "colons": Table({"ra": HOURS, "dec": DEGREES}),
+        "letters": Table({"ra": LETTERS[0], "dec": LETTERS[1]}),
+        "bytes": Table({"ra": HOURS.astype("S"), "dec": DEGREES.astype("S")}),
+        "numbers as text": Table({"ra": RA.astype(str), "dec": DEC.astype(str)}),
+        "unit degrees": Table({"ra": Column(RA, unit="degrees"), "dec": Column(DEC, unit="Deg")}),
+        "hours": Table({"ra": Column(RA / 15, unit="h"), "dec": Column(DEC, unit="deg")}),
+        "radians": QTable({"ra": PLACES.ra.to(u.rad), "dec": PLACES.dec.to(u.arcmin)}),
+        "SkyCoord column": Table({"n": [1, 2], "anywhere": PLACES.galactic}),
+        "UCD": _ucd(),
+        "names": Table({"object": ["the star", " a place "]}),
+        "texts in a column": Table(
+            {"coord": [f"{ra} {dec}" for ra, dec in zip(HOURS, DEGREES, strict=True)]}
+        ),
+        "dict": {"ra": RA, "dec": DEC},
+        "dicts": [{"ra": ra, "dec": dec} for ra, dec in zip(RA, DEC, strict=True)],
+        "structured": np.array(
+            list(zip(RA, DEC, strict=True)), dtype=[("RA", "f8"), ("DEC", ">f8")]
+        ),
+        "FITS_rec": fits.BinTableHDU(_columns("RA", "DEC")).data,
+        "HDU": fits.BinTableHDU(_columns("RA", "DEC")),
+        "HDUs": fits.HDUList(
+            [
+                fits.PrimaryHDU(),
+                fits.BinTableHDU(Table({"flux": [1.0]})),
+                fits.BinTableHDU(_columns("RA", "DEC")),
+            ]
+        ),
+        "VOTable": from_table(_vizier("both")).get_first_table(),
+    }
+
+
+def _lines(delimiter, *, header="ra{0}dec", first=""):
+    rows = [f"{ra}{delimiter}{dec}" for ra, dec in zip(RA, DEC, strict=True)]
+    return "\n".join([first + header.format(delimiter), *rows]) + "\n"
+
+
+FILES = {
+    "bom.csv": "\ufeff" + _lines(","),
+    "semicolons.csv": _lines(";"),
+    "commas.csv": _lines(";").replace(".", ","),
+    "tabs.txt": _lines("\t"),
+    "tabs.tsv": _lines("\t"),
+    "spaces.txt": _lines(" "),
+    "bars.csv": _lines("|"),
+    "comments.csv": _lines(",", first="# from somewhere\n# on a day\n"),
+    "header-in-comment.txt": "# made by hand\n" + _lines(" ", header="# RA DEC"),
+    "no-header.dat": "\n".join(_lines(" ").splitlines()[1:]),
+    "sexagesimal.csv": "ra,dec\n"
+    + "\n".join(f"{ra},{dec}" for ra, dec in zip(HOURS, DEGREES, strict=True)),
+    "sexagesimal-no-header.txt": "\n".join(
+        f"{ra} {dec}" for ra, dec in zip(HOURS, DEGREES, strict=True)
+    ),
+    "vizier.tsv": '#INFO\n_RAJ2000\t_DEJ2000\tRAJ2000\ndeg\tdeg\t"h:m:s"\n---\t---\t---\n'
+    + "\n".join(f"{ra}\t{dec}\t00 00 00" for ra, dec in zip(RA, DEC, strict=True)),
+    "windows.csv": _lines(",").replace("\n", "\r\n"),
+    "latin.csv": _lines(",", header="ra{0}dec{0}name").replace("\n45", ",caf\xe9\n45"),
+}
+
+
+def _written(folder, kind):
+    """Return the name of a file with the table in one of the formats that astropy writes."""
+    path = folder / f"table.{kind}"
+    table = _vizier("both") if kind == "vot" else _columns("RA", "DEC")
+    if kind == "parquet":
+        from astroquery_lis.cli.tables import table_bytes
+
+        path.write_bytes(table_bytes(table, "parquet"))
+    else:
+        formats = {"vot": "votable", "ecsv": "ascii.ecsv", "fits.gz": "fits"}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            table.write(path, format=formats.get(kind, kind))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def names_of_the_sky(sky):
+    """Nothing but the places of the simulated sky has a name here."""
+    with name_resolve.sesame_url.set([sky.sesame_url]):
+        yield
+
+
+def _assert_everyone_reads(survey, value, folder):
+    """Assert that each method takes the same two positions from a value."""
+    targets = as_targets(value)
+    there = SkyCoord(targets.ra_deg, targets.dec_deg, unit="deg")
+    assert there.separation(PLACES).arcsec.max() < 1e-3
+    size = {"size": 4, "bands": "r"}
+    headers = [hdul[0].header for hdul in survey.get_cutouts(value, **size)]
+    np.testing.assert_allclose([header["RA"] for header in headers], RA, atol=1e-6)
+    folder = folder / "cutouts"
+    manifest = survey.download_cutouts(value, **size, download_dir=folder, show_progress=False)
+    assert manifest["Status"].tolist() == ["COMPLETE"] * 2
+    matched = survey.crossmatch(value, radius="1 arcsec", columns=["ra", "type"])
+    assert np.ma.getmaskarray(matched["separation"]).tolist() == [False, False]
+    assert np.ravel(survey.covers(value)).tolist() == [True, True]
+    urls = survey.get_brick_files(value, get_query_payload=True)["urls"]
+    assert sorted({url.split("/")[-2] for url in urls}) == ["0451p000"]
+    assert survey.query_bricks(value)["brickname"].tolist() == ["0451p000"]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in OBJECTS if kind != "names"])
+def test_every_method_reads_the_same_from_an_object(survey, tmp_path, kind):
+    _assert_everyone_reads(survey, OBJECTS[kind], tmp_path)
+
+
+def test_every_method_reads_the_same_from_a_pandas_frame(survey, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"n": ["a", "b"], "RA": RA, "Dec": DEC}, index=[7, 9])
+    _assert_everyone_reads(survey, frame, tmp_path)
+    assert as_position(frame.iloc[1]) == pytest.approx((RA[1], DEC[1]))
+
+
+@pytest.mark.parametrize("kind", [*FILES, "fits", "fits.gz", "ecsv", "vot", "parquet"])
+def test_every_method_and_the_command_read_the_same_from_a_file(
+    sky, survey, tmp_path, capsys, monkeypatch, kind
+):
+    if kind == "parquet":
+        pytest.importorskip("pyarrow")
+    if kind in FILES:
+        path = tmp_path / kind
+        encoding = "latin-1" if kind.startswith("latin") else "utf-8"
+        path.write_bytes(FILES[kind].encode(encoding))
+    else:
+        path = _written(tmp_path, kind)
+    _assert_everyone_reads(survey, path, tmp_path)
+    assert as_targets(str(path)).ra_deg == pytest.approx(RA)
+    capsys.readouterr()
+    assert main(["bricks", "--table", str(path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [row["brickname"] for row in document["rows"]] == ["0451p000"] * 2
+    assert main(["url", "--table", str(path)]) == 0
+    lines = capsys.readouterr().out.split()
+    assert [float(line.partition("ra=")[2].partition("&")[0]) for line in lines] == (
+        pytest.approx(RA, abs=1e-5)
+    )
+
+
+# ---- rows without a position --------------------------------------------------------------------
+
+NOWHERE = {
+    "NaN": Table({"ra": [*RA, np.nan], "dec": [*DEC, 0.0]}),
+    "masked": Table({"ra": MaskedColumn([*RA, 1.0], mask=[0, 0, 1]), "dec": [*DEC, 0.0]}),
+    "-9999": Table({"ra": [*RA, -9999.0], "dec": [*DEC, 0.0], "name": ["a", "b", "NGC 1"]}),
+    "99": Table({"ra": [*RA, 99.0], "dec": [*DEC, 99.0]}),
+    "empty text": Table({"ra": [*HOURS, ""], "dec": [*DEGREES, ""]}),
+    "masked text": Table(
+        {"ra": MaskedColumn([*HOURS, "x"], mask=[0, 0, 1]), "dec": [*DEGREES, "--"]}
+    ),
+    "SkyCoord": SkyCoord([*RA, np.nan], [*DEC, 0.0], unit="deg"),
+    "array": np.array([[*RA, -9999], [*DEC, -9999]]).T,
+    "a file": "ra,dec\n45.1312,0.0047\n45.09,0.062\n,\n",
+    "an unknown name": Table({"name": ["45.1312 0.0047", "45.09 0.062", "Nobody 17"]}),
+}
+
+
+@pytest.mark.parametrize("kind", NOWHERE)
+def test_a_row_without_a_position_leaves_the_others(sky, survey, tmp_path, kind):
+    value = NOWHERE[kind]
+    if isinstance(value, str):
+        (tmp_path / "a.csv").write_text(value)
+        value = tmp_path / "a.csv"
+    ours = kind == "an unknown name"
+    before = len(sky.requests)
+    with pytest.warns(CoverageWarning) if ours else nullcontext():
+        targets = as_targets(value)
+    assert targets.placed.tolist() == [True, True, False]
+    assert len(sky.requests) == before + ours  # No row that has no position is looked up.
+    told = None if ours else "1 of 3 rows have no position on the sky"
+    size = {"size": 4, "bands": "r"}
+    with pytest.warns(CoverageWarning, match=told):
+        cutouts = survey.get_cutouts(value, **size)
+    assert [cutout is None for cutout in cutouts] == [False, False, True]
+    with pytest.warns(CoverageWarning) if ours else nullcontext():
+        folder = tmp_path / "out"
+        manifest = survey.download_cutouts(value, **size, download_dir=folder, show_progress=False)
+    assert manifest["Status"].tolist() == ["COMPLETE", "COMPLETE", "SKIPPED"]
+    with pytest.warns(CoverageWarning) if ours else nullcontext():
+        matched = survey.crossmatch(value, radius="1 arcsec", columns=["type"])
+        yielded = dict(survey.iter_cutouts(value, **size))
+    assert np.ma.getmaskarray(matched["separation"]).tolist() == [False, False, True]
+    assert isinstance(yielded[2], InvalidRequestError)
+    with pytest.warns(CoverageWarning, match=told):
+        assert survey.query_bricks(value)["brickname"].tolist() == ["0451p000"]
+    with pytest.warns(CoverageWarning, match=told):
+        assert survey.covers(value).tolist() == [True, True, False]
+
+
+# ---- names --------------------------------------------------------------------------------------
+
+
+def test_names_are_looked_up_once_each(sky, survey):
+    names = ["NGC 1", "star", "NGC 1", "", "star"] * 3
+    sky.requests.clear()
+    targets = as_targets(Table({"main_id": names}))
+    assert len(sky.requests) == 2
+    assert targets.placed.tolist() == [True, True, True, False, True] * 3
+    assert targets.ra_deg[1] == pytest.approx(sky.positions["star"].ra.deg)
+    named = Table({"x": ["NGC 1"], "name": ["Nobody 17"]})
+    assert as_targets(named, name="x").placed.all()
+    with pytest.raises(InvalidRequestError, match="knows no 'Nobody 17'"):
+        as_targets(named)
+    with pytest.raises(InvalidRequestError, match="'Nobody 17', 'Nobody 18' are each neither"):
+        as_targets(["NGC 1", "Nobody 17", "Nobody 18"])
+
+
+# ---- what is ambiguous --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "readings"),
+    [
+        ("10 30 +2 30", ("10.5 hours", "10.5 degrees")),
+        ("10.5 +02:00:00", ("10.5 hours", "10.5 degrees")),
+        (Table({"RA_1": RA, "DEC_1": DEC, "RA_2": RA, "DEC_2": DEC}), ("'RA_1'", "'RA_2'")),
+        (Table({"a": PLACES, "b": PLACES}), ("a, b", "ra=")),
+        ((RA, DEC), ("two pairs", "RA and Dec of two")),
+        (io.StringIO, ("must be a SkyCoord", "Table")),
+    ],
+)
+def test_the_ambiguous_is_refused_with_both_readings(value, readings):
+    with pytest.raises(InvalidRequestError) as caught:
+        as_targets(value)
+    assert all(reading in str(caught.value) for reading in readings)
+
+
+@pytest.mark.parametrize(
+    ("text", "readings"),
+    [
+        ("1 45.1 0.01\n2 45.2 0.02\n", ("RA and Dec", "number of the row")),
+        ("10 00 00 +02 00 00\n", ("three parts", "six columns")),
+    ],
+)
+def test_lines_that_may_be_two_things_are_refused(tmp_path, text, readings):
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(InvalidRequestError) as caught:
+        as_targets(tmp_path / "a.txt")
+    assert all(reading in str(caught.value) for reading in readings)
+
+
+def test_columns_are_named(survey):
+    table = Table({"a": RA, "b": DEC, "c": PLACES[::-1], "RA_2": RA, "DEC_2": DEC})
+    assert as_targets(table, ra="a", dec="b").ra_deg == pytest.approx(RA)
+    assert as_targets(table, ra="c").ra_deg == pytest.approx(RA[::-1])
+    assert as_targets(table, ra="RA_2").dec_deg == pytest.approx(DEC)
+    with pytest.raises(InvalidRequestError, match="dec='d' is not a column"):
+        survey.covers(table, ra="a", dec="d")
+    with pytest.raises(InvalidRequestError, match="needs a table"):
+        survey.covers(PLACES, ra="a")
+
+
+# ---- sizes --------------------------------------------------------------------------------------
+
+
+def test_sizes_of_rows():
+    table = as_targets(Table({"ra": [1.0, 2, 3], "dec": [0.0, 0, 0], "npix": [8, 16, 32]}))
+    table.table["r"] = Column([1.0, 2, 3], unit="arcsec")
+    scale = {"pixel_scale_arcsec": 0.5}
+    assert as_row_sizes(8, table, **scale).tolist() == [[8, 8]] * 3
+    assert as_row_sizes((8, 16), table, **scale).tolist() == [[8, 16]] * 3
+    assert as_row_sizes("4 arcsec", table, **scale).tolist() == [[8, 8]] * 3
+    rows = [[8, 8], [16, 16], [32, 32]]
+    for size in ("npix", [8, 16, 32], np.array([8, 16, 32]), [4, 8, 16] * u.arcsec):
+        assert as_row_sizes(size, table, **scale).tolist() == rows
+    assert as_row_sizes("r", table, **scale).tolist() == [[2, 2], [4, 4], [6, 6]]
+    with pytest.raises(InvalidRequestError, match="has 4 values; there are 3 targets"):
+        as_row_sizes([1, 2, 3, 4], table, **scale)
+    with pytest.raises(InvalidRequestError, match="may be .ny, nx. or a size for each"):
+        as_row_sizes([64, 128], as_targets(PLACES), **scale)
