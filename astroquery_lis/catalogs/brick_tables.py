@@ -28,7 +28,6 @@ from ..survey.bricks import (
     region_of_brick,
 )
 from ..survey.paths import file_path
-from ..survey.region import Box, Circle, Polygon
 from ..survey.releases import get_release, get_tree
 from .brick_rows import QUANTITIES, ROW, places_of, read_brick_rows
 from .catalog_files import FileFinder, LocatedFile
@@ -112,9 +111,7 @@ def covered(
     return answer
 
 
-def bricks_of_release(
-    ids: np.ndarray, release: str, region: str, finder: FileFinder
-) -> Table:
+def bricks_of_release(ids: np.ndarray, release: str, region: str, finder: FileFinder) -> Table:
     """Return those of the bricks with these ids that a release has."""
     tables, owners = [np.zeros(0, ROW)], []
     for name, which in _by_region(ids, release, region):
@@ -130,9 +127,7 @@ def bricks_of_release(
     return _as_table(rows[order], [owners[i] for i in order], get_release(release).bands)
 
 
-def _as_table(
-    rows: np.ndarray, owners: Sequence[tuple[str, str]], bands: Sequence[str]
-) -> Table:
+def _as_table(rows: np.ndarray, owners: Sequence[tuple[str, str]], bands: Sequence[str]) -> Table:
     ids = rows["brickid"].astype(np.int32)
     table = Table()
     table["brickname"] = np.asarray(name_of(ids), dtype="U8")

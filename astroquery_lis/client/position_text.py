@@ -128,8 +128,8 @@ def _halves(text: str) -> tuple[str, str] | None:
     """Return the two coordinates of a text: by its kind, a comma, a sign, or in the middle."""
     match = _DESIGNATION.fullmatch(text)
     if match is not None:
-        words = match.groups()
-        return ":".join(words[:3]), f"{words[3]}{':'.join(words[4:])}"
+        parts = match.groups()
+        return ":".join(parts[:3]), f"{parts[3]}{':'.join(parts[4:])}"
     for pattern in (_DESIGNATION_DEG, _LABELS):
         match = pattern.fullmatch(text)
         if match is not None:
