@@ -109,6 +109,11 @@ def as_targets(
 
 def as_position(value: Positions, parameter: str = "coordinates") -> tuple[float, float]:
     """Return RA and Dec, ICRS degrees, of exactly one position."""
+    if isinstance(value, SkyCoord) and value.isscalar and value.frame.name == "icrs":
+        # The shortest way, which most calls take.
+        ra_deg, dec_deg = value.ra.deg, value.dec.deg
+        if np.isfinite(ra_deg) and np.isfinite(dec_deg) and not np.ma.is_masked(value.ra):
+            return float(ra_deg), float(dec_deg)
     targets = as_targets(value, parameter=parameter)
     if len(targets) != 1:
         msg = (
@@ -116,9 +121,10 @@ def as_position(value: Positions, parameter: str = "coordinates") -> tuple[float
             "get_cutouts, download_cutouts, covers and crossmatch."
         )
         raise InvalidRequestError(msg, parameter=parameter, value=value)
-    if not targets.placed[0]:
+    (place,) = targets.places()
+    if place is None:
         _refuse(parameter, value, "is not finite, or is no place on the sky.")
-    return float(targets.ra_deg[0]), float(targets.dec_deg[0])
+    return place
 
 
 def as_positions(value: Positions, parameter: str = "coordinates") -> tuple[np.ndarray, np.ndarray]:
