@@ -18,6 +18,7 @@ from astropy.table import Table
 
 from .._packages import import_optional
 from ..exceptions import CoverageWarning, IncompleteMirrorError, warn
+from ..io.finder import FileFinder, LocatedFile
 from ..io.store import write_whole
 from ..survey.bricks import (
     brick_center,
@@ -30,7 +31,6 @@ from ..survey.bricks import (
 from ..survey.paths import file_path
 from ..survey.releases import get_release, get_tree
 from .brick_rows import QUANTITIES, ROW, places_of, read_brick_rows
-from .catalog_files import FileFinder, LocatedFile
 
 if TYPE_CHECKING:
     from mocpy import MOC

@@ -1,48 +1,37 @@
 """Catalogue rows out of the Tractor files of the bricks that a region touches."""
 
-import shutil
-import tempfile
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
+from astroquery.exceptions import LargeQueryWarning
 
-from ..exceptions import (
-    CacheError,
-    TruncatedError,
-    UnexpectedContentError,
-)
-from ..io.download import download
-from ..io.mirrors import local_folders
-from ..io.places import Failovers, ask_in_turn
-from ..io.store import Store
+from .._typing import Payload
+from ..exceptions import CacheWarning, CoverageWarning, InvalidRequestError, NoCoverageError, warn
+from ..io.finder import FileFinder, LocatedFile
 from ..survey.bricks import brick_center, brick_edges, is_north, name_of
+from ..survey.catalog_request import CatalogRequest, Sky
 from ..survey.paths import file_path
 from ..survey.releases import get_release
-from .tractor_file import open_table
+from ..survey.tractor_columns import TractorColumn
+from .catalog_table import Chunk
+from .sources import Rows
+from .tractor_file import OpenTables, TractorFile, open_table
 
-__all__ = [
-    "TYPICAL_FILE_BYTES",
-    "BrickFile",
-    "Chunk",
-    "FileFinder",
-    "LocatedFile",
-    "brick_files",
-    "eligible",
-    "read_rows",
-    "rows_in_region",
-]
+__all__ = ["BrickFile", "TractorFiles", "brick_files", "eligible", "read_rows"]
 
-T = TypeVar("T")
+FEW_BRICKS = 4
+"""So many brick files are fetched without a word."""
 
 TYPICAL_FILE_BYTES = 18e6
 """Size of a Tractor file of DR10, on average."""
 
-SIDECARS = ".tables"
+SMALL_DEG = 10.0
+"""Larger regions are not looked up brick by brick."""
 
 PRIMARY_MARGIN_DEG = 0.015
 """How far rows that a brick does not own can lie outside of what it owns."""
@@ -55,193 +44,169 @@ class BrickFile:
     brick_id: int
     region: str  # ``'north'`` or ``'south'``
     path: str  # relative to the survey's root
+    by_position: bool  # whether rows count only where their region is the official one
 
 
-@dataclass(frozen=True)
-class LocatedFile:
-    """A file that is on disk."""
-
-    path: Path
-    url: str  # where it came from
-    mirror: str  # name of the mirror
-    sidecars: Path | None  # folder for its sidecar
-
-
-@dataclass
-class Chunk:
-    """Rows that one file or one answer brought."""
-
-    n_rows: int
-    columns: dict
-    north: object  # whether they are of the north
-    masks: dict = field(default_factory=dict)
-    units: dict = field(default_factory=dict)
-
-
-def brick_files(bricks, release, region="auto"):
+def brick_files(bricks: np.ndarray, release: str, region: str = "auto") -> list[BrickFile]:
     """Return the Tractor files that hold the rows of bricks."""
+    regions = get_release(release).regions
+    is_free = region == "auto" and len(regions) > 1
     if not len(bricks):
         return []
-    regions = get_release(release).regions
-    if region != "auto" or len(regions) == 1:
-        chosen = [(region,) if region != "auto" else regions] * len(bricks)
-    else:
+    if is_free:
         ra1, ra2, dec1, dec2 = brick_edges(bricks)
         top = np.nextafter(dec2, -90)
         places = [brick_center(bricks), (ra1, dec1), (ra2, dec1), (ra1, top), (ra2, top)]
-        north = np.array([is_north(ra, dec) for ra, dec in places])
-        both = north.any(axis=0) & ~north.all(axis=0)
-        chosen = [
-            ("north", "south") if mixed else (("north",) if first else ("south",))
-            for mixed, first in zip(both, north[0], strict=True)
-        ]
+        north = np.array([np.asarray(is_north(ra, dec)) for ra, dec in places])
+        parts = {"north": np.any(north, axis=0), "south": np.any(~north, axis=0)}
+    else:
+        name = regions[0] if region == "auto" else region
+        parts = {name: np.ones(len(bricks), dtype=bool)}
     return [
-        BrickFile(int(brick), one, file_path("tractor", release, one, brick=name_of(brick)))
-        for brick, some in zip(bricks, chosen, strict=True)
-        for one in some
+        BrickFile(int(brick), name, path, is_free)
+        for number, brick in enumerate(bricks)
+        for name, touched in parts.items()
+        if touched[number]
+        for path in [file_path("tractor", release, name, brick=name_of(brick))]
     ]
 
 
-class FileFinder:
-    """Finds whole files: on a mirror here, in the cache, or by fetching them. A context manager."""
+@lru_cache(maxsize=16)
+def _bricks_of(sky: Sky, margin_deg: float, release: str, region: str) -> tuple[BrickFile, ...]:
+    """Return the files whose rows can be in a region, remembered for when it is asked again."""
+    return tuple(brick_files(sky.bricks(margin_deg), release, region))
 
-    def __init__(self, client, mirrors, location):
-        self._client = client
-        self._mirrors = tuple(mirrors)
-        self._location = None if location is None else Path(location)
-        self._keeps = location is not None
-        self._temporary = None
-        self._lock = threading.Lock()
-        self._failovers = Failovers()
-        self.cache_error = None
 
-    def __enter__(self):
-        if self._location is None:
-            self._use_temporary()
-        return self
+class TractorFiles:
+    """The bricks' Tractor files as a source of the catalogue."""
 
-    def __exit__(self, *exc_info):
-        if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-        if exc_info[0] is None:
-            self._failovers.warn()
+    name = "files"
 
-    def _use_temporary(self):
-        with self._lock:
-            if self._temporary is None:
-                self._temporary = Path(tempfile.mkdtemp(prefix="astroquery_lis-"))
-            self._location = self._temporary
-            self._keeps = False
+    def __init__(
+        self, finder: FileFinder, tables: OpenTables, max_bricks: int, on_missing: str
+    ) -> None:
+        self.finder = finder
+        self._tables = tables
+        self.max_bricks = max_bricks
+        self._on_missing = on_missing
 
     @property
-    def only_local(self):
+    def only_local(self) -> bool:
         """Whether every mirror is a directory."""
-        return bool(self.folders)
+        return self.finder.only_local
 
-    @property
-    def folders(self) -> tuple[Path, ...]:
-        """The folders to look in if every mirror is one, else none."""
-        return local_folders(self._mirrors)
+    def are_here(self, request: CatalogRequest) -> bool:
+        """Tell whether all files of a request, not too many, are on disk."""
+        if request.sky.enclosing.radius_deg >= SMALL_DEG:
+            return False
+        bricks = self.bricks(request)
+        is_small = len(bricks) <= self.max_bricks
+        return is_small and all(self.finder.local(brick.path) for brick in bricks)
 
-    @property
-    def service(self):
-        """Name of the first mirror."""
-        return self._mirrors[0].name
+    def bricks(self, request: CatalogRequest) -> tuple[BrickFile, ...]:
+        """Return the files whose rows can be in the region."""
+        margin_deg = 0.0 if request.primary else PRIMARY_MARGIN_DEG
+        return _bricks_of(request.sky, margin_deg, request.release, request.region)
 
-    def address(self, path):
-        """Return where the first mirror has a file: a URL or a local path, as text."""
-        return str(self._mirrors[0].locate(path))
+    def own_columns(self, sky: Sky, release: str, region: str) -> Mapping[str, TractorColumn]:
+        """Return the columns beyond the survey's, as the first file on disk has them."""
+        for brick in _bricks_of(sky, 0.0, release, region):
+            file = self.finder.local(brick.path)
+            if file is not None:
+                return self._open(file).own_columns(release)
+        return {}
 
-    def local(self, path):
-        """Return a file if it is on disk."""
-        for mirror in self._mirrors:
-            place = mirror.locate(path)
-            file = Path(place) if mirror.is_local else self._store(mirror).whole(path)
-            if file is not None and file.is_file():
-                return self._located(mirror, path, file)
-        return None
+    def payload(self, request: CatalogRequest) -> Payload:
+        """Return what would be fetched."""
+        urls = [self.finder.address(brick.path) for brick in self.bricks(request)]
+        return {"service": self.finder.service, "urls": urls}
 
-    def find(self, path):
-        """Return a file, fetched if need be."""
-        found = self.local(path)
-        if found is not None:
-            return found
-        remote = [mirror for mirror in self._mirrors if not mirror.is_local]
-        answer = ask_in_turn(remote, lambda mirror: self._fetch(mirror, path), path)
-        self._failovers.add(answer)
-        if answer.mirror is None:
-            return None
-        return self._located(answer.mirror, path, answer.value)
+    def rows(self, request: CatalogRequest, *, use_maxrec: bool = True) -> Rows:
+        """Return the rows of a request."""
+        bricks = self.bricks(request)
+        files = self.fetch(bricks, "The region")
+        lacking = [brick for brick, file in zip(bricks, files, strict=True) if file is None]
+        if lacking:
+            self._tell_gaps(lacking, len(bricks), request.release)
+        chunks, urls = [], []
+        for brick, file in zip(bricks, files, strict=True):
+            if file is not None:
+                table = self._open(file)
+                positions = table.positions
+                rows = np.flatnonzero(request.sky.contains(positions["ra"], positions["dec"]))
+                rows = rows[eligible(positions[rows], brick, request)]
+                names = table.fields if request.columns is None else request.needed
+                chunks.append(read_rows(table, brick, rows, names))
+                urls.append(file.url)
+        return Rows(chunks, {"files": urls}, is_covered=bool(urls))
 
-    def find_all(self, paths):
-        """Return many files, several fetched at once."""
-        found = [self.local(path) for path in paths]
-        if all(file is not None for file in found) or len(paths) < 2:
-            return [file or self.find(path) for file, path in zip(found, paths, strict=True)]
-        workers = min(self._client.max_connections, len(paths))
-        with ThreadPoolExecutor(workers, "astroquery_lis-table") as pool:
-            return list(pool.map(self.find, paths))
+    def opened(self, bricks: Sequence[BrickFile]) -> Sequence[TractorFile | None]:
+        """Return the tables of bricks for a match, fetched if need be."""
+        files = self.fetch(bricks, "The table")
+        lacking = [brick.path for brick, file in zip(bricks, files, strict=True) if file is None]
+        if lacking:
+            few = ", ".join(lacking[:3]) + (", and so on." if len(lacking) > 3 else ".")
+            msg = f"{len(lacking)} brick(s) near your positions have no catalogue: {few}"
+            if self._on_missing == "raise":
+                raise NoCoverageError(msg)
+            warn(msg, CoverageWarning)
+        return [None if file is None else self._open(file) for file in files]
 
-    def open(self, located, held=None):
-        """Open a Tractor file."""
-        return self.read(located, lambda file: open_table(file.path, file.sidecars, held))
+    def fetch(self, bricks: Sequence[BrickFile], what: str) -> list[LocatedFile | None]:
+        """Return the Tractor files of bricks, fetched if need be."""
+        finder = self.finder
+        files = [finder.local(brick.path) for brick in bricks]
+        n_fetched = files.count(None)
+        if not n_fetched or finder.only_local:
+            return files
+        size = f"about {n_fetched * TYPICAL_FILE_BYTES / 1e9:.1f} GB"
+        if n_fetched > self.max_bricks:
+            msg = (
+                f"{what} touches {n_fetched} brick files that are not on this computer ({size}), "
+                f"more than conf.max_query_bricks={self.max_bricks}. Ask for a smaller region, "
+                "take source='tap', or raise astroquery_lis.conf.max_query_bricks."
+            )
+            raise InvalidRequestError(msg, parameter="max_query_bricks", value=n_fetched)
+        if n_fetched > FEW_BRICKS:
+            msg = f"{what} fetches up to {n_fetched} brick files, {size}, and keeps them."
+            warn(msg, LargeQueryWarning)
+        files = finder.find_all([brick.path for brick in bricks])
+        if finder.cache_error is not None:
+            warn(f"The Tractor files are not cached: {finder.cache_error}", CacheWarning)
+        return files
 
-    def read(self, located: LocatedFile, parse: Callable[[LocatedFile], T]) -> T:
-        """Return what a file holds; one in the cache that is not whole is fetched anew, once."""
-        try:
-            return parse(located)
-        except (UnexpectedContentError, TruncatedError):
-            mirror = next(m for m in self._mirrors if m.name == located.mirror)
-            if mirror.is_local:
-                raise
-            located.path.unlink(missing_ok=True)
-            path = located.path.relative_to(self._location / mirror.root_name).as_posix()
-            return parse(self._located(mirror, path, self._fetch(mirror, path)))
+    def _open(self, file: LocatedFile) -> TractorFile:
+        return self.finder.read(file, lambda f: open_table(f.path, f.sidecars, self._tables))
 
-    def _store(self, mirror):
-        return Store(self._location / mirror.root_name)
-
-    def _fetch(self, mirror, path):
-        file = self._store(mirror).path(path)
-        try:
-            download(self._client, mirror.locate(path), file)
-        except CacheError as error:
-            if file.is_relative_to(self._temporary or "/-"):
-                raise
-            # The rows do not depend on the cache: go on without it and say so.
-            self.cache_error = error
-            self._use_temporary()
-            return self._fetch(mirror, path)
-        return file
-
-    def _located(self, mirror, path, file):
-        sidecars = self._location / mirror.root_name / SIDECARS / path if self._keeps else None
-        return LocatedFile(Path(file), str(mirror.locate(path)), mirror.name, sidecars)
-
-
-def rows_in_region(table, brick, request):
-    """Return which rows of a file are asked for, by position and kind."""
-    positions = table.positions
-    rows = np.flatnonzero(request.sky.contains(positions["ra"], positions["dec"]))
-    return rows[eligible(table, brick, request, rows)]
+    def _tell_gaps(self, lacking: Sequence[BrickFile], n_bricks: int, release: str) -> None:
+        stems = [Path(brick.path).stem.removeprefix("tractor-") for brick in lacking]
+        names = ", ".join(stems[:5])
+        names += f" and {len(stems) - 5} more" if len(stems) > 5 else ""
+        if len(stems) < n_bricks:
+            msg = f"{release} has no catalogue of part of the region: no brick {names}."
+        else:
+            msg = f"{release} has no catalogue there: no brick {names}."
+            if self._on_missing == "raise":
+                raise NoCoverageError(msg)
+        warn(msg, CoverageWarning)
 
 
-def eligible(table, brick, request, rows=slice(None)):
-    """Return which rows may be asked for wherever they are."""
-    positions = table.positions[rows]
-    chosen = np.ones(len(positions), bool)
+def eligible(positions: np.ndarray, brick: BrickFile, request: CatalogRequest) -> np.ndarray:
+    """Return which rows of a file may be asked for wherever they are."""
+    rows = np.ones(len(positions), bool)
     if request.primary:
-        chosen &= positions["primary"]
+        rows &= positions["primary"]
     if request.drop_duplicates:
-        chosen &= ~positions["duplicate"]
-    if request.region == "auto" and get_release(request.release).is_split:
-        north = is_north(positions["ra"], positions["dec"])
-        chosen &= north == (brick.region == "north")
-    return chosen
+        rows &= ~positions["duplicate"]
+    if brick.by_position:
+        rows &= positions["north"] == (brick.region == "north")
+    return rows
 
 
-def read_rows(table, brick, rows, names):
+def read_rows(
+    table: TractorFile, brick: BrickFile, rows: np.ndarray, names: Sequence[str] | Mapping
+) -> Chunk:
     """Read rows of one file."""
-    columns = table.read(rows, table.fields if names is None else names)
-    units = {name: table.fields[name][3] for name in columns}
-    return Chunk(len(rows), columns, brick.region == "north", units=units)
+    columns = table.read(rows, names)
+    units = {name: table.fields[name].unit for name in columns}
+    return Chunk(len(rows), columns, brick.region == "north", {}, units, str(table.path))

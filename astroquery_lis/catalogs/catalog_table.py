@@ -1,93 +1,116 @@
 """One schema out of the rows of any source: same columns, types, units, masks and order."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from typing import TypeAlias
 
 import numpy as np
 from astropy import units as u
 from astropy.table import Column, MaskedColumn, Table
 
+from ..exceptions import MissingDataError
+from ..survey.bricks import is_north
+from ..survey.catalog_request import CatalogRequest
+from ..survey.named_columns import any_column, compute
 from ..survey.releases import get_release
 from ..survey.sphere import separation_deg
-from ..survey.tractor import any_column, has_column, parse_unit, row_ids
-from ..survey.tractor_columns import tractor_columns
+from ..survey.tractor import parse_unit
+from ..survey.tractor_columns import TractorColumn, has_column, tractor_columns
 
-__all__ = ["Assembled", "assemble", "merge_columns"]
+__all__ = ["Assembled", "Chunk", "assemble", "empty_column", "merge_columns", "northern_rows"]
 
-_EXTRA_UNITS = {
-    "mag": u.mag,
-    "dered_mag": u.mag,
-    "dered_flux": u.nmgy,
-    "elat": u.deg,
-    "elon": u.deg,
-    "glat": u.deg,
-    "glon": u.deg,
-}
+Masked: TypeAlias = tuple[np.ndarray, np.ndarray | None]
+"""The values of a column, and which are missing; `None` if none is."""
+
+# Numbers of the column RELEASE whose files are those of the north; every other one is the south.
+_NORTH_NUMBERS = (8001, 9011)
+_SOUTH_NUMBERS = (8000, 9010, 9012, 10000, 10001, 10002)
+
+_EXTRA_UNITS = dict.fromkeys(("elat", "elon", "glat", "glon"), u.deg)
+_EXTRA_UNITS |= {"mag": u.mag, "dered_mag": u.mag, "dered_flux": u.nmgy}
 
 
+@dataclass
+class Chunk:
+    """Rows that one file or one answer brought."""
+
+    n_rows: int
+    columns: Mapping[str, np.ndarray]
+    north: bool | np.ndarray  # whether they are of the north
+    masks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    origin: str = ""
+
+
+@dataclass(frozen=True)
 class Assembled:
     """A table and what is to be said about it."""
 
-    def __init__(self, table, lacking, is_cut):
-        self.table = table
-        self.lacking = lacking
-        self.is_cut = is_cut
+    table: Table
+    lacking: list[str]  # columns without values in some rows
+    is_cut: bool
 
 
-def assemble(request, chunks):
+def assemble(request: CatalogRequest, chunks: Sequence[Chunk]) -> Assembled:
     """Return the rows of a request as a table."""
-    names = request.columns if request.columns is not None else _all_names(request, chunks)
-    merged = merge_columns(request, chunks, names)
-    data = {name: pair[0] for name, pair in merged.items()}
-    ids = data["ls_id"]
-    chosen = np.flatnonzero(_keep(request, merged))
+    columns = request.columns if request.columns is not None else _all_columns(request, chunks)
+    names = [column.name for column in columns]
+    merged = merge_columns(request, chunks, columns)
+    rows = np.flatnonzero(_selected(request, merged))
+    ids = merged["ls_id"][0][rows]
     if request.sky.center is not None:
-        distance = separation_deg(*request.sky.center, data["ra"][chosen], data["dec"][chosen])
-        order = np.lexsort((ids[chosen], distance))
+        ra, dec = merged["ra"][0][rows], merged["dec"][0][rows]
+        order = np.lexsort((ids, separation_deg(*request.sky.center, ra, dec)))
     else:
-        order = np.argsort(ids[chosen], kind="stable")
-    chosen = chosen[order]
-    is_cut = request.maxrec is not None and len(chosen) > request.maxrec
-    chosen = chosen[: request.maxrec]
-    columns, units, lacking = [], [], []
+        order = np.argsort(ids, kind="stable")
+    is_cut = request.maxrec is not None and len(rows) > request.maxrec
+    rows = rows[order[: request.maxrec]]
+    arrays, lacking = [], []
     for name in names:
         values, mask = merged[name]
-        known = any_column(name, request.release)
-        units.append(known.unit if known is not None else _unit_of(name, chunks))
-        values = values[chosen]
+        values = values[rows]
         if mask is not None:
-            mask = mask[chosen]
-            if mask.any() or not len(chosen):
+            mask = mask[rows]
+            if mask.any() or not len(rows):
                 lacking.append(name)
             if mask.any():
                 values = np.ma.MaskedArray(values, mask)
-        columns.append(values)
-    table = _as_table(names, columns, units, len(chosen))
+        arrays.append(values)
+    table = _as_table(names, arrays, [column.unit for column in columns], len(rows))
     return Assembled(table, lacking, is_cut)
 
 
-def _as_table(names, columns, units, n_rows):
+def _as_table(
+    names: Sequence[str],
+    arrays: Sequence[np.ndarray],
+    units: Sequence[u.UnitBase | None],
+    n_rows: int,
+) -> Table:
     """Return a table of arrays, masked ones among them."""
     layout = tuple(
         (name, values.dtype, values.shape[1:], unit, isinstance(values, np.ma.MaskedArray))
-        for name, values, unit in zip(names, columns, units, strict=True)
+        for name, values, unit in zip(names, arrays, units, strict=True)
     )
     rows = np.zeros(n_rows, int)
-    made = [pattern[rows] for pattern in _patterns(layout)]
-    for column, values in zip(made, columns, strict=True):
+    columns = [pattern[rows] for pattern in _patterns(layout)]
+    for column, values in zip(columns, arrays, strict=True):
         if isinstance(column, MaskedColumn):
             column[...] = values
         else:
             column.data[...] = values
-    # As Table.__getitem__ does: Table(made) would copy every column, which takes twice as long.
+    # As Table.__getitem__ does: Table(columns) would copy every one, which takes twice as long.
     table = Table()
-    table.columns = table.TableColumns(zip(names, made, strict=True))
-    for column in made:
+    table.columns = table.TableColumns(zip(names, columns, strict=True))
+    for column in columns:
         column.parent_table = table
     return table
 
 
 @lru_cache(maxsize=32)
-def _patterns(layout):
+def _patterns(layout: tuple) -> list[Column]:
     """Return columns of one row, from which astropy makes others faster than from arrays."""
     return [
         (MaskedColumn if masked else Column)(np.zeros((1, *shape), dtype), name, unit=unit)
@@ -95,29 +118,57 @@ def _patterns(layout):
     ]
 
 
-def merge_columns(request, chunks, names):
+def merge_columns(
+    request: CatalogRequest, chunks: Sequence[Chunk], columns: Sequence[TractorColumn]
+) -> dict[str, Masked]:
     """Return columns over all chunks, with what the selection needs."""
-    gone = [_absent(request.release, region) for region in ("north", "south")]
+    names = dict.fromkeys(request.selecting)
+    names.update((name, None) for c in columns for name in c.inputs or (c.name,))
+    own = {column.name: column for column in columns}
+    own |= {condition.column.name: condition.column for condition in request.conditions}
     merged = {
-        name: _merge(name, chunks, request, [name in absent for absent in gone])
-        for name in dict.fromkeys([*request.needed, *names])
-        if name != "ls_id"
+        name: _merged(any_column(name, request.release) or own.get(name), name, chunks, request)
+        for name in names
     }
-    parts = (merged[name][0] for name in ("release", "brickid", "objid"))
-    merged["ls_id"] = (row_ids(*parts, request.release), None)
+    computed = [c for c in own.values() if c.inputs and c.name != "ls_id"]
+    for column in (any_column("ls_id", request.release), *computed):
+        if column is not None:
+            merged[column.name] = _computed(column, merged, request.release)
     return merged
 
 
-def _all_names(request, chunks):
+def _computed(column: TractorColumn, merged: Mapping[str, Masked], release: str) -> Masked:
+    """Return a column that is made of others; it is missing where one of them is."""
+    parts = [merged[name] for name in column.inputs]
+    values = compute(column, [values for values, _ in parts], release)
+    masks = [mask for _, mask in parts if mask is not None]
+    if not masks:
+        return values, None
+    mask = np.logical_or.reduce(masks)
+    values[mask] = column.missing
+    return values, mask
+
+
+def _all_columns(request: CatalogRequest, chunks: Sequence[Chunk]) -> tuple[TractorColumn, ...]:
     """Return every column that came: known ones in the survey's order, then the others."""
-    present = dict.fromkeys(name for chunk in chunks for name in chunk.columns)
     schema = tractor_columns(request.release)
-    known = [name for name in schema if name in present or name == "ls_id"]
-    return (*known, *(name for name in present if name not in schema))
+    present = {"ls_id": 1} | {name: 1 for chunk in chunks for name in chunk.columns}
+    names = [name for name in schema if name in present]
+    names += [name for name in present if name not in schema]
+    columns = []
+    for name in names:
+        column = any_column(name, request.release)
+        # What a service computed is as good as what would be computed here.
+        if column is None or (column.inputs and not set(column.inputs) <= set(present)):
+            values = next(c.columns[name] for c in chunks if name in c.columns)
+            unit = _unit_of(name, chunks)
+            column = TractorColumn(name, values.dtype.str.lstrip("<>|="), 1, unit, name, None, True)
+        columns.append(column)
+    return tuple(columns)
 
 
 @cache
-def _absent(release, region):
+def _absent(release: str, region: str) -> frozenset[str]:
     """Return the columns of a release that the files of a region lack."""
     if region not in get_release(release).trees:
         return frozenset()
@@ -125,63 +176,74 @@ def _absent(release, region):
     return frozenset(n for n, c in schema.items() if not has_column(c, release, region))
 
 
-def _merge(name, chunks, request, absent):
-    """Return values and mask (or `None`) of a column over all chunks."""
-    known = any_column(name, request.release)
-    parts = [_part(name, chunk, known, absent) for chunk in chunks if chunk.n_rows]
+def _merged(
+    column: TractorColumn | None, name: str, chunks: Sequence[Chunk], request: CatalogRequest
+) -> Masked:
+    """Return values and mask of a column over all chunks."""
+    absent = tuple(name in _absent(request.release, region) for region in ("north", "south"))
+    parts = [_part(column, name, chunk, absent, request) for chunk in chunks if chunk.n_rows]
     if len(parts) == 1:
         return parts[0]
     if not parts:
-        shape = (0,) if known is None or known.length == 1 else (0, known.length)
-        unknown = known is None or not _is_anywhere(name, request)
-        return np.empty(shape, known.dtype if known else float), np.zeros(shape, bool) if (
-            unknown
-        ) else None
+        return empty_column(column, request)
     values = [part[0] for part in parts]
-    if len({value.shape[1:] for value in values}) > 1:
+    if len({array.shape[1:] for array in values}) > 1:
         return _padded(parts)
-    masked = any(part[1] is not None for part in parts)
     mask = None
-    if masked:
-        mask = np.concatenate(
-            [np.zeros(v.shape, bool) if m is None else m for v, m in parts]
-        )
+    if any(part[1] is not None for part in parts):
+        mask = np.concatenate([np.zeros(v.shape, bool) if m is None else m for v, m in parts])
     return np.concatenate(values), mask
 
 
-def _is_anywhere(name, request):
-    """Tell whether the release has a column in the region that was asked for."""
-    regions = get_release(request.release).regions
-    regions = regions if request.region == "auto" else (request.region,)
-    schema = tractor_columns(request.release)
-    return name in schema and any(name not in _absent(request.release, r) for r in regions)
+def empty_column(column: TractorColumn | None, request: CatalogRequest) -> Masked:
+    """Return no values of a column, with a mask if there could be none in the region."""
+    if column is None:
+        return np.empty(0), np.zeros(0, bool)
+    shape = (0,) if column.length == 1 else (0, column.length)
+    release, region = get_release(request.release), request.region
+    regions = release.regions if region == "auto" else (region,)
+    is_there = column.name in tractor_columns(release.name) and any(
+        column.name not in _absent(release.name, r) for r in regions
+    )
+    return np.empty(shape, column.dtype), None if is_there else np.zeros(shape, bool)
 
 
-def _part(name, chunk, known, absent):
+def _part(
+    column: TractorColumn | None,
+    name: str,
+    chunk: Chunk,
+    absent: tuple[bool, ...],
+    request: CatalogRequest,
+) -> Masked:
+    """Return values and mask of a column in one chunk."""
     values, mask = chunk.columns.get(name), chunk.masks.get(name)
-    if values is None:
-        length = known.length if known is not None else 1
-        shape = (chunk.n_rows,) if length == 1 else (chunk.n_rows, length)
-        fill = known.missing if known is not None else np.nan
-        return np.full(shape, fill, known.dtype if known else float), np.ones(shape, bool)
-    if known is not None and known.dtype[0] != "U":
-        values = values.astype(known.dtype, copy=False)
-    elif known is not None and known.dtype[0] == "U":
-        size = max(int(known.dtype[1:]), values.dtype.itemsize // 4)
-        values = values.astype(f"U{size}", copy=False)
+    gap = None
     if any(absent):
-        north = np.broadcast_to(chunk.north, chunk.n_rows)
-        gone = np.where(north, absent[0], absent[1])
-        if gone.any():
-            mask = np.zeros(values.shape, bool) if mask is None else mask.copy()
-            mask[gone] = True
+        gap = np.where(np.broadcast_to(chunk.north, chunk.n_rows), absent[0], absent[1])
+    if values is None:
+        is_everywhere = gap is None or not gap.all()
+        if name in request.selecting and name != "brick_primary" and is_everywhere:
+            msg = f"{chunk.origin} has no column {name}, which the selection of rows needs."
+            raise MissingDataError(msg)
+        length, dtype = (column.length, column.dtype) if column is not None else (1, "f8")
+        shape = (chunk.n_rows,) if length == 1 else (chunk.n_rows, length)
+        fill = column.missing if column is not None else np.nan
+        return np.full(shape, fill, dtype), np.ones(shape, bool)
+    if column is not None and column.is_text:
+        size = max(int(column.dtype[1:]), values.dtype.itemsize // 4)
+        values = values.astype(f"U{size}", copy=False)
+    elif column is not None and any_column(name, request.release) is not None:
+        values = values.astype(column.dtype, copy=False)
+    if gap is not None and gap.any():
+        mask = np.zeros(values.shape, bool) if mask is None else mask.copy()
+        mask[gap] = True
     if mask is not None:
         values = values.copy()
-        values[mask] = known.missing if known is not None else values.dtype.type(0)
+        values[mask] = column.missing if column is not None else values.dtype.type(0)
     return values, mask
 
 
-def _padded(parts):
+def _padded(parts: Sequence[Masked]) -> Masked:
     """Join arrays of different lengths per row; what the shorter ones lack is masked."""
     length = max(values.shape[1] for values, _ in parts)
     joined, masks = [], []
@@ -193,7 +255,7 @@ def _padded(parts):
     return np.concatenate(joined), np.concatenate(masks)
 
 
-def _unit_of(name, chunks):
+def _unit_of(name: str, chunks: Sequence[Chunk]) -> u.UnitBase | None:
     """Return the unit of a column that the package does not know."""
     for chunk in chunks:
         if chunk.units.get(name):
@@ -204,18 +266,35 @@ def _unit_of(name, chunks):
     return None
 
 
-def _keep(request, merged):
+def _selected(request: CatalogRequest, merged: Mapping[str, Masked]) -> np.ndarray:
     """Tell which rows meet everything that was asked."""
-    ra, dec = merged["ra"][0], merged["dec"][0]
-    keep = request.sky.contains(ra, dec)
+    selected = request.sky.contains(merged["ra"][0], merged["dec"][0])
     for condition in request.conditions:
-        keep &= condition.test(*merged[condition.name])
+        selected &= condition.test(*merged[condition.column.name])
     if request.primary:
-        keep &= merged["brick_primary"][0] | (
-            False if merged["brick_primary"][1] is None else merged["brick_primary"][1]
-        )
+        # Where nothing else is said, as in sweeps, every row is a primary one.
+        values, mask = merged["brick_primary"]
+        selected &= values if mask is None else values | mask
     if request.drop_duplicates:
-        keep &= merged["type"][0] != "DUP"
+        selected &= merged["type"][0] != "DUP"
     if request.maskbits:
-        keep &= (merged["maskbits"][0] & request.maskbits) == 0
-    return keep
+        selected &= (merged["maskbits"][0] & request.maskbits) == 0
+    return selected
+
+
+def northern_rows(
+    columns: Mapping[str, np.ndarray], release: str, region: str = "auto"
+) -> np.ndarray:
+    """Return which rows are of the north: their number of the release tells up to DR10."""
+    number = np.asarray(columns["release"])
+    if region != "auto":
+        return np.full(number.shape, region == "north")
+    regions = get_release(release).regions
+    if len(regions) == 1:
+        return np.full(number.shape, regions[0] == "north")
+    north = np.isin(number, _NORTH_NUMBERS)
+    unknown = ~north & ~np.isin(number, _SOUTH_NUMBERS)
+    if unknown.any():
+        ra_deg, dec_deg = (np.asarray(columns[name])[unknown] for name in ("ra", "dec"))
+        north[unknown] = is_north(ra_deg, dec_deg)
+    return north

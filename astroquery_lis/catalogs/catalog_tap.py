@@ -1,34 +1,33 @@
-"""Catalogue rows from a TAP service with the tables of Astro Data Lab."""
+"""Catalogue rows from a TAP service with the tables of Astro Data Lab.
 
-import time
-import warnings
-from contextlib import suppress
+Column names come from the catalogue's own list and values are written as literals, so that what a
+user passes cannot change the query.  Columns are quoted: ``by`` is a reserved word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import requests
-from astropy.io.votable.exceptions import VOWarning
-from urllib3.exceptions import HTTPError, ProtocolError
-from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
-from ..exceptions import (
-    InvalidRequestError,
-    LegacySurveyError,
-    NotFoundError,
-    RateLimitedError,
-    RefusedQueryError,
-    ServiceDownError,
-    ServiceTimeoutError,
-    TransferError,
-    TruncatedError,
-    UnexpectedContentError,
-)
-from ..survey import adql
-from ..survey.conditions import Condition
-from ..survey.tractor import TYPES, any_column, region_of_rows, tap_table
-from ..survey.tractor_columns import tractor_columns
-from .catalog_files import Chunk
+from .._typing import Payload
+from ..exceptions import InvalidRequestError, RefusedQueryError
+from ..survey.catalog_request import CatalogRequest
+from ..survey.conditions import Comparison, Condition, literal
+from ..survey.named_columns import any_column
+from ..survey.region import Circle
+from ..survey.tractor import TYPES
+from ..survey.tractor_columns import TractorColumn, tractor_columns
+from .catalog_table import Chunk, northern_rows
+from .sources import Rows
+from .tap_client import TapClient
 
-__all__ = ["TapAnswer", "TapClient", "catalog_query", "chunk_of", "read_tap"]
+if TYPE_CHECKING:
+    from astropy.table import Column, Table
+
+__all__ = ["TapSource", "box_where", "catalog_query", "chunk_of", "circle_where"]
 
 DEFAULT_MAXREC = 2_000_000
 """Rows asked for where the user names no number: a service's own default can be a few thousand."""
@@ -36,153 +35,67 @@ DEFAULT_MAXREC = 2_000_000
 NO_VALUE = -9999
 """What Astro Data Lab's tables hold where a region lacks a column."""
 
-FIRST_POLL_S = 0.1
-LAST_POLL_S = 10.0
+DCHISQ = tuple(f"dchisq_{number}" for number in range(1, 6))
+"""What Astro Data Lab calls the elements of ``dchisq``."""
+
+MARGIN_DEG = 1e-6
+"""Added to the radius, so that rounding on the server loses no row on the rim; cut again here."""
+
+_OF_THE_CONE = re.compile(r"q3c|radial|function|geometr|translat|expected|syntax|pars", re.I)
+_OF_NAMES = re.compile(r"(column|table|relation|field)\b.*\b(not|no|unknown)\b|no such", re.I)
 
 
-class TapAnswer:
-    """What a TAP service answered."""
+class TapSource:
+    """A TAP service as a source of the catalogue."""
 
-    def __init__(self, table, is_cut):
-        self.table = table
-        self.is_cut = is_cut
+    name = "tap"
 
+    def __init__(self, client: TapClient, cone_refused: set[str], *, async_job: bool) -> None:
+        self._client = client
+        self._cone_refused = cone_refused  # services without Q3C, as far as they are known
+        self._async_job = async_job
 
-class TapClient:
-    """A TAP service, through pyvo, with errors of this package."""
+    def payload(self, request: CatalogRequest) -> Payload:
+        """Return what the service would be asked."""
+        return {"service": self._client.url, "query": catalog_query(request)}
 
-    def __init__(self, url, make_session):
-        self.url = url.rstrip("/")
-        self._make_session = make_session
-        self.cone_refused = False
-
-    def run(self, query, *, maxrec=None, async_job=False):
-        """Run a query."""
-        import pyvo
-
-        with (
-            _mapped_errors(self.url),
-            self._make_session() as session,
-            warnings.catch_warnings(),
-        ):
-            # Overflow is told by the caller; services' VOTables are seldom strictly valid.
-            warnings.simplefilter("ignore", pyvo.dal.exceptions.DALOverflowWarning)
-            warnings.simplefilter("ignore", VOWarning)
-            service = pyvo.dal.TAPService(self.url, session=session)
-            if async_job:
-                result = self._run_job(service, query, maxrec)
-            else:
-                result = service.run_sync(query, maxrec=maxrec)
-            return TapAnswer(result.to_table(), result.query_status.upper() == "OVERFLOW")
-
-    def _run_job(self, service, query, maxrec):
-        job = service.submit_job(query, maxrec=maxrec)
+    def rows(self, request: CatalogRequest, *, use_maxrec: bool = True) -> Rows:
+        """Return the rows of a request."""
+        url = self._client.url
+        query = catalog_query(request, by_box=url in self._cone_refused)
         try:
-            job.run()
-            wait_s = FIRST_POLL_S
-            while job.phase in ("PENDING", "QUEUED", "EXECUTING", "HELD", "SUSPENDED", "UNKNOWN"):
-                time.sleep(wait_s)
-                wait_s = min(1.5 * wait_s, LAST_POLL_S)
-            job.raise_if_error()
-            return job.fetch_result()
-        finally:
-            _delete(job)
+            return self._ask(query, request, use_maxrec)
+        except RefusedQueryError as error:
+            if url in self._cone_refused or not _may_be_the_cone(str(error)):
+                raise
+        rows = self._ask(catalog_query(request, by_box=True), request, use_maxrec)
+        self._cone_refused.add(url)
+        return rows
+
+    def _ask(self, query: str, request: CatalogRequest, use_maxrec: bool) -> Rows:
+        is_exact = (
+            request.sky.enclosing is request.sky
+            and self._client.url not in self._cone_refused
+            and not request.maskbits
+            and all(condition.is_exact for condition in request.conditions)
+        )
+        maxrec = request.maxrec if request.maxrec and is_exact and use_maxrec else DEFAULT_MAXREC
+        answer = self._client.run(query, maxrec=maxrec, async_job=self._async_job)
+        meta = {"adql": query, "url": self._client.url}
+        return Rows([chunk_of(answer.table, request)], meta, answer.is_cut)
 
 
-def _delete(job):
-    """Remove a job from the service; it goes by itself some day if that fails."""
-    import pyvo
-
-    with suppress(pyvo.dal.DALServiceError, requests.RequestException, LegacySurveyError):
-        job.delete()
-
-
-class _mapped_errors:
-    """Turn the errors of pyvo and what is below it into the package's own."""
-
-    def __init__(self, url):
-        self.url = url
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, traceback):
-        if error is None or isinstance(error, LegacySurveyError):
-            return
-        import pyvo
-
-        known = (pyvo.dal.DALAccessError, requests.RequestException, HTTPError, OSError)
-        if isinstance(error, known):
-            raise self._mapped(error) from error
-
-    def _mapped(self, error):
-        import pyvo
-
-        chain = list(_chain(error))
-        for lower in chain:
-            if isinstance(lower, LegacySurveyError):
-                return lower
-        kwargs = {"url": self.url, "cause": error}
-        if any(isinstance(e, (requests.Timeout, Urllib3TimeoutError)) for e in chain):
-            msg = f"No answer from {self.url} in time."
-            return ServiceTimeoutError(msg, **kwargs)
-        if isinstance(error, pyvo.dal.DALQueryError):
-            msg = f"{self.url} refused the query: {error.reason}"
-            return RefusedQueryError(msg, **kwargs)
-        status = next((_status(lower) for lower in chain if _status(lower)), None)
-        if status is not None:
-            return _of_status(status, **kwargs)
-        unreachable = any(isinstance(e, requests.ConnectionError) for e in chain)
-        if not unreachable and any(isinstance(e, ProtocolError) for e in chain):
-            msg = f"{self.url} was cut off in the middle of its answer."
-            return TruncatedError(msg, **kwargs)
-        if unreachable or any(isinstance(e, HTTPError) for e in chain):
-            msg = f"Could not read {self.url}: {error}."
-            return ServiceDownError(msg, **kwargs)
-        if isinstance(error, pyvo.dal.DALFormatError):
-            msg = f"{self.url} did not answer with a VOTable: {error}."
-            return UnexpectedContentError(msg, **kwargs)
-        msg = f"Could not read {self.url}: {error}."
-        return ServiceDownError(msg, **kwargs)
+def _may_be_the_cone(message: str) -> bool:
+    """Tell whether a service may have refused a query because it has no Q3C."""
+    reason = message.partition("refused the query:")[2]
+    if re.search("q3c|radial", reason, re.I):
+        return True
+    return bool(_OF_THE_CONE.search(reason)) and not _OF_NAMES.search(reason)
 
 
-def _chain(error):
-    """Yield an error and those that it came from."""
-    seen = set()
-    waiting = [error]
-    while waiting:
-        error = waiting.pop(0)
-        if not isinstance(error, BaseException) or id(error) in seen:
-            continue
-        seen.add(id(error))
-        yield error
-        reason = getattr(error, "reason", None)
-        waiting += [getattr(error, "cause", None), error.__cause__, error.__context__, reason]
-        waiting += [item for item in error.args if isinstance(item, BaseException)]
-
-
-def _status(error):
-    response = getattr(error, "response", None)
-    return getattr(response, "status_code", None)
-
-
-def _of_status(status, **kwargs):
-    url = kwargs["url"]
-    kwargs["status"] = status
-    if status in (404, 410):
-        return NotFoundError(f"{url} does not exist (HTTP {status}).", **kwargs)
-    if status == 429:
-        msg = f"{url} kept answering that too many requests were made (HTTP 429). Try again later."
-        return RateLimitedError(msg, **kwargs)
-    if status >= 500:
-        return ServiceDownError(f"{url} failed on the server's side (HTTP {status}).", **kwargs)
-    return TransferError(f"{url} was refused (HTTP {status}).", **kwargs)
-
-
-def catalog_query(request, form="circle"):
+def catalog_query(request: CatalogRequest, *, by_box: bool = False) -> str:
     """Return the ADQL of a catalogue request."""
-    table = tap_table(request.release, request.region)
-    if table is None:
+    if request.tap_table is None:
         msg = (
             f"source='tap' has no table of release {request.release!r}; "
             "take source='files', or dr8 to dr11."
@@ -195,86 +108,81 @@ def catalog_query(request, form="circle"):
         )
         raise InvalidRequestError(msg, parameter="source", value="tap")
     circle = request.sky.enclosing
-    where = adql.circle_where(circle) if form == "circle" else adql.box_where(circle)
-    return adql.select(table, _names(request), where, _pushed(request), request.release)
+    where = box_where(circle) if by_box else circle_where(circle)
+    columns = "t.*"
+    if request.columns is not None:
+        columns = ", ".join(f't."{name}"' for name in _asked(request))
+    wheres = [where, *_pushed(request)]
+    return f"SELECT {columns} FROM {request.tap_table} AS t WHERE {' AND '.join(wheres)}"
 
 
-def _names(request):
-    if request.columns is None:
-        return None
+def circle_where(circle: Circle) -> str:
+    """Return the condition for a circle in the form of Q3C that Astro Data Lab accepts."""
+    numbers = (circle.ra_deg, circle.dec_deg, circle.radius_deg + MARGIN_DEG)
+    return f"'t' = Q3C_RADIAL_QUERY(t.ra, t.dec, {', '.join(map(literal, numbers))})"
+
+
+def box_where(circle: Circle) -> str:
+    """Return the condition for the box, or the two, in RA and Dec that hold a circle."""
+    boxes = circle.boxes(MARGIN_DEG)
+    dec = f"t.dec BETWEEN {literal(boxes[0][2])} AND {literal(boxes[0][3])}"
+    ra = [f"t.ra BETWEEN {literal(low)} AND {literal(high)}" for low, high, _, _ in boxes]
+    return f"{dec} AND {ra[0]}" if len(ra) == 1 else f"{dec} AND ({' OR '.join(ra)})"
+
+
+def _asked(request: CatalogRequest) -> list[str]:
+    """Return the columns of the table to ask for."""
     schema = tractor_columns(request.release)
-    names = [name for name in request.needed if name in schema and name != "ls_id"]
+    names = [name for name in request.needed if name in schema]
     if request.release == "dr11":
         # To see whether the two are swapped.
         names = list(dict.fromkeys([*names, "type", "ref_cat"]))
-    return names
+    return [part for name in names for part in (DCHISQ if name == "dchisq" else (name,))]
 
 
-def _pushed(request):
-    """Return the conditions that the service can test."""
-    schema = tractor_columns(request.release)
-    chosen = [c for c in request.conditions if c.name in schema]
-    if request.drop_duplicates:
-        chosen.append(Condition("type", "!=", ("DUP",)))
+def _pushed(request: CatalogRequest) -> list[str]:
+    """Return the conditions that the service can test, as ADQL."""
+    conditions = [c for c in request.conditions if c.column.in_tap]
+    kinds = any_column("type", request.release)
+    if request.drop_duplicates and kinds is not None:
+        conditions.append(Condition(kinds, Comparison("!=", ("DUP",))))
     if request.release == "dr11":
         # Its `type` and `ref_cat` were swapped for a while (2026): these are tested here.
-        chosen = [c for c in chosen if c.name not in ("type", "ref_cat")]
-    return chosen
+        conditions = [c for c in conditions if c.column.name not in ("type", "ref_cat")]
+    texts = [condition.adql(f't."{condition.column.name}"') for condition in conditions]
+    return [text for text in texts if text is not None]
 
 
-def read_tap(request, client, *, async_job=False):
-    """Return the rows of a request from a TAP service, perhaps with some more."""
-    form = "box" if client.cone_refused else "circle"
-    while True:
-        query = catalog_query(request, form)
-        maxrec = request.maxrec if _is_exact(request, form) else None
-        try:
-            answer = client.run(query, maxrec=maxrec or DEFAULT_MAXREC, async_job=async_job)
-        except RefusedQueryError:
-            if form == "box":
-                raise
-            form = "box"
-            continue
-        client.cone_refused = form == "box"
-        return chunk_of(answer.table, request), query, answer.is_cut
-
-
-def _is_exact(request, form):
-    """Tell whether the service can count: whether it selects just what is selected here."""
-    exact_sky = request.sky.enclosing is request.sky and form == "circle"
-    due = len(request.conditions) + request.drop_duplicates
-    return exact_sky and not request.maskbits and len(_pushed(request)) == due
-
-
-def chunk_of(table, request):
+def chunk_of(table: Table, request: CatalogRequest) -> Chunk:
     """Return the rows of a service as the package has them."""
-    columns, masks, units = {}, {}, {}
-    for given in table.colnames:
-        name = given.lower()
-        values, mask = _values(table[given], any_column(name, request.release))
+    columns: dict[str, np.ndarray] = {}
+    masks, units = {}, {}
+    for label in table.colnames:
+        name = label.lower()
+        values, mask = _values(table[label], any_column(name, request.release))
         columns[name] = values
-        units[name] = str(table[given].unit or "")
+        units[name] = str(table[label].unit or "")
         if mask is not None and mask.any():
             masks[name] = mask
-    if all(name in columns for name in adql.DCHISQ):
-        parts = [columns.pop(name) for name in adql.DCHISQ]
+    if all(name in columns for name in DCHISQ):
+        parts = [columns.pop(name) for name in DCHISQ]
         columns["dchisq"] = np.stack(parts, axis=1) if len(table) else np.empty((0, 5), "f4")
     _unswap(columns)
     north = np.zeros(len(table), bool)
     if len(table):
-        north = region_of_rows(
-            columns["release"], columns["ra"], columns["dec"], request.release, request.region
-        )
-    return Chunk(len(table), columns, north, masks, units)
+        north = northern_rows(columns, request.release, request.region)
+    return Chunk(len(table), columns, north, masks, units, "The service's table")
 
 
-def _values(column, known):
+def _values(
+    column: Column, schema: TractorColumn | None
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Return values and mask of a column; missing texts are empty and missing floats NaN."""
     data, mask = np.ma.getdata(column), np.ma.getmaskarray(column)
-    kind = known.dtype[0] if known is not None else data.dtype.kind
-    if kind == "U" or data.dtype.kind in "OSU":
+    if data.dtype.kind in "OSU" or (schema is not None and schema.is_text):
         pairs = zip(data.tolist(), mask.tolist(), strict=True)
-        return np.array([_text(value, missing) for value, missing in pairs], dtype=str), None
+        texts: Sequence[str] = [_text(value, missing) for value, missing in pairs]
+        return np.array(texts, dtype=str), None
     data = np.array(data)
     lacking = mask | (data == NO_VALUE)
     if data.dtype.kind == "f":
@@ -282,18 +190,18 @@ def _values(column, known):
         lacking &= ~mask
     else:
         data[lacking] = 0
-    if kind == "?":
+    if schema is not None and schema.dtype == "?":
         data = data.astype(bool)
     return data, lacking
 
 
-def _text(value, missing):
+def _text(value: object, missing: bool) -> str:
     if missing or value is None:
         return ""
     return (value.decode() if isinstance(value, bytes) else str(value)).rstrip()
 
 
-def _unswap(columns):
+def _unswap(columns: dict[str, np.ndarray]) -> None:
     """Put ``type`` and ``ref_cat`` right if the service has them the wrong way round."""
     if "type" not in columns or "ref_cat" not in columns:
         return

@@ -1,14 +1,24 @@
 """Catalogue rows from the viewer's ``cat.fits``, which serves the Tractor rows of a box."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
 import numpy as np
 
+from .._typing import Payload
 from ..exceptions import InvalidRequestError, NoCoverageError, UnexpectedContentError
+from ..survey.catalog_request import CatalogRequest
 from ..survey.layers import layer_of
-from ..survey.tractor import region_of_rows
 from ..survey.tractor_columns import tractor_columns
-from .catalog_files import Chunk
+from .catalog_table import Chunk, northern_rows
+from .sources import Rows
 
-__all__ = ["MAX_VIEWER_RADIUS_DEG", "read_viewer", "viewer_payload"]
+if TYPE_CHECKING:
+    from astropy.io.fits import HDUList
+    from astropy.io.fits.fitsrec import FITS_rec
+
+__all__ = ["MAX_VIEWER_RADIUS_DEG", "ViewerSource"]
 
 MAX_VIEWER_RADIUS_DEG = 1.0
 """The viewer reads whole brick files while it is waited for: larger regions would time out."""
@@ -17,15 +27,59 @@ MARGIN_DEG = 0.005
 NOTHING = "No catalog sources"
 
 
-def viewer_payload(request):
-    """Return what the viewer is asked: the layer and the box."""
+class Viewer(Protocol):
+    """The viewer's service, as far as the catalogue asks it."""
+
+    url: str
+
+    def address(self, path: str, **parameters: str) -> str:
+        """Return the URL of a question."""
+
+    def fits(
+        self, path: str, *, box: tuple[float, float, float], **parameters: str
+    ) -> HDUList:
+        """Return the answer."""
+
+
+class ViewerSource:
+    """The viewer as a source of the catalogue."""
+
+    name = "viewer"
+
+    def __init__(self, service: Viewer) -> None:
+        self._service = service
+
+    def payload(self, request: CatalogRequest) -> Payload:
+        """Return what the viewer would be asked."""
+        path, parameters = _question(request)
+        urls = [self._service.address(path, **parameters)]
+        return {"service": self._service.url, "urls": urls}
+
+    def rows(self, request: CatalogRequest, *, use_maxrec: bool = True) -> Rows:
+        """Return the rows of a request, with some more round them."""
+        path, parameters = _question(request)
+        meta = {"url": self._service.address(path, **parameters)}
+        circle = request.sky.enclosing
+        box = (circle.ra_deg, circle.dec_deg, circle.radius_deg)
+        try:
+            hdus = self._service.fits(path, box=box, **parameters)
+        except NoCoverageError:
+            return Rows([], meta)
+        except UnexpectedContentError as error:
+            if NOTHING in str(error):
+                return Rows([], meta)
+            raise
+        return Rows([_chunk_of(hdus[1].data, request, meta["url"])], meta)
+
+
+def _question(request: CatalogRequest) -> tuple[str, dict[str, str]]:
+    """Return what the viewer is asked: the layer's catalogue, and the box."""
     if not request.primary:
         msg = "source='viewer' lacks primary=False: take source='files'."
         raise InvalidRequestError(msg, parameter="source", value="viewer")
     circle = request.sky.enclosing
     # The box is laid out on the sky at its centre: a margin, and the exact cut is made here.
-    margin = MARGIN_DEG + 0.02 * circle.radius_deg
-    boxes = circle.boxes(margin)
+    boxes = circle.boxes(MARGIN_DEG + 0.02 * circle.radius_deg)
     if circle.radius_deg > MAX_VIEWER_RADIUS_DEG or boxes[0][:2] == (0.0, 360.0):
         msg = (
             f"source='viewer' is for regions of up to {MAX_VIEWER_RADIUS_DEG:g} deg that hold no "
@@ -38,27 +92,12 @@ def viewer_payload(request):
         "declo": f"{boxes[0][2]:.7f}",
         "dechi": f"{boxes[0][3]:.7f}",
     }
-    return layer_of(request.release, request.region).name, parameters
+    return f"{layer_of(request.release, request.region).name}/cat.fits", parameters
 
 
-def read_viewer(request, service):
-    """Return the rows of a request from the viewer, with some more round them."""
-    layer, parameters = viewer_payload(request)
-    path = f"{layer}/cat.fits"
-    url = service.address(path, **parameters)
-    circle = request.sky.enclosing
-    box = (circle.ra_deg, circle.dec_deg, circle.radius_deg)
-    try:
-        hdus = service.fits(path, box=box, **parameters)
-    except NoCoverageError:
-        return Chunk(0, {}, False), url
-    except UnexpectedContentError as error:
-        if NOTHING in str(error):
-            return Chunk(0, {}, False), url
-        raise
-    rows = hdus[1].data
+def _chunk_of(rows: FITS_rec, request: CatalogRequest, url: str) -> Chunk:
     columns, units = {}, {}
-    for column in hdus[1].columns:
+    for column in rows.columns:
         name = column.name.lower()
         values = np.asarray(rows.field(column.name))
         if values.dtype.kind in "SU":
@@ -69,19 +108,16 @@ def read_viewer(request, service):
     if not all(name in columns for name in ("ra", "dec", "release", "brickid", "objid")):
         msg = f"{url} sent a table that is not a Tractor catalogue."
         raise UnexpectedContentError(msg, url=url)
-    north = region_of_rows(
-        columns["release"], columns["ra"], columns["dec"], request.release, request.region
-    )
-    schema = tractor_columns(request.release)
+    north = northern_rows(columns, request.release, request.region)
     masks = {}
     for name, values in columns.items():
         # Light curves of the north are shorter in DR9 and come padded.
-        if name.startswith("lc_") and name in schema and values.ndim == 2 and north.any():
+        if name.startswith("lc_") and values.ndim == 2 and north.any():
             masks[name] = np.zeros(values.shape, bool)
             masks[name][north, _northern_length(name, request.release) :] = True
-    return Chunk(len(rows), columns, north, masks, units), url
+    return Chunk(len(rows), columns, north, masks, units, url)
 
 
-def _northern_length(name, release):
-    northern = {"dr10": "dr9"}.get(release, release)
-    return tractor_columns(northern)[name].length
+def _northern_length(name: str, release: str) -> int | None:
+    column = tractor_columns({"dr10": "dr9"}.get(release, release)).get(name)
+    return None if column is None else column.length

@@ -5,21 +5,52 @@ are searched with a tree, and only the rows that matched are read.  A source has
 brick owns, in the region that is official there, so none can match twice.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
+from typing import TypeAlias
 
 import numpy as np
+from astropy import units as u
+from astropy.table import Column, MaskedColumn, Table
 
 from ..survey.bricks import brick_id
+from ..survey.catalog_request import CatalogRequest
 from ..survey.sphere import bricks_in_circle, separation_deg, unit_vectors
-from .catalog_files import brick_files, eligible, read_rows
+from .catalog_files import BrickFile, TractorFiles, brick_files, eligible, read_rows
+from .catalog_table import Chunk, merge_columns
+from .tractor_file import TractorFile
 
-__all__ = ["MAX_RADIUS_DEG", "Matches", "bricks_of_positions", "match_positions"]
+__all__ = ["MAX_RADIUS_DEG", "Positions", "bricks_of_positions", "match_table"]
 
 MAX_RADIUS_DEG = 60 / 3600
 MAX_MOTION_DEG = 60 / 3600
 """Stars that moved farther between the epochs are looked for no farther away than this."""
 
 POLE_DEG = 88.0
+
+Pairs: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Which position, which row of a file, and how far apart in degrees."""
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """Positions to match, NaN where a row has none, and how near a match has to be."""
+
+    ra_deg: np.ndarray
+    dec_deg: np.ndarray
+    radius_deg: float
+    epoch_yr: np.ndarray | None = None  # when each holds
+
+    def vectors(self, index: np.ndarray) -> np.ndarray:
+        """Return some of them as unit vectors."""
+        return unit_vectors(self.ra_deg[index], self.dec_deg[index])
+
+    def separation_deg(self, index: np.ndarray, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+        """Return how far some of them are from as many others."""
+        return separation_deg(self.ra_deg[index], self.dec_deg[index], ra, dec)
 
 
 @dataclass(frozen=True)
@@ -28,11 +59,13 @@ class Matches:
 
     index: np.ndarray  # which position, ascending; within one, by separation
     separation_deg: np.ndarray  # at the positions' epoch
-    chunks: list
+    chunks: list[Chunk]
     row: np.ndarray  # which row of the chunks, counted through
 
 
-def bricks_of_positions(ra_deg, dec_deg, radius_deg):
+def bricks_of_positions(
+    ra_deg: np.ndarray, dec_deg: np.ndarray, radius_deg: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Return which bricks the circle round each position touches."""
     owner = brick_id(ra_deg, dec_deg)
     index = np.arange(len(owner))
@@ -46,8 +79,8 @@ def bricks_of_positions(ra_deg, dec_deg, radius_deg):
             near = brick_id(
                 ra_deg + x * half_ra, np.clip(dec_deg + y * radius_deg, -90, 90)
             )
-            other = (near != owner) & ~polar
-            pairs.append(np.stack([near[other], index[other]]))
+            is_new = (near != owner) & ~polar
+            pairs.append(np.stack([near[is_new], index[is_new]]))
     for place in np.flatnonzero(polar):
         touched = bricks_in_circle(float(ra_deg[place]), float(dec_deg[place]), radius_deg)
         pairs.append(np.stack([touched, np.full(len(touched), place)]))
@@ -56,94 +89,192 @@ def bricks_of_positions(ra_deg, dec_deg, radius_deg):
     return key // len(owner), key % len(owner)
 
 
-def match_positions(request, ra_deg, dec_deg, radius_deg, *, find, epoch_yr, open_files):
+def _match(
+    request: CatalogRequest, positions: Positions, files: TractorFiles, find: str
+) -> Matches:
     """Match positions to the catalogue."""
-    reach = radius_deg + (0.0 if epoch_yr is None else MAX_MOTION_DEG)
-    # Rows without a position have no match.
-    placed = np.flatnonzero(np.isfinite(ra_deg))
-    brick, index = bricks_of_positions(ra_deg[placed], dec_deg[placed], reach)
+    placed = np.flatnonzero(np.isfinite(positions.ra_deg) & np.isfinite(positions.dec_deg))
+    reach = positions.radius_deg + (0.0 if positions.epoch_yr is None else MAX_MOTION_DEG)
+    ra_deg, dec_deg = positions.ra_deg[placed], positions.dec_deg[placed]
+    brick, index = bricks_of_positions(ra_deg, dec_deg, reach)
     index = placed[index]
-    files = brick_files(np.unique(brick), request.release, request.region)
-    found = []
-    points = unit_vectors(ra_deg, dec_deg)
-    for number, (file, table) in enumerate(open_files(files)):
-        first, last = np.searchsorted(brick, [file.brick_id, file.brick_id + 1])
-        mine = index[first:last]
-        rows = np.flatnonzero(eligible(table, file, request))
-        if not len(rows):
+    bricks = brick_files(np.unique(brick), request.release, request.region)
+    pairs, sources = [], []
+    for file, table in zip(bricks, files.opened(bricks), strict=True):
+        if table is None:
             continue
-        for pair in _pairs(table, rows, mine, points, ra_deg, dec_deg, radius_deg, epoch_yr):
-            place, row, apart = pair
-            found.append((np.full(len(place), number), place, row, apart, file, table))
-    return _collect(found, find, request)
+        near = index[slice(*np.searchsorted(brick, [file.brick_id, file.brick_id + 1]))]
+        rows = np.flatnonzero(eligible(table.positions, file, request))
+        for pair in _pairs(table, rows, near, positions):
+            if len(pair[0]):
+                pairs.append(pair)
+                sources.append((file, table))
+    return _collect(pairs, sources, find, request)
 
 
-def _pairs(table, rows, mine, points, ra_deg, dec_deg, radius_deg, epoch_yr):
-    """Yield (position, row, separation) of the pairs in one file: of still sources, of movers."""
-    ra, dec = table.positions["ra"][rows], table.positions["dec"][rows]
+def _pairs(
+    table: TractorFile, rows: np.ndarray, near: np.ndarray, positions: Positions
+) -> Iterator[Pairs]:
+    """Yield the pairs in one file: of still sources, of movers."""
+    if positions.epoch_yr is None:
+        yield _near(table, rows, near, positions, positions.radius_deg)
+        return
+    names = ("pmra", "pmdec", "ref_epoch", "ref_cat")
+    motion = table.read(rows, names)
+    if not all(name in motion for name in names) or not len(rows):
+        yield _near(table, rows, near, positions, positions.radius_deg)
+        return
+    pm = np.hypot(motion["pmra"], motion["pmdec"])
+    moves = (pm > 0) & np.char.startswith(motion["ref_cat"], "G")
+    yield _near(table, rows[~moves], near, positions, positions.radius_deg)
+    if moves.any() and len(near):
+        rates = {name: motion[name][moves].astype(float) for name in names[:3]}
+        yield _moved(table, rows[moves], near, positions, rates)
+
+
+def _moved(
+    table: TractorFile,
+    rows: np.ndarray,
+    near: np.ndarray,
+    positions: Positions,
+    rates: dict[str, np.ndarray],
+) -> Pairs:
+    """Return the pairs of sources that move, each moved to the epoch of the position."""
+    epoch_yr = positions.epoch_yr
     if epoch_yr is None:
-        yield _near(ra, dec, rows, mine, points, ra_deg, dec_deg, radius_deg)
-        return
-    motion = table.read(rows, ("pmra", "pmdec", "ref_epoch", "ref_cat"))
-    pm = np.hypot(motion["pmra"], motion["pmdec"]) if "pmra" in motion else np.zeros(len(rows))
-    moves = (pm > 0) & np.char.startswith(motion.get("ref_cat", np.full(len(rows), "")), "G")
-    still = ~moves
-    yield _near(ra[still], dec[still], rows[still], mine, points, ra_deg, dec_deg, radius_deg)
-    if not moves.any():
-        return
-    ra, dec, rows = ra[moves], dec[moves], rows[moves]
-    rates = {n: motion[n][moves].astype(float) for n in ("pmra", "pmdec", "ref_epoch")}
-    years = max(abs(epoch_yr[mine].max() - rates["ref_epoch"].min()),
-                abs(epoch_yr[mine].min() - rates["ref_epoch"].max()))
-    reach = min(float(pm[moves].max()) * years / 3.6e6, MAX_MOTION_DEG)
-    place, at, _ = _near(
-        ra, dec, np.arange(len(rows)), mine, points, ra_deg, dec_deg, radius_deg + reach
+        return _near(table, rows, near, positions, positions.radius_deg)
+    years = max(
+        abs(epoch_yr[near].max() - rates["ref_epoch"].min()),
+        abs(epoch_yr[near].min() - rates["ref_epoch"].max()),
     )
+    pm = np.hypot(rates["pmra"], rates["pmdec"])
+    reach = min(float(pm.max()) * years / 3.6e6, MAX_MOTION_DEG)
+    place, row, _ = _near(table, rows, near, positions, positions.radius_deg + reach)
+    at = np.searchsorted(rows, row)
     time_yr = epoch_yr[place] - rates["ref_epoch"][at]
-    moved_dec = dec[at] + rates["pmdec"][at] * time_yr / 3.6e6
-    moved_ra = ra[at] + rates["pmra"][at] * time_yr / 3.6e6 / np.cos(np.radians(dec[at]))
-    apart = separation_deg(ra_deg[place], dec_deg[place], moved_ra, moved_dec)
-    inside = apart <= radius_deg
-    yield place[inside], rows[at[inside]], apart[inside]
+    ra, dec = table.positions["ra"][row], table.positions["dec"][row]
+    moved_dec = dec + rates["pmdec"][at] * time_yr / 3.6e6
+    moved_ra = ra + rates["pmra"][at] * time_yr / 3.6e6 / np.cos(np.radians(dec))
+    apart = positions.separation_deg(place, moved_ra, moved_dec)
+    inside = apart <= positions.radius_deg
+    return place[inside], row[inside], apart[inside]
 
 
-def _near(ra, dec, rows, mine, points, ra_deg, dec_deg, radius_deg):
+def _near(
+    table: TractorFile,
+    rows: np.ndarray,
+    near: np.ndarray,
+    positions: Positions,
+    radius_deg: float,
+) -> Pairs:
     """Return every pair within a radius."""
-    if not len(rows) or not len(mine):
+    if not len(rows) or not len(near):
         return np.empty(0, int), np.empty(0, int), np.empty(0)
     # A third of the time that importing the package would take.
     from scipy.spatial import cKDTree
 
+    ra, dec = table.positions["ra"][rows], table.positions["dec"][rows]
     tree = cKDTree(unit_vectors(ra, dec))
     chord = 2 * np.sin(np.radians(radius_deg) / 2)
-    lists = tree.query_ball_point(points[mine], chord * (1 + 1e-9) + 1e-15)
+    lists = tree.query_ball_point(positions.vectors(near), chord * (1 + 1e-9) + 1e-15)
     counts = np.fromiter(map(len, lists), int, len(lists))
     if not counts.sum():
         return np.empty(0, int), np.empty(0, int), np.empty(0)
     at = np.concatenate([hits for hits in lists if hits]).astype(int)
-    place = np.repeat(mine, counts)
-    apart = separation_deg(ra_deg[place], dec_deg[place], ra[at], dec[at])
+    place = np.repeat(near, counts)
+    apart = positions.separation_deg(place, ra[at], dec[at])
     inside = apart <= radius_deg
     return place[inside], rows[at[inside]], apart[inside]
 
 
-def _collect(found, find, request):
-    """Keep the pairs that are wanted, and read their rows."""
-    found = [pair for pair in found if len(pair[1])]
-    if not found:
+def _collect(
+    pairs: Sequence[Pairs],
+    sources: Sequence[tuple[BrickFile, TractorFile]],
+    find: str,
+    request: CatalogRequest,
+) -> Matches:
+    """Keep the pairs that are asked for, and read their rows."""
+    if not pairs:
         return Matches(np.empty(0, int), np.empty(0), [], np.empty(0, int))
-    which = np.concatenate([np.full(len(pair[1]), n) for n, pair in enumerate(found)])
-    place, row, apart = (np.concatenate([pair[k] for pair in found]) for k in (1, 2, 3))
+    which = np.concatenate([np.full(len(pair[1]), n) for n, pair in enumerate(pairs)])
+    place, row, apart = (np.concatenate([pair[k] for pair in pairs]) for k in range(3))
     order = np.lexsort((row, which, apart, place))
     if find == "best":
         order = order[np.unique(place[order], return_index=True)[1]]
     chunks, position, start = [], np.empty(len(order), int), 0
-    for n, (*_, file, table) in enumerate(found):
-        mine = np.flatnonzero(which[order] == n)
-        if not len(mine):
+    for number, (file, table) in enumerate(sources):
+        pair = np.flatnonzero(which[order] == number)
+        if not len(pair):
             continue
-        rows, inverse = np.unique(row[order][mine], return_inverse=True)
+        rows, inverse = np.unique(row[order][pair], return_inverse=True)
         chunks.append(read_rows(table, file, rows, request.needed))
-        position[mine] = start + inverse
+        position[pair] = start + inverse
         start += len(rows)
     return Matches(place[order], apart[order], chunks, position)
+
+
+def match_table(
+    request: CatalogRequest,
+    table: Table,
+    positions: Positions,
+    files: TractorFiles,
+    find: str,
+) -> Table:
+    """Match a table to the catalogue."""
+    matches = _match(request, positions, files, find)
+    columns = request.columns or ()
+    merged = merge_columns(request, matches.chunks, columns)
+    if find == "all":
+        result, place = table[matches.index], np.arange(len(matches.index))
+    else:
+        result, place = table.copy(), matches.index
+    n_rows = len(result)
+    missing = np.ones(n_rows, bool)
+    missing[place] = False
+    apart = np.zeros(n_rows)
+    apart[place] = matches.separation_deg * 3600
+    names = set(table.colnames)
+    added = [_column(_free("separation", names), apart, missing, None, u.arcsec)]
+    for column in columns:
+        values, mask = merged[column.name]
+        full = np.full((n_rows, *values.shape[1:]), column.missing, values.dtype)
+        full[place] = values[matches.row]
+        gap = None
+        if mask is not None:
+            gap = np.zeros(full.shape, bool)
+            gap[place] = mask[matches.row]
+        added.append(_column(_free(column.name, names), full, missing, gap, column.unit))
+    result.add_columns(added)
+    result.meta["crossmatch"] = {
+        "survey": "DESI Legacy Imaging Surveys",
+        "release": request.release,
+        "region": request.region,
+        "radius_arcsec": positions.radius_deg * 3600,
+        "find": find,
+    }
+    return result
+
+
+def _free(name: str, names: set[str]) -> str:
+    """Return a name that the user's table has not: with ``_tractor``, ``_tractor2`` and so on."""
+    candidates = (f"{name}_tractor{number if number > 1 else ''}" for number in count(1))
+    free = name if name not in names else next(c for c in candidates if c not in names)
+    names.add(free)
+    return free
+
+
+def _column(
+    name: str,
+    values: np.ndarray,
+    missing: np.ndarray,
+    mask: np.ndarray | None,
+    unit: u.UnitBase | None,
+) -> Column:
+    """Return a column, masked where there is no match or no value."""
+    if missing.any() or (mask is not None and mask.any()):
+        shaped = missing.reshape(-1, *[1] * (values.ndim - 1))
+        gap = np.broadcast_to(shaped, values.shape).copy()
+        if mask is not None:
+            gap |= mask
+        return MaskedColumn(values, name=name, mask=gap, unit=unit)
+    return Column(values, name=name, unit=unit)

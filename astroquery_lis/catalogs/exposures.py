@@ -11,12 +11,12 @@ from astropy.table import Table
 from astropy.time import Time
 
 from ..exceptions import CoverageWarning, NoCoverageError, UnexpectedContentError, warn
+from ..io.finder import FileFinder, LocatedFile
 from ..survey.bricks import brick_id, name_of, region_of_brick
 from ..survey.paths import file_path
 from ..survey.pixel_grids import TangentGrid
 from ..survey.releases import get_tree
 from .brick_rows import require_unlisted
-from .catalog_files import FileFinder, LocatedFile
 
 __all__ = ["exposure_path", "exposures_at"]
 

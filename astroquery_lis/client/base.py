@@ -13,11 +13,11 @@ from astroquery.query import BaseQuery
 
 from .._conf import conf, setting
 from .._packages import package_version
-from ..catalogs.catalog_files import FileFinder
 from ..catalogs.tractor_file import OpenTables
 from ..exceptions import InvalidRequestError
 from ..images.reader import OpenImages, SectionReader
 from ..images.viewer_service import ViewerService, viewer_client
+from ..io.finder import FileFinder
 from ..io.http import HttpClient
 from ..io.mirrors import resolve_mirrors
 from ..survey.paths import COADD_PRODUCTS
@@ -214,7 +214,7 @@ class SurveyBase(QueryBase):
         return SectionReader(self._client(), mirrors, self._location(cache), self._images)
 
     def _finder(self, mirror: Mirror | None, cache: bool | None) -> FileFinder:
-        return FileFinder(self._client(), self._mirrors(mirror), self._location(cache))
+        return FileFinder(self._client, self._mirrors(mirror), self._location(cache))
 
     def _client(self, make: Callable[..., HttpClient] = HttpClient, **extra: object) -> HttpClient:
         """Return the HTTP client of one kind for the settings in force."""

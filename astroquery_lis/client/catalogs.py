@@ -12,26 +12,34 @@ from astroquery.exceptions import MaxResultsWarning
 
 from .._conf import conf, setting
 from .._typing import answering
-from ..catalogs.catalog_tap import TapClient
-from ..catalogs.crossmatch import MAX_RADIUS_DEG
-from ..catalogs.match_table import match_table
-from ..catalogs.sources import SOURCES, CatalogQuery, Limits
+from ..catalogs.catalog_files import TractorFiles
+from ..catalogs.catalog_tap import TapSource
+from ..catalogs.catalog_viewer import ViewerSource
+from ..catalogs.crossmatch import MAX_RADIUS_DEG, Positions, match_table
+from ..catalogs.sources import SOURCES, CatalogSource, order_of_sources, query_catalog
+from ..catalogs.tap_client import TapClient
 from ..exceptions import InvalidRequestError, warn
 from ..io.http import PoliteSession
-from ..io.mirrors import resolve_mirrors
-from ..survey.catalog_request import as_angle_deg, as_sky_region, catalog_request
+from ..survey.catalog_request import (
+    WHOLE_SKY,
+    CatalogRequest,
+    as_angle_deg,
+    as_maxrec,
+    as_sky_region,
+    catalog_request,
+)
 from ..survey.releases import get_release
 from ..survey.request import as_choice, as_region
-from ..survey.tractor import has_column
-from ..survey.tractor_columns import tractor_columns
+from ..survey.tractor_columns import has_column, tractor_columns
 from .base import SurveyBase
 from .inputs import as_match_table, as_position, as_positions, as_years
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any, Literal
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Literal
 
     from .._typing import Angle, Coordinates, Mirror, OnMissing, Payload, Region
+    from ..io.mirrors import Mirror as SurveyMirror
 
 
 __all__ = ["CatalogMethods"]
@@ -50,7 +58,7 @@ class CatalogMethods(SurveyBase):
         height: Angle | None = None,
         polygon: SkyCoord | Sequence[tuple[float, float]] | None = None,
         columns: str | Sequence[str] | None = None,
-        column_filters: Mapping[str, Any] | None = None,
+        column_filters: Mapping[str, object] | None = None,
         primary: bool = True,
         drop_duplicates: bool = True,
         maskbits: str | Sequence[str] | None = None,
@@ -160,51 +168,66 @@ class CatalogMethods(SurveyBase):
         Unit("nmgy")
         """
         corners = None if polygon is None else as_positions(polygon, "polygon")
-        centered = corners is None and coordinates is not None
-        position = as_position(coordinates) if centered else None
-        request = catalog_request(
-            as_sky_region(position, radius=radius, width=width, height=height, polygon=corners),
-            columns=columns,
-            column_filters=column_filters,
-            primary=primary,
-            drop_duplicates=drop_duplicates,
-            maskbits=maskbits,
-            maxrec=maxrec,
-            release=self.release if release is None else release,
-            region=region,
-        )
-        as_choice("source", source, SOURCES)
+        is_centred = corners is None and coordinates is not None
+        position = as_position(coordinates) if is_centred else None
+        sky = as_sky_region(position, radius=radius, width=width, height=height, polygon=corners)
+        release = self.release if release is None else release
         as_choice("on_missing", on_missing, ("warn", "raise"))
-        tap = self._tap()
         with self._finder(mirror, cache) as finder:
-            query = CatalogQuery(
-                request,
-                finder=finder,
-                tap=tap,
-                tap_matches=partial(self._tap_matches, mirror),
-                viewer=partial(self._viewer, cache),
-                held=self._tables,
-                limits=Limits(conf.max_query_bricks),
-                on_missing=on_missing,
-                async_job=async_job,
+            files = TractorFiles(finder, self._tables, conf.max_query_bricks, on_missing)
+            request = catalog_request(
+                sky,
+                columns=columns,
+                column_filters=column_filters,
+                primary=primary,
+                drop_duplicates=drop_duplicates,
+                maskbits=maskbits,
+                maxrec=maxrec,
+                release=release,
+                region=region,
+                own=partial(files.own_columns, sky, release, region),
             )
+            sources = self._catalog_sources(request, source, files, cache, async_job=async_job)
             if get_query_payload:
-                return query.payload(source)
-            try:
-                return query.run(source)
-            finally:
-                self._remember(tap)
+                return sources[0][0].payload(request)
+            return query_catalog(request, sources, on_missing)
 
     @answering
     def query_region(
-        self, coordinates: Coordinates | None = None, **kwargs: Any
+        self,
+        coordinates: Coordinates | None = None,
+        *,
+        radius: Angle | None = None,
+        width: Angle | None = None,
+        height: Angle | None = None,
+        polygon: SkyCoord | Sequence[tuple[float, float]] | None = None,
+        columns: str | Sequence[str] | None = None,
+        column_filters: Mapping[str, object] | None = None,
+        primary: bool = True,
+        drop_duplicates: bool = True,
+        maskbits: str | Sequence[str] | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        source: str | Sequence[str] = "auto",
+        mirror: Mirror | None = None,
+        async_job: bool = False,
+        maxrec: int | None = None,
+        on_missing: OnMissing = "warn",
+        cache: bool | None = None,
+        get_query_payload: bool = False,
     ) -> Table | Payload:
         """Return the sources in a part of the sky: astroquery's name for `query_tractor`.
 
         Parameters
         ----------
-        coordinates, **kwargs
-            As for `query_tractor`.
+        coordinates, radius, width, height, polygon : optional
+            How much of the sky, as for `query_tractor`.
+        columns, column_filters, primary, drop_duplicates, maskbits : optional
+            What of the catalogue, as for `query_tractor`.
+        release, region, source, mirror, async_job, maxrec, on_missing, cache : optional
+            From where, as for `query_tractor`.
+        get_query_payload : bool, optional
+            Return what would be asked, as `query_tractor` does.
 
         Returns
         -------
@@ -219,18 +242,65 @@ class CatalogMethods(SurveyBase):
         >>> rows.colnames
         ['type']
         """
-        return self.query_tractor(coordinates, **kwargs)
+        return self.query_tractor(
+            coordinates,
+            radius=radius,
+            width=width,
+            height=height,
+            polygon=polygon,
+            columns=columns,
+            column_filters=column_filters,
+            primary=primary,
+            drop_duplicates=drop_duplicates,
+            maskbits=maskbits,
+            release=release,
+            region=region,
+            source=source,
+            mirror=mirror,
+            async_job=async_job,
+            maxrec=maxrec,
+            on_missing=on_missing,
+            cache=cache,
+            get_query_payload=get_query_payload,
+        )
 
     @answering
-    def query_object(self, object_name: str, **kwargs: Any) -> Table | Payload:
+    def query_object(
+        self,
+        object_name: str,
+        *,
+        radius: Angle | None = None,
+        width: Angle | None = None,
+        height: Angle | None = None,
+        columns: str | Sequence[str] | None = None,
+        column_filters: Mapping[str, object] | None = None,
+        primary: bool = True,
+        drop_duplicates: bool = True,
+        maskbits: str | Sequence[str] | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        source: str | Sequence[str] = "auto",
+        mirror: Mirror | None = None,
+        async_job: bool = False,
+        maxrec: int | None = None,
+        on_missing: OnMissing = "warn",
+        cache: bool | None = None,
+        get_query_payload: bool = False,
+    ) -> Table | Payload:
         """Return the sources round an object whose name CDS knows.
 
         Parameters
         ----------
         object_name : str
             For example ``'NGC 6240'``.
-        **kwargs
-            As for `query_tractor`.
+        radius, width, height : optional
+            How much of the sky, as for `query_tractor`.
+        columns, column_filters, primary, drop_duplicates, maskbits : optional
+            What of the catalogue, as for `query_tractor`.
+        release, region, source, mirror, async_job, maxrec, on_missing, cache : optional
+            From where, as for `query_tractor`.
+        get_query_payload : bool, optional
+            Return what would be asked, as `query_tractor` does.
 
         Returns
         -------
@@ -255,7 +325,26 @@ class CatalogMethods(SurveyBase):
         if not isinstance(object_name, str):
             msg = f"object_name={object_name!r} must be a str; for positions see query_region."
             raise InvalidRequestError(msg, parameter="object_name", value=object_name)
-        return self.query_tractor(object_name, **kwargs)
+        return self.query_tractor(
+            object_name,
+            radius=radius,
+            width=width,
+            height=height,
+            columns=columns,
+            column_filters=column_filters,
+            primary=primary,
+            drop_duplicates=drop_duplicates,
+            maskbits=maskbits,
+            release=release,
+            region=region,
+            source=source,
+            mirror=mirror,
+            async_job=async_job,
+            maxrec=maxrec,
+            on_missing=on_missing,
+            cache=cache,
+            get_query_payload=get_query_payload,
+        )
 
     @answering
     def query_tap(
@@ -310,7 +399,7 @@ class CatalogMethods(SurveyBase):
         if get_query_payload:
             return {"service": self._tap().url, "query": query}
         client = self._tap()
-        answer = client.run(query, maxrec=maxrec, async_job=async_job)
+        answer = client.run(query, maxrec=as_maxrec(maxrec), async_job=async_job)
         if answer.is_cut:
             msg = f"There are more rows than the {len(answer.table)} that came."
             warn(msg, MaxResultsWarning)
@@ -400,27 +489,16 @@ class CatalogMethods(SurveyBase):
             msg = "columns='all' is for query_tractor; name the columns that a match shall have."
             raise InvalidRequestError(msg, parameter="columns", value=columns)
         request = catalog_request(
-            None,
+            WHOLE_SKY,
             columns=columns,
             release=self.release if release is None else release,
             region=region,
         )
         own, ra_deg, dec_deg = as_match_table(table, ra, dec, name)
-        epoch_yr = as_years(epoch, len(ra_deg))
+        positions = Positions(ra_deg, dec_deg, radius_deg, as_years(epoch, len(ra_deg)))
         with self._finder(mirror, cache) as finder:
-            return match_table(
-                request,
-                own,
-                ra_deg,
-                dec_deg,
-                radius_deg,
-                find=find,
-                epoch_yr=epoch_yr,
-                finder=finder,
-                held=self._tables,
-                limits=Limits(conf.max_query_bricks),
-                on_missing=on_missing,
-            )
+            files = TractorFiles(finder, self._tables, conf.max_query_bricks, on_missing)
+            return match_table(request, own, positions, files, find)
 
     def list_columns(self, *, release: str | None = None, region: Region = "auto") -> Table:
         """Return a `~astropy.table.Table` of the columns of the catalogue.
@@ -457,19 +535,33 @@ class CatalogMethods(SurveyBase):
 
     # ---- inner ----------------------------------------------------------------------------------
 
-    def _tap(self):
-        make_session = partial(PoliteSession, **self._client_options())
-        client = TapClient(setting("tap_url"), make_session)
-        client.cone_refused = client.url in self._cone_refused
-        return client
+    def _catalog_sources(
+        self,
+        request: CatalogRequest,
+        source: str | Sequence[str],
+        files: TractorFiles,
+        cache: bool | None,
+        *,
+        async_job: bool,
+    ) -> list[tuple[CatalogSource, str]]:
+        """Return the sources to ask in turn, and why each is asked."""
+        names = (source,) if isinstance(source, str) else tuple(source)
+        reason = "it was asked for"
+        if names == ("auto",):
+            same_sky = self._tap_is_same_sky(files.finder.mirrors)
+            names, reason = order_of_sources(request, files, tap_is_same_sky=same_sky)
+        makers: dict[str, Callable[[], CatalogSource]] = {
+            "files": lambda: files,
+            "tap": lambda: TapSource(self._tap(), self._cone_refused, async_job=async_job),
+            "viewer": lambda: ViewerSource(self._viewer(cache)),
+        }
+        return [(makers[as_choice("source", name, SOURCES)](), reason) for name in names]
 
-    def _tap_matches(self, mirror):
+    def _tap(self) -> TapClient:
+        make: Callable[..., PoliteSession] = PoliteSession
+        return TapClient(setting("tap_url"), partial(make, **self._client_options()))
+
+    def _tap_is_same_sky(self, mirrors: Sequence[SurveyMirror]) -> bool:
         """Tell whether the TAP service has the same sky as the mirrors, so that it may stand in."""
-        mirrors = resolve_mirrors(self.mirror if mirror is None else mirror)
         own = setting("tap_url") != type(conf).tap_url.defaultvalue
-        return own or all(one.official for one in mirrors)
-
-    def _remember(self, tap):
-        """Note whether a service accepts Q3C, which is found by trying."""
-        if tap.cone_refused:
-            self._cone_refused.add(tap.url)
+        return own or all(mirror.official for mirror in mirrors)

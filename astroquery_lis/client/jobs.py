@@ -12,7 +12,6 @@ import numpy as np
 
 from .._packages import import_optional
 from ..catalogs.brick_tables import region_table
-from ..catalogs.catalog_files import FileFinder
 from ..exceptions import IncompleteMirrorError, InvalidRequestError, NoCoverageError
 from ..images.save import (
     Access,
@@ -23,6 +22,7 @@ from ..images.save import (
     save_job,
     target_facts,
 )
+from ..io.finder import FileFinder
 from ..io.jobs import Result, failure, manifest, map_jobs, run
 from ..io.journal import Journal
 from ..io.store import remove_temporaries
@@ -321,7 +321,7 @@ executor
     def _footprint(self, spec: BulkSpec, access: Access) -> dict[str, np.ndarray]:
         """Return the ids of the bricks of each region that there is a table of."""
         footprint = {}
-        with FileFinder(self._client(), access.mirrors, access.location) as finder:
+        with FileFinder(self._client, access.mirrors, access.location) as finder:
             for region in get_release(spec.release).regions:
                 if spec.region in ("auto", region):
                     # Without a table the files decide.

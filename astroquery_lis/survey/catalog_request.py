@@ -1,82 +1,118 @@
 """What the user asked of the catalogue, checked and brought to one form."""
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
-from functools import cache
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from numbers import Integral
+from typing import NoReturn, TypeAlias
 
 import numpy as np
 from astropy import units as u
 
 from ..exceptions import InvalidRequestError
 from .bitmasks import maskbits_value
-from .conditions import as_conditions
+from .conditions import Condition, as_conditions
+from .named_columns import any_column, resolve_columns
 from .region import Box, Circle, Polygon
-from .releases import get_release
+from .releases import get_release, get_tree
 from .request import angle_of_text, as_region
-from .tractor import any_column, has_column, resolve_columns
-from .tractor_columns import tractor_columns
+from .tractor_columns import ROW_KEY, TractorColumn, has_column, tractor_columns
 
 __all__ = [
+    "WHOLE_SKY",
     "CatalogRequest",
+    "Sky",
     "as_angle_deg",
+    "as_maxrec",
     "as_sky_region",
     "catalog_request",
-    "lacking_columns",
 ]
 
 MAX_BOX_DEG = 60.0
+
+Sky: TypeAlias = Circle | Box | Polygon
+
+WHOLE_SKY = Circle(0.0, 0.0, 180.0)
 
 
 @dataclass(frozen=True)
 class CatalogRequest:
     """Rows and columns of the catalogue."""
 
-    sky: object
-    columns: tuple | None  # names in the order wanted; `None` for all that the answering source has
-    conditions: tuple  # all have to be met
+    sky: Sky
+    columns: tuple[TractorColumn, ...] | None  # in the order wanted; None for all that there are
+    conditions: tuple[Condition, ...]  # all have to be met
     primary: bool  # only rows of the brick that owns the position
     drop_duplicates: bool  # no rows of type DUP
     maskbits: int  # rows with any of these bits are left out
     maxrec: int | None  # at most so many rows
-    release: str  # ``region`` may be ``'auto'``
-    region: str  # ``region`` may be ``'auto'``
+    release: str
+    region: str  # may be ``'auto'``
 
-    @property
-    def key(self):
-        """Sha256 of the request in canonical form, hexadecimal."""
-        content = {**asdict(self), "shape": type(self.sky).__name__}
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    @property
-    def needed(self):
-        """Columns to read: those wanted, and those that the selection and the order stand on."""
-        helpers = ["ra", "dec", "release", "brickid", "objid"]
-        helpers += [condition.name for condition in self.conditions]
+    @cached_property
+    def selecting(self) -> tuple[str, ...]:
+        """What of the files the selection and the order stand on."""
+        names = ["ra", "dec", *ROW_KEY]
+        for condition in self.conditions:
+            names += condition.column.inputs or (condition.column.name,)
         if self.primary:
-            helpers.append("brick_primary")
+            names.append("brick_primary")
         if self.drop_duplicates:
-            helpers.append("type")
+            names.append("type")
         if self.maskbits:
-            helpers.append("maskbits")
-        return tuple(dict.fromkeys([*(self.columns or ()), *helpers]))
+            names.append("maskbits")
+        return tuple(dict.fromkeys(names))
+
+    @cached_property
+    def needed(self) -> tuple[str, ...]:
+        """What to read of the files: for the selection, and for the columns."""
+        names = [n for c in self.columns or () for n in c.inputs or (c.name,)]
+        return tuple(dict.fromkeys([*names, *self.selecting]))
 
     @property
-    def only_in_files(self):
-        """What of the request no TAP table can answer, as texts."""
+    def tap_table(self) -> str | None:
+        """Astro Data Lab's table of the release; `None` for those that it does not serve so."""
+        if get_release(self.release).number < 8:
+            return None
+        if self.region == "auto":
+            return f"ls_{self.release}.tractor"
+        return f"ls_{get_tree(self.release, self.region).release}.tractor_{self.region[0]}"
+
+    @property
+    def only_in_files(self) -> list[str]:
+        """What of the request no TAP table can answer."""
         schema = tractor_columns(self.release)
-        names = [name for name in self.needed if name in schema and not schema[name].in_tap]
+        own = [name for name in self.needed if any_column(name, self.release) is None]
+        names = own + [n for n in self.needed if n in schema and not schema[n].in_tap]
         return names if self.primary else [*names, "primary=False"]
 
+    @property
+    def lacking(self) -> list[str]:
+        """Columns asked for that the release or region has not at all."""
+        columns = self.columns or ()
+        return [c.name for c in columns if not _is_there(c, self.release, self.region)]
 
-def _refuse(parameter, value, must):
+
+def _is_there(column: TractorColumn, release: str, region: str) -> bool:
+    """Tell whether a release has a column anywhere in a region; one's own are taken as there."""
+    if any_column(column.name, release) is None:
+        return True
+    regions = get_release(release).regions if region == "auto" else (region,)
+    schema = tractor_columns(release)
+    names = column.inputs or (column.name,)
+    return all(n in schema for n in names) and any(has_column(column, release, r) for r in regions)
+
+
+def _refuse(parameter: str, value: object, must: str) -> NoReturn:
     msg = f"{parameter}={value!r} {must}"
     raise InvalidRequestError(msg, parameter=parameter, value=value)
 
 
-def as_angle_deg(parameter, value, maximum_deg, *, zero=False):
+def as_angle_deg(
+    parameter: str, value: object, maximum_deg: float, *, zero: bool = False
+) -> float:
     """Return an angle as degrees."""
     must = "must be an angle with a unit, for example 10 * u.arcsec; a bare number is not one."
     value = angle_of_text(value)
@@ -92,7 +128,14 @@ def as_angle_deg(parameter, value, maximum_deg, *, zero=False):
     return angle
 
 
-def as_sky_region(position, *, radius=None, width=None, height=None, polygon=None):
+def as_sky_region(
+    position: tuple[float, float] | None,
+    *,
+    radius: object = None,
+    width: object = None,
+    height: object = None,
+    polygon: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Sky:
     """Return the part of the sky that the arguments mean."""
     kinds = [radius is not None, width is not None or height is not None, polygon is not None]
     if sum(kinds) != 1:
@@ -119,57 +162,52 @@ def as_sky_region(position, *, radius=None, width=None, height=None, polygon=Non
 
 
 def catalog_request(
-    sky,
+    sky: Sky,
     *,
-    columns=None,
-    column_filters=None,
-    primary=True,
-    drop_duplicates=True,
-    maskbits=None,
-    maxrec=None,
-    release="dr10",
-    region="auto",
-):
-    """Return the `CatalogRequest` that the arguments mean."""
+    columns: str | Sequence[str] | None = None,
+    column_filters: Mapping[str, object] | None = None,
+    primary: bool = True,
+    drop_duplicates: bool = True,
+    maskbits: str | Sequence[str] | None = None,
+    maxrec: int | None = None,
+    release: str = "dr10",
+    region: str = "auto",
+    own: Callable[[], Mapping[str, TractorColumn]] = dict,
+) -> CatalogRequest:
+    """Return the `CatalogRequest` that the arguments mean.
+
+    ``own`` returns the columns that the files have beyond the survey's.
+    """
     release = get_release(release).name
     region = as_region(region, release)
     everything = isinstance(columns, str) and columns.strip().lower() == "all"
     for name, value in (("primary", primary), ("drop_duplicates", drop_duplicates)):
         if not isinstance(value, (bool, np.bool_)):
             _refuse(name, value, "must be True or False.")
-    if maxrec is not None and (
-        not isinstance(maxrec, Integral) or isinstance(maxrec, bool) or maxrec < 1
-    ):
-        _refuse("maxrec", maxrec, "must be a whole number of rows, 1 or more.")
-    conditions = as_conditions(column_filters, release)
-    for column in _lacking(tuple(c.name for c in conditions), release, region):
-        must = f"has {column.name}, which {release}, region {region}, lacks: no row could meet it."
-        _refuse("column_filters", column_filters, must)
+    if maskbits is not None and "maskbits" not in tractor_columns(release):
+        _refuse("maskbits", maskbits, f"is not for {release}, whose catalogue has no maskbits.")
+    conditions = as_conditions(column_filters, release, own)
+    for condition in conditions:
+        if not _is_there(condition.column, release, region):
+            lack = f"has {condition.column.name}, which {release}, region {region}, lacks:"
+            _refuse("column_filters", column_filters, f"{lack} no row could meet it.")
     return CatalogRequest(
         sky=sky,
-        columns=None if everything else resolve_columns(columns, release, region),
+        columns=None if everything else resolve_columns(columns, release, region, own=own),
         conditions=conditions,
         primary=bool(primary),
         drop_duplicates=bool(drop_duplicates),
         maskbits=0 if maskbits is None else maskbits_value(maskbits, release),
-        maxrec=None if maxrec is None else int(maxrec),
+        maxrec=as_maxrec(maxrec),
         release=release,
         region=region,
     )
 
 
-def lacking_columns(request):
-    """Return the columns of a request that its release or region has not at all."""
-    return list(_lacking(request.columns or (), request.release, request.region))
-
-
-@cache
-def _lacking(names, release, region):
-    schema = tractor_columns(release)
-    regions = get_release(release).regions if region == "auto" else (region,)
-    return tuple(
-        any_column(name, release)
-        for name in names
-        if name != "ls_id"
-        and not (name in schema and any(has_column(schema[name], release, r) for r in regions))
-    )
+def as_maxrec(maxrec: int | None) -> int | None:
+    """Return a largest number of rows."""
+    if maxrec is None:
+        return None
+    if not isinstance(maxrec, Integral) or isinstance(maxrec, bool) or maxrec < 1:
+        _refuse("maxrec", maxrec, "must be a whole number of rows, 1 or more.")
+    return int(maxrec)

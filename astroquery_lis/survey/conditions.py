@@ -1,63 +1,155 @@
 """Conditions on the columns of a catalogue, in Vizier's way of writing them.
 
 The same condition becomes ADQL for a service and a test on arrays here; a value that is missing
-(masked or NaN) meets none.
+(masked or NaN) meets none.  An empty text is a value: services hold NULL for it.
 """
 
+from __future__ import annotations
+
 import math
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NoReturn, TypeAlias
 
 import numpy as np
+from astropy import units as u
 
 from ..exceptions import InvalidRequestError
-from .tractor import any_column, resolve_columns
+from .named_columns import resolve_columns
+from .tractor import TYPES
+from .tractor_columns import TractorColumn
 
 __all__ = ["Condition", "as_conditions", "literal"]
 
-_OPERATORS = (">=", "<=", "!=", "<>", "==", ">", "<", "=")
-_SAME = {"==": "=", "<>": "!="}
+Value: TypeAlias = bool | int | float | str
+
+AB_FLUX = u.zero_point_flux(1 * u.AB)
+TOLERANCE = 1e-3
+"""How far what a service computed may be from what is computed here, absolute and relative."""
+
+_OPERATORS = (">=", "<=", "!=", "<>", "!~", "==", ">", "<", "=", "~", "!")
+_SAME = {"==": "=", "<>": "!=", "!": "!="}
 _HOW = (
-    "a value, a list of values, or text such as '>10', '<=3', '!=PSF', '10..20', '>10 & <20'"
+    "a value, a list of values, (low, high), or text such as '>10', '10..20', '>10 & <20', "
+    "'<1 | >5', 'PSF, REX', '!=PSF'"
 )
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """One comparison of a value."""
+
+    operator: str  # ``>``, ``>=``, ``<``, ``<=``, ``=``, ``!=``, ``~`` or ``!~``
+    values: tuple[Value, ...]  # one value, or several for ``=`` and ``!=``: any of, none of
+
+    def test(self, data: np.ndarray) -> np.ndarray:
+        """Tell which values meet it."""
+        value = self.values[0]
+        if self.operator in ("~", "!~"):
+            pattern = re.compile(_regular(str(value)), re.DOTALL)
+            met = np.array([bool(pattern.fullmatch(text)) for text in data.tolist()], bool)
+            return met if self.operator == "~" else ~met
+        if self.operator in ("=", "!="):
+            met = np.isin(data, np.array(self.values))
+            return met if self.operator == "=" else ~met
+        tests = {">": np.greater, ">=": np.greater_equal, "<": np.less, "<=": np.less_equal}
+        return tests[self.operator](data, value)
+
+    def adql(self, column: str, tolerance: float) -> str | None:
+        """Return it as ADQL, wider by a tolerance; `None` if no service could test it."""
+        if self.operator in ("~", "!~"):
+            pattern = str(self.values[0])
+            if set(pattern) & {"%", "_", "\\"}:
+                return None
+            like = f"{column} LIKE {literal(pattern.replace('*', '%').replace('?', '_'))}"
+            return like if self.operator == "~" else f"NOT ({like})"
+        if tolerance:
+            return self._wider(column, tolerance)
+        if self.operator in ("=", "!="):
+            listed = ", ".join(map(literal, self.values))
+            same = f"{column} IN ({listed})" if len(self.values) > 1 else f"{column} = {listed}"
+            # Not every service reads <>.
+            return same if self.operator == "=" else f"NOT ({same})"
+        return f"{column} {self.operator} {literal(self.values[0])}"
+
+    def _wider(self, column: str, tolerance: float) -> str | None:
+        if self.operator == "!=":
+            return None
+        numbers = [float(value) for value in self.values]
+        low, high = min(numbers), max(numbers)
+        parts = []
+        if self.operator in (">", ">=", "="):
+            parts.append(f"{column} >= {literal(low - tolerance * (1 + abs(low)))}")
+        if self.operator in ("<", "<=", "="):
+            parts.append(f"{column} <= {literal(high + tolerance * (1 + abs(high)))}")
+        return " AND ".join(parts)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Comparisons of which all, or any, have to be met."""
+
+    word: str  # ``AND`` or ``OR``
+    parts: tuple[Comparison | Group, ...]
+
+    def test(self, data: np.ndarray) -> np.ndarray:
+        """Tell which values meet it."""
+        join = np.logical_and if self.word == "AND" else np.logical_or
+        return join.reduce([part.test(data) for part in self.parts])
+
+    def adql(self, column: str, tolerance: float) -> str | None:
+        """Return it as ADQL: what of it a service can test; `None` if nothing can be."""
+        texts = [part.adql(column, tolerance) for part in self.parts]
+        if self.word == "OR" and None in texts:
+            return None
+        written = [text for text in texts if text is not None]
+        if len(written) < 2 or self.word == "AND":
+            return " AND ".join(written) or None
+        return f"({' OR '.join(written)})"
+
+
+@dataclass(frozen=True)
 class Condition:
-    """One condition on one column."""
+    """What the values of one column have to meet."""
 
-    name: str
-    operator: str  # ``>``, ``>=``, ``<``, ``<=``, ``=``, ``!=`` or ``in``
-    values: tuple  # one value, or several for ``in``
+    column: TractorColumn
+    rule: Comparison | Group
 
-    def test(self, data, mask=None):
+    def test(self, data: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
         """Tell which values meet the condition."""
-        if data.dtype.kind == "f" or any(isinstance(value, float) for value in self.values):
+        if data.dtype.kind == "f":
             # As SQL compares: in double precision, whatever the column is stored in.
             data = data.astype(float)
-        value = self.values[0]
         with np.errstate(invalid="ignore"):
-            met = {
-                ">": lambda: data > value,
-                ">=": lambda: data >= value,
-                "<": lambda: data < value,
-                "<=": lambda: data <= value,
-                "=": lambda: data == value,
-                "!=": lambda: data != value,
-                "in": lambda: np.isin(data, self.values),
-            }[self.operator]()
+            met = self.rule.test(data)
         if data.dtype.kind == "f":
             met &= ~np.isnan(data)
         return met if mask is None else met & ~mask
 
-    def adql(self, column):
-        """Return the condition as ADQL."""
-        if self.operator == "in":
-            return f"{column} IN ({', '.join(map(literal, self.values))})"
-        operator = {"!=": "<>"}.get(self.operator, self.operator)
-        return f"{column} {operator} {literal(self.values[0])}"
+    def adql(self, column: str) -> str | None:
+        """Return ADQL that every row meets which meets the condition; `None` if there is none."""
+        if self.column.name.startswith("ls_id"):
+            # Services pack that of DR11 in another way.
+            return None
+        text = self.rule.adql(column, TOLERANCE if self.column.inputs else 0.0)
+        if text and self.column.is_text and self.rule.test(np.array([""]))[0]:
+            return f"({text} OR {column} IS NULL)"
+        return text
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a service selects just the same rows by its ADQL."""
+        # A service's NaN is above every number.
+        return self.column.dtype[0] != "f" and self.adql("t") is not None
 
 
-def literal(value):
+def _regular(pattern: str) -> str:
+    """Return a pattern with ``*`` and ``?`` as a regular expression."""
+    return re.escape(pattern).replace(r"\*", ".*").replace(r"\?", ".")
+
+
+def literal(value: object) -> str:
     """Return a number or a text as an ADQL literal."""
     if isinstance(value, (bool, np.bool_)):
         return str(int(value))
@@ -71,9 +163,13 @@ def literal(value):
     raise InvalidRequestError(msg, parameter="value", value=value)
 
 
-def as_conditions(column_filters, release):
+def as_conditions(
+    column_filters: Mapping[str, object] | None,
+    release: str,
+    own: Callable[[], Mapping[str, TractorColumn]] = dict,
+) -> tuple[Condition, ...]:
     """Return the conditions that a user's filters mean; all of them have to be met."""
-    if not column_filters:
+    if column_filters is None:
         return ()
     try:
         items = list(dict(column_filters).items())
@@ -83,78 +179,157 @@ def as_conditions(column_filters, release):
             msg, parameter="column_filters", value=column_filters
         ) from None
     conditions = []
-    for given, wanted in items:
-        names = resolve_columns([given], release)
-        column = any_column(names[0], release)
-        if len(names) > 1 or column.length > 1 or column.name.startswith("ls_id"):
-            hint = (
-                "put conditions on release, brickid and objid instead"
-                if column.name.startswith("ls_id")
-                else "a condition takes a column with one value"
-            )
-            msg = f"column_filters has {given!r}: {hint}."
-            raise InvalidRequestError(msg, parameter="column_filters", value=given)
-        conditions += _conditions_on(column, wanted)
+    for name, wish in items:
+        columns = resolve_columns([name], release, own=own, parameter="column_filters")
+        column = columns[0]
+        if len(columns) > 1 or column.length > 1:
+            msg = f"column_filters has {name!r}: a condition takes a column with one value"
+            msg += f", such as {column.name}." if len(columns) > 1 else "."
+            raise InvalidRequestError(msg, parameter="column_filters", value=name)
+        conditions.append(Condition(column, _rule(column, wish)))
     return tuple(conditions)
 
 
-def _conditions_on(column, wanted):
-    if isinstance(wanted, str):
-        return [c for part in wanted.split("&") for c in _parse(column, part.strip())]
-    if isinstance(wanted, (list, tuple, set, frozenset, np.ndarray)):
-        values = tuple(_value(column, item) for item in np.asarray(wanted, object).ravel())
-        if not values:
-            _refuse(column, wanted)
-        return [Condition(column.name, "in", values)]
-    return [Condition(column.name, "=", (_value(column, wanted),))]
+def _rule(column: TractorColumn, wish: object) -> Comparison | Group:
+    if isinstance(wish, str):
+        return _group("OR", [_all_of(column, part) for part in wish.split("|")])
+    if isinstance(wish, u.Quantity) and wish.shape:
+        wish = list(wish)
+    if isinstance(wish, tuple):
+        return _between(column, wish)
+    if isinstance(wish, (list, set, frozenset, np.ndarray)):
+        items = wish.ravel() if isinstance(wish, np.ndarray) else wish
+        values = tuple(_value(column, item) for item in items)
+        return Comparison("=", values) if values else _refuse(column, wish)
+    return Comparison("=", (_value(column, wish),))
 
 
-def _parse(column, text):
+def _group(word: str, parts: list[Comparison | Group]) -> Comparison | Group:
+    return parts[0] if len(parts) == 1 else Group(word, tuple(parts))
+
+
+def _all_of(column: TractorColumn, text: str) -> Comparison | Group:
+    return _group("AND", [_listed(column, part.strip()) for part in text.split("&")])
+
+
+def _listed(column: TractorColumn, text: str) -> Comparison | Group:
+    """Return what a list means, commas between its items: any of them, or after != none."""
+    operator = next((sign for sign in _OPERATORS if text.startswith(sign)), "")
+    items = [item.strip() for item in text[len(operator) :].split(",")]
+    operator = _SAME.get(operator, operator)
+    if operator in ("", "=", "!=") and len(items) > 1 and not any(map(_is_compound, items)):
+        return Comparison(operator or "=", tuple(_value(column, item) for item in items))
+    if operator == "!=" and len(items) > 1:
+        return _refuse(column, text)
+    parts = [_single(column, item.strip()) for item in text.split(",")]
+    return _group("OR", parts)
+
+
+def _is_compound(text: str) -> bool:
+    return ".." in text or text.startswith(_OPERATORS)
+
+
+def _single(column: TractorColumn, text: str) -> Comparison | Group:
     for operator in _OPERATORS:
         if text.startswith(operator):
-            value = _value(column, text[len(operator) :].strip())
-            return [Condition(column.name, _SAME.get(operator, operator), (value,))]
+            value = text[len(operator) :].strip()
+            if operator in ("~", "!~"):
+                if not column.is_text or "\0" in value:
+                    _refuse(column, text)
+                return Comparison(operator, (value,))
+            return _compared(column, _SAME.get(operator, operator), value)
     low, dots, high = text.partition("..")
-    if dots and column.dtype[0] != "U":
-        return [
-            Condition(column.name, ">=", (_value(column, low.strip()),)),
-            Condition(column.name, "<=", (_value(column, high.strip()),)),
-        ]
-    return [Condition(column.name, "=", (_value(column, text),))]
+    if dots and not column.is_text:
+        return _between(column, (low.strip() or None, high.strip() or None))
+    return Comparison("=", (_value(column, text),))
 
 
-def _value(column, value):
-    """Return a value of the type of a column; refuse others."""
-    kind = column.dtype[0]
+def _compared(column: TractorColumn, operator: str, value: object) -> Comparison:
+    if operator in ("=", "!="):
+        return Comparison(operator, (_value(column, value),))
+    if column.is_text or column.dtype == "?":
+        _refuse(column, f"{operator}{value}")
+    return Comparison(operator, (_value(column, value, is_bound=True),))
+
+
+def _between(column: TractorColumn, bounds: tuple[object, ...]) -> Comparison | Group:
+    """Return a range, its ends included; an end that is `None` is open."""
+    if len(bounds) != 2 or bounds == (None, None) or column.is_text:
+        _refuse(column, bounds)
+    parts: list[Comparison | Group] = [
+        _compared(column, operator, bound)
+        for operator, bound in zip((">=", "<="), bounds, strict=True)
+        if bound is not None
+    ]
+    return _group("AND", parts)
+
+
+def _value(column: TractorColumn, value: object, *, is_bound: bool = False) -> Value:
+    """Return a value of the type of a column; refuse others, and those that no row can have."""
     if isinstance(value, np.generic):
         value = value.item()
-    if kind == "U":
-        good = isinstance(value, str) and "*" not in value and "\0" not in value
-        return value if good else _refuse(column, value)
-    if isinstance(value, str):
-        value = _number(value)
-    if kind == "?" and value in (0, 1):
-        return bool(value)
-    if isinstance(value, (bool, int)) and kind in "iu":
-        return int(value)
-    if isinstance(value, (bool, int, float)) and kind != "?" and math.isfinite(value):
-        return float(value)
+    if column.is_text:
+        return _text(column, value)
+    number = _number(column, value)
+    if number is None or not math.isfinite(number):
+        _refuse(column, value)
+    kind = column.dtype[0]
+    if kind == "f":
+        return float(number)
+    if kind == "?":
+        return bool(number) if number in (0, 1) else _refuse(column, value)
+    if number == int(number):
+        limits = np.iinfo(np.int64 if is_bound else column.dtype)
+        if limits.min <= number <= limits.max:
+            return int(number)
+    elif is_bound:
+        return float(number)
     return _refuse(column, value)
 
 
-def _number(text):
-    for kind in (int, float):
+def _text(column: TractorColumn, value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        _refuse(column, value)
+    value = value.rstrip()
+    if "*" in value:
+        msg = f"column_filters has {column.name}: {value!r}; a pattern is written '~{value}'."
+        raise InvalidRequestError(msg, parameter="column_filters", value=value)
+    if column.name == "type" and value not in TYPES:
+        msg = f"column_filters has type: {value!r}, which no row has; there are {', '.join(TYPES)}."
+        raise InvalidRequestError(msg, parameter="column_filters", value=value)
+    return value
+
+
+def _number(column: TractorColumn, value: object) -> bool | int | float | None:
+    """Return a number in the column's unit, or `None` if it is none."""
+    if isinstance(value, str):
+        for kind in (int, float):
+            try:
+                return kind(value)
+            except ValueError:
+                continue
+        if value.lower() in ("true", "false"):
+            return value.lower() == "true"
         try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)
+            value = u.Quantity(value)
+        except (TypeError, ValueError):
+            return None
+    if isinstance(value, u.Quantity):
+        unit = column.unit or u.dimensionless_unscaled
+        if column.inputs and unit == u.mag and isinstance(value, u.Magnitude):
+            unit = u.ABmag
+        try:
+            return float(value.to_value(unit, AB_FLUX))
+        except (u.UnitConversionError, TypeError, ValueError):
+            must = f"is in {value.unit}; {column.name} is in {column.unit or 'no unit'}."
+            msg = f"column_filters has {column.name}: {value!r}, which {must}"
+            raise InvalidRequestError(msg, parameter="column_filters", value=value) from None
+    return value if isinstance(value, (bool, int, float)) else None
 
 
-def _refuse(column, value):
-    kind = {"U": "text without wildcards", "?": "True or False"}.get(
-        column.dtype[0], "finite numbers"
-    )
+def _refuse(column: TractorColumn, value: object) -> NoReturn:
+    kinds = {"U": "text", "?": "True or False", "f": "finite numbers"}
+    kind = kinds.get(column.dtype[0], "whole numbers")
     msg = (
         f"column_filters has {column.name}: {value!r}; {column.name} holds {kind}, and a condition "
         f"is {_HOW}."

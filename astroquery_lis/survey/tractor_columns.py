@@ -4,18 +4,32 @@ From the releases' catalogue pages (DR8 to DR11), the files themselves and the c
 Data Lab serves.  Units are given even where the survey writes none into its files.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
 
 from astropy import units as u
 
-from .releases import get_release
+from .releases import get_release, get_tree
 
-__all__ = ["OPTICAL_BANDS", "WISE_BANDS", "TractorColumn", "tractor_columns"]
+__all__ = [
+    "OPTICAL_BANDS",
+    "ROW_KEY",
+    "WISE_BANDS",
+    "TractorColumn",
+    "core_columns",
+    "has_column",
+    "tractor_columns",
+]
 
 OPTICAL_BANDS = ("g", "r", "i", "z")
 WISE_BANDS = ("w1", "w2", "w3", "w4")
+
+ROW_KEY = ("release", "brickid", "objid")
+"""What a row is known by."""
 
 _UNITS = {
     "-": None,
@@ -163,38 +177,74 @@ class TractorColumn:
     name: str  # lower case, as in the Tractor files
     dtype: str  # numpy type of one value
     length: int  # values per row; 1 for a plain column
-    unit: object  # what the values are in
+    unit: u.UnitBase | None  # what the values are in
     family: str  # the name without its band; the name itself where there is none
     band: str | None  # ``'g'`` to ``'z'`` or ``'w1'`` to ``'w4'``
     in_tap: bool  # whether Astro Data Lab's main table has it too
+    inputs: tuple[str, ...] = ()  # the columns that it is computed from; empty if files have it
 
     @property
-    def missing(self):
+    def is_text(self) -> bool:
+        """Whether its values are texts."""
+        return self.dtype[0] == "U"
+
+    @property
+    def missing(self) -> float | int | bool | str:
         """What a masked value holds underneath."""
-        return {"f": float("nan"), "i": 0, "u": 0, "?": False, "U": ""}[self.dtype[0]]
+        kinds: dict[str, float | int | bool | str]
+        kinds = {"f": float("nan"), "i": 0, "u": 0, "?": False, "U": ""}
+        return kinds[self.dtype[0]]
 
 
 @cache
-def tractor_columns(release):
+def tractor_columns(release: str) -> Mapping[str, TractorColumn]:
     """Return the columns of a release, in the order of its files."""
-    found = get_release(release)
+    number, optical = get_release(release).number, get_release(release).bands
     columns = {}
     for line in _TABLE.split("\n")[1:-1]:
         family, kind, unit, *marks = line.split()
         first = max((int(m[4:]) for m in marks if m.startswith("from")), default=5)
         last = min((int(m[2:]) for m in marks if m.startswith("to")), default=99)
-        if not first <= found.number <= last:
+        if not first <= number <= last:
             continue
         for mark in marks:
-            if mark.startswith("@") and found.number >= int(mark[1:].partition(":")[0]):
+            if mark.startswith("@") and number >= int(mark[1:].partition(":")[0]):
                 kind = mark.partition(":")[2]
         digits = len(kind) - len(kind.lstrip("0123456789"))
         length, dtype = int(kind[:digits] or 1), kind[digits:]
-        bands = [band for band in OPTICAL_BANDS if "o" in marks and band in found.bands]
-        bands += [b for b in WISE_BANDS if "w" in marks or ("v" in marks and b in ("w1", "w2"))]
-        for band in bands or [None]:
+        inputs = ROW_KEY if family == "ls_id" else ()
+        for band in _bands(marks, optical):
             name = family if band is None else f"{family}_{band}"
             columns[name] = TractorColumn(
-                name, dtype, length, _UNITS[unit], family, band, "files" not in marks
+                name, dtype, length, _UNITS[unit], family, band, "files" not in marks, inputs
             )
     return MappingProxyType(columns)
+
+
+def _bands(marks: list[str], optical: tuple[str, ...]) -> list[str] | list[None]:
+    """Return the bands that a line of the table stands for."""
+    bands = [band for band in OPTICAL_BANDS if "o" in marks and band in optical]
+    bands += [b for b in WISE_BANDS if "w" in marks or ("v" in marks and b in ("w1", "w2"))]
+    return bands or [None]
+
+
+def has_column(column: TractorColumn, release: str, region: str) -> bool:
+    """Tell whether the files of a region have a column, or what it is computed from."""
+    if column.inputs:
+        schema = tractor_columns(release)
+        return all(n in schema and has_column(schema[n], release, region) for n in column.inputs)
+    tree = get_tree(release, region)
+    optical = column.band is not None and not column.band.startswith("w")
+    if optical and column.band not in tree.bands:
+        return False
+    return column.name in tractor_columns(tree.release)
+
+
+@cache
+def core_columns(release: str, region: str = "auto") -> tuple[TractorColumn, ...]:
+    """Return the columns that every source has: what ``columns=None`` stands for."""
+    return tuple(
+        column
+        for column in tractor_columns(release).values()
+        if column.in_tap and (region == "auto" or has_column(column, release, region))
+    )

@@ -162,7 +162,7 @@ def test_a_user_cannot_slip_anything_into_the_query(sky, tap):
     query = tap.query_tractor(
         sky.positions["field"],
         radius=1 * u.arcsec,
-        column_filters={"type": evil},
+        column_filters={"ref_cat": evil},
         columns=["ra"],
         source="tap",
         get_query_payload=True,

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from astropy.table import Column, MaskedColumn, Table
 
-from astroquery_lis.catalogs.catalog_files import Chunk, brick_files
-from astroquery_lis.catalogs.catalog_table import assemble
+from astroquery_lis.catalogs.catalog_files import brick_files
+from astroquery_lis.catalogs.catalog_table import Chunk, assemble, northern_rows
 from astroquery_lis.catalogs.catalog_tap import catalog_query, chunk_of
 from astroquery_lis.survey.bricks import parse_brick_name
 from astroquery_lis.survey.catalog_request import catalog_request
@@ -107,7 +107,7 @@ def test_columns_that_are_not_known_keep_name_and_unit():
 def test_no_chunk_is_an_empty_table_of_the_schema():
     request = catalog_request(HERE)
     rows = assemble(request, []).table
-    assert tuple(rows.colnames) == request.columns
+    assert rows.colnames == [column.name for column in request.columns]
     assert rows["flux_r"].dtype == np.float32
     assert rows["dchisq"].shape == (0, 5)
     assert rows["type"].dtype.kind == "U"
@@ -145,3 +145,16 @@ def test_a_brick_with_parts_of_both_regions_is_read_in_both(brick, regions):
         assert file.path == (
             f"{folders[file.region]}/tractor/{brick[:3]}/tractor-{brick}.fits"
         )
+
+
+def _northern(numbers, ra, dec, *args):
+    return list(northern_rows({"release": numbers, "ra": ra, "dec": dec}, *args))
+
+
+def test_rows_of_the_north():
+    assert _northern([9011, 9010, 10002], [0] * 3, [0] * 3, "dr10") == [True, False, False]
+    # Numbers that are not known yet are told by position.
+    ra, dec = [180.0, 180.0, 330.0], [40.0, 30.0, 40.0]
+    assert _northern([11000] * 3, ra, dec, "dr11") == [True, False, False]
+    assert _northern([10000], [0], [0], "dr10", "north") == [True]
+    assert _northern([6000], [0], [0], "dr6") == [True]

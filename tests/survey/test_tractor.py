@@ -5,19 +5,16 @@ import numpy as np
 import pytest
 
 from astroquery_lis.exceptions import InvalidRequestError
-from astroquery_lis.survey.tractor import (
-    core_columns,
-    has_column,
-    parse_unit,
-    region_of_rows,
-    resolve_columns,
-    row_ids,
-    split_row_ids,
-    tap_table,
-)
-from astroquery_lis.survey.tractor_columns import tractor_columns
+from astroquery_lis.survey.catalog_request import WHOLE_SKY, catalog_request
+from astroquery_lis.survey.named_columns import resolve_columns
+from astroquery_lis.survey.tractor import parse_unit, row_ids, split_row_ids
+from astroquery_lis.survey.tractor_columns import core_columns, has_column, tractor_columns
 
 MAS_PER_YR = u.mas / u.yr
+
+
+def _names(columns):
+    return tuple(column.name for column in columns)
 
 
 @pytest.mark.parametrize(
@@ -89,25 +86,25 @@ def test_types_change_from_release_to_release(release, name, dtype, length):
 
 def test_the_core_is_what_the_tap_table_and_the_files_share():
     # 140 of the 187 columns of ls_dr9.tractor are in the files too, dchisq in five parts.
-    core = core_columns("dr9")
+    core = _names(core_columns("dr9"))
     assert len(core) == 141
     assert {"ls_id", "flux_w4", "dchisq", "blob_nea_z"} <= set(core)
     assert not {"apflux_g", "lc_flux_w1", "flux_i"} & set(core)
-    assert set(core_columns("dr10")) - set(core) == {
+    assert set(_names(core_columns("dr10"))) - set(core) == {
         name for name, c in tractor_columns("dr10").items() if c.band == "i" and c.in_tap
     }
-    assert core_columns("dr10", "north") == core
+    assert _names(core_columns("dr10", "north")) == core
 
 
 def test_columns_and_families():
-    assert resolve_columns("flux", "dr9") == tuple(
+    assert _names(resolve_columns("flux", "dr9")) == tuple(
         f"flux_{b}" for b in ("g", "r", "z", "w1", "w2", "w3", "w4")
     )
-    assert "flux_i" in resolve_columns("flux", "dr10")
-    assert "flux_i" not in resolve_columns("flux", "dr10", "north")
-    assert resolve_columns("RA, dec ra", "dr10") == ("ra", "dec")
-    assert resolve_columns(["dchisq"], "dr10") == ("dchisq",)
-    assert resolve_columns(["fracdev"], "dr10") == ("fracdev",)
+    assert "flux_i" in _names(resolve_columns("flux", "dr10"))
+    assert "flux_i" not in _names(resolve_columns("flux", "dr10", "north"))
+    assert _names(resolve_columns("RA, dec ra", "dr10")) == ("ra", "dec")
+    assert _names(resolve_columns(["dchisq"], "dr10")) == ("dchisq",)
+    assert _names(resolve_columns(["fracdev"], "dr10")) == ("fracdev",)
     for bad, near in (("flux_rr", "flux_r"), ("psfdeph", "psfdepth")):
         with pytest.raises(InvalidRequestError, match=near) as caught:
             resolve_columns([bad], "dr10")
@@ -138,19 +135,11 @@ def test_row_ids_pack_as_data_lab_and_legacypipe_do():
         assert all(map(np.array_equal, split_row_ids(packed, release), (numbers, bricks, objects)))
 
 
-def test_rows_of_the_north():
-    assert list(region_of_rows([9011, 9010, 10002], [0] * 3, [0] * 3, "dr10")) == [
-        True, False, False
-    ]
-    # Numbers that are not known yet are told by position.
-    ra, dec = [180.0, 180.0, 330.0], [40.0, 30.0, 40.0]
-    assert list(region_of_rows([11000] * 3, ra, dec, "dr11")) == [True, False, False]
-    assert list(region_of_rows([10000], [0], [0], "dr10", "north")) == [True]
-    assert list(region_of_rows([6000], [0], [0], "dr6")) == [True]
-
-
 def test_tap_tables():
-    assert tap_table("dr10") == "ls_dr10.tractor"
-    assert tap_table("dr10", "south") == "ls_dr10.tractor_s"
-    assert tap_table("dr10", "north") == "ls_dr9.tractor_n"
-    assert tap_table("dr7") is None
+    for release, region, table in (
+        ("dr10", "auto", "ls_dr10.tractor"),
+        ("dr10", "south", "ls_dr10.tractor_s"),
+        ("dr10", "north", "ls_dr9.tractor_n"),
+        ("dr7", "auto", None),
+    ):
+        assert catalog_request(WHOLE_SKY, release=release, region=region).tap_table == table

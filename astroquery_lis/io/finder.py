@@ -1,0 +1,164 @@
+"""Whole files from wherever they are: on a mirror here, in the cache, or fetched and kept."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from ..exceptions import CacheError, TruncatedError, UnexpectedContentError
+from .download import download
+from .mirrors import Mirror, local_folders
+from .places import Answer, Failovers, ask_in_turn
+from .store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .http import HttpClient
+
+__all__ = ["FileFinder", "LocatedFile"]
+
+T = TypeVar("T")
+
+SIDECARS = ".tables"
+
+
+@dataclass(frozen=True)
+class LocatedFile:
+    """A file that is on disk."""
+
+    path: Path
+    url: str  # where it came from
+    mirror: Mirror
+    sidecars: Path | None  # folder for what is known of it
+
+
+class FileFinder:
+    """Finds whole files. A context manager, which tells of failures in the end."""
+
+    def __init__(
+        self,
+        make_client: Callable[[], HttpClient],
+        mirrors: Sequence[Mirror],
+        location: str | Path | None,
+    ) -> None:
+        self.mirrors = tuple(mirrors)
+        self._make_client = make_client
+        self._location = None if location is None else Path(location)
+        self._temporary: Path | None = None
+        self._lock = threading.Lock()
+        self._failovers: Failovers | None = None
+        self.cache_error: CacheError | None = None  # why what is fetched is not kept
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+        if kind is None and self._failovers is not None:
+            self._failovers.warn()
+
+    @property
+    def only_local(self) -> bool:
+        """Whether every mirror is a directory."""
+        return bool(self.folders)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders to look in if every mirror is one, else none."""
+        return local_folders(self.mirrors)
+
+    @property
+    def service(self) -> str:
+        """Name of the first mirror."""
+        return self.mirrors[0].name
+
+    def address(self, path: str) -> str:
+        """Return where the first mirror has a file: a URL or a local path, as text."""
+        return str(self.mirrors[0].locate(path))
+
+    def local(self, path: str) -> LocatedFile | None:
+        """Return a file if it is on disk."""
+        for mirror in self.mirrors:
+            file: Path | None = None
+            if mirror.is_local:
+                file = Path(mirror.locate(path))
+            elif self._location is not None:
+                file = Store(self._location / mirror.root_name).whole(path)
+            if file is not None and file.is_file():
+                return self._located(mirror, path, file)
+        return None
+
+    def find(self, path: str) -> LocatedFile | None:
+        """Return a file, fetched if need be; `None` if there is none."""
+        return self.local(path) or self._fetched(path)
+
+    def find_all(self, paths: Sequence[str]) -> list[LocatedFile | None]:
+        """Return many files, several fetched at once."""
+        files = [self.local(path) for path in paths]
+        lacking = [number for number, file in enumerate(files) if file is None]
+        if len(lacking) > 1 and not self.only_local:
+            workers = min(self._make_client().max_connections, len(lacking))
+            with ThreadPoolExecutor(workers, "astroquery_lis-table") as pool:
+                fetched = list(pool.map(self._fetched, (paths[number] for number in lacking)))
+        else:
+            fetched = [self._fetched(paths[number]) for number in lacking]
+        for number, file in zip(lacking, fetched, strict=True):
+            files[number] = file
+        return files
+
+    def read(self, file: LocatedFile, read: Callable[[LocatedFile], T]) -> T:
+        """Read a file; one in the cache that is not whole is fetched anew, once."""
+        try:
+            return read(file)
+        except (UnexpectedContentError, TruncatedError):
+            if file.mirror.is_local:
+                raise
+        file.path.unlink(missing_ok=True)
+        path = file.path.relative_to(self._root() / file.mirror.root_name).as_posix()
+        return read(self._located(file.mirror, path, self._fetch(file.mirror, path)))
+
+    def _fetched(self, path: str) -> LocatedFile | None:
+        remote = [mirror for mirror in self.mirrors if not mirror.is_local]
+        answer: Answer[Path] = ask_in_turn(remote, lambda m: self._fetch(m, path), path)
+        with self._lock:
+            self._failovers = self._failovers or Failovers()
+        self._failovers.add(answer)
+        if answer.mirror is None or answer.value is None:
+            return None
+        return self._located(answer.mirror, path, answer.value)
+
+    def _fetch(self, mirror: Mirror, path: str) -> Path:
+        root = self._root()
+        file = Store(root / mirror.root_name).path(path)
+        try:
+            download(self._make_client(), str(mirror.locate(path)), file)
+        except CacheError as error:
+            if root == self._temporary:
+                raise
+            # The content does not depend on the cache: go on without it and say so.
+            self.cache_error, self._location = error, None
+            return self._fetch(mirror, path)
+        return file
+
+    def _root(self) -> Path:
+        """Return the folder for what is fetched: the cache, or one for this call alone."""
+        with self._lock:
+            if self._location is None:
+                self._temporary = self._temporary or Path(
+                    tempfile.mkdtemp(prefix="astroquery_lis-")
+                )
+                return self._temporary
+            return self._location
+
+    def _located(self, mirror: Mirror, path: str, file: Path) -> LocatedFile:
+        sidecars = None
+        if self._location is not None:
+            sidecars = self._location / mirror.root_name / SIDECARS / path
+        return LocatedFile(file, str(mirror.locate(path)), mirror, sidecars)
