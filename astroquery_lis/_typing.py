@@ -28,6 +28,7 @@ __all__ = [
     "WCS",
     "Angle",
     "Bands",
+    "ByRow",
     "CacheInfo",
     "Coordinates",
     "Executor",
@@ -89,6 +90,8 @@ class Payload(TypedDict):
 
 P = ParamSpec("P")
 T = TypeVar("T")
+ByRow: TypeAlias = T | str | Sequence[T] | Callable[[Any], T]
+"""A value for all rows; a column's name, a value for each row, or a function of the row."""
 Answer_co = TypeVar("Answer_co", covariant=True)
 Payload_co = TypeVar("Payload_co", covariant=True)
 

@@ -39,7 +39,9 @@ In parentheses stand astroquery's own errors and Python's.  An error carries ``u
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -183,9 +185,7 @@ class CrdsUnavailable(StageError):  # noqa: N818
         As for `LegacySurveyError`.
     """
 
-    def __init__(
-        self, message: str = "", *, missing: Iterable[str] = (), **kwargs: Any
-    ) -> None:
+    def __init__(self, message: str = "", *, missing: Iterable[str] = (), **kwargs: Any) -> None:
         super().__init__(message, **kwargs)
         self.missing = tuple(missing)
 
@@ -299,8 +299,26 @@ _PACKAGE = f"{Path(__file__).parent}/"
 _STANDARD_LIBRARY = f"{sysconfig.get_paths()['stdlib']}/"
 
 
+_notes: ContextVar[list[str] | None] = ContextVar("notes", default=None)
+
+
+@contextmanager
+def collected_notes() -> Iterator[list[str]]:
+    """Collect what would be warned of, in this thread, instead of the warnings."""
+    notes: list[str] = []
+    token = _notes.set(notes)
+    try:
+        yield notes
+    finally:
+        _notes.reset(token)
+
+
 def warn(message: str, category: type[Warning]) -> None:
     """Warn at the line of the user's own code that called this package."""
+    notes = _notes.get()
+    if notes is not None:
+        notes.append(message)
+        return
     # Frames of the standard library between two of ours (context managers, executors) are no one's
     # own code, and a fixed stacklevel would point at them.
     level, frame = 1, sys._getframe()

@@ -5,15 +5,14 @@ The footprint is made up: a cap and a belt of some 300,000 bricks, about what DR
 
 import resource
 import socket
-from dataclasses import replace
 
 import numpy as np
 from _report import median_seconds, options, report
 
 from astroquery_lis.client.inputs import as_targets
-from astroquery_lis.client.job_plan import plan_cutouts
-from astroquery_lis.images.save import BulkSpec
+from astroquery_lis.client.job_plan import Asked, plan_cutouts
 from astroquery_lis.survey.bricks import N_BRICKS, brick_center, is_north
+from astroquery_lis.survey.request import cutout_request
 
 N_TARGETS = 10**6
 LIMIT_SECONDS, LIMIT_MB = 20, 1000
@@ -24,8 +23,8 @@ def footprint():
     ra, dec = brick_center(ids)
     seen = (dec > -20) & ((ra < 60) | (ra > 300) | ((ra > 120) & (ra < 250)))
     return {
-        "south": ids[seen & (dec < 34)].astype(np.int32),
-        "north": ids[seen & is_north(ra, dec)].astype(np.int32),
+        ("dr10", "south"): ids[seen & (dec < 34)].astype(np.int32),
+        ("dr10", "north"): ids[seen & is_north(ra, dec)].astype(np.int32),
     }
 
 
@@ -41,7 +40,10 @@ def targets():
 def main():
     chosen = options(__doc__)
     table, bricks = targets(), footprint()
-    spec = BulkSpec(256, 256, ("image", "invvar"), ("g", "r", "z"), "dr10", "auto", "raise")
+    request = cutout_request(
+        (0.0, 0.0), 256, bands="grz", products=("image", "invvar"), release="dr10"
+    )
+    asked = Asked((request,), np.zeros(N_TARGETS, int))
 
     def refuse(*args, **kwargs):
         raise AssertionError("a request was made")
@@ -53,8 +55,9 @@ def main():
         planned = plan_cutouts(
             rows,
             np.arange(len(rows)),
-            replace(spec, on_missing=on_missing),
+            asked,
             bricks,
+            on_missing=on_missing,
             targets_per_job=16,
         )
         jobs = sum(1 for _ in planned.jobs())

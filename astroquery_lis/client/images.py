@@ -6,27 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .._typing import answering, answering_each
-from ..images.psf import ModelPsf, ViewerPsf
-from ..images.sources import (
-    BrickFiles,
-    Sources,
-    ViewerPixels,
-    ViewerRendering,
-    as_sources,
-    first_answer,
-)
-from ..io.mirrors import resolve_mirrors
-from ..survey.layers import get_layer
-from ..survey.releases import get_release
-from ..survey.request import (
-    DEFAULT_SIZE,
-    CutoutRequest,
-    as_bands,
-    as_choice,
-    as_region,
-    cutout_request,
-    refuse_beside_layer,
-)
+from ..images.sources import BrickFiles, Sources, as_sources
+from ..survey.request import DEFAULT_SIZE, as_choice, cutout_request, psf_request
 from .base import SurveyBase
 from .inputs import as_position, as_targets, warn_of_unplaced
 
@@ -66,7 +47,7 @@ class ImageMethods(SurveyBase):
         products: Products = ("image",),
         release: str | None = None,
         region: Region = "auto",
-        layer: str | None = None,
+        layer: str | Sequence[str] | None = None,
         pixel_scale: Angle | None = None,
         wcs: WCS | Header | None = None,
         rotation: Angle | None = None,
@@ -103,8 +84,9 @@ class ImageMethods(SurveyBase):
             ``'dr5'`` to ``'dr11'``; by default `release`.
         region : {'auto', 'north', 'south'}, optional
             ``'auto'`` takes the official one at each position.
-        layer : str, optional
-            A layer of the viewer (`list_layers`) instead of ``release`` and ``region``.
+        layer : str or sequence of str, optional
+            A layer of the viewer (`list_layers`) instead of ``release`` and ``region``; of several
+            the first that has data there.
         pixel_scale : `~astropy.units.Quantity` ['angle'] or str, optional
             Size of the result's pixels; by default the native one.
         wcs : `~astropy.wcs.WCS` or `~astropy.io.fits.Header`, optional
@@ -182,16 +164,16 @@ class ImageMethods(SurveyBase):
         (115, 115)
         """
         as_choice("on_missing", on_missing, ("raise", "warn"))
-        if layer is not None:
-            refuse_beside_layer(release, region)
         request = cutout_request(
             None if coordinates is None and wcs is not None else as_position(coordinates),
             size,
             bands=bands,
             products=products,
-            release=None if layer else get_release(release or self.release),
+            release=release,
+            default_release=self.release,
             region=region,
-            layer=get_layer(layer, allow_unknown=allow_unknown_layer) if layer else None,
+            layer=layer,
+            allow_unknown_layer=allow_unknown_layer,
             pixel_scale=pixel_scale,
             wcs=wcs,
             rotation=rotation,
@@ -216,7 +198,7 @@ class ImageMethods(SurveyBase):
         products: Products = ("image",),
         release: str | None = None,
         region: Region = "auto",
-        layer: str | None = None,
+        layer: str | Sequence[str] | None = None,
         pixel_scale: Angle | None = None,
         wcs: WCS | Header | None = None,
         rotation: Angle | None = None,
@@ -305,7 +287,7 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
         products: Products = ("image",),
         release: str | None = None,
         region: Region = "auto",
-        layer: str | None = None,
+        layer: str | Sequence[str] | None = None,
         pixel_scale: Angle | None = None,
         source: str | Sequence[str] = "auto",
         mirror: Mirror | None = None,
@@ -334,16 +316,15 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
         2
         """
         sources = self._sources(source, mirror, cache=None)
-        if layer is not None:
-            refuse_beside_layer(release, region)
         request = partial(
             cutout_request,
             size=size,
             bands=bands,
             products=products,
-            release=None if layer else get_release(release or self.release),
+            release=release,
+            default_release=self.release,
             region=region,
-            layer=get_layer(layer) if layer else None,
+            layer=layer,
             pixel_scale=pixel_scale,
         )
         targets = as_targets(coordinates, parameter="coordinates")
@@ -405,32 +386,26 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
         ((63, 63), 0.262)
         """
         as_choice("on_missing", on_missing, ("raise", "warn"))
-        data = get_release(release or self.release)
-        region = as_region(region, data.name)
-        chosen_bands = as_bands(bands, data.name, region)
-        ra_deg, dec_deg = as_position(coordinates)
-        request = CutoutRequest(ra_deg, dec_deg, 1, 1, ("psf",), chosen_bands, data, region)
-        attempts = self._sources(source, mirror, cache, to_sky=to_sky).attempts(request)
+        request = psf_request(
+            as_position(coordinates),
+            bands=bands,
+            release=release,
+            default_release=self.release,
+            region=region,
+            to_sky=to_sky,
+        )
+        sources = self._sources(source, mirror, cache)
         if get_query_payload:
-            first_source, first_request = next(attempts)
-            return first_source.payload(first_request)
-        return first_answer(attempts, on_missing)
+            return sources.payload(request)
+        return sources.psfs(request, on_missing)
 
     def _sources(
-        self,
-        source: str | Sequence[str],
-        mirror: Mirror | None,
-        cache: bool | None,
-        *,
-        to_sky: bool = True,
+        self, source: str | Sequence[str], mirror: Mirror | None, cache: bool | None
     ) -> Sources:
-        mirrors = resolve_mirrors(self.mirror if mirror is None else mirror)
-        bricks = BrickFiles(partial(self._reader, mirrors, cache), mirrors[0])
-        service = partial(self._viewer, cache)
+        mirrors = self._mirrors(mirror)
         return Sources(
             as_sources(source),
-            bricks,
-            (ViewerPixels(service), ViewerRendering(service)),
-            (ViewerPsf(service, to_sky), ModelPsf(bricks)),
+            BrickFiles(partial(self._reader, mirrors, cache), mirrors[0]),
+            partial(self._viewer, cache),
             partial(self._viewer_matches, mirrors),
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 from astropy import units as u
@@ -22,7 +22,6 @@ from ..exceptions import CoverageWarning, InvalidRequestError, warn
 from ..survey.bricks import brick_id, brick_row_column, parse_brick_name
 from ..survey.catalog_request import as_angle_deg
 from ..survey.paths import is_sweep_name
-from ..survey.request import as_size
 from ..survey.sphere import bricks_in_circle
 from .position_columns import icrs_degrees, on_the_sky, positions_of_table, unmasked
 from .position_text import POSITION, coordinate_deg, read_positions
@@ -33,12 +32,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "POSITION",
+    "ByRow",
     "Targets",
     "as_bricks",
+    "as_by_row",
     "as_match_table",
     "as_position",
     "as_positions",
-    "as_row_sizes",
     "as_targets",
     "as_years",
     "bricks_at",
@@ -290,53 +290,6 @@ def as_match_table(
     return own, ra_deg, dec_deg
 
 
-def as_row_sizes(
-    size: Any,
-    targets: Targets,
-    *,
-    pixel_scale_arcsec: float,
-) -> np.ndarray:
-    """Return (ny, nx) in pixels of every row, shape (n, 2): one size for all, or one for each.
-
-    Sizes of each are a column of the table, by name, or an array or list as long as it.
-    """
-    n = len(targets)
-    if isinstance(size, str) and targets.table is not None and size in targets.table.colnames:
-        column = targets.table[size]
-        unit = getattr(column, "unit", None)
-        values = column if unit is None or isinstance(column, u.Quantity) else column.quantity
-        return _sizes_of(values, targets, pixel_scale_arcsec)
-    is_list = isinstance(size, (list, np.ndarray)) and np.ndim(size) == 1
-    if is_list and len(size) == n == 2 and size[0] != size[1]:
-        msg = (
-            f"size={size!r} may be (ny, nx) or a size for each of the two targets; write a tuple "
-            "for the former, and name a column of the table for the latter."
-        )
-        raise InvalidRequestError(msg, parameter="size", value=size)
-    if is_list and len(size) not in (1, 2) and len(size) != n:
-        _refuse("size", size, f"has {len(size)} values; there are {n} targets.")
-    if is_list and len(size) == n > 2:
-        return _sizes_of(size, targets, pixel_scale_arcsec)
-    return np.broadcast_to(as_size(size, pixel_scale_arcsec=pixel_scale_arcsec), (n, 2))
-
-
-def _sizes_of(values: Any, targets: Targets, pixel_scale_arcsec: float) -> np.ndarray:
-    """Return a size for each row that has a position."""
-    mask = np.broadcast_to(np.ma.getmaskarray(values) | getattr(values, "mask", False), len(values))
-    sizes = np.zeros((len(targets), 2), int)
-    for row, value in enumerate(values):
-        if not targets.placed[row]:
-            continue
-        if mask[row]:
-            _refuse("size", None, f"is missing in row {row}.")
-        value = value.item() if isinstance(value, (np.integer, np.str_)) else value
-        if isinstance(value, np.floating) and not isinstance(value, u.Quantity):
-            # A column of numbers of a file is often of floats; its unit is pixels here as well.
-            value = int(value) if float(value).is_integer() else value
-        sizes[row] = as_size(value, parameter="size", pixel_scale_arcsec=pixel_scale_arcsec)
-    return sizes
-
-
 def as_years(epoch: Time | None, n_rows: int) -> np.ndarray | None:
     """Return the Julian year of every position, or `None`."""
     if epoch is None:
@@ -362,6 +315,85 @@ def _ids(table: Table, id_column: str | None) -> np.ndarray:
         _refuse("id_column", name, "must hold one integer or string for every row.")
     ids = np.asarray(ids)
     return ids if ids.dtype.kind in "iu" else ids.astype(str)
+
+
+# ---- options by row -----------------------------------------------------------------------------
+
+
+class ByRow(NamedTuple):
+    """The values of an option that differs by row: the distinct ones, and which each row has."""
+
+    values: list[Any]
+    of_row: np.ndarray
+
+
+def as_by_row(parameter: str, value: Any, targets: Targets) -> ByRow | None:
+    """Return an option that is given by row; `None` for one value that holds for all.
+
+    By row are the name of a column, a column, an array of as many values as there are rows, and a
+    function of the row.  A pair stays what it is for one target, (ny, nx).
+    """
+    n_rows, table = len(targets), targets.table
+    if isinstance(value, str):
+        if table is None or value not in table.colnames:
+            return None
+        return _of_array(parameter, table[value], targets.placed)
+    if callable(value):
+        rows = table
+        if rows is None:
+            rows = SkyCoord(targets.ra_deg, targets.dec_deg, unit="deg")
+        return _of_values(parameter, [value(row) for row in rows])
+    if isinstance(value, tuple) or not hasattr(value, "__len__") or np.ndim(value) == 0:
+        return None
+    may_be_pair = parameter == "size" and np.ndim(value) == 1 and not isinstance(value, Column)
+    if len(value) != n_rows:
+        if may_be_pair and len(value) <= 2:
+            return None
+        _refuse(parameter, value, f"has {len(value)} values; there are {n_rows} targets.")
+    if n_rows == 2 and may_be_pair and value[0] != value[1]:
+        must = (
+            "may be (ny, nx) or a size for each of the two targets; write a tuple for the former, "
+            "and name a column of the table for the latter."
+        )
+        _refuse(parameter, value, must)
+    return _of_array(parameter, value, targets.placed)
+
+
+def _of_array(parameter: str, array: Any, placed: np.ndarray) -> ByRow:
+    """Return the distinct values of a column, of an array or of a list."""
+    if isinstance(array, list):
+        return _of_values(parameter, array)
+    mask = np.broadcast_to(getattr(array, "mask", False), np.shape(array))
+    lacking = np.flatnonzero(mask.reshape(len(placed), -1).any(axis=1) & placed)
+    if len(lacking):
+        _refuse_row(parameter, int(lacking[0]))
+    unit = getattr(array, "unit", None)
+    plain = np.asarray(getattr(array, "value", array))
+    values, of_row = np.unique(plain, axis=0, return_inverse=True)
+    kept = values if unit is None else u.Quantity(values, unit)
+    items = [tuple(item) if np.ndim(item) else item for item in kept]
+    items = [item.item() if isinstance(item, np.generic) else item for item in items]
+    if parameter == "size" and plain.dtype.kind == "f" and unit is None:
+        # A column of numbers of a file is often of floats; its unit is pixels here as well.
+        items = [int(v) if isinstance(v, float) and v.is_integer() else v for v in items]
+    return ByRow(items, of_row.reshape(len(placed)))
+
+
+def _refuse_row(parameter: str, row: int) -> NoReturn:
+    msg = f"{parameter}: row {row} has no value; fill it, or leave the row out."
+    raise InvalidRequestError(msg, parameter=parameter, value=row)
+
+
+def _of_values(parameter: str, values: list[Any]) -> ByRow:
+    """Return the distinct ones of values of any kind."""
+    numbers: dict[Any, int] = {}
+    of_row = np.zeros(len(values), np.intp)
+    for row, value in enumerate(values):
+        if value is np.ma.masked:
+            _refuse_row(parameter, row)
+        value = tuple(value) if isinstance(value, list) else value
+        of_row[row] = numbers.setdefault(value, len(numbers))
+    return ByRow(list(numbers), of_row)
 
 
 # ---- bricks -------------------------------------------------------------------------------------

@@ -1,28 +1,33 @@
-"""Many targets put into jobs: grouped by brick, tested against the footprint, without a request."""
+"""Many targets put into jobs: what each is asked, by brick, tested against the footprint."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..catalogs.brick_rows import holds
-from ..images.save import Access, BulkSpec, CutoutJob, target_facts
+from ..exceptions import InvalidRequestError
+from ..images.cutting import BulkSpec, CutoutJob, target_facts
 from ..io.jobs import Result
 from ..survey.bricks import brick_id, name_of, region_of_brick
-from ..survey.releases import PIXEL_SCALE_ARCSEC, get_release
+from ..survey.request import CutoutRequest
 
 if TYPE_CHECKING:
-    from .inputs import Targets
+    from ..images.access import Access
+    from .inputs import ByRow, Targets
 
 __all__ = [
+    "Asked",
     "BulkPlan",
+    "as_asked",
     "bytes_of_cutout",
     "identity_of_job",
+    "is_of_bricks",
     "job_bounds",
     "plan_cutouts",
     "results_without_work",
@@ -37,6 +42,56 @@ SAMPLE_STEP_DEG = 0.2
 POLE_DEG = 85.0
 """Beyond this declination the footprint is not asked; the files decide."""
 
+Footprint = Mapping[tuple[str, str], np.ndarray]
+"""The sorted ids of the bricks of a release and region."""
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What is asked for every row: requests that differ in more than the position, and whose."""
+
+    templates: tuple[CutoutRequest, ...]
+    kinds: np.ndarray
+
+    def by_tree(self) -> Iterator[tuple[CutoutRequest, np.ndarray]]:
+        """Yield one request of each release and region, and which rows are of those."""
+        trees: dict[tuple[Any, ...], list[int]] = {}
+        for kind, request in enumerate(self.templates):
+            name = request.release.name if request.release else None
+            trees.setdefault((name, request.region, is_of_bricks(request)), []).append(kind)
+        for kinds in trees.values():
+            yield self.templates[kinds[0]], np.isin(self.kinds, kinds)
+
+
+def as_asked(
+    make: Callable[..., CutoutRequest], by_row: Mapping[str, ByRow], placed: np.ndarray
+) -> Asked:
+    """Return what is asked for every row that has a position; each kind is checked once."""
+    kinds = np.zeros(len(placed), np.intp)
+    if not by_row:
+        return Asked((make(),), kinds)
+    numbers = np.array([option.of_row[placed] for option in by_row.values()])
+    distinct, first, inverse = np.unique(numbers, axis=1, return_index=True, return_inverse=True)
+    kinds[placed] = inverse.ravel()
+    templates = []
+    for column, row in zip(distinct.T, np.flatnonzero(placed)[first], strict=True):
+        values = {
+            name: option.values[number]
+            for (name, option), number in zip(by_row.items(), column, strict=True)
+        }
+        try:
+            templates.append(make(**values))
+        except InvalidRequestError as error:
+            msg = f"Row {row}: {error}"
+            raise InvalidRequestError(msg, parameter=error.parameter, value=error.value) from error
+    return Asked(tuple(templates), kinds)
+
+
+def is_of_bricks(request: CutoutRequest) -> bool:
+    """Return True if a target outside the release's bricks certainly has no data."""
+    is_grid_apart = bool(request.wcs) and not request.rotation_deg
+    return request.release is not None and request.layer is None and not is_grid_apart
+
 
 @dataclass(frozen=True, eq=False)
 class BulkPlan:
@@ -47,6 +102,7 @@ class BulkPlan:
     """
 
     targets: Targets
+    asked: Asked
     no_data: np.ndarray
     order: np.ndarray
     bounds: list[int]
@@ -56,70 +112,91 @@ class BulkPlan:
         ids, ra_deg, dec_deg = self.targets.ids, self.targets.ra_deg, self.targets.dec_deg
         for start, stop in zip(self.bounds, self.bounds[1:], strict=False):
             rows = self.order[start:stop]
-            yield CutoutJob(rows, ids[rows], ra_deg[rows], dec_deg[rows])
+            numbers, kinds = np.unique(self.asked.kinds[rows], return_inverse=True)
+            templates = tuple(self.asked.templates[number] for number in numbers)
+            yield CutoutJob(rows, ids[rows], ra_deg[rows], dec_deg[rows], templates, kinds)
 
 
 def plan_cutouts(
     targets: Targets,
     rows: np.ndarray,
-    spec: BulkSpec,
-    footprint: Mapping[str, np.ndarray],
+    asked: Asked,
+    footprint: Footprint,
     *,
+    on_missing: str = "raise",
     targets_per_job: int = 1,
     max_targets: int = MAX_TARGETS_PER_JOB,
 ) -> BulkPlan:
     """Put those rows of targets that have a position into jobs.
 
-    ``footprint`` has the sorted ids of the bricks of each region; a region that is not in it may
-    have any.  Bricks with fewer targets than ``targets_per_job`` share a job, next to one another;
-    those with more than ``max_targets`` are split.
+    A release and region that is not in the footprint may have any brick.  Bricks with fewer targets
+    than ``targets_per_job`` share a job, next to one another; those with more than ``max_targets``
+    are split.
     """
     rows = rows[targets.placed[rows]]
     ra, dec = targets.ra_deg[rows], targets.dec_deg[rows]
     brick = brick_id(ra, dec)
-    covered = _covered(brick, spec, footprint)
-    if spec.on_missing == "warn" and not covered.all():
+    covered = np.ones(len(rows), bool)
+    for request, where in Asked(asked.templates, asked.kinds[rows]).by_tree():
+        if is_of_bricks(request):
+            covered[where] = _covered(brick[where], request, footprint)
+    if on_missing == "warn" and not covered.all():
         # A target counts as long as some brick of its box is there, and not only its own.
         lost = np.flatnonzero(~covered)
-        covered[lost] = _touches(ra[lost], dec[lost], spec, footprint)
+        part = Asked(asked.templates, asked.kinds[rows[lost]])
+        covered[lost] = _touches(ra[lost], dec[lost], part, footprint)
     no_data = np.sort(rows[~covered])
     rows, dec, brick = rows[covered], dec[covered], brick[covered]
     by_brick = np.lexsort((dec, brick))
     sizes = np.diff(np.flatnonzero(np.diff(brick[by_brick], prepend=-1, append=-1)))
     bounds = job_bounds(sizes, targets_per_job, max_targets)
-    return BulkPlan(targets, no_data, rows[by_brick], bounds)
+    return BulkPlan(targets, asked, no_data, rows[by_brick], bounds)
 
 
-def _covered(brick: np.ndarray, spec: BulkSpec, footprint: Mapping[str, np.ndarray]) -> np.ndarray:
+def _covered(brick: np.ndarray, request: CutoutRequest, footprint: Footprint) -> np.ndarray:
     """Return which bricks the region that is official for each, or was named, has."""
+    assert request.release is not None
+    release = request.release.name
     unique, inverse = np.unique(brick, return_inverse=True)
-    if spec.region == "auto":
-        regions = region_of_brick(unique, get_release(spec.release).name)
+    if request.region == "auto":
+        regions = region_of_brick(unique, release)
     else:
-        regions = np.full(unique.shape, spec.region)
+        regions = np.full(unique.shape, request.region)
     is_there = np.ones(unique.shape, bool)
-    for name, ids in footprint.items():
-        in_region = regions == name
-        is_there[in_region] = holds(ids, unique[in_region])
+    for (name, region), ids in footprint.items():
+        if name == release:
+            in_region = regions == region
+            is_there[in_region] = holds(ids, unique[in_region])
     return is_there[inverse.reshape(brick.shape)]
 
 
-def _touches(
-    ra: np.ndarray, dec: np.ndarray, spec: BulkSpec, footprint: Mapping[str, np.ndarray]
-) -> np.ndarray:
+def _touches(ra: np.ndarray, dec: np.ndarray, asked: Asked, footprint: Footprint) -> np.ndarray:
     """Return which boxes touch a brick that is there."""
-    half_y, half_x = (0.5 * n * PIXEL_SCALE_ARCSEC / 3600 for n in (spec.ny, spec.nx))
+    extents = np.array([_half_extent_deg(request) for request in asked.templates])
+    half_y, half_x = extents[asked.kinds].T
     shrink = np.cos(np.radians(np.minimum(np.abs(dec) + half_y, POLE_DEG)))
     touched = np.abs(dec) + half_y >= POLE_DEG
-    for y in _samples(half_y):
-        for x in _samples(half_x):
-            brick = brick_id(ra + x / shrink, np.clip(dec + y, -90, 90))
-            touched |= _covered(brick, spec, footprint)
+    for request, where in asked.by_tree():
+        for y in _samples(half_y[where]):
+            for x in _samples(half_x[where]):
+                at = ra[where] + x / shrink[where], np.clip(dec[where] + y, -90, 90)
+                touched[where] |= _covered(brick_id(*at), request, footprint)
     return touched
 
 
-def _samples(half_deg: float) -> np.ndarray:
-    return np.linspace(-half_deg, half_deg, 2 + int(2 * half_deg / SAMPLE_STEP_DEG))
+def _half_extent_deg(request: CutoutRequest) -> tuple[float, float]:
+    """Return how far a cutout reaches north and east of its middle; of a turned one, its corner."""
+    half_y, half_x = (0.5 * n * request.pixel_scale_arcsec / 3600 for n in (request.ny, request.nx))
+    if request.rotation_deg:
+        half_y = half_x = float(np.hypot(half_y, half_x))
+    return half_y, half_x
+
+
+def _samples(half_deg: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield offsets from one edge of boxes to the other."""
+    n = 2 + int(2 * half_deg.max(initial=0) / SAMPLE_STEP_DEG)
+    for share in np.linspace(-1, 1, n):
+        yield share * half_deg
 
 
 def job_bounds(sizes: Sequence[int] | np.ndarray, least: int, most: int) -> list[int]:
@@ -150,25 +227,30 @@ def job_bounds(sizes: Sequence[int] | np.ndarray, least: int, most: int) -> list
 # ---- what is known of the targets without any work ----------------------------------------------
 
 
-def results_without_work(plan: BulkPlan, spec: BulkSpec, rows: np.ndarray) -> Iterator[Result]:
+def results_without_work(plan: BulkPlan, rows: np.ndarray) -> Iterator[Result]:
     """Yield the results of those rows that no file is needed for."""
-    targets = plan.targets
+    targets, asked = plan.targets, plan.asked
     for row in rows[~targets.placed[rows]].tolist():
-        name = _item(targets.ids[row])
         message = "The row has no position on the sky."
-        yield Result(row, "SKIPPED", message=message, id=name, release=spec.release)
+        release = asked.templates[0].release
+        name = release.name if release is not None and len(asked.templates) == 1 else ""
+        yield Result(row, "SKIPPED", message=message, id=_item(targets.ids[row]), release=name)
     for row in plan.no_data.tolist():
         ra_deg, dec_deg = float(targets.ra_deg[row]), float(targets.dec_deg[row])
-        known = target_facts(spec, _item(targets.ids[row]), ra_deg, dec_deg)
+        request = asked.templates[asked.kinds[row]].at(ra_deg, dec_deg)
+        facts = target_facts(request, _item(targets.ids[row]))
         message = (
-            f"{spec.release} has no data at RA {ra_deg:.6f}, Dec {dec_deg:+.6f}: its table of "
+            f"{facts['release']} has no data at RA {ra_deg:.6f}, Dec {dec_deg:+.6f}: its table of "
             f"bricks lacks {name_of(brick_id(ra_deg, dec_deg))}."
         )
-        yield Result(row, "NODATA", message=message, **known)
+        yield Result(row, "NODATA", message=message, **facts)
+
+
+_SAME_FOR_ALL = ("products", "bands", "wise_grid", "convert_flux", "rotation_deg", "to_sky")
 
 
 def identity_of_job(
-    spec: BulkSpec, targets: Targets, output: str, access: Access
+    spec: BulkSpec, asked: Asked, targets: Targets, output: str, access: Access
 ) -> dict[str, object]:
     """Return what makes one long job differ from another.
 
@@ -179,24 +261,43 @@ def identity_of_job(
     for values in (targets.ra_deg, targets.dec_deg):
         digest.update(np.asarray(values, "<f8").tobytes())
     digest.update(json.dumps(targets.ids.tolist()).encode())
+
+    def of_rows(values: list[Any]) -> object:
+        """Return the value of all, or a digest of those of each row."""
+        texts = [json.dumps(value) for value in values]
+        if len(set(texts)) == 1:
+            return values[0]
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        of_kind = np.array([numbers[text] for text in texts], "<i8")
+        text = json.dumps(list(numbers)).encode() + of_kind[asked.kinds].tobytes()
+        return f"by row, {hashlib.sha256(text).hexdigest()[:12]}"
+
+    requests = asked.templates
     return {
         "targets": digest.hexdigest()[:32],
         "number of targets": len(targets),
-        "size": [spec.ny, spec.nx],
-        "products": spec.products,
-        "bands": spec.bands,
-        "release": spec.release,
-        "region": spec.region,
+        "size": of_rows([[r.ny, r.nx] for r in requests]),
+        **{name: of_rows([getattr(r, name) for r in requests]) for name in _SAME_FOR_ALL},
+        "release": of_rows([r.release and r.release.name for r in requests]),
+        "region": of_rows([r.region for r in requests]),
+        "layer": of_rows([[one.name for one in r.layers] for r in requests]),
+        "pixel_scale": of_rows([r.pixel_scale_arcsec for r in requests]),
+        "wcs": of_rows(["" if r.rotation_deg else r.wcs for r in requests]),
+        "source": spec.sources,
         "on_missing": spec.on_missing,
         "output": output,
         "files of": sorted({mirror.root_name for mirror in access.mirrors}),
     }
 
 
-def bytes_of_cutout(spec: BulkSpec) -> int:
-    """Return about how much memory a cutout takes."""
-    bands = spec.bands or get_release(spec.release).bands
-    return 4 * spec.ny * spec.nx * len(spec.products) * len(bands)
+def bytes_of_cutout(asked: Asked) -> int:
+    """Return about how much memory the largest cutout takes."""
+
+    def n_bands(request: CutoutRequest) -> int:
+        whole = request.layer or request.release
+        return len(request.bands or (whole.bands if whole is not None else ()) or "grz")
+
+    return max(4 * r.ny * r.nx * len(r.products) * n_bands(r) for r in asked.templates)
 
 
 def _item(value: Any) -> str | int:

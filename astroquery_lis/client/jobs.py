@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -9,44 +10,50 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from astropy import log
+from astroquery import cache_conf
 
+from .._conf import setting
 from .._packages import import_optional
 from ..catalogs.brick_tables import region_table
 from ..exceptions import IncompleteMirrorError, InvalidRequestError, NoCoverageError
-from ..images.save import (
-    Access,
-    BulkSpec,
-    CutoutJob,
-    cutouts_of_job,
-    safe_name,
-    save_job,
-    target_facts,
-)
+from ..images.access import Access
+from ..images.array_files import ARRAY_OUTPUTS
+from ..images.cutting import BulkSpec, CutoutJob, cutouts_of_job, target_facts
+from ..images.save import safe_name, save_job
+from ..images.sources import as_sources
+from ..images.viewer_service import MAX_CONNECTIONS
 from ..io.finder import FileFinder
 from ..io.jobs import Result, failure, manifest, map_jobs, run
 from ..io.journal import Journal
 from ..io.store import remove_temporaries
-from ..survey.releases import get_release
-from ..survey.request import as_bands, as_choice, as_products, as_region, as_size
+from ..survey.request import DEFAULT_SIZE, CutoutRequest, as_choice, cutout_request, psf_request
 from .base import SurveyBase
-from .inputs import as_targets
+from .inputs import as_by_row, as_targets
 from .job_plan import (
+    Asked,
     BulkPlan,
+    as_asked,
     bytes_of_cutout,
     identity_of_job,
+    is_of_bricks,
     plan_cutouts,
     results_without_work,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Literal
 
     from .._typing import (
+        WCS,
+        Angle,
         Bands,
+        ByRow,
         Executor,
         FilePath,
         HDUList,
+        Header,
         Mirror,
         OnMissing,
         Positions,
@@ -55,11 +62,17 @@ if TYPE_CHECKING:
         Size,
         Table,
     )
+    from ..images.sources import Sources
+    from ..io.jobs import Mapped
+    from .inputs import Targets
 
 
 __all__ = ["JobMethods"]
 
 JOURNAL = "cutouts.journal.jsonl"
+OUTPUTS = ("fits", *ARRAY_OUTPUTS)
+NEEDED = {"hdf5": ("h5py",), "zarr": ("zarr", "pyarrow")}
+ON_MISSING = ("raise", "warn")
 SHARD_TARGETS = 256
 """Fewest targets of an HDF5 file, if there are as many."""
 
@@ -76,21 +89,29 @@ class JobMethods(SurveyBase):
     def download_cutouts(
         self,
         table: Positions,
-        size: Size = 256,
+        size: ByRow[Size] = DEFAULT_SIZE,
         *,
         download_dir: FilePath,
         bands: Bands | None = None,
         products: Products = ("image",),
-        release: str | None = None,
-        region: Region = "auto",
+        release: ByRow[str] | None = None,
+        region: ByRow[Region] = "auto",
+        layer: str | Sequence[str] | None = None,
+        pixel_scale: ByRow[Angle] | None = None,
+        wcs: WCS | Header | Callable[..., WCS | Header] | None = None,
+        rotation: ByRow[Angle] | None = None,
+        wise_grid: str = "native",
+        source: str | Sequence[str] = "auto",
         mirror: Mirror | None = None,
         on_missing: OnMissing = "raise",
+        convert_flux: bool | None = None,
+        allow_unknown_layer: bool = False,
         cache: bool | None = None,
         ra: str | None = None,
         dec: str | None = None,
         name: str | None = None,
         id_column: str | None = None,
-        output: Literal["fits", "hdf5"] = "fits",
+        output: Literal["fits", "hdf5", "zarr"] = "fits",
         executor: Executor | Literal["threads", "processes"] | None = None,
         on_error: Literal["record", "raise"] = "record",
         show_progress: bool = True,
@@ -107,12 +128,18 @@ class JobMethods(SurveyBase):
             have another unit; else in a column of names, each looked up once.  Text with colons or
             three parts is hours and degrees.  A row that is masked, NaN or off the sky (-9999, 99)
             has no position.
-        size : int, `~astropy.units.Quantity` ['angle'] or str, scalar or (2,) in (ny, nx), optional
-            As for `get_cutout`.
+        size : int, `~astropy.units.Quantity` ['angle'], str, or by row, optional
+            As for `get_cutout`, or by row: the name of a column, a column, an array of n, or a
+            function of the row.  A tuple of two is (ny, nx).
         download_dir : str or path-like
             The folder.  It keeps a journal: the same call again does what is left, and a different
             one is refused.
-        bands, products, release, region, mirror, on_missing, cache : optional
+        release, region, pixel_scale, rotation : optional
+            As for `get_cutout`, or by row as ``size``.
+        wcs : `~astropy.wcs.WCS`, `~astropy.io.fits.Header` or function of the row, optional
+            As for `get_cutout`.
+        bands, products, layer, wise_grid, source, mirror, on_missing, convert_flux, \
+allow_unknown_layer, cache : optional
             As for `get_cutout`.
         ra, dec : str, optional
             Columns of ``table`` with ICRS positions, or ``ra`` alone for a column of
@@ -121,8 +148,9 @@ class JobMethods(SurveyBase):
             Column of ``table`` with names of objects, or positions as text.
         id_column : str, optional
             Column whose values name the files; by default ``id``, if there is one.
-        output : {'fits', 'hdf5'}, optional
-            A file for each target, or arrays of many targets in HDF5 files.
+        output : {'fits', 'hdf5', 'zarr'}, optional
+            A file for each target, or arrays of many targets in HDF5 or zarr files; zarr has its
+            index in parquet files beside them.
         executor : `~concurrent.futures.Executor` or {'threads', 'processes'}, optional
             What does the work; by default threads.  That of a Dask cluster is
             ``client.get_executor()``.
@@ -137,14 +165,15 @@ class JobMethods(SurveyBase):
         `~astropy.table.Table`
             One row per target, in order: ``Local Path``, ``Status`` (COMPLETE, NODATA, SKIPPED for
             a row without a position, ERROR), ``Message``, ``URL``, ``id``, ``release``,
-            ``region``, ``bands``, ``seconds``, ``bytes``, ``sha256``.
+            ``region``, ``bands``, ``layer`` (the one that answered), ``seconds``, ``bytes``,
+            ``sha256``.
 
         Raises
         ------
         InvalidRequestError
             If an argument is wrong, or the folder holds another job; nothing was sent.
         OptionalDependencyError
-            If ``output='hdf5'`` and h5py is missing.
+            If ``output`` needs h5py, or zarr and pyarrow, and they are missing.
         TransferError
             If the tables of bricks could not be had; with ``on_error='raise'`` also the error of
             the first target that failed.
@@ -154,6 +183,10 @@ class JobMethods(SurveyBase):
         Targets are grouped by brick.  Each tile of a file is fetched once and decoded once in a
         job, and a file is fetched whole when more than 60 % of its tiles are needed.  Pixels are
         those of `get_cutout`.  A target whose brick the release does not have is NODATA at once.
+        What the viewer has to be asked for, it is asked by four connections at most, and the log
+        says beforehand how many requests and bytes that will be.  Unlike `get_cutout`,
+        ``source='auto'`` never turns to the viewer because the mirrors fail: those targets are
+        ERROR, and the same call tries them again.
 
         Examples
         --------
@@ -168,37 +201,60 @@ class JobMethods(SurveyBase):
         >>> manifest['Status'].tolist()
         ['COMPLETE', 'NODATA']
         """
-        as_choice("output", output, ("fits", "hdf5"))
+        as_choice("output", output, OUTPUTS)
         as_choice("on_error", on_error, ("record", "raise"))
-        if output == "hdf5":
-            import_optional("h5py", "batch", "output='hdf5'")
+        for module in NEEDED.get(output, ()):
+            import_optional(module, "batch", f"output={output!r}")
         folder = Path(download_dir).expanduser().absolute()
         targets = as_targets(table, id_column, ra=ra, dec=dec, name=name)
-        spec = self._bulk_spec(size, bands, products, release, region, on_missing)
+        spec = BulkSpec(as_sources(source), as_choice("on_missing", on_missing, ON_MISSING))
+        access = self._access(mirror, cache, executor)
+        asked = self._asked(
+            targets,
+            partial(access.sources, spec.sources),
+            {
+                "size": size,
+                "release": release,
+                "region": region,
+                "pixel_scale": pixel_scale,
+                "wcs": wcs,
+                "rotation": rotation,
+            },
+            bands=bands,
+            products=products,
+            layer=layer,
+            wise_grid=wise_grid,
+            convert_flux=convert_flux,
+            allow_unknown_layer=allow_unknown_layer,
+        )
+        if output in ARRAY_OUTPUTS and len({(r.ny, r.nx) for r in asked.templates}) > 1:
+            msg = f"output={output!r} holds cutouts of one size; take output='fits' for several."
+            raise InvalidRequestError(msg, parameter="output", value=output)
         names = np.array([safe_name(name) for name in targets.ids.tolist()])
         spec = replace(spec, folder=str(folder), ids_are_names=len(np.unique(names)) == len(names))
         del names
-        access = self._access(mirror, cache)
-        identity = identity_of_job(spec, targets, output, access)
+        identity = identity_of_job(spec, asked, targets, output, access)
         with Journal(folder / JOURNAL, identity) as journal:
             remove_temporaries(folder)
             done = np.fromiter(journal.finished, int)
             rows = np.setdiff1d(np.arange(len(targets)), done, assume_unique=True)
-            hdf5 = output == "hdf5"
-            least = SHARD_TARGETS if hdf5 else _shared_by(len(rows))
-            footprint = self._footprint(spec, access) if targets.placed[rows].any() else {}
-            plan = plan_cutouts(targets, rows, spec, footprint, targets_per_job=least)
+            least = SHARD_TARGETS if output in ARRAY_OUTPUTS else _shared_by(len(rows))
+            footprint = self._footprint(asked, access) if targets.placed[rows].any() else {}
+            plan = plan_cutouts(
+                targets, rows, asked, footprint, on_missing=on_missing, targets_per_job=least
+            )
             results = run(
                 partial(save_job, spec, access, output=output),
                 plan.jobs(),
-                failed=partial(_failed, spec),
+                failed=_failed,
                 total=len(targets),
-                ready=results_without_work(plan, spec, rows),
+                ready=results_without_work(plan, rows),
                 journal=journal,
                 executor=executor,
                 on_error=on_error,
                 show_progress=show_progress,
                 label="cutouts",
+                in_flight=_in_flight(plan, access.sources(spec.sources)),
             )
             for _ in results:
                 pass
@@ -207,14 +263,22 @@ class JobMethods(SurveyBase):
     def iter_cutouts(
         self,
         table: Positions,
-        size: Size = 256,
+        size: ByRow[Size] = DEFAULT_SIZE,
         *,
         bands: Bands | None = None,
         products: Products = ("image",),
-        release: str | None = None,
-        region: Region = "auto",
+        release: ByRow[str] | None = None,
+        region: ByRow[Region] = "auto",
+        layer: str | Sequence[str] | None = None,
+        pixel_scale: ByRow[Angle] | None = None,
+        wcs: WCS | Header | Callable[..., WCS | Header] | None = None,
+        rotation: ByRow[Angle] | None = None,
+        wise_grid: str = "native",
+        source: str | Sequence[str] = "auto",
         mirror: Mirror | None = None,
         on_missing: OnMissing = "raise",
+        convert_flux: bool | None = None,
+        allow_unknown_layer: bool = False,
         cache: bool | None = None,
         ra: str | None = None,
         dec: str | None = None,
@@ -228,7 +292,8 @@ class JobMethods(SurveyBase):
 
         Parameters
         ----------
-        table, size, bands, products, release, region, mirror, on_missing, cache, ra, dec, name, \
+        table, size, bands, products, release, region, layer, pixel_scale, wcs, rotation, \
+wise_grid, source, mirror, on_missing, convert_flux, allow_unknown_layer, cache, ra, dec, name, \
 executor
             As for `download_cutouts`.
         on_error : {'raise', 'record'}, optional
@@ -270,64 +335,110 @@ executor
         """
         as_choice("on_error", on_error, ("record", "raise"))
         targets = as_targets(table, ra=ra, dec=dec, name=name)
-        spec = self._bulk_spec(size, bands, products, release, region, on_missing)
-        access = self._access(mirror, cache)
+        spec = BulkSpec(as_sources(source), as_choice("on_missing", on_missing, ON_MISSING))
+        access = self._access(mirror, cache, executor)
+        asked = self._asked(
+            targets,
+            partial(access.sources, spec.sources),
+            {
+                "size": size,
+                "release": release,
+                "region": region,
+                "pixel_scale": pixel_scale,
+                "wcs": wcs,
+                "rotation": rotation,
+            },
+            bands=bands,
+            products=products,
+            layer=layer,
+            wise_grid=wise_grid,
+            convert_flux=convert_flux,
+            allow_unknown_layer=allow_unknown_layer,
+        )
         rows = np.arange(len(targets))
         plan = plan_cutouts(
             targets,
             rows,
-            spec,
-            self._footprint(spec, access) if targets.placed.any() else {},
+            asked,
+            self._footprint(asked, access) if targets.placed.any() else {},
+            on_missing=on_missing,
             targets_per_job=_shared_by(len(targets)),
-            max_targets=max(YIELDED_BYTES // bytes_of_cutout(spec), 1),
+            max_targets=max(YIELDED_BYTES // bytes_of_cutout(asked), 1),
         )
-        ready = results_without_work(plan, spec, rows)
-        return _yielded(partial(cutouts_of_job, spec, access), plan, ready, executor, on_error)
+        mapped = map_jobs(
+            partial(cutouts_of_job, spec, access),
+            plan.jobs(),
+            executor=executor,
+            in_flight=_in_flight(plan, access.sources(spec.sources)),
+        )
+        return _yielded(mapped, results_without_work(plan, rows), on_error)
 
     # ---- inner ----------------------------------------------------------------------------------
 
-    def _bulk_spec(
+    def _asked(
         self,
-        size: Size,
-        bands: Bands | None,
-        products: Products,
-        release: str | None,
-        region: str,
-        on_missing: str,
-    ) -> BulkSpec:
-        release = self._release_name(release)
-        region = as_region(region, release)
-        as_choice("on_missing", on_missing, ("raise", "warn"))
-        ny, nx = as_size(size)
-        return BulkSpec(
-            ny,
-            nx,
-            as_products(products, release, planes=True),
-            as_bands(bands, release, region),
-            release,
-            region,
-            on_missing,
-        )
+        targets: Targets,
+        sources: Callable[[], Sources],
+        by_row: dict[str, object],
+        **options: object,
+    ) -> Asked:
+        """Return what is asked for every row, everything checked as for one cutout."""
+        differing = {
+            name: values
+            for name, value in by_row.items()
+            if (values := as_by_row(name, value, targets)) is not None
+        }
+        options |= {name: value for name, value in by_row.items() if name not in differing}
+        if options.get("products") == ("psf",):
+            make: Callable[..., CutoutRequest] = psf_request
+            del options["products"]
+        else:
+            make = cutout_request
+        make = partial(make, (0.0, 0.0), default_release=self.release, **options)
+        asked = as_asked(make, differing, targets.placed)
+        for request in asked.templates:
+            # Refused here, if no source can serve it.
+            sources().first(request)
+        return asked
 
-    def _access(self, mirror: Mirror | None, cache: bool | None) -> Access:
+    def _access(
+        self,
+        mirror: Mirror | None,
+        cache: bool | None,
+        executor: Executor | Literal["threads", "processes"] | None,
+    ) -> Access:
         """Return how workers get at the files, with this instance's settings."""
         location = self._location(cache)
+        mirrors = self._mirrors(mirror)
+        # Threads of one process share four connections to the viewer; a process has one.
+        is_shared = executor in (None, "threads") or isinstance(executor, ThreadPoolExecutor)
+        n_viewer = MAX_CONNECTIONS if is_shared else 1
         return Access(
-            self._mirrors(mirror),
+            mirrors,
             None if location is None else str(location),
             tuple(self._client_options().items()),
+            setting("viewer_url"),
+            (("timeout_is_set", self._timeout is not None), ("max_connections", n_viewer)),
+            self._viewer_matches(mirrors),
+            cache_conf.cache_timeout,
         )
 
-    def _footprint(self, spec: BulkSpec, access: Access) -> dict[str, np.ndarray]:
+    def _footprint(self, asked: Asked, access: Access) -> dict[tuple[str, str], np.ndarray]:
         """Return the ids of the bricks of each region that there is a table of."""
         footprint = {}
+        trees = {
+            (request.release.name, region): None
+            for request in asked.templates
+            if is_of_bricks(request) and request.release is not None
+            for region in request.release.regions
+            if request.region in ("auto", region)
+        }
         with FileFinder(self._client, access.mirrors, access.location) as finder:
-            for region in get_release(spec.release).regions:
-                if spec.region in ("auto", region):
-                    # Without a table the files decide.
-                    with suppress(IncompleteMirrorError):
-                        rows = region_table(spec.release, region, finder)
-                        footprint[region] = np.array(rows["brickid"])
+            for release, region in trees:
+                # Without a table the files decide.
+                with suppress(IncompleteMirrorError):
+                    rows = region_table(release, region, finder)
+                    footprint[release, region] = np.array(rows["brickid"])
         return footprint
 
 
@@ -336,26 +447,41 @@ def _shared_by(n: int) -> int:
     return int(np.clip(n // 64, 1, SPARSE_TARGETS))
 
 
-def _failed(spec: BulkSpec, job: CutoutJob, error: Exception) -> list[Result]:
+def _failed(job: CutoutJob, error: Exception) -> list[Result]:
     """Return the results of the targets of a job that did not come back."""
     results = []
     for index in range(len(job)):
-        row, name, ra_deg, dec_deg = job.target(index)
-        results.append(failure(row, error, **target_facts(spec, name, ra_deg, dec_deg)))
+        row, name = job.target(index)
+        results.append(failure(row, error, **target_facts(job.request(index), name)))
     return results
 
 
+def _in_flight(plan: BulkPlan, sources: Sources) -> int | None:
+    """Return how many jobs may be under way if the viewer is asked; say what that will cost."""
+    if not len(plan.order):
+        return None
+    kinds, counts = np.unique(plan.asked.kinds[plan.order], return_counts=True)
+    n_cutouts, n_requests, n_bytes = 0, 0, 0
+    for kind, count in zip(kinds, counts.tolist(), strict=True):
+        of_one = sources.viewer_cost(plan.asked.templates[kind])
+        n_cutouts += count if of_one.n_requests else 0
+        n_requests += count * of_one.n_requests
+        n_bytes += count * of_one.n_bytes
+    if not n_requests:
+        return None
+    log.info(
+        f"{n_cutouts} cutouts are asked of the viewer: about {n_requests} requests and "
+        f"{n_bytes / 1e6:.1f} MB, {MAX_CONNECTIONS} at a time."
+    )
+    return MAX_CONNECTIONS
+
+
 def _yielded(
-    work: Callable[[CutoutJob], list],
-    plan: BulkPlan,
-    ready: Iterator[Result],
-    executor: Executor | str | None,
-    on_error: str,
+    mapped: Mapped, ready: Iterator[Result], on_error: str
 ) -> Iterator[tuple[int, HDUList | Exception]]:
     for result in ready:
         kind = NoCoverageError if result.status == "NODATA" else InvalidRequestError
         yield result.row, kind(result.message)
-    mapped = map_jobs(work, plan.jobs(), executor=executor)
     try:
         for job, cutouts, error in mapped:
             if error is not None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -30,16 +28,15 @@ from ..survey.request import CutoutRequest, plane_name
 from .assemble import Assembler
 from .reader import Section, SectionRequest
 
-__all__ = ["PixelReader", "coadd_cutout", "coadd_sections", "collected_notes"]
+__all__ = ["PixelReader", "coadd_cutout", "coadd_sections"]
 
+CREATOR = f"astroquery_lis {package_version()}"
 ONE_PIXEL = Box(0, 1, 0, 1)
 LARGE_BYTES = 256 << 20
 """A cutout that reads more than this is read and put together one plane at a time."""
 
 CARD_TEXT = 64
 """Characters of value and comment that one card can have."""
-
-_notes: ContextVar[list[str] | None] = ContextVar("notes", default=None)
 
 
 class PixelReader(Protocol):
@@ -52,25 +49,6 @@ class PixelReader(Protocol):
 
     def has(self, requests: list[SectionRequest]) -> list[bool]:
         """Return which files there are."""
-
-
-@contextmanager
-def collected_notes() -> Iterator[list[str]]:
-    """Collect what cutouts would warn of, in this thread, instead of the warnings."""
-    notes: list[str] = []
-    token = _notes.set(notes)
-    try:
-        yield notes
-    finally:
-        _notes.reset(token)
-
-
-def _note(msg: str, category: type[Warning]) -> None:
-    notes = _notes.get()
-    if notes is None:
-        warn(msg, category)
-    else:
-        notes.append(msg)
 
 
 @dataclass(frozen=True)
@@ -200,11 +178,11 @@ def _warn_of_failures(answers: Iterable[Section]) -> None:
             if section.answer is not None:
                 failovers.add(section.answer)
         for msg in failovers.messages:
-            _note(msg, FailoverWarning)
+            warn(msg, FailoverWarning)
     errors = [section.cache_error for section in answers if section.cache_error is not None]
     if errors:
         msg = f"The result is not cached: {errors[0]}"
-        _note(msg, CacheWarning)
+        warn(msg, CacheWarning)
 
 
 def _settle_missing(
@@ -226,7 +204,7 @@ def _settle_missing(
         absent = [band for band in plan.trees[0].bands if band not in bands]
         if absent:
             msg = f"No {', '.join(absent)} in {where}; it has {', '.join(bands)}."
-            _note(msg, CoverageWarning)
+            warn(msg, CoverageWarning)
         _warn_of_absent_bands(plan)
         lacking = [plane for plane in lacking if plane in whole]
         if not lacking:
@@ -237,7 +215,7 @@ def _settle_missing(
     if on_missing == "raise":
         msg += " Leave that out, or take on_missing='warn' for planes without values."
         raise MissingDataError(msg)
-    _note(msg, CoverageWarning)
+    warn(msg, CoverageWarning)
     return plan.planes
 
 
@@ -256,7 +234,7 @@ def _settle_uncovered(
     if on_missing == "raise":
         msg += " Neighbouring bricks do cover part of the box: on_missing='warn' returns that part."
         raise NoCoverageError(msg)
-    _note(msg, CoverageWarning)
+    warn(msg, CoverageWarning)
     present = {plane for _, plane in sections}
     return plan.planes if request.bands else [plane for plane in plan.planes if plane in present]
 
@@ -285,7 +263,7 @@ def _warn_of_absent_bands(plan: _CoaddPlan) -> None:
             f"No {', '.join(absent)} here: the {plan.trees[0].region} of {plan.release.name} is "
             f"{plan.trees[0].folder}, with {', '.join(plan.trees[0].bands)}."
         )
-        _note(msg, CoverageWarning)
+        warn(msg, CoverageWarning)
 
 
 def _warn_of_gaps(plan: _CoaddPlan, sections: _Sections, planes: list[_Plane]) -> None:
@@ -298,7 +276,7 @@ def _warn_of_gaps(plan: _CoaddPlan, sections: _Sections, planes: list[_Plane]) -
         share = 100 * sum(pieces[i].n_pixels for i in empty) / total
         names = ", ".join(pieces[i].brick for i in empty)
         msg = f"{share:.1f} % of the cutout is without values: {plan.release.name} lacks {names}."
-        _note(msg, CoverageWarning)
+        warn(msg, CoverageWarning)
     for i in sorted(covered - {0}):
         lacks = [str(plane) for plane in planes if (i, plane) not in sections]
         if lacks:
@@ -306,7 +284,7 @@ def _warn_of_gaps(plan: _CoaddPlan, sections: _Sections, planes: list[_Plane]) -
                 f"{', '.join(lacks)} without values in {100 * pieces[i].n_pixels / total:.1f} % of "
                 f"the cutout: brick {pieces[i].brick} of {plan.trees[i].folder} lacks it."
             )
-            _note(msg, CoverageWarning)
+            warn(msg, CoverageWarning)
 
 
 def _primary(
@@ -336,7 +314,7 @@ def _primary(
         cards.append((f"TREE{number}", plan.trees[i].folder, "release and region of its files"))
     cards += [
         ("REQKEY", request.key[:32], "identifies the request"),
-        ("CREATOR", f"astroquery_lis {package_version()}", "software"),
+        ("CREATOR", CREATOR, "software"),
     ]
     # A long text leaves no room for the comment beside it.
     header = fits.Header(

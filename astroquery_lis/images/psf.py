@@ -61,7 +61,6 @@ class ViewerPsf:
     """The PSFs of the coadds at a position, from the viewer: of the exposures, averaged."""
 
     service: Callable[[], ViewerService]
-    to_sky: bool
     name: ClassVar[str] = "viewer"
 
     def fitted(self, request: CutoutRequest) -> CutoutRequest:
@@ -106,7 +105,7 @@ class ViewerPsf:
         hdus = [
             _ccd_hdu(of_band[band], band, layer.region, url) for band in bands if band in of_band
         ]
-        if self.to_sky:
+        if request.to_sky:
             axes = _CcdAxes(service, layer, request)
             hdus = [_sky_hdu(hdu, axes) for hdu in hdus]
         return fits.HDUList([_primary(request, service.url, "viewer"), *hdus])

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, NoReturn, Protocol
 
 from astropy.io import fits
 
 from ..exceptions import (
     FailoverWarning,
     InvalidRequestError,
+    NoCoverageError,
     ServiceDownError,
     TransferError,
     warn,
@@ -24,6 +26,8 @@ from ..survey.layers import layer_of
 from ..survey.request import DERIVED, LAYER_PRODUCTS, CutoutRequest
 from .coadds import PixelReader, coadd_cutout, coadd_sections
 from .planes import add_derived
+from .psf import ModelPsf, ViewerPsf
+from .reader import SectionRequest
 from .viewer import Rendering, check_layer_request, viewer_cutout
 from .viewer_service import NATIVE_PRODUCTS, ViewerSections, ViewerService
 
@@ -190,6 +194,13 @@ class ViewerRendering(_Viewer):
         return Rendering(request).all_parameters()
 
 
+class Cost(NamedTuple):
+    """What is asked of a service."""
+
+    n_requests: int
+    n_bytes: int
+
+
 def as_sources(source: str | Sequence[str]) -> tuple[str, ...]:
     """Return names of sources as a tuple, ``('auto',)`` where they are to be chosen."""
     try:
@@ -265,28 +276,32 @@ class Sources:
     """The sources of one call, and which of them were named."""
 
     names: tuple[str, ...]
-    bricks: Source
-    viewer: tuple[Source, ...]
-    psf: tuple[Source, ...]
+    bricks: BrickFiles
+    service: Callable[[], ViewerService]
     viewer_matches: Callable[[], bool]  # whether it shows the same sky as the mirrors
+    stands_in: bool = True  # whether another source than the first is asked, where none is named
 
     def attempts(self, request: CutoutRequest) -> Attempts:
         """Return the sources that can serve a part of a request, and how."""
         if "psf" in request.products:
             names = ("viewer", "bricks") if self.names == ("auto",) else self.names
-            return suitable(request, self.psf, names)
+            return suitable(request, (ViewerPsf(self.service), ModelPsf(self.bricks)), names)
         if request.is_wise:
             return suitable(request, (self.bricks,), ("bricks",))
-        sources = (self.bricks, *self.viewer)
+        pixels, rendering = ViewerPixels(self.service), ViewerRendering(self.service)
+        sources = (self.bricks, pixels, rendering)
         if self.names != ("auto",):
             return suitable(request, sources, self.names)
         # At other scales the viewer's rendering costs a fraction of the bytes.
         by_files = request.wcs or request.is_native or not self.viewer_matches()
         names = ("bricks", "viewer") if by_files else ("viewer", "bricks")
-        return suitable(request, sources, names, self.viewer_matches)
+        attempts = suitable(request, sources, names, self.viewer_matches)
+        return attempts if self.stands_in else islice(attempts, 1)
 
     def planes(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
         """Return all planes of a cutout: of files, made of those, and PSFs."""
+        if request.fallback is not None:
+            return self._of_first_layer(request, request.fallback, on_missing)
         parts = [self.attempts(part) for part in request.file_parts()]
         names = tuple(name for name in request.products if name != "psf")
         hdul = fits.HDUList()
@@ -302,18 +317,65 @@ class Sources:
             part = replace(request, products=("psf",), bands=optical or request.bands)
             attempts = replace(self, names=("auto",)).attempts(part)
             hdul.extend(first_answer(attempts, on_missing)[1:])
+        header = hdul[0].header
+        header["REQKEY"] = request.key[:32]
+        if request.layer is not None and "LAYER" not in header:
+            header["LAYER"] = (request.layer.name, "layer of the viewer")
         return hdul
+
+    def _of_first_layer(
+        self, request: CutoutRequest, fallback: CutoutRequest, on_missing: str
+    ) -> fits.HDUList:
+        """Return the planes of a layer, or of the first one after it that has data there."""
+        try:
+            hdul = self.planes(replace(request, fallback=None), on_missing)
+        except NoCoverageError:
+            hdul = self.planes(fallback, on_missing)
+        hdul[0].header["REQKEY"] = request.key[:32]
+        return hdul
+
+    def psfs(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
+        """Return the PSFs at a position, of a request for nothing else."""
+        hdul = first_answer(self.attempts(request), on_missing)
+        hdul[0].header["REQKEY"] = (request.key[:32], "identifies the request")
+        return hdul
+
+    def first(self, request: CutoutRequest) -> list[tuple[Source, CutoutRequest]]:
+        """Return who is asked first for each part of a cutout, and what."""
+        if request.products == ("psf",):
+            return [next(self.attempts(request))]
+        return [next(self.attempts(part)) for part in request.file_parts()]
+
+    def viewer_cost(self, request: CutoutRequest) -> Cost:
+        """Return what a cutout, if all goes well, costs the viewer."""
+        n_requests = n_bytes = 0
+        for source, part in self.first(request):
+            if source.name == "viewer":
+                bands = part.bands or (part.layer.default_bands if part.layer else ()) or "grz"
+                n_requests += len(source.urls(part))
+                n_bytes += 4 * part.ny * part.nx * len(part.products) * len(bands)
+        if "psf" in request.products and len(request.products) > 1:
+            # The PSF, and the CCDs whose axes it is on.
+            n_requests += 2
+        return Cost(n_requests, n_bytes)
+
+    def sections(self, request: CutoutRequest) -> list[SectionRequest]:
+        """Return what a cutout will read of which files of bricks."""
+        return [
+            section
+            for source, part in self.first(request)
+            if isinstance(source, BrickFiles)
+            for section in coadd_sections(part)
+        ]
 
     def payload(self, request: CutoutRequest) -> Payload:
         """Return what the first source of a cutout would be asked for its files."""
-        attempts = [next(self.attempts(part)) for part in request.file_parts()]
-        source, part = attempts[0]
+        source, part = self.first(request)[0]
         payload = source.payload(part)
-        if "urls" in payload:
+        if "urls" in payload and part.products != ("psf",):
             payload["urls"] = self.urls(request)
         return payload
 
     def urls(self, request: CutoutRequest) -> list[str]:
         """Return the addresses that a cutout would be made from."""
-        attempts = [next(self.attempts(part)) for part in request.file_parts()]
-        return [url for source, part in attempts for url in source.urls(part)]
+        return [url for source, part in self.first(request) for url in source.urls(part)]

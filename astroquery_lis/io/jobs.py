@@ -81,6 +81,8 @@ class Result:
     release: str = ""
     region: str = ""
     bands: str = ""
+    layer: str = ""
+    """The layer that answered, if one was asked for."""
     seconds: float = 0.0
     bytes: int = 0
     sha256: str = ""
@@ -96,7 +98,8 @@ _COLUMNS = {
     "status": "Status",
     "message": "Message",
     "url": "URL",
-    **{name: name for name in ("id", "release", "region", "bands", "seconds", "bytes", "sha256")},
+    **{name: name for name in ("id", "release", "region", "bands", "layer")},
+    **{name: name for name in ("seconds", "bytes", "sha256")},
 }
 _TYPES = {"seconds": float, "bytes": np.int64}
 

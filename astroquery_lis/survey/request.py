@@ -10,7 +10,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -18,7 +19,7 @@ import numpy as np
 from astropy import units as u
 
 from ..exceptions import InvalidRequestError
-from .layers import Layer
+from .layers import Layer, get_layer
 from .paths import COADD_PRODUCTS
 from .pixel_grids import SkyGrid, as_wcs_text, cards_text, rotated_wcs_text
 from .placement import WISE, place
@@ -52,6 +53,7 @@ __all__ = [
     "as_size",
     "cutout_request",
     "plane_name",
+    "psf_request",
     "refuse_beside_layer",
 ]
 
@@ -91,16 +93,35 @@ class CutoutRequest:
     wcs: str = ""  # grid of the result as FITS cards, where it was given or is rotated
     wise_grid: str = "native"
     convert_flux: bool | None = None  # whether the viewer's fluxes are per pixel of the result
+    rotation_deg: float = 0.0  # of the grid, which then goes with the position
+    to_sky: bool = True  # whether PSFs are turned from the axes of the CCD
+    fallback: CutoutRequest | None = None  # what is asked where the layer has nothing
+
+    def at(self, ra_deg: float, dec_deg: float) -> CutoutRequest:
+        """Return the same request for another position."""
+        wcs, shape = self.wcs, (self.ny, self.nx)
+        if self.rotation_deg:
+            scale_arcsec = self.pixel_scale_arcsec
+            wcs = rotated_wcs_text(ra_deg, dec_deg, *shape, scale_arcsec, self.rotation_deg)
+        fallback = self.fallback and self.fallback.at(ra_deg, dec_deg)
+        return replace(self, ra_deg=ra_deg, dec_deg=dec_deg, wcs=wcs, fallback=fallback)
 
     @property
+    def layers(self) -> list[Layer]:
+        """The layers that are asked, in order."""
+        own = [] if self.layer is None else [self.layer]
+        return own + (self.fallback.layers if self.fallback is not None else [])
+
+    @cached_property
     def key(self) -> str:
         """Sha256 of the request in canonical form, hexadecimal."""
-        fields = {
-            **vars(self),
+        values = {
+            **{field.name: getattr(self, field.name) for field in fields(self)},
             "release": self.release and self.release.name,
             "layer": self.layer and self.layer.name,
+            "fallback": self.fallback and self.fallback.key,
         }
-        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -173,35 +194,60 @@ def cutout_request(
     *,
     bands: Any = None,
     products: Any = ("image",),
-    release: DataRelease | None = None,
+    release: Any = None,
+    default_release: str = "",
     region: str = "auto",
-    layer: Layer | None = None,
+    layer: Any = None,
+    allow_unknown_layer: bool = False,
     pixel_scale: Any = None,
     wcs: WCS | Header | None = None,
     rotation: Any = None,
     wise_grid: str = "native",
     convert_flux: bool | None = None,
 ) -> CutoutRequest:
-    """Return the request of checked arguments; a position of `None` is the middle of ``wcs``."""
+    """Return the request of arguments as users give them, checked.
+
+    A position of `None` is the middle of ``wcs``; of several layers the first is asked, and each
+    is the fallback of the one before.
+    """
     as_choice("wise_grid", wise_grid, ("native", "optical"))
+    options = {
+        "bands": bands,
+        "products": products,
+        "pixel_scale": pixel_scale,
+        "wcs": wcs,
+        "rotation": rotation,
+        "wise_grid": wise_grid,
+        "convert_flux": convert_flux,
+    }
+    if layer is not None and not isinstance(layer, Layer):
+        refuse_beside_layer(release, region)
+        request = None
+        for shown in reversed(_layers(layer, allow_unknown_layer)):
+            before = cutout_request(position, size, layer=shown, **options)
+            request = replace(before, fallback=request)
+        assert request is not None
+        return request
+    data: DataRelease | None = None
     if layer is None:
-        assert release is not None
+        data = get_release(default_release if release is None else release)
         if bands is not None:
-            allowed, whose = _region_bands(release, region)
-            bands = _checked_bands(bands, (*allowed, *release.wise_bands), whose)
+            allowed, whose = _region_bands(data, region)
+            bands = _checked_bands(bands, (*allowed, *data.wise_bands), whose)
         elif region != "auto":
-            get_tree(release.name, region)
-        names = _checked_products(products, release, planes=True, derived=True)
+            get_tree(data.name, region)
+        names = _checked_products(products, data, planes=True, derived=True)
         native_arcsec = PIXEL_SCALE_ARCSEC
     else:
         names = _layer_products(products)
         bands = as_layer_bands(bands, layer.bands, layer.name)
-        release = None if layer.release is None else get_release(layer.release)
+        data = None if layer.release is None else get_release(layer.release)
         region = layer.region or "auto"
         native_arcsec = layer.pixel_scale_arcsec
     scale_arcsec = native_arcsec
     if pixel_scale is not None:
         scale_arcsec = as_pixel_scale(pixel_scale, native_arcsec=native_arcsec)
+    angle_deg = 0.0
     if wcs is not None:
         grid, ny, nx = _given_grid(wcs, size, pixel_scale, rotation)
         if position is None:
@@ -221,14 +267,41 @@ def cutout_request(
         nx,
         names,
         bands,
-        release,
+        data,
         region,
         layer,
         scale_arcsec,
         grid,
         wise_grid,
         convert_flux,
+        angle_deg,
     )
+
+
+def psf_request(
+    position: tuple[float, float],
+    *,
+    bands: Any = None,
+    release: Any = None,
+    default_release: str = "",
+    region: str = "auto",
+    to_sky: bool = False,
+) -> CutoutRequest:
+    """Return the request for the PSFs at a position and nothing else."""
+    data = get_release(default_release if release is None else release)
+    bands = as_bands(bands, data.name, as_region(region, data.name))
+    return CutoutRequest(*position, 1, 1, ("psf",), bands, data, region, to_sky=to_sky)
+
+
+def _layers(layer: Any, allow_unknown: bool) -> list[Layer]:
+    """Return the layers that are named, each once, in order of preference."""
+    try:
+        names = [layer] if isinstance(layer, str) else list(layer)
+    except TypeError:
+        names = []
+    if not names:
+        _refuse("layer", layer, "must be the name of a layer, or a sequence of names.")
+    return list(dict.fromkeys(get_layer(name, allow_unknown=allow_unknown) for name in names))
 
 
 def _layer_products(products: Any) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from astropy.io.votable import from_table
 from astropy.table import Column, MaskedColumn, QTable, Table
 
 from astroquery_lis.cli import main
-from astroquery_lis.client.inputs import as_position, as_row_sizes, as_targets
+from astroquery_lis.client.inputs import as_by_row, as_position, as_targets
 from astroquery_lis.exceptions import CoverageWarning, InvalidRequestError
 
 # The star, a place in the field beside it, and nowhere.
@@ -335,18 +335,21 @@ def test_columns_are_named(survey):
 # ---- sizes --------------------------------------------------------------------------------------
 
 
+def _of_rows(option):
+    return [option.values[number] for number in option.of_row]
+
+
 def test_sizes_of_rows():
     table = as_targets(Table({"ra": [1.0, 2, 3], "dec": [0.0, 0, 0], "npix": [8, 16, 32]}))
     table.table["r"] = Column([1.0, 2, 3], unit="arcsec")
-    scale = {"pixel_scale_arcsec": 0.5}
-    assert as_row_sizes(8, table, **scale).tolist() == [[8, 8]] * 3
-    assert as_row_sizes((8, 16), table, **scale).tolist() == [[8, 16]] * 3
-    assert as_row_sizes("4 arcsec", table, **scale).tolist() == [[8, 8]] * 3
-    rows = [[8, 8], [16, 16], [32, 32]]
-    for size in ("npix", [8, 16, 32], np.array([8, 16, 32]), [4, 8, 16] * u.arcsec):
-        assert as_row_sizes(size, table, **scale).tolist() == rows
-    assert as_row_sizes("r", table, **scale).tolist() == [[2, 2], [4, 4], [6, 6]]
+    table.table["floats"] = [8.0, 16.0, 32.0]
+    for size in (8, (8, 16), "4 arcsec", 4 * u.arcsec, [8, 16]):
+        assert as_by_row("size", size, table) is None
+    for size in ("npix", "floats", [8, 16, 32], np.array([8, 16, 32])):
+        assert _of_rows(as_by_row("size", size, table)) == [8, 16, 32]
+    assert _of_rows(as_by_row("size", [4, 8, 16] * u.arcsec, table)) == list([4, 8, 16] * u.arcsec)
+    assert _of_rows(as_by_row("size", "r", table)) == list([1, 2, 3] * u.arcsec)
     with pytest.raises(InvalidRequestError, match="has 4 values; there are 3 targets"):
-        as_row_sizes([1, 2, 3, 4], table, **scale)
+        as_by_row("size", [1, 2, 3, 4], table)
     with pytest.raises(InvalidRequestError, match="may be .ny, nx. or a size for each"):
-        as_row_sizes([64, 128], as_targets(PLACES), **scale)
+        as_by_row("size", [64, 128], as_targets(PLACES))

@@ -176,7 +176,7 @@ def test_another_tree_of_files_is_another_job(sky, survey, tmp_path):
 def test_arguments_are_refused_before_anything_is_sent(sky, survey, tmp_path):
     table = make_targets(sky)
     for wrong, parameter in (
-        ({"output": "zarr"}, "output"),
+        ({"output": "asdf"}, "output"),
         ({"on_error": "ignore"}, "on_error"),
         ({"executor": 3}, "executor"),
         ({"bands": "x"}, "bands"),

@@ -4,6 +4,7 @@ import io
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,22 +15,17 @@ from hypothesis import strategies as st
 
 from astroquery_lis import bricks
 from astroquery_lis.client.inputs import Targets
-from astroquery_lis.client.job_plan import job_bounds, plan_cutouts
+from astroquery_lis.client.job_plan import Asked, job_bounds, plan_cutouts
 from astroquery_lis.exceptions import (
     ContentChangedError,
     CoverageWarning,
 )
 from astroquery_lis.images import reader
+from astroquery_lis.images.access import Access
 from astroquery_lis.images.coadds import coadd_cutout
+from astroquery_lis.images.cutting import BulkSpec, CutoutJob, each_cutout
 from astroquery_lis.images.reader import OpenImages, SectionReader
-from astroquery_lis.images.save import (
-    Access,
-    BulkSpec,
-    CutoutJob,
-    each_cutout,
-    file_name,
-    safe_name,
-)
+from astroquery_lis.images.save import file_name, safe_name
 from astroquery_lis.images.strips import WHOLE_FILE_SHARE, LayoutChanged, StripCache
 from astroquery_lis.images.tiles import ImageMap
 from astroquery_lis.io.http import HttpClient
@@ -37,6 +33,7 @@ from astroquery_lis.io.mirrors import resolve_mirrors
 from astroquery_lis.io.ranges import FIRST_RANGE_BYTES
 from astroquery_lis.survey.paths import file_path
 from astroquery_lis.survey.pixel_grids import Box
+from astroquery_lis.survey.request import cutout_request
 
 OPTIONS = (("timeout_s", 30.0), ("retries", 1), ("max_connections", 8))
 
@@ -127,9 +124,12 @@ def _plan(ra, dec, footprint, **kwargs):
     ny, nx = kwargs.pop("shape", (256, 256))
     partial = kwargs.pop("partial", False)
     region = kwargs.pop("region", "auto")
-    spec = BulkSpec(ny, nx, ("image",), None, "dr10", region, "warn" if partial else "raise")
+    request = cutout_request((0.0, 0.0), (ny, nx), release="dr10", region=region)
     rows = np.arange(len(ra))
-    return plan_cutouts(Targets(rows, ra, dec), rows, spec, footprint, **kwargs)
+    asked = Asked((request,), np.zeros(len(ra), int))
+    kwargs["on_missing"] = "warn" if partial else "raise"
+    by_tree = {("dr10", name): ids for name, ids in footprint.items()}
+    return plan_cutouts(Targets(rows, ra, dec), rows, asked, by_tree, **kwargs)
 
 
 def test_targets_are_grouped_by_brick_in_order_of_declination():
@@ -183,15 +183,15 @@ def test_a_partly_covered_box_counts_where_parts_do(dec0):
 # ---- reading -----------------------------------------------------------------------------------
 
 
-def _spec(size=64, products=("image", "invvar"), bands=("g", "r"), on_missing="warn"):
-    ny, nx = size if isinstance(size, tuple) else (size, size)
-    return BulkSpec(ny, nx, products, bands, "dr10", "auto", on_missing)
+def _spec(on_missing="warn"):
+    return BulkSpec(("bricks",), on_missing)
 
 
-def _job(ra, dec):
-    rows = np.arange(len(ra))
-    order = np.argsort(dec)
-    return CutoutJob(rows[order], rows[order], np.asarray(ra)[order], np.asarray(dec)[order])
+def _job(ra, dec, size=64, products=("image", "invvar"), bands=("g", "r")):
+    rows = np.argsort(dec)
+    request = cutout_request((0.0, 0.0), size, products=products, bands=bands, release="dr10")
+    kinds = np.zeros(len(rows), int)
+    return CutoutJob(rows, rows, np.asarray(ra)[rows], np.asarray(dec)[rows], (request,), kinds)
 
 
 def _access(mirror, location):
@@ -231,15 +231,14 @@ def test_pixels_are_those_of_single_cutouts_and_tiles_are_decoded_once(
     sky, tmp_path, decoded, place
 ):
     products = ("image", "invvar", "nexp", "maskbits", "wisem1", "blobmodel", "psfsize")
-    spec = _spec((50, 80), products)
-    job = _job(*_near(sky.positions[place], 12, PLACES[place]))
-    found = list(each_cutout(spec, _access(sky.mirror_url, tmp_path / "a"), job))
+    job = _job(*_near(sky.positions[place], 12, PLACES[place]), (50, 80), products)
+    found = list(each_cutout(_spec(), _access(sky.mirror_url, tmp_path / "a"), job))
     assert max(decoded.values()) == 1
     assert len(decoded) > 20
     client = HttpClient(max_connections=8)
     mirrors = resolve_mirrors(sky.mirror_url)
     for (index, request, hdul, _), ra in zip(found, job.ra_deg, strict=True):
-        assert request.ra_deg == ra == job.target(index)[2]
+        assert request.ra_deg == ra == job.request(index).ra_deg
         with (
             warnings.catch_warnings(action="ignore", category=CoverageWarning),
             SectionReader(client, mirrors, tmp_path / "b", OpenImages()) as reader,
@@ -285,9 +284,9 @@ def test_bytes_are_those_of_the_needed_tiles_or_of_the_whole_file(
     sky, tmp_path, width_deg, n, size
 ):
     centre = SkyCoord(45.125, 0.0, unit="deg")
-    job = _job(*_near(centre, n, width_deg))
+    job = _job(*_near(centre, n, width_deg), size)
     needed = _tiles_needed(job, size)
-    list(each_cutout(_spec(size), _access(sky.mirror_url, tmp_path), job))
+    list(each_cutout(_spec(), _access(sky.mirror_url, tmp_path), job))
     sent, due = Counter(), Counter()
     for record in sky.requests:
         sent[record.path] += record.bytes_sent
@@ -351,13 +350,13 @@ def test_the_other_mirror_takes_over_and_the_cutouts_say_so(sky, tmp_path):
 
 def test_a_file_that_is_missing_is_asked_for_once(sky, tmp_path):
     sky.faults.add("status", match="*-image-r.*", code=404, times=None)
-    job = _job(*_near(sky.positions["field"], 6, 0.03))
-    spec = _spec(products=("invvar",), bands=None, on_missing="raise")
-    cutouts = list(each_cutout(spec, _access(sky.mirror_url, tmp_path), job))
+    near = _near(sky.positions["field"], 6, 0.03)
+    job = _job(*near, products=("invvar",), bands=None)
+    cutouts = list(each_cutout(_spec("raise"), _access(sky.mirror_url, tmp_path), job))
     assert all(not isinstance(hdul, Exception) for _, _, hdul, _ in cutouts)
     sky.requests.clear()
-    spec = _spec(products=("image",), bands=None)
-    for _, _, hdul, notes in each_cutout(spec, _access(sky.mirror_url, tmp_path), job):
+    job = _job(*near, products=("image",), bands=None)
+    for _, _, hdul, notes in each_cutout(_spec(), _access(sky.mirror_url, tmp_path), job):
         assert [hdu.name for hdu in hdul[1:]] == ["IMAGE_G", "IMAGE_I", "IMAGE_Z"]
         assert any("No r in brick 0451p000" in note for note in notes)
     assert sum("-image-r." in record.path for record in sky.requests) == 1
@@ -368,14 +367,14 @@ def test_a_file_that_was_replaced_is_begun_again(sky, tmp_path):
     access = _access(sky.mirror_url, tmp_path)
     whole = _bytes([hdul for _, _, hdul, _ in each_cutout(_spec(), access, job)])
     fault = sky.faults.add("etag", match="*-image-g.*", times=1)
-    moved = CutoutJob(job.rows, job.ids, job.ra_deg, job.dec_deg + 0.05)
+    moved = replace(job, dec_deg=job.dec_deg + 0.05)
     cutouts = [hdul for _, _, hdul, _ in each_cutout(_spec(), access, moved)]
     assert not [hdul for hdul in cutouts if isinstance(hdul, Exception)]
     assert fault.hits == 1
     again = _bytes([hdul for _, _, hdul, _ in each_cutout(_spec(), access, job)])
     assert again == whole
     sky.faults.add("etag", match="*-image-g.*", times=None)
-    further = CutoutJob(job.rows, job.ids, job.ra_deg, job.dec_deg - 0.05)
+    further = replace(job, dec_deg=job.dec_deg - 0.05)
     cutouts = [hdul for _, _, hdul, _ in each_cutout(_spec(), access, further)]
     assert {type(hdul) for hdul in cutouts} == {ContentChangedError}
 

@@ -1,0 +1,408 @@
+"""The cutouts of a job as arrays in one file, HDF5 or zarr, for machines that learn, and an index.
+
+::
+
+    image, invvar, ...   (n, bands, ny, nx), of the survey's type; by the product's name
+    image_wise, ...      the same of the WISE bands, on their own pixels
+    maskbits             (n, ny, nx): products without bands
+    has                  (n, planes): whether the target has the plane; it holds no values if not
+    index                (n,): row, id, ra, dec, brick, region, request, layer
+
+Attributes: ``planes``, ``bands``, ``release``, ``creator``; of each array ``bands`` and ``unit``.
+HDF5 has ``has`` and ``index`` as datasets.  Beside a zarr file, which is one zip, lies a parquet
+file of the index, with a column for each plane that says whether the target has it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from astropy.io import fits
+
+from .._packages import import_optional, package_version
+from ..io.jobs import Result
+from ..io.store import write_whole
+from ..survey.bricks import brick_name
+from ..survey.paths import COADD_PRODUCTS, MASK_PLANES
+from ..survey.releases import WISE_BANDS, WISE_PRODUCTS, get_release, get_tree
+from ..survey.request import DERIVED, CutoutRequest, plane_name
+from .cutting import CutoutJob, Facts, target_facts
+
+__all__ = ["ARRAY_OUTPUTS", "ArrayFile"]
+
+BUFFER_BYTES = 1 << 20
+"""Cutouts are written in slabs of about this size; a chunk of a zarr array is one."""
+
+
+class _Slot(NamedTuple):
+    """Where a plane goes: an array, the place on its axis of bands, and how the plane is called."""
+
+    array: str
+    band: str | None
+    plane: str
+
+
+class _Array(Protocol):
+    """An array in a file, as h5py and zarr have it."""
+
+    def __setitem__(self, key: Any, value: Any, /) -> None: ...
+
+
+class _Container(Protocol):
+    """A file of arrays."""
+
+    def create(
+        self, name: str, shape: tuple[int, ...], chunk: int, attributes: Facts, **options: Any
+    ) -> _Array:
+        """Make an array of which ``chunk`` entries are one chunk."""
+
+    def finish(self, n: int, index: np.ndarray, has: np.ndarray, planes: list[str]) -> None:
+        """Cut the arrays to ``n`` entries, add the index, and close the file."""
+
+    def close(self) -> None:
+        """Close the file, whatever is in it."""
+
+
+class _Hdf5:
+    """A file of HDF5."""
+
+    suffix = ".h5"
+
+    def __init__(self, path: Path, target: Path, attributes: Facts) -> None:
+        self._file = import_optional("h5py", "batch", "output='hdf5'").File(path, "w")
+        self._file.attrs.update(attributes)
+
+    def create(
+        self, name: str, shape: tuple[int, ...], chunk: int, attributes: Facts, **options: Any
+    ) -> _Array:
+        entry = shape[1:]
+        dataset = self._file.create_dataset(
+            name, shape, maxshape=(None, *entry), chunks=(1, *entry), **options
+        )
+        dataset.attrs.update(attributes)
+        return dataset
+
+    def finish(self, n: int, index: np.ndarray, has: np.ndarray, planes: list[str]) -> None:
+        for dataset in self._file.values():
+            dataset.resize(n, axis=0)
+        self._file["has"] = has
+        self._file["index"] = index
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+    @staticmethod
+    def read_index(path: Path) -> tuple[list[dict[str, Any]], np.ndarray, list[str]]:
+        """Return the rows of the index, which planes each has, and what they are called."""
+        with import_optional("h5py", "batch", "output='hdf5'").File(path) as file:
+            index = file["index"][:]
+            rows = [dict(zip(index.dtype.names, entry, strict=True)) for entry in index.tolist()]
+            return rows, file["has"][:], list(file.attrs["planes"])
+
+
+class _Zarr:
+    """A zip with the arrays of a zarr group (format 3), and the index beside it."""
+
+    suffix = ".zarr.zip"
+
+    def __init__(self, path: Path, target: Path, attributes: Facts) -> None:
+        zarr = import_optional("zarr", "batch", "output='zarr'")
+        self._index_path = _index_path(target)
+        self._store = zarr.storage.ZipStore(path, mode="w")
+        self._group = zarr.create_group(self._store, attributes=attributes, zarr_format=3)
+        self._arrays: list[Any] = []
+
+    def create(
+        self, name: str, shape: tuple[int, ...], chunk: int, attributes: Facts, **options: Any
+    ) -> _Array:
+        array = self._group.create_array(
+            name,
+            shape=shape,
+            chunks=(min(chunk, shape[0]), *shape[1:]),
+            compressors=None,
+            fill_value=options["fillvalue"],
+            dtype=options["dtype"],
+            attributes=attributes,
+        )
+        self._arrays.append(array)
+        return array
+
+    def finish(self, n: int, index: np.ndarray, has: np.ndarray, planes: list[str]) -> None:
+        pyarrow = import_optional("pyarrow", "batch", "output='zarr'")
+        parquet = import_optional("pyarrow.parquet", "batch", "output='zarr'")
+        with warnings.catch_warnings():
+            # A zip keeps the first description of an array beside the last, which is read.
+            warnings.filterwarnings("ignore", message="Duplicate name", category=UserWarning)
+            for array in self._arrays:
+                if len(array) > n:
+                    array.resize((n, *array.shape[1:]))
+        self.close()
+        columns = {name: _plain_column(index[name]) for name in index.dtype.names or ()}
+        flags = {f"has_{name}": has[:, i] for i, name in enumerate(planes)}
+        with write_whole(self._index_path) as temporary:
+            parquet.write_table(pyarrow.table({**columns, **flags}), temporary)
+
+    def close(self) -> None:
+        self._store.close()
+
+    @staticmethod
+    def read_index(path: Path) -> tuple[list[dict[str, Any]], np.ndarray, list[str]]:
+        """Return the rows of the index, which planes each has, and what they are called."""
+        parquet = import_optional("pyarrow.parquet", "batch", "output='zarr'")
+        table = parquet.read_table(_index_path(path))
+        planes = [name.removeprefix("has_") for name in table.column_names if name[:4] == "has_"]
+        has = np.array([table[f"has_{name}"].to_numpy() for name in planes], bool).T
+        rows = table.to_pylist()
+        for row in rows:
+            row["request"] = row["request"].encode()
+        return rows, has, planes
+
+
+_CONTAINERS: dict[str, Any] = {"hdf5": _Hdf5, "zarr": _Zarr}
+ARRAY_OUTPUTS = tuple(_CONTAINERS)
+
+
+def _index_path(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(_Zarr.suffix) + ".parquet")
+
+
+def _plain_column(values: np.ndarray) -> list[Any]:
+    return [v.decode() if isinstance(v, bytes) else v for v in values.tolist()]
+
+
+class _Buffered:
+    """An array that is filled entry by entry and written slab by slab."""
+
+    def __init__(self, array: _Array, shape: tuple[int, ...], chunk: int, fill: Any, dtype: Any):
+        self._array, self._fill = array, fill
+        self._values = np.full((chunk, *shape), fill, dtype)
+        self._start = 0
+
+    def put(self, entry: int, place: int | None, pixels: np.ndarray) -> None:
+        """Set one plane of an entry; entries come in order."""
+        if entry >= self._start + len(self._values):
+            self.flush(entry)
+            self._start = entry
+        where = (entry - self._start,) if place is None else (entry - self._start, place)
+        self._values[where] = pixels
+
+    def flush(self, stop: int) -> None:
+        """Write what there is, of the entries before ``stop``."""
+        stop = min(stop, self._start + len(self._values))
+        if stop > self._start:
+            self._array[self._start : stop] = self._values[: stop - self._start]
+        self._values[...] = self._fill
+
+
+class ArrayFile:
+    """One file for all targets of a job, filled one by one."""
+
+    def __init__(self, folder: str, job: CutoutJob, output: str) -> None:
+        self._kind = _CONTAINERS[output]
+        self._folder = folder
+        self.job = job
+        self._path = self._path_of(job)
+        self._resources = ExitStack()
+        self._n = 0
+        self._written: Facts = {}
+        chain = list(_chain(job.templates[0]))
+        self._slots = list(dict.fromkeys(slot for request in chain for slot in _slots(request)))
+        self._planes = [slot.plane for slot in self._slots]
+        self._bands: dict[str, list[str]] = {}
+        for slot in self._slots:
+            names = self._bands.setdefault(slot.array, [])
+            if slot.band is not None and slot.band not in names:
+                names.append(slot.band)
+
+    def _path_of(self, job: CutoutJob) -> Path:
+        """Return the path of a job's file: its first row, and a digest of all."""
+        digest = hashlib.sha256(np.asarray(job.rows, "<i8").tobytes()).hexdigest()[:8]
+        first = int(job.rows.min()) if len(job) else 0
+        return Path(self._folder, f"cutouts-{first:08d}-{digest}{self._kind.suffix}")
+
+    def earlier_results(self) -> list[Result]:
+        """Return the results that files of the same job have; what they lack goes to another."""
+        results: list[Result] = []
+        while len(self.job) and self._path.exists():
+            found = list(self._read_results())
+            if not found:
+                break
+            results += found
+            rows = {result.row for result in found}
+            indices = [i for i in range(len(self.job)) if int(self.job.rows[i]) not in rows]
+            self.job = self.job.part(indices)
+            self._path = self._path_of(self.job)
+        return results
+
+    def _read_results(self) -> Iterator[Result]:
+        """Yield the results of the targets that the file has."""
+        written = self._whole_file(self._path)
+        places = {int(row): index for index, row in enumerate(self.job.rows)}
+        entries, flags, planes = self._kind.read_index(self._path)
+        slots = {slot.plane: slot for slot in self._slots}
+        for entry, has in zip(entries, flags, strict=True):
+            index = places.get(int(entry["row"]))
+            if index is None:
+                continue
+            request = self.job.request(index)
+            if request.key[:32].encode() != entry["request"]:
+                continue
+            bands = [slots[p].band for p, there in zip(planes, has, strict=True) if there]
+            row, name = self.job.target(index)
+            facts = target_facts(request, name)
+            names = ",".join(dict.fromkeys(band for band in bands if band))
+            layer = entry.get("layer", "")
+            layer = layer.decode() if isinstance(layer, bytes) else layer
+            yield Result(row, "COMPLETE", bands=names, layer=layer, **written, **facts)
+
+    def _whole_file(self, path: Path) -> Facts:
+        with open(path, "rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        size = path.stat().st_size
+        return {"local_path": str(self._path), "bytes": size, "sha256": digest}
+
+    def __enter__(self) -> ArrayFile:
+        self._temporary = self._resources.enter_context(write_whole(self._path, locked=False))
+        release = self.job.templates[0].release
+        attributes = {
+            "planes": self._planes,
+            "bands": list(dict.fromkeys(s.band for s in self._slots if s.band is not None)),
+            "release": release.name if release else "",
+            "creator": f"astroquery_lis {package_version()}",
+        }
+        self._file: _Container = self._kind(self._temporary, self._path, attributes)
+        # If anything is raised, the file is closed before it is removed.
+        self._resources.callback(self._file.close)
+        self._arrays: dict[str, _Buffered] = {}
+        self._has = np.zeros((len(self.job), len(self._slots)), bool)
+        self._index = np.zeros(len(self.job), self._index_dtype())
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        if exc_info[0] is None:
+            self._finish()
+        self._resources.__exit__(*exc_info)
+
+    def _index_dtype(self) -> list[tuple[str, Any]]:
+        ids = self.job.ids
+        if ids.dtype.kind in "iu":
+            kind = ids.dtype
+        else:
+            kind = np.array([str(name).encode() for name in ids.tolist()]).dtype
+        return [
+            ("row", "i8"),
+            ("id", kind),
+            ("ra", "f8"),
+            ("dec", "f8"),
+            ("brick", "S8"),
+            ("region", "S5"),
+            ("request", "S32"),
+            ("layer", "S32"),
+        ]
+
+    def _array(self, name: str, shape: tuple[int, ...]) -> _Buffered:
+        """Return an array, made when its first plane comes."""
+        if name not in self._arrays:
+            bands = self._bands.get(name, [])
+            entry = (len(bands), *shape) if bands else shape
+            product = COADD_PRODUCTS.get(name.removesuffix("_wise"))
+            fill = product.no_value if product is not None else np.nan
+            dtype = _dtype(name)
+            chunk = max(BUFFER_BYTES // (int(np.prod(entry)) * np.dtype(dtype).itemsize), 1)
+            attributes = {"bands": bands, "unit": product.unit if product else ""}
+            whole = len(self.job), *entry
+            array = self._file.create(name, whole, chunk, attributes, dtype=dtype, fillvalue=fill)
+            self._arrays[name] = _Buffered(array, entry, chunk, fill, dtype)
+        return self._arrays[name]
+
+    def add(self, index: int, request: CutoutRequest, hdul: fits.HDUList, facts: Facts) -> Facts:
+        """Write one cutout to the next place."""
+        planes = {hdu.name: hdu for hdu in hdul[1:]}
+        for number, slot in enumerate(self._slots):
+            hdu = planes.get(slot.plane)
+            if hdu is not None:
+                place = self._bands[slot.array].index(slot.band) if slot.band else None
+                self._array(slot.array, hdu.shape).put(self._n, place, hdu.data)
+                self._has[self._n, number] = True
+        row, name = self.job.target(index)
+        self._index[self._n] = (
+            row,
+            name if isinstance(name, int) else str(name).encode(),
+            request.ra_deg,
+            request.dec_deg,
+            str(brick_name(request.ra_deg, request.dec_deg)).encode(),
+            facts.get("region", "").encode(),
+            request.key[:32].encode(),
+            hdul[0].header.get("LAYER", "").encode(),
+        )
+        self._n += 1
+        return {"local_path": str(self._path)}
+
+    def _finish(self) -> None:
+        """Cut off the places that were not used and write the index; keep no file without any."""
+        if not self._n:
+            self._file.close()
+            self._temporary.unlink()
+            return
+        for array in self._arrays.values():
+            array.flush(self._n)
+        self._file.finish(self._n, self._index[: self._n], self._has[: self._n], self._planes)
+        self._written = self._whole_file(self._temporary)
+
+    def completed(self, result: Result) -> Result:
+        """Return a result with the size and the digest of the whole file."""
+        return replace(result, **self._written)
+
+
+def _chain(request: CutoutRequest) -> Iterator[CutoutRequest]:
+    """Yield a request and those that it falls back on."""
+    yield request
+    if request.fallback is not None:
+        yield from _chain(request.fallback)
+
+
+def _slots(request: CutoutRequest) -> Iterator[_Slot]:
+    """Yield the planes that a cutout may have, in order."""
+    optical, wise = _bands(request)
+    for product in request.products:
+        name = product
+        if request.layer is not None and product == "image":
+            name = request.layer.product
+        known = COADD_PRODUCTS.get(product)
+        if known is not None and not known.per_band:
+            yield _Slot(product, None, plane_name(name))
+            continue
+        for band in optical:
+            yield _Slot(product, band, plane_name(name, band))
+        if product in WISE_PRODUCTS or product in DERIVED:
+            array = product if request.wise_grid == "optical" or request.wcs else f"{product}_wise"
+            for band in wise:
+                yield _Slot(array, band, plane_name(name, band))
+
+
+def _bands(request: CutoutRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the bands that a cutout may have: optical ones, or the layer's, and those of WISE."""
+    if request.layer is not None:
+        return request.bands or request.layer.default_bands or request.layer.bands, ()
+    assert request.release is not None
+    if request.bands is not None:
+        wise = tuple(band for band in request.bands if band in WISE_BANDS)
+        return tuple(band for band in request.bands if band not in wise), wise
+    name = request.release.name
+    is_whole = request.region == "auto"
+    return (get_release(name) if is_whole else get_tree(name, request.region)).bands, ()
+
+
+def _dtype(array: str) -> type:
+    name = array.removesuffix("_wise")
+    if name in ("maskbits", *MASK_PLANES):
+        return np.int32
+    return np.int16 if name == "nexp" else np.float32

@@ -1,0 +1,122 @@
+"""What a worker does for a job of many targets: ask the sources, files shared among the targets.
+
+Everything here is importable and takes small, picklable arguments, so that it runs in threads,
+processes and on clusters alike; the settings come with the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+
+from ..exceptions import collected_notes
+from ..io.jobs import portable
+from ..survey.bricks import brick_id, region_of_brick
+from ..survey.request import CutoutRequest
+from .access import Access
+from .strips import SharedFiles
+
+__all__ = [
+    "BulkSpec",
+    "CutoutJob",
+    "Facts",
+    "cutouts_of_job",
+    "each_cutout",
+    "target_facts",
+]
+
+Facts = dict[str, Any]
+"""What a target's `Result` says of it, whatever happens: id, release, region."""
+
+
+@dataclass(frozen=True)
+class BulkSpec:
+    """Whom all targets of a call are asked of, and where the answers go."""
+
+    sources: tuple[str, ...]
+    on_missing: str
+    folder: str = ""  # where files are written; empty if none are
+    ids_are_names: bool = False  # a target's id alone makes the name of its file
+
+
+@dataclass(frozen=True, eq=False)
+class CutoutJob:
+    """Targets whose cutouts share files, in the order that is good for reading them."""
+
+    rows: np.ndarray  # numbers of the targets in what the user gave
+    ids: np.ndarray
+    ra_deg: np.ndarray
+    dec_deg: np.ndarray
+    templates: tuple[CutoutRequest, ...]  # requests that differ in more than the position
+    kinds: np.ndarray  # which of those each target has
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def target(self, index: int) -> tuple[int, int | str]:
+        """Return row and id of one target, as Python's own types."""
+        name = self.ids[index]
+        return int(self.rows[index]), name.item() if hasattr(name, "item") else name
+
+    def request(self, index: int) -> CutoutRequest:
+        """Return what is asked for one target: the same as `get_cutout` would ask."""
+        template = self.templates[self.kinds[index]]
+        return template.at(float(self.ra_deg[index]), float(self.dec_deg[index]))
+
+    def part(self, indices: Sequence[int]) -> CutoutJob:
+        """Return a job of some of the targets."""
+        places = np.asarray(indices, int)
+        names = ("rows", "ids", "ra_deg", "dec_deg", "kinds")
+        return replace(self, **{name: getattr(self, name)[places] for name in names})
+
+
+# ---- cutting ------------------------------------------------------------------------------------
+
+
+def each_cutout(
+    spec: BulkSpec, access: Access, job: CutoutJob
+) -> Iterator[tuple[int, CutoutRequest, fits.HDUList | Exception, list[str]]]:
+    """Yield index, request, cutout or the error, and notes, of one target after the other."""
+    requests = [job.request(index) for index in range(len(job))]
+    shared = SharedFiles()
+    with access.reader(shared) as reader:
+        sources = access.sources(spec.sources, lambda: nullcontext(reader))
+        sections = [sources.sections(request) for request in requests]
+        for boxes in sections:
+            shared.expect(boxes)
+        for index, (request, boxes) in enumerate(zip(requests, sections, strict=True)):
+            answer = sources.psfs if request.products == ("psf",) else sources.planes
+            with collected_notes() as notes:
+                try:
+                    hdul = answer(request, spec.on_missing)
+                except Exception as error:  # one target must not take the others with it
+                    hdul = error
+                finally:
+                    shared.release(boxes)
+            yield index, request, hdul, notes
+
+
+def cutouts_of_job(
+    spec: BulkSpec, access: Access, job: CutoutJob
+) -> list[tuple[int, fits.HDUList | Exception]]:
+    """Return row and cutout of every target of a job, or the error that says why there is none."""
+    return [
+        (int(job.rows[i]), portable(hdul) if isinstance(hdul, Exception) else hdul)
+        for i, _, hdul, _ in each_cutout(spec, access, job)
+    ]
+
+
+def target_facts(request: CutoutRequest, name: int | str) -> Facts:
+    """Return what is known of a target's `Result` beforehand."""
+    region = request.region
+    if request.release is None:
+        return {"id": name}
+    if region == "auto":
+        brick = brick_id(request.ra_deg, request.dec_deg)
+        region = str(region_of_brick(brick, request.release.name))
+    return {"id": name, "release": request.release.name, "region": region}
