@@ -120,7 +120,8 @@ class ArchiveMethods(StageBase):
         -------
         `~astropy.table.Table`
             One row per file, sorted by name, guide stars left out: ``file``, ``product``
-            (``'uncal'`` or ``'asn'``), ``size`` (bytes, -1 if MAST does not tell), ``uri``,
+            (``'uncal'``, ``'asn'``, or ``'msa'`` for the shutters of NIRSpec's MSA), ``size``
+            (bytes, -1 if MAST does not tell), ``uri``,
             ``program``, ``observation``, ``visit``, ``activity``, ``exposure``, ``segment``,
             ``instrument``, ``detector``, ``filter``, ``pupil``, ``grating``, ``exp_type``,
             ``target``, ``date_obs``, ``s_region``, ``release_date`` and ``public`` (whether it is

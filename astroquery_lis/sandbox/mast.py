@@ -300,6 +300,7 @@ RELEASED = "2022-07-14T00:00:00"
 NOT_YET = "2999-01-01T00:00:00"
 
 _EXPOSURE = re.compile(r"(jw\d{11}_\d{2}\w{3}_\d{5}(?:-seg\d{3})?)_([a-z0-9]+)_(\w+)\.fits")
+_SHUTTERS = re.compile(r"(jw\d{11})_\d+_msa\.fits")
 _ASSOCIATION = re.compile(r"jw\d{5}-\w+_\d+t\d+_(\w+?)([23])_\d+_asn\.json")
 
 
@@ -338,7 +339,10 @@ class JwstArchive:
         """
         path = Path(path)
         exposure, association = _EXPOSURE.fullmatch(path.name), _ASSOCIATION.fullmatch(path.name)
-        if exposure:
+        if shutters := _SHUTTERS.fullmatch(path.name):
+            # It goes with every exposure of its visit.
+            self.holdings[path.name] = Holding(path, shutters[1], exclusive, path.stat().st_size)
+        elif exposure:
             self._add_exposure(path, exposure[1], exposure[2], exposure[3], exclusive)
         elif association:
             self._add_association(path, int(association[2]), exclusive)
@@ -423,7 +427,7 @@ class JwstArchive:
         entries = [
             (name, one.size, one.exclusive)
             for name, one in self.holdings.items()
-            if one.dataset == dataset
+            if one.dataset == dataset or dataset.startswith(f"{one.dataset}_")
         ]
         names = {name for name, _, _ in entries}
         extra = [(*pair, False) for pair in self.extra.get(dataset, ()) if pair[0] not in names]

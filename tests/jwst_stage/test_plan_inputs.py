@@ -5,7 +5,11 @@ from dataclasses import dataclass
 import pytest
 from astropy.table import Table
 
-from astroquery_lis.exceptions import InvalidExposureError, InvalidRequestError
+from astroquery_lis.exceptions import (
+    InvalidExposureError,
+    InvalidRequestError,
+    LegacySurveyWarning,
+)
 
 from .headers import write_exposure
 
@@ -79,7 +83,23 @@ def test_a_manifest(dithers, plan_of):
     assert plan_of(table) == plan_of(dithers)
 
 
-def test_rows_of_a_manifest_that_failed_are_refused_by_name(dithers, plan_of):
+def test_many_bad_files_are_told_by_what_is_wrong_with_them(dithers, plan_of):
+    for number in range(5, 40):
+        write_exposure(dithers, number, drop=("FILTER",))
+    for number in range(40, 60):
+        path = write_exposure(dithers, number)
+        path.write_bytes(path.read_bytes()[: -5000 - number])
+    with pytest.raises(InvalidExposureError) as caught:
+        plan_of()
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "55 files cannot be used:"
+    assert len(lines) == 13
+    assert lines[6] == "  and 30 more files for the same reason"
+    assert lines[12] == "  and 15 more files for the same reason"
+    assert all("lacks FILTER" in line for line in lines[1:6])
+
+
+def test_rows_of_a_manifest_that_failed_are_left_out_and_said(dithers, plan_of):
     paths = sorted(str(path) for path in dithers.iterdir())[:2]
     table = Table(
         {
@@ -89,11 +109,14 @@ def test_rows_of_a_manifest_that_failed_are_refused_by_name(dithers, plan_of):
             "URL": ["", "", "mast:JWST/product/jw9_uncal.fits"],
         }
     )
-    with pytest.raises(InvalidExposureError) as caught:
-        plan_of(table)
-    text = str(caught.value)
-    assert f"{paths[1]}: ERROR in the table. TruncatedError: 5 of 9 bytes" in text
-    assert "mast:JWST/product/jw9_uncal.fits: ERROR in the table. NotFoundError: 404" in text
+    with pytest.warns(LegacySurveyWarning) as caught:
+        plan = plan_of(table)
+    assert plan.tasks == plan_of(paths[:1]).tasks
+    for text in (str(caught[0].message), plan.notes[0]):
+        assert f"{paths[1]} (ERROR: TruncatedError: 5 of 9 bytes)" in text
+        assert "mast:JWST/product/jw9_uncal.fits (ERROR: NotFoundError: 404)" in text
+    with pytest.raises(InvalidExposureError, match="the table holds no exposure.*NotFoundError"):
+        plan_of(table[1:])
     with pytest.raises(InvalidRequestError, match="no column 'Local Path', but Status"):
         plan_of(table[["Status"]])
 

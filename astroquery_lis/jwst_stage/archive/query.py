@@ -95,6 +95,7 @@ _UNCAL = re.compile(
     r"_(?P<detector>[a-z][a-z0-9]+)_uncal\.fits"
 )
 _EXPOSURE = re.compile(r"jw(\d{5})(\d{3})\d{3}_")
+_SHUTTERS = re.compile(r"jw(\d{5})(\d{3})(\d{3})_\w+_msa\.fits")
 _CANDIDATE = re.compile(r"jw(\d{5})-(?:o(\d{3})|([a-z]\d{3,4}))[-_]")
 
 
@@ -216,6 +217,9 @@ _TYPES = {
     "release_date": str,
     "public": bool,
 }
+_OF_A_DETECTOR = (
+    "detector", "exp_type", "filter", "pupil", "grating", "band", "elements", "s_region", "access",
+)  # fmt: skip
 _TEXTS = ("instrument", "filter", "pupil", "grating", "exp_type", "target")
 # Names of spectra of single sources: thousands share one association.
 _SOURCE = re.compile(r"_[bsv]\d{5,}_|-s\d{5,}_")
@@ -355,25 +359,58 @@ def find_uncal(search: MissionSearch, request: UncalRequest) -> Table:
         return bool(files) and due[dataset] <= listed
 
     entries: dict[str, dict] = {}
-    odd = 0
+    odd: list[str] = []
     for dataset, files in search.products(due, is_complete).items():
-        for file in files:
-            filename = str(file.get("filename"))
-            if not filename.endswith("_uncal.fits") or GUIDE_STAR in filename:
-                continue
-            name = parse_uncal_name(filename)
-            if name is None:
-                odd += 1
-                continue
-            row = _row_of(name, rows.get(dataset, ()))
-            if request.wants(name, row):
-                entries[filename] = _entry(file, name, row)
+        exposures = _exposures(files, rows.get(dataset, []), request, odd)
+        entries |= exposures
+        if any(entry["instrument"] in ("", "NIRSPEC") for entry in exposures.values()):
+            entries |= _shutters(files, rows.get(dataset, []))
     if odd:
-        msg = f"{odd} uncal file(s) have names that are not those of exposures, and are left out."
+        msg = (
+            f"{len(odd)} uncal file(s) have names that are not those of exposures, and are left "
+            "out."
+        )
         warn(msg, LegacySurveyWarning)
     if request.associations and entries:
         entries |= _associations(search, request, entries.values(), set(due))
     return _tidy(entries, request, search.server)
+
+
+def _exposures(
+    files: Iterable[dict], rows: list[dict], request: UncalRequest, odd: list[str]
+) -> dict[str, dict]:
+    """Return the entries of a dataset's uncal files that are asked for; ``odd`` gets others."""
+    entries = {}
+    for file in files:
+        filename = str(file.get("filename"))
+        if not filename.endswith("_uncal.fits") or GUIDE_STAR in filename:
+            continue
+        name = parse_uncal_name(filename)
+        if name is None:
+            odd.append(filename)
+            continue
+        row = _row_of(name, rows)
+        if request.exp_type and rows and "exp_type" not in row:
+            continue  # The search was for types, and found other detectors only.
+        if request.wants(name, row):
+            entries[filename] = _entry(file, name, row)
+    return entries
+
+
+def _shutters(files: Iterable[dict], rows: list[dict]) -> dict[str, dict]:
+    """Return the entries of the files that tell which shutters of NIRSpec's MSA were open."""
+    entries = {}
+    for file in files:
+        filename = str(file.get("filename"))
+        if match := _SHUTTERS.fullmatch(filename):
+            numbers = zip(("program", "observation", "visit"), match.groups(), strict=True)
+            entries[filename] = {
+                "product": "msa",
+                **{key: int(value) for key, value in numbers},
+                "instrument": "NIRSPEC",
+                **_file(file, rows[0] if rows else {}),
+            }
+    return entries
 
 
 class _NameOf:
@@ -386,9 +423,18 @@ class _NameOf:
 
 
 def _row_of(name: ExposureName, rows: Iterable[dict[str, Any]]) -> dict:
-    """Return the row of the search that a file belongs to: of its detector if there is one."""
-    same = [row for row in rows if str(row.get("detector") or "").upper() == name.detector]
-    return (same or list(rows) or [{}])[0]
+    """Return the row of the search that a file belongs to.
+
+    Detectors of one exposure may differ in all that a row tells of optics, type and place: of the
+    row of another detector only the rest is taken.
+    """
+    rows = list(rows)
+    detectors = [str(row.get("detector") or "").upper() for row in rows]
+    if name.detector in detectors:
+        return rows[detectors.index(name.detector)]
+    if not rows or not all(detectors):
+        return (rows or [{}])[0]
+    return {key: value for key, value in rows[0].items() if key not in _OF_A_DETECTOR}
 
 
 def _elements(row: dict[str, Any]) -> set[str]:
@@ -484,12 +530,13 @@ def _tidy(entries: dict[str, dict], request: UncalRequest, server: str) -> Table
     )
     table["size"].unit = u.byte
     sizes = np.array(table["size"])
-    uncal = np.array(table["product"]) == "uncal"
+    kinds = np.array(table["product"])
     table.meta.update(
         server=server,
         queried=Time.now().utc.iso[:19],
-        n_uncal=int(uncal.sum()),
-        n_associations=int((~uncal).sum()),
+        n_uncal=int((kinds == "uncal").sum()),
+        n_associations=int((kinds == "asn").sum()),
+        n_shutters=int((kinds == "msa").sum()),
         n_not_public=int((~np.array(table["public"])).sum()),
         n_left_out=len(every) - len(listed),
         bytes=int(sizes[sizes > 0].sum()),
@@ -506,6 +553,8 @@ def _summary(meta: dict) -> str:
     text = f"{meta['n_uncal']} uncal file(s)"
     if meta["n_associations"]:
         text += f" and {meta['n_associations']} association(s)"
+    if meta["n_shutters"]:
+        text += f" and {meta['n_shutters']} file(s) of NIRSpec's shutters"
     text += f", {size_text(meta['bytes'])}"
     if meta["n_unknown_size"]:
         text += f" and {meta['n_unknown_size']} of unknown size"

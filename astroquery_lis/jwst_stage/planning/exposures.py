@@ -21,10 +21,13 @@ from .pipelines import EXP_TYPES, is_guider, pipelines_for
 if TYPE_CHECKING:
     from typing import BinaryIO, Self
 
-__all__ = ["CRDS_KEYWORDS", "SUFFIXES", "Exposure", "read_exposure", "split_name"]
+__all__ = ["CRDS_KEYWORDS", "SHUTTERS", "SUFFIXES", "Exposure", "read_exposure", "split_name"]
 
 SUFFIXES = ("uncal", "rate", "rateints", "cal", "calints")
 """Endings of the files that a plan may begin from."""
+
+SHUTTERS = "_msa.fits"
+"""Ending of the files that tell which shutters of NIRSpec's MSA were open."""
 
 _LEVEL = {"rateints": "rate", "calints": "cal"}
 _BLOCK = 2880

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from astropy.table import Table
 
 from ..._packages import import_optional
-from ...exceptions import InvalidRequestError
+from ...exceptions import InvalidRequestError, LegacySurveyWarning, warn
 from ...io.store import write_bytes
 from ..corrections import normalise, switches
 from ..steps.parameters import check, for_task
@@ -381,7 +381,9 @@ def make_plan(
     """Return what there is to do, without doing it, without a network, and without `jwst`."""
     numbers = _checked_stages(stages)
     place = None if output_dir is None else os.path.abspath(os.path.expanduser(output_dir))
-    inputs, associations = read_files(files, output_dir=place)
+    inputs, associations, left_out = read_files(files, output_dir=place)
+    for note in left_out:
+        warn(note, LegacySurveyWarning)
     exposures, notes = choose(inputs, start, resolution=resolution)
     changes = normalise(corrections)
     steps_for, checked_steps = _step_layers(preset, recipe, steps, changes, exposures)
@@ -420,7 +422,7 @@ def make_plan(
         configurations=configurations_of(exposures),
         options={k: v for k, v in options.items() if v not in (None, {}, [])},
         output_dir=place,
-        notes=tuple(notes + more),
+        notes=tuple(left_out + notes + more),
     )
 
 

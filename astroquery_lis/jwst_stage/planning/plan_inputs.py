@@ -6,6 +6,7 @@ import glob
 import importlib.metadata
 import json
 import os
+import re
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING
 from astropy.table import Table
 
 from ...exceptions import InvalidExposureError, InvalidRequestError
-from .exposures import SUFFIXES, read_exposure, split_name
+from .associations import listed
+from .exposures import SHUTTERS, SUFFIXES, read_exposure, split_name
 from .pipelines import is_integrations, stage_classes
 from .task_builder import configuration_key
 
@@ -51,12 +53,13 @@ _STAGE1_TYPES = {
 
 def read_files(
     files: FilePath | Sequence[FilePath] | Table, *, output_dir: str | None = None
-) -> tuple[list[Exposure], list[dict]]:
-    """Return the exposures and the associations among the files."""
+) -> tuple[list[Exposure], list[dict], list[str]]:
+    """Return the exposures and the associations among the files, and notes on what is left out."""
     exposures: list[Exposure] = []
     associations: list[dict] = []
     problems: list[str] = []
-    for path in _paths(files, output_dir, problems):
+    notes: list[str] = []
+    for path in _paths(files, output_dir, problems, notes):
         try:
             if path.endswith(".json"):
                 associations.append(_read_association(path))
@@ -67,28 +70,47 @@ def read_files(
     problems += _duplicates(exposures)
     _raise_all(problems, "files")
     if not exposures:
+        why = " ".join(notes)
+        what = "the table" if isinstance(files, Table) else f"files={files!r}"
         msg = (
-            f"files={files!r} holds no exposure; a name ends in one of "
-            f"{', '.join(f'_{s}.fits' for s in SUFFIXES)}."
+            f"{what} holds no exposure; a name ends in one of "
+            f"{', '.join(f'_{s}.fits' for s in SUFFIXES)}. {why}"
         )
-        raise InvalidExposureError(msg, parameter="files", value=files)
-    return exposures, associations
+        raise InvalidExposureError(msg.strip(), parameter="files", value=files)
+    return exposures, associations, notes
+
+
+_MOST_LISTED = 5
 
 
 def _raise_all(problems: list[str], parameter: str) -> None:
+    """Raise one error for all files that cannot be used, those with one reason together."""
     if not problems:
         return
-    msg = problems[0]
-    if len(problems) > 1:
-        msg = f"{len(problems)} files cannot be used:\n" + "\n".join(f"  {p}" for p in problems)
+    if len(problems) == 1:
+        raise InvalidExposureError(problems[0], parameter=parameter)
+    reasons = defaultdict(list)
+    for problem in problems:
+        path, _, reason = problem.partition(": ")
+        # What is wrong is the same with other numbers.
+        reasons[re.sub(r"\d+", "0", reason)].append((path, problem))
+    lines = []
+    for alike in sorted(reasons.values(), key=len, reverse=True):
+        lines += [f"  {problem}" for _, problem in alike[:_MOST_LISTED]]
+        if len(alike) > _MOST_LISTED:
+            lines.append(f"  and {len(alike) - _MOST_LISTED} more files for the same reason")
+    msg = f"{len(problems)} files cannot be used:\n" + "\n".join(lines)
     raise InvalidExposureError(msg, parameter=parameter)
 
 
 def _paths(
-    files: FilePath | Sequence[FilePath] | Table, output_dir: str | None, problems: list[str]
+    files: FilePath | Sequence[FilePath] | Table,
+    output_dir: str | None,
+    problems: list[str],
+    notes: list[str],
 ) -> list[str]:
     if isinstance(files, Table):
-        files = _column(files, problems)
+        files = _column(files, notes)
     elif isinstance(files, (str, os.PathLike)):
         files = [files]
     hidden = None if output_dir is None else os.path.abspath(output_dir) + os.sep
@@ -105,6 +127,8 @@ def _paths(
             if not matched:
                 problems.append(f"{path}: no file matches the pattern.")
             paths += matched
+        elif path.endswith(SHUTTERS):
+            continue  # Exposures name it themselves.
         elif not os.path.exists(path):
             problems.append(f"{path}: there is no such file or directory.")
         else:
@@ -125,7 +149,7 @@ def _inside(directory: str) -> list[str]:
     return paths
 
 
-def _column(table: Table, problems: list[str]) -> list[str]:
+def _column(table: Table, notes: list[str]) -> list[str]:
     if "Local Path" not in table.colnames:
         msg = (
             f"files: the table has no column 'Local Path', but {', '.join(table.colnames)}; "
@@ -133,15 +157,18 @@ def _column(table: Table, problems: list[str]) -> list[str]:
         )
         raise InvalidRequestError(msg, parameter="files")
     paths = []
+    left_out: list[str] = []
     for row in table:
         path = str(row["Local Path"])
         status = str(row["Status"]) if "Status" in table.colnames else ""
         if status in _REFUSED or not path:
             name = path or next((str(row[c]) for c in ("id", "URL") if c in table.colnames), "?")
             why = str(row["Message"]) if "Message" in table.colnames else ""
-            problems.append(f"{name}: {status or 'no file'} in the table. {why}".rstrip())
+            left_out.append(f"{name} ({status or 'no file'}{f': {why}' if why else ''})")
         else:
             paths.append(path)
+    if left_out:
+        notes.append(f"Left out, since the table has no file: {listed(left_out)}.")
     return paths
 
 

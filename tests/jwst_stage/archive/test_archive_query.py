@@ -1,5 +1,8 @@
 """Lists of uncal files: what is asked of MAST, and what is made of its answers."""
 
+import shutil
+from pathlib import Path
+
 import astropy.units as u
 import numpy as np
 import pytest
@@ -148,6 +151,50 @@ def test_what_is_not_public_is_told(stage):
 def test_time_series_come_in_segments(stage):
     table = stage.query_uncal(program=4321)
     assert (table["segment"][0], table["visit"][0]) == (1, 2)
+
+
+def test_each_detector_of_an_exposure_is_told_by_itself(stage, sky, tmp_path):
+    """Grism and short waves of a time series share a dataset."""
+    root = "jw01366002001_03104_00001-seg001"
+    series = {
+        "nrcalong": {"EXP_TYPE": "NRC_TSGRISM", "FILTER": "F322W2", "PUPIL": "GRISMR"},
+        "nrca1": {"EXP_TYPE": "NRC_TSIMAGE", "FILTER": "F210M", "PUPIL": "WLP8"},
+        "nrca3": {"EXP_TYPE": "NRC_TSIMAGE", "FILTER": "F210M", "PUPIL": "WLP8"},
+    }
+    files = [write_uncal(tmp_path, f"{root}_{d}_uncal.fits", **k) for d, k in series.items()]
+    serve_mast(sky, files)
+    for asked in ({}, {"exp_type": "NRC_TSGRISM"}, {"exp_type": "NRC_TSIMAGE"},
+                  {"filters": "F322W2"}):  # fmt: skip
+        table = stage.query_uncal(program=1366, **asked)
+        found = {row["detector"].lower(): (row["exp_type"], row["filter"], row["pupil"])
+                 for row in table}  # fmt: skip
+        wanted = asked.get("exp_type", "NRC_TSGRISM" if asked else "NRC_TS")
+        assert found == {
+            detector: tuple(keywords.values())
+            for detector, keywords in series.items()
+            if keywords["EXP_TYPE"].startswith(wanted)
+        }
+
+
+def test_shutters_of_the_msa_are_listed_and_fetched_beside_their_exposures(stage, sky, tmp_path):
+    held = tmp_path / "held"
+    held.mkdir()
+    cards = {"EXP_TYPE": "NRS_MSASPEC", "FILTER": "F170LP", "MSAMETFL": "jw01345066001_01_msa.fits"}
+    names = [f"jw01345066001_03101_{n:05d}_nrs1_uncal.fits" for n in (1, 2)]
+    files = [write_uncal(held, name, **cards) for name in names]
+    files.append(held / "jw01345066001_01_msa.fits")
+    shutil.copy(files[0], files[2])
+    files.append(write_uncal(held, "jw01345001001_03101_00001_nrca1_uncal.fits"))
+    serve_mast(sky, files)
+    table = stage.query_uncal(program=1345, instrument="NIRSPEC")
+    assert sorted(table["file"]) == sorted(path.name for path in files[:3])
+    assert list(table["product"]).count("msa") == table.meta["n_shutters"] == 1
+    manifest = stage.download_uncal(table, download_dir=tmp_path / "files", show_progress=False)
+    folders = {Path(path).parent for path in manifest["Local Path"]}
+    assert len(folders) == 1
+    assert {path.name for path in folders.pop().iterdir()} == {path.name for path in files[:3]}
+    other = stage.query_uncal(program=1345, instrument="NIRCAM")
+    assert set(other["product"]) == {"uncal"}
 
 
 @pytest.mark.parametrize(
