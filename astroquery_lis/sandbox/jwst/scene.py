@@ -141,7 +141,7 @@ def _box(centre: float, half: float, size: int) -> tuple[int, int]:
     return first, max(min(int(np.floor(centre + half)) + 1, size), first)
 
 
-def _add_star(image: np.ndarray, x: float, y: float, rate: float, sigma: float) -> None:
+def add_star(image: np.ndarray, x: float, y: float, rate: float, sigma: float) -> None:
     """Add a round Gaussian, integrated over each pixel."""
     half = 7 * sigma + 1
     x0, x1 = _box(x, half, image.shape[1])
@@ -185,7 +185,7 @@ def render_rate(
     near = (x > -widest) & (x < size + widest) & (y > -widest) & (y < size + widest)
     for row in np.flatnonzero(near):
         if sources["kind"][row] == "star":
-            _add_star(image, x[row], y[row], rates[row], sigma)
+            add_star(image, x[row], y[row], rates[row], sigma)
             continue
         jacobian = _jacobian(to_pixel, ra[row], dec[row])
         spread = ellipse_matrix(sources["shape_e1"][row], sources["shape_e2"][row])
