@@ -86,6 +86,12 @@ class Conf(ConfigNamespace):
         cfgtype="float(min=0.001)",
         module="astroquery_lis",
     )
+    deadline = ConfigItem(
+        1800.0,
+        "Seconds that a call may take in all to have its answers; of whole files, each megabyte.",
+        cfgtype="float(min=0.001)",
+        module="astroquery_lis",
+    )
     retries = ConfigItem(
         3,
         "How often a request is repeated after a transient failure, before the next mirror.",

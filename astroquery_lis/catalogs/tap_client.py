@@ -25,12 +25,16 @@ from ..exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
+from ..io.bounds import within
 
 if TYPE_CHECKING:
     import pyvo
     from astropy.table import Table
 
 __all__ = ["TapAnswer", "TapClient"]
+
+ANSWER_BYTES, ROW_BYTES, USUAL_ROWS = 16e6, 16e3, 2_000_000
+"""Largest answer beside its rows, largest row (200 columns as text have 5 kB), and most rows."""
 
 FIRST_POLL_S = 0.1
 LAST_POLL_S = 10.0
@@ -57,6 +61,7 @@ class TapClient:
 
         with (
             _mapped_errors(self.url),
+            within(limit_bytes=ANSWER_BYTES + ROW_BYTES * (maxrec or USUAL_ROWS)),
             self._make_session() as session,
             warnings.catch_warnings(),
         ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,13 +12,14 @@ import numpy as np
 from astropy.table import Table
 
 from ..exceptions import ChecksumError, NotFoundError, TransferError
+from ..io.bounds import Threads
 from ..io.checks import check_whole, sha256_of
 from ..io.checksums import ChecksumLists, parse_checksums
 from ..io.download import download
 from ..io.jobs import Progress
 from ..io.places import ask_in_turn
 from ..io.store import Origin, Store, copy_whole
-from ..io.upkeep import cache_entries, damaged_runs, survey_stores
+from ..io.upkeep import all_stores, cache_entries, damaged_runs
 from ..survey.paths import checksum_path
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def audit(
 
     The mirrors, if any, are asked for lists that the tree lacks and for files instead of bad ones.
     """
-    stores = survey_stores(tree)
+    stores = all_stores(tree)
     findings: list[_Finding] = []
     for root in stores or [tree]:
         sources = [
@@ -109,7 +109,7 @@ class _Audit:
         )
         findings = []
         try:
-            with ThreadPoolExecutor(THREADS, "astroquery_lis-audit") as pool:
+            with Threads(THREADS, "astroquery_lis-audit") as pool:
                 self.listed = dict(zip(folders, pool.map(self._digests, folders), strict=True))
                 for finding in pool.map(self._check_and_mend, files):
                     findings.append(finding)
@@ -124,7 +124,7 @@ class _Audit:
             names[:] = [name for name in names if not name.startswith(".")]
             for name in files:
                 ours = not name.startswith(".") and not name.endswith(NOT_AUDITED)
-                if ours and Path(folder) != self.root:
+                if ours and (self.store is not None or Path(folder) != self.root):
                     yield Path(folder, name)
 
     def _digests(self, folder: Path) -> dict[str, str]:

@@ -19,6 +19,7 @@ from ..catalogs.crossmatch import MAX_RADIUS_DEG, Positions, match_table
 from ..catalogs.sources import SOURCES, CatalogSource, order_of_sources, query_catalog
 from ..catalogs.tap_client import TapClient
 from ..exceptions import InvalidRequestError, warn
+from ..io.bounds import in_time
 from ..io.http import PoliteSession
 from ..survey.catalog_request import (
     WHOLE_SKY,
@@ -49,6 +50,7 @@ class CatalogMethods(SurveyBase):
     """The Tractor catalogue."""
 
     @answering
+    @in_time
     def query_tractor(
         self,
         coordinates: Coordinates | None = None,
@@ -347,6 +349,7 @@ class CatalogMethods(SurveyBase):
         )
 
     @answering
+    @in_time
     def query_tap(
         self,
         query: str,

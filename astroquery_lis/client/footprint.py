@@ -13,6 +13,7 @@ from ..catalogs.brick_tables import bricks_of_release, covered, footprint_moc
 from ..catalogs.exposures import exposure_path, exposures_at
 from ..exceptions import InvalidRequestError, NoCoverageError
 from ..images.viewer import viewer_cutout
+from ..io.bounds import in_time
 from ..survey.catalog_request import as_sky_region
 from ..survey.layers import get_layer
 from ..survey.paths import file_path
@@ -57,6 +58,7 @@ class FootprintMethods(SurveyBase):
     """Bricks and coverage."""
 
     @answering
+    @in_time
     def query_bricks(
         self,
         coordinates: Positions | None = None,
@@ -150,6 +152,7 @@ class FootprintMethods(SurveyBase):
                 return {"service": finder.service, "urls": urls}
             return bricks_of_release(ids, release, region, finder)
 
+    @in_time
     def covers(
         self,
         coordinates: Positions,
@@ -257,6 +260,7 @@ class FootprintMethods(SurveyBase):
         return answer
 
     @answering
+    @in_time
     def query_exposures(
         self,
         coordinates: Coordinates,
@@ -325,6 +329,7 @@ class FootprintMethods(SurveyBase):
                 ra_deg, dec_deg, bands, release, region, finder, on_missing=on_missing
             )
 
+    @in_time
     def get_moc(
         self,
         *,

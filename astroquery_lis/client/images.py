@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .._typing import answering, answering_each
 from ..images.sources import BrickFiles, Sources, as_sources
+from ..io.bounds import in_time
 from ..survey.request import DEFAULT_SIZE, as_choice, cutout_request, psf_request
 from .base import SurveyBase
 from .inputs import as_position, as_targets, warn_of_unplaced
@@ -38,6 +39,7 @@ class ImageMethods(SurveyBase):
     """Cutouts and PSFs."""
 
     @answering
+    @in_time
     def get_cutout(
         self,
         coordinates: Coordinates,
@@ -333,6 +335,7 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
         return list(dict.fromkeys(url for at in places for url in sources.urls(request(at))))
 
     @answering
+    @in_time
     def get_psf(
         self,
         coordinates: Coordinates,

@@ -10,6 +10,7 @@ from .._conf import setting
 from .._typing import answering
 from ..exceptions import InvalidRequestError
 from ..images.viewer import Rendering, viewer_picture
+from ..io.bounds import in_time
 from ..survey.layers import LAYERS, get_layer, layer_of
 from ..survey.request import DEFAULT_SIZE, cutout_request
 from .base import SurveyBase
@@ -28,6 +29,7 @@ class ViewMethods(SurveyBase):
     """Pictures and layers of the viewer."""
 
     @answering
+    @in_time
     def get_picture(
         self,
         coordinates: Coordinates,

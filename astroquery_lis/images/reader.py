@@ -14,7 +14,6 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from ..exceptions import (
     NotFoundError,
     UnexpectedContentError,
 )
+from ..io.bounds import Threads
 from ..io.checks import check_head
 from ..io.download import Downloaded, download
 from ..io.http import HttpClient
@@ -178,9 +178,9 @@ class SectionReader:
         self._stores: dict[str, Store] = {}
         self.cache_error: CacheError | None = None
         self.has_fetched = False
-        self._files = ThreadPoolExecutor(client.max_connections, "astroquery_lis-file")
+        self._files = Threads(client.max_connections, "astroquery_lis-file")
         # A file's thread waits for its ranges, so these need threads of their own.
-        self.ranges = ThreadPoolExecutor(client.max_connections, "astroquery_lis-range")
+        self.ranges = Threads(client.max_connections, "astroquery_lis-range")
 
     def __enter__(self) -> SectionReader:
         return self

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from astropy.io import fits
@@ -25,6 +24,8 @@ from ..exceptions import (
     UnexpectedContentError,
     warn,
 )
+from ..io.bounds import Threads
+from ..io.checks import reading
 from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, is_north, name_of
 from ..survey.layers import INVVAR_LIMIT_ARCSEC, Layer, layer_of
 from ..survey.pixel_grids import Box, TangentGrid
@@ -133,7 +134,7 @@ def viewer_cutout(
     rendering = Rendering(request)
     bands = request.bands or rendering.layer.default_bands
     parts = list(rendering.parts())
-    with ThreadPoolExecutor(MAX_CONNECTIONS, "astroquery_lis-viewer") as pool:
+    with Threads(MAX_CONNECTIONS, "astroquery_lis-viewer") as pool:
         answers = list(pool.map(lambda part: _render(rendering, service, part, bands), parts))
     bands = bands or answers[0][0]
     planes = _join(rendering, parts, [planes for _, planes in answers])
@@ -404,15 +405,11 @@ def viewer_picture(request: CutoutRequest, service: ViewerService) -> np.ndarray
     box = request.ra_deg, request.dec_deg, radius_deg
     data = service.jpeg("cutout.jpg", box=box, **parameters)
     url = service.address("cutout.jpg", **parameters)
-    try:
-        with module.open(io.BytesIO(data)) as image:
-            picture = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        msg = f"{url} sent a JPEG that cannot be read: {error}."
-        raise UnexpectedContentError(msg, url=url, cause=error) from error
-    if picture.shape != (request.ny, request.nx, 3):
-        msg = f"{url} sent {picture.shape[:2]} pixels; {(request.ny, request.nx)} were asked."
-        raise UnexpectedContentError(msg, url=url)
+    with reading(url, "read as JPEG"), module.open(io.BytesIO(data)) as image:
+        if image.size != (request.nx, request.ny):
+            msg = f"{url} sent {image.size[::-1]} pixels; {(request.ny, request.nx)} were asked."
+            raise UnexpectedContentError(msg, url=url)
+        picture = np.asarray(image.convert("RGB"))
     if (picture == BLANK).all():
         at = f"RA {request.ra_deg:.6f}, Dec {request.dec_deg:+.6f}"
         msg = f"Layer {rendering.layer.name} has no data at {at}: the picture is blank."

@@ -18,7 +18,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,9 +36,11 @@ from ..exceptions import (
     TransferError,
     UnexpectedContentError,
 )
+from ..io.bounds import Threads
+from ..io.checks import check_structure, reading
 from ..io.download import Downloaded, download
 from ..io.http import RETRY_STATUS, HttpClient
-from ..io.store import write_bytes
+from ..io.store import remove, write_bytes
 from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, parse_brick_name
 from ..survey.layers import layer_of
 from ..survey.pixel_grids import Box
@@ -68,8 +70,10 @@ MIN_TIMEOUT_S = 120.0
 BRICK_REACH_DEG = 0.02
 """A brick's image reaches this far beyond what the brick owns, and a little more."""
 
-FITS_MAGIC = b"SIMPLE  ="
-JPEG_MAGIC = b"\xff\xd8"
+MAGIC = {".fits": b"SIMPLE  =", ".jpg": b"\xff\xd8"}
+JSON_BYTES, CATALOGUE_BYTES = 64e6, 1e9
+"""Largest list of bricks or CCDs, and catalogue, that is read."""
+
 NO_SUCH_LAYER = b"no such layer"
 NO_CCDS = b"no CCDs overlapping"
 
@@ -117,29 +121,40 @@ class ViewerService:
     ) -> fits.HDUList:
         """Return the HDUs of a FITS answer; ``box`` (ra, dec, radius) lets a 500 be understood."""
         url = self.address(path, **parameters)
-        data = self._get(url, FITS_MAGIC, box, parameters.get("layer"))
+        limit = CATALOGUE_BYTES if path.endswith("cat.fits") else _image_bytes(parameters)
+        data, is_new = self._get(url, ".fits", limit, box, parameters.get("layer"))
         try:
-            with fits.open(io.BytesIO(data), memmap=False, lazy_load_hdus=False) as hdul:
+            with (
+                reading(url, "read as FITS"),
+                fits.open(io.BytesIO(data), memmap=False, lazy_load_hdus=False) as hdul,
+            ):
                 # A copy, so that nothing refers to the bytes of the answer any more.
-                return fits.HDUList([hdu.copy() for hdu in hdul])
-        except (OSError, ValueError, TypeError) as error:
-            msg = f"{url} sent a FITS file that cannot be read: {error}."
-            raise UnexpectedContentError(msg, url=url, cause=error) from error
+                hdus = fits.HDUList([hdu.copy() for hdu in hdul])
+        except UnexpectedContentError:
+            self._drop(url, ".fits")
+            raise
+        if is_new and _has_bands(hdus, parameters):
+            self._keep(url, ".fits", data)
+        return hdus
 
     def jpeg(
         self, path: str, *, box: tuple[float, float, float] | None = None, **parameters: Any
     ) -> bytes:
         """Return the bytes of a JPEG answer; as `fits`."""
         url = self.address(path, **parameters)
-        return self._get(url, JPEG_MAGIC, box, parameters.get("layer"))
+        limit = _image_bytes(parameters)
+        data, is_new = self._get(url, ".jpg", limit, box, parameters.get("layer"))
+        if is_new:
+            self._keep(url, ".jpg", data)
+        return data
 
     def json(self, path: str, **parameters: Any) -> dict:
         """Return the content of a JSON answer, which is never cached."""
         url = self.address(path, **parameters)
-        data = self._client.fetch(url, lambda response: response.read())
+        data = self._client.read(url, JSON_BYTES)
         try:
             return json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             msg = f"{url} sent no JSON: it begins with {data[:40]!r}."
             raise UnexpectedContentError(msg, url=url, cause=error) from error
 
@@ -166,13 +181,19 @@ class ViewerService:
             raise UnexpectedContentError(msg, cause=error) from error
 
     def _get(
-        self, url: str, magic: bytes, box: tuple[float, float, float] | None, layer: str | None
-    ) -> bytes:
-        cached = self._cached(url, magic)
+        self,
+        url: str,
+        ending: str,
+        limit_bytes: float,
+        box: tuple[float, float, float] | None,
+        layer: str | None,
+    ) -> tuple[bytes, bool]:
+        """Return a whole answer, and whether it has just come."""
+        cached = self._cached(url, ending)
         if cached is not None:
-            return cached
+            return cached, False
         try:
-            data = self._client.fetch(url, lambda response: response.read())
+            data = self._client.read(url, limit_bytes, needs_length=ending == ".fits")
         except (RateLimitedError, NoCoverageError):
             raise
         except ServiceDownError as error:
@@ -180,10 +201,10 @@ class ViewerService:
                 msg = f"Layer {layer} has no data at RA {box[0]:.6f}, Dec {box[1]:+.6f}."
                 raise NoCoverageError(msg, url=url, status=500, cause=error) from error
             raise
-        if not data.startswith(magic):
+        if not data.startswith(MAGIC[ending]):
             raise _unexpected(url, data, layer)
-        self._keep(url, data)
-        return data
+        check_structure(ending, io.BytesIO(data), url)
+        return data, True
 
     def _has_nothing(self, layer: str | None, box: tuple[float, float, float]) -> bool:
         """Return True if a 500 meant that the layer has nothing there."""
@@ -194,13 +215,14 @@ class ViewerService:
         except TransferError:
             return False
 
-    def _path(self, url: str) -> Path | None:
+    def _path(self, url: str, ending: str) -> Path | None:
         if self.folder is None:
             return None
-        return self.folder / f"{hashlib.sha256(url.encode()).hexdigest()[:40]}.bin"
+        return self.folder / f"{hashlib.sha256(url.encode()).hexdigest()[:40]}{ending}"
 
-    def _cached(self, url: str, magic: bytes) -> bytes | None:
-        path = self._path(url)
+    def _cached(self, url: str, ending: str) -> bytes | None:
+        """Return an answer that is kept, if it is not too old; one that is damaged is dropped."""
+        path = self._path(url, ending)
         if path is None:
             return None
         try:
@@ -208,18 +230,41 @@ class ViewerService:
             if self._max_age_s is not None and age_s > self._max_age_s:
                 return None
             data = path.read_bytes()
+            check_structure(ending, io.BytesIO(data), path)
         except OSError:
             return None
-        return data if data.startswith(magic) else None
+        except TransferError:
+            self._drop(url, ending)
+            return None
+        return data
 
-    def _keep(self, url: str, data: bytes) -> None:
-        path = self._path(url)
+    def _drop(self, url: str, ending: str) -> None:
+        path = self._path(url, ending)
+        if path is not None:
+            with suppress(OSError):
+                remove(path)
+
+    def _keep(self, url: str, ending: str, data: bytes) -> None:
+        path = self._path(url, ending)
         if path is None:
             return
         try:
             write_bytes(path, data)
         except CacheError as error:
             self.cache_error = error
+
+
+def _image_bytes(parameters: dict[str, Any]) -> float:
+    """Return how large an answer may be: image and invvar of each band, of up to eight bricks."""
+    default = parameters.get("size", 256)
+    pixels = int(parameters.get("width", default)) * int(parameters.get("height", default))
+    return 4e6 + 64.0 * pixels * max(len(parameters.get("bands") or ""), 4)
+
+
+def _has_bands(hdus: fits.HDUList, parameters: dict[str, Any]) -> bool:
+    """Return True if native pixels of every band came; else another answer may have them."""
+    came = {str(hdu.header.get("BAND", "")).strip() for hdu in hdus}
+    return not parameters.get("subimage") or set(parameters.get("bands") or "") <= came
 
 
 def _unexpected(url: str, data: bytes, layer: str | None) -> Exception:
@@ -248,7 +293,7 @@ class ViewerSections:
     def read(self, requests: Sequence[SectionRequest]) -> list[Section]:
         """Read many boxes; as `~.reader.SectionReader.read`."""
         groups = _by_brick(requests)
-        with ThreadPoolExecutor(MAX_CONNECTIONS, "astroquery_lis-viewer") as pool:
+        with Threads(MAX_CONNECTIONS, "astroquery_lis-viewer") as pool:
             answers = list(pool.map(self._read_brick, groups, groups.values()))
         sections = {request: s for answer in answers for request, s in answer.items()}
         return [sections[request] for request in requests]

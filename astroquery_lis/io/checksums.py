@@ -15,13 +15,13 @@ from .store import write_bytes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from urllib3.response import BaseHTTPResponse
-
     from .http import HttpClient
 
 __all__ = ["ChecksumLists", "parse_checksums"]
 
 HEX_DIGITS = 64
+LIST_LIMIT_BYTES = 16e6
+"""Largest list that is read; the sweeps' have 200 kB."""
 
 
 def parse_checksums(text: str, where: str | Path) -> dict[str, str]:
@@ -69,7 +69,7 @@ class ChecksumLists:
             if isinstance(place, Path):
                 text = _read_text(place)
             else:
-                text = self._client.fetch(place, _take)
+                text = self._client.read(place, LIST_LIMIT_BYTES).decode("utf-8", "replace")
             return parse_checksums(text, place), text
 
         answer = ask_in_turn(self._mirrors, ask, path)
@@ -80,10 +80,6 @@ class ChecksumLists:
             with suppress(OSError):  # The digests are known all the same.
                 write_bytes(copy, text.encode())
         return digests
-
-
-def _take(response: BaseHTTPResponse) -> str:
-    return response.read().decode("utf-8", "replace")
 
 
 def _read_text(path: Path) -> str:

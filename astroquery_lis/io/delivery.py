@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -24,6 +24,7 @@ from ..exceptions import (
     UnexpectedContentError,
     warn,
 )
+from .bounds import Threads, within
 from .checks import flaw_of, sha256_of
 from .checksums import ChecksumLists
 from .download import Downloaded, download, revalidate
@@ -81,7 +82,8 @@ def deliver(job: Job) -> list[Result]:
     """Fetch one file, or find it, and return what became of it."""
     begun = time.perf_counter()
     try:
-        result = job.fetch()
+        with within(grows=True):
+            result = job.fetch()
     except (TransferError, CacheError) as error:
         return failed_delivery(job, error)
     return [replace(result, seconds=round(time.perf_counter() - begun, 4))]
@@ -106,7 +108,7 @@ def deliver_all(
     """Fetch files, several at a time, with a bar of their bytes; results by their rows."""
     own = None
     if executor is None:
-        executor = own = ThreadPoolExecutor(max_threads, "astroquery_lis-files")
+        executor = own = Threads(max_threads, "astroquery_lis-files")
     progress = Progress(total_bytes, show=show_progress, label="files", unit="B")
     results = []
     try:

@@ -26,6 +26,7 @@ from ..exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
+from .bounds import allow_more_time
 from .checks import check_head, check_whole, flaw_of
 from .ranges import Version, content_range
 from .store import (
@@ -255,6 +256,8 @@ class _PartWriter:
             if not self.stream.tell():
                 check_head(self.path, chunk, self.url)
             self.fetched_bytes += len(chunk)
+            if len(chunk) == CHUNK_BYTES:
+                allow_more_time()
             with writing(self.part):
                 self.stream.write(chunk)
                 self.stream.flush()

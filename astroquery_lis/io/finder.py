@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from ..exceptions import CacheError, TruncatedError, UnexpectedContentError
+from .bounds import Threads
 from .download import download
 from .mirrors import Mirror, local_folders
 from .places import Answer, Failovers, ask_in_turn
@@ -105,7 +105,7 @@ class FileFinder:
         lacking = [number for number, file in enumerate(files) if file is None]
         if len(lacking) > 1 and not self.only_local:
             workers = min(self._make_client().max_connections, len(lacking))
-            with ThreadPoolExecutor(workers, "astroquery_lis-table") as pool:
+            with Threads(workers, "astroquery_lis-table") as pool:
                 fetched = list(pool.map(self._fetched, (paths[number] for number in lacking)))
         else:
             fetched = [self._fetched(paths[number]) for number in lacking]

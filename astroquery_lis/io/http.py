@@ -41,6 +41,7 @@ from ..exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
+from .bounds import POOL_CLASSES, seconds_left, within
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
@@ -71,6 +72,9 @@ class _PoliteRetry(Retry):
         kwargs.setdefault("url", self.url)
         return super().new(**kwargs)
 
+    def get_backoff_time(self) -> float:
+        return min(super().get_backoff_time(), seconds_left())
+
     def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
         wait_s = super().get_retry_after(response)
         if wait_s is not None and wait_s > self.max_wait_s:
@@ -80,7 +84,7 @@ class _PoliteRetry(Retry):
             )
             status = response.status
             raise RateLimitedError(msg, url=self.url, status=status, retry_after_s=wait_s)
-        return wait_s
+        return wait_s if wait_s is None else min(wait_s, seconds_left())
 
 
 @contextmanager
@@ -88,7 +92,11 @@ def map_errors(url: str) -> Iterator[None]:
     """Turn urllib3's errors into the package's own."""
     try:
         yield
-    except LegacySurveyError:
+    except LegacySurveyError as error:
+        if isinstance(error, TransferError) and error.url is None:
+            # The bounds do not know what is asked.
+            error.url = url
+            error.args = (f"{url}: {error}",)
         raise
     except (HTTPError, OSError) as error:
         raise _mapped(url, error) from error
@@ -236,6 +244,7 @@ class HttpClient:
                     if proxy
                     else urllib3.PoolManager(**options)
                 )
+                self._pools[proxy].pool_classes_by_scheme = POOL_CLASSES
             return self._pools[proxy]
 
     def fetch(
@@ -244,11 +253,13 @@ class HttpClient:
         consume: Callable[[BaseHTTPResponse], T],
         *,
         headers: Callable[[], dict] | None = None,
+        limit_bytes: float | None = None,
     ) -> T:
         """GET ``url`` and return ``consume(response)``, repeated while failures are transient."""
         retry: Retry = self._retry.new(url=url)
-        with map_errors(url):
+        with map_errors(url), within(limit_bytes=limit_bytes, grows=True):
             while True:
+                seconds_left()
                 extra = headers() if headers else {}
                 response = self._urlopen(url, {**self._headers, **extra}, retry)
                 try:
@@ -261,6 +272,25 @@ class HttpClient:
                     retry.sleep()
                 finally:
                     _give_back(response)
+
+    def read(self, url: str, limit_bytes: float, *, needs_length: bool = False) -> bytes:
+        """Return a whole answer of some bytes at most.
+
+        One whose end could not be told from a cut is refused if it needs a length.
+        """
+
+        def consume(response: BaseHTTPResponse) -> bytes:
+            if (response.length_remaining or 0) > limit_bytes:
+                size = response.length_remaining
+                msg = f"{url} announces {size} bytes; {limit_bytes:.0f} are due at most."
+                raise UnexpectedContentError(msg, url=url, status=response.status)
+            is_announced = {"Content-Length", "Transfer-Encoding"} & set(response.headers)
+            if needs_length and not is_announced:
+                msg = f"{url} does not say how long its answer is: it may have been cut off."
+                raise TruncatedError(msg, url=url, status=response.status)
+            return response.read()
+
+        return self.fetch(url, consume, limit_bytes=limit_bytes)
 
     def _urlopen(self, url: str, headers: dict, retry: Retry) -> BaseHTTPResponse:
         address, secret_headers = _with_secrets(url)
@@ -316,6 +346,7 @@ class PoliteSession(requests.Session):
             max_wait_s=max_retry_after_s,
         )
         adapter = HTTPAdapter(pool_maxsize=max_connections, max_retries=retry)
+        adapter.poolmanager.pool_classes_by_scheme = POOL_CLASSES
         self.mount("http://", adapter)
         self.mount("https://", adapter)
 
@@ -328,7 +359,8 @@ class PoliteSession(requests.Session):
         if isinstance(timeout, (int, float)):
             limit = min(timeout, limit)
         kwargs["timeout"] = (min(CONNECT_TIMEOUT_S, limit), limit)
-        answer = super().request(method, url, **kwargs)
+        with within():
+            answer = super().request(method, url, **kwargs)
         self._answers.append(answer)
         return answer
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -24,6 +23,7 @@ from ..exceptions import (
     TransferError,
     warn,
 )
+from .bounds import Threads
 from .http import HttpClient
 from .mirrors import AutoOrder, Mirror
 
@@ -165,7 +165,7 @@ class Health:
         remote = [mirror for mirror in mirrors if not mirror.is_local]
         if not remote:
             return
-        with ThreadPoolExecutor(len(remote), "astroquery_lis-probe") as pool:
+        with Threads(len(remote), "astroquery_lis-probe") as pool:
             list(pool.map(lambda mirror: self._probe_one(mirror, client, path), remote))
 
     def _probe_one(self, mirror: Mirror, client: HttpClient, path: str) -> None:

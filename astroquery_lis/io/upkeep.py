@@ -31,13 +31,13 @@ except ImportError:  # Windows
 
 __all__ = [
     "CacheEntry",
+    "all_stores",
     "cache_entries",
     "cache_usage",
     "clear_stores",
     "damaged_runs",
     "keep_within",
     "prune",
-    "survey_stores",
 ]
 
 USAGE_FILE = ".usage"
@@ -77,7 +77,7 @@ class CacheEntry:
 
 def cache_entries(location: FilePath) -> Iterator[CacheEntry]:
     """Yield what the stores below a cache location hold."""
-    for root in _stores(location):
+    for root in all_stores(location):
         for folder, names, files in os.walk(root):
             inside = Path(folder).relative_to(root)
             if inside.parts[:1] == (KNOWN,):
@@ -115,7 +115,7 @@ def _entry_of_parts(root: Path, folder: str, inside: Path) -> CacheEntry:
 def cache_usage(location: FilePath) -> dict[str, dict[str, int]]:
     """Count files and bytes of the whole files and the parts in each store."""
     names = ("files", "file_bytes", "parts", "part_bytes")
-    usage = {root.name: dict.fromkeys(names, 0) for root in _stores(location)}
+    usage = {root.name: dict.fromkeys(names, 0) for root in all_stores(location)}
     for entry in cache_entries(location):
         kind = "file" if entry.is_whole else "part"
         count = usage.setdefault(entry.root.name, dict.fromkeys(names, 0))
@@ -124,21 +124,16 @@ def cache_usage(location: FilePath) -> dict[str, dict[str, int]]:
     return usage
 
 
-def survey_stores(location: FilePath) -> list[Path]:
-    """Return the folders below a cache location that hold files of the survey."""
-    folders = (p for p in Path(location).glob("*") if p.name == "official" or _is_custom(p))
-    return sorted(path for path in folders if path.is_dir())
+def all_stores(location: FilePath) -> list[Path]:
+    """Return the folders that hold files of the survey, then those with answers of the viewer."""
+    folders = [path for path in sorted(Path(location).glob("*")) if path.is_dir()]
+    stores = [path for path in folders if path.name == "official" or _is_custom(path)]
+    return stores + [path for path in folders if path.name.startswith("viewer-")]
 
 
 def _is_custom(path: Path) -> bool:
     digest = path.name.removeprefix("custom-")
     return path.name != digest and len(digest) == 12 and digest.isalnum()
-
-
-def _stores(location: FilePath) -> list[Path]:
-    # What the viewer answered is none of the survey's files, but counts too.
-    answers = (path for path in Path(location).glob("viewer-*") if path.is_dir())
-    return [*survey_stores(location), *sorted(answers)]
 
 
 def clear_stores(
@@ -147,7 +142,7 @@ def clear_stores(
     """Remove all of a cache, or what is of one release or not used since; return the bytes."""
     if used_before_s is None and release is None:
         removed = sum(entry.size for entry in cache_entries(location))
-        for root in _stores(location):
+        for root in all_stores(location):
             _remove_tree(root)
         return removed
     removed = 0

@@ -17,6 +17,7 @@ from .._conf import conf
 from .._packages import package_version
 from .._typing import answering
 from ..exceptions import InvalidRequestError, LegacySurveyWarning, warn
+from ..io.bounds import in_time
 from ..io.http import PoliteSession
 from ..io.jobs import Progress, manifest, run
 from ..io.store import check_space, writing
@@ -69,6 +70,7 @@ class ArchiveMethods(StageBase):
     """Queries and downloads of the JWST archive, to be mixed into the class of the room."""
 
     @answering
+    @in_time
     def query_uncal(
         self,
         coordinates: Coordinates | None = None,

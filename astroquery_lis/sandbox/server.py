@@ -26,7 +26,7 @@ from . import catalog, sky
 from .cameras import ELONGATED_DEG, PsfShape, psf_shape
 from .faults import Faults
 from .tap import TapService
-from .tree import SurveyTree
+from .tree import Folder, SurveyTree
 from .viewer import Viewer
 from .web import FileTree, Request, Response, error_document, error_page
 
@@ -315,8 +315,8 @@ class Sandbox:
     mast: MastService  # set by `~.mast.serve_mast`
     mast_url: str
 
-    def __init__(self, tree: SurveyTree, *, configure: bool) -> None:
-        self._tree = tree
+    def __init__(self, tree: SurveyTree | Path, *, configure: bool) -> None:
+        self._tree = Folder(tree) if isinstance(tree, Path) else tree
         self.truth = sky.truth()
         self.positions = sky.positions()
         self.positions["elongated"] = SkyCoord(*ELONGATED_DEG, unit="deg", frame="icrs")
@@ -324,12 +324,12 @@ class Sandbox:
         self.requests = RequestLog()
         self.cache_dir: Path | None = None
         self._closed = threading.Lock()
-        files = FileTree(tree.root, MIRROR_PREFIX, self.faults, tree.file)
+        files = FileTree(Path(self._tree.root), MIRROR_PREFIX, self.faults, self._tree.file)
         self.tap = TapService(TAP_PREFIX)
         self.routes: list[Route] = [
             (MIRROR_PREFIX, files),
             (TAP_PREFIX, self.tap),
-            (VIEWER_PREFIX, Viewer(tree.file, VIEWER_PREFIX)),
+            (VIEWER_PREFIX, Viewer(self._tree.file, VIEWER_PREFIX)),
             (SESAME_PREFIX, NameResolver()),
         ]
         self._server = _Server(self.routes, self.faults, self.requests)

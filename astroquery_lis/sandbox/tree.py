@@ -101,6 +101,21 @@ class Piece(NamedTuple):
         return self.paths[0].replace("/", "-")
 
 
+class Folder:
+    """Files of anybody's making, served as they are."""
+
+    def __init__(self, root: str | PathLike[str]) -> None:
+        self.root = Path(root)
+
+    def file(self, path: str) -> Path:
+        """Return where a file is or would be."""
+        return self.root / path
+
+    def fill(self) -> Path:
+        """Return the folder."""
+        return self.root
+
+
 class SurveyTree:
     """The files of the simulated survey in a folder, each made when it is first asked for.
 

@@ -1,5 +1,7 @@
 """The viewer through the client: right data or a typed error for each of its traps."""
 
+from urllib.request import urlopen
+
 import astropy.units as u
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ from astroquery_lis.exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
+
+from ..io.raw_server import OK, RawServer
 
 NATIVE = {"source": "viewer"}
 
@@ -62,6 +66,40 @@ def test_native_in_the_north_has_no_i(sky, survey):
     assert [hdu.name for hdu in hdul[1:]] == ["IMAGE_G", "IMAGE_R", "IMAGE_Z"]
     with pytest.raises(MissingDataError, match="No image i"):
         survey.get_cutout(north, 20, bands="i", source="viewer")
+
+
+@pytest.mark.parametrize("n_bytes", [2880, 3000, -2880, None])
+def test_an_answer_that_was_cut_off_is_neither_used_nor_kept(sky, survey, n_bytes):
+    star, asked = sky.positions["star"], {"bands": "gr", "source": "viewer"}
+    right = survey.get_cutout(star, 32, cache=False, **asked)
+    with urlopen(survey.get_image_list(star, 32, **asked)[0]) as response:
+        whole = response.read()
+    with (
+        RawServer(OK + b"Connection: close\r\n\r\n" + whole[:n_bytes], at_once=1 << 20) as server,
+        conf.set_temp("viewer_url", server.url),
+        pytest.raises(TruncatedError, match="may have been cut off"),
+    ):
+        survey.get_cutout(star, 32, **asked)
+    assert not list(survey.cache_location.rglob("*.fits"))
+    # One that announces the wrong length is short of bands or bytes, and not kept either.
+    body = whole[:n_bytes]
+    with (
+        RawServer(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body, at_once=1 << 20) as server,
+        conf.set_temp("viewer_url", server.url),
+    ):
+        if n_bytes is None:
+            cutout = survey.get_cutout(star, 32, **asked)
+            assert np.array_equal(cutout["IMAGE_R"].data, right["IMAGE_R"].data)
+        else:
+            with pytest.raises((TruncatedError, NoCoverageError, MissingDataError)):
+                survey.get_cutout(star, 32, **asked)
+    kept = list(survey.cache_location.rglob("*.fits"))
+    assert len(kept) == (n_bytes is None)
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:-2880])
+        table = survey.verify_cache(repair=True)
+        assert list(table["Status"]) == ["REMOVED"]
+        assert not path.exists()
 
 
 def _flux(hdu, position, radius_arcsec=5.0):

@@ -118,6 +118,7 @@ class ArchiveClient(HttpClient):
         consume: Callable[[Any], T],
         *,
         headers: Callable[[], dict[str, str]] | None = None,
+        limit_bytes: float | None = None,
     ) -> T:
         """GET ``url``, as `~astroquery_lis.io.http.HttpClient.fetch` does."""
 
@@ -127,7 +128,7 @@ class ArchiveClient(HttpClient):
                 raise UnexpectedContentError(msg, url=url, status=response.status)
             return consume(response)
 
-        return super().fetch(url, checked, headers=headers)
+        return super().fetch(url, checked, headers=headers, limit_bytes=limit_bytes)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,167 @@
+"""Bounds of what is asked of servers: how long it may take in all, how large an answer may be.
+
+The time between two bytes is bounded by ``conf.timeout``; a server that sends a byte a second would
+keep a call for ever.  So the end of the call is looked at whenever bytes come, headers included.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
+from http.client import HTTPResponse
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from .._conf import conf
+from ..exceptions import ServiceTimeoutError, UnexpectedContentError
+
+if TYPE_CHECKING:
+    import socket
+
+    from typing_extensions import Buffer
+
+__all__ = ["MB", "POOL_CLASSES", "Threads", "allow_more_time", "in_time", "seconds_left", "within"]
+
+MB = 1_000_000
+INFINITY = float("inf")
+Method = TypeVar("Method", bound=Callable)
+
+
+@dataclass
+class _Bound:
+    """What holds for a call, or for a part of it."""
+
+    end_s: float
+    limit_bytes: float
+    grows: bool
+
+
+_bounds: ContextVar[tuple[_Bound, ...]] = ContextVar("bounds", default=())
+
+
+@contextmanager
+def within(*, limit_bytes: float | None = None, grows: bool = False) -> Iterator[None]:
+    """Bound what is asked meanwhile by ``conf.deadline``, and what any bound round it allows.
+
+    Each answer may have so many bytes.  The time of one that ``grows`` begins anew with each
+    megabyte that came of a whole file.
+    """
+    limit = INFINITY if limit_bytes is None else limit_bytes
+    bound = _Bound(time.monotonic() + conf.deadline, limit, grows)
+    token = _bounds.set((*_bounds.get(), bound))
+    try:
+        yield
+    finally:
+        _bounds.reset(token)
+
+
+def allow_more_time() -> None:
+    """Say that a part of a whole file came."""
+    for bound in _bounds.get():
+        if bound.grows:
+            bound.end_s = time.monotonic() + conf.deadline
+
+
+def in_time(method: Method) -> Method:
+    """Bound every call of a method by ``conf.deadline``."""
+
+    @functools.wraps(method)
+    def bounded(*args: Any, **options: Any) -> object:
+        with within():
+            return method(*args, **options)
+
+    return bounded  # type: ignore[return-value]
+
+
+def seconds_left() -> float:
+    """Return how much time is left; raise `ServiceTimeoutError` if none is."""
+    left_s = min((bound.end_s for bound in _bounds.get()), default=INFINITY) - time.monotonic()
+    if left_s <= 0:
+        msg = f"There was no whole answer within conf.deadline={conf.deadline:g} s."
+        raise ServiceTimeoutError(msg)
+    return left_s
+
+
+class Threads(ThreadPoolExecutor):
+    """Threads that keep the bounds of whoever gives them work."""
+
+    def submit(self, function: Callable, /, *args: Any, **options: Any) -> Future:
+        """Have a function called."""
+        return super().submit(copy_context().run, function, *args, **options)
+
+
+class _Bounded(io.RawIOBase):
+    """What comes over a socket as one answer."""
+
+    def __init__(self, raw: io.RawIOBase, connection: socket.socket) -> None:
+        super().__init__()
+        self._raw, self._socket = raw, connection
+        self._n_bytes = 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the number of the socket."""
+        return self._raw.fileno()
+
+    def readinto(self, buffer: Buffer) -> int | None:
+        """Read what comes next, in time."""
+        left_s, usual_s = seconds_left(), self._socket.gettimeout()
+        if usual_s is not None and usual_s <= left_s:
+            n_bytes = self._raw.readinto(buffer)
+        else:
+            self._socket.settimeout(None if left_s == INFINITY else left_s)
+            try:
+                n_bytes = self._raw.readinto(buffer)
+            except TimeoutError:
+                seconds_left()
+                raise
+            finally:
+                self._socket.settimeout(usual_s)
+        self._n_bytes += n_bytes or 0
+        limit = min((bound.limit_bytes for bound in _bounds.get()), default=INFINITY)
+        if self._n_bytes > limit:
+            msg = f"The answer is larger than the {limit / MB:.1f} MB that are due."
+            raise UnexpectedContentError(msg)
+        return n_bytes
+
+    def close(self) -> None:
+        """Let the socket go."""
+        self._raw.close()
+        super().close()
+
+
+class _Response(HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp = io.BufferedReader(_Bounded(self.fp.detach(), sock))
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _Response
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+POOL_CLASSES = {"http": _Pool, "https": _SecurePool}
+"""What urllib3's managers make for an address."""
