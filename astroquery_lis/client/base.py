@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from astropy.table import Table
@@ -17,6 +19,7 @@ from ..catalogs.tractor_file import OpenTables
 from ..exceptions import InvalidRequestError
 from ..images.reader import OpenImages, SectionReader
 from ..images.viewer_service import ViewerService, viewer_client
+from ..io.bounds import BOUNDS, Bound
 from ..io.finder import FileFinder
 from ..io.http import HttpClient
 from ..io.mirrors import resolve_mirrors
@@ -31,7 +34,25 @@ if TYPE_CHECKING:
     from ..io.mirrors import Mirror as SurveyMirror
 
 
-__all__ = ["QueryBase", "SurveyBase"]
+__all__ = ["QueryBase", "SurveyBase", "in_time"]
+
+
+Method = TypeVar("Method", bound="Callable")
+
+
+def in_time(method: Method) -> Method:
+    """Bound every call of a method by ``conf.deadline``."""
+
+    @wraps(method)
+    def bounded(*args: Any, **options: Any) -> object:
+        # As `within` does, which every call would pass on its way.
+        token = BOUNDS.set((*BOUNDS.get(), Bound(time.monotonic() + conf.deadline)))
+        try:
+            return method(*args, **options)
+        finally:
+            BOUNDS.reset(token)
+
+    return bounded  # type: ignore[return-value]
 
 
 class QueryBase(BaseQuery):

@@ -19,7 +19,6 @@ from ..catalogs.crossmatch import MAX_RADIUS_DEG, Positions, match_table
 from ..catalogs.sources import SOURCES, CatalogSource, order_of_sources, query_catalog
 from ..catalogs.tap_client import TapClient
 from ..exceptions import InvalidRequestError, warn
-from ..io.bounds import in_time
 from ..io.http import PoliteSession
 from ..survey.catalog_request import (
     WHOLE_SKY,
@@ -32,7 +31,7 @@ from ..survey.catalog_request import (
 from ..survey.releases import get_release
 from ..survey.request import as_choice, as_region
 from ..survey.tractor_columns import has_column, tractor_columns
-from .base import SurveyBase
+from .base import SurveyBase, in_time
 from .inputs import as_match_table, as_position, as_positions, as_years
 
 if TYPE_CHECKING:

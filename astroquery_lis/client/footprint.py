@@ -13,7 +13,6 @@ from ..catalogs.brick_tables import bricks_of_release, covered, footprint_moc
 from ..catalogs.exposures import exposure_path, exposures_at
 from ..exceptions import InvalidRequestError, NoCoverageError
 from ..images.viewer import viewer_cutout
-from ..io.bounds import in_time
 from ..survey.catalog_request import as_sky_region
 from ..survey.layers import get_layer
 from ..survey.paths import file_path
@@ -25,7 +24,7 @@ from ..survey.request import (
     cutout_request,
     refuse_beside_layer,
 )
-from .base import SurveyBase
+from .base import SurveyBase, in_time
 from .inputs import as_position, as_positions, as_targets, bricks_at, warn_of_unplaced
 
 if TYPE_CHECKING:

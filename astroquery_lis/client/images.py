@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from .._typing import answering, answering_each
 from ..images.sources import BrickFiles, Sources, as_sources
-from ..io.bounds import in_time
 from ..survey.request import DEFAULT_SIZE, as_choice, cutout_request, psf_request
-from .base import SurveyBase
+from .base import SurveyBase, in_time
 from .inputs import as_position, as_targets, warn_of_unplaced
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ from .._conf import setting
 from .._typing import answering
 from ..exceptions import InvalidRequestError
 from ..images.viewer import Rendering, viewer_picture
-from ..io.bounds import in_time
 from ..survey.layers import LAYERS, get_layer, layer_of
 from ..survey.request import DEFAULT_SIZE, cutout_request
-from .base import SurveyBase
+from .base import SurveyBase, in_time
 from .inputs import as_position
 
 if TYPE_CHECKING:

@@ -14,6 +14,8 @@ import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +36,7 @@ from ..io.http import HttpClient
 from ..io.mirrors import Mirror
 from ..io.places import Answer, ask_in_turn
 from ..io.ranges import FIRST_RANGE_BYTES, Version, WholeFileAnswer, fetch_range, merge_ranges
-from ..io.store import GB, Runs, Store, mark_used
+from ..io.store import GB, Runs, Store
 from ..io.upkeep import keep_within
 from ..survey.pixel_grids import Box
 from ..survey.releases import Tree
@@ -178,7 +180,7 @@ class SectionReader:
         self._stores: dict[str, Store] = {}
         self.cache_error: CacheError | None = None
         self.has_fetched = False
-        self._files = Threads(client.max_connections, "astroquery_lis-file")
+        self._files = ThreadPoolExecutor(client.max_connections, "astroquery_lis-file")
         # A file's thread waits for its ranges, so these need threads of their own.
         self.ranges = Threads(client.max_connections, "astroquery_lis-range")
 
@@ -210,7 +212,8 @@ class SectionReader:
     def read(self, requests: Sequence[SectionRequest]) -> list[Section]:
         """Read many boxes at once; raises the first failure that no mirror could mend."""
         read = self._read_box if self._shared is None else self._read_one
-        futures = [self._files.submit(read, request) for request in requests]
+        # Copies of the context keep the bounds of the call.
+        futures = [self._files.submit(copy_context().run, read, r) for r in requests]
         try:
             return [future.result() for future in futures]
         finally:
@@ -364,19 +367,18 @@ class SectionReader:
         """Read from the whole file if it is kept, else from its parts."""
         store, url = self._store(mirror), str(mirror.locate(path))
         whole = store.path(path)
-        file = _RemoteFile(self, store, path, url)
         if shared is not None and shared.wants_whole and not store.holds(path):
             self.has_fetched = True
             download(self.client, url, whole)
         if store.whole(path) is not None:
             try:
-                mark_used(whole)
                 return self._read_local(whole, box, shared), url
             except UnexpectedContentError:
                 store.forget(path)
             except NotFoundError:
                 # Another process removed it just now.
                 pass
+        file = _RemoteFile(self, store, path, url)
         for attempt in range(CHANGED_TRIES):
             try:
                 if shared is not None and not shared.is_brought:

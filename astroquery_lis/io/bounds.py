@@ -6,7 +6,6 @@ keep a call for ever.  So the end of the call is looked at whenever bytes come, 
 
 from __future__ import annotations
 
-import functools
 import io
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from http.client import HTTPResponse
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
@@ -28,23 +27,31 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-__all__ = ["MB", "POOL_CLASSES", "Threads", "allow_more_time", "in_time", "seconds_left", "within"]
+__all__ = [
+    "BOUNDS",
+    "MB",
+    "POOL_CLASSES",
+    "Bound",
+    "Threads",
+    "allow_more_time",
+    "seconds_left",
+    "within",
+]
 
 MB = 1_000_000
 INFINITY = float("inf")
-Method = TypeVar("Method", bound=Callable)
 
 
 @dataclass
-class _Bound:
+class Bound:
     """What holds for a call, or for a part of it."""
 
     end_s: float
-    limit_bytes: float
-    grows: bool
+    limit_bytes: float = INFINITY
+    grows: bool = False
 
 
-_bounds: ContextVar[tuple[_Bound, ...]] = ContextVar("bounds", default=())
+BOUNDS: ContextVar[tuple[Bound, ...]] = ContextVar("bounds", default=())
 
 
 @contextmanager
@@ -55,35 +62,24 @@ def within(*, limit_bytes: float | None = None, grows: bool = False) -> Iterator
     megabyte that came of a whole file.
     """
     limit = INFINITY if limit_bytes is None else limit_bytes
-    bound = _Bound(time.monotonic() + conf.deadline, limit, grows)
-    token = _bounds.set((*_bounds.get(), bound))
+    bound = Bound(time.monotonic() + conf.deadline, limit, grows)
+    token = BOUNDS.set((*BOUNDS.get(), bound))
     try:
         yield
     finally:
-        _bounds.reset(token)
+        BOUNDS.reset(token)
 
 
 def allow_more_time() -> None:
     """Say that a part of a whole file came."""
-    for bound in _bounds.get():
+    for bound in BOUNDS.get():
         if bound.grows:
             bound.end_s = time.monotonic() + conf.deadline
 
 
-def in_time(method: Method) -> Method:
-    """Bound every call of a method by ``conf.deadline``."""
-
-    @functools.wraps(method)
-    def bounded(*args: Any, **options: Any) -> object:
-        with within():
-            return method(*args, **options)
-
-    return bounded  # type: ignore[return-value]
-
-
 def seconds_left() -> float:
     """Return how much time is left; raise `ServiceTimeoutError` if none is."""
-    left_s = min((bound.end_s for bound in _bounds.get()), default=INFINITY) - time.monotonic()
+    left_s = min((bound.end_s for bound in BOUNDS.get()), default=INFINITY) - time.monotonic()
     if left_s <= 0:
         msg = f"There was no whole answer within conf.deadline={conf.deadline:g} s."
         raise ServiceTimeoutError(msg)
@@ -129,7 +125,7 @@ class _Bounded(io.RawIOBase):
             finally:
                 self._socket.settimeout(usual_s)
         self._n_bytes += n_bytes or 0
-        limit = min((bound.limit_bytes for bound in _bounds.get()), default=INFINITY)
+        limit = min((bound.limit_bytes for bound in BOUNDS.get()), default=INFINITY)
         if self._n_bytes > limit:
             msg = f"The answer is larger than the {limit / MB:.1f} MB that are due."
             raise UnexpectedContentError(msg)

@@ -338,7 +338,6 @@ class _Delivery:
         if self.settings.folder is not None:
             target = Path(self.settings.folder, path)
             if not self.settings.refresh and not target.exists() and store.whole(path):
-                mark_used(cached)
                 return self._copied(path, cached, target, url, self._list_copy())
         in_cache = self.settings.folder is None
         if self._is_sound(target, store.flaw(path) if in_cache else flaw_of(target)):

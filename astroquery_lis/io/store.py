@@ -369,11 +369,14 @@ class Store:
         return None
 
     def whole(self, relative: str) -> Path | None:
-        """Return the whole file if it is here and can be trusted; drop one that cannot."""
+        """Return the whole file if it is here and can be trusted, as used; drop one that cannot."""
         flaw = self.flaw(relative)
         if flaw:
             self.forget_whole(relative)
-        return self.path(relative) if flaw == "" else None
+        if flaw != "":
+            return None
+        mark_used(self.path(relative))
+        return self.path(relative)
 
     def runs(self, relative: str) -> Runs | None:
         """Return what is known of a file in its newest state, or None."""

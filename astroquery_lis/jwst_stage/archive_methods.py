@@ -16,8 +16,8 @@ from astropy.table import Row, Table
 from .._conf import conf
 from .._packages import package_version
 from .._typing import answering
+from ..client.base import in_time
 from ..exceptions import InvalidRequestError, LegacySurveyWarning, warn
-from ..io.bounds import in_time
 from ..io.http import PoliteSession
 from ..io.jobs import Progress, manifest, run
 from ..io.store import check_space, writing

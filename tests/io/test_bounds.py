@@ -6,13 +6,14 @@ import time
 import pytest
 
 from astroquery_lis import conf
+from astroquery_lis.client.base import in_time
 from astroquery_lis.exceptions import (
     ServiceTimeoutError,
     TransferError,
     TruncatedError,
     UnexpectedContentError,
 )
-from astroquery_lis.io.bounds import Threads, in_time, seconds_left, within
+from astroquery_lis.io.bounds import Threads, seconds_left, within
 from astroquery_lis.io.download import download
 from astroquery_lis.io.http import HttpClient, PoliteSession
 
