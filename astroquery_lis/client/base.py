@@ -17,7 +17,8 @@ from .._conf import conf, setting
 from .._packages import package_version
 from ..catalogs.tractor_file import OpenTables
 from ..exceptions import InvalidRequestError
-from ..images.reader import OpenImages, SectionReader
+from ..images.reader import SectionReader
+from ..images.tiles import OpenImages
 from ..images.viewer_service import ViewerService, viewer_client
 from ..io.bounds import BOUNDS, Bound
 from ..io.finder import FileFinder

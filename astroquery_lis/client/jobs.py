@@ -463,7 +463,8 @@ def _in_flight(plan: BulkPlan, sources: Sources) -> int | None:
     kinds, counts = np.unique(plan.asked.kinds[plan.order], return_counts=True)
     n_cutouts, n_requests, n_bytes = 0, 0, 0
     for kind, count in zip(kinds, counts.tolist(), strict=True):
-        of_one = sources.viewer_cost(plan.asked.templates[kind])
+        # As most are: in the middle of a brick.
+        of_one = sources.viewer_cost(plan.asked.templates[kind].at(0.125, 0.0))
         n_cutouts += count if of_one.n_requests else 0
         n_requests += count * of_one.n_requests
         n_bytes += count * of_one.n_bytes

@@ -11,9 +11,10 @@ from typing import Any
 from ..io.http import HttpClient
 from ..io.mirrors import Mirror
 from .coadds import PixelReader
-from .reader import OpenImages, SectionReader
+from .reader import SectionReader
 from .sources import BrickFiles, Sources
 from .strips import SharedFiles
+from .tiles import OpenImages
 from .viewer_service import ViewerService, viewer_client
 
 __all__ = ["Access"]

@@ -5,12 +5,13 @@
     image, invvar, ...   (n, bands, ny, nx), of the survey's type; by the product's name
     image_wise, ...      the same of the WISE bands, on their own pixels
     maskbits             (n, ny, nx): products without bands
-    has                  (n, planes): whether the target has the plane; it holds no values if not
+    observed             (n, planes): the share of the plane's pixels that were observed
+    has                  (n, planes): whether any was; the plane holds no values if not
     index                (n,): row, id, ra, dec, brick, region, request, layer
 
 Attributes: ``planes``, ``bands``, ``release``, ``creator``; of each array ``bands`` and ``unit``.
-HDF5 has ``has`` and ``index`` as datasets.  Beside a zarr file, which is one zip, lies a parquet
-file of the index, with a column for each plane that says whether the target has it.
+HDF5 has the last three as datasets.  Beside a zarr file, which is one zip, lies a parquet
+file of the index, with columns ``has_`` and ``observed_`` for each plane.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from ..survey.bricks import brick_name
 from ..survey.paths import COADD_PRODUCTS, MASK_PLANES
 from ..survey.releases import WISE_BANDS, WISE_PRODUCTS, get_release, get_tree
 from ..survey.request import DERIVED, CutoutRequest, plane_name
-from .cutting import CutoutJob, Facts, target_facts
+from .cutting import CutoutJob, Facts, shares_text, target_facts
 
 __all__ = ["ARRAY_OUTPUTS", "ArrayFile"]
 
@@ -63,7 +64,7 @@ class _Container(Protocol):
     ) -> _Array:
         """Make an array of which ``chunk`` entries are one chunk."""
 
-    def finish(self, n: int, index: np.ndarray, has: np.ndarray, planes: list[str]) -> None:
+    def finish(self, n: int, index: np.ndarray, shares: np.ndarray, planes: list[str]) -> None:
         """Cut the arrays to ``n`` entries, add the index, and close the file."""
 
     def close(self) -> None:
@@ -89,10 +90,11 @@ class _Hdf5:
         dataset.attrs.update(attributes)
         return dataset
 
-    def finish(self, n: int, index: np.ndarray, has: np.ndarray, planes: list[str]) -> None:
+    def finish(self, n: int, index: np.ndarray, shares: np.ndarray, planes: list[str]) -> None:
         for dataset in self._file.values():
             dataset.resize(n, axis=0)
-        self._file["has"] = has
+        self._file["observed"] = shares
+        self._file["has"] = shares > 0
         self._file["index"] = index
         self.close()
 
@@ -101,11 +103,11 @@ class _Hdf5:
 
     @staticmethod
     def read_index(path: Path) -> tuple[list[dict[str, Any]], np.ndarray, list[str]]:
-        """Return the rows of the index, which planes each has, and what they are called."""
+        """Return the rows of the index, what was observed of which planes, and their names."""
         with import_optional("h5py", "batch", "output='hdf5'").File(path) as file:
             index = file["index"][:]
             rows = [dict(zip(index.dtype.names, entry, strict=True)) for entry in index.tolist()]
-            return rows, file["has"][:], list(file.attrs["planes"])
+            return rows, file["observed"][:], list(file.attrs["planes"])
 
 
 class _Zarr:
@@ -135,7 +137,7 @@ class _Zarr:
         self._arrays.append(array)
         return array
 
-    def finish(self, n: int, index: np.ndarray, has: np.ndarray, planes: list[str]) -> None:
+    def finish(self, n: int, index: np.ndarray, shares: np.ndarray, planes: list[str]) -> None:
         pyarrow = import_optional("pyarrow", "batch", "output='zarr'")
         parquet = import_optional("pyarrow.parquet", "batch", "output='zarr'")
         with warnings.catch_warnings():
@@ -146,7 +148,8 @@ class _Zarr:
                     array.resize((n, *array.shape[1:]))
         self.close()
         columns = {name: _plain_column(index[name]) for name in index.dtype.names or ()}
-        flags = {f"has_{name}": has[:, i] for i, name in enumerate(planes)}
+        flags = {f"has_{name}": shares[:, i] > 0 for i, name in enumerate(planes)}
+        flags |= {f"observed_{name}": shares[:, i] for i, name in enumerate(planes)}
         with write_whole(self._index_path) as temporary:
             parquet.write_table(pyarrow.table({**columns, **flags}), temporary)
 
@@ -155,15 +158,15 @@ class _Zarr:
 
     @staticmethod
     def read_index(path: Path) -> tuple[list[dict[str, Any]], np.ndarray, list[str]]:
-        """Return the rows of the index, which planes each has, and what they are called."""
+        """Return the rows of the index, what was observed of which planes, and their names."""
         parquet = import_optional("pyarrow.parquet", "batch", "output='zarr'")
         table = parquet.read_table(_index_path(path))
         planes = [name.removeprefix("has_") for name in table.column_names if name[:4] == "has_"]
-        has = np.array([table[f"has_{name}"].to_numpy() for name in planes], bool).T
+        shares = np.array([table[f"observed_{name}"].to_numpy() for name in planes]).T
         rows = table.to_pylist()
         for row in rows:
             row["request"] = row["request"].encode()
-        return rows, has, planes
+        return rows, shares, planes
 
 
 _CONTAINERS: dict[str, Any] = {"hdf5": _Hdf5, "zarr": _Zarr}
@@ -246,22 +249,26 @@ class ArrayFile:
         """Yield the results of the targets that the file has."""
         written = self._whole_file(self._path)
         places = {int(row): index for index, row in enumerate(self.job.rows)}
-        entries, flags, planes = self._kind.read_index(self._path)
+        entries, shares, planes = self._kind.read_index(self._path)
         slots = {slot.plane: slot for slot in self._slots}
-        for entry, has in zip(entries, flags, strict=True):
+        for entry, of_planes in zip(entries, shares, strict=True):
             index = places.get(int(entry["row"]))
             if index is None:
                 continue
             request = self.job.request(index)
             if request.key[:32].encode() != entry["request"]:
                 continue
-            bands = [slots[p].band for p, there in zip(planes, has, strict=True) if there]
+            of_band: dict[str, float] = {}
+            for plane, share in zip(planes, of_planes.tolist(), strict=True):
+                band = slots[plane].band
+                if band and share:
+                    of_band.setdefault(band, share)
             row, name = self.job.target(index)
             facts = target_facts(request, name)
-            names = ",".join(dict.fromkeys(band for band in bands if band))
+            texts: Facts = {"bands": ",".join(of_band), "observed": shares_text(of_band.values())}
             layer = entry.get("layer", "")
             layer = layer.decode() if isinstance(layer, bytes) else layer
-            yield Result(row, "COMPLETE", bands=names, layer=layer, **written, **facts)
+            yield Result(row, "COMPLETE", layer=layer, **texts, **written, **facts)
 
     def _whole_file(self, path: Path) -> Facts:
         with open(path, "rb") as stream:
@@ -282,7 +289,7 @@ class ArrayFile:
         # If anything is raised, the file is closed before it is removed.
         self._resources.callback(self._file.close)
         self._arrays: dict[str, _Buffered] = {}
-        self._has = np.zeros((len(self.job), len(self._slots)), bool)
+        self._shares = np.zeros((len(self.job), len(self._slots)), np.float32)
         self._index = np.zeros(len(self.job), self._index_dtype())
         return self
 
@@ -331,7 +338,7 @@ class ArrayFile:
             if hdu is not None:
                 place = self._bands[slot.array].index(slot.band) if slot.band else None
                 self._array(slot.array, hdu.shape).put(self._n, place, hdu.data)
-                self._has[self._n, number] = True
+                self._shares[self._n, number] = hdu.header.get("OBSFRAC", 1.0)
         row, name = self.job.target(index)
         self._index[self._n] = (
             row,
@@ -354,7 +361,7 @@ class ArrayFile:
             return
         for array in self._arrays.values():
             array.flush(self._n)
-        self._file.finish(self._n, self._index[: self._n], self._has[: self._n], self._planes)
+        self._file.finish(self._n, self._index[: self._n], self._shares[: self._n], self._planes)
         self._written = self._whole_file(self._temporary)
 
     def completed(self, result: Result) -> Result:

@@ -63,7 +63,8 @@ class Assembler:
                 values = nearest(pixels, y, x)
             if product.name == "maskbits":
                 # The nearest pixel may lie across the border; the position does not.
-                values = values & ~values.dtype.type(NPRIMARY)
+                bit = values.dtype.type(NPRIMARY)
+                values = values | bit if self._placement.pieces[i].is_spare else values & ~bit
             result[where] = _scaled(product, values, self._area_ratio)
 
     def _coordinates(self, i: int) -> Iterable[_Coordinates]:

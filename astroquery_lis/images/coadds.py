@@ -1,34 +1,50 @@
-"""Cutouts from the coadds of the bricks: native pixels, whatever the borders between bricks."""
+"""Cutouts from the coadds of the bricks: native pixels, whatever the borders between bricks.
+
+A pixel was observed if its inverse variance, or its number of exposures, is above 0; where only the
+image is at hand, if that is not 0.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
 from astropy.io import fits
 
 from .._packages import package_version
-from ..exceptions import (
-    CacheWarning,
-    CoverageWarning,
-    FailoverWarning,
-    MissingDataError,
-    NoCoverageError,
-    warn,
-)
-from ..io.places import Failovers
+from ..exceptions import NoCoverageError, collected_notes
 from ..survey.bricks import region_of_brick
-from ..survey.paths import MASK_PLANES, coadd_product, file_paths
+from ..survey.paths import IMAGE_PRODUCTS, MASK_PLANES, file_paths
 from ..survey.pixel_grids import Box, SkyGrid
-from ..survey.placement import WISE, Piece, frame_of_bands, place
+from ..survey.placement import WISE, Piece, Placement, frame_of_bands, place, without
 from ..survey.releases import RELEASES, DataRelease, Tree
 from ..survey.request import CutoutRequest, plane_name
 from .assemble import Assembler
+from .coverage import (
+    Request,
+    check_target,
+    nothing,
+    settle,
+    warn_of_absent_bands,
+    warn_of_failures,
+    warn_of_gaps,
+)
+from .headers import FileSource
 from .reader import Section, SectionRequest
 
-__all__ = ["PixelReader", "coadd_cutout", "coadd_sections"]
+__all__ = [
+    "EVIDENCE",
+    "CoaddPlan",
+    "PixelReader",
+    "Plane",
+    "PlaneFiles",
+    "coadd_cutout",
+    "coadd_sections",
+    "observed",
+]
 
 CREATOR = f"astroquery_lis {package_version()}"
 ONE_PIXEL = Box(0, 1, 0, 1)
@@ -38,22 +54,13 @@ LARGE_BYTES = 256 << 20
 CARD_TEXT = 64
 """Characters of value and comment that one card can have."""
 
-
-class PixelReader(Protocol):
-    """What boxes of brick images are read through."""
-
-    source_name: str
-
-    def read(self, requests: list[SectionRequest]) -> list[Section]:
-        """Read many boxes at once."""
-
-    def has(self, requests: list[SectionRequest]) -> list[bool]:
-        """Return which files there are."""
+EVIDENCE = ("invvar", "nexp", "image", "depth", "galdepth", "psfsize")
+"""Products that tell which pixels were observed, the surest first."""
 
 
 @dataclass(frozen=True)
-class _Plane:
-    """One image of the result: a product, in a band or without one."""
+class Plane:
+    """One image of a cutout: a product, in a band or without one."""
 
     product: str
     band: str | None
@@ -62,10 +69,24 @@ class _Plane:
         return f"{self.product} {self.band}" if self.band else self.product
 
 
-_Sections = dict[tuple[int, _Plane], Section]
+def observed(product: str, pixels: np.ndarray) -> np.ndarray:
+    """Return which pixels were observed, as those of a product of `EVIDENCE` tell it."""
+    if product == "image":
+        return (pixels != 0) & (pixels == pixels)
+    return pixels > 0
 
 
-class _CoaddPlan:
+class PixelReader(Protocol):
+    """What boxes of brick images are read through."""
+
+    source_name: str
+    evidence: str
+
+    def read(self, requests: list[SectionRequest]) -> list[Section]:
+        """Read many boxes at once."""
+
+
+class CoaddPlan:
     """A request laid over the bricks, and the files that it needs."""
 
     def __init__(self, request: CutoutRequest) -> None:
@@ -78,92 +99,212 @@ class _CoaddPlan:
         self.placement = place(request.ra_deg, request.dec_deg, *shape, grid, frame)
         scale_arcsec = self.placement.grid.scale_deg * 3600
         self.area_ratio = 1.0 if grid is None else (scale_arcsec / frame.scale_arcsec) ** 2
-        self.trees = [self._tree(piece) for piece in self.placement.pieces]
-        self.planes: list[_Plane] = []
-        for product in request.products:
-            per_band = coadd_product(product).per_band
-            bands = (request.bands or self.trees[0].bands) if per_band else (None,)
-            self.planes += [_Plane(product, band) for band in bands]
+        self.owner = self.placement.pieces[0]
+        self.owner_tree = _tree(self.release, request.region, self.owner.brick_id)
+        self.bands = request.bands or self.owner_tree.bands
+        self.planes = [
+            Plane(product, band)
+            for product in request.products
+            for band in (self.bands if IMAGE_PRODUCTS[product].per_band else (None,))
+        ]
 
-    def _tree(self, piece: Piece) -> Tree:
-        region = self.request.region
-        if region == "auto":
-            region = str(region_of_brick(piece.brick_id, self.release.name))
-        return self.release.trees[region]
+    @property
+    def all_bands(self) -> tuple[str, ...]:
+        """The bands of the kind that was asked for that the target's brick can have."""
+        is_wise = self.placement.frame is WISE
+        return self.release.wise_bands if is_wise else self.owner_tree.bands
 
-    def section(self, index: int, plane: _Plane) -> SectionRequest | None:
+    def evidence(self, product: str) -> list[Plane]:
+        """Return the planes to read only to see what was observed: of bands that don't tell."""
+        banded = [plane for plane in self.planes if plane.band]
+        telling = {plane.band for plane in banded if plane.product in EVIDENCE}
+        return [Plane(product, band) for band in self.bands if banded and band not in telling]
+
+    def tree(self, brick_id: int) -> Tree:
+        """Return the tree that a brick's files are in."""
+        return _tree(self.release, self.request.region, brick_id)
+
+    def section(self, piece: Piece, plane: Plane) -> SectionRequest | None:
         """Return the request for a plane of a piece; `None` if its tree has no such file."""
-        tree = self.trees[index]
-        release = RELEASES[tree.release]
-        if plane.band not in (None, *tree.bands, *self.release.wise_bands):
-            return None
-        if plane.product not in (*release.products, *release.mask_planes):
-            return None
-        piece = self.placement.pieces[index]
-        hdu = MASK_PLANES[plane.product][0] if plane.product in MASK_PLANES else None
-        file = "maskbits" if hdu else plane.product
-        paths = file_paths(file, tree.release, tree.region, brick=piece.brick, band=plane.band)
-        return SectionRequest(
-            paths, piece.read, (tree, piece.brick, plane.product, plane.band), hdu
-        )
+        tree = _tree(self.release, self.request.region, piece.brick_id)
+        found = _file_of_plane(self.release, tree, piece.brick, plane)
+        return found and SectionRequest(found[0], piece.read, *found[1:])
 
-    def sections(self) -> dict[tuple[int, _Plane], SectionRequest]:
-        """Return the request of every piece and plane whose file can exist."""
-        sections = {}
-        for index in range(len(self.trees)):
-            for plane in self.planes:
-                section = self.section(index, plane)
-                if section is not None:
-                    sections[index, plane] = section
-        return sections
+    def sections(self) -> list[SectionRequest]:
+        """Return what is read of which files if none is missing."""
+        pieces, planes = self.placement.pieces, self.planes
+        sections = (self.section(piece, plane) for piece in pieces for plane in planes)
+        return [section for section in sections if section is not None]
+
+
+# Many cutouts of a job are of few bricks.
+@lru_cache(maxsize=4096)
+def _tree(release: DataRelease, region: str, brick_id: int) -> Tree:
+    name = str(region_of_brick(brick_id, release.name)) if region == "auto" else region
+    return release.trees[name]
+
+
+@lru_cache(maxsize=8192)
+def _file_of_plane(
+    release: DataRelease, tree: Tree, brick: str, plane: Plane
+) -> tuple[tuple[str, ...], FileSource, int | None] | None:
+    """Return paths, source and HDU of a plane; `None` if its tree has no such file."""
+    of_tree = RELEASES[tree.release]
+    if plane.band not in (None, *tree.bands, *release.wise_bands):
+        return None
+    if plane.product not in (*of_tree.products, *of_tree.mask_planes):
+        return None
+    hdu = MASK_PLANES[plane.product][0] if plane.product in MASK_PLANES else None
+    file = "maskbits" if hdu else plane.product
+    paths = file_paths(file, tree.release, tree.region, brick=brick, band=plane.band)
+    return paths, (tree, brick, plane.product, plane.band), hdu
+
+
+@dataclass
+class PlaneFiles:
+    """The files that one plane is made of."""
+
+    placement: Placement
+    requests: dict[int, SectionRequest] = field(default_factory=dict)  # by number of the piece
+    sections: dict[int, Section] = field(default_factory=dict)  # of the files that there are
+    asked: int = 0  # pieces that were asked for
+    barred: set[int] = field(default_factory=set)  # bricks that have no such file
+
+    @property
+    def n_covered(self) -> int:
+        """How many pixels some file has."""
+        return sum(self.placement.pieces[i].n_pixels for i in self.sections)
+
+    @property
+    def n_foreign(self) -> int:
+        """How many pixels are of a brick that does not own them."""
+        pieces = (self.placement.pieces[i] for i in self.sections)
+        return sum(piece.n_pixels for piece in pieces if piece.is_spare)
+
+
+def _find_files(
+    plan: CoaddPlan, planes: Iterable[Plane], reader: PixelReader
+) -> tuple[dict[Plane, PlaneFiles], list[Section], bool]:
+    """Return the files of each plane, read unless they are large, all answers, and if they are."""
+    files = {plane: PlaneFiles(plan.placement) for plane in planes}
+    answers: list[Section] = []
+    is_large, pending = False, list(files)
+    while pending:
+        asked: list[tuple[Plane, int, SectionRequest]] = []
+        for plane in pending:
+            of_plane = files[plane]
+            pieces = of_plane.placement.pieces
+            for i in range(of_plane.asked, len(pieces)):
+                request = plan.section(pieces[i], plane)
+                if request is not None:
+                    of_plane.requests[i] = request
+                    asked.append((plane, i, request))
+            of_plane.asked = len(pieces)
+        ny, nx = plan.request.ny, plan.request.nx
+        is_large = is_large or 4 * ny * nx * len(pending) > LARGE_BYTES
+        # A large cutout is read plane by plane: first only what there is, by a pixel of each file.
+        read = reader.read([replace(r, box=ONE_PIXEL) if is_large else r for _, _, r in asked])
+        answers += read
+        lost: dict[Plane, set[int]] = {}
+        for (plane, i, _), section in zip(asked, read, strict=True):
+            if section.pixels is None:
+                lost.setdefault(plane, set()).add(i)
+            else:
+                files[plane].sections[i] = section
+        for plane, pieces_lost in lost.items():
+            _stand_in(plan, files[plane], pieces_lost)
+        pending = list(lost)
+    return files, answers, is_large
+
+
+def _stand_in(plan: CoaddPlan, files: PlaneFiles, lost: set[int]) -> None:
+    """Let other bricks' images stand in for pieces of a plane that have no file."""
+    placement = files.placement
+    files.barred |= {placement.pieces[i].brick_id for i in lost}
+
+    def may_stand_in(brick: int, other: int) -> bool:
+        return other not in files.barred and plan.tree(other) == plan.tree(brick)
+
+    files.placement = without(placement, lost, may_stand_in)
+
+
+_Files = dict[Plane, PlaneFiles]
 
 
 def coadd_sections(request: CutoutRequest) -> list[SectionRequest]:
     """Return what a cutout reads of which files, without reading any."""
-    return list(_CoaddPlan(request).sections().values())
+    return CoaddPlan(request).sections()
 
 
 def coadd_cutout(
     request: CutoutRequest, reader: PixelReader, *, on_missing: str = "raise"
 ) -> fits.HDUList:
     """Cut a box out of the bricks' coadds."""
-    plan = _CoaddPlan(request)
-    requests = plan.sections()
-    n_pixels = sum(r.box.shape[0] * r.box.shape[1] for r in requests.values())
-    is_large = 4 * n_pixels > LARGE_BYTES
-    # A large cutout is read plane by plane: first only what there is, by a pixel of each file.
-    first = [replace(r, box=ONE_PIXEL) if is_large else r for r in requests.values()]
-    answers = reader.read(first)
-    _warn_of_failures(answers)
-    sections = {k: s for k, s in zip(requests, answers, strict=True) if s.pixels is not None}
-    planes = _settle_missing(plan, sections, reader, on_missing)
-    if len(plan.placement.pieces) > 1:
-        _warn_of_gaps(plan, sections, planes)
-    assembler = None
-    if plan.placement.labels is not None:
-        assembler = Assembler(plan.placement, plan.area_ratio, keep=not is_large)
-    hdus = [_primary(plan, sections, planes, reader.source_name)]
-    for plane in planes:
-        pieces = {i: section for (i, p), section in sections.items() if p == plane}
-        # The pixels of the last plane go before the next are read.
-        arrays: dict[int, np.ndarray] = {}
+    plan = CoaddPlan(request)
+    evidence = plan.evidence(reader.evidence)
+    files, answers, is_large = _find_files(plan, [*plan.planes, *evidence], reader)
+    if any(s.cache_error or (s.answer and s.answer.failures) for s in answers):
+        warn_of_failures(answers)
+    n_pieces = len(plan.placement.pieces)
+    is_whole = all(len(f.sections) == n_pieces and not f.barred for f in files.values())
+    if not is_whole and on_missing == "raise":
+        check_target(plan, files)
+    pixels: dict[Plane, np.ndarray] = {}
+    assemblers: dict[int, Assembler] = {}
+    for plane in (*evidence, *plan.planes):
+        of_plane = files[plane]
         if is_large:
-            boxes = [requests[i, plane] for i in pieces]
-            pieces = dict(zip(pieces, reader.read(boxes), strict=True))
-        arrays = {i: s.pixels for i, s in pieces.items() if s.pixels is not None}
-        if assembler is not None:
-            dtype = _dtype(plan, plane, arrays)
-            pixels = assembler.plane(coadd_product(plane.product), arrays, dtype)
-        elif arrays:
-            pixels = arrays[0]
+            _read(of_plane, reader)
+        whole = of_plane.sections[0].pixels if n_pieces == 1 and 0 in of_plane.sections else None
+        if whole is not None and of_plane.placement.labels is None:
+            pixels[plane] = whole
         else:
-            no_value = coadd_product(plane.product).no_value
-            pixels = np.full(plan.placement.shape, no_value, _dtype(plan, plane, arrays))
-        hdus.append(_image_hdu(plan, plane, pieces, pixels))
-    return fits.HDUList(hdus)
+            pixels[plane] = _assembled(plan, plane, of_plane, assemblers, keep=not is_large)
+        if is_large:
+            # Its pixels go before those of the next plane are read.
+            _forget(of_plane)
+    shares = _shares(plan, files, pixels)
+    planes = plan.planes
+    if not all(shares.values()):
+        planes = _settle(plan, files, shares, reader, on_missing)
+    if request.bands is None and request.region == "auto":
+        warn_of_absent_bands(plan)
+    if not is_whole:
+        warn_of_gaps(plan, files, {plane: shares[plane] for plane in planes})
+    images = (_image_hdu(plan, p, files[p], pixels[p], shares[p]) for p in planes)
+    return fits.HDUList([_primary(plan, files, planes, reader.source_name), *images])
 
 
-def _dtype(plan: _CoaddPlan, plane: _Plane, arrays: dict[int, np.ndarray]) -> np.dtype:
+def _read(files: PlaneFiles, reader: PixelReader) -> None:
+    numbers = list(files.sections)
+    sections = reader.read([files.requests[i] for i in numbers])
+    files.sections = dict(zip(numbers, sections, strict=True))
+
+
+def _forget(files: PlaneFiles) -> None:
+    files.sections = {i: replace(section, pixels=None) for i, section in files.sections.items()}
+
+
+def _assembled(
+    plan: CoaddPlan,
+    plane: Plane,
+    files: PlaneFiles,
+    assemblers: dict[int, Assembler],
+    *,
+    keep: bool,
+) -> np.ndarray:
+    """Return the pixels of a plane, put together from those of its files."""
+    product, placement = IMAGE_PRODUCTS[plane.product], files.placement
+    arrays = {i: s.pixels for i, s in files.sections.items() if s.pixels is not None}
+    dtype = _dtype(plan, plane, arrays)
+    if not arrays:
+        return np.full(placement.shape, product.no_value, dtype)
+    if id(placement) not in assemblers:
+        assemblers[id(placement)] = Assembler(placement, plan.area_ratio, keep=keep)
+    return assemblers[id(placement)].plane(product, arrays, dtype)
+
+
+def _dtype(plan: CoaddPlan, plane: Plane, arrays: dict[int, np.ndarray]) -> np.dtype:
     if arrays:
         return np.result_type(*arrays.values())
     if plane.product == "maskbits":
@@ -171,129 +312,65 @@ def _dtype(plan: _CoaddPlan, plane: _Plane, arrays: dict[int, np.ndarray]) -> np
     return np.dtype(np.int16 if plane.product == "nexp" else np.float32)
 
 
-def _warn_of_failures(answers: Iterable[Section]) -> None:
-    if any(section.answer is not None and section.answer.failures for section in answers):
-        failovers = Failovers()
-        for section in answers:
-            if section.answer is not None:
-                failovers.add(section.answer)
-        for msg in failovers.messages:
-            warn(msg, FailoverWarning)
-    errors = [section.cache_error for section in answers if section.cache_error is not None]
-    if errors:
-        msg = f"The result is not cached: {errors[0]}"
-        warn(msg, CacheWarning)
+def _shares(plan: CoaddPlan, files: _Files, pixels: dict[Plane, np.ndarray]) -> dict[Plane, float]:
+    """Return which part of each plane was observed: of one without a band, in any band."""
+    masks: dict[str, np.ndarray] = {}
+    for product in EVIDENCE:
+        for band in plan.bands:
+            plane = Plane(product, band)
+            if plane in pixels and band not in masks and files[plane].sections:
+                masks[band] = observed(product, pixels[plane])
+    total = plan.request.ny * plan.request.nx
+    parts = {band: np.count_nonzero(mask) / total for band, mask in masks.items()}
+    shares = {}
+    for plane in plan.planes:
+        # Where nothing tells, there is data where there is a file.
+        share = files[plane].n_covered / total
+        if share and plane.band in parts:
+            share = parts[plane.band]
+        elif share and plane.band is None and parts:
+            share = np.count_nonzero(np.logical_or.reduce(list(masks.values()))) / total
+        shares[plane] = share
+    return shares
 
 
-def _settle_missing(
-    plan: _CoaddPlan, sections: _Sections, reader: PixelReader, on_missing: str
-) -> list[_Plane]:
-    """Return the planes of the result; raise or warn about what the target's brick lacks."""
-    request, brick = plan.request, plan.placement.pieces[0].brick
-    lacking = [plane for plane in plan.planes if (0, plane) not in sections]
-    if not lacking:
-        if request.bands is None:
-            _warn_of_absent_bands(plan)
-        return plan.planes
-    bands = _bands_of_brick(plan, sections, reader)
-    where = f"brick {brick} of {plan.trees[0].folder}"
-    if not bands:
-        return _settle_uncovered(plan, sections, where, on_missing)
-    if request.bands is None:
-        whole = [p for p in plan.planes if p.band is None or p.band in bands]
-        absent = [band for band in plan.trees[0].bands if band not in bands]
-        if absent:
-            msg = f"No {', '.join(absent)} in {where}; it has {', '.join(bands)}."
-            warn(msg, CoverageWarning)
-        _warn_of_absent_bands(plan)
-        lacking = [plane for plane in lacking if plane in whole]
-        if not lacking:
-            return whole
-        plan.planes = whole
-    names = ", ".join(str(plane) for plane in lacking)
-    msg = f"No {names} in {where}; its bands are {', '.join(bands)}."
-    if on_missing == "raise":
-        msg += " Leave that out, or take on_missing='warn' for planes without values."
-        raise MissingDataError(msg)
-    warn(msg, CoverageWarning)
-    return plan.planes
-
-
-def _settle_uncovered(
-    plan: _CoaddPlan, sections: _Sections, where: str, on_missing: str
-) -> list[_Plane]:
-    """Handle a target whose own brick is not in the release."""
+def _settle(
+    plan: CoaddPlan, files: _Files, shares: dict[Plane, float], reader: PixelReader, on_missing: str
+) -> list[Plane]:
     request = plan.request
-    at = f"RA {request.ra_deg:.6f}, Dec {request.dec_deg:+.6f}"
-    msg = f"{plan.release.name} has no data at {at}: {where} does not exist."
-    if plan.release.is_split and request.region == "auto":
-        other = {"north": "south", "south": "north"}[plan.trees[0].region]
-        msg += f" The other region, region={other!r}, is not official there but may have it."
-    if not sections:
-        raise NoCoverageError(msg)
-    if on_missing == "raise":
-        msg += " Neighbouring bricks do cover part of the box: on_missing='warn' returns that part."
-        raise NoCoverageError(msg)
-    warn(msg, CoverageWarning)
-    present = {plane for _, plane in sections}
-    return plan.planes if request.bands else [plane for plane in plan.planes if plane in present]
+    asked = Request(
+        on_missing,
+        request.bands is not None,
+        f"brick {plan.owner.brick} of {plan.owner_tree.folder}",
+        nothing(plan, files),
+    )
+    return settle(asked, shares, lambda: _other_bands(plan, reader))
 
 
-def _bands_of_brick(plan: _CoaddPlan, sections: _Sections, reader: PixelReader) -> list[str]:
-    """Return the bands that the target's brick has, asking for those that are not known yet."""
-    of_kind = plan.trees[0].bands
-    if plan.placement.frame is WISE:
-        of_kind = plan.release.wise_bands
-    image = {band: _Plane("image", band) for band in of_kind}
-    unknown = [b for b, p in image.items() if p not in plan.planes]
-    requests = [plan.section(0, image[band]) for band in unknown]
-    exists = reader.has([request for request in requests if request is not None])
-    present = {band for band, there in zip(unknown, exists, strict=True) if there}
-    present |= {plane.band for i, plane in sections if i == 0 and plane.band}
-    return [band for band in image if band in present]
+def _other_bands(plan: CoaddPlan, reader: PixelReader) -> list[str]:
+    """Return the bands beside those that were asked for that have data in the box."""
+    if set(plan.all_bands) <= set(plan.bands):
+        return []
+    bands = plan.all_bands if plan.placement.frame is WISE else None
+    request = replace(plan.request, products=("image",), bands=bands)
+    try:
+        with collected_notes():
+            hdul = coadd_cutout(request, reader, on_missing="warn")
+    except NoCoverageError:
+        return []
+    return [hdu.header["BAND"] for hdu in hdul[1:] if hdu.header["OBSFRAC"]]
 
 
-def _warn_of_absent_bands(plan: _CoaddPlan) -> None:
-    """Say which bands of the release this region never has, when the user named none."""
-    if plan.request.bands is not None or plan.request.region != "auto":
-        return
-    absent = [band for band in plan.release.bands if band not in plan.trees[0].bands]
-    if absent:
-        msg = (
-            f"No {', '.join(absent)} here: the {plan.trees[0].region} of {plan.release.name} is "
-            f"{plan.trees[0].folder}, with {', '.join(plan.trees[0].bands)}."
-        )
-        warn(msg, CoverageWarning)
-
-
-def _warn_of_gaps(plan: _CoaddPlan, sections: _Sections, planes: list[_Plane]) -> None:
-    """Say what part of the box no brick covers, and which bands a part of it lacks."""
-    pieces = plan.placement.pieces
-    total = plan.placement.shape[0] * plan.placement.shape[1]
-    covered = {i for i, _ in sections}
-    empty = [i for i in range(1, len(pieces)) if i not in covered]
-    if empty:
-        share = 100 * sum(pieces[i].n_pixels for i in empty) / total
-        names = ", ".join(pieces[i].brick for i in empty)
-        msg = f"{share:.1f} % of the cutout is without values: {plan.release.name} lacks {names}."
-        warn(msg, CoverageWarning)
-    for i in sorted(covered - {0}):
-        lacks = [str(plane) for plane in planes if (i, plane) not in sections]
-        if lacks:
-            msg = (
-                f"{', '.join(lacks)} without values in {100 * pieces[i].n_pixels / total:.1f} % of "
-                f"the cutout: brick {pieces[i].brick} of {plan.trees[i].folder} lacks it."
-            )
-            warn(msg, CoverageWarning)
-
-
-def _primary(
-    plan: _CoaddPlan, sections: _Sections, planes: list[_Plane], source: str
-) -> fits.PrimaryHDU:
-    request, pieces = plan.request, plan.placement.pieces
-    covered = sorted({i for i, _ in sections})
+def _primary(plan: CoaddPlan, files: _Files, planes: list[Plane], source: str) -> fits.PrimaryHDU:
+    request = plan.request
+    sections = [section for plane in planes for section in files[plane].sections.values()]
+    pieces = {
+        i: files[plane].placement.pieces[i] for plane in planes for i in files[plane].sections
+    }
+    # The target's brick first, those that stand in for others last.
+    covered = dict.fromkeys((pieces[i].brick, pieces[i].brick_id) for i in sorted(pieces))
     bands = request.bands or dict.fromkeys(p.band for p in planes if p.band)
-    mirrors = dict.fromkeys(section.mirror for section in sections.values())
+    mirrors = dict.fromkeys(section.mirror for section in sections)
     cards: list[tuple[str, str | float, str]] = [
         ("SURVEY", "LegacySurvey", "DESI Legacy Imaging Surveys"),
         ("RELEASE", plan.release.name, "data release asked for"),
@@ -306,12 +383,13 @@ def _primary(
         ("SIZEY", request.ny, "[pix] height"),
         ("PRODUCTS", ",".join(request.products), "products asked for"),
         ("BANDS", ",".join(bands), "bands, as in the extensions"),
-        ("GRID", "WCS" if request.wcs else pieces[0].brick, "grid: a brick's own, or a WCS"),
+        ("GRID", "WCS" if request.wcs else plan.owner.brick, "grid: a brick's own, or a WCS"),
         ("NBRICKS", len(covered), "bricks that contributed"),
     ]
-    for number, i in enumerate(covered, start=1):
-        cards.append((f"BRICK{number}", pieces[i].brick, f"of {plan.trees[i].folder}"))
-        cards.append((f"TREE{number}", plan.trees[i].folder, "release and region of its files"))
+    for number, (brick, brick_id) in enumerate(covered, start=1):
+        folder = plan.tree(brick_id).folder
+        cards.append((f"BRICK{number}", brick, f"of {folder}"))
+        cards.append((f"TREE{number}", folder, "release and region of its files"))
     cards += [
         ("REQKEY", request.key[:32], "identifies the request"),
         ("CREATOR", CREATOR, "software"),
@@ -338,21 +416,43 @@ def _primary(
 
 
 def _image_hdu(
-    plan: _CoaddPlan, plane: _Plane, pieces: dict[int, Section], pixels: np.ndarray
+    plan: CoaddPlan, plane: Plane, files: PlaneFiles, pixels: np.ndarray, share: float
 ) -> fits.ImageHDU:
-    product = coadd_product(plane.product)
+    product = IMAGE_PRODUCTS[plane.product]
     box = plan.placement.box
-    header = fits.Header(plan.placement.grid.cards(x0=box.x0, y0=box.y0))
-    header["BUNIT"] = (product.unit, "unit of the pixels")
-    header["PRODUCT"] = (plane.product, product.description)
+    cards: list[tuple[str, str | float, str]] = [
+        *plan.placement.grid.cards(x0=box.x0, y0=box.y0),
+        ("BUNIT", product.unit, "unit of the pixels"),
+        ("PRODUCT", plane.product, product.description),
+    ]
     if plan.placement.frame is WISE:
-        header["MAGSYS"] = ("Vega", "magnitudes of WISE images; zero point 22.5")
+        cards.append(("MAGSYS", "Vega", "magnitudes of WISE images; zero point 22.5"))
     if product.interpolated:
         scale_arcsec = round(plan.placement.grid.scale_deg * 3600, 9)
-        header["FLUXPIX"] = (scale_arcsec, "[arcsec] side of the pixel that flux is per")
+        cards.append(("FLUXPIX", scale_arcsec, "[arcsec] side of the pixel that flux is per"))
     if plane.band is not None:
-        header["BAND"] = (plane.band, "filter band")
-    for number, i in enumerate(sorted(pieces), start=1):
-        header[f"BRICK{number}"] = plan.placement.pieces[i].brick
-        header[f"URL{number}"] = pieces[i].url
+        cards.append(("BAND", plane.band, "filter band"))
+    cards += [
+        ("OBSFRAC", round(share, 6), "share of the pixels that were observed"),
+        ("NOTOWNED", files.n_foreign, "[pix] of bricks that do not own them"),
+        *_cards_of_files(files, {card[0] for card in cards}),
+    ]
+    for number, i in enumerate(sorted(files.sections), start=1):
+        cards.append((f"BRICK{number}", files.placement.pieces[i].brick, ""))
+        cards.append((f"URL{number}", files.sections[i].url, ""))
+    header = fits.Header(cards)
     return fits.ImageHDU(pixels, header, name=plane_name(plane.product, plane.band))
+
+
+def _cards_of_files(files: PlaneFiles, known: set[str]) -> list[tuple[str, str | float, str]]:
+    """Return the cards of the files' headers: of the first, and the dates of all."""
+    if not files.sections:
+        return []
+    sections = [files.sections[i] for i in sorted(files.sections)]
+    cards = {card[0]: card for card in sections[0].cards if card[0] not in known}
+    for section in sections[1:]:
+        for name, value, comment in section.cards:
+            if name in cards and name in ("DATEOBS1", "DATEOBS2"):
+                both = str(cards[name][1]), str(value)
+                cards[name] = (name, min(both) if name == "DATEOBS1" else max(both), comment)
+    return list(cards.values())

@@ -6,7 +6,7 @@ processes and on clusters alike; the settings come with the work.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,6 +27,8 @@ __all__ = [
     "Facts",
     "cutouts_of_job",
     "each_cutout",
+    "observed_text",
+    "shares_text",
     "target_facts",
 ]
 
@@ -109,6 +111,20 @@ def cutouts_of_job(
         (int(job.rows[i]), portable(hdul) if isinstance(hdul, Exception) else hdul)
         for i, _, hdul, _ in each_cutout(spec, access, job)
     ]
+
+
+def observed_text(hdul: fits.HDUList) -> str:
+    """Return what a `Result` says of the pixels that were observed, in the order of the bands."""
+    shares: dict[str, float] = {}
+    for hdu in hdul[1:]:
+        if "BAND" in hdu.header and "OBSFRAC" in hdu.header:
+            shares.setdefault(hdu.header["BAND"], hdu.header["OBSFRAC"])
+    return shares_text(shares.values())
+
+
+def shares_text(shares: Iterable[float]) -> str:
+    """Return shares as text."""
+    return ",".join(f"{share:.4g}" for share in shares)
 
 
 def target_facts(request: CutoutRequest, name: int | str) -> Facts:

@@ -11,14 +11,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,7 +28,6 @@ from ..exceptions import (
     UnexpectedContentError,
 )
 from ..io.bounds import Threads
-from ..io.checks import check_head
 from ..io.download import Downloaded, download
 from ..io.http import HttpClient
 from ..io.mirrors import Mirror
@@ -39,25 +36,30 @@ from ..io.ranges import FIRST_RANGE_BYTES, Version, WholeFileAnswer, fetch_range
 from ..io.store import GB, Runs, Store
 from ..io.upkeep import keep_within
 from ..survey.pixel_grids import Box
-from ..survey.releases import Tree
+from .headers import Cards, FileSource
 from .strips import LayoutChanged, SharedFile, SharedFiles
-from .tiles import ImageMap, MoreNeeded, OpenImage, SparseFile, open_sparse
+from .tiles import (
+    DECODE_ERRORS,
+    ImageMap,
+    KnownImage,
+    MoreNeeded,
+    OpenImage,
+    OpenImages,
+    SparseFile,
+    open_sparse,
+    open_whole,
+)
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
 
-__all__ = ["OpenImages", "Section", "SectionReader", "SectionRequest"]
+__all__ = ["Section", "SectionReader", "SectionRequest"]
 
 CHANGED_TRIES = 3
 """How often a file that changes under the reader is begun again."""
 
 GAP_BYTES = 512
 """Tiles of a job that lie closer are asked for as one."""
-
-ONE_PIXEL = Box(0, 1, 0, 1)
-
-# What astropy raises for bytes that are not what the header promises.
-_DECODE_ERRORS = (OSError, EOFError, ValueError, TypeError, IndexError, KeyError)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class SectionRequest:
 
     paths: tuple[str, ...]  # names that the file may have, the likeliest first
     box: Box
-    source: tuple[Tree, str, str, str | None]  # its tree, brick, product and band
+    source: FileSource  # its tree, brick, product and band
     hdu: int | None = None  # None for the first image; others are read from the whole file
 
 
@@ -79,78 +81,11 @@ class Section:
     mirror: str = ""
     answer: Answer | None = None  # of the mirrors; None from the viewer
     cache_error: CacheError | None = None
+    cards: Cards = ()  # of the file's header, for the cutout's
 
 
-@dataclass(eq=False)
-class KnownImage:
-    """An image that is held open, and what is known of its file."""
-
-    image: OpenImage
-    stamp: object
-    map: ImageMap | None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-@dataclass(eq=False, kw_only=True)
-class _KnownParts(KnownImage):
-    """An image of a remote file, of which some parts are known."""
-
-    map: ImageMap
-    file: SparseFile
-    prefix: bytes
-    runs: Runs
-
-
-class OpenImages:
-    """The images used last, held open so that headers and tile tables are parsed once.
-
-    Safe to share among threads.  A forked process begins with none, since it shares file offsets
-    with its parent.
-    """
-
-    def __init__(self, limit: int = 64) -> None:
-        self._limit = limit
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._images: OrderedDict[Hashable, Any] = OrderedDict()
-
-    def __getstate__(self) -> dict[str, int]:
-        return {"_limit": self._limit}
-
-    def __setstate__(self, state: dict[str, int]) -> None:
-        self.__init__(state["_limit"])  # type: ignore[misc]
-
-    def get(self, key: Hashable, stamp: object = None) -> KnownImage | None:
-        """Return the image held under ``key``, if it is of the state ``stamp``."""
-        if self._pid != os.getpid():
-            self._begin()
-        with self._lock:
-            known = self._images.get(key)
-            if known is None or (stamp is not None and known.stamp != stamp):
-                return None
-            self._images.move_to_end(key)
-            return known
-
-    def put(self, key: Hashable, known: KnownImage) -> None:
-        """Hold an image; the one used longest ago is let go."""
-        with self._lock:
-            self._images[key] = known
-            self._images.move_to_end(key)
-            while len(self._images) > self._limit:
-                self._images.popitem(last=False)
-
-    def drop(self, key: Hashable) -> None:
-        """Let an image go."""
-        with self._lock:
-            self._images.pop(key, None)
-
-    def clear(self) -> None:
-        """Let every image go."""
-        with self._lock:
-            self._images.clear()
+_Read = tuple[np.ndarray, str, Cards]
+"""Pixels, where they are from, and cards."""
 
 
 class SectionReader:
@@ -161,6 +96,7 @@ class SectionReader:
     """
 
     source_name = "bricks"
+    evidence = "nexp"  # what tells where a plane was observed that does not tell it itself
 
     def __init__(
         self,
@@ -220,15 +156,6 @@ class SectionReader:
             for future in futures:
                 future.cancel()
 
-    def has(self, requests: Sequence[SectionRequest]) -> list[bool]:
-        """Return which files some mirror has; a job asks for each once."""
-        exists = {} if self._shared is None else self._shared.exists
-        unknown = {r.paths: replace(r, box=ONE_PIXEL) for r in requests if r.paths not in exists}
-        sections = self.read(list(unknown.values()))
-        for paths, section in zip(unknown, sections, strict=True):
-            exists[paths] = section.pixels is not None
-        return [exists[request.paths] for request in requests]
-
     def _read_one(self, request: SectionRequest) -> Section:
         shared = None
         if request.hdu is None and self._shared is not None:
@@ -282,9 +209,9 @@ class SectionReader:
             request.paths[0],
             client=self.client if compares else None,
         )
-        pixels, url = answer.value or (None, "")
+        pixels, url, cards = answer.value or (None, "", ())
         name = answer.mirror.label if answer.mirror is not None else ""
-        return Section(pixels, url, name, answer, self.cache_error)
+        return Section(pixels, url, name, answer, self.cache_error, cards)
 
     def _is_held(self, request: SectionRequest) -> bool:
         """Return True if something of the file is here."""
@@ -294,17 +221,17 @@ class SectionReader:
 
     def _read_from(
         self, mirror: Mirror, request: SectionRequest, shared: SharedFile | None
-    ) -> tuple[np.ndarray, str]:
-        """Return (pixels, url) from one mirror, under whichever of its names the file is there."""
+    ) -> _Read:
+        """Read from one mirror, under whichever of its names the file is there."""
         missing = None
         for path in request.paths:
             try:
                 if request.hdu is not None:
                     return self._read_other_hdu(mirror, path, request)
                 if mirror.is_local:
-                    pixels = self._read_local(mirror.locate(path), request.box, shared)
-                    return pixels, mirror.origin(path)
-                return self._read_remote(mirror, path, request.box, shared)
+                    place, origin = mirror.locate(path), mirror.origin(path)
+                    return self._read_local(place, origin, request, shared)
+                return self._read_remote(mirror, path, request, shared)
             except NotFoundError as error:
                 missing = error
             except CacheError as error:
@@ -318,9 +245,7 @@ class SectionReader:
         assert missing is not None
         raise missing
 
-    def _read_other_hdu(
-        self, mirror: Mirror, path: str, request: SectionRequest
-    ) -> tuple[np.ndarray, str]:
+    def _read_other_hdu(self, mirror: Mirror, path: str, request: SectionRequest) -> _Read:
         """Read from a later HDU: of small files, whose parts would save little."""
         address = mirror.locate(path)
         if mirror.is_local:
@@ -332,15 +257,18 @@ class SectionReader:
             file = self._store(mirror).path(path)
             self.has_fetched = True
             download(self.client, str(address), file)
+        url = mirror.origin(path)
         try:
-            return OpenImage(file, hdu=request.hdu).read(request.box), mirror.origin(path)
-        except _DECODE_ERRORS as error:
+            known = KnownImage(OpenImage(file, hdu=request.hdu), None, None, url)
+            pixels = known.read(request.box, request.source, None)
+            return pixels, url, known.layout(request.source).cards
+        except DECODE_ERRORS as error:
             msg = f"{address} cannot be read as FITS images: {error}."
             raise UnexpectedContentError(msg, url=str(address), cause=error) from error
 
     def _read_local(
-        self, path: str | Path, box: Box, shared: SharedFile | None
-    ) -> np.ndarray:
+        self, path: str | Path, url: str, request: SectionRequest, shared: SharedFile | None
+    ) -> _Read:
         """Read a file that is on disk whole."""
         try:
             status = os.stat(path)
@@ -351,43 +279,46 @@ class SectionReader:
         known = self.images.get(str(path), stamp)
         try:
             if known is None:
-                image_map = _check_whole(path, status.st_size)
-                known = KnownImage(OpenImage(path), stamp, image_map)
+                known = open_whole(path, stamp, status.st_size)
                 self.images.put(str(path), known)
             with known.lock:
-                return _decode(known, box, shared)
-        except _DECODE_ERRORS as error:
+                pixels = known.read(request.box, request.source, shared)
+                return pixels, url, known.layout(request.source).cards
+        except DECODE_ERRORS as error:
             self.images.drop(str(path))
             msg = f"{path} cannot be read as a FITS image: {error}."
             raise UnexpectedContentError(msg, url=str(path), cause=error) from error
 
     def _read_remote(
-        self, mirror: Mirror, path: str, box: Box, shared: SharedFile | None
-    ) -> tuple[np.ndarray, str]:
+        self, mirror: Mirror, path: str, request: SectionRequest, shared: SharedFile | None
+    ) -> _Read:
         """Read from the whole file if it is kept, else from its parts."""
         store, url = self._store(mirror), str(mirror.locate(path))
         whole = store.path(path)
-        if shared is not None and shared.wants_whole and not store.holds(path):
+        is_packed = path.endswith(".gz")
+        wants_whole = is_packed or (shared is not None and shared.wants_whole)
+        if wants_whole and not (store.whole(path) if is_packed else store.holds(path)):
             self.has_fetched = True
             download(self.client, url, whole)
         if store.whole(path) is not None:
             try:
-                return self._read_local(whole, box, shared), url
+                return self._read_local(whole, url, request, shared)
             except UnexpectedContentError:
                 store.forget(path)
             except NotFoundError:
                 # Another process removed it just now.
                 pass
-        file = _RemoteFile(self, store, path, url)
+        file = _RemoteFile(self, store, path, url, request.source)
         for attempt in range(CHANGED_TRIES):
             try:
                 if shared is not None and not shared.is_brought:
                     file.bring(shared)
-                return file.read(box, shared), url
+                pixels, cards = file.read(request.box, shared)
+                return pixels, url, cards
             except WholeFileAnswer:
                 store.forget_runs(path)
                 self.images.drop(file.key)
-                return self._read_local(whole, box, shared), url
+                return self._read_local(whole, url, request, shared)
             except ContentChangedError:
                 store.forget(path)
                 self.images.drop(file.key)
@@ -398,22 +329,37 @@ class SectionReader:
         raise AssertionError
 
 
+@dataclass(eq=False, kw_only=True)
+class _KnownParts(KnownImage):
+    """An image of a remote file, of which some parts are known."""
+
+    map: ImageMap
+    file: SparseFile
+    prefix: bytes
+    runs: Runs
+
+
 class _RemoteFile:
     """A file of a mirror that is read in parts: what is needed is fetched, and kept."""
 
-    def __init__(self, reader: SectionReader, store: Store, path: str, url: str) -> None:
+    def __init__(
+        self, reader: SectionReader, store: Store, path: str, url: str, source: FileSource
+    ) -> None:
         self._reader = reader
         self._store = store
         self._path = path
         self._url = url
+        self._source = source
         self.key = str(store.root), path
 
-    def read(self, box: Box, shared: SharedFile | None) -> np.ndarray:
-        """Return the pixels of a box; its tiles that are not kept are fetched."""
+    def read(self, box: Box, shared: SharedFile | None) -> tuple[np.ndarray, Cards]:
+        """Return the pixels of a box, and cards; tiles that are not kept are fetched."""
         known = self._known()
+        layout = known.layout(self._source)
+        part = box if layout.is_whole else layout.in_file(box)
         held_runs: dict[int, bytes] = {}
         missing, held_from, held_to = [], 0, 0
-        for start, stop in known.map.ranges(box):
+        for start, stop in known.map.ranges(part):
             if stop <= len(known.prefix) or held_from <= start < stop <= held_to:
                 continue
             held = known.runs.holding(start, stop)
@@ -428,10 +374,10 @@ class _RemoteFile:
             with known.lock:
                 known.file.set_runs({0: known.prefix, **held_runs, **fetched})
                 try:
-                    pixels = _decode(known, box, shared)
+                    pixels = known.read(box, self._source, shared)
                 finally:
                     known.file.set_runs({0: known.prefix})
-        except _DECODE_ERRORS as error:
+        except DECODE_ERRORS as error:
             self._store.forget_runs(self._path)
             self._reader.images.drop(self.key)
             msg = f"The tiles of {self._url} cannot be decoded: {error}."
@@ -444,12 +390,12 @@ class _RemoteFile:
             self._reader.images.drop(self.key)
             if not isinstance(error.cause, FileNotFoundError):
                 self._reader.cache_error = error
-        return pixels
+        return pixels, layout.cards
 
     def bring(self, shared: SharedFile) -> None:
         """Fetch all tiles that a job needs and the cache lacks."""
         known = self._known()
-        shared.strips.learn(known.map)
+        known.tell(known.layout(self._source), shared)
         needed = shared.strips.needed
         starts, stops = known.map.starts[needed], known.map.stops[needed]
         rows = needed.nonzero()[0]
@@ -519,6 +465,11 @@ class _RemoteFile:
         known = self._reader.images.get(self.key)
         if known is None:
             known = self._from_store() or self._begin()
+            try:
+                known.layout(self._source)
+            except UnexpectedContentError:
+                self._store.forget_runs(self._path)
+                raise
             self._reader.images.put(self.key, known)
         assert isinstance(known, _KnownParts)
         return known
@@ -532,7 +483,7 @@ class _RemoteFile:
         if held is None:
             return None
         try:
-            return _open_parts(runs, held[1], ImageMap.parse(held[1]))
+            return _open_parts(runs, held[1], ImageMap.parse(held[1]), self._url)
         except (MoreNeeded, UnexpectedContentError):
             self._store.forget_runs(self._path)
             return None
@@ -557,42 +508,11 @@ class _RemoteFile:
                 head += tail
         runs = self._store.begin_runs(self._path, version)
         runs.add(0, head)
-        return _open_parts(runs, head, image_map)
+        return _open_parts(runs, head, image_map, url)
 
 
-def _open_parts(runs: Runs, head: bytes, image_map: ImageMap) -> _KnownParts:
+def _open_parts(runs: Runs, head: bytes, image_map: ImageMap, url: str) -> _KnownParts:
     image, file = open_sparse(runs.version.size, image_map, head)
-    return _KnownParts(image, runs.version, map=image_map, file=file, prefix=head, runs=runs)
-
-
-def _decode(known: KnownImage, box: Box, shared: SharedFile | None) -> np.ndarray:
-    """Decode a box of an image whose bytes are at hand."""
-    if shared is not None:
-        shared.strips.learn(known.map)
-    return known.image.read(box)
-
-
-def _check_whole(path: str | Path, size: int) -> ImageMap | None:
-    """Return where the pixels of a local file are; refuse one that ends before they do.
-
-    Astropy would only warn.  `None` for a file that is compressed as a whole.
-    """
-    with open(path, "rb") as stream:
-        head = stream.read(FIRST_RANGE_BYTES)
-        check_head(path, head, path)
-        if str(path).endswith(".gz"):
-            return None
-        while True:
-            try:
-                image_map = ImageMap.parse(head, url=str(path))
-                break
-            except MoreNeeded as more:
-                tail = stream.read(more.stop - len(head))
-                if not tail:
-                    msg = f"{path} ends before its header or its tile table does."
-                    raise UnexpectedContentError(msg, url=str(path)) from None
-                head += tail
-    if image_map.stops.max() > size:
-        msg = f"{path} has {size} bytes; its image needs {image_map.stops.max()}."
-        raise UnexpectedContentError(msg, url=str(path))
-    return image_map
+    return _KnownParts(
+        image=image, stamp=runs.version, map=image_map, url=url, file=file, prefix=head, runs=runs
+    )

@@ -18,7 +18,7 @@ from ..io.store import write_whole
 from ..survey.request import CutoutRequest
 from .access import Access
 from .array_files import ARRAY_OUTPUTS, ArrayFile
-from .cutting import BulkSpec, CutoutJob, Facts, each_cutout, target_facts
+from .cutting import BulkSpec, CutoutJob, Facts, each_cutout, observed_text, target_facts
 
 __all__ = ["file_name", "safe_name", "save_job"]
 
@@ -98,6 +98,7 @@ def _cards(hdul: fits.HDUList) -> Facts:
     return {
         "url": hdul[1].header.get("URL1", ""),
         "bands": header.get("BANDS", ",".join(bands)),
+        "observed": observed_text(hdul),
         "layer": header.get("LAYER", ""),
     }
 

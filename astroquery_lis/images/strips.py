@@ -186,7 +186,6 @@ class SharedFiles:
 
     def __init__(self) -> None:
         self._files: dict[tuple[str, ...], SharedFile] = {}
-        self.exists: dict[tuple[str, ...], bool] = {}
 
     def file(self, paths: tuple[str, ...], box: Box) -> SharedFile | None:
         """Return the file if the box was announced."""

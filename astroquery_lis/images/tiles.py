@@ -8,29 +8,54 @@ codec that astropy knows works.
 
 from __future__ import annotations
 
+import gzip
 import io
+import os
+import tempfile
+import threading
 import weakref
+import zlib
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from astropy.io import fits
 
 from .._codecs import decoding
 from ..exceptions import UnexpectedContentError
+from ..io.checks import check_head
+from ..io.ranges import FIRST_RANGE_BYTES
 from ..survey.pixel_grids import Box
+from .headers import FileSource, Layout, check_header
+from .strips import SharedFile
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["ImageMap", "MoreNeeded", "OpenImage", "SparseFile", "open_sparse"]
+__all__ = [
+    "DECODE_ERRORS",
+    "ImageMap",
+    "KnownImage",
+    "MoreNeeded",
+    "OpenImage",
+    "OpenImages",
+    "SparseFile",
+    "open_sparse",
+    "open_whole",
+]
 
 BLOCK_BYTES = 2880
 CARD_BYTES = 80
 HEADER_LIMIT_BYTES = 4 << 20
+MAX_PLAIN_BYTES = 1 << 30
+
+# What astropy raises for bytes that are not what the header promises.
+DECODE_ERRORS = (OSError, EOFError, ValueError, TypeError, IndexError, KeyError, zlib.error)
+
 _END = b"END" + b" " * 77
 _TILE_COLUMNS = ("COMPRESSED_DATA", "GZIP_COMPRESSED_DATA", "UNCOMPRESSED_DATA")
 _WIDTH_BYTES = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "A": 1, "P": 8, "Q": 16}
@@ -182,6 +207,7 @@ class OpenImage:
         self._hdu = self._hdul[hdu]
         self._guard = decoding(self._hdu)
         self.shape = tuple(self._hdu.shape)
+        self.header: fits.Header = self._hdu.header
 
     def read(self, box: Box) -> np.ndarray:
         """Return the pixels of a box that lies in the image."""
@@ -250,3 +276,138 @@ class SparseFile(io.RawIOBase):
             n_read += len(part)
             self._position += len(part)
         return n_read
+
+
+@dataclass(eq=False)
+class KnownImage:
+    """An image that is held open, and what is known of its file."""
+
+    image: OpenImage
+    stamp: object
+    map: ImageMap | None
+    url: str
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    _source: FileSource | None = None
+    _layout: Layout | None = None
+
+    def layout(self, source: FileSource) -> Layout:
+        """Return where the pixels lie in the brick; refuse a file that is of another one."""
+        if self._layout is None or self._source != source:
+            self._layout = check_header(self.image.header, self.image.shape, source, self.url)
+            self._source = source
+        return self._layout
+
+    def tell(self, layout: Layout, shared: SharedFile) -> None:
+        """Tell a job how the file is tiled; of one that is no whole image it shares nothing."""
+        shared.strips.learn(self.map if layout.is_whole else None)
+
+    def read(self, box: Box, source: FileSource, shared: SharedFile | None) -> np.ndarray:
+        """Decode a box of the brick's image, the bytes of which are at hand."""
+        layout = self.layout(source)
+        if shared is not None:
+            self.tell(layout, shared)
+        if layout.is_whole:
+            return self.image.read(box)
+        part = layout.in_file(box)
+        if 0 not in part.shape:
+            return layout.framed(self.image.read(part), box)
+        # One pixel tells the type of those that are not there.
+        return layout.framed(self.image.read(Box(0, 1, 0, 1))[:0, :0], box)
+
+
+class OpenImages:
+    """The images used last, held open so that headers and tile tables are parsed once.
+
+    Safe to share among threads.  A forked process begins with none, since it shares file offsets
+    with its parent.
+    """
+
+    def __init__(self, limit: int = 64) -> None:
+        self._limit = limit
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._images: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, int]:
+        return {"_limit": self._limit}
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        self.__init__(state["_limit"])  # type: ignore[misc]
+
+    def get(self, key: Hashable, stamp: object = None) -> KnownImage | None:
+        """Return the image held under ``key``, if it is of the state ``stamp``."""
+        if self._pid != os.getpid():
+            self._begin()
+        with self._lock:
+            known = self._images.get(key)
+            if known is None or (stamp is not None and known.stamp != stamp):
+                return None
+            self._images.move_to_end(key)
+            return known
+
+    def put(self, key: Hashable, known: KnownImage) -> None:
+        """Hold an image; the one used longest ago is let go."""
+        with self._lock:
+            self._images[key] = known
+            self._images.move_to_end(key)
+            while len(self._images) > self._limit:
+                self._images.popitem(last=False)
+
+    def drop(self, key: Hashable) -> None:
+        """Let an image go."""
+        with self._lock:
+            self._images.pop(key, None)
+
+    def clear(self) -> None:
+        """Let every image go."""
+        with self._lock:
+            self._images.clear()
+
+
+def open_whole(path: str | Path, stamp: object, size: int) -> KnownImage:
+    """Open a file that is on disk whole; refuse one that ends before its pixels do."""
+    if not str(path).endswith(".gz"):
+        image_map = _check_whole(path, size)
+        return KnownImage(OpenImage(path), stamp, image_map, str(path))
+    # Decoded once, to where it takes no memory and goes away by itself.
+    plain = tempfile.TemporaryFile()  # noqa: SIM115
+    with gzip.open(path) as packed:
+        _copy(packed, plain)
+    plain.seek(0)
+    return KnownImage(OpenImage(plain), stamp, None, str(path))
+
+
+def _copy(packed: gzip.GzipFile, plain: IO[bytes]) -> None:
+    """Unpack an image; refuse what is far larger than one."""
+    while block := packed.read(1 << 20):
+        plain.write(block)
+        if plain.tell() > MAX_PLAIN_BYTES:
+            msg = f"it holds more than the {MAX_PLAIN_BYTES} bytes of any coadd"
+            raise UnexpectedContentError(msg)
+
+
+def _check_whole(path: str | Path, size: int) -> ImageMap:
+    """Return where the pixels of a local file are; refuse one that ends before they do.
+
+    Astropy would only warn.
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(FIRST_RANGE_BYTES)
+        check_head(path, head, path)
+        while True:
+            try:
+                image_map = ImageMap.parse(head, url=str(path))
+                break
+            except MoreNeeded as more:
+                tail = stream.read(more.stop - len(head))
+                if not tail:
+                    msg = f"{path} ends before its header or its tile table does."
+                    raise UnexpectedContentError(msg, url=str(path)) from None
+                head += tail
+    if image_map.stops.max() > size:
+        msg = f"{path} has {size} bytes; its image needs {image_map.stops.max()}."
+        raise UnexpectedContentError(msg, url=str(path))
+    return image_map

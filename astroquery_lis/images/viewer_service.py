@@ -19,7 +19,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -41,7 +40,7 @@ from ..io.checks import check_structure, reading
 from ..io.download import Downloaded, download
 from ..io.http import RETRY_STATUS, HttpClient
 from ..io.store import remove, write_bytes
-from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, parse_brick_name
+from ..survey.bricks import brick_grid, parse_brick_name
 from ..survey.layers import layer_of
 from ..survey.pixel_grids import Box
 from ..survey.releases import PIXEL_SCALE_ARCSEC
@@ -286,6 +285,7 @@ class ViewerSections:
     """Reads boxes of brick images through the viewer."""
 
     source_name = "viewer"
+    evidence = "invvar"
 
     def __init__(self, service: ViewerService) -> None:
         self._service = service
@@ -305,13 +305,6 @@ class ViewerSections:
             for (layer, brick, box), group in _by_brick(requests).items()
             for part in _parts(box)
         ]
-
-    def has(self, requests: Sequence[SectionRequest]) -> list[bool]:
-        """Return which files there are; as `~.reader.SectionReader.has`."""
-        middle = IMAGE_SIZE_PIX // 2
-        one_pixel = Box(middle, middle + 1, middle, middle + 1)
-        moved = [replace(request, box=one_pixel) for request in requests]
-        return [section.pixels is not None for section in self.read(moved)]
 
     def _read_brick(
         self, group: tuple[str, str, Box], requests: list[SectionRequest]

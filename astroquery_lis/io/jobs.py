@@ -81,6 +81,8 @@ class Result:
     release: str = ""
     region: str = ""
     bands: str = ""
+    observed: str = ""
+    """The share of the pixels that were observed in each of the bands, in their order."""
     layer: str = ""
     """The layer that answered, if one was asked for."""
     seconds: float = 0.0
@@ -98,7 +100,7 @@ _COLUMNS = {
     "status": "Status",
     "message": "Message",
     "url": "URL",
-    **{name: name for name in ("id", "release", "region", "bands", "layer")},
+    **{name: name for name in ("id", "release", "region", "bands", "observed", "layer")},
     **{name: name for name in ("seconds", "bytes", "sha256")},
 }
 _TYPES = {"seconds": float, "bytes": np.int64}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from .releases import WISE_BANDS, WISE_PRODUCTS, DataRelease, get_release, get_t
 __all__ = [
     "COADD_PRODUCTS",
     "FILE_PRODUCTS",
+    "IMAGE_PRODUCTS",
     "MASK_PLANES",
     "CoaddProduct",
     "FileProduct",
@@ -29,7 +30,6 @@ __all__ = [
     "as_file_bands",
     "as_file_products",
     "checksum_path",
-    "coadd_product",
     "file_path",
     "file_paths",
     "has_product",
@@ -82,10 +82,10 @@ MASK_PLANES = MappingProxyType(
 """Planes beside MASKBITS in the same file, from DR8 on: HDU, and what they are."""
 
 
-@cache
-def coadd_product(name: str) -> CoaddProduct:
-    """Return the `CoaddProduct` of a product or a mask plane."""
-    return MASK_PLANES[name][1] if name in MASK_PLANES else COADD_PRODUCTS[name]
+IMAGE_PRODUCTS = MappingProxyType(
+    {**COADD_PRODUCTS, **{name: product for name, (_, product) in MASK_PLANES.items()}}
+)
+"""Every plane that a brick's files have, by name."""
 
 
 class FileProduct(NamedTuple):

@@ -1,14 +1,14 @@
 """Which pixels of which bricks make up a cutout.
 
-A cutout lies on the TAN grid of the brick that owns its target.  Where that brick's image holds the
-whole box, all of it is that brick's.  Otherwise every pixel comes from the brick that owns its
-position, so that overlaps are never counted twice.
+A cutout lies on the TAN grid of the brick that owns its target.  Every pixel comes from the brick
+that owns its position, whatever the size of the box, so that overlaps are never counted twice.
+Where the owner has no file, a brick whose image reaches there stands in: `without`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ import numpy as np
 from .bricks import IMAGE_SIZE_PIX, brick_center, brick_id, name_of
 from .pixel_grids import Box, Grid, SkyGrid, TangentGrid
 from .releases import PIXEL_SCALE_ARCSEC, WISE_BANDS
+from .sphere import bricks_in_circle, separation_deg
 
 __all__ = [
     "KERNEL_MARGIN_PIX",
@@ -30,12 +31,15 @@ __all__ = [
     "pixel_sky",
     "place",
     "row_blocks",
+    "without",
 ]
 
 KERNEL_MARGIN_PIX = 4
 """Pixels read round what a neighbour contributes: the reach of the kernel, and one for rounding."""
 
 BLOCK_PIX = 1 << 20
+STRAIGHT_DEC_DEG = 89.0
+"""Beyond it a box may hold the pole, and what it touches does not show at its border."""
 
 
 class Frame(NamedTuple):
@@ -47,6 +51,7 @@ class Frame(NamedTuple):
 
 
 OPTICAL = Frame("optical", IMAGE_SIZE_PIX, PIXEL_SCALE_ARCSEC)
+BRICK_DEG = 0.25
 WISE = Frame("wise", 342, 2.75)
 """What legacypipe makes of 3600 pixels of 0.262 arcsec at 2.75: ``int(342.98)``."""
 
@@ -56,12 +61,15 @@ def frame_of_bands(bands: tuple[str, ...] | None) -> Frame:
     return WISE if bands and bands[0] in WISE_BANDS else OPTICAL
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def image_grid(brick: int, frame: Frame) -> TangentGrid:
     """Return the pixel grid of a brick's images of one frame."""
     ra, dec = brick_center(brick)
     middle = (frame.size_pix - 1) / 2
     return TangentGrid(float(ra), float(dec), middle, middle, frame.scale_arcsec / 3600)
+
+
+_name = lru_cache(maxsize=4096)(name_of)
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class Piece:
     read: Box  # the pixels of the brick's image that are needed
     area: Box  # the smallest box of the cutout that holds all that the brick contributes
     n_pixels: int
+    is_spare: bool = False  # it gives pixels that it does not own
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +94,7 @@ class Placement:
     pieces: tuple[Piece, ...]  # the owner of the target first
     labels: np.ndarray | None  # piece of each pixel, -1 for none; None if all are of the first
     frame: Frame = OPTICAL
+    copies: bool = True  # whether the grid is that of the first piece's brick
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -116,10 +126,22 @@ def place(
     # A target meant to lie on a pixel's centre must not jump by a pixel for a rounding of 1e-9.
     x0, y0 = (int(np.ceil(np.round(v, 6) - n / 2)) for v, n in ((x, nx), (y, ny)))
     box = Box(y0, y0 + ny, x0, x0 + nx)
-    if box.is_within(frame.size_pix, frame.size_pix):
-        piece = Piece(name_of(owner), owner, True, box, Box(0, ny, 0, nx), ny * nx)
+    if box.is_within(frame.size_pix, frame.size_pix) and _owns(owner, own_grid, box):
+        piece = Piece(_name(owner), owner, True, box, Box(0, ny, 0, nx), ny * nx)
         return Placement(own_grid, box, (piece,), None, frame)
     return _place_over_several(own_grid, box, owner, frame)
+
+
+def _owns(brick: int, grid: TangentGrid, box: Box) -> bool:
+    """Return True if the brick surely owns every pixel of a box of its grid.
+
+    Meridians are straight lines of the projection, and along a row Dec is extreme at the ends or
+    where the row comes nearest to the tangent point.
+    """
+    if abs(grid.dec_deg) > STRAIGHT_DEC_DEG:
+        return False
+    x = np.array([box.x0, min(max(grid.x_ref, box.x0), box.x1 - 1), box.x1 - 1])
+    return bool((brick_id(*grid.to_sky(x, np.array([[box.y0], [box.y1 - 1]]))) == brick).all())
 
 
 def _place_over_several(
@@ -148,7 +170,70 @@ def _place_over_several(
         outside = labels == 0
         outside[keep.slices] = False
         labels[outside] = -1
-    return Placement(grid, box, tuple(pieces), labels, frame)
+    return Placement(grid, box, tuple(pieces), labels, frame, copies)
+
+
+def without(
+    placement: Placement, lost: Collection[int], may_stand_in: Callable[[int, int], bool]
+) -> Placement:
+    """Return the placement with other bricks' images in place of the pieces ``lost``.
+
+    ``may_stand_in(lost brick, other brick)`` tells which may.  What stands in is appended to the
+    pieces; pixels that no other image holds get the label -1.
+    """
+    labels = placement.labels
+    labels = np.zeros(placement.shape, np.int16) if labels is None else labels.copy()
+    pieces = list(placement.pieces)
+    for i in lost:
+        wanting = labels == i
+        labels[wanting] = -1
+        for brick in _near(placement, pieces[i]):
+            if not wanting.any():
+                break
+            if may_stand_in(pieces[i].brick_id, brick):
+                reached = _reached(placement, brick, wanting)
+                piece = _spare(placement, brick, reached)
+                if piece is not None:
+                    labels[reached] = len(pieces)
+                    pieces.append(piece)
+                    wanting &= ~reached
+    return replace(placement, pieces=tuple(pieces), labels=labels)
+
+
+def _spare(placement: Placement, brick: int, reached: np.ndarray) -> Piece | None:
+    """Build the piece of what a brick's image has of others' pixels; `None` if nothing."""
+    if not reached.any():
+        return None
+    is_owner = placement.copies and brick == placement.pieces[0].brick_id
+    parts = placement.grid, placement.box, brick, reached, placement.frame
+    piece = _piece(*parts, is_owner=is_owner)
+    return piece and replace(piece, is_spare=True)
+
+
+def _near(placement: Placement, piece: Piece) -> list[int]:
+    """Return the bricks whose images may reach a piece's area, that of the grid first."""
+    area, grid = piece.area, placement.grid
+    y, x = np.array([area.y0, area.y0, area.y1, area.y1]), np.array([area.x0, area.x1] * 2)
+    ra, dec = grid.to_sky(x + placement.box.x0, y + placement.box.y0)
+    middle = (area.x0 + area.x1) / 2, (area.y0 + area.y1) / 2
+    ra0, dec0 = grid.to_sky(middle[0] + placement.box.x0, middle[1] + placement.box.y0)
+    reach_deg = float(separation_deg(ra0, dec0, ra, dec).max())
+    margin_deg = placement.frame.size_pix * placement.frame.scale_arcsec / 3600 - BRICK_DEG
+    near = bricks_in_circle(float(ra0), float(dec0), reach_deg + margin_deg).tolist()
+    first = placement.pieces[0].brick_id
+    return sorted((int(brick) for brick in near), key=lambda brick: (brick != first, brick))
+
+
+def _reached(placement: Placement, brick: int, among: np.ndarray) -> np.ndarray:
+    """Return which of some pixels of a cutout the image of a brick holds."""
+    reached = np.zeros(placement.shape, bool)
+    grid, size_pix = image_grid(brick, placement.frame), placement.frame.size_pix
+    for block in row_blocks(Box(0, placement.shape[0], 0, placement.shape[1])):
+        x, y = grid.to_pixel(*pixel_sky(placement.grid, placement.box, block))
+        reached[block.slices] = (
+            (x > -0.5) & (x < size_pix - 0.5) & (y > -0.5) & (y < size_pix - 0.5)
+        )
+    return reached & among
 
 
 def pixel_sky(grid: Grid, box: Box, part: Box) -> tuple[np.ndarray, np.ndarray]:
@@ -183,4 +268,4 @@ def _piece(
         read = Box(int(y0), int(y1), int(x0), int(x1)).clipped(*size)
     if 0 in read.shape:
         return None
-    return Piece(name_of(brick), brick, is_owner, read, area, int(owned.sum()))
+    return Piece(_name(brick), brick, is_owner, read, area, int(owned.sum()))

@@ -28,14 +28,14 @@ def test_cutout_is_what_the_class_returns(run, scene):
 @pytest.mark.parametrize(
     ("words", "place"),
     [
-        (("45.205", "-0.058"), "hole"),
-        (("45.205,-0.058",), "hole"),
-        (("45.205 -0.058",), "hole"),
-        (("--", "45.205", "-0.058"), "hole"),
-        (("03:00:49.2", "-00:03:28.8"), "hole"),
-        (("03h00m49.2s", "-0d03m28.8s"), "hole"),
-        (("3 0 49.2 -0 3 28.8",), "hole"),
-        (("45d12m18s", "-0d3m28.8s"), "hole"),
+        (("45.16", "-0.068"), "clump"),
+        (("45.16,-0.068",), "clump"),
+        (("45.16 -0.068",), "clump"),
+        (("--", "45.16", "-0.068"), "clump"),
+        (("03:00:38.4", "-00:04:04.8"), "clump"),
+        (("03h00m38.4s", "-0d04m4.8s"), "clump"),
+        (("3 0 38.4 -0 4 4.8",), "clump"),
+        (("45d9m36s", "-0d4m4.8s"), "clump"),
         (("NGC", "1"), "field"),
         (("ngc 2",), "split"),
         (("HD1",), "star"),
@@ -182,7 +182,7 @@ def test_a_service_that_is_down(run, run_json, scene, tmp_path):
 
 
 def test_warnings_are_lines(run, run_json):
-    words = ("cutout", "180.15", "32.6", "--size", "8", "--bands", "gi", "-o", "a.fits")
+    words = ("cutout", "180.15", "32.38", "--size", "8", "--bands", "gi", "-o", "a.fits")
     assert run(*words).code == 3
     answer = run(*words, "--on-missing", "warn")
     assert answer.code == 0

@@ -140,7 +140,7 @@ def test_settings_of_the_instance_reach_processes(sky, tmp_path):
     survey.cache_location = tmp_path / "cache"
     with conf.set_temp("mirror", "nersc"), conf.set_temp("cache_dir", ""):
         manifest = survey.download_cutouts(
-            SkyCoord([180.15], [32.4], unit="deg"),
+            SkyCoord([180.15], [32.38], unit="deg"),
             32,
             download_dir=tmp_path / "out",
             executor="processes",

@@ -67,11 +67,27 @@ def test_the_real_brick_bit_for_bit(survey, real_data):
             expected = Cutout2D(data, position, 256, wcs=wcs)
             assert np.array_equal(hdul[f"{product}_{band}"].data, expected.data)
             assert hdul[f"{product}_{band}"].data.any()
+    # The brick's neighbours are not there: their part of the box is from its own margin.
+    edges = bricks.brick_edges(bricks.parse_brick_name("0959p805"))
+    y, x = np.indices((256, 256))
+    ra, dec = WCS(hdul["IMAGE_G"].header).pixel_to_world_values(x, y)
+    foreign = (ra < edges[0]) | (ra >= edges[1]) | (dec < edges[2]) | (dec >= edges[3])
+    for hdu in hdul[1:]:
+        header, weight = hdu.header, hdul[f"INVVAR_{hdu.header['BAND']}"].data
+        assert header["NOTOWNED"] == foreign.sum() > 0
+        assert header["OBSFRAC"] == pytest.approx((weight > 0).mean(), abs=1e-6)
+        assert header["IMTYPE"] == header["PRODUCT"]
+        assert header["DRVERSIO"] == 6000
+    assert hdul["IMAGE_G"].header["MAGZERO"] == 22.5
+    assert hdul["IMAGE_Z"].header["FILTER"] == "zd DECam k1038"
     with pytest.raises(MissingDataError, match="No image r in brick 0959p805.*bands are g, z"):
         survey.get_cutout(position, 256, bands="r", **asked)
     with pytest.warns(CoverageWarning, match="No r in brick 0959p805"):
-        default = survey.get_cutout(position, 32, **asked)
+        default = survey.get_cutout(position, 256, **asked)
     assert [hdu.name for hdu in default[1:]] == ["IMAGE_G", "IMAGE_Z"]
+    with pytest.warns(CoverageWarning, match="No r, z in brick 0959p805"):
+        small = survey.get_cutout(position, 32, **asked)
+    assert [hdu.name for hdu in small[1:]] == ["IMAGE_G"]
 
 
 def _needed_bytes(sky, position, size, products, bands):
@@ -142,7 +158,9 @@ def test_sources_have_their_true_flux_and_place(sky, survey, name):
     assert separation.min() < 1e-9
     for band in "grz":
         flux, (dx, dy) = _aperture(hdul, truth, band)
-        assert flux == pytest.approx(truth[f"flux_{band}"], rel=0.005)
+        # In the corner three quarters of the star's peak are interpolated.
+        tolerance = 0.007 if name == "corner" else 0.005
+        assert flux == pytest.approx(truth[f"flux_{band}"], rel=tolerance)
         assert abs(dx) < 0.1
         assert abs(dy) < 0.1
 
@@ -236,13 +254,15 @@ def test_regions_have_different_pixels_and_do_not_share_a_cache(sky, survey):
     assert np.array_equal(one["IMAGE_G"].data, again["IMAGE_G"].data)
 
 
-def test_an_unobserved_hole_stays_zero_with_no_weight(sky, survey):
-    hdul = survey.get_cutout(
-        sky.positions["hole"], 16, bands="r", products=("image", "invvar", "nexp")
-    )
-    assert (hdul["INVVAR_R"].data == 0).all()
-    assert (hdul["IMAGE_R"].data == 0).all()
-    assert (hdul["NEXP_R"].data == 0).all()
+def test_a_hole_beside_what_was_observed_stays_zero_with_no_weight(sky, survey):
+    products = ("image", "invvar", "nexp", "maskbits")
+    hdul = survey.get_cutout(sky.positions["hole"], 300, bands="r", products=products)
+    hole = hdul["NEXP_R"].data == 0
+    assert 0.3 < hole.mean() < 0.5
+    assert (hdul["INVVAR_R"].data[hole] == 0).all()
+    assert (hdul["IMAGE_R"].data[hole] == 0).all()
+    for hdu in hdul[1:]:
+        assert hdu.header["OBSFRAC"] == pytest.approx(1 - hole.mean(), abs=1e-6)
 
 
 def test_beyond_the_bricks_there_is_nothing(sky, survey):
@@ -259,18 +279,25 @@ def test_at_the_edge_of_the_footprint_the_rest_is_nan(sky, survey):
         hdul = survey.get_cutout(
             inside, (20, 300), bands="g", products=("image", "invvar", "maskbits")
         )
+    # The image of the last brick reaches beyond what it owns.
+    grid = bricks.brick_wcs("0451p000")
     y, x = np.indices((20, 300))
-    ra, _ = WCS(hdul["IMAGE_G"].header).pixel_to_world_values(x, y)
-    assert np.array_equal(np.isnan(hdul["IMAGE_G"].data), ra < 45)
-    assert (hdul["INVVAR_G"].data[ra < 45] == 0).all()
-    assert (hdul["MASKBITS"].data[ra < 45] == 1).all()
+    ra, dec = WCS(hdul["IMAGE_G"].header).pixel_to_world_values(x, y)
+    beyond = grid.world_to_pixel_values(ra, dec)[0] > 3599.5
+    assert np.array_equal(np.isnan(hdul["IMAGE_G"].data), beyond)
+    assert (hdul["INVVAR_G"].data[beyond] == 0).all()
+    assert np.array_equal(hdul["MASKBITS"].data & 1, ra < 45)
+    assert hdul["IMAGE_G"].header["NOTOWNED"] == ((ra < 45) & ~beyond).sum()
 
-    outside = SkyCoord(44.9995, 0.0, unit="deg")
+    outside = SkyCoord(44.9925, 0.0, unit="deg")
     with pytest.raises(NoCoverageError, match="0448p000 of dr10/south does not exist.*on_missing"):
         survey.get_cutout(outside, (20, 300), bands="g")
     with pytest.warns(CoverageWarning, match="0448p000"):
         partial = survey.get_cutout(outside, (20, 300), bands="g", on_missing="warn")
     assert 0.4 < np.isnan(partial["IMAGE_G"].data).mean() < 0.6
+    # So near that the last brick's image holds it.
+    with pytest.warns(CoverageWarning, match="0448p000"):
+        survey.get_cutout(SkyCoord(44.9995, 0.0, unit="deg"), (20, 300), bands="g")
 
 
 def test_a_missing_file_of_a_default_set_is_left_out_with_a_warning(sky, survey):

@@ -165,7 +165,7 @@ def test_beyond_the_bricks_a_given_grid_is_nan(sky, survey):
     with pytest.warns(CoverageWarning, match="0448p000"):
         hdul = survey.get_cutout(
             edge.directional_offset_by(90 * u.deg, 2 * u.arcsec),
-            wcs=_wcs(edge, 0.3, 0.0, 40, 60),
+            wcs=_wcs(edge, 0.3, 0.0, 40, 400),
             bands="g",
             products=("image", "invvar"),
         )

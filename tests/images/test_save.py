@@ -20,14 +20,13 @@ from astroquery_lis.exceptions import (
     ContentChangedError,
     CoverageWarning,
 )
-from astroquery_lis.images import reader
 from astroquery_lis.images.access import Access
 from astroquery_lis.images.coadds import coadd_cutout
 from astroquery_lis.images.cutting import BulkSpec, CutoutJob, each_cutout
-from astroquery_lis.images.reader import OpenImages, SectionReader
+from astroquery_lis.images.reader import SectionReader
 from astroquery_lis.images.save import file_name, safe_name
 from astroquery_lis.images.strips import WHOLE_FILE_SHARE, LayoutChanged, StripCache
-from astroquery_lis.images.tiles import ImageMap
+from astroquery_lis.images.tiles import ImageMap, KnownImage, OpenImages
 from astroquery_lis.io.http import HttpClient
 from astroquery_lis.io.mirrors import resolve_mirrors
 from astroquery_lis.io.ranges import FIRST_RANGE_BYTES
@@ -202,18 +201,19 @@ def _access(mirror, location):
 def decoded(monkeypatch):
     """Count how often each tile is decoded: by image and tile."""
     count = Counter()
-    plain = reader._decode
+    plain = KnownImage.read
 
-    def counted(known, box, shared):
-        # An image that is not compressed has no tiles to decode.
-        rows, columns = known.map.tiles(box if not known.map.pixel_bytes else Box(0, 0, 0, 0))
+    def counted(known, box, source, shared):
+        # An image that is not compressed has no tiles to decode; later HDUs are read whole.
+        is_tiled = known.map is not None and not known.map.pixel_bytes
+        rows, columns = known.map.tiles(box) if is_tiled else (slice(0, 0), slice(0, 0))
         for row in range(rows.start, rows.stop):
             for column in range(columns.start, columns.stop):
                 # The image itself is in the key, so that no other can get its address.
                 count[known.image, row, column] += 1
-        return plain(known, box, shared)
+        return plain(known, box, source, shared)
 
-    monkeypatch.setattr(reader, "_decode", counted)
+    monkeypatch.setattr(KnownImage, "read", counted)
     return count
 
 
@@ -345,6 +345,8 @@ def test_the_other_mirror_takes_over_and_the_cutouts_say_so(sky, tmp_path):
     for _, _, hdul, notes in each_cutout(_spec(), access, job):
         assert "answered instead" in notes[0]
         assert hdul["IMAGE_G"].header["URL1"].startswith(f"{sky.root.name}/dr10/")
+        assert sky.root.name in hdul[0].header["MIRROR"]
+        assert str(sky.root) not in repr(hdul[0].header) + repr(hdul["IMAGE_G"].header)
         assert hdul["INVVAR_G"].header["URL1"].startswith(sky.mirror_url)
 
 
@@ -367,14 +369,14 @@ def test_a_file_that_was_replaced_is_begun_again(sky, tmp_path):
     access = _access(sky.mirror_url, tmp_path)
     whole = _bytes([hdul for _, _, hdul, _ in each_cutout(_spec(), access, job)])
     fault = sky.faults.add("etag", match="*-image-g.*", times=1)
-    moved = replace(job, dec_deg=job.dec_deg + 0.05)
+    moved = replace(job, dec_deg=job.dec_deg - 0.05)
     cutouts = [hdul for _, _, hdul, _ in each_cutout(_spec(), access, moved)]
     assert not [hdul for hdul in cutouts if isinstance(hdul, Exception)]
     assert fault.hits == 1
     again = _bytes([hdul for _, _, hdul, _ in each_cutout(_spec(), access, job)])
     assert again == whole
     sky.faults.add("etag", match="*-image-g.*", times=None)
-    further = replace(job, dec_deg=job.dec_deg - 0.05)
+    further = replace(job, dec_deg=job.dec_deg - 0.1)
     cutouts = [hdul for _, _, hdul, _ in each_cutout(_spec(), access, further)]
     assert {type(hdul) for hdul in cutouts} == {ContentChangedError}
 

@@ -1,0 +1,173 @@
+"""What follows where nothing was observed: an error, or a warning and a plane left out or blank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..exceptions import (
+    CacheWarning,
+    CoverageWarning,
+    FailoverWarning,
+    MissingDataError,
+    NoCoverageError,
+    warn,
+)
+from ..io.places import Failovers
+
+if TYPE_CHECKING:
+    from .coadds import CoaddPlan, Plane, PlaneFiles
+    from .reader import Section
+
+__all__ = [
+    "Request",
+    "check_target",
+    "no_data_at",
+    "nothing",
+    "settle",
+    "warn_of_absent_bands",
+    "warn_of_failures",
+    "warn_of_gaps",
+]
+
+Files = Mapping["Plane", "PlaneFiles"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the judgement has to know of what was asked."""
+
+    on_missing: str
+    are_bands_named: bool
+    place: str  # "brick 0451p000 of dr10/south", or a layer
+    nothing: str  # what to say if there is nothing at all
+
+
+def no_data_at(what: str, ra_deg: float, dec_deg: float) -> str:
+    """Return the beginning of what is said of a place without data."""
+    return f"{what} has no data at RA {ra_deg:.6f}, Dec {dec_deg:+.6f}"
+
+
+def settle(
+    request: Request, shares: Mapping[Plane, float], other_bands: Callable[[], Iterable[str]]
+) -> list[Plane]:
+    """Return the planes of the result; raise, or warn, where some have no data.
+
+    ``shares`` tells the part of each plane that was observed, ``other_bands`` which bands that were
+    not asked for have data in the box, which counts only where no other has.
+    """
+    lacking = [plane for plane, share in shares.items() if not share]
+    if not lacking:
+        return list(shares)
+    present = list(dict.fromkeys(p.band for p, share in shares.items() if share and p.band))
+    if not any(shares.values()):
+        present = list(other_bands())
+        if not present:
+            raise NoCoverageError(request.nothing)
+    planes = list(shares)
+    if not request.are_bands_named:
+        absent = dict.fromkeys(p.band for p in lacking if p.band and p.band not in present)
+        if absent:
+            warn(
+                f"No {', '.join(absent)} in {request.place}; it has {', '.join(present)}.",
+                CoverageWarning,
+            )
+        planes = [plane for plane in planes if plane.band not in absent]
+        lacking = [plane for plane in lacking if plane.band not in absent]
+    if lacking:
+        names = ", ".join(str(plane) for plane in lacking)
+        msg = f"No {names} in {request.place}; its bands are {', '.join(present)}."
+        if request.on_missing == "raise":
+            msg += " Leave that out, or take on_missing='warn' for planes without values."
+            raise MissingDataError(msg)
+        warn(msg, CoverageWarning)
+    return planes
+
+
+def warn_of_failures(answers: Iterable[Section]) -> None:
+    """Say which mirrors failed before others answered, and what could not be kept."""
+    failovers = Failovers()
+    for section in answers:
+        if section.answer is not None:
+            failovers.add(section.answer)
+    for msg in failovers.messages:
+        warn(msg, FailoverWarning)
+    errors = [section.cache_error for section in answers if section.cache_error is not None]
+    if errors:
+        msg = f"The result is not cached: {errors[0]}"
+        warn(msg, CacheWarning)
+
+
+def nothing(plan: CoaddPlan, files: Files) -> str:
+    """Return what to say of a target without data."""
+    request = plan.request
+    msg = no_data_at(plan.release.name, request.ra_deg, request.dec_deg)
+    if any(0 in of_plane.sections for of_plane in files.values()):
+        return f"{msg}: nothing was observed in the box."
+    msg += f": {plan.owner.brick} of {plan.owner_tree.folder} does not exist."
+    if plan.release.is_split and request.region == "auto":
+        other = {"north": "south", "south": "north"}[plan.owner_tree.region]
+        msg += f" The other region, region={other!r}, is not official there but may have it."
+    return msg
+
+
+def check_target(plan: CoaddPlan, files: Files) -> None:
+    """Raise if files have a part of the box and none has the target."""
+    has_owner = any(0 in of_plane.sections for of_plane in files.values())
+    if has_owner or not any(f.sections for f in files.values()) or _has_target(plan, files):
+        return
+    hint = "Neighbouring bricks do cover part of the box: on_missing='warn' returns that part."
+    msg = f"{nothing(plan, files)} {hint}"
+    raise NoCoverageError(msg)
+
+
+def _has_target(plan: CoaddPlan, files: Files) -> bool:
+    """Return True if a file has the pixel of the target."""
+    box = plan.placement.box
+    x, y = plan.placement.grid.to_pixel(plan.request.ra_deg, plan.request.dec_deg)
+    row, column = (round(float(value)) for value in (y - box.y0, x - box.x0))
+    if not (0 <= row < box.shape[0] and 0 <= column < box.shape[1]):
+        return True
+    labels = [(f, f.placement.labels) for f in files.values()]
+    return any(a is not None and int(a[row, column]) in f.sections for f, a in labels)
+
+
+def warn_of_absent_bands(plan: CoaddPlan) -> None:
+    """Say which bands of the release this region never has, when the user named none."""
+    absent = [band for band in plan.release.bands if band not in plan.owner_tree.bands]
+    if absent:
+        warn(
+            f"No {', '.join(absent)} here: the {plan.owner_tree.region} of {plan.release.name} is "
+            f"{plan.owner_tree.folder}, with {', '.join(plan.owner_tree.bands)}.",
+            CoverageWarning,
+        )
+
+
+def warn_of_gaps(plan: CoaddPlan, files: Files, shares: dict[Plane, float]) -> None:
+    """Say what part of the box no file covers, and which planes a part of it lacks."""
+    total = plan.placement.shape[0] * plan.placement.shape[1]
+    missing = {p: 1 - files[p].n_covered / total for p, share in shares.items() if share}
+    missing = {plane: share for plane, share in missing.items() if share > 0}
+    if not missing:
+        return
+    pieces = plan.placement.pieces
+    lacks = {i: [p for p in missing if i not in files[p].sections] for i in range(len(pieces))}
+    empty = [i for i, planes in lacks.items() if len(planes) == len(shares)]
+    if empty:
+        names = ", ".join(pieces[i].brick for i in empty)
+        share = 100 * min(missing[plane] for plane in lacks[empty[0]])
+        warn(
+            f"{share:.1f} % of the cutout is without values: {plan.release.name} lacks {names}.",
+            CoverageWarning,
+        )
+    for i, planes in lacks.items():
+        if planes and i not in empty:
+            names = ", ".join(str(plane) for plane in planes)
+            share = 100 * min(*(missing[p] for p in planes), pieces[i].n_pixels / total)
+            folder = plan.tree(pieces[i].brick_id).folder
+            warn(
+                f"{names} without values in {share:.1f} % of the cutout: brick {pieces[i].brick} "
+                f"of {folder} lacks it.",
+                CoverageWarning,
+            )
