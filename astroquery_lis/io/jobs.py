@@ -216,7 +216,8 @@ def _mapped(function: _Carried, jobs: Iterable, workers: _Workers, in_flight: in
                 job, attempt = suspects.popleft() if suspects else (next(jobs, _END), 0)
                 if job is _END:
                     break
-                pending[workers.submit(function, job, attempt)] = (job, attempt, workers.current)
+                future = workers.submit(function, job, attempt)  # may replace the executor
+                pending[future] = (job, attempt, workers.current)
                 if attempt:
                     break
             if not pending:
