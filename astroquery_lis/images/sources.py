@@ -204,7 +204,7 @@ class Cost(NamedTuple):
 def as_sources(source: str | Sequence[str]) -> tuple[str, ...]:
     """Return names of sources as a tuple, ``('auto',)`` where they are to be chosen."""
     try:
-        names = (source,) if isinstance(source, str) else tuple(source)
+        names = tuple(source.replace(",", " ").split() if isinstance(source, str) else source)
     except TypeError:
         names = ()
     for name in names or (source,):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..exceptions import InvalidRequestError
-from .releases import get_release
+from .releases import get_release, listed
 
 __all__ = ["ALLMASK_BITS", "FITBITS", "WISEMASK_BITS", "decode_mask", "maskbits", "maskbits_value"]
 
@@ -150,7 +150,7 @@ def maskbits_value(names: str | Iterable[str], release: str) -> int:
     """
     bits = maskbits(release)
     value = 0
-    for name in [names] if isinstance(names, str) else names:
+    for name in listed(names) or [str(names)]:
         if str(name).upper() not in bits:
             msg = f"maskbits={name!r} is not a bit of {release}; allowed: {', '.join(bits)}."
             raise InvalidRequestError(msg, parameter="maskbits", value=name)

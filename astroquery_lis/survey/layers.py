@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 
 from ..exceptions import InvalidRequestError
-from .releases import PIXEL_SCALE_ARCSEC, RELEASES
+from .releases import PIXEL_SCALE_ARCSEC, RELEASES, spelled
 
 __all__ = ["ALIASES", "LAYERS", "Layer", "get_layer", "layer_of"]
 
@@ -222,6 +222,7 @@ def get_layer(name: str, *, allow_unknown: bool = False) -> Layer:
     'ls-dr8-south'
     """
     text = name.strip().replace(" ", "+") if isinstance(name, str) else ""
+    text = spelled(text, (*ALIASES, *LAYERS))
     text = ALIASES.get(text, text)
     if text in LAYERS:
         return LAYERS[text]

@@ -17,7 +17,15 @@ import numpy as np
 
 from ..exceptions import InvalidRequestError
 from .bricks import brick_edges, name_of, parse_brick_name, region_of_brick
-from .releases import WISE_BANDS, WISE_PRODUCTS, DataRelease, get_release, get_tree
+from .releases import (
+    WISE_BANDS,
+    WISE_PRODUCTS,
+    DataRelease,
+    band_names,
+    get_release,
+    get_tree,
+    listed,
+)
 
 __all__ = [
     "COADD_PRODUCTS",
@@ -285,10 +293,7 @@ def as_file_products(products: str | Iterable[str], release: str) -> tuple[str, 
     """Return names of `FILE_PRODUCTS` that a release has, as a tuple without repeats."""
     data = get_release(release)
     allowed = [name for name in FILE_PRODUCTS if has_product(data, name)]
-    try:
-        names = (products,) if isinstance(products, str) else tuple(dict.fromkeys(products))
-    except TypeError:
-        names = ()
+    names = tuple(listed(products, allowed))
     hint = f"allowed: {', '.join(n for n in allowed if not n.startswith('randoms'))}"
     hint += f", randoms-1-0 to randoms-1-{N_RANDOMS - 1}." if data.number >= 9 else "."
     if not names:
@@ -312,14 +317,7 @@ def as_file_bands(
     allowed = data.bands if region == "auto" else get_tree(release, region).bands
     if data.number >= 8 and any(name in WISE_PRODUCTS for name in products):
         allowed = (*allowed, *WISE_BANDS)
-    if isinstance(bands, str):
-        names = bands.replace(",", " ").split()
-        names = list(names[0]) if len(names) == 1 and names[0] not in allowed else names
-    else:
-        try:
-            names = list(bands)
-        except TypeError:
-            names = []
+    names = band_names(bands, allowed)
     for name in names or [""]:
         if name not in allowed:
             where = release if region == "auto" else f"{release} {region}"

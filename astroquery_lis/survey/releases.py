@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 
 from ..exceptions import InvalidRequestError
 
-__all__ = ["RELEASES", "DataRelease", "Tree", "get_release", "get_tree"]
+__all__ = [
+    "RELEASES",
+    "DataRelease",
+    "Tree",
+    "band_names",
+    "get_release",
+    "get_tree",
+    "listed",
+    "spelled",
+]
 
 PIXEL_SCALE_ARCSEC = 0.262
 """Pixel scale of every optical coadd, arcsec (legacypipe ``get_brick_wcs``)."""
@@ -270,3 +280,46 @@ def get_tree(release: str | int, region: str) -> Tree:
         msg = f"region={region!r} is not in {data.name}; allowed: {allowed}."
         raise InvalidRequestError(msg, parameter="region", value=region)
     return data.trees[region]
+
+
+# ---- words of users -----------------------------------------------------------------------------
+
+
+def listed(value: object, allowed: Sequence[str] = ()) -> list[str]:
+    """Return the names of text with commas or spaces, or of a sequence, as the survey spells them.
+
+    The list is empty if the value is neither.
+    """
+    if isinstance(value, str):
+        names = value.replace(",", " ").split()
+    else:
+        names = list(value) if isinstance(value, Iterable) else []
+        if not all(isinstance(name, str) for name in names):
+            return []
+    if allowed and not set(names) <= set(allowed):
+        names = [spelled(name, allowed) for name in names]
+    return list(dict.fromkeys(names))
+
+
+def spelled(name: str, allowed: Sequence[str]) -> str:
+    """Return a name as the survey spells it, if case alone tells them apart from one of them."""
+    if not isinstance(name, str) or name in allowed:
+        return name
+    text = name.strip().lower()
+    same = [word for word in allowed if word.lower() == text]
+    return same[0] if len(same) == 1 else name
+
+
+def band_names(bands: object, allowed: Sequence[str]) -> list[str]:
+    """Return the bands of ``'grz'``, ``'g,W1'``, ``'grW1'`` or a sequence; empty if there are none.
+
+    Without a list of what is allowed, words of several letters are bands.
+    """
+    words = listed(bands, allowed)
+    if not isinstance(bands, str) or (not allowed and len(words) > 1):
+        return words
+    names = []
+    for word in words:
+        parts = [word] if word in allowed else re.findall(r"[Ww][1-4]|.", word)
+        names += [spelled(part, allowed) for part in parts]
+    return names

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import numpy as np
 from astropy import units as u
@@ -28,8 +28,11 @@ from .releases import (
     WISE_BANDS,
     WISE_PRODUCTS,
     DataRelease,
+    band_names,
     get_release,
     get_tree,
+    listed,
+    spelled,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +69,16 @@ MAX_SIZE_PIX = 10_000
 LAYER_PRODUCTS = ("image", "invvar", "maskbits")
 """What a layer of the viewer can be asked for; ``image`` is whatever the layer shows."""
 
-_SYMBOLS = {'"': "arcsec", "″": "arcsec", "'": "arcmin", "′": "arcmin", "°": "deg"}
+_SYMBOLS = {'"': "arcsec", "″": "arcsec", "''": "arcsec", "'": "arcmin", "′": "arcmin", "°": "deg"}
+_UNITS = {
+    "arcsec": r"arc[ -]?sec(?:ond)?s?|asec",
+    "arcmin": r"arc[ -]?min(?:ute)?s?|amin",
+    "deg": r"deg(?:ree)?s?",
+    "pix": r"pix(?:el)?s?|px",
+}
+_PARTS = re.compile(
+    r"(?:(\d+\.?\d*)\s*[d°])?\s*(?:(\d+\.?\d*)\s*[m'′])?\s*(?:(\d+\.?\d*)\s*(?:s|''|[\"″]))?"
+)
 
 DERIVED = {
     "resid": ("image", "model"),
@@ -231,11 +243,10 @@ def cutout_request(
     data: DataRelease | None = None
     if layer is None:
         data = get_release(default_release if release is None else release)
+        region = region if region == "auto" else as_region(region, data.name)
         if bands is not None:
             allowed, whose = _region_bands(data, region)
             bands = _checked_bands(bands, (*allowed, *data.wise_bands), whose)
-        elif region != "auto":
-            get_tree(data.name, region)
         names = _checked_products(products, data, planes=True, derived=True)
         native_arcsec = PIXEL_SCALE_ARCSEC
     else:
@@ -289,7 +300,8 @@ def psf_request(
 ) -> CutoutRequest:
     """Return the request for the PSFs at a position and nothing else."""
     data = get_release(default_release if release is None else release)
-    bands = as_bands(bands, data.name, as_region(region, data.name))
+    region = as_region(region, data.name)
+    bands = as_bands(bands, data.name, region)
     return CutoutRequest(*position, 1, 1, ("psf",), bands, data, region, to_sky=to_sky)
 
 
@@ -306,7 +318,7 @@ def _layers(layer: Any, allow_unknown: bool) -> list[Layer]:
 
 def _layer_products(products: Any) -> tuple[str, ...]:
     """Return what is asked of a layer; refuse what no layer has."""
-    names = _as_names(products)
+    names = tuple(listed(products, LAYER_PRODUCTS))
     if not names or not set(names) <= set(LAYER_PRODUCTS):
         must = (
             f"a layer has {', '.join(LAYER_PRODUCTS)}, where image is what it shows; psf goes with "
@@ -336,13 +348,28 @@ def _refuse(parameter: str, value: Any, must: str, mark: str = "") -> NoReturn:
 
 
 def angle_of_text(value: object) -> object:
-    """Return the Quantity of text such as ``'30 arcsec'`` or ``'2.5"'``, and all else as it is."""
+    """Return the Quantity of text such as ``'30 arcsec'`` or ``'0d0m30s'``, and all else as it is.
+
+    Text with pixels is a Quantity too, so that what wants an angle can refuse it by its unit.
+    """
     if not isinstance(value, str):
         return value
     text = value.strip()
-    text = text[:-1] + _SYMBOLS[text[-1]] if text[-1:] in _SYMBOLS else text
+    match = _PARTS.fullmatch(text.lower())
+    parts = [part for part in match.groups() if part is not None] if match else []
+    if match is not None and len(parts) > 1:
+        degrees, minutes, seconds = (float(part or 0) for part in match.groups())
+        return (degrees * 3600 + minutes * 60 + seconds) * u.arcsec
+    number = re.match(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", text, re.IGNORECASE)
+    if number is None:
+        return value
+    word = text[number.end() :].strip()
+    unit = _SYMBOLS.get(word, word)
+    for name, pattern in _UNITS.items():
+        if re.fullmatch(pattern, unit, re.IGNORECASE):
+            unit = name
     try:
-        return u.Quantity(text)
+        return u.Quantity(float(number[0]), unit) if unit else value
     except (TypeError, ValueError):
         return value
 
@@ -360,7 +387,8 @@ def as_size(
 ) -> tuple[int, int]:
     """Return a size as whole pixels."""
     kinds = "must be an int number of pixels or an angle with a unit, one or (ny, nx)"
-    size = angle_of_text(size) if isinstance(size, str) else size
+    if isinstance(size, str):
+        size = int(size) if size.strip().isdecimal() else angle_of_text(size)
     if isinstance(size, u.Quantity):
         if size.unit.is_equivalent(u.pix):
             values = size.to_value(u.pix)
@@ -426,16 +454,6 @@ def as_rotation(rotation: Any) -> float:
     return value % 360.0
 
 
-def _as_names(products: Any) -> tuple[str, ...]:
-    """Return names of products as a tuple without repeats; empty if they are no such thing."""
-    if isinstance(products, str):
-        return (products,)
-    try:
-        return tuple(dict.fromkeys(products))
-    except TypeError:
-        return ()
-
-
 def as_products(products: Any, release: str, *, planes: bool = False) -> tuple[str, ...]:
     """Return names of coadd products, and of mask planes if asked, as a tuple without repeats."""
     return _checked_products(products, get_release(release), planes=planes)
@@ -446,7 +464,9 @@ def _checked_products(
 ) -> tuple[str, ...]:
     files = (*release.products, *release.mask_planes) if planes else release.products
     allowed = (*files, *DERIVED, "psf") if derived else files
-    names = _as_names(products)
+    names = products
+    if products != ("image",):
+        names = tuple(listed(products, (*allowed, "all")))
     if derived and "all" in names:
         # Everything of the survey's own, and the residuals beside the model.
         after = files.index("model") + 1
@@ -467,8 +487,12 @@ def _checked_products(
 
 def as_region(region: R, release: str) -> R:
     """Return a region that the release has, or ``'auto'``."""
+    if region == "auto":
+        return region
+    data = get_release(release)
+    region = cast("R", spelled(region, ("auto", *data.regions)))
     if region != "auto":
-        get_tree(release, region)
+        get_tree(data.name, region)
     return region
 
 
@@ -493,16 +517,10 @@ def as_layer_bands(bands: Any, allowed: tuple[str, ...], layer: str) -> tuple[st
 
 def _checked_bands(bands: Any, allowed: tuple[str, ...], whose: str) -> tuple[str, ...]:
     hint = f"bands of {whose} are: {', '.join(allowed) or 'not known'}."
-    if isinstance(bands, str):
-        words = bands.replace(",", " ").split()
-        names = words if len(words) > 1 and not allowed else []
-        for word in words if not names else ():
-            names += [word] if word in allowed else re.findall(r"W[1-4]|.", word)
-    else:
-        names = list(_as_names(bands))
+    names = band_names(bands, allowed)
     if not names:
         _refuse("bands", bands, f"names no band; {hint}")
     for name in names:
-        if not isinstance(name, str) or (allowed and name not in allowed):
+        if allowed and name not in allowed:
             _refuse("bands", bands, f"has {name!r}; {hint}")
     return tuple(dict.fromkeys(names))

@@ -20,7 +20,7 @@ HERE = SkyCoord(45.1312, 0.0047, unit="deg")
     ("arguments", "parameter", "match"),
     [
         ({"bands": "x"}, "bands", "g, r, i, z"),
-        ({"bands": "GRZ"}, "bands", "g, r, i, z"),
+        ({"bands": "GRQ"}, "bands", "g, r, i, z"),
         ({"bands": "i", "release": "dr9"}, "bands", "bands of dr9 are: g, r, z"),
         ({"bands": "i", "region": "north"}, "bands", "bands of dr10 north are: g, r, z"),
         ({"release": "dr99"}, "release", "dr5, dr6, dr7, dr8, dr9, dr10, dr11"),

@@ -69,7 +69,7 @@ def test_every_alias_leads_to_a_layer():
         ("", "image of zeros"),
         ("ls-dr11-griz", "its DR11 shows g, r and z"),
         ("ls-dr1O", r"Did you mean .*ls-dr10"),
-        ("LS-DR10", r"Did you mean ls-dr10"),
+        ("LS-DR10x", r"Did you mean ls-dr10"),
         ("unwise-neo8", r"Did you mean unwise-neo"),
         (None, "list_layers"),
         ("fornax", "list_layers"),

@@ -48,7 +48,7 @@ def test_sizes(size, expected):
         0.02,
         256.0,
         np.nan,
-        "256",
+        "256.5",
         None,
         True,
         (1, 2, 3),
@@ -89,7 +89,7 @@ def test_order_of_bands_is_kept_and_none_stays():
     ("bands", "release", "region"),
     [
         ("grx", "dr10", "auto"),
-        ("G", "dr10", "auto"),
+        ("Q", "dr10", "auto"),
         ("i", "dr9", "auto"),
         ("i", "dr10", "north"),
         ("", "dr10", "auto"),
