@@ -63,7 +63,7 @@ def test_there_are_blocks_to_check():
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/index.rst"])
-def test_the_first_lines_that_a_user_sees_run(page, served_sky, tmp_path, monkeypatch):
+def test_the_first_lines_that_a_user_sees_run(page, served_sky, tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     from astroquery_lis import sandbox
 
@@ -75,6 +75,9 @@ def test_the_first_lines_that_a_user_sees_run(page, served_sky, tmp_path, monkey
         exec(code.replace(PLACE, "here"), names)
     assert (tmp_path / "target.png").stat().st_size > 10_000
     assert len(names["sources"]) > 1
+    printed = capsys.readouterr().out.split()
+    if page == "README.md":
+        assert printed == _blocks(ROOT / page, "text")[0].split()
 
 
 SETTINGS = {"mirror", "release", "timeout", "verify"}
