@@ -27,6 +27,7 @@ SIZE = 256
 ASKED = {"size": SIZE, "bands": "grz", "products": ("image", "invvar")}
 N_FILES = 6
 PATIENCE_S = 30
+MOST_FUNCTIONS_OF_CONE, MOST_FILES_OF_CONE = 62, 18
 MOST_FUNCTIONS, MOST_FILES, MOST_CHANGES_OF_FILE = 100, 16, 70
 
 
@@ -213,3 +214,17 @@ def test_a_cutout_with_nothing_to_fetch_takes_a_short_way_through_the_code(sky, 
     assert len(set(calls)) <= MOST_FUNCTIONS
     assert len(set(files)) <= MOST_FILES
     assert sum(a != b for a, b in pairwise(files)) <= MOST_CHANGES_OF_FILE
+
+
+def test_a_cone_of_files_that_are_here_takes_a_short_way_through_the_code(sky, survey):
+    position = SkyCoord(sky.positions["field"])
+    ask = {"radius": "10 arcsec", "columns": ["type", "flux_r"], "source": "files"}
+    # The second call looks whether the file that the first one fetched can be trusted.
+    for _ in range(2):
+        survey.query_tractor(position, **ask)
+    sky.requests.clear()
+    with _passed_functions() as calls:
+        survey.query_tractor(position, **ask)
+    assert len(sky.requests) == 0
+    assert len(set(calls)) <= MOST_FUNCTIONS_OF_CONE
+    assert len({file for file, _ in calls}) <= MOST_FILES_OF_CONE

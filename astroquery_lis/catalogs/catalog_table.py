@@ -229,7 +229,7 @@ def _part(
         shape = (chunk.n_rows,) if length == 1 else (chunk.n_rows, length)
         fill = column.missing if column is not None else np.nan
         return np.full(shape, fill, dtype), np.ones(shape, bool)
-    if column is not None and column.is_text:
+    if column is not None and values.dtype.kind == "U":
         size = max(int(column.dtype[1:]), values.dtype.itemsize // 4)
         values = values.astype(f"U{size}", copy=False)
     elif column is not None and any_column(name, request.release) is not None:

@@ -401,7 +401,8 @@ class CatalogMethods(SurveyBase):
         if get_query_payload:
             return {"service": self._tap().url, "query": query}
         client = self._tap()
-        answer = client.run(query, maxrec=as_maxrec(maxrec), async_job=async_job)
+        maxrec = None if maxrec is None else as_maxrec(maxrec)
+        answer = client.run(query, maxrec=maxrec, async_job=async_job)
         if answer.is_cut:
             msg = f"There are more rows than the {len(answer.table)} that came."
             warn(msg, MaxResultsWarning)

@@ -186,7 +186,9 @@ def catalog_request(
             _refuse(name, value, "must be True or False.")
     if maskbits is not None and "maskbits" not in tractor_columns(release):
         _refuse("maskbits", maskbits, f"is not for {release}, whose catalogue has no maskbits.")
-    conditions = as_conditions(column_filters, release, own)
+    conditions: tuple[Condition, ...] = ()
+    if column_filters is not None:
+        conditions = as_conditions(column_filters, release, own)
     for condition in conditions:
         if not _is_there(condition.column, release, region):
             lack = f"has {condition.column.name}, which {release}, region {region}, lacks:"
@@ -198,16 +200,14 @@ def catalog_request(
         primary=bool(primary),
         drop_duplicates=bool(drop_duplicates),
         maskbits=0 if maskbits is None else maskbits_value(maskbits, release),
-        maxrec=as_maxrec(maxrec),
+        maxrec=None if maxrec is None else as_maxrec(maxrec),
         release=release,
         region=region,
     )
 
 
-def as_maxrec(maxrec: int | None) -> int | None:
+def as_maxrec(maxrec: int) -> int:
     """Return a largest number of rows."""
-    if maxrec is None:
-        return None
     if not isinstance(maxrec, Integral) or isinstance(maxrec, bool) or maxrec < 1:
         _refuse("maxrec", maxrec, "must be a whole number of rows, 1 or more.")
     return int(maxrec)

@@ -164,13 +164,11 @@ def literal(value: object) -> str:
 
 
 def as_conditions(
-    column_filters: Mapping[str, object] | None,
+    column_filters: Mapping[str, object],
     release: str,
     own: Callable[[], Mapping[str, TractorColumn]] = dict,
 ) -> tuple[Condition, ...]:
     """Return the conditions that a user's filters mean; all of them have to be met."""
-    if column_filters is None:
-        return ()
     try:
         items = list(dict(column_filters).items())
     except (TypeError, ValueError):

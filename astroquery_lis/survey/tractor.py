@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -85,6 +86,7 @@ def parse_unit(text: str | None) -> u.UnitBase | None:
     return unit ** (outer * exponent)
 
 
+@cache
 def _packing(release: str) -> tuple[int, int]:
     """Return by how many bits RELEASE and BRICKID are shifted in the row id of a release."""
     return (42, 22) if get_release(release).number >= 11 else (40, 16)
