@@ -28,8 +28,8 @@ from ..survey.catalog_request import (
     as_sky_region,
     catalog_request,
 )
-from ..survey.releases import get_release
-from ..survey.request import as_choice, as_region
+from ..survey.named_columns import computed_columns
+from ..survey.request import as_choice
 from ..survey.tractor_columns import has_column, tractor_columns
 from .base import SurveyBase, in_time
 from .inputs import as_match_table, as_position, as_positions, as_years
@@ -91,12 +91,21 @@ class CatalogMethods(SurveyBase):
             Corners of a polygon with great-circle sides, instead of ``coordinates``; pairs are RA
             and Dec in degrees.
         columns : str or sequence of str, optional
-            Names, and families such as ``'flux'`` for all its bands.  By default the core schema:
-            every column that all sources have.  ``'all'`` is everything that the answering source
-            has.
+            Names, and families such as ``'flux'`` for all its bands.  Beside the survey's own
+            there are those that are computed from them (see `list_columns`): ``mag_r``,
+            ``mag_err_r``, ``dered_mag_r``, ``dered_flux_r``, ``snr_r``, colours such as ``g_r``,
+            and an error for every inverse variance, such as ``ra_err``.  By default the core
+            schema: every column that all sources have.  ``'brief'`` gives those that people look
+            at first, ``'all'`` everything that the answering source has.  Files on this computer
+            may have columns of your own.
         column_filters : dict, optional
-            Conditions by column, for example ``{'flux_r': '>10', 'type': ['PSF', 'REX']}``; all
-            have to be met, and a missing value meets none.
+            Conditions by column; all have to be met, and a missing value meets none.  Text is
+            written as in Vizier: ``'>10'``, ``'<=3'``, ``'10..20'`` and ``'10..'`` with their ends,
+            ``'!=PSF'``, ``'PSF, REX'`` for any of them, ``'!=PSF, REX'`` for none of them,
+            ``'<1 | >5'``, ``'>1 & <5'``, and ``'~*E*'`` or ``'!~*E*'`` for texts like a pattern.  A
+            list is any of its values, a tuple ``(low, high)`` a range of which an end may be
+            `None`.  Quantities, and numbers with a unit in text, are converted to the unit of the
+            column; fluxes are AB.
         primary : bool, default: True
             Only the row of the brick that owns the position; else each source may come several
             times, with ``brick_primary`` telling.  Only the files have the others.
@@ -517,7 +526,13 @@ class CatalogMethods(SurveyBase):
         -------
         `~astropy.table.Table`
             Columns ``name``, ``family``, ``band``, ``dtype``, ``length`` (values per row),
-            ``unit``, ``core`` (whether every source has it, which makes it part of the default).
+            ``unit``, ``core`` (whether every source has it, which makes it part of the default),
+            ``computed`` (whether it is computed here from others: magnitudes, errors, colours).
+
+        Raises
+        ------
+        InvalidRequestError
+            If there is no such release or region.
 
         Examples
         --------
@@ -526,14 +541,17 @@ class CatalogMethods(SurveyBase):
         >>> print(columns['unit'][columns['name'] == 'flux_r'][0])
         nmgy
         """
-        release = get_release(self.release if release is None else release).name
-        as_region(region, release)
+        release, region = self._tree(release, region)
+        schema = tractor_columns(release)
         rows = [
-            (c.name, c.family, c.band or "", c.dtype, c.length, str(c.unit or ""), c.in_tap)
-            for c in tractor_columns(release).values()
-            if region == "auto" or c.name == "ls_id" or has_column(c, release, region)
+            (
+                *(c.name, c.family, c.band or "", c.dtype, c.length, str(c.unit or "")),
+                *(c.in_tap and c.name in schema, c.name not in schema),
+            )
+            for c in (*schema.values(), *computed_columns(release).values())
+            if region == "auto" or has_column(c, release, region)
         ]
-        names = ("name", "family", "band", "dtype", "length", "unit", "core")
+        names = ("name", "family", "band", "dtype", "length", "unit", "core", "computed")
         return Table(rows=rows, names=names)
 
     # ---- inner ----------------------------------------------------------------------------------

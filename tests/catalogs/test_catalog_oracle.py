@@ -73,18 +73,20 @@ def scene(served_sky):
 def _region(rng, scene):
     """Return arguments that say where, and which rows are there."""
     center = CENTERS[rng.integers(len(CENTERS))]
-    center = center.directional_offset_by(rng.uniform(0, 360) * u.deg, rng.uniform(0, 90) * u.arcsec)
+    angle, distance = rng.uniform(0, 360) * u.deg, rng.uniform(0, 90) * u.arcsec
+    center = center.directional_offset_by(angle, distance)
     kind = rng.choice(["cone", "box", "polygon"])
     if kind == "cone":
         radius = rng.uniform(20, 120) * u.arcsec
-        return {"coordinates": center, "radius": radius}, scene["place"].separation(center) <= radius
+        inside = scene["place"].separation(center) <= radius
+        return {"coordinates": center, "radius": radius}, inside
     offset = scene["place"].transform_to(SkyOffsetFrame(origin=center))
     x, y = offset.lon.wrap_at(180 * u.deg), offset.lat
     if kind == "box":
         width, height = rng.uniform(60, 240, 2) * u.arcsec
         inside = (np.abs(x) <= width / 2) & (np.abs(y) <= height / 2)
         return {"coordinates": center, "width": width, "height": height}, inside
-    angles = np.sort(rng.uniform(0, 360, 3)) + [0, 1, 2]
+    angles = np.sort(rng.uniform(0, 360, 3)) + np.arange(3)
     corners = center.directional_offset_by(angles * u.deg, rng.uniform(60, 120, 3) * u.arcsec)
     vectors, points = (c.cartesian.xyz.value.T for c in (corners, scene["place"]))
     sides = [np.cross(vectors[k], vectors[(k + 1) % 3]) @ points.T for k in range(3)]

@@ -133,6 +133,48 @@ def test_conditions_mean_the_same_in_sql_and_here(filters, text):
     assert [row[0] - 1 for row in rows] == np.flatnonzero(met).tolist()
 
 
+@pytest.mark.parametrize(
+    ("filters", "met"),
+    [
+        ({"flux_r": (1, 3)}, [1, 2, 3]),
+        ({"flux_r": "1, 5..7"}, [1, 5, 6, 7]),
+        ({"flux_r": "<2 | >7"}, [0, 1, 8, 9]),
+        ({"flux_r": "!=1, 2"}, [0, 3, 4, 5, 6, 7, 8, 9]),
+        ({"flux_r": (None, 2)}, [0, 1, 2]),
+        ({"flux_r": "8.."}, [8, 9]),
+        ({"flux_r": [1, 3] * u.nmgy}, [1, 3]),
+        ({"flux_r": (3.6e-6 * u.Jy, None)}, [1, 2, 3, 4, 5, 6, 7, 8, 9]),
+        ({"flux_r": "< 3.7 uJy"}, [0, 1]),
+        ({"flux_r": (22.6 * u.ABmag, 22.4 * u.ABmag)}, [1]),
+        ({"psfsize_r": "> 0.04 arcmin"}, [3, 4, 5, 6, 7, 8, 9]),
+        ({"bx": 3 * u.pix}, [3]),
+        ({"nobs_r": 3.0}, [3]),
+        ({"nobs_r": "> 2.5 & < 4.5"}, [3, 4]),
+        ({"mag_r": (3 * u.ABmag, 4 * u.mag)}, [3, 4]),
+    ],
+)
+def test_vizier_ranges_lists_and_units(filters, met):
+    condition, = as_conditions(filters, "dr10")
+    kind = condition.column.dtype
+    assert np.flatnonzero(condition.test(np.arange(10).astype(kind))).tolist() == met
+
+
+def test_texts_may_be_patterns_and_empty():
+    values = np.array(["", "G3", "G2", "L3", "*"])
+    for wish, met in (
+        ("", [0]),
+        ("~G?", [1, 2]),
+        ("!~*3", [0, 2, 4]),
+        ("G2 | L3", [2, 3]),
+        (["G3 ", ""], [0, 1]),
+        ("!=G2", [0, 1, 3, 4]),
+    ):
+        condition, = as_conditions({"ref_cat": wish}, "dr10")
+        assert np.flatnonzero(condition.test(values)).tolist() == met
+        # A service holds NULL for an empty text.
+        assert ("IS NULL" in condition.adql("c")) == (0 in met)
+
+
 def test_missing_values_meet_no_condition():
     condition, = as_conditions({"flux_r": "!=3"}, "dr10")
     values = np.array([1, 3, np.nan, 1], np.float32)
@@ -156,6 +198,21 @@ def test_missing_values_meet_no_condition():
         {"type": "P*"},
         {"type": 3},
         {"nothing": ">1"},
+        {"flux_r": 1 * u.deg},
+        {"flux_r": "> 1 deg"},
+        {"flux_r": (1, 2, 3)},
+        {"flux_r": ()},
+        {"flux_r": (None, None)},
+        {"flux_r": ".."},
+        {"flux_r": ">"},
+        {"flux_r": "~1*"},
+        {"nobs_r": 1.5},
+        {"maskbits": "=99999999999"},
+        {"type": "psf"},
+        {"type": ("PSF", "REX")},
+        {"type": ">PSF"},
+        {"brick_primary": ">0"},
+        {"pmra": 3 * u.arcsec},
         {"brick_primary": "maybe"},
         "flux_r > 10",
         7,
