@@ -17,8 +17,8 @@ from ..survey.catalog_request import CatalogRequest
 from ..survey.named_columns import any_column, compute
 from ..survey.releases import get_release
 from ..survey.sphere import separation_deg
-from ..survey.tractor import parse_unit
-from ..survey.tractor_columns import TractorColumn, has_column, tractor_columns
+from ..survey.tractor import parse_unit, row_ids
+from ..survey.tractor_columns import ROW_KEY, TractorColumn, has_column, tractor_columns
 
 __all__ = ["Assembled", "Chunk", "assemble", "empty_column", "merge_columns", "northern_rows"]
 
@@ -130,17 +130,18 @@ def merge_columns(
         name: _merged(any_column(name, request.release) or own.get(name), name, chunks, request)
         for name in names
     }
-    computed = [c for c in own.values() if c.inputs and c.name != "ls_id"]
-    for column in (any_column("ls_id", request.release), *computed):
-        if column is not None:
-            merged[column.name] = _computed(column, merged, request.release)
+    number, brickid, objid = (merged[name][0] for name in ROW_KEY)
+    merged["ls_id"] = (row_ids(number, brickid, objid, request.release), None)
+    for column in own.values():
+        if column.inputs and column.name != "ls_id":
+            merged[column.name] = _computed(column, merged)
     return merged
 
 
-def _computed(column: TractorColumn, merged: Mapping[str, Masked], release: str) -> Masked:
+def _computed(column: TractorColumn, merged: Mapping[str, Masked]) -> Masked:
     """Return a column that is made of others; it is missing where one of them is."""
     parts = [merged[name] for name in column.inputs]
-    values = compute(column, [values for values, _ in parts], release)
+    values = compute(column, [values for values, _ in parts])
     masks = [mask for _, mask in parts if mask is not None]
     if not masks:
         return values, None

@@ -18,7 +18,6 @@ from astropy import units as u
 from ..exceptions import InvalidRequestError
 from . import photometry
 from .releases import RELEASES, get_release
-from .tractor import row_ids
 from .tractor_columns import (
     OPTICAL_BANDS,
     WISE_BANDS,
@@ -93,11 +92,8 @@ def computed_columns(release: str) -> Mapping[str, TractorColumn]:
     return {column.name: column for column in columns}
 
 
-def compute(column: TractorColumn, values: Arrays, release: str) -> np.ndarray:
+def compute(column: TractorColumn, values: Arrays) -> np.ndarray:
     """Return the values of a computed column from those of its inputs."""
-    if column.name == "ls_id":
-        number, brickid, objid = values
-        return row_ids(number, brickid, objid, release)
     values = [array.astype(float) for array in values]
     with np.errstate(divide="ignore", invalid="ignore"):
         if column.family in _RECIPES:
