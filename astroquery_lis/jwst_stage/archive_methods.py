@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,16 +16,14 @@ from .._conf import conf
 from .._packages import package_version
 from .._typing import answering
 from ..client.base import in_time
-from ..exceptions import InvalidRequestError, LegacySurveyWarning, warn
+from ..exceptions import InvalidRequestError
+from ..io.delivery import deliver_all, warn_of_failures
 from ..io.http import PoliteSession
-from ..io.jobs import Progress, manifest, run
+from ..io.jobs import manifest
 from ..io.store import check_space, writing
 from .archive.download import (
     ArchiveJob,
-    failed_job,
-    fetch_job,
     find_token,
-    flaw_of,
     part_bytes,
     url_of,
 )
@@ -54,7 +51,6 @@ if TYPE_CHECKING:
 
     from .._typing import Angle as AnyAngle
     from .._typing import Coordinates, Executor, FilePath, Payload, Time
-    from ..io.jobs import Result
 
 __all__ = ["ArchiveMethods"]
 
@@ -270,8 +266,16 @@ class ArchiveMethods(StageBase):
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         _announce(jobs, folder)
-        results = _fetch_all(jobs, executor, max_workers, show_progress)
-        _tell(results)
+        results = deliver_all(
+            jobs,
+            max_threads=max_workers,
+            executor=executor,
+            total_bytes=sum(max(job.size, 0) for job in jobs) or None,
+            show_progress=show_progress,
+            in_flight=max_workers,
+        )
+        failures = [r for r in results if r.status in ("ERROR", "SKIPPED", "NODATA")]
+        warn_of_failures(failures, len(results))
         return manifest(results)
 
     # ---- inner ----------------------------------------------------------------------------------
@@ -384,47 +388,9 @@ def _announce(jobs: list[ArchiveJob], folder: Path) -> None:
     """Say what is to come, and refuse what the disk has no room for."""
     due = known = 0
     for job in jobs:
-        if job.overwrite or flaw_of(job.path, job.size) != "":
+        if job.overwrite or job.flaw() != "":
             due += 1
             known += max(job.size - part_bytes(job.path), 0)
     log.info("%d of %d file(s) to fetch, %s, into %s.", due, len(jobs), size_text(known), folder)
     if due:
         check_space(folder, known)
-
-
-def _fetch_all(
-    jobs: list[ArchiveJob], executor: Executor | None, max_workers: int, show_progress: bool
-) -> list[Result]:
-    threads = ThreadPoolExecutor(max_workers, "astroquery_lis-mast") if executor is None else None
-    total = sum(max(job.size, 0) for job in jobs)
-    progress = Progress(total or None, show=show_progress, label="MAST", unit="B")
-    results = []
-    try:
-        for result in run(
-            fetch_job,
-            jobs,
-            failed=failed_job,
-            total=len(jobs),
-            executor=threads or executor,
-            show_progress=False,
-            label="files",
-            in_flight=max_workers,
-        ):
-            results.append(result)
-            progress.update(result.bytes)
-    finally:
-        progress.close()
-        if threads is not None:
-            threads.shutdown(cancel_futures=True)
-    return results
-
-
-def _tell(results: list[Result]) -> None:
-    """Warn of files that could not be had."""
-    failed = [r for r in results if r.status in ("ERROR", "SKIPPED", "NODATA")]
-    if failed:
-        msg = (
-            f"{len(failed)} of {len(results)} file(s) could not be had; the same call again tries "
-            f"those. {failed[0].message}"
-        )
-        warn(msg, LegacySurveyWarning)

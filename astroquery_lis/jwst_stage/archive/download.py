@@ -7,11 +7,9 @@ processes and on clusters alike.
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 import threading
-import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,10 +30,10 @@ from ...exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
-from ...io.checks import check_structure
+from ...io.checks import flaw_of
 from ...io.download import Downloaded, download
 from ...io.http import HttpClient
-from ...io.jobs import Result, failure
+from ...io.jobs import Result
 from ...io.ranges import Version
 from ...io.store import remove_leftovers
 
@@ -49,8 +47,6 @@ __all__ = [
     "ArchiveClient",
     "ArchiveJob",
     "Token",
-    "failed_job",
-    "fetch_job",
     "find_token",
     "part_bytes",
     "url_of",
@@ -148,6 +144,27 @@ class ArchiveJob:
     client_options: tuple = ()
     call: str = ""
 
+    @property
+    def about(self) -> dict[str, str]:
+        """What the manifest says of it, whatever became of it."""
+        return {"id": self.file, "bands": self.bands, "url": self.url}
+
+    def flaw(self) -> str | None:
+        """Return what is wrong with the file that is here, empty for nothing, `None` if none is."""
+        return flaw_of(self.path, size=self.size, sha256=self.sha256)
+
+    def fetch(self) -> Result:
+        """Have the file, and say what became of it."""
+        try:
+            outcome: dict[str, Any] = _fetched(self)
+        except NotFoundError as error:
+            _note_answer(self.call, is_down=False)
+            outcome = {"status": "NODATA", "message": f"MAST does not have it: {error}"}
+        except (TransferError, CacheError, OSError) as error:
+            _note_answer(self.call, is_down=isinstance(error, ServiceDownError))
+            raise _explained(self, error) from error
+        return Result(self.row, **{**self.about, **outcome})
+
 
 def url_of(server: str, uri: str) -> str:
     """Return the address of a product."""
@@ -164,36 +181,12 @@ def part_bytes(path: str | os.PathLike[str]) -> int:
     return max(sizes)
 
 
-def flaw_of(path: str | os.PathLike[str], size: int, sha256: str = "") -> str | None:
-    """Return what is wrong with a file that is here, empty if nothing is."""
-    path = Path(path)
-    try:
-        with path.open("rb") as stream:
-            _check_whole(path, size, path, stream)
-            check_structure(path, stream, path)
-            stream.seek(0)
-            if sha256 and hashlib.file_digest(stream, "sha256").hexdigest() != sha256:
-                return f"{path} has another sha256."
-    except FileNotFoundError:
-        return None
-    except (TruncatedError, UnexpectedContentError) as error:
-        return str(error)
-    return ""
-
-
-def _check_whole(path: str | os.PathLike[str], size: int, url: object, stream: IO[bytes]) -> None:
-    """Refuse a file that has another length than it should, or is no JSON if it should be."""
+def _check_size(job: ArchiveJob, stream: IO[bytes]) -> None:
+    """Refuse a file of another length than it should have, which its server need not tell."""
     length = stream.seek(0, os.SEEK_END)
-    if 0 <= size != length:
-        msg = f"{url} has {length} bytes; {size} are due."
-        raise TruncatedError(msg, url=str(url))
-    if Path(path).suffix == ".json":
-        stream.seek(0)
-        try:
-            json.load(stream)
-        except ValueError as error:
-            msg = f"{url} is not whole JSON: {error}."
-            raise UnexpectedContentError(msg, url=str(url), cause=error) from error
+    if 0 <= job.size != length:
+        msg = f"{job.url} has {length} bytes; {job.size} are due."
+        raise TruncatedError(msg, url=job.url)
 
 
 _outages: dict = Counter()
@@ -216,34 +209,10 @@ def _shared_client(options: tuple, token: Token | None) -> ArchiveClient:
     return ArchiveClient(token=token, **dict(options))
 
 
-def _identity(job: ArchiveJob) -> dict:
-    return {"id": job.file, "bands": job.bands, "url": job.url}
-
-
-def failed_job(job: ArchiveJob, error: BaseException) -> list[Result]:
-    """Return the results of a job that ended with an error."""
-    return [failure(job.row, error, **_identity(job))]
-
-
-def fetch_job(job: ArchiveJob) -> list[Result]:
-    """Fetch one file, or find it, and tell what became of it."""
-    begin = time.perf_counter()
-    try:
-        outcome = _fetched(job)
-    except NotFoundError as error:
-        _note_answer(job.call, is_down=False)
-        outcome = {"status": "NODATA", "message": f"MAST does not have it: {error}"}
-    except (TransferError, CacheError, OSError) as error:
-        _note_answer(job.call, is_down=isinstance(error, ServiceDownError))
-        return failed_job(job, _explained(job, error))
-    seconds = round(time.perf_counter() - begin, 4)
-    return [Result(job.row, seconds=seconds, **outcome, **_identity(job))]
-
-
 def _fetched(job: ArchiveJob) -> dict:
-    """Return the attributes of the `~astroquery_lis.io.Result` of a file."""
+    """Return the attributes of the result of a file."""
     path = Path(job.path)
-    flaw = flaw_of(path, job.size, job.sha256)
+    flaw = job.flaw()
     if flaw == "" and not job.overwrite:
         return _found("CACHED", path)
     if _is_given_up(job.call):
@@ -272,7 +241,7 @@ def _downloaded(job: ArchiveJob, path: Path, *, replace: bool) -> Downloaded:
                 expected=expected,
                 sha256=job.sha256 or None,
                 replace=replace,
-                check=partial(_check_whole, path, job.size, job.url),
+                check=partial(_check_size, job),
             )
         except RateLimitedError:
             raise
@@ -285,7 +254,7 @@ def _found(status: str, path: Path, **more: Any) -> dict:
     return {"status": status, "local_path": str(path), "bytes": path.stat().st_size, **more}
 
 
-def _explained(job: ArchiveJob, error: BaseException) -> BaseException:
+def _explained(job: ArchiveJob, error: Exception) -> LegacySurveyError:
     """Return the error with words that tell the user what to do, where there are better ones."""
     status = getattr(error, "status", None)
     if status in (401, 403):
