@@ -15,6 +15,7 @@ from ..client.inputs import as_position
 from ..client.user_tables import read_table
 from ..exceptions import CrdsUnavailable, InvalidRequestError
 from ..jwst_stage import JwstStageClass
+from ..jwst_stage.planning.plan import load_plan, placed_plan
 from . import values
 from .arguments import Command, add_command, add_group, add_method, asked
 from .console import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL, Console, check_output
@@ -267,7 +268,7 @@ def _refcat(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
     footprints = arguments.pop("footprints")
     name = footprints[0] if len(footprints) == 1 else ""
     if name.endswith(".toml"):
-        footprints = stage._loaded(name)
+        footprints = load_plan(name)
     elif name == "-" or name.endswith((".ecsv", ".csv")):
         footprints = read_table(name, None)
     table = stage.astrometric_reference(footprints, **arguments, survey=survey)
@@ -315,7 +316,7 @@ def _planned(options: Namespace, stage: JwstStageClass) -> Plan:
             _refuse(f"{names}: the saved plan {alone[0]} has its own; plan the files anew.", files)
         if not Path(alone[0]).is_file():
             _refuse(f"There is no plan {alone[0]!r}.", files)
-        return stage._placed(alone[0], folder, needed=False)
+        return placed_plan(alone[0], folder, needed=False)
     if "steps" in own:
         own["steps"] = values.steps(own["steps"])
     paths = read_table(alone[0], None) if alone else files

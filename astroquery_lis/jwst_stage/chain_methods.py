@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..client import LegacySurvey
-from ..exceptions import CrdsUnavailable, InvalidRequestError, OptionalDependencyError
+from ..exceptions import CrdsUnavailable, OptionalDependencyError
 from .base import StageBase
-from .tasks import REFCATS, Reduction
+from .planning.plan import load_plan, placed_plan
+from .tasks import Reduction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -103,7 +103,7 @@ class ChainMethods(StageBase):
         >>> from astroquery_lis.jwst_stage import JwstStage
         >>> plan = JwstStage.plan("uncal", output_dir="reduced")  # doctest: +SKIP
         """
-        from .planning.plan import make_plan
+        from .planning.make_plan import make_plan
 
         options = {
             "output_dir": output_dir,
@@ -123,7 +123,7 @@ class ChainMethods(StageBase):
 
     def _references_of_now(self, files: Any, options: dict[str, Any]) -> Resolution | None:
         """Return what CRDS's cache says of the exposures, `None` where it cannot be asked."""
-        from .planning.plan import make_plan
+        from .planning.make_plan import make_plan
         from .refs.references import resolve
 
         whole = make_plan(files, start="uncal", check_associations=False, **options)
@@ -175,9 +175,10 @@ class ChainMethods(StageBase):
         >>> from astroquery_lis.jwst_stage import JwstStage
         >>> JwstStage.prefetch_references(plan, offline=True)  # doctest: +SKIP
         """
-        from .refs.references import make_catalogs, prefetch
+        from .legacy.refcat import make_catalogs
+        from .refs.references import prefetch
 
-        planned = self._placed(plan, output_dir, needed=False)
+        planned = placed_plan(plan, output_dir, needed=False)
         table = prefetch(planned, self._environment(offline=offline), offline, max_workers)
         for path, made in make_catalogs(planned, survey=survey, offline=offline):
             row = {
@@ -258,10 +259,11 @@ class ChainMethods(StageBase):
         >>> from astroquery_lis.jwst_stage import JwstStage
         >>> manifest = JwstStage.run(plan, output_dir="reduced")  # doctest: +SKIP
         """
-        from .refs.references import make_catalogs, prefetch, resolve
+        from .legacy.refcat import make_catalogs
+        from .refs.references import prefetch, resolve
         from .running.run import run
 
-        planned = self._placed(plan, output_dir)
+        planned = placed_plan(plan, output_dir)
         environment = self._environment(offline=offline)
         make_catalogs(planned, survey=survey, offline=offline)
         resolution = resolve(planned, environment, offline=offline)
@@ -319,7 +321,7 @@ class ChainMethods(StageBase):
         from .refs.references import resolve
         from .resume.states import assess
 
-        planned = self._placed(plan, output_dir)
+        planned = placed_plan(plan, output_dir)
         resolution = resolve(planned, self._environment(offline=offline), offline=offline)
         return planned.table(assess(Reduction(planned, Path(str(planned.output_dir)), resolution)))
 
@@ -352,7 +354,7 @@ class ChainMethods(StageBase):
         from .refs.references import resolve
         from .steps.recipes import effective
 
-        loaded = self._loaded(plan)
+        loaded = load_plan(plan)
         resolution = resolve(loaded, self._environment(offline=offline), offline=offline)
         return effective(loaded, resolution)
 
@@ -412,31 +414,6 @@ class ChainMethods(StageBase):
         from .report import write_report
 
         return str(write_report(output_dir, path=path))
-
-    def _loaded(self, plan: Plan | FilePath) -> Plan:
-        from .planning.plan import Plan
-
-        if isinstance(plan, Plan):
-            return plan
-        if isinstance(plan, (str, os.PathLike)) and os.path.isfile(plan):
-            return Plan.load(plan)
-        text = repr(plan) if isinstance(plan, (str, os.PathLike)) else type(plan).__name__
-        msg = f"plan={text} must be a Plan, as plan() makes it, or the file of a saved one."
-        raise InvalidRequestError(msg, parameter="plan", value=plan)
-
-    def _placed(
-        self, plan: Plan | FilePath, output_dir: FilePath | None, *, needed: bool = True
-    ) -> Plan:
-        from .refs.references import with_catalogs
-
-        plan = self._loaded(plan)
-        folder = output_dir if output_dir is not None else plan.output_dir
-        if folder is not None:
-            return with_catalogs(plan, os.path.abspath(os.path.expanduser(folder)))
-        if needed or plan.options.get("abs_refcat") in REFCATS:
-            msg = "output_dir=None: the plan names no output directory; give one."
-            raise InvalidRequestError(msg, parameter="output_dir", value=None)
-        return plan
 
 
 def _with_row(table: Table, values: dict[str, Any]) -> Table:

@@ -68,7 +68,7 @@ def crds(observation):
 @pytest.fixture(scope="session")
 def planned(crds, stage_cache):
     """A function that makes a plan, finds its references, and returns both."""
-    from astroquery_lis.jwst_stage.planning.plan import make_plan
+    from astroquery_lis.jwst_stage.planning.make_plan import make_plan
     from astroquery_lis.jwst_stage.refs.references import resolve
 
     def make(files, environment=crds, **options):
@@ -101,7 +101,7 @@ def chain_copy(chain, tmp_path):
 def plan_of(tmp_path):
     """A function that plans the files of the folder ``in``."""
 
-    from astroquery_lis.jwst_stage.planning.plan import make_plan
+    from astroquery_lis.jwst_stage.planning.make_plan import make_plan
 
     def make(files=tmp_path / "in", **options):
         options.setdefault("output_dir", tmp_path / "out")

@@ -15,7 +15,7 @@ from astroquery_lis.jwst_stage.planning.association_files import (
 )
 from astroquery_lis.jwst_stage.planning.associations import put_together
 from astroquery_lis.jwst_stage.planning.exposures import read_exposure
-from astroquery_lis.jwst_stage.planning.plan import make_plan
+from astroquery_lis.jwst_stage.planning.make_plan import make_plan
 
 from .headers import write_exposure
 

@@ -294,7 +294,7 @@ class Refusing(Executor):
 @pytest.fixture
 def states_of(chain, stage_cache):
     """A function that tells how the finished run stands to another plan."""
-    from astroquery_lis.jwst_stage.planning.plan import make_plan
+    from astroquery_lis.jwst_stage.planning.make_plan import make_plan
 
     def states(files=chain.observation.uncals, **changes):
         with conf.set_temp("cache_dir", stage_cache):

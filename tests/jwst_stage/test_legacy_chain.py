@@ -44,7 +44,7 @@ def run_chain(uncals, output_dir, planned, environment, **options):
 @pytest.mark.timeout(900)
 def test_aligned_to_the_legacy_survey_every_star_is_matched(survey, planned, tmp_path):
     pytest.importorskip("jwst")
-    from astroquery_lis.jwst_stage.planning.plan import make_plan
+    from astroquery_lis.jwst_stage.planning.make_plan import make_plan
     from astroquery_lis.sandbox.jwst import simulate
 
     seen = simulate(size=256, filters=(FILTER,), offset_arcsec=OFFSET_ARCSEC, saturated=False)

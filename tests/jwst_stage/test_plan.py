@@ -38,7 +38,7 @@ def test_four_dithers(dithers, plan_of):
 
 def test_nothing_is_written_and_jwst_is_not_imported(dithers, tmp_path):
     code = (
-        "import sys; from astroquery_lis.jwst_stage.planning.plan import make_plan\n"
+        "import sys; from astroquery_lis.jwst_stage.planning.make_plan import make_plan\n"
         f"plan = make_plan({str(dithers)!r}, output_dir={str(tmp_path / 'out')!r})\n"
         "repr(plan)\n"
         "names = {name.partition('.')[0] for name in sys.modules}\n"

@@ -15,7 +15,7 @@ from astropy.wcs import WCS
 from astroquery_lis.exceptions import InvalidExposureError, InvalidRequestError
 from astroquery_lis.jwst_stage.planning.exposures import read_exposure
 from astroquery_lis.jwst_stage.planning.grids import common_grid, footprint, grid_of_wcs, n_pixels
-from astroquery_lis.jwst_stage.planning.plan import make_plan
+from astroquery_lis.jwst_stage.planning.make_plan import make_plan
 
 from .headers import write_exposure
 

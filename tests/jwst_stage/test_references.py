@@ -14,7 +14,7 @@ import pytest
 
 from astroquery_lis.exceptions import CrdsUnavailable, InvalidRequestError, OptionalDependencyError
 from astroquery_lis.jwst_stage import pipeline
-from astroquery_lis.jwst_stage.planning.plan import make_plan
+from astroquery_lis.jwst_stage.planning.make_plan import make_plan
 from astroquery_lis.jwst_stage.refs.crds_cache import (
     CrdsEnvironment,
     Recall,

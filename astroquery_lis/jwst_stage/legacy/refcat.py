@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import asdict, dataclass
+import warnings
+from dataclasses import asdict, dataclass, replace
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,14 @@ from astropy.table import Table, vstack
 
 from ..._packages import package_version
 from ...client import LegacySurvey
-from ...exceptions import InvalidRequestError, NoCoverageError, ServiceDownError, StageWarning, warn
+from ...exceptions import (
+    CrdsUnavailable,
+    InvalidRequestError,
+    NoCoverageError,
+    ServiceDownError,
+    StageWarning,
+    warn,
+)
 from ...io.store import write_whole
 from ...survey.bitmasks import maskbits as release_bits
 from ...survey.bitmasks import maskbits_value
@@ -45,9 +53,17 @@ if TYPE_CHECKING:
 
     from ..._typing import Angle, FilePath, Quantity
     from ...client import LegacySurveyClass
+    from ..planning.plan import Plan
     from .footprints import Field
 
-__all__ = ["Cuts", "as_cuts", "gaia_reference", "make_reference", "tractor_reference"]
+__all__ = [
+    "Cuts",
+    "as_cuts",
+    "gaia_reference",
+    "make_catalogs",
+    "make_reference",
+    "tractor_reference",
+]
 
 GAIA_TABLE = "gaiadr3.gaia_source"
 
@@ -360,3 +376,39 @@ def _one_table(parts: list[Table]) -> Table:
     ):
         table[name].info.description = text
     return table
+
+
+# ---- the catalogues of a plan -------------------------------------------------------------------
+
+
+def make_catalogs(
+    plan: Plan, *, survey: LegacySurveyClass, offline: bool = False
+) -> list[tuple[Path, bool]]:
+    """Make the catalogues that a plan names and that are not there; tell which were made now."""
+    kind = plan.options.get("abs_refcat")
+    if kind not in REFCATS:
+        return []
+    exposures = {exposure.root: exposure for exposure in plan.exposures}
+    catalogs = []
+    for task in plan.tasks:
+        name = task.steps.get("tweakreg", {}).get("abs_refcat")
+        if task.stage != 3 or not name:
+            continue
+        path = Path(name)
+        missing = not path.exists()
+        if missing and offline:
+            msg = (
+                f"abs_refcat={kind!r}: the catalogue {path} is missing; call prefetch_references "
+                "where there is a network."
+            )
+            raise CrdsUnavailable(msg, missing=[str(path)])
+        if missing:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = replace(plan, exposures=tuple(exposures[root] for root in task.exposures))
+            with warnings.catch_warnings():
+                # Whoever set it knows how few there are.
+                if "abs_minobj" in task.steps["tweakreg"]:
+                    warnings.filterwarnings("ignore", ".*abs_minobj", StageWarning)
+                make_reference(part, catalog=kind, survey=survey, path=path)
+        catalogs.append((path, missing))
+    return catalogs

@@ -19,6 +19,7 @@ from astropy.wcs import WCS
 from astropy.wcs.utils import wcs_to_celestial_frame
 
 from ...exceptions import InvalidExposureError, InvalidRequestError
+from ...survey.sphere import middle_of, shift_positions, tangent_axes, unit_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,8 +58,8 @@ def footprint(exposure: Exposure) -> np.ndarray | None:
     roll = math.radians(pointing["ROLL_REF"])
     east = v2 * math.cos(roll) + v3 * math.sin(roll)
     north = -v2 * math.sin(roll) + v3 * math.cos(roll)
-    center = _unit(np.array([[pointing["RA_REF"], pointing["DEC_REF"]]]))[0]
-    return _sky(center, east, north)
+    place = pointing["RA_REF"], pointing["DEC_REF"]
+    return np.stack(shift_positions(*place, east / 3600, north / 3600), axis=-1)
 
 
 def common_grid(
@@ -71,14 +72,12 @@ def common_grid(
         raise InvalidExposureError(msg, parameter="common_grid", value=without)
     scale = pixel_scale or min(native_scale(e) or math.inf for e in exposures)
     corners = np.concatenate([footprint(e) for e in exposures])
-    center = _unit(corners).mean(axis=0)
-    center /= np.linalg.norm(center)
-    east, north = _tangent(center, corners)
+    ra, dec = middle_of(*corners.T)
+    east, north = _tangent(ra, dec, corners)
     angle = math.radians(rotation)
     x = (-east * math.cos(angle) + north * math.sin(angle)) / scale
     y = (east * math.sin(angle) + north * math.cos(angle)) / scale
     x0, y0 = math.floor(x.min()) - _MARGIN_PX, math.floor(y.min()) - _MARGIN_PX
-    ra, dec = _angles(center)
     return {
         "crval": [round(ra, 9), round(dec, 9)],
         "crpix": [float(-x0), float(-y0)],
@@ -168,40 +167,15 @@ def _header_of(path: str) -> fits.Header:
     return _refuse(path, "has no image with a celestial WCS")
 
 
-def _unit(positions: np.ndarray) -> np.ndarray:
-    ra, dec = np.radians(positions).T
-    return np.array([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)]).T
+_ARCSEC_PER_RADIAN = 180 / math.pi * 3600
 
 
-def _angles(vector: np.ndarray) -> tuple[float, float]:
+def _tangent(ra_deg: float, dec_deg: float, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tangential coordinates of positions, arcsec."""
+    vectors = unit_vectors(*positions.T)
+    east, north = tangent_axes(ra_deg, dec_deg)
+    depth = vectors @ unit_vectors(ra_deg, dec_deg)
     return (
-        math.degrees(math.atan2(vector[1], vector[0])) % 360,
-        math.degrees(math.asin(max(-1.0, min(1.0, vector[2])))),
+        vectors @ east / depth * _ARCSEC_PER_RADIAN,
+        vectors @ north / depth * _ARCSEC_PER_RADIAN,
     )
-
-
-def _axes(center: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the unit vectors to the east and to the north at a point."""
-    ra, dec = (math.radians(angle) for angle in _angles(center))
-    east = np.array([-math.sin(ra), math.cos(ra), 0])
-    north = np.array([-math.sin(dec) * math.cos(ra), -math.sin(dec) * math.sin(ra), math.cos(dec)])
-    return east, north
-
-
-_ARCSEC = 180 / math.pi * 3600
-
-
-def _tangent(center: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the tangential coordinates of positions, in arcsec."""
-    unit = _unit(positions)
-    east, north = _axes(center)
-    depth = unit @ center
-    return unit @ east / depth * _ARCSEC, unit @ north / depth * _ARCSEC
-
-
-def _sky(center: np.ndarray, east_arcsec: np.ndarray, north_arcsec: np.ndarray) -> np.ndarray:
-    """Return the positions of tangential coordinates."""
-    east, north = _axes(center)
-    vectors = center + (np.outer(east_arcsec, east) + np.outer(north_arcsec, north)) / _ARCSEC
-    vectors /= np.linalg.norm(vectors, axis=1)[:, None]
-    return np.array([_angles(vector) for vector in vectors])

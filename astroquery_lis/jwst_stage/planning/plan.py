@@ -1,43 +1,26 @@
-"""What there is to do, before it is done: `make_plan`, and the `Plan` that it returns."""
+"""What there is to do, before it is done."""
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from astropy.table import Table
 
-from ..._packages import import_optional
-from ...exceptions import InvalidRequestError, LegacySurveyWarning, warn
+from ...exceptions import InvalidRequestError
 from ...io.store import write_bytes
-from ..corrections import normalise, switches
-from ..steps.parameters import check, for_task
-from ..steps.recipes import PRESETS, read_recipe
 from ..tasks import REFCATS, Member, Reduction, Task
-from .exposures import Exposure
-from .grids import common_grid as grid_of_exposures
-from .grids import grid_of_wcs, n_pixels
-from .pipelines import stage_classes
-from .plan_build import build
-from .plan_inputs import choose, read_files
-from .task_builder import configurations_of
+from .plan_file import plan_from_text, plan_to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Self
 
     from ..._typing import FilePath
-    from ..corrections import Correction
-    from ..refs.references import Resolution
     from ..resume.states import State
-    from .associations import Group, GroupBy
-    from .task_builder import StepsFor
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Plan", "load_plan", "placed_plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +216,12 @@ class Plan:
         -------
         Plan
         """
-        return cls(**_read(path))
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            msg = f"{path}: cannot be read: {error}."
+            raise InvalidRequestError(msg, parameter="path", value=str(path)) from None
+        return cls(**plan_from_text(text, where=str(path)))
 
     def _heading(self) -> str:
         n_seconds = sum(task.estimate.seconds for task in self.tasks)
@@ -258,289 +246,41 @@ class Plan:
         return f"<p>{escape(self._heading())}</p>{table}" + (f"<ul>{notes}</ul>" if notes else "")
 
 
-# ---- a plan as a TOML file that people can read, and back ---------------------------------------
-
-FORMAT = 1
-"""Number of the layout of the file."""
-
-_HEAD = """\
-# What a run of the JWST chain has to do. Written by astroquery_lis; read by Plan.load.
-# An input is a file, or the name of the task that makes it, relative to output_dir.
-"""
-
-
-def plan_to_text(plan: Plan) -> str:
-    """Return a plan as TOML."""
-    tomli_w = import_optional("tomli_w", "jwst", "Saving a plan")
-    content = {
-        "format": FORMAT,
-        "output_dir": plan.output_dir or "",
-        "notes": list(plan.notes),
-        "options": _without_none(plan.options),
-        "configurations": plan.configurations,
-        "exposures": [exposure.to_dict() for exposure in plan.exposures],
-        "tasks": [_task_values(task) for task in plan.tasks],
-    }
-    return _HEAD + tomli_w.dumps(content)
+def load_plan(plan: Plan | FilePath) -> Plan:
+    """Return a plan as it is, or that of a file."""
+    if isinstance(plan, Plan):
+        return plan
+    if isinstance(plan, (str, os.PathLike)) and os.path.isfile(plan):
+        return Plan.load(plan)
+    text = repr(plan) if isinstance(plan, (str, os.PathLike)) else type(plan).__name__
+    msg = f"plan={text} must be a Plan, as plan() makes it, or the file of a saved one."
+    raise InvalidRequestError(msg, parameter="plan", value=plan)
 
 
-def _task_values(task: Task) -> object:
-    values = task.to_dict()
-    if "members" in values:
-        values["members"] = [
-            {name: value for name, value in member.items() if value or name in ("input", "exptype")}
-            for member in values["members"]
-        ]
-    return _without_none(values)
+def placed_plan(plan: Plan | FilePath, output_dir: FilePath | None, *, needed: bool = True) -> Plan:
+    """Return a plan for an output directory, its own by default, with catalogues below that."""
+    plan = load_plan(plan)
+    folder = output_dir if output_dir is not None else plan.output_dir
+    if folder is not None:
+        return _with_catalogs(plan, os.path.abspath(os.path.expanduser(folder)))
+    if needed or plan.options.get("abs_refcat") in REFCATS:
+        msg = "output_dir=None: the plan names no output directory; give one."
+        raise InvalidRequestError(msg, parameter="output_dir", value=None)
+    return plan
 
 
-def _read_task(values: dict[str, Any]) -> Task:
-    for name in _MAY_HOLD_NONE:
-        if name in values:
-            values[name] = _with_none(values[name])
-    return Task.from_dict(values)
-
-
-_MAY_HOLD_NONE = ("steps", "corrections")
-_NONE = {"none": True}
-
-
-def _without_none(value: Any) -> object:
-    """Return the value as TOML has it, which lacks None; its word in stpipe is also a string."""
-    if isinstance(value, dict):
-        return {name: _without_none(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_none(inner) for inner in value]
-    return dict(_NONE) if value is None else value
-
-
-def _with_none(value: Any) -> object:
-    if value == _NONE:
-        return None
-    if isinstance(value, dict):
-        return {name: _with_none(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_with_none(inner) for inner in value]
-    return value
-
-
-def plan_from_text(text: str, where: str = "") -> dict:
-    """Return the parts of a plan that TOML holds."""
-    try:
-        content = tomllib.loads(text)
-        if content["format"] != FORMAT:
-            msg = f"{where}: a plan of format {content['format']}; this version reads {FORMAT}."
-            raise InvalidRequestError(msg, parameter="path", value=where)
-        return {
-            "exposures": tuple(Exposure.from_dict(e) for e in content.get("exposures", ())),
-            "tasks": tuple(_read_task(t) for t in content.get("tasks", ())),
-            "configurations": content.get("configurations", {}),
-            "options": {
-                k: _with_none(v) if k in _MAY_HOLD_NONE else v
-                for k, v in content.get("options", {}).items()
-            },
-            "output_dir": content["output_dir"] or None,
-            "notes": tuple(content.get("notes", ())),
-        }
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
-        msg = f"{where}: is not a plan: {type(error).__name__}: {error}."
-        raise InvalidRequestError(msg, parameter="path", value=where) from None
-
-
-def _read(path: FilePath) -> dict:
-    """Return the parts of the plan in a file."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path}: cannot be read: {error}."
-        raise InvalidRequestError(msg, parameter="path", value=str(path)) from None
-    return plan_from_text(text, where=str(path))
-
-
-# ---- from what was asked for to a plan ----------------------------------------------------------
-
-
-def make_plan(
-    files: FilePath | Sequence[FilePath] | Table,
-    *,
-    output_dir: FilePath | None = None,
-    stages: int | Sequence[int] = (1, 2, 3),
-    steps: Any = None,
-    preset: str = "default",
-    recipe: FilePath | None = None,
-    corrections: Any = (),
-    group_by: GroupBy | None = None,
-    product_name: str | None = None,
-    start: str = "uncal",
-    abs_refcat: FilePath | None = None,
-    wcs: Any = None,
-    common_grid: bool | dict[str, float] = False,
-    resolution: Resolution | None = None,
-    check_associations: bool = True,
-) -> Plan:
-    """Return what there is to do, without doing it, without a network, and without `jwst`."""
-    numbers = _checked_stages(stages)
-    place = None if output_dir is None else os.path.abspath(os.path.expanduser(output_dir))
-    inputs, associations, left_out = read_files(files, output_dir=place)
-    for note in left_out:
-        warn(note, LegacySurveyWarning)
-    exposures, notes = choose(inputs, start, resolution=resolution)
-    changes = normalise(corrections)
-    steps_for, checked_steps = _step_layers(preset, recipe, steps, changes, exposures)
-    refcat = _checked_refcat(abs_refcat)
-    stage3_steps = _Stage3Steps(exposures, steps_for, wcs, common_grid, refcat)
-    tasks, more = build(
-        exposures,
-        stages=numbers,
-        steps_for=steps_for,
-        corrections=changes,
-        group_by=group_by,
-        product_name=product_name,
-        associations=associations,
-        output_dir=place,
-        stage3_steps=stage3_steps,
-        check_associations=check_associations,
-    )
-    used = {root for task in tasks for root in task.exposures}
-    used |= {path for task in tasks for path in task.inputs}
-    exposures = [e for e in exposures if e.root in used or e.path in used]
-    options = {
-        "stages": list(numbers),
-        "start": start,
-        "preset": preset,
-        "recipe": None if recipe is None else os.path.abspath(recipe),
-        "steps": checked_steps,
-        "corrections": [c.to_dict() for c in changes],
-        "group_by": _plain(group_by),
-        "product_name": product_name,
-        "abs_refcat": refcat,
-        "grid": stage3_steps.grid,
-    }
-    return Plan(
-        exposures=tuple(exposures),
-        tasks=tasks,
-        configurations=configurations_of(exposures),
-        options={k: v for k, v in options.items() if v not in (None, {}, [])},
-        output_dir=place,
-        notes=tuple(left_out + notes + more),
+def _with_catalogs(plan: Plan, output_dir: str) -> Plan:
+    """Return the plan with the catalogues below the output directory named by their full paths."""
+    return replace(
+        plan,
+        output_dir=str(output_dir),
+        tasks=tuple(_with_catalog(task, Path(output_dir)) for task in plan.tasks),
     )
 
 
-def _plain(group_by: GroupBy | None) -> str | list[str] | None:
-    if group_by is None or isinstance(group_by, str):
-        return group_by
-    if callable(group_by):
-        return f"function {getattr(group_by, '__qualname__', repr(group_by))}"
-    return list(group_by)
-
-
-def _checked_stages(stages: int | Sequence[int]) -> tuple[int, ...]:
-    numbers = (stages,) if isinstance(stages, int) else tuple(stages)
-    if not numbers or not set(numbers) <= {1, 2, 3}:
-        msg = f"stages={stages!r} must be some of 1, 2 and 3."
-        raise InvalidRequestError(msg, parameter="stages", value=stages)
-    numbers = tuple(sorted(set(numbers)))
-    if numbers == (1, 3):
-        msg = f"stages={stages!r}: stage 3 begins from products of stage 2; add it."
-        raise InvalidRequestError(msg, parameter="stages", value=stages)
-    return numbers
-
-
-def _checked_refcat(abs_refcat: FilePath | None) -> str | None:
-    if abs_refcat is None or abs_refcat in REFCATS:
-        return abs_refcat
-    path = os.path.abspath(os.path.expanduser(abs_refcat))
-    if not os.path.isfile(path):
-        msg = (
-            f"abs_refcat={os.fspath(abs_refcat)!r} is none of {', '.join(map(repr, REFCATS))}, and "
-            "not a file that is there."
-        )
-        raise InvalidRequestError(msg, parameter="abs_refcat", value=abs_refcat)
-    return path
-
-
-def _step_layers(
-    preset: str,
-    recipe: FilePath | None,
-    steps: Any,
-    corrections: tuple[Correction, ...],
-    exposures: Sequence[Exposure],
-) -> tuple[StepsFor, dict]:
-    """Return a function that gives a pipeline's parameters, and the steps as they were checked."""
-    if preset not in PRESETS:
-        close = difflib.get_close_matches(str(preset), PRESETS, 1)
-        meant = f" Did you mean {close[0]!r}?" if close else ""
-        msg = f"preset={preset!r} is none of {', '.join(map(repr, PRESETS))}.{meant}"
-        raise InvalidRequestError(msg, parameter="preset", value=preset)
-    pipelines = sorted({name for e in exposures for name in stage_classes(e) if name})
-    layers = [check(PRESETS[preset]["steps"], parameter="preset")]
-    if recipe is not None:
-        layers.append(read_recipe(recipe))
-    if corrections:
-        layers.append(check(switches(corrections), parameter="corrections"))
-    checked = check(steps, pipelines) if steps else {}
-    layers = [layer for layer in (*layers, checked) if layer]
-
-    def steps_for(pipeline: str, members: Sequence[Exposure]) -> dict[str, dict]:
-        return for_task(layers, pipeline, members) if layers else {}
-
-    return steps_for, checked
-
-
-_GRID = {"crval", "crpix", "output_shape", "output_wcs", "pixel_scale", "rotation"}
-
-
-class _Stage3Steps:
-    """The parameters that a plan itself adds to a mosaic: its grid and its reference catalogue."""
-
-    def __init__(
-        self,
-        exposures: Sequence[Exposure],
-        steps_for: StepsFor,
-        wcs: Any,
-        common: bool | dict[str, float],
-        abs_refcat: str | None,
-    ) -> None:
-        self.abs_refcat = abs_refcat
-        self.grid: dict[str, Any] = {}
-        if wcs is None and not common:
-            return
-        if wcs is not None and common:
-            msg = "wcs and common_grid both set the grid of the mosaics; give one of them."
-            raise InvalidRequestError(msg, parameter="common_grid", value=common)
-        images = [e for e in exposures if stage_classes(e)[2] == "Image3Pipeline"]
-        asked = {
-            name: value
-            for e in images
-            for name, value in steps_for("Image3Pipeline", [e]).get("resample", {}).items()
-            if value not in (None, "")
-        }
-        free = {"pixel_scale", "rotation"} if common else set()
-        conflict = sorted(set(asked) & (_GRID - free))
-        if conflict:
-            name = "common_grid" if common else "wcs"
-            msg = f"{name} sets the grid, and steps too: resample.{', resample.'.join(conflict)}."
-            raise InvalidRequestError(msg, parameter=name, value=conflict)
-        if wcs is not None:
-            self.grid = grid_of_wcs(wcs)
-            return
-        values = {name: asked[name] for name in free if name in asked}
-        values |= dict(common) if isinstance(common, dict) else {}
-        if not set(values) <= free:
-            msg = f"common_grid={common!r} may have 'pixel_scale' and 'rotation'."
-            raise InvalidRequestError(msg, parameter="common_grid", value=common)
-        self.grid = grid_of_exposures(images, **values)
-
-    def __call__(self, group: Group) -> tuple[dict[str, dict], int | None]:
-        if group.pipeline != "Image3Pipeline":
-            return {}, None
-        steps: dict[str, dict] = {}
-        if self.grid:
-            steps["resample"] = dict(self.grid)
-        if self.abs_refcat in REFCATS:
-            # Made by prefetch_references, below the output directory.
-            name = f"refcat/{group.file_stem}_{self.abs_refcat}.ecsv"
-            steps["tweakreg"] = {"abs_refcat": name}
-        elif self.abs_refcat is not None:
-            steps["tweakreg"] = {"abs_refcat": self.abs_refcat}
-        return steps, n_pixels(group.exposures, self.grid)
+def _with_catalog(task: Task, output_dir: Path) -> Task:
+    name = task.steps.get("tweakreg", {}).get("abs_refcat")
+    if not name or not str(name).startswith("refcat/"):
+        return task
+    tweakreg = {**task.steps["tweakreg"], "abs_refcat": str(output_dir / name)}
+    return replace(task, steps={**task.steps, "tweakreg": tweakreg})

@@ -2,17 +2,15 @@
 
 The context is pinned by name once per run.  What CRDS recommends is asked once per distinct
 set-up of an instrument and set of parameters, in another process; what is missing is fetched once,
-in parallel, and checked before it gets its name.  So are the catalogues that a plan names.
+in parallel, and checked before it gets its name.
 """
 
 from __future__ import annotations
 
 import json
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from astropy.table import Column, Table
@@ -20,12 +18,10 @@ from astropy.table import Column, Table
 from ...exceptions import (
     CrdsUnavailable,
     InvalidRequestError,
-    StageWarning,
     TransferError,
 )
 from .. import pipeline
 from ..resume.records import FileMemo, cache_folder
-from ..tasks import REFCATS
 from .crds_cache import (
     CONTEXT_NAME,
     CrdsEnvironment,
@@ -44,11 +40,9 @@ from .crds_server import CrdsServer, Fetched, fetch_files
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-    from ...client import LegacySurveyClass
     from ..planning.plan import Plan
-    from ..tasks import Task
 
-__all__ = ["Resolution", "make_catalogs", "prefetch", "resolve", "with_catalogs"]
+__all__ = ["Resolution", "prefetch", "resolve"]
 
 _SERVER = "https://jwst-crds.stsci.edu"
 _WAY_OUT = (
@@ -452,55 +446,3 @@ def _table(resolution: Resolution, fetched: Mapping[str, Fetched]) -> Table:
     table.add_columns([Column(values, name, str) for name, values in texts.items()], [1, 1, 1])
     table.meta["context"] = resolution.context
     return table
-
-
-def with_catalogs(plan: Plan, output_dir: str) -> Plan:
-    """Return the plan with the catalogues below the output directory named by their full paths."""
-    return replace(
-        plan,
-        output_dir=str(output_dir),
-        tasks=tuple(_with_catalog(task, Path(output_dir)) for task in plan.tasks),
-    )
-
-
-def _with_catalog(task: Task, output_dir: Path) -> Task:
-    name = task.steps.get("tweakreg", {}).get("abs_refcat")
-    if not name or not str(name).startswith("refcat/"):
-        return task
-    tweakreg = {**task.steps["tweakreg"], "abs_refcat": str(output_dir / name)}
-    return replace(task, steps={**task.steps, "tweakreg": tweakreg})
-
-
-def make_catalogs(
-    plan: Plan, *, survey: LegacySurveyClass, offline: bool = False
-) -> list[tuple[Path, bool]]:
-    """Make the catalogues that a plan names and that are not there; tell which were made now."""
-    kind = plan.options.get("abs_refcat")
-    if kind not in REFCATS:
-        return []
-    exposures = {exposure.root: exposure for exposure in plan.exposures}
-    catalogs = []
-    for task in plan.tasks:
-        name = task.steps.get("tweakreg", {}).get("abs_refcat")
-        if task.stage != 3 or not name:
-            continue
-        path = Path(name)
-        missing = not path.exists()
-        if missing and offline:
-            msg = (
-                f"abs_refcat={kind!r}: the catalogue {path} is missing; call prefetch_references "
-                "where there is a network."
-            )
-            raise CrdsUnavailable(msg, missing=[str(path)])
-        if missing:
-            from ..legacy.refcat import make_reference
-
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = replace(plan, exposures=tuple(exposures[root] for root in task.exposures))
-            with warnings.catch_warnings():
-                # Whoever set it knows how few there are.
-                if "abs_minobj" in task.steps["tweakreg"]:
-                    warnings.filterwarnings("ignore", ".*abs_minobj", StageWarning)
-                make_reference(part, catalog=kind, survey=survey, path=path)
-        catalogs.append((path, missing))
-    return catalogs
