@@ -116,6 +116,12 @@ class Conf(ConfigNamespace):
         cfgtype="integer(min=1)",
         module="astroquery_lis",
     )
+    jwst_idle = ConfigItem(
+        600.0,
+        "Seconds without a task after which the process that holds the JWST pipeline ends.",
+        cfgtype="float(min=1)",
+        module="astroquery_lis",
+    )
     crds_path = ConfigItem(
         "",
         "Directory of the JWST reference files; empty for $CRDS_PATH, then ~/crds_cache.",

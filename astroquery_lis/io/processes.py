@@ -12,12 +12,14 @@ import contextlib
 import gc
 import importlib
 import json
+import math
 import multiprocessing
 import os
 import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 import types
 from concurrent.futures import Future
@@ -125,6 +127,8 @@ class Processes:
         Variables to set, or with `None` to remove, in the server before it imports them.
     method : {'fork', 'spawn'}, optional
         How the server starts its children; by default forked on Linux, where that is safe.
+    idle_s : float, optional
+        Seconds without a task after which the server ends; by default it stays.
 
     Raises
     ------
@@ -138,6 +142,7 @@ class Processes:
         preload: Sequence[str] = (),
         environment: Mapping[str, str | None] | None = None,
         method: Literal["fork", "spawn"] | None = None,
+        idle_s: float | None = None,
     ) -> None:
         method = method or ("fork" if sys.platform.startswith("linux") else "spawn")
         self._lock = threading.Lock()
@@ -146,7 +151,9 @@ class Processes:
         self._closed = False
         self._folder = tempfile.TemporaryDirectory(prefix="astroquery_lis-")
         self._connection, server_end = multiprocessing.Pipe()
-        options = (server_end, list(preload), dict(environment or {}), method, self._folder.name)
+        options = (
+            server_end, list(preload), dict(environment or {}), method, self._folder.name, idle_s
+        )  # fmt: skip
         self._process = WITHOUT_MAIN.Process(target=_serve, args=options, daemon=True)
         _start_single_threaded(self._process)
         server_end.close()
@@ -329,8 +336,9 @@ def _serve(
     environment: dict[str, str | None],
     method: str,
     folder: str,
+    idle_s: float | None,
 ) -> None:
-    """Start a child for each task, and tell how each ended, until the parent goes."""
+    """Start a child for each task, and tell how each ended, until the parent goes or is silent."""
     parent = os.getppid()
     multiprocessing.current_process().daemon = False
     # A session of its own leaves a Ctrl-C to the parent, who decides.
@@ -348,9 +356,16 @@ def _serve(
     context = multiprocessing.get_context(method)
     inherited = preload if method == "spawn" else []
     children: dict[Any, tuple[int, Any]] = {}
+    patience_s = math.inf if idle_s is None else idle_s
+    heard_s = time.monotonic()
     try:
         while os.getppid() == parent:
-            ready = wait([requests, *children], _LOOK_S)
+            ready = wait([requests, *children], min(_LOOK_S, patience_s))
+            now_s = time.monotonic()
+            if ready or children:
+                heard_s = now_s
+            elif now_s - heard_s > patience_s:
+                return
             for sentinel in children.keys() & ready:
                 number, child = children.pop(sentinel)
                 child.join()

@@ -12,6 +12,7 @@ import threading
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from .._conf import conf
 from ..exceptions import CrdsUnavailable, OptionalDependencyError, StageError
 from ..io.processes import Processes, ServerLost
 
@@ -61,7 +62,9 @@ def processes() -> Processes:
     require_jwst()
     with _shared.lock:
         if _shared.server is None or _shared.server.is_closed:
-            _shared.server = Processes(preload=PRELOAD, environment=_ENVIRONMENT)
+            _shared.server = Processes(
+                preload=PRELOAD, environment=_ENVIRONMENT, idle_s=conf.jwst_idle
+            )
         return _shared.server
 
 

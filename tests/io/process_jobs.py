@@ -44,6 +44,10 @@ def wait_for_ever(job):
         time.sleep(60)
 
 
+def linger(job):
+    time.sleep(job["seconds"])
+
+
 def interrupt(job):
     raise KeyboardInterrupt
 

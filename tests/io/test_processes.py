@@ -250,6 +250,18 @@ def in_daemon(folder, answer):
         answer.put(ask(server, "double", folder, value=4).result["value"])
 
 
+def test_an_idle_server_ends_and_says_so(tmp_path):
+    with Processes(preload=(JOBS,), idle_s=0.3) as idle:
+        # A task that takes longer than that is no idleness.
+        ended = ask(idle, "linger", tmp_path, seconds=0.6)
+        assert ended.exit_code == 0
+        pid = idle.pid
+        await_(lambda: idle.is_closed)
+        await_(lambda: not is_alive(pid))
+        with pytest.raises(ServerLost):
+            ask(idle, "double", tmp_path, value=1)
+
+
 def test_daemons_may_have_them_too(tmp_path):
     context = multiprocessing.get_context("fork")
     answer = context.Queue()
