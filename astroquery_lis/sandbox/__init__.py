@@ -13,7 +13,8 @@ can be told to misbehave.  Tests of your own code run on it without a network::
 Each file is made when it is first asked for, and kept in astropy's cache; `build` makes all.
 """
 
+from .reductions import write_reduction
 from .server import Sandbox, serve
 from .tree import build
 
-__all__ = ["Sandbox", "build", "serve"]
+__all__ = ["Sandbox", "build", "serve", "write_reduction"]

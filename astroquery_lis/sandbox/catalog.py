@@ -91,12 +91,18 @@ def brick_rows(release: str, region: str, brick: str) -> np.ndarray:
     return _brick_rows(release, region, brick)[0].copy()
 
 
-def region_rows(release: str, region: str) -> np.ndarray:
-    """Return the rows of every brick of a region that are primary in their brick."""
+def primary_rows(release: str, region: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the primary rows of every brick of a region, and the ids of their true sources."""
     tree = releases.get_tree(release, region)
     names = CATALOG_TREES[tree.release, tree.region]
-    rows = np.concatenate([brick_rows(release, region, name) for name in names])
-    return rows[rows["brick_primary"]]
+    parts = [_brick_rows(release, region, name) for name in names]
+    rows, truth_id = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return rows[rows["brick_primary"]], truth_id[rows["brick_primary"]]
+
+
+def region_rows(release: str, region: str) -> np.ndarray:
+    """Return the rows of every brick of a region that are primary in their brick."""
+    return primary_rows(release, region)[0]
 
 
 def catalog(release: str = "dr10") -> Table:

@@ -42,7 +42,11 @@ def band_files(
     release: str, region: str, brick: str, band: str, products: Iterable[str]
 ) -> Iterator[Content]:
     """Yield the coadds of one band of a brick."""
-    scene = BrickScene(release, region, brick)
+    yield from _band_files(BrickScene(release, region, brick), band, products)
+
+
+def _band_files(scene: BrickScene, band: str, products: Iterable[str]) -> Iterator[Content]:
+    release, region, brick = scene.release, scene.region, scene.brick.name
     for product, plane in scene.band(band, tuple(products)).items():
         path = paths.file_path(product, release, region, brick=brick, band=band)
         header = _header(scene, product, band)
@@ -63,10 +67,21 @@ def band_files(
 def mask_file(release: str, region: str, brick: str) -> Iterator[Content]:
     """Yield the mask bits of a brick."""
     scene = BrickScene(release, region, brick)
-    planes = scene.masks(releases.get_tree(release, region).bands)
-    path = paths.file_path("maskbits", release, region, brick=brick)
+    yield _mask_file(scene, releases.get_tree(release, region).bands)
+
+
+def scene_files(scene: BrickScene, bands: tuple[str, ...]) -> Iterator[Content]:
+    """Yield images, inverse variances, exposures and masks of a scene in some bands."""
+    for band in bands:
+        yield from _band_files(scene, band, _OVERLAP_PRODUCTS)
+    yield _mask_file(scene, bands)
+
+
+def _mask_file(scene: BrickScene, bands: tuple[str, ...]) -> Content:
+    planes = scene.masks(bands)
+    path = paths.file_path("maskbits", scene.release, scene.region, brick=scene.brick.name)
     header, name = _header(scene, "maskbits", None), path.rpartition("/")[2]
-    yield path, partial(write_images, planes=planes, header=header, product="maskbits", name=name)
+    return path, partial(write_images, planes=planes, header=header, product="maskbits", name=name)
 
 
 def _write_plain(file: BinaryIO, hdu: fits.PrimaryHDU, windows: list[Box]) -> None:
@@ -99,13 +114,13 @@ def _header(scene: BrickScene, product: str, band: str | None) -> fits.Header:
     add_brick_cards(header, scene.release, scene.region, brick)
     header["CENTRA"] = (brick.ra_deg, "image centre RA (deg)")
     header["CENTDEC"] = (brick.dec_deg, "image centre Dec (deg)")
-    size = bricks.IMAGE_SIZE_PIX
-    corners = ((0, 0), (size - 1, 0), (size - 1, size - 1), (0, size - 1))
+    height, width = scene.shape
+    corners = ((0, 0), (width - 1, 0), (width - 1, height - 1), (0, height - 1))
     for number, corner in enumerate(corners, start=1):
         ra, dec = scene.grid.to_sky(*corner)
         header[f"CORN{number}RA"] = (float(ra), "RA of a corner pixel (deg)")
         header[f"CORN{number}DEC"] = (float(dec), "Dec of a corner pixel (deg)")
-    add_wcs_cards(header, scene.grid, size)
+    add_wcs_cards(header, scene.grid, width, height)
     _add_scene(header, scene)
     while len(header.cards) < _HEADER_CARDS:
         header.add_comment(f"SIMULATED, scene {sky.SCENE_VERSION}")
@@ -124,14 +139,14 @@ def add_brick_cards(header: fits.Header, release: str, region: str, brick: Brick
     header["DECMAX"] = (brick.dec2_deg, "brick Dec max (deg)")
 
 
-def add_wcs_cards(header: fits.Header, grid: TangentGrid, size: int) -> None:
+def add_wcs_cards(header: fits.Header, grid: TangentGrid, width: int, height: int) -> None:
     """Add the WCS as legacypipe writes it: no RADESYS, no CUNIT."""
     header["CTYPE1"], header["CTYPE2"] = "RA---TAN", "DEC--TAN"
     header["CRVAL1"], header["CRVAL2"] = grid.ra_deg, grid.dec_deg
     header["CRPIX1"], header["CRPIX2"] = grid.x_ref + 1, grid.y_ref + 1
     header["CD1_1"], header["CD1_2"] = -grid.scale_deg, 0.0
     header["CD2_1"], header["CD2_2"] = 0.0, grid.scale_deg
-    header["IMAGEW"], header["IMAGEH"] = float(size), float(size)
+    header["IMAGEW"], header["IMAGEH"] = float(width), float(height)
     header["EQUINOX"] = 2000.0
 
 

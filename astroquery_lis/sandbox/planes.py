@@ -21,14 +21,14 @@ WHOLE_BRICK = "0451p000"
 # Height of the strips in which a whole brick is made, which bounds the memory.
 _STRIP_PIX = 150
 _BLEED_PIX = 2
+_SCALE_ARCSEC = 0.262
 _BLOB_THRESHOLD_SIGMA = 0.5
 
 
 def windows_of(brick: str) -> list[Box]:
     """Return the boxes of a brick that were observed; they do not overlap."""
     if brick == WHOLE_BRICK:
-        edges = range(0, SIZE_PIX, _STRIP_PIX)
-        return [Box(y0, y0 + _STRIP_PIX, 0, SIZE_PIX) for y0 in edges]
+        return strips((SIZE_PIX, SIZE_PIX))
     grid = bricks.brick_grid(bricks.parse_brick_name(brick))
     windows = []
     for ra, dec, half in sky.WINDOWS:
@@ -41,14 +41,25 @@ def windows_of(brick: str) -> list[Box]:
     return windows
 
 
+def strips(shape: tuple[int, int]) -> list[Box]:
+    """Return the boxes of an image that was observed as a whole."""
+    height, width = shape
+    edges = range(0, height, _STRIP_PIX)
+    return [Box(y0, min(y0 + _STRIP_PIX, height), 0, width) for y0 in edges]
+
+
 class BrickScene:
-    """Makes the coadds of one brick in one region."""
+    """Makes the coadds of one brick in one region.
+
+    Another ``grid``, ``shape`` and ``windows`` make another reduction of it.
+    """
 
     def __init__(self, release: str, region: str, brick: str) -> None:
         self.release = release
         self.region = region
         self.brick = bricks.get_brick(brick)
         self.grid = bricks.brick_grid(self.brick.id)
+        self.shape = (SIZE_PIX, SIZE_PIX)
         self.windows = windows_of(brick)
         self.sources = sky.truth()
         self._bits = bitmasks.maskbits(release)
@@ -67,7 +78,7 @@ class BrickScene:
     def band(self, band: str, products: tuple[str, ...]) -> dict[str, np.ndarray]:
         """Return products of one band."""
         kinds = {name: np.int16 if name == "nexp" else np.float32 for name in products}
-        planes = {name: np.zeros((SIZE_PIX, SIZE_PIX), kind) for name, kind in kinds.items()}
+        planes = {name: np.zeros(self.shape, kind) for name, kind in kinds.items()}
         seed = (self.region == "north", self.brick.id, "griz".index(band))
         rng = np.random.default_rng([int(part) for part in seed])
         for window in self.windows:
@@ -78,10 +89,9 @@ class BrickScene:
 
     def masks(self, bands: Iterable[str]) -> dict[str, np.ndarray]:
         """Return the three mask planes."""
-        mask = np.zeros((SIZE_PIX, SIZE_PIX), np.int32)
-        wise = np.zeros((SIZE_PIX, SIZE_PIX), np.uint8)
+        mask, wise = np.zeros(self.shape, np.int32), np.zeros(self.shape, np.uint8)
         self._set(mask, "NPRIMARY", ~self.primary())
-        y, x = np.ogrid[:SIZE_PIX, :SIZE_PIX]
+        y, x = np.ogrid[: self.shape[0], : self.shape[1]]
         for bit, ra, dec, radius_arcsec in sky.mask_circles(self.sources):
             x0, y0 = self.grid.to_pixel(ra, dec)
             radius = radius_arcsec / (self.grid.scale_deg * 3600)
@@ -102,8 +112,7 @@ class BrickScene:
 
     def _bad(self, bands: tuple[str, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """Return by band which pixels are saturated and which have no good exposure."""
-        shape = (SIZE_PIX, SIZE_PIX)
-        planes = {band: (np.zeros(shape, bool), np.ones(shape, bool)) for band in bands}
+        planes = {band: (np.zeros(self.shape, bool), np.ones(self.shape, bool)) for band in bands}
         for window in self.windows:
             ra, dec = self.sky_of(window)
             for band, (core, unexposed) in planes.items():
@@ -117,7 +126,11 @@ class BrickScene:
 
     def primary(self) -> np.ndarray:
         """Return which pixels are in the box that the brick owns."""
-        inside = np.ones((SIZE_PIX, SIZE_PIX), bool)
+        inside = np.ones(self.shape, bool)
+        if self.shape != (SIZE_PIX, SIZE_PIX):
+            return bricks.brick_id(*self.sky_of(Box(0, self.shape[0], 0, self.shape[1]))) == (
+                self.brick.id
+            )
         # The margins are 82 to 102 pixels wide; further in, every pixel is the brick's own.
         rim = 130
         end = SIZE_PIX - rim
@@ -139,6 +152,8 @@ class _Pixels:
         self._band = band
         self._sky = scene.sky_of(window)
         self._scale_arcsec = scene.grid.scale_deg * 3600
+        # A larger pixel has more of the sky's noise.
+        self._sigma = sky.NOISE_SIGMA[band] * round(self._scale_arcsec / _SCALE_ARCSEC, 9)
         self.model = scene._light(band, window)
         self._saturated = self.model > sky.SATURATION
         # Drawn for every product, so that each is the same whichever are made.
@@ -152,13 +167,13 @@ class _Pixels:
 
     @cached_property
     def _background(self) -> np.ndarray:
-        return self.nexp / sky.NOISE_SIGMA[self._band] ** 2
+        return self.nexp / self._sigma**2
 
     @cached_property
     def invvar(self) -> np.ndarray:
         # Only where a source counts: elsewhere the inverse variance is constant, as in the survey.
         poisson = np.where(self.model > 1e-3, sky.POISSON_NMGY * self.model, 0.0)
-        invvar = self._background / (1 + poisson / sky.NOISE_SIGMA[self._band] ** 2)
+        invvar = self._background / (1 + poisson / self._sigma**2)
         invvar *= sky.inverse_variance_texture(*self._sky)
         return invvar
 
@@ -174,7 +189,7 @@ class _Pixels:
 
     @property
     def blobmodel(self) -> np.ndarray:
-        blob = self.model > _BLOB_THRESHOLD_SIGMA * sky.NOISE_SIGMA[self._band]
+        blob = self.model > _BLOB_THRESHOLD_SIGMA * self._sigma
         return np.where(blob, self.model, 0.0)
 
     @property

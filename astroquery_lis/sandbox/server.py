@@ -290,7 +290,8 @@ class Sandbox:
         The sources (see ``sky.truth``).
     positions : dict of str to `~astropy.coordinates.SkyCoord`
         Named places: ``field``, ``star``, ``corner``, ``ra0``, ``split``, ``hole``, ``blank``,
-        ``clump``, ``bright``, ``elongated`` (where the PSF is) and ``off`` (where nothing is).
+        ``clump``, ``bright``, ``half`` (one half was not observed), ``edge`` (of the survey),
+        ``gap`` (not observed in z), ``elongated`` (where the PSF is), ``off`` (where nothing is).
     catalog : `~astropy.table.Table`
         Every row of the Tractor files of DR10 (see ``catalog.catalog``).
     tap_url : str

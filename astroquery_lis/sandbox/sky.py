@@ -30,6 +30,11 @@ POSITIONS_DEG = MappingProxyType(
         "clump": (45.160, -0.068),
         "bright": (45.035, 0.015),
         "off": (95.0, -30.0),
+        # Half of a box about it was never observed; no brick is beyond the survey's edge; and no
+        # exposure in z is in the gap.
+        "half": (45.25 + 320 * 0.262 / 3600, 0.125),
+        "edge": (45.0005, 0.03),
+        "gap": (45.198, -0.045),
     }
 )
 
@@ -69,6 +74,8 @@ POISSON_NMGY = 1e-5
 SATURATION = 60.0
 
 _HOLE_HALF_ARCSEC = (30.0, 20.0)
+_GAP_BAND = "z"
+_GAP_HALF_ARCSEC = (12.0, 12.0)
 _GALAXY_DEG = (45.154897, -0.004743)
 _STAR_DEG = (45.112743, -0.063151)
 _EMPTY_DEG = (45.2, 0.1)
@@ -122,17 +129,26 @@ def exposures(ra_deg: np.ndarray, dec_deg: np.ndarray, band: str) -> np.ndarray:
     shift = 0.013 * "griz".index(band)
     odd = np.floor((ra_deg + shift) / 0.053).astype(np.int16)
     odd += np.floor((dec_deg + 90.0 + shift) / 0.071).astype(np.int16)
-    return np.where(in_hole(ra_deg, dec_deg), 0, 1 + odd % 2).astype(np.int16)
+    unexposed = in_hole(ra_deg, dec_deg)
+    if band == _GAP_BAND:
+        unexposed |= _in_rectangle(ra_deg, dec_deg, "gap", _GAP_HALF_ARCSEC)
+    return np.where(unexposed, 0, 1 + odd % 2).astype(np.int16)
 
 
 def in_hole(ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
     """Return which places are in the 60 by 40 arcsec rectangle that was never observed."""
-    ra0, dec0 = POSITIONS_DEG["hole"]
+    return _in_rectangle(ra_deg, dec_deg, "hole", _HOLE_HALF_ARCSEC)
+
+
+def _in_rectangle(
+    ra_deg: np.ndarray, dec_deg: np.ndarray, place: str, half_arcsec: tuple[float, float]
+) -> np.ndarray:
+    ra0, dec0 = POSITIONS_DEG[place]
     ra_deg, dec_deg = np.asarray(ra_deg), np.asarray(dec_deg)
-    inside = np.abs(dec_deg - dec0) * 3600 < _HOLE_HALF_ARCSEC[1]
+    inside = np.abs(dec_deg - dec0) * 3600 < half_arcsec[1]
     # Right ascensions only where they decide: this is asked for millions of pixels.
     east, _ = _offset_arcsec(ra_deg[inside], dec0, ra0, dec0)
-    inside[inside] = np.abs(east) < _HOLE_HALF_ARCSEC[0]
+    inside[inside] = np.abs(east) < half_arcsec[0]
     return inside
 
 
@@ -349,6 +365,7 @@ def _truth() -> Table:
     _scatter(sources, rng)
     table = Table(rows=sources.rows, names=sources.columns)
     table.add_column(np.arange(len(table)), name="id", index=0)
+    table["redshift"] = _redshifts(table)
     table["ra"].unit = table["dec"].unit = u.deg
     table["shape_r"].unit = u.arcsec
     for name in table.colnames:
@@ -356,6 +373,14 @@ def _truth() -> Table:
             table[name].unit = u.nmgy
     table.meta["COMMENT"] = "Simulated sources; none of them is in the sky."
     return table
+
+
+def _redshifts(sources: Table) -> np.ndarray:
+    """Return true redshifts, 0 for stars; galaxies are the farther the fainter they are."""
+    magnitude = 22.5 - 2.5 * np.log10(np.asarray(sources["flux_r"]))
+    scatter = np.random.default_rng(_SEED + 1).normal(0, 0.2, len(sources))
+    redshift = np.clip(0.05 * 10 ** (0.14 * (magnitude - 16) + scatter), 0.01, 1.6)
+    return np.where(sources["type"] == "PSF", 0.0, redshift)
 
 
 def truth() -> Table:
@@ -367,6 +392,6 @@ def truth() -> Table:
         Columns ``id``, ``ra`` and ``dec`` (deg), ``type`` (PSF, REX, EXP, DEV or SER),
         ``sersic``, ``shape_r`` (half-light radius, arcsec), ``shape_e1``, ``shape_e2``,
         ``flux_g`` to ``flux_z`` and ``flux_w1`` to ``flux_w4`` (nanomaggies, AB), ``name`` (its
-        role, where it has one).
+        role, where it has one), ``redshift`` (0 for stars).
     """
     return _truth().copy()

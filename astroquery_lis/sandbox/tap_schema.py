@@ -17,6 +17,7 @@ from ..survey.tractor_columns import WISE_BANDS
 from ..survey.tractor_columns import tractor_columns as survey_columns
 from . import catalog
 from .measurements import tractor_columns
+from .redshifts import photo_z, photo_z_dtype
 from .web import Response, document, error_page
 
 # What the columns hold that the north does not have, in tables of both regions.
@@ -29,6 +30,13 @@ _RELEASES = {
     "dr11": ("tractor", "tractor_n", "tractor_s"),
 }
 _REGIONS = {"tractor": "", "tractor_n": "north", "tractor_s": "south"}
+# Photometric redshifts by ls_id, and of which regions they are: those of DR10 of the south alone.
+_PHOTO_Z = {
+    "ls_dr9.photo_z": ("south", "north"),
+    "ls_dr9.photo_z_9p1": ("south", "north"),
+    "ls_dr10.photo_z": ("south",),
+    "ls_dr11.photo_z": ("south", "north"),
+}
 _ORDER = ("i8", "f8", "i4", "f4", "i2", "S4", "S3", "S2", "S8")
 _SQL_TYPES = {"i": "INTEGER", "f": "REAL", "S": "TEXT"}
 _VOTABLE_TYPES = {"i8": "long", "i4": "int", "i2": "short", "f8": "double", "f4": "float"}
@@ -166,6 +174,30 @@ def _table_rows(release: str, region: str) -> Iterator[tuple]:
         yield from zip(*lists, strict=True)
 
 
+def _photo_z_columns(release: str) -> tuple[TapColumn, ...]:
+    kinds = photo_z_dtype(release)
+    types = [(name, kinds[name].str.lstrip("<|")) for name in kinds.names or ()]
+    columns = [TapColumn("ls_id", "i8")]
+    columns += [TapColumn(name, "i2" if kind == "b1" else kind) for name, kind in types]
+    return tuple(columns)
+
+
+def _photo_z_rows(release: str, regions: Iterable[str]) -> Iterator[tuple]:
+    for region in regions:
+        rows, truth_id = catalog.primary_rows(release, region)
+        table = photo_z(release, rows, truth_id)
+        lists = [_ls_id(rows).tolist()]
+        for name in table.dtype.names or ():
+            column = table[name]
+            if column.dtype.kind == "S":
+                lists.append([text.decode() or None for text in column])
+            else:
+                lists.append(
+                    column.astype(int if column.dtype.kind == "b" else column.dtype).tolist()
+                )
+        yield from zip(*lists, strict=True)
+
+
 @cache
 def all_tables() -> dict[str, TapTable]:
     """Return the tables of the service by name, those of TAP_SCHEMA last."""
@@ -181,6 +213,10 @@ def all_tables() -> dict[str, TapTable]:
             what = f"{region or 'south and north'} of {release.upper()}"
             description = f"Simulated Tractor catalogue, {what}"
             tables.append(TapTable(f"ls_{release}.{table}", columns, description))
+    for name in _PHOTO_Z:
+        release = name.partition(".")[0].removeprefix("ls_")
+        description = f"Simulated photometric redshifts of {release.upper()}"
+        tables.append(TapTable(name, _photo_z_columns(release), description))
     for table, text in _SCHEMA_TABLES.items():
         kinds = [(name, "i4" if name in _SCHEMA_INTEGERS else "S64") for name in text.split()]
         columns = tuple(TapColumn(*pair) for pair in kinds)
@@ -217,7 +253,9 @@ def open_database() -> sqlite3.Connection:
     for name, table in all_tables().items():
         schema, _, own = name.partition(".")
         rows: Iterable[tuple] = metadata.get(own, [])
-        if schema != "tap_schema":
+        if name in _PHOTO_Z:
+            rows = _photo_z_rows(schema.removeprefix("ls_"), _PHOTO_Z[name])
+        elif schema != "tap_schema":
             rows = _table_rows(schema.removeprefix("ls_"), _REGIONS[own])
         listed = ", ".join(f'"{c.name}" {_SQL_TYPES[c.kind[0]]}' for c in table.columns)
         database.execute(f"CREATE TABLE {name} ({listed})")

@@ -30,6 +30,7 @@ from .catalog import CATALOG_TREES, ccds_file, tractor_file
 from .coadds import Content, band_files, band_products, mask_file
 from .made_once import cache_folder, digest_of, lock, remove_leftovers, write_whole
 from .planes import WHOLE_BRICK
+from .sweeps import sweep_files, sweep_names
 from .wise import VEGA_TO_AB, wise_files
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ _SOURCES = (
     "measurements.py",
     "cameras.py",
     "catalog.py",
+    "redshifts.py",
+    "sweeps.py",
     "wise.py",
     "tree.py",
     survey_columns.__file__,
@@ -280,6 +283,10 @@ def _catalogue_pieces() -> Iterator[Piece]:
         for brick in names:
             path = paths.file_path("tractor", release, region, brick=brick)
             yield Piece((path,), partial(tractor_file, release, region, brick))
+        for sweep in sweep_names(release, region):
+            kinds = ("sweep", "sweep-photo-z")
+            files = tuple(paths.file_path(k, release, region, brick=sweep) for k in kinds)
+            yield Piece(files, partial(sweep_files, release, region, sweep))
     for (release, region), names in sky.BRICKS.items():
         for brick in names:
             path = paths.file_path("ccds-table", release, region, brick=brick)

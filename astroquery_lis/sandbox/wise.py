@@ -135,7 +135,7 @@ def _header(release: str, region: str, product: str, brick: str, band: str) -> f
     header["MAGZERO"] = (22.5, "magnitude zero point")
     header["MAGSYS"] = ("Vega", "this image is in Vega fluxes")
     add_brick_cards(header, release, region, bricks.get_brick(brick))
-    add_wcs_cards(header, wise_grid(brick), _SIZE_PIX)
+    add_wcs_cards(header, wise_grid(brick), _SIZE_PIX, _SIZE_PIX)
     header["SCENE"] = (sky.SCENE_VERSION, "version of the simulated scene")
     header["PSFFWHM"] = (wise_psf_fwhm_arcsec(band), "PSF FWHM (arcsec)")
     for number, (weight, width) in enumerate(wise_psf_components(band), start=1):

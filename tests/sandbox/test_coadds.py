@@ -121,6 +121,28 @@ def test_hole_was_not_observed(sky_tree):
         assert data.any()
 
 
+def test_gap_has_no_exposure_in_one_band(sky_tree):
+    position = sky.POSITIONS_DEG["gap"]
+    for product in ("image", "invvar", "nexp"):
+        for band in "griz":
+            args = (sky_tree, SOUTH, product, "0451p000", band, position)
+            assert cutout(*args, half=40)[0].all() == (band != "z")
+    assert (cutout(*args, half=60)[0] > 0).any()
+
+
+def test_half_of_a_place_was_observed_and_no_brick_is_beyond_the_edge(sky_tree):
+    position = sky.POSITIONS_DEG["half"]
+    for brick in ("0453p000", "0453p002"):
+        nexp, x, _ = cutout(sky_tree, SOUTH, "nexp", brick, "r", position, half=50)
+        assert (nexp > 0).mean() == pytest.approx(0.5, abs=0.02)
+        # East, where it was not observed, is left.
+        assert not nexp[:, : int(x) - 1].any()
+    ra, dec = sky.POSITIONS_DEG["edge"]
+    assert bricks.brick_name(ra, dec) == "0451p000"
+    listed = {name for names in sky.BRICKS.values() for name in names}
+    assert str(bricks.brick_name(ra - 0.002, dec)) not in listed
+
+
 def test_outside_the_windows_everything_is_zero(sky_tree):
     for product in ("image", "invvar", "model", "nexp", "psfsize"):
         path = sky_tree / paths.file_path(product, *SOUTH, brick="0453p000", band="r")
