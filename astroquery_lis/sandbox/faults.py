@@ -18,6 +18,28 @@ KINDS: dict[str, dict] = {
     "slow": {"seconds": 1.0},
     "etag": {"content": False},
     "refuse": {},
+    "body": {"content": b"", "code": 200, "content_type": "application/octet-stream"},
+    "empty": {},
+    "redirect": {"code": 302, "to": "{path}"},
+    "swap": {"path": ""},
+    "flip": {"bits": 1, "start": 0, "stop": None, "seed": 0},
+    "twice": {},
+    "gzip": {"announced": True},
+    "content_range": {"value": "bytes 0-9/10"},
+    "wrong_length": {"by": 100, "value": None},
+    "no_length": {"fraction": 0.5},
+    "chunked": {"ending": "good"},
+    "reset": {"fraction": 0.0},
+    "hang": {"seconds": 600.0, "fraction": None},
+    "drip": {"seconds": 1.0},
+    "endless": {
+        "content_type": "application/octet-stream",
+        "start": b"",
+        "chunk": bytes(1 << 20),
+        "most": 8 << 30,
+    },
+    "long_header": {"lines": 100_000},
+    "garbage": {},
 }
 """Every kind of fault, with its options and their defaults."""
 
@@ -131,7 +153,33 @@ class Faults:
             - ``'etag'``: the file has been replaced: from then on it has another ``ETag`` and date
               and, with ``content=True``, other bytes (each XORed with 0x5A); `clear` brings the
               old ones back;
-            - ``'refuse'``: the connection is closed without an answer.
+            - ``'refuse'``: the connection is closed without an answer;
+            - ``'body'``: ``content`` (empty) of type ``content_type``, with status ``code`` (200);
+            - ``'empty'``: the right header, also of a range, and not a byte;
+            - ``'redirect'``: status ``code`` (302) to the address ``to``, in which ``{path}``
+              stands for the path that was asked for;
+            - ``'swap'``: the file of another ``path`` of the server under the name that was asked
+              for;
+            - ``'flip'``: ``bits`` (1) of the bytes from ``start`` (0) to ``stop`` (the end) are the
+              other way, in places drawn with ``seed`` (0);
+            - ``'twice'``: the bytes come twice, and twice the length is announced;
+            - ``'gzip'``: the bytes are compressed, with the header that says so unless
+              ``announced=False``;
+            - ``'content_range'``: the header ``Content-Range`` is ``value``;
+            - ``'wrong_length'``: the length that is announced is ``by`` (100) bytes too large, or
+              too small if that is negative, or is the text ``value``;
+            - ``'no_length'``: no length is announced, and ``fraction`` (0.5) is sent;
+            - ``'chunked'``: no length but chunks, which end as they should (``ending='good'``),
+              half way with a length that is none (``'size'``), in a chunk (``'cut'``) or between
+              two (``'none'``);
+            - ``'reset'``: the connection is reset after ``fraction`` (0: before anything) was sent;
+            - ``'hang'``: for ``seconds`` (600) nothing comes, or nothing after ``fraction`` was
+              sent, and the connection is closed;
+            - ``'drip'``: a byte each ``seconds`` (1.0);
+            - ``'endless'``: ``start`` (nothing) and then ``chunk`` (a million zeros) again and
+              again, ``most`` (8 GB) in all, of type ``content_type``;
+            - ``'long_header'``: a header of ``lines`` (100,000) lines of a thousand characters;
+            - ``'garbage'``: what is not HTTP.
 
             ``'wrong_range'``, ``'ignore_range'`` and ``'short'`` hit only requests with a range.
         match : str, default: '*'

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import re
 import shutil
-import socket
-import socketserver
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, overload
-from urllib.parse import unquote
+from typing import TYPE_CHECKING
 
 from astropy.coordinates import SkyCoord, name_resolve
 from astropy.table import Table
@@ -25,10 +18,12 @@ from .. import _conf
 from . import catalog, sky
 from .cameras import ELONGATED_DEG, PsfShape, psf_shape
 from .faults import Faults
+from .http_server import RequestLog, Route, Server
+from .sesame import NameResolver
 from .tap import TapService
 from .tree import Folder, SurveyTree
 from .viewer import Viewer
-from .web import FileTree, Request, Response, error_document, error_page
+from .web import FileTree
 
 if TYPE_CHECKING:
     from .mast import MastService
@@ -37,238 +32,6 @@ MIRROR_PREFIX = "/legacysurvey/"
 VIEWER_PREFIX = "/viewer/"
 SESAME_PREFIX = "/sesame/"
 TAP_PREFIX = "/tap"
-
-# Invented names, and the named places of the scene that they stand for.
-NAMES = {"NGC 1": "field", "NGC 2": "split", "HD 1": "star", "HD 2": "bright", "Abell 1": "clump"}
-
-
-@dataclass
-class RequestRecord:
-    """One request that the server got."""
-
-    method: str
-    path: str
-    range: str | None
-    status: int | None
-    bytes_sent: int
-
-
-class RequestLog(Sequence[RequestRecord]):
-    """The requests so far, oldest first."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._records: list[RequestRecord] = []
-
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._records)
-
-    @overload
-    def __getitem__(self, index: int) -> RequestRecord: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[RequestRecord]: ...
-
-    def __getitem__(self, index: int | slice) -> RequestRecord | list[RequestRecord]:
-        with self._lock:
-            return self._records[index]
-
-    def __repr__(self) -> str:
-        return f"<RequestLog of {len(self)} requests>"
-
-    def append(self, record: RequestRecord) -> None:
-        """Add a record; for the server."""
-        with self._lock:
-            self._records.append(record)
-
-    def clear(self) -> None:
-        """Forget the requests so far."""
-        with self._lock:
-            self._records.clear()
-
-    def __iter__(self) -> Iterator[RequestRecord]:
-        with self._lock:
-            return iter(list(self._records))
-
-
-Connection = socket.socket | tuple[bytes, socket.socket]
-# What a path begins with, and what answers.
-Route = tuple[str, Callable[[Request], Response]]
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 256
-
-    def __init__(self, routes: list[Route], faults: Faults, log: RequestLog) -> None:
-        self.routes, self.faults, self.log = routes, faults, log
-        self.closing = threading.Event()
-        self._open: set[Connection] = set()
-        self._changed = threading.Condition()
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def server_bind(self) -> None:
-        # HTTPServer asks the name service for this host's name, which can take seconds.
-        socketserver.TCPServer.server_bind(self)
-        host, self.server_port = self.server_address[:2]
-        self.server_name = str(host)
-
-    def handle_error(self, request: Connection, client_address: object) -> None:
-        """Say nothing: a client that went away is no news."""
-
-    def process_request(self, request: Connection, client_address: object) -> None:
-        """Serve a connection in a thread of its own."""
-        with self._changed:
-            self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: Connection) -> None:
-        """Close a connection that has ended."""
-        super().shutdown_request(request)
-        with self._changed:
-            self._open.discard(request)
-            self._changed.notify_all()
-
-    def end(self) -> None:
-        """Stop serving, close every connection and wait for their threads to see it."""
-        self.closing.set()
-        self.shutdown()
-        self.server_close()
-        with self._changed:
-            for connection in self._open:
-                # The other side may have closed it.
-                with suppress(OSError):
-                    cast(socket.socket, connection).shutdown(socket.SHUT_RDWR)
-            self._changed.wait_for(lambda: not self._open, timeout=5)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-    protocol_version = "HTTP/1.1"
-    server_version = "sandbox"
-    disable_nagle_algorithm = True
-    # One packet for the header and a small body.
-    wbufsize = 1 << 16
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
-
-    def do_GET(self) -> None:
-        """Answer a request."""
-        path, _, query = self.path.partition("?")
-        length = int(self.headers.get("Content-Length") or 0)
-        body = self.rfile.read(length) if length else b""
-        request = Request(self.command, unquote(path), query, self.headers, body)
-        target = request.path + (f"?{unquote(query)}" if query else "")
-        stretch = self.headers.get("Range")
-        fault = self.server.faults.pick(target, request.path, stretch is not None)
-        kind, options = (fault.kind, fault.options) if fault else ("", {})
-        if kind == "refuse":
-            self.server.log.append(RequestRecord(self.command, target, stretch, None, 0))
-            self.close_connection = True
-            return
-        if kind == "slow" and self.server.closing.wait(options["seconds"]):
-            self.close_connection = True
-            return
-        response = self._respond(request, kind, options)
-        announced = sent = response.length
-        if kind == "short" and response.status == 206:
-            announced = sent = int(response.length * options["fraction"])
-        if kind == "cut":
-            sent = int(response.length * options["fraction"])
-            self.close_connection = True
-        record = RequestRecord(self.command, target, stretch, response.status, 0)
-        # Written down before the client can see the end of the answer, corrected if it goes away.
-        if self.command != "HEAD":
-            record.bytes_sent = sent
-        self.server.log.append(record)
-        self._send(response, announced, record)
-
-    do_HEAD = do_POST = do_DELETE = do_GET
-
-    def _respond(self, request: Request, kind: str, options: dict) -> Response:
-        if kind == "status":
-            after = options["retry_after"]
-            extra = {} if after is None else {"Retry_After": after}
-            return error_page(options["code"], "A fault on demand.", **extra)
-        if kind == "html":
-            page = error_page(200, "This is not the file that was asked for.")
-            page.headers["Cache-Control"] = "no-store"
-            return page
-        if kind == "votable":
-            return error_document(options["message"])
-        if kind == "ignore_range":
-            del request.headers["Range"]
-        if kind == "wrong_range":
-            request.headers.replace_header(
-                "Range", _shifted(request.headers["Range"], options["shift"])
-            )
-        for prefix, answer in self.server.routes:
-            if request.path.startswith(prefix):
-                return answer(request)
-        return error_page(404, "Nothing is served here.")
-
-    def _send(self, response: Response, announced: int, record: RequestRecord) -> None:
-        self.send_response(response.status)
-        for name, value in response.headers.items():
-            self.send_header(name, value)
-        if response.status != 304:
-            self.send_header("Content-Length", str(announced))
-        if self.close_connection and record.bytes_sent == announced:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        sent, total = 0, record.bytes_sent
-        try:
-            if isinstance(response.body, bytes):
-                self.wfile.write(response.body[:total])
-                sent = total
-            elif total:
-                for chunk in response.body.chunks(total):
-                    self.wfile.write(chunk)
-                    sent += len(chunk)
-            self.wfile.flush()
-        except OSError:
-            self.close_connection = True
-            record.bytes_sent = sent
-
-
-def _shifted(text: str, shift: int) -> str:
-    """Return a range of the same length somewhere else."""
-    match = re.fullmatch(r"bytes=(\d+)-(\d*)", text)
-    if not match:
-        return "bytes=0-9"
-    start, last = int(match[1]), match[2]
-    # Towards the beginning where there is room, so that the shifted range is in the file too.
-    step = -shift if start >= shift else shift
-    return f"bytes={start + step}-{int(last) + step if last else ''}"
-
-
-class NameResolver:
-    """Answers requests like ``/sesame/SNV?NGC%201``, in the plain format of Sesame.
-
-    It knows the `NAMES` and the scene's own names of places, in upper or lower case, with or
-    without spaces.
-    """
-
-    def __call__(self, request: Request) -> Response:
-        """Return the `Response` to a `Request`."""
-        query = unquote(request.query.replace("+", " "))
-        lines = [f"# {query}\t#Q1"]
-        places = {name: name for name in sky.POSITIONS_DEG} | NAMES
-        key = _compact(query)
-        name = next((name for name in places if _compact(name) == key), None)
-        if name is None:
-            lines += ["#!SNV=Simulated: Nothing found", "#!  *** Nothing found ***"]
-        else:
-            ra, dec = sky.POSITIONS_DEG[places[name]]
-            lines += ["#=S=Simulated: 1", f"%J {ra:.8f} {dec:+.8f} = ", f"%I.0 {name}"]
-        body = "\n".join([*lines, "#====Done===="]) + "\n\n"
-        return Response(200, {"Content-Type": "text/plain; charset=utf-8"}, body.encode())
-
-
-def _compact(name: str) -> str:
-    return "".join(name.lower().split())
 
 
 class Sandbox:
@@ -285,7 +48,7 @@ class Sandbox:
     viewer_url : str
         Address of the simulated viewer.
     sesame_url : str
-        Address of a name resolver that knows some names (see ``server.NAMES``).
+        Address of a name resolver that knows some names (see ``sesame.NAMES``).
     truth : `~astropy.table.Table`
         The sources (see ``sky.truth``).
     positions : dict of str to `~astropy.coordinates.SkyCoord`
@@ -333,7 +96,7 @@ class Sandbox:
             (VIEWER_PREFIX, Viewer(self._tree.file, VIEWER_PREFIX)),
             (SESAME_PREFIX, NameResolver()),
         ]
-        self._server = _Server(self.routes, self.faults, self.requests)
+        self._server = Server(self.routes, self.faults, self.requests)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self.mirror_url = self.url + MIRROR_PREFIX.rstrip("/")
         self.viewer_url = self.url + VIEWER_PREFIX.rstrip("/")

@@ -65,9 +65,9 @@ def test_redshifts_scatter_about_the_truth_as_they_say(sky, sky_tree):
     has = redshifts["Z_SPEC"] > 0
     assert 10 < has.sum() < len(has) / 2
     assert redshifts["Z_SPEC"][has] == pytest.approx(np.asarray(truth["redshift"])[has], rel=1e-6)
-    assert set(redshifts["SURVEY"][has]) == {"SDSS", "DESI", "GAMA"}
+    assert set(redshifts["SURVEY"][has]) == {b"SDSS", b"DESI", b"GAMA"}
     assert set(redshifts["Z_SPEC"][~has]) == {-99}
-    assert set(redshifts["SURVEY"][~has]) == {""}
+    assert set(redshifts["SURVEY"][~has]) == {b""}
 
 
 def test_tap_gives_what_the_sweeps_hold(sky, sky_tree):
