@@ -5,6 +5,7 @@ astroquery's own, so that code written against either keeps working::
 
     LegacySurveyError
     ├── InvalidRequestError      (InvalidQueryError, ValueError)  refused before any request
+    │   └── ArgumentError        (TypeError)                      the method has no such argument
     ├── NoCoverageError          (EmptyResponseError)             nothing of the survey is there
     │   └── MissingDataError                                      the brick lacks a band or product
     ├── CacheError               (OSError)                        the cache cannot be written
@@ -50,6 +51,7 @@ from astroquery.exceptions import EmptyResponseError, InvalidQueryError, RemoteS
 from astroquery.exceptions import TimeoutError as AstroqueryTimeoutError
 
 __all__ = [
+    "ArgumentError",
     "CacheError",
     "CacheWarning",
     "ChecksumError",
@@ -145,6 +147,10 @@ class InvalidRequestError(LegacySurveyError, InvalidQueryError, ValueError):
         super().__init__(message)
         self.parameter = parameter
         self.value = value
+
+
+class ArgumentError(InvalidRequestError, TypeError):
+    """A method has no such argument; the message says which one was meant."""
 
 
 class NoCoverageError(LegacySurveyError, EmptyResponseError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from functools import wraps
+from inspect import isfunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +17,7 @@ from astroquery.query import BaseQuery
 from .._conf import conf, setting
 from .._packages import package_version
 from ..catalogs.tractor_file import OpenTables
-from ..exceptions import InvalidRequestError
+from ..exceptions import InvalidRequestError, LegacySurveyError
 from ..images.reader import SectionReader
 from ..images.tiles import OpenImages
 from ..images.viewer_service import ViewerService, viewer_client
@@ -27,6 +28,7 @@ from ..io.mirrors import resolve_mirrors
 from ..survey.paths import COADD_PRODUCTS
 from ..survey.releases import REGIONS, RELEASES, get_release
 from ..survey.request import as_region
+from .calls import argument_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,14 +52,51 @@ def in_time(method: Method) -> Method:
         token = BOUNDS.set((*BOUNDS.get(), Bound(time.monotonic() + conf.deadline)))
         try:
             return method(*args, **options)
+        except TypeError as error:
+            explained = _explained(error, method, args, options)
+            if explained is None:
+                raise
+            raise explained from None
         finally:
             BOUNDS.reset(token)
 
     return bounded  # type: ignore[return-value]
 
 
+def explaining(method: Method) -> Method:
+    """Let a method say in one sentence which argument it does not know."""
+
+    @wraps(method)
+    def called(*args: Any, **options: Any) -> object:
+        try:
+            return method(*args, **options)
+        except TypeError as error:
+            explained = _explained(error, method, args, options)
+            if explained is None:
+                raise
+            raise explained from None
+
+    return called  # type: ignore[return-value]
+
+
+def _explained(
+    error: TypeError, method: Callable, args: tuple, options: dict[str, Any]
+) -> LegacySurveyError | None:
+    """Return the error of ours for a call that does not fit, or `None` for one from within."""
+    trace = error.__traceback__
+    if isinstance(error, LegacySurveyError) or trace is None or trace.tb_next is not None:
+        return None
+    return argument_error(args[0] if args else None, method, options, error)
+
+
 class QueryBase(BaseQuery):
     """How long to wait for a service, and where the cache is."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, method in list(vars(cls).items()):
+            if isfunction(method) and name[0] != "_" and not hasattr(method, "__wrapped__"):
+                setattr(cls, name, explaining(method))
 
     def __init__(self) -> None:
         super().__init__()

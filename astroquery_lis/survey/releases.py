@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 
 from ..exceptions import InvalidRequestError
 
-__all__ = [
-    "RELEASES",
-    "DataRelease",
-    "Tree",
-    "band_names",
-    "get_release",
-    "get_tree",
-    "listed",
-    "spelled",
-]
+__all__ = ["RELEASES", "DataRelease", "Tree", "get_release", "get_tree"]
 
 PIXEL_SCALE_ARCSEC = 0.262
 """Pixel scale of every optical coadd, arcsec (legacypipe ``get_brick_wcs``)."""
@@ -293,7 +284,10 @@ def listed(value: object, allowed: Sequence[str] = ()) -> list[str]:
     if isinstance(value, str):
         names = value.replace(",", " ").split()
     else:
-        names = list(value) if isinstance(value, Iterable) else []
+        try:
+            names = list(value)  # type: ignore[call-overload]
+        except TypeError:
+            return []
         if not all(isinstance(name, str) for name in names):
             return []
     if allowed and not set(names) <= set(allowed):
