@@ -105,26 +105,41 @@ def require_table(folders: Sequence[Path], release: str, region: str) -> list[np
 
 
 def require_unlisted(
-    folders: Sequence[Path], release: str, region: str, bricks: Sequence[int], lacks: str
+    folders: Sequence[Path],
+    release: str,
+    region: str,
+    bricks: Sequence[int],
+    lacks: str,
+    *,
+    band: str | None = None,
 ) -> None:
-    """Refuse to take bricks that no file was found of for ones that the survey does not have.
+    """Refuse to take what no file was found of for something that the survey does not have.
 
     ``folders`` are all the places that were asked, none if one of them was a server; ``lacks`` says
-    what they lack.
+    what they lack: something of the bricks, perhaps of one band.
     """
     if not folders:
         return
+    ids = np.asarray(bricks)
     tables = require_table(folders, release, region)
-    listed = np.any([holds(rows["brickid"], np.asarray(bricks)) for rows in tables], axis=0)
+    listed = np.any([_has_band(rows, ids, band) for rows in tables], axis=0)
     if listed.any():
         where = ", ".join(map(str, folders))
-        names = ", ".join(name_of(brick) for brick in np.asarray(bricks)[listed])
+        of_band = f" with exposures in {band}" if band else ""
         msg = (
-            f"{where} lacks {lacks}, and {release} {region} has brick {names}: the folder holds a "
-            "part of the survey. Copy the files there (get_brick_files), or name a mirror of the "
-            "survey after the folder."
+            f"{where} lacks {lacks}, and {release} {region} has {', '.join(name_of(ids[listed]))}"
+            f"{of_band}: the folder holds a part of the survey. Copy the files there "
+            "(get_brick_files), or name a mirror of the survey after the folder."
         )
         raise IncompleteMirrorError(msg, url=where)
+
+
+def _has_band(rows: np.ndarray, ids: np.ndarray, band: str | None) -> np.ndarray:
+    """Return which bricks are in a table, and have exposures in a band that it counts."""
+    places, is_there = places_of(rows["brickid"], ids)
+    if band in BANDS:
+        is_there &= rows[f"nexp_{band}"][places] > 0
+    return is_there
 
 
 def _rows_in(path: Path) -> np.ndarray:

@@ -18,6 +18,7 @@ from ..survey.catalog_request import CatalogRequest, Sky
 from ..survey.paths import file_path
 from ..survey.releases import get_release
 from ..survey.tractor_columns import TractorColumn
+from .brick_rows import require_unlisted
 from .catalog_table import Chunk
 from .sources import Rows
 from .tractor_file import OpenTables, TractorFile, open_table
@@ -157,7 +158,10 @@ class TractorFiles:
         finder = self.finder
         files = [finder.local(brick.path) for brick in bricks]
         n_fetched = files.count(None)
-        if not n_fetched or finder.only_local:
+        if not n_fetched:
+            return files
+        if finder.only_local:
+            self._refuse_unproven(bricks, files)
             return files
         size = f"about {n_fetched * TYPICAL_FILE_BYTES / 1e9:.1f} GB"
         if n_fetched > self.max_bricks:
@@ -174,6 +178,16 @@ class TractorFiles:
         if finder.cache_error is not None:
             warn(f"The Tractor files are not cached: {finder.cache_error}", CacheWarning)
         return files
+
+    def _refuse_unproven(
+        self, bricks: Sequence[BrickFile], files: Sequence[LocatedFile | None]
+    ) -> None:
+        """Refuse to take what folders lack for what the survey does not have."""
+        for brick, file in zip(bricks, files, strict=True):
+            if file is None:
+                release = brick.path.partition("/")[0]
+                folders = self.finder.folders
+                require_unlisted(folders, release, brick.region, [brick.brick_id], brick.path)
 
     def _open(self, file: LocatedFile) -> TractorFile:
         return self.finder.read(file, lambda f: open_table(f.path, f.sidecars, self._tables))

@@ -16,6 +16,7 @@ from astroquery.query import BaseQuery
 
 from .._conf import conf, setting
 from .._packages import package_version
+from ..catalogs.brick_rows import require_unlisted
 from ..catalogs.tractor_file import OpenTables
 from ..exceptions import InvalidRequestError, LegacySurveyError
 from ..images.reader import SectionReader
@@ -272,7 +273,10 @@ class SurveyBase(QueryBase):
         return self.cache_location if use_cache else None
 
     def _reader(self, mirrors: tuple[SurveyMirror, ...], cache: bool | None) -> SectionReader:
-        return SectionReader(self._client(), mirrors, self._location(cache), self._images)
+        location = self._location(cache)
+        return SectionReader(
+            self._client(), mirrors, location, self._images, proof=require_unlisted
+        )
 
     def _finder(self, mirror: Mirror | None, cache: bool | None) -> FileFinder:
         return FileFinder(self._client, self._mirrors(mirror), self._location(cache))

@@ -13,11 +13,13 @@ from astropy.table import Table
 
 from .._conf import conf
 from .._typing import answering
+from ..catalogs.brick_rows import require_unlisted
 from ..exceptions import (
     ChecksumError,
     ChecksumWarning,
     CoverageWarning,
     FailoverWarning,
+    IncompleteMirrorError,
     InvalidRequestError,
     warn,
 )
@@ -30,10 +32,11 @@ from ..io.delivery import (
     table_of_files,
     warn_of_failures,
 )
-from ..io.jobs import Result
-from ..io.mirrors import REGISTERED, resolve_mirrors
+from ..io.jobs import Result, failure
+from ..io.mirrors import REGISTERED, local_folders, resolve_mirrors
 from ..io.places import HEALTH
 from ..io.upkeep import cache_usage, clear_stores
+from ..survey.bricks import parse_brick_name
 from ..survey.paths import FILE_PRODUCTS, as_file_bands, as_file_products, has_product, plan_files
 from ..survey.releases import get_release
 from ..survey.request import as_choice, as_region
@@ -214,6 +217,7 @@ or sequence, optional
             executor=executor,
             show_progress=show_progress,
         )
+        results = [_proven(result, files[result.row], mirrors) for result in results]
         _warn_of(results, verify)
         return table_of_files(results, [file.product for file in files])
 
@@ -470,6 +474,24 @@ def _job(row: int, file: SurveyFile, settings: FileSettings) -> FileJob:
 def _without_band(row: int, file: SurveyFile) -> Result:
     where = "/".join(name for name in (file.release, file.region) if name)
     return Result(row, "NODATA", message=f"{where} has no {file.band} band.", **_about(file))
+
+
+def _proven(result: Result, file: SurveyFile, mirrors: tuple[Place, ...]) -> Result:
+    """Return the error of a file that folders lack, if the survey may have it all the same."""
+    folders = local_folders(mirrors)
+    if result.status != "NODATA" or not folders or not file.paths:
+        return result
+    try:
+        if FILE_PRODUCTS[file.product].per != "brick":
+            msg = f"{', '.join(map(str, folders))} lacks {file.paths[0]}."
+            raise IncompleteMirrorError(msg)
+        bricks = [parse_brick_name(file.brick)]
+        require_unlisted(
+            folders, file.release, file.region, bricks, file.paths[0], band=file.band or None
+        )
+    except IncompleteMirrorError as error:
+        return failure(result.row, error, url=result.url, **_about(file))
+    return result
 
 
 def _warn_of(results: Sequence[Result], verify: str | bool) -> None:

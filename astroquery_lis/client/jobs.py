@@ -15,6 +15,7 @@ from astroquery import cache_conf
 
 from .._conf import setting
 from .._packages import import_optional
+from ..catalogs.brick_rows import require_unlisted
 from ..catalogs.brick_tables import region_table
 from ..exceptions import IncompleteMirrorError, InvalidRequestError, NoCoverageError
 from ..images.access import Access
@@ -421,6 +422,7 @@ executor
             (("timeout_is_set", self._timeout is not None), ("max_connections", n_viewer)),
             self._viewer_matches(mirrors),
             cache_conf.cache_timeout,
+            require_unlisted,
         )
 
     def _footprint(self, asked: Asked, access: Access) -> dict[tuple[str, str], np.ndarray]:

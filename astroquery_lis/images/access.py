@@ -11,7 +11,7 @@ from typing import Any
 from ..io.http import HttpClient
 from ..io.mirrors import Mirror
 from .coadds import PixelReader
-from .reader import SectionReader
+from .reader import Proof, SectionReader
 from .sources import BrickFiles, Sources
 from .strips import SharedFiles
 from .tiles import OpenImages
@@ -33,11 +33,13 @@ class Access:
     viewer_options: Options = ()  # of viewer_client, beside those of HttpClient
     viewer_matches: bool = True  # whether the viewer shows the same sky as the mirrors
     max_age_s: float | None = None  # how long its answers are good
+    proof: Proof | None = None  # refuses to take what folders lack for what the survey lacks
 
     def reader(self, shared: SharedFiles | None = None) -> SectionReader:
         """Return a reader of brick files, on the connections that jobs of a process share."""
         client = _client(HttpClient, self.client_options)
-        return SectionReader(client, self.mirrors, self.location, OpenImages(), shared)
+        images = OpenImages()
+        return SectionReader(client, self.mirrors, self.location, images, shared, self.proof)
 
     def sources(
         self,

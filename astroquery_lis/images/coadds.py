@@ -16,7 +16,7 @@ from astropy.io import fits
 
 from .._packages import package_version
 from ..exceptions import NoCoverageError, collected_notes
-from ..survey.bricks import region_of_brick
+from ..survey.bricks import name_of, region_of_brick
 from ..survey.paths import IMAGE_PRODUCTS, MASK_PLANES, file_paths
 from ..survey.pixel_grids import Box, SkyGrid
 from ..survey.placement import WISE, Piece, Placement, frame_of_bands, place, without
@@ -82,8 +82,12 @@ class PixelReader(Protocol):
     source_name: str
     evidence: str
 
+
     def read(self, requests: list[SectionRequest]) -> list[Section]:
         """Read many boxes at once."""
+
+    def prove_absent(self, tree: Tree, brick: int, lacks: str, band: str | None) -> None:
+        """Refuse to take what folders lack for what the survey does not have."""
 
 
 class CoaddPlan:
@@ -247,6 +251,8 @@ def coadd_cutout(
         warn_of_failures(answers)
     n_pieces = len(plan.placement.pieces)
     is_whole = all(len(f.sections) == n_pieces and not f.barred for f in files.values())
+    if not is_whole:
+        _refuse_unproven(plan, files, reader)
     if not is_whole and on_missing == "raise":
         check_target(plan, files)
     pixels: dict[Plane, np.ndarray] = {}
@@ -273,6 +279,17 @@ def coadd_cutout(
         warn_of_gaps(plan, files, {plane: shares[plane] for plane in planes})
     images = (_image_hdu(plan, p, files[p], pixels[p], shares[p]) for p in planes)
     return fits.HDUList([_primary(plan, files, planes, reader.source_name), *images])
+
+
+def _refuse_unproven(plan: CoaddPlan, files: _Files, reader: PixelReader) -> None:
+    """Refuse to take files that folders lack for files that the survey does not have."""
+    pieces = [f.placement.pieces[i].brick_id for f in files.values() for i in f.sections]
+    for plane in plan.planes:
+        for brick in files[plane].barred:
+            # Bands that nobody named may be lacking where there are others.
+            if plan.request.bands is not None or plane.band is None or brick not in pieces:
+                lacks = f"{plane} of brick {name_of(brick)}"
+                reader.prove_absent(plan.tree(brick), brick, lacks, plane.band)
 
 
 def _read(files: PlaneFiles, reader: PixelReader) -> None:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -30,12 +30,13 @@ from ..exceptions import (
 from ..io.bounds import Threads
 from ..io.download import Downloaded, download
 from ..io.http import HttpClient
-from ..io.mirrors import Mirror
+from ..io.mirrors import Mirror, local_folders
 from ..io.places import Answer, ask_in_turn
 from ..io.ranges import FIRST_RANGE_BYTES, Version, WholeFileAnswer, fetch_range, merge_ranges
 from ..io.store import GB, Runs, Store
 from ..io.upkeep import keep_within
 from ..survey.pixel_grids import Box
+from ..survey.releases import Tree
 from .headers import Cards, FileSource
 from .strips import LayoutChanged, SharedFile, SharedFiles
 from .tiles import (
@@ -53,13 +54,17 @@ from .tiles import (
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
 
-__all__ = ["Section", "SectionReader", "SectionRequest"]
+__all__ = ["Proof", "Section", "SectionReader", "SectionRequest"]
 
 CHANGED_TRIES = 3
 """How often a file that changes under the reader is begun again."""
 
 GAP_BYTES = 512
 """Tiles of a job that lie closer are asked for as one."""
+
+
+Proof: TypeAlias = Callable[..., None]
+"""Is given folders, release, region, bricks, what is lacking, and ``band=``."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,8 @@ class SectionReader:
     """Reads boxes of files through mirrors and cache.  A context manager, for one request or job.
 
     Without a location nothing is kept.  ``shared`` says what a job will read, so that cutouts share
-    what is fetched and decoded.
+    what is fetched and decoded.  ``proof`` refuses where a file that the mirrors lack may be of the
+    survey all the same.
     """
 
     source_name = "bricks"
@@ -105,8 +111,10 @@ class SectionReader:
         location: str | Path | None,
         images: OpenImages,
         shared: SharedFiles | None = None,
+        proof: Proof | None = None,
     ) -> None:
         self.client = client
+        self._proof = proof
         # The order of an AutoOrder is free, which a plain tuple would not tell.
         self._mirrors = mirrors if isinstance(mirrors, tuple) else tuple(mirrors)
         self._temporary: str | None = None
@@ -155,6 +163,12 @@ class SectionReader:
         finally:
             for future in futures:
                 future.cancel()
+
+    def prove_absent(self, tree: Tree, brick: int, lacks: str, band: str | None) -> None:
+        """Refuse to take what folders lack for what the survey does not have."""
+        folders = local_folders(self._mirrors)
+        if folders and self._proof is not None:
+            self._proof(folders, tree.release, tree.region, [brick], lacks, band=band)
 
     def _read_one(self, request: SectionRequest) -> Section:
         shared = None

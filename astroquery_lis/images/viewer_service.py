@@ -43,7 +43,7 @@ from ..io.store import remove, write_bytes
 from ..survey.bricks import brick_grid, parse_brick_name
 from ..survey.layers import layer_of
 from ..survey.pixel_grids import Box
-from ..survey.releases import PIXEL_SCALE_ARCSEC
+from ..survey.releases import PIXEL_SCALE_ARCSEC, Tree
 from .reader import Section, SectionRequest
 
 __all__ = [
@@ -305,6 +305,9 @@ class ViewerSections:
             for (layer, brick, box), group in _by_brick(requests).items()
             for part in _parts(box)
         ]
+
+    def prove_absent(self, tree: Tree, brick: int, lacks: str, band: str | None) -> None:
+        """Do nothing: what the viewer does not show, the survey does not have."""
 
     def _read_brick(
         self, group: tuple[str, str, Box], requests: list[SectionRequest]

@@ -67,7 +67,7 @@ class FileFinder:
     @property
     def only_local(self) -> bool:
         """Whether every mirror is a directory."""
-        return bool(self.folders)
+        return all(mirror.is_local for mirror in self.mirrors)
 
     @property
     def folders(self) -> tuple[Path, ...]:
