@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from astropy.io import fits
 
 from .._packages import import_optional, package_version
 from ..io.jobs import Result
@@ -34,7 +33,8 @@ from ..survey.bricks import brick_name
 from ..survey.paths import COADD_PRODUCTS, MASK_PLANES
 from ..survey.releases import WISE_BANDS, WISE_PRODUCTS, get_release, get_tree
 from ..survey.request import DERIVED, CutoutRequest, plane_name
-from .cutting import CutoutJob, Facts, shares_text, target_facts
+from .cutting import Answer, CutoutJob, Facts, shares_text, target_facts
+from .plain import PlainCutout
 
 __all__ = ["ARRAY_OUTPUTS", "ArrayFile"]
 
@@ -330,15 +330,17 @@ class ArrayFile:
             self._arrays[name] = _Buffered(array, entry, chunk, fill, dtype)
         return self._arrays[name]
 
-    def add(self, index: int, request: CutoutRequest, hdul: fits.HDUList, facts: Facts) -> Facts:
+    def add(self, index: int, request: CutoutRequest, answer: Answer, facts: Facts) -> Facts:
         """Write one cutout to the next place."""
-        planes = {hdu.name: hdu for hdu in hdul[1:]}
+        plain = answer if isinstance(answer, PlainCutout) else PlainCutout.of(answer)
+        planes = {image.name: image for image in plain.images}
         for number, slot in enumerate(self._slots):
-            hdu = planes.get(slot.plane)
-            if hdu is not None:
+            image = planes.get(slot.plane)
+            if image is not None:
                 place = self._bands[slot.array].index(slot.band) if slot.band else None
-                self._array(slot.array, hdu.shape).put(self._n, place, hdu.data)
-                self._shares[self._n, number] = hdu.header.get("OBSFRAC", 1.0)
+                pixels = image.pixels
+                self._array(slot.array, pixels.shape).put(self._n, place, pixels)
+                self._shares[self._n, number] = image.header.get("OBSFRAC", 1.0)
         row, name = self.job.target(index)
         self._index[self._n] = (
             row,
@@ -348,7 +350,7 @@ class ArrayFile:
             str(brick_name(request.ra_deg, request.dec_deg)).encode(),
             facts.get("region", "").encode(),
             request.key[:32].encode(),
-            hdul[0].header.get("LAYER", "").encode(),
+            str(plain.header.get("LAYER", "")).encode(),
         )
         self._n += 1
         return {"local_path": str(self._path)}

@@ -33,6 +33,7 @@ from .coverage import (
     warn_of_gaps,
 )
 from .headers import FileSource
+from .plain import Card, PlainCutout, PlainImage
 from .reader import Section, SectionRequest
 
 __all__ = [
@@ -41,9 +42,11 @@ __all__ = [
     "PixelReader",
     "Plane",
     "PlaneFiles",
+    "as_hdus",
     "coadd_cutout",
     "coadd_sections",
     "observed",
+    "plain_cutout",
 ]
 
 CREATOR = f"astroquery_lis {package_version()}"
@@ -134,9 +137,10 @@ class CoaddPlan:
         found = _file_of_plane(self.release, tree, piece.brick, plane)
         return found and SectionRequest(found[0], piece.read, *found[1:])
 
-    def sections(self) -> list[SectionRequest]:
-        """Return what is read of which files if none is missing."""
+    def sections(self, evidence: str = "") -> list[SectionRequest]:
+        """Return what is read of which files if none is missing, with what tells of coverage."""
         pieces, planes = self.placement.pieces, self.planes
+        planes = planes + self.evidence(evidence) if evidence else planes
         sections = (self.section(piece, plane) for piece in pieces for plane in planes)
         return [section for section in sections if section is not None]
 
@@ -244,7 +248,19 @@ def coadd_cutout(
     request: CutoutRequest, reader: PixelReader, *, on_missing: str = "raise"
 ) -> fits.HDUList:
     """Cut a box out of the bricks' coadds."""
-    plan = CoaddPlan(request)
+    return as_hdus(plain_cutout(CoaddPlan(request), reader, on_missing=on_missing))
+
+
+def as_hdus(cutout: PlainCutout) -> fits.HDUList:
+    """Return the HDUs of a cutout."""
+    primary = fits.PrimaryHDU(header=fits.Header(cutout.cards))
+    images = (fits.ImageHDU(i.pixels, fits.Header(i.cards), name=i.name) for i in cutout.images)
+    return fits.HDUList([primary, *images])
+
+
+def plain_cutout(plan: CoaddPlan, reader: PixelReader, *, on_missing: str = "raise") -> PlainCutout:
+    """Cut a box out of the bricks' coadds, without HDUs."""
+    request = plan.request
     evidence = plan.evidence(reader.evidence)
     files, answers, is_large = _find_files(plan, [*plan.planes, *evidence], reader)
     if any(s.cache_error or (s.answer and s.answer.failures) for s in answers):
@@ -277,8 +293,10 @@ def coadd_cutout(
         warn_of_absent_bands(plan)
     if not is_whole:
         warn_of_gaps(plan, files, {plane: shares[plane] for plane in planes})
-    images = (_image_hdu(plan, p, files[p], pixels[p], shares[p]) for p in planes)
-    return fits.HDUList([_primary(plan, files, planes, reader.source_name), *images])
+    box = plan.placement.box
+    grid_cards = plan.placement.grid.cards(x0=box.x0, y0=box.y0)
+    images = [_image(plan, p, files[p], pixels[p], shares[p], grid_cards) for p in planes]
+    return PlainCutout(_primary(plan, files, planes, reader.source_name), images)
 
 
 def _refuse_unproven(plan: CoaddPlan, files: _Files, reader: PixelReader) -> None:
@@ -378,7 +396,7 @@ def _other_bands(plan: CoaddPlan, reader: PixelReader) -> list[str]:
     return [hdu.header["BAND"] for hdu in hdul[1:] if hdu.header["OBSFRAC"]]
 
 
-def _primary(plan: CoaddPlan, files: _Files, planes: list[Plane], source: str) -> fits.PrimaryHDU:
+def _primary(plan: CoaddPlan, files: _Files, planes: list[Plane], source: str) -> list[Card]:
     request = plan.request
     sections = [section for plane in planes for section in files[plane].sections.values()]
     pieces = {
@@ -388,7 +406,7 @@ def _primary(plan: CoaddPlan, files: _Files, planes: list[Plane], source: str) -
     covered = dict.fromkeys((pieces[i].brick, pieces[i].brick_id) for i in sorted(pieces))
     bands = request.bands or dict.fromkeys(p.band for p in planes if p.band)
     mirrors = dict.fromkeys(section.mirror for section in sections)
-    cards: list[tuple[str, str | float, str]] = [
+    cards: list[Card] = [
         ("SURVEY", "LegacySurvey", "DESI Legacy Imaging Surveys"),
         ("RELEASE", plan.release.name, "data release asked for"),
         ("REGION", request.region, "region asked for"),
@@ -404,7 +422,7 @@ def _primary(plan: CoaddPlan, files: _Files, planes: list[Plane], source: str) -
         ("NBRICKS", len(covered), "bricks that contributed"),
     ]
     for number, (brick, brick_id) in enumerate(covered, start=1):
-        folder = plan.tree(brick_id).folder
+        folder = _tree(plan.release, request.region, brick_id).folder
         cards.append((f"BRICK{number}", brick, f"of {folder}"))
         cards.append((f"TREE{number}", folder, "release and region of its files"))
     cards += [
@@ -412,33 +430,36 @@ def _primary(plan: CoaddPlan, files: _Files, planes: list[Plane], source: str) -
         ("CREATOR", CREATOR, "software"),
     ]
     # A long text leaves no room for the comment beside it.
-    header = fits.Header(
-        [
-            (name, value, comment if len(str(value)) + len(comment) <= CARD_TEXT else "")
-            for name, value, comment in cards
-        ]
-    )
+    cards = [
+        (name, value, comment if len(str(value)) + len(comment) <= CARD_TEXT else "")
+        for name, value, comment in cards
+    ]
+    text = ""
     if request.wcs:
-        header["COMMENT"] = (
+        text = (
             "Pixels are interpolated onto the WCS: image, model, blobmodel with flux conserved "
             "(Lanczos-3, or an adaptive kernel on coarser pixels), the rest nearest."
         )
     elif len(covered) > 1:
-        header["COMMENT"] = (
+        text = (
             "Pixels of brick GRID are native. Those of other bricks are interpolated: image, "
             "model, blobmodel by Lanczos-3, the rest nearest; each pixel from the brick that "
             "owns it."
         )
-    return fits.PrimaryHDU(header=header)
+    return [*cards, ("COMMENT", text, "")] if text else cards
 
 
-def _image_hdu(
-    plan: CoaddPlan, plane: Plane, files: PlaneFiles, pixels: np.ndarray, share: float
-) -> fits.ImageHDU:
+def _image(
+    plan: CoaddPlan,
+    plane: Plane,
+    files: PlaneFiles,
+    pixels: np.ndarray,
+    share: float,
+    grid_cards: list[Card],
+) -> PlainImage:
     product = IMAGE_PRODUCTS[plane.product]
-    box = plan.placement.box
-    cards: list[tuple[str, str | float, str]] = [
-        *plan.placement.grid.cards(x0=box.x0, y0=box.y0),
+    cards: list[Card] = [
+        *grid_cards,
         ("BUNIT", product.unit, "unit of the pixels"),
         ("PRODUCT", plane.product, product.description),
     ]
@@ -457,11 +478,10 @@ def _image_hdu(
     for number, i in enumerate(sorted(files.sections), start=1):
         cards.append((f"BRICK{number}", files.placement.pieces[i].brick, ""))
         cards.append((f"URL{number}", files.sections[i].url, ""))
-    header = fits.Header(cards)
-    return fits.ImageHDU(pixels, header, name=plane_name(plane.product, plane.band))
+    return PlainImage(plane_name(plane.product, plane.band), cards, pixels)
 
 
-def _cards_of_files(files: PlaneFiles, known: set[str]) -> list[tuple[str, str | float, str]]:
+def _cards_of_files(files: PlaneFiles, known: set[str]) -> list[Card]:
     """Return the cards of the files' headers: of the first, and the dates of all."""
     if not files.sections:
         return []

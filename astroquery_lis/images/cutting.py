@@ -6,10 +6,10 @@ processes and on clusters alike; the settings come with the work.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from astropy.io import fits
@@ -19,18 +19,27 @@ from ..io.jobs import portable
 from ..survey.bricks import brick_id, region_of_brick
 from ..survey.request import CutoutRequest
 from .access import Access
+from .coadds import CoaddPlan, as_hdus, plain_cutout
+from .plain import PlainCutout
+from .reader import SectionReader
+from .sources import Sources
 from .strips import SharedFiles
 
 __all__ = [
+    "Answer",
     "BulkSpec",
     "CutoutJob",
     "Facts",
     "cutouts_of_job",
+    "each_answer",
     "each_cutout",
-    "observed_text",
+    "facts_of_answer",
     "shares_text",
     "target_facts",
 ]
+
+Answer: TypeAlias = PlainCutout | fits.HDUList
+"""A cutout: without HDUs where nothing but the bricks' files is in it."""
 
 Facts = dict[str, Any]
 """What a target's `Result` says of it, whatever happens: id, release, region."""
@@ -80,27 +89,48 @@ class CutoutJob:
 # ---- cutting ------------------------------------------------------------------------------------
 
 
-def each_cutout(
+def each_answer(
     spec: BulkSpec, access: Access, job: CutoutJob
-) -> Iterator[tuple[int, CutoutRequest, fits.HDUList | Exception, list[str]]]:
+) -> Iterator[tuple[int, CutoutRequest, Answer | Exception, list[str]]]:
     """Yield index, request, cutout or the error, and notes, of one target after the other."""
     requests = [job.request(index) for index in range(len(job))]
     shared = SharedFiles()
     with access.reader(shared) as reader:
         sources = access.sources(spec.sources, lambda: nullcontext(reader))
-        sections = [sources.sections(request) for request in requests]
-        for boxes in sections:
-            shared.expect(boxes)
+        sections = []
+        for request in requests:
+            plans = sources.plans(request)
+            sections.append([box for plan in plans for box in plan.sections(reader.evidence)])
+            shared.expect(sections[-1])
         for index, (request, boxes) in enumerate(zip(requests, sections, strict=True)):
-            answer = sources.psfs if request.products == ("psf",) else sources.planes
+            answer: Answer | Exception
             with collected_notes() as notes:
                 try:
-                    hdul = answer(request, spec.on_missing)
+                    answer = _answer(sources, reader, request, spec.on_missing)
                 except Exception as error:  # one target must not take the others with it
-                    hdul = error
+                    answer = error
                 finally:
                     shared.release(boxes)
-            yield index, request, hdul, notes
+            yield index, request, answer, notes
+
+
+def _answer(
+    sources: Sources, reader: SectionReader, request: CutoutRequest, on_missing: str
+) -> Answer:
+    if request.products == ("psf",):
+        return sources.psfs(request, on_missing)
+    if sources.gives_plain(request):
+        return plain_cutout(CoaddPlan(request), reader, on_missing=on_missing)
+    return sources.planes(request, on_missing)
+
+
+def each_cutout(
+    spec: BulkSpec, access: Access, job: CutoutJob
+) -> Iterator[tuple[int, CutoutRequest, fits.HDUList | Exception, list[str]]]:
+    """Yield what `each_answer` does, with the HDUs of each cutout."""
+    for index, request, answer, notes in each_answer(spec, access, job):
+        cutout = as_hdus(answer) if isinstance(answer, PlainCutout) else answer
+        yield index, request, cutout, notes
 
 
 def cutouts_of_job(
@@ -113,13 +143,25 @@ def cutouts_of_job(
     ]
 
 
-def observed_text(hdul: fits.HDUList) -> str:
-    """Return what a `Result` says of the pixels that were observed, in the order of the bands."""
-    shares: dict[str, float] = {}
-    for hdu in hdul[1:]:
-        if "BAND" in hdu.header and "OBSFRAC" in hdu.header:
-            shares.setdefault(hdu.header["BAND"], hdu.header["OBSFRAC"])
-    return shares_text(shares.values())
+def facts_of_answer(answer: Answer) -> Facts:
+    """Return what the headers of a cutout, or of PSFs, say for its `Result`."""
+    images = answer.images if isinstance(answer, PlainCutout) else answer[1:]
+    header = answer.header if isinstance(answer, PlainCutout) else answer[0].header
+    url, shares = "", dict[str, float]()
+    bands: dict[str, None] = {}
+    for image in images:
+        cards: Mapping[str, Any] = image.header
+        url = url or cards.get("URL1", "")
+        if "BAND" in cards:
+            bands.setdefault(cards["BAND"])
+            if "OBSFRAC" in cards:
+                shares.setdefault(cards["BAND"], cards["OBSFRAC"])
+    return {
+        "url": url,
+        "bands": header.get("BANDS", ",".join(bands)),
+        "observed": shares_text(shares.values()),
+        "layer": header.get("LAYER", ""),
+    }
 
 
 def shares_text(shares: Iterable[float]) -> str:

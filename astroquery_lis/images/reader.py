@@ -13,7 +13,8 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -59,6 +60,9 @@ __all__ = ["Proof", "Section", "SectionReader", "SectionRequest"]
 CHANGED_TRIES = 3
 """How often a file that changes under the reader is begun again."""
 
+SMALL_PIX = 2_000_000
+"""Pixels of all boxes of a request up to which threads cost more than they bring."""
+
 GAP_BYTES = 512
 """Tiles of a job that lie closer are asked for as one."""
 
@@ -91,6 +95,13 @@ class Section:
 
 _Read = tuple[np.ndarray, str, Cards]
 """Pixels, where they are from, and cards."""
+
+
+_fetches_nothing: ContextVar[bool] = ContextVar("fetches_nothing", default=False)
+
+
+class _NotAtHand(Exception):  # noqa: N818 - it reports no error
+    """Something would have to be fetched."""
 
 
 class SectionReader:
@@ -156,13 +167,34 @@ class SectionReader:
     def read(self, requests: Sequence[SectionRequest]) -> list[Section]:
         """Read many boxes at once; raises the first failure that no mirror could mend."""
         read = self._read_box if self._shared is None else self._read_one
+        sections: dict[int, Section] = {}
+        if sum(r.box.shape[0] * r.box.shape[1] for r in requests) <= SMALL_PIX:
+            # What is at hand is decoded one after the other: threads would fight for the lock.
+            token = _fetches_nothing.set(True)
+            try:
+                for number, request in enumerate(requests):
+                    with suppress(_NotAtHand):
+                        sections[number] = read(request)
+            finally:
+                _fetches_nothing.reset(token)
         # Copies of the context keep the bounds of the call.
-        futures = [self._files.submit(copy_context().run, read, r) for r in requests]
+        futures = {
+            number: self._files.submit(copy_context().run, read, request)
+            for number, request in enumerate(requests)
+            if number not in sections
+        }
         try:
-            return [future.result() for future in futures]
+            sections |= {number: future.result() for number, future in futures.items()}
         finally:
-            for future in futures:
+            for future in futures.values():
                 future.cancel()
+        return [sections[number] for number in range(len(requests))]
+
+    def begin_fetch(self) -> None:
+        """Note that something has to be fetched; refuse it where only what is at hand is read."""
+        if _fetches_nothing.get():
+            raise _NotAtHand
+        self.has_fetched = True
 
     def prove_absent(self, tree: Tree, brick: int, lacks: str, band: str | None) -> None:
         """Refuse to take what folders lack for what the survey does not have."""
@@ -217,6 +249,8 @@ class SectionReader:
             mirrors = (shared.mirror, *(m for m in mirrors if m is not shared.mirror))
         # Mirrors are not compared for what is here.
         compares = len(mirrors) > 1 and not self._is_held(request)
+        if compares and _fetches_nothing.get():
+            raise _NotAtHand
         answer = ask_in_turn(
             mirrors,
             lambda mirror: self._read_from(mirror, request, shared),
@@ -269,7 +303,8 @@ class SectionReader:
                 raise NotFoundError(msg, url=str(file))
         else:
             file = self._store(mirror).path(path)
-            self.has_fetched = True
+            if not file.exists():
+                self.begin_fetch()
             download(self.client, str(address), file)
         url = mirror.origin(path)
         try:
@@ -312,7 +347,7 @@ class SectionReader:
         is_packed = path.endswith(".gz")
         wants_whole = is_packed or (shared is not None and shared.wants_whole)
         if wants_whole and not (store.whole(path) if is_packed else store.holds(path)):
-            self.has_fetched = True
+            self.begin_fetch()
             download(self.client, url, whole)
         if store.whole(path) is not None:
             try:
@@ -420,7 +455,7 @@ class _RemoteFile:
         version = known.runs.version
         if shared.is_most(sum(len(ranges) for ranges in lacking.values())):
             whole = self._store.path(self._path)
-            self._reader.has_fetched = True
+            self._reader.begin_fetch()
             raise WholeFileAnswer(download(self._reader.client, self._url, whole, expected=version))
         # One run for each row of tiles at most, since strips are decoded one by one.
         runs = (
@@ -440,7 +475,7 @@ class _RemoteFile:
         keep: Callable[[int, bytes], object] | None = None,
     ) -> dict[int, bytes]:
         """Fetch ranges at once; return their bytes by offset, or hand each to ``keep``."""
-        self._reader.has_fetched = True
+        self._reader.begin_fetch()
         receive = self._receiver(version)
 
         def fetch(start: int, stop: int) -> bytes:
@@ -504,7 +539,7 @@ class _RemoteFile:
 
     def _begin(self) -> _KnownParts:
         """Fetch header and tile table of a file of which nothing is known."""
-        self._reader.has_fetched = True
+        self._reader.begin_fetch()
         client, url, receive = self._reader.client, self._url, self._receiver()
         head, version = fetch_range(client, url, 0, FIRST_RANGE_BYTES, receive=receive)
         while True:

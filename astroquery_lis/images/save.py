@@ -18,7 +18,8 @@ from ..io.store import write_whole
 from ..survey.request import CutoutRequest
 from .access import Access
 from .array_files import ARRAY_OUTPUTS, ArrayFile
-from .cutting import BulkSpec, CutoutJob, Facts, each_cutout, observed_text, target_facts
+from .cutting import Answer, BulkSpec, CutoutJob, Facts, each_answer, facts_of_answer, target_facts
+from .plain import PlainCutout
 
 __all__ = ["file_name", "safe_name", "save_job"]
 
@@ -45,7 +46,7 @@ class _Output(Protocol):
     def earlier_results(self) -> list[Result]:
         """Return the results of targets that an earlier run wrote, and leave those out."""
 
-    def add(self, index: int, request: CutoutRequest, hdul: fits.HDUList, facts: Facts) -> Facts:
+    def add(self, index: int, request: CutoutRequest, answer: Answer, facts: Facts) -> Facts:
         """Write one cutout and return what its result says of the file."""
 
     def completed(self, result: Result) -> Result:
@@ -72,14 +73,14 @@ def save_job(
     results = []
     start_s = time.perf_counter()
     with files:
-        for index, request, hdul, notes in each_cutout(spec, access, job):
+        for index, request, answer, notes in each_answer(spec, access, job):
             row, name = job.target(index)
             facts = target_facts(request, name)
             try:
-                if isinstance(hdul, Exception):
-                    raise hdul
-                cards = {"message": " ".join(notes), **_cards(hdul)}
-                written = files.add(index, request, hdul, facts)
+                if isinstance(answer, Exception):
+                    raise answer
+                cards = {"message": " ".join(notes), **facts_of_answer(answer)}
+                written = files.add(index, request, answer, facts)
                 result = Result(row, "COMPLETE", **cards, **written, **facts)
             except NoCoverageError as error:
                 result = Result(row, "NODATA", message=str(error), **facts)
@@ -91,21 +92,19 @@ def save_job(
     return earlier + [files.completed(r) if r.status == "COMPLETE" else r for r in results]
 
 
-def _cards(hdul: fits.HDUList) -> Facts:
-    """Return what the headers of a cutout, or of PSFs, say for its `Result`."""
-    bands = dict.fromkeys(hdu.header["BAND"] for hdu in hdul[1:] if "BAND" in hdu.header)
-    header = hdul[0].header
-    return {
-        "url": hdul[1].header.get("URL1", ""),
-        "bands": header.get("BANDS", ",".join(bands)),
-        "observed": observed_text(hdul),
-        "layer": header.get("LAYER", ""),
-    }
-
-
 def _file_facts(path: Path, data: bytes) -> Facts:
     digest = hashlib.sha256(data).hexdigest()
     return {"local_path": str(path), "bytes": len(data), "sha256": digest}
+
+
+def _bytes_of(answer: Answer) -> bytes:
+    """Return a FITS file."""
+    if isinstance(answer, PlainCutout):
+        return answer.to_bytes()
+    with io.BytesIO() as stream:
+        # The headers are our own; to check every card again takes a third of the time.
+        answer.writeto(stream, output_verify="ignore")
+        return stream.getvalue()
 
 
 class _FitsFiles:
@@ -147,19 +146,16 @@ class _FitsFiles:
             with fits.open(io.BytesIO(data)) as hdul:
                 if hdul[0].header.get("REQKEY") == request.key[:32]:
                     written = _file_facts(path, data)
-                    return Result(row, "COMPLETE", **_cards(hdul), **written, **facts)
+                    return Result(row, "COMPLETE", **facts_of_answer(hdul), **written, **facts)
         except OSError:
             pass
         msg = f"{path} is there and is not of this job; move it away."
         return failure(row, LegacySurveyError(msg), **facts)
 
-    def add(self, index: int, request: CutoutRequest, hdul: fits.HDUList, facts: Facts) -> Facts:
+    def add(self, index: int, request: CutoutRequest, answer: Answer, facts: Facts) -> Facts:
         """Write the file of one target."""
         path = self._path(int(self.job.rows[index]), facts["id"])
-        with io.BytesIO() as stream:
-            # The headers are our own; to check every card again takes a third of the time.
-            hdul.writeto(stream, output_verify="ignore")
-            data = stream.getvalue()
+        data = _bytes_of(answer)
         with write_whole(path) as temporary:
             temporary.write_bytes(data)
         return _file_facts(path, data)

@@ -23,11 +23,18 @@ from ..exceptions import (
     warn,
 )
 from ..survey.layers import layer_of
+from ..survey.releases import WISE_BANDS
 from ..survey.request import DERIVED, LAYER_PRODUCTS, CutoutRequest
-from .coadds import PixelReader, coadd_cutout, coadd_sections
+from .coadds import (
+    CoaddPlan,
+    PixelReader,
+    as_hdus,
+    coadd_cutout,
+    coadd_sections,
+    plain_cutout,
+)
 from .planes import add_derived
 from .psf import ModelPsf, ViewerPsf
-from .reader import SectionRequest
 from .viewer import Rendering, check_layer_request, viewer_cutout
 from .viewer_service import NATIVE_PRODUCTS, ViewerSections, ViewerService
 
@@ -106,7 +113,7 @@ class BrickFiles:
     def answer(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
         """Cut the planes out of the files."""
         with self.open_reader() as reader:
-            return coadd_cutout(request, reader, on_missing=on_missing)
+            return as_hdus(plain_cutout(CoaddPlan(request), reader, on_missing=on_missing))
 
     def payload(self, request: CutoutRequest) -> Payload:
         """Return the addresses of the files; one may turn out not to exist."""
@@ -359,13 +366,19 @@ class Sources:
             n_requests += 2
         return Cost(n_requests, n_bytes)
 
-    def sections(self, request: CutoutRequest) -> list[SectionRequest]:
-        """Return what a cutout will read of which files of bricks."""
+    def gives_plain(self, request: CutoutRequest) -> bool:
+        """Return True if one file of the bricks is all that each plane is made of and asked of."""
+        is_direct = request.layer is None and (request.is_native or bool(request.wcs))
+        of_files = not any(name == "psf" or name in DERIVED for name in request.products)
+        is_optical = not any(band in WISE_BANDS for band in request.bands or ())
+        return is_direct and of_files and is_optical and self.names in (("auto",), ("bricks",))
+
+    def plans(self, request: CutoutRequest) -> list[CoaddPlan]:
+        """Return what a cutout will ask the files of bricks for."""
         return [
-            section
+            CoaddPlan(part)
             for source, part in self.first(request)
             if isinstance(source, BrickFiles)
-            for section in coadd_sections(part)
         ]
 
     def payload(self, request: CutoutRequest) -> Payload:

@@ -1,0 +1,78 @@
+"""A cutout as cards and arrays: the bytes are those that astropy writes."""
+
+import io
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from astroquery_lis.images.coadds import as_hdus
+from astroquery_lis.images.plain import PlainCutout, PlainImage
+
+TEXT = st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=126), max_size=150)
+VALUES = st.one_of(
+    TEXT,
+    st.booleans(),
+    st.integers(-(10**9), 10**9),
+    st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False),
+    st.sampled_from([0, 0.0, -0.0, 1, 1.0, True, False]),
+)
+CARDS = st.lists(st.tuples(st.sampled_from(["RA", "BAND", "X1", "LONGNAME"]), VALUES, st.just("")))
+
+
+def _written(cutout):
+    stream = io.BytesIO()
+    as_hdus(cutout).writeto(stream)
+    return stream.getvalue()
+
+
+def _cutout(cards=(), dtype=np.float32, shape=(7, 5)):
+    pixels = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    image = PlainImage("IMAGE_R", [("BAND", "r", "filter band"), *cards], pixels)
+    comment = "A long comment that does not fit on a single card, since it has many words in it."
+    return PlainCutout([("RA", 1.5, "[deg] target"), *cards, ("COMMENT", comment, "")], [image])
+
+
+@given(CARDS)
+@settings(deadline=None, max_examples=200)
+def test_cards_of_any_value_are_those_of_astropy(cards):
+    cards = list({card[0]: card for card in cards}.values())
+    cutout = _cutout([card for card in cards if card[0] not in ("RA", "BAND")])
+    assert cutout.to_bytes() == _written(cutout)
+
+
+@pytest.mark.parametrize("dtype", ["f4", ">f4", "f8", "i2", "i4", ">i4", "u1"])
+@pytest.mark.parametrize("shape", [(1, 1), (24, 30), (7, 5)])
+def test_pixels_of_any_type_are_those_of_astropy(dtype, shape):
+    cutout = _cutout(dtype=dtype, shape=shape)
+    data = cutout.to_bytes()
+    assert data == _written(cutout)
+    assert len(data) % 2880 == 0
+    with fits.open(io.BytesIO(data)) as hdul:
+        hdul.verify("exception")
+        assert np.array_equal(hdul["IMAGE_R"].data, cutout.images[0].pixels)
+
+
+def test_zero_and_minus_zero_in_turn():
+    for value in (0.0, -0.0, 0, False, -0.0, 0.0):
+        cutout = _cutout([("X1", value, "")])
+        assert cutout.to_bytes() == _written(cutout)
+
+
+def test_pixels_that_were_put_together_are_not_swapped():
+    # np.concatenate of arrays of >f4 is native, which their type alone tells.
+    half = np.arange(12, dtype=">f4").reshape(3, 4)
+    whole = np.concatenate([half, half])
+    cutout = PlainCutout([], [PlainImage("IMAGE_G", [], whole)])
+    with fits.open(io.BytesIO(cutout.to_bytes())) as hdul:
+        assert np.array_equal(hdul[1].data, np.vstack([half, half]))
+
+
+def test_hdus_are_read_as_well():
+    cutout = _cutout()
+    again = PlainCutout.of(as_hdus(cutout))
+    assert again.header["RA"] == 1.5
+    assert again.images[0].header["BAND"] == "r"
+    assert again.images[0].name == "IMAGE_R"
