@@ -221,7 +221,13 @@ class Viewer:
             planes = self._renderer.draw(layer, grid, bands)
         except NoOverlapError:
             planes = np.zeros((len(bands), grid.height, grid.width), np.float32)
-        picture = rgb_picture(planes, bands, four_bands=layer.available == "griz")
+        four_bands = layer.available == "griz"
+        if layer.is_split and layer.tree_at(grid.ra_deg, grid.dec_deg) == layer.north:
+            # The northern layer paints what it has in the colours of three bands.
+            shown = [number for number, band in enumerate(bands) if band in "grz"]
+            planes, bands = planes[shown], "".join(bands[number] for number in shown)
+            four_bands = False
+        picture = rgb_picture(planes, bands, four_bands=four_bands)
         try:
             return _file(to_jpeg(picture), "image/jpeg")
         except ImportError:
@@ -242,7 +248,10 @@ class Viewer:
         names = query.get("bands", layer.bands)
         bands = [band for band in names if band in layer.available]
         tree = layer.tree_at(ra % 360, dec)
-        exposed = self._exposed(layer, tree, ra, dec, bands)
+        exposed = self._exposed(layer, tree, ra, dec)
+        if not any(exposed.values()):
+            # A brick, and not one CCD that touches the place: the real viewer measures nothing.
+            raise _UncaughtError
         hdus: list = []
         for band in bands:
             if not exposed.get(band):
@@ -265,10 +274,8 @@ class Viewer:
         tree: tuple[str, str],
         ra_deg: float,
         dec_deg: float,
-        bands: list[str],
     ) -> dict[str, bool]:
         """Return for each band whether a good exposure touches a small box at a place."""
-        # In the scene's hole there are CCDs, but none is good; off the bricks there is none.
         half = _PSF_BOX_PIX // 2
         near = False
         exposed: dict[str, bool] = {}
@@ -281,7 +288,7 @@ class Viewer:
             if 0 in box.shape:
                 continue
             near = True
-            for band in bands:
+            for band in layer.available:
                 path = self._store.path(tree, "nexp", brick.name, band)
                 if path is not None:
                     some = bool((self._store.read(path, box) > 0).any())

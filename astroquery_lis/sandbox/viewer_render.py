@@ -121,7 +121,7 @@ class CutoutGrid:
         """The CD matrix, degrees."""
         scale = self.pixel_scale_arcsec / 3600
         cos, sin = np.cos(np.radians(self.rotation_deg)), np.sin(np.radians(self.rotation_deg))
-        return scale * np.array([[-cos, sin], [sin, cos]])
+        return scale * np.array([[-cos, -sin], [-sin, cos]])
 
     @property
     def scale(self) -> int:

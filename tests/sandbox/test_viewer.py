@@ -172,6 +172,9 @@ def test_rotated_cutout_has_the_right_wcs(cutout, sky):
         x, y = wcs.wcs_world2pix(star["ra"], star["dec"], 0)
         assert np.hypot(*(np.array(centroid(image, x, y)) - (x, y))) < 0.1
         assert np.linalg.det(wcs.wcs.cd) < 0
+        if angle == 30:
+            # Recorded from the real one.
+            assert (header["CD1_2"], header["CD2_1"]) == pytest.approx((-3.639e-5,) * 2, abs=1e-8)
     # Straight down and to the right without a rotation.
     assert abs(header["CD1_1"]) < abs(header["CD1_2"])
 
@@ -423,3 +426,15 @@ def test_bricks_are_cut_at_400(ask):
     # The joined layer has the bricks of both its halves.
     assert names == [["0001p000", "3598p000"], ["0001p000"], ["1801p325", "1801p325"]]
     assert ask("bricks/", ralo=10, rahi=30, declo=0).status == 500
+
+
+def test_the_north_is_painted_in_the_colours_of_three_bands(ask):
+    pytest.importorskip("PIL.Image")
+    north = {"ra": 180.15, "dec": 32.5, "size": 64}
+    pictures = [ask("cutout.jpg", layer=layer, **north).data for layer in ("ls-dr9", "ls-dr10")]
+    assert (
+        pictures[0] == pictures[1] == ask("cutout.jpg", layer="ls-dr10", bands="grz", **north).data
+    )
+    south = {"ra": 180.15, "dec": 32.36, "size": 16}
+    pictures = [ask("cutout.jpg", layer=layer, **south).data for layer in ("ls-dr9", "ls-dr10")]
+    assert pictures[0] != pictures[1]

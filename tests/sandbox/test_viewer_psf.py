@@ -82,7 +82,9 @@ def test_elongated_psf_is_turned_like_the_ccd(psfs, sky):
 @pytest.mark.parametrize(
     ("place", "fields", "status", "text"),
     [
-        ("hole", {"layer": "ls-dr10"}, 200, b"no CCDs overlapping"),
+        ("hole", {"layer": "ls-dr10"}, 500, b"Server Error"),
+        ("hole", {"layer": "ls-dr10", "bands": "r"}, 500, b"Server Error"),
+        ("gap", {"layer": "ls-dr10", "bands": "z"}, 200, b"no CCDs overlapping"),
         ("star", {"layer": "ls-dr9", "bands": "i"}, 200, b"no CCDs overlapping"),
         ("star", {"layer": "ls-dr10", "bands": "XY"}, 200, b"no CCDs overlapping"),
         ("star", {"layer": "des-dr1"}, 200, b"No cutouts for layer des-dr1"),
