@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from . import exceptions, jwst_stage, pictures, sandbox
     from .client import LegacySurvey, LegacySurveyClass
     from .images import analysis
-    from .survey import bitmasks, bricks, photometry
+    from .survey import bitmasks, bricks, photometry, tractor
 
 __all__ = [
     "Conf",
@@ -29,6 +29,7 @@ __all__ = [
     "photometry",
     "pictures",
     "sandbox",
+    "tractor",
 ]
 
 __version__ = package_version()
@@ -42,6 +43,7 @@ _ROOMS = {
     "photometry": ".survey.photometry",
     "pictures": ".pictures",
     "sandbox": ".sandbox",
+    "tractor": ".survey.tractor",
 }
 
 

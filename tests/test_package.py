@@ -66,6 +66,7 @@ def test_the_public_surface_is_what_it_says():
         "photometry",
         "pictures",
         "sandbox",
+        "tractor",
     ]
     for name in astroquery_lis.__all__:
         assert getattr(astroquery_lis, name) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +17,8 @@ from ..survey.bricks import brick_center, brick_edges, is_north, name_of
 from ..survey.catalog_request import CatalogRequest, Sky
 from ..survey.paths import file_path
 from ..survey.releases import get_release
-from ..survey.tractor_columns import TractorColumn
+from ..survey.row_ids import RowIds
+from ..survey.tractor_columns import ROW_KEY, TractorColumn
 from .brick_rows import require_unlisted
 from .catalog_table import Chunk
 from .sources import Rows
@@ -75,6 +76,13 @@ def brick_files(bricks: np.ndarray, release: str, region: str = "auto") -> list[
 @lru_cache(maxsize=16)
 def _bricks_of(sky: Sky, margin_deg: float, release: str, region: str) -> tuple[BrickFile, ...]:
     """Return the files whose rows can be in a region, remembered for when it is asked again."""
+    if isinstance(sky, RowIds):
+        regions = get_release(release).regions if region == "auto" else (region,)
+        return tuple(
+            replace(brick, by_position=False)
+            for name in regions
+            for brick in brick_files(sky.bricks_of(name), release, name)
+        )
     return tuple(brick_files(sky.bricks(margin_deg), release, region))
 
 
@@ -98,7 +106,8 @@ class TractorFiles:
 
     def are_here(self, request: CatalogRequest) -> bool:
         """Tell whether all files of a request, not too many, are on disk."""
-        if request.sky.enclosing.radius_deg >= SMALL_DEG:
+        is_by_id = isinstance(request.sky, RowIds)
+        if not is_by_id and request.sky.enclosing.radius_deg >= SMALL_DEG:
             return False
         bricks = self.bricks(request)
         is_small = len(bricks) <= self.max_bricks
@@ -134,7 +143,11 @@ class TractorFiles:
             if file is not None:
                 table = self._open(file)
                 positions = table.positions
-                rows = np.flatnonzero(request.sky.contains(positions["ra"], positions["dec"]))
+                if isinstance(request.sky, RowIds):
+                    keys = table.read(np.arange(table.n_rows), ROW_KEY)
+                    rows = np.flatnonzero(request.sky.places(*(keys[n] for n in ROW_KEY)) >= 0)
+                else:
+                    rows = np.flatnonzero(request.sky.contains(positions["ra"], positions["dec"]))
                 rows = rows[eligible(positions[rows], brick, request)]
                 names = table.fields if request.columns is None else request.needed
                 chunks.append(read_rows(table, brick, rows, names))

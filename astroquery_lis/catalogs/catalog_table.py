@@ -16,6 +16,7 @@ from ..survey.bricks import is_north
 from ..survey.catalog_request import CatalogRequest
 from ..survey.named_columns import any_column, compute
 from ..survey.releases import get_release
+from ..survey.row_ids import NORTH_NUMBERS, SOUTH_NUMBERS, RowIds
 from ..survey.sphere import separation_deg
 from ..survey.tractor import parse_unit, row_ids
 from ..survey.tractor_columns import ROW_KEY, TractorColumn, has_column, tractor_columns
@@ -24,10 +25,6 @@ __all__ = ["Assembled", "Chunk", "assemble", "empty_column", "merge_columns", "n
 
 Masked: TypeAlias = tuple[np.ndarray, np.ndarray | None]
 """The values of a column, and which are missing; `None` if none is."""
-
-# Numbers of the column RELEASE whose files are those of the north; every other one is the south.
-_NORTH_NUMBERS = (8001, 9011)
-_SOUTH_NUMBERS = (8000, 9010, 9012, 10000, 10001, 10002)
 
 _EXTRA_UNITS = dict.fromkeys(("elat", "elon", "glat", "glon"), u.deg)
 _EXTRA_UNITS |= {"mag": u.mag, "dered_mag": u.mag, "dered_flux": u.nmgy}
@@ -64,6 +61,8 @@ def assemble(request: CatalogRequest, chunks: Sequence[Chunk]) -> Assembled:
     if request.sky.center is not None:
         ra, dec = merged["ra"][0][rows], merged["dec"][0][rows]
         order = np.lexsort((ids, separation_deg(*request.sky.center, ra, dec)))
+    elif isinstance(request.sky, RowIds):
+        order = np.argsort(request.sky.places(*(merged[name][0][rows] for name in ROW_KEY)))
     else:
         order = np.argsort(ids, kind="stable")
     is_cut = request.maxrec is not None and len(rows) > request.maxrec
@@ -270,6 +269,8 @@ def _unit_of(name: str, chunks: Sequence[Chunk]) -> u.UnitBase | None:
 def _selected(request: CatalogRequest, merged: Mapping[str, Masked]) -> np.ndarray:
     """Tell which rows meet everything that was asked."""
     selected = request.sky.contains(merged["ra"][0], merged["dec"][0])
+    if isinstance(request.sky, RowIds):
+        selected &= request.sky.places(*(merged[name][0] for name in ROW_KEY)) >= 0
     for condition in request.conditions:
         selected &= condition.test(*merged[condition.column.name])
     if request.primary:
@@ -293,8 +294,8 @@ def northern_rows(
     regions = get_release(release).regions
     if len(regions) == 1:
         return np.full(number.shape, regions[0] == "north")
-    north = np.isin(number, _NORTH_NUMBERS)
-    unknown = ~north & ~np.isin(number, _SOUTH_NUMBERS)
+    north = np.isin(number, NORTH_NUMBERS)
+    unknown = ~north & ~np.isin(number, SOUTH_NUMBERS)
     if unknown.any():
         ra_deg, dec_deg = (np.asarray(columns[name])[unknown] for name in ("ra", "dec"))
         north[unknown] = is_north(ra_deg, dec_deg)

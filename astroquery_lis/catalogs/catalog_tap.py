@@ -18,7 +18,8 @@ from ..survey.catalog_request import CatalogRequest
 from ..survey.conditions import Comparison, Condition, literal
 from ..survey.named_columns import any_column
 from ..survey.region import Circle
-from ..survey.tractor import TYPES
+from ..survey.row_ids import RowIds
+from ..survey.tractor import TYPES, row_ids
 from ..survey.tractor_columns import TractorColumn, tractor_columns
 from .catalog_table import Chunk, northern_rows
 from .sources import Rows
@@ -31,6 +32,9 @@ __all__ = ["TapSource", "box_where", "catalog_query", "chunk_of", "circle_where"
 
 DEFAULT_MAXREC = 2_000_000
 """Rows asked for where the user names no number: a service's own default can be a few thousand."""
+
+MAX_IDS = 5000
+"""A longer list would make a query longer than services take."""
 
 NO_VALUE = -9999
 """What Astro Data Lab's tables hold where a region lacks a column."""
@@ -107,8 +111,11 @@ def catalog_query(request: CatalogRequest, *, by_box: bool = False) -> str:
             "only the Tractor files have that; take source='files'."
         )
         raise InvalidRequestError(msg, parameter="source", value="tap")
-    circle = request.sky.enclosing
-    where = box_where(circle) if by_box else circle_where(circle)
+    if isinstance(request.sky, RowIds):
+        where = _ids_where(request.sky, request.release)
+    else:
+        circle = request.sky.enclosing
+        where = box_where(circle) if by_box else circle_where(circle)
     columns = "t.*"
     if request.columns is not None:
         columns = ", ".join(f't."{name}"' for name in _asked(request))
@@ -120,6 +127,19 @@ def circle_where(circle: Circle) -> str:
     """Return the condition for a circle in the form of Q3C that Astro Data Lab accepts."""
     numbers = (circle.ra_deg, circle.dec_deg, circle.radius_deg + MARGIN_DEG)
     return f"'t' = Q3C_RADIAL_QUERY(t.ra, t.dec, {', '.join(map(literal, numbers))})"
+
+
+def _ids_where(ids: RowIds, release: str) -> str:
+    """Return the condition for rows by their ids."""
+    if len(ids.keys) > MAX_IDS:
+        msg = f"source='tap' takes at most {MAX_IDS} ids in a query; take source='files'."
+        raise InvalidRequestError(msg, parameter="ids", value=len(ids.keys))
+    if release == "dr11":
+        msg = "source='tap' does not take ids of dr11; take source='files'."
+        raise InvalidRequestError(msg, parameter="source", value="tap")
+    number, brickid, objid = np.transpose(ids.keys)
+    packed = row_ids(number, brickid, objid, release)
+    return f"t.ls_id IN ({', '.join(map(literal, packed.tolist()))})"
 
 
 def box_where(circle: Circle) -> str:

@@ -10,6 +10,7 @@ from .._typing import Payload
 from ..exceptions import InvalidRequestError, NoCoverageError, UnexpectedContentError
 from ..survey.catalog_request import CatalogRequest
 from ..survey.layers import layer_of
+from ..survey.row_ids import RowIds
 from ..survey.tractor_columns import tractor_columns
 from .catalog_table import Chunk, northern_rows
 from .sources import Rows
@@ -75,7 +76,8 @@ class ViewerSource:
 def _question(request: CatalogRequest) -> tuple[str, dict[str, str]]:
     """Return what the viewer is asked: the layer's catalogue, and the box."""
     if not request.primary:
-        msg = "source='viewer' lacks primary=False: take source='files'."
+        lack = "ids=" if isinstance(request.sky, RowIds) else "primary=False"
+        msg = f"source='viewer' lacks {lack}: take source='files'."
         raise InvalidRequestError(msg, parameter="source", value="viewer")
     circle = request.sky.enclosing
     # The box is laid out on the sky at its centre: a margin, and the exact cut is made here.

@@ -19,6 +19,7 @@ from ..exceptions import (
     warn,
 )
 from ..survey.catalog_request import CatalogRequest
+from ..survey.row_ids import RowIds
 from .catalog_table import Assembled, Chunk, assemble
 
 __all__ = ["SOURCES", "CatalogSource", "Rows", "order_of_sources", "query_catalog"]
@@ -77,6 +78,8 @@ def order_of_sources(
         return ("files",), "the mirror is not one of the survey's"
     if request.tap_table is None:
         return ("files",), f"TAP has no table of {request.release}"
+    if isinstance(request.sky, RowIds) and request.release == "dr11":
+        return ("files",), "TAP has other ids of dr11"
     if request.only_in_files:
         return ("files",), f"TAP lacks {', '.join(request.only_in_files)}"
     return ("tap", "files"), "not all of its Tractor files are on this computer"
@@ -156,6 +159,10 @@ def _tell(
         which = "the nearest" if is_nearest else "not all"
         warn(f"There are more rows than came: {n_rows} of them, {which}, are here.",
              MaxResultsWarning)
+    if isinstance(request.sky, RowIds) and n_rows and not request.conditions:
+        n_lost = len(request.sky.keys) - n_rows
+        if n_lost and request.maxrec is None:
+            warn(f"{n_lost} of {len(request.sky.keys)} ids have no row there.", NoResultsWarning)
     if not n_rows and rows.is_covered:
         msg = "No row of the catalogue is there and meets the conditions."
         warn(msg, NoResultsWarning)

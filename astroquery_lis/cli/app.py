@@ -259,10 +259,10 @@ def _code_of_targets(targets: Targets) -> int:
 
 
 def _tractor(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
-    """One of --radius, --width and --polygon says how much of it.  Exits with 3 if it is empty."""
+    """One of --radius, --width, --polygon, --ids says which sources.  Exits with 3 if none is."""
     arguments = asked(options)
-    if not arguments.keys() & {"radius", "width", "height", "polygon"}:
-        msg = "One of --radius, --width and --polygon must say how much of the sky."
+    if not arguments.keys() & {"radius", "width", "height", "polygon", "ids"}:
+        msg = "One of --radius, --width, --polygon and --ids must say which sources."
         raise InvalidRequestError(msg, parameter="radius", value=None)
     words = arguments.pop("coordinates", [])
     if "column_filters" in arguments:

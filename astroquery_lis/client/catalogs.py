@@ -23,6 +23,7 @@ from ..io.http import PoliteSession
 from ..survey.catalog_request import (
     WHOLE_SKY,
     CatalogRequest,
+    Sky,
     as_angle_deg,
     as_maxrec,
     as_sky_region,
@@ -30,6 +31,7 @@ from ..survey.catalog_request import (
 )
 from ..survey.named_columns import computed_columns
 from ..survey.request import as_choice
+from ..survey.row_ids import as_row_ids
 from ..survey.tractor_columns import has_column, tractor_columns
 from .base import SurveyBase, in_time
 from .inputs import as_match_table, as_position, as_positions, as_years
@@ -58,6 +60,7 @@ class CatalogMethods(SurveyBase):
         width: Angle | None = None,
         height: Angle | None = None,
         polygon: SkyCoord | Sequence[tuple[float, float]] | None = None,
+        ids: int | Sequence[int] | Sequence[tuple[int, int, int]] | Table | None = None,
         columns: str | Sequence[str] | None = None,
         column_filters: Mapping[str, object] | None = None,
         primary: bool = True,
@@ -90,6 +93,10 @@ class CatalogMethods(SurveyBase):
         polygon : `~astropy.coordinates.SkyCoord`, shape (n,), or sequence of tuple, optional
             Corners of a polygon with great-circle sides, instead of ``coordinates``; pairs are RA
             and Dec in degrees.
+        ids : int, sequence of int, sequence of tuple, or `~astropy.table.Table`, optional
+            Rows by ``ls_id``, by DESI's TARGETID, by (release, brickid, objid), or a table with
+            such columns, instead of a part of the sky.  They come in this order, whether they are
+            primary or duplicates or not; ``release`` is theirs by default.
         columns : str or sequence of str, optional
             Names, and families such as ``'flux'`` for all its bands.  Beside the survey's own
             there are those that are computed from them (see `list_columns`): ``mag_r``,
@@ -139,8 +146,8 @@ class CatalogMethods(SurveyBase):
         Returns
         -------
         `~astropy.table.Table`
-            One row per source, by separation from the centre, or by ``ls_id`` where there is no
-            centre.  Values that the survey does not have are masked.  ``meta`` has ``source``,
+            One row per source, by separation from the centre, in the order of ``ids``, or else by
+            ``ls_id``.  Values that the survey does not have are masked.  ``meta`` has ``source``,
             ``reason``, ``release``, ``region``, and ``adql`` or ``files``.
 
         Raises
@@ -164,7 +171,7 @@ class CatalogMethods(SurveyBase):
         `~astroquery.exceptions.MaxResultsWarning`
             If there are more rows than came.
         `~astroquery.exceptions.NoResultsWarning`
-            If there are none.
+            If there are none, or none of some of the ids.
         `~astroquery.exceptions.LargeQueryWarning`
             If more than a few brick files are fetched.
 
@@ -177,11 +184,20 @@ class CatalogMethods(SurveyBase):
         >>> rows['flux_r'].unit
         Unit("nmgy")
         """
-        corners = None if polygon is None else as_positions(polygon, "polygon")
-        is_centred = corners is None and coordinates is not None
-        position = as_position(coordinates) if is_centred else None
-        sky = as_sky_region(position, radius=radius, width=width, height=height, polygon=corners)
-        release = self.release if release is None else release
+        sky: Sky
+        if ids is not None:
+            if any(item is not None for item in (coordinates, radius, width, height, polygon)):
+                msg = "ids= stands alone, without coordinates, radius, width, height or polygon."
+                raise InvalidRequestError(msg, parameter="ids", value=ids)
+            sky, release = as_row_ids(ids, release)
+        else:
+            corners = None if polygon is None else as_positions(polygon, "polygon")
+            is_centred = corners is None and coordinates is not None
+            position = as_position(coordinates) if is_centred else None
+            sky = as_sky_region(
+                position, radius=radius, width=width, height=height, polygon=corners
+            )
+            release = self.release if release is None else release
         as_choice("on_missing", on_missing, ("warn", "raise"))
         with self._finder(mirror, cache) as finder:
             files = TractorFiles(finder, self._tables, conf.max_query_bricks, on_missing)

@@ -18,6 +18,7 @@ from .named_columns import any_column, resolve_columns
 from .region import Box, Circle, Polygon
 from .releases import get_release, get_tree
 from .request import angle_of_text, as_region
+from .row_ids import RowIds
 from .tractor_columns import ROW_KEY, TractorColumn, has_column, tractor_columns
 
 __all__ = [
@@ -32,7 +33,7 @@ __all__ = [
 
 MAX_BOX_DEG = 60.0
 
-Sky: TypeAlias = Circle | Box | Polygon
+Sky: TypeAlias = Circle | Box | Polygon | RowIds
 
 WHOLE_SKY = Circle(0.0, 0.0, 180.0)
 
@@ -86,7 +87,8 @@ class CatalogRequest:
         schema = tractor_columns(self.release)
         own = [name for name in self.needed if any_column(name, self.release) is None]
         names = own + [n for n in self.needed if n in schema and not schema[n].in_tap]
-        return names if self.primary else [*names, "primary=False"]
+        is_free = self.primary or isinstance(self.sky, RowIds)
+        return names if is_free else [*names, "primary=False"]
 
     @property
     def lacking(self) -> list[str]:
@@ -197,8 +199,9 @@ def catalog_request(
         sky=sky,
         columns=None if everything else resolve_columns(columns, release, region, own=own),
         conditions=conditions,
-        primary=bool(primary),
-        drop_duplicates=bool(drop_duplicates),
+        # Rows that are named are given whatever they are.
+        primary=bool(primary) and not isinstance(sky, RowIds),
+        drop_duplicates=bool(drop_duplicates) and not isinstance(sky, RowIds),
         maskbits=0 if maskbits is None else maskbits_value(maskbits, release),
         maxrec=None if maxrec is None else as_maxrec(maxrec),
         release=release,

@@ -8,12 +8,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 from astropy import units as u
 
+from ..exceptions import InvalidRequestError
 from .releases import get_release
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["TYPES", "parse_unit", "row_ids", "split_row_ids"]
+__all__ = [
+    "TYPES",
+    "parse_unit",
+    "row_ids",
+    "split_row_ids",
+    "split_target_ids",
+    "target_ids",
+]
+
+_TARGET_BITS = ((42, 16), (22, 20), (0, 22))
+"""Where release, brickid and objid begin in a TARGETID, and how many bits each has."""
+
 
 TYPES = {
     "PSF": "point source",
@@ -145,3 +157,78 @@ def split_row_ids(
     high, low = _packing(release)
     ls_id = np.asarray(ls_id, dtype=np.int64)
     return ls_id >> high, (ls_id >> low) & ((1 << (high - low)) - 1), ls_id & ((1 << low) - 1)
+
+
+def target_ids(number: ArrayLike, brickid: ArrayLike, objid: ArrayLike) -> np.ndarray:
+    """Return DESI's TARGETID of catalogue rows.
+
+    Parameters
+    ----------
+    number, brickid, objid : array_like of int
+        The columns ``release``, ``brickid`` and ``objid``.
+
+    Returns
+    -------
+    `~numpy.ndarray` of int64
+        ``release << 42 | brickid << 22 | objid``, as desitarget packs the targets of the survey.
+
+    Raises
+    ------
+    InvalidRequestError
+        If a number does not fit into its bits: 16, 20 and 22.
+
+    Examples
+    --------
+    >>> from astroquery_lis import tractor
+    >>> tractor.target_ids(9010, 338328, 12).tolist()
+    39627818115530764
+    """
+    parts = {"number": number, "brickid": brickid, "objid": objid}
+    packed = np.zeros((), np.int64)
+    for (name, value), (shift, bits) in zip(parts.items(), _TARGET_BITS, strict=True):
+        array = np.asarray(value)
+        if array.dtype.kind not in "iu" or ((array < 0) | (array >= 1 << bits)).any():
+            msg = f"{name}={value!r} must be whole numbers from 0 to {(1 << bits) - 1}."
+            raise InvalidRequestError(msg, parameter=name, value=value)
+        packed = packed | (array.astype(np.int64) << shift)
+    return packed
+
+
+def split_target_ids(
+    targetid: ArrayLike, *, check: bool = True
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return what `target_ids` put together.
+
+    Parameters
+    ----------
+    targetid : array_like of int
+        DESI's TARGETID.
+    check : bool, default: True
+        Refuse ids that are of no source of the survey: of mocks, of blank sky, or of Gaia alone.
+
+    Returns
+    -------
+    number, brickid, objid : `~numpy.ndarray` of int64
+        What the columns ``release``, ``brickid`` and ``objid`` of the source hold.
+
+    Raises
+    ------
+    InvalidRequestError
+        If an id is of no source of the survey.
+
+    Examples
+    --------
+    >>> from astroquery_lis import tractor
+    >>> [int(part) for part in tractor.split_target_ids(39627818115530764)]
+    [9010, 338328, 12]
+    """
+    array = np.asarray(targetid)
+    if check and (array.dtype.kind not in "iu" or ((array < 0) | (array >> 58 != 0)).any()):
+        msg = (
+            f"targetid={targetid!r} must be of sources of the survey; bits 58 and up mark mocks, "
+            "blank sky and sources of Gaia alone."
+        )
+        raise InvalidRequestError(msg, parameter="targetid", value=targetid)
+    array = array.astype(np.int64)
+    number, brickid, objid = ((array >> s) & ((1 << bits) - 1) for s, bits in _TARGET_BITS)
+    return number, brickid, objid
