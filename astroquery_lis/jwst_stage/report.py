@@ -15,6 +15,7 @@ from urllib.parse import quote
 import numpy as np
 
 from ..exceptions import InvalidRequestError
+from ..io.store import write_bytes
 from ..pictures.page import (
     Markup,
     escape,
@@ -32,6 +33,7 @@ from ..pictures.page import (
 from .look.products import grey, read_plane
 from .planning.plan import Plan
 from .resume.records import Record, read_records
+from .running.plain_script import plain_script
 from .running.status import status
 from .tasks import HIDDEN, log_path
 
@@ -57,13 +59,17 @@ _SHOWN_VERSIONS = ("jwst", "stcal", "stdatamodels", "crds", "astroquery_lis")
 
 
 def write_report(output_dir: FilePath, *, path: FilePath | None = None) -> Path:
-    """Write the page about the run of an output directory, by default as ``report.html`` in it."""
+    """Write the page about the run of an output directory, by default as ``report.html`` in it.
+
+    Beside it, a script makes the products again with calls of `jwst` alone.
+    """
     output_dir = Path(output_dir)
     path = output_dir / REPORT if path is None else Path(path)
     if path.is_dir():
         msg = f"path={str(path)!r} is a directory; give the name of the page."
         raise InvalidRequestError(msg, parameter="path", value=path)
     report = _Report(output_dir, path, status(output_dir))
+    write_bytes(report.script, report.plain_script().encode())
     title = f"JWST run: {output_dir.absolute().name}"
     return write_page(path, html_page(title, report.body()))
 
@@ -81,6 +87,14 @@ class _Report:
         names = [task.name for task in self.plan.tasks]
         self.finished = [record for name, record in records.items() if name in names]
         self.records = {name: records.get(name) or Record(task=name, state="") for name in names}
+        self.script = path.with_name(f"{path.stem}_plain.py")
+
+    def plain_script(self) -> str:
+        """Return the calls of the pipeline that make the products again."""
+        newest = max(self.finished, key=lambda record: record.ended, default=None)
+        environment = newest.environment if newest else {}
+        context = newest.context if newest else ""
+        return plain_script(self.plan.tasks, self.output_dir, environment, context)
 
     def body(self) -> str:
         heads = ("Picture", "Product", "State", "By", "Checks", "Seconds", "GB", "Size", "Log")
@@ -203,7 +217,7 @@ class _Report:
             _parameters(record, task),
             _titled("References", facts(record.references)) if record.references else "",
             _table("Products", ("file", "bytes", "sha256"), record.products),
-            _titled("Inputs", _items(map(str, task.inputs))) if task.inputs else "",
+            self._members(task),
         ]
         return Markup(
             f'<details id="{_anchor(task.name)}"><summary><strong>{escape(task.name)}</strong> '
@@ -211,11 +225,20 @@ class _Report:
             "</details>\n"
         )
 
+    def _members(self, task: Task) -> str:
+        """Return what a product is made of, with the roles where there is more than one."""
+        if not task.members:
+            return _titled("Inputs", _items(map(str, task.inputs))) if task.inputs else ""
+        rows = [{"role": m.exptype, "member": m.file or m.input} for m in task.members]
+        return _table("Members", ("role", "member"), rows)
+
     def _options(self) -> Markup:
         options = {name: _value(value) for name, value in self.plan.options.items() if value}
         options.pop("corrections", None)
         notes = _titled("Notes of the plan", _items(self.plan.notes)) if self.plan.notes else ""
-        return section("What was asked", facts(options) if options else "", notes)
+        link = self._link(self.script, self.script.name)
+        again = Markup(f"<p>The same with calls of jwst alone: {link}</p>")
+        return section("What was asked", facts(options) if options else "", notes, again)
 
 
 def _amount(value: float, form: str) -> str:

@@ -12,6 +12,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
+from astroquery_lis.jwst_stage.report import write_report
 from astroquery_lis.jwst_stage.running.run import run
 from astroquery_lis.jwst_stage.tasks import Reduction
 
@@ -143,6 +144,25 @@ def test_products_are_those_of_plain_calls(simulated, reduced, tmp_path):
         assert ours.keys() == plain.keys()
         for extension, data in ours.items():
             np.testing.assert_array_equal(data, plain[extension], err_msg=f"{name} {extension}")
+
+
+def test_the_script_of_plain_calls_makes_the_same(reduced, tmp_path):
+    _, output_dir = reduced
+    write_report(output_dir, path=tmp_path / "page.html")
+    work = tmp_path / "work"
+    work.mkdir()
+    environment = {name: value for name, value in os.environ.items() if "CRDS" not in name}
+    subprocess.run(
+        [sys.executable, "-W", "ignore", str(tmp_path / "page_plain.py")],
+        cwd=work, env=environment, capture_output=True, timeout=600, check=True,
+    )  # fmt: skip
+    products = sorted(output_dir.glob("stage[23]/*.fits"))
+    assert len(products) > 12
+    for path in products:
+        ours, plain = pixels(path), pixels(work / path.relative_to(output_dir))
+        assert ours.keys() == plain.keys()
+        for extension, data in ours.items():
+            np.testing.assert_array_equal(data, plain[extension], err_msg=f"{path} {extension}")
 
 
 def test_without_the_background_the_sky_stays(simulated, planned, tmp_path):

@@ -19,7 +19,14 @@ from pathlib import Path
 import pytest
 from astropy.io import fits
 
-from astroquery_lis.exceptions import CrdsUnavailable, InvalidRequestError, StageWarning, TaskError
+from astroquery_lis import conf
+from astroquery_lis.exceptions import (
+    CacheError,
+    CrdsUnavailable,
+    InvalidRequestError,
+    StageWarning,
+    TaskError,
+)
 from astroquery_lis.jwst_stage.corrections import normalise
 from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.resume.records import read_record
@@ -194,6 +201,12 @@ def test_system_exit_of_crds(chain, tmp_path):
         assert message.startswith("CrdsUnavailable: ")
         assert "prefetch_references" in message
     assert set(status(tmp_path / "reduced")["state"]) == {"failed", "skipped"}
+
+
+def test_a_full_disk_is_told_before_anything_runs(chain, tmp_path):
+    with conf.set_temp("disk_margin", 1e9), pytest.raises(CacheError, match="are due beside"):
+        do(chain.plan, chain.resolution, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("stage*"))
 
 
 def test_missing_references_are_told_before_anything_runs(chain, tmp_path):

@@ -132,8 +132,9 @@ def _parsed(text: str) -> dict:
     """Return the parameters that stpipe logs as YAML, with Python's words for constants."""
     import yaml
 
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        values = yaml.safe_load(re.sub(r" None$", " null", text, flags=re.MULTILINE))
+        values = yaml.load(re.sub(r" None$", " null", text, flags=re.MULTILINE), Loader=loader)
     except yaml.YAMLError:
         return {}
     return values if isinstance(values, dict) else {}

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from astropy import log
 
 from ...exceptions import CrdsUnavailable, InvalidRequestError, StageWarning, TaskError, warn
+from ...io.store import GB, check_space
 from .. import pipeline
 from ..planning.estimates import with_references
 from ..resume.fingerprints import Fingerprints, key
@@ -182,6 +183,7 @@ class _Run:
             stack.callback(lambda: self._live.end(end))
             stack.callback(progress.close)
             if not self._schedule.finished:
+                self._check_disk()
                 self._live.write()
                 self._prepare()
                 stack.callback(shutil.rmtree, scratch_root(self._output_dir), ignore_errors=True)
@@ -220,6 +222,12 @@ class _Run:
         ]
         if messages:
             warn("\n".join(messages), StageWarning)
+
+    def _check_disk(self) -> None:
+        """Refuse to begin what the disk has no room for."""
+        states = self._schedule.states
+        due_gb = sum(t.estimate.disk_gb for t in self._tasks if states[t.name] != DONE)
+        check_space(self._output_dir, round(due_gb * GB))
 
     def _prepare(self) -> None:
         """Let the server do what every task would spend its first seconds on."""
