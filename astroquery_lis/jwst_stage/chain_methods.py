@@ -394,7 +394,8 @@ class ChainMethods(StageBase):
         output_dir : path-like
             Where a run was.
         path : path-like, optional
-            The HTML file; ``report.html`` in ``output_dir`` by default.
+            The HTML file; ``report.html`` in ``output_dir`` by default.  A script beside it,
+            ``report_plain.py``, makes the products again with calls of `jwst` alone.
 
         Returns
         -------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -77,6 +78,24 @@ def check(name: str, outcome: str, message: str = "", action: str = "") -> dict[
     return {"check": name, "outcome": outcome, "message": message, "action": action}
 
 
+@dataclass
+class _Product:
+    """What one look at a product tells: its headers, and how many pixels have a jump."""
+
+    header: fits.Header = field(default_factory=fits.Header)
+    science: fits.Header = field(default_factory=fits.Header)
+    jump_share: float = 0.0
+
+    def fill(self, hdul: fits.HDUList) -> None:
+        """Take what the checks need of an open file."""
+        self.header = hdul[0].header.copy()
+        if "SCI" in hdul:
+            self.science = hdul["SCI"].header.copy()
+        if "DQ" in hdul and self.header.get("S_JUMP") == "COMPLETE":
+            # As stored: the offset of unsigned integers changes their highest bit only.
+            self.jump_share = float(np.mean((hdul["DQ"].data & _JUMP_DET) != 0))
+
+
 def verify(task: Task, folder: Path, watch: LogWatch) -> list[dict]:
     """Look at what a task made, before it is moved to its place.
 
@@ -85,23 +104,28 @@ def verify(task: Task, folder: Path, watch: LogWatch) -> list[dict]:
     steps = watch.parameters.get("steps", {})
     checks = _presence(task, folder)
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
-    unfit = [line for path in files.values() for line in _whole(path)]
+    main = files.get(Path(task.name).name)
+    product = _Product()
+    unfit = [
+        line
+        for path in files.values()
+        for line in _whole(path, product if path == main else _Product())
+    ]
     checks += unfit or [check("whole", OK, f"{len(files)} files")]
     if not any(path.suffix == ".fits" for path in files.values()):
         checks.append(check("products", FAILED, "no FITS file was made", "See the log."))
     if any(line["outcome"] == FAILED for line in checks):
         return checks
-    main = files.get(Path(task.name).name)
     if main is None or main.suffix != ".fits":
         return checks
-    header, science = _headers(main)
+    header = product.header
     checks += _statuses(header)
     if task.kind != "pipeline":
         return checks
     if task.pipeline == "Detector1Pipeline":
-        checks += _jumps(header, main)
+        checks += _jumps(header, product.jump_share)
     if task.pipeline in ("Image2Pipeline", "Image3Pipeline"):
-        checks += _photometry(header, science)
+        checks += _photometry(header, product.science)
     if task.pipeline == "Image3Pipeline":
         checks += _alignment(header, files, watch, steps)
         checks += _catalogue(files, steps)
@@ -119,7 +143,9 @@ def _read(path: Path, look: Callable[[fits.HDUList, Path], T]) -> T | str:
         # What astropy only warns of is message by the sizes.
         with (
             warnings.catch_warnings(action="ignore"),
-            fits.open(path, memmap=True, lazy_load_hdus=False) as hdul,
+            fits.open(
+                path, memmap=True, lazy_load_hdus=False, do_not_scale_image_data=True
+            ) as hdul,
         ):
             return look(hdul, path)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -150,12 +176,12 @@ def _presence(task: Task, folder: Path) -> list[dict]:
     return []
 
 
-def _whole(path: Path) -> list[dict]:
+def _whole(path: Path, product: _Product) -> list[dict]:
     """Return what is wrong with a product, which is read once for it."""
     problem: list[dict] | str = []
     try:
         if path.suffix == ".fits":
-            problem = _read(path, _content)
+            problem = _read(path, lambda hdul, path: _content(hdul, path, product))
         elif path.suffix == ".json":
             json.loads(path.read_text())
         elif path.suffix == ".ecsv":
@@ -167,10 +193,11 @@ def _whole(path: Path) -> list[dict]:
     return problem
 
 
-def _content(hdul: fits.HDUList, path: Path) -> list[dict] | str:
+def _content(hdul: fits.HDUList, path: Path, product: _Product) -> list[dict] | str:
     """Return checks that failed, or what is missing at the end of the file."""
     if problem := _missing_part(hdul, path):
         return problem
+    product.fill(hdul)
     kind = path.stem.rpartition("_")[2]
     names = {hdu.name for hdu in hdul}
     if lacking := _EXTENSIONS.get(kind, set()) - names:
@@ -184,12 +211,6 @@ def _content(hdul: fits.HDUList, path: Path) -> list[dict] | str:
             action = "See the log and the DQ plane of the input."
             return [check("pixels", FAILED, message, action)]
     return []
-
-
-def _headers(path: Path) -> tuple[fits.Header, fits.Header]:
-    with fits.open(path) as hdul:
-        science = hdul["SCI"].header if "SCI" in hdul else fits.Header()
-        return hdul[0].header.copy(), science.copy()
 
 
 def _statuses(header: fits.Header) -> list[dict]:
@@ -221,11 +242,9 @@ def _photometry(header: fits.Header, science: fits.Header) -> list[dict]:
     return [check("photom", NO_EFFECT, message, action)]
 
 
-def _jumps(header: fits.Header, path: Path) -> list[dict]:
+def _jumps(header: fits.Header, flagged: float) -> list[dict]:
     if header.get("S_JUMP") != "COMPLETE":
         return []
-    with fits.open(path) as hdul:
-        flagged = float(np.mean((hdul["DQ"].data & _JUMP_DET) != 0))
     message = f"{100 * flagged:.2f} % of the pixels have a jump"
     if flagged == 0:
         action = "Rare for more than a few groups; check jump.rejection_threshold."
