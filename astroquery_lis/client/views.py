@@ -9,7 +9,8 @@ from astropy.table import Table
 from .._conf import setting
 from .._typing import answering
 from ..exceptions import InvalidRequestError
-from ..images.viewer import Rendering, viewer_picture
+from ..images.rendering import Rendering
+from ..images.viewer import viewer_picture
 from ..survey.layers import LAYERS, get_layer, layer_of
 from ..survey.request import DEFAULT_SIZE, cutout_request
 from .base import SurveyBase, in_time

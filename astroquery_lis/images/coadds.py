@@ -32,7 +32,7 @@ from .coverage import (
     warn_of_failures,
     warn_of_gaps,
 )
-from .headers import FileSource
+from .headers import Cards, FileSource
 from .plain import Card, PlainCutout, PlainImage
 from .reader import Section, SectionRequest
 
@@ -122,10 +122,10 @@ class CoaddPlan:
         return self.release.wise_bands if is_wise else self.owner_tree.bands
 
     def evidence(self, product: str) -> list[Plane]:
-        """Return the planes to read only to see what was observed: of bands that don't tell."""
-        banded = [plane for plane in self.planes if plane.band]
-        telling = {plane.band for plane in banded if plane.product in EVIDENCE}
-        return [Plane(product, band) for band in self.bands if banded and band not in telling]
+        """Return the planes that are read only to see what was observed."""
+        tells = any(name in EVIDENCE for name in self.request.products)
+        has_bands = any(plane.band for plane in self.planes)
+        return [] if tells or not has_bands else [Plane(product, band) for band in self.bands]
 
     def tree(self, brick_id: int) -> Tree:
         """Return the tree that a brick's files are in."""
@@ -261,7 +261,8 @@ def as_hdus(cutout: PlainCutout) -> fits.HDUList:
 def plain_cutout(plan: CoaddPlan, reader: PixelReader, *, on_missing: str = "raise") -> PlainCutout:
     """Cut a box out of the bricks' coadds, without HDUs."""
     request = plan.request
-    evidence = plan.evidence(reader.evidence)
+    tells = any(product in EVIDENCE for product in request.products)
+    evidence = [] if tells else plan.evidence(reader.evidence)
     files, answers, is_large = _find_files(plan, [*plan.planes, *evidence], reader)
     if any(s.cache_error or (s.answer and s.answer.failures) for s in answers):
         warn_of_failures(answers)
@@ -359,13 +360,16 @@ def _shares(plan: CoaddPlan, files: _Files, pixels: dict[Plane, np.ndarray]) -> 
     parts = {band: np.count_nonzero(mask) / total for band, mask in masks.items()}
     shares = {}
     for plane in plan.planes:
-        # Where nothing tells, there is data where there is a file.
-        share = files[plane].n_covered / total
-        if share and plane.band in parts:
-            share = parts[plane.band]
-        elif share and plane.band is None and parts:
-            share = np.count_nonzero(np.logical_or.reduce(list(masks.values()))) / total
-        shares[plane] = share
+        if not files[plane].sections:
+            shares[plane] = 0.0
+        elif plane.band in parts:
+            shares[plane] = parts[plane.band]
+        elif plane.band is None and parts:
+            in_any = np.logical_or.reduce(list(masks.values()))
+            shares[plane] = np.count_nonzero(in_any) / total
+        else:
+            # Where nothing tells, there is data where there is a file.
+            shares[plane] = files[plane].n_covered / total
     return shares
 
 
@@ -470,10 +474,19 @@ def _image(
         cards.append(("FLUXPIX", scale_arcsec, "[arcsec] side of the pixel that flux is per"))
     if plane.band is not None:
         cards.append(("BAND", plane.band, "filter band"))
+    names = {card[0] for card in cards}
+    sections = [files.sections[i] for i in sorted(files.sections)]
+    kept = sections[0].cards if sections else ()
+    if len(sections) > 1:
+        kept = _cards_of_all(sections)
     cards += [
         ("OBSFRAC", round(share, 6), "share of the pixels that were observed"),
-        ("NOTOWNED", files.n_foreign, "[pix] of bricks that do not own them"),
-        *_cards_of_files(files, {card[0] for card in cards}),
+        (
+            "NOTOWNED",
+            files.n_foreign if files.barred else 0,
+            "[pix] of bricks that do not own them",
+        ),
+        *(card for card in kept if card[0] not in names),
     ]
     for number, i in enumerate(sorted(files.sections), start=1):
         cards.append((f"BRICK{number}", files.placement.pieces[i].brick, ""))
@@ -481,15 +494,12 @@ def _image(
     return PlainImage(plane_name(plane.product, plane.band), cards, pixels)
 
 
-def _cards_of_files(files: PlaneFiles, known: set[str]) -> list[Card]:
-    """Return the cards of the files' headers: of the first, and the dates of all."""
-    if not files.sections:
-        return []
-    sections = [files.sections[i] for i in sorted(files.sections)]
-    cards = {card[0]: card for card in sections[0].cards if card[0] not in known}
+def _cards_of_all(sections: list[Section]) -> Cards:
+    """Return the cards of the first of several files, with the dates of all."""
+    cards = {card[0]: card for card in sections[0].cards}
     for section in sections[1:]:
         for name, value, comment in section.cards:
             if name in cards and name in ("DATEOBS1", "DATEOBS2"):
                 both = str(cards[name][1]), str(value)
                 cards[name] = (name, min(both) if name == "DATEOBS1" else max(both), comment)
-    return list(cards.values())
+    return tuple(cards.values())

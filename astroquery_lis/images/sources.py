@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, NoReturn, Protocol
 
@@ -23,8 +24,9 @@ from ..exceptions import (
     warn,
 )
 from ..survey.layers import layer_of
-from ..survey.releases import WISE_BANDS
+from ..survey.releases import PIXEL_SCALE_ARCSEC, WISE_BANDS
 from ..survey.request import DERIVED, LAYER_PRODUCTS, CutoutRequest
+from .assemble import COARSE_RATIO
 from .coadds import (
     CoaddPlan,
     PixelReader,
@@ -35,7 +37,8 @@ from .coadds import (
 )
 from .planes import add_derived
 from .psf import ModelPsf, ViewerPsf
-from .viewer import Rendering, check_layer_request, viewer_cutout
+from .rendering import Rendering
+from .viewer import check_layer_request, viewer_cutout
 from .viewer_service import NATIVE_PRODUCTS, ViewerSections, ViewerService
 
 if TYPE_CHECKING:
@@ -55,6 +58,12 @@ __all__ = [
 ]
 
 SOURCES = ("auto", "bricks", "viewer")
+
+ALIASED_ARCSEC = (0.37, 0.53)
+"""Pixel scales at which the viewer's interpolation aliases."""
+
+FEW_PIX = 3000
+"""Side of a box, in native pixels, up to which bricks are asked first at any scale."""
 
 Attempts = Iterator[tuple["Source", CutoutRequest]]
 
@@ -178,6 +187,9 @@ class ViewerRendering(_Viewer):
         layer = request.layer
         if layer is None:
             unfit = [name for name in request.products if name not in LAYER_PRODUCTS]
+            if request.is_native and any(name in NATIVE_PRODUCTS for name in request.products):
+                # A rendering has another grid: what is added must not change what was there.
+                unfit = [name for name in request.products if name not in NATIVE_PRODUCTS] or unfit
             if unfit:
                 _refuse(
                     f"source='viewer' cannot give {', '.join(unfit)} here; it has "
@@ -278,6 +290,21 @@ def first_answer(attempts: Attempts, on_missing: str) -> fits.HDUList:
     raise ServiceDownError(msg, url=last.url, status=last.status, cause=last) from last
 
 
+def _files_serve_better(request: CutoutRequest) -> bool:
+    """Return True if bricks are asked first: they conserve flux, and weights are theirs.
+
+    The viewer interpolates native pixels without a filter up to twice their size, which aliases
+    from 0.37 arcsec on.  Of large boxes its rendering takes a fraction of the bytes.
+    """
+    scale_arcsec = request.pixel_scale_arcsec
+    if request.is_native:
+        return True
+    if scale_arcsec**2 > COARSE_RATIO * PIXEL_SCALE_ARCSEC**2 and find_spec("reproject") is None:
+        return False
+    side_pix = max(request.ny, request.nx) * scale_arcsec / PIXEL_SCALE_ARCSEC
+    return ALIASED_ARCSEC[0] <= scale_arcsec <= ALIASED_ARCSEC[1] or side_pix <= FEW_PIX
+
+
 @dataclass(frozen=True)
 class Sources:
     """The sources of one call, and which of them were named."""
@@ -299,8 +326,7 @@ class Sources:
         sources = (self.bricks, pixels, rendering)
         if self.names != ("auto",):
             return suitable(request, sources, self.names)
-        # At other scales the viewer's rendering costs a fraction of the bytes.
-        by_files = request.wcs or request.is_native or not self.viewer_matches()
+        by_files = request.wcs or _files_serve_better(request) or not self.viewer_matches()
         names = ("bricks", "viewer") if by_files else ("viewer", "bricks")
         attempts = suitable(request, sources, names, self.viewer_matches)
         return attempts if self.stands_in else islice(attempts, 1)

@@ -8,7 +8,8 @@ header.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from astropy.io import fits
@@ -16,85 +17,26 @@ from astropy.io import fits
 from .._packages import import_optional, package_version
 from ..exceptions import (
     CacheWarning,
-    CoverageWarning,
     InvalidRequestError,
-    MissingDataError,
     NoCoverageError,
-    TransferError,
     UnexpectedContentError,
+    collected_notes,
     warn,
 )
 from ..io.bounds import Threads
 from ..io.checks import reading
-from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, is_north, name_of
-from ..survey.layers import INVVAR_LIMIT_ARCSEC, Layer, layer_of
+from ..survey.layers import INVVAR_LIMIT_ARCSEC
 from ..survey.pixel_grids import Box, TangentGrid
-from ..survey.releases import RELEASES, Tree
 from ..survey.request import LAYER_PRODUCTS, CutoutRequest, plane_name
-from ..survey.sphere import bricks_in_circle
 from .assemble import lanczos3, nearest
-from .viewer_service import MAX_CONNECTIONS, MAX_REQUEST_PIX, ViewerService
+from .coadds import Plane
+from .rendering import NPRIMARY, LayerBricks, Rendering, settle_rendering
+from .viewer_service import MAX_CONNECTIONS, ViewerService
 
 __all__ = ["Rendering", "check_layer_request", "viewer_cutout", "viewer_picture"]
 
 BLANK = 32
 """Level of the uniform grey that the viewer paints where a layer has nothing."""
-
-JOIN_MARGIN_PIX = 8
-NPRIMARY = 1
-EDGE_PIX = 2
-
-
-class Rendering:
-    """A request for a layer, as the viewer renders it: north up, tangent at the target."""
-
-    def __init__(self, request: CutoutRequest) -> None:
-        assert request.layer is not None
-        self.request = request
-        self.layer: Layer = request.layer
-        scale_deg = request.pixel_scale_arcsec / 3600
-        middle = (request.nx - 1) / 2, (request.ny - 1) / 2
-        self.grid = TangentGrid(request.ra_deg, request.dec_deg, *middle, scale_deg)
-
-    def parts(self) -> Iterator[Box]:
-        """Yield the boxes of the result that one rendering each can bring."""
-        ny, nx = self.request.ny, self.request.nx
-        if max(ny, nx) <= MAX_REQUEST_PIX:
-            yield Box(0, ny, 0, nx)
-            return
-        step = MAX_REQUEST_PIX - 2 * JOIN_MARGIN_PIX
-        for y0 in range(0, ny, step):
-            for x0 in range(0, nx, step):
-                yield Box(y0, min(y0 + step, ny), x0, min(x0 + step, nx))
-
-    def parameters(self, part: Box, bands: tuple[str, ...]) -> dict[str, str | int | bool]:
-        """Return the viewer's parameters for a part."""
-        request = self.request
-        whole = part.shape == (request.ny, request.nx)
-        margin = 0 if whole else JOIN_MARGIN_PIX
-        ra, dec = request.ra_deg, request.dec_deg
-        if not whole:
-            middle = (part.x0 + part.x1 - 1) / 2, (part.y0 + part.y1 - 1) / 2
-            ra, dec = (float(value) for value in self.grid.to_sky(*middle))
-        parameters: dict[str, str | int | bool] = {
-            "ra": repr(ra),
-            "dec": repr(dec),
-            "layer": self.layer.name,
-            "width": part.shape[1] + 2 * margin,
-            "height": part.shape[0] + 2 * margin,
-            "pixscale": repr(request.pixel_scale_arcsec),
-        }
-        if bands:
-            mark = "," if any(len(band) > 1 for band in bands) else ""
-            parameters["bands"] = mark.join(bands)
-        for product in ("invvar", "maskbits"):
-            if product in request.products:
-                parameters[product] = True
-        return parameters
-
-    def all_parameters(self) -> list[dict[str, str | int | bool]]:
-        """Return the viewer's parameters for each part, with the bands that were named."""
-        return [self.parameters(part, self.request.bands or ()) for part in self.parts()]
 
 
 def check_layer_request(request: CutoutRequest) -> None:
@@ -138,13 +80,29 @@ def viewer_cutout(
         answers = list(pool.map(lambda part: _render(rendering, service, part, bands), parts))
     bands = bands or answers[0][0]
     planes = _join(rendering, parts, [planes for _, planes in answers])
+    existing = LayerBricks(rendering, service)
     if "invvar" in planes:
-        planes["invvar"] = _without_doubling(rendering, service, planes["invvar"])
-    bands = _settle(rendering, bands, planes, on_missing)
+        planes["invvar"] = existing.without_doubling(planes["invvar"])
+    others = partial(_other_bands, rendering, service)
+    shares = settle_rendering(existing, bands, planes, on_missing, others)
     if service.cache_error is not None:
         msg = f"The result is not cached: {service.cache_error}"
         warn(msg, CacheWarning)
-    return _hdulist(rendering, service, bands, planes)
+    return _hdulist(rendering, service, bands, planes, shares)
+
+
+def _other_bands(rendering: Rendering, service: ViewerService) -> list[str]:
+    """Return the bands of the layer, beside those that were asked for, that have data."""
+    request, default = rendering.request, rendering.layer.default_bands
+    if request.bands is None or set(default) <= set(request.bands):
+        return []
+    others = replace(request, products=("image",), bands=None)
+    try:
+        with collected_notes():
+            hdul = viewer_cutout(others, service, on_missing="warn")
+    except NoCoverageError:
+        return []
+    return [hdu.header["BAND"] for hdu in hdul[1:]]
 
 
 def _render(
@@ -179,7 +137,8 @@ def _render(
             raise UnexpectedContentError(msg, url=url)
         planes[product] = data.astype(data.dtype.newbyteorder("="))
     if "maskbits" in planes:
-        planes["maskbits"] = _whole_numbers(planes["maskbits"], url)
+        # The viewer takes the last brick's mask, so the bit flips at random at borders.
+        planes["maskbits"] = _whole_numbers(planes["maskbits"], url) & ~np.int32(NPRIMARY)
     return sent, planes
 
 
@@ -219,115 +178,15 @@ def _join(
     return joined
 
 
-def _sky(rendering: Rendering) -> tuple[np.ndarray, np.ndarray]:
-    y, x = np.mgrid[: rendering.request.ny, : rendering.request.nx]
-    return rendering.grid.to_sky(x, y)
-
-
-def _trees(layer: Layer) -> list[Tree]:
-    """Return the regions that a layer of the Legacy Surveys is put together from."""
-    if layer.release is None or layer.region is None:
-        return []
-    trees = RELEASES[layer.release].trees
-    return [trees[r] for r in trees if layer.region in (r, "auto")]
-
-
-def _without_doubling(
-    rendering: Rendering, service: ViewerService, invvar: np.ndarray
-) -> np.ndarray:
-    """Divide the inverse variance by the number of bricks that the viewer added up."""
-    count = np.zeros(invvar.shape[1:])
-    request, trees = rendering.request, _trees(rendering.layer)
-    ra, dec = _sky(rendering)
-    radius_deg = rendering.grid.scale_deg * max(invvar.shape[1:]) * 0.75
-    near = bricks_in_circle(request.ra_deg, request.dec_deg, radius_deg + 0.02)
-    north = is_north(ra, dec)
-    for tree in trees:
-        own = north == (tree.region == "north") if len(trees) == 2 else np.True_
-        part = layer_of(tree.release, tree.region)
-        for brick in _existing(service, part, near, request, radius_deg):
-            x, y = brick_grid(brick).to_pixel(ra, dec)
-            low, high = -0.5 - EDGE_PIX, IMAGE_SIZE_PIX - 0.5 + EDGE_PIX
-            count += own & (x > low) & (x < high) & (y > low) & (y < high)
-    # Interpolation makes it ring below zero beside pixels without weight.
-    return np.clip(invvar, 0, None) / np.maximum(count, 1).astype(np.float32)
-
-
-def _existing(
-    service: ViewerService,
-    layer: Layer,
-    near: np.ndarray,
-    request: CutoutRequest,
-    radius_deg: float,
-) -> list[int]:
-    """Return those of the bricks ``near`` that a layer has; all of them if it does not say."""
-    try:
-        names = service.bricks(layer.name, request.ra_deg, request.dec_deg, radius_deg)
-    except TransferError:
-        return near.tolist()
-    return [int(brick) for brick in near if name_of(int(brick)) in names]
-
-
-def _lacking(
-    rendering: Rendering, bands: tuple[str, ...], planes: dict[str, np.ndarray]
-) -> dict[str, np.ndarray | np.bool_]:
-    """Return, for each band, where the layer has no such data: an array of bool, or all or none."""
-    nowhere, everywhere = np.False_, np.True_
-    lacking: dict[str, np.ndarray | np.bool_] = dict.fromkeys(bands, nowhere)
-    trees = _trees(rendering.layer)
-    if len(trees) == 2:
-        north = is_north(*_sky(rendering))
-        for tree in trees:
-            side = north == (tree.region == "north")
-            for band in bands:
-                if band not in tree.bands and side.any():
-                    lacking[band] = everywhere if side.all() else side
-    if rendering.layer.product != "model" and "image" in planes:
-        for number, band in enumerate(bands):
-            if not planes["image"][number].any():
-                lacking[band] = everywhere
-    return lacking
-
-
-def _settle(
-    rendering: Rendering, bands: tuple[str, ...], planes: dict[str, np.ndarray], on_missing: str
-) -> tuple[str, ...]:
-    """Blank what the layer does not have; raise or warn; return the bands of the result."""
-    request, layer = rendering.request, rendering.layer
-    lacking = _lacking(rendering, bands, planes)
-    absent = [band for band in bands if lacking[band] is np.True_]
-    at = f"RA {request.ra_deg:.6f}, Dec {request.dec_deg:+.6f}"
-    if absent and len(absent) == len(bands):
-        msg = f"Layer {layer.name} has no data at {at}: the viewer sent zeros."
-        raise NoCoverageError(msg)
-    if absent:
-        present = [band for band in bands if band not in absent]
-        msg = f"No {', '.join(absent)} in layer {layer.name} at {at}; it has {', '.join(present)}."
-        if request.bands is not None and on_missing == "raise":
-            msg += " Leave that out, or take on_missing='warn' for planes without values."
-            raise MissingDataError(msg)
-        warn(msg, CoverageWarning)
-    for number, band in enumerate(bands):
-        where = lacking[band]
-        if where is np.False_:
-            continue
-        if where is not np.True_:
-            msg = f"{band} without values in {100 * where.mean():.1f} % of the cutout."
-            warn(msg, CoverageWarning)
-        for name, empty in (("image", np.nan), ("invvar", 0)):
-            if name in planes:
-                planes[name][number][where if where is not np.True_ else ...] = empty
-    return bands if request.bands is not None else tuple(b for b in bands if b not in absent)
-
-
 def _hdulist(
     rendering: Rendering,
     service: ViewerService,
-    bands: tuple[str, ...],
+    all_bands: tuple[str, ...],
     planes: dict[str, np.ndarray],
+    shares: dict[Plane, float],
 ) -> fits.HDUList:
     request, layer = rendering.request, rendering.layer
-    all_bands = request.bands or layer.default_bands or bands
+    bands = tuple(dict.fromkeys(plane.band for plane in shares if plane.band))
     factor = (request.pixel_scale_arcsec / layer.pixel_scale_arcsec) ** 2
     factor = factor if request.convert_flux else 1.0
     per_arcsec = request.pixel_scale_arcsec if request.convert_flux else layer.pixel_scale_arcsec
@@ -337,14 +196,13 @@ def _hdulist(
     hdus = [_primary(rendering, service, bands)]
     for product in request.products:
         for number, band in enumerate(all_bands):
-            if band not in bands or (product == "maskbits" and number > 0):
+            name = layer.product if product == "image" else product
+            plane = Plane(name, None if product == "maskbits" else band)
+            if plane not in shares or (product == "maskbits" and number > 0):
                 continue
             header = fits.Header(cards)
             data = planes[product][0 if product == "maskbits" else number]
-            name = layer.product if product == "image" else product
             if product == "maskbits":
-                # The viewer takes the last brick's mask, so the bit flips at random at borders.
-                data = data & ~np.int32(NPRIMARY)
                 header["BUNIT"] = ""
             elif product == "invvar":
                 data = data / np.float32(factor**2)
@@ -356,8 +214,9 @@ def _hdulist(
                 header["BAND"] = (band, "filter band")
                 header["FLUXPIX"] = (per_arcsec, "[arcsec] side of the pixel that flux is per")
             header["PRODUCT"] = product if product != "image" else layer.product
+            header["OBSFRAC"] = (round(shares[plane], 6), "share of the pixels that were observed")
             header["URL1"] = url
-            extname = plane_name(name, None if product == "maskbits" else band)
+            extname = plane_name(name, plane.band)
             hdus.append(fits.ImageHDU(data, header, name=extname))
     return fits.HDUList(hdus)
 

@@ -138,6 +138,7 @@ def test_flux_and_place_at_any_scale(sky, survey, scale):
 def test_without_conversion_the_header_says_what_flux_is_per(sky, survey):
     asked = {"bands": "r", "pixel_scale": 0.5 * u.arcsec, "products": ("image", "invvar")}
     raw = survey.get_cutout(sky.positions["star"], 40, convert_flux=False, **asked)
+    asked["source"] = "viewer"
     converted = survey.get_cutout(sky.positions["star"], 40, **asked)
     assert converted[0].header["SOURCE"] == "viewer"
     factor = (0.5 / 0.262) ** 2
@@ -191,7 +192,7 @@ def test_across_the_split_i_is_nan_in_the_north(sky, survey):
     assert np.array_equal(np.isnan(hdul["IMAGE_I"].data), dec >= 32.375)
     assert np.isfinite(hdul["IMAGE_G"].data).all()
     north = SkyCoord(180.15, 32.5, unit="deg")
-    with pytest.raises(MissingDataError, match="No i in layer ls-dr10"):
+    with pytest.raises(MissingDataError, match="No image i in layer ls-dr10"):
         survey.get_cutout(north, 20, layer="ls-dr10", source="viewer", bands="gi")
     with pytest.warns(CoverageWarning, match="No i in layer"):
         default = survey.get_cutout(north, 20, layer="ls-dr10", source="viewer")
@@ -340,6 +341,7 @@ def test_payload_of_the_viewer(sky, survey):
         bands="gr",
         products=("image", "invvar"),
         pixel_scale=0.5 * u.arcsec,
+        source="viewer",
         get_query_payload=True,
     )
     assert set(payload) == {"service", "params"}

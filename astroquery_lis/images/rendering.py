@@ -1,0 +1,233 @@
+"""A rendering of the viewer laid over the bricks: what it asks for, and where there was nothing.
+
+The viewer sends zeros where no brick is, as it does where nothing was observed, and where a region
+has no such band.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+import numpy as np
+
+from ..exceptions import CoverageWarning, NoCoverageError, TransferError, warn
+from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, brick_id, is_north, name_of
+from ..survey.layers import Layer, layer_of
+from ..survey.pixel_grids import Box, TangentGrid
+from ..survey.releases import RELEASES, Tree
+from ..survey.request import CutoutRequest
+from ..survey.sphere import bricks_in_circle
+from .coadds import Plane, observed
+from .coverage import Request, no_data_at, settle
+from .viewer_service import MAX_REQUEST_PIX, ViewerService
+
+__all__ = ["NPRIMARY", "LayerBricks", "Rendering", "settle_rendering"]
+
+JOIN_MARGIN_PIX = 8
+NPRIMARY = 1
+EDGE_PIX = 2
+
+
+class Rendering:
+    """A request for a layer, as the viewer renders it: north up, tangent at the target."""
+
+    def __init__(self, request: CutoutRequest) -> None:
+        assert request.layer is not None
+        self.request = request
+        self.layer: Layer = request.layer
+        scale_deg = request.pixel_scale_arcsec / 3600
+        middle = (request.nx - 1) / 2, (request.ny - 1) / 2
+        self.grid = TangentGrid(request.ra_deg, request.dec_deg, *middle, scale_deg)
+
+    def parts(self) -> Iterator[Box]:
+        """Yield the boxes of the result that one rendering each can bring."""
+        ny, nx = self.request.ny, self.request.nx
+        if max(ny, nx) <= MAX_REQUEST_PIX:
+            yield Box(0, ny, 0, nx)
+            return
+        step = MAX_REQUEST_PIX - 2 * JOIN_MARGIN_PIX
+        for y0 in range(0, ny, step):
+            for x0 in range(0, nx, step):
+                yield Box(y0, min(y0 + step, ny), x0, min(x0 + step, nx))
+
+    def parameters(self, part: Box, bands: tuple[str, ...]) -> dict[str, str | int | bool]:
+        """Return the viewer's parameters for a part."""
+        request = self.request
+        whole = part.shape == (request.ny, request.nx)
+        margin = 0 if whole else JOIN_MARGIN_PIX
+        ra, dec = request.ra_deg, request.dec_deg
+        if not whole:
+            middle = (part.x0 + part.x1 - 1) / 2, (part.y0 + part.y1 - 1) / 2
+            ra, dec = (float(value) for value in self.grid.to_sky(*middle))
+        parameters: dict[str, str | int | bool] = {
+            "ra": repr(ra),
+            "dec": repr(dec),
+            "layer": self.layer.name,
+            "width": part.shape[1] + 2 * margin,
+            "height": part.shape[0] + 2 * margin,
+            "pixscale": repr(request.pixel_scale_arcsec),
+        }
+        if bands:
+            mark = "," if any(len(band) > 1 for band in bands) else ""
+            parameters["bands"] = mark.join(bands)
+        for product in ("invvar", "maskbits"):
+            if product in request.products:
+                parameters[product] = True
+        return parameters
+
+    def all_parameters(self) -> list[dict[str, str | int | bool]]:
+        """Return the viewer's parameters for each part, with the bands that were named."""
+        return [self.parameters(part, self.request.bands or ()) for part in self.parts()]
+
+
+def _sky(rendering: Rendering) -> tuple[np.ndarray, np.ndarray]:
+    y, x = np.mgrid[: rendering.request.ny, : rendering.request.nx]
+    return rendering.grid.to_sky(x, y)
+
+
+def _trees(layer: Layer) -> list[Tree]:
+    """Return the regions that a layer of the Legacy Surveys is put together from."""
+    if layer.release is None or layer.region is None:
+        return []
+    trees = RELEASES[layer.release].trees
+    return [trees[r] for r in trees if layer.region in (r, "auto")]
+
+
+class LayerBricks:
+    """The bricks that a rendering is made of, asked for when they matter."""
+
+    def __init__(self, rendering: Rendering, service: ViewerService) -> None:
+        self.rendering, self._service = rendering, service
+
+    @cached_property
+    def count(self) -> np.ndarray | None:
+        """How many bricks' images hold each pixel; `None` if the layer is not made of bricks."""
+        request, trees = self.rendering.request, _trees(self.rendering.layer)
+        if not trees:
+            return None
+        shape = request.ny, request.nx
+        count = np.zeros(shape)
+        ra, dec = self.sky
+        radius_deg = self.rendering.grid.scale_deg * max(shape) * 0.75
+        near = bricks_in_circle(request.ra_deg, request.dec_deg, radius_deg + 0.02)
+        north = is_north(ra, dec)
+        for tree in trees:
+            own = north == (tree.region == "north") if len(trees) == 2 else np.True_
+            part = layer_of(tree.release, tree.region)
+            for brick in _existing(self._service, part, near, request, radius_deg):
+                x, y = brick_grid(brick).to_pixel(ra, dec)
+                low, high = -0.5 - EDGE_PIX, IMAGE_SIZE_PIX - 0.5 + EDGE_PIX
+                count += own & (x > low) & (x < high) & (y > low) & (y < high)
+        return count
+
+    def without_doubling(self, invvar: np.ndarray) -> np.ndarray:
+        """Divide the inverse variance by the number of bricks that the viewer added up."""
+        count = self.count if self.count is not None else np.ones(invvar.shape[1:])
+        # Interpolation makes it ring below zero beside pixels without weight.
+        return np.clip(invvar, 0, None) / np.maximum(count, 1).astype(np.float32)
+
+    @cached_property
+    def sky(self) -> tuple[np.ndarray, np.ndarray]:
+        """RA and Dec of each pixel."""
+        return _sky(self.rendering)
+
+
+def _existing(
+    service: ViewerService,
+    layer: Layer,
+    near: np.ndarray,
+    request: CutoutRequest,
+    radius_deg: float,
+) -> list[int]:
+    """Return those of the bricks ``near`` that a layer has; all of them if it does not say."""
+    try:
+        names = service.bricks(layer.name, request.ra_deg, request.dec_deg, radius_deg)
+    except TransferError:
+        return near.tolist()
+    return [int(brick) for brick in near if name_of(int(brick)) in names]
+
+
+def _lacking(rendering: Rendering, bands: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Return where a layer of two regions has no such band, of the bands that one of them lacks."""
+    lacking: dict[str, np.ndarray] = {}
+    trees = _trees(rendering.layer)
+    if len(trees) == 2:
+        north = is_north(*_sky(rendering))
+        for tree in trees:
+            side = north == (tree.region == "north")
+            for band in bands:
+                if band not in tree.bands and side.any():
+                    lacking[band] = side
+    return lacking
+
+
+def settle_rendering(
+    existing: LayerBricks,
+    bands: tuple[str, ...],
+    planes: dict[str, np.ndarray],
+    on_missing: str,
+    other_bands: Callable[[], list[str]],
+) -> dict[Plane, float]:
+    """Blank what the layer does not have; raise or warn; return the planes that stay, with shares.
+
+    Where no brick is the viewer sends zeros, as it does where nothing was observed.
+    """
+    rendering = existing.rendering
+    request, layer = rendering.request, rendering.layer
+    evidence = "invvar" if "invvar" in planes else "image"
+    tells = evidence in planes and (evidence == "invvar" or layer.product != "model")
+    masks = {band: observed(evidence, planes[evidence][i]) for i, band in enumerate(bands) if tells}
+    nowhere = None
+    if (not masks or not all(mask.all() for mask in masks.values())) and existing.count is not None:
+        nowhere = existing.count == 0
+        _blank(planes, slice(None), nowhere)
+    where = no_data_at(f"Layer {layer.name}", request.ra_deg, request.dec_deg)
+    if nowhere is not None and nowhere.any() and not nowhere.all():
+        _check_target(rendering, nowhere, where, on_missing)
+        lost = dict.fromkeys(name_of(brick_id(*(v[nowhere] for v in existing.sky))).tolist())
+        what = f"{layer.name} lacks {', '.join(lost)}"
+        warn(f"{nowhere.mean():.1%} of the cutout is without values: {what}.", CoverageWarning)
+    lacking = _lacking(rendering, bands)
+    for number, band in enumerate(bands):
+        if band in lacking:
+            _blank(planes, number, lacking[band])
+    covered = 1.0 if nowhere is None else 1 - nowhere.mean()
+    of_band = {band: float(mask.mean()) for band, mask in masks.items()}
+    for lost_band, side in lacking.items():
+        share = (masks[lost_band] & ~side).mean() if masks else covered - side.mean()
+        of_band[lost_band] = float(share)
+    shares: dict[Plane, float] = {}
+    for product in request.products:
+        names: tuple[str | None, ...] = (None,) if product == "maskbits" else bands
+        for name in names:
+            plane = Plane(layer.product if product == "image" else product, name)
+            in_any = max(of_band.values(), default=covered)
+            shares[plane] = in_any if name is None else of_band.get(name, covered)
+    asked = Request(
+        on_missing,
+        request.bands is not None,
+        f"layer {layer.name} at RA {request.ra_deg:.6f}, Dec {request.dec_deg:+.6f}",
+        f"{where}: the viewer sent zeros.",
+    )
+    kept = settle(asked, shares, other_bands)
+    for band, side in lacking.items():
+        if of_band[band]:
+            warn(f"{band} without values in {side.mean():.1%} of the cutout.", CoverageWarning)
+    return {plane: shares[plane] for plane in kept}
+
+
+def _blank(planes: dict[str, np.ndarray], bands: int | slice, where: np.ndarray) -> None:
+    """Set pixels, which no file has, of planes of bands to what stands for that."""
+    for name, empty in (("image", np.nan), ("invvar", 0)):
+        if name in planes:
+            planes[name][bands][..., where] = empty
+    if "maskbits" in planes and isinstance(bands, slice):
+        planes["maskbits"][..., where] = NPRIMARY
+
+
+def _check_target(rendering: Rendering, nowhere: np.ndarray, msg: str, on_missing: str) -> None:
+    request = rendering.request
+    if on_missing == "raise" and nowhere[(request.ny - 1) // 2, (request.nx - 1) // 2]:
+        msg += ": no brick is there. Take on_missing='warn' for the part of the box that has some."
+        raise NoCoverageError(msg)
