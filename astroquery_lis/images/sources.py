@@ -297,8 +297,6 @@ def _files_serve_better(request: CutoutRequest) -> bool:
     from 0.37 arcsec on.  Of large boxes its rendering takes a fraction of the bytes.
     """
     scale_arcsec = request.pixel_scale_arcsec
-    if request.is_native:
-        return True
     if scale_arcsec**2 > COARSE_RATIO * PIXEL_SCALE_ARCSEC**2 and find_spec("reproject") is None:
         return False
     side_pix = max(request.ny, request.nx) * scale_arcsec / PIXEL_SCALE_ARCSEC
@@ -326,7 +324,8 @@ class Sources:
         sources = (self.bricks, pixels, rendering)
         if self.names != ("auto",):
             return suitable(request, sources, self.names)
-        by_files = request.wcs or _files_serve_better(request) or not self.viewer_matches()
+        by_files = request.wcs or request.is_native or _files_serve_better(request)
+        by_files = by_files or not self.viewer_matches()
         names = ("bricks", "viewer") if by_files else ("viewer", "bricks")
         attempts = suitable(request, sources, names, self.viewer_matches)
         return attempts if self.stands_in else islice(attempts, 1)
