@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -17,16 +16,14 @@ from astropy import units as u
 from astropy.table import Table
 
 from .. import demo
-from .._conf import conf
 from .._packages import import_optional, package_version
 from ..client import LegacySurveyClass
 from ..client.inputs import Targets, as_position, bricks_at, warn_of_unplaced
 from ..client.user_tables import read_table
 from ..exceptions import InvalidRequestError, LegacySurveyError
-from ..io.upkeep import prune
 from ..survey.bricks import brick_center, brick_edges, brick_id, name_of
-from . import jwst, values
-from .arguments import Command, Parser, add_command, add_group, asked, protected
+from . import cache, jwst, values
+from .arguments import Command, Parser, add_command, asked, protected
 from .console import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -42,7 +39,7 @@ from .console import (
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
     from astropy.io.fits import HDUList
@@ -53,7 +50,6 @@ DESCRIPTION = "Client of the DESI Legacy Imaging Surveys."
 EPILOG = "'astroquery-lis COMMAND --help' tells more of each.\n\n"
 SHOWN_CARDS = ("RELEASE", "REGION", "LAYER", "SOURCE", "MIRROR", "RA", "DEC", "BANDS")
 PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-GOOD = frozenset({"GOOD", "UNLISTED", "REPAIRED", "REMOVED"})
 
 
 # ---- the whole ----------------------------------------------------------------------------------
@@ -66,9 +62,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
         add_command(commands, command)
-    actions = add_group(commands, "cache", "look after the files that were kept")
-    for command in CACHE_COMMANDS:
-        add_command(actions, command)
+    cache.add_commands(commands)
     jwst.add_commands(commands)
     return top
 
@@ -332,7 +326,7 @@ def _table_of_bricks(ids: np.ndarray) -> Table:
     return table
 
 
-# ---- files and the cache ------------------------------------------------------------------------
+# ---- files ------------------------------------------------------------------------
 
 
 def _cutouts(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
@@ -362,51 +356,6 @@ def _files(options: Namespace, survey: LegacySurveyClass, console: Console) -> i
     if hasattr(options, "get_query_payload"):
         return console.payload(answer)
     return console.manifest(answer, options)
-
-
-def _info(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
-    """Tell where the cache is and what it holds."""
-    info = survey.cache_info()
-    console.put(**info)
-    console.line(f"location  {info['location']}")
-    limit = f"{info['limit_bytes'] / 1e9:g} GB" if info["limit_bytes"] else "no limit"
-    console.line(f"size      {info['bytes'] / 1e9:.3f} GB of {limit}")
-    for name, count in info["stores"].items():
-        console.line(
-            f"{name}: {count['files']} files, {count['file_bytes'] / 1e6:.1f} MB; "
-            f"{count['parts']} parts of files, {count['part_bytes'] / 1e6:.1f} MB"
-        )
-
-
-def _verify(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
-    """Exits with 5 if a file is bad."""
-    table = survey.verify(**asked(options), show_progress=console.progress)
-    return console.manifest(table, options, summary=True, code=_code_of_audit)
-
-
-def _code_of_audit(statuses: Collection[str]) -> int:
-    return EXIT_PARTIAL if set(statuses) - GOOD else EXIT_OK
-
-
-def _prune(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
-    """Remove what was used longest ago until the cache is small enough."""
-    before = survey.cache_info()
-    limit_bytes = before["limit_bytes"] if options.limit is None else options.limit * 1e9
-    kept_bytes = before["bytes"]
-    if options.limit is not None or conf.cache_size:
-        kept_bytes = prune(survey.cache_location, limit_bytes, keep_since_s=time.time())
-    _say_removed(before["bytes"], kept_bytes, console)
-
-
-def _clear(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
-    before = survey.cache_info()["bytes"]
-    survey.clear_cache(**asked(options))
-    _say_removed(before, survey.cache_info()["bytes"], console)
-
-
-def _say_removed(before: float, after: float, console: Console) -> None:
-    console.put(removed_bytes=int(before - after), bytes=int(after))
-    console.line(f"removed {(before - after) / 1e6:.1f} MB, {after / 1e6:.1f} MB are left")
 
 
 # ---- what there is ------------------------------------------------------------------------------
@@ -465,15 +414,6 @@ def _more_for_layers(command: ArgumentParser) -> None:
     )
 
 
-def _more_for_prune(command: ArgumentParser) -> None:
-    command.add_argument(
-        "--limit",
-        type=values.gigabytes,
-        metavar="GB",
-        help="size to keep within (default: that of the configuration, 50)",
-    )
-
-
 _Survey = LegacySurveyClass
 _WITHOUT_POSITION = {"coordinates": {"nargs": "*"}}
 _EXECUTORS = {"executor": {"choices": ("threads", "processes")}}
@@ -496,10 +436,4 @@ COMMANDS = (
     Command("releases", _releases, _Survey.list_releases, "table", ()),
     Command("mirrors", _mirrors, _Survey.list_mirrors, "table"),
     Command("demo", _demo, demo.run, "", ()),
-)
-CACHE_COMMANDS = (
-    Command("info", _info, settings=()),
-    Command("verify", _verify, _Survey.verify, "table"),
-    Command("prune", _prune, settings=(), more=_more_for_prune),
-    Command("clear", _clear, _Survey.clear_cache, settings=()),
 )

@@ -278,14 +278,7 @@ def _converter(annotation: str, kind: str, default: object) -> Keywords | None:
     words = set(re.findall(r"\w+", annotation)) | ({"Angle"} if "['angle']" in kind else set())
     if "Any" in words and not words & {"Mapping", "Sequence"}:
         words |= set(re.findall(r"\w+", kind))
-    choices = tuple(re.findall(r"['\"]([\w-]+)['\"]", annotation))
-    for word in words:
-        alias = getattr(_typing, word, None)
-        if get_origin(alias) is Literal:
-            choices += get_args(alias)
-    listed = re.match(r"[^{]*\{([^}]*)\}", kind)
-    if not choices and listed and "sequence" not in kind:
-        choices = tuple(re.findall(r"'([\w-]+)'", listed[1]))
+    choices = _choices(annotation, kind, words)
     if choices:
         return {"choices": (*choices, "no") if "bool" in words else choices}
     if words & OBJECTS:
@@ -301,6 +294,19 @@ def _converter(annotation: str, kind: str, default: object) -> Keywords | None:
     if "int" in words:
         return {"type": int, "metavar": "N"}
     return {"metavar": "TEXT"}
+
+
+def _choices(annotation: str, kind: str, words: set[str]) -> tuple[str, ...]:
+    """Return the values that a parameter may have, where annotation or docstring list them."""
+    choices = tuple(re.findall(r"['\"]([\w-]+)['\"]", annotation))
+    for word in words:
+        alias = getattr(_typing, word, None)
+        if get_origin(alias) is Literal:
+            choices += get_args(alias)
+    listed = re.match(r"[^{]*\{([^}]*)\}", kind)
+    if not choices and listed and "sequence" not in kind:
+        choices = tuple(re.findall(r"'([\w-]+)'", listed[1]))
+    return choices
 
 
 def _flags(name: str) -> tuple[str, ...]:

@@ -271,17 +271,7 @@ class _Lines(logging.Handler):
 def check_output(options: Namespace) -> None:
     """Refuse an output that cannot be, before anything is asked of the survey."""
     path = options.result
-    if hasattr(options, "format"):
-        as_kind(options.format)
-        if options.json and (options.format or path == "-") and path in (None, "-"):
-            _refuse("--json", "is a format of its own; leave out --format and -o -.")
-        if path not in (None, "-") and not (options.format or kind_of(path)):
-            _refuse("-o", f"{path}: the name says no format; give --format.")
-        is_binary = (options.format or "ecsv") in ("fits", "parquet")
-    else:
-        is_binary = path == "-"
-        if options.json and path == "-":
-            _refuse("--json", "cannot go to standard output together with -o -.")
+    is_binary = _check_format(options)
     if path in (None, "-"):
         if is_binary and sys.stdout.isatty():
             _refuse("-o", "bytes are not for a terminal; name a file, or use a pipe.")
@@ -293,6 +283,21 @@ def check_output(options: Namespace) -> None:
     folder = os.path.dirname(path) or "."
     if not os.path.isdir(folder):
         _refuse("-o", f"there is no directory {folder}.")
+
+
+def _check_format(options: Namespace) -> bool:
+    """Refuse a format that cannot be, and return whether bytes come of it."""
+    path = options.result
+    if hasattr(options, "format"):
+        as_kind(options.format)
+        if options.json and (options.format or path == "-") and path in (None, "-"):
+            _refuse("--json", "is a format of its own; leave out --format and -o -.")
+        if path not in (None, "-") and not (options.format or kind_of(path)):
+            _refuse("-o", f"{path}: the name says no format; give --format.")
+        return (options.format or "ecsv") in ("fits", "parquet")
+    if options.json and path == "-":
+        _refuse("--json", "cannot go to standard output together with -o -.")
+    return path == "-"
 
 
 def _refuse(option: str, must: str) -> NoReturn:

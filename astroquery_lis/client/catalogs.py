@@ -582,7 +582,7 @@ class CatalogMethods(SurveyBase):
         async_job: bool,
     ) -> list[tuple[CatalogSource, str]]:
         """Return the sources to ask in turn, and why each is asked."""
-        names = (source,) if isinstance(source, str) else tuple(source)
+        names = tuple(source) if isinstance(source, (list, tuple)) else (source,)
         reason = "it was asked for"
         if names == ("auto",):
             same_sky = self._tap_is_same_sky(files.finder.mirrors)

@@ -458,8 +458,10 @@ def _names(value: object) -> tuple[list | None, list[str]]:
     if table is not None:
         name = _find(table, ("brickname", "brickid"))
         return (None if name is None else np.ma.compressed(table[name]).tolist()), []
-    items = [value] if isinstance(value, (str, int, np.integer)) else value
-    if not isinstance(items, (Sequence, np.ndarray, set, frozenset)) or not len(items):
+    items: Any = [value] if isinstance(value, (str, int, np.integer)) else value
+    is_scalar = isinstance(items, np.ndarray) and not items.ndim
+    is_many = isinstance(items, (Sequence, np.ndarray, set, frozenset)) and not is_scalar
+    if not is_many or not len(items):
         return None, []
     if not all(is_file_name(item) or _is_number(item) for item in items):
         return None, []

@@ -148,6 +148,23 @@ def _of_its_own(table: Table, parameter: str) -> tuple[str, ...]:
         _refuse(parameter, msg, mixed)
     if mixed:
         return mixed
+    pair = _pair(table, parameter)
+    if pair is not None:
+        return pair
+    by_lower = {name.lower(): name for name in reversed(table.colnames)}
+    for usual in NAME_COLUMNS:
+        if usual in by_lower and not _is_number(table[by_lower[usual]]):
+            return (by_lower[usual],)
+    msg = (
+        f"has no columns of RA and Dec such as {', '.join(USUAL[:4])}, no column of SkyCoord and "
+        f"none of names; it has: {', '.join(table.colnames)}. Say with ra= and dec= which ones "
+        "hold the positions, or with name= the names."
+    )
+    _refuse(parameter, msg, table.colnames)
+
+
+def _pair(table: Table, parameter: str) -> tuple[str, str] | None:
+    """Return the columns of RA and Dec that names and UCDs tell, or `None`."""
     pairs = [pair for pair in _pairs(table) if all(_may_be_angle(table[name]) for name in pair)]
     # Degrees beside sexagesimal text say the same more exactly.
     numbers = [pair for pair in pairs if all(_is_number(table[name]) for name in pair)]
@@ -162,18 +179,7 @@ def _of_its_own(table: Table, parameter: str) -> tuple[str, ...]:
     if len(pairs) > 1:
         texts = " or ".join(f"ra={one!r}, dec={two!r}" for one, two in pairs[:4])
         _refuse(parameter, f"has several pairs of positions; say {texts}.", table.colnames)
-    if pairs:
-        return pairs[0]
-    by_lower = {name.lower(): name for name in reversed(table.colnames)}
-    for usual in NAME_COLUMNS:
-        if usual in by_lower and not _is_number(table[by_lower[usual]]):
-            return (by_lower[usual],)
-    msg = (
-        f"has no columns of RA and Dec such as {', '.join(USUAL[:4])}, no column of SkyCoord and "
-        f"none of names; it has: {', '.join(table.colnames)}. Say with ra= and dec= which ones "
-        "hold the positions, or with name= the names."
-    )
-    _refuse(parameter, msg, table.colnames)
+    return pairs[0] if pairs else None
 
 
 def _pairs(table: Table) -> list[tuple[str, str]]:

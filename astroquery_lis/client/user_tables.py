@@ -105,24 +105,22 @@ def _converted(value: Any) -> Table | None:
     """Return a table of another kind as one of astropy's."""
     if isinstance(value, (fits.HDUList, fits.BinTableHDU, fits.TableHDU)):
         return _table_of_hdus(value if isinstance(value, fits.HDUList) else [value])
-    if isinstance(value, fits.FITS_rec):
-        table = Table(value)
-        for column in value.columns:
+    if isinstance(value, np.ndarray) and value.dtype.names:
+        table = Table(np.atleast_1d(value))
+        for column in value.columns if isinstance(value, fits.FITS_rec) else ():
             if column.unit and column.name in table.colnames:
                 table[column.name].unit = column.unit
         return table
-    if isinstance(value, np.ndarray) and value.dtype.names:
-        return Table(np.atleast_1d(value))
     if isinstance(value, Mapping):
         columns = dict(value)
         is_row = bool(columns) and all(np.ndim(item) == 0 for item in columns.values())
         return Table(rows=[columns]) if is_row else Table(columns)
     if isinstance(value, (list, tuple)) and value and all(isinstance(v, Mapping) for v in value):
         return Table(rows=[dict(row) for row in value])
-    for kind in type(value).__mro__:
-        if kind.__module__.startswith("pandas.") and kind.__name__ in ("DataFrame", "Series"):
-            frame = value if kind.__name__ == "DataFrame" else value.to_frame().T.infer_objects()
-            return Table.from_pandas(frame)
+    kinds = {kind.__name__ for kind in type(value).__mro__ if kind.__module__[:7] == "pandas."}
+    if kinds & {"DataFrame", "Series"}:
+        is_row = "Series" in kinds
+        return Table.from_pandas(value.to_frame().T.infer_objects() if is_row else value)
     if isinstance(value, (SkyCoord, BaseCoordinateFrame)):
         return None
     # The results of pyvo and the tables of a VOTable.

@@ -266,7 +266,7 @@ def get_tree(release: str | int, region: str) -> Tree:
     'dr9/north'
     """
     data = get_release(release)
-    if region not in data.trees:
+    if not isinstance(region, str) or region not in data.trees:
         allowed = ", ".join(("auto", *data.regions))
         msg = f"region={region!r} is not in {data.name}; allowed: {allowed}."
         raise InvalidRequestError(msg, parameter="region", value=region)

@@ -243,7 +243,8 @@ def cutout_request(
     data: DataRelease | None = None
     if layer is None:
         data = get_release(default_release if release is None else release)
-        region = region if region == "auto" else as_region(region, data.name)
+        if not isinstance(region, str) or region != "auto":
+            region = as_region(region, data.name)
         if bands is not None:
             allowed, whose = _region_bands(data, region)
             bands = _checked_bands(bands, (*allowed, *data.wise_bands), whose)
@@ -437,7 +438,7 @@ def as_pixel_scale(pixel_scale: Any, *, native_arcsec: float = PIXEL_SCALE_ARCSE
 def refuse_beside_layer(release: str | None, region: str) -> None:
     """Refuse what a layer of the viewer has of its own."""
     for name, value, default in (("release", release, None), ("region", region, "auto")):
-        if value != default:
+        if not isinstance(value, type(default)) or value != default:
             _refuse(name, value, "cannot be given beside layer, which has its own.")
 
 
@@ -465,7 +466,7 @@ def _checked_products(
     files = (*release.products, *release.mask_planes) if planes else release.products
     allowed = (*files, *DERIVED, "psf") if derived else files
     names = products
-    if products != ("image",):
+    if not isinstance(products, tuple) or products != ("image",):
         names = tuple(listed(products, (*allowed, "all")))
     if derived and "all" in names:
         # Everything of the survey's own, and the residuals beside the model.
@@ -487,9 +488,11 @@ def _checked_products(
 
 def as_region(region: R, release: str) -> R:
     """Return a region that the release has, or ``'auto'``."""
-    if region == "auto":
+    if isinstance(region, str) and region == "auto":
         return region
     data = get_release(release)
+    if not isinstance(region, str):
+        get_tree(data.name, region)
     region = cast("R", spelled(region, ("auto", *data.regions)))
     if region != "auto":
         get_tree(data.name, region)
