@@ -40,6 +40,7 @@ NETWORK = {
     "get_psf",
     "iter_cutouts",
     "query_bricks",
+    "query_maps",
     "query_exposures",
     "query_tap",
     "query_tractor",

@@ -98,6 +98,7 @@ def test_the_public_surface_is_what_it_says():
         "list_releases",
         "mirror",
         "query_bricks",
+        "query_maps",
         "query_exposures",
         "query_object",
         "query_region",

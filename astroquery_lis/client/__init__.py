@@ -10,7 +10,7 @@ from .exposures import ExposureMethods
 from .files import FileMethods
 from .footprint import FootprintMethods
 from .images import ImageMethods
-from .jobs import JobMethods
+from .maps import MapMethods
 from .views import ViewMethods
 
 __all__ = ["LegacySurvey", "LegacySurveyClass"]
@@ -23,7 +23,7 @@ class LegacySurveyClass(
     FootprintMethods,
     ExposureMethods,
     FileMethods,
-    JobMethods,
+    MapMethods,
     CitationMethods,
 ):
     """Images of the DESI Legacy Imaging Surveys, DR5 to DR11.

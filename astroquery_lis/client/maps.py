@@ -1,0 +1,165 @@
+"""The method that gives the values of the survey's maps at many positions."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from astropy import units as u
+from astropy.table import MaskedColumn, Table
+
+from ..exceptions import CoverageWarning, warn
+from ..images.maps import MapSpec, map_jobs_of, values_of_job
+from ..io.jobs import map_jobs
+from ..survey.bitmasks import maskbits
+from ..survey.paths import IMAGE_PRODUCTS
+from ..survey.releases import get_release
+from ..survey.request import as_bands, as_products
+from .inputs import as_targets
+from .jobs import JobMethods
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+    from typing import Literal
+
+    from .._typing import Bands, FilePath, Mirror, Positions, Products, Region
+
+
+__all__ = ["MapMethods"]
+
+
+class MapMethods(JobMethods):
+    """Values of maps."""
+
+    def query_maps(
+        self,
+        coordinates: Positions,
+        products: Products = ("maskbits", "nexp"),
+        *,
+        bands: Bands | None = None,
+        bit_names: bool = False,
+        release: str | None = None,
+        region: Region = "auto",
+        id_column: str | None = None,
+        download_dir: FilePath | None = None,
+        executor: Executor | Literal["threads", "processes"] | None = None,
+        mirror: Mirror | None = None,
+        cache: bool | None = None,
+    ) -> Table:
+        """Return the values of the survey's maps at positions: masks, depths, exposures, seeing.
+
+        The value at a position is that of the nearest pixel of the brick that owns it.  Positions
+        are read brick by brick, so that a million of them, randoms or mocks, cost little more than
+        reading each brick's files once.
+
+        Parameters
+        ----------
+        coordinates : `~astropy.coordinates.SkyCoord`, str, `~astropy.table.Table` or sequence
+            The positions; a table as for `download_cutouts`.
+        products : str or sequence of str, optional
+            Maps to read (`list_products`), also ``'wisem1'`` and ``'wisem2'``.
+        bands : str or sequence of str, optional
+            Bands of the maps that have some; by default those of the release.
+        bit_names : bool, default: False
+            Whether to add a column ``maskbits_names``: the names of the bits that are set, with
+            commas.
+        release : str, optional
+            ``'dr5'`` to ``'dr11'``; by default `release`.
+        region : {'auto', 'north', 'south'}, optional
+            ``'auto'`` takes the official one of each brick.
+        id_column : str, optional
+            Column of names in the table; by default ``id``, or the numbers of the rows.
+        download_dir : str or path-like, optional
+            Folder that keeps the values of each brick; the same call again goes on from there.
+        executor : `~concurrent.futures.Executor` or {'threads', 'processes'}, optional
+            As for `download_cutouts`.
+        mirror : str, path-like, or sequence of them, optional
+            By default `mirror`.
+        cache : bool, optional
+            Whether to keep and use files on disk; by default astroquery's ``cache_conf``.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            One row per position, in order: ``id``, ``ra``, ``dec`` (deg), and a column per map,
+            with the survey's unit: ``maskbits``, ``nexp_r``, ``depth_r`` ...  Values are masked
+            where the row has no position, or the survey has no such file of its brick.
+
+        Raises
+        ------
+        InvalidRequestError
+            If an argument is wrong; nothing was sent.
+        TransferError
+            Of the first brick that failed, after the others were read; with ``download_dir`` these
+            are not read again.
+
+        Warns
+        -----
+        CoverageWarning
+            If some positions are in no brick of the release.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     table = LegacySurvey.query_maps(sky.positions['star'], 'nexp', bands='r')
+        >>> table.colnames
+        ['id', 'ra', 'dec', 'nexp_r']
+        """
+        release, region = self._tree(release, region)
+        targets = as_targets(coordinates, id_column, parameter="coordinates")
+        names = as_bands(bands, release, region) or self._bands_of(release, region)
+        folder = "" if download_dir is None else str(Path(download_dir).expanduser().absolute())
+        spec = MapSpec(
+            as_products(products, release, planes=True), tuple(names), release, region, folder
+        )
+        access = self._access(mirror, cache, executor)
+        table = Table({"id": targets.ids, "ra": targets.ra_deg, "dec": targets.dec_deg})
+        table["ra"].unit = table["dec"].unit = u.deg
+        columns = _columns(spec, len(targets))
+        jobs = map_jobs_of(np.flatnonzero(targets.placed), targets.ra_deg, targets.dec_deg)
+        failure: Exception | None = None
+        n_lacking = 0
+        for job, values, error in map_jobs(
+            partial(values_of_job, spec, access), jobs, executor=executor
+        ):
+            if error is not None:
+                failure = failure or error
+                continue
+            n_lacking += 0 if values else len(job.rows)
+            for name, part in values.items():
+                columns[name][job.rows] = part
+        if failure is not None:
+            raise failure
+        table.add_columns(list(columns.values()))
+        if bit_names and "maskbits" in columns:
+            table["maskbits_names"] = _bit_names(columns["maskbits"], release)
+        if n_lacking:
+            msg = f"{release} has no brick at {n_lacking} of {len(table)} position(s)."
+            warn(msg, CoverageWarning)
+        return table
+
+    @staticmethod
+    def _bands_of(release: str, region: str) -> tuple[str, ...]:
+        data = get_release(release)
+        return data.bands if region == "auto" else data.trees[region].bands
+
+
+def _columns(spec: MapSpec, n_rows: int) -> dict[str, MaskedColumn]:
+    """Return a column for each map, all of it masked."""
+    columns = {}
+    for name, product, _ in spec.planes():
+        values = np.zeros(n_rows, spec.dtype(product))
+        unit = IMAGE_PRODUCTS[product].unit.replace("nanomaggy", "nmgy") or None
+        columns[name] = MaskedColumn(values, name, mask=np.ones(n_rows, bool), unit=unit)
+    return columns
+
+
+def _bit_names(column: MaskedColumn, release: str) -> MaskedColumn:
+    """Return the names of the bits that are set in each value."""
+    values, inverse = np.unique(np.ma.getdata(column), return_inverse=True)
+    bits = maskbits(release).items()
+    texts = [",".join(name for name, bit in bits if value >> bit & 1) for value in values.tolist()]
+    return MaskedColumn(np.array(texts, str)[inverse], mask=np.ma.getmaskarray(column))

@@ -1,0 +1,109 @@
+"""Values of the maps at positions, against the files read with astropy."""
+
+import numpy as np
+import pytest
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.table import Table
+from astropy.wcs import WCS
+
+from astroquery_lis import LegacySurveyClass
+from astroquery_lis.exceptions import (
+    CoverageWarning,
+    IncompleteMirrorError,
+    InvalidRequestError,
+    ServiceDownError,
+)
+from astroquery_lis.survey.bricks import brick_id, name_of
+from astroquery_lis.survey.paths import file_path
+
+PRODUCTS = ("maskbits", "nexp", "depth", "psfsize", "image", "wisem1")
+
+
+def _positions(n):
+    """Positions over four bricks round a corner."""
+    rng = np.random.default_rng(5)
+    return 45.25 + rng.uniform(-0.2, 0.2, n), 0.125 + rng.uniform(-0.2, 0.2, n)
+
+
+def _directly(sky, ra, dec, product, band):
+    """Read the value of each position from its owner's file."""
+    values = np.zeros(len(ra))
+    bricks = name_of(brick_id(ra, dec))
+    file = "maskbits" if product == "wisem1" else product
+    for brick in np.unique(bricks):
+        rows = np.flatnonzero(bricks == brick)
+        path = sky.root / file_path(file, "dr10", "south", brick=str(brick), band=band)
+        with fits.open(path) as hdus:
+            x, y = WCS(hdus[1].header).world_to_pixel_values(ra[rows], dec[rows])
+            data = hdus[2 if product == "wisem1" else 1].data
+            values[rows] = data[np.rint(y).astype(int), np.rint(x).astype(int)]
+    return values
+
+
+@pytest.mark.parametrize("n", [7, 3000])
+@pytest.mark.parametrize("executor", [None, "threads"])
+def test_values_are_those_of_the_owners_files(sky, survey, n, executor):
+    ra, dec = _positions(n)
+    table = survey.query_maps(
+        Table({"ra": ra, "dec": dec}), PRODUCTS, bands="gr", executor=executor
+    )
+    assert table.colnames[:4] == ["id", "ra", "dec", "maskbits"]
+    assert table["psfsize_r"].unit == "arcsec"
+    for product in PRODUCTS:
+        for band in (None,) if product in ("maskbits", "wisem1") else ("g", "r"):
+            column = table[f"{product}_{band}" if band else product]
+            assert not np.ma.getmaskarray(column).any()
+            assert np.array_equal(column, _directly(sky, ra, dec, product, band))
+
+
+def test_bits_have_names_and_rows_without_a_value_are_masked(sky, survey):
+    names = ["star", "off", "split"]
+    places = SkyCoord([sky.positions[name] for name in names])
+    rows = Table({"name": names, "ra": places.ra.deg, "dec": places.dec.deg})
+    rows.add_row(("nowhere", np.nan, np.nan))
+    with pytest.warns(CoverageWarning, match="no brick at 1 of 4"):
+        table = survey.query_maps(
+            rows, ("maskbits", "nexp"), bit_names=True, id_column="name", bands="ri"
+        )
+    assert list(table["id"]) == [*names, "nowhere"]
+    assert np.ma.getmaskarray(table["nexp_r"]).tolist() == [False, True, False, True]
+    # The north has no i.
+    assert np.ma.getmaskarray(table["nexp_i"]).tolist()[0] is False
+    ra, dec = _positions(2000)
+    table = survey.query_maps(SkyCoord(ra, dec, unit="deg"), "maskbits", bit_names=True)
+    for bit, name in ((0, "NPRIMARY"), (1, "BRIGHT")):
+        is_set = (np.asarray(table["maskbits"]) >> bit) & 1 == 1
+        named = [name in text.split(",") for text in table["maskbits_names"]]
+        assert np.array_equal(is_set, named)
+
+
+def test_a_call_goes_on_where_it_stopped(sky, survey, tmp_path):
+    ra, dec = _positions(400)
+    rows = Table({"ra": ra, "dec": dec})
+    options = {"bands": "r", "download_dir": tmp_path, "cache": False}
+    sky.faults.add("status", match="*0453p002*nexp*", code=503, times=None)
+    with pytest.raises(ServiceDownError):
+        survey.query_maps(rows, "nexp", **options)
+    sky.faults.clear()
+    sky.requests.clear()
+    table = survey.query_maps(rows, "nexp", **options)
+    assert {record.path.split("/")[-2] for record in sky.requests} == {"0453p002"}
+    assert np.array_equal(table["nexp_r"], _directly(sky, ra, dec, "nexp", "r"))
+    sky.requests.clear()
+    assert np.array_equal(survey.query_maps(rows, "nexp", **options)["nexp_r"], table["nexp_r"])
+    assert len(sky.requests) == 0
+    # Other positions or maps are not those that are kept.
+    assert len(survey.query_maps(rows[:9], "depth", **options)) == 9
+    assert len(sky.requests) > 0
+
+
+def test_what_is_wrong_is_refused_before_any_request(sky, survey, tmp_path):
+    star = sky.positions["star"]
+    for options in ({"products": "nexp", "bands": "y"}, {"products": "chi3"}):
+        with pytest.raises(InvalidRequestError):
+            survey.query_maps(star, **options)
+    assert len(sky.requests) == 0
+    (tmp_path / "dr10").mkdir()
+    with pytest.raises(IncompleteMirrorError):
+        LegacySurveyClass().query_maps(star, "nexp", bands="r", mirror=tmp_path)
