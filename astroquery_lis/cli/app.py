@@ -293,6 +293,18 @@ def _covers(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
     return _code_of_targets(targets) if covered.any() else EXIT_NOTHING
 
 
+def _maps(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    arguments = asked(options)
+    for name in ("coordinates", "ra", "dec", "name", "id_column"):
+        arguments.pop(name, None)
+    targets = values.targets(options)
+    places = np.column_stack([targets.ra_deg, targets.dec_deg])
+    answer = survey.query_maps(places, **arguments)
+    answer["id"] = targets.ids
+    console.table(answer, options)
+    return _code_of_targets(targets)
+
+
 def _bricks(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     """Tell the bricks at or around positions.
 
@@ -432,6 +444,7 @@ COMMANDS = (
     Command("tractor", _tractor, _Survey.query_tractor, "table"),
     Command("crossmatch", _crossmatch, _Survey.crossmatch, "table"),
     Command("covers", _covers, _Survey.covers, "table"),
+    Command("maps", _maps, _Survey.query_maps, "table", overrides=_EXECUTORS),
     Command("layers", _layers, _Survey.list_layers, "table", (), more=_more_for_layers),
     Command("releases", _releases, _Survey.list_releases, "table", ()),
     Command("mirrors", _mirrors, _Survey.list_mirrors, "table"),

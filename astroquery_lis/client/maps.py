@@ -17,7 +17,7 @@ from ..survey.bitmasks import maskbits
 from ..survey.paths import IMAGE_PRODUCTS
 from ..survey.releases import get_release
 from ..survey.request import as_bands, as_products
-from .inputs import as_targets
+from .inputs import as_targets, warn_of_unplaced
 from .jobs import JobMethods
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ class MapMethods(JobMethods):
         release: str | None = None,
         region: Region = "auto",
         id_column: str | None = None,
+        ra: str | None = None,
+        dec: str | None = None,
+        name: str | None = None,
         download_dir: FilePath | None = None,
         executor: Executor | Literal["threads", "processes"] | None = None,
         mirror: Mirror | None = None,
@@ -71,6 +74,8 @@ class MapMethods(JobMethods):
             ``'auto'`` takes the official one of each brick.
         id_column : str, optional
             Column of names in the table; by default ``id``, or the numbers of the rows.
+        ra, dec, name : str, optional
+            Columns of a table, as for `download_cutouts`.
         download_dir : str or path-like, optional
             Folder that keeps the values of each brick; the same call again goes on from there.
         executor : `~concurrent.futures.Executor` or {'threads', 'processes'}, optional
@@ -99,6 +104,8 @@ class MapMethods(JobMethods):
         -----
         CoverageWarning
             If some positions are in no brick of the release.
+        LegacySurveyWarning
+            If some rows have no position.
 
         Examples
         --------
@@ -109,7 +116,10 @@ class MapMethods(JobMethods):
         ['id', 'ra', 'dec', 'nexp_r']
         """
         release, region = self._tree(release, region)
-        targets = as_targets(coordinates, id_column, parameter="coordinates")
+        targets = as_targets(
+            coordinates, id_column, ra=ra, dec=dec, name=name, parameter="coordinates"
+        )
+        warn_of_unplaced(targets, "have no values")
         names = as_bands(bands, release, region) or self._bands_of(release, region)
         folder = "" if download_dir is None else str(Path(download_dir).expanduser().absolute())
         spec = MapSpec(
@@ -118,7 +128,7 @@ class MapMethods(JobMethods):
         access = self._access(mirror, cache, executor)
         table = Table({"id": targets.ids, "ra": targets.ra_deg, "dec": targets.dec_deg})
         table["ra"].unit = table["dec"].unit = u.deg
-        columns = _columns(spec, len(targets))
+        maps = _columns(spec, len(targets))
         jobs = map_jobs_of(np.flatnonzero(targets.placed), targets.ra_deg, targets.dec_deg)
         failure: Exception | None = None
         n_lacking = 0
@@ -129,13 +139,13 @@ class MapMethods(JobMethods):
                 failure = failure or error
                 continue
             n_lacking += 0 if values else len(job.rows)
-            for name, part in values.items():
-                columns[name][job.rows] = part
+            for title, part in values.items():
+                maps[title][job.rows] = part
         if failure is not None:
             raise failure
-        table.add_columns(list(columns.values()))
-        if bit_names and "maskbits" in columns:
-            table["maskbits_names"] = _bit_names(columns["maskbits"], release)
+        table.add_columns(list(maps.values()))
+        if bit_names and "maskbits" in maps:
+            table["maskbits_names"] = _bit_names(maps["maskbits"], release)
         if n_lacking:
             msg = f"{release} has no brick at {n_lacking} of {len(table)} position(s)."
             warn(msg, CoverageWarning)

@@ -178,6 +178,10 @@ def as_wcs_text(wcs: WCS | Header, *, parameter: str = "wcs") -> tuple[str, int,
         raise InvalidRequestError(msg, parameter=parameter, value=wcs)
 
     plane = WCS(wcs) if isinstance(wcs, Header) else wcs
+    if isinstance(wcs, Header) and _is_of_survey(wcs):
+        # Its headers say EQUINOX 2000 and no RADESYS, which means FK5 by the standard; the
+        # positions are Gaia's.
+        plane.wcs.radesys = "ICRS"
     if not isinstance(plane, WCS):
         refuse("must be a WCS or a FITS header.")
     if plane.naxis > 2 and plane.has_celestial:
@@ -193,6 +197,12 @@ def as_wcs_text(wcs: WCS | Header, *, parameter: str = "wcs") -> tuple[str, int,
     for name in _SIZE_CARDS:
         header.remove(name, ignore_missing=True)
     return cards_text(header), int(shape[0]), int(shape[1])
+
+
+def _is_of_survey(header: Header) -> bool:
+    """Return True if legacypipe wrote a header, and no frame into it."""
+    has_frame = "RADESYS" in header or "RADECSYS" in header
+    return not has_frame and any(name in header for name in ("LEGPIPEV", "DRVERSIO", "BRICKNAM"))
 
 
 def rotated_wcs_text(

@@ -20,7 +20,7 @@ from astroquery_lis.jwst_stage import JwstStageClass
 
 COMMANDS = (
     *("bricks", "cache", "covers", "crossmatch", "cutout", "cutouts", "demo", "files", "layers"),
-    *("jwst", "mirrors", "picture", "psf", "releases", "tractor", "url"),
+    *("jwst", "maps", "mirrors", "picture", "psf", "releases", "tractor", "url"),
 )
 
 
@@ -71,6 +71,7 @@ METHODS = {
     ("tractor",): LegacySurveyClass.query_tractor,
     ("crossmatch",): LegacySurveyClass.crossmatch,
     ("covers",): LegacySurveyClass.covers,
+    ("maps",): LegacySurveyClass.query_maps,
     ("cache", "clear"): LegacySurveyClass.clear_cache,
     ("jwst", "query"): JwstStageClass.query_uncal,
     ("jwst", "download"): JwstStageClass.download_uncal,
@@ -261,6 +262,7 @@ def test_quiet_and_json_on_every_command(run_json):
         "crossmatch none.csv --radius 1arcsec",
         "jwst match none_cat.ecsv",
         "covers 1 2 --bands q",
+        "maps 1 2 --bands q",
         "layers sdss",
         "releases",
         "mirrors",

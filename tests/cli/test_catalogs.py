@@ -186,6 +186,18 @@ def test_bad_words_of_crossmatch(run, tmp_path, words, match):
     assert match in answer.err
 
 
+def test_maps(run_json):
+    text = "45.09 0.062 in\n45.1 0.01 near\n"
+    code, document = run_json(
+        *("maps", "--table", "-", "--products", "nexp,maskbits", "--bands", "r"), stdin=text
+    )
+    assert code == 0
+    assert [(row["id"], row["nexp_r"] > 0) for row in document["rows"]] == [
+        ("in", True),
+        ("near", True),
+    ]
+
+
 def test_covers(run, run_json):
     assert run("covers", *FIELD).code == 0
     assert run("covers", "95", "-30").code == 3

@@ -12,6 +12,7 @@ from astroquery_lis.exceptions import (
     CoverageWarning,
     IncompleteMirrorError,
     InvalidRequestError,
+    LegacySurveyWarning,
     ServiceDownError,
 )
 from astroquery_lis.survey.bricks import brick_id, name_of
@@ -62,7 +63,10 @@ def test_bits_have_names_and_rows_without_a_value_are_masked(sky, survey):
     places = SkyCoord([sky.positions[name] for name in names])
     rows = Table({"name": names, "ra": places.ra.deg, "dec": places.dec.deg})
     rows.add_row(("nowhere", np.nan, np.nan))
-    with pytest.warns(CoverageWarning, match="no brick at 1 of 4"):
+    with (
+        pytest.warns(CoverageWarning, match="no brick at 1 of 4"),
+        pytest.warns(LegacySurveyWarning, match="have no values"),
+    ):
         table = survey.query_maps(
             rows, ("maskbits", "nexp"), bit_names=True, id_column="name", bands="ri"
         )

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astroquery_lis.survey.pixel_grids import Box, TangentGrid
+from astroquery_lis.survey.pixel_grids import Box, SkyGrid, TangentGrid, as_wcs_text
 
 
 @pytest.mark.parametrize("dec", [0.0, 32.25, -68.3, 80.5, 90.0])
@@ -44,3 +46,18 @@ def test_clipping_keeps_exactly_what_is_inside(y0, y1, x0, x1):
     inside = (rows >= y0) & (rows < y1) & (columns >= x0) & (columns < x1)
     assert np.array_equal(marked == 1, inside)
     assert box.is_within(100, 80)
+
+
+def test_a_header_of_the_survey_is_in_icrs_and_another_means_what_it_says():
+    # As legacypipe writes it: an equinox, no frame.
+    header = fits.Header(TangentGrid(10.0, 20.0, 49.5, 49.5, 0.262 / 3600).cards())
+    header["NAXIS"], header["NAXIS1"], header["NAXIS2"] = 2, 100, 100
+    header["EQUINOX"] = 2000.0
+    del header["RADESYS"]
+    fk5 = SkyCoord(10.0, 20.0, unit="deg", frame="fk5").icrs
+    for card, expected in (("LEGPIPEV", SkyCoord(10.0, 20.0, unit="deg")), ("OBJECT", fk5)):
+        text, ny, nx = as_wcs_text(fits.Header([*header.cards, (card, "x")]))
+        ra, dec = SkyGrid(text).to_sky(49.5, 49.5)
+        assert SkyCoord(ra, dec, unit="deg").separation(expected).arcsec < 1e-6
+        assert (ny, nx) == (100, 100)
+    assert fk5.separation(SkyCoord(10.0, 20.0, unit="deg")).arcsec > 0.01
