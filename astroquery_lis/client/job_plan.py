@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .inputs import ByRow, Targets
 
 __all__ = [
+    "MAX_TARGETS_PER_JOB",
     "Asked",
     "BulkPlan",
     "as_asked",

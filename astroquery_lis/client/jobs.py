@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ from ..survey.request import DEFAULT_SIZE, CutoutRequest, as_choice, cutout_requ
 from .base import SurveyBase
 from .inputs import as_by_row, as_targets
 from .job_plan import (
+    MAX_TARGETS_PER_JOB,
     Asked,
     BulkPlan,
     as_asked,
@@ -71,11 +73,23 @@ if TYPE_CHECKING:
 __all__ = ["JobMethods"]
 
 JOURNAL = "cutouts.journal.jsonl"
-OUTPUTS = ("fits", *ARRAY_OUTPUTS)
-NEEDED = {"hdf5": ("h5py",), "zarr": ("zarr", "pyarrow")}
+PICTURE_OUTPUTS = ("png", "jpeg")
+OUTPUTS = ("fits", *ARRAY_OUTPUTS, *PICTURE_OUTPUTS)
+NEEDED = {
+    "hdf5": ("batch", "h5py"),
+    "zarr": ("batch", "zarr", "pyarrow"),
+    "png": ("plot", "PIL"),
+    "jpeg": ("plot", "PIL"),
+}
 ON_MISSING = ("raise", "warn")
 SHARD_TARGETS = 256
 """Fewest targets of an HDF5 file, if there are as many."""
+
+STRIP_TARGETS = 64
+"""A brick with more is shared among workers; a strip of fewer would decode too much twice."""
+
+PROCESSES_PIX = 100_000_000
+"""Pixels from which processes, which take a second or two to start, are worth it."""
 
 SPARSE_TARGETS = 16
 """Bricks with few targets share a job of this many."""
@@ -112,7 +126,7 @@ class JobMethods(SurveyBase):
         dec: str | None = None,
         name: str | None = None,
         id_column: str | None = None,
-        output: Literal["fits", "hdf5", "zarr"] = "fits",
+        output: Literal["fits", "hdf5", "zarr", "png", "jpeg"] = "fits",
         executor: Executor | Literal["threads", "processes"] | None = None,
         on_error: Literal["record", "raise"] = "record",
         show_progress: bool = True,
@@ -149,12 +163,13 @@ allow_unknown_layer, cache : optional
             Column of ``table`` with names of objects, or positions as text.
         id_column : str, optional
             Column whose values name the files; by default ``id``, if there is one.
-        output : {'fits', 'hdf5', 'zarr'}, optional
+        output : {'fits', 'hdf5', 'zarr', 'png', 'jpeg'}, optional
             A file for each target, or arrays of many targets in HDF5 or zarr files; zarr has its
-            index in parquet files beside them.
+            index in parquet files beside them.  PNG and JPEG are in the survey's colours
+            (`~astroquery_lis.pictures.rgb`), made from the planes.
         executor : `~concurrent.futures.Executor` or {'threads', 'processes'}, optional
-            What does the work; by default threads.  That of a Dask cluster is
-            ``client.get_executor()``.
+            What does the work; by default threads, or processes for long work on local files.
+            That of a Dask cluster is ``client.get_executor()``.
         on_error : {'record', 'raise'}, optional
             Whether a target that fails is recorded and the others go on, or ends the call.  A
             target without data is no failure.
@@ -174,7 +189,7 @@ allow_unknown_layer, cache : optional
         InvalidRequestError
             If an argument is wrong, or the folder holds another job; nothing was sent.
         OptionalDependencyError
-            If ``output`` needs h5py, or zarr and pyarrow, and they are missing.
+            If ``output`` needs h5py, or zarr and pyarrow, or pillow, and they are missing.
         TransferError
             If the tables of bricks could not be had; with ``on_error='raise'`` also the error of
             the first target that failed.
@@ -204,9 +219,9 @@ allow_unknown_layer, cache : optional
         """
         as_choice("output", output, OUTPUTS)
         as_choice("on_error", on_error, ("record", "raise"))
-        for module in NEEDED.get(output, ()):
-            import_optional(module, "batch", f"output={output!r}")
-        folder = Path(download_dir).expanduser().absolute()
+        extra, *modules = NEEDED.get(output, ("",))
+        for module in modules:
+            import_optional(module, extra, f"output={output!r}")
         targets = as_targets(table, id_column, ra=ra, dec=dec, name=name)
         spec = BulkSpec(as_sources(source), as_choice("on_missing", on_missing, ON_MISSING))
         access = self._access(mirror, cache, executor)
@@ -231,35 +246,93 @@ allow_unknown_layer, cache : optional
         if output in ARRAY_OUTPUTS and len({(r.ny, r.nx) for r in asked.templates}) > 1:
             msg = f"output={output!r} holds cutouts of one size; take output='fits' for several."
             raise InvalidRequestError(msg, parameter="output", value=output)
-        names = np.array([safe_name(name) for name in targets.ids.tolist()])
-        spec = replace(spec, folder=str(folder), ids_are_names=len(np.unique(names)) == len(names))
-        del names
-        identity = identity_of_job(spec, asked, targets, output, access)
-        with Journal(folder / JOURNAL, identity) as journal:
-            remove_temporaries(folder)
-            done = np.fromiter(journal.finished, int)
-            rows = np.setdiff1d(np.arange(len(targets)), done, assume_unique=True)
-            least = SHARD_TARGETS if output in ARRAY_OUTPUTS else _shared_by(len(rows))
-            footprint = self._footprint(asked, access) if targets.placed[rows].any() else {}
-            plan = plan_cutouts(
-                targets, rows, asked, footprint, on_missing=on_missing, targets_per_job=least
-            )
-            results = run(
-                partial(save_job, spec, access, output=output),
-                plan.jobs(),
-                failed=_failed,
-                total=len(targets),
-                ready=results_without_work(plan, rows),
-                journal=journal,
-                executor=executor,
-                on_error=on_error,
-                show_progress=show_progress,
-                label="cutouts",
-                in_flight=_in_flight(plan, access.sources(spec.sources)),
-            )
-            for _ in results:
-                pass
-            return manifest(journal.results())
+        return self._saved(
+            _Job(targets, asked, spec, access, output),
+            download_dir,
+            executor,
+            on_error,
+            show_progress,
+        )
+
+    def download_psfs(
+        self,
+        table: Positions,
+        *,
+        download_dir: FilePath,
+        bands: Bands | None = None,
+        release: ByRow[str] | None = None,
+        region: ByRow[Region] = "auto",
+        to_sky: bool = False,
+        source: str | Sequence[str] = "auto",
+        mirror: Mirror | None = None,
+        on_missing: OnMissing = "raise",
+        cache: bool | None = None,
+        ra: str | None = None,
+        dec: str | None = None,
+        name: str | None = None,
+        id_column: str | None = None,
+        executor: Executor | Literal["threads", "processes"] | None = None,
+        on_error: Literal["record", "raise"] = "record",
+        show_progress: bool = True,
+    ) -> Table:
+        """Fetch the point spread functions at many targets and keep them in a folder.
+
+        Parameters
+        ----------
+        table, download_dir, release, region, ra, dec, name, id_column, executor, on_error, \
+show_progress
+            As for `download_cutouts`.
+        bands, to_sky, source, mirror, on_missing, cache : optional
+            As for `get_psf`.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            One row per target, as `download_cutouts` returns it; each file is what `get_psf`
+            returns.
+
+        Raises
+        ------
+        InvalidRequestError
+            If an argument is wrong, or the folder holds another job; nothing was sent.
+        TransferError
+            As for `download_cutouts`.
+
+        Notes
+        -----
+        The viewer is asked by four connections at most, one or two requests for each target; with
+        ``source='bricks'`` the PSFs are models from the bricks' ``psfsize`` maps.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> import tempfile
+        >>> from astropy.table import Table
+        >>> targets = Table({'ra': [45.09, 45.1], 'dec': [0.062, 0.05]})
+        >>> with tempfile.TemporaryDirectory() as folder, sandbox.serve() as sky:
+        ...     manifest = LegacySurvey.download_psfs(
+        ...         targets, bands='r', source='bricks', download_dir=folder, show_progress=False)
+        INFO: 2 PSFs: 2 complete, in ... s. [astroquery_lis.io.jobs]
+        """
+        as_choice("on_error", on_error, ("record", "raise"))
+        targets = as_targets(table, id_column, ra=ra, dec=dec, name=name)
+        spec = BulkSpec(as_sources(source), as_choice("on_missing", on_missing, ON_MISSING))
+        access = self._access(mirror, cache, executor)
+        asked = self._asked(
+            targets,
+            partial(access.sources, spec.sources),
+            {"release": release, "region": region},
+            products=("psf",),
+            bands=bands,
+            to_sky=to_sky,
+        )
+        return self._saved(
+            _Job(targets, asked, spec, access, "fits", "PSFs"),
+            download_dir,
+            executor,
+            on_error,
+            show_progress,
+        )
 
     def iter_cutouts(
         self,
@@ -376,6 +449,59 @@ executor
 
     # ---- inner ----------------------------------------------------------------------------------
 
+    def _saved(
+        self,
+        job: _Job,
+        download_dir: FilePath,
+        executor: Executor | Literal["threads", "processes"] | None,
+        on_error: str,
+        show_progress: bool,
+    ) -> Table:
+        """Do a job in a folder, or what is left of it, and return the manifest."""
+        targets, asked, access = job.targets, job.asked, job.access
+        folder = Path(download_dir).expanduser().absolute()
+        names = np.array([safe_name(name) for name in targets.ids.tolist()])
+        is_unique = len(np.unique(names)) == len(names)
+        spec = replace(job.spec, folder=str(folder), ids_are_names=is_unique)
+        del names
+        encoding = None
+        if job.output in PICTURE_OUTPUTS:
+            encoding = import_module("..pictures.encoding", __package__).PictureEncoding(job.output)
+        identity = identity_of_job(spec, asked, targets, job.output, access)
+        with Journal(folder / JOURNAL, identity) as journal:
+            remove_temporaries(folder)
+            done = np.fromiter(journal.finished, int)
+            rows = np.setdiff1d(np.arange(len(targets)), done, assume_unique=True)
+            is_array = job.output in ARRAY_OUTPUTS
+            plan = plan_cutouts(
+                targets,
+                rows,
+                asked,
+                self._footprint(asked, access) if targets.placed[rows].any() else {},
+                on_missing=spec.on_missing,
+                targets_per_job=SHARD_TARGETS if is_array else _shared_by(len(rows)),
+                max_targets=MAX_TARGETS_PER_JOB if is_array else _shared_among(len(rows)),
+            )
+            in_flight = _in_flight(plan, access.sources(spec.sources))
+            if in_flight is None:
+                executor = _usual(executor, job, len(plan.order))
+            results = run(
+                partial(save_job, spec, access, output=job.output, encoding=encoding),
+                plan.jobs(),
+                failed=_failed,
+                total=len(targets),
+                ready=results_without_work(plan, rows),
+                journal=journal,
+                executor=executor,
+                on_error=on_error,
+                show_progress=show_progress,
+                label=job.label,
+                in_flight=in_flight,
+            )
+            for _ in results:
+                pass
+            return manifest(journal.results())
+
     def _asked(
         self,
         targets: Targets,
@@ -442,6 +568,34 @@ executor
                     rows = region_table(release, region, finder)
                     footprint[release, region] = np.array(rows["brickid"])
         return footprint
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What a call asks for, and of whom."""
+
+    targets: Targets
+    asked: Asked
+    spec: BulkSpec
+    access: Access
+    output: str
+    label: str = "cutouts"
+
+
+def _usual(
+    executor: Executor | Literal["threads", "processes"] | None, job: _Job, n: int
+) -> Executor | Literal["threads", "processes"] | None:
+    """Return the executor that was named; processes for long work on local files."""
+    n_pixels = n * max(r.ny * r.nx * len(r.products) for r in job.asked.templates)
+    is_local = all(mirror.is_local for mirror in job.access.mirrors)
+    if executor is None and is_local and n_pixels > PROCESSES_PIX:
+        return "processes"
+    return executor
+
+
+def _shared_among(n: int) -> int:
+    """Return the most targets of a job: of one dense brick a quarter, that all cores have work."""
+    return int(np.clip(-(-n // 4), STRIP_TARGETS, MAX_TARGETS_PER_JOB))
 
 
 def _shared_by(n: int) -> int:

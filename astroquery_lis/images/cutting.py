@@ -97,16 +97,19 @@ def each_answer(
     shared = SharedFiles()
     with access.reader(shared) as reader:
         sources = access.sources(spec.sources, lambda: nullcontext(reader))
-        sections = []
+        sections, direct = [], []
         for request in requests:
             plans = sources.plans(request)
             sections.append([box for plan in plans for box in plan.sections(reader.evidence)])
             shared.expect(sections[-1])
+            is_direct = sources.gives_plain(request) and plans[0].placement.labels is None
+            direct.append(plans[0] if is_direct else None)
         for index, (request, boxes) in enumerate(zip(requests, sections, strict=True)):
+            plan, direct[index] = direct[index], None
             answer: Answer | Exception
             with collected_notes() as notes:
                 try:
-                    answer = _answer(sources, reader, request, spec.on_missing)
+                    answer = _answer(sources, reader, plan or request, spec.on_missing)
                 except Exception as error:  # one target must not take the others with it
                     answer = error
                 finally:
@@ -115,8 +118,10 @@ def each_answer(
 
 
 def _answer(
-    sources: Sources, reader: SectionReader, request: CutoutRequest, on_missing: str
+    sources: Sources, reader: SectionReader, request: CutoutRequest | CoaddPlan, on_missing: str
 ) -> Answer:
+    if isinstance(request, CoaddPlan):
+        return plain_cutout(request, reader, on_missing=on_missing)
     if request.products == ("psf",):
         return sources.psfs(request, on_missing)
     if sources.gives_plain(request):

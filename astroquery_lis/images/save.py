@@ -6,7 +6,7 @@ import hashlib
 import io
 import re
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ from .array_files import ARRAY_OUTPUTS, ArrayFile
 from .cutting import Answer, BulkSpec, CutoutJob, Facts, each_answer, facts_of_answer, target_facts
 from .plain import PlainCutout
 
-__all__ = ["file_name", "safe_name", "save_job"]
+__all__ = ["Encoding", "FitsEncoding", "file_name", "safe_name", "save_job"]
 
 
 def safe_name(name: int | str) -> str:
@@ -29,10 +29,10 @@ def safe_name(name: int | str) -> str:
     return re.sub(r"[^A-Za-z0-9+._-]", "_", str(name)).lstrip(".")[:200] or "_"
 
 
-def file_name(spec: BulkSpec, row: int, name: int | str) -> str:
+def file_name(spec: BulkSpec, row: int, name: int | str, suffix: str = ".fits") -> str:
     """Return the name of a target's file."""
     stem = safe_name(name)
-    return f"{stem}.fits" if spec.ids_are_names else f"{stem}_{row}.fits"
+    return f"{stem}{suffix}" if spec.ids_are_names else f"{stem}_{row}{suffix}"
 
 
 # ---- writing ------------------------------------------------------------------------------------
@@ -57,15 +57,55 @@ class _Output(Protocol):
     def __exit__(self, *exc_info: Any) -> None: ...
 
 
+class Encoding(Protocol):
+    """What the bytes of a target's own file are."""
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the files' names."""
+
+    def encode(self, answer: Answer, key: str, facts: Facts) -> bytes:
+        """Return a file of a cutout; ``key`` is that of the request."""
+
+    def decode(self, data: bytes) -> tuple[str, Facts]:
+        """Return the key and the facts that a file tells; raise OSError if it is no such file."""
+
+
+@dataclass(frozen=True)
+class FitsEncoding:
+    """FITS files."""
+
+    suffix: str = ".fits"
+
+    def encode(self, answer: Answer, key: str, facts: Facts) -> bytes:
+        """Return a file, whose header has the key."""
+        if isinstance(answer, PlainCutout):
+            return answer.to_bytes()
+        with io.BytesIO() as stream:
+            # The headers are our own; to check every card again takes a third of the time.
+            answer.writeto(stream, output_verify="ignore")
+            return stream.getvalue()
+
+    def decode(self, data: bytes) -> tuple[str, Facts]:
+        """Return the key of the request and what the headers tell."""
+        with fits.open(io.BytesIO(data)) as hdul:
+            return hdul[0].header.get("REQKEY", ""), facts_of_answer(hdul)
+
+
 def save_job(
-    spec: BulkSpec, access: Access, job: CutoutJob, *, output: str = "fits"
+    spec: BulkSpec,
+    access: Access,
+    job: CutoutJob,
+    *,
+    output: str = "fits",
+    encoding: Encoding | None = None,
 ) -> list[Result]:
     """Cut the targets of a job and write them; what an earlier run wrote is left alone."""
     files: _Output
     if output in ARRAY_OUTPUTS:
         files = ArrayFile(spec.folder, job, output)
     else:
-        files = _FitsFiles(spec, job)
+        files = _Files(spec, job, FitsEncoding() if encoding is None else encoding)
     earlier = files.earlier_results()
     job = files.job
     if not len(job):
@@ -79,9 +119,9 @@ def save_job(
             try:
                 if isinstance(answer, Exception):
                     raise answer
-                cards = {"message": " ".join(notes), **facts_of_answer(answer)}
-                written = files.add(index, request, answer, facts)
-                result = Result(row, "COMPLETE", **cards, **written, **facts)
+                known = {**facts, **facts_of_answer(answer)}
+                written = files.add(index, request, answer, known)
+                result = Result(row, "COMPLETE", message=" ".join(notes), **written, **known)
             except NoCoverageError as error:
                 result = Result(row, "NODATA", message=str(error), **facts)
             except Exception as error:
@@ -97,31 +137,22 @@ def _file_facts(path: Path, data: bytes) -> Facts:
     return {"local_path": str(path), "bytes": len(data), "sha256": digest}
 
 
-def _bytes_of(answer: Answer) -> bytes:
-    """Return a FITS file."""
-    if isinstance(answer, PlainCutout):
-        return answer.to_bytes()
-    with io.BytesIO() as stream:
-        # The headers are our own; to check every card again takes a third of the time.
-        answer.writeto(stream, output_verify="ignore")
-        return stream.getvalue()
+class _Files:
+    """A file for each target."""
 
-
-class _FitsFiles:
-    """A FITS file for each target."""
-
-    def __init__(self, spec: BulkSpec, job: CutoutJob) -> None:
+    def __init__(self, spec: BulkSpec, job: CutoutJob, encoding: Encoding) -> None:
         self._spec = spec
+        self._encoding = encoding
         self.job = job
 
-    def __enter__(self) -> _FitsFiles:
+    def __enter__(self) -> _Files:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         pass
 
     def _path(self, row: int, name: int | str) -> Path:
-        return Path(self._spec.folder, file_name(self._spec, row, name))
+        return Path(self._spec.folder, file_name(self._spec, row, name, self._encoding.suffix))
 
     def earlier_results(self) -> list[Result]:
         """Return the results of targets whose files are there, and leave those out."""
@@ -143,10 +174,9 @@ class _FitsFiles:
             return None
         facts = target_facts(request, name)
         try:
-            with fits.open(io.BytesIO(data)) as hdul:
-                if hdul[0].header.get("REQKEY") == request.key[:32]:
-                    written = _file_facts(path, data)
-                    return Result(row, "COMPLETE", **facts_of_answer(hdul), **written, **facts)
+            key, told = self._encoding.decode(data)
+            if key == request.key[:32]:
+                return Result(row, "COMPLETE", **{**facts, **told, **_file_facts(path, data)})
         except OSError:
             pass
         msg = f"{path} is there and is not of this job; move it away."
@@ -155,7 +185,7 @@ class _FitsFiles:
     def add(self, index: int, request: CutoutRequest, answer: Answer, facts: Facts) -> Facts:
         """Write the file of one target."""
         path = self._path(int(self.job.rows[index]), facts["id"])
-        data = _bytes_of(answer)
+        data = self._encoding.encode(answer, request.key[:32], facts)
         with write_whole(path) as temporary:
             temporary.write_bytes(data)
         return _file_facts(path, data)

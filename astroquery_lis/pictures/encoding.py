@@ -1,0 +1,64 @@
+"""Pictures of many cutouts as files: PNG and JPEG, with a comment of what they are."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._packages import import_optional
+from ..images.coadds import as_hdus
+from ..images.plain import PlainCutout
+from .rgb import rgb
+
+if TYPE_CHECKING:
+    from ..images.cutting import Answer, Facts
+
+__all__ = ["PICTURE_OUTPUTS", "PictureEncoding"]
+
+PICTURE_OUTPUTS = ("png", "jpeg")
+_SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
+_OPTIONS = {"png": {}, "jpeg": {"quality": 95, "subsampling": 0}}
+
+
+@dataclass(frozen=True)
+class PictureEncoding:
+    """How a cutout becomes a picture in the survey's colours, and what a file of one tells."""
+
+    kind: str
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the files' names."""
+        return _SUFFIXES[self.kind]
+
+    def encode(self, answer: Answer, key: str, facts: Facts) -> bytes:
+        """Return a file; its comment has the key of the request and the facts, as JSON."""
+        pillow: Any = import_optional("PIL.Image", "plot", f"output={self.kind!r}")
+        picture = rgb(as_hdus(answer) if isinstance(answer, PlainCutout) else answer)
+        text = json.dumps({"request": key, **facts})
+        options: dict[str, Any] = dict(_OPTIONS[self.kind])
+        if self.kind == "png":
+            options["pnginfo"] = import_optional("PIL.PngImagePlugin", "plot", "PNG").PngInfo()
+            options["pnginfo"].add_text("Comment", text)
+        else:
+            options["comment"] = text
+        stream = io.BytesIO()
+        pillow.fromarray(np.ascontiguousarray(picture)).save(stream, self.kind, **options)
+        return stream.getvalue()
+
+    def decode(self, data: bytes) -> tuple[str, Facts]:
+        """Return the key of the request and the facts; raise OSError if it is no such file."""
+        pillow: Any = import_optional("PIL.Image", "plot", f"output={self.kind!r}")
+        with pillow.open(io.BytesIO(data)) as image:
+            image.load()
+            comment = image.info.get("Comment", image.info.get("comment", ""))
+        try:
+            facts = json.loads(comment)
+            return facts.pop("request"), facts
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            msg = "The picture has no comment of ours."
+            raise OSError(msg) from error
