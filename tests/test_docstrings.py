@@ -31,6 +31,7 @@ NETWORK = {
     "covers",
     "crossmatch",
     "download_cutouts",
+    "download_psfs",
     "get_brick_files",
     "get_cutout",
     "get_cutouts",

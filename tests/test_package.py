@@ -79,6 +79,7 @@ def test_the_public_surface_is_what_it_says():
         "covers",
         "crossmatch",
         "download_cutouts",
+        "download_psfs",
         "get_brick_files",
         "get_cutout",
         "get_cutouts",

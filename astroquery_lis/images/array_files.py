@@ -144,7 +144,7 @@ class _Zarr:
             # A zip keeps the first description of an array beside the last, which is read.
             warnings.filterwarnings("ignore", message="Duplicate name", category=UserWarning)
             for array in self._arrays:
-                if len(array) > n:
+                if array.shape[0] > n:
                     array.resize((n, *array.shape[1:]))
         self.close()
         columns = {name: _plain_column(index[name]) for name in index.dtype.names or ()}
@@ -294,9 +294,12 @@ class ArrayFile:
         return self
 
     def __exit__(self, *exc_info: Any) -> None:
-        if exc_info[0] is None:
+        if exc_info[0] is not None:
+            self._resources.__exit__(*exc_info)
+            return
+        # What fails here leaves no half of a file either.
+        with self._resources:
             self._finish()
-        self._resources.__exit__(*exc_info)
 
     def _index_dtype(self) -> list[tuple[str, Any]]:
         ids = self.job.ids
