@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .. import sandbox
 from ..pictures.page import html_page, write_page
+from .heartbeat import Heartbeat
 from .jwst_section import jwst_section
 from .survey_sections import SCENES, survey_sections
 
@@ -51,10 +52,10 @@ def run(
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    say("Starting the embedded sky (its files are made the first time, in about half a minute)")
-    with sandbox.serve() as sky:
-        say(f"Serving {len(sky.truth)} simulated sources at {sky.mirror_url}")
-        sections = [*survey_sections(sky, say), jwst_section(sky, folder, say)]
+    say("Starting the embedded sky (a file is made when it is first asked for)")
+    with sandbox.serve() as sky, Heartbeat(say) as tell:
+        tell(f"Serving {len(sky.truth)} simulated sources at {sky.mirror_url}")
+        sections = [*survey_sections(sky, tell), jwst_section(sky, folder, tell)]
     path = write_page(folder / PAGE, html_page("A simulated sky", "".join(sections), about=ABOUT))
     say(f"The page is {path.resolve()}")
     return path

@@ -48,7 +48,7 @@ def jwst_section(sky: Sandbox, folder: Path, say: Say) -> Markup:
         from ..sandbox.jwst import simulate
 
         observation = simulate(
-            size=512, filters=(FILTER,), dithers=DITHERS, groups=5, offset_arcsec=OFFSET_ARCSEC
+            size=256, filters=(FILTER,), dithers=DITHERS, groups=5, offset_arcsec=OFFSET_ARCSEC
         )
     except OptionalDependencyError as error:
         text = f"Left out: {error}"

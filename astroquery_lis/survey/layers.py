@@ -87,6 +87,9 @@ def _variants(
             name = base + ("" if product == "image" else f"-{product}") + suffix
             shown = suffix.strip("-") or bands
             honest = product != "resid"
+            notes = [] if honest else ["the viewer's invvar and maskbits of this layer are wrong"]
+            if suffix == "-gri" or (suffix and release == "dr11"):
+                notes.append("served, but not in the viewer's own list")
             yield Layer(
                 name,
                 "Legacy Surveys",
@@ -99,13 +102,18 @@ def _variants(
                 invvar=honest,
                 maskbits=honest,
                 unit="nanomaggy",
-                note="" if honest else "the viewer's invvar and maskbits of this layer are wrong",
+                note="; ".join(notes),
             )
 
 
 def _legacy() -> Iterator[Layer]:
     for region, part in (("auto", ""), ("south", "-south"), ("north", "-north")):
         yield from _variants(f"ls-dr11{part}", "dr11", region, "grz")
+    # The viewer's only way to the i band of DR11.
+    yield from _variants("ls-dr11-south", "dr11", "south", "griz", suffixes=("-griz",))
+    for tree in (("ls-dr11-south", "dr11", "south"), ("ls-dr10-south", "dr10", "south")):
+        yield from _variants(*tree, "gri", suffixes=("-gri",), products=("image",))
+    yield from _variants("ls-dr10", "dr10", "auto", "gri", suffixes=("-gri",), products=("image",))
     for region, part in (("auto", ""), ("south", "-south"), ("auto", "-mid")):
         yield from _variants(f"ls-dr10{part}", "dr10", region, "griz", suffixes=("", "-grz"))
     parts = (("auto", ""), ("north", "-north"), ("south", "-south"), ("auto", "-mid"))
@@ -166,7 +174,7 @@ def _others() -> Iterator[Layer]:
 LAYERS = MappingProxyType(
     {layer.name: layer for group in (_legacy(), _decaps(), _others()) for layer in group}
 )
-"""The 87 public layers, by name."""
+"""The 87 public layers, and six that the viewer serves without listing them, by name."""
 
 ALIASES = MappingProxyType(
     {
@@ -192,7 +200,7 @@ def _why_refused(name: str) -> str:
     if name in ("ls-dr9-grz", "ls-dr8-grz", "ls-dr11-grz") or not name:
         return "the viewer would answer it with an image of zeros"
     if name in ("ls-dr11-griz", "ls-dr11-gri"):
-        return "the viewer has no such layer: its DR11 shows g, r and z"
+        return f"the viewer has no such layer; ls-dr11-south-{name.rpartition('-')[2]} it has"
     return ""
 
 
@@ -236,6 +244,15 @@ def get_layer(name: str, *, allow_unknown: bool = False) -> Layer:
         msg += f" Did you mean {', '.join(near)}?"
     msg += " LegacySurvey.list_layers() has them all."
     raise InvalidRequestError(msg, parameter="layer", value=name)
+
+
+def layers_with(band: str, name: str) -> tuple[str, ...]:
+    """Return the names of layers that show a band of the same release and product as another."""
+    layer = LAYERS.get(name)
+    if layer is None or layer.release is None:
+        return ()
+    same = [other for other in LAYERS.values() if other.release == layer.release]
+    return tuple(o.name for o in same if o.product == layer.product and band in o.bands)
 
 
 _SPLIT = {"dr8": "ls-dr8", "dr9": "ls-dr9", "dr10": "ls-dr10", "dr11": "ls-dr11"}

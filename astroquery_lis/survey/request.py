@@ -19,7 +19,7 @@ import numpy as np
 from astropy import units as u
 
 from ..exceptions import InvalidRequestError
-from .layers import Layer, get_layer
+from .layers import Layer, get_layer, layers_with
 from .paths import COADD_PRODUCTS
 from .pixel_grids import SkyGrid, as_wcs_text, cards_text, rotated_wcs_text
 from .placement import WISE, place
@@ -515,15 +515,19 @@ def as_bands(bands: Any, release: str, region: str = "auto") -> tuple[str, ...] 
 
 def as_layer_bands(bands: Any, allowed: tuple[str, ...], layer: str) -> tuple[str, ...] | None:
     """Return bands of a layer of the viewer as a tuple without repeats, or `None`."""
-    return None if bands is None else _checked_bands(bands, allowed, f"layer {layer}")
+    return None if bands is None else _checked_bands(bands, allowed, f"layer {layer}", layer)
 
 
-def _checked_bands(bands: Any, allowed: tuple[str, ...], whose: str) -> tuple[str, ...]:
+def _checked_bands(
+    bands: Any, allowed: tuple[str, ...], whose: str, layer: str = ""
+) -> tuple[str, ...]:
     hint = f"bands of {whose} are: {', '.join(allowed) or 'not known'}."
     names = band_names(bands, allowed)
     if not names:
         _refuse("bands", bands, f"names no band; {hint}")
     for name in names:
         if allowed and name not in allowed:
-            _refuse("bands", bands, f"has {name!r}; {hint}")
+            others = layers_with(name, layer)
+            near = f" {', '.join(others)} has {name}." if others else ""
+            _refuse("bands", bands, f"has {name!r}; {hint}{near}")
     return tuple(dict.fromkeys(names))

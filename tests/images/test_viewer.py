@@ -402,5 +402,5 @@ def test_page_address_and_layers(survey, sky):
     url = survey.viewer_url(SkyCoord(1, 2, unit="deg"), layer="sdss", zoom=13)
     assert url == f"{sky.viewer_url}?ra=1.000000&dec=2.000000&layer=sdss&zoom=13"
     table = survey.list_layers()
-    assert len(table) == 87
+    assert len(table) == 87 + 6
     assert table["pixel_scale"].unit == u.arcsec

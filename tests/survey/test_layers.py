@@ -4,10 +4,16 @@ import pytest
 
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.survey.layers import ALIASES, LAYERS, get_layer, layer_of
+from astroquery_lis.survey.request import as_layer_bands
 
 
-def test_there_are_87_layers():
-    assert len(LAYERS) == 87
+def test_there_are_87_listed_layers_and_6_others():
+    unlisted = {
+        name for name, layer in LAYERS.items() if "not in the viewer's own list" in layer.note
+    }
+    griz = {f"ls-dr11-south{product}-griz" for product in ("", "-model", "-resid")}
+    assert unlisted == griz | {"ls-dr11-south-gri", "ls-dr10-south-gri", "ls-dr10-gri"}
+    assert len(LAYERS) == 87 + 6
     assert all(name == layer.name for name, layer in LAYERS.items())
 
 
@@ -67,7 +73,7 @@ def test_every_alias_leads_to_a_layer():
         ("ls-dr10-grz-model", "spoil the server's answers"),
         ("ls-dr9-grz", "image of zeros"),
         ("", "image of zeros"),
-        ("ls-dr11-griz", "its DR11 shows g, r and z"),
+        ("ls-dr11-griz", "ls-dr11-south-griz it has"),
         ("ls-dr1O", r"Did you mean .*ls-dr10"),
         ("LS-DR10x", r"Did you mean ls-dr10"),
         ("unwise-neo8", r"Did you mean unwise-neo"),
@@ -101,3 +107,12 @@ def test_an_unknown_layer_can_be_insisted_on():
 )
 def test_layer_of_a_release(release, region, product, name):
     assert layer_of(release, region, product).name == name
+
+
+def test_a_band_that_a_layer_lacks_is_elsewhere():
+    with pytest.raises(
+        InvalidRequestError, match=r"ls-dr11-south-griz, ls-dr11-south-gri has i\.$"
+    ):
+        as_layer_bands("i", get_layer("ls-dr11").bands, "ls-dr11")
+    with pytest.raises(InvalidRequestError, match=r"bands of layer sdss are: g, r, i\.$"):
+        as_layer_bands("z", get_layer("sdss").bands, "sdss")

@@ -1,0 +1,48 @@
+"""The demo is never silent for long."""
+
+import io
+import threading
+
+import pytest
+
+from astroquery_lis.demo import heartbeat
+
+
+def test_a_step_that_takes_its_time_says_so_in_lines(monkeypatch):
+    monkeypatch.setattr(heartbeat, "_TICK_S", 0.01)
+    monkeypatch.setattr(heartbeat, "_LINE_S", 0.03)
+    lines, enough = [], threading.Event()
+
+    def say(text):
+        lines.append(text)
+        if len(lines) == 4:
+            enough.set()
+
+    with heartbeat.Heartbeat(say) as tell:
+        tell("A step")
+        assert enough.wait(20)
+    count = len(lines)
+    assert lines[0] == "A step"
+    assert all(line.startswith("  at work for ") for line in lines[1:])
+    assert len(lines) == count
+
+
+def test_a_terminal_gets_a_bar(monkeypatch):
+    tqdm = pytest.importorskip("tqdm.auto").tqdm
+    moved = threading.Event()
+
+    class Screen(io.StringIO):
+        def write(self, text):
+            if "at work for 0 s" in text:
+                moved.set()
+            return super().write(text)
+
+    screen, lines = Screen(), []
+    monkeypatch.setattr(heartbeat, "_TICK_S", 0.01)
+    monkeypatch.setattr(heartbeat.sys, "stderr", screen)
+    monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
+    with heartbeat.Heartbeat(lines.append) as tell:
+        tell("A step")
+        assert moved.wait(20)
+    assert lines == ["A step"]
+    assert isinstance(tell._bar, tqdm)
