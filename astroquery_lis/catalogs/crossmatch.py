@@ -233,7 +233,8 @@ def match_table(
     missing[place] = False
     apart = np.zeros(n_rows)
     apart[place] = matches.separation_deg * 3600
-    names = set(table.colnames)
+    # The catalogue's positions never take the place of the user's, when the result is read again.
+    names = {"ra", "dec", *(name.lower() for name in table.colnames)}
     added = [_column(_free("separation", names), apart, missing, None, u.arcsec)]
     for column in columns:
         values, mask = merged[column.name]
@@ -256,7 +257,7 @@ def match_table(
 
 
 def _free(name: str, names: set[str]) -> str:
-    """Return a name that the user's table has not: with ``_tractor``, ``_tractor2`` and so on."""
+    """Return a name that the table has in no case: with ``_tractor``, ``_tractor2`` and so on."""
     candidates = (f"{name}_tractor{number if number > 1 else ''}" for number in count(1))
     free = name if name not in names else next(c for c in candidates if c not in names)
     names.add(free)

@@ -480,8 +480,9 @@ class CatalogMethods(SurveyBase):
         `~astropy.table.Table`
             Of the class of ``table`` (a `~astropy.table.QTable` for a SkyCoord): its columns, then
             ``separation`` in arcsec and the catalogue's columns, with ``_tractor`` appended to
-            names that ``table`` has too.  One row per row of ``table`` for ``'best'``; one per
-            pair, in the order of ``table`` and by separation, for ``'all'``.
+            ``ra`` and ``dec`` and to names that ``table`` has too (``_tractor2`` the next time, so
+            that a result can be matched again).  One row per row of ``table`` for ``'best'``; one
+            per pair, in the order of ``table`` and by separation, for ``'all'``.
 
         Raises
         ------

@@ -172,3 +172,35 @@ def test_positions_outside_of_the_survey(local):
     assert list(result["flux_r"].mask) == [True, False]
     with pytest.raises(NoCoverageError):
         local.crossmatch(off, radius=1 * u.arcsec, columns=["flux_r"], on_missing="raise")
+
+
+@pytest.mark.parametrize("names", [("RA", "Dec"), ("RAJ2000", "DEJ2000"), ("ra", "dec")])
+def test_a_result_can_be_matched_again_and_to_another_release(local, names):
+    ids, places = _catalogue(local)
+    ra, dec = places.ra[:4].deg, places.dec[:4].deg
+    # One row without a position, and one where there is no source.
+    table = Table({names[0]: [*ra, np.nan, 45.2], names[1]: [*dec, 0.0, 0.2], "who": range(6)})
+    ask = {"radius": 0.1 * u.arcsec, "columns": ["ls_id", "ra", "dec"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CoverageWarning)
+        first = local.crossmatch(table, **ask, release="dr9")
+        second = local.crossmatch(first, **ask, release="dr10")
+        third = local.crossmatch(second, **ask, release="dr10")
+    for result in (first, second, third):
+        assert list(result["who"]) == list(range(6))
+        assert np.array_equal(result[names[0]][:4], ra)
+    assert list(second["ls_id_tractor"][:4]) == list(ids[:4])
+    assert list(third["ls_id_tractor2"][:4]) == list(ids[:4])
+    assert third["ls_id_tractor2"].mask.tolist() == 4 * [False] + 2 * [True]
+    assert len(set(third.colnames)) == len(third.colnames)
+    assert {"ra_tractor", "ra_tractor2", "ra_tractor3"} <= set(third.colnames)
+
+
+def test_computed_columns_are_matched_too(local):
+    _, places = _catalogue(local)
+    result = local.crossmatch(
+        places[:5], radius=0.1 * u.arcsec, columns=["flux_r", "mag_r", "mag_err_r", "g_r"]
+    )
+    expected = 22.5 - 2.5 * np.log10(np.asarray(result["flux_r"], float))
+    assert np.allclose(result["mag_r"].value, expected, rtol=1e-6)
+    assert result["mag_r"].unit == u.mag
