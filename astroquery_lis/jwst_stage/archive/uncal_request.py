@@ -1,0 +1,203 @@
+"""What is asked of the archive: arguments as they are checked, and the request made of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.time import Time
+
+from ...exceptions import InvalidRequestError
+from ...survey.region import Polygon
+from ...survey.sphere import separation_deg
+from .archive_names import EXPOSURE, ExposureName
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+__all__ = ["DatasetName", "UncalRequest", "as_choices", "as_moment", "as_numbers"]
+
+SEARCH_MARGIN_DEG = 0.25
+"""How far from its target a detector may look: other modules, parallel instruments."""
+
+
+def as_choices(parameter: str, value: Any, allowed: Sequence[str]) -> tuple[str, ...]:
+    """Return names out of a list, in upper case."""
+    if value is None:
+        return ()
+    names = {}
+    for entry in _entries(parameter, value):
+        name = str(entry).strip().upper()
+        if name not in allowed:
+            near = get_close_matches(name, allowed, n=3, cutoff=0.5)
+            listed = ", ".join(allowed) if len(allowed) < 30 else ", ".join(allowed[:12]) + ", ..."
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            msg = f"{parameter}={entry!r} is not known; {hint}Allowed are: {listed}."
+            raise InvalidRequestError(msg, parameter=parameter, value=entry)
+        names[name] = True
+    return tuple(names)
+
+
+def as_numbers(parameter: str, value: Any, largest: int) -> tuple[int, ...]:
+    """Return numbers of programs or observations."""
+    if value is None:
+        return ()
+    numbers = {}
+    for entry in _entries(parameter, value):
+        text = str(entry).strip()
+        if isinstance(entry, bool) or not text.isdecimal() or not 0 < int(text) <= largest:
+            msg = f"{parameter}={entry!r} must be a number from 1 to {largest}, or several."
+            raise InvalidRequestError(msg, parameter=parameter, value=entry)
+        numbers[int(text)] = True
+    return tuple(numbers)
+
+
+def _entries(parameter: str, value: Any) -> list:
+    """Return the entries of one value, of text with commas, or of several values."""
+    if isinstance(value, str):
+        return value.split(",")
+    entries = list(value) if isinstance(value, Iterable) else [value]
+    if not entries:
+        msg = f"{parameter}={value!r} is empty; leave it out to take all."
+        raise InvalidRequestError(msg, parameter=parameter, value=value)
+    return entries
+
+
+@dataclass(frozen=True)
+class UncalRequest:
+    """What is asked for; every tuple is empty for no condition."""
+
+    program: tuple = ()
+    observation: tuple = ()
+    instrument: tuple = ()
+    filters: tuple = ()
+    detector: tuple = ()
+    exp_type: tuple = ()
+    start: Time | None = None
+    end: Time | None = None
+    ra_deg: float | None = None
+    dec_deg: float | None = None
+    radius_deg: float | None = None
+    public_only: bool = False
+    associations: bool = False
+
+    def criteria(self) -> dict[str, str]:
+        """Return what the service can test, by key of `~.archive_search.COLUMNS`."""
+        criteria = {"level": "1b"}
+        for key in ("program", "observation", "instrument", "exp_type"):
+            if getattr(self, key):
+                criteria[key] = ",".join(map(str, getattr(self, key)))
+        # The service may know the day only; the moment is compared here.
+        first = None if self.start is None else (self.start - 1 * u.day).strftime("%Y-%m-%d")
+        last = None if self.end is None else (self.end + 1 * u.day).strftime("%Y-%m-%d")
+        if first and last:
+            criteria["day"] = f"{first}..{last}"
+        elif first or last:
+            criteria["day"] = f">={first}" if first else f"<={last}"
+        return criteria
+
+    @property
+    def cone(self) -> tuple[SkyCoord | None, u.Quantity | None]:
+        """Centre and radius of the circle in which the service searches, `None` for none."""
+        if self.radius_deg is None:
+            return None, None
+        center = SkyCoord(self.ra_deg, self.dec_deg, unit="deg", frame="icrs")
+        return center, (self.radius_deg + SEARCH_MARGIN_DEG) * u.deg
+
+    def wants(self, name: ExposureName | DatasetName, row: dict[str, Any]) -> bool:
+        """Return True if a file is asked for, by its name and its row of the search."""
+        if self.detector and name.detector and name.detector not in self.detector:
+            return False
+        if self.filters and not _elements(row) & set(self.filters):
+            return False
+        values: dict[str, Any] = {"program": name.program, "observation": name.observation}
+        values |= {key: str(row.get(key) or "").upper() for key in ("instrument", "exp_type")}
+        # What is not known may be what is asked for.
+        if any(v and getattr(self, k) and v not in getattr(self, k) for k, v in values.items()):
+            return False
+        return self._in_time(row) and self._on_sky(row)
+
+    def _in_time(self, row: dict[str, Any]) -> bool:
+        text = row.get("begun")
+        if not text or (self.start is None and self.end is None):
+            return True
+        begun = Time(str(text).replace("Z", ""), scale="utc")
+        # Where only the day is known, the whole of it counts.
+        day = (1 if len(str(text)) <= 10 else 0) * u.day
+        early = self.start is not None and begun + day <= self.start - 0.001 * u.s
+        late = self.end is not None and begun > self.end
+        return not (early or late)
+
+    def _on_sky(self, row: dict[str, Any]) -> bool:
+        if self.radius_deg is None:
+            return True
+        if self.ra_deg is None or self.dec_deg is None:
+            return True
+        circle = self.ra_deg, self.dec_deg, self.radius_deg
+        touches = _touches(str(row.get("s_region") or ""), *circle)
+        if touches is not None:
+            return touches
+        if row.get("ra_deg") is None or row.get("dec_deg") is None:
+            return True
+        place = float(row["ra_deg"]), float(row["dec_deg"])
+        return bool(separation_deg(self.ra_deg, self.dec_deg, *place) <= self.radius_deg)
+
+
+@lru_cache(maxsize=65_536)
+def _touches(text: str, ra_deg: float, dec_deg: float, radius_deg: float) -> bool | None:
+    """Return True if a footprint touches a circle; `None` if the text is none."""
+    # It brings the code for mosaics along.
+    from ..legacy.footprints import Field, Footprint, parse_s_region
+
+    try:
+        shapes = parse_s_region(text)
+    except InvalidRequestError:
+        return None
+    field = Field((Footprint("", shapes),))
+    corners = separation_deg(ra_deg, dec_deg, *field.corners())
+    if len(shapes) == 1 and isinstance(shapes[0], Polygon) and corners.min() <= radius_deg:
+        return True
+    # The whole test takes a hundred times as long.
+    if corners.min() > radius_deg + 2 * field.enclosing().radius_deg:
+        return False
+    return bool(field.contains(np.array([ra_deg]), np.array([dec_deg]), margin_deg=radius_deg)[0])
+
+
+def as_moment(parameter: str, value: Any, *, is_end: bool = False) -> Time | None:
+    """Return a date as a time."""
+    if value is None:
+        return None
+    try:
+        moment = Time(value, scale="utc") if isinstance(value, str) else Time(value).utc
+    except (ValueError, TypeError) as error:
+        msg = f"{parameter}={value!r} must be a Time or a date such as '2022-07-01'."
+        raise InvalidRequestError(msg, parameter=parameter, value=value) from error
+    if not moment.isscalar:
+        msg = f"{parameter} has shape {moment.shape}; one date is due."
+        raise InvalidRequestError(msg, parameter=parameter, value=value)
+    if is_end and isinstance(value, str) and len(value.strip()) <= 10:
+        moment += 1 * u.day - 1 * u.ms
+    return moment
+
+
+class DatasetName:
+    """What a row of the search tells of a file whose name is not known yet."""
+
+    def __init__(self, row: dict[str, Any]) -> None:
+        self.detector = str(row.get("detector") or "").upper()
+        match = EXPOSURE.match(str(row["dataset"]))
+        self.program, self.observation = map(int, match.groups()) if match else (0, 0)
+
+
+def _elements(row: dict[str, Any]) -> set[str]:
+    """Return every optical element that a row names."""
+    values = (row.get(key) for key in ("filter", "pupil", "grating", "band", "elements"))
+    return {word for value in values if value for word in re.findall(r"\w+", str(value).upper())}
