@@ -500,7 +500,7 @@ executor
             )
             for _ in results:
                 pass
-            return manifest(journal.results())
+            return manifest(journal.results(), more=("observed", "layer"))
 
     def _asked(
         self,

@@ -105,7 +105,7 @@ def nothing(plan: CoaddPlan, files: Files) -> str:
     msg = no_data_at(plan.release.name, request.ra_deg, request.dec_deg)
     if any(0 in of_plane.sections for of_plane in files.values()):
         return f"{msg}: nothing was observed in the box."
-    msg += f": {plan.owner.brick} of {plan.owner_tree.folder} does not exist."
+    msg += f": brick {plan.owner.brick} of {plan.owner_tree.folder} does not exist."
     if plan.release.is_split and request.region == "auto":
         other = {"north": "south", "south": "north"}[plan.owner_tree.region]
         msg += f" The other region, region={other!r}, is not official there but may have it."

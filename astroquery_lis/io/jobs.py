@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -100,8 +100,7 @@ _COLUMNS = {
     "status": "Status",
     "message": "Message",
     "url": "URL",
-    **{name: name for name in ("id", "release", "region", "bands", "observed", "layer")},
-    **{name: name for name in ("seconds", "bytes", "sha256")},
+    **{name: name for name in ("id", "release", "region", "bands", "seconds", "bytes", "sha256")},
 }
 _TYPES = {"seconds": float, "bytes": np.int64}
 
@@ -126,12 +125,15 @@ def portable(error: BaseException) -> BaseException:
     return error
 
 
-def manifest(results: Iterable[Result]) -> Table:
-    """Return the table of what became of each row."""
+def manifest(results: Iterable[Result], *, more: Sequence[str] = ()) -> Table:
+    """Return the table of what became of each row, with ``more`` attributes after the bands."""
     last = {result.row: result for result in results}
     ordered = [last[row] for row in sorted(last)]
     table = Table()
-    for name, heading in _COLUMNS.items():
+    headings = [*_COLUMNS.items()]
+    after_bands = list(_COLUMNS).index("bands") + 1
+    headings[after_bands:after_bands] = [(name, name) for name in more]
+    for name, heading in headings:
         values = [getattr(result, name) for result in ordered]
         dtype: Any = _TYPES.get(name, None if name == "id" and values else str)
         table[heading] = np.array(values, dtype)

@@ -79,7 +79,7 @@ def test_the_manifest_has_masts_columns_and_one_row_per_row():
     table = manifest(results)
     assert table.colnames == [
         *("Local Path", "Status", "Message", "URL"),
-        *("id", "release", "region", "bands", "observed", "layer", "seconds", "bytes", "sha256"),
+        *("id", "release", "region", "bands", "seconds", "bytes", "sha256"),
     ]
     assert list(table["id"]) == ["a", "b", "c"]
     assert list(table["Status"]) == ["COMPLETE", "COMPLETE", "NODATA"]
