@@ -18,7 +18,7 @@ from .._conf import conf, setting
 from .._packages import package_version
 from ..catalogs.brick_rows import require_unlisted
 from ..catalogs.tractor_file import OpenTables
-from ..exceptions import InvalidRequestError, LegacySurveyError
+from ..exceptions import InvalidRequestError, LegacySurveyError, ServiceDownError
 from ..images.reader import SectionReader
 from ..images.tiles import OpenImages
 from ..images.viewer_service import ViewerService, viewer_client
@@ -53,6 +53,8 @@ def in_time(method: Method) -> Method:
         token = BOUNDS.set((*BOUNDS.get(), Bound(time.monotonic() + conf.deadline)))
         try:
             return method(*args, **options)
+        except ServiceDownError as error:
+            raise error.with_traceback(None) from _root(error)
         except TypeError as error:
             explained = _explained(error, method, args, options)
             if explained is None:
@@ -62,6 +64,15 @@ def in_time(method: Method) -> Method:
             BOUNDS.reset(token)
 
     return bounded  # type: ignore[return-value]
+
+
+def _root(error: ServiceDownError) -> BaseException | None:
+    """Return the one cause of an error, without the way through the libraries below."""
+    cause = error.cause
+    if cause is None:
+        return error.__cause__
+    cause.__cause__, cause.__suppress_context__ = None, True
+    return cause.with_traceback(None)
 
 
 def explaining(method: Method) -> Method:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import certifi
@@ -24,9 +25,11 @@ from urllib3.exceptions import (
     IncompleteRead,
     LocationValueError,
     MaxRetryError,
+    NameResolutionError,
     NewConnectionError,
     ProtocolError,
     ReadTimeoutError,
+    SSLError,
     TimeoutError,
 )
 from urllib3.util import Retry, Timeout, make_headers, parse_url
@@ -55,6 +58,10 @@ REFUSED_STATUS = frozenset({429, 503})
 """The service said that it did nothing, so that a POST may be repeated too."""
 
 CONNECT_TIMEOUT_S = 15.0
+WITHOUT_NETWORK = (
+    "Check the network, name another mirror or a local copy with mirror=, or try the simulated sky "
+    "of astroquery_lis.sandbox.serve()."
+)
 BACKOFF_S = 0.25
 BACKOFF_MAX_S = 20.0
 
@@ -106,7 +113,11 @@ def _mapped(url: str, error: BaseException) -> TransferError:
     """Return the error of ours that a lower one means."""
     if isinstance(error, MaxRetryError) and error.reason is not None:
         error = error.reason
-    if isinstance(error, TimeoutError) and not isinstance(error, NewConnectionError):
+    reason = _unreached(error)
+    if reason is not None:
+        msg = f"{urlsplit(url).netloc} could not be reached: {reason}. {WITHOUT_NETWORK}"
+        return ServiceDownError(msg, url=url, cause=error)
+    if isinstance(error, TimeoutError):
         msg = f"No answer from {url} in time."
         return ServiceTimeoutError(msg, url=url, cause=error)
     for cut in (error, *error.args):
@@ -117,6 +128,19 @@ def _mapped(url: str, error: BaseException) -> TransferError:
             return TruncatedError(msg, url=url, cause=error)
     msg = f"Could not read {url}: {error}."
     return ServiceDownError(msg, url=url, cause=error)
+
+
+def _unreached(error: BaseException) -> str | None:
+    """Return why no connection to a server came about, or `None` if one did."""
+    if isinstance(error, NameResolutionError):
+        return "its name is not known to the DNS, or there is no network"
+    if isinstance(error, NewConnectionError):
+        return (
+            "nothing listens there (connection refused)" if "refused" in str(error) else str(error)
+        )
+    if isinstance(error, SSLError):
+        return f"its TLS certificate or connection is not valid ({error})"
+    return None
 
 
 def raise_for_status(response: BaseHTTPResponse, url: str) -> None:
