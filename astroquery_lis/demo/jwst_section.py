@@ -14,7 +14,7 @@ from ..jwst_stage import JwstStageClass
 from ..jwst_stage.legacy.field_page import jwst_picture, offset_figure
 from ..pictures.page import Markup, figure, figures, section
 from ..sandbox.mast import serve_mast
-from .survey_sections import picture_figure
+from .survey_sections import call, picture_figure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,4 +94,12 @@ def _comparison(stage: JwstStageClass, plan: Plan, folder: Path, say: Say) -> Ma
         '<p><a href="field.html">The field in detail</a>, '
         '<a href="reduced/report.html">the report of the run</a></p>'
     )
-    return section(TITLE, shown, links, note=text)
+    made = call(
+        "stage = JwstStageClass()",
+        'rows = stage.query_uncal(sky.positions["clump"], radius=1 * u.arcmin)',
+        'files = stage.download_uncal(rows, download_dir="uncal")  # raw ramps: uncal',
+        f'plan = stage.plan(files, output_dir="reduced", abs_refcat="legacy", steps={STEPS})',
+        "stage.run(plan, survey=LegacySurvey)  # uncal, rate, cal, and the mosaic: i2d",
+        f'match = stage.match_catalogs("reduced/{Path(catalog).name}", survey=LegacySurvey)',
+    )
+    return section(TITLE, made, shown, links, note=text)

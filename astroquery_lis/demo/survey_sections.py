@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     Say = Callable[[str], object]
 
-__all__ = ["SCENES", "picture_figure", "survey_sections"]
+__all__ = ["SCENES", "call", "picture_figure", "survey_sections"]
 
 SCENES = (
     ("field", "A field of galaxies", 500, "griz"),
@@ -52,6 +52,11 @@ def picture_figure(hdul: fits.HDUList, caption: str) -> Markup:
     return figure(pictures.rgb(hdul, bands="grz"), caption, lossless=True)
 
 
+def call(*lines: str) -> Markup:
+    """Return the lines that made what is shown, to be copied."""
+    return Markup(f"<pre>{escape(chr(10).join(lines))}</pre>")
+
+
 def _grey_figure(hdu: fits.ImageHDU, caption: str) -> Markup:
     return figure(grey_picture(hdu), caption, lossless=True)
 
@@ -75,7 +80,9 @@ def _scene(sky: Sandbox, say: Say, name: str, title: str, size: int, bands: str)
         picture_figure(hdul, "image: z, r, g as red, green, blue"),
         _grey_figure(hdul["INVVAR_R"], "invvar r: white is deepest, black is no data"),
     )
-    return section(title, shown, Markup(f"<pre>{escape(cards)}</pre>"), note=cost)
+    line = f'hdul = LegacySurvey.get_cutout(sky.positions["{name}"], {size}, bands="{bands}",'
+    made = call(line, f"                               products={PRODUCTS})")
+    return section(title, made, shown, Markup(f"<pre>{escape(cards)}</pre>"), note=cost)
 
 
 def _file_paths(hdul: fits.HDUList) -> list[str]:
@@ -104,7 +111,14 @@ def _two_sources(sky: Sandbox, say: Say) -> Markup:
     ]
     text = f"Largest difference between the pixels of the two: {largest:g} nanomaggy."
     say(f"Bricks and viewer side by side, and {len(psfs) - 1} PSFs. {text}")
-    return section("The same place from the bricks and from the viewer", figures(*parts), note=text)
+    made = call(
+        'position = sky.positions["field"]',
+        'bricks = LegacySurvey.get_cutout(position, 256, bands="grz", source="bricks")',
+        'viewer = LegacySurvey.get_cutout(position, 256, bands="grz", source="viewer")',
+        'psfs = LegacySurvey.get_psf(position, bands="grz", to_sky=True)',
+    )
+    title = "The same place from the bricks and from the viewer, and its PSF"
+    return section(title, made, figures(*parts), note=text)
 
 
 def _turned_mosaic(sky: Sandbox, say: Say) -> Markup:
@@ -118,7 +132,11 @@ def _turned_mosaic(sky: Sandbox, say: Say) -> Markup:
     )
     text = f"{hdul[0].header['NBRICKS']} bricks, resampled onto one grid with flux conserved."
     say(f"{title}: {text}")
-    return section(title, shown, note=text)
+    made = call(
+        'hdul = LegacySurvey.get_cutout(sky.positions["corner"], 256, bands="grzW1",',
+        '                               rotation=30 * u.deg, wise_grid="optical")',
+    )
+    return section(title, made, shown, note=text)
 
 
 def _masks_and_catalog(sky: Sandbox, say: Say) -> Markup:
@@ -139,7 +157,14 @@ def _masks_and_catalog(sky: Sandbox, say: Say) -> Markup:
         parts.append(figure(drawing(axes.figure), f"{name}: {len(sources)} sources by type"))
     text = f"{count} Tractor sources, drawn by their type over image and mask."
     say(f"{title}: {text}")
-    return section(title, figures(*parts), note=text)
+    made = call(
+        'position = sky.positions["bright"]',
+        'hdul = LegacySurvey.get_cutout(position, 400, bands="grz",',
+        '                               products=("image", "maskbits"))',
+        "sources = LegacySurvey.query_tractor(position, radius=45 * u.arcsec)",
+        "pictures.plot(hdul, catalog=sources)",
+    )
+    return section(title, made, figures(*parts), note=text)
 
 
 def _many_targets(sky: Sandbox, say: Say) -> Markup:
@@ -152,4 +177,8 @@ def _many_targets(sky: Sandbox, say: Say) -> Markup:
     say(f"{title}: {text}")
     sheet = pictures.contact_sheet(cutouts, columns=8, size=96, labels=False)
     shown = figure(sheet, "The brightest sources of one brick", lossless=True)
-    return section(title, figures(shown), note=text)
+    made = call(
+        'cutouts = LegacySurvey.get_cutouts(targets, 64, bands="grz")',
+        "pictures.contact_sheet(cutouts, columns=8, size=96, labels=False)",
+    )
+    return section(title, made, figures(shown), note=text)
