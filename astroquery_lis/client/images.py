@@ -98,7 +98,10 @@ class ImageMethods(SurveyBase):
             Whether WISE bands come on their own pixels of 2.75 arcsec or on those of the others.
         source : {'auto', 'bricks', 'viewer'} or sequence of them, optional
             What to cut from, in the order to try.  ``'auto'`` takes the bricks for a release of
-            the Legacy Surveys at its own pixels, then the viewer; the viewer for all else.
+            the Legacy Surveys, then the viewer; the viewer for all else.  With ``pixel_scale`` the
+            bricks, resampled with flux conserved, come first for boxes of up to 3000 native pixels,
+            and from 0.37 to 0.53 arcsec, where the viewer's pixels are aliased, at any size; for
+            larger boxes the viewer, which sends a fraction of the bytes.
         mirror : str, path-like, or sequence of them, optional
             A registered name, a URL or template, or a directory; by default `mirror`.
         on_missing : {'raise', 'warn'}, optional
@@ -123,8 +126,10 @@ class ImageMethods(SurveyBase):
             one 2-D image HDU of shape ``(ny, nx)`` per product and band, named ``IMAGE_G``,
             ``INVVAR_G``, ``MASKBITS`` and so on, north up, east left, with WCS, ``BUNIT``
             (nanomaggy, AB zero point 22.5, for images; 1/nanomaggy^2 for inverse variances) and
-            ``BAND``. Unobserved pixels hold 0 and have invvar 0; where no brick is, images hold
-            NaN, MASKBITS is NPRIMARY, and the rest 0.  With ``get_query_payload=True`` a dict of
+            ``BAND``. ``OBSFRAC`` is the share of the pixels that were observed, ``NOTOWNED`` the
+            number of those that a brick gives which does not own them.  Unobserved pixels hold 0
+            and have invvar 0; where no brick is, images hold NaN, MASKBITS is NPRIMARY, and the
+            rest 0.  With ``get_query_payload=True`` a dict of
             ``service`` and either ``urls`` (of the brick files) or ``params`` (of the viewer).
 
         Raises
@@ -132,9 +137,9 @@ class ImageMethods(SurveyBase):
         InvalidRequestError
             If an argument is wrong; nothing was sent.
         NoCoverageError
-            If the release has nothing at the target.
+            If the release has nothing at the target, or nothing in the box was observed.
         MissingDataError
-            If the target's brick lacks a band or product that was named.
+            If a band or product that was named has no observed pixel in the box.
         ServiceDownError, TruncatedError, UnexpectedContentError, TransferError
             If no mirror could give a file.
 
@@ -148,9 +153,10 @@ class ImageMethods(SurveyBase):
         Notes
         -----
         The grid is the TAN projection of the brick that owns the target, whose pixels come as they
-        are.  If the box reaches beyond that brick's image, the rest is taken from the bricks that
-        own it: image, model and blobmodel interpolated by Lanczos-3, everything else from the
-        nearest pixel.  Only the compressed tiles that the box touches are fetched.
+        are.  Pixels that other bricks own are taken from those, whatever the size of the box:
+        image, model and blobmodel interpolated by Lanczos-3, everything else from the nearest
+        pixel.  Where the owner has no file, any brick whose image holds the pixel gives it, with
+        NPRIMARY set.  Only the compressed tiles that the box touches are fetched.
 
         Examples
         --------

@@ -16,6 +16,7 @@ from ..exceptions import (
     MissingDataError,
     NoCoverageError,
     OptionalDependencyError,
+    ServiceDownError,
     TransferError,
     UnexpectedContentError,
     warn,
@@ -25,6 +26,7 @@ from ..survey.layers import Layer, layer_of
 from ..survey.releases import PIXEL_SCALE_ARCSEC
 from ..survey.request import CutoutRequest, as_products
 from .assemble import lanczos3
+from .coverage import no_data_at
 
 if TYPE_CHECKING:
     from photutils.psf import ImagePSF
@@ -85,11 +87,12 @@ class ViewerPsf:
         service, layer = self.service(), request.layer
         assert layer is not None
         bands = request.bands or layer.bands
-        box = request.ra_deg, request.dec_deg, 0.0
-        answer = service.fits("coadd-psf/", box=box, **_parameters(request))
         url = self.urls(request)[0]
+        sent, failures = _psfs_sent(service, replace(request, bands=bands))
+        if failures and request.bands is not None and on_missing == "raise":
+            raise next(iter(failures.values()))
         of_band = {}
-        for hdu in answer:
+        for hdu in sent:
             band = str(hdu.header.get("BAND", "")).strip()
             if band in bands and hdu.data is not None and hdu.data.ndim == 2:
                 of_band[band] = hdu
@@ -109,6 +112,52 @@ class ViewerPsf:
             axes = _CcdAxes(service, layer, request)
             hdus = [_sky_hdu(hdu, axes) for hdu in hdus]
         return fits.HDUList([_primary(request, service.url, "viewer"), *hdus])
+
+
+def _psfs_sent(
+    service: ViewerService, request: CutoutRequest
+) -> tuple[list[fits.ImageHDU], dict[str, ServiceDownError]]:
+    """Return what the viewer sends, and the failures of single bands if others came.
+
+    It answers 500 to a question for several bands as soon as one fails, and where no CCD is.
+    """
+    bands, layer = request.bands or (), request.layer
+    assert layer is not None
+    box = request.ra_deg, request.dec_deg, 0.0
+    try:
+        return list(service.fits("coadd-psf/", box=box, **_parameters(request))), {}
+    except ServiceDownError as error:
+        if error.status != 500:
+            raise
+        if not _is_exposed(service, layer, request):
+            msg = no_data_at(f"Layer {layer.name}", request.ra_deg, request.dec_deg)
+            msg += ": no exposure is there."
+            raise NoCoverageError(msg, url=error.url, status=500, cause=error) from error
+        if len(bands) < 2:
+            raise
+        first = error
+    sent: list[fits.ImageHDU] = []
+    failures: dict[str, ServiceDownError] = {}
+    for band in bands:
+        try:
+            sent += _psfs_sent(service, replace(request, bands=(band,)))[0]
+        except NoCoverageError:
+            continue
+        except ServiceDownError as error:
+            failures[band] = error
+    if not sent:
+        raise first
+    return sent, failures
+
+
+def _is_exposed(service: ViewerService, layer: Layer, request: CutoutRequest) -> bool:
+    """Return False if the viewer knows of no CCD there, in the bands of a request."""
+    try:
+        names = [label for label, _ in _ccds(service, layer, request)]
+    except (TransferError, KeyError, TypeError, ValueError):
+        return True
+    bands = request.bands or layer.bands
+    return any(name.replace("-", " ").split()[-1] in bands for name in names)
 
 
 def _parameters(request: CutoutRequest) -> dict[str, str]:
@@ -181,23 +230,30 @@ def _ccd_hdu(hdu: fits.ImageHDU, band: str, region: str | None, url: str) -> fit
     return fits.ImageHDU((data / total).astype(np.float32), header, name=f"PSF_{band}".upper())
 
 
+def _ccds(
+    service: ViewerService, layer: Layer, request: CutoutRequest
+) -> list[tuple[str, np.ndarray]]:
+    """Return names and corners of the CCDs that touch a small box at a position."""
+    reach = CCD_SEARCH_DEG
+    ra_reach = reach / max(np.cos(np.radians(request.dec_deg)), 1e-3)
+    answer = service.json(
+        "ccds/",
+        ralo=f"{request.ra_deg - ra_reach:.6f}",
+        rahi=f"{request.ra_deg + ra_reach:.6f}",
+        declo=f"{request.dec_deg - reach:.6f}",
+        dechi=f"{request.dec_deg + reach:.6f}",
+        layer=layer.name,
+    )
+    return [(p["name"], np.array(p["radecs"], float)) for p in answer["polys"]]
+
+
 class _CcdAxes:
     """How the CCDs at a position lie on the sky."""
 
     def __init__(self, service: ViewerService, layer: Layer, request: CutoutRequest) -> None:
         self._polygons: list[tuple[str, np.ndarray]] = []
-        reach = CCD_SEARCH_DEG
-        ra_reach = reach / max(np.cos(np.radians(request.dec_deg)), 1e-3)
         try:
-            answer = service.json(
-                "ccds/",
-                ralo=f"{request.ra_deg - ra_reach:.6f}",
-                rahi=f"{request.ra_deg + ra_reach:.6f}",
-                declo=f"{request.dec_deg - reach:.6f}",
-                dechi=f"{request.dec_deg + reach:.6f}",
-                layer=layer.name,
-            )
-            self._polygons = [(p["name"], np.array(p["radecs"], float)) for p in answer["polys"]]
+            self._polygons = _ccds(service, layer, request)
         except (TransferError, KeyError, TypeError, ValueError):
             # The nominal mounting of the camera serves; the header says which it was.
             self._polygons = []

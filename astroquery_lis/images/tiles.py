@@ -373,10 +373,10 @@ def open_whole(path: str | Path, stamp: object, size: int) -> KnownImage:
         image_map = _check_whole(path, size)
         return KnownImage(OpenImage(path), stamp, image_map, str(path))
     # Decoded once, to where it takes no memory and goes away by itself.
-    plain = tempfile.TemporaryFile()  # noqa: SIM115
-    with gzip.open(path) as packed:
-        _copy(packed, plain)
-    plain.seek(0)
+    with tempfile.TemporaryFile() as written, gzip.open(path) as packed:
+        _copy(packed, written)
+        written.seek(0)
+        plain = os.fdopen(os.dup(written.fileno()), "rb")
     return KnownImage(OpenImage(plain), stamp, None, str(path))
 
 

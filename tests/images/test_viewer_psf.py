@@ -6,6 +6,7 @@ from astropy.coordinates import SkyCoord
 
 from astroquery_lis import conf
 from astroquery_lis.exceptions import (
+    CoverageWarning,
     FailoverWarning,
     InvalidRequestError,
     MissingDataError,
@@ -143,3 +144,18 @@ def test_payload(sky, survey):
         "params": {"ra": "180.15", "dec": "32.5", "layer": "ls-dr9-north", "bands": "gz"},
     }
     assert len(sky.requests) == 0
+
+
+def test_no_exposure_is_no_coverage_and_one_band_that_fails_leaves_the_others(sky, survey):
+    star = sky.positions["star"]
+    # The viewer answers 500 as soon as one band fails, and to that band alone.
+    for match in ("*coadd-psf*bands=griz*", "*coadd-psf*bands=i*"):
+        sky.faults.add("status", match=match, code=500, times=None)
+    with pytest.warns(CoverageWarning, match="No PSF in i"):
+        hdul = survey.get_psf(star, source="viewer")
+    assert [hdu.name for hdu in hdul[1:]] == ["PSF_G", "PSF_R", "PSF_Z"]
+    with pytest.raises(ServiceDownError):
+        survey.get_psf(star, source="viewer", bands="i")
+    sky.faults.add("status", match="*coadd-psf*", code=500, times=None)
+    with pytest.raises(NoCoverageError):
+        survey.get_psf(SkyCoord(45.5, 0.5, unit="deg"), source="viewer", bands="r")

@@ -8,8 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from astroquery_lis import bricks
+from astroquery_lis.survey.bricks import name_of
 from astroquery_lis.survey.pixel_grids import Box
-from astroquery_lis.survey.placement import pixel_sky, place
+from astroquery_lis.survey.placement import pixel_sky, place, without
 
 
 @settings(max_examples=50, deadline=None)
@@ -65,3 +66,27 @@ def test_anywhere_on_the_sky_every_pixel_has_one_source(ra, dec, size):
     unlabelled = np.count_nonzero(placement.labels < 0)
     near_pole = abs(dec) > 89
     assert unlabelled == 0 or near_pole
+
+
+def test_another_image_stands_in_for_a_piece_that_is_lost():
+    placement = place(45.249, 0.124, 100, 100)
+    lost = {i for i, piece in enumerate(placement.pieces) if piece.brick != "0453p000"}
+    found = without(placement, lost, lambda brick, other: name_of(other) == "0453p000")
+    spare = [piece for piece in found.pieces if piece.is_spare]
+    assert {piece.brick for piece in spare} == {"0453p000"}
+    ra, dec = pixel_sky(placement.grid, placement.box, Box(0, 100, 0, 100))
+    x, y = bricks.brick_wcs("0453p000").world_to_pixel_values(ra, dec)
+    held = (x > -0.5) & (x < 3599.5) & (y > -0.5) & (y < 3599.5)
+    assert np.array_equal(found.labels >= 0, held)
+
+
+def test_a_brick_whose_image_holds_none_of_its_pixels_is_left_out():
+    # A degree from the pole an image is a few pixels short of what its brick owns.
+    placement = place(0.9858600612533142, 89.63763414216486, 300, 300)
+    position = pixel_sky(placement.grid, placement.box, Box(0, 300, 0, 300))
+    owned = bricks.brick_id(*position) == 662148
+    assert owned.any()
+    x, y = bricks.brick_wcs(662148).world_to_pixel_values(*(v[owned] for v in position))
+    assert not ((x > -0.5) & (x < 3599.5) & (y > -0.5) & (y < 3599.5)).any()
+    assert 662148 not in {piece.brick_id for piece in placement.pieces}
+    assert (placement.labels[owned] == -1).all()
