@@ -140,13 +140,13 @@ def _mapped(error: Exception, url: str) -> LegacySurveyError:
 
 def _chain(error: object) -> Iterator[BaseException]:
     """Yield an error and those that it came from."""
-    known = set()
+    visited = set()
     waiting = [error]
     while waiting:
         error = waiting.pop(0)
-        if not isinstance(error, BaseException) or id(error) in known:
+        if not isinstance(error, BaseException) or id(error) in visited:
             continue
-        known.add(id(error))
+        visited.add(id(error))
         yield error
         reason = getattr(error, "reason", None)
         waiting += [getattr(error, "cause", None), error.__cause__, error.__context__, reason]

@@ -91,8 +91,8 @@ def parse_unit(text: str | None) -> u.UnitBase | None:
             name = name.strip()
             if not name:
                 return None
-            known = u.Unit(_UNIT_SPELLINGS.get(name.lower(), name))
-            unit = unit * known if place == 0 else unit / known
+            part = u.Unit(_UNIT_SPELLINGS.get(name.lower(), name))
+            unit = unit * part if place == 0 else unit / part
     except (ValueError, TypeError):
         return None
     return unit ** (outer * exponent)
