@@ -182,7 +182,7 @@ def targets(options: argparse.Namespace) -> Targets:
     return as_targets(value, **columns)
 
 
-def bricks_or_position(options: argparse.Namespace) -> Any:
+def bricks_or_position(options: argparse.Namespace) -> object:
     """Return the bricks, the table or the position that the words mean."""
     words = getattr(options, "bricks_or_coordinates", [])
     if words and options.table:

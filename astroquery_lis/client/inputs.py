@@ -249,7 +249,7 @@ def _pair(items: list, parameter: str, must: str) -> tuple[np.ndarray, np.ndarra
     return None
 
 
-def _numbers(item: Any) -> Any:
+def _numbers(item: Any) -> np.ndarray | list | float:
     if isinstance(item, u.Quantity):
         return item.to_value(u.deg)
     return [one.to_value(u.deg) if isinstance(one, u.Quantity) else one for one in item]

@@ -102,7 +102,7 @@ class _Hdf5:
         self._file.close()
 
     @staticmethod
-    def read_index(path: Path) -> tuple[list[dict[str, Any]], np.ndarray, list[str]]:
+    def read_index(path: Path) -> tuple[list[dict[str, object]], np.ndarray, list[str]]:
         """Return the rows of the index, what was observed of which planes, and their names."""
         with import_optional("h5py", "batch", "output='hdf5'").File(path) as file:
             index = file["index"][:]
@@ -157,7 +157,7 @@ class _Zarr:
         self._store.close()
 
     @staticmethod
-    def read_index(path: Path) -> tuple[list[dict[str, Any]], np.ndarray, list[str]]:
+    def read_index(path: Path) -> tuple[list[dict[str, object]], np.ndarray, list[str]]:
         """Return the rows of the index, what was observed of which planes, and their names."""
         parquet = import_optional("pyarrow.parquet", "batch", "output='zarr'")
         table = parquet.read_table(_index_path(path))
@@ -177,7 +177,7 @@ def _index_path(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(_Zarr.suffix) + ".parquet")
 
 
-def _plain_column(values: np.ndarray) -> list[Any]:
+def _plain_column(values: np.ndarray) -> list[object]:
     return [v.decode() if isinstance(v, bytes) else v for v in values.tolist()]
 
 
@@ -301,7 +301,7 @@ class ArrayFile:
         with self._resources:
             self._finish()
 
-    def _index_dtype(self) -> list[tuple[str, Any]]:
+    def _index_dtype(self) -> list[tuple[str, object]]:
         ids = self.job.ids
         if ids.dtype.kind in "iu":
             kind = ids.dtype

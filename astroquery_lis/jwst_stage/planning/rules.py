@@ -233,7 +233,7 @@ def rules_in_process(job: Mapping[str, Any]) -> dict[str, list]:
     return {"pools": pools}
 
 
-def _values(association: Any) -> dict[str, Any]:
+def _values(association: Any) -> dict[str, object]:
     product = association["products"][0]
     members = []
     suffix = ""
