@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -201,6 +202,17 @@ def _with_secrets(url: str) -> tuple[str, dict[str, str]]:
     return url, headers
 
 
+_PROXY_VARIABLES = tuple(
+    case(f"{name}_proxy") for name in ("http", "https", "all", "no") for case in (str, str.upper)
+)
+
+
+@lru_cache(maxsize=16)
+def _proxies(*values: str | None) -> dict[str, str]:
+    """Return the proxies for these values of the variables; to look costs as much as a request."""
+    return getproxies()
+
+
 class HttpClient:
     """A pool of kept-alive connections with bounded, polite retries."""
 
@@ -247,7 +259,7 @@ class HttpClient:
     def _pool(self, url: str) -> urllib3.PoolManager:
         """Return the pool manager for ``url``: direct, or through the environment's proxy."""
         parts = parse_url(url)
-        proxy = getproxies().get(parts.scheme or "")
+        proxy = _proxies(*map(os.environ.get, _PROXY_VARIABLES)).get(parts.scheme or "")
         if proxy and proxy_bypass(parts.host or ""):
             proxy = None
         with self._lock:
