@@ -10,6 +10,7 @@ from .exposures import ExposureMethods
 from .files import FileMethods
 from .footprint import FootprintMethods
 from .images import ImageMethods
+from .jobs import JobMethods
 from .maps import MapMethods
 from .views import ViewMethods
 
@@ -23,6 +24,7 @@ class LegacySurveyClass(
     FootprintMethods,
     ExposureMethods,
     FileMethods,
+    JobMethods,
     MapMethods,
     CitationMethods,
 ):

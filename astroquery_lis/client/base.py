@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import wraps
 from inspect import isfunction
 from pathlib import Path
@@ -19,9 +20,10 @@ from .._packages import package_version
 from ..catalogs.brick_rows import require_unlisted
 from ..catalogs.tractor_file import OpenTables
 from ..exceptions import InvalidRequestError, LegacySurveyError, ServiceDownError
+from ..images.access import Access
 from ..images.reader import SectionReader
 from ..images.tiles import OpenImages
-from ..images.viewer_service import ViewerService, viewer_client
+from ..images.viewer_service import MAX_CONNECTIONS, ViewerService, viewer_client
 from ..io.bounds import BOUNDS, Bound
 from ..io.finder import FileFinder
 from ..io.http import HttpClient
@@ -33,8 +35,9 @@ from .calls import argument_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Literal
 
-    from .._typing import FilePath, Mirror, Region
+    from .._typing import Executor, FilePath, Mirror, Region
     from ..io.mirrors import Mirror as SurveyMirror
 
 
@@ -287,6 +290,29 @@ class SurveyBase(QueryBase):
         location = self._location(cache)
         return SectionReader(
             self._client(), mirrors, location, self._images, proof=require_unlisted
+        )
+
+    def _access(
+        self,
+        mirror: Mirror | None,
+        cache: bool | None,
+        executor: Executor | Literal["threads", "processes"] | None,
+    ) -> Access:
+        """Return how workers get at the files, with this instance's settings."""
+        location = self._location(cache)
+        mirrors = self._mirrors(mirror)
+        # Threads of one process share four connections to the viewer; a process has one.
+        is_shared = executor in (None, "threads") or isinstance(executor, ThreadPoolExecutor)
+        n_viewer = MAX_CONNECTIONS if is_shared else 1
+        return Access(
+            mirrors,
+            None if location is None else str(location),
+            tuple(self._client_options().items()),
+            setting("viewer_url"),
+            (("timeout_is_set", self._timeout is not None), ("max_connections", n_viewer)),
+            self._viewer_matches(mirrors),
+            cache_conf.cache_timeout,
+            require_unlisted,
         )
 
     def _finder(self, mirror: Mirror | None, cache: bool | None) -> FileFinder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -12,7 +13,10 @@ from .._typing import answering
 from ..catalogs.brick_tables import bricks_of_release, covered, footprint_moc
 from ..catalogs.exposures import exposure_path, exposures_at
 from ..exceptions import InvalidRequestError, NoCoverageError
+from ..images.coadds import observed as is_observed
+from ..images.maps import MapSpec, map_jobs_of, values_of_job
 from ..images.viewer import viewer_cutout
+from ..io.jobs import map_jobs
 from ..survey.catalog_request import as_sky_region
 from ..survey.layers import get_layer
 from ..survey.paths import file_path
@@ -163,6 +167,7 @@ class FootprintMethods(SurveyBase):
         release: str | None = None,
         region: Region = "auto",
         layer: str | None = None,
+        observed: bool = False,
         mirror: Mirror | None = None,
         cache: bool | None = None,
     ) -> bool | NDArray[np.bool_]:
@@ -181,13 +186,18 @@ class FootprintMethods(SurveyBase):
         layer : str, optional
             A layer of the viewer in place of ``release`` and ``region``.  For one of another survey
             the viewer is asked for a pixel at each position, at most ``MAX_PROBES`` of them.
+        observed : bool, default: False
+            Whether to ask the pixels in place of the table of bricks: those of the maps of
+            exposures (``nexp``), which are fetched, one for each band of each brick.
 
         Returns
         -------
         bool or `~numpy.ndarray` of bool
             Of the shape of ``coordinates``, False for a row without a position: whether the brick
             that owns the position is in the release and has, in the median, at least one exposure
-            in every band.  Inside of such a brick there can be unobserved pixels.  For another
+            in every band.  Inside of such a brick there can be unobserved pixels: with ``observed``
+            it is whether the pixel there has an exposure in every band that was named, else in any.
+            For another
             survey's layer: whether the viewer has a pixel there that is not zero.
 
         Raises
@@ -228,9 +238,38 @@ class FootprintMethods(SurveyBase):
                 bands = bands or shown.bands
             release, region = self._tree(release, region)
             bands = as_bands(bands, release, region)
-            with self._finder(mirror, cache) as finder:
-                answer[targets.placed] = covered(ra_deg, dec_deg, bands, release, region, finder)
+            if observed:
+                every = bands or get_release(release).bands
+                maps = self._nexp(ra_deg, dec_deg, every, release, region, mirror, cache)
+                answer[targets.placed] = maps.any(axis=0) if bands is None else maps.all(axis=0)
+            else:
+                with self._finder(mirror, cache) as finder:
+                    inside = covered(ra_deg, dec_deg, bands, release, region, finder)
+                answer[targets.placed] = inside
         return bool(answer[0]) if targets.shape == () else answer.reshape(targets.shape)
+
+    def _nexp(
+        self,
+        ra_deg: np.ndarray,
+        dec_deg: np.ndarray,
+        bands: Sequence[str],
+        release: str,
+        region: str,
+        mirror: Mirror | None,
+        cache: bool | None,
+    ) -> np.ndarray:
+        """Return, for each band, at which positions a pixel was observed."""
+        spec = MapSpec(("nexp",), tuple(bands), release, region)
+        work = partial(values_of_job, spec, self._access(mirror, cache, None))
+        answer = np.zeros((len(bands), len(ra_deg)), bool)
+        jobs = map_jobs_of(np.arange(len(ra_deg)), ra_deg, dec_deg)
+        for job, values, error in map_jobs(work, jobs):
+            if error is not None:
+                raise error
+            for number, band in enumerate(bands):
+                if f"nexp_{band}" in values:
+                    answer[number, job.rows] = is_observed("nexp", values[f"nexp_{band}"])
+        return answer
 
     def _probe(
         self,

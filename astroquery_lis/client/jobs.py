@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,11 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import log
-from astroquery import cache_conf
 
-from .._conf import setting
 from .._packages import import_optional
-from ..catalogs.brick_rows import require_unlisted
 from ..catalogs.brick_tables import region_table
 from ..exceptions import IncompleteMirrorError, InvalidRequestError, NoCoverageError
 from ..images.access import Access
@@ -527,29 +523,6 @@ executor
             # Refused here, if no source can serve it.
             sources().first(request)
         return asked
-
-    def _access(
-        self,
-        mirror: Mirror | None,
-        cache: bool | None,
-        executor: Executor | Literal["threads", "processes"] | None,
-    ) -> Access:
-        """Return how workers get at the files, with this instance's settings."""
-        location = self._location(cache)
-        mirrors = self._mirrors(mirror)
-        # Threads of one process share four connections to the viewer; a process has one.
-        is_shared = executor in (None, "threads") or isinstance(executor, ThreadPoolExecutor)
-        n_viewer = MAX_CONNECTIONS if is_shared else 1
-        return Access(
-            mirrors,
-            None if location is None else str(location),
-            tuple(self._client_options().items()),
-            setting("viewer_url"),
-            (("timeout_is_set", self._timeout is not None), ("max_connections", n_viewer)),
-            self._viewer_matches(mirrors),
-            cache_conf.cache_timeout,
-            require_unlisted,
-        )
 
     def _footprint(self, asked: Asked, access: Access) -> dict[tuple[str, str], np.ndarray]:
         """Return the ids of the bricks of each region that there is a table of."""

@@ -17,8 +17,8 @@ from ..survey.bitmasks import maskbits
 from ..survey.paths import IMAGE_PRODUCTS
 from ..survey.releases import get_release
 from ..survey.request import as_bands, as_products
+from .base import SurveyBase
 from .inputs import as_targets, warn_of_unplaced
-from .jobs import JobMethods
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["MapMethods"]
 
 
-class MapMethods(JobMethods):
+class MapMethods(SurveyBase):
     """Values of maps."""
 
     def query_maps(

@@ -111,3 +111,18 @@ def test_what_is_wrong_is_refused_before_any_request(sky, survey, tmp_path):
     (tmp_path / "dr10").mkdir()
     with pytest.raises(IncompleteMirrorError):
         LegacySurveyClass().query_maps(star, "nexp", bands="r", mirror=tmp_path)
+
+
+def test_covers_asks_the_pixels_if_told_to(sky, survey):
+    names = ["star", "hole", "off", "split"]
+    places = SkyCoord([sky.positions[name] for name in names])
+    assert survey.covers(places, bands="r").tolist() == [True, True, False, True]
+    assert survey.covers(places, bands="r", observed=True).tolist() == [True, False, False, True]
+    assert survey.covers(sky.positions["star"], observed=True) is True
+    assert survey.covers(sky.positions["split"], bands="ri", observed=True) in (True, False)
+    # The judgement is that of the planes of a cutout.
+    ra, dec = _positions(30)
+    seen = survey.covers(Table({"ra": ra, "dec": dec}), bands="r", observed=True)
+    for there, place in zip(seen, SkyCoord(ra, dec, unit="deg"), strict=True):
+        cutout = survey.get_cutout(place, 1, bands="r", on_missing="warn")
+        assert there == bool(cutout[1].header["OBSFRAC"])
