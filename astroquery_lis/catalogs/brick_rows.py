@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from ..exceptions import IncompleteMirrorError, UnexpectedContentError
+from ..exceptions import IncompleteMirrorError
+from ..io.checks import reading
 from ..survey.bricks import N_BRICKS, name_of, parse_brick_name
 from ..survey.paths import file_path
 
@@ -41,20 +42,19 @@ ROW = np.dtype([("brickid", "<i4"), *_FIELDS])
 
 def read_brick_rows(path: str | Path, url: str = "") -> np.ndarray:
     """Return the rows of a table of bricks (`ROW`), each brick once, by id."""
-    try:
-        with fits.open(path, memmap=False) as hdus:
-            table = hdus[1].data
-            columns = {name.lower(): name for name in table.names}
-            rows = np.zeros(len(table), ROW)
-            rows["brickid"] = _ids(table, columns)
-            for name, kind in _FIELDS:
-                if name in columns:
-                    rows[name] = table[columns[name]]
-                elif kind == "<f4":
-                    rows[name] = np.nan
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, LookupError) as error:
-        msg = f"{url or path} cannot be read as a table of bricks: {error}."
-        raise UnexpectedContentError(msg, url=str(url or path), cause=error) from error
+    with (
+        reading(url or path, "read as a table of bricks"),
+        fits.open(path, memmap=False) as hdus,
+    ):
+        table = hdus[1].data
+        columns = {name.lower(): name for name in table.names}
+        rows = np.zeros(len(table), ROW)
+        rows["brickid"] = _ids(table, columns)
+        for name, kind in _FIELDS:
+            if name in columns:
+                rows[name] = table[columns[name]]
+            elif kind == "<f4":
+                rows[name] = np.nan
     _, first = np.unique(rows["brickid"], return_index=True)
     return rows[first]
 

@@ -10,7 +10,8 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.time import Time
 
-from ..exceptions import CoverageWarning, NoCoverageError, UnexpectedContentError, warn
+from ..exceptions import CoverageWarning, NoCoverageError, warn
+from ..io.checks import check_structure, reading
 from ..io.finder import FileFinder, LocatedFile
 from ..survey.bricks import brick_id, name_of, region_of_brick
 from ..survey.paths import file_path
@@ -79,16 +80,7 @@ def exposures_at(
             raise NoCoverageError(msg)
         warn(msg, CoverageWarning)
         return _table(_no_rows(), np.empty(0), np.empty(0))
-    rows = finder.read(located, _read)
-    x, y = _pixel(rows, ra_deg, dec_deg)
-    inside = (x > -0.5) & (x < rows["width"] - 0.5) & (y > -0.5) & (y < rows["height"] - 0.5)
-    if bands is not None:
-        inside &= np.isin(np.char.strip(rows["filter"].astype(str)), bands)
-    picked = np.flatnonzero(inside)
-    ranks = [_RANKS.get(str(band).strip(), len(_RANKS)) for band in rows["filter"][picked]]
-    keys = rows["expnum"][picked], rows["mjd_obs"][picked], np.array(ranks)
-    picked = picked[np.lexsort(keys)]
-    table = _table({name: rows[name][picked] for name in rows}, x[picked], y[picked])
+    table = finder.read(located, lambda file: _covering(file, ra_deg, dec_deg, bands))
     table.meta.update(
         {
             "survey": "DESI Legacy Imaging Surveys",
@@ -102,17 +94,32 @@ def exposures_at(
     return table
 
 
+def _covering(
+    located: LocatedFile, ra_deg: float, dec_deg: float, bands: Sequence[str] | None
+) -> Table:
+    """Return the CCDs of a table that cover a position."""
+    with reading(located.url, "read as a table of CCDs"):
+        rows = _read(located)
+        x, y = _pixel(rows, ra_deg, dec_deg)
+        inside = (x > -0.5) & (x < rows["width"] - 0.5) & (y > -0.5) & (y < rows["height"] - 0.5)
+        if bands is not None:
+            inside &= np.isin(np.char.strip(rows["filter"].astype(str)), bands)
+        picked = np.flatnonzero(inside)
+        ranks = [_RANKS.get(str(band).strip(), len(_RANKS)) for band in rows["filter"][picked]]
+        keys = rows["expnum"][picked], rows["mjd_obs"][picked], np.array(ranks)
+        picked = picked[np.lexsort(keys)]
+        return _table({name: rows[name][picked] for name in rows}, x[picked], y[picked])
+
+
 def _read(located: LocatedFile) -> dict[str, np.ndarray]:
     """Return the rows of a table of CCDs, names in lower case."""
-    try:
-        with fits.open(located.path, memmap=False) as hdus:
-            rows = hdus[1].data
-            columns = {name.lower(): np.asarray(rows[name]) for name in rows.names}
-        for name in ("expnum", "filter", "mjd_obs", *_WCS, "width", "height"):
-            columns[name]
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, LookupError) as error:
-        msg = f"{located.url} is not a table of CCDs: {error!r}."
-        raise UnexpectedContentError(msg, url=located.url, cause=error) from error
+    with located.path.open("rb") as stream:
+        check_structure(located.path, stream, located.url)
+    with fits.open(located.path, memmap=False) as hdus:
+        rows = hdus[1].data
+        columns = {name.lower(): np.asarray(rows[name]) for name in rows.names}
+    for name in ("expnum", "filter", "mjd_obs", *_WCS, "width", "height"):
+        columns[name]
     return columns
 
 

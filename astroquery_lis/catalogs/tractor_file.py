@@ -22,7 +22,7 @@ import numpy as np
 from astropy.io import fits
 
 from ..exceptions import TruncatedError, UnexpectedContentError
-from ..io.checks import check_head
+from ..io.checks import check_head, reading, unreadable
 from ..io.store import write_whole
 from ..survey.bricks import is_north
 from ..survey.named_columns import any_column
@@ -48,9 +48,6 @@ _FORMATS = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8
 _FORMATS |= {"C": ">c8", "M": ">c16"}
 _UNSIGNED = {("u1", -128): "i1", (">i2", 1 << 15): "u2", (">i4", 1 << 31): "u4"}
 _UNSIGNED |= {(">i8", 1 << 63): "u8"}
-
-# What astropy raises for a header that is not one.
-_HEADER_ERRORS = (OSError, EOFError, ValueError, TypeError, KeyError, IndexError)
 
 
 @dataclass(frozen=True)
@@ -99,18 +96,21 @@ class TractorFile:
 
     def read(self, rows: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Read columns of some rows."""
-        names = [name for name in names if name in self.fields]
-        if not len(rows) or not names:
-            lines = np.empty((0, self.row_bytes), np.uint8)
-            rows = np.empty(0, int)
-        elif len(names) <= FEW_COLUMNS:
-            # Few columns are picked from the file itself; for many, whole rows cost no more.
-            shape = (self.n_rows, self.row_bytes)
-            lines = np.asarray(np.memmap(self.path, np.uint8, "r", self.data_offset, shape))
-        else:
-            lines, rows = self._lines(rows), np.arange(len(rows))
-        columns = lines.view(self._row_type)[:, 0]
-        return {name: self.fields[name].decoded(columns[name][rows]) for name in names}
+        try:
+            names = [name for name in names if name in self.fields]
+            if not len(rows) or not names:
+                lines = np.empty((0, self.row_bytes), np.uint8)
+                rows = np.empty(0, int)
+            elif len(names) <= FEW_COLUMNS:
+                # Few columns are picked from the file itself; for many, whole rows cost no more.
+                shape = (self.n_rows, self.row_bytes)
+                lines = np.asarray(np.memmap(self.path, np.uint8, "r", self.data_offset, shape))
+            else:
+                lines, rows = self._lines(rows), np.arange(len(rows))
+            columns = lines.view(self._row_type)[:, 0]
+            return {name: self.fields[name].decoded(columns[name][rows]) for name in names}
+        except Exception as error:
+            raise unreadable(self.path, "read as a Tractor catalogue", error) from error
 
     def own_columns(self, release: str) -> dict[str, TractorColumn]:
         """Return the columns that no release of the survey has."""
@@ -248,13 +248,10 @@ def _keep(table: TractorFile, sidecars: Path, stamp: str) -> None:
 
 def _parse(path: Path, size: int) -> TractorFile:
     """Read the header and the positions of a file."""
-    try:
+    with reading(path, "read as a FITS table"):
         header, data_offset = _table_header(path)
         n_rows, row_bytes = int(header["NAXIS2"]), int(header["NAXIS1"])
         fields = _fields(header)
-    except _HEADER_ERRORS as error:
-        msg = f"{path} cannot be read as a FITS table: {error}."
-        raise UnexpectedContentError(msg, url=str(path), cause=error) from error
     due = data_offset + n_rows * row_bytes
     if size < due:
         msg = f"{path} has {size} bytes; its table needs {due}."

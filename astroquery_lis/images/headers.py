@@ -86,7 +86,7 @@ def check_header(
     """Return how a file's pixels lie in its brick; refuse a file that is not what its name says."""
     try:
         return _checked(header, shape, source)
-    except ValueError as error:
+    except Exception as error:  # Cards that cannot be read raise errors of astropy's own.
         msg = f"{url} is not what was asked for: {error}."
         raise UnexpectedContentError(msg, url=url, cause=error) from error
 
@@ -130,6 +130,8 @@ def _checked(header: fits.Header, shape: tuple[int, ...], source: FileSource) ->
     cards = tuple(
         (name, header[name], header.comments[name]) for name in KEPT_CARDS if name in header
     )
+    if not all(text.isprintable() and text.isascii() for _, _, text in cards):
+        _refuse("its header has comments that are no text")
     return Layout((ny, nx), y0, x0, is_whole, IMAGE_PRODUCTS[product].no_value, cards)
 
 

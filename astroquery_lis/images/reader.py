@@ -29,6 +29,7 @@ from ..exceptions import (
     UnexpectedContentError,
 )
 from ..io.bounds import Threads
+from ..io.checks import check_structure
 from ..io.download import Downloaded, download
 from ..io.http import HttpClient
 from ..io.mirrors import Mirror, local_folders
@@ -307,6 +308,8 @@ class SectionReader:
                 self.begin_fetch()
             download(self.client, str(address), file)
         url = mirror.origin(path)
+        with file.open("rb") as stream:
+            check_structure(file, stream, url)
         try:
             known = KnownImage(OpenImage(file, hdu=request.hdu), None, None, url)
             pixels = known.read(request.box, request.source, None)

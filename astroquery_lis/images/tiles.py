@@ -18,16 +18,22 @@ import zlib
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from astropy.io import fits
 
-from .._codecs import decoding
-from ..exceptions import UnexpectedContentError
-from ..io.checks import check_head
+from .._codecs import (
+    BITPIX,
+    MAX_SIDE_PIX,
+    check_parameters,
+    check_tiles,
+    decoding,
+)
+from ..exceptions import LegacySurveyError, UnexpectedContentError
+from ..io.checks import check_head, check_structure
 from ..io.ranges import FIRST_RANGE_BYTES
 from ..survey.pixel_grids import Box
 from .headers import FileSource, Layout, check_header
@@ -56,6 +62,12 @@ MAX_PLAIN_BYTES = 1 << 30
 # What astropy raises for bytes that are not what the header promises.
 DECODE_ERRORS = (OSError, EOFError, ValueError, TypeError, IndexError, KeyError, zlib.error)
 
+MAX_AXES = 999
+MAX_ROW_BYTES = 4096
+MAX_HEAP_BYTES = 1 << 36
+_FRAGILE = ("HCOMPRESS_1", "PLIO_1")
+"""Codecs that believe the sizes in their tiles."""
+
 _END = b"END" + b" " * 77
 _TILE_COLUMNS = ("COMPRESSED_DATA", "GZIP_COMPRESSED_DATA", "UNCOMPRESSED_DATA")
 _WIDTH_BYTES = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "A": 1, "P": 8, "Q": 16}
@@ -80,16 +92,32 @@ class ImageMap:
     stops: np.ndarray
     pixel_bytes: int
     prefix_bytes: int
+    codec: str = ""
+    is_coded: Any = None
+    """Which tiles the codec made; the others could not be quantised, and are gzipped."""
 
     @classmethod
     def parse(cls, head: bytes, *, url: str = "the file") -> ImageMap:
         """Read the map from the first bytes of a file."""
+        try:
+            return cls._parsed(head, url)
+        except (MoreNeeded, LegacySurveyError):
+            raise
+        except Exception as error:  # Damaged headers raise nearly everything.
+            msg = f"{url} cannot be read as a FITS image: {error or type(error).__name__}."
+            raise UnexpectedContentError(msg, url=url, cause=error) from error
+
+    @classmethod
+    def _parsed(cls, head: bytes, url: str) -> ImageMap:
         if not head.startswith(b"SIMPLE  ="):
             msg = f"{url} is not a FITS file; it begins with {bytes(head[:9])!r}."
             raise UnexpectedContentError(msg, url=url)
         start = 0
         for hdu in range(2):
             header, data_start = _read_header(head, start, url)
+            if not 0 <= header.get("NAXIS", 0) <= MAX_AXES:
+                msg = f"its NAXIS is {header['NAXIS']}"
+                raise ValueError(msg)
             if header.get("ZIMAGE"):
                 return _compressed(head, header, hdu, data_start, url)
             if header.get("NAXIS", 0) == 2 and "TFIELDS" not in header:
@@ -139,6 +167,9 @@ def _read_header(head: bytes, start: int, url: str) -> tuple[fits.Header, int]:
 
 def _plain(header: fits.Header, hdu: int, data_start: int) -> ImageMap:
     ny, nx = header["NAXIS2"], header["NAXIS1"]
+    if not 0 < min(ny, nx) <= max(ny, nx) <= MAX_SIDE_PIX or header["BITPIX"] not in BITPIX:
+        msg = f"its image is {ny} by {nx} with BITPIX={header['BITPIX']}"
+        raise ValueError(msg)
     pixel_bytes = abs(header["BITPIX"]) // 8
     starts = data_start + pixel_bytes * nx * np.arange(ny, dtype=np.int64)[:, None]
     return ImageMap(
@@ -147,6 +178,7 @@ def _plain(header: fits.Header, hdu: int, data_start: int) -> ImageMap:
 
 
 def _compressed(head: bytes, header: fits.Header, hdu: int, data_start: int, url: str) -> ImageMap:
+    check_parameters(header)
     shape = header["ZNAXIS2"], header["ZNAXIS1"]
     tile_shape = header.get("ZTILE2", 1), header.get("ZTILE1", shape[1])
     grid = tuple(-(-size // tile) for size, tile in zip(shape, tile_shape, strict=True))
@@ -154,7 +186,14 @@ def _compressed(head: bytes, header: fits.Header, hdu: int, data_start: int, url
     if header.get("ZNAXIS") != 2 or rows != grid[0] * grid[1]:
         msg = f"{url} has {rows} rows in its tile table where {grid[0]} x {grid[1]} are due."
         raise UnexpectedContentError(msg, url=url)
-    heap = data_start + header.get("THEAP", row_bytes * rows)
+    if not 0 < row_bytes <= MAX_ROW_BYTES or not 0 <= header.get("PCOUNT", 0) < MAX_HEAP_BYTES:
+        msg = f"its table of tiles has rows of {row_bytes} bytes and PCOUNT={header['PCOUNT']}"
+        raise ValueError(msg)
+    gap = header.get("THEAP", row_bytes * rows)
+    if not row_bytes * rows <= gap < MAX_HEAP_BYTES:
+        msg = f"its table of tiles has THEAP={gap}"
+        raise ValueError(msg)
+    heap = data_start + gap
     if len(head) < data_start + row_bytes * rows:
         raise MoreNeeded(heap)
     table = np.frombuffer(head, np.uint8, row_bytes * rows, data_start).reshape(rows, row_bytes)
@@ -162,17 +201,26 @@ def _compressed(head: bytes, header: fits.Header, hdu: int, data_start: int, url
     offsets = np.zeros(rows, np.int64)
     # A tile that could not be quantised has an empty first descriptor and its bytes in a later
     # column.
+    is_coded = None
     for length, offset in _descriptors(table, header):
+        if is_coded is None:
+            is_coded = length > 0
         use = (lengths == 0) & (length > 0)
         lengths[use], offsets[use] = length[use], offset[use]
+    if lengths.min() < 0 or offsets.min() < 0 or (offsets + lengths).max() > MAX_HEAP_BYTES:
+        msg = "its table of tiles points out of the file"
+        raise ValueError(msg)
     starts = (heap + offsets).reshape(grid)
-    return ImageMap(hdu, shape, tile_shape, starts, starts + lengths.reshape(grid), 0, heap)
+    stops = starts + lengths.reshape(grid)
+    coded = None if is_coded is None else is_coded.reshape(grid)
+    codec = str(header["ZCMPTYPE"]).strip()
+    return ImageMap(hdu, shape, tile_shape, starts, stops, 0, heap, codec, coded)
 
 
 def _descriptors(table: np.ndarray, header: fits.Header) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (lengths in bytes, offsets) of the columns that hold tiles, in order of preference."""
     columns, first = {}, 0
-    for number in range(1, header["TFIELDS"] + 1):
+    for number in range(1, min(header["TFIELDS"], 999) + 1):
         form = header[f"TFORM{number}"].strip().partition("(")[0]
         columns[header.get(f"TTYPE{number}", "").strip().upper()] = (first, form)
         first += _form_bytes(form)
@@ -196,30 +244,79 @@ class OpenImage:
     """The image of a FITS file, held open, of which boxes can be decoded."""
 
     def __init__(
-        self, file: str | Path | BinaryIO | io.RawIOBase, *, hdu: int | None = None
+        self,
+        file: str | Path | BinaryIO | io.RawIOBase,
+        *,
+        hdu: int | None = None,
+        image_map: ImageMap | None = None,
     ) -> None:
         stream = open(file, "rb") if isinstance(file, (str, Path)) else file  # noqa: SIM115
+        self._stream = stream
         # Closed when the last user lets go: an image may be dropped while a thread still reads it.
         weakref.finalize(self, stream.close)
-        self._hdul = fits.open(stream, memmap=False, lazy_load_hdus=True)
-        if hdu is None:
-            hdu = 0 if self._hdul[0].header.get("NAXIS", 0) == 2 else 1
-        self._hdu = self._hdul[hdu]
-        self._guard = decoding(self._hdu)
-        self.shape = tuple(self._hdu.shape)
-        self.header: fits.Header = self._hdu.header
+        try:
+            self._hdul = fits.open(stream, memmap=False, lazy_load_hdus=True)
+            if hdu is None:
+                hdu = 0 if self._hdul[0].header.get("NAXIS", 0) == 2 else 1
+            self._hdu = self._hdul[hdu]
+            self.shape = tuple(self._hdu.shape)
+            self.header: fits.Header = self._hdu.header
+            if image_map is None and isinstance(self._hdu, fits.CompImageHDU):
+                image_map = _map_of(stream, hdu, self._hdu.fileinfo())
+            self._map = image_map
+            self._guard = decoding(self._hdu)
+        except Exception as error:
+            raise _as_os_error(error) from error
 
     def read(self, box: Box) -> np.ndarray:
         """Return the pixels of a box that lies in the image."""
-        with self._guard:
-            pixels = self._hdu.section[box.slices]
-        return np.array(pixels, dtype=pixels.dtype.newbyteorder("="), order="C")
+        try:
+            with self._guard:
+                if self._map is not None and self._map.codec in _FRAGILE:
+                    rows, columns = self._map.tiles(box)
+                    (ny, nx), (height, width) = self._map.shape, self._map.tile_shape
+                    tiles = (
+                        (
+                            int(self._map.starts[row, column]),
+                            int(self._map.stops[row, column] - self._map.starts[row, column]),
+                            (min(height, ny - row * height), min(width, nx - column * width)),
+                        )
+                        for row in range(rows.start, rows.stop)
+                        for column in range(columns.start, columns.stop)
+                        if self._map.is_coded[row, column]
+                    )
+                    check_tiles(self._map.codec, tiles, self._stream)
+                pixels = self._hdu.section[box.slices]
+            return np.array(pixels, dtype=pixels.dtype.newbyteorder("="), order="C")
+        except Exception as error:
+            raise _as_os_error(error) from error
+
+
+def _as_os_error(error: Exception) -> OSError | LegacySurveyError:
+    """Return what damaged bytes raise (zlib.error, CfitsioException) as astropy's own error."""
+    if isinstance(error, (OSError, LegacySurveyError)):
+        return error
+    msg = f"{type(error).__name__}: {error}"
+    return OSError(msg)
+
+
+def _map_of(stream: BinaryIO | io.RawIOBase, hdu: int, places: Mapping[str, int]) -> ImageMap:
+    """Return the map of an image whose header begins and whose table of tiles lies somewhere."""
+    stream.seek(places["hdrLoc"])
+    text = stream.read(places["datLoc"] - places["hdrLoc"]) or b""
+    header = fits.Header.fromstring(text)
+    check_parameters(header)
+    table = stream.read(header["NAXIS1"] * header["NAXIS2"]) or b""
+    # As if the file began here, but for the offsets.
+    own = _compressed(text + table, header, hdu, len(text), "the file")
+    start = places["hdrLoc"]
+    return replace(own, starts=own.starts + start, stops=own.stops + start)
 
 
 def open_sparse(size: int, image_map: ImageMap, prefix: bytes) -> tuple[OpenImage, SparseFile]:
     """Open an image of which the first bytes are known."""
     file = SparseFile(size, {0: prefix})
-    return OpenImage(file, hdu=image_map.hdu), file
+    return OpenImage(file, hdu=image_map.hdu, image_map=image_map), file
 
 
 class SparseFile(io.RawIOBase):
@@ -371,10 +468,12 @@ def open_whole(path: str | Path, stamp: object, size: int) -> KnownImage:
     """Open a file that is on disk whole; refuse one that ends before its pixels do."""
     if not str(path).endswith(".gz"):
         image_map = _check_whole(path, size)
-        return KnownImage(OpenImage(path), stamp, image_map, str(path))
+        return KnownImage(OpenImage(path, image_map=image_map), stamp, image_map, str(path))
     # Decoded once, to where it takes no memory and goes away by itself.
     with tempfile.TemporaryFile() as written, gzip.open(path) as packed:
         _copy(packed, written)
+        written.flush()
+        check_structure(".fits", written, path)
         written.seek(0)
         plain = os.fdopen(os.dup(written.fileno()), "rb")
     return KnownImage(OpenImage(plain), stamp, None, str(path))

@@ -11,13 +11,21 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any
 
-from ..exceptions import LegacySurveyError, TruncatedError, UnexpectedContentError
+from ..exceptions import CacheError, TransferError, TruncatedError, UnexpectedContentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["check_head", "check_structure", "check_whole", "flaw_of", "reading", "sha256_of"]
+__all__ = [
+    "check_head",
+    "check_structure",
+    "check_whole",
+    "flaw_of",
+    "reading",
+    "sha256_of",
+    "unreadable",
+]
 
 HEAD_BYTES = 9
 BLOCK_BYTES = 2880
@@ -37,11 +45,16 @@ def reading(url: str | Path, how: str) -> Iterator[None]:
     """
     try:
         yield
-    except LegacySurveyError:
-        raise
     except Exception as error:
-        msg = f"{url} cannot be {how}: {error or type(error).__name__}."
-        raise UnexpectedContentError(msg, url=str(url), cause=error) from error
+        raise unreadable(url, how, error) from error
+
+
+def unreadable(url: str | Path, how: str, error: Exception) -> TransferError | CacheError:
+    """Return the error for what `reading` meets."""
+    if isinstance(error, (TransferError, CacheError)):
+        return error
+    msg = f"{url} cannot be {how}: {error or type(error).__name__}."
+    return UnexpectedContentError(msg, url=str(url), cause=error)
 
 
 def check_head(path: str | Path, head: bytes, url: str | Path) -> None:

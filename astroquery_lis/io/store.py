@@ -370,13 +370,14 @@ class Store:
 
     def whole(self, relative: str) -> Path | None:
         """Return the whole file if it is here and can be trusted, as used; drop one that cannot."""
-        flaw = self.flaw(relative)
+        path = self.path(relative)
+        flaw = self.flaw(relative) if path.exists() else None
         if flaw:
             self.forget_whole(relative)
         if flaw != "":
             return None
-        mark_used(self.path(relative))
-        return self.path(relative)
+        mark_used(path)
+        return path
 
     def runs(self, relative: str) -> Runs | None:
         """Return what is known of a file in its newest state, or None."""

@@ -91,7 +91,7 @@ def test_what_is_refused_or_not_there(local, sky, tmp_path):
     path = tmp_path / PATH.format("dr10/south", "045", "0451p000", "0451p000")
     path.parent.mkdir(parents=True)
     Table({"expnum": [1]}).write(path)
-    with pytest.raises(UnexpectedContentError, match="not a table of CCDs"):
+    with pytest.raises(UnexpectedContentError, match="cannot be read as a table of CCDs"):
         local.query_exposures(sky.positions["star"], mirror=tmp_path)
 
 
