@@ -111,7 +111,7 @@ def _render(
     """Return the bands and the checked planes of one rendering: ``{'image': (n, ny, nx), ...}``."""
     parameters = rendering.parameters(part, bands)
     ra, dec = float(parameters["ra"]), float(parameters["dec"])
-    radius_deg = rendering.grid.scale_deg * max(part.shape)
+    radius_deg = rendering.grid.scale_deg * max(part.shape) / 2
     hdul = service.fits("cutout.fits", box=(ra, dec, radius_deg), **parameters)
     url = service.address("cutout.fits", **parameters)
     hdus = {str(hdu.header.get("IMAGETYP", "IMAGE")).strip().lower(): hdu for hdu in hdul}

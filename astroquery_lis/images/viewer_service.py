@@ -40,7 +40,7 @@ from ..io.checks import check_structure, reading
 from ..io.download import Downloaded, download
 from ..io.http import RETRY_STATUS, HttpClient
 from ..io.store import remove, write_bytes
-from ..survey.bricks import brick_grid, parse_brick_name
+from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, parse_brick_name
 from ..survey.layers import layer_of
 from ..survey.pixel_grids import Box
 from ..survey.releases import PIXEL_SCALE_ARCSEC, Tree
@@ -210,9 +210,15 @@ class ViewerService:
         if layer is None or not layer.startswith(("ls-dr", "decals-dr", "mzls+bass")):
             return False
         try:
-            return not self.bricks(layer, *box)
+            names = self.bricks(layer, *box)
         except TransferError:
             return False
+        # The list is of what bricks own, with a margin: a box may lie beside all of their images.
+        half_pix = IMAGE_SIZE_PIX / 2 + box[2] * 3600 / PIXEL_SCALE_ARCSEC
+        middle = (IMAGE_SIZE_PIX - 1) / 2
+        grids = (brick_grid(parse_brick_name(name)) for name in names)
+        places = (grid.to_pixel(box[0], box[1]) for grid in grids)
+        return not any(max(abs(x - middle), abs(y - middle)) < half_pix for x, y in places)
 
     def _path(self, url: str, ending: str) -> Path | None:
         if self.folder is None:

@@ -53,6 +53,11 @@ def test_where_nothing_was_observed_there_is_no_coverage(sky, survey, way, bands
         survey.get_cutout(sky.positions["hole"], 60, bands=bands, on_missing=on_missing, **way)
 
 
+def test_a_small_box_beside_the_last_image_has_no_coverage(survey, way):
+    with pytest.raises(NoCoverageError):
+        survey.get_cutout(SkyCoord(44.9902, 0.0546, unit="deg"), 7, bands="r", **way)
+
+
 def test_no_psf_and_no_picture_either(sky, survey):
     pytest.importorskip("PIL")
     with pytest.raises(NoCoverageError):
