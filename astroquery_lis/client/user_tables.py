@@ -117,7 +117,8 @@ def _converted(value: Any) -> Table | None:
         return Table(rows=[columns]) if is_row else Table(columns)
     if isinstance(value, (list, tuple)) and value and all(isinstance(v, Mapping) for v in value):
         return Table(rows=[dict(row) for row in value])
-    kinds = {kind.__name__ for kind in type(value).__mro__ if kind.__module__[:7] == "pandas."}
+    # pandas itself is not imported; from 3.0 on, its classes are of the module "pandas".
+    kinds = {k.__name__ for k in type(value).__mro__ if k.__module__.split(".")[0] == "pandas"}
     if kinds & {"DataFrame", "Series"}:
         is_row = "Series" in kinds
         return Table.from_pandas(value.to_frame().T.infer_objects() if is_row else value)
