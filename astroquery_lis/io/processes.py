@@ -344,6 +344,8 @@ def _serve(
     # A session of its own leaves a Ctrl-C to the parent, who decides.
     if hasattr(os, "setsid"):
         os.setsid()
+    # A parent that exits sends this.  A server that it killed would leave its semaphores behind.
+    signal.signal(signal.SIGTERM, _exit_in_order)
     _redirect(folder)
     _set_variables(environment)
     try:
@@ -390,6 +392,10 @@ def _serve(
         _kill([child for _, child in children.values()])
 
 
+def _exit_in_order(*_: object) -> None:
+    sys.exit(0)
+
+
 def _kill(children: list[Any]) -> None:
     for child in children:
         child.kill()
@@ -406,6 +412,7 @@ def _do(
     preload: list[str],
 ) -> None:
     """Do a task, write what it returned or raised, and leave with 0 or 1."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     answer: dict[str, Any]
     code = 1

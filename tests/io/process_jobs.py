@@ -1,5 +1,6 @@
 """What the processes in the tests of `astroquery_lis.io.processes` do."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -63,3 +64,7 @@ def remember(job):
 
 def remembered(job):
     return MEMORY[-1]
+
+
+def keep_a_lock(job):
+    MEMORY.append(multiprocessing.Lock())

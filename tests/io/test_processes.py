@@ -203,6 +203,19 @@ with Processes(preload=({JOBS!r},), method={method!r}) as server:
     assert done.stdout == "once\n[0, 2, 4]\n"
 
 
+def test_exit_without_close_leaves_no_semaphore(tmp_path):
+    script = (
+        "from astroquery_lis.io.processes import Processes\n"
+        "server = Processes()\n"
+        f"server.prepare('{JOBS}:keep_a_lock', {{}})\n"
+        f"server.submit('{JOBS}:double', {{'value': 1}}, {str(tmp_path)!r}).result()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_server_that_cannot_start_says_why(tmp_path, monkeypatch):
     with pytest.raises(ServerLost, match=r"(?s)did not start: .*no_such_package_as_this"):
         Processes(preload=("no_such_package_as_this",))
