@@ -105,6 +105,7 @@ def test_the_public_surface_is_what_it_says():
         "query_region",
         "query_tap",
         "query_tractor",
+        "read_catalogue",
         "release",
         "reset_cache_location",
         "timeout",

@@ -235,5 +235,6 @@ def read_rows(
 ) -> Chunk:
     """Read rows of one file."""
     columns = table.read(rows, names)
+    masks = table.masks(rows, names) if table.nullable else {}
     units = {name: table.fields[name].unit for name in columns}
-    return Chunk(len(rows), columns, brick.region == "north", {}, units, str(table.path))
+    return Chunk(len(rows), columns, brick.region == "north", masks, units, str(table.path))

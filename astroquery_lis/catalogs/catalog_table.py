@@ -73,13 +73,19 @@ def assemble(request: CatalogRequest, chunks: Sequence[Chunk]) -> Assembled:
         values = values[rows]
         if mask is not None:
             mask = mask[rows]
-            if mask.any() or not len(rows):
+            if (mask.any() or not len(rows)) and _is_gap(name, chunks, request):
                 lacking.append(name)
             if mask.any():
                 values = np.ma.MaskedArray(values, mask)
         arrays.append(values)
     table = _as_table(names, arrays, [column.unit for column in columns], len(rows))
     return Assembled(table, lacking, is_cut)
+
+
+def _is_gap(name: str, chunks: Sequence[Chunk], request: CatalogRequest) -> bool:
+    """Tell whether a column's missing values are of a release or region, not of single rows."""
+    is_of_survey = any_column(name, request.release) is not None
+    return is_of_survey or any(c.n_rows and name not in c.columns for c in chunks)
 
 
 def _as_table(

@@ -19,7 +19,7 @@ from ..survey.pixel_grids import TangentGrid
 from ..survey.releases import get_tree
 from .brick_rows import require_unlisted
 
-__all__ = ["exposure_path", "exposures_at"]
+__all__ = ["CCD_UNITS", "exposure_path", "exposures_at"]
 
 _RANKS = {band: rank for rank, band in enumerate("ugrizY")}
 
@@ -28,7 +28,7 @@ N_SIGMA = 5
 _WCS = ("crval1", "crval2", "crpix1", "crpix2", "cd1_1", "cd1_2", "cd2_1", "cd2_2")
 
 # Taken over as they are, with their units.
-_COLUMNS = {
+CCD_UNITS = {
     "camera": None,
     "expnum": None,
     "ccdname": None,
@@ -141,7 +141,7 @@ def _pixel(
 
 def _no_rows() -> dict[str, np.ndarray]:
     """Return columns of CCDs without rows."""
-    numbers = (*_COLUMNS, "fwhm", "sig1", "psfnorm", "galnorm", *_WCS)
+    numbers = (*CCD_UNITS, "fwhm", "sig1", "psfnorm", "galnorm", *_WCS)
     texts = ("camera", "ccdname", "filter", "object", "propid", "image_filename")
     return {
         **{name: np.empty(0) for name in numbers},
@@ -152,7 +152,7 @@ def _no_rows() -> dict[str, np.ndarray]:
 def _table(rows: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> Table:
     """Return rows of CCDs with the names, units and derived columns that users get."""
     table = Table()
-    for name, unit in _COLUMNS.items():
+    for name, unit in CCD_UNITS.items():
         if name in rows:
             values = rows[name]
             if values.dtype.kind in "SU":

@@ -19,23 +19,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from astropy.io import fits
 
 from ..exceptions import TruncatedError, UnexpectedContentError
-from ..io.checks import check_head, reading, unreadable
+from ..io.checks import reading, unreadable
 from ..io.store import write_whole
 from ..survey.bricks import is_north
 from ..survey.named_columns import any_column
 from ..survey.tractor import parse_unit
 from ..survey.tractor_columns import TractorColumn
+from .table_file import FileColumn, read_layout, row_type_of
 
 if TYPE_CHECKING:
     from .._typing import FilePath
 
-__all__ = ["POSITIONS", "FileColumn", "OpenTables", "TractorFile", "open_table"]
+__all__ = ["POSITIONS", "OpenTables", "TractorFile", "decoded", "missing", "open_table"]
 
-SIDECAR_VERSION = 2
-BLOCK_BYTES = 2880
+SIDECAR_VERSION = 3
 FEW_COLUMNS = 16
 FEW_ROWS = 128
 POSITIONS = np.dtype(
@@ -44,43 +43,36 @@ POSITIONS = np.dtype(
 """Fields of the sidecar: position, BRICK_PRIMARY, whether the type is DUP, and whether the north
 is official there."""
 
-_FORMATS = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "L": "S1"}
-_FORMATS |= {"C": ">c8", "M": ">c16"}
 _UNSIGNED = {("u1", -128): "i1", (">i2", 1 << 15): "u2", (">i4", 1 << 31): "u4"}
 _UNSIGNED |= {(">i8", 1 << 63): "u8"}
 
 
-@dataclass(frozen=True)
-class FileColumn:
-    """Where a column lies in a row of a file, and how it is written there."""
+def decoded(column: FileColumn, raw: np.ndarray) -> np.ndarray:
+    """Return values of the machine's own kind."""
+    if column.is_bool:
+        return raw == b"T"
+    if column.kind[0] == "S":
+        texts = np.char.rstrip(raw)
+        try:
+            return texts.astype(f"U{column.kind[1:]}")
+        except UnicodeDecodeError:
+            return np.char.decode(texts, "latin-1")
+    unsigned = _UNSIGNED.get((column.kind, int(column.zero))) if column.scale == 1 else None
+    if unsigned is not None:
+        # The offset turns the sign bit over, no more.
+        size = raw.dtype.itemsize
+        bits = raw.astype(raw.dtype.newbyteorder("=")).view(f"u{size}")
+        return (bits ^ np.array(1 << (8 * size - 1), f"u{size}")).view(unsigned)
+    if (column.scale, column.zero) != (1, 0):
+        return raw * column.scale + column.zero
+    return raw.astype(raw.dtype.newbyteorder("="))
 
-    offset: int
-    kind: str  # numpy type in the file
-    shape: tuple[int, ...]  # of one row's value
-    unit: str
-    is_bool: bool = False
-    scale: float = 1
-    zero: float = 0
 
-    def decoded(self, raw: np.ndarray) -> np.ndarray:
-        """Return values of the machine's own kind."""
-        if self.is_bool:
-            return raw == b"T"
-        if self.kind[0] == "S":
-            texts = np.char.rstrip(raw)
-            try:
-                return texts.astype(f"U{self.kind[1:]}")
-            except UnicodeDecodeError:
-                return np.char.decode(texts, "latin-1")
-        unsigned = _UNSIGNED.get((self.kind, int(self.zero))) if self.scale == 1 else None
-        if unsigned is not None:
-            # The offset turns the sign bit over, no more.
-            size = raw.dtype.itemsize
-            bits = raw.astype(raw.dtype.newbyteorder("=")).view(f"u{size}")
-            return (bits ^ np.array(1 << (8 * size - 1), f"u{size}")).view(unsigned)
-        if (self.scale, self.zero) != (1, 0):
-            return raw * self.scale + self.zero
-        return raw.astype(raw.dtype.newbyteorder("="))
+def missing(column: FileColumn, raw: np.ndarray) -> np.ndarray | None:
+    """Return which values, as written in the file, are none; `None` if there can be no such."""
+    if column.is_bool:
+        return raw == b""
+    return None if column.null is None else raw == column.null
 
 
 @dataclass
@@ -108,16 +100,30 @@ class TractorFile:
             else:
                 lines, rows = self._lines(rows), np.arange(len(rows))
             columns = lines.view(self._row_type)[:, 0]
-            return {name: self.fields[name].decoded(columns[name][rows]) for name in names}
+            return {name: decoded(self.fields[name], columns[name][rows]) for name in names}
         except Exception as error:
             raise unreadable(self.path, "read as a Tractor catalogue", error) from error
+
+    @cached_property
+    def nullable(self) -> frozenset[str]:
+        """The columns with a number that stands for none."""
+        return frozenset(n for n, column in self.fields.items() if column.null is not None)
+
+    def masks(self, rows: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return which values of some rows are none, for the columns of which some can be."""
+        names = self.nullable.intersection(names)
+        if not names or not len(rows):
+            return {}
+        with reading(self.path, "read as a Tractor catalogue"):
+            columns = self._lines(rows).view(self._row_type)[:, 0]
+            return {name: columns[name] == self.fields[name].null for name in names}
 
     def own_columns(self, release: str) -> dict[str, TractorColumn]:
         """Return the columns that no release of the survey has."""
         columns = {}
         for name, column in self.fields.items():
             if any_column(name, release) is None:
-                values = column.decoded(np.empty((0, *column.shape), column.kind))
+                values = decoded(column, np.empty((0, *column.shape), column.kind))
                 kind = values.dtype.str.lstrip("<>|=")
                 dtype = "?" if kind == "b1" else kind
                 length = int(np.prod(column.shape, dtype=int))
@@ -127,16 +133,7 @@ class TractorFile:
 
     @cached_property
     def _row_type(self) -> np.dtype:
-        """The numpy type of a whole row."""
-        columns = self.fields.values()
-        return np.dtype(
-            {
-                "names": list(self.fields),
-                "formats": [(column.kind, column.shape) for column in columns],
-                "offsets": [column.offset for column in columns],
-                "itemsize": self.row_bytes,
-            }
-        )
+        return row_type_of(self.fields, self.row_bytes)
 
     def _lines(self, rows: np.ndarray) -> np.ndarray:
         """Return a copy of whole rows: bytes, by row."""
@@ -248,20 +245,20 @@ def _keep(table: TractorFile, sidecars: Path, stamp: str) -> None:
 
 def _parse(path: Path, size: int) -> TractorFile:
     """Read the header and the positions of a file."""
-    with reading(path, "read as a FITS table"):
-        header, data_offset = _table_header(path)
-        n_rows, row_bytes = int(header["NAXIS2"]), int(header["NAXIS1"])
-        fields = _fields(header)
-    due = data_offset + n_rows * row_bytes
-    if size < due:
-        msg = f"{path} has {size} bytes; its table needs {due}."
+    with path.open("rb") as stream:
+        layout = read_layout(stream, path)
+    if size < layout.end:
+        msg = f"{path} has {size} bytes; its table needs {layout.end}."
         raise TruncatedError(msg, url=str(path))
+    fields, n_rows = layout.fields, layout.n_rows
     lacking = [name for name in ("ra", "dec", "brickid", "objid") if name not in fields]
     if lacking:
         msg = f"{path} is not a Tractor catalogue: it has no {', '.join(lacking)}."
         raise UnexpectedContentError(msg, url=str(path))
     positions = np.zeros(n_rows, POSITIONS)
-    table = TractorFile(path, n_rows, row_bytes, data_offset, fields, positions)
+    table = TractorFile(
+        path, n_rows, layout.row_bytes, layout.data_offset, fields, positions
+    )
     columns = table.read(np.arange(n_rows), ("ra", "dec", "brick_primary", "type"))
     positions["ra"], positions["dec"] = columns["ra"], columns["dec"]
     positions["primary"] = columns.get("brick_primary", True)
@@ -270,65 +267,3 @@ def _parse(path: Path, size: int) -> TractorFile:
     placed = np.isfinite(columns["ra"]) & (np.abs(columns["dec"]) <= 90)
     positions["north"][placed] = is_north(columns["ra"][placed], columns["dec"][placed])
     return table
-
-
-def _table_header(path: Path) -> tuple[fits.Header, int]:
-    """Return the header of the first binary table of a file, and where its data begin."""
-    with path.open("rb") as stream:
-        check_head(path, stream.read(9), path)
-        stream.seek(0)
-        while True:
-            header = fits.Header.fromfile(stream)
-            if header.get("XTENSION", "").strip() == "BINTABLE":
-                return header, stream.tell()
-            size = abs(header.get("BITPIX", 8)) // 8 if header.get("NAXIS", 0) else 0
-            for axis in range(1, header.get("NAXIS", 0) + 1):
-                size *= header[f"NAXIS{axis}"]
-            stream.seek(-(-size // BLOCK_BYTES) * BLOCK_BYTES, os.SEEK_CUR)
-
-
-def _fields(header: fits.Header) -> dict[str, FileColumn]:
-    """Return the columns of a table, names in lower case; those of bits or pointers are left."""
-    fields, offset = {}, 0
-    for number in range(1, header["TFIELDS"] + 1):
-        form = header[f"TFORM{number}"].strip()
-        digits = len(form) - len(form.lstrip("0123456789"))
-        repeat, letter = int(form[:digits] or 1), form[digits]
-        column = _column(header, number, repeat, letter, offset)
-        if column is not None and repeat:
-            fields[header[f"TTYPE{number}"].strip().lower()] = column
-        if letter == "X":
-            offset += -(-repeat // 8)
-        elif letter in "PQ":
-            offset += repeat * (8 if letter == "P" else 16)
-        elif letter == "A":
-            offset += repeat
-        else:
-            offset += np.dtype(_FORMATS[letter]).itemsize * repeat
-    return fields
-
-
-def _column(
-    header: fits.Header, number: int, repeat: int, letter: str, offset: int
-) -> FileColumn | None:
-    if letter not in _FORMATS and letter != "A":
-        return None
-    text = str(header.get(f"TDIM{number}", "")).strip(" ()")
-    shape = tuple(int(size) for size in reversed(text.split(","))) if text else ()
-    if letter == "A":
-        # The first of the dimensions counts the letters of one text.
-        width = shape[-1] if shape else repeat
-        kind, shape = f"S{width}", shape[:-1]
-    else:
-        kind = _FORMATS[letter]
-        if int(np.prod(shape, dtype=int)) != repeat or shape == (1,):
-            shape = () if repeat == 1 else (repeat,)
-    return FileColumn(
-        offset,
-        kind,
-        shape,
-        str(header.get(f"TUNIT{number}", "")),
-        letter == "L",
-        header.get(f"TSCAL{number}", 1),
-        header.get(f"TZERO{number}", 0),
-    )

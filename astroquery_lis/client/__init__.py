@@ -4,8 +4,10 @@
 over the same base, so that no module does two jobs.
 """
 
+from .catalog_columns import ColumnMethods
 from .catalogs import CatalogMethods
 from .cite import CitationMethods
+from .crossmatch import CrossmatchMethods
 from .exposures import ExposureMethods
 from .files import FileMethods
 from .footprint import FootprintMethods
@@ -21,6 +23,8 @@ class LegacySurveyClass(
     ImageMethods,
     ViewMethods,
     CatalogMethods,
+    CrossmatchMethods,
+    ColumnMethods,
     FootprintMethods,
     ExposureMethods,
     FileMethods,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
-from astropy.time import Time
 from astroquery.exceptions import MaxResultsWarning
 
 from .._conf import conf, setting
@@ -15,30 +14,24 @@ from .._typing import answering
 from ..catalogs.catalog_files import TractorFiles
 from ..catalogs.catalog_tap import TapSource
 from ..catalogs.catalog_viewer import ViewerSource
-from ..catalogs.crossmatch import MAX_RADIUS_DEG, Positions, match_table
 from ..catalogs.sources import SOURCES, CatalogSource, order_of_sources, query_catalog
 from ..catalogs.tap_client import TapClient
 from ..exceptions import InvalidRequestError, warn
 from ..io.http import PoliteSession
 from ..survey.catalog_request import (
-    WHOLE_SKY,
     CatalogRequest,
     Sky,
-    as_angle_deg,
     as_maxrec,
     as_sky_region,
     catalog_request,
 )
-from ..survey.named_columns import computed_columns
 from ..survey.request import as_choice
 from ..survey.row_ids import as_row_ids
-from ..survey.tractor_columns import has_column, tractor_columns
 from .base import SurveyBase, in_time
-from .inputs import as_match_table, as_position, as_positions, as_years
+from .inputs import as_position, as_positions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Literal
 
     from .._typing import Angle, Coordinates, Mirror, OnMissing, Payload, Region
     from ..io.mirrors import Mirror as SurveyMirror
@@ -433,143 +426,6 @@ class CatalogMethods(SurveyBase):
             warn(msg, MaxResultsWarning)
         answer.table.meta.update({"adql": query, "url": client.url})
         return answer.table
-
-    def crossmatch(
-        self,
-        table: Table,
-        *,
-        radius: Angle,
-        find: Literal["best", "all"] = "best",
-        columns: str | Sequence[str] | None = None,
-        ra: str | None = None,
-        dec: str | None = None,
-        name: str | None = None,
-        epoch: Time | str | None = None,
-        release: str | None = None,
-        region: Region = "auto",
-        mirror: Mirror | None = None,
-        on_missing: OnMissing = "warn",
-        cache: bool | None = None,
-    ) -> Table:
-        """Match a table of yours to the Tractor catalogue, brick by brick.
-
-        Parameters
-        ----------
-        table : `~astropy.table.Table` or `~astropy.coordinates.SkyCoord`, shape (n,)
-            Your positions, as for `download_cutouts`.
-        radius : `~astropy.units.Quantity` ['angle'] or str
-            Largest separation, up to 1 arcmin.
-        find : {'best', 'all'}, optional
-            The nearest source of each position, with masked values where there is none, or every
-            pair.
-        columns : str or sequence of str, optional
-            Of the catalogue, as for `query_tractor`.
-        ra, dec, name : str, optional
-            Columns of ``table`` with its positions, as for `download_cutouts`.  A row without a
-            position has no match.
-        epoch : `~astropy.time.Time`, scalar or shape (n,), optional
-            When your positions hold: stars with a proper motion from Gaia are moved to it from
-            their ``ref_epoch``.
-        release, region, mirror, cache : optional
-            As for `query_tractor`.
-        on_missing : {'warn', 'raise'}, optional
-            Whether bricks without a catalogue are an error.
-
-        Returns
-        -------
-        `~astropy.table.Table`
-            Of the class of ``table`` (a `~astropy.table.QTable` for a SkyCoord): its columns, then
-            ``separation`` in arcsec and the catalogue's columns, with ``_tractor`` appended to
-            ``ra`` and ``dec`` and to names that ``table`` has too (``_tractor2`` the next time, so
-            that a result can be matched again).  One row per row of ``table`` for ``'best'``; one
-            per pair, in the order of ``table`` and by separation, for ``'all'``.
-
-        Raises
-        ------
-        InvalidRequestError
-            If an argument is wrong, or more brick files would have to be fetched than
-            ``conf.max_query_bricks``.
-        NoCoverageError
-            With ``on_missing='raise'``, if a brick has no catalogue.
-        TransferError
-            If a file could not be had.
-
-        Warns
-        -----
-        CoverageWarning
-            If a brick has no catalogue.
-        `~astroquery.exceptions.LargeQueryWarning`
-            If more than a few brick files are fetched.
-
-        Examples
-        --------
-        >>> from astroquery_lis import LegacySurvey, sandbox
-        >>> from astropy.table import Table
-        >>> mine = Table({'ra': [45.1312, 45.2], 'dec': [0.0047, 0.03]})
-        >>> with sandbox.serve() as sky:
-        ...     result = LegacySurvey.crossmatch(mine, radius='1 arcsec', columns='type')
-        >>> len(result)
-        2
-        """
-        as_choice("find", find, ("best", "all"))
-        as_choice("on_missing", on_missing, ("warn", "raise"))
-        radius_deg = as_angle_deg("radius", radius, MAX_RADIUS_DEG)
-        if isinstance(columns, str) and columns.strip().lower() == "all":
-            msg = "columns='all' is for query_tractor; name the columns that a match shall have."
-            raise InvalidRequestError(msg, parameter="columns", value=columns)
-        request = catalog_request(
-            WHOLE_SKY,
-            columns=columns,
-            release=self.release if release is None else release,
-            region=region,
-        )
-        own, ra_deg, dec_deg = as_match_table(table, ra, dec, name)
-        positions = Positions(ra_deg, dec_deg, radius_deg, as_years(epoch, len(ra_deg)))
-        with self._finder(mirror, cache) as finder:
-            files = TractorFiles(finder, self._tables, conf.max_query_bricks, on_missing)
-            return match_table(request, own, positions, files, find)
-
-    def list_columns(self, *, release: str | None = None, region: Region = "auto") -> Table:
-        """Return a `~astropy.table.Table` of the columns of the catalogue.
-
-        Parameters
-        ----------
-        release : str, optional
-            By default `release`.
-        region : {'auto', 'north', 'south'}, optional
-            ``'auto'`` for those that either region has.
-
-        Returns
-        -------
-        `~astropy.table.Table`
-            Columns ``name``, ``family``, ``band``, ``dtype``, ``length`` (values per row),
-            ``unit``, ``core`` (whether every source has it, which makes it part of the default),
-            ``computed`` (whether it is computed here from others: magnitudes, errors, colours).
-
-        Raises
-        ------
-        InvalidRequestError
-            If there is no such release or region.
-
-        Examples
-        --------
-        >>> from astroquery_lis import LegacySurvey
-        >>> columns = LegacySurvey.list_columns(release='dr9')
-        >>> print(columns['unit'][columns['name'] == 'flux_r'][0])
-        nmgy
-        """
-        release, region = self._tree(release, region)
-        schema = tractor_columns(release)
-        rows = [
-            (
-                *(c.name, c.family, c.band or "", c.dtype, c.length, str(c.unit or "")),
-                *(c.in_tap and c.name in schema, c.name not in schema),
-            )
-            for c in (*schema.values(), *computed_columns(release).values())
-            if region == "auto" or has_column(c, release, region)
-        ]
-        names = ("name", "family", "band", "dtype", "length", "unit", "core", "computed")
-        return Table(rows=rows, names=names)
 
     # ---- inner ----------------------------------------------------------------------------------
 

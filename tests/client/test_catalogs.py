@@ -89,7 +89,8 @@ def test_an_object_by_its_name(sky, survey):
 
 def test_list_columns():
     columns = LegacySurvey.list_columns()
-    assert columns.colnames == ["name", "family", "band", "dtype", "length", "unit", "core"]
+    names = ["name", "family", "band", "dtype", "length", "unit", "core", "computed"]
+    assert columns.colnames == names
     row = columns[list(columns["name"]).index("flux_ivar_r")]
     assert (row["family"], row["band"], row["unit"]) == ("flux_ivar", "r", "1 / nmgy2")
     assert "flux_i" not in LegacySurvey.list_columns(region="north")["name"]

@@ -1,0 +1,124 @@
+"""The method that matches a table of the user's to the catalogue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from astropy.table import Table
+from astropy.time import Time
+
+from .._conf import conf
+from ..catalogs.catalog_files import TractorFiles
+from ..catalogs.crossmatch import MAX_RADIUS_DEG, Positions, match_table
+from ..exceptions import InvalidRequestError
+from ..survey.catalog_request import WHOLE_SKY, as_angle_deg, catalog_request
+from ..survey.request import as_choice
+from .base import SurveyBase
+from .inputs import as_match_table, as_years
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Literal
+
+    from .._typing import Angle, Mirror, OnMissing, Region
+
+__all__ = ["CrossmatchMethods"]
+
+
+class CrossmatchMethods(SurveyBase):
+    """Matches to the catalogue."""
+
+    def crossmatch(
+        self,
+        table: Table,
+        *,
+        radius: Angle,
+        find: Literal["best", "all"] = "best",
+        columns: str | Sequence[str] | None = None,
+        ra: str | None = None,
+        dec: str | None = None,
+        name: str | None = None,
+        epoch: Time | str | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        mirror: Mirror | None = None,
+        on_missing: OnMissing = "warn",
+        cache: bool | None = None,
+    ) -> Table:
+        """Match a table of yours to the Tractor catalogue, brick by brick.
+
+        Parameters
+        ----------
+        table : `~astropy.table.Table` or `~astropy.coordinates.SkyCoord`, shape (n,)
+            Your positions, as for `download_cutouts`.
+        radius : `~astropy.units.Quantity` ['angle'] or str
+            Largest separation, up to 1 arcmin.
+        find : {'best', 'all'}, optional
+            The nearest source of each position, with masked values where there is none, or every
+            pair.
+        columns : str or sequence of str, optional
+            Of the catalogue, as for `query_tractor`.
+        ra, dec, name : str, optional
+            Columns of ``table`` with its positions, as for `download_cutouts`.  A row without a
+            position has no match.
+        epoch : `~astropy.time.Time`, scalar or shape (n,), optional
+            When your positions hold: stars with a proper motion from Gaia are moved to it from
+            their ``ref_epoch``.
+        release, region, mirror, cache : optional
+            As for `query_tractor`.
+        on_missing : {'warn', 'raise'}, optional
+            Whether bricks without a catalogue are an error.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            Of the class of ``table`` (a `~astropy.table.QTable` for a SkyCoord): its columns, then
+            ``separation`` in arcsec and the catalogue's columns, with ``_tractor`` appended to
+            ``ra`` and ``dec`` and to names that ``table`` has too (``_tractor2`` the next time, so
+            that a result can be matched again).  One row per row of ``table`` for ``'best'``; one
+            per pair, in the order of ``table`` and by separation, for ``'all'``.
+
+        Raises
+        ------
+        InvalidRequestError
+            If an argument is wrong, or more brick files would have to be fetched than
+            ``conf.max_query_bricks``.
+        NoCoverageError
+            With ``on_missing='raise'``, if a brick has no catalogue.
+        TransferError
+            If a file could not be had.
+
+        Warns
+        -----
+        CoverageWarning
+            If a brick has no catalogue.
+        `~astroquery.exceptions.LargeQueryWarning`
+            If more than a few brick files are fetched.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> from astropy.table import Table
+        >>> mine = Table({'ra': [45.1312, 45.2], 'dec': [0.0047, 0.03]})
+        >>> with sandbox.serve() as sky:
+        ...     result = LegacySurvey.crossmatch(mine, radius='1 arcsec', columns='type')
+        >>> len(result)
+        2
+        """
+        as_choice("find", find, ("best", "all"))
+        as_choice("on_missing", on_missing, ("warn", "raise"))
+        radius_deg = as_angle_deg("radius", radius, MAX_RADIUS_DEG)
+        if isinstance(columns, str) and columns.strip().lower() == "all":
+            msg = "columns='all' is for query_tractor; name the columns that a match shall have."
+            raise InvalidRequestError(msg, parameter="columns", value=columns)
+        request = catalog_request(
+            WHOLE_SKY,
+            columns=columns,
+            release=self.release if release is None else release,
+            region=region,
+        )
+        own, ra_deg, dec_deg = as_match_table(table, ra, dec, name)
+        positions = Positions(ra_deg, dec_deg, radius_deg, as_years(epoch, len(ra_deg)))
+        with self._finder(mirror, cache) as finder:
+            files = TractorFiles(finder, self._tables, conf.max_query_bricks, on_missing)
+            return match_table(request, own, positions, files, find)
