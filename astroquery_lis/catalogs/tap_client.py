@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import requests
 from astropy.io.votable.exceptions import VOWarning
-from urllib3.exceptions import HTTPError, NewConnectionError, ProtocolError
+from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from ..exceptions import (
@@ -26,6 +26,7 @@ from ..exceptions import (
     UnexpectedContentError,
 )
 from ..io.bounds import within
+from ..io.http import unreached
 
 if TYPE_CHECKING:
     import pyvo
@@ -74,9 +75,7 @@ class TapClient:
             return TapAnswer(result.to_table(), result.query_status.upper() == "OVERFLOW")
 
 
-def _run_job(
-    service: pyvo.dal.TAPService, query: str, maxrec: int | None
-) -> pyvo.dal.TAPResults:
+def _run_job(service: pyvo.dal.TAPService, query: str, maxrec: int | None) -> pyvo.dal.TAPResults:
     import pyvo
 
     job = service.submit_job(query, maxrec=maxrec)
@@ -115,10 +114,12 @@ def _mapped(error: Exception, url: str) -> LegacySurveyError:
     for lower in chain:
         if isinstance(lower, LegacySurveyError):
             return lower
-    is_refused = any(isinstance(lower, (NewConnectionError, ConnectionRefusedError))
-                     for lower in chain)
+    for lower in chain:
+        down = unreached(url, lower)
+        if down is not None:
+            return down
     timeouts = (requests.Timeout, Urllib3TimeoutError, TimeoutError)
-    if not is_refused and any(isinstance(lower, timeouts) for lower in chain):
+    if any(isinstance(lower, timeouts) for lower in chain):
         return ServiceTimeoutError(f"No answer from {url} in time.", url=url, cause=error)
     if isinstance(error, pyvo.dal.DALQueryError):
         msg = f"{url} refused the query: {error.reason}"
@@ -127,7 +128,7 @@ def _mapped(error: Exception, url: str) -> LegacySurveyError:
         status = getattr(getattr(lower, "response", None), "status_code", None)
         if status is not None:
             return _of_status(status, url, error)
-    is_unreachable = is_refused or any(isinstance(e, requests.ConnectionError) for e in chain)
+    is_unreachable = any(isinstance(e, requests.ConnectionError) for e in chain)
     if not is_unreachable and any(isinstance(e, ProtocolError) for e in chain):
         msg = f"{url} was cut off in the middle of its answer."
         return TruncatedError(msg, url=url, cause=error)

@@ -105,9 +105,14 @@ def nothing(plan: CoaddPlan, files: Files) -> str:
     msg = no_data_at(plan.release.name, request.ra_deg, request.dec_deg)
     if any(0 in of_plane.sections for of_plane in files.values()):
         return f"{msg}: nothing was observed in the box."
-    msg += f": brick {plan.owner.brick} of {plan.owner_tree.folder} does not exist."
+    tree = plan.owner_tree
+    if set(plan.bands) & set(plan.all_bands):
+        msg += f": brick {plan.owner.brick} of {tree.folder} does not exist."
+    else:
+        bands, all_bands = ", ".join(plan.bands), ", ".join(plan.all_bands)
+        msg += f": {tree.folder} has no {bands}; its bands are {all_bands}."
     if plan.release.is_split and request.region == "auto":
-        other = {"north": "south", "south": "north"}[plan.owner_tree.region]
+        other = {"north": "south", "south": "north"}[tree.region]
         msg += f" The other region, region={other!r}, is not official there but may have it."
     return msg
 

@@ -52,7 +52,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["HttpClient", "PoliteSession", "map_errors", "raise_for_status", "send_with"]
+__all__ = [
+    "HttpClient",
+    "PoliteSession",
+    "map_errors",
+    "raise_for_status",
+    "send_with",
+    "unreached",
+]
 
 RETRY_STATUS = frozenset({429, 500, 502, 503, 504})
 REFUSED_STATUS = frozenset({429, 503})
@@ -114,10 +121,9 @@ def _mapped(url: str, error: BaseException) -> TransferError:
     """Return the error of ours that a lower one means."""
     if isinstance(error, MaxRetryError) and error.reason is not None:
         error = error.reason
-    reason = _unreached(error)
-    if reason is not None:
-        msg = f"{urlsplit(url).netloc} could not be reached: {reason}. {WITHOUT_NETWORK}"
-        return ServiceDownError(msg, url=url, cause=error)
+    down = unreached(url, error)
+    if down is not None:
+        return down
     if isinstance(error, TimeoutError):
         msg = f"No answer from {url} in time."
         return ServiceTimeoutError(msg, url=url, cause=error)
@@ -131,8 +137,16 @@ def _mapped(url: str, error: BaseException) -> TransferError:
     return ServiceDownError(msg, url=url, cause=error)
 
 
-def _unreached(error: BaseException) -> str | None:
-    """Return why no connection to a server came about, or `None` if one did."""
+def unreached(url: str, error: BaseException) -> ServiceDownError | None:
+    """Return the error that tells why no connection came about, or `None` if one did."""
+    reason = _reason(error)
+    if reason is None:
+        return None
+    msg = f"{urlsplit(url).netloc} could not be reached: {reason}. {WITHOUT_NETWORK}"
+    return ServiceDownError(msg, url=url, cause=error)
+
+
+def _reason(error: BaseException) -> str | None:
     if isinstance(error, NameResolutionError):
         return "its name is not known to the DNS, or there is no network"
     if isinstance(error, NewConnectionError):

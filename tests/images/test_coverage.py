@@ -75,6 +75,16 @@ def test_what_the_north_lacks_is_the_same_error_everywhere(survey, way):
     assert hdul["IMAGE_I"].header["OBSFRAC"] == 0
 
 
+def test_a_brick_that_exists_is_not_denied_for_a_band_that_its_region_lacks(sky, survey):
+    blank = SkyCoord(180.15, 32.4, unit="deg")
+    assert len(survey.query_bricks(blank, radius=1 * u.arcsec)) == 1
+    with pytest.raises(
+        NoCoverageError, match="dr9/north has no i; its bands are g, r, z"
+    ) as caught:
+        survey.get_cutout(blank, 40, bands="i")
+    assert "does not exist" not in str(caught.value)
+
+
 def test_beyond_the_bricks_there_is_nan_and_one_warning(survey, way):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

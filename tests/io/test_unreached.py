@@ -47,6 +47,19 @@ def test_a_method_says_so_too(tmp_path):
     assert sum("direct cause" in line for line in lines) == 1
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:{port}", "nowhere.invalid"])
+def test_tap_says_so_in_the_same_words(host):
+    host = host.format(port=_free_port())
+    with (
+        conf.set_temp("tap_url", f"http://{host}/tap"),
+        conf.set_temp("retries", 0),
+        pytest.raises(ServiceDownError, match=f"^{host} could not be reached: .*network") as caught,
+    ):
+        LegacySurveyClass().query_tap("SELECT 1")
+    assert "_Pool" not in str(caught.value)
+    assert caught.value.url == f"http://{host}/tap"
+
+
 def test_names_are_those_of_the_sandbox_in_commands_too():
     import os
     import subprocess
