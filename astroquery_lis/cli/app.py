@@ -22,7 +22,7 @@ from ..client.inputs import Targets, as_position, bricks_at, warn_of_unplaced
 from ..client.user_tables import read_table
 from ..exceptions import InvalidRequestError, LegacySurveyError
 from ..survey.bricks import brick_center, brick_edges, brick_id, name_of
-from . import cache, jwst, values
+from . import cache, doctor, jwst, values
 from .arguments import Command, Parser, add_command, asked, protected
 from .console import (
     EXIT_FAILED,
@@ -60,7 +60,7 @@ def parser() -> Parser:
     top = Parser(prog="astroquery-lis", description=DESCRIPTION, epilog=EPILOG + HELP)
     top.add_argument("--version", action="version", version=f"astroquery_lis {package_version()}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
+    for command in (*COMMANDS, *doctor.COMMANDS):
         add_command(commands, command)
     cache.add_commands(commands)
     jwst.add_commands(commands)

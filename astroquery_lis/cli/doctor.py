@@ -1,0 +1,268 @@
+"""The command that asks the live services whether they still are as the package assumes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from .. import sandbox
+from .._packages import package_version
+from ..exceptions import (
+    InvalidRequestError,
+    LegacySurveyError,
+    OptionalDependencyError,
+    ServiceDownError,
+    UnexpectedContentError,
+)
+from ..io.http import WITHOUT_NETWORK
+from ..io.store import write_whole
+from ..survey.paths import file_path
+from .arguments import Command
+from .assumptions import ASSUMPTIONS, SERVICES, Assumption
+from .console import EXIT_OK, EXIT_PARTIAL, EXIT_TRANSFER
+from .questions import Answer, Asked, every_tree
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Callable, Iterator, Sequence
+
+    from ..client import LegacySurveyClass
+    from ..sandbox import Sandbox
+    from .console import Console
+
+__all__ = ["COMMANDS", "Finding", "asked_of_sandbox", "examine"]
+
+HOLDS, DIFFERS, NOT_ASKED = "holds", "differs", "could not ask"
+PACKAGES = ("astroquery", "astropy", "numpy", "requests", "pyvo", "jwst")
+ENDINGS = (".md", ".json")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of asking about one assumption."""
+
+    assumption: Assumption
+    verdict: str
+    seen: str
+    subject: str = ""
+    """The mirror that was asked."""
+    is_silent: bool = False
+    """Whether nothing came at all."""
+
+    @property
+    def name(self) -> str:
+        """Name of the assumption, with that of the mirror."""
+        return self.assumption.name + (f" ({self.subject})" if self.subject else "")
+
+    def row(self) -> dict[str, str]:
+        """Return it as a row of the report."""
+        about = self.assumption
+        return {
+            "service": about.service,
+            "name": self.name,
+            "assumed": about.assumed,
+            "evidence": about.evidence,
+            "seen": self.seen,
+            "verdict": self.verdict,
+            "affects": about.affects,
+        }
+
+
+# ---- asking --------------------------------------------------------------------------------------
+
+
+def examine(asked: Asked, only: Sequence[str] = ()) -> Iterator[Finding]:
+    """Ask about every assumption, or those of some services, one after the other.
+
+    A service that did not answer the first question is not asked the others.
+    """
+    first: dict[str, Finding] = {}
+    for about, subject, ask in _questions(asked):
+        if only and about.service not in only:
+            continue
+        key = subject or about.service
+        if key in first and first[key].is_silent:
+            yield Finding(about, NOT_ASKED, "not asked, since nothing answered before", subject)
+            continue
+        finding = _asked_once(about, subject, ask)
+        first.setdefault(key, finding)
+        yield finding
+
+
+def _questions(asked: Asked) -> Iterator[tuple[Assumption, str, Callable[[], Answer]]]:
+    """Yield every assumption with the mirror, or an empty text, and what asks; by mirrors."""
+    mirrors = asked.mirrors
+    for number, mirror in enumerate(mirrors):
+        for about in ASSUMPTIONS:
+            if about.service == "mirrors" and (number == 0 or not about.only_first):
+                yield about, mirror.name, partial(about.ask, asked, mirror)
+    for about in ASSUMPTIONS:
+        if about.service != "mirrors":
+            yield about, "", partial(about.ask, asked)
+
+
+def _asked_once(about: Assumption, subject: str, ask: Callable[[], Answer]) -> Finding:
+    try:
+        answer = ask()
+    except OptionalDependencyError as error:
+        return Finding(about, NOT_ASKED, _line(error), subject)
+    except LegacySurveyError as error:
+        # That no name service can be asked may mean that one answered something else.
+        cause = getattr(error, "cause", None)
+        if not isinstance(error, ServiceDownError) or isinstance(cause, UnexpectedContentError):
+            return Finding(about, DIFFERS, _line(error), subject)
+        return Finding(about, NOT_ASKED, _line(error), subject, error.status is None)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, OSError) as error:
+        # The answer has another form than the package knows.
+        text = f"an answer that cannot be read ({type(error).__name__}: {_line(error)})"
+        return Finding(about, DIFFERS, text, subject)
+    return Finding(about, HOLDS if answer.holds else DIFFERS, answer.seen, subject)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).removesuffix(WITHOUT_NETWORK).split())
+
+
+def asked_of_sandbox(sky: Sandbox, survey: LegacySurveyClass) -> Asked:
+    """Return whom to ask on a sandbox, which has a part of the survey and names of its own."""
+    trees = [t for t in every_tree() if sky.file(file_path("region-bricks", *t)).exists()]
+    place = sky.positions["field"]
+    return Asked(survey, tuple(trees), "NGC 1", (place.ra.deg, place.dec.deg))
+
+
+@contextmanager
+def _sandboxed(survey: LegacySurveyClass) -> Iterator[Asked]:
+    """Serve the simulated sky, with an archive that holds nothing, and yield whom to ask."""
+    from astroquery import mast
+
+    from ..sandbox.mast import serve_mast
+
+    with sandbox.serve() as sky, mast.conf.set_temp("server", serve_mast(sky, []).url):
+        yield asked_of_sandbox(sky, survey)
+
+
+@contextmanager
+def _live(survey: LegacySurveyClass) -> Iterator[Asked]:
+    yield Asked(survey, every_tree())
+
+
+# ---- the command ---------------------------------------------------------------------------------
+
+
+def _doctor(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    """Ask the live services whether they are as the package assumes.
+
+    Prints a line for each assumption, and what depends on those that differ.  Makes less than 60
+    requests of less than 20 MB.  Exits with 0 if all hold, with 4 if nothing could be asked, else
+    with 5.
+    """
+    if options.versions:
+        return _versions(console)
+    if options.result is not None and not options.result.endswith(ENDINGS):
+        msg = f"-o: {options.result} must end in one of: {', '.join(ENDINGS)}."
+        raise InvalidRequestError(msg, parameter="output", value=options.result)
+    findings = []
+    with (_sandboxed if options.sandbox else _live)(survey) as asked:
+        for finding in examine(asked, options.only):
+            findings.append(finding)
+            for line in _lines_of(finding):
+                console.line(line)
+    counts = Counter(finding.verdict for finding in findings)
+    console.put(counts=dict(counts), versions=_installed(), rows=[f.row() for f in findings])
+    console.note(", ".join(f"{number} {verdict}" for verdict, number in counts.items()))
+    if options.result is not None:
+        _write(findings, options.result)
+        console.note(f"the report is {options.result}")
+    if set(counts) == {NOT_ASKED}:
+        return EXIT_TRANSFER
+    return EXIT_OK if set(counts) <= {HOLDS} else EXIT_PARTIAL
+
+
+def _lines_of(finding: Finding) -> Iterator[str]:
+    about = finding.assumption
+    yield f"{finding.verdict:<13s} {about.service:<7s} {finding.name}: {finding.seen}"
+    if finding.verdict == DIFFERS:
+        yield f"{'':13s} assumed ({about.evidence}): {about.assumed}"
+        yield f"{'':13s} depends on it: {about.affects}"
+
+
+def _installed() -> dict[str, str]:
+    """Return the versions of what matters, by name."""
+    versions = {"python": platform.python_version(), "astroquery_lis": package_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions | {"platform": platform.platform()}
+
+
+def _versions(console: Console) -> int:
+    versions = _installed()
+    for name, version in versions.items():
+        console.line(f"{name} {version}")
+    console.put(versions=versions)
+    return EXIT_OK
+
+
+# ---- the report ----------------------------------------------------------------------------------
+
+
+def _write(findings: Sequence[Finding], path: str) -> None:
+    """Write the report, as Markdown or JSON by its name."""
+    rows = [finding.row() for finding in findings]
+    if path.endswith(".json"):
+        text = json.dumps({"versions": _installed(), "assumptions": rows}, indent=1) + "\n"
+    else:
+        text = _markdown(rows)
+    with write_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _markdown(rows: Sequence[dict[str, str]]) -> str:
+    lines = ["# What the live services were seen to do", ""]
+    lines += [f"- {name} {version}" for name, version in _installed().items()]
+    titles = ("service", "name", "assumed", "evidence", "seen", "verdict")
+    lines += ["", f"| {' | '.join(titles)} |", "|" + " --- |" * len(titles)]
+    lines += ["| " + " | ".join(row[t].replace("|", "\\|") for t in titles) + " |" for row in rows]
+    for row in rows:
+        if row["verdict"] == DIFFERS:
+            lines += ["", f"{row['service']}, {row['name']}: {row['affects']} depends on it."]
+    return "\n".join(lines) + "\n"
+
+
+def _more(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        choices=SERVICES,
+        help="ask this service; may be given several times",
+    )
+    command.add_argument(
+        *("-o", "--output"),
+        dest="result",
+        metavar="FILE",
+        help="write a report, as Markdown (.md) or JSON (.json)",
+    )
+    command.add_argument(
+        "--overwrite", dest="replace", action="store_true", help="replace the file if there is one"
+    )
+    command.add_argument(
+        "--sandbox", action="store_true", help="ask the simulated sky, of which all holds"
+    )
+    command.add_argument(
+        "--versions",
+        action="store_true",
+        help="print the versions of what is installed, for a report, and ask nothing",
+    )
+    command.set_defaults(replace_option="--overwrite")
+
+
+COMMANDS = (Command("doctor", _doctor, settings=("mirror", "timeout"), more=_more),)
