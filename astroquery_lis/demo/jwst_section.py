@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,13 @@ from ..client import LegacySurvey
 from ..exceptions import OptionalDependencyError
 from ..jwst_stage import JwstStageClass
 from ..jwst_stage.legacy.field_page import jwst_picture, offset_figure
-from ..pictures.page import Markup, figure, figures, section
+from ..pictures.page import Markup, figures, section
 from ..sandbox.mast import serve_mast
-from .survey_sections import call, picture_figure
+from .survey_sections import Cost, call, picture_figure, sky_figure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..jwst_stage import Plan
     from ..sandbox.server import Sandbox
 
     Say = Callable[[str], object]
@@ -57,6 +57,7 @@ def jwst_section(sky: Sandbox, folder: Path, say: Say) -> Markup:
     stage = JwstStageClass()
     stage.crds_path, stage.crds_context = observation.crds_path, observation.crds_context
     service = serve_mast(sky, observation)
+    start = time.perf_counter()
     with mast.conf.set_temp("server", service.url):
         rows = stage.query_uncal(sky.positions["clump"], radius=RADIUS)
         say(f"MAST has {len(rows)} uncal files of {rows['size'].sum() / 1e6:.0f} MB there")
@@ -70,36 +71,51 @@ def jwst_section(sky: Sandbox, folder: Path, say: Say) -> Markup:
         say(text)
         return section(TITLE, note=text)
     stage.report(folder / "reduced")
-    return _comparison(stage, plan, folder, say)
-
-
-def _comparison(stage: JwstStageClass, plan: Plan, folder: Path, say: Say) -> Markup:
+    cost = f"{rows['size'].sum() / 1e6:.1f} MB of uncal files, {time.perf_counter() - start:.0f} s"
     mosaics = [f"{plan.output_dir}/{task.name}" for task in plan.tasks if task.stage == 3]
-    catalog = mosaics[0].replace("_i2d.fits", "_cat.ecsv")
-    match = stage.match_catalogs(catalog, survey=LegacySurvey)
-    stage.field_page(mosaics, folder / "field.html", match=match, survey=LegacySurvey)
-    cutout = stage.cutouts_for(mosaics, bands="grz", survey=LegacySurvey, like="own")[0]
+    with Cost(sky) as spent:
+        match = stage.match_catalogs(
+            mosaics[0].replace("_i2d.fits", "_cat.ecsv"), survey=LegacySurvey
+        )
+        stage.field_page(mosaics, folder / "field.html", match=match, survey=LegacySurvey)
+        cutout = stage.cutouts_for(mosaics, bands="grz", survey=LegacySurvey, like="own")[0]
     text = (
         f"{len(match.matches)} sources are in both; JWST is {match.offset}, after an error of "
         f"{1e3 * np.hypot(*OFFSET_ARCSEC):.0f} mas that was put into the pointing."
     )
     say(f"{TITLE}: {text}")
-    picture = jwst_picture(mosaics[0]).image
+    mosaic = jwst_picture(mosaics[0])
     shown = figures(
-        figure(picture, f"JWST {FILTER}: {DITHERS} exposures, aligned", lossless=True),
-        picture_figure(cutout, "Legacy Surveys z, r, g on the pixels of the mosaic"),
+        sky_figure(
+            mosaic.image,
+            mosaic.matrix,
+            f"JWST {FILTER}: the mosaic (i2d)",
+            unit="MJy/sr",
+            look=f"{DITHERS} exposures, aligned: no star is seen twice. {cost}.",
+        ),
+        picture_figure(
+            cutout,
+            "Legacy Surveys z, r, g",
+            f"On the pixels of the mosaic; what JWST parts is one blob from the ground. {spent}.",
+        ),
         offset_figure(match),
     )
     links = Markup(
-        '<p><a href="field.html">The field in detail</a>, '
-        '<a href="reduced/report.html">the report of the run</a></p>'
+        "<p>The plot shows each match: how far a source of the mosaic is from its partner in the "
+        'Tractor catalogue. <a href="field.html">The field in detail</a>, '
+        '<a href="reduced/report.html">the report of the run</a>.</p>'
     )
-    made = call(
+    return section(TITLE, _calls(mosaics[0]), shown, links, note=text)
+
+
+def _calls(mosaic: str) -> Markup:
+    catalog = Path(mosaic).name.replace("_i2d.fits", "_cat.ecsv")
+    return call(
         "stage = JwstStageClass()",
         'rows = stage.query_uncal(sky.positions["clump"], radius=1 * u.arcmin)',
         'files = stage.download_uncal(rows, download_dir="uncal")  # raw ramps: uncal',
-        f'plan = stage.plan(files, output_dir="reduced", abs_refcat="legacy", steps={STEPS})',
+        f"steps = {STEPS}",
+        'plan = stage.plan(files, output_dir="reduced", abs_refcat="legacy", steps=steps)',
         "stage.run(plan, survey=LegacySurvey)  # uncal, rate, cal, and the mosaic: i2d",
-        f'match = stage.match_catalogs("reduced/{Path(catalog).name}", survey=LegacySurvey)',
+        f'match = stage.match_catalogs("reduced/{catalog}", survey=LegacySurvey)',
     )
-    return section(TITLE, made, shown, links, note=text)

@@ -13,7 +13,9 @@ from .. import pictures
 from .._packages import import_optional
 from ..client import LegacySurvey
 from ..exceptions import OptionalDependencyError
-from ..pictures.page import Markup, drawing, escape, figure, figures, section
+from ..images.planes import side_arcsec, sky_matrix
+from ..pictures.marks import sky_marks
+from ..pictures.page import PLOT_COLOURS, Markup, drawing, escape, figure, figures, section
 from ..pictures.summary import grey_picture
 
 if TYPE_CHECKING:
@@ -25,13 +27,30 @@ if TYPE_CHECKING:
 
     Say = Callable[[str], object]
 
-__all__ = ["SCENES", "call", "picture_figure", "survey_sections"]
+__all__ = ["SCENES", "Cost", "call", "picture_figure", "sky_figure", "survey_sections"]
 
 SCENES = (
     ("field", "A field of galaxies", 500, "griz"),
     ("corner", "Where four bricks meet", 256, "grz"),
     ("split", "Across Dec +32.375, south below and north above", 256, "grz"),
 )
+LOOK = {
+    "field": (
+        "Red ellipticals in the middle, blue discs around them.",
+        "East of the step are two exposures, west of it one; sources add their own noise.",
+    ),
+    "corner": (
+        "No seam runs through the middle, where the four bricks meet.",
+        "The step is the edge of an exposure; none is at the edges of the bricks.",
+    ),
+    "split": (
+        "The lower half was observed by DECam, the upper by BASS and MzLS; no seam is seen.",
+        "One exposure on either side, of the same depth.",
+    ),
+}
+"""What to look at in the picture of each scene, and in its inverse variance."""
+
+NANOMAGGY = "nanomaggy per pixel"
 PRODUCTS = ("image", "invvar")
 SHOWN_CARDS = ("RELEASE", "REGION", "SOURCE", "MIRROR", "RA", "DEC", "SIZEX", "SIZEY", "BANDS")
 
@@ -47,9 +66,44 @@ def survey_sections(sky: Sandbox, say: Say) -> list[Markup]:
     ]
 
 
-def picture_figure(hdul: fits.HDUList, caption: str) -> Markup:
+class Cost:
+    """Requests, bytes and time of what is done in a ``with`` block, as text."""
+
+    def __init__(self, sky: Sandbox) -> None:
+        self._requests = sky.requests
+
+    def __enter__(self) -> Cost:
+        self._requests.clear()
+        self._start = time.perf_counter()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.seconds = time.perf_counter() - self._start
+        self.number = len(self._requests)
+        self.sent_mb = sum(record.bytes_sent for record in self._requests) / 1e6
+
+    def __str__(self) -> str:
+        if not self.number:
+            return f"{self.seconds:.2f} s without a request, from what is still in memory"
+        plural = "" if self.number == 1 else "s"
+        return f"{self.number} request{plural}, {self.sent_mb:.1f} MB, {self.seconds:.2f} s"
+
+
+def sky_figure(
+    picture: np.ndarray, matrix: np.ndarray, name: str, *, unit: str, look: str
+) -> Markup:
+    """Return a picture with compass and scale bar, and what it shows; `matrix` is its grid's."""
+    ny, nx = picture.shape[:2]
+    side = side_arcsec(matrix)
+    size = f"{nx} × {ny} px, {nx * side:.0f}″ × {ny * side:.0f}″"
+    caption = f"{name}. {look} {size}, {unit}."
+    return figure(picture, name, caption, lossless=True, marks=sky_marks((ny, nx), matrix))
+
+
+def picture_figure(hdul: fits.HDUList, name: str, look: str) -> Markup:
     """Return the bands g, r and z of a cutout in the survey's colours."""
-    return figure(pictures.rgb(hdul, bands="grz"), caption, lossless=True)
+    picture, matrix = pictures.rgb(hdul, bands="grz"), sky_matrix(hdul[1].header)
+    return sky_figure(picture, matrix, name, unit=NANOMAGGY, look=look)
 
 
 def call(*lines: str) -> Markup:
@@ -57,32 +111,35 @@ def call(*lines: str) -> Markup:
     return Markup(f"<pre>{escape(chr(10).join(lines))}</pre>")
 
 
-def _grey_figure(hdu: fits.ImageHDU, caption: str) -> Markup:
-    return figure(grey_picture(hdu), caption, lossless=True)
+def _grey_figure(hdu: fits.ImageHDU, name: str, unit: str, look: str) -> Markup:
+    return sky_figure(grey_picture(hdu), sky_matrix(hdu.header), name, unit=unit, look=look)
 
 
 def _scene(sky: Sandbox, say: Say, name: str, title: str, size: int, bands: str) -> Markup:
-    sky.requests.clear()
-    start = time.perf_counter()
-    hdul = LegacySurvey.get_cutout(sky.positions[name], size, bands=bands, products=PRODUCTS)
-    seconds = time.perf_counter() - start
-    sent = sum(record.bytes_sent for record in sky.requests)
+    with Cost(sky) as spent:
+        hdul = LegacySurvey.get_cutout(sky.positions[name], size, bands=bands, products=PRODUCTS)
     whole = sum(sky.file(path).stat().st_size for path in _file_paths(hdul))
     cost = (
-        f"{len(sky.requests)} requests, {sent / 1e6:.1f} MB of the files' "
-        f"{whole / 1e6:.0f} MB, {seconds:.2f} s"
+        f"{spent.number} requests, {spent.sent_mb:.1f} MB of the files' "
+        f"{whole / 1e6:.0f} MB, {spent.seconds:.2f} s"
     )
     header = hdul[0].header
     say(f"{title}: {size} px, {bands}, {header['NBRICKS']} brick(s); {cost}")
     names = [*SHOWN_CARDS, "GRID", *header["BRICK*"], *header["TREE*"], "REQKEY"]
     cards = "\n".join(str(header.cards[name]).rstrip() for name in names)
     shown = figures(
-        picture_figure(hdul, "image: z, r, g as red, green, blue"),
-        _grey_figure(hdul["INVVAR_R"], "invvar r: white is deepest, black is no data"),
+        picture_figure(hdul, "Image: z, r, g as red, green, blue", LOOK[name][0]),
+        _grey_figure(
+            hdul["INVVAR_R"],
+            "Inverse variance in r, white is deepest",
+            "nanomaggy⁻²",
+            LOOK[name][1],
+        ),
     )
     line = f'hdul = LegacySurvey.get_cutout(sky.positions["{name}"], {size}, bands="{bands}",'
     made = call(line, f"                               products={PRODUCTS})")
-    return section(title, made, shown, Markup(f"<pre>{escape(cards)}</pre>"), note=cost)
+    head = f"<details><summary>The header says it all</summary><pre>{escape(cards)}</pre></details>"
+    return section(title, made, shown, Markup(head), note=cost)
 
 
 def _file_paths(hdul: fits.HDUList) -> list[str]:
@@ -96,18 +153,24 @@ def _two_sources(sky: Sandbox, say: Say) -> Markup:
     position, bands = sky.positions["field"], "grz"
     parts, cutouts = [], []
     for source in ("bricks", "viewer"):
-        sky.requests.clear()
-        cutouts.append(LegacySurvey.get_cutout(position, 256, bands=bands, source=source))
-        sent = sum(record.bytes_sent for record in sky.requests) / 1e6
-        caption = f"source={source!r}: {len(sky.requests)} requests, {sent:.1f} MB"
-        parts.append(picture_figure(cutouts[-1], caption))
+        with Cost(sky) as spent:
+            cutouts.append(LegacySurvey.get_cutout(position, 256, bands=bands, source=source))
+        look = f"The same pixels whichever way. {spent}."
+        parts.append(picture_figure(cutouts[-1], f"source={source!r}", look))
     largest = max(
         float(np.nanmax(np.abs(brick.data - viewer.data)))
         for brick, viewer in zip(cutouts[0][1:], cutouts[1][1:], strict=True)
     )
-    psfs = LegacySurvey.get_psf(position, bands=bands, to_sky=True)
+    with Cost(sky) as spent:
+        psfs = LegacySurvey.get_psf(position, bands=bands, to_sky=True)
+    look = (
+        f"The image of a point (PSF), its square root shown, so that the wings are seen. {spent}."
+    )
     parts += [
-        _grey_figure(hdu, f"{hdu.name}, {hdu.header['CAMERA']}, square root") for hdu in psfs[1:]
+        _grey_figure(
+            hdu, f"{hdu.name}, {hdu.header['CAMERA']}", "share of the flux per pixel", look
+        )
+        for hdu in psfs[1:]
     ]
     text = f"Largest difference between the pixels of the two: {largest:g} nanomaggy."
     say(f"Bricks and viewer side by side, and {len(psfs) - 1} PSFs. {text}")
@@ -118,19 +181,27 @@ def _two_sources(sky: Sandbox, say: Say) -> Markup:
         'psfs = LegacySurvey.get_psf(position, bands="grz", to_sky=True)',
     )
     title = "The same place from the bricks and from the viewer, and its PSF"
-    return section(title, made, figures(*parts), note=text)
+    return section(title, made, figures(*parts[:2]), figures(*parts[2:]), note=text)
 
 
 def _turned_mosaic(sky: Sandbox, say: Say) -> Markup:
     title = "The corner again, turned by 30 degrees, in the optical and by WISE"
-    hdul = LegacySurvey.get_cutout(
-        sky.positions["corner"], 256, bands="grzW1", rotation=30 * u.deg, wise_grid="optical"
-    )
+    with Cost(sky) as spent:
+        hdul = LegacySurvey.get_cutout(
+            sky.positions["corner"], 256, bands="grzW1", rotation=30 * u.deg, wise_grid="optical"
+        )
     shown = figures(
-        picture_figure(hdul, "image: z, r, g; north is 30 degrees from up"),
-        _grey_figure(hdul["IMAGE_W1"], "W1"),
+        picture_figure(hdul, "Image: z, r, g", "North is 30 degrees from up; still no seam."),
+        _grey_figure(
+            hdul["IMAGE_W1"],
+            "WISE W1 (3.4 µm)",
+            NANOMAGGY,
+            "The same stars and galaxies, with a PSF of 6″ instead of 1″.",
+        ),
     )
-    text = f"{hdul[0].header['NBRICKS']} bricks, resampled onto one grid with flux conserved."
+    text = (
+        f"{hdul[0].header['NBRICKS']} bricks, resampled onto one grid with flux conserved; {spent}."
+    )
     say(f"{title}: {text}")
     made = call(
         'hdul = LegacySurvey.get_cutout(sky.positions["corner"], 256, bands="grzW1",',
@@ -142,19 +213,33 @@ def _turned_mosaic(sky: Sandbox, say: Say) -> Markup:
 def _masks_and_catalog(sky: Sandbox, say: Say) -> Markup:
     title = "Masks and catalogue"
     try:
-        import_optional("matplotlib", "plot", "A plot").use("Agg")
+        matplotlib = import_optional("matplotlib", "plot", "A plot")
     except OptionalDependencyError as error:
         text = f"Left out: {error}"
         say(f"{title}: {text}")
         return section(title, note=text)
+    matplotlib.use("Agg")
     parts, count = [], 0
-    for name in ("bright", "field"):
+    looks = {
+        "bright": "Yellow is where a bright star spoils the photometry (MASKBITS).",
+        "field": "Each type of source has a marker: PSF are stars, the others galaxies.",
+    }
+    for name, look in looks.items():
         position = sky.positions[name]
-        hdul = LegacySurvey.get_cutout(position, 400, bands="grz", products=("image", "maskbits"))
-        sources = LegacySurvey.query_tractor(position, radius=45 * u.arcsec)
-        axes = pictures.plot(hdul, catalog=sources)
+        with Cost(sky) as spent:
+            hdul = LegacySurvey.get_cutout(
+                position, 400, bands="grz", products=("image", "maskbits")
+            )
+            sources = LegacySurvey.query_tractor(position, radius=45 * u.arcsec)
+        with matplotlib.rc_context(PLOT_COLOURS):
+            axes = pictures.plot(hdul, catalog=sources)
         count += len(sources)
-        parts.append(figure(drawing(axes.figure), f"{name}: {len(sources)} sources by type"))
+        side = f"{400 * side_arcsec(sky_matrix(hdul[1].header)):.0f}″"
+        text = (
+            f"{name}: {len(sources)} sources of the Tractor, which made the catalogue. {look} "
+            f"400 × 400 px, {side} × {side}, north up, east left, {NANOMAGGY}. {spent}."
+        )
+        parts.append(figure(drawing(axes.figure), f"{name}: sources by type", text))
     text = f"{count} Tractor sources, drawn by their type over image and mask."
     say(f"{title}: {text}")
     made = call(
@@ -171,14 +256,19 @@ def _many_targets(sky: Sandbox, say: Say) -> Markup:
     title = "A contact sheet"
     bright = sky.truth[np.argsort(sky.truth["flux_r"])[::-1]]
     inside = bright[(np.abs(bright["ra"] - 45.125) < 0.12) & (np.abs(bright["dec"]) < 0.12)][:24]
-    sky.requests.clear()
-    cutouts = LegacySurvey.get_cutouts(SkyCoord(inside["ra"], inside["dec"]), 64, bands="grz")
-    text = f"{len(cutouts)} targets, {len(sky.requests)} requests."
+    with Cost(sky) as spent:
+        cutouts = LegacySurvey.get_cutouts(SkyCoord(inside["ra"], inside["dec"]), 64, bands="grz")
+    text = f"{len(cutouts)} targets: {spent}."
     say(f"{title}: {text}")
-    sheet = pictures.contact_sheet(cutouts, columns=8, size=96, labels=False)
-    shown = figure(sheet, "The brightest sources of one brick", lossless=True)
+    sheet = pictures.contact_sheet(cutouts, columns=8, size=64, labels=False)
+    name = "The brightest sources of one brick"
+    caption = (
+        f"{name}. Stars are round, most galaxies are not. Each 64 × 64 px, "
+        f"17″ × 17″, north up, east left, {NANOMAGGY}."
+    )
+    shown = figure(sheet, name, caption, lossless=True)
     made = call(
         'cutouts = LegacySurvey.get_cutouts(targets, 64, bands="grz")',
-        "pictures.contact_sheet(cutouts, columns=8, size=96, labels=False)",
+        "pictures.contact_sheet(cutouts, columns=8, size=64, labels=False)",
     )
     return section(title, made, figures(shown), note=text)

@@ -12,7 +12,7 @@ import struct
 import zlib
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .._typing import FilePath
 
 __all__ = [
+    "PLOT_COLOURS",
+    "PLOT_INK",
     "TABLE_FOOT",
     "Markup",
     "asset",
@@ -40,6 +42,7 @@ __all__ = [
     "frame",
     "html_page",
     "image",
+    "marked",
     "png_bytes",
     "section",
     "span",
@@ -53,6 +56,15 @@ __all__ = [
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _JPEG = {"quality": 90, "subsampling": 0, "optimize": True}
 _DRAWING_DPI = 160
+_LARGEST_ENLARGED_PIX = 256
+
+PLOT_INK = "#808a96"
+"""Seen on a light page and on a dark one."""
+
+PLOT_COLOURS: dict[Any, str] = dict.fromkeys(
+    ("axes.edgecolor", "axes.labelcolor", "grid.color", "xtick.color", "ytick.color"), PLOT_INK
+)
+"""Settings of matplotlib for what `drawing` takes."""
 
 
 class Markup(str):
@@ -161,20 +173,36 @@ def image(
     picture: np.ndarray | bytes, name: str, *, lossless: bool = False, lazy: bool = False
 ) -> Markup:
     """Return the tag of a picture, which may be a PNG file already."""
-    size, loading = ' class="plot"', ' loading="lazy" decoding="async"' if lazy else ""
+    size, loading = "", ' loading="lazy" decoding="async"' if lazy else ""
     if not isinstance(picture, bytes):
         ny, nx = picture.shape[:2]
         size = f' width="{nx}" height="{ny}"'
+        if max(ny, nx) <= _LARGEST_ENLARGED_PIX:
+            size += ' class="pixels"'
     address = data_uri(picture, lossless=lossless)
     return Markup(f'<img alt="{escape(name)}"{size}{loading} src="{address}">')
 
 
 def figure(
-    picture: np.ndarray | bytes, name: str, caption: str = "", *, lossless: bool = False
+    picture: np.ndarray | bytes,
+    name: str,
+    caption: str = "",
+    *,
+    lossless: bool = False,
+    marks: str = "",
 ) -> Markup:
-    """Return a picture above its caption, by default its name."""
+    """Return a picture above its caption, by default its name; `marks` are SVG in its pixels."""
     tag = image(picture, name, lossless=lossless)
+    if marks and not isinstance(picture, bytes):
+        tag = marked(tag, picture.shape[:2], marks)
     return Markup(f"<figure>{tag}<figcaption>{escape(caption or name)}</figcaption></figure>")
+
+
+def marked(tag: Markup, shape: tuple[int, int], marks: str, label: str = "") -> Markup:
+    """Return a picture of ny, nx pixels with SVG over it; without a label that is decoration."""
+    role = f'role="img" aria-label="{escape(label)}"' if label else 'aria-hidden="true"'
+    box = f'viewBox="0 0 {shape[1]} {shape[0]}" preserveAspectRatio="none"'
+    return Markup(f'<div class="view">{tag}<svg {box} {role}>{marks}</svg></div>')
 
 
 def figures(*parts: str) -> Markup:

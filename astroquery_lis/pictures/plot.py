@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from .._typing import Bands
 
-__all__ = ["bar_arcsec", "column_degrees", "plot"]
+__all__ = ["bar_arcsec", "bar_text", "column_degrees", "plot"]
 
 Colour = tuple[float, float, float]
 # Names of bits, and the colour of their pixels.
@@ -274,20 +274,24 @@ def bar_arcsec(width_arcsec: float) -> float:
     return float(fitting[-1]) if fitting else float(f"{width_arcsec * _BAR_SHARE:.1g}")
 
 
+def bar_text(length_arcsec: float) -> str:
+    """Return what stands at a scale bar."""
+    return f"{length_arcsec / 60:g}′" if length_arcsec >= 60 else f"{length_arcsec:g}″"
+
+
 def _draw_scale_bar(ax: WCSAxes, hdu: fits.ImageHDU) -> None:
     from matplotlib.patheffects import withStroke
 
     side = pixel_side_arcsec(hdu.header)
     ny, nx = hdu.shape
     length = bar_arcsec(nx * side)
-    text = f"{length / 60:g}′" if length >= 60 else f"{length:g}″"
     x, y = 0.05 * nx, 0.05 * ny
     outline = [withStroke(linewidth=4, foreground="black")]
     ax.plot([x, x + length / side], [y, y], color="white", linewidth=2, path_effects=outline)
     ax.text(
         x + length / side / 2,
         y + 0.02 * ny,
-        text,
+        bar_text(length),
         color="white",
         ha="center",
         va="bottom",

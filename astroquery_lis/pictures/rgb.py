@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .._typing import Bands
 
-__all__ = ["NO_DATA_COLOUR", "as_count", "colours", "grey_levels", "north_up", "rgb"]
+__all__ = ["NO_DATA_COLOUR", "as_count", "colours", "flips", "grey_levels", "north_up", "rgb"]
 
 NO_DATA_COLOUR = (74, 76, 84)
 """Red, green and blue of pixels without a value: a grey that empty sky, (32, 32, 32), is not."""
@@ -233,9 +233,13 @@ def grey_levels(data: np.ndarray, good: np.ndarray | None = None) -> np.ndarray:
 
 def north_up(array: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Return a view with the northern row and the eastern column first, by flips."""
+    rows, columns = flips(matrix)
+    return array[::rows, ::columns]
+
+
+def flips(matrix: np.ndarray) -> tuple[int, int]:
+    """Return the steps of `north_up` along rows and columns: -1 where it flips."""
     # Of a grid turned by more than 45 degrees only the handedness can be mended.
     if abs(matrix[1, 1]) < abs(matrix[1, 0]):
         matrix = np.diag([np.sign(np.linalg.det(matrix)), 1.0])
-    rows = slice(None, None, -1) if matrix[1, 1] > 0 else slice(None)
-    columns = slice(None, None, -1) if matrix[0, 0] > 0 else slice(None)
-    return array[rows, columns]
+    return -1 if matrix[1, 1] > 0 else 1, -1 if matrix[0, 0] > 0 else 1

@@ -40,8 +40,14 @@ def _parsed(text):
 def test_every_job_of_the_survey_has_its_section(scene):
     pytest.importorskip("PIL")
     said = []
-    page = _parsed("".join(survey_sections(scene, said.append)))
+    shown = "".join(survey_sections(scene, said.append))
+    page = _parsed(shown)
     assert len(page.images) == 2 * len(demo.SCENES) + 2 + 3 + 2 + 2 + 1
+    captions = re.findall("<figcaption>(.*?)</figcaption>", shown)
+    assert len(captions) == len(page.images)
+    assert all(re.search(r"\d+ × \d+ px, \d+″ × \d+″, .*(nanomaggy|flux)", c) for c in captions)
+    # Plots have axes, and a sheet has many places.
+    assert shown.count('<g class="sky">') == len(page.images) - 3
     text = " ".join(page.text)
     assert "BRICK4" in text
     assert "dr9/north" in text

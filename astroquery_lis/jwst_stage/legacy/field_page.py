@@ -13,7 +13,10 @@ from astropy.io import fits
 from ..._packages import import_optional
 from ...exceptions import InvalidRequestError, OptionalDependencyError
 from ...images.planes import sky_matrix
+from ...pictures.marks import sky_marks
 from ...pictures.page import (
+    PLOT_COLOURS,
+    PLOT_INK,
     Markup,
     drawing,
     escape,
@@ -21,10 +24,11 @@ from ...pictures.page import (
     figure,
     html_page,
     image,
+    marked,
     section,
     table,
 )
-from ...pictures.rgb import as_count, north_up, rgb
+from ...pictures.rgb import as_count, flips, rgb
 from .field_cutouts import as_grid
 from .field_sources import floats, texts
 from .footprints import read_headers
@@ -43,8 +47,6 @@ __all__ = ["JwstPicture", "jwst_picture", "offset_figure", "page_of"]
 TABLE_ROWS = 300
 _COLOUR_BANDS = ("g", "r", "i", "z")
 _SHOWN_BANDS = (*_COLOUR_BANDS, "w1", "w2")
-# Seen on a light page and on a dark one.
-_INK = "#808a96"
 _KINDS = {"galaxies": ("s", "#3d7fd0"), "stars with a proper motion": ("o", "#c8950a")}
 
 
@@ -62,17 +64,19 @@ class JwstPicture:
     wcs: WCS
     filters: list[str]
 
+    @property
+    def matrix(self) -> np.ndarray:
+        """How the pixels of the grid lie on the sky."""
+        return sky_matrix(self.wcs.to_header())
+
     def place(self, ra_deg: np.ndarray, dec_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return positions as pixels from the upper left corner; NaN outside of the picture."""
         ny, nx = self.wcs.array_shape
         x, y = self.wcs.world_to_pixel_values(np.asarray(ra_deg), np.asarray(dec_deg))
         x, y = np.asarray(x) + 0.5, np.asarray(y) + 0.5
-        # What the flips of the picture do to an array of indices they do to positions.
-        matrix = sky_matrix(self.wcs.to_header())
-        rows = north_up(np.repeat(np.arange(2)[:, None], 2, axis=1), matrix)
-        columns = north_up(np.repeat(np.arange(2)[None], 2, axis=0), matrix)
-        x = nx - x if columns[0, 0] else x
-        y = ny - y if rows[0, 0] else y
+        rows, columns = flips(self.matrix)
+        x = nx - x if columns < 0 else x
+        y = ny - y if rows < 0 else y
         outside = (x < 0) | (x > nx) | (y < 0) | (y > ny)
         return np.where(outside, np.nan, x), np.where(outside, np.nan, y)
 
@@ -195,18 +199,15 @@ def _view(
     name: str, shown: np.ndarray, picture: JwstPicture, match: CatalogMatch, side: str
 ) -> Markup:
     """Return one of the two pictures with its marks."""
-    ny, nx = shown.shape[:2]
     alone, prefix = (match.jwst_only, "jwst_") if side == "jwst" else (match.legacy_only, "")
     pairs, lone = (
         picture.place(floats(rows[f"{prefix}ra"]), floats(rows[f"{prefix}dec"]))
         for rows in (match.matches, alone)
     )
     marks = _marks(match, picture, pairs, lone, f"{side}-only")
-    drawn = (
-        f'<svg viewBox="0 0 {nx} {ny}" role="img" aria-label="Sources on {escape(name)}" '
-        f'preserveAspectRatio="none">{marks}{_compass(picture)}</svg>'
-    )
-    return section(name, Markup(f'<div class="view">{image(shown, name)}{drawn}</div>'))
+    shape = shown.shape[:2]
+    marks += sky_marks(shape, picture.matrix)
+    return section(name, marked(image(shown, name), shape, marks, f"Sources on {name}"))
 
 
 Positions = tuple[np.ndarray, np.ndarray]
@@ -236,29 +237,6 @@ def _marks(
             place = f'x="{x - side / 2:.1f}" y="{y - side / 2:.1f}"'
             box = f'{place} width="{side:.1f}" height="{side:.1f}"{turn}'
             parts.append(f'<rect class="{key}" {box}>{title}</rect>')
-    return "".join(parts)
-
-
-def _compass(picture: JwstPicture) -> str:
-    """Return arrows to the north and to the east in the lower left corner."""
-    size = _mark_size(picture)
-    ny, nx = picture.wcs.array_shape
-    ra, dec = (float(v) for v in picture.wcs.pixel_to_world_values(nx / 2 - 0.5, ny / 2 - 0.5))
-    step = 1e-5
-    x, y = picture.place(
-        np.array([ra, ra, ra + step / np.cos(np.radians(dec))]), np.array([dec, dec + step, dec])
-    )
-    parts = []
-    for name, index in (("N", 1), ("E", 2)):
-        along = np.array([x[index] - x[0], y[index] - y[0]])
-        along *= 2.6 * size / (np.hypot(*along) or 1)
-        x0, y0 = 4.2 * size, ny - 4.2 * size
-        parts.append(
-            f'<path class="compass" d="M{x0:.1f} {y0:.1f}l{along[0]:.1f} {along[1]:.1f}"/>'
-            f'<text class="compass-text" style="font-size:{1.6 * size:.1f}px" '
-            f'x="{x0 + 1.4 * along[0]:.1f}" y="{y0 + 1.4 * along[1]:.1f}" text-anchor="middle" '
-            f'dominant-baseline="central">{name}</text>'
-        )
     return "".join(parts)
 
 
@@ -316,10 +294,12 @@ def scatter_plot(
     offset: tuple[float, float] | None = None,
 ) -> Figure:
     """Draw points on axes that hold nearly all of them."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     plot = Figure(figsize=(5, 4.2), layout="constrained")
-    axes = plot.add_subplot()
+    with rc_context(PLOT_COLOURS):
+        axes = plot.add_subplot()
     shown = np.isfinite(points[0]) & np.isfinite(points[1])
     for (label, (marker, colour)), kind in zip(_KINDS.items(), (~is_star, is_star), strict=True):
         x, y = (axis[shown & kind] for axis in points)
@@ -333,15 +313,10 @@ def scatter_plot(
     axes.set(xlabel=names[0], ylabel=names[1], xlim=limits[0], ylim=limits[1])
     if offset is not None:
         axes.set_aspect("equal")
-        axes.axvline(offset[0], color=_INK, linestyle="--", linewidth=1)
-        axes.axhline(offset[1], color=_INK, linestyle="--", linewidth=1)
-    axes.grid(color=_INK, alpha=0.3)
-    axes.tick_params(colors=_INK)
-    for part in (axes.xaxis.label, axes.yaxis.label):
-        part.set_color(_INK)
-    for spine in axes.spines.values():
-        spine.set_color(_INK)
-    axes.legend(fontsize="small", frameon=False, labelcolor=_INK)
+        axes.axvline(offset[0], color=PLOT_INK, linestyle="--", linewidth=1)
+        axes.axhline(offset[1], color=PLOT_INK, linestyle="--", linewidth=1)
+    axes.grid(color=PLOT_INK, alpha=0.3)
+    axes.legend(fontsize="small", frameon=False, labelcolor=PLOT_INK)
     return plot
 
 
