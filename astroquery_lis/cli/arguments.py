@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -57,7 +58,10 @@ CONVERTERS: tuple[tuple[set[str], dict[str, Any]], ...] = (
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Shows a position that is several words as one thing."""
+    """Shows a position that is several words as one thing, and breaks no word at a hyphen."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
     def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
         metavar = action.metavar if isinstance(action.metavar, str) else ""

@@ -19,8 +19,8 @@ from astroquery_lis.cli import app, console
 from astroquery_lis.jwst_stage import JwstStageClass
 
 COMMANDS = (
-    *("bricks", "cache", "covers", "crossmatch", "cutout", "cutouts", "demo", "files", "layers"),
-    *("jwst", "maps", "mirrors", "picture", "psf", "releases", "tractor", "url"),
+    *("bricks", "cache", "covers", "crossmatch", "cutout", "cutouts", "demo", "doctor", "files"),
+    *("layers", "jwst", "maps", "mirrors", "picture", "psf", "releases", "tractor", "url"),
 )
 
 
@@ -263,6 +263,7 @@ def test_quiet_and_json_on_every_command(run_json):
         "jwst match none_cat.ecsv",
         "covers 1 2 --bands q",
         "maps 1 2 --bands q",
+        "doctor --versions",
         "layers sdss",
         "releases",
         "mirrors",
