@@ -63,7 +63,7 @@ def jwst_section(sky: Sandbox, folder: Path, say: Say) -> Markup:
         say(f"MAST has {len(rows)} uncal files of {rows['size'].sum() / 1e6:.0f} MB there")
         files = stage.download_uncal(rows, download_dir=folder / "uncal", show_progress=False)
     plan = stage.plan(files, output_dir=folder / "reduced", abs_refcat="legacy", steps=STEPS)
-    say(f"{len(plan)} products to make, in the real pipeline, offline; about a minute")
+    say(f"{len(plan)} products of the real pipeline, offline: half a minute, unless they are there")
     manifest = stage.run(plan, survey=LegacySurvey, show_progress=False)
     failed = manifest[manifest["Status"] == "ERROR"]
     if len(failed):

@@ -51,7 +51,6 @@ LOOK = {
 """What to look at in the picture of each scene, and in its inverse variance."""
 
 NANOMAGGY = "nanomaggy per pixel"
-PRODUCTS = ("image", "invvar")
 SHOWN_CARDS = ("RELEASE", "REGION", "SOURCE", "MIRROR", "RA", "DEC", "SIZEX", "SIZEY", "BANDS")
 
 
@@ -117,7 +116,9 @@ def _grey_figure(hdu: fits.ImageHDU, name: str, unit: str, look: str) -> Markup:
 
 def _scene(sky: Sandbox, say: Say, name: str, title: str, size: int, bands: str) -> Markup:
     with Cost(sky) as spent:
-        hdul = LegacySurvey.get_cutout(sky.positions[name], size, bands=bands, products=PRODUCTS)
+        hdul = LegacySurvey.get_cutout(
+            sky.positions[name], size, bands=bands, products=("image", "invvar")
+        )
     whole = sum(sky.file(path).stat().st_size for path in _file_paths(hdul))
     cost = (
         f"{spent.number} requests, {spent.sent_mb:.1f} MB of the files' "
@@ -137,7 +138,7 @@ def _scene(sky: Sandbox, say: Say, name: str, title: str, size: int, bands: str)
         ),
     )
     line = f'hdul = LegacySurvey.get_cutout(sky.positions["{name}"], {size}, bands="{bands}",'
-    made = call(line, f"                               products={PRODUCTS})")
+    made = call(line, '                               products=("image", "invvar"))')
     head = f"<details><summary>The header says it all</summary><pre>{escape(cards)}</pre></details>"
     return section(title, made, shown, Markup(head), note=cost)
 
