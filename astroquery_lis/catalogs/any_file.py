@@ -21,8 +21,8 @@ from ..exceptions import (
 )
 from ..io.checks import reading
 from ..survey.named_columns import any_column
-from ..survey.redshifts import NO_REDSHIFT, is_redshift
 from ..survey.tractor import parse_unit
+from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS
 from .exposures import CCD_UNITS
 from .table_file import FileColumn, TableLayout, read_layout, row_type_of
 from .tractor_file import decoded, missing
@@ -117,7 +117,7 @@ def _column(
 ) -> Column:
     """Return a column with its unit, masked where the file has no value."""
     values, mask = decoded(field, raw), missing(field, raw)
-    if is_redshift(name):
+    if name in REDSHIFTS and values.dtype.kind == "f":
         mask = values == NO_REDSHIFT
     unit = parse_unit(field.unit)
     unit = known.get(name) if unit is None else unit

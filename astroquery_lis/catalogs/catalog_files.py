@@ -18,7 +18,7 @@ from ..survey.catalog_request import CatalogRequest, Sky
 from ..survey.paths import file_path
 from ..survey.releases import get_release
 from ..survey.row_ids import RowIds
-from ..survey.tractor_columns import ROW_KEY, TractorColumn
+from ..survey.tractor_columns import REDSHIFTS, ROW_KEY, TractorColumn
 from .brick_rows import require_unlisted
 from .catalog_table import Chunk
 from .sources import Rows
@@ -128,11 +128,15 @@ class TractorFiles:
 
     def payload(self, request: CatalogRequest) -> Payload:
         """Return what would be fetched."""
+        if request.redshifts:
+            request.refuse_redshifts("source='files'")
         urls = [self.finder.address(brick.path) for brick in self.bricks(request)]
         return {"service": self.finder.service, "urls": urls}
 
     def rows(self, request: CatalogRequest, *, use_maxrec: bool = True) -> Rows:
         """Return the rows of a request."""
+        if not REDSHIFTS.isdisjoint(request.needed):
+            request.refuse_redshifts("source='files'")
         bricks = self.bricks(request)
         files = self.fetch(bricks, "The region")
         lacking = [brick for brick, file in zip(bricks, files, strict=True) if file is None]

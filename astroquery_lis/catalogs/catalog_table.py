@@ -19,7 +19,14 @@ from ..survey.releases import get_release
 from ..survey.row_ids import NORTH_NUMBERS, SOUTH_NUMBERS, RowIds
 from ..survey.sphere import separation_deg
 from ..survey.tractor import parse_unit, row_ids
-from ..survey.tractor_columns import ROW_KEY, TractorColumn, has_column, tractor_columns
+from ..survey.tractor_columns import (
+    REDSHIFTS,
+    ROW_KEY,
+    TractorColumn,
+    has_column,
+    redshift_columns,
+    tractor_columns,
+)
 
 __all__ = ["Assembled", "Chunk", "assemble", "empty_column", "merge_columns", "northern_rows"]
 
@@ -84,7 +91,7 @@ def assemble(request: CatalogRequest, chunks: Sequence[Chunk]) -> Assembled:
 
 def _is_gap(name: str, chunks: Sequence[Chunk], request: CatalogRequest) -> bool:
     """Tell whether a column's missing values are of a release or region, not of single rows."""
-    is_of_survey = any_column(name, request.release) is not None
+    is_of_survey = any_column(name, request.release) is not None and name not in REDSHIFTS
     return is_of_survey or any(c.n_rows and name not in c.columns for c in chunks)
 
 
@@ -208,7 +215,8 @@ def empty_column(column: TractorColumn | None, request: CatalogRequest) -> Maske
     shape = (0,) if column.length == 1 else (0, column.length)
     release, region = get_release(request.release), request.region
     regions = release.regions if region == "auto" else (region,)
-    is_there = column.name in tractor_columns(release.name) and any(
+    schema = redshift_columns(release.name) | dict(tractor_columns(release.name))
+    is_there = column.name in schema and any(
         column.name not in _absent(release.name, r) for r in regions
     )
     return np.empty(shape, column.dtype), None if is_there else np.zeros(shape, bool)

@@ -18,9 +18,16 @@ from ..survey.catalog_request import CatalogRequest
 from ..survey.conditions import Comparison, Condition, literal
 from ..survey.named_columns import any_column
 from ..survey.region import Circle
+from ..survey.releases import get_release, get_tree
 from ..survey.row_ids import RowIds
 from ..survey.tractor import TYPES, row_ids
-from ..survey.tractor_columns import TractorColumn, tractor_columns
+from ..survey.tractor_columns import (
+    NO_REDSHIFT,
+    REDSHIFTS,
+    TractorColumn,
+    redshift_columns,
+    tractor_columns,
+)
 from .catalog_table import Chunk, northern_rows
 from .sources import Rows
 from .tap_client import TapClient
@@ -38,6 +45,9 @@ MAX_IDS = 5000
 
 NO_VALUE = -9999
 """What Astro Data Lab's tables hold where a region lacks a column."""
+
+SECOND = "second_"
+"""What stands before the names of columns of the second table of redshifts."""
 
 DCHISQ = tuple(f"dchisq_{number}" for number in range(1, 6))
 """What Astro Data Lab calls the elements of ``dchisq``."""
@@ -116,11 +126,44 @@ def catalog_query(request: CatalogRequest, *, by_box: bool = False) -> str:
     else:
         circle = request.sky.enclosing
         where = box_where(circle) if by_box else circle_where(circle)
+    tables, redshifts = _redshift_tables(request)
     columns = "t.*"
     if request.columns is not None:
         columns = ", ".join(f't."{name}"' for name in _asked(request))
+        columns = ", ".join([columns, *redshifts])
     wheres = [where, *_pushed(request)]
-    return f"SELECT {columns} FROM {request.tap_table} AS t WHERE {' AND '.join(wheres)}"
+    return f"SELECT {columns} FROM {tables} WHERE {' AND '.join(wheres)}"
+
+
+def _redshift_tables(request: CatalogRequest) -> tuple[str, list[str]]:
+    """Return the tables to ask, and the redshifts of those beside the first.
+
+    Rows of DR10's north are those of DR9, and so are their redshifts.
+    """
+    tables, columns = f"{request.tap_table} AS t", list[str]()
+    if not request.redshifts:
+        return tables, columns
+    for number, release in enumerate(_redshift_releases(request)):
+        there = redshift_columns(release)
+        if there:
+            tables += (
+                f" LEFT OUTER JOIN ls_{release}.photo_z AS p{number}"
+                f" ON t.ls_id = p{number}.ls_id"
+            )
+        columns += [
+            f'p{number}."{name}"' + (f" AS {SECOND}{name}" if number else "")
+            for name in request.redshifts
+            if name in there
+        ]
+    return tables, columns
+
+
+def _redshift_releases(request: CatalogRequest) -> list[str]:
+    """Return the releases whose redshifts the rows of a request have: its own, and the north's."""
+    regions = get_release(request.release).regions
+    regions = ("south", "north") if request.region == "auto" and len(regions) > 1 else regions
+    regions = regions if request.region == "auto" else (request.region,)
+    return list(dict.fromkeys(get_tree(request.release, region).release for region in regions))
 
 
 def circle_where(circle: Circle) -> str:
@@ -169,7 +212,13 @@ def _pushed(request: CatalogRequest) -> list[str]:
     if request.release == "dr11":
         # Its `type` and `ref_cat` were swapped for a while (2026): these are tested here.
         conditions = [c for c in conditions if c.column.name not in ("type", "ref_cat")]
-    texts = [condition.adql(f't."{condition.column.name}"') for condition in conditions]
+    texts = []
+    for condition in conditions:
+        name = condition.column.name
+        if name not in REDSHIFTS:
+            texts.append(condition.adql(f't."{name}"'))
+        elif len(_redshift_releases(request)) == 1:
+            texts.append(condition.adql(f'p0."{name}"'))
     return [text for text in texts if text is not None]
 
 
@@ -188,10 +237,25 @@ def chunk_of(table: Table, request: CatalogRequest) -> Chunk:
         parts = [columns.pop(name) for name in DCHISQ]
         columns["dchisq"] = np.stack(parts, axis=1) if len(table) else np.empty((0, 5), "f4")
     _unswap(columns)
+    _merge_redshifts(columns, masks)
     north = np.zeros(len(table), bool)
     if len(table):
         north = northern_rows(columns, request.release, request.region)
     return Chunk(len(table), columns, north, masks, units, "The service's table")
+
+
+def _merge_redshifts(columns: dict[str, np.ndarray], masks: dict[str, np.ndarray]) -> None:
+    """Take from the second table what the first has not, and mask what neither has."""
+    for label in [name for name in columns if name.startswith(SECOND)]:
+        name, second = label.removeprefix(SECOND), columns.pop(label)
+        masks.pop(label, None)
+        first = columns[name]
+        is_gap = first == "" if first.dtype.kind == "U" else np.isnan(first)
+        columns[name] = np.where(is_gap, second, first)
+    for name in REDSHIFTS & columns.keys():
+        values = columns[name]
+        if values.dtype.kind == "f":
+            masks[name] = np.isnan(values) | (values == NO_REDSHIFT)
 
 
 def _values(

@@ -75,6 +75,8 @@ class ViewerSource:
 
 def _question(request: CatalogRequest) -> tuple[str, dict[str, str]]:
     """Return what the viewer is asked: the layer's catalogue, and the box."""
+    if request.redshifts:
+        request.refuse_redshifts("source='viewer'")
     if not request.primary:
         lack = "ids=" if isinstance(request.sky, RowIds) else "primary=False"
         msg = f"source='viewer' lacks {lack}: take source='files'."

@@ -70,6 +70,8 @@ def order_of_sources(
     request: CatalogRequest, files: LocalFiles, *, tap_is_same_sky: bool
 ) -> tuple[tuple[str, ...], str]:
     """Return the sources that ``'auto'`` asks in turn, and why the first one comes first."""
+    if tap_is_same_sky and request.redshifts and request.tap_table is not None:
+        return ("tap",), "redshifts lie beside TAP's tables only"
     if files.only_local:
         return ("files",), "every mirror is a directory"
     if files.are_here(request):

@@ -10,7 +10,7 @@ from astropy.table import Table
 from ..catalogs.any_file import read_file
 from ..exceptions import InvalidRequestError
 from ..survey.named_columns import computed_columns
-from ..survey.tractor_columns import has_column, tractor_columns
+from ..survey.tractor_columns import has_column, redshift_columns, tractor_columns
 from .base import SurveyBase
 
 if TYPE_CHECKING:
@@ -115,13 +115,13 @@ class ColumnMethods(SurveyBase):
         nmgy
         """
         release, region = self._tree(release, region)
-        schema = tractor_columns(release)
+        schema, computed = dict(tractor_columns(release)), dict(computed_columns(release))
         rows = [
             (
                 *(c.name, c.family, c.band or "", c.dtype, c.length, str(c.unit or "")),
-                *(c.in_tap and c.name in schema, c.name not in schema),
+                *(c.in_tap and c.name in schema, c.name in computed),
             )
-            for c in (*schema.values(), *computed_columns(release).values())
+            for c in (schema | computed | redshift_columns(release)).values()
             if region == "auto" or has_column(c, release, region)
         ]
         names = ("name", "family", "band", "dtype", "length", "unit", "core", "computed")

@@ -97,7 +97,8 @@ class CatalogMethods(SurveyBase):
             and an error for every inverse variance, such as ``ra_err``.  By default the core
             schema: every column that all sources have.  ``'brief'`` gives those that people look
             at first, ``'all'`` everything that the answering source has.  Files on this computer
-            may have columns of your own.
+            may have columns of your own.  From TAP there are redshifts too: ``'z_phot'`` for
+            all photometric ones, ``z_spec`` and ``survey`` (DR9 to DR11).
         column_filters : dict, optional
             Conditions by column; all have to be met, and a missing value meets none.  Text is
             written as in Vizier: ``'>10'``, ``'<=3'``, ``'10..20'`` and ``'10..'`` with their ends,

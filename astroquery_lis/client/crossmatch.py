@@ -117,6 +117,8 @@ class CrossmatchMethods(SurveyBase):
             release=self.release if release is None else release,
             region=region,
         )
+        if request.redshifts:
+            request.refuse_redshifts("crossmatch, which reads the bricks' files,")
         own, ra_deg, dec_deg = as_match_table(table, ra, dec, name)
         positions = Positions(ra_deg, dec_deg, radius_deg, as_years(epoch, len(ra_deg)))
         with self._finder(mirror, cache) as finder:

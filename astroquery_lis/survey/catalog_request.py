@@ -19,7 +19,14 @@ from .region import Box, Circle, Polygon
 from .releases import get_release, get_tree
 from .request import angle_of_text, as_region
 from .row_ids import RowIds
-from .tractor_columns import ROW_KEY, TractorColumn, has_column, tractor_columns
+from .tractor_columns import (
+    REDSHIFTS,
+    ROW_KEY,
+    TractorColumn,
+    has_column,
+    redshift_columns,
+    tractor_columns,
+)
 
 __all__ = [
     "WHOLE_SKY",
@@ -73,6 +80,20 @@ class CatalogRequest:
         return tuple(dict.fromkeys([*names, *self.selecting]))
 
     @property
+    def redshifts(self) -> tuple[str, ...]:
+        """What of the request lies beside the catalogue."""
+        return tuple(name for name in self.needed if name in REDSHIFTS)
+
+    def refuse_redshifts(self, source: str) -> None:
+        """Refuse to look for redshifts in a source that has the catalogue alone."""
+        names = ", ".join(self.redshifts)
+        msg = (
+            f"{source} has no {names}: redshifts lie beside the catalogue at Astro Data Lab, "
+            "for dr9 to dr11; take query_tractor(..., source='tap')."
+        )
+        raise InvalidRequestError(msg, parameter="columns", value=names)
+
+    @property
     def tap_table(self) -> str | None:
         """Astro Data Lab's table of the release; `None` for those that it does not serve so."""
         if get_release(self.release).number < 8:
@@ -102,7 +123,7 @@ def _is_there(column: TractorColumn, release: str, region: str) -> bool:
     if any_column(column.name, release) is None:
         return True
     regions = get_release(release).regions if region == "auto" else (region,)
-    schema = tractor_columns(release)
+    schema = redshift_columns(release) | dict(tractor_columns(release))
     names = column.inputs or (column.name,)
     return all(n in schema for n in names) and any(has_column(column, release, r) for r in regions)
 

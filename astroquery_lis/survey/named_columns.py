@@ -24,6 +24,7 @@ from .tractor_columns import (
     TractorColumn,
     core_columns,
     has_column,
+    redshift_columns,
     tractor_columns,
 )
 
@@ -112,7 +113,7 @@ def _everything() -> Mapping[str, TractorColumn]:
     for release in RELEASES:
         columns |= computed_columns(release)
     for release in RELEASES:
-        columns |= tractor_columns(release)
+        columns |= redshift_columns(release) | dict(tractor_columns(release))
     return columns
 
 
@@ -137,9 +138,11 @@ def _meant(name: str, release: str, region: str) -> tuple[TractorColumn, ...]:
     column = any_column(name, release)
     if column is not None:
         return (column,)
+    schemas = (tractor_columns(release), computed_columns(release), redshift_columns(release))
     return tuple(
         column
-        for column in (*tractor_columns(release).values(), *computed_columns(release).values())
+        for schema in schemas
+        for column in schema.values()
         if column.family == name and (region == "auto" or has_column(column, release, region))
     )
 
@@ -190,7 +193,8 @@ def _refuse(
     number = get_release(release).number
     near: list[str] = []
     # What the files have comes before what is computed from it.
-    for schema in (tractor_columns(release), computed_columns(release), own):
+    schemas = (tractor_columns(release), computed_columns(release), redshift_columns(release))
+    for schema in (*schemas, own):
         names = {name for c in schema.values() for name in (c.name, c.family)} - {*near}
         near += difflib.get_close_matches(name, names, 3 - len(near)) if len(near) < 3 else []
     hint = f"; did you mean {', '.join(near)}?" if near else "."

@@ -16,12 +16,15 @@ from astropy import units as u
 from .releases import get_release, get_tree
 
 __all__ = [
+    "NO_REDSHIFT",
     "OPTICAL_BANDS",
+    "REDSHIFTS",
     "ROW_KEY",
     "WISE_BANDS",
     "TractorColumn",
     "core_columns",
     "has_column",
+    "redshift_columns",
     "tractor_columns",
 ]
 
@@ -30,6 +33,16 @@ WISE_BANDS = ("w1", "w2", "w3", "w4")
 
 ROW_KEY = ("release", "brickid", "objid")
 """What a row is known by."""
+
+NO_REDSHIFT = -99.0
+"""What the tables of redshifts hold for none."""
+
+_STATISTICS = ("mean", "median", "std", "l68", "u68", "l95", "u95")
+# From DR10 on there is a second set, of fits with the i band.
+_PHOT = tuple(f"z_phot_{name}{end}" for end in ("", "_i") for name in _STATISTICS)
+
+REDSHIFTS = frozenset((*_PHOT, "z_spec", "survey"))
+"""The columns that lie beside the catalogue, in tables of photometric redshifts."""
 
 _UNITS = {
     "-": None,
@@ -228,6 +241,21 @@ def _bands(marks: list[str], optical: tuple[str, ...]) -> list[str] | list[None]
     return bands or [None]
 
 
+@cache
+def redshift_columns(release: str) -> dict[str, TractorColumn]:
+    """Return the columns beside the catalogue that a release has at Astro Data Lab, by name."""
+    number = get_release(release).number
+    if number < 9:
+        return {}
+    names = [n for n in (*_PHOT, "z_spec") if number >= 10 or not n.endswith("_i")]
+    columns = [
+        TractorColumn(name, "f4", 1, None, "z_phot" if name in _PHOT else name, None, True)
+        for name in names
+    ]
+    columns.append(TractorColumn("survey", "U10", 1, None, "survey", None, True))
+    return {column.name: column for column in columns}
+
+
 def has_column(column: TractorColumn, release: str, region: str) -> bool:
     """Tell whether the files of a region have a column, or what it is computed from."""
     if column.inputs:
@@ -237,7 +265,8 @@ def has_column(column: TractorColumn, release: str, region: str) -> bool:
     optical = column.band is not None and not column.band.startswith("w")
     if optical and column.band not in tree.bands:
         return False
-    return column.name in tractor_columns(tree.release)
+    columns = redshift_columns if column.name in REDSHIFTS else tractor_columns
+    return column.name in columns(tree.release)
 
 
 @cache
