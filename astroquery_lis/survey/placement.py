@@ -38,6 +38,7 @@ KERNEL_MARGIN_PIX = 4
 """Pixels read round what a neighbour contributes: the reach of the kernel, and one for rounding."""
 
 BLOCK_PIX = 1 << 20
+SQUARE_PIX = 256
 STRAIGHT_DEC_DEG = 89.0
 """Beyond it a box may hold the pole, and what it touches does not show at its border."""
 
@@ -147,10 +148,7 @@ def _owns(brick: int, grid: TangentGrid, box: Box) -> bool:
 def _place_over_several(
     grid: Grid, box: Box, owner: int, frame: Frame, *, copies: bool = True
 ) -> Placement:
-    owners = np.empty(box.shape, np.int32)
-    for block in row_blocks(Box(0, box.shape[0], 0, box.shape[1])):
-        owners[block.slices] = brick_id(*pixel_sky(grid, box, block))
-    present = np.unique(owners).tolist()
+    owners, present = _owners(grid, box)
     if owner not in present:
         # A given grid need not hold its target: then its first brick stands for it.
         owner = present[0]
@@ -171,6 +169,29 @@ def _place_over_several(
         outside[keep.slices] = False
         labels[outside] = -1
     return Placement(grid, box, tuple(pieces), labels, frame, copies)
+
+
+def _owners(grid: Grid, box: Box) -> tuple[np.ndarray, list[int]]:
+    """Return the brick that owns each pixel of a box, and those bricks.
+
+    Few squares of a large box are crossed by a border: only in those is every pixel looked up.
+    """
+    owners = np.empty(box.shape, np.int32)
+    present: set[int] = set()
+    is_large = max(box.shape) > SQUARE_PIX
+    for y0 in range(0, box.shape[0], SQUARE_PIX):
+        for x0 in range(0, box.shape[1], SQUARE_PIX):
+            square = Box(y0, y0 + SQUARE_PIX, x0, x0 + SQUARE_PIX).clipped(*box.shape)
+            if is_large and isinstance(grid, TangentGrid):
+                in_grid = square.moved(box.y0, box.x0)
+                first = int(brick_id(*grid.to_sky(in_grid.x0, in_grid.y0)))
+                if _owns(first, grid, in_grid):
+                    owners[square.slices] = first
+                    present.add(first)
+                    continue
+            owners[square.slices] = brick_id(*pixel_sky(grid, box, square))
+            present.update(np.unique(owners[square.slices]).tolist())
+    return owners, sorted(present)
 
 
 def without(
@@ -252,16 +273,15 @@ def _piece(
     if is_owner:
         read = area.moved(box.y0, box.x0).clipped(*size)
     else:
-        low, high = np.full(2, np.inf), np.full(2, -np.inf)
         other = image_grid(brick, frame)
-        for block in row_blocks(area):
-            inside = owned[block.slices]
-            if not inside.any():
-                continue
-            x, y = other.to_pixel(*pixel_sky(grid, box, block))
-            x, y = x[inside], y[inside]
-            low = np.minimum(low, [y.min(), x.min()])
-            high = np.maximum(high, [y.max(), x.max()])
+        # A projection has its extremes at the rim of what it maps.
+        part = owned[area.slices]
+        rim = part.copy()
+        is_inner = part[:-2, 1:-1] & part[2:, 1:-1] & part[1:-1, :-2] & part[1:-1, 2:]
+        rim[1:-1, 1:-1] &= ~is_inner
+        y, x = np.nonzero(rim)
+        x, y = other.to_pixel(*grid.to_sky(x + area.x0 + box.x0, y + area.y0 + box.y0))
+        low, high = np.array([y.min(), x.min()]), np.array([y.max(), x.max()])
         margin = int(np.ceil(KERNEL_MARGIN_PIX * max(grid.scale_deg / other.scale_deg, 1)))
         y0, x0 = np.floor(low).astype(int) - margin
         y1, x1 = np.ceil(high).astype(int) + margin + 1

@@ -40,6 +40,8 @@ def test_inside_one_image_everything_is_native():
         (0.0, 0.02, (100, 300), {"0001p000", "3598p000"}),
         (180.15, 32.375, (300, 100), {"1801p325", "1801p322"}),
         (45.125, 0.0, (4000, 10), {"0451p000", "0451p002", "0451m002"}),
+        # Larger than the squares that are looked up at once, on a curved border.
+        (150.45, 79.99, (700, 1300), {"1495p800", "1509p800"}),
     ],
 )
 def test_pixels_come_from_their_owners(ra, dec, shape, names):
