@@ -15,12 +15,15 @@ from astropy.io import fits
 from astroquery import mast
 
 from astroquery_lis import LegacySurveyClass
+from astroquery_lis.cli.assumptions import ASSUMPTIONS
+from astroquery_lis.cli.doctor import examine
+from astroquery_lis.cli.questions import Asked, every_tree
 from astroquery_lis.exceptions import ServiceDownError
 from astroquery_lis.io.http import HttpClient, PoliteSession
 from astroquery_lis.io.ranges import fetch_range
 from astroquery_lis.jwst_stage import JwstStageClass
 from astroquery_lis.jwst_stage.archive.download import url_of
-from astroquery_lis.jwst_stage.archive.search import COLUMNS, MissionSearch
+from astroquery_lis.jwst_stage.archive.search import MissionSearch
 
 pytestmark = pytest.mark.remote_data
 
@@ -51,12 +54,20 @@ def exposures():
         )
 
 
-def test_the_search_has_the_columns_that_are_asked_for():
-    """Inferred: the names of the columns of the JWST search (`archive_search.COLUMNS`)."""
-    with an_outage_is_no_failure(), PoliteSession(timeout_s=120) as session:
-        search = MissionSearch(mast.conf.server, session)
-    lacking = {key: COLUMNS[key] for key, found in search.columns.items() if not found}
-    assert not lacking
+@pytest.fixture(scope="module")
+def findings():
+    """What the services were seen to do, each asked once."""
+    return list(examine(Asked(LegacySurveyClass(), every_tree())))
+
+
+@pytest.mark.parametrize("about", ASSUMPTIONS, ids=lambda about: f"{about.service}: {about.name}")
+def test_an_assumption_holds(about, findings):
+    """The list of `astroquery-lis doctor`."""
+    answers = [finding for finding in findings if finding.assumption is about]
+    if {finding.verdict for finding in answers} == {"could not ask"}:
+        pytest.skip(answers[0].seen)
+    for finding in answers:
+        assert finding.verdict != "differs", f"{finding.name}: {finding.seen}"
 
 
 def test_rows_are_of_detectors_and_datasets_of_exposures():

@@ -16,7 +16,7 @@ from .questions import TAP_TABLE, Answer
 
 __all__ = ["ASSUMPTIONS", "SERVICES", "Assumption"]
 
-SERVICES = ("mirrors", "viewer", "tap", "mast", "sesame")
+SERVICES = ("mirrors", "viewer", "tap", "mast", "crds", "sesame")
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ ASSUMPTIONS = tuple(
             "ccds/ gives camera, exposure, CCD and band, and four corners",
             "run",
             questions.list_of_ccds,
-            "get_psf(to_sky=True), query_exposures",
+            "get_psf(to_sky=True), get_exposure_files",
         ),
         (
             "catalogue",
@@ -242,6 +242,14 @@ ASSUMPTIONS = tuple(
             "read",
             questions.mast_columns,
             "JwstStage.query_uncal",
+        ),
+        (
+            "context",
+            "crds",
+            "the server names its newest context, jwst_NNNN.pmap, and where its files are",
+            "read",
+            questions.crds_context,
+            "JwstStage.prefetch_references and run, where no context is named",
         ),
         (
             "names",

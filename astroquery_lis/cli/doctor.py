@@ -9,6 +9,7 @@ from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from .. import sandbox
@@ -18,6 +19,7 @@ from ..exceptions import (
     LegacySurveyError,
     OptionalDependencyError,
     ServiceDownError,
+    StageError,
     UnexpectedContentError,
 )
 from ..io.http import WITHOUT_NETWORK
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from ..sandbox import Sandbox
     from .console import Console
 
-__all__ = ["COMMANDS", "Finding", "asked_of_sandbox", "examine"]
+__all__ = ["COMMANDS", "Finding", "examine", "sandboxed"]
 
 HOLDS, DIFFERS, NOT_ASKED = "holds", "differs", "could not ask"
 PACKAGES = ("astroquery", "astropy", "numpy", "requests", "pyvo", "jwst")
@@ -110,7 +112,8 @@ def _questions(asked: Asked) -> Iterator[tuple[Assumption, str, Callable[[], Ans
 def _asked_once(about: Assumption, subject: str, ask: Callable[[], Answer]) -> Finding:
     try:
         answer = ask()
-    except OptionalDependencyError as error:
+    except (OptionalDependencyError, StageError) as error:
+        # Nothing was asked: the pipeline, which talks to CRDS, is not there or does not start.
         return Finding(about, NOT_ASKED, _line(error), subject)
     except LegacySurveyError as error:
         # That no name service can be asked may mean that one answered something else.
@@ -129,22 +132,37 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).removesuffix(WITHOUT_NETWORK).split())
 
 
-def asked_of_sandbox(sky: Sandbox, survey: LegacySurveyClass) -> Asked:
-    """Return whom to ask on a sandbox, which has a part of the survey and names of its own."""
+@contextmanager
+def sandboxed(sky: Sandbox, survey: LegacySurveyClass) -> Iterator[Asked]:
+    """Yield whom to ask on a sandbox, which has a part of the survey and names of its own.
+
+    MAST holds no file meanwhile, and CRDS no reference.
+    """
+    from astroquery import mast
+
+    from ..sandbox.crds import serve_crds
+    from ..sandbox.mast import serve_mast
+
     trees = [t for t in every_tree() if sky.file(file_path("region-bricks", *t)).exists()]
     place = sky.positions["field"]
-    return Asked(survey, tuple(trees), "NGC 1", (place.ra.deg, place.dec.deg))
+    place_deg = place.ra.deg, place.dec.deg
+    before = sky.routes[:]
+    archive = serve_mast(sky, [])
+    try:
+        with (
+            TemporaryDirectory() as folder,
+            serve_crds(sky, folder) as crds,
+            mast.conf.set_temp("server", archive.url),
+        ):
+            yield Asked(survey, tuple(trees), "NGC 1", place_deg, crds.url)
+    finally:
+        sky.routes[:] = before
 
 
 @contextmanager
-def _sandboxed(survey: LegacySurveyClass) -> Iterator[Asked]:
-    """Serve the simulated sky, with an archive that holds nothing, and yield whom to ask."""
-    from astroquery import mast
-
-    from ..sandbox.mast import serve_mast
-
-    with sandbox.serve() as sky, mast.conf.set_temp("server", serve_mast(sky, []).url):
-        yield asked_of_sandbox(sky, survey)
+def _simulated(survey: LegacySurveyClass) -> Iterator[Asked]:
+    with sandbox.serve() as sky, sandboxed(sky, survey) as asked:
+        yield asked
 
 
 @contextmanager
@@ -168,7 +186,7 @@ def _doctor(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
         msg = f"-o: {options.result} must end in one of: {', '.join(ENDINGS)}."
         raise InvalidRequestError(msg, parameter="output", value=options.result)
     findings = []
-    with (_sandboxed if options.sandbox else _live)(survey) as asked:
+    with (_simulated if options.sandbox else _live)(survey) as asked:
         for finding in examine(asked, options.only):
             findings.append(finding)
             for line in _lines_of(finding):

@@ -63,6 +63,7 @@ TAP_TABLE = f"ls_{RELEASE}.tractor"
 SIZE = 16
 SMALL_BYTES = 2e6
 GZIP = b"\x1f\x8b"
+CONTEXT = re.compile(r"jwst_\d{4}\.pmap")
 CCD_NAME = re.compile(r"\w+ \d+-\w+-\w+")
 
 
@@ -83,6 +84,9 @@ class Asked:
     name: str = "M 31"
     name_deg: tuple[float, float] = (10.6847, 41.2687)
     """An object that the name service has to know, and where it is."""
+
+    crds_url: str = ""
+    """The CRDS server; by default that of the configuration, or STScI's."""
 
     @property
     def mirrors(self) -> tuple[Mirror, ...]:
@@ -413,6 +417,18 @@ def mast_columns(asked: Asked) -> Answer:
         columns = MissionSearch(mast_conf.server.rstrip("/"), session).columns
     lacking = [COLUMNS[key][0] for key, names in columns.items() if not names]
     return _counted(len(columns), lacking)
+
+
+def crds_context(asked: Asked) -> Answer:
+    """Look at the newest context, and at where its files are."""
+    from ..jwst_stage.refs.crds_cache import crds_environment
+    from ..jwst_stage.refs.crds_server import CrdsServer
+    from ..jwst_stage.refs.references import SERVER
+
+    server = CrdsServer(asked.crds_url or crds_environment().server_url or SERVER)
+    context = server.context("latest", "")
+    holds = CONTEXT.fullmatch(context) is not None
+    return Answer(holds, f"{context} at {server.file_url(context)}")
 
 
 def names_of_objects(asked: Asked) -> Answer:

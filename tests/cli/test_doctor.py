@@ -13,11 +13,10 @@ from astropy.io.votable import from_table
 from astropy.table import Table
 from astroquery import mast
 
-from astroquery_lis import LegacySurveyClass, _conf
+from astroquery_lis import LegacySurveyClass, _conf, conf
 from astroquery_lis.cli.assumptions import ASSUMPTIONS, SERVICES
-from astroquery_lis.cli.doctor import asked_of_sandbox, examine
+from astroquery_lis.cli.doctor import examine, sandboxed
 from astroquery_lis.cli.questions import every_tree
-from astroquery_lis.sandbox.mast import serve_mast
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -25,16 +24,15 @@ DOCS = Path(__file__).parents[2] / "docs"
 @pytest.fixture
 def ask(scene):
     """Ask the sandbox, and return the findings by service and name of the assumption."""
-    service = serve_mast(scene, [])
     sesame = _conf.override(sesame_url=scene.sesame_url)
+    with sandboxed(scene, LegacySurveyClass()) as asked, sesame:
 
-    def ask(*only):
-        findings = list(examine(asked_of_sandbox(scene, LegacySurveyClass()), only))
-        return {(f.assumption.service, f.assumption.name): f for f in findings}
+        def ask(*only):
+            findings = list(examine(asked, only))
+            return {(f.assumption.service, f.assumption.name): f for f in findings}
 
-    with mast.conf.set_temp("server", service.url), sesame:
+        ask.trees = asked.trees
         yield ask
-    scene.routes[:] = [route for route in scene.routes if route[1] is not service]
 
 
 def votable(**columns):
@@ -80,6 +78,7 @@ FAULTS = [
     ("tap", "box", "votable", "*/tap/sync*", {"after": 2}),
     ("tap", "limit of rows", "votable", "*/tap/sync*", {"after": 4}),
     ("mast", "columns", "body", "*column_list*", {"content": b"[]"}),
+    ("crds", "context", "html", "*/crds/json/*", {}),
     ("sesame", "names", "html", "*sesame*", {}),
     ("sesame", "names", "body", "*sesame*", {"content": b"# NGC 1\n%J 1.5 +2.5 = \n"}),
 ]
@@ -87,6 +86,8 @@ FAULTS = [
 
 @pytest.mark.parametrize(("service", "name", "kind", "match", "options"), FAULTS)
 def test_a_fault_shows_on_its_own_line(scene, ask, service, name, kind, match, options):
+    if service == "crds":
+        pytest.importorskip("jwst")
     options = {"times": None, **options} if "after" not in options else options
     fault = scene.faults.add(kind, match, **options)
     findings = ask(service)
@@ -116,6 +117,7 @@ def test_a_failure_of_the_service_is_no_difference(scene, ask):
 
 
 def test_all_hold_on_the_sandbox(run, tmp_path):
+    pytest.importorskip("jwst")
     answer = run("doctor", "--sandbox", "-o", "report.json")
     assert answer.code == 0, answer.out
     assert {line.split()[0] for line in answer.out.splitlines()} == {"holds"}
@@ -126,9 +128,10 @@ def test_all_hold_on_the_sandbox(run, tmp_path):
 
 
 def test_it_is_polite(scene, ask):
+    pytest.importorskip("jwst")
     assert {finding.verdict for finding in ask().values()} == {"holds"}
     requests = list(scene.requests)
-    served = len(asked_of_sandbox(scene, LegacySurveyClass()).trees)
+    served = len(ask.trees)
     of_mirror = [r for r in requests if r.path.startswith("/legacysurvey/")]
     # Two mirrors more, which are not asked for every release, and all trees of the first.
     live = len(requests) + 2 * (len(of_mirror) - served) + len(every_tree()) - served
@@ -141,7 +144,8 @@ def test_without_a_network_nothing_can_be_asked(run):
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         settings = dict.fromkeys(("mirror", "viewer_url", "tap_url", "sesame_url"), url)
-        with _conf.override(**settings), mast.conf.set_temp("server", url):
+        services = mast.conf.set_temp("server", url), conf.set_temp("crds_server_url", url)
+        with _conf.override(**settings), services[0], services[1]:
             answer = run("doctor", "-o", "report.md")
     assert answer.code == 4
     assert len(answer.out.splitlines()) == len(ASSUMPTIONS)

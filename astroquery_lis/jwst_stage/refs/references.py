@@ -42,11 +42,11 @@ if TYPE_CHECKING:
 
     from ..planning.plan import Plan
 
-__all__ = ["Resolution", "prefetch", "resolve"]
+__all__ = ["SERVER", "Resolution", "prefetch", "resolve"]
 
-_SERVER = "https://jwst-crds.stsci.edu"
+SERVER = "https://jwst-crds.stsci.edu"
 _WAY_OUT = (
-    f"set crds_server_url (JWST's is {_SERVER}) and call prefetch_references where there is a "
+    f"set crds_server_url (JWST's is {SERVER}) and call prefetch_references where there is a "
     "network, or set crds_path to a cache that has them"
 )
 
