@@ -134,7 +134,7 @@ def _parse(value: object) -> Mirror:
     text = os.fspath(value).strip() if isinstance(value, (str, os.PathLike)) else ""
     if text in REGISTERED:
         return REGISTERED[text]
-    scheme = urlsplit(text).scheme if "://" in text else ""
+    scheme = text.partition("://")[0].lower() if "://" in text else ""
     if scheme in ("http", "https"):
         return _of_url(text)
     folder = Path(unquote(urlsplit(text).path) if scheme == "file" else text).expanduser()
@@ -149,7 +149,14 @@ def _parse(value: object) -> Mirror:
 
 @lru_cache(maxsize=32)
 def _of_url(text: str) -> Mirror:
-    parts = urlsplit(text)
+    try:
+        parts = urlsplit(text)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        has_host = False
+    if not has_host:
+        plain = _USER.sub("://***@", text).partition("?")[0]
+        _refuse(plain, "is a URL whose host or port is none.")
     user, _, host = parts.netloc.rpartition("@")
     plain = urlunsplit((parts.scheme, host, parts.path, "", ""))
     if "{" not in parts.path + parts.query:
