@@ -444,7 +444,7 @@ def bricks_at(targets: Targets, radius: Angle | None = None) -> np.ndarray:
 
 def is_file_name(word: object) -> bool:
     """Return True if a word is meant as the name of a brick, even of none, or of a sweep file."""
-    text = word.strip() if isinstance(word, str) else ""
+    text = word.strip().lower() if isinstance(word, str) else ""
     digits = text[:4] + text[5:]
     is_brick = len(text) == 8 and text[4] in "pm" and digits.isdigit()
     return is_brick or is_sweep_name(text)
@@ -454,6 +454,9 @@ def _names(value: object) -> tuple[list | None, list[str]]:
     """Return names or numbers of bricks, or `None` for positions, and names of sweep files."""
     if value is None:
         return [], []
+    words = value.replace(",", " ").split() if isinstance(value, str) else []
+    if len(words) > 1 and all(is_file_name(word) for word in words):
+        value = words
     table = None if is_file_name(value) else as_table(value, "bricks_or_coordinates")
     if table is not None:
         name = _find(table, ("brickname", "brickid"))
@@ -467,6 +470,7 @@ def _names(value: object) -> tuple[list | None, list[str]]:
         return None, []
     sweeps = [str(item).strip() for item in items if isinstance(item, str) and is_sweep_name(item)]
     names = [item for item in items if not (isinstance(item, str) and is_sweep_name(item))]
+    names = [name.strip().lower() if isinstance(name, str) else name for name in names]
     return names, [name.removesuffix(".fits") for name in sweeps]
 
 

@@ -332,3 +332,11 @@ def test_refresh_goes_by_the_date_of_a_file_in_the_users_folder(copied_tree, sur
         os.utime(first, (time.time(), first.stat().st_mtime + 100))
         table = survey.get_brick_files(BRICK, **call, refresh=True)
     assert list(table["Status"]) == ["COMPLETE", "CACHED", "CACHED"]
+
+
+@pytest.mark.parametrize(
+    "bricks", ["0451P000,0453p000", "0453p000 0451p000", [" 0451P000", "0453P000"]]
+)
+def test_names_of_bricks_in_any_case_and_with_commas(survey, bricks):
+    asked = survey.get_brick_files(bricks, products="maskbits", get_query_payload=True)["urls"]
+    assert [url.split("/")[-2] for url in asked] == ["0451p000", "0453p000"]
