@@ -254,12 +254,15 @@ def _between(column: TractorColumn, bounds: tuple[object, ...]) -> Comparison | 
     """Return a range, its ends included; an end that is `None` is open."""
     if len(bounds) != 2 or bounds == (None, None) or column.is_text:
         _refuse(column, bounds)
-    parts: list[Comparison | Group] = [
+    parts = [
         _compared(column, operator, bound)
         for operator, bound in zip((">=", "<="), bounds, strict=True)
         if bound is not None
     ]
-    return _group("AND", parts)
+    if len(parts) == 2 and parts[0].values[0] > parts[1].values[0]:  # type: ignore[operator]
+        msg = f"column_filters[{column.name!r}]={bounds!r} must be (low, high): no value is both."
+        raise InvalidRequestError(msg, parameter="column_filters", value=bounds)
+    return _group("AND", [*parts])
 
 
 def _value(column: TractorColumn, value: object, *, is_bound: bool = False) -> Value:

@@ -216,6 +216,8 @@ def test_missing_values_meet_no_condition():
         {"brick_primary": "maybe"},
         "flux_r > 10",
         7,
+        {"flux_r": (5, 1)},
+        {"flux_r": "5..1"},
     ],
 )
 def test_bad_conditions_are_refused(filters):
