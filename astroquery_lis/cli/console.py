@@ -152,6 +152,11 @@ class Console:
         if not self.json:
             print(text)
 
+    def step(self, text: str) -> None:
+        """Print what is being done, at once, through a pipe as well."""
+        self.line(text)
+        sys.stdout.flush()
+
     def put(self, **values: Any) -> None:
         """Add something to the JSON document."""
         self.document.update(values)

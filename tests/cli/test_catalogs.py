@@ -108,8 +108,8 @@ def test_tractor_dry_run(run, scene):
 @pytest.mark.parametrize(
     ("words", "match"),
     [
-        ((), "One of --radius, --width and --polygon"),
-        (FIELD, "One of --radius, --width and --polygon"),
+        ((), "One of --radius, --width, --polygon and --ids"),
+        (FIELD, "One of --radius, --width, --polygon and --ids"),
         (("--radius", "1arcsec"), "coordinates"),
         ((*FIELD, "--radius", "1"), "argument --radius: '1' is not of the kind 10arcsec"),
         ((*FIELD, "--radius", "-1arcsec"), "must be above 0"),
