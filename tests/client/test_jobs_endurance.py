@@ -192,7 +192,11 @@ table = Table({"ra": places[:, 0] % 360, "dec": places[:, 1]})
 manifest = LegacySurvey.download_cutouts(table, 256, download_dir=sys.argv[1], mirror=sys.argv[2],
                                          bands="grz", products=("image", "invvar"),
                                          on_missing="warn")
-assert (manifest["Status"] == "COMPLETE").all(), set(manifest["Message"])
+# Most of these bricks are blank but for a few places; what was not observed is no success.
+blank = [row for row in manifest if row["Status"] == "NODATA"]
+assert all("nothing was observed" in row["Message"] for row in blank)
+assert set(manifest["Status"]) == {"COMPLETE", "NODATA"}
+assert 200 < len(manifest) - len(blank)
 # Not ru_maxrss: a child starts with its parent's, here that of the whole test run.
 status = pathlib.Path("/proc/self/status").read_text()
 print(int(re.search(r"VmHWM:\\s+(\\d+)", status).group(1)) / 1024)
@@ -218,7 +222,7 @@ def test_two_thousand_targets_stay_within_memory_and_bytes(sky, tmp_path):
     with warnings.catch_warnings(action="ignore", category=CoverageWarning):
         survey = LegacySurveyClass()
         survey.mirror = sky.mirror_url
-        for path in sorted((tmp_path / "out").glob("*.fits"))[::400]:
+        for path in sorted((tmp_path / "out").glob("*.fits"))[::50]:
             with fits.open(path) as hdul:
                 header = hdul[0].header
                 position = SkyCoord(header["RA"], header["DEC"], unit="deg")
