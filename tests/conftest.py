@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,11 @@ import pytest
 from astroquery_lis import LegacySurvey, LegacySurveyClass, conf, sandbox
 from astroquery_lis.io.places import HEALTH
 from astroquery_lis.survey.paths import file_path
+
+# Started by nohup or in the background, this process ignores Ctrl-C, and so would every process
+# that a test begins and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

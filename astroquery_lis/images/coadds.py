@@ -219,13 +219,17 @@ def _find_files(
                 lost.setdefault(plane, set()).add(i)
             else:
                 files[plane].sections[i] = section
+        shared: _Shared = {}
         for plane, pieces_lost in lost.items():
-            _stand_in(plan, files[plane], pieces_lost)
+            _stand_in(plan, files[plane], pieces_lost, shared)
         pending = list(lost)
     return files, answers, is_large
 
 
-def _stand_in(plan: CoaddPlan, files: PlaneFiles, lost: set[int]) -> None:
+_Shared = dict[tuple[Placement, frozenset[int], frozenset[int]], Placement]
+
+
+def _stand_in(plan: CoaddPlan, files: PlaneFiles, lost: set[int], shared: _Shared) -> None:
     """Let other bricks' images stand in for pieces of a plane that have no file."""
     placement = files.placement
     files.barred |= {placement.pieces[i].brick_id for i in lost}
@@ -233,7 +237,11 @@ def _stand_in(plan: CoaddPlan, files: PlaneFiles, lost: set[int]) -> None:
     def may_stand_in(brick: int, other: int) -> bool:
         return other not in files.barred and plan.tree(other) == plan.tree(brick)
 
-    files.placement = without(placement, lost, may_stand_in)
+    # Planes that lack the same files share one placement: of a large box it is 200 MB of labels.
+    key = placement, frozenset(lost), frozenset(files.barred)
+    if key not in shared:
+        shared[key] = without(placement, lost, may_stand_in)
+    files.placement = shared[key]
 
 
 _Files = dict[Plane, PlaneFiles]

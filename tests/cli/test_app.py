@@ -228,8 +228,6 @@ def test_ctrl_c_ends_quietly(scene, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
-        # Where these tests were started by nohup, SIGINT is ignored, and would be here.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout.readline().startswith("Starting the embedded sky")
         process.send_signal(signal.SIGINT)
