@@ -172,6 +172,26 @@ def test_backgrounds_are_subtracted_in_stage_2(tmp_path, plan_of):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("background_first", [False, True])
+def test_only_count_rates_are_subtracted_whatever_came_first(
+    tmp_path, plan_of, background_first
+):
+    pytest.importorskip("jwst")
+    mrs = {"exp_type": "MIR_MRS", "FILTER": None}
+    sky = {"root": "sky", "TARGPROP": "SKY", "BKGDTARG": True, **mrs}
+    write_exposure(tmp_path / "in", 1 if background_first else 3, **sky)
+    write_exposure(tmp_path / "in", 2, root="sci", **mrs)
+    nod = {"exp_type": "MIR_LRS-FIXEDSLIT", "PATTTYPE": "ALONG-SLIT-NOD", "FILTER": "P750L"}
+    for number in (4, 5):
+        write_exposure(tmp_path / "in", number, root=f"nod{number}", OBSERVTN="009", **nod)
+    subtracted = [m for t in plan_of().tasks if t.stage == 2 for m in t.members[1:]]
+    assert sorted(m.input for m in subtracted if m.exptype == "background") == [
+        "stage1/nod4_rate.fits",
+        "stage1/nod5_rate.fits",
+        "stage1/sky_rate.fits",
+    ]
+
+
 def test_slitless_spectra_wait_for_the_mosaic_of_direct_images(tmp_path, plan_of):
     write_exposure(tmp_path / "in", 1, root="spec", exp_type="NIS_WFSS", FILTER="GR150R")
     write_exposure(tmp_path / "in", 2, root="direct", exp_type="NIS_IMAGE")
@@ -242,6 +262,7 @@ def test_files_of_shutters_are_inputs_and_missed_by_name(tmp_path, plan_of):
         "stage1/x_rate.fits",
         str(tmp_path / "in" / "jw01234001001_01_msa.fits"),
     )
+    assert plan_of(str(tmp_path / "in" / "*.fits")).task("x_cal.fits").inputs == task.inputs
 
 
 def test_an_association_of_mast_decides(dithers, plan_of):

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..planning.pipelines import EXP_TYPES as ALL_TYPES
 from ..planning.pipelines import is_guider
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "DETECTORS",

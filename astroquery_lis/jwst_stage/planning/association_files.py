@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...exceptions import InvalidRequestError, StageError
 from ..pipeline import ask
 from ..tasks import member_path
-from .associations import STAGE3_ROLES, Group
-from .pipelines import ASN_TYPES
+from .associations import PIPELINES, STAGE3_ROLES, Group
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,8 +33,6 @@ __all__ = [
     "write_association",
 ]
 
-_PIPELINES = {asn_type: pipeline for pipeline, asn_type in ASN_TYPES.items()}
-
 
 def root_of(expname: str) -> str:
     """Return the name of the exposure behind a member, without suffix."""
@@ -48,10 +45,10 @@ def group_of_file(association: dict[str, Any], exposures: Sequence[Exposure]) ->
     path = association["path"]
     kind = str(association.get("asn_type", "")).lower()
     products = association["products"]
-    if kind not in _PIPELINES or len(products) != 1 or not products[0].get("name"):
+    if kind not in PIPELINES or len(products) != 1 or not products[0].get("name"):
         msg = (
             f"{path}: asn_type={kind!r} with {len(products)} products; a plan takes level 3 "
-            f"associations ({', '.join(_PIPELINES)}) of one named product."
+            f"associations ({', '.join(PIPELINES)}) of one named product."
         )
         raise InvalidRequestError(msg, parameter="files", value=path)
     members, missing = [], []
@@ -68,7 +65,7 @@ def group_of_file(association: dict[str, Any], exposures: Sequence[Exposure]) ->
         msg = f"{path}: its members {', '.join(missing)} are not among the files."
         raise InvalidRequestError(msg, parameter="files", value=path)
     return Group(
-        pipeline=_PIPELINES[kind],
+        pipeline=PIPELINES[kind],
         product=products[0]["name"],
         asn_id=str(association.get("asn_id") or "a3001"),
         program=str(association.get("program") or "00000"),

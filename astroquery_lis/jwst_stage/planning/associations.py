@@ -99,11 +99,12 @@ def put_together(
     product_name: str | None = None,
     given: Sequence[Group] = (),
     named: Collection[str] = (),
+    stage3: bool = True,
 ) -> Together:
     """Return what belongs together.
 
     ``given`` are the products that association files describe, and ``named`` the roots of all that
-    such files of any stage name.
+    such files of any stage name.  Without ``stage3`` nothing is said of products that nobody makes.
     """
     targets = list(dict.fromkeys(e.target for e in sorted(exposures, key=_when)))
     plain, others = _parted(exposures)
@@ -125,7 +126,8 @@ def put_together(
         if product_name is not None:
             group = replace(group, product=_product_name(group, targets, product_name))
         groups.append(group)
-    notes += _without_stage3(others, groups, unwanted)
+    if stage3:
+        notes += _without_stage3(others, groups, unwanted)
     return Together(calibrations, _distinct(groups, product_name), unwanted, notes)
 
 
@@ -154,7 +156,9 @@ def _unwanted(
 ) -> tuple[frozenset[str], list[str]]:
     """Return what would be reduced in vain, and the notes that say so."""
     wanted = {e.root for a in level2 for e, _ in a.members} | set(named)
-    lost = [e for e in others if e.root not in wanted and not is_acquisition(e)]
+    # What is calibrated already needs no rule of stage 2.
+    uncalibrated = [e for e in others if e.level != "cal"]
+    lost = [e for e in uncalibrated if e.root not in wanted and not is_acquisition(e)]
     reasons = defaultdict(list)
     for exposure in lost:
         hint = ""

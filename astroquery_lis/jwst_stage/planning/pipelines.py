@@ -144,7 +144,6 @@ STAGE3_SUFFIX = {
     "Image3Pipeline": "i2d.fits",
     "Coron3Pipeline": "i2d.fits",
     "Ami3Pipeline": "aminorm-oi.fits",
-    "WfsCombineStep": "wfscmb.fits",
 }
 """Ending of the main product of those pipelines of stage 3 that give it one name."""
 

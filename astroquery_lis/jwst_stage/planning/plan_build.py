@@ -51,7 +51,12 @@ def build(
         named = {root_of(m["expname"]) for a in associations for p in a["products"]
                  for m in p["members"]}  # fmt: skip
         together = put_together(
-            exposures, group_by=group_by, product_name=product_name, given=given, named=named
+            exposures,
+            group_by=group_by,
+            product_name=product_name,
+            given=given,
+            named=named,
+            stage3=3 in stages,
         )
     kept = [e for e in exposures if e.root not in together.unwanted]
     groups = together.groups if 3 in stages else []
@@ -68,7 +73,8 @@ def build(
         _check_shutters(kept)
     for exposure in kept:
         builder.stage1(exposure)
-    calibration = _Calibration(builder, together, level2)
+    # What stage 2 subtracts are count rates: those of before any exposure had its stage 2.
+    calibration = _Calibration(builder, together, level2, dict(builder.current))
     if all(is_acquisition(e) for e in kept):
         second = kept
     else:
@@ -116,6 +122,7 @@ class _Calibration:
     builder: TaskBuilder
     together: Together
     files: list[dict]
+    rates: dict[str, str]
 
     def add(self, exposure: Exposure) -> None:
         """Add stage 2 of an exposure, and the corrections after it."""
@@ -165,7 +172,7 @@ class _Calibration:
         """Return the member of a name: an exposure, a product of the plan, or a file beside."""
         root = root_of(expname)
         if root in self.builder.by_root:
-            return Member(self.builder.current[root], role)
+            return Member(self.rates[root], role)
         name = Path(expname).name
         mosaic = f"stage3/{root}_i2d.fits"
         beside = os.path.join(os.path.dirname(association_path), name)
@@ -182,7 +189,7 @@ class _Calibration:
             return []
         header |= {k: v for k, v in association.header.items() if k in header}
         members = [
-            Member(self.builder.current[e.root], role)
+            Member(self.rates[e.root], role)
             for e, role in association.members
             if e.root != exposure.root
         ]

@@ -126,7 +126,7 @@ def _paths(
             matched = sorted(glob.glob(path, recursive=True))
             if not matched:
                 problems.append(f"{path}: no file matches the pattern.")
-            paths += matched
+            paths += [p for p in matched if not p.endswith(SHUTTERS)]
         elif path.endswith(SHUTTERS):
             continue  # Exposures name it themselves.
         elif not os.path.exists(path):

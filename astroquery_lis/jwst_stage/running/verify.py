@@ -49,9 +49,6 @@ _EXTENSIONS = {
     "dark": {"SCI"},
 }
 
-_OF_THE_CATALOGUE = ("_cat.ecsv", "_segm.fits")
-
-
 _GROUP_KEYS = (
     "program_number",
     "observation_number",
@@ -167,8 +164,6 @@ def _missing_part(hdul: fits.HDUList, path: Path, needs_tree: bool = True) -> st
 
 def _presence(task: Task, folder: Path) -> list[dict]:
     missing = [Path(name).name for name in task.outputs if not (folder / Path(name).name).exists()]
-    # The catalogue is not written where nothing was detected, which `_catalogue` tells.
-    missing = [name for name in missing if not name.endswith(_OF_THE_CATALOGUE)]
     if missing:
         present = sorted(path.name for path in folder.iterdir()) or ["nothing"]
         message = f"not made: {', '.join(missing)}; made: {', '.join(present)}"

@@ -31,6 +31,7 @@ from ..planning.association_files import (
     association_path,
     write_association,
 )
+from ..planning.exposures import SHUTTERS
 from ..resume import fingerprints
 from ..resume.records import Record, write_record
 from ..tasks import Task, input_path, log_path, member_path
@@ -227,7 +228,7 @@ def _check_inputs(task: Task, inputs: list[Path], output_dir: Path) -> None:
 
 
 def _check_input(task: Task, path: Path, role: str) -> None:
-    if problem := is_whole(path, needs_tree=not path.name.endswith("_msa.fits")):
+    if problem := is_whole(path, needs_tree=not path.name.endswith(SHUTTERS)):
         raise InvalidExposureError(problem, parameter="files", value=str(path))
     if role != "science" or task.pipeline not in _EXPOSURE_PIPELINES:
         return
