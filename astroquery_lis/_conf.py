@@ -146,7 +146,7 @@ for _name, _variable in ENVIRONMENT.items():
         setattr(conf, _name, os.environ[_variable])
 
 _Text: TypeAlias = (
-    Literal["release", "mirror", "viewer_url", "tap_url", "cache_dir"]
+    Literal["release", "mirror", "viewer_url", "tap_url", "sesame_url", "cache_dir"]
     | Literal["crds_path", "crds_context", "crds_server_url"]
 )
 _Seconds: TypeAlias = Literal["timeout", "max_retry_after"]

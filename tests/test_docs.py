@@ -80,7 +80,7 @@ def test_the_first_lines_that_a_user_sees_run(page, served_sky, tmp_path, monkey
         assert printed == _blocks(ROOT / page, "text")[0].split()
 
 
-SETTINGS = {"mirror", "release", "timeout", "verify"}
+SETTINGS = {"mirror", "release", "timeout"}
 METHODS = [
     name
     for name in dir(LegacySurveyClass)

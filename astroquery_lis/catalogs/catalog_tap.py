@@ -92,6 +92,7 @@ class TapSource:
             and self._client.url not in self._cone_refused
             and not request.maskbits
             and all(condition.is_exact for condition in request.conditions)
+            and len(_pushed(request)) == len(request.conditions) + request.drop_duplicates
         )
         maxrec = request.maxrec if request.maxrec and is_exact and use_maxrec else DEFAULT_MAXREC
         answer = self._client.run(query, maxrec=maxrec, async_job=self._async_job)

@@ -193,11 +193,12 @@ def _doctor(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
                 console.line(line)
     counts = Counter(finding.verdict for finding in findings)
     console.put(counts=dict(counts), versions=_installed(), rows=[f.row() for f in findings])
-    console.note(", ".join(f"{number} {verdict}" for verdict, number in counts.items()))
+    summary = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+    console.note(summary or "nothing was asked: a folder is no service")
     if options.result is not None:
         _write(findings, options.result)
         console.note(f"the report is {options.result}")
-    if set(counts) == {NOT_ASKED}:
+    if set(counts) <= {NOT_ASKED}:
         return EXIT_TRANSFER
     return EXIT_OK if set(counts) <= {HOLDS} else EXIT_PARTIAL
 

@@ -178,7 +178,8 @@ def targets(options: argparse.Namespace) -> Targets:
     value: Any = " ".join(words)
     if options.table is not None:
         value = read_table(options.table, options.input_format)
-    columns: dict[str, Any] = {key: getattr(options, key, None) for key in ("ra", "dec", "name")}
+    keys = ("id_column", "ra", "dec", "name")
+    columns: dict[str, Any] = {key: getattr(options, key, None) for key in keys}
     return as_targets(value, **columns)
 
 

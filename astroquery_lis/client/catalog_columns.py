@@ -69,9 +69,9 @@ class ColumnMethods(SurveyBase):
         Unit("nmgy")
         """
         try:
-            file = Path(path)
+            file = Path(path).expanduser()
             is_file = file.is_file()
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RuntimeError):
             is_file = False
         if not is_file:
             msg = (

@@ -17,6 +17,7 @@ from ..catalogs.catalog_viewer import ViewerSource
 from ..catalogs.sources import SOURCES, CatalogSource, order_of_sources, query_catalog
 from ..catalogs.tap_client import TapClient
 from ..exceptions import InvalidRequestError, warn
+from ..images.sources import as_sources
 from ..io.http import PoliteSession
 from ..survey.catalog_request import (
     CatalogRequest,
@@ -440,8 +441,7 @@ class CatalogMethods(SurveyBase):
         async_job: bool,
     ) -> list[tuple[CatalogSource, str]]:
         """Return the sources to ask in turn, and why each is asked."""
-        names = tuple(source) if isinstance(source, (list, tuple)) else (source,)
-        reason = "it was asked for"
+        names, reason = as_sources(source, SOURCES), "it was asked for"
         if names == ("auto",):
             same_sky = self._tap_is_same_sky(files.finder.mirrors)
             names, reason = order_of_sources(request, files, tap_is_same_sky=same_sky)
@@ -450,7 +450,7 @@ class CatalogMethods(SurveyBase):
             "tap": lambda: TapSource(self._tap(), self._cone_refused, async_job=async_job),
             "viewer": lambda: ViewerSource(self._viewer(cache)),
         }
-        return [(makers[as_choice("source", name, SOURCES)](), reason) for name in names]
+        return [(makers[name](), reason) for name in names]
 
     def _tap(self) -> TapClient:
         make: Callable[..., PoliteSession] = PoliteSession

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import BaseCoordinateFrame, SkyCoord
+from astropy.io import fits
 from astropy.table import Column, QTable, Row, Table
 from astropy.time import Time
 
@@ -343,8 +344,12 @@ def as_by_row(parameter: str, value: Any, targets: Targets) -> ByRow | None:
         if rows is None:
             rows = SkyCoord(targets.ra_deg, targets.dec_deg, unit="deg")
         return _of_values(parameter, [value(row) for row in rows])
-    if isinstance(value, tuple) or not hasattr(value, "__len__") or np.ndim(value) == 0:
+    # A header is one grid, though numpy takes it for a list of cards.
+    is_one = isinstance(value, (tuple, fits.Header)) or not hasattr(value, "__len__")
+    if is_one or np.ndim(value) == 0:
         return None
+    if not isinstance(value, (list, np.ndarray)):
+        value = np.asarray(value)  # a Series of pandas and the like, in the order of its rows
     may_be_pair = parameter == "size" and np.ndim(value) == 1 and not isinstance(value, Column)
     if len(value) != n_rows:
         if may_be_pair and len(value) <= 2:
@@ -369,6 +374,8 @@ def _of_array(parameter: str, array: Any, placed: np.ndarray) -> ByRow:
         _refuse_row(parameter, int(lacking[0]))
     unit = getattr(array, "unit", None)
     plain = np.asarray(getattr(array, "value", array))
+    if plain.dtype.hasobject:
+        return _of_values(parameter, plain.tolist())
     values, of_row = np.unique(plain, axis=0, return_inverse=True)
     kept = values if unit is None else u.Quantity(values, unit)
     items = [tuple(item) if np.ndim(item) else item for item in kept]

@@ -71,6 +71,9 @@ __all__ = ["JobMethods"]
 JOURNAL = "cutouts.journal.jsonl"
 PICTURE_OUTPUTS = ("png", "jpeg")
 OUTPUTS = ("fits", *ARRAY_OUTPUTS, *PICTURE_OUTPUTS)
+BY_ROW = ("size", "release", "region", "pixel_scale", "wcs", "rotation")
+"""Options that may differ from row to row."""
+
 NEEDED = {
     "hdf5": ("batch", "h5py"),
     "zarr": ("batch", "zarr", "pyarrow"),
@@ -222,16 +225,15 @@ allow_unknown_layer, cache : optional
         spec = BulkSpec(as_sources(source), as_choice("on_missing", on_missing, ON_MISSING))
         access = self._access(mirror, cache, executor)
         asked = self._asked(
+            cutout_request,
             targets,
-            partial(access.sources, spec.sources),
-            {
-                "size": size,
-                "release": release,
-                "region": region,
-                "pixel_scale": pixel_scale,
-                "wcs": wcs,
-                "rotation": rotation,
-            },
+            access.sources(spec.sources),
+            size=size,
+            release=release,
+            region=region,
+            pixel_scale=pixel_scale,
+            wcs=wcs,
+            rotation=rotation,
             bands=bands,
             products=products,
             layer=layer,
@@ -315,10 +317,11 @@ show_progress
         spec = BulkSpec(as_sources(source), as_choice("on_missing", on_missing, ON_MISSING))
         access = self._access(mirror, cache, executor)
         asked = self._asked(
+            psf_request,
             targets,
-            partial(access.sources, spec.sources),
-            {"release": release, "region": region},
-            products=("psf",),
+            access.sources(spec.sources),
+            release=release,
+            region=region,
             bands=bands,
             to_sky=to_sky,
         )
@@ -408,16 +411,15 @@ executor
         spec = BulkSpec(as_sources(source), as_choice("on_missing", on_missing, ON_MISSING))
         access = self._access(mirror, cache, executor)
         asked = self._asked(
+            cutout_request,
             targets,
-            partial(access.sources, spec.sources),
-            {
-                "size": size,
-                "release": release,
-                "region": region,
-                "pixel_scale": pixel_scale,
-                "wcs": wcs,
-                "rotation": rotation,
-            },
+            access.sources(spec.sources),
+            size=size,
+            release=release,
+            region=region,
+            pixel_scale=pixel_scale,
+            wcs=wcs,
+            rotation=rotation,
             bands=bands,
             products=products,
             layer=layer,
@@ -500,28 +502,23 @@ executor
 
     def _asked(
         self,
+        make: Callable[..., CutoutRequest],
         targets: Targets,
-        sources: Callable[[], Sources],
-        by_row: dict[str, object],
+        sources: Sources,
         **options: object,
     ) -> Asked:
         """Return what is asked for every row, everything checked as for one cutout."""
         differing = {
             name: values
-            for name, value in by_row.items()
-            if (values := as_by_row(name, value, targets)) is not None
+            for name in BY_ROW
+            if name in options
+            and (values := as_by_row(name, options[name], targets)) is not None
         }
-        options |= {name: value for name, value in by_row.items() if name not in differing}
-        if options.get("products") == ("psf",):
-            make: Callable[..., CutoutRequest] = psf_request
-            del options["products"]
-        else:
-            make = cutout_request
+        options = {name: value for name, value in options.items() if name not in differing}
         make = partial(make, (0.0, 0.0), default_release=self.release, **options)
         asked = as_asked(make, differing, targets.placed)
         for request in asked.templates:
-            # Refused here, if no source can serve it.
-            sources().first(request)
+            sources.first(request)  # refused here, if no source can serve it
         return asked
 
     def _footprint(self, asked: Asked, access: Access) -> dict[tuple[str, str], np.ndarray]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -13,6 +12,7 @@ from astropy.coordinates.name_resolve import sesame_database, sesame_url
 from .._conf import conf, setting
 from .._packages import package_version
 from ..exceptions import ServiceDownError, TransferError, UnexpectedContentError
+from ..io.bounds import Threads
 from ..io.http import HttpClient
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def resolve_names(names: Iterable[str]) -> dict[str, tuple[float, float] | None]
     services = _services()
     if len(names) == 1:
         return {names[0]: _lookup(names[0], services, client)}
-    with ThreadPoolExecutor(LOOKUPS_AT_ONCE) as threads:
+    with Threads(LOOKUPS_AT_ONCE) as threads:
         try:
             places = list(threads.map(lambda name: _lookup(name, services, client), names))
         finally:
@@ -51,7 +51,7 @@ def _services() -> list[str]:
     """Return the addresses to ask in turn: those of the configuration, else astropy's."""
     own = setting("sesame_url")
     by_host: dict[str, str] = {}
-    for url in map(str, [own] if own else sesame_url.get()):
+    for url in [own] if own else sesame_url.get():
         by_host.setdefault(urlsplit(url).netloc, f"{url.rstrip('/')}/")
     return list(by_host.values())
 

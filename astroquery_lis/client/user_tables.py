@@ -97,7 +97,7 @@ def _is_table_file(value: object) -> bool:
         return True
     if not isinstance(value, str) or is_sweep_name(value) or "\0" in value:
         return False
-    text = value.strip()
+    text = os.path.expanduser(value.strip())
     return kind_of(text) is not None or (os.sep in text and os.path.isfile(text))
 
 
@@ -146,6 +146,7 @@ def kind_of(path: str) -> str | None:
 
 def read_table(path: str, kind: str | None = None) -> Table:
     """Return the table in a file, or on standard input."""
+    path = os.path.expanduser(path.strip())
     kind = as_kind(kind) or (None if path == "-" else kind_of(path))
     name = "standard input" if path == "-" else path
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,17 +51,22 @@ class Heartbeat:
             self._since = self._said = time.monotonic()
 
     def _beat(self) -> None:
-        while not self._ended.wait(_TICK_S):
-            with self._lock:
-                now = time.monotonic()
-                if self._bar is not None:
-                    self._bar.set_description_str(f"at work for {now - self._since:.0f} s")
-                    # It fills, and begins again.
-                    self._bar.n = (self._bar.n + 1) % self._bar.total
-                    self._bar.refresh()
-                elif now - self._said >= _LINE_S - _TICK_S:
-                    self._say(f"  at work for {now - self._since:.0f} s")
-                    self._said = now
+        # Whoever says the next line meets the same error, as of a closed pipe, and tells of it.
+        with suppress(OSError):
+            while not self._ended.wait(_TICK_S):
+                with self._lock:
+                    self._tell(time.monotonic())
+
+    def _tell(self, now: float) -> None:
+        """Say how long the step has taken, if it is time to."""
+        if self._bar is not None:
+            self._bar.set_description_str(f"at work for {now - self._since:.0f} s")
+            # It fills, and begins again.
+            self._bar.n = (self._bar.n + 1) % self._bar.total
+            self._bar.refresh()
+        elif now - self._said >= _LINE_S - _TICK_S:
+            self._say(f"  at work for {now - self._since:.0f} s")
+            self._said = now
 
 
 def _bar() -> tqdm | None:

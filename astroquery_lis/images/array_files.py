@@ -193,7 +193,8 @@ class _Buffered:
         """Set one plane of an entry; entries come in order."""
         if entry >= self._start + len(self._values):
             self.flush(entry)
-            self._start = entry
+            # Slabs are whole chunks, wherever the first entry of a plane is.
+            self._start = entry - entry % len(self._values)
         where = (entry - self._start,) if place is None else (entry - self._start, place)
         self._values[where] = pixels
 

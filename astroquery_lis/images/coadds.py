@@ -269,8 +269,7 @@ def as_hdus(cutout: PlainCutout) -> fits.HDUList:
 def plain_cutout(plan: CoaddPlan, reader: PixelReader, *, on_missing: str = "raise") -> PlainCutout:
     """Cut a box out of the bricks' coadds, without HDUs."""
     request = plan.request
-    tells = any(product in EVIDENCE for product in request.products)
-    evidence = [] if tells else plan.evidence(reader.evidence)
+    evidence = plan.evidence(reader.evidence)
     files, answers, is_large = _find_files(plan, [*plan.planes, *evidence], reader)
     if any(s.cache_error or (s.answer and s.answer.failures) for s in answers):
         warn_of_failures(answers)

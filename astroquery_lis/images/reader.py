@@ -12,9 +12,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -29,7 +28,7 @@ from ..exceptions import (
     UnexpectedContentError,
 )
 from ..io.bounds import Threads
-from ..io.checks import check_structure
+from ..io.checks import flaw_of
 from ..io.download import Downloaded, download
 from ..io.http import HttpClient
 from ..io.mirrors import Mirror, local_folders
@@ -136,7 +135,7 @@ class SectionReader:
         self._stores: dict[str, Store] = {}
         self.cache_error: CacheError | None = None
         self.has_fetched = False
-        self._files = ThreadPoolExecutor(client.max_connections, "astroquery_lis-file")
+        self._files = Threads(client.max_connections, "astroquery_lis-file")
         # A file's thread waits for its ranges, so these need threads of their own.
         self.ranges = Threads(client.max_connections, "astroquery_lis-range")
 
@@ -178,9 +177,8 @@ class SectionReader:
                         sections[number] = read(request)
             finally:
                 _fetches_nothing.reset(token)
-        # Copies of the context keep the bounds of the call.
         futures = {
-            number: self._files.submit(copy_context().run, read, request)
+            number: self._files.submit(read, request)
             for number, request in enumerate(requests)
             if number not in sections
         }
@@ -299,24 +297,36 @@ class SectionReader:
         address = mirror.locate(path)
         if mirror.is_local:
             file = Path(address)
-            if not file.exists():
+            flaw = flaw_of(file)
+            if flaw is None:
                 msg = f"{file} does not exist."
                 raise NotFoundError(msg, url=str(file))
+            if flaw:
+                raise UnexpectedContentError(flaw, url=str(file))
         else:
-            file = self._store(mirror).path(path)
-            if not file.exists():
-                self.begin_fetch()
-            download(self.client, str(address), file)
+            file = self._whole_file(mirror, path)
         url = mirror.origin(path)
-        with file.open("rb") as stream:
-            check_structure(file, stream, url)
         try:
             known = KnownImage(OpenImage(file, hdu=request.hdu), None, None, url)
             pixels = known.read(request.box, request.source, None)
             return pixels, url, known.layout(request.source).cards
-        except DECODE_ERRORS as error:
+        except (UnexpectedContentError, *DECODE_ERRORS) as error:
+            if not mirror.is_local:
+                self._store(mirror).forget_whole(path)
+            if isinstance(error, UnexpectedContentError):
+                raise
             msg = f"{address} cannot be read as FITS images: {error}."
             raise UnexpectedContentError(msg, url=str(address), cause=error) from error
+
+    def _whole_file(self, mirror: Mirror, path: str) -> Path:
+        """Return a file of a mirror that is kept whole, fetched if it is not here."""
+        store = self._store(mirror)
+        file = store.whole(path)
+        if file is None:
+            self.begin_fetch()
+            file, margin_bytes = store.path(path), store.margin_bytes
+            download(self.client, str(mirror.locate(path)), file, margin_bytes=margin_bytes)
+        return file
 
     def _read_local(
         self, path: str | Path, url: str, request: SectionRequest, shared: SharedFile | None

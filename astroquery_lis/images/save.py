@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from astropy.io import fits
 
-from ..exceptions import LegacySurveyError, NoCoverageError
+from ..exceptions import LegacySurveyError, NoCoverageError, TransferError
+from ..io.checks import check_structure, reading
 from ..io.jobs import Result, failure
 from ..io.store import write_whole
 from ..survey.request import CutoutRequest
@@ -174,12 +175,14 @@ class _Files:
             return None
         facts = target_facts(request, name)
         try:
-            key, told = self._encoding.decode(data)
+            check_structure(path, io.BytesIO(data), path)
+            with reading(path, "read"):
+                key, told = self._encoding.decode(data)
             if key == request.key[:32]:
                 return Result(row, "COMPLETE", **{**facts, **told, **_file_facts(path, data)})
-        except OSError:
+        except (OSError, TransferError):
             pass
-        msg = f"{path} is there and is not of this job; move it away."
+        msg = f"{path} is there and is not of this job, or not whole; move it away."
         return failure(row, LegacySurveyError(msg), **facts)
 
     def add(self, index: int, request: CutoutRequest, answer: Answer, facts: Facts) -> Facts:

@@ -220,15 +220,15 @@ class Cost(NamedTuple):
     n_bytes: int
 
 
-def as_sources(source: str | Sequence[str]) -> tuple[str, ...]:
+def as_sources(source: str | Sequence[str], allowed: Sequence[str] = SOURCES) -> tuple[str, ...]:
     """Return names of sources as a tuple, ``('auto',)`` where they are to be chosen."""
     try:
         names = tuple(source.replace(",", " ").split() if isinstance(source, str) else source)
     except TypeError:
         names = ()
     for name in names or (source,):
-        if name not in SOURCES or (name == "auto" and len(names) > 1):
-            msg = f"source={source!r} must be one of {', '.join(SOURCES)}, or a sequence of those."
+        if name not in allowed or (name == "auto" and len(names) > 1):
+            msg = f"source={source!r} must be one of {', '.join(allowed)}, or a sequence of those."
             raise InvalidRequestError(msg, parameter="source", value=source)
     return names
 

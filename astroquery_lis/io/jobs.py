@@ -22,7 +22,6 @@ from concurrent.futures import (
     Executor,
     Future,
     ProcessPoolExecutor,
-    ThreadPoolExecutor,
     wait,
 )
 from contextlib import suppress
@@ -36,6 +35,7 @@ from astropy.table import Table
 
 from .._conf import Conf, conf, setting
 from ..exceptions import InvalidRequestError, LegacySurveyError
+from .bounds import Threads
 from .processes import WITHOUT_MAIN
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ class _Workers:
 
     def _new(self) -> Executor:
         if self.kind == "threads":
-            return ThreadPoolExecutor(OWN_THREADS, "astroquery_lis-job")
+            return Threads(OWN_THREADS, "astroquery_lis-job")
         return ProcessPoolExecutor(_cores(), mp_context=WITHOUT_MAIN)
 
     def close(self) -> None:

@@ -371,7 +371,7 @@ class Store:
     def whole(self, relative: str) -> Path | None:
         """Return the whole file if it is here and can be trusted, as used; drop one that cannot."""
         path = self.path(relative)
-        flaw = self.flaw(relative) if path.exists() else None
+        flaw = self.flaw(relative)
         if flaw:
             self.forget_whole(relative)
         if flaw != "":

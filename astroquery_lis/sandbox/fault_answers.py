@@ -180,13 +180,7 @@ def _chunked(wire: Wire, response: Response, body: bytes, options: dict) -> None
     for start in range(0, stop, _CHUNK_BYTES):
         chunk = body[start : min(start + _CHUNK_BYTES, stop)]
         wire.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
-    ends = {
-        "good": b"0\r\n\r\n",
-        "size": b"zz\r\n",
-        "cut": b"%x\r\nhalf" % _CHUNK_BYTES,
-        "none": b"",
-    }
-    wire.wfile.write(ends[ending])
+    wire.wfile.write(_ENDINGS[ending])
 
 
 # How the answers of some faults go over the wire; after each the connection is closed.

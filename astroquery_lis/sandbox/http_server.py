@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import cast, overload
 from urllib.parse import unquote
+from xml.sax.saxutils import escape
 
 from .fault_answers import SENDERS, answer_instead, change_request, change_response, send
 from .faults import Faults
@@ -185,7 +186,11 @@ class _Handler(BaseHTTPRequestHandler):
         request = change_request(kind, options, request)
         for prefix, answer in self.server.routes:
             if request.path.startswith(prefix):
-                return change_response(kind, options, answer(request))
+                try:
+                    response = answer(request)
+                except OSError as error:  # as of a full disk, while a file is made
+                    return error_page(500, escape(f"The file cannot be made: {error}"))
+                return change_response(kind, options, response)
         return error_page(404, "Nothing is served here.")
 
     def send_head(self, response: Response, headers: dict[str, str]) -> None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
@@ -90,8 +90,13 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent)
     partial = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
+        with ExitStack() as held:
+            if fcntl is not None:  # `remove_leftovers` leaves alone what somebody writes
+                stream = held.enter_context(open(name, "rb"))
+                with suppress(OSError):
+                    fcntl.flock(stream, fcntl.LOCK_EX)
+            with os.fdopen(handle, "wb") as file:
+                write(file)
         # mkstemp makes files that only their owner can read.
         partial.chmod(0o644)
         partial.replace(path)
@@ -100,6 +105,9 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed left of a file; its lock has to be held."""
+    """Remove what processes that were killed left of a file, and nothing that is being written."""
     for leftover in path.parent.glob(f".{path.name}.*{_PARTIAL}"):
-        leftover.unlink(missing_ok=True)
+        with suppress(OSError), open(leftover, "rb") as stream:
+            if fcntl is not None:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink(missing_ok=True)

@@ -112,10 +112,7 @@ class FileTree:
 
     def __call__(self, request: Request) -> Response:
         """Return the `Response` to a `Request`."""
-        try:
-            path = self._local(request.path)
-        except OSError as error:
-            return error_page(500, escape(f"The file cannot be made: {error}"))
+        path = self._local(request.path)
         if path is None:
             return error_page(404, "There is no such file.")
         if request.method not in ("GET", "HEAD"):

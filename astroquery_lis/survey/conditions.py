@@ -141,7 +141,15 @@ class Condition:
     def is_exact(self) -> bool:
         """Whether a service selects just the same rows by its ADQL."""
         # A service's NaN is above every number.
-        return self.column.dtype[0] != "f" and self.adql("t") is not None
+        is_number = self.column.dtype[0] == "f"
+        return not is_number and self.adql("t") is not None and _is_written(self.rule)
+
+
+def _is_written(rule: Comparison | Group) -> bool:
+    """Return True if all of a rule can be written as ADQL, and not only a part."""
+    if isinstance(rule, Group):
+        return all(map(_is_written, rule.parts))
+    return rule.adql("t", 0.0) is not None
 
 
 def _regular(pattern: str) -> str:

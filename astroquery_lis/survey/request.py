@@ -153,7 +153,7 @@ class CutoutRequest:
         is_of_files = not any(name == "psf" or name in DERIVED for name in self.products)
         if self.layer is not None or (is_of_files and not wise):
             return [self]
-        names = tuple(name for name in self.products if name != "psf") or ("image",)
+        names = tuple(name for name in self.products if name != "psf")
         optical = self.bands and tuple(band for band in self.bands if band not in wise)
         if "psf" in self.products and optical == ():
             _refuse("products", self.products, "psf goes with optical bands.", ":")
@@ -249,6 +249,8 @@ def cutout_request(
             allowed, whose = _region_bands(data, region)
             bands = _checked_bands(bands, (*allowed, *data.wise_bands), whose)
         names = _checked_products(products, data, planes=True, derived=True)
+        if names == ("psf",):
+            names = ("image", "psf")  # a PSF goes with planes; alone it is asked by `psf_request`
         native_arcsec = PIXEL_SCALE_ARCSEC
     else:
         names = _layer_products(products)

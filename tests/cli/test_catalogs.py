@@ -198,6 +198,16 @@ def test_maps(run_json):
     ]
 
 
+def test_maps_name_the_rows_by_the_column_that_is_told(run_json, run, tmp_path):
+    (tmp_path / "t.csv").write_text("ra,dec,id,name\n45.09,0.062,1,in\n45.1,0.01,2,near\n")
+    words = ("maps", "--table", str(tmp_path / "t.csv"), "--products", "maskbits")
+    _, document = run_json(*words, "--id-column", "name")
+    assert [row["id"] for row in document["rows"]] == ["in", "near"]
+    answer = run(*words, "--id-column", "nothing")
+    assert answer.code == 2
+    assert "id_column='nothing' is not a column" in answer.err
+
+
 def test_covers(run, run_json):
     assert run("covers", *FIELD).code == 0
     assert run("covers", "95", "-30").code == 3

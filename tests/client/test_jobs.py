@@ -89,6 +89,19 @@ def test_a_file_of_somebody_else_is_left_alone(sky, survey, tmp_path):
     assert other.read_text() == "mine"
 
 
+def test_a_file_that_is_not_whole_is_no_result(sky, survey, tmp_path):
+    table = make_targets(sky)
+    first = survey.download_cutouts(table, 32, download_dir=tmp_path, id_column="name", **OPTIONS)
+    cut = next(Path(path) for path in first["Local Path"] if path)
+    cut.write_bytes(cut.read_bytes()[:2880 * 3])
+    (tmp_path / "cutouts.journal.jsonl").unlink()
+    again = survey.download_cutouts(table, 32, download_dir=tmp_path, id_column="name", **OPTIONS)
+    failed = again[again["Status"] == "ERROR"]
+    assert len(failed) == 1
+    assert str(cut) in failed["Message"][0]
+    assert "not whole" in failed["Message"][0]
+
+
 def test_failures_are_recorded_and_tried_again(sky, survey, tmp_path):
     table = make_targets(sky)
     sky.faults.add("status", match="*0451p000*-image-r*", code=503, times=None)

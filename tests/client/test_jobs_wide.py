@@ -301,3 +301,30 @@ def test_a_job_for_the_viewer_says_what_it_costs(sky, survey, tmp_path, caplog):
     asked = [record for record in sky.requests if "cutout.fits" in record.path]
     assert len([record for record in asked if record.status == 200]) == 2
     assert "2 cutouts are asked of the viewer: about 2 requests and 0.0 MB" in caplog.text
+
+
+def test_psf_alone_is_a_product_of_a_batch(sky, survey, tmp_path):
+    manifest = survey.download_cutouts(
+        _table(sky, "star"), download_dir=tmp_path, bands="r", products=("psf",)
+    )
+    single = survey.get_cutout(sky.positions["star"], bands="r", products=("psf",))
+    with fits.open(manifest["Local Path"][0]) as hdul:
+        assert [hdu.name for hdu in hdul] == [hdu.name for hdu in single]
+        assert np.array_equal(hdul[1].data, single[1].data)
+
+
+def test_a_header_is_one_grid_and_a_series_has_a_value_for_each(sky, survey, tmp_path):
+    table, options = _table(sky, "star", "field"), {"bands": "r", "show_progress": False}
+    header = _wcs(sky.positions["star"]).to_header()
+    header["NAXIS1"], header["NAXIS2"] = 20, 24
+    one = survey.download_cutouts(
+        table[:1], wcs=header, source="bricks", download_dir=tmp_path / "a", **options
+    )
+    assert fits.getdata(one["Local Path"][0], 1).shape == (24, 20)
+    pandas = pytest.importorskip("pandas")
+    series = pandas.Series([16, 24, 24], index=[7, 3, 5])
+    table = _table(sky, "star", "field", "corner")
+    for name, sizes in {"b": series, "c": series.astype(object).to_numpy()}.items():
+        each = survey.download_cutouts(table, sizes, download_dir=tmp_path / name, **options)
+        shapes = [fits.getdata(path, 1).shape for path in each["Local Path"]]
+        assert shapes == [(16, 16), (24, 24), (24, 24)]

@@ -52,6 +52,8 @@ def test_a_url_with_or_without_a_template_gives_each_file_an_address(text, addre
         (f"https://user:{SECRET}@:80/root", "host or port"),
         ("http://a.org:99999/root", "host or port"),
         ("http://[::1/root", "host or port"),
+        (f"https://me:{SECRET}@{{release}}.a.org/{{path}}", "host or port"),
+        (f"https://me:{SECRET}@a.org{{path}}", "host or port"),
         (f"ftp://me:{SECRET}@a.org/", "neither a registered mirror"),
         (f"https://me:{SECRET}@a.org/{{release}}?token={SECRET}", "neither"),
         ("nersk", "registered: auto, nersc"),

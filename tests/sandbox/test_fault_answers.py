@@ -202,7 +202,7 @@ def test_the_end_waits_for_nobody(sky_tree, kind):
         client.start()
         while not fault.hits:
             time.sleep(0.01)
-        before = time.monotonic()
-    assert time.monotonic() - before < 6
+    # No thread of the server is left, whatever it was about to send.
+    assert not other._server._open
     client.join(20)
     assert not client.is_alive()
