@@ -44,7 +44,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from astropy.utils.exceptions import AstropyWarning
 from astroquery.exceptions import EmptyResponseError, InvalidQueryError, RemoteServiceError
@@ -299,6 +299,13 @@ class ChecksumWarning(LegacySurveyWarning):
 
 class StageWarning(LegacySurveyWarning):
     """A step of the JWST chain says that it is complete and had no effect."""
+
+
+def refuse(parameter: str, value: object, must: str) -> NoReturn:
+    """Refuse an argument: what it is, then what it must be, or ``: `` and what is wrong."""
+    gap = "" if must[0] in ":;," else " "
+    msg = f"{parameter}={value!r}{gap}{must}"
+    raise InvalidRequestError(msg, parameter=parameter, value=value)
 
 
 _PACKAGE = f"{Path(__file__).parent}/"

@@ -19,7 +19,7 @@ from .._conf import conf, setting
 from .._packages import package_version
 from ..catalogs.brick_rows import require_unlisted
 from ..catalogs.tractor_file import OpenTables
-from ..exceptions import InvalidRequestError, LegacySurveyError, ServiceDownError
+from ..exceptions import LegacySurveyError, ServiceDownError, refuse
 from ..images.access import Access
 from ..images.reader import SectionReader
 from ..images.tiles import OpenImages
@@ -125,8 +125,7 @@ class QueryBase(BaseQuery):
     @timeout.setter
     def timeout(self, value: float | None) -> None:
         if value is not None and not (isinstance(value, (int, float)) and 0 < value < np.inf):
-            msg = f"timeout={value!r} must be a positive number of seconds."
-            raise InvalidRequestError(msg, parameter="timeout", value=value)
+            refuse("timeout", value, "must be a positive number of seconds.")
         self._timeout = None if value is None else float(value)
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from astropy.table import Table
 
 from ..catalogs.any_file import read_file
-from ..exceptions import InvalidRequestError
+from ..exceptions import refuse
 from ..survey.named_columns import computed_columns
 from ..survey.tractor_columns import has_column, redshift_columns, tractor_columns
 from .base import SurveyBase
@@ -74,15 +74,11 @@ class ColumnMethods(SurveyBase):
         except (TypeError, ValueError, RuntimeError):
             is_file = False
         if not is_file:
-            msg = (
-                f"path={path!r} is no file on this computer; get_brick_files fetches those of the "
-                "survey."
-            )
-            raise InvalidRequestError(msg, parameter="path", value=path)
+            must = "is no file on this computer; get_brick_files fetches those of the survey."
+            refuse("path", path, must)
         names = columns.replace(",", " ").split() if isinstance(columns, str) else columns
         if names is not None and (not names or not all(isinstance(n, str) for n in names)):
-            msg = f"columns={columns!r} must name columns; leave it out for all of the file."
-            raise InvalidRequestError(msg, parameter="columns", value=columns)
+            refuse("columns", columns, "must name columns; leave it out for all of the file.")
         return read_file(file, names)
 
     def list_columns(self, *, release: str | None = None, region: Region = "auto") -> Table:

@@ -16,7 +16,7 @@ from ..catalogs.catalog_tap import TapSource
 from ..catalogs.catalog_viewer import ViewerSource
 from ..catalogs.sources import SOURCES, CatalogSource, order_of_sources, query_catalog
 from ..catalogs.tap_client import TapClient
-from ..exceptions import InvalidRequestError, warn
+from ..exceptions import InvalidRequestError, refuse, warn
 from ..images.sources import as_sources
 from ..io.http import PoliteSession
 from ..survey.catalog_request import (
@@ -344,8 +344,7 @@ class CatalogMethods(SurveyBase):
         ['type']
         """
         if not isinstance(object_name, str):
-            msg = f"object_name={object_name!r} must be a str; for positions see query_region."
-            raise InvalidRequestError(msg, parameter="object_name", value=object_name)
+            refuse("object_name", object_name, "must be a str; for positions see query_region.")
         return self.query_tractor(
             object_name,
             radius=radius,
@@ -416,8 +415,7 @@ class CatalogMethods(SurveyBase):
         2
         """
         if not isinstance(query, str) or not query.strip():
-            msg = f"query={query!r} must be ADQL."
-            raise InvalidRequestError(msg, parameter="query", value=query)
+            refuse("query", query, "must be ADQL.")
         if get_query_payload:
             return {"service": self._tap().url, "query": query}
         client = self._tap()

@@ -20,6 +20,7 @@ from ..exceptions import (
     NotFoundError,
     ServiceDownError,
     TransferError,
+    refuse,
 )
 from ..io.delivery import deliver_all, table_of_files, warn_of_failures
 from ..io.jobs import Result
@@ -166,8 +167,7 @@ def _as_products(products: Products) -> tuple[str, ...]:
     except TypeError:
         names = ()
     if not names:
-        msg = f"products={products!r} must name some of {', '.join(EXPOSURE_PRODUCTS)}."
-        raise InvalidRequestError(msg, parameter="products", value=products)
+        refuse("products", products, f"must name some of {', '.join(EXPOSURE_PRODUCTS)}.")
     for name in names:
         as_choice("products", name, tuple(EXPOSURE_PRODUCTS))
     return names

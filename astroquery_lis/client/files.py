@@ -21,6 +21,7 @@ from ..exceptions import (
     FailoverWarning,
     IncompleteMirrorError,
     InvalidRequestError,
+    refuse,
     warn,
 )
 from ..io.delivery import (
@@ -292,8 +293,7 @@ or sequence, optional
         cache = Path(self.cache_location).absolute()
         tree = cache if tree is None else Path(tree).expanduser().absolute()
         if not tree.is_dir() and tree != cache:
-            msg = f"tree={str(tree)!r} is not a directory that exists."
-            raise InvalidRequestError(msg, parameter="tree", value=str(tree))
+            refuse("tree", str(tree), "is not a directory that exists.")
         mirrors: tuple = ()
         if repair or mirror is not None:
             mirrors = resolve_mirrors(self.mirror if mirror is None else mirror)

@@ -19,7 +19,7 @@ from astropy.io import fits
 from astropy.table import Column, QTable, Row, Table
 from astropy.time import Time
 
-from ..exceptions import CoverageWarning, InvalidRequestError, warn
+from ..exceptions import CoverageWarning, InvalidRequestError, refuse, warn
 from ..survey.bricks import brick_id, brick_row_column, parse_brick_name
 from ..survey.catalog_request import as_angle_deg
 from ..survey.paths import is_sweep_name
@@ -103,7 +103,7 @@ def as_targets(
         return Targets(_ids(table, id_column), *degrees, shape, table)
     for option, column in (("id_column", id_column), ("ra", ra), ("dec", dec), ("name", name)):
         if column is not None:
-            _refuse(option, column, "needs a table; positions have no columns.")
+            refuse(option, column, "needs a table; positions have no columns.")
     ra_deg, dec_deg = _degrees(value, parameter, must)
     return Targets(np.arange(ra_deg.size), ra_deg.ravel(), dec_deg.ravel(), ra_deg.shape)
 
@@ -124,7 +124,7 @@ def as_position(value: Positions, parameter: str = "coordinates") -> tuple[float
         raise InvalidRequestError(msg, parameter=parameter, value=value)
     (place,) = targets.places()
     if place is None:
-        _refuse(parameter, value, "is not finite, or is no place on the sky.")
+        refuse(parameter, value, "is not finite, or is no place on the sky.")
     return place
 
 
@@ -165,7 +165,7 @@ def _degrees(value: Any, parameter: str, must: str) -> tuple[np.ndarray, np.ndar
     is_list = isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray))
     if is_list or (isinstance(value, np.ndarray) and value.ndim):
         return _of_items(list(value), parameter, must)
-    _refuse(parameter, value, must)
+    refuse(parameter, value, must)
 
 
 def _sky(frame: BaseCoordinateFrame, parameter: str, must: str) -> SkyCoord:
@@ -246,7 +246,7 @@ def _pair(items: list, parameter: str, must: str) -> tuple[np.ndarray, np.ndarra
             return None
         if degrees.ndim == 2 and degrees.shape[1] == 2:
             return on_the_sky(*degrees.T)
-        _refuse(parameter, items, must)
+        refuse(parameter, items, must)
     return None
 
 
@@ -296,7 +296,7 @@ def as_years(epoch: Time | None, n_rows: int) -> np.ndarray | None:
     if epoch is None:
         return None
     if not isinstance(epoch, Time) or epoch.shape not in ((), (n_rows,)):
-        _refuse("epoch", epoch, "must be an astropy Time, one or one per row.")
+        refuse("epoch", epoch, "must be an astropy Time, one or one per row.")
     return np.broadcast_to(np.asarray(epoch.tdb.jyear, dtype=float), (n_rows,))
 
 
@@ -310,10 +310,10 @@ def _ids(table: Table, id_column: str | None) -> np.ndarray:
     if name is None:
         return np.arange(len(table))
     if name not in table.colnames:
-        _refuse("id_column", name, f"is not a column; there are: {', '.join(table.colnames)}.")
+        refuse("id_column", name, f"is not a column; there are: {', '.join(table.colnames)}.")
     ids = table[name]
     if np.any(getattr(ids, "mask", False)) or ids.ndim != 1 or ids.dtype.kind not in "iuUSO":
-        _refuse("id_column", name, "must hold one integer or string for every row.")
+        refuse("id_column", name, "must hold one integer or string for every row.")
     ids = np.asarray(ids)
     return ids if ids.dtype.kind in "iu" else ids.astype(str)
 
@@ -354,13 +354,13 @@ def as_by_row(parameter: str, value: Any, targets: Targets) -> ByRow | None:
     if len(value) != n_rows:
         if may_be_pair and len(value) <= 2:
             return None
-        _refuse(parameter, value, f"has {len(value)} values; there are {n_rows} targets.")
+        refuse(parameter, value, f"has {len(value)} values; there are {n_rows} targets.")
     if n_rows == 2 and may_be_pair and value[0] != value[1]:
         must = (
             "may be (ny, nx) or a size for each of the two targets; write a tuple for the former, "
             "and name a column of the table for the latter."
         )
-        _refuse(parameter, value, must)
+        refuse(parameter, value, must)
     return _of_array(parameter, value, targets.placed)
 
 
@@ -431,7 +431,7 @@ def as_bricks(
         warn_of_unplaced(targets, "are left out")
         return bricks_at(targets, radius), ()
     if radius is not None:
-        _refuse("radius", radius, "needs coordinates, not names of bricks.")
+        refuse("radius", radius, "needs coordinates, not names of bricks.")
     ids = [parse_brick_name(name) if isinstance(name, str) else int(name) for name in names]
     numbers = np.unique(np.array(ids, dtype=np.int64))
     brick_row_column(numbers)  # refuses numbers that no brick has
@@ -483,8 +483,3 @@ def _names(value: object) -> tuple[list | None, list[str]]:
 
 def _is_number(item: object) -> bool:
     return isinstance(item, (int, np.integer)) and not isinstance(item, bool)
-
-
-def _refuse(parameter: str, value: object, must: str) -> NoReturn:
-    msg = f"{parameter}={value!r} {must}"
-    raise InvalidRequestError(msg, parameter=parameter, value=value)

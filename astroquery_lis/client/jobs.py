@@ -14,7 +14,7 @@ from astropy import log
 
 from .._packages import import_optional
 from ..catalogs.brick_tables import region_table
-from ..exceptions import IncompleteMirrorError, InvalidRequestError, NoCoverageError
+from ..exceptions import IncompleteMirrorError, InvalidRequestError, NoCoverageError, refuse
 from ..images.access import Access
 from ..images.array_files import ARRAY_OUTPUTS
 from ..images.cutting import BulkSpec, CutoutJob, cutouts_of_job, target_facts
@@ -242,8 +242,7 @@ allow_unknown_layer, cache : optional
             allow_unknown_layer=allow_unknown_layer,
         )
         if output in ARRAY_OUTPUTS and len({(r.ny, r.nx) for r in asked.templates}) > 1:
-            msg = f"output={output!r} holds cutouts of one size; take output='fits' for several."
-            raise InvalidRequestError(msg, parameter="output", value=output)
+            refuse("output", output, "holds cutouts of one size; take output='fits' for several.")
         return self._saved(
             _Job(targets, asked, spec, access, output),
             download_dir,

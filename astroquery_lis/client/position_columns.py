@@ -16,7 +16,7 @@ from astropy.coordinates import SkyCoord
 from astropy.coordinates.errors import ConvertError
 from astropy.table import Column, Table
 
-from ..exceptions import CoverageWarning, InvalidRequestError, warn
+from ..exceptions import CoverageWarning, InvalidRequestError, refuse, warn
 from .position_text import coordinate_deg, is_empty, read_positions
 
 __all__ = ["has_positions", "icrs_degrees", "on_the_sky", "positions_of_table", "unmasked"]
@@ -124,11 +124,11 @@ def _columns(
     """Return the column of SkyCoord or of names, or those of RA and Dec."""
     for option, column in (("ra", ra), ("dec", dec), ("name", name)):
         if column is not None and column not in table.colnames:
-            msg = (
-                f"{option}={column!r} is not a column of the table: {', '.join(table.colnames)}. "
+            must = (
+                f"is not a column of the table: {', '.join(table.colnames)}. "
                 "Say with ra= and dec= which ones hold the positions, or with name= the names."
             )
-            raise InvalidRequestError(msg, parameter=option, value=column)
+            refuse(option, column, must)
     if name is not None and (ra is not None or dec is not None):
         _refuse("name", f"{name!r} goes without ra and dec.", name)
     if name is not None:

@@ -8,7 +8,7 @@ from astropy.table import Table
 
 from .._conf import setting
 from .._typing import answering
-from ..exceptions import InvalidRequestError
+from ..exceptions import refuse
 from ..images.rendering import Rendering
 from ..images.viewer import viewer_picture
 from ..survey.layers import LAYERS, get_layer, layer_of
@@ -86,8 +86,7 @@ class ViewMethods(SurveyBase):
         request = cutout_request(position, size, bands=bands, layer=shown, pixel_scale=pixel_scale)
         parameters = Rendering(request).all_parameters()
         if len(parameters) > 1:
-            msg = f"size={size!r}: the viewer's pictures are of 3000 pixels at most."
-            raise InvalidRequestError(msg, parameter="size", value=size)
+            refuse("size", size, ": the viewer's pictures are of 3000 pixels at most.")
         service = self._viewer(cache)
         if get_query_payload:
             return {"service": f"{service.url}/cutout.jpg", "params": parameters[0]}

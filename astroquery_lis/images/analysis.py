@@ -13,7 +13,7 @@ from astropy.table import Table
 from astropy.wcs import WCS
 
 from .._packages import package_version
-from ..exceptions import InvalidRequestError
+from ..exceptions import InvalidRequestError, refuse
 from ..survey.bitmasks import maskbits, maskbits_value
 from .planes import FLUX_PRODUCTS, flux_planes, mask_release, pixel_side_arcsec
 
@@ -98,12 +98,10 @@ def to_ccddata(
 
 def _plane(hdul: fits.HDUList, band: str, product: str) -> fits.ImageHDU:
     if product not in FLUX_PRODUCTS:
-        msg = f"product={product!r} must be one of {', '.join(FLUX_PRODUCTS)}."
-        raise InvalidRequestError(msg, parameter="product", value=product)
+        refuse("product", product, f"must be one of {', '.join(FLUX_PRODUCTS)}.")
     hdus = flux_planes(hdul, band, product)
     if band is None or len(hdus) > 1:
-        msg = f"band={band!r} must be one band, such as 'r'."
-        raise InvalidRequestError(msg, parameter="band", value=band)
+        refuse("band", band, "must be one band, such as 'r'.")
     return next(iter(hdus.values()))
 
 
@@ -125,8 +123,7 @@ def _mask_value(
     if names is not None:
         names = [names] if isinstance(names, str) else list(names)
         if names and mask is None:
-            msg = f"mask_bits={names!r}: the cutout has no MASKBITS on the grid of the image."
-            raise InvalidRequestError(msg, parameter="mask_bits", value=names)
+            refuse("mask_bits", names, ": the cutout has no MASKBITS on the grid of the image.")
     if mask is None or names == []:
         return 0
     release = mask_release(hdul)

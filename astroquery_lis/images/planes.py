@@ -9,7 +9,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from ..exceptions import InvalidRequestError
+from ..exceptions import InvalidRequestError, refuse
 from ..survey.releases import PIXEL_SCALE_ARCSEC, RELEASES
 from ..survey.request import DERIVED, as_choice, plane_name
 
@@ -60,12 +60,10 @@ def flux_planes(
         names = _names(bands, hdus)
     unknown = [band for band in names if band not in hdus]
     if unknown or not names:
-        msg = f"bands={bands!r}: the cutout has {name} in {', '.join(hdus)}."
-        raise InvalidRequestError(msg, parameter="bands", value=bands)
+        refuse("bands", bands, f": the cutout has {name} in {', '.join(hdus)}.")
     names = sorted(dict.fromkeys(names), key=_colour_order)
     if len({hdus[band].data.shape for band in names}) > 1:
-        msg = f"bands={bands!r} are not on one pixel grid."
-        raise InvalidRequestError(msg, parameter="bands", value=bands)
+        refuse("bands", bands, "are not on one pixel grid.")
     return {band: hdus[band] for band in names}
 
 

@@ -21,6 +21,7 @@ from ..exceptions import (
     NoCoverageError,
     UnexpectedContentError,
     collected_notes,
+    refuse,
     warn,
 )
 from ..io.bounds import Threads
@@ -43,12 +44,10 @@ def check_layer_request(request: CutoutRequest) -> None:
     """Refuse what the viewer would answer with something else."""
     layer = Rendering(request).layer
     if not layer.fits:
-        msg = f"layer={layer.name!r} has pictures only: see LegacySurvey.get_picture."
-        raise InvalidRequestError(msg, parameter="layer", value=layer.name)
+        refuse("layer", layer.name, "has pictures only: see LegacySurvey.get_picture.")
     unknown = [band for band in request.bands or () if layer.bands and band not in layer.bands]
     if unknown:
-        msg = f"bands={request.bands!r}: layer {layer.name} has {', '.join(layer.bands)}."
-        raise InvalidRequestError(msg, parameter="bands", value=request.bands)
+        refuse("bands", request.bands, f": layer {layer.name} has {', '.join(layer.bands)}.")
     for product in request.products:
         reason = ""
         if product not in LAYER_PRODUCTS:
@@ -61,8 +60,7 @@ def check_layer_request(request: CutoutRequest) -> None:
                 f"{request.pixel_scale_arcsec:g} were asked"
             )
         if reason:
-            msg = f"products={product!r} cannot be had: {reason}."
-            raise InvalidRequestError(msg, parameter="products", value=product)
+            refuse("products", product, f"cannot be had: {reason}.")
     if request.convert_flux and layer.unit != "nanomaggy":
         msg = f"convert_flux=True: the unit of layer {layer.name} is not known well enough."
         raise InvalidRequestError(msg, parameter="convert_flux", value=True)

@@ -28,12 +28,12 @@ from astropy.io import fits
 
 from ..exceptions import (
     CacheError,
-    InvalidRequestError,
     NoCoverageError,
     RateLimitedError,
     ServiceDownError,
     TransferError,
     UnexpectedContentError,
+    refuse,
 )
 from ..io.bounds import Threads
 from ..io.checks import check_structure, reading
@@ -367,11 +367,11 @@ def _by_brick(
     for request in requests:
         tree, brick, product, _ = request.source
         if product not in NATIVE_PRODUCTS:
-            msg = (
-                f"products={product!r} cannot be had from the viewer as native pixels; it has "
+            must = (
+                "cannot be had from the viewer as native pixels; it has "
                 f"{', '.join(NATIVE_PRODUCTS)}. Take source='bricks'."
             )
-            raise InvalidRequestError(msg, parameter="products", value=product)
+            refuse("products", product, must)
         layer = layer_of(tree.release, tree.region, "model" if product == "model" else "image")
         groups[layer.name, brick, request.box].append(request)
     return groups

@@ -34,7 +34,7 @@ from astropy.config import ConfigItem
 from astropy.table import Table
 
 from .._conf import Conf, conf, setting
-from ..exceptions import InvalidRequestError, LegacySurveyError
+from ..exceptions import LegacySurveyError, refuse
 from .bounds import Threads
 from .processes import WITHOUT_MAIN
 
@@ -261,11 +261,11 @@ class _Workers:
         self.kind = "threads" if executor is None else executor
         self.is_own = isinstance(self.kind, str)
         if self.kind not in OWN_KINDS if self.is_own else not isinstance(executor, Executor):
-            msg = (
-                f"executor={executor!r} must be a concurrent.futures.Executor, such as that of "
+            must = (
+                "must be a concurrent.futures.Executor, such as that of "
                 f"dask.distributed's Client.get_executor(), or one of: {', '.join(OWN_KINDS)}."
             )
-            raise InvalidRequestError(msg, parameter="executor", value=executor)
+            refuse("executor", executor, must)
         self.current: Any = None if self.is_own else executor
 
     @property

@@ -12,10 +12,10 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from ..exceptions import InvalidRequestError
+from ..exceptions import refuse
 from .http import send_with
 
 if TYPE_CHECKING:
@@ -140,7 +140,8 @@ def _parse(value: object) -> Mirror:
     folder = Path(unquote(urlsplit(text).path) if scheme == "file" else text).expanduser()
     if text and scheme in ("", "file") and folder.is_dir():
         return _of_folder(text, folder.resolve())
-    _refuse(
+    refuse(
+        "mirror",
         _USER.sub("://***@", text) if text else value,
         "is neither a registered mirror, a URL, nor a directory that exists; registered: auto, "
         f"{', '.join(REGISTERED)}.",
@@ -157,13 +158,13 @@ def _of_url(text: str) -> Mirror:
         has_host = False
     if not has_host:
         plain = _USER.sub("://***@", text).partition("?")[0]
-        _refuse(plain, "is a URL whose host or port is none.")
+        refuse("mirror", plain, "is a URL whose host or port is none.")
     user, _, host = parts.netloc.rpartition("@")
     plain = urlunsplit((parts.scheme, host, parts.path, "", ""))
     if "{" not in parts.path + parts.query:
         if parts.query:
             must = "has a query: say with {path} where the path of a file goes: "
-            _refuse(plain, must + plain.rstrip("/") + "/{path}?...")
+            refuse("mirror", plain, must + plain.rstrip("/") + "/{path}?...")
         template, query = plain.rstrip("/") + "/{path}", ""
     else:
         # The parameters that say nothing of the file may be a key, and go with the requests.
@@ -180,9 +181,10 @@ def _check_template(template: str) -> None:
     try:
         addresses = {template.format(path=p, release="", RELEASE="", rest=p) for p in ("a", "b")}
     except (LookupError, ValueError, AttributeError):
-        _refuse(template, f"has a placeholder that is not known; allowed: {PLACEHOLDERS}.")
+        refuse("mirror", template, f"has a placeholder that is not known; allowed: {PLACEHOLDERS}.")
     if len(addresses) < 2:
-        _refuse(template, "has neither {path} nor {rest}: every file would have one address.")
+        must = "has neither {path} nor {rest}: every file would have one address."
+        refuse("mirror", template, must)
 
 
 def _of_folder(name: str, folder: Path) -> Mirror:
@@ -192,7 +194,7 @@ def _of_folder(name: str, folder: Path) -> Mirror:
         parent = next((place for place in folder.parents if _has_release(place)), None)
         if parent is not None:
             must += f" Its parent {str(parent)!r} does; did you mean that?"
-        _refuse(name, must)
+        refuse("mirror", name, must)
     return Mirror(name, str(folder))
 
 
@@ -202,11 +204,6 @@ def _has_release(folder: Path) -> bool:
             return any(_RELEASE_FOLDER.fullmatch(e.name) and e.is_dir() for e in entries)
     except OSError:
         return False
-
-
-def _refuse(value: object, must: str) -> NoReturn:
-    msg = f"mirror={value!r} {must}"
-    raise InvalidRequestError(msg, parameter="mirror", value=value)
 
 
 def resolve_mirrors(value: MirrorNames) -> tuple[Mirror, ...]:
@@ -221,8 +218,7 @@ def resolve_mirrors(value: MirrorNames) -> tuple[Mirror, ...]:
     except TypeError:
         mirrors = (_parse(value),)
     if not mirrors:
-        msg = f"mirror={value!r} names no mirror; registered: auto, {', '.join(REGISTERED)}."
-        raise InvalidRequestError(msg, parameter="mirror", value=value)
+        refuse("mirror", value, f"names no mirror; registered: auto, {', '.join(REGISTERED)}.")
     return mirrors
 
 

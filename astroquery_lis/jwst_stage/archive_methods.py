@@ -16,7 +16,7 @@ from .._conf import conf
 from .._packages import package_version
 from .._typing import answering
 from ..client.base import in_time
-from ..exceptions import InvalidRequestError
+from ..exceptions import InvalidRequestError, refuse
 from ..io.delivery import deliver_all, warn_of_failures
 from ..io.http import PoliteSession
 from ..io.jobs import manifest
@@ -229,8 +229,7 @@ class ArchiveMethods(StageBase):
         if get_query_payload:
             return {"service": server, "urls": urls}
         if not isinstance(max_workers, int) or not 1 <= max_workers <= MOST_WORKERS:
-            msg = f"max_workers={max_workers!r} must be a number from 1 to {MOST_WORKERS}."
-            raise InvalidRequestError(msg, parameter="max_workers", value=max_workers)
+            refuse("max_workers", max_workers, f"must be a number from 1 to {MOST_WORKERS}.")
         needed = token is not None or not all(row["public"] for row in rows)
         secret = find_token(token, server) if needed else None
         folder = Path(download_dir).expanduser().absolute()
@@ -300,8 +299,7 @@ def _circle(coordinates: Coordinates | None, radius: AnyAngle | None) -> dict[st
     """Return the circle that is asked for, as arguments of `UncalRequest`."""
     if coordinates is None:
         if radius is not None:
-            msg = f"radius={radius!r} says nothing without coordinates."
-            raise InvalidRequestError(msg, parameter="radius", value=radius)
+            refuse("radius", radius, "says nothing without coordinates.")
         return {}
     # It brings all of the survey's modules along.
     from ..client.inputs import as_position
@@ -316,8 +314,7 @@ def _circle(coordinates: Coordinates | None, radius: AnyAngle | None) -> dict[st
             msg = f"radius={radius!r} must be an angle with a unit, such as 3 * u.arcmin."
             raise InvalidRequestError(msg, parameter="radius", value=radius) from error
         if not 0 < radius_deg <= 1:
-            msg = f"radius={radius!r} must be more than 0 and at most 1 degree."
-            raise InvalidRequestError(msg, parameter="radius", value=radius)
+            refuse("radius", radius, "must be more than 0 and at most 1 degree.")
     ra_deg, dec_deg = as_position(coordinates)
     return {"ra_deg": ra_deg, "dec_deg": dec_deg, "radius_deg": radius_deg}
 

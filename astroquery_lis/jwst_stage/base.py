@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..client.base import QueryBase
-from ..exceptions import InvalidRequestError
+from ..exceptions import refuse
 from .refs.crds_cache import crds_environment
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ class StageBase(QueryBase):
     @crds_context.setter
     def crds_context(self, value: str | None) -> None:
         if value and not str(value).endswith(".pmap"):
-            msg = f"crds_context={value!r} must be the name of a .pmap, or None for the newest."
-            raise InvalidRequestError(msg, parameter="crds_context", value=value)
+            refuse("crds_context", value, "must be the name of a .pmap, or None for the newest.")
         self._crds_context = value or None
 
     @property

@@ -10,7 +10,7 @@ import numpy as np
 from astropy import units as u
 
 from ..client import LegacySurvey
-from ..exceptions import InvalidRequestError, NoCoverageError, StageWarning, warn
+from ..exceptions import NoCoverageError, StageWarning, refuse, warn
 from ..pictures.page import write_page
 from ..survey.catalog_request import as_angle_deg
 from ..survey.releases import get_release
@@ -231,8 +231,7 @@ class LegacyMethods:
         radius_mas = as_angle_deg("radius", radius, MAX_RADIUS_DEG) * 3.6e6
         reach_mas = as_width_deg("max_offset", max_offset, MAX_OFFSET_DEG) * 3.6e6
         if not isinstance(dereddened, (bool, np.bool_)):
-            msg = f"dereddened={dereddened!r} must be True or False."
-            raise InvalidRequestError(msg, parameter="dereddened", value=dereddened)
+            refuse("dereddened", dereddened, "must be True or False.")
         as_epoch(epoch)
         catalog = read_jwst_catalog(i2d_catalog, magnitude=magnitude)
         epoch = catalog.epoch if epoch is None else epoch
@@ -333,8 +332,7 @@ class LegacyMethods:
             match = self.match_catalogs(first, survey=survey, release=release, **options)
         elif not isinstance(match, CatalogMatch) or options:
             value = match if not options else ", ".join(options)
-            msg = f"match={value!r} must be what match_catalogs returned, without its arguments."
-            raise InvalidRequestError(msg, parameter="match", value=value)
+            refuse("match", value, "must be what match_catalogs returned, without its arguments.")
         release = release or match.meta.get("release") or None
         try:
             legacy = survey.get_cutout(None, wcs=picture.wcs, bands=bands, release=release)

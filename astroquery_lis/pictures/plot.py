@@ -12,7 +12,7 @@ from astropy.stats import sigma_clipped_stats
 from astropy.wcs import WCS
 
 from .._packages import import_optional
-from ..exceptions import InvalidRequestError
+from ..exceptions import InvalidRequestError, refuse
 from ..images.planes import flux_planes, mask_release, pixel_side_arcsec
 from ..survey.bitmasks import maskbits, maskbits_value
 from .rgb import colours
@@ -136,8 +136,7 @@ def plot(
     if ax is None:
         ax = pyplot.figure(layout="constrained").add_subplot(projection=wcs)
     elif not hasattr(ax, "wcs"):
-        msg = f"ax={ax!r} must be a WCSAxes: add_subplot(projection=WCS(header))."
-        raise InvalidRequestError(msg, parameter="ax", value=ax)
+        refuse("ax", ax, "must be a WCSAxes: add_subplot(projection=WCS(header)).")
     if band is not None and len(hdus) == 1:
         ax.imshow(first.data, cmap="gray", norm=_norm(first.data, brightness), origin="lower")
     else:
@@ -195,8 +194,7 @@ def _shades(
         raise InvalidRequestError(msg, parameter="mask", value=mask)
     bits = hdul["MASKBITS"].data
     if bits.shape != shape:
-        msg = f"mask={mask!r}: MASKBITS is not on the grid of the image."
-        raise InvalidRequestError(msg, parameter="mask", value=mask)
+        refuse("mask", mask, ": MASKBITS is not on the grid of the image.")
     release = mask_release(hdul)
     bit_numbers = maskbits(release)
     groups = _named_groups(mask, release) if not isinstance(mask, bool) else MASK_GROUPS

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from astropy.stats import mad_std
 
-from ..exceptions import InvalidRequestError
+from ..exceptions import refuse
 from ..images.planes import flux_planes, side_arcsec, sky_matrix
 from ..survey.releases import PIXEL_SCALE_ARCSEC
 from ..survey.request import as_choice
@@ -127,8 +127,7 @@ def colours(
     """Return the picture in the order of the pixels, and how they lie on the sky (`sky_matrix`)."""
     as_choice("stretch", stretch, STRETCHES)
     if not (isinstance(brightness, Real) and 0 < brightness < np.inf):
-        msg = f"brightness={brightness!r} must be a number above 0."
-        raise InvalidRequestError(msg, parameter="brightness", value=brightness)
+        refuse("brightness", brightness, "must be a number above 0.")
     hdus = flux_planes(hdul, bands, product)
     is_lupton, is_griz = stretch == "lupton", set(hdus) == set(_GRIZ)
     matrix = sky_matrix(next(iter(hdus.values())).header)
@@ -158,8 +157,7 @@ def colours(
 def as_count(parameter: str, value: int, minimum: int, unit: str) -> int:
     """Return a whole number that is large enough."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
-        msg = f"{parameter}={value!r} must be a number of {unit}, {minimum} at least."
-        raise InvalidRequestError(msg, parameter=parameter, value=value)
+        refuse(parameter, value, f"must be a number of {unit}, {minimum} at least.")
     return int(value)
 
 

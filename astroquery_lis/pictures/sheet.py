@@ -19,7 +19,7 @@ from astropy.utils.exceptions import AstropyWarning
 
 from .._conf import setting
 from .._packages import import_optional
-from ..exceptions import InvalidRequestError, LegacySurveyError, NoCoverageError
+from ..exceptions import InvalidRequestError, LegacySurveyError, NoCoverageError, refuse
 from ..io.store import write_whole
 from ..survey.layers import layer_of
 from ..survey.releases import RELEASES
@@ -107,8 +107,7 @@ def picture_rows(
     if isinstance(cutouts, Table):
         rows = _manifest_rows(cutouts, columns)
     elif columns:
-        msg = f"columns={columns!r}: cutouts in memory have no columns."
-        raise InvalidRequestError(msg, parameter="columns", value=columns)
+        refuse("columns", columns, ": cutouts in memory have no columns.")
     else:
         rows = _memory_rows([cutouts] if isinstance(cutouts, fits.HDUList) else cutouts)
     if coordinates is not None:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..exceptions import InvalidRequestError
+from ..exceptions import refuse
 from .releases import get_release, listed
 
 __all__ = ["ALLMASK_BITS", "FITBITS", "WISEMASK_BITS", "decode_mask", "maskbits", "maskbits_value"]
@@ -114,8 +114,7 @@ def maskbits(release: str) -> Mapping[str, int]:
     """
     number = get_release(release).number
     if number < 7:
-        msg = f"release={release!r} has no maskbits; they came with dr7."
-        raise InvalidRequestError(msg, parameter="release", value=release)
+        refuse("release", release, "has no maskbits; they came with dr7.")
     if number == 7:
         return MappingProxyType(_MASKBITS_DR7)
     if number < 10:
@@ -152,8 +151,7 @@ def maskbits_value(names: str | Iterable[str], release: str) -> int:
     value = 0
     for name in listed(names) or [str(names)]:
         if str(name).upper() not in bits:
-            msg = f"maskbits={name!r} is not a bit of {release}; allowed: {', '.join(bits)}."
-            raise InvalidRequestError(msg, parameter="maskbits", value=name)
+            refuse("maskbits", name, f"is not a bit of {release}; allowed: {', '.join(bits)}.")
         value |= 1 << bits[str(name).upper()]
     return value
 

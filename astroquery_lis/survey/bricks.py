@@ -19,7 +19,7 @@ import numpy as np
 from astropy.wcs import WCS
 from numpy.typing import ArrayLike
 
-from ..exceptions import InvalidRequestError
+from ..exceptions import InvalidRequestError, refuse
 from .pixel_grids import TangentGrid
 from .releases import PIXEL_SCALE_ARCSEC, get_release
 
@@ -82,8 +82,7 @@ def _checked_position(ra_deg: ArrayLike, dec_deg: ArrayLike) -> tuple[np.ndarray
             raise InvalidRequestError(msg, parameter=name, value=value[bad].flat[0])
     bad = np.abs(dec) > 90
     if bad.any():
-        msg = f"dec_deg={dec[bad].flat[0]!r} is outside -90 to +90 ({bad.sum()} such value(s))."
-        raise InvalidRequestError(msg, parameter="dec_deg", value=dec[bad].flat[0])
+        refuse("dec_deg", dec[bad].flat[0], f"is outside -90 to +90 ({bad.sum()} such value(s)).")
     # A tiny negative angle wraps to 360.0 exactly; a second pass brings it to 0.
     return (ra.astype(float) % 360.0) % 360.0, dec.astype(float)
 
@@ -335,8 +334,7 @@ def parse_brick_name(name: str) -> int:
                 match = ids[name_of(ids) == text]
                 if match.size:
                     return int(match[0])
-    msg = f"brick={name!r} is not the name of a brick; names look like '1126p220'."
-    raise InvalidRequestError(msg, parameter="brick", value=name)
+    refuse("brick", name, "is not the name of a brick; names look like '1126p220'.")
 
 
 def brick_grid(brick: int) -> TangentGrid:

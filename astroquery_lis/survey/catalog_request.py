@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
-from typing import NoReturn, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from astropy import units as u
 
-from ..exceptions import InvalidRequestError
+from ..exceptions import InvalidRequestError, refuse
 from .bitmasks import maskbits_value
 from .conditions import Condition, as_conditions
 from .named_columns import any_column, resolve_columns
@@ -128,11 +128,6 @@ def _is_there(column: TractorColumn, release: str, region: str) -> bool:
     return all(n in schema for n in names) and any(has_column(column, release, r) for r in regions)
 
 
-def _refuse(parameter: str, value: object, must: str) -> NoReturn:
-    msg = f"{parameter}={value!r} {must}"
-    raise InvalidRequestError(msg, parameter=parameter, value=value)
-
-
 def as_angle_deg(
     parameter: str, value: object, maximum_deg: float, *, zero: bool = False
 ) -> float:
@@ -140,14 +135,14 @@ def as_angle_deg(
     must = "must be an angle with a unit, for example 10 * u.arcsec; a bare number is not one."
     value = angle_of_text(value)
     if not isinstance(value, u.Quantity) or not value.isscalar:
-        _refuse(parameter, value, must)
+        refuse(parameter, value, must)
     if not value.unit.is_equivalent(u.deg):
-        _refuse(parameter, value, must)
+        refuse(parameter, value, must)
     angle = float(value.to_value(u.deg))
     if zero and not 0 <= angle <= maximum_deg:
-        _refuse(parameter, value, f"must be from 0 to {maximum_deg:g} degrees.")
+        refuse(parameter, value, f"must be from 0 to {maximum_deg:g} degrees.")
     if not (zero or 0 < angle <= maximum_deg):
-        _refuse(parameter, value, f"must be above 0 and at most {maximum_deg:g} deg.")
+        refuse(parameter, value, f"must be above 0 and at most {maximum_deg:g} deg.")
     return angle
 
 
@@ -167,16 +162,16 @@ def as_sky_region(
     if polygon is not None:
         ra, dec = (np.asarray(values, dtype=float) for values in polygon)
         if ra.ndim != 1 or len(ra) < 3 or not np.isfinite([ra, dec]).all():
-            _refuse("polygon", polygon, "needs three corners or more, all of them finite.")
+            refuse("polygon", polygon, "needs three corners or more, all of them finite.")
         shape = Polygon(tuple(ra.tolist()), tuple(dec.tolist()))
         shape.bricks()
         return shape
     if position is None:
-        _refuse("coordinates", None, "is needed with radius= or width=.")
+        refuse("coordinates", None, "is needed with radius= or width=.")
     if radius is not None:
         return Circle(*position, as_angle_deg("radius", radius, 180.0))
     if width is None:
-        _refuse("width", width, "is needed with height=.")
+        refuse("width", width, "is needed with height=.")
     return Box(
         *position,
         as_angle_deg("width", width, MAX_BOX_DEG),
@@ -206,16 +201,16 @@ def catalog_request(
     everything = isinstance(columns, str) and columns.strip().lower() == "all"
     for name, value in (("primary", primary), ("drop_duplicates", drop_duplicates)):
         if not isinstance(value, (bool, np.bool_)):
-            _refuse(name, value, "must be True or False.")
+            refuse(name, value, "must be True or False.")
     if maskbits is not None and "maskbits" not in tractor_columns(release):
-        _refuse("maskbits", maskbits, f"is not for {release}, whose catalogue has no maskbits.")
+        refuse("maskbits", maskbits, f"is not for {release}, whose catalogue has no maskbits.")
     conditions: tuple[Condition, ...] = ()
     if column_filters is not None:
         conditions = as_conditions(column_filters, release, own)
     for condition in conditions:
         if not _is_there(condition.column, release, region):
             lack = f"has {condition.column.name}, which {release}, region {region}, lacks:"
-            _refuse("column_filters", column_filters, f"{lack} no row could meet it.")
+            refuse("column_filters", column_filters, f"{lack} no row could meet it.")
     return CatalogRequest(
         sky=sky,
         columns=None if everything else resolve_columns(columns, release, region, own=own),
@@ -233,5 +228,5 @@ def catalog_request(
 def as_maxrec(maxrec: int) -> int:
     """Return a largest number of rows."""
     if not isinstance(maxrec, Integral) or isinstance(maxrec, bool) or maxrec < 1:
-        _refuse("maxrec", maxrec, "must be a whole number of rows, 1 or more.")
+        refuse("maxrec", maxrec, "must be a whole number of rows, 1 or more.")
     return int(maxrec)

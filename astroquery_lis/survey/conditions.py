@@ -15,7 +15,7 @@ from typing import NoReturn, TypeAlias
 import numpy as np
 from astropy import units as u
 
-from ..exceptions import InvalidRequestError
+from ..exceptions import InvalidRequestError, refuse
 from .named_columns import resolve_columns
 from .tractor import TYPES
 from .tractor_columns import TractorColumn
@@ -167,8 +167,7 @@ def literal(value: object) -> str:
         return repr(float(value))
     if isinstance(value, str) and "\0" not in value:
         return "'" + value.replace("'", "''") + "'"
-    msg = f"value={value!r} cannot be written into a query."
-    raise InvalidRequestError(msg, parameter="value", value=value)
+    refuse("value", value, "cannot be written into a query.")
 
 
 def as_conditions(

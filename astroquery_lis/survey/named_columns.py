@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 from astropy import units as u
 
-from ..exceptions import InvalidRequestError
+from ..exceptions import InvalidRequestError, refuse
 from . import photometry
 from .releases import RELEASES, get_release
 from .tractor_columns import (
@@ -168,11 +168,8 @@ def resolve_columns(
     except (TypeError, AttributeError):
         words = []
     if not words:
-        msg = (
-            f"{parameter}={columns!r} must name columns; leave it out for the core schema, or take "
-            "'brief' or 'all'."
-        )
-        raise InvalidRequestError(msg, parameter=parameter, value=columns)
+        must = "must name columns; leave it out for the core schema, or take 'brief' or 'all'."
+        refuse(parameter, columns, must)
     if words == ["brief"]:
         return brief_columns(release, region)
     chosen: list[TractorColumn] = []

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..exceptions import InvalidRequestError
+from ..exceptions import InvalidRequestError, refuse
 from .bricks import brick_edges, name_of, parse_brick_name, region_of_brick
 from .releases import (
     WISE_BANDS,
@@ -297,13 +297,11 @@ def as_file_products(products: str | Iterable[str], release: str) -> tuple[str, 
     hint = f"allowed: {', '.join(n for n in allowed if not n.startswith('randoms'))}"
     hint += f", randoms-1-0 to randoms-1-{N_RANDOMS - 1}." if data.number >= 9 else "."
     if not names:
-        msg = f"products={products!r} names no product; {hint}"
-        raise InvalidRequestError(msg, parameter="products", value=products)
+        refuse("products", products, f"names no product; {hint}")
     for name in names:
         if name not in allowed:
             reason = f"is not in {release}" if name in FILE_PRODUCTS else "is not a product"
-            msg = f"products={name!r} {reason}; {hint}"
-            raise InvalidRequestError(msg, parameter="products", value=name)
+            refuse("products", name, f"{reason}; {hint}")
     return names
 
 
@@ -366,8 +364,7 @@ def plan_files(
                 for band in _file_bands(name, release, each, bands):
                     files.append(_survey_file(name, release, each, brick, band))
         else:
-            msg = f"products={name!r} needs bricks or coordinates."
-            raise InvalidRequestError(msg, parameter="products", value=name)
+            refuse("products", name, "needs bricks or coordinates.")
     return list(dict.fromkeys(files))
 
 

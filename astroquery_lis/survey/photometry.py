@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 import numpy as np
 from astropy import units as u
 
-from ..exceptions import InvalidRequestError
+from ..exceptions import InvalidRequestError, refuse
 
 if TYPE_CHECKING:
     from astropy.table import Column, Table
@@ -98,8 +98,7 @@ def _plain(values: Values, unit: u.UnitBase | None = None) -> np.ndarray:
 
 def _checked(parameter: str, value: str, allowed: Iterable[str]) -> str:
     if value not in allowed:
-        msg = f"{parameter}={value!r} is not one of: {', '.join(map(str, allowed))}."
-        raise InvalidRequestError(msg, parameter=parameter, value=value)
+        refuse(parameter, value, f"is not one of: {', '.join(map(str, allowed))}.")
     return value
 
 
@@ -188,8 +187,7 @@ def asinh_magnitude(
     """
     soft = float(_plain(softening, u.nmgy))
     if not soft > 0:
-        msg = f"softening={softening!r} must be a flux above 0, in nanomaggies."
-        raise InvalidRequestError(msg, parameter="softening", value=softening)
+        refuse("softening", softening, "must be a flux above 0, in nanomaggies.")
     flux = _plain(flux, u.nmgy)
     magnitude = ZERO_POINT - POGSON * (np.arcsinh(flux / (2 * soft)) + np.log(soft))
     if flux_ivar is None:

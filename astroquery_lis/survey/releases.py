@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 
-from ..exceptions import InvalidRequestError
+from ..exceptions import refuse
 
 __all__ = ["RELEASES", "DataRelease", "Tree", "get_release", "get_tree"]
 
@@ -236,8 +236,7 @@ def get_release(name: str | int) -> DataRelease:
     key = key if key.startswith("dr") else f"dr{key}"
     if isinstance(name, (str, int)) and not isinstance(name, bool) and key in RELEASES:
         return RELEASES[key]
-    msg = f"release={name!r} is not a data release; allowed: {', '.join(RELEASES)}."
-    raise InvalidRequestError(msg, parameter="release", value=name)
+    refuse("release", name, f"is not a data release; allowed: {', '.join(RELEASES)}.")
 
 
 def get_tree(release: str | int, region: str) -> Tree:
@@ -268,8 +267,7 @@ def get_tree(release: str | int, region: str) -> Tree:
     data = get_release(release)
     if not isinstance(region, str) or region not in data.trees:
         allowed = ", ".join(("auto", *data.regions))
-        msg = f"region={region!r} is not in {data.name}; allowed: {allowed}."
-        raise InvalidRequestError(msg, parameter="region", value=region)
+        refuse("region", region, f"is not in {data.name}; allowed: {allowed}.")
     return data.trees[region]
 
 

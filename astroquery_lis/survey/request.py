@@ -13,12 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from astropy import units as u
 
-from ..exceptions import InvalidRequestError
+from ..exceptions import refuse
 from .layers import Layer, get_layer, layers_with
 from .paths import COADD_PRODUCTS
 from .pixel_grids import SkyGrid, as_wcs_text, cards_text, rotated_wcs_text
@@ -156,7 +156,7 @@ class CutoutRequest:
         names = tuple(name for name in self.products if name != "psf")
         optical = self.bands and tuple(band for band in self.bands if band not in wise)
         if "psf" in self.products and optical == ():
-            _refuse("products", self.products, "psf goes with optical bands.", ":")
+            refuse("products", self.products, ": psf goes with optical bands.")
         parts = []
         if optical != ():
             parts.append(replace(self, products=_sources_of(names), bands=optical))
@@ -168,8 +168,8 @@ class CutoutRequest:
         """Return the request for WISE bands, on their own pixels or on the optical ones."""
         names = tuple(name for name in names if name in WISE_PRODUCTS or name in DERIVED)
         if not names:
-            must = f"the WISE bands have {', '.join((*WISE_PRODUCTS, *DERIVED))}."
-            _refuse("products", self.products, must, ":")
+            must = f": the WISE bands have {', '.join((*WISE_PRODUCTS, *DERIVED))}."
+            refuse("products", self.products, must)
         part = replace(self, products=_sources_of(names), bands=bands, convert_flux=None)
         if self.wcs or self.wise_grid == "optical":
             return replace(part, wcs=self.wcs or self._grid_text())
@@ -315,7 +315,7 @@ def _layers(layer: Any, allow_unknown: bool) -> list[Layer]:
     except TypeError:
         names = []
     if not names:
-        _refuse("layer", layer, "must be the name of a layer, or a sequence of names.")
+        refuse("layer", layer, "must be the name of a layer, or a sequence of names.")
     return list(dict.fromkeys(get_layer(name, allow_unknown=allow_unknown) for name in names))
 
 
@@ -324,10 +324,10 @@ def _layer_products(products: Any) -> tuple[str, ...]:
     names = tuple(listed(products, LAYER_PRODUCTS))
     if not names or not set(names) <= set(LAYER_PRODUCTS):
         must = (
-            f"a layer has {', '.join(LAYER_PRODUCTS)}, where image is what it shows; psf goes with "
-            "a release."
+            f": a layer has {', '.join(LAYER_PRODUCTS)}, where image is what it shows; psf goes "
+            "with a release."
         )
-        _refuse("products", products, must, ":")
+        refuse("products", products, must)
     return names
 
 
@@ -337,17 +337,12 @@ def _given_grid(
     """Return the grid of ``wcs`` as text, and its size; refuse what it excludes."""
     for name, value in (("pixel_scale", pixel_scale), ("rotation", rotation)):
         if value is not None:
-            _refuse(name, value, "cannot be given beside wcs, which has its own.")
+            refuse(name, value, "cannot be given beside wcs, which has its own.")
     text, ny, nx = as_wcs_text(wcs)
     as_size((ny, nx), parameter="wcs")
     if size is not DEFAULT_SIZE and as_size(size) != (ny, nx):
-        _refuse("size", size, f"is not that of wcs, {(ny, nx)}; leave it out.")
+        refuse("size", size, f"is not that of wcs, {(ny, nx)}; leave it out.")
     return text, ny, nx
-
-
-def _refuse(parameter: str, value: Any, must: str, mark: str = "") -> NoReturn:
-    msg = f"{parameter}={value!r}{mark} {must}"
-    raise InvalidRequestError(msg, parameter=parameter, value=value)
 
 
 def angle_of_text(value: object) -> object:
@@ -381,7 +376,7 @@ def as_choice(parameter: str, value: Any, allowed: Iterable[str]) -> str:
     """Return ``value`` if it is one of ``allowed``."""
     allowed = tuple(allowed)
     if not isinstance(value, str) or value not in allowed:
-        _refuse(parameter, value, f"is not one of: {', '.join(allowed)}.")
+        refuse(parameter, value, f"is not one of: {', '.join(allowed)}.")
     return value
 
 
@@ -396,11 +391,11 @@ def as_size(
         if size.unit.is_equivalent(u.pix):
             values = size.to_value(u.pix)
             if not np.array_equal(values, np.rint(values)):
-                _refuse(parameter, size, "must be whole pixels.")
+                refuse(parameter, size, "must be whole pixels.")
         elif size.unit.is_equivalent(u.arcsec):
             values = size.to_value(u.arcsec) / pixel_scale_arcsec
         else:
-            _refuse(parameter, size, f"has unit {size.unit}; it {kinds}.")
+            refuse(parameter, size, f"has unit {size.unit}; it {kinds}.")
         values = np.atleast_1d(values).ravel().tolist()
     elif isinstance(size, Integral) and not isinstance(size, bool):
         values = [int(size)]
@@ -411,14 +406,14 @@ def as_size(
         )
         return ny, nx
     else:
-        _refuse(parameter, size, f"{kinds}; a bare number is never an angle.")
+        refuse(parameter, size, f"{kinds}; a bare number is never an angle.")
     if len(values) not in (1, 2) or not np.isfinite(values).all():
-        _refuse(parameter, size, f"{kinds}, and finite.")
+        refuse(parameter, size, f"{kinds}, and finite.")
     if not all(0 < value <= MAX_SIZE_PIX + 0.5 for value in values):
         limit = MAX_SIZE_PIX * pixel_scale_arcsec / 60
         must = f"must be from 1 to {MAX_SIZE_PIX} pixels ({limit:.1f} arcmin) each way"
         must += "; take a coarser pixel_scale, or several cutouts, for more."
-        _refuse(parameter, size, must)
+        refuse(parameter, size, must)
     ny, nx = (max(round(value), 1) for value in (values * 2)[:2])
     return ny, nx
 
@@ -433,7 +428,7 @@ def as_pixel_scale(pixel_scale: Any, *, native_arcsec: float = PIXEL_SCALE_ARCSE
             if pixel_scale.unit.is_equivalent(unit):
                 value = float(pixel_scale.to_value(unit))
     if not 0 < value <= 3600:
-        _refuse("pixel_scale", pixel_scale, "must be a positive angle, such as 1 * u.arcsec.")
+        refuse("pixel_scale", pixel_scale, "must be a positive angle, such as 1 * u.arcsec.")
     return native_arcsec if abs(value / native_arcsec - 1) < 1e-9 else value
 
 
@@ -441,7 +436,7 @@ def refuse_beside_layer(release: str | None, region: str) -> None:
     """Refuse what a layer of the viewer has of its own."""
     for name, value, default in (("release", release, None), ("region", region, "auto")):
         if not isinstance(value, type(default)) or value != default:
-            _refuse(name, value, "cannot be given beside layer, which has its own.")
+            refuse(name, value, "cannot be given beside layer, which has its own.")
 
 
 def as_rotation(rotation: Any) -> float:
@@ -453,7 +448,7 @@ def as_rotation(rotation: Any) -> float:
     if is_one and rotation.unit.is_equivalent(u.deg):
         value = float(rotation.to_value(u.deg))
     if not np.isfinite(value):
-        _refuse("rotation", rotation, "must be an angle, such as 30 * u.deg.")
+        refuse("rotation", rotation, "must be an angle, such as 30 * u.deg.")
     return value % 360.0
 
 
@@ -477,14 +472,14 @@ def _checked_products(
         names = tuple(n for name in names for n in (every if name == "all" else (name,)))
         names = tuple(dict.fromkeys(names))
     if not names:
-        _refuse("products", products, f"names no product; allowed: {', '.join(allowed)}.")
+        refuse("products", products, f"names no product; allowed: {', '.join(allowed)}.")
     needed = dict.fromkeys(base for name in names for base in (name, *DERIVED.get(name, ())))
     for name in needed if derived else names:
         if name not in allowed:
             reason = "is not a product"
             if name in COADD_PRODUCTS:
                 reason = f"is not in {release.name}"
-            _refuse("products", name, f"{reason}; allowed: {', '.join(allowed)}.")
+            refuse("products", name, f"{reason}; allowed: {', '.join(allowed)}.")
     return names
 
 
@@ -526,10 +521,10 @@ def _checked_bands(
     hint = f"bands of {whose} are: {', '.join(allowed) or 'not known'}."
     names = band_names(bands, allowed)
     if not names:
-        _refuse("bands", bands, f"names no band; {hint}")
+        refuse("bands", bands, f"names no band; {hint}")
     for name in names:
         if allowed and name not in allowed:
             others = layers_with(name, layer)
             near = f" {', '.join(others)} has {name}." if others else ""
-            _refuse("bands", bands, f"has {name!r}; {hint}{near}")
+            refuse("bands", bands, f"has {name!r}; {hint}{near}")
     return tuple(dict.fromkeys(names))

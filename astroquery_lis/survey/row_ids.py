@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NoReturn
 
 import numpy as np
 from astropy.table import Row, Table
 
-from ..exceptions import InvalidRequestError
+from ..exceptions import refuse
 from .bricks import N_BRICKS
 from .region import Circle
 from .releases import RELEASES, get_release, get_tree
@@ -81,16 +80,16 @@ def as_row_ids(ids: object, release: str | None) -> tuple[RowIds, str]:
     parts = [np.atleast_1d(part).astype(np.int64) for part in _parts(ids)]
     number, brickid, objid = parts
     if not len(number):
-        _refuse(ids, f"{_MUST}; there is none.")
+        refuse("ids", ids, f"{_MUST}; there is none.")
     bad = (brickid < 1) | (brickid > N_BRICKS) | (objid < 0) | ~_is_release(number)
     if bad.any():
         place = int(np.flatnonzero(bad)[0])
-        _refuse(ids, f"has {tuple(int(part[place]) for part in parts)}, which is no row.")
+        refuse("ids", ids, f"has {tuple(int(part[place]) for part in parts)}, which is no row.")
     name = f"dr{number.max() // 1000}" if release is None else get_release(release).name
     others = sorted({f"dr{n // 1000}" for n in np.unique(number) if not _is_of(int(n), name)})
     if others:
         must = f"has rows of {', '.join(others)}, not of {name}; ask for each release by itself."
-        _refuse(ids, must)
+        refuse("ids", ids, must)
     keys = zip(number.tolist(), brickid.tolist(), objid.tolist(), strict=True)
     return RowIds(tuple(dict.fromkeys(keys))), name
 
@@ -125,11 +124,11 @@ def _parts(ids: object) -> Sequence[np.ndarray]:
     except (TypeError, ValueError, OverflowError):
         array = np.empty(1)
     if np.ma.is_masked(ids) or array.dtype.kind not in "iu":
-        _refuse(ids, f"{_MUST}; whole numbers, none of them masked.")
+        refuse("ids", ids, f"{_MUST}; whole numbers, none of them masked.")
     if array.ndim == 2 and array.shape[1] == len(ROW_KEY):
         return tuple(array.T)
     if array.ndim > 1:
-        _refuse(ids, f"{_MUST}.")
+        refuse("ids", ids, f"{_MUST}.")
     return _unpacked(np.atleast_1d(array))
 
 
@@ -138,11 +137,11 @@ def _of_table(table: Table | Row) -> Sequence[np.ndarray]:
     names = [name for name in ("ls_id", "targetid") if name in columns]
     names = list(ROW_KEY) if set(ROW_KEY) <= set(columns) else names[:1]
     if not names:
-        _refuse(table.colnames, f"{_MUST}; the table has none of them.")
+        refuse("ids", table.colnames, f"{_MUST}; the table has none of them.")
     arrays = [np.atleast_1d(np.asarray(columns[name])) for name in names]
     for name, array in zip(names, arrays, strict=True):
         if np.ma.is_masked(columns[name]) or array.dtype.kind not in "iu":
-            _refuse(name, f"{_MUST}; whole numbers, none of them masked.")
+            refuse("ids", name, f"{_MUST}; whole numbers, none of them masked.")
     return arrays if len(arrays) > 1 else _unpacked(arrays[0])
 
 
@@ -152,8 +151,3 @@ def _unpacked(packed: np.ndarray) -> Sequence[np.ndarray]:
     as_target = np.array(split_target_ids(packed, check=False))
     as_row = np.array(split_row_ids(packed, "dr10"))
     return tuple(np.where(_is_release(as_target[0]), as_target, as_row))
-
-
-def _refuse(value: object, must: str) -> NoReturn:
-    msg = f"ids={value!r} {must}"
-    raise InvalidRequestError(msg, parameter="ids", value=value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..exceptions import InvalidRequestError
+from ..exceptions import InvalidRequestError, refuse
 from .bricks import _checked_position, _rows, brick_edges, brick_id
 
 __all__ = [
@@ -114,8 +114,7 @@ def bricks_in_circle(ra_deg: float, dec_deg: float, radius_deg: float) -> np.nda
     """Return the ascending ids of the bricks that a circle touches; at 0 the owner."""
     ra, dec = (float(value) for value in _checked_position(ra_deg, dec_deg))
     if not 0 <= radius_deg <= 180:
-        msg = f"radius_deg={radius_deg!r} must be from 0 to 180."
-        raise InvalidRequestError(msg, parameter="radius_deg", value=radius_deg)
+        refuse("radius_deg", radius_deg, "must be from 0 to 180.")
     owner = int(brick_id(ra, dec))
     half_ra = half_width_deg(dec, radius_deg)
     ids = _ids(dec - radius_deg, dec + radius_deg, ra, half_ra)
@@ -129,8 +128,7 @@ def bricks_in_box(
     """Return the ascending ids of the bricks of a box, eastward from its first RA to its second."""
     _checked_position([ra_min_deg, ra_max_deg], [dec_min_deg, dec_max_deg])
     if dec_min_deg > dec_max_deg:
-        msg = f"dec_min_deg={dec_min_deg!r} is larger than dec_max_deg={dec_max_deg!r}."
-        raise InvalidRequestError(msg, parameter="dec_min_deg", value=dec_min_deg)
+        refuse("dec_min_deg", dec_min_deg, f"is larger than dec_max_deg={dec_max_deg!r}.")
     whole = ra_max_deg - ra_min_deg >= 360
     span = 360.0 if whole else (ra_max_deg - ra_min_deg) % 360.0
     start = ra_min_deg % 360.0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from astropy import units as u
 
-from ..exceptions import InvalidRequestError
+from ..exceptions import refuse
 from .releases import get_release
 
 if TYPE_CHECKING:
@@ -188,8 +188,7 @@ def target_ids(number: ArrayLike, brickid: ArrayLike, objid: ArrayLike) -> np.nd
     for (name, value), (shift, bits) in zip(parts.items(), _TARGET_BITS, strict=True):
         array = np.asarray(value)
         if array.dtype.kind not in "iu" or ((array < 0) | (array >= 1 << bits)).any():
-            msg = f"{name}={value!r} must be whole numbers from 0 to {(1 << bits) - 1}."
-            raise InvalidRequestError(msg, parameter=name, value=value)
+            refuse(name, value, f"must be whole numbers from 0 to {(1 << bits) - 1}.")
         packed = packed | (array.astype(np.int64) << shift)
     return packed
 
@@ -224,11 +223,11 @@ def split_target_ids(
     """
     array = np.asarray(targetid)
     if check and (array.dtype.kind not in "iu" or ((array < 0) | (array >> 58 != 0)).any()):
-        msg = (
-            f"targetid={targetid!r} must be of sources of the survey; bits 58 and up mark mocks, "
+        must = (
+            "must be of sources of the survey; bits 58 and up mark mocks, "
             "blank sky and sources of Gaia alone."
         )
-        raise InvalidRequestError(msg, parameter="targetid", value=targetid)
+        refuse("targetid", targetid, must)
     array = array.astype(np.int64)
     number, brickid, objid = ((array >> s) & ((1 << bits) - 1) for s, bits in _TARGET_BITS)
     return number, brickid, objid

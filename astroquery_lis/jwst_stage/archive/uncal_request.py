@@ -14,7 +14,7 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.time import Time
 
-from ...exceptions import InvalidRequestError
+from ...exceptions import InvalidRequestError, refuse
 from ...survey.region import Polygon
 from ...survey.sphere import separation_deg
 from .archive_names import EXPOSURE, ExposureName
@@ -40,8 +40,7 @@ def as_choices(parameter: str, value: Any, allowed: Sequence[str]) -> tuple[str,
             near = get_close_matches(name, allowed, n=3, cutoff=0.5)
             listed = ", ".join(allowed) if len(allowed) < 30 else ", ".join(allowed[:12]) + ", ..."
             hint = f"did you mean {' or '.join(near)}? " if near else ""
-            msg = f"{parameter}={entry!r} is not known; {hint}Allowed are: {listed}."
-            raise InvalidRequestError(msg, parameter=parameter, value=entry)
+            refuse(parameter, entry, f"is not known; {hint}Allowed are: {listed}.")
         names[name] = True
     return tuple(names)
 
@@ -54,8 +53,7 @@ def as_numbers(parameter: str, value: Any, largest: int) -> tuple[int, ...]:
     for entry in _entries(parameter, value):
         text = str(entry).strip()
         if isinstance(entry, bool) or not text.isdecimal() or not 0 < int(text) <= largest:
-            msg = f"{parameter}={entry!r} must be a number from 1 to {largest}, or several."
-            raise InvalidRequestError(msg, parameter=parameter, value=entry)
+            refuse(parameter, entry, f"must be a number from 1 to {largest}, or several.")
         numbers[int(text)] = True
     return tuple(numbers)
 
@@ -66,8 +64,7 @@ def _entries(parameter: str, value: Any) -> list:
         return value.split(",")
     entries = list(value) if isinstance(value, Iterable) else [value]
     if not entries:
-        msg = f"{parameter}={value!r} is empty; leave it out to take all."
-        raise InvalidRequestError(msg, parameter=parameter, value=value)
+        refuse(parameter, value, "is empty; leave it out to take all.")
     return entries
 
 

@@ -18,6 +18,7 @@ from ...exceptions import (
     InvalidExposureError,
     InvalidRequestError,
     NoCoverageError,
+    refuse,
     warn,
 )
 from ...survey.bricks import brick_grid, brick_id
@@ -61,8 +62,7 @@ def fields_from(footprints: Any, *, union: bool | None = None) -> list[Field]:
         items = footprints if isinstance(footprints, (list, tuple)) else [footprints]
         union = not all(isinstance(item, (str, os.PathLike, Footprint)) for item in items)
     elif not isinstance(union, (bool, np.bool_)):
-        msg = f"union={union!r} must be True, False, or None for what suits."
-        raise InvalidRequestError(msg, parameter="union", value=union)
+        refuse("union", union, "must be True, False, or None for what suits.")
     return fields_of(footprints_of(footprints), union=bool(union))
 
 
@@ -94,11 +94,11 @@ def as_grid(like: Any) -> WCS:
     elif isinstance(like, (str, os.PathLike)):
         name, source = str(like), _header_of_file(Path(like))
     elif not isinstance(like, (WCS, fits.Header)):
-        msg = (
-            f"like={like!r} must be an i2d file, a WCS with its size, a FITS header, an HDUList, "
+        must = (
+            "must be an i2d file, a WCS with its size, a FITS header, an HDUList, "
             f"or {OWN_GRID!r} for the grid of each file."
         )
-        raise InvalidRequestError(msg, parameter="like", value=like)
+        refuse("like", like, must)
     shape = None
     if isinstance(source, fits.Header):
         shape = source.get("NAXIS2"), source.get("NAXIS1")
@@ -202,8 +202,7 @@ def _on_grids(footprints: Any, like: Any, options: dict[str, Any]) -> list[Job]:
     """Return the jobs on given grids: one, or one per file with its own grid."""
     for name in ("pixel_scale", "rotation", "wcs"):
         if options.get(name) is not None:
-            msg = f"{name}={options[name]!r} cannot be given beside like, which has its own."
-            raise InvalidRequestError(msg, parameter=name, value=options[name])
+            refuse(name, options[name], "cannot be given beside like, which has its own.")
     if isinstance(like, str) and like == OWN_GRID:
         fields = fields_from(footprints, union=False)
         pathless = [field.name for field in fields if not field.footprints[0].path]

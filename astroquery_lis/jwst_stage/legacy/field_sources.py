@@ -16,7 +16,7 @@ from astropy.time import Time
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 
 from ...client.inputs import as_targets
-from ...exceptions import InvalidExposureError, InvalidRequestError
+from ...exceptions import InvalidExposureError, InvalidRequestError, refuse
 from ...survey.region import Circle, Polygon
 from ...survey.releases import get_release
 from ...survey.sphere import middle_of, shift_positions, tangent_axes, unit_vectors
@@ -125,8 +125,7 @@ def as_tractor(table: Table) -> Table:
 def as_epoch(epoch: Time | None) -> Time | None:
     """Return one `~astropy.time.Time`, or `None`; anything else is refused."""
     if epoch is not None and not (isinstance(epoch, Time) and epoch.isscalar):
-        msg = f"epoch={epoch!r} must be one astropy Time, for example Time('2023-03-01')."
-        raise InvalidRequestError(msg, parameter="epoch", value=epoch)
+        refuse("epoch", epoch, "must be one astropy Time, for example Time('2023-03-01').")
     return epoch
 
 
@@ -247,11 +246,8 @@ def read_jwst_catalog(catalog: FilePath | Table, *, magnitude: str = "auto") -> 
     elif isinstance(catalog, Table):
         table = catalog
     else:
-        msg = (
-            f"i2d_catalog={catalog!r} must be a *_cat.ecsv or *_i2d.fits file, or a Table with the "
-            "column sky_centroid."
-        )
-        raise InvalidRequestError(msg, parameter="i2d_catalog", value=catalog)
+        must = "must be a *_cat.ecsv or *_i2d.fits file, or a Table with the column sky_centroid."
+        refuse("i2d_catalog", catalog, must)
     ra, dec = _positions(table)
     is_placed = np.isfinite(ra) & np.isfinite(dec)
     table, ra, dec = table[is_placed], ra[is_placed] % 360.0, dec[is_placed]
@@ -307,8 +303,7 @@ def _magnitudes(
     if magnitude != "auto":
         if magnitude not in table.colnames:
             shown = [name for name in table.colnames if "mag" in name and "err" not in name]
-            msg = f"magnitude={magnitude!r} is not a column; there are: {', '.join(shown)}."
-            raise InvalidRequestError(msg, parameter="magnitude", value=magnitude)
+            refuse("magnitude", magnitude, f"is not a column; there are: {', '.join(shown)}.")
         return pair(magnitude), {}
     present = [name for name in _MAGNITUDES if name in table.colnames]
     if not present:

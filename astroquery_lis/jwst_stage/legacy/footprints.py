@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from astropy import units as u
@@ -21,7 +21,7 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.time import Time
 
-from ...exceptions import CoverageWarning, InvalidExposureError, InvalidRequestError, warn
+from ...exceptions import CoverageWarning, InvalidExposureError, InvalidRequestError, refuse, warn
 from ...survey.region import Circle, Polygon
 from ...survey.sphere import (
     distance_to_sides_deg,
@@ -174,11 +174,12 @@ def parse_s_region(text: str) -> tuple[Shape, ...]:
     (Circle(ra_deg=53.1, dec_deg=-27.8, radius_deg=0.01),)
     """
     if not isinstance(text, str) or not text.strip():
-        _refuse(text, "must be a text such as 'POLYGON ICRS 53.1 -27.8 53.2 -27.8 53.2 -27.7'.")
+        must = "must be a text such as 'POLYGON ICRS 53.1 -27.8 53.2 -27.8 53.2 -27.7'."
+        refuse("s_region", text, must)
     words = re.sub(r"[(),]", " ", text).upper().split()
     starts = [index for index, word in enumerate(words) if word in _KINDS]
     if not starts or starts[0] > 0:
-        _refuse(text, f"has {words[0]!r} instead of POLYGON, CIRCLE or UNION.")
+        refuse("s_region", text, f"has {words[0]!r} instead of POLYGON, CIRCLE or UNION.")
     shapes = []
     outer_frame = ""
     for start, stop in pairwise([*starts, len(words)]):
@@ -186,20 +187,15 @@ def parse_s_region(text: str) -> tuple[Shape, ...]:
         if words[start] == "UNION":
             outer_frame = frame
             if numbers:
-                _refuse(text, f"has {numbers[0]:g} instead of POLYGON or CIRCLE.")
+                refuse("s_region", text, f"has {numbers[0]:g} instead of POLYGON or CIRCLE.")
             continue
         try:
             shapes.append(_shape(words[start], _FRAMES[frame], numbers))
         except ValueError as error:
-            _refuse(text, str(error))
+            refuse("s_region", text, str(error))
     if not shapes:
-        _refuse(text, "has no shape in it.")
+        refuse("s_region", text, "has no shape in it.")
     return tuple(shapes)
-
-
-def _refuse(text: object, reason: str) -> NoReturn:
-    msg = f"s_region={text!r} {reason}"
-    raise InvalidRequestError(msg, parameter="s_region", value=text)
 
 
 def _frame_and_numbers(text: str, words: list[str], frame: str) -> tuple[str, list[float]]:
@@ -211,9 +207,9 @@ def _frame_and_numbers(text: str, words: list[str], frame: str) -> tuple[str, li
             try:
                 numbers.append(float(word))
             except ValueError:
-                _refuse(text, f"has {word!r} instead of a number.")
+                refuse("s_region", text, f"has {word!r} instead of a number.")
     if not np.isfinite(numbers).all():
-        _refuse(text, "has numbers that are not finite.")
+        refuse("s_region", text, "has numbers that are not finite.")
     return frame, numbers
 
 
@@ -277,11 +273,11 @@ def footprints_of(source: Any) -> list[Footprint]:
         return _of_path(Path(source))
     items = list(source) if hasattr(source, "__iter__") else []
     if not items:
-        msg = (
-            f"footprints={source!r} must be a plan, a table with a column s_region, FITS files, an "
+        must = (
+            "must be a plan, a table with a column s_region, FITS files, an "
             "S_REGION, a SkyCoord of corners, or a sequence of those."
         )
-        raise InvalidRequestError(msg, parameter="footprints", value=source)
+        refuse("footprints", source, must)
     return [footprint for item in items for footprint in footprints_of(item)]
 
 

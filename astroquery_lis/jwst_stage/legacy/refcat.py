@@ -26,6 +26,7 @@ from ...exceptions import (
     NoCoverageError,
     ServiceDownError,
     StageWarning,
+    refuse,
     warn,
 )
 from ...io.store import write_whole
@@ -186,8 +187,7 @@ def make_reference(
 
 def _as_number(parameter: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < np.inf:
-        msg = f"{parameter}={value!r} must be a number, 0 or more."
-        raise InvalidRequestError(msg, parameter=parameter, value=value)
+        refuse(parameter, value, "must be a number, 0 or more.")
     return float(value)
 
 
@@ -196,8 +196,7 @@ def _as_path(path: FilePath | None) -> Path | None:
         return None
     path = Path(path)
     if path.suffix != ".ecsv":
-        msg = f"path={str(path)!r} must end in .ecsv, by which the pipeline knows the format."
-        raise InvalidRequestError(msg, parameter="path", value=str(path))
+        refuse("path", str(path), "must end in .ecsv, by which the pipeline knows the format.")
     return path
 
 

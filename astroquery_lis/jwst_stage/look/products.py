@@ -11,7 +11,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from ...exceptions import InvalidRequestError
+from ...exceptions import InvalidRequestError, refuse
 from ...pictures.rgb import grey_levels
 
 if TYPE_CHECKING:
@@ -88,8 +88,7 @@ def _read_image(path: FilePath, hdu: fits.ImageHDU, integration: int) -> np.ndar
         msg = f"path={str(path)!r} has SCI of shape {shape}; 2 to 4 dimensions are shown."
         raise InvalidRequestError(msg, parameter="path", value=path)
     if len(shape) > 2 and not 0 <= integration < shape[0]:
-        msg = f"integration={integration!r}: {Path(path).name} has {shape[0]}."
-        raise InvalidRequestError(msg, parameter="integration", value=integration)
+        refuse("integration", integration, f": {Path(path).name} has {shape[0]}.")
     # A section, since a file may have many groups of a whole detector.
     data = hdu.section
     if len(shape) < 4:
@@ -201,8 +200,7 @@ def read_ramp(path: FilePath, x: int, y: int, *, integration: int = 0) -> Ramp:
                 ("integration", integration, shape[0]),
             ):
                 if not isinstance(value, Integral) or not 0 <= value < size:
-                    msg = f"{name}={value!r} must be a whole number from 0 to {size - 1}."
-                    raise InvalidRequestError(msg, parameter=name, value=value)
+                    refuse(name, value, f"must be a whole number from 0 to {size - 1}.")
             counts = np.array(hdul["SCI"].section[integration, :, y, x], float)
             flags = None
             if "GROUPDQ" in hdul:

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from ...exceptions import InvalidRequestError
+from ...exceptions import InvalidRequestError, refuse
 from .exposures import Exposure
 from .pipelines import ASN_TYPES, EXP_TYPES, is_integrations, stage_classes
 from .rules import associate, is_acquisition, is_plain
@@ -355,11 +355,11 @@ def _distinct(groups: list[Group], template: str | None) -> list[Group]:
         ]
         twice = _shared_names(renamed)
     if twice:
-        msg = (
-            f"product_name={template!r} and group_by give several products the name "
+        must = (
+            "and group_by give several products the name "
             f"{twice[0]!r}; use more of the fields {', '.join(_TEMPLATE_FIELDS)}."
         )
-        raise InvalidRequestError(msg, parameter="product_name", value=template)
+        refuse("product_name", template, must)
     return renamed
 
 

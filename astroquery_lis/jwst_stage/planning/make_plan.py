@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from astropy.table import Table
 
-from ...exceptions import InvalidRequestError, LegacySurveyWarning, warn
+from ...exceptions import InvalidRequestError, LegacySurveyWarning, refuse, warn
 from ..corrections import normalise, switches
 from ..steps.parameters import check, for_task
 from ..steps.recipes import PRESETS, read_recipe
@@ -111,12 +111,10 @@ def _plain(group_by: GroupBy | None) -> str | list[str] | None:
 def _checked_stages(stages: int | Sequence[int]) -> tuple[int, ...]:
     numbers = (stages,) if isinstance(stages, int) else tuple(stages)
     if not numbers or not set(numbers) <= {1, 2, 3}:
-        msg = f"stages={stages!r} must be some of 1, 2 and 3."
-        raise InvalidRequestError(msg, parameter="stages", value=stages)
+        refuse("stages", stages, "must be some of 1, 2 and 3.")
     numbers = tuple(sorted(set(numbers)))
     if numbers == (1, 3):
-        msg = f"stages={stages!r}: stage 3 begins from products of stage 2; add it."
-        raise InvalidRequestError(msg, parameter="stages", value=stages)
+        refuse("stages", stages, ": stage 3 begins from products of stage 2; add it.")
     return numbers
 
 
@@ -144,8 +142,7 @@ def _step_layers(
     if preset not in PRESETS:
         close = difflib.get_close_matches(str(preset), PRESETS, 1)
         meant = f" Did you mean {close[0]!r}?" if close else ""
-        msg = f"preset={preset!r} is none of {', '.join(map(repr, PRESETS))}.{meant}"
-        raise InvalidRequestError(msg, parameter="preset", value=preset)
+        refuse("preset", preset, f"is none of {', '.join(map(repr, PRESETS))}.{meant}")
     pipelines = sorted({name for e in exposures for name in stage_classes(e) if name})
     layers = [check(PRESETS[preset]["steps"], parameter="preset")]
     if recipe is not None:
@@ -201,8 +198,7 @@ class _Stage3Steps:
         values = {name: asked[name] for name in free if name in asked}
         values |= dict(common) if isinstance(common, dict) else {}
         if not set(values) <= free:
-            msg = f"common_grid={common!r} may have 'pixel_scale' and 'rotation'."
-            raise InvalidRequestError(msg, parameter="common_grid", value=common)
+            refuse("common_grid", common, "may have 'pixel_scale' and 'rotation'.")
         self.grid = grid_of_exposures(images, **values)
 
     def __call__(self, group: Group) -> tuple[dict[str, dict], int | None]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from astropy.table import Table
 
-from ...exceptions import InvalidExposureError, InvalidRequestError
+from ...exceptions import InvalidExposureError, InvalidRequestError, refuse
 from .associations import listed
 from .exposures import SHUTTERS, SUFFIXES, read_exposure, split_name
 from .pipelines import is_integrations, stage_classes
@@ -201,8 +201,7 @@ def choose(
 ) -> tuple[list[Exposure], list[str]]:
     """Return the file that each exposure begins from."""
     if start not in STARTS:
-        msg = f"start={start!r} is none of {', '.join(map(repr, STARTS))}."
-        raise InvalidRequestError(msg, parameter="start", value=start)
+        refuse("start", start, f"is none of {', '.join(map(repr, STARTS))}.")
     by_root: dict[str, dict[str, Exposure]] = defaultdict(dict)
     for exposure in exposures:
         by_root[exposure.root][exposure.suffix] = exposure

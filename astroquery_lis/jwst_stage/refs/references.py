@@ -15,11 +15,7 @@ from typing import TYPE_CHECKING
 
 from astropy.table import Column, Table
 
-from ...exceptions import (
-    CrdsUnavailable,
-    InvalidRequestError,
-    TransferError,
-)
+from ...exceptions import CrdsUnavailable, TransferError, refuse
 from .. import pipeline
 from ..resume.records import FileMemo, cache_folder
 from .crds_cache import (
@@ -124,8 +120,7 @@ def prefetch(
 ) -> Table:
     """Get the reference files of a plan into the cache, each once, checked."""
     if isinstance(max_workers, bool) or not isinstance(max_workers, int) or max_workers < 1:
-        msg = f"max_workers={max_workers!r} must be a positive number of files."
-        raise InvalidRequestError(msg, parameter="max_workers", value=max_workers)
+        refuse("max_workers", max_workers, "must be a positive number of files.")
     resolver = _Resolver(plan, environment, offline=offline, max_workers=max_workers, done=done)
     resolution = resolver.run()
     if resolution.missing:

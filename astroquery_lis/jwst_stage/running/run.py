@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 
 from astropy import log
 
-from ...exceptions import CrdsUnavailable, InvalidRequestError, StageWarning, TaskError, warn
+from ...exceptions import (
+    CrdsUnavailable,
+    InvalidRequestError,
+    StageWarning,
+    TaskError,
+    refuse,
+    warn,
+)
 from ...io.store import GB, check_space
 from .. import pipeline
 from ..planning.estimates import with_references
@@ -101,18 +108,17 @@ def _checked_resolution(reduction: Reduction) -> Resolution:
 
 def _check_arguments(executor: object, max_workers: object, on_error: str) -> None:
     if executor is not None and not isinstance(executor, Executor):
-        msg = (
-            f"executor={executor!r} must be a concurrent.futures.Executor, such as that of "
+        must = (
+            "must be a concurrent.futures.Executor, such as that of "
             "dask.distributed's Client.get_executor(), or None."
         )
-        raise InvalidRequestError(msg, parameter="executor", value=executor)
+        refuse("executor", executor, must)
     is_int = isinstance(max_workers, int) and not isinstance(max_workers, bool)
     if max_workers is not None and not (is_int and max_workers > 0):  # type: ignore[operator]
         msg = f"max_workers={max_workers!r} must be a positive int, or None for what memory allows."
         raise InvalidRequestError(msg, parameter="max_workers", value=max_workers)
     if on_error not in ("record", "raise"):
-        msg = f"on_error={on_error!r} must be 'record' or 'raise'."
-        raise InvalidRequestError(msg, parameter="on_error", value=on_error)
+        refuse("on_error", on_error, "must be 'record' or 'raise'.")
 
 
 def _start(job: dict, folder: str, variables: Mapping[str, str | None]) -> Future[Ended]:

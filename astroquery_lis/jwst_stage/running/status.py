@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from astropy.table import Table
 
-from ...exceptions import InvalidRequestError, StageError
+from ...exceptions import StageError, refuse
 from ...io.store import write_whole
 from ..resume.records import read_records
 from ..tasks import HIDDEN
@@ -103,11 +103,8 @@ class Lock:
                 return
             time.sleep(_LOOK_S)
         self._file.close()
-        msg = (
-            f"output_dir={str(output_dir)!r}: another run is at work there; wait for it, stop "
-            "it, or take another directory."
-        )
-        raise InvalidRequestError(msg, parameter="output_dir", value=str(output_dir))
+        must = ": another run is at work there; wait for it, stop it, or take another directory."
+        refuse("output_dir", str(output_dir), must)
 
     def __enter__(self) -> Self:
         return self
@@ -175,8 +172,7 @@ def status(output_dir: FilePath) -> Table:
 
     path = Path(output_dir, HIDDEN, PLAN_FILE)
     if not path.exists():
-        msg = f"output_dir={str(output_dir)!r}: no plan was run there."
-        raise InvalidRequestError(msg, parameter="output_dir", value=str(output_dir))
+        refuse("output_dir", str(output_dir), ": no plan was run there.")
     plan = Plan.load(path)
     live, records = read_live(output_dir), read_records(output_dir)
     notes = live.pop("tasks", {})

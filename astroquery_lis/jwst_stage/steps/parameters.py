@@ -20,7 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...exceptions import InvalidRequestError, StageWarning, warn
+from ...exceptions import InvalidRequestError, StageWarning, refuse, warn
 from ...io.store import write_bytes
 from ..pipeline import ask, require_jwst
 from ..resume.records import cache_folder
@@ -172,8 +172,7 @@ class _Checker:
         """Yield selector, step, parameter and value of everything that was asked."""
         if not isinstance(steps, dict):
             form = "{step: {name: value}}"
-            msg = f"{parameter}={steps!r} must be a dictionary of the form {form}."
-            raise InvalidRequestError(msg, parameter=parameter, value=steps)
+            refuse(parameter, steps, f"must be a dictionary of the form {form}.")
         for key, section in steps.items():
             pipeline, _, rest = key.partition(".") if isinstance(key, str) else ("", "", "")
             if not isinstance(key, str):

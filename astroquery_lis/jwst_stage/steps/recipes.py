@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from astropy.table import Table
 
 from ..._packages import import_optional
-from ...exceptions import InvalidRequestError
+from ...exceptions import InvalidRequestError, refuse
 from ...io.store import write_bytes
 from ..pipeline import ask
 from ..resume.fingerprints import UNHEEDED
@@ -127,22 +127,19 @@ def read_recipe(path: str | os.PathLike[str]) -> dict:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        msg = f"recipe={str(path)!r} is not a file."
-        raise InvalidRequestError(msg, parameter="recipe", value=str(path))
+        refuse("recipe", str(path), "is not a file.")
     if path.suffix == ".toml":
         return check(_read_toml(path), parameter=f"the recipe {path.name}")
     if path.suffix in _STPIPE:
         return check(_read_stpipe(path), parameter=f"the recipe {path.name}")
-    msg = f"recipe={str(path)!r} must be a .toml, .asdf or .cfg file."
-    raise InvalidRequestError(msg, parameter="recipe", value=str(path))
+    refuse("recipe", str(path), "must be a .toml, .asdf or .cfg file.")
 
 
 def write_recipe(path: str | os.PathLike[str], steps: Any) -> None:
     """Write parameters, checked first, as a recipe: a ``.toml`` file, which is replaced."""
     path = Path(path).expanduser()
     if path.suffix != ".toml":
-        msg = f"path={str(path)!r} must end in .toml."
-        raise InvalidRequestError(msg, parameter="path", value=str(path))
+        refuse("path", str(path), "must end in .toml.")
     document: dict[str, Any] = {}
     for selector, section in check(steps).items():
         target = document.setdefault(selector, {}) if selector else document
