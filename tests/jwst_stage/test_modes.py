@@ -1,6 +1,5 @@
 """Modes beyond NIRCam's imaging, with the real pipeline, on count rates of known truth."""
 
-import json
 import os
 import subprocess
 import sys
@@ -11,10 +10,11 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
 
-from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.report import write_report
 from astroquery_lis.jwst_stage.running.run import run
 from astroquery_lis.jwst_stage.tasks import Reduction
+
+from .mode_runs import assert_resumes, assert_same, association, plain_calls, plan_of_mode, reduce
 
 pytest.importorskip("jwst")
 pytestmark = [
@@ -22,63 +22,6 @@ pytestmark = [
     # An empty field has nothing to align, and one exposure nothing to compare with.
     pytest.mark.filterwarnings("ignore:stage3/.*S_(TWKREG|OUTLIR) = FAILED"),
 ]
-
-# What a user without this package does: associations by hand, one call after another.
-PLAIN = """
-import json, sys
-from jwst.pipeline import Image2Pipeline, Image3Pipeline
-associations, folder = json.load(sys.stdin), sys.argv[1]
-for name, kind in associations:
-    pipeline = Image3Pipeline if kind == "image3" else Image2Pipeline
-    pipeline.call(name, save_results=True, output_dir=folder, configure_log=False)
-"""
-
-
-def reduce(simulated, planned, output_dir, rates=None):
-    environment = CrdsEnvironment(str(simulated.crds_path), simulated.crds_context)
-    plan, resolution = planned(
-        rates or simulated.rates, environment, output_dir=output_dir, start="rate"
-    )
-    manifest = run(Reduction(plan, output_dir, resolution), show_progress=False)
-    assert set(manifest["Status"]) == {"COMPLETE"}
-    return plan
-
-
-def plain_calls(associations, simulated, folder):
-    """Run the pipeline without this package on associations, ``{name: document}``."""
-    folder.mkdir()
-    for path in simulated.rates:
-        (folder / path.name).symlink_to(path)
-    for name, document in associations.items():
-        (folder / name).write_text(json.dumps(document))
-    listed = [(name, document["asn_type"]) for name, document in associations.items()]
-    environment = {name: value for name, value in os.environ.items() if name != "CRDS_SERVER_URL"}
-    environment |= {
-        "CRDS_PATH": str(simulated.crds_path), "CRDS_CONTEXT": simulated.crds_context
-    }  # fmt: skip
-    subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PLAIN, str(folder)],
-        input=json.dumps(listed),
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=True,
-    )
-
-
-def association(kind, product, members):
-    listed = [{"expname": name, "exptype": role} for name, role in members]
-    return {
-        "asn_type": kind, "asn_rule": "by hand", "asn_id": "o001", "asn_pool": "none",
-        "program": "01234", "target": "x", "products": [{"name": product, "members": listed}],
-    }  # fmt: skip
-
-
-def pixels(path):
-    with fits.open(path) as hdul:
-        return {hdu.name: hdu.data.copy() for hdu in hdul if hdu.name in ("SCI", "ERR", "DQ")}
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +48,13 @@ def test_the_sky_of_a_dedicated_background_goes(simulated, reduced):
     for number in (1, 2, 3, 4):
         path = output_dir / f"stage2/{SCIENCE.format(number)}_cal.fits"
         assert fits.getheader(path)["S_BKDSUB"] == "COMPLETE"
-        image = pixels(path)["SCI"]
+        image = fits.getdata(path, "SCI")
         for part in np.split(np.ma.masked_invalid(image), 4, axis=1):
             assert abs(np.ma.median(part)) < 0.01 * sky.min()
     # That of the background itself stays.
-    assert np.median(pixels(output_dir / f"stage2/{SKY.format(5)}_cal.fits")["SCI"] / sky) > 0.98
+    assert (
+        np.median(fits.getdata(output_dir / f"stage2/{SKY.format(5)}_cal.fits", "SCI") / sky) > 0.98
+    )
 
 
 def test_stars_keep_their_light_and_place(simulated, reduced):
@@ -140,10 +85,7 @@ def test_products_are_those_of_plain_calls(simulated, reduced, tmp_path):
     names = {f"{SCIENCE.format(n)}_cal.fits": "stage2" for n in (1, 2, 3, 4)}
     names[f"{MOSAIC}_i2d.fits"] = "stage3"
     for name, stage in names.items():
-        ours, plain = pixels(output_dir / stage / name), pixels(tmp_path / "plain" / name)
-        assert ours.keys() == plain.keys()
-        for extension, data in ours.items():
-            np.testing.assert_array_equal(data, plain[extension], err_msg=f"{name} {extension}")
+        assert_same(output_dir / stage / name, tmp_path / "plain" / name)
 
 
 def test_the_script_of_plain_calls_makes_the_same(reduced, tmp_path):
@@ -159,16 +101,19 @@ def test_the_script_of_plain_calls_makes_the_same(reduced, tmp_path):
     products = sorted(output_dir.glob("stage[23]/*.fits"))
     assert len(products) > 12
     for path in products:
-        ours, plain = pixels(path), pixels(work / path.relative_to(output_dir))
-        assert ours.keys() == plain.keys()
-        for extension, data in ours.items():
-            np.testing.assert_array_equal(data, plain[extension], err_msg=f"{path} {extension}")
+        assert_same(path, work / path.relative_to(output_dir))
+
+
+def test_a_killed_run_is_taken_up(simulated, planned, reduced, tmp_path):
+    _, output_dir = reduced
+    plan, resolution = plan_of_mode(simulated, planned, tmp_path / "reduced")
+    assert_resumes(plan, resolution, tmp_path, output_dir)
 
 
 def test_without_the_background_the_sky_stays(simulated, planned, tmp_path):
     plan = reduce(simulated, planned, tmp_path / "out", rates=simulated.rates[:1])
     assert plan.tasks[0].members == ()
-    image = pixels(tmp_path / f"out/stage2/{SCIENCE.format(1)}_cal.fits")["SCI"]
+    image = fits.getdata(tmp_path / f"out/stage2/{SCIENCE.format(1)}_cal.fits", "SCI")
     assert np.nanmedian(image / simulated.truth.meta["sky_mjysr"]) > 0.9
 
 
@@ -176,9 +121,8 @@ def test_a_member_that_vanished_is_named(simulated, planned, tmp_path):
     rates = [tmp_path / path.name for path in simulated.rates[3:5]]
     for path, original in zip(rates, simulated.rates[3:5], strict=True):
         path.write_bytes(original.read_bytes())
-    environment = CrdsEnvironment(str(simulated.crds_path), simulated.crds_context)
     output_dir = tmp_path / "out"
-    plan, resolution = planned(rates, environment, output_dir=output_dir, start="rate", stages=2)
+    plan, resolution = plan_of_mode(simulated, planned, output_dir, rates, stages=2)
     rates[1].unlink()
     manifest = run(Reduction(plan, output_dir, resolution), show_progress=False)
     row = manifest[list(manifest["task"]).index(f"stage2/{SCIENCE.format(4)}_cal.fits")]

@@ -15,7 +15,8 @@ from astropy.table import Table
 
 from ...exceptions import OptionalDependencyError
 from ..made_once import lock
-from .references import CONTEXT, add_context
+from .crds_files import CONTEXT
+from .references import add_context
 from .uncal import Exposure
 
 # Environment variables that must not be there when the simulated references are used.

@@ -1,119 +1,64 @@
-"""A CRDS cache for one set-up of one instrument, and what a simulated mode leaves behind."""
+"""A CRDS cache for one instrument, of references that say themselves what fills them."""
 
 from __future__ import annotations
 
-import hashlib
-import pprint
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asdf
-from astropy.table import Table
 
-from ..references import CONTEXT
+from ..crds_files import CONTEXT, USEAFTER, lay_out, write_context, write_rules
 
 if TYPE_CHECKING:
     from stdatamodels.jwst.datamodels import JwstDataModel
 
-__all__ = ["ModeObservation", "Reference", "write_cache"]
+__all__ = ["CONTEXT", "Reference", "References", "write_cache"]
 
-_USEAFTER = "2014-01-01T00:00:00"
-_SERVER_CONFIG = Path(__file__).parents[2] / "data" / "crds_server_config.txt"
-
-
-@dataclass(frozen=True, eq=False)
-class ModeObservation:
-    """Files of a simulated mode and what is true of them.
-
-    Attributes
-    ----------
-    rates : list of `~pathlib.Path`
-        The count rates, in the order in which they were taken.
-    crds_path : `~pathlib.Path`
-        The CRDS cache that serves them.
-    crds_context : str
-        Its context.
-    truth : `~astropy.table.Table`
-        The sources: ``ra``, ``dec`` (degrees) and ``flux`` (Jy); ``meta`` has what belongs to no
-        source.
-    """
-
-    rates: list
-    crds_path: Path
-    crds_context: str
-    truth: Table
+_IN_ASDF = ("DistortionModel", "FilteroffsetModel", "ABVegaOffsetModel")
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference file: the class of its model and what fills it, or parameters of a step."""
+    """A reference file: the class of its model and what fills it, or parameters of a step.
+
+    ``exp_types`` are the exposures that it is for; if a type of references has several, no
+    exposure may find two of them.  ``write`` makes a file that no model does.
+    """
 
     model: str = ""
     fill: Callable[[Any], None] | None = None
     parameters: Mapping[str, Any] | None = None
     step: str = ""
+    exp_types: tuple[str, ...] = ("*",)
+    ending: str = ""
+    write: Callable[[Path], None] | None = None
 
     def suffix(self) -> str:
         """Return how the file's name ends."""
-        in_asdf = ("DistortionModel", "FilteroffsetModel", "ABVegaOffsetModel")
-        return ".asdf" if not self.model or self.model in in_asdf else ".fits"
+        in_asdf = not self.model or self.model in _IN_ASDF
+        return self.ending or (".asdf" if in_asdf else ".fits")
 
 
-def write_cache(
-    root: Path, instrument: Mapping[str, str], references: Mapping[str, Reference]
-) -> None:
-    """Write a cache that has one file for each reference type, whatever the exposure."""
-    from crds.jwst import FILEKINDS
-
-    name = instrument["name"].lower()
-    folders = [root / part / "jwst" for part in ("config", "mappings", "references")]
-    for folder in folders:
-        folder.mkdir(parents=True)
-    (folders[2] / name).mkdir()
-    selector = {kind.upper(): "N/A" for kind in FILEKINDS}
-    for kind, reference in references.items():
-        file = f"jwst_{name}_{kind}_0001{reference.suffix()}"
-        _write_reference(folders[2] / name / file, kind, instrument, reference)
-        rules = f"jwst_{name}_{kind}_0001.rmap"
-        header = {
-            "classes": ("Match", "UseAfter"),
-            "filekind": kind.upper(),
-            "instrument": instrument["name"],
-            "mapping": "REFERENCE",
-            "parkey": (
-                ("META.EXPOSURE.TYPE",),
-                ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME"),
-            ),
-        }
-        when = _USEAFTER.replace("T", " ")
-        body = f"Match({{\n    ('*',) : UseAfter({{\n        {when!r} : {file!r},\n    }}),\n}})"
-        _write_mapping(folders[1] / rules, header, body)
-        selector[kind.upper()] = rules
-    imap = f"jwst_{name}_0001.imap"
-    header = {
-        "instrument": instrument["name"],
-        "mapping": "INSTRUMENT",
-        "parkey": ("REFTYPE",),
-    }
-    _write_mapping(folders[1] / imap, header, pprint.pformat(selector))
-    header = {"mapping": "PIPELINE", "parkey": ("META.INSTRUMENT.NAME",)}
-    _write_mapping(folders[1] / CONTEXT, header, pprint.pformat({instrument["name"]: imap}))
-    shutil.copyfile(_SERVER_CONFIG, folders[0] / "server_config")
-    (folders[0] / "ref_cache_subdir_mode").write_text("instrument")
+# By reference type; several of one type serve different exposures.
+References = Mapping[str, Reference | Sequence[Reference]]
 
 
-def _write_mapping(path: Path, header: Mapping[str, object], selector: str) -> None:
-    """Write a mapping with the checksum of all its other lines."""
-    values = {
-        **header, "name": path.name, "derived_from": "generated by hand", "observatory": "JWST"
-    }  # fmt: skip
-    lines = [f"    {key!r} : {value!r},\n" for key, value in sorted(values.items())]
-    head, tail = "header = {\n" + "".join(lines), f"}}\n\nselector = {selector}\n"
-    digest = hashlib.sha1((head + tail).encode()).hexdigest()
-    path.write_text(f"{head}    'sha1sum' : {digest!r},\n{tail}")
+def write_cache(root: Path, instrument: Mapping[str, str], references: References) -> None:
+    """Write a cache for one instrument, ``name`` and ``detector``."""
+    name = instrument["name"]
+    folder = lay_out(root, name)
+    rules = {}
+    for kind, entry in references.items():
+        files: dict[tuple[str, ...], str] = {}
+        several = [entry] if isinstance(entry, Reference) else entry
+        for number, reference in enumerate(several, start=1):
+            file = f"jwst_{name.lower()}_{kind}_{number:04d}{reference.suffix()}"
+            _write_reference(folder / file, kind, instrument, reference)
+            files |= {(exp_type,): file for exp_type in reference.exp_types}
+        rules[kind] = write_rules(root, name, kind, ("META.EXPOSURE.TYPE",), files)
+    write_context(root, name, rules)
 
 
 def _write_reference(
@@ -125,14 +70,17 @@ def _write_reference(
         "pedigree": "DUMMY",
         "reftype": kind if reference.step else kind.upper(),
         "telescope": "JWST",
-        "useafter": _USEAFTER,
+        "useafter": USEAFTER,
         "instrument": dict(instrument),
     }
+    if reference.write is not None:
+        reference.write(path)
+        return
     if reference.step:
         tree = {
             "class": reference.step,
             "name": reference.step.rpartition(".")[2],
-            "meta": {**meta, "origin": "astroquery_lis.sandbox", "date": _USEAFTER},
+            "meta": {**meta, "origin": "astroquery_lis.sandbox", "date": USEAFTER},
             "parameters": dict(reference.parameters or {}),
         }
         asdf.AsdfFile(tree).write_to(str(path))

@@ -1,0 +1,203 @@
+"""Exposures of any mode: what they share, their noise and their headers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from astropy.table import Table
+from astropy.time import Time, TimeDelta
+
+from ..detector import Detector, Pointing
+from ..scene import add_star
+
+if TYPE_CHECKING:
+    from stdatamodels.jwst.datamodels import JwstDataModel
+
+__all__ = ["ModeObservation", "Setup", "Shot", "add_stars", "fill_header", "write_exposure"]
+
+_KEYWORDS = Path(__file__).parents[2] / "data" / "nircam_keywords.json"
+_START = "2023-08-20T04:00:00.000"
+_APART_S = 200.0
+_GAIN = 5.5
+
+
+@dataclass(frozen=True, eq=False)
+class ModeObservation:
+    """Files of a simulated mode and what is true of them.
+
+    Attributes
+    ----------
+    rates : list of `~pathlib.Path`
+        The count rates, in the order in which they were taken.
+    crds_path : `~pathlib.Path`
+        The CRDS cache that serves them.
+    crds_context : str
+        Its context.
+    truth : `~astropy.table.Table`
+        The sources: ``ra``, ``dec`` (degrees) and ``flux`` (Jy); ``meta`` has what belongs to no
+        source.
+    """
+
+    rates: list
+    crds_path: Path
+    crds_context: str
+    truth: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What the exposures of a mode share.
+
+    ``instrument`` are the keywords of ``meta.instrument``; ``keywords`` are others, by their place
+    below ``meta``.  The frame has ``shape`` and begins at ``first_pix`` (x, y, from 0) of the
+    detector.
+    """
+
+    exp_type: str
+    instrument: Mapping[str, str]
+    detector: Detector
+    shape: tuple[int, int]
+    first_pix: tuple[int, int]
+    subarray: str
+    exposure_s: float = 111.0
+    read_noise_dn_s: float = 0.02
+    keywords: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def pixel_sr(self) -> float:
+        """Solid angle of a pixel."""
+        return float(np.radians(self.detector.scale_arcsec / 3600) ** 2)
+
+    def pointing(self, place_deg: Sequence[float | np.ndarray], roll_deg: float) -> Pointing:
+        """Return the pointing that brings a place of the sky to the middle of the frame."""
+        x, y = (
+            first + (size - 1) / 2
+            for first, size in zip(self.first_pix, self.shape[::-1], strict=True)
+        )
+        v2, v3 = self.detector.to_v2v3(x, y)
+        ra, dec = map(float, place_deg)
+        return Pointing(float(v2), float(v3), ra, dec, roll_deg)
+
+    def to_pixel(
+        self, pointing: Pointing, ra_deg: np.ndarray, dec_deg: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return x and y in pixels of the frame, from 0."""
+        x, y = self.detector.from_v2v3(*pointing.from_sky(np.asarray(ra_deg), np.asarray(dec_deg)))
+        return x - self.first_pix[0], y - self.first_pix[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One exposure: its number in the program and in its pattern, and where it points."""
+
+    number: int
+    pointing: Pointing
+    observation: str = "001"
+    group: str = "02"
+    target: str = "FIELD"
+    is_background: bool = False
+    keywords: Mapping[str, object] = field(default_factory=dict)
+
+    def root(self, setup: Setup) -> str:
+        """Return the name of the exposure."""
+        visit = f"jw01234{self.observation}001_{self.group}101_{self.number:05d}"
+        return f"{visit}_{setup.instrument['detector'].lower()}"
+
+
+def add_stars(
+    light: np.ndarray,
+    setup: Setup,
+    pointing: Pointing,
+    stars: Table,
+    *,
+    sigma_pix: float,
+    photmjsr: float,
+) -> None:
+    """Add the DN/s of stars, ``ra`` and ``dec`` (deg) and ``flux`` (Jy), to a frame."""
+    x, y = setup.to_pixel(pointing, stars["ra"], stars["dec"])
+    rates = np.array(stars["flux"]) * 1e-6 / (setup.pixel_sr * photmjsr)
+    for column, row, rate in zip(x, y, rates, strict=True):
+        add_star(light, column, row, rate, sigma_pix)
+
+
+def write_exposure(
+    folder: Path,
+    setup: Setup,
+    shot: Shot,
+    light_dn_s: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    model: str = "ImageModel",
+    suffix: str = "rate",
+) -> Path:
+    """Write light, of one frame or of several integrations, with its noise."""
+    from stdatamodels.jwst import datamodels
+
+    n_ints = light_dn_s.shape[0] if light_dn_s.ndim == 3 else 1
+    variance = np.maximum(light_dn_s, 0) * n_ints / setup.exposure_s / _GAIN
+    noise = np.sqrt(variance + setup.read_noise_dn_s**2)
+    exposure = getattr(datamodels, model)(
+        data=(light_dn_s + rng.normal(0, noise)).astype(np.float32)
+    )
+    exposure.err = noise.astype(np.float32)
+    exposure.var_poisson = variance.astype(np.float32)
+    exposure.var_rnoise = np.full(light_dn_s.shape, setup.read_noise_dn_s**2, np.float32)
+    exposure.dq = np.zeros(light_dn_s.shape, np.uint32)
+    fill_header(exposure, setup, shot, n_ints)
+    exposure.meta.cal_step.ramp_fit = exposure.meta.cal_step.jump = "COMPLETE"
+    exposure.meta.bunit_data = exposure.meta.bunit_err = "DN/s"
+    exposure.meta.filename = f"{shot.root(setup)}_{suffix}.fits"
+    path = folder / exposure.meta.filename
+    exposure.save(str(path))
+    exposure.close()
+    return path
+
+
+def fill_header(model: JwstDataModel, setup: Setup, shot: Shot, n_ints: int = 1) -> None:
+    """Fill the keywords that the pipeline and its rules read."""
+    for keyword, value in json.loads(_KEYWORDS.read_text(encoding="utf-8")).items():
+        if keyword not in ("instrument.pupil", "instrument.pupil_imaging_lens"):
+            model[f"meta.{keyword}"] = value
+    meta = model.meta
+    meta.observation.program_number = "01234"
+    meta.observation.observation_number = shot.observation
+    meta.observation.visit_group, meta.observation.exposure_number = shot.group, str(shot.number)
+    meta.observation.bkgdtarg = shot.is_background
+    meta.target.proposer_name = meta.target.catalog_name = shot.target
+    meta.dither.position_number = shot.number
+    _fill_times(model, setup, shot, n_ints)
+    for keyword, value in setup.instrument.items():
+        model[f"meta.instrument.{keyword}"] = value
+    meta.exposure.type = setup.exp_type
+    sub = meta.subarray
+    sub.name, sub.fastaxis, sub.slowaxis = setup.subarray, 1, 2
+    sub.xstart, sub.ystart = (first + 1 for first in setup.first_pix)
+    sub.ysize, sub.xsize = setup.shape
+    wcs, pointing = meta.wcsinfo, shot.pointing
+    wcs.ra_ref, wcs.dec_ref = wcs.crval1, wcs.crval2 = pointing.ra_deg, pointing.dec_deg
+    wcs.v2_ref, wcs.v3_ref = pointing.v2_arcsec, pointing.v3_arcsec
+    wcs.roll_ref, wcs.v3yangle = pointing.roll_deg, setup.detector.angle_deg
+    wcs.crpix2, wcs.crpix1 = ((size + 1) / 2 for size in setup.shape)
+    for keyword, value in {**setup.keywords, **shot.keywords}.items():
+        model[f"meta.{keyword}"] = value
+
+
+def _fill_times(model: JwstDataModel, setup: Setup, shot: Shot, n_ints: int) -> None:
+    meta, timing = model.meta, model.meta.exposure
+    start = Time(_START) + TimeDelta((shot.number - 1) * _APART_S, format="sec")
+    end = start + TimeDelta(setup.exposure_s, format="sec")
+    meta.observation.date, meta.observation.time = start.isot.split("T")
+    meta.observation.date_beg, meta.observation.date_end = start.isot, end.isot
+    timing.start_time, timing.end_time = start.mjd, end.mjd
+    timing.mid_time = (start.mjd + end.mjd) / 2
+    timing.nints = timing.integration_end = n_ints
+    timing.ngroups = 40
+    timing.integration_time = setup.exposure_s / n_ints
+    timing.frame_time = timing.group_time = timing.integration_time / 40
+    timing.exposure_time = timing.effective_exposure_time = setup.exposure_s
+    timing.measurement_time = setup.exposure_s
