@@ -2,7 +2,6 @@
 
 import json
 import os
-import select
 import subprocess
 import sys
 from pathlib import Path
@@ -113,12 +112,11 @@ def assert_same(ours, plain):
             np.testing.assert_array_equal(data[column], other[column], err_msg=message)
 
 
-def assert_resumes(plan, resolution, folder, expected, kill_at=1):
-    """Kill a run once it has finished some tasks; the next one ends it, with the same products."""
+def take_up_killed(plan, resolution, folder, kill_at=1):
+    """Kill a run once it has finished some tasks; the next one ends it.  Return where."""
     runner = Runner(plan, resolution, folder)
     process = runner.start()
     await_(lambda: process.poll() is not None or len(runner.moments()) >= kill_at)
-    select.select([], [], [], 0.2)
     assert process.poll() is None
     process.kill()
     process.wait()
@@ -126,8 +124,20 @@ def assert_resumes(plan, resolution, folder, expected, kill_at=1):
     runner.check()
     finished = runner.moments()
     manifest = run(Reduction(plan, runner.output_dir, resolution), show_progress=False)
-    assert set(manifest["Status"]) == {"COMPLETE", "CACHED"}
+    assert set(manifest["Status"]) == {"COMPLETE", "CACHED"}, list(manifest["Message"])
     now = runner.moments()
     assert {name: now[name] for name in finished} == finished
+    return runner.output_dir
+
+
+def assert_resumes(plan, resolution, folder, expected, kill_at=1):
+    """Check that a run that was killed and taken up has the same products as another."""
+    output_dir = take_up_killed(plan, resolution, folder, kill_at)
     for name in [name for task in plan.tasks for name in task.outputs if name.endswith(".fits")]:
-        assert_same(runner.output_dir / name, Path(expected) / name)
+        assert_same(output_dir / name, Path(expected) / name)
+
+
+def reduce_killed(simulated, planned, folder, kill_at=1, **options):
+    """Plan, and run to the end after a run that was killed; return plan and output directory."""
+    plan, resolution = plan_of_mode(simulated, planned, folder / "reduced", **options)
+    return plan, take_up_killed(plan, resolution, folder, kill_at)

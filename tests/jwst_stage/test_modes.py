@@ -34,9 +34,12 @@ def simulated(tmp_path_factory):
 @pytest.fixture(scope="module")
 def reduced(simulated, planned, tmp_path_factory):
     output_dir = tmp_path_factory.mktemp("modes") / "out"
-    return reduce(simulated, planned, output_dir), output_dir
+    plan = reduce(simulated, planned, output_dir)
+    assert {e.exp_type for e in plan.exposures} == set(EXECUTED)
+    return plan, output_dir
 
 
+EXECUTED = ("MIR_IMAGE",)
 SCIENCE = "jw01234001001_02101_{:05d}_mirimage"
 SKY = "jw01234002001_02101_{:05d}_mirimage"
 MOSAIC = "jw01234-o001_t001_miri_f770w-sub128"

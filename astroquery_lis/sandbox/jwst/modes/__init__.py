@@ -2,5 +2,6 @@
 
 from .exposures import ModeObservation
 from .miri_imaging import simulate_background
+from .niriss_imaging import simulate_niriss
 
-__all__ = ["ModeObservation", "simulate_background"]
+__all__ = ["ModeObservation", "simulate_background", "simulate_niriss"]
