@@ -1,7 +1,8 @@
 """The embedded sky behind every link, in a process of its own, so that it takes no client's turn.
 
 On standard output one JSON line says where everything is.  Each line on standard input is answered
-by one with the requests and bytes since the last.
+by one with the requests and bytes since the last, and how many of them a fault has hit; it holds
+the fault that goes wrong from then on in place of the one before, as JSON, or nothing.
 """
 
 import asyncio
@@ -18,6 +19,8 @@ from astroquery_lis import sandbox
 
 __all__ = ["Served", "served"]
 
+_BYTES = ("content", "start", "chunk")
+
 
 def main():
     """Serve until standard input ends."""
@@ -31,12 +34,26 @@ def main():
         mirrors = {
             name: f"http://127.0.0.1:{link.port}/legacysurvey" for name, link in links.items()
         }
-        print(json.dumps({"root": str(sky.root), "mirrors": mirrors, "places": places}), flush=True)
-        for _ in sys.stdin:
+        urls = {name: getattr(sky, f"{name}_url") for name in ("mirror", "viewer", "tap")}
+        about = {"root": str(sky.root), "mirrors": mirrors, "places": places, "urls": urls}
+        print(json.dumps(about), flush=True)
+        fault = None
+        for line in sys.stdin:
             records = list(sky.requests)
             sky.requests.clear()
             sent = sum(record.bytes_sent for record in records)
-            print(json.dumps({"requests": len(records), "bytes": sent}), flush=True)
+            said = {"requests": len(records), "bytes": sent, "hits": fault.hits if fault else 0}
+            sky.faults.clear()
+            fault = sky.faults.add(**_options(line)) if line.strip() else None
+            print(json.dumps(said), flush=True)
+
+
+def _options(line):
+    """Return the options of a fault, in which text stands for bytes."""
+    return {
+        name: value.encode("latin-1") if name in _BYTES and isinstance(value, str) else value
+        for name, value in json.loads(line).items()
+    }
 
 
 def _port(url):
@@ -44,19 +61,24 @@ def _port(url):
 
 
 class Served:
-    """A running `main`: ``mirrors`` by profile, ``places``, ``root`` and what was asked."""
+    """A running `main`: ``mirrors`` by profile, ``urls``, ``places``, ``root``, what was asked."""
 
     def __init__(self, process):
         self._process = process
         said = json.loads(process.stdout.readline())
         self.root, self.mirrors, self.places = said["root"], said["mirrors"], said["places"]
+        self.urls = said["urls"]
 
     def counts(self):
         """Return (requests, bytes) since the last call."""
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        said = json.loads(self._process.stdout.readline())
+        said = self.fail()
         return said["requests"], said["bytes"]
+
+    def fail(self, **fault):
+        """Let something go wrong from now on, or nothing; return what happened until now."""
+        self._process.stdin.write(json.dumps(fault) + "\n" if fault else "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
 
 
 @contextmanager

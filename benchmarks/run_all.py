@@ -1,7 +1,8 @@
 """Run every benchmark, print the tables and write all numbers into one JSON file.
 
-``python benchmarks/run_all.py --json results.json``; ``--only bench_link`` for one, ``--jwst`` to
-include the one of the JWST chain, which takes long.  The rivals are in the extra ``bench``.
+``python benchmarks/run_all.py --json results.json``; ``--only bench_link`` for one, ``--jwst`` and
+``--faults`` to include those of the JWST chain and of everything that goes wrong, which take long.
+The rivals are in the extra ``bench``.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pathlib import Path
 from _report import machine
 
 HERE = Path(__file__).parent
-OPT_IN = ("bench_jwst",)
+OPT_IN = {"bench_jwst": "jwst", "bench_faults": "faults"}
 
 
 def main():
@@ -23,9 +24,11 @@ def main():
     parser.add_argument("--runs", type=int, default=5, help="runs of each (default: 5)")
     parser.add_argument("--only", action="append", metavar="NAME", help="may be repeated")
     parser.add_argument("--jwst", action="store_true", help="also the JWST chain")
+    parser.add_argument("--faults", action="store_true", help="also everything that goes wrong")
     chosen = parser.parse_args()
     names = sorted(path.stem for path in HERE.glob("bench_*.py"))
-    wanted = chosen.only or [name for name in names if chosen.jwst or name not in OPT_IN]
+    usual = [n for n in names if n not in OPT_IN or getattr(chosen, OPT_IN[n])]
+    wanted = chosen.only or usual
     names = [name for name in names if name in wanted]
     results, failed = {}, []
     with tempfile.TemporaryDirectory() as folder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from astropy.io.fits import BinTableHDU
 
 from .._typing import Payload
 from ..exceptions import InvalidRequestError, NoCoverageError, UnexpectedContentError
@@ -16,8 +17,9 @@ from .catalog_table import Chunk, northern_rows
 from .sources import Rows
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from astropy.io.fits import HDUList
-    from astropy.io.fits.fitsrec import FITS_rec
 
 __all__ = ["MAX_VIEWER_RADIUS_DEG", "ViewerSource"]
 
@@ -38,8 +40,8 @@ class Viewer(Protocol):
 
     def fits(
         self, path: str, *, box: tuple[float, float, float], **parameters: str
-    ) -> HDUList:
-        """Return the answer."""
+    ) -> AbstractContextManager[HDUList]:
+        """Give the answer, which is kept unless it is found wrong meanwhile."""
 
 
 class ViewerSource:
@@ -63,14 +65,14 @@ class ViewerSource:
         circle = request.sky.enclosing
         box = (circle.ra_deg, circle.dec_deg, circle.radius_deg)
         try:
-            hdus = self._service.fits(path, box=box, **parameters)
+            with self._service.fits(path, box=box, **parameters) as hdus:
+                return Rows([_chunk_of(hdus, request, meta["url"])], meta)
         except NoCoverageError:
             return Rows([], meta)
         except UnexpectedContentError as error:
             if NOTHING in str(error):
                 return Rows([], meta)
             raise
-        return Rows([_chunk_of(hdus[1].data, request, meta["url"])], meta)
 
 
 def _question(request: CatalogRequest) -> tuple[str, dict[str, str]]:
@@ -99,11 +101,12 @@ def _question(request: CatalogRequest) -> tuple[str, dict[str, str]]:
     return f"{layer_of(request.release, request.region).name}/cat.fits", parameters
 
 
-def _chunk_of(rows: FITS_rec, request: CatalogRequest, url: str) -> Chunk:
+def _chunk_of(hdus: HDUList, request: CatalogRequest, url: str) -> Chunk:
     columns, units = {}, {}
-    for column in rows.columns:
+    table = hdus[-1]
+    for column in table.columns if isinstance(table, BinTableHDU) else ():
         name = column.name.lower()
-        values = np.asarray(rows.field(column.name))
+        values = np.asarray(table.data.field(column.name))
         if values.dtype.kind in "SU":
             values = np.char.rstrip(values.astype(str))
         elif values.dtype.byteorder == ">":
@@ -119,7 +122,7 @@ def _chunk_of(rows: FITS_rec, request: CatalogRequest, url: str) -> Chunk:
         if name.startswith("lc_") and values.ndim == 2 and north.any():
             masks[name] = np.zeros(values.shape, bool)
             masks[name][north, _northern_length(name, request.release) :] = True
-    return Chunk(len(rows), columns, north, masks, units, url)
+    return Chunk(len(north), columns, north, masks, units, url)
 
 
 def _northern_length(name: str, release: str) -> int | None:

@@ -222,7 +222,8 @@ def _rendered(asked: Asked, **parameters: Any) -> fits.HDUList:
     """Return the answer to a question for a small rendered cutout."""
     ra_deg, dec_deg = PLACE_DEG
     usual = {"ra": ra_deg, "dec": dec_deg, "layer": LAYER, "size": SIZE}
-    return asked.viewer.fits("cutout.fits", **{**usual, **parameters})
+    with asked.viewer.fits("cutout.fits", **{**usual, **parameters}) as hdul:
+        return hdul
 
 
 def viewer_cutout(asked: Asked) -> Answer:
@@ -240,19 +241,20 @@ def viewer_native(asked: Asked) -> Answer:
     """Look at the pixels of a brick as they are."""
     box = Box(1800, 1800 + SIZE, 1800, 1800 + SIZE)
     parameters: dict[str, Any] = dict(subimage_parameters(LAYER, BRICK, box, "r"))
-    hdul = asked.viewer.fits("cutout.fits", **parameters)
     names = ("BRICK", "BAND", "IMAGETYP")
-    found = [tuple(str(hdu.header.get(name)).strip() for name in names) for hdu in hdul[1:]]
-    holds = found == [(BRICK, "r", "image"), (BRICK, "r", "invvar")]
-    holds &= all("BRICK_X0" in hdu.header for hdu in hdul[1:])
+    with asked.viewer.fits("cutout.fits", **parameters) as hdul:
+        found = [tuple(str(hdu.header.get(name)).strip() for name in names) for hdu in hdul[1:]]
+        holds = found == [(BRICK, "r", "image"), (BRICK, "r", "invvar")]
+        holds &= all("BRICK_X0" in hdu.header for hdu in hdul[1:])
     return Answer(holds, "; ".join(" ".join(words) for words in found) or "no images")
 
 
 def viewer_picture(asked: Asked) -> Answer:
     """Ask for a picture."""
     ra_deg, dec_deg = PLACE_DEG
-    data = asked.viewer.jpeg("cutout.jpg", ra=ra_deg, dec=dec_deg, layer=LAYER, size=SIZE)
-    return Answer(True, f"a JPEG of {len(data)} bytes")
+    place: dict[str, Any] = {"ra": ra_deg, "dec": dec_deg}
+    with asked.viewer.jpeg("cutout.jpg", **place, layer=LAYER, size=SIZE) as data:
+        return Answer(True, f"a JPEG of {len(data)} bytes")
 
 
 def unknown_layer(asked: Asked) -> Answer:
@@ -301,17 +303,19 @@ def empty_picture(asked: Asked) -> Answer:
     """Ask for a picture where nothing was observed."""
     ra_deg, dec_deg = EMPTY_DEG
     image = import_optional("PIL.Image", "plot", "To look at a picture")
-    data = asked.viewer.jpeg("cutout.jpg", ra=ra_deg, dec=dec_deg, layer=LAYER, size=SIZE)
-    levels = np.unique(np.asarray(image.open(io.BytesIO(data))))
+    place: dict[str, Any] = {"ra": ra_deg, "dec": dec_deg}
+    with asked.viewer.jpeg("cutout.jpg", **place, layer=LAYER, size=SIZE) as data:
+        levels = np.unique(np.asarray(image.open(io.BytesIO(data))))
     return Answer(levels.tolist() == [BLANK], f"levels {levels.min()} to {levels.max()}")
 
 
 def viewer_psf(asked: Asked) -> Answer:
     """Look at a PSF."""
     ra_deg, dec_deg = PLACE_DEG
-    hdul = asked.viewer.fits("coadd-psf/", ra=ra_deg, dec=dec_deg, layer=LAYER, bands="r")
-    band, shape = str(hdul[0].header["BAND"]).strip(), hdul[0].shape
-    total = float(hdul[0].data.sum())
+    question: dict[str, Any] = {"ra": ra_deg, "dec": dec_deg, "layer": LAYER, "bands": "r"}
+    with asked.viewer.fits("coadd-psf/", **question) as hdul:
+        band, shape = str(hdul[0].header["BAND"]).strip(), hdul[0].shape
+        total = float(hdul[0].data.sum())
     holds = band == "r" and ("south", shape[0]) in CAMERAS and abs(total - 1) < 0.05
     return Answer(holds, f"{band}, {shape[0]} x {shape[1]}, sum {total:.3f}")
 
@@ -338,8 +342,8 @@ def list_of_ccds(asked: Asked) -> Answer:
 
 def viewer_catalogue(asked: Asked) -> Answer:
     """Look at the rows of a small box."""
-    hdul = asked.viewer.fits(f"{LAYER}/cat.fits", **_box())
-    names = {name.lower() for name in hdul[1].columns.names}
+    with asked.viewer.fits(f"{LAYER}/cat.fits", **_box()) as hdul:
+        names = {name.lower() for name in hdul[1].columns.names}
     lacking = {"ra", "dec", "release", "brickid", "objid", "type", "flux_r"} - names
     without = f" without {', '.join(sorted(lacking))}" if lacking else ""
     return Answer(not lacking, f"{len(hdul[1].data)} rows{without}")

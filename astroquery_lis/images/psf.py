@@ -87,27 +87,16 @@ class ViewerPsf:
         service, layer = self.service(), request.layer
         assert layer is not None
         bands = request.bands or layer.bands
-        url = self.urls(request)[0]
-        sent, failures = _psfs_sent(service, replace(request, bands=bands))
+        of_band, failures = _psfs_sent(service, replace(request, bands=bands))
         if failures and request.bands is not None and on_missing == "raise":
             raise next(iter(failures.values()))
-        of_band = {}
-        for hdu in sent:
-            band = str(hdu.header.get("BAND", "")).strip()
-            if band in bands and hdu.data is not None and hdu.data.ndim == 2:
-                of_band[band] = hdu
-        if not of_band:
-            msg = f"{url} sent no PSF of {', '.join(bands)}."
-            raise UnexpectedContentError(msg, url=url)
         absent = [band for band in bands if band not in of_band]
         if absent:
             msg = f"No PSF in {', '.join(absent)} at this position; there is {', '.join(of_band)}."
             if request.bands is not None and on_missing == "raise":
-                raise MissingDataError(msg, url=url)
+                raise MissingDataError(msg, url=self.urls(request)[0])
             warn(msg, CoverageWarning)
-        hdus = [
-            _ccd_hdu(of_band[band], band, layer.region, url) for band in bands if band in of_band
-        ]
+        hdus = [of_band[band] for band in bands if band in of_band]
         if request.to_sky:
             axes = _CcdAxes(service, layer, request)
             hdus = [_sky_hdu(hdu, axes) for hdu in hdus]
@@ -116,16 +105,17 @@ class ViewerPsf:
 
 def _psfs_sent(
     service: ViewerService, request: CutoutRequest
-) -> tuple[list[fits.ImageHDU], dict[str, ServiceDownError]]:
-    """Return what the viewer sends, and the failures of single bands if others came.
+) -> tuple[dict[str, fits.ImageHDU], dict[str, ServiceDownError]]:
+    """Return the PSFs by band, and the failures of single bands if others came.
 
     It answers 500 to a question for several bands as soon as one fails, and where no CCD is.
     """
     bands, layer = request.bands or (), request.layer
     assert layer is not None
-    box = request.ra_deg, request.dec_deg, 0.0
+    box, parameters = (request.ra_deg, request.dec_deg, 0.0), _parameters(request)
     try:
-        return list(service.fits("coadd-psf/", box=box, **_parameters(request))), {}
+        with service.fits("coadd-psf/", box=box, **parameters) as hdul:
+            return _psfs_of(hdul, bands, layer, service.address("coadd-psf/", **parameters)), {}
     except ServiceDownError as error:
         if error.status != 500:
             raise
@@ -136,11 +126,11 @@ def _psfs_sent(
         if len(bands) < 2:
             raise
         first = error
-    sent: list[fits.ImageHDU] = []
+    sent: dict[str, fits.ImageHDU] = {}
     failures: dict[str, ServiceDownError] = {}
     for band in bands:
         try:
-            sent += _psfs_sent(service, replace(request, bands=(band,)))[0]
+            sent |= _psfs_sent(service, replace(request, bands=(band,)))[0]
         except NoCoverageError:
             continue
         except ServiceDownError as error:
@@ -148,6 +138,21 @@ def _psfs_sent(
     if not sent:
         raise first
     return sent, failures
+
+
+def _psfs_of(
+    hdul: fits.HDUList, bands: tuple[str, ...], layer: Layer, url: str
+) -> dict[str, fits.ImageHDU]:
+    """Return the PSFs that an answer holds, by band."""
+    of_band = {}
+    for hdu in hdul:
+        band = str(hdu.header.get("BAND", "")).strip()
+        if band in bands and hdu.data is not None and hdu.data.ndim == 2:
+            of_band[band] = _ccd_hdu(hdu, band, layer.region, url)
+    if not of_band:
+        msg = f"{url} sent no PSF of {', '.join(bands)}."
+        raise UnexpectedContentError(msg, url=url)
+    return of_band
 
 
 def _is_exposed(service: ViewerService, layer: Layer, request: CutoutRequest) -> bool:

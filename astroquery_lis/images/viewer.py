@@ -110,8 +110,20 @@ def _render(
     parameters = rendering.parameters(part, bands)
     ra, dec = float(parameters["ra"]), float(parameters["dec"])
     radius_deg = rendering.grid.scale_deg * max(part.shape) / 2
-    hdul = service.fits("cutout.fits", box=(ra, dec, radius_deg), **parameters)
     url = service.address("cutout.fits", **parameters)
+    with service.fits("cutout.fits", box=(ra, dec, radius_deg), **parameters) as hdul:
+        shape = int(parameters["height"]), int(parameters["width"])
+        return _planes_of(hdul, rendering.request.products, bands, shape, url)
+
+
+def _planes_of(
+    hdul: fits.HDUList,
+    products: tuple[str, ...],
+    bands: tuple[str, ...],
+    shape: tuple[int, int],
+    url: str,
+) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """Return the bands and the planes of an answer, which is compared with what was asked."""
     hdus = {str(hdu.header.get("IMAGETYP", "IMAGE")).strip().lower(): hdu for hdu in hdul}
     if hdus.get("image") is None or hdus["image"].data is None:
         msg = f"{url} sent no image."
@@ -122,9 +134,8 @@ def _render(
         msg = f"{url} sent bands {''.join(sent)} when {''.join(bands)} were asked."
         raise UnexpectedContentError(msg, url=url)
     planes = {}
-    shape = parameters["height"], parameters["width"]
-    for product in rendering.request.products:
-        if product not in hdus:
+    for product in products:
+        if product not in hdus or hdus[product].data is None:
             msg = f"{url} sent no {product}."
             raise UnexpectedContentError(msg, url=url)
         data = hdus[product].data
@@ -260,9 +271,12 @@ def viewer_picture(request: CutoutRequest, service: ViewerService) -> np.ndarray
     parameters = rendering.all_parameters()[0]
     radius_deg = rendering.grid.scale_deg * max(request.ny, request.nx)
     box = request.ra_deg, request.dec_deg, radius_deg
-    data = service.jpeg("cutout.jpg", box=box, **parameters)
     url = service.address("cutout.jpg", **parameters)
-    with reading(url, "read as JPEG"), module.open(io.BytesIO(data)) as image:
+    with (
+        service.jpeg("cutout.jpg", box=box, **parameters) as data,
+        reading(url, "read as JPEG"),
+        module.open(io.BytesIO(data)) as image,
+    ):
         if image.size != (request.nx, request.ny):
             msg = f"{url} sent {image.size[::-1]} pixels; {(request.ny, request.nx)} were asked."
             raise UnexpectedContentError(msg, url=url)

@@ -18,7 +18,8 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -91,6 +92,12 @@ def viewer_client(*, timeout_s: float, timeout_is_set: bool, **options: Any) -> 
     )
 
 
+@dataclass
+class _Answer:
+    data: bytes
+    is_new: bool
+
+
 class ViewerService:
     """The viewer at one address."""
 
@@ -115,37 +122,57 @@ class ViewerService:
         pairs = urlencode({name: v for name, v in values.items() if v is not True}, safe=",+")
         return f"{self.url}/{path}?{pairs}{flags}"
 
+    @contextmanager
     def fits(
         self, path: str, *, box: tuple[float, float, float] | None = None, **parameters: Any
-    ) -> fits.HDUList:
-        """Return the HDUs of a FITS answer; ``box`` (ra, dec, radius) lets a 500 be understood."""
-        url = self.address(path, **parameters)
+    ) -> Iterator[fits.HDUList]:
+        """Give the HDUs of a FITS answer; ``box`` (ra, dec, radius) lets a 500 be understood.
+
+        It is kept at the end, unless whoever asked has found that it is not what was asked for.
+        """
         limit = CATALOGUE_BYTES if path.endswith("cat.fits") else _image_bytes(parameters)
-        data, is_new = self._get(url, ".fits", limit, box, parameters.get("layer"))
-        try:
+        url = self.address(path, **parameters)
+        with self._answer(url, ".fits", limit, box, parameters.get("layer")) as answer:
             with (
                 reading(url, "read as FITS"),
-                fits.open(io.BytesIO(data), memmap=False, lazy_load_hdus=False) as hdul,
+                fits.open(io.BytesIO(answer.data), memmap=False, lazy_load_hdus=False) as hdul,
             ):
                 # A copy, so that nothing refers to the bytes of the answer any more.
                 hdus = fits.HDUList([hdu.copy() for hdu in hdul])
-        except UnexpectedContentError:
-            self._drop(url, ".fits")
-            raise
-        if is_new and _has_bands(hdus, parameters):
-            self._keep(url, ".fits", data)
-        return hdus
+            yield hdus
+            answer.is_new &= _has_bands(hdus, parameters)
 
+    @contextmanager
     def jpeg(
         self, path: str, *, box: tuple[float, float, float] | None = None, **parameters: Any
-    ) -> bytes:
-        """Return the bytes of a JPEG answer; as `fits`."""
-        url = self.address(path, **parameters)
+    ) -> Iterator[bytes]:
+        """Give the bytes of a JPEG answer; as `fits`."""
         limit = _image_bytes(parameters)
-        data, is_new = self._get(url, ".jpg", limit, box, parameters.get("layer"))
-        if is_new:
-            self._keep(url, ".jpg", data)
-        return data
+        url = self.address(path, **parameters)
+        with self._answer(url, ".jpg", limit, box, parameters.get("layer")) as answer:
+            yield answer.data
+
+    @contextmanager
+    def _answer(
+        self,
+        url: str,
+        ending: str,
+        limit_bytes: float,
+        box: tuple[float, float, float] | None,
+        layer: str | None,
+    ) -> Iterator[_Answer]:
+        """Give an answer; a new one is kept if it was found right, an old one dropped if not."""
+        cached = self._cached(url, ending)
+        answer = _Answer(
+            cached or self._asked(url, ending, limit_bytes, box, layer), cached is None
+        )
+        try:
+            yield answer
+        except UnexpectedContentError:
+            self._drop(url, ending)
+            raise
+        if answer.is_new:
+            self._keep(url, ending, answer.data)
 
     def json(self, path: str, **parameters: Any) -> dict:
         """Return the content of a JSON answer, which is never cached."""
@@ -179,18 +206,15 @@ class ViewerService:
             msg = f"The viewer's list of bricks is not as expected: {str(answer)[:60]}."
             raise UnexpectedContentError(msg, cause=error) from error
 
-    def _get(
+    def _asked(
         self,
         url: str,
         ending: str,
         limit_bytes: float,
         box: tuple[float, float, float] | None,
         layer: str | None,
-    ) -> tuple[bytes, bool]:
-        """Return a whole answer, and whether it has just come."""
-        cached = self._cached(url, ending)
-        if cached is not None:
-            return cached, False
+    ) -> bytes:
+        """Return a whole answer that has just come."""
         try:
             data = self._client.read(url, limit_bytes, needs_length=ending == ".fits")
         except (RateLimitedError, NoCoverageError):
@@ -203,7 +227,7 @@ class ViewerService:
         if not data.startswith(MAGIC[ending]):
             raise _unexpected(url, data, layer)
         check_structure(ending, io.BytesIO(data), url)
-        return data, True
+        return data
 
     def _has_nothing(self, layer: str | None, box: tuple[float, float, float]) -> bool:
         """Return True if a 500 meant that the layer has nothing there."""
@@ -346,17 +370,26 @@ class ViewerSections:
         radius_deg = PIXEL_SCALE_ARCSEC / 3600 * max(part.shape) / 2
         try:
             box = float(parameters["ra"]), float(parameters["dec"]), radius_deg
-            hdul = self._service.fits("cutout.fits", box=box, **parameters)
+            with self._service.fits("cutout.fits", box=box, **parameters) as hdul:
+                return _images_of(hdul, brick, part, address), address
         except NoCoverageError:
             return {}, address
-        images = {}
-        for hdu in hdul[1:]:
-            header = hdu.header
-            if str(header.get("BRICK", "")).strip() != brick:
-                continue
+
+
+def _images_of(
+    hdul: fits.HDUList, brick: str, part: Box, address: str
+) -> dict[tuple[str, str], np.ndarray]:
+    """Return ``{(kind, band): pixels}`` of a brick out of an answer, which may have none."""
+    images = {}
+    if "SURVEY" not in hdul[0].header or any("BRICK" not in hdu.header for hdu in hdul[1:]):
+        msg = f"{address} sent a FITS file that holds no pixels of bricks."
+        raise UnexpectedContentError(msg, url=address)
+    for hdu in hdul[1:]:
+        header = hdu.header
+        if str(header["BRICK"]).strip() == brick:
             kind, band = str(header.get("IMAGETYP")).strip(), str(header.get("BAND")).strip()
             images[kind, band] = _cut(hdu, part, address)
-        return images, address
+    return images
 
 
 def _by_brick(

@@ -26,7 +26,7 @@ from ..exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
-from .bounds import allow_more_time
+from .bounds import allow_more_time, within
 from .checks import check_head, check_whole, flaw_of
 from .ranges import Version, content_range
 from .store import (
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from .http import HttpClient
 
 __all__ = ["Downloaded", "download", "revalidate"]
+
+UNANNOUNCED_BYTES = 10e9
+"""Largest file that is taken from a server that does not say how long it is."""
 
 
 @dataclass(frozen=True)
@@ -252,15 +255,19 @@ class _PartWriter:
         check_space(self.path.parent, response.length_remaining or 0, self.margin_bytes)
         with writing(self.part):
             self.stream.seek(0, os.SEEK_END)
-        for chunk in response.stream(CHUNK_BYTES):
-            if not self.stream.tell():
-                check_head(self.path, chunk, self.url)
-            self.fetched_bytes += len(chunk)
-            if len(chunk) == CHUNK_BYTES:
-                allow_more_time()
-            with writing(self.part):
-                self.stream.write(chunk)
-                self.stream.flush()
+        # Of an answer that does not say how long it is, nobody knows whether it ends.
+        is_announced = self.version is not None and self.version.size >= 0
+        limit_bytes = None if is_announced else UNANNOUNCED_BYTES
+        with within(limit_bytes=limit_bytes, grows=is_announced):
+            for chunk in response.stream(CHUNK_BYTES):
+                if not self.stream.tell():
+                    check_head(self.path, chunk, self.url)
+                self.fetched_bytes += len(chunk)
+                if len(chunk) == CHUNK_BYTES:
+                    allow_more_time()
+                with writing(self.part):
+                    self.stream.write(chunk)
+                    self.stream.flush()
 
     def _begin(self, response: BaseHTTPResponse) -> None:
         length = response.headers.get("Content-Length", "")

@@ -1,11 +1,13 @@
 """The viewer through the client: right data or a typed error for each of its traps."""
 
+import io
 from urllib.request import urlopen
 
 import astropy.units as u
 import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
+from astropy.io import fits
 from astropy.wcs import WCS
 
 from astroquery_lis import conf
@@ -100,6 +102,32 @@ def test_an_answer_that_was_cut_off_is_neither_used_nor_kept(sky, survey, n_byte
         table = survey.verify_cache(repair=True)
         assert list(table["Status"]) == ["REMOVED"]
         assert not path.exists()
+
+
+WAYS = {
+    "native": lambda s, star: s.get_cutout(star, 32, bands="r", source="viewer"),
+    "rendered": lambda s, star: s.get_cutout(star, 32, bands="r", pixel_scale="1 arcsec",
+                                             source="viewer"),
+    "psf": lambda s, star: s.get_psf(star, bands="r", source="viewer"),
+    "catalogue": lambda s, star: s.query_tractor(star, radius="9 arcsec", source="viewer"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("other", ["0453p000/legacysurvey-0453p000-image-r.fits.fz", None])
+def test_a_sound_file_that_was_not_asked_for_is_neither_used_nor_kept(sky, survey, way, other):
+    if other is None:
+        other = io.BytesIO()
+        fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.ones((8, 8)))]).writeto(other)
+        fault = {"kind": "body", "content": other.getvalue()}
+    else:
+        fault = {"kind": "swap", "path": f"/legacysurvey/dr10/south/coadd/045/{other}"}
+    star = sky.positions["star"]
+    sky.faults.add(match="/viewer/*", times=1, **fault)
+    with pytest.raises(UnexpectedContentError, match=r"sent"):
+        WAYS[way](survey, star)
+    assert len(WAYS[way](survey, star)) > 0
+    assert len(sky.requests) == 2
 
 
 def _flux(hdu, position, radius_arcsec=5.0):

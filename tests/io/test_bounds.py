@@ -38,6 +38,15 @@ def test_an_answer_that_drips_ends_with_the_deadline(tmp_path, at_once, way):
         calls[way](server.url)
 
 
+def test_a_file_of_unknown_length_that_never_ends_is_given_up(sky, tmp_path):
+    sky.faults.add("endless", times=None)
+    with (
+        conf.set_temp("deadline", 0.5),
+        pytest.raises(ServiceTimeoutError, match=r"within conf.deadline=0.5 s"),
+    ):
+        download(HttpClient(timeout_s=30), f"{sky.mirror_url}/x.bin", tmp_path / "x.bin")
+
+
 def test_a_bound_reaches_the_threads_and_outlives_what_is_inside():
     with conf.set_temp("deadline", 0.2), within(), Threads(2) as pool:
         time.sleep(0.25)
