@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import gzip
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,24 +10,14 @@ import numpy as np
 from astropy import units as u
 from astropy.table import Column, MaskedColumn, Table
 
-from ..exceptions import (
-    CoverageWarning,
-    InvalidRequestError,
-    TruncatedError,
-    UnexpectedContentError,
-    warn,
-)
-from ..io.checks import reading
+from ..exceptions import CoverageWarning, InvalidRequestError, UnexpectedContentError, warn
 from ..survey.named_columns import any_column
 from ..survey.tractor import parse_unit
 from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS
 from .exposures import CCD_UNITS
-from .table_file import FileColumn, TableLayout, read_layout, row_type_of
-from .tractor_file import decoded, missing
+from .table_file import FileColumn, TableLayout, decoded, missing, open_rows
 
 __all__ = ["read_file"]
-
-GZIP_HEAD = b"\x1f\x8b"
 
 # What tells that a table is of the survey: a source, a position, a CCD or a brick.
 _KEYS = ({"brickid", "objid"}, {"ra", "dec"}, {"expnum", "ccdname"}, {"brickname"})
@@ -38,8 +26,8 @@ _PLACES = dict.fromkeys(("ra", "dec", "ra1", "ra2", "dec1", "dec2"), u.deg)
 
 def read_file(path: Path, columns: Sequence[str] | None) -> Table:
     """Return the rows of a file, with the columns of these names."""
-    layout, lines = _lines(path)
-    fields = layout.fields
+    table = open_rows(path)
+    layout, fields = table.layout, table.fields
     if not any(key <= fields.keys() for key in _KEYS):
         few = ", ".join([*fields][:5]) or "none that can be read"
         msg = f"{path} is no catalogue of the survey: the columns of its first table are {few}."
@@ -51,40 +39,10 @@ def read_file(path: Path, columns: Sequence[str] | None) -> Table:
             "differ by row, of no values, or named like another are left out."
         )
         warn(msg, CoverageWarning)
-    raw = lines.view(row_type_of(fields, layout.row_bytes))[:, 0]
+    raw = table.raw(slice(None), names)
     known = _known_units(fields.keys())
     parts = [_column(name, fields[name], raw[name], known) for name in names]
     return Table(parts, copy=False, meta={"file": str(path)})
-
-
-def _lines(path: Path) -> tuple[TableLayout, np.ndarray]:
-    """Return the layout of the first table of a file, and its rows as bytes."""
-    with path.open("rb") as head:
-        is_packed = head.read(len(GZIP_HEAD)) == GZIP_HEAD
-    try:
-        with (
-            reading(path, "read as a table"),
-            gzip.open(path) if is_packed else path.open("rb") as stream,
-        ):
-            layout = read_layout(stream, path)
-            shape = (layout.n_rows, layout.row_bytes)
-            n_bytes = layout.end - layout.data_offset
-            if is_packed:
-                data = stream.read(n_bytes)
-                size = layout.data_offset + len(data)
-            else:
-                size = os.stat(path).st_size
-    except UnexpectedContentError as error:
-        if isinstance(error.__cause__, EOFError):
-            msg = f"{path} ends too early."
-            raise TruncatedError(msg, url=str(path)) from error
-        raise
-    if size < layout.end:
-        msg = f"{path} has {size} bytes; its table needs {layout.end}."
-        raise TruncatedError(msg, url=str(path))
-    if is_packed or not n_bytes:
-        return layout, np.frombuffer(data if is_packed else b"", np.uint8).reshape(shape)
-    return layout, np.asarray(np.memmap(path, np.uint8, "r", layout.data_offset, shape))
 
 
 def _resolved(columns: Sequence[str], layout: TableLayout, path: Path) -> list[str]:

@@ -148,12 +148,12 @@ class TractorFiles:
                 table = self._open(file)
                 positions = table.positions
                 if isinstance(request.sky, RowIds):
-                    keys = table.read(np.arange(table.n_rows), ROW_KEY)
+                    keys = table.read(np.arange(len(positions)), ROW_KEY)
                     rows = np.flatnonzero(request.sky.places(*(keys[n] for n in ROW_KEY)) >= 0)
                 else:
                     rows = np.flatnonzero(request.sky.contains(positions["ra"], positions["dec"]))
                 rows = rows[eligible(positions[rows], brick, request)]
-                names = table.fields if request.columns is None else request.needed
+                names = table.layout.fields if request.columns is None else request.needed
                 chunks.append(read_rows(table, brick, rows, names))
                 urls.append(file.url)
         return Rows(chunks, {"files": urls}, is_covered=bool(urls))
@@ -239,6 +239,6 @@ def read_rows(
 ) -> Chunk:
     """Read rows of one file."""
     columns = table.read(rows, names)
-    masks = table.masks(rows, names) if table.nullable else {}
-    units = {name: table.fields[name].unit for name in columns}
+    masks = table.masks(rows, names) if table.layout.nullable else {}
+    units = {name: table.layout.fields[name].unit for name in columns}
     return Chunk(len(rows), columns, brick.region == "north", masks, units, str(table.path))

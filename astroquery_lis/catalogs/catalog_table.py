@@ -64,14 +64,14 @@ def assemble(request: CatalogRequest, chunks: Sequence[Chunk]) -> Assembled:
     names = [column.name for column in columns]
     merged = merge_columns(request, chunks, columns)
     rows = np.flatnonzero(_selected(request, merged))
-    ids = merged["ls_id"][0][rows]
+    key = [merged[name][0][rows] for name in reversed(ROW_KEY)]
     if request.sky.center is not None:
         ra, dec = merged["ra"][0][rows], merged["dec"][0][rows]
-        order = np.lexsort((ids, separation_deg(*request.sky.center, ra, dec)))
+        order = np.lexsort((*key, separation_deg(*request.sky.center, ra, dec)))
     elif isinstance(request.sky, RowIds):
-        order = np.argsort(request.sky.places(*(merged[name][0][rows] for name in ROW_KEY)))
+        order = np.argsort(request.sky.places(*reversed(key)))
     else:
-        order = np.argsort(ids, kind="stable")
+        order = np.lexsort(key)
     is_cut = request.maxrec is not None and len(rows) > request.maxrec
     rows = rows[order[: request.maxrec]]
     arrays, lacking = [], []
@@ -142,10 +142,11 @@ def merge_columns(
         name: _merged(any_column(name, request.release) or own.get(name), name, chunks, request)
         for name in names
     }
-    number, brickid, objid = (merged[name][0] for name in ROW_KEY)
-    merged["ls_id"] = (row_ids(number, brickid, objid, request.release), None)
     for column in own.values():
-        if column.inputs and column.name != "ls_id":
+        if column.name == "ls_id":
+            number, brickid, objid = (merged[name][0] for name in ROW_KEY)
+            merged["ls_id"] = (row_ids(number, brickid, objid, request.release), None)
+        elif column.inputs:
             merged[column.name] = _computed(column, merged)
     return merged
 

@@ -17,7 +17,6 @@ from ..catalogs.catalog_viewer import ViewerSource
 from ..catalogs.sources import SOURCES, CatalogSource, order_of_sources, query_catalog
 from ..catalogs.tap_client import TapClient
 from ..exceptions import InvalidRequestError, refuse, warn
-from ..images.sources import as_sources
 from ..io.http import PoliteSession
 from ..survey.catalog_request import (
     CatalogRequest,
@@ -29,7 +28,7 @@ from ..survey.catalog_request import (
 from ..survey.request import as_choice
 from ..survey.row_ids import as_row_ids
 from .base import SurveyBase, in_time
-from .inputs import as_position, as_positions
+from .inputs import as_position, as_positions, as_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

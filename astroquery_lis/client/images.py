@@ -6,10 +6,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from .._typing import answering, answering_each
-from ..images.sources import BrickFiles, Sources, as_sources
+from ..images.sources import SOURCES, BrickFiles, Sources
 from ..survey.request import DEFAULT_SIZE, as_choice, cutout_request, psf_request
 from .base import SurveyBase, in_time
-from .inputs import as_position, as_targets, warn_of_unplaced
+from .inputs import as_position, as_sources, as_targets, warn_of_unplaced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -412,7 +412,7 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
     ) -> Sources:
         mirrors = self._mirrors(mirror)
         return Sources(
-            as_sources(source),
+            as_sources(source, SOURCES),
             BrickFiles(partial(self._reader, mirrors, cache), mirrors[0]),
             partial(self._viewer, cache),
             partial(self._viewer_matches, mirrors),

@@ -40,6 +40,7 @@ __all__ = [
     "as_match_table",
     "as_position",
     "as_positions",
+    "as_sources",
     "as_targets",
     "as_years",
     "bricks_at",
@@ -436,6 +437,19 @@ def as_bricks(
     numbers = np.unique(np.array(ids, dtype=np.int64))
     brick_row_column(numbers)  # refuses numbers that no brick has
     return numbers, tuple(dict.fromkeys(sweeps))
+
+
+def as_sources(source: str | Sequence[str], allowed: Sequence[str]) -> tuple[str, ...]:
+    """Return names of sources as a tuple, ``('auto',)`` where they are to be chosen."""
+    try:
+        names = tuple(source.replace(",", " ").split() if isinstance(source, str) else source)
+    except TypeError:
+        names = ()
+    for name in names or (source,):
+        if name not in allowed or (name == "auto" and len(names) > 1):
+            must = f"must be one of {', '.join(allowed)}, or a sequence of those."
+            _refuse("source", source, must)
+    return names
 
 
 def bricks_at(targets: Targets, radius: Angle | None = None) -> np.ndarray:

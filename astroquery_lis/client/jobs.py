@@ -19,7 +19,7 @@ from ..images.access import Access
 from ..images.array_files import ARRAY_OUTPUTS
 from ..images.cutting import BulkSpec, CutoutJob, cutouts_of_job, target_facts
 from ..images.save import safe_name, save_job
-from ..images.sources import as_sources
+from ..images.sources import SOURCES
 from ..images.viewer_service import MAX_CONNECTIONS
 from ..io.finder import FileFinder
 from ..io.jobs import Result, failure, manifest, map_jobs, run
@@ -27,7 +27,7 @@ from ..io.journal import Journal
 from ..io.store import remove_temporaries
 from ..survey.request import DEFAULT_SIZE, CutoutRequest, as_choice, cutout_request, psf_request
 from .base import SurveyBase
-from .inputs import as_by_row, as_targets
+from .inputs import as_by_row, as_sources, as_targets
 from .job_plan import (
     MAX_TARGETS_PER_JOB,
     Asked,
@@ -222,7 +222,8 @@ allow_unknown_layer, cache : optional
         for module in modules:
             import_optional(module, extra, f"output={output!r}")
         targets = as_targets(table, id_column, ra=ra, dec=dec, name=name)
-        spec = BulkSpec(as_sources(source), as_choice("on_missing", on_missing, ON_MISSING))
+        as_choice("on_missing", on_missing, ON_MISSING)
+        spec = BulkSpec(as_sources(source, SOURCES), on_missing)
         access = self._access(mirror, cache, executor)
         asked = self._asked(
             cutout_request,
@@ -313,7 +314,8 @@ show_progress
         """
         as_choice("on_error", on_error, ("record", "raise"))
         targets = as_targets(table, id_column, ra=ra, dec=dec, name=name)
-        spec = BulkSpec(as_sources(source), as_choice("on_missing", on_missing, ON_MISSING))
+        as_choice("on_missing", on_missing, ON_MISSING)
+        spec = BulkSpec(as_sources(source, SOURCES), on_missing)
         access = self._access(mirror, cache, executor)
         asked = self._asked(
             psf_request,
@@ -407,7 +409,8 @@ executor
         """
         as_choice("on_error", on_error, ("record", "raise"))
         targets = as_targets(table, ra=ra, dec=dec, name=name)
-        spec = BulkSpec(as_sources(source), as_choice("on_missing", on_missing, ON_MISSING))
+        as_choice("on_missing", on_missing, ON_MISSING)
+        spec = BulkSpec(as_sources(source, SOURCES), on_missing)
         access = self._access(mirror, cache, executor)
         asked = self._asked(
             cutout_request,

@@ -6,7 +6,7 @@ and the first that answers wins.  The WISE bands are in the brick files alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -52,7 +52,6 @@ __all__ = [
     "Sources",
     "ViewerPixels",
     "ViewerRendering",
-    "as_sources",
     "first_answer",
     "suitable",
 ]
@@ -218,19 +217,6 @@ class Cost(NamedTuple):
 
     n_requests: int
     n_bytes: int
-
-
-def as_sources(source: str | Sequence[str], allowed: Sequence[str] = SOURCES) -> tuple[str, ...]:
-    """Return names of sources as a tuple, ``('auto',)`` where they are to be chosen."""
-    try:
-        names = tuple(source.replace(",", " ").split() if isinstance(source, str) else source)
-    except TypeError:
-        names = ()
-    for name in names or (source,):
-        if name not in allowed or (name == "auto" and len(names) > 1):
-            msg = f"source={source!r} must be one of {', '.join(allowed)}, or a sequence of those."
-            raise InvalidRequestError(msg, parameter="source", value=source)
-    return names
 
 
 def suitable(

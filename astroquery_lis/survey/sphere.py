@@ -52,8 +52,15 @@ def middle_of(ra_deg: ArrayLike, dec_deg: ArrayLike) -> tuple[float, float]:
 def separation_deg(
     ra1_deg: ArrayLike, dec1_deg: ArrayLike, ra2_deg: ArrayLike, dec2_deg: ArrayLike
 ) -> np.ndarray:
-    """Return great-circle distances, degrees, of positions that broadcast."""
-    return np.degrees(_separation(*map(np.radians, (ra1_deg, dec1_deg, ra2_deg, dec2_deg))))
+    """Return great-circle distances, degrees, of positions that broadcast (Vincenty)."""
+    ra1, dec1, ra2, dec2 = map(np.radians, (ra1_deg, dec1_deg, ra2_deg, dec2_deg))
+    delta = ra2 - ra1
+    across = np.hypot(
+        np.cos(dec2) * np.sin(delta),
+        np.cos(dec1) * np.sin(dec2) - np.sin(dec1) * np.cos(dec2) * np.cos(delta),
+    )
+    along = np.sin(dec1) * np.sin(dec2) + np.cos(dec1) * np.cos(dec2) * np.cos(delta)
+    return np.degrees(np.arctan2(across, along))
 
 
 def half_width_deg(dec_deg: float, radius_deg: float) -> float:
@@ -84,17 +91,6 @@ def _ids(dec_low_deg: float, dec_high_deg: float, middle: float, half: float) ->
     return np.concatenate(pieces)
 
 
-def _separation(ra1: ArrayLike, dec1: ArrayLike, ra2: ArrayLike, dec2: ArrayLike) -> np.ndarray:
-    """Return great-circle distances, radians, of positions in radians (Vincenty)."""
-    delta = np.subtract(ra2, ra1)
-    across = np.hypot(
-        np.cos(dec2) * np.sin(delta),
-        np.cos(dec1) * np.sin(dec2) - np.sin(dec1) * np.cos(dec2) * np.cos(delta),
-    )
-    along = np.sin(dec1) * np.sin(dec2) + np.cos(dec1) * np.cos(dec2) * np.cos(delta)
-    return np.arctan2(across, along)
-
-
 def _distance_to_bricks(ra_deg: float, dec_deg: float, ids: np.ndarray) -> np.ndarray:
     """Return the distance, degrees, of a position to the nearest point of each brick."""
     ra1, ra2, dec1, dec2 = brick_edges(ids)
@@ -102,12 +98,12 @@ def _distance_to_bricks(ra_deg: float, dec_deg: float, ids: np.ndarray) -> np.nd
     offset = (ra_deg - middle + 180.0) % 360.0 - 180.0
     # Within the brick's RA range the nearest point has the position's RA; else it is on the nearer
     # side.
-    delta = np.radians(np.maximum(np.abs(offset) - half, 0.0))
-    low, high, dec = np.radians(dec1), np.radians(dec2), np.radians(dec_deg)
+    delta_deg = np.maximum(np.abs(offset) - half, 0.0)
+    dec = np.radians(dec_deg)
     # On a meridian the cosine of the distance is a cosine of declination about this foot point.
-    foot = np.arctan2(np.sin(dec), np.cos(dec) * np.cos(delta))
-    candidates = [low, high, np.where((foot >= low) & (foot <= high), foot, low)]
-    return np.degrees(np.min([_separation(0.0, dec, delta, d) for d in candidates], axis=0))
+    foot = np.degrees(np.arctan2(np.sin(dec), np.cos(dec) * np.cos(np.radians(delta_deg))))
+    candidates = [dec1, dec2, np.where((foot >= dec1) & (foot <= dec2), foot, dec1)]
+    return np.min([separation_deg(0.0, dec_deg, delta_deg, d) for d in candidates], axis=0)
 
 
 def bricks_in_circle(ra_deg: float, dec_deg: float, radius_deg: float) -> np.ndarray:
