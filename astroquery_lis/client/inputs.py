@@ -448,7 +448,7 @@ def as_sources(source: str | Sequence[str], allowed: Sequence[str]) -> tuple[str
     for name in names or (source,):
         if name not in allowed or (name == "auto" and len(names) > 1):
             must = f"must be one of {', '.join(allowed)}, or a sequence of those."
-            _refuse("source", source, must)
+            refuse("source", source, must)
     return names
 
 
