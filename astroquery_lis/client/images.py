@@ -171,6 +171,7 @@ class ImageMethods(SurveyBase):
         (115, 115)
         """
         as_choice("on_missing", on_missing, ("raise", "warn"))
+        names = as_sources(source, SOURCES)
         request = cutout_request(
             None if coordinates is None and wcs is not None else as_position(coordinates),
             size,
@@ -187,7 +188,7 @@ class ImageMethods(SurveyBase):
             wise_grid=wise_grid,
             convert_flux=convert_flux,
         )
-        sources = self._sources(source, mirror, cache)
+        sources = self._sources(names, mirror, cache)
         if get_query_payload:
             return sources.payload(request)
         return sources.planes(request, on_missing)
@@ -322,7 +323,7 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
         >>> len(urls)
         2
         """
-        sources = self._sources(source, mirror, cache=None)
+        sources = self._sources(as_sources(source, SOURCES), mirror, cache=None)
         request = partial(
             cutout_request,
             size=size,
@@ -394,6 +395,7 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
         ((63, 63), 0.262)
         """
         as_choice("on_missing", on_missing, ("raise", "warn"))
+        names = as_sources(source, SOURCES)
         request = psf_request(
             as_position(coordinates),
             bands=bands,
@@ -402,17 +404,17 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
             region=region,
             to_sky=to_sky,
         )
-        sources = self._sources(source, mirror, cache)
+        sources = self._sources(names, mirror, cache)
         if get_query_payload:
             return sources.payload(request)
         return sources.psfs(request, on_missing)
 
     def _sources(
-        self, source: str | Sequence[str], mirror: Mirror | None, cache: bool | None
+        self, names: tuple[str, ...], mirror: Mirror | None, cache: bool | None
     ) -> Sources:
         mirrors = self._mirrors(mirror)
         return Sources(
-            as_sources(source, SOURCES),
+            names,
             BrickFiles(partial(self._reader, mirrors, cache), mirrors[0]),
             partial(self._viewer, cache),
             partial(self._viewer_matches, mirrors),
