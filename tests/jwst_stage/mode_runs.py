@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
+from astropy.table import Table
 
 from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.running.run import run
@@ -91,7 +92,9 @@ def plain_calls(associations, simulated, folder, steps=None):
 
 
 def contents(path):
-    """Return everything in a FITS file that was measured: images, and columns of tables."""
+    """Return everything in a file that was measured: images, and columns of tables."""
+    if Path(path).suffix == ".ecsv":
+        return [("", Table.read(path, format="ascii.ecsv").as_array())]
     with fits.open(path) as hdul:
         measured = [hdu for hdu in hdul if hdu.data is not None and hdu.name not in UNMEASURED]
         return [(hdu.name, np.array(hdu.data)) for hdu in measured]
@@ -99,6 +102,14 @@ def contents(path):
 
 # Trees of metadata and what a mosaic says of its members: dates of making.
 UNMEASURED = ("ASDF", "HDRTAB")
+
+
+def assert_all_same(output_dir, plain, n_products):
+    """Check that all products of stages 2 and 3 are those of plain calls."""
+    products = [p for p in sorted(output_dir.glob("stage[23]/*")) if p.suffix in (".fits", ".ecsv")]
+    assert len(products) == n_products
+    for path in products:
+        assert_same(path, plain / path.name)
 
 
 def assert_same(ours, plain):

@@ -256,6 +256,9 @@ def _stage3_outputs(group: Group) -> tuple[str, ...]:
     suffix = STAGE3_SUFFIX.get(group.pipeline)
     if group.pipeline == "WfsCombineStep":
         return (f"{stem}.fits",)
+    if group.pipeline == "Tso3Pipeline":
+        is_image = stage_classes(group.exposures[0])[1] == "Image2Pipeline"
+        return (f"{stem}_asn.json", f"{stem}_{'phot.ecsv' if is_image else 'x1dints.fits'}")
     if group.pipeline == "Ami3Pipeline" and not any(role == "psf" for _, role in group.members):
         suffix = None
     # How many files, and under which names, is known only when the sources are.

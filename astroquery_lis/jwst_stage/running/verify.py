@@ -17,8 +17,6 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from ..planning.pipelines import IMAGING
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -220,7 +218,7 @@ def _statuses(header: fits.Header) -> list[dict]:
 
 
 def _photometry(header: fits.Header, science: fits.Header) -> list[dict]:
-    if header.get("S_PHOTOM") != "COMPLETE" or header.get("EXP_TYPE") not in IMAGING:
+    if header.get("S_PHOTOM") != "COMPLETE":
         return []
     unit, factor = science.get("BUNIT"), science.get("PHOTMJSR")
     if unit == "MJy/sr" and factor is not None and math.isfinite(factor) and factor > 0:

@@ -2,6 +2,12 @@
 
 from .exposures import ModeObservation
 from .miri_imaging import simulate_background
+from .nircam_series import simulate_time_series
 from .niriss_imaging import simulate_niriss
 
-__all__ = ["ModeObservation", "simulate_background", "simulate_niriss"]
+__all__ = [
+    "ModeObservation",
+    "simulate_background",
+    "simulate_niriss",
+    "simulate_time_series",
+]

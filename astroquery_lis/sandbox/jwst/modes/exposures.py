@@ -93,7 +93,11 @@ class Setup:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One exposure: its number in the program and in its pattern, and where it points."""
+    """One exposure: its number in the program and in its pattern, and where it points.
+
+    A long one has several ``segment`` files (0: it has not), of which each has some integrations
+    from ``first_integration`` on.  ``days_later`` is when the exposure was taken.
+    """
 
     number: int
     pointing: Pointing
@@ -101,12 +105,16 @@ class Shot:
     group: str = "02"
     target: str = "FIELD"
     is_background: bool = False
+    segment: int = 0
+    first_integration: int = 1
+    days_later: float = 0.0
     keywords: Mapping[str, object] = field(default_factory=dict)
 
     def root(self, setup: Setup) -> str:
         """Return the name of the exposure."""
         visit = f"jw01234{self.observation}001_{self.group}101_{self.number:05d}"
-        return f"{visit}_{setup.instrument['detector'].lower()}"
+        part = f"-seg{self.segment:03d}" if self.segment else ""
+        return f"{visit}{part}_{setup.instrument['detector'].lower()}"
 
 
 def add_stars(
@@ -149,6 +157,8 @@ def write_exposure(
     exposure.var_rnoise = np.full(light_dn_s.shape, setup.read_noise_dn_s**2, np.float32)
     exposure.dq = np.zeros(light_dn_s.shape, np.uint32)
     fill_header(exposure, setup, shot, n_ints)
+    if model == "CubeModel":
+        exposure.int_times = _integration_times(setup, shot, n_ints)
     exposure.meta.cal_step.ramp_fit = exposure.meta.cal_step.jump = "COMPLETE"
     exposure.meta.bunit_data = exposure.meta.bunit_err = "DN/s"
     exposure.meta.filename = f"{shot.root(setup)}_{suffix}.fits"
@@ -187,15 +197,40 @@ def fill_header(model: JwstDataModel, setup: Setup, shot: Shot, n_ints: int = 1)
         model[f"meta.{keyword}"] = value
 
 
+def _start(setup: Setup, shot: Shot) -> Time:
+    begun = (shot.number - 1) * _APART_S
+    if shot.segment:
+        begun += (shot.segment - 1) * setup.exposure_s
+    return Time(_START) + TimeDelta(begun + 86400 * shot.days_later, format="sec")
+
+
+def _integration_times(setup: Setup, shot: Shot, n_ints: int) -> np.ndarray:
+    """Return the table of begin, middle and end of each integration, days."""
+    numbers = np.arange(n_ints)
+    edges = _start(setup, shot).mjd + np.arange(2 * n_ints + 1) * setup.exposure_s / 172800 / n_ints
+    times = [edges[2 * numbers + part] for part in range(3)]
+    # Light reaches the middle of the solar system later or sooner; here at the same time.
+    columns = {"integration_number": shot.first_integration + numbers}
+    for frame in ("MJD_UTC", "BJD_TDB"):
+        columns |= {
+            f"int_{k}_{frame}": t for k, t in zip(("start", "mid", "end"), times, strict=True)
+        }
+    kinds = [(name, "<i4" if name == "integration_number" else "<f8") for name in columns]
+    return np.array(list(zip(*columns.values(), strict=True)), dtype=kinds)
+
+
 def _fill_times(model: JwstDataModel, setup: Setup, shot: Shot, n_ints: int) -> None:
     meta, timing = model.meta, model.meta.exposure
-    start = Time(_START) + TimeDelta((shot.number - 1) * _APART_S, format="sec")
+    start = _start(setup, shot)
     end = start + TimeDelta(setup.exposure_s, format="sec")
     meta.observation.date, meta.observation.time = start.isot.split("T")
     meta.observation.date_beg, meta.observation.date_end = start.isot, end.isot
     timing.start_time, timing.end_time = start.mjd, end.mjd
     timing.mid_time = (start.mjd + end.mjd) / 2
-    timing.nints = timing.integration_end = n_ints
+    timing.nints, timing.integration_start = n_ints, shot.first_integration
+    timing.integration_end = shot.first_integration + n_ints - 1
+    if shot.segment:
+        timing.segment_number = shot.segment
     timing.ngroups = 40
     timing.integration_time = setup.exposure_s / n_ints
     timing.frame_time = timing.group_time = timing.integration_time / 40

@@ -1,0 +1,116 @@
+"""A time series of NIRCam images: a star seen in two visits."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+
+from ..detector import DETECTORS, first_pixel
+from ..observation import need_stdatamodels
+from .cache import CONTEXT, Reference, write_cache
+from .exposures import ModeObservation, Setup, Shot, write_exposure
+from .imaging_references import fill_frame
+from .star_fields import TARGET_DEG, Camera
+
+__all__ = ["simulate_time_series"]
+
+_SIZE = 64
+_CAMERA = Camera(
+    Setup(
+        "NRC_TSIMAGE",
+        {
+            "name": "NIRCAM", "detector": "NRCA1", "channel": "SHORT", "module": "A",
+            "filter": "F210M", "pupil": "CLEAR",
+        },
+        DETECTORS["NRCA1"],
+        (_SIZE, _SIZE),
+        (first_pixel(_SIZE), first_pixel(_SIZE)),
+        "SUB64P",
+        keywords={
+            "observation.template": "NIRCam Time Series",
+            "exposure.readpatt": "RAPID",
+            "visit.tsovisit": True,
+            "visit.type": "PRIME_TARGETED_FIXED",
+            "dither.primary_type": "NONE",
+            "wcsinfo.siaf_xref_sci": (_SIZE + 1) / 2,
+            "wcsinfo.siaf_yref_sci": (_SIZE + 1) / 2,
+        },
+    ),
+    sigma_pix=1.0,
+    photmjsr=2.0,
+)  # fmt: skip
+_FLUX_JY = 8e-5
+_SKY_MJYSR = 0.3
+_SEGMENTS, _INTEGRATIONS = 2, 8
+_MONTHS_DAYS = 61.0
+
+
+def _visits() -> dict[str, np.ndarray]:
+    """Return the star's light in each integration of two visits: a transit, and a slow rise."""
+    time = np.linspace(-1, 1, _SEGMENTS * _INTEGRATIONS)
+    return {"001": 1 - 0.02 * (np.abs(time) < 0.4), "002": 1 + 0.0075 * (time + 1)}
+
+
+def simulate_time_series(directory: str | PathLike[str], *, seed: int = 3) -> ModeObservation:
+    """Simulate two visits to a star, months apart, each in two segments.
+
+    Parameters
+    ----------
+    directory : path-like
+        Where files are written.
+    seed : int, optional
+        Of the noise.
+
+    Returns
+    -------
+    ModeObservation
+        ``truth.meta`` has ``curves``: by observation, the star's light in each integration, in
+        units of ``flux``; and ``sigma_pix``, its width.
+
+    Raises
+    ------
+    OptionalDependencyError
+        If stdatamodels or crds is not installed.
+    """
+    need_stdatamodels()
+    folder = Path(directory).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    ra, dec = TARGET_DEG
+    pointing = _CAMERA.pointing((0.0, 0.0))
+    dark = _CAMERA.image(pointing, Table({"ra": [ra], "dec": [dec], "flux": [0.0]}), _SKY_MJYSR)
+    star = Table({"ra": [ra], "dec": [dec], "flux": [_FLUX_JY]})
+    light = _CAMERA.image(pointing, star, 0.0)
+    rates = []
+    for observation, curve in _visits().items():
+        for segment in range(_SEGMENTS):
+            first = segment * _INTEGRATIONS
+            shot = Shot(
+                1,
+                pointing,
+                observation=observation,
+                segment=segment + 1,
+                first_integration=first + 1,
+                days_later=_MONTHS_DAYS * (observation == "002"),
+            )
+            share = curve[first : first + _INTEGRATIONS, None, None]
+            cube = dark + share * light
+            rates.append(
+                write_exposure(
+                    folder, _CAMERA.setup, shot, cube, rng, model="CubeModel", suffix="rateints"
+                )
+            )
+    crds = folder / "crds"
+    references = _CAMERA.references() | {"gain": Reference("GainModel", _fill_gain)}
+    write_cache(crds, dict(_CAMERA.setup.instrument), references)
+    star.meta.update(curves=_visits(), sigma_pix=_CAMERA.sigma_pix)
+    return ModeObservation(rates, crds, CONTEXT, star)
+
+
+def _fill_gain(model: Any) -> None:
+    model.data = np.full((_SIZE, _SIZE), 2.05, np.float32)
+    fill_frame(model, _CAMERA.setup)
