@@ -9,7 +9,7 @@ from .. import sandbox
 from ..pictures.page import Markup, html_page, section, write_page
 from .heartbeat import Heartbeat
 from .jwst_section import jwst_section
-from .survey_sections import SCENES, survey_sections
+from .survey_sections import SCENES, call, survey_sections
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,11 +23,21 @@ ABOUT = (
     "Every picture of the survey was cut out of its bricks by LegacySurvey.get_cutout, over HTTP, "
     "a few compressed tiles at a time. The sky is simulated: do not use it for science."
 )
+BEGIN = (
+    Markup(
+        "<p>The lines above the pictures made them. They go on from these, in a session of Python "
+        "or a notebook:</p>"
+    ),
+    call(
+        "import astropy.units as u",
+        "from astroquery_lis import LegacySurvey, pictures, sandbox",
+        "",
+        "sky = sandbox.serve()  # the simulated sky; sky.close() ends it",
+    ),
+)
 NEXT = Markup(
-    "<p>The lines above need <code>import astropy.units as u</code> and <code>from astroquery_lis "
-    "import LegacySurvey, pictures, sandbox</code>, and run inside of <code>with sandbox.serve() "
-    "as sky:</code>. Leave the sandbox out, give a place of the real sky, and the same lines ask "
-    "the survey's own services.</p>"
+    "<p>Leave the sandbox out, give a place of the real sky, and the same lines ask the survey's "
+    "own services.</p>"
 )
 
 
@@ -62,7 +72,7 @@ def run(
     with sandbox.serve() as sky, Heartbeat(say) as tell:
         tell(f"Serving {len(sky.truth)} simulated sources at {sky.mirror_url}")
         sections = [*survey_sections(sky, tell), jwst_section(sky, folder, tell)]
-    sections.append(section("Next", NEXT))
+    sections = [section("Lines to copy", *BEGIN), *sections, section("Next", NEXT)]
     path = write_page(folder / PAGE, html_page("A simulated sky", "".join(sections), about=ABOUT))
     say(f"The page is {path.resolve()}")
     return path

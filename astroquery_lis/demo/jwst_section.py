@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import astropy.units as u
 import numpy as np
 
+from .. import _conf
 from ..client import LegacySurvey
 from ..exceptions import OptionalDependencyError
 from ..jwst_stage import JwstStageClass
@@ -62,7 +63,9 @@ def jwst_section(sky: Sandbox, folder: Path, say: Say) -> Markup:
         rows = stage.query_uncal(sky.positions["clump"], radius=RADIUS)
         say(f"MAST has {len(rows)} uncal files of {rows['size'].sum() / 1e6:.0f} MB there")
         files = stage.download_uncal(rows, download_dir=folder / "uncal", show_progress=False)
-    plan = stage.plan(files, output_dir=folder / "reduced", abs_refcat="legacy", steps=STEPS)
+    # The sandbox's cache ends with it; here a second run finds what the first has asked jwst.
+    with _conf.override(cache_dir=str(folder / "cache")):
+        plan = stage.plan(files, output_dir=folder / "reduced", abs_refcat="legacy", steps=STEPS)
     say(f"{len(plan)} products of the real pipeline, offline: half a minute, unless they are there")
     manifest = stage.run(plan, survey=LegacySurvey, show_progress=False)
     failed = manifest[manifest["Status"] == "ERROR"]
@@ -105,17 +108,30 @@ def jwst_section(sky: Sandbox, folder: Path, say: Say) -> Markup:
         'Tractor catalogue. <a href="field.html">The field in detail</a>, '
         '<a href="reduced/report.html">the report of the run</a>.</p>'
     )
-    return section(TITLE, _calls(mosaics[0]), shown, links, note=text)
+    made = _calls(Path(mosaics[0]).relative_to(plan.output_dir).as_posix())
+    return section(TITLE, made, shown, links, note=text)
 
 
 def _calls(mosaic: str) -> Markup:
-    catalog = Path(mosaic).name.replace("_i2d.fits", "_cat.ecsv")
+    catalog = mosaic.replace("_i2d.fits", "_cat.ecsv")
     return call(
+        "from astroquery import mast",
+        "from astroquery_lis.jwst_stage import JwstStageClass",
+        "from astroquery_lis.sandbox.jwst import simulate",
+        "from astroquery_lis.sandbox.mast import serve_mast",
+        "",
+        "# A simulated archive and its references; the real ones need neither of these lines.",
+        f'observation = simulate(size=256, filters=("{FILTER}",), dithers={DITHERS}, groups=5,',
+        f"                       offset_arcsec={OFFSET_ARCSEC})",
+        "mast.conf.server = serve_mast(sky, observation).url",
         "stage = JwstStageClass()",
+        "stage.crds_path, stage.crds_context = observation.crds_path, observation.crds_context",
+        "",
         'rows = stage.query_uncal(sky.positions["clump"], radius=1 * u.arcmin)',
         'files = stage.download_uncal(rows, download_dir="uncal")  # raw ramps: uncal',
         f"steps = {STEPS}",
         'plan = stage.plan(files, output_dir="reduced", abs_refcat="legacy", steps=steps)',
-        "stage.run(plan, survey=LegacySurvey)  # uncal, rate, cal, and the mosaic: i2d",
-        f'match = stage.match_catalogs("reduced/{catalog}", survey=LegacySurvey)',
+        "manifest = stage.run(plan, survey=LegacySurvey)  # rate, cal, and the mosaic: i2d",
+        f'catalog = "{Path("reduced", catalog)}"',
+        "match = stage.match_catalogs(catalog, survey=LegacySurvey)",
     )

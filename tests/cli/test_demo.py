@@ -15,18 +15,27 @@ from astroquery_lis.demo.survey_sections import survey_sections
 class _Page(HTMLParser):
     def __init__(self):
         super().__init__()
-        self.images, self.text, self.external = [], [], []
+        self.images, self.text, self.external, self.lines = [], [], [], []
+        self._tags = []
 
     def handle_starttag(self, tag, attrs):
         attrs = dict(attrs)
+        self._tags.append(tag)
         if tag == "img":
             self.images.append(attrs["src"])
         for name in ("src", "href"):
             if attrs.get(name, "").startswith("http"):
                 self.external.append(attrs[name])
 
+    def handle_endtag(self, tag):
+        while self._tags and self._tags.pop() != tag:
+            pass
+
     def handle_data(self, data):
         self.text.append(data)
+        # Cards of a header are shown below a summary.
+        if self._tags[-1:] == ["pre"] and "details" not in self._tags:
+            self.lines.append(data)
 
 
 def _parsed(text):
@@ -68,8 +77,13 @@ def test_demo_writes_a_page_that_stands_alone(tmp_path):
     assert run.returncode == 0, run.stderr
     path = tmp_path / "out" / "index.html"
     assert run.stdout.strip().endswith(str(path))
-    text = " ".join(_parsed(path.read_text()).text)
+    page = _parsed(path.read_text())
+    text = " ".join(page.text)
     assert "the two: 0 nanomaggy" in text
+    copied = "\n".join(page.lines)
+    if "stage" in copied:
+        copied += '\nassert len(match.matches) == 12 and set(manifest["Status"]) == {"CACHED"}'
+    subprocess.run([sys.executable, "-c", copied], cwd=path.parent, check=True)
     if importlib.util.find_spec("jwst"):
         assert "12 sources are in both" in text
         offsets = re.search(r"JWST is dRA cos\(Dec\) ([-+.\d]+) mas, dDec ([-+.\d]+) mas", text)
