@@ -4,6 +4,7 @@
 over the same base, so that no module does two jobs.
 """
 
+from ..pictures.notebooks import show_in_notebooks
 from .catalog_columns import ColumnMethods
 from .catalogs import CatalogMethods
 from .cite import CitationMethods
@@ -50,3 +51,4 @@ class LegacySurveyClass(
 
 
 LegacySurvey = LegacySurveyClass()
+show_in_notebooks()

@@ -155,6 +155,13 @@ class SurveyBase(QueryBase):
         self._clients: dict[tuple, HttpClient] = {}
         self._lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        mirrors = ", ".join(mirror.name for mirror in resolve_mirrors(self.mirror))
+        return (
+            f"<{type(self).__name__}: release {self.release}, mirrors {mirrors}, time-out "
+            f"{self.timeout:g} s, cache {self.cache_location}>"
+        )
+
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_lock": None, "_clients": {}}
 

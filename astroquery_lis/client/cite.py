@@ -128,6 +128,8 @@ class Citations:
         thank = "\n".join(f"  {sentence}" for sentence in self.acknowledgements)
         return f"Cite:\n{cite}\nAcknowledge:\n{thank}\nBibTeX: .bibtex"
 
+    __repr__ = __str__
+
 
 class CitationMethods(SurveyBase):
     """What to cite."""

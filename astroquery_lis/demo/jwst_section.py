@@ -108,7 +108,7 @@ def jwst_section(sky: Sandbox, folder: Path, say: Say) -> Markup:
         'Tractor catalogue. <a href="field.html">The field in detail</a>, '
         '<a href="reduced/report.html">the report of the run</a>.</p>'
     )
-    made = _calls(Path(mosaics[0]).relative_to(plan.output_dir).as_posix())
+    made = _calls(Path("reduced", *Path(mosaics[0]).parts[-2:]).as_posix())
     return section(TITLE, made, shown, links, note=text)
 
 
@@ -132,6 +132,6 @@ def _calls(mosaic: str) -> Markup:
         f"steps = {STEPS}",
         'plan = stage.plan(files, output_dir="reduced", abs_refcat="legacy", steps=steps)',
         "manifest = stage.run(plan, survey=LegacySurvey)  # rate, cal, and the mosaic: i2d",
-        f'catalog = "{Path("reduced", catalog)}"',
+        f'catalog = "{catalog}"',
         "match = stage.match_catalogs(catalog, survey=LegacySurvey)",
     )

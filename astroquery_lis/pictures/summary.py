@@ -51,10 +51,11 @@ class CutoutSummary:
             share = float(np.mean(np.isfinite(hdu.data) & (hdu.data != 0)))
             side = hdu.header.get("PIXSCALE") or pixel_side_arcsec(hdu.header)
             self.planes.append((hdu.name, band, hdu.shape, float(side), unit, share))
-            tag = image(thumbnail(grey_picture(hdu), THUMBNAIL_PIX), hdu.name)
+            tag = image(thumbnail(grey_picture(_thinned(hdu)), THUMBNAIL_PIX), hdu.name)
             self._images.setdefault(band, {})[_product(hdu)] = tag
         if any(name.lower().startswith(FLUX_PRODUCTS) for name, *_ in self.planes):
-            self._colour = image(thumbnail(rgb(hdul), 2 * THUMBNAIL_PIX), "colour")
+            thin = fits.HDUList([hdul[0], *(_thinned(hdu) for hdu in hdul[1:])])
+            self._colour = image(thumbnail(rgb(thin), 2 * THUMBNAIL_PIX), "colour")
 
     def __str__(self) -> str:
         lines = [f"{name:8} {value}" for name, value in self.cards.items()]
@@ -127,6 +128,14 @@ def grey_picture(hdu: fits.ImageHDU) -> np.ndarray:
     grey = (255 * levels).astype(np.uint8)
     grey[~has] = NO_DATA_COLOUR[0]
     return north_up(grey, sky_matrix(hdu.header))
+
+
+def _thinned(hdu: fits.ImageHDU) -> fits.ImageHDU:
+    """Return a plane with fewer pixels if it has many more than a small picture shows."""
+    if not getattr(hdu, "is_image", False) or hdu.data is None or hdu.data.ndim != 2:
+        return hdu
+    step = max(1, min(hdu.shape) // (4 * THUMBNAIL_PIX))
+    return hdu if step == 1 else fits.ImageHDU(hdu.data[::step, ::step], hdu.header, hdu.name)
 
 
 def _product(hdu: fits.ImageHDU) -> str:

@@ -20,7 +20,7 @@ from astroquery_lis import LegacySurveyClass, conf, pictures
 from astroquery_lis.exceptions import InvalidRequestError, NoCoverageError
 from astroquery_lis.pictures.sheet import GAP_PIX, LABEL_PIX
 
-NAMES = ("galaxy", "star", "a <b> & \"c\"", "far off", "nowhere")
+NAMES = ("galaxy", "star", 'a <b> & "c"', "far off", "nowhere")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
