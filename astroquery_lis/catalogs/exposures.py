@@ -13,10 +13,10 @@ from astropy.time import Time
 from ..exceptions import CoverageWarning, NoCoverageError, warn
 from ..io.checks import check_structure, reading
 from ..io.finder import FileFinder, LocatedFile
-from ..survey.bricks import brick_id, name_of, region_of_brick
-from ..survey.paths import file_path
+from ..survey.bricks import brick_id, name_of
+from ..survey.paths import file_path, tree_of_brick
 from ..survey.pixel_grids import TangentGrid
-from ..survey.releases import get_tree
+from ..survey.releases import get_release, get_tree
 from .brick_rows import require_unlisted
 
 __all__ = ["CCD_UNITS", "exposure_path", "exposures_at"]
@@ -54,8 +54,7 @@ def exposure_path(
 ) -> tuple[str, str]:
     """Return the path of the table of CCDs for a position, and the region it is of."""
     brick = int(brick_id(ra_deg, dec_deg))
-    if region == "auto":
-        region = str(region_of_brick(brick, release))
+    region = tree_of_brick(get_release(release), region, brick).region
     return file_path("ccds-table", release, region, brick=name_of(brick)), region
 
 

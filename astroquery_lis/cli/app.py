@@ -299,7 +299,7 @@ def _maps(options: Namespace, survey: LegacySurveyClass, console: Console) -> in
         arguments.pop(name, None)
     targets = values.targets(options)
     places = np.column_stack([targets.ra_deg, targets.dec_deg])
-    answer = survey.query_maps(places, **arguments)
+    answer = survey.query_maps(places, **arguments, show_progress=console.progress)
     answer["id"] = targets.ids
     console.table(answer, options)
     return _code_of_targets(targets)

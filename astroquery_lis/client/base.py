@@ -244,9 +244,8 @@ class SurveyBase(QueryBase):
         >>> LegacySurvey.list_bands(release='dr10', region='north')
         ['g', 'r', 'z']
         """
-        tree = get_release(self._release_name(release))
-        as_region(region, tree.name)
-        return list(tree.bands if region == "auto" else tree.trees[region].bands)
+        release, region = self._tree(release, region)
+        return list(get_release(release).bands_in(region))
 
     def list_products(self, *, release: str | None = None) -> Table:
         """Return a `~astropy.table.Table` of the coadd products of a release.

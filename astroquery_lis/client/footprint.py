@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -14,9 +13,8 @@ from ..catalogs.brick_tables import bricks_of_release, covered, footprint_moc
 from ..catalogs.exposures import exposure_path, exposures_at
 from ..exceptions import InvalidRequestError, NoCoverageError
 from ..images.coadds import observed as is_observed
-from ..images.maps import MapSpec, map_jobs_of, values_of_job
+from ..images.maps import MapSpec, values_by_brick
 from ..images.viewer import viewer_cutout
-from ..io.jobs import map_jobs
 from ..survey.catalog_request import as_sky_region
 from ..survey.layers import get_layer
 from ..survey.paths import file_path
@@ -260,15 +258,13 @@ class FootprintMethods(SurveyBase):
     ) -> np.ndarray:
         """Return, for each band, at which positions a pixel was observed."""
         spec = MapSpec(("nexp",), tuple(bands), release, region)
-        work = partial(values_of_job, spec, self._access(mirror, cache, None))
         answer = np.zeros((len(bands), len(ra_deg)), bool)
-        jobs = map_jobs_of(np.arange(len(ra_deg)), ra_deg, dec_deg)
-        for job, values, error in map_jobs(work, jobs):
-            if error is not None:
-                raise error
+        access = self._access(mirror, cache, None)
+        for job, values in values_by_brick(spec, access, (ra_deg, dec_deg)):
             for number, band in enumerate(bands):
-                if f"nexp_{band}" in values:
-                    answer[number, job.rows] = is_observed("nexp", values[f"nexp_{band}"])
+                if f"nexp_{band}" in values.columns:
+                    pixels = values.columns[f"nexp_{band}"]
+                    answer[number, job.rows] = is_observed("nexp", pixels)
         return answer
 
     def _probe(

@@ -315,7 +315,7 @@ def _ids(table: Table, id_column: str | None) -> np.ndarray:
     ids = table[name]
     if np.any(getattr(ids, "mask", False)) or ids.ndim != 1 or ids.dtype.kind not in "iuUSO":
         refuse("id_column", name, "must hold one integer or string for every row.")
-    ids = np.asarray(ids)
+    ids = np.array(ids)
     return ids if ids.dtype.kind in "iu" else ids.astype(str)
 
 

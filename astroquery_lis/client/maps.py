@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
-from astropy.table import MaskedColumn, Table
+from astropy.table import Column, MaskedColumn, Table
 
 from ..exceptions import CoverageWarning, warn
-from ..images.maps import MapSpec, map_jobs_of, values_of_job
-from ..io.jobs import map_jobs
+from ..images.maps import MapSpec, values_by_brick
 from ..survey.bitmasks import maskbits
 from ..survey.paths import IMAGE_PRODUCTS
 from ..survey.releases import get_release
@@ -48,6 +46,7 @@ class MapMethods(SurveyBase):
         name: str | None = None,
         download_dir: FilePath | None = None,
         executor: Executor | Literal["threads", "processes"] | None = None,
+        show_progress: bool = True,
         mirror: Mirror | None = None,
         cache: bool | None = None,
     ) -> Table:
@@ -80,6 +79,8 @@ class MapMethods(SurveyBase):
             Folder that keeps the values of each brick; the same call again goes on from there.
         executor : `~concurrent.futures.Executor` or {'threads', 'processes'}, optional
             As for `download_cutouts`.
+        show_progress : bool, optional
+            Whether to show a bar, where tqdm is installed and there is a terminal.
         mirror : str, path-like, or sequence of them, optional
             By default `mirror`.
         cache : bool, optional
@@ -97,8 +98,8 @@ class MapMethods(SurveyBase):
         InvalidRequestError
             If an argument is wrong; nothing was sent.
         TransferError
-            Of the first brick that failed, after the others were read; with ``download_dir`` these
-            are not read again.
+            Of the first brick that failed; with ``download_dir``, after the others were read and
+            kept.  The files of a brick have ``conf.deadline`` seconds to come.
 
         Warns
         -----
@@ -106,6 +107,10 @@ class MapMethods(SurveyBase):
             If some positions are in no brick of the release.
         LegacySurveyWarning
             If some rows have no position.
+        FailoverWarning
+            If a mirror failed and another answered.
+        CacheWarning
+            If what was fetched could not be kept.
 
         Examples
         --------
@@ -120,30 +125,23 @@ class MapMethods(SurveyBase):
             coordinates, id_column, ra=ra, dec=dec, name=name, parameter="coordinates"
         )
         warn_of_unplaced(targets, "have no values")
-        names = as_bands(bands, release, region) or self._bands_of(release, region)
+        bands = as_bands(bands, release, region) or get_release(release).bands_in(region)
         folder = "" if download_dir is None else str(Path(download_dir).expanduser().absolute())
-        spec = MapSpec(
-            as_products(products, release, planes=True), tuple(names), release, region, folder
-        )
+        spec = MapSpec(as_products(products, release, planes=True), bands, release, region, folder)
         access = self._access(mirror, cache, executor)
-        table = Table({"id": targets.ids, "ra": targets.ra_deg, "dec": targets.dec_deg})
-        table["ra"].unit = table["dec"].unit = u.deg
         maps = _columns(spec, len(targets))
-        jobs = map_jobs_of(np.flatnonzero(targets.placed), targets.ra_deg, targets.dec_deg)
-        failure: Exception | None = None
+        places = targets.ra_deg, targets.dec_deg
         n_lacking = 0
-        for job, values, error in map_jobs(
-            partial(values_of_job, spec, access), jobs, executor=executor
+        for job, values in values_by_brick(
+            spec, access, places, executor=executor, show_progress=show_progress
         ):
-            if error is not None:
-                failure = failure or error
-                continue
-            n_lacking += 0 if values else len(job.rows)
-            for title, part in values.items():
+            n_lacking += 0 if values.columns else len(job.rows)
+            for title, part in values.columns.items():
                 maps[title][job.rows] = part
-        if failure is not None:
-            raise failure
-        table.add_columns(list(maps.values()))
+        # Of a million positions no column is copied.
+        columns = [Column(axis, unit=u.deg, copy=False) for axis in places]
+        names = ["id", "ra", "dec", *maps]
+        table = Table([targets.ids, *columns, *maps.values()], names=names, copy=False)
         if bit_names and "maskbits" in maps:
             table["maskbits_names"] = _bit_names(maps["maskbits"], release)
         if n_lacking:
@@ -151,19 +149,15 @@ class MapMethods(SurveyBase):
             warn(msg, CoverageWarning)
         return table
 
-    @staticmethod
-    def _bands_of(release: str, region: str) -> tuple[str, ...]:
-        data = get_release(release)
-        return data.bands if region == "auto" else data.trees[region].bands
-
 
 def _columns(spec: MapSpec, n_rows: int) -> dict[str, MaskedColumn]:
     """Return a column for each map, all of it masked."""
     columns = {}
     for name, product, _ in spec.planes():
-        values = np.zeros(n_rows, spec.dtype(product))
+        values = np.zeros(n_rows, IMAGE_PRODUCTS[product].dtype)
         unit = IMAGE_PRODUCTS[product].unit.replace("nanomaggy", "nmgy") or None
-        columns[name] = MaskedColumn(values, name, mask=np.ones(n_rows, bool), unit=unit)
+        mask = np.ones(n_rows, bool)
+        columns[name] = MaskedColumn(values, name, mask=mask, unit=unit, copy=False)
     return columns
 
 

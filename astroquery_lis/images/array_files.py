@@ -30,8 +30,8 @@ from .._packages import import_optional, package_version
 from ..io.jobs import Result
 from ..io.store import write_whole
 from ..survey.bricks import brick_name
-from ..survey.paths import COADD_PRODUCTS, MASK_PLANES
-from ..survey.releases import WISE_BANDS, WISE_PRODUCTS, get_release, get_tree
+from ..survey.paths import IMAGE_PRODUCTS
+from ..survey.releases import WISE_BANDS, WISE_PRODUCTS
 from ..survey.request import DERIVED, CutoutRequest, plane_name
 from .cutting import Answer, CutoutJob, Facts, shares_text, target_facts
 from .plain import PlainCutout
@@ -324,10 +324,10 @@ class ArrayFile:
         if name not in self._arrays:
             bands = self._bands.get(name, [])
             entry = (len(bands), *shape) if bands else shape
-            product = COADD_PRODUCTS.get(name.removesuffix("_wise"))
+            product = IMAGE_PRODUCTS.get(name.removesuffix("_wise"))
             fill = product.no_value if product is not None else np.nan
-            dtype = _dtype(name)
-            chunk = max(BUFFER_BYTES // (int(np.prod(entry)) * np.dtype(dtype).itemsize), 1)
+            dtype = np.dtype(product.dtype if product is not None else np.float32)
+            chunk = max(BUFFER_BYTES // (int(np.prod(entry)) * dtype.itemsize), 1)
             attributes = {"bands": bands, "unit": product.unit if product else ""}
             whole = len(self.job), *entry
             array = self._file.create(name, whole, chunk, attributes, dtype=dtype, fillvalue=fill)
@@ -389,7 +389,7 @@ def _slots(request: CutoutRequest) -> Iterator[_Slot]:
         name = product
         if request.layer is not None and product == "image":
             name = request.layer.product
-        known = COADD_PRODUCTS.get(product)
+        known = IMAGE_PRODUCTS.get(product)
         if known is not None and not known.per_band:
             yield _Slot(product, None, plane_name(name))
             continue
@@ -409,13 +409,4 @@ def _bands(request: CutoutRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if request.bands is not None:
         wise = tuple(band for band in request.bands if band in WISE_BANDS)
         return tuple(band for band in request.bands if band not in wise), wise
-    name = request.release.name
-    is_whole = request.region == "auto"
-    return (get_release(name) if is_whole else get_tree(name, request.region)).bands, ()
-
-
-def _dtype(array: str) -> type:
-    name = array.removesuffix("_wise")
-    if name in ("maskbits", *MASK_PLANES):
-        return np.int32
-    return np.int16 if name == "nexp" else np.float32
+    return request.release.bands_in(request.region), ()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -16,11 +15,11 @@ from astropy.io import fits
 
 from .._packages import package_version
 from ..exceptions import NoCoverageError, collected_notes
-from ..survey.bricks import name_of, region_of_brick
-from ..survey.paths import IMAGE_PRODUCTS, MASK_PLANES, file_paths
+from ..survey.bricks import name_of
+from ..survey.paths import IMAGE_PRODUCTS, plane_file, tree_of_brick
 from ..survey.pixel_grids import Box, SkyGrid
 from ..survey.placement import WISE, Piece, Placement, frame_of_bands, place, without
-from ..survey.releases import RELEASES, DataRelease, Tree
+from ..survey.releases import DataRelease, Tree
 from ..survey.request import CutoutRequest, plane_name
 from .assemble import Assembler
 from .coverage import (
@@ -32,7 +31,7 @@ from .coverage import (
     warn_of_failures,
     warn_of_gaps,
 )
-from .headers import Cards, FileSource
+from .headers import Cards
 from .plain import Card, PlainCutout, PlainImage
 from .reader import Section, SectionRequest
 
@@ -85,7 +84,6 @@ class PixelReader(Protocol):
     source_name: str
     evidence: str
 
-
     def read(self, requests: list[SectionRequest]) -> list[Section]:
         """Read many boxes at once."""
 
@@ -107,7 +105,7 @@ class CoaddPlan:
         scale_arcsec = self.placement.grid.scale_deg * 3600
         self.area_ratio = 1.0 if grid is None else (scale_arcsec / frame.scale_arcsec) ** 2
         self.owner = self.placement.pieces[0]
-        self.owner_tree = _tree(self.release, request.region, self.owner.brick_id)
+        self.owner_tree = self.tree(self.owner.brick_id)
         self.bands = request.bands or self.owner_tree.bands
         self.planes = [
             Plane(product, band)
@@ -129,13 +127,17 @@ class CoaddPlan:
 
     def tree(self, brick_id: int) -> Tree:
         """Return the tree that a brick's files are in."""
-        return _tree(self.release, self.request.region, brick_id)
+        return tree_of_brick(self.release, self.request.region, brick_id)
 
     def section(self, piece: Piece, plane: Plane) -> SectionRequest | None:
         """Return the request for a plane of a piece; `None` if its tree has no such file."""
-        tree = _tree(self.release, self.request.region, piece.brick_id)
-        found = _file_of_plane(self.release, tree, piece.brick, plane)
-        return found and SectionRequest(found[0], piece.read, *found[1:])
+        tree = self.tree(piece.brick_id)
+        file = plane_file(tree, piece.brick, plane.product, plane.band)
+        if file is None:
+            return None
+        paths, hdu = file
+        source = tree, piece.brick, plane.product, plane.band
+        return SectionRequest(paths, piece.read, source, hdu)
 
     def sections(self, evidence: str = "") -> list[SectionRequest]:
         """Return what is read of which files if none is missing, with what tells of coverage."""
@@ -143,29 +145,6 @@ class CoaddPlan:
         planes = planes + self.evidence(evidence) if evidence else planes
         sections = (self.section(piece, plane) for piece in pieces for plane in planes)
         return [section for section in sections if section is not None]
-
-
-# Many cutouts of a job are of few bricks.
-@lru_cache(maxsize=4096)
-def _tree(release: DataRelease, region: str, brick_id: int) -> Tree:
-    name = str(region_of_brick(brick_id, release.name)) if region == "auto" else region
-    return release.trees[name]
-
-
-@lru_cache(maxsize=8192)
-def _file_of_plane(
-    release: DataRelease, tree: Tree, brick: str, plane: Plane
-) -> tuple[tuple[str, ...], FileSource, int | None] | None:
-    """Return paths, source and HDU of a plane; `None` if its tree has no such file."""
-    of_tree = RELEASES[tree.release]
-    if plane.band not in (None, *tree.bands, *release.wise_bands):
-        return None
-    if plane.product not in (*of_tree.products, *of_tree.mask_planes):
-        return None
-    hdu = MASK_PLANES[plane.product][0] if plane.product in MASK_PLANES else None
-    file = "maskbits" if hdu else plane.product
-    paths = file_paths(file, tree.release, tree.region, brick=brick, band=plane.band)
-    return paths, (tree, brick, plane.product, plane.band), hdu
 
 
 @dataclass
@@ -339,20 +318,12 @@ def _assembled(
     """Return the pixels of a plane, put together from those of its files."""
     product, placement = IMAGE_PRODUCTS[plane.product], files.placement
     arrays = {i: s.pixels for i, s in files.sections.items() if s.pixels is not None}
-    dtype = _dtype(plan, plane, arrays)
     if not arrays:
-        return np.full(placement.shape, product.no_value, dtype)
+        return np.full(placement.shape, product.no_value, product.dtype)
+    dtype = np.result_type(*arrays.values())
     if id(placement) not in assemblers:
         assemblers[id(placement)] = Assembler(placement, plan.area_ratio, keep=keep)
     return assemblers[id(placement)].plane(product, arrays, dtype)
-
-
-def _dtype(plan: CoaddPlan, plane: Plane, arrays: dict[int, np.ndarray]) -> np.dtype:
-    if arrays:
-        return np.result_type(*arrays.values())
-    if plane.product == "maskbits":
-        return np.dtype(np.int32 if plan.release.number >= 10 else np.int16)
-    return np.dtype(np.int16 if plane.product == "nexp" else np.float32)
 
 
 def _shares(plan: CoaddPlan, files: _Files, pixels: dict[Plane, np.ndarray]) -> dict[Plane, float]:
@@ -433,7 +404,7 @@ def _primary(plan: CoaddPlan, files: _Files, planes: list[Plane], source: str) -
         ("NBRICKS", len(covered), "bricks that contributed"),
     ]
     for number, (brick, brick_id) in enumerate(covered, start=1):
-        folder = _tree(plan.release, request.region, brick_id).folder
+        folder = plan.tree(brick_id).folder
         cards.append((f"BRICK{number}", brick, f"of {folder}"))
         cards.append((f"TREE{number}", folder, "release and region of its files"))
     cards += [

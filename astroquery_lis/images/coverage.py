@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from ..exceptions import (
     CacheWarning,
     CoverageWarning,
-    FailoverWarning,
     MissingDataError,
     NoCoverageError,
     warn,
@@ -91,8 +90,7 @@ def warn_of_failures(answers: Iterable[Section]) -> None:
     for section in answers:
         if section.answer is not None:
             failovers.add(section.answer)
-    for msg in failovers.messages:
-        warn(msg, FailoverWarning)
+    failovers.warn()
     errors = [section.cache_error for section in answers if section.cache_error is not None]
     if errors:
         msg = f"The result is not cached: {errors[0]}"

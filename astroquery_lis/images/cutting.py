@@ -16,7 +16,8 @@ from astropy.io import fits
 
 from ..exceptions import collected_notes
 from ..io.jobs import portable
-from ..survey.bricks import brick_id, region_of_brick
+from ..survey.bricks import brick_id
+from ..survey.paths import tree_of_brick
 from ..survey.request import CutoutRequest
 from .access import Access
 from .coadds import CoaddPlan, as_hdus, plain_cutout
@@ -176,10 +177,8 @@ def shares_text(shares: Iterable[float]) -> str:
 
 def target_facts(request: CutoutRequest, name: int | str) -> Facts:
     """Return what is known of a target's `Result` beforehand."""
-    region = request.region
     if request.release is None:
         return {"id": name}
-    if region == "auto":
-        brick = brick_id(request.ra_deg, request.dec_deg)
-        region = str(region_of_brick(brick, request.release.name))
+    brick = int(brick_id(request.ra_deg, request.dec_deg))
+    region = tree_of_brick(request.release, request.region, brick).region
     return {"id": name, "release": request.release.name, "region": region}

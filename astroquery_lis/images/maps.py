@@ -1,29 +1,44 @@
-"""Values of the survey's maps at many positions: one brick at a time, each tile decoded once."""
+"""Values of the survey's maps at many positions: one brick at a time, each tile decoded once.
+
+Of a brick no more than some rows of tiles are in memory, whatever the number of its positions.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import Executor
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
+from ..exceptions import CacheWarning, warn
+from ..io.bounds import within
+from ..io.jobs import Progress, map_jobs
+from ..io.places import Failovers
 from ..io.store import write_whole
-from ..survey.bricks import brick_id, name_of, region_of_brick
-from ..survey.paths import IMAGE_PRODUCTS, MASK_PLANES, file_paths
+from ..survey.bricks import brick_id, name_of
+from ..survey.paths import IMAGE_PRODUCTS, plane_file, tree_of_brick
 from ..survey.pixel_grids import Box
 from ..survey.placement import OPTICAL, image_grid
-from ..survey.releases import RELEASES, get_release
+from ..survey.releases import get_release
 from .access import Access
 from .reader import SectionReader, SectionRequest
+from .strips import USUAL_TILE, SharedFiles
 
-__all__ = ["MapJob", "MapSpec", "kept_name", "map_jobs_of", "values_of_job"]
+__all__ = ["MapJob", "MapSpec", "MapValues", "values_by_brick"]
 
-CELL_PIX = 300
-"""Positions within squares of so many pixels are read together, if they are few."""
+MOST_CELLS = 8
+"""So many tiles of a row that hold positions are read one by one, more of them as one box."""
 
-MOST_CELLS = 16
+BLOCK_ROWS = 1 << 16
+"""Positions are made pixels so many at a time: the sums take ten times their memory."""
+
+PLANES_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -44,12 +59,6 @@ class MapSpec:
             else:
                 yield product, product, None
 
-    def dtype(self, product: str) -> np.dtype:
-        """Return the type of a map's values."""
-        if product == "maskbits":
-            return np.dtype(np.int32)
-        return np.dtype(np.int16 if product in ("nexp", *MASK_PLANES) else np.float32)
-
 
 @dataclass(frozen=True, eq=False)
 class MapJob:
@@ -61,16 +70,69 @@ class MapJob:
     dec_deg: np.ndarray
 
 
-def map_jobs_of(rows: np.ndarray, ra_deg: np.ndarray, dec_deg: np.ndarray) -> Iterator[MapJob]:
+@dataclass(frozen=True)
+class MapValues:
+    """What a brick's maps have at the positions of a job."""
+
+    columns: dict[str, np.ndarray]  # without those that the brick does not have
+    failovers: dict[str, str] = field(default_factory=dict)  # what to say of each mirror
+    cache_error: str = ""
+
+
+def values_by_brick(
+    spec: MapSpec,
+    access: Access,
+    positions: tuple[np.ndarray, np.ndarray],
+    *,
+    executor: Executor | str | None = None,
+    show_progress: bool = False,
+) -> Iterator[tuple[MapJob, MapValues]]:
+    """Yield what each brick has at RA and Dec (NaN where there is none), and warn of failovers.
+
+    The first failure is raised: where values are kept, after all that can be read is.
+    """
+    failovers, flaws = Failovers(), list[str]()
+    failure: Exception | None = None
+    jobs = _jobs_of(*positions)
+    total = int(np.count_nonzero(np.isfinite(positions[0])))
+    progress = Progress(total, show=show_progress, label="positions")
+    mapped = map_jobs(partial(_values_of_job, spec, access), jobs, executor=executor)
+    with closing(progress), closing(mapped):
+        for job, values, error in mapped:
+            progress.update(len(job.rows))
+            failure = failure or error
+            if error is None:
+                failovers.update(values.failovers)
+                flaws += [values.cache_error] if values.cache_error else []
+                yield job, values
+            elif not spec.folder:
+                break
+    failovers.warn()
+    if flaws:
+        warn(f"What was fetched is not cached: {flaws[0]}", CacheWarning)
+    if failure is not None:
+        raise failure
+
+
+def _jobs_of(ra_deg: np.ndarray, dec_deg: np.ndarray) -> Iterator[MapJob]:
     """Yield the jobs of the rows that have a position, by brick."""
-    bricks = brick_id(ra_deg[rows], dec_deg[rows])
+    rows = np.flatnonzero(np.isfinite(ra_deg))
+    bricks = np.empty(len(rows), np.int32)
+    for block in _blocks(len(rows)):
+        bricks[block] = brick_id(ra_deg[rows[block]], dec_deg[rows[block]])
     order = np.argsort(bricks, kind="stable")
     ids, starts = np.unique(bricks[order], return_index=True)
-    for brick, part in zip(ids.tolist(), np.split(rows[order], starts[1:]), strict=True):
+    ordered = rows[order]
+    del bricks, order
+    for brick, part in zip(ids.tolist(), np.split(ordered, starts[1:]), strict=True):
         yield MapJob(brick, part, ra_deg[part], dec_deg[part])
 
 
-def kept_name(spec: MapSpec, job: MapJob) -> str:
+def _blocks(n_rows: int) -> Iterator[slice]:
+    return (slice(start, start + BLOCK_ROWS) for start in range(0, n_rows, BLOCK_ROWS))
+
+
+def _kept_name(spec: MapSpec, job: MapJob) -> str:
     """Return the name of the file that keeps the values of a job, which tells what they are."""
     digest = hashlib.sha256(repr((spec.products, spec.bands, spec.release, spec.region)).encode())
     for values in (job.ra_deg, job.dec_deg):
@@ -78,76 +140,109 @@ def kept_name(spec: MapSpec, job: MapJob) -> str:
     return f"{name_of(job.brick)}-{digest.hexdigest()[:16]}.npz"
 
 
-def values_of_job(spec: MapSpec, access: Access, job: MapJob) -> dict[str, np.ndarray]:
-    """Return the values of each map, by column; without those that the brick does not have."""
-    place = Path(spec.folder, kept_name(spec, job)) if spec.folder else None
+def _values_of_job(spec: MapSpec, access: Access, job: MapJob) -> MapValues:
+    """Return the values of each map; a brick's files have ``conf.deadline`` to come."""
+    place = Path(spec.folder, _kept_name(spec, job)) if spec.folder else None
     if place is not None and place.exists():
         with np.load(place, allow_pickle=False) as columns:
-            return dict(columns)
-    columns = _read(spec, access, job)
+            return MapValues(dict(columns))
+    with within():
+        values = _read(spec, access, job)
     if place is not None:
         with write_whole(place) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, **columns)  # type: ignore[arg-type]
-    return columns
+            np.savez(stream, **values.columns)  # type: ignore[arg-type]
+    return values
 
 
-def _read(spec: MapSpec, access: Access, job: MapJob) -> dict[str, np.ndarray]:
-    x, y = image_grid(job.brick, OPTICAL).to_pixel(job.ra_deg, job.dec_deg)
-    # Near a pole a brick owns a few positions that its image does not hold.
-    last = OPTICAL.size_pix - 1
-    column = np.clip(np.rint(x), 0, last).astype(int)
-    row = np.clip(np.rint(y), 0, last).astype(int)
-    groups = _groups(row, column)
-    columns = {}
-    with access.reader() as reader:
-        for name, product, band in spec.planes():
-            values = np.empty(len(job.rows), spec.dtype(product))
-            if _fill(values, spec, job, (product, band), reader, (row, column, groups)):
-                columns[name] = values
-    return columns
+_Cells: TypeAlias = list[tuple[Box, np.ndarray]]
+"""Boxes of pixels, and which positions are in each."""
 
 
-def _groups(row: np.ndarray, column: np.ndarray) -> list[tuple[Box, np.ndarray]]:
-    """Return boxes that hold all pixels, and which pixels are in each: small ones if few do."""
-    cell = row // CELL_PIX * OPTICAL.size_pix + column // CELL_PIX
-    cells, inverse = np.unique(cell, return_inverse=True)
-    if len(cells) > MOST_CELLS:
-        inverse = np.zeros(len(row), int)
-    members = (np.flatnonzero(inverse == number) for number in range(inverse.max() + 1))
-    return [
-        (Box(row[m].min(), row[m].max() + 1, column[m].min(), column[m].max() + 1), m)
-        for m in members
-    ]
+def _read(spec: MapSpec, access: Access, job: MapJob) -> MapValues:
+    row, column = _pixels(job)
+    cells = _cells(row, column)
+    requests = {
+        name: of_plane
+        for name, product, band in spec.planes()
+        if (of_plane := _requests(spec, job.brick, (product, band), cells))
+    }
+    shared, failovers = SharedFiles(), Failovers()
+    for of_plane in requests.values():
+        shared.expect(of_plane)
+    columns: dict[str, np.ndarray] = {}
+    names = list(requests)
+    with access.reader(shared) as reader:
+        for start in range(0, len(names), PLANES_AT_ONCE):
+            # Several files at once, so that none waits for what another has to fetch.
+            some = {name: requests[name] for name in names[start : start + PLANES_AT_ONCE]}
+            for name, of_plane in some.items():
+                dtype = IMAGE_PRODUCTS[of_plane[0].source[2]].dtype
+                columns[name] = np.empty(len(row), dtype)
+            for number, (box, members) in enumerate(cells):
+                where = row[members] - box.y0, column[members] - box.x0
+                asked = {name: some[name][number] for name in some if name in columns}
+                sections = reader.read(list(asked.values()))
+                shared.release(asked.values())
+                for name, section in zip(asked, sections, strict=True):
+                    if section.answer is not None:
+                        failovers.add(section.answer)
+                    if section.pixels is not None:
+                        columns[name][members] = section.pixels[where]
+                    else:
+                        _prove_absent(reader, job.brick, asked[name])
+                        del columns[name]
+        return MapValues(columns, failovers.messages, str(reader.cache_error or ""))
 
 
-def _fill(
-    values: np.ndarray,
-    spec: MapSpec,
-    job: MapJob,
-    plane: tuple[str, str | None],
-    reader: SectionReader,
-    pixels: tuple[np.ndarray, np.ndarray, list[tuple[Box, np.ndarray]]],
-) -> bool:
-    """Fill in the values of one map; return False if the survey does not have it there."""
+def _pixels(job: MapJob) -> tuple[np.ndarray, np.ndarray]:
+    """Return row and column of the nearest pixel of every position."""
+    grid, last = image_grid(job.brick, OPTICAL), OPTICAL.size_pix - 1
+    row, column = np.empty((2, len(job.rows)), np.int16)
+    for block in _blocks(len(row)):
+        x, y = grid.to_pixel(job.ra_deg[block], job.dec_deg[block])
+        # Near a pole a brick owns a few positions that its image does not hold.
+        column[block] = np.clip(np.rint(x), 0, last)
+        row[block] = np.clip(np.rint(y), 0, last)
+    return row, column
+
+
+def _cells(row: np.ndarray, column: np.ndarray) -> _Cells:
+    """Return boxes that hold all pixels, from the south, and which positions are in each."""
+    tile_ny, tile_nx = USUAL_TILE
+    order = np.argsort(row // tile_ny * np.int16(256) + column // tile_nx, kind="stable")
+    strip, tile = row[order] // tile_ny, column[order] // tile_nx
+    cells = []
+    for members, tiles in _runs(order, strip, tile):
+        parts = [part for part, _ in _runs(members, tiles, tiles)]
+        for part in parts if len(parts) <= MOST_CELLS else [members]:
+            y, x = row[part], column[part]
+            box = Box(int(y.min()), int(y.max()) + 1, int(x.min()), int(x.max()) + 1)
+            cells.append((box, part))
+    return cells
+
+
+def _runs(
+    values: np.ndarray, keys: np.ndarray, others: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the parts of two arrays in which a key stays the same."""
+    edges = np.flatnonzero(np.diff(keys)) + 1
+    return zip(np.split(values, edges), np.split(others, edges), strict=True)
+
+
+def _requests(
+    spec: MapSpec, brick: int, plane: tuple[str, str | None], cells: _Cells
+) -> list[SectionRequest]:
+    """Return what is read of a map; nothing if the survey does not have it there."""
     product, band = plane
-    region = spec.region
-    if region == "auto":
-        region = str(region_of_brick(job.brick, spec.release))
-    tree = get_release(spec.release).trees[region]
-    of_tree = RELEASES[tree.release]
-    if band not in (None, *tree.bands) or product not in (*of_tree.products, *of_tree.mask_planes):
-        return False
-    row, column, groups = pixels
-    brick = name_of(job.brick)
-    hdu = MASK_PLANES[product][0] if product in MASK_PLANES else None
-    file = "maskbits" if hdu else product
-    paths = file_paths(file, tree.release, tree.region, brick=brick, band=band)
-    source = tree, brick, product, band
-    sections = reader.read([SectionRequest(paths, box, source, hdu) for box, _ in groups])
-    for (box, members), section in zip(groups, sections, strict=True):
-        if section.pixels is None:
-            lacks = f"{product} {band or ''}".strip() + f" of brick {brick}"
-            reader.prove_absent(tree, job.brick, lacks, band)
-            return False
-        values[members] = section.pixels[row[members] - box.y0, column[members] - box.x0]
-    return True
+    tree = tree_of_brick(get_release(spec.release), spec.region, brick)
+    name = name_of(brick)
+    file = plane_file(tree, name, product, band)
+    if file is None or band not in (None, *tree.bands):
+        return []
+    paths, hdu = file
+    return [SectionRequest(paths, box, (tree, name, product, band), hdu) for box, _ in cells]
+
+
+def _prove_absent(reader: SectionReader, brick: int, request: SectionRequest) -> None:
+    tree, name, product, band = request.source
+    reader.prove_absent(tree, brick, f"{product} {band or ''}".strip() + f" of brick {name}", band)

@@ -21,8 +21,9 @@ from ..exceptions import (
     UnexpectedContentError,
     warn,
 )
-from ..survey.bricks import brick_id, region_of_brick
+from ..survey.bricks import brick_id
 from ..survey.layers import Layer, layer_of
+from ..survey.paths import tree_of_brick
 from ..survey.releases import PIXEL_SCALE_ARCSEC
 from ..survey.request import CutoutRequest, as_products
 from .assemble import lanczos3
@@ -68,11 +69,9 @@ class ViewerPsf:
     def fitted(self, request: CutoutRequest) -> CutoutRequest:
         """Return the request with the layer of the region whose exposures make the PSF."""
         assert request.release is not None
-        region = request.region
-        if region == "auto":
-            brick = int(brick_id(request.ra_deg, request.dec_deg))
-            region = str(region_of_brick(brick, request.release.name))
-        return replace(request, layer=layer_of(request.release.name, region))
+        brick = int(brick_id(request.ra_deg, request.dec_deg))
+        tree = tree_of_brick(request.release, request.region, brick)
+        return replace(request, layer=layer_of(request.release.name, tree.region))
 
     def payload(self, request: CutoutRequest) -> Payload:
         """Return the viewer's parameters."""

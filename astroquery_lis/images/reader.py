@@ -295,24 +295,29 @@ class SectionReader:
     def _read_other_hdu(self, mirror: Mirror, path: str, request: SectionRequest) -> _Read:
         """Read from a later HDU: of small files, whose parts would save little."""
         address = mirror.locate(path)
-        if mirror.is_local:
-            file = Path(address)
+        file = Path(address) if mirror.is_local else self._whole_file(mirror, path)
+        url = mirror.origin(path)
+        status = file.stat() if file.exists() else None
+        key, stamp = (str(file), request.hdu), status and (status.st_mtime_ns, status.st_size)
+        known = self.images.get(key, stamp) if stamp else None
+        if known is None and mirror.is_local:
             flaw = flaw_of(file)
             if flaw is None:
                 msg = f"{file} does not exist."
                 raise NotFoundError(msg, url=str(file))
             if flaw:
                 raise UnexpectedContentError(flaw, url=str(file))
-        else:
-            file = self._whole_file(mirror, path)
-        url = mirror.origin(path)
         try:
-            known = KnownImage(OpenImage(file, hdu=request.hdu), None, None, url)
-            pixels = known.read(request.box, request.source, None)
-            return pixels, url, known.layout(request.source).cards
+            if known is None:
+                known = KnownImage(OpenImage(file, hdu=request.hdu), stamp, None, url)
+                self.images.put(key, known)
+            with known.lock:
+                pixels = known.read(request.box, request.source, None)
+                return pixels, url, known.layout(request.source).cards
         except (UnexpectedContentError, *DECODE_ERRORS) as error:
             if not mirror.is_local:
                 self._store(mirror).forget_whole(path)
+            self.images.drop(key)
             if isinstance(error, UnexpectedContentError):
                 raise
             msg = f"{address} cannot be read as FITS images: {error}."

@@ -311,14 +311,19 @@ class Failovers:
                 message = f"Mirror {mirror.name} failed ({error}); {other} answered instead."
                 self._messages.setdefault(mirror.name, message)
 
+    def update(self, messages: dict[str, str]) -> None:
+        """Note what others noted."""
+        with self._lock:
+            self._messages = messages | self._messages
+
     @property
-    def messages(self) -> list[str]:
-        """One sentence for each mirror that failed."""
-        return list(self._messages.values())
+    def messages(self) -> dict[str, str]:
+        """One sentence for each mirror that failed, by its name."""
+        return dict(self._messages)
 
     def warn(self) -> None:
         """Warn of every mirror that failed, and forget it."""
         with self._lock:
-            messages, self._messages = self.messages, {}
-        for message in messages:
+            messages, self._messages = self._messages, {}
+        for message in messages.values():
             warn(message, FailoverWarning)

@@ -18,9 +18,11 @@ import numpy as np
 from ..exceptions import InvalidRequestError, refuse
 from .bricks import brick_edges, name_of, parse_brick_name, region_of_brick
 from .releases import (
+    RELEASES,
     WISE_BANDS,
     WISE_PRODUCTS,
     DataRelease,
+    Tree,
     band_names,
     get_release,
     get_tree,
@@ -43,7 +45,9 @@ __all__ = [
     "has_product",
     "is_sweep_name",
     "plan_files",
+    "plane_file",
     "sweep_names",
+    "tree_of_brick",
 ]
 
 NAN = float("nan")
@@ -60,6 +64,7 @@ class CoaddProduct(NamedTuple):
     interpolated: bool  # whether a neighbour's pixels are interpolated smoothly, not the nearest
     no_value: float  # what a pixel holds where no brick file covers the sky
     description: str
+    dtype: str = "float32"  # of its pixels; the widest, if releases differ
 
 
 COADD_PRODUCTS = MappingProxyType(
@@ -73,9 +78,9 @@ COADD_PRODUCTS = MappingProxyType(
             ("chi2", True, "", False, NAN, "summed chi-squared of the model"),
             ("depth", True, IVAR_UNIT, False, 0, "point-source depth, as inverse variance"),
             ("galdepth", True, IVAR_UNIT, False, 0, "depth for a 0.45 arcsec round galaxy"),
-            ("nexp", True, "", False, 0, "number of good exposures"),
+            ("nexp", True, "", False, 0, "number of good exposures", "int16"),
             ("psfsize", True, "arcsec", False, NAN, "weighted PSF FWHM"),
-            ("maskbits", False, "", False, 1, "bit mask; NPRIMARY where no brick is"),
+            ("maskbits", False, "", False, 1, "bit mask; NPRIMARY where no brick is", "int32"),
         )
     }
 )
@@ -83,8 +88,8 @@ COADD_PRODUCTS = MappingProxyType(
 
 MASK_PLANES = MappingProxyType(
     {
-        "wisem1": (2, CoaddProduct("wisem1", False, "", False, 0, "bright-star mask of W1")),
-        "wisem2": (3, CoaddProduct("wisem2", False, "", False, 0, "bright-star mask of W2")),
+        name: (hdu, CoaddProduct(name, False, "", False, 0, f"bright-star mask of {band}", "uint8"))
+        for name, hdu, band in (("wisem1", 2, "W1"), ("wisem2", 3, "W2"))
     }
 )
 """Planes beside MASKBITS in the same file, from DR8 on: HDU, and what they are."""
@@ -227,6 +232,29 @@ def file_path(
     return file_paths(kind, release, region, brick=brick, band=band)[0]
 
 
+# Many cutouts of a job are of few bricks.
+@lru_cache(maxsize=4096)
+def tree_of_brick(release: DataRelease, region: str, brick: int) -> Tree:
+    """Return the tree that a brick's files are in; in ``'auto'`` of its official region."""
+    name = str(region_of_brick(brick, release.name)) if region == "auto" else region
+    return release.trees[name]
+
+
+@lru_cache(maxsize=8192)
+def plane_file(
+    tree: Tree, brick: str, product: str, band: str | None
+) -> tuple[tuple[str, ...], int | None] | None:
+    """Return paths and HDU of a plane (`None`: the first); `None` if its tree has no such file."""
+    release = RELEASES[tree.release]
+    if band not in (None, *tree.bands, *WISE_BANDS):
+        return None
+    if product not in (*release.products, *release.mask_planes):
+        return None
+    hdu = MASK_PLANES[product][0] if product in MASK_PLANES else None
+    file = "maskbits" if hdu else product
+    return file_paths(file, tree.release, tree.region, brick=brick, band=band), hdu
+
+
 def checksum_path(folder: str) -> str:
     """Return the path of the list of checksums of a folder."""
     return f"{folder}/legacysurvey_{folder.replace('/', '_')}.sha256sum"
@@ -312,7 +340,7 @@ def as_file_bands(
     if bands is None:
         return None
     data = get_release(release)
-    allowed = data.bands if region == "auto" else get_tree(release, region).bands
+    allowed = data.bands_in(region)
     if data.number >= 8 and any(name in WISE_PRODUCTS for name in products):
         allowed = (*allowed, *WISE_BANDS)
     names = band_names(bands, allowed)

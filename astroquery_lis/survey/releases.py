@@ -106,6 +106,10 @@ class DataRelease:
         present = {band for tree in self.trees.values() for band in tree.bands}
         return tuple(band for band in "griz" if band in present)
 
+    def bands_in(self, region: str) -> tuple[str, ...]:
+        """Return the optical bands of a region; of all for ``'auto'``."""
+        return self.bands if region == "auto" else get_tree(self.name, region).bands
+
     @cached_property
     def wise_bands(self) -> tuple[str, ...]:
         """The WISE bands, if the release has them."""

@@ -246,8 +246,7 @@ def cutout_request(
         if not isinstance(region, str) or region != "auto":
             region = as_region(region, data.name)
         if bands is not None:
-            allowed, whose = _region_bands(data, region)
-            bands = _checked_bands(bands, (*allowed, *data.wise_bands), whose)
+            bands = _survey_bands(bands, data, region, data.wise_bands)
         names = _checked_products(products, data, planes=True, derived=True)
         if names == ("psf",):
             names = ("image", "psf")  # a PSF goes with planes; alone it is asked by `psf_request`
@@ -496,18 +495,18 @@ def as_region(region: R, release: str) -> R:
     return region
 
 
-def _region_bands(release: DataRelease, region: str) -> tuple[tuple[str, ...], str]:
-    """Return the optical bands of a region, or of a release, and whose they are."""
-    if region == "auto":
-        return release.bands, release.name
-    return get_tree(release.name, region).bands, f"{release.name} {region}"
-
-
 def as_bands(bands: Any, release: str, region: str = "auto") -> tuple[str, ...] | None:
     """Return bands as a tuple without repeats, or `None`."""
     if bands is None:
         return None
-    return _checked_bands(bands, *_region_bands(get_release(release), region))
+    return _survey_bands(bands, get_release(release), region)
+
+
+def _survey_bands(
+    bands: Any, release: DataRelease, region: str, more: tuple[str, ...] = ()
+) -> tuple[str, ...]:
+    whose = release.name if region == "auto" else f"{release.name} {region}"
+    return _checked_bands(bands, (*release.bands_in(region), *more), whose)
 
 
 def as_layer_bands(bands: Any, allowed: tuple[str, ...], layer: str) -> tuple[str, ...] | None:

@@ -1,5 +1,7 @@
 """Values of the maps at positions, against the files read with astropy."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
@@ -7,9 +9,10 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
 
-from astroquery_lis import LegacySurveyClass
+from astroquery_lis import LegacySurveyClass, conf
 from astroquery_lis.exceptions import (
     CoverageWarning,
+    FailoverWarning,
     IncompleteMirrorError,
     InvalidRequestError,
     LegacySurveyWarning,
@@ -52,6 +55,8 @@ def test_values_are_those_of_the_owners_files(sky, survey, n, executor):
     )
     assert table.colnames[:4] == ["id", "ra", "dec", "maskbits"]
     assert table["psfsize_r"].unit == "arcsec"
+    types = {"maskbits": "int32", "wisem1": "uint8", "nexp_r": "int16", "depth_g": "float32"}
+    assert {name: table[name].dtype.name for name in types} == types
     for product in PRODUCTS:
         for band in (None,) if product in ("maskbits", "wisem1") else ("g", "r"):
             column = table[f"{product}_{band}" if band else product]
@@ -101,6 +106,35 @@ def test_a_call_goes_on_where_it_stopped(sky, survey, tmp_path):
     # Other positions or maps are not those that are kept.
     assert len(survey.query_maps(rows[:9], "depth", **options)) == 9
     assert len(sky.requests) > 0
+
+
+def test_a_mirror_that_fails_is_told_once(sky, survey, tmp_path):
+    ra, dec = _positions(60)
+    mirrors = [sky.mirror_url, str(sky.root)]
+    sky.faults.add("status", match="*nexp*", code=503, times=None)
+    with conf.set_temp("retries", 0), pytest.warns(FailoverWarning) as caught:
+        table = survey.query_maps(
+            Table({"ra": ra, "dec": dec}), "nexp", bands="gr", mirror=mirrors, cache=False
+        )
+    assert len(caught) == 1
+    assert np.array_equal(table["nexp_g"], _directly(sky, ra, dec, "nexp", "g"))
+
+
+@pytest.mark.parametrize("n", [40, 60_000])
+def test_no_more_than_strips_of_a_brick_are_in_memory(sky, n):
+    ra, dec = _positions(n)
+    survey = LegacySurveyClass()
+    options = {"products": ("maskbits", "nexp"), "bands": "r", "mirror": str(sky.root)}
+    survey.query_maps(SkyCoord(ra[:2], dec[:2], unit="deg"), **options)
+    table = Table({"ra": ra, "dec": dec})
+    tracemalloc.start()
+    try:
+        survey.query_maps(table, **options)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # A whole plane of maskbits is 52 MB, and four bricks are read at once.
+    assert peak_bytes < 40e6 + 150 * n
 
 
 def test_what_is_wrong_is_refused_before_any_request(sky, survey, tmp_path):

@@ -93,6 +93,7 @@ def test_every_way_of_asking_is_bounded(sky, survey):
         "tap": lambda: survey.query_tractor(star, radius="5 arcsec", source="tap"),
         "files": lambda: survey.query_tractor(star, radius="5 arcsec", source="files"),
         "bricks": lambda: survey.query_bricks(star),
+        "maps": lambda: survey.query_maps(star, "nexp", bands="r"),
     }
     settings = {"deadline": 0.3, "retries": 0, "viewer_url": sky.viewer_url, "tap_url": sky.tap_url}
     with contextlib.ExitStack() as stack:
