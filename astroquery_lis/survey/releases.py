@@ -107,7 +107,18 @@ class DataRelease:
         return tuple(band for band in "griz" if band in present)
 
     def bands_in(self, region: str) -> tuple[str, ...]:
-        """Return the optical bands of a region; of all for ``'auto'``."""
+        """Return the optical bands of a region.
+
+        Parameters
+        ----------
+        region : str
+            ``'auto'`` for those that either region has.
+
+        Returns
+        -------
+        tuple of str
+            Blue to red.
+        """
         return self.bands if region == "auto" else get_tree(self.name, region).bands
 
     @cached_property
