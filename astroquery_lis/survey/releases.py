@@ -118,6 +118,12 @@ class DataRelease:
         -------
         tuple of str
             Blue to red.
+
+        Examples
+        --------
+        >>> from astroquery_lis.survey.releases import RELEASES
+        >>> RELEASES['dr10'].bands_in('north')
+        ('g', 'r', 'z')
         """
         return self.bands if region == "auto" else get_tree(self.name, region).bands
 
