@@ -245,7 +245,7 @@ class SurveyBase(QueryBase):
         ['g', 'r', 'z']
         """
         release, region = self._tree(release, region)
-        return list(get_release(release).bands_in(region))
+        return list(get_release(release).bands_in[region])
 
     def list_products(self, *, release: str | None = None) -> Table:
         """Return a `~astropy.table.Table` of the coadd products of a release.

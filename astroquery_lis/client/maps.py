@@ -125,7 +125,7 @@ class MapMethods(SurveyBase):
             coordinates, id_column, ra=ra, dec=dec, name=name, parameter="coordinates"
         )
         warn_of_unplaced(targets, "have no values")
-        bands = as_bands(bands, release, region) or get_release(release).bands_in(region)
+        bands = as_bands(bands, release, region) or get_release(release).bands_in[region]
         folder = "" if download_dir is None else str(Path(download_dir).expanduser().absolute())
         spec = MapSpec(as_products(products, release, planes=True), bands, release, region, folder)
         access = self._access(mirror, cache, executor)

@@ -409,4 +409,4 @@ def _bands(request: CutoutRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if request.bands is not None:
         wise = tuple(band for band in request.bands if band in WISE_BANDS)
         return tuple(band for band in request.bands if band not in wise), wise
-    return request.release.bands_in(request.region), ()
+    return request.release.bands_in[request.region], ()

@@ -340,7 +340,7 @@ def as_file_bands(
     if bands is None:
         return None
     data = get_release(release)
-    allowed = data.bands_in(region)
+    allowed = data.bands_in[region]
     if data.number >= 8 and any(name in WISE_PRODUCTS for name in products):
         allowed = (*allowed, *WISE_BANDS)
     names = band_names(bands, allowed)

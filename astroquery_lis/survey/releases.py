@@ -106,26 +106,10 @@ class DataRelease:
         present = {band for tree in self.trees.values() for band in tree.bands}
         return tuple(band for band in "griz" if band in present)
 
-    def bands_in(self, region: str) -> tuple[str, ...]:
-        """Return the optical bands of a region.
-
-        Parameters
-        ----------
-        region : str
-            ``'auto'`` for those that either region has.
-
-        Returns
-        -------
-        tuple of str
-            Blue to red.
-
-        Examples
-        --------
-        >>> from astroquery_lis.survey.releases import RELEASES
-        >>> RELEASES['dr10'].bands_in('north')
-        ('g', 'r', 'z')
-        """
-        return self.bands if region == "auto" else get_tree(self.name, region).bands
+    @cached_property
+    def bands_in(self) -> Mapping[str, tuple[str, ...]]:
+        """The optical bands of each region; of ``'auto'`` those that either has."""
+        return {"auto": self.bands, **{name: tree.bands for name, tree in self.trees.items()}}
 
     @cached_property
     def wise_bands(self) -> tuple[str, ...]:

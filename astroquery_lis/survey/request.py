@@ -506,7 +506,7 @@ def _survey_bands(
     bands: Any, release: DataRelease, region: str, more: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
     whose = release.name if region == "auto" else f"{release.name} {region}"
-    return _checked_bands(bands, (*release.bands_in(region), *more), whose)
+    return _checked_bands(bands, (*release.bands_in[region], *more), whose)
 
 
 def as_layer_bands(bands: Any, allowed: tuple[str, ...], layer: str) -> tuple[str, ...] | None:
