@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import wraps
-from inspect import isfunction
+from functools import update_wrapper, wraps
+from inspect import isfunction, unwrap
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -34,17 +35,18 @@ from ..survey.request import as_region
 from .calls import argument_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Literal
 
-    from .._typing import Executor, FilePath, Mirror, Region
+    from .._typing import Executor, FilePath, Keywords, Mirror, Region
     from ..io.mirrors import Mirror as SurveyMirror
 
 
-__all__ = ["QueryBase", "SurveyBase", "in_time"]
+__all__ = ["QueryBase", "SurveyBase", "alias", "in_time", "options_of"]
 
 
 Method = TypeVar("Method", bound="Callable")
+T = TypeVar("T")
 
 
 def in_time(method: Method) -> Method:
@@ -67,6 +69,20 @@ def in_time(method: Method) -> Method:
             BOUNDS.reset(token)
 
     return bounded  # type: ignore[return-value]
+
+
+def alias(method: T, name: str) -> T:
+    """Return a method under another name, by which its errors call it."""
+    inner: Any = unwrap(method)  # type: ignore[arg-type]
+    parts = inner.__code__, inner.__globals__, name, inner.__defaults__, inner.__closure__
+    again = FunctionType(*parts)
+    again.__kwdefaults__ = inner.__kwdefaults__
+    return in_time(update_wrapper(again, inner, ("__module__", "__doc__")))  # type: ignore
+
+
+def options_of(arguments: Mapping[str, Any], names: Iterable[str]) -> Keywords:
+    """Return those of a method's arguments, its ``locals()``, that it hands on by their names."""
+    return {name: arguments[name] for name in names if name in arguments}
 
 
 def _root(error: ServiceDownError) -> BaseException | None:

@@ -22,13 +22,12 @@ from ..survey.catalog_request import (
     CatalogRequest,
     Sky,
     as_maxrec,
-    as_sky_region,
     catalog_request,
 )
 from ..survey.request import as_choice
 from ..survey.row_ids import as_row_ids
-from .base import SurveyBase, in_time
-from .inputs import as_position, as_positions, as_sources
+from .base import SurveyBase, alias, in_time
+from .inputs import as_sky, as_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -185,12 +184,7 @@ class CatalogMethods(SurveyBase):
                 raise InvalidRequestError(msg, parameter="ids", value=ids)
             sky, release = as_row_ids(ids, release)
         else:
-            corners = None if polygon is None else as_positions(polygon, "polygon")
-            is_centred = corners is None and coordinates is not None
-            position = as_position(coordinates) if is_centred else None
-            sky = as_sky_region(
-                position, radius=radius, width=width, height=height, polygon=corners
-            )
+            sky = as_sky(coordinates, radius, width, height, polygon)
             release = self.release if release is None else release
         as_choice("on_missing", on_missing, ("warn", "raise"))
         with self._finder(mirror, cache) as finder:
@@ -212,77 +206,8 @@ class CatalogMethods(SurveyBase):
                 return sources[0][0].payload(request)
             return query_catalog(request, sources, on_missing)
 
-    @answering
-    def query_region(
-        self,
-        coordinates: Coordinates | None = None,
-        *,
-        radius: Angle | None = None,
-        width: Angle | None = None,
-        height: Angle | None = None,
-        polygon: SkyCoord | Sequence[tuple[float, float]] | None = None,
-        columns: str | Sequence[str] | None = None,
-        column_filters: Mapping[str, object] | None = None,
-        primary: bool = True,
-        drop_duplicates: bool = True,
-        maskbits: str | Sequence[str] | None = None,
-        release: str | None = None,
-        region: Region = "auto",
-        source: str | Sequence[str] = "auto",
-        mirror: Mirror | None = None,
-        async_job: bool = False,
-        maxrec: int | None = None,
-        on_missing: OnMissing = "warn",
-        cache: bool | None = None,
-        get_query_payload: bool = False,
-    ) -> Table | Payload:
-        """Return the sources in a part of the sky: astroquery's name for `query_tractor`.
-
-        Parameters
-        ----------
-        coordinates, radius, width, height, polygon : optional
-            How much of the sky, as for `query_tractor`.
-        columns, column_filters, primary, drop_duplicates, maskbits : optional
-            What of the catalogue, as for `query_tractor`.
-        release, region, source, mirror, async_job, maxrec, on_missing, cache : optional
-            From where, as for `query_tractor`.
-        get_query_payload : bool, optional
-            Return what would be asked, as `query_tractor` does.
-
-        Returns
-        -------
-        `~astropy.table.Table`
-
-        Examples
-        --------
-        >>> from astroquery_lis import LegacySurvey, sandbox
-        >>> with sandbox.serve() as sky:
-        ...     rows = LegacySurvey.query_region(sky.positions['star'], radius='5 arcsec',
-        ...                                      columns='type')
-        >>> rows.colnames
-        ['type']
-        """
-        return self.query_tractor(
-            coordinates,
-            radius=radius,
-            width=width,
-            height=height,
-            polygon=polygon,
-            columns=columns,
-            column_filters=column_filters,
-            primary=primary,
-            drop_duplicates=drop_duplicates,
-            maskbits=maskbits,
-            release=release,
-            region=region,
-            source=source,
-            mirror=mirror,
-            async_job=async_job,
-            maxrec=maxrec,
-            on_missing=on_missing,
-            cache=cache,
-            get_query_payload=get_query_payload,
-        )
+    query_region = alias(query_tractor, "query_region")
+    """Astroquery's name for it."""
 
     @answering
     def query_object(
@@ -342,28 +267,10 @@ class CatalogMethods(SurveyBase):
         >>> rows.colnames
         ['type']
         """
+        options = {k: v for k, v in locals().items() if k not in ("self", "object_name")}
         if not isinstance(object_name, str):
             refuse("object_name", object_name, "must be a str; for positions see query_region.")
-        return self.query_tractor(
-            object_name,
-            radius=radius,
-            width=width,
-            height=height,
-            columns=columns,
-            column_filters=column_filters,
-            primary=primary,
-            drop_duplicates=drop_duplicates,
-            maskbits=maskbits,
-            release=release,
-            region=region,
-            source=source,
-            mirror=mirror,
-            async_job=async_job,
-            maxrec=maxrec,
-            on_missing=on_missing,
-            cache=cache,
-            get_query_payload=get_query_payload,
-        )
+        return self.query_tractor(object_name, **options)
 
     @answering
     @in_time

@@ -15,7 +15,6 @@ from ..exceptions import InvalidRequestError, NoCoverageError
 from ..images.coadds import observed as is_observed
 from ..images.maps import MapSpec, values_by_brick
 from ..images.viewer import viewer_cutout
-from ..survey.catalog_request import as_sky_region
 from ..survey.layers import get_layer
 from ..survey.paths import file_path
 from ..survey.releases import get_release
@@ -27,7 +26,7 @@ from ..survey.request import (
     refuse_beside_layer,
 )
 from .base import SurveyBase, in_time
-from .inputs import as_position, as_positions, as_targets, bricks_at, warn_of_unplaced
+from .inputs import as_position, as_sky, as_targets, bricks_at, warn_of_unplaced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -136,15 +135,8 @@ class FootprintMethods(SurveyBase):
             ids = bricks_at(targets, radius)
             warn_of_unplaced(targets, "are left out")
         else:
-            corners = None if polygon is None else as_positions(polygon, "polygon")
-            centered = corners is None and coordinates is not None
-            ids = as_sky_region(
-                as_position(coordinates) if centered else None,
-                radius=radius,
-                width=width,
-                height=height,
-                polygon=corners,
-            ).bricks()
+            columns = {"ra": ra, "dec": dec, "name": name}
+            ids = as_sky(coordinates, radius, width, height, polygon, **columns).bricks()
         with self._finder(mirror, cache) as finder:
             if get_query_payload:
                 regions = get_release(release).regions if region == "auto" else (region,)

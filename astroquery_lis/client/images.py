@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from .._typing import answering, answering_each
 from ..images.sources import SOURCES, BrickFiles, Sources
-from ..survey.request import DEFAULT_SIZE, as_choice, cutout_request, psf_request
-from .base import SurveyBase, in_time
+from ..survey.request import CUTOUT_OPTIONS, DEFAULT_SIZE, as_choice, cutout_request, psf_request
+from .base import SurveyBase, in_time, options_of
 from .inputs import as_position, as_sources, as_targets, warn_of_unplaced
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 
 __all__ = ["ImageMethods"]
+
+
+OF_THE_ANSWER = ("source", "mirror", "on_missing", "cache", "get_query_payload")
 
 
 class ImageMethods(SurveyBase):
@@ -259,29 +262,10 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
         >>> len(cutouts)
         2
         """
-        cut = partial(
-            self.get_cutout,
-            size=size,
-            bands=bands,
-            products=products,
-            release=release,
-            region=region,
-            layer=layer,
-            pixel_scale=pixel_scale,
-            wcs=wcs,
-            rotation=rotation,
-            wise_grid=wise_grid,
-            source=source,
-            mirror=mirror,
-            on_missing=on_missing,
-            convert_flux=convert_flux,
-            allow_unknown_layer=allow_unknown_layer,
-            cache=cache,
-            get_query_payload=get_query_payload,
-        )
+        options = options_of(locals(), (*CUTOUT_OPTIONS, *OF_THE_ANSWER))
         targets = as_targets(coordinates, ra=ra, dec=dec, name=name, parameter="coordinates")
         warn_of_unplaced(targets, "no cutout")
-        return [None if place is None else cut(place) for place in targets.places()]
+        return [at and self.get_cutout(at, **options) for at in targets.places()]
 
     get_images = get_cutouts
     """Astroquery's name for it."""
@@ -324,21 +308,12 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
         2
         """
         sources = self._sources(as_sources(source, SOURCES), mirror, cache=None)
-        request = partial(
-            cutout_request,
-            size=size,
-            bands=bands,
-            products=products,
-            release=release,
-            default_release=self.release,
-            region=region,
-            layer=layer,
-            pixel_scale=pixel_scale,
-        )
+        options = options_of(locals(), CUTOUT_OPTIONS)
+        options["default_release"] = self.release
         targets = as_targets(coordinates, parameter="coordinates")
         warn_of_unplaced(targets, "no address")
-        places = filter(None, targets.places())
-        return list(dict.fromkeys(url for at in places for url in sources.urls(request(at))))
+        requests = [cutout_request(at, **options) for at in filter(None, targets.places())]
+        return list(dict.fromkeys(url for request in requests for url in sources.urls(request)))
 
     @answering
     @in_time

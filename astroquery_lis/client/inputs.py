@@ -21,7 +21,7 @@ from astropy.time import Time
 
 from ..exceptions import CoverageWarning, InvalidRequestError, refuse, warn
 from ..survey.bricks import brick_id, brick_row_column, parse_brick_name
-from ..survey.catalog_request import as_angle_deg
+from ..survey.catalog_request import Sky, as_angle_deg, as_sky_region
 from ..survey.paths import is_sweep_name
 from ..survey.sphere import bricks_in_circle
 from .position_columns import icrs_degrees, on_the_sky, positions_of_table, unmasked
@@ -40,6 +40,7 @@ __all__ = [
     "as_match_table",
     "as_position",
     "as_positions",
+    "as_sky",
     "as_sources",
     "as_targets",
     "as_years",
@@ -109,14 +110,17 @@ def as_targets(
     return Targets(np.arange(ra_deg.size), ra_deg.ravel(), dec_deg.ravel(), ra_deg.shape)
 
 
-def as_position(value: Positions, parameter: str = "coordinates") -> tuple[float, float]:
+def as_position(
+    value: Positions, parameter: str = "coordinates", **columns: Any
+) -> tuple[float, float]:
     """Return RA and Dec, ICRS degrees, of exactly one position."""
-    if isinstance(value, SkyCoord) and value.isscalar and value.frame.name == "icrs":
+    frame = value.frame.name if isinstance(value, SkyCoord) and not columns else ""
+    if frame == "icrs" and isinstance(value, SkyCoord) and value.isscalar:
         # The shortest way, which most calls take.
         ra_deg, dec_deg = value.ra.deg, value.dec.deg
         if np.isfinite(ra_deg) and np.isfinite(dec_deg) and not np.ma.is_masked(value.ra):
             return float(ra_deg), float(dec_deg)
-    targets = as_targets(value, parameter=parameter)
+    targets = as_targets(value, parameter=parameter, **columns)
     if len(targets) != 1:
         msg = (
             f"{parameter} has shape {targets.shape}; expected one position. For many see "
@@ -133,6 +137,26 @@ def as_positions(value: Positions, parameter: str = "coordinates") -> tuple[np.n
     """Return RA and Dec, ICRS degrees, of one position or many, in one dimension."""
     targets = as_targets(value, parameter=parameter)
     return targets.ra_deg, targets.dec_deg
+
+
+def as_sky(
+    coordinates: Positions | None,
+    radius: Angle | None,
+    width: Angle | None,
+    height: Angle | None,
+    polygon: Positions | None,
+    **columns: Any,
+) -> Sky:
+    """Return the part of the sky that a user means; ``columns`` are those of the coordinates."""
+    position = corners = None
+    if polygon is not None:
+        for parameter, value in {"coordinates": coordinates, **columns}.items():
+            if value is not None:
+                refuse(parameter, value, "is not for a polygon, whose corners say where it is.")
+        corners = as_positions(polygon, "polygon")
+    elif coordinates is not None:
+        position = as_position(coordinates, **columns)
+    return as_sky_region(position, radius=radius, width=width, height=height, polygon=corners)
 
 
 def warn_of_unplaced(targets: Targets, consequence: str) -> None:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from ..io.jobs import Result, failure, manifest, map_jobs, run
 from ..io.journal import Journal
 from ..io.store import remove_temporaries
 from ..survey.request import DEFAULT_SIZE, CutoutRequest, as_choice, cutout_request, psf_request
-from .base import SurveyBase
+from .base import SurveyBase, options_of
 from .inputs import as_by_row, as_sources, as_targets
 from .job_plan import (
     MAX_TARGETS_PER_JOB,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
         FilePath,
         HDUList,
         Header,
+        Keywords,
         Mirror,
         OnMissing,
         Positions,
@@ -217,40 +219,13 @@ allow_unknown_layer, cache : optional
         ['COMPLETE', 'NODATA']
         """
         as_choice("output", output, OUTPUTS)
-        as_choice("on_error", on_error, ("record", "raise"))
         extra, *modules = NEEDED.get(output, ("",))
         for module in modules:
             import_optional(module, extra, f"output={output!r}")
-        targets = as_targets(table, id_column, ra=ra, dec=dec, name=name)
-        as_choice("on_missing", on_missing, ON_MISSING)
-        spec = BulkSpec(as_sources(source, SOURCES), on_missing)
-        access = self._access(mirror, cache, executor)
-        asked = self._asked(
-            cutout_request,
-            targets,
-            access.sources(spec.sources),
-            size=size,
-            release=release,
-            region=region,
-            pixel_scale=pixel_scale,
-            wcs=wcs,
-            rotation=rotation,
-            bands=bands,
-            products=products,
-            layer=layer,
-            wise_grid=wise_grid,
-            convert_flux=convert_flux,
-            allow_unknown_layer=allow_unknown_layer,
-        )
-        if output in ARRAY_OUTPUTS and len({(r.ny, r.nx) for r in asked.templates}) > 1:
+        job = self._job(cutout_request, locals(), output)
+        if output in ARRAY_OUTPUTS and len({(r.ny, r.nx) for r in job.asked.templates}) > 1:
             refuse("output", output, "holds cutouts of one size; take output='fits' for several.")
-        return self._saved(
-            _Job(targets, asked, spec, access, output),
-            download_dir,
-            executor,
-            on_error,
-            show_progress,
-        )
+        return self._saved(job, download_dir, executor, on_error, show_progress)
 
     def download_psfs(
         self,
@@ -312,27 +287,8 @@ show_progress
         ...         targets, bands='r', source='bricks', download_dir=folder, show_progress=False)
         INFO: 2 PSFs: 2 complete, in ... s. [astroquery_lis.io.jobs]
         """
-        as_choice("on_error", on_error, ("record", "raise"))
-        targets = as_targets(table, id_column, ra=ra, dec=dec, name=name)
-        as_choice("on_missing", on_missing, ON_MISSING)
-        spec = BulkSpec(as_sources(source, SOURCES), on_missing)
-        access = self._access(mirror, cache, executor)
-        asked = self._asked(
-            psf_request,
-            targets,
-            access.sources(spec.sources),
-            release=release,
-            region=region,
-            bands=bands,
-            to_sky=to_sky,
-        )
-        return self._saved(
-            _Job(targets, asked, spec, access, "fits", "PSFs"),
-            download_dir,
-            executor,
-            on_error,
-            show_progress,
-        )
+        job = self._job(psf_request, locals(), label="PSFs")
+        return self._saved(job, download_dir, executor, on_error, show_progress)
 
     def iter_cutouts(
         self,
@@ -407,35 +363,15 @@ executor
         >>> shapes
         [(32, 32), (32, 32)]
         """
-        as_choice("on_error", on_error, ("record", "raise"))
-        targets = as_targets(table, ra=ra, dec=dec, name=name)
-        as_choice("on_missing", on_missing, ON_MISSING)
-        spec = BulkSpec(as_sources(source, SOURCES), on_missing)
-        access = self._access(mirror, cache, executor)
-        asked = self._asked(
-            cutout_request,
-            targets,
-            access.sources(spec.sources),
-            size=size,
-            release=release,
-            region=region,
-            pixel_scale=pixel_scale,
-            wcs=wcs,
-            rotation=rotation,
-            bands=bands,
-            products=products,
-            layer=layer,
-            wise_grid=wise_grid,
-            convert_flux=convert_flux,
-            allow_unknown_layer=allow_unknown_layer,
-        )
+        job = self._job(cutout_request, locals())
+        targets, asked, spec, access = job.targets, job.asked, job.spec, job.access
         rows = np.arange(len(targets))
         plan = plan_cutouts(
             targets,
             rows,
             asked,
             self._footprint(asked, access) if targets.placed.any() else {},
-            on_missing=on_missing,
+            on_missing=spec.on_missing,
             targets_per_job=_shared_by(len(targets)),
             max_targets=max(YIELDED_BYTES // bytes_of_cutout(asked), 1),
         )
@@ -448,6 +384,24 @@ executor
         return _yielded(mapped, results_without_work(plan, rows), on_error)
 
     # ---- inner ----------------------------------------------------------------------------------
+
+    def _job(
+        self,
+        make: Callable[..., CutoutRequest],
+        arguments: Keywords,
+        output: str = "fits",
+        label: str = "cutouts",
+    ) -> _Job:
+        """Return what the arguments of a call ask for, everything checked."""
+        as_choice("on_error", arguments["on_error"], ("record", "raise"))
+        columns = options_of(arguments, ("id_column", "ra", "dec", "name"))
+        targets = as_targets(arguments["table"], **columns)
+        on_missing = as_choice("on_missing", arguments["on_missing"], ON_MISSING)
+        spec = BulkSpec(as_sources(arguments["source"], SOURCES), on_missing)
+        access = self._access(**options_of(arguments, ("mirror", "cache", "executor")))
+        options = options_of(arguments, signature(make).parameters)
+        asked = self._asked(make, targets, access.sources(spec.sources), **options)
+        return _Job(targets, asked, spec, access, output, label)
 
     def _saved(
         self,
@@ -551,7 +505,7 @@ class _Job:
     spec: BulkSpec
     access: Access
     output: str
-    label: str = "cutouts"
+    label: str
 
 
 def _usual(

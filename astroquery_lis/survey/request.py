@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from inspect import signature
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from astropy.wcs import WCS
 
 __all__ = [
+    "CUTOUT_OPTIONS",
     "DEFAULT_SIZE",
     "DERIVED",
     "LAYER_PRODUCTS",
@@ -289,6 +291,9 @@ def cutout_request(
         convert_flux,
         angle_deg,
     )
+
+
+CUTOUT_OPTIONS = tuple(signature(cutout_request).parameters)
 
 
 def psf_request(

@@ -230,3 +230,28 @@ def test_years():
     assert as_years(Time(2015.5, format="jyear"), 2).tolist() == pytest.approx([2015.5, 2015.5])
     with pytest.raises(InvalidRequestError, match="one or one per row"):
         as_years(Time([2000.0, 2001.0, 2002.0], format="jyear"), 2)
+
+
+def test_a_box_is_round_the_position_in_the_columns_that_are_named(survey):
+    table = Table({"x": [45.1], "y": [0.05], "ra": [10.0], "dec": [10.0]})
+    box = {"width": 1 * u.arcmin, "height": 2 * u.arcmin}
+    bricks = survey.query_bricks(table, ra="x", dec="y", **box)
+    expected = survey.query_bricks(SkyCoord(45.1, 0.05, unit="deg"), **box)
+    assert bricks["brickname"].tolist() == expected["brickname"].tolist()
+
+
+CORNERS = [(45.0, 0.0), (45.1, 0.0), (45.05, 0.1)]
+
+
+@pytest.mark.parametrize(
+    "beside", [{"coordinates": SkyCoord(45, 0, unit="deg")}, {"ra": "ra"}, {"name": "name"}]
+)
+def test_nothing_stands_beside_a_polygon(survey, beside):
+    (parameter,) = beside
+    with pytest.raises(InvalidRequestError, match=f"(?s)^{parameter}=.* is not for a polygon"):
+        survey.query_bricks(polygon=CORNERS, **beside)
+
+
+def test_a_catalogue_is_not_asked_for_a_polygon_and_a_position(survey):
+    with pytest.raises(InvalidRequestError, match="(?s)^coordinates=.* is not for a polygon"):
+        survey.query_tractor(SkyCoord(45, 0, unit="deg"), polygon=CORNERS)
