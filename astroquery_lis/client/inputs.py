@@ -21,8 +21,9 @@ from astropy.time import Time
 
 from ..exceptions import CoverageWarning, InvalidRequestError, refuse, warn
 from ..survey.bricks import brick_id, brick_row_column, parse_brick_name
-from ..survey.catalog_request import Sky, as_angle_deg, as_sky_region
+from ..survey.catalog_request import MAX_BOX_DEG, Sky, as_angle_deg
 from ..survey.paths import is_sweep_name
+from ..survey.region import Box, Circle, Polygon
 from ..survey.sphere import bricks_in_circle
 from .position_columns import icrs_degrees, on_the_sky, positions_of_table, unmasked
 from .position_text import POSITION, coordinate_deg, read_positions
@@ -141,22 +142,37 @@ def as_positions(value: Positions, parameter: str = "coordinates") -> tuple[np.n
 
 def as_sky(
     coordinates: Positions | None,
-    radius: Angle | None,
-    width: Angle | None,
-    height: Angle | None,
-    polygon: Positions | None,
+    radius: Angle | None = None,
+    width: Angle | None = None,
+    height: Angle | None = None,
+    polygon: Positions | None = None,
     **columns: Any,
 ) -> Sky:
     """Return the part of the sky that a user means; ``columns`` are those of the coordinates."""
-    position = corners = None
+    kinds = [radius is not None, width is not None or height is not None, polygon is not None]
+    if sum(kinds) != 1:
+        msg = "Give one of radius=, width= (and height=) or polygon= to say how much of the sky."
+        raise InvalidRequestError(msg, parameter="radius", value=radius)
     if polygon is not None:
         for parameter, value in {"coordinates": coordinates, **columns}.items():
             if value is not None:
                 refuse(parameter, value, "is not for a polygon, whose corners say where it is.")
-        corners = as_positions(polygon, "polygon")
-    elif coordinates is not None:
-        position = as_position(coordinates, **columns)
-    return as_sky_region(position, radius=radius, width=width, height=height, polygon=corners)
+        ra_deg, dec_deg = as_positions(polygon, "polygon")
+        if len(ra_deg) < 3 or not np.isfinite([ra_deg, dec_deg]).all():
+            refuse("polygon", polygon, "needs three corners or more, all of them finite.")
+        shape = Polygon(tuple(ra_deg.tolist()), tuple(dec_deg.tolist()))
+        shape.bricks()
+        return shape
+    if coordinates is None:
+        refuse("coordinates", None, "is needed with radius= or width=.")
+    position = as_position(coordinates, **columns)
+    if radius is not None:
+        return Circle(*position, as_angle_deg("radius", radius, 180.0))
+    if width is None:
+        refuse("width", width, "is needed with height=.")
+    width_deg = as_angle_deg("width", width, MAX_BOX_DEG)
+    height_deg = width_deg if height is None else as_angle_deg("height", height, MAX_BOX_DEG)
+    return Box(*position, width_deg, height_deg)
 
 
 def warn_of_unplaced(targets: Targets, consequence: str) -> None:

@@ -29,12 +29,12 @@ from .tractor_columns import (
 )
 
 __all__ = [
+    "MAX_BOX_DEG",
     "WHOLE_SKY",
     "CatalogRequest",
     "Sky",
     "as_angle_deg",
     "as_maxrec",
-    "as_sky_region",
     "catalog_request",
 ]
 
@@ -144,39 +144,6 @@ def as_angle_deg(
     if not (zero or 0 < angle <= maximum_deg):
         refuse(parameter, value, f"must be above 0 and at most {maximum_deg:g} deg.")
     return angle
-
-
-def as_sky_region(
-    position: tuple[float, float] | None,
-    *,
-    radius: object = None,
-    width: object = None,
-    height: object = None,
-    polygon: tuple[np.ndarray, np.ndarray] | None = None,
-) -> Sky:
-    """Return the part of the sky that the arguments mean."""
-    kinds = [radius is not None, width is not None or height is not None, polygon is not None]
-    if sum(kinds) != 1:
-        msg = "Give one of radius=, width= (and height=) or polygon= to say how much of the sky."
-        raise InvalidRequestError(msg, parameter="radius", value=radius)
-    if polygon is not None:
-        ra, dec = (np.asarray(values, dtype=float) for values in polygon)
-        if ra.ndim != 1 or len(ra) < 3 or not np.isfinite([ra, dec]).all():
-            refuse("polygon", polygon, "needs three corners or more, all of them finite.")
-        shape = Polygon(tuple(ra.tolist()), tuple(dec.tolist()))
-        shape.bricks()
-        return shape
-    if position is None:
-        refuse("coordinates", None, "is needed with radius= or width=.")
-    if radius is not None:
-        return Circle(*position, as_angle_deg("radius", radius, 180.0))
-    if width is None:
-        refuse("width", width, "is needed with height=.")
-    return Box(
-        *position,
-        as_angle_deg("width", width, MAX_BOX_DEG),
-        as_angle_deg("height", width if height is None else height, MAX_BOX_DEG),
-    )
 
 
 def catalog_request(

@@ -16,10 +16,12 @@ from astroquery_lis.client.inputs import (
     as_match_table,
     as_position,
     as_positions,
+    as_sky,
     as_targets,
     as_years,
 )
 from astroquery_lis.exceptions import InvalidRequestError, ServiceDownError
+from astroquery_lis.survey.region import Box, Circle
 
 PLACES = SkyCoord([45.1, 45.2], [0.01, -0.02], unit="deg")
 RA, DEC = PLACES.ra.deg, PLACES.dec.deg
@@ -255,3 +257,27 @@ def test_nothing_stands_beside_a_polygon(survey, beside):
 def test_a_catalogue_is_not_asked_for_a_polygon_and_a_position(survey):
     with pytest.raises(InvalidRequestError, match="(?s)^coordinates=.* is not for a polygon"):
         survey.query_tractor(SkyCoord(45, 0, unit="deg"), polygon=CORNERS)
+
+
+def test_what_the_region_arguments_may_be():
+    position = (45.0, 0.0)
+    assert as_sky(position, radius="10 arcsec") == Circle(45.0, 0.0, 10 / 3600)
+    assert as_sky(position, width=1 * u.deg) == Box(45.0, 0.0, 1.0, 1.0)
+    for wrong, parameter in (
+        ({"radius": 5.0}, "radius"),
+        ({"radius": "5"}, "radius"),
+        ({"radius": 5 * u.kg}, "radius"),
+        ({"radius": -1 * u.deg}, "radius"),
+        ({"radius": np.nan * u.deg}, "radius"),
+        ({"radius": [1, 2] * u.deg}, "radius"),
+        ({"width": 100 * u.deg}, "width"),
+        ({"height": 1 * u.deg}, "width"),
+        ({}, "radius"),
+        ({"radius": 1 * u.deg, "width": 1 * u.deg}, "radius"),
+        ({"polygon": ([1.0, 2.0], [0.0, 1.0])}, "polygon"),
+    ):
+        with pytest.raises(InvalidRequestError) as caught:
+            as_sky(None if "polygon" in wrong else position, **wrong)
+        assert caught.value.parameter == parameter
+    with pytest.raises(InvalidRequestError, match="coordinates"):
+        as_sky(None, radius=1 * u.deg)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from astroquery_lis.catalogs.catalog_tap import box_where, catalog_query
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.survey.bricks import brick_id
-from astroquery_lis.survey.catalog_request import as_sky_region, catalog_request
+from astroquery_lis.survey.catalog_request import catalog_request
 from astroquery_lis.survey.conditions import as_conditions, literal
 from astroquery_lis.survey.region import Box, Circle, Polygon
 from astroquery_lis.survey.sphere import separation_deg
@@ -75,30 +75,6 @@ def test_polygons_hold_their_triangles(center):
     assert np.array_equal(shape.contains(ra, dec), expected)
     assert set(brick_id(ra[expected], dec[expected])) <= set(shape.bricks())
     assert shape.enclosing.contains(ra[expected], dec[expected]).all()
-
-
-def test_what_the_region_arguments_may_be():
-    position = (45.0, 0.0)
-    assert as_sky_region(position, radius="10 arcsec") == Circle(45.0, 0.0, 10 / 3600)
-    assert as_sky_region(position, width=1 * u.deg) == Box(45.0, 0.0, 1.0, 1.0)
-    for wrong, parameter in (
-        ({"radius": 5.0}, "radius"),
-        ({"radius": "5"}, "radius"),
-        ({"radius": 5 * u.kg}, "radius"),
-        ({"radius": -1 * u.deg}, "radius"),
-        ({"radius": np.nan * u.deg}, "radius"),
-        ({"radius": [1, 2] * u.deg}, "radius"),
-        ({"width": 100 * u.deg}, "width"),
-        ({"height": 1 * u.deg}, "width"),
-        ({}, "radius"),
-        ({"radius": 1 * u.deg, "width": 1 * u.deg}, "radius"),
-        ({"polygon": ([1.0, 2.0], [0.0, 1.0])}, "polygon"),
-    ):
-        with pytest.raises(InvalidRequestError) as caught:
-            as_sky_region(position, **wrong)
-        assert caught.value.parameter == parameter
-    with pytest.raises(InvalidRequestError, match="coordinates"):
-        as_sky_region(None, radius=1 * u.deg)
 
 
 @pytest.mark.parametrize(
