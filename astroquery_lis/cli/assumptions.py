@@ -244,6 +244,14 @@ ASSUMPTIONS = tuple(
             "JwstStage.query_uncal",
         ),
         (
+            "file",
+            "mast",
+            "a public uncal file is served by ranges, and is as long as its list says",
+            "documented, assumed",
+            questions.mast_file,
+            "JwstStage.download_uncal, and going on with a file that was cut",
+        ),
+        (
             "context",
             "crds",
             "the server names its newest context, jwst_NNNN.pmap, and where its files are",

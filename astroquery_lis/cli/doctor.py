@@ -136,25 +136,25 @@ def _line(error: Exception) -> str:
 def sandboxed(sky: Sandbox, survey: LegacySurveyClass) -> Iterator[Asked]:
     """Yield whom to ask on a sandbox, which has a part of the survey and names of its own.
 
-    MAST holds no file meanwhile, and CRDS no reference.
+    CRDS holds no reference meanwhile.
     """
     from astroquery import mast
 
     from ..sandbox.crds import serve_crds
-    from ..sandbox.mast import serve_mast
+    from ..sandbox.mast import PROGRAM, example_files, serve_mast
 
     trees = [t for t in every_tree() if sky.file(file_path("region-bricks", *t)).exists()]
     place = sky.positions["field"]
     place_deg = place.ra.deg, place.dec.deg
     before = sky.routes[:]
-    archive = serve_mast(sky, [])
     try:
         with (
             TemporaryDirectory() as folder,
             serve_crds(sky, folder) as crds,
-            mast.conf.set_temp("server", archive.url),
+            TemporaryDirectory() as held,
+            mast.conf.set_temp("server", serve_mast(sky, example_files(held)).url),
         ):
-            yield Asked(survey, tuple(trees), "NGC 1", place_deg, crds.url)
+            yield Asked(survey, tuple(trees), "NGC 1", place_deg, PROGRAM, crds.url)
     finally:
         sky.routes[:] = before
 

@@ -10,7 +10,7 @@ import hashlib
 import io
 import re
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -85,6 +85,9 @@ class Asked:
     name_deg: tuple[float, float] = (10.6847, 41.2687)
     """An object that the name service has to know, and where it is."""
 
+    program: int = 2736
+    """A program of which MAST has public uncal files: the early release of SMACS 0723."""
+
     crds_url: str = ""
     """The CRDS server; by default that of the configuration, or STScI's."""
 
@@ -95,17 +98,17 @@ class Asked:
         mirrors = REGISTERED.values() if is_auto else resolve_mirrors(self.survey.mirror)
         return tuple(mirror for mirror in mirrors if not mirror.is_local)
 
-    @property
+    @cached_property
     def client(self) -> HttpClient:
         """The client for files, which repeats a request once."""
         return HttpClient(**self._options())
 
-    @property
+    @cached_property
     def viewer_client(self) -> HttpClient:
         """The client for the viewer, which does not repeat a 500."""
         return viewer_client(timeout_is_set=True, **self._options())
 
-    @property
+    @cached_property
     def viewer(self) -> ViewerService:
         """The viewer, without a cache."""
         return ViewerService(self.viewer_client, setting("viewer_url"))
@@ -421,6 +424,33 @@ def mast_columns(asked: Asked) -> Answer:
         columns = MissionSearch(mast_conf.server.rstrip("/"), session).columns
     lacking = [COLUMNS[key][0] for key, names in columns.items() if not names]
     return _counted(len(columns), lacking)
+
+
+def mast_file(asked: Asked) -> Answer:
+    """Read the beginning of one uncal file, and compare its length with the list's."""
+    from astroquery.mast import conf as mast_conf
+
+    from ..jwst_stage.archive.download import url_of
+    from ..jwst_stage.archive.search import MissionSearch
+
+    server = mast_conf.server.rstrip("/")
+    with asked.session() as session:
+        search = MissionSearch(server, session)
+        rows = search.search({"level": "1b", "program": str(asked.program), "observation": "1"})
+        listed = search.products([min(str(row["dataset"]) for row in rows)]) if rows else {}
+    products = [product for files in listed.values() for product in files]
+    uncals = [p for p in products if str(p.get("filename")).endswith("_uncal.fits")]
+    if not uncals:
+        return Answer(False, f"{len(rows)} rows of program {asked.program}, no uncal file")
+    smallest = min(uncals, key=lambda product: int(product["size"]))
+    address = url_of(server, smallest["uri"])
+    try:
+        head, version = fetch_range(asked.client, address, 0, 80, receive=lambda response: None)
+    except WholeFileAnswer:
+        return Answer(False, "the whole file came")
+    holds = head.startswith(b"SIMPLE") and version.size == int(smallest["size"])
+    text = f"{smallest['filename']} has {version.size} bytes"
+    return Answer(holds, text if holds else f"{text}, listed with {smallest['size']}")
 
 
 def crds_context(asked: Asked) -> Answer:
