@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 
 from .._packages import import_optional
 from ..survey.paths import CoaddProduct
 from ..survey.pixel_grids import Box, SkyGrid
-from ..survey.placement import Piece, Placement, image_grid, pixel_sky, row_blocks
+from ..survey.placement import Piece, Placement, image_grid, row_blocks
 
 __all__ = ["Assembler", "lanczos3", "nearest"]
 
@@ -19,44 +20,49 @@ COARSE_RATIO = 1.2
 
 _TAPS = np.arange(-2, 4)
 
-_Coordinates = tuple[tuple[np.ndarray, np.ndarray], np.ndarray, np.ndarray]
+FRACTIONS = 1 << 14
+"""Fractions of a pixel that the kernel is tabulated for: half a step is 3e-5 of a pixel."""
+
+KNOT_PIX = 32
+"""Between pixels so far apart places are interpolated with cubics."""
+
+EXACT_PIX = 1e-4
+"""Where cubics miss places by more than this, every pixel is computed."""
+
+_Coordinates = tuple[Box, np.ndarray, np.ndarray, np.ndarray]
 
 
 class Assembler:
     """Puts planes of one cutout together."""
 
-    def __init__(self, placement: Placement, area_ratio: float = 1.0, *, keep: bool = True) -> None:
+    def __init__(self, placement: Placement, area_ratio: float = 1.0) -> None:
         assert placement.labels is not None
         self._placement = placement
         self._labels = placement.labels
         self._area_ratio = area_ratio
-        # Kept for all planes unless memory is short: it takes ten times the memory of a plane.
-        self._known_coordinates: dict[int, list[_Coordinates]] | None = {} if keep else None
 
-    def plane(
-        self, product: CoaddProduct, pieces: dict[int, np.ndarray], dtype: np.dtype
-    ) -> np.ndarray:
-        """Put one plane together from the pixels of its pieces."""
-        placement, labels = self._placement, self._labels
-        result = np.full(placement.shape, product.no_value, dtype)
-        for i, pixels in pieces.items():
-            piece = placement.pieces[i]
-            if piece.is_owner:
-                where = piece.read.moved(-placement.box.y0, -placement.box.x0).slices
-                inside = labels[where] == i
-                result[where][inside] = pixels[inside]
-            elif product.interpolated and self._area_ratio > COARSE_RATIO:
-                for block, values in _coarse_image(pixels, piece, placement):
-                    inside = labels[block.slices] == i
-                    result[block.slices][inside] = values[inside]
-            else:
-                self._interpolate(product, pixels, i, result)
-        return result
+    def put(self, result: np.ndarray, product: CoaddProduct, i: int, pixels: np.ndarray) -> None:
+        """Put what a piece contributes into a plane."""
+        placement, piece = self._placement, self._placement.pieces[i]
+        if piece.is_owner:
+            first = piece.read
+            for block in row_blocks(first, KNOT_PIX):
+                where = block.moved(-placement.box.y0, -placement.box.x0)
+                inside = self._labels.of(where) == i
+                part = pixels[block.moved(-first.y0, -first.x0).slices]
+                result[where.slices][inside] = part[inside]
+        elif product.interpolated and self._area_ratio > COARSE_RATIO:
+            for block, values in _coarse_image(pixels, piece, placement):
+                inside = self._labels.of(block) == i
+                result[block.slices][inside] = values[inside]
+        else:
+            native = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("="))
+            self._interpolate(product, native, i, result)
 
     def _interpolate(
         self, product: CoaddProduct, pixels: np.ndarray, i: int, result: np.ndarray
     ) -> None:
-        for where, y, x in self._coordinates(i):
+        for block, inside, y, x in self._coordinates(i):
             if product.interpolated:
                 values = lanczos3(pixels, y, x)
             else:
@@ -65,31 +71,57 @@ class Assembler:
                 # The nearest pixel may lie across the border; the position does not.
                 bit = values.dtype.type(NPRIMARY)
                 values = values | bit if self._placement.pieces[i].is_spare else values & ~bit
-            result[where] = _scaled(product, values, self._area_ratio)
+            result[block.slices][inside] = _scaled(product, values, self._area_ratio)
 
-    def _coordinates(self, i: int) -> Iterable[_Coordinates]:
-        """Return blocks of (rows and columns, y, x): where the pixels of a piece are read."""
-        if self._known_coordinates is None:
-            return self._compute(i)
-        if i not in self._known_coordinates:
-            self._known_coordinates[i] = list(self._compute(i))
-        return self._known_coordinates[i]
-
-    def _compute(self, i: int) -> Iterator[_Coordinates]:
-        placement = self._placement
-        piece = placement.pieces[i]
-        grid = image_grid(piece.brick_id, placement.frame)
-        size_pix = placement.frame.size_pix
-        for block in row_blocks(piece.area):
-            inside = self._labels[block.slices] == i
+    def _coordinates(self, i: int) -> Iterator[_Coordinates]:
+        """Yield blocks, which of their pixels are of a piece, and y and x where those are read."""
+        piece, size_pix = self._placement.pieces[i], self._placement.frame.size_pix
+        for block in row_blocks(piece.area, KNOT_PIX):
+            inside = self._labels.of(block) == i
             if not inside.any():
                 continue
-            ra, dec = (v[inside] for v in pixel_sky(placement.grid, placement.box, block))
-            x, y = grid.to_pixel(ra, dec)
-            on_image = _within(y, size_pix) & _within(x, size_pix)
-            rows, columns = np.nonzero(inside)
-            where = rows[on_image] + block.y0, columns[on_image] + block.x0
-            yield where, y[on_image] - piece.read.y0, x[on_image] - piece.read.x0
+            y, x = _places(self._placement, piece, block)
+            inside &= _within(y, size_pix) & _within(x, size_pix)
+            yield block, inside, y[inside] - piece.read.y0, x[inside] - piece.read.x0
+
+
+def _places(placement: Placement, piece: Piece, block: Box) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the pixels of a block lie in the image of a piece's brick."""
+    grid, box = image_grid(piece.brick_id, placement.frame), placement.box
+
+    def exact(y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        y, x = np.broadcast_arrays(y[:, None], x)
+        found = grid.to_pixel(*placement.grid.to_sky(x + box.x0, y + box.y0))
+        return found[1], found[0]
+
+    ny, nx = block.shape
+    knots_y, knots_x = (np.arange(-1, -(-n // KNOT_PIX) + 2) * KNOT_PIX for n in (ny, nx))
+    middles = tuple(slice(min(KNOT_PIX, n) // 2, None, KNOT_PIX) for n in (ny, nx))
+    rows, columns = np.arange(block.y0, block.y1), np.arange(block.x0, block.x1)
+    places = [_cubic(v)[:ny, :nx] for v in exact(knots_y + block.y0, knots_x + block.x0)]
+    checks = exact(rows[middles[0]], columns[middles[1]])
+    errors = [np.abs(v[middles] - true) for v, true in zip(places, checks, strict=True)]
+    if not all((error < EXACT_PIX).all() for error in errors):
+        return exact(rows, columns)
+    return places[0], places[1]
+
+
+def _cubic(knots: np.ndarray) -> np.ndarray:
+    """Interpolate by cubics through the four nearest knots, from the second knot on."""
+    t = np.arange(KNOT_PIX)[:, None] / KNOT_PIX
+    weights = np.hstack(
+        [
+            -t * (t - 1) * (t - 2) / 6,
+            (t + 1) * (t - 1) * (t - 2) / 2,
+            -(t + 1) * t * (t - 2) / 2,
+            (t + 1) * t * (t - 1) / 6,
+        ]
+    )
+    for _ in range(2):
+        # Along the last axis, which then comes first.
+        windows = np.lib.stride_tricks.sliding_window_view(knots, 4, axis=-1)
+        knots = (windows @ weights.T).reshape(len(knots), -1).T
+    return knots
 
 
 def _within(pixel: np.ndarray, size_pix: int) -> np.ndarray:
@@ -143,6 +175,21 @@ def _weights(fraction: np.ndarray) -> np.ndarray:
     return weights / weights.sum(axis=0)
 
 
+@cache
+def _table() -> np.ndarray:
+    """Return the weights of all tabulated fractions, shape (6, n)."""
+    return _weights(np.arange(FRACTIONS + 1) / FRACTIONS).astype(np.float32)
+
+
+def _taps(place: np.ndarray, n: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Return the six pixels of an axis round each place, and their weights."""
+    first = np.floor(place)
+    index = np.rint((place - first) * FRACTIONS).astype(np.intp)
+    first = first.astype(np.intp)
+    pixels = [np.clip(first + tap, 0, n - 1) for tap in _TAPS]
+    return pixels, [weights.take(index) for weights in _table()]
+
+
 def lanczos3(image: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Interpolate an image with the Lanczos-3 kernel, that of the survey's own coadds.
 
@@ -151,15 +198,17 @@ def lanczos3(image: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     its flux to 0.1 % and every pixel to 0.6 % of the peak.  Beyond the edge its value goes on.
     """
     ny, nx = image.shape
-    first_y, first_x = np.floor(y).astype(np.intp), np.floor(x).astype(np.intp)
-    weight_y, weight_x = _weights(y - first_y), _weights(x - first_x)
-    columns = [np.clip(first_x + tap, 0, nx - 1) for tap in _TAPS]
-    total = np.zeros(len(y))
-    for tap, weight in zip(_TAPS, weight_y, strict=True):
-        row = np.clip(first_y + tap, 0, ny - 1)
-        along = sum(w * image[row, column] for w, column in zip(weight_x, columns, strict=True))
-        total += weight * along
-    return total.astype(np.float32)
+    flat = image.ravel()
+    rows, weights_y = _taps(y, ny)
+    columns, weights_x = _taps(x, nx)
+    total = np.zeros(len(y), np.float32)
+    for row, weight_y in zip(rows, weights_y, strict=True):
+        start = row * nx
+        along = np.zeros(len(y), np.float32)
+        for column, weight_x in zip(columns, weights_x, strict=True):
+            along += weight_x * flat.take(start + column)
+        total += weight_y * along
+    return total
 
 
 def nearest(image: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from astropy.io import fits
 
 from .._packages import package_version
-from ..exceptions import NoCoverageError, collected_notes
+from ..exceptions import ContentChangedError, NoCoverageError, collected_notes
 from ..survey.bricks import name_of
 from ..survey.paths import IMAGE_PRODUCTS, plane_file, tree_of_brick
 from ..survey.pixel_grids import Box, SkyGrid
@@ -51,7 +51,10 @@ __all__ = [
 CREATOR = f"astroquery_lis {package_version()}"
 ONE_PIXEL = Box(0, 1, 0, 1)
 LARGE_BYTES = 256 << 20
-"""A cutout that reads more than this is read and put together one plane at a time."""
+"""A cutout that reads more than this is read and put together a few files at a time."""
+
+FILES_AT_ONCE = 3
+ROWS_AT_ONCE = 256
 
 CARD_TEXT = 64
 """Characters of value and comment that one card can have."""
@@ -104,8 +107,8 @@ class CoaddPlan:
         self.placement = place(request.ra_deg, request.dec_deg, *shape, grid, frame)
         scale_arcsec = self.placement.grid.scale_deg * 3600
         self.area_ratio = 1.0 if grid is None else (scale_arcsec / frame.scale_arcsec) ** 2
-        self.owner = self.placement.pieces[0]
-        self.owner_tree = self.tree(self.owner.brick_id)
+        self.owner = self.placement.bricks[0]
+        self.owner_tree = self.tree(self.owner)
         self.bands = request.bands or self.owner_tree.bands
         self.planes = [
             Plane(product, band)
@@ -138,6 +141,15 @@ class CoaddPlan:
         paths, hdu = file
         source = tree, piece.brick, plane.product, plane.band
         return SectionRequest(paths, piece.read, source, hdu)
+
+    def paths(self) -> list[str]:
+        """Return the names of the files if none is missing."""
+        paths = []
+        for brick_id in self.placement.bricks:
+            tree, brick = self.tree(brick_id), name_of(brick_id)
+            files = (plane_file(tree, brick, plane.product, plane.band) for plane in self.planes)
+            paths += [file[0][0] for file in files if file is not None]
+        return paths
 
     def sections(self, evidence: str = "") -> list[SectionRequest]:
         """Return what is read of which files if none is missing, with what tells of coverage."""
@@ -259,19 +271,8 @@ def plain_cutout(plan: CoaddPlan, reader: PixelReader, *, on_missing: str = "rai
     if not is_whole and on_missing == "raise":
         check_target(plan, files)
     pixels: dict[Plane, np.ndarray] = {}
-    assemblers: dict[int, Assembler] = {}
     for plane in (*evidence, *plan.planes):
-        of_plane = files[plane]
-        if is_large:
-            _read(of_plane, reader)
-        whole = of_plane.sections[0].pixels if n_pieces == 1 and 0 in of_plane.sections else None
-        if whole is not None and of_plane.placement.labels is None:
-            pixels[plane] = whole
-        else:
-            pixels[plane] = _assembled(plan, plane, of_plane, assemblers, keep=not is_large)
-        if is_large:
-            # Its pixels go before those of the next plane are read.
-            _forget(of_plane)
+        pixels[plane] = _assembled(plan, plane, files[plane], reader, is_read=not is_large)
     shares = _shares(plan, files, pixels)
     planes = plan.planes
     if not all(shares.values()):
@@ -297,45 +298,52 @@ def _refuse_unproven(plan: CoaddPlan, files: _Files, reader: PixelReader) -> Non
                 reader.prove_absent(plan.tree(brick), brick, lacks, plane.band)
 
 
-def _read(files: PlaneFiles, reader: PixelReader) -> None:
-    numbers = list(files.sections)
-    sections = reader.read([files.requests[i] for i in numbers])
-    files.sections = dict(zip(numbers, sections, strict=True))
-
-
-def _forget(files: PlaneFiles) -> None:
-    files.sections = {i: replace(section, pixels=None) for i, section in files.sections.items()}
-
-
 def _assembled(
-    plan: CoaddPlan,
-    plane: Plane,
-    files: PlaneFiles,
-    assemblers: dict[int, Assembler],
-    *,
-    keep: bool,
+    plan: CoaddPlan, plane: Plane, files: PlaneFiles, reader: PixelReader, *, is_read: bool
 ) -> np.ndarray:
     """Return the pixels of a plane, put together from those of its files."""
     product, placement = IMAGE_PRODUCTS[plane.product], files.placement
-    arrays = {i: s.pixels for i, s in files.sections.items() if s.pixels is not None}
-    if not arrays:
-        return np.full(placement.shape, product.no_value, product.dtype)
-    dtype = np.result_type(*arrays.values())
-    if id(placement) not in assemblers:
-        assemblers[id(placement)] = Assembler(placement, plan.area_ratio, keep=keep)
-    return assemblers[id(placement)].plane(product, arrays, dtype)
+    arrays = [s.pixels for s in files.sections.values() if s.pixels is not None]
+    if is_read and placement.labels is None and len(arrays) == 1:
+        return arrays[0]
+    dtype = np.result_type(*arrays) if arrays else product.dtype
+    result = np.full(placement.shape, product.no_value, dtype)
+    numbers = list(files.sections)
+    step = len(numbers) if is_read else FILES_AT_ONCE
+    for start in range(0, len(numbers), max(step, 1)):
+        at_once = numbers[start : start + step]
+        sections = [files.sections[i] for i in at_once]
+        if not is_read:
+            sections = reader.read([files.requests[i] for i in at_once])
+        for i, section in zip(at_once, sections, strict=True):
+            if section.pixels is None:
+                msg = f"{files.sections[i].url} went away while it was read."
+                raise ContentChangedError(msg, url=files.sections[i].url)
+            if placement.labels is None:
+                return section.pixels
+            Assembler(placement, plan.area_ratio).put(result, product, i, section.pixels)
+    return result
 
 
 def _shares(plan: CoaddPlan, files: _Files, pixels: dict[Plane, np.ndarray]) -> dict[Plane, float]:
     """Return which part of each plane was observed: of one without a band, in any band."""
-    masks: dict[str, np.ndarray] = {}
+    witnesses: dict[str, Plane] = {}
     for product in EVIDENCE:
         for band in plan.bands:
             plane = Plane(product, band)
-            if plane in pixels and band not in masks and files[plane].sections:
-                masks[band] = observed(product, pixels[plane])
-    total = plan.request.ny * plan.request.nx
-    parts = {band: np.count_nonzero(mask) / total for band, mask in masks.items()}
+            if plane in pixels and files[plane].sections:
+                witnesses.setdefault(band, plane)
+    ny, nx = plan.request.ny, plan.request.nx
+    total, n_in_any = ny * nx, 0
+    counts = dict.fromkeys(witnesses, 0)
+    for y0 in range(0, ny, ROWS_AT_ONCE):
+        in_any = np.zeros((min(ROWS_AT_ONCE, ny - y0), nx), bool)
+        for band, plane in witnesses.items():
+            mask = observed(plane.product, pixels[plane][y0 : y0 + ROWS_AT_ONCE])
+            counts[band] += int(np.count_nonzero(mask))
+            in_any |= mask
+        n_in_any += int(np.count_nonzero(in_any))
+    parts = {band: count / total for band, count in counts.items()}
     shares = {}
     for plane in plan.planes:
         if not files[plane].sections:
@@ -343,8 +351,7 @@ def _shares(plan: CoaddPlan, files: _Files, pixels: dict[Plane, np.ndarray]) -> 
         elif plane.band in parts:
             shares[plane] = parts[plane.band]
         elif plane.band is None and parts:
-            in_any = np.logical_or.reduce(list(masks.values()))
-            shares[plane] = np.count_nonzero(in_any) / total
+            shares[plane] = n_in_any / total
         else:
             # Where nothing tells, there is data where there is a file.
             shares[plane] = files[plane].n_covered / total
@@ -358,7 +365,7 @@ def _settle(
     asked = Request(
         on_missing,
         request.bands is not None,
-        f"brick {plan.owner.brick} of {plan.owner_tree.folder}",
+        f"brick {plan.placement.pieces[0].brick} of {plan.owner_tree.folder}",
         nothing(plan, files),
     )
     return settle(asked, shares, lambda: _other_bands(plan, reader))
@@ -388,6 +395,7 @@ def _primary(plan: CoaddPlan, files: _Files, planes: list[Plane], source: str) -
     covered = dict.fromkeys((pieces[i].brick, pieces[i].brick_id) for i in sorted(pieces))
     bands = request.bands or dict.fromkeys(p.band for p in planes if p.band)
     mirrors = dict.fromkeys(section.mirror for section in sections)
+    first = plan.placement.pieces[0]
     cards: list[Card] = [
         ("SURVEY", "LegacySurvey", "DESI Legacy Imaging Surveys"),
         ("RELEASE", plan.release.name, "data release asked for"),
@@ -400,7 +408,7 @@ def _primary(plan: CoaddPlan, files: _Files, planes: list[Plane], source: str) -
         ("SIZEY", request.ny, "[pix] height"),
         ("PRODUCTS", ",".join(request.products), "products asked for"),
         ("BANDS", ",".join(bands), "bands, as in the extensions"),
-        ("GRID", "WCS" if request.wcs else plan.owner.brick, "grid: a brick's own, or a WCS"),
+        ("GRID", "WCS" if request.wcs else first.brick, "grid: a brick's own, or a WCS"),
         ("NBRICKS", len(covered), "bricks that contributed"),
     ]
     for number, (brick, brick_id) in enumerate(covered, start=1):

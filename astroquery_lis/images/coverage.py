@@ -14,6 +14,7 @@ from ..exceptions import (
     warn,
 )
 from ..io.places import Failovers
+from ..survey.pixel_grids import Box
 
 if TYPE_CHECKING:
     from .coadds import CoaddPlan, Plane, PlaneFiles
@@ -105,7 +106,7 @@ def nothing(plan: CoaddPlan, files: Files) -> str:
         return f"{msg}: nothing was observed in the box."
     tree = plan.owner_tree
     if set(plan.bands) & set(plan.all_bands):
-        msg += f": brick {plan.owner.brick} of {tree.folder} does not exist."
+        msg += f": brick {plan.placement.pieces[0].brick} of {tree.folder} does not exist."
     else:
         bands, all_bands = ", ".join(plan.bands), ", ".join(plan.all_bands)
         msg += f": {tree.folder} has no {bands}; its bands are {all_bands}."
@@ -132,8 +133,9 @@ def _has_target(plan: CoaddPlan, files: Files) -> bool:
     row, column = (round(float(value)) for value in (y - box.y0, x - box.x0))
     if not (0 <= row < box.shape[0] and 0 <= column < box.shape[1]):
         return True
+    target = Box(row, row + 1, column, column + 1)
     labels = [(f, f.placement.labels) for f in files.values()]
-    return any(a is not None and int(a[row, column]) in f.sections for f, a in labels)
+    return any(a is not None and int(a.of(target)[0, 0]) in f.sections for f, a in labels)
 
 
 def warn_of_absent_bands(plan: CoaddPlan) -> None:

@@ -129,8 +129,7 @@ class BrickFiles:
 
     def urls(self, request: CutoutRequest) -> list[str]:
         """Return the addresses of the files, of the first mirror."""
-        sections = coadd_sections(request)
-        return [str(self.mirror.locate(section.paths[0])) for section in sections]
+        return [str(self.mirror.locate(path)) for path in CoaddPlan(request).paths()]
 
 
 @dataclass(frozen=True)
@@ -394,9 +393,9 @@ class Sources:
 
     def payload(self, request: CutoutRequest) -> Payload:
         """Return what the first source of a cutout would be asked for its files."""
-        source, part = self.first(request)[0]
+        (source, part), *others = self.first(request)
         payload = source.payload(part)
-        if "urls" in payload and part.products != ("psf",):
+        if "urls" in payload and others:
             payload["urls"] = self.urls(request)
         return payload
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from .bricks import IMAGE_SIZE_PIX, brick_center, brick_id, name_of
+from .owners import NO_LABEL, SQUARE_PIX, Labels, Owners
 from .pixel_grids import Box, Grid, SkyGrid, TangentGrid
 from .releases import PIXEL_SCALE_ARCSEC, WISE_BANDS
 from .sphere import bricks_in_circle, separation_deg
@@ -38,7 +39,6 @@ KERNEL_MARGIN_PIX = 4
 """Pixels read round what a neighbour contributes: the reach of the kernel, and one for rounding."""
 
 BLOCK_PIX = 1 << 20
-SQUARE_PIX = 256
 STRAIGHT_DEC_DEG = 89.0
 """Beyond it a box may hold the pole, and what it touches does not show at its border."""
 
@@ -92,20 +92,91 @@ class Placement:
 
     grid: Grid
     box: Box  # in that grid; may reach beyond the brick's image
+    frame: Frame
+    copies: bool  # whether the grid is that of the first piece's brick
+    bricks: list[int]  # those of the pieces, in their order
     pieces: tuple[Piece, ...]  # the owner of the target first
-    labels: np.ndarray | None  # piece of each pixel, -1 for none; None if all are of the first
-    frame: Frame = OPTICAL
-    copies: bool = True  # whether the grid is that of the first piece's brick
+    labels: Labels | None  # number of each pixel's piece, or none; None if all are of the first
 
     @property
     def shape(self) -> tuple[int, int]:
         """``(ny, nx)`` of the cutout."""
         return self.box.shape
 
+    def piece(self, labels: Labels, label: int, brick: int, *, is_owner: bool) -> Piece | None:
+        """Build the piece of the pixels of a label; `None` if the image holds none of them."""
+        y, x = labels.rim(label)
+        area = Box(int(y.min()), int(y.max()) + 1, int(x.min()), int(x.max()) + 1)
+        size = self.frame.size_pix, self.frame.size_pix
+        if is_owner:
+            read = area.moved(self.box.y0, self.box.x0).clipped(*size)
+        else:
+            # A projection has its extremes at the rim of what it maps.
+            other = image_grid(brick, self.frame)
+            x, y = other.to_pixel(*self.grid.to_sky(x + self.box.x0, y + self.box.y0))
+            margin = int(np.ceil(KERNEL_MARGIN_PIX * max(self.grid.scale_deg / other.scale_deg, 1)))
+            y0, x0 = (int(np.floor(v.min())) - margin for v in (y, x))
+            y1, x1 = (int(np.ceil(v.max())) + margin + 1 for v in (y, x))
+            read = Box(y0, y1, x0, x1).clipped(*size)
+        if 0 in read.shape:
+            return None
+        return Piece(_name(brick), brick, is_owner, read, area, labels.count(label))
 
-def row_blocks(area: Box) -> Iterator[Box]:
-    """Yield boxes of whole rows of ``area`` with about a million pixels each."""
-    step = max(BLOCK_PIX // max(area.shape[1], 1), 1)
+
+class _OverSeveral(Placement):
+    """A placement over several bricks, found out as far as it is asked for."""
+
+    _owner: int  # the brick of the target
+
+    def __init__(self, grid: Grid, box: Box, frame: Frame, owner: int, *, copies: bool) -> None:
+        self.__dict__.update(grid=grid, box=box, frame=frame, copies=copies, _owner=owner)
+
+    @cached_property
+    def _owners(self) -> Owners:
+        return Owners(self.grid, self.box)
+
+    @cached_property
+    def bricks(self) -> list[int]:
+        """The bricks of the pieces, in their order."""
+        if self._owners.is_plain:
+            return self._in_order(self._owners.bricks)
+        return [piece.brick_id for piece in self.pieces]
+
+    @cached_property
+    def pieces(self) -> tuple[Piece, ...]:
+        """What each brick contributes."""
+        return self._laid[0]
+
+    @cached_property
+    def labels(self) -> Labels:
+        """The number of the piece of each pixel, or none."""
+        return self._laid[1]
+
+    def _in_order(self, bricks: list[int]) -> list[int]:
+        """Return bricks with the owner of the target first."""
+        return sorted(bricks, key=lambda brick: (brick != self._owner, brick))
+
+    @cached_property
+    def _laid(self) -> tuple[tuple[Piece, ...], Labels]:
+        owners = self._owners.labels()
+        pieces: list[Piece] = []
+        for brick in self._in_order(owners.present()):
+            is_first = self.copies and not pieces and brick == self._owner
+            piece = self.piece(owners, brick, brick, is_owner=is_first)
+            if piece is not None:
+                pieces.append(piece)
+        labels = owners.renamed([piece.brick_id for piece in pieces])
+        first = pieces[0]
+        if self.copies and first.read.shape != first.area.shape:
+            # Within a degree of the poles an image is a few pixels short of what its brick owns.
+            image = first.read.moved(-self.box.y0, -self.box.x0)
+            labels.relabel(0, NO_LABEL, lambda y, x: -depth_in(image, y, x), SQUARE_PIX)
+        return tuple(pieces), labels
+
+
+def row_blocks(area: Box, n_rows: int = 0) -> Iterator[Box]:
+    """Yield boxes of whole rows of ``area``: so many each, or with about a million pixels."""
+    step = n_rows or max(BLOCK_PIX // max(area.shape[1], 1), 1)
     for y0 in range(area.y0, area.y1, step):
         yield area._replace(y0=y0, y1=min(y0 + step, area.y1))
 
@@ -121,7 +192,7 @@ def place(
     """Lay a box of pixels round a position over the bricks; without a grid, on the owner's own."""
     owner = int(brick_id(ra_deg, dec_deg))
     if grid is not None:
-        return _place_over_several(grid, Box(0, ny, 0, nx), owner, frame, copies=False)
+        return _OverSeveral(grid, Box(0, ny, 0, nx), frame, owner, copies=False)
     own_grid = image_grid(owner, frame)
     x, y = own_grid.to_pixel(ra_deg, dec_deg)
     # A target meant to lie on a pixel's centre must not jump by a pixel for a rounding of 1e-9.
@@ -129,8 +200,8 @@ def place(
     box = Box(y0, y0 + ny, x0, x0 + nx)
     if box.is_within(frame.size_pix, frame.size_pix) and _owns(owner, own_grid, box):
         piece = Piece(_name(owner), owner, True, box, Box(0, ny, 0, nx), ny * nx)
-        return Placement(own_grid, box, (piece,), None, frame)
-    return _place_over_several(own_grid, box, owner, frame)
+        return Placement(own_grid, box, frame, True, [owner], (piece,), None)
+    return _OverSeveral(own_grid, box, frame, owner, copies=True)
 
 
 def _owns(brick: int, grid: TangentGrid, box: Box) -> bool:
@@ -145,90 +216,34 @@ def _owns(brick: int, grid: TangentGrid, box: Box) -> bool:
     return bool((brick_id(*grid.to_sky(x, np.array([[box.y0], [box.y1 - 1]]))) == brick).all())
 
 
-def _place_over_several(
-    grid: Grid, box: Box, owner: int, frame: Frame, *, copies: bool = True
-) -> Placement:
-    owners, present = _owners(grid, box)
-    if owner not in present:
-        # A given grid need not hold its target: then its first brick stands for it.
-        owner = present[0]
-    bricks = [owner, *(k for k in present if k != owner)]
-    labels = np.full(box.shape, -1, np.int16)
-    pieces: list[Piece] = []
-    for brick in bricks:
-        owned = owners == brick
-        piece = _piece(grid, box, brick, owned, frame, is_owner=copies and brick == owner)
-        if piece is not None:
-            labels[owned] = len(pieces)
-            pieces.append(piece)
-    first = pieces[0]
-    if copies and first.read.shape != first.area.shape:
-        # Within a degree of the poles an image is a few pixels short of what its brick owns.
-        keep = first.read.moved(-box.y0, -box.x0)
-        outside = labels == 0
-        outside[keep.slices] = False
-        labels[outside] = -1
-    return Placement(grid, box, tuple(pieces), labels, frame, copies)
-
-
-def _owners(grid: Grid, box: Box) -> tuple[np.ndarray, list[int]]:
-    """Return the brick that owns each pixel of a box, and those bricks.
-
-    Few squares of a large box are crossed by a border: only in those is every pixel looked up.
-    """
-    owners = np.empty(box.shape, np.int32)
-    present: set[int] = set()
-    is_large = max(box.shape) > SQUARE_PIX
-    for y0 in range(0, box.shape[0], SQUARE_PIX):
-        for x0 in range(0, box.shape[1], SQUARE_PIX):
-            square = Box(y0, y0 + SQUARE_PIX, x0, x0 + SQUARE_PIX).clipped(*box.shape)
-            if is_large and isinstance(grid, TangentGrid):
-                in_grid = square.moved(box.y0, box.x0)
-                first = int(brick_id(*grid.to_sky(in_grid.x0, in_grid.y0)))
-                if _owns(first, grid, in_grid):
-                    owners[square.slices] = first
-                    present.add(first)
-                    continue
-            owners[square.slices] = brick_id(*pixel_sky(grid, box, square))
-            present.update(np.unique(owners[square.slices]).tolist())
-    return owners, sorted(present)
-
-
 def without(
     placement: Placement, lost: Collection[int], may_stand_in: Callable[[int, int], bool]
 ) -> Placement:
     """Return the placement with other bricks' images in place of the pieces ``lost``.
 
     ``may_stand_in(lost brick, other brick)`` tells which may.  What stands in is appended to the
-    pieces; pixels that no other image holds get the label -1.
+    pieces; pixels that no other image holds have no label.
     """
     labels = placement.labels
-    labels = np.zeros(placement.shape, np.int16) if labels is None else labels.copy()
+    labels = Labels.uniform(placement.shape, 0) if labels is None else labels.copy()
     pieces = list(placement.pieces)
+    first = pieces[0].brick_id
     for i in lost:
-        wanting = labels == i
-        labels[wanting] = -1
         for brick in _near(placement, pieces[i]):
-            if not wanting.any():
+            if not labels.count(i):
                 break
             if may_stand_in(pieces[i].brick_id, brick):
-                reached = _reached(placement, brick, wanting)
-                piece = _spare(placement, brick, reached)
+                _relabel_held(placement, brick, labels, i, len(pieces))
+                is_owner = placement.copies and brick == first
+                piece = None
+                if labels.count(len(pieces)):
+                    piece = placement.piece(labels, len(pieces), brick, is_owner=is_owner)
                 if piece is not None:
-                    labels[reached] = len(pieces)
-                    pieces.append(piece)
-                    wanting &= ~reached
-    return replace(placement, pieces=tuple(pieces), labels=labels)
-
-
-def _spare(placement: Placement, brick: int, reached: np.ndarray) -> Piece | None:
-    """Build the piece of what a brick's image has of others' pixels; `None` if nothing."""
-    if not reached.any():
-        return None
-    is_owner = placement.copies and brick == placement.pieces[0].brick_id
-    parts = placement.grid, placement.box, brick, reached, placement.frame
-    piece = _piece(*parts, is_owner=is_owner)
-    return piece and replace(piece, is_spare=True)
+                    pieces.append(replace(piece, is_spare=True))
+        labels.drop(i)
+    box, frame, copies = placement.box, placement.frame, placement.copies
+    bricks = [piece.brick_id for piece in pieces]
+    return Placement(placement.grid, box, frame, copies, bricks, tuple(pieces), labels)
 
 
 def _near(placement: Placement, piece: Piece) -> list[int]:
@@ -245,47 +260,27 @@ def _near(placement: Placement, piece: Piece) -> list[int]:
     return sorted((int(brick) for brick in near), key=lambda brick: (brick != first, brick))
 
 
-def _reached(placement: Placement, brick: int, among: np.ndarray) -> np.ndarray:
-    """Return which of some pixels of a cutout the image of a brick holds."""
-    reached = np.zeros(placement.shape, bool)
+def _relabel_held(placement: Placement, brick: int, labels: Labels, old: int, new: int) -> None:
+    """Change the label of those pixels that the image of a brick holds."""
     grid, size_pix = image_grid(brick, placement.frame), placement.frame.size_pix
-    for block in row_blocks(Box(0, placement.shape[0], 0, placement.shape[1])):
-        x, y = grid.to_pixel(*pixel_sky(placement.grid, placement.box, block))
-        reached[block.slices] = (
-            (x > -0.5) & (x < size_pix - 0.5) & (y > -0.5) & (y < size_pix - 0.5)
-        )
-    return reached & among
+    image = Box(0, size_pix, 0, size_pix)
+
+    def depth(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        sky = placement.grid.to_sky(x + placement.box.x0, y + placement.box.y0)
+        x, y = grid.to_pixel(*sky)
+        return depth_in(image, y, x)
+
+    # Half the diagonal of a square is 0.71 of its side.
+    labels.relabel(old, new, depth, SQUARE_PIX * max(placement.grid.scale_deg / grid.scale_deg, 1))
+
+
+def depth_in(box: Box, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return how far within a box pixels lie, up to its border; negative outside."""
+    across = np.minimum(x - (box.x0 - 0.5), box.x1 - 0.5 - x)
+    return np.minimum(across, np.minimum(y - (box.y0 - 0.5), box.y1 - 0.5 - y))
 
 
 def pixel_sky(grid: Grid, box: Box, part: Box) -> tuple[np.ndarray, np.ndarray]:
     """Return RA and Dec, degrees, of the pixels of a part of a cutout."""
     y, x = np.mgrid[part.slices]
     return grid.to_sky(x + box.x0, y + box.y0)
-
-
-def _piece(
-    grid: Grid, box: Box, brick: int, owned: np.ndarray, frame: Frame, *, is_owner: bool
-) -> Piece | None:
-    """Build the piece of the pixels ``owned``; `None` if the brick's image holds none of them."""
-    rows, columns = np.flatnonzero(owned.any(axis=1)), np.flatnonzero(owned.any(axis=0))
-    area = Box(int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1)
-    size = frame.size_pix, frame.size_pix
-    if is_owner:
-        read = area.moved(box.y0, box.x0).clipped(*size)
-    else:
-        other = image_grid(brick, frame)
-        # A projection has its extremes at the rim of what it maps.
-        part = owned[area.slices]
-        rim = part.copy()
-        is_inner = part[:-2, 1:-1] & part[2:, 1:-1] & part[1:-1, :-2] & part[1:-1, 2:]
-        rim[1:-1, 1:-1] &= ~is_inner
-        y, x = np.nonzero(rim)
-        x, y = other.to_pixel(*grid.to_sky(x + area.x0 + box.x0, y + area.y0 + box.y0))
-        low, high = np.array([y.min(), x.min()]), np.array([y.max(), x.max()])
-        margin = int(np.ceil(KERNEL_MARGIN_PIX * max(grid.scale_deg / other.scale_deg, 1)))
-        y0, x0 = np.floor(low).astype(int) - margin
-        y1, x1 = np.ceil(high).astype(int) + margin + 1
-        read = Box(int(y0), int(y1), int(x0), int(x1)).clipped(*size)
-    if 0 in read.shape:
-        return None
-    return Piece(_name(brick), brick, is_owner, read, area, int(owned.sum()))

@@ -270,10 +270,11 @@ print(hdul["IMAGE_Z"].shape, re.search(r"VmHWM:\\s+(\\d+)", status).group(1))
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("size", [4000, 10_000])
-def test_large_cutouts_stay_below_3_gigabytes(size):
+def test_large_cutouts_take_little_memory_beside_their_planes(size):
     run = subprocess.run(
         [sys.executable, "-c", LARGE, str(size)], capture_output=True, text=True, check=True
     )
     shape, _, kilobytes = run.stdout.strip().rpartition(" ")
     assert shape == str((size, size))
-    assert int(kilobytes) < 3e6
+    # The planes, and 400 MB beside the process itself.
+    assert int(kilobytes) < 3 * 4 * size**2 / 1024 + 550e3

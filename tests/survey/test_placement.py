@@ -9,8 +9,16 @@ from hypothesis import strategies as st
 
 from astroquery_lis import bricks
 from astroquery_lis.survey.bricks import name_of
-from astroquery_lis.survey.pixel_grids import Box
-from astroquery_lis.survey.placement import pixel_sky, place, without
+from astroquery_lis.survey.pixel_grids import Box, SkyGrid, rotated_wcs_text
+from astroquery_lis.survey.placement import OPTICAL, WISE, pixel_sky, place, without
+
+
+def _labels(placement):
+    """Return the number of the piece of every pixel."""
+    ny, nx = placement.shape
+    if placement.labels is None:
+        return np.zeros((ny, nx), int)
+    return placement.labels.of(Box(0, ny, 0, nx))
 
 
 @settings(max_examples=50, deadline=None)
@@ -50,10 +58,11 @@ def test_pixels_come_from_their_owners(ra, dec, shape, names):
     assert placement.pieces[0].brick == bricks.brick_name(ra, dec)
     position = pixel_sky(placement.grid, placement.box, Box(0, shape[0], 0, shape[1]))
     owner = bricks.brick_name(*position)
-    labelled = np.array([piece.brick for piece in placement.pieces])[placement.labels]
+    labels = _labels(placement)
+    labelled = np.array([piece.brick for piece in placement.pieces])[labels]
     assert np.array_equal(owner, labelled)
     for i, piece in enumerate(placement.pieces):
-        assert piece.n_pixels == np.count_nonzero(placement.labels == i)
+        assert piece.n_pixels == np.count_nonzero(labels == i)
         assert piece.read.is_within(3600, 3600)
 
 
@@ -64,8 +73,9 @@ def test_anywhere_on_the_sky_every_pixel_has_one_source(ra, dec, size):
     if placement.labels is None:
         assert placement.pieces[0].read == placement.box
         return
-    assert placement.labels.max() < len(placement.pieces)
-    unlabelled = np.count_nonzero(placement.labels < 0)
+    labels = _labels(placement)
+    assert labels.max() < len(placement.pieces)
+    unlabelled = np.count_nonzero(labels < 0)
     near_pole = abs(dec) > 89
     assert unlabelled == 0 or near_pole
 
@@ -79,7 +89,7 @@ def test_another_image_stands_in_for_a_piece_that_is_lost():
     ra, dec = pixel_sky(placement.grid, placement.box, Box(0, 100, 0, 100))
     x, y = bricks.brick_wcs("0453p000").world_to_pixel_values(ra, dec)
     held = (x > -0.5) & (x < 3599.5) & (y > -0.5) & (y < 3599.5)
-    assert np.array_equal(found.labels >= 0, held)
+    assert np.array_equal(_labels(found) >= 0, held)
 
 
 def test_a_brick_whose_image_holds_none_of_its_pixels_is_left_out():
@@ -91,4 +101,44 @@ def test_a_brick_whose_image_holds_none_of_its_pixels_is_left_out():
     x, y = bricks.brick_wcs(662148).world_to_pixel_values(*(v[owned] for v in position))
     assert not ((x > -0.5) & (x < 3599.5) & (y > -0.5) & (y < 3599.5)).any()
     assert 662148 not in {piece.brick_id for piece in placement.pieces}
-    assert (placement.labels[owned] == -1).all()
+    assert (_labels(placement)[owned] == -1).all()
+
+
+_near_an_edge = st.sampled_from([0.0, 0.125, 45.25, 60.375]).flatmap(
+    lambda edge: st.floats(edge - 1e-3, edge + 1e-3)
+)
+_scales = st.sampled_from([None, (0.1, 33.0), (0.262, 0.0), (3.0, 200.0), (40.0, 45.0)])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.one_of(st.floats(0, 359.99), _near_an_edge),
+    st.one_of(st.floats(-90, 90), _near_an_edge),
+    st.integers(1, 600),
+    st.integers(1, 600),
+    _scales,
+    st.sampled_from([OPTICAL, WISE]),
+)
+def test_owners_are_those_of_every_pixel_looked_up(ra, dec, ny, nx, turned, frame):
+    grid = SkyGrid(rotated_wcs_text(ra, dec, ny, nx, *turned)) if turned else None
+    placement = place(ra % 360, dec, ny, nx, grid, frame)
+    owners = bricks.brick_id(*pixel_sky(placement.grid, placement.box, Box(0, ny, 0, nx)))
+    ids = [piece.brick_id for piece in placement.pieces]
+    assert placement.bricks == ids
+    found = np.array([*ids, -1])[_labels(placement)]
+    # Within a degree of the poles no image holds some pixels.
+    is_polar = np.isin(owners, ids, invert=True) | (found == -1)
+    assert np.array_equal(found[~is_polar], owners[~is_polar])
+    assert abs(dec) > 80 or not is_polar.any()
+    for piece in placement.pieces:
+        rows, columns = np.nonzero(owners == piece.brick_id)
+        assert piece.area == (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1)
+
+
+def test_the_bricks_of_the_largest_box_are_found_without_looking_at_its_pixels():
+    placement = place(150.1, 12.2, 10_000, 10_000)
+    corners = np.array([(y, x) for y in (0, 5000, 9999) for x in (0, 5000, 9999)])
+    y, x = corners.T + np.array([[placement.box.y0], [placement.box.x0]])
+    assert set(bricks.brick_id(*placement.grid.to_sky(x, y)).tolist()) <= set(placement.bricks)
+    assert len(placement.bricks) == 16
+    assert sum(piece.n_pixels for piece in placement.pieces) == 10_000**2
