@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
-__all__ = ["machine", "median_seconds", "options", "parser", "report"]
+__all__ = ["machine", "median_cpu_seconds", "median_seconds", "options", "parser", "report"]
 
 
 def parser(description):
@@ -44,12 +44,21 @@ def machine():
 def median_seconds(call, runs):
     """Return the median duration of a call, after one that is not counted."""
     call()
-    durations = []
-    for _ in range(runs):
-        start = time.perf_counter()
+    return median(_seconds(call, time.perf_counter) for _ in range(runs))
+
+
+def median_cpu_seconds(calls, runs):
+    """Return the median CPU time of each of several calls, made by turns."""
+    for call in calls:
         call()
-        durations.append(time.perf_counter() - start)
-    return median(durations)
+    rounds = [[_seconds(call, time.process_time) for call in calls] for _ in range(runs)]
+    return [median(times) for times in zip(*rounds, strict=True)]
+
+
+def _seconds(call, clock):
+    start = clock()
+    call()
+    return clock() - start
 
 
 def report(title, rows, chosen):

@@ -6,13 +6,12 @@ Memory is the highest of a process of its own for each number of positions, over
 import json
 import subprocess
 import sys
-import time
 import warnings
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 import numpy as np
-from _report import options, report
+from _report import median_cpu_seconds, options, report
 from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
@@ -51,12 +50,6 @@ def ours(root, table):
     return [np.asarray(maps["maskbits"]), np.asarray(maps["nexp_r"])]
 
 
-def cpu_s(call):
-    start = time.process_time()
-    call()
-    return time.process_time() - start
-
-
 def resident_mb(root, n):
     """Return the highest memory (MB) of a process that asks for so many positions."""
     command = [sys.executable, __file__, "--memory", str(root), str(n)]
@@ -74,14 +67,8 @@ def main():
             table = positions(n, 0.249)
             for one, other in zip(ours(root, table), directly(root, table), strict=True):
                 assert np.array_equal(one, other)
-            pairs = [
-                (
-                    cpu_s(lambda table=table: directly(root, table)),
-                    cpu_s(lambda table=table: ours(root, table)),
-                )
-                for _ in range(chosen.runs)
-            ]
-            plain, own = (median(times) for times in zip(*pairs, strict=True))
+            calls = [partial(directly, root, table), partial(ours, root, table)]
+            plain, own = median_cpu_seconds(calls, chosen.runs)
             rows += [
                 (f"{n} positions: two files read whole, CPU", 1e3 * plain, "ms"),
                 (f"{n} positions: query_maps, CPU", 1e3 * own, "ms"),

@@ -4,11 +4,8 @@ Astropy's section is timed with the file held open, which is the best that it ca
 each time; the whole image decoded is what ``hdul[1].data`` costs.
 """
 
-import time
-from statistics import median
-
 import numpy as np
-from _report import options, report
+from _report import median_cpu_seconds, options, report
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
@@ -23,14 +20,8 @@ FILES = (("image", "r"), ("invvar", "r"), ("model", "r"), ("maskbits", None))
 
 
 def cpu_ms(call, runs):
-    """Return the median CPU time in ms, after one call that is not counted."""
-    call()
-    found = []
-    for _ in range(runs):
-        start = time.process_time()
-        call()
-        found.append(1e3 * (time.process_time() - start))
-    return median(found)
+    """Return the median CPU time in ms."""
+    return 1e3 * median_cpu_seconds([call], runs)[0]
 
 
 def main():

@@ -16,7 +16,7 @@ import numpy as np
 from astropy import units as u
 from astropy.table import Column, MaskedColumn, Table
 
-from ..survey.bricks import brick_id
+from ..survey.bricks import brick_edges, brick_id
 from ..survey.catalog_request import CatalogRequest
 from ..survey.sphere import bricks_in_circle, separation_deg, unit_vectors
 from .catalog_files import BrickFile, TractorFiles, brick_files, eligible, read_rows
@@ -30,6 +30,7 @@ MAX_MOTION_DEG = 60 / 3600
 """Stars that moved farther between the epochs are looked for no farther away than this."""
 
 POLE_DEG = 88.0
+TINY_DEG = 1e-9
 
 Pairs: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Which position, which row of a file, and how far apart in degrees."""
@@ -68,24 +69,27 @@ def bricks_of_positions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return which bricks the circle round each position touches."""
     owner = brick_id(ra_deg, dec_deg)
-    index = np.arange(len(owner))
-    pairs = [np.stack([owner, index])]
+    pairs = [np.stack([owner, np.arange(len(owner))])]
     polar = np.abs(dec_deg) > POLE_DEG
     ratio = np.sin(np.radians(radius_deg)) / np.cos(np.radians(np.where(polar, 0, dec_deg)))
-    half_ra = np.degrees(np.arcsin(ratio))
+    half_ra = np.degrees(np.arcsin(ratio)) + TINY_DEG
+    half_dec = radius_deg + TINY_DEG
+    ra1, ra2, dec1, dec2 = brick_edges(owner)
+    ra = ra_deg % 360.0
+    is_inside = (ra - half_ra > ra1) & (ra + half_ra < ra2)
+    is_inside &= (dec_deg - half_dec > dec1) & (dec_deg + half_dec < dec2)
+    index = np.flatnonzero(~is_inside & ~polar)
     # The box round a circle is smaller than a brick: its corners and sides meet every one.
     for x in (-1, 0, 1):
         for y in (-1, 0, 1):
-            near = brick_id(
-                ra_deg + x * half_ra, np.clip(dec_deg + y * radius_deg, -90, 90)
-            )
-            is_new = (near != owner) & ~polar
-            pairs.append(np.stack([near[is_new], index[is_new]]))
+            dec = np.clip(dec_deg[index] + y * radius_deg, -90, 90)
+            pairs.append(np.stack([brick_id(ra_deg[index] + x * half_ra[index], dec), index]))
     for place in np.flatnonzero(polar):
         touched = bricks_in_circle(float(ra_deg[place]), float(dec_deg[place]), radius_deg)
         pairs.append(np.stack([touched, np.full(len(touched), place)]))
     brick, index = np.concatenate(pairs, axis=1)
-    key = np.unique(brick.astype(np.int64) * len(owner) + index)
+    key = np.sort(brick.astype(np.int64) * len(owner) + index)
+    key = key[np.diff(key, prepend=-1) > 0]
     return key // len(owner), key % len(owner)
 
 
@@ -174,14 +178,14 @@ def _near(
     from scipy.spatial import cKDTree
 
     ra, dec = table.positions["ra"][rows], table.positions["dec"][rows]
-    tree = cKDTree(unit_vectors(ra, dec))
-    chord = 2 * np.sin(np.radians(radius_deg) / 2)
-    lists = tree.query_ball_point(positions.vectors(near), chord * (1 + 1e-9) + 1e-15)
-    counts = np.fromiter(map(len, lists), int, len(lists))
-    if not counts.sum():
-        return np.empty(0, int), np.empty(0, int), np.empty(0)
-    at = np.concatenate([hits for hits in lists if hits]).astype(int)
-    place = np.repeat(near, counts)
+    chord = 2 * np.sin(np.radians(radius_deg) / 2) * (1 + 1e-9) + 1e-15
+    # Trees that are searched once need not be good ones.
+    ours, theirs = (
+        cKDTree(vectors, balanced_tree=False, compact_nodes=False)
+        for vectors in (positions.vectors(near), unit_vectors(ra, dec))
+    )
+    pairs = ours.sparse_distance_matrix(theirs, chord, output_type="ndarray")
+    place, at = near[pairs["i"]], pairs["j"]
     apart = positions.separation_deg(place, ra[at], dec[at])
     inside = apart <= radius_deg
     return place[inside], rows[at[inside]], apart[inside]
