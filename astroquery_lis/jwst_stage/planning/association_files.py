@@ -163,10 +163,9 @@ def association_document(task: Task, output_dir: FilePath, directory: FilePath |
 
 def association_path(task: Task, directory: FilePath) -> Path:
     """Return where the association of a task is written."""
-    name = Path(task.name).name
-    stem = name.removesuffix("_asn.json")
-    if stem == name:
-        stem = name.rpartition("_")[0]
+    stem, _, kind = Path(task.name).stem.rpartition("_")
+    # Pairs of one observation differ in their last word only.
+    stem = f"{stem}_{kind}" if kind.startswith("wfscmb") else stem
     return Path(directory) / f"{stem}_asn.json"
 
 

@@ -3,6 +3,7 @@
 from .exposures import ModeObservation
 from .miri_imaging import simulate_background
 from .nircam_series import simulate_time_series
+from .nircam_wavefront import simulate_wavefront
 from .niriss_imaging import simulate_niriss
 
 __all__ = [
@@ -10,4 +11,5 @@ __all__ = [
     "simulate_background",
     "simulate_niriss",
     "simulate_time_series",
+    "simulate_wavefront",
 ]

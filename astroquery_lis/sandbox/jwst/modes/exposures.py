@@ -24,6 +24,7 @@ _KEYWORDS = Path(__file__).parents[2] / "data" / "nircam_keywords.json"
 _START = "2023-08-20T04:00:00.000"
 _APART_S = 200.0
 _GAIN = 5.5
+_NONSENSE_DN_S = 1e4
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +84,14 @@ class Setup:
         ra, dec = map(float, place_deg)
         return Pointing(float(v2), float(v3), ra, dec, roll_deg)
 
+    def to_sky(self, pointing: Pointing, x_pix: float, y_pix: float) -> tuple[float, float]:
+        """Return RA and Dec (deg) of a pixel of the frame, from 0."""
+        v2v3 = self.detector.to_v2v3(x_pix + self.first_pix[0], y_pix + self.first_pix[1])
+        ra, dec = pointing.to_sky(*v2v3)
+        return float(ra), float(dec)
+
     def to_pixel(
-        self, pointing: Pointing, ra_deg: np.ndarray, dec_deg: np.ndarray
+        self, pointing: Pointing, ra_deg: float | np.ndarray, dec_deg: float | np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return x and y in pixels of the frame, from 0."""
         x, y = self.detector.from_v2v3(*pointing.from_sky(np.asarray(ra_deg), np.asarray(dec_deg)))
@@ -142,9 +149,14 @@ def write_exposure(
     *,
     model: str = "ImageModel",
     suffix: str = "rate",
+    bad: np.ndarray | None = None,
 ) -> Path:
-    """Write light, of one frame or of several integrations, with its noise."""
+    """Write light, of one frame or of several integrations, with its noise.
+
+    Pixels that are ``bad`` hold nonsense, and are marked.
+    """
     from stdatamodels.jwst import datamodels
+    from stdatamodels.jwst.datamodels import dqflags
 
     n_ints = light_dn_s.shape[0] if light_dn_s.ndim == 3 else 1
     variance = np.maximum(light_dn_s, 0) * n_ints / setup.exposure_s / _GAIN
@@ -156,6 +168,8 @@ def write_exposure(
     exposure.var_poisson = variance.astype(np.float32)
     exposure.var_rnoise = np.full(light_dn_s.shape, setup.read_noise_dn_s**2, np.float32)
     exposure.dq = np.zeros(light_dn_s.shape, np.uint32)
+    if bad is not None:
+        exposure.data[bad], exposure.dq[bad] = _NONSENSE_DN_S, dqflags.pixel["DO_NOT_USE"]
     fill_header(exposure, setup, shot, n_ints)
     if model == "CubeModel":
         exposure.int_times = _integration_times(setup, shot, n_ints)
