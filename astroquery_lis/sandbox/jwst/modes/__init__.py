@@ -2,6 +2,7 @@
 
 from .exposures import ModeObservation
 from .miri_imaging import simulate_background
+from .miri_lrs import simulate_lrs
 from .nircam_series import simulate_time_series
 from .nircam_wavefront import simulate_wavefront
 from .niriss_imaging import simulate_niriss
@@ -9,6 +10,7 @@ from .niriss_imaging import simulate_niriss
 __all__ = [
     "ModeObservation",
     "simulate_background",
+    "simulate_lrs",
     "simulate_niriss",
     "simulate_time_series",
     "simulate_wavefront",
