@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
+from astroquery import mast
 
+from astroquery_lis import conf
+from astroquery_lis.jwst_stage import JwstStageClass
 from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
+from astroquery_lis.jwst_stage.report import write_report
 from astroquery_lis.jwst_stage.running.run import run
 from astroquery_lis.jwst_stage.tasks import Reduction
+from astroquery_lis.sandbox.mast import serve_mast
 
 from .conftest import await_
 from .killed_runs import Runner
@@ -89,6 +94,39 @@ def plain_calls(associations, simulated, folder, steps=None):
         timeout=600,
         check=True,
     )
+
+
+def reduce_from_archive(sky, simulated, folder, cache_dir, **options):
+    """Search, fetch, plan and run what a simulated archive holds; return the output directory."""
+    serve_mast(sky, simulated.rates)
+    stage = JwstStageClass()
+    stage.crds_path, stage.crds_context = simulated.crds_path, simulated.crds_context
+    with conf.set_temp("cache_dir", cache_dir):
+        with mast.conf.set_temp("server", sky.mast_url):
+            table = stage.query_uncal(program=1234)
+            assert len(table) == len(simulated.rates)
+            fetched = stage.download_uncal(table, download_dir=folder / "uncal")
+        assert set(fetched["Status"]) == {"COMPLETE"}
+        plan = stage.plan(folder / "uncal", output_dir=folder / "out", **options)
+        manifest = stage.run(plan, show_progress=False)
+    assert set(manifest["Status"]) == {"COMPLETE"}, list(manifest["Message"])
+    return folder / "out"
+
+
+def assert_script_makes_the_same(output_dir, folder):
+    """Run the report's script of plain calls, and compare what it makes; return how much."""
+    write_report(output_dir, path=folder / "page.html")
+    work = folder / "work"
+    work.mkdir()
+    environment = {name: value for name, value in os.environ.items() if "CRDS" not in name}
+    subprocess.run(
+        [sys.executable, "-W", "ignore", str(folder / "page_plain.py")],
+        cwd=work, env=environment, capture_output=True, timeout=600, check=True,
+    )  # fmt: skip
+    products = sorted(output_dir.glob("stage[123]/*.fits"))
+    for path in products:
+        assert_same(path, work / path.relative_to(output_dir))
+    return len(products)
 
 
 def contents(path):

@@ -173,9 +173,7 @@ def test_backgrounds_are_subtracted_in_stage_2(tmp_path, plan_of):
 
 
 @pytest.mark.parametrize("background_first", [False, True])
-def test_only_count_rates_are_subtracted_whatever_came_first(
-    tmp_path, plan_of, background_first
-):
+def test_only_count_rates_are_subtracted_whatever_came_first(tmp_path, plan_of, background_first):
     pytest.importorskip("jwst")
     mrs = {"exp_type": "MIR_MRS", "FILTER": None}
     sky = {"root": "sky", "TARGPROP": "SKY", "BKGDTARG": True, **mrs}

@@ -19,7 +19,7 @@ __all__ = [
     "ASN_TYPES",
     "EXP_TYPES",
     "IMAGING",
-    "STAGE3_SUFFIX",
+    "STAGE3_SUFFIXES",
     "Kind",
     "is_guider",
     "is_integrations",
@@ -58,6 +58,8 @@ class Kind:
         Whether a coronagraph's mask is in the beam.
     is_retired : bool
         Whether CRDS still lists it, and the data models do not.
+    spectra : tuple of str
+        Endings of the spectra of stage 3, where a product has one set of them, the main first.
     """
 
     stages: tuple[str, str, str]
@@ -66,6 +68,7 @@ class Kind:
     optics: tuple[str, ...] | None = None
     has_mask: bool = False
     is_retired: bool = False
+    spectra: tuple[str, ...] = ()
 
 
 _STAGES: dict[str, tuple[str, str, str]] = {
@@ -108,7 +111,7 @@ _SPECIAL = {
     "MIR_LYOT": Kind(_CORONAGRAPHY, has_mask=True),
     "NRC_CORON": Kind(_CORONAGRAPHY, has_mask=True),
     "MIR_IMAGE": Kind(_IMAGING, tso="visit"),
-    "MIR_LRS-FIXEDSLIT": Kind(_SPECTRA, tso="visit"),
+    "MIR_LRS-FIXEDSLIT": Kind(_SPECTRA, tso="visit", spectra=("x1d.fits", "s2d.fits")),
     "MIR_LRS-SLITLESS": Kind(_SPEC_ONLY, tso="visit"),
     "NIS_SOSS": Kind(_SPECTRA, tso="visit"),
     "NRC_TSIMAGE": Kind((_DETECTOR, _IMAGE, "Tso3Pipeline"), tso="always"),
@@ -140,12 +143,12 @@ ACQUISITIONS = frozenset(
 IMAGING = frozenset(name for name, kind in EXP_TYPES.items() if kind.stages == _IMAGING)
 """Types of plain images."""
 
-STAGE3_SUFFIX = {
-    "Image3Pipeline": "i2d.fits",
-    "Coron3Pipeline": "i2d.fits",
-    "Ami3Pipeline": "aminorm-oi.fits",
+STAGE3_SUFFIXES = {
+    "Image3Pipeline": ("i2d.fits",),
+    "Coron3Pipeline": ("i2d.fits",),
+    "Ami3Pipeline": ("aminorm-oi.fits",),
 }
-"""Ending of the main product of those pipelines of stage 3 that give it one name."""
+"""Endings of the products of those pipelines of stage 3 that give them one name, the main first."""
 
 ASN_TYPES = {
     "Image3Pipeline": "image3",

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from ..tasks import Member, Task
 from .association_files import unique_ids
 from .estimates import stage1_estimate, stage2_estimate, stage3_estimate
-from .pipelines import STAGE3_SUFFIX, is_guider, is_integrations, stage_classes
+from .pipelines import EXP_TYPES, STAGE3_SUFFIXES, is_guider, is_integrations, stage_classes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ..corrections import Correction
     from .associations import Group
@@ -220,7 +220,7 @@ class TaskBuilder:
         steps = self.steps_for(group.pipeline, group.exposures)
         for step, values in extra_steps.items():
             steps[step] = {**values, **steps.get(step, {})}
-        outputs = _stage3_outputs(group)
+        outputs = _stage3_outputs(group, steps)
         task = Task(
             name=outputs[0],
             stage=3,
@@ -251,15 +251,23 @@ def _stage1_outputs(exposure: Exposure, pipeline: str) -> tuple[str, ...]:
     return (f"{root}_rate.fits",)
 
 
-def _stage3_outputs(group: Group) -> tuple[str, ...]:
+def _stage3_outputs(group: Group, steps: Mapping[str, Mapping]) -> tuple[str, ...]:
     stem = f"stage3/{group.file_stem}"
-    suffix = STAGE3_SUFFIX.get(group.pipeline)
     if group.pipeline == "WfsCombineStep":
         return (f"{stem}.fits",)
     if group.pipeline == "Tso3Pipeline":
         is_image = stage_classes(group.exposures[0])[1] == "Image2Pipeline"
         return (f"{stem}_asn.json", f"{stem}_{'phot.ecsv' if is_image else 'x1dints.fits'}")
+    suffixes: tuple[str, ...] = STAGE3_SUFFIXES.get(group.pipeline, ())
     if group.pipeline == "Ami3Pipeline" and not any(role == "psf" for _, role in group.members):
-        suffix = None
+        suffixes = ()
+    if group.pipeline == "Spec3Pipeline":
+        kinds = {EXP_TYPES[e.exp_type] for e, role in group.members if role == "science"}
+        suffixes = next(iter(kinds)).spectra if len(kinds) == 1 else ()
+        skipped = {name for name, values in steps.items() if values.get("skip")}
+        suffixes = () if skipped & _MAKING_SPECTRA else suffixes
     # How many files, and under which names, is known only when the sources are.
-    return (f"{stem}_{suffix}",) if suffix else (f"{stem}_asn.json",)
+    return tuple(f"{stem}_{suffix}" for suffix in suffixes) or (f"{stem}_asn.json",)
+
+
+_MAKING_SPECTRA = {"extract_1d", "resample_spec", "combine_1d"}

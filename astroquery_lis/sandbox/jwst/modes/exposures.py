@@ -34,7 +34,7 @@ class ModeObservation:
     Attributes
     ----------
     rates : list of `~pathlib.Path`
-        The count rates, in the order in which they were taken.
+        The count rates, or the uncalibrated exposures, in the order in which they were taken.
     crds_path : `~pathlib.Path`
         The CRDS cache that serves them.
     crds_context : str

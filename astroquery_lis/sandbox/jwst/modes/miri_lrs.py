@@ -17,6 +17,7 @@ from .cache import CONTEXT, Reference, write_cache
 from .exposures import ModeObservation, Setup, Shot, write_exposure
 from .imaging_references import distortion, flat
 from .miri_imaging import IMAGER
+from .ramps import ramp_references, write_ramp
 
 __all__ = ["simulate_lrs"]
 
@@ -50,13 +51,17 @@ _LINE_UM, _LINE_SIGMA_UM, _LINE_PEAK_JY = 9.7, 0.2, 6e-4
 _SKY_SHARE = 0.25
 
 
-def simulate_lrs(directory: str | PathLike[str], *, seed: int = 7) -> ModeObservation:
+def simulate_lrs(
+    directory: str | PathLike[str], *, uncal: bool = False, seed: int = 7
+) -> ModeObservation:
     """Simulate two exposures of a star in MIRI's slit, one at each of two nods.
 
     Parameters
     ----------
     directory : path-like
         Where files are written.
+    uncal : bool, optional
+        Whether to write uncalibrated exposures instead of count rates.
     seed : int, optional
         Of the noise.
 
@@ -80,7 +85,7 @@ def simulate_lrs(directory: str | PathLike[str], *, seed: int = 7) -> ModeObserv
     light_of_1_jy = 1e-6 / (_SETUP.pixel_sr * _PHOTMJSR)
     peak = 1 / (np.sqrt(2 * np.pi) * _SIGMA_PIX)
     sky = _SKY_SHARE * peak * _CONTINUUM_JY * light_of_1_jy * _sky_shape()
-    rates, traces = [], []
+    files, traces = [], []
     for number, nod in enumerate(_NODS_PIX, start=1):
         trace = _SLIT_PIX[0] + nod + _bend_pix(np.arange(_SHAPE[0]))
         light = sky.copy()
@@ -89,9 +94,8 @@ def simulate_lrs(directory: str | PathLike[str], *, seed: int = 7) -> ModeObserv
         traces.append(trace)
         star = light - sky
         star *= (flux_jy * light_of_1_jy / star.sum(axis=1))[:, None]
-        rates.append(
-            write_exposure(folder, _SETUP, _shot(number, nod), (sky + star) * _flat(), rng)
-        )
+        write = write_ramp if uncal else write_exposure
+        files.append(write(folder, _SETUP, _shot(number, nod), (sky + star) * _flat(), rng))
     crds = folder / "crds"
     write_cache(crds, {"name": "MIRI", "detector": "MIRIMAGE"}, _references())
     truth = Table({"ra": [_TARGET[0]], "dec": [_TARGET[1]], "flux": [_CONTINUUM_JY]})
@@ -103,7 +107,7 @@ def simulate_lrs(directory: str | PathLike[str], *, seed: int = 7) -> ModeObserv
         "trace": np.array(traces),
         "sky_mjysr": sky * _PHOTMJSR,
     }
-    return ModeObservation(rates, crds, CONTEXT, truth)
+    return ModeObservation(files, crds, CONTEXT, truth)
 
 
 def continuum_jy(wavelength_um: np.ndarray) -> np.ndarray:
@@ -163,6 +167,7 @@ def _references() -> dict[str, Reference]:
         "distortion": distortion(_SETUP),
         "specwcs": Reference("MiriLRSSpecwcsModel", _fill_specwcs),
         "photom": Reference("MirLrsPhotomModel", _fill_photom),
+        **ramp_references(_SETUP),
         "extract1d": Reference(ending=".json", write=_write_extract1d),
     }
 
@@ -176,7 +181,8 @@ def _fill_specwcs(model: Any) -> None:
         "x0": left, "y0": up + 0.5, "x1": right, "y1": up + 0.5,
         "x2": right, "y2": up - 0.5, "x3": left, "y3": up - 0.5,
     }  # fmt: skip
-    model.wavetable = np.rec.fromarrays(list(columns.values()), names=list(columns))
+    kinds = [(name, "<f8") for name in columns]
+    model.wavetable = np.array(list(zip(*columns.values(), strict=True)), dtype=kinds)
     meta = model.meta
     meta.x_ref, meta.y_ref = (pix + 1 for pix in _SLIT_PIX)
     meta.x_ref_slitless, meta.y_ref_slitless = meta.x_ref, meta.y_ref
