@@ -82,9 +82,7 @@ def test_the_first_lines_that_a_user_sees_run(page, served_sky, tmp_path, monkey
 
 SETTINGS = {"mirror", "release", "timeout"}
 METHODS = [
-    name
-    for name in dir(LegacySurveyClass)
-    if name[0] != "_" and not hasattr(BaseQuery, name)
+    name for name in dir(LegacySurveyClass) if name[0] != "_" and not hasattr(BaseQuery, name)
 ]
 
 
@@ -103,3 +101,9 @@ def test_the_map_of_the_rooms_has_every_room():
     assert len(rooms) > 6
     for room in rooms:
         assert f"``{room}/``" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(DOCS)) for page in PAGES])
+def test_lines_of_python_fit_a_laptop(page):
+    lines = re.findall(r"^ *((?:>>>|\.\.\.) [^#\n]*)", page.read_text(), re.M)
+    assert [line for line in lines if len(line.rstrip()) > 88 and ">>>" in line] == []
