@@ -43,6 +43,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -306,6 +307,12 @@ def refuse(parameter: str, value: object, must: str) -> NoReturn:
     gap = "" if must[0] in ":;," else " "
     msg = f"{parameter}={value!r}{gap}{must}"
     raise InvalidRequestError(msg, parameter=parameter, value=value)
+
+
+def meant(word: object, allowed: Iterable[str]) -> str:
+    """Return the end of a message for a word that is not allowed: which one was meant, if any."""
+    near = get_close_matches(str(word), list(allowed), 1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 _PACKAGE = f"{Path(__file__).parent}/"

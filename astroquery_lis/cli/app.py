@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import sys
@@ -16,11 +15,12 @@ from astropy import units as u
 from astropy.table import Table
 
 from .. import demo
-from .._packages import import_optional, package_version
+from .._packages import package_version
 from ..client import LegacySurveyClass
 from ..client.inputs import Targets, as_position, bricks_at, warn_of_unplaced
 from ..client.user_tables import read_table
 from ..exceptions import InvalidRequestError, LegacySurveyError
+from ..pictures.page import picture_bytes
 from ..survey.bricks import brick_center, brick_edges, brick_id, name_of
 from . import cache, doctor, jwst, values
 from .arguments import Command, Parser, add_command, asked, protected
@@ -49,7 +49,7 @@ __all__ = ["main", "parser"]
 DESCRIPTION = "Client of the DESI Legacy Imaging Surveys."
 EPILOG = "'astroquery-lis COMMAND --help' tells more of each.\n\n"
 SHOWN_CARDS = ("RELEASE", "REGION", "LAYER", "SOURCE", "MIRROR", "RA", "DEC", "BANDS")
-PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+PICTURE_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg"}
 
 
 # ---- the whole ----------------------------------------------------------------------------------
@@ -220,12 +220,9 @@ def _picture(options: Namespace, survey: LegacySurveyClass, console: Console) ->
     answer = survey.get_picture(position, **arguments)
     if hasattr(options, "get_query_payload"):
         return console.payload(answer)
-    image = import_optional("PIL.Image", "plot", "A picture")
-    stream, kind = io.BytesIO(), PICTURE_FORMATS[ending]
-    quality = {"quality": 95} if kind == "JPEG" else {}
-    image.fromarray(np.ascontiguousarray(answer)).save(stream, kind, **quality)
-    console.put(shape=list(np.asarray(answer).shape))
-    console.binary(stream.getvalue(), path)
+    picture = np.asarray(answer)
+    console.put(shape=list(picture.shape))
+    console.binary(picture_bytes(picture, PICTURE_FORMATS[ending], "A picture"), path)
     return EXIT_OK
 
 

@@ -35,7 +35,7 @@ from ..survey.request import as_region
 from .calls import argument_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Literal
 
     from .._typing import Executor, FilePath, Keywords, Mirror, Region
@@ -331,7 +331,7 @@ class SurveyBase(QueryBase):
             tuple(self._client_options().items()),
             setting("viewer_url"),
             (("timeout_is_set", self._timeout is not None), ("max_connections", n_viewer)),
-            self._viewer_matches(mirrors),
+            self._is_same_sky("viewer_url", mirrors),
             cache_conf.cache_timeout,
             require_unlisted,
         )
@@ -359,9 +359,9 @@ class SurveyBase(QueryBase):
             "user_agent": self._session.headers["User-Agent"],
         }
 
-    def _viewer_matches(self, mirrors: tuple[SurveyMirror, ...]) -> bool:
-        """Return True if the viewer shows the same sky as the mirrors, and may stand in."""
-        is_own = setting("viewer_url") != type(conf).viewer_url.defaultvalue
+    def _is_same_sky(self, service: str, mirrors: Sequence[SurveyMirror]) -> bool:
+        """Return True if a service of ``conf`` has the sky of the mirrors, and may stand in."""
+        is_own = setting(service) != getattr(type(conf), service).defaultvalue
         return is_own or all(mirror.official for mirror in mirrors)
 
     def _viewer(self, cache: bool | None) -> ViewerService:

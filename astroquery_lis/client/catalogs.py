@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from .._typing import Angle, Coordinates, Mirror, OnMissing, Payload, Region
-    from ..io.mirrors import Mirror as SurveyMirror
 
 
 __all__ = ["CatalogMethods"]
@@ -347,7 +346,7 @@ class CatalogMethods(SurveyBase):
         """Return the sources to ask in turn, and why each is asked."""
         names, reason = as_sources(source, SOURCES), "it was asked for"
         if names == ("auto",):
-            same_sky = self._tap_is_same_sky(files.finder.mirrors)
+            same_sky = self._is_same_sky("tap_url", files.finder.mirrors)
             names, reason = order_of_sources(request, files, tap_is_same_sky=same_sky)
         makers: dict[str, Callable[[], CatalogSource]] = {
             "files": lambda: files,
@@ -359,8 +358,3 @@ class CatalogMethods(SurveyBase):
     def _tap(self) -> TapClient:
         make: Callable[..., PoliteSession] = PoliteSession
         return TapClient(setting("tap_url"), partial(make, **self._client_options()))
-
-    def _tap_is_same_sky(self, mirrors: Sequence[SurveyMirror]) -> bool:
-        """Tell whether the TAP service has the same sky as the mirrors, so that it may stand in."""
-        own = setting("tap_url") != type(conf).tap_url.defaultvalue
-        return own or all(mirror.official for mirror in mirrors)

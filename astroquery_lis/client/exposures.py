@@ -27,7 +27,7 @@ from ..io.jobs import Result
 from ..io.store import GB, mark_used
 from ..io.upkeep import keep_within
 from ..survey.layers import Layer, layer_of
-from ..survey.releases import get_release
+from ..survey.releases import get_release, listed
 from ..survey.request import as_bands, as_choice, as_region
 from .base import SurveyBase
 
@@ -125,7 +125,11 @@ class ExposureMethods(SurveyBase):
         >>> len(payload['urls']) > 0
         True
         """
-        products = _as_products(products)
+        names = listed(products, tuple(EXPOSURE_PRODUCTS))
+        if not names:
+            refuse("products", products, f"must name some of {', '.join(EXPOSURE_PRODUCTS)}.")
+        for name in names:
+            as_choice("products", name, EXPOSURE_PRODUCTS)
         use_cache = cache_conf.cache_active if cache is None else cache
         if download_dir is None and not use_cache and not get_query_payload:
             msg = "download_dir=None needs the cache: name a folder, or leave cache as it is."
@@ -148,7 +152,7 @@ class ExposureMethods(SurveyBase):
         listing = _Listing(service)
         jobs = [
             ExposureJob(row, ccd, product, service, folder, listing)
-            for row, (ccd, product) in enumerate((c, p) for c in ccds for p in products)
+            for row, (ccd, product) in enumerate((c, p) for c in ccds for p in names)
         ]
         if get_query_payload:
             return {"service": service.url, "urls": [job.about["url"] for job in jobs]}
@@ -158,19 +162,6 @@ class ExposureMethods(SurveyBase):
             keep_within(service.folder.parent, conf.cache_size * GB, keep_since_s=begun_s)
         warn_of_failures([r for r in results if r.status == "ERROR"], len(results))
         return table_of_files(results, [job.product for job in jobs])
-
-
-def _as_products(products: Products) -> tuple[str, ...]:
-    """Return names of products as a tuple without repeats."""
-    try:
-        names = (products,) if isinstance(products, str) else tuple(dict.fromkeys(products))
-    except TypeError:
-        names = ()
-    if not names:
-        refuse("products", products, f"must name some of {', '.join(EXPOSURE_PRODUCTS)}.")
-    for name in names:
-        as_choice("products", name, tuple(EXPOSURE_PRODUCTS))
-    return names
 
 
 def _as_exposures(table: Table | Row) -> Table:

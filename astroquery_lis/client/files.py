@@ -34,13 +34,13 @@ from ..io.delivery import (
     warn_of_failures,
 )
 from ..io.jobs import Result, failure
-from ..io.mirrors import REGISTERED, local_folders, resolve_mirrors
+from ..io.mirrors import REGISTERED, local_folders
 from ..io.places import HEALTH
 from ..io.upkeep import cache_usage, clear_stores
 from ..survey.bricks import parse_brick_name
 from ..survey.paths import FILE_PRODUCTS, as_file_bands, as_file_products, has_product, plan_files
 from ..survey.releases import get_release
-from ..survey.request import as_choice, as_region
+from ..survey.request import as_choice
 from .audit import audit
 from .base import SurveyBase
 from .inputs import as_bricks
@@ -183,13 +183,12 @@ or sequence, optional
         >>> [url.rpartition('/')[2] for url in payload['urls']]
         ['tractor-1901p012.fits']
         """
-        release = get_release(self.release if release is None else release).name
-        region = as_region(region, release)
+        release, region = self._tree(release, region)
         products = as_file_products(products, release)
         bands = as_file_bands(bands, products, release, region)
         if verify is not False:
             as_choice("verify", verify, ("warn", "strict"))
-        mirrors = resolve_mirrors(self.mirror if mirror is None else mirror)
+        mirrors = self._mirrors(mirror)
         ids, sweeps = as_bricks(bricks_or_coordinates, radius, ra=ra, dec=dec, name=name)
         files = plan_files(
             ids, products=products, bands=bands, release=release, region=region, sweeps=sweeps
@@ -242,9 +241,9 @@ or sequence, optional
         >>> products.colnames
         ['product', 'per', 'description']
         """
-        found = get_release(self.release if release is None else release)
-        chosen = [product for product in FILE_PRODUCTS.values() if has_product(found, product.name)]
-        rows = [(product.name, product.per, product.description) for product in chosen]
+        data = get_release(self._release_name(release))
+        products = [p for p in FILE_PRODUCTS.values() if has_product(data, p.name)]
+        rows = [(product.name, product.per, product.description) for product in products]
         return Table(rows=rows, names=("product", "per", "description"))
 
     def verify(
@@ -296,7 +295,7 @@ or sequence, optional
             refuse("tree", str(tree), "is not a directory that exists.")
         mirrors: tuple = ()
         if repair or mirror is not None:
-            mirrors = resolve_mirrors(self.mirror if mirror is None else mirror)
+            mirrors = self._mirrors(mirror)
         self._images.clear()
         return audit(tree, self._client(), mirrors, repair=repair, show_progress=show_progress)
 
@@ -324,7 +323,7 @@ or sequence, optional
         >>> print(*LegacySurvey.list_mirrors()['name'][:3])
         nersc nadc nadc-flat
         """
-        used = resolve_mirrors(self.mirror)
+        used = self._mirrors(None)
         mirrors = list({m.name: m for m in (*REGISTERED.values(), *used)}.values())
         if probe:
             HEALTH.probe(mirrors, self._client(), PROBE_PATH)

@@ -392,5 +392,5 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
             names,
             BrickFiles(partial(self._reader, mirrors, cache), mirrors[0]),
             partial(self._viewer, cache),
-            partial(self._viewer_matches, mirrors),
+            partial(self._is_same_sky, "viewer_url", mirrors),
         )

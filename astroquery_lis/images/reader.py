@@ -328,10 +328,28 @@ class SectionReader:
         store = self._store(mirror)
         file = store.whole(path)
         if file is None:
-            self.begin_fetch()
-            file, margin_bytes = store.path(path), store.margin_bytes
-            download(self.client, str(mirror.locate(path)), file, margin_bytes=margin_bytes)
+            file = self.fetch_whole(store, path, str(mirror.locate(path))).path
         return file
+
+    def fetch_whole(
+        self,
+        store: Store,
+        path: str,
+        url: str,
+        *,
+        expected: Version | None = None,
+        answer: BaseHTTPResponse | None = None,
+    ) -> Downloaded:
+        """Fetch a file whole into a store; an answer is that of a request for a part."""
+        self.begin_fetch()
+        return download(
+            self.client,
+            url,
+            store.path(path),
+            expected=expected,
+            answer=answer,
+            margin_bytes=store.margin_bytes,
+        )
 
     def _read_local(
         self, path: str | Path, url: str, request: SectionRequest, shared: SharedFile | None
@@ -365,8 +383,7 @@ class SectionReader:
         is_packed = path.endswith(".gz")
         wants_whole = is_packed or (shared is not None and shared.wants_whole)
         if wants_whole and not (store.whole(path) if is_packed else store.holds(path)):
-            self.begin_fetch()
-            download(self.client, url, whole)
+            self.fetch_whole(store, path, url)
         if store.whole(path) is not None:
             try:
                 return self._read_local(whole, url, request, shared)
@@ -472,9 +489,8 @@ class _RemoteFile:
                 lacking.setdefault(int(row), []).append((start, stop))
         version = known.runs.version
         if shared.is_most(sum(len(ranges) for ranges in lacking.values())):
-            whole = self._store.path(self._path)
-            self._reader.begin_fetch()
-            raise WholeFileAnswer(download(self._reader.client, self._url, whole, expected=version))
+            parts = self._store, self._path, self._url
+            raise WholeFileAnswer(self._reader.fetch_whole(*parts, expected=version))
         # One run for each row of tiles at most, since strips are decoded one by one.
         runs = (
             run for ranges in lacking.values() for run in merge_ranges(ranges, gap_bytes=GAP_BYTES)
@@ -516,14 +532,8 @@ class _RemoteFile:
         """Return what takes a whole file that comes as the answer to a range."""
 
         def receive(response: BaseHTTPResponse) -> Downloaded:
-            return download(
-                self._reader.client,
-                self._url,
-                self._store.path(self._path),
-                expected=version,
-                answer=response,
-                margin_bytes=self._store.margin_bytes,
-            )
+            parts = self._store, self._path, self._url
+            return self._reader.fetch_whole(*parts, expected=version, answer=response)
 
         return receive
 

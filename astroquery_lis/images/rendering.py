@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from ..exceptions import CoverageWarning, NoCoverageError, TransferError, warn
+from ..survey.bitmasks import NPRIMARY
 from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, brick_id, is_north, name_of
 from ..survey.layers import Layer, layer_of
 from ..survey.pixel_grids import Box, TangentGrid
@@ -22,10 +23,9 @@ from .coadds import Plane, observed
 from .coverage import Request, no_data_at, settle
 from .viewer_service import MAX_REQUEST_PIX, ViewerService
 
-__all__ = ["NPRIMARY", "LayerBricks", "Rendering", "settle_rendering"]
+__all__ = ["LayerBricks", "Rendering", "settle_rendering"]
 
 JOIN_MARGIN_PIX = 8
-NPRIMARY = 1
 EDGE_PIX = 2
 
 
@@ -81,11 +81,6 @@ class Rendering:
         return [self.parameters(part, self.request.bands or ()) for part in self.parts()]
 
 
-def _sky(rendering: Rendering) -> tuple[np.ndarray, np.ndarray]:
-    y, x = np.mgrid[: rendering.request.ny, : rendering.request.nx]
-    return rendering.grid.to_sky(x, y)
-
-
 def _trees(layer: Layer) -> list[Tree]:
     """Return the regions that a layer of the Legacy Surveys is put together from."""
     if layer.release is None or layer.region is None:
@@ -130,7 +125,8 @@ class LayerBricks:
     @cached_property
     def sky(self) -> tuple[np.ndarray, np.ndarray]:
         """RA and Dec of each pixel."""
-        return _sky(self.rendering)
+        y, x = np.mgrid[: self.rendering.request.ny, : self.rendering.request.nx]
+        return self.rendering.grid.to_sky(x, y)
 
 
 def _existing(
@@ -148,18 +144,15 @@ def _existing(
     return [int(brick) for brick in near if name_of(int(brick)) in names]
 
 
-def _lacking(rendering: Rendering, bands: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _lacking(existing: LayerBricks, bands: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Return where a layer of two regions has no such band, of the bands that one of them lacks."""
-    lacking: dict[str, np.ndarray] = {}
-    trees = _trees(rendering.layer)
-    if len(trees) == 2:
-        north = is_north(*_sky(rendering))
-        for tree in trees:
-            side = north == (tree.region == "north")
-            for band in bands:
-                if band not in tree.bands and side.any():
-                    lacking[band] = side
-    return lacking
+    trees = _trees(existing.rendering.layer)
+    regions = {b: t.region for t in trees for b in bands if b not in t.bands and len(trees) == 2}
+    if not regions:
+        return {}
+    north = is_north(*existing.sky)
+    sides = {band: north == (region == "north") for band, region in regions.items()}
+    return {band: side for band, side in sides.items() if side.any()}
 
 
 def settle_rendering(
@@ -188,7 +181,7 @@ def settle_rendering(
         lost = dict.fromkeys(name_of(brick_id(*(v[nowhere] for v in existing.sky))).tolist())
         what = f"{layer.name} lacks {', '.join(lost)}"
         warn(f"{nowhere.mean():.1%} of the cutout is without values: {what}.", CoverageWarning)
-    lacking = _lacking(rendering, bands)
+    lacking = _lacking(existing, bands)
     for number, band in enumerate(bands):
         if band in lacking:
             _blank(planes, number, lacking[band])

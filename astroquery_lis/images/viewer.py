@@ -26,12 +26,13 @@ from ..exceptions import (
 )
 from ..io.bounds import Threads
 from ..io.checks import reading
+from ..survey.bitmasks import NPRIMARY
 from ..survey.layers import INVVAR_LIMIT_ARCSEC
 from ..survey.pixel_grids import Box, TangentGrid
 from ..survey.request import LAYER_PRODUCTS, CutoutRequest, plane_name
 from .assemble import lanczos3, nearest
 from .coadds import Plane
-from .rendering import NPRIMARY, LayerBricks, Rendering, settle_rendering
+from .rendering import LayerBricks, Rendering, settle_rendering
 from .viewer_service import MAX_CONNECTIONS, ViewerService
 
 __all__ = ["Rendering", "check_layer_request", "viewer_cutout", "viewer_picture"]

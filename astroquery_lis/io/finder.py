@@ -120,8 +120,9 @@ class FileFinder:
         except (UnexpectedContentError, TruncatedError):
             if file.mirror.is_local:
                 raise
-        file.path.unlink(missing_ok=True)
-        path = file.path.relative_to(self._root() / file.mirror.root_name).as_posix()
+        store = self._store(file.mirror)
+        path = file.path.relative_to(store.root).as_posix()
+        store.forget_whole(path)
         return read(self._located(file.mirror, path, self._fetch(file.mirror, path)))
 
     def _fetched(self, path: str) -> LocatedFile | None:
@@ -135,27 +136,26 @@ class FileFinder:
         return self._located(answer.mirror, path, answer.value)
 
     def _fetch(self, mirror: Mirror, path: str) -> Path:
-        root = self._root()
-        file = Store(root / mirror.root_name).path(path)
+        store = self._store(mirror)
+        file, url = store.path(path), str(mirror.locate(path))
         try:
-            download(self._make_client(), str(mirror.locate(path)), file)
+            download(self._make_client(), url, file, margin_bytes=store.margin_bytes)
         except CacheError as error:
-            if root == self._temporary:
+            if self._location is None:
                 raise
             # The content does not depend on the cache: go on without it and say so.
             self.cache_error, self._location = error, None
             return self._fetch(mirror, path)
         return file
 
-    def _root(self) -> Path:
-        """Return the folder for what is fetched: the cache, or one for this call alone."""
+    def _store(self, mirror: Mirror) -> Store:
+        """Return where what is fetched goes: into the cache, or a folder of this call alone."""
         with self._lock:
-            if self._location is None:
-                self._temporary = self._temporary or Path(
-                    tempfile.mkdtemp(prefix="astroquery_lis-")
-                )
-                return self._temporary
-            return self._location
+            if self._location is not None:
+                return Store(self._location / mirror.root_name)
+            self._temporary = self._temporary or Path(tempfile.mkdtemp(prefix="astroquery_lis-"))
+            # What goes away again may use the room that is kept free.
+            return Store(self._temporary / mirror.root_name, margin_bytes=0)
 
     def _located(self, mirror: Mirror, path: str, file: Path) -> LocatedFile:
         sidecars = None

@@ -7,11 +7,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from .._packages import import_optional
 from ..images.coadds import as_hdus
 from ..images.plain import PlainCutout
+from .page import picture_bytes
 from .rgb import rgb
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ __all__ = ["PICTURE_OUTPUTS", "PictureEncoding"]
 
 PICTURE_OUTPUTS = ("png", "jpeg")
 _SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
-_OPTIONS = {"png": {}, "jpeg": {"quality": 95, "subsampling": 0}}
 
 
 @dataclass(frozen=True)
@@ -37,18 +35,14 @@ class PictureEncoding:
 
     def encode(self, answer: Answer, key: str, facts: Facts) -> bytes:
         """Return a file; its comment has the key of the request and the facts, as JSON."""
-        pillow: Any = import_optional("PIL.Image", "plot", f"output={self.kind!r}")
         picture = rgb(as_hdus(answer) if isinstance(answer, PlainCutout) else answer)
         text = json.dumps({"request": key, **facts})
-        options: dict[str, Any] = dict(_OPTIONS[self.kind])
+        options: dict[str, Any] = {"comment": text}
         if self.kind == "png":
-            options["pnginfo"] = import_optional("PIL.PngImagePlugin", "plot", "PNG").PngInfo()
-            options["pnginfo"].add_text("Comment", text)
-        else:
-            options["comment"] = text
-        stream = io.BytesIO()
-        pillow.fromarray(np.ascontiguousarray(picture)).save(stream, self.kind, **options)
-        return stream.getvalue()
+            info = import_optional("PIL.PngImagePlugin", "plot", "PNG").PngInfo()
+            info.add_text("Comment", text)
+            options = {"pnginfo": info}
+        return picture_bytes(picture, self.kind, f"output={self.kind!r}", **options)
 
     def decode(self, data: bytes) -> tuple[str, Facts]:
         """Return the key of the request and the facts; raise OSError if it is no such file."""

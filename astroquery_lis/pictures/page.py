@@ -43,6 +43,7 @@ __all__ = [
     "html_page",
     "image",
     "marked",
+    "picture_bytes",
     "png_bytes",
     "section",
     "span",
@@ -54,7 +55,7 @@ __all__ = [
 ]
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_JPEG = {"quality": 90, "subsampling": 0, "optimize": True}
+_JPEG = {"quality": 95, "subsampling": 0}
 _DRAWING_DPI = 160
 _LARGEST_ENLARGED_PIX = 256
 
@@ -240,23 +241,28 @@ def png_bytes(picture: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
-def _jpeg_bytes(picture: np.ndarray) -> bytes | None:
-    try:
-        pillow = import_optional("PIL.Image", "plot", "A JPEG")
-    except OptionalDependencyError:
-        return None
+def picture_bytes(picture: np.ndarray, kind: str, purpose: str, **options: Any) -> bytes:
+    """Return a picture as a file of pillow's: ``'jpeg'`` or ``'png'``, first row on top."""
+    pillow = import_optional("PIL.Image", "plot", purpose)
     stream = io.BytesIO()
-    pillow.fromarray(np.ascontiguousarray(picture)).save(stream, "JPEG", **_JPEG)
+    options = (_JPEG if kind == "jpeg" else {}) | options
+    pillow.fromarray(np.ascontiguousarray(picture)).save(stream, kind, **options)
     return stream.getvalue()
 
 
 def data_uri(picture: np.ndarray | bytes, *, lossless: bool = False) -> str:
     """Return a picture as an address that holds it: a JPEG where pillow is there, or a PNG."""
+    kind = "png"
     if isinstance(picture, bytes):
-        kind, data = "png", picture
+        data = picture
+    elif lossless:
+        data = png_bytes(picture)
     else:
-        jpeg = None if lossless else _jpeg_bytes(picture)
-        kind, data = ("png", png_bytes(picture)) if jpeg is None else ("jpeg", jpeg)
+        try:
+            data = picture_bytes(picture, "jpeg", "A JPEG", quality=90, optimize=True)
+            kind = "jpeg"
+        except OptionalDependencyError:
+            data = png_bytes(picture)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .bricks import IMAGE_SIZE_PIX, brick_center, brick_id, name_of
+from .bricks import BRICK_SIZE_DEG, IMAGE_SIZE_PIX, brick_center, brick_id, name_of
 from .owners import NO_LABEL, SQUARE_PIX, Labels, Owners
 from .pixel_grids import Box, Grid, SkyGrid, TangentGrid
 from .releases import PIXEL_SCALE_ARCSEC, WISE_BANDS
@@ -52,7 +52,6 @@ class Frame(NamedTuple):
 
 
 OPTICAL = Frame("optical", IMAGE_SIZE_PIX, PIXEL_SCALE_ARCSEC)
-BRICK_DEG = 0.25
 WISE = Frame("wise", 342, 2.75)
 """What legacypipe makes of 3600 pixels of 0.262 arcsec at 2.75: ``int(342.98)``."""
 
@@ -254,7 +253,7 @@ def _near(placement: Placement, piece: Piece) -> list[int]:
     middle = (area.x0 + area.x1) / 2, (area.y0 + area.y1) / 2
     ra0, dec0 = grid.to_sky(middle[0] + placement.box.x0, middle[1] + placement.box.y0)
     reach_deg = float(separation_deg(ra0, dec0, ra, dec).max())
-    margin_deg = placement.frame.size_pix * placement.frame.scale_arcsec / 3600 - BRICK_DEG
+    margin_deg = placement.frame.size_pix * placement.frame.scale_arcsec / 3600 - BRICK_SIZE_DEG
     near = bricks_in_circle(float(ra0), float(dec0), reach_deg + margin_deg).tolist()
     first = placement.pieces[0].brick_id
     return sorted((int(brick) for brick in near), key=lambda brick: (brick != first, brick))

@@ -234,7 +234,7 @@ def test_a_failover_is_told_once():
     with pytest.warns(FailoverWarning, match=r"Mirror a failed \(down\); b answered") as caught:
         failovers.warn()
     assert len(caught) == 1
-    assert failovers.messages == []
+    assert not failovers.messages
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from ...exceptions import InvalidRequestError, OptionalDependencyError
+from ...exceptions import InvalidRequestError, OptionalDependencyError, meant
 from .builtin import BUILTIN, builtin_digest
 from .correction import (
     IN_STEP,
@@ -168,7 +167,7 @@ def _builtin(name: str, parameters: dict, about: dict) -> Correction:
     if name not in BUILTIN:
         msg = (
             f"corrections: {name!r} is not one of {', '.join(BUILTIN)}; a function of a module is "
-            f"'module:name'.{_hint(name, BUILTIN)}"
+            f"'module:name'.{meant(name, BUILTIN)}"
         )
         raise InvalidRequestError(msg, parameter="corrections", value=name)
     kind = BUILTIN[name]
@@ -177,7 +176,7 @@ def _builtin(name: str, parameters: dict, about: dict) -> Correction:
     if unknown:
         msg = (
             f"{name}: {unknown[0]!r} is not one of its parameters "
-            f"{', '.join([*allowed, *RESERVED])}.{_hint(unknown[0], allowed)}"
+            f"{', '.join([*allowed, *RESERVED])}.{meant(unknown[0], allowed)}"
         )
         raise InvalidRequestError(msg, parameter=unknown[0], value=parameters[unknown[0]])
     parameters = kind.check({key: _plain(name, key, v) for key, v in parameters.items()})
@@ -195,11 +194,6 @@ def _builtin(name: str, parameters: dict, about: dict) -> Correction:
         files={path: file_digest(path) for path in files.values()},
         code=builtin_digest(),
     )
-
-
-def _hint(word: str, allowed: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(allowed), 1)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _by_name(what: str, parameters: dict) -> Correction:

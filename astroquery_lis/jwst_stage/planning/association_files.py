@@ -14,6 +14,7 @@ from ...exceptions import InvalidRequestError, StageError
 from ..pipeline import ask
 from ..tasks import member_path
 from .associations import PIPELINES, STAGE3_ROLES, Group
+from .exposures import split_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,15 +29,9 @@ __all__ = [
     "complete",
     "complete_in_process",
     "group_of_file",
-    "root_of",
     "unique_ids",
     "write_association",
 ]
-
-
-def root_of(expname: str) -> str:
-    """Return the name of the exposure behind a member, without suffix."""
-    return Path(expname).name.removesuffix(".fits").rpartition("_")[0]
 
 
 def group_of_file(association: dict[str, Any], exposures: Sequence[Exposure]) -> Group:
@@ -53,7 +48,7 @@ def group_of_file(association: dict[str, Any], exposures: Sequence[Exposure]) ->
         raise InvalidRequestError(msg, parameter="files", value=path)
     members, missing = [], []
     for member in products[0]["members"]:
-        root = root_of(member["expname"])
+        root = split_name(member["expname"])[0]
         role = str(member.get("exptype", "science")).lower()
         if role not in STAGE3_ROLES:
             continue

@@ -7,13 +7,12 @@ product is named as MAST does.
 
 from __future__ import annotations
 
-import difflib
 import string
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from ...exceptions import InvalidRequestError, refuse
+from ...exceptions import InvalidRequestError, meant, refuse
 from .exposures import Exposure
 from .pipelines import ASN_TYPES, EXP_TYPES, is_integrations, stage_classes
 from .rules import associate, is_acquisition, is_plain
@@ -290,9 +289,7 @@ def _key(exposure: Exposure, group_by: GroupBy | None) -> tuple[str, ...]:
     allowed = [f.name for f in fields(Exposure) if f.type in ("str", "bool", str, bool)]
     for name in names:
         if name not in allowed:
-            close = difflib.get_close_matches(str(name), allowed, 1)
-            meant = f" Did you mean {close[0]!r}?" if close else ""
-            msg = f"group_by={name!r} is none of {', '.join(allowed)}.{meant}"
+            msg = f"group_by={name!r} is none of {', '.join(allowed)}.{meant(name, allowed)}"
             raise InvalidRequestError(msg, parameter="group_by", value=group_by)
     return tuple(str(getattr(exposure, name)) for name in names)
 

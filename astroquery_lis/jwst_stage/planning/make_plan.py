@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from typing import TYPE_CHECKING, Any
 
 from astropy.table import Table
 
-from ...exceptions import InvalidRequestError, LegacySurveyWarning, refuse, warn
+from ...exceptions import InvalidRequestError, LegacySurveyWarning, meant, refuse, warn
 from ..corrections import normalise, switches
 from ..steps.parameters import check, for_task
 from ..steps.recipes import PRESETS, read_recipe
@@ -140,9 +139,8 @@ def _step_layers(
 ) -> tuple[StepsFor, dict]:
     """Return a function that gives a pipeline's parameters, and the steps as they were checked."""
     if preset not in PRESETS:
-        close = difflib.get_close_matches(str(preset), PRESETS, 1)
-        meant = f" Did you mean {close[0]!r}?" if close else ""
-        refuse("preset", preset, f"is none of {', '.join(map(repr, PRESETS))}.{meant}")
+        hint = meant(preset, PRESETS)
+        refuse("preset", preset, f"is none of {', '.join(map(repr, PRESETS))}.{hint}")
     pipelines = sorted({name for e in exposures for name in stage_classes(e) if name})
     layers = [check(PRESETS[preset]["steps"], parameter="preset")]
     if recipe is not None:

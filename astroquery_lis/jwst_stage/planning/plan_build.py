@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidExposureError, InvalidRequestError
 from ..tasks import Member
-from .association_files import complete, group_of_file, root_of
+from .association_files import complete, group_of_file
 from .associations import Together, listed, put_together
+from .exposures import split_name
 from .pipelines import ASN_TYPES, EXP_TYPES, is_integrations, stage_classes
 from .rules import is_acquisition
 from .task_builder import TaskBuilder
@@ -48,7 +49,7 @@ def build(
     together = Together({}, [], frozenset(), [])
     if {2, 3} & set(stages):
         given = [group_of_file(a, exposures) for a in level3]
-        named = {root_of(m["expname"]) for a in associations for p in a["products"]
+        named = {split_name(m["expname"])[0] for a in associations for p in a["products"]
                  for m in p["members"]}  # fmt: skip
         together = put_together(
             exposures,
@@ -154,7 +155,8 @@ class _Calibration:
             for product in association["products"]:
                 roles = [(m["expname"], str(m.get("exptype", "science")).lower())
                          for m in product["members"]]  # fmt: skip
-                if (exposure.root, "science") not in [(root_of(n), role) for n, role in roles]:
+                roots = [split_name(name)[0] for name, role in roles if role == "science"]
+                if exposure.root not in roots:
                     continue
                 header |= {k: v for k, v in association.items() if k in header}
                 found = {n: self._named(n, role, association["path"]) for n, role in roles
@@ -170,7 +172,7 @@ class _Calibration:
 
     def _named(self, expname: str, role: str, association_path: str) -> Member | None:
         """Return the member of a name: an exposure, a product of the plan, or a file beside."""
-        root = root_of(expname)
+        root = split_name(expname)[0]
         if root in self.builder.by_root:
             return Member(self.rates[root], role)
         name = Path(expname).name
