@@ -22,6 +22,7 @@ extensions = [
     "numpydoc",
     "sphinx_automodapi.automodapi",
     "sphinx_copybutton",
+    "sphinxcontrib.towncrier.ext",
     "pytest_doctestplus.sphinx.doctestplus",
     "benchmark_tables",
     "import_layers",
@@ -29,6 +30,11 @@ extensions = [
     "page_pictures",
     "survey_tables",
 ]
+
+# What the next release brings is read from the fragments when the page is built.
+towncrier_draft_autoversion_mode = "draft"
+towncrier_draft_include_empty = False
+towncrier_draft_working_directory = Path(__file__).parents[1]
 
 # Links into other projects' documentation need their inventories from the network; a build without
 # it has to be free of warnings too, so they are asked for only where they can be had.
