@@ -1,6 +1,7 @@
 """Count rates of modes other than NIRCam's imaging, and references that serve them."""
 
 from .exposures import ModeObservation
+from .miri_coronagraph import simulate_coronagraph
 from .miri_imaging import simulate_background
 from .miri_lrs import simulate_lrs
 from .nircam_series import simulate_time_series
@@ -10,6 +11,7 @@ from .niriss_imaging import simulate_niriss
 __all__ = [
     "ModeObservation",
     "simulate_background",
+    "simulate_coronagraph",
     "simulate_lrs",
     "simulate_niriss",
     "simulate_time_series",
