@@ -375,15 +375,13 @@ def as_by_row(parameter: str, value: Any, targets: Targets) -> ByRow | None:
     By row are the name of a column, a column, an array of as many values as there are rows, and a
     function of the row.  A pair stays what it is for one target, (ny, nx).
     """
-    n_rows, table = len(targets), targets.table
+    table = targets.table
     if isinstance(value, str):
         if table is None or value not in table.colnames:
             return None
-        return _of_array(parameter, table[value], targets.placed)
+        value = table[value]
     if callable(value):
-        rows = table
-        if rows is None:
-            rows = SkyCoord(targets.ra_deg, targets.dec_deg, unit="deg")
+        rows = SkyCoord(targets.ra_deg, targets.dec_deg, unit="deg") if table is None else table
         return _of_values(parameter, [value(row) for row in rows])
     # A header is one grid, though numpy takes it for a list of cards.
     is_one = isinstance(value, (tuple, fits.Header)) or not hasattr(value, "__len__")
@@ -392,11 +390,11 @@ def as_by_row(parameter: str, value: Any, targets: Targets) -> ByRow | None:
     if not isinstance(value, (list, np.ndarray)):
         value = np.asarray(value)  # a Series of pandas and the like, in the order of its rows
     may_be_pair = parameter == "size" and np.ndim(value) == 1 and not isinstance(value, Column)
-    if len(value) != n_rows:
+    if len(value) != len(targets):
         if may_be_pair and len(value) <= 2:
             return None
-        refuse(parameter, value, f"has {len(value)} values; there are {n_rows} targets.")
-    if n_rows == 2 and may_be_pair and value[0] != value[1]:
+        refuse(parameter, value, f"has {len(value)} values; there are {len(targets)} targets.")
+    if may_be_pair and len(value) == 2 and value[0] != value[1]:
         must = (
             "may be (ny, nx) or a size for each of the two targets; write a tuple for the former, "
             "and name a column of the table for the latter."
@@ -523,16 +521,20 @@ def _names(value: object) -> tuple[list | None, list[str]]:
         name = _find(table, ("brickname", "brickid"))
         return (None if name is None else np.ma.compressed(table[name]).tolist()), []
     items: Any = [value] if isinstance(value, (str, int, np.integer)) else value
-    is_scalar = isinstance(items, np.ndarray) and not items.ndim
-    is_many = isinstance(items, (Sequence, np.ndarray, set, frozenset)) and not is_scalar
-    if not is_many or not len(items):
+    is_array = isinstance(items, np.ndarray) and items.ndim > 0
+    if not (is_array or isinstance(items, (Sequence, set, frozenset))) or not len(items):
         return None, []
-    if not all(is_file_name(item) or _is_number(item) for item in items):
-        return None, []
-    sweeps = [str(item).strip() for item in items if isinstance(item, str) and is_sweep_name(item)]
-    names = [item for item in items if not (isinstance(item, str) and is_sweep_name(item))]
-    names = [name.strip().lower() if isinstance(name, str) else name for name in names]
-    return names, [name.removesuffix(".fits") for name in sweeps]
+    names: list = []
+    sweeps: list[str] = []
+    for item in items:
+        text = item.strip() if isinstance(item, str) else ""
+        if is_sweep_name(text):
+            sweeps.append(text.removesuffix(".fits"))
+        elif _is_number(item) or is_file_name(text):
+            names.append(text.lower() or item)
+        else:
+            return None, []
+    return names, sweeps
 
 
 def _is_number(item: object) -> bool:

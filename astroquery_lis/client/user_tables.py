@@ -106,26 +106,30 @@ def _converted(value: Any) -> Table | None:
     if isinstance(value, (fits.HDUList, fits.BinTableHDU, fits.TableHDU)):
         return _table_of_hdus(value if isinstance(value, fits.HDUList) else [value])
     if isinstance(value, np.ndarray) and value.dtype.names:
-        table = Table(np.atleast_1d(value))
-        for column in value.columns if isinstance(value, fits.FITS_rec) else ():
-            if column.unit and column.name in table.colnames:
-                table[column.name].unit = column.unit
-        return table
+        return _table_of_array(value)
     if isinstance(value, Mapping):
-        columns = dict(value)
-        is_row = bool(columns) and all(np.ndim(item) == 0 for item in columns.values())
-        return Table(rows=[columns]) if is_row else Table(columns)
+        is_row = bool(value) and all(np.ndim(item) == 0 for item in value.values())
+        return Table(rows=[dict(value)]) if is_row else Table(dict(value))
     if isinstance(value, (list, tuple)) and value and all(isinstance(v, Mapping) for v in value):
         return Table(rows=[dict(row) for row in value])
     # pandas itself is not imported; from 3.0 on, its classes are of the module "pandas".
     kinds = {k.__name__ for k in type(value).__mro__ if k.__module__.split(".")[0] == "pandas"}
+    if "Series" in kinds:
+        value = value.to_frame().T.infer_objects()
     if kinds & {"DataFrame", "Series"}:
-        is_row = "Series" in kinds
-        return Table.from_pandas(value.to_frame().T.infer_objects() if is_row else value)
-    if isinstance(value, (SkyCoord, BaseCoordinateFrame)):
-        return None
+        return Table.from_pandas(value)
     # The results of pyvo and the tables of a VOTable.
-    return value.to_table() if hasattr(value, "to_table") else None
+    is_table = hasattr(value, "to_table") and not isinstance(value, (SkyCoord, BaseCoordinateFrame))
+    return value.to_table() if is_table else None
+
+
+def _table_of_array(array: np.ndarray) -> Table:
+    """Return a structured array as a table, with the units that one of a FITS file has."""
+    table = Table(np.atleast_1d(array))
+    for column in array.columns if isinstance(array, fits.FITS_rec) else ():
+        if column.unit and column.name in table.colnames:
+            table[column.name].unit = column.unit
+    return table
 
 
 # ---- files ------------------------------------------------------------------------------------

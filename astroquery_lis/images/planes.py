@@ -9,7 +9,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from ..exceptions import InvalidRequestError, refuse
+from ..exceptions import refuse
 from ..survey.releases import PIXEL_SCALE_ARCSEC, RELEASES
 from ..survey.request import DERIVED, as_choice, plane_name
 
@@ -37,20 +37,13 @@ def flux_planes(
     hdul: fits.HDUList, bands: str | Sequence[str] | None = None, product: str | None = None
 ) -> dict[str, fits.ImageHDU]:
     """Return the HDUs of a cutout's bands."""
-    by_product: dict[str, dict[str, fits.ImageHDU]] = {}
-    for hdu in hdul:
-        name, _, band = hdu.name.rpartition("_")
-        if name.lower() in FLUX_PRODUCTS and hdu.is_image and len(hdu.shape) == 2:
-            band = str(hdu.header.get("BAND", band)).strip()
-            by_product.setdefault(name.lower(), {})[band] = hdu
+    by_product = _by_product(hdul)
     if product is not None:
         as_choice("product", product, FLUX_PRODUCTS)
     present = [name for name in FLUX_PRODUCTS if name in by_product]
     name = present[0] if product is None and present else product
     if name not in by_product:
-        whose = f"product={product!r}: the" if product is not None else "The"
-        msg = f"{whose} cutout has {', '.join(hdu.name for hdu in hdul)}."
-        raise InvalidRequestError(msg, parameter="product", value=product)
+        refuse("product", product, f": the cutout has {', '.join(hdu.name for hdu in hdul)}.")
     hdus = by_product[name]
     if bands is None:
         names = [band for band in hdus if band in _OPTICAL] or list(hdus)
@@ -65,6 +58,17 @@ def flux_planes(
     if len({hdus[band].data.shape for band in names}) > 1:
         refuse("bands", bands, "are not on one pixel grid.")
     return {band: hdus[band] for band in names}
+
+
+def _by_product(hdul: fits.HDUList) -> dict[str, dict[str, fits.ImageHDU]]:
+    """Return the images of fluxes by product and band."""
+    by_product: dict[str, dict[str, fits.ImageHDU]] = {}
+    for hdu in hdul:
+        name, _, band = hdu.name.rpartition("_")
+        if name.lower() in FLUX_PRODUCTS and hdu.is_image and len(hdu.shape) == 2:
+            band = str(hdu.header.get("BAND", band)).strip()
+            by_product.setdefault(name.lower(), {})[band] = hdu
+    return by_product
 
 
 def _names(bands: str | Sequence[str], hdus: dict[str, fits.ImageHDU]) -> list[str]:

@@ -175,6 +175,7 @@ def settle_rendering(
     if (not masks or not all(mask.all() for mask in masks.values())) and existing.count is not None:
         nowhere = existing.count == 0
         _blank(planes, slice(None), nowhere)
+    covered = 1.0 if nowhere is None else 1 - nowhere.mean()
     where = no_data_at(f"Layer {layer.name}", request.ra_deg, request.dec_deg)
     if nowhere is not None and nowhere.any() and not nowhere.all():
         _check_target(rendering, nowhere, where, on_missing)
@@ -185,18 +186,11 @@ def settle_rendering(
     for number, band in enumerate(bands):
         if band in lacking:
             _blank(planes, number, lacking[band])
-    covered = 1.0 if nowhere is None else 1 - nowhere.mean()
     of_band = {band: float(mask.mean()) for band, mask in masks.items()}
     for lost_band, side in lacking.items():
         share = (masks[lost_band] & ~side).mean() if masks else covered - side.mean()
         of_band[lost_band] = float(share)
-    shares: dict[Plane, float] = {}
-    for product in request.products:
-        names: tuple[str | None, ...] = (None,) if product == "maskbits" else bands
-        for name in names:
-            plane = Plane(layer.product if product == "image" else product, name)
-            in_any = max(of_band.values(), default=covered)
-            shares[plane] = in_any if name is None else of_band.get(name, covered)
+    shares = _shares(rendering, bands, of_band, covered)
     asked = Request(
         on_missing,
         request.bands is not None,
@@ -208,6 +202,20 @@ def settle_rendering(
         if of_band[band]:
             warn(f"{band} without values in {side.mean():.1%} of the cutout.", CoverageWarning)
     return {plane: shares[plane] for plane in kept}
+
+
+def _shares(
+    rendering: Rendering, bands: tuple[str, ...], of_band: dict[str, float], covered: float
+) -> dict[Plane, float]:
+    """Return the share of each plane that was observed, by default ``covered``."""
+    shares: dict[Plane, float] = {}
+    for product in rendering.request.products:
+        if product == "maskbits":
+            shares[Plane(product, None)] = max(of_band.values(), default=covered)
+            continue
+        name = rendering.layer.product if product == "image" else product
+        shares |= {Plane(name, band): of_band.get(band, covered) for band in bands}
+    return shares
 
 
 def _blank(planes: dict[str, np.ndarray], bands: int | slice, where: np.ndarray) -> None:

@@ -17,7 +17,6 @@ from astropy.io import fits
 from .._packages import import_optional, package_version
 from ..exceptions import (
     CacheWarning,
-    InvalidRequestError,
     NoCoverageError,
     UnexpectedContentError,
     collected_notes,
@@ -27,7 +26,7 @@ from ..exceptions import (
 from ..io.bounds import Threads
 from ..io.checks import reading
 from ..survey.bitmasks import NPRIMARY
-from ..survey.layers import INVVAR_LIMIT_ARCSEC
+from ..survey.layers import INVVAR_LIMIT_ARCSEC, Layer
 from ..survey.pixel_grids import Box, TangentGrid
 from ..survey.request import LAYER_PRODUCTS, CutoutRequest, plane_name
 from .assemble import lanczos3, nearest
@@ -50,21 +49,28 @@ def check_layer_request(request: CutoutRequest) -> None:
     if unknown:
         refuse("bands", request.bands, f": layer {layer.name} has {', '.join(layer.bands)}.")
     for product in request.products:
-        reason = ""
-        if product not in LAYER_PRODUCTS:
-            reason = f"the viewer's layers have {', '.join(LAYER_PRODUCTS)}"
-        elif product != "image" and not getattr(layer, product):
-            reason = layer.note if layer.product == "resid" else f"layer {layer.name} has none"
-        elif product != "image" and request.pixel_scale_arcsec > INVVAR_LIMIT_ARCSEC:
-            reason = (
-                f"the viewer drops it beyond {INVVAR_LIMIT_ARCSEC:.3f} arcsec per pixel; "
-                f"{request.pixel_scale_arcsec:g} were asked"
-            )
+        reason = _why_not(product, layer, request.pixel_scale_arcsec)
         if reason:
             refuse("products", product, f"cannot be had: {reason}.")
     if request.convert_flux and layer.unit != "nanomaggy":
-        msg = f"convert_flux=True: the unit of layer {layer.name} is not known well enough."
-        raise InvalidRequestError(msg, parameter="convert_flux", value=True)
+        must = f": the unit of layer {layer.name} is not known well enough."
+        refuse("convert_flux", True, must)
+
+
+def _why_not(product: str, layer: Layer, pixel_scale_arcsec: float) -> str:
+    """Return why the viewer does not send a product of a layer, empty if it does."""
+    if product == "image":
+        return ""
+    if product not in LAYER_PRODUCTS:
+        return f"the viewer's layers have {', '.join(LAYER_PRODUCTS)}"
+    if not getattr(layer, product):
+        return layer.note if layer.product == "resid" else f"layer {layer.name} has none"
+    if pixel_scale_arcsec > INVVAR_LIMIT_ARCSEC:
+        return (
+            f"the viewer drops it beyond {INVVAR_LIMIT_ARCSEC:.3f} arcsec per pixel; "
+            f"{pixel_scale_arcsec:g} were asked"
+        )
+    return ""
 
 
 def viewer_cutout(

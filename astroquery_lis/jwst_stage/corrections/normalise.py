@@ -124,29 +124,15 @@ def _one(entry: Any) -> Correction:
 
 def _about(result: Correction, about: dict) -> Correction:
     """Return a correction at its point, with its suffix, for the exposures that it is for."""
-    point = about.get("point", result.point)
-    allowed = BUILTIN[result.name].points if result.source.startswith("builtin:") else POINTS
-    if not result.source:
-        allowed = (IN_STEP,)
-    if point not in allowed:
-        msg = f"{result.name}: point={point!r} must be one of {', '.join(allowed)}."
-        raise InvalidRequestError(msg, parameter="point", value=point)
-    if result.steps and result.source and point != "after_rate":
-        msg = f"{result.name}: point={point!r} must be after_rate: it replaces a step of stage 2."
-        raise InvalidRequestError(msg, parameter="point", value=point)
-    suffix = about.get("suffix", result.suffix)
+    point, suffix = about.get("point", result.point), about.get("suffix", result.suffix)
+    _check_point(result, point)
     if not isinstance(suffix, str) or not _SUFFIX.fullmatch(suffix) or suffix in _TAKEN:
         msg = (
             f"{result.name}: suffix={suffix!r} must be of lower-case letters and digits and not "
             f"one that the pipeline uses itself ({', '.join(sorted(_TAKEN))})."
         )
         raise InvalidRequestError(msg, parameter="suffix", value=suffix)
-    only = about.get("only", result.only)
-    only = (only,) if isinstance(only, str) else tuple(only)
-    if not all(isinstance(entry, str) and entry for entry in only):
-        msg = f"{result.name}: only={only!r} must be words such as 'NRCA3', 'F200W', 'NRCA3/F200W'."
-        raise InvalidRequestError(msg, parameter="only", value=only)
-    only = tuple(entry.upper() for entry in only)
+    only = _words(result, about.get("only", result.only))
     if result.steps and about.get("only"):
         if any("/" in entry for entry in only) or set(result.steps) != {""}:
             msg = f"{result.name}: only={only!r} must be single words, since it switches steps."
@@ -155,6 +141,32 @@ def _about(result: Correction, about: dict) -> Correction:
     if result.only and about.get("only"):
         only = _both(result.only, only)
     return replace(result, point=point, suffix=suffix, only=only)
+
+
+def _check_point(result: Correction, point: Any) -> None:
+    """Refuse a point in the chain where a correction cannot be applied."""
+    allowed = BUILTIN[result.name].points if result.source.startswith("builtin:") else POINTS
+    if not result.source:
+        allowed = (IN_STEP,)
+    must = ""
+    if point not in allowed:
+        must = f"one of {', '.join(allowed)}"
+    elif result.steps and result.source and point != "after_rate":
+        must = "after_rate: it replaces a step of stage 2"
+    if must:
+        msg = f"{result.name}: point={point!r} must be {must}."
+        raise InvalidRequestError(msg, parameter="point", value=point)
+
+
+def _words(result: Correction, only: Any) -> tuple[str, ...]:
+    """Return the words that say which exposures a correction is for."""
+    words = (only,) if isinstance(only, str) else tuple(only)
+    if not all(isinstance(word, str) and word for word in words):
+        msg = (
+            f"{result.name}: only={words!r} must be words such as 'NRCA3', 'F200W', 'NRCA3/F200W'."
+        )
+        raise InvalidRequestError(msg, parameter="only", value=words)
+    return tuple(word.upper() for word in words)
 
 
 def _both(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
