@@ -106,13 +106,7 @@ def _as_table(
         (name, values.dtype, values.shape[1:], unit, isinstance(values, np.ma.MaskedArray))
         for name, values, unit in zip(names, arrays, units, strict=True)
     )
-    rows = np.zeros(n_rows, int)
-    columns = [pattern[rows] for pattern in _patterns(layout)]
-    for column, values in zip(columns, arrays, strict=True):
-        if isinstance(column, MaskedColumn):
-            column[...] = values
-        else:
-            column.data[...] = values
+    columns = list(map(_column, _patterns(layout), arrays))
     # As Table.__getitem__ does: Table(columns) would copy every one, which takes twice as long.
     table = Table()
     table.columns = table.TableColumns(zip(names, columns, strict=True))
@@ -121,11 +115,25 @@ def _as_table(
     return table
 
 
+def _column(pattern: Column, values: np.ndarray) -> Column:
+    """Return a column of values that is like another."""
+    if isinstance(pattern, MaskedColumn):
+        masked = pattern[np.zeros(len(values), int)]
+        masked[...] = values
+        return masked
+    # All but the values is in the dict, as `copy.copy` takes it; to set every attribute by itself
+    # takes ten times as long.
+    column = np.ndarray.__new__(Column, values.shape, values.dtype, np.ascontiguousarray(values))
+    column.__dict__.update(pattern.__dict__, indices=[])
+    return column
+
+
 @lru_cache(maxsize=32)
 def _patterns(layout: tuple) -> list[Column]:
-    """Return columns of one row, from which astropy makes others faster than from arrays."""
+    """Return columns of one row, from which others are made faster than from arrays."""
+    # A view of a column has no dict of meta data yet, which the others would share.
     return [
-        (MaskedColumn if masked else Column)(np.zeros((1, *shape), dtype), name, unit=unit)
+        (MaskedColumn if masked else Column)(np.zeros((1, *shape), dtype), name, unit=unit)[:]
         for name, dtype, shape, unit, masked in layout
     ]
 
@@ -138,10 +146,8 @@ def merge_columns(
     names.update((name, None) for c in columns for name in c.inputs or (c.name,))
     own = {column.name: column for column in columns}
     own |= {condition.column.name: condition.column for condition in request.conditions}
-    merged = {
-        name: _merged(any_column(name, request.release) or own.get(name), name, chunks, request)
-        for name in names
-    }
+    chunks = [chunk for chunk in chunks if chunk.n_rows]
+    merged = {name: _merged(own.get(name), name, chunks, request) for name in names}
     for column in own.values():
         if column.name == "ls_id":
             number, brickid, objid = (merged[name][0] for name in ROW_KEY)
@@ -191,15 +197,15 @@ def _absent(release: str, region: str) -> frozenset[str]:
 
 
 def _merged(
-    column: TractorColumn | None, name: str, chunks: Sequence[Chunk], request: CatalogRequest
+    own: TractorColumn | None, name: str, chunks: Sequence[Chunk], request: CatalogRequest
 ) -> Masked:
     """Return values and mask of a column over all chunks."""
-    absent = tuple(name in _absent(request.release, region) for region in ("north", "south"))
-    parts = [_part(column, name, chunk, absent, request) for chunk in chunks if chunk.n_rows]
+    known = any_column(name, request.release)
+    if not chunks:
+        return empty_column(known or own, request)
+    parts = [_part(known, own, name, chunk, request) for chunk in chunks]
     if len(parts) == 1:
         return parts[0]
-    if not parts:
-        return empty_column(column, request)
     values = [part[0] for part in parts]
     if len({array.shape[1:] for array in values}) > 1:
         return _padded(parts)
@@ -224,17 +230,19 @@ def empty_column(column: TractorColumn | None, request: CatalogRequest) -> Maske
 
 
 def _part(
-    column: TractorColumn | None,
+    known: TractorColumn | None,
+    own: TractorColumn | None,
     name: str,
     chunk: Chunk,
-    absent: tuple[bool, ...],
     request: CatalogRequest,
 ) -> Masked:
-    """Return values and mask of a column in one chunk."""
+    """Return values and mask of a column, the survey's or its file's own, in one chunk."""
+    column = known or own
     values, mask = chunk.columns.get(name), chunk.masks.get(name)
     gap = None
-    if any(absent):
-        gap = np.where(np.broadcast_to(chunk.north, chunk.n_rows), absent[0], absent[1])
+    in_north, in_south = (name not in _absent(request.release, r) for r in ("north", "south"))
+    if not (in_north and in_south):
+        gap = np.where(np.broadcast_to(chunk.north, chunk.n_rows), not in_north, not in_south)
     if values is None:
         is_everywhere = gap is None or not gap.all()
         if name in request.selecting and name != "brick_primary" and is_everywhere:
@@ -247,8 +255,8 @@ def _part(
     if column is not None and values.dtype.kind == "U":
         size = max(int(column.dtype[1:]), values.dtype.itemsize // 4)
         values = values.astype(f"U{size}", copy=False)
-    elif column is not None and any_column(name, request.release) is not None:
-        values = values.astype(column.dtype, copy=False)
+    elif known is not None:
+        values = values.astype(known.dtype, copy=False)
     if gap is not None and gap.any():
         mask = np.zeros(values.shape, bool) if mask is None else mask.copy()
         mask[gap] = True

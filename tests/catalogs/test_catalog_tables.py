@@ -1,9 +1,11 @@
 """What services and files send, brought to one schema: the conventions that the facts tell of."""
 
+import pickle
+
 import astropy.units as u
 import numpy as np
 import pytest
-from astropy.table import Column, MaskedColumn, Table
+from astropy.table import Column, MaskedColumn, Table, vstack
 
 from astroquery_lis.catalogs.catalog_files import brick_files
 from astroquery_lis.catalogs.catalog_table import Chunk, assemble, northern_rows
@@ -158,3 +160,47 @@ def test_rows_of_the_north():
     assert _northern([11000] * 3, ra, dec, "dr11") == [True, False, False]
     assert _northern([10000], [0], [0], "dr10", "north") == [True]
     assert _northern([6000], [0], [0], "dr6") == [True]
+
+
+def test_columns_are_those_that_astropy_makes():
+    names = ["ra", "flux_r", "apflux_g", "type", "nobs_i", "gaia_duplicated_source"]
+    chunk = Chunk(
+        3,
+        {
+            "ra": np.full(3, 180.0),
+            "dec": 40 + np.arange(3) * 1e-4,
+            "release": np.full(3, 10000),
+            "brickid": np.full(3, 500000),
+            "objid": np.arange(3),
+            "brick_primary": np.ones(3, bool),
+            "type": np.array(["PSF", "REX", "DEV"]),
+            "flux_r": np.array([1, 2, 3], "f4"),
+            "apflux_g": np.asfortranarray(np.arange(24, dtype="f4").reshape(3, 8)),
+            "nobs_i": np.array([1, 2, 3], "i2"),
+            "gaia_duplicated_source": np.array([True, False, True]),
+        },
+        north=False,
+    )
+    request = catalog_request(HERE, columns=names)
+    tables = [assemble(request, [chunk]).table for _ in range(2)]
+    first, second = tables
+    for name in first.colnames:
+        column = first[name]
+        plain = Column(np.array(chunk.columns[name]), name, unit=column.unit)
+        # There lies what astropy keeps of a column beside its values.
+        assert set(column.__dict__) == set(plain[:].__dict__)
+        assert column.attrs_equal(plain)
+        assert column.parent_table is first
+        assert np.array_equal(np.sort(column, axis=0), np.sort(plain, axis=0))
+        assert np.shares_memory(column, second[name]) is False
+    first["ra"].meta["note"] = "of the first"
+    first["ra"].name = "other"
+    first["flux_r"].info.description = "first"
+    assert second["ra"].meta == {}
+    assert second["flux_r"].description is None
+    assert second.colnames[0] == "ra"
+    second.add_index("ra")
+    assert len(second.loc[180.0]) == 3
+    assert first["other"].indices == []
+    assert pickle.loads(pickle.dumps(second)).colnames == second.colnames
+    assert len(vstack([second, second[:2]])) == 5
