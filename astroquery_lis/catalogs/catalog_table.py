@@ -106,26 +106,24 @@ def _as_table(
         (name, values.dtype, values.shape[1:], unit, isinstance(values, np.ma.MaskedArray))
         for name, values, unit in zip(names, arrays, units, strict=True)
     )
-    columns = list(map(_column, _patterns(layout), arrays))
+    columns = []
+    for pattern, values in zip(_patterns(layout), arrays, strict=True):
+        if isinstance(pattern, MaskedColumn):
+            column = pattern[np.zeros(n_rows, int)]
+            column[...] = values
+        else:
+            # All but the values is in the dict, as `copy.copy` takes it; to set every attribute
+            # by itself takes ten times as long.
+            buffer = np.ascontiguousarray(values)
+            column = np.ndarray.__new__(Column, buffer.shape, buffer.dtype, buffer)
+            column.__dict__.update(pattern.__dict__, indices=[])
+        columns.append(column)
     # As Table.__getitem__ does: Table(columns) would copy every one, which takes twice as long.
     table = Table()
     table.columns = table.TableColumns(zip(names, columns, strict=True))
     for column in columns:
         column.parent_table = table
     return table
-
-
-def _column(pattern: Column, values: np.ndarray) -> Column:
-    """Return a column of values that is like another."""
-    if isinstance(pattern, MaskedColumn):
-        masked = pattern[np.zeros(len(values), int)]
-        masked[...] = values
-        return masked
-    # All but the values is in the dict, as `copy.copy` takes it; to set every attribute by itself
-    # takes ten times as long.
-    column = np.ndarray.__new__(Column, values.shape, values.dtype, np.ascontiguousarray(values))
-    column.__dict__.update(pattern.__dict__, indices=[])
-    return column
 
 
 @lru_cache(maxsize=32)
