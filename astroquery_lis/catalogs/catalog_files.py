@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from astroquery.exceptions import LargeQueryWarning
@@ -18,13 +19,14 @@ from ..survey.catalog_request import CatalogRequest, Sky
 from ..survey.paths import file_path
 from ..survey.releases import get_release
 from ..survey.row_ids import RowIds
-from ..survey.tractor_columns import REDSHIFTS, ROW_KEY, TractorColumn
+from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS, ROW_KEY, TractorColumn
 from .brick_rows import require_unlisted
 from .catalog_table import Chunk
+from .remote_sweep import open_remote
 from .sources import Rows
-from .tractor_file import OpenTables, TractorFile, open_table
+from .tractor_file import OpenTables, TractorFile, open_table, own_columns
 
-__all__ = ["BrickFile", "TractorFiles", "brick_files", "eligible", "read_rows"]
+__all__ = ["Opened", "RowFile", "TractorFiles", "brick_files", "eligible", "read_rows"]
 
 FEW_BRICKS = 4
 """So many brick files are fetched without a word."""
@@ -40,16 +42,21 @@ PRIMARY_MARGIN_DEG = 0.015
 
 
 @dataclass(frozen=True)
-class BrickFile:
-    """The Tractor file of one brick in one region."""
+class RowFile:
+    """A file with the rows of one brick, or of some, in one region."""
 
-    brick_id: int
+    bricks: tuple[int, ...]
     region: str  # ``'north'`` or ``'south'``
     path: str  # relative to the survey's root
     by_position: bool  # whether rows count only where their region is the official one
+    beside: str = ""  # path of the redshifts of the same rows
 
 
-def brick_files(bricks: np.ndarray, release: str, region: str = "auto") -> list[BrickFile]:
+Opened: TypeAlias = tuple[TractorFile, str]
+"""A table of rows, and where it came from."""
+
+
+def brick_files(bricks: np.ndarray, release: str, region: str = "auto") -> list[RowFile]:
     """Return the Tractor files that hold the rows of bricks."""
     regions = get_release(release).regions
     is_free = region == "auto" and len(regions) > 1
@@ -65,7 +72,7 @@ def brick_files(bricks: np.ndarray, release: str, region: str = "auto") -> list[
         name = regions[0] if region == "auto" else region
         parts = {name: np.ones(len(bricks), dtype=bool)}
     return [
-        BrickFile(int(brick), name, path, is_free)
+        RowFile((int(brick),), name, path, is_free)
         for number, brick in enumerate(bricks)
         for name, touched in parts.items()
         if touched[number]
@@ -74,7 +81,7 @@ def brick_files(bricks: np.ndarray, release: str, region: str = "auto") -> list[
 
 
 @lru_cache(maxsize=16)
-def _bricks_of(sky: Sky, margin_deg: float, release: str, region: str) -> tuple[BrickFile, ...]:
+def _bricks_of(sky: Sky, margin_deg: float, release: str, region: str) -> tuple[RowFile, ...]:
     """Return the files whose rows can be in a region, remembered for when it is asked again."""
     if isinstance(sky, RowIds):
         regions = get_release(release).regions if region == "auto" else (region,)
@@ -90,13 +97,14 @@ class TractorFiles:
     """The bricks' Tractor files as a source of the catalogue."""
 
     name = "files"
+    holds_redshifts = False
 
     def __init__(
         self, finder: FileFinder, tables: OpenTables, max_bricks: int, on_missing: str
     ) -> None:
         self.finder = finder
-        self._tables = tables
         self.max_bricks = max_bricks
+        self._tables = tables
         self._on_missing = on_missing
 
     @property
@@ -113,39 +121,67 @@ class TractorFiles:
         is_small = len(bricks) <= self.max_bricks
         return is_small and all(self.finder.local(brick.path) for brick in bricks)
 
-    def bricks(self, request: CatalogRequest) -> tuple[BrickFile, ...]:
+    def bricks(self, request: CatalogRequest) -> tuple[RowFile, ...]:
         """Return the files whose rows can be in the region."""
         margin_deg = 0.0 if request.primary else PRIMARY_MARGIN_DEG
-        return _bricks_of(request.sky, margin_deg, request.release, request.region)
+        return self.grouped(
+            _bricks_of(request.sky, margin_deg, request.release, request.region), request.release
+        )
+
+    def grouped(self, bricks: tuple[RowFile, ...], release: str) -> tuple[RowFile, ...]:
+        """Return the files that have the rows of the bricks of Tractor files."""
+        return bricks
 
     def own_columns(self, sky: Sky, release: str, region: str) -> Mapping[str, TractorColumn]:
-        """Return the columns beyond the survey's, as the first file on disk has them."""
-        for brick in _bricks_of(sky, 0.0, release, region):
+        """Return the columns beyond the survey's, as the first file that there is has them.
+
+        A file of the survey's own mirrors has none.
+        """
+        bricks = self.grouped(_bricks_of(sky, 0.0, release, region), release)
+        for brick in bricks:
             file = self.finder.local(brick.path)
             if file is not None:
-                return self._open(file).own_columns(release)
+                return own_columns(self.open(file), release)
+        if all(mirror.official for mirror in self.finder.mirrors):
+            return {}
+        for brick in bricks[:FEW_BRICKS]:
+            answer = self.finder.read_parts(brick.path, open_remote)
+            if isinstance(answer, LocatedFile):
+                return own_columns(self.open(answer), release)
+            if answer is not None:
+                return own_columns(answer, release)
         return {}
 
     def payload(self, request: CatalogRequest) -> Payload:
         """Return what would be fetched."""
-        if request.redshifts:
-            request.refuse_redshifts("source='files'")
+        self.refuse(request)
         urls = [self.finder.address(brick.path) for brick in self.bricks(request)]
         return {"service": self.finder.service, "urls": urls}
 
+    def refuse(self, request: CatalogRequest) -> None:
+        """Refuse what the files cannot have."""
+        if not REDSHIFTS.isdisjoint(request.needed):
+            request.refuse_redshifts(f"source={self.name!r}")
+
+    def lacking(
+        self, request: CatalogRequest, bricks: Sequence[RowFile], tables: Sequence[Opened | None]
+    ) -> frozenset[str]:
+        """Return columns of the default ones that the source has not; refuse others by name."""
+        return frozenset()
+
     def rows(self, request: CatalogRequest, *, use_maxrec: bool = True) -> Rows:
         """Return the rows of a request."""
-        if not REDSHIFTS.isdisjoint(request.needed):
-            request.refuse_redshifts("source='files'")
+        self.refuse(request)
         bricks = self.bricks(request)
-        files = self.fetch(bricks, "The region")
-        lacking = [brick for brick, file in zip(bricks, files, strict=True) if file is None]
-        if lacking:
-            self._tell_gaps(lacking, len(bricks), request.release)
+        tables = self.tables(bricks, "The region")
+        gaps = [brick for brick, opened in zip(bricks, tables, strict=True) if opened is None]
+        if gaps:
+            self._tell_gaps(gaps, len(bricks), request.release)
+        lacking = self.lacking(request, bricks, tables)
         chunks, urls = [], []
-        for brick, file in zip(bricks, files, strict=True):
-            if file is not None:
-                table = self._open(file)
+        for brick, opened in zip(bricks, tables, strict=True):
+            if opened is not None:
+                table, url = opened
                 positions = table.positions
                 if isinstance(request.sky, RowIds):
                     keys = table.read(np.arange(len(positions)), ROW_KEY)
@@ -155,32 +191,47 @@ class TractorFiles:
                 rows = rows[eligible(positions[rows], brick, request)]
                 names = table.layout.fields if request.columns is None else request.needed
                 chunks.append(read_rows(table, brick, rows, names))
-                urls.append(file.url)
-        return Rows(chunks, {"files": urls}, is_covered=bool(urls))
+                urls.append(url)
+        return Rows(chunks, {"files": urls}, is_covered=bool(urls), lacking=lacking)
 
-    def opened(self, bricks: Sequence[BrickFile]) -> Sequence[TractorFile | None]:
+    def opened(self, bricks: Sequence[RowFile]) -> Sequence[Opened | None]:
         """Return the tables of bricks for a match, fetched if need be."""
-        files = self.fetch(bricks, "The table")
-        lacking = [brick.path for brick, file in zip(bricks, files, strict=True) if file is None]
+        tables = self.tables(bricks, "The table")
+        lacking = [brick.path for brick, table in zip(bricks, tables, strict=True) if table is None]
         if lacking:
             few = ", ".join(lacking[:3]) + (", and so on." if len(lacking) > 3 else ".")
             msg = f"{len(lacking)} brick(s) near your positions have no catalogue: {few}"
             if self._on_missing == "raise":
                 raise NoCoverageError(msg)
             warn(msg, CoverageWarning)
-        return [None if file is None else self._open(file) for file in files]
+        return tables
 
-    def fetch(self, bricks: Sequence[BrickFile], what: str) -> list[LocatedFile | None]:
-        """Return the Tractor files of bricks, fetched if need be."""
+    def tables(self, bricks: Sequence[RowFile], what: str) -> list[Opened | None]:
+        """Return the tables of bricks, fetched if need be."""
         finder = self.finder
         files = [finder.local(brick.path) for brick in bricks]
-        n_fetched = files.count(None)
-        if not n_fetched:
-            return files
-        if finder.only_local:
+        if None in files:
+            self.announce(bricks, files, what, TYPICAL_FILE_BYTES)
+            if not finder.only_local:
+                files = finder.find_all([brick.path for brick in bricks])
+            if finder.cache_error is not None:
+                warn(f"The Tractor files are not cached: {finder.cache_error}", CacheWarning)
+        return [None if file is None else (self.open(file), file.url) for file in files]
+
+    def announce(
+        self,
+        bricks: Sequence[RowFile],
+        files: Sequence[LocatedFile | None],
+        what: str,
+        typical_bytes: float,
+    ) -> None:
+        """Refuse what cannot be fetched or is too much, and tell of what is much."""
+        if self.finder.only_local:
             self._refuse_unproven(bricks, files)
-            return files
-        size = f"about {n_fetched * TYPICAL_FILE_BYTES / 1e9:.1f} GB"
+            return
+        remote = [brick for brick, file in zip(bricks, files, strict=True) if file is None]
+        n_fetched = len({(b, brick.region) for brick in remote for b in brick.bricks})
+        size = f"about {n_fetched * typical_bytes / 1e9:.1f} GB"
         if n_fetched > self.max_bricks:
             msg = (
                 f"{what} touches {n_fetched} brick files that are not on this computer ({size}), "
@@ -191,38 +242,35 @@ class TractorFiles:
         if n_fetched > FEW_BRICKS:
             msg = f"{what} fetches up to {n_fetched} brick files, {size}, and keeps them."
             warn(msg, LargeQueryWarning)
-        files = finder.find_all([brick.path for brick in bricks])
-        if finder.cache_error is not None:
-            warn(f"The Tractor files are not cached: {finder.cache_error}", CacheWarning)
-        return files
 
     def _refuse_unproven(
-        self, bricks: Sequence[BrickFile], files: Sequence[LocatedFile | None]
+        self, bricks: Sequence[RowFile], files: Sequence[LocatedFile | None]
     ) -> None:
         """Refuse to take what folders lack for what the survey does not have."""
         for brick, file in zip(bricks, files, strict=True):
             if file is None:
                 release = brick.path.partition("/")[0]
                 folders = self.finder.folders
-                require_unlisted(folders, release, brick.region, [brick.brick_id], brick.path)
+                require_unlisted(folders, release, brick.region, brick.bricks, brick.path)
 
-    def _open(self, file: LocatedFile) -> TractorFile:
+    def open(self, file: LocatedFile) -> TractorFile:
+        """Open a file that is here."""
         return self.finder.read(file, lambda f: open_table(f.path, f.sidecars, self._tables))
 
-    def _tell_gaps(self, lacking: Sequence[BrickFile], n_bricks: int, release: str) -> None:
-        stems = [Path(brick.path).stem.removeprefix("tractor-") for brick in lacking]
+    def _tell_gaps(self, lacking: Sequence[RowFile], n_bricks: int, release: str) -> None:
+        stems = [Path(brick.path).stem.replace("tractor-", "brick ") for brick in lacking]
         names = ", ".join(stems[:5])
         names += f" and {len(stems) - 5} more" if len(stems) > 5 else ""
         if len(stems) < n_bricks:
-            msg = f"{release} has no catalogue of part of the region: no brick {names}."
+            msg = f"{release} has no catalogue of part of the region: no {names}."
         else:
-            msg = f"{release} has no catalogue there: no brick {names}."
+            msg = f"{release} has no catalogue there: no {names}."
             if self._on_missing == "raise":
                 raise NoCoverageError(msg)
         warn(msg, CoverageWarning)
 
 
-def eligible(positions: np.ndarray, brick: BrickFile, request: CatalogRequest) -> np.ndarray:
+def eligible(positions: np.ndarray, brick: RowFile, request: CatalogRequest) -> np.ndarray:
     """Return which rows of a file may be asked for wherever they are."""
     rows = np.ones(len(positions), bool)
     if request.primary:
@@ -235,10 +283,14 @@ def eligible(positions: np.ndarray, brick: BrickFile, request: CatalogRequest) -
 
 
 def read_rows(
-    table: TractorFile, brick: BrickFile, rows: np.ndarray, names: Sequence[str] | Mapping
+    table: TractorFile, brick: RowFile, rows: np.ndarray, names: Sequence[str] | Mapping
 ) -> Chunk:
     """Read rows of one file."""
     columns = table.read(rows, names)
     masks = table.masks(rows, names) if table.layout.nullable else {}
-    units = {name: table.layout.fields[name].unit for name in columns}
+    for name in REDSHIFTS & columns.keys():
+        if columns[name].dtype.kind == "f":
+            masks[name] = columns[name] == NO_REDSHIFT
+    fields = table.layout.fields
+    units = {name: fields[name].unit for name in columns if name in fields}
     return Chunk(len(rows), columns, brick.region == "north", masks, units, str(table.path))

@@ -19,7 +19,7 @@ from astropy.table import Column, MaskedColumn, Table
 from ..survey.bricks import brick_edges, brick_id
 from ..survey.catalog_request import CatalogRequest
 from ..survey.sphere import bricks_in_circle, separation_deg, unit_vectors
-from .catalog_files import BrickFile, TractorFiles, brick_files, eligible, read_rows
+from .catalog_files import RowFile, TractorFiles, brick_files, eligible, read_rows
 from .catalog_table import Chunk, merge_columns
 from .tractor_file import TractorFile
 
@@ -95,25 +95,31 @@ def bricks_of_positions(
 
 def _match(
     request: CatalogRequest, positions: Positions, files: TractorFiles, find: str
-) -> Matches:
+) -> tuple[Matches, CatalogRequest]:
     """Match positions to the catalogue."""
     placed = np.flatnonzero(np.isfinite(positions.ra_deg) & np.isfinite(positions.dec_deg))
     reach = positions.radius_deg + (0.0 if positions.epoch_yr is None else MAX_MOTION_DEG)
     ra_deg, dec_deg = positions.ra_deg[placed], positions.dec_deg[placed]
     brick, index = bricks_of_positions(ra_deg, dec_deg, reach)
     index = placed[index]
-    bricks = brick_files(np.unique(brick), request.release, request.region)
+    bricks = files.grouped(
+        tuple(brick_files(np.unique(brick), request.release, request.region)), request.release
+    )
+    tables = files.opened(bricks)
+    request = request.without(files.lacking(request, bricks, tables))
     pairs, sources = [], []
-    for file, table in zip(bricks, files.opened(bricks), strict=True):
-        if table is None:
+    for file, opened in zip(bricks, tables, strict=True):
+        if opened is None:
             continue
-        near = index[slice(*np.searchsorted(brick, [file.brick_id, file.brick_id + 1]))]
+        table, _ = opened
+        ends = [np.searchsorted(brick, [number, number + 1]) for number in file.bricks]
+        near = np.unique(np.concatenate([index[first:last] for first, last in ends]))
         rows = np.flatnonzero(eligible(table.positions, file, request))
         for pair in _pairs(table, rows, near, positions):
             if len(pair[0]):
                 pairs.append(pair)
                 sources.append((file, table))
-    return _collect(pairs, sources, find, request)
+    return _collect(pairs, sources, find, request), request
 
 
 def _pairs(
@@ -193,7 +199,7 @@ def _near(
 
 def _collect(
     pairs: Sequence[Pairs],
-    sources: Sequence[tuple[BrickFile, TractorFile]],
+    sources: Sequence[tuple[RowFile, TractorFile]],
     find: str,
     request: CatalogRequest,
 ) -> Matches:
@@ -225,7 +231,7 @@ def match_table(
     find: str,
 ) -> Table:
     """Match a table to the catalogue."""
-    matches = _match(request, positions, files, find)
+    matches, request = _match(request, positions, files, find)
     columns = request.columns or ()
     merged = merge_columns(request, matches.chunks, columns)
     if find == "all":

@@ -24,9 +24,14 @@ from .catalog_table import Assembled, Chunk, assemble
 
 __all__ = ["SOURCES", "CatalogSource", "Rows", "order_of_sources", "query_catalog"]
 
-SOURCES = ("auto", "tap", "files", "viewer")
+SOURCES = ("auto", "tap", "files", "sweeps", "viewer")
 
-_WORDS = {"tap": "TAP", "files": "the Tractor files", "viewer": "the viewer"}
+_WORDS = {
+    "tap": "TAP",
+    "files": "the Tractor files",
+    "sweeps": "the sweeps",
+    "viewer": "the viewer",
+}
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Rows:
     meta: Mapping[str, object] = field(default_factory=dict)  # where they come from
     is_cut: bool = False  # whether there are more
     is_covered: bool = True  # whether the survey has a catalogue there
+    lacking: frozenset[str] = frozenset()  # of the default columns, those that the source has not
 
 
 class CatalogSource(Protocol):
@@ -70,8 +76,10 @@ def order_of_sources(
     request: CatalogRequest, files: LocalFiles, *, tap_is_same_sky: bool
 ) -> tuple[tuple[str, ...], str]:
     """Return the sources that ``'auto'`` asks in turn, and why the first one comes first."""
-    if tap_is_same_sky and request.redshifts and request.tap_table is not None:
-        return ("tap",), "redshifts lie beside TAP's tables only"
+    if request.redshifts:
+        is_first = tap_is_same_sky and request.tap_table is not None
+        names = ("tap", "sweeps") if is_first else ("sweeps",)
+        return names, "redshifts lie beside TAP's tables and the sweeps only"
     if files.only_local:
         return ("files",), "every mirror is a directory"
     if files.are_here(request):
@@ -134,6 +142,7 @@ def query_catalog(
 
 def _answer(request: CatalogRequest, source: CatalogSource) -> tuple[Assembled, Rows]:
     rows = source.rows(request)
+    request = request.without(rows.lacking)
     answer = assemble(request, rows.chunks)
     if rows.is_cut and request.maxrec is not None and len(answer.table) < request.maxrec:
         # Some of what the service counted does not meet what was asked.

@@ -20,7 +20,7 @@ from astropy.io import fits
 from ..exceptions import TruncatedError, UnexpectedContentError
 from ..io.checks import check_head, reading, unreadable
 
-__all__ = ["FileColumn", "TableFile", "TableLayout", "decoded", "missing", "open_rows",
+__all__ = ["FileColumn", "Rows", "TableFile", "TableLayout", "decoded", "missing", "open_rows",
            "read_layout"]
 
 Rows: TypeAlias = np.ndarray | slice
@@ -140,7 +140,7 @@ class TableFile:
         columns = lines.view(layout.row_type)[:, 0]
         return {name: columns[name][rows] for name in names}
 
-    def read(self, rows: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
+    def read(self, rows: Rows, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Return columns of some rows, those that there are."""
         fields = self.layout.fields
         try:

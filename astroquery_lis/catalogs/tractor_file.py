@@ -29,7 +29,8 @@ from .table_file import FileColumn, TableFile, TableLayout, decoded, open_rows
 if TYPE_CHECKING:
     from .._typing import FilePath
 
-__all__ = ["POSITIONS", "OpenTables", "TractorFile", "open_table", "with_positions"]
+__all__ = ["POSITIONS", "OpenTables", "TractorFile", "open_table",
+           "own_columns", "with_positions"]
 
 SIDECAR_VERSION = 3
 POSITIONS = np.dtype(
@@ -44,19 +45,6 @@ class TractorFile(TableFile):
 
     positions: np.ndarray = field(kw_only=True, repr=False)  # of type `POSITIONS`
 
-    def own_columns(self, release: str) -> dict[str, TractorColumn]:
-        """Return the columns that no release of the survey has."""
-        columns = {}
-        for name, column in self.fields.items():
-            if any_column(name, release) is None:
-                values = decoded(column, np.empty((0, *column.shape), column.kind))
-                kind = values.dtype.str.lstrip("<>|=")
-                dtype = "?" if kind == "b1" else kind
-                length = int(np.prod(column.shape, dtype=int))
-                unit = parse_unit(column.unit)
-                columns[name] = TractorColumn(name, dtype, length, unit, name, None, False)
-        return columns
-
 
 class OpenTables:
     """The tables used last, so that a repeated query does not read even the sidecar."""
@@ -64,7 +52,7 @@ class OpenTables:
     def __init__(self, limit: int = 64) -> None:
         self._limit = limit
         self._lock = threading.Lock()
-        self._tables: OrderedDict[tuple[str, str], TractorFile] = OrderedDict()
+        self._tables: OrderedDict[tuple[str, str], TableFile] = OrderedDict()
 
     def __getstate__(self) -> dict[str, int]:
         return {"_limit": self._limit}
@@ -72,20 +60,25 @@ class OpenTables:
     def __setstate__(self, state: dict[str, int]) -> None:
         self.__init__(state["_limit"])  # type: ignore[misc]
 
-    def get(self, key: tuple[str, str]) -> TractorFile | None:
+    def get(self, key: tuple[str, str]) -> TableFile | None:
         """Return the table held under ``key``, or `None`."""
         with self._lock:
             if key in self._tables:
                 self._tables.move_to_end(key)
             return self._tables.get(key)
 
-    def put(self, key: tuple[str, str], table: TractorFile) -> None:
+    def put(self, key: tuple[str, str], table: TableFile) -> None:
         """Hold a table; the one used longest ago is let go."""
         with self._lock:
             self._tables[key] = table
             self._tables.move_to_end(key)
             while len(self._tables) > self._limit:
                 self._tables.popitem(last=False)
+
+    def drop(self, key: tuple[str, str]) -> None:
+        """Let a table go."""
+        with self._lock:
+            self._tables.pop(key, None)
 
     def clear(self) -> None:
         """Let every table go."""
@@ -101,9 +94,9 @@ def open_table(
     status = os.stat(path)
     stamp = f"{status.st_mtime_ns}-{status.st_size}"
     key = (str(path), stamp)
-    table = tables.get(key) if tables is not None else None
-    if table is not None:
-        return table
+    held = tables.get(key) if tables is not None else None
+    if isinstance(held, TractorFile):
+        return held
     table = _from_sidecar(path, sidecars, stamp)
     if table is None:
         table = with_positions(open_rows(path))
@@ -171,3 +164,17 @@ def with_positions(table: TableFile) -> TractorFile:
     placed = np.isfinite(columns["ra"]) & (np.abs(columns["dec"]) <= 90)
     positions["north"][placed] = is_north(columns["ra"][placed], columns["dec"][placed])
     return TractorFile(table.path, table.layout, table.data, positions=positions)
+
+
+def own_columns(table: TableFile, release: str) -> dict[str, TractorColumn]:
+    """Return the columns of a table that no release of the survey has."""
+    columns = {}
+    for name, column in table.fields.items():
+        if any_column(name, release) is None:
+            values = decoded(column, np.empty((0, *column.shape), column.kind))
+            kind = values.dtype.str.lstrip("<>|=")
+            dtype = "?" if kind == "b1" else kind
+            length = int(np.prod(column.shape, dtype=int))
+            unit = parse_unit(column.unit)
+            columns[name] = TractorColumn(name, dtype, length, unit, name, None, False)
+    return columns

@@ -15,11 +15,11 @@ from ..catalogs.catalog_files import TractorFiles
 from ..catalogs.catalog_tap import TapSource
 from ..catalogs.catalog_viewer import ViewerSource
 from ..catalogs.sources import SOURCES, CatalogSource, order_of_sources, query_catalog
+from ..catalogs.sweep_files import SweepFiles
 from ..catalogs.tap_client import TapClient
 from ..exceptions import InvalidRequestError, refuse, warn
 from ..io.http import PoliteSession
 from ..survey.catalog_request import (
-    CatalogRequest,
     Sky,
     as_maxrec,
     catalog_request,
@@ -94,9 +94,10 @@ class CatalogMethods(SurveyBase):
             ``mag_err_r``, ``dered_mag_r``, ``dered_flux_r``, ``snr_r``, colours such as ``g_r``,
             and an error for every inverse variance, such as ``ra_err``.  By default the core
             schema: every column that all sources have.  ``'brief'`` gives those that people look
-            at first, ``'all'`` everything that the answering source has.  Files on this computer
-            may have columns of your own.  From TAP there are redshifts too: ``'z_phot'`` for
-            all photometric ones, ``z_spec`` and ``survey`` (DR9 to DR11).
+            at first, ``'all'`` everything that the answering source has.  Files on this computer,
+            or on a mirror of yours, may have columns of your own.  From TAP and with the sweeps
+            there are redshifts too: ``'z_phot'`` for all photometric ones, ``z_spec`` and
+            ``survey`` (DR9 to DR11).
         column_filters : dict, optional
             Conditions by column; all have to be met, and a missing value meets none.  Text is
             written as in Vizier: ``'>10'``, ``'<=3'``, ``'10..20'`` and ``'10..'`` with their ends,
@@ -116,11 +117,13 @@ class CatalogMethods(SurveyBase):
             ``'dr5'`` to ``'dr11'``; by default `release`.
         region : {'auto', 'north', 'south'}, optional
             ``'auto'`` takes the official one at each position.
-        source : {'auto', 'tap', 'files', 'viewer'}, optional
-            Astro Data Lab's TAP service, the bricks' Tractor files, or the viewer.  ``'auto'``
-            takes the files if they are on this computer, else TAP, else the files over the network;
-            ``meta['reason']`` says why.  With a mirror of your own, which need not hold the same
-            data, it does not take TAP unless ``conf.tap_url`` is yours too.
+        source : {'auto', 'tap', 'files', 'sweeps', 'viewer'}, optional
+            Astro Data Lab's TAP service, the bricks' Tractor files, the sweeps, or the viewer, or
+            several of them in order.  ``'auto'`` takes the files if they are on this computer, else
+            TAP, else the files over the network; ``meta['reason']`` says why.  With a mirror of
+            your own, which need not hold the same data, it does not take TAP unless
+            ``conf.tap_url`` is yours too.  Of a sweep on a server just the rows of the bricks that
+            are touched are read.  Sweeps lack some columns, which are an error if they are named.
         mirror : str, path-like, or sequence of them, optional
             Where files come from; by default `mirror`.
         async_job : bool, default: False
@@ -186,8 +189,11 @@ class CatalogMethods(SurveyBase):
             sky = as_sky(coordinates, radius, width, height, polygon)
             release = self.release if release is None else release
         as_choice("on_missing", on_missing, ("warn", "raise"))
+        names = as_sources(source, SOURCES)
         with self._finder(mirror, cache) as finder:
-            files = TractorFiles(finder, self._tables, conf.max_query_bricks, on_missing)
+            settings = (finder, self._tables, conf.max_query_bricks, on_missing)
+            files, sweeps = TractorFiles(*settings), SweepFiles(*settings)
+            own_columns = (sweeps if names == ("sweeps",) else files).own_columns
             request = catalog_request(
                 sky,
                 columns=columns,
@@ -198,9 +204,19 @@ class CatalogMethods(SurveyBase):
                 maxrec=maxrec,
                 release=release,
                 region=region,
-                own=partial(files.own_columns, sky, release, region),
+                own=partial(own_columns, sky, release, region),
             )
-            sources = self._catalog_sources(request, source, files, cache, async_job=async_job)
+            reason = "it was asked for"
+            if names == ("auto",):
+                same_sky = self._is_same_sky("tap_url", finder.mirrors)
+                names, reason = order_of_sources(request, files, tap_is_same_sky=same_sky)
+            makers: dict[str, Callable[[], CatalogSource]] = {
+                "files": lambda: files,
+                "sweeps": lambda: sweeps,
+                "tap": lambda: TapSource(self._tap(), self._cone_refused, async_job=async_job),
+                "viewer": lambda: ViewerSource(self._viewer(cache)),
+            }
+            sources = [(makers[name](), reason) for name in names]
             if get_query_payload:
                 return sources[0][0].payload(request)
             return query_catalog(request, sources, on_missing)
@@ -333,27 +349,6 @@ class CatalogMethods(SurveyBase):
         return answer.table
 
     # ---- inner ----------------------------------------------------------------------------------
-
-    def _catalog_sources(
-        self,
-        request: CatalogRequest,
-        source: str | Sequence[str],
-        files: TractorFiles,
-        cache: bool | None,
-        *,
-        async_job: bool,
-    ) -> list[tuple[CatalogSource, str]]:
-        """Return the sources to ask in turn, and why each is asked."""
-        names, reason = as_sources(source, SOURCES), "it was asked for"
-        if names == ("auto",):
-            same_sky = self._is_same_sky("tap_url", files.finder.mirrors)
-            names, reason = order_of_sources(request, files, tap_is_same_sky=same_sky)
-        makers: dict[str, Callable[[], CatalogSource]] = {
-            "files": lambda: files,
-            "tap": lambda: TapSource(self._tap(), self._cone_refused, async_job=async_job),
-            "viewer": lambda: ViewerSource(self._viewer(cache)),
-        }
-        return [(makers[name](), reason) for name in names]
 
     def _tap(self) -> TapClient:
         make: Callable[..., PoliteSession] = PoliteSession

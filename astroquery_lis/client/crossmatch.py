@@ -10,6 +10,7 @@ from astropy.time import Time
 from .._conf import conf
 from ..catalogs.catalog_files import TractorFiles
 from ..catalogs.crossmatch import MAX_RADIUS_DEG, Positions, match_table
+from ..catalogs.sweep_files import SweepFiles
 from ..exceptions import InvalidRequestError
 from ..survey.catalog_request import WHOLE_SKY, as_angle_deg, catalog_request
 from ..survey.request import as_choice
@@ -41,6 +42,7 @@ class CrossmatchMethods(SurveyBase):
         epoch: Time | str | None = None,
         release: str | None = None,
         region: Region = "auto",
+        source: Literal["files", "sweeps"] = "files",
         mirror: Mirror | None = None,
         on_missing: OnMissing = "warn",
         cache: bool | None = None,
@@ -66,6 +68,8 @@ class CrossmatchMethods(SurveyBase):
             their ``ref_epoch``.
         release, region, mirror, cache : optional
             As for `query_tractor`.
+        source : {'files', 'sweeps'}, optional
+            The bricks' Tractor files, or the sweeps, which have redshifts beside them.
         on_missing : {'warn', 'raise'}, optional
             Whether bricks without a catalogue are an error.
 
@@ -106,6 +110,7 @@ class CrossmatchMethods(SurveyBase):
         2
         """
         as_choice("find", find, ("best", "all"))
+        as_choice("source", source, ("files", "sweeps"))
         as_choice("on_missing", on_missing, ("warn", "raise"))
         radius_deg = as_angle_deg("radius", radius, MAX_RADIUS_DEG)
         if isinstance(columns, str) and columns.strip().lower() == "all":
@@ -117,10 +122,10 @@ class CrossmatchMethods(SurveyBase):
             release=self.release if release is None else release,
             region=region,
         )
-        if request.redshifts:
-            request.refuse_redshifts("crossmatch, which reads the bricks' files,")
         own, ra_deg, dec_deg = as_match_table(table, ra, dec, name)
         positions = Positions(ra_deg, dec_deg, radius_deg, as_years(epoch, len(ra_deg)))
         with self._finder(mirror, cache) as finder:
-            files = TractorFiles(finder, self._tables, conf.max_query_bricks, on_missing)
+            make = SweepFiles if source == "sweeps" else TractorFiles
+            files = make(finder, self._tables, conf.max_query_bricks, on_missing)
+            files.refuse(request)
             return match_table(request, own, positions, files, find)

@@ -1,4 +1,4 @@
-"""Whole files from wherever they are: on a mirror here, in the cache, or fetched and kept."""
+"""Files from wherever they are: on a mirror here, in the cache, fetched and kept, or in parts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from ..exceptions import CacheError, TruncatedError, UnexpectedContentError
+from ..exceptions import (
+    CacheError,
+    ContentChangedError,
+    TruncatedError,
+    UnexpectedContentError,
+)
 from .bounds import Threads
 from .download import download
 from .mirrors import Mirror, local_folders
+from .parts import RemoteParts
 from .places import Answer, Failovers, ask_in_turn
+from .ranges import WholeFileAnswer
 from .store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from urllib3.response import BaseHTTPResponse
 
     from .http import HttpClient
 
@@ -26,6 +35,9 @@ __all__ = ["FileFinder", "LocatedFile"]
 T = TypeVar("T")
 
 SIDECARS = ".tables"
+
+CHANGED_TRIES = 3
+"""How often a file that changes under the reader is begun again."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,11 @@ class FileFinder:
     def only_local(self) -> bool:
         """Whether every mirror is a directory."""
         return all(mirror.is_local for mirror in self.mirrors)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what is fetched is kept."""
+        return self._location is not None
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -125,15 +142,43 @@ class FileFinder:
         store.forget_whole(path)
         return read(self._located(file.mirror, path, self._fetch(file.mirror, path)))
 
+    def read_parts(self, path: str, read: Callable[[RemoteParts], T]) -> T | LocatedFile | None:
+        """Read parts of a remote file; `None` if there is none.
+
+        A server that sends it whole makes it a file that is here.
+        """
+
+        def ask(mirror: Mirror) -> T | LocatedFile:
+            client, store = self._make_client(), self._store(mirror)
+            url, file = str(mirror.locate(path)), store.path(path)
+
+            def receive(response: BaseHTTPResponse) -> object:
+                margin_bytes = store.margin_bytes
+                return download(client, url, file, answer=response, margin_bytes=margin_bytes)
+
+            for number in range(CHANGED_TRIES):
+                try:
+                    return read(RemoteParts(client, url, receive))
+                except WholeFileAnswer:
+                    return self._located(mirror, path, file)
+                except ContentChangedError:
+                    if number + 1 == CHANGED_TRIES:
+                        raise
+            raise AssertionError
+
+        return self._ask(path, ask).value
+
     def _fetched(self, path: str) -> LocatedFile | None:
+        return self._ask(path, lambda m: self._located(m, path, self._fetch(m, path))).value
+
+    def _ask(self, path: str, ask: Callable[[Mirror], T]) -> Answer[T]:
+        """Ask the remote mirrors in turn, and note which of them failed."""
         remote = [mirror for mirror in self.mirrors if not mirror.is_local]
-        answer: Answer[Path] = ask_in_turn(remote, lambda m: self._fetch(m, path), path)
+        answer = ask_in_turn(remote, ask, path)
         with self._lock:
             self._failovers = self._failovers or Failovers()
         self._failovers.add(answer)
-        if answer.mirror is None or answer.value is None:
-            return None
-        return self._located(answer.mirror, path, answer.value)
+        return answer
 
     def _fetch(self, mirror: Mirror, path: str) -> Path:
         store = self._store(mirror)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Integral
 from typing import TypeAlias
@@ -58,6 +58,7 @@ class CatalogRequest:
     maxrec: int | None  # at most so many rows
     release: str
     region: str  # may be ``'auto'``
+    is_default: bool = False  # whether the columns were not named
 
     @cached_property
     def selecting(self) -> tuple[str, ...]:
@@ -79,6 +80,12 @@ class CatalogRequest:
         names = [n for c in self.columns or () for n in c.inputs or (c.name,)]
         return tuple(dict.fromkeys([*names, *self.selecting]))
 
+    def without(self, names: Collection[str]) -> CatalogRequest:
+        """Return the request without columns of these names."""
+        if self.columns is None or not names:
+            return self
+        return replace(self, columns=tuple(c for c in self.columns if c.name not in names))
+
     @property
     def redshifts(self) -> tuple[str, ...]:
         """What of the request lies beside the catalogue."""
@@ -88,8 +95,8 @@ class CatalogRequest:
         """Refuse to look for redshifts in a source that has the catalogue alone."""
         names = ", ".join(self.redshifts)
         msg = (
-            f"{source} has no {names}: redshifts lie beside the catalogue at Astro Data Lab, "
-            "for dr9 to dr11; take query_tractor(..., source='tap')."
+            f"{source} has no {names}: redshifts lie beside the catalogue at Astro Data Lab and "
+            "beside the sweeps, for dr9 to dr11; take source='tap' or source='sweeps'."
         )
         raise InvalidRequestError(msg, parameter="columns", value=names)
 
@@ -189,6 +196,7 @@ def catalog_request(
         maxrec=None if maxrec is None else as_maxrec(maxrec),
         release=release,
         region=region,
+        is_default=columns is None,
     )
 
 

@@ -46,6 +46,7 @@ __all__ = [
     "is_sweep_name",
     "plan_files",
     "plane_file",
+    "sweep_box",
     "sweep_names",
     "tree_of_brick",
 ]
@@ -281,6 +282,14 @@ def sweep_names(release: str, region: str, brick: str) -> tuple[str, ...]:
 
 def _sweep_corner(ra_deg: int, dec_deg: int) -> str:
     return f"{ra_deg:03d}{'m' if dec_deg < 0 else 'p'}{abs(dec_deg):03d}"
+
+
+def sweep_box(name: str) -> tuple[float, float, float, float]:
+    """Return (RA, RA, Dec, Dec), degrees, between which a sweep has the rows."""
+    low, high = name.removesuffix(".fits").split("-")[1:3]
+    ra1, ra2 = int(low[:3]), int(high[:3])
+    dec1, dec2 = (int(corner[4:]) * (-1 if corner[3] == "m" else 1) for corner in (low, high))
+    return ra1, ra2, dec1, dec2
 
 
 def is_sweep_name(text: object) -> bool:

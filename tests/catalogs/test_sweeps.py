@@ -1,0 +1,268 @@
+"""The sweeps as a source: the rows of the Tractor files, in parts, and redshifts beside them."""
+
+
+import astropy.units as u
+import numpy as np
+import pytest
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.table import Table
+from astroquery.exceptions import LargeQueryWarning
+
+from astroquery_lis import LegacySurveyClass, conf, sandbox
+from astroquery_lis.catalogs import remote_sweep
+from astroquery_lis.exceptions import (
+    CoverageWarning,
+    InvalidRequestError,
+    TruncatedError,
+    UnexpectedContentError,
+)
+from astroquery_lis.survey.bricks import brick_edges, brick_id, name_of
+
+from .test_catalogs import assert_same
+
+FIELDS = ("field", "corner", "split", "star")
+SWEEP = "dr10/south/sweep/10.1/sweep-045p000-050p005.fits"
+
+
+@pytest.fixture(params=["remote", "local"])
+def ask(request, sky, survey):
+    """Ask a server, or the folder that it serves."""
+    if request.param == "local":
+        survey.mirror = sky.root
+    return survey.query_tractor
+
+
+@pytest.mark.parametrize("release", ["dr8", "dr9", "dr10", "dr11"])
+@pytest.mark.filterwarnings("ignore:.*without values in some rows")
+def test_the_rows_are_those_of_the_tractor_files(sky, ask, release):
+    for field in FIELDS:
+        cone = {"radius": 2 * u.arcmin, "release": release}
+        place = sky.positions[field]
+        sweeps = ask(place, **cone, source="sweeps")
+        assert sweeps.meta["source"] == "sweeps"
+        assert len(sweeps) > 10
+        files = ask(place, **cone, source="files", columns=sweeps.colnames)
+        assert_same(files, sweeps)
+        everything = ask(place, **cone, source="sweeps", columns="all")
+        assert set(everything.colnames) >= set(sweeps.colnames) - {"brick_primary"}
+
+
+def test_boxes_and_polygons_are_the_same(sky, ask):
+    place = SkyCoord(sky.positions["corner"])
+    columns = ["ls_id", "ra", "dec", "type", "dered_mag_g", "g_r", "brick_primary"]
+    corners = place.directional_offset_by(np.arange(0, 360, 72) * u.deg, 1 * u.arcmin)
+    for where in ({"coordinates": place, "width": "2 arcmin"}, {"polygon": corners}):
+        filters = {"column_filters": {"flux_r": "> 1", "type": "!=PSF"}, "columns": columns}
+        files, sweeps = (ask(**where, **filters, source=s) for s in ("files", "sweeps"))
+        assert len(files)
+        assert_same(files, sweeps)
+
+
+def test_rows_by_ids_and_a_match_are_the_same(sky, ask):
+    survey = ask.__self__
+    place, columns = sky.positions["corner"], ["ls_id", "type", "flux_w1"]
+    rows = ask(place, radius="1 arcmin", source="files", columns=[*columns, "ra", "dec"])
+    ids = rows["ls_id"].tolist()[::-3]
+    assert_same(*(ask(ids=ids, source=s, columns=columns) for s in ("files", "sweeps")))
+    mine = Table({"ra": rows["ra"].data, "dec": rows["dec"].data + 1e-5})
+    for find in ("best", "all"):
+        match = {"radius": "2 arcsec", "find": find, "columns": columns}
+        assert_same(*(survey.crossmatch(mine, **match, source=s) for s in ("files", "sweeps")))
+    with_redshifts = survey.crossmatch(
+        mine, radius="1 arcsec", source="sweeps", columns=["ls_id", "z_phot_median"]
+    )
+    alone = ask(place, radius="1 arcmin", source="sweeps", columns=["ls_id", "z_phot_median"])
+    assert with_redshifts["z_phot_median"].tolist() == alone["z_phot_median"].tolist()
+
+
+def test_what_sweeps_lack_is_refused_by_name_with_who_has_it(sky, ask):
+    cone = {"radius": "10 arcsec", "source": "sweeps"}
+    for columns, who in (("bx", "source='files' or 'tap'"), ("apflux_r", "source='files' has")):
+        with pytest.raises(InvalidRequestError, match=f"lacks {columns}.*{who}"):
+            ask(sky.positions["star"], **cone, columns=["type", columns])
+    with pytest.raises(InvalidRequestError, match="lacks wise_x"):
+        ask(sky.positions["star"], **cone, column_filters={"wise_x": ">1"})
+    with pytest.raises(InvalidRequestError, match="lacks primary=False"):
+        ask(sky.positions["star"], **cone, primary=False)
+    with pytest.raises(InvalidRequestError, match="'auto', 'brick'|must be one of"):
+        ask(sky.positions["star"], radius="10 arcsec", source="sweep")
+
+
+def test_a_part_of_the_sky_without_a_sweep_is_told(sky, survey):
+    with pytest.warns(CoverageWarning, match="no sweep-100p000-105p005"):
+        assert not len(survey.query_tractor("101.1 2.2", radius="1 arcsec", source="sweeps"))
+
+
+def test_a_query_again_asks_for_nothing_and_another_of_the_same_bricks_neither(sky, survey):
+    place = SkyCoord(sky.positions["field"])
+    first = survey.query_tractor(place, radius="20 arcsec", source="sweeps")
+    sky.requests.clear()
+    assert_same(first, survey.query_tractor(place, radius="20 arcsec", source="sweeps"))
+    survey.query_tractor(place, radius="5 arcsec", source="sweeps", columns="flux_r")
+    assert len(sky.requests) == 0
+    survey.query_tractor(place, radius="20 arcsec", source="sweeps", cache=False)
+    assert len(sky.requests) > 0
+
+
+# ---- a sweep as large as to be read in parts -----------------------------------------------------
+
+N_ROWS = 800
+"""Rows of each brick."""
+
+
+def large_sweep(order):
+    """Return a sweep of 100 bricks, as a table."""
+    ra, dec = np.meshgrid(np.arange(100, 103.1, 0.1), np.arange(0.01, 1, 0.1))
+    bricks = np.unique(brick_id(ra.ravel(), dec.ravel()))
+    rng = np.random.default_rng(1)
+    if order == "name":
+        bricks = bricks[np.argsort(name_of(bricks))]
+    elif order == "none":
+        bricks = rng.permutation(bricks)
+    # Some have few rows, and some none.
+    counts = rng.choice([0, 1, N_ROWS, 2 * N_ROWS], len(bricks), p=[0.1, 0.1, 0.6, 0.2])
+    ids = np.repeat(bricks, counts)
+    edges = brick_edges(ids)
+    table = Table({"RELEASE": np.full(len(ids), 10000, ">i2"), "BRICKID": ids.astype(">i4")})
+    table["OBJID"] = np.concatenate([np.arange(count) for count in counts]).astype(">i4")
+    table["RA"] = rng.uniform(edges[0], edges[1])
+    table["DEC"] = rng.uniform(edges[2], edges[3])
+    table["TYPE"] = rng.choice([b"PSF", b"REX", b"DUP"], len(ids))
+    table["FLUX_R"] = rng.uniform(0, 10, len(ids)).astype(">f4")
+    table["FILLER"] = np.zeros((len(ids), 25), ">f4")
+    return table
+
+
+@pytest.fixture
+def large(tmp_path):
+    """Serve a sweep of one's own; return the server, its file, and what asks."""
+    path = tmp_path / "tree/dr10/south/sweep/10.1/sweep-100p000-105p005.fits"
+    with sandbox.serve(root=tmp_path / "tree", configure=False) as sky:
+
+        def put(table, survey=None):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fits.BinTableHDU(table).writeto(path, overwrite=True)
+            sky.requests.clear()
+            survey = survey or LegacySurveyClass()
+            survey.mirror = sky.mirror_url
+            return survey
+
+        yield sky, path, put
+
+
+@pytest.mark.filterwarnings("ignore:No row of the catalogue")
+@pytest.mark.parametrize("order", ["name", "id", "none"])
+def test_of_a_large_sweep_just_the_bricks_are_read(large, order, monkeypatch):
+    sky, path, put = large
+    monkeypatch.setattr(remote_sweep, "NEAR_BYTES", 50_000)
+    table = large_sweep(order)
+    survey = put(table)
+    size = path.stat().st_size
+    assert size > 6e6
+    rng = np.random.default_rng(2)
+    n_rows = 0
+    for number in range(12):
+        ra, dec = rng.uniform(100.3, 102.3), rng.uniform(0.12, 0.9)
+        radius = rng.choice([0.02, 0.1])
+        place = SkyCoord(ra, dec, unit="deg")
+        separation = SkyCoord(table["RA"], table["DEC"], unit="deg").separation(place)
+        inside = (separation.deg <= radius) & (table["TYPE"] != b"DUP")
+        due = sorted(zip(table["BRICKID"][inside], table["OBJID"][inside], strict=True))
+        columns = ["brickid", "objid", "flux_r"]
+        answer = survey.query_tractor(
+            place, radius=radius * u.deg, columns=columns, source="sweeps"
+        )
+        key = sorted(zip(answer["brickid"], answer["objid"], strict=True))
+        assert key == due
+        n_rows += len(due)
+        if number == 0 and order != "none":
+            sent = sum(record.bytes_sent for record in sky.requests)
+            assert sent < 0.1 * size
+    assert n_rows > 1000
+
+
+def test_a_sweep_that_changes_is_begun_anew(large, monkeypatch):
+    _, _, put = large
+    monkeypatch.setattr(remote_sweep, "NEAR_BYTES", 50_000)
+    table = large_sweep("name")
+    survey = put(table)
+    ask = {"radius": "0.05 deg", "columns": ["brickid", "objid", "flux_r"], "source": "sweeps"}
+    survey.query_tractor("100.5 0.2", **ask)
+    changed = table[10:]
+    changed["FLUX_R"] += 100
+    put(changed, survey)
+    rows = survey.query_tractor("102.0 0.5", **ask)
+    assert len(rows)
+    assert (rows["flux_r"] >= 100).all()
+
+
+def test_a_large_sweep_without_order_is_not_read_whole(large, monkeypatch):
+    _, _, put = large
+    monkeypatch.setattr(remote_sweep, "NEAR_BYTES", 50_000)
+    monkeypatch.setattr(remote_sweep, "WHOLE_BYTES", 1_000_000)
+    survey = put(large_sweep("none"))
+    with pytest.raises(UnexpectedContentError, match="in no order.*get_brick_files"):
+        survey.query_tractor("100.5 0.1", radius="0.1 deg", source="sweeps", columns="flux_r")
+
+
+def test_too_many_bricks_are_refused_and_many_announced(large):
+    _, _, put = large
+    survey = put(large_sweep("name"))
+    ask = {"source": "sweeps", "columns": "flux_r"}
+    with conf.set_temp("max_query_bricks", 5), pytest.raises(
+        InvalidRequestError, match="max_query_bricks"
+    ):
+        survey.query_tractor("101 0.5", radius="0.5 deg", **ask)
+    with pytest.warns(LargeQueryWarning):
+        survey.query_tractor("101 0.5", radius="0.3 deg", **ask)
+
+
+def test_damage_is_told(sky, survey, tmp_path):
+    place, ask = "45.3 0.3", {"radius": "10 arcsec", "source": "sweeps", "columns": "flux_r"}
+    whole = (sky.root / SWEEP).read_bytes()
+    path = tmp_path / SWEEP
+    path.parent.mkdir(parents=True)
+    for content, error in ((whole[:-5000], TruncatedError), (b"<html>", UnexpectedContentError)):
+        path.write_bytes(content)
+        with pytest.raises(error):
+            survey.query_tractor(place, **ask, mirror=tmp_path)
+    sky.faults.add("html", "*sweep-*", times=None)
+    with pytest.raises(UnexpectedContentError):
+        survey.query_tractor(place, **ask)
+
+
+def test_a_server_that_ignores_ranges_sends_it_whole_and_it_is_kept(sky, survey):
+    place, ask = sky.positions["star"], {"radius": "20 arcsec", "source": "sweeps"}
+    due = survey.query_tractor(place, **ask, columns=["ls_id", "z_phot_median"])
+    other = LegacySurveyClass()
+    other.mirror = sky.mirror_url
+    sky.faults.add("ignore_range", "*sweep-*", times=None)
+    assert_same(due, other.query_tractor(place, **ask, columns=["ls_id", "z_phot_median"]))
+    sky.requests.clear()
+    other.query_tractor(place, **ask)
+    assert len(sky.requests) == 0
+
+
+def test_redshifts_of_other_rows_are_refused(sky, survey, tmp_path):
+    redshifts = SWEEP.replace("10.1/", "10.1-photo-z/").replace(".fits", "-pz.fits")
+    for name in (SWEEP, redshifts):
+        (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / SWEEP).write_bytes((sky.root / SWEEP).read_bytes())
+    table = fits.getdata(sky.root / redshifts, 1)
+    ask = {"radius": "2 arcsec", "source": "sweeps", "columns": ["ls_id", "z_phot_median"]}
+    row = survey.query_tractor(
+        sky.positions["field"],
+        radius="4 arcmin",
+        source="files",
+        column_filters={"dec": ">0.02"},
+        columns=["ra", "dec"],
+    )[0]
+    place = SkyCoord(row["ra"], row["dec"], unit="deg")
+    fits.BinTableHDU(Table(table)[::-1]).writeto(tmp_path / redshifts)
+    with pytest.raises(UnexpectedContentError, match="of other rows"):
+        survey.query_tractor(place, **ask, mirror=tmp_path)
+    (tmp_path / redshifts).unlink()
+    with pytest.warns(CoverageWarning, match="z_phot_median without values"):
+        rows = survey.query_tractor(place, **ask, mirror=tmp_path)
+    assert rows["z_phot_median"].mask.all()
