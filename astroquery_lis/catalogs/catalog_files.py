@@ -97,7 +97,7 @@ class TractorFiles:
     """The bricks' Tractor files as a source of the catalogue."""
 
     name = "files"
-    holds_redshifts = False
+    has_redshifts = False
 
     def __init__(
         self, finder: FileFinder, tables: OpenTables, max_bricks: int, on_missing: str
@@ -124,25 +124,25 @@ class TractorFiles:
     def bricks(self, request: CatalogRequest) -> tuple[RowFile, ...]:
         """Return the files whose rows can be in the region."""
         margin_deg = 0.0 if request.primary else PRIMARY_MARGIN_DEG
-        return self.grouped(
-            _bricks_of(request.sky, margin_deg, request.release, request.region), request.release
-        )
+        return _bricks_of(request.sky, margin_deg, request.release, request.region)
 
     def grouped(self, bricks: tuple[RowFile, ...], release: str) -> tuple[RowFile, ...]:
         """Return the files that have the rows of the bricks of Tractor files."""
         return bricks
 
-    def own_columns(self, sky: Sky, release: str, region: str) -> Mapping[str, TractorColumn]:
+    def own_columns(
+        self, sky: Sky, release: str, region: str, *, may_ask: bool
+    ) -> Mapping[str, TractorColumn]:
         """Return the columns beyond the survey's, as the first file that there is has them.
 
-        A file of the survey's own mirrors has none.
+        A file of the survey's own mirrors has none; of another server a header may be asked for.
         """
         bricks = self.grouped(_bricks_of(sky, 0.0, release, region), release)
         for brick in bricks:
             file = self.finder.local(brick.path)
             if file is not None:
                 return own_columns(self.open(file), release)
-        if all(mirror.official for mirror in self.finder.mirrors):
+        if not may_ask or all(mirror.official for mirror in self.finder.mirrors):
             return {}
         for brick in bricks[:FEW_BRICKS]:
             answer = self.finder.read_parts(brick.path, open_remote)
@@ -154,30 +154,24 @@ class TractorFiles:
 
     def payload(self, request: CatalogRequest) -> Payload:
         """Return what would be fetched."""
-        self.refuse(request)
+        if request.redshifts and not self.has_redshifts:
+            request.refuse_redshifts(f"source={self.name!r}")
         urls = [self.finder.address(brick.path) for brick in self.bricks(request)]
         return {"service": self.finder.service, "urls": urls}
 
-    def refuse(self, request: CatalogRequest) -> None:
-        """Refuse what the files cannot have."""
-        if not REDSHIFTS.isdisjoint(request.needed):
-            request.refuse_redshifts(f"source={self.name!r}")
-
-    def lacking(
-        self, request: CatalogRequest, bricks: Sequence[RowFile], tables: Sequence[Opened | None]
-    ) -> frozenset[str]:
+    def lacking(self, request: CatalogRequest, chunks: Sequence[Chunk]) -> frozenset[str]:
         """Return columns of the default ones that the source has not; refuse others by name."""
         return frozenset()
 
     def rows(self, request: CatalogRequest, *, use_maxrec: bool = True) -> Rows:
         """Return the rows of a request."""
-        self.refuse(request)
+        if not self.has_redshifts and not REDSHIFTS.isdisjoint(request.needed):
+            request.refuse_redshifts(f"source={self.name!r}")
         bricks = self.bricks(request)
         tables = self.tables(bricks, "The region")
         gaps = [brick for brick, opened in zip(bricks, tables, strict=True) if opened is None]
         if gaps:
             self._tell_gaps(gaps, len(bricks), request.release)
-        lacking = self.lacking(request, bricks, tables)
         chunks, urls = [], []
         for brick, opened in zip(bricks, tables, strict=True):
             if opened is not None:
@@ -192,7 +186,7 @@ class TractorFiles:
                 names = table.layout.fields if request.columns is None else request.needed
                 chunks.append(read_rows(table, brick, rows, names))
                 urls.append(url)
-        return Rows(chunks, {"files": urls}, is_covered=bool(urls), lacking=lacking)
+        return Rows(chunks, {"files": urls}, is_covered=bool(urls))
 
     def opened(self, bricks: Sequence[RowFile]) -> Sequence[Opened | None]:
         """Return the tables of bricks for a match, fetched if need be."""

@@ -95,7 +95,7 @@ def bricks_of_positions(
 
 def _match(
     request: CatalogRequest, positions: Positions, files: TractorFiles, find: str
-) -> tuple[Matches, CatalogRequest]:
+) -> Matches:
     """Match positions to the catalogue."""
     placed = np.flatnonzero(np.isfinite(positions.ra_deg) & np.isfinite(positions.dec_deg))
     reach = positions.radius_deg + (0.0 if positions.epoch_yr is None else MAX_MOTION_DEG)
@@ -105,10 +105,8 @@ def _match(
     bricks = files.grouped(
         tuple(brick_files(np.unique(brick), request.release, request.region)), request.release
     )
-    tables = files.opened(bricks)
-    request = request.without(files.lacking(request, bricks, tables))
     pairs, sources = [], []
-    for file, opened in zip(bricks, tables, strict=True):
+    for file, opened in zip(bricks, files.opened(bricks), strict=True):
         if opened is None:
             continue
         table, _ = opened
@@ -119,7 +117,7 @@ def _match(
             if len(pair[0]):
                 pairs.append(pair)
                 sources.append((file, table))
-    return _collect(pairs, sources, find, request), request
+    return _collect(pairs, sources, find, request)
 
 
 def _pairs(
@@ -231,7 +229,8 @@ def match_table(
     find: str,
 ) -> Table:
     """Match a table to the catalogue."""
-    matches, request = _match(request, positions, files, find)
+    matches = _match(request, positions, files, find)
+    request = request.without(files.lacking(request, matches.chunks))
     columns = request.columns or ()
     merged = merge_columns(request, matches.chunks, columns)
     if find == "all":

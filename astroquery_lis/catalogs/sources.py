@@ -142,7 +142,8 @@ def query_catalog(
 
 def _answer(request: CatalogRequest, source: CatalogSource) -> tuple[Assembled, Rows]:
     rows = source.rows(request)
-    request = request.without(rows.lacking)
+    if rows.lacking:
+        request = request.without(rows.lacking)
     answer = assemble(request, rows.chunks)
     if rows.is_cut and request.maxrec is not None and len(answer.table) < request.maxrec:
         # Some of what the service counted does not meet what was asked.

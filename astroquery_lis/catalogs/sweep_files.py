@@ -7,12 +7,13 @@ request touches are read, no more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import PurePosixPath
 
 import numpy as np
 
+from .._typing import Payload
 from ..exceptions import ContentChangedError, InvalidRequestError, UnexpectedContentError
 from ..io.finder import LocatedFile
 from ..io.parts import RemoteParts
@@ -29,8 +30,10 @@ from ..survey.tractor_columns import (
     tractor_columns,
 )
 from .catalog_files import Opened, RowFile, TractorFiles
+from .catalog_table import Chunk
 from .remote_sweep import RemoteSweep, open_remote, rows_by_number
-from .table_file import Rows, TableFile, open_rows
+from .sources import Rows
+from .table_file import RowNumbers, TableFile, open_rows
 from .tractor_file import TractorFile, with_positions
 
 __all__ = ["SweepFiles"]
@@ -51,7 +54,7 @@ class SweepRows(TractorFile):
     numbers: np.ndarray | None = field(kw_only=True, repr=False)  # in the file; None for all
     beside: Beside = field(kw_only=True, repr=False)
 
-    def read(self, rows: Rows, names: Iterable[str]) -> dict[str, np.ndarray]:
+    def read(self, rows: RowNumbers, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Return columns of some rows, those that there are."""
         names = list(names)
         columns = super().read(rows, names)
@@ -76,14 +79,22 @@ def _meet(path: str, box: tuple[float, float, float, float]) -> bool:
     return ra1 <= box[1] and box[0] <= ra2 and dec1 <= box[3] and box[2] <= dec2
 
 
+def _refuse_others(request: CatalogRequest) -> None:
+    """Refuse rows that are in no sweep."""
+    if not request.primary and not isinstance(request.sky, RowIds):
+        msg = "source='sweeps' lacks primary=False: take source='files'."
+        raise InvalidRequestError(msg, parameter="source", value="sweeps")
+
+
 class SweepFiles(TractorFiles):
     """The sweeps as a source of the catalogue."""
 
     name = "sweeps"
+    has_redshifts = True
 
     def bricks(self, request: CatalogRequest) -> tuple[RowFile, ...]:
         """Return the sweeps whose rows can be in the region."""
-        files = super().bricks(request)
+        files = self.grouped(super().bricks(request), request.release)
         boxes = request.sky.enclosing.boxes(MARGIN_DEG)
         return tuple(file for file in files if any(_meet(file.path, box) for box in boxes))
 
@@ -102,25 +113,32 @@ class SweepFiles(TractorFiles):
             files.append(RowFile(tuple(ids), region, path("sweep"), by_position, beside))
         return tuple(files)
 
-    def refuse(self, request: CatalogRequest) -> None:
-        """Refuse what the files cannot have."""
-        if not request.primary and not isinstance(request.sky, RowIds):
-            msg = "source='sweeps' lacks primary=False: take source='files'."
-            raise InvalidRequestError(msg, parameter="source", value="sweeps")
+    def payload(self, request: CatalogRequest) -> Payload:
+        """Return what would be asked for."""
+        _refuse_others(request)
+        payload = super().payload(request)
+        if request.redshifts:
+            paths = [brick.beside for brick in self.bricks(request) if brick.beside]
+            payload["urls"] += [self.finder.address(path) for path in paths]
+        return payload
 
-    def lacking(
-        self, request: CatalogRequest, bricks: Sequence[RowFile], tables: Sequence[Opened | None]
-    ) -> frozenset[str]:
+    def rows(self, request: CatalogRequest, *, use_maxrec: bool = True) -> Rows:
+        """Return the rows of a request."""
+        _refuse_others(request)
+        rows = super().rows(request, use_maxrec=use_maxrec)
+        return replace(rows, lacking=self.lacking(request, rows.chunks))
+
+    def lacking(self, request: CatalogRequest, chunks: Sequence[Chunk]) -> frozenset[str]:
         """Return columns of the default ones that the source has not; refuse others by name."""
         schema, lacking = tractor_columns(request.release), set[str]()
-        for brick, opened in zip(bricks, tables, strict=True):
-            if opened is not None:
-                lacking |= {
-                    name
-                    for name in request.needed
-                    if name in schema.keys() - opened[0].fields.keys() - {"ls_id", "brick_primary"}
-                    and has_column(schema[name], request.release, brick.region)
-                }
+        for chunk in chunks:
+            region = "north" if chunk.north else "south"
+            absent = set(request.needed) - chunk.columns.keys() - {"ls_id", "brick_primary"}
+            lacking |= {
+                name
+                for name in schema.keys() & absent
+                if has_column(schema[name], request.release, region)
+            }
         named = lacking.intersection(request.selecting if request.is_default else request.needed)
         if named:
             names = ", ".join(sorted(named))

@@ -20,10 +20,18 @@ from astropy.io import fits
 from ..exceptions import TruncatedError, UnexpectedContentError
 from ..io.checks import check_head, reading, unreadable
 
-__all__ = ["FileColumn", "Rows", "TableFile", "TableLayout", "decoded", "missing", "open_rows",
-           "read_layout"]
+__all__ = [
+    "FileColumn",
+    "RowNumbers",
+    "TableFile",
+    "TableLayout",
+    "decoded",
+    "missing",
+    "open_rows",
+    "read_layout",
+]
 
-Rows: TypeAlias = np.ndarray | slice
+RowNumbers: TypeAlias = np.ndarray | slice
 
 BLOCK_BYTES = 2880
 FEW_COLUMNS = 16
@@ -127,7 +135,7 @@ class TableFile:
         """The columns, by name in lower case."""
         return self.layout.fields
 
-    def raw(self, rows: Rows, names: Iterable[str]) -> dict[str, np.ndarray]:
+    def raw(self, rows: RowNumbers, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Return columns of some rows as they are written."""
         layout = self.layout
         names = [name for name in names if name in layout.fields]
@@ -140,7 +148,7 @@ class TableFile:
         columns = lines.view(layout.row_type)[:, 0]
         return {name: columns[name][rows] for name in names}
 
-    def read(self, rows: Rows, names: Iterable[str]) -> dict[str, np.ndarray]:
+    def read(self, rows: RowNumbers, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Return columns of some rows, those that there are."""
         fields = self.layout.fields
         try:

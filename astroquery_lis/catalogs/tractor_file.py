@@ -29,8 +29,8 @@ from .table_file import FileColumn, TableFile, TableLayout, decoded, open_rows
 if TYPE_CHECKING:
     from .._typing import FilePath
 
-__all__ = ["POSITIONS", "OpenTables", "TractorFile", "open_table",
-           "own_columns", "with_positions"]
+__all__ = ["POSITIONS", "OpenTables", "TractorFile", "open_table", "own_columns",
+           "with_positions"]
 
 SIDECAR_VERSION = 3
 POSITIONS = np.dtype(

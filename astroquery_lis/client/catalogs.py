@@ -193,7 +193,8 @@ class CatalogMethods(SurveyBase):
         with self._finder(mirror, cache) as finder:
             settings = (finder, self._tables, conf.max_query_bricks, on_missing)
             files, sweeps = TractorFiles(*settings), SweepFiles(*settings)
-            own_columns = (sweeps if names == ("sweeps",) else files).own_columns
+            has_own = (sweeps if names == ("sweeps",) else files).own_columns
+            may_ask = not {"auto", "files", "sweeps"}.isdisjoint(names)
             request = catalog_request(
                 sky,
                 columns=columns,
@@ -204,7 +205,7 @@ class CatalogMethods(SurveyBase):
                 maxrec=maxrec,
                 release=release,
                 region=region,
-                own=partial(own_columns, sky, release, region),
+                own=partial(has_own, sky, release, region, may_ask=may_ask),
             )
             reason = "it was asked for"
             if names == ("auto",):

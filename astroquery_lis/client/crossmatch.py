@@ -127,5 +127,6 @@ class CrossmatchMethods(SurveyBase):
         with self._finder(mirror, cache) as finder:
             make = SweepFiles if source == "sweeps" else TractorFiles
             files = make(finder, self._tables, conf.max_query_bricks, on_missing)
-            files.refuse(request)
+            if request.redshifts and not files.has_redshifts:
+                request.refuse_redshifts("source='files'")
             return match_table(request, own, positions, files, find)

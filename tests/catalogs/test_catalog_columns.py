@@ -1,5 +1,6 @@
 """Columns by name, columns of one's own, and files with columns of odd kinds."""
 
+import shutil
 import warnings
 
 import astropy.units as u
@@ -8,7 +9,7 @@ import pytest
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
-from astroquery_lis import conf, photometry
+from astroquery_lis import conf, photometry, sandbox
 from astroquery_lis.exceptions import (
     CoverageWarning,
     InvalidRequestError,
@@ -83,6 +84,22 @@ def test_columns_of_odd_kinds_are_read_as_astropy_reads_them(base, ask, tmp_path
         assert rows[name].shape == values.shape, name
         assert np.array_equal(rows[name], values), name
         assert rows[name].dtype.kind == values.dtype.kind, name
+
+
+def test_columns_of_a_server_of_ones_own_are_named(base, ask, tmp_path):
+    with sandbox.serve(root=tmp_path / "tree", configure=False) as own:
+        base["chi"] = [0.5, 0.6, 0.7] * u.arcsec
+        local = ask(base, columns=["chi"])
+        for path in tmp_path.glob("dr9/*/tractor/*/*"):
+            copy = own.root / path.relative_to(tmp_path)
+            copy.parent.mkdir(parents=True)
+            shutil.copy(path, copy)
+        wanted = {"columns": "type, chi", "column_filters": {"chi": "> 550 mas"}}
+        rows = ask(base, **wanted, mirror=own.mirror_url)
+        assert rows["chi"].tolist() == local["chi"].tolist()[1:]
+        assert rows["chi"].unit == u.arcsec
+        with pytest.raises(InvalidRequestError, match="did you mean .*chi[?]"):
+            ask(base, columns=["chii"], mirror=own.mirror_url)
 
 
 def test_columns_of_ones_own_are_named_and_filtered(base, ask):

@@ -116,7 +116,7 @@ def test_who_has_no_redshifts_says_so(sky, joined, survey):
     with pytest.raises(InvalidRequestError, match="source='tap'"):
         survey.crossmatch(mine, **ask)
     with pytest.raises(InvalidRequestError, match="did you mean z_phot_median"):
-        joined(sky.positions["star"], radius="5 arcsec", columns="z_phot_medium")
+        joined("45.1 0.1", radius="5 arcsec", columns="z_phot_medium", mirror="nersc")
     assert len(sky.requests) == 0
     with pytest.warns(CoverageWarning, match="z_phot_median without values"):
         rows = joined(sky.positions["star"], **ask, release="dr8", source="tap")
