@@ -31,9 +31,6 @@ __all__ = ["Opened", "RowFile", "TractorFiles", "brick_files", "eligible", "read
 FEW_BRICKS = 4
 """So many brick files are fetched without a word."""
 
-TYPICAL_FILE_BYTES = 18e6
-"""Size of a Tractor file of DR10, on average."""
-
 SMALL_DEG = 10.0
 """Larger regions are not looked up brick by brick."""
 
@@ -98,6 +95,9 @@ class TractorFiles:
 
     name = "files"
     has_redshifts = False
+    unit = "brick files"
+    typical_bytes = 18e6
+    """Size of a Tractor file of DR10, on average."""
 
     def __init__(
         self, finder: FileFinder, tables: OpenTables, max_bricks: int, on_missing: str
@@ -205,7 +205,7 @@ class TractorFiles:
         finder = self.finder
         files = [finder.local(brick.path) for brick in bricks]
         if None in files:
-            self.announce(bricks, files, what, TYPICAL_FILE_BYTES)
+            self.announce(bricks, files, what)
             if not finder.only_local:
                 files = finder.find_all([brick.path for brick in bricks])
             if finder.cache_error is not None:
@@ -213,11 +213,7 @@ class TractorFiles:
         return [None if file is None else (self.open(file), file.url) for file in files]
 
     def announce(
-        self,
-        bricks: Sequence[RowFile],
-        files: Sequence[LocatedFile | None],
-        what: str,
-        typical_bytes: float,
+        self, bricks: Sequence[RowFile], files: Sequence[LocatedFile | None], what: str
     ) -> None:
         """Refuse what cannot be fetched or is too much, and tell of what is much."""
         if self.finder.only_local:
@@ -225,16 +221,16 @@ class TractorFiles:
             return
         remote = [brick for brick, file in zip(bricks, files, strict=True) if file is None]
         n_fetched = len({(b, brick.region) for brick in remote for b in brick.bricks})
-        size = f"about {n_fetched * typical_bytes / 1e9:.1f} GB"
+        size = f"about {n_fetched * self.typical_bytes / 1e9:.1f} GB"
         if n_fetched > self.max_bricks:
             msg = (
-                f"{what} touches {n_fetched} brick files that are not on this computer ({size}), "
+                f"{what} touches {n_fetched} {self.unit} that are not on this computer ({size}), "
                 f"more than conf.max_query_bricks={self.max_bricks}. Ask for a smaller region, "
                 "take source='tap', or raise astroquery_lis.conf.max_query_bricks."
             )
             raise InvalidRequestError(msg, parameter="max_query_bricks", value=n_fetched)
         if n_fetched > FEW_BRICKS:
-            msg = f"{what} fetches up to {n_fetched} brick files, {size}, and keeps them."
+            msg = f"{what} fetches up to {n_fetched} {self.unit}, {size}."
             warn(msg, LargeQueryWarning)
 
     def _refuse_unproven(

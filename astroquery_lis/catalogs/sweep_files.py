@@ -41,9 +41,6 @@ __all__ = ["SweepFiles"]
 MARGIN_DEG = 1e-6
 """Added to a region, so that rounding loses no row on its rim."""
 
-TYPICAL_BRICK_BYTES = 6e6
-"""Size of the rows of a brick in a sweep, on average."""
-
 Beside = Callable[[np.ndarray, Sequence[str]], dict[str, np.ndarray]]
 
 
@@ -91,6 +88,9 @@ class SweepFiles(TractorFiles):
 
     name = "sweeps"
     has_redshifts = True
+    unit = "bricks of sweeps"
+    typical_bytes = 6e6
+    """Size of the rows of a brick in a sweep, on average."""
 
     def bricks(self, request: CatalogRequest) -> tuple[RowFile, ...]:
         """Return the sweeps whose rows can be in the region."""
@@ -151,7 +151,7 @@ class SweepFiles(TractorFiles):
         """Return the tables of bricks; of those on a server, the rows of the bricks."""
         files = [self.finder.local(brick.path) for brick in bricks]
         if None in files:
-            self.announce(bricks, files, what, TYPICAL_BRICK_BYTES)
+            self.announce(bricks, files, what)
         return [self._opened(brick, file) for brick, file in zip(bricks, files, strict=True)]
 
     def _opened(self, brick: RowFile, file: LocatedFile | None) -> Opened | None:

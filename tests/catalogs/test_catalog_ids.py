@@ -4,11 +4,13 @@ import warnings
 
 import numpy as np
 import pytest
+from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from astroquery.exceptions import LargeQueryWarning, NoResultsWarning
 
 from astroquery_lis import conf, tractor
 from astroquery_lis.exceptions import CoverageWarning, InvalidRequestError
+from astroquery_lis.survey.bricks import brick_id
 
 COLUMNS = ["release", "brickid", "objid", "ls_id", "ra", "flux_r"]
 
@@ -131,6 +133,26 @@ def test_ids_stand_alone(sky, ask):
         ask([(9010, 338328, 1)], release="dr10")
     with pytest.raises(InvalidRequestError, match="lacks ids="):
         ask([(10000, 338328, 1)], source="viewer")
+
+
+@pytest.mark.parametrize(
+    ("targetid", "place", "number"),
+    [
+        # Published with the spectra of DESI DR1, with their positions; all were targeted on DR9.
+        (39627812453222421, "212.59530d +0.92100d", 9010),
+        (39627997694657850, "132.788138d +8.718857d", 9010),
+        (39627574082538900, "0h12m47.93s -8d47m00.5s", 9010),
+    ],
+)
+def test_published_target_ids_name_the_brick_at_their_position(targetid, place, number):
+    position = SkyCoord(place)
+    parts = [int(part) for part in tractor.split_target_ids(targetid)]
+    assert parts[:2] == [number, int(brick_id(position.ra.deg, position.dec.deg))]
+    assert 0 <= parts[2] < 20_000
+    assert int(tractor.target_ids(*parts)) == targetid
+    # The bits as desitarget documents them: OBJID 22, BRICKID 20, RELEASE 16, from the lowest.
+    bits = f"{targetid:064b}"
+    assert parts == [int(bits[6:22], 2), int(bits[22:42], 2), int(bits[42:], 2)]
 
 
 def test_target_ids_have_the_bits_of_desitarget():
