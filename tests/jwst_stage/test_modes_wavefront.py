@@ -6,6 +6,7 @@ from astropy.io import fits
 
 from .mode_runs import (
     assert_all_same,
+    assert_script_makes_the_same,
     association,
     plain_calls,
     plan_of_mode,
@@ -83,3 +84,7 @@ def test_products_are_those_of_plain_calls(simulated, reduced, tmp_path):
     associations["x_asn.json"] = association("wfs-image3", f"{STEM}_{{suffix}}-01", cals)
     plain_calls(associations, simulated, tmp_path / "plain")
     assert_all_same(reduced, tmp_path / "plain", 5)
+
+
+def test_the_script_of_plain_calls_makes_the_same(reduced, tmp_path):
+    assert assert_script_makes_the_same(reduced, tmp_path) == 5

@@ -219,7 +219,8 @@ def test_slitless_spectra_wait_for_the_mosaic_of_direct_images(tmp_path, plan_of
         "sourcecat": "cat.ecsv",
         "segmap": "segm.fits",
     }
-    assert not plan.notes
+    (note,) = plan.notes
+    assert "spec have no S_REGION in their headers" in note
 
 
 def test_slitless_spectra_without_direct_images_are_said(tmp_path, plan_of):

@@ -81,6 +81,19 @@ def test_kinds(error, kind):
     assert failure.message.startswith(failure.cause)
 
 
+def test_the_error_that_a_printed_trace_ends_with_is_told():
+    # Spec2Pipeline and Image2Pipeline raise the traces of what went wrong, as text.
+    traces = []
+    for error in (ValueError("first"), FileNotFoundError("no file:\nx.fits")):
+        try:
+            raise error
+        except Exception:
+            traces.append(traceback.format_exc())
+    failure = of(RuntimeError("\n".join(traces)))
+    assert (failure.kind, failure.error) == ("data", "FileNotFoundError")
+    assert failure.cause == "FileNotFoundError: no file: x.fits"
+
+
 def test_catalogue_service_that_is_not_reached():
     trace = "File stcal/tweakreg/astrometric_utils.py, in get_catalog"
     failure = describe("ConnectionError", "requests.exceptions", "refused", trace)

@@ -106,6 +106,8 @@ _STAGES: dict[str, tuple[str, str, str]] = {
     ),
 }  # fmt: skip
 
+_SLITLESS = Kind(_SPECTRA, is_slitless=True, spectra=("x1d.fits", "c1d.fits"))
+
 _SPECIAL = {
     "MIR_4QPM": Kind(_CORONAGRAPHY, has_mask=True),
     "MIR_LYOT": Kind(_CORONAGRAPHY, has_mask=True),
@@ -118,9 +120,9 @@ _SPECIAL = {
     "NRC_TSGRISM": Kind((_DETECTOR, _SPEC, "Tso3Pipeline"), tso="always"),
     "NRS_BRIGHTOBJ": Kind((_DETECTOR, _SPEC, "Tso3Pipeline"), tso="always"),
     "MIR_MRS": Kind(_SPECTRA, optics=("CHANNEL", "BAND")),
-    "NIS_WFSS": Kind(_SPECTRA, is_slitless=True),
-    "NRC_WFSS": Kind(_SPECTRA, is_slitless=True),
-    "MIR_WFSS": Kind(_SPECTRA, is_slitless=True),
+    "NIS_WFSS": _SLITLESS,
+    "NRC_WFSS": _SLITLESS,
+    "MIR_WFSS": _SLITLESS,
     "NRS_MSASPEC": Kind(_SPECTRA),
     "NRS_FIXEDSLIT": Kind(_SPECTRA),
     "MIR_DARK": Kind(_DARKS, is_retired=True),

@@ -214,6 +214,12 @@ class TaskBuilder:
                 f"{group.file_stem}: exposures share the exposure id of the header; they are told "
                 f"apart as {', '.join(sorted(set(ids.values())))} in the association."
             )
+        lacking = [e.root for e in group.exposures if _needs_footprint(e)]
+        if lacking:
+            self.notes.append(
+                f"{group.file_stem}: {', '.join(lacking)} have no S_REGION in their headers; "
+                "Spec3Pipeline fails at its end without."
+            )
         members = tuple(
             self.stage3_member(e, role, ids.get(e.root, "")) for e, role in group.members
         )
@@ -236,6 +242,11 @@ class TaskBuilder:
         )
         self.add(task, [])
         return task
+
+
+def _needs_footprint(exposure: Exposure) -> bool:
+    """Return True if the footprint is missing that the spectra of a field are combined by."""
+    return EXP_TYPES[exposure.exp_type].is_slitless and not exposure.s_region
 
 
 def _stage1_outputs(exposure: Exposure, pipeline: str) -> tuple[str, ...]:

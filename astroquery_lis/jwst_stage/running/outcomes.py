@@ -107,6 +107,7 @@ def describe(
     name: str, module: str, text: str, trace: str = "", log: Sequence[str] = ()
 ) -> Failure:
     """Return the failure behind an error: its class, module, text and trace, the end of the log."""
+    name, module, text = _innermost(name, module, text)
     if name == "SystemExit":
         fatal = next((line for line in reversed(log) if _FATAL_OF_CRDS in line), "")
         if fatal or "crds" in trace:
@@ -125,6 +126,18 @@ def describe(
     if name == "MemoryError":
         return _failure("memory", name, text or "no memory was left")
     return _failure(_kind(name, module, text), name, text)
+
+
+def _innermost(name: str, module: str, text: str) -> tuple[str, str, str]:
+    """Return class, module and text of an error that another one holds as a printed trace."""
+    _, trace, rest = text.rpartition("Traceback (most recent call last):\n")
+    lines = rest.splitlines()
+    begin = next((i for i, line in enumerate(lines) if not line.startswith(" ")), None)
+    if not trace or begin is None:
+        return name, module, text
+    kind, _, message = "\n".join(lines[begin:]).partition(": ")
+    module, _, kind = kind.rpartition(".")
+    return kind, module or "builtins", message
 
 
 def _kind(name: str, module: str, text: str) -> str:

@@ -55,6 +55,8 @@ def call(pipeline, product, inputs, steps, association=None):
     os.chdir(work)
     kind = getattr(jwst.pipeline, pipeline, None) or getattr(jwst.step, pipeline)
     kind.call(str(source), save_results=True, output_dir=str(folder), steps=steps)
+    for path in [path for path in work.glob("*.fits") if not path.is_symlink()]:
+        path.replace(folder / path.name)  # some products are saved here whatever output_dir is
     os.chdir(HERE)
 
 

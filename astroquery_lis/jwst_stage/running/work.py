@@ -185,7 +185,7 @@ def _make(task: Task, job: Mapping[str, Any], scratch: Path, products_dir: Path)
         document = association_document(task, output_dir, final)
         association_path(task, products_dir).write_text(json.dumps(document, indent=1) + "\n")
     pipeline.call(source, save_results=True, configure_log=False, **extra)
-    _gather(task, run_dir, products_dir)
+    _gather(run_dir, products_dir)
     _drop_copies(task, products_dir)
 
 
@@ -201,12 +201,11 @@ def _laid_out(task: Task, inputs: list[Path], output_dir: Path, run_dir: Path) -
     return str(run_dir / inputs[0].name)
 
 
-def _gather(task: Task, run_dir: Path, products_dir: Path) -> None:
+def _gather(run_dir: Path, products_dir: Path) -> None:
     """Move what was saved into the working directory, whatever ``output_dir`` was."""
-    for name in (Path(output).name for output in task.outputs):
-        path = run_dir / name
-        if path.exists() and not path.is_symlink():
-            os.replace(path, products_dir / name)
+    for path in run_dir.glob("*.fits"):
+        if not path.is_symlink():
+            os.replace(path, products_dir / path.name)
 
 
 def _check_inputs(task: Task, inputs: list[Path], output_dir: Path) -> None:

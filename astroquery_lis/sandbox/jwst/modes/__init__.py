@@ -5,6 +5,7 @@ from .miri_coronagraph import simulate_coronagraph
 from .miri_imaging import simulate_background
 from .miri_lrs import simulate_lrs
 from .nircam_series import simulate_time_series
+from .nircam_slitless import simulate_slitless
 from .nircam_wavefront import simulate_wavefront
 from .niriss_imaging import simulate_niriss
 
@@ -14,6 +15,7 @@ __all__ = [
     "simulate_coronagraph",
     "simulate_lrs",
     "simulate_niriss",
+    "simulate_slitless",
     "simulate_time_series",
     "simulate_wavefront",
 ]

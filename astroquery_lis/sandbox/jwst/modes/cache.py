@@ -24,7 +24,8 @@ class Reference:
     """A reference file: the class of its model and what fills it, or parameters of a step.
 
     ``exp_types`` are the exposures that it is for; if a type of references has several, no
-    exposure may find two of them.  ``write`` makes a file that no model does.
+    exposure may find two of them.  ``write`` makes a file that no model does.  Without anything
+    it says that the type does not apply to them.
     """
 
     model: str = ""
@@ -54,8 +55,10 @@ def write_cache(root: Path, instrument: Mapping[str, str], references: Reference
         files: dict[tuple[str, ...], str] = {}
         several = [entry] if isinstance(entry, Reference) else entry
         for number, reference in enumerate(several, start=1):
-            file = f"jwst_{name.lower()}_{kind}_{number:04d}{reference.suffix()}"
-            _write_reference(folder / file, kind, instrument, reference)
+            file = "N/A"
+            if reference.model or reference.step or reference.write:
+                file = f"jwst_{name.lower()}_{kind}_{number:04d}{reference.suffix()}"
+                _write_reference(folder / file, kind, instrument, reference)
             files |= {(exp_type,): file for exp_type in reference.exp_types}
         rules[kind] = write_rules(root, name, kind, ("META.EXPOSURE.TYPE",), files)
     write_context(root, name, rules)

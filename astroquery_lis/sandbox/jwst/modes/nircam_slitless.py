@@ -1,0 +1,246 @@
+"""Slitless spectra with NIRCam: direct images of a field, and the same field through a grism."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from astropy.table import Table
+
+from ..detector import DETECTORS, first_pixel
+from ..observation import need_stdatamodels
+from ..scene import add_star
+from .cache import CONTEXT, Reference, write_cache
+from .exposures import ModeObservation, Setup, Shot, write_exposure
+from .imaging_references import fill_frame
+from .star_fields import Camera
+
+if TYPE_CHECKING:
+    from ..detector import Pointing
+
+__all__ = ["simulate_slitless"]
+
+_SIZE = 256
+_FILTER = "F356W"
+_CAMERA = Camera(
+    Setup(
+        "NRC_IMAGE",
+        {
+            "name": "NIRCAM", "detector": "NRCALONG", "channel": "LONG", "module": "A",
+            "filter": _FILTER, "pupil": "CLEAR",
+        },
+        DETECTORS["NRCALONG"],
+        (_SIZE, _SIZE),
+        (first_pixel(_SIZE), first_pixel(_SIZE)),
+        "SUB320",
+        keywords={
+            "observation.template": "NIRCam Wide Field Slitless Spectroscopy",
+            "exposure.readpatt": "RAPID",
+        },
+    ),
+    sigma_pix=1.1,
+    photmjsr=0.4,
+)  # fmt: skip
+_GRISM = replace(
+    _CAMERA.setup,
+    exp_type="NRC_WFSS",
+    instrument={**_CAMERA.setup.instrument, "pupil": "GRISMR"},
+)
+_DITHERS = ((0.0, 0.0), (0.31, 0.17), (-0.22, 0.35))
+_GRISM_DITHERS = ((0.0, 0.0), (0.26, -0.19))
+_IMAGE_SKY_MJYSR, _GRISM_SKY_DN_S = 0.2, 2.0
+# A spectrum reaches from 0 to 1 of its trace: microns, and pixels from the source, by row and
+# column.  The grism of the telescope spreads it over ten times as many.
+_WAVELENGTH_UM = (3.1, 0.9)
+_TRACE_X, _TRACE_Y = (-55.0, 110.0), (1.0, 1.5)
+_UM_PER_PIX = _WAVELENGTH_UM[1] / _TRACE_X[1]
+# MJy um s / (DN sr), at the middle of the filter.
+_RESPONSE = 0.02
+_STEPS_PER_PIX = 4
+_LINE_SIGMA_UM = 0.02
+
+
+def simulate_slitless(directory: str | PathLike[str], *, seed: int = 17) -> ModeObservation:
+    """Simulate three direct images of six sources, and two exposures through the grism.
+
+    Parameters
+    ----------
+    directory : path-like
+        Where files are written.
+    seed : int, optional
+        Of the noise.
+
+    Returns
+    -------
+    ModeObservation
+        ``truth`` has ``flux``, the continuum at 3.55 um (Jy), ``slope``, the share of it by which
+        it rises per um, ``line_um`` and ``line`` (Jy um); ``truth.meta`` the ``sigma_um`` of lines.
+
+    Raises
+    ------
+    OptionalDependencyError
+        If stdatamodels or crds is not installed.
+    """
+    need_stdatamodels()
+    folder = Path(directory).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    sources = _sources(rng)
+    rates = []
+    for number, dither in enumerate(_DITHERS, start=1):
+        pointing = _CAMERA.pointing(dither)
+        light = _CAMERA.image(pointing, sources, _IMAGE_SKY_MJYSR)
+        shot = Shot(number, pointing, keywords=_sky_region(_CAMERA.setup, pointing))
+        rates.append(write_exposure(folder, _CAMERA.setup, shot, light, rng))
+    for number, dither in enumerate(_GRISM_DITHERS, start=1):
+        pointing = _CAMERA.pointing(dither)
+        light = (_GRISM_SKY_DN_S * _sky() + _spectra(sources, pointing)) * _CAMERA.flat()
+        keywords = _sky_region(_GRISM, pointing)
+        shot = Shot(number, pointing, group="04", keywords=keywords)
+        rates.append(write_exposure(folder, _GRISM, shot, light, rng))
+    crds = folder / "crds"
+    write_cache(crds, dict(_CAMERA.setup.instrument), _references())
+    sources.meta["sigma_um"] = _LINE_SIGMA_UM
+    return ModeObservation(rates, crds, CONTEXT, sources)
+
+
+def _sources(rng: np.random.Generator) -> Table:
+    """Return sources whose spectra lie apart, one in each band of rows."""
+    columns = np.array([-30.0, 25.0, -5.0, 38.0, -42.0, 12.0]) + rng.uniform(-1, 1, 6)
+    rows = np.arange(-87.5, 88, 35) + rng.uniform(-1, 1, 6)
+    setup, pointing = _CAMERA.setup, _CAMERA.pointing((0.0, 0.0))
+    middle = (_SIZE - 1) / 2
+    places = [
+        setup.to_sky(pointing, middle + x, middle + y) for x, y in zip(columns, rows, strict=True)
+    ]
+    ra, dec = np.array(places).T
+    flux = rng.uniform(0.8e-5, 2e-5, 6)
+    return Table(
+        {
+            "ra": ra,
+            "dec": dec,
+            "flux": flux,
+            "slope": rng.uniform(-0.4, 0.4, 6),
+            "line_um": rng.uniform(3.35, 3.75, 6),
+            "line": 0.1 * flux,
+        }
+    )
+
+
+def _sky_region(setup: Setup, pointing: Pointing) -> dict[str, str]:
+    """Return the footprint, without which the spectra of several exposures cannot be combined."""
+    last = _SIZE - 1
+    corners = [
+        setup.to_sky(pointing, x, y) for x, y in ((0, 0), (last, 0), (last, last), (0, last))
+    ]
+    text = " ".join(f"{ra:.9f} {dec:.9f}" for ra, dec in corners)
+    return {"wcsinfo.s_region": f"POLYGON ICRS  {text}"}
+
+
+def _sky() -> np.ndarray:
+    """Return what the sky looks like through the grism; its mean is about 1."""
+    y, x = np.mgrid[:_SIZE, :_SIZE] / _SIZE - 0.5
+    return 1 + 0.2 * x - 0.1 * y**2 + 0.05 * np.sin(6 * x)
+
+
+def _relative_response(wavelength_um: np.ndarray) -> np.ndarray:
+    return 1 + 0.4 * (wavelength_um - 3.55) ** 2
+
+
+def _spectra(sources: Table, pointing: Pointing) -> np.ndarray:
+    """Return the DN/s of spectra: for each step along the trace, an image of the source."""
+    light = np.zeros(_GRISM.shape)
+    x, y = _GRISM.to_pixel(pointing, np.array(sources["ra"]), np.array(sources["dec"]))
+    n_steps = round(_TRACE_X[1]) * _STEPS_PER_PIX
+    place = (np.arange(n_steps) + 0.5) / n_steps
+    wavelength = _WAVELENGTH_UM[0] + _WAVELENGTH_UM[1] * place
+    factor = _RESPONSE * _relative_response(wavelength) * _GRISM.pixel_sr * 1e6
+    for source, column, row in zip(sources, x, y, strict=True):
+        apart = (wavelength - source["line_um"]) / _LINE_SIGMA_UM
+        jansky = source["flux"] * (1 + source["slope"] * (wavelength - 3.55))
+        jansky += source["line"] * np.exp(-0.5 * apart**2) / np.sqrt(2 * np.pi) / _LINE_SIGMA_UM
+        rates = jansky / factor * _WAVELENGTH_UM[1] / n_steps
+        along = column + _TRACE_X[0] + _TRACE_X[1] * place
+        across = row + _TRACE_Y[0] + _TRACE_Y[1] * place
+        for step in range(n_steps):
+            add_star(light, along[step], across[step], rates[step], _CAMERA.sigma_pix)
+    return light
+
+
+# ---- references ---------------------------------------------------------------------------------
+
+
+def _references() -> dict[str, Reference | list[Reference]]:
+    files: dict[str, Reference | list[Reference]] = dict(_CAMERA.references())
+    images, spectra = ("NRC_IMAGE",), ("NRC_WFSS",)
+    of_images = {
+        kind: replace(_CAMERA.references()[kind], exp_types=images) for kind in ("photom", "apcorr")
+    }
+    return files | {
+        "photom": [
+            of_images["photom"],
+            Reference("NrcWfssPhotomModel", _fill_photom, exp_types=spectra),
+        ],
+        "apcorr": [of_images["apcorr"], Reference(exp_types=spectra)],
+        "specwcs": Reference("NIRCAMGrismModel", _fill_grism, ending=".asdf"),
+        "wavelengthrange": Reference("WavelengthrangeModel", _fill_range, ending=".asdf"),
+        "bkg": Reference("WfssBkgModel", _fill_background),
+    }
+
+
+def _fill_photom(model: Any) -> None:
+    wavelength = np.linspace(3.0, 4.1, 111, dtype=np.float32)
+    response = _relative_response(wavelength)
+    numbers = (1, _RESPONSE, 0.01 * _RESPONSE, len(wavelength), wavelength, response, 0 * response)
+    kinds = [
+        ("filter", "S12"), ("pupil", "S15"), ("order", "<i2"), ("photmjsr", "<f4"),
+        ("uncertainty", "<f4"), ("nelem", "<i2"),
+        *((name, "<f4", wavelength.shape)
+          for name in ("wavelength", "relresponse", "reluncertainty")),
+    ]  # fmt: skip
+    model.phot_table = np.array([(_FILTER, "GRISMR", *numbers)], dtype=kinds)
+    model.phot_unit, model.wave_unit = "MJy micron s / (DN sr)", "micron"
+    model.meta.photometry.pixelarea_steradians = _GRISM.pixel_sr
+    model.meta.photometry.pixelarea_arcsecsq = _GRISM.detector.scale_arcsec**2
+    model.meta.exposure.type = "NRC_WFSS"
+
+
+def _fill_grism(model: Any) -> None:
+    import astropy.units as u
+    from astropy.modeling.models import Polynomial1D
+
+    def line(begin: float, slope: float) -> Polynomial1D:
+        return Polynomial1D(1, c0=begin, c1=slope)
+
+    def inverse(begin: float, slope: float) -> Polynomial1D:
+        return line(-begin / slope, 1 / slope)
+
+    model.displ, model.invdispl = [line(*_WAVELENGTH_UM)], [inverse(*_WAVELENGTH_UM)]
+    model.dispx, model.invdispx = [line(*_TRACE_X)], [inverse(*_TRACE_X)]
+    model.dispy, model.invdispy = [line(*_TRACE_Y)], [inverse(*_TRACE_Y)]
+    model.orders, model.meta.reftype = [1], "specwcs"
+    model.meta.input_units, model.meta.output_units = u.micron, u.micron
+    model.meta.exposure.type = "NRC_WFSS"
+
+
+def _fill_range(model: Any) -> None:
+    import astropy.units as u
+
+    begin, width = _WAVELENGTH_UM
+    model.waverange_selector, model.order = [_FILTER], [1]
+    model.wavelengthrange = [[1, _FILTER, begin, begin + width]]
+    model.extract_orders = [[_FILTER, [1]]]
+    model.meta.wavelength_units = u.micron
+    model.meta.exposure.type = "NRC_WFSS"
+
+
+def _fill_background(model: Any) -> None:
+    model.data = (_sky() * _CAMERA.flat()).astype(np.float32)
+    model.err = np.full(_GRISM.shape, 1e-3, np.float32)
+    model.dq = np.zeros(_GRISM.shape, np.uint32)
+    fill_frame(model, _GRISM)
+    model.meta.instrument.filter, model.meta.instrument.pupil = _FILTER, "GRISMR"
+    model.meta.exposure.type = "NRC_WFSS"
