@@ -41,7 +41,6 @@ __all__ = [
     "PixelReader",
     "Plane",
     "PlaneFiles",
-    "as_hdus",
     "coadd_cutout",
     "coadd_sections",
     "observed",
@@ -247,14 +246,7 @@ def coadd_cutout(
     request: CutoutRequest, reader: PixelReader, *, on_missing: str = "raise"
 ) -> fits.HDUList:
     """Cut a box out of the bricks' coadds."""
-    return as_hdus(plain_cutout(CoaddPlan(request), reader, on_missing=on_missing))
-
-
-def as_hdus(cutout: PlainCutout) -> fits.HDUList:
-    """Return the HDUs of a cutout."""
-    primary = fits.PrimaryHDU(header=fits.Header(cutout.cards))
-    images = (fits.ImageHDU(i.pixels, fits.Header(i.cards), name=i.name) for i in cutout.images)
-    return fits.HDUList([primary, *images])
+    return plain_cutout(CoaddPlan(request), reader, on_missing=on_missing).to_hdus()
 
 
 def plain_cutout(plan: CoaddPlan, reader: PixelReader, *, on_missing: str = "raise") -> PlainCutout:

@@ -20,7 +20,7 @@ from ..survey.bricks import brick_id
 from ..survey.paths import tree_of_brick
 from ..survey.request import CutoutRequest
 from .access import Access
-from .coadds import CoaddPlan, as_hdus, plain_cutout
+from .coadds import CoaddPlan, plain_cutout
 from .plain import PlainCutout
 from .reader import SectionReader
 from .sources import Sources
@@ -135,7 +135,7 @@ def each_cutout(
 ) -> Iterator[tuple[int, CutoutRequest, fits.HDUList | Exception, list[str]]]:
     """Yield what `each_answer` does, with the HDUs of each cutout."""
     for index, request, answer, notes in each_answer(spec, access, job):
-        cutout = as_hdus(answer) if isinstance(answer, PlainCutout) else answer
+        cutout = answer.to_hdus() if isinstance(answer, PlainCutout) else answer
         yield index, request, cutout, notes
 
 

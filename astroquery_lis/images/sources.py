@@ -30,7 +30,6 @@ from .assemble import COARSE_RATIO
 from .coadds import (
     CoaddPlan,
     PixelReader,
-    as_hdus,
     coadd_cutout,
     coadd_sections,
     plain_cutout,
@@ -121,7 +120,7 @@ class BrickFiles:
     def answer(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
         """Cut the planes out of the files."""
         with self.open_reader() as reader:
-            return as_hdus(plain_cutout(CoaddPlan(request), reader, on_missing=on_missing))
+            return plain_cutout(CoaddPlan(request), reader, on_missing=on_missing).to_hdus()
 
     def payload(self, request: CutoutRequest) -> Payload:
         """Return the addresses of the files; one may turn out not to exist."""

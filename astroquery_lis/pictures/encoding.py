@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .._packages import import_optional
-from ..images.coadds import as_hdus
 from ..images.plain import PlainCutout
 from .page import picture_bytes
 from .rgb import rgb
@@ -35,7 +34,7 @@ class PictureEncoding:
 
     def encode(self, answer: Answer, key: str, facts: Facts) -> bytes:
         """Return a file; its comment has the key of the request and the facts, as JSON."""
-        picture = rgb(as_hdus(answer) if isinstance(answer, PlainCutout) else answer)
+        picture = rgb(answer.to_hdus() if isinstance(answer, PlainCutout) else answer)
         text = json.dumps({"request": key, **facts})
         options: dict[str, Any] = {"comment": text}
         if self.kind == "png":

@@ -8,7 +8,6 @@ from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astroquery_lis.images.coadds import as_hdus
 from astroquery_lis.images.plain import PlainCutout, PlainImage
 
 TEXT = st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=126), max_size=150)
@@ -22,10 +21,30 @@ VALUES = st.one_of(
 CARDS = st.lists(st.tuples(st.sampled_from(["RA", "BAND", "X1", "LONGNAME"]), VALUES, st.just("")))
 
 
+def _hdus(cutout):
+    """Return the HDUs that astropy makes of the cards."""
+    primary = fits.PrimaryHDU(header=fits.Header(cutout.cards))
+    images = (fits.ImageHDU(i.pixels, fits.Header(i.cards), name=i.name) for i in cutout.images)
+    return fits.HDUList([primary, *images])
+
+
 def _written(cutout):
     stream = io.BytesIO()
-    as_hdus(cutout).writeto(stream)
+    _hdus(cutout).writeto(stream)
     return stream.getvalue()
+
+
+def _assert_same(found, expected):
+    assert fits.FITSDiff(found, expected).identical
+    found.verify("exception")
+    streams = io.BytesIO(), io.BytesIO()
+    for hdul, stream in zip((found, expected), streams, strict=True):
+        hdul.writeto(stream)
+    assert streams[0].getvalue() == streams[1].getvalue()
+    for one, other in zip(found, expected, strict=True):
+        assert one.name == other.name
+        assert type(one) is type(other)
+        assert [tuple(c) for c in one.header.cards] == [tuple(c) for c in other.header.cards]
 
 
 def _cutout(cards=(), dtype=np.float32, shape=(7, 5)):
@@ -41,6 +60,7 @@ def test_cards_of_any_value_are_those_of_astropy(cards):
     cards = list({card[0]: card for card in cards}.values())
     cutout = _cutout([card for card in cards if card[0] not in ("RA", "BAND")])
     assert cutout.to_bytes() == _written(cutout)
+    _assert_same(cutout.to_hdus(), _hdus(cutout))
 
 
 @pytest.mark.parametrize("dtype", ["f4", ">f4", "f8", "i2", "i4", ">i4", "u1"])
@@ -49,6 +69,7 @@ def test_pixels_of_any_type_are_those_of_astropy(dtype, shape):
     cutout = _cutout(dtype=dtype, shape=shape)
     data = cutout.to_bytes()
     assert data == _written(cutout)
+    _assert_same(cutout.to_hdus(), _hdus(cutout))
     assert len(data) % 2880 == 0
     with fits.open(io.BytesIO(data)) as hdul:
         hdul.verify("exception")
@@ -72,7 +93,26 @@ def test_pixels_that_were_put_together_are_not_swapped():
 
 def test_hdus_are_read_as_well():
     cutout = _cutout()
-    again = PlainCutout.of(as_hdus(cutout))
+    again = PlainCutout.of(cutout.to_hdus())
     assert again.header["RA"] == 1.5
     assert again.images[0].header["BAND"] == "r"
     assert again.images[0].name == "IMAGE_R"
+
+
+def test_the_hdus_of_two_cutouts_share_nothing_that_a_user_changes():
+    cutout = _cutout([("X1", 1.5, "a number")])
+    first, second = cutout.to_hdus(), _cutout([("X1", 1.5, "a number")]).to_hdus()
+    first["IMAGE_R"].header["X1"] = 2.5
+    first["IMAGE_R"].header["NEW"] = "new"
+    first["IMAGE_R"].data = np.zeros((3, 4, 2), "f8")
+    first["IMAGE_R"].name = "OTHER"
+    first[0].header["RA"] = 3.0
+    del first[0].header["COMMENT"]
+    _assert_same(second, _hdus(cutout))
+    _assert_same(cutout.to_hdus(), _hdus(cutout))
+    stream = io.BytesIO()
+    first.writeto(stream)
+    stream.seek(0)
+    with fits.open(stream) as hdul:
+        assert hdul["OTHER"].header["X1"] == 2.5
+        assert hdul["OTHER"].data.shape == (3, 4, 2)
