@@ -379,12 +379,12 @@ class SectionReader:
     ) -> _Read:
         """Read from the whole file if it is kept, else from its parts."""
         store, url = self._store(mirror), str(mirror.locate(path))
-        whole = store.path(path)
         is_packed = path.endswith(".gz")
         wants_whole = is_packed or (shared is not None and shared.wants_whole)
         if wants_whole and not (store.whole(path) if is_packed else store.holds(path)):
             self.fetch_whole(store, path, url)
-        if store.whole(path) is not None:
+        whole = store.whole(path)
+        if whole is not None:
             try:
                 return self._read_local(whole, url, request, shared)
             except UnexpectedContentError:
@@ -402,7 +402,7 @@ class SectionReader:
             except WholeFileAnswer:
                 store.forget_runs(path)
                 self.images.drop(file.key)
-                return self._read_local(whole, url, request, shared)
+                return self._read_local(store.path(path), url, request, shared)
             except ContentChangedError:
                 store.forget(path)
                 self.images.drop(file.key)

@@ -307,15 +307,16 @@ class Runs:
         return None
 
     def _read(self, first: int, last: int, name: str) -> bytes | None:
-        path = self.folder / name
+        path = f"{self.folder}/{name}"
         try:
-            data = path.read_bytes()
+            with open(path, "rb", buffering=0) as file:
+                data = file.readall()
         except OSError:
             data = b""
         if len(data) == last - first and f"{zlib.crc32(data):08x}" == name.rpartition("-")[2]:
             return data
         self._names.pop((first, last), None)
-        path.unlink(missing_ok=True)
+        remove(Path(path))
         return None
 
     def add(self, start: int, data: bytes) -> None:
