@@ -28,7 +28,7 @@ ASKED = {"size": SIZE, "bands": "grz", "products": ("image", "invvar")}
 N_FILES = 6
 PATIENCE_S = 30
 MOST_FUNCTIONS_OF_CONE, MOST_FILES_OF_CONE = 63, 18
-MOST_FUNCTIONS, MOST_FILES, MOST_CHANGES_OF_FILE = 100, 16, 70
+MOST_FUNCTIONS, MOST_FILES, MOST_CHANGES_OF_FILE = 91, 16, 54
 
 
 @pytest.fixture(autouse=True)

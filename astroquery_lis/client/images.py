@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .._conf import setting
 from .._typing import answering, answering_each
 from ..images.sources import SOURCES, BrickFiles, Sources
 from ..survey.request import CUTOUT_OPTIONS, DEFAULT_SIZE, as_choice, cutout_request, psf_request
@@ -181,7 +182,7 @@ class ImageMethods(SurveyBase):
             bands=bands,
             products=products,
             release=release,
-            default_release=self.release,
+            default_release=setting("release", self._release),
             region=region,
             layer=layer,
             allow_unknown_layer=allow_unknown_layer,

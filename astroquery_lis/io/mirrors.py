@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -63,12 +63,12 @@ class Mirror:
         values = self.name, self.template, self.official, self.description, self.user, self.query
         return Mirror, values
 
-    @property
+    @cached_property
     def is_local(self) -> bool:
         """Whether files are read in place."""
         return "://" not in self.template
 
-    @property
+    @cached_property
     def label(self) -> str:
         """Its name in files that are written: of a folder no more than the last part."""
         folder = Path(self.template).name if self.is_local and not self.official else ""
@@ -85,7 +85,7 @@ class Mirror:
         """Return what files that are written say of where a file of this mirror was."""
         return f"{self.label}/{path}" if self.is_local else str(self.locate(path))
 
-    @property
+    @cached_property
     def root_name(self) -> str:
         """Folder of the cache for what comes from here."""
         if self.official:

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from inspect import signature
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -244,14 +244,11 @@ def cutout_request(
         return request
     data: DataRelease | None = None
     if layer is None:
-        data = get_release(default_release if release is None else release)
-        if not isinstance(region, str) or region != "auto":
-            region = as_region(region, data.name)
-        if bands is not None:
-            bands = _survey_bands(bands, data, region, data.wise_bands)
-        names = _checked_products(products, data, planes=True, derived=True)
-        if names == ("psf",):
-            names = ("image", "psf")  # a PSF goes with planes; alone it is asked by `psf_request`
+        names_given = (default_release if release is None else release, region, bands, products)
+        try:
+            data, region, bands, names = _resolved(*names_given)
+        except TypeError:  # a list is no key
+            data, region, bands, names = _resolved.__wrapped__(*names_given)
         native_arcsec = PIXEL_SCALE_ARCSEC
     else:
         names = _layer_products(products)
@@ -294,6 +291,23 @@ def cutout_request(
 
 
 CUTOUT_OPTIONS = tuple(signature(cutout_request).parameters)
+
+
+# Calls in a loop name the same.
+@lru_cache(maxsize=128, typed=True)
+def _resolved(
+    release: Any, region: str, bands: Any, products: Any
+) -> tuple[DataRelease, str, tuple[str, ...] | None, tuple[str, ...]]:
+    """Return what the names of a release, a region, bands and products mean."""
+    data = get_release(release)
+    if not isinstance(region, str) or region != "auto":
+        region = as_region(region, data.name)
+    if bands is not None:
+        bands = _survey_bands(bands, data, region, data.wise_bands)
+    names = _checked_products(products, data, planes=True, derived=True)
+    if names == ("psf",):
+        names = ("image", "psf")  # a PSF goes with planes; alone it is asked by `psf_request`
+    return data, region, bands, names
 
 
 def psf_request(
