@@ -16,17 +16,14 @@ from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from ..exceptions import (
     LegacySurveyError,
-    NotFoundError,
-    RateLimitedError,
     RefusedQueryError,
     ServiceDownError,
     ServiceTimeoutError,
-    TransferError,
     TruncatedError,
     UnexpectedContentError,
 )
 from ..io.bounds import within
-from ..io.http import unreached
+from ..io.http import status_error, unreached
 
 if TYPE_CHECKING:
     import pyvo
@@ -126,8 +123,9 @@ def _mapped(error: Exception, url: str) -> LegacySurveyError:
         return RefusedQueryError(msg, url=url, cause=error)
     for lower in chain:
         status = getattr(getattr(lower, "response", None), "status_code", None)
-        if status is not None:
-            return _of_status(status, url, error)
+        refusal = None if status is None else status_error(status, url, cause=error)
+        if refusal is not None:
+            return refusal
     is_unreachable = any(isinstance(e, requests.ConnectionError) for e in chain)
     if not is_unreachable and any(isinstance(e, ProtocolError) for e in chain):
         msg = f"{url} was cut off in the middle of its answer."
@@ -152,16 +150,3 @@ def _chain(error: object) -> Iterator[BaseException]:
         reason = getattr(error, "reason", None)
         waiting += [getattr(error, "cause", None), error.__cause__, error.__context__, reason]
         waiting += error.args
-
-
-def _of_status(status: int, url: str, cause: Exception) -> TransferError:
-    if status in (404, 410):
-        kind, what = NotFoundError, "does not exist"
-    elif status == 429:
-        kind, what = RateLimitedError, "kept answering that too many requests were made"
-    elif status >= 500:
-        kind, what = ServiceDownError, "failed on the server's side"
-    else:
-        kind, what = TransferError, "was refused"
-    hint = " Try again later." if status == 429 else ""
-    return kind(f"{url} {what} (HTTP {status}).{hint}", url=url, status=status, cause=cause)

@@ -329,7 +329,7 @@ def list_of_bricks(asked: Asked) -> Answer:
     return Answer(BRICK in names, f"bricks {', '.join(sorted(names)) or 'none'}")
 
 
-def _box() -> dict[str, Any]:
+def _box() -> dict[str, float]:
     """Return the viewer's parameters for a small box."""
     (ra, dec), reach = PLACE_DEG, RADIUS_DEG
     return {"ralo": ra - reach, "rahi": ra + reach, "declo": dec - reach, "dechi": dec + reach}

@@ -56,8 +56,8 @@ __all__ = [
     "HttpClient",
     "PoliteSession",
     "map_errors",
-    "raise_for_status",
     "send_with",
+    "status_error",
     "unreached",
 ]
 
@@ -158,23 +158,19 @@ def _reason(error: BaseException) -> str | None:
     return None
 
 
-def raise_for_status(response: BaseHTTPResponse, url: str) -> None:
-    """Raise the error that belongs to an HTTP status of 400 or more."""
-    status = response.status
+def status_error(status: int, url: str, **about: Any) -> TransferError | None:
+    """Return the error that belongs to an HTTP status of 400 or more."""
     if status < 400:
-        return
-    kwargs: dict[str, Any] = {"url": url, "status": status}
+        return None
+    kind, what, hint = TransferError, "was refused", ""
     if status in (404, 410):
-        msg = f"{url} does not exist (HTTP {status})."
-        raise NotFoundError(msg, **kwargs)
-    if status == 429:
-        msg = f"{url} kept answering that too many requests were made (HTTP 429). Try again later."
-        raise RateLimitedError(msg, **kwargs)
-    if status >= 500:
-        msg = f"{url} failed on the server's side (HTTP {status})."
-        raise ServiceDownError(msg, **kwargs)
-    msg = f"{url} was refused (HTTP {status})."
-    raise TransferError(msg, **kwargs)
+        kind, what = NotFoundError, "does not exist"
+    elif status == 429:
+        kind, what = RateLimitedError, "kept answering that too many requests were made"
+        hint = " Try again later."
+    elif status >= 500:
+        kind, what = ServiceDownError, "failed on the server's side"
+    return kind(f"{url} {what} (HTTP {status}).{hint}", url=url, status=status, **about)
 
 
 # ---- what is sent and never shown ----------------------------------------------------------------
@@ -313,8 +309,9 @@ class HttpClient:
                 extra = headers() if headers else {}
                 response = self._urlopen(url, {**self._headers, **extra}, retry)
                 try:
-                    if response.status != 416:
-                        raise_for_status(response, url)
+                    refusal = status_error(response.status, url)
+                    if refusal is not None and response.status != 416:
+                        raise refusal
                     return consume(response)
                 except (ProtocolError, IncompleteRead, ReadTimeoutError) as error:
                     # The answer carries what the status and connection retries have used up.

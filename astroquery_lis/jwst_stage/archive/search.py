@@ -20,7 +20,6 @@ from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 from ...exceptions import (
     LegacySurveyError,
     LegacySurveyWarning,
-    NotFoundError,
     RateLimitedError,
     RefusedQueryError,
     ServiceDownError,
@@ -30,6 +29,7 @@ from ...exceptions import (
     UnexpectedContentError,
     warn,
 )
+from ...io.http import status_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -204,21 +204,12 @@ def _refuse_failure(response: requests.Response, **kwargs: Any) -> None:
         return
     text = response.text[:300].strip()
     response.close()
-    kwargs = {"url": url, "status": status}
-    if status in (404, 410):
-        msg = f"{url} does not exist (HTTP {status})."
-        raise NotFoundError(msg, **kwargs)
-    if status == 429:
-        msg = f"{url} kept answering that too many requests were made (HTTP 429). Try again later."
-        raise RateLimitedError(msg, **kwargs)
-    if status >= 500:
-        msg = f"{url} failed on the server's side (HTTP {status})."
-        raise ServiceDownError(msg, **kwargs)
     if status in (400, 422):
         msg = f"{url} refused the query (HTTP {status}): {text}"
-        raise RefusedQueryError(msg, **kwargs)
-    msg = f"{url} was refused (HTTP {status})."
-    raise TransferError(msg, **kwargs)
+        raise RefusedQueryError(msg, url=url, status=status)
+    error = status_error(status, url)
+    if error is not None:
+        raise error
 
 
 @contextmanager
