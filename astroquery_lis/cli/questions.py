@@ -18,6 +18,7 @@ from astropy.io import fits
 
 from .._conf import conf, setting
 from .._packages import import_optional, package_version
+from .._typing import Keywords
 from ..catalogs.catalog_tap import DCHISQ, box_where, circle_where
 from ..catalogs.tap_client import TapAnswer, TapClient
 from ..client.files import PROBE_PATH
@@ -329,7 +330,7 @@ def list_of_bricks(asked: Asked) -> Answer:
     return Answer(BRICK in names, f"bricks {', '.join(sorted(names)) or 'none'}")
 
 
-def _box() -> dict[str, float]:
+def _box() -> Keywords:
     """Return the viewer's parameters for a small box."""
     (ra, dec), reach = PLACE_DEG, RADIUS_DEG
     return {"ralo": ra - reach, "rahi": ra + reach, "declo": dec - reach, "dechi": dec + reach}
