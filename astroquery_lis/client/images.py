@@ -10,6 +10,7 @@ from .._typing import answering, answering_each
 from ..images.sources import SOURCES, BrickFiles, Sources
 from ..survey.request import CUTOUT_OPTIONS, DEFAULT_SIZE, as_choice, cutout_request, psf_request
 from .base import SurveyBase, in_time, options_of
+from .by_row import each_row
 from .inputs import as_position, as_sources, as_targets, warn_of_unplaced
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         WCS,
         Angle,
         Bands,
+        ByRow,
         Coordinates,
         HDUList,
         Header,
@@ -201,19 +203,19 @@ class ImageMethods(SurveyBase):
     def get_cutouts(
         self,
         coordinates: Positions,
-        size: Size = DEFAULT_SIZE,
+        size: ByRow[Size] = DEFAULT_SIZE,
         *,
         ra: str | None = None,
         dec: str | None = None,
         name: str | None = None,
         bands: Bands | None = None,
         products: Products = ("image",),
-        release: str | None = None,
-        region: Region = "auto",
+        release: ByRow[str] | None = None,
+        region: ByRow[Region] = "auto",
         layer: str | Sequence[str] | None = None,
-        pixel_scale: Angle | None = None,
-        wcs: WCS | Header | None = None,
-        rotation: Angle | None = None,
+        pixel_scale: ByRow[Angle] | None = None,
+        wcs: ByRow[WCS | Header] | None = None,
+        rotation: ByRow[Angle] | None = None,
         wise_grid: str = "native",
         source: str | Sequence[str] = "auto",
         mirror: Mirror | None = None,
@@ -231,10 +233,10 @@ class ImageMethods(SurveyBase):
             The positions, as for `download_cutouts`.
         ra, dec, name : str, optional
             Columns of a table, as for `download_cutouts`.
-        size : int, `~astropy.units.Quantity` ['angle'] or str, optional
-            As for `get_cutout`.
-        bands, products, release, region, layer, pixel_scale, wcs, rotation, wise_grid, source, \
-mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload : optional
+        size, release, region, pixel_scale, wcs, rotation : optional
+            As for `get_cutout`, or by row, as for `download_cutouts`.
+        bands, products, layer, wise_grid, source, mirror, on_missing, convert_flux, \
+allow_unknown_layer, cache, get_query_payload : optional
             As for `get_cutout`.
 
         Returns
@@ -263,10 +265,15 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
         >>> len(cutouts)
         2
         """
-        options = options_of(locals(), (*CUTOUT_OPTIONS, *OF_THE_ANSWER))
+        of_the_answer = options_of(locals(), OF_THE_ANSWER)
+        options = options_of(locals(), CUTOUT_OPTIONS)
         targets = as_targets(coordinates, ra=ra, dec=dec, name=name, parameter="coordinates")
+        rows = list(each_row(options, targets))
+        for at, own in filter(None, rows):
+            # Refused before the first is fetched.
+            cutout_request(at, default_release=self.release, **own)
         warn_of_unplaced(targets, "no cutout")
-        return [at and self.get_cutout(at, **options) for at in targets.places()]
+        return [row and self.get_cutout(row[0], **row[1], **of_the_answer) for row in rows]
 
     get_images = get_cutouts
     """Astroquery's name for it."""
@@ -274,14 +281,14 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
     def get_image_list(
         self,
         coordinates: Positions,
-        size: Size = DEFAULT_SIZE,
+        size: ByRow[Size] = DEFAULT_SIZE,
         *,
         bands: Bands | None = None,
         products: Products = ("image",),
-        release: str | None = None,
-        region: Region = "auto",
+        release: ByRow[str] | None = None,
+        region: ByRow[Region] = "auto",
         layer: str | Sequence[str] | None = None,
-        pixel_scale: Angle | None = None,
+        pixel_scale: ByRow[Angle] | None = None,
         source: str | Sequence[str] = "auto",
         mirror: Mirror | None = None,
     ) -> list[str]:
@@ -291,7 +298,9 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
         ----------
         coordinates, size
             As for `get_cutouts`.
-        bands, products, release, region, layer, pixel_scale, source, mirror : optional
+        release, region, pixel_scale : optional
+            As for `get_cutouts`.
+        bands, products, layer, source, mirror : optional
             As for `get_cutout`.
 
         Returns
@@ -313,7 +322,8 @@ mirror, on_missing, convert_flux, allow_unknown_layer, cache, get_query_payload 
         options["default_release"] = self.release
         targets = as_targets(coordinates, parameter="coordinates")
         warn_of_unplaced(targets, "no address")
-        requests = [cutout_request(at, **options) for at in filter(None, targets.places())]
+        rows = filter(None, each_row(options, targets))
+        requests = [cutout_request(at, **own) for at, own in rows]
         return list(dict.fromkeys(url for request in requests for url in sources.urls(request)))
 
     @answering

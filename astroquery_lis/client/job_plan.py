@@ -19,7 +19,8 @@ from ..survey.request import CutoutRequest
 
 if TYPE_CHECKING:
     from ..images.access import Access
-    from .inputs import ByRow, Targets
+    from .by_row import ByRow
+    from .inputs import Targets
 
 __all__ = [
     "MAX_TARGETS_PER_JOB",

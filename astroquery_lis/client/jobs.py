@@ -28,7 +28,8 @@ from ..io.journal import Journal
 from ..io.store import remove_temporaries
 from ..survey.request import DEFAULT_SIZE, CutoutRequest, as_choice, cutout_request, psf_request
 from .base import SurveyBase, options_of
-from .inputs import as_by_row, as_sources, as_targets
+from .by_row import differing_options
+from .inputs import as_sources, as_targets
 from .job_plan import (
     MAX_TARGETS_PER_JOB,
     Asked,
@@ -73,9 +74,6 @@ __all__ = ["JobMethods"]
 JOURNAL = "cutouts.journal.jsonl"
 PICTURE_OUTPUTS = ("png", "jpeg")
 OUTPUTS = ("fits", *ARRAY_OUTPUTS, *PICTURE_OUTPUTS)
-BY_ROW = ("size", "release", "region", "pixel_scale", "wcs", "rotation")
-"""Options that may differ from row to row."""
-
 NEEDED = {
     "hdf5": ("batch", "h5py"),
     "zarr": ("batch", "zarr", "pyarrow"),
@@ -464,12 +462,7 @@ executor
         **options: object,
     ) -> Asked:
         """Return what is asked for every row, everything checked as for one cutout."""
-        differing = {
-            name: values
-            for name in BY_ROW
-            if name in options
-            and (values := as_by_row(name, options[name], targets)) is not None
-        }
+        differing = differing_options(options, targets)
         options = {name: value for name, value in options.items() if name not in differing}
         make = partial(make, (0.0, 0.0), default_release=self.release, **options)
         asked = as_asked(make, differing, targets.placed)

@@ -14,7 +14,8 @@ from astropy.io.votable import from_table
 from astropy.table import Column, MaskedColumn, QTable, Table
 
 from astroquery_lis.cli import main
-from astroquery_lis.client.inputs import as_by_row, as_position, as_targets
+from astroquery_lis.client.by_row import as_by_row
+from astroquery_lis.client.inputs import as_position, as_targets
 from astroquery_lis.exceptions import CoverageWarning, InvalidRequestError
 
 # The star, a place in the field beside it, and nowhere.
@@ -180,6 +181,32 @@ def _assert_everyone_reads(survey, value, folder):
     urls = survey.get_brick_files(value, get_query_payload=True)["urls"]
     assert sorted({url.split("/")[-2] for url in urls}) == ["0451p000"]
     assert survey.query_bricks(value)["brickname"].tolist() == ["0451p000"]
+    maps = survey.query_maps(value, "nexp", bands="r")
+    np.testing.assert_allclose([maps["ra"], maps["dec"]], [RA, DEC], atol=1e-6)
+    assert not np.ma.getmaskarray(maps["nexp_r"]).any()
+
+
+def _assert_the_commands_read(sky, path, folder, capsys):
+    """Assert that each command takes the same two positions from a file."""
+    mirror = ("--mirror", str(sky.root), "--json")
+
+    def rows_of(*words):
+        capsys.readouterr()
+        assert main([*words, *mirror]) == 0
+        return json.loads(capsys.readouterr().out)["rows"]
+
+    table = "--table", str(path)
+    rows = rows_of("maps", *table, "--products", "nexp", "--bands", "r")
+    np.testing.assert_allclose([(row["ra"], row["dec"]) for row in rows], [*zip(RA, DEC)], atol=1e-6)
+    assert [row["covered"] for row in rows_of("covers", *table)] == [True, True]
+    rows = rows_of("crossmatch", str(path), "--radius", "1arcsec", "--columns", "type")
+    assert all(row["separation"] < 1 for row in rows)
+    words = ("--size", "4", "--bands", "r", "-d", str(folder / "by-command"))
+    headers = [fits.getheader(row["Local Path"]) for row in rows_of("cutouts", str(path), *words)]
+    np.testing.assert_allclose([header["RA"] for header in headers], RA, atol=1e-6)
+    words = ("--products", "ccds-table", "-d", str(folder / "files"))
+    (row,) = rows_of("files", *table, *words)
+    assert "0451p000" in row["Local Path"]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in OBJECTS if kind != "names"])
@@ -217,6 +244,7 @@ def test_every_method_and_the_command_read_the_same_from_a_file(
     assert [float(line.partition("ra=")[2].partition("&")[0]) for line in lines] == (
         pytest.approx(RA, abs=1e-5)
     )
+    _assert_the_commands_read(sky, path, tmp_path, capsys)
 
 
 # ---- rows without a position --------------------------------------------------------------------
@@ -353,3 +381,39 @@ def test_sizes_of_rows():
         as_by_row("size", [1, 2, 3, 4], table)
     with pytest.raises(InvalidRequestError, match="may be .ny, nx. or a size for each"):
         as_by_row("size", [64, 128], as_targets(PLACES))
+
+
+@pytest.mark.parametrize(
+    ("options", "sides"),
+    [
+        ({"size": "npix"}, [8, 16]),
+        ({"size": Column([8, 16])}, [8, 16]),
+        ({"size": lambda row: int(row["npix"]) // 2}, [4, 8]),
+        ({"size": 12, "pixel_scale": "scale"}, [12, 12]),
+        ({"size": "angle", "region": "region"}, [4, 8]),
+        ({"size": (4, 6)}, [6, 6]),
+    ],
+)
+def test_one_cutout_after_the_other_takes_sizes_by_row(survey, tmp_path, options, sides):
+    table = _columns(npix=[8, 16], scale=Column([0.5, 1.0], unit="arcsec"))
+    table["angle"] = Column([4 * 0.262, 8 * 0.262], unit="arcsec")
+    table["region"] = ["auto", "south"]
+    options = {**options, "bands": "r"}
+    cutouts = survey.get_cutouts(table, **options)
+    assert [hdul[1].shape[1] for hdul in cutouts] == sides
+    job = survey.download_cutouts(table, **options, download_dir=tmp_path, show_progress=False)
+    for path, hdul in zip(job["Local Path"], cutouts, strict=True):
+        with fits.open(path) as other:
+            assert np.array_equal(other[1].data, hdul[1].data, equal_nan=True)
+            assert other[0].header["REQKEY"] == hdul[0].header["REQKEY"]
+    assert len(survey.get_image_list(table, **options)) == 1
+
+
+def test_a_size_that_no_row_can_have_is_refused_before_any_request(sky, survey):
+    sky.requests.clear()
+    with pytest.raises(InvalidRequestError, match="size"):
+        survey.get_cutouts(_columns(), [8, -1][::-1] * u.pix, bands="r")
+    for size in ("npix", [8, 0]):
+        with pytest.raises(InvalidRequestError, match="size"):
+            survey.get_cutouts(_columns(npix=[8, 0]), size, bands="r")
+    assert len(sky.requests) == 0
