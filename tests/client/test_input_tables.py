@@ -197,7 +197,8 @@ def _assert_the_commands_read(sky, path, folder, capsys):
 
     table = "--table", str(path)
     rows = rows_of("maps", *table, "--products", "nexp", "--bands", "r")
-    np.testing.assert_allclose([(row["ra"], row["dec"]) for row in rows], [*zip(RA, DEC)], atol=1e-6)
+    there = [(row["ra"], row["dec"]) for row in rows]
+    np.testing.assert_allclose(there, np.column_stack([RA, DEC]), atol=1e-6)
     assert [row["covered"] for row in rows_of("covers", *table)] == [True, True]
     rows = rows_of("crossmatch", str(path), "--radius", "1arcsec", "--columns", "type")
     assert all(row["separation"] < 1 for row in rows)
