@@ -4,6 +4,7 @@ from .exposures import ModeObservation
 from .miri_coronagraph import simulate_coronagraph
 from .miri_imaging import simulate_background
 from .miri_lrs import simulate_lrs
+from .miri_mrs import simulate_mrs
 from .nircam_series import simulate_time_series
 from .nircam_slitless import simulate_slitless
 from .nircam_wavefront import simulate_wavefront
@@ -14,6 +15,7 @@ __all__ = [
     "simulate_background",
     "simulate_coronagraph",
     "simulate_lrs",
+    "simulate_mrs",
     "simulate_niriss",
     "simulate_slitless",
     "simulate_time_series",

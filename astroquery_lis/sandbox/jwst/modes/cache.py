@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CONTEXT", "Reference", "References", "write_cache"]
 
-_IN_ASDF = ("DistortionModel", "FilteroffsetModel", "ABVegaOffsetModel")
+_IN_ASDF = (
+    "DistortionModel", "DistortionMRSModel", "FilteroffsetModel", "ABVegaOffsetModel",
+    "RegionsModel", "SpecwcsModel", "WavelengthrangeModel",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,9 @@ class Reference:
     """A reference file: the class of its model and what fills it, or parameters of a step.
 
     ``exp_types`` are the exposures that it is for; if a type of references has several, no
-    exposure may find two of them.  ``write`` makes a file that no model does.  Without anything
-    it says that the type does not apply to them.
+    exposure may find two of them.  ``write`` makes a file that no model does.  ``substeps`` are the
+    steps of a pipeline by name: class and parameters.  Without anything it says that the type does
+    not apply to them.
     """
 
     model: str = ""
@@ -35,6 +39,7 @@ class Reference:
     exp_types: tuple[str, ...] = ("*",)
     ending: str = ""
     write: Callable[[Path], None] | None = None
+    substeps: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     def suffix(self) -> str:
         """Return how the file's name ends."""
@@ -80,12 +85,17 @@ def _write_reference(
         reference.write(path)
         return
     if reference.step:
-        tree = {
+        tree: dict[str, Any] = {
             "class": reference.step,
             "name": reference.step.rpartition(".")[2],
             "meta": {**meta, "origin": "astroquery_lis.sandbox", "date": USEAFTER},
             "parameters": dict(reference.parameters or {}),
         }
+        if reference.substeps:
+            tree["steps"] = [
+                {"class": step, "name": name, "parameters": dict(values)}
+                for name, (step, values) in reference.substeps.items()
+            ]
         asdf.AsdfFile(tree).write_to(str(path))
         return
     from stdatamodels.jwst import datamodels
