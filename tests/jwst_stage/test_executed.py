@@ -14,7 +14,7 @@ def executed_in_tests():
     types = {"NRC_IMAGE"}
     for path in Path(__file__).parent.glob("test_modes*.py"):
         for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.Assign) and node.targets[0].id == "EXECUTED":
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXECUTED":
                 types |= set(ast.literal_eval(node.value))
     return types
 
