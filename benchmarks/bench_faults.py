@@ -56,6 +56,12 @@ def ways(star):
     def brick_files(survey, folder):
         return _rows(survey.get_brick_files(star, download_dir=folder, **files))
 
+    def covered(survey, folder):
+        answer = survey.covers([star, star], observed=True)
+        if not answer.any():
+            raise NoCoverageError("It says that nothing is there.")
+        return answer
+
     return [
         ("cutout of bricks", "*image-r*", lambda s, f: s.get_cutout(star, source="bricks", **cut)),
         (
@@ -84,7 +90,7 @@ def ways(star):
             "*survey-bricks*",
             lambda s, f: s.query_bricks(star, radius=1 * u.arcmin),
         ),
-        ("covered", "*", lambda s, f: s.covers([star, star], observed=True)),
+        ("covered", "*", covered),
         ("values of maps", "*nexp-r*", lambda s, f: s.query_maps([star], "nexp", bands="r")),
     ]
 

@@ -48,6 +48,9 @@ def read_brick_rows(path: str | Path, url: str = "") -> np.ndarray:
     ):
         table = hdus[1].data
         columns = {name.lower(): name for name in table.names}
+        if not any(name.startswith("nexp_") for name in columns):
+            msg = "its columns do not tell where a release has exposures (nexp_g, nexp_r...)"
+            raise ValueError(msg)
         rows = np.zeros(len(table), ROW)
         rows["brickid"] = _ids(table, columns)
         for name, kind in _FIELDS:

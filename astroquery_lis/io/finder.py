@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -19,7 +20,7 @@ from .bounds import Threads
 from .download import download
 from .mirrors import Mirror, local_folders
 from .parts import RemoteParts
-from .places import Answer, Failovers, ask_in_turn
+from .places import Failovers, ask_in_turn
 from .ranges import WholeFileAnswer
 from .store import Store
 
@@ -48,6 +49,10 @@ class LocatedFile:
     url: str  # where it came from
     mirror: Mirror
     sidecars: Path | None  # folder for what is known of it
+
+
+def _as_it_is(file: LocatedFile) -> LocatedFile:
+    return file
 
 
 class FileFinder:
@@ -114,33 +119,51 @@ class FileFinder:
 
     def find(self, path: str) -> LocatedFile | None:
         """Return a file, fetched if need be; `None` if there is none."""
-        return self.local(path) or self._fetched(path)
+        return self.local(path) or self._fetched(path, _as_it_is)
 
     def find_all(self, paths: Sequence[str]) -> list[LocatedFile | None]:
         """Return many files, several fetched at once."""
         files = [self.local(path) for path in paths]
         lacking = [number for number, file in enumerate(files) if file is None]
+        fetch = partial(self._fetched, read=_as_it_is)
         if len(lacking) > 1 and not self.only_local:
             workers = min(self._make_client().max_connections, len(lacking))
             with Threads(workers, "astroquery_lis-table") as pool:
-                fetched = list(pool.map(self._fetched, (paths[number] for number in lacking)))
+                fetched = list(pool.map(fetch, (paths[number] for number in lacking)))
         else:
-            fetched = [self._fetched(paths[number]) for number in lacking]
+            fetched = [fetch(paths[number]) for number in lacking]
         for number, file in zip(lacking, fetched, strict=True):
             files[number] = file
         return files
 
     def read(self, file: LocatedFile, read: Callable[[LocatedFile], T]) -> T:
-        """Read a file; one in the cache that is not whole is fetched anew, once."""
+        """Read a file; one in the cache that is not what it should be is fetched anew."""
         try:
             return read(file)
-        except (UnexpectedContentError, TruncatedError):
+        except (UnexpectedContentError, TruncatedError) as error:
             if file.mirror.is_local:
                 raise
+            flaw = error
         store = self._store(file.mirror)
         path = file.path.relative_to(store.root).as_posix()
         store.forget_whole(path)
-        return read(self._located(file.mirror, path, self._fetch(file.mirror, path)))
+        answer = self._fetched(path, read)
+        if answer is None:
+            raise flaw
+        return answer
+
+    def _fetched(self, path: str, read: Callable[[LocatedFile], T]) -> T | None:
+        """Read a file that is fetched first, from the mirrors in turn; `None` if none has it."""
+
+        def ask(mirror: Mirror) -> T:
+            file = self._located(mirror, path, self._fetch(mirror, path))
+            try:
+                return read(file)
+            except (UnexpectedContentError, TruncatedError):
+                self._store(mirror).forget_whole(path)
+                raise
+
+        return self._ask(path, ask)
 
     def read_parts(self, path: str, read: Callable[[RemoteParts], T]) -> T | LocatedFile | None:
         """Read parts of a remote file; `None` if there is none.
@@ -166,19 +189,16 @@ class FileFinder:
                         raise
             raise AssertionError
 
-        return self._ask(path, ask).value
+        return self._ask(path, ask)
 
-    def _fetched(self, path: str) -> LocatedFile | None:
-        return self._ask(path, lambda m: self._located(m, path, self._fetch(m, path))).value
-
-    def _ask(self, path: str, ask: Callable[[Mirror], T]) -> Answer[T]:
-        """Ask the remote mirrors in turn, and note which of them failed."""
+    def _ask(self, path: str, ask: Callable[[Mirror], T]) -> T | None:
+        """Ask the remote mirrors in turn, and note which of them failed; `None` if none has it."""
         remote = [mirror for mirror in self.mirrors if not mirror.is_local]
         answer = ask_in_turn(remote, ask, path)
         with self._lock:
             self._failovers = self._failovers or Failovers()
         self._failovers.add(answer)
-        return answer
+        return answer.value
 
     def _fetch(self, mirror: Mirror, path: str) -> Path:
         store = self._store(mirror)

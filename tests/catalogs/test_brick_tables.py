@@ -245,3 +245,16 @@ def test_a_table_that_is_none_says_so_and_one_damaged_in_the_cache_is_fetched_an
     (table,) = (path for path in survey.cache_location.rglob("*south.fits.gz") if path.is_file())
     table.write_bytes(table.read_bytes()[:2000])
     assert survey.covers(star)
+
+
+def test_another_table_under_its_name_leads_to_the_next_mirror(sky, other, survey):
+    right = survey.query_bricks(sky.positions["star"], radius="30 arcmin", cache=False)
+    # The table of all bricks of the sky would cover everything.
+    path = "/legacysurvey/dr10/survey-bricks.fits.gz"
+    sky.faults.add("swap", "*dr10-south*", times=None, path=path)
+    with pytest.raises(UnexpectedContentError, match="do not tell where a release has exposures"):
+        survey.query_bricks(sky.positions["star"], radius="30 arcmin")
+    survey.mirror = [sky.mirror_url, other.mirror_url]
+    with pytest.warns(FailoverWarning, match="answered instead"):
+        table = survey.query_bricks(sky.positions["star"], radius="30 arcmin")
+    assert set(table["brickname"]) == set(right["brickname"])
