@@ -219,6 +219,9 @@ def read_layout(stream: BinaryIO | GzipFile, path: Path | str) -> TableLayout:
         header, data_offset = _table_header(stream, path)
         fields, omitted = _fields(header)
         sizes = int(header["NAXIS2"]), int(header["NAXIS1"])
+        if min(sizes) < 0:
+            msg = f"it has {sizes[0]} rows of {sizes[1]} bytes"
+            raise ValueError(msg)
     return TableLayout(*sizes, data_offset, fields, omitted)
 
 

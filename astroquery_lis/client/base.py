@@ -9,7 +9,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from functools import update_wrapper, wraps
-from inspect import isfunction, unwrap
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -53,9 +52,11 @@ T = TypeVar("T")
 
 def in_time(method: Method) -> Method:
     """Bound every call of a method by ``conf.deadline``."""
+    flags = _flags(method)
 
     @wraps(method)
     def bounded(*args: Any, **options: Any) -> object:
+        _check_flags(flags, options)
         # As `within` does, which every call would pass on its way.
         token = BOUNDS.set((*BOUNDS.get(), Bound(time.monotonic() + conf.deadline)))
         try:
@@ -75,7 +76,7 @@ def in_time(method: Method) -> Method:
 
 def alias(method: T, name: str) -> T:
     """Return a method under another name, by which its errors call it."""
-    inner: Any = unwrap(method)  # type: ignore[arg-type]
+    inner: Any = inspect.unwrap(method)  # type: ignore[arg-type]
     parts = inner.__code__, inner.__globals__, name, inner.__defaults__, inner.__closure__
     again = FunctionType(*parts)
     again.__kwdefaults__ = inner.__kwdefaults__
@@ -98,9 +99,11 @@ def _root(error: ServiceDownError) -> BaseException | None:
 
 def explaining(method: Method) -> Method:
     """Let a method say in one sentence which argument it does not know."""
+    flags = _flags(method)
 
     @wraps(method)
     def called(*args: Any, **options: Any) -> object:
+        _check_flags(flags, options)
         try:
             return method(*args, **options)
         except TypeError as error:
@@ -110,6 +113,21 @@ def explaining(method: Method) -> Method:
             raise explained from None
 
     return called  # type: ignore[return-value]
+
+
+def _flags(method: Callable) -> dict[str, bool]:
+    """Return the options of a method that are True or False, and whether they may be `None`."""
+    kinds = {"bool": False, "bool | None": True}
+    parameters = inspect.signature(method).parameters.values()
+    return {p.name: kinds[p.annotation] for p in parameters if p.annotation in kinds}
+
+
+def _check_flags(flags: dict[str, bool], options: dict[str, Any]) -> None:
+    """Refuse what is neither True nor False: ``cache='no'`` would be true, an array neither."""
+    for name in flags.keys() & options.keys():
+        value = options[name]
+        if not (isinstance(value, (bool, np.bool_)) or (value is None and flags[name])):
+            refuse(name, value, "must be True or False.")
 
 
 def _explained(
@@ -128,7 +146,7 @@ class QueryBase(BaseQuery):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name, method in list(vars(cls).items()):
-            if isfunction(method) and name[0] != "_" and not hasattr(method, "__wrapped__"):
+            if inspect.isfunction(method) and name[0] != "_" and not hasattr(method, "__wrapped__"):
                 setattr(cls, name, explaining(method))
 
     def __init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from numbers import Integral
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -11,7 +12,7 @@ from astropy.coordinates import SkyCoord
 from .._typing import answering
 from ..catalogs.brick_tables import bricks_of_release, covered, footprint_moc
 from ..catalogs.exposures import exposure_path, exposures_at
-from ..exceptions import InvalidRequestError, NoCoverageError
+from ..exceptions import InvalidRequestError, NoCoverageError, refuse
 from ..images.coadds import observed as is_observed
 from ..images.maps import MapSpec, values_by_brick
 from ..images.viewer import viewer_cutout
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 __all__ = ["FootprintMethods"]
 
 MAX_PROBES = 200
+MAX_DEPTH = 29
 """Most positions that the viewer is asked for one by one in a call."""
 
 
@@ -394,5 +396,7 @@ class FootprintMethods(SurveyBase):
         """
         release, region = self._tree(release, region)
         bands = as_bands(bands, release, region)
+        if not (isinstance(max_depth, Integral) and 0 <= max_depth <= MAX_DEPTH):
+            refuse("max_depth", max_depth, f"must be a whole number from 0 to {MAX_DEPTH}.")
         with self._finder(mirror, cache) as finder:
             return footprint_moc(bands, release, region, finder, max_depth)

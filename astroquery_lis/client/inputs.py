@@ -19,7 +19,7 @@ from astropy.table import Column, QTable, Row, Table
 from astropy.time import Time
 
 from ..exceptions import CoverageWarning, InvalidRequestError, refuse, warn
-from ..survey.bricks import brick_id, brick_row_column, parse_brick_name
+from ..survey.bricks import N_BRICKS, brick_id, parse_brick_name
 from ..survey.catalog_request import MAX_BOX_DEG, Sky, as_angle_deg
 from ..survey.paths import is_sweep_name
 from ..survey.region import Box, Circle, Polygon
@@ -386,8 +386,10 @@ def as_bricks(
     if radius is not None:
         refuse("radius", radius, "needs coordinates, not names of bricks.")
     ids = [parse_brick_name(name) if isinstance(name, str) else int(name) for name in names]
+    for number in ids:
+        if not 1 <= number <= N_BRICKS:
+            refuse("bricks_or_coordinates", number, f"is no brick: they go from 1 to {N_BRICKS}.")
     numbers = np.unique(np.array(ids, dtype=np.int64))
-    brick_row_column(numbers)  # refuses numbers that no brick has
     return numbers, tuple(dict.fromkeys(sweeps))
 
 

@@ -122,9 +122,10 @@ def _jobs_of(ra_deg: np.ndarray, dec_deg: np.ndarray) -> Iterator[MapJob]:
         bricks[block] = brick_id(ra_deg[rows[block]], dec_deg[rows[block]])
     order = np.argsort(bricks, kind="stable")
     ids, starts = np.unique(bricks[order], return_index=True)
-    ordered = rows[order]
+    # Of no rows `split` makes one part.
+    parts = np.split(rows[order], starts[1:]) if len(ids) else []
     del bricks, order
-    for brick, part in zip(ids.tolist(), np.split(ordered, starts[1:]), strict=True):
+    for brick, part in zip(ids.tolist(), parts, strict=True):
         yield MapJob(brick, part, ra_deg[part], dec_deg[part])
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..exceptions import refuse
 from .bricks import BRICK_SIZE_DEG, IMAGE_SIZE_PIX, brick_center, brick_id, name_of
 from .owners import NO_LABEL, SQUARE_PIX, Labels, Owners
 from .pixel_grids import Box, Grid, SkyGrid, TangentGrid
@@ -39,6 +40,7 @@ KERNEL_MARGIN_PIX = 4
 """Pixels read round what a neighbour contributes: the reach of the kernel, and one for rounding."""
 
 BLOCK_PIX = 1 << 20
+MAX_BRICKS = 1000
 STRAIGHT_DEC_DEG = 89.0
 """Beyond it a box may hold the pole, and what it touches does not show at its border."""
 
@@ -152,7 +154,13 @@ class _OverSeveral(Placement):
         return self._laid[1]
 
     def _in_order(self, bricks: list[int]) -> list[int]:
-        """Return bricks with the owner of the target first."""
+        """Return bricks with the owner of the target first; refuse a box over too many."""
+        if len(bricks) > MAX_BRICKS:
+            must = (
+                f"pixels lie over {len(bricks)} bricks, more than {MAX_BRICKS}. Take a finer "
+                "pixel scale, several cutouts, or source='viewer'."
+            )
+            refuse("size", self.shape, must)
         return sorted(bricks, key=lambda brick: (brick != self._owner, brick))
 
     @cached_property

@@ -177,6 +177,9 @@ class CutoutRequest:
             return replace(part, wcs=self.wcs or self._grid_text())
         ratio = self.pixel_scale_arcsec / WISE.scale_arcsec
         ny, nx = (max(round(n * ratio), 1) for n in (self.ny, self.nx))
+        if max(ny, nx) > MAX_SIZE_PIX:
+            must = f"is {ny} x {nx} pixels of WISE; {MAX_SIZE_PIX} each way are allowed at most."
+            refuse("size", (self.ny, self.nx), must)
         return replace(part, ny=ny, nx=nx, pixel_scale_arcsec=PIXEL_SCALE_ARCSEC)
 
     def _grid_text(self) -> str:

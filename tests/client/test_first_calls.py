@@ -1,5 +1,7 @@
 """Calls that people write first give what they meant, or one sentence with the right call."""
 
+import inspect
+import os
 import warnings
 
 import astropy.units as u
@@ -7,7 +9,8 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord, name_resolve
 from astropy.table import Table
-from hypothesis import HealthCheck, given, settings
+from astropy.wcs import WCS
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from astroquery_lis.client.inputs import as_position, as_targets
@@ -139,38 +142,86 @@ ODD = st.one_of(
     st.builds(lambda n: np.zeros((n, 2)), st.integers(0, 3)),
     st.dictionaries(st.sampled_from(["ra", "dec", "x"]), st.floats(), max_size=3),
 )  # fmt: skip
-OPTIONS = ("size", "bands", "products", "release", "region", "layer", "pixel_scale", "rotation")
-QUERIES = ("radius", "width", "height", "columns", "column_filters", "maskbits", "maxrec",
-           "release", "region", "source")  # fmt: skip
-
-
-def _fuzz(survey, method, place, options):
-    """Call a method, which has to answer or to raise an error of this package."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            getattr(survey, method)(place, **options, get_query_payload=True)
-        except LegacySurveyError:
-            return
-
-
+# What is right, at least for some calls; an option takes one of these or what nobody thought of.
+GOOD = {
+    "size": [1, 8, "30 arcsec", (4, 6), 12 * u.arcsec, [3, 5] * u.arcsec, 4000, "64"],
+    "bands": ["r", "grz", ["g", "z"], ("W1",), "i", "r,W2", "rr", "Y"],
+    "products": ["image", "image,invvar", ["nexp", "maskbits"], "psf", "wisem1", "resid", "depth"],
+    "release": ["dr10", "dr9", 8, "DR11", "dr5", "latest"],
+    "region": ["auto", "south", "north"],
+    "layer": ["ls-dr10", "ls-dr9-north", "unwise-neo7", "sdss", "ls-dr10-model",
+              ["ls-dr10", "sdss"]],
+    "pixel_scale": [1 * u.arcsec, "0.5 arcsec", 0.262 * u.arcsec, "1e-3 arcsec", "1 deg"],
+    "rotation": [30 * u.deg, "0.5 rad", 400 * u.deg, "-90 deg"],
+    "wise_grid": ["native", "optical"],
+    "source": ["auto", "bricks", "viewer", "files", "tap", "sweeps", ("viewer", "bricks"), ["tap"]],
+    "wcs": [WCS(naxis=2), {"NAXIS": 2}, lambda row: None],
+    "on_missing": ["raise", "warn"], "convert_flux": [True, False, None],
+    "allow_unknown_layer": [True, False], "cache": [True, False], "to_sky": [True, False],
+    "radius": ["30 arcsec", 1 * u.arcmin, 0 * u.deg, "1 deg", 40 * u.deg, "-1 arcsec"],
+    "width": ["1 arcmin", 2 * u.arcmin], "height": ["1 arcmin", 20 * u.arcsec],
+    "polygon": [SkyCoord([45, 45.1, 45.1], [0, 0, 0.1], unit="deg"), [(45, 0), (45.1, 0), (45, 1)],
+                [(45, 0), (45, 0), (45, 0)]],
+    "ids": [[(10000, 330368, 5)], 5, [1, 2], (10**30, 1, 1),
+            Table({"release": [10000], "brickid": [3], "objid": [1]})],
+    "columns": ["ra,dec", ["flux_r", "mag_r"], "no_such", [], "RA", "ra, flux_g*2"],
+    "column_filters": [{"flux_r": (1, None)}, {"type": "PSF"}, {"flux_r": "> 5"},
+                       {"mag_r": "<= 20"}, {"type": ["PSF", "EXP"]}, {"maskbits": "&"},
+                       {"flux_r": 3 * u.arcsec}],
+    "primary": [True, False], "drop_duplicates": [True, False], "async_job": [False],
+    "maskbits": ["BRIGHT", ["BRIGHT", "MEDIUM"], "0x1", "NOTHING", 3],
+    "maxrec": [1, 0, 10**7, "5"], "bit_names": [True, False], "observed": [True, False],
+    "max_depth": [5, 8], "zoom": [14, 3, 1.5], "find": ["best", "all"], "epoch": ["J2000", 2015.5],
+    "verify": ["warn", "strict", False], "refresh": [False], "probe": [False], "id_column": ["x"],
+    "ra": ["ra", "RA"], "dec": ["dec", "x"], "name": ["name", "id"],
+}  # fmt: skip
+PLACES = st.one_of(st.just(PLACE), st.sampled_from([STAR, [PLACE], STARS[-3]]), ODD)
+# These are not asked for more than what they would ask.
+ASKED = (
+    "get_cutout", "get_cutouts", "get_picture", "get_psf", "get_brick_files", "query_bricks",
+    "query_exposures", "query_object", "query_region", "query_tractor",
+)  # fmt: skip
+ANSWERED = ("covers", "query_maps", "viewer_url", "list_bands", "list_columns", "get_moc",
+            "list_products", "get_image_list", "crossmatch")  # fmt: skip
+N_EXAMPLES = int(os.environ.get("ASTROQUERY_LIS_FUZZ", "40"))
 FUZZ = settings(
-    max_examples=150,
+    max_examples=N_EXAMPLES,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate],
 )
 
 
-@FUZZ
-@given(ODD, st.dictionaries(st.sampled_from(OPTIONS), ODD, max_size=3))
-def test_any_arguments_of_cutouts_are_right_or_refused_by_this_package(survey, place, options):
-    _fuzz(survey, "get_cutout", place, options)
+@st.composite
+def _arguments(draw, names):
+    """Draw options of a method, most of them right."""
+    known = st.sampled_from([name for name in names if name in GOOD])
+    options = {}
+    for name in draw(st.lists(known, max_size=4, unique=True)):
+        is_odd = draw(st.integers(0, 3)) == 0
+        options[name] = draw(ODD if is_odd else st.sampled_from(GOOD[name]))
+    return options
 
 
+@pytest.mark.parametrize("method", ASKED + ANSWERED)
 @FUZZ
-@given(ODD, st.dictionaries(st.sampled_from(QUERIES), ODD, max_size=3))
-def test_any_arguments_of_queries_are_right_or_refused_by_this_package(survey, place, options):
-    _fuzz(survey, "query_tractor", place, options)
+@given(data=st.data())
+def test_any_arguments_are_right_or_refused_by_this_package(sky, survey, method, data):
+    call = getattr(survey, method)
+    names = list(inspect.signature(call).parameters)
+    options = data.draw(_arguments(names))
+    places = [] if names[0] in GOOD else [data.draw(PLACES)]
+    if method in ASKED:
+        options["get_query_payload"] = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            answer = call(*places, **options)
+        except LegacySurveyError:
+            return
+    assert answer is not None
+    assert not [r for r in sky.requests if method in ASKED and "sesame" not in r.path]
 
 
 @FUZZ

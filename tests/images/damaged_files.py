@@ -5,6 +5,7 @@ nor an error of the package is printed with its traceback, and the exit code is 
 """
 
 import collections
+import gzip
 import random
 import shutil
 import sys
@@ -27,6 +28,7 @@ FILES = {
     "maskbits": f"{FOLDER}-maskbits.fits.fz",
     "tractor": "dr10/south/tractor/045/tractor-0451p000.fits",
     "ccds": f"{FOLDER}-ccds.fits",
+    "bricks": "dr10/south/survey-bricks-dr10-south.fits.gz",
 }
 NUMBERS = ("0", "-1", "1", "2", "7", "8", "255", "65536", "2147483648", "-1099511627776", "1E30")
 WORDS = ("'RICE_1'", "'HCOMPRESS_1'", "'PLIO_1'", "'X'", "T", "F", "'1PB(9)'", "'1D'", "''", "NaN")
@@ -72,11 +74,20 @@ def damaged_data(raw, chance):
     return bytes(data)
 
 
+def damaged(raw, damage, chance):
+    """Return a damaged file; of one that is compressed, what is inside is damaged, or the whole."""
+    if raw[:2] != b"\x1f\x8b" or chance.random() < 0.1:
+        return damage(raw, chance)
+    return gzip.compress(damage(gzip.decompress(raw), chance), 1)
+
+
 def calls(survey, name):
     """Return what is asked of a file."""
     cut = {"bands": "r", "source": "bricks"}
     if name == "tractor":
         return [lambda: survey.query_tractor(STAR, radius=20 * u.arcsec, source="files")]
+    if name == "bricks":
+        return [lambda: survey.query_bricks(STAR, radius=1 * u.arcmin), lambda: survey.covers(STAR)]
     if name == "ccds":
         return [lambda: survey.query_exposures(STAR)]
     products = ("maskbits", "wisem1") if name == "maskbits" else (name,)
@@ -94,15 +105,13 @@ def main(tree, kind, count, seed):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(raws[path])
     shutil.copy(Path(tree, "dr10/survey-bricks.fits.gz"), folder / "dr10")
-    table = "dr10/south/survey-bricks-dr10-south.fits.gz"
-    shutil.copy(Path(tree, table), folder / table)
     conf.cache_dir = tempfile.mkdtemp()
     endings, bad = collections.Counter(), 0
     for number in range(int(count)):
         chance = random.Random(f"{seed}-{number}")
         name = chance.choice(list(FILES))
         path = FILES[name]
-        (folder / path).write_bytes(damage(raws[path], chance))
+        (folder / path).write_bytes(damaged(raws[path], damage, chance))
         survey = LegacySurveyClass()
         survey.mirror = folder
         for call in calls(survey, name):
