@@ -56,7 +56,8 @@ def in_time(method: Method) -> Method:
 
     @wraps(method)
     def bounded(*args: Any, **options: Any) -> object:
-        _check_flags(flags, options)
+        for name in flags.keys() & options.keys():
+            _check_flag(name, options[name], flags[name])
         # As `within` does, which every call would pass on its way.
         token = BOUNDS.set((*BOUNDS.get(), Bound(time.monotonic() + conf.deadline)))
         try:
@@ -103,7 +104,8 @@ def explaining(method: Method) -> Method:
 
     @wraps(method)
     def called(*args: Any, **options: Any) -> object:
-        _check_flags(flags, options)
+        for name in flags.keys() & options.keys():
+            _check_flag(name, options[name], flags[name])
         try:
             return method(*args, **options)
         except TypeError as error:
@@ -122,12 +124,10 @@ def _flags(method: Callable) -> dict[str, bool]:
     return {p.name: kinds[p.annotation] for p in parameters if p.annotation in kinds}
 
 
-def _check_flags(flags: dict[str, bool], options: dict[str, Any]) -> None:
+def _check_flag(name: str, value: object, may_be_none: bool) -> None:
     """Refuse what is neither True nor False: ``cache='no'`` would be true, an array neither."""
-    for name in flags.keys() & options.keys():
-        value = options[name]
-        if not (isinstance(value, (bool, np.bool_)) or (value is None and flags[name])):
-            refuse(name, value, "must be True or False.")
+    if not (isinstance(value, (bool, np.bool_)) or (value is None and may_be_none)):
+        refuse(name, value, "must be True or False.")
 
 
 def _explained(
