@@ -31,7 +31,7 @@ from ..pictures.page import (
     thumbnail,
     write_page,
 )
-from .look.products import grey, read_plane
+from .look import grey, read_plane
 from .planning.association_files import association_document, association_path
 from .planning.plan import Plan
 from .resume.records import Record, read_records

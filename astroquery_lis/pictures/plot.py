@@ -13,9 +13,10 @@ from astropy.wcs import WCS
 
 from .._packages import import_optional
 from ..exceptions import InvalidRequestError, refuse
-from ..images.planes import flux_planes, mask_release, pixel_side_arcsec
+from ..images.planes import flux_planes, mask_release, pixel_side_arcsec, side_arcsec
 from ..survey.bitmasks import maskbits, maskbits_value
-from .rgb import colours
+from .page import Markup
+from .rgb import colours, flips
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from .._typing import Bands
 
-__all__ = ["bar_arcsec", "bar_text", "column_degrees", "plot"]
+__all__ = ["bar_arcsec", "bar_text", "column_degrees", "plot", "sky_marks"]
 
 Colour = tuple[float, float, float]
 # Names of bits, and the colour of their pixels.
@@ -294,4 +295,39 @@ def _draw_scale_bar(ax: WCSAxes, hdu: fits.ImageHDU) -> None:
         ha="center",
         va="bottom",
         path_effects=outline,
+    )
+
+
+_LETTERS_ACROSS = 30
+
+
+def sky_marks(shape: tuple[int, int], matrix: np.ndarray) -> Markup:
+    """Return SVG over a picture of `north_up`: arrows to north and east, a bar of a round angle."""
+    ny, nx = shape
+    letter = max(ny, nx) / _LETTERS_ACROSS
+    rows, columns = flips(matrix)
+    # Its columns are the ways to the east and to the north, in steps to the right and down.
+    ways = np.diag([columns, rows]) @ np.linalg.inv(matrix)
+    x, y = 3.6 * letter, ny - 3.6 * letter
+    parts = []
+    for name, way in (("E", ways[:, 0]), ("N", ways[:, 1])):
+        right, down = 2.2 * letter * way / np.hypot(*way)
+        parts.append(_mark_line(f"M{x:.1f} {y:.1f}l{right:.1f} {down:.1f}"))
+        parts.append(_mark_text(name, x + 1.4 * right, y + 1.4 * down, letter))
+    length_arcsec = bar_arcsec(nx * side_arcsec(matrix))
+    length = length_arcsec / side_arcsec(matrix)
+    x, y = nx - 1.2 * letter - length, ny - 1.2 * letter
+    parts.append(_mark_line(f"M{x:.1f} {y:.1f}h{length:.1f}"))
+    parts.append(_mark_text(bar_text(length_arcsec), x + length / 2, y - letter, letter))
+    return Markup(f'<g class="sky">{"".join(parts)}</g>')
+
+
+def _mark_line(way: str) -> str:
+    return f'<path class="edge" d="{way}"/><path d="{way}"/>'
+
+
+def _mark_text(text: str, x: float, y: float, size: float) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" style="font-size:{size:.1f}px" text-anchor="middle" '
+        f'dominant-baseline="central">{text}</text>'
     )

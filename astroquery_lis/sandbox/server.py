@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from astropy.coordinates import SkyCoord, name_resolve
 from astropy.table import Table
@@ -19,11 +20,10 @@ from . import catalog, sky
 from .cameras import ELONGATED_DEG, PsfShape, psf_shape
 from .faults import Faults
 from .http_server import RequestLog, Route, Server
-from .sesame import NameResolver
 from .tap import TapService
 from .tree import Folder, SurveyTree
 from .viewer import Viewer
-from .web import FileTree
+from .web import FileTree, Request, Response
 
 if TYPE_CHECKING:
     from .mast import MastService
@@ -48,7 +48,7 @@ class Sandbox:
     viewer_url : str
         Address of the simulated viewer.
     sesame_url : str
-        Address of a name resolver that knows some names (see ``sesame.NAMES``).
+        Address of a name resolver that knows some names (see ``NAMES``).
     truth : `~astropy.table.Table`
         The sources (see ``sky.truth``).
     positions : dict of str to `~astropy.coordinates.SkyCoord`
@@ -240,3 +240,34 @@ def serve(*, root: str | PathLike[str] | None = None, configure: bool = True) ->
     ...     print(len(sky.truth), sky.positions['field'])
     """
     return Sandbox(SurveyTree(root), configure=configure)
+
+
+# Invented names, and the named places of the scene that they stand for.
+NAMES = {"NGC 1": "field", "NGC 2": "split", "HD 1": "star", "HD 2": "bright", "Abell 1": "clump"}
+
+
+class NameResolver:
+    """Answers requests like ``/sesame/SNV?NGC%201``, in the plain format of Sesame.
+
+    It knows the `NAMES` and the scene's own names of places, in upper or lower case, with or
+    without spaces.
+    """
+
+    def __call__(self, request: Request) -> Response:
+        """Return the `Response` to a `Request`."""
+        query = unquote(request.query.replace("+", " "))
+        lines = [f"# {query}\t#Q1"]
+        places = {name: name for name in sky.POSITIONS_DEG} | NAMES
+        key = _compact(query)
+        name = next((name for name in places if _compact(name) == key), None)
+        if name is None:
+            lines += ["#!SNV=Simulated: Nothing found", "#!  *** Nothing found ***"]
+        else:
+            ra, dec = sky.POSITIONS_DEG[places[name]]
+            lines += ["#=S=Simulated: 1", f"%J {ra:.8f} {dec:+.8f} = ", f"%I.0 {name}"]
+        body = "\n".join([*lines, "#====Done===="]) + "\n\n"
+        return Response(200, {"Content-Type": "text/plain; charset=utf-8"}, body.encode())
+
+
+def _compact(name: str) -> str:
+    return "".join(name.lower().split())

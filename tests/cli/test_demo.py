@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from astroquery_lis import cli, demo
-from astroquery_lis.demo.survey_sections import survey_sections
+from astroquery_lis.demo.sections import survey_sections
 
 
 class _Page(HTMLParser):

@@ -5,12 +5,12 @@ import threading
 
 import pytest
 
-from astroquery_lis.demo import heartbeat
+from astroquery_lis import demo
 
 
 def test_a_step_that_takes_its_time_says_so_in_lines(monkeypatch):
-    monkeypatch.setattr(heartbeat, "_TICK_S", 0.01)
-    monkeypatch.setattr(heartbeat, "_LINE_S", 0.03)
+    monkeypatch.setattr(demo, "_TICK_S", 0.01)
+    monkeypatch.setattr(demo, "_LINE_S", 0.03)
     lines, enough = [], threading.Event()
 
     def say(text):
@@ -18,7 +18,7 @@ def test_a_step_that_takes_its_time_says_so_in_lines(monkeypatch):
         if len(lines) == 4:
             enough.set()
 
-    with heartbeat.Heartbeat(say) as tell:
+    with demo.Heartbeat(say) as tell:
         tell("A step")
         assert enough.wait(20)
     count = len(lines)
@@ -38,10 +38,10 @@ def test_a_terminal_gets_a_bar(monkeypatch):
             return super().write(text)
 
     screen, lines = Screen(), []
-    monkeypatch.setattr(heartbeat, "_TICK_S", 0.01)
-    monkeypatch.setattr(heartbeat.sys, "stderr", screen)
+    monkeypatch.setattr(demo, "_TICK_S", 0.01)
+    monkeypatch.setattr(demo.sys, "stderr", screen)
     monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
-    with heartbeat.Heartbeat(lines.append) as tell:
+    with demo.Heartbeat(lines.append) as tell:
         tell("A step")
         assert moved.wait(20)
     assert lines == ["A step"]

@@ -79,7 +79,7 @@ def test_the_standard_names(sky, survey):
 
 
 def test_an_object_by_its_name(sky, survey):
-    name = next(iter(sandbox.sesame.NAMES))
+    name = next(iter(sandbox.server.NAMES))
     with sesame_url.set([sky.sesame_url]):
         place = SkyCoord.from_name(name)
         rows = survey.query_object(name, radius=20 * u.arcsec, columns=["ls_id"])

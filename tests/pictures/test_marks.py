@@ -9,8 +9,8 @@ from astropy.coordinates import SkyCoord
 from astropy.wcs import WCS
 
 from astroquery_lis.images.planes import sky_matrix
-from astroquery_lis.pictures.marks import sky_marks
 from astroquery_lis.pictures.page import figure
+from astroquery_lis.pictures.plot import sky_marks
 from astroquery_lis.pictures.rgb import north_up
 
 SIDE_ARCSEC = 0.5

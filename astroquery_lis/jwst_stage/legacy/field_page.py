@@ -13,7 +13,6 @@ from astropy.io import fits
 from ..._packages import import_optional
 from ...exceptions import InvalidRequestError, OptionalDependencyError
 from ...images.planes import sky_matrix
-from ...pictures.marks import sky_marks
 from ...pictures.page import (
     PLOT_COLOURS,
     PLOT_INK,
@@ -28,6 +27,7 @@ from ...pictures.page import (
     section,
     table,
 )
+from ...pictures.plot import sky_marks
 from ...pictures.rgb import as_count, flips, rgb
 from .field_cutouts import as_grid
 from .field_sources import floats, texts
