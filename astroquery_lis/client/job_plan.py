@@ -12,7 +12,7 @@ import numpy as np
 
 from ..catalogs.brick_rows import holds
 from ..exceptions import InvalidRequestError
-from ..images.cutting import BulkSpec, CutoutJob, target_facts
+from ..images.cutting import BulkSpec, CutoutJob
 from ..io.jobs import Result
 from ..survey.bricks import brick_id, name_of, region_of_brick
 from ..survey.request import CutoutRequest
@@ -35,7 +35,7 @@ __all__ = [
     "results_without_work",
 ]
 
-MAX_TARGETS_PER_JOB = 512
+MAX_TARGETS_PER_JOB = 1024
 """A brick with more is shared among jobs, each a band of declination."""
 
 SAMPLE_STEP_DEG = 0.2
@@ -111,12 +111,15 @@ class BulkPlan:
 
     def jobs(self) -> Iterator[CutoutJob]:
         """Yield a `CutoutJob` for each piece of the work."""
-        ids, ra_deg, dec_deg = self.targets.ids, self.targets.ra_deg, self.targets.dec_deg
         for start, stop in zip(self.bounds, self.bounds[1:], strict=False):
-            rows = self.order[start:stop]
-            numbers, kinds = np.unique(self.asked.kinds[rows], return_inverse=True)
-            templates = tuple(self.asked.templates[number] for number in numbers)
-            yield CutoutJob(rows, ids[rows], ra_deg[rows], dec_deg[rows], templates, kinds)
+            yield self.job(self.order[start:stop])
+
+    def job(self, rows: np.ndarray) -> CutoutJob:
+        """Return a job of some rows."""
+        numbers, kinds = np.unique(self.asked.kinds[rows], return_inverse=True)
+        templates = tuple(self.asked.templates[number] for number in numbers)
+        ids, ra_deg, dec_deg = self.targets.ids, self.targets.ra_deg, self.targets.dec_deg
+        return CutoutJob(rows, ids[rows], ra_deg[rows], dec_deg[rows], templates, kinds)
 
 
 def plan_cutouts(
@@ -237,13 +240,12 @@ def results_without_work(plan: BulkPlan, rows: np.ndarray) -> Iterator[Result]:
         release = asked.templates[0].release
         name = release.name if release is not None and len(asked.templates) == 1 else ""
         yield Result(row, "SKIPPED", message=message, id=_item(targets.ids[row]), release=name)
-    for row in plan.no_data.tolist():
-        ra_deg, dec_deg = float(targets.ra_deg[row]), float(targets.dec_deg[row])
-        request = asked.templates[asked.kinds[row]].at(ra_deg, dec_deg)
-        facts = target_facts(request, _item(targets.ids[row]))
+    job = plan.job(plan.no_data)
+    for index, row in enumerate(plan.no_data.tolist()):
+        facts, brick = job.facts(index), name_of(job.bricks[index])
         message = (
-            f"{facts['release']} has no data at RA {ra_deg:.6f}, Dec {dec_deg:+.6f}: its table of "
-            f"bricks lacks {name_of(brick_id(ra_deg, dec_deg))}."
+            f"{facts['release']} has no data at RA {job.ra_deg[index]:.6f}, "
+            f"Dec {job.dec_deg[index]:+.6f}: its table of bricks lacks {brick}."
         )
         yield Result(row, "NODATA", message=message, **facts)
 

@@ -18,7 +18,7 @@ from ..catalogs.brick_tables import region_table
 from ..exceptions import IncompleteMirrorError, InvalidRequestError, NoCoverageError, refuse
 from ..images.access import Access
 from ..images.array_files import ARRAY_OUTPUTS
-from ..images.cutting import BulkSpec, CutoutJob, cutouts_of_job, target_facts
+from ..images.cutting import BulkSpec, CutoutJob, cutouts_of_job
 from ..images.save import safe_name, save_job
 from ..images.sources import SOURCES
 from ..images.viewer_service import MAX_CONNECTIONS
@@ -524,11 +524,8 @@ def _shared_by(n: int) -> int:
 
 def _failed(job: CutoutJob, error: Exception) -> list[Result]:
     """Return the results of the targets of a job that did not come back."""
-    results = []
-    for index in range(len(job)):
-        row, name = job.target(index)
-        results.append(failure(row, error, **target_facts(job.request(index), name)))
-    return results
+    rows = enumerate(job.rows.tolist())
+    return [failure(row, error, **job.facts(index)) for index, row in rows]
 
 
 def _in_flight(plan: BulkPlan, sources: Sources) -> int | None:

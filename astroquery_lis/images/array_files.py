@@ -29,11 +29,11 @@ import numpy as np
 from .._packages import import_optional, package_version
 from ..io.jobs import Result
 from ..io.store import write_whole
-from ..survey.bricks import brick_name
+from ..survey.bricks import name_of
 from ..survey.paths import IMAGE_PRODUCTS
 from ..survey.releases import WISE_BANDS, WISE_PRODUCTS
 from ..survey.request import DERIVED, CutoutRequest, plane_name
-from .cutting import Answer, CutoutJob, Facts, shares_text, target_facts
+from .cutting import Answer, CutoutJob, Facts, shares_text
 from .plain import PlainCutout
 
 __all__ = ["ARRAY_OUTPUTS", "ArrayFile"]
@@ -264,8 +264,7 @@ class ArrayFile:
                 band = slots[plane].band
                 if band and share:
                     of_band.setdefault(band, share)
-            row, name = self.job.target(index)
-            facts = target_facts(request, name)
+            row, facts = int(self.job.rows[index]), self.job.facts(index)
             texts: Facts = {"bands": ",".join(of_band), "observed": shares_text(of_band.values())}
             layer = entry.get("layer", "")
             layer = layer.decode() if isinstance(layer, bytes) else layer
@@ -351,7 +350,7 @@ class ArrayFile:
             name if isinstance(name, int) else str(name).encode(),
             request.ra_deg,
             request.dec_deg,
-            str(brick_name(request.ra_deg, request.dec_deg)).encode(),
+            name_of(int(self.job.bricks[index])).encode(),
             facts.get("region", "").encode(),
             request.key[:32].encode(),
             str(plain.header.get("LAYER", "")).encode(),

@@ -13,7 +13,6 @@ from typing import Protocol
 import numpy as np
 from astropy.io import fits
 
-from .._packages import package_version
 from ..exceptions import ContentChangedError, NoCoverageError, collected_notes
 from ..survey.bricks import name_of
 from ..survey.paths import IMAGE_PRODUCTS, plane_file, tree_of_brick
@@ -31,8 +30,16 @@ from .coverage import (
     warn_of_failures,
     warn_of_gaps,
 )
-from .headers import Cards
-from .plain import Card, PlainCutout, PlainImage
+from .cutout_cards import (
+    asked_cards,
+    brick_cards,
+    cards_of_all,
+    file_cards,
+    plane_cards,
+    served_cards,
+    software_cards,
+)
+from .plain import Block, Card, PlainCutout, PlainImage
 from .reader import Section, SectionRequest
 
 __all__ = [
@@ -47,16 +54,12 @@ __all__ = [
     "plain_cutout",
 ]
 
-CREATOR = f"astroquery_lis {package_version()}"
 ONE_PIXEL = Box(0, 1, 0, 1)
 LARGE_BYTES = 256 << 20
 """A cutout that reads more than this is read and put together a few files at a time."""
 
 FILES_AT_ONCE = 3
 ROWS_AT_ONCE = 256
-
-CARD_TEXT = 64
-"""Characters of value and comment that one card can have."""
 
 EVIDENCE = ("invvar", "nexp", "image", "depth", "galdepth", "psfsize")
 """Products that tell which pixels were observed, the surest first."""
@@ -274,8 +277,8 @@ def plain_cutout(plan: CoaddPlan, reader: PixelReader, *, on_missing: str = "rai
     if not is_whole:
         warn_of_gaps(plan, files, {plane: shares[plane] for plane in planes})
     box = plan.placement.box
-    grid_cards = plan.placement.grid.cards(x0=box.x0, y0=box.y0)
-    images = [_image(plan, p, files[p], pixels[p], shares[p], grid_cards) for p in planes]
+    grid = Block(tuple(plan.placement.grid.cards(x0=box.x0, y0=box.y0)))
+    images = [_image(plan, p, files[p], pixels[p], shares[p], grid) for p in planes]
     return PlainCutout(_primary(plan, files, planes, reader.source_name), images)
 
 
@@ -377,58 +380,34 @@ def _other_bands(plan: CoaddPlan, reader: PixelReader) -> list[str]:
     return [hdu.header["BAND"] for hdu in hdul[1:] if hdu.header["OBSFRAC"]]
 
 
-def _primary(plan: CoaddPlan, files: _Files, planes: list[Plane], source: str) -> list[Card]:
+def _primary(
+    plan: CoaddPlan, files: _Files, planes: list[Plane], source: str
+) -> list[Card | Block]:
     request = plan.request
-    sections = [section for plane in planes for section in files[plane].sections.values()]
-    pieces = {
-        i: files[plane].placement.pieces[i] for plane in planes for i in files[plane].sections
-    }
+    pieces, mirrors = dict[int, Piece](), dict[str, None]()
+    for plane in planes:
+        of_plane = files[plane]
+        for i, section in of_plane.sections.items():
+            pieces[i] = of_plane.placement.pieces[i]
+            mirrors[section.mirror] = None
     # The target's brick first, those that stand in for others last.
     covered = dict.fromkeys((pieces[i].brick, pieces[i].brick_id) for i in sorted(pieces))
-    bands = request.bands or dict.fromkeys(p.band for p in planes if p.band)
-    mirrors = dict.fromkeys(section.mirror for section in sections)
-    first = plan.placement.pieces[0]
-    cards: list[Card] = [
-        ("SURVEY", "LegacySurvey", "DESI Legacy Imaging Surveys"),
-        ("RELEASE", plan.release.name, "data release asked for"),
-        ("REGION", request.region, "region asked for"),
-        ("SOURCE", source, "what the pixels were cut from"),
-        ("MIRROR", ", ".join(mirrors), "where the files came from"),
+    bands = request.bands or tuple(dict.fromkeys(p.band for p in planes if p.band))
+    grid = "WCS" if request.wcs else plan.placement.pieces[0].brick
+    served = served_cards(plan.release.name, request.region, source, ", ".join(mirrors))
+    shape = request.ny, request.nx
+    asked = asked_cards(shape, request.products, bands, grid, len(covered))
+    folders = (plan.tree(brick_id).folder for _, brick_id in covered)
+    names = tuple(zip((brick for brick, _ in covered), folders, strict=True))
+    return [
+        served,
         ("RA", request.ra_deg, "[deg] target, ICRS"),
         ("DEC", request.dec_deg, "[deg] target, ICRS"),
-        ("SIZEX", request.nx, "[pix] width"),
-        ("SIZEY", request.ny, "[pix] height"),
-        ("PRODUCTS", ",".join(request.products), "products asked for"),
-        ("BANDS", ",".join(bands), "bands, as in the extensions"),
-        ("GRID", "WCS" if request.wcs else first.brick, "grid: a brick's own, or a WCS"),
-        ("NBRICKS", len(covered), "bricks that contributed"),
-    ]
-    for number, (brick, brick_id) in enumerate(covered, start=1):
-        folder = plan.tree(brick_id).folder
-        cards.append((f"BRICK{number}", brick, f"of {folder}"))
-        cards.append((f"TREE{number}", folder, "release and region of its files"))
-    cards += [
+        asked,
+        brick_cards(names),
         ("REQKEY", request.key[:32], "identifies the request"),
-        ("CREATOR", CREATOR, "software"),
+        software_cards(bool(request.wcs), len(covered) > 1),
     ]
-    # A long text leaves no room for the comment beside it.
-    cards = [
-        (name, value, comment if len(str(value)) + len(comment) <= CARD_TEXT else "")
-        for name, value, comment in cards
-    ]
-    text = ""
-    if request.wcs:
-        text = (
-            "Pixels are interpolated onto the WCS: image, model, blobmodel with flux conserved "
-            "(Lanczos-3, or an adaptive kernel on coarser pixels), the rest nearest."
-        )
-    elif len(covered) > 1:
-        text = (
-            "Pixels of brick GRID are native. Those of other bricks are interpolated: image, "
-            "model, blobmodel by Lanczos-3, the rest nearest; each pixel from the brick that "
-            "owns it."
-        )
-    return [*cards, ("COMMENT", text, "")] if text else cards
 
 
 def _image(
@@ -437,47 +416,18 @@ def _image(
     files: PlaneFiles,
     pixels: np.ndarray,
     share: float,
-    grid_cards: list[Card],
+    grid: Block,
 ) -> PlainImage:
-    product = IMAGE_PRODUCTS[plane.product]
-    cards: list[Card] = [
-        *grid_cards,
-        ("BUNIT", product.unit, "unit of the pixels"),
-        ("PRODUCT", plane.product, product.description),
-    ]
-    if plan.placement.frame is WISE:
-        cards.append(("MAGSYS", "Vega", "magnitudes of WISE images; zero point 22.5"))
-    if product.interpolated:
-        scale_arcsec = round(plan.placement.grid.scale_deg * 3600, 9)
-        cards.append(("FLUXPIX", scale_arcsec, "[arcsec] side of the pixel that flux is per"))
-    if plane.band is not None:
-        cards.append(("BAND", plane.band, "filter band"))
-    names = {card[0] for card in cards}
+    pieces = [files.placement.pieces[i] for i in sorted(files.sections)]
     sections = [files.sections[i] for i in sorted(files.sections)]
     kept = sections[0].cards if sections else ()
     if len(sections) > 1:
-        kept = _cards_of_all(sections)
-    cards += [
-        ("OBSFRAC", round(share, 6), "share of the pixels that were observed"),
-        (
-            "NOTOWNED",
-            files.n_foreign if files.barred else 0,
-            "[pix] of bricks that do not own them",
-        ),
-        *(card for card in kept if card[0] not in names),
-    ]
-    for number, i in enumerate(sorted(files.sections), start=1):
-        cards.append((f"BRICK{number}", files.placement.pieces[i].brick, ""))
-        cards.append((f"URL{number}", files.sections[i].url, ""))
+        kept = cards_of_all(sections)
+    scale_deg = plan.placement.grid.scale_deg
+    before = plane_cards(plane.product, plane.band, plan.placement.frame, scale_deg)
+    known = tuple(c[0] for c in kept if c[0] in grid.values or c[0] in before.values)
+    origins = tuple((p.brick, s.url) for p, s in zip(pieces, sections, strict=True))
+    after = file_cards(kept, known, files.n_foreign if files.barred else 0, origins)
+    observed_share: Card = ("OBSFRAC", round(share, 6), "share of the pixels that were observed")
+    cards: list[Card | Block] = [grid, before, observed_share, after]
     return PlainImage(plane_name(plane.product, plane.band), cards, pixels)
-
-
-def _cards_of_all(sections: list[Section]) -> Cards:
-    """Return the cards of the first of several files, with the dates of all."""
-    cards = {card[0]: card for card in sections[0].cards}
-    for section in sections[1:]:
-        for name, value, comment in section.cards:
-            if name in cards and name in ("DATEOBS1", "DATEOBS2"):
-                both = str(cards[name][1]), str(value)
-                cards[name] = (name, min(both) if name == "DATEOBS1" else max(both), comment)
-    return tuple(cards.values())

@@ -6,9 +6,11 @@ processes and on clusters alike; the settings come with the work.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,7 +24,7 @@ from ..survey.request import CutoutRequest
 from .access import Access
 from .coadds import CoaddPlan, plain_cutout
 from .plain import PlainCutout
-from .reader import SectionReader
+from .reader import SectionReader, SectionRequest
 from .sources import Sources
 from .strips import SharedFiles
 
@@ -36,7 +38,6 @@ __all__ = [
     "each_cutout",
     "facts_of_answer",
     "shares_text",
-    "target_facts",
 ]
 
 Answer: TypeAlias = PlainCutout | fits.HDUList
@@ -80,6 +81,19 @@ class CutoutJob:
         template = self.templates[self.kinds[index]]
         return template.at(float(self.ra_deg[index]), float(self.dec_deg[index]))
 
+    @cached_property
+    def bricks(self) -> np.ndarray:
+        """The id of the brick that owns each target."""
+        return brick_id(self.ra_deg, self.dec_deg)
+
+    def facts(self, index: int) -> Facts:
+        """Return what is known of a target's `Result` beforehand."""
+        template, facts = self.templates[self.kinds[index]], {"id": self.target(index)[1]}
+        if template.release is None:
+            return facts
+        tree = tree_of_brick(template.release, template.region, int(self.bricks[index]))
+        return {**facts, "release": template.release.name, "region": tree.region}
+
     def part(self, indices: Sequence[int]) -> CutoutJob:
         """Return a job of some of the targets."""
         places = np.asarray(indices, int)
@@ -94,39 +108,54 @@ def each_answer(
     spec: BulkSpec, access: Access, job: CutoutJob
 ) -> Iterator[tuple[int, CutoutRequest, Answer | Exception, list[str]]]:
     """Yield index, request, cutout or the error, and notes, of one target after the other."""
-    requests = [job.request(index) for index in range(len(job))]
     shared = SharedFiles()
     with access.reader(shared) as reader:
         sources = access.sources(spec.sources, lambda: nullcontext(reader))
-        sections, direct = [], []
-        for request in requests:
-            plans = sources.plans(request)
-            sections.append([box for plan in plans for box in plan.sections(reader.evidence)])
-            shared.expect(sections[-1])
-            is_direct = sources.gives_plain(request) and plans[0].placement.labels is None
-            direct.append(plans[0] if is_direct else None)
-        for index, (request, boxes) in enumerate(zip(requests, sections, strict=True)):
-            plan, direct[index] = direct[index], None
+        are_plain = [sources.gives_plain(template) for template in job.templates]
+        pending = deque(
+            _Pending.of(job.request(index), sources, reader, is_plain=are_plain[kind])
+            for index, kind in enumerate(job.kinds.tolist())
+        )
+        for target in pending:
+            shared.expect(target.boxes)
+        for index in range(len(job)):
+            target = pending.popleft()
             answer: Answer | Exception
             with collected_notes() as notes:
                 try:
-                    answer = _answer(sources, reader, plan or request, spec.on_missing)
+                    answer = _answer(sources, reader, target, spec.on_missing)
                 except Exception as error:  # one target must not take the others with it
                     answer = error
                 finally:
-                    shared.release(boxes)
-            yield index, request, answer, notes
+                    shared.release(target.boxes)
+            yield index, target.request, answer, notes
 
 
-def _answer(
-    sources: Sources, reader: SectionReader, request: CutoutRequest | CoaddPlan, on_missing: str
-) -> Answer:
-    if isinstance(request, CoaddPlan):
-        return plain_cutout(request, reader, on_missing=on_missing)
+@dataclass
+class _Pending:
+    """A target whose turn is yet to come."""
+
+    request: CutoutRequest
+    is_plain: bool
+    boxes: list[SectionRequest]  # what it will read of which files
+    plan: CoaddPlan | None = None  # unless it is large
+
+    @classmethod
+    def of(
+        cls, request: CutoutRequest, sources: Sources, reader: SectionReader, *, is_plain: bool
+    ) -> _Pending:
+        plans = [CoaddPlan(request)] if is_plain else sources.plans(request)
+        boxes = [box for plan in plans for box in plan.sections(reader.evidence)]
+        is_small = is_plain and plans[0].placement.labels is None
+        return cls(request, is_plain, boxes, plans[0] if is_small else None)
+
+
+def _answer(sources: Sources, reader: SectionReader, target: _Pending, on_missing: str) -> Answer:
+    request = target.request
+    if target.is_plain:
+        return plain_cutout(target.plan or CoaddPlan(request), reader, on_missing=on_missing)
     if request.products == ("psf",):
         return sources.psfs(request, on_missing)
-    if sources.gives_plain(request):
-        return plain_cutout(CoaddPlan(request), reader, on_missing=on_missing)
     return sources.planes(request, on_missing)
 
 
@@ -173,12 +202,3 @@ def facts_of_answer(answer: Answer) -> Facts:
 def shares_text(shares: Iterable[float]) -> str:
     """Return shares as text."""
     return ",".join(f"{share:.4g}" for share in shares)
-
-
-def target_facts(request: CutoutRequest, name: int | str) -> Facts:
-    """Return what is known of a target's `Result` beforehand."""
-    if request.release is None:
-        return {"id": name}
-    brick = int(brick_id(request.ra_deg, request.dec_deg))
-    region = tree_of_brick(request.release, request.region, brick).region
-    return {"id": name, "release": request.release.name, "region": region}

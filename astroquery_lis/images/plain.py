@@ -1,25 +1,62 @@
 """A cutout as cards and arrays, made into HDUs for users and into bytes for files.
 
-The bytes are those that astropy writes of the HDUs.  Cards are made by astropy too, but each
-distinct one once: only a few differ from one plane, or one cutout, to the next.
+The bytes are those that astropy writes of the HDUs.  Cards that fit on a line are formatted here,
+others by astropy; each distinct one once: only a few differ from one plane, or one cutout, to the
+next.
 """
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from astropy.io import fits
 
-__all__ = ["Card", "PlainCutout", "PlainImage"]
+__all__ = ["Block", "Card", "PlainCutout", "PlainImage"]
 
 Card = tuple[str, str | float, str]
 """Keyword, value and comment."""
 
 BLOCK_BYTES = 2880
+CARD_BYTES = 80
 _END = b"END" + b" " * 77
+_KEYWORD = re.compile(r"(?!COMMENT$|HISTORY$|CONTINUE$|HIERARCH$|END$)[A-Z0-9_-]{1,8}")
+_TEXT = re.compile(r"(?:(?!: )[ -~])*")
+"""What astropy may take for a value with a name of its own has a colon and a space."""
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Cards that go into many headers, and are formatted once."""
+
+    cards: tuple[Card, ...]
+
+    @cached_property
+    def values(self) -> dict[str, str | float]:
+        """Their keywords and values."""
+        return {keyword: value for keyword, value, _ in self.cards}
+
+    @cached_property
+    def data(self) -> bytes:
+        """Their bytes."""
+        return b"".join(_card_bytes(card) for card in self.cards)
+
+
+def _flat(cards: Iterable[Card | Block]) -> list[Card]:
+    """Return cards one by one."""
+    return [one for card in cards for one in (card.cards if isinstance(card, Block) else (card,))]
+
+
+def _values(cards: Iterable[Card | Block]) -> dict[str, str | float]:
+    values: dict[str, str | float] = {}
+    for card in cards:
+        values.update(card.values if isinstance(card, Block) else ((card[0], card[1]),))
+    return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,25 +64,25 @@ class PlainImage:
     """One image of a cutout."""
 
     name: str
-    cards: list[Card]
+    cards: Sequence[Card | Block]
     pixels: np.ndarray
 
     @property
-    def all_cards(self) -> list[Card]:
+    def all_cards(self) -> list[Card | Block]:
         """Its cards with its name."""
         return [*self.cards, ("EXTNAME", self.name, "extension name")]
 
-    @property
+    @cached_property
     def header(self) -> dict[str, str | float]:
         """Its keywords and values."""
-        return {keyword: value for keyword, value, _ in self.cards}
+        return _values(self.cards)
 
 
 @dataclass(frozen=True, eq=False)
 class PlainCutout:
     """The cards of a cutout's primary HDU, and its images."""
 
-    cards: list[Card]
+    cards: Sequence[Card | Block]
     images: list[PlainImage]
 
     @classmethod
@@ -54,22 +91,30 @@ class PlainCutout:
         images = [PlainImage(hdu.name, _cards_of(hdu.header), hdu.data) for hdu in hdul[1:]]
         return cls(_cards_of(hdul[0].header), images)
 
-    @property
+    @cached_property
     def header(self) -> dict[str, str | float]:
         """Keywords and values of the primary HDU."""
-        return {keyword: value for keyword, value, _ in self.cards}
+        return _values(self.cards)
 
-    def to_bytes(self) -> bytes:
+    def to_bytes(self) -> bytearray:
         """Return the FITS file."""
-        parts = [_header(_blank(None, ())[1], self.cards)]
+        headers, sizes = [_header(_blank(None, ())[1], self.cards)], []
         for image in self.images:
+            structure = _blank(image.pixels.dtype.str, image.pixels.shape)[1]
+            headers.append(_header(structure, image.all_cards))
+            sizes.append(-(-image.pixels.nbytes // BLOCK_BYTES) * BLOCK_BYTES)
+        data = bytearray(sum(map(len, headers)) + sum(sizes))
+        stop = len(headers[0])
+        data[:stop] = headers[0]
+        for image, header, size in zip(self.images, headers[1:], sizes, strict=True):
+            start, stop = stop, stop + len(header)
+            data[start:stop] = header
             pixels = image.pixels
-            structure = _blank(pixels.dtype.str, pixels.shape)[1]
-            parts.append(_header(structure, image.all_cards))
             # To be said of the array itself: a concatenation of such arrays is native again.
-            parts.append(pixels.astype(pixels.dtype.newbyteorder(">"), copy=False).tobytes())
-            parts.append(bytes(-len(parts[-1]) % BLOCK_BYTES))
-        return b"".join(parts)
+            dtype = pixels.dtype.newbyteorder(">")
+            np.ndarray(pixels.shape, dtype, data, stop)[...] = pixels
+            stop += size
+        return data
 
     def to_hdus(self) -> fits.HDUList:
         """Return the HDUs."""
@@ -85,20 +130,17 @@ def _cards_of(header: fits.Header) -> list[Card]:
     return [(card.keyword, card.value, card.comment) for card in header.cards]
 
 
-_Made = tuple[tuple[fits.Card, ...], bytes]
-"""Cards, and what a file has of them."""
-
-
-def _header(structure: bytes, cards: list[Card]) -> bytes:
-    """Return the blocks of a header."""
-    text = b"".join([structure, *(_made(card)[1] for card in cards), _END])
+def _header(structure: bytes, cards: Iterable[Card | Block]) -> bytes:
+    """Return a header, filled up to whole blocks."""
+    lines = [card.data if isinstance(card, Block) else _card_bytes(card) for card in cards]
+    text = b"".join((structure, *lines, _END))
     return text + b" " * (-len(text) % BLOCK_BYTES)
 
 
-def _hdu(blank: fits.ImageHDU, cards: list[Card]) -> fits.ImageHDU:
+def _hdu(blank: fits.ImageHDU, cards: Iterable[Card | Block]) -> fits.ImageHDU:
     """Return an HDU of its own with cards after those that a blank one has."""
     hdu = copy(blank)
-    lines = [line for card in cards for line in _made(card)[0]]
+    lines = [line for card in _flat(cards) for line in _made(*card, _sign(card[1]))]
     hdu.header = fits.Header([copy(line) for line in (*blank.header.cards, *lines)])
     return hdu
 
@@ -116,13 +158,49 @@ def _bytes_of(header: fits.Header) -> bytes:
     return header.tostring(sep="", endcard=False, padding=False).encode("ascii")
 
 
-def _made(card: Card) -> _Made:
-    # 0 and -0 are equal; they are not one card.
-    return _kept(*card, card[1] == 0 and str(card[1]))
+def _sign(value: str | float) -> str | bool:
+    """Return what tells 0 and -0, which are equal, apart."""
+    return value == 0 and str(value)
 
 
 @lru_cache(maxsize=8192, typed=True)
-def _kept(keyword: str, value: str | float, comment: str, _: str | bool) -> _Made:
+def _made(keyword: str, value: str | float, comment: str, _: str | bool) -> tuple[fits.Card, ...]:
     """Return a card, or the several that a long text takes, as astropy makes it."""
-    header = fits.Header([(keyword, value, comment)])
-    return tuple(header.cards), _bytes_of(header)
+    return tuple(fits.Header([(keyword, value, comment)]).cards)
+
+
+def _card_bytes(card: Card) -> bytes:
+    return _formatted(*card, _sign(card[1]))
+
+
+@lru_cache(maxsize=8192, typed=True)
+def _formatted(keyword: str, value: str | float, comment: str, _: str | bool) -> bytes:
+    """Return a card, or the several that a long text takes, as astropy writes it."""
+    line = f"{keyword:8}= {_value_text(value)}{' / ' if comment else ''}{comment}"
+    if len(line) <= CARD_BYTES and _is_simple(keyword, value, comment):
+        return line.ljust(CARD_BYTES).encode("ascii")
+    return _bytes_of(fits.Header([(keyword, value, comment)]))
+
+
+def _value_text(value: str | float) -> str:
+    """Return how a value stands in a card."""
+    if isinstance(value, str):
+        quoted = value.replace("'", "''")
+        return f"'{quoted:8}'".ljust(20) if value else "''"
+    if isinstance(value, bool):
+        return "T".rjust(20) if value else "F".rjust(20)
+    text = str(value).replace("e", "E")
+    if len(text) > 20:
+        digits, exponent, power = text.partition("E")
+        text = digits[: 20 - len(exponent + power)] + exponent + power
+    return text.rjust(20)
+
+
+def _is_simple(keyword: str, value: str | float, comment: str) -> bool:
+    """Return True if a card is written as it is, without a rule for special ones."""
+    if isinstance(value, str):
+        is_plain = _TEXT.fullmatch(value) is not None
+    else:
+        is_plain = type(value) in (int, float, bool) and math.isfinite(value)
+    is_stripped = comment == comment.strip() and _TEXT.fullmatch(comment) is not None
+    return is_plain and is_stripped and _KEYWORD.fullmatch(keyword) is not None

@@ -16,7 +16,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -81,8 +81,7 @@ class SectionRequest:
     hdu: int | None = None  # None for the first image; others are read from the whole file
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """The answer to a `SectionRequest`."""
 
     pixels: np.ndarray | None  # None if no mirror has the file
@@ -223,7 +222,7 @@ class SectionReader:
                 if shared.changes != changes:
                     continue  # Some of the tiles are of another state of the file.
                 shared.strips.put(boxes, [pixels for pixels in tiles if pixels is not None])
-                return replace(section, pixels=shared.strips.cut(request.box))
+                return section._replace(pixels=shared.strips.cut(request.box))
             except LayoutChanged:
                 continue
         return self._read_box(request)
@@ -237,7 +236,7 @@ class SectionReader:
         if shared.section is None:
             # Without its pixels, which would stay in memory as long as the job.
             empty = None if section.pixels is None else section.pixels[:0]
-            shared.section = replace(section, pixels=empty)
+            shared.section = section._replace(pixels=empty)
             shared.mirror = section.answer.mirror if section.answer is not None else None
         return section.pixels
 

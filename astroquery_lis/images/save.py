@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 from astropy.io import fits
 
 from ..exceptions import LegacySurveyError, NoCoverageError, TransferError
 from ..io.checks import check_structure, reading
 from ..io.jobs import Result, failure
-from ..io.store import write_whole
+from ..io.store import write_bytes
 from ..survey.request import CutoutRequest
 from .access import Access
 from .array_files import ARRAY_OUTPUTS, ArrayFile
-from .cutting import Answer, BulkSpec, CutoutJob, Facts, each_answer, facts_of_answer, target_facts
+from .cutting import Answer, BulkSpec, CutoutJob, Facts, each_answer, facts_of_answer
 from .plain import PlainCutout
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 __all__ = ["Encoding", "FitsEncoding", "file_name", "safe_name", "save_job"]
 
@@ -65,7 +70,7 @@ class Encoding(Protocol):
     def suffix(self) -> str:
         """Ending of the files' names."""
 
-    def encode(self, answer: Answer, key: str, facts: Facts) -> bytes:
+    def encode(self, answer: Answer, key: str, facts: Facts) -> Buffer:
         """Return a file of a cutout; ``key`` is that of the request."""
 
     def decode(self, data: bytes) -> tuple[str, Facts]:
@@ -78,7 +83,7 @@ class FitsEncoding:
 
     suffix: str = ".fits"
 
-    def encode(self, answer: Answer, key: str, facts: Facts) -> bytes:
+    def encode(self, answer: Answer, key: str, facts: Facts) -> Buffer:
         """Return a file, whose header has the key."""
         if isinstance(answer, PlainCutout):
             return answer.to_bytes()
@@ -115,8 +120,7 @@ def save_job(
     start_s = time.perf_counter()
     with files:
         for index, request, answer, notes in each_answer(spec, access, job):
-            row, name = job.target(index)
-            facts = target_facts(request, name)
+            row, facts = int(job.rows[index]), job.facts(index)
             try:
                 if isinstance(answer, Exception):
                     raise answer
@@ -133,16 +137,16 @@ def save_job(
     return earlier + [files.completed(r) if r.status == "COMPLETE" else r for r in results]
 
 
-def _file_facts(path: Path, data: bytes) -> Facts:
+def _file_facts(path: Path, data: Buffer) -> Facts:
     digest = hashlib.sha256(data).hexdigest()
-    return {"local_path": str(path), "bytes": len(data), "sha256": digest}
+    return {"local_path": str(path), "bytes": memoryview(data).nbytes, "sha256": digest}
 
 
 class _Files:
     """A file for each target."""
 
     def __init__(self, spec: BulkSpec, job: CutoutJob, encoding: Encoding) -> None:
-        self._spec = spec
+        self._spec, self._folder = spec, Path(spec.folder)
         self._encoding = encoding
         self.job = job
 
@@ -152,33 +156,25 @@ class _Files:
     def __exit__(self, *exc_info: object) -> None:
         pass
 
-    def _path(self, row: int, name: int | str) -> Path:
-        return Path(self._spec.folder, file_name(self._spec, row, name, self._encoding.suffix))
+    def _path(self, index: int) -> Path:
+        row, name = self.job.target(index)
+        return self._folder / file_name(self._spec, row, name, self._encoding.suffix)
 
     def earlier_results(self) -> list[Result]:
         """Return the results of targets whose files are there, and leave those out."""
-        results, indices = [], []
-        for index in range(len(self.job)):
-            result = self._earlier_result(*self.job.target(index), self.job.request(index))
-            if result is None:
-                indices.append(index)
-            else:
-                results.append(result)
-        self.job = self.job.part(indices)
+        earlier = [i for i in range(len(self.job)) if os.path.lexists(self._path(i))]
+        results = [self._earlier_result(index) for index in earlier]
+        self.job = self.job.part(np.setdiff1d(np.arange(len(self.job)), earlier).tolist())
         return results
 
-    def _earlier_result(self, row: int, name: int | str, request: CutoutRequest) -> Result | None:
-        path = self._path(row, name)
+    def _earlier_result(self, index: int) -> Result:
+        row, facts, path = int(self.job.rows[index]), self.job.facts(index), self._path(index)
         try:
             data = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        facts = target_facts(request, name)
-        try:
             check_structure(path, io.BytesIO(data), path)
             with reading(path, "read"):
                 key, told = self._encoding.decode(data)
-            if key == request.key[:32]:
+            if key == self.job.request(index).key[:32]:
                 return Result(row, "COMPLETE", **{**facts, **told, **_file_facts(path, data)})
         except (OSError, TransferError):
             pass
@@ -187,10 +183,9 @@ class _Files:
 
     def add(self, index: int, request: CutoutRequest, answer: Answer, facts: Facts) -> Facts:
         """Write the file of one target."""
-        path = self._path(int(self.job.rows[index]), facts["id"])
+        path = self._path(index)
         data = self._encoding.encode(answer, request.key[:32], facts)
-        with write_whole(path) as temporary:
-            temporary.write_bytes(data)
+        write_bytes(path, data)
         return _file_facts(path, data)
 
     def completed(self, result: Result) -> Result:

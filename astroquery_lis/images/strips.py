@@ -74,12 +74,13 @@ class StripCache:
         self._shape, self._tile, self._strips, self._is_laid_out = shape, tile, {}, True
         grid = tuple(-(-size // step) for size, step in zip(shape, tile, strict=True))
         self._needed = np.zeros(grid, bool)
-        self._uses = np.zeros(grid[0], int)
+        self._uses = [0] * grid[0]
         for box, times in self._boxes.items():
             assert isinstance(box, Box)
             rows, columns = self._tiles(box)
             self._needed[rows, columns] = True
-            self._uses[rows] += times
+            for row in range(rows.start, rows.stop):
+                self._uses[row] += times
 
     def _tiles(self, box: Box) -> tuple[slice, slice]:
         (tile_ny, tile_nx) = self._tile
@@ -95,9 +96,11 @@ class StripCache:
 
     def missing(self, box: Box) -> list[Box]:
         """Return boxes of whole tiles that have to be decoded before ``box`` can be cut."""
-        needed = self.needed
         rows = self._tiles(box)[0]
         boxes: list[Box] = []
+        if all(row in self._strips for row in range(rows.start, rows.stop)):
+            return boxes
+        needed = self.needed
         row = rows.start
         while row < rows.stop:
             stop = row + 1
@@ -148,8 +151,8 @@ class StripCache:
         if not self._is_laid_out:
             return
         rows = self._tiles(box)[0]
-        self._uses[rows] -= 1
         for row in range(rows.start, rows.stop):
+            self._uses[row] -= 1
             if not self._uses[row]:
                 self._strips.pop(row, None)
 

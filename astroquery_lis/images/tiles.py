@@ -287,7 +287,7 @@ class OpenImage:
                     )
                     check_tiles(self._map.codec, tiles, self._stream)
                 pixels = self._hdu.section[box.slices]
-            return np.array(pixels, dtype=pixels.dtype.newbyteorder("="), order="C")
+            return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
         except Exception as error:
             raise _as_os_error(error) from error
 

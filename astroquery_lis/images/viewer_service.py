@@ -40,7 +40,7 @@ from ..io.bounds import Threads
 from ..io.checks import check_structure, reading
 from ..io.download import Downloaded, download
 from ..io.http import RETRY_STATUS, HttpClient
-from ..io.store import remove, write_bytes
+from ..io.store import keep_bytes, remove
 from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, parse_brick_name
 from ..survey.layers import layer_of
 from ..survey.pixel_grids import Box
@@ -278,7 +278,7 @@ class ViewerService:
         if path is None:
             return
         try:
-            write_bytes(path, data)
+            keep_bytes(path, data)
         except CacheError as error:
             self.cache_error = error
 

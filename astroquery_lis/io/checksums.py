@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..exceptions import NotFoundError, UnexpectedContentError
 from .mirrors import Mirror
 from .places import ask_in_turn
-from .store import write_bytes
+from .store import keep_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ class ChecksumLists:
         digests, text = answer.value
         if copy is not None:
             with suppress(OSError):  # The digests are known all the same.
-                write_bytes(copy, text.encode())
+                keep_bytes(copy, text.encode())
         return digests
 
 

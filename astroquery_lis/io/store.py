@@ -40,6 +40,8 @@ from .ranges import Version
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from typing_extensions import Buffer
+
     from .._typing import FilePath
 
 try:
@@ -59,6 +61,7 @@ __all__ = [
     "check_space",
     "copy_whole",
     "is_same_file",
+    "keep_bytes",
     "lock",
     "mark_used",
     "note_written",
@@ -138,14 +141,42 @@ def write_whole(path: FilePath, *, locked: bool = True, synced: bool = False) ->
     is on the disk before it is in its place.
     """
     path = Path(path)
+    with _placed(path, locked=locked) as (temporary, stream):
+        if stream is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        elif fcntl is None:  # Windows does not open a file for two.
+            stream.close()
+        yield temporary
+        if synced:
+            with temporary.open("rb") as data:
+                os.fsync(data.fileno())
+
+
+def write_bytes(path: Path, data: Buffer, *, margin_bytes: float | None = None) -> None:
+    """Write a file, whole or not at all, if the disk has room for it."""
+    with _placed(path) as (_, stream):
+        assert stream is not None
+        check_space(path.parent, memoryview(data).nbytes, margin_bytes)
+        stream.write(data)
+
+
+def keep_bytes(path: Path, data: bytes, *, margin_bytes: float | None = None) -> None:
+    """Write a file of the cache and count it."""
+    write_bytes(path, data, margin_bytes=margin_bytes)
+    note_written(len(data))
+
+
+@contextmanager
+def _placed(path: Path, *, locked: bool = True) -> Iterator[tuple[Path, IO[bytes] | None]]:
+    """Yield name, and stream if locked, of a new file that takes the place of ``path``."""
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary, stream = _new_temporary(path) if locked else (_temporary(path), None)
         try:
-            yield temporary
-            if synced:
-                with temporary.open("rb") as data:
-                    os.fsync(data.fileno())
+            yield temporary, stream
+            if stream is not None:
+                # It stays locked until it is in its place, but for Windows, which moves no file
+                # that is open.
+                stream.close() if fcntl is None else stream.flush()
             if locked or temporary.exists():
                 os.replace(temporary, path)
         except BaseException:
@@ -155,14 +186,6 @@ def write_whole(path: FilePath, *, locked: bool = True, synced: bool = False) ->
         finally:
             if stream is not None:
                 stream.close()
-
-
-def write_bytes(path: Path, data: bytes, *, margin_bytes: float | None = None) -> None:
-    """Write a file of the cache, whole or not at all, if the disk has room for it."""
-    with write_whole(path) as temporary:
-        check_space(path.parent, len(data), margin_bytes)
-        temporary.write_bytes(data)
-    note_written(len(data))
 
 
 def copy_whole(source: Path, target: Path) -> str:
@@ -192,14 +215,15 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY_PREFIX}{uuid4().hex}.tmp")
 
 
-def _new_temporary(path: Path) -> tuple[Path, IO[bytes] | None]:
+def _new_temporary(path: Path) -> tuple[Path, IO[bytes]]:
     """Return a new file beside a path, and the stream that keeps it locked."""
     while True:
         temporary = _temporary(path)
-        stream = temporary.open("xb")
-        if fcntl is None:  # Windows does not move a file that is open.
-            stream.close()
-            return temporary, None
+        try:
+            stream = temporary.open("xb")
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            continue
         lock(stream)
         # Until it was locked, it could be taken for what a killed process left.
         if is_same_file(stream, temporary):
@@ -322,7 +346,7 @@ class Runs:
     def add(self, start: int, data: bytes) -> None:
         """Keep a run of bytes that begins at offset ``start``."""
         name = f"{start}-{start + len(data)}-{zlib.crc32(data):08x}"
-        write_bytes(self.folder / name, data, margin_bytes=self._margin_bytes)
+        keep_bytes(self.folder / name, data, margin_bytes=self._margin_bytes)
         self._note(name)
 
     def mark_used(self) -> None:
@@ -403,7 +427,7 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         if not (folder / VERSION_FILE).exists():
             data = json.dumps(version.__dict__).encode()
-            write_bytes(folder / VERSION_FILE, data, margin_bytes=self.margin_bytes)
+            keep_bytes(folder / VERSION_FILE, data, margin_bytes=self.margin_bytes)
         for other in parts.iterdir():
             if other != folder:
                 shutil.rmtree(other, ignore_errors=True)
@@ -424,7 +448,7 @@ class Store:
         note = {**origin._asdict(), "version": origin.version.__dict__}
         with suppress(OSError):
             note["modified_ns"] = self.path(relative).stat().st_mtime_ns
-        write_bytes(path, json.dumps(note).encode(), margin_bytes=self.margin_bytes)
+        keep_bytes(path, json.dumps(note).encode(), margin_bytes=self.margin_bytes)
         remove_leftovers(path)
 
     def origin(self, relative: str) -> Origin | None:

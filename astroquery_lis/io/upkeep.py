@@ -211,6 +211,9 @@ def keep_within(
     since_s = time.time() - KEEP_S if keep_since_s is None else keep_since_s
     with _usage_file(location) as file:
         if file is None:
+            # What was added is told another time.
+            with _noting:
+                _noted[key] -= added
             return True
         size, counted_s = _read_usage(file)
         size += added

@@ -205,10 +205,23 @@ def place(
     # A target meant to lie on a pixel's centre must not jump by a pixel for a rounding of 1e-9.
     x0, y0 = (int(np.ceil(np.round(v, 6) - n / 2)) for v, n in ((x, nx), (y, ny)))
     box = Box(y0, y0 + ny, x0, x0 + nx)
-    if box.is_within(frame.size_pix, frame.size_pix) and _owns(owner, own_grid, box):
+    margin = _owned_margin(owner, frame)
+    is_inner = margin <= min(y0, x0) and max(box.y1, box.x1) <= frame.size_pix - margin
+    is_whole = box.is_within(frame.size_pix, frame.size_pix)
+    if is_inner or (is_whole and _owns(owner, own_grid, box)):
         piece = Piece(_name(owner), owner, True, box, Box(0, ny, 0, nx), ny * nx)
         return Placement(own_grid, box, frame, True, [owner], (piece,), None)
     return _OverSeveral(own_grid, box, frame, owner, copies=True)
+
+
+@lru_cache(maxsize=4096)
+def _owned_margin(brick: int, frame: Frame) -> int:
+    """Return a width of border within which a brick owns every pixel of its image."""
+    size, grid = frame.size_pix, image_grid(brick, frame)
+    for margin in range(size // 40, size // 8, size // 40):
+        if _owns(brick, grid, Box(margin, size - margin, margin, size - margin)):
+            return margin
+    return size
 
 
 def _owns(brick: int, grid: TangentGrid, box: Box) -> bool:

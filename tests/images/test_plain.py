@@ -1,6 +1,7 @@
 """A cutout as cards and arrays: the bytes are those that astropy writes."""
 
 import io
+import warnings
 
 import numpy as np
 import pytest
@@ -18,7 +19,10 @@ VALUES = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False),
     st.sampled_from([0, 0.0, -0.0, 1, 1.0, True, False]),
 )
-CARDS = st.lists(st.tuples(st.sampled_from(["RA", "BAND", "X1", "LONGNAME"]), VALUES, st.just("")))
+COMMENTS = st.sampled_from(["", "a comment", "[pix] a/b / c", "with: 3", "c" * 40])
+CARDS = st.lists(
+    st.tuples(st.sampled_from(["RA", "BAND", "X1", "LONGNAME"]), VALUES, COMMENTS), max_size=8
+)
 
 
 def _hdus(cutout):
@@ -30,7 +34,9 @@ def _hdus(cutout):
 
 def _written(cutout):
     stream = io.BytesIO()
-    _hdus(cutout).writeto(stream)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Card is too long, comment will be truncated")
+        _hdus(cutout).writeto(stream)
     return stream.getvalue()
 
 
@@ -59,6 +65,30 @@ def _cutout(cards=(), dtype=np.float32, shape=(7, 5)):
 def test_cards_of_any_value_are_those_of_astropy(cards):
     cards = list({card[0]: card for card in cards}.values())
     cutout = _cutout([card for card in cards if card[0] not in ("RA", "BAND")])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Card is too long, comment will be truncated")
+        data = cutout.to_bytes()
+        _assert_same(cutout.to_hdus(), _hdus(cutout))
+    assert data == _written(cutout)
+
+
+NUMBERS = (
+    1e22,
+    1e16,
+    123456789.123456789,
+    1 / 3,
+    -1 / 3e-7,
+    1e-5,
+    -1.2345678901234567e-300,
+    5e-324,
+)
+TEXTS = ("it's", "a ", " a", "x: 1.5", "a:1", "&", "T", "'" * 40, "x" * 67, "x" * 68, "x" * 69)
+
+
+@pytest.mark.parametrize("value", [*NUMBERS, *TEXTS])
+@pytest.mark.parametrize("keyword", ["X1", "LONGNAME", "COMMENTS"])
+def test_values_that_are_written_by_a_rule_of_their_own(keyword, value):
+    cutout = _cutout([(keyword, value, "")])
     assert cutout.to_bytes() == _written(cutout)
     _assert_same(cutout.to_hdus(), _hdus(cutout))
 

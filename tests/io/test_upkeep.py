@@ -19,6 +19,7 @@ from astroquery_lis.io.store import (
     Store,
     check_space,
     copy_whole,
+    keep_bytes,
     mark_used,
     remove_leftovers,
     write_bytes,
@@ -41,7 +42,7 @@ HOUR = 3600.0
 def _put(store, relative, size=1000, age_s=0.0):
     path = store.path(relative)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, b"x" * size)
+    keep_bytes(path, b"x" * size)
     os.utime(path, (NOW - age_s, NOW - 1e6))
     return path
 
