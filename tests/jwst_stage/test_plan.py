@@ -223,6 +223,16 @@ def test_slitless_spectra_wait_for_the_mosaic_of_direct_images(tmp_path, plan_of
     assert "spec have no S_REGION in their headers" in note
 
 
+def test_only_the_last_pair_of_aperture_masking_stays(tmp_path, plan_of):
+    masking = {"exp_type": "NIS_AMI", "FILTER": "F480M", "PUPIL": "NRM", "ints": 2}
+    for number, star in ((1, False), (2, False), (3, True), (4, True)):
+        target = {"TARGPROP": "STAR", "OBSERVTN": "002"} if star else {}
+        write_exposure(tmp_path / "in", number, suffix="rateints", IS_PSF=star, **target, **masking)
+    (note,) = plan_of(start="rate").notes
+    assert "compares 2 exposures of the target and 2 of the star in pairs" in note
+    assert "only the last pair stays" in note
+
+
 def test_slitless_spectra_without_direct_images_are_said(tmp_path, plan_of):
     write_exposure(tmp_path / "in", 1, exp_type="NIS_WFSS", FILTER="GR150R")
     plan = plan_of()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,12 +215,7 @@ class TaskBuilder:
                 f"{group.file_stem}: exposures share the exposure id of the header; they are told "
                 f"apart as {', '.join(sorted(set(ids.values())))} in the association."
             )
-        lacking = [e.root for e in group.exposures if _needs_footprint(e)]
-        if lacking:
-            self.notes.append(
-                f"{group.file_stem}: {', '.join(lacking)} have no S_REGION in their headers; "
-                "Spec3Pipeline fails at its end without."
-            )
+        self.notes += [f"{group.file_stem}: {why}." for why in _shortcomings(group)]
         members = tuple(
             self.stage3_member(e, role, ids.get(e.root, "")) for e, role in group.members
         )
@@ -244,9 +240,23 @@ class TaskBuilder:
         return task
 
 
-def _needs_footprint(exposure: Exposure) -> bool:
-    """Return True if the footprint is missing that the spectra of a field are combined by."""
-    return EXP_TYPES[exposure.exp_type].is_slitless and not exposure.s_region
+def _shortcomings(group: Group) -> list[str]:
+    """Return what the pipeline will not do with a group, and does not say before."""
+    notes = []
+    slitless = [e for e in group.exposures if EXP_TYPES[e.exp_type].is_slitless]
+    if lacking := [e.root for e in slitless if not e.s_region]:
+        notes.append(
+            f"{', '.join(lacking)} have no S_REGION in their headers; Spec3Pipeline fails at its "
+            "end without"
+        )
+    roles = Counter(role for _, role in group.members)
+    if group.pipeline == "Ami3Pipeline" and roles["psf"] and max(roles.values()) > 1:
+        notes.append(
+            f"Ami3Pipeline compares {roles['science']} exposures of the target and {roles['psf']} "
+            "of the star in pairs, as far as they go, under one name: only the last pair stays; "
+            "the fringes of each exposure are in its own file"
+        )
+    return notes
 
 
 def _stage1_outputs(exposure: Exposure, pipeline: str) -> tuple[str, ...]:

@@ -9,12 +9,14 @@ from .nircam_series import simulate_time_series
 from .nircam_slitless import simulate_slitless
 from .nircam_wavefront import simulate_wavefront
 from .niriss_imaging import simulate_niriss
+from .niriss_masking import simulate_masking
 
 __all__ = [
     "ModeObservation",
     "simulate_background",
     "simulate_coronagraph",
     "simulate_lrs",
+    "simulate_masking",
     "simulate_mrs",
     "simulate_niriss",
     "simulate_slitless",
