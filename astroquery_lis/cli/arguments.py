@@ -291,6 +291,9 @@ def _converter(annotation: str, kind: str, default: object) -> Keywords | None:
         plain = default is False
         return {"action": "store_true" if plain else argparse.BooleanOptionalAction}
     for names, options in CONVERTERS:
+        if words & names and "ByRow" in words and "type" in options:
+            metavar = f"{options['metavar']}|COLUMN"
+            return options | {"type": values.or_column(options["type"]), "metavar": metavar}
         if words & names:
             return dict(options)
     if {"Sequence", "sequence"} & words:

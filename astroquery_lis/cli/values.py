@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ __all__ = [
     "moment",
     "name_of_place",
     "names",
+    "or_column",
     "size",
     "step_parameter",
     "steps",
@@ -89,6 +91,20 @@ def size(text: str) -> int | u.Quantity | tuple:
         kind = "256 (pixels), 2arcmin, or NY,NX; an angle has a unit"
         sizes = [_quantity(part, u.deg, kind) for part in parts]
     return sizes[0] if len(sizes) == 1 else tuple(sizes)
+
+
+def or_column(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return what converts a word, and leaves it as it is if it may be the name of a column."""
+
+    def converted(text: str) -> object:
+        try:
+            return convert(text)
+        except (argparse.ArgumentTypeError, InvalidRequestError):
+            if text.strip().isidentifier():
+                return text.strip()
+            raise
+
+    return converted
 
 
 def names(text: str) -> str | tuple[str, ...]:

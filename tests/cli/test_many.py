@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from astropy.io import fits
-from astropy.table import Table
+from astropy.table import Column, Table
 
 
 def _write(path, n, spoiled=()):
@@ -120,3 +120,22 @@ def test_a_reader_that_goes_away_is_no_error(shell):
     assert "ra=45.050100" in first
     assert code == "141"
     assert answer.err == ""
+
+
+def test_sizes_and_scales_may_be_columns(run, run_json, scene):
+    table = Table({"ra": [45.1312, 45.09], "dec": [0.0047, 0.062], "npix": [8, 12]})
+    table["scale"] = Column([0.5, 1.0], unit="arcsec")
+    table.write("sizes.ecsv")
+    words = ("cutouts", "sizes.ecsv", "--size", "npix", "--bands", "r", "-d", "cuts")
+    code, document = run_json(*words, "--pixel-scale", "scale")
+    assert code == 0
+    headers = [fits.getheader(row["Local Path"], 1) for row in document["rows"]]
+    assert [header["NAXIS1"] for header in headers] == [8, 12]
+    scales = [abs(header["CD1_1"]) * 3600 for header in headers]
+    assert scales == pytest.approx([0.5, 1.0])
+    scene.requests.clear()
+    answer = run(*words[:3], "nosuch", *words[4:])
+    assert answer.code == 2
+    assert "size='nosuch'" in answer.err
+    assert run(*words[:3], "8furlongs", *words[4:]).code == 2
+    assert len(scene.requests) == 0
