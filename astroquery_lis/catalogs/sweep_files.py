@@ -19,9 +19,10 @@ from ..io.finder import LocatedFile
 from ..io.parts import RemoteParts
 from ..survey.bricks import name_of
 from ..survey.catalog_request import CatalogRequest
-from ..survey.paths import file_path, sweep_box, sweep_names
+from ..survey.paths import file_path
 from ..survey.releases import get_tree
 from ..survey.row_ids import RowIds
+from ..survey.sweep_names import sweep_box, sweep_names
 from ..survey.tractor_columns import (
     REDSHIFTS,
     ROW_KEY,

@@ -38,7 +38,14 @@ from ..io.mirrors import REGISTERED, local_folders
 from ..io.places import HEALTH
 from ..io.upkeep import cache_usage, clear_stores
 from ..survey.bricks import parse_brick_name
-from ..survey.paths import FILE_PRODUCTS, as_file_bands, as_file_products, has_product, plan_files
+from ..survey.paths import (
+    FILE_PRODUCTS,
+    as_file_bands,
+    as_file_products,
+    file_at_path,
+    has_product,
+    plan_files,
+)
 from ..survey.releases import get_release
 from ..survey.request import as_choice
 from .audit import audit
@@ -90,6 +97,7 @@ class FileMethods(SurveyBase):
         radius: Angle | None = None,
         products: Products = ("image",),
         bands: Bands | None = None,
+        path: str | Sequence[str] | None = None,
         release: str | None = None,
         region: Region = "auto",
         download_dir: FilePath | None = None,
@@ -108,7 +116,8 @@ class FileMethods(SurveyBase):
 or sequence, optional
             Names of bricks (``'1901p012'``) or their numbers; positions, scalar or of any shape,
             or a table of them, as for `download_cutouts`, in which ``brickname`` comes first; or
-            names of sweep files (``'sweep-190p000-195p005'``).  Not needed for tables of a whole
+            names of sweep files (``'sweep-190p000-195p005'``).  The sweep of a position is the one
+            that holds it.  Not needed for tables of a whole
             region or release.
         ra, dec, name : str, optional
             Columns of a table, as for `download_cutouts`.
@@ -120,6 +129,9 @@ or sequence, optional
             ``image-jpg``, ``sweep``, ``region-bricks`` and so on.
         bands : str or sequence of str, optional
             For example ``'grz'`` or ``'g,W1'``; by default the optical bands of the region.
+        path : str or sequence of str, optional
+            Any file of the survey's tree, or several, by path, such as
+            ``'dr9/masking/gaia-mask-dr9.fits.gz'``, instead of bricks and products.
         release : str, optional
             ``'dr5'`` to ``'dr11'``; by default `release`.
         region : {'auto', 'north', 'south'}, optional
@@ -189,10 +201,19 @@ or sequence, optional
         if verify is not False:
             as_choice("verify", verify, ("warn", "strict"))
         mirrors = self._mirrors(mirror)
-        ids, sweeps = as_bricks(bricks_or_coordinates, radius, ra=ra, dec=dec, name=name)
-        files = plan_files(
-            ids, products=products, bands=bands, release=release, region=region, sweeps=sweeps
-        )
+        bricks = as_bricks(bricks_or_coordinates, radius, ra=ra, dec=dec, name=name)
+        if path is None:
+            files = plan_files(
+                bricks.ids,
+                products=products,
+                bands=bands,
+                release=release,
+                region=region,
+                sweeps=bricks.sweeps,
+                positions=bricks.positions,
+            )
+        else:
+            files = _files_at(path, bricks_or_coordinates, bands, products)
         if get_query_payload:
             urls = [str(mirrors[0].locate(file.paths[0])) for file in files if file.paths]
             return {"service": mirrors[0].name, "urls": urls}
@@ -459,6 +480,20 @@ def _health_of(mirror: Place) -> tuple[str, float, str, str]:
     return status, latency_s, ranges, host.error
 
 
+def _files_at(
+    path: str | Sequence[str], bricks: object, bands: object, products: Sequence[str]
+) -> list[SurveyFile]:
+    """Return the files of paths, which stand alone."""
+    if bricks is not None or bands is not None or tuple(products) != ("image",):
+        refuse("path", path, "stands alone, without bricks, coordinates, products or bands.")
+    paths = [path] if isinstance(path, str) else path
+    if not isinstance(paths, (list, tuple)) or not all(isinstance(each, str) for each in paths):
+        refuse("path", path, "must be the path of a file, or a list of some.")
+    if not paths:
+        refuse("path", path, "names no file.")
+    return [file_at_path(each) for each in dict.fromkeys(paths)]
+
+
 def _about(file: SurveyFile) -> Keywords:
     """Return what the manifest says of a file, whatever became of it."""
     facts = {"id": file.brick, "release": file.release, "region": file.region, "bands": file.band}
@@ -481,7 +516,7 @@ def _proven(result: Result, file: SurveyFile, mirrors: tuple[Place, ...]) -> Res
     if result.status != "NODATA" or not folders or not file.paths:
         return result
     try:
-        if FILE_PRODUCTS[file.product].per != "brick":
+        if not file.product or FILE_PRODUCTS[file.product].per != "brick":
             msg = f"{', '.join(map(str, folders))} lacks {file.paths[0]}."
             raise IncompleteMirrorError(msg)
         bricks = [parse_brick_name(file.brick)]

@@ -21,9 +21,9 @@ from astropy.time import Time
 from ..exceptions import CoverageWarning, InvalidRequestError, refuse, warn
 from ..survey.bricks import N_BRICKS, brick_id, parse_brick_name
 from ..survey.catalog_request import MAX_BOX_DEG, Sky, as_angle_deg
-from ..survey.paths import is_sweep_name
 from ..survey.region import Box, Circle, Polygon
 from ..survey.sphere import bricks_in_circle
+from ..survey.sweep_names import is_sweep_name
 from .position_columns import icrs_degrees, on_the_sky, positions_of_table, unmasked
 from .position_text import POSITION, coordinate_deg, read_positions
 from .user_tables import as_table
@@ -359,6 +359,14 @@ def _ids(table: Table, id_column: str | None) -> np.ndarray:
 # ---- bricks -------------------------------------------------------------------------------------
 
 
+class BricksAsked(NamedTuple):
+    """What of the sky whole files are asked of."""
+
+    ids: np.ndarray  # of bricks, ascending and each once
+    sweeps: tuple[str, ...]  # names of sweep files
+    positions: tuple[tuple[float, float], ...] | None = None  # if bricks are meant by theirs
+
+
 def as_bricks(
     value: Positions | int | None,
     radius: Angle | None = None,
@@ -366,10 +374,10 @@ def as_bricks(
     ra: str | None = None,
     dec: str | None = None,
     name: str | None = None,
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return ids of bricks, ascending and each once, and names of sweep files.
+) -> BricksAsked:
+    """Return the bricks that are named, numbered, or those at positions.
 
-    They are named, numbered, or those at positions; with a radius all that the circles touch.
+    With a radius they are all that the circles touch.
     """
     names, sweeps = _names(value)
     if names is None:
@@ -382,7 +390,12 @@ def as_bricks(
             must=MUST_BRICKS,
         )
         warn_of_unplaced(targets, "are left out")
-        return bricks_at(targets, radius), ()
+        positions = None
+        if radius is None:
+            placed = targets.placed
+            pairs = zip(targets.ra_deg[placed], targets.dec_deg[placed], strict=True)
+            positions = tuple((float(ra), float(dec)) for ra, dec in pairs)
+        return BricksAsked(bricks_at(targets, radius), (), positions)
     if radius is not None:
         refuse("radius", radius, "needs coordinates, not names of bricks.")
     ids = [parse_brick_name(name) if isinstance(name, str) else int(name) for name in names]
@@ -390,7 +403,7 @@ def as_bricks(
         if not 1 <= number <= N_BRICKS:
             refuse("bricks_or_coordinates", number, f"is no brick: they go from 1 to {N_BRICKS}.")
     numbers = np.unique(np.array(ids, dtype=np.int64))
-    return numbers, tuple(dict.fromkeys(sweeps))
+    return BricksAsked(numbers, tuple(dict.fromkeys(sweeps)))
 
 
 def as_sources(source: str | Sequence[str], allowed: Sequence[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ DR10.1 list of re-released files.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..exceptions import InvalidRequestError, refuse
-from .bricks import brick_edges, name_of, parse_brick_name, region_of_brick
+from .bricks import brick_id, name_of, region_of_brick
+from .release_files import N_RANDOMS, RELEASE_WORDS, release_files
 from .releases import (
     RELEASES,
     WISE_BANDS,
@@ -28,6 +30,7 @@ from .releases import (
     get_tree,
     listed,
 )
+from .sweep_names import sweep_at, sweep_names
 
 __all__ = [
     "COADD_PRODUCTS",
@@ -40,20 +43,19 @@ __all__ = [
     "as_file_bands",
     "as_file_products",
     "checksum_path",
+    "file_at_path",
     "file_path",
     "file_paths",
     "has_product",
-    "is_sweep_name",
     "plan_files",
     "plane_file",
-    "sweep_box",
     "sweep_names",
     "tree_of_brick",
 ]
 
 NAN = float("nan")
+_PATH = re.compile(r"[\w.+,/-]+", re.ASCII)
 IVAR_UNIT = "1/nanomaggy^2"
-N_RANDOMS = 20
 
 
 class CoaddProduct(NamedTuple):
@@ -111,6 +113,7 @@ class FileProduct(NamedTuple):
     template: str  # one that ends in a slash means the list of checksums of that folder
     is_listed: bool  # whether its folder has a list of checksums
     description: str
+    until: int = 99  # number of the last release that has it
 
 
 _COADD = "{folder}/coadd/{aaa}/{brick}/"
@@ -146,10 +149,6 @@ _SWEEPS = {
     "sweep-extra": (9, "{version}-extra/{brick}-ex"),
     "sweep-lightcurves": (9, "{version}-lightcurves/{brick}-lc"),
 }
-_CCDS = {
-    "survey-ccds": "table of the CCDs",
-    "ccds-annotated": "table of the CCDs with more columns",
-}
 
 
 def _file_products() -> Iterator[tuple[str, str, int, str, bool, str]]:
@@ -180,20 +179,12 @@ def _file_products() -> Iterator[tuple[str, str, int, str, bool, str]]:
     for name, (since, ending) in _SWEEPS.items():
         template = "{folder}/sweep/" + ending + ".fits"
         yield name, "sweep", since, template, True, "light catalogue of a box of some degrees"
-    template = "{folder}/survey-bricks-{folder_name}.fits.gz"
-    yield "region-bricks", "region", 5, template, False, "table of the bricks of a region"
-    template = "{release}/survey-bricks.fits.gz"
-    yield "survey-bricks", "release", 5, template, False, "table of all bricks"
-    for camera in ("90prime", "mosaic", "decam"):
-        for kind, text in _CCDS.items():
-            template = "{release}/" + f"{kind}-{camera}" + "-{release}.fits.gz"
-            yield f"{kind}-{camera}", "release", 8, template, False, text
-    for number in range(N_RANDOMS):
-        template = "{release}/randoms/" + f"randoms-1-{number}.fits"
-        yield f"randoms-1-{number}", "release", 9, template, True, "random points"
 
 
-FILE_PRODUCTS = MappingProxyType({row[0]: FileProduct(*row) for row in _file_products()})
+_BY_BRICK = [FileProduct(*row) for row in _file_products()]
+_WHOLE = [FileProduct(*row) for row in release_files()]
+
+FILE_PRODUCTS = MappingProxyType({kind.name: kind for kind in (*_BY_BRICK, *_WHOLE)})
 """Every kind of file, by name."""
 
 
@@ -205,6 +196,7 @@ def file_paths(
     product = FILE_PRODUCTS[kind]
     data = get_release(release)
     words = {"release": data.name, "brick": brick, "aaa": brick[:3], "band": band}
+    words |= {"ccds": data.name, "region": region}
     if product.per != "release":
         tree = get_tree(release, region)
         data = get_release(tree.release)
@@ -212,6 +204,7 @@ def file_paths(
         words["version"] = data.sweep_versions[-1]
         # The photometric redshifts of DR9 were made anew for the same sweeps.
         words["redshift_version"] = "9.1" if data.name == "dr9" else data.sweep_versions[-1]
+    words |= RELEASE_WORDS.get(data.name, {})
     template = product.template
     if template.endswith("/"):
         return (checksum_path(template.format(**words).rstrip("/")),)
@@ -261,51 +254,6 @@ def checksum_path(folder: str) -> str:
     return f"{folder}/legacysurvey_{folder.replace('/', '_')}.sha256sum"
 
 
-def sweep_names(release: str, region: str, brick: str) -> tuple[str, ...]:
-    """Return the names of the sweep files whose boxes a brick touches, without the ending.
-
-    The boxes are 5 degrees high, and 10 degrees wide up to DR9, 5 degrees from DR10 on.
-    """
-    tree = get_tree(release, region)
-    width, height = (10 if get_release(tree.release).number < 10 else 5), 5
-    ra1, ra2, dec1, dec2 = (float(edge) for edge in brick_edges(parse_brick_name(brick)))
-    tiny = 1e-9
-    names = []
-    for row in range(int((dec1 + 90 + tiny) // height), int((dec2 + 90 - tiny) // height) + 1):
-        dec = row * height - 90
-        for column in range(int((ra1 + tiny) // width), int((ra2 - tiny) // width) + 1):
-            ra = column * width
-            low, high = _sweep_corner(ra, dec), _sweep_corner(ra + width, dec + height)
-            names.append(f"sweep-{low}-{high}")
-    return tuple(names)
-
-
-def _sweep_corner(ra_deg: int, dec_deg: int) -> str:
-    return f"{ra_deg:03d}{'m' if dec_deg < 0 else 'p'}{abs(dec_deg):03d}"
-
-
-def sweep_box(name: str) -> tuple[float, float, float, float]:
-    """Return (RA, RA, Dec, Dec), degrees, between which a sweep has the rows."""
-    low, high = name.removesuffix(".fits").split("-")[1:3]
-    ra1, ra2 = int(low[:3]), int(high[:3])
-    dec1, dec2 = (int(corner[4:]) * (-1 if corner[3] == "m" else 1) for corner in (low, high))
-    return ra1, ra2, dec1, dec2
-
-
-def is_sweep_name(text: object) -> bool:
-    """Return True if a string is the name of a sweep file, such as ``'sweep-190p000-195p005'``."""
-    name = str(text).strip().removesuffix(".fits")
-    parts = name.split("-")
-    return (
-        len(parts) == 3
-        and parts[0] == "sweep"
-        and all(
-            len(part) == 7 and part[3] in "pm" and (part[:3] + part[4:]).isdigit()
-            for part in parts[1:]
-        )
-    )
-
-
 @dataclass(frozen=True)
 class SurveyFile:
     """One file that is meant."""
@@ -323,7 +271,7 @@ def has_product(release: DataRelease, name: str) -> bool:
     """Return True if a release has a kind of file."""
     if name in COADD_PRODUCTS:
         return name in release.products
-    return release.number >= FILE_PRODUCTS[name].since
+    return FILE_PRODUCTS[name].since <= release.number <= FILE_PRODUCTS[name].until
 
 
 def as_file_products(products: str | Iterable[str], release: str) -> tuple[str, ...]:
@@ -331,8 +279,9 @@ def as_file_products(products: str | Iterable[str], release: str) -> tuple[str, 
     data = get_release(release)
     allowed = [name for name in FILE_PRODUCTS if has_product(data, name)]
     names = tuple(listed(products, allowed))
-    hint = f"allowed: {', '.join(n for n in allowed if not n.startswith('randoms'))}"
-    hint += f", randoms-1-0 to randoms-1-{N_RANDOMS - 1}." if data.number >= 9 else "."
+    hint = f"allowed: {', '.join(n for n in allowed if '-1-' not in n)}"
+    families = dict.fromkeys(n.rpartition("-")[0] for n in allowed if "-1-" in n)
+    hint += "".join(f", {family}-0 to {family}-{N_RANDOMS - 1}" for family in families) + "."
     if not names:
         refuse("products", products, f"names no product; {hint}")
     for name in names:
@@ -370,8 +319,11 @@ def plan_files(
     release: str,
     region: str,
     sweeps: Iterable[str] = (),
+    positions: Iterable[tuple[float, float]] | None = None,
 ) -> list[SurveyFile]:
     """Return the files that brick ids (or sweeps), products and bands mean, each once.
+
+    Where positions are known, a sweep is meant that holds one; else each that a brick touches.
 
     The bands `None` are the optical ones of the region; the region ``'auto'`` is the one that is
     official for each brick.
@@ -393,7 +345,9 @@ def plan_files(
             files += [_survey_file(name, release, each) for each in all_regions]
         elif per == "sweep" and (places or sweeps):
             boxes = [(sweep, each) for sweep in sweeps for each in all_regions]
-            for brick, each in places:
+            if positions is not None:
+                boxes += _sweeps_at(positions, release, region)
+            for brick, each in places if positions is None else ():
                 boxes += [(sweep, each) for sweep in sweep_names(release, each, brick)]
             files += [_survey_file(name, release, each, sweep) for sweep, each in boxes]
         elif per == "brick" and places:
@@ -403,6 +357,30 @@ def plan_files(
         else:
             refuse("products", name, "needs bricks or coordinates.")
     return list(dict.fromkeys(files))
+
+
+def _sweeps_at(
+    positions: Iterable[tuple[float, float]], release: str, region: str
+) -> Iterator[tuple[str, str]]:
+    """Yield the sweep of each position, and its region."""
+    for ra_deg, dec_deg in positions:
+        each = region
+        if region == "auto":
+            each = str(region_of_brick(brick_id(ra_deg, dec_deg), release))
+        yield sweep_at(release, each, ra_deg, dec_deg), each
+
+
+def file_at_path(path: str) -> SurveyFile:
+    """Return the file of a path in the survey's tree."""
+    parts = path.strip().removeprefix("/").split("/")
+    is_path = len(parts) > 1 and all(part.strip(". ") for part in parts)
+    if not is_path or not _PATH.fullmatch(path.strip()):
+        must = "must be a file's path in the survey's tree, such as 'dr9/survey-bricks.fits.gz'."
+        refuse("path", path, must)
+    folder = "/".join(parts[:-1])
+    region = parts[1] if parts[1] in ("north", "south") else ""
+    lists = checksum_path(folder) if not path.endswith(".sha256sum") else None
+    return SurveyFile(("/".join(parts),), lists, parts[0], region, "", "")
 
 
 def _file_bands(

@@ -340,3 +340,60 @@ def test_refresh_goes_by_the_date_of_a_file_in_the_users_folder(copied_tree, sur
 def test_names_of_bricks_in_any_case_and_with_commas(survey, bricks):
     asked = survey.get_brick_files(bricks, products="maskbits", get_query_payload=True)["urls"]
     assert [url.split("/")[-2] for url in asked] == ["0451p000", "0453p000"]
+
+
+def test_any_file_of_the_tree_by_its_path(sky, survey, tmp_path):
+    paths = [
+        "dr10/south/sweep/10.1-photo-z/sweep-045p000-050p005-pz.fits",
+        f"dr10/south/tractor/045/tractor-{BRICK}.fits",
+        "dr10/survey-bricks.fits.gz",
+    ]
+    table = survey.get_brick_files(path=paths, download_dir=tmp_path)
+    assert table["Status"].tolist() == ["COMPLETE"] * 3
+    assert table["release"].tolist() == ["dr10"] * 3
+    assert table["region"].tolist() == ["south", "south", ""]
+    for path, local in zip(paths, table["Local Path"], strict=True):
+        assert Path(local) == tmp_path / path
+        assert Path(local).read_bytes() == (sky.root / path).read_bytes()
+    # What its folder has a list for is held against it.
+    sky.faults.add("flip", "*tractor-*.fits", times=None, start=50_000)
+    with pytest.raises(ChecksumError):
+        survey.get_brick_files(path=paths[1], verify="strict")
+
+
+def test_a_path_that_the_survey_has_not_is_no_data(sky, survey, tmp_path):
+    with pytest.warns(CoverageWarning, match="has none"):
+        table = survey.get_brick_files(path="dr9/external/none.fits")
+    assert table["Status"].tolist() == ["NODATA"]
+    (tmp_path / "dr9").mkdir()
+    with pytest.warns(LegacySurveyWarning, match="lacks dr9/external"):
+        table = survey.get_brick_files(path="dr9/external/none.fits", mirror=tmp_path)
+    assert table["Status"].tolist() == ["ERROR"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *({"path": path} for path in ("", "dr9", "../a/b", "dr9/../../x", "http://a/b", "dr9//x")),
+        *({"path": path} for path in ("dr9/x/", "dr9/a b", "dr9/{brick}", "dr9/x?y", [], [3], 3)),
+        {"path": "dr9/a.fits", "bands": "g"},
+        {"path": "dr9/a.fits", "products": "tractor"},
+        {"path": "dr9/a.fits", "bricks_or_coordinates": "45.1 0.0"},
+    ],
+)
+def test_other_paths_are_refused_before_any_request(sky, survey, arguments):
+    with pytest.raises(InvalidRequestError, match="path"):
+        survey.get_brick_files(**arguments)
+    assert len(sky.requests) == 0
+
+
+def test_the_sweep_of_a_position_is_one_file(survey):
+    for place in ("45.12 0.01", [(45.12, 0.01), (45.13, 0.02)], "45.12 -0.01"):
+        payload = survey.get_brick_files(place, products="sweep", get_query_payload=True)
+        assert len(payload["urls"]) == 1
+        half = "045m005" if str(place).endswith("-0.01") else "045p000"
+        assert f"sweep-{half}" in payload["urls"][0]
+    near = survey.get_brick_files(
+        "45.12 0.01", radius="10 arcmin", products="sweep", get_query_payload=True
+    )
+    assert len(near["urls"]) > 1

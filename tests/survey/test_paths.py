@@ -5,17 +5,22 @@ import pytest
 
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.survey import paths, releases
-from astroquery_lis.survey.bricks import N_BRICKS, brick_edges, name_of, parse_brick_name
+from astroquery_lis.survey.bricks import (
+    N_BRICKS,
+    brick_edges,
+    brick_id,
+    name_of,
+    parse_brick_name,
+)
 from astroquery_lis.survey.paths import (
     FILE_PRODUCTS,
     as_file_bands,
     as_file_products,
     has_product,
-    is_sweep_name,
     plan_files,
-    sweep_names,
 )
 from astroquery_lis.survey.releases import get_release
+from astroquery_lis.survey.sweep_names import is_sweep_name, sweep_at, sweep_box, sweep_names
 
 BRICK = "0014m852"
 FOLDER = f"dr10/south/coadd/001/{BRICK}"
@@ -174,3 +179,56 @@ def test_every_product_of_a_release_has_files(release):
 def test_products_that_need_bricks_say_so():
     with pytest.raises(InvalidRequestError, match="products='image' needs bricks"):
         _plan("image", bricks=())
+
+
+@pytest.mark.parametrize(
+    ("release", "product", "expected"),
+    [
+        # As the releases' file pages have them.
+        ("dr5", "survey-ccds-nocuts", ["dr5/survey-ccds-nocuts.fits.gz"]),
+        ("dr6", "survey-ccds-kd", ["dr6/survey-ccds-dr6plus.kd.fits"]),
+        ("dr7", "ccds-annotated", ["dr7/ccds-annotated-dr7.fits.gz"]),
+        ("dr7", "region-depth-summary", ["dr7/dr7-depth-summary.fits.gz"]),
+        ("dr9", "survey-ccds-mosaic-kd", ["dr9/survey-ccds-mosaic-dr9.kd.fits"]),
+        ("dr9", "randoms-allsky-1-19", ["dr9/randoms/randoms-allsky-1-19.fits"]),
+        ("dr9", "randoms-bricks", ["dr9/randoms/survey-bricks-dr9-randoms-0.48.0.fits"]),
+        ("dr9", "gaia-mask", ["dr9/masking/gaia-mask-dr9.fits.gz"]),
+        (
+            "dr9",
+            "region-depth",
+            ["dr9/north/dr9-north-depth.fits.gz", "dr9/south/dr9-south-depth.fits.gz"],
+        ),
+        ("dr10", "randoms-bricks", ["dr10/randoms/survey-bricks-dr10.1-randoms-2.6.0.fits"]),
+    ],
+)
+def test_tables_of_a_release_are_called_as_its_pages_say(release, product, expected):
+    files = _plan(product, bricks=(), release=release)
+    assert [file.paths[0] for file in files] == expected
+
+
+def test_tables_of_the_south_of_dr10():
+    for product, path in (
+        ("match-dr16Q-v4", "dr10/south/external/survey-dr10.1-south-dr16Q-v4.fits"),
+        ("randoms-region-1-3", "dr10/south/randoms/randoms-south-1-3.fits"),
+        ("region-depth", "dr10/south/dr10-south-depth.fits.gz"),
+    ):
+        (file,) = _plan(product, bricks=(), region="south")
+        assert file.paths == (path,)
+        assert file.checksum_path.startswith(path.rpartition("/")[0] + "/legacysurvey_dr10_south")
+    for product, release in (("survey-ccds-nocuts", "dr6"), ("gaia-mask", "dr8")):
+        with pytest.raises(InvalidRequestError, match=f"is not in {release}"):
+            as_file_products(product, release)
+
+
+@pytest.mark.parametrize("release", ["dr9", "dr10"])
+def test_the_sweep_of_a_position_is_the_one_that_holds_it(release):
+    rng = np.random.default_rng(3)
+    places = [(0.0, -90.0), (359.999, 90.0), (360.0, 0.0), (45.1, 0.0), (44.999, -0.001)]
+    places += list(zip(rng.uniform(0, 360, 200), rng.uniform(-90, 90, 200), strict=True))
+    for ra, dec in places:
+        name = sweep_at(release, "south", ra, dec)
+        ra1, ra2, dec1, dec2 = sweep_box(name)
+        assert ra1 <= ra % 360 < ra2
+        assert dec1 <= dec < dec2 or dec == dec2 == 90
+        brick = str(name_of(brick_id(ra, dec)))
+        assert name in sweep_names(release, "south", brick)
