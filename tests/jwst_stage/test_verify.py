@@ -11,7 +11,7 @@ from astropy.table import Table
 from astroquery_lis.exceptions import StageWarning
 from astroquery_lis.jwst_stage.resume.records import read_record
 from astroquery_lis.jwst_stage.running.verify import FAILED, NO_EFFECT, NOTE, OK, is_whole, verify
-from astroquery_lis.jwst_stage.tasks import Estimate, Reduction
+from astroquery_lis.jwst_stage.tasks import Estimate, Member, Reduction
 
 pytest.importorskip("jwst")
 
@@ -285,3 +285,26 @@ def test_absolute_alignment(chain, tmp_path):
     assert "tweakreg no effect" in rows["bad"]["checks"]
     assert "5 needed (abs_minobj)" in rows["bad"]["Message"]
     assert "covers the field" in rows["bad"]["Message"]
+
+
+@pytest.mark.parametrize(
+    ("status", "steps", "expected"),
+    [
+        ("COMPLETE", {}, OK),
+        ("SKIPPED", {}, NO_EFFECT),
+        ("SKIPPED", {"master_background": {"skip": True}}, None),
+    ],
+)
+def test_a_background_that_was_not_subtracted_is_told(made, status, steps, expected):
+    task, folder, path = made(3)
+    task = replace(task, members=(*task.members, Member("stage2/sky", "background")), steps=steps)
+    fits.setval(path, "S_MSBSUB", value=status)
+    assert outcomes(verify(task, folder, Quiet())).get("background") == expected
+
+
+def test_of_many_products_one_tells_what_failed(made):
+    task, folder, path = made(3)
+    stem = path.name.removesuffix("_i2d.fits")
+    task = replace(task, name=f"stage3/{stem}_asn.json", outputs=(f"stage3/{stem}_asn.json",))
+    fits.setval(path, "S_OUTLIR", value="FAILED")
+    assert of(verify(task, folder, Quiet()), "S_OUTLIR")["outcome"] == NO_EFFECT

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..tasks import Task
     from .log_watch import LogWatch
 
-__all__ = ["FAILED", "NOTE", "NO_EFFECT", "OK", "check", "is_whole", "verify"]
+__all__ = ["FAILED", "NOTE", "NO_EFFECT", "OK", "check", "is_whole", "main_product", "verify"]
 
 T = TypeVar("T")
 
@@ -64,6 +64,7 @@ _ACTIONS = {
         "image and in the catalogue."
     ),
     "S_SKYMAT": "Check that the images overlap and that group identifiers differ.",
+    "background": "See the log of the task for the reason; background exposures have to fit.",
     "S_OUTLIR": "Check the log; two or more groups of images are needed.",
 }
 
@@ -99,7 +100,7 @@ def verify(task: Task, folder: Path, watch: LogWatch) -> list[dict]:
     steps = watch.parameters.get("steps", {})
     checks = _presence(task, folder)
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
-    main = files.get(Path(task.name).name)
+    main = main_product(task, folder)
     product = _Product()
     unfit = [
         line
@@ -111,12 +112,13 @@ def verify(task: Task, folder: Path, watch: LogWatch) -> list[dict]:
         checks.append(check("products", FAILED, "no FITS file was made", "See the log."))
     if any(line["outcome"] == FAILED for line in checks):
         return checks
-    if main is None or main.suffix != ".fits":
+    if main is None:
         return checks
     header = product.header
     checks += _statuses(header)
     if task.kind != "pipeline":
         return checks
+    checks += _backgrounds(task, header)
     if task.pipeline == "Detector1Pipeline":
         checks += _jumps(header, product.jump_share)
     if task.pipeline in ("Image2Pipeline", "Image3Pipeline"):
@@ -158,6 +160,30 @@ def _missing_part(hdul: fits.HDUList, path: Path, needs_tree: bool = True) -> st
     if needs_tree and "ASDF" not in hdul:
         return f"{path.name} has no ASDF extension; it ends after {hdul[-1].name}"
     return ""
+
+
+def main_product(task: Task, folder: Path) -> Path | None:
+    """Return the product whose header tells how a task went; of many the first of its name."""
+    main = folder / Path(task.name).name
+    if main.suffix == ".fits":
+        return main if main.exists() else None
+    files = sorted(folder.glob("*.fits"))
+    stem = main.name.removesuffix("_asn.json")
+    return next((path for path in files if path.name.startswith(stem)), None)
+
+
+def _backgrounds(task: Task, header: fits.Header) -> list[dict]:
+    """Return whether the backgrounds among the members were subtracted, here or before."""
+    steps = ("bkg_subtract", "master_background")
+    asked = any(task.steps.get(step, {}).get("skip") for step in steps)
+    if asked or all(member.exptype != "background" for member in task.members):
+        return []
+    if "COMPLETE" in (header.get("S_BKDSUB"), header.get("S_MSBSUB")):
+        return [check("background", OK, "the background was subtracted")]
+    message = "the background among the members was not subtracted"
+    if task.pipeline == "Spec2Pipeline":
+        return [check("background", NOTE, message, "Stage 3 may subtract its spectrum.")]
+    return [check("background", NO_EFFECT, message, _ACTIONS["background"])]
 
 
 def _presence(task: Task, folder: Path) -> list[dict]:

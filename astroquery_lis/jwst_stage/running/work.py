@@ -38,7 +38,7 @@ from ..tasks import Task, input_path, log_path, member_path
 from .log_watch import LogWatch
 from .outcomes import describe
 from .status import now
-from .verify import FAILED, is_whole, verify
+from .verify import FAILED, is_whole, main_product, verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -109,8 +109,9 @@ def work(job: Mapping[str, Any]) -> dict:
             values["checks"] = verify(task, products_dir, watch)
             _raise_if_unfit(values["checks"])
             _stamp(products_dir, task, job["key"])
-            main = products_dir / Path(task.name).name
-            values["references"], statuses = _metadata_of(main)
+            main = main_product(task, products_dir)
+            if main is not None:
+                values["references"], statuses = _metadata_of(main)
         except BaseException as error:
             watch.say(traceback.format_exc())
             failure = _failure(error, watch)
@@ -275,8 +276,6 @@ def _stamp(products_dir: Path, task: Task, key: str) -> None:
 
 def _metadata_of(path: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Return the references that a product names and the status of its steps."""
-    if path.suffix != ".fits":
-        return {}, {}
     from stdatamodels.jwst.datamodels import read_metadata
 
     flat = read_metadata(str(path), flatten=True)
