@@ -26,12 +26,13 @@ N_FILES = 6
 BLOCK = 64 * 1024
 
 
-def ours(mirror, urls):
+def ours(mirror, urls, *, connections=None):
     """`LegacySurvey.get_cutout` with an empty cache."""
     from astroquery_lis import LegacySurveyClass, conf
     from astroquery_lis.images import assemble, coadds, sources  # noqa: F401 - before the clock
 
     conf.cache_dir = tempfile.mkdtemp()
+    conf.max_workers = connections or conf.max_workers
     survey = LegacySurveyClass()
     survey.mirror = mirror
 
@@ -121,6 +122,7 @@ def _section(hdu, place):
 
 RIVALS = {
     "ours": ours,
+    "ours, 24 connections": partial(ours, connections=24),
     "astropy + fsspec, tuned": fsspec_tuned,
     "astropy + fsspec, defaults": fsspec_defaults,
     "whole files + Cutout2D": whole_files,

@@ -45,7 +45,7 @@ def loop(table, **kwargs):
 
 def whole_files(table):
     positions = SkyCoord(table["ra"], table["dec"], unit="deg")
-    urls = LegacySurvey.get_cutout(positions[0], 256, **ASKED, get_query_payload=True)
+    urls = LegacySurvey.get_cutout(positions[0], 256, **ASKED, get_query_payload=True)["urls"]
     with tempfile.TemporaryDirectory() as folder:
         images = []
         for url in urls:

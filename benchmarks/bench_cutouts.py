@@ -28,7 +28,7 @@ def main():
     chosen = options(__doc__)
     with sandbox.serve() as sky:
         position = sky.positions["field"]
-        urls = LegacySurvey.get_cutout(position, **ASKED, get_query_payload=True)
+        urls = LegacySurvey.get_cutout(position, **ASKED, get_query_payload=True)["urls"]
 
         def count(call):
             sky.requests.clear()

@@ -73,7 +73,7 @@ def main():
             profile, mirror = PROFILES[profile_name], sky.mirrors[profile_name]
             survey.mirror = mirror
             where = SkyCoord(*places[0], unit="deg")
-            urls = survey.get_cutout(where, **ASKED, get_query_payload=True)
+            urls = survey.get_cutout(where, **ASKED, get_query_payload=True)["urls"]
             floors = None
             for name in chosen.rival or RIVALS:
                 runs = 1 if name in SLOW and profile.bytes_per_s else chosen.runs

@@ -63,6 +63,9 @@ CHANGED_TRIES = 3
 SMALL_PIX = 2_000_000
 """Pixels of all boxes of a request up to which threads cost more than they bring."""
 
+FIRST_WINDOW_BYTES = 14_200
+"""What a new connection can send at once: ten segments (RFC 6928), less the header of an answer."""
+
 GAP_BYTES = 512
 """Tiles of a job that lie closer are asked for as one."""
 
@@ -134,6 +137,7 @@ class SectionReader:
         self._stores: dict[str, Store] = {}
         self.cache_error: CacheError | None = None
         self.has_fetched = False
+        self.n_pieces = 1  # in which the first bytes of a file are asked for
         self._files = Threads(client.max_connections, "astroquery_lis-file")
         # A file's thread waits for its ranges, so these need threads of their own.
         self.ranges = Threads(client.max_connections, "astroquery_lis-range")
@@ -176,11 +180,11 @@ class SectionReader:
                         sections[number] = read(request)
             finally:
                 _fetches_nothing.reset(token)
-        futures = {
-            number: self._files.submit(read, request)
-            for number, request in enumerate(requests)
-            if number not in sections
-        }
+        pending = [number for number in range(len(requests)) if number not in sections]
+        if self._shared is None:
+            # Connections that would wait for the second round trip share the first.
+            self.n_pieces = max(self.client.max_connections // max(len(pending), 1), 1)
+        futures = {number: self._files.submit(read, requests[number]) for number in pending}
         try:
             sections |= {number: future.result() for number, future in futures.items()}
         finally:
@@ -497,6 +501,33 @@ class _RemoteFile:
         self._each_range(runs, version, keep=known.runs.add)
         shared.is_brought = True
 
+    def _first_range(self) -> tuple[bytes, Version]:
+        """Fetch the first bytes of a file, over several connections where they are free."""
+        step = max(-(-FIRST_RANGE_BYTES // self._reader.n_pieces), FIRST_WINDOW_BYTES)
+        starts = range(0, FIRST_RANGE_BYTES, step)
+
+        def fetch(
+            start: int, receive: Callable[[BaseHTTPResponse], object]
+        ) -> tuple[bytes, Version]:
+            stop = min(start + step, FIRST_RANGE_BYTES)
+            return fetch_range(self._reader.client, self._url, start, stop, receive=receive)
+
+        # Of a server that sends the whole file whatever it is asked for, one answer is taken.
+        futures = [self._reader.ranges.submit(fetch, start, lambda _: None) for start in starts[1:]]
+        try:
+            head, version = fetch(0, self._receiver())
+            for start, future in zip(starts[1:], futures, strict=True):
+                if start < version.size:
+                    data, other = future.result()
+                    if not version.same_as(other):
+                        msg = f"{self._url} changed while it was being read."
+                        raise ContentChangedError(msg, url=self._url)
+                    head += data
+        finally:
+            for future in futures:
+                future.cancel()
+        return head, version
+
     def _fetch(self, ranges: list[tuple[int, int]], version: Version) -> dict[int, bytes]:
         """Return the bytes of ranges of one state of a file, by their offset."""
         return self._each_range(merge_ranges(ranges), version)
@@ -568,7 +599,7 @@ class _RemoteFile:
         """Fetch header and tile table of a file of which nothing is known."""
         self._reader.begin_fetch()
         client, url, receive = self._reader.client, self._url, self._receiver()
-        head, version = fetch_range(client, url, 0, FIRST_RANGE_BYTES, receive=receive)
+        head, version = self._first_range()
         while True:
             try:
                 image_map = ImageMap.parse(head, url=url)
