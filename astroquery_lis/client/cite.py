@@ -173,6 +173,19 @@ class CitationMethods(SurveyBase):
 
 def _uses(item: fits.HDUList | Table) -> Iterator[str]:
     """Yield what one thing was made of, by the names of ``SERVICES``."""
+    sources, places, bands = _origin(item)
+    if "viewer" in sources:
+        yield "viewer"
+    if "tap" in sources:
+        yield "datalab"
+    if NADC_HOST in places:
+        yield "nadc"
+    if bands & set(WISE_BANDS):
+        yield "unwise"
+
+
+def _origin(item: fits.HDUList | Table) -> tuple[str, str, set[str]]:
+    """Return the names of the sources of one thing, where its files came from, and its bands."""
     if isinstance(item, fits.HDUList):
         header = item[0].header
         sources, places = str(header.get("SOURCE", "")), str(header.get("MIRROR", ""))
@@ -191,11 +204,4 @@ def _uses(item: fits.HDUList | Table) -> Iterator[str]:
             "or give what get_cutout, query_tractor or download_cutouts returned."
         )
         raise InvalidRequestError(msg, parameter="data", value=item)
-    if "viewer" in sources:
-        yield "viewer"
-    if "tap" in sources:
-        yield "datalab"
-    if NADC_HOST in places:
-        yield "nadc"
-    if bands & set(WISE_BANDS):
-        yield "unwise"
+    return sources, places, bands

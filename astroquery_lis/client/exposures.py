@@ -27,9 +27,9 @@ from ..io.jobs import Result
 from ..io.store import GB, mark_used
 from ..io.upkeep import keep_within
 from ..survey.layers import Layer, layer_of
-from ..survey.releases import get_release, listed
-from ..survey.request import as_bands, as_choice, as_region
-from .base import SurveyBase
+from ..survey.releases import listed
+from ..survey.request import as_bands, as_choice
+from .base import SurveyBase, options_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,15 +137,12 @@ class ExposureMethods(SurveyBase):
         if isinstance(exposures_or_coordinates, (Table, Row)):
             table = _as_exposures(exposures_or_coordinates)
         else:
-            table = self.query_exposures(
-                exposures_or_coordinates, bands=bands, release=release, region=region, cache=cache
-            )
-        if release is None:
-            release = table.meta.get("release", self.release)
-        release = get_release(release).name
-        if region == "auto":
-            region = table.meta.get("region", region)
-        region = as_region(region, release)
+            options = options_of(locals(), ("bands", "release", "region", "cache"))
+            table = self.query_exposures(exposures_or_coordinates, **options)
+        release, region = self._tree(
+            table.meta.get("release") if release is None else release,
+            table.meta.get("region", region) if region == "auto" else region,
+        )
         ccds = _ccds(table, as_bands(bands, release, region), release, region)
         service = self._viewer(use_cache)
         folder = None if download_dir is None else Path(download_dir).expanduser().absolute()

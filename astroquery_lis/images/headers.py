@@ -17,7 +17,7 @@ from ..exceptions import UnexpectedContentError
 from ..survey.bricks import parse_brick_name
 from ..survey.paths import COADD_PRODUCTS, IMAGE_PRODUCTS, MASK_PLANES
 from ..survey.pixel_grids import Box
-from ..survey.placement import OPTICAL, WISE, image_grid
+from ..survey.placement import OPTICAL, WISE, Frame, image_grid
 from ..survey.releases import RELEASES, WISE_BANDS, Tree
 
 __all__ = ["Cards", "FileSource", "Layout", "check_header"]
@@ -104,6 +104,19 @@ def _checked(header: fits.Header, shape: tuple[int, ...], source: FileSource) ->
     if len(shape) != 2:
         _refuse(f"its image has {len(shape)} axes")
     frame = WISE if band in WISE_BANDS else OPTICAL
+    x0, y0 = _corner(header, brick, frame)
+    ny, nx = shape
+    is_whole = (ny, nx, y0, x0) == (frame.size_pix, frame.size_pix, 0, 0)
+    cards = tuple(
+        (name, header[name], header.comments[name]) for name in KEPT_CARDS if name in header
+    )
+    if not all(text.isprintable() and text.isascii() for _, _, text in cards):
+        _refuse("its header has comments that are no text")
+    return Layout((ny, nx), y0, x0, is_whole, IMAGE_PRODUCTS[product].no_value, cards)
+
+
+def _corner(header: fits.Header, brick: str, frame: Frame) -> tuple[int, int]:
+    """Return where an image begins on the pixels of its brick, x and y; refuse other pixels."""
     grid = image_grid(parse_brick_name(brick), frame)
     matrix = [header.get(f"CD{i}_{j}", 0.0) for i in (1, 2) for j in (1, 2)]
     expected = [-grid.scale_deg, 0.0, 0.0, grid.scale_deg]
@@ -125,14 +138,7 @@ def _checked(header: fits.Header, shape: tuple[int, ...], source: FileSource) ->
     if not np.allclose(shift, np.rint(shift), rtol=0, atol=PLACE_TOLERANCE_PIX):
         _refuse(f"its pixels lie between those of brick {brick}, by {shift} pixels")
     x0, y0 = (round(value) for value in shift)
-    ny, nx = shape
-    is_whole = (ny, nx, y0, x0) == (frame.size_pix, frame.size_pix, 0, 0)
-    cards = tuple(
-        (name, header[name], header.comments[name]) for name in KEPT_CARDS if name in header
-    )
-    if not all(text.isprintable() and text.isascii() for _, _, text in cards):
-        _refuse("its header has comments that are no text")
-    return Layout((ny, nx), y0, x0, is_whole, IMAGE_PRODUCTS[product].no_value, cards)
+    return x0, y0
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -128,9 +128,7 @@ class MastService:
         rows = [row for row in self.archive.rows if all(_meets(row, *c) for c in conditions)]
         if query.get("target"):
             rows = list(_near(rows, query["target"][0], float(query["radius"])))
-        order = list(zip(query.get("sort_by") or (), query.get("sort_desc") or (), strict=False))
-        for name, descending in reversed(order):
-            rows.sort(key=lambda row: (row.get(name) is None, row.get(name)), reverse=descending)
+        _sort(rows, query)
         start = int(query.get("offset") or 0)
         stop = start + min(int(query.get("limit") or MAX_ROWS), self.max_rows)
         stop = min(stop, self.reach)
@@ -220,6 +218,13 @@ def _near(rows: list[dict], target: str, radius_arcsec: float) -> Iterator[dict]
         apart = float(center.separation(place).arcsec)
         if apart <= radius_arcsec:
             yield {**row, "ang_sep": apart / 60}
+
+
+def _sort(rows: list[dict], query: dict) -> None:
+    """Sort rows as a search asks."""
+    order = list(zip(query.get("sort_by") or (), query.get("sort_desc") or (), strict=False))
+    for name, descending in reversed(order):
+        rows.sort(key=lambda row: (row.get(name) is None, row.get(name)), reverse=descending)
 
 
 def _meets(row: dict, name: str, value: object) -> bool:

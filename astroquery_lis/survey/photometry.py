@@ -489,19 +489,7 @@ def add_magnitudes(
         bands = [band for band in candidates if not band.startswith("ivar_")]
     prefix = "dered_mag" if dereddened else "mag"
     for band in bands:
-        needed = [f"flux_{band}", *([f"mw_transmission_{band}"] if dereddened else [])]
-        for name in needed:
-            if name not in table.colnames:
-                msg = f"bands has {band!r}, but the table has no column {name}."
-                raise InvalidRequestError(msg, parameter="bands", value=band)
-        flux = _plain(table[needed[0]], u.nmgy)
-        ivar = None
-        if f"flux_ivar_{band}" in table.colnames:
-            ivar = _plain(table[f"flux_ivar_{band}"], u.nmgy**-2)
-        if dereddened:
-            through = _plain(table[needed[1]])
-            flux = deredden(flux, through).value
-            ivar = None if ivar is None else ivar * through**2
+        flux, ivar = _fluxes(table, band, dereddened)
         if softening is None:
             answer = ab_magnitude(flux, ivar)
         else:
@@ -511,3 +499,23 @@ def add_magnitudes(
         if error is not None:
             result[f"mag_err_{band}"] = error
     return result
+
+
+def _fluxes(
+    table: Table, band: str, dereddened: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the fluxes of a band in nanomaggies, and their inverse variances if there are any."""
+    names = [f"flux_{band}", *([f"mw_transmission_{band}"] if dereddened else [])]
+    for name in names:
+        if name not in table.colnames:
+            msg = f"bands has {band!r}, but the table has no column {name}."
+            raise InvalidRequestError(msg, parameter="bands", value=band)
+    flux = _plain(table[names[0]], u.nmgy)
+    ivar = None
+    if f"flux_ivar_{band}" in table.colnames:
+        ivar = _plain(table[f"flux_ivar_{band}"], u.nmgy**-2)
+    if dereddened:
+        through = _plain(table[names[1]])
+        flux = deredden(flux, through).value
+        ivar = None if ivar is None else ivar * through**2
+    return flux, ivar

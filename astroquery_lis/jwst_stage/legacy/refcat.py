@@ -165,7 +165,21 @@ def make_reference(
         )
         raise NoCoverageError(msg)
     _warn_of_few(len(table))
-    table.meta = {
+    table.meta = _meta(table, catalog, fields, epochs, margin_deg)
+    if catalog == "legacy":
+        limits = {name: value for name, value in asdict(cuts).items() if value is not None}
+        table.meta |= {**limits, "release": release}
+    if path is not None:
+        with write_whole(path) as temporary:
+            table.write(temporary, format="ascii.ecsv", overwrite=True)
+    return table
+
+
+def _meta(
+    table: Table, catalog: str, fields: Sequence[Field], epochs: Sequence[Time], margin_deg: float
+) -> dict[str, object]:
+    """Return what a reference catalogue says of itself."""
+    return {
         "description": "Astrometric reference for tweakreg.abs_refcat",
         "catalog": GAIA_TABLE if catalog == "gaia" else "DESI Legacy Imaging Surveys, Tractor",
         "frame": "ICRS",
@@ -176,13 +190,6 @@ def make_reference(
         "n_stars": int((table["kind"] == "star").sum()),
         "n_galaxies": int((table["kind"] == "galaxy").sum()),
     }
-    if catalog == "legacy":
-        limits = {name: value for name, value in asdict(cuts).items() if value is not None}
-        table.meta |= {**limits, "release": release}
-    if path is not None:
-        with write_whole(path) as temporary:
-            table.write(temporary, format="ascii.ecsv", overwrite=True)
-    return table
 
 
 def _as_number(parameter: str, value: float) -> float:

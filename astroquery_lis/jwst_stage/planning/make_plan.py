@@ -178,12 +178,10 @@ class _Stage3Steps:
             msg = "wcs and common_grid both set the grid of the mosaics; give one of them."
             raise InvalidRequestError(msg, parameter="common_grid", value=common)
         images = [e for e in exposures if stage_classes(e)[2] == "Image3Pipeline"]
-        asked = {
-            name: value
-            for e in images
-            for name, value in steps_for("Image3Pipeline", [e]).get("resample", {}).items()
-            if value not in (None, "")
-        }
+        asked: dict[str, Any] = {}
+        for image in images:
+            options = steps_for("Image3Pipeline", [image]).get("resample", {})
+            asked |= {name: value for name, value in options.items() if value not in (None, "")}
         free = {"pixel_scale", "rotation"} if common else set()
         conflict = sorted(set(asked) & (_GRID - free))
         if conflict:
