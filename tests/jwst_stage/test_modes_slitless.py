@@ -14,6 +14,7 @@ from .mode_runs import (
     plain_calls,
     plan_of_mode,
     reduce,
+    reduce_from_archive,
     reduce_killed,
 )
 
@@ -61,9 +62,21 @@ def continuum_and_line(wavelength, level, slope, line, line_um, sigma_um):
 
 
 def test_each_source_has_its_spectrum_and_its_line(simulated, reduced):
-    truth = simulated.truth
+    check_spectra(reduced, simulated.truth)
+
+
+def test_from_the_archive_to_the_spectra(sky, stage_cache, tmp_path, monkeypatch):
+    monkeypatch.delenv("MAST_API_TOKEN", raising=False)
+    from astroquery_lis.sandbox.jwst.modes import simulate_slitless
+
+    simulated = simulate_slitless(tmp_path / "simulated", uncal=True)
+    output_dir = reduce_from_archive(sky, simulated, tmp_path, stage_cache)
+    check_spectra(output_dir, simulated.truth)
+
+
+def check_spectra(output_dir, truth):
     places = SkyCoord(truth["ra"], truth["dec"], unit="deg")
-    spectra = spectra_of(reduced / f"stage3/{SPECTRA}_x1d.fits")
+    spectra = spectra_of(output_dir / f"stage3/{SPECTRA}_x1d.fits")
     assert len(spectra) == 2 * len(truth)
     matched = []
     for ra, dec, wavelength, flux, error in spectra:

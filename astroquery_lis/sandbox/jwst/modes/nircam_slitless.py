@@ -16,6 +16,7 @@ from ..scene import add_star
 from .cache import CONTEXT, Reference, write_cache
 from .exposures import ModeObservation, Setup, Shot, write_exposure
 from .imaging_references import fill_frame
+from .ramps import ramp_references, write_ramp
 from .star_fields import Camera
 
 if TYPE_CHECKING:
@@ -63,13 +64,17 @@ _STEPS_PER_PIX = 4
 _LINE_SIGMA_UM = 0.02
 
 
-def simulate_slitless(directory: str | PathLike[str], *, seed: int = 17) -> ModeObservation:
+def simulate_slitless(
+    directory: str | PathLike[str], *, uncal: bool = False, seed: int = 17
+) -> ModeObservation:
     """Simulate three direct images of six sources, and two exposures through the grism.
 
     Parameters
     ----------
     directory : path-like
         Where files are written.
+    uncal : bool, optional
+        Whether to write uncalibrated exposures instead of count rates.
     seed : int, optional
         Of the noise.
 
@@ -89,18 +94,19 @@ def simulate_slitless(directory: str | PathLike[str], *, seed: int = 17) -> Mode
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     sources = _sources(rng)
+    write = write_ramp if uncal else write_exposure
     rates = []
     for number, dither in enumerate(_DITHERS, start=1):
         pointing = _CAMERA.pointing(dither)
         light = _CAMERA.image(pointing, sources, _IMAGE_SKY_MJYSR)
         shot = Shot(number, pointing, keywords=_sky_region(_CAMERA.setup, pointing))
-        rates.append(write_exposure(folder, _CAMERA.setup, shot, light, rng))
+        rates.append(write(folder, _CAMERA.setup, shot, light, rng))
     for number, dither in enumerate(_GRISM_DITHERS, start=1):
         pointing = _CAMERA.pointing(dither)
         light = (_GRISM_SKY_DN_S * _sky() + _spectra(sources, pointing)) * _CAMERA.flat()
         keywords = _sky_region(_GRISM, pointing)
         shot = Shot(number, pointing, group="04", keywords=keywords)
-        rates.append(write_exposure(folder, _GRISM, shot, light, rng))
+        rates.append(write(folder, _GRISM, shot, light, rng))
     crds = folder / "crds"
     write_cache(crds, dict(_CAMERA.setup.instrument), _references())
     sources.meta["sigma_um"] = _LINE_SIGMA_UM
@@ -179,6 +185,7 @@ def _references() -> dict[str, Reference | list[Reference]]:
     of_images = {
         kind: replace(_CAMERA.references()[kind], exp_types=images) for kind in ("photom", "apcorr")
     }
+    files |= ramp_references(_CAMERA.setup)
     return files | {
         "photom": [
             of_images["photom"],
