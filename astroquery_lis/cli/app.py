@@ -275,6 +275,11 @@ def _crossmatch(options: Namespace, survey: LegacySurveyClass, console: Console)
     return EXIT_OK if matched.any() else EXIT_NOTHING
 
 
+def _catalogue(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    """Prints the table, or writes it in any format of the output's name."""
+    console.table(survey.read_catalogue(**asked(options)), options)
+
+
 def _covers(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     """Exits with 3 if it covers none of them."""
     arguments = asked(options)
@@ -439,6 +444,7 @@ COMMANDS = (
     Command("bricks", _bricks, None, "table", (), more=_more_for_bricks),
     Command("files", _files, _Survey.get_brick_files, "manifest", more=_more_for_files),
     Command("tractor", _tractor, _Survey.query_tractor, "table"),
+    Command("catalogue", _catalogue, _Survey.read_catalogue, "table", ()),
     Command("crossmatch", _crossmatch, _Survey.crossmatch, "table"),
     Command("covers", _covers, _Survey.covers, "table"),
     Command("maps", _maps, _Survey.query_maps, "table", overrides=_EXECUTORS),

@@ -19,7 +19,8 @@ from astroquery_lis.cli import app, console
 from astroquery_lis.jwst_stage import JwstStageClass
 
 COMMANDS = (
-    *("bricks", "cache", "covers", "crossmatch", "cutout", "cutouts", "demo", "doctor", "files"),
+    *("bricks", "cache", "catalogue", "covers", "crossmatch", "cutout", "cutouts", "demo"),
+    *("doctor", "files"),
     *("layers", "jwst", "maps", "mirrors", "picture", "psf", "releases", "tractor", "url"),
 )
 
@@ -69,6 +70,7 @@ METHODS = {
     ("cutouts",): LegacySurveyClass.download_cutouts,
     ("files",): LegacySurveyClass.get_brick_files,
     ("tractor",): LegacySurveyClass.query_tractor,
+    ("catalogue",): LegacySurveyClass.read_catalogue,
     ("crossmatch",): LegacySurveyClass.crossmatch,
     ("covers",): LegacySurveyClass.covers,
     ("maps",): LegacySurveyClass.query_maps,

@@ -114,9 +114,9 @@ def test_tractor_dry_run(run, scene):
         ((*FIELD, "--radius", "1"), "argument --radius: '1' is not of the kind 10arcsec"),
         ((*FIELD, "--radius", "-1arcsec"), "must be above 0"),
         ((*FIELD, "--radius", "1arcsec", "--width", "1arcsec"), "Give one of radius="),
-        ((*FIELD, "--radius", "1arcsec", "--columns", "flux_q"), "flux_q"),
+        ((*CONE, "--columns", "flux_q", "--mirror", "nersc"), "flux_q"),
         ((*CONE, "--column-filters", "flux_r"), "argument --column-filters"),
-        ((*FIELD, "--radius", "1arcsec", "--column-filters", "flux_q>1"), "flux_q"),
+        ((*CONE, "--column-filters", "flux_q>1", "--mirror", "nersc"), "flux_q"),
         ((*FIELD, "--radius", "1arcsec", "--column-filters", "flux_r>big"), "finite numbers"),
         (
             (*CONE, "--column-filters", "type=PSF,REX", "--column-filters", "type=PSF"),
@@ -240,3 +240,25 @@ def test_bad_words_of_covers(run, words, match):
     answer = run("covers", *words)
     assert answer.code == 2
     assert match in answer.err
+
+
+def test_catalogue_prints_a_file_with_units(run, run_json, scene):
+    path = scene.root / "dr10/south/sweep/10.1/sweep-045p000-050p005.fits"
+    expected = LegacySurvey.read_catalogue(path, columns=["objid", "flux_r"])
+    code, document = run_json("catalogue", str(path), "--columns", "objid,flux_r")
+    assert code == 0
+    assert document["units"] == {"flux_r": "nmgy"}
+    assert [row["objid"] for row in document["rows"]] == expected["objid"].tolist()
+    assert run("catalogue", str(path), "-o", "all.ecsv").code == 0
+    assert len(Table.read("all.ecsv").colnames) > 100
+    answer = run("catalogue", "none.fits")
+    assert answer.code != 0
+    assert "is no file on this computer" in answer.err
+
+
+def test_files_takes_a_path_of_the_tree(run_json):
+    path = "dr10/south/tractor/045/tractor-0451p000.fits"
+    code, document = run_json("files", "--path", path, "--download-dir", "tree")
+    assert code == 0
+    assert document["rows"][0]["Status"] == "COMPLETE"
+    assert document["rows"][0]["Local Path"].endswith(f"tree/{path}")
