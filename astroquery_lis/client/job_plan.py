@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from .inputs import Targets
 
 __all__ = [
-    "MAX_TARGETS_PER_JOB",
     "Asked",
     "BulkPlan",
     "as_asked",
@@ -34,9 +33,6 @@ __all__ = [
     "plan_cutouts",
     "results_without_work",
 ]
-
-MAX_TARGETS_PER_JOB = 1024
-"""A brick with more is shared among jobs, each a band of declination."""
 
 SAMPLE_STEP_DEG = 0.2
 """Boxes are sampled more densely than bricks are wide, so that no brick is passed over."""
@@ -130,7 +126,7 @@ def plan_cutouts(
     *,
     on_missing: str = "raise",
     targets_per_job: int = 1,
-    max_targets: int = MAX_TARGETS_PER_JOB,
+    max_targets: int = 1024,
 ) -> BulkPlan:
     """Put those rows of targets that have a position into jobs.
 

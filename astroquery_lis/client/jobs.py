@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from inspect import signature
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from astropy import log
-
 from .._packages import import_optional
-from ..catalogs.brick_tables import region_table
-from ..exceptions import IncompleteMirrorError, InvalidRequestError, NoCoverageError, refuse
-from ..images.access import Access
+from ..exceptions import refuse
 from ..images.array_files import ARRAY_OUTPUTS
-from ..images.cutting import BulkSpec, CutoutJob, cutouts_of_job
-from ..images.save import safe_name, save_job
+from ..images.cutting import BulkSpec
 from ..images.sources import SOURCES
-from ..images.viewer_service import MAX_CONNECTIONS
-from ..io.finder import FileFinder
-from ..io.jobs import Result, failure, manifest, map_jobs, run
-from ..io.journal import Journal
-from ..io.store import remove_temporaries
 from ..survey.request import DEFAULT_SIZE, CutoutRequest, as_choice, cutout_request, psf_request
 from .base import SurveyBase, options_of
 from .by_row import differing_options
 from .inputs import as_sources, as_targets
 from .job_plan import (
-    MAX_TARGETS_PER_JOB,
     Asked,
-    BulkPlan,
     as_asked,
-    bytes_of_cutout,
-    identity_of_job,
-    is_of_bricks,
-    plan_cutouts,
-    results_without_work,
 )
+from .job_runs import PICTURE_OUTPUTS, BulkJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -65,14 +44,11 @@ if TYPE_CHECKING:
         Table,
     )
     from ..images.sources import Sources
-    from ..io.jobs import Mapped
     from .inputs import Targets
 
 
 __all__ = ["JobMethods"]
 
-JOURNAL = "cutouts.journal.jsonl"
-PICTURE_OUTPUTS = ("png", "jpeg")
 OUTPUTS = ("fits", *ARRAY_OUTPUTS, *PICTURE_OUTPUTS)
 NEEDED = {
     "hdf5": ("batch", "h5py"),
@@ -81,20 +57,6 @@ NEEDED = {
     "jpeg": ("plot", "PIL"),
 }
 ON_MISSING = ("raise", "warn")
-SHARD_TARGETS = 256
-"""Fewest targets of an HDF5 file, if there are as many."""
-
-STRIP_TARGETS = 64
-"""A brick with more is shared among workers; a strip of fewer would decode too much twice."""
-
-PROCESSES_PIX = 100_000_000
-"""Pixels from which processes, which take a second or two to start, are worth it."""
-
-SPARSE_TARGETS = 16
-"""Bricks with few targets share a job of this many."""
-
-YIELDED_BYTES = 64 << 20
-"""Most that the cutouts of a job take that are handed back in memory."""
 
 
 class JobMethods(SurveyBase):
@@ -223,7 +185,7 @@ allow_unknown_layer, cache : optional
         job = self._job(cutout_request, locals(), output)
         if output in ARRAY_OUTPUTS and len({(r.ny, r.nx) for r in job.asked.templates}) > 1:
             refuse("output", output, "holds cutouts of one size; take output='fits' for several.")
-        return self._saved(job, download_dir, executor, on_error, show_progress)
+        return job.save(self._client, download_dir, executor, on_error, show_progress=show_progress)
 
     def download_psfs(
         self,
@@ -286,7 +248,7 @@ show_progress
         INFO: 2 PSFs: 2 complete, in ... s. [astroquery_lis.io.jobs]
         """
         job = self._job(psf_request, locals(), label="PSFs")
-        return self._saved(job, download_dir, executor, on_error, show_progress)
+        return job.save(self._client, download_dir, executor, on_error, show_progress=show_progress)
 
     def iter_cutouts(
         self,
@@ -362,24 +324,7 @@ executor
         [(32, 32), (32, 32)]
         """
         job = self._job(cutout_request, locals())
-        targets, asked, spec, access = job.targets, job.asked, job.spec, job.access
-        rows = np.arange(len(targets))
-        plan = plan_cutouts(
-            targets,
-            rows,
-            asked,
-            self._footprint(asked, access) if targets.placed.any() else {},
-            on_missing=spec.on_missing,
-            targets_per_job=_shared_by(len(targets)),
-            max_targets=max(YIELDED_BYTES // bytes_of_cutout(asked), 1),
-        )
-        mapped = map_jobs(
-            partial(cutouts_of_job, spec, access),
-            plan.jobs(),
-            executor=executor,
-            in_flight=_in_flight(plan, access.sources(spec.sources)),
-        )
-        return _yielded(mapped, results_without_work(plan, rows), on_error)
+        return job.cutouts(self._client, executor, on_error)
 
     # ---- inner ----------------------------------------------------------------------------------
 
@@ -389,7 +334,7 @@ executor
         arguments: Keywords,
         output: str = "fits",
         label: str = "cutouts",
-    ) -> _Job:
+    ) -> BulkJob:
         """Return what the arguments of a call ask for, everything checked."""
         as_choice("on_error", arguments["on_error"], ("record", "raise"))
         columns = options_of(arguments, ("id_column", "ra", "dec", "name"))
@@ -399,60 +344,7 @@ executor
         access = self._access(**options_of(arguments, ("mirror", "cache", "executor")))
         options = options_of(arguments, signature(make).parameters)
         asked = self._asked(make, targets, access.sources(spec.sources), **options)
-        return _Job(targets, asked, spec, access, output, label)
-
-    def _saved(
-        self,
-        job: _Job,
-        download_dir: FilePath,
-        executor: Executor | Literal["threads", "processes"] | None,
-        on_error: str,
-        show_progress: bool,
-    ) -> Table:
-        """Do a job in a folder, or what is left of it, and return the manifest."""
-        targets, asked, access = job.targets, job.asked, job.access
-        folder = Path(download_dir).expanduser().absolute()
-        names = np.array([safe_name(name) for name in targets.ids.tolist()])
-        is_unique = len(np.unique(names)) == len(names)
-        spec = replace(job.spec, folder=str(folder), ids_are_names=is_unique)
-        del names
-        encoding = None
-        if job.output in PICTURE_OUTPUTS:
-            encoding = import_module("..pictures.encoding", __package__).PictureEncoding(job.output)
-        identity = identity_of_job(spec, asked, targets, job.output, access)
-        with Journal(folder / JOURNAL, identity) as journal:
-            remove_temporaries(folder)
-            done = np.fromiter(journal.finished, int)
-            rows = np.setdiff1d(np.arange(len(targets)), done, assume_unique=True)
-            is_array = job.output in ARRAY_OUTPUTS
-            plan = plan_cutouts(
-                targets,
-                rows,
-                asked,
-                self._footprint(asked, access) if targets.placed[rows].any() else {},
-                on_missing=spec.on_missing,
-                targets_per_job=SHARD_TARGETS if is_array else _shared_by(len(rows)),
-                max_targets=MAX_TARGETS_PER_JOB if is_array else _shared_among(len(rows)),
-            )
-            in_flight = _in_flight(plan, access.sources(spec.sources))
-            if in_flight is None:
-                executor = _usual(executor, job, len(plan.order))
-            results = run(
-                partial(save_job, spec, access, output=job.output, encoding=encoding),
-                plan.jobs(),
-                failed=_failed,
-                total=len(targets),
-                ready=results_without_work(plan, rows),
-                journal=journal,
-                executor=executor,
-                on_error=on_error,
-                show_progress=show_progress,
-                label=job.label,
-                in_flight=in_flight,
-            )
-            for _ in results:
-                pass
-            return manifest(journal.results(), more=("observed", "layer"))
+        return BulkJob(targets, asked, spec, access, output, label)
 
     def _asked(
         self,
@@ -469,107 +361,3 @@ executor
         for request in asked.templates:
             sources.first(request)  # refused here, if no source can serve it
         return asked
-
-    def _footprint(self, asked: Asked, access: Access) -> dict[tuple[str, str], np.ndarray]:
-        """Return the ids of the bricks of each region that there is a table of."""
-        footprint = {}
-        trees = {
-            (request.release.name, region): None
-            for request in asked.templates
-            if is_of_bricks(request) and request.release is not None
-            for region in request.release.regions
-            if request.region in ("auto", region)
-        }
-        with FileFinder(self._client, access.mirrors, access.location) as finder:
-            for release, region in trees:
-                # Without a table the files decide.
-                with suppress(IncompleteMirrorError):
-                    rows = region_table(release, region, finder)
-                    footprint[release, region] = np.array(rows["brickid"])
-        return footprint
-
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """What a call asks for, and of whom."""
-
-    targets: Targets
-    asked: Asked
-    spec: BulkSpec
-    access: Access
-    output: str
-    label: str
-
-
-def _usual(
-    executor: Executor | Literal["threads", "processes"] | None, job: _Job, n: int
-) -> Executor | Literal["threads", "processes"] | None:
-    """Return the executor that was named; processes for long work on local files."""
-    n_pixels = n * max(r.ny * r.nx * len(r.products) for r in job.asked.templates)
-    is_local = all(mirror.is_local for mirror in job.access.mirrors)
-    if executor is None and is_local and n_pixels > PROCESSES_PIX:
-        return "processes"
-    return executor
-
-
-def _shared_among(n: int) -> int:
-    """Return the most targets of a job: of one dense brick a quarter, that all cores have work."""
-    return int(np.clip(-(-n // 4), STRIP_TARGETS, MAX_TARGETS_PER_JOB))
-
-
-def _shared_by(n: int) -> int:
-    """Return how many targets of sparse bricks share a job: fewer if there are few in all."""
-    return int(np.clip(n // 64, 1, SPARSE_TARGETS))
-
-
-def _failed(job: CutoutJob, error: Exception) -> list[Result]:
-    """Return the results of the targets of a job that did not come back."""
-    rows = enumerate(job.rows.tolist())
-    return [failure(row, error, **job.facts(index)) for index, row in rows]
-
-
-def _in_flight(plan: BulkPlan, sources: Sources) -> int | None:
-    """Return how many jobs may be under way if the viewer is asked; say what that will cost."""
-    if not len(plan.order):
-        return None
-    kinds, counts = np.unique(plan.asked.kinds[plan.order], return_counts=True)
-    n_cutouts, n_requests, n_bytes = 0, 0, 0
-    for kind, count in zip(kinds, counts.tolist(), strict=True):
-        # As most are: in the middle of a brick.
-        of_one = sources.viewer_cost(plan.asked.templates[kind].at(0.125, 0.0))
-        n_cutouts += count if of_one.n_requests else 0
-        n_requests += count * of_one.n_requests
-        n_bytes += count * of_one.n_bytes
-    if not n_requests:
-        return None
-    log.info(
-        f"{n_cutouts} cutouts are asked of the viewer: about {n_requests} requests and "
-        f"{n_bytes / 1e6:.1f} MB, {MAX_CONNECTIONS} at a time."
-    )
-    return MAX_CONNECTIONS
-
-
-def _yielded(
-    mapped: Mapped, ready: Iterator[Result], on_error: str
-) -> Iterator[tuple[int, HDUList | Exception]]:
-    for result in ready:
-        kind = NoCoverageError if result.status == "NODATA" else InvalidRequestError
-        yield result.row, kind(result.message)
-    try:
-        for job, cutouts, error in mapped:
-            if error is not None:
-                cutouts = [(int(row), error) for row in job.rows]
-            for row, cutout in cutouts:
-                yield _allowed(row, cutout, on_error)
-    finally:
-        mapped.close()
-
-
-def _allowed(
-    row: int, cutout: HDUList | Exception, on_error: str
-) -> tuple[int, HDUList | Exception]:
-    """Return one answer, or raise it."""
-    failed = isinstance(cutout, Exception) and not isinstance(cutout, NoCoverageError)
-    if failed and on_error == "raise":
-        raise cutout
-    return row, cutout

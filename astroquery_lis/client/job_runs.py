@@ -1,0 +1,254 @@
+"""What a call for many cutouts does: the jobs, who does them, the folder they are kept in."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from astropy import log
+
+from ..catalogs.brick_tables import region_table
+from ..exceptions import IncompleteMirrorError, InvalidRequestError, NoCoverageError
+from ..images.array_files import ARRAY_OUTPUTS
+from ..images.cutting import BulkSpec, CutoutJob, cutouts_of_job
+from ..images.save import safe_name, save_job
+from ..images.viewer_service import MAX_CONNECTIONS
+from ..io.finder import FileFinder
+from ..io.jobs import Result, failure, manifest, map_jobs, run
+from ..io.journal import Journal
+from ..io.store import remove_temporaries
+from .job_plan import (
+    Asked,
+    BulkPlan,
+    bytes_of_cutout,
+    identity_of_job,
+    is_of_bricks,
+    plan_cutouts,
+    results_without_work,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Literal, TypeAlias
+
+    from .._typing import Executor, FilePath, HDUList, Table
+    from ..images.access import Access
+    from ..images.sources import Sources
+    from ..io.http import HttpClient
+    from ..io.jobs import Mapped
+    from .inputs import Targets
+
+    Workers: TypeAlias = Executor | Literal["threads", "processes"] | None
+
+__all__ = ["PICTURE_OUTPUTS", "BulkJob"]
+
+JOURNAL = "cutouts.journal.jsonl"
+PICTURE_OUTPUTS = ("png", "jpeg")
+ARRAY_TARGETS = (256, 512)
+"""Fewest targets of a file of arrays, if there are as many, and most."""
+
+STRIP_TARGETS = (64, 1024)
+"""A brick with more than the first is shared among workers: smaller strips would decode too much
+twice; one with more than the second is cut into strips of so many."""
+
+PROCESSES_BYTES = 1 << 30
+"""Bytes of cutouts from which processes, which take a second or two to start, are worth it."""
+
+SPARSE_TARGETS = 16
+"""Bricks with few targets share a job of this many."""
+
+YIELDED_BYTES = 64 << 20
+"""Most that the cutouts of a job take that are handed back in memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class BulkJob:
+    """What a call asks for, and of whom."""
+
+    targets: Targets
+    asked: Asked
+    spec: BulkSpec
+    access: Access
+    output: str
+    label: str
+
+    @property
+    def sources(self) -> Sources:
+        """Who is asked."""
+        return self.access.sources(self.spec.sources)
+
+    def plan(
+        self,
+        client: Callable[[], HttpClient],
+        rows: np.ndarray,
+        targets_per_job: int,
+        max_targets: int,
+    ) -> BulkPlan:
+        """Return the work for some rows; the tables of bricks may have to be fetched."""
+        has_any = self.targets.placed[rows].any()
+        return plan_cutouts(
+            self.targets,
+            rows,
+            self.asked,
+            _footprint(client, self.asked, self.access) if has_any else {},
+            on_missing=self.spec.on_missing,
+            targets_per_job=targets_per_job,
+            max_targets=max_targets,
+        )
+
+    def save(
+        self,
+        client: Callable[[], HttpClient],
+        download_dir: FilePath,
+        executor: Workers,
+        on_error: str,
+        *,
+        show_progress: bool,
+    ) -> Table:
+        """Do the job in a folder, or what is left of it, and return the manifest."""
+        folder = Path(download_dir).expanduser().absolute()
+        names = np.array([safe_name(name) for name in self.targets.ids.tolist()])
+        is_unique = len(np.unique(names)) == len(names)
+        spec = replace(self.spec, folder=str(folder), ids_are_names=is_unique)
+        del names
+        encoding = None
+        if self.output in PICTURE_OUTPUTS:
+            module = import_module("..pictures.encoding", __package__)
+            encoding = module.PictureEncoding(self.output)
+        identity = identity_of_job(spec, self.asked, self.targets, self.output, self.access)
+        with Journal(folder / JOURNAL, identity) as journal:
+            remove_temporaries(folder)
+            done = np.fromiter(journal.finished, int)
+            rows = np.setdiff1d(np.arange(len(self.targets)), done, assume_unique=True)
+            is_array = self.output in ARRAY_OUTPUTS
+            sizes = ARRAY_TARGETS if is_array else (_shared_by(len(rows)), _shared_among(len(rows)))
+            plan = self.plan(client, rows, *sizes)
+            in_flight = _in_flight(plan, self.sources)
+            if in_flight is None:
+                executor = self._usual(executor, len(plan.order))
+            results = run(
+                partial(save_job, spec, self.access, output=self.output, encoding=encoding),
+                plan.jobs(),
+                failed=_failed,
+                total=len(self.targets),
+                ready=results_without_work(plan, rows),
+                journal=journal,
+                executor=executor,
+                on_error=on_error,
+                show_progress=show_progress,
+                label=self.label,
+                in_flight=in_flight,
+            )
+            for _ in results:
+                pass
+            return manifest(journal.results(), more=("observed", "layer"))
+
+    def cutouts(
+        self, client: Callable[[], HttpClient], executor: Workers, on_error: str
+    ) -> Iterator[tuple[int, HDUList | Exception]]:
+        """Return what yields the cutouts in memory, as they come."""
+        rows = np.arange(len(self.targets))
+        most = max(YIELDED_BYTES // bytes_of_cutout(self.asked), 1)
+        plan = self.plan(client, rows, _shared_by(len(rows)), most)
+        mapped = map_jobs(
+            partial(cutouts_of_job, self.spec, self.access),
+            plan.jobs(),
+            executor=executor,
+            in_flight=_in_flight(plan, self.sources),
+        )
+        return _yielded(mapped, results_without_work(plan, rows), on_error)
+
+    def _usual(self, executor: Workers, n: int) -> Workers:
+        """Return the executor that was named; processes for long work on local files."""
+        is_local = all(mirror.is_local for mirror in self.access.mirrors)
+        is_long = n * bytes_of_cutout(self.asked) > PROCESSES_BYTES
+        return "processes" if executor is None and is_local and is_long else executor
+
+
+def _footprint(
+    client: Callable[[], HttpClient], asked: Asked, access: Access
+) -> dict[tuple[str, str], np.ndarray]:
+    """Return the ids of the bricks of each region that there is a table of."""
+    footprint = {}
+    trees = {
+        (request.release.name, region): None
+        for request in asked.templates
+        if is_of_bricks(request) and request.release is not None
+        for region in request.release.regions
+        if request.region in ("auto", region)
+    }
+    with FileFinder(client, access.mirrors, access.location) as finder:
+        for release, region in trees:
+            # Without a table the files decide.
+            with suppress(IncompleteMirrorError):
+                rows = region_table(release, region, finder)
+                footprint[release, region] = np.array(rows["brickid"])
+    return footprint
+
+
+def _shared_among(n: int) -> int:
+    """Return the most targets of a job: of one dense brick a quarter, that all cores have work."""
+    return int(np.clip(-(-n // 4), *STRIP_TARGETS))
+
+
+def _shared_by(n: int) -> int:
+    """Return how many targets of sparse bricks share a job: fewer if there are few in all."""
+    return int(np.clip(n // 64, 1, SPARSE_TARGETS))
+
+
+def _failed(job: CutoutJob, error: Exception) -> list[Result]:
+    """Return the results of the targets of a job that did not come back."""
+    rows = enumerate(job.rows.tolist())
+    return [failure(row, error, **job.facts(index)) for index, row in rows]
+
+
+def _in_flight(plan: BulkPlan, sources: Sources) -> int | None:
+    """Return how many jobs may be under way if the viewer is asked; say what that will cost."""
+    if not len(plan.order):
+        return None
+    kinds, counts = np.unique(plan.asked.kinds[plan.order], return_counts=True)
+    n_cutouts, n_requests, n_bytes = 0, 0, 0
+    for kind, count in zip(kinds, counts.tolist(), strict=True):
+        # As most are: in the middle of a brick.
+        of_one = sources.viewer_cost(plan.asked.templates[kind].at(0.125, 0.0))
+        n_cutouts += count if of_one.n_requests else 0
+        n_requests += count * of_one.n_requests
+        n_bytes += count * of_one.n_bytes
+    if not n_requests:
+        return None
+    log.info(
+        f"{n_cutouts} cutouts are asked of the viewer: about {n_requests} requests and "
+        f"{n_bytes / 1e6:.1f} MB, {MAX_CONNECTIONS} at a time."
+    )
+    return MAX_CONNECTIONS
+
+
+def _yielded(
+    mapped: Mapped, ready: Iterator[Result], on_error: str
+) -> Iterator[tuple[int, HDUList | Exception]]:
+    for result in ready:
+        kind = NoCoverageError if result.status == "NODATA" else InvalidRequestError
+        yield result.row, kind(result.message)
+    try:
+        for job, cutouts, error in mapped:
+            if error is not None:
+                cutouts = [(int(row), error) for row in job.rows]
+            for row, cutout in cutouts:
+                yield _allowed(row, cutout, on_error)
+    finally:
+        mapped.close()
+
+
+def _allowed(
+    row: int, cutout: HDUList | Exception, on_error: str
+) -> tuple[int, HDUList | Exception]:
+    """Return one answer, or raise it."""
+    failed = isinstance(cutout, Exception) and not isinstance(cutout, NoCoverageError)
+    if failed and on_error == "raise":
+        raise cutout
+    return row, cutout
