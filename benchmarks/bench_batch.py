@@ -1,17 +1,23 @@
-"""Many cutouts, 256 pixels, g r z, image and invvar: a job against a loop against whole files.
+"""Many cutouts: a job against a loop, against whole files, and against other packages.
 
 The targets lie in one brick of the simulated sky.  Whole files with `Cutout2D` are read once each
-and kept in memory, which is the best that this way can do.
+and kept in memory, which is the best that this way can do.  Of local files cutouts of 128 pixels in
+one band are made, by us and by cutana and cutout-fits, if they are installed.  All files are
+written to memory.
 """
 
 import io
+import json
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
 from pathlib import Path
 
 import numpy as np
+from _batch_rivals import RIVALS
 from _report import options, report
 from astropy import log
 from astropy.coordinates import SkyCoord
@@ -23,7 +29,8 @@ from astropy.wcs import WCS
 from astroquery_lis import LegacySurvey, sandbox
 
 ASKED = {"bands": "grz", "products": ("image", "invvar")}
-N_DENSE, N_SPARSE, N_LOOP = 400, 20, 60
+N_DENSE, N_SPARSE, N_LOOP, N_LOCAL, N_SLOW = 400, 20, 60, 2000, 100
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 def targets(n):
@@ -32,12 +39,12 @@ def targets(n):
 
 
 def download(table, **kwargs):
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         LegacySurvey.download_cutouts(table, 256, download_dir=folder, **ASKED, **kwargs)
 
 
 def loop(table, **kwargs):
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         for number, position in enumerate(SkyCoord(table["ra"], table["dec"], unit="deg")):
             hdul = LegacySurvey.get_cutout(position, 256, **ASKED)
             hdul.writeto(Path(folder, f"{number}.fits"))
@@ -46,7 +53,7 @@ def loop(table, **kwargs):
 def whole_files(table):
     positions = SkyCoord(table["ra"], table["dec"], unit="deg")
     urls = LegacySurvey.get_cutout(positions[0], 256, **ASKED, get_query_payload=True)["urls"]
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         images = []
         for url in urls:
             with urllib.request.urlopen(url) as answer:
@@ -56,6 +63,43 @@ def whole_files(table):
             made = [Cutout2D(data, position, 256, wcs=wcs) for data, wcs in images]
             hdus = [fits.ImageHDU(cut.data, cut.wcs.to_header()) for cut in made]
             fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(Path(folder, f"{number}.fits"))
+
+
+def local(root):
+    """Yield rows of one band of local files, by us and by other packages."""
+    positions = targets(N_LOCAL)
+    options = {"bands": "r", "mirror": root, "show_progress": False}
+    first = SkyCoord(positions["ra"][0], positions["dec"][0], unit="deg")
+    payload = LegacySurvey.get_cutout(first, 128, bands="r", mirror=root, get_query_payload=True)
+    for output in ("fits", "hdf5", "zarr"):
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+            begun, cpu_s = time.perf_counter(), processor_seconds()
+            LegacySurvey.download_cutouts(
+                positions, 128, download_dir=folder, output=output, **options
+            )
+            seconds, cpu_s = time.perf_counter() - begun, processor_seconds() - cpu_s
+        name = f"local files, one band of 128 pixels, {output}"
+        yield f"{name}: cutouts", N_LOCAL / seconds, "/s"
+        yield f"{name}: processor time for each", 1000 * cpu_s / N_LOCAL, "ms"
+    for name in RIVALS:
+        n = N_SLOW if name == "cutout-fits" else N_LOCAL
+        places = [[float(row["ra"]), float(row["dec"])] for row in positions[:n]]
+        asked = {"file": payload["urls"][0], "size": 128, "places": places, "memory": MEMORY}
+        command = [sys.executable, "_batch_rivals.py", name, json.dumps(asked)]
+        answer = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+        if answer.returncode:
+            print(f"{name}: {answer.stderr.strip().splitlines()[-1]}")
+            continue
+        told = json.loads(answer.stdout.splitlines()[-1])
+        yield f"the same by {name} ({told['version']}): cutouts", n / told["seconds"], "/s"
+
+
+def processor_seconds():
+    """Return what this process and those that it started took."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def main():
@@ -87,9 +131,10 @@ def main():
                 (f"{name}: requests for each", len(sky.requests) / n, ""),
                 (f"{name}: bytes for each", sent / n, "MB"),
             ]
+        rows += local(str(sky.root))
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     rows.append(("most memory of the process, server included", memory_mb, "MB"))
-    report("Many cutouts on the loopback", rows, chosen)
+    report("Many cutouts, on the loopback and of local files", rows, chosen)
 
 
 if __name__ == "__main__":

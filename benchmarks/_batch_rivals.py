@@ -1,0 +1,90 @@
+"""Cutouts of many targets from local files by other packages, each in a process of its own.
+
+``python _batch_rivals.py NAME JSON`` prints one JSON line with the seconds, imports not counted.
+JSON has the file, the size in pixels, and the targets' positions in degrees.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+__all__ = ["RIVALS"]
+
+SCALE_ARCSEC = 0.262
+
+
+def cutana_fits(asked, folder):
+    """`cutana` with two workers, extraction alone, a FITS file for each target."""
+    return _cutana(asked, folder, output_format="fits", do_only_cutout_extraction=True)
+
+
+def cutana_zarr(asked, folder):
+    """The same into zarr, which it gives of its own processing only."""
+    return _cutana(asked, folder, output_format="zarr", normalisation_method="none")
+
+
+def _cutana(asked, folder, **settings):
+    import pandas
+    from cutana import Orchestrator, get_default_config
+
+    config = get_default_config()
+    config.source_catalogue = str(Path(folder, "sources.csv"))
+    config.output_dir = str(Path(folder, "cutouts"))
+    config.target_resolution = asked["size"]
+    config.max_workers = 2
+    config.apply_flux_conversion = False
+    config.fits_extensions = ["COMPRESSED_IMAGE"]
+    config.selected_extensions = [{"name": "image", "ext": config.fits_extensions[0]}]
+    config.channel_weights = {"image": [1.0]}
+    config.skip_fits_check = True
+    for name, value in settings.items():
+        config[name] = value
+    table = {
+        "SourceID": [f"s{number}" for number in range(len(asked["places"]))],
+        "RA": [ra for ra, _ in asked["places"]],
+        "Dec": [dec for _, dec in asked["places"]],
+        "diameter_pixel": asked["size"],
+        "fits_file_paths": str([asked["file"]]),
+    }
+    pandas.DataFrame(table).to_csv(config.source_catalogue, index=False)
+    return Orchestrator(config).run
+
+
+def cutout_fits(asked, folder):
+    """`cutout_fits.make_cutout`, one call for each target."""
+    from cutout_fits.cutout import make_cutout
+
+    radius_arcmin = asked["size"] / 2 * SCALE_ARCSEC / 60
+
+    def call():
+        for number, (ra, dec) in enumerate(asked["places"]):
+            path = str(Path(folder, f"{number}.fits"))
+            make_cutout(asked["file"], path, ra, dec, radius_arcmin, disable_progress=True)
+
+    return call
+
+
+RIVALS = {
+    "cutana, FITS": ("cutana", cutana_fits),
+    "cutana, zarr": ("cutana", cutana_zarr),
+    "cutout-fits": ("cutout-fits", cutout_fits),
+}
+
+
+def main():
+    """Time the rival that is named."""
+    package, make = RIVALS[sys.argv[1]]
+    asked = json.loads(sys.argv[2])
+    with tempfile.TemporaryDirectory(dir=asked["memory"]) as folder:
+        call = make(asked, folder)
+        begun = time.perf_counter()
+        call()
+        seconds = time.perf_counter() - begun
+    print(json.dumps({"seconds": seconds, "version": version(package)}))
+
+
+if __name__ == "__main__":
+    main()
