@@ -1,4 +1,4 @@
-"""Magnitudes, extinction, depths and shapes out of the catalogue's numbers.
+"""Magnitudes, extinction and depths out of the catalogue's numbers.
 
 Pure functions on arrays.  Fluxes are nanomaggies (AB, zero point 22.5) and may be plain arrays,
 Quantities or masked columns; what has no value comes out as NaN.  `add_magnitudes` does the usual
@@ -30,9 +30,7 @@ __all__ = [
     "ab_magnitude",
     "add_magnitudes",
     "asinh_magnitude",
-    "axis_ratio_and_angle",
     "deredden",
-    "ellipticity",
     "limiting_magnitude",
     "ps1_to_survey",
     "transmission",
@@ -83,7 +81,7 @@ PS1_COLOUR_RANGE = (0.4, 2.7)
 """The g-i within which `PS1_COLOUR_TERMS` hold: main-sequence stars."""
 
 
-def _plain(values: Values, unit: u.UnitBase | None = None) -> np.ndarray:
+def plain_numbers(values: Values, unit: u.UnitBase | None = None) -> np.ndarray:
     """Return floats without unit or mask; what is masked is NaN."""
     mask = getattr(values, "mask", None)
     own = getattr(values, "unit", None)
@@ -103,7 +101,7 @@ def _checked(parameter: str, value: str, allowed: Iterable[str]) -> str:
 
 
 def _sigma(flux_ivar: Values) -> np.ndarray:
-    ivar = _plain(flux_ivar, u.nmgy**-2)
+    ivar = plain_numbers(flux_ivar, u.nmgy**-2)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(ivar > 0, 1 / np.sqrt(ivar), np.nan)
 
@@ -134,11 +132,11 @@ def ab_magnitude(
 
     Examples
     --------
-    >>> from astroquery_lis.survey.photometry import ab_magnitude
-    >>> ab_magnitude(100.0)
+    >>> from astroquery_lis import photometry
+    >>> photometry.ab_magnitude(100.0)
     <Quantity 17.5 mag>
     """
-    flux = _plain(flux, u.nmgy)
+    flux = plain_numbers(flux, u.nmgy)
     positive = np.where(flux > 0, flux, np.nan)
     magnitude = (ZERO_POINT - 2.5 * np.log10(positive)) * u.mag
     if flux_ivar is None:
@@ -181,14 +179,14 @@ def asinh_magnitude(
     --------
     SDSS r has b = 1.2e-10, where a flux of 0 is 24.80 mag:
 
-    >>> from astroquery_lis.survey.photometry import asinh_magnitude
-    >>> round(float(asinh_magnitude(0.0, softening=0.12).value), 2)
+    >>> from astroquery_lis import photometry
+    >>> round(float(photometry.asinh_magnitude(0.0, softening=0.12).value), 2)
     24.8
     """
-    soft = float(_plain(softening, u.nmgy))
+    soft = float(plain_numbers(softening, u.nmgy))
     if not soft > 0:
         refuse("softening", softening, "must be a flux above 0, in nanomaggies.")
-    flux = _plain(flux, u.nmgy)
+    flux = plain_numbers(flux, u.nmgy)
     magnitude = ZERO_POINT - POGSON * (np.arcsinh(flux / (2 * soft)) + np.log(soft))
     if flux_ivar is None:
         return magnitude * u.mag
@@ -218,13 +216,13 @@ def limiting_magnitude(
 
     Examples
     --------
-    >>> from astroquery_lis.survey.photometry import limiting_magnitude
-    >>> limiting_magnitude(2500.0)
+    >>> from astroquery_lis import photometry
+    >>> photometry.limiting_magnitude(2500.0)
     <Quantity 25. mag>
     """
     limit = n_sigma * _sigma(flux_ivar)
     if flux is not None:
-        limit = limit + np.maximum(_plain(flux, u.nmgy), 0)
+        limit = limit + np.maximum(plain_numbers(flux, u.nmgy), 0)
     return ab_magnitude(limit)
 
 
@@ -245,12 +243,12 @@ def transmission(ebv: Values, band: str) -> np.ndarray:
 
     Examples
     --------
-    >>> from astroquery_lis.survey.photometry import transmission
-    >>> print(round(float(transmission(0.05, 'r')), 3))
+    >>> from astroquery_lis import photometry
+    >>> print(round(float(photometry.transmission(0.05, 'r')), 3))
     0.905
     """
     coefficient = EXTINCTION[_checked("band", band, EXTINCTION)]
-    return 10 ** (-0.4 * coefficient * _plain(ebv, u.mag))
+    return 10 ** (-0.4 * coefficient * plain_numbers(ebv, u.mag))
 
 
 def deredden(
@@ -285,8 +283,8 @@ def deredden(
 
     Examples
     --------
-    >>> from astroquery_lis.survey.photometry import deredden
-    >>> print(deredden([90.0], [0.9]))
+    >>> from astroquery_lis import photometry
+    >>> print(photometry.deredden([90.0], [0.9]))
     [100.] nmgy
     """
     if (mw_transmission is None) == (ebv is None):
@@ -294,8 +292,8 @@ def deredden(
         raise InvalidRequestError(msg, parameter="mw_transmission", value=mw_transmission)
     if mw_transmission is None:
         mw_transmission = transmission(cast("Values", ebv), band or "")
-    through = _plain(mw_transmission)
-    return _plain(flux, u.nmgy) / np.where(through > 0, through, np.nan) * u.nmgy
+    through = plain_numbers(mw_transmission)
+    return plain_numbers(flux, u.nmgy) / np.where(through > 0, through, np.nan) * u.nmgy
 
 
 def vega_to_ab(magnitude: Values, band: str) -> u.Quantity:
@@ -314,12 +312,12 @@ def vega_to_ab(magnitude: Values, band: str) -> u.Quantity:
 
     Examples
     --------
-    >>> from astroquery_lis.survey.photometry import vega_to_ab
-    >>> print(vega_to_ab([15.0], 'w1'))
+    >>> from astroquery_lis import photometry
+    >>> print(photometry.vega_to_ab([15.0], 'w1'))
     [17.699] mag
     """
     offset = WISE_VEGA_TO_AB[_checked("band", band, WISE_VEGA_TO_AB)]
-    return (_plain(magnitude, u.mag) + offset) * u.mag
+    return (plain_numbers(magnitude, u.mag) + offset) * u.mag
 
 
 def wise_image_to_ab(values: Values, band: str) -> np.ndarray:
@@ -339,73 +337,12 @@ def wise_image_to_ab(values: Values, band: str) -> np.ndarray:
     Examples
     --------
     >>> import numpy as np
-    >>> from astroquery_lis.survey.photometry import wise_image_to_ab
-    >>> wise_image_to_ab(np.array([1.0]), 'w1').round(4)
+    >>> from astroquery_lis import photometry
+    >>> photometry.wise_image_to_ab(np.array([1.0]), 'w1').round(4)
     array([0.0833])
     """
     offset = WISE_VEGA_TO_AB[_checked("band", band, WISE_VEGA_TO_AB)]
-    return _plain(values, u.nmgy) * 10 ** (-offset / 2.5)
-
-
-def axis_ratio_and_angle(e1: Values, e2: Values) -> tuple[np.ndarray, u.Quantity]:
-    """Return axis ratio and position angle from ellipticity components.
-
-    Parameters
-    ----------
-    e1, e2 : array_like of float
-        ``shape_e1`` and ``shape_e2``.
-
-    Returns
-    -------
-    ratio : `~numpy.ndarray` of float
-        Minor to major axis.
-    angle : `~astropy.units.Quantity` ['angle']
-        Of the major axis, 0 to 180 deg from north to east.
-
-    Notes
-    -----
-    ``|e| = (a - b) / (a + b)`` and ``e1 + i e2 = |e| exp(2 i angle)`` (DR8 to DR10 catalogue
-    pages).
-
-    Examples
-    --------
-    >>> from astroquery_lis.survey.photometry import axis_ratio_and_angle
-    >>> ratio, angle = axis_ratio_and_angle(0.2, 0.0)
-    >>> round(float(ratio), 3)
-    0.667
-    """
-    e1, e2 = _plain(e1), _plain(e2)
-    size = np.hypot(e1, e2)
-    angle = np.degrees(0.5 * np.arctan2(e2, e1)) % 180.0
-    return (1 - size) / (1 + size), angle * u.deg
-
-
-def ellipticity(ratio: Values, angle: u.Quantity) -> tuple[np.ndarray, np.ndarray]:
-    """Return ellipticity components: the inverse of `axis_ratio_and_angle`.
-
-    Parameters
-    ----------
-    ratio : array_like of float
-        Minor to major axis, above 0 and up to 1.
-    angle : `~astropy.units.Quantity` ['angle']
-        Position angle.
-
-    Returns
-    -------
-    e1, e2 : `~numpy.ndarray` of float
-
-    Examples
-    --------
-    >>> import astropy.units as u
-    >>> from astroquery_lis.survey.photometry import ellipticity
-    >>> e1, e2 = ellipticity(0.5, 90 * u.deg)
-    >>> round(float(e1), 3)
-    -0.333
-    """
-    ratio = _plain(ratio)
-    size = (1 - ratio) / (1 + ratio)
-    twice = 2 * u.Quantity(angle).to_value(u.rad)
-    return size * np.cos(twice), size * np.sin(twice)
+    return plain_numbers(values, u.nmgy) * 10 ** (-offset / 2.5)
 
 
 def ps1_to_survey(
@@ -431,17 +368,17 @@ def ps1_to_survey(
 
     Examples
     --------
-    >>> from astroquery_lis.survey.photometry import ps1_to_survey
-    >>> print(ps1_to_survey([18.0], [1.0], 'r'))
+    >>> from astroquery_lis import photometry
+    >>> print(photometry.ps1_to_survey([18.0], [1.0], 'r'))
     [17.94142] mag
     """
     allowed = [f"{c} {b}" for c, b in PS1_COLOUR_TERMS]
     _checked("camera and band", f"{camera} {band}", allowed)
-    colour = _plain(g_minus_i, u.mag)
+    colour = plain_numbers(g_minus_i, u.mag)
     low, high = PS1_COLOUR_RANGE
     colour = np.where((colour > low) & (colour < high), colour, np.nan)
     shift = np.polynomial.polynomial.polyval(colour, PS1_COLOUR_TERMS[camera, band])
-    return (_plain(magnitude, u.mag) + shift) * u.mag
+    return (plain_numbers(magnitude, u.mag) + shift) * u.mag
 
 
 def add_magnitudes(
@@ -478,9 +415,9 @@ def add_magnitudes(
     Examples
     --------
     >>> from astropy.table import Table
-    >>> from astroquery_lis.survey.photometry import add_magnitudes
+    >>> from astroquery_lis import photometry
     >>> rows = Table({'flux_r': [100.0], 'flux_ivar_r': [4.0]})
-    >>> add_magnitudes(rows).colnames
+    >>> photometry.add_magnitudes(rows).colnames
     ['flux_r', 'flux_ivar_r', 'mag_r', 'mag_err_r']
     """
     result = table.copy()
@@ -510,12 +447,12 @@ def _fluxes(
         if name not in table.colnames:
             msg = f"bands has {band!r}, but the table has no column {name}."
             raise InvalidRequestError(msg, parameter="bands", value=band)
-    flux = _plain(table[names[0]], u.nmgy)
+    flux = plain_numbers(table[names[0]], u.nmgy)
     ivar = None
     if f"flux_ivar_{band}" in table.colnames:
-        ivar = _plain(table[f"flux_ivar_{band}"], u.nmgy**-2)
+        ivar = plain_numbers(table[f"flux_ivar_{band}"], u.nmgy**-2)
     if dereddened:
-        through = _plain(table[names[1]])
+        through = plain_numbers(table[names[1]])
         flux = deredden(flux, through).value
         ivar = None if ivar is None else ivar * through**2
     return flux, ivar

@@ -9,6 +9,7 @@ import numpy as np
 from astropy import units as u
 
 from ..exceptions import refuse
+from .photometry import Values, plain_numbers
 from .releases import get_release
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "TYPES",
+    "axis_ratio_and_angle",
+    "ellipticity",
     "parse_unit",
     "row_ids",
     "split_row_ids",
@@ -231,3 +234,64 @@ def split_target_ids(
     array = array.astype(np.int64)
     number, brickid, objid = ((array >> s) & ((1 << bits) - 1) for s, bits in _TARGET_BITS)
     return number, brickid, objid
+
+
+def axis_ratio_and_angle(e1: Values, e2: Values) -> tuple[np.ndarray, u.Quantity]:
+    """Return axis ratio and position angle from ellipticity components.
+
+    Parameters
+    ----------
+    e1, e2 : array_like of float
+        ``shape_e1`` and ``shape_e2``.
+
+    Returns
+    -------
+    ratio : `~numpy.ndarray` of float
+        Minor to major axis.
+    angle : `~astropy.units.Quantity` ['angle']
+        Of the major axis, 0 to 180 deg from north to east.
+
+    Notes
+    -----
+    ``|e| = (a - b) / (a + b)`` and ``e1 + i e2 = |e| exp(2 i angle)`` (DR8 to DR10 catalogue
+    pages).
+
+    Examples
+    --------
+    >>> from astroquery_lis import tractor
+    >>> ratio, angle = tractor.axis_ratio_and_angle(0.2, 0.0)
+    >>> round(float(ratio), 3)
+    0.667
+    """
+    e1, e2 = plain_numbers(e1), plain_numbers(e2)
+    size = np.hypot(e1, e2)
+    angle = np.degrees(0.5 * np.arctan2(e2, e1)) % 180.0
+    return (1 - size) / (1 + size), angle * u.deg
+
+
+def ellipticity(ratio: Values, angle: u.Quantity) -> tuple[np.ndarray, np.ndarray]:
+    """Return ellipticity components: the inverse of `axis_ratio_and_angle`.
+
+    Parameters
+    ----------
+    ratio : array_like of float
+        Minor to major axis, above 0 and up to 1.
+    angle : `~astropy.units.Quantity` ['angle']
+        Position angle.
+
+    Returns
+    -------
+    e1, e2 : `~numpy.ndarray` of float
+
+    Examples
+    --------
+    >>> import astropy.units as u
+    >>> from astroquery_lis import tractor
+    >>> e1, e2 = tractor.ellipticity(0.5, 90 * u.deg)
+    >>> round(float(e1), 3)
+    -0.333
+    """
+    ratio = plain_numbers(ratio)
+    size = (1 - ratio) / (1 + ratio)
+    twice = 2 * u.Quantity(angle).to_value(u.rad)
+    return size * np.cos(twice), size * np.sin(twice)

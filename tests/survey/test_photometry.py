@@ -11,15 +11,14 @@ from astroquery_lis.survey.photometry import (
     ab_magnitude,
     add_magnitudes,
     asinh_magnitude,
-    axis_ratio_and_angle,
     deredden,
-    ellipticity,
     limiting_magnitude,
     ps1_to_survey,
     transmission,
     vega_to_ab,
     wise_image_to_ab,
 )
+from astroquery_lis.survey.tractor import axis_ratio_and_angle, ellipticity
 
 
 def test_magnitudes_are_those_of_astropy():
