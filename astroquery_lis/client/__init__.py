@@ -4,7 +4,8 @@
 over the same base, so that no module does two jobs.
 """
 
-from ..pictures.notebooks import show_in_notebooks
+import sys
+
 from .catalog_columns import ColumnMethods
 from .catalogs import CatalogMethods
 from .cite import CitationMethods
@@ -51,4 +52,9 @@ class LegacySurveyClass(
 
 
 LegacySurvey = LegacySurveyClass()
-show_in_notebooks()
+
+if "IPython" in sys.modules:
+    # Pictures bring a dozen modules along, which nothing else needs here.
+    from ..pictures.notebooks import show_in_notebooks
+
+    show_in_notebooks()
