@@ -21,7 +21,6 @@ from concurrent.futures import (
     CancelledError,
     Executor,
     Future,
-    ProcessPoolExecutor,
     wait,
 )
 from contextlib import suppress
@@ -36,7 +35,6 @@ from astropy.table import Table
 from .._conf import Conf, conf, setting
 from ..exceptions import LegacySurveyError, refuse
 from .bounds import Threads
-from .processes import WITHOUT_MAIN
 
 if TYPE_CHECKING:
     from .journal import Journal
@@ -301,6 +299,11 @@ class _Workers:
     def _new(self) -> Executor:
         if self.kind == "threads":
             return Threads(OWN_THREADS, "astroquery_lis-job")
+        # Only here: multiprocessing takes longer to load than the rest of this room.
+        from concurrent.futures import ProcessPoolExecutor
+
+        from .processes import WITHOUT_MAIN
+
         return ProcessPoolExecutor(_cores(), mp_context=WITHOUT_MAIN)
 
     def close(self) -> None:
