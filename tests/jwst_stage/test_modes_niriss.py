@@ -5,7 +5,14 @@ import pytest
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
-from .mode_runs import assert_all_same, association, plain_calls, reduce, reduce_killed
+from .mode_runs import (
+    assert_all_same,
+    association,
+    plain_calls,
+    reduce,
+    reduce_from_archive,
+    reduce_killed,
+)
 
 pytest.importorskip("jwst")
 pytestmark = pytest.mark.slow
@@ -42,6 +49,17 @@ def measured(output_dir, truth):
 
 def test_stars_keep_their_light_and_place(simulated, reduced):
     apart_pix, loss = measured(reduced, simulated.truth)
+    assert apart_pix < 0.04
+    assert loss < 0.03
+
+
+def test_from_the_archive_to_the_mosaic(sky, stage_cache, tmp_path, monkeypatch):
+    monkeypatch.delenv("MAST_API_TOKEN", raising=False)
+    from astroquery_lis.sandbox.jwst.modes import simulate_niriss
+
+    simulated = simulate_niriss(tmp_path / "simulated", uncal=True)
+    output_dir = reduce_from_archive(sky, simulated, tmp_path, stage_cache)
+    apart_pix, loss = measured(output_dir, simulated.truth)
     assert apart_pix < 0.04
     assert loss < 0.03
 

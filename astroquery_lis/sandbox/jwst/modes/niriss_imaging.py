@@ -11,6 +11,7 @@ from ..detector import Detector, first_pixel
 from ..observation import need_stdatamodels
 from .cache import CONTEXT, write_cache
 from .exposures import ModeObservation, Setup, Shot, write_exposure
+from .ramps import ramp_references, write_ramp
 from .star_fields import Camera, star_grid
 
 __all__ = ["NIS", "simulate_niriss"]
@@ -36,7 +37,9 @@ _ERRORS = ((0.0, 0.0), (0.11, -0.06), (-0.08, -0.1), (0.03, 0.13))
 _SKY_MJYSR = 0.4
 
 
-def simulate_niriss(directory: str | PathLike[str], *, seed: int = 11) -> ModeObservation:
+def simulate_niriss(
+    directory: str | PathLike[str], *, uncal: bool = False, seed: int = 11
+) -> ModeObservation:
     """Simulate four dithers of 16 stars in F115W, which is in the pupil wheel.
 
     All but the first point up to 0.14 arcsec from where their keywords say.
@@ -45,6 +48,8 @@ def simulate_niriss(directory: str | PathLike[str], *, seed: int = 11) -> ModeOb
     ----------
     directory : path-like
         Where files are written.
+    uncal : bool, optional
+        Whether to write uncalibrated exposures instead of count rates.
     seed : int, optional
         Of the noise.
 
@@ -62,12 +67,14 @@ def simulate_niriss(directory: str | PathLike[str], *, seed: int = 11) -> ModeOb
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     stars = star_grid(rng, np.arange(-2.4, 2.5, 1.6), (2e-6, 1e-5))
+    write = write_ramp if uncal else write_exposure
     rates = []
     for number, (dither, error) in enumerate(zip(_DITHERS, _ERRORS, strict=True), start=1):
         light = _CAMERA.image(_CAMERA.pointing(dither), stars, _SKY_MJYSR)
         announced = (dither[0] + error[0], dither[1] + error[1])
         shot = Shot(number, _CAMERA.pointing(announced))
-        rates.append(write_exposure(folder, _CAMERA.setup, shot, light, rng))
+        rates.append(write(folder, _CAMERA.setup, shot, light, rng))
     crds = folder / "crds"
-    write_cache(crds, {"name": "NIRISS", "detector": "NIS"}, _CAMERA.references())
+    references = _CAMERA.references() | ramp_references(_CAMERA.setup)
+    write_cache(crds, {"name": "NIRISS", "detector": "NIS"}, references)
     return ModeObservation(rates, crds, CONTEXT, stars)
