@@ -260,6 +260,7 @@ def test_quiet_and_json_on_every_command(run_json):
         "cache info",
         "tractor 1 2 --radius 1arcsec --dry-run",
         "crossmatch none.csv --radius 1arcsec",
+        "catalogue none.fits",
         "jwst match none_cat.ecsv",
         "covers 1 2 --bands q",
         "maps 1 2 --bands q",
