@@ -65,6 +65,20 @@ def test_memory_of_a_mosaic(n, output, on_disk, measured_gb):
     assert found == pytest.approx(measured_gb, rel=0.2)
 
 
+def test_cubes():
+    # A star in both channels of MIRI's short detector, drizzled.
+    field = Exposure("/x", "x", "rate", exp_type="MIR_MRS", shape=(1024, 1032))
+    calibrated = stage2_estimate(field)
+    assert calibrated.memory_gb == pytest.approx(0.884, rel=0.1)
+    assert calibrated.disk_gb == pytest.approx(0.109, rel=0.1)
+    assert calibrated.seconds == pytest.approx(22.4, rel=0.25)
+    for n, memory_gb, disk_gb, seconds in ((1, 0.728, 0.095, 22.0), (2, 2.233, 0.133, 39.6)):
+        combined = stage3_estimate([field] * n)
+        assert combined.memory_gb == pytest.approx(memory_gb, rel=0.1)
+        assert combined.disk_gb == pytest.approx(disk_gb, rel=0.2)
+        assert combined.seconds == pytest.approx(seconds, rel=0.25)
+
+
 def test_small_frames_take_what_the_imports_take():
     exposure = Exposure("/x", "x", "uncal", size_bytes=350_000, n_groups=10, shape=(128, 128))
     assert 0.4 < stage1_estimate(exposure).memory_gb < 0.42

@@ -34,6 +34,9 @@ _CAL_BYTES = 28
 """Per pixel of a cal, crf or i2d file."""
 _SEGMENT_BYTES = 4
 _INTERPRETER_GB = 0.4
+_IFU = ("MIR_MRS", "NRS_IFU")
+_CUBE_BYTES = 75
+"""Per pixel of the detector of the cubes that are made of it."""
 
 
 def _stage1_memory_gb(uncal_bytes: int, dark_bytes: int = 0) -> float:
@@ -59,6 +62,12 @@ def stage2_estimate(
     images = exposure.n_ints if integrations else 1
     pixels = math.prod(exposure.shape)
     cal_gb = images * _CAL_BYTES * pixels / 1e9
+    if exposure.exp_type in _IFU:
+        return Estimate(
+            seconds=round(5 + 70 * pixels / _FULL, 1),
+            memory_gb=round(_INTERPRETER_GB + 460 * pixels / 1e9, 3),
+            disk_gb=round(cal_gb + _CUBE_BYTES * pixels / 1e9, 4),
+        )
     resample = resample and not integrations
     return Estimate(
         seconds=round(2 + (3 + 12 * resample) * images * pixels / _FULL, 1),
@@ -80,8 +89,16 @@ def stage3_estimate(exposures: Sequence[Exposure], *, output_pixels: int | None 
     """Return what stage 3 of a group of exposures needs, held in memory."""
     pixels = max(math.prod(e.shape) for e in exposures)
     n = sum(e.n_ints if e.is_tso else 1 for e in exposures)
-    output_pixels = output_pixels or round(1.3 * pixels)
     frames = pixels / _FULL
+    if exposures[0].exp_type in _IFU:
+        # The medians of outlier_detection, which needs two exposures, hold a window of each pixel.
+        per_pixel = 200 * n + (1300 if n > 1 else 0)
+        return Estimate(
+            seconds=round(5 + 70 * n * frames, 1),
+            memory_gb=round(0.5 + per_pixel * pixels / 1e9, 3),
+            disk_gb=round((n * _CAL_BYTES + _CUBE_BYTES) * pixels / 1e9, 4),
+        )
+    output_pixels = output_pixels or round(1.3 * pixels)
     return Estimate(
         seconds=round(5 + (30 * n + 0.3 * n**2) * frames, 1),
         memory_gb=round(image3_memory_gb(n, pixels, output_pixels), 3),
