@@ -14,7 +14,7 @@ from ..exceptions import CoverageWarning, InvalidRequestError, UnexpectedContent
 from ..survey.named_columns import any_column
 from ..survey.tractor import parse_unit
 from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS
-from .exposures import CCD_UNITS
+from .exposure_tables import CCD_UNITS
 from .table_file import FileColumn, TableLayout, decoded, missing, open_rows
 
 __all__ = ["read_file"]

@@ -21,9 +21,9 @@ from ..survey.releases import get_release
 from ..survey.row_ids import RowIds
 from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS, ROW_KEY, TractorColumn
 from .brick_rows import require_unlisted
+from .catalog_sources import Rows
 from .catalog_table import Chunk
 from .remote_sweep import open_remote
-from .sources import Rows
 from .tractor_file import OpenTables, TractorFile, open_table, own_columns
 
 __all__ = ["Opened", "RowFile", "TractorFiles", "brick_files", "eligible", "read_rows"]

@@ -28,8 +28,8 @@ from ..survey.tractor_columns import (
     redshift_columns,
     tractor_columns,
 )
+from .catalog_sources import Rows
 from .catalog_table import Chunk, northern_rows
-from .sources import Rows
 from .tap_client import TapClient
 
 if TYPE_CHECKING:

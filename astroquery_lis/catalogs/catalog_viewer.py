@@ -13,8 +13,8 @@ from ..survey.catalog_request import CatalogRequest
 from ..survey.layers import layer_of
 from ..survey.row_ids import RowIds
 from ..survey.tractor_columns import tractor_columns
+from .catalog_sources import Rows
 from .catalog_table import Chunk, northern_rows
-from .sources import Rows
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

@@ -31,9 +31,9 @@ from ..survey.tractor_columns import (
     tractor_columns,
 )
 from .catalog_files import Opened, RowFile, TractorFiles
+from .catalog_sources import Rows
 from .catalog_table import Chunk
 from .remote_sweep import RemoteSweep, open_remote, rows_by_number
-from .sources import Rows
 from .table_file import RowNumbers, TableFile, open_rows
 from .tractor_file import TractorFile, with_positions
 

@@ -22,7 +22,7 @@ from ..client.user_tables import read_table
 from ..exceptions import InvalidRequestError, LegacySurveyError
 from ..pictures.page import picture_bytes
 from ..survey.bricks import brick_center, brick_edges, brick_id, name_of
-from . import cache, doctor, jwst, values
+from . import cache_commands, doctor, jwst, values
 from .arguments import Command, Parser, add_command, asked, protected
 from .console import (
     EXIT_FAILED,
@@ -62,7 +62,7 @@ def parser() -> Parser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (*COMMANDS, *doctor.COMMANDS):
         add_command(commands, command)
-    cache.add_commands(commands)
+    cache_commands.add_commands(commands)
     jwst.add_commands(commands)
     return top
 

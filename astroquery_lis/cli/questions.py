@@ -431,7 +431,7 @@ def mast_file(asked: Asked) -> Answer:
     """Read the beginning of one uncal file, and compare its length with the list's."""
     from astroquery.mast import conf as mast_conf
 
-    from ..jwst_stage.archive.download import url_of
+    from ..jwst_stage.archive.archive_jobs import url_of
     from ..jwst_stage.archive.search import MissionSearch
 
     server = mast_conf.server.rstrip("/")

@@ -10,7 +10,7 @@ from .catalog_columns import ColumnMethods
 from .catalogs import CatalogMethods
 from .cite import CitationMethods
 from .crossmatch import CrossmatchMethods
-from .exposures import ExposureMethods
+from .exposure_files import ExposureMethods
 from .files import FileMethods
 from .footprint import FootprintMethods
 from .images import ImageMethods

@@ -12,9 +12,9 @@ from astroquery.exceptions import MaxResultsWarning
 from .._conf import conf, setting
 from .._typing import answering
 from ..catalogs.catalog_files import TractorFiles
+from ..catalogs.catalog_sources import SOURCES, CatalogSource, order_of_sources, query_catalog
 from ..catalogs.catalog_tap import TapSource
 from ..catalogs.catalog_viewer import ViewerSource
-from ..catalogs.sources import SOURCES, CatalogSource, order_of_sources, query_catalog
 from ..catalogs.sweep_files import SweepFiles
 from ..catalogs.tap_client import TapClient
 from ..exceptions import InvalidRequestError, refuse, warn

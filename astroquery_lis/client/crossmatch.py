@@ -9,7 +9,7 @@ from astropy.time import Time
 
 from .._conf import conf
 from ..catalogs.catalog_files import TractorFiles
-from ..catalogs.crossmatch import MAX_RADIUS_DEG, Positions, match_table
+from ..catalogs.match import MAX_RADIUS_DEG, Positions, match_table
 from ..catalogs.sweep_files import SweepFiles
 from ..exceptions import InvalidRequestError
 from ..survey.catalog_request import WHOLE_SKY, as_angle_deg, catalog_request

@@ -11,10 +11,10 @@ from astropy.coordinates import SkyCoord
 
 from .._typing import answering
 from ..catalogs.brick_tables import bricks_of_release, covered, footprint_moc
-from ..catalogs.exposures import exposure_path, exposures_at
+from ..catalogs.exposure_tables import exposure_path, exposures_at
 from ..exceptions import InvalidRequestError, NoCoverageError, refuse
 from ..images.coadds import observed as is_observed
-from ..images.maps import MapSpec, values_by_brick
+from ..images.map_values import MapSpec, values_by_brick
 from ..images.viewer import viewer_cutout
 from ..survey.layers import get_layer
 from ..survey.paths import file_path

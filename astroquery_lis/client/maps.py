@@ -10,7 +10,7 @@ from astropy import units as u
 from astropy.table import Column, MaskedColumn, Table
 
 from ..exceptions import CoverageWarning, warn
-from ..images.maps import MapSpec, values_by_brick
+from ..images.map_values import MapSpec, values_by_brick
 from ..survey.bitmasks import maskbits
 from ..survey.paths import IMAGE_PRODUCTS
 from ..survey.releases import get_release

@@ -21,17 +21,17 @@ from ..io.delivery import deliver_all, warn_of_failures
 from ..io.http import PoliteSession
 from ..io.jobs import manifest
 from ..io.store import check_space, writing
-from .archive.archive_names import DETECTORS, EXP_TYPES, INSTRUMENTS, OPTICAL_ELEMENTS, folder_of
-from .archive.download import (
+from .archive.archive_jobs import (
     ArchiveJob,
     find_token,
     part_bytes,
     url_of,
 )
+from .archive.archive_names import DETECTORS, EXP_TYPES, INSTRUMENTS, OPTICAL_ELEMENTS, folder_of
 from .archive.query import find_uncal, size_text
 from .archive.search import PAGE_ROWS, MissionSearch
 from .archive.uncal_request import UncalRequest, as_choices, as_moment, as_numbers
-from .base import StageBase
+from .stage_base import StageBase
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

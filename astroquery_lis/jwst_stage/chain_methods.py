@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from ..client import LegacySurvey
 from ..exceptions import CrdsUnavailable, OptionalDependencyError
-from .base import StageBase
 from .planning.plan import load_plan, placed_plan
+from .stage_base import StageBase
 from .tasks import Reduction
 
 if TYPE_CHECKING:

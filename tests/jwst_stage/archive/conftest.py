@@ -4,7 +4,7 @@ import pytest
 from astroquery import mast
 
 from astroquery_lis.jwst_stage.archive_methods import ArchiveMethods
-from astroquery_lis.jwst_stage.base import StageBase
+from astroquery_lis.jwst_stage.stage_base import StageBase
 from astroquery_lis.sandbox.mast import serve_mast
 
 from .archive_files import write_association, write_uncal

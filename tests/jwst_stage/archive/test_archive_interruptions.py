@@ -19,7 +19,7 @@ from astroquery_lis.exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
-from astroquery_lis.jwst_stage.archive import download as archive_download
+from astroquery_lis.jwst_stage.archive import archive_jobs
 from astroquery_lis.jwst_stage.archive.archive_names import folder_of
 from astroquery_lis.sandbox.web import Response
 
@@ -78,7 +78,7 @@ from astroquery import mast
 from astropy.table import Table
 from astroquery_lis import conf
 from astroquery_lis.jwst_stage.archive_methods import ArchiveMethods
-from astroquery_lis.jwst_stage.base import StageBase
+from astroquery_lis.jwst_stage.stage_base import StageBase
 class Stage(ArchiveMethods, StageBase): pass
 mast.conf.server = sys.argv[1]
 table = Table.read(sys.argv[2])
@@ -175,7 +175,7 @@ def test_kill_9_at_any_time_loses_no_more_than_a_block(stage, sky, service, larg
     assert with_parts >= kills // 2
     place = folder / "05555" / "001"
     due = {
-        path.name: path.stat().st_size - archive_download.part_bytes(place / path.name)
+        path.name: path.stat().st_size - archive_jobs.part_bytes(place / path.name)
         for path in large
         if not (place / path.name).exists()
     }

@@ -34,7 +34,7 @@ from astroquery_lis.jwst_stage.archive.archive_names import (
 )
 from astroquery_lis.jwst_stage.archive.uncal_request import _touches
 from astroquery_lis.jwst_stage.archive_methods import ArchiveMethods
-from astroquery_lis.jwst_stage.base import StageBase
+from astroquery_lis.jwst_stage.stage_base import StageBase
 from astroquery_lis.sandbox.mast import serve_mast
 
 from .archive_files import EAST, NEAR, write_association, write_uncal

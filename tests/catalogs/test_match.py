@@ -9,7 +9,7 @@ from astropy.coordinates import SkyCoord
 from astropy.table import QTable, Table
 from astropy.time import Time
 
-from astroquery_lis.catalogs.crossmatch import bricks_of_positions
+from astroquery_lis.catalogs.match import bricks_of_positions
 from astroquery_lis.exceptions import CoverageWarning, InvalidRequestError, NoCoverageError
 from astroquery_lis.survey.sphere import bricks_in_circle
 
