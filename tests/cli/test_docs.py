@@ -43,6 +43,7 @@ def archive(scene, tmp_path_factory):
         yield service
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_runs(run, shell, archive, tmp_path):
     pytest.importorskip("PIL")
     pytest.importorskip("reproject")

@@ -63,6 +63,7 @@ def check_same(root, sky_tree):
             assert (root / name).read_bytes() == (sky_tree / name).read_bytes(), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["locked", "unlocked"])
 def test_two_builders_at_once_both_end_well(tmp_path, sky_tree, mode):
     root = tmp_path / "deep" / "tree"
@@ -75,6 +76,7 @@ def test_two_builders_at_once_both_end_well(tmp_path, sky_tree, mode):
     assert not list(root.rglob("*.partial"))
 
 
+@pytest.mark.slow
 def test_a_killed_builder_leaves_nothing_that_counts(tmp_path, sky_tree):
     root = tmp_path / "tree"
     with start(root) as builder:
