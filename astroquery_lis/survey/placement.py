@@ -174,7 +174,7 @@ class _OverSeveral(Placement):
                 pieces.append(piece)
         labels = owners.renamed([piece.brick_id for piece in pieces])
         first = pieces[0]
-        if self.copies and first.read.shape != first.area.shape:
+        if first.is_owner and first.read.shape != first.area.shape:
             # Within a degree of the poles an image is a few pixels short of what its brick owns.
             image = first.read.moved(-self.box.y0, -self.box.x0)
             labels.relabel(0, NO_LABEL, lambda y, x: -depth_in(image, y, x), SQUARE_PIX)
@@ -247,14 +247,15 @@ def without(
     labels = placement.labels
     labels = Labels.uniform(placement.shape, 0) if labels is None else labels.copy()
     pieces = list(placement.pieces)
-    first = pieces[0].brick_id
+    # The pixel of a target on a border may be of another brick than the target, and the grid too.
+    own = pieces[0].brick_id if pieces[0].is_owner else None
     for i in lost:
         for brick in _near(placement, pieces[i]):
             if not labels.count(i):
                 break
             if may_stand_in(pieces[i].brick_id, brick):
                 _relabel_held(placement, brick, labels, i, len(pieces))
-                is_owner = placement.copies and brick == first
+                is_owner = brick == own
                 piece = None
                 if labels.count(len(pieces)):
                     piece = placement.piece(labels, len(pieces), brick, is_owner=is_owner)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 from astropy.nddata import Cutout2D
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from astroquery_lis import bricks
@@ -119,6 +119,7 @@ _scales = st.sampled_from([None, (0.1, 33.0), (0.262, 0.0), (3.0, 200.0), (40.0,
     _scales,
     st.sampled_from([OPTICAL, WISE]),
 )
+@example(49.956025891387654, 19.375010209568703, 1, 43, None, OPTICAL)  # all of other bricks
 def test_owners_are_those_of_every_pixel_looked_up(ra, dec, ny, nx, turned, frame):
     grid = SkyGrid(rotated_wcs_text(ra, dec, ny, nx, *turned)) if turned else None
     placement = place(ra % 360, dec, ny, nx, grid, frame)
