@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..images.viewer import BLANK
-from ..images.viewer_service import MAX_REQUEST_PIX
+from ..images.viewer_service import BLANK, MAX_REQUEST_PIX
 from ..survey.layers import INVVAR_LIMIT_ARCSEC
 from . import questions
 from .questions import TAP_TABLE, Answer

@@ -25,8 +25,8 @@ from ..client.files import PROBE_PATH
 from ..client.names import resolve_names
 from ..exceptions import NotFoundError, ServiceDownError
 from ..images.psf import CAMERAS
-from ..images.viewer import BLANK
 from ..images.viewer_service import (
+    BLANK,
     MAX_REQUEST_PIX,
     NO_SUCH_LAYER,
     ViewerService,

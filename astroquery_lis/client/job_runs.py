@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
@@ -13,7 +13,12 @@ import numpy as np
 from astropy import log
 
 from ..catalogs.brick_tables import region_table
-from ..exceptions import IncompleteMirrorError, InvalidRequestError, NoCoverageError
+from ..exceptions import (
+    CacheError,
+    IncompleteMirrorError,
+    InvalidRequestError,
+    NoCoverageError,
+)
 from ..images.array_files import ARRAY_OUTPUTS
 from ..images.cutting import BulkSpec, CutoutJob, cutouts_of_job
 from ..images.save import safe_name, save_job
@@ -21,7 +26,7 @@ from ..images.viewer_service import MAX_CONNECTIONS
 from ..io.finder import FileFinder
 from ..io.jobs import Result, failure, manifest, map_jobs, run
 from ..io.journal import Journal
-from ..io.store import remove_temporaries
+from ..io.store import is_full, remove_temporaries
 from .job_plan import (
     Asked,
     BulkPlan,
@@ -113,7 +118,8 @@ class BulkJob:
         """Do the job in a folder, or what is left of it, and return the manifest."""
         folder = Path(download_dir).expanduser().absolute()
         names = np.array([safe_name(name) for name in self.targets.ids.tolist()])
-        is_unique = len(np.unique(names)) == len(names)
+        # Some disks take NGC1 and ngc1 for one name.
+        is_unique = len(np.unique(np.char.lower(names))) == len(names)
         spec = replace(self.spec, folder=str(folder), ids_are_names=is_unique)
         del names
         encoding = None
@@ -144,8 +150,14 @@ class BulkJob:
                 label=self.label,
                 in_flight=in_flight,
             )
-            for _ in results:
-                pass
+            with closing(results):
+                for result in results:
+                    if is_full(result.error):
+                        msg = (
+                            f"{result.message} What is whole is kept, and {JOURNAL} tells what: make "
+                            "room, and the same call again goes on."
+                        )
+                        raise CacheError(msg) from result.error
             return manifest(journal.results(), more=("observed", "layer"))
 
     def cutouts(

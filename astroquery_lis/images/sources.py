@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, NoReturn, Protocol
 from astropy.io import fits
 
 from ..exceptions import (
+    CoverageWarning,
     FailoverWarning,
     InvalidRequestError,
     NoCoverageError,
@@ -321,8 +322,16 @@ class Sources:
         parts = [self.attempts(part) for part in request.file_parts()]
         names = tuple(name for name in request.products if name != "psf")
         hdul = fits.HDUList()
-        for attempts in parts:
-            answer = first_answer(attempts, on_missing)
+        for number, attempts in enumerate(parts):
+            try:
+                answer = first_answer(attempts, on_missing)
+            except NoCoverageError as error:
+                is_last = number + 1 == len(parts)
+                if on_missing == "raise" or (is_last and not hdul):
+                    raise
+                # The optical images have something where those of WISE have nothing, or these do.
+                warn(str(error), CoverageWarning)
+                continue
             if any(name in DERIVED for name in names):
                 answer = add_derived(answer, names)
                 answer[0].header["PRODUCTS"] = ",".join(names)

@@ -32,12 +32,10 @@ from ..survey.request import LAYER_PRODUCTS, CutoutRequest, plane_name
 from .assemble import lanczos3, nearest
 from .coadds import Plane
 from .rendering import LayerBricks, Rendering, settle_rendering
-from .viewer_service import MAX_CONNECTIONS, ViewerService
+from .viewer_service import BLANK, MAX_CONNECTIONS, ViewerService
 
 __all__ = ["Rendering", "check_layer_request", "viewer_cutout", "viewer_picture"]
 
-BLANK = 32
-"""Level of the uniform grey that the viewer paints where a layer has nothing."""
 
 
 def check_layer_request(request: CutoutRequest) -> None:

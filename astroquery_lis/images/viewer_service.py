@@ -27,9 +27,11 @@ from urllib.parse import urlencode
 import numpy as np
 from astropy.io import fits
 
+from .._packages import import_optional
 from ..exceptions import (
     CacheError,
     NoCoverageError,
+    OptionalDependencyError,
     RateLimitedError,
     ServiceDownError,
     TransferError,
@@ -48,6 +50,7 @@ from ..survey.releases import PIXEL_SCALE_ARCSEC, Tree
 from .reader import Section, SectionRequest
 
 __all__ = [
+    "BLANK",
     "MAX_REQUEST_PIX",
     "NATIVE_PRODUCTS",
     "ViewerSections",
@@ -69,6 +72,12 @@ MAX_CONNECTIONS = 4
 MIN_TIMEOUT_S = 120.0
 BRICK_REACH_DEG = 0.02
 """A brick's image reaches this far beyond what the brick owns, and a little more."""
+
+BLANK = 32
+"""Level of the uniform grey that the viewer paints where a layer has nothing."""
+
+PROBE_PIX = 16
+OWN_LAYERS = ("ls-dr", "decals-dr", "mzls+bass")
 
 MAGIC = {".fits": b"SIMPLE  =", ".jpg": b"\xff\xd8"}
 JSON_BYTES, CATALOGUE_BYTES = 64e6, 1e9
@@ -231,8 +240,8 @@ class ViewerService:
 
     def _has_nothing(self, layer: str | None, box: tuple[float, float, float]) -> bool:
         """Return True if a 500 meant that the layer has nothing there."""
-        if layer is None or not layer.startswith(("ls-dr", "decals-dr", "mzls+bass")):
-            return False
+        if layer is None or not layer.startswith(OWN_LAYERS):
+            return layer is not None and self._is_blank(layer, box)
         try:
             names = self.bricks(layer, *box)
         except TransferError:
@@ -243,6 +252,23 @@ class ViewerService:
         grids = (brick_grid(parse_brick_name(name)) for name in names)
         places = (grid.to_pixel(box[0], box[1]) for grid in grids)
         return not any(max(abs(x - middle), abs(y - middle)) < half_pix for x, y in places)
+
+    def _is_blank(self, layer: str, box: tuple[float, float, float]) -> bool:
+        """Return True if a small picture of a layer of another survey is grey all over."""
+        try:
+            module = import_optional("PIL.Image", "plot", "To look at a picture")
+            ra_deg, dec_deg, radius_deg = box
+            scale_arcsec = 3600 * max(2 * radius_deg / PROBE_PIX, PIXEL_SCALE_ARCSEC / 3600)
+            place: dict[str, Any] = {"ra": repr(ra_deg), "dec": repr(dec_deg)}
+            grid: dict[str, Any] = {"size": PROBE_PIX, "pixscale": f"{scale_arcsec:.6f}"}
+            with (
+                self.jpeg("cutout.jpg", **place, layer=layer, **grid) as data,
+                reading("the picture", "read as JPEG"),
+                module.open(io.BytesIO(data)) as image,
+            ):
+                return bool((np.asarray(image) == BLANK).all())
+        except (TransferError, OptionalDependencyError):
+            return False
 
     def _path(self, url: str, ending: str) -> Path | None:
         if self.folder is None:

@@ -375,7 +375,7 @@ def run(
     show_progress: bool = True,
     label: str = "rows",
     in_flight: int | None = None,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Do the jobs and yield what became of each row, as it is known.
 
     ``work`` catches what can go wrong with a row; ``failed`` gives the results of a job that raised

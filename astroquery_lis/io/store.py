@@ -18,6 +18,7 @@ used; they are set, since file systems are mounted without keeping them.
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -76,6 +77,7 @@ __all__ = [
 ]
 
 CHUNK_BYTES = 1 << 20
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 GB = 1_000_000_000
 PARTS = ".parts"
 KNOWN = ".known"
@@ -128,7 +130,13 @@ def check_space(folder: Path, needed_bytes: int, margin_bytes: float | None = No
             f"{needed_bytes / GB:.2f} GB are due beside the {margin / GB:.2f} GB that "
             "conf.disk_margin keeps free."
         )
-        raise CacheError(msg)
+        raise CacheError(msg, cause=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Return True if an error says that there is no room: every file after it would fail too."""
+    cause = error.cause if isinstance(error, CacheError) else None
+    return isinstance(cause, OSError) and cause.errno in NO_ROOM
 
 
 @contextmanager

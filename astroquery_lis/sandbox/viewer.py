@@ -26,13 +26,15 @@ from ..survey import bricks, sphere
 from ..survey.bricks import Brick
 from ..survey.pixel_grids import Box
 from .cameras import ccd_psf
-from .viewer_layers import SPOILERS, ViewerLayer, clean_name, find_layer
+from .viewer_layers import LIMITED, SPOILERS, ViewerLayer, clean_name, find_layer
 from .viewer_render import NATIVE_ARCSEC, SIZE_PIX, CutoutGrid, NoOverlapError, PlaneStore, Renderer
 from .viewer_tables import KINDS, catalog_box, ccd_list, exposure_file
 from .web import Request, Response
 
 _MAX_SIZE_PIX = 3000
 _MAX_BRICKS = 400
+# The level of a picture where there is nothing.
+_GREY = 32
 _NATIVE_ZOOM = 14
 _DEFAULT_LAYER = "ls-dr9"
 _PSF_BOX_PIX = 64
@@ -117,6 +119,9 @@ class Viewer:
             ra, dec = float(query["ra"]), float(query["dec"])
         except (KeyError, ValueError):
             return _text("Need ra,dec keywords", 400)
+        if layer in LIMITED and jpeg:
+            grid = _parse_grid(query, ra, dec)
+            return _picture_of(np.full((grid.height, grid.width, 3), _GREY, np.uint8))
         if not isinstance(layer, ViewerLayer) or not np.isfinite(ra) or not abs(dec) <= 90:
             raise _UncaughtError
         layer = self._as_others_left_it(layer)
@@ -227,11 +232,7 @@ class Viewer:
             shown = [number for number, band in enumerate(bands) if band in "grz"]
             planes, bands = planes[shown], "".join(bands[number] for number in shown)
             four_bands = False
-        picture = rgb_picture(planes, bands, four_bands=four_bands)
-        try:
-            return _file(to_jpeg(picture), "image/jpeg")
-        except ImportError:
-            return _text("Pictures need Pillow: pip install astroquery_lis[plot]", 500)
+        return _picture_of(rgb_picture(planes, bands, four_bands=four_bands))
 
     def _coadd_psf(self, query: dict[str, str]) -> Response:
         name = clean_name(query.get("layer", _DEFAULT_LAYER))
@@ -307,6 +308,8 @@ class Viewer:
         box = (*limits, max(south - edge, -90), min(north + edge, 90))
         touched = list(sphere.bricks_in_box(*box))
         layer = find_layer(query["layer"]) if "layer" in query else None
+        if isinstance(layer, str) and layer.startswith("decaps2"):
+            touched = []
         if isinstance(layer, ViewerLayer) and not layer.lost:
             listed = [brick.id for tree in layer.trees for brick in layer.bricks_of(tree)]
             touched = [number for number in listed if number in touched]
@@ -379,6 +382,13 @@ def _parse_bands(query: dict[str, str], layer: ViewerLayer) -> str:
 
 def _distance_deg(grid: CutoutGrid, brick: Brick) -> float:
     return float(sphere.separation_deg(grid.ra_deg, grid.dec_deg, brick.ra_deg, brick.dec_deg))
+
+
+def _picture_of(pixels: np.ndarray) -> Response:
+    try:
+        return _file(to_jpeg(pixels), "image/jpeg")
+    except ImportError:
+        return _text("Pictures need Pillow: pip install astroquery_lis[plot]", 500)
 
 
 def _file(body: bytes | list, content_type: str, filename: str | None = None) -> Response:

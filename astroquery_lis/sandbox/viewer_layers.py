@@ -50,6 +50,10 @@ NO_DATA = frozenset(
     }
 )
 
+# Those of them that are of a part of the sky, off which the simulated one lies.
+_SURVEYS = ("act", "decaps", "des", "hsc", "ps1", "sdss", "vlass")
+LIMITED = frozenset(name for name in NO_DATA if name.startswith(_SURVEYS))
+
 # Names that spoil another layer for whoever asks next.
 SPOILERS = MappingProxyType({"ls-dr10-grz-model": "ls-dr10-grz"})
 

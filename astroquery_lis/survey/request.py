@@ -68,6 +68,9 @@ R = TypeVar("R", bound=str)
 MAX_SIZE_PIX = 10_000
 """Largest width or height of a cutout, pixels: 0.73 degrees at the survey's scale."""
 
+UNWISE_BANDS = ("1", "2")
+"""What the layers of unWISE call W1 and W2."""
+
 LAYER_PRODUCTS = ("image", "invvar", "maskbits")
 """What a layer of the viewer can be asked for; ``image`` is whatever the layer shows."""
 
@@ -533,7 +536,11 @@ def _survey_bands(
 
 def as_layer_bands(bands: Any, allowed: tuple[str, ...], layer: str) -> tuple[str, ...] | None:
     """Return bands of a layer of the viewer as a tuple without repeats, or `None`."""
-    return None if bands is None else _checked_bands(bands, allowed, f"layer {layer}", layer)
+    if bands is None:
+        return None
+    if allowed == UNWISE_BANDS:
+        bands = [name.upper().removeprefix("W") for name in band_names(bands, WISE_BANDS)]
+    return _checked_bands(bands, allowed, f"layer {layer}", layer)
 
 
 def _checked_bands(

@@ -1,5 +1,6 @@
 """`download_cutouts` and `iter_cutouts`: every row once, with what became of it."""
 
+import subprocess
 import sys
 import warnings
 from collections import Counter
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
+from astropy.table import Table
 
 from astroquery_lis import LegacySurveyClass, conf
 from astroquery_lis.exceptions import (
@@ -291,3 +293,45 @@ def test_an_iteration_that_raises(sky, survey):
 def test_arguments_of_an_iteration_are_checked_at_once(survey):
     with pytest.raises(InvalidRequestError, match="bands"):
         survey.iter_cutouts(SkyCoord([45.0], [0.0], unit="deg"), bands="x")
+
+
+def test_ids_that_differ_by_case_get_different_files_on_any_disk(sky, survey, tmp_path):
+    star, field = sky.positions["star"], sky.positions["field"]
+    table = Table({"id": ["NGC1", "ngc1"], "ra": [star.ra.deg, field.ra.deg]})
+    table["dec"] = [star.dec.deg, field.dec.deg]
+    manifest = survey.download_cutouts(table, 8, bands="r", download_dir=tmp_path)
+    assert len({path.lower() for path in manifest["Local Path"]}) == 2
+    for path, place in zip(manifest["Local Path"], (star, field), strict=True):
+        assert fits.getval(path, "RA") == pytest.approx(place.ra.deg)
+
+
+LIMITED = """
+import resource, signal, sys
+from astroquery_lis import LegacySurveyClass
+from astroquery_lis.exceptions import CacheError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+survey = LegacySurveyClass()
+survey.mirror = sys.argv[1]
+places = [(45.09 + 0.001 * number, 0.062) for number in range(5)]
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    survey.download_cutouts(places, 200, bands="r", download_dir=sys.argv[2], output=sys.argv[3])
+except CacheError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("output", ["fits", "hdf5"])
+def test_a_full_disk_ends_a_batch_with_one_error_and_the_same_call_goes_on(
+    sky, survey, tmp_path, output
+):
+    script = [sys.executable, "-c", LIMITED, str(sky.root), str(tmp_path), output]
+    run = subprocess.run(script, capture_output=True, text=True, check=True)
+    said = run.stdout.strip().splitlines()
+    assert len([line for line in said if "File too large" in line]) == 1
+    assert "make room, and the same call again goes on" in said[-1]
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".fits", ".h5", ".tmp")]
+    places = [(45.09 + 0.001 * number, 0.062) for number in range(5)]
+    options = {"bands": "r", "output": output, "mirror": sky.root}
+    manifest = survey.download_cutouts(places, 200, download_dir=tmp_path, **options)
+    assert manifest["Status"].tolist() == ["COMPLETE"] * 5

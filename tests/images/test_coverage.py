@@ -214,6 +214,18 @@ def test_the_manifest_and_the_arrays_tell_what_was_observed(sky, survey, tmp_pat
         assert file["observed"][place, 0] == pytest.approx(share, abs=1e-3)
 
 
+def test_where_optical_images_have_nothing_those_of_wise_stay(sky, survey):
+    hole = sky.positions["hole"]
+    asked = {"bands": "r,W1", "source": "bricks"}
+    alone = survey.get_cutout(hole, 20, bands="W1")["IMAGE_W1"]
+    with pytest.raises(NoCoverageError, match="nothing was observed in the box"):
+        survey.get_cutout(hole, 20, **asked)
+    with pytest.warns(CoverageWarning, match="nothing was observed in the box"):
+        hdul = survey.get_cutout(hole, 20, on_missing="warn", **asked)
+    assert [hdu.name for hdu in hdul] == ["PRIMARY", "IMAGE_W1"]
+    assert np.array_equal(hdul["IMAGE_W1"].data, alone.data)
+
+
 # ---- the three sources agree -------------------------------------------------------------------
 
 

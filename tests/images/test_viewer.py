@@ -130,6 +130,26 @@ def test_a_sound_file_that_was_not_asked_for_is_neither_used_nor_kept(sky, surve
     assert len(sky.requests) == 2
 
 
+@pytest.mark.parametrize("layer", ["sdss", "decaps2", "hsc-dr3"])
+def test_a_layer_of_another_survey_has_nothing_off_its_footprint(sky, survey, layer):
+    with pytest.raises(NoCoverageError, match=f"Layer {layer} has no data at"):
+        survey.get_cutout(sky.positions["star"], 20, layer=layer)
+    # What is on every place of the sky, and fails, is no lack of data.
+    with pytest.raises(ServiceDownError):
+        survey.get_cutout(sky.positions["star"], 20, layer="galex")
+
+
+def test_layers_of_unwise_take_the_usual_names_of_bands(sky, survey):
+    options = {"layer": "unwise-neo7", "get_query_payload": True}
+    star = sky.positions["star"]
+    numbered = survey.get_cutout(star, 20, bands="12", **options)
+    assert numbered["params"]["bands"] == "12"
+    for bands in ("W1,W2", ["w1", "W2"], "w1w2"):
+        assert survey.get_cutout(star, 20, bands=bands, **options) == numbered
+    with pytest.raises(InvalidRequestError, match="bands of layer vlass1.2 are: 1"):
+        survey.get_cutout(star, 20, bands="W1", layer="vlass1.2")
+
+
 def _flux(hdu, position, radius_arcsec=5.0):
     scale = hdu.header["CD2_2"] * 3600
     x0, y0 = WCS(hdu.header).world_to_pixel(position)
