@@ -40,6 +40,16 @@ class Rendering:
         middle = (request.nx - 1) / 2, (request.ny - 1) / 2
         self.grid = TangentGrid(request.ra_deg, request.dec_deg, *middle, scale_deg)
 
+    @property
+    def default_bands(self) -> tuple[str, ...]:
+        """The bands that are meant where none is named: those of the layer that the target has."""
+        bands, trees = self.layer.default_bands, _trees(self.layer)
+        if len(trees) == 2:
+            region = "north" if is_north(self.request.ra_deg, self.request.dec_deg) else "south"
+            own = next(tree.bands for tree in trees if tree.region == region)
+            bands = tuple(band for band in bands if band in own)
+        return bands
+
     def parts(self) -> Iterator[Box]:
         """Yield the boxes of the result that one rendering each can bring."""
         ny, nx = self.request.ny, self.request.nx

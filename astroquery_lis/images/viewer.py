@@ -77,7 +77,7 @@ def viewer_cutout(
     """Ask the viewer for a cutout and check the answer."""
     check_layer_request(request)
     rendering = Rendering(request)
-    bands = request.bands or rendering.layer.default_bands
+    bands = request.bands or rendering.default_bands
     parts = list(rendering.parts())
     with Threads(MAX_CONNECTIONS, "astroquery_lis-viewer") as pool:
         answers = list(pool.map(lambda part: _render(rendering, service, part, bands), parts))
@@ -96,7 +96,7 @@ def viewer_cutout(
 
 def _other_bands(rendering: Rendering, service: ViewerService) -> list[str]:
     """Return the bands of the layer, beside those that were asked for, that have data."""
-    request, default = rendering.request, rendering.layer.default_bands
+    request, default = rendering.request, rendering.default_bands
     if request.bands is None or set(default) <= set(request.bands):
         return []
     others = replace(request, products=("image",), bands=None)
