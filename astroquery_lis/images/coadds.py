@@ -273,7 +273,7 @@ def plain_cutout(plan: CoaddPlan, reader: PixelReader, *, on_missing: str = "rai
     if not all(shares.values()):
         planes = _settle(plan, files, shares, reader, on_missing)
     if request.bands is None and request.region == "auto":
-        warn_of_absent_bands(plan)
+        warn_of_absent_bands(plan.release.bands, plan.release.name, plan.owner_tree)
     if not is_whole:
         warn_of_gaps(plan, files, {plane: shares[plane] for plane in planes})
     box = plan.placement.box

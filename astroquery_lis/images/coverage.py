@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from ..io.places import Failovers
 from ..survey.pixel_grids import Box
 
 if TYPE_CHECKING:
+    from ..survey.releases import Tree
     from .coadds import CoaddPlan, Plane, PlaneFiles
     from .reader import Section
 
@@ -138,13 +139,13 @@ def _has_target(plan: CoaddPlan, files: Files) -> bool:
     return any(a is not None and int(a.of(target)[0, 0]) in f.sections for f, a in labels)
 
 
-def warn_of_absent_bands(plan: CoaddPlan) -> None:
-    """Say which bands of the release this region never has, when the user named none."""
-    absent = [band for band in plan.release.bands if band not in plan.owner_tree.bands]
+def warn_of_absent_bands(bands: Sequence[str], release: str, tree: Tree) -> None:
+    """Say which of the bands a region of a release never has, when the user named none."""
+    absent = [band for band in bands if band not in tree.bands]
     if absent:
         warn(
-            f"No {', '.join(absent)} here: the {plan.owner_tree.region} of {plan.release.name} is "
-            f"{plan.owner_tree.folder}, with {', '.join(plan.owner_tree.bands)}.",
+            f"No {', '.join(absent)} here: the {tree.region} of {release} is {tree.folder}, with "
+            f"{', '.join(tree.bands)}.",
             CoverageWarning,
         )
 

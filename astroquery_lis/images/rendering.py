@@ -43,12 +43,17 @@ class Rendering:
     @property
     def default_bands(self) -> tuple[str, ...]:
         """The bands that are meant where none is named: those of the layer that the target has."""
-        bands, trees = self.layer.default_bands, _trees(self.layer)
-        if len(trees) == 2:
-            region = "north" if is_north(self.request.ra_deg, self.request.dec_deg) else "south"
-            own = next(tree.bands for tree in trees if tree.region == region)
-            bands = tuple(band for band in bands if band in own)
-        return bands
+        tree = self.owner_tree
+        bands = self.layer.default_bands
+        return bands if tree is None else tuple(band for band in bands if band in tree.bands)
+
+    @property
+    def owner_tree(self) -> Tree | None:
+        """The region of the target, if the layer is put together from regions."""
+        is_of_north = is_north(self.request.ra_deg, self.request.dec_deg)
+        trees = _trees(self.layer)
+        same = [tree for tree in trees if (tree.region == "north") == is_of_north]
+        return next(iter(same or trees), None)
 
     def parts(self) -> Iterator[Box]:
         """Yield the boxes of the result that one rendering each can bring."""

@@ -31,6 +31,7 @@ from ..survey.pixel_grids import Box, TangentGrid
 from ..survey.request import LAYER_PRODUCTS, CutoutRequest, plane_name
 from .assemble import lanczos3, nearest
 from .coadds import Plane
+from .coverage import warn_of_absent_bands
 from .rendering import LayerBricks, Rendering, settle_rendering
 from .viewer_service import BLANK, MAX_CONNECTIONS, ViewerService
 
@@ -78,6 +79,9 @@ def viewer_cutout(
     check_layer_request(request)
     rendering = Rendering(request)
     bands = request.bands or rendering.default_bands
+    tree, layer = rendering.owner_tree, rendering.layer
+    if request.bands is None and tree is not None and layer.release is not None:
+        warn_of_absent_bands(layer.default_bands, layer.release, tree)
     parts = list(rendering.parts())
     with Threads(MAX_CONNECTIONS, "astroquery_lis-viewer") as pool:
         answers = list(pool.map(lambda part: _render(rendering, service, part, bands), parts))
