@@ -242,7 +242,7 @@ def test_across_the_split_i_is_nan_in_the_north(sky, survey):
     north = SkyCoord(180.15, 32.5, unit="deg")
     with pytest.raises(MissingDataError, match="No image i in layer ls-dr10"):
         survey.get_cutout(north, 20, layer="ls-dr10", source="viewer", bands="gi")
-    with pytest.warns(CoverageWarning, match="No i in layer"):
+    with pytest.warns(CoverageWarning, match="No i here: the north of dr10"):
         default = survey.get_cutout(north, 20, layer="ls-dr10", source="viewer")
     assert [hdu.name for hdu in default[1:]] == ["IMAGE_G", "IMAGE_R", "IMAGE_Z"]
 
@@ -443,7 +443,8 @@ def test_coverage_of_layers(sky, survey):
         survey.covers(here, layer="sdss", release="dr9")
     # A failure that cannot be told from no coverage is no answer.
     with pytest.raises(ServiceDownError, match="HTTP 500"):
-        survey.covers(here, layer="sdss")
+        survey.covers(here, layer="galex")
+    assert survey.covers(here, layer="sdss").tolist() == [False, False]
 
 
 def test_page_address_and_layers(survey, sky):
