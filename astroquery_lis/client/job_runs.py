@@ -154,8 +154,8 @@ class BulkJob:
                 for result in results:
                     if is_full(result.error):
                         msg = (
-                            f"{result.message} What is whole is kept, and {JOURNAL} tells what: make "
-                            "room, and the same call again goes on."
+                            f"{result.message} What is whole is kept, and {JOURNAL} tells what: "
+                            "make room, and the same call again goes on."
                         )
                         raise CacheError(msg) from result.error
             return manifest(journal.results(), more=("observed", "layer"))
