@@ -97,23 +97,20 @@ class StripCache:
     def missing(self, box: Box) -> list[Box]:
         """Return boxes of whole tiles that have to be decoded before ``box`` can be cut."""
         rows = self._tiles(box)[0]
+        lacking = [row for row in range(rows.start, rows.stop) if row not in self._strips]
+        # A run of tiles that goes on in the next row is decoded with it: each call costs.
+        begun: dict[tuple[int, int], tuple[int, int]] = {}
         boxes: list[Box] = []
-        if all(row in self._strips for row in range(rows.start, rows.stop)):
-            return boxes
-        needed = self.needed
-        row = rows.start
-        while row < rows.stop:
-            stop = row + 1
-            if row not in self._strips:
-                while stop < rows.stop and self._alike(row, stop):
-                    stop += 1
-                edges = np.flatnonzero(np.diff(needed[row], prepend=False, append=False))
-                boxes += [self._pixels(row, stop, *run) for run in edges.reshape(-1, 2)]
-            row = stop
+        for row in lacking:
+            edges = np.flatnonzero(np.diff(self.needed[row], prepend=False, append=False))
+            for first, stop in edges.reshape(-1, 2).tolist():
+                start, end = begun.pop((first, stop), (row, row))
+                if end != row:
+                    boxes.append(self._pixels(start, end, first, stop))
+                    start = row
+                begun[first, stop] = start, row + 1
+        boxes += [self._pixels(*extent, *columns) for columns, extent in begun.items()]
         return boxes
-
-    def _alike(self, row: int, other: int) -> bool:
-        return other not in self._strips and (self._needed[other] == self._needed[row]).all()
 
     def _pixels(self, row: int, row_stop: int, column: int, column_stop: int) -> Box:
         (tile_ny, tile_nx), (ny, nx) = self._tile, self._shape
