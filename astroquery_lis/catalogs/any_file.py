@@ -70,9 +70,7 @@ def _known_units(names: Iterable[str]) -> dict[str, u.UnitBase]:
     return _PLACES
 
 
-def _column(
-    name: str, field: FileColumn, raw: np.ndarray, known: dict[str, u.UnitBase]
-) -> Column:
+def _column(name: str, field: FileColumn, raw: np.ndarray, known: dict[str, u.UnitBase]) -> Column:
     """Return a column with its unit, masked where the file has no value."""
     values, mask = decoded(field, raw), missing(field, raw)
     if name in REDSHIFTS and values.dtype.kind == "f":

@@ -169,8 +169,10 @@ def _tell(
     if answer.is_cut or rows.is_cut:
         is_nearest = source != "tap" and request.sky.center is not None
         which = "the nearest" if is_nearest else "not all"
-        warn(f"There are more rows than came: {n_rows} of them, {which}, are here.",
-             MaxResultsWarning)
+        warn(
+            f"There are more rows than came: {n_rows} of them, {which}, are here.",
+            MaxResultsWarning,
+        )
     if isinstance(request.sky, RowIds) and n_rows and not request.conditions:
         n_lost = len(request.sky.keys) - n_rows
         if n_lost and request.maxrec is None:

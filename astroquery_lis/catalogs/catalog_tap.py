@@ -148,8 +148,7 @@ def _redshift_tables(request: CatalogRequest) -> tuple[str, list[str]]:
         there = redshift_columns(release)
         if there:
             tables += (
-                f" LEFT OUTER JOIN ls_{release}.photo_z AS p{number}"
-                f" ON t.ls_id = p{number}.ls_id"
+                f" LEFT OUTER JOIN ls_{release}.photo_z AS p{number} ON t.ls_id = p{number}.ls_id"
             )
         columns += [
             f'p{number}."{name}"' + (f" AS {SECOND}{name}" if number else "")
@@ -259,9 +258,7 @@ def _merge_redshifts(columns: dict[str, np.ndarray], masks: dict[str, np.ndarray
             masks[name] = np.isnan(values) | (values == NO_REDSHIFT)
 
 
-def _values(
-    column: Column, schema: TractorColumn | None
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _values(column: Column, schema: TractorColumn | None) -> tuple[np.ndarray, np.ndarray | None]:
     """Return values and mask of a column; missing texts are empty and missing floats NaN."""
     data, mask = np.ma.getdata(column), np.ma.getmaskarray(column)
     if data.dtype.kind in "OSU" or (schema is not None and schema.is_text):

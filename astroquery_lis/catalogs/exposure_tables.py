@@ -49,9 +49,7 @@ CCD_UNITS = {
 }
 
 
-def exposure_path(
-    ra_deg: float, dec_deg: float, release: str, region: str
-) -> tuple[str, str]:
+def exposure_path(ra_deg: float, dec_deg: float, release: str, region: str) -> tuple[str, str]:
     """Return the path of the table of CCDs for a position, and the region it is of."""
     brick = int(brick_id(ra_deg, dec_deg))
     region = tree_of_brick(get_release(release), region, brick).region

@@ -225,9 +225,7 @@ def read_layout(stream: BinaryIO | GzipFile, path: Path | str) -> TableLayout:
     return TableLayout(*sizes, data_offset, fields, omitted)
 
 
-def _table_header(
-    stream: BinaryIO | GzipFile, path: Path | str
-) -> tuple[fits.Header, int]:
+def _table_header(stream: BinaryIO | GzipFile, path: Path | str) -> tuple[fits.Header, int]:
     """Return the header of the first binary table of a file, and where its data begin."""
     check_head(Path(path).name.removesuffix(".gz"), stream.read(9), path)
     stream.seek(0)

@@ -29,8 +29,7 @@ from .table_file import FileColumn, TableFile, TableLayout, decoded, open_rows
 if TYPE_CHECKING:
     from .._typing import FilePath
 
-__all__ = ["POSITIONS", "OpenTables", "TractorFile", "open_table", "own_columns",
-           "with_positions"]
+__all__ = ["POSITIONS", "OpenTables", "TractorFile", "open_table", "own_columns", "with_positions"]
 
 SIDECAR_VERSION = 3
 POSITIONS = np.dtype(
@@ -38,6 +37,7 @@ POSITIONS = np.dtype(
 )
 """Fields of the sidecar: position, BRICK_PRIMARY, whether the type is DUP, and whether the north
 is official there."""
+
 
 @dataclass
 class TractorFile(TableFile):

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from astropy import units as u
@@ -93,10 +93,13 @@ def size(text: str) -> int | u.Quantity | tuple:
     return sizes[0] if len(sizes) == 1 else tuple(sizes)
 
 
-def or_column(convert: Callable[[str], Any]) -> Callable[[str], Any]:
+T = TypeVar("T")
+
+
+def or_column(convert: Callable[[str], T]) -> Callable[[str], T | str]:
     """Return what converts a word, and leaves it as it is if it may be the name of a column."""
 
-    def converted(text: str) -> object:
+    def converted(text: str) -> T | str:
         try:
             return convert(text)
         except (argparse.ArgumentTypeError, InvalidRequestError):

@@ -20,6 +20,10 @@ BY_ROW = ("size", "release", "region", "pixel_scale", "wcs", "rotation")
 """Options that may differ from row to row."""
 
 
+Options = dict[str, Any]
+"""Options of one call, by their names."""
+
+
 class ByRow(NamedTuple):
     """The values of an option that differs by row: the distinct ones, and which each row has."""
 
@@ -108,7 +112,7 @@ def differing_options(options: Mapping[str, object], targets: Targets) -> dict[s
 
 def each_row(
     options: Mapping[str, object], targets: Targets
-) -> Iterator[tuple[tuple[float, float], dict[str, Any]] | None]:
+) -> Iterator[tuple[tuple[float, float], Options] | None]:
     """Yield RA, Dec and options of every row, `None` where it has no position."""
     differing = differing_options(options, targets)
     for row, place in enumerate(targets.places()):

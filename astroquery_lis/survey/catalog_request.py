@@ -135,9 +135,7 @@ def _is_there(column: TractorColumn, release: str, region: str) -> bool:
     return all(n in schema for n in names) and any(has_column(column, release, r) for r in regions)
 
 
-def as_angle_deg(
-    parameter: str, value: object, maximum_deg: float, *, zero: bool = False
-) -> float:
+def as_angle_deg(parameter: str, value: object, maximum_deg: float, *, zero: bool = False) -> float:
     """Return an angle as degrees."""
     must = "must be an angle with a unit, for example 10 * u.arcsec; a bare number is not one."
     value = angle_of_text(value)

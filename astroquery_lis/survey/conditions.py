@@ -180,9 +180,7 @@ def as_conditions(
         items = list(dict(column_filters).items())
     except (TypeError, ValueError):
         msg = f"column_filters={column_filters!r} must be a dict of column name to condition."
-        raise InvalidRequestError(
-            msg, parameter="column_filters", value=column_filters
-        ) from None
+        raise InvalidRequestError(msg, parameter="column_filters", value=column_filters) from None
     conditions = []
     for name, wish in items:
         columns = resolve_columns([name], release, own=own, parameter="column_filters")

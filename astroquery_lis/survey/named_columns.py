@@ -183,9 +183,7 @@ def resolve_columns(
     return tuple(dict.fromkeys(chosen))
 
 
-def _refuse(
-    name: str, release: str, own: Mapping[str, TractorColumn], parameter: str
-) -> None:
+def _refuse(name: str, release: str, own: Mapping[str, TractorColumn], parameter: str) -> None:
     """Refuse a name that means nothing, with names of the release that are like it."""
     number = get_release(release).number
     near: list[str] = []

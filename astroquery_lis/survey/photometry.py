@@ -438,9 +438,7 @@ def add_magnitudes(
     return result
 
 
-def _fluxes(
-    table: Table, band: str, dereddened: bool
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _fluxes(table: Table, band: str, dereddened: bool) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the fluxes of a band in nanomaggies, and their inverse variances if there are any."""
     names = [f"flux_{band}", *([f"mw_transmission_{band}"] if dereddened else [])]
     for name in names:

@@ -141,7 +141,10 @@ class Box:
             [
                 np.cos(y) * (np.cos(x) * forward + np.sin(x) * east) + np.sin(y) * north
                 for x, y in (
-                    (-half_x, -half_y), (half_x, -half_y), (half_x, half_y), (-half_x, half_y)
+                    (-half_x, -half_y),
+                    (half_x, -half_y),
+                    (half_x, half_y),
+                    (-half_x, half_y),
                 )
             ]
         )

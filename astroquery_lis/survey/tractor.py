@@ -107,9 +107,7 @@ def _packing(release: str) -> tuple[int, int]:
     return (42, 22) if get_release(release).number >= 11 else (40, 16)
 
 
-def row_ids(
-    number: ArrayLike, brickid: ArrayLike, objid: ArrayLike, release: str
-) -> np.ndarray:
+def row_ids(number: ArrayLike, brickid: ArrayLike, objid: ArrayLike, release: str) -> np.ndarray:
     """Return the unique id of catalogue rows, ``ls_id``.
 
     Parameters
@@ -135,9 +133,7 @@ def row_ids(
     return (number << high) | (brickid << low) | objid
 
 
-def split_row_ids(
-    ls_id: ArrayLike, release: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def split_row_ids(ls_id: ArrayLike, release: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return what `row_ids` put together.
 
     Parameters

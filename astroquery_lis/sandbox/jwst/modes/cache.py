@@ -14,12 +14,16 @@ from ..crds_files import CONTEXT, USEAFTER, lay_out, write_context, write_rules
 if TYPE_CHECKING:
     from stdatamodels.jwst.datamodels import JwstDataModel
 
-__all__ = ["CONTEXT", "Reference", "References", "write_cache"]
+__all__ = ["CONTEXT", "Fill", "Reference", "References", "write_cache"]
 
 _IN_ASDF = (
     "DistortionModel", "DistortionMRSModel", "FilteroffsetModel", "ABVegaOffsetModel",
     "RegionsModel", "SpecwcsModel", "WavelengthrangeModel",
 )  # fmt: skip
+
+
+Fill = Callable[[Any], None]
+"""Fills a model of whatever class."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Reference:
     """
 
     model: str = ""
-    fill: Callable[[Any], None] | None = None
+    fill: Fill | None = None
     parameters: Mapping[str, Any] | None = None
     step: str = ""
     exp_types: tuple[str, ...] = ("*",)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from astropy.table import Table
 
 from ..references import PARAMETERS
-from .cache import Reference
+from .cache import Fill, Reference
 from .exposures import Setup
 
 __all__ = ["distortion", "fill_frame", "flat", "imaging_references", "parameters"]
@@ -97,7 +97,7 @@ def distortion(setup: Setup) -> Reference:
     return Reference("DistortionModel", fill)
 
 
-def _filteroffset(setup: Setup, rows: Rows) -> Callable[[Any], None]:
+def _filteroffset(setup: Setup, rows: Rows) -> Fill:
     def fill(model: Any) -> None:
         model.filters = [{**row, "column_offset": 0.0, "row_offset": 0.0} for row in _optics(rows)]
         model.meta.exposure.type = setup.exp_type
@@ -105,7 +105,7 @@ def _filteroffset(setup: Setup, rows: Rows) -> Callable[[Any], None]:
     return fill
 
 
-def _apcorr(setup: Setup, rows: Rows, sigma_pix: float) -> Callable[[Any], None]:
+def _apcorr(setup: Setup, rows: Rows, sigma_pix: float) -> Fill:
     # The mosaic adds the widths of the pixel, of the drop, and of its own pixel.
     sigma = np.sqrt(sigma_pix**2 + 4 / 12)
     fractions = np.arange(1, 10) / 10
@@ -125,7 +125,7 @@ def _apcorr(setup: Setup, rows: Rows, sigma_pix: float) -> Callable[[Any], None]
     return fill
 
 
-def _abvegaoffset(rows: Rows) -> Callable[[Any], None]:
+def _abvegaoffset(rows: Rows) -> Fill:
     def fill(model: Any) -> None:
         model.abvega_offset = Table([{**row, "abvega_offset": -4.4} for row in _optics(rows)])
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..detector import SATURATION_DN, Electronics, Maps, make_ramp
-from .cache import Reference
+from .cache import Fill, Reference
 from .exposures import Setup, Shot, fill_header
 from .imaging_references import fill_frame
 
@@ -60,7 +59,7 @@ def ramp_references(setup: Setup) -> dict[str, Reference]:
     }
 
 
-def _plane(setup: Setup) -> Callable[[Any], None]:
+def _plane(setup: Setup) -> Fill:
     def fill(model: Any) -> None:
         model.dq = np.zeros(setup.shape, np.uint32)
         kinds = [("BIT", "<i4"), ("VALUE", "<u4"), ("NAME", "U40"), ("DESCRIPTION", "U80")]
@@ -70,7 +69,7 @@ def _plane(setup: Setup) -> Callable[[Any], None]:
     return fill
 
 
-def _constant(setup: Setup, value: float) -> Callable[[Any], None]:
+def _constant(setup: Setup, value: float) -> Fill:
     def fill(model: Any) -> None:
         model.data = np.full(setup.shape, value, np.float32)
         fill_frame(model, setup)
@@ -80,7 +79,7 @@ def _constant(setup: Setup, value: float) -> Callable[[Any], None]:
     return fill
 
 
-def _linearity(setup: Setup) -> Callable[[Any], None]:
+def _linearity(setup: Setup) -> Fill:
     def fill(model: Any) -> None:
         coefficients = np.array([0, 1, _ELECTRONICS.linearity], np.float32)
         model.coeffs = np.broadcast_to(coefficients[:, None, None], (3, *setup.shape)).copy()
