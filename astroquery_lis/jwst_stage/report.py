@@ -40,7 +40,6 @@ from .tasks import HIDDEN, log_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
     from .._typing import FilePath, Table
     from .tasks import Task
@@ -374,7 +373,7 @@ def call(pipeline, product, inputs, steps, association=None):
     source = work / Path(inputs[0]).name
     if association is not None:
         source = work / association["name"]
-        source.write_script_text(json.dumps(association["content"]))
+        source.write_text(json.dumps(association["content"]))
     os.chdir(work)
     kind = getattr(jwst.pipeline, pipeline, None) or getattr(jwst.step, pipeline)
     kind.call(str(source), save_results=True, output_dir=str(folder), steps=steps)

@@ -1,8 +1,10 @@
 """The page about a run."""
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.jwst_stage import JwstStage
-from astroquery_lis.jwst_stage.report import write_report
+from astroquery_lis.jwst_stage.report import _SCRIPT_HEAD, write_report
 from astroquery_lis.jwst_stage.resume.records import read_record, write_record
 
 _VOID = {"meta", "img", "br", "link", "input"}
@@ -170,3 +172,31 @@ def test_a_browser_shows_it_without_scrolling_sideways(page, tmp_path, width):
     scroll, client, images = map(int, told.split())
     assert scroll <= client <= width
     assert images == len(page.sources)
+
+
+STAND_IN = """
+import json
+from pathlib import Path
+
+class Image3Pipeline:
+    @staticmethod
+    def call(source, *, output_dir, **options):
+        Path(output_dir, "made.json").write_text(json.dumps([Path(source).read_text(), options]))
+"""
+
+
+def test_the_script_hands_associations_to_the_pipelines(tmp_path):
+    # The real pipelines are called by the slow tests; here it is the script that is tried.
+    package = tmp_path / "jwst"
+    package.mkdir()
+    for name, text in (("__init__", ""), ("step", ""), ("pipeline", STAND_IN)):
+        (package / f"{name}.py").write_text(text)
+    (tmp_path / "member.fits").write_bytes(b"")
+    script = _SCRIPT_HEAD.format(made=str(tmp_path), variables={})
+    script += 'call("Image3Pipeline", "out/a_i2d.fits", ["member.fits"], {"resample": {}}, '
+    script += '{"name": "a_asn.json", "content": {"products": []}})\n'
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, check=True)
+    content, options = json.loads((tmp_path / "out" / "made.json").read_text())
+    assert json.loads(content) == {"products": []}
+    assert options == {"save_results": True, "steps": {"resample": {}}}
