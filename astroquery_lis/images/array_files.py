@@ -28,7 +28,7 @@ import numpy as np
 
 from .._packages import import_optional, package_version
 from ..io.jobs import Result
-from ..io.store import write_whole
+from ..io.store import check_space, write_whole
 from ..survey.bricks import name_of
 from ..survey.paths import IMAGE_PRODUCTS
 from ..survey.releases import WISE_BANDS, WISE_PRODUCTS
@@ -184,8 +184,10 @@ def _plain_column(values: np.ndarray) -> list[object]:
 class _Buffered:
     """An array that is filled entry by entry and written slab by slab."""
 
-    def __init__(self, array: _Array, shape: tuple[int, ...], chunk: int, fill: Any, dtype: Any):
-        self._array, self._fill = array, fill
+    def __init__(
+        self, array: _Array, shape: tuple[int, ...], chunk: int, fill: Any, dtype: Any, folder: Path
+    ) -> None:
+        self._array, self._fill, self._folder = array, fill, folder
         self._values = np.full((chunk, *shape), fill, dtype)
         self._start = 0
 
@@ -202,6 +204,8 @@ class _Buffered:
         """Write what there is, of the entries before ``stop``."""
         stop = min(stop, self._start + len(self._values))
         if stop > self._start:
+            # A write that fails inside of HDF5 ends the process when the file is closed.
+            check_space(self._folder, self._values.nbytes)
             self._array[self._start : stop] = self._values[: stop - self._start]
         self._values[...] = self._fill
 
@@ -330,7 +334,8 @@ class ArrayFile:
             attributes = {"bands": bands, "unit": product.unit if product else ""}
             whole = len(self.job), *entry
             array = self._file.create(name, whole, chunk, attributes, dtype=dtype, fillvalue=fill)
-            self._arrays[name] = _Buffered(array, entry, chunk, fill, dtype)
+            folder = self._path.parent
+            self._arrays[name] = _Buffered(array, entry, chunk, fill, dtype, folder)
         return self._arrays[name]
 
     def add(self, index: int, request: CutoutRequest, answer: Answer, facts: Facts) -> Facts:

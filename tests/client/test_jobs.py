@@ -15,6 +15,7 @@ from astropy.table import Table
 
 from astroquery_lis import LegacySurveyClass, conf
 from astroquery_lis.exceptions import (
+    CacheError,
     InvalidRequestError,
     NoCoverageError,
     OptionalDependencyError,
@@ -95,7 +96,7 @@ def test_a_file_that_is_not_whole_is_no_result(sky, survey, tmp_path):
     table = make_targets(sky)
     first = survey.download_cutouts(table, 32, download_dir=tmp_path, id_column="name", **OPTIONS)
     cut = next(Path(path) for path in first["Local Path"] if path)
-    cut.write_bytes(cut.read_bytes()[:2880 * 3])
+    cut.write_bytes(cut.read_bytes()[: 2880 * 3])
     (tmp_path / "cutouts.journal.jsonl").unlink()
     again = survey.download_cutouts(table, 32, download_dir=tmp_path, id_column="name", **OPTIONS)
     failed = again[again["Status"] == "ERROR"]
@@ -303,6 +304,17 @@ def test_ids_that_differ_by_case_get_different_files_on_any_disk(sky, survey, tm
     assert len({path.lower() for path in manifest["Local Path"]}) == 2
     for path, place in zip(manifest["Local Path"], (star, field), strict=True):
         assert fits.getval(path, "RA") == pytest.approx(place.ra.deg)
+
+
+@pytest.mark.parametrize("output", ["fits", "hdf5", "zarr"])
+def test_the_margin_of_the_disk_is_kept_whatever_is_written(survey, sky, tmp_path, output):
+    pytest.importorskip({"fits": "astropy", "hdf5": "h5py", "zarr": "zarr"}[output])
+    places = [(45.09, 0.062), (45.091, 0.062)]
+    options = {"bands": "r", "mirror": sky.root, "download_dir": tmp_path, "output": output}
+    with conf.set_temp("disk_margin", 1e6), pytest.raises(CacheError, match="keeps free"):
+        survey.download_cutouts(places, 200, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["cutouts.journal.jsonl"]
+    assert survey.download_cutouts(places, 200, **options)["Status"].tolist() == ["COMPLETE"] * 2
 
 
 LIMITED = """
