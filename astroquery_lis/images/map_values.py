@@ -133,9 +133,11 @@ def _blocks(n_rows: int) -> Iterator[slice]:
     return (slice(start, start + BLOCK_ROWS) for start in range(0, n_rows, BLOCK_ROWS))
 
 
-def _kept_name(spec: MapSpec, job: MapJob) -> str:
-    """Return the name of the file that keeps the values of a job, which tells what they are."""
-    digest = hashlib.sha256(repr((spec.products, spec.bands, spec.release, spec.region)).encode())
+def _kept_name(spec: MapSpec, access: Access, job: MapJob) -> str:
+    """Return the name of the file that keeps the values of a job: what they are, and of where."""
+    roots = sorted({mirror.root_name for mirror in access.mirrors})
+    maps = (spec.products, spec.bands, spec.release, spec.region, roots)
+    digest = hashlib.sha256(repr(maps).encode())
     for values in (job.ra_deg, job.dec_deg):
         digest.update(np.asarray(values, "<f8").tobytes())
     return f"{name_of(job.brick)}-{digest.hexdigest()[:16]}.npz"
@@ -143,7 +145,7 @@ def _kept_name(spec: MapSpec, job: MapJob) -> str:
 
 def _values_of_job(spec: MapSpec, access: Access, job: MapJob) -> MapValues:
     """Return the values of each map; a brick's files have ``conf.deadline`` to come."""
-    place = Path(spec.folder, _kept_name(spec, job)) if spec.folder else None
+    place = Path(spec.folder, _kept_name(spec, access, job)) if spec.folder else None
     if place is not None and place.exists():
         with np.load(place, allow_pickle=False) as columns:
             return MapValues(dict(columns))

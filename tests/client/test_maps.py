@@ -108,6 +108,16 @@ def test_a_call_goes_on_where_it_stopped(sky, survey, tmp_path):
     assert len(sky.requests) > 0
 
 
+def test_what_is_kept_of_one_mirror_is_not_given_for_another(sky, survey, tmp_path):
+    ra, dec = _positions(40)
+    rows = Table({"ra": ra, "dec": dec})
+    options = {"bands": "r", "download_dir": tmp_path / "kept"}
+    survey.query_maps(rows, "nexp", **options)
+    (tmp_path / "empty/dr10").mkdir(parents=True)
+    with pytest.raises(IncompleteMirrorError):
+        survey.query_maps(rows, "nexp", **options, mirror=tmp_path / "empty")
+
+
 def test_a_mirror_that_fails_is_told_once(sky, survey, tmp_path):
     ra, dec = _positions(60)
     mirrors = [sky.mirror_url, str(sky.root)]
