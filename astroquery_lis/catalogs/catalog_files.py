@@ -183,7 +183,9 @@ class TractorFiles:
                 else:
                     rows = np.flatnonzero(request.sky.contains(positions["ra"], positions["dec"]))
                 rows = rows[eligible(positions[rows], brick, request)]
-                names = table.layout.fields if request.columns is None else request.needed
+                names = request.needed
+                if request.columns is None:
+                    names = (*table.layout.fields, *request.redshifts)
                 chunks.append(read_rows(table, brick, rows, names))
                 urls.append(url)
         return Rows(chunks, {"files": urls}, is_covered=bool(urls))

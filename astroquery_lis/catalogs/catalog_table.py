@@ -190,7 +190,7 @@ def _absent(release: str, region: str) -> frozenset[str]:
     """Return the columns of a release that the files of a region lack."""
     if region not in get_release(release).trees:
         return frozenset()
-    schema = tractor_columns(release)
+    schema = redshift_columns(release) | dict(tractor_columns(release))
     return frozenset(n for n, c in schema.items() if not has_column(c, release, region))
 
 

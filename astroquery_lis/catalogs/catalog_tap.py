@@ -128,12 +128,11 @@ def catalog_query(request: CatalogRequest, *, by_box: bool = False) -> str:
         circle = request.sky.enclosing
         where = box_where(circle) if by_box else circle_where(circle)
     tables, redshifts = _redshift_tables(request)
-    columns = "t.*"
+    columns = ["t.*"]
     if request.columns is not None:
-        columns = ", ".join(f't."{name}"' for name in _asked(request))
-        columns = ", ".join([columns, *redshifts])
+        columns = [f't."{name}"' for name in _asked(request)]
     wheres = [where, *_pushed(request)]
-    return f"SELECT {columns} FROM {tables} WHERE {' AND '.join(wheres)}"
+    return f"SELECT {', '.join([*columns, *redshifts])} FROM {tables} WHERE {' AND '.join(wheres)}"
 
 
 def _redshift_tables(request: CatalogRequest) -> tuple[str, list[str]]:

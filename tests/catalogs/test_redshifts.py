@@ -95,6 +95,32 @@ def test_conditions_on_redshifts_are_met_by_brute_force(sky, joined, place, cond
     assert len(first) == len(rows)
 
 
+@pytest.mark.filterwarnings("ignore:.*without values in some rows")
+@pytest.mark.parametrize("source", ["tap", "sweeps"])
+@pytest.mark.parametrize("place", ["field", "split"])
+def test_a_condition_on_redshifts_goes_with_all_columns(sky, joined, place, source):
+    ask = {"radius": 2 * u.arcmin, "source": source, "column_filters": {"z_phot_median": "<0.5"}}
+    rows = joined(sky.positions[place], **ask, columns="all")
+    due = joined(sky.positions[place], **ask, columns=["ls_id", "z_phot_median"])
+    assert len(rows)
+    assert rows["ls_id"].tolist() == due["ls_id"].tolist()
+    assert rows["z_phot_median"].tolist() == due["z_phot_median"].tolist()
+    assert "flux_r" in rows.colnames
+
+
+@pytest.mark.filterwarnings("ignore:.*without values in some rows")
+@pytest.mark.parametrize("source", ["tap", "sweeps"])
+def test_northern_rows_do_not_meet_a_condition_on_what_the_north_lacks(sky, joined, source):
+    ask = {"radius": 2 * u.arcmin, "source": source, "columns": ["release", "z_phot_median_i"]}
+    everything = joined(sky.positions["split"], **ask)
+    values = everything["z_phot_median_i"]
+    assert values.mask[everything["release"] == 9011].all()
+    rows = joined(sky.positions["split"], **ask, column_filters={"z_phot_median_i": "0.1..0.6"})
+    due = [z for z in values.tolist() if z is not None and 0.1 <= z <= 0.6]
+    assert len(due)
+    assert rows["z_phot_median_i"].tolist() == due
+
+
 def test_conditions_go_to_the_service_where_one_table_has_the_redshifts(joined):
     ask = {"radius": 1 * u.arcmin, "columns": "z_spec", "column_filters": {"z_spec": ">0"},
            "get_query_payload": True}
