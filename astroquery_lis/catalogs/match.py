@@ -105,11 +105,12 @@ def _match(
     bricks = files.grouped(
         tuple(brick_files(np.unique(brick), request.release, request.region)), request.release
     )
-    pairs, sources = [], []
+    pairs, sources, tables = [], [], []
     for file, opened in zip(bricks, files.opened(bricks), strict=True):
         if opened is None:
             continue
         table, _ = opened
+        tables.append((file, table))
         ends = [np.searchsorted(brick, [number, number + 1]) for number in file.bricks]
         near = np.unique(np.concatenate([index[first:last] for first, last in ends]))
         rows = np.flatnonzero(eligible(table.positions, file, request))
@@ -117,7 +118,12 @@ def _match(
             if len(pair[0]):
                 pairs.append(pair)
                 sources.append((file, table))
-    return _collect(pairs, sources, find, request)
+    if pairs:
+        return _collect(pairs, sources, find, request)
+    # Which columns there are does not depend on whether anything matched.
+    none = np.empty(0, int)
+    chunks = [read_rows(table, file, none, request.needed) for file, table in tables]
+    return Matches(none, np.empty(0), chunks, none)
 
 
 def _pairs(
@@ -202,8 +208,6 @@ def _collect(
     request: CatalogRequest,
 ) -> Matches:
     """Keep the pairs that are asked for, and read their rows."""
-    if not pairs:
-        return Matches(np.empty(0, int), np.empty(0), [], np.empty(0, int))
     which = np.concatenate([np.full(len(pair[1]), n) for n, pair in enumerate(pairs)])
     place, row, apart = (np.concatenate([pair[k] for pair in pairs]) for k in range(3))
     order = np.lexsort((row, which, apart, place))

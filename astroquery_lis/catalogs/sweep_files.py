@@ -64,7 +64,8 @@ class SweepRows(TractorFile):
             numbers = np.arange(len(self.positions)) if self.numbers is None else self.numbers
             redshifts = self.beside(numbers[rows], [*ROW_KEY, *wanted])
             key = super().read(rows, ROW_KEY)
-            if redshifts and any((redshifts[name] != key[name]).any() for name in ROW_KEY):
+            is_same = all(n in redshifts and (redshifts[n] == key[n]).all() for n in ROW_KEY)
+            if redshifts and not is_same:
                 msg = f"The redshifts beside {self.path} are of other rows."
                 raise UnexpectedContentError(msg, url=str(self.path))
             columns |= {name: redshifts[name] for name in wanted if name in redshifts}

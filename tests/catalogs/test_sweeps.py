@@ -76,6 +76,22 @@ def test_rows_by_ids_and_a_match_are_the_same(sky, ask):
     assert with_redshifts["z_phot_median"].tolist() == alone["z_phot_median"].tolist()
 
 
+def test_a_match_has_the_same_columns_whether_anything_matched(sky, ask):
+    place = SkyCoord(sky.positions["field"])
+    row = ask(place, radius="1 arcmin", source="files", columns=["ra", "dec"])[0]
+    tables = [
+        ask.__self__.crossmatch(
+            Table({"ra": [row["ra"]], "dec": [row["dec"] + offset]}),
+            radius="0.001 arcsec",
+            source="sweeps",
+        )
+        for offset in (0, 1e-6)
+    ]
+    apart, none = (np.ma.getmaskarray(table["separation"]).tolist() for table in tables)
+    assert (apart, none) == ([False], [True])
+    assert tables[0].colnames == tables[1].colnames
+
+
 def test_what_sweeps_lack_is_refused_by_name_with_who_has_it(sky, ask):
     cone = {"radius": "10 arcsec", "source": "sweeps"}
     for columns, who in (("bx", "source='files' or 'tap'"), ("apflux_r", "source='files' has")):
@@ -260,6 +276,11 @@ def test_redshifts_of_other_rows_are_refused(sky, survey, tmp_path):
     )[0]
     place = SkyCoord(row["ra"], row["dec"], unit="deg")
     fits.BinTableHDU(Table(table)[::-1]).writeto(tmp_path / redshifts)
+    with pytest.raises(UnexpectedContentError, match="of other rows"):
+        survey.query_tractor(place, **ask, mirror=tmp_path)
+    anonymous = Table(table)
+    anonymous.remove_column(next(n for n in anonymous.colnames if n.lower() == "objid"))
+    fits.BinTableHDU(anonymous).writeto(tmp_path / redshifts, overwrite=True)
     with pytest.raises(UnexpectedContentError, match="of other rows"):
         survey.query_tractor(place, **ask, mirror=tmp_path)
     (tmp_path / redshifts).unlink()
