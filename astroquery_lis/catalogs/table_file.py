@@ -162,7 +162,9 @@ class TableFile:
         if not names or not len(rows):
             return {}
         with reading(self.path, "read as a Tractor catalogue"):
-            return {n: raw == self.fields[n].null for n, raw in self.raw(rows, names).items()}
+            raw = self.raw(rows, names)
+            masks = {name: missing(self.fields[name], raw[name]) for name in names}
+            return {name: mask for name, mask in masks.items() if mask is not None}
 
     def _mapped(self) -> np.ndarray:
         """Return all rows of the file, as bytes that are read when they are looked at."""
