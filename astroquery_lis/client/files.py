@@ -120,7 +120,7 @@ or sequence, optional
             that holds it.  Not needed for tables of a whole
             region or release.
         ra, dec, name : str, optional
-            Columns of a table, as for `download_cutouts`.
+            Columns of a table, as for `download_cutouts`; they count more than ``brickname``.
         radius : `~astropy.units.Quantity` ['angle'] or str, optional
             Take every brick that a circle of this radius touches; by default the brick that owns
             each position.

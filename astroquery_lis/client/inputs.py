@@ -377,9 +377,11 @@ def as_bricks(
 ) -> BricksAsked:
     """Return the bricks that are named, numbered, or those at positions.
 
-    With a radius they are all that the circles touch.
+    With a radius they are all that the circles touch.  A column that is named counts more than one
+    with the names of bricks.
     """
-    names, sweeps = _names(value)
+    is_by_columns = any(column is not None for column in (ra, dec, name))
+    names, sweeps = (None, []) if is_by_columns else _names(value)
     if names is None:
         targets = as_targets(
             value,

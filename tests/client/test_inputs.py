@@ -281,3 +281,23 @@ def test_what_the_region_arguments_may_be():
         assert caught.value.parameter == parameter
     with pytest.raises(InvalidRequestError, match="coordinates"):
         as_sky(None, radius=1 * u.deg)
+
+
+@pytest.mark.parametrize("bricks", [{"brickname": ["1901p012"] * 2}, {"BRICKID": [1, 2]}])
+def test_positions_in_columns_that_are_named_count_more_than_names_of_bricks(bricks):
+    table = Table({"x": RA, "y": DEC, "place": PLACES.to_string("hmsdms"), **bricks})
+    here = as_bricks(PLACES)
+    for columns in ({"ra": "x", "dec": "y"}, {"name": "place"}):
+        bricks_of_rows = as_bricks(table, **columns)
+        assert np.array_equal(bricks_of_rows.ids, here.ids)
+        assert len(as_bricks(table, "1 deg", **columns).ids) > 2
+    assert not np.array_equal(as_bricks(table).ids, here.ids)
+
+
+@pytest.mark.parametrize("bricks", ["1901p012", ["1901p012", "1901p015"], 5, None])
+@pytest.mark.parametrize("column", ["ra", "dec", "name"])
+def test_columns_without_a_table_are_refused_by_bricks(survey, bricks, column):
+    path = "dr10/survey-bricks.fits.gz" if bricks is None else None
+    with pytest.raises(InvalidRequestError, match="needs a table") as caught:
+        survey.get_brick_files(bricks, path=path, **{column: "x"})
+    assert caught.value.parameter == column
