@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -44,14 +44,16 @@ def as_by_row(parameter: str, value: Any, targets: Targets) -> ByRow | None:
         value = table[value]
     if callable(value):
         rows = SkyCoord(targets.ra_deg, targets.dec_deg, unit="deg") if table is None else table
-        return _of_values(parameter, [value(row) for row in rows])
+        answers = (value(row) if at else None for row, at in zip(rows, targets.placed, strict=True))
+        return _of_values(parameter, answers, targets.placed)
     # A header is one grid, though numpy takes it for a list of cards.
-    is_one = isinstance(value, (tuple, fits.Header)) or not hasattr(value, "__len__")
-    if is_one or np.ndim(value) == 0:
+    if isinstance(value, (tuple, fits.Header)) or not hasattr(value, "__len__"):
         return None
     if not isinstance(value, (list, np.ndarray)):
         value = np.asarray(value)  # a Series of pandas and the like, in the order of its rows
-    may_be_pair = parameter == "size" and np.ndim(value) == 1 and not isinstance(value, Column)
+    if isinstance(value, np.ndarray) and not value.ndim:
+        return None
+    may_be_pair = parameter == "size" and not isinstance(value, Column) and _is_flat(value)
     if len(value) != len(targets):
         if may_be_pair and len(value) <= 2:
             return None
@@ -65,18 +67,29 @@ def as_by_row(parameter: str, value: Any, targets: Targets) -> ByRow | None:
     return _of_array(parameter, value, targets.placed)
 
 
+def _is_flat(values: list[Any] | np.ndarray) -> bool:
+    """Return True if no value is a pair."""
+    if isinstance(values, np.ndarray):
+        return values.ndim == 1
+    return not any(isinstance(v, (tuple, list)) or getattr(v, "ndim", 0) for v in values)
+
+
 def _of_array(parameter: str, array: Any, placed: np.ndarray) -> ByRow:
     """Return the distinct values of a column, of an array or of a list."""
     if isinstance(array, list):
-        return _of_values(parameter, array)
+        return _of_values(parameter, array, placed)
     mask = np.broadcast_to(getattr(array, "mask", False), np.shape(array))
-    lacking = np.flatnonzero(mask.reshape(len(placed), -1).any(axis=1) & placed)
+    lacking = np.flatnonzero(mask.any(axis=tuple(range(1, mask.ndim))) & placed)
     if len(lacking):
         _refuse_row(parameter, int(lacking[0]))
     unit = getattr(array, "unit", None)
     plain = np.asarray(getattr(array, "value", array))
     if plain.dtype.hasobject:
-        return _of_values(parameter, plain.tolist())
+        return _of_values(parameter, plain.tolist(), placed)
+    if plain.dtype.kind == "S":
+        plain = np.char.decode(plain, "utf-8", "replace")  # text of a FITS table
+    if plain.dtype.kind == "U":
+        plain = np.char.strip(plain)
     values, of_row = np.unique(plain, axis=0, return_inverse=True)
     kept = values if unit is None else u.Quantity(values, unit)
     items = [tuple(item) if np.ndim(item) else item for item in kept]
@@ -92,16 +105,33 @@ def _refuse_row(parameter: str, row: int) -> NoReturn:
     raise InvalidRequestError(msg, parameter=parameter, value=row)
 
 
-def _of_values(parameter: str, values: list[Any]) -> ByRow:
-    """Return the distinct ones of values of any kind."""
-    numbers: dict[Any, int] = {}
-    of_row = np.zeros(len(values), np.intp)
+def _of_values(parameter: str, values: Iterable[Any], placed: np.ndarray) -> ByRow:
+    """Return the distinct ones of values of any kind, of the rows that have a position."""
+    numbers: dict[Hashable, int] = {}
+    distinct: list[Any] = []
+    of_row = np.zeros(len(placed), np.intp)
     for row, value in enumerate(values):
+        if not placed[row]:
+            continue
         if value is np.ma.masked:
             _refuse_row(parameter, row)
-        value = tuple(value) if isinstance(value, list) else value
-        of_row[row] = numbers.setdefault(value, len(numbers))
-    return ByRow(list(numbers), of_row)
+        if isinstance(value, list) or (isinstance(value, np.ndarray) and value.ndim):
+            value = tuple(value)
+        of_row[row] = numbers.setdefault(_key(value), len(distinct))
+        if of_row[row] == len(distinct):
+            distinct.append(value)
+    return ByRow(distinct, of_row)
+
+
+def _key(value: Any) -> Hashable:
+    """Return what tells a value from others; what is not hashable is like itself only."""
+    if isinstance(value, fits.Header):
+        value = value.tostring()
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return type(value), value  # True is no 1
 
 
 def differing_options(options: Mapping[str, object], targets: Targets) -> dict[str, ByRow]:
@@ -116,5 +146,8 @@ def each_row(
     """Yield RA, Dec and options of every row, `None` where it has no position."""
     differing = differing_options(options, targets)
     for row, place in enumerate(targets.places()):
+        if place is None:
+            yield None
+            continue
         own = {name: by_row.values[by_row.of_row[row]] for name, by_row in differing.items()}
-        yield place and (place, {**options, **own})
+        yield place, {**options, **own}

@@ -66,7 +66,7 @@ def as_asked(
 ) -> Asked:
     """Return what is asked for every row that has a position; each kind is checked once."""
     kinds = np.zeros(len(placed), np.intp)
-    if not by_row:
+    if not by_row or not placed.any():
         return Asked((make(),), kinds)
     numbers = np.array([option.of_row[placed] for option in by_row.values()])
     distinct, first, inverse = np.unique(numbers, axis=1, return_index=True, return_inverse=True)

@@ -117,7 +117,7 @@ class BulkJob:
     ) -> Table:
         """Do the job in a folder, or what is left of it, and return the manifest."""
         folder = Path(download_dir).expanduser().absolute()
-        names = np.array([safe_name(name) for name in self.targets.ids.tolist()])
+        names = np.array([safe_name(name) for name in self.targets.ids.tolist()], str)
         # Some disks take NGC1 and ngc1 for one name.
         is_unique = len(np.unique(np.char.lower(names))) == len(names)
         spec = replace(self.spec, folder=str(folder), ids_are_names=is_unique)

@@ -418,3 +418,66 @@ def test_a_size_that_no_row_can_have_is_refused_before_any_request(sky, survey):
         with pytest.raises(InvalidRequestError, match="size"):
             survey.get_cutouts(_columns(npix=[8, 0]), size, bands="r")
     assert len(sky.requests) == 0
+
+
+# ---- options of rows ----------------------------------------------------------------------------
+
+
+def test_text_by_row_of_a_fits_table(sky, survey, tmp_path):
+    table = _columns(tree=["dr9", "dr10 "], half=["north", "south"])
+    table["ra"][0], table["dec"][0] = sky.positions["split"].ra.deg, sky.positions["split"].dec.deg
+    table.write(tmp_path / "rows.fits")
+    path = str(tmp_path / "rows.fits")
+    for text in (["dr9", "dr10"], [b"dr9", b"dr10 "]):
+        assert _of_rows(as_by_row("release", np.array(text), as_targets(PLACES))) == ["dr9", "dr10"]
+    manifest = survey.download_cutouts(
+        path, 8, bands="r", release="tree", region="half", download_dir=tmp_path / "out"
+    )
+    assert list(manifest["Status"]) == ["COMPLETE"] * 2, list(manifest["Message"])
+    assert list(manifest["release"]) == ["dr9", "dr10"]
+    assert list(manifest["region"]) == ["north", "south"]
+
+
+def test_rows_without_a_position_need_no_option(survey, tmp_path):
+    table = _columns(npix=[8, 16])
+    table["ra"][0] = np.nan
+    values = [np.ma.masked, 16]
+    for size in (lambda row: 128 // (row["npix"] - 8), values, np.array(values, object)):
+        with pytest.warns(CoverageWarning, match="no position"):
+            cutouts = survey.get_cutouts(table, size, bands="r")
+        assert cutouts[0] is None
+        assert cutouts[1][1].shape == (16, 16)
+    table["ra"] = np.nan
+    for rows in (table, table[:0]):
+        for size in ("npix", lambda row: row["npix"], np.full((len(rows), 2), 8)):
+            with warnings.catch_warnings(action="ignore"):
+                assert survey.get_cutouts(rows, size) == [None] * len(rows)
+                manifest = survey.download_cutouts(
+                    rows, size, download_dir=tmp_path / str(len(rows)), show_progress=False
+                )
+            assert list(manifest["Status"]) == ["SKIPPED"] * len(rows)
+
+
+def test_values_by_row_of_any_kind():
+    targets = as_targets(Table({"ra": [1.0, 2, 3], "dec": [0.0, 0, 0]}))
+    pair = [4, 6] * u.arcsec
+    for sizes in (
+        [8, (4, 6), 9],
+        [8 * u.pix, 9 * u.pix, 8 * u.pix],
+        [4 * u.arcsec, 2 * u.arcmin, 4 * u.arcsec],
+        ["4 arcsec", 8, "4 arcsec"],
+        [True, 1, 1.0],
+    ):
+        values = _of_rows(as_by_row("size", sizes, targets))
+        assert [(type(v), v) for v in values] == [(type(v), v) for v in sizes]
+    for sizes in ([[4, 6]] * 3, np.array([[4, 6]] * 3), [np.array([4, 6])] * 3):
+        assert _of_rows(as_by_row("size", sizes, targets)) == [(4, 6)] * 3
+    assert _of_rows(as_by_row("size", [pair, pair, pair], targets)) == [tuple(pair)] * 3
+    grids = [fits.Header({"CRVAL1": ra}) for ra in (1.0, 2.0, 1.0)]
+    by_row = as_by_row("wcs", grids, targets)
+    assert by_row.values == grids[:2]
+    assert by_row.of_row.tolist() == [0, 1, 0]
+    unhashable = [{"a": 1}, {"a": 2}, {"a": 1}]
+    assert _of_rows(as_by_row("size", lambda row: unhashable[int(row["ra"]) - 1], targets)) == (
+        unhashable
+    )
