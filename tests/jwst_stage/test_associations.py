@@ -189,16 +189,22 @@ def test_wavefront_sensing_takes_pairs_per_detector(given):
     assert "wavefront sensing takes pairs of exposures" in notes[0]
 
 
-def test_pairs_of_one_observation_have_associations_of_their_own(plan_of, tmp_path):
+@pytest.mark.parametrize(
+    ("options", "stem"),
+    [
+        ({}, "jw01234-o001_t001_nircam_clear-f356w-sub160-nrcalong_wfscmb-"),
+        ({"product_name": "mirror_{visit}"}, "mirror_0"),
+    ],
+)
+def test_pairs_of_one_observation_have_associations_of_their_own(plan_of, tmp_path, options, stem):
     pair = {"PATTTYPE": "WFSC", "VISITYPE": "PRIME_WFSC_SENSING_CONTROL"}
     for number in (1, 2, 3, 4):
         activity = f"{(number + 1) // 2:02d}"
-        write_exposure(tmp_path / "in", number, suffix="rate", ACT_ID=activity, **pair)
-    pairs = [task for task in plan_of(start="rate").tasks if task.stage == 3]
-    assert {association_path(task, tmp_path).name for task in pairs} == {
-        f"jw01234-o001_t001_nircam_clear-f356w-sub160-nrcalong_wfscmb-{activity}_asn.json"
-        for activity in ("01", "02")
-    }
+        write_exposure(tmp_path / "in", number, suffix="rate", ACT_ID=activity, VISIT=f"0{activity}", **pair)
+    pairs = [task for task in plan_of(start="rate", **options).tasks if task.stage == 3]
+    assert [association_path(task, tmp_path).name for task in pairs] == [
+        f"{stem}{activity}_asn.json" for activity in ("01", "02")
+    ]
 
 
 def test_each_visit_of_a_time_series_makes_a_product(given):

@@ -158,9 +158,9 @@ def association_document(task: Task, output_dir: FilePath, directory: FilePath |
 
 def association_path(task: Task, directory: FilePath) -> Path:
     """Return where the association of a task is written."""
-    stem, _, kind = Path(task.name).stem.rpartition("_")
-    # Pairs of one observation differ in their last word only.
-    stem = f"{stem}_{kind}" if kind.startswith("wfscmb") else stem
+    stem = Path(task.name).stem
+    # The product of a pair has no ending of its kind.
+    stem = stem if task.pipeline == "WfsCombineStep" else stem.rpartition("_")[0]
     return Path(directory) / f"{stem}_asn.json"
 
 
