@@ -134,6 +134,24 @@ def test_products_of_other_modes(tmp_path, plan_of, cards, expected):
     assert [task.name for task in plan_of().tasks] == expected
 
 
+@pytest.mark.parametrize(
+    ("exp_type", "step", "suffix"),
+    [
+        ("NRC_TSIMAGE", "tso_photometry", "phot.ecsv"),
+        ("NRS_BRIGHTOBJ", "extract_1d", "x1dints.fits"),
+    ],
+)
+def test_what_a_skipped_step_makes_is_not_promised(tmp_path, plan_of, exp_type, step, suffix):
+    pytest.importorskip("jwst")
+    cards = {"TSOVISIT": True, "SUBARRAY": "SUB64", **WANTED.get(exp_type, {})}
+    write_exposure(tmp_path / "in", exp_type=exp_type, **cards)
+    for is_skipped in (False, True):
+        series = plan_of(steps={step: {"skip": is_skipped}}).tasks[-1]
+        assert series.pipeline == "Tso3Pipeline"
+        stem = series.name.removesuffix("asn.json")
+        assert series.outputs[1:] == (() if is_skipped else (f"{stem}{suffix}",))
+
+
 def test_integrations_are_kept_where_there_are_several(tmp_path, plan_of):
     write_exposure(tmp_path / "in", root="x", ints=3)
     assert plan_of().tasks[0].outputs == ("stage1/x_rate.fits", "stage1/x_rateints.fits")

@@ -11,7 +11,7 @@ from astropy.table import Table
 from astroquery_lis.exceptions import StageWarning
 from astroquery_lis.jwst_stage.resume.records import read_record
 from astroquery_lis.jwst_stage.running.verify import FAILED, NO_EFFECT, NOTE, OK, is_whole, verify
-from astroquery_lis.jwst_stage.tasks import Estimate, Member, Reduction
+from astroquery_lis.jwst_stage.tasks import Estimate, Member, Reduction, Task
 
 pytest.importorskip("jwst")
 
@@ -300,6 +300,27 @@ def test_a_background_that_was_not_subtracted_is_told(made, status, steps, expec
     task = replace(task, members=(*task.members, Member("stage2/sky", "background")), steps=steps)
     fits.setval(path, "S_MSBSUB", value=status)
     assert outcomes(verify(task, folder, Quiet())).get("background") == expected
+
+
+@pytest.mark.parametrize("suffix", ["s000000001_x1d", "nrca1_crfints"])
+def test_a_product_whose_name_has_more_in_the_middle_tells_what_failed(made, suffix):
+    task, folder, path = made(2)
+    task = replace(task, name="stage3/x_f356w_asn.json", outputs=("stage3/x_f356w_asn.json",))
+    (folder / "x_f356w_asn.json").write_text("{}")
+    path = path.rename(folder / f"x_{suffix}_f356w.fits")
+    fits.setval(path, "S_PHOTOM", value="FAILED")
+    assert of(verify(task, folder, Quiet()), "S_PHOTOM")["outcome"] == NO_EFFECT
+
+
+@pytest.mark.parametrize(
+    ("product", "expected"), [("x_phot.ecsv", None), ("x_asn.json", FAILED)], ids=str
+)
+def test_images_are_wanted_where_nothing_else_is_promised(tmp_path, product, expected):
+    (tmp_path / "x_asn.json").write_text("{}")
+    Table({"MJD": [1.0]}).write(tmp_path / "x_phot.ecsv", format="ascii.ecsv")
+    outputs = tuple(dict.fromkeys(("stage3/x_asn.json", f"stage3/{product}")))
+    task = Task("stage3/x_asn.json", stage=3, pipeline="Tso3Pipeline", outputs=outputs)
+    assert outcomes(verify(task, tmp_path, Quiet())).get("products") == expected
 
 
 def test_of_many_products_one_tells_what_failed(made):

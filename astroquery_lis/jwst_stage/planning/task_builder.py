@@ -274,21 +274,26 @@ def _stage1_outputs(exposure: Exposure, pipeline: str) -> tuple[str, ...]:
 
 def _stage3_outputs(group: Group, steps: Mapping[str, Mapping]) -> tuple[str, ...]:
     stem = f"stage3/{group.file_stem}"
+    skipped = {name for name, values in steps.items() if values.get("skip")}
     if group.pipeline == "WfsCombineStep":
         return (f"{stem}.fits",)
     if group.pipeline == "Tso3Pipeline":
         is_image = stage_classes(group.exposures[0])[1] == "Image2Pipeline"
-        return (f"{stem}_asn.json", f"{stem}_{'phot.ecsv' if is_image else 'x1dints.fits'}")
+        step, suffix = _MAKING_SERIES["image" if is_image else "spectra"]
+        return (f"{stem}_asn.json", *(() if step in skipped else (f"{stem}_{suffix}",)))
     suffixes: tuple[str, ...] = STAGE3_SUFFIXES.get(group.pipeline, ())
     if group.pipeline == "Ami3Pipeline" and not any(role == "psf" for _, role in group.members):
         suffixes = ()
     if group.pipeline == "Spec3Pipeline":
         kinds = {EXP_TYPES[e.exp_type] for e, role in group.members if role == "science"}
         suffixes = next(iter(kinds)).spectra if len(kinds) == 1 else ()
-        skipped = {name for name, values in steps.items() if values.get("skip")}
         suffixes = () if skipped & _MAKING_SPECTRA else suffixes
     # How many files, and under which names, is known only when the sources are.
     return tuple(f"{stem}_{suffix}" for suffix in suffixes) or (f"{stem}_asn.json",)
 
 
+_MAKING_SERIES = {
+    "image": ("tso_photometry", "phot.ecsv"),
+    "spectra": ("extract_1d", "x1dints.fits"),
+}
 _MAKING_SPECTRA = {"extract_1d", "resample_spec", "combine_1d"}

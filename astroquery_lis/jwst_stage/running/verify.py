@@ -108,7 +108,9 @@ def verify(task: Task, folder: Path, watch: LogWatch) -> list[dict]:
         for line in _whole(path, product if path == main else _Product())
     ]
     checks += unfit or [check("whole", OK, f"{len(files)} files")]
-    if not any(path.suffix == ".fits" for path in files.values()):
+    # A time series of images may leave its light curve only.
+    is_named = any(not name.endswith("_asn.json") for name in task.outputs)
+    if not is_named and all(path.suffix != ".fits" for path in files.values()):
         checks.append(check("products", FAILED, "no FITS file was made", "See the log."))
     if any(line["outcome"] == FAILED for line in checks):
         return checks
@@ -169,7 +171,9 @@ def main_product(task: Task, folder: Path) -> Path | None:
         return main if main.exists() else None
     files = sorted(folder.glob("*.fits"))
     stem = main.name.removesuffix("_asn.json")
-    return next((path for path in files if path.name.startswith(stem)), None)
+    # Of products with a source or an exposure in their names, none may begin so.
+    first = files[0] if files else None
+    return next((path for path in files if path.name.startswith(stem)), first)
 
 
 def _backgrounds(task: Task, header: fits.Header) -> list[dict]:
