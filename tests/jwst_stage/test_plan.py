@@ -324,6 +324,19 @@ def test_an_association_of_level_2_decides_on_backgrounds(dithers, plan_of):
     assert plan.task(f"{ROOT.format(2)}_cal.fits").members == ()
 
 
+def test_the_name_of_a_source_is_left_out_where_spectra_are_saved_together(tmp_path, plan_of):
+    pytest.importorskip("jwst")
+    write_exposure(tmp_path / "in", 1, root="spec", exp_type="NIS_WFSS", FILTER="GR150R")
+    write_exposure(tmp_path / "in", 2, root="direct", exp_type="NIS_IMAGE")
+    product = "jw01234-o001_{source_id}_niriss_f200w-gr150r"
+    association = {"asn_type": "spec3", "products": [
+        {"name": product, "members": [{"expname": "spec_cal.fits", "exptype": "science"}]}]}  # fmt: skip
+    (tmp_path / "in" / "x_asn.json").write_text(json.dumps(association))
+    spectra = plan_of().tasks[-1]
+    assert spectra.name == f"stage3/{spectra.association['product']}_x1d.fits"
+    assert spectra.association["product"] == "jw01234-o001_niriss_f200w-gr150r"
+
+
 def test_an_association_with_members_that_are_not_there(dithers, plan_of):
     products = [{"name": "p", "members": [{"expname": "jw9_nrca1_cal.fits", "exptype": "science"}]}]
     (dithers / "x_asn.json").write_text(json.dumps({"asn_type": "image3", "products": products}))

@@ -296,4 +296,9 @@ def _filled(groups: list[Group], check: bool) -> list[dict]:
         for i, header in zip(bare, complete([documents[i] for i in bare]), strict=True):
             headers[i] = header
     pairs = zip(headers, groups, strict=True)
-    return [{**header, "product": group.product} for header, group in pairs]
+    return [{**header, "product": _product(group)} for header, group in pairs]
+
+
+def _product(group: Group) -> str:
+    # The spectra of slitless exposures are saved together, under the name as it stands.
+    return group.file_stem if any(map(_is_slitless, group.exposures)) else group.product
