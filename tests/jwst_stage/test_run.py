@@ -285,10 +285,14 @@ def test_partial_mosaic_is_kept_until_the_input_is_mended(troubled, observation)
     assert statuses.pop(troubled.names[0]) == "ERROR"
     assert statuses.pop(troubled.names[4]) == "SKIPPED"
     assert set(statuses.values()) == {"CACHED"}
+    (mosaic,) = (name for name in troubled.names if "f356w-sub160_i2d" in name)
+    # Changed, and as long as before.
+    fits.setval(troubled.output_dir / mosaic, "TARGPROP", value="x")
+    manifest = do(troubled.plan, troubled.resolution, troubled.output_dir, partial=True)
+    assert list(manifest["task"][manifest["Status"] == "COMPLETE"]) == [mosaic]
     troubled.files[0].write_bytes(observation.uncals[0].read_bytes())
     manifest = do(troubled.plan, troubled.resolution, troubled.output_dir)
     made = list(manifest["task"][manifest["Status"] == "COMPLETE"])
-    (mosaic,) = (name for name in troubled.names if "f356w-sub160_i2d" in name)
     assert made == [troubled.names[0], troubled.names[4], mosaic]
     with fits.open(troubled.output_dir / mosaic) as hdul:
         assert len(hdul["HDRTAB"].data) == 3

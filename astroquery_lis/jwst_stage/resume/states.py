@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ..tasks import Reduction, Task
 
-__all__ = ["STATES", "State", "assess", "differences"]
+__all__ = ["STATES", "State", "assess", "checked_products", "differences", "product_memo"]
 
 STATES = ("done", "stale", "missing", "failed")
 
@@ -53,7 +53,7 @@ def assess(reduction: Reduction) -> dict[str, State]:
     output_dir = reduction.output_dir
     records = read_records(output_dir)
     fingerprints = Fingerprints(reduction, records)
-    products = FileMemo(output_dir / HIDDEN / "products.json", _sha256)
+    products = product_memo(output_dir)
     tasks = {task.name: task for task in reduction.plan.tasks}
     states = {}
     for name, task in tasks.items():
@@ -63,6 +63,11 @@ def assess(reduction: Reduction) -> dict[str, State]:
         fingerprints.save()
         products.save()
     return states
+
+
+def product_memo(output_dir: Path) -> FileMemo[str]:
+    """Return the digests of products, which are made again where a file has another date."""
+    return FileMemo(output_dir / HIDDEN / "products.json", _sha256)
 
 
 def differences(before: Mapping, now: Mapping, tasks: Collection[str] = ()) -> list[str]:
@@ -83,7 +88,7 @@ def _state(
     now: Mapping[str, Any],
     tasks: Collection[str],
     output_dir: Path,
-    products: FileMemo,
+    products: FileMemo[str],
 ) -> State:
     if record is None:
         present = [name for name in task.outputs or (task.name,) if (output_dir / name).exists()]
@@ -92,7 +97,7 @@ def _state(
         return _because("missing", ["not made yet"])
     if record.state != "done":
         return _because("failed", [record.message or "it failed"])
-    lost, spoilt = _checked_products(task, record, output_dir, products)
+    lost, spoilt = checked_products(task, record, output_dir, products)
     if lost:
         return _because("missing", lost + spoilt)
     reasons: list[str] = []
@@ -109,8 +114,8 @@ def _because(state: str, reasons: list[str]) -> State:
     return State(state, shown, tuple(reasons))
 
 
-def _checked_products(
-    task: Task, record: Record, output_dir: Path, products: FileMemo
+def checked_products(
+    task: Task, record: Record, output_dir: Path, products: FileMemo[str]
 ) -> tuple[list[str], list[str]]:
     """Return what is to be said of products that are gone, and of those that were changed."""
     lost, spoilt = [], []

@@ -29,7 +29,7 @@ from .. import pipeline
 from ..planning.estimates import with_references
 from ..resume.fingerprints import Fingerprints, key
 from ..resume.records import read_records, write_record
-from ..resume.states import assess
+from ..resume.states import assess, checked_products, product_memo
 from ..tasks import HIDDEN, log_path
 from .outcomes import keep_log, make_manifest, outcome, write_manifest
 from .schedule import DONE, FAILED, SKIPPED, Schedule, available_gb, cores, kills
@@ -303,11 +303,10 @@ class _Run:
         record = self._records.get(task.name)
         if record is None or record.state != "done" or key(record.fingerprint) != key(fingerprint):
             return False
-        return all(
-            (path := self._output_dir / product["file"]).exists()
-            and path.stat().st_size == product["bytes"]
-            for product in record.products
+        lost, spoilt = checked_products(
+            task, record, self._output_dir, product_memo(self._output_dir)
         )
+        return not lost and not spoilt
 
     def _end(self, future: Future[Ended]) -> int:
         """Note how a task ended; return how many are finished by it."""
