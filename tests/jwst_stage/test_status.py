@@ -16,6 +16,7 @@ from astroquery_lis.jwst_stage.running.status import (
     Lock,
     TaskProgress,
     is_locked,
+    now,
     read_live,
     scratch_root,
     status,
@@ -88,6 +89,15 @@ def test_task_that_was_finished_after_the_last_word(plan, tmp_path):
     table = status(tmp_path)
     assert table["state"][0] == "done"
     assert table["seconds"][0] == 7.0
+
+
+def test_a_record_of_the_run_before_does_not_tell_of_a_task_that_was_begun_again(plan, tmp_path):
+    write_record(tmp_path, Record(task=NAMES[0], state="done", ended=now()))
+    before = now()
+    while now() == before:
+        pass
+    begin(tmp_path)
+    assert status(tmp_path)["state"][0] == "interrupted"
 
 
 def test_end_of_a_run(plan, tmp_path):
