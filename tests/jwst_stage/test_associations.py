@@ -200,7 +200,8 @@ def test_pairs_of_one_observation_have_associations_of_their_own(plan_of, tmp_pa
     pair = {"PATTTYPE": "WFSC", "VISITYPE": "PRIME_WFSC_SENSING_CONTROL"}
     for number in (1, 2, 3, 4):
         activity = f"{(number + 1) // 2:02d}"
-        write_exposure(tmp_path / "in", number, suffix="rate", ACT_ID=activity, VISIT=f"0{activity}", **pair)
+        cards = {"ACT_ID": activity, "VISIT": f"0{activity}", **pair}
+        write_exposure(tmp_path / "in", number, suffix="rate", **cards)
     pairs = [task for task in plan_of(start="rate", **options).tasks if task.stage == 3]
     assert [association_path(task, tmp_path).name for task in pairs] == [
         f"{stem}{activity}_asn.json" for activity in ("01", "02")

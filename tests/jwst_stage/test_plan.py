@@ -329,8 +329,8 @@ def test_the_name_of_a_source_is_left_out_where_spectra_are_saved_together(tmp_p
     write_exposure(tmp_path / "in", 1, root="spec", exp_type="NIS_WFSS", FILTER="GR150R")
     write_exposure(tmp_path / "in", 2, root="direct", exp_type="NIS_IMAGE")
     product = "jw01234-o001_{source_id}_niriss_f200w-gr150r"
-    association = {"asn_type": "spec3", "products": [
-        {"name": product, "members": [{"expname": "spec_cal.fits", "exptype": "science"}]}]}  # fmt: skip
+    members = [{"expname": "spec_cal.fits", "exptype": "science"}]
+    association = {"asn_type": "spec3", "products": [{"name": product, "members": members}]}
     (tmp_path / "in" / "x_asn.json").write_text(json.dumps(association))
     spectra = plan_of().tasks[-1]
     assert spectra.name == f"stage3/{spectra.association['product']}_x1d.fits"

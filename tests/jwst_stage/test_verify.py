@@ -303,11 +303,14 @@ def test_a_background_that_was_not_subtracted_is_told(made, status, steps, expec
 
 
 @pytest.mark.parametrize("suffix", ["s000000001_x1d", "nrca1_crfints"])
-def test_a_product_whose_name_has_more_in_the_middle_tells_what_failed(made, suffix):
+def test_a_product_whose_name_has_more_in_the_middle_tells_what_failed(made, tmp_path, suffix):
     task, folder, path = made(2)
     task = replace(task, name="stage3/x_f356w_asn.json", outputs=("stage3/x_f356w_asn.json",))
     (folder / "x_f356w_asn.json").write_text("{}")
-    path = path.rename(folder / f"x_{suffix}_f356w.fits")
+    path = path.rename(tmp_path / f"x_{suffix}_f356w.fits")
+    for resampled in folder.glob("*.fits"):
+        resampled.unlink()
+    path = path.rename(folder / path.name)
     fits.setval(path, "S_PHOTOM", value="FAILED")
     assert of(verify(task, folder, Quiet()), "S_PHOTOM")["outcome"] == NO_EFFECT
 
