@@ -7,24 +7,32 @@ from pathlib import Path
 from astroquery_lis.jwst_stage.planning.pipelines import EXP_TYPES
 
 PAGE = Path(__file__).parents[2] / "docs" / "jwst_stage.rst"
+FROM_UNCAL, FROM_RATE, PLANNED = "executed", "executed from rate", "planned only"
 
 
 def executed_in_tests():
-    """Return the types that modules with a constant EXECUTED reduce, and the chain's own."""
-    types = {"NRC_IMAGE"}
+    """Return what modules with a constant EXECUTED reduce, by where they begin.
+
+    A module that simulates uncalibrated exposures reduces them from there; the chain's own do.
+    """
+    types = {FROM_UNCAL: {"NRC_IMAGE"}, FROM_RATE: set()}
     for path in Path(__file__).parent.glob("test_modes*.py"):
-        for node in ast.parse(path.read_text()).body:
+        tree = ast.parse(path.read_text())
+        kinds = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.keyword)]
+        begin = FROM_UNCAL if "uncal=True" in kinds else FROM_RATE
+        for node in tree.body:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXECUTED":
-                types |= set(ast.literal_eval(node.value))
+                types[begin] |= set(ast.literal_eval(node.value))
     return types
 
 
 def test_the_table_of_types_tells_what_was_executed():
-    told, planned = set(), set()
+    table = {FROM_UNCAL: set(), FROM_RATE: set(), PLANNED: set()}
     for line in PAGE.read_text().splitlines():
-        if re.search(r" (executed|executed from rate|planned only)$", line):
+        if match := re.search(r" (executed|executed from rate|planned only)$", line):
             names = set(re.findall(r"``([A-Z]+_[A-Z0-9-]+)``", line))
-            (planned if line.endswith("planned only") else told).update(names)
-    assert told == executed_in_tests()
-    assert not told & planned
-    assert told | planned <= set(EXP_TYPES)
+            table[match[1]].update(names)
+    planned = table.pop(PLANNED)
+    assert table == executed_in_tests()
+    assert not (table[FROM_UNCAL] | table[FROM_RATE]) & planned
+    assert table[FROM_UNCAL] | table[FROM_RATE] | planned <= set(EXP_TYPES)
