@@ -57,7 +57,6 @@ _IMAGE_SKY_MJYSR, _GRISM_SKY_DN_S = 0.2, 2.0
 # column.  The grism of the telescope spreads it over ten times as many.
 _WAVELENGTH_UM = (3.1, 0.9)
 _TRACE_X, _TRACE_Y = (-55.0, 110.0), (1.0, 1.5)
-_UM_PER_PIX = _WAVELENGTH_UM[1] / _TRACE_X[1]
 # MJy um s / (DN sr), at the middle of the filter.
 _RESPONSE = 0.02
 _STEPS_PER_PIX = 4
@@ -180,13 +179,12 @@ def _spectra(sources: Table, pointing: Pointing) -> np.ndarray:
 
 
 def _references() -> dict[str, Reference | list[Reference]]:
-    files: dict[str, Reference | list[Reference]] = dict(_CAMERA.references())
+    files = _CAMERA.references()
     images, spectra = ("NRC_IMAGE",), ("NRC_WFSS",)
-    of_images = {
-        kind: replace(_CAMERA.references()[kind], exp_types=images) for kind in ("photom", "apcorr")
-    }
-    files |= ramp_references(_CAMERA.setup)
-    return files | {
+    of_images = {kind: replace(files[kind], exp_types=images) for kind in ("photom", "apcorr")}
+    return {
+        **files,
+        **ramp_references(_CAMERA.setup),
         "photom": [
             of_images["photom"],
             Reference("NrcWfssPhotomModel", _fill_photom, exp_types=spectra),
