@@ -283,6 +283,8 @@ def _converter(annotation: str, kind: str, default: object) -> Keywords | None:
     if "Any" in words and not words & {"Mapping", "Sequence"}:
         words |= set(re.findall(r"\w+", kind))
     choices = _choices(annotation, kind, words)
+    if choices and "ByRow" in words:
+        return {"metavar": "|".join((*choices, "COLUMN"))}
     if choices:
         return {"choices": (*choices, "no") if "bool" in words else choices}
     if words & OBJECTS:

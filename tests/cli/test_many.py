@@ -57,6 +57,20 @@ def test_rows_that_fail_leave_the_others_alone(run, run_json, scene):
     assert run(*words[:4], "--bands", "z", "-d", "four").code == 0
 
 
+def test_regions_by_row(run, run_json):
+    table = _write("plain.ecsv", 2)
+    table["half"] = ["south", "auto"]
+    table.write("targets.ecsv")
+    words = ("cutouts", "targets.ecsv", "--size", "8", "--bands", "r", "-d", "cuts")
+    code, document = run_json(*words, "--region", "half")
+    assert code == 0
+    assert [row["region"] for row in document["rows"]] == ["south"] * 2
+    answer = run(*words, "--region", "east")
+    assert answer.code == 2
+    assert "region" in answer.err
+    assert "auto|north|south|COLUMN" in run("cutouts", "--help").out
+
+
 def test_hdf5_and_processes(run_json, tmp_path):
     h5py = pytest.importorskip("h5py")
     _write("targets.csv", 3)
