@@ -19,7 +19,7 @@ from .._packages import package_version
 from ..client import LegacySurveyClass
 from ..client.inputs import Targets, as_position, bricks_at, warn_of_unplaced
 from ..client.user_tables import read_table
-from ..exceptions import InvalidRequestError, LegacySurveyError
+from ..exceptions import InvalidRequestError, LegacySurveyError, TransferError
 from ..pictures.page import picture_bytes
 from ..survey.bricks import brick_center, brick_edges, brick_id, name_of
 from . import cache_commands, doctor, jwst, values
@@ -275,9 +275,14 @@ def _crossmatch(options: Namespace, survey: LegacySurveyClass, console: Console)
     return EXIT_OK if matched.any() else EXIT_NOTHING
 
 
-def _catalogue(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+def _catalogue(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     """Prints the table, or writes it in any format of the output's name."""
-    console.table(survey.read_catalogue(**asked(options)), options)
+    try:
+        rows = survey.read_catalogue(**asked(options))
+    except TransferError as error:
+        # The file is the user's own: no service is down.
+        raise InvalidRequestError(str(error), parameter="path", value=options.path) from error
+    return console.table(rows, options)
 
 
 def _covers(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ class ColumnMethods(SurveyBase):
         Raises
         ------
         InvalidRequestError
-            If there is no such file, or it has no such column.
+            If there is no such file, it may not be read, or it has no such column.
         TruncatedError
             If the file ends too early.
         UnexpectedContentError
@@ -70,7 +71,7 @@ class ColumnMethods(SurveyBase):
         """
         try:
             file = Path(path).expanduser()
-            is_file = file.is_file()
+            is_file = os.path.isfile(file)
         except (TypeError, ValueError, RuntimeError):
             is_file = False
         if not is_file:
@@ -79,7 +80,10 @@ class ColumnMethods(SurveyBase):
         names = columns.replace(",", " ").split() if isinstance(columns, str) else columns
         if names is not None and (not names or not all(isinstance(n, str) for n in names)):
             refuse("columns", columns, "must name columns; leave it out for all of the file.")
-        return read_file(file, names)
+        try:
+            return read_file(file, names)
+        except OSError as error:
+            refuse("path", str(path), f"cannot be read: {error.strerror}.")
 
     def list_columns(self, *, release: str | None = None, region: Region = "auto") -> Table:
         """Return a `~astropy.table.Table` of the columns of the catalogue.

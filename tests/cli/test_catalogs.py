@@ -1,5 +1,8 @@
 """``tractor``, ``crossmatch`` and ``covers``."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from astropy import units as u
@@ -254,6 +257,30 @@ def test_catalogue_prints_a_file_with_units(run, run_json, scene):
     answer = run("catalogue", "none.fits")
     assert answer.code != 0
     assert "is no file on this computer" in answer.err
+
+
+def test_a_catalogue_that_cannot_be_read_is_no_service_that_is_down(run, run_json, scene, tmp_path):
+    whole = scene.root / "dr10/south/tractor/045/tractor-0451p000.fits"
+    short, page, barred = (tmp_path / name for name in ("a.fits", "b.fits", "c.fits"))
+    short.write_bytes(whole.read_bytes()[:-5000])
+    page.write_text("<html>")
+    barred.write_bytes(whole.read_bytes())
+    barred.chmod(0)
+    paths = [short, page]
+    if not os.access(barred, os.R_OK):
+        paths.append(barred)
+    elif Path("/proc/self/mem").exists():
+        paths.append(Path("/proc/self/mem"))  # root may read all but this
+    for path in paths:
+        answer = run("catalogue", str(path))
+        assert answer.code == 2, answer.err
+        assert str(path) in answer.err
+        _, document = run_json("catalogue", str(path))
+        assert document["error"]["type"] == "InvalidRequestError"
+    none = tmp_path / "none.fits"
+    with fits.open(whole) as hdul:
+        fits.HDUList([hdul[0], fits.BinTableHDU(hdul[1].data[:0], name="T")]).writeto(none)
+    assert run("catalogue", str(none), "--columns", "ra,dec").code == 3
 
 
 def test_files_takes_a_path_of_the_tree(run_json):
