@@ -52,8 +52,10 @@ if TYPE_CHECKING:
 __all__ = ["FootprintMethods"]
 
 MAX_PROBES = 200
-MAX_DEPTH = 29
 """Most positions that the viewer is asked for one by one in a call."""
+
+MAX_DEPTH = 29
+"""The deepest order that a MOC can have."""
 
 
 class FootprintMethods(SurveyBase):

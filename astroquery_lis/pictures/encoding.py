@@ -15,9 +15,8 @@ from .rgb import rgb
 if TYPE_CHECKING:
     from ..images.cutting import Answer, Facts
 
-__all__ = ["PICTURE_OUTPUTS", "PictureEncoding"]
+__all__ = ["PictureEncoding"]
 
-PICTURE_OUTPUTS = ("png", "jpeg")
 _SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
 
 
