@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -17,11 +17,11 @@ import numpy as np
 
 from ..exceptions import TruncatedError, UnexpectedContentError
 from ..io.parts import RemoteParts
-from ..io.ranges import FIRST_RANGE_BYTES, MERGE_GAP_BYTES, Version
-from ..survey.bricks import name_of
-from .table_file import TableFile, read_layout
+from ..io.ranges import FIRST_RANGE_BYTES, MERGE_GAP_BYTES, Version, merge_ranges
+from ..survey.bricks import N_BRICKS, name_of
+from .table_file import TableFile, decoded, read_layout
 
-__all__ = ["RemoteSweep", "open_remote", "rows_by_number"]
+__all__ = ["RemoteSweep", "forget_oldest", "open_remote", "rows_by_number"]
 
 N_FIRST_PROBES = 32
 N_PROBES = 8
@@ -32,7 +32,10 @@ WHOLE_BYTES = 100_000_000
 """A file whose bricks are in no order is read whole if it has not more."""
 
 HELD_BYTES = 100_000_000
-"""So much of what was read is held in memory for the next query."""
+"""So much of what was read, of all sweeps together, is held in memory for the next query."""
+
+MOST_RUNS = 8
+"""The rows of so many bricks at most are asked for at once, as one range where they adjoin."""
 
 HEADER_BYTES = 1_000_000
 
@@ -46,6 +49,9 @@ def _by_name(bricks: np.ndarray) -> np.ndarray:
 
 
 Order: TypeAlias = Callable[[np.ndarray], np.ndarray]
+Spans: TypeAlias = dict[int, list[tuple[int, int]]]
+"""From which row to which each brick can lie."""
+
 ORDERS: tuple[Order, ...] = (_by_name, _by_id)
 
 
@@ -69,14 +75,16 @@ class RemoteSweep(TableFile):
             if lacking:
                 self._fetch(parts, np.array(lacking))
             blocks = [self.blocks[brick] for brick in bricks]
-            self._forget({*bricks})
         numbers, lines = (np.concatenate(column) for column in zip(*blocks, strict=True))
         return numbers, TableFile(self.path, replace(self.layout, n_rows=len(numbers)), lines)
 
     def _fetch(self, parts: RemoteParts, bricks: np.ndarray) -> None:
         """Fetch the rows of bricks."""
+        if "brickid" not in self.fields:
+            msg = f"{self.path} is not a Tractor catalogue: it has no brickid."
+            raise UnexpectedContentError(msg, url=str(self.path))
         try:
-            self._read(parts, self._spans(parts, bricks))
+            self._read(parts, *self._spans(parts, bricks))
         except _Unordered:
             size = self.layout.end - self.layout.data_offset
             if size > WHOLE_BYTES:
@@ -86,31 +94,35 @@ class RemoteSweep(TableFile):
                     "products='sweep', download_dir=...)), and name that folder as the mirror."
                 )
                 raise UnexpectedContentError(msg, url=str(self.path)) from None
-            every = (0, self.layout.n_rows)
-            self._read(parts, dict.fromkeys(bricks.tolist(), every), is_ordered=False)
+            every = [(0, self.layout.n_rows)]
+            self._read(parts, dict.fromkeys(bricks.tolist(), every), ())
 
-    def _spans(self, parts: RemoteParts, bricks: np.ndarray) -> dict[int, tuple[int, int]]:
-        """Return from which row to which each brick lies, if it is there."""
+    def _spans(self, parts: RemoteParts, bricks: np.ndarray) -> tuple[Spans, Sequence[Order]]:
+        """Return where each brick lies, if it is there, in any order that the rows can have."""
         n_rows, row_bytes = self.layout.n_rows, self.layout.row_bytes
         if n_rows * row_bytes > NEAR_BYTES and not self.bricks:
             self._probe(parts, np.linspace(0, n_rows - 1, N_FIRST_PROBES, dtype=int))
         while True:
             rows = np.array(sorted(self.bricks), int)
             ids = np.array([self.bricks[row] for row in rows.tolist()], int)
-            order = _order_of(ids)
-            keys, spans, gaps = order(ids), {}, []
+            orders = _fitting(ids, ORDERS)
             # Two rows beyond the ends stand for bricks before and after all others.
             rows = np.array([-1, *rows, n_rows])
-            for brick, key in zip(bricks.tolist(), order(bricks), strict=True):
-                first, last = np.searchsorted(keys, key), np.searchsorted(keys, key, "right")
-                start, stop = int(rows[first]) + 1, int(rows[last + 1])
-                spans[brick] = start, stop
-                gaps.append((start, int(rows[first + 1])))
-                if last > first:
-                    gaps.append((int(rows[last]) + 1, stop))
+            spans: Spans = {brick: [] for brick in bricks.tolist()}
+            gaps = []
+            for order in orders:
+                keys = order(ids)
+                for brick, key in zip(spans, order(bricks), strict=True):
+                    first, last = np.searchsorted(keys, key), np.searchsorted(keys, key, "right")
+                    start, stop = int(rows[first]) + 1, int(rows[last + 1])
+                    spans[brick].append((start, stop))
+                    gaps.append((start, int(rows[first + 1])))
+                    if last > first:
+                        gaps.append((int(rows[last]) + 1, stop))
             wide = [gap for gap in gaps if (gap[1] - gap[0]) * row_bytes > NEAR_BYTES]
             if not wide:
-                return spans
+                joined = {brick: merge_ranges(some, gap_bytes=0) for brick, some in spans.items()}
+                return joined, orders
             probes = [np.linspace(a, b - 1, N_PROBES + 2, dtype=int)[1:-1] for a, b in wide]
             self._probe(parts, np.unique(np.concatenate(probes)))
 
@@ -120,40 +132,70 @@ class RemoteSweep(TableFile):
         starts = (layout.data_offset + rows * layout.row_bytes + column.offset).tolist()
         size = np.dtype(column.kind).itemsize
         found = b"".join(parts.read([(start, start + size) for start in starts]))
-        ids = np.frombuffer(found, column.kind).astype(int)
+        ids = self._checked(decoded(column, np.frombuffer(found, column.kind)))
         self.bricks |= dict(zip(rows.tolist(), ids.tolist(), strict=True))
 
-    def _read(
-        self, parts: RemoteParts, spans: dict[int, tuple[int, int]], *, is_ordered: bool = True
-    ) -> None:
-        """Read the rows between which bricks lie, and keep those of the bricks."""
-        runs = sorted(set(spans.values()))
-        tables = dict(zip(runs, _rows_between(parts, self, runs), strict=True))
-        for brick, run in spans.items():
-            lines = tables[run]
-            table = TableFile(self.path, replace(self.layout, n_rows=len(lines)), lines)
-            ids = table.read(slice(None), ("brickid",))["brickid"]
-            if is_ordered:
-                _order_of(ids)
-            places = np.flatnonzero(ids == brick)
-            self.blocks[brick] = run[0] + places, lines[places]
+    def _checked(self, ids: np.ndarray) -> np.ndarray:
+        """Return ids of bricks, if all are."""
+        wrong = ids[~((ids >= 1) & (ids <= N_BRICKS))]
+        if len(wrong):
+            msg = f"{self.path} has rows of a brick {wrong[0]}, which there is not."
+            raise UnexpectedContentError(msg, url=str(self.path))
+        return ids.astype(int)
 
-    def _forget(self, bricks: set[int]) -> None:
-        """Let the blocks go that were read first, if there are too many, but not these."""
-        size = sum(lines.nbytes for _, lines in self.blocks.values())
-        for brick in [brick for brick in self.blocks if brick not in bricks]:
-            if size <= HELD_BYTES:
-                break
-            size -= self.blocks.pop(brick)[1].nbytes
+    def _read(self, parts: RemoteParts, spans: Spans, orders: Sequence[Order]) -> None:
+        """Read the rows between which bricks lie, in one of some orders if they are in any."""
+        layout = self.layout
+        empty = np.empty(0, int), np.empty((0, layout.row_bytes), np.uint8)
+        blocks = {brick: [empty] for brick in spans}
+        runs = sorted({run for some in spans.values() for run in some})
+        for number in range(0, len(runs), MOST_RUNS):
+            some = runs[number : number + MOST_RUNS]
+            for run, lines in zip(some, _rows_between(parts, self, some), strict=True):
+                table = TableFile(self.path, replace(layout, n_rows=len(lines)), lines)
+                ids = self._checked(table.read(slice(None), ("brickid",))["brickid"])
+                orders = _fitting(ids, orders) if orders else ()
+                for brick in [brick for brick in spans if run in spans[brick]]:
+                    places = np.flatnonzero(ids == brick)
+                    blocks[brick].append((run[0] + places, lines[places]))
+        for brick, pieces in blocks.items():
+            numbers, lines = (np.concatenate(column) for column in zip(*pieces, strict=True))
+            self.blocks[brick] = numbers, lines
+
+    def forget(self, n_bytes: int) -> int:
+        """Let the blocks go that were read first, and return how many bytes they had."""
+        n_freed = 0
+        # One that is being read is bounded when it has been.
+        if self.lock.acquire(blocking=False):
+            try:
+                while self.blocks and n_freed < n_bytes:
+                    n_freed += self.blocks.pop(next(iter(self.blocks)))[1].nbytes
+            finally:
+                self.lock.release()
+        return n_freed
+
+    @property
+    def held_bytes(self) -> int:
+        """How much of what was read is in memory."""
+        return sum(lines.nbytes for _, lines in list(self.blocks.values()))
 
 
-def _order_of(bricks: np.ndarray) -> Order:
-    """Return the order that bricks are in."""
-    for order in ORDERS:
-        keys = order(bricks)
-        if (keys[1:] >= keys[:-1]).all():
-            return order
-    raise _Unordered
+def forget_oldest(tables: Iterable[TableFile]) -> None:
+    """Keep within `HELD_BYTES` what is held of sweeps, those used longest ago first."""
+    sweeps = [table for table in tables if isinstance(table, RemoteSweep)]
+    excess = sum(sweep.held_bytes for sweep in sweeps) - HELD_BYTES
+    for sweep in sweeps:
+        if excess > 0:
+            excess -= sweep.forget(excess)
+
+
+def _fitting(bricks: np.ndarray, orders: Sequence[Order]) -> list[Order]:
+    """Return which orders bricks can be in."""
+    candidates = [(order, order(bricks)) for order in orders]
+    fitting = [order for order, keys in candidates if (keys[1:] >= keys[:-1]).all()]
+    if not fitting:
+        raise _Unordered
+    return fitting
 
 
 def _rows_between(

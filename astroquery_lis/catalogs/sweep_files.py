@@ -33,7 +33,7 @@ from ..survey.tractor_columns import (
 from .catalog_files import Opened, RowFile, TractorFiles
 from .catalog_sources import Rows
 from .catalog_table import Chunk
-from .remote_sweep import RemoteSweep, open_remote, rows_by_number
+from .remote_sweep import RemoteSweep, forget_oldest, open_remote, rows_by_number
 from .table_file import RowNumbers, TableFile, open_rows
 from .tractor_file import TractorFile, with_positions
 
@@ -191,11 +191,13 @@ class SweepFiles(TractorFiles):
                 self._tables.put(key, sweep)
         parts.version = sweep.version
         try:
-            return sweep.rows_of(parts, brick.bricks)
+            rows = sweep.rows_of(parts, brick.bricks)
         except ContentChangedError:
             self._tables.drop(key)
             parts.version = None
             raise
+        forget_oldest(self._tables.all())
+        return rows
 
     def _beside(
         self, path: str, numbers: np.ndarray, names: Sequence[str]

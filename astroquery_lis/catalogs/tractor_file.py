@@ -67,6 +67,11 @@ class OpenTables:
                 self._tables.move_to_end(key)
             return self._tables.get(key)
 
+    def all(self) -> list[TableFile]:
+        """Return the tables, those used longest ago first."""
+        with self._lock:
+            return list(self._tables.values())
+
     def put(self, key: tuple[str, str], table: TableFile) -> None:
         """Hold a table; the one used longest ago is let go."""
         with self._lock:

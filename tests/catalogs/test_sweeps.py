@@ -1,5 +1,6 @@
 """The sweeps as a source: the rows of the Tractor files, in parts, and redshifts beside them."""
 
+import itertools
 
 import astropy.units as u
 import numpy as np
@@ -13,11 +14,12 @@ from astroquery_lis import LegacySurveyClass, conf, sandbox
 from astroquery_lis.catalogs import remote_sweep
 from astroquery_lis.exceptions import (
     CoverageWarning,
+    FailoverWarning,
     InvalidRequestError,
     TruncatedError,
     UnexpectedContentError,
 )
-from astroquery_lis.survey.bricks import brick_edges, brick_id, name_of
+from astroquery_lis.survey.bricks import brick_center, brick_edges, brick_id, name_of
 
 from .test_catalogs import assert_same
 
@@ -196,6 +198,97 @@ def test_of_a_large_sweep_just_the_bricks_are_read(large, order, monkeypatch):
             sent = sum(record.bytes_sent for record in sky.requests)
             assert sent < 0.1 * size
     assert n_rows > 1000
+
+
+def test_what_is_held_of_all_sweeps_has_one_bound(sky, survey, monkeypatch):
+    ask = {"radius": "20 arcsec", "source": "sweeps", "columns": ["ls_id", "flux_r"]}
+    places = [sky.positions[name] for name in ("field", "split")]
+
+    def held():
+        tables = survey._tables.all()
+        return [t.held_bytes for t in tables if isinstance(t, remote_sweep.RemoteSweep)]
+
+    due = [survey.query_tractor(place, **ask) for place in places]
+    before = held()
+    assert len(before) > 1
+    assert min(before) > 0
+    monkeypatch.setattr(remote_sweep, "HELD_BYTES", max(before))
+    survey.query_tractor(places[0], **ask)
+    assert 0 < sum(held()) <= max(before)
+    monkeypatch.setattr(remote_sweep, "HELD_BYTES", 0)
+    for place, rows in zip(places, due, strict=True):
+        assert_same(rows, survey.query_tractor(place, **ask))
+        assert sum(held()) == 0
+
+
+@pytest.mark.filterwarnings("ignore::astroquery.exceptions.LargeQueryWarning")
+def test_bricks_that_adjoin_are_not_read_as_one(large, monkeypatch):
+    sky, _, put = large
+    monkeypatch.setattr(remote_sweep, "NEAR_BYTES", 20_000)
+    table = large_sweep("id")
+    ask = {"radius": "0.4 deg", "columns": ["brickid", "objid"], "source": "sweeps"}
+    due = put(table).query_tractor("101.5 0.5", **ask)
+    together = max(record.bytes_sent for record in sky.requests)
+    monkeypatch.setattr(remote_sweep, "MOST_RUNS", 1)
+    assert_same(due, put(table).query_tractor("101.5 0.5", **ask))
+    brick_bytes = 2 * N_ROWS * table.as_array().dtype.itemsize
+    assert max(record.bytes_sent for record in sky.requests) < brick_bytes + 65_536 < together
+
+
+def test_no_row_is_lost_where_two_orders_fit_what_was_looked_at(large, monkeypatch):
+    _, _, put = large
+    monkeypatch.setattr(remote_sweep, "NEAR_BYTES", 10_000)
+    monkeypatch.setattr(remote_sweep, "N_FIRST_PROBES", 2)
+    table = large_sweep("id")
+    ids = np.unique(table["BRICKID"]).tolist()
+    # By id the second lies between the two that the probes meet, by name before both.
+    first, second, third = next(
+        (a, b, c)
+        for a, b, c in itertools.combinations(ids, 3)
+        if name_of(b) < name_of(a) < name_of(c)
+        if np.sum(table["BRICKID"] == b) >= N_ROWS
+    )
+    table = table[np.isin(table["BRICKID"], [first, second, third])]
+    place = SkyCoord(*brick_center(second), unit="deg")
+    separation = SkyCoord(table["RA"], table["DEC"], unit="deg").separation(place)
+    inside = (separation.deg <= 0.05) & (table["TYPE"] != b"DUP")
+    ask = {"radius": "0.05 deg", "columns": ["brickid", "objid"], "source": "sweeps"}
+    assert len(put(table).query_tractor(place, **ask)) == inside.sum() > 0
+
+
+@pytest.mark.parametrize("brickid", [None, 0, 662_175])
+def test_a_sweep_without_ids_of_bricks_leads_to_the_next_mirror(large, tmp_path, brickid):
+    sky, path, put = large
+    table = large_sweep("name")
+    whole = tmp_path / "whole" / path.relative_to(tmp_path / "tree")
+    whole.parent.mkdir(parents=True)
+    fits.BinTableHDU(table).writeto(whole)
+    if brickid is None:
+        table.remove_column("BRICKID")
+    else:
+        table["BRICKID"] = np.array(brickid, ">i4")
+    survey = put(table)
+    ask = {"radius": "0.03 deg", "source": "sweeps", "columns": "flux_r"}
+    with pytest.raises(UnexpectedContentError, match="brick"):
+        survey.query_tractor("100.5 0.2", **ask)
+    with sandbox.serve(root=tmp_path / "whole", configure=False) as second:
+        due = survey.query_tractor("100.5 0.2", **ask, mirror=second.mirror_url)
+        assert len(due)
+        mirrors = [sky.mirror_url, second.mirror_url]
+        with pytest.warns(FailoverWarning):
+            rows = survey.query_tractor("100.5 0.2", **ask, mirror=mirrors)
+        assert_same(due, rows)
+
+
+def test_ids_of_bricks_with_an_offset_are_read(large, monkeypatch):
+    _, _, put = large
+    monkeypatch.setattr(remote_sweep, "NEAR_BYTES", 50_000)
+    table = large_sweep("name")
+    ask = {"radius": "0.05 deg", "columns": ["brickid", "objid", "flux_r"], "source": "sweeps"}
+    due = put(table).query_tractor("100.5 0.2", **ask)
+    table["BRICKID"] = table["BRICKID"].astype("u4")
+    assert len(due)
+    assert_same(due, put(table).query_tractor("100.5 0.2", **ask))
 
 
 def test_a_sweep_that_changes_is_begun_anew(large, monkeypatch):
