@@ -12,7 +12,7 @@ import numpy as np
 from astroquery.exceptions import LargeQueryWarning
 
 from .._typing import Payload
-from ..exceptions import CacheWarning, CoverageWarning, InvalidRequestError, NoCoverageError, warn
+from ..exceptions import CoverageWarning, InvalidRequestError, NoCoverageError, warn
 from ..io.finder import FileFinder, LocatedFile
 from ..survey.bricks import brick_center, brick_edges, is_north, name_of
 from ..survey.catalog_request import CatalogRequest, Sky
@@ -210,8 +210,6 @@ class TractorFiles:
             self.announce(bricks, files, what)
             if not finder.only_local:
                 files = finder.find_all([brick.path for brick in bricks])
-            if finder.cache_error is not None:
-                warn(f"The Tractor files are not cached: {finder.cache_error}", CacheWarning)
         return [None if file is None else (self.open(file), file.url) for file in files]
 
     def announce(

@@ -17,7 +17,7 @@ from ..exceptions import ContentChangedError, NoCoverageError, collected_notes
 from ..survey.bricks import name_of
 from ..survey.paths import IMAGE_PRODUCTS, plane_file, tree_of_brick
 from ..survey.pixel_grids import Box, SkyGrid
-from ..survey.placement import WISE, Piece, Placement, frame_of_bands, place, without
+from ..survey.placement import WISE, Piece, Placement, cached_name, frame_of_bands, place, without
 from ..survey.releases import DataRelease, Tree
 from ..survey.request import CutoutRequest, plane_name
 from .assemble import Assembler
@@ -109,7 +109,7 @@ class CoaddPlan:
         self.placement = place(request.ra_deg, request.dec_deg, *shape, grid, frame)
         scale_arcsec = self.placement.grid.scale_deg * 3600
         self.area_ratio = 1.0 if grid is None else (scale_arcsec / frame.scale_arcsec) ** 2
-        self.owner = self.placement.bricks[0]
+        self.owner = self.placement.owner
         self.owner_tree = self.tree(self.owner)
         self.bands = request.bands or self.owner_tree.bands
         self.planes = [
@@ -360,7 +360,7 @@ def _settle(
     asked = Request(
         on_missing,
         request.bands is not None,
-        f"brick {plan.placement.pieces[0].brick} of {plan.owner_tree.folder}",
+        f"brick {cached_name(plan.owner)} of {plan.owner_tree.folder}",
         nothing(plan, files),
     )
     return settle(asked, shares, lambda: _other_bands(plan, reader))
@@ -393,7 +393,7 @@ def _primary(
     # The target's brick first, those that stand in for others last.
     covered = dict.fromkeys((pieces[i].brick, pieces[i].brick_id) for i in sorted(pieces))
     bands = request.bands or tuple(dict.fromkeys(p.band for p in planes if p.band))
-    grid = "WCS" if request.wcs else plan.placement.pieces[0].brick
+    grid = "WCS" if request.wcs else cached_name(plan.owner)
     served = served_cards(plan.release.name, request.region, source, ", ".join(mirrors))
     shape = request.ny, request.nx
     asked = asked_cards(shape, request.products, bands, grid, len(covered))

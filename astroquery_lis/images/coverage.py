@@ -15,6 +15,7 @@ from ..exceptions import (
 )
 from ..io.places import Failovers
 from ..survey.pixel_grids import Box
+from ..survey.placement import cached_name
 
 if TYPE_CHECKING:
     from ..survey.releases import Tree
@@ -107,7 +108,7 @@ def nothing(plan: CoaddPlan, files: Files) -> str:
         return f"{msg}: nothing was observed in the box."
     tree = plan.owner_tree
     if set(plan.bands) & set(plan.all_bands):
-        msg += f": brick {plan.placement.pieces[0].brick} of {tree.folder} does not exist."
+        msg += f": brick {cached_name(plan.owner)} of {tree.folder} does not exist."
     else:
         bands, all_bands = ", ".join(plan.bands), ", ".join(plan.all_bands)
         msg += f": {tree.folder} has no {bands}; its bands are {all_bands}."

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from astropy.io import fits
 
-from ..exceptions import collected_notes
+from ..exceptions import LegacySurveyError, collected_notes
 from ..io.jobs import portable
 from ..survey.bricks import brick_id
 from ..survey.paths import tree_of_brick
@@ -144,8 +144,11 @@ class _Pending:
     def of(
         cls, request: CutoutRequest, sources: Sources, reader: SectionReader, *, is_plain: bool
     ) -> _Pending:
-        plans = [CoaddPlan(request)] if is_plain else sources.plans(request)
-        boxes = [box for plan in plans for box in plan.sections(reader.evidence)]
+        try:
+            plans = [CoaddPlan(request)] if is_plain else sources.plans(request)
+            boxes = [box for plan in plans for box in plan.sections(reader.evidence)]
+        except LegacySurveyError:  # raised again when it is this target's turn
+            return cls(request, is_plain, [])
         is_small = is_plain and plans[0].placement.labels is None
         return cls(request, is_plain, boxes, plans[0] if is_small else None)
 

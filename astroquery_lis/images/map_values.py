@@ -6,13 +6,15 @@ Of a brick no more than some rows of tiles are in memory, whatever the number of
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -133,6 +135,10 @@ def _blocks(n_rows: int) -> Iterator[slice]:
     return (slice(start, start + BLOCK_ROWS) for start in range(0, n_rows, BLOCK_ROWS))
 
 
+NOT_WHOLE = (OSError, ValueError, EOFError, KeyError, BadZipFile, zlib.error)
+"""What numpy raises where a kept file is damaged."""
+
+
 def _kept_name(spec: MapSpec, access: Access, job: MapJob) -> str:
     """Return the name of the file that keeps the values of a job: what they are, and of where."""
     roots = sorted({mirror.root_name for mirror in access.mirrors})
@@ -147,8 +153,11 @@ def _values_of_job(spec: MapSpec, access: Access, job: MapJob) -> MapValues:
     """Return the values of each map; a brick's files have ``conf.deadline`` to come."""
     place = Path(spec.folder, _kept_name(spec, access, job)) if spec.folder else None
     if place is not None and place.exists():
-        with np.load(place, allow_pickle=False) as columns:
-            return MapValues(dict(columns))
+        # What is damaged, or of other positions, is read again.
+        with suppress(*NOT_WHOLE), place.open("rb") as stream:
+            columns = dict(np.load(stream, allow_pickle=False))
+            if all(len(column) == len(job.rows) for column in columns.values()):
+                return MapValues(columns)
     with within():
         values = _read(spec, access, job)
     if place is not None:

@@ -38,7 +38,6 @@ from .viewer_service import BLANK, MAX_CONNECTIONS, ViewerService
 __all__ = ["Rendering", "check_layer_request", "viewer_cutout", "viewer_picture"]
 
 
-
 def check_layer_request(request: CutoutRequest) -> None:
     """Refuse what the viewer would answer with something else."""
     layer = Rendering(request).layer

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from ..exceptions import (
     CacheError,
+    CacheWarning,
     ContentChangedError,
     TruncatedError,
     UnexpectedContentError,
+    warn,
 )
 from .bounds import Threads
 from .download import download
@@ -80,6 +82,8 @@ class FileFinder:
             shutil.rmtree(self._temporary, ignore_errors=True)
         if kind is None and self._failovers is not None:
             self._failovers.warn()
+        if kind is None and self.cache_error is not None:
+            warn(f"What was fetched is not cached: {self.cache_error}", CacheWarning)
 
     @property
     def only_local(self) -> bool:
@@ -184,6 +188,9 @@ class FileFinder:
                     return read(RemoteParts(client, url, receive))
                 except WholeFileAnswer:
                     return self._located(mirror, path, file)
+                except CacheError as error:
+                    self._leave_cache(store, error)
+                    return ask(mirror)
                 except ContentChangedError:
                     if number + 1 == CHANGED_TRIES:
                         raise
@@ -206,12 +213,16 @@ class FileFinder:
         try:
             download(self._make_client(), url, file, margin_bytes=store.margin_bytes)
         except CacheError as error:
-            if self._location is None:
-                raise
-            # The content does not depend on the cache: go on without it and say so.
-            self.cache_error, self._location = error, None
+            self._leave_cache(store, error)
             return self._fetch(mirror, path)
         return file
+
+    def _leave_cache(self, store: Store, error: CacheError) -> None:
+        """Go on without the cache, on which no content depends, and note why."""
+        # Another thread may have done so meanwhile: what counts is where this file went to.
+        if store.margin_bytes == 0:
+            raise error
+        self.cache_error, self._location = error, None
 
     def _store(self, mirror: Mirror) -> Store:
         """Return where what is fetched goes: into the cache, or a folder of this call alone."""

@@ -28,6 +28,7 @@ __all__ = [
     "Frame",
     "Piece",
     "Placement",
+    "cached_name",
     "frame_of_bands",
     "image_grid",
     "pixel_sky",
@@ -71,7 +72,7 @@ def image_grid(brick: int, frame: Frame) -> TangentGrid:
     return TangentGrid(float(ra), float(dec), middle, middle, frame.scale_arcsec / 3600)
 
 
-_name = lru_cache(maxsize=4096)(name_of)
+cached_name = lru_cache(maxsize=4096)(name_of)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ class Placement:
     grid: Grid
     box: Box  # in that grid; may reach beyond the brick's image
     frame: Frame
-    copies: bool  # whether the grid is that of the first piece's brick
+    copies: bool  # whether the grid is that of the target's brick
+    owner: int  # the brick of the target, which may own none of the pixels
     bricks: list[int]  # those of the pieces, in their order
     pieces: tuple[Piece, ...]  # the owner of the target first
     labels: Labels | None  # number of each pixel's piece, or none; None if all are of the first
@@ -121,16 +123,14 @@ class Placement:
             read = Box(y0, y1, x0, x1).clipped(*size)
         if 0 in read.shape:
             return None
-        return Piece(_name(brick), brick, is_owner, read, area, labels.count(label))
+        return Piece(cached_name(brick), brick, is_owner, read, area, labels.count(label))
 
 
 class _OverSeveral(Placement):
     """A placement over several bricks, found out as far as it is asked for."""
 
-    _owner: int  # the brick of the target
-
     def __init__(self, grid: Grid, box: Box, frame: Frame, owner: int, *, copies: bool) -> None:
-        self.__dict__.update(grid=grid, box=box, frame=frame, copies=copies, _owner=owner)
+        self.__dict__.update(grid=grid, box=box, frame=frame, copies=copies, owner=owner)
 
     @cached_property
     def _owners(self) -> Owners:
@@ -161,14 +161,14 @@ class _OverSeveral(Placement):
                 "pixel scale, several cutouts, or source='viewer'."
             )
             refuse("size", self.shape, must)
-        return sorted(bricks, key=lambda brick: (brick != self._owner, brick))
+        return sorted(bricks, key=lambda brick: (brick != self.owner, brick))
 
     @cached_property
     def _laid(self) -> tuple[tuple[Piece, ...], Labels]:
         owners = self._owners.labels()
         pieces: list[Piece] = []
         for brick in self._in_order(owners.present()):
-            is_first = self.copies and not pieces and brick == self._owner
+            is_first = self.copies and not pieces and brick == self.owner
             piece = self.piece(owners, brick, brick, is_owner=is_first)
             if piece is not None:
                 pieces.append(piece)
@@ -209,8 +209,8 @@ def place(
     is_inner = margin <= min(y0, x0) and max(box.y1, box.x1) <= frame.size_pix - margin
     is_whole = box.is_within(frame.size_pix, frame.size_pix)
     if is_inner or (is_whole and _owns(owner, own_grid, box)):
-        piece = Piece(_name(owner), owner, True, box, Box(0, ny, 0, nx), ny * nx)
-        return Placement(own_grid, box, frame, True, [owner], (piece,), None)
+        piece = Piece(cached_name(owner), owner, True, box, Box(0, ny, 0, nx), ny * nx)
+        return Placement(own_grid, box, frame, True, owner, [owner], (piece,), None)
     return _OverSeveral(own_grid, box, frame, owner, copies=True)
 
 
@@ -247,8 +247,7 @@ def without(
     labels = placement.labels
     labels = Labels.uniform(placement.shape, 0) if labels is None else labels.copy()
     pieces = list(placement.pieces)
-    # The pixel of a target on a border may be of another brick than the target, and the grid too.
-    own = pieces[0].brick_id if pieces[0].is_owner else None
+    own = placement.owner if placement.copies else None
     for i in lost:
         for brick in _near(placement, pieces[i]):
             if not labels.count(i):
@@ -262,9 +261,9 @@ def without(
                 if piece is not None:
                     pieces.append(replace(piece, is_spare=True))
         labels.drop(i)
-    box, frame, copies = placement.box, placement.frame, placement.copies
+    about = placement.grid, placement.box, placement.frame, placement.copies, placement.owner
     bricks = [piece.brick_id for piece in pieces]
-    return Placement(placement.grid, box, frame, copies, bricks, tuple(pieces), labels)
+    return Placement(*about, bricks, tuple(pieces), labels)
 
 
 def _near(placement: Placement, piece: Piece) -> list[int]:
@@ -277,7 +276,7 @@ def _near(placement: Placement, piece: Piece) -> list[int]:
     reach_deg = float(separation_deg(ra0, dec0, ra, dec).max())
     margin_deg = placement.frame.size_pix * placement.frame.scale_arcsec / 3600 - BRICK_SIZE_DEG
     near = bricks_in_circle(float(ra0), float(dec0), reach_deg + margin_deg).tolist()
-    first = placement.pieces[0].brick_id
+    first = placement.owner
     return sorted((int(brick) for brick in near), key=lambda brick: (brick != first, brick))
 
 

@@ -263,6 +263,18 @@ def test_a_cache_that_cannot_be_written_does_not_hinder(sky, survey, tmp_path):
     assert survey.covers(sky.positions["star"])
 
 
+def test_a_sweep_that_comes_whole_needs_no_cache_either(sky, survey, tmp_path):
+    expected = _ask(survey, sky, mirror=sky.root, source="sweeps")
+    blocked = tmp_path / "a file"
+    blocked.write_text("")
+    survey.cache_location = blocked
+    sky.faults.add("ignore_range", "*/sweep-*", times=None)
+    with pytest.warns(CacheWarning, match="not cached"):
+        rows = _ask(survey, sky, source="sweeps")
+    assert len(rows)
+    assert list(rows["ls_id"]) == list(expected["ls_id"])
+
+
 def test_without_cache_nothing_is_kept(sky, survey):
     with cache_conf.set_temp("cache_active", False):
         first = _ask(survey, sky, source="files")

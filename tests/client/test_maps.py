@@ -103,6 +103,10 @@ def test_a_call_goes_on_where_it_stopped(sky, survey, tmp_path):
     sky.requests.clear()
     assert np.array_equal(survey.query_maps(rows, "nexp", **options)["nexp_r"], table["nexp_r"])
     assert len(sky.requests) == 0
+    # What is damaged is read again.
+    for path in tmp_path.glob("*.npz"):
+        path.write_bytes(path.read_bytes()[:100])
+    assert np.array_equal(survey.query_maps(rows, "nexp", **options)["nexp_r"], table["nexp_r"])
     # Other positions or maps are not those that are kept.
     assert len(survey.query_maps(rows[:9], "depth", **options)) == 9
     assert len(sky.requests) > 0

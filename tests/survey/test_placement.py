@@ -126,6 +126,8 @@ def test_owners_are_those_of_every_pixel_looked_up(ra, dec, ny, nx, turned, fram
     owners = bricks.brick_id(*pixel_sky(placement.grid, placement.box, Box(0, ny, 0, nx)))
     ids = [piece.brick_id for piece in placement.pieces]
     assert placement.bricks == ids
+    # Whatever owns the pixels, the grid and the names of files are of the target's brick.
+    assert placement.owner == bricks.brick_id(ra % 360, dec)
     found = np.array([*ids, -1])[_labels(placement)]
     # Within a degree of the poles no image holds some pixels.
     is_polar = np.isin(owners, ids, invert=True) | (found == -1)
