@@ -147,8 +147,6 @@ def write_exposure(
     light_dn_s: np.ndarray,
     rng: np.random.Generator,
     *,
-    model: str = "ImageModel",
-    suffix: str = "rate",
     bad: np.ndarray | None = None,
 ) -> Path:
     """Write light, of one frame or of several integrations, with its noise.
@@ -158,10 +156,12 @@ def write_exposure(
     from stdatamodels.jwst import datamodels
     from stdatamodels.jwst.datamodels import dqflags
 
-    n_ints = light_dn_s.shape[0] if light_dn_s.ndim == 3 else 1
+    is_cube = light_dn_s.ndim == 3
+    n_ints = len(light_dn_s) if is_cube else 1
+    frame = "IFUImageModel" if setup.exp_type.endswith("_MRS") else "ImageModel"
     variance = np.maximum(light_dn_s, 0) * n_ints / setup.exposure_s / _GAIN
     noise = np.sqrt(variance + setup.read_noise_dn_s**2)
-    exposure = getattr(datamodels, model)(
+    exposure = getattr(datamodels, "CubeModel" if is_cube else frame)(
         data=(light_dn_s + rng.normal(0, noise)).astype(np.float32)
     )
     exposure.err = noise.astype(np.float32)
@@ -171,11 +171,11 @@ def write_exposure(
     if bad is not None:
         exposure.data[bad], exposure.dq[bad] = _NONSENSE_DN_S, dqflags.pixel["DO_NOT_USE"]
     fill_header(exposure, setup, shot, n_ints)
-    if model == "CubeModel":
+    if is_cube:
         exposure.int_times = _integration_times(setup, shot, n_ints)
     exposure.meta.cal_step.ramp_fit = exposure.meta.cal_step.jump = "COMPLETE"
     exposure.meta.bunit_data = exposure.meta.bunit_err = "DN/s"
-    exposure.meta.filename = f"{shot.root(setup)}_{suffix}.fits"
+    exposure.meta.filename = f"{shot.root(setup)}_{'rateints' if is_cube else 'rate'}.fits"
     path = folder / exposure.meta.filename
     exposure.save(str(path))
     exposure.close()

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy.table import Table
 
 from ..detector import first_pixel, offset_position
-from ..observation import need_stdatamodels
 from ..scene import add_star
-from .cache import CONTEXT, Reference, write_cache
-from .exposures import ModeObservation, Setup, Shot, add_stars, write_exposure
+from .cache import Reference
+from .exposures import ModeObservation, Setup, Shot, add_stars
 from .imaging_references import fill_frame, flat, imaging_references
 from .miri_imaging import IMAGER
+from .program import Program
 
 __all__ = ["simulate_coronagraph"]
 
@@ -65,13 +64,9 @@ def simulate_coronagraph(directory: str | PathLike[str], *, seed: int = 7) -> Mo
     OptionalDependencyError
         If stdatamodels or crds is not installed.
     """
-    need_stdatamodels()
-    folder = Path(directory).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
+    program = Program(directory, seed)
     place = offset_position(*_STAR, *_COMPANION_ARCSEC)
     companion = Table({"ra": [float(place[0])], "dec": [float(place[1])], "flux": [_COMPANION_JY]})
-    rates = []
     for number, missed in enumerate(_MISSED_PIX, start=1):
         is_star = number <= len(_ROLLS_DEG)
         shot = Shot(
@@ -88,17 +83,13 @@ def simulate_coronagraph(directory: str | PathLike[str], *, seed: int = 7) -> Mo
             light_of = {"sigma_pix": _SIGMA_PIX, "photmjsr": _PHOTMJSR}
             add_stars(light, _SETUP, shot.pointing, companion, **light_of)
         cube = np.stack([light * _flat()] * _INTEGRATIONS)
-        rates.append(
-            write_exposure(folder, _SETUP, shot, cube, rng, model="CubeModel", suffix="rateints")
-        )
+        program.expose(_SETUP, shot, cube)
     rows = [{"filter": "F1140C", "subarray": name} for name in ("MASK1140", "GENERIC")]
     references = imaging_references(
         _SETUP, "Mir", rows, photmjsr=_PHOTMJSR, sigma_pix=_SIGMA_PIX
     ) | {"flat": flat(_SETUP, _flat()), "psfmask": Reference("PsfMaskModel", _fill_mask)}
-    crds = folder / "crds"
-    write_cache(crds, {"name": "MIRI", "detector": "MIRIMAGE"}, references)
     companion.meta["star"] = _STAR
-    return ModeObservation(rates, crds, CONTEXT, companion)
+    return program.observation({"name": "MIRI", "detector": "MIRIMAGE"}, references, companion)
 
 
 def _leak(x_pix: float, y_pix: float) -> np.ndarray:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 
 from ..detector import Detector, first_pixel
-from ..observation import need_stdatamodels
-from .cache import CONTEXT, write_cache
-from .exposures import ModeObservation, Setup, Shot, write_exposure
+from .exposures import ModeObservation, Setup, Shot
+from .program import Program
 from .star_fields import TARGET_DEG, Camera, star_grid
 
 __all__ = ["IMAGER", "simulate_background"]
@@ -57,13 +55,9 @@ def simulate_background(directory: str | PathLike[str], *, seed: int = 7) -> Mod
     OptionalDependencyError
         If stdatamodels or crds is not installed.
     """
-    need_stdatamodels()
-    folder = Path(directory).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
+    program = Program(directory, seed)
     # The sky under a star of a beam is some tens of per cent of its light.
-    stars = star_grid(rng, np.arange(-2.4, 2.5, 1.6), (3e-5, 1e-4))
-    rates = []
+    stars = star_grid(program.rng, np.arange(-2.4, 2.5, 1.6), (3e-5, 1e-4))
     for number in range(1, 7):
         is_background = number > len(_DITHERS)
         step = _DITHERS[(number - 1) % len(_DITHERS)]
@@ -76,11 +70,11 @@ def simulate_background(directory: str | PathLike[str], *, seed: int = 7) -> Mod
             is_background=is_background,
         )
         light = _CAMERA.image(pointing, stars[:0] if is_background else stars, _sky())
-        rates.append(write_exposure(folder, _SETUP, shot, light, rng))
-    crds = folder / "crds"
-    write_cache(crds, {"name": "MIRI", "detector": "MIRIMAGE"}, _CAMERA.references())
+        program.expose(_SETUP, shot, light)
     stars.meta["sky_mjysr"] = _sky()
-    return ModeObservation(rates, crds, CONTEXT, stars)
+    return program.observation(
+        {"name": "MIRI", "detector": "MIRIMAGE"}, _CAMERA.references(), stars
+    )
 
 
 def _sky() -> np.ndarray:

@@ -11,13 +11,13 @@ import numpy as np
 from astropy.table import Table
 
 from ..detector import Pointing
-from ..observation import need_stdatamodels
 from ..scene import add_star
-from .cache import CONTEXT, Reference, write_cache
-from .exposures import ModeObservation, Setup, Shot, write_exposure
+from .cache import Reference
+from .exposures import ModeObservation, Setup, Shot
 from .imaging_references import distortion, flat
 from .miri_imaging import IMAGER
-from .ramps import ramp_references, write_ramp
+from .program import Program
+from .ramps import ramp_references
 
 __all__ = ["simulate_lrs"]
 
@@ -77,15 +77,12 @@ def simulate_lrs(
     OptionalDependencyError
         If stdatamodels or crds is not installed.
     """
-    need_stdatamodels()
-    folder = Path(directory).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
+    program = Program(directory, seed, uncal=uncal)
     flux_jy = _spectrum(_wavelength_um(np.arange(_SHAPE[0])))
     light_of_1_jy = 1e-6 / (_SETUP.pixel_sr * _PHOTMJSR)
     peak = 1 / (np.sqrt(2 * np.pi) * _SIGMA_PIX)
     sky = _SKY_SHARE * peak * _CONTINUUM_JY * light_of_1_jy * _sky_shape()
-    files, traces = [], []
+    traces = []
     for number, nod in enumerate(_NODS_PIX, start=1):
         trace = _SLIT_PIX[0] + nod + _bend_pix(np.arange(_SHAPE[0]))
         light = sky.copy()
@@ -94,10 +91,7 @@ def simulate_lrs(
         traces.append(trace)
         star = light - sky
         star *= (flux_jy * light_of_1_jy / star.sum(axis=1))[:, None]
-        write = write_ramp if uncal else write_exposure
-        files.append(write(folder, _SETUP, _shot(number, nod), (sky + star) * _flat(), rng))
-    crds = folder / "crds"
-    write_cache(crds, {"name": "MIRI", "detector": "MIRIMAGE"}, _references())
+        program.expose(_SETUP, _shot(number, nod), (sky + star) * _flat())
     truth = Table({"ra": [_TARGET[0]], "dec": [_TARGET[1]], "flux": [_CONTINUUM_JY]})
     truth.meta |= {
         "wavelength": _wavelength_um(np.arange(_SHAPE[0])),
@@ -107,7 +101,7 @@ def simulate_lrs(
         "trace": np.array(traces),
         "sky_mjysr": sky * _PHOTMJSR,
     }
-    return ModeObservation(files, crds, CONTEXT, truth)
+    return program.observation({"name": "MIRI", "detector": "MIRIMAGE"}, _references(), truth)
 
 
 def continuum_jy(wavelength_um: np.ndarray) -> np.ndarray:

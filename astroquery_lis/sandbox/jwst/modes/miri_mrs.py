@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 from astropy.table import Table
 from scipy.special import ndtr
 
 from ..detector import Pointing, offset_position
-from ..observation import need_stdatamodels
-from .cache import CONTEXT, write_cache
-from .exposures import ModeObservation, Shot, write_exposure
+from .exposures import ModeObservation, Shot
 from .miri_mrs_references import mrs_references
 from .miri_mrs_slices import CHANNELS, COLUMNS, PIXEL_ARCSEC, ROWS, SENSITIVITY, SETUP
+from .program import Program
 
 __all__ = ["simulate_mrs"]
 
@@ -47,11 +45,7 @@ def simulate_mrs(directory: str | PathLike[str], *, seed: int = 7) -> ModeObserv
     OptionalDependencyError
         If stdatamodels or crds is not installed.
     """
-    need_stdatamodels()
-    folder = Path(directory).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    rates = []
+    program = Program(directory, seed)
     for number, step in enumerate(_DITHERS, start=1):
         is_background = number == len(_DITHERS)
         middle = (CHANNELS[0].v2_arcsec, CHANNELS[0].v3_arcsec)
@@ -70,9 +64,7 @@ def simulate_mrs(directory: str | PathLike[str], *, seed: int = 7) -> ModeObserv
             },
         )
         light = _light_mjysr(pointing, 0.0 if is_background else 1.0) / SENSITIVITY
-        rates.append(write_exposure(folder, SETUP, shot, light, rng, model="IFUImageModel"))
-    crds = folder / "crds"
-    write_cache(crds, {"name": "MIRI", "detector": "MIRIFUSHORT"}, mrs_references())
+        program.expose(SETUP, shot, light)
     truth = Table({"ra": [_TARGET[0]], "dec": [_TARGET[1]], "flux": [_CONTINUUM_JY]})
     truth.meta |= {
         "continuum_jy": _CONTINUUM_JY,
@@ -83,7 +75,7 @@ def simulate_mrs(directory: str | PathLike[str], *, seed: int = 7) -> ModeObserv
         ],
         "sky_mjysr": _SKY_MJYSR,
     }  # fmt: skip
-    return ModeObservation(rates, crds, CONTEXT, truth)
+    return program.observation({"name": "MIRI", "detector": "MIRIFUSHORT"}, mrs_references(), truth)
 
 
 def _light_mjysr(pointing: Pointing, star: float) -> np.ndarray:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy.table import Table
 
 from ..detector import DETECTORS, first_pixel
-from ..observation import need_stdatamodels
-from .cache import CONTEXT, Reference, write_cache
-from .exposures import ModeObservation, Setup, Shot, write_exposure
+from .cache import Reference
+from .exposures import ModeObservation, Setup, Shot
 from .imaging_references import fill_frame
+from .program import Program
 from .star_fields import TARGET_DEG, Camera
 
 __all__ = ["simulate_time_series"]
@@ -76,16 +75,12 @@ def simulate_time_series(directory: str | PathLike[str], *, seed: int = 3) -> Mo
     OptionalDependencyError
         If stdatamodels or crds is not installed.
     """
-    need_stdatamodels()
-    folder = Path(directory).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
+    program = Program(directory, seed)
     ra, dec = TARGET_DEG
     pointing = _CAMERA.pointing((0.0, 0.0))
     dark = _CAMERA.image(pointing, Table({"ra": [ra], "dec": [dec], "flux": [0.0]}), _SKY_MJYSR)
     star = Table({"ra": [ra], "dec": [dec], "flux": [_FLUX_JY]})
     light = _CAMERA.image(pointing, star, 0.0)
-    rates = []
     for observation, curve in _visits().items():
         for segment in range(_SEGMENTS):
             first = segment * _INTEGRATIONS
@@ -99,16 +94,10 @@ def simulate_time_series(directory: str | PathLike[str], *, seed: int = 3) -> Mo
             )
             share = curve[first : first + _INTEGRATIONS, None, None]
             cube = dark + share * light
-            rates.append(
-                write_exposure(
-                    folder, _CAMERA.setup, shot, cube, rng, model="CubeModel", suffix="rateints"
-                )
-            )
-    crds = folder / "crds"
+            program.expose(_CAMERA.setup, shot, cube)
     references = _CAMERA.references() | {"gain": Reference("GainModel", _fill_gain)}
-    write_cache(crds, dict(_CAMERA.setup.instrument), references)
     star.meta.update(curves=_visits(), sigma_pix=_CAMERA.sigma_pix)
-    return ModeObservation(rates, crds, CONTEXT, star)
+    return program.observation(_CAMERA.setup.instrument, references, star)
 
 
 def _fill_gain(model: Any) -> None:

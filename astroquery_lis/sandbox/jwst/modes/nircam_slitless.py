@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.table import Table
 
 from ..detector import DETECTORS, first_pixel
-from ..observation import need_stdatamodels
 from ..scene import add_star
-from .cache import CONTEXT, Reference, write_cache
-from .exposures import ModeObservation, Setup, Shot, write_exposure
+from .cache import Reference
+from .exposures import ModeObservation, Setup, Shot
 from .imaging_references import fill_frame
-from .ramps import ramp_references, write_ramp
+from .program import Program
+from .ramps import ramp_references
 from .star_fields import Camera
 
 if TYPE_CHECKING:
@@ -88,28 +87,21 @@ def simulate_slitless(
     OptionalDependencyError
         If stdatamodels or crds is not installed.
     """
-    need_stdatamodels()
-    folder = Path(directory).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    sources = _sources(rng)
-    write = write_ramp if uncal else write_exposure
-    rates = []
+    program = Program(directory, seed, uncal=uncal)
+    sources = _sources(program.rng)
     for number, dither in enumerate(_DITHERS, start=1):
         pointing = _CAMERA.pointing(dither)
         light = _CAMERA.image(pointing, sources, _IMAGE_SKY_MJYSR)
         shot = Shot(number, pointing, keywords=_sky_region(_CAMERA.setup, pointing))
-        rates.append(write(folder, _CAMERA.setup, shot, light, rng))
+        program.expose(_CAMERA.setup, shot, light)
     for number, dither in enumerate(_GRISM_DITHERS, start=1):
         pointing = _CAMERA.pointing(dither)
         light = (_GRISM_SKY_DN_S * _sky() + _spectra(sources, pointing)) * _CAMERA.flat()
         keywords = _sky_region(_GRISM, pointing)
         shot = Shot(number, pointing, group="04", keywords=keywords)
-        rates.append(write(folder, _GRISM, shot, light, rng))
-    crds = folder / "crds"
-    write_cache(crds, dict(_CAMERA.setup.instrument), _references())
+        program.expose(_GRISM, shot, light)
     sources.meta["sigma_um"] = _LINE_SIGMA_UM
-    return ModeObservation(rates, crds, CONTEXT, sources)
+    return program.observation(_CAMERA.setup.instrument, _references(), sources)
 
 
 def _sources(rng: np.random.Generator) -> Table:

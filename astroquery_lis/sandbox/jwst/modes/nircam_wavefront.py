@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 from astropy.table import Table
 
 from ..detector import DETECTORS, first_pixel
-from ..observation import need_stdatamodels
-from .cache import CONTEXT, write_cache
-from .exposures import ModeObservation, Setup, Shot, write_exposure
+from .exposures import ModeObservation, Setup, Shot
+from .program import Program
 from .star_fields import ROLL_DEG, TARGET_DEG, Camera
 
 __all__ = ["simulate_wavefront"]
@@ -66,24 +64,18 @@ def simulate_wavefront(directory: str | PathLike[str], *, seed: int = 5) -> Mode
     OptionalDependencyError
         If stdatamodels or crds is not installed.
     """
-    need_stdatamodels()
-    folder = Path(directory).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
+    program = Program(directory, seed)
     setup, middle = _CAMERA.setup, (_SIZE - 1) / 2
     first = setup.pointing(TARGET_DEG, ROLL_DEG)
     place = setup.to_sky(first, middle + _STEP_PIX[0], middle + _STEP_PIX[1])
     star = Table({"ra": [TARGET_DEG[0]], "dec": [TARGET_DEG[1]], "flux": [_FLUX_JY]})
     bad = np.zeros(setup.shape, bool)
     bad[_BAD_PIX[1], _BAD_PIX[0]] = True
-    rates = []
     for number, pointing in enumerate((first, setup.pointing(place, ROLL_DEG)), start=1):
         light = _CAMERA.image(pointing, star, _SKY_MJYSR)
         shot = Shot(number, pointing)
-        rates.append(write_exposure(folder, setup, shot, light, rng, bad=bad))
-    crds = folder / "crds"
-    write_cache(crds, dict(setup.instrument), _CAMERA.references())
+        program.expose(setup, shot, light, bad=bad)
     x, y = setup.to_pixel(first, *TARGET_DEG)
     image = _CAMERA.image(first, star, _SKY_MJYSR) / _CAMERA.flat() * _CAMERA.photmjsr
     star.meta.update(x=float(x), y=float(y), bad=_BAD_PIX, image=image)
-    return ModeObservation(rates, crds, CONTEXT, star)
+    return program.observation(setup.instrument, _CAMERA.references(), star)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 
 from ..detector import Detector, first_pixel
-from ..observation import need_stdatamodels
-from .cache import CONTEXT, write_cache
-from .exposures import ModeObservation, Setup, Shot, write_exposure
-from .ramps import ramp_references, write_ramp
+from .exposures import ModeObservation, Setup, Shot
+from .program import Program
+from .ramps import ramp_references
 from .star_fields import Camera, star_grid
 
 __all__ = ["NIS", "simulate_niriss"]
@@ -62,19 +60,12 @@ def simulate_niriss(
     OptionalDependencyError
         If stdatamodels or crds is not installed.
     """
-    need_stdatamodels()
-    folder = Path(directory).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    stars = star_grid(rng, np.arange(-2.4, 2.5, 1.6), (2e-6, 1e-5))
-    write = write_ramp if uncal else write_exposure
-    rates = []
+    program = Program(directory, seed, uncal=uncal)
+    stars = star_grid(program.rng, np.arange(-2.4, 2.5, 1.6), (2e-6, 1e-5))
     for number, (dither, error) in enumerate(zip(_DITHERS, _ERRORS, strict=True), start=1):
         light = _CAMERA.image(_CAMERA.pointing(dither), stars, _SKY_MJYSR)
         announced = (dither[0] + error[0], dither[1] + error[1])
         shot = Shot(number, _CAMERA.pointing(announced))
-        rates.append(write(folder, _CAMERA.setup, shot, light, rng))
-    crds = folder / "crds"
+        program.expose(_CAMERA.setup, shot, light)
     references = _CAMERA.references() | ramp_references(_CAMERA.setup)
-    write_cache(crds, {"name": "NIRISS", "detector": "NIS"}, references)
-    return ModeObservation(rates, crds, CONTEXT, stars)
+    return program.observation({"name": "NIRISS", "detector": "NIS"}, references, stars)

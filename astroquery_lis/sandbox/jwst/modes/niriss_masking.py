@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,10 @@ from astropy.table import Table
 from scipy.ndimage import gaussian_filter
 
 from ..detector import first_pixel
-from ..observation import need_stdatamodels
-from .cache import CONTEXT, Reference, write_cache
-from .exposures import ModeObservation, Setup, Shot, write_exposure
+from .cache import Reference
+from .exposures import ModeObservation, Setup, Shot
 from .niriss_imaging import NIS
+from .program import Program
 from .star_fields import ROLL_DEG, TARGET_DEG, Camera
 
 __all__ = ["simulate_masking"]
@@ -81,14 +80,10 @@ def simulate_masking(directory: str | PathLike[str], *, seed: int = 23) -> ModeO
     OptionalDependencyError
         If stdatamodels or crds is not installed.
     """
-    need_stdatamodels()
-    folder = Path(directory).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
+    program = Program(directory, seed)
     single = _star(_MIDDLE_PIX)
     companion = _star((_MIDDLE_PIX[0] + _APART_PIX[0], _MIDDLE_PIX[1] + _APART_PIX[1]))
     pair = (single + _CONTRAST * companion) / (1 + _CONTRAST)
-    rates = []
     for observation, place, light in (("001", TARGET_DEG, pair), ("002", _STAR_DEG, single)):
         is_star = observation == "002"
         shot = Shot(
@@ -103,16 +98,10 @@ def simulate_masking(directory: str | PathLike[str], *, seed: int = 23) -> ModeO
             },
         )
         cube = np.stack([_RATE_DN_S * light * _CAMERA.flat()] * _INTEGRATIONS)
-        rates.append(
-            write_exposure(
-                folder, _CAMERA.setup, shot, cube, rng, model="CubeModel", suffix="rateints"
-            )
-        )
-    crds = folder / "crds"
-    write_cache(crds, dict(_CAMERA.setup.instrument), _references())
+        program.expose(_CAMERA.setup, shot, cube)
     truth = Table({"ra": [TARGET_DEG[0]], "dec": [TARGET_DEG[1]], "flux": [1.0]})
     truth.meta["visibilities"] = _visibilities()
-    return ModeObservation(rates, crds, CONTEXT, truth)
+    return program.observation(_CAMERA.setup.instrument, _references(), truth)
 
 
 def _on_detector() -> np.ndarray:
