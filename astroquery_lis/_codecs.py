@@ -23,15 +23,6 @@ from typing import BinaryIO
 import numpy as np
 from astropy.io import fits
 
-__all__ = [
-    "BITPIX",
-    "MAX_SIDE_PIX",
-    "TILE_HEAD_BYTES",
-    "check_parameters",
-    "check_tiles",
-    "decoding",
-]
-
 PARAMETERS: dict[str, dict[str, tuple[int, int]]] = {
     "RICE_1": {"BLOCKSIZE": (16, 32), "BYTEPIX": (1, 8)},
     "RICE_ONE": {"BLOCKSIZE": (16, 32), "BYTEPIX": (1, 8)},

@@ -13,8 +13,6 @@ from typing import Literal, TypeAlias, TypeVar, overload
 
 from astropy.config import ConfigItem, ConfigNamespace
 
-__all__ = ["Conf", "conf"]
-
 ENVIRONMENT = {
     "mirror": "ASTROQUERY_LIS_MIRROR",
     "cache_dir": "ASTROQUERY_LIS_CACHE_DIR",

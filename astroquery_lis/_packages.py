@@ -7,8 +7,6 @@ from types import ModuleType
 
 from .exceptions import OptionalDependencyError
 
-__all__ = ["import_optional", "package_version"]
-
 
 @cache
 def package_version() -> str:

@@ -17,8 +17,6 @@ from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS
 from .exposure_tables import CCD_UNITS
 from .table_file import FileColumn, TableLayout, decoded, missing, open_rows
 
-__all__ = ["read_file"]
-
 # What tells that a table is of the survey: a source, a position, a CCD or a brick.
 _KEYS = ({"brickid", "objid"}, {"ra", "dec"}, {"expnum", "ccdname"}, {"brickname"})
 _PLACES = dict.fromkeys(("ra", "dec", "ra1", "ra2", "dec1", "dec2"), u.deg)

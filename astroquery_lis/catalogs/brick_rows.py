@@ -19,17 +19,6 @@ from ..io.checks import reading
 from ..survey.bricks import N_BRICKS, name_of, parse_brick_name
 from ..survey.paths import file_path
 
-__all__ = [
-    "BANDS",
-    "QUANTITIES",
-    "ROW",
-    "holds",
-    "places_of",
-    "read_brick_rows",
-    "require_table",
-    "require_unlisted",
-]
-
 BANDS = ("g", "r", "i", "z")
 QUANTITIES = (("nexp", "<i2"), ("psfsize", "<f4"), ("psfdepth", "<f4"), ("galdepth", "<f4"))
 _FIELDS = [

@@ -35,8 +35,6 @@ from .brick_rows import QUANTITIES, ROW, places_of, read_brick_rows
 if TYPE_CHECKING:
     from mocpy import MOC
 
-__all__ = ["bricks_of_release", "covered", "footprint_moc", "region_table"]
-
 Bands: TypeAlias = Sequence[str] | None
 
 _UNITS = {"psfsize": u.arcsec, "psfdepth": u.mag, "galdepth": u.mag}

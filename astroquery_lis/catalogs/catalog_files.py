@@ -26,8 +26,6 @@ from .catalog_table import Chunk
 from .remote_sweep import open_remote
 from .tractor_file import OpenTables, TractorFile, open_table, own_columns
 
-__all__ = ["Opened", "RowFile", "TractorFiles", "brick_files", "eligible", "read_rows"]
-
 FEW_BRICKS = 4
 """So many brick files are fetched without a word."""
 

@@ -22,8 +22,6 @@ from ..survey.catalog_request import CatalogRequest
 from ..survey.row_ids import RowIds
 from .catalog_table import Assembled, Chunk, assemble
 
-__all__ = ["SOURCES", "CatalogSource", "Rows", "order_of_sources", "query_catalog"]
-
 SOURCES = ("auto", "tap", "files", "sweeps", "viewer")
 
 _WORDS = {

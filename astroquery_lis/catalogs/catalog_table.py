@@ -28,8 +28,6 @@ from ..survey.tractor_columns import (
     tractor_columns,
 )
 
-__all__ = ["Assembled", "Chunk", "assemble", "empty_column", "merge_columns", "northern_rows"]
-
 Masked: TypeAlias = tuple[np.ndarray, np.ndarray | None]
 """The values of a column, and which are missing; `None` if none is."""
 

@@ -35,8 +35,6 @@ from .tap_client import TapClient
 if TYPE_CHECKING:
     from astropy.table import Column, Table
 
-__all__ = ["TapSource", "box_where", "catalog_query", "chunk_of", "circle_where"]
-
 DEFAULT_MAXREC = 2_000_000
 """Rows asked for where the user names no number: a service's own default can be a few thousand."""
 

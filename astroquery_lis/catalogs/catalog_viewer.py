@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from astropy.io.fits import HDUList
 
-__all__ = ["MAX_VIEWER_RADIUS_DEG", "ViewerSource"]
-
 MAX_VIEWER_RADIUS_DEG = 1.0
 """The viewer reads whole brick files while it is waited for: larger regions would time out."""
 

@@ -19,8 +19,6 @@ from ..survey.pixel_grids import TangentGrid
 from ..survey.releases import get_release, get_tree
 from .brick_rows import require_unlisted
 
-__all__ = ["CCD_UNITS", "exposure_path", "exposures_at"]
-
 _RANKS = {band: rank for rank, band in enumerate("ugrizY")}
 
 N_SIGMA = 5

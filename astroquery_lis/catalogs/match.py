@@ -23,8 +23,6 @@ from .catalog_files import RowFile, TractorFiles, brick_files, eligible, read_ro
 from .catalog_table import Chunk, merge_columns
 from .tractor_file import TractorFile
 
-__all__ = ["MAX_RADIUS_DEG", "Positions", "bricks_of_positions", "match_table"]
-
 MAX_RADIUS_DEG = 60 / 3600
 MAX_MOTION_DEG = 60 / 3600
 """Stars that moved farther between the epochs are looked for no farther away than this."""

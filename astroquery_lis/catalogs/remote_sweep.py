@@ -21,8 +21,6 @@ from ..io.ranges import FIRST_RANGE_BYTES, MERGE_GAP_BYTES, Version, merge_range
 from ..survey.bricks import N_BRICKS, name_of
 from .table_file import TableFile, decoded, read_layout
 
-__all__ = ["RemoteSweep", "forget_oldest", "open_remote", "rows_by_number"]
-
 N_FIRST_PROBES = 32
 N_PROBES = 8
 NEAR_BYTES = 262_144

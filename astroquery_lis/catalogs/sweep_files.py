@@ -37,8 +37,6 @@ from .remote_sweep import RemoteSweep, forget_oldest, open_remote, rows_by_numbe
 from .table_file import RowNumbers, TableFile, open_rows
 from .tractor_file import TractorFile, with_positions
 
-__all__ = ["SweepFiles"]
-
 MARGIN_DEG = 1e-6
 """Added to a region, so that rounding loses no row on its rim."""
 

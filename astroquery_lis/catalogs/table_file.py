@@ -20,17 +20,6 @@ from astropy.io import fits
 from ..exceptions import TruncatedError, UnexpectedContentError
 from ..io.checks import check_head, reading, unreadable
 
-__all__ = [
-    "FileColumn",
-    "RowNumbers",
-    "TableFile",
-    "TableLayout",
-    "decoded",
-    "missing",
-    "open_rows",
-    "read_layout",
-]
-
 RowNumbers: TypeAlias = np.ndarray | slice
 
 BLOCK_BYTES = 2880

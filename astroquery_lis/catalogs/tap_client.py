@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     import pyvo
     from astropy.table import Table
 
-__all__ = ["TapAnswer", "TapClient"]
-
 ANSWER_BYTES, ROW_BYTES, USUAL_ROWS = 16e6, 16e3, 2_000_000
 """Largest answer beside its rows, largest row (200 columns as text have 5 kB), and most rows."""
 

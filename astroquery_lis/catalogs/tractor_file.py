@@ -29,8 +29,6 @@ from .table_file import FileColumn, TableFile, TableLayout, decoded, open_rows
 if TYPE_CHECKING:
     from .._typing import FilePath
 
-__all__ = ["POSITIONS", "OpenTables", "TractorFile", "open_table", "own_columns", "with_positions"]
-
 SIDECAR_VERSION = 3
 POSITIONS = np.dtype(
     [("ra", "<f8"), ("dec", "<f8"), ("primary", "?"), ("duplicate", "?"), ("north", "?")]

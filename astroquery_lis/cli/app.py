@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
     from astropy.io.fits import HDUList
 
-__all__ = ["main", "parser"]
-
 DESCRIPTION = "Client of the DESI Legacy Imaging Surveys."
 EPILOG = "'astroquery-lis COMMAND --help' tells more of each.\n\n"
 SHOWN_CARDS = ("RELEASE", "REGION", "LAYER", "SOURCE", "MIRROR", "RA", "DEC", "BANDS")

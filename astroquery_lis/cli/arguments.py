@@ -23,8 +23,6 @@ from ..jwst_stage import JwstStageClass
 from . import values
 from .console import EXIT_USAGE, HELP
 
-__all__ = ["Command", "Parser", "add_command", "add_group", "add_method", "asked", "protected"]
-
 _MINUS_NUMBER = re.compile(r"-\s*\.?\d")
 _FORMATS = "ecsv, csv, fits, parquet, votable or text"
 

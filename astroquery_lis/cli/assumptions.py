@@ -13,8 +13,6 @@ from ..survey.layers import INVVAR_LIMIT_ARCSEC
 from . import questions
 from .questions import TAP_TABLE, Answer
 
-__all__ = ["ASSUMPTIONS", "SERVICES", "Assumption"]
-
 SERVICES = ("mirrors", "viewer", "tap", "mast", "crds", "sesame")
 
 

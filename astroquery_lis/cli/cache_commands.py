@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from typing import Any
 
-__all__ = ["add_commands"]
-
 GOOD = frozenset({"GOOD", "UNLISTED", "REPAIRED", "REMOVED"})
 
 

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from ..sandbox import Sandbox
     from .console import Console
 
-__all__ = ["COMMANDS", "Finding", "examine", "sandboxed"]
-
 HOLDS, DIFFERS, NOT_ASKED = "holds", "differs", "could not ask"
 PACKAGES = ("astroquery", "astropy", "numpy", "requests", "pyvo", "jwst")
 ENDINGS = (".md", ".json")

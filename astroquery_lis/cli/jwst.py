@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from ..jwst_stage.planning.plan import Plan
     from ..jwst_stage.tasks import Task
 
-__all__ = ["add_commands"]
-
 DEFAULT_DIR = "reduced"
 UNFINISHED = {"failed", "skipped", "interrupted"}
 PLAN_PARAMETERS = frozenset(inspect.signature(JwstStageClass.plan).parameters)

@@ -51,8 +51,6 @@ if TYPE_CHECKING:
 
     from ..client import LegacySurveyClass
 
-__all__ = ["TAP_TABLE", "Answer", "Asked", "every_tree"]
-
 BRICK, PLACE_DEG = "0451p000", (45.09, 0.062)
 EMPTY_DEG = (266.4, -29.0)
 """The centre of the Galaxy, far from every brick."""

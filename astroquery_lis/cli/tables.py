@@ -17,8 +17,6 @@ from .._packages import import_optional
 from ..client.user_tables import UNIT, without_unit_warnings
 from ..exceptions import InvalidRequestError
 
-__all__ = ["json_rows", "table_bytes", "text_lines"]
-
 
 def _refuse(parameter: str, value: object, must: str) -> NoReturn:
     msg = f"{parameter} {value!r} {must}"

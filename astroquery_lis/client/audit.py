@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from ..io.http import HttpClient
     from ..io.mirrors import Mirror
 
-__all__ = ["AUDIT_STATUSES", "audit"]
-
 AUDIT_STATUSES = ("GOOD", "UNLISTED", "MISMATCH", "DAMAGED", "REPAIRED", "REMOVED")
 NOT_AUDITED = (".part", ".part.json", ".sha256sum")
 THREADS = 4

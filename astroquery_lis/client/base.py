@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     from ..io.mirrors import Mirror as SurveyMirror
 
 
-__all__ = ["QueryBase", "SurveyBase", "alias", "in_time", "options_of"]
-
-
 Method = TypeVar("Method", bound="Callable")
 T = TypeVar("T")
 

@@ -14,8 +14,6 @@ from astropy.table import Column
 from ..exceptions import InvalidRequestError, refuse
 from .inputs import Targets
 
-__all__ = ["ByRow", "as_by_row", "differing_options", "each_row"]
-
 BY_ROW = ("size", "release", "region", "pixel_scale", "wcs", "rotation")
 """Options that may differ from row to row."""
 

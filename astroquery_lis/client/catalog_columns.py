@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from .._typing import FilePath, Region
 
-__all__ = ["ColumnMethods"]
-
 
 class ColumnMethods(SurveyBase):
     """Columns of the catalogue, and files of it."""

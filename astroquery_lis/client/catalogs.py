@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from .._typing import Angle, Coordinates, Mirror, OnMissing, Payload, Region
 
 
-__all__ = ["CatalogMethods"]
-
-
 class CatalogMethods(SurveyBase):
     """The Tractor catalogue."""
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from .._typing import Angle, Mirror, OnMissing, Region
 
-__all__ = ["CrossmatchMethods"]
-
 
 class CrossmatchMethods(SurveyBase):
     """Matches to the catalogue."""

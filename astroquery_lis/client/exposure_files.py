@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from ..images.viewer_service import ViewerService
 
 
-__all__ = ["ExposureMethods"]
-
 EXPOSURE_PRODUCTS = {"image": "image-data", "invvar": "iv-data", "dq": "dq-data"}
 """What there is of a CCD, and what the viewer calls it."""
 

@@ -75,8 +75,6 @@ if TYPE_CHECKING:
     from ..survey.paths import SurveyFile
 
 
-__all__ = ["FileMethods"]
-
 MAX_THREADS = 8
 """Files fetched at once by threads of our own; a server is shared with others."""
 

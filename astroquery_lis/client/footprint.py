@@ -49,8 +49,6 @@ if TYPE_CHECKING:
     from ..survey.layers import Layer
 
 
-__all__ = ["FootprintMethods"]
-
 MAX_PROBES = 200
 """Most positions that the viewer is asked for one by one in a call."""
 

@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     )
 
 
-__all__ = ["ImageMethods"]
-
-
 OF_THE_ANSWER = ("source", "mirror", "on_missing", "cache", "get_query_payload")
 
 

@@ -31,22 +31,6 @@ from .user_tables import as_table
 if TYPE_CHECKING:
     from .._typing import Angle, Positions
 
-__all__ = [
-    "POSITION",
-    "Targets",
-    "as_bricks",
-    "as_match_table",
-    "as_position",
-    "as_positions",
-    "as_sky",
-    "as_sources",
-    "as_targets",
-    "as_years",
-    "bricks_at",
-    "is_file_name",
-    "warn_of_unplaced",
-]
-
 MUST = (
     "must be a SkyCoord, text such as '190.1 1.2' or 'NGC 1', RA and Dec in degrees, a list of "
     "those, a Table, or the name of a file with one."

@@ -22,18 +22,6 @@ if TYPE_CHECKING:
     from .by_row import ByRow
     from .inputs import Targets
 
-__all__ = [
-    "Asked",
-    "BulkPlan",
-    "as_asked",
-    "bytes_of_cutout",
-    "identity_of_job",
-    "is_of_bricks",
-    "job_bounds",
-    "plan_cutouts",
-    "results_without_work",
-]
-
 SAMPLE_STEP_DEG = 0.2
 """Boxes are sampled more densely than bricks are wide, so that no brick is passed over."""
 

@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 
     Workers: TypeAlias = Executor | Literal["threads", "processes"] | None
 
-__all__ = ["PICTURE_OUTPUTS", "BulkJob"]
-
 JOURNAL = "cutouts.journal.jsonl"
 PICTURE_OUTPUTS = ("png", "jpeg")
 ARRAY_TARGETS = (256, 512)

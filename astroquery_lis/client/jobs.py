@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from .inputs import Targets
 
 
-__all__ = ["JobMethods"]
-
 OUTPUTS = ("fits", *ARRAY_OUTPUTS, *PICTURE_OUTPUTS)
 NEEDED = {
     "hdf5": ("batch", "h5py"),

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from .._typing import Bands, FilePath, Mirror, Positions, Products, Region
 
 
-__all__ = ["MapMethods"]
-
-
 class MapMethods(SurveyBase):
     """Values of maps."""
 

@@ -18,8 +18,6 @@ from ..io.http import HttpClient
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
 
-__all__ = ["resolve_names"]
-
 LOOKUPS_AT_ONCE = 4
 MAX_ANSWER_BYTES = 1 << 20
 

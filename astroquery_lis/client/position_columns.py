@@ -19,8 +19,6 @@ from astropy.table import Column, Table
 from ..exceptions import CoverageWarning, InvalidRequestError, refuse, warn
 from .position_text import coordinate_deg, is_empty, read_positions
 
-__all__ = ["has_positions", "icrs_degrees", "on_the_sky", "positions_of_table", "unmasked"]
-
 # The first that a table has is taken; other names are taken if only one pair has such.
 USUAL = (
     *("ra", "raj2000", "_raj2000", "ra_icrs", "_ra_icrs", "ra_deg", "radeg", "_ra", "target_ra"),

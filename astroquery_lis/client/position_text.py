@@ -17,8 +17,6 @@ import numpy as np
 from ..exceptions import InvalidRequestError
 from .names import resolve_names
 
-__all__ = ["POSITION", "coordinate_deg", "is_empty", "read_positions"]
-
 POSITION = "RA and Dec in degrees or sexagesimal (ICRS), or the name of an object"
 
 _EMPTY = frozenset({"", "nan", "none", "null", "--", "-", "n/a", "na", "masked"})

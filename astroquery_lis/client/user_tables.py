@@ -31,17 +31,6 @@ from ..exceptions import InvalidRequestError, OptionalDependencyError
 from ..survey.sweep_names import is_sweep_name
 from .position_columns import has_positions
 
-__all__ = [
-    "FORMATS",
-    "UNIT",
-    "as_kind",
-    "as_table",
-    "kind_of",
-    "read_parquet",
-    "read_table",
-    "without_unit_warnings",
-]
-
 ENDINGS = {
     "ecsv": "ecsv",
     "csv": "csv",

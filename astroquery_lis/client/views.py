@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from .._typing import Angle, Bands, Coordinates, Payload, Size
 
 
-__all__ = ["ViewMethods"]
-
-
 class ViewMethods(SurveyBase):
     """Pictures and layers of the viewer."""
 

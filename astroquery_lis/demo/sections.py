@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     Say = Callable[[str], object]
 
-__all__ = ["SCENES", "call", "jwst_section", "survey_sections"]
-
 SCENES = (
     ("field", "A field of galaxies", 500, "griz"),
     ("corner", "Where four bricks meet", 256, "grz"),

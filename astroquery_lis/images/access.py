@@ -17,8 +17,6 @@ from .strips import SharedFiles
 from .tiles import OpenImages
 from .viewer_service import ViewerService, viewer_client
 
-__all__ = ["Access"]
-
 Options = tuple[tuple[str, Any], ...]
 
 

@@ -36,8 +36,6 @@ from ..survey.request import DERIVED, CutoutRequest, plane_name
 from .cutting import Answer, CutoutJob, Facts, shares_text
 from .plain import PlainCutout
 
-__all__ = ["ARRAY_OUTPUTS", "ArrayFile"]
-
 BUFFER_BYTES = 1 << 20
 """Cutouts are written in slabs of about this size; a chunk of a zarr array is one."""
 

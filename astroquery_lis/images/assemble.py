@@ -13,8 +13,6 @@ from ..survey.paths import CoaddProduct
 from ..survey.pixel_grids import Box, SkyGrid
 from ..survey.placement import Piece, Placement, image_grid, row_blocks
 
-__all__ = ["Assembler", "lanczos3", "nearest"]
-
 COARSE_RATIO = 1.2
 """Pixel area, relative to the native one, above which a kernel between pixels would alias."""
 

@@ -42,18 +42,6 @@ from .cutout_cards import (
 from .plain import Block, Card, PlainCutout, PlainImage
 from .reader import Section, SectionRequest
 
-__all__ = [
-    "EVIDENCE",
-    "CoaddPlan",
-    "PixelReader",
-    "Plane",
-    "PlaneFiles",
-    "coadd_cutout",
-    "coadd_sections",
-    "observed",
-    "plain_cutout",
-]
-
 ONE_PIXEL = Box(0, 1, 0, 1)
 LARGE_BYTES = 256 << 20
 """A cutout that reads more than this is read and put together a few files at a time."""

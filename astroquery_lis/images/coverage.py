@@ -22,17 +22,6 @@ if TYPE_CHECKING:
     from .coadds import CoaddPlan, Plane, PlaneFiles
     from .reader import Section
 
-__all__ = [
-    "Request",
-    "check_target",
-    "no_data_at",
-    "nothing",
-    "settle",
-    "warn_of_absent_bands",
-    "warn_of_failures",
-    "warn_of_gaps",
-]
-
 Files = Mapping["Plane", "PlaneFiles"]
 
 

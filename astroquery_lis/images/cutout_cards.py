@@ -11,16 +11,6 @@ from .headers import Cards
 from .plain import Block, Card
 from .reader import Section
 
-__all__ = [
-    "asked_cards",
-    "brick_cards",
-    "cards_of_all",
-    "file_cards",
-    "plane_cards",
-    "served_cards",
-    "software_cards",
-]
-
 CREATOR = f"astroquery_lis {package_version()}"
 CARD_TEXT = 64
 """Characters of value and comment that one card can have."""

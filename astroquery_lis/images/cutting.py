@@ -28,18 +28,6 @@ from .reader import SectionReader, SectionRequest
 from .sources import Sources
 from .strips import SharedFiles
 
-__all__ = [
-    "Answer",
-    "BulkSpec",
-    "CutoutJob",
-    "Facts",
-    "cutouts_of_job",
-    "each_answer",
-    "each_cutout",
-    "facts_of_answer",
-    "shares_text",
-]
-
 Answer: TypeAlias = PlainCutout | fits.HDUList
 """A cutout: without HDUs where nothing but the bricks' files is in it."""
 

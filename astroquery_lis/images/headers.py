@@ -20,8 +20,6 @@ from ..survey.pixel_grids import Box
 from ..survey.placement import OPTICAL, WISE, Frame, image_grid
 from ..survey.releases import RELEASES, WISE_BANDS, Tree
 
-__all__ = ["Cards", "FileSource", "Layout", "check_header"]
-
 Cards = tuple[tuple[str, str | float, str], ...]
 """Keyword, value and comment of cards."""
 

@@ -32,8 +32,6 @@ from .access import Access
 from .reader import SectionReader, SectionRequest
 from .strips import USUAL_TILE, SharedFiles
 
-__all__ = ["MapJob", "MapSpec", "MapValues", "values_by_brick"]
-
 MOST_CELLS = 8
 """So many tiles of a row that hold positions are read one by one, more of them as one box."""
 

@@ -17,8 +17,6 @@ from functools import cached_property, lru_cache
 import numpy as np
 from astropy.io import fits
 
-__all__ = ["Block", "Card", "PlainCutout", "PlainImage"]
-
 Card = tuple[str, str | float, str]
 """Keyword, value and comment."""
 

@@ -13,16 +13,6 @@ from ..exceptions import refuse
 from ..survey.releases import PIXEL_SCALE_ARCSEC, RELEASES
 from ..survey.request import DERIVED, as_choice, plane_name
 
-__all__ = [
-    "FLUX_PRODUCTS",
-    "add_derived",
-    "flux_planes",
-    "mask_release",
-    "pixel_side_arcsec",
-    "side_arcsec",
-    "sky_matrix",
-]
-
 FLUX_PRODUCTS = ("image", "model", "blobmodel", "resid")
 _OPTICAL = ("u", "g", "r", "i", "z", "Y")
 _BLUE_TO_RED = ("n", "f", "u", "g", "r", "i", "z", "Y", "W1", "1", "W2", "2", "W3", "W4")

@@ -55,8 +55,6 @@ from .tiles import (
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
 
-__all__ = ["Proof", "Section", "SectionReader", "SectionRequest"]
-
 CHANGED_TRIES = 3
 """How often a file that changes under the reader is begun again."""
 

@@ -23,8 +23,6 @@ from .coadds import Plane, observed
 from .coverage import Request, no_data_at, settle
 from .viewer_service import MAX_REQUEST_PIX, ViewerService
 
-__all__ = ["LayerBricks", "Rendering", "settle_rendering"]
-
 JOIN_MARGIN_PIX = 8
 EDGE_PIX = 2
 

@@ -27,8 +27,6 @@ from .plain import PlainCutout
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["Encoding", "FitsEncoding", "file_name", "safe_name", "save_job"]
-
 
 def safe_name(name: int | str) -> str:
     """Return a name with nothing in it that a file system may refuse."""

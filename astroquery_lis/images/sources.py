@@ -45,17 +45,6 @@ if TYPE_CHECKING:
     from .._typing import Payload
     from ..io.mirrors import Mirror
 
-__all__ = [
-    "SOURCES",
-    "BrickFiles",
-    "Source",
-    "Sources",
-    "ViewerPixels",
-    "ViewerRendering",
-    "first_answer",
-    "suitable",
-]
-
 SOURCES = ("auto", "bricks", "viewer")
 
 ALIASED_ARCSEC = (0.37, 0.53)

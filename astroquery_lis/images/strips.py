@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from .reader import SectionRequest
     from .tiles import ImageMap
 
-__all__ = ["WHOLE_FILE_SHARE", "LayoutChanged", "SharedFile", "SharedFiles", "StripCache"]
-
 WHOLE_FILE_SHARE = 0.6
 """A file is fetched whole when more than this share of its tiles is needed."""
 

@@ -42,18 +42,6 @@ from .strips import SharedFile
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = [
-    "DECODE_ERRORS",
-    "ImageMap",
-    "KnownImage",
-    "MoreNeeded",
-    "OpenImage",
-    "OpenImages",
-    "SparseFile",
-    "open_sparse",
-    "open_whole",
-]
-
 BLOCK_BYTES = 2880
 CARD_BYTES = 80
 HEADER_LIMIT_BYTES = 4 << 20

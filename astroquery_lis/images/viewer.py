@@ -35,8 +35,6 @@ from .coverage import warn_of_absent_bands
 from .rendering import LayerBricks, Rendering, settle_rendering
 from .viewer_service import BLANK, MAX_CONNECTIONS, ViewerService
 
-__all__ = ["Rendering", "check_layer_request", "viewer_cutout", "viewer_picture"]
-
 
 def check_layer_request(request: CutoutRequest) -> None:
     """Refuse what the viewer would answer with something else."""

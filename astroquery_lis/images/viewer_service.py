@@ -49,16 +49,6 @@ from ..survey.pixel_grids import Box
 from ..survey.releases import PIXEL_SCALE_ARCSEC, Tree
 from .reader import Section, SectionRequest
 
-__all__ = [
-    "BLANK",
-    "MAX_REQUEST_PIX",
-    "NATIVE_PRODUCTS",
-    "ViewerSections",
-    "ViewerService",
-    "subimage_parameters",
-    "viewer_client",
-]
-
 NATIVE_PRODUCTS = ("image", "invvar", "model")
 """What the viewer gives as native pixels; the rest it resamples, or does not have."""
 

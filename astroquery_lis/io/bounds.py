@@ -27,17 +27,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Buffer
 
-__all__ = [
-    "BOUNDS",
-    "MB",
-    "POOL_CLASSES",
-    "Bound",
-    "Threads",
-    "allow_more_time",
-    "seconds_left",
-    "within",
-]
-
 MB = 1_000_000
 INFINITY = float("inf")
 

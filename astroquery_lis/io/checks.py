@@ -17,16 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = [
-    "check_head",
-    "check_structure",
-    "check_whole",
-    "flaw_of",
-    "reading",
-    "sha256_of",
-    "unreadable",
-]
-
 HEAD_BYTES = 9
 BLOCK_BYTES = 2880
 CARD_BYTES = 80

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from .http import HttpClient
 
-__all__ = ["ChecksumLists", "parse_checksums"]
-
 HEX_DIGITS = 64
 LIST_LIMIT_BYTES = 16e6
 """Largest list that is read; the sweeps' have 200 kB."""

@@ -41,19 +41,6 @@ if TYPE_CHECKING:
 
     from astropy.table import Table
 
-__all__ = [
-    "OTHERS_FAILED",
-    "STALE_LIST",
-    "FileJob",
-    "FileSettings",
-    "Job",
-    "deliver",
-    "deliver_all",
-    "failed_delivery",
-    "table_of_files",
-    "warn_of_failures",
-]
-
 STALE_LIST = "its sha256 is not that of the survey's list, twice the same: the list may be stale"
 OTHERS_FAILED = "other mirrors failed"
 UNLISTED = "not compared: no list of the survey has its sha256"

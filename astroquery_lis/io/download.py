@@ -47,8 +47,6 @@ if TYPE_CHECKING:
 
     from .http import HttpClient
 
-__all__ = ["Downloaded", "download", "revalidate"]
-
 UNANNOUNCED_BYTES = 10e9
 """Largest file that is taken from a server that does not say how long it is."""
 

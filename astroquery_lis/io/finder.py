@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from .http import HttpClient
 
-__all__ = ["FileFinder", "LocatedFile"]
-
 T = TypeVar("T")
 
 SIDECARS = ".tables"

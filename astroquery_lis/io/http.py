@@ -52,15 +52,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = [
-    "HttpClient",
-    "PoliteSession",
-    "map_errors",
-    "send_with",
-    "status_error",
-    "unreached",
-]
-
 RETRY_STATUS = frozenset({429, 500, 502, 503, 504})
 REFUSED_STATUS = frozenset({429, 503})
 """The service said that it did nothing, so that a POST may be repeated too."""

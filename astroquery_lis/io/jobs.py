@@ -39,20 +39,6 @@ from .bounds import Threads
 if TYPE_CHECKING:
     from .journal import Journal
 
-__all__ = [
-    "FINAL",
-    "RECORDED",
-    "STATUSES",
-    "Progress",
-    "Result",
-    "failure",
-    "manifest",
-    "map_jobs",
-    "portable",
-    "run",
-    "settings_in_force",
-]
-
 Mapped: TypeAlias = Generator[tuple[Any, Any, Exception | None], None, None]
 """Of each job: the job, what its work returned, and what it raised instead."""
 

@@ -25,8 +25,6 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = ["Journal"]
-
 FORMAT = 1
 
 

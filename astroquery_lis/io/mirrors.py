@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from .._typing import Mirror as MirrorNames
 
-__all__ = ["AUTO_ORDER", "REGISTERED", "AutoOrder", "Mirror", "local_folders", "resolve_mirrors"]
-
 PLACEHOLDERS = "{path}, {release}, {RELEASE}, {rest}"
 
 _USER = re.compile(r"://[^/@]*@")

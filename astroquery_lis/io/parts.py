@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from .http import HttpClient
 
-__all__ = ["RemoteParts"]
-
 
 class RemoteParts:
     """A file of a mirror.

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["HEALTH", "Answer", "Failovers", "Health", "HostHealth", "ask_in_turn"]
-
 FAILURES_TO_REST = 3
 """Failures in a row after which a host rests."""
 

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from typing import Any, Literal, Self
 
-__all__ = ["WITHOUT_MAIN", "Ended", "Processes", "ServerLost", "peak_memory_gb"]
-
 _SINGLE_THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",

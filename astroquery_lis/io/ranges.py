@@ -18,16 +18,6 @@ if TYPE_CHECKING:
 
     from .http import HttpClient
 
-__all__ = [
-    "FIRST_RANGE_BYTES",
-    "MERGE_GAP_BYTES",
-    "Version",
-    "WholeFileAnswer",
-    "content_range",
-    "fetch_range",
-    "merge_ranges",
-]
-
 FIRST_RANGE_BYTES = 65_536
 """First bytes asked of a file: enough for header and tile table of every coadd of DR8 to DR11."""
 

@@ -50,32 +50,6 @@ try:
 except ImportError:  # Windows: files are not shared among writers there
     fcntl = None
 
-__all__ = [
-    "CHUNK_BYTES",
-    "GB",
-    "KNOWN",
-    "PARTS",
-    "VERSION_FILE",
-    "Origin",
-    "Runs",
-    "Store",
-    "check_space",
-    "copy_whole",
-    "is_same_file",
-    "keep_bytes",
-    "lock",
-    "mark_used",
-    "note_written",
-    "remove",
-    "remove_leftovers",
-    "remove_temporaries",
-    "set_times",
-    "write_bytes",
-    "write_whole",
-    "writing",
-    "written_bytes",
-]
-
 CHUNK_BYTES = 1 << 20
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 GB = 1_000_000_000

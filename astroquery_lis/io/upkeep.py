@@ -29,17 +29,6 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = [
-    "CacheEntry",
-    "all_stores",
-    "cache_entries",
-    "cache_usage",
-    "clear_stores",
-    "damaged_runs",
-    "keep_within",
-    "prune",
-]
-
 USAGE_FILE = ".usage"
 PRUNED_FRACTION = 0.9
 """Pruning goes on until this part of the limit is used, so that it need not be done each time."""

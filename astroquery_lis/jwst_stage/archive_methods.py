@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from .._typing import Angle as AnyAngle
     from .._typing import Coordinates, Executor, FilePath, Payload, Time
 
-__all__ = ["ArchiveMethods"]
-
 DEFAULT_RADIUS_DEG = 3 / 60
 QUERY_TIMEOUT_S = 300.0
 """The search is known to take more than a minute for large answers."""

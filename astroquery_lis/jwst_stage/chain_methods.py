@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from .planning.plan import Plan
     from .refs.references import Resolution
 
-__all__ = ["ChainMethods"]
-
 
 class ChainMethods(StageBase):
     """The chain from uncal files to mosaics."""

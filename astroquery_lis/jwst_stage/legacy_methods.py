@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 
     Footprints: TypeAlias = Plan | Table | FilePath | SkyCoord | Sequence[FilePath | SkyCoord]
 
-__all__ = ["LegacyMethods"]
-
 MAX_RADIUS_DEG = 5 / 3600
 MAX_OFFSET_DEG = 30 / 3600
 

@@ -25,17 +25,6 @@ if TYPE_CHECKING:
 
     from .._typing import FilePath
 
-__all__ = [
-    "FLAGS",
-    "dq_counts",
-    "grey",
-    "plot_dq",
-    "plot_ramp",
-    "plot_stages",
-    "read_plane",
-    "read_ramp",
-]
-
 _FLAG_NAMES = (
     *("DO_NOT_USE", "SATURATED", "JUMP_DET", "DROPOUT", "OUTLIER", "PERSISTENCE", "AD_FLOOR"),
     *("CHARGELOSS", "RESERVED", "NON_SCIENCE", "DEAD", "HOT", "WARM", "LOW_QE", "RC"),

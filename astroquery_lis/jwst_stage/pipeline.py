@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from ..io.processes import Ended
 
-__all__ = ["ask", "processes", "require_jwst", "stop"]
-
 PRELOAD = ("jwst.pipeline", "astroquery_lis.jwst_stage.running.work")
 
 # CRDS binds the address of its server when it is imported. What CRDS says of parameters counts, in

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from .._typing import FilePath, Table
     from .tasks import Task
 
-__all__ = ["write_report"]
-
 REPORT = "report.html"
 """The page, in the output directory, if no other path is given."""
 

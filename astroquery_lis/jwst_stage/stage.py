@@ -4,8 +4,6 @@ from .archive_methods import ArchiveMethods
 from .chain_methods import ChainMethods
 from .legacy_methods import LegacyMethods
 
-__all__ = ["JwstStage", "JwstStageClass"]
-
 
 class JwstStageClass(ArchiveMethods, ChainMethods, LegacyMethods):
     """JWST exposures from MAST to a calibrated mosaic, and beside the Legacy Surveys.

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from .._typing import FilePath
     from .refs.crds_cache import CrdsEnvironment
 
-__all__ = ["StageBase"]
-
 
 class StageBase(QueryBase):
     """What every method of the JWST class stands on."""

@@ -20,19 +20,6 @@ if TYPE_CHECKING:
     from .planning.plan import Plan
     from .refs.references import Resolution
 
-__all__ = [
-    "HIDDEN",
-    "REFCATS",
-    "Estimate",
-    "Member",
-    "Reduction",
-    "Task",
-    "input_path",
-    "log_path",
-    "member_path",
-    "records_dir",
-]
-
 HIDDEN = ".jwst_stage"
 """Directory, in the output directory, of records, scratch and the state of a run."""
 

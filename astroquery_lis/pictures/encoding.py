@@ -15,8 +15,6 @@ from .rgb import rgb
 if TYPE_CHECKING:
     from ..images.cutting import Answer, Facts
 
-__all__ = ["PictureEncoding"]
-
 _SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
 
 

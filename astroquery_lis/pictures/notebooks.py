@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from astropy.io.fits import HDUList
     from astropy.table import Table
 
-__all__ = ["show_in_notebooks"]
-
 
 def show_in_notebooks() -> None:
     """Let the notebook, if this process belongs to one, show what is ours as more than text."""

@@ -27,33 +27,6 @@ if TYPE_CHECKING:
 
     from .._typing import FilePath
 
-__all__ = [
-    "PLOT_COLOURS",
-    "PLOT_INK",
-    "TABLE_FOOT",
-    "Markup",
-    "asset",
-    "data_uri",
-    "drawing",
-    "escape",
-    "facts",
-    "figure",
-    "figures",
-    "frame",
-    "html_page",
-    "image",
-    "marked",
-    "picture_bytes",
-    "png_bytes",
-    "section",
-    "span",
-    "table",
-    "table_head",
-    "table_row",
-    "thumbnail",
-    "write_page",
-]
-
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _JPEG = {"quality": 95, "subsampling": 0}
 _DRAWING_DPI = 160

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from .._typing import Bands
 
-__all__ = ["bar_arcsec", "bar_text", "column_degrees", "plot", "sky_marks"]
-
 Colour = tuple[float, float, float]
 # Names of bits, and the colour of their pixels.
 Group = tuple[tuple[str, ...], Colour]

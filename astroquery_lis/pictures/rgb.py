@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from .._typing import Bands
 
-__all__ = ["NO_DATA_COLOUR", "as_count", "colours", "flips", "grey_levels", "north_up", "rgb"]
-
 NO_DATA_COLOUR = (74, 76, 84)
 """Red, green and blue of pixels without a value: a grey that empty sky, (32, 32, 32), is not."""
 

@@ -50,8 +50,6 @@ if TYPE_CHECKING:
     Facts: TypeAlias = dict[str, Any]
     Opener: TypeAlias = Callable[[], AbstractContextManager[tuple[fits.HDUList, Facts]]]
 
-__all__ = ["PictureRow", "contact_sheet", "gallery", "picture_rows"]
-
 HDF5_SUFFIXES = (".h5", ".hdf5")
 GAP_PIX = 4
 LABEL_PIX = 16

@@ -12,8 +12,6 @@ from ..images.planes import FLUX_PRODUCTS, pixel_side_arcsec, sky_matrix
 from .page import image, table, thumbnail
 from .rgb import NO_DATA_COLOUR, grey_levels, north_up, rgb
 
-__all__ = ["CutoutSummary", "grey_picture", "summary"]
-
 SHOWN_CARDS = (
     *("RELEASE", "REGION", "LAYER", "SOURCE", "MIRROR", "RA", "DEC", "SIZEX", "SIZEY"),
     *("PRODUCTS", "BANDS", "GRID", "NBRICKS", "REQKEY", "CREATOR"),

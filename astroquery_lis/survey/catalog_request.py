@@ -28,16 +28,6 @@ from .tractor_columns import (
     tractor_columns,
 )
 
-__all__ = [
-    "MAX_BOX_DEG",
-    "WHOLE_SKY",
-    "CatalogRequest",
-    "Sky",
-    "as_angle_deg",
-    "as_maxrec",
-    "catalog_request",
-]
-
 MAX_BOX_DEG = 60.0
 
 Sky: TypeAlias = Circle | Box | Polygon | RowIds

@@ -20,8 +20,6 @@ from .named_columns import resolve_columns
 from .tractor import TYPES
 from .tractor_columns import TractorColumn
 
-__all__ = ["Condition", "as_conditions", "literal"]
-
 Value: TypeAlias = bool | int | float | str
 
 AB_FLUX = u.zero_point_flux(1 * u.AB)

@@ -28,8 +28,6 @@ from .tractor_columns import (
     tractor_columns,
 )
 
-__all__ = ["any_column", "brief_columns", "compute", "computed_columns", "resolve_columns"]
-
 Arrays = Sequence[np.ndarray]
 
 _TAP_COLOURS = {"g_r", "r_i", "i_z", "r_z", "z_w1", "w1_w2", "w2_w3", "w3_w4"}

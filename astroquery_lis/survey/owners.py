@@ -15,8 +15,6 @@ import numpy as np
 from .bricks import brick_id
 from .pixel_grids import Box, Grid
 
-__all__ = ["NO_LABEL", "POLAR_DEC_DEG", "SQUARE_PIX", "Labels", "Owners"]
-
 SQUARE_PIX = 32
 COARSE_SQUARES = 8
 """Width of the larger squares, in squares, that are judged first."""

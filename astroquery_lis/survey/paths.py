@@ -32,27 +32,6 @@ from .releases import (
 )
 from .sweep_names import sweep_at, sweep_names
 
-__all__ = [
-    "COADD_PRODUCTS",
-    "FILE_PRODUCTS",
-    "IMAGE_PRODUCTS",
-    "MASK_PLANES",
-    "CoaddProduct",
-    "FileProduct",
-    "SurveyFile",
-    "as_file_bands",
-    "as_file_products",
-    "checksum_path",
-    "file_at_path",
-    "file_path",
-    "file_paths",
-    "has_product",
-    "plan_files",
-    "plane_file",
-    "sweep_names",
-    "tree_of_brick",
-]
-
 NAN = float("nan")
 _PATH = re.compile(r"[\w.+,/-]+", re.ASCII)
 IVAR_UNIT = "1/nanomaggy^2"

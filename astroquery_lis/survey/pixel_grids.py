@@ -18,8 +18,6 @@ from astropy.wcs.utils import proj_plane_pixel_area
 
 from ..exceptions import InvalidRequestError
 
-__all__ = ["Box", "Grid", "SkyGrid", "TangentGrid", "as_wcs_text", "cards_text", "rotated_wcs_text"]
-
 
 class Box(NamedTuple):
     """The pixels ``[y0, y1) x [x0, x1)``, counted from 0."""

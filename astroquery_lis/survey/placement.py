@@ -21,22 +21,6 @@ from .pixel_grids import Box, Grid, SkyGrid, TangentGrid
 from .releases import PIXEL_SCALE_ARCSEC, WISE_BANDS
 from .sphere import bricks_in_circle, separation_deg
 
-__all__ = [
-    "KERNEL_MARGIN_PIX",
-    "OPTICAL",
-    "WISE",
-    "Frame",
-    "Piece",
-    "Placement",
-    "cached_name",
-    "frame_of_bands",
-    "image_grid",
-    "pixel_sky",
-    "place",
-    "row_blocks",
-    "without",
-]
-
 KERNEL_MARGIN_PIX = 4
 """Pixels read round what a neighbour contributes: the reach of the kernel, and one for rounding."""
 

@@ -21,8 +21,6 @@ from .sphere import (
     unit_vectors,
 )
 
-__all__ = ["Box", "Circle", "Polygon"]
-
 
 @dataclass(frozen=True)
 class Circle:

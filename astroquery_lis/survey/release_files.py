@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["N_RANDOMS", "RELEASE_WORDS", "release_files"]
-
 N_RANDOMS = 20
 LATEST = 99
 

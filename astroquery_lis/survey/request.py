@@ -40,28 +40,6 @@ if TYPE_CHECKING:
     from astropy.io.fits import Header
     from astropy.wcs import WCS
 
-__all__ = [
-    "CUTOUT_OPTIONS",
-    "DEFAULT_SIZE",
-    "DERIVED",
-    "LAYER_PRODUCTS",
-    "MAX_SIZE_PIX",
-    "CutoutRequest",
-    "angle_of_text",
-    "as_bands",
-    "as_choice",
-    "as_layer_bands",
-    "as_pixel_scale",
-    "as_products",
-    "as_region",
-    "as_rotation",
-    "as_size",
-    "cutout_request",
-    "plane_name",
-    "psf_request",
-    "refuse_beside_layer",
-]
-
 DEFAULT_SIZE = 256
 R = TypeVar("R", bound=str)
 

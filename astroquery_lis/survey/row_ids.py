@@ -20,8 +20,6 @@ from .releases import RELEASES, get_release, get_tree
 from .tractor import split_row_ids, split_target_ids, target_ids
 from .tractor_columns import ROW_KEY
 
-__all__ = ["NORTH_NUMBERS", "SOUTH_NUMBERS", "RowIds", "as_row_ids"]
-
 NORTH_NUMBERS = (8001, 9011)
 """Numbers of the column RELEASE whose files are those of the north."""
 

@@ -13,21 +13,6 @@ from numpy.typing import ArrayLike
 from ..exceptions import InvalidRequestError, refuse
 from .bricks import _checked_position, _rows, brick_edges, brick_id
 
-__all__ = [
-    "bricks_in_box",
-    "bricks_in_circle",
-    "bricks_in_polygon",
-    "distance_to_sides_deg",
-    "inside_polygon",
-    "middle_of",
-    "positions_of",
-    "separation_deg",
-    "shift_positions",
-    "sides_cross",
-    "tangent_axes",
-    "unit_vectors",
-]
-
 ROW_DEG = 0.25
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from .bricks import brick_edges, parse_brick_name
 from .releases import get_release, get_tree
 
-__all__ = ["is_sweep_name", "sweep_at", "sweep_box", "sweep_names"]
-
 
 def sweep_names(release: str, region: str, brick: str) -> tuple[str, ...]:
     """Return the names of the sweep files whose boxes a brick touches, without the ending.

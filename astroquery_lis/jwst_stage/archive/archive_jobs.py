@@ -43,15 +43,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = [
-    "ArchiveClient",
-    "ArchiveJob",
-    "Token",
-    "find_token",
-    "part_bytes",
-    "url_of",
-]
-
 OUTAGES = 8
 """After so many files in a row without an answer, the rest of a call is not asked for."""
 

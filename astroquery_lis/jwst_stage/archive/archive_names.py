@@ -12,17 +12,6 @@ from dataclasses import dataclass
 from ..planning.pipelines import EXP_TYPES as ALL_TYPES
 from ..planning.pipelines import is_guider
 
-__all__ = [
-    "DETECTORS",
-    "EXPOSURE",
-    "EXP_TYPES",
-    "INSTRUMENTS",
-    "OPTICAL_ELEMENTS",
-    "ExposureName",
-    "folder_of",
-    "parse_uncal_name",
-]
-
 # Instruments, detectors, optical elements and kinds of exposure are those that were launched: what
 # is not in the lists is a slip of the pen.
 

@@ -27,8 +27,6 @@ from .uncal_request import DatasetName, UncalRequest
 if TYPE_CHECKING:
     from .search import MissionSearch
 
-__all__ = ["find_uncal", "size_text"]
-
 _SHUTTERS = re.compile(r"jw(\d{5})(\d{3})(\d{3})_\w+_msa\.fits")
 
 

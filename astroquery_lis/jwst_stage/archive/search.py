@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
     from ...io.http import PoliteSession
 
-__all__ = ["COLUMNS", "MissionSearch"]
-
 PAGE_ROWS = 5000
 """Rows asked for at once: what the service gives where no number is named."""
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-__all__ = ["DatasetName", "UncalRequest", "as_choices", "as_moment", "as_numbers"]
-
 SEARCH_MARGIN_DEG = 0.25
 """How far from its target a detector may look: other modules, parallel instruments."""
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from ..tasks import Task
 
-__all__ = ["apply", "corrected_by", "hooks", "register", "register_inputs"]
-
 
 def apply(
     correction: dict, input_path: str | os.PathLike[str], output_path: str | os.PathLike[str]

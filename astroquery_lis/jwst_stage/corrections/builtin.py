@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
     from stdatamodels.jwst.datamodels import JwstDataModel
 
-__all__ = ["BUILTIN", "Builtin", "builtin_digest"]
-
 _ROUNDS = 3
 
 

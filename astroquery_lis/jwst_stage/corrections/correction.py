@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from ..planning.exposures import Exposure
 
-__all__ = ["IN_STEP", "MARK", "POINTS", "RESERVED", "Correction", "mark"]
-
 POINTS = ("after_jump", "after_rate", "after_cal", "before_stage3")
 """Where it may be: inside stage 1, on its product, on that of stage 2, and last of all."""
 

@@ -29,8 +29,6 @@ from .correction import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["correction", "normalise", "switches"]
-
 DEFAULT_POINT = "after_rate"
 """Where a function or a step of the user is put."""
 

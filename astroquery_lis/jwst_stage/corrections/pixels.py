@@ -18,18 +18,6 @@ if TYPE_CHECKING:
 
     from stdatamodels.jwst.datamodels import JwstDataModel
 
-__all__ = [
-    "DO_NOT_USE",
-    "NO_FLAT_FIELD",
-    "clipped",
-    "history_of",
-    "note",
-    "planes",
-    "reference_image",
-    "source_mask",
-    "unit_of",
-]
-
 DO_NOT_USE = 1
 NO_FLAT_FIELD = 1 << 18
 REFERENCE_PIXEL = 1 << 31

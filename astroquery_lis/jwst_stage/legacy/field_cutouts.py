@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     # A field, and where its cutout is: position and size, or a grid.
     Job = tuple[Field, SkyCoord | None, dict[str, Any]]
 
-__all__ = ["OWN_GRID", "as_grid", "as_width_deg", "field_box", "field_cutouts", "fields_from"]
-
 OWN_GRID = "own"
 """Value of ``like`` for the grid of each file itself."""
 

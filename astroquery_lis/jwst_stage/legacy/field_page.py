@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from ..._typing import FilePath, Table
     from .matching import CatalogMatch
 
-__all__ = ["JwstPicture", "jwst_picture", "offset_figure", "page_of"]
-
 TABLE_ROWS = 300
 _COLOUR_BANDS = ("g", "r", "i", "z")
 _SHOWN_BANDS = (*_COLOUR_BANDS, "w1", "w2")

@@ -30,22 +30,6 @@ if TYPE_CHECKING:
 
     Magnitudes = tuple[np.ndarray, np.ndarray]
 
-__all__ = [
-    "BLEND_ARCSEC",
-    "MAS_PER_DEG",
-    "MAS_PER_RADIAN",
-    "JwstCatalog",
-    "as_epoch",
-    "as_tractor",
-    "field_sources",
-    "floats",
-    "has_motion",
-    "positions_at",
-    "read_jwst_catalog",
-    "source_columns",
-    "texts",
-]
-
 MAS_PER_DEG = 3.6e6
 MAS_PER_RADIAN = np.degrees(MAS_PER_DEG)
 

@@ -39,16 +39,6 @@ if TYPE_CHECKING:
 
     from ..planning.plan import Plan
 
-__all__ = [
-    "Field",
-    "Footprint",
-    "fields_of",
-    "footprints_of",
-    "header_mjd",
-    "parse_s_region",
-    "read_headers",
-]
-
 Shape: TypeAlias = Polygon | Circle
 
 _KINDS = ("POLYGON", "CIRCLE", "UNION")

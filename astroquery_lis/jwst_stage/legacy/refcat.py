@@ -57,15 +57,6 @@ if TYPE_CHECKING:
     from ..planning.plan import Plan
     from .footprints import Field
 
-__all__ = [
-    "Cuts",
-    "as_cuts",
-    "gaia_reference",
-    "make_catalogs",
-    "make_reference",
-    "tractor_reference",
-]
-
 GAIA_TABLE = "gaiadr3.gaia_source"
 
 PIPELINE_MINIMUM = 15

@@ -23,16 +23,6 @@ if TYPE_CHECKING:
     from ..tasks import Task
     from .exposures import Exposure
 
-__all__ = [
-    "association_document",
-    "association_path",
-    "complete",
-    "complete_in_process",
-    "group_of_file",
-    "unique_ids",
-    "write_association",
-]
-
 
 def group_of_file(association: dict[str, Any], exposures: Sequence[Exposure]) -> Group:
     """Return the product that an association file of stage 3 describes."""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     GroupBy = str | Sequence[str] | Callable[[Exposure], str]
 
-__all__ = ["PIPELINES", "STAGE3_ROLES", "Group", "Together", "listed", "put_together"]
-
 STAGE3_ROLES = ("science", "background", "psf")
 """Roles of the members that pipelines of stage 3 read."""
 

@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     from .exposures import Exposure
     from .plan import Plan
 
-__all__ = [
-    "image3_memory_gb",
-    "stage1_estimate",
-    "stage2_estimate",
-    "stage3_estimate",
-    "with_references",
-]
-
 _FULL = 2048 * 2048
 _RATE_BYTES = 20
 """Per pixel of a rate file: SCI, ERR, DQ and two variances."""

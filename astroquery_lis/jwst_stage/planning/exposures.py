@@ -21,8 +21,6 @@ from .pipelines import EXP_TYPES, is_guider, pipelines_for
 if TYPE_CHECKING:
     from typing import BinaryIO, Self
 
-__all__ = ["CRDS_KEYWORDS", "SHUTTERS", "SUFFIXES", "Exposure", "read_exposure", "split_name"]
-
 SUFFIXES = ("uncal", "rate", "rateints", "cal", "calints")
 """Endings of the files that a plan may begin from."""
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from .exposures import Exposure
 
-__all__ = ["common_grid", "footprint", "grid_of_wcs", "n_pixels", "native_scale"]
-
 _SCALES = {"SHORT": 0.0307, "LONG": 0.0629, "MIRI": 0.1109, "NIRISS": 0.0656, "FGS": 0.0691}
 _MARGIN_PX = 4
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from .associations import Group, GroupBy
     from .task_builder import StepsFor
 
-__all__ = ["make_plan"]
-
 
 def make_plan(
     files: FilePath | Sequence[FilePath] | Table,

@@ -14,19 +14,6 @@ from ...exceptions import InvalidExposureError
 if TYPE_CHECKING:
     from .exposures import Exposure
 
-__all__ = [
-    "ACQUISITIONS",
-    "ASN_TYPES",
-    "EXP_TYPES",
-    "IMAGING",
-    "STAGE3_SUFFIXES",
-    "Kind",
-    "is_guider",
-    "is_integrations",
-    "pipelines_for",
-    "stage_classes",
-]
-
 _DETECTOR, _DARK, _GUIDER = "Detector1Pipeline", "DarkPipeline", "GuiderPipeline"
 _IMAGE, _SPEC = "Image2Pipeline", "Spec2Pipeline"
 

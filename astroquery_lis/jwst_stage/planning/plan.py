@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ..._typing import FilePath
     from ..resume.states import State
 
-__all__ = ["Plan", "load_plan", "placed_plan"]
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     Stage3Steps = Callable[[Group], tuple[dict[str, dict], int | None]]
 
-__all__ = ["build"]
-
 
 def build(
     exposures: Sequence[Exposure],

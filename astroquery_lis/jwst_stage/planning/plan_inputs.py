@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from ..refs.references import Resolution
     from .exposures import Exposure
 
-__all__ = ["STARTS", "choose", "read_files"]
-
 STARTS = ("uncal", "rate", "cal", "auto")
 """Levels that a plan may begin from, where files of several levels are given."""
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from .exposures import Exposure
 
-__all__ = ["Association", "associate", "is_acquisition", "is_plain", "rules_in_process"]
-
 _WHOLE_PROGRAM = "c1001"
 _FIRST_WITH_BACKGROUND = 1002
 _WITHIN_AN_OBSERVATION = ("Tso3Pipeline", "WfsCombineStep")

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     StepsFor = Callable[[str, Sequence[Exposure]], dict[str, dict]]
 
-__all__ = ["TaskBuilder", "configuration_key", "configurations_of"]
-
 _TIME = "META.OBSERVATION.TIME"
 
 

@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
-__all__ = ["call_server", "read_config", "resolve", "specs"]
-
 
 def _plain(values: Mapping) -> dict:
     """Return parameters as JSON types."""

@@ -28,21 +28,6 @@ if TYPE_CHECKING:
 
     from ..._typing import FilePath
 
-__all__ = [
-    "CONTEXT_NAME",
-    "CrdsEnvironment",
-    "Recall",
-    "closure",
-    "crds_environment",
-    "inspect_file",
-    "mapping_path",
-    "read_server_config",
-    "remember_context",
-    "remembered_context",
-    "server_config_path",
-    "write_server_config",
-]
-
 CONTEXT_NAME = re.compile(r"jwst_\w+\.pmap")
 _NOT_A_FILE = ("N/A", "TEXT", "OMIT")
 _KEPT = 32

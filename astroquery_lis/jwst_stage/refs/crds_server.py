@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from ..._typing import FilePath
 
-__all__ = ["CrdsServer", "Fetched", "fetch_files"]
-
 OBSERVATORY = "jwst"
 _CHUNK_BYTES = 1 << 20
 _LATEST = ("latest", "jwst-latest", "jwst-operational")

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
     from ..planning.plan import Plan
 
-__all__ = ["SERVER", "Resolution", "prefetch", "resolve"]
-
 SERVER = "https://jwst-crds.stsci.edu"
 _WAY_OUT = (
     f"set crds_server_url (JWST's is {SERVER}) and call prefetch_references where there is a "

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from ..refs.references import Resolution
     from ..tasks import Reduction, Task
 
-__all__ = ["KEYED", "UNHEEDED", "Fingerprints", "content_digest", "key"]
-
 KEYED = (
     "kind",
     "pipeline",

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from ..._typing import FilePath
 
-__all__ = ["FileMemo", "Record", "cache_folder", "read_record", "read_records", "write_record"]
-
 T = TypeVar("T")
 
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from ..tasks import Reduction, Task
 
-__all__ = ["STATES", "State", "assess", "checked_products", "differences", "product_memo"]
-
 STATES = ("done", "stale", "missing", "failed")
 
 _SHOWN = 3

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-__all__ = ["LogWatch"]
-
 _LOGGERS = ("jwst", "stcal", "stdatamodels", "stpipe", "tweakwcs", "CRDS", "py.warnings")
 _BEGUN = re.compile(r"^Step (\S+) running with args")
 _DONE = re.compile(r"^Step (\S+) done")

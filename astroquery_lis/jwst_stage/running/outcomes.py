@@ -26,20 +26,6 @@ if TYPE_CHECKING:
     from ...io.processes import Ended
     from ..tasks import Reduction, Task
 
-__all__ = [
-    "KINDS",
-    "MANIFEST",
-    "Failure",
-    "Outcome",
-    "describe",
-    "keep_log",
-    "killed",
-    "make_manifest",
-    "of_exit",
-    "outcome",
-    "write_manifest",
-]
-
 MANIFEST = "manifest.ecsv"
 """The manifest, in the output directory."""
 

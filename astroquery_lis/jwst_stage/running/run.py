@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from ..refs.references import Resolution
     from ..tasks import Reduction, Task
 
-__all__ = ["run"]
-
 _LOOK_S = 0.5
 _RESERVE_GB = 0.5
 _WORK = "astroquery_lis.jwst_stage.running.work:work"

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from ..tasks import Task
 
-__all__ = ["Schedule", "available_gb", "cores", "kills"]
-
 WAITING, RUNNING, DONE, FAILED, SKIPPED = "waiting", "running", "done", "failed", "skipped"
 
 _GB = 1 << 30

@@ -35,20 +35,6 @@ if TYPE_CHECKING:
     from ..resume.records import Record
     from ..tasks import Task
 
-__all__ = [
-    "PLAN_FILE",
-    "LiveState",
-    "Lock",
-    "TaskProgress",
-    "done_by",
-    "is_locked",
-    "now",
-    "read_live",
-    "scratch_root",
-    "status",
-    "step_of",
-]
-
 PLAN_FILE = "plan.toml"
 """The plan of the last run, in the hidden directory."""
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from ..tasks import Task
     from .log_watch import LogWatch
 
-__all__ = ["FAILED", "NOTE", "NO_EFFECT", "OK", "check", "is_whole", "main_product", "verify"]
-
 T = TypeVar("T")
 
 OK, NOTE, NO_EFFECT, FAILED = "ok", "note", "no effect", "failed"

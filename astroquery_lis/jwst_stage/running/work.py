@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
     from .outcomes import Failure
 
-__all__ = ["HISTORY_KEY", "class_of", "prepare", "steps_of", "versions", "work"]
-
 HISTORY_KEY = "key "
 """What stands before the fingerprint's key in the HISTORY of a product."""
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from ..planning.exposures import Exposure
 
-__all__ = ["OWNED", "check", "for_task", "pipeline_names", "specs", "step_defaults"]
-
 _PLACES = "the plan decides on names and places of products"
 OWNED = {
     "output_dir": _PLACES,

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from ..refs.references import Resolution
     from ..tasks import Task
 
-__all__ = ["ORIGINS", "PRESETS", "effective", "read_recipe", "write_recipe"]
-
 _NO_RESAMPLE = (
     "the resampled image of a single exposure is no input of stage 3; without it stage 2 takes "
     "less time and half of the disk"

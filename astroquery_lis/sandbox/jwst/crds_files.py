@@ -8,8 +8,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["CONTEXT", "USEAFTER", "lay_out", "write_context", "write_rules"]
-
 CONTEXT = "jwst_0001.pmap"
 """The context that a cache begins with."""
 

@@ -18,8 +18,6 @@ from ..scene import add_star
 if TYPE_CHECKING:
     from stdatamodels.jwst.datamodels import JwstDataModel
 
-__all__ = ["ModeObservation", "Setup", "Shot", "add_stars", "fill_header", "write_exposure"]
-
 _KEYWORDS = Path(__file__).parents[2] / "data" / "nircam_keywords.json"
 _START = "2023-08-20T04:00:00.000"
 _APART_S = 200.0

@@ -12,8 +12,6 @@ from ..references import PARAMETERS
 from .cache import Fill, Reference
 from .exposures import Setup
 
-__all__ = ["distortion", "fill_frame", "flat", "imaging_references", "parameters"]
-
 Rows = Sequence[Mapping[str, str]]
 
 

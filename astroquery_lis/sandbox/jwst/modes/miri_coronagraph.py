@@ -16,8 +16,6 @@ from .imaging_references import fill_frame, flat, imaging_references
 from .miri_imaging import IMAGER
 from .program import Program
 
-__all__ = ["simulate_coronagraph"]
-
 _SIZE, _INTEGRATIONS = 96, 2
 _SETUP = Setup(
     "MIR_4QPM",

@@ -11,8 +11,6 @@ from .exposures import ModeObservation, Setup, Shot
 from .program import Program
 from .star_fields import TARGET_DEG, Camera, star_grid
 
-__all__ = ["IMAGER", "simulate_background"]
-
 IMAGER = Detector("MIRIMAGE", "", "", 0.1108, -453.56, -373.81, 4.84, 493)
 _SIZE = 96
 _SETUP = Setup(

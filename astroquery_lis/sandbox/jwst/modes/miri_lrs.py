@@ -19,8 +19,6 @@ from .miri_imaging import IMAGER
 from .program import Program
 from .ramps import ramp_references
 
-__all__ = ["simulate_lrs"]
-
 # Rows and columns; the pipeline counts the place of the slit from the corner of the detector.
 _SHAPE = (160, 80)
 _SLIT_PIX = (40, 80)

@@ -14,8 +14,6 @@ from .miri_mrs_references import mrs_references
 from .miri_mrs_slices import CHANNELS, COLUMNS, PIXEL_ARCSEC, ROWS, SENSITIVITY, SETUP
 from .program import Program
 
-__all__ = ["simulate_mrs"]
-
 _TARGET, _EMPTY = (190.0, 1.2), (190.1, 1.25)
 _ROLL_DEG = 24.0
 _DITHERS = ((0.25, 0.1), (-0.3, -0.2), (0.0, 0.0))

@@ -14,8 +14,6 @@ from .miri_mrs_slices import CHANNELS, COLUMNS, PIXEL_ARCSEC, ROWS, SENSITIVITY,
 if TYPE_CHECKING:
     from astropy.modeling import Model
 
-__all__ = ["mrs_references"]
-
 _MAPS = 9
 _SPAXEL_ARCSEC = 0.15
 _APERTURE_ARCSEC, _RING_ARCSEC = 1.0, (1.15, 1.6)

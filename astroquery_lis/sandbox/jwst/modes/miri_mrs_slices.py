@@ -9,8 +9,6 @@ import numpy as np
 from .exposures import Setup
 from .miri_imaging import IMAGER
 
-__all__ = ["CHANNELS", "COLUMNS", "PIXEL_ARCSEC", "ROWS", "SENSITIVITY", "SETUP", "Channel"]
-
 ROWS, COLUMNS = 60, 1032
 PIXEL_ARCSEC = 0.196
 # MJy/sr of 1 DN/s.

@@ -15,8 +15,6 @@ from .imaging_references import fill_frame
 from .program import Program
 from .star_fields import TARGET_DEG, Camera
 
-__all__ = ["simulate_time_series"]
-
 _SIZE = 64
 _CAMERA = Camera(
     Setup(

@@ -21,8 +21,6 @@ from .star_fields import Camera
 if TYPE_CHECKING:
     from ..detector import Pointing
 
-__all__ = ["simulate_slitless"]
-
 _SIZE = 256
 _FILTER = "F356W"
 _CAMERA = Camera(

@@ -12,8 +12,6 @@ from .exposures import ModeObservation, Setup, Shot
 from .program import Program
 from .star_fields import ROLL_DEG, TARGET_DEG, Camera
 
-__all__ = ["simulate_wavefront"]
-
 _SIZE = 96
 _CAMERA = Camera(
     Setup(

@@ -12,8 +12,6 @@ from .program import Program
 from .ramps import ramp_references
 from .star_fields import Camera, star_grid
 
-__all__ = ["NIS", "simulate_niriss"]
-
 NIS = Detector("NIS", "", "", 0.0656, -289.97, -697.72, 0.57, 496)
 _SIZE = 128
 _CAMERA = Camera(

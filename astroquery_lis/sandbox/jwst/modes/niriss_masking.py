@@ -16,8 +16,6 @@ from .niriss_imaging import NIS
 from .program import Program
 from .star_fields import ROLL_DEG, TARGET_DEG, Camera
 
-__all__ = ["simulate_masking"]
-
 _SIZE = 80
 _CAMERA = Camera(
     Setup(

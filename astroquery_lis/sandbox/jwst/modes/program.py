@@ -14,8 +14,6 @@ from .cache import CONTEXT, References, write_cache
 from .exposures import ModeObservation, Setup, Shot, write_exposure
 from .ramps import write_ramp
 
-__all__ = ["Program"]
-
 
 class Program:
     """Takes exposures into a folder, as count rates or as ramps, with noise of its own."""

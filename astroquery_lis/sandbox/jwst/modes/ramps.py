@@ -12,8 +12,6 @@ from .cache import Fill, Reference
 from .exposures import Setup, Shot, fill_header
 from .imaging_references import fill_frame
 
-__all__ = ["ramp_references", "write_ramp"]
-
 _ELECTRONICS = Electronics(gain=5.5, read_noise_e=14.0, dark_e_s=0.0, linearity=4e-7)
 
 

@@ -13,8 +13,6 @@ from .cache import Reference
 from .exposures import Setup, add_stars
 from .imaging_references import flat, imaging_references
 
-__all__ = ["ROLL_DEG", "TARGET_DEG", "Camera", "star_grid"]
-
 TARGET_DEG = (190.0, 1.2)
 ROLL_DEG = 24.0
 
