@@ -103,7 +103,7 @@ class Sandbox:
         self.sesame_url = self.url + SESAME_PREFIX
         self.tap.url = self.tap_url = self.url + TAP_PREFIX
         self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.005}, daemon=True
         )
         self._stack = ExitStack()
         self._stack.callback(self.tap.close)

@@ -130,9 +130,11 @@ def test_slow_does_not_hold_up_the_end(sky_tree):
         client.start()
         while not fault.hits:
             time.sleep(0.01)
-        before = time.monotonic()
-    assert time.monotonic() - before < 4
-    client.join(10)
+        end = threading.Thread(target=other.close, daemon=True)
+        end.start()
+        end.join(60)
+        assert not end.is_alive()
+    client.join(60)
     assert len(errors) == 1
 
 
