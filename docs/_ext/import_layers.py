@@ -77,10 +77,10 @@ def _svg(levels):
                 f'font-weight="600">{room}</text>'
                 f'<text x="{middle:.1f}" y="{y + 48}" text-anchor="middle" font-size="13" '
                 f'fill-opacity="0.8">{len(_sources(room))} '
-                f'{"module" if len(_sources(room)) == 1 else "modules"}</text>'
+                f"{'module' if len(_sources(room)) == 1 else 'modules'}</text>"
             )
         if row:
-            arrow = f'M{WIDTH / 2:.0f} {y - GAP + 1} v{GAP - 3} m-4 -5 l4 5 l4 -5'
+            arrow = f"M{WIDTH / 2:.0f} {y - GAP + 1} v{GAP - 3} m-4 -5 l4 5 l4 -5"
             parts.append(f'<path d="{arrow}" fill="none" stroke="currentColor"/>')
     return "".join([*parts, "</svg>"])
 

@@ -79,8 +79,10 @@ def test_packed_files_are_the_same_whatever_their_name(sky, tmp_path, name):
     (tmp_path / name).write_bytes(gzip.compress(path.read_bytes(), 1))
     table, packed = read(path), read(str(tmp_path / name))
     assert packed.colnames == table.colnames
-    assert all(np.array_equal(packed[n], table[n], equal_nan=table[n].dtype.kind == "f")
-               for n in table.colnames)
+    assert all(
+        np.array_equal(packed[n], table[n], equal_nan=table[n].dtype.kind == "f")
+        for n in table.colnames
+    )
 
 
 def written(path, *columns):
@@ -96,8 +98,13 @@ def test_what_the_file_marks_as_nothing_is_masked(tmp_path):
     path = written(
         tmp_path / "own.fits",
         fits.Column("class", "I", null=-1, array=np.array([5, -1, 7], np.int16)),
-        fits.Column("count", "J", bzero=1 << 31, null=-(1 << 31),
-                    array=np.array([0, 1, 4_000_000_000], np.uint32)),
+        fits.Column(
+            "count",
+            "J",
+            bzero=1 << 31,
+            null=-(1 << 31),
+            array=np.array([0, 1, 4_000_000_000], np.uint32),
+        ),
         fits.Column("score", "E", unit="mJy/beamlet", array=[1.0, np.nan, 3.0]),
         fits.Column("flux_r", "E", unit="nanomaggies", array=[1.0, 2.0, 3.0]),
         fits.Column("pair", "2I", null=9, array=np.array([[1, 9], [3, 4], [9, 9]], np.int16)),

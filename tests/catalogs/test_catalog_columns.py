@@ -75,7 +75,7 @@ def test_columns_of_odd_kinds_are_read_as_astropy_reads_them(base, ask, tmp_path
     base["words"] = [["ab", "c"], ["d", ""], ["e", "fgh"]]
     base["wave"] = np.array([1 + 2j, 0, -1j])
     rows = ask(base, columns="all")
-    path, = tmp_path.rglob("tractor-*.fits")
+    (path,) = tmp_path.rglob("tractor-*.fits")
     expected = Table.read(path)
     for name in expected.colnames:
         values = np.asarray(expected[name])
@@ -122,9 +122,7 @@ def test_columns_of_ones_own_are_named_and_filtered(base, ask):
         ("flux_r", {"column_filters": {"mag_r": "<30"}}),
     ],
 )
-def test_a_column_that_the_selection_needs_and_the_file_lacks_is_an_error(
-    base, ask, name, options
-):
+def test_a_column_that_the_selection_needs_and_the_file_lacks_is_an_error(base, ask, name, options):
     base.remove_column(name)
     with pytest.raises(MissingDataError, match=f"has no column {name}"):
         ask(base, columns="ra", **options)

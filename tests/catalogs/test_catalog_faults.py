@@ -104,7 +104,8 @@ def test_a_message_of_the_service_is_shown(sky, tap):
 def test_a_mirror_of_ones_own_is_not_mixed_with_the_real_sky(sky, survey):
     rows = _ask(survey, sky)
     assert (rows.meta["source"], rows.meta["reason"]) == (
-        "files", "the mirror is not one of the survey's"
+        "files",
+        "the mirror is not one of the survey's",
     )
     target = sky.positions["field"]
     query = survey.query_tractor(

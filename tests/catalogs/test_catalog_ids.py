@@ -84,8 +84,12 @@ def test_files_are_grouped_by_brick_and_the_release_is_that_of_the_ids(sky, ask,
 
 def test_rows_that_are_not_primary_are_found_by_their_ids(sky, ask, survey):
     everything = survey.query_tractor(
-        sky.positions["corner"], radius="1 arcmin", columns=[*COLUMNS, "brick_primary"],
-        source="files", primary=False, drop_duplicates=False,
+        sky.positions["corner"],
+        radius="1 arcmin",
+        columns=[*COLUMNS, "brick_primary"],
+        source="files",
+        primary=False,
+        drop_duplicates=False,
     )
     others = everything[~everything["brick_primary"]]
     assert len(others) > 3

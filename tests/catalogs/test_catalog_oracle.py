@@ -61,8 +61,12 @@ def scene(served_sky):
         scene["dered_mag_g"] = scene["mag_g"] + extinction
         scene["snr_r"] = scene["flux_r"] * np.sqrt(scene["flux_ivar_r"])
         scene["ra_err"] = np.where(scene["ra_ivar"] > 0, scene["ra_ivar"] ** -0.5, np.nan)
-        scene["mag_err_r"] = 2.5 / np.log(10) / np.where(
-            np.isfinite(scene["mag_r"]) & (scene["flux_ivar_r"] > 0), scene["snr_r"], np.nan
+        scene["mag_err_r"] = (
+            2.5
+            / np.log(10)
+            / np.where(
+                np.isfinite(scene["mag_r"]) & (scene["flux_ivar_r"] > 0), scene["snr_r"], np.nan
+            )
         )
     for name in ("mag_r", "g_r", "z_w1", "dered_mag_g", "snr_r", "ra_err", "mag_err_r", "mag_i"):
         # As the columns hold them.

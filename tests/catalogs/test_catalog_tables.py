@@ -144,9 +144,7 @@ def test_a_brick_with_parts_of_both_regions_is_read_in_both(brick, regions):
     assert [file.region for file in files] == regions
     folders = {"north": "dr9/north", "south": "dr10/south"}
     for file in files:
-        assert file.path == (
-            f"{folders[file.region]}/tractor/{brick[:3]}/tractor-{brick}.fits"
-        )
+        assert file.path == (f"{folders[file.region]}/tractor/{brick[:3]}/tractor-{brick}.fits")
 
 
 def _northern(numbers, ra, dec, *args):

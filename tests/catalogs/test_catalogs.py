@@ -56,8 +56,19 @@ def every_row(served_sky):
         places = SkyCoord(rows["ra"], rows["dec"], unit="deg")
         north = (rows["dec"] >= 32.375) & (places.galactic.b > 0)
         rows = rows[north == (region[1] == "north")]
-        tables.append(rows["release", "brickid", "objid", "ra", "dec", "brick_primary", "type",
-                           "flux_r", "maskbits"])
+        tables.append(
+            rows[
+                "release",
+                "brickid",
+                "objid",
+                "ra",
+                "dec",
+                "brick_primary",
+                "type",
+                "flux_r",
+                "maskbits",
+            ]
+        )
     return vstack(tables, metadata_conflicts="silent")
 
 
@@ -135,8 +146,10 @@ def test_cones_hold_what_brute_force_finds(query, every_row, source, radius_arcs
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NoResultsWarning)
             found = query(
-                center, radius=radius_arcsec * u.arcsec, source=source, columns=["release",
-                "brickid", "objid"]
+                center,
+                radius=radius_arcsec * u.arcsec,
+                source=source,
+                columns=["release", "brickid", "objid"],
             )
         assert sorted(_identities(found)) == sorted(_identities(every_row[near]))
 

@@ -86,7 +86,13 @@ def test_names_and_class_of_the_users_table_stay(local):
     result = local.crossmatch(table, radius=0.1 * u.arcsec, columns=["ls_id", "ra", "type"])
     assert type(result) is Table
     assert result.colnames == [
-        "ra", "dec", "type", "separation", "ls_id", "ra_tractor", "type_tractor"
+        "ra",
+        "dec",
+        "type",
+        "separation",
+        "ls_id",
+        "ra_tractor",
+        "type_tractor",
     ]
     assert list(result["type"]) == list("abcde")
     assert list(result["ls_id"]) == list(ids[:5])
@@ -133,14 +139,18 @@ def test_bricks_of_positions_is_what_each_circle_touches():
             0.125 + rng.normal(0, 0.01, 200),
         ]
     )
-    ra = np.concatenate([rng.uniform(0, 360, 360), 45.25 + rng.normal(0, 0.01, 100),
-                         rng.normal(0, 0.01, 100) % 360])
+    ra = np.concatenate(
+        [rng.uniform(0, 360, 360), 45.25 + rng.normal(0, 0.01, 100), rng.normal(0, 0.01, 100) % 360]
+    )
     for radius_deg in (1 / 3600, 60 / 3600, 120 / 3600):
         brick, index = bricks_of_positions(ra, dec, radius_deg)
         pairs = set(zip(index.tolist(), brick.tolist(), strict=True))
         assert len(pairs) == len(index)
-        exact = {(i, b) for i in range(len(ra)) for b in bricks_in_circle(
-            ra[i], dec[i], radius_deg).tolist()}
+        exact = {
+            (i, b)
+            for i in range(len(ra))
+            for b in bricks_in_circle(ra[i], dec[i], radius_deg).tolist()
+        }
         assert exact <= pairs
 
 

@@ -58,8 +58,9 @@ def test_redshifts_are_those_of_the_files(sky, joined, place, release):
     expected = truth(sky, release)
     for name in rows.colnames[1:]:
         same(rows, name, expected)
-    alone = joined(sky.positions[place], radius=2 * u.arcmin, columns="ls_id", release=release,
-                   source="tap")
+    alone = joined(
+        sky.positions[place], radius=2 * u.arcmin, columns="ls_id", release=release, source="tap"
+    )
     assert rows["ls_id"].tolist() == alone["ls_id"].tolist()
 
 
@@ -86,8 +87,10 @@ def test_conditions_on_redshifts_are_met_by_brute_force(sky, joined, place, cond
     ask = {"radius": 2 * u.arcmin, "columns": ["ls_id", "z_phot_median", "z_spec", "survey"]}
     everything = joined(sky.positions[place], **ask)
     rows = joined(sky.positions[place], **ask, column_filters=condition)
-    columns = (everything[n].filled(np.nan) if hasattr(everything[n], "filled") else everything[n]
-               for n in ("z_phot_median", "z_spec"))
+    columns = (
+        everything[n].filled(np.nan) if hasattr(everything[n], "filled") else everything[n]
+        for n in ("z_phot_median", "z_spec")
+    )
     values = zip(everything["ls_id"], *columns, everything["survey"], strict=True)
     assert rows["ls_id"].tolist() == [int(i) for i, z, s, w in values if test(z, s, w)]
     assert len(rows)
@@ -122,8 +125,12 @@ def test_northern_rows_do_not_meet_a_condition_on_what_the_north_lacks(sky, join
 
 
 def test_conditions_go_to_the_service_where_one_table_has_the_redshifts(joined):
-    ask = {"radius": 1 * u.arcmin, "columns": "z_spec", "column_filters": {"z_spec": ">0"},
-           "get_query_payload": True}
+    ask = {
+        "radius": 1 * u.arcmin,
+        "columns": "z_spec",
+        "column_filters": {"z_spec": ">0"},
+        "get_query_payload": True,
+    }
     query = joined("45.13 0.0", **ask, release="dr9")["query"]
     assert "FROM ls_dr9.tractor AS t LEFT OUTER JOIN ls_dr9.photo_z AS p0 ON" in query
     assert 'p0."z_spec" > 0' in query

@@ -319,8 +319,9 @@ def test_too_many_bricks_are_refused_and_many_announced(large):
     _, _, put = large
     survey = put(large_sweep("name"))
     ask = {"source": "sweeps", "columns": "flux_r"}
-    with conf.set_temp("max_query_bricks", 5), pytest.raises(
-        InvalidRequestError, match="max_query_bricks"
+    with (
+        conf.set_temp("max_query_bricks", 5),
+        pytest.raises(InvalidRequestError, match="max_query_bricks"),
     ):
         survey.query_tractor("101 0.5", radius="0.5 deg", **ask)
     with pytest.warns(LargeQueryWarning):
