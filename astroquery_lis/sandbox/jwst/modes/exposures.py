@@ -1,10 +1,12 @@
-"""Exposures of any mode: what they share, their noise and their headers."""
+"""Exposures of any mode: what they share, their light, noise and headers; programs of them."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,16 +14,37 @@ import numpy as np
 from astropy.table import Table
 from astropy.time import Time, TimeDelta
 
-from ..detector import Detector, Pointing
+from ..crds_files import CONTEXT, References, write_cache
+from ..detector import (
+    DETECTORS,
+    Detector,
+    Electronics,
+    Maps,
+    Pointing,
+    first_pixel,
+    make_ramp,
+    offset_position,
+)
+from ..observation import need_stdatamodels
 from ..scene import add_star
 
 if TYPE_CHECKING:
     from stdatamodels.jwst.datamodels import JwstDataModel
 
-_KEYWORDS = Path(__file__).parents[2] / "data" / "nircam_keywords.json"
+TARGET_DEG = (190.0, 1.2)
+EMPTY_DEG = (190.1, 1.25)
+ROLL_DEG = 24.0
+ELECTRONICS = Electronics(gain=5.5, read_noise_e=14.0, dark_e_s=0.0, linearity=4e-7)
+
+_DATA = Path(__file__).parents[2] / "data"
+_KEYWORDS, _MODES = _DATA / "nircam_keywords.json", _DATA / "jwst_modes.json"
+_DETECTORS = {
+    **DETECTORS,
+    "MIRIMAGE": Detector("MIRIMAGE", "", "", 0.1108, -453.56, -373.81, 4.84, 493),
+    "NIS": Detector("NIS", "", "", 0.0656, -289.97, -697.72, 0.57, 496),
+}
 _START = "2023-08-20T04:00:00.000"
 _APART_S = 200.0
-_GAIN = 5.5
 _NONSENSE_DN_S = 1e4
 
 
@@ -54,7 +77,7 @@ class Setup:
 
     ``instrument`` are the keywords of ``meta.instrument``; ``keywords`` are others, by their place
     below ``meta``.  The frame has ``shape`` and begins at ``first_pix`` (x, y, from 0) of the
-    detector.
+    detector.  Stars are ``sigma_pix`` wide, and ``photmjsr`` is the MJy/sr of a DN/s.
     """
 
     exp_type: str
@@ -63,6 +86,8 @@ class Setup:
     shape: tuple[int, int]
     first_pix: tuple[int, int]
     subarray: str
+    photmjsr: float
+    sigma_pix: float = 1.0
     exposure_s: float = 111.0
     read_noise_dn_s: float = 0.02
     keywords: Mapping[str, object] = field(default_factory=dict)
@@ -82,6 +107,12 @@ class Setup:
         ra, dec = map(float, place_deg)
         return Pointing(float(v2), float(v3), ra, dec, roll_deg)
 
+    def dithered(
+        self, dither: tuple[float, float], target_deg: tuple[float, float] = TARGET_DEG
+    ) -> Pointing:
+        """Return the pointing some arcsec (east, north) from a target."""
+        return self.pointing(offset_position(*target_deg, *dither), ROLL_DEG)
+
     def to_sky(self, pointing: Pointing, x_pix: float, y_pix: float) -> tuple[float, float]:
         """Return RA and Dec (deg) of a pixel of the frame, from 0."""
         v2v3 = self.detector.to_v2v3(x_pix + self.first_pix[0], y_pix + self.first_pix[1])
@@ -94,6 +125,34 @@ class Setup:
         """Return x and y in pixels of the frame, from 0."""
         x, y = self.detector.from_v2v3(*pointing.from_sky(np.asarray(ra_deg), np.asarray(dec_deg)))
         return x - self.first_pix[0], y - self.first_pix[1]
+
+    def flat(self) -> np.ndarray:
+        """Return the response of the pixels."""
+        ny, nx = self.shape
+        y, x = np.mgrid[:ny, :nx]
+        return 1 + 0.05 * (x / nx - 0.5) + 0.04 * (y / ny - 0.5) ** 2
+
+    def image(self, pointing: Pointing, stars: Table, sky_mjysr: float | np.ndarray) -> np.ndarray:
+        """Return the DN/s that the pixels see of stars and sky."""
+        light = np.full(self.shape, sky_mjysr / self.photmjsr)
+        self.add_stars(light, pointing, stars)
+        return light * self.flat()
+
+    def add_stars(self, light: np.ndarray, pointing: Pointing, stars: Table) -> None:
+        """Add the DN/s of stars, ``ra`` and ``dec`` (deg) and ``flux`` (Jy), to a frame."""
+        x, y = self.to_pixel(pointing, stars["ra"], stars["dec"])
+        rates = np.array(stars["flux"]) * 1e-6 / (self.pixel_sr * self.photmjsr)
+        for column, row, rate in zip(x, y, rates, strict=True):
+            add_star(light, column, row, rate, self.sigma_pix)
+
+
+def setup_of(mode: str) -> Setup:
+    """Return the set-up of a mode; by default its frame is in the middle of the detector."""
+    entry = json.loads(_MODES.read_text(encoding="utf-8"))[mode]
+    shape = tuple(entry.pop("shape"))
+    first = entry.pop("first_pix", [first_pixel(size) for size in reversed(shape)])
+    detector = _DETECTORS[entry.pop("geometry")]
+    return Setup(**entry, detector=detector, shape=shape, first_pix=tuple(first))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +181,18 @@ class Shot:
         return f"{visit}{part}_{setup.instrument['detector'].lower()}"
 
 
-def add_stars(
-    light: np.ndarray,
-    setup: Setup,
-    pointing: Pointing,
-    stars: Table,
-    *,
-    sigma_pix: float,
-    photmjsr: float,
-) -> None:
-    """Add the DN/s of stars, ``ra`` and ``dec`` (deg) and ``flux`` (Jy), to a frame."""
-    x, y = setup.to_pixel(pointing, stars["ra"], stars["dec"])
-    rates = np.array(stars["flux"]) * 1e-6 / (setup.pixel_sr * photmjsr)
-    for column, row, rate in zip(x, y, rates, strict=True):
-        add_star(light, column, row, rate, sigma_pix)
+def star_grid(
+    rng: np.random.Generator, steps_arcsec: np.ndarray, flux_jy: tuple[float, float]
+) -> Table:
+    """Return stars far enough from one another to be measured: ``ra``, ``dec``, ``flux`` (Jy)."""
+    east, north = (axis.ravel() for axis in np.meshgrid(steps_arcsec, steps_arcsec))
+    spread = 0.12 * (steps_arcsec[1] - steps_arcsec[0])
+    east, north = (axis + rng.uniform(-spread, spread, axis.size) for axis in (east, north))
+    places = [offset_position(*TARGET_DEG, e, n) for e, n in zip(east, north, strict=True)]
+    ra, dec = np.array(places, float).T
+    faintest, brightest = map(math.log10, flux_jy)
+    flux = 10 ** rng.uniform(faintest, brightest, len(ra))
+    return Table({"ra": ra, "dec": dec, "flux": flux})
 
 
 def write_exposure(
@@ -157,7 +214,7 @@ def write_exposure(
     is_cube = light_dn_s.ndim == 3
     n_ints = len(light_dn_s) if is_cube else 1
     frame = "IFUImageModel" if setup.exp_type.endswith("_MRS") else "ImageModel"
-    variance = np.maximum(light_dn_s, 0) * n_ints / setup.exposure_s / _GAIN
+    variance = np.maximum(light_dn_s, 0) * n_ints / setup.exposure_s / ELECTRONICS.gain
     noise = np.sqrt(variance + setup.read_noise_dn_s**2)
     exposure = getattr(datamodels, "CubeModel" if is_cube else frame)(
         data=(light_dn_s + rng.normal(0, noise)).astype(np.float32)
@@ -177,6 +234,28 @@ def write_exposure(
     path = folder / exposure.meta.filename
     exposure.save(str(path))
     exposure.close()
+    return path
+
+
+def write_ramp(
+    folder: Path, setup: Setup, shot: Shot, light_dn_s: np.ndarray, rng: np.random.Generator
+) -> Path:
+    """Write the ramp that light makes in one integration, with its noise."""
+    from stdatamodels.jwst import datamodels
+
+    shape = setup.shape
+    nothing, nowhere = np.zeros(shape), np.zeros(shape, bool)
+    linearity = np.full(shape, ELECTRONICS.linearity)
+    maps = Maps(nothing, nothing, np.ones(shape), linearity, bad=nowhere, reference=nowhere)
+    model = datamodels.Level1bModel()
+    fill_header(model, setup, shot)
+    exposure = model.meta.exposure
+    times = exposure.group_time * np.arange(1, exposure.ngroups + 1)
+    model.data = make_ramp(light_dn_s, maps, ELECTRONICS, times, rng)[None]
+    model.meta.filename = f"{shot.root(setup)}_uncal.fits"
+    path = folder / model.meta.filename
+    model.save(str(path))
+    model.close()
     return path
 
 
@@ -248,3 +327,32 @@ def _fill_times(model: JwstDataModel, setup: Setup, shot: Shot, n_ints: int) -> 
     timing.frame_time = timing.group_time = timing.integration_time / 40
     timing.exposure_time = timing.effective_exposure_time = setup.exposure_s
     timing.measurement_time = setup.exposure_s
+
+
+class Program:
+    """Takes exposures into a folder, as count rates or as ramps, with noise of its own."""
+
+    def __init__(self, directory: str | PathLike[str], seed: int, *, uncal: bool = False) -> None:
+        need_stdatamodels()
+        self._folder = Path(directory).absolute()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._files: list[Path] = []
+        self._is_uncal = uncal
+        self.rng = np.random.default_rng(seed)
+
+    def expose(
+        self, setup: Setup, shot: Shot, light_dn_s: np.ndarray, *, bad: np.ndarray | None = None
+    ) -> None:
+        """Take one exposure of light, of one frame or of several integrations."""
+        where = self._folder, setup, shot, light_dn_s, self.rng
+        self._files.append(
+            write_ramp(*where) if self._is_uncal else write_exposure(*where, bad=bad)
+        )
+
+    def observation(
+        self, instrument: Mapping[str, str], references: References, truth: Table
+    ) -> ModeObservation:
+        """Write the references, and return what was taken."""
+        crds = self._folder / "crds"
+        write_cache(crds, dict(instrument), references)
+        return ModeObservation(self._files, crds, CONTEXT, truth)

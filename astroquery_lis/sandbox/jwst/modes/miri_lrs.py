@@ -10,40 +10,18 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
+from ..crds_files import Reference
 from ..detector import Pointing
 from ..scene import add_star
-from .cache import Reference
-from .exposures import ModeObservation, Setup, Shot
-from .imaging_references import distortion, flat
-from .miri_imaging import IMAGER
-from .program import Program
-from .ramps import ramp_references
+from .exposures import ROLL_DEG, TARGET_DEG, ModeObservation, Program, Shot, setup_of
+from .mode_references import distortion, flat, ramp_references
 
-# Rows and columns; the pipeline counts the place of the slit from the corner of the detector.
-_SHAPE = (160, 80)
+# The pipeline counts the place of the slit from the corner of the detector.
 _SLIT_PIX = (40, 80)
 _HALF_SLIT_PIX, _HALF_TRACE_PIX = 30, 70
 _NODS_PIX = (-17.0, 17.0)
-_SETUP = Setup(
-    "MIR_LRS-FIXEDSLIT",
-    {"name": "MIRI", "detector": "MIRIMAGE", "filter": "P750L"},
-    IMAGER,
-    _SHAPE,
-    (0, 0),
-    "FULL",
-    keywords={
-        "observation.template": "MIRI Low Resolution Spectroscopy",
-        "exposure.readpatt": "FASTR1",
-        "dither.primary_type": "ALONG-SLIT-NOD",
-        "dither.total_points": 2,
-        "target.source_type": "POINT",
-        "target.source_type_apt": "POINT",
-    },
-)
-_TARGET = (190.0, 1.2)
-_ROLL_DEG = 24.0
-_SIGMA_PIX = 1.2
-_PHOTMJSR = 2.0
+_SETUP = setup_of("miri_lrs")
+_IMAGER = _SETUP.detector
 _CONTINUUM_JY, _PIVOT_UM, _SLOPE = 8e-4, 8.0, -1.0
 _LINE_UM, _LINE_SIGMA_UM, _LINE_PEAK_JY = 9.7, 0.2, 6e-4
 _SKY_SHARE = 0.25
@@ -76,28 +54,28 @@ def simulate_lrs(
         If stdatamodels or crds is not installed.
     """
     program = Program(directory, seed, uncal=uncal)
-    flux_jy = _spectrum(_wavelength_um(np.arange(_SHAPE[0])))
-    light_of_1_jy = 1e-6 / (_SETUP.pixel_sr * _PHOTMJSR)
-    peak = 1 / (np.sqrt(2 * np.pi) * _SIGMA_PIX)
+    flux_jy = _spectrum(_wavelength_um(np.arange(_SETUP.shape[0])))
+    light_of_1_jy = 1e-6 / (_SETUP.pixel_sr * _SETUP.photmjsr)
+    peak = 1 / (np.sqrt(2 * np.pi) * _SETUP.sigma_pix)
     sky = _SKY_SHARE * peak * _CONTINUUM_JY * light_of_1_jy * _sky_shape()
     traces = []
     for number, nod in enumerate(_NODS_PIX, start=1):
-        trace = _SLIT_PIX[0] + nod + _bend_pix(np.arange(_SHAPE[0]))
+        trace = _SLIT_PIX[0] + nod + _bend_pix(np.arange(_SETUP.shape[0]))
         light = sky.copy()
         for row, column in enumerate(trace):
-            add_star(light[row : row + 1], column, 0, 1.0, _SIGMA_PIX)
+            add_star(light[row : row + 1], column, 0, 1.0, _SETUP.sigma_pix)
         traces.append(trace)
         star = light - sky
         star *= (flux_jy * light_of_1_jy / star.sum(axis=1))[:, None]
         program.expose(_SETUP, _shot(number, nod), (sky + star) * _flat())
-    truth = Table({"ra": [_TARGET[0]], "dec": [_TARGET[1]], "flux": [_CONTINUUM_JY]})
+    truth = Table({"ra": [TARGET_DEG[0]], "dec": [TARGET_DEG[1]], "flux": [_CONTINUUM_JY]})
     truth.meta |= {
-        "wavelength": _wavelength_um(np.arange(_SHAPE[0])),
+        "wavelength": _wavelength_um(np.arange(_SETUP.shape[0])),
         "flux": flux_jy,
         "line_um": _LINE_UM,
         "line_jy_um": _LINE_PEAK_JY * _LINE_SIGMA_UM * np.sqrt(2 * np.pi),
         "trace": np.array(traces),
-        "sky_mjysr": sky * _PHOTMJSR,
+        "sky_mjysr": sky * _SETUP.photmjsr,
     }
     return program.observation({"name": "MIRI", "detector": "MIRIMAGE"}, _references(), truth)
 
@@ -125,25 +103,25 @@ def _bend_pix(row: np.ndarray) -> np.ndarray:
 
 
 def _sky_shape() -> np.ndarray:
-    y, x = np.mgrid[: _SHAPE[0], : _SHAPE[1]]
-    return 1 + 0.2 * np.sin(y / 15) + 0.1 * (x / _SHAPE[1] - 0.5)
+    y, x = np.mgrid[: _SETUP.shape[0], : _SETUP.shape[1]]
+    return 1 + 0.2 * np.sin(y / 15) + 0.1 * (x / _SETUP.shape[1] - 0.5)
 
 
 def _flat() -> np.ndarray:
-    y, x = np.mgrid[: _SHAPE[0], : _SHAPE[1]]
+    y, x = np.mgrid[: _SETUP.shape[0], : _SETUP.shape[1]]
     return 1 + 0.04 * np.sin(x / 7) * np.cos(y / 11)
 
 
 def _shot(number: int, nod_pix: float) -> Shot:
     """Return an exposure in which the star is some pixels from the middle of the slit."""
-    middle = [float(value) for value in IMAGER.to_v2v3(*_SLIT_PIX)]
-    place = [float(value) for value in IMAGER.to_v2v3(_SLIT_PIX[0] + nod_pix, _SLIT_PIX[1])]
-    ra, dec = Pointing(place[0], place[1], *_TARGET, _ROLL_DEG).to_sky(*middle)
+    middle = [float(value) for value in _IMAGER.to_v2v3(*_SLIT_PIX)]
+    place = [float(value) for value in _IMAGER.to_v2v3(_SLIT_PIX[0] + nod_pix, _SLIT_PIX[1])]
+    ra, dec = Pointing(place[0], place[1], *TARGET_DEG, ROLL_DEG).to_sky(*middle)
     step = np.array(place) - middle
-    cos, sin = np.cos(np.radians(IMAGER.angle_deg)), np.sin(np.radians(IMAGER.angle_deg))
+    cos, sin = np.cos(np.radians(_IMAGER.angle_deg)), np.sin(np.radians(_IMAGER.angle_deg))
     return Shot(
         number,
-        Pointing(middle[0], middle[1], float(ra), float(dec), _ROLL_DEG),
+        Pointing(middle[0], middle[1], float(ra), float(dec), ROLL_DEG),
         target="STAR",
         keywords={
             # From V2V3 to the ideal frame, whose x runs against V2.
@@ -179,7 +157,7 @@ def _fill_specwcs(model: Any) -> None:
     meta.x_ref, meta.y_ref = (pix + 1 for pix in _SLIT_PIX)
     meta.x_ref_slitless, meta.y_ref_slitless = meta.x_ref, meta.y_ref
     for number, (x, y) in enumerate(((-1, -1), (-1, 1), (1, 1), (1, -1)), start=1):
-        v2, v3 = IMAGER.to_v2v3(_SLIT_PIX[0] + x * _HALF_SLIT_PIX, _SLIT_PIX[1] + 2 * y)
+        v2, v3 = _IMAGER.to_v2v3(_SLIT_PIX[0] + x * _HALF_SLIT_PIX, _SLIT_PIX[1] + 2 * y)
         model[f"meta.v2_vert{number}"], model[f"meta.v3_vert{number}"] = float(v2), float(v3)
     meta.exposure.type = _SETUP.exp_type
 
@@ -192,10 +170,19 @@ def _fill_photom(model: Any) -> None:
         ("nelem", "<i2"), ("wavelength", "<f4", 20), ("relresponse", "<f4", 20),
         ("reluncertainty", "<f4", 20),
     ]  # fmt: skip
-    row = ("P750L", "FULL", _PHOTMJSR, 0.01 * _PHOTMJSR, 20, wavelength, ones, 0.01 * ones)
+    row = (
+        "P750L",
+        "FULL",
+        _SETUP.photmjsr,
+        0.01 * _SETUP.photmjsr,
+        20,
+        wavelength,
+        ones,
+        0.01 * ones,
+    )
     model.phot_table = np.array([row], dtype=kinds)
     model.meta.photometry.pixelarea_steradians = _SETUP.pixel_sr
-    model.meta.photometry.pixelarea_arcsecsq = IMAGER.scale_arcsec**2
+    model.meta.photometry.pixelarea_arcsecsq = _IMAGER.scale_arcsec**2
     model.meta.exposure.type = _SETUP.exp_type
 
 

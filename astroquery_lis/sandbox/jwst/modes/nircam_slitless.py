@@ -9,43 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from astropy.table import Table
 
-from ..detector import DETECTORS, first_pixel
+from ..crds_files import Reference
 from ..scene import add_star
-from .cache import Reference
-from .exposures import ModeObservation, Setup, Shot
-from .imaging_references import fill_frame
-from .program import Program
-from .ramps import ramp_references
-from .star_fields import Camera
+from .exposures import ModeObservation, Program, Setup, Shot, setup_of
+from .mode_references import fill_frame, imaging_references, ramp_references
 
 if TYPE_CHECKING:
     from ..detector import Pointing
 
 _SIZE = 256
 _FILTER = "F356W"
-_CAMERA = Camera(
-    Setup(
-        "NRC_IMAGE",
-        {
-            "name": "NIRCAM", "detector": "NRCALONG", "channel": "LONG", "module": "A",
-            "filter": _FILTER, "pupil": "CLEAR",
-        },
-        DETECTORS["NRCALONG"],
-        (_SIZE, _SIZE),
-        (first_pixel(_SIZE), first_pixel(_SIZE)),
-        "SUB320",
-        keywords={
-            "observation.template": "NIRCam Wide Field Slitless Spectroscopy",
-            "exposure.readpatt": "RAPID",
-        },
-    ),
-    sigma_pix=1.1,
-    photmjsr=0.4,
-)  # fmt: skip
+_IMAGING = setup_of("nircam_slitless")
 _GRISM = replace(
-    _CAMERA.setup,
+    _IMAGING,
     exp_type="NRC_WFSS",
-    instrument={**_CAMERA.setup.instrument, "pupil": "GRISMR"},
+    instrument={**_IMAGING.instrument, "pupil": "GRISMR"},
 )
 _DITHERS = ((0.0, 0.0), (0.31, 0.17), (-0.22, 0.35))
 _GRISM_DITHERS = ((0.0, 0.0), (0.26, -0.19))
@@ -88,25 +66,25 @@ def simulate_slitless(
     program = Program(directory, seed, uncal=uncal)
     sources = _sources(program.rng)
     for number, dither in enumerate(_DITHERS, start=1):
-        pointing = _CAMERA.pointing(dither)
-        light = _CAMERA.image(pointing, sources, _IMAGE_SKY_MJYSR)
-        shot = Shot(number, pointing, keywords=_sky_region(_CAMERA.setup, pointing))
-        program.expose(_CAMERA.setup, shot, light)
+        pointing = _IMAGING.dithered(dither)
+        light = _IMAGING.image(pointing, sources, _IMAGE_SKY_MJYSR)
+        shot = Shot(number, pointing, keywords=_sky_region(_IMAGING, pointing))
+        program.expose(_IMAGING, shot, light)
     for number, dither in enumerate(_GRISM_DITHERS, start=1):
-        pointing = _CAMERA.pointing(dither)
-        light = (_GRISM_SKY_DN_S * _sky() + _spectra(sources, pointing)) * _CAMERA.flat()
+        pointing = _IMAGING.dithered(dither)
+        light = (_GRISM_SKY_DN_S * _sky() + _spectra(sources, pointing)) * _IMAGING.flat()
         keywords = _sky_region(_GRISM, pointing)
         shot = Shot(number, pointing, group="04", keywords=keywords)
         program.expose(_GRISM, shot, light)
     sources.meta["sigma_um"] = _LINE_SIGMA_UM
-    return program.observation(_CAMERA.setup.instrument, _references(), sources)
+    return program.observation(_IMAGING.instrument, _references(), sources)
 
 
 def _sources(rng: np.random.Generator) -> Table:
     """Return sources whose spectra lie apart, one in each band of rows."""
     columns = np.array([-30.0, 25.0, -5.0, 38.0, -42.0, 12.0]) + rng.uniform(-1, 1, 6)
     rows = np.arange(-87.5, 88, 35) + rng.uniform(-1, 1, 6)
-    setup, pointing = _CAMERA.setup, _CAMERA.pointing((0.0, 0.0))
+    setup, pointing = _IMAGING, _IMAGING.dithered((0.0, 0.0))
     middle = (_SIZE - 1) / 2
     places = [
         setup.to_sky(pointing, middle + x, middle + y) for x, y in zip(columns, rows, strict=True)
@@ -161,7 +139,7 @@ def _spectra(sources: Table, pointing: Pointing) -> np.ndarray:
         along = column + _TRACE_X[0] + _TRACE_X[1] * place
         across = row + _TRACE_Y[0] + _TRACE_Y[1] * place
         for step in range(n_steps):
-            add_star(light, along[step], across[step], rates[step], _CAMERA.sigma_pix)
+            add_star(light, along[step], across[step], rates[step], _IMAGING.sigma_pix)
     return light
 
 
@@ -169,12 +147,12 @@ def _spectra(sources: Table, pointing: Pointing) -> np.ndarray:
 
 
 def _references() -> dict[str, Reference | list[Reference]]:
-    files = _CAMERA.references()
+    files = imaging_references(_IMAGING)
     images, spectra = ("NRC_IMAGE",), ("NRC_WFSS",)
     of_images = {kind: replace(files[kind], exp_types=images) for kind in ("photom", "apcorr")}
     return {
         **files,
-        **ramp_references(_CAMERA.setup),
+        **ramp_references(_IMAGING),
         "photom": [
             of_images["photom"],
             Reference("NrcWfssPhotomModel", _fill_photom, exp_types=spectra),
@@ -233,7 +211,7 @@ def _fill_range(model: Any) -> None:
 
 
 def _fill_background(model: Any) -> None:
-    model.data = (_sky() * _CAMERA.flat()).astype(np.float32)
+    model.data = (_sky() * _IMAGING.flat()).astype(np.float32)
     model.err = np.full(_GRISM.shape, 1e-3, np.float32)
     model.dq = np.zeros(_GRISM.shape, np.uint32)
     fill_frame(model, _GRISM)

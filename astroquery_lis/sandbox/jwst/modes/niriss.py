@@ -1,4 +1,4 @@
-"""Aperture masking with NIRISS: a close pair of stars, and a single star to compare it with."""
+"""NIRISS: images of a field of stars, and a close pair of stars behind the aperture mask."""
 
 from __future__ import annotations
 
@@ -9,35 +9,65 @@ import numpy as np
 from astropy.table import Table
 from scipy.ndimage import gaussian_filter
 
-from ..detector import first_pixel
-from .cache import Reference
-from .exposures import ModeObservation, Setup, Shot
-from .niriss_imaging import NIS
-from .program import Program
-from .star_fields import ROLL_DEG, TARGET_DEG, Camera
+from ..crds_files import Reference
+from .exposures import (
+    ROLL_DEG,
+    TARGET_DEG,
+    ModeObservation,
+    Program,
+    Shot,
+    setup_of,
+    star_grid,
+)
+from .mode_references import imaging_references, ramp_references
+
+_IMAGING, _MASKED = setup_of("niriss_imaging"), setup_of("niriss_masking")
+_DITHERS = ((0.0, 0.0), (0.42, 0.23), (-0.31, 0.37), (0.17, -0.45))
+# By how much the keywords of each dither are wrong, arcsec (east, north).
+_ERRORS = ((0.0, 0.0), (0.11, -0.06), (-0.08, -0.1), (0.03, 0.13))
+_SKY_MJYSR = 0.4
+
+
+def simulate_niriss(
+    directory: str | PathLike[str], *, uncal: bool = False, seed: int = 11
+) -> ModeObservation:
+    """Simulate four dithers of 16 stars in F115W, which is in the pupil wheel.
+
+    All but the first point up to 0.14 arcsec from where their keywords say.
+
+    Parameters
+    ----------
+    directory : path-like
+        Where files are written.
+    uncal : bool, optional
+        Whether to write uncalibrated exposures instead of count rates.
+    seed : int, optional
+        Of the noise.
+
+    Returns
+    -------
+    ModeObservation
+
+    Raises
+    ------
+    OptionalDependencyError
+        If stdatamodels or crds is not installed.
+    """
+    program = Program(directory, seed, uncal=uncal)
+    stars = star_grid(program.rng, np.arange(-2.4, 2.5, 1.6), (2e-6, 1e-5))
+    for number, (dither, error) in enumerate(zip(_DITHERS, _ERRORS, strict=True), start=1):
+        light = _IMAGING.image(_IMAGING.dithered(dither), stars, _SKY_MJYSR)
+        announced = (dither[0] + error[0], dither[1] + error[1])
+        shot = Shot(number, _IMAGING.dithered(announced))
+        program.expose(_IMAGING, shot, light)
+    references = imaging_references(_IMAGING) | ramp_references(_IMAGING)
+    return program.observation({"name": "NIRISS", "detector": "NIS"}, references, stars)
+
+
+# ---- aperture masking ---------------------------------------------------------------------------
 
 _SIZE = 80
-_CAMERA = Camera(
-    Setup(
-        "NIS_AMI",
-        {"name": "NIRISS", "detector": "NIS", "filter": "F480M", "pupil": "NRM"},
-        NIS,
-        (_SIZE, _SIZE),
-        (first_pixel(_SIZE), first_pixel(_SIZE)),
-        "SUB80",
-        keywords={
-            "observation.template": "NIRISS Aperture Masking Interferometry",
-            "exposure.readpatt": "NISRAPID",
-            "dither.primary_type": "NONE",
-            "visit.start_time": "2023-08-20 04:00:00.000",
-            "wcsinfo.cdelt1": NIS.scale_arcsec / 3600,
-            "wcsinfo.cdelt2": NIS.scale_arcsec / 3600,
-        },
-    ),
-    sigma_pix=1.0,
-    photmjsr=1.0,
-)
-_PIXEL_RAD = float(np.radians(NIS.scale_arcsec / 3600))
+_PIXEL_RAD = float(np.radians(_MASKED.detector.scale_arcsec / 3600))
 # Holes of the mask, where they are in the pupil (V2, V3) and how wide, metres.
 _HOLES_M = (
     (0.0, -2.64), (-2.28631, 0.0), (2.28631, -1.32), (-2.28631, 1.32), (-1.14315, 1.98),
@@ -86,7 +116,7 @@ def simulate_masking(directory: str | PathLike[str], *, seed: int = 23) -> ModeO
         is_star = observation == "002"
         shot = Shot(
             1,
-            _CAMERA.setup.pointing(place, ROLL_DEG),
+            _MASKED.pointing(place, ROLL_DEG),
             observation=observation,
             target="STAR" if is_star else "PAIR",
             keywords={
@@ -95,11 +125,11 @@ def simulate_masking(directory: str | PathLike[str], *, seed: int = 23) -> ModeO
                 "target.dec": place[1],
             },
         )
-        cube = np.stack([_RATE_DN_S * light * _CAMERA.flat()] * _INTEGRATIONS)
-        program.expose(_CAMERA.setup, shot, cube)
+        cube = np.stack([_RATE_DN_S * light * _MASKED.flat()] * _INTEGRATIONS)
+        program.expose(_MASKED, shot, cube)
     truth = Table({"ra": [TARGET_DEG[0]], "dec": [TARGET_DEG[1]], "flux": [1.0]})
     truth.meta["visibilities"] = _visibilities()
-    return program.observation(_CAMERA.setup.instrument, _references(), truth)
+    return program.observation(_MASKED.instrument, _masked_references(), truth)
 
 
 def _on_detector() -> np.ndarray:
@@ -155,9 +185,9 @@ def _hexagon(cells: np.ndarray) -> np.ndarray:
 # ---- references ---------------------------------------------------------------------------------
 
 
-def _references() -> dict[str, Reference]:
+def _masked_references() -> dict[str, Reference]:
     """Return what the images need, without photometry, and what the fringes are fitted with."""
-    files = _CAMERA.references()
+    files = imaging_references(_MASKED)
     kept = {kind: files[kind] for kind in ("flat", "distortion", "filteroffset")}
     # The mask does not turn here, and no pixel is bad.
     parameters = {"run_bpfix": False, "affine2d": "None", "rotation_search": "-1 1 1"}
@@ -183,4 +213,4 @@ def _fill_throughput(model: Any) -> None:
     wavelength = np.linspace(middle - half, middle + half, 101)
     kinds = [("wavelength", "<f4"), ("throughput", "<f4")]
     model.filter_table = np.array([(value, 0.9) for value in wavelength], dtype=kinds)
-    model.meta.instrument.filter = _CAMERA.setup.instrument["filter"]
+    model.meta.instrument.filter = _MASKED.instrument["filter"]
