@@ -32,8 +32,7 @@ from ..io.finder import FileFinder
 from ..io.http import HttpClient
 from ..io.mirrors import resolve_mirrors
 from ..survey.paths import COADD_PRODUCTS
-from ..survey.releases import REGIONS, RELEASES, get_release
-from ..survey.request import as_region
+from ..survey.releases import REGIONS, RELEASES, as_region, get_release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

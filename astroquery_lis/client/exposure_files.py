@@ -27,8 +27,9 @@ from ..io.jobs import Result
 from ..io.store import GB, mark_used
 from ..io.upkeep import keep_within
 from ..survey.layers import Layer, layer_of
+from ..survey.named_planes import as_bands
 from ..survey.releases import listed
-from ..survey.request import as_bands, as_choice
+from ..survey.request import as_choice
 from .base import SurveyBase, options_of
 
 if TYPE_CHECKING:

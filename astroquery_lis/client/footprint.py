@@ -17,15 +17,10 @@ from ..images.coadds import observed as is_observed
 from ..images.map_values import MapSpec, values_by_brick
 from ..images.viewer import viewer_cutout
 from ..survey.layers import get_layer
+from ..survey.named_planes import as_bands, as_layer_bands, refuse_beside_layer
 from ..survey.paths import file_path
 from ..survey.releases import get_release
-from ..survey.request import (
-    as_bands,
-    as_choice,
-    as_layer_bands,
-    cutout_request,
-    refuse_beside_layer,
-)
+from ..survey.request import as_choice, cutout_request
 from .base import SurveyBase, in_time
 from .inputs import as_position, as_sky, as_targets, bricks_at, warn_of_unplaced
 

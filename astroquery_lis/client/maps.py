@@ -12,9 +12,9 @@ from astropy.table import Column, MaskedColumn, Table
 from ..exceptions import CoverageWarning, warn
 from ..images.map_values import MapSpec, values_by_brick
 from ..survey.bitmasks import maskbits
+from ..survey.named_planes import as_bands, as_products
 from ..survey.paths import IMAGE_PRODUCTS
 from ..survey.releases import get_release
-from ..survey.request import as_bands, as_products
 from .base import SurveyBase
 from .inputs import as_targets, warn_of_unplaced
 

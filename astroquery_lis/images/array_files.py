@@ -30,11 +30,12 @@ from .._packages import import_optional, package_version
 from ..io.jobs import Result
 from ..io.store import check_space, write_whole
 from ..survey.bricks import name_of
+from ..survey.named_planes import DERIVED
 from ..survey.paths import IMAGE_PRODUCTS
 from ..survey.releases import WISE_BANDS, WISE_PRODUCTS
-from ..survey.request import DERIVED, CutoutRequest, plane_name
+from ..survey.request import CutoutRequest
 from .cutting import Answer, CutoutJob, Facts, shares_text
-from .plain import PlainCutout
+from .plain import PlainCutout, plane_name
 
 BUFFER_BYTES = 1 << 20
 """Cutouts are written in slabs of about this size; a chunk of a zarr array is one."""

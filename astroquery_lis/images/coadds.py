@@ -19,7 +19,7 @@ from ..survey.paths import IMAGE_PRODUCTS, plane_file, tree_of_brick
 from ..survey.pixel_grids import Box, SkyGrid
 from ..survey.placement import WISE, Piece, Placement, cached_name, frame_of_bands, place, without
 from ..survey.releases import DataRelease, Tree
-from ..survey.request import CutoutRequest, plane_name
+from ..survey.request import CutoutRequest
 from .assemble import Assembler
 from .coverage import (
     Request,
@@ -39,7 +39,7 @@ from .cutout_cards import (
     served_cards,
     software_cards,
 )
-from .plain import Block, Card, PlainCutout, PlainImage
+from .plain import Block, Card, PlainCutout, PlainImage, plane_name
 from .reader import Section, SectionRequest
 
 ONE_PIXEL = Box(0, 1, 0, 1)

@@ -45,6 +45,11 @@ class Block:
         return b"".join(_card_bytes(card) for card in self.cards)
 
 
+def plane_name(product: str, band: str | None = None) -> str:
+    """Return the name of the HDU of a plane."""
+    return f"{product}_{band}".upper() if band else product.upper()
+
+
 def _flat(cards: Iterable[Card | Block]) -> list[Card]:
     """Return cards one by one."""
     return [one for card in cards for one in (card.cards if isinstance(card, Block) else (card,))]

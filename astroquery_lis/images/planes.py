@@ -10,8 +10,10 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from ..exceptions import refuse
+from ..survey.named_planes import DERIVED
 from ..survey.releases import PIXEL_SCALE_ARCSEC, RELEASES
-from ..survey.request import DERIVED, as_choice, plane_name
+from ..survey.request import as_choice
+from .plain import plane_name
 
 FLUX_PRODUCTS = ("image", "model", "blobmodel", "resid")
 _OPTICAL = ("u", "g", "r", "i", "z", "Y")

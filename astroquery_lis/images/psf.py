@@ -23,9 +23,10 @@ from ..exceptions import (
 )
 from ..survey.bricks import brick_id
 from ..survey.layers import Layer, layer_of
+from ..survey.named_planes import as_products
 from ..survey.paths import tree_of_brick
 from ..survey.releases import PIXEL_SCALE_ARCSEC
-from ..survey.request import CutoutRequest, as_products
+from ..survey.request import CutoutRequest
 from .assemble import lanczos3
 from .coverage import no_data_at
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from ..exceptions import (
     CacheError,
     ContentChangedError,
     NotFoundError,
+    TransferError,
     UnexpectedContentError,
 )
 from ..io.bounds import Threads
@@ -104,7 +105,7 @@ class _NotAtHand(Exception):  # noqa: N818 - it reports no error
     """Something would have to be fetched."""
 
 
-class SectionReader:
+class SectionReader(AbstractContextManager):
     """Reads boxes of files through mirrors and cache.  A context manager, for one request or job.
 
     Without a location nothing is kept.  ``shared`` says what a job will read, so that cutouts share
@@ -140,9 +141,6 @@ class SectionReader:
         # A file's thread waits for its ranges, so these need threads of their own.
         self.ranges = Threads(client.max_connections, "astroquery_lis-range")
 
-    def __enter__(self) -> SectionReader:
-        return self
-
     def __exit__(self, *exc_info: object) -> None:
         self._files.shutdown(cancel_futures=True)
         self.ranges.shutdown(cancel_futures=True)
@@ -174,7 +172,8 @@ class SectionReader:
             token = _fetches_nothing.set(True)
             try:
                 for number, request in enumerate(requests):
-                    with suppress(_NotAtHand):
+                    # What fails here is asked of the mirrors below.
+                    with suppress(_NotAtHand, TransferError):
                         sections[number] = read(request)
             finally:
                 _fetches_nothing.reset(token)
@@ -247,16 +246,18 @@ class SectionReader:
         if shared is not None and shared.mirror is not None:
             # First the one that gave other tiles of the file.
             mirrors = (shared.mirror, *(m for m in mirrors if m is not shared.mirror))
-        # Mirrors are not compared for what is here.
-        compares = len(mirrors) > 1 and not self._is_held(request)
-        if compares and _fetches_nothing.get():
-            raise _NotAtHand
-        answer = ask_in_turn(
-            mirrors,
-            lambda mirror: self._read_from(mirror, request, shared),
-            request.paths[0],
-            client=self.client if compares else None,
-        )
+        if _fetches_nothing.get():
+            # Nobody is asked for what is here, so nobody's health is told by it.
+            answer = Answer(self._read_from(mirrors[0], request, shared), mirrors[0])
+        else:
+            # Mirrors are not compared for what is here in part.
+            compares = len(mirrors) > 1 and not self._is_held(request)
+            answer = ask_in_turn(
+                mirrors,
+                lambda mirror: self._read_from(mirror, request, shared),
+                request.paths[0],
+                client=self.client if compares else None,
+            )
         pixels, url, cards = answer.value or (None, "", ())
         name = answer.mirror.label if answer.mirror is not None else ""
         return Section(pixels, url, name, answer, self.cache_error, cards)

@@ -25,8 +25,9 @@ from ..exceptions import (
     warn,
 )
 from ..survey.layers import layer_of
+from ..survey.named_planes import DERIVED, LAYER_PRODUCTS
 from ..survey.releases import PIXEL_SCALE_ARCSEC, WISE_BANDS
-from ..survey.request import DERIVED, LAYER_PRODUCTS, CutoutRequest
+from ..survey.request import CutoutRequest
 from .assemble import COARSE_RATIO
 from .coadds import (
     CoaddPlan,

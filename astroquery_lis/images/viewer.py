@@ -27,11 +27,13 @@ from ..io.bounds import Threads
 from ..io.checks import reading
 from ..survey.bitmasks import NPRIMARY
 from ..survey.layers import INVVAR_LIMIT_ARCSEC, Layer
+from ..survey.named_planes import LAYER_PRODUCTS
 from ..survey.pixel_grids import Box, TangentGrid
-from ..survey.request import LAYER_PRODUCTS, CutoutRequest, plane_name
+from ..survey.request import CutoutRequest
 from .assemble import lanczos3, nearest
 from .coadds import Plane
 from .coverage import warn_of_absent_bands
+from .plain import plane_name
 from .rendering import LayerBricks, Rendering, settle_rendering
 from .viewer_service import BLANK, MAX_CONNECTIONS, ViewerService
 

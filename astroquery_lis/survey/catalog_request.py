@@ -16,8 +16,8 @@ from .bitmasks import maskbits_value
 from .conditions import Condition, as_conditions
 from .named_columns import any_column, resolve_columns
 from .region import Box, Circle, Polygon
-from .releases import get_release, get_tree
-from .request import angle_of_text, as_region
+from .releases import as_region, get_release, get_tree
+from .request import angle_of_text
 from .row_ids import RowIds
 from .tractor_columns import (
     REDSHIFTS,

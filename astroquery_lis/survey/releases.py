@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
+from typing import TypeVar, cast
 
 from ..exceptions import refuse
 
 __all__ = ["RELEASES", "DataRelease", "Tree", "get_release", "get_tree"]
+
+R = TypeVar("R", bound=str)
 
 PIXEL_SCALE_ARCSEC = 0.262
 """Pixel scale of every optical coadd, arcsec (legacypipe ``get_brick_wcs``)."""
@@ -277,6 +280,17 @@ def get_tree(release: str | int, region: str) -> Tree:
 
 
 # ---- words of users -----------------------------------------------------------------------------
+
+
+def as_region(region: R, release: str) -> R:
+    """Return a region that the release has, or ``'auto'``."""
+    if isinstance(region, str) and region == "auto":
+        return region
+    regions = get_release(release).regions
+    region = cast("R", spelled(region, ("auto", *regions)))
+    if not isinstance(region, str) or region != "auto":
+        get_tree(release, region)
+    return region
 
 
 def listed(value: object, allowed: Sequence[str] = ()) -> list[str]:

@@ -11,46 +11,37 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from inspect import signature
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from astropy import units as u
 
 from ..exceptions import refuse
-from .layers import Layer, get_layer, layers_with
-from .paths import COADD_PRODUCTS
+from .layers import Layer
+from .named_planes import (
+    DERIVED,
+    as_bands,
+    planes_of_layers,
+    planes_of_release,
+    refuse_beside_layer,
+    sources_of,
+    wise_products,
+)
 from .pixel_grids import SkyGrid, as_wcs_text, cards_text, rotated_wcs_text
 from .placement import WISE, place
-from .releases import (
-    PIXEL_SCALE_ARCSEC,
-    WISE_BANDS,
-    WISE_PRODUCTS,
-    DataRelease,
-    band_names,
-    get_release,
-    get_tree,
-    listed,
-    spelled,
-)
+from .releases import PIXEL_SCALE_ARCSEC, WISE_BANDS, DataRelease, as_region, get_release
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
     from astropy.wcs import WCS
 
 DEFAULT_SIZE = 256
-R = TypeVar("R", bound=str)
 
 MAX_SIZE_PIX = 10_000
 """Largest width or height of a cutout, pixels: 0.73 degrees at the survey's scale."""
-
-UNWISE_BANDS = ("1", "2")
-"""What the layers of unWISE call W1 and W2."""
-
-LAYER_PRODUCTS = ("image", "invvar", "maskbits")
-"""What a layer of the viewer can be asked for; ``image`` is whatever the layer shows."""
 
 _SYMBOLS = {'"': "arcsec", "″": "arcsec", "''": "arcsec", "'": "arcmin", "′": "arcmin", "°": "deg"}
 _UNITS = {
@@ -62,13 +53,6 @@ _UNITS = {
 _PARTS = re.compile(
     r"(?:(\d+\.?\d*)\s*[d°])?\s*(?:(\d+\.?\d*)\s*[m'′])?\s*(?:(\d+\.?\d*)\s*(?:s|''|[\"″]))?"
 )
-
-DERIVED = {
-    "resid": ("image", "model"),
-    "snr": ("image", "invvar"),
-    "sigma": ("invvar",),
-}
-"""Planes made of others: image - model, image sqrt(invvar), 1 / sqrt(invvar)."""
 
 
 @dataclass(frozen=True)
@@ -142,18 +126,15 @@ class CutoutRequest:
             refuse("products", self.products, ": psf goes with optical bands.")
         parts = []
         if optical != ():
-            parts.append(replace(self, products=_sources_of(names), bands=optical))
+            parts.append(replace(self, products=sources_of(names), bands=optical))
         if wise:
             parts.append(self._wise_part(names, wise))
         return parts
 
     def _wise_part(self, names: tuple[str, ...], bands: tuple[str, ...]) -> CutoutRequest:
         """Return the request for WISE bands, on their own pixels or on the optical ones."""
-        names = tuple(name for name in names if name in WISE_PRODUCTS or name in DERIVED)
-        if not names:
-            must = f": the WISE bands have {', '.join((*WISE_PRODUCTS, *DERIVED))}."
-            refuse("products", self.products, must)
-        part = replace(self, products=_sources_of(names), bands=bands, convert_flux=None)
+        products = sources_of(wise_products(names))
+        part = replace(self, products=products, bands=bands, convert_flux=None)
         if self.wcs or self.wise_grid == "optical":
             return replace(part, wcs=self.wcs or self._grid_text())
         ratio = self.pixel_scale_arcsec / WISE.scale_arcsec
@@ -174,16 +155,6 @@ class CutoutRequest:
         """Return, as text, a grid with the target in the middle and north up."""
         shape = self.ny, self.nx
         return rotated_wcs_text(self.ra_deg, self.dec_deg, *shape, self.pixel_scale_arcsec, 0.0)
-
-
-def plane_name(product: str, band: str | None = None) -> str:
-    """Return the name of the HDU of a plane."""
-    return f"{product}_{band}".upper() if band else product.upper()
-
-
-def _sources_of(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the products of files that planes are made of."""
-    return tuple(dict.fromkeys(base for name in names for base in DERIVED.get(name, (name,))))
 
 
 def cutout_request(
@@ -209,89 +180,31 @@ def cutout_request(
     is the fallback of the one before.
     """
     as_choice("wise_grid", wise_grid, ("native", "optical"))
-    options = {
-        "bands": bands,
-        "products": products,
-        "pixel_scale": pixel_scale,
-        "wcs": wcs,
-        "rotation": rotation,
-        "wise_grid": wise_grid,
-        "convert_flux": convert_flux,
-    }
-    if layer is not None and not isinstance(layer, Layer):
-        refuse_beside_layer(release, region)
-        request = None
-        for shown in reversed(_layers(layer, allow_unknown_layer)):
-            before = cutout_request(position, size, layer=shown, **options)
-            request = replace(before, fallback=request)
-        assert request is not None
-        return request
-    data: DataRelease | None = None
     if layer is None:
-        names_given = (default_release if release is None else release, region, bands, products)
+        release = default_release if release is None else release
+        names = release, region, bands, products
         try:
-            data, region, bands, names = _resolved(*names_given)
-        except TypeError:  # a list is no key
-            data, region, bands, names = _resolved.__wrapped__(*names_given)
-        native_arcsec = PIXEL_SCALE_ARCSEC
+            choices = [planes_of_release(*names)]
+        except TypeError:  # a list is no key of its cache
+            choices = [planes_of_release.__wrapped__(*names)]
     else:
-        names = _layer_products(products)
-        bands = as_layer_bands(bands, layer.bands, layer.name)
-        data = None if layer.release is None else get_release(layer.release)
-        region = layer.region or "auto"
-        native_arcsec = layer.pixel_scale_arcsec
-    scale_arcsec = native_arcsec
-    if pixel_scale is not None:
-        scale_arcsec = as_pixel_scale(pixel_scale, native_arcsec=native_arcsec)
-    angle_deg = 0.0
-    if wcs is not None:
-        grid, ny, nx = _given_grid(wcs, size, pixel_scale, rotation)
-        if position is None:
-            ra, dec = SkyGrid(grid).to_sky((nx - 1) / 2, (ny - 1) / 2)
-            position = float(ra), float(dec)
-    else:
-        ny, nx = as_size(size, pixel_scale_arcsec=scale_arcsec)
-        assert position is not None
-        angle_deg = 0.0 if rotation is None else as_rotation(rotation)
-        grid = ""
-        if angle_deg:
-            grid = rotated_wcs_text(*position, ny, nx, scale_arcsec, angle_deg)
-    assert position is not None
-    return CutoutRequest(
-        *position,
-        ny,
-        nx,
-        names,
-        bands,
-        data,
-        region,
-        layer,
-        scale_arcsec,
-        grid,
-        wise_grid,
-        convert_flux,
-        angle_deg,
-    )
+        refuse_beside_layer(release, region)
+        choices = planes_of_layers(layer, bands, products, allow_unknown=allow_unknown_layer)
+    request = None
+    for planes in reversed(choices):
+        grid = _pixel_grid(position, size, planes.layer, pixel_scale, wcs, rotation)
+        request = CutoutRequest(
+            **grid._asdict(),
+            **planes._asdict(),
+            wise_grid=wise_grid,
+            convert_flux=convert_flux,
+            fallback=request,
+        )
+    assert request is not None
+    return request
 
 
 CUTOUT_OPTIONS = tuple(signature(cutout_request).parameters)
-
-
-# Calls in a loop name the same.
-@lru_cache(maxsize=128, typed=True)
-def _resolved(
-    release: Any, region: str, bands: Any, products: Any
-) -> tuple[DataRelease, str, tuple[str, ...] | None, tuple[str, ...]]:
-    """Return what the names of a release, a region, bands and products mean."""
-    data = get_release(release)
-    if not isinstance(region, str) or region != "auto":
-        region = as_region(region, data.name)
-    if bands is not None:
-        bands = _survey_bands(bands, data, region, data.wise_bands)
-    names = _checked_products(products, data, planes=True, derived=True)
-    if names == ("psf",):
-        names = ("image", "psf")  # a PSF goes with planes; alone it is asked by `psf_request`
-    return data, region, bands, names
 
 
 def psf_request(
@@ -310,27 +223,42 @@ def psf_request(
     return CutoutRequest(*position, 1, 1, ("psf",), bands, data, region, to_sky=to_sky)
 
 
-def _layers(layer: Any, allow_unknown: bool) -> list[Layer]:
-    """Return the layers that are named, each once, in order of preference."""
-    try:
-        names = [layer] if isinstance(layer, str) else list(layer)
-    except TypeError:
-        names = []
-    if not names:
-        refuse("layer", layer, "must be the name of a layer, or a sequence of names.")
-    return list(dict.fromkeys(get_layer(name, allow_unknown=allow_unknown) for name in names))
+class _PixelGrid(NamedTuple):
+    """Where the pixels of a request lie, as its fields of the same names say it."""
+
+    ra_deg: float
+    dec_deg: float
+    ny: int
+    nx: int
+    pixel_scale_arcsec: float
+    wcs: str = ""
+    rotation_deg: float = 0.0
 
 
-def _layer_products(products: Any) -> tuple[str, ...]:
-    """Return what is asked of a layer; refuse what no layer has."""
-    names = tuple(listed(products, LAYER_PRODUCTS))
-    if not names or not set(names) <= set(LAYER_PRODUCTS):
-        must = (
-            f": a layer has {', '.join(LAYER_PRODUCTS)}, where image is what it shows; psf goes "
-            "with a release."
-        )
-        refuse("products", products, must)
-    return names
+def _pixel_grid(
+    position: tuple[float, float] | None,
+    size: Any,
+    layer: Layer | None,
+    pixel_scale: Any,
+    wcs: WCS | Header | None,
+    rotation: Any,
+) -> _PixelGrid:
+    """Return the grid of arguments as users give them."""
+    native_arcsec = PIXEL_SCALE_ARCSEC if layer is None else layer.pixel_scale_arcsec
+    if wcs is not None:
+        grid, ny, nx = _given_grid(wcs, size, pixel_scale, rotation)
+        if position is None:
+            ra, dec = SkyGrid(grid).to_sky((nx - 1) / 2, (ny - 1) / 2)
+            position = float(ra), float(dec)
+        return _PixelGrid(*position, ny, nx, native_arcsec, grid)
+    assert position is not None
+    scale_arcsec, angle_deg, grid = native_arcsec, 0.0, ""
+    if pixel_scale is not None:
+        scale_arcsec = as_pixel_scale(pixel_scale, native_arcsec=native_arcsec)
+    ny, nx = as_size(size, pixel_scale_arcsec=scale_arcsec)
+    if rotation is not None and (angle_deg := as_rotation(rotation)):
+        grid = rotated_wcs_text(*position, ny, nx, scale_arcsec, angle_deg)
+    return _PixelGrid(*position, ny, nx, scale_arcsec, grid, angle_deg)
 
 
 def _given_grid(
@@ -434,17 +362,8 @@ def as_pixel_scale(pixel_scale: Any, *, native_arcsec: float = PIXEL_SCALE_ARCSE
     return native_arcsec if abs(value / native_arcsec - 1) < 1e-9 else value
 
 
-def refuse_beside_layer(release: str | None, region: str) -> None:
-    """Refuse what a layer of the viewer has of its own."""
-    for name, value, default in (("release", release, None), ("region", region, "auto")):
-        if not isinstance(value, type(default)) or value != default:
-            refuse(name, value, "cannot be given beside layer, which has its own.")
-
-
 def as_rotation(rotation: Any) -> float:
     """Return a rotation in degrees."""
-    if rotation is None:
-        return 0.0
     value, rotation = np.nan, angle_of_text(rotation)
     is_one = isinstance(rotation, u.Quantity) and rotation.isscalar
     if is_one and rotation.unit.is_equivalent(u.deg):
@@ -452,85 +371,3 @@ def as_rotation(rotation: Any) -> float:
     if not np.isfinite(value):
         refuse("rotation", rotation, "must be an angle, such as 30 * u.deg.")
     return value % 360.0
-
-
-def as_products(products: Any, release: str, *, planes: bool = False) -> tuple[str, ...]:
-    """Return names of coadd products, and of mask planes if asked, as a tuple without repeats."""
-    return _checked_products(products, get_release(release), planes=planes)
-
-
-def _checked_products(
-    products: Any, release: DataRelease, *, planes: bool = False, derived: bool = False
-) -> tuple[str, ...]:
-    files = (*release.products, *release.mask_planes) if planes else release.products
-    allowed = (*files, *DERIVED, "psf") if derived else files
-    names = products
-    if not isinstance(products, tuple) or products != ("image",):
-        names = tuple(listed(products, (*allowed, "all")))
-    if derived and "all" in names:
-        # Everything of the survey's own, and the residuals beside the model.
-        after = files.index("model") + 1
-        every = (*files[:after], "resid", *files[after:])
-        names = tuple(n for name in names for n in (every if name == "all" else (name,)))
-        names = tuple(dict.fromkeys(names))
-    if not names:
-        refuse("products", products, f"names no product; allowed: {', '.join(allowed)}.")
-    needed = dict.fromkeys(base for name in names for base in (name, *DERIVED.get(name, ())))
-    for name in needed if derived else names:
-        if name not in allowed:
-            reason = "is not a product"
-            if name in COADD_PRODUCTS:
-                reason = f"is not in {release.name}"
-            refuse("products", name, f"{reason}; allowed: {', '.join(allowed)}.")
-    return names
-
-
-def as_region(region: R, release: str) -> R:
-    """Return a region that the release has, or ``'auto'``."""
-    if isinstance(region, str) and region == "auto":
-        return region
-    data = get_release(release)
-    if not isinstance(region, str):
-        get_tree(data.name, region)
-    region = cast("R", spelled(region, ("auto", *data.regions)))
-    if region != "auto":
-        get_tree(data.name, region)
-    return region
-
-
-def as_bands(bands: Any, release: str, region: str = "auto") -> tuple[str, ...] | None:
-    """Return bands as a tuple without repeats, or `None`."""
-    if bands is None:
-        return None
-    return _survey_bands(bands, get_release(release), region)
-
-
-def _survey_bands(
-    bands: Any, release: DataRelease, region: str, more: tuple[str, ...] = ()
-) -> tuple[str, ...]:
-    whose = release.name if region == "auto" else f"{release.name} {region}"
-    return _checked_bands(bands, (*release.bands_in[region], *more), whose)
-
-
-def as_layer_bands(bands: Any, allowed: tuple[str, ...], layer: str) -> tuple[str, ...] | None:
-    """Return bands of a layer of the viewer as a tuple without repeats, or `None`."""
-    if bands is None:
-        return None
-    if allowed == UNWISE_BANDS:
-        bands = [name.upper().removeprefix("W") for name in band_names(bands, WISE_BANDS)]
-    return _checked_bands(bands, allowed, f"layer {layer}", layer)
-
-
-def _checked_bands(
-    bands: Any, allowed: tuple[str, ...], whose: str, layer: str = ""
-) -> tuple[str, ...]:
-    hint = f"bands of {whose} are: {', '.join(allowed) or 'not known'}."
-    names = band_names(bands, allowed)
-    if not names:
-        refuse("bands", bands, f"names no band; {hint}")
-    for name in names:
-        if allowed and name not in allowed:
-            others = layers_with(name, layer)
-            near = f" {', '.join(others)} has {name}." if others else ""
-            refuse("bands", bands, f"has {name!r}; {hint}{near}")
-    return tuple(dict.fromkeys(names))

@@ -17,6 +17,8 @@ from astroquery_lis.exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
+from astroquery_lis.io.mirrors import resolve_mirrors
+from astroquery_lis.io.places import FAILURES_TO_REST, HEALTH
 
 FIRST, TILES = 0, 1
 SIZE = 300
@@ -253,3 +255,14 @@ def test_a_cache_that_cannot_be_written_is_said_and_done_without(sky, survey, tr
         pixels = _cut(survey, sky)
     assert np.array_equal(pixels, truth)
     assert blocked.read_text() == "not a directory"
+
+
+def test_what_is_here_says_nothing_of_the_mirror(sky, survey, truth):
+    assert np.array_equal(_cut(survey, sky), truth)
+    (mirror,) = resolve_mirrors(survey.mirror)
+    for _ in range(FAILURES_TO_REST):
+        HEALTH.failed(mirror, ServiceDownError("down"))
+    sky.requests.clear()
+    assert np.array_equal(_cut(survey, sky), truth)
+    assert len(sky.requests) == 0
+    assert HEALTH.is_resting(mirror)

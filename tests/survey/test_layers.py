@@ -4,7 +4,7 @@ import pytest
 
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.survey.layers import ALIASES, LAYERS, get_layer, layer_of
-from astroquery_lis.survey.request import as_layer_bands
+from astroquery_lis.survey.named_planes import as_layer_bands
 
 
 def test_there_are_87_listed_layers_and_6_others():
