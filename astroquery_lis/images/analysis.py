@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
@@ -16,6 +17,10 @@ from .._packages import package_version
 from ..exceptions import InvalidRequestError, refuse
 from ..survey.bitmasks import maskbits, maskbits_value
 from .planes import FLUX_PRODUCTS, flux_planes, mask_release, pixel_side_arcsec
+from .saved_cutouts import as_cutout
+
+if TYPE_CHECKING:
+    from .._typing import FilePath
 
 __all__ = ["galfit_inputs", "to_ccddata"]
 
@@ -29,14 +34,20 @@ _GUESSED_INDEX, _GUESSED_AXIS_RATIO = 2.0, 0.8
 
 
 def to_ccddata(
-    hdul: fits.HDUList, band: str, *, product: str = "image", mask_bits: Sequence[str] | None = None
+    hdul: fits.HDUList | FilePath,
+    band: str,
+    *,
+    product: str = "image",
+    mask_bits: Sequence[str] | None = None,
 ) -> CCDData:
     """Return one band of a cutout with its noise, mask, WCS and PSF.
 
     Parameters
     ----------
-    hdul : `~astropy.io.fits.HDUList`
-        As `~astroquery_lis.LegacySurveyClass.get_cutout` returns it.
+    hdul : `~astropy.io.fits.HDUList`, str or path-like
+        As `~astroquery_lis.LegacySurveyClass.get_cutout` returns it; or the FITS file of one, or
+        of the viewer's ``cutout.fits``, whose inverse variance the viewer adds up where images of
+        bricks overlap: it is divided by their number, as if none of them was missing.
     band : str
         One band.
     product : {'image', 'model', 'blobmodel', 'resid'}, optional
@@ -69,6 +80,7 @@ def to_ccddata(
     >>> ccd.unit, ccd.uncertainty.uncertainty_type
     (Unit("nmgy"), 'ivar')
     """
+    hdul = as_cutout(hdul)
     image = _plane(hdul, band, product)
     bad = ~np.isfinite(image.data)
     uncertainty = flags = psf = None
@@ -135,8 +147,8 @@ def _mask_value(
 
 
 def galfit_inputs(
-    hdul: fits.HDUList,
-    path: str | Path,
+    hdul: fits.HDUList | FilePath,
+    path: FilePath,
     *,
     bands: str | Sequence[str] | None = None,
     mask_bits: Sequence[str] | None = None,
@@ -145,9 +157,10 @@ def galfit_inputs(
 
     Parameters
     ----------
-    hdul : `~astropy.io.fits.HDUList`
-        A cutout of ``image``, ``invvar`` and ``psf``, and of ``maskbits`` if they shall count, as
-        from ``get_cutout(..., products=('image', 'invvar', 'maskbits', 'psf'))``.
+    hdul : `~astropy.io.fits.HDUList`, str or path-like
+        A cutout, or the FITS file of one, of ``image``, ``invvar`` and ``psf``, and of ``maskbits``
+        if they shall count, as from
+        ``get_cutout(..., products=('image', 'invvar', 'maskbits', 'psf'))``.
     path : str or `~pathlib.Path`
         Folder, made if it is not there; files of the same names are replaced.
     bands : str or sequence of str, optional
@@ -188,6 +201,7 @@ def galfit_inputs(
     >>> int(table['nx'][0]), int(table['psf_size'][0])
     (64, 63)
     """
+    hdul = as_cutout(hdul)
     hdus = flux_planes(hdul, bands, "image")
     ready = [_GalfitBand(hdul, band, mask_bits) for band in hdus]
     folder = Path(path)

@@ -19,12 +19,13 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from astropy.io import fits
 
 from .._packages import import_optional, package_version
 from ..io.jobs import Result
@@ -36,6 +37,7 @@ from ..survey.releases import WISE_BANDS, WISE_PRODUCTS
 from ..survey.request import CutoutRequest
 from .cutting import Answer, CutoutJob, Facts, shares_text
 from .plain import PlainCutout, plane_name
+from .planes import FLUX_PRODUCTS
 
 BUFFER_BYTES = 1 << 20
 """Cutouts are written in slabs of about this size; a chunk of a zarr array is one."""
@@ -101,7 +103,14 @@ class _Hdf5:
         self._file.close()
 
     @staticmethod
-    def read_index(path: Path) -> tuple[list[dict[str, object]], np.ndarray, list[str]]:
+    @contextmanager
+    def arrays(path: Path) -> Iterator[Any]:
+        """Open a file for reading."""
+        with import_optional("h5py", "batch", "output='hdf5'").File(path) as file:
+            yield file
+
+    @staticmethod
+    def read_index(path: Path) -> tuple[list[Facts], np.ndarray, list[str]]:
         """Return the rows of the index, what was observed of which planes, and their names."""
         with import_optional("h5py", "batch", "output='hdf5'").File(path) as file:
             index = file["index"][:]
@@ -156,7 +165,15 @@ class _Zarr:
         self._store.close()
 
     @staticmethod
-    def read_index(path: Path) -> tuple[list[dict[str, object]], np.ndarray, list[str]]:
+    @contextmanager
+    def arrays(path: Path) -> Iterator[Any]:
+        """Open a file for reading."""
+        zarr = import_optional("zarr", "batch", "output='zarr'")
+        with zarr.storage.ZipStore(path, mode="r") as store:
+            yield zarr.open_group(store, mode="r")
+
+    @staticmethod
+    def read_index(path: Path) -> tuple[list[Facts], np.ndarray, list[str]]:
         """Return the rows of the index, what was observed of which planes, and their names."""
         parquet = import_optional("pyarrow.parquet", "batch", "output='zarr'")
         table = parquet.read_table(_index_path(path))
@@ -170,6 +187,34 @@ class _Zarr:
 
 _CONTAINERS: dict[str, Any] = {"hdf5": _Hdf5, "zarr": _Zarr}
 ARRAY_OUTPUTS = tuple(_CONTAINERS)
+
+
+def read_entry(path: Path, name: str, row: int) -> tuple[fits.HDUList, Facts]:
+    """Return the images of a target in a file of arrays, and its row of the index.
+
+    It is the only one of that name, or else the one of that row.
+    """
+    kind = _Zarr if path.name.endswith(_Zarr.suffix) else _Hdf5
+    entries, shares, planes = kind.read_index(path)
+    places = [i for i, entry in enumerate(entries) if _text(entry["id"]) == name]
+    if len(places) != 1:
+        places = [i for i, entry in enumerate(entries) if entry["row"] == row]
+    (place,) = places
+    has = dict(zip(planes, shares[place] > 0, strict=True))
+    hdus = [fits.PrimaryHDU()]
+    with kind.arrays(path) as arrays:
+        for array in FLUX_PRODUCTS:
+            bands = arrays[array].attrs["bands"] if array in arrays else ()
+            for number, band in enumerate(map(str, bands)):
+                extname = plane_name(array, band)
+                if has[extname]:
+                    hdus.append(fits.ImageHDU(arrays[array][place, number], name=extname))
+                    hdus[-1].header["BAND"] = band
+    return fits.HDUList(hdus), entries[place]
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _index_path(path: Path) -> Path:

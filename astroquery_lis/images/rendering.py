@@ -13,8 +13,9 @@ import numpy as np
 
 from ..exceptions import CoverageWarning, NoCoverageError, TransferError, warn
 from ..survey.bitmasks import NPRIMARY
-from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, brick_id, is_north, name_of
+from ..survey.bricks import brick_id, is_north, name_of
 from ..survey.layers import Layer, layer_of
+from ..survey.owners import images_over
 from ..survey.pixel_grids import Box, TangentGrid
 from ..survey.releases import RELEASES, Tree
 from ..survey.request import CutoutRequest
@@ -24,7 +25,6 @@ from .coverage import Request, no_data_at, settle
 from .viewer_service import MAX_REQUEST_PIX, ViewerService
 
 JOIN_MARGIN_PIX = 8
-EDGE_PIX = 2
 
 
 class Rendering:
@@ -123,10 +123,8 @@ class LayerBricks:
         for tree in trees:
             own = north == (tree.region == "north") if len(trees) == 2 else np.True_
             part = layer_of(tree.release, tree.region)
-            for brick in _existing(self._service, part, near, request, radius_deg):
-                x, y = brick_grid(brick).to_pixel(ra, dec)
-                low, high = -0.5 - EDGE_PIX, IMAGE_SIZE_PIX - 0.5 + EDGE_PIX
-                count += own & (x > low) & (x < high) & (y > low) & (y < high)
+            bricks = _existing(self._service, part, near, request, radius_deg)
+            count += np.where(own, images_over(bricks, ra, dec), 0)
         return count
 
     def without_doubling(self, invvar: np.ndarray) -> np.ndarray:

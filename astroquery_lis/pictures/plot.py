@@ -14,6 +14,7 @@ from astropy.wcs import WCS
 from .._packages import import_optional
 from ..exceptions import InvalidRequestError, refuse
 from ..images.planes import flux_planes, mask_release, pixel_side_arcsec, side_arcsec
+from ..images.saved_cutouts import as_cutout
 from ..survey.bitmasks import maskbits, maskbits_value
 from .page import Markup
 from .rgb import colours, flips
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from astropy.visualization.wcsaxes import WCSAxes
     from matplotlib.artist import Artist
 
-    from .._typing import Bands
+    from .._typing import Bands, FilePath
 
 Colour = tuple[float, float, float]
 # Names of bits, and the colour of their pixels.
@@ -63,7 +64,7 @@ _BAR_SHARE = 0.25
 
 
 def plot(
-    hdul: fits.HDUList,
+    hdul: fits.HDUList | FilePath,
     band: Bands | None = None,
     *,
     ax: WCSAxes | None = None,
@@ -79,8 +80,8 @@ def plot(
 
     Parameters
     ----------
-    hdul : `~astropy.io.fits.HDUList`
-        As `~astroquery_lis.LegacySurveyClass.get_cutout` returns it.
+    hdul : `~astropy.io.fits.HDUList`, str or path-like
+        As for `~astroquery_lis.pictures.rgb`.
     band : str or sequence of str, optional
         One band for a grey picture in its own units, or several for a colour picture; by default
         the colour picture of all.
@@ -124,6 +125,7 @@ def plot(
     import_optional("matplotlib", "plot", "A plot")
     from matplotlib import pyplot
 
+    hdul = as_cutout(hdul)
     hdus = flux_planes(hdul, band, product)
     first = next(iter(hdus.values()))
     wcs = WCS(first.header)

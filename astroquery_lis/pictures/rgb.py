@@ -15,13 +15,14 @@ from astropy.stats import mad_std
 
 from ..exceptions import refuse
 from ..images.planes import flux_planes, side_arcsec, sky_matrix
+from ..images.saved_cutouts import as_cutout
 from ..survey.releases import PIXEL_SCALE_ARCSEC
 from ..survey.request import as_choice
 
 if TYPE_CHECKING:
     from astropy.io import fits
 
-    from .._typing import Bands
+    from .._typing import Bands, FilePath
 
 NO_DATA_COLOUR = (74, 76, 84)
 """Red, green and blue of pixels without a value: a grey that empty sky, (32, 32, 32), is not."""
@@ -57,7 +58,7 @@ _NO_VALUE_LEVEL = 0.5
 
 
 def rgb(
-    hdul: fits.HDUList,
+    hdul: fits.HDUList | FilePath,
     *,
     stretch: str = "survey",
     bands: Bands | None = None,
@@ -68,8 +69,9 @@ def rgb(
 
     Parameters
     ----------
-    hdul : `~astropy.io.fits.HDUList`
-        As `~astroquery_lis.LegacySurveyClass.get_cutout` returns it.
+    hdul : `~astropy.io.fits.HDUList`, str or path-like
+        As `~astroquery_lis.LegacySurveyClass.get_cutout` returns it; or the FITS file of one, or
+        of the viewer's ``cutout.fits``.
     stretch : {'survey', 'lupton'}, optional
         The colours of the survey and its viewer, or those of Lupton et al. (2004, PASP 116, 133).
     bands : str or sequence of str, optional
@@ -115,7 +117,7 @@ def rgb(
 
 
 def colours(
-    hdul: fits.HDUList,
+    hdul: fits.HDUList | FilePath,
     *,
     stretch: str = "survey",
     bands: Bands | None = None,
@@ -126,7 +128,7 @@ def colours(
     as_choice("stretch", stretch, STRETCHES)
     if not (isinstance(brightness, Real) and 0 < brightness < np.inf):
         refuse("brightness", brightness, "must be a number above 0.")
-    hdus = flux_planes(hdul, bands, product)
+    hdus = flux_planes(as_cutout(hdul), bands, product)
     is_lupton, is_griz = stretch == "lupton", set(hdus) == set(_GRIZ)
     matrix = sky_matrix(next(iter(hdus.values())).header)
     factor = brightness * (_GRIZ_GAIN if is_griz and not is_lupton else 1)

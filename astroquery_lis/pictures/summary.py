@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
 
-from ..exceptions import InvalidRequestError
 from ..images.planes import FLUX_PRODUCTS, pixel_side_arcsec, sky_matrix
+from ..images.saved_cutouts import as_cutout
 from .page import image, table, thumbnail
 from .rgb import NO_DATA_COLOUR, grey_levels, north_up, rgb
+
+if TYPE_CHECKING:
+    from .._typing import FilePath
 
 SHOWN_CARDS = (
     *("RELEASE", "REGION", "LAYER", "SOURCE", "MIRROR", "RA", "DEC", "SIZEX", "SIZEY"),
@@ -78,13 +81,13 @@ class CutoutSummary:
         )
 
 
-def summary(hdul: fits.HDUList) -> CutoutSummary:
+def summary(hdul: fits.HDUList | FilePath) -> CutoutSummary:
     """Return what shows a cutout at a glance.
 
     Parameters
     ----------
-    hdul : `~astropy.io.fits.HDUList`
-        As `~astroquery_lis.LegacySurveyClass.get_cutout` returns it.
+    hdul : `~astropy.io.fits.HDUList`, str or path-like
+        As for `~astroquery_lis.pictures.rgb`.
 
     Returns
     -------
@@ -95,7 +98,7 @@ def summary(hdul: fits.HDUList) -> CutoutSummary:
     Raises
     ------
     InvalidRequestError
-        If it is not a list of HDUs.
+        If it is no list of HDUs and no file of one.
 
     Examples
     --------
@@ -106,10 +109,7 @@ def summary(hdul: fits.HDUList) -> CutoutSummary:
     >>> print(str(pictures.summary(hdul)).splitlines()[0])
     RELEASE  dr10
     """
-    if not isinstance(hdul, fits.HDUList):
-        msg = f"hdul must be an HDUList; it is of type {type(hdul).__name__}."
-        raise InvalidRequestError(msg, parameter="hdul", value=hdul)
-    return CutoutSummary(hdul)
+    return CutoutSummary(as_cutout(hdul))
 
 
 def grey_picture(hdu: fits.ImageHDU) -> np.ndarray:

@@ -6,13 +6,13 @@ and pixels are looked up in the others alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
 
-from .bricks import brick_id
+from .bricks import IMAGE_SIZE_PIX, brick_grid, brick_id
 from .pixel_grids import Box, Grid
 
 SQUARE_PIX = 32
@@ -27,6 +27,9 @@ FEW_DEG = 0.2
 
 NO_LABEL = -1
 MIXED = -2
+
+EDGE_PIX = 2
+"""So far beyond an image a rendering of it reaches."""
 
 AT_ONCE = 512
 """Squares whose pixels are looked up together, so that the arrays stay in the processor's cache."""
@@ -280,3 +283,13 @@ def _range_in_cells(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     low = np.minimum(sides[0][:, :, 1:], sides[0][:, :, :-1])
     high = np.maximum(sides[1][:, :, 1:], sides[1][:, :, :-1])
     return low - bend, high + bend
+
+
+def images_over(bricks: Iterable[int], ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
+    """Return how many bricks' images hold each of some points."""
+    count = np.zeros(np.shape(ra))
+    low, high = -0.5 - EDGE_PIX, IMAGE_SIZE_PIX - 0.5 + EDGE_PIX
+    for brick in bricks:
+        x, y = brick_grid(int(brick)).to_pixel(ra, dec)
+        count += (x > low) & (x < high) & (y > low) & (y < high)
+    return count

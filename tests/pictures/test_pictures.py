@@ -386,7 +386,9 @@ def test_summary_shows_every_plane(sky, survey):
     for words in ("RELEASE  dr10", "BANDS    g,r", "IMAGE_G", "40 x 60", "nanomaggy", "MASKBITS"):
         assert words in text
     assert repr(shown) == text
-    with pytest.raises(InvalidRequestError, match="must be an HDUList; it is of type str"):
+    with pytest.raises(
+        InvalidRequestError, match="cutout.fits.*cannot be read as FITS: FileNotFoundError"
+    ):
         pictures.summary("cutout.fits")
 
 

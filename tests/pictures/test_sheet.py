@@ -18,7 +18,8 @@ from astropy.table import MaskedColumn, QTable, Table
 
 from astroquery_lis import LegacySurveyClass, conf, pictures
 from astroquery_lis.exceptions import InvalidRequestError, NoCoverageError
-from astroquery_lis.pictures.sheet import GAP_PIX, LABEL_PIX
+from astroquery_lis.pictures.rows import GAP_PIX
+from astroquery_lis.pictures.sheet import LABEL_PIX
 
 NAMES = ("galaxy", "star", 'a <b> & "c"', "far off", "nowhere")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -230,7 +231,7 @@ def test_a_sheet_has_a_place_for_every_row(manifest):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"columns": 0}, "columns=0 must be a number of pictures"),
+        ({"columns": 0}, "columns=0 must be a number of targets"),
         ({"size": 4}, "size=4 must be a number of pixels, 8 at least"),
         ({"labels": ["a"]}, "labels: 1 texts for 5 rows"),
         ({"brightness": -1}, "brightness=-1 must be"),
@@ -247,8 +248,8 @@ def test_what_is_no_manifest_is_refused(tmp_path):
     path = tmp_path / "page.html"
     with pytest.raises(InvalidRequestError, match="no column Local Path, Status; it has"):
         pictures.gallery(Table({"ra": [1.0]}), path)
-    with pytest.raises(InvalidRequestError, match="number 0 is of type str"):
-        pictures.gallery(["a.fits"], path)
+    with pytest.raises(InvalidRequestError, match="number 0 is of type int"):
+        pictures.gallery([3], path)
     with pytest.raises(InvalidRequestError, match="there are no rows"):
         pictures.contact_sheet([])
     with pytest.raises(InvalidRequestError, match="cutouts in memory have no columns"):

@@ -1,0 +1,320 @@
+"""The rows of sheets and pages: what is known of each target, and its picture or its panels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import zip_longest
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from astropy.io import fits
+from astropy.table import Table
+
+from .._conf import setting
+from .._packages import import_optional
+from ..exceptions import InvalidRequestError, LegacySurveyError, NoCoverageError, refuse
+from ..images.array_files import read_entry
+from ..images.saved_cutouts import as_cutout, read_hdus
+from ..survey.layers import layer_of
+from ..survey.releases import RELEASES
+from .page import thumbnail
+from .plot import column_degrees
+from .rgb import NO_DATA_COLOUR, as_count, rgb
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    from .._typing import Bands, FilePath, SkyCoord
+
+    Item: TypeAlias = fits.HDUList | FilePath | Exception
+    Targets: TypeAlias = Table | Item | Iterable[Item | tuple[int, Item]]
+    Cutouts: TypeAlias = Targets | Mapping[str, Targets]
+    # What is known of a target, and what opens its cutout, or a picture of it, and says what the
+    # file knows of it.
+    Facts: TypeAlias = dict[str, Any]
+    Opener: TypeAlias = Callable[[], tuple[fits.HDUList | np.ndarray, Facts]]
+
+ARRAY_SUFFIXES = (".h5", ".hdf5", ".zip")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+GAP_PIX = 4
+SHEET_COLOUR = (16, 18, 22)
+_MISSING_COLOUR = tuple(level // 2 for level in NO_DATA_COLOUR)
+
+ZOOM = 15
+"""Of the viewer: 0.131 arcsec per screen pixel."""
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """One target: status and message are those of the manifest, the pictures have north up."""
+
+    name: str
+    status: str
+    message: str = ""
+    panels: tuple[np.ndarray | None, ...] = ()
+    ra_deg: float = np.nan
+    dec_deg: float = np.nan
+    release: str = ""
+    layer: str = ""
+    bands: str = ""
+    values: tuple[Any, ...] = ()
+
+    @property
+    def viewer_address(self) -> str:
+        """Where the viewer shows it; empty if its position is not known."""
+        if not (np.isfinite(self.ra_deg) and np.isfinite(self.dec_deg)):
+            return ""
+        layer = self.layer
+        if not layer and self.release in RELEASES:
+            layer = layer_of(self.release).name
+        root = setting("viewer_url").rstrip("/")
+        address = f"{root}?ra={self.ra_deg:.6f}&dec={self.dec_deg:.6f}&zoom={ZOOM}"
+        return f"{address}&layer={layer}" if layer else address
+
+    def picture(self, size: int) -> np.ndarray | None:
+        """Return its picture, or its panels in squares side by side; `None` if it has none."""
+        if all(panel is None for panel in self.panels):
+            return None
+        if len(self.panels) == 1:
+            return self.panels[0]
+        strip = np.full((size, len(self.panels) * (size + GAP_PIX) - GAP_PIX, 3), 0, np.uint8)
+        strip[:] = SHEET_COLOUR
+        self.fill(strip, size)
+        return strip
+
+    def fill(self, strip: np.ndarray, size: int) -> None:
+        """Put the panels into the middles of their squares; one that is missing is crossed out."""
+        for number, panel in enumerate(self.panels):
+            if panel is None:
+                picture = np.full((size, size, 3), _MISSING_COLOUR, np.uint8)
+                diagonal = np.arange(size)
+                picture[diagonal, diagonal] = picture[diagonal, ~diagonal] = NO_DATA_COLOUR
+            else:
+                picture = thumbnail(panel, size, enlarge=True)
+            ny, nx = picture.shape[:2]
+            y0, x0 = (size - ny) // 2, number * (size + GAP_PIX) + (size - nx) // 2
+            strip[y0 : y0 + ny, x0 : x0 + nx] = picture
+
+
+def picture_rows(
+    cutouts: Cutouts,
+    size: int,
+    *,
+    panels: Sequence[Bands] = (),
+    coordinates: SkyCoord | None = None,
+    columns: Sequence[str] = (),
+    **look: Any,
+) -> Iterator[PictureRow]:
+    """Yield a row for each target; one that cannot be read says why.  `look` is as for `rgb`."""
+    size = as_count("size", size, 8, "pixels")
+    looks = [look]
+    if not isinstance(panels, (list, tuple)):
+        refuse("panels", panels, "must be a list of bands, such as ['g', 'r', 'grz'].")
+    if panels:
+        if look.get("bands") is not None:
+            refuse("panels", panels, "says the bands of each panel; leave bands= out.")
+        looks = [{**look, "bands": bands} for bands in panels]
+    surveys = cutouts if isinstance(cutouts, Mapping) else {"": cutouts}
+    if not surveys:
+        refuse("manifest", cutouts, "has no survey.")
+    rows = [
+        # The first tells the rest of the row.
+        _survey_rows(of_survey, size, looks, coordinates, () if number else columns)
+        for number, of_survey in enumerate(surveys.values())
+    ]
+    return rows[0] if len(rows) == 1 else _side_by_side(list(surveys), rows)
+
+
+def panel_names(cutouts: Cutouts, panels: Sequence[Bands]) -> list[str]:
+    """Return what stands above the panels of a row, from left to right; empty for one picture."""
+    surveys = list(cutouts) if isinstance(cutouts, Mapping) else [""]
+    bands = [of_one if isinstance(of_one, str) else "".join(of_one) for of_one in panels] or [""]
+    return [f"{survey} {of_one}".strip() for survey in surveys for of_one in bands]
+
+
+def _survey_rows(
+    cutouts: Targets,
+    size: int,
+    looks: list[dict[str, Any]],
+    coordinates: SkyCoord | None,
+    columns: Sequence[str],
+) -> Iterator[PictureRow]:
+    """Return the rows of one survey."""
+    if isinstance(cutouts, Table):
+        rows = _manifest_rows(cutouts, columns)
+    elif columns:
+        refuse("columns", columns, ": cutouts in memory have no columns.")
+    else:
+        is_one = isinstance(cutouts, (fits.HDUList, str, PathLike, Exception))
+        rows = _memory_rows([cutouts] if is_one else cutouts)
+    if coordinates is not None:
+        coordinates = coordinates.icrs
+        if isinstance(cutouts, Table) and coordinates.shape != (len(cutouts),):
+            msg = f"coordinates: {coordinates.size} positions for {len(cutouts)} rows."
+            raise InvalidRequestError(msg, parameter="coordinates", value=coordinates)
+    return _painted(rows, coordinates, size, looks)
+
+
+def _painted(
+    rows: Iterable[tuple[Facts, Opener | None]],
+    coordinates: SkyCoord | None,
+    size: int,
+    looks: list[dict[str, Any]],
+) -> Iterator[PictureRow]:
+    for index, (facts, opener) in enumerate(rows):
+        if coordinates is not None:
+            facts["ra_deg"] = float(coordinates.ra.deg[index])
+            facts["dec_deg"] = float(coordinates.dec.deg[index])
+        yield _picture_row(facts, opener, size, looks)
+
+
+def _side_by_side(names: list[str], surveys: list[Iterator[PictureRow]]) -> Iterator[PictureRow]:
+    """Yield the rows of several surveys as one, with the panels of all."""
+    for rows in zip_longest(*surveys):
+        targets = ["none" if row is None else row.name for row in rows]
+        if len(set(targets)) > 1:
+            msg = (
+                f"manifest: one row has several targets: {', '.join(targets)}. Give each survey "
+                "the same targets in the same order."
+            )
+            raise InvalidRequestError(msg, parameter="manifest", value=targets)
+        has_picture = [any(panel is not None for panel in row.panels) for row in rows]
+        notes = [
+            f"{name}: {row.message or row.status}"
+            for name, row, has in zip(names, rows, has_picture, strict=True)
+            if row.message or not has
+        ]
+        first = rows[has_picture.index(True)] if any(has_picture) else rows[0]
+        panels = tuple(panel for row in rows for panel in row.panels)
+        message, values = " ".join(notes), rows[0].values
+        yield replace(first, panels=panels, message=message, values=values)
+
+
+def _picture_row(
+    facts: Facts, opener: Opener | None, size: int, looks: list[dict[str, Any]]
+) -> PictureRow:
+    messages = [facts.pop("message", "")]
+    panels: list[np.ndarray | None] = [None] * len(looks)
+    cutout = None
+    if opener is not None:
+        try:
+            cutout, file_facts = opener()
+            facts = {**file_facts, **_not_empty(facts)}
+        except _UNREADABLE as error:
+            messages.append(_why(error))
+    if cutout is not None:
+        panels = [_panel(cutout, size, look, messages) for look in looks]
+    return PictureRow(message=" ".join(filter(None, messages)), panels=tuple(panels), **facts)
+
+
+_UNREADABLE = (OSError, KeyError, IndexError, ValueError, TypeError, LegacySurveyError)
+
+
+def _panel(
+    cutout: fits.HDUList | np.ndarray, size: int, look: dict[str, Any], messages: list[str]
+) -> np.ndarray | None:
+    """Return a picture of a cutout; of what it lacks, `None` and a message."""
+    try:
+        return thumbnail(cutout if isinstance(cutout, np.ndarray) else rgb(cutout, **look), size)
+    except InvalidRequestError as error:
+        if error.parameter in ("stretch", "brightness"):
+            raise
+        messages.append(_why(error))
+    except _UNREADABLE as error:
+        messages.append(_why(error))
+    return None
+
+
+def _why(error: Exception) -> str:
+    kind = "" if isinstance(error, InvalidRequestError) else f"{type(error).__name__}: "
+    return f"No picture: {kind}{error}"
+
+
+def _not_empty(facts: Facts) -> Facts:
+    return {
+        name: value
+        for name, value in facts.items()
+        if value != "" and not (isinstance(value, float) and np.isnan(value))
+    }
+
+
+def _header_facts(header: fits.Header) -> Facts:
+    return {
+        "release": header.get("RELEASE", ""),
+        "layer": header.get("LAYER", ""),
+        "bands": str(header.get("BANDS", "")).replace(",", ""),
+        "ra_deg": float(header.get("RA", np.nan)),
+        "dec_deg": float(header.get("DEC", np.nan)),
+    }
+
+
+def _memory_rows(cutouts: Any) -> Iterator[tuple[Facts, Opener | None]]:
+    for index, item in enumerate(cutouts):
+        row, cutout = item if isinstance(item, tuple) and len(item) == 2 else (index, item)
+        if isinstance(cutout, (fits.HDUList, str, PathLike)):
+            name = Path(cutout).stem if isinstance(cutout, (str, PathLike)) else str(row)
+            yield {"name": name, "status": "COMPLETE"}, partial(_open, cutout)
+        elif isinstance(cutout, Exception):
+            status = "NODATA" if isinstance(cutout, NoCoverageError) else "ERROR"
+            yield {"name": str(row), "status": status, "message": str(cutout)}, None
+        else:
+            msg = (
+                "Cutouts must be HDULists or names of files; "
+                f"number {index} is of type {type(cutout).__name__}."
+            )
+            raise InvalidRequestError(msg, parameter="manifest", value=cutout)
+
+
+def _manifest_rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[Facts, Opener | None]]:
+    by_name = {name.lower(): name for name in table.colnames}
+    missing = [name for name in ("Local Path", "Status") if name.lower() not in by_name]
+    missing += [name for name in columns if name not in table.colnames]
+    if missing:
+        msg = f"The manifest has no column {', '.join(missing)}; it has {table.colnames}."
+        raise InvalidRequestError(msg, parameter="manifest", value=table.colnames)
+    positions = {
+        f"{name}_deg": column_degrees(table[by_name[name]])
+        for name in ("ra", "dec")
+        if name in by_name
+    }
+    for index, row in enumerate(table):
+        text = {name: text_of(row[column]) for name, column in by_name.items()}
+        path = text["local path"]
+        facts = {
+            "name": text.get("id") or str(index),
+            "status": text["status"],
+            "message": text.get("message", ""),
+            **{name: float(degrees[index]) for name, degrees in positions.items()},
+            "release": text.get("release", ""),
+            "bands": text.get("bands", "").replace(",", ""),
+            "values": tuple(row[name] for name in columns),
+        }
+        yield facts, partial(_open, path, text.get("id", ""), index) if path else None
+
+
+def text_of(value: object) -> str:
+    """Return what a cell of a table says."""
+    return "" if value is np.ma.masked else str(value).strip()
+
+
+def _open(
+    cutout: fits.HDUList | FilePath, name: str = "", row: int = 0
+) -> tuple[fits.HDUList | np.ndarray, Facts]:
+    """Return a cutout, or a picture of it, and what it knows of itself."""
+    if isinstance(cutout, (str, PathLike)):
+        suffix = Path(cutout).suffix.lower()
+        if suffix in PICTURE_SUFFIXES:
+            module = import_optional("PIL.Image", "plot", "A picture of a picture")
+            with module.open(cutout) as picture:
+                return np.asarray(picture.convert("RGB")), {}
+        if suffix in ARRAY_SUFFIXES:
+            hdul, entry = read_entry(Path(cutout), name, row)
+            return hdul, {f"{place}_deg": float(entry[place]) for place in ("ra", "dec")}
+        cutout = read_hdus(cutout)
+    hdul = as_cutout(cutout)
+    return hdul, _header_facts(hdul[0].header)
