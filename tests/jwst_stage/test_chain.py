@@ -400,3 +400,25 @@ def test_two_channels_make_two_mosaics(planned, tmp_path):
     filters = {fits.getheader(row["Local Path"])["FILTER"] for row in mosaics}
     assert filters == {"F200W", "F356W"}
     assert all("tweakreg ok" in row["checks"] for row in mosaics)
+
+
+def test_the_preset_for_little_memory_makes_the_same_image_of_less(chain):
+    import tracemalloc
+
+    from jwst.step import ResampleStep
+
+    from astroquery_lis.jwst_stage.steps.recipes import PRESETS
+
+    (source, *_) = chain.product("_cal.fits")
+    images, peaks = [], []
+    for values in ({}, PRESETS["low-memory"]["steps"]["image3"]["resample"]):
+        tracemalloc.start()
+        with ResampleStep(**values).process(str(source)) as model:
+            images.append(model.data.copy())
+            error = model.err.copy()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 0.9 * peaks[0]
+    shift = np.abs(images[1] - images[0]) / error
+    assert np.array_equal(*map(np.isfinite, images))
+    assert np.nanmax(shift) < 1e-3

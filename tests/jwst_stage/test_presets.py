@@ -43,8 +43,19 @@ def test_every_value_differs_from_the_default(preset):
                 assert value != default, f"{step}.{name}"
 
 
-def test_presets_leave_the_accuracy_of_the_pixel_map_alone():
-    assert set(PRESETS) == {"default", "nircam-imaging", "nircam-deep", "miri-imaging"}
+def test_the_accuracy_of_the_pixel_map_is_changed_where_memory_is_short_only():
+    every = {"default", "nircam-imaging", "nircam-deep", "miri-imaging", "low-memory"}
+    assert set(PRESETS) == every
     assert PRESETS["default"]["steps"] == {}
-    for preset in PRESETS.values():
-        assert not any("pixmap" in name for name in named(check(preset["steps"])))
+    for preset in every - {"low-memory"}:
+        assert not any("pixmap" in name for name in named(check(PRESETS[preset]["steps"])))
+
+
+@pytest.mark.parametrize("step", ["ResampleStep", "OutlierDetectionStep"])
+def test_real_steps_take_the_sparse_map(step):
+    from jwst import step as steps
+
+    kind = getattr(steps, step)
+    values = PRESETS["low-memory"]["steps"]["image3"][kind.class_alias]
+    instance = kind(**values)
+    assert {name: getattr(instance, name) for name in values} == values

