@@ -19,6 +19,7 @@ from ..survey.catalog_request import CatalogRequest, Sky
 from ..survey.paths import file_path
 from ..survey.releases import get_release
 from ..survey.row_ids import RowIds
+from ..survey.sphere import separation_deg
 from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS, ROW_KEY, TractorColumn
 from .brick_rows import require_unlisted
 from .catalog_sources import Rows
@@ -181,6 +182,11 @@ class TractorFiles:
                 else:
                     rows = np.flatnonzero(request.sky.contains(positions["ra"], positions["dec"]))
                 rows = rows[eligible(positions[rows], brick, request)]
+                if request.sky.center is not None:
+                    # As they will be returned, so that a single file's need not be moved again.
+                    placed = positions[rows]
+                    distance = separation_deg(*request.sky.center, placed["ra"], placed["dec"])
+                    rows = rows[np.argsort(distance, kind="stable")]
                 names = request.needed
                 if request.columns is None:
                     names = (*table.layout.fields, *request.redshifts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -72,10 +73,12 @@ def assemble(request: CatalogRequest, chunks: Sequence[Chunk]) -> Assembled:
         order = np.lexsort(key)
     is_cut = request.maxrec is not None and len(rows) > request.maxrec
     rows = rows[order[: request.maxrec]]
+    n_merged = len(merged["ra"][0])
+    is_moved = len(rows) != n_merged or not np.array_equal(rows, np.arange(n_merged))
     arrays, lacking = [], []
     for name in names:
         values, mask = merged[name]
-        values = values[rows]
+        values = values.take(rows, 0) if is_moved else values.copy()
         if mask is not None:
             mask = mask[rows]
             if (mask.any() or not len(rows)) and _is_gap(name, chunks, request):
@@ -100,38 +103,29 @@ def _as_table(
     n_rows: int,
 ) -> Table:
     """Return a table of arrays, masked ones among them."""
-    layout = tuple(
-        (name, values.dtype, values.shape[1:], unit, isinstance(values, np.ma.MaskedArray))
-        for name, values, unit in zip(names, arrays, units, strict=True)
-    )
-    columns = []
-    for pattern, values in zip(_patterns(layout), arrays, strict=True):
-        if isinstance(pattern, MaskedColumn):
-            column = pattern[np.zeros(n_rows, int)]
-            column[...] = values
+    # As Table.__getitem__ does: Table(columns) would copy every one, which takes twice as long.
+    table = Table()
+    parent = weakref.ref(table)
+    columns = {}
+    for name, unit, values in zip(names, units, arrays, strict=True):
+        if isinstance(values, np.ma.MaskedArray):
+            column = MaskedColumn(values, name, unit=unit)
+            column.parent_table = table
         else:
             # All but the values is in the dict, as `copy.copy` takes it; to set every attribute
             # by itself takes ten times as long.
-            buffer = np.ascontiguousarray(values)
-            column = np.ndarray.__new__(Column, buffer.shape, buffer.dtype, buffer)
-            column.__dict__.update(pattern.__dict__, indices=[])
-        columns.append(column)
-    # As Table.__getitem__ does: Table(columns) would copy every one, which takes twice as long.
-    table = Table()
-    table.columns = table.TableColumns(zip(names, columns, strict=True))
-    for column in columns:
-        column.parent_table = table
+            column = np.ndarray.__new__(Column, values.shape, values.dtype, values)
+            column.__dict__.update(_attributes(name, unit), indices=[], _parent_table=parent)
+        columns[name] = column
+    table.columns = table.TableColumns(columns)
     return table
 
 
-@lru_cache(maxsize=32)
-def _patterns(layout: tuple) -> list[Column]:
-    """Return columns of one row, from which others are made faster than from arrays."""
+@lru_cache(maxsize=2048)
+def _attributes(name: str, unit: u.UnitBase | None) -> dict[str, object]:
+    """Return what a column has beside its values."""
     # A view of a column has no dict of meta data yet, which the others would share.
-    return [
-        (MaskedColumn if masked else Column)(np.zeros((1, *shape), dtype), name, unit=unit)[:]
-        for name, dtype, shape, unit, masked in layout
-    ]
+    return dict(Column(np.zeros(1), name, unit=unit)[:].__dict__)
 
 
 def merge_columns(
@@ -183,6 +177,19 @@ def _all_columns(request: CatalogRequest, chunks: Sequence[Chunk]) -> tuple[Trac
     return tuple(columns)
 
 
+_numpy_type = cache(np.dtype)
+
+
+def _gap(name: str, chunk: Chunk, release: str) -> np.ndarray | None:
+    """Return in which rows the files of their region lack a column; `None` if in none."""
+    absent = _absent(release, "south"), _absent(release, "north")
+    if isinstance(chunk.north, bool):
+        return np.ones(chunk.n_rows, bool) if name in absent[chunk.north] else None
+    lacks = np.array([name in names for names in absent])
+    gap = lacks[chunk.north.astype(int)]
+    return gap if gap.any() else None
+
+
 @cache
 def _absent(release: str, region: str) -> frozenset[str]:
     """Return the columns of a release that the files of a region lack."""
@@ -199,9 +206,9 @@ def _merged(
     known = any_column(name, request.release)
     if not chunks:
         return empty_column(known or own, request)
+    if len(chunks) == 1:
+        return _part(known, own, name, chunks[0], request)
     parts = [_part(known, own, name, chunk, request) for chunk in chunks]
-    if len(parts) == 1:
-        return parts[0]
     values = [part[0] for part in parts]
     if len({array.shape[1:] for array in values}) > 1:
         return _padded(parts)
@@ -235,10 +242,7 @@ def _part(
     """Return values and mask of a column, the survey's or its file's own, in one chunk."""
     column = known or own
     values, mask = chunk.columns.get(name), chunk.masks.get(name)
-    gap = None
-    in_north, in_south = (name not in _absent(request.release, r) for r in ("north", "south"))
-    if not (in_north and in_south):
-        gap = np.where(np.broadcast_to(chunk.north, chunk.n_rows), not in_north, not in_south)
+    gap = _gap(name, chunk, request.release)
     if values is None:
         is_everywhere = gap is None or not gap.all()
         if name in request.selecting and name != "brick_primary" and is_everywhere:
@@ -251,9 +255,9 @@ def _part(
     if column is not None and values.dtype.kind == "U":
         size = max(int(column.dtype[1:]), values.dtype.itemsize // 4)
         values = values.astype(f"U{size}", copy=False)
-    elif known is not None:
+    elif known is not None and values.dtype is not _numpy_type(known.dtype):
         values = values.astype(known.dtype, copy=False)
-    if gap is not None and gap.any():
+    if gap is not None:
         mask = np.zeros(values.shape, bool) if mask is None else mask.copy()
         mask[gap] = True
     if mask is not None:

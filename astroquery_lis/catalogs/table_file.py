@@ -44,6 +44,12 @@ class FileColumn:
     zero: float = 0
     null: int | None = None  # what stands in the file for no value
 
+    @cached_property
+    def native(self) -> np.dtype | None:
+        """The machine's type of the values as they are written, if they mean no others."""
+        is_plain = not self.is_bool and self.kind[0] != "S" and (self.scale, self.zero) == (1, 0)
+        return np.dtype(self.kind).newbyteorder("=") if is_plain else None
+
 
 @dataclass(frozen=True)
 class TableLayout:
@@ -85,6 +91,8 @@ _UNSIGNED |= {(">i8", 1 << 63): "u8"}
 
 def decoded(column: FileColumn, raw: np.ndarray) -> np.ndarray:
     """Return values of the machine's own kind."""
+    if column.native is not None:
+        return raw.astype(column.native)
     if column.is_bool:
         return raw == b"T"
     if column.kind[0] == "S":
@@ -99,9 +107,7 @@ def decoded(column: FileColumn, raw: np.ndarray) -> np.ndarray:
         size = raw.dtype.itemsize
         bits = raw.astype(raw.dtype.newbyteorder("=")).view(f"u{size}")
         return (bits ^ np.array(1 << (8 * size - 1), f"u{size}")).view(unsigned)
-    if (column.scale, column.zero) != (1, 0):
-        return raw * column.scale + column.zero
-    return raw.astype(raw.dtype.newbyteorder("="))
+    return raw * column.scale + column.zero
 
 
 def missing(column: FileColumn, raw: np.ndarray) -> np.ndarray | None:
@@ -169,8 +175,8 @@ class TableFile:
         # To map the file takes longer than to read few rows of it.
         layout, read = self.layout, []
         with open(self.path, "rb", buffering=0) as stream:
-            for row in rows.tolist():
-                stream.seek(layout.data_offset + row * layout.row_bytes)
+            for start in (layout.data_offset + layout.row_bytes * rows).tolist():
+                stream.seek(start)
                 read.append(stream.read(layout.row_bytes))
         return np.frombuffer(b"".join(read), np.uint8).reshape(len(rows), layout.row_bytes)
 
