@@ -27,6 +27,9 @@ MAX_RADIUS_DEG = 60 / 3600
 MAX_MOTION_DEG = 60 / 3600
 """Stars that moved farther between the epochs are looked for no farther away than this."""
 
+MANY_ROWS = 50_000
+"""No brick has so many rows: of a file that has more, most rows are of other bricks."""
+
 POLE_DEG = 88.0
 TINY_DEG = 1e-9
 
@@ -111,7 +114,7 @@ def _match(
         tables.append((file, table))
         ends = [np.searchsorted(brick, [number, number + 1]) for number in file.bricks]
         near = np.unique(np.concatenate([index[first:last] for first, last in ends]))
-        rows = np.flatnonzero(eligible(table.positions, file, request))
+        rows = rows_of(table, file, request)
         for pair in _pairs(table, rows, near, positions):
             if len(pair[0]):
                 pairs.append(pair)
@@ -122,6 +125,18 @@ def _match(
     none = np.empty(0, int)
     chunks = [read_rows(table, file, none, request.needed) for file, table in tables]
     return Matches(none, np.empty(0), chunks, none)
+
+
+def rows_of(table: TractorFile, file: RowFile, request: CatalogRequest) -> np.ndarray:
+    """Return the rows of a file that can match: of a sweep, those in the bricks that are meant."""
+    is_meant = eligible(table.positions, file, request)
+    if len(is_meant) <= MANY_ROWS:
+        return np.flatnonzero(is_meant)
+    ra, dec = table.positions["ra"], table.positions["dec"]
+    _, _, south, north = brick_edges(np.array(file.bricks))
+    is_meant &= (dec >= south.min()) & (dec <= north.max()) & np.isfinite(ra)
+    rows = np.flatnonzero(is_meant)
+    return rows[np.isin(brick_id(ra[rows], dec[rows]), file.bricks)]
 
 
 def _pairs(

@@ -17,7 +17,6 @@ from .._typing import Payload
 from ..exceptions import ContentChangedError, InvalidRequestError, UnexpectedContentError
 from ..io.finder import LocatedFile
 from ..io.parts import RemoteParts
-from ..survey.bricks import name_of
 from ..survey.catalog_request import CatalogRequest
 from ..survey.paths import file_path
 from ..survey.releases import get_tree
@@ -102,7 +101,7 @@ class SweepFiles(TractorFiles):
         """Return the sweeps that have the rows of the bricks of Tractor files."""
         sweeps: dict[tuple[str, str, bool], list[int]] = {}
         for brick in bricks:
-            for sweep in sweep_names(release, brick.region, name_of(brick.bricks[0])):
+            for sweep in sweep_names(release, brick.region, brick.bricks[0]):
                 key = (sweep, brick.region, brick.by_position)
                 sweeps.setdefault(key, []).append(brick.bricks[0])
         files = []

@@ -93,9 +93,13 @@ def _of_array(parameter: str, array: Any, placed: np.ndarray) -> ByRow:
     items = [tuple(item) if np.ndim(item) else item for item in kept]
     items = [item.item() if isinstance(item, np.generic) else item for item in items]
     if parameter == "size" and plain.dtype.kind == "f" and unit is None:
-        # A column of numbers of a file is often of floats; its unit is pixels here as well.
-        items = [int(v) if isinstance(v, float) and v.is_integer() else v for v in items]
+        # Numbers in a file are often floats; their unit is pixels here as well.
+        items = [tuple(map(_whole, v)) if isinstance(v, tuple) else _whole(v) for v in items]
     return ByRow(items, of_row.reshape(len(placed)))
+
+
+def _whole(number: float) -> float:
+    return int(number) if number.is_integer() else number
 
 
 def _refuse_row(parameter: str, row: int) -> NoReturn:

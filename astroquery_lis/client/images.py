@@ -280,6 +280,9 @@ allow_unknown_layer, cache, get_query_payload : optional
         coordinates: Positions,
         size: ByRow[Size] = DEFAULT_SIZE,
         *,
+        ra: str | None = None,
+        dec: str | None = None,
+        name: str | None = None,
         bands: Bands | None = None,
         products: Products = ("image",),
         release: ByRow[str] | None = None,
@@ -293,9 +296,7 @@ allow_unknown_layer, cache, get_query_payload : optional
 
         Parameters
         ----------
-        coordinates, size
-            As for `get_cutouts`.
-        release, region, pixel_scale : optional
+        coordinates, size, ra, dec, name, release, region, pixel_scale : optional
             As for `get_cutouts`.
         bands, products, layer, source, mirror : optional
             As for `get_cutout`.
@@ -317,7 +318,7 @@ allow_unknown_layer, cache, get_query_payload : optional
         sources = self._sources(as_sources(source, SOURCES), mirror, cache=None)
         options = options_of(locals(), CUTOUT_OPTIONS)
         options["default_release"] = self.release
-        targets = as_targets(coordinates, parameter="coordinates")
+        targets = as_targets(coordinates, ra=ra, dec=dec, name=name, parameter="coordinates")
         warn_of_unplaced(targets, "no address")
         rows = filter(None, each_row(options, targets))
         requests = [cutout_request(at, **own) for at, own in rows]

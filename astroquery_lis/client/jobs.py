@@ -72,7 +72,7 @@ class JobMethods(SurveyBase):
         region: ByRow[Region] = "auto",
         layer: str | Sequence[str] | None = None,
         pixel_scale: ByRow[Angle] | None = None,
-        wcs: WCS | Header | Callable[..., WCS | Header] | None = None,
+        wcs: ByRow[WCS | Header] | None = None,
         rotation: ByRow[Angle] | None = None,
         wise_grid: str = "native",
         source: str | Sequence[str] = "auto",
@@ -108,10 +108,8 @@ class JobMethods(SurveyBase):
         download_dir : str or path-like
             The folder.  It keeps a journal: the same call again does what is left, and a different
             one is refused.
-        release, region, pixel_scale, rotation : optional
+        release, region, pixel_scale, wcs, rotation : optional
             As for `get_cutout`, or by row as ``size``.
-        wcs : `~astropy.wcs.WCS`, `~astropy.io.fits.Header` or function of the row, optional
-            As for `get_cutout`.
         bands, products, layer, wise_grid, source, mirror, on_missing, convert_flux, \
 allow_unknown_layer, cache : optional
             As for `get_cutout`.
@@ -259,7 +257,7 @@ show_progress
         region: ByRow[Region] = "auto",
         layer: str | Sequence[str] | None = None,
         pixel_scale: ByRow[Angle] | None = None,
-        wcs: WCS | Header | Callable[..., WCS | Header] | None = None,
+        wcs: ByRow[WCS | Header] | None = None,
         rotation: ByRow[Angle] | None = None,
         wise_grid: str = "native",
         source: str | Sequence[str] = "auto",

@@ -6,12 +6,13 @@ from .bricks import brick_edges, parse_brick_name
 from .releases import get_release, get_tree
 
 
-def sweep_names(release: str, region: str, brick: str) -> tuple[str, ...]:
+def sweep_names(release: str, region: str, brick: str | int) -> tuple[str, ...]:
     """Return the names of the sweep files whose boxes a brick touches, without the ending.
 
     The boxes are 5 degrees high, and 10 degrees wide up to DR9, 5 degrees from DR10 on.
     """
-    ra1, ra2, dec1, dec2 = (float(edge) for edge in brick_edges(parse_brick_name(brick)))
+    number = parse_brick_name(brick) if isinstance(brick, str) else brick
+    ra1, ra2, dec1, dec2 = (float(edge) for edge in brick_edges(number))
     width, tiny = _sweep_width(release, region), 1e-9
     return tuple(
         _sweep_name(row, column, width)

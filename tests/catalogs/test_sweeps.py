@@ -11,7 +11,9 @@ from astropy.table import Table
 from astroquery.exceptions import LargeQueryWarning
 
 from astroquery_lis import LegacySurveyClass, conf, sandbox
-from astroquery_lis.catalogs import remote_sweep
+from astroquery_lis.catalogs import match, remote_sweep
+from astroquery_lis.catalogs.catalog_files import RowFile
+from astroquery_lis.catalogs.tractor_file import open_table
 from astroquery_lis.exceptions import (
     CoverageWarning,
     FailoverWarning,
@@ -20,6 +22,7 @@ from astroquery_lis.exceptions import (
     UnexpectedContentError,
 )
 from astroquery_lis.survey.bricks import brick_center, brick_edges, brick_id, name_of
+from astroquery_lis.survey.catalog_request import WHOLE_SKY, catalog_request
 
 from .test_catalogs import assert_same
 
@@ -92,6 +95,22 @@ def test_a_match_has_the_same_columns_whether_anything_matched(sky, ask):
     apart, none = (np.ma.getmaskarray(table["separation"]).tolist() for table in tables)
     assert (apart, none) == ([False], [True])
     assert tables[0].colnames == tables[1].colnames
+
+
+def test_a_match_looks_at_the_rows_of_its_bricks_alone(sky, survey, monkeypatch):
+    monkeypatch.setattr(match, "MANY_ROWS", 0)
+    table = open_table(sky.root / SWEEP)
+    owner = table.read(slice(None), ["brickid"])["brickid"]
+    bricks = np.unique(owner)[::2]
+    file = RowFile(tuple(bricks.tolist()), "south", SWEEP, by_position=False)
+    request = catalog_request(WHOLE_SKY, drop_duplicates=False)
+    rows = match.rows_of(table, file, request)
+    assert rows.tolist() == np.flatnonzero(np.isin(owner, bricks)).tolist()
+    assert 0 < len(rows) < len(owner)
+    survey.mirror = sky.root
+    near = survey.query_tractor(sky.positions["corner"], radius="0.1 deg", columns=["ra", "dec"])
+    settings = {"radius": "40 arcsec", "find": "all", "columns": ["ls_id", "type"]}
+    assert_same(*(survey.crossmatch(near, **settings, source=s) for s in ("files", "sweeps")))
 
 
 def test_what_sweeps_lack_is_refused_by_name_with_who_has_it(sky, ask):

@@ -372,6 +372,9 @@ def test_sizes_of_rows():
     table = as_targets(Table({"ra": [1.0, 2, 3], "dec": [0.0, 0, 0], "npix": [8, 16, 32]}))
     table.table["r"] = Column([1.0, 2, 3], unit="arcsec")
     table.table["floats"] = [8.0, 16.0, 32.0]
+    table.table["pairs"] = [(4.0, 8.0), (8.0, 16.5), (16.0, 32.0)]
+    assert _of_rows(as_by_row("size", "pairs", table)) == [(4, 8), (8, 16.5), (16, 32)]
+    assert [type(side) for side in _of_rows(as_by_row("size", "pairs", table))[0]] == [int, int]
     for size in (8, (8, 16), "4 arcsec", 4 * u.arcsec, [8, 16]):
         assert as_by_row("size", size, table) is None
     for size in ("npix", "floats", [8, 16, 32], np.array([8, 16, 32])):
@@ -393,6 +396,7 @@ def test_sizes_of_rows():
         ({"size": 12, "pixel_scale": "scale"}, [12, 12]),
         ({"size": "angle", "region": "region"}, [4, 8]),
         ({"size": (4, 6)}, [6, 6]),
+        ({"size": np.array([(4.0, 6.0), (4.0, 8.0)])}, [6, 8]),
     ],
 )
 def test_one_cutout_after_the_other_takes_sizes_by_row(survey, tmp_path, options, sides):
@@ -408,6 +412,8 @@ def test_one_cutout_after_the_other_takes_sizes_by_row(survey, tmp_path, options
             assert np.array_equal(other[1].data, hdul[1].data, equal_nan=True)
             assert other[0].header["REQKEY"] == hdul[0].header["REQKEY"]
     assert len(survey.get_image_list(table, **options)) == 1
+    table.rename_columns(["ra", "dec"], ["x", "y"])
+    assert len(survey.get_image_list(table, **options, ra="x", dec="y")) == 1
 
 
 def test_a_size_that_no_row_can_have_is_refused_before_any_request(sky, survey):
