@@ -180,14 +180,11 @@ def _all_columns(request: CatalogRequest, chunks: Sequence[Chunk]) -> tuple[Trac
 _numpy_type = cache(np.dtype)
 
 
-def _gap(name: str, chunk: Chunk, release: str) -> np.ndarray | None:
-    """Return in which rows the files of their region lack a column; `None` if in none."""
-    absent = _absent(release, "south"), _absent(release, "north")
-    if isinstance(chunk.north, bool):
-        return np.ones(chunk.n_rows, bool) if name in absent[chunk.north] else None
-    lacks = np.array([name in names for names in absent])
-    gap = lacks[chunk.north.astype(int)]
-    return gap if gap.any() else None
+@cache
+def _lacks(name: str, release: str) -> np.ndarray | None:
+    """Return whether the south's files and the north's lack a column; `None` if neither do."""
+    lacks = np.array([name in _absent(release, region) for region in ("south", "north")])
+    return lacks if lacks.any() else None
 
 
 @cache
@@ -242,7 +239,8 @@ def _part(
     """Return values and mask of a column, the survey's or its file's own, in one chunk."""
     column = known or own
     values, mask = chunk.columns.get(name), chunk.masks.get(name)
-    gap = _gap(name, chunk, request.release)
+    lacks = _lacks(name, request.release)
+    gap = None if lacks is None else lacks[np.asarray(chunk.north, int)]
     if values is None:
         is_everywhere = gap is None or not gap.all()
         if name in request.selecting and name != "brick_primary" and is_everywhere:
@@ -257,7 +255,7 @@ def _part(
         values = values.astype(f"U{size}", copy=False)
     elif known is not None and values.dtype is not _numpy_type(known.dtype):
         values = values.astype(known.dtype, copy=False)
-    if gap is not None:
+    if gap is not None and gap.any():
         mask = np.zeros(values.shape, bool) if mask is None else mask.copy()
         mask[gap] = True
     if mask is not None:
