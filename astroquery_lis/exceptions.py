@@ -18,7 +18,8 @@ astroquery's own, so that code written against either keeps working::
         ├── NotFoundError                                         404
         ├── IncompleteMirrorError                                 a folder lacks what tells
         ├── RefusedQueryError    (InvalidQueryError)              the service refused the query
-        ├── ServiceDownError                                      refused, 5xx, every mirror failed
+        ├── ServiceDownError                                      5xx, every mirror failed
+        │   ├── UnreachableError                                  no connection: DNS, refused, TLS
         │   ├── ServiceTimeoutError  (TimeoutError)               no answer in time
         │   └── RateLimitedError                                  429
         ├── TruncatedError                                        fewer bytes than announced
@@ -40,7 +41,7 @@ In parentheses stand astroquery's own errors and Python's.  An error carries ``u
 import sys
 import sysconfig
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from difflib import get_close_matches
@@ -80,6 +81,7 @@ __all__ = [
     "TransferError",
     "TruncatedError",
     "UnexpectedContentError",
+    "UnreachableError",
 ]
 
 
@@ -222,6 +224,26 @@ class RefusedQueryError(TransferError, InvalidQueryError):
 
 class ServiceDownError(TransferError):
     """The service could not be reached, kept answering 5xx, or every mirror failed."""
+
+
+class UnreachableError(ServiceDownError):
+    """No connection came about: DNS, refused, a proxy, TLS, or no network at all.
+
+    Parameters
+    ----------
+    message : str
+        Which hosts, why, and what to do.
+    reasons : mapping of str to str, optional
+        Why, by host.
+    **kwargs
+        As for `LegacySurveyError`.
+    """
+
+    def __init__(
+        self, message: str = "", *, reasons: Mapping[str, str] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(message, **kwargs)
+        self.reasons = dict(reasons or {})
 
 
 class ServiceTimeoutError(ServiceDownError, AstroqueryTimeoutError):

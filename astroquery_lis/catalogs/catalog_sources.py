@@ -18,6 +18,7 @@ from ..exceptions import (
     TransferError,
     warn,
 )
+from ..io.http import reason_of
 from ..survey.catalog_request import CatalogRequest
 from ..survey.row_ids import RowIds
 from .catalog_table import Assembled, Chunk, assemble
@@ -105,6 +106,7 @@ def query_catalog(
         )
         raise MissingDataError(msg)
     failure: TransferError | None = None
+    failovers = []
     for number, (source, why) in enumerate(sources):
         first = _WORDS[sources[0][0].name]
         reason = why if failure is None else f"{first} failed: {type(failure).__name__}"
@@ -117,13 +119,15 @@ def query_catalog(
                 raise
             following = _WORDS[sources[number + 1][0].name]
             verb = "answer" if following.endswith("s") else "answers"
-            msg = f"{_WORDS[source.name]} failed ({error}); {following} {verb} instead."
-            warn(msg, FailoverWarning)
+            name, text = _WORDS[source.name], reason_of(error)
+            failovers.append(f"{name} failed ({text}); {following} {verb} instead.")
         except InvalidRequestError as refusal:
             if failure is None:
                 raise
             # Too many files: that the first one failed is what the user has to know.
             raise failure from refusal
+    for message in failovers:
+        warn(message, FailoverWarning)
     answer.table.meta.update(
         {
             "survey": "DESI Legacy Imaging Surveys",

@@ -23,7 +23,7 @@ from ..exceptions import (
     UnexpectedContentError,
 )
 from ..io.bounds import within
-from ..io.http import status_error, unreached
+from ..io.http import causes, status_error, unreached
 
 if TYPE_CHECKING:
     import pyvo
@@ -105,14 +105,13 @@ def _mapped(error: Exception, url: str) -> LegacySurveyError:
     """Return the package's own error for one of pyvo, by the deepest that says what it is."""
     import pyvo
 
-    chain = list(_chain(error))
+    chain = list(causes(error))
     for lower in chain:
         if isinstance(lower, LegacySurveyError):
             return lower
-    for lower in chain:
-        down = unreached(url, lower)
-        if down is not None:
-            return down
+    down = unreached(url, *chain)
+    if down is not None:
+        return down
     timeouts = (requests.Timeout, Urllib3TimeoutError, TimeoutError)
     if any(isinstance(lower, timeouts) for lower in chain):
         return ServiceTimeoutError(f"No answer from {url} in time.", url=url, cause=error)
@@ -133,18 +132,3 @@ def _mapped(error: Exception, url: str) -> LegacySurveyError:
         msg = f"{url} did not answer with a VOTable: {error}."
         return UnexpectedContentError(msg, url=url, cause=error)
     return ServiceDownError(f"Could not read {url}: {error}.", url=url, cause=error)
-
-
-def _chain(error: object) -> Iterator[BaseException]:
-    """Yield an error and those that it came from."""
-    visited = set()
-    waiting = [error]
-    while waiting:
-        error = waiting.pop(0)
-        if not isinstance(error, BaseException) or id(error) in visited:
-            continue
-        visited.add(id(error))
-        yield error
-        reason = getattr(error, "reason", None)
-        waiting += [getattr(error, "cause", None), error.__cause__, error.__context__, reason]
-        waiting += error.args

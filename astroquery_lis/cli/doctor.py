@@ -12,7 +12,7 @@ from functools import partial
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from .. import sandbox
+from .. import demo, sandbox
 from .._packages import package_version
 from ..exceptions import (
     InvalidRequestError,
@@ -22,7 +22,7 @@ from ..exceptions import (
     StageError,
     UnexpectedContentError,
 )
-from ..io.http import WITHOUT_NETWORK
+from ..io.http import reason_of
 from ..io.store import write_whole
 from ..survey.paths import file_path
 from .arguments import Command
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .console import Console
 
 HOLDS, DIFFERS, NOT_ASKED = "holds", "differs", "could not ask"
+SILENT = "not asked, since nothing answered before"
 PACKAGES = ("astroquery", "astropy", "numpy", "requests", "pyvo", "jwst")
 ENDINGS = (".md", ".json")
 
@@ -88,7 +89,7 @@ def examine(asked: Asked, only: Sequence[str] = ()) -> Iterator[Finding]:
             continue
         key = subject or about.service
         if key in first and first[key].is_silent:
-            yield Finding(about, NOT_ASKED, "not asked, since nothing answered before", subject)
+            yield Finding(about, NOT_ASKED, SILENT, subject)
             continue
         finding = _asked_once(about, subject, ask)
         first.setdefault(key, finding)
@@ -127,7 +128,7 @@ def _asked_once(about: Assumption, subject: str, ask: Callable[[], Answer]) -> F
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).removesuffix(WITHOUT_NETWORK).split())
+    return " ".join(reason_of(error).split())
 
 
 @contextmanager
@@ -184,11 +185,13 @@ def _doctor(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
         msg = f"-o: {options.result} must end in one of: {', '.join(ENDINGS)}."
         raise InvalidRequestError(msg, parameter="output", value=options.result)
     findings = []
-    with (_simulated if options.sandbox else _live)(survey) as asked:
+    services = (_simulated if options.sandbox else _live)(survey)
+    with services as asked, demo.Heartbeat(console.step, console.note) as tell:
+        tell.begin("asking")
         for finding in examine(asked, options.only):
             findings.append(finding)
             for line in _lines_of(finding):
-                console.line(line)
+                tell(line)
     counts = Counter(finding.verdict for finding in findings)
     console.put(counts=dict(counts), versions=_installed(), rows=[f.row() for f in findings])
     summary = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
@@ -203,6 +206,9 @@ def _doctor(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
 
 def _lines_of(finding: Finding) -> Iterator[str]:
     about = finding.assumption
+    if finding.seen == SILENT:
+        # The line before says why, and the report has them all.
+        return
     yield f"{finding.verdict:<13s} {about.service:<7s} {finding.name}: {finding.seen}"
     if finding.verdict == DIFFERS:
         yield f"{'':13s} assumed ({about.evidence}): {about.assumed}"

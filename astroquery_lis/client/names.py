@@ -13,7 +13,7 @@ from .._conf import conf, setting
 from .._packages import package_version
 from ..exceptions import ServiceDownError, TransferError, UnexpectedContentError
 from ..io.bounds import Threads
-from ..io.http import HttpClient
+from ..io.http import HttpClient, reason_of
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
@@ -65,7 +65,7 @@ def _lookup(name: str, services: Sequence[str], client: HttpClient) -> tuple[flo
             errors.append(error)
     last = errors[-1]
     kind = type(last) if isinstance(last, ServiceDownError) else ServiceDownError
-    msg = f"No name service could be asked for {name!r}: {last}"
+    msg = f"No name service could be asked for {name!r}: {reason_of(last)} Give RA and Dec instead."
     raise kind(msg, url=last.url, status=last.status, cause=last) from last
 
 

@@ -6,12 +6,13 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import sandbox
 from ..pictures.page import Markup, html_page, section, write_page
-from .sections import SCENES, call, jwst_section, survey_sections
+from .sections import JWST_TITLE, SCENES, SURVEY_JOBS, call, jwst_section
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tqdm.auto import tqdm
 
     from .._typing import FilePath
+    from .sections import Job
 
 __all__ = ["SCENES", "run"]
 
@@ -72,12 +74,17 @@ def run(
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    jobs: tuple[Job, ...] = (*SURVEY_JOBS, (JWST_TITLE, partial(jwst_section, folder=folder)))
+    sections = [section("Lines to copy", *BEGIN)]
     say("Starting the embedded sky (a file is made when it is first asked for)")
-    with sandbox.serve() as sky, Heartbeat(say) as tell:
+    with Heartbeat(say) as tell, sandbox.serve() as sky:
         tell(f"Serving {len(sky.truth)} simulated sources at {sky.mirror_url}")
-        sections = [*survey_sections(sky, tell), jwst_section(sky, folder, tell)]
-    sections = [section("Lines to copy", *BEGIN), *sections, section("Next", NEXT)]
-    path = write_page(folder / PAGE, html_page("A simulated sky", "".join(sections), about=ABOUT))
+        for title, make in jobs:
+            tell.begin(title)
+            sections.append(make(sky, tell, title))
+        sections.append(section("Next", NEXT))
+        page = html_page("A simulated sky", "".join(sections), about=ABOUT)
+        path = write_page(folder / PAGE, page)
     say(f"The page is {path.resolve()}")
     return path
 
@@ -90,11 +97,14 @@ class Heartbeat:
     """Says lines, and in a ``with`` block how long the next is waited for.
 
     That is a bar that moves, in terminals and notebooks where tqdm is installed, and a line of text
-    every two seconds elsewhere.
+    every two seconds elsewhere, which ``note`` says.
     """
 
-    def __init__(self, say: Callable[[str], object]) -> None:
-        self._say = say
+    def __init__(
+        self, say: Callable[[str], object], note: Callable[[str], object] | None = None
+    ) -> None:
+        self._say, self._note = say, note or say
+        self._step = ""
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
@@ -119,6 +129,12 @@ class Heartbeat:
             self._say(text)
             self._since = self._said = time.monotonic()
 
+    def begin(self, step: str) -> None:
+        """Name what is being done."""
+        with self._lock:
+            self._step = f"{step}: "
+            self._since = time.monotonic()
+
     def _beat(self) -> None:
         # Whoever says the next line meets the same error, as of a closed pipe, and tells of it.
         with suppress(OSError):
@@ -129,12 +145,12 @@ class Heartbeat:
     def _tell(self, now: float) -> None:
         """Say how long the step has taken, if it is time to."""
         if self._bar is not None:
-            self._bar.set_description_str(f"at work for {now - self._since:.0f} s")
+            self._bar.set_description_str(f"{self._step}{now - self._since:.0f} s")
             # It fills, and begins again.
             self._bar.n = (self._bar.n + 1) % self._bar.total
             self._bar.refresh()
         elif now - self._said >= _LINE_S - _TICK_S:
-            self._say(f"  at work for {now - self._since:.0f} s")
+            self._note(f"  {self._step}{now - self._since:.0f} s")
             self._said = now
 
 
@@ -146,4 +162,4 @@ def _bar() -> tqdm | None:
         from tqdm.auto import tqdm
     except ImportError:
         return None
-    return tqdm(leave=False, bar_format="{desc} {bar:10}", total=20)
+    return tqdm(leave=False, bar_format="{desc} {bar:10}", total=20, dynamic_ncols=True)

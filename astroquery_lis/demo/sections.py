@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ..sandbox.server import Sandbox
 
     Say = Callable[[str], object]
+    Job = tuple[str, Callable[[Sandbox, Say, str], Markup]]
 
 SCENES = (
     ("field", "A field of galaxies", 500, "griz"),
@@ -53,17 +55,6 @@ LOOK = {
 
 NANOMAGGY = "nanomaggy per pixel"
 SHOWN_CARDS = ("RELEASE", "REGION", "SOURCE", "MIRROR", "RA", "DEC", "SIZEX", "SIZEY", "BANDS")
-
-
-def survey_sections(sky: Sandbox, say: Say) -> list[Markup]:
-    """Return the sections, and say what happens."""
-    return [
-        *(_scene(sky, say, *scene) for scene in SCENES),
-        _two_sources(sky, say),
-        _turned_mosaic(sky, say),
-        _masks_and_catalog(sky, say),
-        _many_targets(sky, say),
-    ]
 
 
 class Cost:
@@ -115,7 +106,7 @@ def _grey_figure(hdu: fits.ImageHDU, name: str, unit: str, look: str) -> Markup:
     return sky_figure(grey_picture(hdu), sky_matrix(hdu.header), name, unit=unit, look=look)
 
 
-def _scene(sky: Sandbox, say: Say, name: str, title: str, size: int, bands: str) -> Markup:
+def _scene(sky: Sandbox, say: Say, title: str, *, name: str, size: int, bands: str) -> Markup:
     with Cost(sky) as spent:
         hdul = LegacySurvey.get_cutout(
             sky.positions[name], size, bands=bands, products=("image", "invvar")
@@ -151,7 +142,7 @@ def _file_paths(hdul: fits.HDUList) -> list[str]:
     return [url.removeprefix(root) for url in urls]
 
 
-def _two_sources(sky: Sandbox, say: Say) -> Markup:
+def _two_sources(sky: Sandbox, say: Say, title: str) -> Markup:
     position, bands = sky.positions["field"], "grz"
     parts, cutouts = [], []
     for source in ("bricks", "viewer"):
@@ -182,12 +173,10 @@ def _two_sources(sky: Sandbox, say: Say) -> Markup:
         'viewer = LegacySurvey.get_cutout(position, 256, bands="grz", source="viewer")',
         'psfs = LegacySurvey.get_psf(position, bands="grz", to_sky=True)',
     )
-    title = "The same place from the bricks and from the viewer, and its PSF"
     return section(title, made, figures(*parts[:2]), figures(*parts[2:]), note=text)
 
 
-def _turned_mosaic(sky: Sandbox, say: Say) -> Markup:
-    title = "The corner again, turned by 30 degrees, in the optical and by WISE"
+def _turned_mosaic(sky: Sandbox, say: Say, title: str) -> Markup:
     with Cost(sky) as spent:
         hdul = LegacySurvey.get_cutout(
             sky.positions["corner"], 256, bands="grzW1", rotation=30 * u.deg, wise_grid="optical"
@@ -212,8 +201,7 @@ def _turned_mosaic(sky: Sandbox, say: Say) -> Markup:
     return section(title, made, shown, note=text)
 
 
-def _masks_and_catalog(sky: Sandbox, say: Say) -> Markup:
-    title = "Masks and catalogue"
+def _masks_and_catalog(sky: Sandbox, say: Say, title: str) -> Markup:
     try:
         matplotlib = import_optional("matplotlib", "plot", "A plot")
     except OptionalDependencyError as error:
@@ -254,8 +242,7 @@ def _masks_and_catalog(sky: Sandbox, say: Say) -> Markup:
     return section(title, made, figures(*parts), note=text)
 
 
-def _many_targets(sky: Sandbox, say: Say) -> Markup:
-    title = "A contact sheet"
+def _many_targets(sky: Sandbox, say: Say, title: str) -> Markup:
     bright = sky.truth[sky.truth["flux_r"].argsort()[::-1]]
     inside = (abs(bright["ra"] - 45.125) < 0.12) & (abs(bright["dec"]) < 0.12)
     with Cost(sky) as spent:
@@ -278,7 +265,19 @@ def _many_targets(sky: Sandbox, say: Say) -> Markup:
     return section(title, made, figures(shown), note=text)
 
 
-TITLE = "A JWST field, from the archive to a mosaic, beside the Legacy Surveys"
+SURVEY_JOBS: tuple[Job, ...] = (
+    *(
+        (title, partial(_scene, name=name, size=size, bands=bands))
+        for name, title, size, bands in SCENES
+    ),
+    ("The same place from the bricks and from the viewer, and its PSF", _two_sources),
+    ("The corner again, turned by 30 degrees, in the optical and by WISE", _turned_mosaic),
+    ("Masks and catalogue", _masks_and_catalog),
+    ("A contact sheet", _many_targets),
+)
+"""What is done on the survey: the title of the section, and what makes it."""
+
+JWST_TITLE = "A JWST field, from the archive to a mosaic, beside the Legacy Surveys"
 FILTER = "F356W"
 DITHERS = 3
 OFFSET_ARCSEC = (0.2, -0.22)
@@ -289,7 +288,7 @@ STEPS = {"tweakreg": {"abs_minobj": 3, "abs_fitgeometry": "shift", "abs_searchra
 """A field of half an arcminute has too few stars for the rotation that is fitted by default."""
 
 
-def jwst_section(sky: Sandbox, folder: Path, say: Say) -> Markup:
+def jwst_section(sky: Sandbox, say: Say, title: str, *, folder: Path) -> Markup:
     """Find, fetch and reduce simulated exposures, and match them to the Tractor catalogue.
 
     Without the extra ``jwst`` the section says what is missing.
@@ -304,8 +303,8 @@ def jwst_section(sky: Sandbox, folder: Path, say: Say) -> Markup:
         )
     except OptionalDependencyError as error:
         text = f"Left out: {error}"
-        say(f"{TITLE}: {text}")
-        return section(TITLE, note=text)
+        say(f"{title}: {text}")
+        return section(title, note=text)
     stage = JwstStageClass()
     stage.crds_path, stage.crds_context = observation.crds_path, observation.crds_context
     service = serve_mast(sky, observation)
@@ -323,7 +322,7 @@ def jwst_section(sky: Sandbox, folder: Path, say: Say) -> Markup:
     if len(failed):
         text = f"The chain failed: {failed['Message'][0]}"
         say(text)
-        return section(TITLE, note=text)
+        return section(title, note=text)
     stage.report(folder / "reduced")
     cost = f"{rows['size'].sum() / 1e6:.1f} MB of uncal files, {time.perf_counter() - start:.0f} s"
     mosaics = [f"{plan.output_dir}/{task.name}" for task in plan.tasks if task.stage == 3]
@@ -337,7 +336,7 @@ def jwst_section(sky: Sandbox, folder: Path, say: Say) -> Markup:
         f"{len(match.matches)} sources are in both; JWST is {match.offset}, after an error of "
         f"{1e3 * np.hypot(*OFFSET_ARCSEC):.0f} mas that was put into the pointing."
     )
-    say(f"{TITLE}: {text}")
+    say(f"{title}: {text}")
     mosaic = jwst_picture(mosaics[0])
     shown = figures(
         sky_figure(
@@ -360,7 +359,7 @@ def jwst_section(sky: Sandbox, folder: Path, say: Say) -> Markup:
         '<a href="reduced/report.html">the report of the run</a>.</p>'
     )
     made = _calls(Path("reduced", *Path(mosaics[0]).parts[-2:]).as_posix())
-    return section(TITLE, made, shown, links, note=text)
+    return section(title, made, shown, links, note=text)
 
 
 def _calls(mosaic: str) -> Markup:

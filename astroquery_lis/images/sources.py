@@ -20,10 +20,10 @@ from ..exceptions import (
     FailoverWarning,
     InvalidRequestError,
     NoCoverageError,
-    ServiceDownError,
     TransferError,
     warn,
 )
+from ..io.http import all_failed, reason_of
 from ..survey.layers import layer_of
 from ..survey.named_planes import DERIVED, LAYER_PRODUCTS
 from ..survey.releases import PIXEL_SCALE_ARCSEC, WISE_BANDS
@@ -252,17 +252,13 @@ def first_answer(attempts: Attempts, on_missing: str) -> fits.HDUList:
         except TransferError as error:
             failures.append((source.name, error))
             continue
-        for number, (name, reason) in enumerate(failures, start=1):
-            msg = f"Source {name} failed ({reason}); {source.name} answered instead."
+        for number, (name, failure) in enumerate(failures, start=1):
+            msg = f"Source {name} failed ({reason_of(failure)}); {source.name} answered instead."
             warn(msg, FailoverWarning)
             hdul[0].header[f"FAILED{number}"] = (name, "source that failed before")
         return hdul
-    if len(failures) == 1:
-        raise failures[0][1]
-    reasons = " ".join(f"{name}: {error}" for name, error in failures)
-    last = failures[-1][1]
-    msg = f"No source could answer. {reasons}"
-    raise ServiceDownError(msg, url=last.url, status=last.status, cause=last) from last
+    summary = "No source could answer."
+    raise all_failed(summary, failures) from failures[-1][1]
 
 
 def _files_serve_better(request: CutoutRequest) -> bool:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import http.client
 import logging
 import os
+import socket
+import ssl
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,6 +31,7 @@ from urllib3.exceptions import (
     NameResolutionError,
     NewConnectionError,
     ProtocolError,
+    ProxyError,
     ReadTimeoutError,
     SSLError,
     TimeoutError,
@@ -44,6 +47,7 @@ from ..exceptions import (
     TransferError,
     TruncatedError,
     UnexpectedContentError,
+    UnreachableError,
 )
 from .bounds import POOL_CLASSES, seconds_left, within
 
@@ -58,8 +62,8 @@ REFUSED_STATUS = frozenset({429, 503})
 
 CONNECT_TIMEOUT_S = 15.0
 WITHOUT_NETWORK = (
-    "Check the network, name another mirror or a local copy with mirror=, or try the simulated sky "
-    "of astroquery_lis.sandbox.serve()."
+    "Check the network. A local copy of the survey (mirror=) and the simulated sky "
+    "(astroquery_lis.sandbox.serve()) need none."
 )
 BACKOFF_S = 0.25
 BACKOFF_MAX_S = 20.0
@@ -128,25 +132,82 @@ def _mapped(url: str, error: BaseException) -> TransferError:
     return ServiceDownError(msg, url=url, cause=error)
 
 
-def unreached(url: str, error: BaseException) -> ServiceDownError | None:
-    """Return the error that tells why no connection came about, or `None` if one did."""
-    reason = _reason(error)
-    if reason is None:
-        return None
-    msg = f"{urlsplit(url).netloc} could not be reached: {reason}. {WITHOUT_NETWORK}"
-    return ServiceDownError(msg, url=url, cause=error)
+def unreached(url: str, *errors: BaseException) -> UnreachableError | None:
+    """Return the error that tells why no connection came about, or `None` if one did.
 
-
-def _reason(error: BaseException) -> str | None:
-    if isinstance(error, NameResolutionError):
-        return "its name is not known to the DNS, or there is no network"
-    if isinstance(error, NewConnectionError):
-        return (
-            "nothing listens there (connection refused)" if "refused" in str(error) else str(error)
-        )
-    if isinstance(error, SSLError):
-        return f"its TLS certificate or connection is not valid ({error})"
+    The first of the errors that says why counts.
+    """
+    for error in errors:
+        reason = why_unreached(error)
+        if reason is not None:
+            return unreachable({urlsplit(url).netloc: reason}, url=url, cause=error)
     return None
+
+
+def why_unreached(error: BaseException) -> str | None:
+    """Return why an error means that no connection came about, or `None` if it does not."""
+    if isinstance(error, ProxyError):
+        inner = why_unreached(error.original_error) or f"{error.original_error}"
+        return f"the proxy that http_proxy or https_proxy names does not let through: {inner}"
+    if isinstance(error, (NameResolutionError, socket.gaierror)):
+        return "the name is not known to the DNS, or there is no network"
+    if isinstance(error, (NewConnectionError, ConnectionRefusedError)):
+        text = str(error)
+        if "refused" in text:
+            return "nothing listens there (connection refused)"
+        return text.rpartition("] ")[2]
+    if isinstance(error, (SSLError, ssl.SSLError)):
+        return f"the TLS certificate or connection is not valid ({error})"
+    return None
+
+
+def unreachable(reasons: Mapping[str, str], **about: Any) -> UnreachableError:
+    """Return one error for hosts that could not be reached, by why."""
+    hosts: dict[str, list[str]] = {}
+    for host, reason in reasons.items():
+        hosts.setdefault(reason, []).append(host)
+    texts = [f"{', '.join(hosts[why])} could not be reached: {why}." for why in hosts]
+    return UnreachableError(" ".join([*texts, WITHOUT_NETWORK]), reasons=reasons, **about)
+
+
+def causes(error: object) -> Iterator[BaseException]:
+    """Yield an error and those that it came from."""
+    visited = set()
+    waiting = [error]
+    while waiting:
+        error = waiting.pop(0)
+        if not isinstance(error, BaseException) or id(error) in visited:
+            continue
+        visited.add(id(error))
+        yield error
+        reason = getattr(error, "reason", None)
+        waiting += [getattr(error, "cause", None), error.__cause__, error.__context__, reason]
+        waiting += error.args
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an error says, without what to do where there is no network."""
+    return str(error).removesuffix(WITHOUT_NETWORK).rstrip()
+
+
+def all_failed(
+    summary: str,
+    failures: Sequence[tuple[str, TransferError]],
+    kind: type[TransferError] = ServiceDownError,
+) -> TransferError:
+    """Return the error for all who were asked, each with its name: that of the only one, if so."""
+    last = failures[-1][1]
+    if len(failures) == 1:
+        return last
+    errors = [error for _, error in failures]
+    reasons: dict[str, str] = {}
+    for error in errors:
+        reasons |= error.reasons if isinstance(error, UnreachableError) else {}
+    if all(isinstance(error, UnreachableError) for error in errors):
+        return unreachable(reasons, url=last.url, cause=last.cause)
+    texts = [summary, *(f"{name}: {reason_of(error)}" for name, error in failures)]
+    message = " ".join([*texts, WITHOUT_NETWORK] if reasons else texts)
+    return kind(message, url=last.url, status=last.status, cause=last)
 
 
 def status_error(status: int, url: str, **about: Any) -> TransferError | None:

@@ -24,7 +24,7 @@ from ..exceptions import (
     warn,
 )
 from .bounds import Threads
-from .http import HttpClient
+from .http import HttpClient, all_failed, reason_of
 from .mirrors import AutoOrder, Mirror
 
 if TYPE_CHECKING:
@@ -284,14 +284,10 @@ def _with_second_look(
 
 def _all_failed(path: str, failures: Sequence[tuple[Mirror, TransferError]]) -> TransferError:
     """Return the error for a file that no mirror could give."""
-    _, last = failures[-1]
-    if len(failures) == 1:
-        return last
-    wrong = [error for _, error in failures if isinstance(error, ChecksumError)]
+    wrong = any(isinstance(error, ChecksumError) for _, error in failures)
+    by_name = [(mirror.name, error) for mirror, error in failures]
     kind = ChecksumError if wrong else ServiceDownError
-    reasons = " ".join(f"{mirror.name}: {error}" for mirror, error in failures)
-    msg = f"No mirror could give {path}. {reasons}"
-    return kind(msg, url=last.url, status=last.status, cause=last)
+    return all_failed(f"No mirror could give {path}.", by_name, kind)
 
 
 class Failovers:
@@ -306,7 +302,8 @@ class Failovers:
         other = answer.mirror.name if answer.mirror is not None else "no other"
         with self._lock:
             for mirror, error in answer.failures:
-                message = f"Mirror {mirror.name} failed ({error}); {other} answered instead."
+                reason = reason_of(error)
+                message = f"Mirror {mirror.name} failed ({reason}); {other} answered instead."
                 self._messages.setdefault(mirror.name, message)
 
     def update(self, messages: dict[str, str]) -> None:

@@ -1,6 +1,7 @@
 """The demo is never silent for long."""
 
 import io
+import re
 import threading
 
 import pytest
@@ -20,10 +21,11 @@ def test_a_step_that_takes_its_time_says_so_in_lines(monkeypatch):
 
     with demo.Heartbeat(say) as tell:
         tell("A step")
+        tell.begin("Another")
         assert enough.wait(20)
     count = len(lines)
     assert lines[0] == "A step"
-    assert all(line.startswith("  at work for ") for line in lines[1:])
+    assert all(re.fullmatch("  Another: [0-9]+ s", line) for line in lines[1:])
     assert len(lines) == count
 
 
@@ -33,7 +35,7 @@ def test_a_terminal_gets_a_bar(monkeypatch):
 
     class Screen(io.StringIO):
         def write(self, text):
-            if "at work for 0 s" in text:
+            if "Another: 0 s" in text:
                 moved.set()
             return super().write(text)
 
@@ -43,6 +45,7 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
     with demo.Heartbeat(lines.append) as tell:
         tell("A step")
+        tell.begin("Another")
         assert moved.wait(20)
     assert lines == ["A step"]
     assert isinstance(tell._bar, tqdm)

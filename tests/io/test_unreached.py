@@ -4,10 +4,12 @@ import socket
 import traceback
 
 import pytest
+from astroquery import mast
 
-from astroquery_lis import LegacySurvey, LegacySurveyClass, conf, sandbox
-from astroquery_lis.exceptions import ServiceDownError
+from astroquery_lis import LegacySurvey, LegacySurveyClass, _conf, conf, sandbox
+from astroquery_lis.exceptions import ServiceDownError, ServiceTimeoutError, UnreachableError
 from astroquery_lis.io.http import HttpClient
+from astroquery_lis.jwst_stage import JwstStageClass
 
 
 def _free_port():
@@ -35,16 +37,76 @@ def test_dns_refusal_and_tls_are_told_apart(sky):
     assert "TLS" in _reason(f"https{sky.mirror_url.removeprefix('http')}/a")
 
 
-def test_a_method_says_so_too(tmp_path):
+def test_a_proxy_that_does_not_answer_is_named(monkeypatch):
+    proxy = f"http://127.0.0.1:{_free_port()}"
+    monkeypatch.setenv("http_proxy", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    text = _reason("http://survey.example/a")
+    assert text.startswith("survey.example could not be reached: the proxy that http_proxy or ")
+    assert "connection refused" in text
+
+
+def test_a_host_that_does_not_accept_in_time_is_told_apart():
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        url = f"http://127.0.0.1:{full.getsockname()[1]}/a"
+        with pytest.raises(ServiceTimeoutError, match=f"No answer from {url} in time"):
+            HttpClient(retries=0, timeout_s=0.3).fetch(url, lambda answer: answer.read())
+
+
+SURVEY_CALLS = {
+    "cutout": lambda survey: survey.get_cutout("150 2", 8, bands="r"),
+    "viewer": lambda survey: survey.get_cutout("150 2", 8, bands="r", source="viewer"),
+    "PSF": lambda survey: survey.get_psf("150 2", bands="r"),
+    "picture": lambda survey: survey.get_picture("150 2", 8),
+    "catalogue": lambda survey: survey.query_tractor("150 2", radius="1 arcsec"),
+    "coverage": lambda survey: survey.covers("150 2"),
+    "bricks": lambda survey: survey.query_bricks("150 2"),
+    "exposures": lambda survey: survey.query_exposures("150 2"),
+    "TAP": lambda survey: survey.query_tap("SELECT 1"),
+    "name": lambda survey: survey.get_cutout("NGC 4030", 8),
+    "JWST": lambda survey: JwstStageClass().query_uncal(program=1),
+}
+
+
+@pytest.mark.parametrize("call", SURVEY_CALLS)
+def test_every_method_says_in_a_few_lines_that_nothing_answered(call):
+    hosts = [f"{name}.invalid" for name in ("viewer", "tap", "names", "mast")]
+    urls = dict(zip(("viewer_url", "tap_url", "sesame_url", "mast"), hosts, strict=True))
+    urls = {name: f"http://{host}" for name, host in urls.items()}
     survey = LegacySurveyClass()
-    survey.mirror = f"http://127.0.0.1:{_free_port()}/data"
-    with conf.set_temp("retries", 0), pytest.raises(ServiceDownError) as caught:
-        survey.get_cutout("150 2", 8, bands="r", source="bricks")
-    assert "nothing listens there" in str(caught.value)
+    survey.mirror = ["http://first.invalid/data", "http://second.invalid/data"]
+    server = mast.conf.set_temp("server", urls.pop("mast"))
+    with (
+        server,
+        _conf.override(**urls),
+        conf.set_temp("retries", 0),
+        pytest.raises(UnreachableError, match="not known to the DNS") as caught,
+    ):
+        SURVEY_CALLS[call](survey)
+    text = str(caught.value)
+    assert text.count("could not be reached") == 1
+    assert len(text) < 300
+    if call != "name":
+        assert text.count("Check the network") == 1
     lines = "".join(traceback.format_exception(caught.value)).splitlines()
     ours = [line for line in lines if "pytest" not in line]
     assert len(ours) < 15
     assert sum("direct cause" in line for line in lines) == 1
+
+
+def test_what_failed_in_other_ways_keeps_its_reason_and_the_advice_comes_once(sky):
+    survey = LegacySurveyClass()
+    survey.mirror = ["http://first.invalid/data", sky.mirror_url]
+    sky.faults.add("status", "*image-r*", times=None, code=503)
+    with conf.set_temp("retries", 0), pytest.raises(ServiceDownError) as caught:
+        survey.get_cutout(sky.positions["star"], 8, bands="r", source="bricks")
+    text = str(caught.value)
+    assert text.startswith("No mirror could give dr10/south/coadd/")
+    assert "first.invalid could not be reached" in text
+    assert "HTTP 503" in text
+    assert text.count("Check the network") == 1
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:{port}", "nowhere.invalid"])

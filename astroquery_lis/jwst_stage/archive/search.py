@@ -14,7 +14,7 @@ import requests
 from astropy.table import Table
 from astroquery.exceptions import InvalidQueryError
 from astroquery.exceptions import TimeoutError as AstroqueryTimeoutError
-from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from ...exceptions import (
@@ -29,7 +29,7 @@ from ...exceptions import (
     UnexpectedContentError,
     warn,
 )
-from ...io.http import status_error
+from ...io.http import causes, status_error, unreached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -234,15 +234,13 @@ def _mapped_errors(url: str) -> Iterator[None]:
 
 def _mapped(url: str, error: BaseException) -> TransferError:
     """Return the error of ours that a lower one means."""
-    chain: list[BaseException] = []
-    cause: Any = error
-    while isinstance(cause, BaseException) and cause not in chain:
-        chain.append(cause)
-        inner = [arg for arg in cause.args if isinstance(arg, BaseException)]
-        cause = getattr(cause, "reason", None) or (inner[0] if inner else cause.__context__)
+    chain = list(causes(error))
+    down = unreached(url, *chain)
+    if down is not None:
+        return down
     timeouts = (requests.Timeout, Urllib3TimeoutError, AstroqueryTimeoutError)
     kwargs: dict[str, Any] = {"url": url, "cause": error}
-    if any(isinstance(one, timeouts) and not isinstance(one, NewConnectionError) for one in chain):
+    if any(isinstance(lower, timeouts) for lower in chain):
         return ServiceTimeoutError(f"No answer from {url} in time.", **kwargs)
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return TruncatedError(f"{url} was cut off in the middle of its answer.", **kwargs)

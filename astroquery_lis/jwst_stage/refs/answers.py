@@ -216,11 +216,16 @@ def call_server(job: Mapping[str, Any]) -> dict:
     from crds.client.proxy import CheckingProxy
     from crds.core.exceptions import ServiceError
 
+    from ...io.http import causes, why_unreached
+
     procedure = getattr(CheckingProxy(f"{job['url']}/json/"), job["method"])
     try:
         return {"result": procedure(*job["parameters"])}
     except ServiceError as error:
         # What the server itself refused has no cause.
+        reasons = [reason for lower in causes(error) if (reason := why_unreached(lower))]
+        if reasons:
+            return {"problem": "unreached", "message": reasons[0]}
         problem = "refused" if error.__cause__ is None else "silent"
         return {"problem": problem, "message": str(error)}
     except (ValueError, KeyError, TypeError) as error:

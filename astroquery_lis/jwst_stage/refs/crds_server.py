@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from ..._conf import setting
 from ...exceptions import (
@@ -24,7 +25,7 @@ from ...exceptions import (
     UnexpectedContentError,
 )
 from ...io.download import download
-from ...io.http import HttpClient
+from ...io.http import HttpClient, unreachable
 from .. import pipeline
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ class CrdsServer:
         if answer["problem"] == "refused":
             msg = f"The CRDS server {self.url} refused {method}: {reason}"
             raise TransferError(msg, url=self.url)
+        if answer["problem"] == "unreached":
+            raise unreachable({urlsplit(self.url).netloc: reason}, url=self.url)
         if answer["problem"] == "silent":
             msg = f"The CRDS server {self.url} does not answer {method}: {reason}."
             raise ServiceDownError(msg, url=self.url)
