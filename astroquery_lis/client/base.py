@@ -316,7 +316,7 @@ class SurveyBase(QueryBase):
 
     def _mirrors(self, mirror: Mirror | None) -> tuple[SurveyMirror, ...]:
         """Return the mirrors that a call means, in order."""
-        return resolve_mirrors(self.mirror if mirror is None else mirror)
+        return resolve_mirrors(setting("mirror", self._mirror) if mirror is None else mirror)
 
     def _location(self, cache: bool | None) -> Path | None:
         """Return the folder of the cache if a call may use it."""
@@ -368,7 +368,7 @@ class SurveyBase(QueryBase):
 
     def _client_options(self) -> dict[str, object]:
         return {
-            "timeout_s": float(self.timeout),
+            "timeout_s": setting("timeout", self._timeout),
             "retries": conf.retries,
             "max_connections": conf.max_workers,
             "max_retry_after_s": conf.max_retry_after,

@@ -17,7 +17,7 @@ from ..exceptions import ContentChangedError, NoCoverageError, collected_notes
 from ..survey.bricks import name_of
 from ..survey.paths import IMAGE_PRODUCTS, plane_file, tree_of_brick
 from ..survey.pixel_grids import Box, SkyGrid
-from ..survey.placement import WISE, Piece, Placement, cached_name, frame_of_bands, place, without
+from ..survey.placement import OPTICAL, WISE, Piece, Placement, cached_name, place, without
 from ..survey.releases import DataRelease, Tree
 from ..survey.request import CutoutRequest
 from .assemble import Assembler
@@ -92,7 +92,7 @@ class CoaddPlan:
         self.request = request
         self.release: DataRelease = request.release
         grid = SkyGrid(request.wcs) if request.wcs else None
-        frame = frame_of_bands(request.bands)
+        frame = WISE if request.is_wise else OPTICAL
         shape = request.ny, request.nx
         self.placement = place(request.ra_deg, request.dec_deg, *shape, grid, frame)
         scale_arcsec = self.placement.grid.scale_deg * 3600
@@ -226,11 +226,6 @@ def _stand_in(plan: CoaddPlan, files: PlaneFiles, lost: set[int], shared: _Share
 
 
 _Files = dict[Plane, PlaneFiles]
-
-
-def coadd_sections(request: CutoutRequest) -> list[SectionRequest]:
-    """Return what a cutout reads of which files, without reading any."""
-    return CoaddPlan(request).sections()
 
 
 def coadd_cutout(
@@ -413,7 +408,7 @@ def _image(
         kept = cards_of_all(sections)
     scale_deg = plan.placement.grid.scale_deg
     before = plane_cards(plane.product, plane.band, plan.placement.frame, scale_deg)
-    known = tuple(c[0] for c in kept if c[0] in grid.values or c[0] in before.values)
+    known = tuple(card[0] for card in kept if card[0] in before.values)
     origins = tuple((p.brick, s.url) for p, s in zip(pieces, sections, strict=True))
     after = file_cards(kept, known, files.n_foreign if files.barred else 0, origins)
     observed_share: Card = ("OBSFRAC", round(share, 6), "share of the pixels that were observed")

@@ -44,15 +44,15 @@ class Block:
         """Their bytes."""
         return b"".join(_card_bytes(card) for card in self.cards)
 
+    @cached_property
+    def lines(self) -> list[fits.Card]:
+        """The cards as astropy makes them; whoever may change one takes a copy."""
+        return [line for card in self.cards for line in _made(*card, str(card[1]))]
+
 
 def plane_name(product: str, band: str | None = None) -> str:
     """Return the name of the HDU of a plane."""
     return f"{product}_{band}".upper() if band else product.upper()
-
-
-def _flat(cards: Iterable[Card | Block]) -> list[Card]:
-    """Return cards one by one."""
-    return [one for card in cards for one in (card.cards if isinstance(card, Block) else (card,))]
 
 
 def _values(cards: Iterable[Card | Block]) -> dict[str, str | float]:
@@ -125,7 +125,8 @@ class PlainCutout:
         for image in self.images:
             blank, _ = _blank(image.pixels.dtype.str, image.pixels.shape)
             hdus.append(_hdu(blank, image.all_cards))
-            hdus[-1].data = image.pixels
+            # The blank one has their type and shape: the header says so already.
+            vars(hdus[-1])["data"] = image.pixels
         return fits.HDUList(hdus)
 
 
@@ -142,10 +143,21 @@ def _header(structure: bytes, cards: Iterable[Card | Block]) -> bytes:
 
 def _hdu(blank: fits.ImageHDU, cards: Iterable[Card | Block]) -> fits.ImageHDU:
     """Return an HDU of its own with cards after those that a blank one has."""
-    hdu = copy(blank)
-    lines = [line for card in _flat(cards) for line in _made(*card, _sign(card[1]))]
-    hdu.header = fits.Header([copy(line) for line in (*blank.header.cards, *lines)])
+    hdu, lines = copy(blank), list(blank.header.cards)
+    for card in cards:
+        lines += card.lines if isinstance(card, Block) else _made(*card, str(card[1]))
+    # Of itself the HDU would look whether all of it agrees with the pixels.
+    vars(hdu)["_header"] = fits.Header(_copied(lines))
     return hdu
+
+
+def _copied(lines: Iterable[fits.Card]) -> list[fits.Card]:
+    """Return cards of their own: ten times faster than by `copy.copy`."""
+    copies = []
+    for line in lines:
+        copies.append(object.__new__(fits.Card))
+        vars(copies[-1]).update(vars(line))
+    return copies
 
 
 @lru_cache(maxsize=256)
@@ -161,23 +173,21 @@ def _bytes_of(header: fits.Header) -> bytes:
     return header.tostring(sep="", endcard=False, padding=False).encode("ascii")
 
 
-def _sign(value: str | float) -> str | bool:
-    """Return what tells 0 and -0, which are equal, apart."""
-    return value == 0 and str(value)
-
-
 @lru_cache(maxsize=8192, typed=True)
-def _made(keyword: str, value: str | float, comment: str, _: str | bool) -> tuple[fits.Card, ...]:
-    """Return a card, or the several that a long text takes, as astropy makes it."""
+def _made(keyword: str, value: str | float, comment: str, _: str) -> tuple[fits.Card, ...]:
+    """Return a card, or the several that a long text takes, as astropy makes it.
+
+    The value's text tells 0 and -0, which are equal, apart.
+    """
     return tuple(fits.Header([(keyword, value, comment)]).cards)
 
 
 def _card_bytes(card: Card) -> bytes:
-    return _formatted(*card, _sign(card[1]))
+    return _formatted(*card, str(card[1]))
 
 
 @lru_cache(maxsize=8192, typed=True)
-def _formatted(keyword: str, value: str | float, comment: str, _: str | bool) -> bytes:
+def _formatted(keyword: str, value: str | float, comment: str, _: str) -> bytes:
     """Return a card, or the several that a long text takes, as astropy writes it."""
     line = f"{keyword:8}= {_value_text(value)}{' / ' if comment else ''}{comment}"
     if len(line) <= CARD_BYTES and _is_simple(keyword, value, comment):

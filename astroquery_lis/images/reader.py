@@ -347,7 +347,7 @@ class SectionReader(AbstractContextManager):
         return download(
             self.client,
             url,
-            store.path(path),
+            store.root / path,
             expected=expected,
             answer=answer,
             margin_bytes=store.margin_bytes,
@@ -404,7 +404,7 @@ class SectionReader(AbstractContextManager):
             except WholeFileAnswer:
                 store.forget_runs(path)
                 self.images.drop(file.key)
-                return self._read_local(store.path(path), url, request, shared)
+                return self._read_local(store.root / path, url, request, shared)
             except ContentChangedError:
                 store.forget(path)
                 self.images.drop(file.key)

@@ -33,7 +33,6 @@ from .coadds import (
     CoaddPlan,
     PixelReader,
     coadd_cutout,
-    coadd_sections,
     plain_cutout,
 )
 from .planes import add_derived
@@ -162,7 +161,7 @@ class ViewerPixels(_Viewer):
         return coadd_cutout(request, ViewerSections(self.service()), on_missing=on_missing)
 
     def _parameters(self, request: CutoutRequest) -> list[dict[str, str | int | bool]]:
-        return ViewerSections(self.service()).parameters(coadd_sections(request))
+        return ViewerSections(self.service()).parameters(CoaddPlan(request).sections())
 
 
 class ViewerRendering(_Viewer):

@@ -320,7 +320,7 @@ class _Delivery:
     def _from_network(self, mirror: Mirror, path: str) -> Result:
         """Take a file from the cache or from its server."""
         url, store = str(mirror.locate(path)), self._store(mirror)
-        cached = store.path(path)
+        cached = store.root / path
         target = cached
         if self.settings.folder is not None:
             target = Path(self.settings.folder, path)
@@ -422,7 +422,7 @@ class _Delivery:
             return None
         if self.settings.folder is not None:
             return Path(self.settings.folder, self.job.checksum_path)
-        return None if store is None else store.path(self.job.checksum_path)
+        return None if store is None else store.root / self.job.checksum_path
 
     def _expected(self, path: str, copy: Path | None, *, again: bool = False) -> str | None:
         """Return the digest that the survey's list gives a file, `None` if it gives none."""

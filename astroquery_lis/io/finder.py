@@ -175,7 +175,7 @@ class FileFinder:
 
         def ask(mirror: Mirror) -> T | LocatedFile:
             client, store = self._make_client(), self._store(mirror)
-            url, file = str(mirror.locate(path)), store.path(path)
+            url, file = str(mirror.locate(path)), store.root / path
 
             def receive(response: BaseHTTPResponse) -> object:
                 margin_bytes = store.margin_bytes
@@ -207,7 +207,7 @@ class FileFinder:
 
     def _fetch(self, mirror: Mirror, path: str) -> Path:
         store = self._store(mirror)
-        file, url = store.path(path), str(mirror.locate(path))
+        file, url = store.root / path, str(mirror.locate(path))
         try:
             download(self._make_client(), url, file, margin_bytes=store.margin_bytes)
         except CacheError as error:

@@ -346,20 +346,16 @@ class Store:
         self.root = Path(root)
         self.margin_bytes = margin_bytes
 
-    def path(self, relative: str) -> Path:
-        """Return the place of a whole file, whether it is there or not."""
-        return self.root / relative
-
     def holds(self, relative: str) -> bool:
         """Return True if something of a file is here, whole or in parts."""
-        return self._parts(relative).is_dir() or self.path(relative).exists()
+        return self._parts(relative).is_dir() or (self.root / relative).exists()
 
     def flaw(self, relative: str) -> str | None:
         """Return why a whole file cannot be trusted; empty if it can, `None` if it is not here.
 
         It can by the size, date and digest that were recorded, else by its structure.
         """
-        path = self.path(relative)
+        path = self.root / relative
         with suppress(OSError):
             status = path.stat()
             if _trusted.get(str(path)) == (status.st_mtime_ns, status.st_size):
@@ -377,7 +373,7 @@ class Store:
 
     def whole(self, relative: str) -> Path | None:
         """Return the whole file if it is here and can be trusted, as used; drop one that cannot."""
-        path = self.path(relative)
+        path = self.root / relative
         flaw = self.flaw(relative)
         if flaw:
             self.forget_whole(relative)
@@ -422,14 +418,14 @@ class Store:
 
     def forget_whole(self, relative: str) -> None:
         """Drop the whole file, and where it came from."""
-        remove(self.path(relative), self._origin_path(relative))
+        remove(self.root / relative, self._origin_path(relative))
 
     def remember(self, relative: str, origin: Origin) -> None:
         """Keep where a whole file came from."""
         path = self._origin_path(relative)
         note = {**origin._asdict(), "version": origin.version.__dict__}
         with suppress(OSError):
-            note["modified_ns"] = self.path(relative).stat().st_mtime_ns
+            note["modified_ns"] = (self.root / relative).stat().st_mtime_ns
         keep_bytes(path, json.dumps(note).encode(), margin_bytes=self.margin_bytes)
         remove_leftovers(path)
 

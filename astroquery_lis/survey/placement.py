@@ -18,7 +18,7 @@ from ..exceptions import refuse
 from .bricks import BRICK_SIZE_DEG, IMAGE_SIZE_PIX, brick_center, brick_id, name_of
 from .owners import NO_LABEL, SQUARE_PIX, Labels, Owners
 from .pixel_grids import Box, Grid, SkyGrid, TangentGrid
-from .releases import PIXEL_SCALE_ARCSEC, WISE_BANDS
+from .releases import PIXEL_SCALE_ARCSEC
 from .sphere import bricks_in_circle, separation_deg
 
 KERNEL_MARGIN_PIX = 4
@@ -41,11 +41,6 @@ class Frame(NamedTuple):
 OPTICAL = Frame("optical", IMAGE_SIZE_PIX, PIXEL_SCALE_ARCSEC)
 WISE = Frame("wise", 342, 2.75)
 """What legacypipe makes of 3600 pixels of 0.262 arcsec at 2.75: ``int(342.98)``."""
-
-
-def frame_of_bands(bands: tuple[str, ...] | None) -> Frame:
-    """Return the frame that bands are in; all of them must be in one."""
-    return WISE if bands and bands[0] in WISE_BANDS else OPTICAL
 
 
 @lru_cache(maxsize=4096)
@@ -191,8 +186,8 @@ def place(
     box = Box(y0, y0 + ny, x0, x0 + nx)
     margin = _owned_margin(owner, frame)
     is_inner = margin <= min(y0, x0) and max(box.y1, box.x1) <= frame.size_pix - margin
-    is_whole = box.is_within(frame.size_pix, frame.size_pix)
-    if is_inner or (is_whole and _owns(owner, own_grid, box)):
+    size = frame.size_pix, frame.size_pix
+    if is_inner or (box.is_within(*size) and _owns(owner, own_grid, box)):
         piece = Piece(cached_name(owner), owner, True, box, Box(0, ny, 0, nx), ny * nx)
         return Placement(own_grid, box, frame, True, owner, [owner], (piece,), None)
     return _OverSeveral(own_grid, box, frame, owner, copies=True)

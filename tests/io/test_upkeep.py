@@ -40,7 +40,7 @@ HOUR = 3600.0
 
 
 def _put(store, relative, size=1000, age_s=0.0):
-    path = store.path(relative)
+    path = store.root / relative
     path.parent.mkdir(parents=True, exist_ok=True)
     keep_bytes(path, b"x" * size)
     os.utime(path, (NOW - age_s, NOW - 1e6))
