@@ -12,7 +12,7 @@ from astropy.coordinates.name_resolve import sesame_database, sesame_url
 from .._conf import conf, setting
 from .._packages import package_version
 from ..exceptions import ServiceDownError, TransferError, UnexpectedContentError
-from ..io.bounds import Threads
+from ..io.bounds import Threads, allow_more_time, within
 from ..io.http import HttpClient, reason_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def resolve_names(names: Iterable[str]) -> dict[str, tuple[float, float] | None]
     services = _services()
     if len(names) == 1:
         return {names[0]: _lookup(names[0], services, client)}
-    with Threads(LOOKUPS_AT_ONCE) as threads:
+    with within(grows=True), Threads(LOOKUPS_AT_ONCE) as threads:
         try:
             places = list(threads.map(lambda name: _lookup(name, services, client), names))
         finally:
@@ -60,7 +60,9 @@ def _lookup(name: str, services: Sequence[str], client: HttpClient) -> tuple[flo
     for service in services:
         url = f"{service}{database}?{quote(name)}"
         try:
-            return _place(client.fetch(url, _read), url)
+            answer = client.fetch(url, _read)
+            allow_more_time()
+            return _place(answer, url)
         except TransferError as error:
             errors.append(error)
     last = errors[-1]

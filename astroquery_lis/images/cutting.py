@@ -17,6 +17,7 @@ import numpy as np
 from astropy.io import fits
 
 from ..exceptions import LegacySurveyError, collected_notes
+from ..io.bounds import within
 from ..io.jobs import portable
 from ..survey.bricks import brick_id
 from ..survey.paths import tree_of_brick
@@ -143,11 +144,12 @@ class _Pending:
 
 def _answer(sources: Sources, reader: SectionReader, target: _Pending, on_missing: str) -> Answer:
     request = target.request
-    if target.is_plain:
-        return plain_cutout(target.plan or CoaddPlan(request), reader, on_missing=on_missing)
-    if request.products == ("psf",):
-        return sources.psfs(request, on_missing)
-    return sources.planes(request, on_missing)
+    with within(grows=True):
+        if target.is_plain:
+            return plain_cutout(target.plan or CoaddPlan(request), reader, on_missing=on_missing)
+        if request.products == ("psf",):
+            return sources.psfs(request, on_missing)
+        return sources.planes(request, on_missing)
 
 
 def each_cutout(

@@ -60,9 +60,10 @@ def within(*, limit_bytes: float | None = None, grows: bool = False) -> Iterator
 
 
 def allow_more_time() -> None:
-    """Say that a part of a whole file came."""
-    for bound in BOUNDS.get():
-        if bound.grows:
+    """Say that a part of a whole file came; nobody gets more time within a bound that is fixed."""
+    bounds = BOUNDS.get()
+    if all(bound.grows for bound in bounds):
+        for bound in bounds:
             bound.end_s = time.monotonic() + conf.deadline
 
 

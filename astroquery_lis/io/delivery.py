@@ -24,7 +24,7 @@ from ..exceptions import (
     UnexpectedContentError,
     warn,
 )
-from .bounds import Threads, within
+from .bounds import Threads, allow_more_time, within
 from .checks import flaw_of, sha256_of
 from .checksums import ChecksumLists
 from .download import Downloaded, download, revalidate
@@ -92,26 +92,33 @@ def deliver_all(
     show_progress: bool = False,
     in_flight: int | None = None,
 ) -> list[Result]:
-    """Fetch files, several at a time, with a bar of their bytes; results by their rows."""
+    """Fetch files, several at a time, with a bar of their bytes; results by their rows.
+
+    ``conf.deadline`` begins anew with each that is had; without any, all that is left fails.
+    """
     own = None
     if executor is None:
         executor = own = Threads(max_threads, "astroquery_lis-files")
     progress = Progress(total_bytes, show=show_progress, label="files", unit="B")
     results = []
+    delivered = run(
+        deliver,
+        jobs,
+        failed=failed_delivery,
+        total=len(ready) + len(jobs),
+        ready=ready,
+        executor=executor,
+        show_progress=False,
+        label="files",
+        in_flight=in_flight,
+    )
     try:
-        for result in run(
-            deliver,
-            jobs,
-            failed=failed_delivery,
-            total=len(ready) + len(jobs),
-            ready=ready,
-            executor=executor,
-            show_progress=False,
-            label="files",
-            in_flight=in_flight,
-        ):
-            results.append(result)
-            progress.update(result.bytes)
+        with within(grows=True):
+            for result in delivered:
+                results.append(result)
+                progress.update(result.bytes)
+                if result.error is None and result.status != "SKIPPED":
+                    allow_more_time()
     finally:
         progress.close()
         if own is not None:

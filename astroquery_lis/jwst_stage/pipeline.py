@@ -75,20 +75,25 @@ def stop() -> None:
 
 
 def ask(
-    function: str, job: Mapping[str, Any], environment: Mapping[str, str | None] | None = None
+    function: str,
+    job: Mapping[str, Any],
+    environment: Mapping[str, str | None] | None = None,
+    *,
+    limit_s: float | None = None,
 ) -> dict:
     """Return what a function gives in a process that has imported the pipeline.
 
     ``function`` is ``'module:name'`` with the module named from this package.  Raises
-    `CrdsUnavailable` if CRDS refused or ended the process, `StageError` if anything else failed.
+    `CrdsUnavailable` if CRDS refused or ended the process, `StageError` if anything else failed,
+    `TimeoutError` if it took longer than the limit.
     """
     with tempfile.TemporaryDirectory(prefix="astroquery_lis-") as folder:
         task = (f"{__package__}.{function}", job, folder)
         try:
-            ended = processes().submit(*task, environment=environment).result()
+            ended = _answered(processes(), task, environment, limit_s)
         except ServerLost:
             # It may have died since the last question.
-            ended = processes().submit(*task, environment=environment).result()
+            ended = _answered(processes(), task, environment, limit_s)
     if ended.exit_code == 0:
         return dict(ended.result)
     if ended.error is None:
@@ -102,6 +107,21 @@ def ask(
         raise CrdsUnavailable(msg)
     msg = f"The process of the pipeline failed: {message}."
     raise StageError(msg)
+
+
+def _answered(
+    server: Processes,
+    task: tuple[str, Mapping[str, Any], str],
+    environment: Mapping[str, str | None] | None,
+    limit_s: float | None,
+) -> Ended:
+    """Return how a task ended; one that takes too long is killed."""
+    future = server.submit(*task, environment=environment)
+    try:
+        return future.result(limit_s)
+    except TimeoutError:
+        server.kill([future])
+        raise
 
 
 def _last_words(ended: Ended) -> str:

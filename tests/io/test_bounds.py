@@ -13,7 +13,7 @@ from astroquery_lis.exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
-from astroquery_lis.io.bounds import Threads, seconds_left, within
+from astroquery_lis.io.bounds import Threads, allow_more_time, seconds_left, within
 from astroquery_lis.io.download import download
 from astroquery_lis.io.http import HttpClient, PoliteSession
 
@@ -58,6 +58,39 @@ def test_a_bound_reaches_the_threads_and_outlives_what_is_inside():
             next(pool.map(lambda _: seconds_left(), [1]))
     assert seconds_left() == float("inf")
     assert in_time(seconds_left)() <= conf.deadline
+
+
+def test_a_part_that_came_gives_more_time_unless_a_bound_is_fixed():
+    with within(grows=True), conf.set_temp("deadline", 7200), within(grows=True):
+        assert seconds_left() <= 1800
+        with within():
+            allow_more_time()
+        assert seconds_left() <= 1800
+        allow_more_time()
+        assert seconds_left() > 1800
+
+
+def test_every_row_of_a_batch_is_bounded(sky, survey, tmp_path):
+    sky.faults.add("drip", match="*.fits.fz", times=None)
+    survey.mirror = [sky.mirror_url, f"{sky.mirror_url}/"]
+    stars = [sky.positions["star"]] * 2
+    with conf.set_temp("deadline", 0.3):
+        table = survey.download_cutouts(
+            stars, 16, bands="r", download_dir=tmp_path, source="bricks", show_progress=False
+        )
+    assert list(table["Status"]) == ["ERROR"] * 2
+    assert all("conf.deadline=0.3 s" in message for message in table["Message"])
+
+
+def test_names_that_are_looked_up_are_bounded_together(sky, survey):
+    sky.faults.add("drip", match="*sesame*", times=None)
+    with (
+        conf.set_temp("deadline", 0.3),
+        conf.set_temp("sesame_url", sky.sesame_url),
+        pytest.raises(TransferError, match=r"conf.deadline=0.3 s"),
+    ):
+        survey.query_maps([f"name {number}" for number in range(20)], "nexp", bands="r")
+    assert len(sky.requests) <= 4
 
 
 @pytest.mark.parametrize("header", [b"Content-Length: 3000000\r\n", b"", b"chunked"])

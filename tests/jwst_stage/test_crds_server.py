@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from astroquery_lis import conf
 from astroquery_lis.exceptions import (
     CacheError,
     ChecksumError,
     CrdsUnavailable,
     ServiceDownError,
+    ServiceTimeoutError,
     TransferError,
     UnexpectedContentError,
 )
@@ -239,6 +241,16 @@ def test_an_answer_that_is_no_answer(sky, server):
         server.call("get_nonsense")
     sky.faults.add("status", "/crds/json/*", times=None, code=500)
     with pytest.raises(ServiceDownError, match="does not answer get_server_info"):
+        server.call("get_server_info")
+
+
+@pytest.mark.parametrize("fault", ["drip", "hang"])
+def test_an_answer_that_never_ends_is_bounded(sky, server, fault):
+    sky.faults.add(fault, "/crds/json/*", times=None)
+    with (
+        conf.set_temp("deadline", 1.0),
+        pytest.raises(ServiceTimeoutError, match=r"within conf.deadline=1 s"),
+    ):
         server.call("get_server_info")
 
 

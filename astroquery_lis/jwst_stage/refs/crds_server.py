@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from ..._conf import setting
+from ..._conf import conf, setting
 from ...exceptions import (
     CacheError,
     ChecksumError,
     CrdsUnavailable,
     ServiceDownError,
+    ServiceTimeoutError,
     TransferError,
     TruncatedError,
     UnexpectedContentError,
 )
+from ...io.bounds import seconds_left, within
 from ...io.download import download
 from ...io.http import HttpClient, unreachable
 from .. import pipeline
@@ -70,7 +72,14 @@ class CrdsServer:
             "CRDS_CLIENT_RETRY_DELAY_SECONDS": "1",
         }
         job = {"url": self.url, "method": method, "parameters": parameters}
-        answer = pipeline.ask("refs.answers:call_server", job, variables)
+        try:
+            with within():
+                # CRDS's own time-out is that of each byte.
+                limit_s = seconds_left()
+                answer = pipeline.ask("refs.answers:call_server", job, variables, limit_s=limit_s)
+        except TimeoutError as error:
+            msg = f"{self.url} did not answer {method} within conf.deadline={conf.deadline:g} s."
+            raise ServiceTimeoutError(msg, url=self.url, cause=error) from error
         if "result" in answer:
             return answer["result"]
         reason = answer["message"].removeprefix(f"CRDS jsonrpc failure {method!r} ")
