@@ -14,14 +14,14 @@ at first.
 
 import io
 import math
-import os
-import threading
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import BinaryIO
 
 import numpy as np
 from astropy.io import fits
+
+from ._forks import new_lock
 
 PARAMETERS: dict[str, dict[str, tuple[int, int]]] = {
     "RICE_1": {"BLOCKSIZE": (16, 32), "BYTEPIX": (1, 8)},
@@ -44,19 +44,9 @@ TILE_HEAD_BYTES = 25
 HCOMPRESS_MAGIC = b"\xdd\x99"
 MAX_BIT_PLANES = 64
 
-_hcompress = threading.Lock()
-_dithers = threading.Lock()
+_hcompress = new_lock()
+_dithers = new_lock()
 _has_dithers = False
-
-
-def _begin_anew() -> None:
-    """Give a forked process locks of its own: a thread of its parent may hold the others."""
-    global _hcompress, _dithers
-    _hcompress, _dithers = threading.Lock(), threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew)
 
 
 def decoding(hdu: object) -> AbstractContextManager[object]:

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from .._forks import new_lock
 from ..exceptions import TruncatedError, UnexpectedContentError
 from ..io.parts import RemoteParts
 from ..io.ranges import FIRST_RANGE_BYTES, MERGE_GAP_BYTES, Version, merge_ranges
@@ -64,7 +65,7 @@ class RemoteSweep(TableFile):
     version: Version = field(kw_only=True)
     bricks: dict[int, int] = field(default_factory=dict, repr=False)  # by the number of the row
     blocks: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    lock: threading.Lock = field(default_factory=new_lock, repr=False)
 
     def rows_of(self, parts: RemoteParts, bricks: Sequence[int]) -> tuple[np.ndarray, TableFile]:
         """Return the rows of bricks and their numbers in the file, fetched if need be."""

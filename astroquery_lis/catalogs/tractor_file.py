@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._forks import new_lock
 from ..exceptions import UnexpectedContentError
 from ..io.store import write_whole
 from ..survey.bricks import is_north
@@ -49,7 +49,7 @@ class OpenTables:
 
     def __init__(self, limit: int = 64) -> None:
         self._limit = limit
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._tables: OrderedDict[tuple[str, str], TableFile] = OrderedDict()
 
     def __getstate__(self) -> dict[str, int]:

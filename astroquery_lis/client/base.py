@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from astroquery import cache_conf
 from astroquery.query import BaseQuery
 
 from .._conf import conf, setting
+from .._forks import new_lock
 from .._packages import package_version
 from ..catalogs.brick_rows import require_unlisted
 from ..catalogs.tractor_file import OpenTables
@@ -185,7 +185,7 @@ class SurveyBase(QueryBase):
         self._tables = OpenTables()
         self._cone_refused: set[str] = set()
         self._clients: dict[tuple, HttpClient] = {}
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def __repr__(self) -> str:
         mirrors = ", ".join(mirror.name for mirror in resolve_mirrors(self.mirror))
@@ -199,7 +199,7 @@ class SurveyBase(QueryBase):
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     # ---- settings -------------------------------------------------------------------------------
 

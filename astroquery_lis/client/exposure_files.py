@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from astropy.table import Row, Table
 from astroquery import cache_conf
 
 from .._conf import conf
+from .._forks import new_lock
 from .._typing import answering
 from ..exceptions import (
     CacheError,
@@ -217,7 +217,7 @@ class _Listing:
     def __init__(self, service: ViewerService) -> None:
         self._service = service
         self._names: dict[_Ccd, set[str] | None] = {}
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def lacks(self, ccd: _Ccd, error: Exception) -> bool:
         """Return True if an error means that there is no such CCD: a 500 may mean anything."""

@@ -32,6 +32,7 @@ from .._codecs import (
     check_tiles,
     decoding,
 )
+from .._forks import new_lock
 from ..exceptions import LegacySurveyError, UnexpectedContentError
 from ..io.checks import check_head, check_structure
 from ..io.ranges import FIRST_RANGE_BYTES
@@ -371,7 +372,7 @@ class KnownImage:
     stamp: object
     map: ImageMap | None
     url: str
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    lock: threading.Lock = field(default_factory=new_lock)
     _source: FileSource | None = None
     _layout: Layout | None = None
 
@@ -413,7 +414,7 @@ class OpenImages:
 
     def _begin(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._images: OrderedDict[Hashable, Any] = OrderedDict()
 
     def __getstate__(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._forks import new_lock
 from ..exceptions import NotFoundError, UnexpectedContentError
 from .mirrors import Mirror
 from .places import ask_in_turn
@@ -42,7 +43,7 @@ class ChecksumLists:
 
     def __init__(self, client: HttpClient, mirrors: Sequence[Mirror]) -> None:
         self._client, self._mirrors = client, mirrors
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._locks: dict[str, threading.Lock] = {}
         self._lists: dict[str, tuple[dict[str, str] | None, bool]] = {}
 
@@ -51,7 +52,7 @@ class ChecksumLists:
     ) -> dict[str, str] | None:
         """Return the digests of one list."""
         with self._lock:
-            lock = self._locks.setdefault(path, threading.Lock())
+            lock = self._locks.setdefault(path, new_lock())
         with lock:
             digests, is_fresh = self._lists.get(path, (None, False))
             if path not in self._lists or (again and not is_fresh):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from concurrent.futures import Executor
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from .._conf import conf
+from .._forks import new_lock
 from ..exceptions import (
     CacheError,
     ChecksumError,
@@ -193,7 +193,7 @@ def _shared_client(options: tuple) -> HttpClient:
 
 
 _lists: OrderedDict[FileSettings, ChecksumLists] = OrderedDict()
-_lists_lock = threading.Lock()
+_lists_lock = new_lock()
 
 
 def _shared_lists(settings: FileSettings) -> ChecksumLists:

@@ -32,6 +32,7 @@ from .ranges import Version, content_range
 from .store import (
     CHUNK_BYTES,
     check_space,
+    close_unlocked,
     is_same_file,
     lock,
     note_written,
@@ -147,7 +148,7 @@ def _locked(part: Path, path: Path, replace: bool) -> Iterator[IO[bytes] | None]
                 yield stream
                 return
         finally:
-            stream.close()
+            close_unlocked(stream)
 
 
 def _is_for_good(error: BaseException) -> bool:

@@ -11,7 +11,6 @@ import logging
 import os
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -38,6 +37,7 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Retry, Timeout, make_headers, parse_url
 
+from .._forks import new_lock
 from ..exceptions import (
     LegacySurveyError,
     NotFoundError,
@@ -302,7 +302,7 @@ class HttpClient:
             raise_on_status=False,
             max_wait_s=max_retry_after_s,
         )
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._pools: dict[str | None, urllib3.PoolManager] = {}
         self._pid = os.getpid()
 
@@ -316,7 +316,7 @@ class HttpClient:
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         """Return the pool manager for ``url``: direct, or through the environment's proxy."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-import threading
 import time
 import uuid
 from collections import Counter, deque
@@ -33,6 +32,7 @@ from astropy.config import ConfigItem
 from astropy.table import Table
 
 from .._conf import Conf, conf, setting
+from .._forks import new_lock
 from ..exceptions import LegacySurveyError, refuse
 from .bounds import Threads
 
@@ -153,7 +153,7 @@ def _this_process() -> tuple[str, int]:
     return _MODULE, os.getpid()
 
 
-_adopting = threading.Lock()
+_adopting = new_lock()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..exceptions import CacheError, InvalidRequestError
 from .jobs import FINAL, RECORDED, Result
+from .store import close_unlocked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +60,7 @@ class Journal:
 
     def close(self) -> None:
         """Let the file go; another process may take the job on."""
-        self._file.close()
+        close_unlocked(self._file)
 
     def append(self, result: Result) -> None:
         """Write a result; it survives the death of this process from here on."""

@@ -7,13 +7,13 @@ back.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 from urllib.parse import urlsplit
 
+from .._forks import new_lock
 from ..exceptions import (
     ChecksumError,
     ContentChangedError,
@@ -69,8 +69,8 @@ class Health:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self._lock = threading.Lock()
-        self._probing = threading.Lock()
+        self._lock = new_lock()
+        self._probing = new_lock()
         self._hosts: dict[str, HostHealth] = {}
 
     def reset(self) -> None:
@@ -294,7 +294,7 @@ class Failovers:
     """What a call has to say of mirrors that failed while others answered: each once."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._messages: dict[str, str] = {}
 
     def add(self, answer: Answer) -> None:

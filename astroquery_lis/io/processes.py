@@ -30,6 +30,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._forks import new_lock
 from ..exceptions import LegacySurveyError
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Processes:
         idle_s: float | None = None,
     ) -> None:
         method = method or ("fork" if sys.platform.startswith("linux") else "spawn")
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._pending: dict[int, tuple[Future[Ended], Path]] = {}
         self._number = 0
         self._closed = False

@@ -24,16 +24,16 @@ import hashlib
 import json
 import os
 import shutil
-import threading
 import time
 import zlib
 from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from .._conf import conf
+from .._forks import new_lock
 from ..exceptions import CacheError, LegacySurveyError, NotFoundError
 from .checks import check_structure, flaw_of
 from .ranges import Version
@@ -63,7 +63,7 @@ TOUCH_AFTER_S = 30.0
 _trusted: dict[str, tuple[int, int]] = {}
 """Date and size of the whole files that were found sound."""
 
-_written_lock = threading.Lock()
+_written_lock = new_lock()
 _written_total = 0
 
 
@@ -167,7 +167,7 @@ def _placed(path: Path, *, locked: bool = True) -> Iterator[tuple[Path, IO[bytes
             raise
         finally:
             if stream is not None:
-                stream.close()
+                close_unlocked(stream)
 
 
 def copy_whole(source: Path, target: Path) -> str:
@@ -258,6 +258,14 @@ def lock(stream: IO[bytes]) -> None:
     if fcntl is not None:
         with suppress(OSError):
             fcntl.flock(stream, fcntl.LOCK_EX)
+
+
+def close_unlocked(stream: IO[Any]) -> None:
+    """Close a file that was locked; a process that was forked meanwhile does not keep the lock."""
+    if fcntl is not None and not stream.closed:
+        with suppress(OSError):
+            fcntl.flock(stream, fcntl.LOCK_UN)
+    stream.close()
 
 
 def remove(*paths: Path) -> None:

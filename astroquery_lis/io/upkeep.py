@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 import time
 import zlib
 from contextlib import contextmanager, suppress
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from .._forks import new_lock
 from ..exceptions import CacheError
 from .store import KNOWN, PARTS, VERSION_FILE, Store, written_bytes
 
@@ -176,7 +176,7 @@ def prune(location: FilePath, limit_bytes: float, *, keep_since_s: float) -> int
 
 
 _noted: dict[str, int] = {}
-_noting = threading.Lock()
+_noting = new_lock()
 
 
 def keep_within(

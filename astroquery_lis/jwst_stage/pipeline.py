@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-import threading
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from .._conf import conf
+from .._forks import new_lock
 from ..exceptions import CrdsUnavailable, OptionalDependencyError, StageError
 from ..io.processes import Processes, ServerLost
 
@@ -45,7 +45,7 @@ class _Shared:
     """The server of this process, if there is one."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = new_lock()
         self.server: Processes | None = None
 
 

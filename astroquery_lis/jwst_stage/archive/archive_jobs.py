@@ -9,7 +9,6 @@ from __future__ import annotations
 import glob
 import json
 import os
-import threading
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
+from ..._forks import new_lock
 from ...exceptions import (
     CacheError,
     ContentChangedError,
@@ -181,7 +181,7 @@ def _check_size(job: ArchiveJob, stream: IO[bytes]) -> None:
 
 
 _outages: dict = Counter()
-_outages_lock = threading.Lock()
+_outages_lock = new_lock()
 
 
 def _is_given_up(call: str) -> bool:

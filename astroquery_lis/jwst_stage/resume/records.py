@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from astropy.config.paths import get_cache_dir
 
 from ..._conf import setting
+from ..._forks import new_lock
 from ...io.store import write_bytes, write_whole
 from ..tasks import records_dir
 
@@ -131,7 +131,7 @@ class FileMemo(Generic[T]):
     def __init__(self, path: FilePath, compute: Callable[[Path], T]) -> None:
         self._path = Path(path)
         self._compute = compute
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._known = _read(self._path)
         self._changed = False
 

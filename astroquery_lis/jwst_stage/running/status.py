@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from astropy.table import Table
 
 from ...exceptions import StageError, refuse
-from ...io.store import write_whole
+from ...io.store import close_unlocked, write_whole
 from ..resume.records import read_records
 from ..tasks import HIDDEN
 
@@ -96,7 +96,7 @@ class Lock:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._file.close()
+        close_unlocked(self._file)
 
 
 def is_locked(output_dir: FilePath) -> bool:

@@ -1,0 +1,44 @@
+"""Locks in a forked process: the threads that held them are not there to let them go."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+from weakref import WeakSet
+
+from astropy.utils.decorators import lazyproperty
+
+_locks: WeakSet[threading.Lock] = WeakSet()
+
+
+def new_lock() -> threading.Lock:
+    """Return a lock that a forked process finds open."""
+    lock = threading.Lock()
+    _locks.add(lock)
+    return lock
+
+
+def _property_locks() -> Iterator[Any]:
+    """Yield the locks of attributes that are computed once, ours and astropy's."""
+    modules = [m for name, m in sys.modules.items() if name.startswith("astro")]
+    classes = {c for module in modules for c in vars(module).values() if isinstance(c, type)}
+    for attribute in (value for cls in classes for value in vars(cls).values()):
+        if isinstance(attribute, lazyproperty):
+            yield attribute._lock
+        elif isinstance(attribute, cached_property):
+            # From Python 3.12 on it has none.
+            yield getattr(attribute, "lock", None)
+
+
+def _open_all() -> None:
+    for lock in (*_locks, *_property_locks()):
+        if lock is not None:
+            lock._at_fork_reinit()  # as threading itself does with its own
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_open_all)
