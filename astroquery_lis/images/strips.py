@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._forks import new_lock
 from ..survey.bricks import IMAGE_SIZE_PIX
 from ..survey.pixel_grids import Box
 
@@ -162,7 +161,7 @@ class SharedFile:
     mirror: Mirror | None = None  # the one that gave the first tiles
     is_brought: bool = False  # all tiles that the job needs are in the cache
     changes: int = 0
-    lock: threading.Lock = field(default_factory=new_lock)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def is_most(self, n_tiles: int) -> bool:
         """Return True if so many tiles are reason to fetch the file whole."""

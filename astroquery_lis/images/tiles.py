@@ -372,7 +372,7 @@ class KnownImage:
     stamp: object
     map: ImageMap | None
     url: str
-    lock: threading.Lock = field(default_factory=new_lock)
+    lock: threading.Lock = field(default_factory=threading.Lock)
     _source: FileSource | None = None
     _layout: Layout | None = None
 

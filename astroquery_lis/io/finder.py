@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from .._forks import new_lock
 from ..exceptions import (
     CacheError,
     CacheWarning,
@@ -68,7 +68,7 @@ class FileFinder:
         self._make_client = make_client
         self._location = None if location is None else Path(location)
         self._temporary: Path | None = None
-        self._lock = new_lock()
+        self._lock = threading.Lock()
         self._failovers: Failovers | None = None
         self.cache_error: CacheError | None = None  # why what is fetched is not kept
 
