@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 """The page, in the output directory, if no other path is given."""
 
+_SCRIPT_HEAD = Path(__file__).with_name("data") / "plain_script.txt"
 _THUMBNAIL_PIX, _MOSAIC_PIX = 128, 640
 _GOOD = ("ok", "note")
 # How stpipe moves files about, which the run decides on.
@@ -335,61 +336,14 @@ def _shown(values: dict[str, Any], requested: dict[str, Any]) -> dict[str, objec
     }
 
 
-_SCRIPT_HEAD = '''\
-"""The calls of jwst behind the products in {made}.
-
-Run in an empty directory, it makes them again without astroquery_lis.  What a correction of
-astroquery_lis made is taken from where it is.
-"""
-
-import json
-import os
-from pathlib import Path
-
-os.environ.update({variables})
-os.environ.pop("CRDS_SERVER_URL", None)
-
-import jwst.pipeline
-import jwst.step
-
-HERE, MADE = Path.cwd(), Path({made!r})
-
-
-def place(name):
-    """Return where an input is: made by a call before, or elsewhere."""
-    path = Path(name)
-    return path if path.is_absolute() else next(p for p in (HERE / path, MADE / path) if p.exists())
-
-
-def call(pipeline, product, inputs, steps, association=None):
-    """Call a pipeline in a directory that has all its inputs."""
-    folder, work = (HERE / product).parent, HERE / "work" / Path(product).stem
-    folder.mkdir(parents=True, exist_ok=True)
-    work.mkdir(parents=True)
-    for name in inputs:
-        (work / Path(name).name).symlink_to(place(name))
-    source = work / Path(inputs[0]).name
-    if association is not None:
-        source = work / association["name"]
-        source.write_text(json.dumps(association["content"]))
-    os.chdir(work)
-    kind = getattr(jwst.pipeline, pipeline, None) or getattr(jwst.step, pipeline)
-    kind.call(str(source), save_results=True, output_dir=str(folder), steps=steps)
-    for path in [path for path in work.glob("*.fits") if not path.is_symlink()]:
-        path.replace(folder / path.name)  # some products are saved here whatever output_dir is
-    os.chdir(HERE)
-
-
-'''
-
-
 def plain_script(
     tasks: Iterable[Task], output_dir: Path, environment: Mapping[str, str], context: str
 ) -> str:
     """Return the script of the tasks of a run."""
     variables = {k: v for k, v in environment.items() if k in ("CRDS_PATH", "CRDS_CONTEXT")}
     variables |= {"CRDS_CONTEXT": context} if context else {}
-    head = _SCRIPT_HEAD.format(made=str(output_dir.absolute()), variables=variables)
+    text = _SCRIPT_HEAD.read_text(encoding="utf-8")
+    head = text.format(made=str(output_dir.absolute()), variables=variables)
     return head + "\n".join(_script_lines(task, output_dir) for task in tasks)
 
 

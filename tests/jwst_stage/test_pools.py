@@ -14,7 +14,7 @@ import pytest
 
 from astroquery_lis.jwst_stage.planning.associations import STAGE3_ROLES
 from astroquery_lis.jwst_stage.planning.exposures import read_exposure
-from astroquery_lis.jwst_stage.planning.pipelines import ACQUISITIONS
+from astroquery_lis.jwst_stage.planning.pipelines import EXP_TYPES
 
 from . import pools
 
@@ -102,7 +102,9 @@ class Comparison:
     def is_aside(self, root):
         """Whether a plan makes no product of an exposure of its own."""
         exposure = self.exposures.get(root)
-        return exposure is None or exposure.exp_type in ACQUISITIONS or exposure.is_imprint
+        if exposure is None or exposure.is_imprint:
+            return True
+        return EXP_TYPES[exposure.exp_type].is_acquisition
 
 
 def science(members):

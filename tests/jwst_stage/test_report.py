@@ -192,7 +192,7 @@ def test_the_script_hands_associations_to_the_pipelines(tmp_path):
     for name, text in (("__init__", ""), ("step", ""), ("pipeline", STAND_IN)):
         (package / f"{name}.py").write_text(text)
     (tmp_path / "member.fits").write_bytes(b"")
-    script = _SCRIPT_HEAD.format(made=str(tmp_path), variables={})
+    script = _SCRIPT_HEAD.read_text().format(made=str(tmp_path), variables={})
     script += 'call("Image3Pipeline", "out/a_i2d.fits", ["member.fits"], {"resample": {}}, '
     script += '{"name": "a_asn.json", "content": {"products": []}})\n'
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}

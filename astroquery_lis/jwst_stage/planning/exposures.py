@@ -77,7 +77,7 @@ _OPTICS = {
     "FGS": (),
 }
 
-_SPELLED = {
+KEYWORDS = {
     "instrument": "INSTRUME",
     "detector": "DETECTOR",
     "channel": "CHANNEL",
@@ -106,6 +106,8 @@ _SPELLED = {
     "cal_ver": "CAL_VER",
     "crds_ctx": "CRDS_CTX",
 }
+"""Attributes of an exposure that are words of its header."""
+
 _NUMBERED = {"program": 5, "observation": 3, "visit": 3, "exposure_number": 5}
 
 
@@ -262,7 +264,7 @@ def read_exposure(path: str | os.PathLike[str]) -> Exposure:
     _check_level(path, suffix, primary, science)
     exp_type = str(primary.get("EXP_TYPE", "")).upper()
     _check_keywords(path, exp_type, suffix, primary, science)
-    values = {name: _word(primary.get(keyword)) for name, keyword in _SPELLED.items()}
+    values = {name: _word(primary.get(keyword)) for name, keyword in KEYWORDS.items()}
     for name, width in _NUMBERED.items():
         if values[name].isdigit():
             values[name] = values[name].zfill(width)

@@ -1,30 +1,22 @@
 """What each EXP_TYPE decides: the pipeline of every stage, and how its exposures are put together.
 
-The table is the one of the documentation of the `jwst` package, with the cases that its
-association rules add.  The tests hold it against the lists in the package and in CRDS.
+The table is ``data/exp_types.toml``; the tests hold it against the lists in the `jwst` package and
+in CRDS.
 """
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidExposureError
 
 if TYPE_CHECKING:
     from .exposures import Exposure
 
-_DETECTOR, _DARK, _GUIDER = "Detector1Pipeline", "DarkPipeline", "GuiderPipeline"
-_IMAGE, _SPEC = "Image2Pipeline", "Spec2Pipeline"
-
-_IMAGING = (_DETECTOR, _IMAGE, "Image3Pipeline")
-_SPECTRA = (_DETECTOR, _SPEC, "Spec3Pipeline")
-_CORONAGRAPHY = (_DETECTOR, _IMAGE, "Coron3Pipeline")
-_IMAGE_ONLY = (_DETECTOR, _IMAGE, "")
-_SPEC_ONLY = (_DETECTOR, _SPEC, "")
-_RATE_ONLY = (_DETECTOR, "", "")
-_DARKS = (_DARK, "", "")
-_GUIDING = (_GUIDER, "", "")
+_IMAGING = ("Detector1Pipeline", "Image2Pipeline", "Image3Pipeline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +39,8 @@ class Kind:
         Whether CRDS still lists it, and the data models do not.
     spectra : tuple of str
         Endings of the spectra of stage 3, where a product has one set of them, the main first.
+    is_acquisition : bool
+        Whether it finds the target, or confirms it.
     """
 
     stages: tuple[str, str, str]
@@ -56,78 +50,21 @@ class Kind:
     has_mask: bool = False
     is_retired: bool = False
     spectra: tuple[str, ...] = ()
+    is_acquisition: bool = False
 
 
-_STAGES: dict[str, tuple[str, str, str]] = {
-    **dict.fromkeys(("FGS_IMAGE", "NIS_IMAGE", "NRC_IMAGE"), _IMAGING),
-    "NIS_AMI": (_DETECTOR, _IMAGE, "Ami3Pipeline"),
-    "NRS_IFU": _SPECTRA,
-    **dict.fromkeys(
-        (
-            "FGS_FOCUS", "MIR_CORONCAL", "MIR_TACONFIRM", "MIR_TACQ", "NIS_FOCUS",
-            "NIS_TACONFIRM", "NIS_TACQ", "NRC_FOCUS", "NRC_TACONFIRM", "NRC_TACQ", "NRC_WFSC",
-            "NRS_CONFIRM", "NRS_FOCUS", "NRS_IMAGE", "NRS_MIMF", "NRS_MSATA",
-            "NRS_TACONFIRM", "NRS_TACQ", "NRS_TASLIT", "NRS_VERIFY", "NRS_WATA",
-        ),
-        _IMAGE_ONLY,
-    ),
-    **dict.fromkeys(("NRC_GRISM", "NRS_AUTOWAVE", "NRS_LAMP"), _SPEC_ONLY),
-    **dict.fromkeys(
-        (
-            "FGS_INTFLAT", "FGS_SKYFLAT", "MIR_FLATIMAGE", "MIR_FLATIMAGE-EXT",
-            "MIR_FLATMRS", "MIR_FLATMRS-EXT", "NIS_EXTCAL", "NIS_LAMP", "NRC_FLAT", "NRC_LED",
-            "NRS_AUTOFLAT",
-        ),
-        _RATE_ONLY,
-    ),
-    **dict.fromkeys(
-        (
-            "FGS_DARK", "MIR_DARKALL", "MIR_DARKIMG", "MIR_DARKMRS", "NIS_DARK",
-            "NRC_DARK", "NRS_DARK",
-        ),
-        _DARKS,
-    ),
-    **dict.fromkeys(
-        ("FGS_ACQ1", "FGS_ACQ2", "FGS_FINEGUIDE", "FGS_ID-IMAGE", "FGS_ID-STACK", "FGS_TRACK"),
-        _GUIDING,
-    ),
-}  # fmt: skip
+def _kinds() -> dict[str, Kind]:
+    kinds: dict[str, Kind] = {}
+    table = Path(__file__).parents[1] / "data" / "exp_types.toml"
+    for row in tomllib.loads(table.read_text(encoding="utf-8"))["kind"]:
+        types = row.pop("types")
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+        kinds |= dict.fromkeys(types, Kind(**values))
+    return kinds
 
-_SLITLESS = Kind(_SPECTRA, is_slitless=True, spectra=("x1d.fits", "c1d.fits"))
 
-_SPECIAL = {
-    "MIR_4QPM": Kind(_CORONAGRAPHY, has_mask=True),
-    "MIR_LYOT": Kind(_CORONAGRAPHY, has_mask=True),
-    "NRC_CORON": Kind(_CORONAGRAPHY, has_mask=True),
-    "MIR_IMAGE": Kind(_IMAGING, tso="visit"),
-    "MIR_LRS-FIXEDSLIT": Kind(_SPECTRA, tso="visit", spectra=("x1d.fits", "s2d.fits")),
-    "MIR_LRS-SLITLESS": Kind(_SPEC_ONLY, tso="visit"),
-    "NIS_SOSS": Kind(_SPECTRA, tso="visit"),
-    "NRC_TSIMAGE": Kind((_DETECTOR, _IMAGE, "Tso3Pipeline"), tso="always"),
-    "NRC_TSGRISM": Kind((_DETECTOR, _SPEC, "Tso3Pipeline"), tso="always"),
-    "NRS_BRIGHTOBJ": Kind((_DETECTOR, _SPEC, "Tso3Pipeline"), tso="always"),
-    "MIR_MRS": Kind(_SPECTRA, optics=("CHANNEL", "BAND")),
-    "NIS_WFSS": _SLITLESS,
-    "NRC_WFSS": _SLITLESS,
-    "MIR_WFSS": _SLITLESS,
-    "NRS_MSASPEC": Kind(_SPECTRA),
-    "NRS_FIXEDSLIT": Kind(_SPECTRA),
-    "MIR_DARK": Kind(_DARKS, is_retired=True),
-    "MIR_FLATALL": Kind(_RATE_ONLY, is_retired=True),
-    "NRS_BOTA": Kind(_IMAGE_ONLY, is_retired=True),
-}
-
-EXP_TYPES = {name: Kind(stages) for name, stages in _STAGES.items()} | _SPECIAL
+EXP_TYPES = _kinds()
 """What every EXP_TYPE decides."""
-
-ACQUISITIONS = frozenset(
-    (
-        "MIR_TACONFIRM", "MIR_TACQ", "NIS_TACONFIRM", "NIS_TACQ", "NRC_TACONFIRM", "NRC_TACQ",
-        "NRS_CONFIRM", "NRS_MSATA", "NRS_TACONFIRM", "NRS_TACQ", "NRS_TASLIT", "NRS_VERIFY",
-        "NRS_WATA",
-    )
-)  # fmt: skip
-"""Types of exposures that find the target and confirm it."""
 
 IMAGING = frozenset(name for name, kind in EXP_TYPES.items() if kind.stages == _IMAGING)
 """Types of plain images."""
@@ -155,7 +92,7 @@ _NO_MASK = {"MASKBAR": ("NRCA1", "NRCA2", "NRCA3"), "MASKRND": ("NRCA1", "NRCA3"
 
 def is_guider(exp_type: str) -> bool:
     """Return True for one of the guider's types."""
-    return exp_type in EXP_TYPES and EXP_TYPES[exp_type].stages == _GUIDING
+    return exp_type in EXP_TYPES and EXP_TYPES[exp_type].stages[0] == "GuiderPipeline"
 
 
 def pipelines_for(

@@ -42,19 +42,17 @@ def build(
     check_associations: bool = True,
 ) -> tuple[tuple[Task, ...], list[str]]:
     """Return the tasks."""
-    level2 = [a for a in associations if not str(a.get("asn_type", "")).endswith("3")]
-    level3 = [a for a in associations if str(a.get("asn_type", "")).endswith("3")]
+    files: dict[bool, list[dict]] = {True: [], False: []}
+    for association in associations:
+        files[str(association.get("asn_type", "")).endswith("3")].append(association)
     together = Together({}, [], frozenset(), [])
     if {2, 3} & set(stages):
-        given = [group_of_file(a, exposures) for a in level3]
-        named = {split_name(m["expname"])[0] for a in associations for p in a["products"]
-                 for m in p["members"]}  # fmt: skip
         together = put_together(
             exposures,
             group_by=group_by,
             product_name=product_name,
-            given=given,
-            named=named,
+            given=[group_of_file(a, exposures) for a in files[True]],
+            named=_named_roots(associations),
             stage3=3 in stages,
         )
     kept = [e for e in exposures if e.root not in together.unwanted]
@@ -73,30 +71,30 @@ def build(
     for exposure in kept:
         builder.stage1(exposure)
     # What stage 2 subtracts are count rates: those of before any exposure had its stage 2.
-    calibration = _Calibration(builder, together, level2, dict(builder.current))
-    if all(is_acquisition(e) for e in kept):
+    calibration = _Calibration(builder, together, files[False], dict(builder.current))
+    second = [e for e in kept if not (is_acquisition(e) or e.is_imprint)]
+    if all(map(is_acquisition, kept)):
         second = kept
-    else:
-        second = [e for e in kept if not (is_acquisition(e) or e.is_imprint)]
-    for exposure in second:
-        if not _is_slitless(exposure):
-            calibration.add(exposure)
-    # Slitless spectra wait for the mosaics that tell where the sources are.
     filled = list(zip(groups, _filled(groups, check_associations), strict=True))
-    for group, association in filled:
-        if not any(_is_slitless(e) for e in group.exposures):
-            _third(builder, group, association, stage3_steps)
-    for exposure in second:
-        if _is_slitless(exposure):
-            calibration.add(exposure)
-    for group, association in filled:
-        if any(_is_slitless(e) for e in group.exposures):
-            _third(builder, group, association, stage3_steps)
+    # Slitless spectra wait for the mosaics that tell where the sources are.
+    for slitless in (False, True):
+        for exposure in second:
+            if _is_slitless(exposure) == slitless:
+                calibration.add(exposure)
+        for group, header in filled:
+            if any(map(_is_slitless, group.exposures)) == slitless:
+                _third(builder, group, header, stage3_steps)
     if builder.problems:
         parameter = "stages" if any("stage" in p for p in builder.problems) else "corrections"
         msg = f"stages={tuple(stages)!r}: {'; '.join(builder.problems)}."
         raise InvalidRequestError(msg, parameter=parameter, value=stages)
     return tuple(builder.tasks), builder.notes
+
+
+def _named_roots(associations: Sequence[dict]) -> set[str]:
+    """Return the exposures that are members of associations."""
+    members = (m for a in associations for p in a["products"] for m in p["members"])
+    return {split_name(member["expname"])[0] for member in members}
 
 
 def _is_slitless(exposure: Exposure) -> bool:

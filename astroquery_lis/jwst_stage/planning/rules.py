@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..pipeline import ask, require_jwst
-from .pipelines import ACQUISITIONS, IMAGING, is_integrations, stage_classes
+from .exposures import KEYWORDS
+from .pipelines import EXP_TYPES, IMAGING, is_integrations, stage_classes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,28 +27,12 @@ _WHOLE_PROGRAM = "c1001"
 _FIRST_WITH_BACKGROUND = 1002
 _WITHIN_AN_OBSERVATION = ("Tso3Pipeline", "WfsCombineStep")
 
-_COLUMNS = {
-    "program": "program",
-    "obs_num": "observation",
-    "visit": "visit",
-    "visitype": "visit_type",
-    "visitgrp": "visit_group",
-    "seq_id": "sequence_id",
-    "act_id": "activity_id",
-    "exposure": "exposure_number",
-    "exp_type": "exp_type",
-    "instrume": "instrument",
-    "detector": "detector",
-    "channel": "channel",
-    "module": "module",
-    "filter": "filter",
-    "pupil": "pupil",
-    "grating": "grating",
-    "band": "band",
-    "fxd_slit": "slit",
-    "lamp": "lamp",
-    "subarray": "subarray",
-    "patttype": "patttype",
+_WORDS = (
+    "program", "visit", "visit_type", "visit_group", "sequence_id", "activity_id",
+    "exposure_number", "exp_type", "instrument", "detector", "channel", "module", "filter", "pupil",
+    "grating", "band", "slit", "lamp", "subarray", "patttype",
+)  # fmt: skip
+_COLUMNS = {KEYWORDS[name].lower(): name for name in _WORDS} | {
     "nints": "n_ints",
     "patt_num": "position_number",
     "tsovisit": "is_tso",
@@ -85,7 +70,7 @@ class Association:
 
 def is_acquisition(exposure: Exposure) -> bool:
     """Return True for an exposure that only found the target."""
-    return exposure.exp_type in ACQUISITIONS
+    return EXP_TYPES[exposure.exp_type].is_acquisition
 
 
 def is_plain(exposures: Sequence[Exposure]) -> bool:

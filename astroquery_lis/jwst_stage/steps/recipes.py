@@ -39,104 +39,10 @@ if TYPE_CHECKING:
     from ..refs.references import Resolution
     from ..tasks import Task
 
-_NO_RESAMPLE = (
-    "the resampled image of a single exposure is no input of stage 3; without it stage 2 takes "
-    "less time and half of the disk"
+PRESETS: dict[str, dict[str, Any]] = tomllib.loads(
+    (Path(__file__).parents[1] / "data" / "presets.toml").read_text(encoding="utf-8")
 )
-_SNOWBALLS = (
-    "large cosmic ray events (snowballs) have halos that the search for jumps alone leaves; the "
-    "step itself looks for them only if it is told to"
-)
-
-# Of four NIRCam frames of 640 pixels, 121 MB instead of 159 beside the imports, and two thirds of
-# the time; no pixel of the mosaic changed by more than 0.0001 of its error (bilinear: 0.004).
-_SPARSE_MAP = {"pixmap_stepsize": 10.0, "pixmap_order": 3}
-_SPARSE_STEP = (
-    "where each pixel falls on the mosaic's grid is computed for every tenth one and interpolated, "
-    "without the arrays of a transformation of all of them; the distortion is smooth, so that "
-    "pixels change by less than a thousandth of their error"
-)
-_SPARSE_ORDER = "a cubic spline between those points, which is closer than straight lines"
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {
-        "description": "What CRDS and the pipeline have for each step.",
-        "steps": {},
-        "reasons": {},
-    },
-    "nircam-imaging": {
-        "description": "NIRCam images of any field.",
-        "steps": {
-            "jump": {"expand_large_events": True},
-            "image2": {"resample": {"skip": True}},
-        },
-        "reasons": {
-            "jump.expand_large_events": _SNOWBALLS,
-            "image2.resample.skip": _NO_RESAMPLE,
-        },
-    },
-    "nircam-deep": {
-        "description": "Deep NIRCam images of fields that are mostly empty sky.",
-        "steps": {
-            "jump": {"expand_large_events": True},
-            "clean_flicker_noise": {"skip": False, "autoparam": True},
-            "image2": {"resample": {"skip": True}},
-            "skymatch": {"subtract": True},
-        },
-        "reasons": {
-            "jump.expand_large_events": _SNOWBALLS,
-            "clean_flicker_noise.skip": (
-                "1/f noise leaves stripes that many exposures do not average out; where most of a "
-                "row is sky, its median is the stripe. Not for fields filled by extended light, "
-                "which it would remove too"
-            ),
-            "clean_flicker_noise.autoparam": (
-                "the step chooses the fit of noise and background from each image"
-            ),
-            "image2.resample.skip": _NO_RESAMPLE,
-            "skymatch.subtract": (
-                "exposures of several visits have different sky levels; subtracted, they combine "
-                "to a mosaic without steps at their edges. The step only measures them otherwise"
-            ),
-        },
-    },
-    "miri-imaging": {
-        "description": "MIRI images.",
-        "steps": {
-            "jump": {"find_showers": True},
-            "image2": {"resample": {"skip": True}},
-        },
-        "reasons": {
-            "jump.find_showers": (
-                "cosmic rays make faint, wide showers in MIRI's detectors, which the step looks "
-                "for only if it is told to"
-            ),
-            "image2.resample.skip": _NO_RESAMPLE,
-        },
-    },
-    "low-memory": {
-        "description": "Images of any instrument, where memory is short.",
-        "steps": {
-            "image2": {"resample": {"skip": True}},
-            "image3": {"resample": _SPARSE_MAP, "outlier_detection": _SPARSE_MAP},
-        },
-        "reasons": {
-            "image2.resample.skip": _NO_RESAMPLE,
-            "image3.resample.pixmap_stepsize": _SPARSE_STEP,
-            "image3.resample.pixmap_order": _SPARSE_ORDER,
-            "image3.outlier_detection.pixmap_stepsize": _SPARSE_STEP,
-            "image3.outlier_detection.pixmap_order": _SPARSE_ORDER,
-        },
-    },
-}
-"""By name: ``description``, ``steps`` as for `~.parameters.check`, and ``reasons`` by parameter.
-
-A preset has only what depends on the purpose of the images; what depends on the instrument is
-CRDS's to say.
-"""
-
-ORIGINS = ("default", "crds", "preset", "recipe", "steps", "plan")
-"""Where a value can come from; a later one has its way over an earlier one."""
+"""By name: ``description``, ``steps`` as for `~.parameters.check`, and ``reasons`` by parameter."""
 
 _STPIPE = (".asdf", ".cfg")
 
