@@ -1,5 +1,6 @@
 """The files that a plan begins from, and at which level."""
 
+import itertools
 from dataclasses import dataclass
 
 import pytest
@@ -39,7 +40,7 @@ def test_everything_that_is_wrong_is_told_at_once(dithers, plan_of):
 
 def test_one_exposure_in_two_places(dithers, plan_of):
     write_exposure(dithers / "copy", 1)
-    with pytest.raises(InvalidExposureError, match=r"00001_nrcalong_uncal.fits is given 2 times"):
+    with pytest.raises(InvalidExposureError, match=r"00001_nrcalong_uncal.fits: is given 2 times"):
         plan_of()
     path = dithers / f"{ROOT.format(1)}_uncal.fits"
     assert len(plan_of([path, str(path)]).exposures) == 1
@@ -97,6 +98,71 @@ def test_many_bad_files_are_told_by_what_is_wrong_with_them(dithers, plan_of):
     assert lines[6] == "  and 30 more files for the same reason"
     assert lines[12] == "  and 15 more files for the same reason"
     assert all("lacks FILTER" in line for line in lines[1:6])
+
+
+def test_a_thousand_bad_files_make_a_message_that_can_be_read(tmp_path, dithers, plan_of):
+    (good, *_) = sorted(dithers.iterdir())
+    whole = good.read_bytes()
+    paths = [str(good)]
+    for number in range(1000):
+        name = f"jw01234001001_{10000 + number}_00001_nrcalong_uncal.fits"
+        contents = (whole[: -5000 - number % 50], b"<html>%d" % number, None, whole)
+        path = dithers / name
+        if (content := contents[number % 4]) is whole:
+            # The same exposure in two folders, each of which has a name of its own.
+            for folder in ("a", "b"):
+                path = tmp_path / folder / name
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(content)
+                paths.append(str(path))
+            continue
+        paths.append(str(path))
+        if content is not None:
+            path.write_bytes(content)
+    with pytest.raises(InvalidExposureError) as caught:
+        plan_of(paths)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "1000 files cannot be used:"
+    assert len(lines) == 25
+    assert lines.count("  and 245 more files for the same reason") == 4
+
+
+def test_more_reasons_than_one_reads_are_counted(dithers, plan_of):
+    keywords = ("NFRAMES", "GROUPGAP", "TFRAME", "TGROUP")
+    drops = [c for n in (1, 2, 3) for c in itertools.combinations(keywords, n)]
+    for number, drop in enumerate(drops, 100):
+        write_exposure(dithers, number, drop=drop)
+    with pytest.raises(InvalidExposureError) as caught:
+        plan_of()
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "14 files cannot be used:"
+    assert len(lines) == 12
+    assert lines[-1] == "  and 4 more files for other reasons"
+
+
+def test_a_thousand_failed_rows_are_left_out_by_reason(dithers, plan_of):
+    (good, *_) = sorted(map(str, dithers.iterdir()))
+    names = [f"/data/jw01234001001_{10000 + i}_00001_nrcalong_uncal.fits" for i in range(1000)]
+    reasons = ["HTTP 503: unavailable", "HTTP 403: {} is proprietary", "cut off after {} bytes"]
+    messages = [
+        reasons[i % 3].format((name, i)[i % 3 - 1]) for i, name in enumerate(names)
+    ]  # fmt: skip
+    table = Table(
+        {
+            "Local Path": [good, *names],
+            "Status": ["COMPLETE"] + ["ERROR"] * 1000,
+            "Message": ["", *messages],
+        }
+    )
+    with pytest.warns(LegacySurveyWarning) as caught:
+        plan = plan_of(table)
+    assert [exposure.path for exposure in plan.exposures] == [good]
+    text = str(caught[0].message)
+    assert text == plan.notes[0]
+    assert text.count(" more (ERROR: ") == 3
+    assert "and 329 more (ERROR: HTTP 503: unavailable)" in text
+    assert "and 328 more (ERROR: cut off after 2 bytes)" in text
+    assert len(text) < 1500
 
 
 def test_rows_of_a_manifest_that_failed_are_left_out_and_said(dithers, plan_of):

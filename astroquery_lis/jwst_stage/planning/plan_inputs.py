@@ -20,7 +20,7 @@ from .pipelines import is_integrations, stage_classes
 from .task_builder import configuration_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ..._typing import FilePath
     from ..refs.references import Resolution
@@ -79,6 +79,18 @@ def read_files(
 
 
 _MOST_LISTED = 5
+_MOST_REASONS = 10
+
+
+def by_reason(problems: Iterable[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+    """Return names and what is wrong with each, those with one reason together, most first."""
+    reasons = defaultdict(list)
+    for name, reason in problems:
+        # What is wrong is the same with other numbers, and of another file.
+        file = re.escape(name.rpartition("/")[2])
+        alike = re.sub(r"\d+", "0", re.sub(rf"\S*{file}\S*", "", reason) if file else reason)
+        reasons[alike].append((name, reason))
+    return sorted(reasons.values(), key=len, reverse=True)
 
 
 def _raise_all(problems: list[str], parameter: str) -> None:
@@ -87,16 +99,15 @@ def _raise_all(problems: list[str], parameter: str) -> None:
         return
     if len(problems) == 1:
         raise InvalidExposureError(problems[0], parameter=parameter)
-    reasons = defaultdict(list)
-    for problem in problems:
-        path, _, reason = problem.partition(": ")
-        # What is wrong is the same with other numbers.
-        reasons[re.sub(r"\d+", "0", reason)].append((path, problem))
+    parts = (problem.partition(": ") for problem in problems)
+    reasons = by_reason((path, reason) for path, _, reason in parts)
     lines = []
-    for alike in sorted(reasons.values(), key=len, reverse=True):
-        lines += [f"  {problem}" for _, problem in alike[:_MOST_LISTED]]
+    for alike in reasons[:_MOST_REASONS]:
+        lines += [f"  {path}: {reason}" for path, reason in alike[:_MOST_LISTED]]
         if len(alike) > _MOST_LISTED:
             lines.append(f"  and {len(alike) - _MOST_LISTED} more files for the same reason")
+    if others := sum(map(len, reasons[_MOST_REASONS:])):
+        lines.append(f"  and {others} more files for other reasons")
     msg = f"{len(problems)} files cannot be used:\n" + "\n".join(lines)
     raise InvalidExposureError(msg, parameter=parameter)
 
@@ -155,18 +166,22 @@ def _column(table: Table, notes: list[str]) -> list[str]:
         )
         raise InvalidRequestError(msg, parameter="files")
     paths = []
-    left_out: list[str] = []
+    left_out: list[tuple[str, str]] = []
     for row in table:
         path = str(row["Local Path"])
         status = str(row["Status"]) if "Status" in table.colnames else ""
         if status in _REFUSED or not path:
             name = path or next((str(row[c]) for c in ("id", "URL") if c in table.colnames), "?")
             why = str(row["Message"]) if "Message" in table.colnames else ""
-            left_out.append(f"{name} ({status or 'no file'}{f': {why}' if why else ''})")
+            left_out.append((name, f"{status or 'no file'}{f': {why}' if why else ''}"))
         else:
             paths.append(path)
     if left_out:
-        notes.append(f"Left out, since the table has no file: {listed(left_out)}.")
+        texts = [
+            f"{listed([name for name, _ in alike])} ({alike[0][1]})"
+            for alike in by_reason(left_out)
+        ]
+        notes.append(f"Left out, since the table has no file: {listed(texts, _MOST_REASONS)}.")
     return paths
 
 
@@ -188,7 +203,7 @@ def _duplicates(exposures: Sequence[Exposure]) -> list[str]:
     for exposure in exposures:
         by_name[exposure.root, exposure.suffix].append(exposure.path)
     return [
-        f"{root}_{suffix}.fits is given {len(paths)} times: {', '.join(paths)}."
+        f"{root}_{suffix}.fits: is given {len(paths)} times: {listed(paths)}."
         for (root, suffix), paths in by_name.items()
         if len(paths) > 1
     ]

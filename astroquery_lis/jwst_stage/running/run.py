@@ -26,7 +26,9 @@ from ...exceptions import (
 )
 from ...io.store import GB, check_space
 from .. import pipeline
+from ..planning.associations import listed
 from ..planning.estimates import with_references
+from ..planning.plan_inputs import by_reason
 from ..resume.fingerprints import Fingerprints, key
 from ..resume.records import read_records, write_record
 from ..resume.states import assess, checked_products, product_memo
@@ -217,15 +219,18 @@ class _Run:
 
     def warn(self) -> None:
         """Warn of what this run made and what had no effect."""
-        messages = [
-            f"{name}: {line['message']}. {line['action']}"
+        problems = (
+            (name, f"{line['message']}. {line['action']}")
             for name, state in self._schedule.states.items()
             if state == DONE and name not in self._cached
             for line in self._records[name].checks
             if line["outcome"] == "no effect"
+        )
+        texts = [
+            f"{listed([name for name, _ in alike])}: {alike[0][1]}" for alike in by_reason(problems)
         ]
-        if messages:
-            warn("\n".join(messages), StageWarning)
+        if texts:
+            warn("\n".join(texts), StageWarning)
 
     def _check_disk(self) -> None:
         """Refuse to begin what the disk has no room for."""
