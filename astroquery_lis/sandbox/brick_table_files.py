@@ -18,7 +18,6 @@ from .coadds import Content
 from .planes import BrickScene
 
 _EBV = 0.05
-_EXTINCTION = {"g": 3.214, "r": 2.165, "i": 1.592, "z": 1.211}
 _NOTE = "SIMULATED survey: only the bricks of the scene are listed."
 # The medians of a brick are those of every so many pixels, each way.
 _STEP_PIX = 4
@@ -66,7 +65,7 @@ def _summarise(release: str, region: str, brick: str) -> dict[str, float]:
         for name, norm in (("psfdepth", render.psf_norm), ("galdepth", render.galaxy_norm)):
             # 5-sigma AB magnitude, 0 where there is no depth.
             ivar = pixel_ivar * norm(band, scale_arcsec)
-            summary[f"{name}_{band}"] = 22.5 - 2.5 * np.log10(5 / np.sqrt(ivar)) if ivar else 0.0
+            summary[f"{name}_{band}"] = float(sky.magnitudes(5 / np.sqrt(ivar))) if ivar else 0.0
     return summary
 
 
@@ -109,7 +108,7 @@ def _region_bricks(release: str, region: str) -> Table:
             table[key] = np.array([rows[name][key] for name in names], np.float32)
     table["ebv"] = np.full(len(ids), _EBV, np.float32)
     for band in bands:
-        transmission = 10 ** (-0.4 * _EXTINCTION[band] * _EBV)
+        transmission = 10 ** (-0.4 * sky.EXTINCTION[band] * _EBV)
         table[f"trans_{band}"] = np.full(len(ids), transmission, np.float32)
     table["brickid"] = ids.astype(np.int32)
     table["ra1"], table["ra2"], table["dec1"], table["dec2"] = ra1, ra2, dec1, dec2

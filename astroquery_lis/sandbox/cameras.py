@@ -241,7 +241,7 @@ def _row(ccd: _Ccd, region: str, boxes: tuple[int, ...]) -> np.ndarray:
     rng = np.random.default_rng([7, ccd.exposure, ccd.order])
     exposed = np.random.default_rng([7, ccd.exposure])
     cd = np.array(ccd.camera.axes, float) * scale / 3600
-    sig1 = sky.NOISE_SIGMA[band] * scale / 0.262
+    sig1 = sky.NOISE_SIGMA[band] * scale / releases.PIXEL_SCALE_ARCSEC
     zero_point = _ZERO_POINT[band] + exposed.normal(0, 0.03)
     counts = 10 ** ((zero_point - _SKY_MAG[band]) / 2.5) * scale**2
     values = {

@@ -138,9 +138,6 @@ def _lengthen(tables: list[Table], name: str) -> None:
             table[name] = MaskedColumn(np.pad(table[name].data.data, ((0, 0), (0, missing))))
 
 
-_WISE_AB = (2.699, 3.339, 5.174, 6.620)
-
-
 def tractor_file(release: str, region: str, brick: str) -> Iterator[Content]:
     """Yield the Tractor file of a brick."""
     path = paths.file_path("tractor", release, region, brick=brick)
@@ -176,7 +173,7 @@ def tractor_hdus(release: str, region: str, brick: str) -> fits.HDUList:
         header[f"APRAD{number}"] = (radius, "radius of an optical aperture (arcsec)")
     for number, radius in enumerate(WISE_APERTURES_ARCSEC):
         header[f"WAPRAD{number}"] = (radius, "radius of a WISE aperture (arcsec)")
-    for number, shift in enumerate(_WISE_AB, start=1):
+    for number, shift in enumerate(sky.VEGA_TO_AB.values(), start=1):
         header[f"WISEAB{number}"] = (shift, "Vega to AB (mag)")
     units = {column.name: column.unit for column in tractor_columns(release, region)}
     rows = brick_rows(release, region, brick)

@@ -110,7 +110,7 @@ def _header(scene: BrickScene, product: str, band: str | None) -> fits.Header:
         header["BUNIT"] = unit
     if band:
         header["FILTER"] = (_FILTER[band], "filter in the camera")
-        header["MAGZERO"] = (22.5, "magnitude zero point")
+        header["MAGZERO"] = (sky.ZERO_POINT, "magnitude zero point")
     add_brick_cards(header, scene.release, scene.region, brick)
     header["CENTRA"] = (brick.ra_deg, "image centre RA (deg)")
     header["CENTDEC"] = (brick.dec_deg, "image centre Dec (deg)")

@@ -10,11 +10,11 @@ from functools import cache
 import numpy as np
 
 from ..survey import sphere
+from ..survey.releases import PIXEL_SCALE_ARCSEC
 from . import render, sky
 from .render import Components
 
 _SEED = 27182
-_SCALE_ARCSEC = 0.262
 APERTURES_ARCSEC = (0.5, 0.75, 1.0, 1.5, 2.0, 3.5, 5.0, 7.0)
 WISE_APERTURES_ARCSEC = (3.0, 5.0, 7.0, 9.0, 11.0)
 _FIBER_RADIUS_ARCSEC = 0.75
@@ -121,8 +121,8 @@ def optical(band: str) -> dict[str, np.ndarray]:
     own = _overlap(weights, sigmas, everyone, everyone, np.zeros(len(flux)))
     nexp = sky.exposures(true["ra"], true["dec"], band).astype(float)
     pixel_ivar = nexp / sky.NOISE_SIGMA[band] ** 2
-    area = _SCALE_ARCSEC**2
-    depth = pixel_ivar * render.psf_norm(band, _SCALE_ARCSEC)
+    area = PIXEL_SCALE_ARCSEC**2
+    depth = pixel_ivar * render.psf_norm(band, PIXEL_SCALE_ARCSEC)
     variance = 1 / (pixel_ivar * own * area) + sky.POISSON_NMGY * flux
     fiber_weights, fiber_sigmas = _profiles(((1.0, _FIBER_SIGMA_ARCSEC),))
     fiber = flux * _inside(fiber_weights, fiber_sigmas, _FIBER_RADIUS_ARCSEC)
@@ -146,7 +146,7 @@ def optical(band: str) -> dict[str, np.ndarray]:
         "apflux_ivar": pixel_ivar[:, None] / pixels,
         "nobs": nexp.astype(np.int16),
         "psfdepth": depth,
-        "galdepth": pixel_ivar * render.galaxy_norm(band, _SCALE_ARCSEC),
+        "galdepth": pixel_ivar * render.galaxy_norm(band, PIXEL_SCALE_ARCSEC),
         "nea": 1 / own,
         "fracflux": _blending(weights, sigmas, flux, own),
         "saturated": peak > sky.SATURATION,
@@ -161,7 +161,7 @@ def infrared(band: str) -> dict[str, np.ndarray]:
     weights, sigmas = _profiles(((1.0, _WISE_SIGMA_ARCSEC[band]),))
     own = _overlap(weights, sigmas, everyone, everyone, np.zeros(len(flux)))
     point = 1 / (4 * np.pi * _WISE_SIGMA_ARCSEC[band] ** 2)
-    depth = (5 / 10 ** ((22.5 - _WISE_DEPTH_MAG[band]) / 2.5)) ** 2
+    depth = (5 / sky.flux(_WISE_DEPTH_MAG[band])) ** 2
     apertures = [_inside(weights, sigmas, radius) for radius in WISE_APERTURES_ARCSEC]
     square = np.pi * np.square(WISE_APERTURES_ARCSEC) * point
     return {

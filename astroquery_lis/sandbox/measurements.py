@@ -77,16 +77,6 @@ def tractor_dtype(release: str, region: str) -> np.dtype:
     return np.dtype([(c.name, c.kind, (c.length,) if c.length > 1 else ()) for c in columns])
 
 
-_EXTINCTION = {
-    "g": 3.214,
-    "r": 2.165,
-    "i": 1.592,
-    "z": 1.211,
-    "w1": 0.184,
-    "w2": 0.113,
-    "w3": 0.0241,
-    "w4": 0.00910,
-}
 _WISE_NOBS = {"w1": 128, "w2": 128, "w3": 12, "w4": 12}
 _GAIA_LIMIT_MAG = 20.5
 
@@ -124,7 +114,7 @@ def _add_gaia(rows: np.ndarray, release: str) -> None:
     true = sources()
     noise = noise_of(0)
     duplicated = true["type"] == "DUP"
-    magnitude = 22.5 - 2.5 * np.log10(np.where(duplicated, 10.0, true["flux_r"]))
+    magnitude = sky.magnitudes(np.where(duplicated, 10.0, true["flux_r"]))
     in_gaia = ((true["type"] == "PSF") & (magnitude < _GAIA_LIMIT_MAG)) | duplicated
     colour = np.where(
         duplicated,
@@ -252,7 +242,7 @@ def measurements(release: str, region: str) -> np.ndarray:
         rows[name] = true[name]
     rows["ebv"] = _ebv(true["ra"], true["dec"])
     for band in (*tree.bands, *WISE_BANDS):
-        rows[f"mw_transmission_{band}"] = 10 ** (-0.4 * _EXTINCTION[band] * rows["ebv"])
+        rows[f"mw_transmission_{band}"] = 10 ** (-0.4 * sky.EXTINCTION[band] * rows["ebv"])
     for band in tree.bands:
         _add_optical(rows, band, noise, f"ngood_{band}" in (rows.dtype.names or ()))
     for band in WISE_BANDS:

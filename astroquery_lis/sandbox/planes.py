@@ -6,28 +6,27 @@ footprint.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 
 import numpy as np
 from scipy.ndimage import binary_dilation
 
 from ..survey import bitmasks, bricks
-from ..survey.pixel_grids import Box
+from ..survey.pixel_grids import Box, TangentGrid
+from ..survey.releases import PIXEL_SCALE_ARCSEC
 from . import render, sky
 
 SIZE_PIX = bricks.IMAGE_SIZE_PIX
-WHOLE_BRICK = "0451p000"
 # Height of the strips in which a whole brick is made, which bounds the memory.
 _STRIP_PIX = 150
 _BLEED_PIX = 2
-_SCALE_ARCSEC = 0.262
 _BLOB_THRESHOLD_SIGMA = 0.5
 
 
 def windows_of(brick: str) -> list[Box]:
     """Return the boxes of a brick that were observed; they do not overlap."""
-    if brick == WHOLE_BRICK:
+    if brick == sky.WHOLE_BRICK:
         return strips((SIZE_PIX, SIZE_PIX))
     grid = bricks.brick_grid(bricks.parse_brick_name(brick))
     windows = []
@@ -38,7 +37,37 @@ def windows_of(brick: str) -> list[Box]:
             high = [min(round(float(value)) + half, SIZE_PIX) for value in (x, y)]
             if low[0] < high[0] and low[1] < high[1]:
                 windows.append(Box(low[1], high[1], low[0], high[0]))
-    return windows
+    # What the whole brick shows, its neighbours show too: bricks share their exposures.
+    shared = _reach_of_whole_brick(grid)
+    for window in windows:
+        shared = [part for box in shared for part in _beside(box, window)]
+    return windows + shared
+
+
+def _reach_of_whole_brick(grid: TangentGrid) -> list[Box]:
+    """Return the pixels of another brick's image that the image of the whole brick reaches."""
+    sides = np.array([-0.5, SIZE_PIX - 0.5])
+    whole = bricks.brick_grid(bricks.parse_brick_name(sky.WHOLE_BRICK))
+    x, y = grid.to_pixel(*whole.to_sky(sides, sides[:, None]))
+    if not np.isfinite(x).all():
+        return []
+    y0, x0 = (int(np.floor(values.min() + 0.5)) for values in (y, x))
+    y1, x1 = (int(np.ceil(values.max() + 0.5)) for values in (y, x))
+    box = Box(y0, y1, x0, x1).clipped(SIZE_PIX, SIZE_PIX)
+    return [] if 0 in box.shape else [box]
+
+
+def _beside(box: Box, window: Box) -> Iterator[Box]:
+    """Yield the parts of a box that are not in a window."""
+    y0, y1 = (min(max(y, box.y0), box.y1) for y in (window.y0, window.y1))
+    x0, x1 = (min(max(x, box.x0), box.x1) for x in (window.x0, window.x1))
+    parts = (
+        box._replace(y1=y0),
+        box._replace(y0=y1),
+        Box(y0, y1, box.x0, x0),
+        Box(y0, y1, x1, box.x1),
+    )
+    yield from (part for part in parts if 0 not in part.shape)
 
 
 def strips(shape: tuple[int, int]) -> list[Box]:
@@ -153,7 +182,7 @@ class _Pixels:
         self._sky = scene.sky_of(window)
         self._scale_arcsec = scene.grid.scale_deg * 3600
         # A larger pixel has more of the sky's noise.
-        self._sigma = sky.NOISE_SIGMA[band] * round(self._scale_arcsec / _SCALE_ARCSEC, 9)
+        self._sigma = sky.NOISE_SIGMA[band] * round(self._scale_arcsec / PIXEL_SCALE_ARCSEC, 9)
         self.model = scene._light(band, window)
         self._saturated = self.model > sky.SATURATION
         # Drawn for every product, so that each is the same whichever are made.

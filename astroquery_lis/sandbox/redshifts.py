@@ -40,7 +40,7 @@ def photo_z(release: str, rows: np.ndarray, truth_id: np.ndarray) -> np.ndarray:
     is_true = truth_id >= 0
     number = np.where(is_true, truth_id, 0)
     redshift = np.asarray(sky.truth()["redshift"])[number]
-    magnitude = 22.5 - 2.5 * np.log10(np.asarray(sources()["flux_r"])[number])
+    magnitude = sky.magnitudes(np.asarray(sources()["flux_r"])[number])
     error = np.clip(0.02 * 10 ** (0.2 * (magnitude - 20)), 0.015, 0.2) * (1 + redshift)
     noise = noise_of(5, int(release[2:]))[number]
     for end, bands in (("", "grz"), ("_i", "griz")):

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from ..survey import bricks
 from ..survey.pixel_grids import TangentGrid
+from . import sky
 from .brick_table_files import bricks_file, region_file
 from .coadds import scene_files
 from .made_once import write_whole
-from .planes import WHOLE_BRICK, BrickScene, strips
+from .planes import BrickScene, strips
 
 _COARSEST_ARCSEC = 0.45
 
@@ -69,10 +70,10 @@ def write_reduction(
     if not 0 < pixel_scale_arcsec <= _COARSEST_ARCSEC:
         msg = f"pixel_scale_arcsec={pixel_scale_arcsec!r} must be at most {_COARSEST_ARCSEC}."
         raise ValueError(msg)
-    place = bricks.get_brick(WHOLE_BRICK)
+    place = bricks.get_brick(sky.WHOLE_BRICK)
     centre = (width - 1) / 2 - x0, (height - 1) / 2 - y0
     grid = TangentGrid(place.ra_deg, place.dec_deg, *centre, pixel_scale_arcsec / 3600)
-    scene = BrickScene("dr10", "south", WHOLE_BRICK)
+    scene = BrickScene("dr10", "south", sky.WHOLE_BRICK)
     scene.grid, scene.shape = grid, (y1 - y0, x1 - x0)
     scene.windows = strips(scene.shape)
     root = Path(folder).absolute()

@@ -14,7 +14,9 @@ import numpy as np
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
-SCENE_VERSION = "1"
+from ..survey.releases import PIXEL_SCALE_ARCSEC
+
+SCENE_VERSION = "2"
 _SEED = 20450125
 
 # Named places: RA, Dec in degrees.
@@ -32,7 +34,7 @@ POSITIONS_DEG = MappingProxyType(
         "off": (95.0, -30.0),
         # Half of a box about it was never observed; no brick is beyond the survey's edge; and no
         # exposure in z is in the gap.
-        "half": (45.25 + 320 * 0.262 / 3600, 0.125),
+        "half": (45.25 + 320 * PIXEL_SCALE_ARCSEC / 3600, 0.125),
         "edge": (45.0005, 0.03),
         "gap": (45.198, -0.045),
     }
@@ -55,7 +57,10 @@ BRICKS = MappingProxyType(
     }
 )
 
-# Where bricks other than 0451p000 were observed: RA and Dec (deg), half width (pixels).
+# The brick that was observed as a whole, as far as its images reach.
+WHOLE_BRICK = "0451p000"
+
+# Where else there are observations: RA and Dec (deg), half width (pixels).
 WINDOWS = (
     (*POSITIONS_DEG["corner"], 320),
     (*POSITIONS_DEG["ra0"], 320),
@@ -63,6 +68,9 @@ WINDOWS = (
     (45.25, 0.0, 220),
     (180.15, 32.5, 220),
 )
+
+# AB magnitude of a nanomaggy.
+ZERO_POINT = 22.5
 
 # Noise of one exposure, nanomaggies per coadd pixel.
 NOISE_SIGMA = MappingProxyType({"g": 0.004, "r": 0.006, "i": 0.010, "z": 0.013})
@@ -72,6 +80,22 @@ POISSON_NMGY = 1e-5
 
 # Nanomaggies per pixel beyond which no exposure is good.
 SATURATION = 60.0
+
+# What is added to a Vega magnitude of WISE to make it AB, and the extinction per E(B-V), mag: not
+# those of the client, which is tested against them.
+VEGA_TO_AB = MappingProxyType({"W1": 2.699, "W2": 3.339, "W3": 5.174, "W4": 6.620})
+EXTINCTION = MappingProxyType(
+    {
+        "g": 3.214,
+        "r": 2.165,
+        "i": 1.592,
+        "z": 1.211,
+        "w1": 0.184,
+        "w2": 0.113,
+        "w3": 0.0241,
+        "w4": 0.00910,
+    }
+)
 
 _HOLE_HALF_ARCSEC = (30.0, 20.0)
 _GAP_BAND = "z"
@@ -106,6 +130,16 @@ _SCATTERED = (
     (45.25, 0.0, 52, 5, 8),
     (180.15, 32.5, 52, 6, 12),
 )
+
+
+def magnitudes(flux_nmgy: np.ndarray) -> np.ndarray:
+    """Return AB magnitudes."""
+    return ZERO_POINT - 2.5 * np.log10(flux_nmgy)
+
+
+def flux(magnitude: float) -> float:
+    """Return nanomaggies."""
+    return 10 ** ((ZERO_POINT - magnitude) / 2.5)
 
 
 def positions() -> dict[str, SkyCoord]:
@@ -166,20 +200,16 @@ def mask_circles(sources: Table) -> list[tuple[str, float, float, float]]:
     """Return the circles that bright stars and the largest galaxy mask."""
     circles = []
     for row in sources:
-        if row["type"] == "PSF" and row["flux_g"] > _flux(16.0):
-            magnitude = 22.5 - 2.5 * np.log10(row["flux_g"])
+        if row["type"] == "PSF" and row["flux_g"] > flux(16.0):
+            magnitude = float(magnitudes(row["flux_g"]))
             # legacypipe's radius for a star of this magnitude, in its pixels.
-            radius = 0.262 * min(1800.0, 150.0 * 2.5 ** ((11.0 - magnitude) / 3.0))
+            radius = PIXEL_SCALE_ARCSEC * min(1800.0, 150.0 * 2.5 ** ((11.0 - magnitude) / 3.0))
             circles.append(("MEDIUM", row["ra"], row["dec"], radius))
             if magnitude < 13.0:
                 circles.append(("BRIGHT", row["ra"], row["dec"], radius / 2))
     large = sources[np.argmax(sources["shape_r"])]
     circles.append(("GALAXY", large["ra"], large["dec"], 2.5 * float(large["shape_r"])))
     return circles
-
-
-def _flux(magnitude: float) -> float:
-    return 10 ** ((22.5 - magnitude) / 2.5)
 
 
 # Type, Sersic index, radius in arcsec, and two numbers of the ellipse.
@@ -241,7 +271,7 @@ class _Sources:
         z_mag = r_mag - r_i - i_z
         mags = [r_mag + g_r, r_mag, r_mag - r_i, z_mag, z_mag - infrared]
         mags += [mags[-1] + step for step in (0.6, 1.4, 2.0)]
-        self.rows.append((ra_deg % 360.0, dec_deg, *shape, *map(_flux, mags), name))
+        self.rows.append((ra_deg % 360.0, dec_deg, *shape, *map(flux, mags), name))
 
     def separation_arcsec(self, ra_deg: float, dec_deg: float) -> float:
         """Return the distance to the nearest source so far."""
@@ -377,7 +407,7 @@ def _truth() -> Table:
 
 def _redshifts(sources: Table) -> np.ndarray:
     """Return true redshifts, 0 for stars; galaxies are the farther the fainter they are."""
-    magnitude = 22.5 - 2.5 * np.log10(np.asarray(sources["flux_r"]))
+    magnitude = magnitudes(np.asarray(sources["flux_r"]))
     scatter = np.random.default_rng(_SEED + 1).normal(0, 0.2, len(sources))
     redshift = np.clip(0.05 * 10 ** (0.14 * (magnitude - 16) + scatter), 0.01, 1.6)
     return np.where(sources["type"] == "PSF", 0.0, redshift)

@@ -15,7 +15,7 @@ from astropy.coordinates import BarycentricMeanEcliptic, SkyCoord
 from ..survey import bricks, releases
 from ..survey.tractor_columns import WISE_BANDS
 from ..survey.tractor_columns import tractor_columns as survey_columns
-from . import catalog
+from . import catalog, sky
 from .measurements import tractor_columns
 from .redshifts import photo_z, photo_z_dtype
 from .web import Response, document, error_page
@@ -110,7 +110,7 @@ def _magnitude(flux: np.ndarray) -> np.ndarray:
     """Return AB magnitudes, infinity (which stands for NaN) where there is no flux."""
     magnitude = np.full(len(flux), _NAN)
     positive = flux > 0
-    magnitude[positive] = 22.5 - 2.5 * np.log10(flux[positive])
+    magnitude[positive] = sky.magnitudes(flux[positive])
     return magnitude
 
 

@@ -29,9 +29,8 @@ from .brick_table_files import bricks_file, region_file
 from .catalog import CATALOG_TREES, ccds_file, tractor_file
 from .coadds import Content, band_files, band_products, mask_file
 from .made_once import cache_folder, digest_of, lock, remove_leftovers, write_whole
-from .planes import WHOLE_BRICK
 from .sweeps import sweep_files, sweep_names
-from .wise import VEGA_TO_AB, wise_files
+from .wise import wise_files
 
 if TYPE_CHECKING:
     from multiprocessing.popen_spawn_posix import Popen
@@ -258,7 +257,7 @@ def _coadd_pieces(release: str, region: str, brick: str) -> Iterator[Piece]:
         yield Piece(names, partial(band_files, release, region, brick, band, products))
     path = paths.file_path("maskbits", release, region, **where)
     yield Piece((path,), partial(mask_file, release, region, brick))
-    for band in VEGA_TO_AB:
+    for band in sky.VEGA_TO_AB:
         names = tuple(
             paths.file_path(product, release, region, band=band, **where)
             for product in releases.WISE_PRODUCTS
@@ -268,7 +267,7 @@ def _coadd_pieces(release: str, region: str, brick: str) -> Iterator[Piece]:
 
 def _split(piece: Piece) -> Iterator[Piece]:
     """Yield what is made at one go when a file of a piece is asked for."""
-    if piece.make.func is not band_files or WHOLE_BRICK not in piece.paths[0]:
+    if piece.make.func is not band_files or sky.WHOLE_BRICK not in piece.paths[0]:
         yield piece
         return
     release, region, brick, band, products = piece.make.args

@@ -75,9 +75,8 @@ class PlaneStore:
         return blocks
 
 
-SIZE_PIX = bricks.IMAGE_SIZE_PIX
 _MIDDLE = (SIZE_PIX - 1) / 2
-NATIVE_ARCSEC = 0.262
+NATIVE_ARCSEC = releases.PIXEL_SCALE_ARCSEC
 # Binned images are there up to this power of two; coarser ones are zeros.
 LAST_SCALE = 2
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache, partial
-from types import MappingProxyType
 
 import numpy as np
 from astropy.io import fits
@@ -20,9 +19,6 @@ from .coadds import PRODTYPE, Content, add_brick_cards, add_wcs_cards
 from .compression import write_images
 from .light import infrared
 from .render import Components
-
-# What is added to a Vega magnitude to make it AB.
-VEGA_TO_AB = MappingProxyType({"W1": 2.699, "W2": 3.339, "W3": 5.174, "W4": 6.620})
 
 _SIZE_PIX = 342
 _SCALE_ARCSEC = 2.75
@@ -87,7 +83,7 @@ def _model(profiles: list[tuple], band: str) -> np.ndarray:
     """Return the noise-free picture, Vega nanomaggies per pixel."""
     # Sampled at the centres of pixels: sigma is 0.9 of them at least, which loses 1e-6 of a flux.
     image = np.zeros((_SIZE_PIX, _SIZE_PIX))
-    to_vega = 10 ** (VEGA_TO_AB[band] / 2.5)
+    to_vega = 10 ** (sky.VEGA_TO_AB[band] / 2.5)
     flux = np.asarray(sky.truth()[f"flux_{band.lower()}"], dtype=float) * to_vega
     blur = [(w, (s / _SCALE_ARCSEC) ** 2 * np.eye(2)) for w, s in wise_psf_components(band)]
     for row, x, y, parts in profiles:
@@ -108,7 +104,7 @@ def _inverse_variance(grid: TangentGrid, band: str) -> np.ndarray:
     exposures = np.round(usual * (1 + _EXPOSURES_VARY * waves))
     components = wise_psf_components(band)
     norm = render._sum_of_squares(components) * _SCALE_ARCSEC**2
-    depth = infrared(band.lower())["psfdepth"][0] / 10 ** (2 * VEGA_TO_AB[band] / 2.5)
+    depth = infrared(band.lower())["psfdepth"][0] / 10 ** (2 * sky.VEGA_TO_AB[band] / 2.5)
     return depth / norm * exposures / usual
 
 
@@ -118,7 +114,7 @@ def wise_planes(region: str, brick: str, band: str) -> dict[str, np.ndarray]:
     model = _model(_profiles(grid), band)
     invvar = _inverse_variance(grid, band)
     # Numbers that the optical bands have not used: theirs are 0 to 3.
-    number = 11 + list(VEGA_TO_AB).index(band)
+    number = 11 + list(sky.VEGA_TO_AB).index(band)
     rng = np.random.default_rng([region == "north", bricks.get_brick(brick).id, number])
     image = model + rng.standard_normal(model.shape) / np.sqrt(invvar)
     planes = {"image": image, "invvar": invvar, "model": model}
@@ -132,7 +128,7 @@ def _header(release: str, region: str, product: str, brick: str, band: str) -> f
     header["PRODTYPE"] = (PRODTYPE.get(product, product), "NOAO image type")
     header["TELESCOP"] = "WISE"
     header["FILTER"] = (band, "WISE band")
-    header["MAGZERO"] = (22.5, "magnitude zero point")
+    header["MAGZERO"] = (sky.ZERO_POINT, "magnitude zero point")
     header["MAGSYS"] = ("Vega", "this image is in Vega fluxes")
     add_brick_cards(header, release, region, bricks.get_brick(brick))
     add_wcs_cards(header, wise_grid(brick), _SIZE_PIX, _SIZE_PIX)
