@@ -88,7 +88,8 @@ class MapMethods(SurveyBase):
         `~astropy.table.Table`
             One row per position, in order: ``id``, ``ra``, ``dec`` (deg), and a column per map,
             with the survey's unit: ``maskbits``, ``nexp_r``, ``depth_r`` ...  Values are masked
-            where the row has no position, or the survey has no such file of its brick.
+            where the row has no position, or the survey has no such file of its brick, or, by a
+            pole, the brick's image does not reach the position.
 
         Raises
         ------
@@ -128,11 +129,11 @@ class MapMethods(SurveyBase):
         access = self._access(mirror, cache, executor)
         maps = _columns(spec, len(targets))
         places = targets.ra_deg, targets.dec_deg
-        n_lacking = 0
+        n_lacking = int(np.isfinite(places[0]).sum())
         for job, values in values_by_brick(
             spec, access, places, executor=executor, show_progress=show_progress
         ):
-            n_lacking += 0 if values.columns else len(job.rows)
+            n_lacking -= len(job.rows) if values.columns else 0
             for title, part in values.columns.items():
                 maps[title][job.rows] = part
         # Of a million positions no column is copied.

@@ -23,9 +23,10 @@ from ..io.bounds import within
 from ..io.jobs import Progress, map_jobs
 from ..io.places import Failovers
 from ..io.store import write_whole
-from ..survey.bricks import brick_id, name_of
+from ..survey.bricks import BRICK_SIZE_DEG, brick_id, name_of
+from ..survey.owners import POLAR_DEC_DEG
 from ..survey.paths import IMAGE_PRODUCTS, plane_file, tree_of_brick
-from ..survey.pixel_grids import Box
+from ..survey.pixel_grids import Box, depth_in
 from ..survey.placement import OPTICAL, image_grid
 from ..survey.releases import get_release
 from .access import Access
@@ -93,7 +94,7 @@ def values_by_brick(
     """
     failovers, flaws = Failovers(), list[str]()
     failure: Exception | None = None
-    jobs = _jobs_of(*positions)
+    jobs = jobs_of(*positions)
     total = int(np.count_nonzero(np.isfinite(positions[0])))
     progress = Progress(total, show=show_progress, label="positions")
     mapped = map_jobs(partial(_values_of_job, spec, access), jobs, executor=executor)
@@ -114,8 +115,8 @@ def values_by_brick(
         raise failure
 
 
-def _jobs_of(ra_deg: np.ndarray, dec_deg: np.ndarray) -> Iterator[MapJob]:
-    """Yield the jobs of the rows that have a position, by brick."""
+def jobs_of(ra_deg: np.ndarray, dec_deg: np.ndarray) -> Iterator[MapJob]:
+    """Yield the jobs of the rows that have a position which its brick's image holds, by brick."""
     rows = np.flatnonzero(np.isfinite(ra_deg))
     bricks = np.empty(len(rows), np.int32)
     for block in _blocks(len(rows)):
@@ -126,7 +127,16 @@ def _jobs_of(ra_deg: np.ndarray, dec_deg: np.ndarray) -> Iterator[MapJob]:
     parts = np.split(rows[order], starts[1:]) if len(ids) else []
     del bricks, order
     for brick, part in zip(ids.tolist(), parts, strict=True):
-        yield MapJob(brick, part, ra_deg[part], dec_deg[part])
+        if abs(dec_deg[part[0]]) > POLAR_DEC_DEG - BRICK_SIZE_DEG:
+            # There a brick owns a few positions that its image does not hold.
+            part = part[_is_held(brick, ra_deg[part], dec_deg[part])]
+        if len(part):
+            yield MapJob(brick, part, ra_deg[part], dec_deg[part])
+
+
+def _is_held(brick: int, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
+    x, y = image_grid(brick, OPTICAL).to_pixel(ra_deg, dec_deg)
+    return depth_in(Box(0, OPTICAL.size_pix, 0, OPTICAL.size_pix), y, x) > 0
 
 
 def _blocks(n_rows: int) -> Iterator[slice]:
@@ -210,7 +220,6 @@ def _pixels(job: MapJob) -> tuple[np.ndarray, np.ndarray]:
     row, column = np.empty((2, len(job.rows)), np.int16)
     for block in _blocks(len(row)):
         x, y = grid.to_pixel(job.ra_deg[block], job.dec_deg[block])
-        # Near a pole a brick owns a few positions that its image does not hold.
         column[block] = np.clip(np.rint(x), 0, last)
         row[block] = np.clip(np.rint(y), 0, last)
     return row, column

@@ -22,6 +22,9 @@ Card = tuple[str, str | float, str]
 
 BLOCK_BYTES = 2880
 CARD_BYTES = 80
+OFFSET_TYPES = ("|i1", ">u2", ">u4", ">u8")
+"""What FITS has no integers for, and holds less half of their range: with the first bit turned."""
+
 _END = b"END" + b" " * 77
 _KEYWORD = re.compile(r"(?!COMMENT$|HISTORY$|CONTINUE$|HIERARCH$|END$)[A-Z0-9_-]{1,8}")
 _TEXT = re.compile(r"(?:(?!: )[ -~])*")
@@ -116,6 +119,8 @@ class PlainCutout:
             # To be said of the array itself: a concatenation of such arrays is native again.
             dtype = pixels.dtype.newbyteorder(">")
             np.ndarray(pixels.shape, dtype, data, stop)[...] = pixels
+            if dtype.str in OFFSET_TYPES:
+                np.ndarray((pixels.size, dtype.itemsize), np.uint8, data, stop)[:, 0] ^= 0x80
             stop += size
         return data
 

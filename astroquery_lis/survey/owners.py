@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from .bricks import IMAGE_SIZE_PIX, brick_grid, brick_id
-from .pixel_grids import Box, Grid
+from .pixel_grids import Box, Grid, depth_in
 
 SQUARE_PIX = 32
 COARSE_SQUARES = 8
@@ -31,11 +31,16 @@ MIXED = -2
 EDGE_PIX = 2
 """So far beyond an image a rendering of it reaches."""
 
+_MIDDLE_AND_CORNERS = (SQUARE_PIX - 1) * np.array([[0.5, 0, 0, 1, 1], [0.5, 0, 1, 0, 1]])
+
 AT_ONCE = 512
 """Squares whose pixels are looked up together, so that the arrays stay in the processor's cache."""
 
-Depth: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""How far within a shape rows and columns lie, pixels of the shape; negative outside."""
+ToImage: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Where rows and columns of a box are in another image: rows and columns, NaN where nowhere."""
+
+BEND = 1.1
+"""How much farther from the middle of a square a pixel may be, in an image, than its corners."""
 
 
 class Labels:
@@ -109,20 +114,24 @@ class Labels:
             np.concatenate([x, first[number, 1] + column]),
         )
 
-    def relabel(self, old: int, new: int, depth: Depth, reach_pix: float) -> None:
-        """Change a label to another where a shape is.
-
-        ``reach_pix`` is how much deeper than its middle any pixel of a square may be.
-        """
+    def relabel(
+        self, old: int, new: int, image: Box, to_image: ToImage, *, is_outside: bool = False
+    ) -> None:
+        """Change a label to another where an image is, or where it is not."""
+        sign = -1 if is_outside else 1
         squares = np.argwhere(self._squares == old)
-        middle = squares * SQUARE_PIX + (SQUARE_PIX - 1) / 2
-        depths = np.nan_to_num(depth(middle[:, 0], middle[:, 1]), nan=0.0)
-        self._squares[tuple(squares[depths > reach_pix].T)] = new
-        self._split(squares[np.abs(depths) <= reach_pix])
+        y, x = to_image(*(squares[:, :, None] * SQUARE_PIX + _MIDDLE_AND_CORNERS).swapaxes(0, 1))
+        depths = sign * depth_in(image, y[:, 0], x[:, 0])
+        apart = np.maximum(np.abs(y[:, 1:] - y[:, :1]), np.abs(x[:, 1:] - x[:, :1]))
+        reach = BEND * apart.max(axis=1)
+        self._squares[tuple(squares[depths > reach].T)] = new
+        # What is nowhere is not known to be outside: comparisons with NaN are false.
+        self._split(squares[~(np.abs(depths) > reach)])
         first = np.argwhere(self._squares == MIXED) * SQUARE_PIX
         number, row, column = np.nonzero(self._strips == old)
-        inside = depth(first[number, 0] + row, first[number, 1] + column) > 0
-        self._strips[number[inside], row[inside], column[inside]] = new
+        y, x = to_image(first[number, 0] + row, first[number, 1] + column)
+        is_there = sign * depth_in(image, y, x) > 0
+        self._strips[number[is_there], row[is_there], column[is_there]] = new
 
     def drop(self, label: int) -> None:
         """Take a label from its pixels."""

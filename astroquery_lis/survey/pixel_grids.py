@@ -14,7 +14,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 from astropy.io.fits import Header
 from astropy.wcs import WCS, NoConvergence
-from astropy.wcs.utils import proj_plane_pixel_area
+from astropy.wcs.utils import proj_plane_pixel_area, proj_plane_pixel_scales
 
 from ..exceptions import InvalidRequestError
 
@@ -49,6 +49,12 @@ class Box(NamedTuple):
     def moved(self, dy: int, dx: int) -> Box:
         """Return the box shifted by ``dy`` rows and ``dx`` columns."""
         return Box(self.y0 + dy, self.y1 + dy, self.x0 + dx, self.x1 + dx)
+
+
+def depth_in(box: Box, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return how far within a box pixels lie, up to its border; negative outside."""
+    across = np.minimum(x - (box.x0 - 0.5), box.x1 - 0.5 - x)
+    return np.minimum(across, np.minimum(y - (box.y0 - 0.5), box.y1 - 0.5 - y))
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,11 @@ class TangentGrid:
             ("RADESYS", "ICRS", ""),
         ]
 
+    @property
+    def side_deg(self) -> float:
+        """Side of a pixel, degrees."""
+        return self.scale_deg
+
     def wcs(self, *, x0: int = 0, y0: int = 0, shape: tuple[int, int] | None = None) -> WCS:
         """Return the astropy WCS of a box of this grid."""
         wcs = WCS(Header(self.cards(x0=x0, y0=y0)), naxis=2)
@@ -125,6 +136,11 @@ class SkyGrid:
     def scale_deg(self) -> float:
         """Side of a square of the same area as a pixel at the reference point, degrees."""
         return float(np.sqrt(proj_plane_pixel_area(self._wcs)))
+
+    @cached_property
+    def side_deg(self) -> float:
+        """Longest side of a pixel at the reference point, degrees."""
+        return float(proj_plane_pixel_scales(self._wcs).max())
 
     def to_sky(self, x: float | np.ndarray, y: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return RA and Dec, ICRS degrees, of pixels counted from 0."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..exceptions import refuse
 from .bricks import BRICK_SIZE_DEG, IMAGE_SIZE_PIX, brick_center, brick_id, name_of
-from .owners import NO_LABEL, SQUARE_PIX, Labels, Owners
+from .owners import NO_LABEL, Labels, Owners
 from .pixel_grids import Box, Grid, SkyGrid, TangentGrid
 from .releases import PIXEL_SCALE_ARCSEC
 from .sphere import bricks_in_circle, separation_deg
@@ -96,7 +96,7 @@ class Placement:
             # A projection has its extremes at the rim of what it maps.
             other = image_grid(brick, self.frame)
             x, y = other.to_pixel(*self.grid.to_sky(x + self.box.x0, y + self.box.y0))
-            margin = int(np.ceil(KERNEL_MARGIN_PIX * max(self.grid.scale_deg / other.scale_deg, 1)))
+            margin = int(np.ceil(KERNEL_MARGIN_PIX * max(self.grid.side_deg / other.scale_deg, 1)))
             y0, x0 = (int(np.floor(v.min())) - margin for v in (y, x))
             y1, x1 = (int(np.ceil(v.max())) + margin + 1 for v in (y, x))
             read = Box(y0, y1, x0, x1).clipped(*size)
@@ -156,7 +156,7 @@ class _OverSeveral(Placement):
         if first.is_owner and first.read.shape != first.area.shape:
             # Within a degree of the poles an image is a few pixels short of what its brick owns.
             image = first.read.moved(-self.box.y0, -self.box.x0)
-            labels.relabel(0, NO_LABEL, lambda y, x: -depth_in(image, y, x), SQUARE_PIX)
+            labels.relabel(0, NO_LABEL, image, lambda y, x: (y, x), is_outside=True)
         return tuple(pieces), labels
 
 
@@ -262,21 +262,13 @@ def _near(placement: Placement, piece: Piece) -> list[int]:
 def _relabel_held(placement: Placement, brick: int, labels: Labels, old: int, new: int) -> None:
     """Change the label of those pixels that the image of a brick holds."""
     grid, size_pix = image_grid(brick, placement.frame), placement.frame.size_pix
-    image = Box(0, size_pix, 0, size_pix)
 
-    def depth(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    def to_image(y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         sky = placement.grid.to_sky(x + placement.box.x0, y + placement.box.y0)
         x, y = grid.to_pixel(*sky)
-        return depth_in(image, y, x)
+        return y, x
 
-    # Half the diagonal of a square is 0.71 of its side.
-    labels.relabel(old, new, depth, SQUARE_PIX * max(placement.grid.scale_deg / grid.scale_deg, 1))
-
-
-def depth_in(box: Box, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return how far within a box pixels lie, up to its border; negative outside."""
-    across = np.minimum(x - (box.x0 - 0.5), box.x1 - 0.5 - x)
-    return np.minimum(across, np.minimum(y - (box.y0 - 0.5), box.y1 - 0.5 - y))
+    labels.relabel(old, new, Box(0, size_pix, 0, size_pix), to_image)
 
 
 def pixel_sky(grid: Grid, box: Box, part: Box) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,8 @@ from astroquery_lis.exceptions import (
     NoCoverageError,
     ServiceDownError,
 )
-from astroquery_lis.survey.bricks import brick_id, name_of
+from astroquery_lis.images.map_values import jobs_of
+from astroquery_lis.survey.bricks import brick_id, brick_wcs, name_of
 from astroquery_lis.survey.paths import file_path
 
 PRODUCTS = ("maskbits", "nexp", "depth", "psfsize", "image", "wisem1")
@@ -86,6 +87,22 @@ def test_bits_have_names_and_rows_without_a_value_are_masked(sky, survey):
         is_set = (np.asarray(table["maskbits"]) >> bit) & 1 == 1
         named = [name in text.split(",") for text in table["maskbits_names"]]
         assert np.array_equal(is_set, named)
+
+
+def test_by_a_pole_what_a_brick_owns_beyond_its_image_has_no_value():
+    rng = np.random.default_rng(3)
+    ra = np.append(rng.uniform(0, 360, 20000), np.nan)
+    dec = np.append(rng.uniform(89, 90, 20000) * rng.choice([-1, 1], 20000), np.nan)
+    rows = np.concatenate([job.rows for job in jobs_of(ra, dec)])
+    assert len(np.unique(rows)) == len(rows)
+    expected = np.zeros(len(ra), bool)
+    owner = brick_id(ra[:-1], dec[:-1])
+    for brick in np.unique(owner):
+        at = np.flatnonzero(owner == brick)
+        x, y = brick_wcs(name_of(int(brick))).world_to_pixel_values(ra[at], dec[at])
+        expected[at] = (x > -0.5) & (x < 3599.5) & (y > -0.5) & (y < 3599.5)
+    assert 0 < np.count_nonzero(~expected[:-1]) < 2000
+    assert np.array_equal(np.isin(np.arange(len(ra)), rows), expected)
 
 
 def test_a_call_goes_on_where_it_stopped(sky, survey, tmp_path):

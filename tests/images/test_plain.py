@@ -9,6 +9,7 @@ from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from astroquery_lis.images.cutout_cards import file_cards
 from astroquery_lis.images.plain import PlainCutout, PlainImage
 
 TEXT = st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=126), max_size=150)
@@ -93,7 +94,9 @@ def test_values_that_are_written_by_a_rule_of_their_own(keyword, value):
     _assert_same(cutout.to_hdus(), _hdus(cutout))
 
 
-@pytest.mark.parametrize("dtype", ["f4", ">f4", "f8", "i2", "i4", ">i4", "u1"])
+@pytest.mark.parametrize(
+    "dtype", ["f4", ">f4", "f8", "i2", "i4", ">i4", "u1", "u2", ">u2", "u4", "u8"]
+)
 @pytest.mark.parametrize("shape", [(1, 1), (24, 30), (7, 5)])
 def test_pixels_of_any_type_are_those_of_astropy(dtype, shape):
     cutout = _cutout(dtype=dtype, shape=shape)
@@ -104,6 +107,29 @@ def test_pixels_of_any_type_are_those_of_astropy(dtype, shape):
     with fits.open(io.BytesIO(data)) as hdul:
         hdul.verify("exception")
         assert np.array_equal(hdul["IMAGE_R"].data, cutout.images[0].pixels)
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u2", ">u4", "u8"])
+def test_the_ends_of_what_integers_hold(dtype):
+    kind = np.iinfo(dtype)
+    pixels = np.array([[kind.min, kind.min + 1, kind.max // 2, kind.max - 1, kind.max]], dtype)
+    cutout = PlainCutout([], [PlainImage("MASK", [], pixels)])
+    data, stream = cutout.to_bytes(), io.BytesIO()
+    cutout.to_hdus().writeto(stream)
+    assert data == stream.getvalue()
+    expected = fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(pixels, name="MASK")])
+    with fits.open(io.BytesIO(data)) as hdul:
+        assert fits.FITSDiff(hdul, expected).identical
+        assert hdul["MASK"].data.dtype.newbyteorder("=") == np.dtype(dtype).newbyteorder("=")
+        assert np.array_equal(hdul["MASK"].data, pixels)
+
+
+@pytest.mark.parametrize("values", [(1, 1.0, True), (0.0, -0.0, 0, False), (True, 1, 1.0)])
+def test_values_of_files_that_are_equal_but_not_the_same(values):
+    for value in values:
+        block = file_cards((("SURVEYID", value, "a comment"),), (), 0, ())
+        expected = fits.Header([("SURVEYID", value, "a comment")]).tostring(endcard=False)
+        assert expected.strip().encode() in block.data
 
 
 def test_zero_and_minus_zero_in_turn():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 from astropy.nddata import Cutout2D
+from astropy.wcs import WCS
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -90,6 +91,29 @@ def test_another_image_stands_in_for_a_piece_that_is_lost():
     x, y = bricks.brick_wcs("0453p000").world_to_pixel_values(ra, dec)
     held = (x > -0.5) & (x < 3599.5) & (y > -0.5) & (y < 3599.5)
     assert np.array_equal(_labels(found) >= 0, held)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(0.05, 2.0), (2.0, 0.05), (0.05, 20.0), (40.0, 40.0)]
+)
+@pytest.mark.parametrize("offset", range(0, 32, 6))
+def test_what_stands_in_fits_pixels_of_any_shape(width, height, offset):
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = "RA---TAN", "DEC--TAN"
+    wcs.wcs.crval, wcs.wcs.cdelt = (45.375, 0.0), (-width / 3600, height / 3600)
+    # Over the border that is a half of a brick away along the longer side.
+    steps = 450 / width * (width > height), 450 / height * (height >= width)
+    wcs.wcs.crpix = [100.5 + offset - step for step in steps]
+    ny, nx = 230, 210
+    placement = place(45.375, 0.0, ny, nx, SkyGrid(wcs.to_header().tostring(sep="\n")))
+    lost = {i for i, piece in enumerate(placement.pieces) if piece.brick != "0453p000"}
+    stood_in = without(placement, lost, lambda brick, other: name_of(other) == "0453p000")
+    ra, dec = wcs.pixel_to_world_values(*np.meshgrid(np.arange(nx), np.arange(ny)))
+    x, y = bricks.brick_wcs("0453p000").world_to_pixel_values(ra, dec)
+    held = (x > -0.5) & (x < 3599.5) & (y > -0.5) & (y < 3599.5)
+    assert held.any()
+    assert not held.all()
+    assert np.array_equal(_labels(stood_in) >= 0, held)
 
 
 def test_a_brick_whose_image_holds_none_of_its_pixels_is_left_out():
