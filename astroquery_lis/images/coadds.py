@@ -410,7 +410,8 @@ def _image(
     before = plane_cards(plane.product, plane.band, plan.placement.frame, scale_deg)
     known = tuple(card[0] for card in kept if card[0] in before.values)
     origins = tuple((p.brick, s.url) for p, s in zip(pieces, sections, strict=True))
-    after = file_cards(kept, known, files.n_foreign if files.barred else 0, origins)
+    values = repr([card[1] for card in kept])
+    after = file_cards(kept, values, known, files.n_foreign if files.barred else 0, origins)
     observed_share: Card = ("OBSFRAC", round(share, 6), "share of the pixels that were observed")
     cards: list[Card | Block] = [grid, before, observed_share, after]
     return PlainImage(plane_name(plane.product, plane.band), cards, pixels)

@@ -87,22 +87,18 @@ def _block(*cards: Card) -> Block:
     )
 
 
-def file_cards(
-    kept: Cards, known: tuple[str, ...], n_foreign: int, origins: tuple[tuple[str, str], ...]
-) -> Block:
-    """Return the cards of the files of a plane, but those that are known, and where they are."""
-    # 1, 1.0 and True are equal, and so are 0.0 and -0.0, but not as they are written.
-    return _file_cards(kept, repr([card[1] for card in kept]), known, n_foreign, origins)
-
-
 @lru_cache(maxsize=1024)
-def _file_cards(
+def file_cards(
     kept: Cards,
-    _: str,
+    values: str,
     known: tuple[str, ...],
     n_foreign: int,
     origins: tuple[tuple[str, str], ...],
 ) -> Block:
+    """Return the cards of the files of a plane, but those that are known, and where they are.
+
+    ``values`` is the `repr` of those of the cards: 1, 1.0 and True are equal, but not as written.
+    """
     cards: list[Card] = [("NOTOWNED", n_foreign, "[pix] of bricks that do not own them")]
     cards += [card for card in kept if card[0] not in known]
     for number, (brick, url) in enumerate(origins, start=1):
