@@ -24,7 +24,7 @@ from ..images.cutting import BulkSpec, CutoutJob, cutouts_of_job
 from ..images.save import safe_name, save_job
 from ..images.viewer_service import MAX_CONNECTIONS
 from ..io.finder import FileFinder
-from ..io.jobs import Result, failure, manifest, map_jobs, run
+from ..io.jobs import Result, cores, failure, manifest, map_jobs, run
 from ..io.journal import Journal
 from ..io.store import is_full, remove_temporaries
 from .job_plan import (
@@ -59,8 +59,12 @@ STRIP_TARGETS = (64, 1024)
 """A brick with more than the first is shared among workers: smaller strips would decode too much
 twice; one with more than the second is cut into strips of so many."""
 
-PROCESSES_BYTES = 1 << 30
-"""Bytes of cutouts from which processes, which take a second or two to start, are worth it."""
+MOST_STRIPS = 4
+"""Tiles along the edges of strips are decoded twice: with four a fifth of all."""
+
+PROCESSES_BYTES = 2 << 30
+"""Bytes of cutouts from which processes are worth it: they take a second to start, and threads do a
+gigabyte in about two."""
 
 SPARSE_TARGETS = 16
 """Bricks with few targets share a job of this many."""
@@ -202,8 +206,9 @@ def _footprint(
 
 
 def _shared_among(n: int) -> int:
-    """Return the most targets of a job: of one dense brick a quarter, that all cores have work."""
-    return int(np.clip(-(-n // 4), *STRIP_TARGETS))
+    """Return the most targets of a job: so many that one dense brick has work for all cores."""
+    parts = min(max(cores(), 2), MOST_STRIPS)
+    return int(np.clip(-(-n // parts), *STRIP_TARGETS))
 
 
 def _shared_by(n: int) -> int:

@@ -1,5 +1,7 @@
 """The journal of a long job: one line per finished row, safe under kill at any moment.
 
+Rows that are finished together are written together: what a kill cuts off is done again, or found
+where it was written.
 The first line tells the call: a different call on the same journal is refused.  A last line that
 was torn by a kill is cut off when the journal is opened again.
 """
@@ -17,7 +19,7 @@ from .jobs import FINAL, RECORDED, Result
 from .store import close_unlocked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from .._typing import FilePath
 
@@ -30,7 +32,7 @@ FORMAT = 1
 
 
 class Journal:
-    """A file of results, appended to and flushed row by row. A context manager."""
+    """A file of results, appended to and flushed block by block. A context manager."""
 
     def __init__(self, path: FilePath, call: dict, *, parameter: str = "download_dir") -> None:
         self.path = Path(path)
@@ -62,11 +64,10 @@ class Journal:
         """Let the file go; another process may take the job on."""
         close_unlocked(self._file)
 
-    def append(self, result: Result) -> None:
-        """Write a result; it survives the death of this process from here on."""
-        self._write({name: getattr(result, name) for name in RECORDED})
-        if result.status in FINAL:
-            self.finished.add(result.row)
+    def append(self, *results: Result) -> None:
+        """Write results; they survive the death of this process from here on."""
+        self._write({name: getattr(result, name) for name in RECORDED} for result in results)
+        self.finished.update(result.row for result in results if result.status in FINAL)
 
     def results(self) -> Iterator[Result]:
         """Yield every result in the order it was written; of several for a row, the last counts."""
@@ -77,10 +78,10 @@ class Journal:
                 if result is not None:
                     yield result
 
-    def _write(self, record: dict) -> None:
-        line = json.dumps(record, separators=(",", ":"), default=_plain).encode() + b"\n"
+    def _write(self, records: Iterable[dict]) -> None:
+        lines = "".join(f"{_ENCODER.encode(record)}\n" for record in records)
         try:
-            self._file.write(line)
+            self._file.write(lines.encode())
             self._file.flush()
         except OSError as error:
             msg = f"Cannot write the journal {self.path}: {error.strerror or error}."
@@ -117,7 +118,7 @@ class Journal:
         self._file.truncate(sound)
         self._file.seek(0, os.SEEK_END)
         if header is None:
-            self._write({"journal": FORMAT, "call": self.call})
+            self._write([{"journal": FORMAT, "call": self.call}])
 
     def _note(self, result: Result | None) -> None:
         """Count a row as finished if its last result is final and its file is still there."""
@@ -162,6 +163,9 @@ def _short(value: object) -> str:
 def _plain(value: Any) -> object:
     """Return a numpy scalar as Python's own."""
     return value.item()
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=_plain)
 
 
 def _parse_json(line: bytes) -> object:

@@ -36,6 +36,7 @@ from ..exceptions import LegacySurveyError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
     from multiprocessing.connection import Connection
+    from multiprocessing.context import BaseContext
     from multiprocessing.popen_spawn_posix import Popen
     from multiprocessing.process import BaseProcess
     from typing import Any, Literal, Self
@@ -83,6 +84,33 @@ class _ContextWithoutMain(SpawnContext):
 
 WITHOUT_MAIN = _ContextWithoutMain()
 """A context of `multiprocessing` whose processes do not run the main script again."""
+
+
+if sys.platform == "linux":
+    from multiprocessing.context import ForkServerContext, ForkServerProcess
+
+    class _ForkedProcessWithoutMain(ForkServerProcess):
+        @staticmethod
+        def _Popen(process_obj: BaseProcess) -> Any:
+            with _main_hidden():
+                return ForkServerProcess._Popen(process_obj)
+
+    class _ForkingContextWithoutMain(ForkServerContext):
+        Process = _ForkedProcessWithoutMain
+
+
+def workers_context(module: str) -> BaseContext:
+    """Return a context for a pool of workers that need a module of this package.
+
+    On Linux they are forked by a server that has imported it, and that stays for the next pool: to
+    import it takes each worker most of a second.
+    """
+    if sys.platform == "linux":
+        context = _ForkingContextWithoutMain()
+        if module.startswith(f"{__name__.partition('.')[0]}."):
+            context.set_forkserver_preload([module])
+        return context
+    return WITHOUT_MAIN
 
 
 class ServerLost(LegacySurveyError):  # noqa: N818
