@@ -46,7 +46,9 @@ _NO_POSITION = re.compile(
 # Words for degrees and hours that astropy does not know, or knows for time.
 _DEGREES = {"degrees", "degree", "deg.", "degs", "degr", "d", "°", "dd", "deg_angle", "[deg]"}
 _HOURS = {"h", "hr", "hrs", "hour", "hours", "hourangle", "ra hours", "hours of ra"}
-_SEXAGESIMAL_UNIT = re.compile(r'"?(?:(h)|d|deg):m(?:in)?:s(?:ec)?"?')
+_UNIT_IN_NAME = re.compile(r"[_ (\[](rad|radians?|hours?|hrs?)[)\]]?$")
+_FRAME = re.compile(r"\d* \(icrs\b.*\)$")  # behind "coord1" in the lists of SIMBAD
+_SEXAGESIMAL_UNIT = re.compile(r'"?(?:(hh?)|dd?|deg):?m(?:m|in)?:?s(?:s|ec)?"?')
 
 
 def has_positions(table: Table) -> bool:
@@ -67,6 +69,8 @@ def positions_of_table(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return RA and Dec in degrees of every row, NaN where it has no position on the sky."""
     columns = _columns(table, parameter, ra, dec, name)
+    if len(columns) > 2:
+        return on_the_sky(*_of_parts(table, columns, parameter))
     if len(columns) == 2:
         ra_deg, dec_deg = (
             _degrees(table, column, axis, parameter)
@@ -101,6 +105,8 @@ def icrs_degrees(coordinates: SkyCoord, parameter: str) -> tuple[np.ndarray, np.
 
 def unmasked(values: np.ndarray) -> np.ndarray:
     """Return numbers as floats, NaN where they are masked in either of astropy's ways."""
+    if hasattr(values, "to_numpy"):
+        values = values.to_numpy(float)  # a Series, whose mask is a method
     mask = np.ma.getmaskarray(values) | getattr(values, "mask", False)
     plain = np.ma.getdata(getattr(values, "unmasked", values))
     return np.where(mask, np.nan, np.asarray(plain, float))
@@ -119,7 +125,7 @@ def on_the_sky(ra_deg: np.ndarray, dec_deg: np.ndarray) -> tuple[np.ndarray, np.
 def _columns(
     table: Table, parameter: str, ra: str | None, dec: str | None, name: str | None
 ) -> tuple[str, ...]:
-    """Return the column of SkyCoord or of names, or those of RA and Dec."""
+    """Return the column of SkyCoord or of names, or those of RA and Dec, or of their parts."""
     for option, column in (("ra", ra), ("dec", dec), ("name", name)):
         if column is not None and column not in table.colnames:
             must = (
@@ -149,7 +155,7 @@ def _of_its_own(table: Table, parameter: str) -> tuple[str, ...]:
     pair = _pair(table, parameter)
     if pair is not None:
         return pair
-    by_lower = {name.lower(): name for name in reversed(table.colnames)}
+    by_lower = {_FRAME.sub("", name.lower()): name for name in reversed(table.colnames)}
     for usual in NAME_COLUMNS:
         if usual in by_lower and not _is_number(table[by_lower[usual]]):
             return (by_lower[usual],)
@@ -161,9 +167,14 @@ def _of_its_own(table: Table, parameter: str) -> tuple[str, ...]:
     _refuse(parameter, msg, table.colnames)
 
 
-def _pair(table: Table, parameter: str) -> tuple[str, str] | None:
-    """Return the columns of RA and Dec that names and UCDs tell, or `None`."""
-    pairs = [pair for pair in _pairs(table) if all(_may_be_angle(table[name]) for name in pair)]
+def _pair(table: Table, parameter: str) -> tuple[str, ...] | None:
+    """Return the columns of RA and Dec that names and UCDs tell, or of their parts, or `None`."""
+    parts = _parts(table)
+    pairs = [
+        pair
+        for pair in _pairs(table)
+        if all(_may_be_angle(table[name]) and name not in parts for name in pair)
+    ]
     # Degrees beside sexagesimal text say the same more exactly.
     numbers = [pair for pair in pairs if all(_is_number(table[name]) for name in pair)]
     pairs = numbers or pairs
@@ -177,7 +188,17 @@ def _pair(table: Table, parameter: str) -> tuple[str, str] | None:
     if len(pairs) > 1:
         texts = " or ".join(f"ra={one!r}, dec={two!r}" for one, two in pairs[:4])
         _refuse(parameter, f"has several pairs of positions; say {texts}.", table.colnames)
-    return pairs[0] if pairs else None
+    return pairs[0] if pairs else parts or None
+
+
+def _parts(table: Table) -> tuple[str, ...]:
+    """Return the columns of hours, minutes, seconds and degrees, as CDS parts positions."""
+    by_lower = {name.lower(): name for name in reversed(table.colnames)}
+    for dec in ("de", "dec"):
+        names = ("rah", "ram", "ras", f"{dec}d", f"{dec}m", f"{dec}s")
+        if all(name in by_lower for name in names):
+            return tuple(by_lower[name] for name in (*names, f"{dec}-") if name in by_lower)
+    return ()
 
 
 def _pairs(table: Table) -> list[tuple[str, str]]:
@@ -248,9 +269,33 @@ def _degrees(table: Table, name: str, axis: str, parameter: str) -> np.ndarray:
     return unmasked(getattr(column, "value", column)) * factor
 
 
+def _of_parts(
+    table: Table, columns: tuple[str, ...], parameter: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return RA and Dec of columns of their parts, the last of them perhaps of the sign."""
+    hours, ra_minutes, ra_seconds, degrees, minutes, seconds = (
+        _degrees_of_texts(table[name], "dec", "", f"{parameter}={name}") for name in columns[:6]
+    )
+    parts = np.stack([ra_minutes, ra_seconds, minutes, seconds])
+    if ((parts < 0) | (parts > 60)).any():
+        _refuse(parameter, f"has minutes or seconds beyond 60 in {', '.join(columns)}.", columns)
+    is_south = np.signbit(degrees)
+    if len(columns) > 6:
+        is_south |= np.array([str(text).strip() == "-" for text in _texts(table[columns[6]])], bool)
+    elif table[columns[3]].dtype.kind in "iu" and (degrees == 0).any():
+        must = "has degrees of 0, whose sign is lost; read that column as text."
+        _refuse(f"{parameter}={columns[3]}", must, columns[3])
+    dec_deg = np.abs(degrees) + minutes / 60 + seconds / 3600
+    ra_deg = 15 * (hours + ra_minutes / 60 + ra_seconds / 3600)
+    return ra_deg, np.where(is_south, -dec_deg, dec_deg)
+
+
 def _unit_text(column: Column) -> str:
     unit = getattr(column, "unit", None)
-    return "" if unit is None else str(unit).strip()
+    if unit is None:
+        ending = _UNIT_IN_NAME.search(str(getattr(column, "name", "")).lower())
+        return ending[1] if ending else ""
+    return str(unit).strip()
 
 
 def _degrees_per_unit(text: str, axis: str, where: str) -> float:

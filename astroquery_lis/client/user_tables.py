@@ -1,6 +1,6 @@
 """Tables as users have them: objects of several libraries, and files.
 
-Files are ECSV, CSV in its dialects, FITS, Parquet, VOTable and plain text.
+Files are ECSV, FITS, Parquet, VOTable, and text of many kinds.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import io
 import os
-import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +20,6 @@ from typing import Any, NoReturn
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import BaseCoordinateFrame, SkyCoord
-from astropy.io import ascii as text_tables
 from astropy.io import fits
 from astropy.table import Column, MaskedColumn, Row, Table
 from astropy.table.meta import get_header_from_yaml
@@ -30,6 +28,7 @@ from .._packages import import_optional
 from ..exceptions import InvalidRequestError, OptionalDependencyError
 from ..survey.sweep_names import is_sweep_name
 from .position_columns import has_positions
+from .text_tables import table_of_text
 
 ENDINGS = {
     "ecsv": "ecsv",
@@ -45,16 +44,14 @@ ENDINGS = {
     "txt": "text",
     "dat": "text",
     "tab": "text",
+    "tbl": "text",
+    "mrt": "text",
+    "cat": "text",
 }
 FORMATS = tuple(dict.fromkeys(ENDINGS.values()))
 
 UNIT = b"unit"
 ASTROPY_HEADER = b"table_meta_yaml"
-DELIMITERS = ("\t", ";", "|", ",")
-
-_COORDINATE = re.compile(r"[+-]?\.?\d[\d:.hmsde+-]*", re.IGNORECASE)
-_RULE = re.compile(r"[-=][-=\s;|,]*")
-_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 
 
 def _refuse(parameter: str, value: object, must: str) -> NoReturn:
@@ -99,17 +96,32 @@ def _converted(value: Any) -> Table | None:
     if isinstance(value, Mapping):
         is_row = bool(value) and all(np.ndim(item) == 0 for item in value.values())
         return Table(rows=[dict(value)]) if is_row else Table(dict(value))
-    if isinstance(value, (list, tuple)) and value and all(isinstance(v, Mapping) for v in value):
-        return Table(rows=[dict(row) for row in value])
-    # pandas itself is not imported; from 3.0 on, its classes are of the module "pandas".
-    kinds = {k.__name__ for k in type(value).__mro__ if k.__module__.split(".")[0] == "pandas"}
-    if "Series" in kinds:
+    if isinstance(value, (list, tuple)) and value:
+        if all(hasattr(item, "_asdict") for item in value):
+            value = [item._asdict() for item in value]  # named tuples, as pandas' itertuples() has
+        if all(isinstance(item, Mapping) for item in value):
+            return Table(rows=[dict(row) for row in value])
+    # None of them is imported; from 3.0 on, the classes of pandas are of the module "pandas".
+    kinds = {(k.__module__.split(".")[0], k.__name__) for k in type(value).__mro__}
+    if ("pandas", "Series") in kinds:
         value = value.to_frame().T.infer_objects()
-    if kinds & {"DataFrame", "Series"}:
-        return Table.from_pandas(value)
+    if kinds & {("pandas", "DataFrame"), ("pandas", "Series")}:
+        return _of_pandas(value)
+    if ("polars", "DataFrame") in kinds:
+        value = value.to_arrow()
+    if kinds & {("polars", "DataFrame"), ("pyarrow", "Table")}:
+        return _of_arrow(value)
     # The results of pyvo and the tables of a VOTable.
     is_table = hasattr(value, "to_table") and not isinstance(value, (SkyCoord, BaseCoordinateFrame))
     return value.to_table() if is_table else None
+
+
+def _of_pandas(frame: Any) -> Table:
+    """Return a frame as a table, with the parts of its index that have names."""
+    if any(isinstance(name, tuple) for name in frame.columns):
+        frame = frame.set_axis(["_".join(map(str, name)) for name in frame.columns], axis=1)
+    parts = [name for name in frame.index.names if name is not None and name not in frame.columns]
+    return Table.from_pandas(frame.reset_index(level=parts) if parts else frame)
 
 
 def _table_of_array(array: np.ndarray) -> Table:
@@ -207,10 +219,7 @@ def _parsed(data: bytes, kind: str) -> Table:
         votable = import_module("astropy.io.votable")
         tables = votable.parse(io.BytesIO(data), verify="ignore").iter_tables()
         return _first_with_positions([one.to_table(use_names_over_ids=True) for one in tables])
-    lines = [line for line in _text(data).splitlines() if line.strip()]
-    if kind == "ecsv" or lines[0].startswith("# %ECSV"):
-        return text_tables.read(lines, format="ecsv")
-    return _of_lines(lines, kind)
+    return table_of_text(data, kind)
 
 
 def _table_of_hdus(hdul: Iterable[object]) -> Table:
@@ -218,7 +227,17 @@ def _table_of_hdus(hdul: Iterable[object]) -> Table:
     hdus = [hdu for hdu in hdul if isinstance(hdu, (fits.BinTableHDU, fits.TableHDU))]
     hdus = [hdu for hdu in hdus if not isinstance(hdu, fits.CompImageHDU)]
     with without_unit_warnings():
-        return _first_with_positions([Table.read(hdu) for hdu in hdus])
+        return _first_with_positions([_table_of_hdu(hdu) for hdu in hdus])
+
+
+def _table_of_hdu(hdu: fits.BinTableHDU | fits.TableHDU) -> Table:
+    """Return the table of an HDU, with the UCDs that TOPCAT writes."""
+    table = Table.read(hdu)
+    for number, name in enumerate(hdu.columns.names, start=1):
+        ucd = hdu.header.get(f"TUCD{number}")
+        if ucd and name in table.colnames:
+            table[name].info.meta = {**(table[name].info.meta or {}), "ucd": ucd}
+    return table
 
 
 def _first_with_positions(tables: list[Table]) -> Table:
@@ -228,103 +247,19 @@ def _first_with_positions(tables: list[Table]) -> Table:
     return next((table for table in tables if has_positions(table)), tables[0])
 
 
-# ---- text ---------------------------------------------------------------------------------------
-
-
-def _text(data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        # Spreadsheets save in the encoding of the country; no text has a null in that.
-        if b"\0" in data:
-            raise
-        return data.decode("latin-1")
-
-
-def _of_lines(lines: list[str], kind: str) -> Table:
-    """Return the table in lines of text, which need not name its columns."""
-    comments = [line for line in lines if line.startswith("#")]
-    lines = [line for line in lines if not line.startswith("#")]
-    if not lines:
-        return Table()
-    delimiter = _delimiter(lines, kind)
-    first = _fields(lines[0], delimiter)
-    if len(first) >= 2 and all(_COORDINATE.fullmatch(word) for word in first[:2]):
-        lines = [_header_of(comments, first, lines, delimiter), *lines]
-    # Lines of dashes stand below the names and units of VizieR, and of this package's commands.
-    for last in (1, 2):
-        if len(lines) > last and _RULE.fullmatch(lines[last].strip()):
-            del lines[1 : last + 1]
-    if delimiter == "\n":
-        return Table({lines[0].strip(): [line.strip() for line in lines[1:]]})
-    if delimiter == " ":
-        return text_tables.read(lines, format="basic", guess=False)
-    table = text_tables.read(lines, format="csv", delimiter=delimiter)
-    return _with_decimal_points(table) if delimiter == ";" else table
-
-
-def _delimiter(lines: list[str], kind: str) -> str:
-    """Return what parts the fields: a mark, spaces, or the line's end for a single column."""
-    for mark in DELIMITERS:
-        if mark in lines[0]:
-            return mark
-    if kind == "csv":
-        return ","
-    is_single = len(lines[0].split()) == 1 and not _COORDINATE.fullmatch(lines[0].strip())
-    return "\n" if is_single and any(len(line.split()) > 1 for line in lines[1:]) else " "
-
-
-def _fields(line: str, delimiter: str) -> list[str]:
-    words = line.split() if delimiter == " " else line.split(delimiter)
-    return [word.strip().strip("\"'") for word in words]
-
-
-def _header_of(comments: list[str], first: list[str], lines: list[str], delimiter: str) -> str:
-    """Return names for columns that have none in a line of their own."""
-    mark = delimiter
-    if comments:
-        names = _fields(comments[-1].lstrip("# "), delimiter)
-        is_header = len(names) == len(first) == len(set(names))
-        if is_header and has_positions(Table(names=names, dtype=[float] * len(names))):
-            return mark.join(names)
-    numbers = [word for word in first[:6] if _COORDINATE.fullmatch(word)]
-    whole = [word.lstrip("+-").isdigit() for word in first]
-    if len(numbers) == 6 and whole[0] and whole[1] and whole[3] and whole[4]:
-        msg = (
-            f"the line {lines[0]!r} may be RA and Dec of three parts each, or six columns; write "
-            "10:00:00 +02:00:00, or put a line with the names of the columns first"
-        )
-        raise ValueError(msg)
-    if len(numbers) > 2 and whole[0] and not whole[1] and not whole[2]:
-        msg = (
-            f"the line {lines[0]!r} may begin with RA and Dec, or with a number of the row; put a "
-            "line with the names of the columns first, such as 'id ra dec'"
-        )
-        raise ValueError(msg)
-    names = ["ra", "dec", "id", *(f"col{n}" for n in range(4, len(first) + 1))]
-    return mark.join(names[: len(first)])
-
-
-def _with_decimal_points(table: Table) -> Table:
-    """Return a table in which numbers with a decimal comma are numbers."""
-    for name in table.colnames:
-        if table[name].dtype.kind != "U":
-            continue
-        values = [str(value) for value in np.ma.filled(table[name], "")]
-        if any(values) and all(not value or _DECIMAL_COMMA.fullmatch(value) for value in values):
-            numbers = [float(value.replace(",", ".") or "nan") for value in values]
-            table[name] = MaskedColumn(numbers, mask=np.isnan(numbers))
-    return table
-
-
 # ---- Parquet, by pyarrow alone: astropy's reader needs pandas besides ----------------------------
 
 
 def read_parquet(data: bytes) -> Table:
     """Return the table in the bytes of a Parquet file."""
-    pyarrow = import_optional("pyarrow", "parquet", "A Parquet table")
+    import_optional("pyarrow", "parquet", "A Parquet table")
     parquet = import_module("pyarrow.parquet")
-    arrow = parquet.read_table(io.BytesIO(data))
+    return _of_arrow(parquet.read_table(io.BytesIO(data)))
+
+
+def _of_arrow(arrow: Any) -> Table:
+    """Return a table of Arrow as one of astropy."""
+    pyarrow = import_module("pyarrow")
     units = _astropy_units(arrow.schema.metadata or {})
     table = Table()
     for field in arrow.schema:
