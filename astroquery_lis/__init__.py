@@ -3,6 +3,7 @@
 Everything exported here is the stable public surface; the rooms behind it may be renamed.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ def __getattr__(name: str) -> object:
         attribute = import_module(_ROOMS[name], __name__)
     else:
         msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+        raise AttributeError(msg, name=name, obj=sys.modules[__name__])
     globals()[name] = attribute
     return attribute
 

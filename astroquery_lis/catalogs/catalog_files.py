@@ -225,7 +225,8 @@ class TractorFiles:
             return
         remote = [brick for brick, file in zip(bricks, files, strict=True) if file is None]
         n_fetched = len({(b, brick.region) for brick in remote for b in brick.bricks})
-        size = f"about {n_fetched * self.typical_bytes / 1e9:.1f} GB"
+        n_bytes = n_fetched * self.typical_bytes
+        size = f"about {n_bytes / 1e9:.1f} GB" if n_bytes > 1e9 else f"about {n_bytes / 1e6:.0f} MB"
         if n_fetched > self.max_bricks:
             msg = (
                 f"{what} touches {n_fetched} {self.unit} that are not on this computer ({size}), "

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from functools import update_wrapper, wraps
+from numbers import Real
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,7 +23,14 @@ from .._forks import new_lock
 from .._packages import package_version
 from ..catalogs.brick_rows import require_unlisted
 from ..catalogs.tractor_file import OpenTables
-from ..exceptions import ArgumentError, LegacySurveyError, ServiceDownError, refuse
+from ..exceptions import (
+    ArgumentError,
+    InvalidRequestError,
+    LegacySurveyError,
+    NoCoverageError,
+    ServiceDownError,
+    refuse,
+)
 from ..images.access import Access
 from ..images.reader import SectionReader
 from ..images.tiles import OpenImages
@@ -46,6 +54,10 @@ Method = TypeVar("Method", bound="Callable")
 T = TypeVar("T")
 
 
+_SENTENCES = (InvalidRequestError, NoCoverageError, ServiceDownError)
+"""Errors of which a user reads the sentence, not the way through the package."""
+
+
 def in_time(method: Method) -> Method:
     """Bound every call of a method by ``conf.deadline``."""
     flags = _flags(method)
@@ -58,7 +70,7 @@ def in_time(method: Method) -> Method:
         token = BOUNDS.set((*BOUNDS.get(), Bound(time.monotonic() + conf.deadline)))
         try:
             return method(*args, **options)
-        except ServiceDownError as error:
+        except _SENTENCES as error:
             raise error.with_traceback(None) from _root(error)
         except TypeError as error:
             explained = _explained(error, method, args, options)
@@ -85,7 +97,7 @@ def options_of(arguments: Mapping[str, Any], names: Iterable[str]) -> Keywords:
     return {name: arguments[name] for name in names if name in arguments}
 
 
-def _root(error: ServiceDownError) -> BaseException | None:
+def _root(error: LegacySurveyError) -> BaseException | None:
     """Return the one cause of an error, without the way through the libraries below."""
     cause = error.cause
     if cause is None:
@@ -104,6 +116,8 @@ def explaining(method: Method) -> Method:
             _check_flag(name, options[name], flags[name])
         try:
             return method(*args, **options)
+        except _SENTENCES as error:
+            raise error.with_traceback(None) from _root(error)
         except TypeError as error:
             explained = _explained(error, method, args, options)
             if explained is None:
@@ -133,7 +147,7 @@ def _explained(
     trace = error.__traceback__
     if isinstance(error, LegacySurveyError) or trace is None or trace.tb_next is not None:
         return None
-    return argument_error(args[0] if args else None, method, options, error)
+    return argument_error(method, args, options, error)
 
 
 class QueryBase(BaseQuery):
@@ -391,6 +405,7 @@ class SurveyBase(QueryBase):
 
 
 # What other packages call it; the first that the method has is meant.
+_WRITE = "the method writeto() of what is returned"
 MEANT = {
     "radius": ("radius", "size"),
     "size": ("size", "radius", "width"),
@@ -412,7 +427,14 @@ MEANT = {
     "hemisphere": ("region",),
     "product": ("products",),
     "invvar": ("products",),
-    "path": ("download_dir", "output_dir"),
+    "path": ("download_dir", "output_dir", _WRITE),
+    "filename": (_WRITE,),
+    "save_path": (_WRITE,),
+    "output_file": (_WRITE,),
+    "download_dir": ("output_dir", _WRITE),
+    "output_dir": ("download_dir", _WRITE),
+    "proposal_id": ("program",),
+    "proposal": ("program",),
     "outdir": ("download_dir", "output_dir"),
     "savedir": ("download_dir", "output_dir"),
     "folder": ("download_dir", "output_dir"),
@@ -434,10 +456,10 @@ MEANT = {
 
 
 def argument_error(
-    owner: object, method: Callable[..., Any], options: dict[str, Any], error: TypeError
+    method: Callable[..., Any], args: tuple, options: dict[str, Any], error: TypeError
 ) -> ArgumentError:
     """Return the error that says which argument a method does not know, and what was meant."""
-    name = f"{type(owner).__name__.removesuffix('Class')}.{method.__name__}"
+    name = f"{type(args[0] if args else None).__name__.removesuffix('Class')}.{method.__name__}"
     parameters = list(inspect.signature(method).parameters.values())[1:]
     words = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
@@ -449,10 +471,12 @@ def argument_error(
         return ArgumentError(msg, parameter=unknown[0], value=options[unknown[0]])
     if "positional argument" in str(error) and "missing" not in str(error):
         named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-        msg = (
-            f"{name}() takes {', '.join(positional) or 'nothing'} as positional arguments; name "
-            f"the others: {', '.join(f'{word}=' for word in named[:8])}"
-        )
+        limit = f"only {' and '.join(positional)}" if positional else "no argument"
+        msg = f"{name}() takes {limit} without a name"
+        if all(isinstance(value, Real) for value in args[1:3]) and len(args) > 2:
+            msg += "; RA and Dec are one argument, such as (190.1, 1.2)"
+        elif named:
+            msg += f"; name the others: {', '.join(f'{word}=' for word in named[:8])}"
         return ArgumentError(f"{msg}{', ...' if len(named) > 8 else '.'}", parameter=name)
     text = str(error).partition(") ")[2] or str(error)
     return ArgumentError(f"{name}() {text}: it takes {', '.join(words)}.", parameter=name)
@@ -460,8 +484,12 @@ def argument_error(
 
 def _meant(word: str, words: list[str], positional: list[str]) -> str | None:
     for candidate in MEANT.get(word.lower(), ()):
-        if candidate in words or "." in candidate:
-            return candidate if "." in candidate else f"{candidate}="
+        if candidate in words:
+            return f"{candidate}="
+        if not candidate.isidentifier():
+            return candidate
+    if word.lower() in ("ra", "dec") and "coordinates" in words:
+        return "coordinates=(ra, dec), in degrees"
     if word.lower() in ("coord", "coords", "position", "positions", "ra", "target", "coordinates"):
         return f"{positional[0]}=" if positional else None
     near = get_close_matches(word.lower(), words, 1, 0.6)

@@ -11,7 +11,7 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Column
 
-from ..exceptions import InvalidRequestError, refuse
+from ..exceptions import InvalidRequestError, meant, refuse
 from .inputs import Targets
 
 BY_ROW = ("size", "release", "region", "pixel_scale", "wcs", "rotation")
@@ -29,6 +29,10 @@ class ByRow(NamedTuple):
     of_row: np.ndarray
 
 
+_LENGTHS = ("size", "pixel_scale", "rotation")
+"""Options that no bare word can be a value of."""
+
+
 def as_by_row(parameter: str, value: Any, targets: Targets) -> ByRow | None:
     """Return an option that is given by row; `None` for one value that holds for all.
 
@@ -38,6 +42,10 @@ def as_by_row(parameter: str, value: Any, targets: Targets) -> ByRow | None:
     table = targets.table
     if isinstance(value, str):
         if table is None or value not in table.colnames:
+            if table is not None and parameter in _LENGTHS and value.isidentifier():
+                names = table.colnames
+                must = f"is no column of the table, which has: {', '.join(names)}."
+                refuse(parameter, value, must + meant(value, names))
             return None
         value = table[value]
     if callable(value):

@@ -11,7 +11,7 @@ from .._conf import conf
 from ..catalogs.catalog_files import TractorFiles
 from ..catalogs.match import MAX_RADIUS_DEG, Positions, match_table
 from ..catalogs.sweep_files import SweepFiles
-from ..exceptions import InvalidRequestError
+from ..exceptions import InvalidRequestError, refuse
 from ..survey.catalog_request import WHOLE_SKY, as_angle_deg, catalog_request
 from ..survey.request import as_choice
 from .base import SurveyBase
@@ -40,7 +40,7 @@ class CrossmatchMethods(SurveyBase):
         epoch: Time | str | None = None,
         release: str | None = None,
         region: Region = "auto",
-        source: Literal["files", "sweeps"] = "files",
+        source: Literal["auto", "files", "sweeps"] = "auto",
         mirror: Mirror | None = None,
         on_missing: OnMissing = "warn",
         cache: bool | None = None,
@@ -66,8 +66,9 @@ class CrossmatchMethods(SurveyBase):
             their ``ref_epoch``.
         release, region, mirror, cache : optional
             As for `query_tractor`.
-        source : {'files', 'sweeps'}, optional
-            The bricks' Tractor files, or the sweeps, which have redshifts beside them.
+        source : {'auto', 'files', 'sweeps'}, optional
+            The bricks' Tractor files, or the sweeps, which have redshifts beside them;
+            ``'auto'`` takes the sweeps where ``columns`` names redshifts.
         on_missing : {'warn', 'raise'}, optional
             Whether bricks without a catalogue are an error.
 
@@ -108,7 +109,7 @@ class CrossmatchMethods(SurveyBase):
         2
         """
         as_choice("find", find, ("best", "all"))
-        as_choice("source", source, ("files", "sweeps"))
+        as_choice("source", source, ("auto", "files", "sweeps"))
         as_choice("on_missing", on_missing, ("warn", "raise"))
         radius_deg = as_angle_deg("radius", radius, MAX_RADIUS_DEG)
         if isinstance(columns, str) and columns.strip().lower() == "all":
@@ -123,8 +124,9 @@ class CrossmatchMethods(SurveyBase):
         own, ra_deg, dec_deg = as_match_table(table, ra, dec, name)
         positions = Positions(ra_deg, dec_deg, radius_deg, as_years(epoch, len(ra_deg)))
         with self._finder(mirror, cache) as finder:
-            make = SweepFiles if source == "sweeps" else TractorFiles
+            by_sweeps = source == "sweeps" or (source == "auto" and request.redshifts)
+            make = SweepFiles if by_sweeps else TractorFiles
             files = make(finder, self._tables, conf.max_query_bricks, on_missing)
             if request.redshifts and not files.has_redshifts:
-                request.refuse_redshifts("source='files'")
+                refuse("source", source, "has no redshifts; leave it out, or take 'sweeps'.")
             return match_table(request, own, positions, files, find)

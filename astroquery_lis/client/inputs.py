@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from .._typing import Angle, Positions
 
 MUST = (
-    "must be a SkyCoord, text such as '190.1 1.2' or 'NGC 1', RA and Dec in degrees, a list of "
-    "those, a Table, or the name of a file with one."
+    "must be a SkyCoord, text such as '190.1 1.2' or 'NGC 1', RA and Dec in degrees as one "
+    "argument, (190.1, 1.2), a list of those, a Table, or the name of a file with one."
 )
 MUST_BRICKS = "must be names of bricks, coordinates, or a Table."
 

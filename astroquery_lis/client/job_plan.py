@@ -19,6 +19,7 @@ from ..survey.request import CutoutRequest
 
 if TYPE_CHECKING:
     from ..images.access import Access
+    from ..io.mirrors import Mirror
     from .by_row import ByRow
     from .inputs import Targets
 
@@ -274,8 +275,12 @@ def identity_of_job(
         "source": spec.sources,
         "on_missing": spec.on_missing,
         "output": output,
-        "files of": sorted({mirror.root_name for mirror in access.mirrors}),
+        "mirror": sorted({_place_of(mirror) for mirror in access.mirrors}),
     }
+
+
+def _place_of(mirror: Mirror) -> str:
+    return "official" if mirror.official else mirror.template.removesuffix("/{path}")
 
 
 def bytes_of_cutout(asked: Asked) -> int:

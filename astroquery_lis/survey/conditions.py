@@ -177,7 +177,10 @@ def as_conditions(
     try:
         items = list(dict(column_filters).items())
     except (TypeError, ValueError):
-        msg = f"column_filters={column_filters!r} must be a dict of column name to condition."
+        msg = (
+            f"column_filters={column_filters!r} must be a dict of column name to condition, "
+            "such as {'flux_r': '>10'}."
+        )
         raise InvalidRequestError(msg, parameter="column_filters", value=column_filters) from None
     conditions = []
     for name, wish in items:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from ..exceptions import refuse
+from ..exceptions import meant, refuse
 from .layers import Layer, get_layer, layers_with
 from .paths import COADD_PRODUCTS
 from .releases import (
@@ -141,6 +141,9 @@ def as_products(products: Any, release: str, *, planes: bool = False) -> tuple[s
     return names
 
 
+_SYNONYMS = {"ivar": "invvar", "weight": "invvar", "mask": "maskbits", "residual": "resid"}
+
+
 def _check_products(
     products: Any, names: Collection[str], allowed: tuple[str, ...], release: DataRelease
 ) -> None:
@@ -151,7 +154,8 @@ def _check_products(
         if name not in allowed:
             is_old = name in COADD_PRODUCTS
             reason = f"is not in {release.name}" if is_old else "is not a product"
-            refuse("products", name, f"{reason}; allowed: {', '.join(allowed)}.")
+            near = meant(_SYNONYMS.get(name, name), allowed)
+            refuse("products", name, f"{reason}; allowed: {', '.join(allowed)}.{near}")
 
 
 def as_bands(bands: Any, release: str, region: str = "auto") -> tuple[str, ...] | None:

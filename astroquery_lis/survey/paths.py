@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..exceptions import InvalidRequestError, refuse
+from ..exceptions import InvalidRequestError, meant, refuse
 from .bricks import brick_id, name_of, region_of_brick
 from .release_files import N_RANDOMS, RELEASE_WORDS, release_files
 from .releases import (
@@ -266,7 +266,7 @@ def as_file_products(products: str | Iterable[str], release: str) -> tuple[str, 
     for name in names:
         if name not in allowed:
             reason = f"is not in {release}" if name in FILE_PRODUCTS else "is not a product"
-            refuse("products", name, f"{reason}; {hint}")
+            refuse("products", name, f"{reason}; {hint}{meant(name, allowed)}")
     return names
 
 

@@ -146,14 +146,23 @@ def test_who_has_no_redshifts_says_so(sky, joined, survey):
         with pytest.raises(InvalidRequestError, match="z_phot_median.*source='tap'"):
             joined(sky.positions["star"], **ask, source=source)
     mine = Table({"ra": [45.1312], "dec": [0.0047]})
-    with pytest.raises(InvalidRequestError, match="source='tap'"):
-        survey.crossmatch(mine, **ask)
+    with pytest.raises(InvalidRequestError, match="source='files' has no redshifts; leave it out"):
+        survey.crossmatch(mine, **ask, source="files")
     with pytest.raises(InvalidRequestError, match="did you mean z_phot_median"):
         joined("45.1 0.1", radius="5 arcsec", columns="z_phot_medium", mirror="nersc")
     assert len(sky.requests) == 0
     with pytest.warns(CoverageWarning, match="z_phot_median without values"):
         rows = joined(sky.positions["star"], **ask, release="dr8", source="tap")
     assert rows["z_phot_median"].mask.all()
+
+
+def test_a_match_takes_them_from_the_sweeps(sky, survey):
+    mine = Table({"ra": [45.1312, 45.09], "dec": [0.0047, 0.062]})
+    ask = {"radius": "1 arcsec", "columns": ["ls_id", "z_phot_median"]}
+    rows = survey.crossmatch(mine, **ask)
+    assert (rows["z_phot_median"] > 0).all()
+    by_name = survey.crossmatch(mine, **ask, source="sweeps")
+    assert rows.pformat(max_lines=-1) == by_name.pformat(max_lines=-1)
 
 
 def test_they_are_listed():

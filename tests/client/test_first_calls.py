@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import traceback
 import warnings
 
 import astropy.units as u
@@ -85,7 +86,21 @@ REFUSED = [
     ("get_cutout", (STAR,), {"filters": "r"}, "did you mean bands=?"),
     ("get_cutout", (STAR,), {"survey": "dr9"}, "did you mean release=?"),
     ("get_cutout", (STAR,), {"pixscale": 1}, "did you mean pixel_scale=?"),
-    ("get_cutout", (), {"ra": 45, "dec": 0}, "did you mean coordinates=?"),
+    ("get_cutout", (), {"ra": 45, "dec": 0}, "did you mean coordinates=(ra, dec)"),
+    ("get_cutout", (45.1312, 0.0047, 64), {}, "RA and Dec are one argument, such as (190.1, 1.2)"),
+    ("covers", (45.1312, 0.0047), {}, "RA and Dec are one argument, such as (190.1, 1.2)"),
+    ("viewer_url", (45.1312, 0.0047), {}, "RA and Dec are one argument, such as (190.1, 1.2)"),
+    ("list_layers", ("sdss",), {}, "takes no argument without a name."),
+    ("get_cutout", (STAR, 64), {"filename": "a.fits"}, "did you mean the method writeto()"),
+    ("get_cutout", (STAR, 64), {"download_dir": "a"}, "did you mean the method writeto()"),
+    ("get_cutout", (STAR, 64), {"products": "ivar"}, "Did you mean 'invvar'?"),
+    ("get_brick_files", ("0451p000",), {"products": "images"}, "Did you mean 'image'?"),
+    ("query_tractor", (STAR,), {"radius": "5 arcsec", "column_filters": "flux_r > 10"},
+     "such as {'flux_r': '>10'}"),
+    ("download_cutouts", (Table({"ra": [1], "dec": [2]}), "D25"), {"download_dir": "x"},
+     "size='D25' is no column of the table, which has: ra, dec"),
+    ("download_cutouts", (Table({"ra": [1], "dec": [2], "D25": [3]}), "d25"),
+     {"download_dir": "x"}, "Did you mean 'D25'?"),
     ("get_cutout", (), {}, "missing 1 required positional argument: 'coordinates'"),
     ("get_cutout", (45.1312, 0.0047), {}, "coordinates=45.1312 must be a SkyCoord, text"),
     ("get_cutout", (STAR, 30.0), {}, "a bare number is never an angle"),
@@ -119,6 +134,8 @@ def test_what_cannot_be_meant_is_refused_in_one_sentence(survey, method, args, o
     text = str(caught.value)
     assert sentence in text
     assert "\n" not in text
+    lines = "".join(traceback.format_exception(caught.value)).splitlines()
+    assert len([line for line in lines if "pytest" not in line]) < 20
     assert "Methods" not in text  # The public class is named, not the room that it is built of.
     if isinstance(caught.value, ArgumentError):
         assert text.startswith(f"LegacySurvey.{method}() ")

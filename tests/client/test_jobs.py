@@ -182,10 +182,10 @@ def test_another_tree_of_files_is_another_job(sky, survey, tmp_path):
     asked = {"size": 16, "bands": "r", "download_dir": tmp_path, "show_progress": False}
     survey.download_cutouts(targets, **asked)
     # Simulated cutouts must not be taken for what an official mirror would have sent.
-    with pytest.raises(InvalidRequestError, match="files of"):
+    with pytest.raises(InvalidRequestError, match="mirror was"):
         survey.download_cutouts(targets, mirror="nersc", **asked)
     for one in (["nersc"], ["nersc", "nadc"]):
-        with pytest.raises(InvalidRequestError, match="files of"):
+        with pytest.raises(InvalidRequestError, match="mirror was"):
             survey.download_cutouts(targets, mirror=one, **asked)
 
 
