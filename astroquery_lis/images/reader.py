@@ -8,13 +8,13 @@ one whose tiles are cached none.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -29,28 +29,27 @@ from ..exceptions import (
     UnexpectedContentError,
 )
 from ..io.bounds import Threads
-from ..io.checks import flaw_of
 from ..io.download import Downloaded, download
 from ..io.http import HttpClient
 from ..io.mirrors import Mirror, local_folders
+from ..io.parts import RemoteParts
 from ..io.places import Answer, ask_in_turn
-from ..io.ranges import FIRST_RANGE_BYTES, Version, WholeFileAnswer, fetch_range, merge_ranges
+from ..io.ranges import FIRST_RANGE_BYTES, Version, WholeFileAnswer, merge_ranges
 from ..io.store import GB, Runs, Store
 from ..io.upkeep import keep_within
 from ..survey.pixel_grids import Box
 from ..survey.releases import Tree
 from .headers import Cards, FileSource
+from .on_disk import BoxRead, read_on_disk
 from .strips import LayoutChanged, SharedFile, SharedFiles
 from .tiles import (
     DECODE_ERRORS,
     ImageMap,
     KnownImage,
     MoreNeeded,
-    OpenImage,
     OpenImages,
     SparseFile,
     open_sparse,
-    open_whole,
 )
 
 if TYPE_CHECKING:
@@ -59,14 +58,11 @@ if TYPE_CHECKING:
 CHANGED_TRIES = 3
 """How often a file that changes under the reader is begun again."""
 
-SMALL_PIX = 2_000_000
-"""Pixels of all boxes of a request up to which threads cost more than they bring."""
-
-FIRST_WINDOW_BYTES = 14_200
-"""What a new connection can send at once: ten segments (RFC 6928), less the header of an answer."""
-
 GAP_BYTES = 512
 """Tiles of a job that lie closer are asked for as one."""
+
+SMALL_PIX = 2_000_000
+"""Pixels of all boxes of a request up to which threads cost more than they bring."""
 
 
 Proof: TypeAlias = Callable[..., None]
@@ -92,10 +88,6 @@ class Section(NamedTuple):
     answer: Answer | None = None  # of the mirrors; None from the viewer
     cache_error: CacheError | None = None
     cards: Cards = ()  # of the file's header, for the cutout's
-
-
-_Read = tuple[np.ndarray, str, Cards]
-"""Pixels, where they are from, and cards."""
 
 
 _fetches_nothing: ContextVar[bool] = ContextVar("fetches_nothing", default=False)
@@ -270,7 +262,7 @@ class SectionReader(AbstractContextManager):
 
     def _read_from(
         self, mirror: Mirror, request: SectionRequest, shared: SharedFile | None
-    ) -> _Read:
+    ) -> BoxRead:
         """Read from one mirror, under whichever of its names the file is there."""
         missing = None
         for path in request.paths:
@@ -279,7 +271,7 @@ class SectionReader(AbstractContextManager):
                     return self._read_other_hdu(mirror, path, request)
                 if mirror.is_local:
                     place, origin = mirror.locate(path), mirror.origin(path)
-                    return self._read_local(place, origin, request, shared)
+                    return read_on_disk(self.images, place, origin, request, shared)
                 return self._read_remote(mirror, path, request, shared)
             except NotFoundError as error:
                 missing = error
@@ -294,36 +286,15 @@ class SectionReader(AbstractContextManager):
         assert missing is not None
         raise missing
 
-    def _read_other_hdu(self, mirror: Mirror, path: str, request: SectionRequest) -> _Read:
+    def _read_other_hdu(self, mirror: Mirror, path: str, request: SectionRequest) -> BoxRead:
         """Read from a later HDU: of small files, whose parts would save little."""
-        address = mirror.locate(path)
-        file = Path(address) if mirror.is_local else self._whole_file(mirror, path)
-        url = mirror.origin(path)
-        status = file.stat() if file.exists() else None
-        key, stamp = (str(file), request.hdu), status and (status.st_mtime_ns, status.st_size)
-        known = self.images.get(key, stamp) if stamp else None
-        if known is None and mirror.is_local:
-            flaw = flaw_of(file)
-            if flaw is None:
-                msg = f"{file} does not exist."
-                raise NotFoundError(msg, url=str(file))
-            if flaw:
-                raise UnexpectedContentError(flaw, url=str(file))
+        file = Path(mirror.locate(path)) if mirror.is_local else self._whole_file(mirror, path)
         try:
-            if known is None:
-                known = KnownImage(OpenImage(file, hdu=request.hdu), stamp, None, url)
-                self.images.put(key, known)
-            with known.lock:
-                pixels = known.read(request.box, request.source, None)
-                return pixels, url, known.layout(request.source).cards
-        except (UnexpectedContentError, *DECODE_ERRORS) as error:
+            return read_on_disk(self.images, file, mirror.origin(path), request)
+        except UnexpectedContentError:
             if not mirror.is_local:
                 self._store(mirror).forget_whole(path)
-            self.images.drop(key)
-            if isinstance(error, UnexpectedContentError):
-                raise
-            msg = f"{address} cannot be read as FITS images: {error}."
-            raise UnexpectedContentError(msg, url=str(address), cause=error) from error
+            raise
 
     def _whole_file(self, mirror: Mirror, path: str) -> Path:
         """Return a file of a mirror that is kept whole, fetched if it is not here."""
@@ -353,32 +324,9 @@ class SectionReader(AbstractContextManager):
             margin_bytes=store.margin_bytes,
         )
 
-    def _read_local(
-        self, path: str | Path, url: str, request: SectionRequest, shared: SharedFile | None
-    ) -> _Read:
-        """Read a file that is on disk whole."""
-        try:
-            status = os.stat(path)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            msg = f"{path} does not exist."
-            raise NotFoundError(msg, url=str(path), cause=error) from error
-        stamp = (status.st_mtime_ns, status.st_size)
-        known = self.images.get(str(path), stamp)
-        try:
-            if known is None:
-                known = open_whole(path, stamp, status.st_size)
-                self.images.put(str(path), known)
-            with known.lock:
-                pixels = known.read(request.box, request.source, shared)
-                return pixels, url, known.layout(request.source).cards
-        except DECODE_ERRORS as error:
-            self.images.drop(str(path))
-            msg = f"{path} cannot be read as a FITS image: {error}."
-            raise UnexpectedContentError(msg, url=str(path), cause=error) from error
-
     def _read_remote(
         self, mirror: Mirror, path: str, request: SectionRequest, shared: SharedFile | None
-    ) -> _Read:
+    ) -> BoxRead:
         """Read from the whole file if it is kept, else from its parts."""
         store, url = self._store(mirror), str(mirror.locate(path))
         is_packed = path.endswith(".gz")
@@ -388,13 +336,13 @@ class SectionReader(AbstractContextManager):
         whole = store.whole(path)
         if whole is not None:
             try:
-                return self._read_local(whole, url, request, shared)
+                return read_on_disk(self.images, whole, url, request, shared)
             except UnexpectedContentError:
                 store.forget(path)
             except NotFoundError:
                 # Another process removed it just now.
                 pass
-        file = _RemoteFile(self, store, path, url, request.source)
+        file = _PartedImage(self, store, path, url, request.source)
         for attempt in range(CHANGED_TRIES):
             try:
                 if shared is not None and not shared.is_brought:
@@ -404,7 +352,7 @@ class SectionReader(AbstractContextManager):
             except WholeFileAnswer:
                 store.forget_runs(path)
                 self.images.drop(file.key)
-                return self._read_local(store.root / path, url, request, shared)
+                return read_on_disk(self.images, store.root / path, url, request, shared)
             except ContentChangedError:
                 store.forget(path)
                 self.images.drop(file.key)
@@ -425,7 +373,7 @@ class _KnownParts(KnownImage):
     runs: Runs
 
 
-class _RemoteFile:
+class _PartedImage:
     """A file of a mirror that is read in parts: what is needed is fetched, and kept."""
 
     def __init__(
@@ -455,7 +403,7 @@ class _RemoteFile:
                 held_from, held_to = held[0], held[0] + len(held[1])
                 held_runs[held_from] = max(held_runs.get(held_from, b""), held[1], key=len)
         known.runs.mark_used()
-        fetched = self._fetch(missing, known.runs.version) if missing else {}
+        fetched = self._fetch(merge_ranges(missing), known.runs.version) if missing else {}
         try:
             with known.lock:
                 known.file.set_runs({0: known.prefix, **held_runs, **fetched})
@@ -489,82 +437,36 @@ class _RemoteFile:
         for row, start, stop in zip(rows, starts.tolist(), stops.tolist(), strict=True):
             if stop > max(start, len(known.prefix)) and known.runs.holding(start, stop) is None:
                 lacking.setdefault(int(row), []).append((start, stop))
-        version = known.runs.version
+        self._parts.version = known.runs.version
         if shared.is_most(sum(len(ranges) for ranges in lacking.values())):
-            parts = self._store, self._path, self._url
-            raise WholeFileAnswer(self._reader.fetch_whole(*parts, expected=version))
+            raise WholeFileAnswer(self._receive())
         # One run for each row of tiles at most, since strips are decoded one by one.
         runs = (
             run for ranges in lacking.values() for run in merge_ranges(ranges, gap_bytes=GAP_BYTES)
         )
-        self._each_range(runs, version, keep=known.runs.add)
+        self._fetch(runs, known.runs.version, keep=known.runs.add)
         shared.is_brought = True
 
-    def _first_range(self) -> tuple[bytes, Version]:
-        """Fetch the first bytes of a file, over several connections where they are free."""
-        step = max(-(-FIRST_RANGE_BYTES // self._reader.n_pieces), FIRST_WINDOW_BYTES)
-        starts = range(0, FIRST_RANGE_BYTES, step)
+    @cached_property
+    def _parts(self) -> RemoteParts:
+        reader = self._reader
+        return RemoteParts(reader.client, self._url, self._receive, threads=reader.ranges)
 
-        def fetch(
-            start: int, receive: Callable[[BaseHTTPResponse], object]
-        ) -> tuple[bytes, Version]:
-            stop = min(start + step, FIRST_RANGE_BYTES)
-            return fetch_range(self._reader.client, self._url, start, stop, receive=receive)
+    def _receive(self, answer: BaseHTTPResponse | None = None) -> Downloaded:
+        """Take the whole file, which may be the answer to a request for a part."""
+        parts, version = (self._store, self._path, self._url), self._parts.version
+        return self._reader.fetch_whole(*parts, expected=version, answer=answer)
 
-        # Of a server that sends the whole file whatever it is asked for, one answer is taken.
-        futures = [self._reader.ranges.submit(fetch, start, lambda _: None) for start in starts[1:]]
-        try:
-            head, version = fetch(0, self._receiver())
-            for start, future in zip(starts[1:], futures, strict=True):
-                if start < version.size:
-                    data, other = future.result()
-                    if not version.same_as(other):
-                        msg = f"{self._url} changed while it was being read."
-                        raise ContentChangedError(msg, url=self._url)
-                    head += data
-        finally:
-            for future in futures:
-                future.cancel()
-        return head, version
-
-    def _fetch(self, ranges: list[tuple[int, int]], version: Version) -> dict[int, bytes]:
-        """Return the bytes of ranges of one state of a file, by their offset."""
-        return self._each_range(merge_ranges(ranges), version)
-
-    def _each_range(
+    def _fetch(
         self,
         ranges: Iterable[tuple[int, int]],
         version: Version,
         keep: Callable[[int, bytes], object] | None = None,
     ) -> dict[int, bytes]:
-        """Fetch ranges at once; return their bytes by offset, or hand each to ``keep``."""
+        """Return the bytes of ranges of one state of a file by offset, unless each is kept."""
         self._reader.begin_fetch()
-        receive = self._receiver(version)
-
-        def fetch(start: int, stop: int) -> bytes:
-            data, _ = fetch_range(
-                self._reader.client, self._url, start, stop, receive=receive, expected=version
-            )
-            if keep is None:
-                return data
-            keep(start, data)
-            return b""
-
-        futures = {start: self._reader.ranges.submit(fetch, start, stop) for start, stop in ranges}
-        try:
-            return {start: future.result() for start, future in futures.items()}
-        finally:
-            for future in futures.values():
-                future.cancel()
-
-    def _receiver(self, version: Version | None = None) -> Callable[[BaseHTTPResponse], Downloaded]:
-        """Return what takes a whole file that comes as the answer to a range."""
-
-        def receive(response: BaseHTTPResponse) -> Downloaded:
-            parts = self._store, self._path, self._url
-            return self._reader.fetch_whole(*parts, expected=version, answer=response)
-
-        return receive
+        self._parts.version = version
+        return self._parts.fetch(ranges, keep)
 
     def _known(self) -> _KnownParts:
         """Return an image of which header and tile table are known; fetch them if need be."""
@@ -597,22 +499,21 @@ class _RemoteFile:
     def _begin(self) -> _KnownParts:
         """Fetch header and tile table of a file of which nothing is known."""
         self._reader.begin_fetch()
-        client, url, receive = self._reader.client, self._url, self._receiver()
-        head, version = self._first_range()
+        parts, url = self._parts, self._url
+        parts.version = None
+        head = parts.head(FIRST_RANGE_BYTES, n_pieces=self._reader.n_pieces)
+        assert parts.version is not None
         while True:
             try:
                 image_map = ImageMap.parse(head, url=url)
                 break
             except MoreNeeded as more:
                 stop = max(more.stop, min(len(head) * 2, more.stop + FIRST_RANGE_BYTES))
-                if len(head) >= version.size:
+                if len(head) >= parts.version.size:
                     msg = f"{url} ends before its header or its tile table does."
                     raise UnexpectedContentError(msg, url=url) from None
-                tail, _ = fetch_range(
-                    client, url, len(head), stop, receive=receive, expected=version
-                )
-                head += tail
-        runs = self._store.begin_runs(self._path, version)
+                head += parts.read([(len(head), stop)])[0]
+        runs = self._store.begin_runs(self._path, parts.version)
         runs.add(0, head)
         return _open_parts(runs, head, image_map, url)
 
