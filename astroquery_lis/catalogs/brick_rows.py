@@ -78,6 +78,15 @@ def holds(ids: np.ndarray, bricks: np.ndarray) -> np.ndarray:
     return places_of(ids, bricks)[1]
 
 
+def has_exposures(rows: np.ndarray, band: str) -> np.ndarray:
+    """Return which bricks have exposures in a band.
+
+    Their number is a median, 0 where less than half of the brick was observed: there is a seeing
+    and a depth there all the same.
+    """
+    return np.any([rows[f"{quantity}_{band}"] > 0 for quantity, _ in QUANTITIES], axis=0)
+
+
 # ---- folders that hold a part of the survey ------------------------------------------------------
 
 
@@ -114,7 +123,7 @@ def require_unlisted(
         return
     ids = np.asarray(bricks)
     tables = require_table(folders, release, region)
-    listed = np.any([_has_band(rows, ids, band) for rows in tables], axis=0)
+    listed = np.any([_is_listed(rows, ids, band) for rows in tables], axis=0)
     if listed.any():
         where = ", ".join(map(str, folders))
         of_band = f" with exposures in {band}" if band else ""
@@ -126,11 +135,11 @@ def require_unlisted(
         raise IncompleteMirrorError(msg, url=where)
 
 
-def _has_band(rows: np.ndarray, ids: np.ndarray, band: str | None) -> np.ndarray:
+def _is_listed(rows: np.ndarray, ids: np.ndarray, band: str | None) -> np.ndarray:
     """Return which bricks are in a table, and have exposures in a band that it counts."""
     places, is_there = places_of(rows["brickid"], ids)
     if band in BANDS:
-        is_there &= rows[f"nexp_{band}"][places] > 0
+        is_there &= has_exposures(rows[places], band)
     return is_there
 
 

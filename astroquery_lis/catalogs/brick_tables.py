@@ -30,7 +30,7 @@ from ..survey.bricks import (
 )
 from ..survey.paths import file_path
 from ..survey.releases import get_release, get_tree
-from .brick_rows import QUANTITIES, ROW, places_of, read_brick_rows
+from .brick_rows import QUANTITIES, ROW, has_exposures, places_of, read_brick_rows
 
 if TYPE_CHECKING:
     from mocpy import MOC
@@ -76,9 +76,10 @@ def _keep(note: Path, rows: np.ndarray) -> None:
 
 
 def _has_bands(rows: np.ndarray, bands: Bands) -> np.ndarray:
-    """Return which bricks have an exposure in every band, in the median."""
-    deep = [rows[f"nexp_{band}"] > 0 for band in bands or ()]
-    return np.all([np.ones(len(rows), bool), *deep], axis=0)
+    """Return which bricks have exposures in every band."""
+    return np.all(
+        [np.ones(len(rows), bool), *(has_exposures(rows, b) for b in bands or ())], axis=0
+    )
 
 
 def _by_region(ids: np.ndarray, release: str, region: str) -> Iterator[tuple[str, np.ndarray]]:

@@ -181,11 +181,10 @@ class FootprintMethods(SurveyBase):
         -------
         bool or `~numpy.ndarray` of bool
             Of the shape of ``coordinates``, False for a row without a position: whether the brick
-            that owns the position is in the release and has, in the median, at least one exposure
-            in every band.  Inside of such a brick there can be unobserved pixels: with ``observed``
-            it is whether the pixel there has an exposure in every band that was named, else in any.
-            For another
-            survey's layer: whether the viewer has a pixel there that is not zero.
+            that owns the position is in the release and has exposures in every band.  Inside of
+            such a brick there can be unobserved pixels: with ``observed`` it is whether the pixel
+            there has an exposure in every band that was named, else in any.  For another survey's
+            layer: whether the viewer has a pixel there that is not zero.
 
         Raises
         ------

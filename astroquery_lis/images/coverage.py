@@ -97,7 +97,8 @@ def nothing(plan: CoaddPlan, files: Files) -> str:
         return f"{msg}: nothing was observed in the box."
     tree = plan.owner_tree
     if set(plan.bands) & set(plan.all_bands):
-        msg += f": brick {cached_name(plan.owner)} of {tree.folder} does not exist."
+        msg += f": brick {cached_name(plan.owner)} of {tree.folder} does not exist"
+        msg += f", or has no {', '.join(request.bands)}." if request.bands else "."
     else:
         bands, all_bands = ", ".join(plan.bands), ", ".join(plan.all_bands)
         msg += f": {tree.folder} has no {bands}; its bands are {all_bands}."

@@ -3,6 +3,7 @@
 import shutil
 
 import astropy.units as u
+import numpy as np
 import pytest
 from astropy.table import Table
 
@@ -120,6 +121,26 @@ def test_a_folder_gives_what_it_has_and_tells_what_the_survey_lacks(sky, part_wi
     with pytest.warns(CoverageWarning, match="survey has none"):
         files = survey.get_brick_files(off, products="image", bands="r", show_progress=False)
     assert list(files["Status"]) == ["NODATA"]
+
+
+@pytest.mark.parametrize("has_g", [True, False])
+def test_a_brick_of_which_less_than_half_was_observed_has_the_band(sky, part_with_table, has_g):
+    # In the survey's tables nexp_g is a median: 0 there, beside a seeing and a depth.
+    path = part_with_table / TABLES[0]
+    table = Table.read(path)
+    row = np.flatnonzero(np.char.strip(np.asarray(table["brickname"]).astype(str)) == NEIGHBOUR)
+    for name in ("nexp_g", *(() if has_g else ("psfsize_g", "psfdepth_g", "galdepth_g"))):
+        assert table[name][row] > 0
+        table[name][row] = 0
+    table.write(path, overwrite=True)
+    survey = LegacySurveyClass()
+    survey.mirror = part_with_table
+    inside = sky.positions["corner"].directional_offset_by(45 * u.deg, 1 * u.arcmin)
+    assert survey.covers(inside, bands="r")
+    assert survey.covers(inside, bands="g") is has_g
+    error = IncompleteMirrorError if has_g else MissingDataError
+    with pytest.raises(error, match="g of brick 0453p002" if has_g else "its bands are r"):
+        survey.get_cutout(inside, 16, bands="g")
 
 
 def test_a_border_beyond_the_folder_is_an_error_too(sky, part_with_table):

@@ -9,7 +9,12 @@ from astropy.nddata import Cutout2D
 from astropy.wcs import WCS
 
 from astroquery_lis import bricks
-from astroquery_lis.exceptions import CoverageWarning, MissingDataError, NoCoverageError
+from astroquery_lis.exceptions import (
+    CoverageWarning,
+    IncompleteMirrorError,
+    MissingDataError,
+    NoCoverageError,
+)
 from astroquery_lis.images.tiles import ImageMap
 from astroquery_lis.io.ranges import FIRST_RANGE_BYTES
 from astroquery_lis.survey.paths import COADD_PRODUCTS, file_path
@@ -67,6 +72,10 @@ def test_the_real_brick_bit_for_bit(survey, real_data):
             expected = Cutout2D(data, position, 256, wcs=wcs)
             assert np.array_equal(hdul[f"{product}_{band}"].data, expected.data)
             assert hdul[f"{product}_{band}"].data.any()
+    # Less than half of the brick was observed, and the folder lacks its images in r.
+    assert survey.covers(position, release="dr6", bands="gr", mirror=real_data)
+    with pytest.raises(IncompleteMirrorError, match="lacks image r of brick 0959p805"):
+        survey.get_cutout(position, 64, bands="r", **asked)
     # The brick's neighbours are not there: their part of the box is from its own margin.
     edges = bricks.brick_edges(bricks.parse_brick_name("0959p805"))
     y, x = np.indices((256, 256))
