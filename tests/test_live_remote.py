@@ -15,8 +15,7 @@ from astropy.io import fits
 from astroquery import mast
 
 from astroquery_lis import LegacySurveyClass
-from astroquery_lis.cli.assumptions import ASSUMPTIONS
-from astroquery_lis.cli.doctor import examine
+from astroquery_lis.cli.doctor import ASSUMPTIONS, examine
 from astroquery_lis.cli.questions import Asked, every_tree
 from astroquery_lis.exceptions import ServiceDownError
 from astroquery_lis.io.http import HttpClient, PoliteSession

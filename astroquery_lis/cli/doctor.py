@@ -1,16 +1,19 @@
-"""The command that asks the live services whether they still are as the package assumes."""
+"""What is assumed of the live services, and the command that asks whether it still holds."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
 import platform
+import tomllib
 from collections import Counter
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .. import demo, sandbox
 from .._packages import package_version
@@ -22,11 +25,13 @@ from ..exceptions import (
     StageError,
     UnexpectedContentError,
 )
+from ..images.viewer_service import BLANK, MAX_REQUEST_PIX
 from ..io.http import reason_of
 from ..io.store import write_whole
+from ..survey.layers import INVVAR_LIMIT_ARCSEC
 from ..survey.paths import file_path
+from . import questions
 from .arguments import Command
-from .assumptions import ASSUMPTIONS, SERVICES, Assumption
 from .console import EXIT_OK, EXIT_PARTIAL, EXIT_TRANSFER
 from .questions import Answer, Asked, every_tree
 
@@ -37,6 +42,43 @@ if TYPE_CHECKING:
     from ..client import LegacySurveyClass
     from ..sandbox import Sandbox
     from .console import Console
+
+
+SERVICES = ("mirrors", "viewer", "tap", "mast", "crds", "sesame")
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """One thing that the package takes for granted of a service."""
+
+    name: str
+    service: str
+    assumed: str
+    evidence: str
+    ask: Callable[..., questions.Answer]
+    """Asks once; of mirrors each is asked."""
+    affects: str
+    """What in the package depends on it."""
+    only_first: bool = False
+    """Whether the first mirror is asked for all, not to ask too much."""
+
+
+def _assumption(row: dict[str, Any]) -> Assumption:
+    assumed = row.pop("assumed").format(
+        BLANK=BLANK,
+        INVVAR_LIMIT_ARCSEC=INVVAR_LIMIT_ARCSEC,
+        MAX_REQUEST_PIX=MAX_REQUEST_PIX,
+        TAP_TABLE=questions.TAP_TABLE,
+    )
+    return Assumption(assumed=assumed, ask=getattr(questions, row.pop("ask")), **row)
+
+
+_TABLE = Path(__file__).with_name("data") / "assumptions.toml"
+
+ASSUMPTIONS = tuple(
+    map(_assumption, tomllib.loads(_TABLE.read_text(encoding="utf-8"))["assumption"])
+)
+
 
 HOLDS, DIFFERS, NOT_ASKED = "holds", "differs", "could not ask"
 SILENT = "not asked, since nothing answered before"

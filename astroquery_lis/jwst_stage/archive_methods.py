@@ -27,10 +27,19 @@ from .archive.archive_jobs import (
     part_bytes,
     url_of,
 )
-from .archive.archive_names import DETECTORS, EXP_TYPES, INSTRUMENTS, OPTICAL_ELEMENTS, folder_of
 from .archive.query import find_uncal, size_text
 from .archive.search import PAGE_ROWS, MissionSearch
-from .archive.uncal_request import UncalRequest, as_choices, as_moment, as_numbers
+from .archive.uncal_request import (
+    DETECTORS,
+    EXP_TYPES,
+    INSTRUMENTS,
+    OPTICAL_ELEMENTS,
+    UncalRequest,
+    as_choices,
+    as_moment,
+    as_numbers,
+    folder_of,
+)
 from .stage_base import StageBase
 
 if TYPE_CHECKING:

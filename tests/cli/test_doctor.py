@@ -14,8 +14,7 @@ from astropy.table import Table
 from astroquery import mast
 
 from astroquery_lis import LegacySurveyClass, _conf, conf
-from astroquery_lis.cli.assumptions import ASSUMPTIONS, SERVICES
-from astroquery_lis.cli.doctor import examine, sandboxed
+from astroquery_lis.cli.doctor import ASSUMPTIONS, SERVICES, examine, sandboxed
 from astroquery_lis.cli.questions import every_tree
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -14,8 +14,13 @@ from astropy.wcs import WCS
 
 from astroquery_lis.exceptions import InvalidExposureError, InvalidRequestError
 from astroquery_lis.jwst_stage.planning.exposures import read_exposure
-from astroquery_lis.jwst_stage.planning.grids import common_grid, footprint, grid_of_wcs, n_pixels
-from astroquery_lis.jwst_stage.planning.make_plan import make_plan
+from astroquery_lis.jwst_stage.planning.make_plan import (
+    footprint,
+    grid_of_exposures,
+    grid_of_wcs,
+    make_plan,
+    n_pixels,
+)
 
 from .headers import write_exposure
 
@@ -69,7 +74,7 @@ def test_a_footprint_of_s_region(tmp_path):
 
 @pytest.mark.parametrize("rotation", [0.0, 35.0, -120.0])
 def test_a_common_grid_holds_every_exposure_and_little_more(exposures, rotation):
-    grid = common_grid(exposures, rotation=rotation)
+    grid = grid_of_exposures(exposures, rotation=rotation)
     assert grid["pixel_scale"] == 0.0307
     corners = np.concatenate([footprint(e) for e in exposures])
     x, y = wcs_of(grid).all_world2pix(corners, 0).T
@@ -82,7 +87,7 @@ def test_a_common_grid_holds_every_exposure_and_little_more(exposures, rotation)
 
 
 def test_a_common_grid_with_a_scale(exposures):
-    fine, coarse = (common_grid(exposures, pixel_scale=s) for s in (0.03, 0.06))
+    fine, coarse = (grid_of_exposures(exposures, pixel_scale=s) for s in (0.03, 0.06))
     assert coarse["output_shape"][0] == pytest.approx(fine["output_shape"][0] / 2, abs=8)
     assert coarse["crval"] == fine["crval"]
 
@@ -99,7 +104,7 @@ def test_no_pointing(tmp_path):
     assert footprint(dark) is None
     assert n_pixels([dark]) is None
     with pytest.raises(InvalidExposureError, match="no footprint and no pointing in /"):
-        common_grid([dark])
+        grid_of_exposures([dark])
 
 
 @pytest.mark.parametrize("rotation", [0.0, 20.0, 171.0])
@@ -226,7 +231,7 @@ json.dump(answer, sys.stdout)
 def test_resample_makes_the_grid_that_was_meant(chain):
     files = [str(path) for path in chain.product("_cal.fits")]
     exposures = [read_exposure(path) for path in files]
-    grids = [common_grid(exposures, rotation=r) for r in (0.0, 35.0)]
+    grids = [grid_of_exposures(exposures, rotation=r) for r in (0.0, 35.0)]
     brick = {**common_grid_stub(), "crval": grids[0]["crval"], "rotation": -10.0}
     grids.append(grid_of_wcs(wcs_of(brick)))
     pixels = [(0.0, 0.0), (90.0, 10.0), (30.5, 80.25)]

@@ -21,8 +21,7 @@ from astropy.time import Time
 from astroquery.exceptions import NoResultsWarning
 
 from ...exceptions import LegacySurveyWarning, warn
-from .archive_names import DETECTORS, ExposureName, parse_uncal_name
-from .uncal_request import DatasetName, UncalRequest
+from .uncal_request import DETECTORS, DatasetName, ExposureName, UncalRequest, parse_uncal_name
 
 if TYPE_CHECKING:
     from .search import MissionSearch

@@ -1,16 +1,17 @@
-"""The tasks of a plan, one after another, and what each exposure has come to by them."""
+"""The tasks of a plan, one after another, what they take, and what each exposure has come to."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..tasks import Member, Task
+from ..tasks import Estimate, Member, Task
 from .association_files import unique_ids
-from .estimates import stage1_estimate, stage2_estimate, stage3_estimate
 from .pipelines import EXP_TYPES, STAGE3_SUFFIXES, is_guider, is_integrations, stage_classes
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from .exposures import Exposure
 
     StepsFor = Callable[[str, Sequence[Exposure]], dict[str, dict]]
+    from collections.abc import Sequence
+
+    from ..refs.references import Resolution
+    from .plan import Plan
+
 
 _TIME = "META.OBSERVATION.TIME"
 
@@ -295,3 +301,94 @@ _MAKING_SERIES = {
     "spectra": ("extract_1d", "x1dints.fits"),
 }
 _MAKING_SPECTRA = {"extract_1d", "resample_spec", "combine_1d"}
+
+
+_FULL = 2048 * 2048
+_RATE_BYTES = 20
+"""Per pixel of a rate file: SCI, ERR, DQ and two variances."""
+_CAL_BYTES = 28
+"""Per pixel of a cal, crf or i2d file."""
+_SEGMENT_BYTES = 4
+_INTERPRETER_GB = 0.4
+_IFU = ("MIR_MRS", "NRS_IFU")
+_CUBE_BYTES = 75
+"""Per pixel of the detector of the cubes that are made of it."""
+
+
+def _stage1_memory_gb(uncal_bytes: int, dark_bytes: int = 0) -> float:
+    """Return the highest memory of stage 1: the jump step's, or that of a long dark."""
+    return _INTERPRETER_GB + max(30 * uncal_bytes, dark_bytes + 10 * uncal_bytes) / 1e9
+
+
+def stage1_estimate(exposure: Exposure, *, dark_bytes: int = 0) -> Estimate:
+    """Return what stage 1 of an exposure needs."""
+    frames = math.prod(exposure.shape) / _FULL
+    images = 1 + (exposure.n_ints if exposure.n_ints > 1 else 0)
+    return Estimate(
+        seconds=round(5 + (15 + 3.3 * exposure.n_groups * exposure.n_ints) * frames, 1),
+        memory_gb=round(_stage1_memory_gb(exposure.size_bytes, dark_bytes), 3),
+        disk_gb=round(images * _RATE_BYTES * math.prod(exposure.shape) / 1e9, 4),
+    )
+
+
+def stage2_estimate(
+    exposure: Exposure, *, resample: bool = True, integrations: bool = False
+) -> Estimate:
+    """Return what stage 2 of an exposure needs."""
+    images = exposure.n_ints if integrations else 1
+    pixels = math.prod(exposure.shape)
+    cal_gb = images * _CAL_BYTES * pixels / 1e9
+    if exposure.exp_type in _IFU:
+        return Estimate(
+            seconds=round(5 + 70 * pixels / _FULL, 1),
+            memory_gb=round(_INTERPRETER_GB + 460 * pixels / 1e9, 3),
+            disk_gb=round(cal_gb + _CUBE_BYTES * pixels / 1e9, 4),
+        )
+    resample = resample and not integrations
+    return Estimate(
+        seconds=round(2 + (3 + 12 * resample) * images * pixels / _FULL, 1),
+        memory_gb=round(_INTERPRETER_GB + (5 if resample else 1.5) * cal_gb, 3),
+        disk_gb=round((1 + resample) * cal_gb, 4),
+    )
+
+
+def image3_memory_gb(
+    n_exposures: int, pixels: int, output_pixels: int, *, on_disk: bool = False
+) -> float:
+    """Return the highest memory of a mosaic."""
+    if on_disk:
+        return 0.5 + (125 * output_pixels + 2 * _CAL_BYTES * pixels) / 1e9
+    return 0.5 + (1.3 * n_exposures * _CAL_BYTES * pixels + 75 * output_pixels) / 1e9
+
+
+def stage3_estimate(exposures: Sequence[Exposure], *, output_pixels: int | None = None) -> Estimate:
+    """Return what stage 3 of a group of exposures needs, held in memory."""
+    pixels = max(math.prod(e.shape) for e in exposures)
+    n = sum(e.n_ints if e.is_tso else 1 for e in exposures)
+    frames = pixels / _FULL
+    if exposures[0].exp_type in _IFU:
+        # The medians of outlier_detection, which needs two exposures, hold a window of each pixel.
+        per_pixel = 200 * n + (1300 if n > 1 else 0)
+        return Estimate(
+            seconds=round(5 + 70 * n * frames, 1),
+            memory_gb=round(0.5 + per_pixel * pixels / 1e9, 3),
+            disk_gb=round((n * _CAL_BYTES + _CUBE_BYTES) * pixels / 1e9, 4),
+        )
+    output_pixels = output_pixels or round(1.3 * pixels)
+    return Estimate(
+        seconds=round(5 + (30 * n + 0.3 * n**2) * frames, 1),
+        memory_gb=round(image3_memory_gb(n, pixels, output_pixels), 3),
+        disk_gb=round(
+            (n * _CAL_BYTES * pixels + (_CAL_BYTES + _SEGMENT_BYTES) * output_pixels) / 1e9, 4
+        ),
+    )
+
+
+def with_references(task: Task, plan: Plan, resolution: Resolution) -> Task:
+    """Return the task with the memory that it needs with the dark that it will use."""
+    dark = resolution.references.get(task.name, {}).get("dark", {})
+    size = int(dark.get("bytes") or 0)
+    if task.stage != 1 or task.kind != "pipeline" or not size:
+        return task
+    exposure = next(e for e in plan.exposures if e.root == task.exposures[0])
+    return replace(task, estimate=stage1_estimate(exposure, dark_bytes=size))

@@ -24,15 +24,15 @@ from astroquery_lis.exceptions import (
     UnexpectedContentError,
 )
 from astroquery_lis.jwst_stage.archive import search as archive_search
-from astroquery_lis.jwst_stage.archive.archive_names import (
+from astroquery_lis.jwst_stage.archive.uncal_request import (
     DETECTORS,
     EXP_TYPES,
     INSTRUMENTS,
     OPTICAL_ELEMENTS,
+    _touches,
     folder_of,
     parse_uncal_name,
 )
-from astroquery_lis.jwst_stage.archive.uncal_request import _touches
 from astroquery_lis.jwst_stage.archive_methods import ArchiveMethods
 from astroquery_lis.jwst_stage.stage_base import StageBase
 from astroquery_lis.sandbox.mast import serve_mast
