@@ -62,8 +62,8 @@ class ChainMethods(StageBase):
             Parameters ``{step: {parameter: value}}`` of any step of any stage; a key in capitals
             (instrument, channel, detector or filter) holds those of its exposures alone.
         preset : str, optional
-            A set of parameters: 'default', 'nircam-imaging', 'nircam-deep', 'miri-imaging' or
-            'low-memory'.
+            A set of parameters: 'default', 'nircam-imaging', 'nircam-deep', 'niriss-imaging',
+            'miri-imaging' or 'low-memory'.
         recipe : path-like, optional
             A TOML recipe, or an stpipe ``.asdf`` file; above the preset, below ``steps``.
         corrections : sequence, optional

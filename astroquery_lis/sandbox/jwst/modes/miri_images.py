@@ -20,7 +20,7 @@ from .exposures import (
     setup_of,
     star_grid,
 )
-from .mode_references import fill_frame, flat, imaging_references
+from .mode_references import fill_frame, flat, imaging_references, ramp_references
 
 _BACKGROUND, _MASKED = setup_of("miri_background"), setup_of("miri_coronagraph")
 _INSTRUMENT = {"name": "MIRI", "detector": "MIRIMAGE"}
@@ -29,13 +29,17 @@ _SKY_MJYSR = 24.0
 _DITHERS = ((0.0, 0.0), (0.9, 0.4), (-0.5, 0.8), (0.3, -0.9))
 
 
-def simulate_background(directory: str | PathLike[str], *, seed: int = 7) -> ModeObservation:
+def simulate_background(
+    directory: str | PathLike[str], *, uncal: bool = False, seed: int = 7
+) -> ModeObservation:
     """Simulate four dithers of a field of stars, and two exposures of a background target.
 
     Parameters
     ----------
     directory : path-like
         Where files are written.
+    uncal : bool, optional
+        Whether to write uncalibrated exposures instead of count rates.
     seed : int, optional
         Of the noise.
 
@@ -50,7 +54,7 @@ def simulate_background(directory: str | PathLike[str], *, seed: int = 7) -> Mod
     OptionalDependencyError
         If stdatamodels or crds is not installed.
     """
-    program = Program(directory, seed)
+    program = Program(directory, seed, uncal=uncal)
     # The sky under a star of a beam is some tens of per cent of its light.
     stars = star_grid(program.rng, np.arange(-2.4, 2.5, 1.6), (3e-5, 1e-4))
     for number in range(1, 7):
@@ -67,7 +71,8 @@ def simulate_background(directory: str | PathLike[str], *, seed: int = 7) -> Mod
         light = _BACKGROUND.image(pointing, stars[:0] if is_background else stars, _sky())
         program.expose(_BACKGROUND, shot, light)
     stars.meta["sky_mjysr"] = _sky()
-    return program.observation(_INSTRUMENT, imaging_references(_BACKGROUND), stars)
+    references = imaging_references(_BACKGROUND) | ramp_references(_BACKGROUND)
+    return program.observation(_INSTRUMENT, references, stars)
 
 
 def _sky() -> np.ndarray:
