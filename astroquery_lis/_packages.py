@@ -1,9 +1,11 @@
 """Installed packages: the version of this one, and those that are optional."""
 
+import json
 from functools import cache
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from types import ModuleType
+from urllib.parse import unquote, urlsplit
 
 from .exceptions import OptionalDependencyError
 
@@ -17,11 +19,22 @@ def package_version() -> str:
         return "unknown"
 
 
+def how_to_install(extra: str) -> str:
+    """Return the command that installs an extra, from where the package itself came from."""
+    try:
+        origin = json.loads(distribution("astroquery_lis").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:
+        origin = {}
+    url = urlsplit(origin.get("url", ""))
+    source = unquote(url.path) if url.scheme == "file" else "astroquery_lis"
+    return f"python -m pip install '{source}[{extra}]'"
+
+
 def import_optional(name: str, extra: str, purpose: str) -> ModuleType:
     """Return a module of an extra; the error says what needs it and how to install it."""
     try:
         return import_module(name)
     except ImportError as error:
         package = name.partition(".")[0]
-        msg = f"{purpose} needs {package}: pip install 'astroquery_lis[{extra}]'."
+        msg = f"{purpose} needs {package}: {how_to_install(extra)}."
         raise OptionalDependencyError(msg, cause=error) from error

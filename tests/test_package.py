@@ -127,6 +127,35 @@ def test_every_module_lists_names_that_exist(name):
         assert hasattr(module, public), public
 
 
+@pytest.mark.parametrize(
+    ("origin", "source"),
+    [
+        ('{"dir_info": {}, "url": "file:///home/a%20user/clone"}', "/home/a user/clone"),
+        ('{"url": "https://example.org/package.whl"}', "astroquery_lis"),
+        ("", "astroquery_lis"),
+    ],
+)
+def test_an_extra_is_installed_from_where_the_package_came(tmp_path, origin, source):
+    folder = tmp_path / "astroquery_lis-0.1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Name: astroquery_lis\nVersion: 0.1\n")
+    if origin:
+        (folder / "direct_url.json").write_text(origin)
+    code = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from astroquery_lis._packages import import_optional
+try:
+    import_optional("no_such_package.part", "plot", "A plot")
+except ImportError as error:
+    print(error)
+"""
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    command = f"python -m pip install '{source}[plot]'"
+    assert done.stdout == f"A plot needs no_such_package: {command}.\n"
+
+
 def test_every_error_is_in_the_tree_and_documented():
     for name in exceptions.__all__:
         kind = getattr(exceptions, name)

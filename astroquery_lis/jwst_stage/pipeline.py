@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from .._conf import conf
 from .._forks import new_lock
+from .._packages import how_to_install
 from ..exceptions import CrdsUnavailable, OptionalDependencyError, StageError
 from ..io.processes import Processes, ServerLost
 
@@ -34,10 +35,7 @@ _SHOWN_LINES = 5
 def require_jwst() -> None:
     """Raise `OptionalDependencyError` where the pipeline is not installed."""
     if find_spec("jwst") is None:
-        msg = (
-            "The JWST chain needs the package 'jwst', which is not installed; "
-            "install the extra: pip install 'astroquery_lis[jwst]'."
-        )
+        msg = f"The JWST chain needs jwst: {how_to_install('jwst')}."
         raise OptionalDependencyError(msg)
 
 

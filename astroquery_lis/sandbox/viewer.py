@@ -22,6 +22,7 @@ from urllib.parse import parse_qs, parse_qsl
 import numpy as np
 from astropy.io import fits
 
+from .._packages import how_to_install
 from ..survey import bricks, sphere
 from ..survey.bricks import Brick
 from ..survey.pixel_grids import Box
@@ -388,7 +389,7 @@ def _picture_of(pixels: np.ndarray) -> Response:
     try:
         return _file(to_jpeg(pixels), "image/jpeg")
     except ImportError:
-        return _text("Pictures need Pillow: pip install astroquery_lis[plot]", 500)
+        return _text(f"Pictures need Pillow: {how_to_install('plot')}", 500)
 
 
 def _file(body: bytes | list, content_type: str, filename: str | None = None) -> Response:

@@ -163,7 +163,7 @@ def test_wrong_arguments(survey, mosaics, tmp_path, more, match):
 def test_without_matplotlib_the_page_says_so(survey, mosaics, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     text = STAGE.field_page(mosaics[0], tmp_path / "p.html", survey=survey).read_text()
-    assert text.count("This plot needs matplotlib: pip install") == 2
+    assert text.count("This plot needs matplotlib: python -m pip install") == 2
     assert text.count('src="data:image/') == 2
 
 
