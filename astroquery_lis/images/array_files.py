@@ -17,19 +17,20 @@ file of the index, with columns ``has_`` and ``observed_`` for each plane.
 from __future__ import annotations
 
 import hashlib
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from astropy.io import fits
 
 from .._packages import import_optional, package_version
 from ..io.jobs import Result
-from ..io.store import check_space, write_whole
+from ..io.store import check_space, write_whole, writing
 from ..survey.bricks import name_of
 from ..survey.named_planes import DERIVED
 from ..survey.paths import IMAGE_PRODUCTS
@@ -38,6 +39,9 @@ from ..survey.request import CutoutRequest
 from .cutting import Answer, CutoutJob, Facts, shares_text
 from .plain import PlainCutout, plane_name
 from .planes import FLUX_PRODUCTS
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 BUFFER_BYTES = 1 << 20
 """Cutouts are written in slabs of about this size; a chunk of a zarr array is one."""
@@ -68,8 +72,35 @@ class _Container(Protocol):
     def finish(self, n: int, index: np.ndarray, shares: np.ndarray, planes: list[str]) -> None:
         """Cut the arrays to ``n`` entries, add the index, and close the file."""
 
+    def check(self) -> None:
+        """Raise the error of a write that failed and was not raised."""
+
     def close(self) -> None:
         """Close the file, whatever is in it."""
+
+
+class _Unfailing(io.FileIO):
+    """A file of which HDF5 never hears that a write failed: it would end the process at its end."""
+
+    error: OSError | None = None
+
+    def write(self, data: Buffer) -> int:
+        """Write all of what is given, or keep the error."""
+        size, done = memoryview(data).nbytes, 0
+        try:
+            while self.error is None and done < size:
+                done += super().write(memoryview(data)[done:])
+        except OSError as error:
+            self.error = error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Change the size, or keep the error."""
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = error
+            return size or 0
 
 
 class _Hdf5:
@@ -78,7 +109,9 @@ class _Hdf5:
     suffix = ".h5"
 
     def __init__(self, path: Path, target: Path, attributes: Facts) -> None:
-        self._file = import_optional("h5py", "batch", "output='hdf5'").File(path, "w")
+        h5py = import_optional("h5py", "batch", "output='hdf5'")
+        self._stream = _Unfailing(path, "w+")
+        self._file = h5py.File(self._stream, "w")
         self._file.attrs.update(attributes)
 
     def create(
@@ -92,15 +125,23 @@ class _Hdf5:
         return dataset
 
     def finish(self, n: int, index: np.ndarray, shares: np.ndarray, planes: list[str]) -> None:
-        for dataset in self._file.values():
-            dataset.resize(n, axis=0)
-        self._file["observed"] = shares
-        self._file["has"] = shares > 0
-        self._file["index"] = index
-        self.close()
+        try:
+            for dataset in self._file.values():
+                dataset.resize(n, axis=0)
+            self._file["observed"] = shares
+            self._file["has"] = shares > 0
+            self._file["index"] = index
+            self.close()
+        finally:
+            self.check()
+
+    def check(self) -> None:
+        if self._stream.error is not None:
+            raise self._stream.error
 
     def close(self) -> None:
         self._file.close()
+        self._stream.close()
 
     @staticmethod
     @contextmanager
@@ -160,6 +201,9 @@ class _Zarr:
         flags |= {f"observed_{name}": shares[:, i] for i, name in enumerate(planes)}
         with write_whole(self._index_path) as temporary:
             parquet.write_table(pyarrow.table({**columns, **flags}), temporary)
+
+    def check(self) -> None:
+        pass
 
     def close(self) -> None:
         self._store.close()
@@ -229,10 +273,10 @@ class _Buffered:
     """An array that is filled entry by entry and written slab by slab."""
 
     def __init__(
-        self, array: _Array, shape: tuple[int, ...], chunk: int, fill: Any, dtype: Any, folder: Path
+        self, array: _Array, fill: Any, values: np.ndarray, folder: Path, file: _Container
     ) -> None:
-        self._array, self._fill, self._folder = array, fill, folder
-        self._values = np.full((chunk, *shape), fill, dtype)
+        self._array, self._fill, self._folder, self._file = array, fill, folder, file
+        self._values = values
         self._start = 0
 
     def put(self, entry: int, place: int | None, pixels: np.ndarray) -> None:
@@ -248,9 +292,10 @@ class _Buffered:
         """Write what there is, of the entries before ``stop``."""
         stop = min(stop, self._start + len(self._values))
         if stop > self._start:
-            # A write that fails inside of HDF5 ends the process when the file is closed.
             check_space(self._folder, self._values.nbytes)
-            self._array[self._start : stop] = self._values[: stop - self._start]
+            with writing(self._folder):
+                self._array[self._start : stop] = self._values[: stop - self._start]
+                self._file.check()
         self._values[...] = self._fill
 
 
@@ -379,7 +424,8 @@ class ArrayFile:
             whole = len(self.job), *entry
             array = self._file.create(name, whole, chunk, attributes, dtype=dtype, fillvalue=fill)
             folder = self._path.parent
-            self._arrays[name] = _Buffered(array, entry, chunk, fill, dtype, folder)
+            values = np.full((chunk, *entry), fill, dtype)
+            self._arrays[name] = _Buffered(array, fill, values, folder, self._file)
         return self._arrays[name]
 
     def add(self, index: int, request: CutoutRequest, answer: Answer, facts: Facts) -> Facts:

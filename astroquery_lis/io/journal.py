@@ -51,7 +51,7 @@ class Journal:
             self._lock()
             self._begin()
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def __enter__(self) -> Journal:
@@ -62,7 +62,9 @@ class Journal:
 
     def close(self) -> None:
         """Let the file go; another process may take the job on."""
-        close_unlocked(self._file)
+        # A line that could not be written was told already, and is tried again here.
+        with suppress(OSError):
+            close_unlocked(self._file)
 
     def append(self, *results: Result) -> None:
         """Write results; they survive the death of this process from here on."""

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import astropy.units as u
@@ -324,23 +325,38 @@ from astroquery_lis.exceptions import CacheError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 survey = LegacySurveyClass()
 survey.mirror = sys.argv[1]
+folder, output, limit = sys.argv[2:]
 places = [(45.09 + 0.001 * number, 0.062) for number in range(5)]
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
 try:
-    survey.download_cutouts(places, 200, bands="r", download_dir=sys.argv[2])
+    survey.download_cutouts(places, 200, bands="r", download_dir=folder, output=output)
 except CacheError as error:
     print(error)
 """
 
 
-def test_a_full_disk_ends_a_batch_with_one_error_and_the_same_call_goes_on(sky, survey, tmp_path):
-    script = [sys.executable, "-c", LIMITED, str(sky.root), str(tmp_path)]
+def test_a_journal_that_cannot_be_begun_is_a_cache_error(sky, tmp_path):
+    script = [sys.executable, "-c", LIMITED, str(sky.root), str(tmp_path), "fits", "50"]
+    run = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert run.stdout.startswith("Cannot write the journal")
+
+
+# HDF5 and zarr hold back what they write: bytes of every kind are the first that fail.
+@pytest.mark.parametrize(
+    ("output", "limit"),
+    [("fits", 20_000), *product(("hdf5", "zarr"), (20_000, 300_000, 700_000, 801_000))],
+)
+def test_a_full_disk_ends_a_batch_with_one_error_and_the_same_call_goes_on(
+    sky, survey, tmp_path, output, limit
+):
+    pytest.importorskip({"fits": "astropy", "hdf5": "h5py", "zarr": "zarr"}[output])
+    script = [sys.executable, "-c", LIMITED, str(sky.root), str(tmp_path), output, str(limit)]
     run = subprocess.run(script, capture_output=True, text=True, check=True)
     said = run.stdout.strip().splitlines()
-    assert len([line for line in said if "File too large" in line]) == 1
+    assert len([line for line in said if "File too large" in line]) == 1, run
     assert "make room, and the same call again goes on" in said[-1]
-    assert not [path for path in tmp_path.iterdir() if path.suffix in (".fits", ".tmp")]
+    assert not [path for path in tmp_path.iterdir() if path.suffix not in (".jsonl", ".csv")]
     places = [(45.09 + 0.001 * number, 0.062) for number in range(5)]
-    options = {"bands": "r", "mirror": sky.root, "download_dir": tmp_path}
+    options = {"bands": "r", "mirror": sky.root, "download_dir": tmp_path, "output": output}
     manifest = survey.download_cutouts(places, 200, **options)
     assert manifest["Status"].tolist() == ["COMPLETE"] * 5
