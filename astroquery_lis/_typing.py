@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from os import PathLike
 from typing import (
+    TYPE_CHECKING,
     Any,
     Concatenate,
     Literal,
@@ -22,10 +23,12 @@ from astropy.io.fits import HDUList, Header
 from astropy.table import Row, Table
 from astropy.time import Time
 from astropy.units import Quantity
-from astropy.wcs import WCS
+
+if TYPE_CHECKING:
+    # It takes a moment, and is only named here.
+    from astropy.wcs import WCS as WCS
 
 __all__ = [
-    "WCS",
     "Angle",
     "Bands",
     "ByRow",

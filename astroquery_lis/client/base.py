@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
-from functools import update_wrapper, wraps
+from functools import cached_property, update_wrapper, wraps
 from numbers import Real
 from pathlib import Path
 from types import FunctionType
@@ -18,11 +18,10 @@ from astropy.table import Table
 from astroquery import cache_conf
 from astroquery.query import BaseQuery
 
+from .. import catalogs, images
 from .._conf import conf, setting
 from .._forks import new_lock
 from .._packages import package_version
-from ..catalogs.brick_rows import require_unlisted
-from ..catalogs.tractor_file import OpenTables
 from ..exceptions import (
     ArgumentError,
     InvalidRequestError,
@@ -31,10 +30,6 @@ from ..exceptions import (
     ServiceDownError,
     refuse,
 )
-from ..images.access import Access
-from ..images.reader import SectionReader
-from ..images.tiles import OpenImages
-from ..images.viewer_service import MAX_CONNECTIONS, ViewerService, viewer_client
 from ..io.bounds import BOUNDS, Bound
 from ..io.finder import FileFinder
 from ..io.http import HttpClient
@@ -47,6 +42,11 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from .._typing import Executor, FilePath, Keywords, Mirror, Region
+    from ..catalogs.tractor_file import OpenTables
+    from ..images.access import Access
+    from ..images.reader import SectionReader
+    from ..images.tiles import OpenImages
+    from ..images.viewer_service import ViewerService
     from ..io.mirrors import Mirror as SurveyMirror
 
 
@@ -195,8 +195,6 @@ class SurveyBase(QueryBase):
         self._session.headers["User-Agent"] += f" astroquery_lis/{package_version()}"
         self._release: str | None = None
         self._mirror: Mirror | None = None
-        self._images = OpenImages()
-        self._tables = OpenTables()
         self._cone_refused: set[str] = set()
         self._clients: dict[tuple, HttpClient] = {}
         self._lock = new_lock()
@@ -214,6 +212,14 @@ class SurveyBase(QueryBase):
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
         self._lock = new_lock()
+
+    @cached_property
+    def _images(self) -> OpenImages:
+        return images.tiles.OpenImages()
+
+    @cached_property
+    def _tables(self) -> OpenTables:
+        return catalogs.tractor_file.OpenTables()
 
     # ---- settings -------------------------------------------------------------------------------
 
@@ -339,8 +345,12 @@ class SurveyBase(QueryBase):
 
     def _reader(self, mirrors: tuple[SurveyMirror, ...], cache: bool | None) -> SectionReader:
         location = self._location(cache)
-        return SectionReader(
-            self._client(), mirrors, location, self._images, proof=require_unlisted
+        return images.reader.SectionReader(
+            self._client(),
+            mirrors,
+            location,
+            self._images,
+            proof=catalogs.brick_rows.require_unlisted,
         )
 
     def _access(
@@ -354,8 +364,8 @@ class SurveyBase(QueryBase):
         mirrors = self._mirrors(mirror)
         # Threads of one process share four connections to the viewer; a process has one.
         is_shared = executor in (None, "threads") or isinstance(executor, ThreadPoolExecutor)
-        n_viewer = MAX_CONNECTIONS if is_shared else 1
-        return Access(
+        n_viewer = images.viewer_service.MAX_CONNECTIONS if is_shared else 1
+        return images.access.Access(
             mirrors,
             None if location is None else str(location),
             tuple(self._client_options().items()),
@@ -363,7 +373,7 @@ class SurveyBase(QueryBase):
             (("timeout_is_set", self._timeout is not None), ("max_connections", n_viewer)),
             self._is_same_sky("viewer_url", mirrors),
             cache_conf.cache_timeout,
-            require_unlisted,
+            catalogs.brick_rows.require_unlisted,
         )
 
     def _finder(self, mirror: Mirror | None, cache: bool | None) -> FileFinder:
@@ -396,8 +406,10 @@ class SurveyBase(QueryBase):
 
     def _viewer(self, cache: bool | None) -> ViewerService:
         """Return the viewer's service for the settings in force."""
-        return ViewerService(
-            self._client(viewer_client, timeout_is_set=self._timeout is not None),
+        return images.viewer_service.ViewerService(
+            self._client(
+                images.viewer_service.viewer_client, timeout_is_set=self._timeout is not None
+            ),
             setting("viewer_url"),
             self._location(cache),
             cache_conf.cache_timeout,

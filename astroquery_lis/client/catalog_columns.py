@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from astropy.table import Table
 
-from ..catalogs.any_file import read_file
+from .. import catalogs
 from ..exceptions import refuse
 from ..survey.named_columns import computed_columns
 from ..survey.tractor_columns import has_column, redshift_columns, tractor_columns
@@ -79,7 +79,7 @@ class ColumnMethods(SurveyBase):
         if names is not None and (not names or not all(isinstance(n, str) for n in names)):
             refuse("columns", columns, "must name columns; leave it out for all of the file.")
         try:
-            return read_file(file, names)
+            return catalogs.any_file.read_file(file, names)
         except OSError as error:
             refuse("path", str(path), f"cannot be read: {error.strerror}.")
 

@@ -9,14 +9,9 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from astroquery.exceptions import MaxResultsWarning
 
+from .. import catalogs
 from .._conf import conf, setting
 from .._typing import answering
-from ..catalogs.catalog_files import TractorFiles
-from ..catalogs.catalog_sources import SOURCES, CatalogSource, order_of_sources, query_catalog
-from ..catalogs.catalog_tap import TapSource
-from ..catalogs.catalog_viewer import ViewerSource
-from ..catalogs.sweep_files import SweepFiles
-from ..catalogs.tap_client import TapClient
 from ..exceptions import InvalidRequestError, refuse, warn
 from ..io.http import PoliteSession
 from ..survey.catalog_request import (
@@ -33,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from .._typing import Angle, Coordinates, Mirror, OnMissing, Payload, Region
+    from ..catalogs.catalog_sources import CatalogSource
+    from ..catalogs.tap_client import TapClient
 
 
 class CatalogMethods(SurveyBase):
@@ -186,10 +183,13 @@ class CatalogMethods(SurveyBase):
             sky = as_sky(coordinates, radius, width, height, polygon)
             release = self.release if release is None else release
         as_choice("on_missing", on_missing, ("warn", "raise"))
-        names = as_sources(source, SOURCES)
+        names = as_sources(source, catalogs.catalog_sources.SOURCES)
         with self._finder(mirror, cache) as finder:
             settings = (finder, self._tables, conf.max_query_bricks, on_missing)
-            files, sweeps = TractorFiles(*settings), SweepFiles(*settings)
+            files, sweeps = (
+                catalogs.catalog_files.TractorFiles(*settings),
+                catalogs.sweep_files.SweepFiles(*settings),
+            )
             has_own = (sweeps if names == ("sweeps",) else files).own_columns
             may_ask = not {"auto", "files", "sweeps"}.isdisjoint(names)
             request = catalog_request(
@@ -207,17 +207,21 @@ class CatalogMethods(SurveyBase):
             reason = "it was asked for"
             if names == ("auto",):
                 same_sky = self._is_same_sky("tap_url", finder.mirrors)
-                names, reason = order_of_sources(request, files, tap_is_same_sky=same_sky)
+                names, reason = catalogs.catalog_sources.order_of_sources(
+                    request, files, tap_is_same_sky=same_sky
+                )
             makers: dict[str, Callable[[], CatalogSource]] = {
                 "files": lambda: files,
                 "sweeps": lambda: sweeps,
-                "tap": lambda: TapSource(self._tap(), self._cone_refused, async_job=async_job),
-                "viewer": lambda: ViewerSource(self._viewer(cache)),
+                "tap": lambda: catalogs.catalog_tap.TapSource(
+                    self._tap(), self._cone_refused, async_job=async_job
+                ),
+                "viewer": lambda: catalogs.catalog_viewer.ViewerSource(self._viewer(cache)),
             }
             sources = [(makers[name](), reason) for name in names]
             if get_query_payload:
                 return sources[0][0].payload(request)
-            return query_catalog(request, sources, on_missing)
+            return catalogs.catalog_sources.query_catalog(request, sources, on_missing)
 
     query_region = alias(query_tractor, "query_region")
     """Astroquery's name for it."""
@@ -350,4 +354,6 @@ class CatalogMethods(SurveyBase):
 
     def _tap(self) -> TapClient:
         make: Callable[..., PoliteSession] = PoliteSession
-        return TapClient(setting("tap_url"), partial(make, **self._client_options()))
+        return catalogs.tap_client.TapClient(
+            setting("tap_url"), partial(make, **self._client_options())
+        )

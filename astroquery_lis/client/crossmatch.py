@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 from astropy.table import Table
 from astropy.time import Time
 
+from .. import catalogs
 from .._conf import conf
-from ..catalogs.catalog_files import TractorFiles
-from ..catalogs.match import MAX_RADIUS_DEG, Positions, match_table
-from ..catalogs.sweep_files import SweepFiles
 from ..exceptions import InvalidRequestError, refuse
 from ..survey.catalog_request import WHOLE_SKY, as_angle_deg, catalog_request
 from ..survey.request import as_choice
@@ -111,7 +109,7 @@ class CrossmatchMethods(SurveyBase):
         as_choice("find", find, ("best", "all"))
         as_choice("source", source, ("auto", "files", "sweeps"))
         as_choice("on_missing", on_missing, ("warn", "raise"))
-        radius_deg = as_angle_deg("radius", radius, MAX_RADIUS_DEG)
+        radius_deg = as_angle_deg("radius", radius, catalogs.match.MAX_RADIUS_DEG)
         if isinstance(columns, str) and columns.strip().lower() == "all":
             msg = "columns='all' is for query_tractor; name the columns that a match shall have."
             raise InvalidRequestError(msg, parameter="columns", value=columns)
@@ -122,11 +120,14 @@ class CrossmatchMethods(SurveyBase):
             region=region,
         )
         own, ra_deg, dec_deg = as_match_table(table, ra, dec, name)
-        positions = Positions(ra_deg, dec_deg, radius_deg, as_years(epoch, len(ra_deg)))
+        positions = catalogs.match.Positions(
+            ra_deg, dec_deg, radius_deg, as_years(epoch, len(ra_deg))
+        )
         with self._finder(mirror, cache) as finder:
             by_sweeps = source == "sweeps" or (source == "auto" and request.redshifts)
-            make = SweepFiles if by_sweeps else TractorFiles
+            sweeps, bricks = catalogs.sweep_files, catalogs.catalog_files
+            make = sweeps.SweepFiles if by_sweeps else bricks.TractorFiles
             files = make(finder, self._tables, conf.max_query_bricks, on_missing)
             if request.redshifts and not files.has_redshifts:
                 refuse("source", source, "has no redshifts; leave it out, or take 'sweeps'.")
-            return match_table(request, own, positions, files, find)
+            return catalogs.match.match_table(request, own, positions, files, find)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from astropy import units as u
 from astropy.table import Table
 
+from .. import catalogs
 from .._conf import conf
 from .._typing import answering
-from ..catalogs.brick_rows import require_unlisted
 from ..exceptions import (
     ChecksumError,
     ChecksumWarning,
@@ -518,7 +518,7 @@ def _proven(result: Result, file: SurveyFile, mirrors: tuple[Place, ...]) -> Res
             msg = f"{', '.join(map(str, folders))} lacks {file.paths[0]}."
             raise IncompleteMirrorError(msg)
         bricks = [parse_brick_name(file.brick)]
-        require_unlisted(
+        catalogs.brick_rows.require_unlisted(
             folders, file.release, file.region, bricks, file.paths[0], band=file.band or None
         )
     except IncompleteMirrorError as error:

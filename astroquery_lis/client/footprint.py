@@ -9,13 +9,9 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from astropy.coordinates import SkyCoord
 
+from .. import catalogs, images
 from .._typing import answering
-from ..catalogs.brick_tables import bricks_of_release, covered, footprint_moc
-from ..catalogs.exposure_tables import exposure_path, exposures_at
 from ..exceptions import InvalidRequestError, NoCoverageError, refuse
-from ..images.coadds import observed as is_observed
-from ..images.map_values import MapSpec, values_by_brick
-from ..images.viewer import viewer_cutout
 from ..survey.layers import get_layer
 from ..survey.named_planes import as_bands, as_layer_bands, refuse_beside_layer
 from ..survey.paths import file_path
@@ -140,7 +136,7 @@ class FootprintMethods(SurveyBase):
                 paths = [file_path("region-bricks", release, which) for which in regions]
                 urls = [finder.address(path) for path in paths]
                 return {"service": finder.service, "urls": urls}
-            return bricks_of_release(ids, release, region, finder)
+            return catalogs.brick_tables.bricks_of_release(ids, release, region, finder)
 
     @in_time
     def covers(
@@ -230,7 +226,9 @@ class FootprintMethods(SurveyBase):
                 answer[targets.placed] = maps.any(axis=0) if bands is None else maps.all(axis=0)
             else:
                 with self._finder(mirror, cache) as finder:
-                    inside = covered(ra_deg, dec_deg, bands, release, region, finder)
+                    inside = catalogs.brick_tables.covered(
+                        ra_deg, dec_deg, bands, release, region, finder
+                    )
                 answer[targets.placed] = inside
         return bool(answer[0]) if targets.shape == () else answer.reshape(targets.shape)
 
@@ -245,14 +243,14 @@ class FootprintMethods(SurveyBase):
         cache: bool | None,
     ) -> np.ndarray:
         """Return, for each band, at which positions a pixel was observed."""
-        spec = MapSpec(("nexp",), tuple(bands), release, region)
+        spec = images.map_values.MapSpec(("nexp",), tuple(bands), release, region)
         answer = np.zeros((len(bands), len(ra_deg)), bool)
         access = self._access(mirror, cache, None)
-        for job, values in values_by_brick(spec, access, (ra_deg, dec_deg)):
+        for job, values in images.map_values.values_by_brick(spec, access, (ra_deg, dec_deg)):
             for number, band in enumerate(bands):
                 if f"nexp_{band}" in values.columns:
                     pixels = values.columns[f"nexp_{band}"]
-                    answer[number, job.rows] = is_observed("nexp", pixels)
+                    answer[number, job.rows] = images.coadds.observed("nexp", pixels)
         return answer
 
     def _probe(
@@ -277,7 +275,7 @@ class FootprintMethods(SurveyBase):
                 (float(ra), float(dec)), 1, bands=bands or layer.default_bands or None, layer=layer
             )
             with suppress(NoCoverageError):
-                cutout = viewer_cutout(request, service, on_missing="raise")
+                cutout = images.viewer.viewer_cutout(request, service, on_missing="raise")
                 answer[number] = all(hdu.data.any() for hdu in cutout[1:])
         return answer
 
@@ -345,9 +343,9 @@ class FootprintMethods(SurveyBase):
         ra_deg, dec_deg = as_position(coordinates)
         with self._finder(mirror, cache) as finder:
             if get_query_payload:
-                path = exposure_path(ra_deg, dec_deg, release, region)[0]
+                path = catalogs.exposure_tables.exposure_path(ra_deg, dec_deg, release, region)[0]
                 return {"service": finder.service, "urls": [finder.address(path)]}
-            return exposures_at(
+            return catalogs.exposure_tables.exposures_at(
                 ra_deg, dec_deg, bands, release, region, finder, on_missing=on_missing
             )
 
@@ -393,4 +391,4 @@ class FootprintMethods(SurveyBase):
         if not (isinstance(max_depth, Integral) and 0 <= max_depth <= MAX_DEPTH):
             refuse("max_depth", max_depth, f"must be a whole number from 0 to {MAX_DEPTH}.")
         with self._finder(mirror, cache) as finder:
-            return footprint_moc(bands, release, region, finder, max_depth)
+            return catalogs.brick_tables.footprint_moc(bands, release, region, finder, max_depth)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .. import images
 from .._conf import setting
 from .._typing import answering, answering_each
-from ..images.sources import SOURCES, BrickFiles, Sources
 from ..survey.request import CUTOUT_OPTIONS, DEFAULT_SIZE, as_choice, cutout_request, psf_request
 from .base import SurveyBase, in_time, options_of
 from .by_row import each_row
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Region,
         Size,
     )
+    from ..images.sources import Sources
 
 
 OF_THE_ANSWER = ("source", "mirror", "on_missing", "cache", "get_query_payload")
@@ -174,7 +175,7 @@ class ImageMethods(SurveyBase):
         (115, 115)
         """
         as_choice("on_missing", on_missing, ("raise", "warn"))
-        names = as_sources(source, SOURCES)
+        names = as_sources(source, images.sources.SOURCES)
         request = cutout_request(
             None if coordinates is None and wcs is not None else as_position(coordinates),
             size,
@@ -315,7 +316,7 @@ allow_unknown_layer, cache, get_query_payload : optional
         >>> len(urls)
         2
         """
-        sources = self._sources(as_sources(source, SOURCES), mirror, cache=None)
+        sources = self._sources(as_sources(source, images.sources.SOURCES), mirror, cache=None)
         options = options_of(locals(), CUTOUT_OPTIONS)
         options["default_release"] = self.release
         targets = as_targets(coordinates, ra=ra, dec=dec, name=name, parameter="coordinates")
@@ -379,7 +380,7 @@ allow_unknown_layer, cache, get_query_payload : optional
         ((63, 63), 0.262)
         """
         as_choice("on_missing", on_missing, ("raise", "warn"))
-        names = as_sources(source, SOURCES)
+        names = as_sources(source, images.sources.SOURCES)
         request = psf_request(
             as_position(coordinates),
             bands=bands,
@@ -397,9 +398,9 @@ allow_unknown_layer, cache, get_query_payload : optional
         self, names: tuple[str, ...], mirror: Mirror | None, cache: bool | None
     ) -> Sources:
         mirrors = self._mirrors(mirror)
-        return Sources(
+        return images.sources.Sources(
             names,
-            BrickFiles(partial(self._reader, mirrors, cache), mirrors[0]),
+            images.sources.BrickFiles(partial(self._reader, mirrors, cache), mirrors[0]),
             partial(self._viewer, cache),
             partial(self._is_same_sky, "viewer_url", mirrors),
         )

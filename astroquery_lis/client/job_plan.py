@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..catalogs.brick_rows import holds
+from .. import catalogs, images
 from ..exceptions import InvalidRequestError
-from ..images.cutting import BulkSpec, CutoutJob
 from ..io.jobs import Result
 from ..survey.bricks import brick_id, name_of, region_of_brick
 from ..survey.request import CutoutRequest
 
 if TYPE_CHECKING:
     from ..images.access import Access
+    from ..images.cutting import BulkSpec, CutoutJob
     from ..io.mirrors import Mirror
     from .by_row import ByRow
     from .inputs import Targets
+
+PICTURE_OUTPUTS = ("png", "jpeg")
 
 SAMPLE_STEP_DEG = 0.2
 """Boxes are sampled more densely than bricks are wide, so that no brick is passed over."""
@@ -104,7 +106,9 @@ class BulkPlan:
         numbers, kinds = np.unique(self.asked.kinds[rows], return_inverse=True)
         templates = tuple(self.asked.templates[number] for number in numbers)
         ids, ra_deg, dec_deg = self.targets.ids, self.targets.ra_deg, self.targets.dec_deg
-        return CutoutJob(rows, ids[rows], ra_deg[rows], dec_deg[rows], templates, kinds)
+        return images.cutting.CutoutJob(
+            rows, ids[rows], ra_deg[rows], dec_deg[rows], templates, kinds
+        )
 
 
 def plan_cutouts(
@@ -156,7 +160,7 @@ def _covered(brick: np.ndarray, request: CutoutRequest, footprint: Footprint) ->
     for (name, region), ids in footprint.items():
         if name == release:
             in_region = regions == region
-            is_there[in_region] = holds(ids, unique[in_region])
+            is_there[in_region] = catalogs.brick_rows.holds(ids, unique[in_region])
     return is_there[inverse.reshape(brick.shape)]
 
 

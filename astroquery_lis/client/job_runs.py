@@ -12,22 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from astropy import log
 
-from ..catalogs.brick_tables import region_table
+from .. import catalogs, images
 from ..exceptions import (
     CacheError,
     IncompleteMirrorError,
     InvalidRequestError,
     NoCoverageError,
 )
-from ..images.array_files import ARRAY_OUTPUTS
-from ..images.cutting import BulkSpec, CutoutJob, cutouts_of_job
-from ..images.save import safe_name, save_job
-from ..images.viewer_service import MAX_CONNECTIONS
 from ..io.finder import FileFinder
 from ..io.jobs import Result, cores, failure, manifest, map_jobs, run
 from ..io.journal import Journal
 from ..io.store import is_full, remove_temporaries
 from .job_plan import (
+    PICTURE_OUTPUTS,
     Asked,
     BulkPlan,
     bytes_of_cutout,
@@ -43,6 +40,7 @@ if TYPE_CHECKING:
 
     from .._typing import Executor, FilePath, HDUList, Table
     from ..images.access import Access
+    from ..images.cutting import BulkSpec, CutoutJob
     from ..images.sources import Sources
     from ..io.http import HttpClient
     from ..io.jobs import Mapped
@@ -51,7 +49,6 @@ if TYPE_CHECKING:
     Workers: TypeAlias = Executor | Literal["threads", "processes"] | None
 
 JOURNAL = "cutouts.journal.jsonl"
-PICTURE_OUTPUTS = ("png", "jpeg")
 ARRAY_TARGETS = (256, 512)
 """Fewest targets of a file of arrays, if there are as many, and most."""
 
@@ -119,7 +116,7 @@ class BulkJob:
     ) -> Table:
         """Do the job in a folder, or what is left of it, and return the manifest."""
         folder = Path(download_dir).expanduser().absolute()
-        names = np.array([safe_name(name) for name in self.targets.ids.tolist()], str)
+        names = np.array([images.save.safe_name(name) for name in self.targets.ids.tolist()], str)
         # Some disks take NGC1 and ngc1 for one name.
         is_unique = len(np.unique(np.char.lower(names))) == len(names)
         spec = replace(self.spec, folder=str(folder), ids_are_names=is_unique)
@@ -133,14 +130,16 @@ class BulkJob:
             remove_temporaries(folder)
             done = np.fromiter(journal.finished, int)
             rows = np.setdiff1d(np.arange(len(self.targets)), done, assume_unique=True)
-            is_array = self.output in ARRAY_OUTPUTS
+            is_array = self.output in images.array_files.ARRAY_OUTPUTS
             sizes = ARRAY_TARGETS if is_array else (_shared_by(len(rows)), _shared_among(len(rows)))
             plan = self.plan(client, rows, *sizes)
             in_flight = _in_flight(plan, self.sources)
             if in_flight is None:
                 executor = self._usual(executor, len(plan.order))
             results = run(
-                partial(save_job, spec, self.access, output=self.output, encoding=encoding),
+                partial(
+                    images.save.save_job, spec, self.access, output=self.output, encoding=encoding
+                ),
                 plan.jobs(),
                 failed=_failed,
                 total=len(self.targets),
@@ -170,7 +169,7 @@ class BulkJob:
         most = max(YIELDED_BYTES // bytes_of_cutout(self.asked), 1)
         plan = self.plan(client, rows, _shared_by(len(rows)), most)
         mapped = map_jobs(
-            partial(cutouts_of_job, self.spec, self.access),
+            partial(images.cutting.cutouts_of_job, self.spec, self.access),
             plan.jobs(),
             executor=executor,
             in_flight=_in_flight(plan, self.sources),
@@ -200,7 +199,7 @@ def _footprint(
         for release, region in trees:
             # Without a table the files decide.
             with suppress(IncompleteMirrorError):
-                rows = region_table(release, region, finder)
+                rows = catalogs.brick_tables.region_table(release, region, finder)
                 footprint[release, region] = np.array(rows["brickid"])
     return footprint
 
@@ -238,9 +237,9 @@ def _in_flight(plan: BulkPlan, sources: Sources) -> int | None:
         return None
     log.info(
         f"{n_cutouts} cutouts are asked of the viewer: about {n_requests} requests and "
-        f"{n_bytes / 1e6:.1f} MB, {MAX_CONNECTIONS} at a time."
+        f"{n_bytes / 1e6:.1f} MB, {images.viewer_service.MAX_CONNECTIONS} at a time."
     )
-    return MAX_CONNECTIONS
+    return images.viewer_service.MAX_CONNECTIONS
 
 
 def _yielded(

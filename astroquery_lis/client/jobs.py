@@ -6,20 +6,18 @@ from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING
 
+from .. import images
 from .._packages import import_optional
 from ..exceptions import refuse
-from ..images.array_files import ARRAY_OUTPUTS
-from ..images.cutting import BulkSpec
-from ..images.sources import SOURCES
 from ..survey.request import DEFAULT_SIZE, CutoutRequest, as_choice, cutout_request, psf_request
 from .base import SurveyBase, options_of
 from .by_row import differing_options
 from .inputs import as_sources, as_targets
 from .job_plan import (
+    PICTURE_OUTPUTS,
     Asked,
     as_asked,
 )
-from .job_runs import PICTURE_OUTPUTS, BulkJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,9 +43,9 @@ if TYPE_CHECKING:
     )
     from ..images.sources import Sources
     from .inputs import Targets
+    from .job_runs import BulkJob
 
 
-OUTPUTS = ("fits", *ARRAY_OUTPUTS, *PICTURE_OUTPUTS)
 NEEDED = {
     "hdf5": ("batch", "h5py"),
     "zarr": ("batch", "zarr", "pyarrow"),
@@ -174,12 +172,13 @@ allow_unknown_layer, cache : optional
         >>> manifest['Status'].tolist()
         ['COMPLETE', 'NODATA']
         """
-        as_choice("output", output, OUTPUTS)
+        arrays = images.array_files.ARRAY_OUTPUTS
+        as_choice("output", output, ("fits", *arrays, *PICTURE_OUTPUTS))
         extra, *modules = NEEDED.get(output, ("",))
         for module in modules:
             import_optional(module, extra, f"output={output!r}")
         job = self._job(cutout_request, locals(), output)
-        if output in ARRAY_OUTPUTS and len({(r.ny, r.nx) for r in job.asked.templates}) > 1:
+        if output in arrays and len({(r.ny, r.nx) for r in job.asked.templates}) > 1:
             refuse("output", output, "holds cutouts of one size; take output='fits' for several.")
         return job.save(self._client, download_dir, executor, on_error, show_progress=show_progress)
 
@@ -332,11 +331,16 @@ executor
         label: str = "cutouts",
     ) -> BulkJob:
         """Return what the arguments of a call ask for, everything checked."""
+        # What runs jobs brings a dozen modules along, which single calls do without.
+        from .job_runs import BulkJob
+
         as_choice("on_error", arguments["on_error"], ("record", "raise"))
         columns = options_of(arguments, ("id_column", "ra", "dec", "name"))
         targets = as_targets(arguments["table"], **columns)
         on_missing = as_choice("on_missing", arguments["on_missing"], ON_MISSING)
-        spec = BulkSpec(as_sources(arguments["source"], SOURCES), on_missing)
+        spec = images.cutting.BulkSpec(
+            as_sources(arguments["source"], images.sources.SOURCES), on_missing
+        )
         access = self._access(**options_of(arguments, ("mirror", "cache", "executor")))
         options = options_of(arguments, signature(make).parameters)
         asked = self._asked(make, targets, access.sources(spec.sources), **options)

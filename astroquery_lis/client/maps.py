@@ -9,8 +9,8 @@ import numpy as np
 from astropy import units as u
 from astropy.table import Column, MaskedColumn, Table
 
+from .. import images
 from ..exceptions import CoverageWarning, warn
-from ..images.map_values import MapSpec, values_by_brick
 from ..survey.bitmasks import maskbits
 from ..survey.named_planes import as_bands, as_products
 from ..survey.paths import IMAGE_PRODUCTS
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from .._typing import Bands, FilePath, Mirror, Positions, Products, Region
+    from ..images.map_values import MapSpec
 
 
 class MapMethods(SurveyBase):
@@ -125,12 +126,14 @@ class MapMethods(SurveyBase):
         warn_of_unplaced(targets, "have no values")
         bands = as_bands(bands, release, region) or get_release(release).bands_in[region]
         folder = "" if download_dir is None else str(Path(download_dir).expanduser().absolute())
-        spec = MapSpec(as_products(products, release, planes=True), bands, release, region, folder)
+        spec = images.map_values.MapSpec(
+            as_products(products, release, planes=True), bands, release, region, folder
+        )
         access = self._access(mirror, cache, executor)
         maps = _columns(spec, len(targets))
         places = targets.ra_deg, targets.dec_deg
         n_lacking = int(np.isfinite(places[0]).sum())
-        for job, values in values_by_brick(
+        for job, values in images.map_values.values_by_brick(
             spec, access, places, executor=executor, show_progress=show_progress
         ):
             n_lacking -= len(job.rows) if values.columns else 0

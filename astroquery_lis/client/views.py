@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 from astropy.table import Table
 
+from .. import images
 from .._conf import setting
 from .._typing import answering
 from ..exceptions import refuse
-from ..images.rendering import Rendering
-from ..images.viewer import viewer_picture
 from ..survey.layers import LAYERS, get_layer, layer_of
 from ..survey.request import DEFAULT_SIZE, cutout_request
 from .base import SurveyBase, in_time
@@ -81,13 +80,13 @@ class ViewMethods(SurveyBase):
         shown = layer_of(self.release) if layer is None else get_layer(layer)
         position = as_position(coordinates)
         request = cutout_request(position, size, bands=bands, layer=shown, pixel_scale=pixel_scale)
-        parameters = Rendering(request).all_parameters()
+        parameters = images.rendering.Rendering(request).all_parameters()
         if len(parameters) > 1:
             refuse("size", size, ": the viewer's pictures are of 3000 pixels at most.")
         service = self._viewer(cache)
         if get_query_payload:
             return {"service": f"{service.url}/cutout.jpg", "params": parameters[0]}
-        return viewer_picture(request, service)
+        return images.viewer.viewer_picture(request, service)
 
     def viewer_url(
         self, coordinates: Coordinates, *, layer: str | None = None, zoom: int = 15

@@ -1,1 +1,41 @@
-"""From the bytes of image files to cutouts: tiles, readers, grids, PSFs, files."""
+"""From the bytes of image files to cutouts: tiles, readers, grids, PSFs, files.
+
+The client imports a module of this room when it first needs it.
+"""
+
+from typing import TYPE_CHECKING
+
+from .._rooms import modules_of
+
+if TYPE_CHECKING:
+    from . import (
+        access,
+        array_files,
+        coadds,
+        cutting,
+        map_values,
+        reader,
+        rendering,
+        save,
+        sources,
+        tiles,
+        viewer,
+        viewer_service,
+    )
+
+__all__ = [
+    "access",
+    "array_files",
+    "coadds",
+    "cutting",
+    "map_values",
+    "reader",
+    "rendering",
+    "save",
+    "sources",
+    "tiles",
+    "viewer",
+    "viewer_service",
+]
+
+__getattr__ = modules_of(__name__)

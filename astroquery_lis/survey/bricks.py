@@ -13,15 +13,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeAlias, overload
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 import numpy as np
-from astropy.wcs import WCS
 from numpy.typing import ArrayLike
 
 from ..exceptions import InvalidRequestError, refuse
 from .pixel_grids import TangentGrid
 from .releases import PIXEL_SCALE_ARCSEC, get_release
+
+if TYPE_CHECKING:
+    from astropy.wcs import WCS
 
 __all__ = [
     "N_BRICKS",

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from .bricks import IMAGE_SIZE_PIX, brick_grid, brick_id
-from .pixel_grids import Box, Grid, depth_in
+from .pixel_grids import Box, depth_in
+
+if TYPE_CHECKING:
+    from .sky_grids import Grid
 
 SQUARE_PIX = 32
 COARSE_SQUARES = 8

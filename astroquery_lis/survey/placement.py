@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..exceptions import refuse
 from .bricks import BRICK_SIZE_DEG, IMAGE_SIZE_PIX, brick_center, brick_id, name_of
 from .owners import NO_LABEL, Labels, Owners
-from .pixel_grids import Box, Grid, SkyGrid, TangentGrid
+from .pixel_grids import Box, TangentGrid
 from .releases import PIXEL_SCALE_ARCSEC
 from .sphere import bricks_in_circle, separation_deg
+
+if TYPE_CHECKING:
+    from .sky_grids import Grid, SkyGrid
 
 KERNEL_MARGIN_PIX = 4
 """Pixels read round what a neighbour contributes: the reach of the kernel, and one for rounding."""

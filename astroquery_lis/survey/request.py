@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from astropy import units as u
 
+from .. import survey
 from ..exceptions import refuse
 from .layers import Layer
 from .named_planes import (
@@ -30,7 +31,6 @@ from .named_planes import (
     sources_of,
     wise_products,
 )
-from .pixel_grids import SkyGrid, as_wcs_text, cards_text, rotated_wcs_text
 from .placement import WISE, place
 from .releases import PIXEL_SCALE_ARCSEC, WISE_BANDS, DataRelease, as_region, get_release
 
@@ -81,7 +81,9 @@ class CutoutRequest:
         wcs, shape = self.wcs, (self.ny, self.nx)
         if self.rotation_deg:
             scale_arcsec = self.pixel_scale_arcsec
-            wcs = rotated_wcs_text(ra_deg, dec_deg, *shape, scale_arcsec, self.rotation_deg)
+            wcs = survey.sky_grids.rotated_wcs_text(
+                ra_deg, dec_deg, *shape, scale_arcsec, self.rotation_deg
+            )
         fallback = self.fallback and self.fallback.at(ra_deg, dec_deg)
         return replace(self, ra_deg=ra_deg, dec_deg=dec_deg, wcs=wcs, fallback=fallback)
 
@@ -149,12 +151,16 @@ class CutoutRequest:
         if not self.is_native:
             return self.north_up_text()
         placement = place(self.ra_deg, self.dec_deg, self.ny, self.nx)
-        return cards_text(placement.grid.cards(x0=placement.box.x0, y0=placement.box.y0))
+        return survey.sky_grids.cards_text(
+            placement.grid.cards(x0=placement.box.x0, y0=placement.box.y0)
+        )
 
     def north_up_text(self) -> str:
         """Return, as text, a grid with the target in the middle and north up."""
         shape = self.ny, self.nx
-        return rotated_wcs_text(self.ra_deg, self.dec_deg, *shape, self.pixel_scale_arcsec, 0.0)
+        return survey.sky_grids.rotated_wcs_text(
+            self.ra_deg, self.dec_deg, *shape, self.pixel_scale_arcsec, 0.0
+        )
 
 
 def cutout_request(
@@ -248,7 +254,7 @@ def _pixel_grid(
     if wcs is not None:
         grid, ny, nx = _given_grid(wcs, size, pixel_scale, rotation)
         if position is None:
-            ra, dec = SkyGrid(grid).to_sky((nx - 1) / 2, (ny - 1) / 2)
+            ra, dec = survey.sky_grids.SkyGrid(grid).to_sky((nx - 1) / 2, (ny - 1) / 2)
             position = float(ra), float(dec)
         return _PixelGrid(*position, ny, nx, native_arcsec, grid)
     assert position is not None
@@ -257,7 +263,7 @@ def _pixel_grid(
         scale_arcsec = as_pixel_scale(pixel_scale, native_arcsec=native_arcsec)
     ny, nx = as_size(size, pixel_scale_arcsec=scale_arcsec)
     if rotation is not None and (angle_deg := as_rotation(rotation)):
-        grid = rotated_wcs_text(*position, ny, nx, scale_arcsec, angle_deg)
+        grid = survey.sky_grids.rotated_wcs_text(*position, ny, nx, scale_arcsec, angle_deg)
     return _PixelGrid(*position, ny, nx, scale_arcsec, grid, angle_deg)
 
 
@@ -268,7 +274,7 @@ def _given_grid(
     for name, value in (("pixel_scale", pixel_scale), ("rotation", rotation)):
         if value is not None:
             refuse(name, value, "cannot be given beside wcs, which has its own.")
-    text, ny, nx = as_wcs_text(wcs)
+    text, ny, nx = survey.sky_grids.as_wcs_text(wcs)
     as_size((ny, nx), parameter="wcs")
     if size is not DEFAULT_SIZE and as_size(size) != (ny, nx):
         refuse("size", size, f"is not that of wcs, {(ny, nx)}; leave it out.")

@@ -58,7 +58,7 @@ def test_bad_input_is_refused_by_name_before_any_request(sky, survey, arguments,
 
 
 def test_optional_arguments_are_keyword_only(survey):
-    with pytest.raises(TypeError, match="positional"):
+    with pytest.raises(TypeError, match="without a name"):
         survey.get_cutout(HERE, 256, "grz")
 
 

@@ -7,7 +7,8 @@ from astropy.io import fits
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astroquery_lis.survey.pixel_grids import Box, SkyGrid, TangentGrid, as_wcs_text
+from astroquery_lis.survey.pixel_grids import Box, TangentGrid
+from astroquery_lis.survey.sky_grids import SkyGrid, as_wcs_text
 
 
 @pytest.mark.parametrize("dec", [0.0, 32.25, -68.3, 80.5, 90.0])
