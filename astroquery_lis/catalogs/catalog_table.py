@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from astropy import units as u
@@ -137,7 +137,10 @@ def merge_columns(
     own = {column.name: column for column in columns}
     own |= {condition.column.name: condition.column for condition in request.conditions}
     chunks = [chunk for chunk in chunks if chunk.n_rows]
-    merged = {name: _merged(own.get(name), name, chunks, request) for name in names}
+    if len(chunks) == 1:
+        merged = {name: _part(own.get(name), name, chunks[0], request) for name in names}
+    else:
+        merged = {name: _merged(own.get(name), name, chunks, request) for name in names}
     for column in own.values():
         if column.name == "ls_id":
             number, brickid, objid = (merged[name][0] for name in ROW_KEY)
@@ -177,14 +180,21 @@ def _all_columns(request: CatalogRequest, chunks: Sequence[Chunk]) -> tuple[Trac
     return tuple(columns)
 
 
-_numpy_type = cache(np.dtype)
+class _Expected(NamedTuple):
+    """What is known of a column before there are values."""
+
+    column: TractorColumn | None
+    dtype: np.dtype | None
+    lacks: np.ndarray | None  # whether the south's files and the north's lack it, if any do
 
 
 @cache
-def _lacks(name: str, release: str) -> np.ndarray | None:
-    """Return whether the south's files and the north's lack a column; `None` if neither do."""
+def _expected(name: str, release: str) -> _Expected:
+    """Return what the releases tell of a column, by name."""
+    column = any_column(name, release)
     lacks = np.array([name in _absent(release, region) for region in ("south", "north")])
-    return lacks if lacks.any() else None
+    dtype = None if column is None else np.dtype(column.dtype)
+    return _Expected(column, dtype, lacks if lacks.any() else None)
 
 
 @cache
@@ -200,12 +210,9 @@ def _merged(
     own: TractorColumn | None, name: str, chunks: Sequence[Chunk], request: CatalogRequest
 ) -> Masked:
     """Return values and mask of a column over all chunks."""
-    known = any_column(name, request.release)
     if not chunks:
-        return empty_column(known or own, request)
-    if len(chunks) == 1:
-        return _part(known, own, name, chunks[0], request)
-    parts = [_part(known, own, name, chunk, request) for chunk in chunks]
+        return empty_column(any_column(name, request.release) or own, request)
+    parts = [_part(own, name, chunk, request) for chunk in chunks]
     values = [part[0] for part in parts]
     if len({array.shape[1:] for array in values}) > 1:
         return _padded(parts)
@@ -229,32 +236,26 @@ def empty_column(column: TractorColumn | None, request: CatalogRequest) -> Maske
     return np.empty(shape, column.dtype), None if is_there else np.zeros(shape, bool)
 
 
-def _part(
-    known: TractorColumn | None,
-    own: TractorColumn | None,
-    name: str,
-    chunk: Chunk,
-    request: CatalogRequest,
-) -> Masked:
+def _part(own: TractorColumn | None, name: str, chunk: Chunk, request: CatalogRequest) -> Masked:
     """Return values and mask of a column, the survey's or its file's own, in one chunk."""
+    known, dtype, lacks = _expected(name, request.release)
     column = known or own
     values, mask = chunk.columns.get(name), chunk.masks.get(name)
-    lacks = _lacks(name, request.release)
     gap = None if lacks is None else lacks[np.asarray(chunk.north, int)]
     if values is None:
         is_everywhere = gap is None or not gap.all()
         if name in request.selecting and name != "brick_primary" and is_everywhere:
             msg = f"{chunk.origin} has no column {name}, which the selection of rows needs."
             raise MissingDataError(msg)
-        length, dtype = (column.length, column.dtype) if column is not None else (1, "f8")
+        length, kind = (column.length, column.dtype) if column is not None else (1, "f8")
         shape = (chunk.n_rows,) if length == 1 else (chunk.n_rows, length)
         fill = column.missing if column is not None else np.nan
-        return np.full(shape, fill, dtype), np.ones(shape, bool)
+        return np.full(shape, fill, kind), np.ones(shape, bool)
     if column is not None and values.dtype.kind == "U":
         size = max(int(column.dtype[1:]), values.dtype.itemsize // 4)
         values = values.astype(f"U{size}", copy=False)
-    elif known is not None and values.dtype is not _numpy_type(known.dtype):
-        values = values.astype(known.dtype, copy=False)
+    elif dtype is not None and values.dtype is not dtype:
+        values = values.astype(dtype, copy=False)
     if gap is not None and gap.any():
         mask = np.zeros(values.shape, bool) if mask is None else mask.copy()
         mask[gap] = True

@@ -141,6 +141,8 @@ class TableFile:
         elif lines is None:
             lines = self._mapped()
         columns = lines.view(layout.row_type)[:, 0]
+        if isinstance(rows, slice) and rows == slice(None):
+            return {name: columns[name] for name in names}
         return {name: columns[name][rows] for name in names}
 
     def read(self, rows: RowNumbers, names: Iterable[str]) -> dict[str, np.ndarray]:

@@ -99,8 +99,9 @@ def as_position(
     frame = value.frame.name if isinstance(value, SkyCoord) and not columns else ""
     if frame == "icrs" and isinstance(value, SkyCoord) and value.isscalar:
         # The shortest way, which most calls take.
-        ra_deg, dec_deg = value.ra.deg, value.dec.deg
-        if np.isfinite(ra_deg) and np.isfinite(dec_deg) and not np.ma.is_masked(value.ra):
+        ra, dec = value.ra, value.dec
+        ra_deg, dec_deg = ra.deg, dec.deg
+        if np.isfinite(ra_deg) and np.isfinite(dec_deg) and not np.ma.is_masked(ra):
             return float(ra_deg), float(dec_deg)
     targets = as_targets(value, parameter=parameter, **columns)
     if len(targets) != 1:

@@ -79,7 +79,7 @@ class CatalogRequest:
     @property
     def redshifts(self) -> tuple[str, ...]:
         """What of the request lies beside the catalogue."""
-        return tuple(name for name in self.needed if name in REDSHIFTS)
+        return tuple(filter(REDSHIFTS.__contains__, self.needed))
 
     def refuse_redshifts(self, source: str) -> None:
         """Refuse to look for redshifts in a source that has the catalogue alone."""
