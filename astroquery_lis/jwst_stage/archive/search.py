@@ -30,6 +30,7 @@ from ...exceptions import (
     warn,
 )
 from ...io.http import causes, status_error, unreached
+from ..planning.pipelines import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -48,29 +49,7 @@ BATCH_DATASETS = 100
 LIST_TRIES = 3
 """How often the files of a dataset are asked for of which none, or not all due, were listed."""
 
-COLUMNS = {
-    "dataset": ("fileSetName",),
-    "level": ("productLevel",),
-    "program": ("program",),
-    "observation": ("observtn",),
-    "instrument": ("instrume",),
-    "detector": ("detector",),
-    "exp_type": ("exp_type",),
-    "filter": ("filter",),
-    "pupil": ("pupil", "nircam_pupil", "niriss_pupil"),
-    "grating": ("grating", "nirspec_grating"),
-    "band": ("band", "miri_band"),
-    "elements": ("opticalElements",),
-    "day": ("date_obs",),
-    "begun": ("date_beg", "date_obs"),
-    "released": ("publicReleaseDate",),
-    "access": ("access",),
-    "s_region": ("s_region",),
-    "ra_deg": ("targ_ra",),
-    "dec_deg": ("targ_dec",),
-    "target": ("targprop", "targname"),
-    "archive_id": ("ArchiveFileID",),
-}
+COLUMNS: dict[str, list[str]] = read_table("keywords")["archive"]
 """What is wanted of a row, and the columns of the service that may hold it."""
 
 NEEDED = ("dataset", "level", "program")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from astropy.io import fits
 
 from ...exceptions import InvalidExposureError
-from .pipelines import EXP_TYPES, is_guider, pipelines_for
+from .pipelines import EXP_TYPES, is_guider, pipelines_for, read_table
 
 if TYPE_CHECKING:
     from typing import BinaryIO, Self
@@ -30,83 +30,12 @@ SHUTTERS = "_msa.fits"
 _LEVEL = {"rateints": "rate", "calints": "cal"}
 _BLOCK = 2880
 
-CRDS_KEYWORDS = {
-    "META.INSTRUMENT.NAME": "INSTRUME",
-    "META.INSTRUMENT.DETECTOR": "DETECTOR",
-    "META.INSTRUMENT.CHANNEL": "CHANNEL",
-    "META.INSTRUMENT.MODULE": "MODULE",
-    "META.INSTRUMENT.FILTER": "FILTER",
-    "META.INSTRUMENT.PUPIL": "PUPIL",
-    "META.INSTRUMENT.GRATING": "GRATING",
-    "META.INSTRUMENT.BAND": "BAND",
-    "META.INSTRUMENT.CORONAGRAPH": "CORONMSK",
-    "META.INSTRUMENT.FIXED_SLIT": "FXD_SLIT",
-    "META.INSTRUMENT.LAMP_STATE": "LAMP",
-    "META.INSTRUMENT.LAMP_MODE": "OPMODE",
-    "META.EXPOSURE.TYPE": "EXP_TYPE",
-    "META.EXPOSURE.READPATT": "READPATT",
-    "META.EXPOSURE.NOUTPUTS": "NOUTPUTS",
-    "META.EXPOSURE.NGROUPS": "NGROUPS",
-    "META.SUBARRAY.NAME": "SUBARRAY",
-    "META.APERTURE.NAME": "APERNAME",
-    "META.VISIT.TSOVISIT": "TSOVISIT",
-    "META.VISIT.TYPE": "VISITYPE",
-    "META.VISIT.CROWDED_FIELD": "CROWDFLD",
-    "META.OBSERVATION.DATE": "DATE-OBS",
-    "META.OBSERVATION.TIME": "TIME-OBS",
-}
-"""The parameters that CRDS chooses reference files by, and the keywords that hold them."""
-
-POOL_KEYWORDS = (
-    "DITHPTIN", "DMS_NOTE", "EXPSPCIN", "MOSTILNO", "MSAMETFL", "MSASTATE", "NOD_TYPE", "NUMDTHPT",
-    "OBS_ID", "OPMODE", "SUBPXPNS", "SUBPXPTS",
-)  # fmt: skip
-"""What else the rules of associations look at, where headers have it."""
-
-_BASIC = ("INSTRUME", "DETECTOR", "EXP_TYPE", "DATE-OBS", "TIME-OBS")
-_RAMP = (
-    "NGROUPS", "NFRAMES", "GROUPGAP", "TFRAME", "TGROUP",
-    "SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2", "FASTAXIS", "SLOWAXIS",
-)  # fmt: skip
-_POINTING = ("RA_REF", "DEC_REF", "ROLL_REF", "V2_REF", "V3_REF")
-_OPTICS = {
-    "NIRCAM": ("FILTER", "PUPIL"),
-    "NIRISS": ("FILTER", "PUPIL"),
-    "NIRSPEC": ("FILTER", "GRATING"),
-    "MIRI": ("FILTER",),
-    "FGS": (),
-}
-
-KEYWORDS = {
-    "instrument": "INSTRUME",
-    "detector": "DETECTOR",
-    "channel": "CHANNEL",
-    "module": "MODULE",
-    "filter": "FILTER",
-    "pupil": "PUPIL",
-    "grating": "GRATING",
-    "band": "BAND",
-    "mask": "CORONMSK",
-    "slit": "FXD_SLIT",
-    "lamp": "LAMP",
-    "exp_type": "EXP_TYPE",
-    "subarray": "SUBARRAY",
-    "readpatt": "READPATT",
-    "patttype": "PATTTYPE",
-    "visit_type": "VISITYPE",
-    "program": "PROGRAM",
-    "observation": "OBSERVTN",
-    "visit": "VISIT",
-    "visit_group": "VISITGRP",
-    "sequence_id": "SEQ_ID",
-    "activity_id": "ACT_ID",
-    "exposure_number": "EXPOSURE",
-    "date": "DATE-OBS",
-    "time": "TIME-OBS",
-    "cal_ver": "CAL_VER",
-    "crds_ctx": "CRDS_CTX",
-}
+_TABLE = read_table("keywords")
+KEYWORDS: dict[str, str] = _TABLE["exposure"]
 """Attributes of an exposure that are words of its header."""
+
+CRDS_KEYWORDS: dict[str, str] = _TABLE["crds"]
+"""The parameters that CRDS chooses reference files by, and the keywords that hold them."""
 
 _NUMBERED = {"program": 5, "observation": 3, "visit": 3, "exposure_number": 5}
 
@@ -290,7 +219,7 @@ def read_exposure(path: str | os.PathLike[str]) -> Exposure:
         parameters=_parameters(primary),
         steps_done=_named("S_", primary),
         references={k: v.removeprefix("crds://") for k, v in references.items()},
-        pool={k: _word(primary[k]) for k in POOL_KEYWORDS if _word(primary.get(k))},
+        pool={k: _word(primary[k]) for k in _TABLE["pool"] if _word(primary.get(k))},
         **values,
     )
 
@@ -322,11 +251,11 @@ def _parameters(primary: fits.Header) -> dict[str, str]:
     return values
 
 
-_POINTING_KEPT = (*_POINTING, "V3I_YANG", "VPARITY", "CRPIX1", "CRPIX2", "CDELT1", "CDELT2")
+_GRID = ("V3I_YANG", "VPARITY", "CRPIX1", "CRPIX2", "CDELT1", "CDELT2")
 
 
 def _pointing(science: fits.Header) -> dict[str, float]:
-    values = ((name, science.get(name)) for name in _POINTING_KEPT)
+    values = ((name, science.get(name)) for name in (*_TABLE["pointing"], *_GRID))
     return {
         name: float(value)
         for name, value in values
@@ -448,13 +377,14 @@ def _level(primary: fits.Header, science: fits.Header) -> tuple[str, str]:
 def _check_keywords(
     path: Path, exp_type: str, suffix: str, primary: fits.Header, science: fits.Header
 ) -> None:
-    needed, lacking = list(_BASIC), []
+    needed, lacking = list(_TABLE["basic"]), list[str]()
     if exp_type and not is_guider(exp_type):
-        needed += _RAMP
+        needed += _TABLE["ramp"]
         if pipelines_for(exp_type, path=str(path))[1]:
             instrument = str(primary.get("INSTRUME", "")).upper()
-            needed += EXP_TYPES[exp_type].optics or _OPTICS.get(instrument, ())
-            lacking = [k for k in _POINTING if science.get(k) is None and primary.get(k) is None]
+            needed += EXP_TYPES[exp_type].optics or _TABLE["optics"].get(instrument, ())
+            headers = (science, primary)
+            lacking = [k for k in _TABLE["pointing"] if all(h.get(k) is None for h in headers)]
     lacking = [k for k in needed if _word(primary.get(k)) == ""] + lacking
     if science.get("NAXIS", 0) < 2:
         lacking.append("NAXIS1 and NAXIS2 of SCI")

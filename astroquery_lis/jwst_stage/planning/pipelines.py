@@ -53,10 +53,15 @@ class Kind:
     is_acquisition: bool = False
 
 
+def read_table(name: str) -> dict[str, Any]:
+    """Return a table of the folder ``data``."""
+    path = Path(__file__).parents[1] / "data" / f"{name}.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
 def _kinds() -> dict[str, Kind]:
     kinds: dict[str, Kind] = {}
-    table = Path(__file__).parents[1] / "data" / "exp_types.toml"
-    for row in tomllib.loads(table.read_text(encoding="utf-8"))["kind"]:
+    for row in read_table("exp_types")["kind"]:
         types = row.pop("types")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
         kinds |= dict.fromkeys(types, Kind(**values))

@@ -16,7 +16,7 @@ from astropy.table import Table
 from ...exceptions import InvalidExposureError, InvalidRequestError, refuse
 from .associations import listed
 from .exposures import SHUTTERS, SUFFIXES, read_exposure, split_name
-from .pipelines import is_integrations, stage_classes
+from .pipelines import is_integrations, read_table, stage_classes
 from .task_builder import configuration_key
 
 if TYPE_CHECKING:
@@ -30,23 +30,6 @@ STARTS = ("uncal", "rate", "cal", "auto")
 """Levels that a plan may begin from, where files of several levels are given."""
 
 _REFUSED = ("ERROR", "NODATA")
-
-_STAGE1_TYPES = {
-    "R_DARK": "dark",
-    "R_GAIN": "gain",
-    "R_IPC": "ipc",
-    "R_LASTFR": "lastframe",
-    "R_LINEAR": "linearity",
-    "R_MASK": "mask",
-    "R_MIREMI": "emicorr",
-    "R_READNO": "readnoise",
-    "R_REFPIX": "refpix",
-    "R_RESET": "reset",
-    "R_RSCD": "rscd",
-    "R_SATURA": "saturation",
-    "R_SIRSKL": "sirskernel",
-    "R_SUPERB": "superbias",
-}
 
 
 def read_files(
@@ -277,7 +260,7 @@ def _automatic(files: dict[str, Exposure], resolution: Resolution | None) -> tup
     if resolution is None:
         return "rate", f"made by jwst {installed}; its reference files were not compared"
     references = resolution.references.get(configuration_key(rate), {})
-    for keyword, reftype in _STAGE1_TYPES.items():
+    for keyword, reftype in read_table("keywords")["stage1"].items():
         if keyword in rate.references and reftype in references:
             now = str(references[reftype].get("name", "N/A"))
             if rate.references[keyword].upper() != now.upper():

@@ -28,35 +28,11 @@ _DQ = (
     (1, "DEAD", "No response"),
     (2, "REFERENCE_PIXEL", "Sees no light"),
 )
-# Parameters that the pipeline finds in CRDS, by reference type: class of the step, values.
-PARAMETERS: dict[str, tuple[str, dict]] = {
-    "pars-jumpstep": (
-        "jwst.jump.jump_step.JumpStep",
-        {"rejection_threshold": 5.0},
-    ),
-    "pars-tweakregstep": (
-        "jwst.tweakreg.tweakreg_step.TweakRegStep",
-        {
-            "minobj": 4,
-            "searchrad": 1.0,
-            "separation": 0.5,
-            "tolerance": 0.3,
-            "use2dhist": False,
-            "snr_threshold": 20.0,
-            "roundhi": 0.5,
-            "fitgeometry": "shift",
-        },
-    ),
-    # The PSF is sampled so badly that the defaults take peaks of stars for outliers.
-    "pars-outlierdetectionstep": (
-        "jwst.outlier_detection.outlier_detection_step.OutlierDetectionStep",
-        {"snr": "5.0 4.0", "scale": "2.5 1.5"},
-    ),
-    "pars-sourcecatalogstep": (
-        "jwst.source_catalog.source_catalog_step.SourceCatalogStep",
-        {"bkg_boxsize": 64, "kernel_fwhm": 2.2, "npixels": 6, "snr_threshold": 5.0},
-    ),
-}
+# Parameters that the pipeline finds in CRDS, by reference type: class of the step, values.  The PSF
+# is sampled so badly that the defaults take peaks of stars for outliers.
+PARAMETERS: dict[str, tuple[str, dict]] = json.loads(
+    (Path(__file__).parents[1] / "data" / "jwst_parameters.json").read_text(encoding="utf-8")
+)
 
 
 @dataclass(frozen=True, slots=True)

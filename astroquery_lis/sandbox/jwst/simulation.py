@@ -47,7 +47,8 @@ _SATURATED_AT = 0.5
 def cache_root() -> Path:
     """Return where what this version of the code makes is kept, in astropy's cache."""
     names = sorted(f"jwst/{path.name}" for path in Path(__file__).parent.glob("*.py"))
-    sources = [*names, "sky.py", "render.py", "light.py", "measurements.py"]
+    tables = ["data/jwst_parameters.json", "data/nircam_keywords.json"]
+    sources = [*names, *tables, "sky.py", "render.py", "light.py", "measurements.py"]
     return cache_folder() / f"jwst-{digest_of(sources)}"
 
 
