@@ -125,17 +125,44 @@ def manifest(results: Iterable[Result], *, more: Sequence[str] = ()) -> Table:
     headings[after_bands:after_bands] = [(name, name) for name in more]
     blocks: dict[str, list[np.ndarray]] = {name: [] for name in ("row", *dict(headings))}
     results = iter(results)
-    # Arrays, block by block: objects of a million results would take gigabytes.
+    # Short arrays of bytes: objects, or the four bytes of a letter of numpy, would be gigabytes.
     while (block := list(islice(results, AT_ONCE))) or not blocks["row"]:
         for name, arrays in blocks.items():
-            dtype: Any = _TYPES.get(name, None if name == "id" and block else str)
-            arrays.append(np.array([getattr(result, name) for result in block], dtype))
+            arrays.append(_packed([getattr(result, name) for result in block], _TYPES.get(name)))
     rows = np.concatenate(blocks.pop("row"))
     # Of several results of a row the last counts.
     _, from_end = np.unique(rows[::-1], return_index=True)
-    order = len(rows) - 1 - from_end
-    columns = {heading: np.concatenate(blocks.pop(name))[order] for name, heading in headings}
+    places = np.full(len(rows), -1)
+    places[len(rows) - 1 - from_end] = np.arange(len(from_end))
+    columns = {heading: _column(blocks[name], places) for name, heading in headings}
     return Table(columns, copy=False)
+
+
+def _packed(values: list[Any], dtype: type | None) -> np.ndarray:
+    """Return values as an array, text as UTF-8."""
+    if dtype is None and not (values and all(isinstance(value, int) for value in values)):
+        return np.array([str(value).encode() for value in values], bytes)
+    return np.array(values, dtype)
+
+
+def _column(arrays: list[np.ndarray], places: np.ndarray) -> np.ndarray:
+    """Return a column of values that have places in it, or -1; each array is let go when used."""
+    is_text = any(array.dtype.kind == "S" for array in arrays)
+    dtype = (
+        np.dtype(f"U{max(max(a.dtype.itemsize for a in arrays), 1)}")
+        if is_text
+        else arrays[0].dtype
+    )
+    column = np.empty(places.max(initial=-1) + 1, dtype)
+    start = 0
+    while arrays:
+        array = arrays.pop(0)
+        where = places[start : start + len(array)]
+        start += len(array)
+        array = array[where >= 0]
+        is_bytes = array.dtype.kind == "S"
+        column[where[where >= 0]] = np.char.decode(array, "utf-8") if is_bytes else array
+    return column
 
 
 # ---- through an executor ------------------------------------------------------------------------
