@@ -1,6 +1,7 @@
 """Cutouts of many targets from local files by other packages, each in a process of its own.
 
-``python _batch_rivals.py NAME JSON`` prints one JSON line with the seconds, imports not counted.
+``python _batch_rivals.py NAME JSON`` prints one JSON line with the seconds and the processor time
+of all its processes, imports not counted.
 JSON has the file, the size in pixels, and the targets' positions in degrees.
 """
 
@@ -10,6 +11,8 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
+
+from _report import processor_seconds
 
 __all__ = ["RIVALS"]
 
@@ -80,10 +83,10 @@ def main():
     asked = json.loads(sys.argv[2])
     with tempfile.TemporaryDirectory(dir=asked["memory"]) as folder:
         call = make(asked, folder)
-        begun = time.perf_counter()
+        begun, cpu_s = time.perf_counter(), processor_seconds()
         call()
-        seconds = time.perf_counter() - begun
-    print(json.dumps({"seconds": seconds, "version": version(package)}))
+        seconds, cpu_s = time.perf_counter() - begun, processor_seconds() - cpu_s
+    print(json.dumps({"seconds": seconds, "cpu_s": cpu_s, "version": version(package)}))
 
 
 if __name__ == "__main__":

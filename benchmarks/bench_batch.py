@@ -6,6 +6,7 @@ one band are made, by us and by cutana and cutout-fits, if they are installed.  
 written to memory.
 """
 
+import hashlib
 import io
 import json
 import resource
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from _batch_rivals import RIVALS
-from _report import options, report
+from _report import options, processor_seconds, report
 from astropy import log
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
@@ -29,7 +30,7 @@ from astropy.wcs import WCS
 from astroquery_lis import LegacySurvey, sandbox
 
 ASKED = {"bands": "grz", "products": ("image", "invvar")}
-N_DENSE, N_SPARSE, N_LOOP, N_LOCAL, N_SLOW = 400, 20, 60, 2000, 100
+N_DENSE, N_SPARSE, N_LOOP, N_LOCAL, N_SLOW, N_PLANES = 400, 20, 60, 2000, 100, 4000
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
@@ -50,19 +51,60 @@ def loop(table, **kwargs):
             hdul.writeto(Path(folder, f"{number}.fits"))
 
 
-def whole_files(table):
+def addresses(table, **kwargs):
+    first = SkyCoord(table["ra"][0], table["dec"][0], unit="deg")
+    asked = {**ASKED, **kwargs, "get_query_payload": True}
+    return LegacySurvey.get_cutout(first, 256, **asked)["urls"]
+
+
+def whole_files(table, **kwargs):
     positions = SkyCoord(table["ra"], table["dec"], unit="deg")
-    urls = LegacySurvey.get_cutout(positions[0], 256, **ASKED, get_query_payload=True)["urls"]
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         images = []
-        for url in urls:
-            with urllib.request.urlopen(url) as answer:
+        for url in addresses(table, **kwargs):
+            with urllib.request.urlopen(url if "://" in url else f"file://{url}") as answer:
                 hdul = fits.open(io.BytesIO(answer.read()))
             images.append((hdul[1].data, WCS(hdul[1].header)))
         for number, position in enumerate(positions):
             made = [Cutout2D(data, position, 256, wcs=wcs) for data, wcs in images]
             hdus = [fits.ImageHDU(cut.data, cut.wcs.to_header()) for cut in made]
             fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(Path(folder, f"{number}.fits"))
+
+
+def floor(table, **kwargs):
+    """Decode each row of tiles once, copy the pixels, take the digest, write the bytes."""
+    images = []
+    for path in addresses(table, **kwargs):
+        with fits.open(path, memmap=False) as hdul:
+            ny = hdul[1].shape[0]
+            rows = [hdul[1].section[y : min(y + 100, ny)] for y in range(0, ny, 100)]
+        images.append(np.concatenate(rows))
+    rng = np.random.default_rng(3)
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        for number in range(len(table)):
+            y, x = rng.integers(0, 3600 - 256, 2)
+            data = b"".join(i[y : y + 256, x : x + 256].astype(">f4").data for i in images)
+            hashlib.sha256(data).hexdigest()
+            Path(folder, f"{number}.fits").write_bytes(data)
+
+
+def local_planes(root):
+    """Yield rows of six planes of local files of one brick."""
+    ways = [
+        ("job in threads", N_PLANES, download, {"executor": "threads"}),
+        ("job in processes", N_PLANES, download, {"executor": "processes"}),
+        ("job in the processes of before", N_PLANES, download, {"executor": "processes"}),
+        ("whole files and Cutout2D", N_DENSE, whole_files, {}),
+        ("floor", N_PLANES, floor, {}),
+    ]
+    for name, n, way, extra in ways:
+        if way is download:
+            extra = {**extra, "show_progress": False}
+        begun, cpu_s = time.perf_counter(), processor_seconds()
+        way(targets(n), mirror=root, **extra)
+        seconds, cpu_s = time.perf_counter() - begun, processor_seconds() - cpu_s
+        yield f"local files, six planes of 256 pixels, {name}: cutouts", n / seconds, "/s"
+        yield f"local files, six planes, {name}: processor time for each", 1000 * cpu_s / n, "ms"
 
 
 def local(root):
@@ -93,13 +135,9 @@ def local(root):
             print(f"{name}: {answer.stderr.strip().splitlines()[-1]}")
             continue
         told = json.loads(answer.stdout.splitlines()[-1])
-        yield f"the same by {name} ({told['version']}): cutouts", n / told["seconds"], "/s"
-
-
-def processor_seconds():
-    """Return what this process and those that it started took."""
-    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+        name = f"the same by {name} ({told['version']})"
+        yield f"{name}: cutouts", n / told["seconds"], "/s"
+        yield f"{name}: processor time for each", 1000 * told["cpu_s"] / n, "ms"
 
 
 def main():
@@ -131,7 +169,7 @@ def main():
                 (f"{name}: requests for each", len(sky.requests) / n, ""),
                 (f"{name}: bytes for each", sent / n, "MB"),
             ]
-        rows += local(str(sky.root))
+        rows += [*local_planes(str(sky.root)), *local(str(sky.root))]
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     rows.append(("most memory of the process, server included", memory_mb, "MB"))
     report("Many cutouts, on the loopback and of local files", rows, chosen)
