@@ -17,6 +17,8 @@ OFFSET_ARCSEC = (0.24, -0.18)
 FILTER = "F356W"
 STEPS = {
     "tweakreg": {
+        # The centres of the default finder scatter by 4 mas.
+        "starfinder": "segmentation",
         "abs_minobj": 3,
         "abs_searchrad": 1.0,
         "abs_fitgeometry": "shift",
@@ -72,11 +74,11 @@ def test_aligned_to_the_legacy_survey_every_star_is_matched(survey, planned, tmp
     assert len(np.unique(index)) == len(stars)
     assert len(match.legacy_only) == 0
 
-    assert match.offset.size < 10 * u.mas
-    assert match.star_offset.size < 10 * u.mas
+    assert match.offset.size < 1.5 * u.mas
+    assert match.star_offset.size < 1.5 * u.mas
     mine = matches[index]
     own = SkyCoord(mine["jwst_ra"], mine["jwst_dec"])
-    assert np.median(own.separation(SkyCoord(stars["ra"], stars["dec"])).to_value(u.mas)) < 10
+    assert np.median(own.separation(SkyCoord(stars["ra"], stars["dec"])).to_value(u.mas)) < 2
 
     expected = np.array(stars[f"mag_{FILTER}"])
     error = np.hypot(np.array(mine["jwst_mag_err"]), CALIBRATION_MAG)

@@ -134,7 +134,7 @@ def test_from_the_archive_to_the_spectrum(sky, stage_cache, tmp_path, monkeypatc
     from astroquery_lis.sandbox.jwst.modes import simulate_lrs
 
     simulated = simulate_lrs(tmp_path / "simulated", uncal=True)
-    # Weights by read noise differ among pixels of a ramp fit, which costs up to 7 % of faint rows.
+    # Where the trace saturates in the ramp, weights by read noise favour its wings: up to 7 % less.
     steps = {"resample_spec": {"weight_type": "exptime"}}
     output_dir = reduce_from_archive(sky, simulated, tmp_path, stage_cache, steps=steps)
     check_spectrum(output_dir / f"stage3/{PRODUCT}_x1d.fits", simulated.truth.meta)
