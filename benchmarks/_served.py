@@ -39,6 +39,9 @@ def main():
         print(json.dumps(about), flush=True)
         fault = None
         for line in sys.stdin:
+            if line.startswith("+"):
+                sky.faults.add(**_options(line[1:]))
+                continue
             records = list(sky.requests)
             sky.requests.clear()
             sent = sum(record.bytes_sent for record in records)
@@ -79,6 +82,11 @@ class Served:
         self._process.stdin.write(json.dumps(fault) + "\n" if fault else "\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())
+
+    def also(self, **fault):
+        """Let something else go wrong too, where what `fail` named does not."""
+        self._process.stdin.write(f"+{json.dumps(fault)}\n")
+        self._process.stdin.flush()
 
 
 @contextmanager
