@@ -61,9 +61,13 @@ class Assembler:
     def _interpolate(
         self, product: CoaddProduct, pixels: np.ndarray, i: int, result: np.ndarray
     ) -> None:
+        has_blanks = product.name == "image" and not pixels.all()
         for block, inside, y, x in self._coordinates(i):
             if product.interpolated:
                 values = lanczos3(pixels, y, x)
+                if has_blanks:
+                    # What was observed is not smeared into what was not.
+                    values[nearest(pixels, y, x) == 0] = 0
             else:
                 values = nearest(pixels, y, x)
             if product.name == "maskbits":

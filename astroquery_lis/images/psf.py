@@ -19,11 +19,11 @@ from ..exceptions import (
     ServiceDownError,
     TransferError,
     UnexpectedContentError,
+    refuse,
     warn,
 )
 from ..survey.bricks import brick_id
 from ..survey.layers import Layer, layer_of
-from ..survey.named_planes import as_products
 from ..survey.paths import tree_of_brick
 from ..survey.releases import PIXEL_SCALE_ARCSEC
 from ..survey.request import CutoutRequest
@@ -185,8 +185,10 @@ class ModelPsf:
     def fitted(self, request: CutoutRequest) -> CutoutRequest:
         """Return the request for the pixel of ``psfsize`` at the position."""
         assert request.release is not None
-        products = as_products("psfsize", request.release.name)
-        return replace(request, ny=1, nx=1, products=products, wcs="")
+        if "psfsize" not in request.release.products:
+            must = f"has no widths: 'psfsize' is not in {request.release.name}. Take 'viewer'."
+            refuse("source", self.name, must)
+        return replace(request, ny=1, nx=1, products=("psfsize",), wcs="")
 
     def payload(self, request: CutoutRequest) -> Payload:
         """Return the addresses of the files."""

@@ -13,11 +13,11 @@ import numpy as np
 
 from ..exceptions import CoverageWarning, NoCoverageError, TransferError, warn
 from ..survey.bitmasks import NPRIMARY
-from ..survey.bricks import brick_id, is_north, name_of
+from ..survey.bricks import brick_grid, brick_id, is_north, name_of
 from ..survey.layers import Layer, layer_of
-from ..survey.owners import images_over
+from ..survey.owners import EDGE_PIX, images_over
 from ..survey.pixel_grids import Box, TangentGrid
-from ..survey.releases import RELEASES, Tree
+from ..survey.releases import PIXEL_SCALE_ARCSEC, RELEASES, Tree
 from ..survey.request import CutoutRequest
 from ..survey.sphere import bricks_in_circle
 from .coadds import Plane, observed
@@ -25,6 +25,12 @@ from .coverage import Request, no_data_at, settle
 from .viewer_service import MAX_REQUEST_PIX, ViewerService
 
 JOIN_MARGIN_PIX = 8
+
+KERNEL_PIX = 3
+"""Pixels of a brick on either side that a rendered one is interpolated from, up to a scale."""
+
+COARSE_ARCSEC = 2 * PIXEL_SCALE_ARCSEC
+"""From here on it is made of images that were binned first."""
 
 
 class Rendering:
@@ -182,10 +188,17 @@ def settle_rendering(
     evidence = "invvar" if "invvar" in planes else "image"
     tells = evidence in planes and (evidence == "invvar" or layer.product != "model")
     masks = {band: observed(evidence, planes[evidence][i]) for i, band in enumerate(bands) if tells}
-    nowhere = None
+    nowhere, lacking = None, _lacking(existing, bands)
     if (not masks or not all(mask.all() for mask in masks.values())) and existing.count is not None:
         nowhere = existing.count == 0
         _blank(planes, slice(None), nowhere)
+        if request.pixel_scale_arcsec < COARSE_ARCSEC:
+            for i, (band, mask) in enumerate(masks.items()):
+                border = nowhere | lacking.get(band, np.False_)
+                # An inverse variance rings below zero, where it was made zero.
+                has_image = "image" in planes and layer.product != "model"
+                is_zero = planes["image"][i] == 0 if has_image else ~mask
+                masks[band] = mask & ~_unobserved(is_zero, border, existing)
     covered = 1.0 if nowhere is None else 1 - nowhere.mean()
     where = no_data_at(f"Layer {layer.name}", request.ra_deg, request.dec_deg)
     if nowhere is not None and nowhere.any() and not nowhere.all():
@@ -193,7 +206,6 @@ def settle_rendering(
         lost = dict.fromkeys(name_of(brick_id(*(v[nowhere] for v in existing.sky))).tolist())
         what = f"{layer.name} lacks {', '.join(lost)}"
         warn(f"{nowhere.mean():.1%} of the cutout is without values: {what}.", CoverageWarning)
-    lacking = _lacking(existing, bands)
     for number, band in enumerate(bands):
         if band in lacking:
             _blank(planes, number, lacking[band])
@@ -213,6 +225,30 @@ def settle_rendering(
         if of_band[band]:
             warn(f"{band} without values in {side.mean():.1%} of the cutout.", CoverageWarning)
     return {plane: shares[plane] for plane in kept}
+
+
+def _unobserved(is_zero: np.ndarray, border: np.ndarray, existing: LayerBricks) -> np.ndarray:
+    """Return where the nearest pixel of the brick was not observed, as zeros about it tell.
+
+    Interpolation smears what was observed into what was not: no pixel of the brick within the reach
+    of the kernel about a zero was observed, unless the images end there.
+    """
+    if not is_zero.any():
+        return is_zero
+    from scipy.ndimage import maximum_filter
+
+    request = existing.rendering.request
+    x, y = brick_grid(int(brick_id(request.ra_deg, request.dec_deg))).to_pixel(*existing.sky)
+    x0, y0 = (int(np.floor(values.min())) - KERNEL_PIX for values in (x, y))
+    shape = [int(v.max()) - start + 2 * KERNEL_PIX for v, start in ((y, y0), (x, x0))]
+    blank = np.zeros(shape, bool)
+    is_zero = is_zero & ~maximum_filter(border, 2 * EDGE_PIX + 3)
+    rows, columns = (np.floor(v[is_zero]).astype(int) - start for v, start in ((y, y0), (x, x0)))
+    # The kernel's even number of pixels: an odd number about both that a zero is between.
+    for step in (0, 1):
+        blank[rows, columns + step] = blank[rows + 1, columns + step] = True
+    blank = maximum_filter(blank, 2 * KERNEL_PIX - 1)
+    return blank[np.rint(y).astype(int) - y0, np.rint(x).astype(int) - x0]
 
 
 def _shares(
