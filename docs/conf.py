@@ -76,6 +76,7 @@ html_static_path = ["_static"]
 templates_path = ["_templates"]
 html_css_files = ["pages.css"]
 html_show_sourcelink = False
+html_sidebars = {"gallery": []}
 # The prompts of examples are not copied, nor is what they print.
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import log
 from astropy import units as u
-from astropy.coordinates import Angle
 from astropy.table import Row, Table
 
 from .._conf import conf
@@ -308,20 +308,13 @@ def _circle(coordinates: Coordinates | None, radius: AnyAngle | None) -> dict[st
         if radius is not None:
             refuse("radius", radius, "says nothing without coordinates.")
         return {}
-    # It brings all of the survey's modules along.
+    if isinstance(coordinates, Integral):
+        refuse("coordinates", coordinates, f"is no position; a program is program={coordinates}.")
+    # They bring all of the survey's modules along.
     from ..client.inputs import as_position
+    from ..survey.catalog_request import as_angle_deg
 
-    radius_deg = DEFAULT_RADIUS_DEG
-    if radius is not None:
-        try:
-            if isinstance(radius, (int, float)):
-                raise u.UnitsError
-            radius_deg = float(Angle(radius).to_value("deg"))
-        except (TypeError, ValueError, u.UnitsError) as error:
-            msg = f"radius={radius!r} must be an angle with a unit, such as 3 * u.arcmin."
-            raise InvalidRequestError(msg, parameter="radius", value=radius) from error
-        if not 0 < radius_deg <= 1:
-            refuse("radius", radius, "must be more than 0 and at most 1 degree.")
+    radius_deg = DEFAULT_RADIUS_DEG if radius is None else as_angle_deg("radius", radius, 1.0)
     ra_deg, dec_deg = as_position(coordinates)
     return {"ra_deg": ra_deg, "dec_deg": dec_deg, "radius_deg": radius_deg}
 
