@@ -191,8 +191,9 @@ def _shades(
     if mask is False or (mask is True and "MASKBITS" not in hdul):
         return []
     if "MASKBITS" not in hdul:
-        msg = f"mask={mask!r}: the cutout has no MASKBITS; ask for products=('image', 'maskbits')."
-        raise InvalidRequestError(msg, parameter="mask", value=mask)
+        refuse(
+            "mask", mask, ": the cutout has no MASKBITS; ask for products=('image', 'maskbits')."
+        )
     bits = hdul["MASKBITS"].data
     if bits.shape != shape:
         refuse("mask", mask, ": MASKBITS is not on the grid of the image.")

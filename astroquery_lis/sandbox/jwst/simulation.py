@@ -16,7 +16,7 @@ from astropy.table import Table
 from astropy.time import Time, TimeDelta
 from scipy.special import erf
 
-from ...exceptions import InvalidRequestError
+from ...exceptions import refuse
 from .. import sky
 from ..made_once import cache_folder, digest_of, make_once
 from .detector import (
@@ -174,20 +174,17 @@ def _check(
 ) -> None:
     """Refuse what cannot be simulated."""
     if not (isinstance(size, int) and (32 <= size <= max(SUBARRAYS) or size == DETECTOR_PIX)):
-        msg = f"size={size!r}: give 32 to {max(SUBARRAYS)} pixels, or {DETECTOR_PIX}."
-        raise InvalidRequestError(msg, parameter="size", value=size)
+        refuse("size", size, f": give 32 to {max(SUBARRAYS)} pixels, or {DETECTOR_PIX}.")
     wrong = [name for name in filters if name not in FILTERS]
     if wrong or not filters or len(set(filters)) < len(filters):
-        msg = f"filters={filters!r}: give different ones of {', '.join(FILTERS)}."
-        raise InvalidRequestError(msg, parameter="filters", value=filters)
+        refuse("filters", filters, f": give different ones of {', '.join(FILTERS)}.")
     for name, value, least in (
         ("dithers", dithers, 1),
         ("groups", groups, 3),
         ("integrations", integrations, 1),
     ):
         if not isinstance(value, int) or value < least:
-            msg = f"{name}={value!r}: give a whole number, at least {least}."
-            raise InvalidRequestError(msg, parameter=name, value=value)
+            refuse(name, value, f": give a whole number, at least {least}.")
 
 
 def _check_effects(size: int, filters: tuple[str, ...], cosmic_rays: int, wisp: float) -> None:
@@ -195,12 +192,10 @@ def _check_effects(size: int, filters: tuple[str, ...], cosmic_rays: int, wisp: 
     # Two may not touch.
     most = size**2 // 60
     if not 0 <= cosmic_rays <= most:
-        msg = f"cosmic_rays={cosmic_rays!r}: give 0 to {most} for {size} pixels."
-        raise InvalidRequestError(msg, parameter="cosmic_rays", value=cosmic_rays)
+        refuse("cosmic_rays", cosmic_rays, f": give 0 to {most} for {size} pixels.")
     short = [name for name in FILTERS if _is_short(FILTERS[name].detector)]
     if wisp and not set(short) & set(filters):
-        msg = f"wisp={wisp!r} with filters={filters!r}: only {', '.join(short)} have stray light."
-        raise InvalidRequestError(msg, parameter="wisp", value=wisp)
+        refuse("wisp", wisp, f"with filters={filters!r}: only {', '.join(short)} have stray light.")
 
 
 def _is_short(detector: str) -> bool:
