@@ -79,6 +79,16 @@ def test_cubes():
         assert combined.seconds == pytest.approx(seconds, rel=0.25)
 
 
+@pytest.mark.parametrize(("n_ints", "memory_gb", "seconds"), [(56, 1.312, 7.1), (120, 2.503, 13.6)])
+def test_time_series_of_images(n_ints, memory_gb, seconds):
+    # Frames of 512 pixels on a side, in one segment.
+    series = Exposure("/x", "x", "calints", is_tso=True, n_ints=n_ints, shape=(512, 512))
+    combined = stage3_estimate([series])
+    assert memory_gb < combined.memory_gb < 1.25 * memory_gb
+    assert combined.seconds == pytest.approx(seconds, rel=0.7)
+    assert combined.disk_gb == pytest.approx(28 * n_ints * 512**2 / 1e9, rel=0.01)
+
+
 def test_small_frames_take_what_the_imports_take():
     exposure = Exposure("/x", "x", "uncal", size_bytes=350_000, n_groups=10, shape=(128, 128))
     assert 0.4 < stage1_estimate(exposure).memory_gb < 0.42

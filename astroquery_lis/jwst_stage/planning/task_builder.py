@@ -374,6 +374,13 @@ def stage3_estimate(exposures: Sequence[Exposure], *, output_pixels: int | None 
             memory_gb=round(0.5 + per_pixel * pixels / 1e9, 3),
             disk_gb=round((n * _CAL_BYTES + _CUBE_BYTES) * pixels / 1e9, 4),
         )
+    if exposures[0].is_tso:
+        # No grid, but the medians of outlier_detection beside all integrations.
+        return Estimate(
+            seconds=round(5 + 2 * n * frames, 1),
+            memory_gb=round(0.5 + 75 * n * pixels / 1e9, 3),
+            disk_gb=round(n * _CAL_BYTES * pixels / 1e9, 4),
+        )
     output_pixels = output_pixels or round(1.3 * pixels)
     return Estimate(
         seconds=round(5 + (30 * n + 0.3 * n**2) * frames, 1),
