@@ -280,11 +280,16 @@ def test_absolute_alignment(chain, tmp_path):
             tmp_path / "reduced",
             good={"tweakreg": {"abs_refcat": good, **found}},
             bad={"tweakreg": {"abs_refcat": bad, **found}},
+            apart={"tweakreg": {"abs_refcat": good, "minobj": 500, **found}},
         )
     assert "tweakreg ok" in rows["good"]["checks"]
     assert "tweakreg no effect" in rows["bad"]["checks"]
     assert "5 needed (abs_minobj)" in rows["bad"]["Message"]
     assert "covers the field" in rows["bad"]["Message"]
+    # All are moved to the catalogue together, whether they fit one another or not.
+    assert "tweakreg no effect" in rows["apart"]["checks"]
+    assert "were not aligned to the others" in rows["apart"]["Message"]
+    assert "fewer than 500 sources matched (minobj)" in rows["apart"]["Message"]
 
 
 @pytest.mark.parametrize(

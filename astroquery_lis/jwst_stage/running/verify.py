@@ -314,6 +314,15 @@ def _absolute(
     name = Path(catalogue).name
     needed = int(asked.get("abs_minobj", 15))
     matched = max(watch.absolute_matches, default=0)
+    # The shift to the catalogue is that of all groups, also of those that fit no other.
+    least = int(asked.get("minobj", 10))
+    apart = sum(count < least for count in watch.relative_matches)
+    if not unaligned and matched >= needed and apart:
+        message = (
+            f"S_TWKREG = COMPLETE, but {apart} of {len(groups)} groups were not aligned to the "
+            f"others before all were moved to {name}: fewer than {least} sources matched (minobj)"
+        )
+        return [check("tweakreg", NO_EFFECT, message, _ACTIONS["S_TWKREG"])]
     if not unaligned and matched >= needed:
         message = f"all {len(groups)} groups aligned to {name} with {matched} matches"
         return [check("tweakreg", OK, message)]
