@@ -330,9 +330,10 @@ class _Workers:
         # Only here: multiprocessing takes longer to load than the rest of this room.
         from concurrent.futures import ProcessPoolExecutor
 
-        from .processes import workers_context
+        from .processes import watch_parent, workers_context
 
-        return ProcessPoolExecutor(cores(), mp_context=workers_context(self._module))
+        context = workers_context(self._module)
+        return ProcessPoolExecutor(cores(), mp_context=context, initializer=watch_parent)
 
     def close(self) -> None:
         if self.is_own and self.current is not None:

@@ -440,7 +440,7 @@ def _do(
 ) -> None:
     """Do a task, write what it returned or raised, and leave with 0 or 1."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    watch_parent()
     answer: dict[str, Any]
     code = 1
     try:
@@ -459,6 +459,11 @@ def _do(
         traceback.print_exc()
     finally:
         _leave(code)
+
+
+def watch_parent() -> None:
+    """Let this process end when the one that asked for it is gone."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:

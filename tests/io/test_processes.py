@@ -171,6 +171,27 @@ def test_kill_of_the_parent_ends_everything(tmp_path, method):
     await_(lambda: not is_alive(above))
 
 
+POOL_SCRIPT = """
+from astroquery_lis.io.jobs import map_jobs
+from tests.io.process_jobs import wait_for_ever
+list(map_jobs(wait_for_ever, [{{"begun": {begun!r}}}], executor="processes"))
+"""
+
+
+def test_kill_of_the_parent_ends_the_workers_of_a_pool(tmp_path):
+    begun = tmp_path / "begun"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", POOL_SCRIPT.format(begun=str(begun))],
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+    await_(lambda: begun.exists() and begun.read_text())
+    pid = int(begun.read_text())
+    assert is_alive(pid)
+    parent.kill()
+    parent.wait()
+    await_(lambda: not is_alive(pid))
+
+
 @pytest.mark.parametrize("way", ["file", "stdin"])
 @pytest.mark.parametrize("method", METHODS)
 def test_unguarded_script(tmp_path, way, method):
