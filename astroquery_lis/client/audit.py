@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ..io.http import HttpClient
     from ..io.mirrors import Mirror
 
-AUDIT_STATUSES = ("GOOD", "UNLISTED", "MISMATCH", "DAMAGED", "REPAIRED", "REMOVED")
 NOT_AUDITED = (".part", ".part.json", ".sha256sum")
 THREADS = 4
 

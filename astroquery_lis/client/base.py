@@ -6,9 +6,7 @@ import inspect
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from difflib import get_close_matches
 from functools import cached_property, update_wrapper, wraps
-from numbers import Real
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,7 +21,6 @@ from .._conf import conf, setting
 from .._forks import new_lock
 from .._packages import package_version
 from ..exceptions import (
-    ArgumentError,
     InvalidRequestError,
     LegacySurveyError,
     NoCoverageError,
@@ -36,6 +33,7 @@ from ..io.http import HttpClient
 from ..io.mirrors import resolve_mirrors
 from ..survey.paths import COADD_PRODUCTS
 from ..survey.releases import REGIONS, RELEASES, as_region, get_release
+from .argument_errors import explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -73,10 +71,10 @@ def in_time(method: Method) -> Method:
         except _SENTENCES as error:
             raise error.with_traceback(None) from _root(error)
         except TypeError as error:
-            explained = _explained(error, method, args, options)
-            if explained is None:
+            error_of_call = explained(error, method, args, options)
+            if error_of_call is None:
                 raise
-            raise explained from None
+            raise error_of_call from None
         finally:
             BOUNDS.reset(token)
 
@@ -119,10 +117,10 @@ def explaining(method: Method) -> Method:
         except _SENTENCES as error:
             raise error.with_traceback(None) from _root(error)
         except TypeError as error:
-            explained = _explained(error, method, args, options)
-            if explained is None:
+            error_of_call = explained(error, method, args, options)
+            if error_of_call is None:
                 raise
-            raise explained from None
+            raise error_of_call from None
 
     return called  # type: ignore[return-value]
 
@@ -138,16 +136,6 @@ def _check_flag(name: str, value: object, may_be_none: bool) -> None:
     """Refuse what is neither True nor False: ``cache='no'`` would be true, an array neither."""
     if not (isinstance(value, (bool, np.bool_)) or (value is None and may_be_none)):
         refuse(name, value, "must be True or False.")
-
-
-def _explained(
-    error: TypeError, method: Callable, args: tuple, options: dict[str, Any]
-) -> LegacySurveyError | None:
-    """Return the error of ours for a call that does not fit, or `None` for one from within."""
-    trace = error.__traceback__
-    if isinstance(error, LegacySurveyError) or trace is None or trace.tb_next is not None:
-        return None
-    return argument_error(method, args, options, error)
 
 
 class QueryBase(BaseQuery):
@@ -414,95 +402,3 @@ class SurveyBase(QueryBase):
             self._location(cache),
             cache_conf.cache_timeout,
         )
-
-
-# What other packages call it; the first that the method has is meant.
-_WRITE = "the method writeto() of what is returned"
-MEANT = {
-    "radius": ("radius", "size"),
-    "size": ("size", "radius", "width"),
-    "width": ("width", "size", "radius"),
-    "height": ("height", "size", "radius"),
-    "fov": ("size", "radius"),
-    "npix": ("size",),
-    "pixels": ("size",),
-    "filter": ("bands", "column_filters"),
-    "filters": ("bands", "column_filters"),
-    "band": ("bands",),
-    "survey": ("release", "layer"),
-    "surveys": ("release", "layer"),
-    "dr": ("release",),
-    "data_release": ("release",),
-    "version": ("release",),
-    "pixscale": ("pixel_scale",),
-    "scale": ("pixel_scale",),
-    "hemisphere": ("region",),
-    "product": ("products",),
-    "invvar": ("products",),
-    "path": ("download_dir", "output_dir", _WRITE),
-    "filename": (_WRITE,),
-    "save_path": (_WRITE,),
-    "output_file": (_WRITE,),
-    "download_dir": ("output_dir", _WRITE),
-    "output_dir": ("download_dir", _WRITE),
-    "proposal_id": ("program",),
-    "proposal": ("program",),
-    "outdir": ("download_dir", "output_dir"),
-    "savedir": ("download_dir", "output_dir"),
-    "folder": ("download_dir", "output_dir"),
-    "directory": ("download_dir", "output_dir"),
-    "fields": ("columns",),
-    "cols": ("columns",),
-    "where": ("column_filters",),
-    "constraints": ("column_filters",),
-    "limit": ("maxrec",),
-    "row_limit": ("maxrec",),
-    "top": ("maxrec",),
-    "timeout": ("LegacySurvey.timeout",),
-    "verbose": ("show_progress",),
-    "progress": ("show_progress",),
-    "format": ("output",),
-    "workers": ("executor",),
-    "n_jobs": ("executor",),
-}
-
-
-def argument_error(
-    method: Callable[..., Any], args: tuple, options: dict[str, Any], error: TypeError
-) -> ArgumentError:
-    """Return the error that says which argument a method does not know, and what was meant."""
-    name = f"{type(args[0] if args else None).__name__.removesuffix('Class')}.{method.__name__}"
-    parameters = list(inspect.signature(method).parameters.values())[1:]
-    words = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
-    positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    unknown = [word for word in options if word not in words]
-    if unknown:
-        meant = _meant(unknown[0], words, positional)
-        hint = f"did you mean {meant}?" if meant else f"it has: {', '.join(words)}."
-        msg = f"{name}() has no argument {unknown[0]}=; {hint}"
-        return ArgumentError(msg, parameter=unknown[0], value=options[unknown[0]])
-    if "positional argument" in str(error) and "missing" not in str(error):
-        named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-        limit = f"only {' and '.join(positional)}" if positional else "no argument"
-        msg = f"{name}() takes {limit} without a name"
-        if all(isinstance(value, Real) for value in args[1:3]) and len(args) > 2:
-            msg += "; RA and Dec are one argument, such as (190.1, 1.2)"
-        elif named:
-            msg += f"; name the others: {', '.join(f'{word}=' for word in named[:8])}"
-        return ArgumentError(f"{msg}{', ...' if len(named) > 8 else '.'}", parameter=name)
-    text = str(error).partition(") ")[2] or str(error)
-    return ArgumentError(f"{name}() {text}: it takes {', '.join(words)}.", parameter=name)
-
-
-def _meant(word: str, words: list[str], positional: list[str]) -> str | None:
-    for candidate in MEANT.get(word.lower(), ()):
-        if candidate in words:
-            return f"{candidate}="
-        if not candidate.isidentifier():
-            return candidate
-    if word.lower() in ("ra", "dec") and "coordinates" in words:
-        return "coordinates=(ra, dec), in degrees"
-    if word.lower() in ("coord", "coords", "position", "positions", "ra", "target", "coordinates"):
-        return f"{positional[0]}=" if positional else None
-    near = get_close_matches(word.lower(), words, 1, 0.6)
-    return f"{near[0]}=" if near else None

@@ -322,16 +322,21 @@ class Sources:
                 answer[0].header["PRODUCTS"] = ",".join(names)
             hdul.extend(answer[1:] if len(hdul) else answer)
         if "psf" in request.products:
-            bands = [hdu.header.get("BAND", "W") for hdu in hdul]
-            optical = tuple(dict.fromkeys(band for band in bands if band[0] != "W"))
-            part = replace(request, products=("psf",), bands=optical or request.bands)
-            attempts = replace(self, names=("auto",)).attempts(part)
-            hdul.extend(first_answer(attempts, on_missing)[1:])
+            hdul.extend(self._psfs_beside(hdul, request, on_missing))
         header = hdul[0].header
         header["REQKEY"] = request.key[:32]
         if request.layer is not None and "LAYER" not in header:
             header["LAYER"] = (request.layer.name, "layer of the viewer")
         return hdul
+
+    def _psfs_beside(
+        self, hdul: fits.HDUList, request: CutoutRequest, on_missing: str
+    ) -> list[fits.ImageHDU]:
+        """Return the PSFs of the optical bands of a cutout's planes."""
+        bands = [hdu.header.get("BAND", "W") for hdu in hdul]
+        optical = tuple(dict.fromkeys(band for band in bands if band[0] != "W"))
+        part = replace(request, products=("psf",), bands=optical or request.bands)
+        return first_answer(replace(self, names=("auto",)).attempts(part), on_missing)[1:]
 
     def _of_first_layer(
         self, request: CutoutRequest, fallback: CutoutRequest, on_missing: str

@@ -109,13 +109,6 @@ class Health:
         """Return True if a mirror is left alone at present."""
         return not mirror.is_local and self.of(mirror).rests_until > self.clock()
 
-    def ordered(
-        self, mirrors: Sequence[Mirror], *, client: HttpClient | None = None, path: str = ""
-    ) -> list[Mirror]:
-        """Return the mirrors in the order to ask: those that rest come last, as in `split`."""
-        good, resting = self.split(mirrors, client=client, path=path)
-        return good + resting
-
     def split(
         self, mirrors: Sequence[Mirror], *, client: HttpClient | None = None, path: str = ""
     ) -> tuple[list[Mirror], list[Mirror]]:

@@ -272,9 +272,3 @@ def _relabel_held(placement: Placement, brick: int, labels: Labels, old: int, ne
         return y, x
 
     labels.relabel(old, new, Box(0, size_pix, 0, size_pix), to_image)
-
-
-def pixel_sky(grid: Grid, box: Box, part: Box) -> tuple[np.ndarray, np.ndarray]:
-    """Return RA and Dec, degrees, of the pixels of a part of a cutout."""
-    y, x = np.mgrid[part.slices]
-    return grid.to_sky(x + box.x0, y + box.y0)

@@ -50,52 +50,58 @@ def health(clock):
     return Health(clock)
 
 
+def _ordered(health, mirrors, **options):
+    """Return the mirrors in the order to ask: those that rest come last."""
+    awake, resting = health.split(mirrors, **options)
+    return awake + resting
+
+
 def _fail(health, mirror, times=FAILURES_TO_REST, error=DOWN):
     for _ in range(times):
         health.failed(mirror, error)
 
 
 def test_the_users_order_stands_while_all_is_well(health):
-    assert health.ordered([B, A]) == [B, A]
+    assert _ordered(health, [B, A]) == [B, A]
     _fail(health, B, FAILURES_TO_REST - 1)
-    assert health.ordered([B, A]) == [B, A]
+    assert _ordered(health, [B, A]) == [B, A]
     health.answered(B)
     _fail(health, B, FAILURES_TO_REST - 1)
-    assert health.ordered([B, A]) == [B, A]
+    assert _ordered(health, [B, A]) == [B, A]
 
 
 def test_a_host_that_keeps_failing_comes_last_and_is_never_left_out(health):
     _fail(health, A)
-    assert health.ordered([A, B]) == [B, A]
+    assert _ordered(health, [A, B]) == [B, A]
     assert health.split([A, B]) == ([B], [A])
-    assert health.ordered([A]) == [A]
+    assert _ordered(health, [A]) == [A]
     # What is on the same host rests with it; a disk never does.
-    assert health.ordered([A_TOO, B]) == [B, A_TOO]
+    assert _ordered(health, [A_TOO, B]) == [B, A_TOO]
     _fail(health, DISK)
-    assert health.ordered([DISK, B]) == [DISK, B]
+    assert _ordered(health, [DISK, B]) == [DISK, B]
     _fail(health, B)
-    assert health.ordered([A, B]) == [A, B]
+    assert _ordered(health, [A, B]) == [A, B]
 
 
 @pytest.mark.parametrize("error", [NotFoundError("x"), ContentChangedError("x")])
 def test_a_missing_file_is_no_failure(health, error):
     _fail(health, A, 10, error)
-    assert health.ordered([A, B]) == [A, B]
+    assert _ordered(health, [A, B]) == [A, B]
 
 
 def test_a_liar_rests_like_one_that_is_down(health):
     _fail(health, A, error=ChecksumError("x", found="00"))
-    assert health.ordered([A, B]) == [B, A]
+    assert _ordered(health, [A, B]) == [B, A]
 
 
 def test_after_its_rest_one_caller_finds_out(health, clock):
     _fail(health, A)
     clock.now += REST_S + 1
-    assert health.ordered([A, B]) == [A, B]
+    assert _ordered(health, [A, B]) == [A, B]
     # The others wait for what that one finds.
-    assert health.ordered([A, B]) == [B, A]
+    assert _ordered(health, [A, B]) == [B, A]
     health.answered(A)
-    assert health.ordered([A, B]) == [A, B]
+    assert _ordered(health, [A, B]) == [A, B]
 
 
 def test_the_rest_grows_up_to_a_limit(health, clock):
@@ -143,7 +149,10 @@ def test_probing_finds_who_serves_ranges_once(sky, pair, health):
     sky.faults.add("ignore_range", times=None)
     client = HttpClient(timeout_s=10)
     for _ in range(3):
-        assert [m.name for m in health.ordered(mirrors, client=client, path=PATH)] == ["two", "one"]
+        assert [m.name for m in _ordered(health, mirrors, client=client, path=PATH)] == [
+            "two",
+            "one",
+        ]
     assert len(sky.requests) == len(other.requests) == 1
     assert [r.range for r in other.requests] == ["bytes=0-1023"]
     assert health.of(mirrors[0]).ranges is False
@@ -154,21 +163,21 @@ def test_probing_finds_who_serves_ranges_once(sky, pair, health):
 def test_probing_finds_who_is_down(sky, pair, health):
     mirrors = AutoOrder(pair[0])
     sky.faults.add("status", times=None, code=503)
-    ordered = health.ordered(mirrors, client=HttpClient(timeout_s=10), path=PATH)
+    ordered = _ordered(health, mirrors, client=HttpClient(timeout_s=10), path=PATH)
     assert [m.name for m in ordered] == ["two", "one"]
     assert "HTTP 503" in health.of(mirrors[0]).error
 
 
 def test_who_lacks_the_file_of_the_probe_is_not_down(sky, pair, health):
     mirrors = AutoOrder(pair[0])
-    health.ordered(mirrors, client=HttpClient(timeout_s=10), path="dr10/nothing.fits")
+    _ordered(health, mirrors, client=HttpClient(timeout_s=10), path="dr10/nothing.fits")
     assert health.of(mirrors[0]).failures == 0
     assert health.of(mirrors[0]).ranges is None
 
 
 def test_one_mirror_is_not_compared_with_itself(sky, pair, health):
-    health.ordered(AutoOrder(pair[0][:1]), client=HttpClient(timeout_s=10), path=PATH)
-    health.ordered(tuple(pair[0]), client=HttpClient(timeout_s=10), path=PATH)
+    _ordered(health, AutoOrder(pair[0][:1]), client=HttpClient(timeout_s=10), path=PATH)
+    _ordered(health, tuple(pair[0]), client=HttpClient(timeout_s=10), path=PATH)
     assert len(sky.requests) == 0
 
 

@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 from astroquery_lis import bricks
 from astroquery_lis.survey.bricks import name_of
 from astroquery_lis.survey.pixel_grids import Box
-from astroquery_lis.survey.placement import OPTICAL, WISE, pixel_sky, place, without
+from astroquery_lis.survey.placement import OPTICAL, WISE, place, without
 from astroquery_lis.survey.sky_grids import SkyGrid, rotated_wcs_text
+
+
+def pixel_sky(grid, box, part):
+    """Return RA and Dec, degrees, of the pixels of a part of a cutout."""
+    y, x = np.mgrid[part.slices]
+    return grid.to_sky(x + box.x0, y + box.y0)
 
 
 def _labels(placement):
