@@ -153,7 +153,7 @@ def footprint_moc(
     """Return the footprint of a release as a MOC."""
     mocpy = import_optional("mocpy", "footprint", "MOCs")
     ids = []
-    for name in get_release(release).regions if region == "auto" else (region,):
+    for name in get_release(release).regions_of(region):
         rows = region_table(release, name, finder)
         bricks = rows["brickid"][_has_bands(rows, bands)].astype(np.int64)
         if region == "auto":

@@ -54,8 +54,8 @@ Opened: TypeAlias = tuple[TractorFile, str]
 
 def brick_files(bricks: np.ndarray, release: str, region: str = "auto") -> list[RowFile]:
     """Return the Tractor files that hold the rows of bricks."""
-    regions = get_release(release).regions
-    is_free = region == "auto" and len(regions) > 1
+    data = get_release(release)
+    is_free = region == "auto" and len(data.regions) > 1
     if not len(bricks):
         return []
     if is_free:
@@ -65,7 +65,7 @@ def brick_files(bricks: np.ndarray, release: str, region: str = "auto") -> list[
         north = np.array([np.asarray(is_north(ra, dec)) for ra, dec in places])
         parts = {"north": np.any(north, axis=0), "south": np.any(~north, axis=0)}
     else:
-        name = regions[0] if region == "auto" else region
+        (name,) = data.regions_of(region)
         parts = {name: np.ones(len(bricks), dtype=bool)}
     return [
         RowFile((int(brick),), name, path, is_free)
@@ -80,7 +80,7 @@ def brick_files(bricks: np.ndarray, release: str, region: str = "auto") -> list[
 def _bricks_of(sky: Sky, margin_deg: float, release: str, region: str) -> tuple[RowFile, ...]:
     """Return the files whose rows can be in a region, remembered for when it is asked again."""
     if isinstance(sky, RowIds):
-        regions = get_release(release).regions if region == "auto" else (region,)
+        regions = get_release(release).regions_of(region)
         return tuple(
             replace(brick, by_position=False)
             for name in regions

@@ -227,11 +227,10 @@ def empty_column(column: TractorColumn | None, request: CatalogRequest) -> Maske
     if column is None:
         return np.empty(0), np.zeros(0, bool)
     shape = (0,) if column.length == 1 else (0, column.length)
-    release, region = get_release(request.release), request.region
-    regions = release.regions if region == "auto" else (region,)
+    release = get_release(request.release)
     schema = redshift_columns(release.name) | dict(tractor_columns(release.name))
     is_there = column.name in schema and any(
-        column.name not in _absent(release.name, r) for r in regions
+        column.name not in _absent(release.name, r) for r in release.regions_of(request.region)
     )
     return np.empty(shape, column.dtype), None if is_there else np.zeros(shape, bool)
 

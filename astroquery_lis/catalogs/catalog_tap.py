@@ -157,9 +157,8 @@ def _redshift_tables(request: CatalogRequest) -> tuple[str, list[str]]:
 
 def _redshift_releases(request: CatalogRequest) -> list[str]:
     """Return the releases whose redshifts the rows of a request have: its own, and the north's."""
-    regions = get_release(request.release).regions
-    regions = ("south", "north") if request.region == "auto" and len(regions) > 1 else regions
-    regions = regions if request.region == "auto" else (request.region,)
+    # That of the release itself comes first, which is the south's.
+    regions = reversed(get_release(request.release).regions_of(request.region))
     return list(dict.fromkeys(get_tree(request.release, region).release for region in regions))
 
 

@@ -16,6 +16,7 @@ from .footprint import FootprintMethods
 from .images import ImageMethods
 from .jobs import JobMethods
 from .maps import MapMethods
+from .upkeep_methods import UpkeepMethods
 from .views import ViewMethods
 
 __all__ = ["LegacySurvey", "LegacySurveyClass"]
@@ -30,6 +31,7 @@ class LegacySurveyClass(
     FootprintMethods,
     ExposureMethods,
     FileMethods,
+    UpkeepMethods,
     JobMethods,
     MapMethods,
     CitationMethods,

@@ -1,14 +1,11 @@
-"""The methods that fetch whole files, audit them, and look after the cache and the mirrors."""
+"""The methods that fetch whole files of the survey."""
 
 from __future__ import annotations
 
-import os
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from astropy import units as u
 from astropy.table import Table
 
 from .. import catalogs
@@ -20,7 +17,6 @@ from ..exceptions import (
     CoverageWarning,
     FailoverWarning,
     IncompleteMirrorError,
-    InvalidRequestError,
     refuse,
     warn,
 )
@@ -34,9 +30,7 @@ from ..io.delivery import (
     warn_of_failures,
 )
 from ..io.jobs import Result, failure
-from ..io.mirrors import REGISTERED, local_folders
-from ..io.places import HEALTH
-from ..io.upkeep import cache_usage, clear_stores
+from ..io.mirrors import local_folders
 from ..survey.bricks import parse_brick_name
 from ..survey.paths import (
     FILE_PRODUCTS,
@@ -48,7 +42,6 @@ from ..survey.paths import (
 )
 from ..survey.releases import get_release
 from ..survey.request import as_choice
-from .audit import audit
 from .base import SurveyBase
 from .inputs import as_bricks
 
@@ -59,7 +52,6 @@ if TYPE_CHECKING:
     from .._typing import (
         Angle,
         Bands,
-        CacheInfo,
         Executor,
         FilePath,
         Keywords,
@@ -67,9 +59,7 @@ if TYPE_CHECKING:
         Payload,
         Positions,
         Products,
-        Quantity,
         Region,
-        Time,
     )
     from ..io.mirrors import Mirror as Place
     from ..survey.paths import SurveyFile
@@ -78,11 +68,9 @@ if TYPE_CHECKING:
 MAX_THREADS = 8
 """Files fetched at once by threads of our own; a server is shared with others."""
 
-PROBE_PATH = "dr10/survey-bricks.fits.gz"
-
 
 class FileMethods(SurveyBase):
-    """Files, mirrors and cache."""
+    """Whole files."""
 
     @answering
     def get_brick_files(
@@ -264,218 +252,6 @@ or sequence, optional
         products = [p for p in FILE_PRODUCTS.values() if has_product(data, p.name)]
         rows = [(product.name, product.per, product.description) for product in products]
         return Table(rows=rows, names=("product", "per", "description"))
-
-    def verify(
-        self,
-        tree: FilePath | None = None,
-        *,
-        repair: bool = False,
-        mirror: Mirror | None = None,
-        show_progress: bool = True,
-    ) -> Table:
-        """Audit the files of a local tree, or of the cache.
-
-        Parameters
-        ----------
-        tree : path-like, optional
-            A folder laid out like the survey; by default the cache.
-        repair : bool, optional
-            Whether to fetch bad files again.  A file of the cache whose mirror is not in use is
-            removed instead, to be fetched when it is needed.
-        mirror : str, path-like, or sequence of them, optional
-            Where to fetch from, and whom to ask for checksum lists that the tree lacks; by default
-            `mirror` if ``repair``, else nobody is asked.
-        show_progress : bool, optional
-            Whether to show a bar, where tqdm is installed and there is a terminal.
-
-        Returns
-        -------
-        `~astropy.table.Table`
-            One row per file: ``Local Path``, ``Status``, ``Message``, ``bytes`` and ``sha256``.
-            The status is GOOD (as its list says), UNLISTED (sound, but no list has it), MISMATCH
-            (sound, but another sha256 than in the list), DAMAGED, REPAIRED or REMOVED.
-
-        Raises
-        ------
-        InvalidRequestError
-            If there is no such folder.
-
-        Examples
-        --------
-        >>> from astroquery_lis import LegacySurvey, sandbox
-        >>> with sandbox.serve() as sky:
-        ...     table = LegacySurvey.verify(sky.root / 'dr9' / 'north' / 'coadd' / '180')
-        >>> 'Status' in table.colnames
-        True
-        """
-        cache = Path(self.cache_location).absolute()
-        tree = cache if tree is None else Path(tree).expanduser().absolute()
-        if not tree.is_dir() and tree != cache:
-            refuse("tree", str(tree), "is not a directory that exists.")
-        mirrors: tuple = ()
-        if repair or mirror is not None:
-            mirrors = self._mirrors(mirror)
-        self._images.clear()
-        return audit(tree, self._client(), mirrors, repair=repair, show_progress=show_progress)
-
-    # ---- mirrors --------------------------------------------------------------------------------
-
-    def list_mirrors(self, *, probe: bool = False) -> Table:
-        """Return the registered mirrors, those in use, and how they are doing.
-
-        Parameters
-        ----------
-        probe : bool, optional
-            Whether to ask each of them for a few bytes now.
-
-        Returns
-        -------
-        `~astropy.table.Table`
-            Columns ``name``, ``address``, ``description``, ``in_use``, and what this process knows
-            of each: ``status`` (``'unknown'``, ``'up'``, ``'failing'`` or ``'resting'``, which is
-            asked last for a while), ``latency`` in seconds, NaN if not known, ``ranges``
-            (``'yes'``, ``'no'`` or ``'unknown'``), and ``last_error``.
-
-        Examples
-        --------
-        >>> from astroquery_lis import LegacySurvey
-        >>> print(*LegacySurvey.list_mirrors()['name'][:3])
-        nersc nadc nadc-flat
-        """
-        used = self._mirrors(None)
-        mirrors = list({m.name: m for m in (*REGISTERED.values(), *used)}.values())
-        if probe:
-            HEALTH.probe(mirrors, self._client(), PROBE_PATH)
-        rows = []
-        for mirror in mirrors:
-            status, latency_s, ranges, error = _health_of(mirror)
-            rows.append(
-                (
-                    mirror.name,
-                    mirror.template,
-                    mirror.description,
-                    mirror in used,
-                    status,
-                    latency_s,
-                    ranges,
-                    error,
-                )
-            )
-        names = ("name", "address", "description", "in_use", "status", "latency", "ranges")
-        table = Table(rows=rows, names=(*names, "last_error"))
-        table["latency"].unit = u.s
-        return table
-
-    # ---- cache ----------------------------------------------------------------------------------
-
-    def cache_info(self) -> CacheInfo:
-        """Return what the cache holds.
-
-        Returns
-        -------
-        dict
-            ``location``; ``bytes`` in all and ``limit_bytes`` (0 for none); and under ``stores``
-            for each root (``official``, or one per custom mirror) the number and bytes of whole
-            files and of parts of files.
-
-        Examples
-        --------
-        >>> from astroquery_lis import LegacySurvey
-        >>> sorted(LegacySurvey.cache_info())
-        ['bytes', 'limit_bytes', 'location', 'stores']
-        """
-        stores = cache_usage(self.cache_location)
-        total = sum(count["file_bytes"] + count["part_bytes"] for count in stores.values())
-        return {
-            "location": str(self.cache_location),
-            "bytes": total,
-            "limit_bytes": int(conf.cache_size * 1e9),
-            "stores": stores,
-        }
-
-    def clear_cache(
-        self, *, older_than: Quantity | Time | None = None, release: str | None = None
-    ) -> None:
-        """Remove what this class has cached, or a part of it.
-
-        Parameters
-        ----------
-        older_than : `~astropy.units.Quantity` ['time'] or `~datetime.timedelta`, optional
-            Only files that were not used for so long.
-        release : str, optional
-            Only files in the folder of this release.
-
-        Examples
-        --------
-        >>> from astroquery_lis import LegacySurvey, sandbox
-        >>> with sandbox.serve() as sky:
-        ...     hdul = LegacySurvey.get_cutout(sky.positions['star'], 32, bands='r')
-        ...     LegacySurvey.clear_cache()
-        ...     left = LegacySurvey.cache_info()['bytes']
-        >>> left
-        0
-        """
-        if older_than is None and release is None:
-            self._images.clear()
-            clear_stores(self.cache_location)
-            for response in Path(self.cache_location).glob("*.pickle"):
-                response.unlink()
-            return
-        before_s = None if older_than is None else time.time() - _seconds(older_than)
-        name = None if release is None else get_release(release).name
-        self._images.clear()
-        clear_stores(self.cache_location, used_before_s=before_s, release=name)
-
-    def verify_cache(self, *, repair: bool = False) -> Table:
-        """Audit the cache: `verify` without a tree.
-
-        Parameters
-        ----------
-        repair : bool, optional
-            As for `verify`.
-
-        Returns
-        -------
-        `~astropy.table.Table`
-            As for `verify`.
-
-        Examples
-        --------
-        >>> from astroquery_lis import LegacySurvey, sandbox
-        >>> with sandbox.serve() as sky:
-        ...     hdul = LegacySurvey.get_cutout(sky.positions['star'], 32, bands='r')
-        ...     table = LegacySurvey.verify_cache()
-        >>> set(table['Status'].tolist())
-        {'GOOD'}
-        """
-        return self.verify(repair=repair)
-
-
-def _seconds(older_than: Quantity | Time) -> float:
-    if isinstance(older_than, timedelta):
-        return older_than.total_seconds()
-    try:
-        return float(u.Quantity(older_than).to_value(u.s))
-    except (TypeError, ValueError, u.UnitsError) as error:
-        msg = f"older_than={older_than!r} must be a Quantity of time or a timedelta."
-        raise InvalidRequestError(msg, parameter="older_than", value=older_than) from error
-
-
-def _health_of(mirror: Place) -> tuple[str, float, str, str]:
-    """Return (status, latency_s, ranges, last error) of a mirror."""
-    if mirror.is_local:
-        here = os.path.isdir(mirror.template)
-        return ("up" if here else "unknown"), float("nan"), "yes" if here else "unknown", ""
-    host = HEALTH.of(mirror)
-    if HEALTH.is_resting(mirror):
-        status = "resting"
-    elif host.failures:
-        status = "failing"
-    else:
-        status = "up" if host.latency_s is not None or host.answers else "unknown"
-    ranges = {None: "unknown", True: "yes", False: "no"}[host.ranges]
-    latency_s = float("nan") if host.latency_s is None else host.latency_s
-    return status, latency_s, ranges, host.error
 
 
 def _files_at(

@@ -132,7 +132,7 @@ class FootprintMethods(SurveyBase):
             ids = as_sky(coordinates, radius, width, height, polygon, **columns).bricks()
         with self._finder(mirror, cache) as finder:
             if get_query_payload:
-                regions = get_release(release).regions if region == "auto" else (region,)
+                regions = get_release(release).regions_of(region)
                 paths = [file_path("region-bricks", release, which) for which in regions]
                 urls = [finder.address(path) for path in paths]
                 return {"service": finder.service, "urls": urls}

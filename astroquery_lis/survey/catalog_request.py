@@ -119,7 +119,7 @@ def _is_there(column: TractorColumn, release: str, region: str) -> bool:
     """Tell whether a release has a column anywhere in a region; one's own are taken as there."""
     if any_column(column.name, release) is None:
         return True
-    regions = get_release(release).regions if region == "auto" else (region,)
+    regions = get_release(release).regions_of(region)
     schema = redshift_columns(release) | dict(tractor_columns(release))
     names = column.inputs or (column.name,)
     return all(n in schema for n in names) and any(has_column(column, release, r) for r in regions)

@@ -103,6 +103,20 @@ class DataRelease:
         """Regions of the release, north first."""
         return tuple(region for region in REGIONS if region in self.trees)
 
+    def regions_of(self, region: str) -> tuple[str, ...]:
+        """Return the regions that a choice means.
+
+        Parameters
+        ----------
+        region : {'auto', 'north', 'south'}
+            ``'auto'`` means all that the release has, north first.
+
+        Returns
+        -------
+        tuple of str
+        """
+        return self.regions if region == "auto" else (region,)
+
     @cached_property
     def bands(self) -> tuple[str, ...]:
         """Every optical band that some region of the release has, blue to red."""
