@@ -114,6 +114,12 @@ class DataRelease:
         Returns
         -------
         tuple of str
+
+        Examples
+        --------
+        >>> from astroquery_lis.survey.releases import get_release
+        >>> get_release('dr10').regions_of('auto')
+        ('north', 'south')
         """
         return self.regions if region == "auto" else (region,)
 
