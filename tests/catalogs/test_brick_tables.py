@@ -165,7 +165,7 @@ def test_moc_agrees_with_covers(made):
 
 def test_moc_without_mocpy_names_the_extra(local, monkeypatch):
     monkeypatch.setitem(sys.modules, "mocpy", None)
-    with pytest.raises(OptionalDependencyError, match=r"astroquery_lis\[footprint\]"):
+    with pytest.raises(OptionalDependencyError, match=r"mocpy.*\[footprint\]"):
         local.get_moc()
 
 
