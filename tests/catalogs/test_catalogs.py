@@ -278,7 +278,7 @@ def test_large_queries_are_announced_or_refused(sky, survey):
     center = SkyCoord(45.125, 0.0, unit="deg")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CoverageWarning)
-        with pytest.warns(LargeQueryWarning, match="21 brick files, about 0.4 GB"):
+        with pytest.warns(LargeQueryWarning, match="21 brick files, about 378 MB"):
             survey.query_tractor(center, radius=0.5 * u.deg, source="files", columns=["ra"])
     sky.requests.clear()
     survey.clear_cache()

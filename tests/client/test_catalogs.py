@@ -74,7 +74,7 @@ def test_the_standard_names(sky, survey):
         assert list(rows["ls_id"]) == list(again["ls_id"])
     with pytest.raises(InvalidRequestError, match="object_name"):
         survey.query_object(HERE, radius=5 * u.arcsec)
-    with pytest.raises(TypeError, match="positional"):
+    with pytest.raises(TypeError, match="name the others: radius="):
         survey.query_tractor(HERE, 5 * u.arcsec)
 
 

@@ -239,7 +239,7 @@ def test_values_by_row_are_checked_before_any_request(sky, survey, tmp_path):
         ({"size": "bare"}, "size", "Row 0: .*never an angle"),
         ({"size": "zero"}, "size", "Row 1: "),
         ({"region": "half"}, "region", "Row 1: "),
-        ({"size": "no_such_column"}, "size", "must be"),
+        ({"size": "no_such_column"}, "size", "is no column of the table, which has: id,"),
         ({"size": lambda row: row["npix"]}, "size", "row 1 has no value"),
     ):
         with pytest.raises(InvalidRequestError, match=message) as caught:
