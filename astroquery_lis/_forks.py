@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
 from weakref import WeakSet
 
 from astropy.utils.decorators import lazyproperty
@@ -22,7 +21,7 @@ def new_lock() -> threading.Lock:
     return lock
 
 
-def _property_locks() -> Iterator[Any]:
+def _property_locks() -> Iterator[object]:
     """Yield the locks of attributes that are computed once, ours and astropy's."""
     modules = [m for name, m in sys.modules.items() if name.startswith("astro")]
     classes = {c for module in modules for c in vars(module).values() if isinstance(c, type)}
@@ -36,8 +35,9 @@ def _property_locks() -> Iterator[Any]:
 
 def _open_all() -> None:
     for lock in (*_locks, *_property_locks()):
-        if lock is not None:
-            lock._at_fork_reinit()  # as threading itself does with its own
+        reset = getattr(lock, "_at_fork_reinit", None)  # as threading itself does with its own
+        if reset is not None:
+            reset()
 
 
 if hasattr(os, "register_at_fork"):

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +57,12 @@ class _Slot(NamedTuple):
 
 class _Array(Protocol):
     """An array in a file, as h5py and zarr have it."""
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """What is said of it."""
+
+    def __getitem__(self, key: tuple[int, ...], /) -> np.ndarray: ...
 
     def __setitem__(self, key: Any, value: Any, /) -> None: ...
 
@@ -145,7 +151,7 @@ class _Hdf5:
 
     @staticmethod
     @contextmanager
-    def arrays(path: Path) -> Iterator[Any]:
+    def arrays(path: Path) -> Iterator[Mapping[str, _Array]]:
         """Open a file for reading."""
         with import_optional("h5py", "batch", "output='hdf5'").File(path) as file:
             yield file
@@ -210,7 +216,7 @@ class _Zarr:
 
     @staticmethod
     @contextmanager
-    def arrays(path: Path) -> Iterator[Any]:
+    def arrays(path: Path) -> Iterator[Mapping[str, _Array]]:
         """Open a file for reading."""
         zarr = import_optional("zarr", "batch", "output='zarr'")
         with zarr.storage.ZipStore(path, mode="r") as store:

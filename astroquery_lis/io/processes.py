@@ -88,10 +88,11 @@ WITHOUT_MAIN = _ContextWithoutMain()
 
 if sys.platform == "linux":
     from multiprocessing.context import ForkServerContext, ForkServerProcess
+    from multiprocessing.popen_forkserver import Popen as ForkServerPopen
 
     class _ForkedProcessWithoutMain(ForkServerProcess):
         @staticmethod
-        def _Popen(process_obj: BaseProcess) -> Any:
+        def _Popen(process_obj: BaseProcess) -> ForkServerPopen:
             with _main_hidden():
                 return ForkServerProcess._Popen(process_obj)
 

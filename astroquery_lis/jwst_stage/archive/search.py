@@ -7,6 +7,7 @@ in batches, a second look where an answer is incomplete, and errors that say wha
 
 from __future__ import annotations
 
+import tomllib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ from ...exceptions import (
     warn,
 )
 from ...io.http import causes, status_error, unreached
-from ..planning.pipelines import read_table
+from ..planning.pipelines import table_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -49,7 +50,7 @@ BATCH_DATASETS = 100
 LIST_TRIES = 3
 """How often the files of a dataset are asked for of which none, or not all due, were listed."""
 
-COLUMNS: dict[str, list[str]] = read_table("keywords")["archive"]
+COLUMNS: dict[str, list[str]] = tomllib.loads(table_text("keywords"))["archive"]
 """What is wanted of a row, and the columns of the service that may hold it."""
 
 NEEDED = ("dataset", "level", "program")

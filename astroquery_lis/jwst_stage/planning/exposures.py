@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from astropy.io import fits
 
 from ...exceptions import InvalidExposureError
-from .pipelines import EXP_TYPES, is_guider, pipelines_for, read_table
+from .pipelines import EXP_TYPES, is_guider, pipelines_for, table_text
 
 if TYPE_CHECKING:
     from typing import BinaryIO, Self
@@ -30,7 +31,7 @@ SHUTTERS = "_msa.fits"
 _LEVEL = {"rateints": "rate", "calints": "cal"}
 _BLOCK = 2880
 
-_TABLE = read_table("keywords")
+_TABLE = tomllib.loads(table_text("keywords"))
 KEYWORDS: dict[str, str] = _TABLE["exposure"]
 """Attributes of an exposure that are words of its header."""
 

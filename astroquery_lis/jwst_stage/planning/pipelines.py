@@ -53,15 +53,15 @@ class Kind:
     is_acquisition: bool = False
 
 
-def read_table(name: str) -> dict[str, Any]:
-    """Return a table of the folder ``data``."""
+def table_text(name: str) -> str:
+    """Return a table of the folder ``data``, as it is written there."""
     path = Path(__file__).parents[1] / "data" / f"{name}.toml"
-    return tomllib.loads(path.read_text(encoding="utf-8"))
+    return path.read_text(encoding="utf-8")
 
 
 def _kinds() -> dict[str, Kind]:
     kinds: dict[str, Kind] = {}
-    for row in read_table("exp_types")["kind"]:
+    for row in tomllib.loads(table_text("exp_types"))["kind"]:
         types = row.pop("types")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
         kinds |= dict.fromkeys(types, Kind(**values))

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import re
+import tomllib
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from astropy.table import Table
 from ...exceptions import InvalidExposureError, InvalidRequestError, refuse
 from .associations import listed
 from .exposures import SHUTTERS, SUFFIXES, read_exposure, split_name
-from .pipelines import is_integrations, read_table, stage_classes
+from .pipelines import is_integrations, stage_classes, table_text
 from .task_builder import configuration_key
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ def _automatic(files: dict[str, Exposure], resolution: Resolution | None) -> tup
     if resolution is None:
         return "rate", f"made by jwst {installed}; its reference files were not compared"
     references = resolution.references.get(configuration_key(rate), {})
-    for keyword, reftype in read_table("keywords")["stage1"].items():
+    for keyword, reftype in tomllib.loads(table_text("keywords"))["stage1"].items():
         if keyword in rate.references and reftype in references:
             now = str(references[reftype].get("name", "N/A"))
             if rate.references[keyword].upper() != now.upper():

@@ -29,7 +29,7 @@ from ..._packages import import_optional
 from ...exceptions import InvalidRequestError, refuse
 from ...io.store import write_bytes
 from ..pipeline import ask
-from ..planning.pipelines import read_table
+from ..planning.pipelines import table_text
 from ..resume.fingerprints import UNHEEDED
 from .parameters import OWNED, check, for_task, pipeline_names
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ..refs.references import Resolution
     from ..tasks import Task
 
-PRESETS: dict[str, dict[str, Any]] = read_table("presets")
+PRESETS: dict[str, dict[str, Any]] = tomllib.loads(table_text("presets"))
 """By name: ``description``, ``steps`` as for `~.parameters.check`, and ``reasons`` by parameter."""
 
 _STPIPE = (".asdf", ".cfg")
