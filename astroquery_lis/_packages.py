@@ -3,7 +3,7 @@
 import json
 from functools import cache
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
@@ -21,11 +21,11 @@ def package_version() -> str:
 
 def how_to_install(extra: str) -> str:
     """Return the command that installs an extra, from where the package itself came from."""
-    try:
-        origin = json.loads(distribution("astroquery_lis").read_text("direct_url.json") or "{}")
-    except PackageNotFoundError:
-        origin = {}
-    url = urlsplit(origin.get("url", ""))
+    # In a clone an egg-info that a build left comes before what is installed, and tells no origin.
+    packages = distributions(name="astroquery_lis")
+    installed = (package for package in packages if package.read_text("METADATA"))
+    origins = (package.read_text("direct_url.json") for package in installed)
+    url = urlsplit(json.loads(next(origins, None) or "{}").get("url", ""))
     source = unquote(url.path) if url.scheme == "file" else "astroquery_lis"
     return f"python -m pip install '{source}[{extra}]'"
 

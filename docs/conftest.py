@@ -8,6 +8,10 @@ from astroquery_lis import sandbox
 @pytest.fixture(autouse=True)
 def scratch_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # The pages show what is told where no proxy stands between.
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
     serve, opened = sandbox.serve, []
 
     def remembered(**kwargs):

@@ -141,9 +141,13 @@ def test_an_extra_is_installed_from_where_the_package_came(tmp_path, origin, sou
     (folder / "METADATA").write_text("Name: astroquery_lis\nVersion: 0.1\n")
     if origin:
         (folder / "direct_url.json").write_text(origin)
+    # Left by a build in the clone where Python starts.
+    stray = tmp_path / "clone" / "astroquery_lis.egg-info"
+    stray.mkdir(parents=True)
+    (stray / "PKG-INFO").write_text("Name: astroquery_lis\nVersion: 0.1\n")
     code = f"""
 import sys
-sys.path.insert(0, {str(tmp_path)!r})
+sys.path[:0] = {[str(stray.parent), str(tmp_path)]!r}
 from astroquery_lis._packages import import_optional
 try:
     import_optional("no_such_package.part", "plot", "A plot")

@@ -116,9 +116,9 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     (tmp_path / "a.parquet").write_bytes(b"PAR1....PAR1")
-    with pytest.raises(OptionalDependencyError, match=r"astroquery_lis\[parquet\]"):
+    with pytest.raises(OptionalDependencyError, match=r"\[parquet\]'"):
         user_tables.read_table(str(tmp_path / "a.parquet"))
-    with pytest.raises(OptionalDependencyError, match=r"astroquery_lis\[parquet\]"):
+    with pytest.raises(OptionalDependencyError, match=r"\[parquet\]'"):
         tables.table_bytes(_example(), "parquet")
 
 

@@ -262,7 +262,7 @@ def test_hdf5_says_which_planes_a_target_lacks(sky, survey, tmp_path):
 
 def test_hdf5_without_h5py_names_the_extra(survey, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(OptionalDependencyError, match=r"astroquery_lis\[batch\]"):
+    with pytest.raises(OptionalDependencyError, match=r"\[batch\]'"):
         survey.download_cutouts(
             SkyCoord([45.1], [0.0], unit="deg"), 8, download_dir=tmp_path / "x", output="hdf5"
         )

@@ -115,7 +115,7 @@ def test_what_cannot_be_drawn_is_told(product, flagged, tmp_path):
 def test_without_matplotlib_the_extra_is_named(flagged, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     for call in (lambda: plot_dq(flagged), lambda: plot_stages(flagged)):
-        with pytest.raises(OptionalDependencyError, match=r"astroquery_lis\[plot\]"):
+        with pytest.raises(OptionalDependencyError, match=r"\[plot\]'"):
             call()
     assert len(dq_counts(flagged)) == 3
 

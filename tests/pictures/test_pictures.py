@@ -236,7 +236,7 @@ def test_without_pillow_pictures_are_png(monkeypatch):
     assert base64.b64decode(code).startswith(b"\x89PNG")
     hdul = _flat(g=0.1)
     assert pictures.contact_sheet([hdul], labels=False).ndim == 3
-    with pytest.raises(OptionalDependencyError, match=r"astroquery_lis\[plot\]"):
+    with pytest.raises(OptionalDependencyError, match=r"\[plot\]'"):
         pictures.contact_sheet([hdul])
 
 
@@ -364,7 +364,7 @@ def test_a_plane_without_values_can_be_shown(pyplot):
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(OptionalDependencyError, match=r"astroquery_lis\[plot\]"):
+    with pytest.raises(OptionalDependencyError, match=r"\[plot\]'"):
         pictures.plot(_flat(r=0.1))
 
 

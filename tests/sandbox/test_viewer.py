@@ -400,7 +400,7 @@ def test_pictures_need_pillow(ask, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     answer = ask("cutout.jpg", ra=45.2, dec=0.1, size=8)
     assert answer.status == 500
-    assert b"astroquery_lis[plot]" in answer.data
+    assert b"[plot]'" in answer.data
 
 
 def test_pictures_of_nothing_are_grey(ask):
