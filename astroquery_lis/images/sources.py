@@ -257,7 +257,7 @@ def first_answer(attempts: Attempts, on_missing: str) -> fits.HDUList:
             hdul[0].header[f"FAILED{number}"] = (name, "source that failed before")
         return hdul
     summary = "No source could answer."
-    raise all_failed(summary, failures) from failures[-1][1]
+    raise all_failed(summary, failures)
 
 
 def _files_serve_better(request: CutoutRequest) -> bool:

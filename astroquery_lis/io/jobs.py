@@ -330,10 +330,13 @@ class _Workers:
         # Only here: multiprocessing takes longer to load than the rest of this room.
         from concurrent.futures import ProcessPoolExecutor
 
-        from .processes import watch_parent, workers_context
+        from .processes import begin_worker, workers_context
 
         context = workers_context(self._module)
-        return ProcessPoolExecutor(cores(), mp_context=context, initializer=watch_parent)
+        environment = dict(os.environ)
+        return ProcessPoolExecutor(
+            cores(), mp_context=context, initializer=begin_worker, initargs=(environment,)
+        )
 
     def close(self) -> None:
         if self.is_own and self.current is not None:

@@ -462,6 +462,14 @@ def _do(
         _leave(code)
 
 
+def begin_worker(environment: dict[str, str]) -> None:
+    """Begin a worker of a pool, with the variables of the process that asked for it."""
+    # The server that it was forked from has those that were set when the first pool was made.
+    os.environ.clear()
+    os.environ.update(environment)
+    watch_parent()
+
+
 def watch_parent() -> None:
     """Let this process end when the one that asked for it is gone."""
     threading.Thread(target=_end_with_parent, daemon=True).start()

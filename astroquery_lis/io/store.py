@@ -263,6 +263,9 @@ def lock(stream: IO[bytes]) -> None:
 def close_unlocked(stream: IO[Any]) -> None:
     """Close a file that was locked; a process that was forked meanwhile does not keep the lock."""
     if fcntl is not None and not stream.closed:
+        # Nothing is written when the next may have the lock; what cannot be, closing tells.
+        with suppress(OSError):
+            stream.flush()
         with suppress(OSError):
             fcntl.flock(stream, fcntl.LOCK_UN)
     stream.close()

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     Facts: TypeAlias = dict[str, Any]
     Opener: TypeAlias = Callable[[], tuple[fits.HDUList | np.ndarray, Facts]]
 
-ARRAY_SUFFIXES = (".h5", ".hdf5", ".zip")
+ARRAY_SUFFIXES = (".h5", ".hdf5", ".zarr.zip")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 GAP_PIX = 4
 SHEET_COLOUR = (16, 18, 22)
@@ -204,7 +204,7 @@ def _picture_row(
     if opener is not None:
         try:
             cutout, file_facts = opener()
-            facts = {**file_facts, **_not_empty(facts)}
+            facts = {**facts, **file_facts, **_not_empty(facts)}
         except _UNREADABLE as error:
             messages.append(_why(error))
     if cutout is not None:
@@ -256,6 +256,9 @@ def _header_facts(header: fits.Header) -> Facts:
 def _memory_rows(cutouts: Any) -> Iterator[tuple[Facts, Opener | None]]:
     for index, item in enumerate(cutouts):
         row, cutout = item if isinstance(item, tuple) and len(item) == 2 else (index, item)
+        if isinstance(cutout, (str, PathLike)) and _is_array_file(Path(cutout)):
+            must = "is a file of many cutouts: give the manifest that came with it."
+            refuse("manifest", str(cutout), must)
         if isinstance(cutout, (fits.HDUList, str, PathLike)):
             name = Path(cutout).stem if isinstance(cutout, (str, PathLike)) else str(row)
             yield {"name": name, "status": "COMPLETE"}, partial(_open, cutout)
@@ -302,19 +305,23 @@ def text_of(value: object) -> str:
     return "" if value is np.ma.masked else str(value).strip()
 
 
+def _is_array_file(path: Path) -> bool:
+    return path.name.lower().endswith(ARRAY_SUFFIXES)
+
+
 def _open(
     cutout: fits.HDUList | FilePath, name: str = "", row: int = 0
 ) -> tuple[fits.HDUList | np.ndarray, Facts]:
     """Return a cutout, or a picture of it, and what it knows of itself."""
     if isinstance(cutout, (str, PathLike)):
-        suffix = Path(cutout).suffix.lower()
-        if suffix in PICTURE_SUFFIXES:
+        path = Path(cutout).expanduser()
+        if path.suffix.lower() in PICTURE_SUFFIXES:
             module = import_optional("PIL.Image", "plot", "A picture of a picture")
-            with module.open(cutout) as picture:
+            with module.open(path) as picture:
                 return np.asarray(picture.convert("RGB")), {}
-        if suffix in ARRAY_SUFFIXES:
-            hdul, entry = read_entry(Path(cutout), name, row)
+        if _is_array_file(path):
+            hdul, entry = read_entry(path, name, row)
             return hdul, {f"{place}_deg": float(entry[place]) for place in ("ra", "dec")}
-        cutout = read_hdus(cutout)
+        cutout = read_hdus(path)
     hdul = as_cutout(cutout)
     return hdul, _header_facts(hdul[0].header)

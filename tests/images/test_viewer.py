@@ -382,6 +382,13 @@ def test_both_down_is_one_error_that_names_both(sky, survey):
         survey.get_cutout(sky.positions["star"], 32, bands="g")
 
 
+def test_the_error_of_the_only_source_is_not_its_own_cause(sky, survey):
+    sky.faults.add("status", times=None, code=503)
+    with pytest.raises(ServiceDownError, match="503") as caught:
+        survey.get_cutout(sky.positions["star"], 32, bands="g", source="viewer")
+    assert caught.value.__cause__ is not caught.value
+
+
 def test_payload_of_the_viewer(sky, survey):
     payload = survey.get_cutout(
         sky.positions["star"],

@@ -41,6 +41,10 @@ def settings_of_worker(_):
     return os.getpid(), conf.timeout, conf.release
 
 
+def variable_of_worker(name):
+    return os.environ.get(name)
+
+
 def die_once(folder, job):
     """Kill this process the first time that job 3 is done."""
     marker = Path(folder, "died")
@@ -224,6 +228,17 @@ def test_workers_have_the_settings_of_the_caller():
             assert pid != os.getpid()
             assert (timeout, release) == (12.5, "dr9")
         assert settings_in_force()["timeout"] == 12.5
+
+
+def test_workers_have_the_variables_of_the_caller(monkeypatch):
+    name = "ASTROQUERY_LIS_TEST_PROXY"
+    for value in ("first", "second", None):
+        if value is None:
+            monkeypatch.delenv(name)
+        else:
+            monkeypatch.setenv(name, value)
+        ((_, of_worker, error),) = map_jobs(variable_of_worker, [name], executor="processes")
+        assert (of_worker, error) == (value, None)
 
 
 def test_a_killed_worker_is_replaced(tmp_path):

@@ -213,6 +213,38 @@ def test_hdf5_files_are_shown_too(sky, survey, tmp_path):
     assert [row[3] for row in parsed.rows if row] == ["45.131200", "45.090000"]
 
 
+@pytest.mark.parametrize("name", ["cutouts.h5", "cutouts.zarr.zip"])
+def test_a_file_of_many_cutouts_needs_its_manifest(tmp_path, name):
+    with pytest.raises(InvalidRequestError, match="give the manifest that came with it"):
+        pictures.contact_sheet(str(tmp_path / name), labels=False)
+    with pytest.raises(InvalidRequestError, match="give the manifest that came with it"):
+        pictures.gallery([tmp_path / name], tmp_path / "page.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_paths_may_begin_with_the_home_directory(manifest, tmp_path, monkeypatch):
+    image = pytest.importorskip("PIL.Image")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    pixels = np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)
+    image.fromarray(pixels).save(tmp_path / "one.png")
+    shutil.copy(manifest["Local Path"][1], tmp_path / "two.fits")
+    rows = [
+        pictures.contact_sheet([f"{folder}/one.png", f"{folder}/two.fits"], size=32, labels=False)
+        for folder in ("~", tmp_path)
+    ]
+    assert np.array_equal(*rows)
+    assert np.array_equal(rows[0][GAP_PIX:-GAP_PIX, GAP_PIX : GAP_PIX + 32], pixels)
+
+
+def test_a_row_without_a_status_is_shown(manifest, tmp_path):
+    table = manifest[:2].copy()
+    table["Status"] = ["", "COMPLETE"]
+    parsed = _Page(pictures.gallery(table, tmp_path / "page.html"))
+    assert [row[5] for row in parsed.rows if row] == ["", "COMPLETE"]
+    assert len([address for address in parsed.loaded if address]) == 2
+
+
 def test_a_sheet_has_a_place_for_every_row(manifest):
     pytest.importorskip("PIL")
     sheet = pictures.contact_sheet(manifest, columns=2, size=128)
