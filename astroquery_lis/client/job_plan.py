@@ -19,7 +19,6 @@ from ..survey.request import CutoutRequest
 if TYPE_CHECKING:
     from ..images.access import Access
     from ..images.cutting import BulkSpec, CutoutJob
-    from ..io.mirrors import Mirror
     from .by_row import ByRow
     from .inputs import Targets
 
@@ -279,12 +278,10 @@ def identity_of_job(
         "source": spec.sources,
         "on_missing": spec.on_missing,
         "output": output,
-        "mirror": sorted({_place_of(mirror) for mirror in access.mirrors}),
+        "mirror": sorted(
+            {m.root_name if m.official else f"{m.label} ({m.root_name})" for m in access.mirrors}
+        ),
     }
-
-
-def _place_of(mirror: Mirror) -> str:
-    return "official" if mirror.official else mirror.template.removesuffix("/{path}")
 
 
 def bytes_of_cutout(asked: Asked) -> int:

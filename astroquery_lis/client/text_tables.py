@@ -88,12 +88,24 @@ def _of_lines(lines: list[str], kind: str) -> Table:
 
 def _between_bars(lines: list[str]) -> list[str]:
     """Return the lines of a table with bars, without those before and after, as NED has them."""
-    barred = [line.strip() for line in lines if line.count("|") > 1]
-    counts = {line.count("|") for line in barred}
-    if len(barred) < 2 or len(counts) > 1 or "," in barred[0].partition("|")[0]:
+    is_barred = [line.count("|") > 1 for line in lines]
+    if sum(is_barred) < 2:
+        return lines
+    first, last = is_barred.index(True), len(lines) - is_barred[::-1].index(True)
+    run = [line.strip() for line in lines[first:last]]
+    barred = [line for line in run if "|" in line or not _RULE.fullmatch(line)]
+    if len({line.count("|") for line in barred}) > 1 or not _is_parted_by_bars(run[0]):
         return lines
     is_closed = all(line[0] == line[-1] == "|" for line in barred)
     return [line[1:-1] for line in barred] if is_closed else barred
+
+
+def _is_parted_by_bars(line: str) -> bool:
+    """Return False if bars stand in a value, between fields that something else parts."""
+    ends = line.partition("|")[0], line.rpartition("|")[2]
+    if any(mark in end for end in ends for mark in "\t;,"):
+        return False
+    return all(sum(map(bool, map(_COORDINATE.fullmatch, end.split()))) < 2 for end in ends)
 
 
 def _delimiter(lines: list[str], kind: str) -> str:

@@ -119,9 +119,14 @@ def _converted(value: Any) -> Table | None:
 def _of_pandas(frame: Any) -> Table:
     """Return a frame as a table, with the parts of its index that have names."""
     if any(isinstance(name, tuple) for name in frame.columns):
-        frame = frame.set_axis(["_".join(map(str, name)) for name in frame.columns], axis=1)
+        frame = frame.set_axis(list(map(_flat_name, frame.columns)), axis=1)
     parts = [name for name in frame.index.names if name is not None and name not in frame.columns]
     return Table.from_pandas(frame.reset_index(level=parts) if parts else frame)
+
+
+def _flat_name(name: Any) -> Any:
+    """Return one name for a column of several levels, of which the lower ones may be empty."""
+    return "_".join(str(part) for part in name if part != "") if isinstance(name, tuple) else name
 
 
 def _table_of_array(array: np.ndarray) -> Table:

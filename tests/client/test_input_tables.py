@@ -16,6 +16,7 @@ from astropy.table import Column, MaskedColumn, QTable, Table
 from astroquery_lis.cli import main
 from astroquery_lis.client.by_row import as_by_row
 from astroquery_lis.client.inputs import as_position, as_targets
+from astroquery_lis.client.user_tables import as_table
 from astroquery_lis.exceptions import CoverageWarning, InvalidRequestError
 
 # The star, a place in the field beside it, and nowhere.
@@ -347,6 +348,41 @@ def test_lines_that_may_be_two_things_are_refused(tmp_path, text, readings):
     with pytest.raises(InvalidRequestError) as caught:
         as_targets(tmp_path / "a.txt")
     assert all(reading in str(caught.value) for reading in readings)
+
+
+BARS_IN_VALUES = {
+    "a.tsv": "ra\tdec\tflags\n45.1\t0.01\tx\n45.2\t0.02\ta|b|c\n45.3\t0.03\ta|b|c\n",
+    "first.tsv": "flags\tra\tdec\na|b|c\t45.1\t0.01\na|b|c\t45.2\t0.02\nx\t45.3\t0.03\n",
+    "a.csv": "ra,dec,flags\n45.1,0.01,a|b|c\n45.2,0.02,x\n45.3,0.03,a|b|c\n",
+    "spaces.txt": "ra dec flags\n45.1 0.01 a|b|c\n45.2 0.02 a|b|c\n45.3 0.03 x\n",
+    "between.txt": "id flags ra dec\n1 x 45.1 0.01\n2 a|b|c 45.2 0.02\n3 a|b|c 45.3 0.03\n",
+}
+
+
+@pytest.mark.parametrize("name", BARS_IN_VALUES)
+def test_bars_in_values_cost_no_rows(tmp_path, name):
+    (tmp_path / name).write_text(BARS_IN_VALUES[name])
+    targets = as_targets(tmp_path / name)
+    assert targets.ra_deg == pytest.approx([45.1, 45.2, 45.3])
+    assert targets.dec_deg == pytest.approx([0.01, 0.02, 0.03])
+
+
+def test_a_table_between_bars_stands_in_text_that_is_none_of_it(tmp_path):
+    rows = "45.1|0.01|a, b\n------\n45.2|0.02|c\n"
+    (tmp_path / "ned.txt").write_text(f"Found, of all:\nname RA|dec|type\n{rows}2 rows\n")
+    targets = as_targets(tmp_path / "ned.txt", ra="name RA", dec="dec")
+    assert targets.ra_deg == pytest.approx([45.1, 45.2])
+
+
+def test_columns_of_several_levels_have_the_names_that_are_not_empty():
+    pandas = pytest.importorskip("pandas")
+    values = np.column_stack([RA, DEC, RA, DEC])
+    names = [("ra", ""), ("dec", ""), ("flux", "g"), ("flux", 0)]
+    table = as_table(pandas.DataFrame(values, columns=pandas.MultiIndex.from_tuples(names)))
+    assert table.colnames == ["ra", "dec", "flux_g", "flux_0"]
+    mixed = pandas.DataFrame(values[:, :3])
+    mixed.columns = pandas.Index(["ra", "dec", ("flux", "g")], tupleize_cols=False)
+    assert as_table(mixed).colnames == ["ra", "dec", "flux_g"]
 
 
 def test_columns_are_named(survey):

@@ -190,6 +190,17 @@ def test_another_tree_of_files_is_another_job(sky, survey, tmp_path):
             survey.download_cutouts(targets, mirror=one, **asked)
 
 
+def test_the_journal_tells_folders_apart_without_saying_where_they_are(sky, survey, tmp_path):
+    targets = SkyCoord([sky.positions["star"]])
+    asked = {"size": 16, "bands": "r", "download_dir": tmp_path / "out", "show_progress": False}
+    survey.download_cutouts(targets, mirror=sky.root, **asked)
+    assert str(sky.root.parent) not in (tmp_path / "out/cutouts.journal.jsonl").read_text()
+    another = tmp_path / sky.root.name
+    (another / "dr10").mkdir(parents=True)
+    with pytest.raises(InvalidRequestError, match="mirror was"):
+        survey.download_cutouts(targets, mirror=another, **asked)
+
+
 def test_arguments_are_refused_before_anything_is_sent(sky, survey, tmp_path):
     table = make_targets(sky)
     for wrong, parameter in (

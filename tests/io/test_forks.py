@@ -56,7 +56,7 @@ over.set()
 
 HELD = """
 import functools
-from astropy.utils.decorators import lazyproperty
+from astropy.utils.decorators import classproperty, lazyproperty
 from astropy.io import fits
 from astroquery_lis.io.places import HEALTH
 from astroquery_lis.survey.placement import Placement
@@ -71,6 +71,13 @@ for cls in (*fits.CompImageHDU.__mro__, *fits.BinTableHDU.__mro__, Placement):
         elif isinstance(value, functools.cached_property) and hasattr(value, "lock"):
             locks.append(value.lock)
 assert len(locks) > 3, locks
+# A module that may not be imported, and one that has a class with an attribute of its own.
+sys.modules["astropy_absent"] = None
+sys.modules["astropy_other"] = type(sys)("astropy_other")
+sys.modules["astropy_other"].Lazy = Lazy = type(
+    "Lazy", (), {"number": classproperty(lambda cls: 7, lazy=True)}
+)
+locks.append(vars(Lazy)["number"]._lock)
 held, over = threading.Event(), threading.Event()
 
 def hold():
@@ -83,7 +90,7 @@ def hold():
 
 threading.Thread(target=hold).start()
 held.wait()
-print(ending(lambda: (call(root), call(url))))
+print(ending(lambda: (call(root), call(url), Lazy.number)))
 over.set()
 """
 
