@@ -2,7 +2,8 @@
 
 On standard output one JSON line says where everything is.  Each line on standard input is answered
 by one with the requests and bytes since the last, and how many of them a fault has hit; it holds
-the fault that goes wrong from then on in place of the one before, as JSON, or nothing.
+the fault that goes wrong from then on in place of the one before, as JSON, or nothing.  After a
+``+`` comes one more fault, and the answer is an empty object.
 """
 
 import asyncio
@@ -41,6 +42,7 @@ def main():
         for line in sys.stdin:
             if line.startswith("+"):
                 sky.faults.add(**_options(line[1:]))
+                print("{}", flush=True)
                 continue
             records = list(sky.requests)
             sky.requests.clear()
@@ -79,14 +81,16 @@ class Served:
 
     def fail(self, **fault):
         """Let something go wrong from now on, or nothing; return what happened until now."""
-        self._process.stdin.write(json.dumps(fault) + "\n" if fault else "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        return self._asked(json.dumps(fault) if fault else "")
 
     def also(self, **fault):
         """Let something else go wrong too, where what `fail` named does not."""
-        self._process.stdin.write(f"+{json.dumps(fault)}\n")
+        self._asked(f"+{json.dumps(fault)}")
+
+    def _asked(self, line):
+        self._process.stdin.write(f"{line}\n")
         self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
 
 
 @contextmanager

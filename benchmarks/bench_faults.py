@@ -274,7 +274,8 @@ def main():
                     for failure in failures_of(kind, options, first, second):
                         failures.append(f"{way[0]}, {label}, {often}: {failure}")
                         print(failures[-1], flush=True)
-        grown_mb = growth_mb(new_survey(sky.urls), sky.places["star"])
+        with tempfile.TemporaryDirectory() as cache, conf.set_temp("cache_dir", cache):
+            grown_mb = growth_mb(new_survey(sky.urls), sky.places["star"])
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     rows = [
         ("faults", len(faults), ""),

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from _report import parser, report
+from _report import parser, processor_seconds, report
 from astropy import log
 
 from astroquery_lis.jwst_stage import pipeline
@@ -66,26 +66,15 @@ def timed(plan, resolution, folder, **options):
 
 
 class Clock:
-    """CPU time of this process, and of the server of the tasks with all that it has started.
-
-    The children of the server are its own to count: they reach nobody else before it ends.
-    """
-
-    def __init__(self, server):
-        self._stat = Path(f"/proc/{server.pid}/stat")
+    """CPU time of this process and of all that it has started, and wall time."""
 
     def __enter__(self):
-        self._begun = time.perf_counter(), self._cpu()
+        self._begun = time.perf_counter(), processor_seconds()
         return self
 
     def __exit__(self, *exc_info):
         self.wall_s = time.perf_counter() - self._begun[0]
-        self.cpu_s = self._cpu() - self._begun[1]
-
-    def _cpu(self):
-        # utime, stime, cutime, cstime; the name before them may hold spaces.
-        fields = self._stat.read_text().rpartition(")")[2].split()[11:15]
-        return time.process_time() + sum(map(int, fields)) / os.sysconf("SC_CLK_TCK")
+        self.cpu_s = processor_seconds() - self._begun[1]
 
 
 def overhead(runs, size):
@@ -125,7 +114,8 @@ def _ours(observation):
     with tempfile.TemporaryDirectory() as folder:
         plan, resolution = prepared(observation, folder, stages=(1,))
         pipeline.stop()
-        with Clock(pipeline.processes()) as clock:
+        pipeline.processes()
+        with Clock() as clock:
             timed(plan, resolution, folder, max_workers=1)
         pipeline.stop()
     return clock.wall_s, clock.cpu_s

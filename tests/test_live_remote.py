@@ -15,7 +15,7 @@ from astropy.io import fits
 from astroquery import mast
 
 from astroquery_lis import LegacySurveyClass
-from astroquery_lis.cli.doctor import ASSUMPTIONS, examine
+from astroquery_lis.cli.doctor import assumptions, examine
 from astroquery_lis.cli.questions import Asked, every_tree
 from astroquery_lis.exceptions import ServiceDownError
 from astroquery_lis.io.http import HttpClient, PoliteSession
@@ -59,7 +59,7 @@ def findings():
     return list(examine(Asked(LegacySurveyClass(), every_tree())))
 
 
-@pytest.mark.parametrize("about", ASSUMPTIONS, ids=lambda about: f"{about.service}: {about.name}")
+@pytest.mark.parametrize("about", assumptions(), ids=lambda about: f"{about.service}: {about.name}")
 def test_an_assumption_holds(about, findings):
     """The list of `astroquery-lis doctor`."""
     answers = [finding for finding in findings if finding.assumption is about]

@@ -98,9 +98,14 @@ class Console:
         self._warnings: list[str] = []
 
     @property
+    def shows_waiting(self) -> bool:
+        """Whether it may be told how long something takes, in lines or bars."""
+        return not (self.quiet or self.json)
+
+    @property
     def progress(self) -> bool:
         """Whether bars are wanted; they need a terminal besides."""
-        return not (self.quiet or self.json) and sys.stderr.isatty()
+        return self.shows_waiting and sys.stderr.isatty()
 
     # ---- stderr ---------------------------------------------------------------------------------
 

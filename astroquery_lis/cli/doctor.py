@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -75,9 +75,11 @@ def _assumption(row: dict[str, Any]) -> Assumption:
 
 _TABLE = Path(__file__).with_name("data") / "assumptions.toml"
 
-ASSUMPTIONS = tuple(
-    map(_assumption, tomllib.loads(_TABLE.read_text(encoding="utf-8"))["assumption"])
-)
+
+@cache
+def assumptions() -> tuple[Assumption, ...]:
+    """Return all of them, in the order in which they are asked about."""
+    return tuple(map(_assumption, tomllib.loads(_TABLE.read_text(encoding="utf-8"))["assumption"]))
 
 
 HOLDS, DIFFERS, NOT_ASKED = "holds", "differs", "could not ask"
@@ -142,10 +144,10 @@ def _questions(asked: Asked) -> Iterator[tuple[Assumption, str, Callable[[], Ans
     """Yield every assumption with the mirror, or an empty text, and what asks; by mirrors."""
     mirrors = asked.mirrors
     for number, mirror in enumerate(mirrors):
-        for about in ASSUMPTIONS:
+        for about in assumptions():
             if about.service == "mirrors" and (number == 0 or not about.only_first):
                 yield about, mirror.name, partial(about.ask, asked, mirror)
-    for about in ASSUMPTIONS:
+    for about in assumptions():
         if about.service != "mirrors":
             yield about, "", partial(about.ask, asked)
 
@@ -217,9 +219,9 @@ def _live(survey: LegacySurveyClass) -> Iterator[Asked]:
 def _doctor(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     """Ask the live services whether they are as the package assumes.
 
-    Prints a line for each assumption, and what depends on those that differ.  Makes less than 60
-    requests of less than 20 MB.  Exits with 0 if all hold, with 4 if nothing could be asked, else
-    with 5.
+    Prints a line for each assumption, and what depends on those that differ; a service that does
+    not answer has one line, and the report (-o) has them all.  Makes less than 60 requests of less
+    than 20 MB.  Exits with 0 if all hold, with 4 if nothing could be asked, else with 5.
     """
     if options.versions:
         return _versions(console)
@@ -228,7 +230,10 @@ def _doctor(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
         raise InvalidRequestError(msg, parameter="output", value=options.result)
     findings = []
     services = (_simulated if options.sandbox else _live)(survey)
-    with services as asked, demo.Heartbeat(console.step, console.note) as tell:
+    with (
+        services as asked,
+        demo.Heartbeat(console.step, console.note, is_shown=console.shows_waiting) as tell,
+    ):
         tell.begin("asking")
         for finding in examine(asked, options.only):
             findings.append(finding)

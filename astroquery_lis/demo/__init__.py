@@ -97,11 +97,15 @@ class Heartbeat:
     """Says lines, and in a ``with`` block how long the next is waited for.
 
     That is a bar that moves, in terminals and notebooks where tqdm is installed, and a line of text
-    every two seconds elsewhere, which ``note`` says.
+    every two seconds elsewhere, which ``note`` says; nothing but the lines if not ``is_shown``.
     """
 
     def __init__(
-        self, say: Callable[[str], object], note: Callable[[str], object] | None = None
+        self,
+        say: Callable[[str], object],
+        note: Callable[[str], object] | None = None,
+        *,
+        is_shown: bool = True,
     ) -> None:
         self._say, self._note = say, note or say
         self._step = ""
@@ -109,7 +113,9 @@ class Heartbeat:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._since = self._said = time.monotonic()
-        self._bar = _bar()
+        self._bar = _bar() if is_shown else None
+        if not is_shown:
+            self._ended.set()
 
     def __enter__(self) -> Heartbeat:
         self._thread.start()

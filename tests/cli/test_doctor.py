@@ -4,6 +4,7 @@ import io
 import json
 import re
 import socket
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from astropy.table import Table
 from astroquery import mast
 
 from astroquery_lis import LegacySurveyClass, _conf, conf
-from astroquery_lis.cli.doctor import ASSUMPTIONS, SERVICES, examine, sandboxed
+from astroquery_lis.cli.doctor import SERVICES, assumptions, examine, sandboxed
 from astroquery_lis.cli.questions import every_tree
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -123,7 +124,7 @@ def test_all_hold_on_the_sandbox(run, tmp_path):
     assert answer.code == 0, answer.out
     assert {line.split()[0] for line in answer.out.splitlines()} == {"holds"}
     report = json.loads((tmp_path / "report.json").read_text())
-    assert len(report["assumptions"]) == len(ASSUMPTIONS)
+    assert len(report["assumptions"]) == len(assumptions())
     assert {row["service"] for row in report["assumptions"]} == set(SERVICES)
     assert "astropy" in report["versions"]
 
@@ -154,7 +155,7 @@ def test_without_a_network_nothing_can_be_asked(run):
     assert all("connection refused" in line for line in answer.out.splitlines())
     assert all(line.startswith("could not ask ") for line in answer.out.splitlines())
     rows = [line for line in Path("report.md").read_text().splitlines() if line.startswith("| ")]
-    assert sum(row.endswith("| could not ask |") for row in rows) == len(ASSUMPTIONS)
+    assert sum(row.endswith("| could not ask |") for row in rows) == len(assumptions())
 
 
 def test_what_differs_tells_what_depends_on_it(scene, run):
@@ -164,6 +165,17 @@ def test_what_differs_tells_what_depends_on_it(scene, run):
     (place,) = (n for n, line in enumerate(answer.out.splitlines()) if line[:7] == "differs")
     assert "get_psf" in answer.out.splitlines()[place + 2]
     assert "viewer, PSF: get_psf depends on it." in Path("report.md").read_text()
+
+
+@pytest.mark.parametrize(("flag", "notes"), [("--quiet", 0), ("--json", 1)])
+def test_quiet_and_json_show_no_waiting(run, monkeypatch, flag, notes):
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    answer = run("doctor", "--only", "tap", flag)
+    assert answer.code == 0
+    # The one note counts what holds.
+    assert len(answer.err.splitlines()) == notes
+    assert "asking" not in answer.err
 
 
 def test_versions_print_nothing_else(run):
@@ -191,5 +203,5 @@ def test_a_report_of_another_kind_is_refused_before_anything_is_asked(run, other
 def test_evidence_is_of_the_kinds_that_the_page_explains():
     text = (DOCS / "live_services.rst").read_text()
     kinds = {kind.lower() for kind in re.findall(r"^\*\*(\w+)\*\*$", text, re.M)}
-    for about in ASSUMPTIONS:
+    for about in assumptions():
         assert set(re.sub(r" \([^)]*\)", "", about.evidence).split(", ")) <= kinds

@@ -109,7 +109,10 @@ def fork(*_):
 
 def is_free(path):
     with open(path, "rb") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
     return True
 
 fetched = download(HttpClient(), f"{url}/dr10/survey-bricks.fits.gz", "bricks.fits.gz", check=fork)

@@ -410,8 +410,12 @@ def test_the_preset_for_little_memory_makes_the_same_image_of_less(chain):
     from astroquery_lis.jwst_stage.steps.recipes import PRESETS
 
     (source, *_) = chain.product("_cal.fits")
+    ways = ({}, PRESETS["low-memory"]["steps"]["image3"]["resample"])
+    # What the first run imports is not counted.
+    for values in ways:
+        ResampleStep(**values).process(str(source)).close()
     images, peaks = [], []
-    for values in ({}, PRESETS["low-memory"]["steps"]["image3"]["resample"]):
+    for values in ways:
         tracemalloc.start()
         with ResampleStep(**values).process(str(source)) as model:
             images.append(model.data.copy())

@@ -97,9 +97,9 @@ def test_a_part_of_a_manifest_shows_its_own_targets(survey, sky, tmp_path, cutou
     for module in {"hdf5": ["h5py"], "zarr": ["zarr", "pyarrow"], "png": ["PIL"]}.get(output, []):
         pytest.importorskip(module)
     targets = SkyCoord([sky.positions[name] for name in NAMES])
-    fsouth = tmp_path / "cutouts"
+    folder = tmp_path / "cutouts"
     manifest = survey.download_cutouts(
-        targets, SIZE, bands="grz", download_dir=fsouth, output=output, show_progress=False
+        targets, SIZE, bands="grz", download_dir=folder, output=output, show_progress=False
     )
     sheet = pictures.contact_sheet(manifest[::-1], size=SIZE, columns=2, labels=False)
     for column, hdul in enumerate(cutouts[::-1]):
