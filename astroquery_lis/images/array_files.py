@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -239,17 +240,41 @@ _CONTAINERS: dict[str, Any] = {"hdf5": _Hdf5, "zarr": _Zarr}
 ARRAY_OUTPUTS = tuple(_CONTAINERS)
 
 
+class _Index(NamedTuple):
+    """The index of a file: its rows, their places by name and by row, and what was observed."""
+
+    entries: list[Facts]
+    by_name: dict[str, list[int]]
+    by_row: dict[int, list[int]]
+    shares: np.ndarray
+    planes: list[str]
+
+
+@lru_cache(maxsize=4)
+def _read_index(kind: type[_Hdf5 | _Zarr], path: Path, modified_ns: int, n_bytes: int) -> _Index:
+    """Return the index of a file in the state told by its date and size, for one target each."""
+    entries, shares, planes = kind.read_index(path)
+    by_name: dict[str, list[int]] = {}
+    by_row: dict[int, list[int]] = {}
+    for place, entry in enumerate(entries):
+        by_name.setdefault(_text(entry["id"]), []).append(place)
+        by_row.setdefault(int(entry["row"]), []).append(place)
+    return _Index(entries, by_name, by_row, shares, planes)
+
+
 def read_entry(path: Path, name: str, row: int) -> tuple[fits.HDUList, Facts]:
     """Return the images of a target in a file of arrays, and its row of the index.
 
     It is the only one of that name, or else the one of that row.
     """
     kind = _Zarr if path.name.endswith(_Zarr.suffix) else _Hdf5
-    entries, shares, planes = kind.read_index(path)
-    places = [i for i, entry in enumerate(entries) if _text(entry["id"]) == name]
-    if len(places) != 1:
-        places = [i for i, entry in enumerate(entries) if entry["row"] == row]
-    (place,) = places
+    index = _index_path(path) if kind is _Zarr else path
+    status = index.stat()
+    entries, by_name, by_row, shares, planes = _read_index(
+        kind, path, status.st_mtime_ns, status.st_size
+    )
+    places = by_name.get(name, [])
+    (place,) = places if len(places) == 1 else by_row.get(row, [])
     has = dict(zip(planes, shares[place] > 0, strict=True))
     hdus = [fits.PrimaryHDU()]
     with kind.arrays(path) as arrays:
@@ -365,8 +390,7 @@ class ArrayFile:
                     of_band.setdefault(band, share)
             row, facts = int(self.job.rows[index]), self.job.facts(index)
             texts: Facts = {"bands": ",".join(of_band), "observed": shares_text(of_band.values())}
-            layer = entry.get("layer", "")
-            layer = layer.decode() if isinstance(layer, bytes) else layer
+            layer = _text(entry.get("layer", ""))
             yield Result(row, "COMPLETE", layer=layer, **texts, **written, **facts)
 
     def _whole_file(self, path: Path) -> Facts:

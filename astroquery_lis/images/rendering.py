@@ -145,6 +145,12 @@ class LayerBricks:
         y, x = np.mgrid[: self.rendering.request.ny, : self.rendering.request.nx]
         return self.rendering.grid.to_sky(x, y)
 
+    @cached_property
+    def brick_pixels(self) -> tuple[np.ndarray, np.ndarray]:
+        """Place of each pixel on the grid of the target's brick, x and y."""
+        request = self.rendering.request
+        return brick_grid(int(brick_id(request.ra_deg, request.dec_deg))).to_pixel(*self.sky)
+
 
 def _existing(
     service: ViewerService,
@@ -193,10 +199,10 @@ def settle_rendering(
         nowhere = existing.count == 0
         _blank(planes, slice(None), nowhere)
         if request.pixel_scale_arcsec < COARSE_ARCSEC:
+            # An inverse variance rings below zero, where it was made zero.
+            has_image = "image" in planes and layer.product != "model"
             for i, (band, mask) in enumerate(masks.items()):
                 border = nowhere | lacking.get(band, np.False_)
-                # An inverse variance rings below zero, where it was made zero.
-                has_image = "image" in planes and layer.product != "model"
                 is_zero = planes["image"][i] == 0 if has_image else ~mask
                 masks[band] = mask & ~_unobserved(is_zero, border, existing)
     covered = 1.0 if nowhere is None else 1 - nowhere.mean()
@@ -237,8 +243,7 @@ def _unobserved(is_zero: np.ndarray, border: np.ndarray, existing: LayerBricks) 
         return is_zero
     from scipy.ndimage import maximum_filter
 
-    request = existing.rendering.request
-    x, y = brick_grid(int(brick_id(request.ra_deg, request.dec_deg))).to_pixel(*existing.sky)
+    x, y = existing.brick_pixels
     x0, y0 = (int(np.floor(values.min())) - KERNEL_PIX for values in (x, y))
     shape = [int(v.max()) - start + 2 * KERNEL_PIX for v, start in ((y, y0), (x, x0))]
     blank = np.zeros(shape, bool)

@@ -138,10 +138,14 @@ def manifest(results: Iterable[Result], *, more: Sequence[str] = ()) -> Table:
     return Table(columns, copy=False)
 
 
+_PASS = "surrogatepass"
+"""Names of files need not be text: their other bytes come as half a pair of UTF-16."""
+
+
 def _packed(values: list[Any], dtype: type | None) -> np.ndarray:
     """Return values as an array, text as UTF-8."""
     if dtype is None and not (values and all(isinstance(value, int) for value in values)):
-        return np.array([str(value).encode() for value in values], bytes)
+        return np.array([str(value).encode("utf-8", _PASS) for value in values], bytes)
     return np.array(values, dtype)
 
 
@@ -161,7 +165,7 @@ def _column(arrays: list[np.ndarray], places: np.ndarray) -> np.ndarray:
         start += len(array)
         array = array[where >= 0]
         is_bytes = array.dtype.kind == "S"
-        column[where[where >= 0]] = np.char.decode(array, "utf-8") if is_bytes else array
+        column[where[where >= 0]] = np.char.decode(array, "utf-8", _PASS) if is_bytes else array
     return column
 
 

@@ -87,6 +87,7 @@ WITHOUT_MAIN = _ContextWithoutMain()
 
 
 if sys.platform == "linux":
+    from multiprocessing import forkserver
     from multiprocessing.context import ForkServerContext, ForkServerProcess
     from multiprocessing.popen_forkserver import Popen as ForkServerPopen
 
@@ -109,7 +110,12 @@ def workers_context(module: str) -> BaseContext:
     if sys.platform == "linux":
         context = _ForkingContextWithoutMain()
         if module.startswith(f"{__name__.partition('.')[0]}."):
-            context.set_forkserver_preload([module])
+            # The process has one list for all its pools, and no way to ask for it: what others
+            # put there stays.
+            server = getattr(forkserver, "_forkserver", None)
+            modules = list(getattr(server, "_preload_modules", ()))
+            if module not in modules:
+                context.set_forkserver_preload([*modules, module])
         return context
     return WITHOUT_MAIN
 

@@ -76,9 +76,14 @@ class PictureRow:
         address = f"{root}?ra={self.ra_deg:.6f}&dec={self.dec_deg:.6f}&zoom={ZOOM}"
         return f"{address}&layer={layer}" if layer else address
 
+    @property
+    def has_picture(self) -> bool:
+        """Whether any of its panels is there."""
+        return any(panel is not None for panel in self.panels)
+
     def picture(self, size: int) -> np.ndarray | None:
         """Return its picture, or its panels in squares side by side; `None` if it has none."""
-        if all(panel is None for panel in self.panels):
+        if not self.has_picture:
             return None
         if len(self.panels) == 1:
             return self.panels[0]
@@ -183,13 +188,12 @@ def _side_by_side(names: list[str], surveys: list[Iterator[PictureRow]]) -> Iter
                 "the same targets in the same order."
             )
             raise InvalidRequestError(msg, parameter="manifest", value=targets)
-        has_picture = [any(panel is not None for panel in row.panels) for row in rows]
         notes = [
             f"{name}: {row.message or row.status}"
-            for name, row, has in zip(names, rows, has_picture, strict=True)
-            if row.message or not has
+            for name, row in zip(names, rows, strict=True)
+            if row.message or not row.has_picture
         ]
-        first = rows[has_picture.index(True)] if any(has_picture) else rows[0]
+        first = next((row for row in rows if row.has_picture), rows[0])
         panels = tuple(panel for row in rows for panel in row.panels)
         message, values = " ".join(notes), rows[0].values
         yield replace(first, panels=panels, message=message, values=values)

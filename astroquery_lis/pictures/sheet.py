@@ -123,7 +123,7 @@ def contact_sheet(
         x = GAP_PIX + number % columns * wide
         row.fill(sheet[y : y + size, x : x + wide - GAP_PIX], size)
         if has_labels:
-            text = text if row.picture(size) is not None else f"{text} {row.status}"
+            text = text if row.has_picture else f"{text} {row.status}"
             sheet[y + size : y + size + LABEL_PIX, x : x + wide - GAP_PIX] = _label(
                 text, wide - GAP_PIX
             )

@@ -58,6 +58,10 @@ def was_imported_before(job):
     return {"inherited": os.getpid() != PID}
 
 
+def are_imported(names):
+    return [name in sys.modules for name in names]
+
+
 def remember(job):
     MEMORY.append(job["value"])
 

@@ -94,6 +94,12 @@ def test_the_manifest_has_masts_columns_and_one_row_per_row():
     assert manifest([Result(0, "COMPLETE", id=17)])["id"].dtype.kind == "i"
 
 
+def test_a_manifest_holds_names_of_files_that_are_no_text():
+    path = os.fsdecode(b"caf\xe9.fits")
+    results = [Result(0, "COMPLETE", path), Result(1, "COMPLETE", "\u00e9\ud800.fits")]
+    assert list(manifest(results)["Local Path"]) == [result.local_path for result in results]
+
+
 def test_errors_travel_between_processes():
     class Local(Exception):  # noqa: N818 - its name does not matter
         """Cannot be pickled: it is not importable."""

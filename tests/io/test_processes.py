@@ -192,6 +192,32 @@ def test_kill_of_the_parent_ends_the_workers_of_a_pool(tmp_path):
     await_(lambda: not is_alive(pid))
 
 
+PRELOAD_SCRIPT = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+from astroquery_lis.io.processes import workers_context
+from tests.io.process_jobs import are_imported
+
+multiprocessing.set_forkserver_preload(["colorsys"])
+context = workers_context("astroquery_lis.io.journal")
+with ProcessPoolExecutor(1, mp_context=context) as pool:
+    print(pool.submit(are_imported, ["colorsys", "astroquery_lis.io.journal"]).result())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no server to fork workers from")
+def test_what_others_let_the_server_import_stays():
+    process = subprocess.run(
+        [sys.executable, "-c", PRELOAD_SCRIPT],
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert process.stdout.split("\n")[-2:] == ["[True, True]", ""]
+
+
 @pytest.mark.parametrize("way", ["file", "stdin"])
 @pytest.mark.parametrize("method", METHODS)
 def test_unguarded_script(tmp_path, way, method):

@@ -213,6 +213,28 @@ def test_hdf5_files_are_shown_too(sky, survey, tmp_path):
     assert [row[3] for row in parsed.rows if row] == ["45.131200", "45.090000"]
 
 
+def test_a_file_that_is_replaced_is_read_anew(sky, survey, tmp_path):
+    pytest.importorskip("h5py")
+    tables = []
+    for name in ("star", "field"):
+        table = survey.download_cutouts(
+            SkyCoord([sky.positions[name]]),
+            32,
+            bands="grz",
+            download_dir=tmp_path / name,
+            output="hdf5",
+            show_progress=False,
+        )
+        hdul = survey.get_cutout(sky.positions[name], 32, bands="grz")
+        tables.append((table, pictures.rgb(hdul)))
+    (star, of_star), (field, of_field) = tables
+    for picture in (of_star, of_field):
+        sheet = pictures.contact_sheet(star, size=32, labels=False)
+        assert np.array_equal(sheet[GAP_PIX:-GAP_PIX, GAP_PIX:-GAP_PIX], picture)
+        Path(field["Local Path"][0]).replace(star["Local Path"][0])
+        field["Local Path"] = star["Local Path"]
+
+
 @pytest.mark.parametrize("name", ["cutouts.h5", "cutouts.zarr.zip"])
 def test_a_file_of_many_cutouts_needs_its_manifest(tmp_path, name):
     with pytest.raises(InvalidRequestError, match="give the manifest that came with it"):
