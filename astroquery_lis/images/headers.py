@@ -7,6 +7,7 @@ pixels is refused.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -108,9 +109,16 @@ def _checked(header: fits.Header, shape: tuple[int, ...], source: FileSource) ->
     cards = tuple(
         (name, header[name], header.comments[name]) for name in KEPT_CARDS if name in header
     )
-    if not all(text.isprintable() and text.isascii() for _, _, text in cards):
-        _refuse("its header has comments that are no text")
+    if not all(_is_writable(part) for card in cards for part in card):
+        _refuse("its header has text that is none, or numbers that are not finite")
     return Layout((ny, nx), y0, x0, is_whole, IMAGE_PRODUCTS[product].no_value, cards)
+
+
+def _is_writable(part: object) -> bool:
+    """Return True if a header may hold a value or a comment."""
+    if isinstance(part, str):
+        return part.isprintable() and part.isascii()
+    return not isinstance(part, float) or math.isfinite(part)
 
 
 def _corner(header: fits.Header, brick: str, frame: Frame) -> tuple[int, int]:

@@ -74,6 +74,18 @@ def test_own_reductions_are_placed_by_their_wcs(survey, tmp_path, options):
     assert found.separation(TARGET).arcsec < 0.2
 
 
+@pytest.mark.filterwarnings("ignore:.*header keyword is invalid")
+@pytest.mark.parametrize("value", [b"\x1d  22.5", b"= 1E999", b"= '\xe9      '"])
+def test_values_that_no_header_may_hold_are_told(survey, tmp_path, value):
+    path = _own_reduction(tmp_path, FILTER="r DECam SDSS c0002", MAGZERO=22.5)
+    raw = bytearray(path.read_bytes())
+    at = raw.index(b"MAGZERO =")
+    raw[at + 8 : at + 80] = value.ljust(72)
+    path.write_bytes(raw)
+    with pytest.raises(UnexpectedContentError, match="text that is none|ASCII"):
+        _cut(survey, tmp_path)
+
+
 def test_a_small_reduction_is_blank_beyond_its_edge(survey, tmp_path):
     _own_reduction(tmp_path, 600, shift=(137.0, -137.0))
     image = _cut(survey, tmp_path, 900)["IMAGE_R"]

@@ -82,6 +82,17 @@ def test_a_header_that_does_not_tell_its_length_is_told():
         _check("plain.fits", raw)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("number", ["2147483648", "1000", "-1"])
+def test_a_table_of_impossibly_many_columns_is_told(tmp_path, number):
+    name = "table.fits"
+    raw = FILES[name]
+    at = raw.index(b"TFIELDS =")
+    raw = raw[:at] + f"TFIELDS = {number:>20}".encode().ljust(80) + raw[at + 80 :]
+    with pytest.raises(UnexpectedContentError, match="columns|negative size"):
+        _check(name, raw)
+
+
 def test_every_file_of_the_simulated_survey_passes(served_sky):
     paths = [p for p in served_sky.root.rglob("*") if p.name.endswith((".fz", ".fits", ".gz"))]
     assert len(paths) > 200
