@@ -140,7 +140,7 @@ def full():
 
 
 def mosaic():
-    """Return the peak memory of 12 full frames, in memory and on disk, over the estimates."""
+    """Return the peak memory of 12 full frames, in memory and on disk, over the estimate."""
     observation = simulate(size=2048, dithers=12, groups=4)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -159,7 +159,7 @@ def mosaic():
                 show_progress=False,
             )
             record = read_records(folder)[last.name]
-            expected = image3_memory_gb(12, 2048**2, 1.3 * 2048**2, on_disk=name == "on disk")
+            expected = image3_memory_gb(12, 2048**2, round(1.3 * 2048**2))
             rows += [
                 (f"12 full frames, {name}", record.seconds, "s"),
                 (f"12 full frames, {name}: peak", record.memory_gb, "GB"),

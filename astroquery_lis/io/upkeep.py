@@ -10,14 +10,14 @@ import os
 import shutil
 import time
 import zlib
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from .._forks import new_lock
 from ..exceptions import CacheError
-from .store import KNOWN, PARTS, VERSION_FILE, Store, written_bytes
+from .store import KNOWN, PARTS, VERSION_FILE, Store, close_unlocked, written_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -235,7 +235,8 @@ def _usage_file(location: FilePath) -> Iterator[IO[str] | None]:
         # Where nothing can be written, nothing grows either.
         yield None
         return
-    with suppress(OSError), file:
+    with suppress(OSError), ExitStack() as held:
+        held.callback(close_unlocked, file)
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
 from astropy.config import get_cache_dir
 
@@ -44,13 +44,23 @@ def lock(path: Path) -> Iterator[bool]:
     if fcntl is None:
         yield False
         return
-    with open(path.parent / f".{path.name}.lock", "w") as file:
-        try:
+    with open(path.parent / f".{path.name}.lock", "w") as file, _locked(file) as alone:
+        yield alone
+
+
+@contextmanager
+def _locked(file: IO[Any]) -> Iterator[bool]:
+    """Lock an open file, and unlock it: a process that was forked meanwhile has it open too."""
+    alone = False
+    if fcntl is not None:
+        with suppress(OSError):  # a file system without locks
             fcntl.flock(file, fcntl.LOCK_EX)
             alone = True
-        except OSError:  # a file system without locks
-            alone = False
+    try:
         yield alone
+    finally:
+        if fcntl is not None and alone:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def make_once(root: Path, make: Callable[[Path], None]) -> None:
@@ -92,9 +102,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     try:
         with ExitStack() as held:
             if fcntl is not None:  # `remove_leftovers` leaves alone what somebody writes
-                stream = held.enter_context(open(name, "rb"))
-                with suppress(OSError):
-                    fcntl.flock(stream, fcntl.LOCK_EX)
+                held.enter_context(_locked(held.enter_context(open(name, "rb"))))
             with os.fdopen(handle, "wb") as file:
                 write(file)
         # mkstemp makes files that only their owner can read.

@@ -107,7 +107,7 @@ def _content(prefix: str, tree: tuple[str, str], key: tuple[str, int, str]) -> b
 
 def _per_nanomaggy(row: np.void) -> float:
     """Return how many counts the exposure has for a nanomaggy."""
-    return 10 ** ((float(row["ccdzpt"]) - 22.5) / 2.5) * float(row["exptime"])
+    return 10 ** ((float(row["ccdzpt"]) - sky.ZERO_POINT) / 2.5) * float(row["exptime"])
 
 
 def _counts(row: np.void) -> np.ndarray:

@@ -50,18 +50,17 @@ def test_memory_of_stage_2():
 
 
 @pytest.mark.parametrize(
-    ("n", "output", "on_disk", "measured_gb"),
+    ("n", "output", "measured_gb"),
     [
-        (2, 2200 * 2200, False, 1.3),
-        (6, 3105 * 3108, False, 1.97),
-        (12, 3105 * 3108, False, 2.71),
-        (12, 3105 * 3108, True, 1.72),
+        (2, 2200 * 2200, 1.3),
+        (6, 3105 * 3108, 1.97),
+        (12, 3105 * 3108, 2.71),
     ],
 )
-def test_memory_of_a_mosaic(n, output, on_disk, measured_gb):
+def test_memory_of_a_mosaic(n, output, measured_gb):
     # Those of 6 and 12 exposures were measured with cal files of 96 MB.
     pixels = 2048 * 2048 if n == 2 else 96 * MB // 28
-    found = image3_memory_gb(n, pixels, output, on_disk=on_disk)
+    found = image3_memory_gb(n, pixels, output)
     assert found == pytest.approx(measured_gb, rel=0.2)
 
 

@@ -377,6 +377,13 @@ def test_a_server_that_does_not_answer(sky, service, plan, cache):
     assert caught.value.missing == (PMAP,)
 
 
+def test_the_way_out_without_a_network_is_not_that_of_the_survey(plan, cache):
+    environment = CrdsEnvironment(str(cache), "", "http://127.0.0.1:9")
+    with pytest.raises(CrdsUnavailable, match="connection refused.*Name one with") as caught:
+        resolve(plan, environment)
+    assert "mirror=" not in str(caught.value)
+
+
 def test_a_cache_that_cannot_be_written(service, plan, tmp_path):
     blocked = tmp_path / "cache"
     blocked.write_text("a file where the cache should be")

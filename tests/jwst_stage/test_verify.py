@@ -15,6 +15,8 @@ from astroquery_lis.jwst_stage.tasks import Estimate, Member, Reduction, Task
 
 pytest.importorskip("jwst")
 
+from stdatamodels.jwst import datamodels
+
 
 class Quiet:
     """A log in which tweakreg said nothing."""
@@ -267,6 +269,24 @@ def stars(chain, path, offset_arcsec=0.0):
     table = Table({"RA": chosen["ra"] + offset_arcsec / 3600, "DEC": chosen["dec"]})
     table.write(path, format="ascii.ecsv")
     return str(path)
+
+
+# Nothing is logged of a group without sources, nor of any where the step gives up.
+@pytest.mark.parametrize(("relative", "apart"), [((), 2), ((15, 14), 1), ((15, 15), 0)])
+def test_groups_that_were_not_matched_to_one_another_are_told(made, relative, apart):
+    task, folder, _ = made(3)
+    for path in folder.glob("*_crf.fits"):
+        with datamodels.open(path) as model:
+            is_reference = "v2v3corr" not in model.meta.wcs.available_frames
+        if is_reference:
+            path.unlink()
+    assert len(list(folder.glob("*_crf.fits"))) == 3
+    log = Quiet({"tweakreg": {"abs_refcat": "stars.ecsv"}})
+    log.relative_matches, log.absolute_matches = relative, (40,)
+    told = of(verify(task, folder, log), "tweakreg")
+    assert told["outcome"] == (NO_EFFECT if apart else OK)
+    words = "groups were not aligned to the others" if apart else "groups aligned to stars.ecsv"
+    assert f"{apart or 'all'} {'of ' * bool(apart)}3 {words}" in told["message"]
 
 
 @pytest.mark.slow

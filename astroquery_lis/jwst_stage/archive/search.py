@@ -28,9 +28,10 @@ from ...exceptions import (
     TransferError,
     TruncatedError,
     UnexpectedContentError,
+    UnreachableError,
     warn,
 )
-from ...io.http import causes, status_error, unreached
+from ...io.http import causes, reason_of, status_error, unreached
 from ..planning.pipelines import table_text
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def _mapped(url: str, error: BaseException) -> TransferError:
     chain = list(causes(error))
     down = unreached(url, *chain)
     if down is not None:
-        return down
+        return UnreachableError(reason_of(down), reasons=down.reasons, url=url, cause=down.cause)
     timeouts = (requests.Timeout, Urllib3TimeoutError, AstroqueryTimeoutError)
     kwargs: dict[str, Any] = {"url": url, "cause": error}
     if any(isinstance(lower, timeouts) for lower in chain):

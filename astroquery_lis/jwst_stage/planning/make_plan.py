@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from ..corrections import Correction
     from ..refs.references import Resolution
     from .associations import Group, GroupBy
-    from .exposures import Exposure
     from .task_builder import StepsFor
 
 

@@ -64,6 +64,7 @@ def read_files(
 
 _MOST_LISTED = 5
 _MOST_REASONS = 10
+_STAGE1_KEYWORDS: dict[str, str] = tomllib.loads(table_text("keywords"))["stage1"]
 
 
 def by_reason(problems: Iterable[tuple[str, str]]) -> list[list[tuple[str, str]]]:
@@ -261,7 +262,7 @@ def _automatic(files: dict[str, Exposure], resolution: Resolution | None) -> tup
     if resolution is None:
         return "rate", f"made by jwst {installed}; its reference files were not compared"
     references = resolution.references.get(configuration_key(rate), {})
-    for keyword, reftype in tomllib.loads(table_text("keywords"))["stage1"].items():
+    for keyword, reftype in _STAGE1_KEYWORDS.items():
         if keyword in rate.references and reftype in references:
             now = str(references[reftype].get("name", "N/A"))
             if rate.references[keyword].upper() != now.upper():

@@ -18,14 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ..corrections import Correction
+    from ..refs.references import Resolution
     from .associations import Group
     from .exposures import Exposure
+    from .plan import Plan
 
     StepsFor = Callable[[str, Sequence[Exposure]], dict[str, dict]]
-    from collections.abc import Sequence
-
-    from ..refs.references import Resolution
-    from .plan import Plan
 
 
 _TIME = "META.OBSERVATION.TIME"
@@ -352,12 +350,8 @@ def stage2_estimate(
     )
 
 
-def image3_memory_gb(
-    n_exposures: int, pixels: int, output_pixels: int, *, on_disk: bool = False
-) -> float:
-    """Return the highest memory of a mosaic."""
-    if on_disk:
-        return 0.5 + (125 * output_pixels + 2 * _CAL_BYTES * pixels) / 1e9
+def image3_memory_gb(n_exposures: int, pixels: int, output_pixels: int) -> float:
+    """Return the highest memory of a mosaic of exposures that are held in memory."""
     return 0.5 + (1.3 * n_exposures * _CAL_BYTES * pixels + 75 * output_pixels) / 1e9
 
 

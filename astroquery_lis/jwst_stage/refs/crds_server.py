@@ -27,7 +27,7 @@ from ...exceptions import (
 )
 from ...io.bounds import seconds_left, within
 from ...io.download import download
-from ...io.http import HttpClient, unreachable
+from ...io.http import HttpClient, reason_of, unreachable
 from .. import pipeline
 
 if TYPE_CHECKING:
@@ -165,8 +165,8 @@ def fetch_files(
     except TransferError as error:
         msg = (
             f"{len(paths)} reference files or mappings are missing, and the CRDS server cannot be "
-            f"asked for them: {error} Set crds_server_url to one that can be reached, or fill the "
-            f"cache elsewhere. Missing: {', '.join(sorted(paths))}."
+            f"asked for them: {reason_of(error)} Set crds_server_url to one that can be reached, "
+            f"or fill the cache elsewhere. Missing: {', '.join(sorted(paths))}."
         )
         raise CrdsUnavailable(msg, missing=sorted(paths), url=server.url, cause=error) from error
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from astropy.table import Column, Table
 
 from ...exceptions import CrdsUnavailable, TransferError, refuse
+from ...io.http import reason_of
 from .. import pipeline
 from ..resume.records import FileMemo, cache_folder
 from .crds_cache import (
@@ -215,7 +216,7 @@ class _Resolver:
             hint = f" (the cache has {latest})" if latest else ""
             msg = (
                 f"The CRDS server cannot be asked which context {name or 'the newest'!r} is: "
-                f"{error} Name one with crds_context{hint}."
+                f"{reason_of(error)} Name one with crds_context{hint}."
             )
             raise CrdsUnavailable(msg, url=server.url, cause=error) from error
 
@@ -258,7 +259,7 @@ class _Resolver:
         except TransferError as error:
             msg = (
                 f"The CRDS cache {self.environment.path} is empty, and its server does not "
-                f"answer: {error} Set crds_server_url to one that can be reached."
+                f"answer: {reason_of(error)} Set crds_server_url to one that can be reached."
             )
             raise CrdsUnavailable(msg, url=server.url, cause=error) from error
         write_server_config(self.environment.path, info)

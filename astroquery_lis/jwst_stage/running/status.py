@@ -102,10 +102,13 @@ class Lock:
 def is_locked(output_dir: FilePath) -> bool:
     """Return True if a run is at work in an output directory, on this host or another."""
     try:
-        with _lock_path(output_dir).open() as file:
-            return not _take(file, shared=True)
+        file = _lock_path(output_dir).open()
     except OSError:
         return False
+    try:
+        return not _take(file, shared=True)
+    finally:
+        close_unlocked(file)
 
 
 class LiveState:

@@ -315,9 +315,11 @@ def _absolute(
     needed = int(asked.get("abs_minobj", 15))
     matched = max(watch.absolute_matches, default=0)
     # The shift to the catalogue is that of all groups, also of those that fit no other.
-    least = int(asked.get("minobj", 10))
-    apart = sum(count < least for count in watch.relative_matches)
-    if not unaligned and matched >= needed and apart:
+    least = int(asked.get("minobj", 15))
+    # Nothing is logged of a group without sources, nor of any where the step gave up; the
+    # reference is matched to none.
+    apart = len(groups) - 1 - sum(count >= least for count in watch.relative_matches)
+    if not unaligned and matched >= needed and apart > 0:
         message = (
             f"S_TWKREG = COMPLETE, but {apart} of {len(groups)} groups were not aligned to the "
             f"others before all were moved to {name}: fewer than {least} sources matched (minobj)"

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table
 
+from ..._packages import how_to_install
 from ...exceptions import OptionalDependencyError
 from ..made_once import lock
 from .crds_files import CONTEXT
@@ -143,7 +144,7 @@ def need_stdatamodels() -> None:
         import crds.jwst  # noqa: F401
         import stdatamodels.jwst.datamodels  # noqa: F401
     except ImportError as error:
-        msg = "Simulated JWST exposures need stdatamodels: install astroquery_lis[jwst]."
+        msg = f"Simulated JWST exposures need stdatamodels: {how_to_install('jwst')}."
         raise OptionalDependencyError(msg, cause=error) from error
 
 

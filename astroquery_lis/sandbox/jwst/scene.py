@@ -18,6 +18,7 @@ from astropy.table import Table
 from astropy.time import Time
 from scipy.special import erf
 
+from .. import sky
 from ..light import sources as legacy_sources
 from ..measurements import measurements
 from ..render import ellipse_matrix, sersic_components
@@ -62,7 +63,7 @@ FILTERS = MappingProxyType(
 
 def _legacy_magnitude(values: dict[str, np.ndarray], wavelength_um: float) -> np.ndarray:
     """Return AB magnitudes at a wavelength between those of z, W1 and W2."""
-    magnitudes = [22.5 - 2.5 * np.log10(values[f"flux_{band}"]) for band in _BANDS]
+    magnitudes = [sky.ZERO_POINT - 2.5 * np.log10(values[f"flux_{band}"]) for band in _BANDS]
     logs, place = np.log(list(_BANDS.values())), np.log(wavelength_um)
     segment = 0 if place < logs[1] else 1
     share = (place - logs[segment]) / (logs[segment + 1] - logs[segment])

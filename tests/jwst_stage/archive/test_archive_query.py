@@ -22,6 +22,7 @@ from astroquery_lis.exceptions import (
     TransferError,
     TruncatedError,
     UnexpectedContentError,
+    UnreachableError,
 )
 from astroquery_lis.jwst_stage.archive import search as archive_search
 from astroquery_lis.jwst_stage.archive.uncal_request import (
@@ -418,6 +419,16 @@ def test_faults_are_typed(stage, sky, match, kind, options, error):
     assert caught.value.url.startswith(sky.url)
     if kind == "status":
         assert caught.value.status == options["code"]
+
+
+def test_a_service_that_cannot_be_reached(stage):
+    with (
+        mast.conf.set_temp("server", "http://127.0.0.1:9"),
+        pytest.raises(UnreachableError, match="connection refused") as caught,
+    ):
+        stage.query_uncal(program=1234)
+    assert set(caught.value.reasons) == {"127.0.0.1:9"}
+    assert "mirror=" not in str(caught.value)  # as of the survey
 
 
 @pytest.mark.parametrize("code", [429, 503])

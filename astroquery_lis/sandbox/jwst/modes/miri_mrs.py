@@ -7,7 +7,6 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import asdf
 import numpy as np
 from astropy.table import Table
 from scipy.special import ndtr
@@ -318,6 +317,8 @@ def _fill_cubepar(model: Any) -> None:
 
 
 def _write_extract1d(path: Path) -> None:
+    import asdf
+
     wavelength = np.array([4.0, 12.0], np.float32)
 
     def constant(value: float) -> np.ndarray:
