@@ -130,3 +130,9 @@ def _derived(name: str, hdul: fits.HDUList, band: str) -> np.ndarray:
     with np.errstate(divide="ignore"):
         # Infinite where there is no weight: no flux is significant there.
         return 1 / np.sqrt(invvar)
+
+
+def shared_out(invvar: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Divide the viewer's inverse variance by the number of bricks that it was added up from."""
+    # Interpolation makes it ring below zero beside pixels without weight.
+    return np.clip(invvar, 0, None) / np.maximum(count, 1).astype(np.float32)

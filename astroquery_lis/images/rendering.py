@@ -22,6 +22,7 @@ from ..survey.request import CutoutRequest
 from ..survey.sphere import bricks_in_circle
 from .coadds import Plane, observed
 from .coverage import Request, no_data_at, settle
+from .planes import shared_out
 from .viewer_service import MAX_REQUEST_PIX, ViewerService
 
 JOIN_MARGIN_PIX = 8
@@ -136,8 +137,7 @@ class LayerBricks:
     def without_doubling(self, invvar: np.ndarray) -> np.ndarray:
         """Divide the inverse variance by the number of bricks that the viewer added up."""
         count = self.count if self.count is not None else np.ones(invvar.shape[1:])
-        # Interpolation makes it ring below zero beside pixels without weight.
-        return np.clip(invvar, 0, None) / np.maximum(count, 1).astype(np.float32)
+        return shared_out(invvar, count)
 
     @cached_property
     def sky(self) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,7 @@ from ..survey.owners import images_over
 from ..survey.releases import RELEASES
 from ..survey.sphere import bricks_in_circle
 from .plain import plane_name
-from .planes import pixel_side_arcsec
+from .planes import pixel_side_arcsec, shared_out
 
 if TYPE_CHECKING:
     from .._typing import FilePath
@@ -128,13 +128,11 @@ def _mended(kind: str, pixels: np.ndarray, header: fits.Header) -> np.ndarray:
     pixels = pixels.astype(np.float32)
     if kind == "image" or "BRICK" in header:
         return pixels
-    # Added up where images of bricks overlap, and interpolation makes it ring below zero.
     y, x = np.mgrid[: pixels.shape[0], : pixels.shape[1]]
     ra, dec = WCS(header, naxis=2).pixel_to_world_values(x, y)
     radius_deg = pixel_side_arcsec(header) / 3600 * max(pixels.shape) * 0.75 + 0.02
     near = bricks_in_circle(float(header["CRVAL1"]), float(header["CRVAL2"]), radius_deg)
-    count = images_over(near, ra, dec)
-    return np.clip(pixels, 0, None) / np.maximum(count, 1).astype(np.float32)
+    return shared_out(pixels, images_over(near, ra, dec))
 
 
 def _about(header: fits.Header, bands: str) -> fits.Header:
