@@ -78,6 +78,13 @@ def by_reason(problems: Iterable[tuple[str, str]]) -> list[list[tuple[str, str]]
     return sorted(reasons.values(), key=len, reverse=True)
 
 
+def told_of(alike: list[tuple[str, str]]) -> str:
+    """Return the first of reasons that are alike, and of whom it is unless it is that of all."""
+    name, reason = alike[0]
+    is_of_all = all(other == reason for _, other in alike)
+    return reason if is_of_all or name.rpartition("/")[2] in reason else f"of {name}: {reason}"
+
+
 def _raise_all(problems: list[str], parameter: str) -> None:
     """Raise one error for all files that cannot be used, those with one reason together."""
     if not problems:
@@ -163,7 +170,7 @@ def _column(table: Table, notes: list[str]) -> list[str]:
             paths.append(path)
     if left_out:
         texts = [
-            f"{listed([name for name, _ in alike])} ({alike[0][1]})"
+            f"{listed([name for name, _ in alike])} ({told_of(alike)})"
             for alike in by_reason(left_out)
         ]
         notes.append(f"Left out, since the table has no file: {listed(texts, _MOST_REASONS)}.")

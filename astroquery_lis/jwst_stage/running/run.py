@@ -27,7 +27,7 @@ from ...exceptions import (
 from ...io.store import GB, check_space
 from .. import pipeline
 from ..planning.associations import listed
-from ..planning.plan_inputs import by_reason
+from ..planning.plan_inputs import by_reason, told_of
 from ..planning.task_builder import with_references
 from ..resume.fingerprints import Fingerprints, key
 from ..resume.records import read_records, write_record
@@ -227,7 +227,8 @@ class _Run:
             if line["outcome"] == "no effect"
         )
         texts = [
-            f"{listed([name for name, _ in alike])}: {alike[0][1]}" for alike in by_reason(problems)
+            f"{listed([name for name, _ in alike])}: {told_of(alike)}"
+            for alike in by_reason(problems)
         ]
         if texts:
             warn("\n".join(texts), StageWarning)

@@ -47,7 +47,10 @@ _SATURATED_AT = 0.5
 def cache_root() -> Path:
     """Return where what this version of the code makes is kept, in astropy's cache."""
     names = sorted(f"jwst/{path.name}" for path in Path(__file__).parent.glob("*.py"))
-    tables = ["data/jwst_parameters.json", "data/nircam_keywords.json"]
+    tables = [
+        f"data/{name}"
+        for name in ("crds_server_config.txt", "jwst_parameters.json", "nircam_keywords.json")
+    ]
     sources = [*names, *tables, "sky.py", "render.py", "light.py", "measurements.py"]
     return cache_folder() / f"jwst-{digest_of(sources)}"
 

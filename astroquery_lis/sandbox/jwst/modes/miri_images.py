@@ -24,7 +24,7 @@ from .mode_references import fill_frame, flat, imaging_references, ramp_referenc
 
 _BACKGROUND, _MASKED = setup_of("miri_background"), setup_of("miri_coronagraph")
 _INSTRUMENT = {"name": "MIRI", "detector": "MIRIMAGE"}
-_SIZE = 96
+_SIZE = _MASKED.shape[0]
 _SKY_MJYSR = 24.0
 _DITHERS = ((0.0, 0.0), (0.9, 0.4), (-0.5, 0.8), (0.3, -0.9))
 

@@ -149,8 +149,7 @@ def ramp_references(setup: Setup) -> dict[str, Reference]:
         "saturation": ("SaturationModel", SATURATION_DN),
     }  # fmt: skip
     references = {
-        kind: Reference(model, _constant(setup, value))
-        for kind, (model, value) in constants.items()
+        kind: Reference(model, constant(setup, value)) for kind, (model, value) in constants.items()
     }
     return references | {
         "mask": Reference("MaskModel", _plane(setup)),
@@ -168,7 +167,9 @@ def _plane(setup: Setup) -> Fill:
     return fill
 
 
-def _constant(setup: Setup, value: float) -> Fill:
+def constant(setup: Setup, value: float) -> Fill:
+    """Return what fills a reference with the same value everywhere."""
+
     def fill(model: Any) -> None:
         model.data = np.full(setup.shape, value, np.float32)
         fill_frame(model, setup)

@@ -17,9 +17,9 @@ from .mode_references import fill_frame, imaging_references, ramp_references
 if TYPE_CHECKING:
     from ..detector import Pointing
 
-_SIZE = 256
 _FILTER = "F356W"
 _IMAGING = setup_of("nircam_slitless")
+_SIZE = _IMAGING.shape[0]
 _GRISM = replace(
     _IMAGING,
     exp_type="NRC_WFSS",

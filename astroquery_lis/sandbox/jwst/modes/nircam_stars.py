@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from os import PathLike
-from typing import Any
 
 import numpy as np
 from astropy.table import Table
 
 from ..crds_files import Reference
 from .exposures import ROLL_DEG, TARGET_DEG, ModeObservation, Program, Shot, setup_of
-from .mode_references import fill_frame, imaging_references
+from .mode_references import constant, imaging_references
 
 _SERIES = setup_of("nircam_series")
 _SERIES_JY, _SERIES_SKY_MJYSR = 8e-5, 0.3
@@ -67,19 +66,15 @@ def simulate_time_series(directory: str | PathLike[str], *, seed: int = 3) -> Mo
             share = curve[first : first + _INTEGRATIONS, None, None]
             cube = dark + share * light
             program.expose(_SERIES, shot, cube)
-    references = imaging_references(_SERIES) | {"gain": Reference("GainModel", _fill_gain)}
+    references = imaging_references(_SERIES) | {
+        "gain": Reference("GainModel", constant(_SERIES, 2.05))
+    }
     star.meta.update(curves=_visits(), sigma_pix=_SERIES.sigma_pix)
     return program.observation(_SERIES.instrument, references, star)
 
 
-def _fill_gain(model: Any) -> None:
-    model.data = np.full(_SERIES.shape, 2.05, np.float32)
-    fill_frame(model, _SERIES)
-
-
 # ---- wavefront sensing --------------------------------------------------------------------------
 
-_SIZE = 96
 _FLUX_JY, _SKY_MJYSR = 3e-3, 0.5
 _STEP_PIX = (-6.0, 4.0)
 # Of the detector, and near the star.
@@ -108,7 +103,8 @@ def simulate_wavefront(directory: str | PathLike[str], *, seed: int = 5) -> Mode
         If stdatamodels or crds is not installed.
     """
     program = Program(directory, seed)
-    setup, middle = setup_of("nircam_wavefront"), (_SIZE - 1) / 2
+    setup = setup_of("nircam_wavefront")
+    middle = (setup.shape[0] - 1) / 2
     first = setup.pointing(TARGET_DEG, ROLL_DEG)
     place = setup.to_sky(first, middle + _STEP_PIX[0], middle + _STEP_PIX[1])
     star = Table({"ra": [TARGET_DEG[0]], "dec": [TARGET_DEG[1]], "flux": [_FLUX_JY]})

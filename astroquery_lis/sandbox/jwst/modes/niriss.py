@@ -66,7 +66,7 @@ def simulate_niriss(
 
 # ---- aperture masking ---------------------------------------------------------------------------
 
-_SIZE = 80
+_SIZE = _MASKED.shape[0]
 _PIXEL_RAD = float(np.radians(_MASKED.detector.scale_arcsec / 3600))
 # Holes of the mask, where they are in the pupil (V2, V3) and how wide, metres.
 _HOLES_M = (
