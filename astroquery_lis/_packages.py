@@ -25,9 +25,11 @@ def how_to_install(extra: str) -> str:
     packages = distributions(name="astroquery_lis")
     installed = (package for package in packages if package.read_text("METADATA"))
     origins = (package.read_text("direct_url.json") for package in installed)
-    url = urlsplit(json.loads(next(origins, None) or "{}").get("url", ""))
+    origin = json.loads(next(origins, None) or "{}")
+    url = urlsplit(origin.get("url", ""))
     source = unquote(url.path) if url.scheme == "file" else "astroquery_lis"
-    return f"python -m pip install '{source}[{extra}]'"
+    option = "-e " if origin.get("dir_info", {}).get("editable") else ""
+    return f"python -m pip install {option}'{source}[{extra}]'"
 
 
 def import_optional(name: str, extra: str, purpose: str) -> ModuleType:

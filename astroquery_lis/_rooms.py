@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from sys import modules
 from types import ModuleType
 
 
@@ -10,12 +11,15 @@ def modules_of(room: str) -> Callable[[str], ModuleType]:
 
     def module(name: str) -> ModuleType:
         full_name = f"{room}.{name}"
+        msg = f"module {room!r} has no attribute {name!r}"
+        # Python and its tools ask for many of these, and a search of the disk takes its time.
+        if name.startswith("__"):
+            raise AttributeError(msg, name=name, obj=modules[room])
         try:
             return import_module(full_name)
         except ModuleNotFoundError as error:
             if error.name != full_name:
                 raise
-            msg = f"module {room!r} has no attribute {name!r}"
-            raise AttributeError(msg) from None
+            raise AttributeError(msg, name=name, obj=modules[room]) from None
 
     return module

@@ -182,8 +182,8 @@ class TractorFiles:
                 else:
                     rows = np.flatnonzero(request.sky.contains(positions["ra"], positions["dec"]))
                 rows = rows[eligible(positions[rows], brick, request)]
-                if request.sky.center is not None:
-                    # As they will be returned, so that a single file's need not be moved again.
+                if request.sky.center is not None and len(bricks) == 1:
+                    # As they will be returned, so that they need not be moved again.
                     placed = positions[rows]
                     distance = separation_deg(*request.sky.center, placed["ra"], placed["dec"])
                     rows = rows[np.argsort(distance, kind="stable")]

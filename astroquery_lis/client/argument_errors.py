@@ -11,7 +11,8 @@ from typing import Any
 from ..exceptions import ArgumentError, LegacySurveyError
 
 # What other packages call it; the first that the method has is meant.
-_WRITE = "the method writeto() of what is returned"
+_WRITE = "a method of what is returned"
+_WRITERS = {"HDUList": "writeto()", "Table": "write()"}
 MEANT = {
     "radius": ("radius", "size"),
     "size": ("size", "radius", "width"),
@@ -81,7 +82,8 @@ def _argument_error(
     positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     unknown = [word for word in options if word not in words]
     if unknown:
-        meant = _meant(unknown[0], words, positional)
+        writer = _WRITERS.get(str(inspect.signature(method).return_annotation).partition(" ")[0])
+        meant = _meant(unknown[0], words, positional, writer)
         hint = f"did you mean {meant}?" if meant else f"it has: {', '.join(words)}."
         msg = f"{name}() has no argument {unknown[0]}=; {hint}"
         return ArgumentError(msg, parameter=unknown[0], value=options[unknown[0]])
@@ -103,10 +105,12 @@ def _too_many(args: tuple, positional: list[str], named: list[str]) -> str:
     return f"{msg}{', ...' if len(named) > 8 else '.'}"
 
 
-def _meant(word: str, words: list[str], positional: list[str]) -> str | None:
+def _meant(word: str, words: list[str], positional: list[str], writer: str | None) -> str | None:
     for candidate in MEANT.get(word.lower(), ()):
         if candidate in words:
             return f"{candidate}="
+        if candidate == _WRITE:
+            return f"the method {writer} of what is returned" if writer else None
         if not candidate.isidentifier():
             return candidate
     if word.lower() in ("ra", "dec") and "coordinates" in words:

@@ -58,14 +58,24 @@ _SENTENCES = (InvalidRequestError, NoCoverageError, ServiceDownError)
 
 def in_time(method: Method) -> Method:
     """Bound every call of a method by ``conf.deadline``."""
+    return _public(method, is_bounded=True)
+
+
+def explaining(method: Method) -> Method:
+    """Let a method say in one sentence which argument it does not know."""
+    return _public(method, is_bounded=False)
+
+
+def _public(method: Method, *, is_bounded: bool) -> Method:
     flags = _flags(method)
 
     @wraps(method)
-    def bounded(*args: Any, **options: Any) -> object:
+    def called(*args: Any, **options: Any) -> object:
         for name in flags.keys() & options.keys():
             _check_flag(name, options[name], flags[name])
         # As `within` does, which every call would pass on its way.
-        token = BOUNDS.set((*BOUNDS.get(), Bound(time.monotonic() + conf.deadline)))
+        bound = (Bound(time.monotonic() + conf.deadline),) if is_bounded else ()
+        token = BOUNDS.set((*BOUNDS.get(), *bound))
         try:
             return method(*args, **options)
         except _SENTENCES as error:
@@ -78,7 +88,7 @@ def in_time(method: Method) -> Method:
         finally:
             BOUNDS.reset(token)
 
-    return bounded  # type: ignore[return-value]
+    return called  # type: ignore[return-value]
 
 
 def alias(method: T, name: str) -> T:
@@ -102,27 +112,6 @@ def _root(error: LegacySurveyError) -> BaseException | None:
         return error.__cause__
     cause.__cause__, cause.__suppress_context__ = None, True
     return cause.with_traceback(None)
-
-
-def explaining(method: Method) -> Method:
-    """Let a method say in one sentence which argument it does not know."""
-    flags = _flags(method)
-
-    @wraps(method)
-    def called(*args: Any, **options: Any) -> object:
-        for name in flags.keys() & options.keys():
-            _check_flag(name, options[name], flags[name])
-        try:
-            return method(*args, **options)
-        except _SENTENCES as error:
-            raise error.with_traceback(None) from _root(error)
-        except TypeError as error:
-            error_of_call = explained(error, method, args, options)
-            if error_of_call is None:
-                raise
-            raise error_of_call from None
-
-    return called  # type: ignore[return-value]
 
 
 def _flags(method: Callable) -> dict[str, bool]:

@@ -106,7 +106,7 @@ def icrs_degrees(coordinates: SkyCoord, parameter: str) -> tuple[np.ndarray, np.
 def unmasked(values: np.ndarray) -> np.ndarray:
     """Return numbers as floats, NaN where they are masked in either of astropy's ways."""
     if hasattr(values, "to_numpy"):
-        values = values.to_numpy(float)  # a Series, whose mask is a method
+        values = np.asarray(values, float)  # a Series, whose mask is a method
     mask = np.ma.getmaskarray(values) | getattr(values, "mask", False)
     plain = np.ma.getdata(getattr(values, "unmasked", values))
     return np.where(mask, np.nan, np.asarray(plain, float))

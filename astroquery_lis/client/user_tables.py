@@ -108,6 +108,7 @@ def _converted(value: Any) -> Table | None:
     if kinds & {("pandas", "DataFrame"), ("pandas", "Series")}:
         return _of_pandas(value)
     if ("polars", "DataFrame") in kinds:
+        import_optional("pyarrow", "parquet", "A table of polars")
         value = value.to_arrow()
     if kinds & {("polars", "DataFrame"), ("pyarrow", "Table")}:
         return _of_arrow(value)

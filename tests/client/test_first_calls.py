@@ -93,6 +93,8 @@ REFUSED = [
     ("list_layers", ("sdss",), {}, "takes no argument without a name."),
     ("get_cutout", (STAR, 64), {"filename": "a.fits"}, "did you mean the method writeto()"),
     ("get_cutout", (STAR, 64), {"download_dir": "a"}, "did you mean the method writeto()"),
+    ("query_tractor", (STAR,), {"filename": "a.fits"}, "did you mean the method write() of"),
+    ("covers", (STAR,), {"filename": "a.fits"}, "has no argument filename=; it has: coordinates"),
     ("get_cutout", (STAR, 64), {"products": "ivar"}, "Did you mean 'invvar'?"),
     ("get_brick_files", ("0451p000",), {"products": "images"}, "Did you mean 'image'?"),
     ("query_tractor", (STAR,), {"radius": "5 arcsec", "column_filters": "flux_r > 10"},

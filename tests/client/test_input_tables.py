@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import warnings
 from contextlib import nullcontext
 
@@ -17,7 +18,7 @@ from astroquery_lis.cli import main
 from astroquery_lis.client.by_row import as_by_row
 from astroquery_lis.client.inputs import as_position, as_targets
 from astroquery_lis.client.user_tables import as_table
-from astroquery_lis.exceptions import CoverageWarning, InvalidRequestError
+from astroquery_lis.exceptions import CoverageWarning, InvalidRequestError, OptionalDependencyError
 
 # The star, a place in the field beside it, and nowhere.
 RA, DEC = np.array([45.1312, 45.09]), np.array([0.0047, 0.062])
@@ -383,6 +384,13 @@ def test_columns_of_several_levels_have_the_names_that_are_not_empty():
     mixed = pandas.DataFrame(values[:, :3])
     mixed.columns = pandas.Index(["ra", "dec", ("flux", "g")], tupleize_cols=False)
     assert as_table(mixed).colnames == ["ra", "dec", "flux_g"]
+
+
+def test_a_table_of_polars_without_pyarrow_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    frame = type("DataFrame", (), {"__module__": "polars.dataframe.frame"})()
+    with pytest.raises(OptionalDependencyError, match=r"polars needs pyarrow: .*\[parquet\]'"):
+        as_table(frame)
 
 
 def test_columns_are_named(survey):

@@ -396,7 +396,7 @@ def test_a_cache_that_cannot_be_written(service, plan, tmp_path):
 
 def test_a_missing_pipeline_is_told_with_the_extra(plan, monkeypatch):
     monkeypatch.setattr(pipeline, "find_spec", lambda name: None)
-    with pytest.raises(OptionalDependencyError, match=r"pip install '.*\[jwst\]'"):
+    with pytest.raises(OptionalDependencyError, match=r"pip install (-e )?'.*\[jwst\]'"):
         resolve(plan, CrdsEnvironment("/nowhere"))
 
 
