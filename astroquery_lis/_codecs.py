@@ -40,6 +40,10 @@ MAX_TILE_PIX = 1 << 24
 MAX_TILES = 1 << 20
 """Far beyond what any survey has: a brick has 3600 x 3600 pixels in 1296 tiles."""
 
+MAX_DITHER = 10_000
+"""Largest ZDITHER0 of the FITS standard (4.0, section 10.2): the decoder takes it for a place in
+its table of random numbers."""
+
 TILE_HEAD_BYTES = 25
 HCOMPRESS_MAGIC = b"\xdd\x99"
 MAX_BIT_PLANES = 64
@@ -75,6 +79,7 @@ def check_parameters(header: Mapping[str, object]) -> None:
         tiles, pixels = tiles * math.ceil(side / tile), pixels * min(side, tile)
     _within("the number of tiles", tiles, 1, MAX_TILES)
     _within("the number of pixels of a tile", pixels, 1, MAX_TILE_PIX)
+    _within("ZDITHER0", header.get("ZDITHER0", 1), 1, MAX_DITHER)
     for number in range(1, 10):
         name = str(header.get(f"ZNAME{number}", "")).strip()
         if name in PARAMETERS[codec]:

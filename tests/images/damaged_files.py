@@ -5,6 +5,7 @@ nor an error of the package is printed with its traceback, and the exit code is 
 """
 
 import collections
+import faulthandler
 import gzip
 import random
 import shutil
@@ -97,6 +98,7 @@ def calls(survey, name):
 def main(tree, kind, count, seed):
     """Ask for damaged files, and print how it went."""
     warnings.simplefilter("ignore")
+    faulthandler.enable()
     damage = {"headers": damaged_header, "data": damaged_data}[kind]
     folder = Path(tempfile.mkdtemp())
     raws = {}

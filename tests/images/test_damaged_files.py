@@ -27,6 +27,27 @@ def test_damaged_files_end_right_or_typed(sky, kind):
     assert "answered" in child.stdout
 
 
+@pytest.mark.parametrize("seed", ["-1099511627776", "0", "10001", "1.5", "T"])
+def test_a_place_outside_the_table_of_random_numbers_is_refused(sky, tmp_path, seed):
+    path = file_path("image", "dr10", "south", brick="0451p000", band="r")
+    raw = (sky.root / path).read_bytes()
+    at = raw.index(b"ZDITHER0=")
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_bytes(
+        raw[:at] + f"ZDITHER0= {seed:>20}".encode().ljust(80) + raw[at + 80 :]
+    )
+    # In a process of its own, which wrong decoding would end.
+    script = (
+        "import sys; from astroquery_lis import LegacySurveyClass; survey = LegacySurveyClass();"
+        "survey.get_cutout('45.1312 0.0047', 64, release='dr10', region='south', bands='r',"
+        "source='bricks', mirror=sys.argv[1])"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "UnexpectedContentError" in child.stderr.splitlines()[-1], child.stderr[-2000:]
+    assert "ZDITHER0" in child.stderr
+
+
 def test_a_damaged_file_of_the_cache_leads_on_and_is_dropped(sky, other, survey):
     relative = file_path("image", "dr10", "south", brick="0451p000", band="r")
     star = sky.positions["star"]
