@@ -396,7 +396,7 @@ def _mirrors(options: Namespace, survey: LegacySurveyClass, console: Console) ->
 
 def _demo(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
     say = console.note if console.json else console.step
-    console.put(path=str(demo.run(**asked(options), say=say)))
+    console.put(path=str(demo.run(**asked(options), say=say, show_progress=console.shows_waiting)))
 
 
 # ---- the list of them ---------------------------------------------------------------------------

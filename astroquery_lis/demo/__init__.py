@@ -48,7 +48,10 @@ NEXT = Markup(
 
 
 def run(
-    output_dir: FilePath = "astroquery-lis-demo", *, say: Callable[[str], object] = print
+    output_dir: FilePath = "astroquery-lis-demo",
+    *,
+    say: Callable[[str], object] = print,
+    show_progress: bool = True,
 ) -> Path:
     """Serve the embedded sky, do everything that the package does, and write a page of it.
 
@@ -61,6 +64,8 @@ def run(
         Folder for the page.
     say : callable, optional
         Called with a line of text for each step.
+    show_progress : bool, optional
+        Whether to show how long a step takes meanwhile.
 
     Returns
     -------
@@ -77,7 +82,7 @@ def run(
     jobs: tuple[Job, ...] = (*SURVEY_JOBS, (JWST_TITLE, partial(jwst_section, folder=folder)))
     sections = [section("Lines to copy", *BEGIN)]
     say("Starting the embedded sky (a file is made when it is first asked for)")
-    with Heartbeat(say) as tell, sandbox.serve() as sky:
+    with Heartbeat(say, is_shown=show_progress) as tell, sandbox.serve() as sky:
         tell(f"Serving {len(sky.truth)} simulated sources at {sky.mirror_url}")
         for title, make in jobs:
             tell.begin(title)
