@@ -218,7 +218,8 @@ def _mapped(url: str, error: BaseException) -> TransferError:
     chain = list(causes(error))
     down = unreached(url, *chain)
     if down is not None:
-        return UnreachableError(reason_of(down), reasons=down.reasons, url=url, cause=down.cause)
+        msg = f"{reason_of(down)} Check the network, and the proxy where there is one."
+        return UnreachableError(msg, reasons=down.reasons, url=url, cause=down.cause)
     timeouts = (requests.Timeout, Urllib3TimeoutError, AstroqueryTimeoutError)
     kwargs: dict[str, Any] = {"url": url, "cause": error}
     if any(isinstance(lower, timeouts) for lower in chain):
