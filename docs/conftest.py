@@ -4,6 +4,15 @@ import pytest
 
 from astroquery_lis import sandbox
 
+# It takes raw exposures through stage 1, again and again.
+SLOW_PAGES = ("jwst_before_after.rst",)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.name in SLOW_PAGES:
+            item.add_marker("slow")
+
 
 @pytest.fixture(autouse=True)
 def scratch_folder(tmp_path, monkeypatch):
