@@ -278,9 +278,7 @@ def identity_of_job(
         "source": spec.sources,
         "on_missing": spec.on_missing,
         "output": output,
-        "mirror": sorted(
-            {m.root_name if m.official else f"{m.label} ({m.root_name})" for m in access.mirrors}
-        ),
+        "mirror": sorted({mirror.place for mirror in access.mirrors}),
     }
 
 

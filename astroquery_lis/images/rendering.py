@@ -17,7 +17,7 @@ from ..survey.bricks import brick_grid, brick_id, is_north, name_of
 from ..survey.layers import Layer, layer_of
 from ..survey.owners import EDGE_PIX, images_over
 from ..survey.pixel_grids import Box, TangentGrid
-from ..survey.releases import PIXEL_SCALE_ARCSEC, RELEASES, Tree
+from ..survey.releases import PIXEL_SCALE_ARCSEC, Tree
 from ..survey.request import CutoutRequest
 from ..survey.sphere import bricks_in_circle
 from .coadds import Plane, observed
@@ -56,7 +56,7 @@ class Rendering:
     def owner_tree(self) -> Tree | None:
         """The region of the target, if the layer is put together from regions."""
         is_of_north = is_north(self.request.ra_deg, self.request.dec_deg)
-        trees = _trees(self.layer)
+        trees = self.layer.trees
         same = [tree for tree in trees if (tree.region == "north") == is_of_north]
         return next(iter(same or trees), None)
 
@@ -101,14 +101,6 @@ class Rendering:
         return [self.parameters(part, self.request.bands or ()) for part in self.parts()]
 
 
-def _trees(layer: Layer) -> list[Tree]:
-    """Return the regions that a layer of the Legacy Surveys is put together from."""
-    if layer.release is None or layer.region is None:
-        return []
-    trees = RELEASES[layer.release].trees
-    return [trees[r] for r in trees if layer.region in (r, "auto")]
-
-
 class LayerBricks:
     """The bricks that a rendering is made of, asked for when they matter."""
 
@@ -118,7 +110,7 @@ class LayerBricks:
     @cached_property
     def count(self) -> np.ndarray | None:
         """How many bricks' images hold each pixel; `None` if the layer is not made of bricks."""
-        request, trees = self.rendering.request, _trees(self.rendering.layer)
+        request, trees = self.rendering.request, self.rendering.layer.trees
         if not trees:
             return None
         shape = request.ny, request.nx
@@ -169,7 +161,7 @@ def _existing(
 
 def _lacking(existing: LayerBricks, bands: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Return where a layer of two regions has no such band, of the bands that one of them lacks."""
-    trees = _trees(existing.rendering.layer)
+    trees = existing.rendering.layer.trees
     regions = {b: t.region for t in trees for b in bands if b not in t.bands and len(trees) == 2}
     if not regions:
         return {}

@@ -108,7 +108,9 @@ def _planes(hdu: fits.ImageHDU, layer: Layer | None) -> Iterator[fits.ImageHDU]:
         if band is not None and layer is not None:
             scale = layer.pixel_scale_arcsec
             header["FLUXPIX"] = (scale, "[arcsec] side of the pixel that flux is per")
-        yield fits.ImageHDU(_mended(kind, values, hdu.header), header, plane_name(kind, band))
+        yield fits.ImageHDU(
+            _mended(kind, values, hdu.header, layer), header, plane_name(kind, band)
+        )
 
 
 def _bands(header: fits.Header, n: int) -> list[str | None]:
@@ -119,14 +121,14 @@ def _bands(header: fits.Header, n: int) -> list[str | None]:
     return [*(names or str(header.get("BANDS", "")).strip())]
 
 
-def _mended(kind: str, pixels: np.ndarray, header: fits.Header) -> np.ndarray:
+def _mended(kind: str, pixels: np.ndarray, header: fits.Header, layer: Layer | None) -> np.ndarray:
     """Return the pixels of a plane without what the viewer is known to do to them."""
     if kind == "maskbits":
         # The viewer takes the last brick's mask, so the bit flips at random at borders; across the
         # split of north and south it sends floats.
         return pixels.astype(np.int32) & ~np.int32(NPRIMARY)
     pixels = pixels.astype(np.float32)
-    if kind == "image" or "BRICK" in header:
+    if kind == "image" or "BRICK" in header or layer is None or not layer.trees:
         return pixels
     y, x = np.mgrid[: pixels.shape[0], : pixels.shape[1]]
     ra, dec = WCS(header, naxis=2).pixel_to_world_values(x, y)

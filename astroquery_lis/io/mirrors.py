@@ -89,7 +89,16 @@ class Mirror:
         if self.official:
             return "official"
         text = self.template + (f"?{self.query}" if self.query else "")
-        return f"custom-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+        return f"custom-{_digest(text)}"
+
+    @cached_property
+    def place(self) -> str:
+        """What the journal of a job calls it: one place, whatever password its URLs end in now."""
+        return "official" if self.official else f"{self.label} ({_digest(self.template)})"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 REGISTERED = {

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from types import MappingProxyType
 
 from ..exceptions import InvalidRequestError
-from .releases import PIXEL_SCALE_ARCSEC, RELEASES, spelled
+from .releases import PIXEL_SCALE_ARCSEC, RELEASES, Tree, spelled
 
 __all__ = ["ALIASES", "LAYERS", "Layer", "get_layer", "layer_of"]
 
@@ -70,6 +70,14 @@ class Layer:
     maskbits: bool = False
     unit: str = ""
     note: str = ""
+
+    @property
+    def trees(self) -> list[Tree]:
+        """The regions whose bricks it is put together from, as far as they are known."""
+        if self.release is None or self.region is None:
+            return []
+        trees = RELEASES[self.release].trees
+        return [trees[region] for region in trees if self.region in (region, "auto")]
 
 
 def _variants(

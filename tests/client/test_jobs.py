@@ -201,6 +201,18 @@ def test_the_journal_tells_folders_apart_without_saying_where_they_are(sky, surv
         survey.download_cutouts(targets, mirror=another, **asked)
 
 
+def test_a_job_goes_on_with_a_new_password_in_the_address(sky, survey, tmp_path):
+    targets = SkyCoord([sky.positions["star"]])
+    asked = {"size": 16, "bands": "r", "download_dir": tmp_path, "show_progress": False}
+    first, second = (f"{sky.mirror_url}/{{path}}?key={word}" for word in ("sesame", "barley"))
+    survey.download_cutouts(targets, mirror=first, **asked)
+    sky.requests.clear()
+    manifest = survey.download_cutouts(targets, mirror=second, **asked)
+    assert manifest["Status"][0] == "COMPLETE"
+    assert len(sky.requests) == 0
+    assert "sesame" not in (tmp_path / "cutouts.journal.jsonl").read_text()
+
+
 def test_arguments_are_refused_before_anything_is_sent(sky, survey, tmp_path):
     table = make_targets(sky)
     for wrong, parameter in (

@@ -51,6 +51,20 @@ def test_a_cube_has_the_planes_of_the_layer(saved, survey, sky, position, bands)
         assert np.allclose(ours.wcs.pixel_to_world_values(3, 5), theirs.wcs.wcs_pix2world(3, 5, 0))
 
 
+def test_layers_of_no_known_bricks_are_divided_by_none(saved):
+    # At a corner of bricks, where a layer of theirs holds the inverse variance of several.
+    path = saved("corner", bands="r", invvar=1, pixscale=0.3)
+    weights = {}
+    for name in ("ls-dr10", "ls-dr67"):
+        with fits.open(path, mode="update") as hdul:
+            for hdu in hdul:
+                hdu.header["VERSION"] = name
+            sent = next(h.data for h in hdul if h.header.get("IMAGETYP") == "INVVAR").copy()
+        weights[name] = analysis.to_ccddata(path, "r").uncertainty.array
+    assert np.allclose(weights["ls-dr67"], sent.reshape(40, 40), rtol=1e-6)
+    assert (weights["ls-dr10"] < weights["ls-dr67"]).any()
+
+
 def test_flux_stays_per_native_pixel(saved, survey, sky):
     path = saved("star", bands="grz", pixscale=0.5)
     asked = survey.get_cutout(
