@@ -378,8 +378,16 @@ def _serve(
     # A session of its own leaves a Ctrl-C to the parent, who decides.
     if hasattr(os, "setsid"):
         os.setsid()
+    is_asked_to_end = False
+
+    def end_in_order(*_: object) -> None:
+        # Whatever the server is at may swallow the exit; the parent waits for it without a limit.
+        nonlocal is_asked_to_end
+        is_asked_to_end = True
+        sys.exit(0)
+
     # A parent that exits sends this.  A server that it killed would leave its semaphores behind.
-    signal.signal(signal.SIGTERM, _exit_in_order)
+    signal.signal(signal.SIGTERM, end_in_order)
     _redirect(folder)
     _set_variables(environment)
     try:
@@ -395,7 +403,7 @@ def _serve(
     patience_s = math.inf if idle_s is None else idle_s
     heard_s = time.monotonic()
     try:
-        while os.getppid() == parent:
+        while os.getppid() == parent and not is_asked_to_end:
             ready = wait([requests, *children], min(_LOOK_S, patience_s))
             now_s = time.monotonic()
             if ready or children:
@@ -424,10 +432,6 @@ def _serve(
         return
     finally:
         _kill([child for _, child in children.values()])
-
-
-def _exit_in_order(*_: object) -> None:
-    sys.exit(0)
 
 
 def _kill(children: list[Any]) -> None:

@@ -263,6 +263,25 @@ def test_exit_without_close_leaves_no_semaphore(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_exit_while_the_server_prepares_ends_both(tmp_path):
+    begun = tmp_path / "begun"
+    script = (
+        "from pathlib import Path\n"
+        "from astroquery_lis.io.processes import Processes\n"
+        "server = Processes()\n"
+        f"server.prepare('{JOBS}:wait_for_ever', {{'begun': {str(begun)!r}}})\n"
+        f"while not Path({str(begun)!r}).exists(): pass\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_server_that_cannot_start_says_why(tmp_path, monkeypatch):
     with pytest.raises(ServerLost, match=r"(?s)did not start: .*no_such_package_as_this"):
         Processes(preload=("no_such_package_as_this",))
