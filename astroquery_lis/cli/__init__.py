@@ -16,7 +16,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words == ["--version"]:
         print(f"astroquery_lis {package_version()}")
         return 0
-    # All the rooms of the package come along.
-    from .app import main as run
-
+    # All the rooms of the package come along, which takes a second or two.
+    try:
+        from .app import main as run
+    except KeyboardInterrupt:
+        return 130
     return run(words)

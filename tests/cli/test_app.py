@@ -221,6 +221,22 @@ def test_a_full_disk_behind_stdout(shell):
     assert answer.err.count("\n") == 1
 
 
+def test_ctrl_c_ends_quietly_while_the_package_loads():
+    script = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'astroquery_lis.cli.app': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from astroquery_lis.cli import main\n"
+        "sys.exit(main(['list', 'bands']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_ctrl_c_ends_quietly(scene, tmp_path):
     pytest.importorskip("PIL")
     path = os.pathsep.join(filter(None, sys.path))
