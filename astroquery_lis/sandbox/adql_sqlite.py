@@ -6,7 +6,6 @@ without quotes.
 """
 
 import re
-from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 _TOKEN = re.compile(
@@ -21,10 +20,6 @@ _TOKEN = re.compile(
 _GEOMETRY = re.compile(
     "AREA|BOX|CENTROID|CIRCLE|CONTAINS|COORD1|COORD2|COORDSYS|DISTANCE|INTERSECTS|POINT|POLYGON"
     "|REGION"
-)
-_CLAUSES = re.compile(
-    "WHERE|GROUP|HAVING|ORDER|UNION|INTERSECT|EXCEPT|ON|USING|JOIN|INNER|LEFT|RIGHT|FULL|CROSS"
-    "|NATURAL|OUTER|AS"
 )
 _CONE = ("Q3C_RADIAL_QUERY", "Q3C_JOIN")
 # Known to sqlite, where they mean another thing, or nothing.
@@ -65,27 +60,15 @@ class _Tokens(list[_Token]):
         return self[place] if 0 <= place < len(self) else _Token("", "")
 
 
-class Translation(NamedTuple):
-    """A query as sqlite takes it."""
-
-    sql: str
-    tables: dict[str, str]  # names of tables (``schema.table``) by alias and by their own name
-    # Of each item of the selection: its name, and where it is a column the qualifier (or empty)
-    # and the column ('*' for all).
-    items: list[tuple[str, str, str]]
-
-
-def translate(
-    query: str, columns: Mapping[str, Iterable[str]], *, has_q3c: bool = True
-) -> Translation:
-    """Return a query on tables with some columns (by ``schema.table``) as sqlite takes it."""
+def translate(query: str, *, has_q3c: bool = True) -> str:
+    """Return a query as sqlite takes it."""
     tokens = _tokens(query)
     if tokens.at(0).word != "SELECT":
         msg = "Only SELECT statements are allowed"
         raise AdqlError(msg)
     _check_words(tokens, has_q3c)
     _make_cones_plain(tokens)
-    return Translation(_to_sql(tokens), _tables(tokens, columns), _items(tokens))
+    return _to_sql(tokens)
 
 
 def _tokens(query: str) -> _Tokens:
@@ -107,6 +90,10 @@ def _check_words(tokens: _Tokens, has_q3c: bool) -> None:
             raise AdqlError(msg)
         if token.word.startswith("Q3C_") and not has_q3c:
             msg = f"No such function known: {token.text.lower()}"
+            raise AdqlError(msg)
+        if token.name.startswith(("sqlite_", "pragma_")):
+            # Tables that are sqlite's own.
+            msg = f'ADQL error: relation "{token.name}" does not exist'
             raise AdqlError(msg)
         is_clause = token.word == "BY" and tokens.at(place - 1).word in ("GROUP", "ORDER")
         if token.word in _REFUSED or (token.word in _RESERVED and not is_clause):
@@ -146,38 +133,6 @@ def _make_cones_plain(tokens: _Tokens) -> None:
             raise AdqlError(msg)
 
 
-def _tables(tokens: _Tokens, columns: Mapping[str, Iterable[str]]) -> dict[str, str]:
-    """Return the tables that the query names, by alias and by name."""
-    tables = {}
-    for place, token in enumerate(tokens):
-        if token.word in ("FROM", "JOIN") and tokens.at(place + 1).text not in ("", "("):
-            name = _dotted(tokens, place + 1)
-            if name.lower() not in columns:
-                msg = f'relation "{name}" does not exist'
-                raise AdqlError(msg)
-        if not token.name or tokens.at(place - 1).text == ".":
-            continue
-        name = _dotted(tokens, place)
-        if name.lower() in columns:
-            aliases = (name, name.partition(".")[2], _alias(tokens, place + 3))
-            tables.update({alias: name.lower() for alias in aliases if alias})
-    return tables
-
-
-def _dotted(tokens: _Tokens, place: int) -> str:
-    """Return the name, with what follows after dots, that begins at a place."""
-    parts = [tokens[place].name]
-    while tokens.at(place + 1).text == "." and place + 2 < len(tokens):
-        place += 2
-        parts.append(tokens[place].name)
-    return ".".join(parts)
-
-
-def _alias(tokens: _Tokens, place: int) -> str:
-    token = tokens.at(place + 1 if tokens.at(place).word == "AS" else place)
-    return "" if _CLAUSES.fullmatch(token.word) else token.name
-
-
 def _to_sql(tokens: _Tokens) -> str:
     """Return the statement, each TOP put at the end of its selection."""
     parts: list[str] = []
@@ -206,39 +161,3 @@ def _to_sql(tokens: _Tokens) -> str:
     if 0 in limits:
         parts.append(f"LIMIT {limits[0]}")
     return " ".join(parts)
-
-
-def _items(tokens: _Tokens) -> list[tuple[str, str, str]]:
-    """Return what the outermost selection selects."""
-    place = 2 if tokens.at(1).word in ("DISTINCT", "ALL") else 1
-    place += 2 if tokens.at(place).word == "TOP" else 0
-    items, depth = [_Tokens()], 0
-    for token in tokens[place:]:
-        depth += {"(": 1, ")": -1}.get(token.text, 0)
-        if depth == 0 and token.word == "FROM":
-            break
-        if depth == 0 and token.text == ",":
-            items.append(_Tokens())
-        else:
-            items[-1].append(token)
-    return [_item(item, number) for number, item in enumerate(items, start=1)]
-
-
-def _item(tokens: _Tokens, number: int) -> tuple[str, str, str]:
-    if not tokens:
-        empty = ","
-        raise _unexpected(empty)
-    alias = ""
-    before, last = tokens.at(len(tokens) - 2), tokens[-1]
-    if len(tokens) > 2 and before.word == "AS":
-        alias, tokens = last.name, _Tokens(tokens[:-2])
-    elif len(tokens) > 1 and last.name and (before.kind != "operator" or before.text == ")"):
-        alias, tokens = last.name, _Tokens(tokens[:-1])
-    names = tokens[::2]
-    dotted = len(tokens) % 2 and all(token.text == "." for token in tokens[1::2])
-    if dotted and all(token.name or token.text == "*" for token in names):
-        column = names[-1].name or "*"
-        return alias or column, ".".join(token.name for token in names[:-1]), column
-    if tokens[0].kind == "word" and tokens.at(1).text == "(":
-        return alias or tokens[0].name, "", ""
-    return alias or f"column_{number}", "", ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -18,9 +19,10 @@ from ..survey.tractor_columns import tractor_columns as survey_columns
 from . import catalog, sky
 from .measurements import tractor_columns
 from .redshifts import photo_z, photo_z_dtype
-from .web import Response, document, error_page
+from .web import Response, document
 
-# What the columns hold that the north does not have, in tables of both regions.
+# What columns that the north lacks hold in tables of both regions, and indices of pixels of the
+# whole sky, which are not simulated, everywhere.
 NO_VALUE = -9999
 
 _RELEASES = {
@@ -149,9 +151,6 @@ def _values(release: str, region: str) -> dict[str, np.ndarray]:
     galactic, ecliptic = place.galactic, place.transform_to(BarycentricMeanEcliptic())
     values["glat"], values["glon"] = galactic.b.deg, galactic.l.deg
     values["elat"], values["elon"] = ecliptic.lat.deg, ecliptic.lon.deg
-    values["htm9"] = htm(9, rows["ra"], rows["dec"])
-    values["nest4096"] = healpix_nested(4096, rows["ra"], rows["dec"])
-    values["ring256"] = healpix_ring(256, rows["ra"], rows["dec"])
     values["random_id"] = np.random.default_rng(rows["objid"].sum()).uniform(0, 100, len(rows))
     return values
 
@@ -257,7 +256,10 @@ def open_database() -> sqlite3.Connection:
             rows = _photo_z_rows(schema.removeprefix("ls_"), _PHOTO_Z[name])
         elif schema != "tap_schema":
             rows = _table_rows(schema.removeprefix("ls_"), _REGIONS[own])
-        listed = ", ".join(f'"{c.name}" {_SQL_TYPES[c.kind[0]]}' for c in table.columns)
+        # All that is known of a column stands in its type, from which `result_columns` reads it.
+        listed = ", ".join(
+            f'"{c.name}" {_SQL_TYPES[c.kind[0]]} {c.kind} {c.unit}' for c in table.columns
+        )
         database.execute(f"CREATE TABLE {name} ({listed})")
         places = ", ".join("?" * len(table.columns))
         database.executemany(f"INSERT INTO {name} VALUES ({places})", rows)
@@ -265,25 +267,34 @@ def open_database() -> sqlite3.Connection:
     return database
 
 
-def describe_tables(name: str, detail: str) -> Response:
-    """Return what VOSI says of a table, or where the name is empty of all of them."""
-    tables = all_tables()
-    if name and name.lower() not in tables:
-        return error_page(404, "There is no such table.")
-    if name:
-        return document("table.xml", table=_table_xml(tables[name.lower()], "max"))
+def result_columns(database: sqlite3.Connection, sql: str) -> list[TapColumn]:
+    """Return the columns of a result; those of expressions without the type of their values."""
+    database.execute(f"CREATE TEMP VIEW result AS {sql}")
+    listed = database.execute("PRAGMA temp.table_info(result)").fetchall()
+    database.execute("DROP VIEW temp.result")
+    columns = []
+    for number, (_, name, declared, *_) in enumerate(listed, start=1):
+        # What is computed has the name of its function.
+        word = re.match(r"[A-Za-z_]\w*(:\d+)?", name)
+        named = word[0] if word else f"column_{number}"
+        columns.append(TapColumn(named, *(declared.split()[1:] or [""])))
+    return columns
+
+
+def describe_tables() -> Response:
+    """Return what VOSI says of the tables."""
     schemas: dict[str, str] = {}
-    for full, table in tables.items():
+    for full, table in all_tables().items():
         schema = full.split(".")[0]
-        entry = f"<table>{_table_xml(table, detail)}</table>"
+        entry = f"<table>{_table_xml(table)}</table>"
         schemas[schema] = schemas.get(schema, f"<name>{schema}</name>") + entry
     text = "".join(f"<schema>{schema}</schema>" for schema in schemas.values())
     return document("tableset.xml", schemas=text)
 
 
-def _table_xml(table: TapTable, detail: str) -> str:
+def _table_xml(table: TapTable) -> str:
     text = f"<name>{table.name}</name><description>{escape(table.description)}</description>"
-    for column in table.columns if detail != "min" else ():
+    for column in table.columns:
         size = ' arraysize="*"' if column.datatype == "char" else ""
         unit = f"<unit>{column.unit}</unit>" if column.unit else ""
         text += (
@@ -291,100 +302,3 @@ def _table_xml(table: TapTable, detail: str) -> str:
             f'<dataType xsi:type="vs:VOTableType"{size}>{column.datatype}</dataType></column>'
         )
     return text
-
-
-# The octahedron of HTM: corners, and the three of each of its faces, S0 to S3 and N0 to N3.
-_CORNERS = np.array(
-    [[0, 0, 1], [1, 0, 0], [0, 1, 0], [-1, 0, 0], [0, -1, 0], [0, 0, -1]], dtype=float
-)
-_FACES = (
-    (1, 5, 2),
-    (2, 5, 3),
-    (3, 5, 4),
-    (4, 5, 1),
-    (1, 0, 4),
-    (4, 0, 3),
-    (3, 0, 2),
-    (2, 0, 1),
-)
-
-
-def _quarters(ra_deg: np.ndarray, dec_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return sin(dec) and RA in units of 90 deg, [0, 4)."""
-    return np.sin(np.radians(dec_deg)), (np.asarray(ra_deg, float) % 360.0) / 90.0
-
-
-def _diagonals(
-    nside: int, z: np.ndarray, turn: np.ndarray
-) -> tuple[tuple[np.ndarray, np.ndarray], list[np.ndarray]]:
-    """Return the numbers of the ascending and descending edge lines next to a place."""
-    along, across = nside * (0.5 + turn), nside * 0.75 * z
-    belt = np.floor(along - across).astype(np.int64), np.floor(along + across).astype(np.int64)
-    part = turn - np.floor(turn)
-    width = nside * np.sqrt(np.maximum(3 * (1 - np.abs(z)), 0))
-    cap = [np.minimum((share * width).astype(np.int64), nside - 1) for share in (part, 1 - part)]
-    return belt, cap
-
-
-def healpix_nested(nside: int, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
-    """Return HEALPix indices in nested order."""
-    z, turn = _quarters(ra_deg, dec_deg)
-    (up, down), (cap_up, cap_down) = _diagonals(nside, z, turn)
-    up_face, down_face = up // nside, down // nside
-    face = np.where(up_face < down_face, up_face % 4, down_face % 4 + 8)
-    face = np.where(up_face == down_face, up_face % 4 + 4, face)
-    x, y = down % nside, nside - up % nside - 1
-    quarter = np.floor(turn).astype(np.int64)
-    north, south = z > 2 / 3, z < -2 / 3
-    face = np.select([north, south], [quarter, quarter + 8], face)
-    x = np.select([north, south], [nside - cap_down - 1, cap_up], x)
-    y = np.select([north, south], [nside - cap_up - 1, cap_down], y)
-    index = face * nside**2
-    for bit in range(int(nside).bit_length() - 1):
-        index += ((x >> bit & 1) << 2 * bit) + ((y >> bit & 1) << 2 * bit + 1)
-    return index
-
-
-def healpix_ring(nside: int, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
-    """Return HEALPix indices in ring order."""
-    z, turn = _quarters(ra_deg, dec_deg)
-    (up, down), (cap_up, cap_down) = _diagonals(nside, z, turn)
-    ring = nside + 1 + up - down
-    place = ((up + down - nside + 2 - ring % 2) // 2) % (4 * nside)
-    belt = 2 * nside * (nside - 1) + (ring - 1) * 4 * nside + place
-    ring = cap_up + cap_down + 1
-    place = (turn * ring).astype(np.int64) % (4 * ring)
-    north = 2 * ring * (ring - 1) + place
-    south = 12 * nside**2 - 2 * ring * (ring + 1) + place
-    return np.select([z > 2 / 3, z < -2 / 3], [north, south], belt)
-
-
-def htm(level: int, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
-    """Return the indices of the triangles of the Hierarchical Triangular Mesh."""
-    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
-    places = np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
-    triangles = np.broadcast_to(_CORNERS[np.array(_FACES)], (len(places), 8, 3, 3))
-    everyone = np.arange(len(places))
-    index = np.ones(len(places), np.int64)
-    for step in range(level + 1):
-        # On an edge rounding may leave a place outside of every triangle: the nearest is taken.
-        number = np.argmax(_depth(triangles, places[:, None]), axis=1)
-        index = index * (8 if step == 0 else 4) + number
-        triangles = _quarter(triangles[everyone, number])
-    return index
-
-
-def _depth(triangles: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Return how far places are inside triangles; negative outside."""
-    edges = np.cross(triangles, np.roll(triangles, -1, axis=-2))
-    edges /= np.linalg.norm(edges, axis=-1, keepdims=True)
-    return (edges * places[..., None, :]).sum(axis=-1).min(axis=-1)
-
-
-def _quarter(triangles: np.ndarray) -> np.ndarray:
-    """Return the four triangles in each: (N, 3, 3) to (N, 4, 3, 3)."""
-    first, second, third = np.moveaxis(triangles, 1, 0)
-    middles = np.stack([second + third, first + third, first + second])
-    w0, w1, w2 = middles / np.linalg.norm(middles, axis=-1, keepdims=True)
-    children = ((first, w2, w1), (second, w0, w2), (third, w1, w0), (w0, w1, w2))
-    return np.stack([np.stack(corners, axis=1) for corners in children], axis=1)
