@@ -17,9 +17,9 @@ from ..exceptions import InvalidRequestError, RefusedQueryError
 from ..survey.catalog_request import CatalogRequest
 from ..survey.conditions import Comparison, Condition, literal
 from ..survey.named_columns import any_column
-from ..survey.region import Circle
 from ..survey.releases import get_release, get_tree
 from ..survey.row_ids import RowIds
+from ..survey.sphere import Circle
 from ..survey.tractor import TYPES, row_ids
 from ..survey.tractor_columns import (
     NO_REDSHIFT,

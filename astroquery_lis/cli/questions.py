@@ -40,8 +40,8 @@ from ..io.ranges import FIRST_RANGE_BYTES, WholeFileAnswer, fetch_range
 from ..survey.layers import INVVAR_LIMIT_ARCSEC, layer_of
 from ..survey.paths import file_path
 from ..survey.pixel_grids import Box
-from ..survey.region import Circle
 from ..survey.releases import PIXEL_SCALE_ARCSEC, RELEASES
+from ..survey.sphere import Circle
 from ..survey.tractor_columns import tractor_columns
 
 if TYPE_CHECKING:

@@ -21,8 +21,7 @@ from astropy.time import Time
 from ..exceptions import CoverageWarning, InvalidRequestError, refuse, warn
 from ..survey.bricks import N_BRICKS, brick_id, parse_brick_name
 from ..survey.catalog_request import MAX_BOX_DEG, Sky, as_angle_deg
-from ..survey.region import Box, Circle, Polygon
-from ..survey.sphere import bricks_in_circle
+from ..survey.sphere import Box, Circle, Polygon, bricks_in_circle
 from ..survey.sweep_names import is_sweep_name
 from .position_columns import icrs_degrees, on_the_sky, positions_of_table, unmasked
 from .position_text import POSITION, coordinate_deg, read_positions

@@ -15,10 +15,10 @@ from ..exceptions import InvalidRequestError, refuse
 from .bitmasks import maskbits_value
 from .conditions import Condition, as_conditions
 from .named_columns import any_column, resolve_columns
-from .region import Box, Circle, Polygon
 from .releases import as_region, get_release, get_tree
 from .request import angle_of_text
 from .row_ids import RowIds
+from .sphere import Box, Circle, Polygon
 from .tractor_columns import (
     REDSHIFTS,
     ROW_KEY,

@@ -8,7 +8,7 @@ sent.  Read off the viewer's own code (legacysurvey/imagine, August 2026).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from types import MappingProxyType
 
@@ -139,20 +139,9 @@ def _legacy() -> Iterator[Layer]:
 
 def _decaps() -> Iterator[Layer]:
     for suffix, default in (("", "grz"), ("-riy", "riY")):
-        for product in ("image", "model", "resid"):
-            name = "decaps2" + ("" if product == "image" else f"-{product}") + suffix
-            honest = product != "resid"
-            yield Layer(
-                name,
-                "DECaPS2",
-                tuple("grizY"),
-                tuple(default),
-                PIXEL_SCALE_ARCSEC,
-                product,
-                invvar=honest,
-                maskbits=honest,
-                unit="nanomaggy",
-            )
+        for layer in _variants("decaps2", None, None, default, suffixes=(suffix,)):
+            decaps = replace(layer, survey="DECaPS2", bands=tuple("grizY"), note="")
+            yield replace(decaps, default_bands=tuple(default))
 
 
 def _others() -> Iterator[Layer]:

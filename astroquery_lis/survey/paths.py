@@ -18,7 +18,6 @@ import numpy as np
 
 from ..exceptions import InvalidRequestError, meant, refuse
 from .bricks import brick_id, name_of, region_of_brick
-from .release_files import N_RANDOMS, RELEASE_WORDS, release_files
 from .releases import (
     RELEASES,
     WISE_BANDS,
@@ -95,75 +94,99 @@ class FileProduct(NamedTuple):
     until: int = 99  # number of the last release that has it
 
 
-_COADD = "{folder}/coadd/{aaa}/{brick}/"
-_STEM = _COADD + "legacysurvey-{brick}-"
-_FOLDERS = {
-    "coadd": _COADD,
-    "tractor": "{folder}/tractor/{aaa}/",
-    "tractor-i": "{folder}/tractor-i/{aaa}/",
-    "metrics": "{folder}/metrics/{aaa}/",
+N_RANDOMS = 20
+
+RELEASE_WORDS = {
+    "dr6": {"ccds": "dr6plus"},
+    "dr9": {"randoms": "dr9-randoms-0.48.0", "matches": "dr9"},
+    "dr10": {"randoms": "dr10.1-randoms-2.6.0", "matches": "dr10.1"},
 }
-_PICTURES = {
-    "image": 5,
-    "model": 5,
-    "resid": 5,
-    "blobmodel": 9,
-    "wise": 8,
-    "wisemodel": 8,
-    "wiseresid": 10,
+"""What stands in names of files where it is not the release."""
+
+_BEGINNINGS = {
+    "{stem}": "{folder}/coadd/{aaa}/{brick}/legacysurvey-{brick}-",
+    "{metrics}": "{folder}/metrics/{aaa}/",
+    "{match}": "{folder}/external/survey-{matches}-{region}-",
 }
-_METRICS = {
-    "all-models": ".fits",
-    "reference": ".fits",
-    "blobs": ".fits.gz",
-    "outlier-mask": ".fits.fz",
-    "outliers-pre": ".jpg",
-    "outliers-post": ".jpg",
-    "outliers-masked-pos": ".jpg",
-    "outliers-masked-neg": ".jpg",
-}
-_SWEEPS = {
-    "sweep": (5, "{version}/{brick}"),
-    "sweep-photo-z": (8, "{redshift_version}-photo-z/{brick}-pz"),
-    "sweep-extra": (9, "{version}-extra/{brick}-ex"),
-    "sweep-lightcurves": (9, "{version}-lightcurves/{brick}-lc"),
-}
+# From the releases' file pages; what has no name here can be asked for by its path.  Name, what
+# there is one of, first release (and last), whether listed, template, description.  The number
+# sign stands for 0 to 19.
+_TABLE = """
+ccds-table brick 5 + {stem}ccds.fits CCDs that went into the coadds
+depth-table brick 5 + {stem}depth.fits histogram of depths
+image-jpg brick 5 + {stem}image.jpg JPEG picture of the image
+model-jpg brick 5 + {stem}model.jpg JPEG picture of the model
+resid-jpg brick 5 + {stem}resid.jpg JPEG picture of the resid
+blobmodel-jpg brick 9 + {stem}blobmodel.jpg JPEG picture of the blobmodel
+wise-jpg brick 8 + {stem}wise.jpg JPEG picture of the wise
+wisemodel-jpg brick 8 + {stem}wisemodel.jpg JPEG picture of the wisemodel
+wiseresid-jpg brick 10 + {stem}wiseresid.jpg JPEG picture of the wiseresid
+tractor brick 5 + {folder}/tractor/{aaa}/tractor-{brick}.fits Tractor catalogue
+tractor-i brick 5 + {folder}/tractor-i/{aaa}/tractor-i-{brick}.fits intermediate Tractor catalogue
+all-models brick 8 + {metrics}all-models-{brick}.fits from the metrics folder
+reference brick 8 + {metrics}reference-{brick}.fits from the metrics folder
+blobs brick 8 + {metrics}blobs-{brick}.fits.gz from the metrics folder
+outlier-mask brick 8 + {metrics}outlier-mask-{brick}.fits.fz from the metrics folder
+outliers-pre brick 8 + {metrics}outliers-pre-{brick}.jpg from the metrics folder
+outliers-post brick 8 + {metrics}outliers-post-{brick}.jpg from the metrics folder
+outliers-masked-pos brick 8 + {metrics}outliers-masked-pos-{brick}.jpg from the metrics folder
+outliers-masked-neg brick 8 + {metrics}outliers-masked-neg-{brick}.jpg from the metrics folder
+coadd-checksums brick 8 - {folder}/coadd/{aaa}/{brick}/ sha256 list of the coadd folder
+tractor-checksums brick 8 - {folder}/tractor/{aaa}/ sha256 list of the tractor folder
+tractor-i-checksums brick 8 - {folder}/tractor-i/{aaa}/ sha256 list of the tractor-i folder
+metrics-checksums brick 8 - {folder}/metrics/{aaa}/ sha256 list of the metrics folder
+sweep sweep 5 + {folder}/sweep/{version}/{brick}.fits light catalogue of a box of some degrees
+sweep-photo-z sweep 8 + {folder}/sweep/{redshifts}-photo-z/{brick}-pz.fits redshifts of a sweep
+sweep-extra sweep 9 + {folder}/sweep/{version}-extra/{brick}-ex.fits more columns
+sweep-lightcurves sweep 9 + {folder}/sweep/{version}-lightcurves/{brick}-lc.fits WISE light curves
+region-bricks region 5 - {folder}/survey-bricks-{tree}.fits.gz table of the bricks of a region
+survey-bricks release 5 - {release}/{name}.fits.gz table of all bricks
+region-depth region 5 + {folder}/{tree}-depth.fits.gz histograms of depth of all bricks
+region-depth-summary region 5 + {folder}/{tree}-depth-summary.fits.gz sum of those of all bricks
+survey-ccds-90prime release 8 - {release}/{name}-{release}.fits.gz table of the CCDs
+ccds-annotated-90prime release 8 - {release}/{name}-{release}.fits.gz CCDs with more columns
+survey-ccds-90prime-kd release 8-9 - {release}/survey-ccds-90prime-{release}.kd.fits CCDs as a tree
+survey-ccds-mosaic release 8 - {release}/{name}-{release}.fits.gz table of the CCDs
+ccds-annotated-mosaic release 8 - {release}/{name}-{release}.fits.gz CCDs with more columns
+survey-ccds-mosaic-kd release 8-9 - {release}/survey-ccds-mosaic-{release}.kd.fits CCDs as a tree
+survey-ccds-decam release 8 - {release}/{name}-{release}.fits.gz table of the CCDs
+ccds-annotated-decam release 8 - {release}/{name}-{release}.fits.gz CCDs with more columns
+survey-ccds-decam-kd release 8-10 - {release}/survey-ccds-decam-{release}.kd.fits CCDs as a tree
+survey-ccds release 7-7 - {release}/{name}-{release}.fits.gz table of the CCDs
+ccds-annotated release 7-7 - {release}/{name}-{release}.fits.gz CCDs with more columns
+survey-ccds-kd release 5-7 - {release}/survey-ccds-{ccds}.kd.fits CCDs as a tree
+survey-ccds-nocuts release 5-5 - {release}/{name}.fits.gz table of all CCDs
+randoms-1-# release 9 + {release}/randoms/{name}.fits random points
+randoms-outside-1-# release 9 + {release}/randoms/{name}.fits random points outside the footprint
+randoms-allsky-1-# release 9 + {release}/randoms/{name}.fits random points all over the sky
+randoms-region-1-# region 9-10 + {folder}/randoms/randoms-{region}-1-#.fits randoms of a region
+randoms-bricks release 9-10 + {release}/randoms/survey-bricks-{randoms}.fits bricks of the randoms
+match-specObj-dr16 region 9-10 + {match}specObj-dr16.fits matches of specObj-dr16
+match-dr16Q-v4 region 10-10 + {match}dr16Q-v4.fits matches of dr16Q-v4
+match-superset-dr16Q-v3 region 10-10 + {match}superset-dr16Q-v3.fits matches of superset-dr16Q-v3
+match-dr12Q region 10-10 + {match}dr12Q.fits matches of dr12Q
+match-superset-dr12Q region 10-10 + {match}superset-dr12Q.fits matches of superset-dr12Q
+match-dr7Q region 10-10 + {match}dr7Q.fits matches of dr7Q
+gaia-mask release 9-10 + {release}/masking/{name}-{release}.fits.gz stars that are masked
+"""
 
 
-def _file_products() -> Iterator[tuple[str, str, int, str, bool, str]]:
-    """Yield a row of the table for every kind of file."""
+def _file_products() -> Iterator[FileProduct]:
     for name, product in COADD_PRODUCTS.items():
-        template = _STEM + name + ("-{band}" if product.per_band else "") + "{ending}"
-        yield name, "brick", 5, template, True, product.description
-    yield "ccds-table", "brick", 5, _STEM + "ccds.fits", True, "CCDs that went into the coadds"
-    yield "depth-table", "brick", 5, _STEM + "depth.fits", True, "histogram of depths"
-    for kind, since in _PICTURES.items():
-        yield (
-            f"{kind}-jpg",
-            "brick",
-            since,
-            f"{_STEM}{kind}.jpg",
-            True,
-            f"JPEG picture of the {kind}",
-        )
-    template = _FOLDERS["tractor"] + "tractor-{brick}.fits"
-    yield "tractor", "brick", 5, template, True, "Tractor catalogue"
-    template = _FOLDERS["tractor-i"] + "tractor-i-{brick}.fits"
-    yield "tractor-i", "brick", 5, template, True, "intermediate Tractor catalogue"
-    for kind, ending in _METRICS.items():
-        template = _FOLDERS["metrics"] + kind + "-{brick}" + ending
-        yield kind, "brick", 8, template, True, "from the metrics folder"
-    for kind, folder in _FOLDERS.items():
-        yield f"{kind}-checksums", "brick", 8, folder, False, f"sha256 list of the {kind} folder"
-    for name, (since, ending) in _SWEEPS.items():
-        template = "{folder}/sweep/" + ending + ".fits"
-        yield name, "sweep", since, template, True, "light catalogue of a box of some degrees"
+        template = _BEGINNINGS["{stem}"] + name + ("-{band}" if product.per_band else "")
+        yield FileProduct(name, "brick", 5, template + "{ending}", True, product.description)
+    for line in _TABLE.split("\n")[1:-1]:
+        name, per, releases, listed, template, description = line.split(maxsplit=5)
+        since, _, until = releases.partition("-")
+        for beginning, text in _BEGINNINGS.items():
+            template = template.replace(beginning, text)
+        for number in map(str, range(N_RANDOMS if "#" in name else 1)):
+            kind, last = name.replace("#", number), int(until or 99)
+            path = template.replace("{name}", kind).replace("#", number)
+            yield FileProduct(kind, per, int(since), path, listed == "+", description, last)
 
 
-_BY_BRICK = [FileProduct(*row) for row in _file_products()]
-_WHOLE = [FileProduct(*row) for row in release_files()]
-
-FILE_PRODUCTS = MappingProxyType({kind.name: kind for kind in (*_BY_BRICK, *_WHOLE)})
+FILE_PRODUCTS = MappingProxyType({kind.name: kind for kind in _file_products()})
 """Every kind of file, by name."""
 
 
@@ -179,10 +202,10 @@ def file_paths(
     if product.per != "release":
         tree = get_tree(release, region)
         data = get_release(tree.release)
-        words |= {"folder": tree.folder, "folder_name": tree.folder.replace("/", "-")}
+        words |= {"folder": tree.folder, "tree": tree.folder.replace("/", "-")}
         words["version"] = data.sweep_versions[-1]
         # The photometric redshifts of DR9 were made anew for the same sweeps.
-        words["redshift_version"] = "9.1" if data.name == "dr9" else data.sweep_versions[-1]
+        words["redshifts"] = "9.1" if data.name == "dr9" else data.sweep_versions[-1]
     words |= RELEASE_WORDS.get(data.name, {})
     template = product.template
     if template.endswith("/"):

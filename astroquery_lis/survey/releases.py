@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import TypeVar, cast
@@ -91,9 +91,9 @@ class DataRelease:
     number: int
     trees: Mapping[str, Tree]
     products: tuple[str, ...]
-    suffixes: tuple[str, ...] = (".fits.fz",)
-    sweep_versions: tuple[str, ...] = ()
-    note: str = field(default="", compare=False)
+    suffixes: tuple[str, ...]
+    sweep_versions: tuple[str, ...]
+    note: str
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return get_release, (self.name,)
@@ -150,91 +150,53 @@ class DataRelease:
         return len(self.trees) == 2
 
 
-def _release(
-    number: int,
-    trees: list[tuple[str, str, str, str]],
-    products: tuple[str, ...],
-    *,
-    suffixes: tuple[str, ...] = (".fits.fz",),
-    sweep_versions: tuple[str, ...] = (),
-    note: str = "",
-) -> DataRelease:
-    """Build a `DataRelease`; ``trees`` is rows of (release, region, folder, bands)."""
-    return DataRelease(
-        name=f"dr{number}",
-        number=number,
-        trees=MappingProxyType(
-            {row[1]: Tree(row[0], row[1], row[2], tuple(row[3])) for row in trees}
-        ),
-        products=products,
-        suffixes=suffixes,
-        sweep_versions=sweep_versions,
-        note=note,
-    )
-
+# Number, folder and bands of each region, products, folders of the sweeps, what users should know.
+# A folder begins with the release that its files belong to.
+_ROWS: tuple[tuple[int, dict[str, tuple[str, str]], tuple[str, ...], tuple[str, ...], str], ...] = (
+    (5, {"south": ("dr5", "grz")}, _BASE_PRODUCTS, ("5.0",), "South only; no maskbits."),
+    (6, {"north": ("dr6", "grz")}, _BASE_PRODUCTS, ("6.0",), "North only; no maskbits."),
+    (7, {"south": ("dr7", "grz")}, _DR7_PRODUCTS, ("7.0", "7.1"), "South only."),
+    (
+        8,
+        {"north": ("dr8/north", "grz"), "south": ("dr8/south", "grz")},
+        *(_DR8_PRODUCTS, ("8.0",), ""),
+    ),
+    (
+        9,
+        {"north": ("dr9/north", "grz"), "south": ("dr9/south", "grz")},
+        *(_DR9_PRODUCTS, ("9.0",)),
+        "blobmodel files are not compressed, whatever their name says.",
+    ),
+    (
+        10,
+        {"north": ("dr9/north", "grz"), "south": ("dr10/south", "griz")},
+        *(_DR9_PRODUCTS, ("10.0", "10.1")),
+        "DR10 has no north of its own: its north is that of DR9, without i.",
+    ),
+    (
+        11,
+        {"north": ("dr11/north", "grz"), "south": ("dr11/south", "griz")},
+        *(_DR9_PRODUCTS, ("11.0",), "The north has no i band."),
+    ),
+)
 
 # Which names an early release really used was only ever seen for DR6 (.fits.fz, against its own
 # documentation), so the documented endings stay as second choices.
 _EARLY_SUFFIXES = (".fits.fz", ".fits", ".fits.gz")
 
-RELEASES = MappingProxyType(
-    {
-        release.name: release
-        for release in (
-            _release(
-                5,
-                [("dr5", "south", "dr5", "grz")],
-                _BASE_PRODUCTS,
-                suffixes=_EARLY_SUFFIXES,
-                sweep_versions=("5.0",),
-                note="South only; no maskbits.",
-            ),
-            _release(
-                6,
-                [("dr6", "north", "dr6", "grz")],
-                _BASE_PRODUCTS,
-                suffixes=_EARLY_SUFFIXES,
-                sweep_versions=("6.0",),
-                note="North only; no maskbits.",
-            ),
-            _release(
-                7,
-                [("dr7", "south", "dr7", "grz")],
-                _DR7_PRODUCTS,
-                suffixes=_EARLY_SUFFIXES,
-                sweep_versions=("7.0", "7.1"),
-                note="South only.",
-            ),
-            _release(
-                8,
-                [("dr8", "north", "dr8/north", "grz"), ("dr8", "south", "dr8/south", "grz")],
-                _DR8_PRODUCTS,
-                sweep_versions=("8.0",),
-            ),
-            _release(
-                9,
-                [("dr9", "north", "dr9/north", "grz"), ("dr9", "south", "dr9/south", "grz")],
-                _DR9_PRODUCTS,
-                sweep_versions=("9.0",),
-                note="blobmodel files are not compressed, whatever their name says.",
-            ),
-            _release(
-                10,
-                [("dr9", "north", "dr9/north", "grz"), ("dr10", "south", "dr10/south", "griz")],
-                _DR9_PRODUCTS,
-                sweep_versions=("10.0", "10.1"),
-                note="DR10 has no north of its own: its north is that of DR9, without i.",
-            ),
-            _release(
-                11,
-                [("dr11", "north", "dr11/north", "grz"), ("dr11", "south", "dr11/south", "griz")],
-                _DR9_PRODUCTS,
-                sweep_versions=("11.0",),
-                note="The north has no i band.",
-            ),
-        )
-    }
-)
+
+def _releases() -> Iterator[DataRelease]:
+    for number, folders, products, sweep_versions, note in _ROWS:
+        trees = {
+            region: Tree(folder.partition("/")[0], region, folder, tuple(bands))
+            for region, (folder, bands) in folders.items()
+        }
+        suffixes = _EARLY_SUFFIXES if number < 8 else (".fits.fz",)
+        about = MappingProxyType(trees), products, suffixes, sweep_versions, note
+        yield DataRelease(f"dr{number}", number, *about)
+
+
+RELEASES = MappingProxyType({release.name: release for release in _releases()})
 
 
 def get_release(name: str | int) -> DataRelease:

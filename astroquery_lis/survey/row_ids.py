@@ -15,8 +15,8 @@ from astropy.table import Row, Table
 
 from ..exceptions import refuse
 from .bricks import N_BRICKS
-from .region import Circle
 from .releases import RELEASES, get_release, get_tree
+from .sphere import Circle
 from .tractor import split_row_ids, split_target_ids, target_ids
 from .tractor_columns import ROW_KEY
 

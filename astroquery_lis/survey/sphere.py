@@ -1,5 +1,6 @@
-"""Geometry on the sphere, and which bricks a circle, a box or a polygon on the sky touches.
+"""Geometry on the sphere: positions, circles, boxes and polygons, and which bricks these touch.
 
+Plain degrees, ICRS.
 A brick is touched if it owns at least one point of the shape; edges follow the half-open rule of
 `~.bricks`.  Candidates come from the rows and columns that the shape can reach, so the cost does
 not depend on the size of the sky.
@@ -7,11 +8,13 @@ not depend on the size of the sky.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..exceptions import InvalidRequestError, refuse
-from .bricks import _checked_position, _rows, brick_edges, brick_id
+from .bricks import _checked_position, _rows, brick_center, brick_edges, brick_id
 
 ROW_DEG = 0.25
 
@@ -139,48 +142,25 @@ def inside_polygon(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
     return (np.abs(turn) > np.pi) & (points @ middle >= reach)
 
 
-def _arcs_cross_bricks(a: np.ndarray, b: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Return which bricks the great-circle arc from ``a`` to ``b`` passes through."""
-    ra1, ra2, dec1, dec2 = brick_edges(ids)
+def _bricks_on_arc(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return ids of the bricks that the great-circle arc from ``a`` to ``b`` passes through."""
     normal = np.cross(a, b)
     length = np.linalg.norm(normal)
     if length < 1e-15:
-        return np.zeros(len(ids), bool)
-    normal = normal / length
-    crossed = np.zeros(len(ids), bool)
-    for edge in (ra1, ra2):
-        meridian = np.stack(
-            [-np.sin(np.radians(edge)), np.cos(np.radians(edge)), np.zeros(len(ids))], axis=-1
-        )
-        point = np.cross(normal, meridian)
-        size = np.linalg.norm(point, axis=1, keepdims=True)
-        point = np.divide(point, size, out=np.zeros_like(point), where=size > 1e-15)
-        for sign in (1, -1):
-            dec = np.degrees(np.arcsin(np.clip(sign * point[:, 2], -1, 1)))
-            ra = np.degrees(np.arctan2(sign * point[:, 1], sign * point[:, 0]))
-            on_side = np.abs((ra - edge + 180.0) % 360.0 - 180.0) < 90.0
-            hit = on_side & (dec >= dec1) & (dec <= dec2) & (size[:, 0] > 1e-15)
-            crossed |= hit & _on_arc(sign * point, a, b, normal)
-    tilt = np.hypot(normal[0], normal[1])
-    if tilt < 1e-15:
-        return crossed
-    # Points of the great circle at a given height: a middle one, and two to its sides.
-    horizontal = np.array([normal[1], -normal[0], 0.0]) / tilt
-    for edge in (dec1, dec2):
-        height = np.sin(np.radians(edge))
-        base = np.outer(-height * normal[2] / tilt**2, [normal[0], normal[1], 0.0])
-        base[:, 2] = height
-        remainder = 1.0 - (base**2).sum(axis=1)
-        for sign in (1, -1):
-            point = base + sign * np.sqrt(np.maximum(remainder, 0))[:, None] * horizontal
-            ra = np.degrees(np.arctan2(point[:, 1], point[:, 0])) % 360.0
-            hit = (remainder >= 0) & (ra >= ra1) & (ra <= ra2)
-            crossed |= hit & _on_arc(point, a, b, normal)
-    return crossed
-
-
-def _on_arc(points: np.ndarray, a: np.ndarray, b: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    return (np.cross(a, points) @ normal >= 0) & (np.cross(points, b) @ normal >= 0)
+        return np.empty(0, int)
+    ahead, angle = np.cross(normal / length, a), np.arctan2(length, a @ b)
+    # How far along it crosses borders of rows: its height is steepness * cos(angle - top).
+    steepness, top = np.hypot(a[2], ahead[2]), np.arctan2(ahead[2], a[2])
+    borders = np.sin(np.radians(np.arange(-90 + ROW_DEG / 2, 90, ROW_DEG)))
+    beside = np.arccos(borders[np.abs(borders) <= steepness] / steepness)
+    crossings = np.concatenate([top - beside, top + beside]) % (2 * np.pi)
+    ends = np.concatenate([[0.0], np.sort(crossings[crossings < angle]), [angle]])
+    middles = (ends[1:] + ends[:-1]) / 2
+    ra, _ = positions_of(np.outer(np.cos(ends), a) + np.outer(np.sin(ends), ahead))
+    _, dec = positions_of(np.outer(np.cos(middles), a) + np.outer(np.sin(middles), ahead))
+    half = ((np.diff(ra) + 180.0) % 360.0 - 180.0) / 2
+    parts = zip(dec, dec, ra[:-1] + half, np.abs(half), strict=True)
+    return np.concatenate([_ids(*part) for part in parts])
 
 
 def bricks_in_polygon(ra_deg: ArrayLike, dec_deg: ArrayLike) -> np.ndarray:
@@ -198,12 +178,11 @@ def bricks_in_polygon(ra_deg: ArrayLike, dec_deg: ArrayLike) -> np.ndarray:
         raise InvalidRequestError(msg, parameter="ra_deg", value=ra_deg)
     center_ra, center_dec = map(float, positions_of(middle))
     near = bricks_in_circle(center_ra, center_dec, np.degrees(np.arccos(reach)) + 1e-9)
-    touched = np.isin(near, brick_id(ra, dec))
-    ra1, ra2, dec1, dec2 = brick_edges(near)
-    for brick_ra, brick_dec in ((ra1, dec1), (ra2, dec1), (ra1, dec2), (ra2, dec2)):
-        touched |= inside_polygon(unit_vectors(brick_ra, brick_dec), corners)
-    for a, b in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        touched |= _arcs_cross_bricks(a, b, near)
+    sides = zip(corners, np.roll(corners, -1, axis=0), strict=True)
+    on_sides = [brick_id(ra, dec), *(_bricks_on_arc(a, b) for a, b in sides)]
+    touched = np.isin(near, np.concatenate(on_sides))
+    # What no side passes through is inside altogether or not at all.
+    touched |= inside_polygon(unit_vectors(*brick_center(near)), corners)
     return near[touched]
 
 
@@ -253,3 +232,165 @@ def sides_cross(corners: np.ndarray, other_corners: np.ndarray) -> bool:
     apart = (side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)
     # Great circles cross at two places; the other one is at the antipode.
     return bool((apart & ((a * c).sum(axis=-1) > 0)).any())
+
+
+# ---- parts of the sky that a catalogue query asks for --------------------------------------------
+
+
+@dataclass(frozen=True)
+class Circle:
+    """All positions within ``radius_deg`` of the centre, its rim included."""
+
+    ra_deg: float
+    dec_deg: float
+    radius_deg: float
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """The centre, (RA, Dec)."""
+        return self.ra_deg, self.dec_deg
+
+    @property
+    def enclosing(self) -> Circle:
+        """The circle itself."""
+        return self
+
+    def contains(self, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
+        """Tell which positions are inside.
+
+        Parameters
+        ----------
+        ra_deg, dec_deg : `~numpy.ndarray` of float, shape (n,)
+            Positions.
+
+        Returns
+        -------
+        `~numpy.ndarray` of bool
+        """
+        # Most rows of a brick are told off by their declination alone.
+        inside = np.abs(dec_deg - self.dec_deg) <= self.radius_deg + 1e-9
+        near = np.flatnonzero(inside)
+        distance = separation_deg(*self.center, ra_deg[near], dec_deg[near])
+        inside[near] = distance <= self.radius_deg
+        return inside
+
+    def bricks(self, margin_deg: float = 0.0) -> np.ndarray:
+        """Return the ids of the bricks that it touches, if widened by a margin.
+
+        Parameters
+        ----------
+        margin_deg : float, optional
+            Added on every side.
+
+        Returns
+        -------
+        `~numpy.ndarray` of int
+        """
+        return bricks_in_circle(*self.center, min(self.radius_deg + margin_deg, 180.0))
+
+    def boxes(self, margin_deg: float = 0.0) -> list[tuple[float, float, float, float]]:
+        """Return boxes in RA and Dec that hold the circle.
+
+        Parameters
+        ----------
+        margin_deg : float, optional
+            Added to the radius.
+
+        Returns
+        -------
+        list of tuple
+            ``(ra_min, ra_max, dec_min, dec_max)``, two of them across RA 0; all of RA if a pole is
+            inside.
+        """
+        radius = self.radius_deg + margin_deg
+        low, high = self.dec_deg - radius, self.dec_deg + radius
+        if low <= -90 or high >= 90:
+            return [(0.0, 360.0, max(low, -90.0), min(high, 90.0))]
+        half = half_width_deg(self.dec_deg, radius) + margin_deg
+        west, east = self.ra_deg - half, self.ra_deg + half
+        if half >= 180:
+            return [(0.0, 360.0, low, high)]
+        if west < 0:
+            return [(west + 360, 360.0, low, high), (0.0, east, low, high)]
+        if east > 360:
+            return [(west, 360.0, low, high), (0.0, east - 360, low, high)]
+        return [(west, east, low, high)]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle round the centre, its sides along great circles and parallels of its frame."""
+
+    ra_deg: float
+    dec_deg: float
+    width_deg: float
+    height_deg: float
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """The centre, (RA, Dec)."""
+        return self.ra_deg, self.dec_deg
+
+    @property
+    def enclosing(self) -> Circle:
+        """The circle through the corners."""
+        ra, dec = self._corners(0.0)
+        radius = separation_deg(*self.center, ra, dec).max()
+        # Away from the corners the sides can be a trifle farther out than the corners' circle.
+        return Circle(*self.center, float(max(radius, self.width_deg / 2, self.height_deg / 2)))
+
+    def _axes(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return unit_vectors(*self.center), *tangent_axes(*self.center)
+
+    def _corners(self, margin_deg: float) -> tuple[np.ndarray, np.ndarray]:
+        forward, east, north = self._axes()
+        x = np.radians(self.width_deg / 2 + margin_deg) * np.array([[-1], [1], [1], [-1]])
+        y = np.radians(self.height_deg / 2 + margin_deg) * np.array([[-1], [-1], [1], [1]])
+        ahead = np.cos(x) * forward + np.sin(x) * east
+        return positions_of(np.cos(y) * ahead + np.sin(y) * north)
+
+    def contains(self, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
+        """Return which positions are inside, as `Circle.contains` does."""
+        points = unit_vectors(np.asarray(ra_deg), np.asarray(dec_deg))
+        along, east, north = (points @ axis for axis in self._axes())
+        x = np.degrees(np.arctan2(east, along))
+        y = np.degrees(np.arcsin(np.clip(north, -1, 1)))
+        return (np.abs(x) <= self.width_deg / 2) & (np.abs(y) <= self.height_deg / 2)
+
+    def bricks(self, margin_deg: float = 0.0) -> np.ndarray:
+        """Return the ids of the bricks that it touches, as `Circle.bricks` does."""
+        # Its northern and southern sides bend away from the great circles between its corners, and
+        # lie inside them.
+        return bricks_in_polygon(*self._corners(margin_deg))
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """A simple polygon with great-circle sides, smaller than a hemisphere."""
+
+    ra_deg: tuple[float, ...]
+    dec_deg: tuple[float, ...]
+
+    center = None
+
+    @property
+    def enclosing(self) -> Circle:
+        """A circle that holds all corners."""
+        ra, dec = middle_of(self.ra_deg, self.dec_deg)
+        radius = separation_deg(ra, dec, self.ra_deg, self.dec_deg).max()
+        return Circle(ra, dec, float(radius))
+
+    def contains(self, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
+        """Return which positions are inside, as `Circle.contains` does."""
+        ra_deg, dec_deg = np.asarray(ra_deg), np.asarray(dec_deg)
+        inside = self.enclosing.contains(ra_deg, dec_deg)
+        near = np.flatnonzero(inside)
+        corners = unit_vectors(self.ra_deg, self.dec_deg)
+        inside[near] = inside_polygon(unit_vectors(ra_deg[near], dec_deg[near]), corners)
+        return inside
+
+    def bricks(self, margin_deg: float = 0.0) -> np.ndarray:
+        """Return the ids of the bricks that it touches, as `Circle.bricks` does."""
+        if margin_deg:
+            return self.enclosing.bricks(margin_deg)
+        return bricks_in_polygon(self.ra_deg, self.dec_deg)

@@ -12,7 +12,7 @@ from astroquery_lis.catalogs.catalog_table import Chunk, assemble, northern_rows
 from astroquery_lis.catalogs.catalog_tap import catalog_query, chunk_of
 from astroquery_lis.survey.bricks import parse_brick_name
 from astroquery_lis.survey.catalog_request import catalog_request
-from astroquery_lis.survey.region import Circle
+from astroquery_lis.survey.sphere import Circle
 
 HERE = Circle(180.0, 40.0, 0.1)
 

@@ -21,7 +21,7 @@ from astroquery_lis.client.inputs import (
     as_years,
 )
 from astroquery_lis.exceptions import InvalidRequestError, ServiceDownError
-from astroquery_lis.survey.region import Box, Circle
+from astroquery_lis.survey.sphere import Box, Circle
 
 PLACES = SkyCoord([45.1, 45.2], [0.01, -0.02], unit="deg")
 RA, DEC = PLACES.ra.deg, PLACES.dec.deg

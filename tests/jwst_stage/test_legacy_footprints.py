@@ -8,7 +8,7 @@ from astropy.time import Time
 
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.jwst_stage.legacy.footprints import Field, Footprint, fields_of, parse_s_region
-from astroquery_lis.survey.region import Circle, Polygon
+from astroquery_lis.survey.sphere import Circle, Polygon
 
 
 def ring(ra, dec, radius, number=4, turn=0.0):

@@ -15,8 +15,7 @@ from astropy.coordinates import SkyCoord
 from astropy.time import Time
 
 from ...exceptions import InvalidRequestError, refuse
-from ...survey.region import Polygon
-from ...survey.sphere import separation_deg
+from ...survey.sphere import Polygon, separation_deg
 from ..planning.pipelines import EXP_TYPES as ALL_TYPES
 from ..planning.pipelines import is_guider
 

@@ -17,9 +17,8 @@ from scipy.spatial import ConvexHull, QhullError, cKDTree
 
 from ...client.inputs import as_targets
 from ...exceptions import InvalidExposureError, InvalidRequestError, refuse
-from ...survey.region import Circle, Polygon
 from ...survey.releases import get_release
-from ...survey.sphere import middle_of, shift_positions, tangent_axes, unit_vectors
+from ...survey.sphere import Circle, Polygon, middle_of, shift_positions, tangent_axes, unit_vectors
 from ...survey.tractor_columns import tractor_columns
 from .field_cutouts import as_grid
 from .footprints import Field, Footprint, footprints_of, read_headers

@@ -22,8 +22,9 @@ from astropy.table import Table
 from astropy.time import Time
 
 from ...exceptions import CoverageWarning, InvalidExposureError, InvalidRequestError, refuse, warn
-from ...survey.region import Circle, Polygon
 from ...survey.sphere import (
+    Circle,
+    Polygon,
     distance_to_sides_deg,
     middle_of,
     separation_deg,
