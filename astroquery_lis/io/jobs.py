@@ -334,7 +334,7 @@ class _Workers:
         # Only here: multiprocessing takes longer to load than the rest of this room.
         from concurrent.futures import ProcessPoolExecutor
 
-        from .processes import begin_worker, workers_context
+        from .workers import begin_worker, workers_context
 
         context = workers_context(self._module)
         environment = dict(os.environ)

@@ -1,9 +1,8 @@
 """Tasks in processes of their own: how each ends is known, and nothing outlives whoever asked.
 
-A process that is spawned runs the main script again, which an unguarded script or a notebook does
-not survive, so the main module is hidden from it.  `Processes` spawns one server that way, which
-imports what the tasks need once and forks a child for each; a pool would wait for ever for a task
-that ends its process.  The way in is a pipe, the way out an exit code and a file.
+`Processes` spawns a server, which imports what the tasks need once and forks a child for each; a
+pool would wait for ever for a task that ends its process.  The way in is a pipe, the way out an
+exit code and a file.
 """
 
 from __future__ import annotations
@@ -21,24 +20,21 @@ import tempfile
 import threading
 import time
 import traceback
-import types
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for_futures
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .._forks import new_lock
 from ..exceptions import LegacySurveyError
+from .workers import STARTING, WITHOUT_MAIN, watch_parent
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from multiprocessing.connection import Connection
-    from multiprocessing.context import BaseContext
-    from multiprocessing.popen_spawn_posix import Popen
-    from multiprocessing.process import BaseProcess
     from typing import Any, Literal, Self
 
 _SINGLE_THREADS = (
@@ -56,68 +52,6 @@ _CLOSE_S = 10
 """How long a server may take to stop its children; then it is killed, and they with it."""
 
 _CONSOLE_CHARACTERS = 2000
-
-_starting = threading.RLock()
-
-
-@contextlib.contextmanager
-def _main_hidden() -> Iterator[None]:
-    with _starting:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = types.ModuleType("__main__")
-        try:
-            yield
-        finally:
-            sys.modules["__main__"] = main
-
-
-class _ProcessWithoutMain(SpawnProcess):
-    @staticmethod
-    def _Popen(process_obj: BaseProcess) -> Popen:
-        with _main_hidden():
-            return SpawnProcess._Popen(process_obj)
-
-
-class _ContextWithoutMain(SpawnContext):
-    Process = _ProcessWithoutMain
-
-
-WITHOUT_MAIN = _ContextWithoutMain()
-"""A context of `multiprocessing` whose processes do not run the main script again."""
-
-
-if sys.platform == "linux":
-    from multiprocessing import forkserver
-    from multiprocessing.context import ForkServerContext, ForkServerProcess
-    from multiprocessing.popen_forkserver import Popen as ForkServerPopen
-
-    class _ForkedProcessWithoutMain(ForkServerProcess):
-        @staticmethod
-        def _Popen(process_obj: BaseProcess) -> ForkServerPopen:
-            with _main_hidden():
-                return ForkServerProcess._Popen(process_obj)
-
-    class _ForkingContextWithoutMain(ForkServerContext):
-        Process = _ForkedProcessWithoutMain
-
-
-def workers_context(module: str) -> BaseContext:
-    """Return a context for a pool of workers that need a module of this package.
-
-    On Linux they are forked by a server that has imported it, and that stays for the next pool: to
-    import it takes each worker most of a second.
-    """
-    if sys.platform == "linux":
-        context = _ForkingContextWithoutMain()
-        if module.startswith(f"{__name__.partition('.')[0]}."):
-            # The process has one list for all its pools, and no way to ask for it: what others
-            # put there stays.
-            server = getattr(forkserver, "_forkserver", None)
-            modules = list(getattr(server, "_preload_modules", ()))
-            if module not in modules:
-                context.set_forkserver_preload([*modules, module])
-        return context
-    return WITHOUT_MAIN
 
 
 class ServerLost(LegacySurveyError):  # noqa: N818
@@ -329,7 +263,7 @@ def peak_memory_gb() -> float:
 def _start_single_threaded(process: SpawnProcess) -> None:
     """Start a server: libraries read the number of threads before anything could be set there."""
     worker = multiprocessing.current_process()
-    with _starting:
+    with STARTING:
         before = {name: os.environ.get(name) for name in _SINGLE_THREADS}
         # A worker of dask is a daemon, which may have no children.
         is_daemon, worker.daemon = worker.daemon, False
@@ -470,26 +404,6 @@ def _do(
         traceback.print_exc()
     finally:
         _leave(code)
-
-
-def begin_worker(environment: dict[str, str]) -> None:
-    """Begin a worker of a pool, with the variables of the process that asked for it."""
-    # The server that it was forked from has those that were set when the first pool was made.
-    os.environ.clear()
-    os.environ.update(environment)
-    watch_parent()
-
-
-def watch_parent() -> None:
-    """Let this process end when the one that asked for it is gone."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def _import(modules: list[str]) -> None:

@@ -196,7 +196,7 @@ PRELOAD_SCRIPT = """
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
-from astroquery_lis.io.processes import workers_context
+from astroquery_lis.io.workers import workers_context
 from tests.io.process_jobs import are_imported
 
 multiprocessing.set_forkserver_preload(["colorsys"])
@@ -216,6 +216,40 @@ def test_what_others_let_the_server_import_stays():
         check=True,
     )
     assert process.stdout.split("\n")[-2:] == ["[True, True]", ""]
+
+
+INTERRUPTED_SCRIPT = """
+import multiprocessing
+import signal
+from concurrent.futures import ProcessPoolExecutor
+
+from astroquery_lis.io.workers import begin_worker, workers_context
+from tests.io.process_jobs import interrupt_self
+
+signal.signal(signal.SIGINT, lambda *_: print("interrupted"))
+multiprocessing.set_forkserver_preload(["interrupts_all"])
+context = workers_context("astroquery_lis.io.journal")
+with ProcessPoolExecutor(1, mp_context=context, initializer=begin_worker, initargs=({},)) as pool:
+    print(pool.submit(interrupt_self, 1).result())
+others = multiprocessing.get_context("forkserver")
+with ProcessPoolExecutor(1, mp_context=others) as pool:
+    print(repr(pool.submit(interrupt_self, 2).exception()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no server to fork workers from")
+def test_workers_leave_interrupts_to_their_parent(tmp_path):
+    (tmp_path / "interrupts_all.py").write_text("import os, signal\nos.killpg(0, signal.SIGINT)\n")
+    process = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_SCRIPT],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), str(tmp_path)])},
+        capture_output=True,
+        text=True,
+        check=True,
+        start_new_session=True,
+    )
+    assert process.stderr == ""
+    assert process.stdout.split("\n") == ["interrupted", "1", "KeyboardInterrupt()", ""]
 
 
 @pytest.mark.parametrize("way", ["file", "stdin"])
