@@ -10,7 +10,8 @@ import numpy as np
 from _report import median_seconds, options, report
 
 from astroquery_lis.client.inputs import as_targets
-from astroquery_lis.client.job_plan import Asked, plan_cutouts
+from astroquery_lis.client.job_plan import plan_cutouts
+from astroquery_lis.images.cutting import CutoutJob
 from astroquery_lis.survey.bricks import N_BRICKS, brick_center, is_north
 from astroquery_lis.survey.request import cutout_request
 
@@ -43,7 +44,7 @@ def main():
     request = cutout_request(
         (0.0, 0.0), 256, bands="grz", products=("image", "invvar"), release="dr10"
     )
-    asked = Asked((request,), np.zeros(N_TARGETS, int))
+    kinds = np.zeros(N_TARGETS, int)
 
     def refuse(*args, **kwargs):
         raise AssertionError("a request was made")
@@ -51,11 +52,10 @@ def main():
     socket.socket.connect = refuse
 
     def plan(on_missing="raise"):
-        rows = as_targets(table)
+        rows, numbers = as_targets(table), np.arange(N_TARGETS)
         planned = plan_cutouts(
-            rows,
-            np.arange(len(rows)),
-            asked,
+            CutoutJob(numbers, rows.ids, rows.ra_deg, rows.dec_deg, (request,), kinds),
+            numbers,
             bricks,
             on_missing=on_missing,
             targets_per_job=16,

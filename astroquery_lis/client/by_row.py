@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable, Hashable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 from astropy import units as u
@@ -11,8 +12,13 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Column
 
+from .. import images
 from ..exceptions import InvalidRequestError, meant, refuse
 from .inputs import Targets
+
+if TYPE_CHECKING:
+    from ..images.cutting import CutoutJob
+    from ..survey.request import CutoutRequest
 
 BY_ROW = ("size", "release", "region", "pixel_scale", "wcs", "rotation")
 """Options that may differ from row to row."""
@@ -144,20 +150,31 @@ def _key(value: Any) -> Hashable:
     return type(value), value  # True is no 1
 
 
-def differing_options(options: Mapping[str, object], targets: Targets) -> dict[str, ByRow]:
-    """Return those of some options that are given by row."""
+def requests_by_row(
+    make: Callable[..., CutoutRequest], targets: Targets, options: Options
+) -> CutoutJob:
+    """Return what is asked for every row that has a position; each kind is checked once."""
     by_row = {name: as_by_row(name, options[name], targets) for name in BY_ROW if name in options}
-    return {name: values for name, values in by_row.items() if values is not None}
-
-
-def each_row(
-    options: Mapping[str, object], targets: Targets
-) -> Iterator[tuple[tuple[float, float], Options] | None]:
-    """Yield RA, Dec and options of every row, `None` where it has no position."""
-    differing = differing_options(options, targets)
-    for row, place in enumerate(targets.places()):
-        if place is None:
-            yield None
-            continue
-        own = {name: by_row.values[by_row.of_row[row]] for name, by_row in differing.items()}
-        yield place, {**options, **own}
+    differing = {name: values for name, values in by_row.items() if values is not None}
+    same = {name: value for name, value in options.items() if name not in differing}
+    make = partial(make, (0.0, 0.0), **same)
+    placed, rows = targets.placed, np.arange(len(targets))
+    kinds, templates = np.zeros(len(targets), np.intp), []
+    if differing and placed.any():
+        numbers = np.array([option.of_row[placed] for option in differing.values()])
+        distinct, first, inverse = np.unique(
+            numbers, axis=1, return_index=True, return_inverse=True
+        )
+        kinds[placed] = inverse.ravel()
+        for column, row in zip(distinct.T, rows[placed][first], strict=True):
+            pairs = zip(differing.items(), column, strict=True)
+            values = {name: option.values[number] for (name, option), number in pairs}
+            try:
+                templates.append(make(**values))
+            except InvalidRequestError as error:
+                msg = f"Row {row}: {error}"
+                raise InvalidRequestError(
+                    msg, parameter=error.parameter, value=error.value
+                ) from error
+    places = targets.ids, targets.ra_deg, targets.dec_deg
+    return images.cutting.CutoutJob(rows, *places, tuple(templates) or (make(),), kinds)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .. import images
 from .._conf import setting
 from .._typing import answering, answering_each
+from ..io.bounds import within
 from ..survey.request import CUTOUT_OPTIONS, DEFAULT_SIZE, as_choice, cutout_request, psf_request
 from .base import SurveyBase, in_time, options_of
-from .by_row import each_row
+from .by_row import requests_by_row
 from .inputs import as_position, as_sources, as_targets, warn_of_unplaced
 
 if TYPE_CHECKING:
@@ -33,9 +36,7 @@ if TYPE_CHECKING:
         Size,
     )
     from ..images.sources import Sources
-
-
-OF_THE_ANSWER = ("source", "mirror", "on_missing", "cache", "get_query_payload")
+    from ..survey.request import CutoutRequest
 
 
 class ImageMethods(SurveyBase):
@@ -263,15 +264,16 @@ allow_unknown_layer, cache, get_query_payload : optional
         >>> len(cutouts)
         2
         """
-        of_the_answer = options_of(locals(), OF_THE_ANSWER)
+        as_choice("on_missing", on_missing, ("raise", "warn"))
+        make = partial(cutout_request, default_release=self.release)
         options = options_of(locals(), CUTOUT_OPTIONS)
+        sources = self._sources(as_sources(source, images.sources.SOURCES), mirror, cache)
         targets = as_targets(coordinates, ra=ra, dec=dec, name=name, parameter="coordinates")
-        rows = list(each_row(options, targets))
-        for at, own in filter(None, rows):
-            # Refused before the first is fetched.
-            cutout_request(at, default_release=self.release, **own)
+        # Refused before the first is fetched.
+        whole = requests_by_row(make, targets, options)
         warn_of_unplaced(targets, "no cutout")
-        return [row and self.get_cutout(row[0], **row[1], **of_the_answer) for row in rows]
+        answer = sources.payload if get_query_payload else partial(_planes, sources, on_missing)
+        return [at and answer(whole.request(i)) for i, at in enumerate(targets.places())]
 
     get_images = get_cutouts
     """Astroquery's name for it."""
@@ -317,12 +319,12 @@ allow_unknown_layer, cache, get_query_payload : optional
         2
         """
         sources = self._sources(as_sources(source, images.sources.SOURCES), mirror, cache=None)
+        make = partial(cutout_request, default_release=self.release)
         options = options_of(locals(), CUTOUT_OPTIONS)
-        options["default_release"] = self.release
         targets = as_targets(coordinates, ra=ra, dec=dec, name=name, parameter="coordinates")
         warn_of_unplaced(targets, "no address")
-        rows = filter(None, each_row(options, targets))
-        requests = [cutout_request(at, **own) for at, own in rows]
+        whole = requests_by_row(make, targets, options)
+        requests = [whole.request(i) for i in np.flatnonzero(targets.placed).tolist()]
         return list(dict.fromkeys(url for request in requests for url in sources.urls(request)))
 
     @answering
@@ -404,3 +406,8 @@ allow_unknown_layer, cache, get_query_payload : optional
             partial(self._viewer, cache),
             partial(self._is_same_sky, "viewer_url", mirrors),
         )
+
+
+def _planes(sources: Sources, on_missing: str, request: CutoutRequest) -> HDUList:
+    with within():
+        return sources.planes(request, on_missing)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import catalogs, images
-from ..exceptions import InvalidRequestError
+from .. import catalogs
 from ..io.jobs import Result
 from ..survey.bricks import brick_id, name_of, region_of_brick
 from ..survey.request import CutoutRequest
@@ -19,8 +18,6 @@ from ..survey.request import CutoutRequest
 if TYPE_CHECKING:
     from ..images.access import Access
     from ..images.cutting import BulkSpec, CutoutJob
-    from .by_row import ByRow
-    from .inputs import Targets
 
 PICTURE_OUTPUTS = ("png", "jpeg")
 
@@ -32,47 +29,6 @@ POLE_DEG = 85.0
 
 Footprint = Mapping[tuple[str, str], np.ndarray]
 """The sorted ids of the bricks of a release and region."""
-
-
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """What is asked for every row: requests that differ in more than the position, and whose."""
-
-    templates: tuple[CutoutRequest, ...]
-    kinds: np.ndarray
-
-    def by_tree(self) -> Iterator[tuple[CutoutRequest, np.ndarray]]:
-        """Yield one request of each release and region, and which rows are of those."""
-        trees: dict[tuple[Any, ...], list[int]] = {}
-        for kind, request in enumerate(self.templates):
-            name = request.release.name if request.release else None
-            trees.setdefault((name, request.region, is_of_bricks(request)), []).append(kind)
-        for kinds in trees.values():
-            yield self.templates[kinds[0]], np.isin(self.kinds, kinds)
-
-
-def as_asked(
-    make: Callable[..., CutoutRequest], by_row: Mapping[str, ByRow], placed: np.ndarray
-) -> Asked:
-    """Return what is asked for every row that has a position; each kind is checked once."""
-    kinds = np.zeros(len(placed), np.intp)
-    if not by_row or not placed.any():
-        return Asked((make(),), kinds)
-    numbers = np.array([option.of_row[placed] for option in by_row.values()])
-    distinct, first, inverse = np.unique(numbers, axis=1, return_index=True, return_inverse=True)
-    kinds[placed] = inverse.ravel()
-    templates = []
-    for column, row in zip(distinct.T, np.flatnonzero(placed)[first], strict=True):
-        values = {
-            name: option.values[number]
-            for (name, option), number in zip(by_row.items(), column, strict=True)
-        }
-        try:
-            templates.append(make(**values))
-        except InvalidRequestError as error:
-            msg = f"Row {row}: {error}"
-            raise InvalidRequestError(msg, parameter=error.parameter, value=error.value) from error
-    return Asked(tuple(templates), kinds)
 
 
 def is_of_bricks(request: CutoutRequest) -> bool:
@@ -89,8 +45,7 @@ class BulkPlan:
     then by declination; ``bounds`` says where in ``order`` each job begins, and the end.
     """
 
-    targets: Targets
-    asked: Asked
+    whole: CutoutJob
     no_data: np.ndarray
     order: np.ndarray
     bounds: list[int]
@@ -98,22 +53,12 @@ class BulkPlan:
     def jobs(self) -> Iterator[CutoutJob]:
         """Yield a `CutoutJob` for each piece of the work."""
         for start, stop in zip(self.bounds, self.bounds[1:], strict=False):
-            yield self.job(self.order[start:stop])
-
-    def job(self, rows: np.ndarray) -> CutoutJob:
-        """Return a job of some rows."""
-        numbers, kinds = np.unique(self.asked.kinds[rows], return_inverse=True)
-        templates = tuple(self.asked.templates[number] for number in numbers)
-        ids, ra_deg, dec_deg = self.targets.ids, self.targets.ra_deg, self.targets.dec_deg
-        return images.cutting.CutoutJob(
-            rows, ids[rows], ra_deg[rows], dec_deg[rows], templates, kinds
-        )
+            yield self.whole.part(self.order[start:stop])
 
 
 def plan_cutouts(
-    targets: Targets,
+    whole: CutoutJob,
     rows: np.ndarray,
-    asked: Asked,
     footprint: Footprint,
     *,
     on_missing: str = "raise",
@@ -126,24 +71,31 @@ def plan_cutouts(
     than ``targets_per_job`` share a job, next to one another; those with more than ``max_targets``
     are split.
     """
-    rows = rows[targets.placed[rows]]
-    ra, dec = targets.ra_deg[rows], targets.dec_deg[rows]
-    brick = brick_id(ra, dec)
+    rows = rows[np.isfinite(whole.ra_deg[rows])]
+    job = whole.part(rows)
     covered = np.ones(len(rows), bool)
-    for request, where in Asked(asked.templates, asked.kinds[rows]).by_tree():
+    for request, where in _by_tree(job):
         if is_of_bricks(request):
-            covered[where] = _covered(brick[where], request, footprint)
+            covered[where] = _covered(job.bricks[where], request, footprint)
     if on_missing == "warn" and not covered.all():
         # A target counts as long as some brick of its box is there, and not only its own.
         lost = np.flatnonzero(~covered)
-        part = Asked(asked.templates, asked.kinds[rows[lost]])
-        covered[lost] = _touches(ra[lost], dec[lost], part, footprint)
-    no_data = np.sort(rows[~covered])
-    rows, dec, brick = rows[covered], dec[covered], brick[covered]
-    by_brick = np.lexsort((dec, brick))
-    sizes = np.diff(np.flatnonzero(np.diff(brick[by_brick], prepend=-1, append=-1)))
+        covered[lost] = _touches(job.part(lost), footprint)
+    dec_deg, bricks = job.dec_deg[covered], job.bricks[covered]
+    by_brick = np.lexsort((dec_deg, bricks))
+    sizes = np.diff(np.flatnonzero(np.diff(bricks[by_brick], prepend=-1, append=-1)))
     bounds = job_bounds(sizes, targets_per_job, max_targets)
-    return BulkPlan(targets, asked, no_data, rows[by_brick], bounds)
+    return BulkPlan(whole, np.sort(rows[~covered]), rows[covered][by_brick], bounds)
+
+
+def _by_tree(job: CutoutJob) -> Iterator[tuple[CutoutRequest, np.ndarray]]:
+    """Yield one request of each release and region, and which targets are of those."""
+    trees: dict[tuple[Any, ...], list[int]] = {}
+    for kind, request in enumerate(job.templates):
+        name = request.release.name if request.release else None
+        trees.setdefault((name, request.region, is_of_bricks(request)), []).append(kind)
+    for kinds in trees.values():
+        yield job.templates[kinds[0]], np.isin(job.kinds, kinds)
 
 
 def _covered(brick: np.ndarray, request: CutoutRequest, footprint: Footprint) -> np.ndarray:
@@ -163,13 +115,14 @@ def _covered(brick: np.ndarray, request: CutoutRequest, footprint: Footprint) ->
     return is_there[inverse.reshape(brick.shape)]
 
 
-def _touches(ra: np.ndarray, dec: np.ndarray, asked: Asked, footprint: Footprint) -> np.ndarray:
+def _touches(job: CutoutJob, footprint: Footprint) -> np.ndarray:
     """Return which boxes touch a brick that is there."""
-    extents = np.array([_half_extent_deg(request) for request in asked.templates])
-    half_y, half_x = extents[asked.kinds].T
+    ra, dec = job.ra_deg, job.dec_deg
+    extents = np.array([_half_extent_deg(request) for request in job.templates])
+    half_y, half_x = extents[job.kinds].T
     shrink = np.cos(np.radians(np.minimum(np.abs(dec) + half_y, POLE_DEG)))
     touched = np.abs(dec) + half_y >= POLE_DEG
-    for request, where in asked.by_tree():
+    for request, where in _by_tree(job):
         for y in _samples(half_y[where]):
             for x in _samples(half_x[where]):
                 at = ra[where] + x / shrink[where], np.clip(dec[where] + y, -90, 90)
@@ -222,13 +175,13 @@ def job_bounds(sizes: Sequence[int] | np.ndarray, least: int, most: int) -> list
 
 def results_without_work(plan: BulkPlan, rows: np.ndarray) -> Iterator[Result]:
     """Yield the results of those rows that no file is needed for."""
-    targets, asked = plan.targets, plan.asked
-    for row in rows[~targets.placed[rows]].tolist():
+    whole = plan.whole
+    release = whole.templates[0].release
+    name = release.name if release is not None and len(whole.templates) == 1 else ""
+    for row in rows[~np.isfinite(whole.ra_deg[rows])].tolist():
         message = "The row has no position on the sky."
-        release = asked.templates[0].release
-        name = release.name if release is not None and len(asked.templates) == 1 else ""
-        yield Result(row, "SKIPPED", message=message, id=_item(targets.ids[row]), release=name)
-    job = plan.job(plan.no_data)
+        yield Result(row, "SKIPPED", message=message, id=whole.target(row)[1], release=name)
+    job = whole.part(plan.no_data)
     for index, row in enumerate(plan.no_data.tolist()):
         facts, brick = job.facts(index), name_of(job.bricks[index])
         message = (
@@ -242,7 +195,7 @@ _SAME_FOR_ALL = ("products", "bands", "wise_grid", "convert_flux", "rotation_deg
 
 
 def identity_of_job(
-    spec: BulkSpec, asked: Asked, targets: Targets, output: str, access: Access
+    spec: BulkSpec, whole: CutoutJob, output: str, access: Access
 ) -> dict[str, object]:
     """Return what makes one long job differ from another.
 
@@ -250,9 +203,9 @@ def identity_of_job(
     of a simulated sky could be taken for those of the real one.
     """
     digest = hashlib.sha256()
-    for values in (targets.ra_deg, targets.dec_deg):
+    for values in (whole.ra_deg, whole.dec_deg):
         digest.update(np.asarray(values, "<f8").tobytes())
-    digest.update(json.dumps(targets.ids.tolist()).encode())
+    digest.update(json.dumps(whole.ids.tolist()).encode())
 
     def of_rows(values: list[Any]) -> object:
         """Return the value of all, or a digest of those of each row."""
@@ -261,13 +214,13 @@ def identity_of_job(
             return values[0]
         numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
         of_kind = np.array([numbers[text] for text in texts], "<i8")
-        text = json.dumps(list(numbers)).encode() + of_kind[asked.kinds].tobytes()
+        text = json.dumps(list(numbers)).encode() + of_kind[whole.kinds].tobytes()
         return f"by row, {hashlib.sha256(text).hexdigest()[:12]}"
 
-    requests = asked.templates
+    requests = whole.templates
     return {
         "targets": digest.hexdigest()[:32],
-        "number of targets": len(targets),
+        "number of targets": len(whole),
         "size": of_rows([[r.ny, r.nx] for r in requests]),
         **{name: of_rows([getattr(r, name) for r in requests]) for name in _SAME_FOR_ALL},
         "release": of_rows([r.release and r.release.name for r in requests]),
@@ -282,15 +235,11 @@ def identity_of_job(
     }
 
 
-def bytes_of_cutout(asked: Asked) -> int:
+def bytes_of_cutout(whole: CutoutJob) -> int:
     """Return about how much memory the largest cutout takes."""
 
     def n_bands(request: CutoutRequest) -> int:
         whole = request.layer or request.release
         return len(request.bands or (whole.bands if whole is not None else ()) or "grz")
 
-    return max(4 * r.ny * r.nx * len(r.products) * n_bands(r) for r in asked.templates)
-
-
-def _item(value: Any) -> str | int:
-    return value.item() if isinstance(value, np.generic) else value
+    return max(4 * r.ny * r.nx * len(r.products) * n_bands(r) for r in whole.templates)

@@ -25,7 +25,6 @@ from ..io.journal import Journal
 from ..io.store import is_full, remove_temporaries
 from .job_plan import (
     PICTURE_OUTPUTS,
-    Asked,
     BulkPlan,
     bytes_of_cutout,
     identity_of_job,
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from ..images.sources import Sources
     from ..io.http import HttpClient
     from ..io.jobs import Mapped
-    from .inputs import Targets
 
     Workers: TypeAlias = Executor | Literal["threads", "processes"] | None
 
@@ -74,8 +72,7 @@ YIELDED_BYTES = 64 << 20
 class BulkJob:
     """What a call asks for, and of whom."""
 
-    targets: Targets
-    asked: Asked
+    whole: CutoutJob
     spec: BulkSpec
     access: Access
     output: str
@@ -94,12 +91,11 @@ class BulkJob:
         max_targets: int,
     ) -> BulkPlan:
         """Return the work for some rows; the tables of bricks may have to be fetched."""
-        has_any = self.targets.placed[rows].any()
+        has_any = np.isfinite(self.whole.ra_deg[rows]).any()
         return plan_cutouts(
-            self.targets,
+            self.whole,
             rows,
-            self.asked,
-            _footprint(client, self.asked, self.access) if has_any else {},
+            _footprint(client, self.whole, self.access) if has_any else {},
             on_missing=self.spec.on_missing,
             targets_per_job=targets_per_job,
             max_targets=max_targets,
@@ -116,7 +112,7 @@ class BulkJob:
     ) -> Table:
         """Do the job in a folder, or what is left of it, and return the manifest."""
         folder = Path(download_dir).expanduser().absolute()
-        names = np.array([images.save.safe_name(name) for name in self.targets.ids.tolist()], str)
+        names = np.array([images.save.safe_name(name) for name in self.whole.ids.tolist()], str)
         # Some disks take NGC1 and ngc1 for one name.
         is_unique = len(np.unique(np.char.lower(names))) == len(names)
         spec = replace(self.spec, folder=str(folder), ids_are_names=is_unique)
@@ -125,11 +121,11 @@ class BulkJob:
         if self.output in PICTURE_OUTPUTS:
             module = import_module("..pictures.encoding", __package__)
             encoding = module.PictureEncoding(self.output)
-        identity = identity_of_job(spec, self.asked, self.targets, self.output, self.access)
+        identity = identity_of_job(spec, self.whole, self.output, self.access)
         with Journal(folder / JOURNAL, identity) as journal:
             remove_temporaries(folder)
             done = np.fromiter(journal.finished, int)
-            rows = np.setdiff1d(np.arange(len(self.targets)), done, assume_unique=True)
+            rows = np.setdiff1d(self.whole.rows, done, assume_unique=True)
             is_array = self.output in images.array_files.ARRAY_OUTPUTS
             sizes = ARRAY_TARGETS if is_array else (_shared_by(len(rows)), _shared_among(len(rows)))
             plan = self.plan(client, rows, *sizes)
@@ -142,7 +138,7 @@ class BulkJob:
                 ),
                 plan.jobs(),
                 failed=_failed,
-                total=len(self.targets),
+                total=len(self.whole),
                 ready=results_without_work(plan, rows),
                 journal=journal,
                 executor=executor,
@@ -165,8 +161,8 @@ class BulkJob:
         self, client: Callable[[], HttpClient], executor: Workers, on_error: str
     ) -> Iterator[tuple[int, HDUList | Exception]]:
         """Return what yields the cutouts in memory, as they come."""
-        rows = np.arange(len(self.targets))
-        most = max(YIELDED_BYTES // bytes_of_cutout(self.asked), 1)
+        rows = self.whole.rows
+        most = max(YIELDED_BYTES // bytes_of_cutout(self.whole), 1)
         plan = self.plan(client, rows, _shared_by(len(rows)), most)
         mapped = map_jobs(
             partial(images.cutting.cutouts_of_job, self.spec, self.access),
@@ -179,18 +175,18 @@ class BulkJob:
     def _usual(self, executor: Workers, n: int) -> Workers:
         """Return the executor that was named; processes for long work on local files."""
         is_local = all(mirror.is_local for mirror in self.access.mirrors)
-        is_long = n * bytes_of_cutout(self.asked) > PROCESSES_BYTES
+        is_long = n * bytes_of_cutout(self.whole) > PROCESSES_BYTES
         return "processes" if executor is None and is_local and is_long else executor
 
 
 def _footprint(
-    client: Callable[[], HttpClient], asked: Asked, access: Access
+    client: Callable[[], HttpClient], whole: CutoutJob, access: Access
 ) -> dict[tuple[str, str], np.ndarray]:
     """Return the ids of the bricks of each region that there is a table of."""
     footprint = {}
     trees = {
         (request.release.name, region): None
-        for request in asked.templates
+        for request in whole.templates
         if is_of_bricks(request) and request.release is not None
         for region in request.release.regions
         if request.region in ("auto", region)
@@ -225,11 +221,11 @@ def _in_flight(plan: BulkPlan, sources: Sources) -> int | None:
     """Return how many jobs may be under way if the viewer is asked; say what that will cost."""
     if not len(plan.order):
         return None
-    kinds, counts = np.unique(plan.asked.kinds[plan.order], return_counts=True)
+    kinds, counts = np.unique(plan.whole.kinds[plan.order], return_counts=True)
     n_cutouts, n_requests, n_bytes = 0, 0, 0
     for kind, count in zip(kinds, counts.tolist(), strict=True):
         # As most are: in the middle of a brick.
-        of_one = sources.viewer_cost(plan.asked.templates[kind].at(0.125, 0.0))
+        of_one = sources.viewer_cost(plan.whole.templates[kind].at(0.125, 0.0))
         n_cutouts += count if of_one.n_requests else 0
         n_requests += count * of_one.n_requests
         n_bytes += count * of_one.n_bytes

@@ -11,13 +11,9 @@ from .._packages import import_optional
 from ..exceptions import refuse
 from ..survey.request import DEFAULT_SIZE, CutoutRequest, as_choice, cutout_request, psf_request
 from .base import SurveyBase, options_of
-from .by_row import differing_options
+from .by_row import requests_by_row
 from .inputs import as_sources, as_targets
-from .job_plan import (
-    PICTURE_OUTPUTS,
-    Asked,
-    as_asked,
-)
+from .job_plan import PICTURE_OUTPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,8 +37,6 @@ if TYPE_CHECKING:
         Size,
         Table,
     )
-    from ..images.sources import Sources
-    from .inputs import Targets
     from .job_runs import BulkJob
 
 
@@ -178,7 +172,7 @@ allow_unknown_layer, cache : optional
         for module in modules:
             import_optional(module, extra, f"output={output!r}")
         job = self._job(cutout_request, locals(), output)
-        if output in arrays and len({(r.ny, r.nx) for r in job.asked.templates}) > 1:
+        if output in arrays and len({(r.ny, r.nx) for r in job.whole.templates}) > 1:
             refuse("output", output, "holds cutouts of one size; take output='fits' for several.")
         return job.save(self._client, download_dir, executor, on_error, show_progress=show_progress)
 
@@ -338,26 +332,11 @@ executor
         columns = options_of(arguments, ("id_column", "ra", "dec", "name"))
         targets = as_targets(arguments["table"], **columns)
         on_missing = as_choice("on_missing", arguments["on_missing"], ON_MISSING)
-        spec = images.cutting.BulkSpec(
-            as_sources(arguments["source"], images.sources.SOURCES), on_missing
-        )
+        names = as_sources(arguments["source"], images.sources.SOURCES)
         access = self._access(**options_of(arguments, ("mirror", "cache", "executor")))
         options = options_of(arguments, signature(make).parameters)
-        asked = self._asked(make, targets, access.sources(spec.sources), **options)
-        return BulkJob(targets, asked, spec, access, output, label)
-
-    def _asked(
-        self,
-        make: Callable[..., CutoutRequest],
-        targets: Targets,
-        sources: Sources,
-        **options: object,
-    ) -> Asked:
-        """Return what is asked for every row, everything checked as for one cutout."""
-        differing = differing_options(options, targets)
-        options = {name: value for name, value in options.items() if name not in differing}
-        make = partial(make, (0.0, 0.0), default_release=self.release, **options)
-        asked = as_asked(make, differing, targets.placed)
-        for request in asked.templates:
+        whole = requests_by_row(partial(make, default_release=self.release), targets, options)
+        sources = access.sources(names)
+        for request in whole.templates:
             sources.first(request)  # refused here, if no source can serve it
-        return asked
+        return BulkJob(whole, images.cutting.BulkSpec(names, on_missing), access, output, label)

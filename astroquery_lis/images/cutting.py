@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -48,7 +48,7 @@ class BulkSpec:
 
 @dataclass(frozen=True, eq=False)
 class CutoutJob:
-    """Targets whose cutouts share files, in the order that is good for reading them."""
+    """Targets and what is asked for each; in a job of the work, in an order good for reading."""
 
     rows: np.ndarray  # numbers of the targets in what the user gave
     ids: np.ndarray
@@ -83,11 +83,14 @@ class CutoutJob:
         tree = tree_of_brick(template.release, template.region, int(self.bricks[index]))
         return {**facts, "release": template.release.name, "region": tree.region}
 
-    def part(self, indices: Sequence[int]) -> CutoutJob:
+    def part(self, indices: Sequence[int] | np.ndarray) -> CutoutJob:
         """Return a job of some of the targets."""
         places = np.asarray(indices, int)
-        names = ("rows", "ids", "ra_deg", "dec_deg", "kinds")
-        return replace(self, **{name: getattr(self, name)[places] for name in names})
+        numbers, kinds = np.unique(self.kinds[places], return_inverse=True)
+        templates = tuple(self.templates[number] for number in numbers)
+        parts = (self.rows, self.ids, self.ra_deg, self.dec_deg)
+        rows, ids, ra_deg, dec_deg = (values[places] for values in parts)
+        return CutoutJob(rows, ids, ra_deg, dec_deg, templates, kinds)
 
 
 # ---- cutting ------------------------------------------------------------------------------------

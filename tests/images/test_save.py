@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astroquery_lis import bricks
-from astroquery_lis.client.inputs import Targets
-from astroquery_lis.client.job_plan import Asked, job_bounds, plan_cutouts
+from astroquery_lis.client.job_plan import job_bounds, plan_cutouts
 from astroquery_lis.exceptions import (
     ContentChangedError,
     CoverageWarning,
@@ -125,10 +124,10 @@ def _plan(ra, dec, footprint, **kwargs):
     region = kwargs.pop("region", "auto")
     request = cutout_request((0.0, 0.0), (ny, nx), release="dr10", region=region)
     rows = np.arange(len(ra))
-    asked = Asked((request,), np.zeros(len(ra), int))
+    whole = CutoutJob(rows, rows, ra, dec, (request,), np.zeros(len(ra), int))
     kwargs["on_missing"] = "warn" if partial else "raise"
     by_tree = {("dr10", name): ids for name, ids in footprint.items()}
-    return plan_cutouts(Targets(rows, ra, dec), rows, asked, by_tree, **kwargs)
+    return plan_cutouts(whole, rows, by_tree, **kwargs)
 
 
 def test_targets_are_grouped_by_brick_in_order_of_declination():
