@@ -17,11 +17,11 @@ import numpy as np
 from astropy.io import fits
 
 from .._conf import conf, setting
-from .._packages import import_optional, package_version
+from .._packages import package_version
 from .._typing import Keywords
 from ..catalogs.catalog_tap import DCHISQ, box_where, circle_where
 from ..catalogs.tap_client import TapAnswer, TapClient
-from ..client.names import resolve_names
+from ..client.position_text import resolve_names
 from ..client.upkeep_methods import PROBE_PATH
 from ..exceptions import NotFoundError, ServiceDownError
 from ..images.psf import CAMERAS
@@ -255,8 +255,8 @@ def viewer_picture(asked: Asked) -> Answer:
     """Ask for a picture."""
     ra_deg, dec_deg = PLACE_DEG
     place: dict[str, Any] = {"ra": ra_deg, "dec": dec_deg}
-    with asked.viewer.jpeg("cutout.jpg", **place, layer=LAYER, size=SIZE) as data:
-        return Answer(True, f"a JPEG of {len(data)} bytes")
+    with asked.viewer.picture(**place, layer=LAYER, size=SIZE) as picture:
+        return Answer(True, f"a JPEG of {picture.shape[0]} x {picture.shape[1]} pixels")
 
 
 def unknown_layer(asked: Asked) -> Answer:
@@ -304,10 +304,9 @@ def empty_cutout(asked: Asked) -> Answer:
 def empty_picture(asked: Asked) -> Answer:
     """Ask for a picture where nothing was observed."""
     ra_deg, dec_deg = EMPTY_DEG
-    image = import_optional("PIL.Image", "plot", "To look at a picture")
     place: dict[str, Any] = {"ra": ra_deg, "dec": dec_deg}
-    with asked.viewer.jpeg("cutout.jpg", **place, layer=LAYER, size=SIZE) as data:
-        levels = np.unique(np.asarray(image.open(io.BytesIO(data))))
+    with asked.viewer.picture(**place, layer=LAYER, size=SIZE) as picture:
+        levels = np.unique(picture)
     return Answer(levels.tolist() == [BLANK], f"levels {levels.min()} to {levels.max()}")
 
 
@@ -336,10 +335,10 @@ def _box() -> Keywords:
 
 def list_of_ccds(asked: Asked) -> Answer:
     """Look at the list of CCDs round a place."""
-    polygons = asked.viewer.json("ccds/", layer=LAYER, **_box())["polys"]
-    odd = [p["name"] for p in polygons if not CCD_NAME.fullmatch(p["name"])]
-    holds = bool(polygons) and not odd and all(len(p["radecs"]) == 4 for p in polygons)
-    return Answer(holds, f"{len(polygons)} CCDs" + (f", among them {odd[0]!r}" if odd else ""))
+    outlines = asked.viewer.outlines("ccds/", LAYER, *PLACE_DEG, RADIUS_DEG)
+    odd = [name for name, _ in outlines if not CCD_NAME.fullmatch(name)]
+    holds = bool(outlines) and not odd and all(len(corners) == 4 for _, corners in outlines)
+    return Answer(holds, f"{len(outlines)} CCDs" + (f", among them {odd[0]!r}" if odd else ""))
 
 
 def viewer_catalogue(asked: Asked) -> Answer:

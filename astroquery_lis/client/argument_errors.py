@@ -10,56 +10,39 @@ from typing import Any
 
 from ..exceptions import ArgumentError, LegacySurveyError
 
-# What other packages call it; the first that the method has is meant.
-_WRITE = "a method of what is returned"
 _WRITERS = {"HDUList": "writeto()", "Table": "write()"}
-MEANT = {
-    "radius": ("radius", "size"),
-    "size": ("size", "radius", "width"),
-    "width": ("width", "size", "radius"),
-    "height": ("height", "size", "radius"),
-    "fov": ("size", "radius"),
-    "npix": ("size",),
-    "pixels": ("size",),
-    "filter": ("bands", "column_filters"),
-    "filters": ("bands", "column_filters"),
-    "band": ("bands",),
-    "survey": ("release", "layer"),
-    "surveys": ("release", "layer"),
-    "dr": ("release",),
-    "data_release": ("release",),
-    "version": ("release",),
-    "pixscale": ("pixel_scale",),
-    "scale": ("pixel_scale",),
-    "hemisphere": ("region",),
-    "product": ("products",),
-    "invvar": ("products",),
-    "path": ("download_dir", "output_dir", _WRITE),
-    "filename": (_WRITE,),
-    "save_path": (_WRITE,),
-    "output_file": (_WRITE,),
-    "download_dir": ("output_dir", _WRITE),
-    "output_dir": ("download_dir", _WRITE),
-    "proposal_id": ("program",),
-    "proposal": ("program",),
-    "outdir": ("download_dir", "output_dir"),
-    "savedir": ("download_dir", "output_dir"),
-    "folder": ("download_dir", "output_dir"),
-    "directory": ("download_dir", "output_dir"),
-    "fields": ("columns",),
-    "cols": ("columns",),
-    "where": ("column_filters",),
-    "constraints": ("column_filters",),
-    "limit": ("maxrec",),
-    "row_limit": ("maxrec",),
-    "top": ("maxrec",),
-    "timeout": ("LegacySurvey.timeout",),
-    "verbose": ("show_progress",),
-    "progress": ("show_progress",),
-    "format": ("output",),
-    "workers": ("executor",),
-    "n_jobs": ("executor",),
+_MEANT = {
+    "radius": "radius size",
+    "size": "size radius width",
+    "width": "width size radius",
+    "height": "height size radius",
+    "fov": "size radius",
+    "npix pixels": "size",
+    "filter filters": "bands column_filters",
+    "band": "bands",
+    "survey surveys": "release layer",
+    "dr data_release version": "release",
+    "pixscale scale": "pixel_scale",
+    "hemisphere": "region",
+    "product invvar": "products",
+    "path": "download_dir output_dir WRITE",
+    "filename save_path output_file": "WRITE",
+    "download_dir": "output_dir WRITE",
+    "output_dir": "download_dir WRITE",
+    "proposal_id proposal": "program",
+    "outdir savedir folder directory": "download_dir output_dir",
+    "fields cols": "columns",
+    "where constraints": "column_filters",
+    "limit row_limit top": "maxrec",
+    "timeout": "LegacySurvey.timeout",
+    "verbose progress": "show_progress",
+    "format": "output",
+    "workers n_jobs": "executor",
 }
+"""What other packages call it, and what it may be here; WRITE is a method of what is returned."""
+
+MEANT = {word: names.split() for words, names in _MEANT.items() for word in words.split()}
+"""What may be meant by a word; the first that the method has is."""
 
 
 def explained(
@@ -109,7 +92,7 @@ def _meant(word: str, words: list[str], positional: list[str], writer: str | Non
     for candidate in MEANT.get(word.lower(), ()):
         if candidate in words:
             return f"{candidate}="
-        if candidate == _WRITE:
+        if candidate == "WRITE":
             return f"the method {writer} of what is returned" if writer else None
         if not candidate.isidentifier():
             return candidate

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
     from .._typing import Executor, FilePath, Keywords, Mirror, Region
     from ..catalogs.tractor_file import OpenTables
-    from ..images.access import Access
     from ..images.reader import SectionReader
+    from ..images.sources import Access
     from ..images.tiles import OpenImages
     from ..images.viewer_service import ViewerService
     from ..io.mirrors import Mirror as SurveyMirror
@@ -342,7 +342,7 @@ class SurveyBase(QueryBase):
         # Threads of one process share four connections to the viewer; a process has one.
         is_shared = executor in (None, "threads") or isinstance(executor, ThreadPoolExecutor)
         n_viewer = images.viewer_service.MAX_CONNECTIONS if is_shared else 1
-        return images.access.Access(
+        return images.sources.Access(
             mirrors,
             None if location is None else str(location),
             tuple(self._client_options().items()),

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from astropy.table import Row, Table
 from astroquery import cache_conf
 
@@ -233,20 +232,12 @@ class _Listing:
 
     def _around(self, layer: str, ra_deg: float, dec_deg: float) -> set[str] | None:
         """Return the CCDs that the viewer lists round a place, `None` if it does not tell."""
-        aside = SEARCH_DEG / max(np.cos(np.radians(dec_deg)), 1e-3)
         try:
-            answer = self._service.json(
-                "ccds/",
-                ralo=f"{(ra_deg - aside) % 360:.6f}",
-                rahi=f"{(ra_deg + aside) % 360:.6f}",
-                declo=f"{dec_deg - SEARCH_DEG:.6f}",
-                dechi=f"{dec_deg + SEARCH_DEG:.6f}",
-                layer=layer,
-            )
-            # "decam 410003-N4-r": without the band, which is a property of the exposure.
-            return {polygon["name"].rpartition("-")[0] for polygon in answer["polys"]}
-        except (TransferError, KeyError, TypeError, AttributeError):
+            outlines = self._service.outlines("ccds/", layer, ra_deg, dec_deg, SEARCH_DEG)
+        except TransferError:
             return None
+        # "decam 410003-N4-r": without the band, which is a property of the exposure.
+        return {name.rpartition("-")[0] for name, _ in outlines}
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from ..survey.bricks import brick_id, name_of, region_of_brick
 from ..survey.request import CutoutRequest
 
 if TYPE_CHECKING:
-    from ..images.access import Access
     from ..images.cutting import BulkSpec, CutoutJob
+    from ..images.sources import Access
 
 PICTURE_OUTPUTS = ("png", "jpeg")
 

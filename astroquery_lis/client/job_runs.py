@@ -38,9 +38,8 @@ if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
     from .._typing import Executor, FilePath, HDUList, Table
-    from ..images.access import Access
     from ..images.cutting import BulkSpec, CutoutJob
-    from ..images.sources import Sources
+    from ..images.sources import Access, Sources
     from ..io.http import HttpClient
     from ..io.jobs import Mapped
 
@@ -119,7 +118,7 @@ class BulkJob:
         del names
         encoding = None
         if self.output in PICTURE_OUTPUTS:
-            module = import_module("..pictures.encoding", __package__)
+            module = import_module("..pictures.rgb", __package__)
             encoding = module.PictureEncoding(self.output)
         identity = identity_of_job(spec, self.whole, self.output, self.access)
         with Journal(folder / JOURNAL, identity) as journal:

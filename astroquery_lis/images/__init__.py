@@ -9,7 +9,6 @@ from .._rooms import modules_of
 
 if TYPE_CHECKING:
     from . import (
-        access,
         array_files,
         coadds,
         cutting,
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "access",
     "array_files",
     "coadds",
     "cutting",

@@ -68,24 +68,6 @@ class _Array(Protocol):
     def __setitem__(self, key: Any, value: Any, /) -> None: ...
 
 
-class _Container(Protocol):
-    """A file of arrays."""
-
-    def create(
-        self, name: str, shape: tuple[int, ...], chunk: int, attributes: Facts, **options: Any
-    ) -> _Array:
-        """Make an array of which ``chunk`` entries are one chunk."""
-
-    def finish(self, n: int, index: np.ndarray, shares: np.ndarray, planes: list[str]) -> None:
-        """Cut the arrays to ``n`` entries, add the index, and close the file."""
-
-    def check(self) -> None:
-        """Raise the error of a write that failed and was not raised."""
-
-    def close(self) -> None:
-        """Close the file, whatever is in it."""
-
-
 class _Unfailing(io.FileIO):
     """A file of which HDF5 never hears that a write failed: it would end the process at its end."""
 
@@ -203,7 +185,10 @@ class _Zarr:
                 if array.shape[0] > n:
                     array.resize((n, *array.shape[1:]))
         self.close()
-        columns = {name: _plain_column(index[name]) for name in index.dtype.names or ()}
+        names = index.dtype.names or ()
+        columns = {name: index[name] for name in names if index.dtype[name].kind != "S"}
+        columns |= {n: np.char.decode(index[n], "utf-8") for n in names if n not in columns}
+        columns = {name: columns[name].tolist() for name in names}
         flags = {f"has_{name}": shares[:, i] > 0 for i, name in enumerate(planes)}
         flags |= {f"observed_{name}": shares[:, i] for i, name in enumerate(planes)}
         with write_whole(self._index_path) as temporary:
@@ -236,30 +221,16 @@ class _Zarr:
         return rows, shares, planes
 
 
-_CONTAINERS: dict[str, Any] = {"hdf5": _Hdf5, "zarr": _Zarr}
+_CONTAINERS: dict[str, type[_Hdf5 | _Zarr]] = {"hdf5": _Hdf5, "zarr": _Zarr}
 ARRAY_OUTPUTS = tuple(_CONTAINERS)
 
 
-class _Index(NamedTuple):
-    """The index of a file: its rows, their places by name and by row, and what was observed."""
-
-    entries: list[Facts]
-    by_name: dict[str, list[int]]
-    by_row: dict[int, list[int]]
-    shares: np.ndarray
-    planes: list[str]
-
-
 @lru_cache(maxsize=4)
-def _read_index(kind: type[_Hdf5 | _Zarr], path: Path, modified_ns: int, n_bytes: int) -> _Index:
+def _read_index(
+    kind: type[_Hdf5 | _Zarr], path: Path, modified_ns: int, n_bytes: int
+) -> tuple[list[Facts], np.ndarray, list[str]]:
     """Return the index of a file in the state told by its date and size, for one target each."""
-    entries, shares, planes = kind.read_index(path)
-    by_name: dict[str, list[int]] = {}
-    by_row: dict[int, list[int]] = {}
-    for place, entry in enumerate(entries):
-        by_name.setdefault(_text(entry["id"]), []).append(place)
-        by_row.setdefault(int(entry["row"]), []).append(place)
-    return _Index(entries, by_name, by_row, shares, planes)
+    return kind.read_index(path)
 
 
 def read_entry(path: Path, name: str, row: int) -> tuple[fits.HDUList, Facts]:
@@ -268,13 +239,12 @@ def read_entry(path: Path, name: str, row: int) -> tuple[fits.HDUList, Facts]:
     It is the only one of that name, or else the one of that row.
     """
     kind = _Zarr if path.name.endswith(_Zarr.suffix) else _Hdf5
-    index = _index_path(path) if kind is _Zarr else path
-    status = index.stat()
-    entries, by_name, by_row, shares, planes = _read_index(
-        kind, path, status.st_mtime_ns, status.st_size
-    )
-    places = by_name.get(name, [])
-    (place,) = places if len(places) == 1 else by_row.get(row, [])
+    status = (_index_path(path) if kind is _Zarr else path).stat()
+    entries, shares, planes = _read_index(kind, path, status.st_mtime_ns, status.st_size)
+    places = [i for i, entry in enumerate(entries) if _text(entry["id"]) == name]
+    if len(places) != 1:
+        places = [i for i, entry in enumerate(entries) if int(entry["row"]) == row]
+    (place,) = places
     has = dict(zip(planes, shares[place] > 0, strict=True))
     hdus = [fits.PrimaryHDU()]
     with kind.arrays(path) as arrays:
@@ -296,15 +266,11 @@ def _index_path(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(_Zarr.suffix) + ".parquet")
 
 
-def _plain_column(values: np.ndarray) -> list[object]:
-    return [v.decode() if isinstance(v, bytes) else v for v in values.tolist()]
-
-
 class _Buffered:
     """An array that is filled entry by entry and written slab by slab."""
 
     def __init__(
-        self, array: _Array, fill: Any, values: np.ndarray, folder: Path, file: _Container
+        self, array: _Array, fill: Any, values: np.ndarray, folder: Path, file: _Hdf5 | _Zarr
     ) -> None:
         self._array, self._fill, self._folder, self._file = array, fill, folder, file
         self._values = values
@@ -408,7 +374,7 @@ class ArrayFile:
             "release": release.name if release else "",
             "creator": f"astroquery_lis {package_version()}",
         }
-        self._file: _Container = self._kind(self._temporary, self._path, attributes)
+        self._file = self._kind(self._temporary, self._path, attributes)
         # If anything is raised, the file is closed before it is removed.
         self._resources.callback(self._file.close)
         self._arrays: dict[str, _Buffered] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +24,6 @@ from ..survey.request import CutoutRequest
 from ..survey.sky_grids import SkyGrid
 from .assemble import Assembler
 from .coverage import (
-    Request,
     check_target,
     nothing,
     settle,
@@ -31,16 +31,20 @@ from .coverage import (
     warn_of_failures,
     warn_of_gaps,
 )
-from .cutout_cards import (
+from .plain import (
+    Block,
+    Card,
+    PlainCutout,
+    PlainImage,
     asked_cards,
     brick_cards,
     cards_of_all,
     file_cards,
     plane_cards,
+    plane_name,
     served_cards,
     software_cards,
 )
-from .plain import Block, Card, PlainCutout, PlainImage, plane_name
 from .reader import Section, SectionRequest
 
 ONE_PIXEL = Box(0, 1, 0, 1)
@@ -246,14 +250,12 @@ def plain_cutout(plan: CoaddPlan, reader: PixelReader, *, on_missing: str = "rai
     n_pieces = len(plan.placement.pieces)
     is_whole = all(len(f.sections) == n_pieces and not f.barred for f in files.values())
     if not is_whole:
-        _refuse_unproven(plan, files, reader)
-    if not is_whole and on_missing == "raise":
-        check_target(plan, files)
-    pixels: dict[Plane, np.ndarray] = {}
-    for plane in (*evidence, *plan.planes):
-        pixels[plane] = _assembled(plan, plane, files[plane], reader, is_read=not is_large)
-    shares = _shares(plan, files, pixels)
-    planes = plan.planes
+        _check_absent(plan, files, reader, on_missing)
+    pixels = {
+        plane: _assembled(plan, plane, files[plane], reader, is_read=not is_large)
+        for plane in (*evidence, *plan.planes)
+    }
+    shares, planes = _shares(plan, files, pixels), plan.planes
     if not all(shares.values()):
         planes = _settle(plan, files, shares, reader, on_missing)
     if request.bands is None and request.region == "auto":
@@ -266,8 +268,8 @@ def plain_cutout(plan: CoaddPlan, reader: PixelReader, *, on_missing: str = "rai
     return PlainCutout(_primary(plan, files, planes, reader.source_name), images)
 
 
-def _refuse_unproven(plan: CoaddPlan, files: _Files, reader: PixelReader) -> None:
-    """Refuse to take files that folders lack for files that the survey does not have."""
+def _check_absent(plan: CoaddPlan, files: _Files, reader: PixelReader, on_missing: str) -> None:
+    """Refuse files that folders lack and the survey may have, and a target that no file has."""
     pieces = [f.placement.pieces[i].brick_id for f in files.values() for i in f.sections]
     for plane in plan.planes:
         for brick in files[plane].barred:
@@ -275,6 +277,8 @@ def _refuse_unproven(plan: CoaddPlan, files: _Files, reader: PixelReader) -> Non
             if plan.request.bands is not None or plane.band is None or brick not in pieces:
                 lacks = f"{plane} of brick {name_of(brick)}"
                 reader.prove_absent(plan.tree(brick), brick, lacks, plane.band)
+    if on_missing == "raise":
+        check_target(plan, files)
 
 
 def _assembled(
@@ -340,14 +344,10 @@ def _shares(plan: CoaddPlan, files: _Files, pixels: dict[Plane, np.ndarray]) -> 
 def _settle(
     plan: CoaddPlan, files: _Files, shares: dict[Plane, float], reader: PixelReader, on_missing: str
 ) -> list[Plane]:
-    request = plan.request
-    asked = Request(
-        on_missing,
-        request.bands is not None,
-        f"brick {cached_name(plan.owner)} of {plan.owner_tree.folder}",
-        nothing(plan, files),
-    )
-    return settle(asked, shares, lambda: _other_bands(plan, reader))
+    where = f"brick {cached_name(plan.owner)} of {plan.owner_tree.folder}"
+    others, is_named = partial(_other_bands, plan, reader), plan.request.bands is not None
+    message = nothing(plan, files)
+    return settle(shares, on_missing, where, message, others, are_bands_named=is_named)
 
 
 def _other_bands(plan: CoaddPlan, reader: PixelReader) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..exceptions import (
@@ -25,28 +24,25 @@ if TYPE_CHECKING:
 Files = Mapping["Plane", "PlaneFiles"]
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the judgement has to know of what was asked."""
-
-    on_missing: str
-    are_bands_named: bool
-    place: str  # "brick 0451p000 of dr10/south", or a layer
-    nothing: str  # what to say if there is nothing at all
-
-
 def no_data_at(what: str, ra_deg: float, dec_deg: float) -> str:
     """Return the beginning of what is said of a place without data."""
     return f"{what} has no data at RA {ra_deg:.6f}, Dec {dec_deg:+.6f}"
 
 
 def settle(
-    request: Request, shares: Mapping[Plane, float], other_bands: Callable[[], Iterable[str]]
+    shares: Mapping[Plane, float],
+    on_missing: str,
+    place: str,
+    nothing: str,
+    other_bands: Callable[[], Iterable[str]],
+    *,
+    are_bands_named: bool,
 ) -> list[Plane]:
     """Return the planes of the result; raise, or warn, where some have no data.
 
     ``shares`` tells the part of each plane that was observed, ``other_bands`` which bands that were
-    not asked for have data in the box, which counts only where no other has.
+    not asked for have data in the box, which counts only where no other has; ``nothing`` is said if
+    there is nothing at all in the place, such as "brick 0451p000 of dr10/south" or a layer.
     """
     lacking = [plane for plane, share in shares.items() if not share]
     if not lacking:
@@ -55,21 +51,21 @@ def settle(
     if not any(shares.values()):
         present = list(other_bands())
         if not present:
-            raise NoCoverageError(request.nothing)
+            raise NoCoverageError(nothing)
     planes = list(shares)
-    if not request.are_bands_named:
+    if not are_bands_named:
         absent = dict.fromkeys(p.band for p in lacking if p.band and p.band not in present)
         if absent:
             warn(
-                f"No {', '.join(absent)} in {request.place}; it has {', '.join(present)}.",
+                f"No {', '.join(absent)} in {place}; it has {', '.join(present)}.",
                 CoverageWarning,
             )
         planes = [plane for plane in planes if plane.band not in absent]
         lacking = [plane for plane in lacking if plane.band not in absent]
     if lacking:
         names = ", ".join(str(plane) for plane in lacking)
-        msg = f"No {names} in {request.place}; its bands are {', '.join(present)}."
-        if request.on_missing == "raise":
+        msg = f"No {names} in {place}; its bands are {', '.join(present)}."
+        if on_missing == "raise":
             msg += " Leave that out, or take on_missing='warn' for planes without values."
             raise MissingDataError(msg)
         warn(msg, CoverageWarning)

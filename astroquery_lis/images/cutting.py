@@ -22,11 +22,10 @@ from ..io.jobs import portable
 from ..survey.bricks import brick_id
 from ..survey.paths import tree_of_brick
 from ..survey.request import CutoutRequest
-from .access import Access
 from .coadds import CoaddPlan, plain_cutout
 from .plain import PlainCutout
 from .reader import SectionReader, SectionRequest
-from .sources import Sources
+from .sources import Access, Sources
 from .strips import SharedFiles
 
 Answer: TypeAlias = PlainCutout | fits.HDUList

@@ -29,8 +29,8 @@ from ..survey.paths import IMAGE_PRODUCTS, plane_file, tree_of_brick
 from ..survey.pixel_grids import Box, depth_in
 from ..survey.placement import OPTICAL, image_grid
 from ..survey.releases import get_release
-from .access import Access
 from .reader import SectionReader, SectionRequest
+from .sources import Access
 from .strips import USUAL_TILE, SharedFiles
 
 MOST_CELLS = 8

@@ -13,7 +13,14 @@ from ..exceptions import refuse
 from ..survey.named_planes import DERIVED
 from ..survey.releases import PIXEL_SCALE_ARCSEC, RELEASES
 from ..survey.request import as_choice
+from ..survey.sphere import bricks_in_circle
 from .plain import plane_name
+
+BRICK_REACH_DEG = 0.02
+"""A brick's image reaches this far beyond what the brick owns, and a little more."""
+
+CORNER_SHARE = 0.75
+"""How far the corners of a square box are from its middle, in its sides, and a little more."""
 
 FLUX_PRODUCTS = ("image", "model", "blobmodel", "resid")
 _OPTICAL = ("u", "g", "r", "i", "z", "Y")
@@ -136,3 +143,11 @@ def shared_out(invvar: np.ndarray, count: np.ndarray) -> np.ndarray:
     """Divide the viewer's inverse variance by the number of bricks that it was added up from."""
     # Interpolation makes it ring below zero beside pixels without weight.
     return np.clip(invvar, 0, None) / np.maximum(count, 1).astype(np.float32)
+
+
+def bricks_under(
+    ra_deg: float, dec_deg: float, scale_deg: float, shape: tuple[int, ...]
+) -> tuple[np.ndarray, float]:
+    """Return the bricks whose images may hold pixels of a box round a place, and its radius."""
+    radius_deg = scale_deg * max(shape) * CORNER_SHARE
+    return bricks_in_circle(ra_deg, dec_deg, radius_deg + BRICK_REACH_DEG), radius_deg

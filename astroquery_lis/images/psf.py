@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -98,8 +99,11 @@ class ViewerPsf:
             warn(msg, CoverageWarning)
         hdus = [of_band[band] for band in bands if band in of_band]
         if request.to_sky:
-            axes = _CcdAxes(service, layer, request)
-            hdus = [_sky_hdu(hdu, axes) for hdu in hdus]
+            ccds: list[tuple[str, np.ndarray]] = []
+            with suppress(TransferError):
+                # Else the nominal mounting of the camera serves; the header says which it was.
+                ccds = _ccds(service, request)
+            hdus = [_sky_hdu(hdu, ccds) for hdu in hdus]
         return fits.HDUList([_primary(request, service.url, "viewer"), *hdus])
 
 
@@ -119,7 +123,7 @@ def _psfs_sent(
     except ServiceDownError as error:
         if error.status != 500:
             raise
-        if not _is_exposed(service, layer, request):
+        if not _is_exposed(service, request):
             msg = no_data_at(f"Layer {layer.name}", request.ra_deg, request.dec_deg)
             msg += ": no exposure is there."
             raise NoCoverageError(msg, url=error.url, status=500, cause=error) from error
@@ -155,13 +159,13 @@ def _psfs_of(
     return of_band
 
 
-def _is_exposed(service: ViewerService, layer: Layer, request: CutoutRequest) -> bool:
+def _is_exposed(service: ViewerService, request: CutoutRequest) -> bool:
     """Return False if the viewer knows of no CCD there, in the bands of a request."""
     try:
-        names = [label for label, _ in _ccds(service, layer, request)]
-    except (TransferError, KeyError, TypeError, ValueError):
+        names = [label for label, _ in _ccds(service, request)]
+    except TransferError:
         return True
-    bands = request.bands or layer.bands
+    bands = request.bands or (request.layer.bands if request.layer else ())
     return any(name.replace("-", " ").split()[-1] in bands for name in names)
 
 
@@ -237,50 +241,28 @@ def _ccd_hdu(hdu: fits.ImageHDU, band: str, region: str | None, url: str) -> fit
     return fits.ImageHDU((data / total).astype(np.float32), header, name=f"PSF_{band}".upper())
 
 
-def _ccds(
-    service: ViewerService, layer: Layer, request: CutoutRequest
-) -> list[tuple[str, np.ndarray]]:
+def _ccds(service: ViewerService, request: CutoutRequest) -> list[tuple[str, np.ndarray]]:
     """Return names and corners of the CCDs that touch a small box at a position."""
-    reach = CCD_SEARCH_DEG
-    ra_reach = reach / max(np.cos(np.radians(request.dec_deg)), 1e-3)
-    answer = service.json(
-        "ccds/",
-        ralo=f"{request.ra_deg - ra_reach:.6f}",
-        rahi=f"{request.ra_deg + ra_reach:.6f}",
-        declo=f"{request.dec_deg - reach:.6f}",
-        dechi=f"{request.dec_deg + reach:.6f}",
-        layer=layer.name,
-    )
-    return [(p["name"], np.array(p["radecs"], float)) for p in answer["polys"]]
+    assert request.layer is not None
+    place = request.ra_deg, request.dec_deg
+    return service.outlines("ccds/", request.layer.name, *place, CCD_SEARCH_DEG)
 
 
-class _CcdAxes:
-    """How the CCDs at a position lie on the sky."""
-
-    def __init__(self, service: ViewerService, layer: Layer, request: CutoutRequest) -> None:
-        self._polygons: list[tuple[str, np.ndarray]] = []
-        try:
-            self._polygons = _ccds(service, layer, request)
-        except (TransferError, KeyError, TypeError, ValueError):
-            # The nominal mounting of the camera serves; the header says which it was.
-            self._polygons = []
-
-    def matrix(self, camera: str, band: str) -> tuple[np.ndarray, str]:
-        """Return ((east, north) by (x, y)) as a (2, 2) array, and where it comes from."""
-        name = _NAME[camera]
-        turns: Counter[int] = Counter()
-        matrices: dict[int, np.ndarray] = {}
-        for label, corners in self._polygons:
-            words = label.replace("-", " ").split()
-            if words[0] != name or words[-1] != band or corners.shape != (4, 2):
-                continue
-            matrix = _axes_of(corners)
-            turn = round(float(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0]))))
-            turns[turn] += 1
-            matrices.setdefault(turn, matrix)
-        if not turns:
-            return np.array(NOMINAL_AXES[name]), "nominal"
-        return matrices[turns.most_common(1)[0][0]], "exposures"
+def _axes(ccds: list[tuple[str, np.ndarray]], camera: str, band: str) -> tuple[np.ndarray, str]:
+    """Return how most CCDs lie, ((east, north) by (x, y)), and where it comes from."""
+    turns: Counter[int] = Counter()
+    matrices: dict[int, np.ndarray] = {}
+    for label, corners in ccds:
+        words = label.replace("-", " ").split()
+        if words[0] != camera or words[-1] != band or corners.shape != (4, 2):
+            continue
+        matrix = _axes_of(corners)
+        turn = round(float(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0]))))
+        turns[turn] += 1
+        matrices.setdefault(turn, matrix)
+    if not turns:
+        return np.array(NOMINAL_AXES[camera]), "nominal"
+    return matrices[turns.most_common(1)[0][0]], "exposures"
 
 
 def _axes_of(corners: np.ndarray) -> np.ndarray:
@@ -293,9 +275,9 @@ def _axes_of(corners: np.ndarray) -> np.ndarray:
     return np.stack([along_x / np.hypot(*along_x), along_y / np.hypot(*along_y)], axis=1)
 
 
-def _sky_hdu(hdu: fits.ImageHDU, axes: _CcdAxes) -> fits.ImageHDU:
+def _sky_hdu(hdu: fits.ImageHDU, ccds: list[tuple[str, np.ndarray]]) -> fits.ImageHDU:
     header = hdu.header.copy()
-    matrix, origin = axes.matrix(header["CAMERA"], header["BAND"])
+    matrix, origin = _axes(ccds, _NAME[header["CAMERA"]], header["BAND"])
     data = to_sky(hdu.data, header["PIXSCALE"], matrix)
     header["PIXSCALE"] = (PIXEL_SCALE_ARCSEC, "[arcsec] pixel scale")
     header["ORIENT"] = ("SKY", "north up, east left")

@@ -7,6 +7,7 @@ has no such band.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cached_property
 
 import numpy as np
@@ -19,10 +20,9 @@ from ..survey.owners import EDGE_PIX, images_over
 from ..survey.pixel_grids import Box, TangentGrid
 from ..survey.releases import PIXEL_SCALE_ARCSEC, Tree
 from ..survey.request import CutoutRequest
-from ..survey.sphere import bricks_in_circle
 from .coadds import Plane, observed
-from .coverage import Request, no_data_at, settle
-from .planes import shared_out
+from .coverage import no_data_at, settle
+from .planes import bricks_under, shared_out
 from .viewer_service import MAX_REQUEST_PIX, ViewerService
 
 JOIN_MARGIN_PIX = 8
@@ -113,16 +113,18 @@ class LayerBricks:
         request, trees = self.rendering.request, self.rendering.layer.trees
         if not trees:
             return None
-        shape = request.ny, request.nx
-        count = np.zeros(shape)
-        ra, dec = self.sky
-        radius_deg = self.rendering.grid.scale_deg * max(shape) * 0.75
-        near = bricks_in_circle(request.ra_deg, request.dec_deg, radius_deg + 0.02)
-        north = is_north(ra, dec)
+        shape, (ra, dec) = (request.ny, request.nx), self.sky
+        count, north = np.zeros(shape), is_north(ra, dec)
+        place, scale_deg = (request.ra_deg, request.dec_deg), self.rendering.grid.scale_deg
+        near, radius_deg = bricks_under(*place, scale_deg, shape)
         for tree in trees:
             own = north == (tree.region == "north") if len(trees) == 2 else np.True_
             part = layer_of(tree.release, tree.region)
-            bricks = _existing(self._service, part, near, request, radius_deg)
+            bricks = near.tolist()
+            with suppress(TransferError):
+                # Where the viewer does not say which it has, all are counted.
+                names = self._service.bricks(part.name, *place, radius_deg)
+                bricks = [brick for brick in bricks if name_of(brick) in names]
             count += np.where(own, images_over(bricks, ra, dec), 0)
         return count
 
@@ -142,21 +144,6 @@ class LayerBricks:
         """Place of each pixel on the grid of the target's brick, x and y."""
         request = self.rendering.request
         return brick_grid(int(brick_id(request.ra_deg, request.dec_deg))).to_pixel(*self.sky)
-
-
-def _existing(
-    service: ViewerService,
-    layer: Layer,
-    near: np.ndarray,
-    request: CutoutRequest,
-    radius_deg: float,
-) -> list[int]:
-    """Return those of the bricks ``near`` that a layer has; all of them if it does not say."""
-    try:
-        names = service.bricks(layer.name, request.ra_deg, request.dec_deg, radius_deg)
-    except TransferError:
-        return near.tolist()
-    return [int(brick) for brick in near if name_of(int(brick)) in names]
 
 
 def _lacking(existing: LayerBricks, bands: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -183,46 +170,61 @@ def settle_rendering(
     """
     rendering = existing.rendering
     request, layer = rendering.request, rendering.layer
-    evidence = "invvar" if "invvar" in planes else "image"
-    tells = evidence in planes and (evidence == "invvar" or layer.product != "model")
-    masks = {band: observed(evidence, planes[evidence][i]) for i, band in enumerate(bands) if tells}
-    nowhere, lacking = None, _lacking(existing, bands)
-    if (not masks or not all(mask.all() for mask in masks.values())) and existing.count is not None:
+    masks, lacking = _masks(rendering, bands, planes), _lacking(existing, bands)
+    nowhere = np.zeros((request.ny, request.nx), bool)
+    is_full = bool(masks) and all(mask.all() for mask in masks.values())
+    if not is_full and existing.count is not None:
         nowhere = existing.count == 0
         _blank(planes, slice(None), nowhere)
         if request.pixel_scale_arcsec < COARSE_ARCSEC:
-            # An inverse variance rings below zero, where it was made zero.
-            has_image = "image" in planes and layer.product != "model"
-            for i, (band, mask) in enumerate(masks.items()):
-                border = nowhere | lacking.get(band, np.False_)
-                is_zero = planes["image"][i] == 0 if has_image else ~mask
-                masks[band] = mask & ~_unobserved(is_zero, border, existing)
-    covered = 1.0 if nowhere is None else 1 - nowhere.mean()
+            masks = _without_ringing(existing, masks, planes, nowhere, lacking)
     where = no_data_at(f"Layer {layer.name}", request.ra_deg, request.dec_deg)
-    if nowhere is not None and nowhere.any() and not nowhere.all():
+    if nowhere.any() and not nowhere.all():
         _check_target(rendering, nowhere, where, on_missing)
         lost = dict.fromkeys(name_of(brick_id(*(v[nowhere] for v in existing.sky))).tolist())
         what = f"{layer.name} lacks {', '.join(lost)}"
         warn(f"{nowhere.mean():.1%} of the cutout is without values: {what}.", CoverageWarning)
-    for number, band in enumerate(bands):
-        if band in lacking:
-            _blank(planes, number, lacking[band])
+    covered = 1 - float(nowhere.mean())
     of_band = {band: float(mask.mean()) for band, mask in masks.items()}
-    for lost_band, side in lacking.items():
-        share = (masks[lost_band] & ~side).mean() if masks else covered - side.mean()
-        of_band[lost_band] = float(share)
+    for band, side in lacking.items():
+        _blank(planes, bands.index(band), side)
+        share = (masks[band] & ~side).mean() if masks else covered - side.mean()
+        of_band[band] = float(share)
     shares = _shares(rendering, bands, of_band, covered)
-    asked = Request(
-        on_missing,
-        request.bands is not None,
-        f"layer {layer.name} at RA {request.ra_deg:.6f}, Dec {request.dec_deg:+.6f}",
-        f"{where}: the viewer sent zeros.",
-    )
-    kept = settle(asked, shares, other_bands)
+    place = f"layer {layer.name} at RA {request.ra_deg:.6f}, Dec {request.dec_deg:+.6f}"
+    message, is_named = f"{where}: the viewer sent zeros.", request.bands is not None
+    kept = settle(shares, on_missing, place, message, other_bands, are_bands_named=is_named)
     for band, side in lacking.items():
         if of_band[band]:
             warn(f"{band} without values in {side.mean():.1%} of the cutout.", CoverageWarning)
     return {plane: shares[plane] for plane in kept}
+
+
+def _masks(
+    rendering: Rendering, bands: tuple[str, ...], planes: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Return which pixels of each band were observed, as far as the planes tell it."""
+    evidence = "invvar" if "invvar" in planes else "image"
+    tells = evidence in planes and (evidence == "invvar" or rendering.layer.product != "model")
+    return {band: observed(evidence, planes[evidence][i]) for i, band in enumerate(bands) if tells}
+
+
+def _without_ringing(
+    existing: LayerBricks,
+    masks: dict[str, np.ndarray],
+    planes: dict[str, np.ndarray],
+    nowhere: np.ndarray,
+    lacking: dict[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Return masks without the pixels that interpolation alone made other than zero."""
+    # An inverse variance rings below zero, where it was made zero.
+    has_image = "image" in planes and existing.rendering.layer.product != "model"
+    result = {}
+    for i, (band, mask) in enumerate(masks.items()):
+        border = nowhere | lacking.get(band, np.False_)
+        is_zero = planes["image"][i] == 0 if has_image else ~mask
+        result[band] = mask & ~_unobserved(is_zero, border, existing)
+    return result
 
 
 def _unobserved(is_zero: np.ndarray, border: np.ndarray, existing: LayerBricks) -> np.ndarray:

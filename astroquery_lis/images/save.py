@@ -9,7 +9,7 @@ import re
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from astropy.io import fits
@@ -19,10 +19,10 @@ from ..io.checks import check_structure, reading
 from ..io.jobs import Result, failure
 from ..io.store import write_bytes
 from ..survey.request import CutoutRequest
-from .access import Access
 from .array_files import ARRAY_OUTPUTS, ArrayFile
 from .cutting import Answer, BulkSpec, CutoutJob, Facts, each_answer, facts_of_answer
 from .plain import PlainCutout
+from .sources import Access
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -40,25 +40,6 @@ def file_name(spec: BulkSpec, row: int, name: int | str, suffix: str = ".fits") 
 
 
 # ---- writing ------------------------------------------------------------------------------------
-
-
-class _Output(Protocol):
-    """Where the cutouts of a job are written.  A context manager."""
-
-    job: CutoutJob  # what is left to do
-
-    def earlier_results(self) -> list[Result]:
-        """Return the results of targets that an earlier run wrote, and leave those out."""
-
-    def add(self, index: int, request: CutoutRequest, answer: Answer, facts: Facts) -> Facts:
-        """Write one cutout and return what its result says of the file."""
-
-    def completed(self, result: Result) -> Result:
-        """Return a result with what is known only when everything is written."""
-
-    def __enter__(self) -> _Output: ...
-
-    def __exit__(self, *exc_info: Any) -> None: ...
 
 
 class Encoding(Protocol):
@@ -105,7 +86,7 @@ def save_job(
     encoding: Encoding | None = None,
 ) -> list[Result]:
     """Cut the targets of a job and write them; what an earlier run wrote is left alone."""
-    files: _Output
+    files: _Files | ArrayFile
     if output in ARRAY_OUTPUTS:
         files = ArrayFile(spec.folder, job, output)
     else:

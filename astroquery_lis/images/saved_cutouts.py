@@ -24,9 +24,8 @@ from ..survey.bitmasks import NPRIMARY
 from ..survey.layers import LAYERS, Layer
 from ..survey.owners import images_over
 from ..survey.releases import RELEASES
-from ..survey.sphere import bricks_in_circle
 from .plain import plane_name
-from .planes import pixel_side_arcsec, shared_out
+from .planes import bricks_under, pixel_side_arcsec, shared_out
 
 if TYPE_CHECKING:
     from .._typing import FilePath
@@ -132,8 +131,8 @@ def _mended(kind: str, pixels: np.ndarray, header: fits.Header, layer: Layer | N
         return pixels
     y, x = np.mgrid[: pixels.shape[0], : pixels.shape[1]]
     ra, dec = WCS(header, naxis=2).pixel_to_world_values(x, y)
-    radius_deg = pixel_side_arcsec(header) / 3600 * max(pixels.shape) * 0.75 + 0.02
-    near = bricks_in_circle(float(header["CRVAL1"]), float(header["CRVAL2"]), radius_deg)
+    place = float(header["CRVAL1"]), float(header["CRVAL2"])
+    near, _ = bricks_under(*place, pixel_side_arcsec(header) / 3600, pixels.shape)
     return shared_out(pixels, images_over(near, ra, dec))
 
 

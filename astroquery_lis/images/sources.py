@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from itertools import islice
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Protocol
 
 from astropy.io import fits
 
@@ -23,7 +24,8 @@ from ..exceptions import (
     TransferError,
     warn,
 )
-from ..io.http import all_failed, reason_of
+from ..io.http import HttpClient, all_failed, reason_of
+from ..io.mirrors import Mirror
 from ..survey.layers import layer_of
 from ..survey.named_planes import DERIVED, LAYER_PRODUCTS
 from ..survey.releases import PIXEL_SCALE_ARCSEC, WISE_BANDS
@@ -37,13 +39,15 @@ from .coadds import (
 )
 from .planes import add_derived
 from .psf import ModelPsf, ViewerPsf
+from .reader import Proof, SectionReader
 from .rendering import Rendering
+from .strips import SharedFiles
+from .tiles import OpenImages
 from .viewer import check_layer_request, viewer_cutout
-from .viewer_service import NATIVE_PRODUCTS, ViewerSections, ViewerService
+from .viewer_service import NATIVE_PRODUCTS, ViewerSections, ViewerService, viewer_client
 
 if TYPE_CHECKING:
     from .._typing import Payload
-    from ..io.mirrors import Mirror
 
 SOURCES = ("auto", "bricks", "viewer")
 
@@ -400,3 +404,50 @@ class Sources:
     def urls(self, request: CutoutRequest) -> list[str]:
         """Return the addresses that a cutout would be made from."""
         return [url for source, part in self.first(request) for url in source.urls(part)]
+
+
+# ---- the sources of workers ----------------------------------------------------------------------
+
+Options = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Access:
+    """The settings of a call, to be carried to workers; without a location nothing is kept."""
+
+    mirrors: tuple[Mirror, ...]
+    location: str | None
+    client_options: Options  # of HttpClient, names and values
+    viewer_url: str = ""
+    viewer_options: Options = ()  # of viewer_client, beside those of HttpClient
+    viewer_matches: bool = True  # whether the viewer shows the same sky as the mirrors
+    max_age_s: float | None = None  # how long its answers are good
+    proof: Proof | None = None  # refuses to take what folders lack for what the survey lacks
+
+    def reader(self, shared: SharedFiles | None = None) -> SectionReader:
+        """Return a reader of brick files, on the connections that jobs of a process share."""
+        client = _client(HttpClient, self.client_options)
+        images = OpenImages()
+        return SectionReader(client, self.mirrors, self.location, images, shared, self.proof)
+
+    def sources(
+        self,
+        names: tuple[str, ...],
+        open_reader: Callable[[], AbstractContextManager[PixelReader]] | None = None,
+    ) -> Sources:
+        """Return the sources that a worker asks."""
+        bricks = BrickFiles(self.reader if open_reader is None else open_reader, self.mirrors[0])
+        matches = partial(bool, self.viewer_matches)
+        # A mirror that fails in a long job must not bring thousands of requests on the viewer.
+        return Sources(names, bricks, self._service, matches, stands_in=False)
+
+    def _service(self) -> ViewerService:
+        options = (*self.client_options, *self.viewer_options)
+        client = _client(viewer_client, tuple(dict(options).items()))
+        return ViewerService(client, self.viewer_url, self.location, self.max_age_s)
+
+
+@lru_cache(maxsize=8)
+def _client(make: Callable[..., HttpClient], options: Options) -> HttpClient:
+    """Return this process's client for these settings, so that jobs share connections."""
+    return make(**dict(options))

@@ -7,14 +7,13 @@ header.
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from astropy.io import fits
 
-from .._packages import import_optional, package_version
+from .._packages import package_version
 from ..exceptions import (
     CacheWarning,
     NoCoverageError,
@@ -24,7 +23,6 @@ from ..exceptions import (
     warn,
 )
 from ..io.bounds import Threads
-from ..io.checks import reading
 from ..survey.bitmasks import NPRIMARY
 from ..survey.layers import INVVAR_LIMIT_ARCSEC, Layer
 from ..survey.named_planes import LAYER_PRODUCTS
@@ -274,21 +272,15 @@ def _primary(
 
 def viewer_picture(request: CutoutRequest, service: ViewerService) -> np.ndarray:
     """Return the viewer's picture of a place."""
-    module = import_optional("PIL.Image", "plot", "get_picture")
     rendering = Rendering(request)
     parameters = rendering.all_parameters()[0]
     radius_deg = rendering.grid.scale_deg * max(request.ny, request.nx)
     box = request.ra_deg, request.dec_deg, radius_deg
     url = service.address("cutout.jpg", **parameters)
-    with (
-        service.jpeg("cutout.jpg", box=box, **parameters) as data,
-        reading(url, "read as JPEG"),
-        module.open(io.BytesIO(data)) as image,
-    ):
-        if image.size != (request.nx, request.ny):
-            msg = f"{url} sent {image.size[::-1]} pixels; {(request.ny, request.nx)} were asked."
+    with service.picture(box=box, **parameters) as picture:
+        if picture.shape[:2] != (request.ny, request.nx):
+            msg = f"{url} sent {picture.shape[:2]} pixels; {(request.ny, request.nx)} were asked."
             raise UnexpectedContentError(msg, url=url)
-        picture = np.asarray(image.convert("RGB"))
     if (picture == BLANK).all():
         at = f"RA {request.ra_deg:.6f}, Dec {request.dec_deg:+.6f}"
         msg = f"Layer {rendering.layer.name} has no data at {at}: the picture is blank."

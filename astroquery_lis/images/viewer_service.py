@@ -47,6 +47,7 @@ from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, parse_brick_name
 from ..survey.layers import layer_of
 from ..survey.pixel_grids import Box
 from ..survey.releases import PIXEL_SCALE_ARCSEC, Tree
+from .planes import BRICK_REACH_DEG
 from .reader import Section, SectionRequest
 
 NATIVE_PRODUCTS = ("image", "invvar", "model")
@@ -60,8 +61,6 @@ MAX_REQUEST_PIX = 3000
 
 MAX_CONNECTIONS = 4
 MIN_TIMEOUT_S = 120.0
-BRICK_REACH_DEG = 0.02
-"""A brick's image reaches this far beyond what the brick owns, and a little more."""
 
 BLANK = 32
 """Level of the uniform grey that the viewer paints where a layer has nothing."""
@@ -142,14 +141,16 @@ class ViewerService:
             answer.is_new &= _has_bands(hdus, parameters)
 
     @contextmanager
-    def jpeg(
-        self, path: str, *, box: tuple[float, float, float] | None = None, **parameters: Any
-    ) -> Iterator[bytes]:
-        """Give the bytes of a JPEG answer; as `fits`."""
-        limit = _image_bytes(parameters)
-        url = self.address(path, **parameters)
+    def picture(
+        self, *, box: tuple[float, float, float] | None = None, **parameters: Any
+    ) -> Iterator[np.ndarray]:
+        """Give a picture, shape (ny, nx, 3); as `fits`."""
+        pillow = import_optional("PIL.Image", "plot", "A picture of the viewer")
+        url, limit = self.address("cutout.jpg", **parameters), _image_bytes(parameters)
         with self._answer(url, ".jpg", limit, box, parameters.get("layer")) as answer:
-            yield answer.data
+            with reading(url, "read as JPEG"), pillow.open(io.BytesIO(answer.data)) as image:
+                picture = np.asarray(image.convert("RGB"))
+            yield picture
 
     @contextmanager
     def _answer(
@@ -187,23 +188,30 @@ class ViewerService:
         """Fetch a whole file to ``target``, or find it there."""
         return download(self._client, url, target)
 
-    def bricks(self, layer: str, ra_deg: float, dec_deg: float, radius_deg: float) -> set[str]:
-        """Return the names of the bricks that a layer has round a place."""
-        reach = radius_deg + BRICK_REACH_DEG
-        ra_reach = reach / max(math.cos(math.radians(dec_deg)), 1e-3)
+    def outlines(
+        self, path: str, layer: str, ra_deg: float, dec_deg: float, reach_deg: float
+    ) -> list[tuple[str, np.ndarray]]:
+        """Return names and corners of the ``'bricks/'`` or ``'ccds/'`` of a layer round a place."""
+        ra_reach = reach_deg / max(math.cos(math.radians(dec_deg)), 1e-3)
         answer = self.json(
-            "bricks/",
+            path,
             ralo=f"{(ra_deg - ra_reach) % 360:.6f}",
             rahi=f"{(ra_deg + ra_reach) % 360:.6f}",
-            declo=f"{max(dec_deg - reach, -90):.6f}",
-            dechi=f"{min(dec_deg + reach, 90):.6f}",
+            declo=f"{max(dec_deg - reach_deg, -90):.6f}",
+            dechi=f"{min(dec_deg + reach_deg, 90):.6f}",
             layer=layer,
         )
         try:
-            return {polygon["name"] for polygon in answer["polys"]}
-        except (KeyError, TypeError) as error:
-            msg = f"The viewer's list of bricks is not as expected: {str(answer)[:60]}."
+            return [(p["name"], np.array(p["radecs"], float)) for p in answer["polys"]]
+        except (KeyError, TypeError, ValueError) as error:
+            msg = f"The viewer's list of {path[:-1]} is not as expected: {str(answer)[:60]}."
             raise UnexpectedContentError(msg, cause=error) from error
+
+    def bricks(self, layer: str, ra_deg: float, dec_deg: float, radius_deg: float) -> set[str]:
+        """Return the names of the bricks whose images a layer has round a place."""
+        reach_deg = radius_deg + BRICK_REACH_DEG
+        outlines = self.outlines("bricks/", layer, ra_deg, dec_deg, reach_deg)
+        return {name for name, _ in outlines}
 
     def _asked(
         self,
@@ -246,17 +254,12 @@ class ViewerService:
     def _is_blank(self, layer: str, box: tuple[float, float, float]) -> bool:
         """Return True if a small picture of a layer of another survey is grey all over."""
         try:
-            module = import_optional("PIL.Image", "plot", "To look at a picture")
             ra_deg, dec_deg, radius_deg = box
             scale_arcsec = 3600 * max(2 * radius_deg / PROBE_PIX, PIXEL_SCALE_ARCSEC / 3600)
             place: dict[str, Any] = {"ra": repr(ra_deg), "dec": repr(dec_deg)}
             grid: dict[str, Any] = {"size": PROBE_PIX, "pixscale": f"{scale_arcsec:.6f}"}
-            with (
-                self.jpeg("cutout.jpg", **place, layer=layer, **grid) as data,
-                reading("the picture", "read as JPEG"),
-                module.open(io.BytesIO(data)) as image,
-            ):
-                return bool((np.asarray(image) == BLANK).all())
+            with self.picture(**place, layer=layer, **grid) as picture:
+                return bool((picture == BLANK).all())
         except (TransferError, OptionalDependencyError):
             return False
 

@@ -7,22 +7,29 @@ by the same ratio, so that colours do not depend on brightness.
 
 from __future__ import annotations
 
+import io
+import json
+from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.stats import mad_std
 
+from .._packages import import_optional
 from ..exceptions import refuse
+from ..images.plain import PlainCutout
 from ..images.planes import flux_planes, side_arcsec, sky_matrix
 from ..images.saved_cutouts import as_cutout
 from ..survey.releases import PIXEL_SCALE_ARCSEC
 from ..survey.request import as_choice
+from .page import picture_bytes
 
 if TYPE_CHECKING:
     from astropy.io import fits
 
     from .._typing import Bands, FilePath
+    from ..images.cutting import Answer, Facts
 
 NO_DATA_COLOUR = (74, 76, 84)
 """Red, green and blue of pixels without a value: a grey that empty sky, (32, 32, 32), is not."""
@@ -241,3 +248,44 @@ def flips(matrix: np.ndarray) -> tuple[int, int]:
     if abs(matrix[1, 1]) < abs(matrix[1, 0]):
         matrix = np.diag([np.sign(np.linalg.det(matrix)), 1.0])
     return -1 if matrix[1, 1] > 0 else 1, -1 if matrix[0, 0] > 0 else 1
+
+
+# ---- files ---------------------------------------------------------------------------------------
+
+_SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
+
+
+@dataclass(frozen=True)
+class PictureEncoding:
+    """How a cutout becomes a picture in the survey's colours, and what a file of one tells."""
+
+    kind: str
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the files' names."""
+        return _SUFFIXES[self.kind]
+
+    def encode(self, answer: Answer, key: str, facts: Facts) -> bytes:
+        """Return a file; its comment has the key of the request and the facts, as JSON."""
+        picture = rgb(answer.to_hdus() if isinstance(answer, PlainCutout) else answer)
+        text = json.dumps({"request": key, **facts})
+        options: dict[str, Any] = {"comment": text}
+        if self.kind == "png":
+            info = import_optional("PIL.PngImagePlugin", "plot", "PNG").PngInfo()
+            info.add_text("Comment", text)
+            options = {"pnginfo": info}
+        return picture_bytes(picture, self.kind, f"output={self.kind!r}", **options)
+
+    def decode(self, data: bytes) -> tuple[str, Facts]:
+        """Return the key of the request and the facts; raise OSError if it is no such file."""
+        pillow: Any = import_optional("PIL.Image", "plot", f"output={self.kind!r}")
+        with pillow.open(io.BytesIO(data)) as image:
+            image.load()
+            comment = image.info.get("Comment", image.info.get("comment", ""))
+        try:
+            facts = json.loads(comment)
+            return facts.pop("request"), facts
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            msg = "The picture has no comment of ours."
+            raise OSError(msg) from error

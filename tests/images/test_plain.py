@@ -9,8 +9,7 @@ from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from astroquery_lis.images.cutout_cards import file_cards
-from astroquery_lis.images.plain import PlainCutout, PlainImage
+from astroquery_lis.images.plain import PlainCutout, PlainImage, file_cards
 
 TEXT = st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=126), max_size=150)
 VALUES = st.one_of(

@@ -19,11 +19,11 @@ from astroquery_lis.exceptions import (
     ContentChangedError,
     CoverageWarning,
 )
-from astroquery_lis.images.access import Access
 from astroquery_lis.images.coadds import coadd_cutout
 from astroquery_lis.images.cutting import BulkSpec, CutoutJob, each_cutout
 from astroquery_lis.images.reader import SectionReader
 from astroquery_lis.images.save import file_name, safe_name
+from astroquery_lis.images.sources import Access
 from astroquery_lis.images.strips import WHOLE_FILE_SHARE, LayoutChanged, StripCache
 from astroquery_lis.images.tiles import ImageMap, KnownImage, OpenImages
 from astroquery_lis.io.http import HttpClient
