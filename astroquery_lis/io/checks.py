@@ -72,7 +72,8 @@ def check_structure(path: str | Path, stream: IO[bytes], url: str | Path) -> Non
     stream.seek(0)
     check_head(name, stream.read(HEAD_BYTES), url)
     if name.endswith((".fits", ".fz")):
-        _check_fits(stream, url)
+        for _ in fits_headers(stream, url):
+            pass
     elif name.endswith(".gz"):
         _check_gzip(stream, url, is_fits=name.endswith(".fits.gz"))
     elif name.endswith(".jpg"):
@@ -86,20 +87,23 @@ def check_structure(path: str | Path, stream: IO[bytes], url: str | Path) -> Non
             json.load(stream)
 
 
-def _check_fits(stream: IO[bytes], url: str | Path) -> None:
-    size = stream.seek(0, 2)
+def fits_headers(stream: IO[bytes], url: str | Path) -> Iterator[bytes]:
+    """Give the header of each HDU; refuse a file that ends too early, or goes on after its end."""
+    size = stream.seek(0, os.SEEK_END)
     position = 0
     while position < size:
-        stop = _end_of_hdu(stream, position, url)
+        header, stop = _header_and_end(stream, position, url)
         if stop > size:
             msg = f"{url} has {size} bytes; its HDUs need {stop}."
             raise TruncatedError(msg, url=str(url))
+        yield header
         position = stop
 
 
-def _end_of_hdu(stream: IO[bytes], start: int, url: str | Path) -> int:
-    """Return the offset of what follows the HDU that begins at ``start``."""
+def _header_and_end(stream: IO[bytes], start: int, url: str | Path) -> tuple[bytes, int]:
+    """Return the header of the HDU that begins at ``start``, and the offset of what follows it."""
     stream.seek(start)
+    header = b""
     values: dict[str, bytes] = {}
     for number in range(HEADER_LIMIT_BLOCKS):
         block = stream.read(BLOCK_BYTES)
@@ -108,10 +112,11 @@ def _end_of_hdu(stream: IO[bytes], start: int, url: str | Path) -> int:
             raise UnexpectedContentError(msg, url=str(url))
         if len(block) < BLOCK_BYTES:
             break
+        header += block
         for at in range(0, BLOCK_BYTES, CARD_BYTES):
             card = block[at : at + CARD_BYTES]
             if card == _END:
-                return start + (number + 1) * BLOCK_BYTES + _data_bytes(values, url)
+                return header, start + len(header) + _data_bytes(values, url)
             keyword = card[:8].rstrip()
             if keyword.startswith(b"NAXIS") or keyword in _SIZES:
                 values[keyword.decode("ascii", "replace")] = card[10:].partition(b"/")[0]

@@ -233,8 +233,8 @@ class _Counting:
         self._sizes.append(n)
         return self._read(n)
 
-    def seek(self, offset):
-        return self._file.seek(offset)
+    def seek(self, *place):
+        return self._file.seek(*place)
 
     def __enter__(self):
         return self

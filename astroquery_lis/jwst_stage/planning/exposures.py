@@ -8,7 +8,6 @@ itself takes a calibrated file for a count rate and calibrates it a second time.
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -16,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from astropy.io import fits
 
-from ...exceptions import InvalidExposureError
+from ...exceptions import InvalidExposureError, TruncatedError, UnexpectedContentError
+from ...io.checks import HEAD_BYTES, check_head, fits_headers
 from .pipelines import EXP_TYPES, is_guider, pipelines_for, table_text
 
 if TYPE_CHECKING:
-    from typing import BinaryIO, Self
+    from typing import NoReturn, Self
 
 SUFFIXES = ("uncal", "rate", "rateints", "cal", "calints")
 """Endings of the files that a plan may begin from."""
@@ -29,7 +29,6 @@ SHUTTERS = "_msa.fits"
 """Ending of the files that tell which shutters of NIRSpec's MSA were open."""
 
 _LEVEL = {"rateints": "rate", "calints": "cal"}
-_BLOCK = 2880
 
 _TABLE = tomllib.loads(table_text("keywords"))
 KEYWORDS: dict[str, str] = _TABLE["exposure"]
@@ -185,12 +184,11 @@ def read_exposure(path: str | os.PathLike[str]) -> Exposure:
     path = Path(os.path.abspath(path))
     root, suffix = split_name(path)
     if suffix not in SUFFIXES or path.suffix != ".fits":
-        msg = (
-            f"{path}: the name must end in one of "
-            f"{', '.join(f'_{s}.fits' for s in SUFFIXES)}, or be an association's ..._asn.json."
+        endings = ", ".join(f"_{s}.fits" for s in SUFFIXES)
+        _refuse(
+            path, f"the name must end in one of {endings}, or be an association's ..._asn.json."
         )
-        raise InvalidExposureError(msg, parameter="files", value=str(path))
-    primary, science, n_bytes = _headers(path)
+    primary, science = _headers(path)
     _check_level(path, suffix, primary, science)
     exp_type = str(primary.get("EXP_TYPE", "")).upper()
     _check_keywords(path, exp_type, suffix, primary, science)
@@ -205,7 +203,7 @@ def read_exposure(path: str | os.PathLike[str]) -> Exposure:
         path=str(path),
         root=root,
         suffix=suffix,
-        size_bytes=n_bytes,
+        size_bytes=path.stat().st_size,
         target=str(primary.get("TARGPROP") or primary.get("TARGNAME") or "").strip(),
         is_tso=primary.get("TSOVISIT") is True,
         is_background=primary.get("BKGDTARG") is True,
@@ -264,93 +262,46 @@ def _pointing(science: fits.Header) -> dict[str, float]:
     }
 
 
-def _headers(path: Path) -> tuple[fits.Header, fits.Header, int]:
-    """Return the primary header, that of SCI and the size; raise unless the file is whole."""
+def _refuse(path: Path, why: str) -> NoReturn:
+    msg = f"{path}: {why}"
+    raise InvalidExposureError(msg, parameter="files", value=str(path))
+
+
+def _headers(path: Path) -> tuple[fits.Header, fits.Header]:
+    """Return the primary header and that of SCI; raise unless the file is whole."""
+    headers: dict[str, fits.Header] = {}
     try:
-        n_bytes = path.stat().st_size
         with open(path, "rb") as file:
-            headers, end = _walk(path, file)
+            check_head(path, file.read(HEAD_BYTES), "the file")
+            for text in fits_headers(file, "the file"):
+                header = fits.Header.fromstring(text.decode("latin-1"))
+                # Of several SCI extensions the first one tells what the file is.
+                name = str(header.get("EXTNAME", "")).upper() if headers else "PRIMARY"
+                headers.setdefault(name, header)
     except OSError as error:
-        msg = f"{path}: cannot be read: {error.strerror or error}."
-        raise InvalidExposureError(msg, parameter="files", value=str(path)) from None
-    if end > n_bytes:
-        msg = f"{path}: cut off: {n_bytes} bytes of the {end} that its headers announce."
-        raise InvalidExposureError(msg, parameter="files", value=str(path))
+        _refuse(path, f"cannot be read: {error.strerror or error}.")
+    except TruncatedError as error:
+        _refuse(path, f"cut off: {error}")
+    except UnexpectedContentError as error:
+        _refuse(path, str(error))
     lacking = [name for name in ("SCI", "ASDF") if name not in headers]
     if lacking:
-        msg = (
-            f"{path}: has no extension {' and no '.join(lacking)}: the file was cut off, or is not "
-            "one of JWST's."
+        _refuse(
+            path,
+            f"has no extension {' and no '.join(lacking)}: the file was cut off, or is not one of "
+            "JWST's.",
         )
-        raise InvalidExposureError(msg, parameter="files", value=str(path))
-    return headers["PRIMARY"], headers["SCI"], n_bytes
-
-
-def _walk(path: Path, file: BinaryIO) -> tuple[dict, int]:
-    headers: dict[str, Any] = {}
-    offset = 0
-    while True:
-        file.seek(offset)
-        text = _header_text(path, file, first=offset == 0)
-        if text is None:
-            return headers, offset
-        sizes = _sizes(text)
-        name = "PRIMARY" if offset == 0 else sizes["EXTNAME"]
-        if name in ("PRIMARY", "SCI"):
-            # Of several SCI extensions the first one tells what the file is.
-            headers.setdefault(name, fits.Header.fromstring(text.decode("latin-1")))
-        else:
-            headers.setdefault(name, None)
-        offset += len(text) + -(-sizes["bytes"] // _BLOCK) * _BLOCK
-
-
-def _header_text(path: Path, file: BinaryIO, *, first: bool) -> bytes | None:
-    blocks: list[bytes] = []
-    while True:
-        block = file.read(_BLOCK)
-        if first and not blocks and not block.startswith(b"SIMPLE  ="):
-            msg = f"{path}: is not a FITS file."
-            raise InvalidExposureError(msg, parameter="files", value=str(path))
-        if not block and not blocks:
-            return None
-        if len(block) < _BLOCK:
-            msg = f"{path}: cut off within a header."
-            raise InvalidExposureError(msg, parameter="files", value=str(path))
-        blocks.append(block)
-        if _END.search(block):
-            return b"".join(blocks)
-
-
-_END = re.compile(rb"(?:^|(?<=.{80}))END {77}", re.DOTALL)
-_SIZE_CARDS = (b"BITPIX  ", b"NAXIS", b"PCOUNT  ", b"GCOUNT  ", b"EXTNAME ")
-
-
-def _sizes(text: bytes) -> dict:
-    """Return EXTNAME and the bytes of the data, without parsing every card."""
-    values: dict[str, bytes] = {}
-    for i in range(0, len(text), 80):
-        card = text[i : i + 80]
-        if card.startswith(_SIZE_CARDS):
-            value = card[10:].split(b"/")[0].strip()
-            values.setdefault(card[:8].strip().decode(), value)
-    n_axes = int(values.get("NAXIS", 0))
-    n_values = 1 if n_axes else 0
-    for axis in range(1, n_axes + 1):
-        n_values *= int(values[f"NAXIS{axis}"])
-    n_values = (n_values + int(values.get("PCOUNT", 0))) * int(values.get("GCOUNT", 1))
-    name = values.get("EXTNAME", b"").strip(b"' ").decode("latin-1").upper()
-    return {"EXTNAME": name, "bytes": n_values * abs(int(values.get("BITPIX", 8))) // 8}
+    return headers["PRIMARY"], headers["SCI"]
 
 
 def _check_level(path: Path, suffix: str, primary: fits.Header, science: fits.Header) -> None:
     level, witness = _level(primary, science)
-    if level == _LEVEL.get(suffix, suffix):
-        return
-    msg = (
-        f"{path}: its name says {suffix!r}, but its header says {level!r} ({witness}). The "
-        "pipeline would take it as named and calibrate it wrongly; rename the file or leave it out."
-    )
-    raise InvalidExposureError(msg, parameter="files", value=str(path))
+    if level != _LEVEL.get(suffix, suffix):
+        _refuse(
+            path,
+            f"its name says {suffix!r}, but its header says {level!r} ({witness}). The pipeline "
+            "would take it as named and calibrate it wrongly; rename the file or leave it out.",
+        )
 
 
 def _level(primary: fits.Header, science: fits.Header) -> tuple[str, str]:
@@ -390,8 +341,8 @@ def _check_keywords(
     if science.get("NAXIS", 0) < 2:
         lacking.append("NAXIS1 and NAXIS2 of SCI")
     if lacking:
-        msg = (
-            f"{path}: lacks {', '.join(lacking)}, without which the pipeline fails or leaves the "
-            f"{suffix} file uncalibrated without a word."
+        _refuse(
+            path,
+            f"lacks {', '.join(lacking)}, without which the pipeline fails or leaves the {suffix} "
+            "file uncalibrated without a word.",
         )
-        raise InvalidExposureError(msg, parameter="files", value=str(path))
