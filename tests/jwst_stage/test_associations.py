@@ -102,13 +102,13 @@ def test_groups_by_target_and_filter(given):
         ("jw01234-o001_t002_nircam_clear-f356w-sub160", 1),
         ("jw05678-o001_t001_nircam_clear-f356w-sub160", 1),
     ]
-    assert {g.asn_id for g in groups} == {"o001"}
+    assert {g.header["asn_id"] for g in groups} == {"o001"}
 
 
 def test_several_observations_of_a_target_make_one_product(given):
     groups, _ = level3_groups(given({}, {"OBSERVTN": "002"}))
     assert len(groups) == 1
-    assert groups[0].asn_id == "c1001"
+    assert groups[0].header["asn_id"] == "c1001"
     assert groups[0].product == "jw01234-c1001_t001_nircam_clear-f356w-sub160"
 
 

@@ -1,4 +1,4 @@
-"""Association files: those of MAST that are given, and those that the pipeline is run with."""
+"""Association files that the pipeline is run with, as the `jwst` package makes and reads them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...exceptions import InvalidRequestError, StageError
+from ...exceptions import StageError
 from ..pipeline import ask
 from ..tasks import member_path
-from .associations import PIPELINES, STAGE3_ROLES, Group
-from .exposures import split_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,42 +20,6 @@ if TYPE_CHECKING:
     from ..._typing import FilePath
     from ..tasks import Task
     from .exposures import Exposure
-
-
-def group_of_file(association: dict[str, Any], exposures: Sequence[Exposure]) -> Group:
-    """Return the product that an association file of stage 3 describes."""
-    by_root = {e.root: e for e in exposures}
-    path = association["path"]
-    kind = str(association.get("asn_type", "")).lower()
-    products = association["products"]
-    if kind not in PIPELINES or len(products) != 1 or not products[0].get("name"):
-        msg = (
-            f"{path}: asn_type={kind!r} with {len(products)} products; a plan takes level 3 "
-            f"associations ({', '.join(PIPELINES)}) of one named product."
-        )
-        raise InvalidRequestError(msg, parameter="files", value=path)
-    members, missing = [], []
-    for member in products[0]["members"]:
-        root = split_name(member["expname"])[0]
-        role = str(member.get("exptype", "science")).lower()
-        if role not in STAGE3_ROLES:
-            continue
-        if root in by_root:
-            members.append((by_root[root], role))
-        else:
-            missing.append(Path(member["expname"]).name)
-    if missing:
-        msg = f"{path}: its members {', '.join(missing)} are not among the files."
-        raise InvalidRequestError(msg, parameter="files", value=path)
-    return Group(
-        pipeline=PIPELINES[kind],
-        product=products[0]["name"],
-        asn_id=str(association.get("asn_id") or "a3001"),
-        program=str(association.get("program") or "00000"),
-        target=str(association.get("target") or "unknown"),
-        members=tuple(members),
-        source={k: v for k, v in association.items() if k not in ("products", "path")},
-    )
 
 
 def unique_ids(exposures: Sequence[Exposure]) -> dict[str, str]:

@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import string
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidRequestError, meant, refuse
-from .exposures import Exposure
-from .pipelines import ASN_TYPES, EXP_TYPES, is_integrations, stage_classes
-from .rules import associate, is_acquisition, is_plain
+from .exposures import Exposure, split_name
+from .pipelines import EXP_TYPES, STAGE3_PIPELINES, is_integrations, stage_classes
+from .rules import Association, associate, is_acquisition, is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
-
-    from .rules import Association
 
     GroupBy = str | Sequence[str] | Callable[[Exposure], str]
 
 STAGE3_ROLES = ("science", "background", "psf")
 """Roles of the members that pipelines of stage 3 read."""
-
-PIPELINES = {asn_type: pipeline for pipeline, asn_type in ASN_TYPES.items()}
-"""The pipeline of each type of associations of stage 3."""
 
 _KEYS = ("program", "target", "instrument", "filter", "pupil", "exp_type", "subarray")
 """What exposures of one mosaic share."""
@@ -40,51 +36,16 @@ _TEMPLATE_FIELDS = (
 _PLAIN_SUBARRAYS = ("", "FULL", "GENERIC", "N/A", "NONE")
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The exposures of one product of stage 3, with their roles, 'science' first.
-
-    ``product`` may hold ``{source_id}`` and ``{slit_name}`` for the pipeline, ``asn_id`` is such as
-    'o001' for an observation and 'c1001' for several, ``source`` the association file that the
-    group comes from, if any, ``key`` what the exposures have in common, and ``is_complete`` says
-    that the header in ``source`` needs nothing more.
-    """
-
-    pipeline: str
-    product: str
-    asn_id: str
-    program: str
-    target: str
-    members: tuple[tuple[Exposure, str], ...]
-    source: dict[str, Any] = field(default_factory=dict)
-    key: tuple[str, ...] = ()
-    is_complete: bool = False
-
-    @property
-    def exposures(self) -> list[Exposure]:
-        """All members, without their roles."""
-        return [exposure for exposure, _ in self.members]
-
-    @property
-    def file_stem(self) -> str:
-        """Name of the product without what the pipeline fills in."""
-        stem = self.product.replace("{source_id}", "").replace("{slit_name}", "")
-        stem = stem.replace("{suffix}", "wfscmb")
-        while "__" in stem or "-_" in stem or "_-" in stem or stem.endswith("-"):
-            stem = stem.replace("__", "_").replace("-_", "_").replace("_-", "_").rstrip("-")
-        return stem
-
-
 @dataclass(frozen=True)
 class Together:
     """What belongs together among exposures.
 
     ``calibrations`` are the associations of stage 2 that rules made, by root; what is neither there
-    nor in ``unwanted`` is calibrated by itself.
+    nor in ``unwanted`` is calibrated by itself.  ``groups`` are those of stage 3.
     """
 
     calibrations: dict[str, Association]
-    groups: list[Group]
+    groups: list[Association]
     unwanted: frozenset[str]
     notes: list[str]
 
@@ -94,22 +55,23 @@ def put_together(
     *,
     group_by: GroupBy | None = None,
     product_name: str | None = None,
-    given: Sequence[Group] = (),
-    named: Collection[str] = (),
+    files: Sequence[dict] = (),
     stage3: bool = True,
 ) -> Together:
-    """Return what belongs together.
+    """Return what belongs together; ``files`` are associations of any stage.
 
-    ``given`` are the products that association files describe, and ``named`` the roots of all that
-    such files of any stage name.  Without ``stage3`` nothing is said of products that nobody makes.
+    Without ``stage3`` nothing is said of products that nobody makes.
     """
+    groups = [_of_file(file, exposures) for file in files if is_stage3_file(file)]
+    named = {
+        split_name(m["expname"])[0] for f in files for p in f["products"] for m in p["members"]
+    }
     targets = list(dict.fromkeys(e.target for e in sorted(exposures, key=_when)))
     plain, others = _parted(exposures)
     level2, level3 = associate(others, targets)
     calibrations = {a.science[0].root: a for a in level2}
     unwanted, notes = _unwanted(exposures, others, level2, named)
-    taken = {e.root for group in given for e, role in group.members if role == "science"} | unwanted
-    groups = list(given)
+    taken = {e.root for group in groups for e in group.science} | unwanted
     images = plain
     if group_by is not None:
         # Backgrounds and the like too: whoever regroups says what belongs together.
@@ -117,15 +79,60 @@ def put_together(
     images = [e for e in images if e.root not in taken]
     groups += _image_groups(images, targets, group_by, product_name)
     for association in sorted(level3, key=lambda a: (_when(min(a.science, key=_when)), a.product)):
-        group = _group(association, taken)
+        group = _without(association, taken)
         if group is None or (group_by is not None and group.pipeline == "Image3Pipeline"):
             continue
         if product_name is not None:
-            group = replace(group, product=_product_name(group, targets, product_name))
+            name = _product_name(group.science, group.header["asn_id"], targets, product_name)
+            group = replace(group, product=name)
         groups.append(group)
     if stage3:
         notes += _without_stage3(others, groups, unwanted)
     return Together(calibrations, _distinct(groups, product_name), unwanted, notes)
+
+
+def is_stage3_file(file: dict[str, Any]) -> bool:
+    """Return True for an association file of calibrated exposures."""
+    return str(file.get("asn_type", "")).endswith("3")
+
+
+def _of_file(file: dict[str, Any], exposures: Sequence[Exposure]) -> Association:
+    """Return the product that an association file of stage 3 describes."""
+    by_root = {e.root: e for e in exposures}
+    path, products = file["path"], file["products"]
+    kind = str(file.get("asn_type", "")).lower()
+    if kind not in STAGE3_PIPELINES or len(products) != 1 or not products[0].get("name"):
+        msg = (
+            f"{path}: asn_type={kind!r} with {len(products)} products; a plan takes level 3 "
+            f"associations ({', '.join(STAGE3_PIPELINES)}) of one named product."
+        )
+        raise InvalidRequestError(msg, parameter="files", value=path)
+    roles = [
+        (m["expname"], str(m.get("exptype", "science")).lower()) for m in products[0]["members"]
+    ]
+    roles = [(name, role) for name, role in roles if role in STAGE3_ROLES]
+    missing = [Path(name).name for name, _ in roles if split_name(name)[0] not in by_root]
+    if missing:
+        msg = f"{path}: its members {', '.join(missing)} are not among the files."
+        raise InvalidRequestError(msg, parameter="files", value=path)
+    values = {k: v for k, v in file.items() if k not in ("products", "path") and v is not None}
+    return Association(
+        "file",
+        header=_header(kind, "a3001", "00000", "unknown") | values,
+        product=products[0]["name"],
+        members=tuple((by_root[split_name(name)[0]], role) for name, role in roles),
+    )
+
+
+def _header(asn_type: str, asn_id: str, program: str, target: str) -> dict[str, Any]:
+    return {
+        "asn_type": asn_type,
+        "asn_rule": "DMS_Level3_Base",
+        "asn_id": asn_id,
+        "program": program,
+        "target": target,
+        "asn_pool": "none",
+    }
 
 
 def _parted(exposures: Sequence[Exposure]) -> tuple[list[Exposure], list[Exposure]]:
@@ -186,8 +193,8 @@ def listed(names: Iterable[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _group(association: Association, left_out: Collection[str]) -> Group | None:
-    """Return the product of an association of stage 3 with the members that a plan makes."""
+def _without(association: Association, left_out: Collection[str]) -> Association | None:
+    """Return an association of stage 3 with the members that a plan makes, if there are any."""
     members = tuple(
         (e, role)
         for e, role in sorted(association.members, key=lambda m: (m[1] != "science", _when(m[0])))
@@ -197,17 +204,11 @@ def _group(association: Association, left_out: Collection[str]) -> Group | None:
     science = [e for e, role in members if role == "science"]
     if not science:
         return None
-    header = association.header
-    return Group(
-        pipeline=PIPELINES[header["asn_type"]],
-        product=association.product,
-        asn_id=header["asn_id"],
-        program=science[0].program or "00000",
-        target=science[0].target or "unknown",
+    return replace(
+        association,
+        header={"asn_pool": "none", **association.header},
         members=members,
-        source={"asn_pool": "none", **header},
         key=("background" if all(e.is_background for e in science) else "", *_apart_by(science)),
-        is_complete=True,
     )
 
 
@@ -218,7 +219,7 @@ def _apart_by(science: list[Exposure]) -> list[str]:
 
 
 def _without_stage3(
-    exposures: list[Exposure], groups: list[Group], unwanted: frozenset[str]
+    exposures: list[Exposure], groups: list[Association], unwanted: frozenset[str]
 ) -> list[str]:
     """Return notes on exposures whose type has a stage 3, and that no product has."""
     grouped = {e.root for group in groups for e in group.exposures} | unwanted
@@ -248,29 +249,28 @@ _NO_RULE = "no rule of jwst.associations puts such exposures together"
 
 def _image_groups(
     exposures: list[Exposure], targets: list[str], group_by: GroupBy | None, template: str | None
-) -> list[Group]:
+) -> list[Association]:
     """Return the mosaics of plain images."""
     sets = defaultdict(list)
     for exposure in sorted(exposures, key=_when):
         sets[_key(exposure, group_by)].append(exposure)
-    groups: list[Group] = []
+    groups: list[Association] = []
     for key, science in sets.items():
         observations = {e.observation for e in science}
         if len(observations) > 1:
-            n_mixed = sum(group.asn_id.startswith("c") for group in groups)
+            n_mixed = sum(group.header["asn_id"].startswith("c") for group in groups)
             asn_id = f"c{1001 + n_mixed}"
         else:
             asn_id = f"o{science[0].observation}" if science[0].observation else "a3001"
-        group = Group(
-            pipeline="Image3Pipeline",
-            product="",
-            asn_id=asn_id,
-            program=science[0].program or "00000",
-            target=science[0].target or "unknown",
+        program, target = science[0].program or "00000", science[0].target or "unknown"
+        group = Association(
+            "images",
+            header=_header("image3", asn_id, program, target),
+            product=_product_name(science, asn_id, targets, template),
             members=tuple((e, "science") for e in science),
             key=key,
         )
-        groups.append(replace(group, product=_product_name(group, targets, template)))
+        groups.append(group)
     return groups
 
 
@@ -302,16 +302,16 @@ def _optelem(exposures: Sequence[Exposure]) -> str:
     return "-".join(sorted(elements)) or "clear"
 
 
-def _product_name(group: Group, targets: list[str], template: str | None) -> str:
-    science = [e for e, role in group.members if role == "science"]
-
+def _product_name(
+    science: Sequence[Exposure], asn_id: str, targets: list[str], template: str | None
+) -> str:
     def common(name: str) -> str:
         return "-".join(sorted({str(getattr(e, name)).lower() for e in science} - {""}))
 
     values = {name: common(name) for name in _TEMPLATE_FIELDS if hasattr(science[0], name)}
     values |= {
-        "program": group.program,
-        "asn_id": group.asn_id,
+        "program": science[0].program or "00000",
+        "asn_id": asn_id,
         "target_id": f"t{targets.index(science[0].target) + 1:03d}",
         "optelem": _optelem(science),
     }
@@ -337,14 +337,14 @@ def _slug(name: str) -> str:
     return "".join(c if c in _ALLOWED else "-" for c in name).strip("-_.") or "product"
 
 
-def _distinct(groups: list[Group], template: str | None) -> list[Group]:
+def _distinct(groups: list[Association], template: str | None) -> list[Association]:
     """Return the groups with names of their own; what tells them apart goes into the name."""
     twice = _shared_names(groups)
     renamed = groups
     if twice and template is None:
         renamed = [
             replace(group, product="-".join([group.product, *_apart(group, groups)]))
-            if group.product in twice and (group.is_complete or not group.source)
+            if group.product in twice and group.origin != "file"
             else group
             for group in groups
         ]
@@ -358,12 +358,12 @@ def _distinct(groups: list[Group], template: str | None) -> list[Group]:
     return renamed
 
 
-def _shared_names(groups: list[Group]) -> list[str]:
+def _shared_names(groups: list[Association]) -> list[str]:
     counts = Counter(group.product for group in groups)
     return [name for name, count in counts.items() if count > 1]
 
 
-def _apart(group: Group, groups: list[Group]) -> list[str]:
+def _apart(group: Association, groups: list[Association]) -> list[str]:
     """Return the words of a group's key that namesakes of its name do not have."""
     namesakes = [g for g in groups if g.product == group.product and g is not group]
     words = [

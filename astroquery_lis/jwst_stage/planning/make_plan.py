@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from ..._typing import FilePath
     from ..corrections import Correction
     from ..refs.references import Resolution
-    from .associations import Group, GroupBy
+    from .associations import GroupBy
+    from .rules import Association
     from .task_builder import StepsFor
 
 
@@ -208,7 +209,7 @@ class _Stage3Steps:
             refuse("common_grid", common, "may have 'pixel_scale' and 'rotation'.")
         self.grid = grid_of_exposures(images, **values)
 
-    def __call__(self, group: Group) -> tuple[dict[str, dict], int | None]:
+    def __call__(self, group: Association) -> tuple[dict[str, dict], int | None]:
         if group.pipeline != "Image3Pipeline":
             return {}, None
         steps: dict[str, dict] = {}

@@ -81,15 +81,15 @@ STAGE3_SUFFIXES = {
 }
 """Endings of the products of those pipelines of stage 3 that give them one name, the main first."""
 
-ASN_TYPES = {
-    "Image3Pipeline": "image3",
-    "Spec3Pipeline": "spec3",
-    "Coron3Pipeline": "coron3",
-    "Ami3Pipeline": "ami3",
-    "Tso3Pipeline": "tso3",
-    "WfsCombineStep": "wfs-image3",
+STAGE3_PIPELINES = {
+    "image3": "Image3Pipeline",
+    "spec3": "Spec3Pipeline",
+    "coron3": "Coron3Pipeline",
+    "ami3": "Ami3Pipeline",
+    "tso3": "Tso3Pipeline",
+    "wfs-image3": "WfsCombineStep",
 }
-"""The type of the associations of each pipeline of stage 3."""
+"""The pipeline of each type of associations of stage 3."""
 
 # Full-frame coronagraphy reads detectors with no mask in their field: plain images.
 _NO_MASK = {"MASKBAR": ("NRCA1", "NRCA2", "NRCA3"), "MASKRND": ("NRCA1", "NRCA3", "NRCA4")}

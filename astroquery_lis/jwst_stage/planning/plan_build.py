@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidExposureError, InvalidRequestError
 from ..tasks import Member
-from .association_files import complete, group_of_file
-from .associations import Together, listed, put_together
+from .association_files import complete
+from .associations import Together, is_stage3_file, listed, put_together
 from .exposures import split_name
-from .pipelines import ASN_TYPES, EXP_TYPES, is_integrations, stage_classes
+from .pipelines import EXP_TYPES, is_integrations, stage_classes
 from .rules import is_acquisition
 from .task_builder import TaskBuilder
 
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
     from ..corrections import Correction
     from ..tasks import Task
-    from .associations import Group, GroupBy
+    from .associations import GroupBy
     from .exposures import Exposure
+    from .rules import Association
     from .task_builder import StepsFor
 
-    Stage3Steps = Callable[[Group], tuple[dict[str, dict], int | None]]
+    Stage3Steps = Callable[[Association], tuple[dict[str, dict], int | None]]
 
 
 def build(
@@ -42,17 +43,13 @@ def build(
     check_associations: bool = True,
 ) -> tuple[tuple[Task, ...], list[str]]:
     """Return the tasks."""
-    files: dict[bool, list[dict]] = {True: [], False: []}
-    for association in associations:
-        files[str(association.get("asn_type", "")).endswith("3")].append(association)
     together = Together({}, [], frozenset(), [])
     if {2, 3} & set(stages):
         together = put_together(
             exposures,
             group_by=group_by,
             product_name=product_name,
-            given=[group_of_file(a, exposures) for a in files[True]],
-            named=_named_roots(associations),
+            files=associations,
             stage3=3 in stages,
         )
     kept = [e for e in exposures if e.root not in together.unwanted]
@@ -71,11 +68,12 @@ def build(
     for exposure in kept:
         builder.stage1(exposure)
     # What stage 2 subtracts are count rates: those of before any exposure had its stage 2.
-    calibration = _Calibration(builder, together, files[False], dict(builder.current))
+    files = [file for file in associations if not is_stage3_file(file)]
+    calibration = _Calibration(builder, together, files, dict(builder.current))
     second = [e for e in kept if not (is_acquisition(e) or e.is_imprint)]
     if all(map(is_acquisition, kept)):
         second = kept
-    filled = list(zip(groups, _filled(groups, check_associations), strict=True))
+    filled = list(zip(groups, _headers(groups, check_associations), strict=True))
     # Slitless spectra wait for the mosaics that tell where the sources are.
     for slitless in (False, True):
         for exposure in second:
@@ -89,12 +87,6 @@ def build(
         msg = f"stages={tuple(stages)!r}: {'; '.join(builder.problems)}."
         raise InvalidRequestError(msg, parameter=parameter, value=stages)
     return tuple(builder.tasks), builder.notes
-
-
-def _named_roots(associations: Sequence[dict]) -> set[str]:
-    """Return the exposures that are members of associations."""
-    members = (m for a in associations for p in a["products"] for m in p["members"])
-    return {split_name(member["expname"])[0] for member in members}
 
 
 def _is_slitless(exposure: Exposure) -> bool:
@@ -259,7 +251,7 @@ def _level2_header(exposure: Exposure, pipeline: str) -> dict[str, str]:
 
 def _third(
     builder: TaskBuilder,
-    group: Group,
+    group: Association,
     association: dict[str, Any],
     stage3_steps: Stage3Steps | None,
 ) -> None:
@@ -272,29 +264,22 @@ def _third(
     builder.stage3(group, association, extra, pixels)
 
 
-def _filled(groups: list[Group], check: bool) -> list[dict]:
+def _headers(groups: list[Association], check: bool) -> list[dict]:
+    """Return the header of each association of stage 3, completed where no rule made it."""
+    bare = [i for i, group in enumerate(groups) if check and group.origin != "rules"]
     documents = []
-    for group in groups:
-        document = {
-            "asn_type": ASN_TYPES[group.pipeline],
-            "asn_rule": "DMS_Level3_Base",
-            "asn_id": group.asn_id,
-            "program": group.program,
-            "target": group.target,
-            "asn_pool": "none",
-            **{k: v for k, v in group.source.items() if v is not None},
-        }
+    for group in (groups[i] for i in bare):
         members = [{"expname": f"{e.root}_cal.fits", "exptype": role} for e, role in group.members]
-        documents.append({**document, "products": [{"name": group.product, "members": members}]})
-    headers = [{k: v for k, v in d.items() if k != "products"} for d in documents]
-    bare = [i for i, group in enumerate(groups) if not group.is_complete]
-    if check:
-        for i, header in zip(bare, complete([documents[i] for i in bare]), strict=True):
-            headers[i] = header
-    pairs = zip(headers, groups, strict=True)
-    return [{**header, "product": _product(group)} for header, group in pairs]
+        documents.append(
+            {**group.header, "products": [{"name": group.product, "members": members}]}
+        )
+    completed = dict(zip(bare, complete(documents), strict=True))
+    return [
+        {**completed.get(i, group.header), "product": _product(group)}
+        for i, group in enumerate(groups)
+    ]
 
 
-def _product(group: Group) -> str:
+def _product(group: Association) -> str:
     # The spectra of slitless exposures are saved together, under the name as it stands.
     return group.file_stem if any(map(_is_slitless, group.exposures)) else group.product

@@ -12,11 +12,11 @@ import functools
 import json
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..pipeline import ask, require_jwst
 from .exposures import KEYWORDS
-from .pipelines import EXP_TYPES, IMAGING, is_integrations, stage_classes
+from .pipelines import EXP_TYPES, IMAGING, STAGE3_PIPELINES, is_integrations, stage_classes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -45,17 +45,26 @@ _COLUMNS = {KEYWORDS[name].lower(): name for name in _WORDS} | {
 
 @dataclass(frozen=True, slots=True)
 class Association:
-    """An association of the rules: one product of stage 2 or 3.
+    """What belongs together in one product of stage 2 or 3.
 
-    ``members`` are the exposures with their roles, ``suffix`` is that of the science members, and
-    ``direct`` is a direct image whose mosaic gives slitless spectra their sources.
+    ``header`` is the association without its product, whose name may hold ``{source_id}`` and
+    ``{slit_name}`` for the pipeline.  ``members`` are the exposures with their roles, ``suffix`` is
+    that of the science members, ``direct`` a direct image whose mosaic gives slitless spectra their
+    sources, and ``key`` what the exposures have in common.
     """
 
-    header: Mapping[str, Any]
+    origin: Literal["rules", "images", "file"]
+    header: dict[str, Any]
     product: str
     members: tuple[tuple[Exposure, str], ...]
-    suffix: str
+    suffix: str = ""
     direct: Exposure | None = None
+    key: tuple[str, ...] = ()
+
+    @property
+    def exposures(self) -> list[Exposure]:
+        """All members, without their roles."""
+        return [exposure for exposure, _ in self.members]
 
     @property
     def science(self) -> list[Exposure]:
@@ -66,6 +75,20 @@ class Association:
     def is_stage3(self) -> bool:
         """Whether it is one of calibrated exposures."""
         return str(self.header["asn_type"]).endswith("3")
+
+    @property
+    def pipeline(self) -> str:
+        """Class that stage 3 runs on it."""
+        return STAGE3_PIPELINES[str(self.header["asn_type"]).lower()]
+
+    @property
+    def file_stem(self) -> str:
+        """Name of the product without what the pipeline fills in."""
+        stem = self.product.replace("{source_id}", "").replace("{slit_name}", "")
+        stem = stem.replace("{suffix}", "wfscmb")
+        while "__" in stem or "-_" in stem or "_-" in stem or stem.endswith("-"):
+            stem = stem.replace("__", "_").replace("-_", "_").replace("_-", "_").rstrip("-")
+        return stem
 
 
 def is_acquisition(exposure: Exposure) -> bool:
@@ -154,6 +177,7 @@ def _word(value: str | bool | int) -> str:
 
 def _association(values: Mapping[str, Any], pool: Sequence[Exposure]) -> Association:
     return Association(
+        "rules",
         header=values["header"],
         product=values["product"],
         members=tuple((pool[index], role) for index, role in values["members"]),

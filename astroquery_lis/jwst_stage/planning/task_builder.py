@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from ..corrections import Correction
     from ..refs.references import Resolution
-    from .associations import Group
     from .exposures import Exposure
     from .plan import Plan
+    from .rules import Association
 
     StepsFor = Callable[[str, Sequence[Exposure]], dict[str, dict]]
 
@@ -205,7 +205,7 @@ class TaskBuilder:
 
     def stage3(
         self,
-        group: Group,
+        group: Association,
         association: dict[str, Any],
         extra_steps: dict[str, dict],
         output_pixels: int | None,
@@ -242,7 +242,7 @@ class TaskBuilder:
         return task
 
 
-def _shortcomings(group: Group) -> list[str]:
+def _shortcomings(group: Association) -> list[str]:
     """Return what the pipeline will not do with a group, and does not say before."""
     notes = []
     slitless = [e for e in group.exposures if EXP_TYPES[e.exp_type].is_slitless]
@@ -274,7 +274,7 @@ def _stage1_outputs(exposure: Exposure, pipeline: str) -> tuple[str, ...]:
     return (f"{root}_rate.fits",)
 
 
-def _stage3_outputs(group: Group, steps: Mapping[str, Mapping]) -> tuple[str, ...]:
+def _stage3_outputs(group: Association, steps: Mapping[str, Mapping]) -> tuple[str, ...]:
     stem = f"stage3/{group.file_stem}"
     skipped = {name for name, values in steps.items() if values.get("skip")}
     if group.pipeline == "WfsCombineStep":
