@@ -63,9 +63,8 @@ def put_together(
     Without ``stage3`` nothing is said of products that nobody makes.
     """
     groups = [_of_file(file, exposures) for file in files if is_stage3_file(file)]
-    named = {
-        split_name(m["expname"])[0] for f in files for p in f["products"] for m in p["members"]
-    }
+    products = [product for file in files for product in file["products"]]
+    named = {split_name(name)[0] for product in products for name, _ in members_of(product)}
     targets = list(dict.fromkeys(e.target for e in sorted(exposures, key=_when)))
     plain, others = _parted(exposures)
     level2, level3 = associate(others, targets)
@@ -96,6 +95,11 @@ def is_stage3_file(file: dict[str, Any]) -> bool:
     return str(file.get("asn_type", "")).endswith("3")
 
 
+def members_of(product: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the members of a product in an association file, and their roles."""
+    return [(m["expname"], str(m.get("exptype", "science")).lower()) for m in product["members"]]
+
+
 def _of_file(file: dict[str, Any], exposures: Sequence[Exposure]) -> Association:
     """Return the product that an association file of stage 3 describes."""
     by_root = {e.root: e for e in exposures}
@@ -107,10 +111,7 @@ def _of_file(file: dict[str, Any], exposures: Sequence[Exposure]) -> Association
             f"associations ({', '.join(STAGE3_PIPELINES)}) of one named product."
         )
         raise InvalidRequestError(msg, parameter="files", value=path)
-    roles = [
-        (m["expname"], str(m.get("exptype", "science")).lower()) for m in products[0]["members"]
-    ]
-    roles = [(name, role) for name, role in roles if role in STAGE3_ROLES]
+    roles = [(name, role) for name, role in members_of(products[0]) if role in STAGE3_ROLES]
     missing = [Path(name).name for name, _ in roles if split_name(name)[0] not in by_root]
     if missing:
         msg = f"{path}: its members {', '.join(missing)} are not among the files."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...exceptions import InvalidExposureError, InvalidRequestError
 from ..tasks import Member
 from .association_files import complete
-from .associations import Together, is_stage3_file, listed, put_together
+from .associations import Together, is_stage3_file, listed, members_of, put_together
 from .exposures import split_name
 from .pipelines import EXP_TYPES, is_integrations, stage_classes
 from .rules import is_acquisition
@@ -141,8 +141,7 @@ class _Calibration:
         """Return the members that an association file of MAST gives, and take its header."""
         for association in self.files:
             for product in association["products"]:
-                roles = [(m["expname"], str(m.get("exptype", "science")).lower())
-                         for m in product["members"]]  # fmt: skip
+                roles = members_of(product)
                 roots = [split_name(name)[0] for name, role in roles if role == "science"]
                 if exposure.root not in roots:
                     continue
@@ -267,17 +266,16 @@ def _third(
 def _headers(groups: list[Association], check: bool) -> list[dict]:
     """Return the header of each association of stage 3, completed where no rule made it."""
     bare = [i for i, group in enumerate(groups) if check and group.origin != "rules"]
-    documents = []
-    for group in (groups[i] for i in bare):
-        members = [{"expname": f"{e.root}_cal.fits", "exptype": role} for e, role in group.members]
-        documents.append(
-            {**group.header, "products": [{"name": group.product, "members": members}]}
-        )
-    completed = dict(zip(bare, complete(documents), strict=True))
+    completed = dict(zip(bare, complete([_document(groups[i]) for i in bare]), strict=True))
     return [
         {**completed.get(i, group.header), "product": _product(group)}
         for i, group in enumerate(groups)
     ]
+
+
+def _document(group: Association) -> dict[str, Any]:
+    members = [{"expname": f"{e.root}_cal.fits", "exptype": role} for e, role in group.members]
+    return {**group.header, "products": [{"name": group.product, "members": members}]}
 
 
 def _product(group: Association) -> str:
