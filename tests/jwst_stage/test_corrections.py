@@ -116,7 +116,7 @@ def test_a_flat_in_place_of_the_pipelines_skips_it(image):
         (("flicker", {"n_sigma": 0}), r"n_sigma=0 must be a number from 0\.5 to 100"),
         (("sky", {"sigma": True}), "sigma=True must be a number"),
         (("flicker", {"fit_method": "up"}), "fit_method='up' must be one of 'median', 'fft'"),
-        (("flicker", {"fit_by_channel": 1}), "fit_by_channel=1 must be True or False"),
+        (("flicker", {"fit_by_channel": 1}), "fit_by_channel=1 must be one of True, False"),
         (("flicker", {"background_box_pix": 0}), "box_pix=0 must be a whole number from 2"),
         (("flicker", {"point": "after_jump"}), "point='after_jump' must be one of after_rate"),
         (("snowballs", {"point": "after_rate"}), "point='after_rate' must be one of in_step"),

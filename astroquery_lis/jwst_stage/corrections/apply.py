@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import StageError, TaskError
+from ...io.checks import sha256_of
 from .builtin import BUILTIN, builtin_digest
-from .correction import MARK, Correction, file_digest, mark, module_digest
+from .correction import MARK, Correction, mark, module_digest
 from .pixels import history_of, note
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def run(correction: Correction, model: JwstDataModel, name: str = "") -> JwstDat
     if isinstance(function, type):
         corrected = _run_step(function, correction, model)
     else:
-        corrected = function(model, **_keywords(correction))
+        corrected = function(model, **correction.parameters)
     after = type(corrected), _shape(corrected)
     if after != before:
         kinds = [f"{kind.__name__} of shape {shape}" for kind, shape in (before, after)]
@@ -73,7 +74,7 @@ def _shape(model: JwstDataModel) -> tuple[int, ...] | None:
 
 def _check_file(correction: Correction, path: str, digest: str) -> None:
     try:
-        now = file_digest(path)
+        now = sha256_of(path)
     except OSError as error:
         msg = f"{correction.name}: {path} cannot be read: {error}."
         raise TaskError(msg) from None
@@ -95,6 +96,7 @@ def _function(correction: Correction) -> Callable:
         import cloudpickle
 
         return cloudpickle.loads(b64decode(rest))
+    function: Any
     if kind == "builtin":
         function, code = BUILTIN[rest].function, builtin_digest()
     else:
@@ -115,13 +117,6 @@ def _function(correction: Correction) -> Callable:
         )
         raise TaskError(msg)
     return function
-
-
-def _keywords(correction: Correction) -> dict:
-    if not correction.source.startswith("builtin:"):
-        return correction.parameters
-    # TOML has no null, and a plan that was saved gives 'None' for it.
-    return {k: None if v == "None" else v for k, v in correction.parameters.items()}
 
 
 def _run_step(cls: Any, correction: Correction, model: JwstDataModel) -> JwstDataModel:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ...exceptions import TaskError
+from ...io.checks import sha256_of
 from . import pixels
 from .correction import (
     IN_STEP,
     POINTS,
+    Rule,
     choice,
-    file_digest,
-    flag,
     json_digest,
     number,
     path_of,
@@ -34,19 +34,11 @@ from .pixels import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from stdatamodels.jwst.datamodels import JwstDataModel
 
 _ROUNDS = 3
-
-
-def _check_mask(name: str, parameters: dict) -> None:
-    """Check the parameters of the mask of sources."""
-    if "sigma" in parameters:
-        parameters["sigma"] = number(name, "sigma", parameters["sigma"], low=0.5, high=100)
-    if "grow_pix" in parameters:
-        whole(name, "grow_pix", parameters["grow_pix"], high=50)
 
 
 def _by_words(paths: str | dict[str, str]) -> dict[str, str]:
@@ -57,56 +49,13 @@ def _by_words(paths: str | dict[str, str]) -> dict[str, str]:
 # ---- switches: the pipeline has them itself, as steps with what they need -----------------------
 
 
-def snowballs(
-    model: JwstDataModel,
-    *,
-    min_jump_area: float | None = None,
-    expand_factor: float | None = None,
-    edge_size: int | None = None,
-) -> None:
-    """Flag large cosmic-ray events: ``jump.expand_large_events``; the step itself does it."""
-
-
-def check_snowballs(parameters: dict) -> dict:
-    """Return the parameters of `snowballs`, checked."""
-    for key in ("min_jump_area", "expand_factor"):
-        if key in parameters:
-            number("snowballs", key, parameters[key], low=1, high=1e6)
-    if "edge_size" in parameters:
-        value = parameters["edge_size"]
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            refuse("snowballs", "edge_size", value, "a number of pixels, 0 or more")
-    return parameters
-
-
 def snowballs_steps(parameters: dict) -> dict:
-    """Return what `snowballs` asks of the jump step."""
+    """Return what `snowballs` asks of the jump step: to flag large cosmic-ray events."""
     return {"": {"jump": {"expand_large_events": True, **parameters}}}
 
 
-def clean_flicker_noise(
-    model: JwstDataModel,
-    *,
-    fit_method: str | None = None,
-    fit_by_channel: bool | None = None,
-    mask_science_regions: bool | None = None,
-) -> None:
-    """Take 1/f noise out of the groups: the step ``clean_flicker_noise`` of stage 1 does it."""
-
-
-def check_clean_flicker_noise(parameters: dict) -> dict:
-    """Return the parameters of `clean_flicker_noise`, checked."""
-    name = "clean_flicker_noise"
-    if "fit_method" in parameters:
-        choice(name, "fit_method", parameters["fit_method"], ("median", "fft"))
-    for key in ("fit_by_channel", "mask_science_regions"):
-        if key in parameters:
-            flag(name, key, parameters[key])
-    return parameters
-
-
 def clean_flicker_noise_steps(parameters: dict) -> dict:
-    """Return what `clean_flicker_noise` asks of its step."""
+    """Return what `clean_flicker_noise` asks of its step: to take 1/f noise out of the groups."""
     return {"": {"clean_flicker_noise": {"skip": False, **parameters}}}
 
 
@@ -150,24 +99,6 @@ def flicker(
     scatter = clipped(before - model.data, sigma=10)[1]
     note(model, f"flicker: offsets of lines, scatter {scatter:.4g} {unit_of(model)}")
     return model
-
-
-def check_flicker(parameters: dict) -> dict:
-    """Return the parameters of `flicker`, checked."""
-    name = "flicker"
-    if "n_sigma" in parameters:
-        parameters["n_sigma"] = number(name, "n_sigma", parameters["n_sigma"], low=0.5, high=100)
-    if "fit_by_channel" in parameters:
-        flag(name, "fit_by_channel", parameters["fit_by_channel"])
-    for key, allowed in (("fit_method", ("median", "fft")), ("background_method", _BACKGROUNDS)):
-        if key in parameters:
-            choice(name, key, parameters[key], allowed)
-    if "background_box_pix" in parameters:
-        whole(name, "background_box_pix", parameters["background_box_pix"], low=2, high=2048)
-    return parameters
-
-
-_BACKGROUNDS = ("median", "model")
 
 
 # ---- wisps --------------------------------------------------------------------------------------
@@ -294,23 +225,6 @@ def wisp(
     return model
 
 
-def check_wisp(parameters: dict) -> dict:
-    """Return the parameters of `wisp`, checked."""
-    name = "wisp"
-    if "templates" not in parameters:
-        refuse(name, "templates", None, "given: a FITS file, or files by detector")
-    parameters["templates"] = paths_of(name, "templates", parameters["templates"])
-    if parameters.get("scale") is None:
-        parameters.pop("scale", None)
-    for key, high in (("scale", 1e30), ("minimum_snr", 1e6)):
-        if key in parameters:
-            parameters[key] = number(name, key, parameters[key], low=0, high=high)
-    _check_mask(name, parameters)
-    if "fill_pix" in parameters:
-        whole(name, "fill_pix", parameters["fill_pix"], high=50)
-    return parameters
-
-
 # ---- the flat -----------------------------------------------------------------------------------
 
 
@@ -350,23 +264,15 @@ def flat(
     return model
 
 
-def check_flat(parameters: dict) -> dict:
-    """Return the parameters of `flat`, checked."""
-    if "flat" not in parameters:
-        refuse("flat", "flat", None, "given: a FITS file, or files by detector")
-    parameters["flat"] = paths_of("flat", "flat", parameters["flat"])
-    mode = choice("flat", "mode", parameters.get("mode", "divide"), ("divide", "replace"))
-    if mode == "replace" and any("/" in words for words in _by_words(parameters["flat"])):
-        allowed = "files by single words such as 'NRCA3', since the pipeline's flat is skipped"
-        refuse("flat", "flat", parameters["flat"], allowed)
-    return parameters
-
-
 def flat_steps(parameters: dict) -> dict:
     """Return what `flat` asks of the pipeline's own flat: with 'replace', to be skipped."""
     if parameters.get("mode") != "replace":
         return {}
-    return {words: {"flat_field": {"skip": True}} for words in _by_words(parameters["flat"])}
+    skipped = _by_words(parameters["flat"])
+    if any("/" in words for words in skipped):
+        allowed = "files by single words such as 'NRCA3', since the pipeline's flat is skipped"
+        refuse("flat", "flat", parameters["flat"], allowed)
+    return {words: {"flat_field": {"skip": True}} for words in skipped}
 
 
 # ---- the sky, or the pedestal of a detector -----------------------------------------------------
@@ -439,36 +345,40 @@ def sky(
     return model
 
 
-def check_sky(parameters: dict) -> dict:
-    """Return the parameters of `sky`, checked."""
-    if "order" in parameters:
-        whole("sky", "order", parameters["order"], high=3)
-    if "estimator" in parameters:
-        choice("sky", "estimator", parameters["estimator"], ("clipped", "mode"))
-    _check_mask("sky", parameters)
-    return parameters
-
-
 # ---- the table ----------------------------------------------------------------------------------
 
 _ON_IMAGES = POINTS[1:]
+_IN_STEP = (IN_STEP,)
+_MASK: dict[str, Rule] = {"sigma": number(0.5, 100), "grow_pix": whole(0, 50)}
+_FIT: dict[str, Rule] = {
+    "fit_method": choice("median", "fft"),
+    "fit_by_channel": choice(True, False),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Builtin:
     """A correction of this package.
 
-    ``function(model, **parameters)`` returns the corrected model, and its keyword arguments are the
-    parameters; ``check`` refuses wrong values; ``points`` are where it may be, the default first;
-    ``steps`` gives what it asks of the pipeline's own steps; ``file_parameter`` names its files.
+    ``function(model, **parameters)`` returns the corrected model; ``parameters`` are its keyword
+    arguments, each with what refuses wrong values; ``points`` are where it may be, the default
+    first; ``steps`` gives what it asks of the pipeline's own steps; ``file_parameter`` names its
+    files, and has to be given.
     """
 
-    function: Callable
-    check: Callable[[dict], dict]
+    function: Callable | None
+    parameters: Mapping[str, Rule]
     points: tuple[str, ...] = _ON_IMAGES
     steps: Callable[[dict], dict] | None = None
     file_parameter: str = ""
     imaging: bool = True
+
+    def check(self, name: str, values: Mapping[str, object]) -> dict:
+        """Return parameters as they are written down; what is `None` is left out."""
+        checked = {k: self.parameters[k](name, k, v) for k, v in values.items() if v is not None}
+        if self.file_parameter and self.file_parameter not in checked:
+            refuse(name, self.file_parameter, None, "given: a FITS file, or files by detector")
+        return checked
 
     def files(self, parameters: dict) -> dict[str, str]:
         """Return the files among the parameters by the exposures that they are for."""
@@ -476,19 +386,60 @@ class Builtin:
 
 
 BUILTIN = {
-    "snowballs": Builtin(snowballs, check_snowballs, (IN_STEP,), snowballs_steps),
-    "clean_flicker_noise": Builtin(
-        clean_flicker_noise, check_clean_flicker_noise, (IN_STEP,), clean_flicker_noise_steps
+    "snowballs": Builtin(
+        None,
+        {
+            "min_jump_area": number(1, 1e6),
+            "expand_factor": number(1, 1e6),
+            "edge_size": whole(0, 10_000),
+        },
+        _IN_STEP,
+        snowballs_steps,
     ),
-    "flicker": Builtin(flicker, check_flicker),
-    "wisp": Builtin(wisp, check_wisp, file_parameter="templates"),
+    "clean_flicker_noise": Builtin(
+        None,
+        {**_FIT, "mask_science_regions": choice(True, False)},
+        _IN_STEP,
+        clean_flicker_noise_steps,
+    ),
+    "flicker": Builtin(
+        flicker,
+        {
+            "n_sigma": number(0.5, 100),
+            **_FIT,
+            "background_method": choice("median", "model"),
+            "background_box_pix": whole(2, 2048),
+        },
+    ),
+    "wisp": Builtin(
+        wisp,
+        {
+            "templates": paths_of,
+            "scale": number(0, 1e30),
+            "minimum_snr": number(0, 1e6),
+            **_MASK,
+            "fill_pix": whole(0, 50),
+        },
+        file_parameter="templates",
+    ),
     # Also of spectra, of which it may replace the pipeline's.
-    "flat": Builtin(flat, check_flat, _ON_IMAGES, flat_steps, "flat", imaging=False),
-    "sky": Builtin(sky, check_sky, ("after_cal", "after_rate", "before_stage3")),
+    "flat": Builtin(
+        flat,
+        {"flat": paths_of, "mode": choice("divide", "replace")},
+        _ON_IMAGES,
+        flat_steps,
+        "flat",
+        imaging=False,
+    ),
+    "sky": Builtin(
+        sky,
+        {"order": whole(0, 3), "estimator": choice("clipped", "mode"), **_MASK},
+        ("after_cal", "after_rate", "before_stage3"),
+    ),
 }
 """What ``corrections=`` takes by name."""
 
 
 def builtin_digest() -> str:
     """Return the digest of the code of the corrections of this package."""
-    return json_digest([file_digest(__file__), file_digest(pixels.__file__)])
+    return json_digest([sha256_of(__file__), sha256_of(pixels.__file__)])

@@ -10,19 +10,18 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import math
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from importlib.util import find_spec
 from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ...exceptions import InvalidRequestError
+from ...io.checks import sha256_of
 from ..planning.pipelines import IMAGING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ..planning.exposures import Exposure
 
 POINTS = ("after_jump", "after_rate", "after_cal", "before_stage3")
@@ -39,6 +38,9 @@ MARK = "corrected: "
 
 OPTICAL_WORDS = ("instrument", "channel", "detector", "filter", "pupil")
 """Attributes of an exposure whose values choose what a correction, or one of its files, is for."""
+
+Rule = Callable[[str, str, Any], object]
+"""Gives a parameter as it is written down, of a correction's name, its own and its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,42 +122,49 @@ def refuse(name: str, key: str, value: object, allowed: str) -> NoReturn:
     raise InvalidRequestError(msg, parameter=key, value=value)
 
 
-def number(
-    name: str, key: str, value: Any, *, low: float = -math.inf, high: float = math.inf
-) -> float:
-    """Return a finite number within bounds, themselves allowed, as float."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not low <= value <= high:
-        refuse(name, key, value, f"a number from {low:g} to {high:g}")
-    return float(value)
+def number(low: float, high: float) -> Rule:
+    """Return the rule for a finite number within bounds, themselves allowed: a float."""
+
+    def rule(name: str, key: str, value: Any) -> float:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high:
+            refuse(name, key, value, f"a number from {low:g} to {high:g}")
+        return float(value)
+
+    return rule
 
 
-def whole(name: str, key: str, value: Any, *, low: int = 0, high: int = 10000) -> int:
-    """Return a whole number within bounds, themselves allowed."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        refuse(name, key, value, f"a whole number from {low} to {high}")
-    return value
+def whole(low: int, high: int) -> Rule:
+    """Return the rule for a whole number within bounds, themselves allowed."""
+
+    def rule(name: str, key: str, value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            refuse(name, key, value, f"a whole number from {low} to {high}")
+        return value
+
+    return rule
 
 
-def choice(name: str, key: str, value: Any, allowed: Sequence[str]) -> str:
-    """Return a word out of those allowed."""
-    if value not in allowed:
-        refuse(name, key, value, f"one of {', '.join(map(repr, allowed))}")
-    return value
+def choice(*allowed: object) -> Rule:
+    """Return the rule for one of a few values."""
 
+    def rule(name: str, key: str, value: Any) -> object:
+        if type(value) not in map(type, allowed) or value not in allowed:
+            refuse(name, key, value, f"one of {', '.join(map(repr, allowed))}")
+        return value
 
-def flag(name: str, key: str, value: Any) -> bool:
-    """Return a boolean."""
-    if not isinstance(value, bool):
-        refuse(name, key, value, "True or False")
-    return value
+    return rule
 
 
 def paths_of(name: str, key: str, value: Any) -> str | dict[str, str]:
     """Return one file for all exposures, or files by words such as 'NRCA3/F200W', as absolute."""
     if isinstance(value, str):
         return _existing(name, key, value)
-    if not isinstance(value, dict) or not value or not all(map(_is_text, value.values())):
+    if (
+        not isinstance(value, dict)
+        or not value
+        or not all(isinstance(path, str) for path in value.values())
+    ):
         refuse(name, key, value, "a file, or files by detector: {'NRCA3': 'a3.fits'}")
     return {words.upper(): _existing(name, key, path) for words, path in value.items()}
 
@@ -169,10 +178,6 @@ def path_of(paths: str | dict[str, str], instrument: Any) -> str | None:
     return paths[max(right, key=lambda entry: entry.count("/"))] if right else None
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
 def _existing(name: str, key: str, path: str) -> str:
     path = os.path.abspath(os.path.expanduser(path))
     if not os.path.isfile(path):
@@ -183,12 +188,6 @@ def _existing(name: str, key: str, path: str) -> str:
 # ---- digests ------------------------------------------------------------------------------------
 
 _PLAIN = (bool, int, float, complex, str, bytes, tuple, type(None))
-
-
-def file_digest(path: str | os.PathLike[str]) -> str:
-    """Return the sha256 of the content of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def json_digest(parts: object) -> str:
@@ -207,7 +206,7 @@ def module_digest(module: str, name: str) -> str:
         with open(path, encoding="utf-8") as file:
             names = compile(file.read(), path, "exec", dont_inherit=True).co_names
         if name.partition(".")[0] in names:
-            return file_digest(path)
+            return sha256_of(path)
     msg = f"corrections: there is no {name!r} in the source of a module {module!r}."
     raise InvalidRequestError(msg, parameter="corrections", value=f"{module}:{name}")
 

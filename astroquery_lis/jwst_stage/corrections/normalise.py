@@ -14,16 +14,17 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidRequestError, OptionalDependencyError, meant
+from ...io.checks import sha256_of
 from .builtin import BUILTIN, builtin_digest
 from .correction import (
     IN_STEP,
     POINTS,
     RESERVED,
     Correction,
-    file_digest,
     function_digest,
     json_digest,
     module_digest,
+    refuse,
 )
 
 if TYPE_CHECKING:
@@ -125,16 +126,13 @@ def _about(result: Correction, about: dict) -> Correction:
     point, suffix = about.get("point", result.point), about.get("suffix", result.suffix)
     _check_point(result, point)
     if not isinstance(suffix, str) or not _SUFFIX.fullmatch(suffix) or suffix in _TAKEN:
-        msg = (
-            f"{result.name}: suffix={suffix!r} must be of lower-case letters and digits and not "
-            f"one that the pipeline uses itself ({', '.join(sorted(_TAKEN))})."
-        )
-        raise InvalidRequestError(msg, parameter="suffix", value=suffix)
+        own = ", ".join(sorted(_TAKEN))
+        allowed = f"of lower-case letters and digits and not one of the pipeline's own ({own})"
+        refuse(result.name, "suffix", suffix, allowed)
     only = _words(result, about.get("only", result.only))
     if result.steps and about.get("only"):
         if any("/" in entry for entry in only) or set(result.steps) != {""}:
-            msg = f"{result.name}: only={only!r} must be single words, since it switches steps."
-            raise InvalidRequestError(msg, parameter="only", value=only)
+            refuse(result.name, "only", only, "single words, since it switches steps")
         result = replace(result, steps=dict.fromkeys(only, result.steps[""]))
     if result.only and about.get("only"):
         only = _both(result.only, only)
@@ -146,24 +144,17 @@ def _check_point(result: Correction, point: Any) -> None:
     allowed = BUILTIN[result.name].points if result.source.startswith("builtin:") else POINTS
     if not result.source:
         allowed = (IN_STEP,)
-    must = ""
     if point not in allowed:
-        must = f"one of {', '.join(allowed)}"
-    elif result.steps and result.source and point != "after_rate":
-        must = "after_rate: it replaces a step of stage 2"
-    if must:
-        msg = f"{result.name}: point={point!r} must be {must}."
-        raise InvalidRequestError(msg, parameter="point", value=point)
+        refuse(result.name, "point", point, f"one of {', '.join(allowed)}")
+    if result.steps and result.source and point != "after_rate":
+        refuse(result.name, "point", point, "after_rate: it replaces a step of stage 2")
 
 
 def _words(result: Correction, only: Any) -> tuple[str, ...]:
     """Return the words that say which exposures a correction is for."""
     words = (only,) if isinstance(only, str) else tuple(only)
     if not all(isinstance(word, str) and word for word in words):
-        msg = (
-            f"{result.name}: only={words!r} must be words such as 'NRCA3', 'F200W', 'NRCA3/F200W'."
-        )
-        raise InvalidRequestError(msg, parameter="only", value=words)
+        refuse(result.name, "only", words, "words such as 'NRCA3', 'F200W', 'NRCA3/F200W'")
     return tuple(word.upper() for word in words)
 
 
@@ -181,17 +172,16 @@ def _builtin(name: str, parameters: dict, about: dict) -> Correction:
         )
         raise InvalidRequestError(msg, parameter="corrections", value=name)
     kind = BUILTIN[name]
-    allowed = list(inspect.signature(kind.function).parameters)[1:]
-    unknown = [key for key in parameters if key not in allowed]
+    unknown = [key for key in parameters if key not in kind.parameters]
     if unknown:
         msg = (
             f"{name}: {unknown[0]!r} is not one of its parameters "
-            f"{', '.join([*allowed, *RESERVED])}.{meant(unknown[0], allowed)}"
+            f"{', '.join([*kind.parameters, *RESERVED])}.{meant(unknown[0], kind.parameters)}"
         )
         raise InvalidRequestError(msg, parameter=unknown[0], value=parameters[unknown[0]])
-    parameters = kind.check({key: _plain(name, key, v) for key, v in parameters.items()})
+    parameters = kind.check(name, {key: _plain(name, key, v) for key, v in parameters.items()})
     files = kind.files(parameters)
-    is_switch = kind.points == (IN_STEP,)
+    is_switch = kind.function is None
     return Correction(
         name=name,
         point=about.get("point", kind.points[0]),
@@ -201,7 +191,7 @@ def _builtin(name: str, parameters: dict, about: dict) -> Correction:
         steps=kind.steps(parameters) if kind.steps else {},
         only=() if "" in files else tuple(files),
         imaging=kind.imaging and not is_switch,
-        files={path: file_digest(path) for path in files.values()},
+        files={path: sha256_of(path) for path in files.values()},
         code=builtin_digest(),
     )
 
@@ -282,7 +272,7 @@ def _users(name: str, source: str, parameters: dict, code: str) -> Correction:
         suffix=suffix,
         source=source,
         parameters=parameters,
-        files={path: file_digest(path) for path in paths},
+        files={path: sha256_of(path) for path in paths},
         code=code,
     )
 
