@@ -63,6 +63,7 @@ def test_order_and_workers():
 def test_done_is_not_begun():
     schedule = Schedule([rate("a"), cal("a")], done=["stage1/a"], workers=2)
     assert begun(schedule) == ["stage2/a"]
+    assert schedule.states["stage1/a"] == "cached"
 
 
 def test_memory():
@@ -84,12 +85,13 @@ def test_more_than_there_is_goes_alone():
 def test_lost_task_goes_alone():
     schedule = Schedule([rate("a"), rate("b"), rate("c"), rate("d")], workers=2)
     assert begun(schedule) == ["stage1/a", "stage1/b"]
-    schedule.again_alone("stage1/a")
+    schedule.again_alone("stage1/a", "it was lost")
     # Nothing begins until all others have ended.
     assert begun(schedule) == []
     schedule.end("stage1/b", "done")
     assert begun(schedule) == ["stage1/a"]
     assert schedule.is_alone("stage1/a")
+    assert schedule.messages["stage1/a"] == ["Begun again, alone, since it was lost."]
     schedule.end("stage1/a", "failed")
     assert begun(schedule) == ["stage1/c", "stage1/d"]
     assert not schedule.is_alone("stage1/c")
@@ -103,11 +105,11 @@ def test_failure_takes_what_needs_it():
     schedule.end("stage1/b", "done")
     assert begun(schedule) == ["stage2/b"]
     assert schedule.states["stage2/a"] == "skipped"
-    assert schedule.reasons["stage2/a"] == "not made: stage1/a failed"
+    assert schedule.messages["stage2/a"] == ["not made: stage1/a failed"]
     schedule.end("stage2/b", "done")
     assert schedule.begin() is None
     assert schedule.states["stage3/m"] == "skipped"
-    assert schedule.reasons["stage3/m"] == "not made: stage2/a failed"
+    assert schedule.messages["stage3/m"] == ["not made: stage2/a failed"]
     assert schedule.finished
 
 
@@ -125,7 +127,7 @@ def test_partial_goes_on_with_the_rest():
     task = schedule.begin()
     assert [member.input for member in task.members] == ["stage2/a", "stage2/c"]
     assert task.inputs == ("stage2/a", "stage2/c")
-    assert schedule.reasons["stage3/m"] == "made without stage2/b"
+    assert schedule.messages["stage3/m"] == ["made without stage2/b"]
 
 
 @pytest.mark.parametrize("backgrounds", [(), ("b",)])

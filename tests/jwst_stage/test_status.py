@@ -12,7 +12,6 @@ from astroquery_lis.jwst_stage.planning.plan import Plan
 from astroquery_lis.jwst_stage.resume.records import Record, write_record
 from astroquery_lis.jwst_stage.running.outcomes import make_manifest
 from astroquery_lis.jwst_stage.running.status import (
-    LiveState,
     Lock,
     TaskProgress,
     is_locked,
@@ -21,6 +20,7 @@ from astroquery_lis.jwst_stage.running.status import (
     scratch_root,
     status,
     step_of,
+    write_live,
 )
 from astroquery_lis.jwst_stage.tasks import HIDDEN, Reduction, Task
 
@@ -51,14 +51,21 @@ def test_plan_that_was_not_begun(plan, tmp_path):
 
 
 def begin(tmp_path):
-    live = LiveState(tmp_path, workers=2, context="jwst_0001.pmap")
-    live.note(NAMES[0], "running", scratch="abc")
-    live.note(NAMES[1], "failed", message="no luck")
-    live.note(NAMES[2], "waiting")
-    live.write()
+    about = {
+        "state": "running",
+        "started": now(),
+        "ended": "",
+        "workers": 2,
+        "context": "jwst_0001.pmap",
+    }
+    tasks = {
+        NAMES[0]: {"state": "running", "scratch": "abc"},
+        NAMES[1]: {"state": "failed", "message": "no luck"},
+        NAMES[2]: {"state": "waiting"},
+    }
+    write_live(tmp_path, about, tasks)
     (scratch_root(tmp_path) / "abc").mkdir(parents=True)
     (scratch_root(tmp_path) / "abc" / "step.json").write_text(json.dumps({"step": "jump"}))
-    return live
 
 
 def test_while_it_runs(plan, tmp_path):
@@ -100,13 +107,6 @@ def test_a_record_of_the_run_before_does_not_tell_of_a_task_that_was_begun_again
     assert status(tmp_path)["state"][0] == "interrupted"
 
 
-def test_end_of_a_run(plan, tmp_path):
-    begin(tmp_path).end("finished")
-    told = read_live(tmp_path)
-    assert told["state"] == "finished"
-    assert told["ended"] >= told["started"]
-
-
 def test_files_that_cannot_be_read(plan, tmp_path):
     assert read_live(tmp_path) == {}
     (tmp_path / HIDDEN / "run.json").write_text("{")
@@ -144,20 +144,21 @@ def test_manifest(plan, tmp_path):
     }
     states = dict(zip(NAMES, ["done", "failed", "skipped"], strict=True))
     reduction = Reduction(plan, tmp_path)
-    notes = ({NAMES[2]: "not made: x failed"},)
-    table = make_manifest(reduction, records, states=states, notes=notes)
+    messages = {NAMES[2]: ["not made: x failed"]}
+    table = make_manifest(reduction, records, states=states, messages=messages)
     assert list(table["Status"]) == ["COMPLETE", "ERROR", "SKIPPED"]
     assert list(table["Message"]) == ["nothing. Mend it.", "It broke.", "not made: x failed"]
     assert list(table["failure"]) == ["", "code", ""]
     assert list(table["checks"]) == ["photom no effect; jump note", "", ""]
     assert table["Local Path"][0] == str(tmp_path / NAMES[0])
     assert list(table["bytes"]) == [12, 0, 0]
-    cached = make_manifest(reduction, records, states=states, cached={NAMES[0]})
+    states[NAMES[0]] = "cached"
+    cached = make_manifest(reduction, records, states=states, messages={})
     assert cached["Status"][0] == "CACHED"
 
 
 def test_manifest_of_an_empty_plan(tmp_path):
-    assert len(make_manifest(Reduction(Plan(), tmp_path), {}, states={})) == 0
+    assert len(make_manifest(Reduction(Plan(), tmp_path), {}, states={}, messages={})) == 0
 
 
 class Terminal:
@@ -176,22 +177,17 @@ class Terminal:
         return True
 
 
-@pytest.mark.parametrize("tqdm", [True, False])
-def test_progress_is_one_line(monkeypatch, tqdm):
-    if tqdm:
-        pytest.importorskip("tqdm")
-    else:
-        monkeypatch.setitem(sys.modules, "tqdm", None)
+def test_progress_is_one_line(monkeypatch):
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
-    progress = TaskProgress(4, done=1)
-    progress.steps({"stage1/a_rate.fits": "jump", "stage1/b_rate.fits": ""})
-    progress.update()
-    progress.steps({"stage1/b_rate.fits": "ramp_fit"})
+    progress = TaskProgress(4)
+    for _ in range(2):
+        progress.tell(1, {"stage1/a_rate.fits": "jump", "stage1/b_rate.fits": ""})
+    progress.tell(2, {"stage1/b_rate.fits": "ramp_fit"})
     progress.close()
-    assert "a_rate jump, b_rate" in stream.text
-    assert "b_rate ramp_fit" in stream.text
-    assert "2/4" in stream.text
+    first, second = stream.text.strip().split("\r")
+    assert first.rstrip() == "1/4 tasks: a_rate jump, b_rate"
+    assert second.rstrip() == "2/4 tasks: b_rate ramp_fit"
     assert stream.text.count("\n") == 1
 
 
@@ -199,8 +195,7 @@ def test_no_progress_without_a_terminal(monkeypatch):
     stream = SimpleNamespace(isatty=lambda: False)
     monkeypatch.setattr(sys, "stderr", stream)
     progress = TaskProgress(4)
-    progress.steps({"stage1/a_rate.fits": "jump"})
-    progress.update()
+    progress.tell(1, {"stage1/a_rate.fits": "jump"})
     progress.close()
     monkeypatch.setattr(sys, "stderr", Terminal())
     TaskProgress(4, show=False).close()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from astropy.table import Table
 
 from ...io.processes import ServerLost
 from ...io.store import write_whole
@@ -16,15 +15,17 @@ from ..resume.fingerprints import key
 from ..resume.records import Record
 from ..tasks import log_path
 from .schedule import kills
-from .status import done_by, now
+from .status import done_by, now, table_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from concurrent.futures import Future
     from typing import Any
 
+    from astropy.table import Table
+
     from ...io.processes import Ended
-    from ..tasks import Reduction, Task
+    from ..tasks import Reduction
 
 MANIFEST = "manifest.ecsv"
 """The manifest, in the output directory."""
@@ -69,24 +70,16 @@ _DATA_MARKS = ("Extension 'ASDF' not found", "truncated", "No SIMPLE card", "Emp
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a task failed.
-
-    Attributes
-    ----------
-    kind : str
-        One of `KINDS`.
-    error : str
-        Name of the error.
-    message : str
-        What happened and what to do next.
-    cause : str
-        What happened.
-    """
+    """Why a task failed: one of `KINDS`, what happened, and what to do next."""
 
     kind: str
-    error: str
-    message: str
-    cause: str = ""
+    cause: str
+    action: str
+
+    @property
+    def message(self) -> str:
+        """Cause and action."""
+        return f"{self.cause}. {self.action}"
 
 
 def describe(
@@ -102,13 +95,11 @@ def describe(
     if module.split(".")[0] == "crds" or name == "CrdsUnavailable":
         return _failure("reference", "CrdsUnavailable", f"{name}: {text}")
     if name in _NETWORK_ERRORS and ("tweakreg" in trace or _CATALOGUE_SERVICE in trace):
-        cause = "the catalogue that tweakreg.abs_refcat names cannot be fetched"
-        cause = f"{name}: {cause} ({_short(text)})"
-        return Failure("reference", name, f"{cause}. {_CATALOGUE}", cause)
+        text = f"the catalogue that tweakreg.abs_refcat names cannot be fetched ({text})"
+        return _failure("reference", name, text, _CATALOGUE)
     if name == "OSError" and "No space left" in text:
-        cause = f"{name}: {_short(text)}"
         action = "Free space on the disk of the output directory and run again."
-        return Failure("killed", name, f"{cause}. {action}", cause)
+        return _failure("killed", name, text, action)
     if name == "MemoryError":
         return _failure("memory", name, text or "no memory was left")
     return _failure(_kind(name, module, text), name, text)
@@ -154,9 +145,8 @@ def killed(signal_number: int, *, out_of_memory: bool, alone: bool) -> Failure:
     return _failure("killed", "Killed", cause)
 
 
-def _failure(kind: str, name: str, text: str) -> Failure:
-    cause = f"{name}: {_short(text).rstrip('.')}"
-    return Failure(kind, name, f"{cause}. {_ACTIONS[kind]}", cause)
+def _failure(kind: str, name: str, text: str, action: str = "") -> Failure:
+    return Failure(kind, f"{name}: {_short(text).rstrip('.')}", action or _ACTIONS[kind])
 
 
 def _short(text: str) -> str:
@@ -164,41 +154,21 @@ def _short(text: str) -> str:
     return text if len(text) <= 400 else text[:397] + "..."
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a task ended.
+def outcome(future: Future[Ended], job: Mapping[str, Any], *, alone: bool) -> tuple[Record, str]:
+    """Return the record of a task, and why it may end otherwise when it is begun again, if it may.
 
-    Attributes
-    ----------
-    record : Record
-        Of a task that failed, not written yet.
-    failure : Failure or None
-        Why, if it failed.
-    is_lost : bool
-        Whether it may end otherwise when it is begun again.
+    ``job`` is that of `work`, with `kills` when it began; of a task that failed the record is not
+    written yet.
     """
-
-    record: Record
-    failure: Failure | None = None
-    is_lost: bool = False
-
-
-def outcome(future: Future[Ended], job: Mapping[str, Any], *, alone: bool) -> Outcome:
-    """Return how a task ended; ``job`` is that of `work`, with `kills` when it began."""
     try:
         ended = future.result()
-    except ServerLost as error:
-        failure = describe("ServerLost", "", str(error))
-        return Outcome(_failed(job, failure), failure, is_lost=True)
-    except Exception as error:  # of the executor
-        failure = describe("ServerLost", "", f"the executor lost the task: {error!r}")
-        return Outcome(_failed(job, failure), failure, is_lost=True)
+    except Exception as error:  # of the server, or of the executor
+        lost = f"the executor lost the task: {error!r}"
+        failure = describe("ServerLost", "", str(error) if isinstance(error, ServerLost) else lost)
+        return _failed(job, failure), failure.cause
     if ended.result is not None:
         record = Record(**ended.result)
-        if record.state == "done":
-            return Outcome(record)
-        kind, message = record.kind_of_failure, record.message
-        return Outcome(record, Failure(kind, "", message, message), is_lost=kind == "memory")
+        return record, record.message if record.kind_of_failure == "memory" else ""
     if ended.error is not None:
         name, module = ended.error["type"], ended.error["module"]
         text, trace = ended.error["message"], ended.error["traceback"]
@@ -210,7 +180,7 @@ def outcome(future: Future[Ended], job: Mapping[str, Any], *, alone: bool) -> Ou
         is_lost = failure.kind != "code"
     else:
         failure, is_lost = of_exit(ended.exit_code, ended.console), False
-    return Outcome(_failed(job, failure), failure, is_lost)
+    return _failed(job, failure), failure.cause if is_lost else ""
 
 
 def keep_log(name: str, job: Mapping[str, Any], output_dir: Path) -> None:
@@ -240,7 +210,7 @@ def _failed(job: Mapping[str, Any], failure: Failure) -> Record:
     )
 
 
-_STATUS = {"done": "COMPLETE", "failed": "ERROR", "skipped": "SKIPPED"}
+_STATUS = {"done": "COMPLETE", "cached": "CACHED", "failed": "ERROR"}
 
 _COLUMNS = {
     "Local Path": str,
@@ -265,10 +235,9 @@ def make_manifest(
     records: Mapping[str, Record],
     *,
     states: Mapping[str, str],
-    cached: Collection[str] = (),
-    notes: Sequence[Mapping[str, str]] = (),
+    messages: Mapping[str, Sequence[str]],
 ) -> Table:
-    """Return how each task ended: its record, its state, whether it was done before, notes on it.
+    """Return how each task ended: by its state in the schedule, its record, and notes on it.
 
     A row for each task in the order of the plan: ``Local Path`` of the main product, ``Status``
     (COMPLETE, CACHED, SKIPPED, ERROR), ``Message``, ``URL`` (empty), ``task``, ``stage``,
@@ -277,41 +246,34 @@ def make_manifest(
     """
     rows = []
     for task in reduction.plan.tasks:
-        state, record = states[task.name], records.get(task.name)
-        status = "CACHED" if task.name in cached else _STATUS.get(state, "SKIPPED")
-        texts = [texts[task.name] for texts in notes if task.name in texts]
-        if record is None or record.state != state:
-            record = Record(task=task.name, state=state)
-        rows.append(_row(task, record, status, texts, reduction.output_dir))
-    table = Table(rows=rows or None, names=list(_COLUMNS), dtype=list(_COLUMNS.values()))
-    table["seconds"].info.format = ".1f"
-    table["memory_gb"].info.format = ".2f"
-    return table
-
-
-def _row(task: Task, record: Record, status: str, texts: list[str], output_dir: Path) -> tuple:
-    product = record.products[0] if record.state == "done" and record.products else {}
-    if record.state == "done":
-        lines = [line for line in record.checks if line["outcome"] not in ("ok", "note")]
-        texts += [f"{line['message']}. {line['action']}".strip() for line in lines]
-    elif record.state != "skipped":
-        texts.append(record.message)
-    return (
-        os.fspath(output_dir / product["file"]) if product else "",
-        status,
-        " ".join(texts),
-        "",
-        task.name,
-        task.stage,
-        done_by(task),
-        record.kind_of_failure if record.state == "failed" else "",
-        "; ".join(f"{line['check']} {line['outcome']}" for line in record.checks),
-        record.seconds,
-        record.memory_gb,
-        product.get("bytes", 0),
-        product.get("sha256", ""),
-        key(record.fingerprint) if record.fingerprint else "",
-    )
+        state = states[task.name]
+        # What is skipped may have a record of a run before.
+        record = records[task.name] if state in _STATUS else Record(task.name, state)
+        texts = [*messages.get(task.name, ()), record.message]
+        texts += [
+            f"{line['message']}. {line['action']}".strip()
+            for line in record.checks
+            if state != "failed" and line["outcome"] not in ("ok", "note")
+        ]
+        product = record.products[0] if record.products else {}
+        row = (
+            os.fspath(reduction.output_dir / product["file"]) if product else "",
+            _STATUS.get(state, "SKIPPED"),
+            " ".join(filter(None, texts)),
+            "",
+            task.name,
+            task.stage,
+            done_by(task),
+            record.kind_of_failure,
+            "; ".join(f"{line['check']} {line['outcome']}" for line in record.checks),
+            record.seconds,
+            record.memory_gb,
+            product.get("bytes", 0),
+            product.get("sha256", ""),
+            key(record.fingerprint) if record.fingerprint else "",
+        )
+        rows.append(row)
+    return table_of(rows, _COLUMNS)
 
 
 def write_manifest(reduction: Reduction, table: Table) -> None:

@@ -6,12 +6,16 @@ same plan takes it up where it was.
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 import time
 import uuid
+from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from astropy import log
@@ -31,11 +35,22 @@ from ..planning.plan_inputs import by_reason, told_of
 from ..planning.task_builder import with_references
 from ..resume.fingerprints import Fingerprints, key
 from ..resume.records import read_records, write_record
-from ..resume.states import assess, checked_products, product_memo
+from ..resume.states import assess
 from ..tasks import HIDDEN, log_path
 from .outcomes import keep_log, make_manifest, outcome, write_manifest
-from .schedule import DONE, FAILED, SKIPPED, Schedule, available_gb, cores, kills
-from .status import PLAN_FILE, LiveState, Lock, TaskProgress, scratch_root, step_of
+from .schedule import (
+    CACHED,
+    DONE,
+    FAILED,
+    RUNNING,
+    SKIPPED,
+    WAITING,
+    Schedule,
+    available_gb,
+    cores,
+    kills,
+)
+from .status import PLAN_FILE, Lock, TaskProgress, now, scratch_root, step_of, write_live
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -151,70 +166,80 @@ class _Run:
         self._overwrite, self._stop_at_error = overwrite, stop_at_error
         self._records = read_records(output_dir)
         self._fingerprints = Fingerprints(reduction, self._records)
-        self._tasks = [with_references(task, plan, resolution) for task in plan.tasks]
+        self._tasks = {t.name: with_references(t, plan, resolution) for t in plan.tasks}
         self._memory_gb = max(available_gb() - _RESERVE_GB, 0.0)
         states = {} if overwrite else assess(reduction)
-        self._cached = {name for name, state in states.items() if state.state == "done"}
         workers = max_workers or cores()
         self._schedule = Schedule(
-            self._tasks,
-            done=self._cached,
+            list(self._tasks.values()),
+            done={name for name, state in states.items() if state.state == "done"},
             workers=workers,
             memory_gb=self._memory_gb if executor is None else float("inf"),
             partial=partial,
         )
-        self._context = resolution.context
         self._variables = resolution.environment.variables(readonly=True)
-        self._recorded = {k: v for k, v in environment.variables().items() if v}
-        self._live = LiveState(
-            output_dir,
-            environment=self._recorded,
-            context=resolution.context,
-            workers=workers,
-            memory_gb=round(min(self._memory_gb, 1e6), 3),
-        )
-        self._futures: dict[Future[Ended], str] = {}
-        self._jobs: dict[str, dict] = {}
-        self._tries: dict[str, int] = {}
-        self._again: dict[str, str] = {}
-        self._skipped: set[str] = set()
+        self._about = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started": now(),
+            "environment": {k: v for k, v in environment.variables().items() if v},
+            "context": resolution.context,
+            "workers": workers,
+            "memory_gb": round(min(self._memory_gb, 1e6), 3),
+        }
+        self._told: dict[str, str] = {}
+        self._jobs: dict[Future[Ended], dict] = {}
 
     def go(self, show_progress: bool) -> None:
         """Do all tasks; leave a state that can be taken up, whatever happens."""
-        progress = TaskProgress(len(self._tasks), done=len(self._cached), show=show_progress)
-        for task in self._tasks:
-            self._live.note(task.name, "cached" if task.name in self._cached else "waiting")
+        progress = TaskProgress(len(self._tasks), show=show_progress)
         end, begun = "interrupted", time.monotonic()
         with ExitStack() as stack:
-            stack.callback(lambda: self._live.end(end))
+            stack.callback(lambda: self._tell(end))
             stack.callback(progress.close)
             if not self._schedule.finished:
                 self._check_disk()
-                self._live.write()
+                self._tell()
                 self._prepare()
                 stack.callback(shutil.rmtree, scratch_root(self._output_dir), ignore_errors=True)
                 stack.callback(self._cancel)
             while not self._schedule.finished:
                 self._begin()
-                if self._futures:
-                    ended = wait(self._futures, _LOOK_S, FIRST_COMPLETED).done
-                    for future in ended:
-                        progress.update(self._end(future))
-                    if ended:
-                        self._live.write()
-                    running = {name: step_of(job["scratch"]) for name, job in self._jobs.items()}
-                    progress.steps(running)
+                self._tell_changes()
+                if self._jobs:
+                    for future in wait(self._jobs, _LOOK_S, FIRST_COMPLETED).done:
+                        self._end(future)
+                    self._tell_changes()
+                states = Counter(self._schedule.states.values())
+                running = {j["task"]["name"]: step_of(j["scratch"]) for j in self._jobs.values()}
+                progress.tell(len(self._tasks) - states[WAITING] - states[RUNNING], running)
             end = "finished"
         log.info(self._summary(time.monotonic() - begun))
 
+    def _tell(self, state: str = "running") -> None:
+        """Write down how far the run is."""
+        self._told = dict(self._schedule.states)
+        scratch = {j["task"]["name"]: Path(j["scratch"]).name for j in self._jobs.values()}
+        tasks = {
+            name: {
+                "state": now_is,
+                "message": " ".join(self._schedule.messages[name]),
+                "scratch": scratch.get(name, ""),
+            }
+            for name, now_is in self._told.items()
+        }
+        about = {"state": state, "ended": "" if state == "running" else now(), **self._about}
+        write_live(self._output_dir, about, tasks)
+
+    def _tell_changes(self) -> None:
+        if self._schedule.states != self._told:
+            self._tell()
+
     def manifest(self) -> Table:
         """Return the manifest."""
+        schedule = self._schedule
         return make_manifest(
-            self._reduction,
-            self._records,
-            states=self._schedule.states,
-            cached=self._cached,
-            notes=(self._schedule.reasons, self._again),
+            self._reduction, self._records, states=schedule.states, messages=schedule.messages
         )
 
     def warn(self) -> None:
@@ -222,7 +247,7 @@ class _Run:
         problems = (
             (name, f"{line['message']}. {line['action']}")
             for name, state in self._schedule.states.items()
-            if state == DONE and name not in self._cached
+            if state == DONE
             for line in self._records[name].checks
             if line["outcome"] == "no effect"
         )
@@ -233,37 +258,37 @@ class _Run:
         if texts:
             warn("\n".join(texts), StageWarning)
 
+    def _due(self) -> list[Task]:
+        """Return the tasks that are not begun."""
+        states = self._schedule.states
+        return [task for name, task in self._tasks.items() if states[name] == WAITING]
+
     def _check_disk(self) -> None:
         """Refuse to begin what the disk has no room for."""
-        states = self._schedule.states
-        due_gb = sum(t.estimate.disk_gb for t in self._tasks if states[t.name] != DONE)
+        due_gb = sum(task.estimate.disk_gb for task in self._due())
         check_space(self._output_dir, round(due_gb * GB))
 
     def _prepare(self) -> None:
         """Let the server do what every task would spend its first seconds on."""
         if self._executor is None:
-            states = self._schedule.states
-            names = {t.pipeline for t in self._tasks if states[t.name] != DONE and t.pipeline}
+            names = {task.pipeline for task in self._due() if task.pipeline}
             pipeline.processes().prepare(_PREPARE, {"pipelines": sorted(names)})
 
     def _begin(self) -> None:
         """Begin what may begin."""
-        is_changed = False
         while (task := self._schedule.begin()) is not None:
-            is_changed = True
-            fingerprint = self._fingerprint(task)
-            if self._is_done(task, fingerprint):
-                self._cached.add(task.name)
-                self._schedule.end(task.name, DONE)
-                self._live.note(task.name, "cached")
+            fingerprints, is_done = self._fingerprints, False
+            if task is not self._tasks[task.name]:
+                # Made of fewer members than the plan has; it may be there already.
+                plan = self._reduction.plan
+                tasks = tuple(task if t.name == task.name else t for t in plan.tasks)
+                reduction = replace(self._reduction, plan=replace(plan, tasks=tasks))
+                fingerprints = Fingerprints(reduction, self._records)
+                is_done = not self._overwrite and assess(reduction)[task.name].state == "done"
+            if is_done:
+                self._schedule.end(task.name, CACHED)
             else:
-                self._submit(task, fingerprint)
-        skipped = {n for n, s in self._schedule.states.items() if s == SKIPPED} - self._skipped
-        for name in skipped:
-            self._live.note(name, "skipped", message=self._schedule.reasons[name])
-        self._skipped |= skipped
-        if is_changed or skipped:
-            self._live.write()
+                self._submit(task, fingerprints.of(task.name))
 
     def _submit(self, task: Task, fingerprint: dict) -> None:
         """Start the process of a task, here or by the executor."""
@@ -277,77 +302,47 @@ class _Run:
             "scratch": str(scratch),
             "fingerprint": fingerprint,
             "key": key(fingerprint),
-            "context": self._context,
-            "environment": self._recorded,
+            "context": self._about["context"],
+            "environment": self._about["environment"],
             "in_memory": False if is_large else None,
             "kills": kills(),
         }
-        self._live.note(task.name, "running", scratch=scratch.name)
         if self._executor is None:
             future = _start(job, str(scratch), self._variables)
         else:
             future = self._executor.submit(_do, job, str(scratch), self._variables)
-        self._futures[future] = task.name
-        self._jobs[task.name] = job
-        self._tries[task.name] = self._tries.get(task.name, 0) + 1
+        self._jobs[future] = job
 
-    def _fingerprint(self, task: Task) -> dict:
-        if task.name not in self._schedule.reasons:
-            return self._fingerprints.of(task.name)
-        # Made of fewer members than the plan has.
-        plan = self._reduction.plan
-        tasks = tuple(task if t.name == task.name else t for t in plan.tasks)
-        reduction = replace(self._reduction, plan=replace(plan, tasks=tasks))
-        return Fingerprints(reduction, self._records).of(task.name)
-
-    def _is_done(self, task: Task, fingerprint: dict) -> bool:
-        """Return True if a mosaic of fewer members than planned is there already."""
-        if self._overwrite or task.name not in self._schedule.reasons:
-            return False
-        record = self._records.get(task.name)
-        if record is None or record.state != "done" or key(record.fingerprint) != key(fingerprint):
-            return False
-        lost, spoilt = checked_products(
-            task, record, self._output_dir, product_memo(self._output_dir)
-        )
-        return not lost and not spoilt
-
-    def _end(self, future: Future[Ended]) -> int:
-        """Note how a task ended; return how many are finished by it."""
-        name = self._futures.pop(future)
-        job = self._jobs.pop(name)
-        ended = outcome(future, job, alone=self._schedule.is_alone(name))
-        if ended.is_lost and ended.failure is not None and self._tries[name] == 1:
-            self._schedule.again_alone(name)
-            self._again[name] = f"Begun again, alone, since {ended.failure.cause}."
-            self._live.note(name, "waiting", message=self._again[name])
+    def _end(self, future: Future[Ended]) -> None:
+        """Note how a task ended."""
+        job = self._jobs.pop(future)
+        name, schedule = job["task"]["name"], self._schedule
+        is_second = schedule.is_alone(name)
+        record, again = outcome(future, job, alone=is_second)
+        if again and not is_second:
+            schedule.again_alone(name, again)
             shutil.rmtree(job["scratch"], ignore_errors=True)
-            return 0
-        record = ended.record
+            return
         is_done = record.state == "done"
         if not is_done:
             write_record(self._output_dir, record)
             keep_log(name, job, self._output_dir)
         self._records[name] = record
-        self._schedule.end(name, DONE if is_done else FAILED)
-        self._live.note(name, record.state, seconds=record.seconds, message=record.message)
+        schedule.end(name, DONE if is_done else FAILED)
         shutil.rmtree(job["scratch"], ignore_errors=True)
         if not is_done and self._stop_at_error:
-            self._live.write()
-            log_file = log_path(name, self._output_dir)
-            msg = f"{name}: {record.message} The log is {log_file}."
+            msg = f"{name}: {record.message} The log is {log_path(name, self._output_dir)}."
             raise TaskError(msg)
-        return 1
 
     def _cancel(self) -> None:
-        for future in self._futures:
+        for future in self._jobs:
             future.cancel()
-        if self._executor is None and self._futures:
-            pipeline.processes().kill(self._futures)
+        if self._executor is None and self._jobs:
+            pipeline.processes().kill(self._jobs)
 
     def _summary(self, seconds: float) -> str:
         states = list(self._schedule.states.values())
-        parts = [f"{states.count(DONE) - len(self._cached)} complete"]
-        parts += [f"{len(self._cached)} there already"] if self._cached else []
-        parts += [f"{states.count(s)} {s}" for s in (FAILED, SKIPPED) if states.count(s)]
+        parts = [f"{states.count(DONE)} complete"]
+        parts += [f"{states.count(CACHED)} there already"] if CACHED in states else []
+        parts += [f"{states.count(s)} {s}" for s in (FAILED, SKIPPED) if s in states]
         return f"{len(states)} tasks: {', '.join(parts)}, in {seconds:.1f} s."

@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...io import jobs
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from ..tasks import Task
 
-WAITING, RUNNING, DONE, FAILED, SKIPPED = "waiting", "running", "done", "failed", "skipped"
+WAITING, RUNNING, DONE, CACHED = "waiting", "running", "done", "cached"
+FAILED, SKIPPED = "failed", "skipped"
 
 _GB = 1 << 30
 _CGROUP = Path("/sys/fs/cgroup")
@@ -32,8 +35,8 @@ class Schedule:
         partial: bool = False,
     ) -> None:
         self._tasks = {task.name: task for task in tasks}
-        self.states = {name: DONE if name in done else WAITING for name in self._tasks}
-        self.reasons: dict[str, str] = {}
+        self.states = {name: CACHED if name in done else WAITING for name in self._tasks}
+        self.messages: dict[str, list[str]] = {name: [] for name in self._tasks}
         self._workers, self._memory_gb, self._partial = workers, memory_gb, partial
         self._running: dict[str, tuple[Task, bool]] = {}
         self._alone: list[Task] = []
@@ -54,6 +57,8 @@ class Schedule:
         for name, state in self.states.items():
             task = self._tasks[name]
             if state == WAITING and self._is_ready(task) and self._fits(task):
+                if lost := self._missing(task):
+                    self.messages[name].append(f"made without {', '.join(sorted(set(lost)))}")
                 # `_skip` gave up what cannot be reduced.
                 return self._start(self._reduced(task) or task)
         return None
@@ -63,9 +68,10 @@ class Schedule:
         self._running.pop(name)
         self.states[name] = state
 
-    def again_alone(self, name: str) -> None:
+    def again_alone(self, name: str, why: str) -> None:
         """Put a task, which was begun, back: it is begun again when nothing else runs."""
         task, _ = self._running.pop(name)
+        self.messages[name].append(f"Begun again, alone, since {why}.")
         self.states[name] = WAITING
         self._alone.append(task)
 
@@ -86,7 +92,7 @@ class Schedule:
             lost = self._missing(self._tasks[name])
             if lost and self._reduced(self._tasks[name]) is None:
                 self.states[name] = SKIPPED
-                self.reasons[name] = f"not made: {', '.join(lost)} failed"
+                self.messages[name].append(f"not made: {', '.join(lost)} failed")
 
     def _is_ready(self, task: Task) -> bool:
         return not any(self.states.get(name) in (WAITING, RUNNING) for name in task.inputs)
@@ -103,7 +109,6 @@ class Schedule:
             return None
         if not any(member.exptype == "science" for member in members):
             return None
-        self.reasons[task.name] = f"made without {', '.join(sorted(lost))}"
         inputs = tuple(name for name in task.inputs if name not in lost)
         return replace(task, members=members, inputs=inputs)
 
@@ -119,10 +124,7 @@ def available_gb() -> float:
 
 def cores() -> int:
     """Return the number of cores that this process may use."""
-    try:
-        allowed = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        allowed = os.cpu_count() or 1
+    allowed = jobs.cores()
     with suppress(OSError, ValueError):
         quota, period = (_CGROUP / "cpu.max").read_text().split()
         allowed = min(allowed, max(int(quota) // int(period), 1))

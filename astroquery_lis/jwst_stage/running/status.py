@@ -6,8 +6,6 @@ The state of a run stands in one file that is replaced whole, beside the lock of
 from __future__ import annotations
 
 import json
-import os
-import socket
 import sys
 import time
 from contextlib import suppress
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from typing import IO, Any, Self
 
     from ..._typing import FilePath
-    from ..resume.records import Record
     from ..tasks import Task
 
 PLAN_FILE = "plan.toml"
@@ -111,35 +108,14 @@ def is_locked(output_dir: FilePath) -> bool:
         close_unlocked(file)
 
 
-class LiveState:
-    """What a run tells of itself while it runs; ``about`` is of the run, the rest of its tasks."""
+def write_live(output_dir: FilePath, about: Mapping[str, Any], tasks: Mapping[str, dict]) -> None:
+    """Replace what a run tells of itself while it runs.
 
-    def __init__(self, output_dir: FilePath, **about: Any) -> None:
-        self._path = _live_path(output_dir)
-        self._about = {
-            "state": "running",
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "started": now(),
-            "ended": "",
-            **about,
-        }
-        self._tasks: dict[str, dict] = {}
-
-    def note(self, task: str, state: str, **details: Any) -> None:
-        """Note how far a task is."""
-        self._tasks[task] = {"state": state, "at": now(), **details}
-
-    def write(self) -> None:
-        """Replace the file."""
-        text = json.dumps({**self._about, "tasks": self._tasks}, indent=1)
-        with write_whole(self._path) as temporary:
-            temporary.write_text(text)
-
-    def end(self, state: str) -> None:
-        """Note how the run ended, and write."""
-        self._about.update(state=state, ended=now())
-        self.write()
+    ``about`` has ``state``, ``started`` and ``ended`` of the run, each of its tasks ``state``,
+    ``message``, and ``scratch`` while it runs.
+    """
+    with write_whole(_live_path(output_dir)) as temporary:
+        temporary.write_text(json.dumps({**about, "tasks": tasks}, indent=1))
 
 
 def read_live(output_dir: FilePath) -> dict:
@@ -169,7 +145,11 @@ def status(output_dir: FilePath) -> Table:
     rows = []
     for task in plan.tasks:
         note, record = notes.get(task.name, {}), records.get(task.name)
-        state, step = _state(note, record, is_running), ""
+        state, step = str(note.get("state", "waiting")), ""
+        if state == "running" and not is_running:
+            # It may have been finished after the last word of the run.
+            is_later = record is not None and record.ended >= live["started"]
+            state = record.state if record is not None and is_later else "interrupted"
         if state == "running":
             step = step_of(scratch_root(output_dir) / note.get("scratch", ""))
         seconds, memory_gb, message = 0.0, 0.0, ""
@@ -178,22 +158,19 @@ def status(output_dir: FilePath) -> Table:
         message = note.get("message", "") or message
         row = (task.name, task.stage, done_by(task), state, step, seconds, memory_gb, message)
         rows.append(row)
-    table = Table(rows=rows or None, names=list(_COLUMNS), dtype=list(_COLUMNS.values()))
-    table["seconds"].info.format = ".1f"
-    table["memory_gb"].info.format = ".2f"
+    table = table_of(rows, _COLUMNS)
     if live.get("state") == "running" and not is_running:
         live["state"] = "interrupted"
     table.meta.update(live)
     return table
 
 
-def _state(note: Mapping[str, Any], record: Record | None, is_running: bool) -> str:
-    state = note.get("state", "waiting")
-    if state == "running" and not is_running:
-        # It may have been finished after the last word of the run.
-        is_later = record is not None and record.ended >= note["at"]
-        return record.state if record is not None and is_later else "interrupted"
-    return str(state)
+def table_of(rows: list[tuple], columns: Mapping[str, type]) -> Table:
+    """Return a table of tasks, two columns of which are ``seconds`` and ``memory_gb``."""
+    table = Table(rows=rows or None, names=list(columns), dtype=list(columns.values()))
+    table["seconds"].info.format = ".1f"
+    table["memory_gb"].info.format = ".2f"
+    return table
 
 
 def step_of(scratch: FilePath) -> str:
@@ -205,49 +182,29 @@ def step_of(scratch: FilePath) -> str:
 
 
 class TaskProgress:
-    """A line on stderr if that is a terminal: a bar where tqdm is installed, else plain text."""
+    """A line on stderr, if that is a terminal: how many tasks are over, and which steps run."""
 
-    def __init__(self, total: int, *, done: int = 0, show: bool = True) -> None:
-        self._total, self._done = total, done
-        self._text = ""
-        self._bar: Any = None
-        self._plain = show and sys.stderr is not None and sys.stderr.isatty()
-        if self._plain:
-            with suppress(ImportError):
-                from tqdm import tqdm
+    def __init__(self, total: int, *, show: bool = True) -> None:
+        self._total, self._text = total, ""
+        self._show = show and sys.stderr is not None and sys.stderr.isatty()
 
-                self._bar = tqdm(total=total, initial=done, desc="tasks", unit="task")
-                self._plain = False
-
-    def update(self, n: int = 1) -> None:
-        """Count ``n`` more."""
-        self._done += n
-        if self._bar is not None:
-            self._bar.update(n)
-
-    def steps(self, running: Mapping[str, str]) -> None:
-        """Show which step of which task runs."""
-        text = ", ".join(f"{_stem(name)} {step}".strip() for name, step in running.items())
-        if text == self._text:
-            return
-        self._text = text
-        if self._bar is not None:
-            self._bar.set_postfix_str(text)
-        elif self._plain:
-            self._write(f"\r{f'{self._done}/{self._total} tasks: {text}'[:_WIDTH]:<{_WIDTH}}")
+    def tell(self, over: int, running: Mapping[str, str]) -> None:
+        """Show how many tasks are over and which step of which task runs."""
+        steps = ", ".join(f"{_stem(name)} {step}".strip() for name, step in running.items())
+        text = f"{over}/{self._total} tasks: {steps}"
+        if text != self._text:
+            self._text = text
+            self._write(f"\r{text[:_WIDTH]:<{_WIDTH}}")
 
     def close(self) -> None:
         """Leave the line as it is."""
-        if self._bar is not None:
-            self._bar.close()
-        elif self._plain:
-            self._write("\n")
+        self._write("\n")
 
-    @staticmethod
-    def _write(text: str) -> None:
-        with suppress(OSError, ValueError):
-            sys.stderr.write(text)
-            sys.stderr.flush()
+    def _write(self, text: str) -> None:
+        if self._show:
+            with suppress(OSError, ValueError):
+                sys.stderr.write(text)
+                sys.stderr.flush()
 
 
 def _stem(name: str) -> str:
