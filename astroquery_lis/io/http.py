@@ -89,8 +89,8 @@ class _PoliteRetry(Retry):
         wait_s = super().get_retry_after(response)
         if wait_s is not None and wait_s > self.max_wait_s:
             msg = (
-                f"{self.url} asks to wait {wait_s:.0f} s before the next request, more than "
-                f"conf.max_retry_after={self.max_wait_s:.0f} s. Try again later."
+                f"{self.url or 'The server'} asks to wait {wait_s:.0f} s before the next request, "
+                f"more than conf.max_retry_after={self.max_wait_s:.0f} s. Try again later."
             )
             status = response.status
             raise RateLimitedError(msg, url=self.url, status=status, retry_after_s=wait_s)
@@ -99,12 +99,12 @@ class _PoliteRetry(Retry):
 
 @contextmanager
 def map_errors(url: str) -> Iterator[None]:
-    """Turn urllib3's errors into the package's own."""
+    """Turn the errors of urllib3 and of requests into the package's own."""
     try:
         yield
     except LegacySurveyError as error:
-        if isinstance(error, TransferError) and error.url is None:
-            # The bounds do not know what is asked.
+        if isinstance(error, TransferError) and not error.url:
+            # Neither the bounds nor the retries of a session know what is asked.
             error.url = url
             error.args = (f"{url}: {error}",)
         raise
@@ -116,13 +116,19 @@ def _mapped(url: str, error: BaseException) -> TransferError:
     """Return the error of ours that a lower one means."""
     if isinstance(error, MaxRetryError) and error.reason is not None:
         error = error.reason
-    down = unreached(url, error)
+    lower = [error, *error.args]
+    if isinstance(error, requests.RequestException):
+        if isinstance(error, requests.exceptions.InvalidJSONError):
+            msg = f"{url} did not answer in JSON: {error}."
+            return UnexpectedContentError(msg, url=url, cause=error)
+        lower = list(causes(error))
+    down = unreached(url, *lower)
     if down is not None:
         return down
-    if isinstance(error, TimeoutError):
+    if any(isinstance(cause, TimeoutError) for cause in lower):
         msg = f"No answer from {url} in time."
         return ServiceTimeoutError(msg, url=url, cause=error)
-    for cut in (error, *error.args):
+    for cut in lower:
         if isinstance(cut, http.client.IncompleteRead):
             # urllib3 counts the bytes that came, the standard library has them.
             came = cut.partial if isinstance(cut.partial, int) else len(cut.partial)

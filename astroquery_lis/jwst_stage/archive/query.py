@@ -21,7 +21,7 @@ from astropy.time import Time
 from astroquery.exceptions import NoResultsWarning
 
 from ...exceptions import LegacySurveyWarning, warn
-from .uncal_request import DETECTORS, DatasetName, ExposureName, UncalRequest, parse_uncal_name
+from .uncal_request import DETECTORS, UncalRequest, dataset_facts, parse_uncal_name
 
 if TYPE_CHECKING:
     from .search import MissionSearch
@@ -76,14 +76,15 @@ def find_uncal(search: MissionSearch, request: UncalRequest) -> Table:
     rows: dict[str, list[dict]] = {}
     due: dict[str, set[str]] = {}
     for row in search.search(request.criteria(), *request.cone):
-        dataset, partial = str(row["dataset"]), DatasetName(row)
+        dataset = str(row["dataset"])
         rows.setdefault(dataset, []).append(row)
-        if GUIDE_STAR not in dataset and request.wants(partial, row):
-            due.setdefault(dataset, set()).update({partial.detector} & set(DETECTORS))
+        if GUIDE_STAR not in dataset and request.wants(dataset_facts(row)):
+            detector = str(row.get("detector") or "").upper()
+            due.setdefault(dataset, set()).update({detector} & set(DETECTORS))
 
     def is_complete(dataset: str, files: list[dict]) -> bool:
         names = [parse_uncal_name(str(file.get("filename"))) for file in files]
-        listed = {name.detector for name in names if name is not None}
+        listed = {name["detector"] for name in names if name is not None}
         return bool(files) and due[dataset] <= listed
 
     entries: dict[str, dict] = {}
@@ -117,11 +118,18 @@ def _exposures(
         if name is None:
             odd.append(filename)
             continue
-        row = _row_of(name, rows)
+        row = _row_of(name["detector"], rows)
         if request.exp_type and rows and "exp_type" not in row:
             continue  # The search was for types, and found other detectors only.
-        if request.wants(name, row):
-            entries[filename] = _entry(file, name, row)
+        if request.wants({**row, **name}):
+            entries[filename] = {
+                "product": "uncal",
+                **name,
+                "date_obs": str(row.get("begun") or ""),
+                "s_region": str(row.get("s_region") or ""),
+                **{key: str(row.get(key) or "") for key in _TEXTS},
+                **_file(file, row),
+            }
     return entries
 
 
@@ -141,7 +149,7 @@ def _shutters(files: Iterable[dict], rows: list[dict]) -> dict[str, dict]:
     return entries
 
 
-def _row_of(name: ExposureName, rows: Iterable[dict[str, Any]]) -> dict:
+def _row_of(detector: str, rows: Iterable[dict[str, Any]]) -> dict:
     """Return the row of the search that a file belongs to.
 
     Detectors of one exposure may differ in all that a row tells of optics, type and place: of the
@@ -149,29 +157,11 @@ def _row_of(name: ExposureName, rows: Iterable[dict[str, Any]]) -> dict:
     """
     rows = list(rows)
     detectors = [str(row.get("detector") or "").upper() for row in rows]
-    if name.detector in detectors:
-        return rows[detectors.index(name.detector)]
+    if detector in detectors:
+        return rows[detectors.index(detector)]
     if not rows or not all(detectors):
         return (rows or [{}])[0]
     return {key: value for key, value in rows[0].items() if key not in _OF_A_DETECTOR}
-
-
-def _entry(file: dict[str, Any], name: ExposureName, row: dict[str, Any]) -> dict:
-    """Return a row of the table for an uncal file."""
-    entry = {
-        "product": "uncal",
-        "program": name.program,
-        "observation": name.observation,
-        "visit": name.visit,
-        "activity": name.activity,
-        "exposure": name.exposure,
-        "segment": name.segment,
-        "detector": name.detector,
-        "date_obs": str(row.get("begun") or ""),
-        "s_region": str(row.get("s_region") or ""),
-        **{key: str(row.get(key) or "") for key in _TEXTS},
-    }
-    return entry | _file(file, row)
 
 
 def _file(file: dict[str, Any], row: dict[str, Any]) -> dict:

@@ -11,32 +11,26 @@ import tomllib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import requests
 from astropy.table import Table
 from astroquery.exceptions import InvalidQueryError
 from astroquery.exceptions import TimeoutError as AstroqueryTimeoutError
-from urllib3.exceptions import HTTPError
-from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
 
 from ...exceptions import (
     LegacySurveyError,
     LegacySurveyWarning,
-    RateLimitedError,
     RefusedQueryError,
-    ServiceDownError,
     ServiceTimeoutError,
-    TransferError,
-    TruncatedError,
     UnexpectedContentError,
     UnreachableError,
     warn,
 )
-from ...io.http import causes, reason_of, status_error, unreached
+from ...io.http import map_errors, reason_of, status_error
 from ..planning.pipelines import table_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    import requests
     from astropy.coordinates import SkyCoord
     from astropy.units import Quantity
 
@@ -195,39 +189,20 @@ def _refuse_failure(response: requests.Response, **kwargs: Any) -> None:
 def _mapped_errors(url: str) -> Iterator[None]:
     """Turn the errors of the client and of what is below it into the package's own."""
     try:
-        yield
-    except RateLimitedError as error:
-        # What raises it within the session does not know who was asked.
-        error.url = error.url or url
-        error.args = (f"{url}{error}" if str(error).startswith(" ") else str(error),)
-        raise
+        with map_errors(url):
+            yield
+    except UnreachableError as error:
+        # What the error says of copies of the survey is of no use here.
+        msg = f"{reason_of(error)} Check the network, and the proxy where there is one."
+        raise UnreachableError(msg, reasons=error.reasons, url=url, cause=error.cause) from error
     except LegacySurveyError:
         raise
-    except (requests.RequestException, HTTPError, OSError, AstroqueryTimeoutError) as error:
-        raise _mapped(url, error) from error
+    except AstroqueryTimeoutError as error:
+        msg = f"No answer from {url} in time."
+        raise ServiceTimeoutError(msg, url=url, cause=error) from error
     except InvalidQueryError as error:
         msg = f"The query was refused: {error}"
         raise RefusedQueryError(msg, url=url, cause=error) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         msg = f"{url} did not answer as MAST's search does: {type(error).__name__}: {error}."
         raise UnexpectedContentError(msg, url=url, cause=error) from error
-
-
-def _mapped(url: str, error: BaseException) -> TransferError:
-    """Return the error of ours that a lower one means."""
-    chain = list(causes(error))
-    down = unreached(url, *chain)
-    if down is not None:
-        msg = f"{reason_of(down)} Check the network, and the proxy where there is one."
-        return UnreachableError(msg, reasons=down.reasons, url=url, cause=down.cause)
-    timeouts = (requests.Timeout, Urllib3TimeoutError, AstroqueryTimeoutError)
-    kwargs: dict[str, Any] = {"url": url, "cause": error}
-    if any(isinstance(lower, timeouts) for lower in chain):
-        return ServiceTimeoutError(f"No answer from {url} in time.", **kwargs)
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return TruncatedError(f"{url} was cut off in the middle of its answer.", **kwargs)
-    if isinstance(error, ValueError):
-        # What requests raises for a body that is no JSON.
-        msg = f"{url} did not answer as MAST's search does: {error}."
-        return UnexpectedContentError(msg, **kwargs)
-    return ServiceDownError(f"Could not read {url}: {error}.", **kwargs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.time import Time
 
-from ...exceptions import InvalidRequestError, refuse
+from ...exceptions import InvalidRequestError, meant, refuse
 from ...survey.sphere import Polygon, separation_deg
 from ..planning.pipelines import EXP_TYPES as ALL_TYPES
 from ..planning.pipelines import is_guider
@@ -60,43 +59,32 @@ EXP_TYPES = tuple(
 """Kinds of exposure, without those of guide stars."""
 
 _UNCAL = re.compile(
-    r"(?P<root>jw(?P<program>\d{5})(?P<observation>\d{3})(?P<visit>\d{3})"
-    r"_(?P<activity>\d{2}[0-9a-z]{3})_(?P<exposure>\d{5})(?:-seg(?P<segment>\d{3}))?)"
+    r"jw(?P<program>\d{5})(?P<observation>\d{3})(?P<visit>\d{3})"
+    r"_(?P<activity>\d{2}[0-9a-z]{3})_(?P<exposure>\d{5})(?:-seg(?P<segment>\d{3}))?"
     r"_(?P<detector>[a-z][a-z0-9]+)_uncal\.fits"
 )
 EXPOSURE = re.compile(r"jw(\d{5})(\d{3})\d{3}_")
 _CANDIDATE = re.compile(r"jw(\d{5})-(?:o(\d{3})|([a-z]\d{3,4}))[-_]")
 
 
-@dataclass(frozen=True, slots=True)
-class ExposureName:
-    """What the name of an uncal file tells."""
-
-    root: str
-    program: int
-    observation: int
-    visit: int
-    activity: str
-    exposure: int
-    segment: int
-    detector: str
-
-
-def parse_uncal_name(name: str) -> ExposureName | None:
-    """Return what the name of an uncal file tells."""
+def parse_uncal_name(name: str) -> dict[str, Any] | None:
+    """Return what the name of an uncal file tells: columns of the table."""
     match = _UNCAL.fullmatch(name)
     if match is None or match["detector"].upper() not in DETECTORS:
         return None
-    numbers = {
-        key: int(match[key] or 0)
-        for key in ("program", "observation", "visit", "exposure", "segment")
+    numbers = ("program", "observation", "visit", "exposure", "segment")
+    return {
+        **{key: int(match[key] or 0) for key in numbers},
+        "activity": match["activity"],
+        "detector": match["detector"].upper(),
     }
-    return ExposureName(
-        root=match["root"],
-        activity=match["activity"],
-        detector=match["detector"].upper(),
-        **numbers,
-    )
+
+
+def dataset_facts(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what a row of the search tells of a file whose name is not known yet."""
+    match = EXPOSURE.match(str(row["dataset"]))
+    program, observation = map(int, match.groups()) if match else (0, 0)
+    return {**row, "program": program, "observation": observation}
 
 
 def folder_of(name: str) -> str:
@@ -120,10 +108,8 @@ def as_choices(parameter: str, value: Any, allowed: Sequence[str]) -> tuple[str,
     for entry in _entries(parameter, value):
         name = str(entry).strip().upper()
         if name not in allowed:
-            near = get_close_matches(name, allowed, n=3, cutoff=0.5)
             listed = ", ".join(allowed) if len(allowed) < 30 else ", ".join(allowed[:12]) + ", ..."
-            hint = f"did you mean {' or '.join(near)}? " if near else ""
-            refuse(parameter, entry, f"is not known; {hint}Allowed are: {listed}.")
+            refuse(parameter, entry, f"is none of {listed}.{meant(name, allowed)}")
         names[name] = True
     return tuple(names)
 
@@ -192,18 +178,17 @@ class UncalRequest:
         center = SkyCoord(self.ra_deg, self.dec_deg, unit="deg", frame="icrs")
         return center, (self.radius_deg + SEARCH_MARGIN_DEG) * u.deg
 
-    def wants(self, name: ExposureName | DatasetName, row: dict[str, Any]) -> bool:
-        """Return True if a file is asked for, by its name and its row of the search."""
-        if self.detector and name.detector and name.detector not in self.detector:
+    def wants(self, facts: dict[str, Any]) -> bool:
+        """Return True if a file is asked for: by its row of the search, and its name."""
+        for key in ("program", "observation", "instrument", "detector", "exp_type"):
+            value, allowed = facts.get(key), getattr(self, key)
+            value = value.upper() if isinstance(value, str) else value
+            # What is not known may be what is asked for.
+            if value and allowed and value not in allowed:
+                return False
+        if self.filters and not _elements(facts) & set(self.filters):
             return False
-        if self.filters and not _elements(row) & set(self.filters):
-            return False
-        values: dict[str, Any] = {"program": name.program, "observation": name.observation}
-        values |= {key: str(row.get(key) or "").upper() for key in ("instrument", "exp_type")}
-        # What is not known may be what is asked for.
-        if any(v and getattr(self, k) and v not in getattr(self, k) for k, v in values.items()):
-            return False
-        return self._in_time(row) and self._on_sky(row)
+        return self._in_time(facts) and self._on_sky(facts)
 
     def _in_time(self, row: dict[str, Any]) -> bool:
         text = row.get("begun")
@@ -266,15 +251,6 @@ def as_moment(parameter: str, value: Any, *, is_end: bool = False) -> Time | Non
     if is_end and isinstance(value, str) and len(value.strip()) <= 10:
         moment += 1 * u.day - 1 * u.ms
     return moment
-
-
-class DatasetName:
-    """What a row of the search tells of a file whose name is not known yet."""
-
-    def __init__(self, row: dict[str, Any]) -> None:
-        self.detector = str(row.get("detector") or "").upper()
-        match = EXPOSURE.match(str(row["dataset"]))
-        self.program, self.observation = map(int, match.groups()) if match else (0, 0)
 
 
 def _elements(row: dict[str, Any]) -> set[str]:
