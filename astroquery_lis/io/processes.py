@@ -243,6 +243,8 @@ class Processes:
         for future, _ in lost.values():
             msg = f"The process that starts the tasks ended before they did. {printed}".rstrip()
             future.set_exception(ServerLost(msg))
+        # Whoever finds that it ended by itself need not close it.
+        self._folder.cleanup()
 
 
 def peak_memory_gb() -> float:

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import wait
 from pathlib import Path
 
@@ -373,6 +374,12 @@ def test_an_idle_server_ends_and_says_so(tmp_path):
         await_(lambda: not is_alive(pid))
         with pytest.raises(ServerLost):
             ask(idle, "double", tmp_path, value=1)
+
+
+def test_a_server_that_ended_by_itself_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    idle = Processes(preload=(JOBS,), idle_s=0.1)
+    await_(lambda: idle.is_closed and not list(tmp_path.iterdir()))
 
 
 def test_daemons_may_have_them_too(tmp_path):
