@@ -10,7 +10,6 @@ from .._rooms import modules_of
 if TYPE_CHECKING:
     from . import (
         any_file,
-        brick_rows,
         brick_tables,
         catalog_files,
         catalog_sources,
@@ -20,12 +19,10 @@ if TYPE_CHECKING:
         match,
         sweep_files,
         tap_client,
-        tractor_file,
     )
 
 __all__ = [
     "any_file",
-    "brick_rows",
     "brick_tables",
     "catalog_files",
     "catalog_sources",
@@ -35,7 +32,6 @@ __all__ = [
     "match",
     "sweep_files",
     "tap_client",
-    "tractor_file",
 ]
 
 __getattr__ = modules_of(__name__)

@@ -21,11 +21,11 @@ from ..survey.releases import get_release
 from ..survey.row_ids import RowIds
 from ..survey.sphere import separation_deg
 from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS, ROW_KEY, TractorColumn
-from .brick_rows import require_unlisted
+from .brick_tables import require_unlisted
 from .catalog_sources import Rows
 from .catalog_table import Chunk
 from .remote_sweep import open_remote
-from .tractor_file import OpenTables, TractorFile, open_table, own_columns
+from .table_file import OpenTables, TractorFile, open_table, own_columns
 
 FEW_BRICKS = 4
 """So many brick files are fetched without a word."""

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 from astropy import units as u
-from astropy.io import fits
 from astropy.table import Table
 from astropy.time import Time
 
 from ..exceptions import CoverageWarning, NoCoverageError, warn
-from ..io.checks import check_structure, reading
+from ..io.checks import reading
 from ..io.finder import FileFinder, LocatedFile
 from ..survey.bricks import brick_id, name_of
 from ..survey.paths import file_path, tree_of_brick
 from ..survey.pixel_grids import TangentGrid
 from ..survey.releases import get_release, get_tree
-from .brick_rows import require_unlisted
+from .brick_tables import require_unlisted
+from .table_file import open_rows
 
 _RANKS = {band: rank for rank, band in enumerate("ugrizY")}
 
@@ -45,6 +45,9 @@ CCD_UNITS = {
     "image_filename": None,
     "image_hdu": None,
 }
+
+_COLUMNS = (*CCD_UNITS, "fwhm", "sig1", "psfnorm", "galnorm", "width", "height", *_WCS)
+_WHAT = "a table of CCDs"
 
 
 def exposure_path(ra_deg: float, dec_deg: float, release: str, region: str) -> tuple[str, str]:
@@ -93,14 +96,14 @@ def _covering(
     located: LocatedFile, ra_deg: float, dec_deg: float, bands: Sequence[str] | None
 ) -> Table:
     """Return the CCDs of a table that cover a position."""
-    with reading(located.url, "read as a table of CCDs"):
+    with reading(located.url, f"read as {_WHAT}"):
         rows = _read(located)
         x, y = _pixel(rows, ra_deg, dec_deg)
         inside = (x > -0.5) & (x < rows["width"] - 0.5) & (y > -0.5) & (y < rows["height"] - 0.5)
         if bands is not None:
-            inside &= np.isin(np.char.strip(rows["filter"].astype(str)), bands)
+            inside &= np.isin(rows["filter"], bands)
         picked = np.flatnonzero(inside)
-        ranks = [_RANKS.get(str(band).strip(), len(_RANKS)) for band in rows["filter"][picked]]
+        ranks = [_RANKS.get(band, len(_RANKS)) for band in rows["filter"][picked].tolist()]
         keys = rows["expnum"][picked], rows["mjd_obs"][picked], np.array(ranks)
         picked = picked[np.lexsort(keys)]
         return _table({name: rows[name][picked] for name in rows}, x[picked], y[picked])
@@ -108,14 +111,12 @@ def _covering(
 
 def _read(located: LocatedFile) -> dict[str, np.ndarray]:
     """Return the rows of a table of CCDs, names in lower case."""
-    with located.path.open("rb") as stream:
-        check_structure(located.path, stream, located.url)
-    with fits.open(located.path, memmap=False) as hdus:
-        rows = hdus[1].data
-        columns = {name.lower(): np.asarray(rows[name]) for name in rows.names}
-    for name in ("expnum", "filter", "mjd_obs", *_WCS, "width", "height"):
-        columns[name]
-    return columns
+    rows = open_rows(located.path, located.url, what=_WHAT).read(slice(None), _COLUMNS)
+    lacking = {"expnum", "filter", "mjd_obs", *_WCS, "width", "height"} - rows.keys()
+    if lacking:
+        msg = f"it has no {', '.join(sorted(lacking))}"
+        raise ValueError(msg)
+    return rows
 
 
 def _pixel(
@@ -136,12 +137,8 @@ def _pixel(
 
 def _no_rows() -> dict[str, np.ndarray]:
     """Return columns of CCDs without rows."""
-    numbers = (*CCD_UNITS, "fwhm", "sig1", "psfnorm", "galnorm", *_WCS)
     texts = ("camera", "ccdname", "filter", "object", "propid", "image_filename")
-    return {
-        **{name: np.empty(0) for name in numbers},
-        **{name: np.empty(0, "U1") for name in texts},
-    }
+    return {name: np.empty(0, "U1" if name in texts else float) for name in _COLUMNS}
 
 
 def _table(rows: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> Table:
@@ -149,10 +146,7 @@ def _table(rows: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> Table:
     table = Table()
     for name, unit in CCD_UNITS.items():
         if name in rows:
-            values = rows[name]
-            if values.dtype.kind in "SU":
-                values = np.char.strip(values.astype(str))
-            table[name] = values.astype(values.dtype.newbyteorder("="))
+            table[name] = rows[name]
             table[name].unit = unit
     dates = Time(np.asarray(rows["mjd_obs"], float), format="mjd").isot
     table["date_obs"] = np.asarray(dates, dtype="U23")

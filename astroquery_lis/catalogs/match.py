@@ -21,7 +21,7 @@ from ..survey.catalog_request import CatalogRequest
 from ..survey.sphere import bricks_in_circle, separation_deg, unit_vectors
 from .catalog_files import RowFile, TractorFiles, brick_files, eligible, read_rows
 from .catalog_table import Chunk, merge_columns
-from .tractor_file import TractorFile
+from .table_file import TractorFile
 
 MAX_RADIUS_DEG = 60 / 3600
 MAX_MOTION_DEG = 60 / 3600

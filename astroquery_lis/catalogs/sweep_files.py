@@ -33,8 +33,14 @@ from .catalog_files import Opened, RowFile, TractorFiles
 from .catalog_sources import Rows
 from .catalog_table import Chunk
 from .remote_sweep import RemoteSweep, forget_oldest, open_remote, rows_by_number
-from .table_file import RowNumbers, TableFile, open_rows
-from .tractor_file import TractorFile, with_positions
+from .table_file import (
+    RowNumbers,
+    TableFile,
+    TractorFile,
+    hold,
+    open_rows,
+    with_positions,
+)
 
 MARGIN_DEG = 1e-6
 """Added to a region, so that rounding loses no row on its rim."""
@@ -185,15 +191,15 @@ class SweepFiles(TractorFiles):
         if not isinstance(sweep, RemoteSweep):
             sweep = open_remote(parts)
             if self.finder.keeps:
-                self._tables.put(key, sweep)
+                hold(self._tables, key, sweep)
         parts.version = sweep.version
         try:
             rows = sweep.rows_of(parts, brick.bricks)
         except ContentChangedError:
-            self._tables.drop(key)
+            self._tables.pop(key, None)
             parts.version = None
             raise
-        forget_oldest(self._tables.all())
+        forget_oldest(list(self._tables.values()))
         return rows
 
     def _beside(

@@ -1,24 +1,37 @@
 """The binary table of a FITS file: where its columns lie, what their values mean, and its rows.
 
-Just the rows and columns that are wanted are read.
+Just the rows and columns that are wanted are read.  Of a catalogue, where the columns lie in a row,
+and a digest of every row's position, are kept in a sidecar in the cache; with it a repeated query
+reads neither the FITS header nor a single row that it does not return.
 """
 
 from __future__ import annotations
 
 import gzip
+import json
 import os
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from gzip import GzipFile
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 import numpy as np
 from astropy.io import fits
 
 from ..exceptions import TruncatedError, UnexpectedContentError
 from ..io.checks import check_head, reading, unreadable
+from ..io.store import write_whole
+from ..survey.bricks import is_north
+from ..survey.named_columns import any_column
+from ..survey.tractor import parse_unit
+from ..survey.tractor_columns import TractorColumn
+
+if TYPE_CHECKING:
+    from .._typing import FilePath
 
 RowNumbers: TypeAlias = np.ndarray | slice
 
@@ -183,17 +196,18 @@ class TableFile:
         return np.frombuffer(b"".join(read), np.uint8).reshape(len(rows), layout.row_bytes)
 
 
-def open_rows(path: Path) -> TableFile:
-    """Open the first table of a file, which may be packed with gzip."""
+def open_rows(path: Path, url: str = "", *, what: str = "a FITS table") -> TableFile:
+    """Open the first table of a file, which may be packed with gzip; errors name its URL."""
+    url = url or str(path)
     with path.open("rb") as head:
         is_packed = head.read(len(GZIP_HEAD)) == GZIP_HEAD
     data = None
     try:
         with (
-            reading(path, "read as a FITS table"),
+            reading(url, f"read as {what}"),
             gzip.open(path) if is_packed else path.open("rb") as stream,
         ):
-            layout = read_layout(stream, path)
+            layout = read_layout(stream, url, what=what)
             size = os.stat(path).st_size
             if is_packed:
                 lines = stream.read(layout.end - layout.data_offset)
@@ -201,21 +215,23 @@ def open_rows(path: Path) -> TableFile:
                 data = np.frombuffer(lines, np.uint8)
     except UnexpectedContentError as error:
         if isinstance(error.__cause__, EOFError):
-            msg = f"{path} ends too early."
-            raise TruncatedError(msg, url=str(path)) from error
+            msg = f"{url} ends too early."
+            raise TruncatedError(msg, url=url) from error
         raise
     if size < layout.end:
-        msg = f"{path} has {size} bytes; its table needs {layout.end}."
-        raise TruncatedError(msg, url=str(path))
+        msg = f"{url} has {size} bytes; its table needs {layout.end}."
+        raise TruncatedError(msg, url=url)
     if data is not None:
         data = data.reshape(layout.n_rows, layout.row_bytes)
     return TableFile(path, layout, data)
 
 
-def read_layout(stream: BinaryIO | GzipFile, path: Path | str) -> TableLayout:
+def read_layout(
+    stream: BinaryIO | GzipFile, url: str, *, what: str = "a FITS table"
+) -> TableLayout:
     """Return the layout of the first binary table of a file."""
-    with reading(path, "read as a FITS table"):
-        header, data_offset = _table_header(stream, path)
+    with reading(url, f"read as {what}"):
+        header, data_offset = _table_header(stream, url)
         fields, omitted = _fields(header)
         sizes = int(header["NAXIS2"]), int(header["NAXIS1"])
         if min(sizes) < 0:
@@ -224,9 +240,9 @@ def read_layout(stream: BinaryIO | GzipFile, path: Path | str) -> TableLayout:
     return TableLayout(*sizes, data_offset, fields, omitted)
 
 
-def _table_header(stream: BinaryIO | GzipFile, path: Path | str) -> tuple[fits.Header, int]:
+def _table_header(stream: BinaryIO | GzipFile, url: str) -> tuple[fits.Header, int]:
     """Return the header of the first binary table of a file, and where its data begin."""
-    check_head(Path(path).name.removesuffix(".gz"), stream.read(9), path)
+    check_head(url.removesuffix(".gz"), stream.read(9), url)
     stream.seek(0)
     while True:
         header = fits.Header.fromfile(stream)
@@ -288,3 +304,127 @@ def _column(
         header.get(f"TZERO{number}", 0),
         header.get(f"TNULL{number}") if letter in "BIJK" else None,
     )
+
+
+# ---- catalogues: positions first, then just the rows and columns wanted -------------------------
+
+SIDECAR_VERSION = 3
+POSITIONS = np.dtype(
+    [("ra", "<f8"), ("dec", "<f8"), ("primary", "?"), ("duplicate", "?"), ("north", "?")]
+)
+"""Fields of the sidecar: position, BRICK_PRIMARY, whether the type is DUP, and whether the north
+is official there."""
+
+
+@dataclass
+class TractorFile(TableFile):
+    """The rows of one catalogue, and their positions."""
+
+    positions: np.ndarray = field(kw_only=True, repr=False)  # of type `POSITIONS`
+
+
+OpenTables: TypeAlias = "OrderedDict[tuple[str, str], TableFile]"
+"""The tables used last, so that a repeated query does not read even the sidecar."""
+
+MAX_TABLES = 64
+
+
+def hold(tables: OpenTables, key: tuple[str, str], table: TableFile) -> None:
+    """Put a table last; the one used longest ago is let go."""
+    tables.pop(key, None)
+    tables[key] = table
+    if len(tables) > MAX_TABLES:
+        tables.popitem(last=False)
+
+
+def open_table(
+    path: FilePath, sidecars: Path | None = None, tables: OpenTables | None = None
+) -> TractorFile:
+    """Open a Tractor file."""
+    path = Path(path)
+    status = os.stat(path)
+    stamp = f"{status.st_mtime_ns}-{status.st_size}"
+    key = (str(path), stamp)
+    table = tables.get(key) if tables is not None else None
+    if not isinstance(table, TractorFile):
+        table = _from_sidecar(path, sidecars, stamp)
+    if table is None:
+        table = with_positions(open_rows(path))
+        if sidecars is not None:
+            _keep(table, sidecars, stamp)
+    if tables is not None:
+        hold(tables, key, table)
+    return table
+
+
+def _from_sidecar(path: Path, sidecars: Path | None, stamp: str) -> TractorFile | None:
+    """Return the table as an earlier call described it, or `None`."""
+    if sidecars is None:
+        return None
+    try:
+        note = json.loads(Path(sidecars, f"{stamp}.json").read_text())
+        if note.pop("version") != SIDECAR_VERSION:
+            return None
+        fields = {
+            name: FileColumn(**{**column, "shape": tuple(column["shape"])})
+            for name, column in note.pop("fields").items()
+        }
+        positions = np.load(Path(sidecars, f"{stamp}.npy"), allow_pickle=False)
+        layout = TableLayout(fields=fields, omitted=(), **note)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError):
+        return None
+    if positions.dtype != POSITIONS or len(positions) != layout.n_rows:
+        return None
+    return TractorFile(path, layout, positions=positions)
+
+
+def _keep(table: TractorFile, sidecars: Path, stamp: str) -> None:
+    """Write the sidecar, if it can be written; without it the next query is slower, no more."""
+    layout = table.layout
+    note = {
+        "version": SIDECAR_VERSION,
+        "n_rows": layout.n_rows,
+        "row_bytes": layout.row_bytes,
+        "data_offset": layout.data_offset,
+        "fields": {name: asdict(column) for name, column in layout.fields.items()},
+    }
+    with suppress(OSError):
+        with write_whole(sidecars / f"{stamp}.npy") as temporary, temporary.open("wb") as stream:
+            np.save(stream, table.positions, allow_pickle=False)
+        with write_whole(sidecars / f"{stamp}.json") as temporary:
+            temporary.write_text(json.dumps(note))
+        for old in sidecars.iterdir():
+            if old.suffix in (".npy", ".json") and old.stem != stamp:
+                old.unlink(missing_ok=True)
+
+
+def with_positions(table: TableFile) -> TractorFile:
+    """Return a table with the positions of its rows, if it is a catalogue."""
+    lacking = [n for n in ("ra", "dec", "brickid", "objid") if n not in table.fields]
+    if lacking:
+        msg = f"{table.path} is not a Tractor catalogue: it has no {', '.join(lacking)}."
+        raise UnexpectedContentError(msg, url=str(table.path))
+    n_rows = table.layout.n_rows
+    columns = table.read(np.arange(n_rows), ("ra", "dec", "brick_primary", "type"))
+    positions = np.zeros(n_rows, POSITIONS)
+    positions["ra"], positions["dec"] = columns["ra"], columns["dec"]
+    positions["primary"] = columns.get("brick_primary", True)
+    if "type" in columns:
+        positions["duplicate"] = columns["type"] == "DUP"
+    placed = np.isfinite(columns["ra"]) & (np.abs(columns["dec"]) <= 90)
+    positions["north"][placed] = is_north(columns["ra"][placed], columns["dec"][placed])
+    return TractorFile(table.path, table.layout, table.data, positions=positions)
+
+
+def own_columns(table: TableFile, release: str) -> dict[str, TractorColumn]:
+    """Return the columns of a table that no release of the survey has."""
+    columns = {}
+    for name, column in table.fields.items():
+        if any_column(name, release) is None:
+            values = decoded(column, np.empty((0, *column.shape), column.kind))
+            kind = values.dtype.str.lstrip("<>|=")
+            dtype = "?" if kind == "b1" else kind
+            length = int(np.prod(column.shape, dtype=int))
+            unit = parse_unit(column.unit)
+            columns[name] = TractorColumn(name, dtype, length, unit, name, None, False)
+    return columns

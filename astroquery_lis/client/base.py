@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, update_wrapper, wraps
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from .._typing import Executor, FilePath, Keywords, Mirror, Region
-    from ..catalogs.tractor_file import OpenTables
+    from ..catalogs.table_file import OpenTables
     from ..images.reader import SectionReader
     from ..images.sources import Access
     from ..images.tiles import OpenImages
@@ -184,7 +185,9 @@ class SurveyBase(QueryBase):
         )
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_lock": None, "_clients": {}}
+        state = {**self.__dict__, "_lock": None, "_clients": {}}
+        state.pop("_tables", None)
+        return state
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
@@ -196,7 +199,7 @@ class SurveyBase(QueryBase):
 
     @cached_property
     def _tables(self) -> OpenTables:
-        return catalogs.tractor_file.OpenTables()
+        return OrderedDict()
 
     # ---- settings -------------------------------------------------------------------------------
 
@@ -327,7 +330,7 @@ class SurveyBase(QueryBase):
             mirrors,
             location,
             self._images,
-            proof=catalogs.brick_rows.require_unlisted,
+            proof=catalogs.brick_tables.require_unlisted,
         )
 
     def _access(
@@ -350,7 +353,7 @@ class SurveyBase(QueryBase):
             (("timeout_is_set", self._timeout is not None), ("max_connections", n_viewer)),
             self._is_same_sky("viewer_url", mirrors),
             cache_conf.cache_timeout,
-            catalogs.brick_rows.require_unlisted,
+            catalogs.brick_tables.require_unlisted,
         )
 
     def _finder(self, mirror: Mirror | None, cache: bool | None) -> FileFinder:

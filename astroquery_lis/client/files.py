@@ -294,7 +294,7 @@ def _proven(result: Result, file: SurveyFile, mirrors: tuple[Place, ...]) -> Res
             msg = f"{', '.join(map(str, folders))} lacks {file.paths[0]}."
             raise IncompleteMirrorError(msg)
         bricks = [parse_brick_name(file.brick)]
-        catalogs.brick_rows.require_unlisted(
+        catalogs.brick_tables.require_unlisted(
             folders, file.release, file.region, bricks, file.paths[0], band=file.band or None
         )
     except IncompleteMirrorError as error:

@@ -111,7 +111,7 @@ def _covered(brick: np.ndarray, request: CutoutRequest, footprint: Footprint) ->
     for (name, region), ids in footprint.items():
         if name == release:
             in_region = regions == region
-            is_there[in_region] = catalogs.brick_rows.holds(ids, unique[in_region])
+            is_there[in_region] = catalogs.brick_tables.holds(ids, unique[in_region])
     return is_there[inverse.reshape(brick.shape)]
 
 

@@ -10,7 +10,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from astroquery_lis import LegacySurveyClass, bricks
-from astroquery_lis.catalogs.brick_rows import holds
+from astroquery_lis.catalogs.brick_tables import holds
 from astroquery_lis.exceptions import (
     CoverageWarning,
     FailoverWarning,

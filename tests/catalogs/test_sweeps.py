@@ -13,7 +13,7 @@ from astroquery.exceptions import LargeQueryWarning
 from astroquery_lis import LegacySurveyClass, conf, sandbox
 from astroquery_lis.catalogs import match, remote_sweep
 from astroquery_lis.catalogs.catalog_files import RowFile
-from astroquery_lis.catalogs.tractor_file import open_table
+from astroquery_lis.catalogs.table_file import open_table
 from astroquery_lis.exceptions import (
     CoverageWarning,
     FailoverWarning,
@@ -224,7 +224,7 @@ def test_what_is_held_of_all_sweeps_has_one_bound(sky, survey, monkeypatch):
     places = [sky.positions[name] for name in ("field", "split")]
 
     def held():
-        tables = survey._tables.all()
+        tables = survey._tables.values()
         return [t.held_bytes for t in tables if isinstance(t, remote_sweep.RemoteSweep)]
 
     due = [survey.query_tractor(place, **ask) for place in places]
