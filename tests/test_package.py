@@ -5,6 +5,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import pytest
 from astroquery.query import BaseQuery
@@ -49,6 +50,33 @@ def test_importing_loads_no_optional_package_and_uses_no_network():
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == ""
+
+
+DEFERRED = (
+    "catalogs.catalog_sources",
+    "client.audit",
+    "client.job_plan",
+    "client.user_tables",
+    "images.reader",
+    "io.delivery",
+    "io.finder",
+    "io.jobs",
+    "pictures",
+    "sandbox",
+    "survey.catalog_request",
+    "survey.placement",
+    "survey.request",
+)
+
+
+def test_the_class_brings_little_along_until_it_is_used():
+    line = (
+        "import sys, astroquery_lis; astroquery_lis.LegacySurvey;"
+        f"print([name for name in {DEFERRED} if f'astroquery_lis.{{name}}' in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+    assert all(find_spec(f"astroquery_lis.{name}") for name in DEFERRED)
 
 
 def test_the_public_surface_is_what_it_says():

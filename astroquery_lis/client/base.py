@@ -17,7 +17,7 @@ from astropy.table import Table
 from astroquery import cache_conf
 from astroquery.query import BaseQuery
 
-from .. import catalogs, images
+from .. import catalogs, images, io
 from .._conf import conf, setting
 from .._forks import new_lock
 from .._packages import package_version
@@ -29,7 +29,6 @@ from ..exceptions import (
     refuse,
 )
 from ..io.bounds import BOUNDS, Bound
-from ..io.finder import FileFinder
 from ..io.http import HttpClient
 from ..io.mirrors import resolve_mirrors
 from ..survey.paths import COADD_PRODUCTS
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from ..images.sources import Access
     from ..images.tiles import OpenImages
     from ..images.viewer_service import ViewerService
+    from ..io.finder import FileFinder
     from ..io.mirrors import Mirror as SurveyMirror
 
 
@@ -357,7 +357,7 @@ class SurveyBase(QueryBase):
         )
 
     def _finder(self, mirror: Mirror | None, cache: bool | None) -> FileFinder:
-        return FileFinder(self._client, self._mirrors(mirror), self._location(cache))
+        return io.finder.FileFinder(self._client, self._mirrors(mirror), self._location(cache))
 
     def _client(self, make: Callable[..., HttpClient] = HttpClient, **extra: object) -> HttpClient:
         """Return the HTTP client of one kind for the settings in force."""

@@ -9,18 +9,11 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from astroquery.exceptions import MaxResultsWarning
 
-from .. import catalogs
+from .. import catalogs, survey
 from .._conf import conf, setting
 from .._typing import answering
 from ..exceptions import InvalidRequestError, refuse, warn
 from ..io.http import PoliteSession
-from ..survey.catalog_request import (
-    Sky,
-    as_maxrec,
-    catalog_request,
-)
-from ..survey.request import as_choice
-from ..survey.row_ids import as_row_ids
 from .base import SurveyBase, alias, in_time
 from .inputs import as_sky, as_sources
 
@@ -30,6 +23,7 @@ if TYPE_CHECKING:
     from .._typing import Angle, Coordinates, Mirror, OnMissing, Payload, Region
     from ..catalogs.catalog_sources import CatalogSource
     from ..catalogs.tap_client import TapClient
+    from ..survey.catalog_request import Sky
 
 
 class CatalogMethods(SurveyBase):
@@ -178,11 +172,11 @@ class CatalogMethods(SurveyBase):
             if any(item is not None for item in (coordinates, radius, width, height, polygon)):
                 msg = "ids= stands alone, without coordinates, radius, width, height or polygon."
                 raise InvalidRequestError(msg, parameter="ids", value=ids)
-            sky, release = as_row_ids(ids, release)
+            sky, release = survey.row_ids.as_row_ids(ids, release)
         else:
             sky = as_sky(coordinates, radius, width, height, polygon)
             release = self.release if release is None else release
-        as_choice("on_missing", on_missing, ("warn", "raise"))
+        survey.request.as_choice("on_missing", on_missing, ("warn", "raise"))
         names = as_sources(source, catalogs.catalog_sources.SOURCES)
         with self._finder(mirror, cache) as finder:
             settings = (finder, self._tables, conf.max_query_bricks, on_missing)
@@ -192,7 +186,7 @@ class CatalogMethods(SurveyBase):
             )
             has_own = (sweeps if names == ("sweeps",) else files).own_columns
             may_ask = not {"auto", "files", "sweeps"}.isdisjoint(names)
-            request = catalog_request(
+            request = survey.catalog_request.catalog_request(
                 sky,
                 columns=columns,
                 column_filters=column_filters,
@@ -342,7 +336,7 @@ class CatalogMethods(SurveyBase):
         if get_query_payload:
             return {"service": self._tap().url, "query": query}
         client = self._tap()
-        maxrec = None if maxrec is None else as_maxrec(maxrec)
+        maxrec = None if maxrec is None else survey.catalog_request.as_maxrec(maxrec)
         answer = client.run(query, maxrec=maxrec, async_job=async_job)
         if answer.is_cut:
             msg = f"There are more rows than the {len(answer.table)} that came."

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING
 from astropy.table import Table
 from astropy.time import Time
 
-from .. import catalogs
+from .. import catalogs, survey
 from .._conf import conf
 from ..exceptions import InvalidRequestError, refuse
-from ..survey.catalog_request import WHOLE_SKY, as_angle_deg, catalog_request
-from ..survey.request import as_choice
 from .base import SurveyBase
 from .inputs import as_match_table, as_years
 
@@ -106,15 +104,17 @@ class CrossmatchMethods(SurveyBase):
         >>> len(result)
         2
         """
-        as_choice("find", find, ("best", "all"))
-        as_choice("source", source, ("auto", "files", "sweeps"))
-        as_choice("on_missing", on_missing, ("warn", "raise"))
-        radius_deg = as_angle_deg("radius", radius, catalogs.match.MAX_RADIUS_DEG)
+        survey.request.as_choice("find", find, ("best", "all"))
+        survey.request.as_choice("source", source, ("auto", "files", "sweeps"))
+        survey.request.as_choice("on_missing", on_missing, ("warn", "raise"))
+        radius_deg = survey.catalog_request.as_angle_deg(
+            "radius", radius, catalogs.match.MAX_RADIUS_DEG
+        )
         if isinstance(columns, str) and columns.strip().lower() == "all":
             msg = "columns='all' is for query_tractor; name the columns that a match shall have."
             raise InvalidRequestError(msg, parameter="columns", value=columns)
-        request = catalog_request(
-            WHOLE_SKY,
+        request = survey.catalog_request.catalog_request(
+            survey.catalog_request.WHOLE_SKY,
             columns=columns,
             release=self.release if release is None else release,
             region=region,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from astropy.table import Row, Table
 from astroquery import cache_conf
 
+from .. import io, survey
 from .._conf import conf
 from .._forks import new_lock
 from .._typing import answering
@@ -21,14 +22,7 @@ from ..exceptions import (
     TransferError,
     refuse,
 )
-from ..io.delivery import deliver_all, table_of_files, warn_of_failures
-from ..io.jobs import Result
-from ..io.store import GB, mark_used
-from ..io.upkeep import keep_within
-from ..survey.layers import Layer, layer_of
-from ..survey.named_planes import as_bands
 from ..survey.releases import listed
-from ..survey.request import as_choice
 from .base import SurveyBase, options_of
 
 if TYPE_CHECKING:
@@ -36,6 +30,8 @@ if TYPE_CHECKING:
 
     from .._typing import Bands, Coordinates, FilePath, Payload, Products, Region
     from ..images.viewer_service import ViewerService
+    from ..io.jobs import Result
+    from ..survey.layers import Layer
 
 
 EXPOSURE_PRODUCTS = {"image": "image-data", "invvar": "iv-data", "dq": "dq-data"}
@@ -127,7 +123,7 @@ class ExposureMethods(SurveyBase):
         if not names:
             refuse("products", products, f"must name some of {', '.join(EXPOSURE_PRODUCTS)}.")
         for name in names:
-            as_choice("products", name, EXPOSURE_PRODUCTS)
+            survey.request.as_choice("products", name, EXPOSURE_PRODUCTS)
         use_cache = cache_conf.cache_active if cache is None else cache
         if download_dir is None and not use_cache and not get_query_payload:
             msg = "download_dir=None needs the cache: name a folder, or leave cache as it is."
@@ -141,7 +137,7 @@ class ExposureMethods(SurveyBase):
             table.meta.get("release") if release is None else release,
             table.meta.get("region", region) if region == "auto" else region,
         )
-        ccds = _ccds(table, as_bands(bands, release, region), release, region)
+        ccds = _ccds(table, survey.named_planes.as_bands(bands, release, region), release, region)
         service = self._viewer(use_cache)
         folder = None if download_dir is None else Path(download_dir).expanduser().absolute()
         listing = _Listing(service)
@@ -152,11 +148,13 @@ class ExposureMethods(SurveyBase):
         if get_query_payload:
             return {"service": service.url, "urls": [job.about["url"] for job in jobs]}
         begun_s = time.time()
-        results = deliver_all(jobs, max_threads=MAX_THREADS)
+        results = io.delivery.deliver_all(jobs, max_threads=MAX_THREADS)
         if folder is None and service.folder is not None:
-            keep_within(service.folder.parent, conf.cache_size * GB, keep_since_s=begun_s)
-        warn_of_failures([r for r in results if r.status == "ERROR"], len(results))
-        return table_of_files(results, [job.product for job in jobs])
+            io.upkeep.keep_within(
+                service.folder.parent, conf.cache_size * io.store.GB, keep_since_s=begun_s
+            )
+        io.delivery.warn_of_failures([r for r in results if r.status == "ERROR"], len(results))
+        return io.delivery.table_of_files(results, [job.product for job in jobs])
 
 
 def _as_exposures(table: Table | Row) -> Table:
@@ -205,7 +203,9 @@ def _ccds(table: Table, bands: Sequence[str] | None, release: str, region: str) 
         if where == "auto":
             where = "south" if camera == "decam" else "north"
         place = (float(row["ra"]), float(row["dec"])) if has_place else None
-        ccd = _Ccd(camera, int(row["expnum"]), name, band, layer_of(release, where), place)
+        ccd = _Ccd(
+            camera, int(row["expnum"]), name, band, survey.layers.layer_of(release, where), place
+        )
         ccds[ccd] = None
     return list(ccds)
 
@@ -275,10 +275,10 @@ class ExposureJob:
             if not self.listing.lacks(self.ccd, error):
                 raise
             message = f"The viewer's layer {self.ccd.layer.name} does not have {self.ccd.id}."
-            return Result(self.row, "NODATA", message=message, **about)
+            return io.jobs.Result(self.row, "NODATA", message=message, **about)
         if self.folder is None:
-            mark_used(done.path)
-        return Result(
+            io.store.mark_used(done.path)
+        return io.jobs.Result(
             self.row,
             "CACHED" if done.sha256 is None else "COMPLETE",
             local_path=str(done.path),

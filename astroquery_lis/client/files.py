@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from astropy.table import Table
 
-from .. import catalogs
+from .. import catalogs, io, survey
 from .._conf import conf
 from .._typing import answering
 from ..exceptions import (
@@ -20,16 +20,6 @@ from ..exceptions import (
     refuse,
     warn,
 )
-from ..io.delivery import (
-    OTHERS_FAILED,
-    STALE_LIST,
-    FileJob,
-    FileSettings,
-    deliver_all,
-    table_of_files,
-    warn_of_failures,
-)
-from ..io.jobs import Result, failure
 from ..io.mirrors import local_folders
 from ..survey.bricks import parse_brick_name
 from ..survey.paths import (
@@ -41,7 +31,6 @@ from ..survey.paths import (
     plan_files,
 )
 from ..survey.releases import get_release
-from ..survey.request import as_choice
 from .base import SurveyBase
 from .inputs import as_bricks
 
@@ -61,6 +50,8 @@ if TYPE_CHECKING:
         Products,
         Region,
     )
+    from ..io.delivery import FileJob, FileSettings
+    from ..io.jobs import Result
     from ..io.mirrors import Mirror as Place
     from ..survey.paths import SurveyFile
 
@@ -185,7 +176,7 @@ or sequence, optional
         products = as_file_products(products, release)
         bands = as_file_bands(bands, products, release, region)
         if verify is not False:
-            as_choice("verify", verify, ("warn", "strict"))
+            survey.request.as_choice("verify", verify, ("warn", "strict"))
         mirrors = self._mirrors(mirror)
         bricks = as_bricks(bricks_or_coordinates, radius, ra=ra, dec=dec, name=name)
         if path is None:
@@ -206,7 +197,7 @@ or sequence, optional
         folder = None
         if download_dir is not None:
             folder = str(Path(download_dir).expanduser().absolute())
-        settings = FileSettings(
+        settings = io.delivery.FileSettings(
             mirrors=mirrors,
             location=str(Path(self.cache_location).absolute()),
             folder=folder,
@@ -217,7 +208,7 @@ or sequence, optional
         )
         absent = [row for row, file in enumerate(files) if not file.paths]
         jobs = [_job(row, file, settings) for row, file in enumerate(files) if file.paths]
-        results = deliver_all(
+        results = io.delivery.deliver_all(
             jobs,
             ready=[_without_band(row, files[row]) for row in absent],
             max_threads=min(conf.max_workers, MAX_THREADS),
@@ -226,7 +217,7 @@ or sequence, optional
         )
         results = [_proven(result, files[result.row], mirrors) for result in results]
         _warn_of(results, verify)
-        return table_of_files(results, [file.product for file in files])
+        return io.delivery.table_of_files(results, [file.product for file in files])
 
     def list_file_products(self, *, release: str | None = None) -> Table:
         """Return a `~astropy.table.Table` of the kinds of files that `get_brick_files` fetches.
@@ -276,12 +267,14 @@ def _about(file: SurveyFile) -> Keywords:
 
 def _job(row: int, file: SurveyFile, settings: FileSettings) -> FileJob:
     facts = tuple(_about(file).items())
-    return FileJob(row, tuple(file.paths), file.checksum_path, facts, settings)
+    return io.delivery.FileJob(row, tuple(file.paths), file.checksum_path, facts, settings)
 
 
 def _without_band(row: int, file: SurveyFile) -> Result:
     where = "/".join(name for name in (file.release, file.region) if name)
-    return Result(row, "NODATA", message=f"{where} has no {file.band} band.", **_about(file))
+    return io.jobs.Result(
+        row, "NODATA", message=f"{where} has no {file.band} band.", **_about(file)
+    )
 
 
 def _proven(result: Result, file: SurveyFile, mirrors: tuple[Place, ...]) -> Result:
@@ -298,21 +291,23 @@ def _proven(result: Result, file: SurveyFile, mirrors: tuple[Place, ...]) -> Res
             folders, file.release, file.region, bricks, file.paths[0], band=file.band or None
         )
     except IncompleteMirrorError as error:
-        return failure(result.row, error, url=result.url, **_about(file))
+        return io.jobs.failure(result.row, error, url=result.url, **_about(file))
     return result
 
 
 def _warn_of(results: Sequence[Result], verify: str | bool) -> None:
     """Warn of what the user should not have to look for in the table."""
     wrong = [r for r in results if verify == "strict" and isinstance(r.error, ChecksumError)]
-    stale = [r for r in results if STALE_LIST in r.message]
+    stale = [r for r in results if io.delivery.STALE_LIST in r.message]
     if stale:
         first = stale[0]
         msg = f"{len(stale)} file(s) differ from the survey's list, e.g. {first.local_path}."
         warn(msg, ChecksumWarning)
     failures = [r for r in results if r.status in ("ERROR", "SKIPPED") and r not in wrong]
-    warn_of_failures(failures, len(results))
-    elsewhere = [r for r in results if r.status == "COMPLETE" and OTHERS_FAILED in r.message]
+    io.delivery.warn_of_failures(failures, len(results))
+    elsewhere = [
+        r for r in results if r.status == "COMPLETE" and io.delivery.OTHERS_FAILED in r.message
+    ]
     if elsewhere:
         msg = f"{len(elsewhere)} file(s) came after a failure. {elsewhere[0].message}"
         warn(msg, FailoverWarning)

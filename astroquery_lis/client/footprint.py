@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from astropy.coordinates import SkyCoord
 
-from .. import catalogs, images
+from .. import catalogs, images, survey
 from .._typing import answering
 from ..exceptions import InvalidRequestError, NoCoverageError, refuse
-from ..survey.layers import get_layer
-from ..survey.named_planes import as_bands, as_layer_bands, refuse_beside_layer
 from ..survey.paths import file_path
 from ..survey.releases import get_release
-from ..survey.request import as_choice, cutout_request
 from .base import SurveyBase, in_time
 from .inputs import as_position, as_sky, as_targets, bricks_at, warn_of_unplaced
 
@@ -208,10 +205,10 @@ class FootprintMethods(SurveyBase):
         warn_of_unplaced(targets, "are not covered")
         answer = np.zeros(len(targets), bool)
         ra_deg, dec_deg = targets.ra_deg[targets.placed], targets.dec_deg[targets.placed]
-        shown = None if layer is None else get_layer(layer)
+        shown = None if layer is None else survey.layers.get_layer(layer)
         if shown is not None:
-            refuse_beside_layer(release, region)
-            bands = as_layer_bands(bands, shown.bands, shown.name)
+            survey.named_planes.refuse_beside_layer(release, region)
+            bands = survey.named_planes.as_layer_bands(bands, shown.bands, shown.name)
         if shown is not None and (shown.release is None or shown.region is None):
             answer[targets.placed] = self._probe(shown, bands, ra_deg, dec_deg, cache)
         else:
@@ -219,7 +216,7 @@ class FootprintMethods(SurveyBase):
                 release, region = shown.release, cast("Region", shown.region)
                 bands = bands or shown.bands
             release, region = self._tree(release, region)
-            bands = as_bands(bands, release, region)
+            bands = survey.named_planes.as_bands(bands, release, region)
             if observed:
                 every = bands or get_release(release).bands
                 maps = self._nexp(ra_deg, dec_deg, every, release, region, mirror, cache)
@@ -271,7 +268,7 @@ class FootprintMethods(SurveyBase):
         service = self._viewer(cache)
         answer = np.zeros(len(ra_deg), bool)
         for number, (ra, dec) in enumerate(zip(ra_deg, dec_deg, strict=True)):
-            request = cutout_request(
+            request = survey.request.cutout_request(
                 (float(ra), float(dec)), 1, bands=bands or layer.default_bands or None, layer=layer
             )
             with suppress(NoCoverageError):
@@ -338,8 +335,8 @@ class FootprintMethods(SurveyBase):
         {'decam'}
         """
         release, region = self._tree(release, region)
-        bands = as_bands(bands, release, region)
-        as_choice("on_missing", on_missing, ("warn", "raise"))
+        bands = survey.named_planes.as_bands(bands, release, region)
+        survey.request.as_choice("on_missing", on_missing, ("warn", "raise"))
         ra_deg, dec_deg = as_position(coordinates)
         with self._finder(mirror, cache) as finder:
             if get_query_payload:
@@ -387,7 +384,7 @@ class FootprintMethods(SurveyBase):
         ...     moc = LegacySurvey.get_moc(bands='r')  # doctest: +SKIP
         """
         release, region = self._tree(release, region)
-        bands = as_bands(bands, release, region)
+        bands = survey.named_planes.as_bands(bands, release, region)
         if not (isinstance(max_depth, Integral) and 0 <= max_depth <= MAX_DEPTH):
             refuse("max_depth", max_depth, f"must be a whole number from 0 to {MAX_DEPTH}.")
         with self._finder(mirror, cache) as finder:

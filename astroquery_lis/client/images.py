@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .. import images
+from .. import images, survey
 from .._conf import setting
 from .._typing import answering, answering_each
 from ..io.bounds import within
-from ..survey.request import CUTOUT_OPTIONS, DEFAULT_SIZE, as_choice, cutout_request, psf_request
+from ..survey.pixel_grids import DEFAULT_SIZE
 from .base import SurveyBase, in_time, options_of
 from .by_row import requests_by_row
 from .inputs import as_position, as_sources, as_targets, warn_of_unplaced
@@ -175,9 +175,9 @@ class ImageMethods(SurveyBase):
         >>> hdul['IMAGE_R'].shape
         (115, 115)
         """
-        as_choice("on_missing", on_missing, ("raise", "warn"))
+        survey.request.as_choice("on_missing", on_missing, ("raise", "warn"))
         names = as_sources(source, images.sources.SOURCES)
-        request = cutout_request(
+        request = survey.request.cutout_request(
             None if coordinates is None and wcs is not None else as_position(coordinates),
             size,
             bands=bands,
@@ -264,9 +264,9 @@ allow_unknown_layer, cache, get_query_payload : optional
         >>> len(cutouts)
         2
         """
-        as_choice("on_missing", on_missing, ("raise", "warn"))
-        make = partial(cutout_request, default_release=self.release)
-        options = options_of(locals(), CUTOUT_OPTIONS)
+        survey.request.as_choice("on_missing", on_missing, ("raise", "warn"))
+        make = partial(survey.request.cutout_request, default_release=self.release)
+        options = options_of(locals(), survey.request.CUTOUT_OPTIONS)
         sources = self._sources(as_sources(source, images.sources.SOURCES), mirror, cache)
         targets = as_targets(coordinates, ra=ra, dec=dec, name=name, parameter="coordinates")
         # Refused before the first is fetched.
@@ -319,8 +319,8 @@ allow_unknown_layer, cache, get_query_payload : optional
         2
         """
         sources = self._sources(as_sources(source, images.sources.SOURCES), mirror, cache=None)
-        make = partial(cutout_request, default_release=self.release)
-        options = options_of(locals(), CUTOUT_OPTIONS)
+        make = partial(survey.request.cutout_request, default_release=self.release)
+        options = options_of(locals(), survey.request.CUTOUT_OPTIONS)
         targets = as_targets(coordinates, ra=ra, dec=dec, name=name, parameter="coordinates")
         warn_of_unplaced(targets, "no address")
         whole = requests_by_row(make, targets, options)
@@ -381,9 +381,9 @@ allow_unknown_layer, cache, get_query_payload : optional
         >>> psf['PSF_R'].shape, psf['PSF_R'].header['PIXSCALE']
         ((63, 63), 0.262)
         """
-        as_choice("on_missing", on_missing, ("raise", "warn"))
+        survey.request.as_choice("on_missing", on_missing, ("raise", "warn"))
         names = as_sources(source, images.sources.SOURCES)
-        request = psf_request(
+        request = survey.request.psf_request(
             as_position(coordinates),
             bands=bands,
             release=release,

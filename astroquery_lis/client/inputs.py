@@ -18,17 +18,16 @@ from astropy.coordinates import BaseCoordinateFrame, SkyCoord
 from astropy.table import Column, QTable, Row, Table
 from astropy.time import Time
 
+from .. import survey
 from ..exceptions import CoverageWarning, InvalidRequestError, refuse, warn
 from ..survey.bricks import N_BRICKS, brick_id, parse_brick_name
-from ..survey.catalog_request import MAX_BOX_DEG, Sky, as_angle_deg
-from ..survey.sphere import Box, Circle, Polygon, bricks_in_circle
 from ..survey.sweep_names import is_sweep_name
 from .position_columns import icrs_degrees, on_the_sky, positions_of_table, unmasked
 from .position_text import POSITION, coordinate_deg, read_positions
-from .user_tables import as_table
 
 if TYPE_CHECKING:
     from .._typing import Angle, Positions
+    from ..survey.catalog_request import Sky
 
 MUST = (
     "must be a SkyCoord, text such as '190.1 1.2' or 'NGC 1', RA and Dec in degrees as one "
@@ -79,6 +78,8 @@ def as_targets(
     must: str = MUST,
 ) -> Targets:
     """Return all positions that users hand in; rows without one stay, as NaN."""
+    from .user_tables import as_table
+
     table = as_table(value, parameter)
     if table is not None:
         degrees = positions_of_table(table, parameter, ra=ra, dec=dec, name=name)
@@ -141,19 +142,29 @@ def as_sky(
         ra_deg, dec_deg = as_positions(polygon, "polygon")
         if len(ra_deg) < 3 or not np.isfinite([ra_deg, dec_deg]).all():
             refuse("polygon", polygon, "needs three corners or more, all of them finite.")
-        shape = Polygon(tuple(ra_deg.tolist()), tuple(dec_deg.tolist()))
+        shape = survey.sphere.Polygon(tuple(ra_deg.tolist()), tuple(dec_deg.tolist()))
         shape.bricks()
         return shape
     if coordinates is None:
         refuse("coordinates", None, "is needed with radius= or width=.")
     position = as_position(coordinates, **columns)
     if radius is not None:
-        return Circle(*position, as_angle_deg("radius", radius, 180.0))
+        return survey.sphere.Circle(
+            *position, survey.catalog_request.as_angle_deg("radius", radius, 180.0)
+        )
     if width is None:
         refuse("width", width, "is needed with height=.")
-    width_deg = as_angle_deg("width", width, MAX_BOX_DEG)
-    height_deg = width_deg if height is None else as_angle_deg("height", height, MAX_BOX_DEG)
-    return Box(*position, width_deg, height_deg)
+    width_deg = survey.catalog_request.as_angle_deg(
+        "width", width, survey.catalog_request.MAX_BOX_DEG
+    )
+    height_deg = (
+        width_deg
+        if height is None
+        else survey.catalog_request.as_angle_deg(
+            "height", height, survey.catalog_request.MAX_BOX_DEG
+        )
+    )
+    return survey.sphere.Box(*position, width_deg, height_deg)
 
 
 def warn_of_unplaced(targets: Targets, consequence: str) -> None:
@@ -410,9 +421,9 @@ def bricks_at(targets: Targets, radius: Angle | None = None) -> np.ndarray:
     placed = targets[targets.placed]
     if radius is None:
         return np.unique(brick_id(placed.ra_deg, placed.dec_deg))
-    radius_deg = as_angle_deg("radius", radius, 180.0, zero=True)
+    radius_deg = survey.catalog_request.as_angle_deg("radius", radius, 180.0, zero=True)
     places = zip(placed.ra_deg, placed.dec_deg, strict=True)
-    touched = [bricks_in_circle(*at, radius_deg) for at in places]
+    touched = [survey.sphere.bricks_in_circle(*at, radius_deg) for at in places]
     return np.unique(np.concatenate([np.array([], np.int64), *touched]))
 
 
@@ -426,6 +437,8 @@ def is_file_name(word: object) -> bool:
 
 def _names(value: object) -> tuple[list | None, list[str]]:
     """Return names or numbers of bricks, or `None` for positions, and names of sweep files."""
+    from .user_tables import as_table
+
     if value is None:
         return [], []
     words = value.replace(",", " ").split() if isinstance(value, str) else []

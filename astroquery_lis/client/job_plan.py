@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import catalogs
-from ..io.jobs import Result
+from .. import catalogs, io
 from ..survey.bricks import brick_id, name_of, region_of_brick
-from ..survey.request import CutoutRequest
 
 if TYPE_CHECKING:
     from ..images.cutting import BulkSpec, CutoutJob
     from ..images.sources import Access
+    from ..io.jobs import Result
+    from ..survey.request import CutoutRequest
 
 PICTURE_OUTPUTS = ("png", "jpeg")
 
@@ -180,7 +180,7 @@ def results_without_work(plan: BulkPlan, rows: np.ndarray) -> Iterator[Result]:
     name = release.name if release is not None and len(whole.templates) == 1 else ""
     for row in rows[~np.isfinite(whole.ra_deg[rows])].tolist():
         message = "The row has no position on the sky."
-        yield Result(row, "SKIPPED", message=message, id=whole.target(row)[1], release=name)
+        yield io.jobs.Result(row, "SKIPPED", message=message, id=whole.target(row)[1], release=name)
     job = whole.part(plan.no_data)
     for index, row in enumerate(plan.no_data.tolist()):
         facts, brick = job.facts(index), name_of(job.bricks[index])
@@ -188,7 +188,7 @@ def results_without_work(plan: BulkPlan, rows: np.ndarray) -> Iterator[Result]:
             f"{facts['release']} has no data at RA {job.ra_deg[index]:.6f}, "
             f"Dec {job.dec_deg[index]:+.6f}: its table of bricks lacks {brick}."
         )
-        yield Result(row, "NODATA", message=message, **facts)
+        yield io.jobs.Result(row, "NODATA", message=message, **facts)
 
 
 _SAME_FOR_ALL = ("products", "bands", "wise_grid", "convert_flux", "rotation_deg", "to_sky")

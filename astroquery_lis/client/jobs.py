@@ -6,14 +6,13 @@ from functools import partial
 from inspect import signature
 from typing import TYPE_CHECKING
 
-from .. import images
+from .. import images, survey
 from .._packages import import_optional
 from ..exceptions import refuse
-from ..survey.request import DEFAULT_SIZE, CutoutRequest, as_choice, cutout_request, psf_request
+from ..survey.pixel_grids import DEFAULT_SIZE
 from .base import SurveyBase, options_of
 from .by_row import requests_by_row
 from .inputs import as_sources, as_targets
-from .job_plan import PICTURE_OUTPUTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
         Size,
         Table,
     )
+    from ..survey.request import CutoutRequest
     from .job_runs import BulkJob
 
 
@@ -167,11 +167,11 @@ allow_unknown_layer, cache : optional
         ['COMPLETE', 'NODATA']
         """
         arrays = images.array_files.ARRAY_OUTPUTS
-        as_choice("output", output, ("fits", *arrays, *PICTURE_OUTPUTS))
+        survey.request.as_choice("output", output, ("fits", *NEEDED))
         extra, *modules = NEEDED.get(output, ("",))
         for module in modules:
             import_optional(module, extra, f"output={output!r}")
-        job = self._job(cutout_request, locals(), output)
+        job = self._job(survey.request.cutout_request, locals(), output)
         if output in arrays and len({(r.ny, r.nx) for r in job.whole.templates}) > 1:
             refuse("output", output, "holds cutouts of one size; take output='fits' for several.")
         return job.save(self._client, download_dir, executor, on_error, show_progress=show_progress)
@@ -236,7 +236,7 @@ show_progress
         ...         targets, bands='r', source='bricks', download_dir=folder, show_progress=False)
         INFO: 2 PSFs: 2 complete, in ... s. [astroquery_lis.io.jobs]
         """
-        job = self._job(psf_request, locals(), label="PSFs")
+        job = self._job(survey.request.psf_request, locals(), label="PSFs")
         return job.save(self._client, download_dir, executor, on_error, show_progress=show_progress)
 
     def iter_cutouts(
@@ -312,7 +312,7 @@ executor
         >>> shapes
         [(32, 32), (32, 32)]
         """
-        job = self._job(cutout_request, locals())
+        job = self._job(survey.request.cutout_request, locals())
         return job.cutouts(self._client, executor, on_error)
 
     # ---- inner ----------------------------------------------------------------------------------
@@ -328,10 +328,10 @@ executor
         # What runs jobs brings a dozen modules along, which single calls do without.
         from .job_runs import BulkJob
 
-        as_choice("on_error", arguments["on_error"], ("record", "raise"))
+        survey.request.as_choice("on_error", arguments["on_error"], ("record", "raise"))
         columns = options_of(arguments, ("id_column", "ra", "dec", "name"))
         targets = as_targets(arguments["table"], **columns)
-        on_missing = as_choice("on_missing", arguments["on_missing"], ON_MISSING)
+        on_missing = survey.request.as_choice("on_missing", arguments["on_missing"], ON_MISSING)
         names = as_sources(arguments["source"], images.sources.SOURCES)
         access = self._access(**options_of(arguments, ("mirror", "cache", "executor")))
         options = options_of(arguments, signature(make).parameters)

@@ -9,10 +9,9 @@ import numpy as np
 from astropy import units as u
 from astropy.table import Column, MaskedColumn, Table
 
-from .. import images
+from .. import images, survey
 from ..exceptions import CoverageWarning, warn
 from ..survey.bitmasks import maskbits
-from ..survey.named_planes import as_bands, as_products
 from ..survey.paths import IMAGE_PRODUCTS
 from ..survey.releases import get_release
 from .base import SurveyBase
@@ -124,10 +123,17 @@ class MapMethods(SurveyBase):
             coordinates, id_column, ra=ra, dec=dec, name=name, parameter="coordinates"
         )
         warn_of_unplaced(targets, "have no values")
-        bands = as_bands(bands, release, region) or get_release(release).bands_in[region]
+        bands = (
+            survey.named_planes.as_bands(bands, release, region)
+            or get_release(release).bands_in[region]
+        )
         folder = "" if download_dir is None else str(Path(download_dir).expanduser().absolute())
         spec = images.map_values.MapSpec(
-            as_products(products, release, planes=True), bands, release, region, folder
+            survey.named_planes.as_products(products, release, planes=True),
+            bands,
+            release,
+            region,
+            folder,
         )
         access = self._access(mirror, cache, executor)
         maps = _columns(spec, len(targets))

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING
 from astropy import units as u
 from astropy.table import Table
 
+from .. import io
 from .._conf import conf
 from ..exceptions import InvalidRequestError, refuse
 from ..io.mirrors import REGISTERED
-from ..io.places import HEALTH
-from ..io.upkeep import cache_usage, clear_stores
 from ..survey.releases import get_release
-from .audit import audit
 from .base import SurveyBase
 
 if TYPE_CHECKING:
@@ -73,6 +71,8 @@ class UpkeepMethods(SurveyBase):
         >>> 'Status' in table.colnames
         True
         """
+        from .audit import audit
+
         cache = Path(self.cache_location).absolute()
         tree = cache if tree is None else Path(tree).expanduser().absolute()
         if not tree.is_dir() and tree != cache:
@@ -110,7 +110,7 @@ class UpkeepMethods(SurveyBase):
         used = self._mirrors(None)
         mirrors = list({m.name: m for m in (*REGISTERED.values(), *used)}.values())
         if probe:
-            HEALTH.probe(mirrors, self._client(), PROBE_PATH)
+            io.places.HEALTH.probe(mirrors, self._client(), PROBE_PATH)
         rows = []
         for mirror in mirrors:
             status, latency_s, ranges, error = _health_of(mirror)
@@ -149,7 +149,7 @@ class UpkeepMethods(SurveyBase):
         >>> sorted(LegacySurvey.cache_info())
         ['bytes', 'limit_bytes', 'location', 'stores']
         """
-        stores = cache_usage(self.cache_location)
+        stores = io.upkeep.cache_usage(self.cache_location)
         total = sum(count["file_bytes"] + count["part_bytes"] for count in stores.values())
         return {
             "location": str(self.cache_location),
@@ -182,14 +182,14 @@ class UpkeepMethods(SurveyBase):
         """
         if older_than is None and release is None:
             self._images.clear()
-            clear_stores(self.cache_location)
+            io.upkeep.clear_stores(self.cache_location)
             for response in Path(self.cache_location).glob("*.pickle"):
                 response.unlink()
             return
         before_s = None if older_than is None else time.time() - _seconds(older_than)
         name = None if release is None else get_release(release).name
         self._images.clear()
-        clear_stores(self.cache_location, used_before_s=before_s, release=name)
+        io.upkeep.clear_stores(self.cache_location, used_before_s=before_s, release=name)
 
     def verify_cache(self, *, repair: bool = False) -> Table:
         """Audit the cache: `verify` without a tree.
@@ -231,8 +231,8 @@ def _health_of(mirror: Place) -> tuple[str, float, str, str]:
     if mirror.is_local:
         here = os.path.isdir(mirror.template)
         return ("up" if here else "unknown"), float("nan"), "yes" if here else "unknown", ""
-    host = HEALTH.of(mirror)
-    if HEALTH.is_resting(mirror):
+    host = io.places.HEALTH.of(mirror)
+    if io.places.HEALTH.is_resting(mirror):
         status = "resting"
     elif host.failures:
         status = "failing"

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 from astropy.table import Table
 
-from .. import images
+from .. import images, survey
 from .._conf import setting
 from .._typing import answering
 from ..exceptions import refuse
-from ..survey.layers import LAYERS, get_layer, layer_of
-from ..survey.request import DEFAULT_SIZE, cutout_request
+from ..survey.pixel_grids import DEFAULT_SIZE
 from .base import SurveyBase, in_time
 from .inputs import as_position
 
@@ -77,9 +76,15 @@ class ViewMethods(SurveyBase):
         >>> query['params']['layer']
         'ls-dr10'
         """
-        shown = layer_of(self.release) if layer is None else get_layer(layer)
+        shown = (
+            survey.layers.layer_of(self.release)
+            if layer is None
+            else survey.layers.get_layer(layer)
+        )
         position = as_position(coordinates)
-        request = cutout_request(position, size, bands=bands, layer=shown, pixel_scale=pixel_scale)
+        request = survey.request.cutout_request(
+            position, size, bands=bands, layer=shown, pixel_scale=pixel_scale
+        )
         parameters = images.rendering.Rendering(request).all_parameters()
         if len(parameters) > 1:
             refuse("size", size, ": the viewer's pictures are of 3000 pixels at most.")
@@ -114,7 +119,11 @@ class ViewMethods(SurveyBase):
         >>> url.rpartition('?')[2]
         'ra=190.108600&dec=1.200500&layer=ls-dr10&zoom=15'
         """
-        shown = layer_of(self.release) if layer is None else get_layer(layer)
+        shown = (
+            survey.layers.layer_of(self.release)
+            if layer is None
+            else survey.layers.get_layer(layer)
+        )
         ra_deg, dec_deg = as_position(coordinates)
         root = setting("viewer_url").rstrip("/")
         return f"{root}?ra={ra_deg:.6f}&dec={dec_deg:.6f}&layer={shown.name}&zoom={zoom}"
@@ -151,7 +160,7 @@ class ViewMethods(SurveyBase):
                 layer.unit,
                 layer.note,
             )
-            for layer in LAYERS.values()
+            for layer in survey.layers.LAYERS.values()
         ]
         names = (
             *("layer", "survey", "bands", "default_bands", "pixel_scale", "product", "release"),

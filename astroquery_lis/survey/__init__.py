@@ -1,12 +1,31 @@
-"""What the survey is: bricks, releases, file names, masks.  Pure: no network, no files."""
+"""What the survey is: bricks, releases, file names, masks.  Pure: no network, no files.
+
+Modules that need much themselves are imported when they are first needed.
+"""
 
 from typing import TYPE_CHECKING
 
 from .._rooms import modules_of
 
 if TYPE_CHECKING:
-    from . import sky_grids
+    from . import (
+        catalog_request,
+        layers,
+        named_planes,
+        request,
+        row_ids,
+        sky_grids,
+        sphere,
+    )
 
-__all__ = ["sky_grids"]
+__all__ = [
+    "catalog_request",
+    "layers",
+    "named_planes",
+    "request",
+    "row_ids",
+    "sky_grids",
+    "sphere",
+]
 
 __getattr__ = modules_of(__name__)

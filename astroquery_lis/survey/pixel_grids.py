@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from astropy.wcs import WCS
 
 
+DEFAULT_SIZE = 256
+"""Width and height of a cutout, pixels, where none is given."""
+
+
 class Box(NamedTuple):
     """The pixels ``[y0, y1) x [x0, x1)``, counted from 0."""
 

@@ -31,14 +31,13 @@ from .named_planes import (
     sources_of,
     wise_products,
 )
+from .pixel_grids import DEFAULT_SIZE
 from .placement import WISE, place
 from .releases import PIXEL_SCALE_ARCSEC, WISE_BANDS, DataRelease, as_region, get_release
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
     from astropy.wcs import WCS
-
-DEFAULT_SIZE = 256
 
 MAX_SIZE_PIX = 10_000
 """Largest width or height of a cutout, pixels: 0.73 degrees at the survey's scale."""
