@@ -308,6 +308,14 @@ class _Workers:
         return 2 * n_workers if isinstance(n_workers, int) else UNKNOWN_IN_FLIGHT
 
     def submit(self, function: _Carried, *args: Any) -> Future:
+        if self.kind != "processes":
+            return self._submit(function, *args)
+        from .workers import interrupts_held
+
+        with interrupts_held():
+            return self._submit(function, *args)
+
+    def _submit(self, function: _Carried, *args: Any) -> Future:
         if self.current is None:
             self.current = self._new()
         try:

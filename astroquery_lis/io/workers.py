@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from multiprocessing.popen_spawn_posix import Popen
     from multiprocessing.process import BaseProcess
+    from types import FrameType
 
 STARTING = threading.RLock()
 
@@ -30,7 +31,7 @@ STARTING = threading.RLock()
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """Start a process that knows nothing of the main module, and leaves Ctrl-C to this one."""
-    with STARTING, _interrupts_held():
+    with STARTING, _without_interrupts():
         main = sys.modules["__main__"]
         sys.modules["__main__"] = types.ModuleType("__main__")
         try:
@@ -40,8 +41,8 @@ def _alone() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold interrupts back: here until the end, in a process that is started meanwhile for good."""
+def _without_interrupts() -> Iterator[None]:
+    """Let no interrupt reach a process that is started meanwhile, ever."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -52,6 +53,24 @@ def _interrupts_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold a Ctrl-C back until the end: a pool that is half started can hang."""
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    # A mask would not do: any other thread would take the signal for this one.
+    signal.signal(signal.SIGINT, lambda *arguments: held.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            before(*held[0])
 
 
 class _ProcessWithoutMain(SpawnProcess):

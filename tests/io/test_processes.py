@@ -219,7 +219,7 @@ def test_what_others_let_the_server_import_stays():
     assert process.stdout.split("\n")[-2:] == ["[True, True]", ""]
 
 
-INTERRUPTED_SCRIPT = """
+WORKERS_SCRIPT = """
 import multiprocessing
 import signal
 from concurrent.futures import ProcessPoolExecutor
@@ -237,20 +237,39 @@ with ProcessPoolExecutor(1, mp_context=others) as pool:
     print(repr(pool.submit(interrupt_self, 2).exception()))
 """
 
+PARENT_SCRIPT = """
+import multiprocessing
+from astroquery_lis.io.jobs import map_jobs
+from tests.io.process_jobs import double
+
+multiprocessing.set_forkserver_preload(["interrupts_all"])
+try:
+    list(map_jobs(double, [{"value": 1}], executor="processes"))
+except KeyboardInterrupt:
+    print(len(multiprocessing.active_children()))
+"""
+
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no server to fork workers from")
-def test_workers_leave_interrupts_to_their_parent(tmp_path):
+@pytest.mark.parametrize(
+    ("script", "printed"),
+    [
+        (WORKERS_SCRIPT, ["interrupted", "1", "KeyboardInterrupt()", ""]),
+        (PARENT_SCRIPT, ["0", ""]),
+    ],
+)
+def test_interrupts_reach_the_parent_of_workers_when_they_have_started(tmp_path, script, printed):
     (tmp_path / "interrupts_all.py").write_text("import os, signal\nos.killpg(0, signal.SIGINT)\n")
     process = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED_SCRIPT],
+        [sys.executable, "-c", script],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([os.getcwd(), str(tmp_path)])},
         capture_output=True,
         text=True,
         check=True,
         start_new_session=True,
+        timeout=PATIENCE_S,
     )
-    assert process.stderr == ""
-    assert process.stdout.split("\n") == ["interrupted", "1", "KeyboardInterrupt()", ""]
+    assert (process.stderr, process.stdout.split("\n")) == ("", printed)
 
 
 @pytest.mark.parametrize("way", ["file", "stdin"])
