@@ -1,9 +1,9 @@
-"""Guards round the decoding of tile-compressed images.
+"""Guards round the coding and decoding of tile-compressed images.
 
 The C code behind astropy keeps state of its own in two places and releases the interpreter's lock
 meanwhile, so that threads get wrong pixels without an error (seen with astropy 8.0):
 
-- HCOMPRESS (nexp and the masks) decodes through static variables: one at a time;
+- HCOMPRESS (nexp and the masks) codes and decodes through static variables: one at a time;
 - the table of random numbers for dithered floats is made when it is first needed, without a lock:
   it is made beforehand here.
 
@@ -54,7 +54,7 @@ _has_dithers = False
 
 
 def decoding(hdu: object) -> AbstractContextManager[object]:
-    """Return what to decode the pixels of an HDU in, so that other threads may decode too."""
+    """Return what to code or decode the pixels of an HDU in, so that other threads may too."""
     codec = getattr(hdu, "compression_type", "")
     if codec.startswith("HCOMPRESS"):
         return _hcompress

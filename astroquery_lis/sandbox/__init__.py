@@ -13,8 +13,7 @@ can be told to misbehave.  Tests of your own code run on it without a network::
 Each file is made when it is first asked for, and kept in astropy's cache; `build` makes all.
 """
 
-from .reductions import write_reduction
 from .server import Sandbox, serve
-from .tree import build
+from .tree import build, write_reduction
 
 __all__ = ["Sandbox", "build", "serve", "write_reduction"]

@@ -24,29 +24,51 @@ _POSITION_ANGLE_DEG = 30.0
 
 @dataclass(frozen=True)
 class Camera:
-    """How a camera sees the sky."""
+    """How a camera sees the sky, and what its exposures are called."""
 
     name: str
     pixel_scale_arcsec: float
-    size_pix: int
+    size_pix: int  # of the PSF
     axes: tuple
+    ccd_pix: tuple[int, int]  # width and height
+    ccds: tuple[int, int]  # side by side and above each other
+    first_exposure: int
+    proposal: str
 
 
 # A DECam CCD has its rows along the meridian: x runs south, y runs east.
 # The Mosaic cameras at Kitt Peak say the same of themselves (DECPANGL 270, RAPANGL 0).
 _MERIDIAN = ((0, 1), (-1, 0))
-_DECAM = Camera("decam", 0.262, 63, _MERIDIAN)
 _UPRIGHT = ((-1, 0), (0, 1))
+_DECAM = Camera("decam", 0.262, 63, _MERIDIAN, (2046, 4094), (8, 7), 410000, "2014B-0404")
+_BOK = Camera("90prime", 0.454, 31, _UPRIGHT, (4032, 4096), (2, 2), 85000, "BOK2015-A")
+_MOSAIC = Camera("mosaic", 0.26, 63, _MERIDIAN, (4079, 4054), (2, 2), 110000, "2016A-0453")
 # The camera of each region and band.
-CAMERAS = {
-    ("south", "g"): _DECAM,
-    ("south", "r"): _DECAM,
-    ("south", "i"): _DECAM,
-    ("south", "z"): _DECAM,
-    ("north", "g"): Camera("90prime", 0.454, 31, _UPRIGHT),
-    ("north", "r"): Camera("90prime", 0.454, 31, _UPRIGHT),
-    ("north", "z"): Camera("mosaic", 0.26, 63, _MERIDIAN),
-}
+CAMERAS = {("south", band): _DECAM for band in "griz"}
+CAMERAS |= {("north", "g"): _BOK, ("north", "r"): _BOK, ("north", "z"): _MOSAIC}
+
+
+class CcdGrid:
+    """Where positions are on a CCD: a tangent plane, the pixel at its origin and the CD matrix."""
+
+    def __init__(
+        self, ra_deg: float, dec_deg: float, first_pix: tuple[float, float], cd: np.ndarray
+    ) -> None:
+        self.scale_deg = float(np.sqrt(abs(np.linalg.det(cd))))
+        self._cd, self._first = cd, np.array(first_pix)
+        # A degree per pixel: the pixels are offsets in the tangent plane, x to the west.
+        self._plane = TangentGrid(ra_deg, dec_deg, 0.0, 0.0, 1.0)
+
+    def to_pixel(self, ra_deg: np.ndarray, dec_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return pixels counted from 0; NaN on the far side of the sky."""
+        west, north = self._plane.to_pixel(ra_deg, dec_deg)
+        x, y = np.tensordot(np.linalg.inv(self._cd), np.stack([-west, north]), axes=1)
+        return x + self._first[0], y + self._first[1]
+
+    def to_sky(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return RA and Dec, degrees."""
+        east, north = self._cd @ np.stack([x - self._first[0], y - self._first[1]])
+        return self._plane.to_sky(-east, north)
 
 
 @dataclass(frozen=True)
@@ -98,14 +120,6 @@ def ccd_psf(ra_deg: float, dec_deg: float, region: str, band: str) -> np.ndarray
     return (psf / psf.sum()).astype(np.float32)
 
 
-# Width and height in pixels, and how many CCDs are side by side and above each other.
-_DETECTORS = {
-    "decam": (2046, 4094, 8, 7),
-    "mosaic": (4079, 4054, 2, 2),
-    "90prime": (4032, 4096, 2, 2),
-}
-_FIRST_EXPOSURE = {"decam": 410000, "mosaic": 110000, "90prime": 85000}
-_PROPOSAL = {"decam": "2014B-0404", "mosaic": "2016A-0453", "90prime": "BOK2015-A"}
 _PASSES = 2
 _ZERO_POINT = {"g": 25.08, "r": 25.29, "i": 25.20, "z": 24.92}
 _SKY_MAG = {"g": 22.0, "r": 21.0, "i": 20.2, "z": 19.0}
@@ -128,7 +142,8 @@ class _Ccd:
 
     def __init__(self, region: str, band: str, number: int, column: int, row: int) -> None:
         self.camera, self.band, self.number = CAMERAS[region, band], band, number
-        self.width, self.height, across, up = _DETECTORS[self.camera.name]
+        self.width, self.height = self.camera.ccd_pix
+        across, up = self.camera.ccds
         spans = _spans_deg(region, band)
         shift = number / _PASSES
         self.dec_deg = (row + 0.5 + shift) * spans[1]
@@ -137,17 +152,16 @@ class _Ccd:
         block, place = divmod(column, across), divmod(row, up)
         # One exposure for each block of CCDs; which number it has does not matter.
         unique = (block[0] * 1009 + place[0] * 31) % 9000
-        self.exposure = _FIRST_EXPOSURE[self.camera.name] + unique * 8 + 2 * "griz".index(band)
+        self.exposure = self.camera.first_exposure + unique * 8 + 2 * "griz".index(band)
         self.exposure += number
         self.order = block[1] + across * place[1]
         self.bore_deg = (
             ((block[0] + 0.5) * across * step) % 360.0,
             (place[0] + 0.5) * up * spans[1],
         )
-        self._grid = TangentGrid(
-            self.ra_deg, self.dec_deg, 0.0, 0.0, self.camera.pixel_scale_arcsec / 3600
-        )
-        self._axes = np.array(self.camera.axes, float)
+        self.cd = np.array(self.camera.axes, float) * self.camera.pixel_scale_arcsec / 3600
+        middle = (self.width - 1) / 2, (self.height - 1) / 2
+        self.grid = CcdGrid(self.ra_deg, self.dec_deg, middle, self.cd)
 
     @property
     def name(self) -> str:
@@ -155,24 +169,11 @@ class _Ccd:
             return f"CCD{self.order + 1}"
         return f"S{self.order + 1}" if self.order < 31 else f"N{self.order - 30}"
 
-    def to_pixel(self, ra_deg: np.ndarray, dec_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return pixels counted from 0; NaN far away."""
-        west, north = self._grid.to_pixel(ra_deg, dec_deg)
-        x, y = np.linalg.inv(self._axes) @ np.stack([-np.asarray(west), np.asarray(north)])
-        return x + (self.width - 1) / 2, y + (self.height - 1) / 2
-
-    def to_sky(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return RA and Dec, degrees."""
-        steps = np.stack([np.subtract(x, (self.width - 1) / 2), y - (self.height - 1) / 2])
-        east, north = self._axes @ steps
-        return self._grid.to_sky(-east, north)
-
 
 def _spans_deg(region: str, band: str) -> np.ndarray:
     """Return how wide and how high a CCD is on the sky, degrees."""
     camera = CAMERAS[region, band]
-    width, height, *_ = _DETECTORS[camera.name]
-    size = np.diag([width, height]) * camera.pixel_scale_arcsec / 3600
+    size = np.diag(camera.ccd_pix) * camera.pixel_scale_arcsec / 3600
     return np.abs(np.array(camera.axes) @ size).max(axis=1)
 
 
@@ -216,7 +217,7 @@ def _overlap(ccd: _Ccd, brick: Brick) -> tuple[int, ...] | None:
     grid = bricks.brick_grid(brick.id)
     corners = np.array([[0, 0], [0, ccd.height - 1], [ccd.width - 1, ccd.height - 1]])
     corners = np.concatenate([corners, [[ccd.width - 1, 0]]])
-    x, y = grid.to_pixel(*ccd.to_sky(*corners.T))
+    x, y = grid.to_pixel(*ccd.grid.to_sky(*corners.T))
     if not np.isfinite(x).all():
         return None
     last = bricks.IMAGE_SIZE_PIX - 1
@@ -229,7 +230,7 @@ def _overlap(ccd: _Ccd, brick: Brick) -> tuple[int, ...] | None:
     if low[0] > high[0] or low[1] > high[1] or not touched:
         return None
     sides = np.array([[low[0], low[1]], [low[0], high[1]], [high[0], high[1]], [high[0], low[1]]])
-    x, y = ccd.to_pixel(*grid.to_sky(*sides.T.astype(float)))
+    x, y = ccd.grid.to_pixel(*grid.to_sky(*sides.T.astype(float)))
     limits = np.array([ccd.width, ccd.height] * 2) - 1
     ends = np.clip(np.round([x.min(), y.min(), x.max(), y.max()]), 0, limits).astype(int)
     return (*ends, low[0], high[0], low[1], high[1])
@@ -240,7 +241,6 @@ def _row(ccd: _Ccd, region: str, boxes: tuple[int, ...]) -> np.ndarray:
     scale, band, camera = ccd.camera.pixel_scale_arcsec, ccd.band, ccd.camera.name
     rng = np.random.default_rng([7, ccd.exposure, ccd.order])
     exposed = np.random.default_rng([7, ccd.exposure])
-    cd = np.array(ccd.camera.axes, float) * scale / 3600
     sig1 = sky.NOISE_SIGMA[band] * scale / releases.PIXEL_SCALE_ARCSEC
     zero_point = _ZERO_POINT[band] + exposed.normal(0, 0.03)
     counts = 10 ** ((zero_point - _SKY_MAG[band]) / 2.5) * scale**2
@@ -254,7 +254,7 @@ def _row(ccd: _Ccd, region: str, boxes: tuple[int, ...]) -> np.ndarray:
         "plprocid": "sim0000",
         "ccdname": ccd.name,
         "object": "SIMULATED",
-        "propid": _PROPOSAL[camera],
+        "propid": ccd.camera.proposal,
         "filter": band,
         "exptime": _EXPTIME_S[band],
         "mjd_obs": (56700.0 if region == "south" else 57400.0) + exposed.uniform(0, 600),
@@ -289,7 +289,7 @@ def _row(ccd: _Ccd, region: str, boxes: tuple[int, ...]) -> np.ndarray:
         "skyplver": "V0.0",
         "psfplver": "V0.0",
     }
-    for (i, j), value in np.ndenumerate(cd):
+    for (i, j), value in np.ndenumerate(ccd.cd):
         values[f"cd{i + 1}_{j + 1}"] = value
     names = "ccd_x0 ccd_y0 ccd_x1 ccd_y1 brick_x0 brick_x1 brick_y0 brick_y1"
     values |= dict(zip(names.split(), boxes, strict=True))

@@ -14,6 +14,8 @@ from typing import BinaryIO
 import numpy as np
 from astropy.io import fits
 
+from .._codecs import decoding
+
 _RICE = {"compression_type": "RICE_1"}
 _IMAGE = {**_RICE, "quantize_method": 2, "quantize_level": -1e-4}
 _LOSSLESS = {"compression_type": "GZIP_1", "quantize_level": 0}
@@ -65,7 +67,8 @@ def _extension(
         **CODECS[product],
     )
     stream = io.BytesIO()
-    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(stream)
+    with decoding(hdu):
+        fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(stream)
     return _with_all_tiles(stream, index, data.shape, seed)
 
 

@@ -13,8 +13,11 @@ from typing import Protocol
 
 import numpy as np
 from astropy.table import Table
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq, nnls
 from scipy.special import gammaincinv
+
+from ..survey.pixel_grids import Box
 
 PSF_CORE_SIGMA_ARCSEC = {"g": 0.618, "r": 0.536, "i": 0.495, "z": 0.495}
 _PSF_WING_RATIO = 2.2
@@ -56,7 +59,7 @@ def _psf_value(band: str, radius_arcsec: float) -> float:
     )
 
 
-def _sum_of_squares(components: Iterable[tuple[float, float]]) -> float:
+def sum_of_squares(components: Iterable[tuple[float, float]]) -> float:
     """Return the integral of the square of a round mixture, per arcsec^2."""
     pairs = tuple(components)
     return sum(w1 * w2 / (2 * np.pi * (s1**2 + s2**2)) for w1, s1 in pairs for w2, s2 in pairs)
@@ -64,7 +67,7 @@ def _sum_of_squares(components: Iterable[tuple[float, float]]) -> float:
 
 def psf_norm(band: str, pixel_scale_arcsec: float) -> float:
     """Return the sum over pixels of the squared PSF: point-source over pixel inverse variance."""
-    return _sum_of_squares(psf_components(band)) * pixel_scale_arcsec**2
+    return sum_of_squares(psf_components(band)) * pixel_scale_arcsec**2
 
 
 def galaxy_norm(band: str, pixel_scale_arcsec: float) -> float:
@@ -74,7 +77,7 @@ def galaxy_norm(band: str, pixel_scale_arcsec: float) -> float:
         for weight, sigma in sersic_components(1.0)
         for psf_weight, psf_sigma in psf_components(band)
     ]
-    return _sum_of_squares(profile) * pixel_scale_arcsec**2
+    return sum_of_squares(profile) * pixel_scale_arcsec**2
 
 
 @cache
@@ -119,19 +122,19 @@ def _pixels_per_arcsec(grid: Grid, ra_deg: np.ndarray, dec_deg: np.ndarray) -> n
 
 
 def _add_gaussian(
-    image: np.ndarray, x: float, y: float, flux: float, covariance: np.ndarray, x0: int, y0: int
+    image: np.ndarray, x: float, y: float, flux: float, covariance: np.ndarray
 ) -> None:
     """Add one Gaussian, as far as it is inside the image."""
     xx, xy, yy = covariance[0, 0], covariance[0, 1], covariance[1, 1]
     half_x, half_y = _CUT_SIGMA * np.sqrt(xx), _CUT_SIGMA * np.sqrt(yy)
-    first_x = max(int(np.ceil(x - half_x)) - x0, 0)
-    last_x = min(int(np.floor(x + half_x)) + 1 - x0, image.shape[1])
-    first_y = max(int(np.ceil(y - half_y)) - y0, 0)
-    last_y = min(int(np.floor(y + half_y)) + 1 - y0, image.shape[0])
+    first_x = max(int(np.ceil(x - half_x)), 0)
+    last_x = min(int(np.floor(x + half_x)) + 1, image.shape[1])
+    first_y = max(int(np.ceil(y - half_y)), 0)
+    last_y = min(int(np.floor(y + half_y)) + 1, image.shape[0])
     if first_x >= last_x or first_y >= last_y:
         return
-    dx = np.arange(first_x, last_x) + (x0 - x)
-    dy = np.arange(first_y, last_y) + (y0 - y)
+    dx = np.arange(first_x, last_x) - x
+    dy = np.arange(first_y, last_y) - y
     determinant = xx * yy - xy**2
     # exp of a sum is a product: two short vectors, and the cross term only where it is tilted.
     across = np.exp(-0.5 * yy / determinant * dx**2)
@@ -146,17 +149,23 @@ def render(
     sources: Table, band: str, grid: Grid, *, x0: int = 0, y0: int = 0, shape: tuple[int, int]
 ) -> np.ndarray:
     """Return the noise-free picture of sources in a box of a pixel grid."""
-    image = np.zeros(shape)
+    box = Box(y0, y0 + shape[0], x0, x0 + shape[1])
+    return draw(sources, sources[f"flux_{band}"], psf_components(band), grid, box)
+
+
+def draw(sources: Table, fluxes: ArrayLike, psf: Components, grid: Grid, box: Box) -> np.ndarray:
+    """Return the same for fluxes and a PSF of one's own."""
+    image = np.zeros(box.shape)
     if len(sources) == 0:
         return image
     ra, dec = (np.asarray(sources[name], dtype=float) for name in ("ra", "dec"))
     x, y = grid.to_pixel(ra, dec)
-    fluxes = np.asarray(sources[f"flux_{band}"], dtype=float)
+    fluxes = np.asarray(fluxes, dtype=float)
     scale_arcsec = grid.scale_deg * 3600
-    blur = [(w, (s / scale_arcsec) ** 2 * np.eye(2)) for w, s in psf_components(band)]
-    margin = _reach_pix(sources, band, scale_arcsec)
-    near = (x > x0 - margin) & (x < x0 + shape[1] + margin)
-    near &= (y > y0 - margin) & (y < y0 + shape[0] + margin)
+    blur = [(w, (s / scale_arcsec) ** 2 * np.eye(2)) for w, s in psf]
+    margin = _reach_pix(sources, psf, scale_arcsec)
+    near = (x > box.x0 - margin) & (x < box.x1 + margin)
+    near &= (y > box.y0 - margin) & (y < box.y1 + margin)
     jacobians = _pixels_per_arcsec(grid, ra, dec)
     for row in np.flatnonzero(near):
         profile = [(1.0, np.zeros((2, 2)))]
@@ -170,20 +179,16 @@ def render(
             for psf_weight, psf_covariance in blur:
                 flux = fluxes[row] * weight * psf_weight
                 total = covariance + psf_covariance
-                _add_gaussian(image, x[row], y[row], flux, total, x0, y0)
+                _add_gaussian(image, x[row] - box.x0, y[row] - box.y0, flux, total)
     return image
 
 
-def _reach_pix(sources: Table, band: str, scale_arcsec: float) -> np.ndarray:
+def _reach_pix(sources: Table, psf: Components, scale_arcsec: float) -> np.ndarray:
     """Return how far from its centre each source can reach, pixels."""
-    widest = {index: sersic_components(index)[-1][1] for index in set(_indices(sources)) if index}
+    indices = [float(index) for index in sources["sersic"]]
+    widest = {index: sersic_components(index)[-1][1] for index in set(indices) if index}
     sigma = [
         widest[index] * radius if index else 0.0
-        for index, radius in zip(_indices(sources), np.asarray(sources["shape_r"]), strict=True)
+        for index, radius in zip(indices, np.asarray(sources["shape_r"]), strict=True)
     ]
-    psf = psf_components(band)[-1][1]
-    return _CUT_SIGMA * np.hypot(sigma, psf) / scale_arcsec + 1
-
-
-def _indices(sources: Table) -> list[float]:
-    return [float(index) for index in np.asarray(sources["sersic"])]
+    return _CUT_SIGMA * np.hypot(sigma, psf[-1][1]) / scale_arcsec + 1

@@ -18,7 +18,7 @@ from ..survey.tractor_columns import WISE_BANDS
 from ..survey.tractor_columns import tractor_columns as survey_columns
 from . import catalog, sky
 from .measurements import tractor_columns
-from .redshifts import photo_z, photo_z_dtype
+from .sweeps import photo_z, photo_z_dtype
 from .web import Response, document
 
 # What columns that the north lacks hold in tables of both regions, and indices of pixels of the

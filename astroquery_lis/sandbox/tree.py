@@ -6,37 +6,32 @@ Every file appears whole or not at all, and is the same whoever makes it, and wh
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
-import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from multiprocessing import parent_process
-from multiprocessing.context import SpawnContext, SpawnProcess
-from multiprocessing.process import BaseProcess
+from itertools import chain
 from os import PathLike
 from pathlib import Path, PurePosixPath
-from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from ..survey import paths, releases
+from astropy import log
+
+from ..survey import bricks, paths, releases
 from ..survey import tractor_columns as survey_columns
+from ..survey.pixel_grids import TangentGrid
 from . import sky
 from .brick_table_files import bricks_file, region_file
 from .catalog import CATALOG_TREES, ccds_file, tractor_file
-from .coadds import Content, band_files, band_products, mask_file
+from .coadds import Content, band_files, band_products, mask_file, scene_files
 from .made_once import cache_folder, digest_of, lock, remove_leftovers, write_whole
+from .planes import BrickScene, strips
 from .sweeps import sweep_files, sweep_names
 from .wise import wise_files
 
-if TYPE_CHECKING:
-    from multiprocessing.popen_spawn_posix import Popen
-
 _SOURCES = (
     "sky.py",
+    "data/scene.ecsv",
     "render.py",
     "planes.py",
     "compression.py",
@@ -46,7 +41,6 @@ _SOURCES = (
     "measurements.py",
     "cameras.py",
     "catalog.py",
-    "redshifts.py",
     "sweeps.py",
     "wise.py",
     "tree.py",
@@ -57,6 +51,8 @@ They imitate the files of the DESI Legacy Imaging Surveys, for tests and example
 """
 _VERSION = ".scene"
 _LOCKS = ".locks"
+# Of pixels in a reduction; larger ones would not sample the simulated light.
+_COARSEST_ARCSEC = 0.45
 # What a first cutout needs of the brick that was observed as a whole, where a band takes seconds.
 _FIRST_PRODUCTS = ("image", "invvar")
 
@@ -74,7 +70,7 @@ def build(
     root : str or path-like, optional
         Folder of the tree; by default one per version of the scene in astropy's cache.
     progress : callable, optional
-        Called with (parts done, parts in all) after each part of the work.
+        Called with (pieces done, pieces in all) after each piece of the work.
 
     Returns
     -------
@@ -125,8 +121,8 @@ class SurveyTree:
     ----------
     root : `~pathlib.Path`
         The folder.
-    parts : dict of str to tuple of Piece
-        All files, by parts of the work.
+    pieces : tuple of Piece
+        All files, by what is made at one go.
     """
 
     def __init__(self, root: str | PathLike[str] | None = None) -> None:
@@ -134,10 +130,10 @@ class SurveyTree:
         self.root = cache_folder() / version if root is None else Path(root).absolute()
         (self.root / _LOCKS).mkdir(parents=True, exist_ok=True)
         self._claim(version)
-        self.parts = dict(_parts())
+        self.pieces = tuple(_pieces())
         self._pieces: dict[str, Piece] = {}
         self._lists: dict[str, list[str]] = {}
-        for whole in (piece for part in self.parts.values() for piece in part):
+        for whole in self.pieces:
             for piece in _split(whole):
                 self._pieces |= dict.fromkeys(piece.paths, piece)
         for path in self._pieces:
@@ -189,43 +185,23 @@ class SurveyTree:
         return all((self.root / path).is_file() for path in piece.paths)
 
     def fill(self, progress: Callable[[int, int], object] | None = None) -> Path:
-        """Make every file that is not there yet, in two processes where that works."""
+        """Make every file that is not there yet."""
         if self._is_full:
             return self.root
-        missing = [name for name, part in self.parts.items() if not all(map(self._has, part))]
-        done = 0
-
-        def finish(name: str) -> None:
-            nonlocal done
-            done += 1
-            missing.remove(name)
-            if progress is not None:
-                progress(done, total)
-
-        total = len(missing)
-        if total > 1 and (os.cpu_count() or 1) > 1:
-            # What is not made then is made here, where an error that comes again is raised.
-            failures = (OSError, NotImplementedError, BrokenProcessPool)
-            with suppress(*failures), _two_processes() as pool:
-                try:
-                    futures = {pool.submit(_make_part, self.root, name): name for name in missing}
-                    for future in as_completed(futures):
-                        future.result()
-                        finish(futures[future])
-                finally:
-                    pool.shutdown(cancel_futures=True)
-        for name in tuple(missing):
-            self.make_part(name)
-            finish(name)
+        missing = [piece for piece in self.pieces if not self._has(piece)]
+        begun = time.monotonic()
+        if missing:
+            log.info("Making the simulated sky, once, in %s; up to a minute.", self.root)
+        with ThreadPoolExecutor(2) as pool:
+            for number, _ in enumerate(pool.map(self._make, missing), start=1):
+                if progress is not None:
+                    progress(number, len(missing))
         for listed in self._lists:
             self.file(listed)
+        if missing:
+            log.info("Made the simulated sky in %.0f s.", time.monotonic() - begun)
         self._is_full = True
         return self.root
-
-    def make_part(self, name: str) -> None:
-        """Make the files of a part of the work."""
-        for piece in self.parts[name]:
-            self._make(piece)
 
 
 def _checksum_line(path: Path) -> str:
@@ -233,20 +209,12 @@ def _checksum_line(path: Path) -> str:
         return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n"
 
 
-def _make_part(root: Path, name: str) -> None:
-    SurveyTree(root).make_part(name)
-
-
-def _two_processes() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(2, _ContextWithoutMain(), _end_with_parent)
-
-
-def _parts() -> Iterator[tuple[str, tuple[Piece, ...]]]:
-    """Yield every part of the work; the brick that was observed as a whole takes longest."""
+def _pieces() -> Iterator[Piece]:
+    """Yield all that there is to make."""
     for (release, region), names in sky.BRICKS.items():
         for brick in names:
-            yield f"{release}/{region}/{brick}", tuple(_coadd_pieces(release, region, brick))
-    yield "catalogues", tuple(_catalogue_pieces())
+            yield from _coadd_pieces(release, region, brick)
+    yield from _catalogue_pieces()
 
 
 def _coadd_pieces(release: str, region: str, brick: str) -> Iterator[Piece]:
@@ -298,30 +266,67 @@ def _catalogue_pieces() -> Iterator[Piece]:
         yield Piece((path,), partial(region_file, release, region))
 
 
-class _ProcessWithoutMain(SpawnProcess):
-    """A process that does not run the caller's script again: a short example has no guard."""
+def write_reduction(
+    folder: str | PathLike[str],
+    *,
+    pixel_scale_arcsec: float = 0.262,
+    width: int = 3600,
+    height: int | None = None,
+    zoom: tuple[int, int, int, int] | None = None,
+    bands: str = "grz",
+) -> Path:
+    """Write a local mirror in which brick 0451p000 of DR10 was reduced otherwise than the survey's.
 
-    @staticmethod
-    def _Popen(process_obj: BaseProcess) -> Popen:
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            return SpawnProcess._Popen(process_obj)
-        finally:
-            sys.modules["__main__"] = main
+    The names are the survey's, the pixels are not: what legacypipe's options ``--pixscale``,
+    ``--width``, ``--height`` and ``--zoom`` make of a brick.  The sky is the same.
 
+    Parameters
+    ----------
+    folder : str or path-like
+        The mirror's folder.
+    pixel_scale_arcsec : float, default: 0.262
+        Side of a pixel; at most 0.45, or the simulated light would not be sampled.
+    width, height : int, optional
+        Size of the image about the brick's centre, in pixels; 3600, and as high as wide.
+    zoom : (int, int, int, int), optional
+        The part of that image that is kept: x0, x1, y0, y1, counted from 0, the ends not included.
+    bands : str, default: 'grz'
+        Bands; ``image``, ``invvar``, ``nexp`` and ``maskbits`` are written.
 
-class _ContextWithoutMain(SpawnContext):
-    Process = _ProcessWithoutMain
+    Returns
+    -------
+    `~pathlib.Path`
+        The folder, for ``mirror=``.
 
+    Raises
+    ------
+    ValueError
+        If the pixels are too large, or the part is not inside of the image.
 
-def _end_with_parent() -> None:
-    """Let a process end when the one that started it is killed."""
-
-    def watch() -> None:
-        parent = parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    Examples
+    --------
+    >>> import tempfile
+    >>> from astroquery_lis import sandbox
+    >>> folder = sandbox.write_reduction(tempfile.mkdtemp(), zoom=(100, 400, 0, 200), bands='r')
+    >>> sorted(path.name for path in folder.rglob('*-image-r*'))
+    ['legacysurvey-0451p000-image-r.fits.fz']
+    """
+    height = width if height is None else height
+    x0, x1, y0, y1 = (0, width, 0, height) if zoom is None else zoom
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        msg = f"zoom={zoom!r} must be inside of the image of {width} by {height} pixels."
+        raise ValueError(msg)
+    if not 0 < pixel_scale_arcsec <= _COARSEST_ARCSEC:
+        msg = f"pixel_scale_arcsec={pixel_scale_arcsec!r} must be at most {_COARSEST_ARCSEC}."
+        raise ValueError(msg)
+    place = bricks.get_brick(sky.WHOLE_BRICK)
+    centre = (width - 1) / 2 - x0, (height - 1) / 2 - y0
+    grid = TangentGrid(place.ra_deg, place.dec_deg, *centre, pixel_scale_arcsec / 3600)
+    scene = BrickScene("dr10", "south", sky.WHOLE_BRICK)
+    scene.grid, scene.shape = grid, (y1 - y0, x1 - x0)
+    scene.windows = strips(scene.shape)
+    root = Path(folder).absolute()
+    tables = bricks_file("dr10"), region_file("dr10", "south")
+    for path, write in chain(scene_files(scene, tuple(bands)), *tables):
+        write_whole(root / path, write)
+    return root

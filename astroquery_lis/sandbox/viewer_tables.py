@@ -15,15 +15,13 @@ from functools import lru_cache
 
 import numpy as np
 from astropy.io import fits
-from astropy.io.fits import Header
 from astropy.time import Time
-from astropy.wcs import WCS
 
 from ..survey import bricks
 from ..survey.bricks import Brick
 from ..survey.pixel_grids import TangentGrid
 from . import catalog, render, sky
-from .cameras import ccd_rows
+from .cameras import CcdGrid, ccd_rows
 from .measurements import tractor_dtype
 from .viewer_layers import ViewerLayer, find_layer
 from .web import Response
@@ -43,23 +41,11 @@ _KEPT_FILES = 6
 _NOISE_PIX = 1 << 20
 
 
-class _CcdGrid:
-    """Where positions are on a CCD, by the WCS of its row."""
-
-    def __init__(self, row: np.void) -> None:
-        names = (("cd1_1", "cd1_2"), ("cd2_1", "cd2_2"))
-        matrix = np.array([[float(row[name]) for name in pair] for pair in names])
-        self.scale_deg = float(np.sqrt(abs(np.linalg.det(matrix))))
-        self._inverse = np.linalg.inv(matrix)
-        self._first = float(row["crpix1"]) - 1, float(row["crpix2"]) - 1
-        # A degree per pixel: the pixels are offsets in the tangent plane, x to the west.
-        self._plane = TangentGrid(float(row["crval1"]), float(row["crval2"]), 0.0, 0.0, 1.0)
-
-    def to_pixel(self, ra_deg: np.ndarray, dec_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return pixels counted from 0; NaN on the far side of the sky."""
-        west, north = self._plane.to_pixel(ra_deg, dec_deg)
-        x, y = np.tensordot(self._inverse, np.stack([-west, north]), axes=1)
-        return x + self._first[0], y + self._first[1]
+def _grid(row: np.void) -> CcdGrid:
+    """Return where positions are on a CCD, by the WCS of its row."""
+    cd = np.array([[float(row[f"cd{i}_{j}"]) for j in (1, 2)] for i in (1, 2)])
+    first = float(row["crpix1"]) - 1, float(row["crpix2"]) - 1
+    return CcdGrid(float(row["crval1"]), float(row["crval2"]), first, cd)
 
 
 def layer_ccds(
@@ -114,7 +100,7 @@ def _counts(row: np.void) -> np.ndarray:
     """Return the counts of a CCD without noise."""
     shape = int(row["height"]), int(row["width"])
     band = row["filter"].decode()
-    scene = render.render(sky.truth(), band, _CcdGrid(row), shape=shape)
+    scene = render.render(sky.truth(), band, _grid(row), shape=shape)
     scene *= _per_nanomaggy(row)
     scene += float(row["ccdskycounts"]) * float(row["exptime"])
     return scene
@@ -151,10 +137,7 @@ def _header(row: np.void) -> fits.Header:
         ("CUNIT1", "deg"),
         ("CUNIT2", "deg"),
     ]
-    cards += [
-        (name.upper(), float(row[name]))
-        for name in ("crval1", "crval2", "crpix1", "crpix2", "cd1_1", "cd1_2", "cd2_1", "cd2_2")
-    ]
+    cards += [(name.upper(), float(row[name])) for name in _WCS]
     return fits.Header(cards)
 
 
@@ -203,10 +186,9 @@ def _touches(ra_deg: np.ndarray, dec_deg: np.ndarray, box: _Box) -> bool:
 
 def _corners(row: np.void) -> np.ndarray:
     """Return the corners of a CCD: pixels (1, 1), (1, H), (W, H), (W, 1)."""
-    cards = [("CTYPE1", "RA---TAN"), ("CTYPE2", "DEC--TAN")]
-    wcs = WCS(Header(cards + [(name.upper(), float(row[name])) for name in _WCS]))
-    width, height = int(row["width"]), int(row["height"])
-    return wcs.all_pix2world([[1, 1], [1, height], [width, height], [width, 1]], 1)
+    right, top = int(row["width"]) - 1, int(row["height"]) - 1
+    x, y = np.array([0, 0, right, right]), np.array([0, top, top, 0])
+    return np.stack(_grid(row).to_sky(x, y), axis=1)
 
 
 _LAYER = re.compile(r"ls-dr(8|9|10|11)(-north|-south)?(-.*)?")

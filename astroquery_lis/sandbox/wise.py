@@ -13,7 +13,7 @@ from astropy.io import fits
 from scipy.optimize import brentq
 
 from ..survey import bricks, paths
-from ..survey.pixel_grids import TangentGrid
+from ..survey.pixel_grids import Box, TangentGrid
 from . import render, sky
 from .coadds import PRODTYPE, Content, add_brick_cards, add_wcs_cards
 from .compression import write_images
@@ -56,42 +56,13 @@ def wise_grid(brick: str) -> TangentGrid:
     return TangentGrid(place.ra_deg, place.dec_deg, middle, middle, _SCALE_ARCSEC / 3600)
 
 
-def _profiles(grid: TangentGrid) -> list[tuple]:
-    """Return the sources that can reach a grid, before the PSF."""
-    sources = sky.truth()
-    ra, dec = np.asarray(sources["ra"]), np.asarray(sources["dec"])
-    x, y = grid.to_pixel(ra, dec)
-    # The largest galaxy reaches 60 pixels from its centre, a star of W4 less than 19.
-    margin = 65
-    near = (np.abs(x - grid.x_ref) < grid.x_ref + margin) & (
-        np.abs(y - grid.y_ref) < grid.y_ref + margin
-    )
-    jacobians = render._pixels_per_arcsec(grid, ra, dec)
-    profiles = []
-    for row in np.flatnonzero(near):
-        parts = [(1.0, np.zeros((2, 2)))]
-        if sources["type"][row] != "PSF":
-            spread = render.ellipse_matrix(sources["shape_e1"][row], sources["shape_e2"][row])
-            spread = jacobians[row] @ spread * float(sources["shape_r"][row])
-            index = float(sources["sersic"][row])
-            parts = [(w, s**2 * spread @ spread.T) for w, s in render.sersic_components(index)]
-        profiles.append((row, x[row], y[row], parts))
-    return profiles
-
-
-def _model(profiles: list[tuple], band: str) -> np.ndarray:
+def _model(grid: TangentGrid, band: str) -> np.ndarray:
     """Return the noise-free picture, Vega nanomaggies per pixel."""
     # Sampled at the centres of pixels: sigma is 0.9 of them at least, which loses 1e-6 of a flux.
-    image = np.zeros((_SIZE_PIX, _SIZE_PIX))
-    to_vega = 10 ** (sky.VEGA_TO_AB[band] / 2.5)
-    flux = np.asarray(sky.truth()[f"flux_{band.lower()}"], dtype=float) * to_vega
-    blur = [(w, (s / _SCALE_ARCSEC) ** 2 * np.eye(2)) for w, s in wise_psf_components(band)]
-    for row, x, y, parts in profiles:
-        for weight, covariance in parts:
-            for psf_weight, psf_covariance in blur:
-                light = flux[row] * weight * psf_weight
-                render._add_gaussian(image, x, y, light, covariance + psf_covariance, 0, 0)
-    return image
+    sources = sky.truth()
+    flux = np.asarray(sources[f"flux_{band.lower()}"]) * 10 ** (sky.VEGA_TO_AB[band] / 2.5)
+    box = Box(0, _SIZE_PIX, 0, _SIZE_PIX)
+    return render.draw(sources, flux, wise_psf_components(band), grid, box)
 
 
 def _inverse_variance(grid: TangentGrid, band: str) -> np.ndarray:
@@ -103,7 +74,7 @@ def _inverse_variance(grid: TangentGrid, band: str) -> np.ndarray:
     waves = np.sin(2 * np.pi * ra / 0.1) * np.sin(2 * np.pi * dec / 0.13)
     exposures = np.round(usual * (1 + _EXPOSURES_VARY * waves))
     components = wise_psf_components(band)
-    norm = render._sum_of_squares(components) * _SCALE_ARCSEC**2
+    norm = render.sum_of_squares(components) * _SCALE_ARCSEC**2
     depth = infrared(band.lower())["psfdepth"][0] / 10 ** (2 * sky.VEGA_TO_AB[band] / 2.5)
     return depth / norm * exposures / usual
 
@@ -111,7 +82,7 @@ def _inverse_variance(grid: TangentGrid, band: str) -> np.ndarray:
 def wise_planes(region: str, brick: str, band: str) -> dict[str, np.ndarray]:
     """Return the WISE images of a brick in one band, by product."""
     grid = wise_grid(brick)
-    model = _model(_profiles(grid), band)
+    model = _model(grid, band)
     invvar = _inverse_variance(grid, band)
     # Numbers that the optical bands have not used: theirs are 0 to 3.
     number = 11 + list(sky.VEGA_TO_AB).index(band)

@@ -8,10 +8,10 @@ import sys
 import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
+from astropy import log
 
 from astroquery_lis import sandbox
 from astroquery_lis.sandbox import made_once, tree
@@ -28,8 +28,6 @@ sky.BRICKS = MappingProxyType({
     ("dr9", "north"): ("1801p325",),
 })
 tree.CATALOG_TREES = {("dr10", "south"): ("3598p000",)}
-# What runs in processes of its own would have the whole scene.
-tree.os.cpu_count = lambda: 1
 if sys.argv[2] == "unlocked":
     made_once.fcntl = None
 print("go", flush=True)
@@ -192,18 +190,35 @@ def test_two_servers_share_a_tree(tmp_path, sky_tree):
         assert {answer.read() for answer in answers} == {(sky_tree / path).read_bytes()}
 
 
-def work(root, name):
-    (root / name.replace("/", "-")).touch()
+def test_masks_that_are_made_at_once_are_those_of_a_build(tmp_path, sky_tree):
+    bricks = ("0453p000", "0451p002", "0453p002", "0001p000", "3598p000", "1801p322", "1801p325")
+    names = [paths.file_path("maskbits", "dr10", "south", brick=brick) for brick in bricks]
+    files = tree.SurveyTree(tmp_path)
+    with ThreadPoolExecutor(len(names)) as pool:
+        for name, path in zip(names, pool.map(files.file, names), strict=True):
+            assert path.read_bytes() == (sky_tree / name).read_bytes(), name
 
 
-def test_without_a_second_process_the_work_is_still_done(tmp_path, monkeypatch):
-    monkeypatch.setattr(tree, "_end_with_parent", partial(os._exit, 1))
+def test_a_build_counts_what_is_made_and_says_that_it_takes_long(tmp_path, monkeypatch):
     files = tree.SurveyTree(tmp_path)
     monkeypatch.setattr(files, "_lists", {})
-    monkeypatch.setattr(files, "make_part", partial(work, tmp_path))
+    monkeypatch.setattr(files, "_make", lambda piece: (tmp_path / piece.name).touch())
     counts = []
-    files.fill(lambda *done: counts.append(done))
-    assert counts == [(number, len(files.parts)) for number in range(1, len(files.parts) + 1)]
-    assert {path.name for path in tmp_path.glob("dr*")} == {
-        name.replace("/", "-") for name in files.parts if name.startswith("dr")
-    }
+    with log.log_to_list() as told:
+        files.fill(lambda *done: counts.append(done))
+        files.fill()
+    assert counts == [(number, len(files.pieces)) for number in range(1, len(files.pieces) + 1)]
+    assert {piece.name for piece in files.pieces} <= {path.name for path in tmp_path.iterdir()}
+    assert [record.levelname for record in told] == ["INFO", "INFO"]
+    assert str(tmp_path) in told[0].getMessage()
+
+
+def test_a_build_ends_with_the_first_failure(tmp_path, monkeypatch):
+    files = tree.SurveyTree(tmp_path)
+
+    def fail(piece):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "_make", fail)
+    with pytest.raises(OSError, match="No space left"):
+        files.fill()

@@ -49,7 +49,12 @@ def cache_root() -> Path:
     names = sorted(f"jwst/{path.name}" for path in Path(__file__).parent.glob("*.py"))
     tables = [
         f"data/{name}"
-        for name in ("crds_server_config.txt", "jwst_parameters.json", "nircam_keywords.json")
+        for name in (
+            "crds_server_config.txt",
+            "jwst_parameters.json",
+            "nircam_keywords.json",
+            "scene.ecsv",
+        )
     ]
     sources = [*names, *tables, "sky.py", "render.py", "light.py", "measurements.py"]
     return cache_folder() / f"jwst-{digest_of(sources)}"
