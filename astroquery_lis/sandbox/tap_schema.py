@@ -240,13 +240,24 @@ def _schema_rows() -> dict[str, list[tuple]]:
 
 
 def open_database() -> sqlite3.Connection:
-    """Return a database in memory with every table: a schema per release, and ``tap_schema``.
-
-    Where a number is NaN it holds infinity: sqlite would make NULL of it, and infinity compares as
-    the service's NaN does, greater than everything.
-    """
+    """Return a database in memory with every table: a schema per release, and ``tap_schema``."""
     database = sqlite3.connect(":memory:", check_same_thread=False)
-    for schema in (*(f"ls_{release}" for release in _RELEASES), "tap_schema"):
+    for schema, image in _images().items():
+        database.execute(f"ATTACH ':memory:' AS {schema}")
+        database.deserialize(image, name=schema)
+    return database
+
+
+@cache
+def _images() -> dict[str, bytes]:
+    """Return the schemas of the database as they are in memory, made once for all servers.
+
+    Where a number is NaN they hold infinity: sqlite would make NULL of it, and infinity compares
+    as the service's NaN does, greater than everything.
+    """
+    database = sqlite3.connect(":memory:")
+    schemas = (*(f"ls_{release}" for release in _RELEASES), "tap_schema")
+    for schema in schemas:
         database.execute(f"ATTACH ':memory:' AS {schema}")
     metadata = _schema_rows()
     for name, table in all_tables().items():
@@ -264,7 +275,9 @@ def open_database() -> sqlite3.Connection:
         places = ", ".join("?" * len(table.columns))
         database.executemany(f"INSERT INTO {name} VALUES ({places})", rows)
     database.commit()
-    return database
+    images = {schema: database.serialize(name=schema) for schema in schemas}
+    database.close()
+    return images
 
 
 def result_columns(database: sqlite3.Connection, sql: str) -> list[TapColumn]:

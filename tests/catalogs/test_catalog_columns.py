@@ -87,11 +87,12 @@ def test_columns_of_odd_kinds_are_read_as_astropy_reads_them(base, ask, tmp_path
 
 
 def test_columns_of_a_server_of_ones_own_are_named(base, ask, tmp_path):
-    with sandbox.serve(root=tmp_path / "tree", configure=False) as own:
+    tree = tmp_path / "tree"
+    with sandbox.serve(root=tree, configure=False) as own:
         base["chi"] = [0.5, 0.6, 0.7] * u.arcsec
         local = ask(base, columns=["chi"])
         for path in tmp_path.glob("dr9/*/tractor/*/*"):
-            copy = own.root / path.relative_to(tmp_path)
+            copy = tree / path.relative_to(tmp_path)
             copy.parent.mkdir(parents=True)
             shutil.copy(path, copy)
         wanted = {"columns": "type, chi", "column_filters": {"chi": "> 550 mas"}}

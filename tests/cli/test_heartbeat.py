@@ -22,7 +22,7 @@ def test_a_step_that_takes_its_time_says_so_in_lines(monkeypatch):
     with demo.Heartbeat(say) as tell:
         tell("A step")
         tell.begin("Another")
-        assert enough.wait(20)
+        assert enough.wait(60)
     count = len(lines)
     assert lines[0] == "A step"
     assert all(re.fullmatch("  Another: [0-9]+ s", line) for line in lines[1:])
@@ -46,6 +46,6 @@ def test_a_terminal_gets_a_bar(monkeypatch):
     with demo.Heartbeat(lines.append) as tell:
         tell("A step")
         tell.begin("Another")
-        assert moved.wait(20)
+        assert moved.wait(60)
     assert lines == ["A step"]
     assert isinstance(tell._bar, tqdm)

@@ -117,7 +117,7 @@ def _arrays(manifest):
 
 
 def test_a_batch_that_is_killed_is_completed(sky, tmp_path):
-    moments = np.random.default_rng(20).uniform(0.02, 0.98, 4)
+    moments = np.random.default_rng(20).uniform(0.02, 0.98, 2)
     _kill_and_complete(sky, tmp_path, moments, "fits")
 
 

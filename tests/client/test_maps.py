@@ -47,8 +47,7 @@ def _directly(sky, ra, dec, product, band):
     return values
 
 
-@pytest.mark.parametrize("n", [7, 3000])
-@pytest.mark.parametrize("executor", [None, "threads"])
+@pytest.mark.parametrize(("n", "executor"), [(7, None), (3000, "threads")])
 def test_values_are_those_of_the_owners_files(sky, survey, n, executor):
     ra, dec = _positions(n)
     table = survey.query_maps(

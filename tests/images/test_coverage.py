@@ -1,5 +1,6 @@
 """What was observed: one judgement, whichever source answers, against the files themselves."""
 
+import os
 import shutil
 import warnings
 
@@ -148,7 +149,8 @@ def _files_at(root, ra, dec, product):
 @pytest.mark.parametrize("size", [60, 150, 400])
 def test_pixels_are_the_owners_or_of_any_brick_that_holds_them(sky, survey, tmp_path, size, lost):
     root = tmp_path / "tree"
-    shutil.copytree(sky.root / "dr10/south/coadd/045", root / "dr10/south/coadd/045")
+    coadds = "dr10/south/coadd/045"
+    shutil.copytree(sky.root / coadds, root / coadds, copy_function=os.symlink)
     for name in ("survey-bricks.fits.gz", "south/survey-bricks-dr10-south.fits.gz"):
         shutil.copy2(sky.root / "dr10" / name, root / "dr10" / name)
     for path in (root / "dr10/south/coadd/045").glob(f"{lost}/*" if lost else "none"):
@@ -284,8 +286,9 @@ def compare_sources(survey, n, seed):
     return differences
 
 
-def test_the_sources_agree_at_random_places(survey):
-    assert compare_sources(survey, 40, seed=1) == []
+@pytest.mark.parametrize("n", [12, pytest.param(60, marks=pytest.mark.slow)])
+def test_the_sources_agree_at_random_places(survey, n):
+    assert compare_sources(survey, n, seed=1) == []
 
 
 @pytest.mark.parametrize("products", [("image",), ("image", "invvar")])

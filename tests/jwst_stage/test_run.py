@@ -87,7 +87,7 @@ class Troubled:
             self.manifest = do(
                 self.plan, self.resolution, self.output_dir, partial=True, max_workers=2
             )
-        killer.join(30)
+        killer.join(60)
         self.rows = {row["task"]: row for row in self.manifest}
 
     def _kill_once(self):

@@ -363,7 +363,7 @@ def _browse(path, profile, *flags):
         ],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=60,
         check=True,
     )
 

@@ -24,7 +24,7 @@ def content(sky):
 def connect(sky, method="GET", stretch=""):
     """Ask for the file on a connection that the server is to close."""
     host, port = sky.url.removeprefix("http://").split(":")
-    connection = socket.create_connection((host, int(port)), timeout=20)
+    connection = socket.create_connection((host, int(port)), timeout=60)
     lines = [f"{method} {PREFIX}{FILE} HTTP/1.1", "Host: here", "Connection: close"]
     lines += [f"Range: {stretch}"] if stretch else []
     connection.sendall("\r\n".join([*lines, "", ""]).encode())
@@ -204,5 +204,5 @@ def test_the_end_waits_for_nobody(sky_tree, kind):
             time.sleep(0.01)
     # No thread of the server is left, whatever it was about to send.
     assert not other._server._open
-    client.join(20)
+    client.join(60)
     assert not client.is_alive()

@@ -19,7 +19,7 @@ RANGE = {"Range": "bytes=5000-5999"}
 @pytest.fixture
 def ask(sky):
     """Ask for a file, without any retry."""
-    with urllib3.PoolManager(retries=False, timeout=10) as pool:
+    with urllib3.PoolManager(retries=False, timeout=60) as pool:
         yield lambda headers=None, path=IMAGE: pool.request(
             "GET", f"{sky.mirror_url}/{path}", headers=headers
         )
@@ -59,7 +59,7 @@ def test_html_with_status_200(sky, ask):
 
 def test_cut(sky, content):
     sky.faults.add("cut", fraction=0.25)
-    connection = http.client.HTTPConnection(sky.url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(sky.url.removeprefix("http://"), timeout=60)
     connection.request("GET", f"/legacysurvey/{IMAGE}")
     answer = connection.getresponse()
     assert answer.headers["Content-Length"] == str(len(content))

@@ -144,14 +144,14 @@ def test_the_client_says_what_a_bad_request_is(client):
 def test_files_come_in_ranges_and_change_on_demand(sky, service, files):
     url = f"{service.url}/api/v0.1/Download/file"
     params = {"uri": f"mast:JWST/product/{files[0].name}"}
-    whole = requests.get(url, params=params, timeout=5)
+    whole = requests.get(url, params=params, timeout=60)
     assert whole.content == files[0].read_bytes()
     headers = {"Range": "bytes=100-199", "If-Range": whole.headers["ETag"]}
-    part = requests.get(url, params=params, headers=headers, timeout=5)
+    part = requests.get(url, params=params, headers=headers, timeout=60)
     assert part.status_code == 206
     assert part.content == whole.content[100:200]
     sky.faults.add("etag", match="*Download*", content=True)
-    again = requests.get(url, params=params, headers=headers, timeout=5)
+    again = requests.get(url, params=params, headers=headers, timeout=60)
     assert again.status_code == 200
     assert again.content != whole.content
 

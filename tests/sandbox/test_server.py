@@ -21,7 +21,7 @@ IMAGE = paths.file_path("image", "dr10", "south", brick="0451p000", band="g")
 
 @pytest.fixture
 def pool():
-    with urllib3.PoolManager(retries=False, timeout=10) as manager:
+    with urllib3.PoolManager(retries=False, timeout=60) as manager:
         yield manager
 
 
@@ -130,7 +130,7 @@ def test_what_is_not_there_is_a_page_with_404(sky, pool, path):
 @pytest.mark.parametrize("up", ["..", "%2e%2e", "..%2f..", "dr10/../..", "..%5c"])
 def test_nothing_above_the_folder_is_served(sky, up):
     # http.client sends the path as it is; urllib3 would normalise it.
-    connection = http.client.HTTPConnection(sky.url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(sky.url.removeprefix("http://"), timeout=60)
     connection.request("GET", f"/legacysurvey/{up}/{sky.root.name}/README.txt")
     answer = connection.getresponse()
     assert answer.status == 404
@@ -162,7 +162,7 @@ def test_routes_can_be_added(sky, pool):
 
 
 def test_connections_are_kept(sky):
-    connection = http.client.HTTPConnection(sky.url.removeprefix("http://"), timeout=10)
+    connection = http.client.HTTPConnection(sky.url.removeprefix("http://"), timeout=60)
     connection.connect()
     own = connection.sock.getsockname()
     for number in range(20):
@@ -232,7 +232,7 @@ def test_close_ends_idle_connections_and_threads(sky_tree):
     threads = set(threading.enumerate())
     other = sandbox.serve(root=sky_tree, configure=False)
     host, port = other.url.removeprefix("http://").split(":")
-    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    connection = http.client.HTTPConnection(host, int(port), timeout=60)
     connection.request("GET", f"/legacysurvey/{IMAGE}", headers={"Range": "bytes=0-9"})
     connection.getresponse().read()
     other.close()
@@ -240,10 +240,10 @@ def test_close_ends_idle_connections_and_threads(sky_tree):
     assert connection.sock.recv(10) == b""
     connection.close()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection((host, int(port)), timeout=5)
+        socket.create_connection((host, int(port)), timeout=60)
     left = {thread for thread in threading.enumerate() if thread not in threads}
     for thread in left:
-        thread.join(5)
+        thread.join(60)
     assert not any(thread.is_alive() for thread in left)
 
 

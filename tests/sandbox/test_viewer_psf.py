@@ -16,7 +16,7 @@ from astroquery_lis.sandbox.cameras import CAMERAS
 @pytest.fixture
 def psfs(sky):
     """Return the PSFs at a place, by band, and the header of the first."""
-    with urllib3.PoolManager(retries=False, timeout=30) as pool:
+    with urllib3.PoolManager(retries=False, timeout=60) as pool:
 
         def request(place, **fields):
             at = sky.positions[place]

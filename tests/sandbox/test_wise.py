@@ -214,5 +214,5 @@ def test_checksums_list_the_files_with_the_others(sky_tree, tree, brick):
 def test_files_are_served(sky):
     path = file_of(sky.root, SOUTH, "image", "0001p000", "W3")
     url = f"{sky.mirror_url.rstrip('/')}/{path.relative_to(sky.root).as_posix()}"
-    with urllib.request.urlopen(url, timeout=20) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         assert answer.read() == path.read_bytes()

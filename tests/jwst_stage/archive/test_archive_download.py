@@ -116,7 +116,7 @@ def test_no_more_files_come_at_once_than_asked_for(stage, sky, service, held, tm
             active.append(request)
             peaks.append(len(active))
         # Only where two come at once does the first one go on.
-        together.wait(20)
+        together.wait(60)
         with lock:
             active.remove(request)
         return service(request)
