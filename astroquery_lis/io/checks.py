@@ -87,8 +87,8 @@ def check_structure(path: str | Path, stream: IO[bytes], url: str | Path) -> Non
             json.load(stream)
 
 
-def fits_headers(stream: IO[bytes], url: str | Path) -> Iterator[bytes]:
-    """Give the header of each HDU; refuse a file that ends too early, or goes on after its end."""
+def fits_headers(stream: IO[bytes], url: str | Path) -> Iterator[tuple[bytes, int]]:
+    """Give each HDU's header and its end; refuse a file that is cut, or goes on after its end."""
     size = stream.seek(0, os.SEEK_END)
     position = 0
     while position < size:
@@ -96,7 +96,7 @@ def fits_headers(stream: IO[bytes], url: str | Path) -> Iterator[bytes]:
         if stop > size:
             msg = f"{url} has {size} bytes; its HDUs need {stop}."
             raise TruncatedError(msg, url=str(url))
-        yield header
+        yield header, stop
         position = stop
 
 

@@ -34,8 +34,9 @@ from ..pictures.page import (
 from .look import grey, read_plane
 from .planning.association_files import association_document, association_path
 from .planning.plan import Plan
+from .resume.fingerprints import UNHEEDED
 from .resume.records import Record, read_records
-from .running.status import status
+from .running.status import done_by, status
 from .tasks import HIDDEN, log_path
 
 if TYPE_CHECKING:
@@ -50,12 +51,6 @@ REPORT = "report.html"
 _SCRIPT_HEAD = Path(__file__).with_name("data") / "plain_script.txt"
 _THUMBNAIL_PIX, _MOSAIC_PIX = 128, 640
 _GOOD = ("ok", "note")
-# How stpipe moves files about, which the run decides on.
-_PLUMBING = frozenset(
-    {"output_ext", "output_use_index", "output_use_model", "save_results", "search_output_file"}
-    | {"suffix", "output_dir", "output_file", "input_dir", "maximum_cores"}
-)
-_SHOWN_VERSIONS = ("jwst", "stcal", "stdatamodels", "crds", "astroquery_lis")
 
 
 def write_report(output_dir: FilePath, *, path: FilePath | None = None) -> Path:
@@ -69,7 +64,9 @@ def write_report(output_dir: FilePath, *, path: FilePath | None = None) -> Path:
         msg = f"path={str(path)!r} is a directory; give the name of the page."
         raise InvalidRequestError(msg, parameter="path", value=path)
     report = _Report(output_dir, path, status(output_dir))
-    write_bytes(report.script, report.plain_script().encode())
+    newest = report.newest
+    script = plain_script(report.plan.tasks, output_dir, newest.environment, newest.context)
+    write_bytes(report.script, script.encode())
     title = f"JWST run: {output_dir.absolute().name}"
     return write_page(path, html_page(title, report.body()))
 
@@ -87,14 +84,9 @@ class _Report:
         names = [task.name for task in self.plan.tasks]
         self.finished = [record for name, record in records.items() if name in names]
         self.records = {name: records.get(name) or Record(task=name, state="") for name in names}
+        # Where an output directory has seen several runs, the last one counts.
+        self.newest = max(self.finished, key=lambda r: r.ended, default=Record(task="", state=""))
         self.script = path.with_name(f"{path.stem}_plain.py")
-
-    def plain_script(self) -> str:
-        """Return the calls of the pipeline that make the products again."""
-        newest = max(self.finished, key=lambda record: record.ended, default=None)
-        environment = newest.environment if newest else {}
-        context = newest.context if newest else ""
-        return plain_script(self.plan.tasks, self.output_dir, environment, context)
 
     def body(self) -> str:
         heads = ("Picture", "Product", "State", "By", "Checks", "Seconds", "GB", "Size", "Log")
@@ -115,9 +107,6 @@ class _Report:
         counts = Counter(row["state"] for row in self.rows.values())
         seconds = sum(record.seconds for record in self.finished)
         memory = max((record.memory_gb for record in self.finished), default=0)
-        # The newest, where an output directory has seen several.
-        newest = max(self.finished, key=lambda record: record.ended, default=None)
-        versions = newest.versions if newest else {}
         return facts(
             {
                 "Run": self.run.get("state", ""),
@@ -127,9 +116,9 @@ class _Report:
                 "Tasks": ", ".join(f"{n} {state}" for state, n in counts.items()) or "no tasks",
                 "Work": _amount(seconds, "{:.0f} s"),
                 "Highest memory": _amount(memory, "{:.2f} GB"),
-                "CRDS context": (newest.context if newest else "") or self.run.get("context", ""),
+                "CRDS context": self.newest.context or self.run.get("context", ""),
                 "Exposures": len(self.plan.exposures),
-                **{name: versions[name] for name in _SHOWN_VERSIONS if name in versions},
+                **self.newest.versions,
             }
         )
 
@@ -192,7 +181,7 @@ class _Report:
             "" if picture is None else image(picture, task.name),
             self._link(self.output_dir / task.name, task.name),
             span(state, f"state {state}"),
-            _maker(task),
+            done_by(task),
             Markup(checks),
             _amount(record.seconds, "{:.1f}"),
             _amount(record.memory_gb, "{:.2f}"),
@@ -221,7 +210,7 @@ class _Report:
         ]
         return Markup(
             f'<details id="{_anchor(task.name)}"><summary><strong>{escape(task.name)}</strong> '
-            f"{span(state, f'state {state}')} {escape(_maker(task))}</summary>{''.join(parts)}"
+            f"{span(state, f'state {state}')} {escape(done_by(task))}</summary>{''.join(parts)}"
             "</details>\n"
         )
 
@@ -248,10 +237,6 @@ def _amount(value: float, form: str) -> str:
 
 def _anchor(name: str) -> Markup:
     return escape(name.replace("/", "-").replace(" ", "-"))
-
-
-def _maker(task: Task) -> str:
-    return task.pipeline or ", ".join(str(c.get("name", "")) for c in task.corrections)
 
 
 def _value(value: object) -> str:
@@ -328,7 +313,7 @@ def _shown(values: dict[str, Any], requested: dict[str, Any]) -> dict[str, objec
     if values.get("skip") in (True, "True"):
         # Of a step that is left out only what was asked for matters.
         return {name: values[name] for name in ("skip", *requested) if name in values}
-    hidden = _PLUMBING if values.get("skip") else {*_PLUMBING, "skip"}
+    hidden = UNHEEDED if values.get("skip") else {*UNHEEDED, "skip"}
     return {
         name: value
         for name, value in values.items()

@@ -12,7 +12,7 @@ import pytest
 from astroquery_lis import conf
 from astroquery_lis.exceptions import InvalidRequestError, StageWarning
 from astroquery_lis.jwst_stage.steps import parameters
-from astroquery_lis.jwst_stage.steps.parameters import OWNED, check, for_task, specs, step_defaults
+from astroquery_lis.jwst_stage.steps.parameters import OWNED, check, for_task, specs
 
 pytest.importorskip("jwst")
 
@@ -21,6 +21,10 @@ def exposure(detector="NRCALONG", filter_name="F356W", **kwargs):
     short = "LONG" if detector.endswith("LONG") else "SHORT"
     values = {"instrument": "NIRCAM", "channel": short, "detector": detector, "pupil": "CLEAR"}
     return SimpleNamespace(**{**values, "filter": filter_name, **kwargs})
+
+
+def of_task(steps, pipeline, exposures):
+    return for_task([check(steps)], pipeline, exposures)
 
 
 def refusal(steps, **kwargs):
@@ -168,8 +172,8 @@ def test_a_pipeline_can_be_named():
     }
     assert "'image2' has no step 'tweakreg'" in refusal({"image2": {"tweakreg": {"skip": True}}})
     exposures = [exposure()]
-    assert for_task(asked, "Image2Pipeline", exposures) == {"resample": {"skip": True}}
-    assert for_task(asked, "Image3Pipeline", exposures) == {"resample": {"pixel_scale": 0.03}}
+    assert of_task(asked, "Image2Pipeline", exposures) == {"resample": {"skip": True}}
+    assert of_task(asked, "Image3Pipeline", exposures) == {"resample": {"pixel_scale": 0.03}}
 
 
 def test_the_most_specific_selector_has_its_way():
@@ -184,7 +188,7 @@ def test_the_most_specific_selector_has_its_way():
 
     def chosen(**kwargs):
         one = exposure(**kwargs)
-        return for_task(steps, "Detector1Pipeline", [one])["jump"]["rejection_threshold"]
+        return of_task(steps, "Detector1Pipeline", [one])["jump"]["rejection_threshold"]
 
     assert chosen(detector="NRCA1", filter_name="F200W") == 6
     assert chosen(detector="NRCA1", filter_name="F115W") == 5
@@ -196,25 +200,25 @@ def test_the_most_specific_selector_has_its_way():
 def test_a_selector_counts_where_it_is_right_for_all_exposures():
     steps = {"NRCA1": {"tweakreg": {"minobj": 4}}, "F200W": {"tweakreg": {"snr_threshold": 20}}}
     two = [exposure("NRCA1", "F200W"), exposure("NRCA2", "F200W")]
-    assert for_task(steps, "Image3Pipeline", two) == {"tweakreg": {"snr_threshold": 20.0}}
-    assert for_task(steps, "Image3Pipeline", two[:1])["tweakreg"]["minobj"] == 4
+    assert of_task(steps, "Image3Pipeline", two) == {"tweakreg": {"snr_threshold": 20.0}}
+    assert of_task(steps, "Image3Pipeline", two[:1])["tweakreg"]["minobj"] == 4
 
 
 def test_a_pupil_is_a_selector_too():
     one = exposure("NRCALONG", "F444W", pupil="F470N")
     steps = {"F470N": {"photom": {"skip": True}}}
-    assert for_task(steps, "Image2Pipeline", [one]) == {"photom": {"skip": True}}
+    assert of_task(steps, "Image2Pipeline", [one]) == {"photom": {"skip": True}}
 
 
 def test_a_later_layer_has_its_way_whatever_the_selectors():
     layers = [{"F356W": {"jump.rejection_threshold": 7}}, {"jump.rejection_threshold": 5}]
-    found = for_task(layers, "Detector1Pipeline", [exposure()])
+    found = for_task(map(check, layers), "Detector1Pipeline", [exposure()])
     assert found == {"jump": {"rejection_threshold": 5.0}}
 
 
 def test_a_task_gets_only_what_its_pipeline_has():
     steps = {"jump.skip": True, "photom.skip": True, "resample.pixfrac": 0.8}
-    assert for_task(steps, "Image2Pipeline", [exposure()]) == {
+    assert of_task(steps, "Image2Pipeline", [exposure()]) == {
         "photom": {"skip": True},
         "resample": {"pixfrac": 0.8},
     }
@@ -243,12 +247,3 @@ def test_something_else_than_a_dictionary_is_refused(steps):
 
 def test_a_name_that_is_no_word_is_refused():
     assert "5 is not the name of a step" in refusal({5: {"skip": True}})
-
-
-def test_defaults_are_those_of_the_steps():
-    from jwst.jump import JumpStep
-
-    defaults = step_defaults("Detector1Pipeline")["jump"]
-    step = JumpStep()
-    assert {name: getattr(step, name) for name in defaults} == defaults
-    assert not set(defaults) & set(OWNED)

@@ -48,7 +48,6 @@ def test_before_a_run_everything_is_missing(plan, out):
 def test_after_a_run_everything_is_done(finished, out, resolved):
     states = assess(Reduction(finished, out, resolution_of(finished) if resolved else None))
     assert words(states) == {}
-    assert all(state.details == () for state in states.values())
 
 
 @pytest.mark.parametrize("resolved", [True, False])
@@ -171,7 +170,7 @@ def test_many_reasons_are_counted(finished, out, tmp_path):
     steps = {"jump": {"rejection_threshold": 4.0, "a": 1, "b": 2}}
     state = assess(Reduction(finished.with_task(RATE, steps=steps), out))[RATE]
     assert state.reason.endswith("; and 1 more")
-    assert len(state.details) == 4
+    assert state.reason.count(";") == 3
 
 
 def test_members_that_came_and_went(finished, out):

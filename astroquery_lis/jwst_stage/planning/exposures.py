@@ -273,7 +273,7 @@ def _headers(path: Path) -> tuple[fits.Header, fits.Header]:
     try:
         with open(path, "rb") as file:
             check_head(path, file.read(HEAD_BYTES), "the file")
-            for text in fits_headers(file, "the file"):
+            for text, _ in fits_headers(file, "the file"):
                 header = fits.Header.fromstring(text.decode("latin-1"))
                 # Of several SCI extensions the first one tells what the file is.
                 name = str(header.get("EXTNAME", "")).upper() if headers else "PRIMARY"

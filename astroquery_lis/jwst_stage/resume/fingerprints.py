@@ -20,6 +20,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...exceptions import TruncatedError, UnexpectedContentError
+from ...io.checks import CARD_BYTES, HEAD_BYTES, fits_headers
 from ..steps.parameters import OWNED
 from ..tasks import HIDDEN, input_path
 from .records import FileMemo, Record
@@ -247,8 +249,6 @@ def _heeded(parameters: Mapping[str, Mapping[str, Any]]) -> dict:
 
 # Digests of files, whenever they were written.
 
-_BLOCK_BYTES = 2880
-_CARD_BYTES = 80
 _CHUNK_BYTES = 1 << 20
 _PASSED_OVER = (b"DATE    ", b"CHECKSUM", b"DATASUM ")
 _TREE_PASSED_OVER = (b"history", b"asdf_library", b"_fits_hash")
@@ -258,68 +258,31 @@ _META_DATE = re.compile(rb"  date:")
 
 def content_digest(path: FilePath) -> str:
     """Return the sha256 of what a file says, whenever it was written."""
-    path = Path(path)
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        first = stream.read(_CARD_BYTES)
-        stream.seek(0)
-        if not first.startswith(b"SIMPLE  ="):
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-        while _add_hdu(stream, digest):
-            pass
+    digest, end = hashlib.sha256(), 0
+    with open(path, "rb") as stream:
+        if stream.read(HEAD_BYTES).startswith(b"SIMPLE  ="):
+            # What is no whole HDU counts by its bytes, as do other files.
+            with suppress(TruncatedError, UnexpectedContentError):
+                for header, end in fits_headers(stream, os.fspath(path)):
+                    _add_hdu(header, stream, end, digest)
+        stream.seek(end)
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
-def _add_hdu(stream: BinaryIO, digest: _Hash) -> bool:
-    """Add one HDU to the digest; `False` at the end of the file."""
-    cards: list[bytes] = []
-    while True:
-        block = stream.read(_BLOCK_BYTES)
-        if len(block) < _BLOCK_BYTES:
-            # The end, or what a truncated file ends with.
-            digest.update(block)
-            return False
-        in_block = [block[at : at + _CARD_BYTES] for at in range(0, _BLOCK_BYTES, _CARD_BYTES)]
-        cards += in_block
-        if any(card.rstrip() == b"END" for card in in_block):
-            break
-        if not cards[0].startswith((b"SIMPLE", b"XTENSION")):
-            # Something else follows the last HDU.
-            digest.update(block)
-            return True
-    values = {card[:8]: card[10:].partition(b"/")[0].strip() for card in cards}
-    length = _data_bytes(values)
-    is_tree = values.get(b"EXTNAME ", b"").strip(b"' ") == b"ASDF"
-    if is_tree:
-        digest.update(b"ASDF")
-        _add_tree(stream.read(length), digest)
-    else:
-        for card in cards:
-            if card.strip() and not card.startswith(_PASSED_OVER):
-                digest.update(card)
-        remaining = length
-        while remaining > 0:
-            chunk = stream.read(min(_CHUNK_BYTES, remaining))
-            if not chunk:
-                return False
-            digest.update(chunk)
-            remaining -= len(chunk)
-    fill = -length % _BLOCK_BYTES
-    if len(stream.read(fill)) < fill:
-        digest.update(b"cut off")
-    return True
-
-
-def _data_bytes(values: Mapping[bytes, bytes]) -> int:
-    axes = [int(values[b"NAXIS%-3d" % i]) for i in range(1, int(values[b"NAXIS   "]) + 1)]
-    if not axes:
-        return 0
-    pixels = 1
-    for axis in axes:
-        pixels *= axis
-    parameters = int(values.get(b"PCOUNT  ", b"0"))
-    groups = int(values.get(b"GCOUNT  ", b"1"))
-    return abs(int(values[b"BITPIX  "])) // 8 * groups * (parameters + pixels)
+def _add_hdu(header: bytes, stream: BinaryIO, end: int, digest: _Hash) -> None:
+    """Add one HDU to the digest: its header, and its data, at which the stream stands."""
+    cards = [header[at : at + CARD_BYTES] for at in range(0, len(header), CARD_BYTES)]
+    if any(card.startswith(b"EXTNAME = 'ASDF") for card in cards):
+        # How far the last block is filled up depends on what is passed over.
+        _add_tree(stream.read(end - stream.tell()).rstrip(b"\0"), digest)
+        return
+    for card in cards:
+        if card.strip() and not card.startswith(_PASSED_OVER):
+            digest.update(card)
+    while chunk := stream.read(min(_CHUNK_BYTES, end - stream.tell())):
+        digest.update(chunk)
 
 
 def _add_tree(data: bytes, digest: _Hash) -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...io.checks import sha256_of
 from ..tasks import HIDDEN
 from .fingerprints import Fingerprints, key
 from .records import FileMemo, Record, read_records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
+    from pathlib import Path
     from typing import Any
 
     from ..tasks import Reduction, Task
-
-STATES = ("done", "stale", "missing", "failed")
 
 _SHOWN = 3
 _ABSENT = object()
@@ -33,13 +31,10 @@ class State:
         'done', 'stale' (to be made again), 'missing' (to be made) or 'failed' (the last time).
     reason : str
         Why, in words; empty if it is done.
-    details : tuple of str
-        All the reasons.
     """
 
     state: str
     reason: str = ""
-    details: tuple = ()
 
 
 def assess(reduction: Reduction) -> dict[str, State]:
@@ -51,7 +46,7 @@ def assess(reduction: Reduction) -> dict[str, State]:
     output_dir = reduction.output_dir
     records = read_records(output_dir)
     fingerprints = Fingerprints(reduction, records)
-    products = product_memo(output_dir)
+    products = FileMemo(output_dir / HIDDEN / "products.json", sha256_of)
     tasks = {task.name: task for task in reduction.plan.tasks}
     states = {}
     for name, task in tasks.items():
@@ -61,11 +56,6 @@ def assess(reduction: Reduction) -> dict[str, State]:
         fingerprints.save()
         products.save()
     return states
-
-
-def product_memo(output_dir: Path) -> FileMemo[str]:
-    """Return the digests of products, which are made again where a file has another date."""
-    return FileMemo(output_dir / HIDDEN / "products.json", _sha256)
 
 
 def differences(before: Mapping, now: Mapping, tasks: Collection[str] = ()) -> list[str]:
@@ -95,7 +85,7 @@ def _state(
         return _because("missing", ["not made yet"])
     if record.state != "done":
         return _because("failed", [record.message or "it failed"])
-    lost, spoilt = checked_products(task, record, output_dir, products)
+    lost, spoilt = _checked_products(task, record, output_dir, products)
     if lost:
         return _because("missing", lost + spoilt)
     reasons: list[str] = []
@@ -109,10 +99,10 @@ def _because(state: str, reasons: list[str]) -> State:
     shown = "; ".join(reasons[:_SHOWN])
     if len(reasons) > _SHOWN:
         shown += f"; and {len(reasons) - _SHOWN} more"
-    return State(state, shown, tuple(reasons))
+    return State(state, shown)
 
 
-def checked_products(
+def _checked_products(
     task: Task, record: Record, output_dir: Path, products: FileMemo[str]
 ) -> tuple[list[str], list[str]]:
     """Return what is to be said of products that are gone, and of those that were changed."""
@@ -137,11 +127,6 @@ def checked_products(
         ):
             spoilt.append(f"{name} changed after it was made")
     return lost, spoilt
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _pairs(old: Mapping, new: Mapping) -> Iterator[tuple]:

@@ -9,40 +9,34 @@ from __future__ import annotations
 import json
 import math
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterator, Mapping
 
     from ..._typing import FilePath
     from ..tasks import Task
     from .log_watch import LogWatch
 
-T = TypeVar("T")
-
 OK, NOTE, NO_EFFECT, FAILED = "ok", "note", "no effect", "failed"
 
-_JUMP_DET, _OUTLIER = 4, 16
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError)
+_JUMP_DET = 4
 _IMPLAUSIBLE = 0.25
 
+_EXPOSURES = ("rate", "rateints", "cal", "calints", "crf", "crfints")
 _EXTENSIONS = {
-    "rate": {"SCI", "ERR", "DQ"},
-    "rateints": {"SCI", "ERR", "DQ"},
-    "cal": {"SCI", "ERR", "DQ"},
-    "calints": {"SCI", "ERR", "DQ"},
-    "crf": {"SCI", "ERR", "DQ"},
-    "crfints": {"SCI", "ERR", "DQ"},
-    "i2d": {"SCI", "ERR"},
-    "s2d": {"SCI", "ERR"},
-    "segm": {"SCI"},
-    "x1d": {"EXTRACT1D"},
-    "dark": {"SCI"},
+    **dict.fromkeys(_EXPOSURES, frozenset({"SCI", "ERR", "DQ"})),
+    **dict.fromkeys(("i2d", "s2d"), frozenset({"SCI", "ERR"})),
+    **dict.fromkeys(("segm", "dark"), frozenset({"SCI"})),
+    "x1d": frozenset({"EXTRACT1D"}),
 }
 
 _GROUP_KEYS = (
@@ -131,22 +125,22 @@ def verify(task: Task, folder: Path, watch: LogWatch) -> list[dict]:
 
 def is_whole(path: FilePath, *, needs_tree: bool = True) -> str:
     """Return what is missing of a FITS file that its headers announce; empty if nothing is."""
-    return _read(Path(path), lambda hdul, path: _missing_part(hdul, path, needs_tree))
-
-
-def _read(path: Path, look: Callable[[fits.HDUList, Path], T]) -> T | str:
-    """Return what a look at an open file gives, or why it cannot be read."""
+    path = Path(path)
     try:
-        # What astropy only warns of is message by the sizes.
-        with (
-            warnings.catch_warnings(action="ignore"),
-            fits.open(
-                path, memmap=True, lazy_load_hdus=False, do_not_scale_image_data=True
-            ) as hdul,
-        ):
-            return look(hdul, path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        with _opened(path) as hdul:
+            return _missing_part(hdul, path, needs_tree)
+    except _UNREADABLE as error:
         return f"{path.name} cannot be read: {error}"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[fits.HDUList]:
+    # What astropy only warns of is told by the sizes.
+    with (
+        warnings.catch_warnings(action="ignore"),
+        fits.open(path, memmap=True, lazy_load_hdus=False, do_not_scale_image_data=True) as hdul,
+    ):
+        yield hdul
 
 
 def _missing_part(hdul: fits.HDUList, path: Path, needs_tree: bool = True) -> str:
@@ -199,29 +193,31 @@ def _presence(task: Task, folder: Path) -> list[dict]:
 
 def _whole(path: Path, product: _Product) -> list[dict]:
     """Return what is wrong with a product, which is read once for it."""
-    problem: list[dict] | str = []
     try:
         if path.suffix == ".fits":
-            problem = _read(path, lambda hdul, path: _content(hdul, path, product))
-        elif path.suffix == ".json":
-            json.loads(path.read_text())
-        elif path.suffix == ".ecsv":
-            Table.read(path, format="ascii.ecsv")
-    except (OSError, ValueError) as error:
+            with _opened(path) as hdul:
+                problem = _missing_part(hdul, path)
+                if not problem:
+                    product.fill(hdul)
+                    return _content(hdul, path)
+        else:
+            problem = ""
+            if path.suffix == ".json":
+                json.loads(path.read_text())
+            elif path.suffix == ".ecsv":
+                Table.read(path, format="ascii.ecsv")
+    except _UNREADABLE as error:
         problem = f"{path.name} cannot be read: {error}"
-    if isinstance(problem, str):
-        return [check("whole", FAILED, problem, "Check the space on the disk and run again.")]
-    return problem
+    if not problem:
+        return []
+    return [check("whole", FAILED, problem, "Check the space on the disk and run again.")]
 
 
-def _content(hdul: fits.HDUList, path: Path, product: _Product) -> list[dict] | str:
-    """Return checks that failed, or what is missing at the end of the file."""
-    if problem := _missing_part(hdul, path):
-        return problem
-    product.fill(hdul)
+def _content(hdul: fits.HDUList, path: Path) -> list[dict]:
+    """Return checks that failed: of extensions that lack, of pixels without any value."""
     kind = path.stem.rpartition("_")[2]
     names = {hdu.name for hdu in hdul}
-    if lacking := _EXTENSIONS.get(kind, set()) - names:
+    if lacking := _EXTENSIONS.get(kind, frozenset()) - names:
         message = f"{path.name} has no {', '.join(sorted(lacking))}"
         return [check("whole", FAILED, message, "See the log.")]
     if kind in _EXTENSIONS and "SCI" in names and kind != "segm":

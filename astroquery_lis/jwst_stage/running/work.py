@@ -8,7 +8,6 @@ again.  Inputs are only read.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import tempfile
@@ -24,6 +23,7 @@ from astropy.io import fits
 
 from ..._packages import package_version
 from ...exceptions import InvalidExposureError, TaskError
+from ...io.checks import sha256_of
 from ...io.processes import peak_memory_gb
 from ..corrections import apply, hooks, register_inputs
 from ..planning.association_files import (
@@ -309,9 +309,7 @@ def _publish(task: Task, products_dir: Path, output_dir: Path, log: Path) -> lis
     files = sorted(products_dir.iterdir(), key=lambda path: (path.name == main, path.name))
     products = []
     for path in files:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        final = folder / path.name
+        digest, final = sha256_of(path), folder / path.name
         os.replace(path, final)
         status = final.stat()
         products.append(

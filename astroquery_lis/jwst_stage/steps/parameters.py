@@ -11,7 +11,6 @@ for an exposure the last one in this order has its way.
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from contextlib import suppress
@@ -20,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...exceptions import InvalidRequestError, StageWarning, refuse, warn
+from ...exceptions import InvalidRequestError, StageWarning, meant, refuse, warn
 from ...io.store import write_bytes
 from ..pipeline import ask, require_jwst
 from ..resume.records import cache_folder
@@ -52,13 +51,8 @@ OWNED = {
 """Parameters that are not the user's here, and why."""
 
 # The least specific first.
-_SELECTORS = ("instrument", "channel", "detector", "filter")
-_WORDS = {"instrument": ("name",), "filter": ("filter", "pupil")}
+_SELECTORS = ("name", "channel", "detector", "filter", "pupil")
 _FILE_PARAMETERS = ("abs_refcat", "catfile")
-
-
-class _Checked(dict):
-    """Parameters by selector and step that `check` has seen."""
 
 
 def specs() -> dict:
@@ -92,7 +86,7 @@ def check(steps: Any, pipelines: Sequence[str] = (), *, parameter: str = "steps"
     absolute; the selector is empty where there is none.
     """
     if not steps:
-        return _Checked()
+        return {}
     checker = _Checker(pipelines)
     entries = [
         (selector, step, name, checker.value(selector, step, name, value))
@@ -103,7 +97,7 @@ def check(steps: Any, pipelines: Sequence[str] = (), *, parameter: str = "steps"
         plural = "1 fault" if len(checker.faults) == 1 else f"{len(checker.faults)} faults"
         msg = f"{parameter} has {plural}:{listed}"
         raise InvalidRequestError(msg, parameter=parameter, value=steps)
-    checked = _Checked()
+    checked: dict[str, dict] = {}
     for selector, step, name, value in entries:
         checked.setdefault(selector, {}).setdefault(step, {})[name] = value
     _warn_of_idle(checked, pipelines, parameter)
@@ -111,20 +105,19 @@ def check(steps: Any, pipelines: Sequence[str] = (), *, parameter: str = "steps"
 
 
 def for_task(
-    steps: dict | Sequence[dict], pipeline: str, exposures: Sequence[Exposure]
+    layers: Iterable[dict], pipeline: str, exposures: Sequence[Exposure]
 ) -> dict[str, dict]:
     """Return the parameters that one pipeline gets for some exposures.
 
-    Of several sets a later one has its way whatever the selectors of an earlier one; a selector
-    counts if it is right for all the exposures.
+    Of several sets, as `check` returns them, a later one has its way whatever the selectors of an
+    earlier one; a selector counts if it is right for all the exposures.
     """
     pipelines = specs()["pipelines"]
     if pipeline not in pipelines:
         return {}
     present = pipelines[pipeline]["steps"]
     merged: dict[str, dict] = {}
-    for layer in [steps] if isinstance(steps, dict) else steps:
-        checked = layer if isinstance(layer, _Checked) else check(layer)
+    for checked in layers:
         ranks = {s: _rank(s, exposures, pipelines[pipeline]["alias"]) for s in checked}
         right = {selector: rank for selector, rank in ranks.items() if rank is not None}
         for selector in sorted(right, key=right.__getitem__):
@@ -141,19 +134,6 @@ def pipeline_names() -> dict[str, str]:
     names = {name: spec["alias"].removeprefix("calwebb_") for name, spec in pipelines.items()}
     # A step that is a stage of its own is called by its name as a step.
     return {n: alias for n, alias in names.items() if alias not in pipelines[n]["steps"]}
-
-
-def step_defaults(pipeline: str) -> dict[str, dict]:
-    """Return the defaults of stpipe for the steps of a pipeline, without those of `OWNED`."""
-    validator = _validator()
-    return {
-        step: {
-            name: validator.get_default_value(text)
-            for name, text in section.items()
-            if name not in OWNED
-        }
-        for step, section in specs()["pipelines"][pipeline]["steps"].items()
-    }
 
 
 class _Checker:
@@ -204,8 +184,7 @@ class _Checker:
                 self.faults.append(f"{where}={section!r} must be a dictionary of parameters.")
 
     def _is_selector(self, word: str) -> bool:
-        kinds = [kind for selector in _SELECTORS for kind in _WORDS.get(selector, (selector,))]
-        return any(word in self.words[kind] for kind in kinds)
+        return any(word in self.words[kind] for kind in _SELECTORS)
 
     def value(self, selector: str, step: str, name: str, value: Any) -> object:
         """Return a value as the validator takes it; one that is wrong as it is."""
@@ -304,12 +283,7 @@ def _warn_of_idle(checked: dict, planned: Sequence[str], parameter: str) -> None
 
 def _meant(word: str, allowed: Sequence[str]) -> str:
     """Return the end of a message: what may have been meant, else what is allowed."""
-    close = difflib.get_close_matches(word, allowed, n=3, cutoff=0.6)
-    if not close and len(word) >= 3:
-        close = [name for name in allowed if word in name][:3]
-    if close:
-        return f" Did you mean {' or '.join(map(repr, close))}?"
-    return f" Allowed: {', '.join(dict.fromkeys(allowed))}."
+    return meant(word, allowed) or f" Allowed: {', '.join(dict.fromkeys(allowed))}."
 
 
 def _rank(selector: str, exposures: Iterable[Exposure], pipeline: str) -> int | None:

@@ -40,8 +40,10 @@ if TYPE_CHECKING:
     from ..refs.references import Resolution
     from ..tasks import Task
 
+# By name: a description, and steps as for `~.parameters.check`.
 PRESETS: dict[str, dict[str, Any]] = tomllib.loads(table_text("presets"))
-"""By name: ``description``, ``steps`` as for `~.parameters.check`, and ``reasons`` by parameter."""
+REASONS = PRESETS.pop("reasons")
+"""Why the presets have the values that they have, by parameter."""
 
 _STPIPE = (".asdf", ".cfg")
 
@@ -118,7 +120,7 @@ def effective(plan: Plan, resolution: Resolution) -> Table:
         if task.kind != "pipeline":
             continue
         members = [exposures[root] for root in task.exposures if root in exposures]
-        asked = {name: for_task(layer, task.pipeline, members) for name, layer in layers.items()}
+        asked = {name: for_task([layer], task.pipeline, members) for name, layer in layers.items()}
         # Tasks that were resolved together have the same dictionary of parameters.
         key = id(resolution.parameters[task.name]), json.dumps(asked, sort_keys=True)
         if key not in by_parameters:
