@@ -240,11 +240,11 @@ with ProcessPoolExecutor(1, mp_context=others) as pool:
 PARENT_SCRIPT = """
 import multiprocessing
 from astroquery_lis.io.jobs import map_jobs
-from tests.io.process_jobs import double
+from tests.io.process_jobs import linger
 
 multiprocessing.set_forkserver_preload(["interrupts_all"])
 try:
-    list(map_jobs(double, [{"value": 1}], executor="processes"))
+    list(map_jobs(linger, [{"seconds": 0}], executor="processes"))
 except KeyboardInterrupt:
     print(len(multiprocessing.active_children()))
 """
