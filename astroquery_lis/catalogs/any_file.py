@@ -11,9 +11,8 @@ from astropy import units as u
 from astropy.table import Column, MaskedColumn, Table
 
 from ..exceptions import CoverageWarning, InvalidRequestError, UnexpectedContentError, warn
-from ..survey.named_columns import any_column
 from ..survey.tractor import parse_unit
-from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS
+from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS, any_column
 from .exposure_tables import CCD_UNITS
 from .table_file import FileColumn, TableLayout, decoded, missing, open_rows
 

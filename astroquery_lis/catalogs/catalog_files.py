@@ -22,8 +22,7 @@ from ..survey.row_ids import RowIds
 from ..survey.sphere import separation_deg
 from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS, ROW_KEY, TractorColumn
 from .brick_tables import require_unlisted
-from .catalog_sources import Rows
-from .catalog_table import Chunk
+from .catalog_table import Chunk, Rows
 from .remote_sweep import open_remote
 from .table_file import OpenTables, TractorFile, open_table, own_columns
 
@@ -289,3 +288,26 @@ def read_rows(
     fields = table.layout.fields
     units = {name: fields[name].unit for name in columns if name in fields}
     return Chunk(len(rows), columns, brick.region == "north", masks, units, str(table.path))
+
+
+def order_of_sources(
+    request: CatalogRequest, files: TractorFiles, *, tap_is_same_sky: bool
+) -> tuple[tuple[str, ...], str]:
+    """Return the sources that ``'auto'`` asks in turn, and why the first one comes first."""
+    if request.redshifts:
+        is_first = tap_is_same_sky and request.tap_table is not None
+        names = ("tap", "sweeps") if is_first else ("sweeps",)
+        return names, "redshifts lie beside TAP's tables and the sweeps only"
+    if files.only_local:
+        return ("files",), "every mirror is a directory"
+    if files.are_here(request):
+        return ("files",), "its Tractor files are on this computer"
+    if not tap_is_same_sky:
+        return ("files",), "the mirror is not one of the survey's"
+    if request.tap_table is None:
+        return ("files",), f"TAP has no table of {request.release}"
+    if isinstance(request.sky, RowIds) and request.release == "dr11":
+        return ("files",), "TAP has other ids of dr11"
+    if request.only_in_files:
+        return ("files",), f"TAP lacks {', '.join(request.only_in_files)}"
+    return ("tap", "files"), "not all of its Tractor files are on this computer"

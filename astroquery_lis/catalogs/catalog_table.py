@@ -1,4 +1,7 @@
-"""One schema out of the rows of any source: same columns, types, units, masks and order."""
+"""The catalogue from the first source that can answer, as one honest table.
+
+It has one schema whichever answers: the same columns, types, units, masks and order.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,34 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from astropy import units as u
 from astropy.table import Column, MaskedColumn, Table
+from astroquery.exceptions import MaxResultsWarning, NoResultsWarning
 
-from ..exceptions import MissingDataError
-from ..survey.bricks import is_north
+from .._typing import Payload
+from ..exceptions import (
+    CoverageWarning,
+    FailoverWarning,
+    InvalidRequestError,
+    MissingDataError,
+    TransferError,
+    warn,
+)
+from ..io.http import reason_of
 from ..survey.catalog_request import CatalogRequest
-from ..survey.named_columns import any_column, compute
 from ..survey.releases import get_release
-from ..survey.row_ids import NORTH_NUMBERS, SOUTH_NUMBERS, RowIds
+from ..survey.row_ids import RowIds
 from ..survey.sphere import separation_deg
 from ..survey.tractor import parse_unit, row_ids
 from ..survey.tractor_columns import (
     REDSHIFTS,
     ROW_KEY,
     TractorColumn,
+    any_column,
+    compute,
     has_column,
     redshift_columns,
     tractor_columns,
@@ -31,6 +44,15 @@ from ..survey.tractor_columns import (
 
 Masked: TypeAlias = tuple[np.ndarray, np.ndarray | None]
 """The values of a column, and which are missing; `None` if none is."""
+
+SOURCES = ("auto", "tap", "files", "sweeps", "viewer")
+
+_WORDS = {
+    "tap": "TAP",
+    "files": "the Tractor files",
+    "sweeps": "the sweeps",
+    "viewer": "the viewer",
+}
 
 _EXTRA_UNITS = dict.fromkeys(("elat", "elon", "glat", "glon"), u.deg)
 _EXTRA_UNITS |= {"mag": u.mag, "dered_mag": u.mag, "dered_flux": u.nmgy}
@@ -46,6 +68,124 @@ class Chunk:
     masks: Mapping[str, np.ndarray] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
     origin: str = ""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What a source answered, perhaps with some rows more than were asked for."""
+
+    chunks: Sequence[Chunk]
+    meta: Mapping[str, object] = field(default_factory=dict)  # where they come from
+    is_cut: bool = False  # whether there are more
+    is_covered: bool = True  # whether the survey has a catalogue there
+    lacking: frozenset[str] = frozenset()  # of the default columns, those that the source has not
+
+
+class CatalogSource(Protocol):
+    """What can answer a request."""
+
+    @property
+    def name(self) -> str:
+        """What users call it."""
+
+    def payload(self, request: CatalogRequest) -> Payload:
+        """Return what would be asked: the service and its query or addresses."""
+
+    def rows(self, request: CatalogRequest, *, use_maxrec: bool = True) -> Rows:
+        """Return the rows of a request; without maxrec, as many as there are."""
+
+
+def query_catalog(
+    request: CatalogRequest, sources: Sequence[tuple[CatalogSource, str]], on_missing: str
+) -> Table:
+    """Return the rows of a request from the first source that answers; each comes with a reason."""
+    if on_missing == "raise" and request.lacking:
+        names = ", ".join(request.lacking)
+        msg = (
+            f"No {names} in {request.release}, region {request.region}. "
+            "Leave that out, or take on_missing='warn' for columns without values."
+        )
+        raise MissingDataError(msg)
+    failure: TransferError | None = None
+    failovers = []
+    for number, (source, why) in enumerate(sources):
+        first = _WORDS[sources[0][0].name]
+        reason = why if failure is None else f"{first} failed: {type(failure).__name__}"
+        try:
+            answer, rows = _answer(request, source)
+            break
+        except TransferError as error:
+            failure = failure or error
+            if number + 1 == len(sources):
+                raise
+            following = _WORDS[sources[number + 1][0].name]
+            verb = "answer" if following.endswith("s") else "answers"
+            name, text = _WORDS[source.name], reason_of(error)
+            failovers.append(f"{name} failed ({text}); {following} {verb} instead.")
+        except InvalidRequestError as refusal:
+            if failure is None:
+                raise
+            # Too many files: that the first one failed is what the user has to know.
+            raise failure from refusal
+    for message in failovers:
+        warn(message, FailoverWarning)
+    answer.table.meta.update(
+        {
+            "survey": "DESI Legacy Imaging Surveys",
+            "release": request.release,
+            "region": request.region,
+            "source": source.name,
+            "reason": reason,
+            **rows.meta,
+        }
+    )
+    _tell(request, answer, rows, source.name, on_missing)
+    return answer.table
+
+
+def _answer(request: CatalogRequest, source: CatalogSource) -> tuple[Assembled, Rows]:
+    rows = source.rows(request)
+    if rows.lacking:
+        request = request.without(rows.lacking)
+    answer = assemble(request, rows.chunks)
+    if rows.is_cut and request.maxrec is not None and len(answer.table) < request.maxrec:
+        # Some of what the service counted does not meet what was asked.
+        rows = source.rows(request, use_maxrec=False)
+        answer = assemble(request, rows.chunks)
+    return answer, rows
+
+
+def _tell(
+    request: CatalogRequest, answer: Assembled, rows: Rows, source: str, on_missing: str
+) -> None:
+    """Warn of columns without values, of rows that did not come, and of none at all."""
+    n_rows, lacking = len(answer.table), answer.lacking
+    if lacking:
+        few = ", ".join(lacking[:6])
+        few += f" and {len(lacking) - 6} more" if len(lacking) > 6 else ""
+        where = "some rows" if n_rows else "this region"
+        msg = f"{few} without values in {where}: the release or region lacks them."
+        if on_missing == "raise":
+            msg += " Leave them out, or take on_missing='warn' for columns without values."
+            raise MissingDataError(msg)
+        warn(msg, CoverageWarning)
+    if answer.is_cut or rows.is_cut:
+        is_nearest = source != "tap" and request.sky.center is not None
+        which = "the nearest" if is_nearest else "not all"
+        warn(
+            f"There are more rows than came: {n_rows} of them, {which}, are here.",
+            MaxResultsWarning,
+        )
+    if isinstance(request.sky, RowIds) and n_rows and not request.conditions:
+        n_lost = len(request.sky.keys) - n_rows
+        if n_lost and request.maxrec is None:
+            warn(f"{n_lost} of {len(request.sky.keys)} ids have no row there.", NoResultsWarning)
+    if not n_rows and rows.is_covered:
+        msg = "No row of the catalogue is there and meets the conditions."
+        warn(msg, NoResultsWarning)
+
+
+# ---- one schema ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -303,21 +443,3 @@ def _selected(request: CatalogRequest, merged: Mapping[str, Masked]) -> np.ndarr
     if request.maskbits:
         selected &= (merged["maskbits"][0] & request.maskbits) == 0
     return selected
-
-
-def northern_rows(
-    columns: Mapping[str, np.ndarray], release: str, region: str = "auto"
-) -> np.ndarray:
-    """Return which rows are of the north: their number of the release tells up to DR10."""
-    number = np.asarray(columns["release"])
-    if region != "auto":
-        return np.full(number.shape, region == "north")
-    regions = get_release(release).regions
-    if len(regions) == 1:
-        return np.full(number.shape, regions[0] == "north")
-    north = np.isin(number, NORTH_NUMBERS)
-    unknown = ~north & ~np.isin(number, SOUTH_NUMBERS)
-    if unknown.any():
-        ra_deg, dec_deg = (np.asarray(columns[name])[unknown] for name in ("ra", "dec"))
-        north[unknown] = is_north(ra_deg, dec_deg)
-    return north

@@ -16,20 +16,19 @@ from .._typing import Payload
 from ..exceptions import InvalidRequestError, RefusedQueryError
 from ..survey.catalog_request import CatalogRequest
 from ..survey.conditions import Comparison, Condition, literal
-from ..survey.named_columns import any_column
 from ..survey.releases import get_release, get_tree
-from ..survey.row_ids import RowIds
+from ..survey.row_ids import RowIds, northern_rows
 from ..survey.sphere import Circle
 from ..survey.tractor import TYPES, row_ids
 from ..survey.tractor_columns import (
     NO_REDSHIFT,
     REDSHIFTS,
     TractorColumn,
+    any_column,
     redshift_columns,
     tractor_columns,
 )
-from .catalog_sources import Rows
-from .catalog_table import Chunk, northern_rows
+from .catalog_table import Chunk, Rows
 from .tap_client import TapClient
 
 if TYPE_CHECKING:

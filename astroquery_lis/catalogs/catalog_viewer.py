@@ -11,10 +11,9 @@ from .._typing import Payload
 from ..exceptions import InvalidRequestError, NoCoverageError, UnexpectedContentError
 from ..survey.catalog_request import CatalogRequest
 from ..survey.layers import layer_of
-from ..survey.row_ids import RowIds
+from ..survey.row_ids import RowIds, northern_rows
 from ..survey.tractor_columns import tractor_columns
-from .catalog_sources import Rows
-from .catalog_table import Chunk, northern_rows
+from .catalog_table import Chunk, Rows
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

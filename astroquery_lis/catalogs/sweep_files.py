@@ -30,8 +30,7 @@ from ..survey.tractor_columns import (
     tractor_columns,
 )
 from .catalog_files import Opened, RowFile, TractorFiles
-from .catalog_sources import Rows
-from .catalog_table import Chunk
+from .catalog_table import Chunk, Rows
 from .remote_sweep import RemoteSweep, forget_oldest, open_remote, rows_by_number
 from .table_file import (
     RowNumbers,
@@ -190,8 +189,8 @@ class SweepFiles(TractorFiles):
         sweep = self._tables.get(key) if self.finder.keeps else None
         if not isinstance(sweep, RemoteSweep):
             sweep = open_remote(parts)
-            if self.finder.keeps:
-                hold(self._tables, key, sweep)
+        if self.finder.keeps:
+            hold(self._tables, key, sweep)
         parts.version = sweep.version
         try:
             rows = sweep.rows_of(parts, brick.bricks)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from gzip import GzipFile
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
@@ -26,9 +27,8 @@ from ..exceptions import TruncatedError, UnexpectedContentError
 from ..io.checks import check_head, reading, unreadable
 from ..io.store import write_whole
 from ..survey.bricks import is_north
-from ..survey.named_columns import any_column
 from ..survey.tractor import parse_unit
-from ..survey.tractor_columns import TractorColumn
+from ..survey.tractor_columns import TractorColumn, any_column
 
 if TYPE_CHECKING:
     from .._typing import FilePath
@@ -37,7 +37,6 @@ RowNumbers: TypeAlias = np.ndarray | slice
 
 BLOCK_BYTES = 2880
 FEW_COLUMNS = 16
-FEW_ROWS = 128
 GZIP_HEAD = b"\x1f\x8b"
 
 _FORMATS = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "L": "S1"}
@@ -148,11 +147,11 @@ class TableFile:
         layout = self.layout
         names = [name for name in names if name in layout.fields]
         lines = self.data
-        if lines is None and not isinstance(rows, slice) and len(names) > FEW_COLUMNS:
-            # Of many columns, whole rows cost no more.
-            lines, rows = self._whole_rows(rows), slice(None)
-        elif lines is None:
+        if lines is None:
             lines = self._mapped()
+            if not isinstance(rows, slice) and len(names) > FEW_COLUMNS:
+                # Of many columns, whole rows cost no more.
+                lines, rows = lines[rows], slice(None)
         columns = lines.view(layout.row_type)[:, 0]
         if isinstance(rows, slice) and rows == slice(None):
             return {name: columns[name] for name in names}
@@ -178,22 +177,14 @@ class TableFile:
 
     def _mapped(self) -> np.ndarray:
         """Return all rows of the file, as bytes that are read when they are looked at."""
-        shape = (self.layout.n_rows, self.layout.row_bytes)
-        if not self.layout.n_rows:
-            return np.empty(shape, np.uint8)
-        return np.asarray(np.memmap(self.path, np.uint8, "r", self.layout.data_offset, shape))
-
-    def _whole_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Return a copy of some rows of the file."""
-        if len(rows) > FEW_ROWS:
-            return self._mapped()[rows]
-        # To map the file takes longer than to read few rows of it.
-        layout, read = self.layout, []
+        layout = self.layout
+        if not layout.n_rows:
+            return np.empty((0, layout.row_bytes), np.uint8)
         with open(self.path, "rb", buffering=0) as stream:
-            for start in (layout.data_offset + layout.row_bytes * rows).tolist():
-                stream.seek(start)
-                read.append(stream.read(layout.row_bytes))
-        return np.frombuffer(b"".join(read), np.uint8).reshape(len(rows), layout.row_bytes)
+            # A fifth of the time that np.memmap takes.
+            pages = mmap(stream.fileno(), layout.end, access=ACCESS_READ)
+        lines = np.frombuffer(pages, np.uint8, layout.end - layout.data_offset, layout.data_offset)
+        return lines.reshape(layout.n_rows, layout.row_bytes)
 
 
 def open_rows(path: Path, url: str = "", *, what: str = "a FITS table") -> TableFile:
@@ -345,9 +336,12 @@ def open_table(
     status = os.stat(path)
     stamp = f"{status.st_mtime_ns}-{status.st_size}"
     key = (str(path), stamp)
-    table = tables.get(key) if tables is not None else None
-    if not isinstance(table, TractorFile):
-        table = _from_sidecar(path, sidecars, stamp)
+    held = tables.get(key) if tables is not None else None
+    if tables is not None and isinstance(held, TractorFile):
+        with suppress(KeyError):  # another thread let it go meanwhile
+            tables.move_to_end(key)
+        return held
+    table = _from_sidecar(path, sidecars, stamp)
     if table is None:
         table = with_positions(open_rows(path))
         if sidecars is not None:

@@ -10,8 +10,7 @@ from astropy.table import Table
 
 from .. import catalogs
 from ..exceptions import refuse
-from ..survey.named_columns import computed_columns
-from ..survey.tractor_columns import has_column, redshift_columns, tractor_columns
+from ..survey.tractor_columns import computed_columns, has_column, redshift_columns, tractor_columns
 from .base import SurveyBase
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from .._typing import Angle, Coordinates, Mirror, OnMissing, Payload, Region
-    from ..catalogs.catalog_sources import CatalogSource
+    from ..catalogs.catalog_table import CatalogSource
     from ..catalogs.tap_client import TapClient
     from ..survey.catalog_request import Sky
 
@@ -177,7 +177,7 @@ class CatalogMethods(SurveyBase):
             sky = as_sky(coordinates, radius, width, height, polygon)
             release = self.release if release is None else release
         survey.request.as_choice("on_missing", on_missing, ("warn", "raise"))
-        names = as_sources(source, catalogs.catalog_sources.SOURCES)
+        names = as_sources(source, catalogs.catalog_table.SOURCES)
         with self._finder(mirror, cache) as finder:
             settings = (finder, self._tables, conf.max_query_bricks, on_missing)
             files, sweeps = (
@@ -201,7 +201,7 @@ class CatalogMethods(SurveyBase):
             reason = "it was asked for"
             if names == ("auto",):
                 same_sky = self._is_same_sky("tap_url", finder.mirrors)
-                names, reason = catalogs.catalog_sources.order_of_sources(
+                names, reason = catalogs.catalog_files.order_of_sources(
                     request, files, tap_is_same_sky=same_sky
                 )
             makers: dict[str, Callable[[], CatalogSource]] = {
@@ -215,7 +215,7 @@ class CatalogMethods(SurveyBase):
             sources = [(makers[name](), reason) for name in names]
             if get_query_payload:
                 return sources[0][0].payload(request)
-            return catalogs.catalog_sources.query_catalog(request, sources, on_missing)
+            return catalogs.catalog_table.query_catalog(request, sources, on_missing)
 
     query_region = alias(query_tractor, "query_region")
     """Astroquery's name for it."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from numbers import Integral
 from typing import TypeAlias
 
@@ -13,8 +14,7 @@ from astropy import units as u
 
 from ..exceptions import InvalidRequestError, refuse
 from .bitmasks import maskbits_value
-from .conditions import Condition, as_conditions
-from .named_columns import any_column, resolve_columns
+from .conditions import Condition, rule_of
 from .releases import as_region, get_release, get_tree
 from .request import angle_of_text
 from .row_ids import RowIds
@@ -22,7 +22,11 @@ from .sphere import Box, Circle, Polygon
 from .tractor_columns import (
     REDSHIFTS,
     ROW_KEY,
+    WISE_BANDS,
     TractorColumn,
+    any_column,
+    computed_columns,
+    core_columns,
     has_column,
     redshift_columns,
     tractor_columns,
@@ -193,3 +197,112 @@ def as_maxrec(maxrec: int) -> int:
     if not isinstance(maxrec, Integral) or isinstance(maxrec, bool) or maxrec < 1:
         refuse("maxrec", maxrec, "must be a whole number of rows, 1 or more.")
     return int(maxrec)
+
+
+# ---- columns by the names that users know --------------------------------------------------------
+
+_BRIEF = ("ls_id", "ra", "dec", "type", "mag", "mag_err", "shape_r", "sersic", "maskbits")
+
+
+def brief_columns(release: str, region: str = "auto") -> tuple[TractorColumn, ...]:
+    """Return the columns that people look at first: what ``columns='brief'`` stands for."""
+    columns: list[TractorColumn] = []
+    for word in _BRIEF:
+        columns += _meant(word, release, region) or ()
+    return tuple(c for c in columns if c.band not in WISE_BANDS[1:])
+
+
+@cache
+def _meant(name: str, release: str, region: str) -> tuple[TractorColumn, ...]:
+    """Return the columns that one word means: one, or a family; none if it means nothing."""
+    column = any_column(name, release)
+    if column is not None:
+        return (column,)
+    schemas = (tractor_columns(release), computed_columns(release), redshift_columns(release))
+    return tuple(
+        column
+        for schema in schemas
+        for column in schema.values()
+        if column.family == name and (region == "auto" or has_column(column, release, region))
+    )
+
+
+def resolve_columns(
+    columns: str | Sequence[str] | None,
+    release: str,
+    region: str = "auto",
+    *,
+    own: Callable[[], Mapping[str, TractorColumn]] = dict,
+    parameter: str = "columns",
+) -> tuple[TractorColumn, ...]:
+    """Return the columns that a user's choice means, without repeats, in the order given.
+
+    One that only another release has stays in.  ``own`` returns the columns that the files have
+    beyond the survey's; it is called where a name means nothing else.
+    """
+    if columns is None:
+        return core_columns(release, region)
+    words = columns.replace(",", " ").split() if isinstance(columns, str) else columns
+    try:
+        words = [word.strip().lower() for word in words]
+    except (TypeError, AttributeError):
+        words = []
+    if not words:
+        must = "must name columns; leave it out for the core schema, or take 'brief' or 'all'."
+        refuse(parameter, columns, must)
+    if words == ["brief"]:
+        return brief_columns(release, region)
+    chosen: list[TractorColumn] = []
+    for word in words:
+        meant = _meant(word, release, region)
+        if not meant and word in own():
+            meant = (own()[word],)
+        if not meant:
+            _refuse_column(word, release, own(), parameter)
+        chosen += meant
+    return tuple(dict.fromkeys(chosen))
+
+
+def _refuse_column(
+    name: str, release: str, own: Mapping[str, TractorColumn], parameter: str
+) -> None:
+    """Refuse a name that means nothing, with names of the release that are like it."""
+    number = get_release(release).number
+    near: list[str] = []
+    # What the files have comes before what is computed from it.
+    schemas = (tractor_columns(release), computed_columns(release), redshift_columns(release))
+    for schema in (*schemas, own):
+        names = {name for c in schema.values() for name in (c.name, c.family)} - {*near}
+        near += difflib.get_close_matches(name, names, 3 - len(near)) if len(near) < 3 else []
+    hint = f"; did you mean {', '.join(near)}?" if near else "."
+    msg = (
+        f"{parameter}: {name!r} is no column or family of columns of DR{number}{hint} "
+        "LegacySurvey.list_columns() lists them."
+    )
+    raise InvalidRequestError(msg, parameter=parameter, value=name)
+
+
+def as_conditions(
+    column_filters: Mapping[str, object],
+    release: str,
+    own: Callable[[], Mapping[str, TractorColumn]] = dict,
+) -> tuple[Condition, ...]:
+    """Return the conditions that a user's filters mean; all of them have to be met."""
+    try:
+        items = list(dict(column_filters).items())
+    except (TypeError, ValueError):
+        msg = (
+            f"column_filters={column_filters!r} must be a dict of column name to condition, "
+            "such as {'flux_r': '>10'}."
+        )
+        raise InvalidRequestError(msg, parameter="column_filters", value=column_filters) from None
+    conditions = []
+    for name, wish in items:
+        columns = resolve_columns([name], release, own=own, parameter="column_filters")
+        column = columns[0]
+        if len(columns) > 1 or column.length > 1:
+            msg = f"column_filters has {name!r}: a condition takes a column with one value"
+            msg += f", such as {column.name}." if len(columns) > 1 else "."
+            raise InvalidRequestError(msg, parameter="column_filters", value=name)
+        conditions.append(Condition(column, rule_of(column, wish)))
+    return tuple(conditions)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn, TypeAlias
 
@@ -16,7 +15,6 @@ import numpy as np
 from astropy import units as u
 
 from ..exceptions import InvalidRequestError, refuse
-from .named_columns import resolve_columns
 from .tractor import TYPES
 from .tractor_columns import TractorColumn
 
@@ -168,33 +166,8 @@ def literal(value: object) -> str:
     refuse("value", value, "cannot be written into a query.")
 
 
-def as_conditions(
-    column_filters: Mapping[str, object],
-    release: str,
-    own: Callable[[], Mapping[str, TractorColumn]] = dict,
-) -> tuple[Condition, ...]:
-    """Return the conditions that a user's filters mean; all of them have to be met."""
-    try:
-        items = list(dict(column_filters).items())
-    except (TypeError, ValueError):
-        msg = (
-            f"column_filters={column_filters!r} must be a dict of column name to condition, "
-            "such as {'flux_r': '>10'}."
-        )
-        raise InvalidRequestError(msg, parameter="column_filters", value=column_filters) from None
-    conditions = []
-    for name, wish in items:
-        columns = resolve_columns([name], release, own=own, parameter="column_filters")
-        column = columns[0]
-        if len(columns) > 1 or column.length > 1:
-            msg = f"column_filters has {name!r}: a condition takes a column with one value"
-            msg += f", such as {column.name}." if len(columns) > 1 else "."
-            raise InvalidRequestError(msg, parameter="column_filters", value=name)
-        conditions.append(Condition(column, _rule(column, wish)))
-    return tuple(conditions)
-
-
-def _rule(column: TractorColumn, wish: object) -> Comparison | Group:
+def rule_of(column: TractorColumn, wish: object) -> Comparison | Group:
+    """Return what a user's condition on a column means."""
     if isinstance(wish, str):
         return _group("OR", [_all_of(column, part) for part in wish.split("|")])
     if isinstance(wish, u.Quantity) and wish.shape:

@@ -6,7 +6,7 @@ the two packings apart: what is a release in one is none in the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +14,7 @@ import numpy as np
 from astropy.table import Row, Table
 
 from ..exceptions import refuse
-from .bricks import N_BRICKS
+from .bricks import N_BRICKS, is_north
 from .releases import RELEASES, get_release, get_tree
 from .sphere import Circle
 from .tractor import split_row_ids, split_target_ids, target_ids
@@ -149,3 +149,21 @@ def _unpacked(packed: np.ndarray) -> Sequence[np.ndarray]:
     as_target = np.array(split_target_ids(packed, check=False))
     as_row = np.array(split_row_ids(packed, "dr10"))
     return tuple(np.where(_is_release(as_target[0]), as_target, as_row))
+
+
+def northern_rows(
+    columns: Mapping[str, np.ndarray], release: str, region: str = "auto"
+) -> np.ndarray:
+    """Return which rows are of the north: their number of the release tells up to DR10."""
+    number = np.asarray(columns["release"])
+    if region != "auto":
+        return np.full(number.shape, region == "north")
+    regions = get_release(release).regions
+    if len(regions) == 1:
+        return np.full(number.shape, regions[0] == "north")
+    north = np.isin(number, NORTH_NUMBERS)
+    unknown = ~north & ~np.isin(number, SOUTH_NUMBERS)
+    if unknown.any():
+        ra_deg, dec_deg = (np.asarray(columns[name])[unknown] for name in ("ra", "dec"))
+        north[unknown] = is_north(ra_deg, dec_deg)
+    return north

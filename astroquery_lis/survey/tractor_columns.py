@@ -2,18 +2,25 @@
 
 From the releases' catalogue pages (DR8 to DR11), the files themselves and the columns that Astro
 Data Lab serves.  Units are given even where the survey writes none into its files.
+
+Magnitudes, errors and colours are computed here from what every source has, so that they are the
+same from each.  Astro Data Lab's table holds some of them, rounded; there they serve to ask for
+fewer rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 from types import MappingProxyType
 
+import numpy as np
 from astropy import units as u
 
-from .releases import get_release, get_tree
+from . import photometry
+from .releases import RELEASES, get_release, get_tree
 
 __all__ = [
     "NO_REDSHIFT",
@@ -22,6 +29,9 @@ __all__ = [
     "ROW_KEY",
     "WISE_BANDS",
     "TractorColumn",
+    "any_column",
+    "compute",
+    "computed_columns",
     "core_columns",
     "has_column",
     "redshift_columns",
@@ -277,3 +287,98 @@ def core_columns(release: str, region: str = "auto") -> tuple[TractorColumn, ...
         for column in tractor_columns(release).values()
         if column.in_tap and (region == "auto" or has_column(column, release, region))
     )
+
+
+# ---- columns that are computed -------------------------------------------------------------------
+
+Arrays = Sequence[np.ndarray]
+
+_TAP_COLOURS = {"g_r", "r_i", "i_z", "r_z", "z_w1", "w1_w2", "w2_w3", "w3_w4"}
+
+
+def _magnitudes(flux: np.ndarray) -> np.ndarray:
+    return photometry.ab_magnitude(flux).value
+
+
+def _error(flux: np.ndarray, flux_ivar: np.ndarray) -> np.ndarray:
+    return photometry.ab_magnitude(flux, flux_ivar)[1].value
+
+
+def _divided(flux: np.ndarray, transmission: np.ndarray) -> np.ndarray:
+    return flux / np.where(transmission > 0, transmission, np.nan)
+
+
+# Family: the families that it is made of, how, its unit, and whether Data Lab's table has it.
+_RECIPES: dict[str, tuple[tuple[str, ...], Callable[..., np.ndarray], u.UnitBase | None, bool]] = {
+    "mag": (("flux",), _magnitudes, u.mag, True),
+    "mag_err": (("flux", "flux_ivar"), _error, u.mag, False),
+    "dered_flux": (("flux", "mw_transmission"), _divided, u.nmgy, True),
+    "dered_mag": (
+        ("flux", "mw_transmission"),
+        lambda flux, transmission: _magnitudes(_divided(flux, transmission)),
+        u.mag,
+        True,
+    ),
+    "snr": (("flux", "flux_ivar"), lambda flux, ivar: flux * np.sqrt(ivar), None, True),
+}
+
+
+@cache
+def computed_columns(release: str) -> Mapping[str, TractorColumn]:
+    """Return the columns that can be computed from those of a release."""
+    schema = tractor_columns(release)
+    bands = [b for b in (*OPTICAL_BANDS, *WISE_BANDS) if f"flux_{b}" in schema]
+    columns = [
+        TractorColumn(
+            f"{family}_{band}",
+            *("f4", 1, unit, family, band, in_tap),
+            tuple(f"{name}_{band}" for name in families),
+        )
+        for family, (families, _, unit, in_tap) in _RECIPES.items()
+        for band in bands
+    ]
+    for blue, red in combinations(bands, 2):
+        name = f"{blue}_{red}"
+        inputs = (f"flux_{blue}", f"flux_{red}")
+        columns.append(
+            TractorColumn(name, "f4", 1, u.mag, name, None, name in _TAP_COLOURS, inputs)
+        )
+    for column in schema.values():
+        if "_ivar" in column.name and column.length == 1:
+            name, family = (text.replace("_ivar", "_err") for text in (column.name, column.family))
+            unit = None if column.unit is None else column.unit**-0.5
+            columns.append(
+                TractorColumn(name, "f4", 1, unit, family, column.band, False, (column.name,))
+            )
+    return {column.name: column for column in columns}
+
+
+def compute(column: TractorColumn, values: Arrays) -> np.ndarray:
+    """Return the values of a computed column from those of its inputs."""
+    values = [array.astype(float) for array in values]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if column.family in _RECIPES:
+            computed = _RECIPES[column.family][1](*values)
+        elif len(values) == 2:
+            computed = _magnitudes(values[0]) - _magnitudes(values[1])
+        else:
+            computed = np.where(values[0] > 0, 1 / np.sqrt(values[0]), np.nan)
+    return computed.astype(column.dtype)
+
+
+@cache
+def _everything() -> Mapping[str, TractorColumn]:
+    """Return every column of any release, by name."""
+    columns: dict[str, TractorColumn] = {}
+    for release in RELEASES:
+        columns |= computed_columns(release)
+    for release in RELEASES:
+        columns |= redshift_columns(release) | dict(tractor_columns(release))
+    return columns
+
+
+@cache
+def any_column(name: str, release: str) -> TractorColumn | None:
+    """Return a column by name, from another release if this one has it not."""
+    columns = tractor_columns(release).get(name) or computed_columns(release).get(name)
+    return columns or _everything().get(name)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from astroquery_lis.catalogs.catalog_tap import box_where, catalog_query
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.survey.bricks import brick_id
-from astroquery_lis.survey.catalog_request import catalog_request
-from astroquery_lis.survey.conditions import as_conditions, literal
+from astroquery_lis.survey.catalog_request import as_conditions, catalog_request
+from astroquery_lis.survey.conditions import literal
 from astroquery_lis.survey.sphere import Box, Circle, Polygon, separation_deg
 
 CENTERS = [(45.2, 0.1), (0.01, -0.2), (359.99, 32.4), (123.4, 89.95), (10.0, -89.999), (77.0, 60.0)]
