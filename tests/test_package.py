@@ -53,7 +53,7 @@ def test_importing_loads_no_optional_package_and_uses_no_network():
 
 
 DEFERRED = (
-    "catalogs.catalog_sources",
+    "catalogs.catalog_table",
     "client.audit",
     "client.job_plan",
     "client.user_tables",
