@@ -17,7 +17,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .web import FileTree, Request, Response, error_page
+from .web import Request, Response, error_page, file_answer, json_answer
 
 if TYPE_CHECKING:
     from .server import Sandbox
@@ -131,9 +131,7 @@ class CrdsService:
         path = self._paths.get(name)
         if path is None or name in self.hidden:
             return error_page(404, "There is no such file.")
-        # Addresses are flat; the folders of a cache are the client's.
-        tree = FileTree(path.parent, request.path.rpartition("/")[0] + "/", self._sky.faults)
-        return tree(request)
+        return file_answer(path, request, self._sky.faults.revision(request.path))
 
     def _procedure(self, request: Request) -> Response:
         try:
@@ -153,8 +151,7 @@ class CrdsService:
         except (LookupError, TypeError) as error:
             message = str(error.args[0])
             answer["error"] = {"name": "OtherError", "message": message, "code": 500}
-        body = json.dumps(answer).encode()
-        return Response(200, {"Content-Type": "application/json"}, body)
+        return json_answer(answer)
 
     def _info(self) -> dict:
         files = self.url + "/files/"

@@ -72,6 +72,9 @@ def change_response(kind: str, options: dict, response: Response) -> Response:
     headers, body = dict(response.headers), response.body
     if kind == "empty":
         body = b""
+    if kind == "short" and response.status == 206:
+        body = _bytes_of(body)
+        body = body[: int(len(body) * options["fraction"])]
     if kind == "content_range":
         headers["Content-Range"] = options["value"]
     if kind == "flip":
@@ -86,7 +89,7 @@ def change_response(kind: str, options: dict, response: Response) -> Response:
 
 
 def _bytes_of(body: bytes | FileBody) -> bytes:
-    return body if isinstance(body, bytes) else b"".join(body.chunks(len(body)))
+    return body if isinstance(body, bytes) else b"".join(body.chunks())
 
 
 def _flipped(content: bytes, bits: int, start: int, stop: int | None, seed: int) -> bytes:
@@ -113,11 +116,20 @@ class Wire(Protocol):
         """Send the status and the headers of an answer, and some in place of its length."""
 
 
+def _part(wire: Wire, response: Response, body: bytes, fraction: float, **headers: str) -> None:
+    """Send the head of an answer and a part of its body; the whole length if no header is named."""
+    wire.send_head(response, headers or {"Content-Length": str(len(body))})
+    wire.wfile.write(body[: int(len(body) * fraction)])
+    wire.wfile.flush()
+
+
+def _cut(wire: Wire, response: Response, body: bytes, options: dict) -> None:
+    _part(wire, response, body, options["fraction"])
+
+
 def _reset(wire: Wire, response: Response, body: bytes, options: dict) -> None:
     if options["fraction"] > 0:
-        wire.send_head(response, {"Content-Length": str(len(body))})
-        wire.wfile.write(body[: int(len(body) * options["fraction"])])
-    wire.wfile.flush()
+        _part(wire, response, body, options["fraction"])
     # No time for what is under way: the other side gets a reset instead of an end.
     wire.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     os.close(wire.connection.detach())
@@ -125,9 +137,7 @@ def _reset(wire: Wire, response: Response, body: bytes, options: dict) -> None:
 
 def _hang(wire: Wire, response: Response, body: bytes, options: dict) -> None:
     if options["fraction"] is not None:
-        wire.send_head(response, {"Content-Length": str(len(body))})
-        wire.wfile.write(body[: int(len(body) * options["fraction"])])
-        wire.wfile.flush()
+        _part(wire, response, body, options["fraction"])
     wire.closing.wait(options["seconds"])
 
 
@@ -162,8 +172,7 @@ def _endless(wire: Wire, response: Response, body: bytes, options: dict) -> None
 
 
 def _no_length(wire: Wire, response: Response, body: bytes, options: dict) -> None:
-    wire.send_head(response, {"Connection": "close"})
-    wire.wfile.write(body[: int(len(body) * options["fraction"])])
+    _part(wire, response, body, options["fraction"], Connection="close")
 
 
 def _wrong_length(wire: Wire, response: Response, body: bytes, options: dict) -> None:
@@ -185,6 +194,7 @@ def _chunked(wire: Wire, response: Response, body: bytes, options: dict) -> None
 
 # How the answers of some faults go over the wire; after each the connection is closed.
 SENDERS: dict[str, Callable[[Wire, Response, bytes, dict], None]] = {
+    "cut": _cut,
     "reset": _reset,
     "hang": _hang,
     "drip": _drip,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import socket
 import socketserver
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import cast, overload
+from typing import cast
 from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
@@ -29,45 +29,6 @@ class RequestRecord:
     bytes_sent: int
 
 
-class RequestLog(Sequence[RequestRecord]):
-    """The requests so far, oldest first."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._records: list[RequestRecord] = []
-
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._records)
-
-    @overload
-    def __getitem__(self, index: int) -> RequestRecord: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[RequestRecord]: ...
-
-    def __getitem__(self, index: int | slice) -> RequestRecord | list[RequestRecord]:
-        with self._lock:
-            return self._records[index]
-
-    def __repr__(self) -> str:
-        return f"<RequestLog of {len(self)} requests>"
-
-    def append(self, record: RequestRecord) -> None:
-        """Add a record; for the server."""
-        with self._lock:
-            self._records.append(record)
-
-    def clear(self) -> None:
-        """Forget the requests so far."""
-        with self._lock:
-            self._records.clear()
-
-    def __iter__(self) -> Iterator[RequestRecord]:
-        with self._lock:
-            return iter(list(self._records))
-
-
 Connection = socket.socket | tuple[bytes, socket.socket]
 # What a path begins with, and what answers.
 Route = tuple[str, Callable[[Request], Response]]
@@ -79,7 +40,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, routes: list[Route], faults: Faults, log: RequestLog) -> None:
+    def __init__(self, routes: list[Route], faults: Faults, log: list[RequestRecord]) -> None:
         self.routes, self.faults, self.log = routes, faults, log
         self.closing = threading.Event()
         self._open: set[Connection] = set()
@@ -153,24 +114,19 @@ class _Handler(BaseHTTPRequestHandler):
         response = self._respond(request, kind, options)
         record = RequestRecord(self.command, target, stretch, response.status, 0)
         if kind in SENDERS and self.command != "HEAD":
-            record.bytes_sent = response.length
+            share = options.get("fraction", 1.0)
+            record.bytes_sent = int(response.length * (share or 0.0))
             self.server.log.append(record)
             # The other side may go away.
             with suppress(OSError, ValueError):
                 send(self, kind, options, response)
                 self.wfile.flush()
             return
-        announced = sent = response.length
-        if kind == "short" and response.status == 206:
-            announced = sent = int(response.length * options["fraction"])
-        if kind == "cut":
-            sent = int(response.length * options["fraction"])
-            self.close_connection = True
         # Written down before the client can see the end of the answer, corrected if it goes away.
         if self.command != "HEAD":
-            record.bytes_sent = sent
+            record.bytes_sent = response.length
         self.server.log.append(record)
-        self._send(response, announced, record)
+        self._send(response, record)
 
     do_HEAD = do_POST = do_DELETE = do_GET
 
@@ -200,11 +156,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
 
-    def _send(self, response: Response, announced: int, record: RequestRecord) -> None:
+    def _send(self, response: Response, record: RequestRecord) -> None:
         headers = {}
         if response.status != 304:
-            headers["Content-Length"] = str(announced)
-        if self.close_connection and record.bytes_sent == announced:
+            headers["Content-Length"] = str(response.length)
+        if self.close_connection:
             headers["Connection"] = "close"
         self.send_head(response, headers)
         sent, total = 0, record.bytes_sent
@@ -213,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(response.body[:total])
                 sent = total
             elif total:
-                for chunk in response.body.chunks(total):
+                for chunk in response.body.chunks():
                     self.wfile.write(chunk)
                     sent += len(chunk)
             self.wfile.flush()

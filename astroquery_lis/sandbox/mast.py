@@ -42,7 +42,7 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 
 from .sky import POSITIONS_DEG
-from .web import FileTree, Request, Response, error_page
+from .web import Request, Response, error_page, file_answer, json_answer
 
 if TYPE_CHECKING:
     from .faults import Faults
@@ -109,8 +109,8 @@ class MastService:
 
     def _columns(self, request: Request) -> Response:
         if parse_qs(request.query).get("mission") != ["jwst"]:
-            return _json([])
-        return _json(
+            return json_answer([])
+        return json_answer(
             [
                 {"column_name": name, "qual_type": kind, "description": f"Simulated {name}"}
                 for name, kind in COLUMNS.items()
@@ -124,7 +124,7 @@ class MastService:
         names += [*(query.get("select_cols") or ()), *(query.get("sort_by") or ())]
         unknown = sorted(set(names) - set(COLUMNS))
         if unknown:
-            return _json({"msg": f"Invalid columns: {', '.join(unknown)}"}, status=400)
+            return json_answer({"msg": f"Invalid columns: {', '.join(unknown)}"}, status=400)
         rows = [row for row in self.archive.rows if all(_meets(row, *c) for c in conditions)]
         if query.get("target"):
             rows = list(_near(rows, query["target"][0], float(query["radius"])))
@@ -133,7 +133,7 @@ class MastService:
         stop = start + min(int(query.get("limit") or MAX_ROWS), self.max_rows)
         stop = min(stop, self.reach)
         selected = list(dict.fromkeys([*(query.get("select_cols") or COLUMNS), "ArchiveFileID"]))
-        return _json(
+        return json_answer(
             {
                 "messages": [],
                 "info": [{"name": name, "type": COLUMNS[name].upper()} for name in selected],
@@ -146,7 +146,7 @@ class MastService:
     def _products(self, request: Request) -> Response:
         datasets = json.loads(request.body)["dataset_ids"]
         if len(datasets) > MAX_DATASETS:
-            return _json({"msg": "Too many datasets"}, status=400)
+            return json_answer({"msg": "Too many datasets"}, status=400)
         products = [product for name in datasets for product in self.archive.products(name)]
         uncal = [
             p
@@ -156,7 +156,7 @@ class MastService:
         if self.forgets > 0 and uncal:
             self.forgets -= 1
             products.remove(uncal[-1])
-        return _json({"products": products})
+        return json_answer({"products": products})
 
     # ---- files ----------------------------------------------------------------------------------
 
@@ -173,29 +173,12 @@ class MastService:
                 return error_page(403, "You have no access to this program.")
             if token != TOKEN:
                 return error_page(401, "You are not authorized.")
-        files = FileTree(holding.path.parent, "/", _Revisions(self._faults, request.path))
-        inner = Request(request.method, f"/{holding.path.name}", "", request.headers)
-        return files(inner)
+        return file_answer(holding.path, request, self._faults.revision(request.path))
 
     def _whoami(self, request: Request) -> Response:
         token = _token_of(request.headers)
         name = "An Observer" if token == TOKEN else self.strangers.get(token)
-        return _json({"anon": name is None, "attrib": {"display_name": name} if name else {}})
-
-
-class _Revisions:
-    """Tells the revision of the address that was asked for, whatever the file is called."""
-
-    def __init__(self, faults: Faults, path: str) -> None:
-        self._faults, self._path = faults, path
-
-    def revision(self, path: str) -> tuple[int, bool]:
-        return self._faults.revision(self._path)
-
-
-def _json(value: object, status: int = 200) -> Response:
-    body = json.dumps(value).encode()
-    return Response(status, {"Content-Type": "application/json; charset=utf-8"}, body)
+        return json_answer({"anon": name is None, "attrib": {"display_name": name} if name else {}})
 
 
 def _token_of(headers: Message) -> str:

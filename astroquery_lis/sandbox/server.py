@@ -19,7 +19,7 @@ from .. import _conf
 from . import catalog, sky
 from .cameras import ELONGATED_DEG, PsfShape, psf_shape
 from .faults import Faults
-from .http_server import RequestLog, Route, Server
+from .http_server import RequestRecord, Route, Server
 from .tap import TapService
 from .tree import Folder, SurveyTree
 from .viewer import Viewer
@@ -61,8 +61,9 @@ class Sandbox:
         Address of the TAP service.
     tap : ``tap.TapService``
         The service itself; ``tap.default_rows`` is its limit where a query names none.
-    requests : RequestLog
-        What was asked so far; ``requests.clear()``.
+    requests : list of RequestRecord
+        What was asked so far, oldest first: ``method``, ``path``, ``range``, ``status`` and
+        ``bytes_sent`` of each; ``requests.clear()``.
     faults : `~astroquery_lis.sandbox.faults.Faults`
         ``faults.add(...)`` lets something go wrong.
     cache_dir : `~pathlib.Path` or None
@@ -85,7 +86,7 @@ class Sandbox:
         self.positions = sky.positions()
         self.positions["elongated"] = SkyCoord(*ELONGATED_DEG, unit="deg", frame="icrs")
         self.faults = Faults()
-        self.requests = RequestLog()
+        self.requests: list[RequestRecord] = []
         self.cache_dir: Path | None = None
         self._closed = threading.Lock()
         files = FileTree(Path(self._tree.root), MIRROR_PREFIX, self.faults, self._tree.file)

@@ -9,13 +9,13 @@ there up to a factor of four, and no data of other surveys.
 from __future__ import annotations
 
 import io
-import json
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from email.utils import formatdate
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, parse_qsl
 
@@ -28,9 +28,9 @@ from ..survey.bricks import Brick
 from ..survey.pixel_grids import Box
 from .cameras import ccd_psf
 from .viewer_layers import LIMITED, SPOILERS, ViewerLayer, clean_name, find_layer
-from .viewer_render import NATIVE_ARCSEC, SIZE_PIX, CutoutGrid, NoOverlapError, PlaneStore, Renderer
-from .viewer_tables import KINDS, catalog_box, ccd_list, exposure_file
-from .web import Request, Response
+from .viewer_render import NATIVE_ARCSEC, SIZE_PIX, CutoutGrid, NoOverlapError, Renderer
+from .viewer_tables import BROKEN, KINDS, catalog_box, ccd_list, exposure_file
+from .web import Request, Response, json_answer, page
 
 _MAX_SIZE_PIX = 3000
 _MAX_BRICKS = 400
@@ -39,10 +39,6 @@ _GREY = 32
 _NATIVE_ZOOM = 14
 _DEFAULT_LAYER = "ls-dr9"
 _PSF_BOX_PIX = 64
-_BROKEN = (
-    '\n<!doctype html>\n<html lang="en">\n<head>\n  <title>Server Error (500)</title>\n</head>\n'
-    "<body>\n  <h1>Server Error (500)</h1><p></p>\n</body>\n</html>\n"
-)
 _INDEX_BYTES = 265_000
 
 
@@ -50,16 +46,12 @@ class _UncaughtError(Exception):
     """Something that the real viewer does not catch."""
 
 
-def _text(text: str, status: int = 200) -> Response:
-    return Response(status, {"Content-Type": "text/html; charset=utf-8"}, text.encode())
-
-
-def _index() -> bytes:
+def _index() -> str:
     # The page of the map is large, which is how a client notices that it asked for nothing.
     head = '\n\n<html xmlns="https://www.w3.org/1999/xhtml" xml:lang="en">\n\n<head>\n'
     head += "<title>Simulated viewer</title>\n</head><body>\n"
     filler = "<!-- the map of the real viewer would be here -->\n"
-    return (head + filler * (_INDEX_BYTES // len(filler)) + "</body></html>\n").encode()
+    return head + filler * (_INDEX_BYTES // len(filler)) + "</body></html>\n"
 
 
 class Viewer:
@@ -67,8 +59,7 @@ class Viewer:
 
     def __init__(self, find: Callable[[str], Path], prefix: str) -> None:
         self._prefix = prefix
-        self._store = PlaneStore(find)
-        self._renderer = Renderer(self._store)
+        self._renderer = Renderer(find)
         self._index = _index()
         self._spoilt: dict[str, list] = {}
         self._lock = threading.Lock()
@@ -76,25 +67,25 @@ class Viewer:
         self._routes = [
             (re.compile(pattern), answer)
             for pattern, answer in (
-                ("cutout.fits|fits-cutout", self._fits_cutout),
-                ("cutout.jpg|jpeg-cutout", self._jpeg_cutout),
+                ("cutout.fits|fits-cutout", partial(self._cutout, jpeg=False)),
+                ("cutout.jpg|jpeg-cutout", partial(self._cutout, jpeg=True)),
                 ("coadd-psf/", self._coadd_psf),
                 ("bricks/", self._bricks),
                 ("ccds/", self._ccds),
-                ("alive", lambda query: _text("yes")),
-                ("checkflavour/viewer", lambda query: _text("yes flavour viewer")),
+                ("alive", lambda query: page("yes")),
+                ("checkflavour/viewer", lambda query: page("yes flavour viewer")),
             )
         ]
 
     def __call__(self, request: Request) -> Response:
         """Return the `Response` to a `Request`."""
         if request.method == "POST":
-            return _text("<h1>Forbidden</h1><p>CSRF verification failed.</p>", 403)
+            return page("<h1>Forbidden</h1><p>CSRF verification failed.</p>", 403)
         path = request.path.removeprefix(self._prefix)
         layer, _, rest = path.partition("/")
         if rest.startswith("cat.fits"):
             query = dict(parse_qsl(request.query, keep_blank_values=True))
-            return catalog_box(layer, query, _BROKEN)
+            return catalog_box(layer, query)
         if layer in KINDS:
             return _exposure(layer, rest)
         for pattern, answer in self._routes:
@@ -103,23 +94,17 @@ class Viewer:
                 try:
                     return answer({name: values[-1] for name, values in fields.items()})
                 except (_UncaughtError, NoOverlapError):
-                    return _text(_BROKEN, 500)
-        return Response(200, {"Content-Type": "text/html; charset=utf-8"}, self._index)
-
-    def _fits_cutout(self, query: dict[str, str]) -> Response:
-        return self._cutout(query, jpeg=False)
-
-    def _jpeg_cutout(self, query: dict[str, str]) -> Response:
-        return self._cutout(query, jpeg=True)
+                    return page(BROKEN, 500)
+        return page(self._index)
 
     def _cutout(self, query: dict[str, str], *, jpeg: bool) -> Response:
         layer = find_layer(query.get("layer", _DEFAULT_LAYER))
         if layer is None:
-            return _text("no such layer")
+            return page("no such layer")
         try:
             ra, dec = float(query["ra"]), float(query["dec"])
         except (KeyError, ValueError):
-            return _text("Need ra,dec keywords", 400)
+            return page("Need ra,dec keywords", 400)
         if layer in LIMITED and jpeg:
             grid = _parse_grid(query, ra, dec)
             return _picture_of(np.full((grid.height, grid.width, 3), _GREY, np.uint8))
@@ -227,8 +212,8 @@ class Viewer:
             planes = self._renderer.draw(layer, grid, bands)
         except NoOverlapError:
             planes = np.zeros((len(bands), grid.height, grid.width), np.float32)
-        four_bands = layer.available == "griz"
-        if layer.is_split and layer.tree_at(grid.ra_deg, grid.dec_deg) == layer.north:
+        four_bands = layer.bands == "griz"
+        if layer.is_split and layer.tree_at(grid.ra_deg, grid.dec_deg) == layer.trees[0]:
             # The northern layer paints what it has in the colours of three bands.
             shown = [number for number, band in enumerate(bands) if band in "grz"]
             planes, bands = planes[shown], "".join(bands[number] for number in shown)
@@ -239,7 +224,7 @@ class Viewer:
         name = clean_name(query.get("layer", _DEFAULT_LAYER))
         name = re.sub("-model|-resid|-grz", "", name)
         if name in ("des-dr1", "ps1"):
-            return _text(f"No cutouts for layer {name}")
+            return page(f"No cutouts for layer {name}")
         layer = find_layer(name)
         try:
             ra, dec = float(query["ra"]), float(query["dec"])
@@ -248,7 +233,7 @@ class Viewer:
         if not isinstance(layer, ViewerLayer) or layer.lost or not abs(dec) <= 90:
             raise _UncaughtError
         names = query.get("bands", layer.bands)
-        bands = [band for band in names if band in layer.available]
+        bands = [band for band in names if band in layer.bands]
         tree = layer.tree_at(ra % 360, dec)
         exposed = self._exposed(layer, tree, ra, dec)
         if not any(exposed.values()):
@@ -263,7 +248,7 @@ class Viewer:
             hdu.header["BAND"] = band
             hdus.append(hdu)
         if not hdus:
-            return _text("no CCDs overlapping")
+            return page("no CCDs overlapping")
         drawn = "".join(hdu.header["BAND"] for hdu in hdus)
         hdus[0].header["BANDS"] = drawn
         for number, band in enumerate(drawn):
@@ -290,11 +275,10 @@ class Viewer:
             if 0 in box.shape:
                 continue
             near = True
-            for band in layer.available:
-                path = self._store.path(tree, "nexp", brick.name, band)
-                if path is not None:
-                    some = bool((self._store.read(path, box) > 0).any())
-                    exposed[band] = exposed.get(band, False) or some
+            for band in layer.bands:
+                nexp = self._renderer.read(tree, "nexp", brick.name, band, box)
+                if nexp is not None:
+                    exposed[band] = exposed.get(band, False) or bool((nexp > 0).any())
         if not near:
             raise NoOverlapError
         return exposed
@@ -320,8 +304,7 @@ class Viewer:
             order = ((0, 0), (0, 1), (1, 1), (1, 0))
             corners = [[ra[i], dec[j]] for i, j in order]
             polygons.append({"name": brick.name, "radecs": corners})
-        body = json.dumps({"polys": polygons}).encode()
-        return Response(200, {"Content-Type": "application/json"}, body)
+        return json_answer({"polys": polygons})
 
     def _ccds(self, query: dict[str, str]) -> Response:
         box = _box_of(query)
@@ -336,11 +319,11 @@ def _exposure(kind: str, path: str) -> Response:
     name, _, ccd = path.partition("/")
     layer = find_layer(name)
     if not isinstance(layer, ViewerLayer) or layer.lost or layer.is_split:
-        return _text(_BROKEN, 500)
+        return page(BROKEN, 500)
     try:
         body, filename = exposure_file(kind, layer, ccd)
     except KeyError:
-        return _text(_BROKEN, 500)
+        return page(BROKEN, 500)
     # The bytes of a gzip file under the name of what is in it; no Content-Encoding.
     return _file(body, "image/fits", filename)
 
@@ -378,7 +361,7 @@ def _parse_bands(query: dict[str, str], layer: ViewerLayer) -> str:
     if not bands:
         raise _UncaughtError
     # One character too many and all of them are replaced.
-    return bands if set(bands) <= set(layer.available) else layer.bands
+    return bands if set(bands) <= set(layer.bands) else layer.bands
 
 
 def _distance_deg(grid: CutoutGrid, brick: Brick) -> float:
@@ -389,7 +372,7 @@ def _picture_of(pixels: np.ndarray) -> Response:
     try:
         return _file(to_jpeg(pixels), "image/jpeg")
     except ImportError:
-        return _text(f"Pictures need Pillow: {how_to_install('plot')}", 500)
+        return page(f"Pictures need Pillow: {how_to_install('plot')}", 500)
 
 
 def _file(body: bytes | list, content_type: str, filename: str | None = None) -> Response:

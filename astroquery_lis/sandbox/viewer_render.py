@@ -1,9 +1,7 @@
-"""Boxes of the pixels of the simulated bricks, read from their files and kept for a while."""
+"""Pictures of the viewer's layers, drawn from boxes of the pixels of the simulated bricks."""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,61 +18,6 @@ from ..survey.pixel_grids import Box
 from .viewer_layers import ViewerLayer
 
 SIZE_PIX = bricks.IMAGE_SIZE_PIX
-_BLOCK_PIX = 400
-# At most 77 MB of pixels are kept.
-_MAX_BLOCKS = 120
-
-
-class PlaneStore:
-    """Reads coadds block by block; ``find`` gives a file by its path in the survey."""
-
-    def __init__(self, find: Callable[[str], Path]) -> None:
-        self._find = find
-        self._blocks: OrderedDict[tuple, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def path(
-        self, tree: tuple[str, str], product: str, brick: str, band: str | None = None
-    ) -> Path | None:
-        """Return the file of a product."""
-        if band is not None and band not in releases.get_tree(*tree).bands:
-            return None
-        path = self._find(paths.file_path(product, *tree, brick=brick, band=band))
-        return path if path.is_file() else None
-
-    def read(self, path: Path, box: Box) -> np.ndarray:
-        """Return a box of the first image of a file."""
-        rows = range(box.y0 // _BLOCK_PIX, -(-box.y1 // _BLOCK_PIX))
-        columns = range(box.x0 // _BLOCK_PIX, -(-box.x1 // _BLOCK_PIX))
-        blocks = self._get(path, [(row, column) for row in rows for column in columns])
-        first_y, first_x = rows[0] * _BLOCK_PIX, columns[0] * _BLOCK_PIX
-        joined = np.concatenate(
-            [np.concatenate([blocks[row, column] for column in columns], axis=1) for row in rows]
-        )
-        return joined[box.moved(-first_y, -first_x).slices]
-
-    def _get(self, path: Path, keys: list[tuple[int, int]]) -> dict[tuple[int, int], np.ndarray]:
-        blocks = {}
-        with self._lock:
-            for key in keys:
-                block = self._blocks.get((path, key))
-                if block is not None:
-                    self._blocks.move_to_end((path, key))
-                    blocks[key] = block
-        missing = [key for key in keys if key not in blocks]
-        if missing:
-            with fits.open(path) as hdul, decoding(hdul[1]):
-                section = hdul[1].section
-                for key in missing:
-                    y0, x0 = key[0] * _BLOCK_PIX, key[1] * _BLOCK_PIX
-                    blocks[key] = section[y0 : y0 + _BLOCK_PIX, x0 : x0 + _BLOCK_PIX]
-            with self._lock:
-                self._blocks.update({(path, key): blocks[key] for key in missing})
-                while len(self._blocks) > _MAX_BLOCKS:
-                    self._blocks.popitem(last=False)
-        return blocks
-
-
 _MIDDLE = (SIZE_PIX - 1) / 2
 NATIVE_ARCSEC = releases.PIXEL_SCALE_ARCSEC
 # Binned images are there up to this power of two; coarser ones are zeros.
@@ -214,10 +157,22 @@ def bin_down(plane: np.ndarray) -> np.ndarray:
 
 
 class Renderer:
-    """Draws layers."""
+    """Draws layers; ``find`` gives a file by its path in the survey."""
 
-    def __init__(self, store: PlaneStore) -> None:
-        self._store = store
+    def __init__(self, find: Callable[[str], Path]) -> None:
+        self._find = find
+
+    def read(
+        self, tree: tuple[str, str], product: str, brick: str, band: str | None, box: Box
+    ) -> np.ndarray | None:
+        """Return a box of the pixels of a product, `None` where there is none."""
+        if band is not None and band not in releases.get_tree(*tree).bands:
+            return None
+        path = self._find(paths.file_path(product, *tree, brick=brick, band=band))
+        if not path.is_file():
+            return None
+        with fits.open(path) as hdul, decoding(hdul[1]):
+            return hdul[1].section[box.slices]
 
     def draw(
         self, layer: ViewerLayer, grid: CutoutGrid, bands: str, kind: str = "image"
@@ -286,8 +241,7 @@ class Renderer:
             # A residual layer has one kind of file, whatever is asked for.
             plane = self.native(*source, bands[0], "image", box)
         else:
-            path = self._store.path(tree, "maskbits", brick)
-            plane = None if path is None else self._store.read(path, box)
+            plane = self.read(tree, "maskbits", brick, None, box)
         return 0 if plane is None else plane[y - box.y0, x - box.x0].astype(np.int32)
 
     def native(
@@ -297,9 +251,9 @@ class Renderer:
         names = [layer.product if kind == "image" else kind]
         if layer.product == "resid":
             names = ["image", "model"]
-        paths = [self._store.path(tree, name, brick, band) for name in names]
-        planes = [self._store.read(path, box) for path in paths if path is not None]
-        if len(planes) < len(paths):
+        parts = [self.read(tree, name, brick, band, box) for name in names]
+        planes = [plane for plane in parts if plane is not None]
+        if len(planes) < len(names):
             return None
         return planes[0] if len(planes) == 1 else planes[0] - planes[1]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -24,8 +23,12 @@ from . import catalog, render, sky
 from .cameras import CcdGrid, ccd_rows
 from .measurements import tractor_dtype
 from .viewer_layers import ViewerLayer, find_layer
-from .web import Response
+from .web import Response, json_answer, page
 
+BROKEN = (
+    '\n<!doctype html>\n<html lang="en">\n<head>\n  <title>Server Error (500)</title>\n</head>\n'
+    "<body>\n  <h1>Server Error (500)</h1><p></p>\n</body>\n</html>\n"
+)
 # What the first part of a path asks for, and what the name of the file begins with.
 KINDS = {"image-data": "image", "iv-data": "iv", "dq-data": "dq"}
 
@@ -67,7 +70,7 @@ def exposure_file(kind: str, layer: ViewerLayer, name: str) -> tuple[bytes, str]
         raise KeyError(name)
     (tree,) = layer.trees
     key = match[1], int(match[2]), match[3]
-    if key not in layer_ccds(tree, sky.BRICKS[tree], layer.available):
+    if key not in layer_ccds(tree, sky.BRICKS[tree], layer.bands):
         raise KeyError(name)
     prefix = KINDS[kind]
     return _content(prefix, tree, key), f"{prefix}-{key[0]}-{key[1]}-{key[2]}.fits.gz"
@@ -162,8 +165,7 @@ def ccd_list(trees: Iterable[tuple[str, str]], bands: Iterable[str], box: _Box) 
                         "color": _COLORS[band],
                     }
                 )
-    body = json.dumps({"polys": polygons}).encode()
-    return Response(200, {"Content-Type": "application/json"}, body)
+    return json_answer({"polys": polygons})
 
 
 def _near(brick: Brick, box: _Box) -> bool:
@@ -195,28 +197,24 @@ _LAYER = re.compile(r"ls-dr(8|9|10|11)(-north|-south)?(-.*)?")
 _CORNERS = ("ralo", "rahi", "declo", "dechi")
 
 
-def _page(text: str, status: int = 200) -> Response:
-    return Response(status, {"Content-Type": "text/html; charset=utf-8"}, text.encode())
-
-
-def catalog_box(name: str, query: dict[str, str], broken: str) -> Response:
+def catalog_box(name: str, query: dict[str, str]) -> Response:
     """Return the `~.files.Response` to a request for the rows in a box."""
     layer = find_layer(name)
     if layer is None:
-        return _page("no such layer")
+        return page("no such layer")
     if not all(key in query for key in _CORNERS):
-        return _page("no ra,dec bbox")
+        return page("no ra,dec bbox")
     try:
         limits = [float(query[key]) for key in _CORNERS]
     except ValueError:
-        return _page(broken, 500)
+        return page(BROKEN, 500)
     if not isinstance(layer, ViewerLayer) or layer.lost or not np.isfinite(limits).all():
-        return _page(broken, 500)
+        return page(BROKEN, 500)
     rows = _rows(name, layer.is_split, limits)
     if len(rows) == 0:
         if layer.is_split:
-            return _page("No catalog sources in layer and RA,Dec box")
-        return _page(broken, 500)
+            return page("No catalog sources in layer and RA,Dec box")
+        return page(BROKEN, 500)
     # Through the viewer's own tables the units get lost.
     file = io.BytesIO()
     fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(rows)]).writeto(file)

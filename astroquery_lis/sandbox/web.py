@@ -1,5 +1,6 @@
 """Static files over HTTP as a careful web server gives them: ranges, validators, conditions."""
 
+import json
 import mimetypes
 import re
 from collections.abc import Callable, Iterator
@@ -8,8 +9,9 @@ from email.message import Message
 from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 from xml.sax.saxutils import escape
+
+from .faults import Faults
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _MASK = bytes(byte ^ 0x5A for byte in range(256))
@@ -54,16 +56,12 @@ class FileBody:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def chunks(self, length: int) -> Iterator[bytes]:
-        """Yield the first ``length`` bytes, piece by piece."""
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the bytes, piece by piece."""
         with open(self.path, "rb") as file:
             file.seek(self.start)
-            length = min(length, len(self))
-            while length > 0:
-                chunk = file.read(min(_CHUNK, length))
-                if not chunk:
-                    return
-                length -= len(chunk)
+            for start in range(self.start, self.stop, _CHUNK):
+                chunk = file.read(min(_CHUNK, self.stop - start))
                 yield chunk.translate(_MASK) if self.changed else chunk
 
 
@@ -74,6 +72,16 @@ def error_page(status: int, text: str = "", **headers: str) -> Response:
     body = f"<html>{head}<body><h1>{phrase}</h1><p>{text}</p></body></html>\n"
     fields = {name.replace("_", "-"): str(value) for name, value in headers.items()}
     return Response(status, {"Content-Type": "text/html; charset=utf-8", **fields}, body.encode())
+
+
+def page(text: str, status: int = 200) -> Response:
+    """Return an HTML page."""
+    return Response(status, {"Content-Type": "text/html; charset=utf-8"}, text.encode())
+
+
+def json_answer(value: object, status: int = 200) -> Response:
+    """Return a value as JSON."""
+    return Response(status, {"Content-Type": "application/json"}, json.dumps(value).encode())
 
 
 def document(name: str, status: int = 200, **values: object) -> Response:
@@ -88,57 +96,52 @@ def error_document(message: str, status: int = 200) -> Response:
     return document("error.vot", status, message=escape(message))
 
 
-class Revisions(Protocol):
-    """What knows how often the file of a path was replaced, and whether its bytes changed."""
+def file_answer(path: Path, request: Request, revision: tuple[int, bool]) -> Response:
+    """Return a file, or what a request wants of it.
 
-    def revision(self, path: str) -> tuple[int, bool]:
-        """Return the number of the revision and whether the bytes are others."""
+    ``revision`` is how often it was replaced, and whether its bytes are others.
+    """
+    if request.method not in ("GET", "HEAD"):
+        return error_page(405, "Files can only be read.", Allow="GET, HEAD")
+    state = path.stat()
+    size, (number, changed) = state.st_size, revision
+    suffix = f"-{number}" if number else ""
+    etag = f'"{size:x}-{state.st_mtime_ns:x}{suffix}"'
+    modified = formatdate(int(state.st_mtime) + number, usegmt=True)
+    headers = {
+        "Content-Type": _content_type(path),
+        "Accept-Ranges": "bytes",
+        "ETag": etag,
+        "Last-Modified": modified,
+    }
+    if _is_known(request.headers, etag, modified):
+        return Response(304, headers)
+    is_same = request.headers.get("If-Range") in (None, etag, modified)
+    stretch = _parse_range(request.headers.get("Range"), size) if is_same else None
+    if stretch is None:
+        return Response(200, headers, FileBody(path, 0, size, changed))
+    start, stop = stretch
+    if start >= stop:
+        return error_page(416, **{"Content-Range": f"bytes */{size}", **headers})
+    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+    return Response(206, headers, FileBody(path, start, stop, changed))
 
 
 class FileTree:
     """Answers requests for the files below a folder; ``make`` makes one that is not there yet."""
 
     def __init__(
-        self,
-        root: Path,
-        prefix: str,
-        faults: Revisions,
-        make: Callable[[str], object] = lambda path: None,
+        self, root: Path, prefix: str, faults: Faults, make: Callable[[str], object]
     ) -> None:
-        self._root = Path(root).resolve()
-        self._make = make
-        self._prefix = prefix
-        self._faults = faults
+        self._root, self._prefix = Path(root).resolve(), prefix
+        self._faults, self._make = faults, make
 
     def __call__(self, request: Request) -> Response:
         """Return the `Response` to a `Request`."""
         path = self._local(request.path)
         if path is None:
             return error_page(404, "There is no such file.")
-        if request.method not in ("GET", "HEAD"):
-            return error_page(405, "Files can only be read.", Allow="GET, HEAD")
-        state = path.stat()
-        size, (revision, changed) = state.st_size, self._faults.revision(request.path)
-        suffix = f"-{revision}" if revision else ""
-        etag = f'"{size:x}-{state.st_mtime_ns:x}{suffix}"'
-        modified = formatdate(int(state.st_mtime) + revision, usegmt=True)
-        headers = {
-            "Content-Type": _content_type(path),
-            "Accept-Ranges": "bytes",
-            "ETag": etag,
-            "Last-Modified": modified,
-        }
-        if _is_known(request.headers, etag, modified):
-            return Response(304, headers)
-        is_same = request.headers.get("If-Range") in (None, etag, modified)
-        stretch = _parse_range(request.headers.get("Range"), size) if is_same else None
-        if stretch is None:
-            return Response(200, headers, FileBody(path, 0, size, changed))
-        start, stop = stretch
-        if start >= stop:
-            return error_page(416, **{"Content-Range": f"bytes */{size}", **headers})
-        headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-        return Response(206, headers, FileBody(path, start, stop, changed))
+        return file_answer(path, request, self._faults.revision(request.path))
 
     def _local(self, path: str) -> Path | None:
         """Return the file that a decoded path names, `None` unless it is one below the root."""

@@ -12,10 +12,10 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from astroquery_lis import sandbox
-from astroquery_lis.sandbox import render, viewer_render
+from astroquery_lis.sandbox import render
 from astroquery_lis.sandbox.viewer_layers import LAYERS, NO_DATA
 from astroquery_lis.survey import bricks, layers, paths
-from astroquery_lis.survey.pixel_grids import Box, TangentGrid
+from astroquery_lis.survey.pixel_grids import TangentGrid
 
 NATIVE = 0.262
 
@@ -314,24 +314,6 @@ def test_many_clients_at_once(ask):
     with ThreadPoolExecutor(8) as executor:
         together = executor.map(lambda each: ask("cutout.fits", **each).data, 2 * fields)
         assert list(together) == 2 * alone
-
-
-def test_pixels_are_kept_within_bounds(sky_tree):
-    store = viewer_render.PlaneStore(sky_tree.joinpath)
-    pixels = {}
-    for band in "gr":
-        path = store.path(("dr10", "south"), "invvar", "0451p000", band)
-        for y0 in range(0, 3600, 900):
-            box = Box(y0, y0 + 900, 0, 3600)
-            pixels[band, y0] = store.read(path, box)[100:110, 395:405].copy()
-    assert len(store._blocks) == viewer_render._MAX_BLOCKS
-    path = store.path(("dr10", "south"), "invvar", "0451p000", "g")
-    again = store.read(path, Box(100, 110, 395, 405))
-    np.testing.assert_array_equal(again, pixels["g", 0])
-    with fits.open(path) as hdul:
-        np.testing.assert_array_equal(again, hdul[1].section[100:110, 395:405])
-    assert store.path(("dr9", "north"), "image", "1801p325", "i") is None
-    assert store.path(("dr10", "south"), "image", "0448p000", "g") is None
 
 
 def test_every_public_layer_is_there(ask, cutout):
