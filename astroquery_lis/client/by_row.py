@@ -10,7 +10,7 @@ import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
-from astropy.table import Column
+from astropy.table import Column, Table
 
 from .. import images
 from ..exceptions import InvalidRequestError, meant, refuse
@@ -47,19 +47,13 @@ def as_by_row(parameter: str, value: Any, targets: Targets) -> ByRow | None:
     """
     table = targets.table
     if isinstance(value, str):
-        if table is None or value not in table.colnames:
-            if table is not None and parameter in _LENGTHS and value.isidentifier():
-                names = table.colnames
-                must = f"is no column of the table, which has: {', '.join(names)}."
-                refuse(parameter, value, must + meant(value, names))
-            return None
-        value = table[value]
+        value = _column(parameter, value, table)
     if callable(value):
         rows = SkyCoord(targets.ra_deg, targets.dec_deg, unit="deg") if table is None else table
         answers = (value(row) if at else None for row, at in zip(rows, targets.placed, strict=True))
         return _of_values(parameter, answers, targets.placed)
     # A header is one grid, though numpy takes it for a list of cards.
-    if isinstance(value, (tuple, fits.Header)) or not hasattr(value, "__len__"):
+    if isinstance(value, (tuple, str, fits.Header)) or not hasattr(value, "__len__"):
         return None
     if not isinstance(value, (list, np.ndarray)):
         value = np.asarray(value)  # a Series of pandas and the like, in the order of its rows
@@ -77,6 +71,17 @@ def as_by_row(parameter: str, value: Any, targets: Targets) -> ByRow | None:
         )
         refuse(parameter, value, must)
     return _of_array(parameter, value, targets.placed)
+
+
+def _column(parameter: str, word: str, table: Table | None) -> str | Column:
+    """Return the column of that name, or the word itself if it may be a value."""
+    names = [] if table is None else table.colnames
+    if word in names and table is not None:
+        return table[word]
+    if names and parameter in _LENGTHS and word.isidentifier():
+        must = f"is no column of the table, which has: {', '.join(names)}."
+        refuse(parameter, word, must + meant(word, names))
+    return word
 
 
 def _is_flat(values: list[Any] | np.ndarray) -> bool:

@@ -1,5 +1,6 @@
 """The method that tells what to cite."""
 
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -52,10 +53,13 @@ class Reference:
     bibtex: str
 
 
+def _text(name: str) -> str:
+    return files(__package__).joinpath("data", name).read_text("utf-8")
+
+
 def _read_references() -> dict[str, Reference]:
     """Return what is in the file: entries with a comment that says their use and short form."""
-    text = files(__package__).joinpath("data/references.bib").read_text("utf-8")
-    text = text.replace("VERSION", package_version())
+    text = _text("references.bib").replace("VERSION", package_version())
     entries = {}
     for entry in text.strip().split("\n\n"):
         comment, _, bibtex = entry.partition("\n")
@@ -68,29 +72,7 @@ def _read_references() -> dict[str, Reference]:
 REFERENCES = MappingProxyType(_read_references())
 """Papers, and this package, by what they are cited for."""
 
-SERVICES = MappingProxyType(
-    {
-        "survey": (
-            "Images and catalogues: DESI Legacy Imaging Surveys. Copy the acknowledgement for "
-            f"your kind of publication from {ACKNOWLEDGEMENT_URL} into the paper."
-        ),
-        "viewer": (
-            "Pictures of the viewer: credit 'Legacy Surveys / D. Lang (Perimeter Institute)', "
-            "with the link where it can be followed. Layers of other surveys keep their own terms."
-        ),
-        "unwise": (
-            "WISE coadds: cite unWISE, credit 'unWISE / NASA/JPL-Caltech / D. Lang (Perimeter "
-            "Institute)' for pictures, and acknowledge WISE and NEOWISE as the same page says."
-        ),
-        "datalab": (
-            "Catalogue by TAP: acknowledge the Astro Data Lab of NSF NOIRLab, as "
-            "https://datalab.noirlab.edu asks."
-        ),
-        "nadc": (
-            "Files of the mirror in China: credit the National Astronomical Data Center (NADC)."
-        ),
-    }
-)
+SERVICES = MappingProxyType(tomllib.loads(_text("acknowledgements.toml")))
 """What to acknowledge, by what was used."""
 
 

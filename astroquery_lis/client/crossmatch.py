@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from astropy.table import Table
+from astropy import units as u
+from astropy.table import QTable, Table
 from astropy.time import Time
 
 from .. import catalogs, survey
 from .._conf import conf
 from ..exceptions import InvalidRequestError, refuse
 from .base import SurveyBase
-from .inputs import as_match_table, as_years
+from .inputs import as_targets, as_years
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,10 +120,12 @@ class CrossmatchMethods(SurveyBase):
             release=self.release if release is None else release,
             region=region,
         )
-        own, ra_deg, dec_deg = as_match_table(table, ra, dec, name)
-        positions = catalogs.match.Positions(
-            ra_deg, dec_deg, radius_deg, as_years(epoch, len(ra_deg))
-        )
+        targets = as_targets(table, ra=ra, dec=dec, name=name)
+        degrees, own = (targets.ra_deg, targets.dec_deg), targets.table
+        if own is None:
+            own = QTable([values * u.deg for values in degrees], names=("ra", "dec"))
+        years = as_years(epoch, len(targets))
+        positions = catalogs.match.Positions(*degrees, radius_deg, years)
         with self._finder(mirror, cache) as finder:
             by_sweeps = source == "sweeps" or (source == "auto" and request.redshifts)
             sweeps, bricks = catalogs.sweep_files, catalogs.catalog_files

@@ -119,11 +119,7 @@ class ExposureMethods(SurveyBase):
         >>> len(payload['urls']) > 0
         True
         """
-        names = listed(products, tuple(EXPOSURE_PRODUCTS))
-        if not names:
-            refuse("products", products, f"must name some of {', '.join(EXPOSURE_PRODUCTS)}.")
-        for name in names:
-            survey.request.as_choice("products", name, EXPOSURE_PRODUCTS)
+        names = _as_products(products)
         use_cache = cache_conf.cache_active if cache is None else cache
         if download_dir is None and not use_cache and not get_query_payload:
             msg = "download_dir=None needs the cache: name a folder, or leave cache as it is."
@@ -155,6 +151,16 @@ class ExposureMethods(SurveyBase):
             )
         io.delivery.warn_of_failures([r for r in results if r.status == "ERROR"], len(results))
         return io.delivery.table_of_files(results, [job.product for job in jobs])
+
+
+def _as_products(products: Products) -> list[str]:
+    """Return the names of products of CCDs."""
+    names = listed(products, tuple(EXPOSURE_PRODUCTS))
+    if not names:
+        refuse("products", products, f"must name some of {', '.join(EXPOSURE_PRODUCTS)}.")
+    for name in names:
+        survey.request.as_choice("products", name, EXPOSURE_PRODUCTS)
+    return names
 
 
 def _as_exposures(table: Table | Row) -> Table:

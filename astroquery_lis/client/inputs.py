@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import BaseCoordinateFrame, SkyCoord
-from astropy.table import Column, QTable, Row, Table
+from astropy.table import Column, Row, Table
 from astropy.time import Time
 
 from .. import survey
@@ -312,18 +312,6 @@ def _axis(item: object, axis: str) -> np.ndarray | None:
 # ---- tables -------------------------------------------------------------------------------------
 
 
-def as_match_table(
-    table: Positions, ra: str | None, dec: str | None, name: str | None = None
-) -> tuple[Table, np.ndarray, np.ndarray]:
-    """Return a table to match and its positions, from the columns that are named or found."""
-    targets = as_targets(table, ra=ra, dec=dec, name=name)
-    ra_deg, dec_deg = targets.ra_deg, targets.dec_deg
-    own = targets.table
-    if own is None:
-        own = QTable({"ra": ra_deg * u.deg, "dec": dec_deg * u.deg})
-    return own, ra_deg, dec_deg
-
-
 def as_years(epoch: Time | None, n_rows: int) -> np.ndarray | None:
     """Return the Julian year of every position, or `None`."""
     if epoch is None:
@@ -452,17 +440,11 @@ def _names(value: object) -> tuple[list | None, list[str]]:
     is_array = isinstance(items, np.ndarray) and items.ndim > 0
     if not (is_array or isinstance(items, (Sequence, set, frozenset))) or not len(items):
         return None, []
-    names: list = []
-    sweeps: list[str] = []
-    for item in items:
-        text = item.strip() if isinstance(item, str) else ""
-        if is_sweep_name(text):
-            sweeps.append(text.removesuffix(".fits"))
-        elif _is_number(item) or is_file_name(text):
-            names.append(text.lower() or item)
-        else:
-            return None, []
-    return names, sweeps
+    texts = [item.strip().lower() if isinstance(item, str) else item for item in items]
+    if not all(_is_number(text) or is_file_name(text) for text in texts):
+        return None, []
+    sweeps = [text.removesuffix(".fits") for text in texts if is_sweep_name(text)]
+    return [text for text in texts if not is_sweep_name(text)], sweeps
 
 
 def _is_number(item: object) -> bool:

@@ -19,7 +19,6 @@ from ..exceptions import (
     InvalidRequestError,
     NoCoverageError,
 )
-from ..io.finder import FileFinder
 from ..io.jobs import Result, cores, failure, manifest, map_jobs, run
 from ..io.journal import Journal
 from ..io.store import is_full, remove_temporaries
@@ -34,13 +33,12 @@ from .job_plan import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Literal, TypeAlias
 
     from .._typing import Executor, FilePath, HDUList, Table
     from ..images.cutting import BulkSpec, CutoutJob
     from ..images.sources import Access, Sources
-    from ..io.http import HttpClient
     from ..io.jobs import Mapped
 
     Workers: TypeAlias = Executor | Literal["threads", "processes"] | None
@@ -82,19 +80,13 @@ class BulkJob:
         """Who is asked."""
         return self.access.sources(self.spec.sources)
 
-    def plan(
-        self,
-        client: Callable[[], HttpClient],
-        rows: np.ndarray,
-        targets_per_job: int,
-        max_targets: int,
-    ) -> BulkPlan:
+    def plan(self, rows: np.ndarray, targets_per_job: int, max_targets: int) -> BulkPlan:
         """Return the work for some rows; the tables of bricks may have to be fetched."""
         has_any = np.isfinite(self.whole.ra_deg[rows]).any()
         return plan_cutouts(
             self.whole,
             rows,
-            _footprint(client, self.whole, self.access) if has_any else {},
+            _footprint(self.whole, self.access) if has_any else {},
             on_missing=self.spec.on_missing,
             targets_per_job=targets_per_job,
             max_targets=max_targets,
@@ -102,7 +94,6 @@ class BulkJob:
 
     def save(
         self,
-        client: Callable[[], HttpClient],
         download_dir: FilePath,
         executor: Workers,
         on_error: str,
@@ -127,7 +118,7 @@ class BulkJob:
             rows = np.setdiff1d(self.whole.rows, done, assume_unique=True)
             is_array = self.output in images.array_files.ARRAY_OUTPUTS
             sizes = ARRAY_TARGETS if is_array else (_shared_by(len(rows)), _shared_among(len(rows)))
-            plan = self.plan(client, rows, *sizes)
+            plan = self.plan(rows, *sizes)
             in_flight = _in_flight(plan, self.sources)
             if in_flight is None:
                 executor = self._usual(executor, len(plan.order))
@@ -157,12 +148,12 @@ class BulkJob:
             return manifest(journal.results(), more=("observed", "layer"))
 
     def cutouts(
-        self, client: Callable[[], HttpClient], executor: Workers, on_error: str
+        self, executor: Workers, on_error: str
     ) -> Iterator[tuple[int, HDUList | Exception]]:
         """Return what yields the cutouts in memory, as they come."""
         rows = self.whole.rows
         most = max(YIELDED_BYTES // bytes_of_cutout(self.whole), 1)
-        plan = self.plan(client, rows, _shared_by(len(rows)), most)
+        plan = self.plan(rows, _shared_by(len(rows)), most)
         mapped = map_jobs(
             partial(images.cutting.cutouts_of_job, self.spec, self.access),
             plan.jobs(),
@@ -178,9 +169,7 @@ class BulkJob:
         return "processes" if executor is None and is_local and is_long else executor
 
 
-def _footprint(
-    client: Callable[[], HttpClient], whole: CutoutJob, access: Access
-) -> dict[tuple[str, str], np.ndarray]:
+def _footprint(whole: CutoutJob, access: Access) -> dict[tuple[str, str], np.ndarray]:
     """Return the ids of the bricks of each region that there is a table of."""
     footprint = {}
     trees = {
@@ -190,7 +179,7 @@ def _footprint(
         for region in request.release.regions
         if request.region in ("auto", region)
     }
-    with FileFinder(client, access.mirrors, access.location) as finder:
+    with access.finder() as finder:
         for release, region in trees:
             # Without a table the files decide.
             with suppress(IncompleteMirrorError):

@@ -174,7 +174,7 @@ allow_unknown_layer, cache : optional
         job = self._job(survey.request.cutout_request, locals(), output)
         if output in arrays and len({(r.ny, r.nx) for r in job.whole.templates}) > 1:
             refuse("output", output, "holds cutouts of one size; take output='fits' for several.")
-        return job.save(self._client, download_dir, executor, on_error, show_progress=show_progress)
+        return job.save(download_dir, executor, on_error, show_progress=show_progress)
 
     def download_psfs(
         self,
@@ -237,7 +237,7 @@ show_progress
         INFO: 2 PSFs: 2 complete, in ... s. [astroquery_lis.io.jobs]
         """
         job = self._job(survey.request.psf_request, locals(), label="PSFs")
-        return job.save(self._client, download_dir, executor, on_error, show_progress=show_progress)
+        return job.save(download_dir, executor, on_error, show_progress=show_progress)
 
     def iter_cutouts(
         self,
@@ -313,7 +313,7 @@ executor
         [(32, 32), (32, 32)]
         """
         job = self._job(survey.request.cutout_request, locals())
-        return job.cutouts(self._client, executor, on_error)
+        return job.cutouts(executor, on_error)
 
     # ---- inner ----------------------------------------------------------------------------------
 

@@ -150,34 +150,39 @@ def _check_commas(lines: list[str], delimiter: str) -> None:
 
 def _header_of(comments: list[str], first: list[str], lines: list[str], delimiter: str) -> str:
     """Return names for columns that have none in a line of their own."""
-    mark = delimiter
     for comment in reversed(comments):
         names = _fields(comment.lstrip("# "), delimiter)
         is_header = len(names) == len(first) == len(set(names))
         if is_header and has_positions(Table(names=names, dtype=[float] * len(names))):
-            return mark.join(names)
+            return delimiter.join(names)
+    reason = _why_unclear(first, delimiter)
+    if reason:
+        msg = f"the line {lines[0]!r} {reason}"
+        raise ValueError(msg)
+    names = ["ra", "dec", "id", *(f"col{n}" for n in range(4, len(first) + 1))]
+    return delimiter.join(names[: len(first)])
+
+
+def _why_unclear(first: list[str], delimiter: str) -> str:
+    """Return why fields without names may mean several things; empty if they do not."""
     numbers = [word for word in first[:6] if _COORDINATE.fullmatch(word)]
     whole = [word.lstrip("+-").isdigit() for word in first]
     if len(numbers) == 6 and whole[0] and whole[1] and whole[3] and whole[4]:
-        msg = (
-            f"the line {lines[0]!r} may be RA and Dec of three parts each, or six columns; write "
-            "10:00:00 +02:00:00, or put a line with the names of the columns first"
+        return (
+            "may be RA and Dec of three parts each, or six columns; write 10:00:00 +02:00:00, or "
+            "put a line with the names of the columns first"
         )
-        raise ValueError(msg)
     if len(numbers) > 2 and whole[0] and not whole[1] and not whole[2]:
-        msg = (
-            f"the line {lines[0]!r} may begin with RA and Dec, or with a number of the row; put a "
-            "line with the names of the columns first, such as 'id ra dec'"
+        return (
+            "may begin with RA and Dec, or with a number of the row; put a line with the names of "
+            "the columns first, such as 'id ra dec'"
         )
-        raise ValueError(msg)
-    if mark == "," and len(first) == 4 and all(whole):
-        msg = (
-            f"the line {lines[0]!r} may be two numbers with decimal commas, or four; put a line "
-            "with the names of the columns first, and semicolons between them"
+    if delimiter == "," and len(first) == 4 and all(whole):
+        return (
+            "may be two numbers with decimal commas, or four; put a line with the names of the "
+            "columns first, and semicolons between them"
         )
-        raise ValueError(msg)
-    names = ["ra", "dec", "id", *(f"col{n}" for n in range(4, len(first) + 1))]
-    return mark.join(names[: len(first)])
+    return ""
 
 
 def _with_decimal_points(table: Table) -> Table:

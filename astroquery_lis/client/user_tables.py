@@ -30,25 +30,16 @@ from ..survey.sweep_names import is_sweep_name
 from .position_columns import has_positions
 from .text_tables import table_of_text
 
-ENDINGS = {
+ENDINGS_OF = {
     "ecsv": "ecsv",
-    "csv": "csv",
-    "tsv": "csv",
-    "fits": "fits",
-    "fit": "fits",
-    "parquet": "parquet",
-    "pq": "parquet",
-    "vot": "votable",
-    "votable": "votable",
-    "xml": "votable",
-    "txt": "text",
-    "dat": "text",
-    "tab": "text",
-    "tbl": "text",
-    "mrt": "text",
-    "cat": "text",
+    "csv": "csv tsv",
+    "fits": "fits fit",
+    "parquet": "parquet pq",
+    "votable": "vot votable xml",
+    "text": "txt dat tab tbl mrt cat",
 }
-FORMATS = tuple(dict.fromkeys(ENDINGS.values()))
+ENDINGS = {ending: kind for kind, endings in ENDINGS_OF.items() for ending in endings.split()}
+FORMATS = tuple(ENDINGS_OF)
 
 UNIT = b"unit"
 ASTROPY_HEADER = b"table_meta_yaml"
@@ -99,9 +90,14 @@ def _converted(value: Any) -> Table | None:
     if isinstance(value, (list, tuple)) and value:
         if all(hasattr(item, "_asdict") for item in value):
             value = [item._asdict() for item in value]  # named tuples, as pandas' itertuples() has
-        if all(isinstance(item, Mapping) for item in value):
-            return Table(rows=[dict(row) for row in value])
-    # None of them is imported; from 3.0 on, the classes of pandas are of the module "pandas".
+        is_rows = all(isinstance(item, Mapping) for item in value)
+        return Table(rows=[dict(row) for row in value]) if is_rows else None
+    return _of_library(value)
+
+
+def _of_library(value: Any) -> Table | None:
+    """Return a table of another library, none of which is imported."""
+    # From 3.0 on, the classes of pandas are of the module "pandas".
     kinds = {(k.__module__.split(".")[0], k.__name__) for k in type(value).__mro__}
     if ("pandas", "Series") in kinds:
         value = value.to_frame().T.infer_objects()

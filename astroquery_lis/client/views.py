@@ -144,28 +144,19 @@ class ViewMethods(SurveyBase):
         >>> 'ls-dr10' in layers['layer']
         True
         """
+        names = (
+            *("name", "survey", "bands", "default_bands", "pixel_scale_arcsec", "product"),
+            *("release", "region", "fits", "invvar", "maskbits", "unit", "note"),
+        )
         rows = [
-            (
-                layer.name,
-                layer.survey,
-                ",".join(layer.bands),
-                ",".join(layer.default_bands),
-                layer.pixel_scale_arcsec,
-                layer.product,
-                layer.release or "",
-                layer.region or "",
-                layer.fits,
-                layer.invvar,
-                layer.maskbits,
-                layer.unit,
-                layer.note,
-            )
+            [_cell(getattr(layer, name)) for name in names]
             for layer in survey.layers.LAYERS.values()
         ]
-        names = (
-            *("layer", "survey", "bands", "default_bands", "pixel_scale", "product", "release"),
-            *("region", "fits", "invvar", "maskbits", "unit", "note"),
-        )
         table = Table(rows=rows, names=names)
+        table.rename_columns(["name", "pixel_scale_arcsec"], ["layer", "pixel_scale"])
         table["pixel_scale"].unit = "arcsec"
         return table
+
+
+def _cell(value: object) -> object:
+    return ",".join(value) if isinstance(value, tuple) else "" if value is None else value

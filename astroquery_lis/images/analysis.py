@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,6 @@ ZERO_POINT = 22.5
 MASKED_SIGMA = 1e10
 _SAME_SCALE = 1e-3
 _ALIGNED_DEG = 1.0
-_GUESSED_INDEX, _GUESSED_AXIS_RATIO = 2.0, 0.8
 
 
 def to_ccddata(
@@ -306,36 +306,8 @@ class _GalfitBand:
         return row | {"psf_size": ccd.psf.shape[0], "mag": self.mag, "radius": self.radius}
 
     def _feedme(self) -> str:
-        band, (ny, nx), box = self._band, self._ccd.shape, self._ccd.psf.shape
-        x, y = self.x + 1, self.y + 1
-        lines = (
-            f"A) image_{band}.fits        # image, nanomaggies",
-            f"B) galfit_{band}.fits       # result",
-            f"C) sigma_{band}.fits        # noise",
-            f"D) psf_{band}.fits          # PSF",
-            "E) 1                    # PSF pixels per image pixel",
-            f"F) mask_{band}.fits         # 1 is bad",
-            "G) none                 # constraints",
-            f"H) 1 {nx} 1 {ny}          # region",
-            f"I) {box[1]} {box[0]}                # convolution box",
-            f"J) {ZERO_POINT:.3f}               # zero point, AB, for EXPTIME = 1",
-            f"K) {self.side:.4f} {self.side:.4f}        # arcsec per pixel",
-            "O) regular              # display",
-            "P) 0                    # fit",
-            "",
-            "0) sersic",
-            f"1) {x:.3f} {y:.3f} 1 1",
-            f"3) {self.mag:.3f} 1",
-            f"4) {self.radius:.2f} 1          # half-light radius, pixels",
-            f"5) {_GUESSED_INDEX:.1f} 1",
-            f"9) {_GUESSED_AXIS_RATIO:.1f} 1",
-            "10) 0.0 1",
-            "Z) 0",
-            "",
-            "0) sky",
-            "1) 0.0 1",
-            "2) 0.0 0",
-            "3) 0.0 0",
-            "Z) 0",
-        )
-        return "\n".join(lines) + "\n"
+        template = files(__package__).joinpath("data/galfit.feedme").read_text("ascii")
+        (ny, nx), (psf_ny, psf_nx) = self._ccd.shape, self._ccd.psf.shape
+        values = {"band": self._band, "nx": nx, "ny": ny, "psf_nx": psf_nx, "psf_ny": psf_ny}
+        values |= {"x": self.x + 1, "y": self.y + 1, "side": self.side, "zero_point": ZERO_POINT}
+        return template.format(**values, mag=self.mag, radius=self.radius)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from astropy.io import fits
+from astropy.table import Table
 
 from .._packages import import_optional, package_version
 from ..io.jobs import Result
@@ -113,13 +114,16 @@ class _Hdf5:
         dataset.attrs.update(attributes)
         return dataset
 
-    def finish(self, n: int, index: np.ndarray, shares: np.ndarray, planes: list[str]) -> None:
+    def finish(self, rows: list[Facts], shares: np.ndarray, planes: list[str]) -> None:
+        """Cut the arrays to the number of rows, add the index, and close the file."""
+        index = Table(rows=rows)
+        index.convert_unicode_to_bytestring()
         try:
             for dataset in self._file.values():
-                dataset.resize(n, axis=0)
+                dataset.resize(len(rows), axis=0)
             self._file["observed"] = shares
             self._file["has"] = shares > 0
-            self._file["index"] = index
+            self._file["index"] = index.as_array()
             self.close()
         finally:
             self.check()
@@ -143,8 +147,10 @@ class _Hdf5:
     def read_index(path: Path) -> tuple[list[Facts], np.ndarray, list[str]]:
         """Return the rows of the index, what was observed of which planes, and their names."""
         with import_optional("h5py", "batch", "output='hdf5'").File(path) as file:
-            index = file["index"][:]
-            rows = [dict(zip(index.dtype.names, entry, strict=True)) for entry in index.tolist()]
+            table = Table(file["index"][:])
+            table.convert_bytestring_to_unicode()
+            entries = table.as_array().tolist()
+            rows = [dict(zip(table.colnames, entry, strict=True)) for entry in entries]
             return rows, file["observed"][:], list(file.attrs["planes"])
 
 
@@ -175,20 +181,18 @@ class _Zarr:
         self._arrays.append(array)
         return array
 
-    def finish(self, n: int, index: np.ndarray, shares: np.ndarray, planes: list[str]) -> None:
+    def finish(self, rows: list[Facts], shares: np.ndarray, planes: list[str]) -> None:
+        """Cut the arrays to the number of rows, close the file, and write the index."""
         pyarrow = import_optional("pyarrow", "batch", "output='zarr'")
         parquet = import_optional("pyarrow.parquet", "batch", "output='zarr'")
         with warnings.catch_warnings():
             # A zip keeps the first description of an array beside the last, which is read.
             warnings.filterwarnings("ignore", message="Duplicate name", category=UserWarning)
             for array in self._arrays:
-                if array.shape[0] > n:
-                    array.resize((n, *array.shape[1:]))
+                if array.shape[0] > len(rows):
+                    array.resize((len(rows), *array.shape[1:]))
         self.close()
-        names = index.dtype.names or ()
-        columns = {name: index[name] for name in names if index.dtype[name].kind != "S"}
-        columns |= {n: np.char.decode(index[n], "utf-8") for n in names if n not in columns}
-        columns = {name: columns[name].tolist() for name in names}
+        columns = {name: [row[name] for row in rows] for name in rows[0]}
         flags = {f"has_{name}": shares[:, i] > 0 for i, name in enumerate(planes)}
         flags |= {f"observed_{name}": shares[:, i] for i, name in enumerate(planes)}
         with write_whole(self._index_path) as temporary:
@@ -215,10 +219,7 @@ class _Zarr:
         table = parquet.read_table(_index_path(path))
         planes = [name.removeprefix("has_") for name in table.column_names if name[:4] == "has_"]
         shares = np.array([table[f"observed_{name}"].to_numpy() for name in planes]).T
-        rows = table.to_pylist()
-        for row in rows:
-            row["request"] = row["request"].encode()
-        return rows, shares, planes
+        return table.to_pylist(), shares, planes
 
 
 _CONTAINERS: dict[str, type[_Hdf5 | _Zarr]] = {"hdf5": _Hdf5, "zarr": _Zarr}
@@ -241,7 +242,7 @@ def read_entry(path: Path, name: str, row: int) -> tuple[fits.HDUList, Facts]:
     kind = _Zarr if path.name.endswith(_Zarr.suffix) else _Hdf5
     status = (_index_path(path) if kind is _Zarr else path).stat()
     entries, shares, planes = _read_index(kind, path, status.st_mtime_ns, status.st_size)
-    places = [i for i, entry in enumerate(entries) if _text(entry["id"]) == name]
+    places = [i for i, entry in enumerate(entries) if str(entry["id"]) == name]
     if len(places) != 1:
         places = [i for i, entry in enumerate(entries) if int(entry["row"]) == row]
     (place,) = places
@@ -256,10 +257,6 @@ def read_entry(path: Path, name: str, row: int) -> tuple[fits.HDUList, Facts]:
                     hdus.append(fits.ImageHDU(arrays[array][place, number], name=extname))
                     hdus[-1].header["BAND"] = band
     return fits.HDUList(hdus), entries[place]
-
-
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _index_path(path: Path) -> Path:
@@ -305,7 +302,7 @@ class ArrayFile:
         self.job = job
         self._path = self._path_of(job)
         self._resources = ExitStack()
-        self._n = 0
+        self._rows: list[Facts] = []
         self._written: Facts = {}
         chain = list(_chain(job.templates[0]))
         self._slots = list(dict.fromkeys(slot for request in chain for slot in _slots(request)))
@@ -347,7 +344,7 @@ class ArrayFile:
             if index is None:
                 continue
             request = self.job.request(index)
-            if request.key[:32].encode() != entry["request"]:
+            if request.key[:32] != entry["request"]:
                 continue
             of_band: dict[str, float] = {}
             for plane, share in zip(planes, of_planes.tolist(), strict=True):
@@ -356,8 +353,7 @@ class ArrayFile:
                     of_band.setdefault(band, share)
             row, facts = int(self.job.rows[index]), self.job.facts(index)
             texts: Facts = {"bands": ",".join(of_band), "observed": shares_text(of_band.values())}
-            layer = _text(entry.get("layer", ""))
-            yield Result(row, "COMPLETE", layer=layer, **texts, **written, **facts)
+            yield Result(row, "COMPLETE", layer=entry.get("layer", ""), **texts, **written, **facts)
 
     def _whole_file(self, path: Path) -> Facts:
         with open(path, "rb") as stream:
@@ -379,7 +375,6 @@ class ArrayFile:
         self._resources.callback(self._file.close)
         self._arrays: dict[str, _Buffered] = {}
         self._shares = np.zeros((len(self.job), len(self._slots)), np.float32)
-        self._index = np.zeros(len(self.job), self._index_dtype())
         return self
 
     def __exit__(self, *exc_info: Any) -> None:
@@ -389,23 +384,6 @@ class ArrayFile:
         # What fails here leaves no half of a file either.
         with self._resources:
             self._finish()
-
-    def _index_dtype(self) -> list[tuple[str, object]]:
-        ids = self.job.ids
-        if ids.dtype.kind in "iu":
-            kind = ids.dtype
-        else:
-            kind = np.array([str(name).encode() for name in ids.tolist()]).dtype
-        return [
-            ("row", "i8"),
-            ("id", kind),
-            ("ra", "f8"),
-            ("dec", "f8"),
-            ("brick", "S8"),
-            ("region", "S5"),
-            ("request", "S32"),
-            ("layer", "S32"),
-        ]
 
     def _array(self, name: str, shape: tuple[int, ...]) -> _Buffered:
         """Return an array, made when its first plane comes."""
@@ -428,36 +406,38 @@ class ArrayFile:
         """Write one cutout to the next place."""
         plain = answer if isinstance(answer, PlainCutout) else PlainCutout.of(answer)
         planes = {image.name: image for image in plain.images}
+        n = len(self._rows)
         for number, slot in enumerate(self._slots):
             image = planes.get(slot.plane)
             if image is not None:
                 place = self._bands[slot.array].index(slot.band) if slot.band else None
                 pixels = image.pixels
-                self._array(slot.array, pixels.shape).put(self._n, place, pixels)
-                self._shares[self._n, number] = image.header.get("OBSFRAC", 1.0)
+                self._array(slot.array, pixels.shape).put(n, place, pixels)
+                self._shares[n, number] = image.header.get("OBSFRAC", 1.0)
         row, name = self.job.target(index)
-        self._index[self._n] = (
-            row,
-            name if isinstance(name, int) else str(name).encode(),
-            request.ra_deg,
-            request.dec_deg,
-            name_of(int(self.job.bricks[index])).encode(),
-            facts.get("region", "").encode(),
-            request.key[:32].encode(),
-            str(plain.header.get("LAYER", "")).encode(),
+        self._rows.append(
+            {
+                "row": row,
+                "id": name,
+                "ra": request.ra_deg,
+                "dec": request.dec_deg,
+                "brick": name_of(int(self.job.bricks[index])),
+                "region": facts.get("region", ""),
+                "request": request.key[:32],
+                "layer": str(plain.header.get("LAYER", "")),
+            }
         )
-        self._n += 1
         return {"local_path": str(self._path)}
 
     def _finish(self) -> None:
         """Cut off the places that were not used and write the index; keep no file without any."""
-        if not self._n:
+        if not self._rows:
             self._file.close()
             self._temporary.unlink()
             return
         for array in self._arrays.values():
-            array.flush(self._n)
-        self._file.finish(self._n, self._index[: self._n], self._shares[: self._n], self._planes)
+            array.flush(len(self._rows))
+        self._file.finish(self._rows, self._shares[: len(self._rows)], self._planes)
         self._written = self._whole_file(self._temporary)
 
     def completed(self, result: Result) -> Result:

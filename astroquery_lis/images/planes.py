@@ -44,19 +44,20 @@ def flux_planes(
     if name not in by_product:
         refuse("product", product, f": the cutout has {', '.join(hdu.name for hdu in hdul)}.")
     hdus = by_product[name]
-    if bands is None:
-        names = [band for band in hdus if band in _OPTICAL] or list(hdus)
-        # A band that has no value at all would only grey the others.
-        names = [band for band in names if np.isfinite(hdus[band].data).any()] or names
-    else:
-        names = _names(bands, hdus)
-    unknown = [band for band in names if band not in hdus]
-    if unknown or not names:
+    names = _usual_bands(hdus) if bands is None else _names(bands, hdus)
+    if not names or not set(names) <= set(hdus):
         refuse("bands", bands, f": the cutout has {name} in {', '.join(hdus)}.")
     names = sorted(dict.fromkeys(names), key=_colour_order)
     if len({hdus[band].data.shape for band in names}) > 1:
         refuse("bands", bands, "are not on one pixel grid.")
     return {band: hdus[band] for band in names}
+
+
+def _usual_bands(hdus: dict[str, fits.ImageHDU]) -> list[str]:
+    """Return the bands that are meant where none is named: the optical ones, if there are any."""
+    names = [band for band in hdus if band in _OPTICAL] or list(hdus)
+    # A band that has no value at all would only grey the others.
+    return [band for band in names if np.isfinite(hdus[band].data).any()] or names
 
 
 def _by_product(hdul: fits.HDUList) -> dict[str, dict[str, fits.ImageHDU]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
@@ -30,6 +30,7 @@ from ..survey.releases import PIXEL_SCALE_ARCSEC
 from ..survey.request import CutoutRequest
 from .assemble import lanczos3
 from .coverage import no_data_at
+from .plain import plane_name
 
 if TYPE_CHECKING:
     from photutils.psf import ImagePSF
@@ -231,14 +232,20 @@ def _ccd_hdu(hdu: fits.ImageHDU, band: str, region: str | None, url: str) -> fit
     if not camera:
         msg = f"{url} sent a PSF of {data.shape[0]} pixels, which no camera of the {region} has."
         raise UnexpectedContentError(msg, url=url)
+    cards = {"CAMERA": camera, "ORIENT": ("CCD", "axes are those of the CCD, not of the sky")}
+    return _psf_hdu((data / total).astype(np.float32), band, scale, cards, url)
+
+
+def _psf_hdu(
+    data: np.ndarray, band: str, scale_arcsec: float, cards: Mapping[str, object], url: str
+) -> fits.ImageHDU:
     header = fits.Header()
     header["BAND"] = (band, "filter band")
-    header["PIXSCALE"] = (scale, "[arcsec] pixel scale")
-    header["CAMERA"] = camera
-    header["ORIENT"] = ("CCD", "axes are those of the CCD, not of the sky")
+    header["PIXSCALE"] = (scale_arcsec, "[arcsec] pixel scale")
+    header.update(cards)
     header["BUNIT"] = ("", "sum is 1")
     header["URL1"] = url
-    return fits.ImageHDU((data / total).astype(np.float32), header, name=f"PSF_{band}".upper())
+    return fits.ImageHDU(data, header, name=plane_name("psf", band))
 
 
 def _ccds(service: ViewerService, request: CutoutRequest) -> list[tuple[str, np.ndarray]]:
@@ -378,16 +385,14 @@ def _model_psf(request: CutoutRequest, psfsize: fits.HDUList) -> fits.HDUList:
             msg = f"The position was not observed in {band}: psfsize is {fwhm:g}."
             warn(msg, CoverageWarning)
             continue
-        header = fits.Header()
-        header["BAND"] = (band, "filter band")
-        header["PIXSCALE"] = (PIXEL_SCALE_ARCSEC, "[arcsec] pixel scale")
-        header["ORIENT"] = ("SKY", "north up, east left")
-        header["PSFMODEL"] = ("MOFFAT", "a model, not a measured PSF")
-        header["FWHM"] = (fwhm, "[arcsec] from the psfsize map")
-        header["BETA"] = (MOFFAT_BETA, "slope of the wings")
-        header["BUNIT"] = ("", "sum is 1")
-        header["URL1"] = hdu.header.get("URL1", "")
-        hdus.append(fits.ImageHDU(moffat_psf(fwhm), header, name=f"PSF_{band}".upper()))
+        cards = {
+            "ORIENT": ("SKY", "north up, east left"),
+            "PSFMODEL": ("MOFFAT", "a model, not a measured PSF"),
+            "FWHM": (fwhm, "[arcsec] from the psfsize map"),
+            "BETA": (MOFFAT_BETA, "slope of the wings"),
+        }
+        url = hdu.header.get("URL1", "")
+        hdus.append(_psf_hdu(moffat_psf(fwhm), band, PIXEL_SCALE_ARCSEC, cards, url))
     if len(hdus) == 1:
         msg = "The position was not observed in any of the bands asked for."
         raise NoCoverageError(msg)

@@ -24,6 +24,7 @@ from ..exceptions import (
     TransferError,
     warn,
 )
+from ..io.finder import FileFinder
 from ..io.http import HttpClient, all_failed, reason_of
 from ..io.mirrors import Mirror
 from ..survey.layers import layer_of
@@ -429,6 +430,11 @@ class Access:
         client = _client(HttpClient, self.client_options)
         images = OpenImages()
         return SectionReader(client, self.mirrors, self.location, images, shared, self.proof)
+
+    def finder(self) -> FileFinder:
+        """Return what finds whole files."""
+        client = partial(_client, HttpClient, self.client_options)
+        return FileFinder(client, self.mirrors, self.location)
 
     def sources(
         self,

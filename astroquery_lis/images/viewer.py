@@ -210,29 +210,25 @@ def _hdulist(
     cards = rendering.grid.cards()
     hdus = [_primary(rendering, service, bands)]
     for product in request.products:
-        for number, band in enumerate(all_bands):
-            name = layer.product if product == "image" else product
-            plane = Plane(name, None if product == "maskbits" else band)
-            if plane not in shares or (product == "maskbits" and number > 0):
+        name = layer.product if product == "image" else product
+        for number, band in enumerate((None,) if product == "maskbits" else all_bands):
+            plane = Plane(name, band)
+            if plane not in shares:
                 continue
-            header = fits.Header(cards)
-            data = planes[product][0 if product == "maskbits" else number]
-            if product == "maskbits":
-                header["BUNIT"] = ""
-            elif product == "invvar":
+            header, data, unit = fits.Header(cards), planes[product][number], layer.unit
+            if product == "invvar":
                 data = data / np.float32(factor**2)
-                header["BUNIT"] = f"1/{layer.unit}^2" if layer.unit else ""
-            else:
+                unit = f"1/{layer.unit}^2" if layer.unit else ""
+            elif band is not None:
                 data = data * np.float32(factor)
-                header["BUNIT"] = (layer.unit, "unit of the pixels")
-            if product != "maskbits":
+            header["BUNIT"] = (unit if band is not None else "", "unit of the pixels")
+            if band is not None:
                 header["BAND"] = (band, "filter band")
                 header["FLUXPIX"] = (per_arcsec, "[arcsec] side of the pixel that flux is per")
-            header["PRODUCT"] = product if product != "image" else layer.product
+            header["PRODUCT"] = name
             header["OBSFRAC"] = (round(shares[plane], 6), "share of the pixels that were observed")
             header["URL1"] = url
-            extname = plane_name(name, plane.band)
-            hdus.append(fits.ImageHDU(data, header, name=extname))
+            hdus.append(fits.ImageHDU(data, header, name=plane_name(name, band)))
     return fits.HDUList(hdus)
 
 

@@ -179,7 +179,7 @@ def place(
     frame: Frame = OPTICAL,
 ) -> Placement:
     """Lay a box of pixels round a position over the bricks; without a grid, on the owner's own."""
-    owner = int(brick_id(ra_deg, dec_deg))
+    owner = _owner(ra_deg, dec_deg)
     if grid is not None:
         return _OverSeveral(grid, Box(0, ny, 0, nx), frame, owner, copies=False)
     own_grid = image_grid(owner, frame)
@@ -194,6 +194,12 @@ def place(
         piece = Piece(cached_name(owner), owner, True, box, Box(0, ny, 0, nx), ny * nx)
         return Placement(own_grid, box, frame, True, owner, [owner], (piece,), None)
     return _OverSeveral(own_grid, box, frame, owner, copies=True)
+
+
+@lru_cache(maxsize=4096)
+def _owner(ra_deg: float, dec_deg: float) -> int:
+    """Return the brick that owns a position, of which several cutouts may be asked."""
+    return int(brick_id(ra_deg, dec_deg))
 
 
 @lru_cache(maxsize=4096)

@@ -13,7 +13,6 @@ from astropy.utils.masked import Masked
 from astroquery_lis.cli import main
 from astroquery_lis.client.inputs import (
     as_bricks,
-    as_match_table,
     as_position,
     as_positions,
     as_sky,
@@ -40,10 +39,9 @@ TABLES = [
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: "-".join(table.colnames))
 def test_every_reader_finds_the_same_positions_in_a_table(table):
     targets = as_targets(table)
-    own, *matched = as_match_table(table, None, None)
-    assert own is table
+    assert targets.table is table
     plain = as_positions(table)
-    for ra_deg, dec_deg in ((targets.ra_deg, targets.dec_deg), matched, plain):
+    for ra_deg, dec_deg in ((targets.ra_deg, targets.dec_deg), plain):
         np.testing.assert_allclose(ra_deg, RA, rtol=0, atol=1e-9)
         np.testing.assert_allclose(dec_deg, DEC, rtol=0, atol=1e-9)
     assert np.array_equal(as_bricks(table)[0], as_bricks(PLACES)[0])
@@ -189,15 +187,15 @@ def test_targets_have_names():
         as_targets(PLACES, "n")
 
 
-def test_columns_of_a_match_may_be_named():
+def test_columns_of_a_match_may_be_named(survey):
     table = Table({"a": PLACES.ra.rad * u.rad, "b": PLACES.dec.rad * u.rad, "place": PLACES[::-1]})
     for ra, dec, expected in (("a", "b", RA), ("place", None, RA[::-1]), (None, None, RA[::-1])):
-        np.testing.assert_allclose(as_match_table(table, ra, dec)[1], expected)
+        np.testing.assert_allclose(as_targets(table, ra=ra, dec=dec).ra_deg, expected)
     with pytest.raises(InvalidRequestError, match="'c' is not a column of the table") as caught:
-        as_match_table(table, "a", "c")
+        survey.crossmatch(table, radius="1 arcsec", ra="a", dec="c")
     assert caught.value.parameter == "dec"
-    own, *_ = as_match_table(PLACES, None, None)
-    assert isinstance(own, QTable)
+    star = SkyCoord([45.1312], [0.0047], unit="deg")
+    assert isinstance(survey.crossmatch(star, radius="1 arcsec", columns="type"), QTable)
 
 
 def test_angles_may_be_text_everywhere(survey):
