@@ -82,9 +82,9 @@ class CatalogMethods(SurveyBase):
             ``mag_err_r``, ``dered_mag_r``, ``dered_flux_r``, ``snr_r``, colours such as ``g_r``,
             and an error for every inverse variance, such as ``ra_err``.  By default the core
             schema: every column that all sources have.  ``'brief'`` gives those that people look
-            at first, ``'all'`` everything that the answering source has.  Files on this computer,
-            or on a mirror of yours, may have columns of your own.  From TAP and with the sweeps
-            there are redshifts too: ``'z_phot'`` for all photometric ones, ``z_spec`` and
+            at first, ``'all'`` or ``'*'`` everything that the answering source has.  Files on this
+            computer, or on a mirror of yours, may have columns of your own.  From TAP and with the
+            sweeps there are redshifts too: ``'z_phot'`` for all photometric ones, ``z_spec`` and
             ``survey`` (DR9 to DR11).
         column_filters : dict, optional
             Conditions by column; all have to be met, and a missing value meets none.  Text is

@@ -10,7 +10,7 @@ from astropy.time import Time
 
 from .. import catalogs, survey
 from .._conf import conf
-from ..exceptions import InvalidRequestError, refuse
+from ..exceptions import refuse
 from .base import SurveyBase
 from .inputs import as_targets, as_years
 
@@ -111,15 +111,15 @@ class CrossmatchMethods(SurveyBase):
         radius_deg = survey.catalog_request.as_angle_deg(
             "radius", radius, catalogs.match.MAX_RADIUS_DEG
         )
-        if isinstance(columns, str) and columns.strip().lower() == "all":
-            msg = "columns='all' is for query_tractor; name the columns that a match shall have."
-            raise InvalidRequestError(msg, parameter="columns", value=columns)
         request = survey.catalog_request.catalog_request(
             survey.catalog_request.WHOLE_SKY,
             columns=columns,
             release=self.release if release is None else release,
             region=region,
         )
+        if request.columns is None:
+            must = "is for query_tractor; name the columns that a match shall have."
+            refuse("columns", columns, must)
         targets = as_targets(table, ra=ra, dec=dec, name=name)
         degrees, own = (targets.ra_deg, targets.dec_deg), targets.table
         if own is None:

@@ -107,7 +107,7 @@ def as_position(
     if len(targets) != 1:
         msg = (
             f"{parameter} has shape {targets.shape}; expected one position. For many see "
-            "get_cutouts, download_cutouts, covers and crossmatch."
+            "get_cutouts, download_cutouts, download_psfs, covers and crossmatch."
         )
         raise InvalidRequestError(msg, parameter=parameter, value=value)
     (place,) = targets.places()

@@ -1,8 +1,9 @@
 """Texts of positions, brought to degrees: one rule for Python, tables and the command line.
 
-A text is a position if it has two coordinates, else the name of an object.  A plain number is
-degrees.  A right ascension with colons or of three parts is hours, as astronomers write it, and so
-is one with an ``h``; with a ``d`` it is degrees.  What could be both is refused.
+A text is a position if it has two coordinates, else the name of a brick, which stands for its
+centre, or of an object.  A plain number is degrees.  A right ascension with colons or of three
+parts is hours, as astronomers write it, and so is one with an ``h``; with a ``d`` it is degrees.
+What could be both is refused.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from ..exceptions import (
 )
 from ..io.bounds import Threads, allow_more_time, within
 from ..io.http import HttpClient, reason_of
+from ..survey.bricks import get_brick
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
 
-POSITION = "RA and Dec in degrees or sexagesimal (ICRS), or the name of an object"
+POSITION = "RA and Dec in degrees or sexagesimal (ICRS), or the name of an object or a brick"
 
 _EMPTY = frozenset({"", "nan", "none", "null", "--", "-", "n/a", "na", "masked"})
 _WORDS = {
@@ -50,6 +52,7 @@ _DESIGNATION = re.compile(
     r"J\s*(\d\d)(\d\d)(\d\d(?:\.\d*)?)\s*([+-])(\d\d)(\d\d)(\d\d(?:\.\d*)?)", re.IGNORECASE
 )
 _DESIGNATION_DEG = re.compile(r"J\s*(\d{1,3}\.\d+)\s*([+-]\d{1,2}\.\d+)", re.IGNORECASE)
+_BRICK_NAME = re.compile(r"\d{4}[pm]\d{3}")
 _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
 _LABELS = re.compile(r"\W*ra\b\s*[:=]?\s*(.*?)[\s,;]*\bdec?\b\s*[:=]?\s*(.*)", re.IGNORECASE)
 
@@ -112,6 +115,9 @@ def coordinate_deg(text: str, axis: str, *, sexagesimal_is_degrees: bool = False
 def _position(text: str, parameter: str) -> tuple[float, float] | None:
     """Return the degrees of a text, or `None` for a name."""
     plain = _plain(text)
+    if _BRICK_NAME.fullmatch(plain):
+        brick = get_brick(plain)
+        return brick.ra_deg, brick.dec_deg
     halves = _halves(plain)
     ra, dec = (_coordinate(half) for half in halves) if halves else (None, None)
     if ra is None or dec is None:

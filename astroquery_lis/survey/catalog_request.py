@@ -164,7 +164,8 @@ def catalog_request(
     """
     release = get_release(release).name
     region = as_region(region, release)
-    everything = isinstance(columns, str) and columns.strip().lower() == "all"
+    word = columns[0] if isinstance(columns, (list, tuple)) and len(columns) == 1 else columns
+    everything = isinstance(word, str) and word.strip().lower() in ("all", "*")
     for name, value in (("primary", primary), ("drop_duplicates", drop_duplicates)):
         if not isinstance(value, (bool, np.bool_)):
             refuse(name, value, "must be True or False.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -289,6 +289,9 @@ def listed(value: object, allowed: Sequence[str] = ()) -> list[str]:
             return []
         if not all(isinstance(name, str) for name in names):
             return []
+        if isinstance(value, Set):
+            # A set has no order of its own, and that of Python's differs from run to run.
+            names.sort(key=lambda name: ([*allowed, name].index(spelled(name, allowed)), name))
     if allowed and not set(names) <= set(allowed):
         names = [spelled(name, allowed) for name in names]
     return list(dict.fromkeys(names))

@@ -77,7 +77,9 @@ def as_wcs_text(wcs: WCS | Header, *, parameter: str = "wcs") -> tuple[str, int,
     """Return a WCS as FITS cards, one per line, and the size ``ny, nx`` of its image."""
 
     def refuse(must: str) -> NoReturn:
-        msg = f"{parameter}={wcs!r} {must}"
+        is_long = isinstance(wcs, (WCS, Header))
+        shown = f"<{type(wcs).__name__}>" if is_long else repr(wcs)
+        msg = f"{parameter}={shown} {must}"
         raise InvalidRequestError(msg, parameter=parameter, value=wcs)
 
     plane = WCS(wcs) if isinstance(wcs, Header) else wcs

@@ -97,6 +97,8 @@ def test_the_same_table_may_go_to_every_method(sky, survey, tmp_path):
         ("150 2", (150, 2)),
         ("150,2", (150, 2)),
         ("150d 2d", (150, 2)),
+        ("0451p000", (45.125, 0)),
+        ("0959p805", (95.95041322314049, 80.5)),
     ],
 )
 def test_text_is_the_same_in_python_and_on_the_command_line(capsys, survey, text, place):

@@ -6,6 +6,7 @@ import pytest
 from astroquery_lis import LegacySurvey
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.survey.bitmasks import maskbits_value
+from astroquery_lis.survey.catalog_request import WHOLE_SKY, catalog_request
 from astroquery_lis.survey.layers import get_layer
 from astroquery_lis.survey.named_planes import as_bands, as_products
 from astroquery_lis.survey.paths import as_file_bands, as_file_products
@@ -72,3 +73,13 @@ def test_names_in_any_case():
     target = dict(bands="R", release="DR10", region="South", get_query_payload=True)
     payload = LegacySurvey.get_cutout("150.1 2.1", 8, products="Image,invvar", **target)
     assert len(payload["urls"]) == 2
+
+
+def test_sets_have_the_order_of_the_survey():
+    assert as_bands({"z", "i", "G", "r"}, "dr10") == ("g", "r", "i", "z")
+    assert as_products({"nexp", "image", "depth"}, "dr10") == ("image", "depth", "nexp")
+
+
+@pytest.mark.parametrize("columns", ["*", ["*"], "ALL", ["all"]])
+def test_all_columns(columns):
+    assert catalog_request(WHOLE_SKY, columns=columns).columns is None
