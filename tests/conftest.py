@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import settings
 
 from astroquery_lis import LegacySurvey, LegacySurveyClass, conf, sandbox
 from astroquery_lis.io.places import HEALTH
+from astroquery_lis.sandbox.made_once import cache_folder, lock
 from astroquery_lis.survey.paths import file_path
 
 # The same examples every time, however busy the machine; `--hypothesis-profile=default` looks for
@@ -23,10 +25,38 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give the quick tests of the reduction to one worker: what they look at is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "reduction" if file.startswith("tests/jwst_stage/test_") else file
+
+    is_quick = config.option.markexpr == "not slow" and config.option.dist == "loadfile"
+    return Scheduling(config, log) if is_quick else None
+
+
+def pytest_collection_finish(session):
+    """Make the whole sky before a long run: whichever test needs all of it first waits for it."""
+    if len(session.items) > 1000 and not session.config.option.collectonly:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with lock(cache_folder() / "tests"):
+            sandbox.build()
+
+
+@pytest.fixture(scope="session")
+def _caches(tmp_path_factory):
+    """A folder of their own for caches: pytest looks through all folders to number the next."""
+    return tmp_path_factory.mktemp("caches")
+
+
 @pytest.fixture(autouse=True)
-def _pristine(tmp_path_factory):
+def _pristine(_caches):
     """Keep every test away from the user's cache and from another test's settings."""
-    cache = str(tmp_path_factory.mktemp("cache"))
+    cache = tempfile.mkdtemp(dir=_caches)
     HEALTH.reset()
     with conf.set_temp("cache_dir", cache), conf.set_temp("retries", 1):
         yield

@@ -123,17 +123,18 @@ class Processes:
             server_end, list(preload), dict(environment or {}), method, self._folder.name, idle_s
         )  # fmt: skip
         self._process = WITHOUT_MAIN.Process(target=_serve, args=options, daemon=True)
-        _start_single_threaded(self._process)
-        server_end.close()
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._folder.cleanup)
+            undo.callback(self._connection.close)
+            undo.callback(server_end.close)
+            _start_single_threaded(self._process)
+            undo.callback(self._kill)
+            server_end.close()
             self._await_ready()
-        except BaseException:
-            self._process.kill()
-            self._process.join()
-            self._connection.close()
-            self._folder.cleanup()
-            raise
-        threading.Thread(target=self._listen, name="answers-of-processes", daemon=True).start()
+            listener = threading.Thread(target=self._listen, name="answers-of-processes")
+            listener.daemon = True
+            listener.start()
+            undo.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -207,9 +208,12 @@ class Processes:
         try:
             self._process.join(_CLOSE_S)
         finally:
-            self._process.kill()
-            self._process.join()
+            self._kill()
             self._folder.cleanup()
+
+    def _kill(self) -> None:
+        self._process.kill()
+        self._process.join()
 
     def _send(self, request: tuple[str, int, Any]) -> None:
         # Whoever listens sees the end of the server too, and tells all that wait.

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 import threading
 from contextlib import ExitStack
+from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from . import catalog, sky
 from .cameras import ELONGATED_DEG, PsfShape, psf_shape
 from .faults import Faults
 from .http_server import RequestRecord, Route, Server
+from .made_once import cache_folder
 from .tap import TapService
 from .tree import Folder, SurveyTree
 from .viewer import Viewer
@@ -83,8 +85,7 @@ class Sandbox:
     def __init__(self, tree: SurveyTree | Path, *, configure: bool) -> None:
         self._tree = Folder(tree) if isinstance(tree, Path) else tree
         self.truth = sky.truth()
-        self.positions = sky.positions()
-        self.positions["elongated"] = SkyCoord(*ELONGATED_DEG, unit="deg", frame="icrs")
+        self.positions = dict(_positions())
         self.faults = Faults()
         self.requests: list[RequestRecord] = []
         self.cache_dir: Path | None = None
@@ -240,7 +241,25 @@ def serve(*, root: str | PathLike[str] | None = None, configure: bool = True) ->
     >>> with sandbox.serve() as sky:  # doctest: +SKIP
     ...     print(len(sky.truth), sky.positions['field'])
     """
-    return Sandbox(SurveyTree(root), configure=configure)
+    return Sandbox(_default_tree() if root is None else SurveyTree(root), configure=configure)
+
+
+_TREES: dict[Path, SurveyTree] = {}
+
+
+def _default_tree() -> SurveyTree:
+    """Return the tree in the cache, the same for all servers of a process while it is there."""
+    folder = cache_folder()
+    if folder not in _TREES or not _TREES[folder].root.is_dir():
+        _TREES[folder] = SurveyTree()
+    return _TREES[folder]
+
+
+@cache
+def _positions() -> dict[str, SkyCoord]:
+    """Return the named places of the scene, and the one of the PSF."""
+    elongated = SkyCoord(*ELONGATED_DEG, unit="deg", frame="icrs")
+    return {**sky.positions(), "elongated": elongated}
 
 
 # Invented names, and the named places of the scene that they stand for.

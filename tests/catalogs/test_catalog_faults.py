@@ -59,7 +59,7 @@ TAP_FAULTS = [
 
 @pytest.mark.parametrize(("kind", "options", "error", "status"), TAP_FAULTS)
 def test_tap_faults_are_typed_errors(sky, tap, kind, options, error, status):
-    tap.timeout = 0.3 if kind == "slow" else 20
+    tap.timeout = 2 if kind == "slow" else 20
     sky.faults.add(kind, "/tap/*", times=None, **options)
     with pytest.raises(error) as caught:
         _ask(tap, sky, source="tap")
@@ -72,7 +72,7 @@ def test_tap_faults_are_typed_errors(sky, tap, kind, options, error, status):
 @pytest.mark.parametrize(("kind", "options", "error", "status"), TAP_FAULTS)
 def test_auto_goes_on_to_the_files_with_a_warning(sky, tap, kind, options, error, status):
     good = _ask(tap, sky, source="files", cache=False)
-    tap.timeout = 0.3 if kind == "slow" else 20
+    tap.timeout = 2 if kind == "slow" else 20
     sky.faults.add(kind, "/tap/*", times=None, **options)
     with pytest.warns(FailoverWarning, match="the Tractor files answer"):
         rows = _ask(tap, sky)

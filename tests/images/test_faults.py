@@ -162,7 +162,7 @@ def other():
 def test_the_next_mirror_answers(sky, other, survey, truth, name):
     kind, options = LASTING[name][:2] if name in LASTING else ("slow", {"seconds": 30})
     sky.faults.add(kind, match="*", times=None, **options)
-    survey.timeout = 0.5 if name == "slow" else None
+    survey.timeout = 2 if name == "slow" else None
     with pytest.warns(FailoverWarning, match="Mirror http.* failed .* answered instead"):
         hdul = survey.get_cutout(
             sky.positions["field"], SIZE, bands="g", mirror=[sky.mirror_url, other.mirror_url]

@@ -366,7 +366,7 @@ def test_viewer_down_or_slow_the_bricks_answer(sky, survey):
     asked = {"bands": "g", "source": ("viewer", "bricks")}
     sky.faults.add("status", match="/viewer/*", times=1, code=500)
     sky.faults.add("slow", match="/viewer/*", times=None, seconds=60)
-    survey.timeout = 0.4
+    survey.timeout = 2
     for _ in range(2):
         with pytest.warns(FailoverWarning, match="Source viewer failed .* bricks answered"):
             hdul = survey.get_cutout(sky.positions["star"], 32, **asked)

@@ -4,6 +4,7 @@ import csv
 import gc
 import io
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import astropy.units as u
@@ -56,6 +57,7 @@ def jobs(service):
     gc.collect()
 
 
+@cache
 def primary_rows(root, release, region):
     """Return the primary rows of a region's files."""
     parts = []
