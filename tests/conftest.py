@@ -86,6 +86,13 @@ def survey(sky):
 
 
 @pytest.fixture
+def no_retries():
+    """Ask once: what does not answer is not waited for again."""
+    with conf.set_temp("retries", 0):
+        yield
+
+
+@pytest.fixture
 def other():
     """Another server of the same sky."""
     with sandbox.serve(configure=False) as sky:

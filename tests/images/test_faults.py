@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from astroquery_lis import conf, sandbox
+from astroquery_lis import conf
 from astroquery_lis.exceptions import (
     CacheWarning,
     ContentChangedError,
@@ -150,12 +150,6 @@ def test_a_404_everywhere_is_no_coverage(sky, survey, truth):
     with pytest.raises(NoCoverageError, match="0451p000 of dr10/south does not exist"):
         _cut(survey, sky)
     _assert_clean(survey, sky, truth)
-
-
-@pytest.fixture
-def other():
-    with sandbox.serve(configure=False) as sky:
-        yield sky
 
 
 @pytest.mark.parametrize("name", [*LASTING, "slow"])

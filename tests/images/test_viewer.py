@@ -362,6 +362,7 @@ def test_mirror_down_the_viewer_answers(sky, survey):
     assert np.array_equal(hdul["IMAGE_G"].data, expected["IMAGE_G"].data)
 
 
+@pytest.mark.usefixtures("no_retries")
 def test_viewer_down_or_slow_the_bricks_answer(sky, survey):
     asked = {"bands": "g", "source": ("viewer", "bricks")}
     sky.faults.add("status", match="/viewer/*", times=1, code=500)
