@@ -6,7 +6,7 @@ import hashlib
 import pprint
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +23,13 @@ USEAFTER = "2014-01-01T00:00:00"
 _SERVER_CONFIG = Path(__file__).parents[1] / "data" / "crds_server_config.txt"
 
 
-def lay_out(root: Path, instrument: str) -> Path:
-    """Make the folders of a cache; return the one of an instrument's references."""
+def lay_out(root: Path, instrument: str) -> None:
+    """Make the folders of a cache of an instrument."""
     references = root / "references" / "jwst" / instrument.lower()
     for folder in (references, root / "mappings" / "jwst", root / "config" / "jwst"):
         folder.mkdir(parents=True)
     shutil.copyfile(_SERVER_CONFIG, root / "config" / "jwst" / "server_config")
     (root / "config" / "jwst" / "ref_cache_subdir_mode").write_text("instrument")
-    return references
 
 
 def write_rules(
@@ -106,17 +105,18 @@ Fill = Callable[[Any], None]
 class Reference:
     """A reference file: the class of its model and what fills it, or parameters of a step.
 
-    ``exp_types`` are the exposures that it is for; if a type of references has several, no
-    exposure may find two of them.  ``write`` makes a file that no model does.  ``substeps`` are the
-    steps of a pipeline by name: class and parameters.  Without anything it says that the type does
-    not apply to them.
+    ``keys`` are the values that exposures have to which it belongs, by default their type; if a
+    type of references has several, no exposure may find two of them.  ``write`` makes a file that
+    no model does.  ``substeps`` are the steps of a pipeline by name: class and parameters.  Without
+    anything it says that the type does not apply to them.
     """
 
     model: str = ""
     fill: Fill | None = None
     parameters: Mapping[str, Any] | None = None
     step: str = ""
-    exp_types: tuple[str, ...] = ("*",)
+    keys: tuple[tuple[str, ...], ...] = (("*",),)
+    instrument: Mapping[str, str] = field(default_factory=dict)
     ending: str = ""
     write: Callable[[Path], None] | None = None
     substeps: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
@@ -132,26 +132,39 @@ References = Mapping[str, Reference | Sequence[Reference]]
 
 
 def write_cache(root: Path, instrument: Mapping[str, str], references: References) -> None:
-    """Write a cache for one instrument, ``name`` and ``detector``."""
+    """Write a cache for one instrument, ``name`` and others of its keywords."""
     name = instrument["name"]
-    folder = lay_out(root, name)
+    lay_out(root, name)
     rules = {}
     for kind, entry in references.items():
-        files: dict[tuple[str, ...], str] = {}
-        several = [entry] if isinstance(entry, Reference) else entry
-        for number, reference in enumerate(several, start=1):
-            file = "N/A"
-            if reference.model or reference.step or reference.write:
-                file = f"jwst_{name.lower()}_{kind}_{number:04d}{reference.suffix()}"
-                _write_reference(folder / file, kind, instrument, reference)
-            files |= {(exp_type,): file for exp_type in reference.exp_types}
-        rules[kind] = write_rules(root, name, kind, ("META.EXPOSURE.TYPE",), files)
+        entries = [entry] if isinstance(entry, Reference) else entry
+        entries = [replace(reference, instrument=instrument) for reference in entries]
+        rules[kind] = write_kind(root, name, kind, entries, ("META.EXPOSURE.TYPE",))
     write_context(root, name, rules)
 
 
-def _write_reference(
-    path: Path, kind: str, instrument: Mapping[str, str], reference: Reference
-) -> None:
+def write_kind(
+    root: Path,
+    instrument: str,
+    kind: str,
+    references: Sequence[Reference],
+    parkeys: Sequence[str],
+    *,
+    version: int = 1,
+) -> str:
+    """Write the files of a type, and the rules that find them; return the name of these."""
+    files: dict[tuple[str, ...], str] = {}
+    name = instrument.lower()
+    for number, reference in enumerate(references, start=(version - 1) * len(references) + 1):
+        file = "N/A"
+        if reference.model or reference.step or reference.write:
+            file = f"jwst_{name}_{kind}_{number:04d}{reference.suffix()}"
+            _write_reference(root / "references" / "jwst" / name / file, kind, reference)
+        files |= dict.fromkeys(reference.keys, file)
+    return write_rules(root, instrument, kind, parkeys, files, number=version)
+
+
+def _write_reference(path: Path, kind: str, reference: Reference) -> None:
     meta = {
         "author": "astroquery_lis.sandbox",
         "description": f"Simulated {kind}; not for real data",
@@ -159,7 +172,7 @@ def _write_reference(
         "reftype": kind if reference.step else kind.upper(),
         "telescope": "JWST",
         "useafter": USEAFTER,
-        "instrument": dict(instrument),
+        "instrument": dict(reference.instrument),
     }
     if reference.write is not None:
         reference.write(path)

@@ -93,6 +93,8 @@ DETECTORS = MappingProxyType(
     {
         "NRCALONG": Detector("NRCALONG", "LONG", "A", 0.0629, 86.10, -493.23, -0.08, 485),
         "NRCA1": Detector("NRCA1", "SHORT", "A", 0.0311, 120.67, -527.39, -0.56, 481),
+        "MIRIMAGE": Detector("MIRIMAGE", "", "", 0.1108, -453.56, -373.81, 4.84, 493),
+        "NIS": Detector("NIS", "", "", 0.0656, -289.97, -697.72, 0.57, 496),
     }
 )
 
@@ -185,6 +187,8 @@ ELECTRONICS = MappingProxyType(
     {
         "NRCALONG": Electronics(1.82, 9.0, 0.034, 9e-7),
         "NRCA1": Electronics(2.05, 10.5, 0.004, 7e-7),
+        # Of whatever detector, where pixels do not differ.
+        "modes": Electronics(gain=5.5, read_noise_e=14.0, dark_e_s=0.0, linearity=4e-7),
     }
 )
 

@@ -190,7 +190,7 @@ def read_observation(folder: Path, cache: Path) -> Observation:
         uncals=[folder / name for name in sorted(exposures)],
         crds_path=cache,
         crds_context=CONTEXT,
-        date=first.start,
+        date=first.shot.start.isot,
         truth=Table.read(truth / "sources.ecsv"),
         wisp_templates=templates,
         exposures=exposures,

@@ -13,7 +13,6 @@ import numpy as np
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
-from astropy.time import Time, TimeDelta
 from scipy.special import erf
 
 from ...exceptions import refuse
@@ -28,16 +27,16 @@ from .detector import (
     offset_position,
     wisp_template,
 )
+from .headers import START, write_uncal
 from .observation import need_stdatamodels, read_observation, wisp_path, write_truth
 from .references import DARK_GROUPS, check_cache, write_cache
 from .scene import FILTERS, scene
-from .uncal import FRAME_TIME_S, READPATT, Exposure, expose, noutputs, write_uncal
+from .setups import FRAME_TIME_S
+from .uncal import Exposure, expose
 
 if TYPE_CHECKING:
     from ..jwst.observation import Observation
 
-_START = "2023-08-20T04:00:00.000"
-_ROLL_DEG = 24.0
 _SKY_MJYSR = 0.12
 _SEED = 5
 _OVERHEAD_S = 60.0
@@ -52,18 +51,12 @@ def cache_root() -> Path:
         for name in (
             "crds_server_config.txt",
             "jwst_parameters.json",
-            "nircam_keywords.json",
+            "jwst_keywords.json",
             "scene.ecsv",
         )
     ]
     sources = [*names, *tables, "sky.py", "render.py", "light.py", "measurements.py"]
     return cache_folder() / f"jwst-{digest_of(sources)}"
-
-
-def _subarray(size: int) -> str:
-    if size == DETECTOR_PIX:
-        return "FULL"
-    return SUBARRAYS[min(side for side in SUBARRAYS if side >= size)]
 
 
 def simulate(
@@ -213,16 +206,10 @@ def _is_short(detector: str) -> bool:
 def _make_cache(crds_path: str | PathLike[str] | None, size: int, groups: int) -> Path:
     dark_groups = groups if size == DETECTOR_PIX else max(groups, DARK_GROUPS)
     path = cache_root() / f"crds-{size}-{dark_groups}" if crds_path is None else Path(crds_path)
-    timing = {
-        "subarray": _subarray(size),
-        "readpatt": READPATT,
-        "group_time": FRAME_TIME_S,
-        "noutputs": noutputs(size),
-    }
     path = path.absolute()
     if path.is_dir():
         check_cache(path, size, groups)
-    make_once(path, lambda folder: write_cache(folder, size, dark_groups, timing))
+    make_once(path, lambda folder: write_cache(folder, size, dark_groups))
     return path
 
 
@@ -241,7 +228,6 @@ def _exposures(options: dict) -> list[tuple[Exposure, float, float]]:
     size, (ra, dec) = options["size"], options["target"]
     planned: list[tuple[Exposure, float, float]] = []
     duration = options["integrations"] * options["groups"] * FRAME_TIME_S + _OVERHEAD_S
-    start = Time(_START, scale="utc")
     for sequence, name in enumerate(options["filters"], start=1):
         for number, dither in enumerate(_dithers(options["dithers"], size), start=1):
             angle, radius = rng.uniform(0, 2 * np.pi), np.sqrt(rng.uniform(0.25, 1))
@@ -251,9 +237,7 @@ def _exposures(options: dict) -> list[tuple[Exposure, float, float]]:
             commanded = offset_position(ra, dec, *dither)
             # A reference point only arcsec away: the offsets add.
             true = offset_position(ra, dec, dither[0] - east, dither[1] - north)
-            moment = start + TimeDelta(len(planned) * duration, format="sec")
             exposure = Exposure(
-                detector=FILTERS[name].detector,
                 filter_name=name,
                 size=size,
                 groups=options["groups"],
@@ -262,13 +246,11 @@ def _exposures(options: dict) -> list[tuple[Exposure, float, float]]:
                 sequence=sequence,
                 number=number,
                 total=options["dithers"],
-                start=moment.isot,
+                start_s=len(planned) * duration,
                 target=(ra, dec),
                 dither=dither,
                 commanded=(float(commanded[0]), float(commanded[1])),
                 true=(float(true[0]), float(true[1])),
-                roll_deg=_ROLL_DEG,
-                subarray=_subarray(size),
             )
             planned.append((exposure, float(east), float(north)))
     return planned
@@ -287,12 +269,10 @@ def _saturate(sources: Table, exposures: list[Exposure]) -> None:
     for exposure in exposures:
         flux = sources[f"flux_{exposure.filter_name}"]
         brightest = np.argmax(np.where(inside, sources[f"flux_{exposures[0].filter_name}"], 0))
-        sigma = FILTERS[exposure.filter_name].sigma_arcsec
-        sigma /= DETECTORS[exposure.detector].scale_arcsec
-        peak = erf(0.5 / np.sqrt(2) / sigma) ** 2
+        peak = erf(0.5 / np.sqrt(2) / exposure.setup.sigma_pix) ** 2
         bias = np.median(detector_maps(exposure.detector, exposure.size).bias_dn)
         time = _SATURATED_AT * exposure.groups * FRAME_TIME_S
-        flux_jy = (SATURATION_DN - bias) / (peak * time * exposure.dn_per_jansky())
+        flux_jy = (SATURATION_DN - bias) / (peak * time * exposure.setup.dn_per_jansky)
         flux[brightest] = max(flux[brightest], flux_jy)
         magnitude = -2.5 * np.log10(flux[brightest] / 3631.0)
         sources[f"mag_{exposure.filter_name}"][brightest] = magnitude
@@ -314,7 +294,7 @@ def _write_observation(folder: Path, options: dict) -> None:
     planned = _exposures(options)
     exposures = [exposure for exposure, _, _ in planned]
     ra, dec = options["target"]
-    sources = scene(ra, dec, _START, options["filters"])
+    sources = scene(ra, dec, START, options["filters"])
     if options["saturated"]:
         _saturate(sources, exposures)
     hot = {name: _hot_pixels(options, name) for name in {row.detector for row in exposures}}
@@ -339,7 +319,7 @@ def _write_observation(folder: Path, options: dict) -> None:
             wisp=template,
             snowballs=options["snowballs"],
         )
-        write_uncal(folder / exposure.name, exposure, counts)
+        write_uncal(folder, exposure.setup, exposure.shot, counts)
         rays += [(exposure.name, *ray) for ray in new_rays]
         balls += [(exposure.name, *ball) for ball in new_balls]
         errors.append((exposure.name, east, north))

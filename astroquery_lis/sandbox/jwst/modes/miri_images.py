@@ -10,20 +10,13 @@ from astropy.table import Table
 
 from ..crds_files import Reference
 from ..detector import offset_position
+from ..headers import Shot, frame_keywords
+from ..reference_files import flat, imaging_references, ramp_references
 from ..scene import add_star
-from .exposures import (
-    EMPTY_DEG,
-    TARGET_DEG,
-    ModeObservation,
-    Program,
-    Shot,
-    setup_of,
-    star_grid,
-)
-from .mode_references import fill_frame, flat, imaging_references, ramp_references
+from ..setups import TARGET_DEG, setup_of
+from .exposures import EMPTY_DEG, ModeObservation, Program, star_grid
 
 _BACKGROUND, _MASKED = setup_of("miri_background"), setup_of("miri_coronagraph")
-_INSTRUMENT = {"name": "MIRI", "detector": "MIRIMAGE"}
 _SIZE = _MASKED.shape[0]
 _SKY_MJYSR = 24.0
 _DITHERS = ((0.0, 0.0), (0.9, 0.4), (-0.5, 0.8), (0.3, -0.9))
@@ -72,7 +65,7 @@ def simulate_background(
         program.expose(_BACKGROUND, shot, light)
     stars.meta["sky_mjysr"] = _sky()
     references = imaging_references(_BACKGROUND) | ramp_references(_BACKGROUND)
-    return program.observation(_INSTRUMENT, references, stars)
+    return program.observation(_BACKGROUND, references, stars)
 
 
 def _sky() -> np.ndarray:
@@ -147,7 +140,7 @@ def simulate_coronagraph(directory: str | PathLike[str], *, seed: int = 7) -> Mo
         "psfmask": Reference("PsfMaskModel", _fill_mask),
     }
     companion.meta["star"] = TARGET_DEG
-    return program.observation(_INSTRUMENT, references, companion)
+    return program.observation(_MASKED, references, companion)
 
 
 def _leak(x_pix: float, y_pix: float) -> np.ndarray:
@@ -171,5 +164,5 @@ def _fill_mask(model: Any) -> None:
     y, x = np.abs(np.mgrid[:_SIZE, :_SIZE] - (_SIZE - 1) / 2)
     # Nothing is to be learnt on the edges between the quadrants.
     model.data = ((x > 1) & (y > 1)).astype(np.float32)
-    fill_frame(model, _MASKED)
+    model.meta.subarray = frame_keywords(_MASKED)
     model.meta.exposure.type = _MASKED.exp_type

@@ -12,9 +12,11 @@ from astropy.table import Table
 
 from ..crds_files import Reference
 from ..detector import Pointing
+from ..headers import Shot
+from ..reference_files import distortion, fill_photometry, flat, ramp_references
 from ..scene import add_star
-from .exposures import ROLL_DEG, TARGET_DEG, ModeObservation, Program, Shot, setup_of
-from .mode_references import distortion, flat, ramp_references
+from ..setups import ROLL_DEG, TARGET_DEG, setup_of
+from .exposures import ModeObservation, Program
 
 # The pipeline counts the place of the slit from the corner of the detector.
 _SLIT_PIX = (40, 80)
@@ -77,7 +79,7 @@ def simulate_lrs(
         "trace": np.array(traces),
         "sky_mjysr": sky * _SETUP.photmjsr,
     }
-    return program.observation({"name": "MIRI", "detector": "MIRIMAGE"}, _references(), truth)
+    return program.observation(_SETUP, _references(), truth)
 
 
 def continuum_jy(wavelength_um: np.ndarray) -> np.ndarray:
@@ -181,9 +183,7 @@ def _fill_photom(model: Any) -> None:
         0.01 * ones,
     )
     model.phot_table = np.array([row], dtype=kinds)
-    model.meta.photometry.pixelarea_steradians = _SETUP.pixel_sr
-    model.meta.photometry.pixelarea_arcsecsq = _IMAGER.scale_arcsec**2
-    model.meta.exposure.type = _SETUP.exp_type
+    fill_photometry(model, _SETUP)
 
 
 def _write_extract1d(path: Path) -> None:

@@ -13,7 +13,9 @@ from scipy.special import ndtr
 
 from ..crds_files import Reference
 from ..detector import Pointing, offset_position
-from .exposures import EMPTY_DEG, ROLL_DEG, TARGET_DEG, ModeObservation, Program, Shot, setup_of
+from ..headers import Shot
+from ..setups import ROLL_DEG, TARGET_DEG, setup_of
+from .exposures import EMPTY_DEG, ModeObservation, Program
 
 if TYPE_CHECKING:
     from astropy.modeling import Model
@@ -134,7 +136,7 @@ def simulate_mrs(directory: str | PathLike[str], *, seed: int = 7) -> ModeObserv
         ],
         "sky_mjysr": _SKY_MJYSR,
     }  # fmt: skip
-    return program.observation({"name": "MIRI", "detector": "MIRIFUSHORT"}, _references(), truth)
+    return program.observation(_SETUP, _references(), truth)
 
 
 def _light_mjysr(pointing: Pointing, star: float) -> np.ndarray:

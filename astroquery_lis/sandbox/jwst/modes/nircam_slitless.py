@@ -10,9 +10,11 @@ import numpy as np
 from astropy.table import Table
 
 from ..crds_files import Reference
+from ..headers import Shot
+from ..reference_files import fill_photometry, flat, imaging_references, ramp_references
 from ..scene import add_star
-from .exposures import ModeObservation, Program, Setup, Shot, setup_of
-from .mode_references import fill_frame, imaging_references, ramp_references
+from ..setups import setup_of
+from .exposures import ModeObservation, Program
 
 if TYPE_CHECKING:
     from ..detector import Pointing
@@ -68,16 +70,13 @@ def simulate_slitless(
     for number, dither in enumerate(_DITHERS, start=1):
         pointing = _IMAGING.dithered(dither)
         light = _IMAGING.image(pointing, sources, _IMAGE_SKY_MJYSR)
-        shot = Shot(number, pointing, keywords=_sky_region(_IMAGING, pointing))
-        program.expose(_IMAGING, shot, light)
+        program.expose(_IMAGING, Shot(number, pointing), light)
     for number, dither in enumerate(_GRISM_DITHERS, start=1):
         pointing = _IMAGING.dithered(dither)
         light = (_GRISM_SKY_DN_S * _sky() + _spectra(sources, pointing)) * _IMAGING.flat()
-        keywords = _sky_region(_GRISM, pointing)
-        shot = Shot(number, pointing, group="04", keywords=keywords)
-        program.expose(_GRISM, shot, light)
+        program.expose(_GRISM, Shot(number, pointing, group="04"), light)
     sources.meta["sigma_um"] = _LINE_SIGMA_UM
-    return program.observation(_IMAGING.instrument, _references(), sources)
+    return program.observation(_IMAGING, _references(), sources)
 
 
 def _sources(rng: np.random.Generator) -> Table:
@@ -101,16 +100,6 @@ def _sources(rng: np.random.Generator) -> Table:
             "line": 0.1 * flux,
         }
     )
-
-
-def _sky_region(setup: Setup, pointing: Pointing) -> dict[str, str]:
-    """Return the footprint, without which the spectra of several exposures cannot be combined."""
-    last = _SIZE - 1
-    corners = [
-        setup.to_sky(pointing, x, y) for x, y in ((0, 0), (last, 0), (last, last), (0, last))
-    ]
-    text = " ".join(f"{ra:.9f} {dec:.9f}" for ra, dec in corners)
-    return {"wcsinfo.s_region": f"POLYGON ICRS  {text}"}
 
 
 def _sky() -> np.ndarray:
@@ -148,19 +137,19 @@ def _spectra(sources: Table, pointing: Pointing) -> np.ndarray:
 
 def _references() -> dict[str, Reference | list[Reference]]:
     files = imaging_references(_IMAGING)
-    images, spectra = ("NRC_IMAGE",), ("NRC_WFSS",)
-    of_images = {kind: replace(files[kind], exp_types=images) for kind in ("photom", "apcorr")}
+    images, spectra = (("NRC_IMAGE",),), (("NRC_WFSS",),)
+    of_images = {kind: replace(files[kind], keys=images) for kind in ("photom", "apcorr")}
     return {
         **files,
         **ramp_references(_IMAGING),
         "photom": [
             of_images["photom"],
-            Reference("NrcWfssPhotomModel", _fill_photom, exp_types=spectra),
+            Reference("NrcWfssPhotomModel", _fill_photom, keys=spectra),
         ],
-        "apcorr": [of_images["apcorr"], Reference(exp_types=spectra)],
+        "apcorr": [of_images["apcorr"], Reference(keys=spectra)],
         "specwcs": Reference("NIRCAMGrismModel", _fill_grism, ending=".asdf"),
         "wavelengthrange": Reference("WavelengthrangeModel", _fill_range, ending=".asdf"),
-        "bkg": Reference("WfssBkgModel", _fill_background),
+        "bkg": flat(_GRISM, _sky() * _IMAGING.flat(), "WfssBkgModel"),
     }
 
 
@@ -176,9 +165,7 @@ def _fill_photom(model: Any) -> None:
     ]  # fmt: skip
     model.phot_table = np.array([(_FILTER, "GRISMR", *numbers)], dtype=kinds)
     model.phot_unit, model.wave_unit = "MJy micron s / (DN sr)", "micron"
-    model.meta.photometry.pixelarea_steradians = _GRISM.pixel_sr
-    model.meta.photometry.pixelarea_arcsecsq = _GRISM.detector.scale_arcsec**2
-    model.meta.exposure.type = "NRC_WFSS"
+    fill_photometry(model, _GRISM)
 
 
 def _fill_grism(model: Any) -> None:
@@ -207,13 +194,4 @@ def _fill_range(model: Any) -> None:
     model.wavelengthrange = [[1, _FILTER, begin, begin + width]]
     model.extract_orders = [[_FILTER, [1]]]
     model.meta.wavelength_units = u.micron
-    model.meta.exposure.type = "NRC_WFSS"
-
-
-def _fill_background(model: Any) -> None:
-    model.data = (_sky() * _IMAGING.flat()).astype(np.float32)
-    model.err = np.full(_GRISM.shape, 1e-3, np.float32)
-    model.dq = np.zeros(_GRISM.shape, np.uint32)
-    fill_frame(model, _GRISM)
-    model.meta.instrument.filter, model.meta.instrument.pupil = _FILTER, "GRISMR"
     model.meta.exposure.type = "NRC_WFSS"

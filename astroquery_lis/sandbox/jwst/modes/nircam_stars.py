@@ -7,9 +7,10 @@ from os import PathLike
 import numpy as np
 from astropy.table import Table
 
-from ..crds_files import Reference
-from .exposures import ROLL_DEG, TARGET_DEG, ModeObservation, Program, Shot, setup_of
-from .mode_references import constant, imaging_references
+from ..headers import Shot
+from ..reference_files import constant, imaging_references
+from ..setups import ROLL_DEG, TARGET_DEG, setup_of
+from .exposures import ModeObservation, Program
 
 _SERIES = setup_of("nircam_series")
 _SERIES_JY, _SERIES_SKY_MJYSR = 8e-5, 0.3
@@ -53,6 +54,7 @@ def simulate_time_series(directory: str | PathLike[str], *, seed: int = 3) -> Mo
     star = Table({"ra": [ra], "dec": [dec], "flux": [_SERIES_JY]})
     light = _SERIES.image(pointing, star, 0.0)
     for observation, curve in _visits().items():
+        later_s = 86400 * _MONTHS_DAYS * (observation == "002")
         for segment in range(_SEGMENTS):
             first = segment * _INTEGRATIONS
             shot = Shot(
@@ -61,16 +63,14 @@ def simulate_time_series(directory: str | PathLike[str], *, seed: int = 3) -> Mo
                 observation=observation,
                 segment=segment + 1,
                 first_integration=first + 1,
-                days_later=_MONTHS_DAYS * (observation == "002"),
+                start_s=segment * _SERIES.exposure_s + later_s,
             )
             share = curve[first : first + _INTEGRATIONS, None, None]
             cube = dark + share * light
             program.expose(_SERIES, shot, cube)
-    references = imaging_references(_SERIES) | {
-        "gain": Reference("GainModel", constant(_SERIES, 2.05))
-    }
+    references = imaging_references(_SERIES) | {"gain": constant(_SERIES, "GainModel", 2.05)}
     star.meta.update(curves=_visits(), sigma_pix=_SERIES.sigma_pix)
-    return program.observation(_SERIES.instrument, references, star)
+    return program.observation(_SERIES, references, star)
 
 
 # ---- wavefront sensing --------------------------------------------------------------------------
@@ -117,4 +117,4 @@ def simulate_wavefront(directory: str | PathLike[str], *, seed: int = 5) -> Mode
     x, y = setup.to_pixel(first, *TARGET_DEG)
     image = setup.image(first, star, _SKY_MJYSR) / setup.flat() * setup.photmjsr
     star.meta.update(x=float(x), y=float(y), bad=_BAD_PIX, image=image)
-    return program.observation(setup.instrument, imaging_references(setup), star)
+    return program.observation(setup, imaging_references(setup), star)

@@ -10,16 +10,10 @@ from astropy.table import Table
 from scipy.ndimage import gaussian_filter
 
 from ..crds_files import Reference
-from .exposures import (
-    ROLL_DEG,
-    TARGET_DEG,
-    ModeObservation,
-    Program,
-    Shot,
-    setup_of,
-    star_grid,
-)
-from .mode_references import imaging_references, ramp_references
+from ..headers import Shot
+from ..reference_files import imaging_references, ramp_references
+from ..setups import ROLL_DEG, TARGET_DEG, setup_of
+from .exposures import ModeObservation, Program, star_grid
 
 _IMAGING, _MASKED = setup_of("niriss_imaging"), setup_of("niriss_masking")
 _DITHERS = ((0.0, 0.0), (0.42, 0.23), (-0.31, 0.37), (0.17, -0.45))
@@ -61,7 +55,7 @@ def simulate_niriss(
         shot = Shot(number, _IMAGING.dithered(announced))
         program.expose(_IMAGING, shot, light)
     references = imaging_references(_IMAGING) | ramp_references(_IMAGING)
-    return program.observation({"name": "NIRISS", "detector": "NIS"}, references, stars)
+    return program.observation(_IMAGING, references, stars)
 
 
 # ---- aperture masking ---------------------------------------------------------------------------
@@ -129,7 +123,7 @@ def simulate_masking(directory: str | PathLike[str], *, seed: int = 23) -> ModeO
         program.expose(_MASKED, shot, cube)
     truth = Table({"ra": [TARGET_DEG[0]], "dec": [TARGET_DEG[1]], "flux": [1.0]})
     truth.meta["visibilities"] = _visibilities()
-    return program.observation(_MASKED.instrument, _masked_references(), truth)
+    return program.observation(_MASKED, _masked_references(), truth)
 
 
 def _on_detector() -> np.ndarray:
