@@ -17,13 +17,13 @@ from astropy.table import Table
 from .. import demo
 from .._packages import package_version
 from ..client import LegacySurveyClass
-from ..client.inputs import Targets, as_position, bricks_at, warn_of_unplaced
-from ..client.user_tables import read_table
+from ..client.inputs import as_position, bricks_at, warn_of_unplaced
 from ..exceptions import InvalidRequestError, LegacySurveyError, TransferError
 from ..pictures.page import picture_bytes
 from ..survey.bricks import brick_center, brick_edges, brick_id, name_of
 from . import cache_commands, doctor, jwst, values
-from .arguments import Command, Parser, add_command, asked, protected
+from .arguments import Command, Parser, add_command, protected
+from .calls import answer, asked, code_of_targets, run, show, targets_asked
 from .console import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -158,21 +158,19 @@ def _drop_stdout() -> None:
 # ---- one place ----------------------------------------------------------------------------------
 
 
-def _image_file(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+def _image_file(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     """Prints the name of the file; by default cutout-RA-DEC.fits or psf-RA-DEC.fits."""
     arguments = asked(options)
-    words = arguments.pop("coordinates", [])
-    name, position = options.command, None
-    if words or "wcs" not in arguments:
-        position = as_position(" ".join(words))
-        name += f"-{values.name_of_place(position)}"
+    name, arguments["coordinates"] = options.command, arguments.get("coordinates")
+    if arguments["coordinates"] is not None or "wcs" not in arguments:
+        position = as_position(arguments["coordinates"] or "")
+        name, arguments["coordinates"] = f"{name}-{values.name_of_place(position)}", position
     _name_result(options, f"{name}.fits")
-    get = survey.get_cutout if options.command == "cutout" else survey.get_psf
-    answer = get(position, **arguments)
+    images = answer(options, survey, console, arguments)
     if hasattr(options, "get_query_payload"):
-        console.payload(answer)
-    else:
-        _write_images(answer, options.result, console)
+        return console.payload(images)
+    _write_images(images, options.result, console)
+    return EXIT_OK
 
 
 def _name_result(options: Namespace, default: str) -> None:
@@ -208,17 +206,16 @@ def _picture(options: Namespace, survey: LegacySurveyClass, console: Console) ->
     """A name in .png or .jpg; by default picture-RA-DEC.png.  Prints it.  Needs the plot extra."""
     _refuse_two_layers(options)
     arguments = asked(options)
-    position = as_position(" ".join(arguments.pop("coordinates")))
+    position = arguments["coordinates"] = as_position(arguments["coordinates"])
     _name_result(options, f"picture-{values.name_of_place(position)}.png")
     path = options.result
     ending = ".png" if path in (None, "-") else os.path.splitext(path)[1].lower()
     if ending not in PICTURE_FORMATS:
         msg = f"-o: {path} must end in one of: {', '.join(PICTURE_FORMATS)}."
         raise InvalidRequestError(msg, parameter="output", value=path)
-    answer = survey.get_picture(position, **arguments)
+    picture = answer(options, survey, console, arguments)
     if hasattr(options, "get_query_payload"):
-        return console.payload(answer)
-    picture = np.asarray(answer)
+        return console.payload(picture)
     console.put(shape=list(picture.shape))
     console.binary(picture_bytes(picture, PICTURE_FORMATS[ending], "A picture"), path)
     return EXIT_OK
@@ -228,8 +225,7 @@ def _url(options: Namespace, survey: LegacySurveyClass, console: Console) -> int
     """Uses no network, but for names."""
     _refuse_two_layers(options)
     arguments = asked(options)
-    arguments.pop("coordinates", None)
-    targets = values.targets(options)
+    targets = targets_asked(arguments)
     urls = [
         "" if place is None else survey.viewer_url(place, **arguments) for place in targets.places()
     ]
@@ -237,11 +233,7 @@ def _url(options: Namespace, survey: LegacySurveyClass, console: Console) -> int
     for url in urls:
         console.line(url)
     console.put(urls=urls)
-    return _code_of_targets(targets)
-
-
-def _code_of_targets(targets: Targets) -> int:
-    return EXIT_OK if targets.placed.all() else EXIT_PARTIAL
+    return code_of_targets(targets)
 
 
 # ---- the catalogue ------------------------------------------------------------------------------
@@ -253,61 +245,44 @@ def _tractor(options: Namespace, survey: LegacySurveyClass, console: Console) ->
     if not arguments.keys() & {"radius", "width", "height", "polygon", "ids"}:
         msg = "One of --radius, --width, --polygon and --ids must say which sources."
         raise InvalidRequestError(msg, parameter="radius", value=None)
-    words = arguments.pop("coordinates", [])
-    if "column_filters" in arguments:
-        arguments["column_filters"] = values.conditions(arguments["column_filters"])
-    position = as_position(" ".join(words)) if words else None
-    answer = survey.query_tractor(position, **arguments)
-    if hasattr(options, "get_query_payload"):
-        return console.payload(answer)
-    return console.table(answer, options)
+    return show(answer(options, survey, console, arguments), options, console)
 
 
 def _crossmatch(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     """Exits with 3 if no row has a match."""
-    table = read_table(options.table, options.input_format)
-    answer = survey.crossmatch(table, **asked(options))
-    console.table(answer, options)
-    matched = np.isfinite(np.ma.filled(np.ma.asarray(answer["separation"], float), np.nan))
-    console.note(f"{matched.sum()} of {len(answer)} rows have a source")
+    rows = answer(options, survey, console, asked(options))
+    console.table(rows, options)
+    matched = np.isfinite(np.ma.filled(np.ma.asarray(rows["separation"], float), np.nan))
+    console.note(f"{matched.sum()} of {len(rows)} rows have a source")
     return EXIT_OK if matched.any() else EXIT_NOTHING
 
 
 def _catalogue(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     """Prints the table, or writes it in any format of the output's name."""
     try:
-        rows = survey.read_catalogue(**asked(options))
+        return run(options, survey, console)
     except TransferError as error:
         # The file is the user's own: no service is down.
         raise InvalidRequestError(str(error), parameter="path", value=options.path) from error
-    return console.table(rows, options)
 
 
 def _covers(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     """Exits with 3 if it covers none of them."""
     arguments = asked(options)
-    for name in ("coordinates", "ra", "dec", "name"):
-        arguments.pop(name, None)
-    targets = values.targets(options)
+    targets = targets_asked(arguments)
     places = np.column_stack([targets.ra_deg, targets.dec_deg])
-    answer = Table(places, names=("ra", "dec"), units=("deg", "deg"))
+    rows = Table(places, names=("ra", "dec"), units=("deg", "deg"))
     if targets.table is not None:
-        answer = targets.table.copy(copy_data=False)
-    answer["covered"] = covered = np.asarray(survey.covers(places, **arguments))
-    console.table(answer, options)
-    return _code_of_targets(targets) if covered.any() else EXIT_NOTHING
+        rows = targets.table.copy(copy_data=False)
+    rows["covered"] = covered = np.asarray(survey.covers(places, **arguments))
+    console.table(rows, options)
+    return code_of_targets(targets) if covered.any() else EXIT_NOTHING
 
 
 def _maps(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
-    arguments = asked(options)
-    for name in ("coordinates", "ra", "dec", "name", "id_column"):
-        arguments.pop(name, None)
-    targets = values.targets(options)
-    places = np.column_stack([targets.ra_deg, targets.dec_deg])
-    answer = survey.query_maps(places, **arguments, show_progress=console.progress)
-    answer["id"] = targets.ids
-    console.table(answer, options)
-    return _code_of_targets(targets)
+    rows = answer(options, survey, console, {"coordinates": None, **asked(options)})
+    console.table(rows, options)
+    return EXIT_OK if np.isfinite(rows["ra"]).all() else EXIT_PARTIAL
 
 
 def _bricks(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
@@ -316,7 +291,7 @@ def _bricks(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
     With a table and no radius, one row for each of its rows; else each brick once.  Uses no
     network, but for names.
     """
-    targets = values.targets(options)
+    targets = targets_asked(asked(options))
     placed = targets.placed
     if options.radius is None:
         ids = np.zeros(len(targets), int)
@@ -325,7 +300,7 @@ def _bricks(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
         ids = bricks_at(targets, options.radius)
     warn_of_unplaced(targets, "no brick")
     console.table(_table_of_bricks(ids), options)
-    return _code_of_targets(targets)
+    return code_of_targets(targets)
 
 
 def _table_of_bricks(ids: np.ndarray) -> Table:
@@ -346,17 +321,6 @@ def _table_of_bricks(ids: np.ndarray) -> Table:
 # ---- files ------------------------------------------------------------------------
 
 
-def _cutouts(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
-    """The folder keeps a journal: the same command again does what is left.
-
-    Prints a line for each target.
-    """
-    table = read_table(options.table, options.input_format)
-    arguments = asked(options)
-    manifest = survey.download_cutouts(table, **arguments, show_progress=console.progress)
-    return console.manifest(manifest, options)
-
-
 def _files(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     """A file appears when it is whole and was checked.
 
@@ -366,13 +330,9 @@ def _files(options: Namespace, survey: LegacySurveyClass, console: Console) -> i
     if options.list_products:
         products = survey.list_file_products(release=arguments.get("release"))
         return console.table(products, options)
-    arguments["bricks_or_coordinates"] = values.bricks_or_position(options)
     if arguments.get("verify") == "no":
         arguments["verify"] = False
-    answer = survey.get_brick_files(**arguments, show_progress=console.progress)
-    if hasattr(options, "get_query_payload"):
-        return console.payload(answer)
-    return console.manifest(answer, options)
+    return show(answer(options, survey, console, arguments), options, console)
 
 
 # ---- what there is ------------------------------------------------------------------------------
@@ -386,14 +346,6 @@ def _layers(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
     return console.table(table, options)
 
 
-def _releases(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
-    console.table(survey.list_releases(), options)
-
-
-def _mirrors(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
-    console.table(survey.list_mirrors(**asked(options)), options)
-
-
 def _demo(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
     say = console.note if console.json else console.step
     console.put(path=str(demo.run(**asked(options), say=say, show_progress=console.shows_waiting)))
@@ -402,21 +354,23 @@ def _demo(options: Namespace, survey: LegacySurveyClass, console: Console) -> No
 # ---- the list of them ---------------------------------------------------------------------------
 
 
-def _more_for_bricks(command: ArgumentParser) -> None:
+def _more_for_bricks(command: ArgumentParser) -> list[str]:
     command.add_argument("coordinates", nargs="*", metavar="RA DEC|NAME", help=values.POSITION)
-    _more_for_many(command)
+    names = _more_for_many(command)
     command.add_argument(
         "--radius", type=values.angle, metavar="ANGLE", help="all bricks that a circle touches"
     )
+    return ["coordinates", *names]
 
 
-def _more_for_many(command: ArgumentParser) -> None:
+def _more_for_many(command: ArgumentParser) -> list[str]:
     command.add_argument(
         "--table", metavar="FILE", help="a table of positions instead; - for standard input"
     )
     command.add_argument("--input-format", metavar="FORMAT", help="by default told from the file")
     for axis, what in (("ra", "RA"), ("dec", "Dec"), ("name", "names of objects")):
         command.add_argument(f"--{axis}", metavar="COLUMN", help=f"column of the table with {what}")
+    return ["ra", "dec", "name"]
 
 
 def _more_for_files(command: ArgumentParser) -> None:
@@ -443,7 +397,12 @@ COMMANDS = (
         overrides=_WITHOUT_POSITION,
         more=_more_for_many,
     ),
-    Command("cutouts", _cutouts, _Survey.download_cutouts, "manifest", overrides=_EXECUTORS),
+    Command(
+        *("cutouts", run, _Survey.download_cutouts, "manifest"),
+        overrides=_EXECUTORS,
+        note="The folder keeps a journal: the same command again does what is left. "
+        "Prints a line for each target.",
+    ),
     Command("bricks", _bricks, None, "table", (), more=_more_for_bricks),
     Command("files", _files, _Survey.get_brick_files, "manifest", more=_more_for_files),
     Command("tractor", _tractor, _Survey.query_tractor, "table"),
@@ -452,7 +411,7 @@ COMMANDS = (
     Command("covers", _covers, _Survey.covers, "table"),
     Command("maps", _maps, _Survey.query_maps, "table", overrides=_EXECUTORS),
     Command("layers", _layers, _Survey.list_layers, "table", (), more=_more_for_layers),
-    Command("releases", _releases, _Survey.list_releases, "table", ()),
-    Command("mirrors", _mirrors, _Survey.list_mirrors, "table"),
+    Command("releases", run, _Survey.list_releases, "table", ()),
+    Command("mirrors", run, _Survey.list_mirrors, "table"),
     Command("demo", _demo, demo.run, "", ()),
 )

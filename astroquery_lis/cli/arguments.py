@@ -91,10 +91,10 @@ def protected(words: Iterable[str]) -> list[str]:
 class Command:
     """A command: its name, what runs it, and the method that its arguments come from.
 
-    The help is the first line of the docstring of the method and the docstring of ``run``.
-    ``result`` is what it writes: a ``file``, a ``table``, a ``manifest`` or nothing.  ``settings``
-    are attributes of the class that are set for this one call, ``overrides`` arguments of argparse
-    for parameters that annotations do not say enough of.
+    The help is the first line of the docstring of the method, and ``note`` or the docstring of
+    ``run``.  ``result`` is what it writes: a ``file``, a ``table``, a ``manifest`` or nothing.
+    ``settings`` are attributes of the class that are set for this one call, ``overrides`` arguments
+    of argparse for parameters that annotations do not say enough of.
     """
 
     name: str
@@ -105,11 +105,12 @@ class Command:
     skip: tuple[str, ...] = ()
     overrides: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     more: Callable[[argparse.ArgumentParser], list[str] | None] | None = None
+    note: str = ""
 
 
 def add_command(commands: Any, command: Command) -> None:
     """Add a command to what ``add_subparsers`` returned."""
-    note = " ".join((inspect.getdoc(command.run) or "").split())
+    note = command.note or " ".join((inspect.getdoc(command.run) or "").split())
     if command.method is None:
         summary, _, note = note.partition(". ")
     else:
@@ -146,7 +147,12 @@ def add_command(commands: Any, command: Command) -> None:
     prefix = getattr(commands, "prefix", "")
     name = f"{prefix} {command.name}".strip()
     parser.set_defaults(
-        run=command.run, command=name, parameters=parameters, settings=command.settings
+        run=command.run,
+        command=name,
+        method=command.method,
+        kind=command.result,
+        parameters=parameters,
+        settings=command.settings,
     )
 
 
@@ -163,11 +169,6 @@ def add_group(
     actions = group.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.prefix = name
     return actions
-
-
-def asked(options: argparse.Namespace) -> Keywords:
-    """Return the arguments of the method that the words gave, and no others."""
-    return {name: getattr(options, name) for name in options.parameters if hasattr(options, name)}
 
 
 def _add_result(parser: argparse.ArgumentParser, result: str) -> None:
@@ -234,9 +235,7 @@ def add_method(
         else:
             options["required"] = parameter.default is parameter.empty
             parser.add_argument(*_flags(name), dest=name, **options)
-        # A table has to be read first.
-        if name != "table":
-            names.append(name)
+        names.append(name)
     return names
 
 

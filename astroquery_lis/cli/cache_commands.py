@@ -9,7 +9,8 @@ from .._conf import conf
 from ..client import LegacySurveyClass
 from ..io.upkeep import prune
 from . import values
-from .arguments import Command, add_command, add_group, asked
+from .arguments import Command, add_command, add_group
+from .calls import answer, asked
 from .console import EXIT_OK, EXIT_PARTIAL, Console
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def _info(options: Namespace, survey: LegacySurveyClass, console: Console) -> No
 
 def _verify(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     """Exits with 5 if a file is bad."""
-    table = survey.verify(**asked(options), show_progress=console.progress)
+    table = answer(options, survey, console, asked(options))
     return console.manifest(table, options, summary=True, code=_code_of_audit)
 
 

@@ -5,28 +5,26 @@ from __future__ import annotations
 import inspect
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..client import LegacySurveyClass
-from ..client.inputs import as_position
 from ..client.user_tables import read_table
 from ..exceptions import CrdsUnavailable, InvalidRequestError
 from ..jwst_stage import JwstStageClass
 from ..jwst_stage.planning.plan import load_plan, placed_plan
 from . import values
-from .arguments import Command, add_command, add_group, add_method, asked
+from .arguments import Command, add_command, add_group, add_method
+from .calls import answer, asked, call, run, show, stage_of
 from .console import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL, Console, check_output
-from .tables import text_lines
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
     from astropy.table import Table
 
-    from .._typing import Keywords
     from ..jwst_stage.planning.plan import Plan
     from ..jwst_stage.tasks import Task
 
@@ -83,7 +81,7 @@ def _plan(options: Namespace, survey: LegacySurveyClass, console: Console) -> No
     Reads headers only.  Each product is done, stale, missing or failed, with the reason, and an
     estimate of the seconds, the memory and the disk that it takes.
     """
-    plan = _planned(options, _stage(options))
+    plan = _planned(options, stage_of(options))
     if options.save:
         plan.save(options.save)
         console.put(plan=options.save)
@@ -108,13 +106,12 @@ def _explain(options: Namespace, survey: LegacySurveyClass, console: Console) ->
 
     Also looks up the reference files that there are now.
     """
-    stage = _stage(options)
-    plan = _planned(options, stage)
+    plan = _planned(options, stage_of(options))
     task = _task(plan, options.product)
     text, state = plan.explain(task.name), "missing"
     if plan.output_dir and Path(plan.output_dir).is_dir():
         try:
-            table = stage.states(plan, **_beside_plan(options))
+            table = _of_the_plan(plan, options, survey, console)
         except CrdsUnavailable as error:
             console.warn(f"reference files are taken to be those of the record: {error}")
             table = plan.table()
@@ -127,10 +124,9 @@ def _explain(options: Namespace, survey: LegacySurveyClass, console: Console) ->
 
 def _params(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
     """Tell the parameters of every step and where they come from."""
-    stage = _stage(options)
-    plan = _planned(options, stage)
+    plan = _planned(options, stage_of(options))
     with _listing_what_is_missing(console):
-        console.table(stage.parameters(plan, **_beside_plan(options)), options)
+        console.table(_of_the_plan(plan, options, survey, console), options)
 
 
 def _refs(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
@@ -138,13 +134,9 @@ def _refs(options: Namespace, survey: LegacySurveyClass, console: Console) -> in
 
     With --offline it gets none, and lists those that are missing.
     """
-    stage = _stage(options)
-    plan = _planned(options, stage)
-    folder = plan.output_dir or DEFAULT_DIR
+    plan = _planned(options, stage_of(options))
     with _listing_what_is_missing(console):
-        table = stage.prefetch_references(
-            plan, output_dir=folder, survey=survey, **_beside_plan(options)
-        )
+        table = _of_the_plan(plan, options, survey, console)
     return console.manifest(table, options, summary=True)
 
 
@@ -154,22 +146,14 @@ def _run(options: Namespace, survey: LegacySurveyClass, console: Console) -> int
     As many exposures at once as memory allows.  The same command again takes up where it was, also
     after Ctrl-C.  Prints a line for each product; exits with 5 if one failed.
     """
-    stage = _stage(options)
-    plan = _planned(options, stage)
-    folder = plan.output_dir or DEFAULT_DIR
+    plan = _planned(options, stage_of(options))
     try:
         with _listing_what_is_missing(console):
-            table = stage.run(
-                plan,
-                output_dir=folder,
-                survey=survey,
-                show_progress=console.progress,
-                **_beside_plan(options),
-            )
+            table = _of_the_plan(plan, options, survey, console)
     except KeyboardInterrupt:
         console.note("interrupted; the same command goes on with what is left")
         raise
-    console.put(output_dir=str(folder))
+    console.put(output_dir=str(plan.output_dir or DEFAULT_DIR))
     # A run that did something has said so.
     is_idle = set(table["Status"]) <= {"CACHED"}
     return console.manifest(table, options, summary=is_idle, noun="products", code=_code_of_tasks)
@@ -177,7 +161,7 @@ def _run(options: Namespace, survey: LegacySurveyClass, console: Console) -> int
 
 def _status(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     """Exits with 5 if a task failed, was skipped or was interrupted."""
-    table = _stage(options).status(options.output_dir)
+    table = answer(options, survey, console, asked(options))
     console.table(table, options)
     text = f"{len(table)} tasks: {_counted(table['state'])}"
     state, since = table.meta.get("state"), table.meta.get("started")
@@ -189,7 +173,7 @@ def _report(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
     """By default the page is report.html in the folder, which is replaced."""
     folder = options.output_dir
     path = options.result or str(Path(folder, "report.html"))
-    _write_page(lambda name: _stage(options).report(folder, path=name), path, console)
+    _write_page(lambda name: stage_of(options).report(folder, path=name), path, console)
 
 
 # ---- the archive --------------------------------------------------------------------------------
@@ -201,27 +185,10 @@ def _query(options: Namespace, survey: LegacySurveyClass, console: Console) -> i
     Lists take several: F150W,F444W.
     """
     arguments = asked(options)
-    words = arguments.pop("coordinates", [])
-    if words and "radius" not in arguments:
+    if "coordinates" in arguments and "radius" not in arguments:
         msg = "Give --radius, such as 2arcmin: files whose footprint touches the circle."
         raise InvalidRequestError(msg, parameter="radius", value=None)
-    position = as_position(" ".join(words)) if words else None
-    answer = _stage(options).query_uncal(position, **arguments)
-    if hasattr(options, "get_query_payload"):
-        return console.payload(answer)
-    return console.table(answer, options, lines=_readable(answer, _FILES_SHOWN))
-
-
-def _download(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
-    """Prints a line for each file.  A file appears when it is whole and was checked.
-
-    The same command again goes on.  What is not public yet needs the token in $MAST_API_TOKEN.
-    """
-    table = read_table(options.table, options.input_format)
-    answer = _stage(options).download_uncal(table, **asked(options), show_progress=console.progress)
-    if hasattr(options, "get_query_payload"):
-        return console.payload(answer)
-    return console.manifest(answer, options)
+    return show(answer(options, survey, console, arguments), options, console, _FILES_SHOWN)
 
 
 # ---- beside the Legacy Surveys ------------------------------------------------------------------
@@ -232,14 +199,14 @@ def _match(options: Namespace, survey: LegacySurveyClass, console: Console) -> i
 
     Says what the offset between the two is, JWST minus Legacy.  Exits with 3 if nothing matched.
     """
-    match = _stage(options).match_catalogs(**asked(options), survey=survey)
+    match = answer(options, survey, console, asked(options))
     console.put(
         n_jwst_only=len(match.jwst_only),
         n_legacy_only=len(match.legacy_only),
         offset=_offset(match.offset),
         star_offset=_offset(match.star_offset),
     )
-    console.table(match.matches, options, lines=_readable(match.matches, _PAIRS_SHOWN))
+    show(match.matches, options, console, _PAIRS_SHOWN)
     console.note(
         f"{len(match.matches)} pairs, {len(match.jwst_only)} sources of JWST and "
         f"{len(match.legacy_only)} of Tractor without a partner"
@@ -262,42 +229,30 @@ def _refcat(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
 
     With -o the file is what --abs-refcat takes.
     """
-    stage, arguments = _stage(options), asked(options)
-    footprints = arguments.pop("footprints")
-    name = footprints[0] if len(footprints) == 1 else ""
+    arguments = asked(options)
+    paths = arguments["footprints"]
+    name = paths[0] if len(paths) == 1 else ""
     if name.endswith(".toml"):
-        footprints = load_plan(name)
+        arguments["footprints"] = load_plan(name)
     elif name == "-" or name.endswith((".ecsv", ".csv")):
-        footprints = read_table(name, None)
-    table = stage.astrometric_reference(footprints, **arguments, survey=survey)
-    return console.table(table, options, lines=_readable(table, _SOURCES_SHOWN))
+        arguments["footprints"] = read_table(name, None)
+    return show(answer(options, survey, console, arguments), options, console, _SOURCES_SHOWN)
 
 
 def _page(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
     """Prints the name of the page; by default that of the first mosaic with .html."""
     arguments = asked(options)
-    mosaics = arguments.pop("mosaics")
     if options.result is None:
-        options.result = f"{Path(mosaics[0]).stem}.html"
+        options.result = f"{Path(arguments['mosaics'][0]).stem}.html"
         check_output(options)
-    stage = _stage(options)
 
     def write(path: str | Path) -> None:
-        stage.field_page(mosaics, path, **arguments, survey=survey)
+        answer(options, survey, console, {**arguments, "path": path})
 
     _write_page(write, options.result, console)
 
 
 # ---- what they have in common -------------------------------------------------------------------
-
-
-def _stage(options: Namespace) -> JwstStageClass:
-    """Return the class with the settings of the options."""
-    stage = JwstStageClass()
-    for name in options.settings:
-        if hasattr(JwstStageClass, name):
-            setattr(stage, name, getattr(options, name))
-    return stage
 
 
 def _planned(options: Namespace, stage: JwstStageClass) -> Plan:
@@ -315,15 +270,18 @@ def _planned(options: Namespace, stage: JwstStageClass) -> Plan:
         if not Path(alone[0]).is_file():
             _refuse(f"There is no plan {alone[0]!r}.", files)
         return placed_plan(alone[0], folder, needed=False)
-    if "steps" in own:
-        own["steps"] = values.steps(own["steps"])
     paths = read_table(alone[0], None) if alone else files
     return stage.plan(paths, output_dir=folder or DEFAULT_DIR, **own)
 
 
-def _beside_plan(options: Namespace) -> Keywords:
-    """Return the arguments that are not those of the plan."""
-    return {name: value for name, value in asked(options).items() if name not in PLAN_PARAMETERS}
+def _of_the_plan(
+    plan: Plan, options: Namespace, survey: LegacySurveyClass, console: Console
+) -> Table:
+    """Return what the method that a command has beside `JwstStageClass.plan` answers."""
+    beside = {k: value for k, value in asked(options).items() if k not in PLAN_PARAMETERS}
+    folder = plan.output_dir or DEFAULT_DIR
+    here = {"survey": survey, "show_progress": console.progress, "output_dir": folder}
+    return call(stage_of(options), options.of_plan, {"plan": plan, **beside}, **here)
 
 
 def _task(plan: Plan, product: str) -> Task:
@@ -336,14 +294,6 @@ def _task(plan: Plan, product: str) -> Task:
             _refuse(f"{product!r} is a part of {len(tasks)} names: {names}.", product, "product")
         tasks = exact
     return tasks[0] if tasks else plan.task(product)
-
-
-def _readable(table: Table, formats: Mapping[str, str | None]) -> list[str]:
-    """Return the lines that show those columns of a table that are for reading."""
-    shown = table[[name for name in formats if name in table.colnames]]
-    for name in shown.colnames:
-        shown[name].info.format = formats[name]
-    return text_lines(shown)
 
 
 def _write_page(write: Callable[[str | Path], object], path: str, console: Console) -> None:
@@ -441,6 +391,7 @@ def _of_plan(
             )
         group = parser.add_argument_group("options of a plan")
         names = add_method(group, JwstStageClass.plan, overrides=_OF_PLAN)
+        parser.set_defaults(of_plan=method)
         return names + (add_method(parser, method, only=only) if method else [])
 
     return add
@@ -463,7 +414,11 @@ _PATH = ("path",)
 _PREFETCH = JwstStageClass.prefetch_references
 COMMANDS = (
     Command("query", _query, _Stage.query_uncal, "table", overrides=_DATES),
-    Command("download", _download, _Stage.download_uncal, "manifest"),
+    Command(
+        *("download", run, _Stage.download_uncal, "manifest"),
+        note="Prints a line for each file. A file appears when it is whole and was checked. The "
+        "same command again goes on. What is not public yet needs the token in $MAST_API_TOKEN.",
+    ),
     Command("plan", _plan, None, "table", (), more=_more_for_plan),
     Command("explain", _explain, None, "", _CRDS, more=_of_plan(_Stage.states, "offline")),
     Command("params", _params, None, "table", _CRDS, more=_of_plan(_Stage.parameters, "offline")),

@@ -15,15 +15,13 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.time import Time
 
-from ..client.inputs import POSITION, Targets, as_position, as_targets, is_file_name
-from ..client.user_tables import read_table
+from ..client.inputs import POSITION
 from ..exceptions import InvalidRequestError
 from ..survey.request import angle_of_text
 
 __all__ = [
     "POSITION",
     "angle",
-    "bricks_or_position",
     "condition",
     "conditions",
     "corners",
@@ -38,7 +36,6 @@ __all__ = [
     "size",
     "step_parameter",
     "steps",
-    "targets",
     "whole_numbers",
 ]
 
@@ -186,34 +183,6 @@ def grid_of_file(path: str) -> fits.Header:
         msg = f"{path} has no image"
         raise argparse.ArgumentTypeError(msg)
     return headers[0]
-
-
-def targets(options: argparse.Namespace) -> Targets:
-    """Return the targets of the table that was given, or the one that the words mean."""
-    words = getattr(options, "coordinates", [])
-    if bool(words) == bool(options.table):
-        msg = "Give a position, or a table of positions with --table; not both."
-        raise InvalidRequestError(msg, parameter="target", value=words)
-    value: Any = " ".join(words)
-    if options.table is not None:
-        value = read_table(options.table, options.input_format)
-    keys = ("id_column", "ra", "dec", "name")
-    columns: dict[str, Any] = {key: getattr(options, key, None) for key in keys}
-    return as_targets(value, **columns)
-
-
-def bricks_or_position(options: argparse.Namespace) -> object:
-    """Return the bricks, the table or the position that the words mean."""
-    words = getattr(options, "bricks_or_coordinates", [])
-    if words and options.table:
-        msg = "Give bricks or a position, or a table with --table; not both."
-        raise InvalidRequestError(msg, parameter="bricks_or_coordinates", value=words)
-    if options.table:
-        return read_table(options.table, options.input_format)
-    parts = " ".join(words).replace(",", " ").split()
-    if all(is_file_name(part) for part in parts):
-        return parts or None
-    return as_position(" ".join(parts))
 
 
 def name_of_place(position: tuple[float, float]) -> str:
