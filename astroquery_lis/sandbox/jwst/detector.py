@@ -24,6 +24,22 @@ _CENTRE_PIX = (DETECTOR_PIX - 1) / 2
 _BEND = 1e-6
 
 
+def v2v3_matrix(angle_deg: float) -> np.ndarray:
+    """Return the matrix from a detector's x and y to (V2, V3), shape (2, 2); V2 runs against x."""
+    cos, sin = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
+    return np.array([[-cos, sin], [sin, cos]])
+
+
+def affine_model(matrix: np.ndarray, centre: Sequence[float]) -> Model:
+    """Return the model that takes the origin to a centre."""
+    from astropy.modeling.models import AffineTransformation2D
+
+    back = np.linalg.inv(matrix)
+    model = AffineTransformation2D(matrix=matrix, translation=centre)
+    model.inverse = AffineTransformation2D(matrix=back, translation=-back @ centre)
+    return model
+
+
 @dataclass(frozen=True, slots=True)
 class Detector:
     """One detector: its names and how its pixels lie in the V2V3 frame."""
@@ -39,9 +55,7 @@ class Detector:
 
     def matrix(self) -> np.ndarray:
         """Return the matrix from straightened pixels to arcsec of (V2, V3), shape (2, 2)."""
-        cos, sin = np.cos(np.radians(self.angle_deg)), np.sin(np.radians(self.angle_deg))
-        # V2 runs against x.
-        return self.scale_arcsec * np.array([[-cos, sin], [sin, cos]])
+        return self.scale_arcsec * v2v3_matrix(self.angle_deg)
 
     def to_v2v3(
         self, x_pix: float | np.ndarray, y_pix: float | np.ndarray
@@ -63,13 +77,7 @@ class Detector:
 
     def transform(self, shift_arcsec: float = 0.0) -> Model:
         """Return the same as an `~astropy.modeling.Model`."""
-        from astropy.modeling.models import (
-            AffineTransformation2D,
-            Identity,
-            Mapping,
-            Polynomial2D,
-            Shift,
-        )
+        from astropy.modeling.models import Identity, Mapping, Polynomial2D, Shift
 
         def bend(sign: float) -> Model:
             row = Polynomial2D(2, c0_1=1.0, c2_0=sign * _BEND)
@@ -77,14 +85,10 @@ class Detector:
             model.inverse = None
             return model
 
-        centre = [self.v2_arcsec + shift_arcsec, self.v3_arcsec]
-        matrix = self.matrix()
-        back = np.linalg.inv(matrix)
         to_origin = Shift(-_CENTRE_PIX) & Shift(-_CENTRE_PIX)
-        affine = AffineTransformation2D(matrix=matrix, translation=centre)
-        affine_back = AffineTransformation2D(matrix=back, translation=-back @ centre)
+        affine = affine_model(self.matrix(), [self.v2_arcsec + shift_arcsec, self.v3_arcsec])
         model = to_origin | bend(1) | affine
-        model.inverse = affine_back | bend(-1) | Shift(_CENTRE_PIX) & Shift(_CENTRE_PIX)
+        model.inverse = affine.inverse | bend(-1) | Shift(_CENTRE_PIX) & Shift(_CENTRE_PIX)
         return model
 
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 
@@ -24,14 +24,13 @@ from .uncal import Exposure
 UNSET_VARIABLES = ("CRDS_SERVER_URL", "CRDS_OBSERVATORY", "CRDS_OVERRIDES", "CRDS_MODE")
 
 _TRUTH = "truth"
-_HIT = ("file", "integration", "group", "x", "y")
+_HIT = {"file": "U64", "integration": "i8", "group": "i8", "x": "i8", "y": "i8"}
 _TABLES = {
-    "cosmic_rays": ((*_HIT, "electrons"), "Uiiiif"),
-    "snowballs": ((*_HIT, "radius"), "Uiiiif"),
-    "hot_pixels": (("detector", "x", "y", "dn_s"), "Uiif"),
-    "pointing_errors": (("file", "east", "north"), "Uff"),
+    "cosmic_rays": {**_HIT, "electrons": "f8"},
+    "snowballs": {**_HIT, "radius": "f8"},
+    "hot_pixels": {"detector": "U64", "x": "i8", "y": "i8", "dn_s": "f8"},
+    "pointing_errors": {"file": "U64", "east": "f8", "north": "f8"},
 }
-_DTYPES: dict[str, type | str] = {"U": "U64", "i": np.int64, "f": np.float64}
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,15 +159,10 @@ def write_truth(
     truth = folder / _TRUTH
     truth.mkdir(exist_ok=True)
     sources.write(truth / "sources.ecsv", overwrite=True)
-    for name, (columns, kinds) in _TABLES.items():
-        entries = list(zip(*rows[name], strict=True)) or [() for _ in columns]
-        pairs = zip(entries, kinds, strict=True)
-        arrays = [np.array(entry, dtype=_DTYPES[kind]) for entry, kind in pairs]
-        Table(arrays, names=columns).write(truth / f"{name}.ecsv", overwrite=True)
-    values = [
-        {name: getattr(exposure, name) for name in Exposure.__dataclass_fields__}
-        for exposure in exposures
-    ]
+    for name, kinds in _TABLES.items():
+        entries = np.array(rows[name], dtype=list(kinds.items()))
+        Table(entries).write(truth / f"{name}.ecsv", overwrite=True)
+    values = [asdict(exposure) for exposure in exposures]
     (truth / "exposures.json").write_text(json.dumps(values, indent=1))
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from astropy.table import Table
 
 from ..crds_files import Reference
-from ..detector import Pointing
+from ..detector import Pointing, v2v3_matrix
 from ..headers import Shot
-from ..reference_files import distortion, fill_photometry, flat, ramp_references
+from ..reference_files import distortion, flat, ramp_references, spectral_photometry
 from ..scene import add_star
 from ..setups import ROLL_DEG, TARGET_DEG, setup_of
 from .exposures import ModeObservation, Program
@@ -119,16 +119,15 @@ def _shot(number: int, nod_pix: float) -> Shot:
     middle = [float(value) for value in _IMAGER.to_v2v3(*_SLIT_PIX)]
     place = [float(value) for value in _IMAGER.to_v2v3(_SLIT_PIX[0] + nod_pix, _SLIT_PIX[1])]
     ra, dec = Pointing(place[0], place[1], *TARGET_DEG, ROLL_DEG).to_sky(*middle)
-    step = np.array(place) - middle
-    cos, sin = np.cos(np.radians(_IMAGER.angle_deg)), np.sin(np.radians(_IMAGER.angle_deg))
+    # From V2V3 to the ideal frame, whose x runs against V2.
+    step = v2v3_matrix(_IMAGER.angle_deg) @ (np.array(place) - middle)
     return Shot(
         number,
         Pointing(middle[0], middle[1], float(ra), float(dec), ROLL_DEG),
         target="STAR",
         keywords={
-            # From V2V3 to the ideal frame, whose x runs against V2.
-            "dither.x_offset": -float(step @ (cos, -sin)),
-            "dither.y_offset": float(step @ (sin, cos)),
+            "dither.x_offset": float(step[0]),
+            "dither.y_offset": float(step[1]),
         },
     )
 
@@ -138,7 +137,7 @@ def _references() -> dict[str, Reference]:
         "flat": flat(_SETUP, _flat()),
         "distortion": distortion(_SETUP),
         "specwcs": Reference("MiriLRSSpecwcsModel", _fill_specwcs),
-        "photom": Reference("MirLrsPhotomModel", _fill_photom),
+        "photom": _photom(),
         **ramp_references(_SETUP),
         "extract1d": Reference(ending=".json", write=_write_extract1d),
     }
@@ -164,26 +163,12 @@ def _fill_specwcs(model: Any) -> None:
     meta.exposure.type = _SETUP.exp_type
 
 
-def _fill_photom(model: Any) -> None:
+def _photom() -> Reference:
     wavelength = np.linspace(3, 16, 20, dtype=np.float32)
-    ones = np.ones_like(wavelength)
-    kinds = [
-        ("filter", "S12"), ("subarray", "S17"), ("photmjsr", "<f4"), ("uncertainty", "<f4"),
-        ("nelem", "<i2"), ("wavelength", "<f4", 20), ("relresponse", "<f4", 20),
-        ("reluncertainty", "<f4", 20),
-    ]  # fmt: skip
-    row = (
-        "P750L",
-        "FULL",
-        _SETUP.photmjsr,
-        0.01 * _SETUP.photmjsr,
-        20,
-        wavelength,
-        ones,
-        0.01 * ones,
-    )
-    model.phot_table = np.array([row], dtype=kinds)
-    fill_photometry(model, _SETUP)
+    words = {"filter": "P750L", "subarray": "FULL"}
+    response = np.ones_like(wavelength)
+    fill = spectral_photometry(_SETUP, words, _SETUP.photmjsr, wavelength, response, 0.01)
+    return Reference("MirLrsPhotomModel", fill)
 
 
 def _write_extract1d(path: Path) -> None:

@@ -12,7 +12,7 @@ from astropy.table import Table
 from scipy.special import ndtr
 
 from ..crds_files import Reference
-from ..detector import Pointing, offset_position
+from ..detector import Pointing, affine_model, offset_position, v2v3_matrix
 from ..headers import Shot
 from ..setups import ROLL_DEG, TARGET_DEG, setup_of
 from .exposures import EMPTY_DEG, ModeObservation, Program
@@ -56,6 +56,10 @@ class _Channel:
         """Return the place of a slice across."""
         return self.first_beta_arcsec + self.slice_arcsec * index
 
+    def slice_number(self, index: int) -> int:
+        """Return the number of a slice."""
+        return 100 * self.number + index + 1
+
     def columns(self, index: int) -> np.ndarray:
         """Return the columns of a slice."""
         return self.first_column + self.pitch_pix * index + np.arange(self.width_pix)
@@ -68,11 +72,6 @@ class _Channel:
     def wavelength_um(self) -> np.ndarray:
         """Return the wavelengths of the rows."""
         return self.first_um + self.step_um * np.arange(_ROWS)
-
-    def matrix(self) -> np.ndarray:
-        """Return the matrix from places in the slices to arcsec of (V2, V3), shape (2, 2)."""
-        cos, sin = np.cos(np.radians(_ANGLE_DEG)), np.sin(np.radians(_ANGLE_DEG))
-        return np.array([[-cos, sin], [sin, cos]])
 
 
 _CHANNELS = (
@@ -145,7 +144,7 @@ def _light_mjysr(pointing: Pointing, star: float) -> np.ndarray:
     v2v3 = np.array(pointing.from_sky(np.array([TARGET_DEG[0]]), np.array([TARGET_DEG[1]])))[:, 0]
     for channel in _CHANNELS:
         middle = (channel.v2_arcsec, channel.v3_arcsec)
-        alpha, beta = np.linalg.inv(channel.matrix()) @ (v2v3 - middle)
+        alpha, beta = np.linalg.inv(v2v3_matrix(_ANGLE_DEG)) @ (v2v3 - middle)
         wavelength = channel.wavelength_um()
         line = np.exp(-0.5 * ((wavelength - channel.line_um) / _LINE_SIGMA_UM) ** 2)
         flux_jy = star * _CONTINUUM_JY * (1 + _LINE_SHARE * line)
@@ -201,13 +200,9 @@ def _references() -> dict[str, Reference]:
     }  # fmt: skip
 
 
-def _slices() -> list[tuple[int, int, int]]:
-    """Return index of the channel, index of the slice and its number."""
-    return [
-        (which, index, 100 * channel.number + index + 1)
-        for which, channel in enumerate(_CHANNELS)
-        for index in range(channel.n_slices)
-    ]
+def _slices() -> list[tuple[_Channel, int]]:
+    """Return the channel and the index of every slice."""
+    return [(channel, index) for channel in _CHANNELS for index in range(channel.n_slices)]
 
 
 def _fill_instrument(model: Any) -> None:
@@ -221,8 +216,7 @@ def _fill_distortion(model: Any) -> None:
     _fill_instrument(model)
     alpha, x, y = [], [], []
     beta: list[Model] = []
-    for which, index, _ in _slices():
-        channel = _CHANNELS[which]
+    for channel, index in _slices():
         middle = float(channel.columns(index).mean())
         # Of (row, column), and of (wavelength, place along the slice).
         alpha.append(Polynomial2D(1, c0_0=-middle * _PIXEL_ARCSEC, c0_1=_PIXEL_ARCSEC))
@@ -231,7 +225,7 @@ def _fill_distortion(model: Any) -> None:
         y.append(
             Polynomial2D(1, c0_0=-channel.first_um / channel.step_um, c1_0=1 / channel.step_um)
         )
-    model.slices = [number for _, _, number in _slices()]
+    model.slices = [channel.slice_number(index) for channel, index in _slices()]
     model.alpha_model, model.beta_model, model.x_model, model.y_model = alpha, beta, x, y
     model.bzero = {
         "channel_band": _BANDS,
@@ -243,19 +237,11 @@ def _fill_distortion(model: Any) -> None:
     }
     model.abv2v3_model = {
         "channel_band": _BANDS,
-        "model": [_to_v2v3(which) for which in range(len(_CHANNELS))],
+        "model": [
+            affine_model(v2v3_matrix(_ANGLE_DEG), [channel.v2_arcsec, channel.v3_arcsec])
+            for channel in _CHANNELS
+        ],
     }
-
-
-def _to_v2v3(which: int) -> Model:
-    from astropy.modeling.models import AffineTransformation2D
-
-    channel = _CHANNELS[which]
-    matrix, centre = channel.matrix(), np.array([channel.v2_arcsec, channel.v3_arcsec])
-    back = np.linalg.inv(matrix)
-    model = AffineTransformation2D(matrix=matrix, translation=centre)
-    model.inverse = AffineTransformation2D(matrix=back, translation=-back @ centre)
-    return model
 
 
 def _fill_specwcs(model: Any) -> None:
@@ -265,16 +251,15 @@ def _fill_specwcs(model: Any) -> None:
     _fill_instrument(model)
     model.meta.input_units, model.meta.output_units = u.pix, u.micron
     model.model = [
-        Polynomial2D(1, c0_0=_CHANNELS[which].first_um, c1_0=_CHANNELS[which].step_um)
-        for which, _, _ in _slices()
+        Polynomial2D(1, c0_0=channel.first_um, c1_0=channel.step_um) for channel, _ in _slices()
     ]
 
 
 def _fill_regions(model: Any) -> None:
     _fill_instrument(model)
     numbers = np.zeros((_ROWS, _COLUMNS), np.int32)
-    for which, index, number in _slices():
-        numbers[:, _CHANNELS[which].columns(index)] = number
+    for channel, index in _slices():
+        numbers[:, channel.columns(index)] = channel.slice_number(index)
     # One map for each of nine throughputs.
     model.regions = np.stack([numbers] * _MAPS)
 

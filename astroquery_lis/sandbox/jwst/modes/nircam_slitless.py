@@ -11,7 +11,7 @@ from astropy.table import Table
 
 from ..crds_files import Reference
 from ..headers import Shot
-from ..reference_files import fill_photometry, flat, imaging_references, ramp_references
+from ..reference_files import flat, imaging_references, ramp_references, spectral_photometry
 from ..scene import add_star
 from ..setups import setup_of
 from .exposures import ModeObservation, Program
@@ -137,35 +137,31 @@ def _spectra(sources: Table, pointing: Pointing) -> np.ndarray:
 
 def _references() -> dict[str, Reference | list[Reference]]:
     files = imaging_references(_IMAGING)
-    images, spectra = (("NRC_IMAGE",),), (("NRC_WFSS",),)
-    of_images = {kind: replace(files[kind], keys=images) for kind in ("photom", "apcorr")}
+    of_images = {
+        kind: replace(files[kind], keys=(("NRC_IMAGE",),)) for kind in ("photom", "apcorr")
+    }
     return {
         **files,
         **ramp_references(_IMAGING),
-        "photom": [
-            of_images["photom"],
-            Reference("NrcWfssPhotomModel", _fill_photom, keys=spectra),
-        ],
-        "apcorr": [of_images["apcorr"], Reference(keys=spectra)],
+        "photom": [of_images["photom"], _photom()],
+        "apcorr": [of_images["apcorr"], Reference(keys=(("NRC_WFSS",),))],
         "specwcs": Reference("NIRCAMGrismModel", _fill_grism, ending=".asdf"),
         "wavelengthrange": Reference("WavelengthrangeModel", _fill_range, ending=".asdf"),
         "bkg": flat(_GRISM, _sky() * _IMAGING.flat(), "WfssBkgModel"),
     }
 
 
-def _fill_photom(model: Any) -> None:
+def _photom() -> Reference:
     wavelength = np.linspace(3.0, 4.1, 111, dtype=np.float32)
+    words = {"filter": _FILTER, "pupil": "GRISMR", "order": 1}
     response = _relative_response(wavelength)
-    numbers = (1, _RESPONSE, 0.01 * _RESPONSE, len(wavelength), wavelength, response, 0 * response)
-    kinds = [
-        ("filter", "S12"), ("pupil", "S15"), ("order", "<i2"), ("photmjsr", "<f4"),
-        ("uncertainty", "<f4"), ("nelem", "<i2"),
-        *((name, "<f4", wavelength.shape)
-          for name in ("wavelength", "relresponse", "reluncertainty")),
-    ]  # fmt: skip
-    model.phot_table = np.array([(_FILTER, "GRISMR", *numbers)], dtype=kinds)
-    model.phot_unit, model.wave_unit = "MJy micron s / (DN sr)", "micron"
-    fill_photometry(model, _GRISM)
+    fill = spectral_photometry(_GRISM, words, _RESPONSE, wavelength, response)
+
+    def fill_all(model: Any) -> None:
+        fill(model)
+        model.phot_unit, model.wave_unit = "MJy micron s / (DN sr)", "micron"
+
+    return Reference("NrcWfssPhotomModel", fill_all, keys=(("NRC_WFSS",),))
 
 
 def _fill_grism(model: Any) -> None:
