@@ -25,6 +25,11 @@ from .console import EXIT_USAGE, HELP
 
 _MINUS_NUMBER = re.compile(r"-\s*\.?\d")
 _FORMATS = "ecsv, csv, fits, parquet, votable or text"
+_RESULTS = {
+    "file": "name of the file; - for standard output",
+    "table": "write the table to this file; - for standard output",
+    "report": "write a report, as Markdown (.md) or JSON (.json)",
+}
 
 _SETTINGS: dict[str, dict[str, Any]] = {
     "timeout": {"type": float, "metavar": "SECONDS"},
@@ -39,20 +44,32 @@ HELP_OF = {
     "column_filters": "'flux_r>10', 'flux_r=10..20', 'type=PSF,REX'; may be given several times",
     "mirror": "a registered name, a URL or a directory; may be given several times, in order",
 }
-# By a word of the annotation; the first that is in it counts.
-CONVERTERS: tuple[tuple[set[str], dict[str, Any]], ...] = (
-    ({"Size"}, {"type": values.size, "metavar": "SIZE"}),
-    ({"Angle", "AnyAngle"}, {"type": values.angle, "metavar": "ANGLE"}),
-    ({"Mirror"}, {"action": "append", "metavar": "WHERE"}),
-    ({"SkyCoord"}, {"type": values.corners, "metavar": "RA,DEC,..."}),
-    ({"Quantity"}, {"type": values.duration, "metavar": "TIME"}),
-    ({"Time"}, {"type": values.moment, "metavar": "DATE"}),
-    ({"WCS"}, {"type": values.grid_of_file, "metavar": "FILE"}),
-    ({"Mapping"}, {"type": values.condition, "action": "append", "metavar": "CONDITION"}),
-    ({"FilePath"}, {"metavar": "PATH"}),
-    ({"Bands", "Products"}, {"type": values.names, "metavar": "LIST"}),
-    ({"float"}, {"type": float, "metavar": "X"}),
-)
+# By words that are all in the annotation, or in what the docstring says of the type; the first
+# entry counts.
+_ANGLE: dict[str, Any] = {"type": values.angle, "metavar": "ANGLE"}
+_LIST: dict[str, Any] = {"type": values.names, "metavar": "LIST"}
+_NUMBERS: dict[str, Any] = {"type": values.whole_numbers, "metavar": "LIST"}
+CONVERTERS: dict[str, dict[str, Any]] = {
+    "Size": {"type": values.size, "metavar": "SIZE"},
+    "Angle": _ANGLE,
+    "AnyAngle": _ANGLE,
+    "Mirror": {"action": "append", "metavar": "WHERE"},
+    "SkyCoord": {"type": values.corners, "metavar": "RA,DEC,..."},
+    "Quantity": {"type": values.duration, "metavar": "TIME"},
+    "Time": {"type": values.moment, "metavar": "DATE"},
+    "WCS": {"type": values.grid_of_file, "metavar": "FILE"},
+    "Mapping": {"type": values.condition, "action": "append", "metavar": "CONDITION"},
+    "FilePath": {"metavar": "PATH"},
+    "Bands": _LIST,
+    "Products": _LIST,
+    "float": {"type": float, "metavar": "X"},
+    "Sequence int": _NUMBERS,
+    "sequence int": _NUMBERS,
+    "Sequence": _LIST,
+    "sequence": _LIST,
+    "int": {"type": int, "metavar": "N"},
+    "": {"metavar": "TEXT"},
+}
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -92,15 +109,15 @@ class Command:
     """A command: its name, what runs it, and the method that its arguments come from.
 
     The help is the first line of the docstring of the method, and ``note`` or the docstring of
-    ``run``.  ``result`` is what it writes: a ``file``, a ``table``, a ``manifest`` or nothing.
-    ``settings`` are attributes of the class that are set for this one call, ``overrides`` arguments
-    of argparse for parameters that annotations do not say enough of.
+    ``run``.  ``result`` is what it writes, if it does.  ``settings`` are attributes of the class
+    that are set for this one call, ``overrides`` arguments of argparse for parameters that
+    annotations do not say enough of.
     """
 
     name: str
     run: Callable[..., int | None]
     method: Callable[..., Any] | None = None
-    result: Literal["file", "table", "manifest", ""] = ""
+    result: Literal["file", "table", "manifest", "report", ""] = ""
     settings: tuple[str, ...] = ("timeout",)
     skip: tuple[str, ...] = ()
     overrides: Mapping[str, dict[str, Any]] = field(default_factory=dict)
@@ -182,10 +199,7 @@ def _add_result(parser: argparse.ArgumentParser, result: str) -> None:
             "standard output",
         )
     elif result:
-        text = "name of the file" if result == "file" else "write the table to this file"
-        parser.add_argument(
-            "-o", "--output", dest="result", metavar="FILE", help=f"{text}; - for standard output"
-        )
+        parser.add_argument("-o", "--output", dest="result", metavar="FILE", help=_RESULTS[result])
     if result in ("manifest", "table"):
         parser.add_argument(
             "--format", metavar="FORMAT", help=f"{_FORMATS}, instead of what the name says"
@@ -214,29 +228,37 @@ def add_method(
     names = []
     for parameter in parameters:
         name = parameter.name
-        is_first = parameter is parameters[0] and only is None
-        is_first = is_first and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-        if name in skip or name in NOT_SHARED or (only is not None and name not in only):
+        if name in {*skip, *NOT_SHARED} or (only is not None and name not in only):
             continue
-        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-            continue
-        kind, text = _documented(method).get(name, ("", ""))
-        options = _converter(str(parameter.annotation), kind, parameter.default)
+        options = _options_of(method, parameter, parameters)
         if options is None:
             continue
-        if parameter.default not in (None, True, False, parameter.empty) and "default" not in text:
-            text = f"{text.rstrip('.')} (default: {_shown(parameter.default)})"
-        text = HELP_OF.get(name) or _of_command_line(text, name, parameters) or name
-        options |= {"help": _escaped(text)}
-        options |= {"default": argparse.SUPPRESS}
         options |= (overrides or {}).get(name, {})
-        if is_first:
+        is_first = parameter is parameters[0] and only is None
+        if is_first and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
             _add_first(parser, parameter, options)
         else:
             options["required"] = parameter.default is parameter.empty
             parser.add_argument(*_flags(name), dest=name, **options)
         names.append(name)
     return names
+
+
+def _options_of(
+    method: Callable[..., Any], parameter: inspect.Parameter, parameters: list[inspect.Parameter]
+) -> Keywords | None:
+    """Return the arguments of argparse for a parameter, if it is one for a shell, with its help."""
+    if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+        return None
+    name, default = parameter.name, parameter.default
+    kind, text = _documented(method).get(name, ("", ""))
+    options = _converter(str(parameter.annotation), kind, default)
+    if options is None:
+        return None
+    if default not in (None, True, False, parameter.empty) and "default" not in text:
+        text = f"{text.rstrip('.')} (default: {_shown(default)})"
+    text = HELP_OF.get(name) or _of_command_line(text, name, parameters) or name
+    return {**options, "help": _escaped(text), "default": argparse.SUPPRESS}
 
 
 def _add_first(parser: Any, parameter: inspect.Parameter, options: dict[str, Any]) -> None:
@@ -279,27 +301,20 @@ def _converter(annotation: str, kind: str, default: object) -> Keywords | None:
     words = set(re.findall(r"\w+", annotation)) | ({"Angle"} if "['angle']" in kind else set())
     if "Any" in words and not words & {"Mapping", "Sequence"}:
         words |= set(re.findall(r"\w+", kind))
-    choices = _choices(annotation, kind, words)
-    if choices and "ByRow" in words:
+    choices, is_by_row = _choices(annotation, kind, words), "ByRow" in words
+    if choices and is_by_row:
         return {"metavar": "|".join((*choices, "COLUMN"))}
     if choices:
         return {"choices": (*choices, "no") if "bool" in words else choices}
     if words & OBJECTS:
         return None
     if "bool" in words:
-        plain = default is False
-        return {"action": "store_true" if plain else argparse.BooleanOptionalAction}
-    for names, options in CONVERTERS:
-        if words & names and "ByRow" in words and "type" in options:
-            metavar = f"{options['metavar']}|COLUMN"
-            return options | {"type": values.or_column(options["type"]), "metavar": metavar}
-        if words & names:
-            return dict(options)
-    if {"Sequence", "sequence"} & words:
-        return {"type": values.whole_numbers if "int" in words else values.names, "metavar": "LIST"}
-    if "int" in words:
-        return {"type": int, "metavar": "N"}
-    return {"metavar": "TEXT"}
+        return {"action": "store_true" if default is False else argparse.BooleanOptionalAction}
+    options = next(dict(o) for names, o in CONVERTERS.items() if words.issuperset(names.split()))
+    if is_by_row and "type" in options:
+        options["metavar"] += "|COLUMN"
+        options["type"] = values.or_column(options["type"])
+    return options
 
 
 def _choices(annotation: str, kind: str, words: set[str]) -> tuple[str, ...]:

@@ -86,6 +86,7 @@ HOLDS, DIFFERS, NOT_ASKED = "holds", "differs", "could not ask"
 SILENT = "not asked, since nothing answered before"
 PACKAGES = ("astroquery", "astropy", "numpy", "requests", "pyvo", "jwst")
 ENDINGS = (".md", ".json")
+TITLES = ("service", "name", "assumed", "evidence", "seen", "verdict")
 
 
 @dataclass(frozen=True)
@@ -107,16 +108,8 @@ class Finding:
 
     def row(self) -> dict[str, str]:
         """Return it as a row of the report."""
-        about = self.assumption
-        return {
-            "service": about.service,
-            "name": self.name,
-            "assumed": about.assumed,
-            "evidence": about.evidence,
-            "seen": self.seen,
-            "verdict": self.verdict,
-            "affects": about.affects,
-        }
+        values = {**vars(self.assumption), **vars(self), "name": self.name}
+        return {title: values[title] for title in (*TITLES, "affects")}
 
 
 # ---- asking --------------------------------------------------------------------------------------
@@ -203,14 +196,13 @@ def sandboxed(sky: Sandbox, survey: LegacySurveyClass) -> Iterator[Asked]:
 
 
 @contextmanager
-def _simulated(survey: LegacySurveyClass) -> Iterator[Asked]:
+def _services(survey: LegacySurveyClass, *, simulated: bool) -> Iterator[Asked]:
+    """Yield whom to ask: the live services, or the simulated ones."""
+    if not simulated:
+        yield Asked(survey, every_tree())
+        return
     with sandbox.serve() as sky, sandboxed(sky, survey) as asked:
         yield asked
-
-
-@contextmanager
-def _live(survey: LegacySurveyClass) -> Iterator[Asked]:
-    yield Asked(survey, every_tree())
 
 
 # ---- the command ---------------------------------------------------------------------------------
@@ -229,9 +221,8 @@ def _doctor(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
         msg = f"-o: {options.result} must end in one of: {', '.join(ENDINGS)}."
         raise InvalidRequestError(msg, parameter="output", value=options.result)
     findings = []
-    services = (_simulated if options.sandbox else _live)(survey)
     with (
-        services as asked,
+        _services(survey, simulated=options.sandbox) as asked,
         demo.Heartbeat(console.step, console.note, is_shown=console.shows_waiting) as tell,
     ):
         tell.begin("asking")
@@ -298,9 +289,8 @@ def _write(findings: Sequence[Finding], path: str) -> None:
 def _markdown(rows: Sequence[dict[str, str]]) -> str:
     lines = ["# What the live services were seen to do", ""]
     lines += [f"- {name} {version}" for name, version in _installed().items()]
-    titles = ("service", "name", "assumed", "evidence", "seen", "verdict")
-    lines += ["", f"| {' | '.join(titles)} |", "|" + " --- |" * len(titles)]
-    lines += ["| " + " | ".join(row[t].replace("|", "\\|") for t in titles) + " |" for row in rows]
+    lines += ["", f"| {' | '.join(TITLES)} |", "|" + " --- |" * len(TITLES)]
+    lines += ["| " + " | ".join(row[t].replace("|", "\\|") for t in TITLES) + " |" for row in rows]
     for row in rows:
         if row["verdict"] == DIFFERS:
             lines += ["", f"{row['service']}, {row['name']}: {row['affects']} depends on it."]
@@ -316,15 +306,6 @@ def _more(command: ArgumentParser) -> None:
         help="ask this service; may be given several times",
     )
     command.add_argument(
-        *("-o", "--output"),
-        dest="result",
-        metavar="FILE",
-        help="write a report, as Markdown (.md) or JSON (.json)",
-    )
-    command.add_argument(
-        "--overwrite", dest="replace", action="store_true", help="replace the file if there is one"
-    )
-    command.add_argument(
         "--sandbox", action="store_true", help="ask the simulated sky, of which all holds"
     )
     command.add_argument(
@@ -332,7 +313,6 @@ def _more(command: ArgumentParser) -> None:
         action="store_true",
         help="print the versions of what is installed, for a report, and ask nothing",
     )
-    command.set_defaults(replace_option="--overwrite")
 
 
-COMMANDS = (Command("doctor", _doctor, settings=("mirror", "timeout"), more=_more),)
+COMMANDS = (Command("doctor", _doctor, None, "report", ("mirror", "timeout"), more=_more),)

@@ -260,18 +260,22 @@ def _planned(options: Namespace, stage: JwstStageClass) -> Plan:
     own = {name: value for name, value in asked(options).items() if name in PLAN_PARAMETERS}
     files, folder = own.pop("files"), own.pop("output_dir", None)
     alone = [name for name in files if name == "-" or name.endswith((".toml", ".ecsv", ".csv"))]
-    if alone and len(files) > 1:
-        kind = "a saved plan" if alone[0].endswith(".toml") else "a manifest"
-        _refuse(f"{alone[0]}: {kind} stands alone, without other files.", files)
-    if alone and alone[0].endswith(".toml"):
-        if own:
-            names = ", ".join(f"--{name.replace('_', '-')}" for name in own)
-            _refuse(f"{names}: the saved plan {alone[0]} has its own; plan the files anew.", files)
-        if not Path(alone[0]).is_file():
-            _refuse(f"There is no plan {alone[0]!r}.", files)
-        return placed_plan(alone[0], folder, needed=False)
-    paths = read_table(alone[0], None) if alone else files
-    return stage.plan(paths, output_dir=folder or DEFAULT_DIR, **own)
+    if not alone:
+        return stage.plan(files, output_dir=folder or DEFAULT_DIR, **own)
+    name = alone[0]
+    is_saved = name.endswith(".toml")
+    if len(files) > 1:
+        kind = "a saved plan" if is_saved else "a manifest"
+        _refuse(f"{name}: {kind} stands alone, without other files.", files)
+    if not is_saved:
+        paths = read_table(name, None)
+        return stage.plan(paths, output_dir=folder or DEFAULT_DIR, **own)
+    if own:
+        names = ", ".join(f"--{option.replace('_', '-')}" for option in own)
+        _refuse(f"{names}: the saved plan {name} has its own; plan the files anew.", files)
+    if not Path(name).is_file():
+        _refuse(f"There is no plan {name!r}.", files)
+    return placed_plan(name, folder, needed=False)
 
 
 def _of_the_plan(
