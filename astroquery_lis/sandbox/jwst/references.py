@@ -60,7 +60,7 @@ def _references(size: int, groups: int, version: int) -> dict[str, list[Referenc
             **uneven_references(setups[0], FRAME_TIME_S, groups, factor),
             **imaging_references(*setups, factor=factor),
         }
-        of_all = {k: v for k, v in setups[0].instrument.items() if k not in ("filter", "pupil")}
+        of_all = setups[0].of_detector
         for kind, reference in files.items():
             keys = tuple(dict.fromkeys(_key(kind, setup) for setup in setups))
             if kind not in PARAMETERS:

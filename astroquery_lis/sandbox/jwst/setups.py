@@ -62,6 +62,12 @@ class Setup:
     keywords: Mapping[str, object] = field(default_factory=dict)
 
     @property
+    def of_detector(self) -> dict[str, str]:
+        """Those keywords of the instrument that are the same in all filters."""
+        names = ("name", "detector", "channel", "module")
+        return {name: self.instrument[name] for name in names if name in self.instrument}
+
+    @property
     def pixel_sr(self) -> float:
         """Solid angle of a pixel."""
         return float(np.radians(self.detector.scale_arcsec / 3600) ** 2)

@@ -117,8 +117,7 @@ class Program:
     def observation(self, setup: Setup, references: References, truth: Table) -> ModeObservation:
         """Write the references, and return what was taken."""
         crds = self._folder / "crds"
-        instrument = {name: setup.instrument[name] for name in ("name", "detector")}
-        write_cache(crds, instrument, references)
+        write_cache(crds, setup.of_detector, references)
         return ModeObservation(self._files, crds, CONTEXT, truth)
 
 
