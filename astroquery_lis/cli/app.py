@@ -280,7 +280,7 @@ def _covers(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
 
 
 def _maps(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
-    rows = answer(options, survey, console, {"coordinates": None, **asked(options)})
+    rows = answer(options, survey, console, asked(options))
     console.table(rows, options)
     return EXIT_OK if np.isfinite(rows["ra"]).all() else EXIT_PARTIAL
 

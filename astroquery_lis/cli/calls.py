@@ -42,23 +42,27 @@ def asked(options: Namespace) -> Keywords:
             del arguments[name]
         elif name in arguments:
             arguments[name] = together(arguments[name])
-    if getattr(options, "table", None) is None:
-        return arguments
+    if hasattr(options, "table"):
+        _read_table(options, arguments)
+    return arguments
+
+
+def _read_table(options: Namespace, arguments: Keywords) -> None:
+    """Put a table in the place of the positions, of which there is one or the other."""
     first = options.parameters[0]
-    if first in arguments and first != "table":
+    is_by_words = first in arguments and first != "table"
+    is_needed = first != "bricks_or_coordinates"
+    if is_by_words == bool(options.table) and (is_by_words or is_needed):
         msg = "Give a position, or a table of positions with --table; not both."
-        raise InvalidRequestError(msg, parameter=first, value=arguments[first])
-    return {**arguments, first: read_table(options.table, options.input_format)}
+        raise InvalidRequestError(msg, parameter=first, value=arguments.get(first))
+    if options.table:
+        arguments[first] = read_table(options.table, options.input_format)
 
 
 def targets_asked(arguments: Keywords) -> Targets:
     """Take the positions and the columns that hold them out of arguments."""
-    value = arguments.pop("coordinates", None)
-    if value is None:
-        msg = "Give a position, or a table of positions with --table."
-        raise InvalidRequestError(msg, parameter="coordinates", value=value)
     columns = {name: arguments.pop(name, None) for name in COLUMNS}
-    return as_targets(value, **columns)
+    return as_targets(arguments.pop("coordinates"), **columns)
 
 
 def code_of_targets(targets: Targets) -> int:
