@@ -17,25 +17,14 @@ from astropy.table import Table
 from .. import demo
 from .._packages import package_version
 from ..client import LegacySurveyClass
-from ..client.inputs import as_position, bricks_at, warn_of_unplaced
+from ..client.inputs import POSITION, as_position, bricks_at, warn_of_unplaced
 from ..exceptions import InvalidRequestError, LegacySurveyError, TransferError
 from ..pictures.page import picture_bytes
 from ..survey.bricks import brick_center, brick_edges, brick_id, name_of
 from . import cache_commands, doctor, jwst, values
 from .arguments import Command, Parser, add_command, protected
 from .calls import answer, asked, code_of_targets, run, show, targets_asked
-from .console import (
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    EXIT_NOTHING,
-    EXIT_OK,
-    EXIT_PARTIAL,
-    EXIT_PIPE,
-    HELP,
-    Console,
-    check_output,
-    code_of_error,
-)
+from .console import HELP, Console, Exit, check_output, code_of_error
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -77,14 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
     except BrokenPipeError:
         _drop_stdout()
-        return EXIT_PIPE
+        return Exit.PIPE
     except OSError as error:
         # Standard output is on a disk that is full, or the like.
         _drop_stdout()
         console.fail(f"standard output: {error}")
-        return EXIT_FAILED
+        return Exit.FAILED
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return Exit.INTERRUPTED
     return code
 
 
@@ -136,7 +125,7 @@ def _run(options: Namespace, console: Console) -> int:
         if name in options.settings:
             setattr(survey, name, getattr(options, name))
     code = options.run(options, survey, console)
-    return EXIT_OK if code is None else code
+    return Exit.OK if code is None else code
 
 
 def _message(error: Exception) -> str:
@@ -170,7 +159,7 @@ def _image_file(options: Namespace, survey: LegacySurveyClass, console: Console)
     if hasattr(options, "get_query_payload"):
         return console.payload(images)
     _write_images(images, options.result, console)
-    return EXIT_OK
+    return Exit.OK
 
 
 def _name_result(options: Namespace, default: str) -> None:
@@ -218,7 +207,7 @@ def _picture(options: Namespace, survey: LegacySurveyClass, console: Console) ->
         return console.payload(picture)
     console.put(shape=list(picture.shape))
     console.binary(picture_bytes(picture, PICTURE_FORMATS[ending], "A picture"), path)
-    return EXIT_OK
+    return Exit.OK
 
 
 def _url(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
@@ -254,7 +243,7 @@ def _crossmatch(options: Namespace, survey: LegacySurveyClass, console: Console)
     console.table(rows, options)
     matched = np.isfinite(np.ma.filled(np.ma.asarray(rows["separation"], float), np.nan))
     console.note(f"{matched.sum()} of {len(rows)} rows have a source")
-    return EXIT_OK if matched.any() else EXIT_NOTHING
+    return Exit.OK if matched.any() else Exit.NOTHING
 
 
 def _catalogue(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
@@ -276,13 +265,13 @@ def _covers(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
         rows = targets.table.copy(copy_data=False)
     rows["covered"] = covered = np.asarray(survey.covers(places, **arguments))
     console.table(rows, options)
-    return code_of_targets(targets) if covered.any() else EXIT_NOTHING
+    return code_of_targets(targets) if covered.any() else Exit.NOTHING
 
 
 def _maps(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     rows = answer(options, survey, console, asked(options))
     console.table(rows, options)
-    return EXIT_OK if np.isfinite(rows["ra"]).all() else EXIT_PARTIAL
+    return Exit.OK if np.isfinite(rows["ra"]).all() else Exit.PARTIAL
 
 
 def _bricks(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
@@ -355,7 +344,7 @@ def _demo(options: Namespace, survey: LegacySurveyClass, console: Console) -> No
 
 
 def _more_for_bricks(command: ArgumentParser) -> list[str]:
-    command.add_argument("coordinates", nargs="*", metavar="RA DEC|NAME", help=values.POSITION)
+    command.add_argument("coordinates", nargs="*", metavar="RA DEC|NAME", help=POSITION)
     names = _more_for_many(command)
     command.add_argument(
         "--radius", type=values.angle, metavar="ANGLE", help="all bricks that a circle touches"

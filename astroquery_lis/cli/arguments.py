@@ -21,7 +21,7 @@ from ..client import LegacySurveyClass
 from ..client.inputs import POSITION
 from ..jwst_stage import JwstStageClass
 from . import values
-from .console import EXIT_USAGE, HELP
+from .console import HELP, Exit
 
 _MINUS_NUMBER = re.compile(r"-\s*\.?\d")
 _FORMATS = "ecsv, csv, fits, parquet, votable or text"
@@ -93,7 +93,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the words, and exit."""
-        self.exit(EXIT_USAGE, f"{self.format_usage()}astroquery-lis: {message}\n")
+        self.exit(Exit.USAGE, f"{self.format_usage()}astroquery-lis: {message}\n")
 
 
 def protected(words: Iterable[str]) -> list[str]:

@@ -11,7 +11,7 @@ from ..io.upkeep import prune
 from . import values
 from .arguments import Command, add_command, add_group
 from .calls import answer, asked
-from .console import EXIT_OK, EXIT_PARTIAL, Console
+from .console import Console, Exit
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -49,7 +49,7 @@ def _verify(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
 
 
 def _code_of_audit(statuses: Collection[str]) -> int:
-    return EXIT_PARTIAL if set(statuses) - GOOD else EXIT_OK
+    return Exit.PARTIAL if set(statuses) - GOOD else Exit.OK
 
 
 def _prune(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:

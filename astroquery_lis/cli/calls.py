@@ -12,7 +12,7 @@ from ..client.user_tables import read_table
 from ..exceptions import InvalidRequestError
 from ..jwst_stage import JwstStageClass
 from . import values
-from .console import EXIT_OK, EXIT_PARTIAL, Console
+from .console import Console, Exit
 from .tables import text_lines
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def targets_asked(arguments: Keywords) -> Targets:
 
 def code_of_targets(targets: Targets) -> int:
     """Return the exit code: of some rows there may be no position."""
-    return EXIT_OK if targets.placed.all() else EXIT_PARTIAL
+    return Exit.OK if targets.placed.all() else Exit.PARTIAL
 
 
 def stage_of(options: Namespace) -> JwstStageClass:

@@ -12,6 +12,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -29,32 +30,21 @@ if TYPE_CHECKING:
     from astropy.io.fits import HDUList
     from astropy.table import Row, Table
 
-__all__ = [
-    "EXIT_FAILED",
-    "EXIT_INTERRUPTED",
-    "EXIT_NOTHING",
-    "EXIT_OK",
-    "EXIT_PARTIAL",
-    "EXIT_PIPE",
-    "EXIT_TRANSFER",
-    "EXIT_USAGE",
-    "HELP",
-    "Console",
-    "check_output",
-    "code_of_error",
-    "code_of_statuses",
-]
-
 PREFIX = "astroquery-lis: "
 
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_NOTHING = 3
-EXIT_TRANSFER = 4
-EXIT_PARTIAL = 5
-EXIT_INTERRUPTED = 130
-EXIT_PIPE = 141
+
+class Exit(IntEnum):
+    """How a command ends."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOTHING = 3
+    TRANSFER = 4
+    PARTIAL = 5
+    INTERRUPTED = 130
+    PIPE = 141
+
 
 HELP = """\
 exit codes:
@@ -68,24 +58,24 @@ exit codes:
 
 DONE = frozenset({"COMPLETE", "CACHED", "NODATA"})
 CODES: tuple[tuple[type[Exception], int], ...] = (
-    (TransferError, EXIT_TRANSFER),
-    (CrdsUnavailable, EXIT_TRANSFER),
-    (InvalidRequestError, EXIT_USAGE),
-    (NoCoverageError, EXIT_NOTHING),
+    (TransferError, Exit.TRANSFER),
+    (CrdsUnavailable, Exit.TRANSFER),
+    (InvalidRequestError, Exit.USAGE),
+    (NoCoverageError, Exit.NOTHING),
 )
 
 
 def code_of_error(error: Exception) -> int:
     """Return the exit code of an error."""
-    return next((code for kind, code in CODES if isinstance(error, kind)), EXIT_FAILED)
+    return next((code for kind, code in CODES if isinstance(error, kind)), Exit.FAILED)
 
 
 def code_of_statuses(statuses: Collection[str]) -> int:
     """Return the exit code of a long job; a row without data is no failure unless all are."""
     kinds = set(statuses)
     if not kinds - DONE:
-        return EXIT_NOTHING if kinds == {"NODATA"} else EXIT_OK
-    return EXIT_PARTIAL if kinds & DONE else EXIT_TRANSFER
+        return Exit.NOTHING if kinds == {"NODATA"} else Exit.OK
+    return Exit.PARTIAL if kinds & DONE else Exit.TRANSFER
 
 
 class Console:
@@ -175,7 +165,7 @@ class Console:
             payload = [f"{name}={value}" for name, value in payload.items()]
         for text in [payload] if isinstance(payload, str) else payload:
             self.line(text)
-        return EXIT_OK
+        return Exit.OK
 
     def table(self, table: Table, options: Namespace, *, lines: list[str] | None = None) -> int:
         """Print or write a table, as the options say; ``lines`` are shown without a format."""
@@ -194,7 +184,7 @@ class Console:
         else:
             for text in text_lines(table) if lines is None else lines:
                 self.line(text)
-        return EXIT_OK if len(table) else EXIT_NOTHING
+        return Exit.OK if len(table) else Exit.NOTHING
 
     def manifest(
         self,

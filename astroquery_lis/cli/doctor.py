@@ -32,7 +32,7 @@ from ..survey.layers import INVVAR_LIMIT_ARCSEC
 from ..survey.paths import file_path
 from . import questions
 from .arguments import Command
-from .console import EXIT_OK, EXIT_PARTIAL, EXIT_TRANSFER
+from .console import Exit
 from .questions import Answer, Asked, every_tree
 
 if TYPE_CHECKING:
@@ -238,8 +238,8 @@ def _doctor(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
         _write(findings, options.result)
         console.note(f"the report is {options.result}")
     if set(counts) <= {NOT_ASKED}:
-        return EXIT_TRANSFER
-    return EXIT_OK if set(counts) <= {HOLDS} else EXIT_PARTIAL
+        return Exit.TRANSFER
+    return Exit.OK if set(counts) <= {HOLDS} else Exit.PARTIAL
 
 
 def _lines_of(finding: Finding) -> Iterator[str]:
@@ -269,7 +269,7 @@ def _versions(console: Console) -> int:
     for name, version in versions.items():
         console.line(f"{name} {version}")
     console.put(versions=versions)
-    return EXIT_OK
+    return Exit.OK
 
 
 # ---- the report ----------------------------------------------------------------------------------

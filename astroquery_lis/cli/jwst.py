@@ -18,7 +18,7 @@ from ..jwst_stage.planning.plan import load_plan, placed_plan
 from . import values
 from .arguments import Command, add_command, add_group, add_method
 from .calls import answer, asked, call, run, show, stage_of
-from .console import EXIT_NOTHING, EXIT_OK, EXIT_PARTIAL, Console, check_output
+from .console import Console, Exit, check_output
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -166,7 +166,7 @@ def _status(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
     text = f"{len(table)} tasks: {_counted(table['state'])}"
     state, since = table.meta.get("state"), table.meta.get("started")
     console.note(text if state is None else f"the run of {since} is {state}; {text}")
-    return EXIT_PARTIAL if set(table["state"]) & UNFINISHED else EXIT_OK
+    return Exit.PARTIAL if set(table["state"]) & UNFINISHED else Exit.OK
 
 
 def _report(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
@@ -212,9 +212,9 @@ def _match(options: Namespace, survey: LegacySurveyClass, console: Console) -> i
         f"{len(match.legacy_only)} of Tractor without a partner"
     )
     if not len(match.matches):
-        return EXIT_NOTHING
+        return Exit.NOTHING
     console.note(f"JWST minus Legacy: {match.offset}")
-    return EXIT_OK
+    return Exit.OK
 
 
 def _offset(offset: Any) -> dict[str, float] | None:
@@ -313,7 +313,7 @@ def _write_page(write: Callable[[str | Path], object], path: str, console: Conso
 
 
 def _code_of_tasks(statuses: Collection[str]) -> int:
-    return EXIT_PARTIAL if set(statuses) - {"COMPLETE", "CACHED"} else EXIT_OK
+    return Exit.PARTIAL if set(statuses) - {"COMPLETE", "CACHED"} else Exit.OK
 
 
 def _counted(states: Iterable[object]) -> str:

@@ -15,29 +15,8 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.time import Time
 
-from ..client.inputs import POSITION
 from ..exceptions import InvalidRequestError
 from ..survey.request import angle_of_text
-
-__all__ = [
-    "POSITION",
-    "angle",
-    "condition",
-    "conditions",
-    "corners",
-    "correction",
-    "duration",
-    "gigabytes",
-    "grid_of_file",
-    "moment",
-    "name_of_place",
-    "names",
-    "or_column",
-    "size",
-    "step_parameter",
-    "steps",
-    "whole_numbers",
-]
 
 _KEY = re.compile(r"\s*([A-Za-z_]\w*(?:\.[\w/]+)?)\s*=")
 
