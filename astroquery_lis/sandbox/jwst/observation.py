@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
@@ -14,11 +14,12 @@ import numpy as np
 from astropy.table import Table
 
 from ..._packages import how_to_install
+from ..._typing import Keywords
 from ...exceptions import OptionalDependencyError
 from ..made_once import lock
 from .crds_files import CONTEXT
 from .references import add_context
-from .uncal import Exposure
+from .uncal import Exposure, planned_exposures
 
 # Environment variables that must not be there when the simulated references are used.
 UNSET_VARIABLES = ("CRDS_SERVER_URL", "CRDS_OBSERVATORY", "CRDS_OVERRIDES", "CRDS_MODE")
@@ -153,28 +154,24 @@ def wisp_path(folder: Path, exposure: Exposure) -> Path:
 
 
 def write_truth(
-    folder: Path, sources: Table, exposures: list[Exposure], rows: dict[str, list[tuple]]
+    folder: Path, sources: Table, rows: dict[str, list[tuple]], options: Keywords
 ) -> None:
-    """Write what is true of an observation."""
+    """Write what is true of an observation, and the options that it was made with."""
     truth = folder / _TRUTH
     truth.mkdir(exist_ok=True)
     sources.write(truth / "sources.ecsv", overwrite=True)
     for name, kinds in _TABLES.items():
         entries = np.array(rows[name], dtype=list(kinds.items()))
         Table(entries).write(truth / f"{name}.ecsv", overwrite=True)
-    values = [asdict(exposure) for exposure in exposures]
-    (truth / "exposures.json").write_text(json.dumps(values, indent=1))
+    (truth / "options.json").write_text(json.dumps(options, indent=1))
 
 
 def read_observation(folder: Path, cache: Path) -> Observation:
     """Return the observation in a folder."""
     truth = folder / _TRUTH
     tables = {name: Table.read(truth / f"{name}.ecsv") for name in _TABLES}
-    exposures = {}
-    for value in json.loads((truth / "exposures.json").read_text()):
-        lists = {name: tuple(entry) for name, entry in value.items() if isinstance(entry, list)}
-        exposure = Exposure(**{**value, **lists})
-        exposures[exposure.name] = exposure
+    options = json.loads((truth / "options.json").read_text())
+    exposures = {exposure.name: exposure for exposure in planned_exposures(options)}
     templates = {}
     for exposure in exposures.values():
         if (path := wisp_path(folder, exposure)).exists():

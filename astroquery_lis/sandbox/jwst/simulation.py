@@ -24,7 +24,6 @@ from .detector import (
     SATURATION_DN,
     SUBARRAYS,
     detector_maps,
-    offset_position,
     wisp_template,
 )
 from .headers import START, write_uncal
@@ -32,14 +31,12 @@ from .observation import need_stdatamodels, read_observation, wisp_path, write_t
 from .references import DARK_GROUPS, check_cache, write_cache
 from .scene import FILTERS, scene
 from .setups import FRAME_TIME_S
-from .uncal import Exposure, expose
+from .uncal import Exposure, expose, planned_exposures
 
 if TYPE_CHECKING:
     from ..jwst.observation import Observation
 
-_SKY_MJYSR = 0.12
 _SEED = 5
-_OVERHEAD_S = 60.0
 _SATURATED_AT = 0.5
 
 
@@ -213,49 +210,6 @@ def _make_cache(crds_path: str | PathLike[str] | None, size: int, groups: int) -
     return path
 
 
-def _dithers(number: int, size: int) -> list[tuple[float, float]]:
-    """Return offsets (east, north) in arcsec: the middle, and a ring of unequal steps around it."""
-    radius = 0.38 * np.sqrt(size / 128)
-    angles = np.radians(17 + 360 * np.arange(number - 1) / max(number - 1, 1))
-    radii = radius * (1 + 0.11 * np.arange(number - 1) / max(number - 1, 1))
-    ring = zip(radii * np.sin(angles), radii * np.cos(angles), strict=True)
-    return [(0.0, 0.0), *((float(east), float(north)) for east, north in ring)]
-
-
-def _exposures(options: dict) -> list[tuple[Exposure, float, float]]:
-    """Return the exposures, in the order in which they are taken."""
-    rng = np.random.default_rng([options["seed"], 1])
-    size, (ra, dec) = options["size"], options["target"]
-    planned: list[tuple[Exposure, float, float]] = []
-    duration = options["integrations"] * options["groups"] * FRAME_TIME_S + _OVERHEAD_S
-    for sequence, name in enumerate(options["filters"], start=1):
-        for number, dither in enumerate(_dithers(options["dithers"], size), start=1):
-            angle, radius = rng.uniform(0, 2 * np.pi), np.sqrt(rng.uniform(0.25, 1))
-            radius *= options["pointing_errors_arcsec"] * (number > 1)
-            east, north = options["offset_arcsec"]
-            east, north = east + radius * np.sin(angle), north + radius * np.cos(angle)
-            commanded = offset_position(ra, dec, *dither)
-            # A reference point only arcsec away: the offsets add.
-            true = offset_position(ra, dec, dither[0] - east, dither[1] - north)
-            exposure = Exposure(
-                filter_name=name,
-                size=size,
-                groups=options["groups"],
-                integrations=options["integrations"],
-                program=options["program"],
-                sequence=sequence,
-                number=number,
-                total=options["dithers"],
-                start_s=len(planned) * duration,
-                target=(ra, dec),
-                dither=dither,
-                commanded=(float(commanded[0]), float(commanded[1])),
-                true=(float(true[0]), float(true[1])),
-            )
-            planned.append((exposure, float(east), float(north)))
-    return planned
-
-
 def _saturate(sources: Table, exposures: list[Exposure]) -> None:
     """Make the brightest star that is in every exposure of a filter saturate half way up."""
     margin = 4
@@ -271,7 +225,7 @@ def _saturate(sources: Table, exposures: list[Exposure]) -> None:
         brightest = np.argmax(np.where(inside, sources[f"flux_{exposures[0].filter_name}"], 0))
         peak = erf(0.5 / np.sqrt(2) / exposure.setup.sigma_pix) ** 2
         bias = np.median(detector_maps(exposure.detector, exposure.size).bias_dn)
-        time = _SATURATED_AT * exposure.groups * FRAME_TIME_S
+        time = _SATURATED_AT * exposure.setup.n_groups * FRAME_TIME_S
         flux_jy = (SATURATION_DN - bias) / (peak * time * exposure.setup.dn_per_jansky)
         flux[brightest] = max(flux[brightest], flux_jy)
         magnitude = -2.5 * np.log10(flux[brightest] / 3631.0)
@@ -291,8 +245,7 @@ def _hot_pixels(options: dict, detector: str) -> tuple[np.ndarray, np.ndarray, n
 
 def _write_observation(folder: Path, options: dict) -> None:
     """Write the exposures, the stray light and the truth into a folder."""
-    planned = _exposures(options)
-    exposures = [exposure for exposure, _, _ in planned]
+    exposures = planned_exposures(options)
     ra, dec = options["target"]
     sources = scene(ra, dec, START, options["filters"])
     if options["saturated"]:
@@ -300,7 +253,7 @@ def _write_observation(folder: Path, options: dict) -> None:
     hot = {name: _hot_pixels(options, name) for name in {row.detector for row in exposures}}
     sources["saturated"] = np.zeros(len(sources), bool)
     rays, balls, errors = [], [], []
-    for index, (exposure, east, north) in enumerate(planned):
+    for index, exposure in enumerate(exposures):
         template = None
         if options["wisp"] and _is_short(exposure.detector):
             template = wisp_template(exposure.detector, options["size"])
@@ -312,17 +265,14 @@ def _write_observation(folder: Path, options: dict) -> None:
             exposure,
             sources,
             np.random.default_rng([options["seed"], 3, index]),
-            sky_mjysr=_SKY_MJYSR,
-            cosmic_rays=options["cosmic_rays"],
+            options=options,
             hot_pixels=hot[exposure.detector],
-            stripes_e=options["stripes_e"],
             wisp=template,
-            snowballs=options["snowballs"],
         )
         write_uncal(folder, exposure.setup, exposure.shot, counts)
         rays += [(exposure.name, *ray) for ray in new_rays]
         balls += [(exposure.name, *ball) for ball in new_balls]
-        errors.append((exposure.name, east, north))
+        errors.append((exposure.name, *exposure.error))
         sources["saturated"] |= _is_full(sources, exposure, full)
     pixels = [(name, *row) for name in sorted(hot) for row in zip(*hot[name], strict=True)]
     rows = {
@@ -331,7 +281,7 @@ def _write_observation(folder: Path, options: dict) -> None:
         "hot_pixels": pixels,
         "pointing_errors": errors,
     }
-    write_truth(folder, sources, exposures, rows)
+    write_truth(folder, sources, rows, options)
 
 
 def _is_full(sources: Table, exposure: Exposure, full: np.ndarray) -> np.ndarray:
