@@ -30,9 +30,6 @@ from .correction import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-DEFAULT_POINT = "after_rate"
-"""Where a function or a step of the user is put."""
-
 _SUFFIX = re.compile(r"[a-z0-9]+")
 # What the chain makes itself, and what Stage 1 to 3 would take for their own.
 _TAKEN = frozenset(
@@ -81,12 +78,8 @@ def switches(corrections: Iterable[Correction]) -> dict:
 def _is_one(entry: Any) -> bool:
     if isinstance(entry, (str, Correction)) or callable(entry) or _is_step(entry):
         return True
-    return (
-        isinstance(entry, tuple)
-        and len(entry) == 2
-        and isinstance(entry[1], dict)
-        and not isinstance(entry[0], tuple)
-    )
+    is_pair = isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], dict)
+    return is_pair and not isinstance(entry[0], tuple)
 
 
 def _one(entry: Any) -> Correction:
@@ -95,9 +88,6 @@ def _one(entry: Any) -> Correction:
     what, parameters = entry, {}
     if isinstance(entry, (tuple, list)) and len(entry) == 2 and isinstance(entry[1], dict):
         what, parameters = entry
-    if isinstance(what, Correction):
-        msg = f"corrections: {what.name} has its parameters already."
-        raise InvalidRequestError(msg, parameter="corrections", value=entry)
     about = {name: parameters[name] for name in RESERVED if name in parameters}
     parameters = {name: value for name, value in parameters.items() if name not in RESERVED}
     if isinstance(what, str) and ":" not in what:
@@ -268,7 +258,7 @@ def _users(name: str, source: str, parameters: dict, code: str) -> Correction:
     paths = [v for v in parameters.values() if _is_file(v)]
     return Correction(
         name=name,
-        point=DEFAULT_POINT,
+        point="after_rate",
         suffix=suffix,
         source=source,
         parameters=parameters,

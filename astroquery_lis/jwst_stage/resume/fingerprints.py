@@ -81,19 +81,9 @@ class Fingerprints:
 
     def of(self, name: str) -> dict:
         """Return the fingerprint of a task."""
-        # A loop: chains are as deep as there are corrections.
-        waiting = [name]
-        while waiting:
-            current = waiting[-1]
-            inputs = self._tasks[current].inputs
-            todo = [i for i in inputs if i in self._tasks and i not in self._parts]
-            if todo:
-                waiting += todo
-                continue
-            waiting.pop()
-            if current not in self._parts:
-                parts = self._make(self._tasks[current])
-                self._parts[current], self._keys[current] = parts, key(parts)
+        if name not in self._parts:
+            self._parts[name] = self._make(self._tasks[name])
+            self._keys[name] = key(self._parts[name])
         return self._parts[name]
 
     def save(self) -> None:
@@ -135,6 +125,7 @@ class Fingerprints:
 
     def _digest(self, name: str) -> str:
         if name in self._tasks:
+            self.of(name)
             return self._keys[name]
         path = input_path(name, self._output_dir)
         try:
@@ -249,6 +240,9 @@ def _heeded(parameters: Mapping[str, Mapping[str, Any]]) -> dict:
 
 # Digests of files, whenever they were written.
 
+ASDF_CARD = b"EXTNAME = 'ASDF"
+"""Begins a card of the header of the extension that holds the tree of a data model."""
+
 _CHUNK_BYTES = 1 << 20
 _PASSED_OVER = (b"DATE    ", b"CHECKSUM", b"DATASUM ")
 _TREE_PASSED_OVER = (b"history", b"asdf_library", b"_fits_hash")
@@ -274,7 +268,7 @@ def content_digest(path: FilePath) -> str:
 def _add_hdu(header: bytes, stream: BinaryIO, end: int, digest: _Hash) -> None:
     """Add one HDU to the digest: its header, and its data, at which the stream stands."""
     cards = [header[at : at + CARD_BYTES] for at in range(0, len(header), CARD_BYTES)]
-    if any(card.startswith(b"EXTNAME = 'ASDF") for card in cards):
+    if ASDF_CARD in header:
         # How far the last block is filled up depends on what is passed over.
         _add_tree(stream.read(end - stream.tell()).rstrip(b"\0"), digest)
         return

@@ -62,11 +62,12 @@ def differences(before: Mapping, now: Mapping, tasks: Collection[str] = ()) -> l
     """Return in words what two fingerprints differ in."""
     if not before:
         return ["there is no record of how it was made"]
-    words: list[str] = []
-    for part, compare in _PARTS:
-        old, new = before.get(part), now.get(part)
+    old, new = ({name: of.get(name) for name in ("kind", "pipeline")} for of in (before, now))
+    words = list(_values(old, new, tasks))
+    for part, compare in _PARTS.items():
+        old, new = before.get(part) or {}, now.get(part) or {}
         if old != new:
-            words += compare(old or {}, new or {}, tasks)
+            words += compare(old, new, tasks)
     return words
 
 
@@ -182,9 +183,9 @@ def _files(old: Mapping, new: Mapping, tasks: Collection[str]) -> Iterator[str]:
         yield f"the file of {name} changed"
 
 
-def _versions(old: Mapping, new: Mapping, tasks: Collection[str]) -> Iterator[str]:
-    for package, before, now in _pairs(old, new):
-        yield f"{package} {_value(before)} -> {_value(now)}"
+def _values(old: Mapping, new: Mapping, tasks: Collection[str]) -> Iterator[str]:
+    for name, before, now in _pairs(old, new):
+        yield f"{name} {_value(before)} -> {_value(now)}"
 
 
 def _association(old: Mapping, new: Mapping, tasks: Collection[str]) -> Iterator[str]:
@@ -217,21 +218,12 @@ def _corrections(old: Any, new: Any, tasks: Collection[str]) -> Iterator[str]:
         yield from words
 
 
-def _whole(label: str) -> Callable[..., Iterator[str]]:
-    def compare(old: object, new: object, tasks: Collection[str]) -> Iterator[str]:
-        yield f"{label} {old or '(none)'} -> {new or '(none)'}"
-
-    return compare
-
-
-_PARTS = (
-    ("kind", _whole("kind")),
-    ("pipeline", _whole("pipeline")),
-    ("versions", _versions),
-    ("parameters", _parameters),
-    ("files", _files),
-    ("references", _references),
-    ("corrections", _corrections),
-    ("association", _association),
-    ("inputs", _inputs),
-)
+_PARTS: dict[str, Callable[..., Iterator[str]]] = {
+    "versions": _values,
+    "parameters": _parameters,
+    "files": _files,
+    "references": _references,
+    "corrections": _corrections,
+    "association": _association,
+    "inputs": _inputs,
+}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +17,12 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
+from ...exceptions import TransferError
+from ...io.checks import fits_headers
+from ..resume.fingerprints import ASDF_CARD
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from ..._typing import FilePath
     from ..tasks import Task
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
 
 OK, NOTE, NO_EFFECT, FAILED = "ok", "note", "no effect", "failed"
 
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError)
 _JUMP_DET = 4
 _IMPLAUSIBLE = 0.25
 
@@ -127,33 +129,15 @@ def is_whole(path: FilePath, *, needs_tree: bool = True) -> str:
     """Return what is missing of a FITS file that its headers announce; empty if nothing is."""
     path = Path(path)
     try:
-        with _opened(path) as hdul:
-            return _missing_part(hdul, path, needs_tree)
-    except _UNREADABLE as error:
+        with open(path, "rb") as stream:
+            headers = [header for header, _ in fits_headers(stream, path.name)]
+    except TransferError as error:
+        return str(error).rstrip(".")
+    except OSError as error:
         return f"{path.name} cannot be read: {error}"
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[fits.HDUList]:
-    # What astropy only warns of is told by the sizes.
-    with (
-        warnings.catch_warnings(action="ignore"),
-        fits.open(path, memmap=True, lazy_load_hdus=False, do_not_scale_image_data=True) as hdul,
-    ):
-        yield hdul
-
-
-def _missing_part(hdul: fits.HDUList, path: Path, needs_tree: bool = True) -> str:
-    size = path.stat().st_size
-    for hdu in hdul:
-        info = hdu.fileinfo()
-        if info["datLoc"] + info["datSpan"] > size:
-            name = hdu.name or "PRIMARY"
-            return f"{path.name} ends in the middle of {name} ({size} bytes)"
-    hdul.verify("exception")
-    if needs_tree and "ASDF" not in hdul:
-        return f"{path.name} has no ASDF extension; it ends after {hdul[-1].name}"
-    return ""
+    if needs_tree and not any(ASDF_CARD in header for header in headers):
+        return f"{path.name} has no ASDF extension; it ends after {len(headers)} HDUs"
+    return "" if headers else f"{path.name} is empty"
 
 
 def main_product(task: Task, folder: Path) -> Path | None:
@@ -195,9 +179,13 @@ def _whole(path: Path, product: _Product) -> list[dict]:
     """Return what is wrong with a product, which is read once for it."""
     try:
         if path.suffix == ".fits":
-            with _opened(path) as hdul:
-                problem = _missing_part(hdul, path)
-                if not problem:
+            problem = is_whole(path)
+            if not problem:
+                # What astropy only warns of is told by the sizes.
+                with (
+                    warnings.catch_warnings(action="ignore"),
+                    fits.open(path, memmap=True, do_not_scale_image_data=True) as hdul,
+                ):
                     product.fill(hdul)
                     return _content(hdul, path)
         else:
@@ -206,7 +194,7 @@ def _whole(path: Path, product: _Product) -> list[dict]:
                 json.loads(path.read_text())
             elif path.suffix == ".ecsv":
                 Table.read(path, format="ascii.ecsv")
-    except _UNREADABLE as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         problem = f"{path.name} cannot be read: {error}"
     if not problem:
         return []

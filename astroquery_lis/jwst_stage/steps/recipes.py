@@ -17,7 +17,6 @@ The word ``'None'`` stands for no value, which TOML cannot say.
 
 from __future__ import annotations
 
-import json
 import os
 import tomllib
 from pathlib import Path
@@ -114,18 +113,13 @@ def effective(plan: Plan, resolution: Resolution) -> Table:
         "preset": PRESETS[plan.options.get("preset", "default")]["steps"],
     }
     layers = {name: check(layer) for name, layer in layers.items() if layer}
-    rows = []
-    by_parameters: dict[tuple[int, str], list] = {}
+    rows: list[tuple] = []
     for task in plan.tasks:
         if task.kind != "pipeline":
             continue
         members = [exposures[root] for root in task.exposures if root in exposures]
         asked = {name: for_task([layer], task.pipeline, members) for name, layer in layers.items()}
-        # Tasks that were resolved together have the same dictionary of parameters.
-        key = id(resolution.parameters[task.name]), json.dumps(asked, sort_keys=True)
-        if key not in by_parameters:
-            by_parameters[key] = list(_rows(task, resolution, asked))
-        rows += [(task.name, *row) for row in by_parameters[key]]
+        rows += [(task.name, *row) for row in _rows(task, resolution, asked)]
     names = ("task", "step", "parameter", "value", "origin")
     columns = list(zip(*rows, strict=True)) if rows else [() for _ in names]
     table = Table([list(map(str, column)) for column in columns], names=names)
