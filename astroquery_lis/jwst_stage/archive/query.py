@@ -68,7 +68,7 @@ _OF_A_DETECTOR = (
 _TEXTS = ("instrument", "filter", "pupil", "grating", "exp_type", "target")
 # Names of spectra of single sources: thousands share one association.
 _SOURCE = re.compile(r"_[bsv]\d{5,}_|-s\d{5,}_")
-_ASN_OBSERVATION = re.compile(r"jw(\d{5})-o(\d{3})_")
+_ASN = re.compile(r"jw(\d{5})(?:-o(\d{3})_)?.*_asn\.json")
 
 
 def find_uncal(search: MissionSearch, request: UncalRequest) -> Table:
@@ -190,10 +190,8 @@ def _associations(
 ) -> dict[str, dict]:
     """Return the association files of the observations whose uncal files were found."""
     observations = {(entry["program"], entry["observation"]) for entry in entries}
-    criteria = {
-        "level": "2a,2b,2c,3",
-        "program": ",".join(str(p) for p in sorted({p for p, _ in observations})),
-    }
+    programs = {program for program, _ in observations}
+    criteria = {"level": "2a,2b,2c,3", "program": ",".join(map(str, sorted(programs)))}
     if request.instrument:
         criteria["instrument"] = ",".join(request.instrument)
     rows = {str(row["dataset"]): row for row in search.search(criteria)}
@@ -201,24 +199,21 @@ def _associations(
     due = asked | set(by_association.values())
     associations: dict[str, dict] = {}
     for dataset, files in search.products(sorted(due)).items():
+        row = rows.get(dataset, {})
         for file in files:
-            filename = str(file.get("filename"))
-            if not filename.endswith("_asn.json"):
+            match = _ASN.fullmatch(str(file.get("filename")))
+            if match is None:
                 continue
-            match = _ASN_OBSERVATION.match(filename)
-            if match and (int(match[1]), int(match[2])) not in observations:
-                continue
-            row = rows.get(dataset, {})
-            program = int(filename[2:7])
-            associations[filename] = {
-                "product": "asn",
-                "program": program,
-                "observation": int(match[2]) if match else 0,
-                "instrument": str(row.get("instrument") or ""),
-                **_file(file, row),
-            }
-    programs = {program for program, _ in observations}
-    return {name: entry for name, entry in associations.items() if entry["program"] in programs}
+            program, observation = int(match[1]), int(match[2] or 0)
+            if (program, observation) in observations or (program in programs and not match[2]):
+                associations[match[0]] = {
+                    "product": "asn",
+                    "program": program,
+                    "observation": observation,
+                    "instrument": str(row.get("instrument") or ""),
+                    **_file(file, row),
+                }
+    return associations
 
 
 def _tidy(entries: dict[str, dict], request: UncalRequest, server: str) -> Table:

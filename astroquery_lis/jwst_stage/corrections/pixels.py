@@ -28,6 +28,7 @@ _TO_SIGMA = 1.4826
 _SEEN_PIX = 1.2
 _ENOUGH = 200_000
 _CERTAIN = 5.0
+_CLIPS = 10
 _MOST = 0.5
 _FACTORS = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 
@@ -104,13 +105,13 @@ def _cut(
     raise TaskError(msg)
 
 
-def clipped(values: np.ndarray, *, sigma: float = 3.0, iterations: int = 10) -> tuple[float, float]:
+def clipped(values: np.ndarray, *, sigma: float = 3.0) -> tuple[float, float]:
     """Return median and scatter (1.4826 MAD) without what is far off; NaN without values."""
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]
     if not values.size:
         return np.nan, np.nan
-    for _ in range(iterations):
+    for _ in range(_CLIPS):
         median = np.median(values)
         scatter = _TO_SIGMA * np.median(np.abs(values - median))
         near = values[np.abs(values - median) <= sigma * scatter]

@@ -91,7 +91,6 @@ def verify(task: Task, folder: Path, watch: LogWatch) -> list[dict]:
 
     Any line with the outcome 'failed' makes the products useless.
     """
-    steps = watch.parameters.get("steps", {})
     checks = _presence(task, folder)
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
     main = main_product(task, folder)
@@ -106,12 +105,17 @@ def verify(task: Task, folder: Path, watch: LogWatch) -> list[dict]:
     is_named = any(not name.endswith("_asn.json") for name in task.outputs)
     if not is_named and all(path.suffix != ".fits" for path in files.values()):
         checks.append(check("products", FAILED, "no FITS file was made", "See the log."))
-    if any(line["outcome"] == FAILED for line in checks):
+    if main is None or any(line["outcome"] == FAILED for line in checks):
         return checks
-    if main is None:
-        return checks
-    header = product.header
-    checks += _statuses(header)
+    return checks + _effects(task, product, files, watch)
+
+
+def _effects(
+    task: Task, product: _Product, files: Mapping[str, Path], watch: LogWatch
+) -> list[dict]:
+    """Return whether the steps that say COMPLETE did anything, by the main product."""
+    header, steps = product.header, watch.parameters.get("steps", {})
+    checks = _statuses(header)
     if task.kind != "pipeline":
         return checks
     checks += _backgrounds(task, header)
