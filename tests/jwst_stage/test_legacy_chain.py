@@ -7,8 +7,8 @@ from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
 from astroquery_lis.exceptions import StageWarning
-from astroquery_lis.jwst_stage.legacy.field_cutouts import as_grid
 from astroquery_lis.jwst_stage.legacy_methods import LegacyMethods
+from astroquery_lis.jwst_stage.planning.grids import image_wcs
 from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.tasks import Reduction
 from astroquery_lis.sandbox.sky import truth
@@ -102,7 +102,7 @@ def legacy_stars(seen, image):
     """Return the stars of the scene that the Legacy Survey has and the mosaic covers."""
     table = Table(seen.truth)
     table = table[(table["legacy_id"] >= 0) & (table["kind"] == "star")]
-    wcs = as_grid(image)
+    wcs = image_wcs(image)
     x, y = wcs.world_to_pixel_values(table["ra"], table["dec"])
     ny, nx = wcs.array_shape
     inside = (x > 6) & (x < nx - 7) & (y > 6) & (y < ny - 7)

@@ -14,8 +14,9 @@ from astroquery_lis.exceptions import (
     InvalidRequestError,
     NoCoverageError,
 )
-from astroquery_lis.jwst_stage.legacy.field_cutouts import as_grid, field_box, fields_from
+from astroquery_lis.jwst_stage.legacy.field_cutouts import field_box, fields_from
 from astroquery_lis.jwst_stage.legacy_methods import LegacyMethods
+from astroquery_lis.jwst_stage.planning.grids import image_wcs
 from astroquery_lis.sandbox.sky import positions as sky_positions
 from astroquery_lis.survey.bricks import brick_edges, brick_grid, brick_id
 
@@ -93,7 +94,7 @@ def test_each_file_has_its_own_grid_and_one_grid_one_cutout(survey, mosaic, tmp_
 def test_a_grid_may_be_a_wcs_a_header_or_an_hdulist(mosaic):
     with fits.open(mosaic) as hdul:
         given = [hdul, hdul["SCI"].header, WCS(hdul["SCI"].header), mosaic, str(mosaic)]
-        assert {as_grid(one).array_shape for one in given} == {(500, 500)}
+        assert {image_wcs(one).array_shape for one in given} == {(500, 500)}
 
 
 def test_bricks_are_asked_for_as_the_field_needs(survey):
@@ -163,7 +164,7 @@ def test_the_box_is_on_the_grid_of_the_brick_that_owns_its_middle():
         ({"union": "yes"}, "union"),
         ({"like": 7}, "like=7"),
         ({"like": "own"}, "needs files"),
-        ({"like": "absent_i2d.fits"}, "no such file"),
+        ({"like": "absent_i2d.fits"}, "is not a file that is there"),
         ({"wcs": grid(*FIELD)}, "like"),
         ({"like": grid(*FIELD), "pixel_scale": 1 * u.arcsec}, "pixel_scale"),
         ({"on_missing": "ignore"}, "on_missing"),
@@ -189,7 +190,7 @@ def test_a_file_without_a_grid(survey, tmp_path):
     with pytest.raises(InvalidExposureError, match="take an i2d"):
         STAGE.cutouts_for(path, survey=survey, like=path)
     with pytest.raises(InvalidRequestError, match="no image"):
-        as_grid(fits.HDUList([fits.PrimaryHDU()]))
+        image_wcs(fits.HDUList([fits.PrimaryHDU()]))
 
 
 def test_zero_margin_and_corners_as_a_skycoord(survey):

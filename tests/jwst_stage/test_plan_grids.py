@@ -14,13 +14,13 @@ from astropy.wcs import WCS
 
 from astroquery_lis.exceptions import InvalidExposureError, InvalidRequestError
 from astroquery_lis.jwst_stage.planning.exposures import read_exposure
-from astroquery_lis.jwst_stage.planning.make_plan import (
+from astroquery_lis.jwst_stage.planning.grids import (
     footprint,
     grid_of_exposures,
     grid_of_wcs,
-    make_plan,
     n_pixels,
 )
+from astroquery_lis.jwst_stage.planning.make_plan import make_plan
 
 from .headers import write_exposure
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
-from astropy.wcs import WCS
 
 from ...exceptions import (
     CoverageWarning,
-    InvalidExposureError,
     InvalidRequestError,
     NoCoverageError,
     refuse,
@@ -25,6 +21,7 @@ from ...survey.bricks import brick_grid, brick_id
 from ...survey.catalog_request import as_angle_deg
 from ...survey.releases import PIXEL_SCALE_ARCSEC
 from ...survey.request import MAX_SIZE_PIX, as_choice
+from ..planning.grids import image_wcs
 from .footprints import Field, Footprint, fields_of, footprints_of
 
 if TYPE_CHECKING:
@@ -82,61 +79,6 @@ def field_box(field: Field, margin_deg: float = 0.0) -> tuple[SkyCoord, tuple[in
             break
     # One more pixel for a middle that falls between two.
     return SkyCoord(ra0, dec0, unit="deg"), (int(y1 - y0) + 2, int(x1 - x0) + 2)
-
-
-def as_grid(like: Any) -> WCS:
-    """Return the celestial grid, with its size, of a file, a WCS, a header or an HDUList."""
-    name, source = "like", like
-    if isinstance(like, fits.HDUList):
-        source = _image_header(like, name)
-    elif isinstance(like, (str, os.PathLike)):
-        name, source = str(like), _header_of_file(Path(like))
-    elif not isinstance(like, (WCS, fits.Header)):
-        must = (
-            "must be an i2d file, a WCS with its size, a FITS header, an HDUList, "
-            f"or {OWN_GRID!r} for the grid of each file."
-        )
-        refuse("like", like, must)
-    shape = None
-    if isinstance(source, fits.Header):
-        shape = source.get("NAXIS2"), source.get("NAXIS1")
-        with warnings.catch_warnings():
-            # The time cards of JWST files are put right with a warning each.
-            warnings.simplefilter("ignore")
-            source = WCS(source, naxis=2)
-    wcs = source.celestial if source.naxis > 2 and source.has_celestial else source
-    if not wcs.has_celestial:
-        msg = (
-            f"{name} has no celestial WCS in FITS cards; cal files have theirs in the ASDF "
-            "extension only in part: take an i2d file."
-        )
-        kind = InvalidExposureError if name != "like" else InvalidRequestError
-        raise kind(msg, parameter="like", value=name)
-    if wcs.array_shape is None and shape is not None:
-        wcs.array_shape = shape
-    return wcs
-
-
-def _image_header(hdul: fits.HDUList, name: object) -> fits.Header:
-    if "SCI" in hdul:
-        return hdul["SCI"].header
-    for hdu in hdul:
-        if hdu.is_image and len(hdu.shape) >= 2:
-            return hdu.header
-    msg = f"{name} has no image in it."
-    raise InvalidRequestError(msg, parameter="like", value=name)
-
-
-def _header_of_file(path: Path) -> fits.Header:
-    try:
-        with fits.open(path, memmap=True) as hdul:
-            return _image_header(hdul, path).copy()
-    except FileNotFoundError as error:
-        msg = f"like={str(path)!r}: there is no such file."
-        raise InvalidRequestError(msg, parameter="like", value=str(path)) from error
-    except OSError as error:
-        msg = f"like={str(path)!r} is not a FITS file: {error}"
-        raise InvalidExposureError(msg, parameter="like", value=str(path)) from error
 
 
 def field_cutouts(
@@ -207,11 +149,11 @@ def _on_grids(footprints: Any, like: Any, options: dict[str, Any]) -> list[Job]:
         if pathless:
             msg = f"like={OWN_GRID!r} needs files; {', '.join(pathless[:3])} have none."
             raise InvalidRequestError(msg, parameter="like", value=like)
-        grids = [as_grid(field.footprints[0].path) for field in fields]
+        grids = [image_wcs(field.footprints[0].path) for field in fields]
     else:
         # One grid has one cutout, of all that the user named.
         fields = [Field(tuple(footprints_of(footprints)))]
-        grids = [as_grid(like)]
+        grids = [image_wcs(like)]
     return [(field, None, {"wcs": grid}) for field, grid in zip(fields, grids, strict=True)]
 
 

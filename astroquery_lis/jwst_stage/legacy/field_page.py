@@ -29,7 +29,7 @@ from ...pictures.page import (
 )
 from ...pictures.plot import sky_marks
 from ...pictures.rgb import as_count, flips, rgb
-from .field_cutouts import as_grid
+from ..planning.grids import image_wcs
 from .field_sources import floats, texts
 from .footprints import read_headers
 
@@ -93,14 +93,14 @@ def jwst_picture(
         msg = "mosaics: there is none."
         raise InvalidRequestError(msg, parameter="mosaics", value=mosaics)
     size = as_count("size", size, 16, "pixels")
-    wcs = as_grid(paths[0])
+    wcs = image_wcs(paths[0])
     ny, nx = wcs.array_shape
     factor = max(1, -(-max(ny, nx) // size))
     coarse = wcs[: ny // factor * factor : factor, : nx // factor * factor : factor]
     coarse.array_shape = ny // factor, nx // factor
     planes = []
     for path in paths:
-        if not _same_grid(wcs, as_grid(path)):
+        if not _same_grid(wcs, image_wcs(path)):
             msg = f"{path} is not on the grid of {paths[0]}: plan with common_grid=True."
             raise InvalidRequestError(msg, parameter="mosaics", value=str(path))
         name = str(read_headers(path).get("FILTER", path.name)).strip() or path.name

@@ -20,7 +20,7 @@ from ...exceptions import InvalidExposureError, InvalidRequestError, refuse
 from ...survey.releases import get_release
 from ...survey.sphere import Circle, Polygon, middle_of, shift_positions, tangent_axes, unit_vectors
 from ...survey.tractor_columns import tractor_columns
-from .field_cutouts import as_grid
+from ..planning.grids import image_wcs
 from .footprints import Field, Footprint, footprints_of, read_headers
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ class JwstCatalog:
         inside = self.field.contains(ra_deg, dec_deg)
         if self.image is None or not inside.any():
             return inside
-        wcs = as_grid(self.image)
+        wcs = image_wcs(self.image)
         x, y = wcs.world_to_pixel_values(ra_deg, dec_deg)
         ny, nx = wcs.array_shape
         inside &= (x >= -0.5) & (x < nx - 0.5) & (y >= -0.5) & (y < ny - 0.5)

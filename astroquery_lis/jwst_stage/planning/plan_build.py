@@ -17,7 +17,7 @@ from .rules import is_acquisition
 from .task_builder import TaskBuilder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from ..corrections import Correction
     from ..tasks import Task
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from .exposures import Exposure
     from .rules import Association
     from .task_builder import StepsFor
-
-    Stage3Steps = Callable[[Association], tuple[dict[str, dict], int | None]]
 
 
 def build(
@@ -39,7 +37,8 @@ def build(
     product_name: str | None = None,
     associations: Sequence[dict] = (),
     output_dir: str | None = None,
-    stage3_steps: Stage3Steps | None = None,
+    grid: dict[str, Any] | None = None,
+    abs_refcat: str | None = None,
     check_associations: bool = True,
 ) -> tuple[tuple[Task, ...], list[str]]:
     """Return the tasks."""
@@ -60,6 +59,8 @@ def build(
         steps_for=steps_for,
         corrections=corrections,
         output_dir=output_dir,
+        grid=grid or {},
+        abs_refcat=abs_refcat,
         spectra=[e.root for g in groups for e, role in g.members if role == "background"],
     )
     builder.notes += together.notes
@@ -81,7 +82,7 @@ def build(
                 calibration.add(exposure)
         for group, header in filled:
             if any(map(_is_slitless, group.exposures)) == slitless:
-                _third(builder, group, header, stage3_steps)
+                _third(builder, group, header)
     if builder.problems:
         parameter = "stages" if any("stage" in p for p in builder.problems) else "corrections"
         msg = f"stages={tuple(stages)!r}: {'; '.join(builder.problems)}."
@@ -248,19 +249,12 @@ def _level2_header(exposure: Exposure, pipeline: str) -> dict[str, str]:
     }
 
 
-def _third(
-    builder: TaskBuilder,
-    group: Association,
-    association: dict[str, Any],
-    stage3_steps: Stage3Steps | None,
-) -> None:
+def _third(builder: TaskBuilder, group: Association, header: dict[str, Any]) -> None:
     members = tuple((e, role) for e, role in group.members if builder.level.get(e.root) == "cal")
     if not any(role == "science" for _, role in members):
         # The reason is among the problems or the notes already.
         return
-    group = replace(group, members=members)
-    extra, pixels = stage3_steps(group) if stage3_steps else ({}, None)
-    builder.stage3(group, association, extra, pixels)
+    builder.stage3(replace(group, members=members), header)
 
 
 def _headers(groups: list[Association], check: bool) -> list[dict]:

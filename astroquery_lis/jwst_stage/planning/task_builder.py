@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..tasks import Estimate, Member, Task
+from ..tasks import REFCATS, Estimate, Member, Task
 from .association_files import unique_ids
+from .grids import n_pixels
 from .pipelines import EXP_TYPES, STAGE3_SUFFIXES, is_guider, is_integrations, stage_classes
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class TaskBuilder:
         steps_for: StepsFor,
         corrections: Sequence[Correction],
         output_dir: str | None,
+        grid: dict[str, Any],
+        abs_refcat: str | None,
         spectra: Iterable[str] = (),
     ) -> None:
         self.by_root = {e.root: e for e in exposures}
@@ -70,6 +73,8 @@ class TaskBuilder:
         self.steps_for = steps_for
         self.corrections = corrections
         self.output_dir = output_dir
+        self.grid = grid
+        self.abs_refcat = abs_refcat
         self.tasks: list[Task] = []
         self.names: set[str] = set()
         self.current = {e.root: e.path for e in exposures}
@@ -203,15 +208,10 @@ class TaskBuilder:
             self.problems.append(f"{path}, the spectrum of a background, is not there")
         return Member(path, role)
 
-    def stage3(
-        self,
-        group: Association,
-        association: dict[str, Any],
-        extra_steps: dict[str, dict],
-        output_pixels: int | None,
-    ) -> Task:
+    def stage3(self, group: Association, association: dict[str, Any]) -> Task:
         """Add a product of several exposures."""
-        ids = unique_ids(group.exposures) if group.pipeline == "Image3Pipeline" else {}
+        is_mosaic = group.pipeline == "Image3Pipeline"
+        ids = unique_ids(group.exposures) if is_mosaic else {}
         if ids:
             self.notes.append(
                 f"{group.file_stem}: exposures share the exposure id of the header; they are told "
@@ -222,8 +222,11 @@ class TaskBuilder:
             self.stage3_member(e, role, ids.get(e.root, "")) for e, role in group.members
         )
         steps = self.steps_for(group.pipeline, group.exposures)
-        for step, values in extra_steps.items():
-            steps[step] = {**values, **steps.get(step, {})}
+        output_pixels = None
+        if is_mosaic:
+            output_pixels = n_pixels(group.exposures, self.grid)
+            for step, values in self._mosaic_steps(group).items():
+                steps[step] = {**values, **steps.get(step, {})}
         outputs = _stage3_outputs(group, steps)
         task = Task(
             name=outputs[0],
@@ -240,6 +243,16 @@ class TaskBuilder:
         )
         self.add(task, [])
         return task
+
+    def _mosaic_steps(self, group: Association) -> dict[str, dict]:
+        """Return the parameters that a plan itself adds: the grid and the reference catalogue."""
+        steps = {"resample": self.grid} if self.grid else {}
+        if self.abs_refcat is not None:
+            # That of a kind is made by prefetch_references, below the output directory.
+            is_kind = self.abs_refcat in REFCATS
+            made = f"refcat/{group.file_stem}_{self.abs_refcat}.ecsv"
+            steps["tweakreg"] = {"abs_refcat": made if is_kind else self.abs_refcat}
+        return steps
 
 
 def _shortcomings(group: Association) -> list[str]:

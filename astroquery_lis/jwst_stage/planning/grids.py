@@ -1,0 +1,192 @@
+"""Grids of images: those that hold exposures, and those that users hand in."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.wcs import WCS
+from astropy.wcs.utils import wcs_to_celestial_frame
+
+from ...exceptions import InvalidExposureError, InvalidRequestError
+from ...survey.sky_grids import rotated_wcs_text
+from ...survey.sphere import middle_of, shift_positions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .exposures import Exposure
+
+_SCALES = {"SHORT": 0.0307, "LONG": 0.0629, "MIRI": 0.1109, "NIRISS": 0.0656, "FGS": 0.0691}
+_MARGIN_PX = 4
+
+
+def native_scale(exposure: Exposure) -> float | None:
+    """Return the size of a pixel in arcsec."""
+    if exposure.instrument == "NIRCAM":
+        long = exposure.channel == "LONG" or exposure.detector.endswith("LONG")
+        return _SCALES["LONG" if long else "SHORT"]
+    return _SCALES.get(exposure.instrument)
+
+
+def footprint(exposure: Exposure) -> np.ndarray | None:
+    """Return the corners of an exposure on the sky."""
+    words = exposure.s_region.upper().replace("ICRS", "").split()
+    if words[:1] == ["POLYGON"] and len(words) >= 7:
+        return np.array(words[1:], float).reshape(-1, 2)
+    pointing, scale = exposure.pointing, native_scale(exposure)
+    if scale is None or not {"RA_REF", "DEC_REF", "ROLL_REF"} <= set(pointing):
+        return None
+    ny, nx = exposure.shape
+    x0, y0 = pointing.get("CRPIX1", (nx + 1) / 2), pointing.get("CRPIX2", (ny + 1) / 2)
+    x = (np.array([0.5, nx + 0.5, nx + 0.5, 0.5]) - x0) * scale * pointing.get("VPARITY", -1.0)
+    y = (np.array([0.5, 0.5, ny + 0.5, ny + 0.5]) - y0) * scale
+    angle = math.radians(_roll_deg(exposure))
+    east = x * math.cos(angle) + y * math.sin(angle)
+    north = -x * math.sin(angle) + y * math.cos(angle)
+    place = pointing["RA_REF"], pointing["DEC_REF"]
+    return np.stack(shift_positions(*place, east / 3600, north / 3600), axis=-1)
+
+
+def _roll_deg(exposure: Exposure) -> float:
+    """Return the position angle of the detector's y axis."""
+    return exposure.pointing.get("ROLL_REF", 0.0) + exposure.pointing.get("V3I_YANG", 0.0)
+
+
+def grid_of_exposures(
+    exposures: Sequence[Exposure], *, pixel_scale: float | None = None, rotation: float = 0.0
+) -> dict:
+    """Return the grid that holds all exposures."""
+    without = [e.path for e in exposures if footprint(e) is None]
+    if without or not exposures:
+        msg = f"common_grid: no footprint and no pointing in {', '.join(without) or 'no files'}."
+        raise InvalidExposureError(msg, parameter="common_grid", value=without)
+    scale = pixel_scale or min(native_scale(e) or math.inf for e in exposures)
+    corners = np.concatenate([footprint(e) for e in exposures])
+    ra, dec = middle_of(*corners.T)
+    text = rotated_wcs_text(ra, dec, 1, 1, scale, rotation)
+    x, y = WCS(fits.Header.fromstring(text, sep="\n")).wcs_world2pix(corners, 0).T
+    x0, y0 = math.floor(x.min()) - _MARGIN_PX, math.floor(y.min()) - _MARGIN_PX
+    return {
+        "crval": [round(ra, 9), round(dec, 9)],
+        "crpix": [float(-x0), float(-y0)],
+        "pixel_scale": float(scale),
+        "rotation": float(rotation),
+        "output_shape": [
+            math.ceil(x.max()) + _MARGIN_PX - x0 + 1,
+            math.ceil(y.max()) + _MARGIN_PX - y0 + 1,
+        ],
+    }
+
+
+def n_pixels(exposures: Sequence[Exposure], grid: dict[str, Any] | None = None) -> int | None:
+    """Return how many pixels the mosaic of some exposures has."""
+    if grid and "output_shape" in grid:
+        return math.prod(grid["output_shape"])
+    if grid or any(footprint(e) is None for e in exposures):
+        return None
+    # The pipeline turns the grid to fit the exposures; north up would need more.
+    grid = grid_of_exposures(exposures, rotation=_roll_deg(exposures[0]))
+    return math.prod(grid["output_shape"])
+
+
+def grid_of_wcs(wcs: Any) -> dict:
+    """Return the grid of an image."""
+    if isinstance(wcs, (str, os.PathLike)) and Path(wcs).suffix == ".asdf":
+        return {"output_wcs": _existing("wcs", wcs)}
+    plane = image_wcs(wcs, "wcs")
+    if plane.array_shape is None:
+        _refuse("wcs", wcs, "has no shape; set its array_shape")
+    _check_tangential(plane)
+    matrix = plane.pixel_scale_matrix
+    scale = math.sqrt(abs(np.linalg.det(matrix)))
+    rotation = math.atan2(matrix[0, 1], matrix[1, 1])
+    expected = scale * np.array(
+        [[-math.cos(rotation), math.sin(rotation)], [math.sin(rotation), math.cos(rotation)]]
+    )
+    if not np.allclose(matrix, expected, rtol=0, atol=1e-5 * scale):
+        _refuse("wcs", wcs, "has pixels that are not square, or east to the right of north")
+    center = SkyCoord(*plane.wcs.crval, unit="deg", frame=wcs_to_celestial_frame(plane)).icrs
+    return {
+        "crval": [float(center.ra.deg), float(center.dec.deg)],
+        "crpix": [float(value) - 1 for value in plane.wcs.crpix],
+        "pixel_scale": scale * 3600,
+        "rotation": math.degrees(rotation),
+        "output_shape": [int(size) for size in plane.array_shape[::-1]],
+    }
+
+
+def _check_tangential(wcs: WCS) -> None:
+    types = [str(t) for t in wcs.wcs.ctype]
+    if types != ["RA---TAN", "DEC--TAN"]:
+        why = f"has CTYPE {types}; resample makes RA---TAN, DEC--TAN. Give a gwcs as .asdf"
+        _refuse("wcs", wcs, why)
+    if wcs.sip is not None or wcs.cpdis1 is not None or wcs.det2im1 is not None:
+        _refuse("wcs", wcs, "has distortions; give a gwcs as .asdf")
+    if not math.isnan(wcs.wcs.lonpole) and wcs.wcs.lonpole not in (180.0, 999.0):
+        _refuse("wcs", wcs, f"has LONPOLE={wcs.wcs.lonpole}; resample makes 180")
+
+
+def image_wcs(source: Any, parameter: str = "like") -> WCS:
+    """Return the celestial WCS of an image file, a header, an HDUList or a WCS, with its size."""
+    header = source
+    if isinstance(source, (str, os.PathLike)):
+        path = _existing(parameter, source)
+        try:
+            with fits.open(path, memmap=True) as hdul:
+                header = _image_header(hdul, parameter, source)
+        except OSError as error:
+            _refuse(parameter, source, f"cannot be read: {error}", kind=InvalidExposureError)
+    elif isinstance(source, fits.HDUList):
+        header = _image_header(source, parameter, source)
+    if isinstance(header, fits.Header):
+        axes = [header.get(f"ZNAXIS{i}", header.get(f"NAXIS{i}")) for i in (2, 1)]
+        wcs = _header_wcs(header)
+        wcs.array_shape = axes if all(axes) else None
+    elif isinstance(header, WCS):
+        wcs = header.celestial if header.naxis > 2 and header.has_celestial else header
+    else:
+        _refuse(parameter, source, "must be a WCS, a header, an HDUList, or the path of a file")
+    if not wcs.has_celestial:
+        _refuse(parameter, source, "has no celestial axes")
+    return wcs
+
+
+def _header_wcs(header: fits.Header) -> WCS:
+    with warnings.catch_warnings():
+        # The time cards of JWST files are put right with a warning each.
+        warnings.simplefilter("ignore")
+        return WCS(header, naxis=2)
+
+
+def _image_header(hdul: fits.HDUList, parameter: str, source: Any) -> fits.Header:
+    """Return the header of the first image with a celestial WCS, that of SCI before others."""
+    for hdu in sorted(hdul, key=lambda hdu: hdu.name != "SCI"):
+        if hdu.header.get("NAXIS", 0) >= 2 and _header_wcs(hdu.header).has_celestial:
+            return hdu.header.copy()
+    why = (
+        "has no image with a celestial WCS in FITS cards; cal files have theirs in the ASDF "
+        "extension only in part: take an i2d file"
+    )
+    return _refuse(parameter, source, why, kind=InvalidExposureError)
+
+
+def _existing(parameter: str, file: str | os.PathLike[str]) -> str:
+    path = os.path.abspath(os.path.expanduser(file))
+    if not os.path.isfile(path):
+        _refuse(parameter, file, "is not a file that is there")
+    return path
+
+
+def _refuse(
+    parameter: str, source: Any, why: str, kind: type[InvalidRequestError] = InvalidRequestError
+) -> NoReturn:
+    is_long = isinstance(source, (WCS, fits.Header, fits.HDUList))
+    msg = f"{parameter}={type(source).__name__ if is_long else repr(source)} {why}."
+    raise kind(msg, parameter=parameter, value=source)
