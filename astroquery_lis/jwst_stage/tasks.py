@@ -123,11 +123,7 @@ class Task:
 
     def to_dict(self) -> dict:
         """Return the task as JSON and TOML types; empty attributes are left out."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-            if value not in ("", (), {}, None)
-        }
+        return asdict(self, dict_factory=_without_empty)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -139,6 +135,10 @@ class Task:
         for name in ("inputs", "outputs", "corrections", "exposures"):
             arguments[name] = tuple(arguments.get(name, ()))
         return cls(**arguments)
+
+
+def _without_empty(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in items if name == "input" or value not in ("", (), {})}
 
 
 @dataclass(frozen=True)

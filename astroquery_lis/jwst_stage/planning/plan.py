@@ -122,9 +122,7 @@ class Plan:
         ]
         names = ("task", "stage", "pipeline", "state", "reason", "seconds", "memory_gb", "disk_gb")
         types = (str, int, str, str, str, float, float, float)
-        table = Table(rows=rows, names=names, dtype=types) if rows else Table(
-            names=names, dtype=types
-        )  # fmt: skip
+        table = Table(rows=rows or None, names=names, dtype=types)
         table["seconds"].info.format = ".0f"
         table["memory_gb"].info.format = ".2f"
         table["disk_gb"].info.format = ".3f"
@@ -200,8 +198,17 @@ class Plan:
         path : path-like
             The file; directories are made.
         """
-        path = Path(path)
-        write_bytes(path, plan_to_text(self).encode())
+        tomli_w = import_optional("tomli_w", "jwst", "Saving a plan")
+        content = {
+            "format": FORMAT,
+            "output_dir": self.output_dir or "",
+            "notes": self.notes,
+            "options": self.options,
+            "configurations": self.configurations,
+            "exposures": [exposure.to_dict() for exposure in self.exposures],
+            "tasks": [task.to_dict() for task in self.tasks],
+        }
+        write_bytes(Path(path), f"{_HEAD}{tomli_w.dumps(_without_none(content))}".encode())
 
     @classmethod
     def load(cls, path: FilePath) -> Self:
@@ -221,7 +228,23 @@ class Plan:
         except (OSError, UnicodeDecodeError) as error:
             msg = f"{path}: cannot be read: {error}."
             raise InvalidRequestError(msg, parameter="path", value=str(path)) from None
-        return cls(**plan_from_text(text, where=str(path)))
+        try:
+            values = tomllib.loads(text).items()
+            content: dict[str, Any] = {name: _with_none(value) for name, value in values}
+            if content["format"] == FORMAT:
+                return cls(
+                    exposures=tuple(map(Exposure.from_dict, content.get("exposures", ()))),
+                    tasks=tuple(map(Task.from_dict, content.get("tasks", ()))),
+                    configurations=content.get("configurations", {}),
+                    options=content.get("options", {}),
+                    output_dir=content["output_dir"] or None,
+                    notes=tuple(content.get("notes", ())),
+                )
+            why = f"a plan of format {content['format']}; this version reads {FORMAT}"
+        except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+            why = f"is not a plan: {type(error).__name__}: {error}"
+        msg = f"{path}: {why}."
+        raise InvalidRequestError(msg, parameter="path", value=str(path))
 
     def _heading(self) -> str:
         n_seconds = sum(task.estimate.seconds for task in self.tasks)
@@ -295,43 +318,10 @@ _HEAD = """\
 """
 
 
-def plan_to_text(plan: Plan) -> str:
-    """Return a plan as TOML."""
-    tomli_w = import_optional("tomli_w", "jwst", "Saving a plan")
-    content = {
-        "format": FORMAT,
-        "output_dir": plan.output_dir or "",
-        "notes": list(plan.notes),
-        "options": _without_none(plan.options),
-        "configurations": plan.configurations,
-        "exposures": [exposure.to_dict() for exposure in plan.exposures],
-        "tasks": [_task_values(task) for task in plan.tasks],
-    }
-    return _HEAD + tomli_w.dumps(content)
-
-
-def _task_values(task: Task) -> object:
-    values = task.to_dict()
-    if "members" in values:
-        values["members"] = [
-            {name: value for name, value in member.items() if value or name in ("input", "exptype")}
-            for member in values["members"]
-        ]
-    return _without_none(values)
-
-
-def _read_task(values: dict[str, Any]) -> Task:
-    for name in _MAY_HOLD_NONE:
-        if name in values:
-            values[name] = _with_none(values[name])
-    return Task.from_dict(values)
-
-
-_MAY_HOLD_NONE = ("steps", "corrections")
 _NONE = {"none": True}
 
 
-def _without_none(value: Any) -> object:
+def _without_none(value: object) -> object:
     """Return the value as TOML has it, which lacks None; its word in stpipe is also a string."""
     if isinstance(value, dict):
         return {name: _without_none(inner) for name, inner in value.items()}
@@ -340,7 +330,7 @@ def _without_none(value: Any) -> object:
     return dict(_NONE) if value is None else value
 
 
-def _with_none(value: Any) -> object:
+def _with_none(value: object) -> object:
     if value == _NONE:
         return None
     if isinstance(value, dict):
@@ -348,26 +338,3 @@ def _with_none(value: Any) -> object:
     if isinstance(value, list):
         return [_with_none(inner) for inner in value]
     return value
-
-
-def plan_from_text(text: str, where: str = "") -> dict:
-    """Return the parts of a plan that TOML holds."""
-    try:
-        content = tomllib.loads(text)
-        if content["format"] != FORMAT:
-            msg = f"{where}: a plan of format {content['format']}; this version reads {FORMAT}."
-            raise InvalidRequestError(msg, parameter="path", value=where)
-        return {
-            "exposures": tuple(Exposure.from_dict(e) for e in content.get("exposures", ())),
-            "tasks": tuple(_read_task(t) for t in content.get("tasks", ())),
-            "configurations": content.get("configurations", {}),
-            "options": {
-                k: _with_none(v) if k in _MAY_HOLD_NONE else v
-                for k, v in content.get("options", {}).items()
-            },
-            "output_dir": content["output_dir"] or None,
-            "notes": tuple(content.get("notes", ())),
-        }
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
-        msg = f"{where}: is not a plan: {type(error).__name__}: {error}."
-        raise InvalidRequestError(msg, parameter="path", value=where) from None
