@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -12,19 +13,11 @@ if TYPE_CHECKING:
 
 def _plain(values: Mapping) -> dict:
     """Return parameters as JSON types."""
-    return {str(name): _plain_value(value) for name, value in values.items()}
+    return dict(json.loads(json.dumps(values, default=_plain_value)))
 
 
 def _plain_value(value: Any) -> object:
-    if isinstance(value, dict):
-        return _plain(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain_value(inner) for inner in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if hasattr(value, "item"):
-        return value.item()
-    return str(value)
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def _pipelines() -> dict:

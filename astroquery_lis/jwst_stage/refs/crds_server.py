@@ -32,7 +32,7 @@ from .. import pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
-    from typing import BinaryIO
+    from typing import Any, BinaryIO
 
     from ..._typing import FilePath
 
@@ -40,6 +40,15 @@ OBSERVATORY = "jwst"
 _CHUNK_BYTES = 1 << 20
 _LATEST = ("latest", "jwst-latest", "jwst-operational")
 _BUILD = ("", "build", "jwst-build")
+_EDIT = ("edit", "jwst-edit")
+
+
+def symbolic_context(info: Mapping[str, Any], name: str) -> str:
+    """Return the context of a symbolic name by what a server says of itself, empty for others."""
+    key = "edit_context" if name in _EDIT else "latest_context"
+    if name not in (*_BUILD, *_EDIT, *_LATEST):
+        return ""
+    return str(info.get(key) or info.get("operational_context") or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +129,8 @@ class CrdsServer:
             except TransferError:
                 # As CRDS does: the release is unknown to this server.
                 pass
-        if name in _LATEST:
-            return str(self.info.get("latest_context") or self.info["operational_context"])
-        if name in ("edit", "jwst-edit"):
-            return str(self.info["edit_context"])
-        return str(self.call("get_context_by_date", name, OBSERVATORY))
+        named = symbolic_context(self.info, name)
+        return named or str(self.call("get_context_by_date", name, OBSERVATORY))
 
     def file_info(self, names: Collection[str]) -> dict[str, tuple[int, str]]:
         """Return size and sha1 of files that the server knows; the sha1 empty where it has none."""

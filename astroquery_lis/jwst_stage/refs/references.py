@@ -8,6 +8,7 @@ in parallel, and checked before it gets its name.
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -32,7 +33,7 @@ from .crds_cache import (
     server_config_path,
     write_server_config,
 )
-from .crds_server import CrdsServer, Fetched, fetch_files
+from .crds_server import CrdsServer, Fetched, fetch_files, symbolic_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -57,7 +58,7 @@ class Resolution:
     environment : CrdsEnvironment
         For the processes that do the work: the context by name, and no server.
     references : dict
-        By task: ``{type: {"name", "path", "sha1", "bytes", "present"}}``; the name is ``'N/A'``
+        By task: ``{type: {"name", "path", "sha1", "bytes", "present", "damaged"}}``; the name is ``'N/A'``
         where CRDS says that there is none to be.  Also by configuration: what all its tasks use.
     parameter_references : dict
         The same for the files that parameters come from (``pars-...``).
@@ -187,10 +188,14 @@ class _Resolver:
             part: {task: answers[key][part] for key, tasks in members.items() for task in tasks}
             for part in ("references", "pars", "effective", "base", "crds")
         }
+        references = by_task["references"]
+        for task in self.plan.tasks:
+            if task.name in by_task["pars"]:
+                references.setdefault(task.configuration, {}).update(references[task.name])
         resolution = Resolution(
             context,
             environment,
-            references=by_task["references"],
+            references=references,
             parameter_references=by_task["pars"],
             parameters=by_task["effective"],
             base=by_task["base"],
@@ -224,25 +229,27 @@ class _Resolver:
         config = self._config()
         if not name and (remembered := remembered_context(self.environment.path)):
             return remembered
-        key = {"edit": "edit_context", "jwst-edit": "edit_context"}.get(name, "latest_context")
-        is_latest = name in ("", "latest", "build", "jwst-latest", "jwst-build", "jwst-operational")
-        context = config.get(key) or config.get("operational_context")
-        if not context or not (is_latest or key == "edit_context"):
+        context = symbolic_context(config, name)
+        if not context:
             msg = (
                 f"crds_context={name!r} cannot be told without a CRDS server; name a context "
                 "such as 'jwst_1322.pmap', or set crds_server_url."
             )
             raise CrdsUnavailable(msg)
-        return str(context)
+        return context
 
     def _config(self) -> dict:
         config = read_server_config(self.environment.path)
         if config is None:
-            path = server_config_path(self.environment.path)
-            msg = (
-                f"{self.environment.path} is not a CRDS cache that can be used: {path} is missing "
-                f"or cannot be read. To mend it, {_WAY_OUT}."
-            )
+            cache = self.environment.path
+            path = server_config_path(cache)
+            what = f"There is no CRDS cache {cache}."
+            if os.path.isdir(cache):
+                what = (
+                    f"{cache} is not a CRDS cache that can be used: {path} is missing or cannot be "
+                    "read."
+                )
+            msg = f"{what} To mend it, {_WAY_OUT}."
             raise CrdsUnavailable(msg, missing=[path.name])
         return config
 
@@ -374,33 +381,15 @@ class _Resolver:
             raise CrdsUnavailable(msg, missing=names, url=server.url, cause=failed[0].error)
 
     def inspect(self, resolution: Resolution) -> Resolution:
-        """Return the resolution with size, sha1 and presence of every file."""
-        paths = {file["path"] for file in resolution.files().values()}
+        """Note size, sha1 and presence of every file, and return the resolution with the rest."""
+        sources = (*resolution.references.values(), *resolution.parameter_references.values())
+        entries = [entry for by_type in sources for entry in by_type.values()]
+        paths = {entry["path"] for entry in entries} - {""}
         with ThreadPoolExecutor(max_workers=4) as pool:
             states = dict(zip(paths, pool.map(self._state, paths), strict=True))
         self.memo.save()
-        nothing = {"sha1": "", "bytes": 0, "present": True}
-        # Tasks of one group share the dictionaries, and go on doing so.
-        shared: dict[int, dict] = {}
-
-        def filled(by_type: dict[str, dict]) -> dict[str, dict]:
-            if id(by_type) not in shared:
-                shared[id(by_type)] = {
-                    reftype: {**entry, **(states[entry["path"]] if entry["path"] else nothing)}
-                    for reftype, entry in by_type.items()
-                }
-            return shared[id(by_type)]
-
-        references = {
-            task: filled(by_type)
-            for task, by_type in resolution.references.items()
-            if task in resolution.parameters
-        }
-        pars = {task: filled(by_type) for task, by_type in resolution.parameter_references.items()}
-        for task in self.plan.tasks:
-            if task.name in pars:
-                references.setdefault(task.configuration, {}).update(references[task.name])
-        resolution = replace(resolution, references=references, parameter_references=pars)
+        for entry in entries:
+            entry.update(states.get(entry["path"], _NO_FILE))
         files = resolution.files()
         missing = sorted(name for name, file in files.items() if not file["present"])
         return replace(resolution, missing=tuple(missing))
@@ -409,10 +398,12 @@ class _Resolver:
         try:
             note = self.memo.get(path)
         except OSError:
-            return {"sha1": "", "bytes": 0, "present": False}
-        damage = note["damaged"]
-        state = {"sha1": note["sha1"], "bytes": note["bytes"], "present": not damage}
-        return {**state, "damaged": damage} if damage else state
+            return {**_NO_FILE, "present": False}
+        return {**note, "present": not note["damaged"]}
+
+
+_NO_FILE = {"sha1": "", "bytes": 0, "present": True, "damaged": ""}
+"""State of a reference that CRDS says there is none of to be."""
 
 
 def _instrument(parameters: Mapping[str, object]) -> str:
