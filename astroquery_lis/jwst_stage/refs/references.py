@@ -58,8 +58,9 @@ class Resolution:
     environment : CrdsEnvironment
         For the processes that do the work: the context by name, and no server.
     references : dict
-        By task: ``{type: {"name", "path", "sha1", "bytes", "present", "damaged"}}``; the name is ``'N/A'``
-        where CRDS says that there is none to be.  Also by configuration: what all its tasks use.
+        By task: ``{type: {"name", "path", "sha1", "bytes", "present", "damaged"}}``; the name is
+        ``'N/A'`` where CRDS says that there is none to be.  Also by configuration: what all its
+        tasks use.
     parameter_references : dict
         The same for the files that parameters come from (``pars-...``).
     parameters : dict
