@@ -29,8 +29,9 @@ from ...pictures.page import (
 )
 from ...pictures.plot import sky_marks
 from ...pictures.rgb import as_count, flips, rgb
+from ...survey.photometry import plain_numbers
 from ..planning.grids import image_wcs
-from .field_sources import floats, texts
+from .field_sources import texts
 from .footprints import read_headers
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ def _view(
     """Return one of the two pictures with its marks."""
     alone, prefix = (match.jwst_only, "jwst_") if side == "jwst" else (match.legacy_only, "")
     pairs, lone = (
-        picture.place(floats(rows[f"{prefix}ra"]), floats(rows[f"{prefix}dec"]))
+        picture.place(plain_numbers(rows[f"{prefix}ra"]), plain_numbers(rows[f"{prefix}dec"]))
         for rows in (match.matches, alone)
     )
     marks = _marks(match, picture, pairs, lone, f"{side}-only")
@@ -240,7 +241,7 @@ def _marks(
 
 def offset_figure(match: CatalogMatch) -> Markup:
     """Return the differences of position of the pairs, with the common offset."""
-    x, y = floats(match.matches["d_ra"]), floats(match.matches["d_dec"])
+    x, y = plain_numbers(match.matches["d_ra"]), plain_numbers(match.matches["d_dec"])
     offset = match.offset.d_ra.value, match.offset.d_dec.value
     return _scatter(
         (x, y),
@@ -254,14 +255,14 @@ def offset_figure(match: CatalogMatch) -> Markup:
 def _colour_figure(match: CatalogMatch, filter_name: str) -> Markup:
     matches = match.matches
     bands = [band for band in _COLOUR_BANDS if f"mag_{band}" in matches.colnames]
-    bands = [band for band in bands if np.isfinite(floats(matches[f"mag_{band}"])).any()]
+    bands = [band for band in bands if np.isfinite(plain_numbers(matches[f"mag_{band}"])).any()]
     if len(bands) < 2:
         return Markup('<p class="note">There are not two optical bands.</p>')
     red = bands[-1]
     blue = "r" if "r" in bands[:-1] else bands[-2]
-    blue_mag, red_mag = floats(matches[f"mag_{blue}"]), floats(matches[f"mag_{red}"])
+    blue_mag, red_mag = plain_numbers(matches[f"mag_{blue}"]), plain_numbers(matches[f"mag_{red}"])
     return _scatter(
-        (blue_mag - red_mag, red_mag - floats(matches["jwst_mag"])),
+        (blue_mag - red_mag, red_mag - plain_numbers(matches["jwst_mag"])),
         np.asarray(matches["carried"], bool),
         names=(f"{blue} − {red} (AB)", f"{red} − {filter_name} (AB)"),
         caption=f"Colours {blue} − {red} and {red} − {filter_name} of the matched sources",
@@ -330,14 +331,17 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
 def _pairs_table(matches: Table, filter_name: str) -> Markup:
     """Return the brightest pairs as a table that is opened on demand."""
     bands = [band for band in _SHOWN_BANDS if f"mag_{band}" in matches.colnames]
-    jwst_mags = floats(matches["jwst_mag"])
+    jwst_mags = plain_numbers(matches["jwst_mag"])
     order = np.argsort(np.where(np.isfinite(jwst_mags), jwst_mags, np.inf), kind="stable")
     order = order[:TABLE_ROWS]
     formats = {"ra": "{:.6f}", "dec": "{:+.6f}", "jwst_mag": "{:.2f}"}
     formats |= dict.fromkeys((f"mag_{band}" for band in bands), "{:.2f}")
     formats |= {"d_ra": "{:+.1f}", "d_dec": "{:+.1f}"}
     numbers = [
-        [text.format(value) if np.isfinite(value) else "" for value in floats(matches[name][order])]
+        [
+            text.format(value) if np.isfinite(value) else ""
+            for value in plain_numbers(matches[name][order])
+        ]
         for name, text in formats.items()
     ]
     heads = ["Label", "Type", "RA", "Dec", filter_name, *bands, "dRA", "dDec"]

@@ -17,6 +17,7 @@ from scipy.spatial import ConvexHull, QhullError, cKDTree
 
 from ...client.inputs import as_targets
 from ...exceptions import InvalidExposureError, InvalidRequestError, refuse
+from ...survey.photometry import plain_numbers
 from ...survey.releases import get_release
 from ...survey.sphere import Circle, Polygon, middle_of, shift_positions, tangent_axes, unit_vectors
 from ...survey.tractor_columns import tractor_columns
@@ -82,7 +83,7 @@ def field_sources(
         release=release,
         **options,
     )
-    return rows[field.contains(floats(rows["ra"]), floats(rows["dec"]), margin_deg)]
+    return rows[field.contains(plain_numbers(rows["ra"]), plain_numbers(rows["dec"]), margin_deg)]
 
 
 def as_tractor(table: Table) -> Table:
@@ -112,16 +113,6 @@ def as_epoch(epoch: Time | None) -> Time | None:
     return epoch
 
 
-def floats(column: Any) -> np.ndarray:
-    """Return a column as floats without unit or mask; what is masked is NaN."""
-    mask = np.asarray(getattr(column, "mask", False))
-    values = getattr(column, "unmasked", column)
-    values = np.array(np.ma.getdata(getattr(values, "value", values)), dtype=float)
-    if mask.any():
-        values[np.broadcast_to(mask, values.shape)] = np.nan
-    return values
-
-
 def texts(column: Any) -> np.ndarray:
     """Return a column of texts without mask or padding; what is masked is empty."""
     values = np.ma.filled(np.ma.asarray(column).astype(str), "")
@@ -129,7 +120,7 @@ def texts(column: Any) -> np.ndarray:
 
 
 def _column(table: Table, name: str) -> np.ndarray:
-    return floats(table[name]) if name in table.colnames else np.full(len(table), np.nan)
+    return plain_numbers(table[name]) if name in table.colnames else np.full(len(table), np.nan)
 
 
 def has_motion(table: Table) -> np.ndarray:
@@ -281,7 +272,9 @@ def _magnitudes(
     def pair(name: str) -> Magnitudes:
         error = f"{name}_err"
         has = error in table.colnames
-        return floats(table[name]), floats(table[error]) if has else np.full(len(table), np.nan)
+        return plain_numbers(table[name]), plain_numbers(table[error]) if has else np.full(
+            len(table), np.nan
+        )
 
     if magnitude != "auto":
         if magnitude not in table.colnames:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy import units as u
+from astropy.coordinates import SkyCoord
 from astropy.table import Column, Table, hstack
 from scipy.spatial import cKDTree
 
-from ...survey.photometry import add_magnitudes
+from ...survey.photometry import add_magnitudes, plain_numbers
 from ...survey.sphere import shift_positions, tangent_axes, unit_vectors
 from .field_sources import (
     MAS_PER_DEG,
     MAS_PER_RADIAN,
-    floats,
     positions_at,
     texts,
 )
@@ -198,15 +198,12 @@ def mutual_pairs(
     """Return the pairs of which each is the other's nearest: two indices, and separations (mas)."""
     if not len(ra1) or not len(ra2):
         return np.zeros(0, int), np.zeros(0, int), np.zeros(0)
-    points1, points2 = unit_vectors(ra1, dec1), unit_vectors(ra2, dec2)
-    _, partner = cKDTree(points2).query(points1)
-    _, back = cKDTree(points1).query(points2)
-    first = np.flatnonzero(back[partner] == np.arange(len(points1)))
-    second = partner[first]
-    chord = np.linalg.norm(points1[first] - points2[second], axis=1)
-    separation = 2 * np.arcsin(np.clip(chord / 2, 0, 1)) * MAS_PER_RADIAN
-    near = separation <= radius_mas
-    return first[near], second[near], separation[near]
+    one, two = SkyCoord(ra1, dec1, unit="deg"), SkyCoord(ra2, dec2, unit="deg")
+    partner, separation, _ = one.match_to_catalog_sky(two)
+    back, _, _ = two.match_to_catalog_sky(one)
+    separation_mas = separation.to_value(u.mas)
+    is_pair = (back[partner] == np.arange(len(ra1))) & (separation_mas <= radius_mas)
+    return np.flatnonzero(is_pair), partner[is_pair], separation_mas[is_pair]
 
 
 def match_tables(
@@ -223,7 +220,7 @@ def match_tables(
     With ``reach_mas`` 0 the positions are taken as they are.
     """
     sources = catalog.table
-    ra1, dec1 = floats(sources["jwst_ra"]), floats(sources["jwst_dec"])
+    ra1, dec1 = plain_numbers(sources["jwst_ra"]), plain_numbers(sources["jwst_dec"])
     ra2, dec2, moves = positions_at(tractor, epoch)
     offset = 0.0, 0.0
     if reach_mas:
@@ -285,10 +282,12 @@ def _with_magnitudes(tractor: Table, dereddened: bool, names: Sequence[str]) -> 
     for band in bands:
         name = f"dered_mag_{band}" if dereddened else f"mag_{band}"
         result[f"mag_{band}"] = Column(
-            floats(with_mags[name]), unit=u.mag, description=f"AB, {note}"
+            plain_numbers(with_mags[name]), unit=u.mag, description=f"AB, {note}"
         )
         if f"mag_err_{band}" in with_mags.colnames:
-            result[f"mag_err_{band}"] = Column(floats(with_mags[f"mag_err_{band}"]), unit=u.mag)
+            result[f"mag_err_{band}"] = Column(
+                plain_numbers(with_mags[f"mag_err_{band}"]), unit=u.mag
+            )
     for name in tractor.colnames:
         is_double = name in result.colnames or name in names
         result[f"{name}_tractor" if is_double else name] = tractor[name]

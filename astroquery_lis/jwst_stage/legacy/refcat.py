@@ -33,6 +33,7 @@ from ...io.store import write_whole
 from ...survey.bitmasks import maskbits as release_bits
 from ...survey.bitmasks import maskbits_value
 from ...survey.catalog_request import as_angle_deg
+from ...survey.photometry import plain_numbers
 from ...survey.releases import get_release
 from ...survey.request import as_choice
 from ..tasks import REFCATS
@@ -40,7 +41,6 @@ from .field_cutouts import as_width_deg
 from .field_sources import (
     as_epoch,
     field_sources,
-    floats,
     has_motion,
     positions_at,
     texts,
@@ -228,7 +228,7 @@ def tractor_reference(rows: Table, epoch: Time, release: str, cuts: Cuts) -> Tab
     is_galaxy = (kind != "PSF") & (kind != "DUP") & (kind != "")
     error = np.where(is_star, _star_error_mas(rows, epoch), _galaxy_error_mas(rows))
     snr, fracflux = _best_band(rows)
-    bits = np.nan_to_num(floats(rows["maskbits"])).astype(np.int64)
+    bits = np.nan_to_num(plain_numbers(rows["maskbits"])).astype(np.int64)
     is_good = error <= cuts.max_error_mas
     star = is_good & is_star & ((bits & cuts.mask(_STAR_BITS, release)) == 0)
     galaxy = is_good & is_galaxy & (snr >= cuts.min_snr) & (fracflux <= cuts.max_fracflux)
@@ -249,7 +249,7 @@ def tractor_reference(rows: Table, epoch: Time, release: str, cuts: Cuts) -> Tab
         catalog = texts(rows["ref_cat"])[is_fit]
         part["ref_cat"] = np.where(catalog == "", "-", catalog)
         for column in ("ref_epoch", "pmra", "pmdec", "parallax"):
-            part[column] = np.where(is_star, floats(rows[column]), 0.0)[is_fit]
+            part[column] = np.where(is_star, plain_numbers(rows[column]), 0.0)[is_fit]
         parts.append(part)
     return vstack(parts, metadata_conflicts="silent")
 
@@ -265,13 +265,13 @@ def _base(ra: np.ndarray, dec: np.ndarray, error: np.ndarray, floor: float, kind
 
 def _star_error_mas(rows: Table, epoch: Time) -> np.ndarray:
     """Return the error of a star's position at a time, in its worse coordinate."""
-    years = epoch.tdb.jyear - floats(rows["ref_epoch"])
+    years = epoch.tdb.jyear - plain_numbers(rows["ref_epoch"])
     with np.errstate(divide="ignore", invalid="ignore"):
         motion = np.maximum(
-            *(1 / np.sqrt(floats(rows[f"pm{axis}_ivar"])) for axis in ("ra", "dec"))
+            *(1 / np.sqrt(plain_numbers(rows[f"pm{axis}_ivar"])) for axis in ("ra", "dec"))
         )
-    own = np.nan_to_num(floats(rows["gaia_astrometric_sigma5d_max"]))
-    noise = np.nan_to_num(floats(rows["gaia_astrometric_excess_noise"]))
+    own = np.nan_to_num(plain_numbers(rows["gaia_astrometric_sigma5d_max"]))
+    noise = np.nan_to_num(plain_numbers(rows["gaia_astrometric_excess_noise"]))
     return np.sqrt(own**2 + noise**2 + (motion * years) ** 2)
 
 
@@ -279,8 +279,10 @@ def _galaxy_error_mas(rows: Table) -> np.ndarray:
     """Return the error of a galaxy's position in its worse coordinate; infinite where unknown."""
     with np.errstate(divide="ignore", invalid="ignore"):
         # The error in RA is that of the number, not of the angle on the sky.
-        east = np.cos(np.radians(floats(rows["dec"]))) / np.sqrt(floats(rows["ra_ivar"]))
-        north = 1 / np.sqrt(floats(rows["dec_ivar"]))
+        east = np.cos(np.radians(plain_numbers(rows["dec"]))) / np.sqrt(
+            plain_numbers(rows["ra_ivar"])
+        )
+        north = 1 / np.sqrt(plain_numbers(rows["dec_ivar"]))
     error = np.maximum(east, north) * 3.6e6
     return np.where(np.isfinite(error), error, np.inf)
 
@@ -292,9 +294,9 @@ def _best_band(rows: Table) -> tuple[np.ndarray, np.ndarray]:
     for band in bands:
         if band.startswith("w"):
             continue
-        ivar = np.clip(np.nan_to_num(floats(rows[f"flux_ivar_{band}"])), 0, None)
-        snr.append(np.nan_to_num(floats(rows[f"flux_{band}"])) * np.sqrt(ivar))
-        fraction.append(np.nan_to_num(floats(rows[f"fracflux_{band}"])))
+        ivar = np.clip(np.nan_to_num(plain_numbers(rows[f"flux_ivar_{band}"])), 0, None)
+        snr.append(np.nan_to_num(plain_numbers(rows[f"flux_{band}"])) * np.sqrt(ivar))
+        fraction.append(np.nan_to_num(plain_numbers(rows[f"fracflux_{band}"])))
     best = np.argmax(snr, axis=0), np.arange(len(rows))
     return np.array(snr)[best], np.array(fraction)[best]
 
@@ -302,9 +304,9 @@ def _best_band(rows: Table) -> tuple[np.ndarray, np.ndarray]:
 def _radius_arcsec(rows: Table) -> np.ndarray:
     """Return half-light radii; to DR8 that of the profile that was fitted."""
     if "shape_r" in rows.colnames:
-        return floats(rows["shape_r"])
+        return plain_numbers(rows["shape_r"])
     kind = texts(rows["type"])
-    exp, dev = floats(rows["shapeexp_r"]), floats(rows["shapedev_r"])
+    exp, dev = plain_numbers(rows["shapeexp_r"]), plain_numbers(rows["shapedev_r"])
     return np.where(kind == "DEV", dev, np.where(kind == "COMP", np.fmax(exp, dev), exp))
 
 
@@ -329,29 +331,33 @@ def _gaia_rows(field: Field, margin_deg: float, gaia: Any) -> Table:
             raise ServiceDownError(msg, cause=error) from error
     for name in rows.colnames:
         rows.rename_column(name, name.lower())
-    inside = field.contains(floats(rows["ra"]), floats(rows["dec"]), margin_deg)
+    inside = field.contains(plain_numbers(rows["ra"]), plain_numbers(rows["dec"]), margin_deg)
     return rows[inside]
 
 
 def gaia_reference(rows: Table, epoch: Time, cuts: Cuts) -> Table:
     """Return the reference stars among Gaia's: with a motion, a good fit and a small error."""
-    stars = Table({name: floats(rows[name]) for name in ("ra", "dec", "pmra", "pmdec", "parallax")})
-    stars["ref_epoch"] = floats(rows["ref_epoch"])
+    stars = Table(
+        {name: plain_numbers(rows[name]) for name in ("ra", "dec", "pmra", "pmdec", "parallax")}
+    )
+    stars["ref_epoch"] = plain_numbers(rows["ref_epoch"])
     stars["type"], stars["ref_cat"] = "PSF", "G3"
     for name in ("pmra", "pmdec", "parallax"):
-        stars[f"{name}_ivar"] = floats(rows[f"{name}_error"]) ** -2.0
+        stars[f"{name}_ivar"] = plain_numbers(rows[f"{name}_error"]) ** -2.0
     ra, dec, moves = positions_at(stars, epoch)
     years = epoch.tdb.jyear - stars["ref_epoch"].data
     errors = [
-        np.hypot(floats(rows[f"{axis}_error"]), floats(rows[f"pm{axis}_error"]) * years)
+        np.hypot(
+            plain_numbers(rows[f"{axis}_error"]), plain_numbers(rows[f"pm{axis}_error"]) * years
+        )
         for axis in ("ra", "dec")
     ]
     error = np.maximum(*errors)
-    is_fit = moves & (error <= cuts.max_error_mas) & (floats(rows["ruwe"]) <= GAIA_MAX_RUWE)
+    is_fit = moves & (error <= cuts.max_error_mas) & (plain_numbers(rows["ruwe"]) <= GAIA_MAX_RUWE)
     is_fit &= ~np.ma.filled(np.ma.asarray(rows["duplicated_source"]).astype(bool), True)
     part = _base(ra[is_fit], dec[is_fit], error[is_fit], STAR_FLOOR_MAS, "star")
     part["source_id"] = np.ma.getdata(rows["source_id"])[is_fit]
-    part["phot_g_mean_mag"] = floats(rows["phot_g_mean_mag"])[is_fit]
+    part["phot_g_mean_mag"] = plain_numbers(rows["phot_g_mean_mag"])[is_fit]
     for name in ("ref_epoch", "pmra", "pmdec", "parallax"):
         part[name] = stars[name][is_fit]
     return part
