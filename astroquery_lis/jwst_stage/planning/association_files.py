@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ...exceptions import StageError
 from ..pipeline import ask
 from ..tasks import member_path
+from .pipelines import is_slitless
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ..._typing import FilePath
     from ..tasks import Task
     from .exposures import Exposure
+    from .rules import Association
 
 
 def unique_ids(exposures: Sequence[Exposure]) -> dict[str, str]:
@@ -39,6 +41,26 @@ def unique_ids(exposures: Sequence[Exposure]) -> dict[str, str]:
         else:
             ids |= {e.root: e.root for e in files}
     return ids
+
+
+def headers_of(groups: Sequence[Association], *, check: bool) -> list[dict]:
+    """Return the header of each association of stage 3, completed where no rule made it."""
+    bare = [i for i, group in enumerate(groups) if check and group.origin != "rules"]
+    completed = dict(zip(bare, complete([_document(groups[i]) for i in bare]), strict=True))
+    return [
+        {**completed.get(i, group.header), "product": _product(group)}
+        for i, group in enumerate(groups)
+    ]
+
+
+def _document(group: Association) -> dict[str, Any]:
+    members = [{"expname": f"{e.root}_cal.fits", "exptype": role} for e, role in group.members]
+    return {**group.header, "products": [{"name": group.product, "members": members}]}
+
+
+def _product(group: Association) -> str:
+    # The spectra of slitless exposures are saved together, under the name as it stands.
+    return group.file_stem if any(map(is_slitless, group.exposures)) else group.product
 
 
 def complete(associations: Iterable[dict]) -> list[dict]:

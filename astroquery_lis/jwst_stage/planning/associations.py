@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import string
 from collections import Counter, defaultdict
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidRequestError, meant, refuse
 from .exposures import Exposure, split_name
-from .pipelines import EXP_TYPES, STAGE3_PIPELINES, is_integrations, stage_classes
-from .rules import Association, associate, is_acquisition, is_plain
+from .pipelines import (
+    STAGE3_PIPELINES,
+    is_acquisition,
+    is_integrations,
+    is_slitless,
+    stage_classes,
+)
+from .rules import Association, associate, is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -41,13 +47,15 @@ class Together:
     """What belongs together among exposures.
 
     ``calibrations`` are the associations of stage 2 that rules made, by root; what is neither there
-    nor in ``unwanted`` is calibrated by itself.  ``groups`` are those of stage 3.
+    nor in ``unwanted`` is calibrated by itself.  ``files`` are association files of stage 2, and
+    ``groups`` the associations of stage 3.
     """
 
-    calibrations: dict[str, Association]
-    groups: list[Association]
-    unwanted: frozenset[str]
-    notes: list[str]
+    calibrations: dict[str, Association] = field(default_factory=dict)
+    groups: list[Association] = field(default_factory=list)
+    unwanted: frozenset[str] = frozenset()
+    notes: list[str] = field(default_factory=list)
+    files: list[dict] = field(default_factory=list)
 
 
 def put_together(
@@ -56,13 +64,12 @@ def put_together(
     group_by: GroupBy | None = None,
     product_name: str | None = None,
     files: Sequence[dict] = (),
-    stage3: bool = True,
+    stages: Sequence[int] = (1, 2, 3),
 ) -> Together:
-    """Return what belongs together; ``files`` are associations of any stage.
-
-    Without ``stage3`` nothing is said of products that nobody makes.
-    """
-    groups = [_of_file(file, exposures) for file in files if is_stage3_file(file)]
+    """Return what belongs together in some stages; ``files`` are associations of any stage."""
+    if not {2, 3} & set(stages):
+        return Together()
+    groups = [_of_file(file, exposures) for file in files if _is_stage3(file)]
     products = [product for file in files for product in file["products"]]
     named = {split_name(name)[0] for product in products for name, _ in members_of(product)}
     targets = list(dict.fromkeys(e.target for e in sorted(exposures, key=_when)))
@@ -85,12 +92,14 @@ def put_together(
             name = _product_name(group.science, group.header["asn_id"], targets, product_name)
             group = replace(group, product=name)
         groups.append(group)
-    if stage3:
+    if 3 in stages:
         notes += _without_stage3(others, groups, unwanted)
-    return Together(calibrations, _distinct(groups, product_name), unwanted, notes)
+    groups = _distinct(groups, product_name)
+    files = [file for file in files if not _is_stage3(file)]
+    return Together(calibrations, groups, unwanted, notes, files)
 
 
-def is_stage3_file(file: dict[str, Any]) -> bool:
+def _is_stage3(file: dict[str, Any]) -> bool:
     """Return True for an association file of calibrated exposures."""
     return str(file.get("asn_type", "")).endswith("3")
 
@@ -167,7 +176,7 @@ def _unwanted(
     reasons = defaultdict(list)
     for exposure in lost:
         hint = ""
-        if EXP_TYPES[exposure.exp_type].is_slitless:
+        if is_slitless(exposure):
             hint = "; slitless spectra need one or more direct images of their observation"
         why = (
             f"left out, since no rule of jwst.associations calibrates such {exposure.exp_type} in "

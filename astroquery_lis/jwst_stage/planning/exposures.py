@@ -8,6 +8,7 @@ itself takes a calibrated file for a count rate and calibrates it a second time.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -20,6 +21,7 @@ from ...io.checks import HEAD_BYTES, check_head, fits_headers
 from .pipelines import EXP_TYPES, is_guider, pipelines_for, table_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import NoReturn, Self
 
 SUFFIXES = ("uncal", "rate", "rateints", "cal", "calints")
@@ -171,6 +173,31 @@ class Exposure:
         taken = {name: value for name, value in values.items() if name in known}
         taken["shape"] = tuple(taken.get("shape", (0, 0)))
         return cls(**taken)
+
+
+_TIME = "META.OBSERVATION.TIME"
+
+
+def configuration_key(exposure: Exposure) -> str:
+    """Return the name of the set-up that decides on reference files, without the time of day."""
+    values = [v for k, v in exposure.parameters.items() if k not in _SEPARATE]
+    values.append(exposure.parameters.get("META.OBSERVATION.DATE", ""))
+    words = (re.sub(r"[^a-z0-9-]+", "_", str(v).lower()) for v in values)
+    return ".".join(word for word in words if word)
+
+
+_SEPARATE = ("META.OBSERVATION.DATE", _TIME)
+
+
+def configurations_of(exposures: Sequence[Exposure]) -> dict[str, dict]:
+    """Return the distinct set-ups: CRDS parameters, with the earliest time of the day."""
+    configurations: dict[str, dict] = {}
+    for exposure in exposures:
+        key = configuration_key(exposure)
+        earliest = configurations.get(key)
+        if earliest is None or exposure.parameters.get(_TIME, "") < earliest.get(_TIME, ""):
+            configurations[key] = dict(exposure.parameters)
+    return configurations
 
 
 def split_name(path: str | os.PathLike[str]) -> tuple[str, str]:

@@ -18,13 +18,13 @@ from ..corrections import normalise, switches
 from ..steps.parameters import check, for_task
 from ..steps.recipes import PRESETS, read_recipe
 from ..tasks import REFCATS
-from .exposures import Exposure
+from .associations import put_together
+from .exposures import Exposure, configurations_of
 from .grids import grid_of_exposures, grid_of_wcs
 from .pipelines import stage_classes
 from .plan import Plan
-from .plan_build import build
 from .plan_inputs import choose, read_files
-from .task_builder import configurations_of
+from .task_builder import TaskBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,19 +65,24 @@ def make_plan(
     steps_for, checked_steps = _step_layers(preset, recipe, steps, changes, exposures)
     refcat = _checked_refcat(abs_refcat)
     grid = _grid(exposures, steps_for, wcs, common_grid)
-    tasks, more = build(
+    together = put_together(
         exposures,
+        group_by=group_by,
+        product_name=product_name,
+        files=associations,
+        stages=numbers,
+    )
+    builder = TaskBuilder(
+        exposures,
+        together,
         stages=numbers,
         steps_for=steps_for,
         corrections=changes,
-        group_by=group_by,
-        product_name=product_name,
-        associations=associations,
         output_dir=place,
         grid=grid,
         abs_refcat=refcat,
-        check_associations=check_associations,
     )
+    tasks = builder.build(check_associations=check_associations)
     used = {root for task in tasks for root in task.exposures}
     used |= {path for task in tasks for path in task.inputs}
     exposures = [e for e in exposures if e.root in used or e.path in used]
@@ -99,7 +104,7 @@ def make_plan(
         configurations=configurations_of(exposures),
         options={k: v for k, v in options.items() if v not in (None, {}, [])},
         output_dir=place,
-        notes=tuple(left_out + notes + more),
+        notes=tuple(left_out + notes + builder.notes),
     )
 
 

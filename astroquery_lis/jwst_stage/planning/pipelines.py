@@ -100,6 +100,16 @@ def is_guider(exp_type: str) -> bool:
     return exp_type in EXP_TYPES and EXP_TYPES[exp_type].stages[0] == "GuiderPipeline"
 
 
+def is_acquisition(exposure: Exposure) -> bool:
+    """Return True for an exposure that only found the target."""
+    return EXP_TYPES[exposure.exp_type].is_acquisition
+
+
+def is_slitless(exposure: Exposure) -> bool:
+    """Return True for spectra of a field, whose sources a mosaic of direct images tells."""
+    return EXP_TYPES[exposure.exp_type].is_slitless
+
+
 def pipelines_for(
     exp_type: str, *, is_tso: bool = False, wavefront: bool = False, path: str = ""
 ) -> tuple[str, str, str]:

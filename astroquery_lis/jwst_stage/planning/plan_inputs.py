@@ -16,9 +16,8 @@ from astropy.table import Table
 
 from ...exceptions import InvalidExposureError, InvalidRequestError, refuse
 from .associations import listed
-from .exposures import SHUTTERS, SUFFIXES, read_exposure, split_name
+from .exposures import SHUTTERS, SUFFIXES, configuration_key, read_exposure, split_name
 from .pipelines import is_integrations, stage_classes, table_text
-from .task_builder import configuration_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

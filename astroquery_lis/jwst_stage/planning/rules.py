@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..pipeline import ask, require_jwst
 from .exposures import KEYWORDS
-from .pipelines import EXP_TYPES, IMAGING, STAGE3_PIPELINES, is_integrations, stage_classes
+from .pipelines import IMAGING, STAGE3_PIPELINES, is_acquisition, is_integrations, stage_classes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -89,11 +89,6 @@ class Association:
         while "__" in stem or "-_" in stem or "_-" in stem or stem.endswith("-"):
             stem = stem.replace("__", "_").replace("-_", "_").replace("_-", "_").rstrip("-")
         return stem
-
-
-def is_acquisition(exposure: Exposure) -> bool:
-    """Return True for an exposure that only found the target."""
-    return EXP_TYPES[exposure.exp_type].is_acquisition
 
 
 def is_plain(exposures: Sequence[Exposure]) -> bool:

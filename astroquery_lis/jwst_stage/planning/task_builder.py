@@ -1,55 +1,39 @@
-"""The tasks of a plan, one after another, what they take, and what each exposure has come to."""
+"""From exposures to tasks: one per product and correction, and what each exposure has come to."""
 
 from __future__ import annotations
 
-import math
 import os
-import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..tasks import REFCATS, Estimate, Member, Task
-from .association_files import unique_ids
+from ...exceptions import InvalidExposureError, InvalidRequestError
+from ..tasks import REFCATS, Member, Task
+from .association_files import headers_of, unique_ids
+from .associations import listed, members_of
+from .estimates import stage1_estimate, stage2_estimate, stage3_estimate
+from .exposures import configuration_key, split_name
 from .grids import n_pixels
-from .pipelines import EXP_TYPES, STAGE3_SUFFIXES, is_guider, is_integrations, stage_classes
+from .pipelines import (
+    EXP_TYPES,
+    STAGE3_SUFFIXES,
+    is_acquisition,
+    is_guider,
+    is_integrations,
+    is_slitless,
+    stage_classes,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..corrections import Correction
-    from ..refs.references import Resolution
+    from .associations import Together
     from .exposures import Exposure
-    from .plan import Plan
     from .rules import Association
 
     StepsFor = Callable[[str, Sequence[Exposure]], dict[str, dict]]
-
-
-_TIME = "META.OBSERVATION.TIME"
-
-
-def configuration_key(exposure: Exposure) -> str:
-    """Return the name of the set-up that decides on reference files, without the time of day."""
-    values = [v for k, v in exposure.parameters.items() if k not in _SEPARATE]
-    values.append(exposure.parameters.get("META.OBSERVATION.DATE", ""))
-    words = (re.sub(r"[^a-z0-9-]+", "_", str(v).lower()) for v in values)
-    return ".".join(word for word in words if word)
-
-
-_SEPARATE = ("META.OBSERVATION.DATE", _TIME)
-
-
-def configurations_of(exposures: Sequence[Exposure]) -> dict[str, dict]:
-    """Return the distinct set-ups: CRDS parameters, with the earliest time of the day."""
-    configurations: dict[str, dict] = {}
-    for exposure in exposures:
-        key = configuration_key(exposure)
-        earliest = configurations.get(key)
-        if earliest is None or exposure.parameters.get(_TIME, "") < earliest.get(_TIME, ""):
-            configurations[key] = dict(exposure.parameters)
-    return configurations
 
 
 class TaskBuilder:
@@ -58,6 +42,7 @@ class TaskBuilder:
     def __init__(
         self,
         exposures: Sequence[Exposure],
+        together: Together,
         *,
         stages: Sequence[int],
         steps_for: StepsFor,
@@ -65,35 +50,74 @@ class TaskBuilder:
         output_dir: str | None,
         grid: dict[str, Any],
         abs_refcat: str | None,
-        spectra: Iterable[str] = (),
     ) -> None:
+        exposures = [e for e in exposures if e.root not in together.unwanted]
         self.by_root = {e.root: e for e in exposures}
-        self.spectra = frozenset(spectra)
+        self.together = together
+        self.groups = together.groups if 3 in stages else []
+        members = (member for group in self.groups for member in group.members)
+        self.spectra = {e.root for e, role in members if role == "background"}
         self.stages = stages
         self.steps_for = steps_for
         self.corrections = corrections
         self.output_dir = output_dir
         self.grid = grid
         self.abs_refcat = abs_refcat
-        self.tasks: list[Task] = []
-        self.names: set[str] = set()
+        self.tasks: dict[str, Task] = {}
         self.current = {e.root: e.path for e in exposures}
+        self.rates: dict[str, str] = {}
         self.calibrated: dict[str, str] = {}
         self.level = {e.root: e.level for e in exposures}
-        self.notes: list[str] = []
+        self.notes = list(together.notes)
         self.problems: list[str] = []
 
-    def add(self, task: Task, roots: Iterable[str]) -> None:
-        """Add a task, whose product is what some exposures have come to."""
-        if task.name in self.names:
-            self.problems.append(f"two tasks would make {task.name}")
-            return
-        self.names.add(task.name)
-        self.tasks.append(task)
-        for root in roots:
-            self.current[root] = task.name
+    def build(self, *, check_associations: bool) -> tuple[Task, ...]:
+        """Return all tasks, in an order that can be kept."""
+        exposures = list(self.by_root.values())
+        if 2 in self.stages:
+            _check_shutters(exposures)
+        for exposure in exposures:
+            self._stage1(exposure)
+        # What stage 2 subtracts are count rates: those of before any exposure had its stage 2.
+        self.rates = dict(self.current)
+        second = [e for e in exposures if not (is_acquisition(e) or e.is_imprint)]
+        if all(map(is_acquisition, exposures)):
+            second = exposures
+        headers = headers_of(self.groups, check=check_associations)
+        # Slitless spectra wait for the mosaics that tell where the sources are.
+        for slitless in (False, True):
+            for exposure in second:
+                if is_slitless(exposure) == slitless and self._calibrate(exposure):
+                    self._correct(exposure, 2, "after_cal", "before_stage3")
+            for group, header in zip(self.groups, headers, strict=True):
+                if any(map(is_slitless, group.exposures)) == slitless:
+                    self._stage3(group, header)
+        if self.problems:
+            parameter = "stages" if any("stage" in p for p in self.problems) else "corrections"
+            msg = f"stages={tuple(self.stages)!r}: {'; '.join(self.problems)}."
+            raise InvalidRequestError(msg, parameter=parameter, value=self.stages)
+        return tuple(self.tasks.values())
 
-    def reach(self, exposure: Exposure, level: str, product: str) -> bool:
+    def _add(
+        self, exposures: Sequence[Exposure], outputs: tuple[str, ...], *, stage: int, **values: Any
+    ) -> None:
+        """Add a task; of stage 1 and 2, its product is what its exposure has come to."""
+        name = outputs[0]
+        if name in self.tasks:
+            self.problems.append(f"two tasks would make {name}")
+            return
+        self.tasks[name] = Task(
+            name=name,
+            stage=stage,
+            outputs=outputs,
+            exposures=tuple(dict.fromkeys(e.root for e in exposures)),
+            configuration=configuration_key(exposures[0]),
+            **values,
+        )
+        if stage < 3:
+            self.current[exposures[0].root] = name
+
+    def _reach(self, exposure: Exposure, level: str, product: str) -> bool:
         """Go on from a product that is not planned: an earlier run has to have left it."""
         root = exposure.root
         if self.output_dir is not None:
@@ -109,93 +133,188 @@ class TaskBuilder:
         )
         return False
 
-    def correct(self, exposure: Exposure, stage: int, *points: str) -> None:
+    def _correct(self, exposure: Exposure, stage: int, *points: str) -> None:
         """Add the corrections at some points of the chain, those of the first point first."""
         for correction in [c for point in points for c in self.corrections if c.point == point]:
             if correction.applies(exposure):
-                name = f"stage{stage}/{exposure.root}_{correction.suffix}.fits"
-                estimate = stage2_estimate(exposure, resample=False)
-                task = Task(
-                    name=name,
+                self._add(
+                    [exposure],
+                    (f"stage{stage}/{exposure.root}_{correction.suffix}.fits",),
                     stage=stage,
                     kind="correction",
                     inputs=(self.current[exposure.root],),
-                    outputs=(name,),
                     corrections=(correction.to_dict(),),
-                    exposures=(exposure.root,),
-                    configuration=configuration_key(exposure),
-                    estimate=estimate,
+                    estimate=stage2_estimate(exposure, resample=False),
                 )
-                self.add(task, [exposure.root])
 
-    def stage1(self, exposure: Exposure) -> None:
+    def _stage1(self, exposure: Exposure) -> None:
         """Add the count rates of an exposure, and the corrections after them."""
-        pipeline = stage_classes(exposure)[0]
-        root = exposure.root
-        if self.level[root] != "uncal":
-            if self.level[root] == "rate":
-                self.correct(exposure, 1, "after_rate")
-            return
-        outputs = _stage1_outputs(exposure, pipeline)
-        if 1 not in self.stages:
-            self.reach(exposure, "cal" if is_guider(exposure.exp_type) else "rate", outputs[0])
-            return
-        within = [
-            c.to_dict() for c in self.corrections if c.point == "after_jump" and c.applies(exposure)
-        ]
-        task = Task(
-            name=outputs[0],
-            stage=1,
-            pipeline=pipeline,
-            inputs=(exposure.path,),
-            outputs=outputs,
-            steps=self.steps_for(pipeline, [exposure]),
-            corrections=tuple(within) if pipeline == "Detector1Pipeline" else (),
-            exposures=(root,),
-            configuration=configuration_key(exposure),
-            estimate=stage1_estimate(exposure),
-        )
-        self.add(task, [root])
-        self.level[root] = "rate" if pipeline == "Detector1Pipeline" else "end"
+        root, pipeline = exposure.root, stage_classes(exposure)[0]
+        if self.level[root] == "uncal":
+            outputs = _stage1_outputs(exposure, pipeline)
+            if 1 not in self.stages:
+                self._reach(exposure, "cal" if is_guider(exposure.exp_type) else "rate", outputs[0])
+                return
+            makes_rates = pipeline == "Detector1Pipeline"
+            within = [
+                correction.to_dict()
+                for correction in self.corrections
+                if makes_rates and correction.point == "after_jump" and correction.applies(exposure)
+            ]
+            self._add(
+                [exposure],
+                outputs,
+                stage=1,
+                pipeline=pipeline,
+                inputs=(exposure.path,),
+                steps=self.steps_for(pipeline, [exposure]),
+                corrections=tuple(within),
+                estimate=stage1_estimate(exposure),
+            )
+            self.level[root] = "rate" if makes_rates else "end"
         if self.level[root] == "rate":
-            self.correct(exposure, 1, "after_rate")
+            self._correct(exposure, 1, "after_rate")
 
-    def stage2(
-        self, exposure: Exposure, members: Sequence[Member], association: dict[str, Any]
-    ) -> None:
-        """Add the calibration of an exposure, with members beside it or without."""
+    # ---- stage 2 --------------------------------------------------------------------------------
+
+    def _calibrate(self, exposure: Exposure) -> bool:
+        """Add the calibration of an exposure; return False if nothing calibrates it."""
         root = exposure.root
-        pipeline = "Spec2Pipeline" if "spec2" in association["asn_type"] else "Image2Pipeline"
+        pipeline, then = stage_classes(exposure)[1:]
+        if self.level[root] != "rate" or not pipeline:
+            return self.level[root] == "cal"
         ints = is_integrations(exposure)
         name = f"stage2/{root}_{'calints' if ints else 'cal'}.fits"
+        if 2 not in self.stages:
+            return 3 in self.stages and bool(then) and self._reach(exposure, "cal", name)
+        association = self._of_file(exposure) or self._of_rules(exposure)
+        if association is None:
+            return False
+        header = _level2_header(exposure, pipeline)
+        header |= {name: value for name, value in association[0].items() if name in header}
+        pipeline = "Spec2Pipeline" if "spec2" in header["asn_type"] else "Image2Pipeline"
         steps = self.steps_for(pipeline, [exposure])
         resample = not steps.get("resample", {}).get("skip", False)
-        listed = (Member(self.current[root]), *members) if members else ()
-        inputs = dict.fromkeys([self.current[root], *(m.input for m in listed)])
-        if exposure.msa_file:
-            inputs[exposure.msa_file] = None
+        members = tuple(association[1])
+        if members:
+            members = (Member(self.current[root]), *members)
+        inputs = [self.current[root], *(m.input for m in members), exposure.msa_file]
         self.calibrated[root] = name
-        task = Task(
-            name=name,
+        self._add(
+            [exposure],
+            (name, self._spectrum(exposure)) if root in self.spectra else (name,),
             stage=2,
             pipeline=pipeline,
-            inputs=tuple(inputs),
-            outputs=(name, self._spectrum(exposure)) if root in self.spectra else (name,),
+            inputs=tuple(dict.fromkeys(filter(None, inputs))),
             steps=steps,
-            association=association if listed else {},
-            members=listed,
-            exposures=(root,),
-            configuration=configuration_key(exposure),
+            association=header if members else {},
+            members=members,
             estimate=stage2_estimate(exposure, resample=resample, integrations=ints),
         )
-        self.add(task, [root])
         self.level[root] = "cal"
+        return True
+
+    def _of_file(self, exposure: Exposure) -> tuple[dict[str, Any], list[Member]] | None:
+        """Return header and members that an association file of MAST gives."""
+        for association in self.together.files:
+            for product in association["products"]:
+                roles = members_of(product)
+                roots = [split_name(name)[0] for name, role in roles if role == "science"]
+                if exposure.root not in roots:
+                    continue
+                found = {n: self._named(n, role, association["path"]) for n, role in roles
+                         if role != "science"}  # fmt: skip
+                missing = sorted(Path(name).name for name, member in found.items() if not member)
+                if missing:
+                    self.problems.append(
+                        f"{association['path']}: its members {', '.join(missing)} are not among "
+                        "the files of any stage"
+                    )
+                members = [member for member in found.values() if member]
+                return association, self._uncalibrated(exposure, members)
+        return None
+
+    def _named(self, expname: str, role: str, association_path: str) -> Member | None:
+        """Return the member of a name: an exposure, a product of the plan, or a file beside."""
+        root = split_name(expname)[0]
+        if root in self.by_root:
+            return Member(self.rates[root], role)
+        name = Path(expname).name
+        mosaic = f"stage3/{root}_i2d.fits"
+        beside = os.path.join(os.path.dirname(association_path), name)
+        if os.path.exists(beside):
+            return Member(os.path.abspath(beside), role)
+        if any(group.file_stem == root for group in self.together.groups):
+            return self._of_mosaic(mosaic, role, name)
+        return None
+
+    def _of_rules(self, exposure: Exposure) -> tuple[dict[str, Any], list[Member]] | None:
+        """Return header and members by the rules, if they want any; `None` if one is missing."""
+        association = self.together.calibrations.get(exposure.root)
+        if association is None:
+            return {}, []
+        members = [
+            Member(self.rates[e.root], role)
+            for e, role in association.members
+            if e.root != exposure.root
+        ]
+        if association.direct is not None:
+            mosaic = self._direct_members(exposure, association.direct)
+            if mosaic is None:
+                return None
+            members += mosaic
+        return association.header, self._uncalibrated(exposure, members)
+
+    def _uncalibrated(self, exposure: Exposure, members: list[Member]) -> list[Member]:
+        """Return the members that stage 2 can use, and note those that were calibrated before."""
+        by_path = {e.path: e for e in self.by_root.values() if e.level == "cal"}
+        late = [m for m in members if m.input in by_path]
+        if late:
+            names = listed(by_path[m.input].root for m in late)
+            self.notes.append(
+                f"{exposure.root}: {names} ({late[0].exptype}) are given as cal files and are left "
+                "out; stage 2 subtracts count rates."
+            )
+        return [m for m in members if m not in late]
+
+    def _direct_members(self, exposure: Exposure, direct: Exposure) -> list[Member] | None:
+        """Return the mosaic that shows the sources of slitless spectra, and its two catalogues."""
+        group = next(
+            (g for g in self.together.groups
+             if g.pipeline == "Image3Pipeline" and (direct, "science") in g.members),
+            None,
+        )  # fmt: skip
+        members: list[Member | None] = []
+        if group is not None:
+            stem = f"stage3/{group.file_stem}"
+            for role, ending in _OF_MOSAIC.items():
+                members.append(
+                    self._of_mosaic(f"{stem}_i2d.fits", role, f"{group.file_stem}_{ending}")
+                )
+        if not members or None in members:
+            self.notes.append(
+                f"{exposure.root}: no stage 2, since slitless spectra need the mosaic of "
+                f"{direct.root} and its catalogue; add stage 3 to stages=."
+            )
+            return None
+        return [member for member in members if member is not None]
+
+    def _of_mosaic(self, mosaic: str, role: str, name: str) -> Member | None:
+        file = f"stage3/{name}"
+        if mosaic in self.tasks:
+            return Member(mosaic, role, file="" if file == mosaic else file)
+        path = os.path.join(self.output_dir or "", file)
+        if self.output_dir is not None and os.path.exists(path):
+            return Member(os.path.abspath(path), role)
+        return None
+
+    # ---- stage 3 --------------------------------------------------------------------------------
 
     def _spectrum(self, exposure: Exposure) -> str:
         suffix = "x1dints" if is_integrations(exposure) else "x1d"
         return f"stage2/{exposure.root}_{suffix}.fits"
 
-    def stage3_member(self, exposure: Exposure, role: str, group_id: str = "") -> Member:
+    def _stage3_member(self, exposure: Exposure, role: str, group_id: str = "") -> Member:
         """Return a member of a product; a background of stage 3 is a spectrum."""
         current = self.current[exposure.root]
         if role != "background":
@@ -208,8 +327,13 @@ class TaskBuilder:
             self.problems.append(f"{path}, the spectrum of a background, is not there")
         return Member(path, role)
 
-    def stage3(self, group: Association, association: dict[str, Any]) -> Task:
-        """Add a product of several exposures."""
+    def _stage3(self, group: Association, header: dict[str, Any]) -> None:
+        """Add a product of several exposures, of those that were calibrated."""
+        calibrated = tuple((e, r) for e, r in group.members if self.level.get(e.root) == "cal")
+        group = replace(group, members=calibrated)
+        if not group.science:
+            # The reason is among the problems or the notes already.
+            return
         is_mosaic = group.pipeline == "Image3Pipeline"
         ids = unique_ids(group.exposures) if is_mosaic else {}
         if ids:
@@ -219,7 +343,7 @@ class TaskBuilder:
             )
         self.notes += [f"{group.file_stem}: {why}." for why in _shortcomings(group)]
         members = tuple(
-            self.stage3_member(e, role, ids.get(e.root, "")) for e, role in group.members
+            self._stage3_member(e, role, ids.get(e.root, "")) for e, role in group.members
         )
         steps = self.steps_for(group.pipeline, group.exposures)
         output_pixels = None
@@ -227,22 +351,17 @@ class TaskBuilder:
             output_pixels = n_pixels(group.exposures, self.grid)
             for step, values in self._mosaic_steps(group).items():
                 steps[step] = {**values, **steps.get(step, {})}
-        outputs = _stage3_outputs(group, steps)
-        task = Task(
-            name=outputs[0],
+        self._add(
+            group.exposures,
+            _stage3_outputs(group, steps),
             stage=3,
             pipeline=group.pipeline,
             inputs=tuple(dict.fromkeys(m.input for m in members)),
-            outputs=outputs,
             steps=steps,
-            association=association,
+            association=header,
             members=members,
-            exposures=tuple(dict.fromkeys(e.root for e in group.exposures)),
-            configuration=configuration_key(group.exposures[0]),
             estimate=stage3_estimate(group.exposures, output_pixels=output_pixels),
         )
-        self.add(task, [])
-        return task
 
     def _mosaic_steps(self, group: Association) -> dict[str, dict]:
         """Return the parameters that a plan itself adds: the grid and the reference catalogue."""
@@ -255,10 +374,36 @@ class TaskBuilder:
         return steps
 
 
+_OF_MOSAIC = {"direct_image": "i2d.fits", "sourcecat": "cat.ecsv", "segmap": "segm.fits"}
+
+
+def _level2_header(exposure: Exposure, pipeline: str) -> dict[str, str]:
+    return {
+        "asn_type": "spec2" if pipeline == "Spec2Pipeline" else "image2",
+        "asn_rule": "DMSLevel2bBase",
+        "asn_id": f"o{exposure.observation}" if exposure.observation else "a3001",
+        "program": exposure.program or "00000",
+        "target": exposure.target or "unknown",
+        "asn_pool": "none",
+        "product": exposure.root,
+    }
+
+
+def _check_shutters(exposures: Sequence[Exposure]) -> None:
+    lacking = sorted({e.msa_file for e in exposures if e.msa_file and e.level != "cal"})
+    lacking = [path for path in lacking if not os.path.exists(path)]
+    if lacking:
+        msg = (
+            f"{listed(lacking)}: not there. MSAMETFL names them: they tell which shutters were "
+            "open. Download them (download_uncal does), or put them beside the exposures."
+        )
+        raise InvalidExposureError(msg, parameter="files", value=lacking[0])
+
+
 def _shortcomings(group: Association) -> list[str]:
     """Return what the pipeline will not do with a group, and does not say before."""
     notes = []
-    slitless = [e for e in group.exposures if EXP_TYPES[e.exp_type].is_slitless]
+    slitless = [e for e in group.exposures if is_slitless(e)]
     if lacking := [e.root for e in slitless if not e.s_region]:
         notes.append(
             f"{', '.join(lacking)} have no S_REGION in their headers; Spec3Pipeline fails at its "
@@ -312,97 +457,3 @@ _MAKING_SERIES = {
     "spectra": ("extract_1d", "x1dints.fits"),
 }
 _MAKING_SPECTRA = {"extract_1d", "resample_spec", "combine_1d"}
-
-
-_FULL = 2048 * 2048
-_RATE_BYTES = 20
-"""Per pixel of a rate file: SCI, ERR, DQ and two variances."""
-_CAL_BYTES = 28
-"""Per pixel of a cal, crf or i2d file."""
-_SEGMENT_BYTES = 4
-_INTERPRETER_GB = 0.4
-_IFU = ("MIR_MRS", "NRS_IFU")
-_CUBE_BYTES = 75
-"""Per pixel of the detector of the cubes that are made of it."""
-
-
-def _stage1_memory_gb(uncal_bytes: int, dark_bytes: int = 0) -> float:
-    """Return the highest memory of stage 1: the jump step's, or that of a long dark."""
-    return _INTERPRETER_GB + max(30 * uncal_bytes, dark_bytes + 10 * uncal_bytes) / 1e9
-
-
-def stage1_estimate(exposure: Exposure, *, dark_bytes: int = 0) -> Estimate:
-    """Return what stage 1 of an exposure needs."""
-    frames = math.prod(exposure.shape) / _FULL
-    images = 1 + (exposure.n_ints if exposure.n_ints > 1 else 0)
-    return Estimate(
-        seconds=round(5 + (15 + 3.3 * exposure.n_groups * exposure.n_ints) * frames, 1),
-        memory_gb=round(_stage1_memory_gb(exposure.size_bytes, dark_bytes), 3),
-        disk_gb=round(images * _RATE_BYTES * math.prod(exposure.shape) / 1e9, 4),
-    )
-
-
-def stage2_estimate(
-    exposure: Exposure, *, resample: bool = True, integrations: bool = False
-) -> Estimate:
-    """Return what stage 2 of an exposure needs."""
-    images = exposure.n_ints if integrations else 1
-    pixels = math.prod(exposure.shape)
-    cal_gb = images * _CAL_BYTES * pixels / 1e9
-    if exposure.exp_type in _IFU:
-        return Estimate(
-            seconds=round(5 + 70 * pixels / _FULL, 1),
-            memory_gb=round(_INTERPRETER_GB + 460 * pixels / 1e9, 3),
-            disk_gb=round(cal_gb + _CUBE_BYTES * pixels / 1e9, 4),
-        )
-    resample = resample and not integrations
-    return Estimate(
-        seconds=round(2 + (3 + 12 * resample) * images * pixels / _FULL, 1),
-        memory_gb=round(_INTERPRETER_GB + (5 if resample else 1.5) * cal_gb, 3),
-        disk_gb=round((1 + resample) * cal_gb, 4),
-    )
-
-
-def image3_memory_gb(n_exposures: int, pixels: int, output_pixels: int) -> float:
-    """Return the highest memory of a mosaic of exposures that are held in memory."""
-    return 0.5 + (1.3 * n_exposures * _CAL_BYTES * pixels + 75 * output_pixels) / 1e9
-
-
-def stage3_estimate(exposures: Sequence[Exposure], *, output_pixels: int | None = None) -> Estimate:
-    """Return what stage 3 of a group of exposures needs, held in memory."""
-    pixels = max(math.prod(e.shape) for e in exposures)
-    n = sum(e.n_ints if e.is_tso else 1 for e in exposures)
-    frames = pixels / _FULL
-    if exposures[0].exp_type in _IFU:
-        # The medians of outlier_detection, which needs two exposures, hold a window of each pixel.
-        per_pixel = 200 * n + (1300 if n > 1 else 0)
-        return Estimate(
-            seconds=round(5 + 70 * n * frames, 1),
-            memory_gb=round(0.5 + per_pixel * pixels / 1e9, 3),
-            disk_gb=round((n * _CAL_BYTES + _CUBE_BYTES) * pixels / 1e9, 4),
-        )
-    if exposures[0].is_tso:
-        # No grid, but the medians of outlier_detection beside all integrations.
-        return Estimate(
-            seconds=round(5 + 2 * n * frames, 1),
-            memory_gb=round(0.5 + 75 * n * pixels / 1e9, 3),
-            disk_gb=round(n * _CAL_BYTES * pixels / 1e9, 4),
-        )
-    output_pixels = output_pixels or round(1.3 * pixels)
-    return Estimate(
-        seconds=round(5 + (30 * n + 0.3 * n**2) * frames, 1),
-        memory_gb=round(image3_memory_gb(n, pixels, output_pixels), 3),
-        disk_gb=round(
-            (n * _CAL_BYTES * pixels + (_CAL_BYTES + _SEGMENT_BYTES) * output_pixels) / 1e9, 4
-        ),
-    )
-
-
-def with_references(task: Task, plan: Plan, resolution: Resolution) -> Task:
-    """Return the task with the memory that it needs with the dark that it will use."""
-    dark = resolution.references.get(task.name, {}).get("dark", {})
-    size = int(dark.get("bytes") or 0)
-    if task.stage != 1 or task.kind != "pipeline" or not size:
-        return task
-    exposure = next(e for e in plan.exposures if e.root == task.exposures[0])
-    return replace(task, estimate=stage1_estimate(exposure, dark_bytes=size))

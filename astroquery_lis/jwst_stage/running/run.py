@@ -31,8 +31,8 @@ from ...exceptions import (
 from ...io.store import GB, check_space
 from .. import pipeline
 from ..planning.associations import listed
+from ..planning.estimates import with_references
 from ..planning.plan_inputs import by_reason, told_of
-from ..planning.task_builder import with_references
 from ..resume.fingerprints import Fingerprints, key
 from ..resume.records import read_records, write_record
 from ..resume.states import assess
