@@ -72,6 +72,18 @@ def test_a_footprint_of_s_region(tmp_path):
     assert footprint(read_exposure(path)).tolist() == [[10, 1], [10.1, 1], [10.1, 1.1], [10, 1.1]]
 
 
+def test_a_footprint_of_two_shapes_and_one_that_nobody_can_read(tmp_path):
+    path = write_exposure(tmp_path)
+    two = "POLYGON ICRS 10.0 1.0 10.1 1.0 10.1 1.1 POLYGON ICRS 11.0 1.0 11.1 1.0 11.1 1.1"
+    with fits.open(path, mode="update") as hdul:
+        hdul["SCI"].header["S_REGION"] = two
+    assert footprint(read_exposure(path))[[0, 3]].tolist() == [[10, 1], [11, 1]]
+    with fits.open(path, mode="update") as hdul:
+        hdul["SCI"].header["S_REGION"] = "POLYGON ICRS 10.0 1.0 none"
+    # What the pointing tells, round RA 190.
+    assert np.allclose(footprint(read_exposure(path)), [190, 1.2], rtol=0, atol=0.001)
+
+
 @pytest.mark.parametrize("rotation", [0.0, 35.0, -120.0])
 def test_a_common_grid_holds_every_exposure_and_little_more(exposures, rotation):
     grid = grid_of_exposures(exposures, rotation=rotation)

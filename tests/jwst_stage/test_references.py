@@ -289,6 +289,11 @@ def test_a_new_context_and_an_override_change_what_they_name(plan, cache, resolu
     assert found.references[name]["photom"]["sha1"]
 
 
+def test_a_cache_that_is_not_there(plan, tmp_path):
+    with pytest.raises(CrdsUnavailable, match=r"There is no CRDS cache /.*/none\. To mend it, set"):
+        resolve(plan, CrdsEnvironment(str(tmp_path / "none")))
+
+
 def test_a_directory_that_is_no_cache(plan, tmp_path):
     with pytest.raises(CrdsUnavailable, match="is not a CRDS cache that can be used") as caught:
         resolve(plan, CrdsEnvironment(str(tmp_path)))
@@ -357,7 +362,7 @@ def test_spoilt_mappings_are_fetched_again(sky, service, plan, cache, monkeypatc
     groups, members = resolver._groups()
     assert sorted(len(tasks) for tasks in members.values()) == [1, 4, 4]
     resolver._mappings(PMAP, groups)
-    resolver._server_config()
+    resolver._config()
     assert path.read_text() == whole
     assert list(resolver.fetched) == [FLAT_RMAP]
     assert server_config_path(cache).exists()

@@ -10,12 +10,10 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
@@ -24,13 +22,13 @@ from astropy.time import Time
 from ...exceptions import CoverageWarning, InvalidExposureError, InvalidRequestError, refuse, warn
 from ...survey.sphere import (
     Circle,
-    Polygon,
     distance_to_sides_deg,
     middle_of,
     separation_deg,
     sides_cross,
     unit_vectors,
 )
+from ..s_region import corners_of, parse_s_region
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,24 +37,8 @@ if TYPE_CHECKING:
     from astropy.table import Row
 
     from ..planning.plan import Plan
+    from ..s_region import Shape
 
-Shape: TypeAlias = Polygon | Circle
-
-_KINDS = ("POLYGON", "CIRCLE", "UNION")
-_FRAMES = {
-    "": "icrs",
-    "ICRS": "icrs",
-    "J2000": "fk5",
-    "FK5": "fk5",
-    "FK4": "fk4",
-    "B1950": "fk4",
-    "GALACTIC": "galactic",
-    "ECLIPTIC": "barycentricmeanecliptic",
-}
-# What some archives put between the frame and the numbers.
-_REFERENCES = {"UNKNOWNREFPOS", "BARYCENTER", "GEOCENTER", "TOPOCENTER", "SPHERICAL2"}
-
-_RIM_POINTS = 64
 _TIME_COLUMNS = ("t_mid", "expmid", "mjd", "mjd_avg")
 _NAME_COLUMNS = ("root", "obs_id", "filename", "file", "dataset", "name", "productfilename")
 _PATTERNS = ("*_i2d.fits", "*_cal.fits", "*_rate.fits", "*_uncal.fits")
@@ -111,7 +93,7 @@ class Field:
 
     def corners(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the corners of all shapes, between which every point of the field lies."""
-        ra, dec = zip(*map(_corners, self.shapes), strict=True)
+        ra, dec = zip(*map(corners_of, self.shapes), strict=True)
         return np.concatenate(ra), np.concatenate(dec)
 
     def enclosing(self, margin_deg: float = 0.0) -> Circle:
@@ -133,107 +115,11 @@ class Field:
         return inside
 
 
-def _corners(shape: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """Return the corners of a polygon; of a circle, those of one round it."""
-    if isinstance(shape, Polygon):
-        return np.array(shape.ra_deg), np.array(shape.dec_deg)
-    radius = np.arctan(np.tan(np.radians(shape.radius_deg)) / np.cos(np.pi / _RIM_POINTS))
-    turn = 2 * np.pi * np.arange(_RIM_POINTS) / _RIM_POINTS
-    rim = SkyCoord(shape.ra_deg, shape.dec_deg, unit="deg").directional_offset_by(
-        turn * u.rad, radius * u.rad
-    )
-    return rim.ra.deg, rim.dec.deg
-
-
 def _rim_distance_deg(shape: Shape, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
     """Return the distance of positions outside a shape to its rim."""
     if isinstance(shape, Circle):
         return separation_deg(shape.ra_deg, shape.dec_deg, ra_deg, dec_deg) - shape.radius_deg
-    return distance_to_sides_deg(unit_vectors(ra_deg, dec_deg), unit_vectors(*_corners(shape)))
-
-
-# ---- S_REGION -----------------------------------------------------------------------------------
-
-
-def parse_s_region(text: str) -> tuple[Shape, ...]:
-    """Return the shapes (ICRS) of an S_REGION; several, or a ``UNION``, are one footprint.
-
-    Examples
-    --------
-    >>> from astroquery_lis.jwst_stage.legacy.footprints import parse_s_region
-    >>> parse_s_region("CIRCLE ICRS 53.1 -27.8 0.01")
-    (Circle(ra_deg=53.1, dec_deg=-27.8, radius_deg=0.01),)
-    """
-    if not isinstance(text, str) or not text.strip():
-        must = "must be a text such as 'POLYGON ICRS 53.1 -27.8 53.2 -27.8 53.2 -27.7'."
-        refuse("s_region", text, must)
-    words = re.sub(r"[(),]", " ", text).upper().split()
-    starts = [index for index, word in enumerate(words) if word in _KINDS]
-    if not starts or starts[0] > 0:
-        refuse("s_region", text, f"has {words[0]!r} instead of POLYGON, CIRCLE or UNION.")
-    shapes = []
-    outer_frame = ""
-    for start, stop in pairwise([*starts, len(words)]):
-        frame, numbers = _frame_and_numbers(text, words[start + 1 : stop], outer_frame)
-        if words[start] == "UNION":
-            outer_frame = frame
-            if numbers:
-                refuse("s_region", text, f"has {numbers[0]:g} instead of POLYGON or CIRCLE.")
-            continue
-        try:
-            shapes.append(_shape(words[start], _FRAMES[frame], numbers))
-        except ValueError as error:
-            refuse("s_region", text, str(error))
-    if not shapes:
-        refuse("s_region", text, "has no shape in it.")
-    return tuple(shapes)
-
-
-def _frame_and_numbers(text: str, words: list[str], frame: str) -> tuple[str, list[float]]:
-    numbers: list[float] = []
-    for word in words:
-        if not numbers and word in _FRAMES:
-            frame = word
-        elif numbers or word not in _REFERENCES:
-            try:
-                numbers.append(float(word))
-            except ValueError:
-                refuse("s_region", text, f"has {word!r} instead of a number.")
-    if not np.isfinite(numbers).all():
-        refuse("s_region", text, "has numbers that are not finite.")
-    return frame, numbers
-
-
-def _shape(kind: str, frame: str, numbers: list[float]) -> Shape:
-    """Return one shape; a `ValueError` says what is wrong with its numbers."""
-    if kind == "CIRCLE":
-        if len(numbers) != 3 or not 0 < numbers[2] < 90:
-            msg = "has a CIRCLE without three numbers: RA, Dec, and a radius above 0."
-            raise ValueError(msg)
-        ra, dec = _icrs(numbers[:1], numbers[1:2], frame)
-        return Circle(float(ra[0]), float(dec[0]), numbers[2])
-    if len(numbers) < 6 or len(numbers) % 2:
-        msg = "has a POLYGON without three corners or more, two numbers each."
-        raise ValueError(msg)
-    ra, dec = _icrs(numbers[::2], numbers[1::2], frame)
-    # Corners that come twice, as the last one often does, are no sides.
-    is_corner = separation_deg(ra, dec, np.roll(ra, -1), np.roll(dec, -1)) > 1e-9
-    if is_corner.sum() < 3:
-        msg = "has a POLYGON with fewer than three different corners."
-        raise ValueError(msg)
-    return Polygon(tuple(ra[is_corner].tolist()), tuple(dec[is_corner].tolist()))
-
-
-def _icrs(
-    longitudes: list[float], latitudes: list[float], frame: str
-) -> tuple[np.ndarray, np.ndarray]:
-    if max(map(abs, latitudes)) > 90:
-        msg = "has a latitude beyond 90 degrees."
-        raise ValueError(msg)
-    if frame == "icrs":
-        return np.array(longitudes) % 360.0, np.array(latitudes)
-    position = SkyCoord(longitudes, latitudes, unit="deg", frame=frame).icrs
-    return position.ra.deg, position.dec.deg
+    return distance_to_sides_deg(unit_vectors(ra_deg, dec_deg), unit_vectors(*corners_of(shape)))
 
 
 # ---- what users have ----------------------------------------------------------------------------
@@ -429,6 +315,6 @@ def _shapes_touch(a: Shape, b: Shape) -> bool:
         center = np.array([b.ra_deg]), np.array([b.dec_deg])
         near = _rim_distance_deg(a, *center) <= b.radius_deg
         return bool(near.any() or a.contains(*center).any())
-    if a.contains(*_corners(b)).any() or b.contains(*_corners(a)).any():
+    if a.contains(*corners_of(b)).any() or b.contains(*corners_of(a)).any():
         return True
-    return sides_cross(unit_vectors(*_corners(a)), unit_vectors(*_corners(b)))
+    return sides_cross(unit_vectors(*corners_of(a)), unit_vectors(*corners_of(b)))

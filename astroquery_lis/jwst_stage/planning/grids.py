@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,6 +18,7 @@ from astropy.wcs.utils import wcs_to_celestial_frame
 from ...exceptions import InvalidExposureError, InvalidRequestError
 from ...survey.sky_grids import rotated_wcs_text
 from ...survey.sphere import middle_of, shift_positions
+from ..s_region import corners_of, parse_s_region
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,9 +39,10 @@ def native_scale(exposure: Exposure) -> float | None:
 
 def footprint(exposure: Exposure) -> np.ndarray | None:
     """Return the corners of an exposure on the sky."""
-    words = exposure.s_region.upper().replace("ICRS", "").split()
-    if words[:1] == ["POLYGON"] and len(words) >= 7:
-        return np.array(words[1:], float).reshape(-1, 2)
+    # One that cannot be read is as good as none: the pointing tells nearly the same.
+    with suppress(InvalidRequestError):
+        shapes = parse_s_region(exposure.s_region)
+        return np.concatenate([np.transpose(corners_of(shape)) for shape in shapes])
     pointing, scale = exposure.pointing, native_scale(exposure)
     if scale is None or not {"RA_REF", "DEC_REF", "ROLL_REF"} <= set(pointing):
         return None

@@ -232,15 +232,10 @@ def _usable(files: dict[str, Exposure], problems: list[str]) -> dict[str, Exposu
     """Return ``{level: file}`` with the either of rate and rateints that the chain goes on from."""
     usable: dict[str, Exposure] = {}
     for level in ("uncal", "rate", "cal"):
-        if level == "uncal":
-            if level in files:
-                usable[level] = files[level]
-            continue
-        plain, integrations = files.get(level), files.get(f"{level}ints")
-        either = plain or integrations
+        either = files.get(level) or files.get(f"{level}ints")
         if either is None:
             continue
-        needed = f"{level}ints" if is_integrations(either) else level
+        needed = f"{level}ints" if level != "uncal" and is_integrations(either) else level
         if needed in files:
             usable[level] = files[needed]
         elif not stage_classes(either)[1]:

@@ -182,7 +182,7 @@ class _Resolver:
         environment = replace(self.environment, context=context, server_url="")
         groups, members = self._groups()
         mappings = self._mappings(context, groups)
-        self._server_config()
+        self._config()
         answers = self._answers(environment, mappings, groups)
         self._refuse_errors(groups, members, answers, context)
         by_task = {
@@ -207,14 +207,11 @@ class _Resolver:
 
     def _context(self) -> str:
         """Return the name of the context that is in force now."""
-        name = self.environment.context
+        name, server = self.environment.context, self.server
         if CONTEXT_NAME.fullmatch(name):
             return name
-        if self.server is None:
+        if server is None:
             return self._context_of_cache(name)
-        return self._context_of_server(self.server, name)
-
-    def _context_of_server(self, server: CrdsServer, name: str) -> str:
         try:
             return server.context(name, version("jwst"))
         except TransferError as error:
@@ -240,37 +237,30 @@ class _Resolver:
         return context
 
     def _config(self) -> dict:
-        config = read_server_config(self.environment.path)
-        if config is None:
-            cache = self.environment.path
-            path = server_config_path(cache)
-            what = f"There is no CRDS cache {cache}."
+        """Return what CRDS has noted of its server, without which it ends the process."""
+        cache, server = self.environment.path, self.server
+        config = read_server_config(cache)
+        if config is not None:
+            return config
+        path = server_config_path(cache)
+        if server is None:
+            what = f"There is no CRDS cache {cache}"
             if os.path.isdir(cache):
                 what = (
                     f"{cache} is not a CRDS cache that can be used: {path} is missing or cannot be "
-                    "read."
+                    "read"
                 )
-            msg = f"{what} To mend it, {_WAY_OUT}."
+            msg = f"{what}. To mend it, {_WAY_OUT}."
             raise CrdsUnavailable(msg, missing=[path.name])
-        return config
-
-    def _server_config(self) -> None:
-        """Make sure that CRDS finds its own configuration, without which it ends the process."""
-        if read_server_config(self.environment.path) is not None:
-            return
-        server = self.server
-        if server is None:
-            self._config()
-            return
         try:
-            info = server.info
+            write_server_config(cache, server.info)
         except TransferError as error:
             msg = (
-                f"The CRDS cache {self.environment.path} is empty, and its server does not "
-                f"answer: {reason_of(error)} Set crds_server_url to one that can be reached."
+                f"The CRDS cache {cache} is empty, and its server does not answer: "
+                f"{reason_of(error)} Set crds_server_url to one that can be reached."
             )
             raise CrdsUnavailable(msg, url=server.url, cause=error) from error
-        write_server_config(self.environment.path, info)
+        return server.info
 
     def _groups(self) -> tuple[dict[str, dict], dict[str, list[str]]]:
         """Return what has to be asked, and the tasks that each answer is for."""
