@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,6 @@ from astroquery import cache_conf
 
 from .. import io, survey
 from .._conf import conf
-from .._forks import new_lock
 from .._typing import answering
 from ..exceptions import (
     CacheError,
@@ -26,7 +26,7 @@ from ..survey.releases import listed
 from .base import SurveyBase, options_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from .._typing import Bands, Coordinates, FilePath, Payload, Products, Region
     from ..images.viewer_service import ViewerService
@@ -136,7 +136,7 @@ class ExposureMethods(SurveyBase):
         ccds = _ccds(table, survey.named_planes.as_bands(bands, release, region), release, region)
         service = self._viewer(use_cache)
         folder = None if download_dir is None else Path(download_dir).expanduser().absolute()
-        listing = _Listing(service)
+        listing = functools.cache(functools.partial(_names_around, service))
         jobs = [
             ExposureJob(row, ccd, product, service, folder, listing)
             for row, (ccd, product) in enumerate((c, p) for c in ccds for p in names)
@@ -216,34 +216,16 @@ def _ccds(table: Table, bands: Sequence[str] | None, release: str, region: str) 
     return list(ccds)
 
 
-class _Listing:
-    """The CCDs that the viewer lists, asked once for each, after a failure."""
-
-    def __init__(self, service: ViewerService) -> None:
-        self._service = service
-        self._names: dict[_Ccd, set[str] | None] = {}
-        self._lock = new_lock()
-
-    def lacks(self, ccd: _Ccd, error: Exception) -> bool:
-        """Return True if an error means that there is no such CCD: a 500 may mean anything."""
-        if isinstance(error, NotFoundError):
-            return True
-        if not isinstance(error, ServiceDownError) or error.status != 500 or ccd.place is None:
-            return False
-        with self._lock:
-            if ccd not in self._names:
-                self._names[ccd] = self._around(ccd.layer.name, *ccd.place)
-            names = self._names[ccd]
-        return names is not None and f"{ccd.camera} {ccd.expnum}-{ccd.name}" not in names
-
-    def _around(self, layer: str, ra_deg: float, dec_deg: float) -> set[str] | None:
-        """Return the CCDs that the viewer lists round a place, `None` if it does not tell."""
-        try:
-            outlines = self._service.outlines("ccds/", layer, ra_deg, dec_deg, SEARCH_DEG)
-        except TransferError:
-            return None
-        # "decam 410003-N4-r": without the band, which is a property of the exposure.
-        return {name.rpartition("-")[0] for name, _ in outlines}
+def _names_around(service: ViewerService, ccd: _Ccd) -> set[str] | None:
+    """Return the CCDs that the viewer lists where one should be, `None` if it does not tell."""
+    if ccd.place is None:
+        return None
+    try:
+        outlines = service.outlines("ccds/", ccd.layer.name, *ccd.place, SEARCH_DEG)
+    except TransferError:
+        return None
+    # "decam 410003-N4-r": without the band, which is a property of the exposure.
+    return {name.rpartition("-")[0] for name, _ in outlines}
 
 
 @dataclass(frozen=True)
@@ -256,7 +238,8 @@ class ExposureJob:
     service: ViewerService
     folder: Path | None
     """Where it goes; `None` for a folder of its layer in the cache."""
-    listing: _Listing
+    listing: Callable[[_Ccd], set[str] | None]
+    """What the viewer lists where a CCD should be, asked once for each, after a failure."""
 
     @property
     def about(self) -> dict[str, str]:
@@ -278,7 +261,7 @@ class ExposureJob:
         try:
             done = self.service.save(about["url"], folder / f"{self.ccd.id}-{self.product}.fits.gz")
         except (TransferError, CacheError) as error:
-            if not self.listing.lacks(self.ccd, error):
+            if not self._is_absent(error):
                 raise
             message = f"The viewer's layer {self.ccd.layer.name} does not have {self.ccd.id}."
             return io.jobs.Result(self.row, "NODATA", message=message, **about)
@@ -292,3 +275,13 @@ class ExposureJob:
             sha256=done.sha256 or "",
             **about,
         )
+
+    def _is_absent(self, error: Exception) -> bool:
+        """Return True if an error means that there is no such CCD: a 500 may mean anything."""
+        if isinstance(error, NotFoundError):
+            return True
+        if not isinstance(error, ServiceDownError) or error.status != 500:
+            return False
+        names = self.listing(self.ccd)
+        label = f"{self.ccd.camera} {self.ccd.expnum}-{self.ccd.name}"
+        return names is not None and label not in names

@@ -219,8 +219,12 @@ class FootprintMethods(SurveyBase):
             bands = survey.named_planes.as_bands(bands, release, region)
             if observed:
                 every = bands or get_release(release).bands
-                maps = self._nexp(ra_deg, dec_deg, every, release, region, mirror, cache)
-                answer[targets.placed] = maps.any(axis=0) if bands is None else maps.all(axis=0)
+                spec = images.map_values.MapSpec(("nexp",), tuple(every), release, region)
+                access = self._access(mirror, cache, None)
+                maps, _ = images.map_values.values_at(spec, access, (ra_deg, dec_deg))
+                exposed = np.array([column.filled(0) > 0 for column in maps.values()])
+                is_there = exposed.any(axis=0) if bands is None else exposed.all(axis=0)
+                answer[targets.placed] = is_there
             else:
                 with self._finder(mirror, cache) as finder:
                     inside = catalogs.brick_tables.covered(
@@ -228,27 +232,6 @@ class FootprintMethods(SurveyBase):
                     )
                 answer[targets.placed] = inside
         return bool(answer[0]) if targets.shape == () else answer.reshape(targets.shape)
-
-    def _nexp(
-        self,
-        ra_deg: np.ndarray,
-        dec_deg: np.ndarray,
-        bands: Sequence[str],
-        release: str,
-        region: str,
-        mirror: Mirror | None,
-        cache: bool | None,
-    ) -> np.ndarray:
-        """Return, for each band, at which positions a pixel was observed."""
-        spec = images.map_values.MapSpec(("nexp",), tuple(bands), release, region)
-        answer = np.zeros((len(bands), len(ra_deg)), bool)
-        access = self._access(mirror, cache, None)
-        for job, values in images.map_values.values_by_brick(spec, access, (ra_deg, dec_deg)):
-            for number, band in enumerate(bands):
-                if f"nexp_{band}" in values.columns:
-                    pixels = values.columns[f"nexp_{band}"]
-                    answer[number, job.rows] = images.coadds.observed("nexp", pixels)
-        return answer
 
     def _probe(
         self,

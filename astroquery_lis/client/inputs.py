@@ -181,9 +181,7 @@ def warn_of_unplaced(targets: Targets, consequence: str) -> None:
 
 def _degrees(value: Any, parameter: str, must: str) -> tuple[np.ndarray, np.ndarray]:
     """Return RA and Dec in degrees of what is no table, in its own shape."""
-    if isinstance(value, BaseCoordinateFrame):
-        value = _sky(value, parameter, must)
-    if isinstance(value, SkyCoord):
+    if isinstance(value, (SkyCoord, BaseCoordinateFrame)):
         return icrs_degrees(value, parameter)
     if isinstance(value, str):
         ra_deg, dec_deg = _of_texts([value], parameter)
@@ -199,14 +197,6 @@ def _degrees(value: Any, parameter: str, must: str) -> tuple[np.ndarray, np.ndar
     if is_list or (isinstance(value, np.ndarray) and value.ndim):
         return _of_items(list(value), parameter, must)
     refuse(parameter, value, must)
-
-
-def _sky(frame: BaseCoordinateFrame, parameter: str, must: str) -> SkyCoord:
-    try:
-        return SkyCoord(frame)
-    except (ValueError, TypeError) as error:
-        msg = f"{parameter}={frame!r} {must}"
-        raise InvalidRequestError(msg, parameter=parameter, value=frame) from error
 
 
 def _of_texts(texts: Sequence[object], parameter: str) -> tuple[np.ndarray, np.ndarray]:

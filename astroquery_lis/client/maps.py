@@ -12,7 +12,6 @@ from astropy.table import Column, MaskedColumn, Table
 from .. import images, survey
 from ..exceptions import CoverageWarning, warn
 from ..survey.bitmasks import maskbits
-from ..survey.paths import IMAGE_PRODUCTS
 from ..survey.releases import get_release
 from .base import SurveyBase
 from .inputs import as_targets, warn_of_unplaced
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from .._typing import Bands, FilePath, Mirror, Positions, Products, Region
-    from ..images.map_values import MapSpec
 
 
 class MapMethods(SurveyBase):
@@ -136,15 +134,10 @@ class MapMethods(SurveyBase):
             folder,
         )
         access = self._access(mirror, cache, executor)
-        maps = _columns(spec, len(targets))
         places = targets.ra_deg, targets.dec_deg
-        n_lacking = int(np.isfinite(places[0]).sum())
-        for job, values in images.map_values.values_by_brick(
+        maps, n_lacking = images.map_values.values_at(
             spec, access, places, executor=executor, show_progress=show_progress
-        ):
-            n_lacking -= len(job.rows) if values.columns else 0
-            for title, part in values.columns.items():
-                maps[title][job.rows] = part
+        )
         # Of a million positions no column is copied.
         columns = [Column(axis, unit=u.deg, copy=False) for axis in places]
         names = ["id", "ra", "dec", *maps]
@@ -155,17 +148,6 @@ class MapMethods(SurveyBase):
             msg = f"{release} has no brick at {n_lacking} of {len(table)} position(s)."
             warn(msg, CoverageWarning)
         return table
-
-
-def _columns(spec: MapSpec, n_rows: int) -> dict[str, MaskedColumn]:
-    """Return a column for each map, all of it masked."""
-    columns = {}
-    for name, product, _ in spec.planes():
-        values = np.zeros(n_rows, IMAGE_PRODUCTS[product].dtype)
-        unit = IMAGE_PRODUCTS[product].unit.replace("nanomaggy", "nmgy") or None
-        mask = np.ones(n_rows, bool)
-        columns[name] = MaskedColumn(values, name, mask=mask, unit=unit, copy=False)
-    return columns
 
 
 def _bit_names(column: MaskedColumn, release: str) -> MaskedColumn:

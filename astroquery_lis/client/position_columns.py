@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import numpy as np
 from astropy import units as u
-from astropy.coordinates import SkyCoord
+from astropy.coordinates import BaseCoordinateFrame, SkyCoord
 from astropy.coordinates.errors import ConvertError
 from astropy.table import Column, Table
 
@@ -90,15 +90,16 @@ def positions_of_table(
     return ra_deg, dec_deg
 
 
-def icrs_degrees(coordinates: SkyCoord, parameter: str) -> tuple[np.ndarray, np.ndarray]:
+def icrs_degrees(
+    coordinates: SkyCoord | BaseCoordinateFrame, parameter: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Return RA and Dec of coordinates of any frame, in their shape; NaN where there is none."""
+    is_sky = isinstance(coordinates, SkyCoord)
     try:
-        there = coordinates.icrs
+        there = (coordinates if is_sky else SkyCoord(coordinates)).icrs
     except (ConvertError, AttributeError, TypeError, ValueError, u.UnitsError) as error:
-        msg = (
-            f"{parameter} in the frame {coordinates.frame.name!r} cannot be brought to ICRS: "
-            f"{error}."
-        )
+        name = coordinates.frame.name if is_sky else coordinates.name
+        msg = f"{parameter} in the frame {name!r} cannot be brought to ICRS: {error}."
         raise InvalidRequestError(msg, parameter=parameter, value=coordinates) from error
     return on_the_sky(unmasked(there.ra.deg), unmasked(there.dec.deg))
 

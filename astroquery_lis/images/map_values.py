@@ -17,6 +17,7 @@ from typing import TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
+from astropy.table import MaskedColumn
 
 from ..exceptions import CacheWarning, warn
 from ..io.bounds import within
@@ -25,7 +26,7 @@ from ..io.places import Failovers
 from ..io.store import write_whole
 from ..survey.bricks import BRICK_SIZE_DEG, brick_id, name_of
 from ..survey.owners import POLAR_DEC_DEG
-from ..survey.paths import IMAGE_PRODUCTS, plane_file, tree_of_brick
+from ..survey.paths import IMAGE_PRODUCTS, CoaddProduct, plane_file, tree_of_brick
 from ..survey.pixel_grids import Box, depth_in
 from ..survey.placement import OPTICAL, image_grid
 from ..survey.releases import get_release
@@ -80,22 +81,27 @@ class MapValues:
     cache_error: str = ""
 
 
-def values_by_brick(
+def values_at(
     spec: MapSpec,
     access: Access,
     positions: tuple[np.ndarray, np.ndarray],
     *,
     executor: Executor | str | None = None,
     show_progress: bool = False,
-) -> Iterator[tuple[MapJob, MapValues]]:
-    """Yield what each brick has at RA and Dec (NaN where there is none), and warn of failovers.
+) -> tuple[dict[str, MaskedColumn], int]:
+    """Return a column for each map, masked where nothing is, and how many places are in no brick.
 
-    The first failure is raised: where values are kept, after all that can be read is.
+    RA and Dec are NaN where there is no position.  Failovers are warned of.  The first failure is
+    raised: where values are kept, after all that can be read is.
     """
+    columns = {
+        name: _empty(name, IMAGE_PRODUCTS[product], len(positions[0]))
+        for name, product, _ in spec.planes()
+    }
     failovers, flaws = Failovers(), list[str]()
     failure: Exception | None = None
     jobs = jobs_of(*positions)
-    total = int(np.count_nonzero(np.isfinite(positions[0])))
+    n_lacking = total = int(np.count_nonzero(np.isfinite(positions[0])))
     progress = Progress(total, show=show_progress, label="positions")
     mapped = map_jobs(partial(_values_of_job, spec, access), jobs, executor=executor)
     with closing(progress), closing(mapped):
@@ -105,7 +111,9 @@ def values_by_brick(
             if error is None:
                 failovers.update(values.failovers)
                 flaws += [values.cache_error] if values.cache_error else []
-                yield job, values
+                n_lacking -= len(job.rows) if values.columns else 0
+                for name, part in values.columns.items():
+                    columns[name][job.rows] = part
             elif not spec.folder:
                 break
     failovers.warn()
@@ -113,6 +121,14 @@ def values_by_brick(
         warn(f"What was fetched is not cached: {flaws[0]}", CacheWarning)
     if failure is not None:
         raise failure
+    return columns, n_lacking
+
+
+def _empty(name: str, product: CoaddProduct, n_rows: int) -> MaskedColumn:
+    """Return a column of a map, all of it masked."""
+    values, mask = np.zeros(n_rows, product.dtype), np.ones(n_rows, bool)
+    unit = product.unit.replace("nanomaggy", "nmgy") or None
+    return MaskedColumn(values, name, mask=mask, unit=unit, copy=False)
 
 
 def jobs_of(ra_deg: np.ndarray, dec_deg: np.ndarray) -> Iterator[MapJob]:

@@ -301,3 +301,9 @@ def test_columns_without_a_table_are_refused_by_bricks(survey, bricks, column):
     with pytest.raises(InvalidRequestError, match="needs a table") as caught:
         survey.get_brick_files(bricks, path=path, **{column: "x"})
     assert caught.value.parameter == column
+
+
+def test_names_of_files_are_taken_in_any_case():
+    name = "sweep-190p000-195p005"
+    assert as_bricks([name.upper(), "1901P012"]).sweeps == (name,)
+    assert np.array_equal(as_bricks("1901P012").ids, as_bricks("1901p012").ids)

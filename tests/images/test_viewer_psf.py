@@ -97,6 +97,14 @@ def test_an_elongated_psf_comes_out_turned(sky, survey, origin):
     assert (angle - truth.position_angle_deg + 90) % 180 - 90 == pytest.approx(0, abs=3)
 
 
+def test_beside_ra_0_the_viewer_is_asked_for_ccds_on_both_sides(sky, survey):
+    psf = survey.get_psf(SkyCoord(0.0005, 0.0, unit="deg"), bands="r", to_sky=True)["PSF_R"]
+    assert psf.header["ROTFROM"] == "exposures"
+    (asked,) = [record.path for record in sky.requests if "/ccds/" in record.path]
+    # Of a negative RA the viewer leaves out what is east of 0.
+    assert "ralo=359.998000&rahi=0.003000" in asked
+
+
 def test_the_model_of_the_bricks_says_that_it_is_one(sky, survey):
     hdul = survey.get_psf(sky.positions["star"], bands="gr", source="bricks")
     for hdu in hdul[1:]:
