@@ -32,7 +32,7 @@ from ..io.bounds import Threads
 from ..io.download import Downloaded, download
 from ..io.http import HttpClient
 from ..io.mirrors import Mirror, local_folders
-from ..io.parts import RemoteParts
+from ..io.parts import FIRST_WINDOW_BYTES, RemoteParts
 from ..io.places import Answer, ask_in_turn
 from ..io.ranges import FIRST_RANGE_BYTES, Version, WholeFileAnswer, merge_ranges
 from ..io.store import GB, Runs, Store
@@ -388,7 +388,7 @@ class _PartedImage:
 
     def read(self, box: Box, shared: SharedFile | None) -> tuple[np.ndarray, Cards]:
         """Return the pixels of a box, and cards; tiles that are not kept are fetched."""
-        known = self._known()
+        known = self._known(box)
         layout = known.layout(self._source)
         part = box if layout.is_whole else layout.in_file(box)
         held_runs: dict[int, bytes] = {}
@@ -468,11 +468,14 @@ class _PartedImage:
         self._parts.version = version
         return self._parts.fetch(ranges, keep)
 
-    def _known(self) -> _KnownParts:
-        """Return an image of which header and tile table are known; fetch them if need be."""
+    def _known(self, box: Box | None = None) -> _KnownParts:
+        """Return an image of which header and tile table are known; fetch them if need be.
+
+        Tiles of the box come along where that takes no longer.
+        """
         known = self._reader.images.get(self.key)
         if known is None:
-            known = self._from_store() or self._begin()
+            known = self._from_store() or self._begin(box)
             try:
                 known.layout(self._source)
             except UnexpectedContentError:
@@ -496,25 +499,37 @@ class _PartedImage:
             self._store.forget_runs(self._path)
             return None
 
-    def _begin(self) -> _KnownParts:
+    def _begin(self, box: Box | None) -> _KnownParts:
         """Fetch header and tile table of a file of which nothing is known."""
         self._reader.begin_fetch()
         parts, url = self._parts, self._url
         parts.version = None
-        head = parts.head(FIRST_RANGE_BYTES, n_pieces=self._reader.n_pieces)
+        n_bytes, n_pieces = FIRST_RANGE_BYTES, self._reader.n_pieces
+        if n_pieces >= n_bytes // FIRST_WINDOW_BYTES:
+            # What the connections can bring at once; longer pieces would take twice as long.
+            n_bytes = min(n_bytes, n_pieces * FIRST_WINDOW_BYTES)
+        head = parts.head(n_bytes, n_pieces=n_pieces)
         assert parts.version is not None
+        tiles: dict[int, bytes] = {}
         while True:
             try:
                 image_map = ImageMap.parse(head, url=url)
                 break
             except MoreNeeded as more:
-                stop = max(more.stop, min(len(head) * 2, more.stop + FIRST_RANGE_BYTES))
+                stop, ranges = more.stop, []
+                if more.image_map is None:
+                    # Where the header ends is not known.
+                    stop = max(stop, min(len(head) * 2, stop + FIRST_RANGE_BYTES))
+                elif box is not None:
+                    ranges = merge_ranges(more.image_map.ranges(box))
                 if len(head) >= parts.version.size:
                     msg = f"{url} ends before its header or its tile table does."
                     raise UnexpectedContentError(msg, url=url) from None
-                head += parts.read([(len(head), stop)])[0]
+                tiles = parts.fetch([(len(head), stop), *ranges])
+                head += tiles.pop(len(head))
         runs = self._store.begin_runs(self._path, parts.version)
-        runs.add(0, head)
+        for start, data in {0: head, **tiles}.items():
+            runs.add(start, data)
         return _open_parts(runs, head, image_map, url)
 
 

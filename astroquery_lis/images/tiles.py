@@ -65,9 +65,10 @@ _WIDTH_BYTES = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "A": 1, 
 class MoreNeeded(Exception):  # noqa: N818 - it reports no error
     """The bytes at hand end before the header or the table does."""
 
-    def __init__(self, stop: int) -> None:
+    def __init__(self, stop: int, image_map: ImageMap | None = None) -> None:
         super().__init__(f"the first {stop} bytes are needed")
         self.stop = stop
+        self.image_map = image_map  # with the tiles of the rows at hand, where the header is
 
 
 @dataclass(frozen=True)
@@ -183,9 +184,11 @@ def _compressed(head: bytes, header: fits.Header, hdu: int, data_start: int, url
         msg = f"its table of tiles has THEAP={gap}"
         raise ValueError(msg)
     heap = data_start + gap
-    if len(head) < data_start + row_bytes * rows:
-        raise MoreNeeded(heap)
-    table = np.frombuffer(head, np.uint8, row_bytes * rows, data_start).reshape(rows, row_bytes)
+    n_rows = min(max(len(head) - data_start, 0) // row_bytes, rows)
+    table = np.zeros((rows, row_bytes), np.uint8)
+    table[:n_rows] = np.frombuffer(head, np.uint8, row_bytes * n_rows, data_start).reshape(
+        n_rows, row_bytes
+    )
     lengths = np.zeros(rows, np.int64)
     offsets = np.zeros(rows, np.int64)
     # A tile that could not be quantised has an empty first descriptor and its bytes in a later
@@ -203,7 +206,10 @@ def _compressed(head: bytes, header: fits.Header, hdu: int, data_start: int, url
     stops = starts + lengths.reshape(grid)
     coded = None if is_coded is None else is_coded.reshape(grid)
     codec = str(header["ZCMPTYPE"]).strip()
-    return ImageMap(hdu, shape, tile_shape, starts, stops, 0, heap, codec, coded)
+    image_map = ImageMap(hdu, shape, tile_shape, starts, stops, 0, heap, codec, coded)
+    if n_rows < rows:
+        raise MoreNeeded(heap, image_map)
+    return image_map
 
 
 def _descriptors(table: np.ndarray, header: fits.Header) -> Iterator[tuple[np.ndarray, np.ndarray]]:

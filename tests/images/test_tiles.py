@@ -72,6 +72,21 @@ def _parse(raw, first=5000):
 
 
 @pytest.mark.parametrize("name", FILES)
+def test_the_rows_of_a_table_that_are_there_tell_where_their_tiles_are(name):
+    raw = FILES[name]
+    whole = _parse(raw)
+    for n_bytes in range(40, whole.prefix_bytes, 40):
+        with pytest.raises(MoreNeeded) as needed:
+            ImageMap.parse(raw[:n_bytes])
+        part = needed.value.image_map
+        if part is not None:
+            is_there = part.stops > part.starts
+            assert np.array_equal(part.starts[is_there], whole.starts[is_there])
+            assert np.array_equal(part.stops[is_there], whole.stops[is_there])
+    assert whole.pixel_bytes or is_there.sum() >= is_there.size - 2
+
+
+@pytest.mark.parametrize("name", FILES)
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_a_box_decodes_from_only_its_bytes(name, data):
