@@ -12,7 +12,6 @@ import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterable
-from fnmatch import fnmatchcase
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,15 +24,10 @@ if TYPE_CHECKING:
 Names = Iterable[str] | None
 
 _OBSERVATORY = "jwst"
+_PREFIX = "/crds/"
 
 
-def serve_crds(
-    sky: Sandbox,
-    root: str | PathLike[str],
-    *,
-    context: str = "jwst_0001.pmap",
-    prefix: str = "/crds",
-) -> CrdsService:
+def serve_crds(sky: Sandbox, root: str | PathLike[str]) -> CrdsService:
     """Let a running sandbox serve a CRDS cache as a CRDS server does.
 
     Parameters
@@ -42,18 +36,14 @@ def serve_crds(
         The sandbox.
     root : path-like
         The cache whose mappings and references are served, such as that of a simulated observation.
-    context : str, optional
-        The context that is the latest one.
-    prefix : str, optional
-        Where on the sandbox.
 
     Returns
     -------
     CrdsService
         A context manager that takes the server away at the end.
     """
-    service = CrdsService(sky, root, context=context, prefix=prefix)
-    sky.routes.append((service.prefix, service))
+    service = CrdsService(sky, Path(root))
+    sky.routes.append((_PREFIX, service))
     return service
 
 
@@ -81,12 +71,9 @@ class CrdsService:
         Names of the procedures that were called.
     """
 
-    def __init__(
-        self, sky: Sandbox, root: str | PathLike[str], *, context: str, prefix: str
-    ) -> None:
-        self.prefix = prefix.rstrip("/") + "/"
-        self.url = sky.url + prefix.rstrip("/")
-        self.context = context
+    def __init__(self, sky: Sandbox, root: Path) -> None:
+        self.url = sky.url + _PREFIX.rstrip("/")
+        self.context = "jwst_0001.pmap"
         self.builds: dict[str, str] = {}
         self.dates: dict[str, str] = {}
         self.hidden: set[str] = set()
@@ -95,7 +82,7 @@ class CrdsService:
         self._sky = sky
         self._lock = threading.Lock()
         self._known: dict[str, dict[str, str]] = {}
-        self._root = Path(root)
+        self._root = root
 
     def __enter__(self) -> CrdsService:
         return self
@@ -105,13 +92,13 @@ class CrdsService:
 
     def close(self) -> None:
         """Stop serving."""
-        route = (self.prefix, self)
+        route = (_PREFIX, self)
         if route in self._sky.routes:
             self._sky.routes.remove(route)
 
     def __call__(self, request: Request) -> Response:
         """Return the `Response` to a `Request`."""
-        tail = request.path[len(self.prefix) :]
+        tail = request.path.removeprefix(_PREFIX)
         if tail.startswith("json/") and request.method == "POST":
             return self._procedure(request)
         if tail.startswith("files/"):
@@ -168,7 +155,7 @@ class CrdsService:
             "force_remote_mode": False,
             "last_synced": "2024-01-01 00:00:00.0",
             "max_headers_per_rpc": 5000,
-            "mappings": sorted(name for name in self._paths if name.endswith("map")),
+            "mappings": self._mapping_names(self.context),
             "mapping_url": {"unchecked": {_OBSERVATORY: files + "mappings"}},
             "reference_url": {"unchecked": {_OBSERVATORY: files + "references"}},
             "download_metadata": _encoded(self._file_infos(_OBSERVATORY)),
@@ -205,13 +192,6 @@ class CrdsService:
     ) -> dict[str, str]:
         return _encoded(self._file_infos(observatory, files, fields))
 
-    def _file_info(self, context: str, name: str) -> dict[str, str]:
-        info = self._file_infos(_OBSERVATORY, [name])[name]
-        if isinstance(info, str):
-            msg = f"{name}: {info}"
-            raise LookupError(msg)
-        return info
-
     def _describe(self, name: str, path: Path) -> dict[str, str]:
         with self._lock:
             if name not in self._known:
@@ -224,10 +204,7 @@ class CrdsService:
         return entry
 
     def _mapping_names(self, context: str) -> list[str]:
-        return self._list(_OBSERVATORY, "*map")
-
-    def _list(self, observatory: str, pattern: str = "*") -> list[str]:
-        return sorted(name for name in self._paths if fnmatchcase(name, pattern))
+        return sorted(name for name in self._paths if name.endswith("map"))
 
 
 def _encoded(value: object) -> dict[str, str]:
@@ -240,8 +217,6 @@ _PROCEDURES: dict[str, Callable[..., object]] = {
     "get_default_context": CrdsService._default_context,
     "get_build_context": CrdsService._build_context,
     "get_context_by_date": CrdsService._context_by_date,
-    "get_file_info": CrdsService._file_info,
     "get_file_info_map": CrdsService._encoded_infos,
     "get_mapping_names": CrdsService._mapping_names,
-    "list_mappings": CrdsService._list,
 }

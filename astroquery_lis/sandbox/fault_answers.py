@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import gzip
-import io
 import os
 import random
 import re
 import socket
 import struct
-import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from .web import FileBody, Request, Response, error_document, error_page
+
+if TYPE_CHECKING:
+    from .http_server import Handler
 
 _CHUNK_BYTES = 5000
 # What follows the last whole chunk.
@@ -101,33 +102,18 @@ def _flipped(content: bytes, bits: int, start: int, stop: int | None, seed: int)
     return bytes(changed)
 
 
-class Wire(Protocol):
-    """The server's end of a connection."""
-
-    wfile: io.BufferedIOBase
-    connection: socket.socket
-    close_connection: bool
-
-    @property
-    def closing(self) -> threading.Event:
-        """Set when the server ends."""
-
-    def send_head(self, response: Response, headers: dict[str, str]) -> None:
-        """Send the status and the headers of an answer, and some in place of its length."""
-
-
-def _part(wire: Wire, response: Response, body: bytes, fraction: float, **headers: str) -> None:
+def _part(wire: Handler, response: Response, body: bytes, fraction: float, **headers: str) -> None:
     """Send the head of an answer and a part of its body; the whole length if no header is named."""
     wire.send_head(response, headers or {"Content-Length": str(len(body))})
     wire.wfile.write(body[: int(len(body) * fraction)])
     wire.wfile.flush()
 
 
-def _cut(wire: Wire, response: Response, body: bytes, options: dict) -> None:
+def _cut(wire: Handler, response: Response, body: bytes, options: dict) -> None:
     _part(wire, response, body, options["fraction"])
 
 
-def _reset(wire: Wire, response: Response, body: bytes, options: dict) -> None:
+def _reset(wire: Handler, response: Response, body: bytes, options: dict) -> None:
     if options["fraction"] > 0:
         _part(wire, response, body, options["fraction"])
     # No time for what is under way: the other side gets a reset instead of an end.
@@ -135,13 +121,13 @@ def _reset(wire: Wire, response: Response, body: bytes, options: dict) -> None:
     os.close(wire.connection.detach())
 
 
-def _hang(wire: Wire, response: Response, body: bytes, options: dict) -> None:
+def _hang(wire: Handler, response: Response, body: bytes, options: dict) -> None:
     if options["fraction"] is not None:
         _part(wire, response, body, options["fraction"])
     wire.closing.wait(options["seconds"])
 
 
-def _drip(wire: Wire, response: Response, body: bytes, options: dict) -> None:
+def _drip(wire: Handler, response: Response, body: bytes, options: dict) -> None:
     wire.send_head(response, {"Content-Length": str(len(body))})
     wire.wfile.flush()
     for byte in body:
@@ -151,17 +137,17 @@ def _drip(wire: Wire, response: Response, body: bytes, options: dict) -> None:
             return
 
 
-def _garbage(wire: Wire, response: Response, body: bytes, options: dict) -> None:
+def _garbage(wire: Handler, response: Response, body: bytes, options: dict) -> None:
     wire.wfile.write(b"\x00\x01\x02 this is not HTTP\r\n\r\n" * 10)
 
 
-def _long_header(wire: Wire, response: Response, body: bytes, options: dict) -> None:
+def _long_header(wire: Handler, response: Response, body: bytes, options: dict) -> None:
     wire.wfile.write(b"HTTP/1.1 200 OK\r\n")
     for number in range(options["lines"]):
         wire.wfile.write(b"X-%d: %s\r\n" % (number, b"a" * 1000))
 
 
-def _endless(wire: Wire, response: Response, body: bytes, options: dict) -> None:
+def _endless(wire: Handler, response: Response, body: bytes, options: dict) -> None:
     headers = {"Content-Type": options["content_type"], "Connection": "close"}
     wire.send_head(Response(200, headers), {})
     wire.wfile.write(options["start"])
@@ -171,17 +157,17 @@ def _endless(wire: Wire, response: Response, body: bytes, options: dict) -> None
             return
 
 
-def _no_length(wire: Wire, response: Response, body: bytes, options: dict) -> None:
+def _no_length(wire: Handler, response: Response, body: bytes, options: dict) -> None:
     _part(wire, response, body, options["fraction"], Connection="close")
 
 
-def _wrong_length(wire: Wire, response: Response, body: bytes, options: dict) -> None:
+def _wrong_length(wire: Handler, response: Response, body: bytes, options: dict) -> None:
     value = options["value"]
     wire.send_head(response, {"Content-Length": value or str(max(len(body) + options["by"], 0))})
     wire.wfile.write(body)
 
 
-def _chunked(wire: Wire, response: Response, body: bytes, options: dict) -> None:
+def _chunked(wire: Handler, response: Response, body: bytes, options: dict) -> None:
     ending = options["ending"]
     wire.send_head(response, {"Transfer-Encoding": "chunked"})
     # Of the broken ones half of the body is sent.
@@ -193,7 +179,7 @@ def _chunked(wire: Wire, response: Response, body: bytes, options: dict) -> None
 
 
 # How the answers of some faults go over the wire; after each the connection is closed.
-SENDERS: dict[str, Callable[[Wire, Response, bytes, dict], None]] = {
+SENDERS: dict[str, Callable[[Handler, Response, bytes, dict], None]] = {
     "cut": _cut,
     "reset": _reset,
     "hang": _hang,
@@ -207,7 +193,7 @@ SENDERS: dict[str, Callable[[Wire, Response, bytes, dict], None]] = {
 }
 
 
-def send(wire: Wire, kind: str, options: dict, response: Response) -> None:
+def send(wire: Handler, kind: str, options: dict, response: Response) -> None:
     """Send an answer as a fault has it."""
     wire.close_connection = True
     SENDERS[kind](wire, response, _bytes_of(response.body), options)

@@ -45,7 +45,7 @@ class Server(ThreadingHTTPServer):
         self.closing = threading.Event()
         self._open: set[Connection] = set()
         self._changed = threading.Condition()
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", 0), Handler)
 
     def server_bind(self) -> None:
         """Take a port."""
@@ -83,7 +83,9 @@ class Server(ThreadingHTTPServer):
             self._changed.wait_for(lambda: not self._open, timeout=5)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Answers the requests of one connection."""
+
     server: Server
     protocol_version = "HTTP/1.1"
     server_version = "sandbox"

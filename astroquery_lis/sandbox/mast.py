@@ -81,14 +81,14 @@ class MastService:
         Address and ``Authorization`` of every request for a file.
     """
 
-    def __init__(self, url: str, faults: Faults, prefix: str = PREFIX) -> None:
-        self.url = url + prefix
+    def __init__(self, url: str, faults: Faults) -> None:
+        self.url = url + PREFIX
         self.archive = JwstArchive()
         self.max_rows, self.reach = MAX_ROWS, 10**9
         self.forgets = 0
         self.strangers = {"a-token-of-a-stranger": "A Stranger"}
         self.asked: list[tuple] = []
-        self._faults, self._prefix = faults, prefix
+        self._faults = faults
         self._routes = {
             ("GET", "/search/util/api/v0.1/column_list"): self._columns,
             ("POST", "/search/jwst/api/v0.1/search"): self._search,
@@ -100,7 +100,7 @@ class MastService:
 
     def __call__(self, request: Request) -> Response:
         """Return the `Response` to a `Request`."""
-        path = request.path.removeprefix(self._prefix)
+        path = request.path.removeprefix(PREFIX)
         method = "GET" if request.method == "HEAD" else request.method
         answer = self._routes.get((method, path))
         return answer(request) if answer else error_page(404, "MAST has no such service here.")
@@ -287,6 +287,11 @@ EXCLUSIVE = "EXCLUSIVE_ACCESS"
 RELEASED = "2022-07-14T00:00:00"
 NOT_YET = "2999-01-01T00:00:00"
 
+# Columns that are what a keyword of the file says.
+_KEYWORDS = (
+    *("instrume", "exp_type", "filter", "pupil", "grating", "band", "subarray"),
+    *("targprop", "targ_ra", "targ_dec"),
+)
 _EXPOSURE = re.compile(r"(jw\d{11}_\d{2}\w{3}_\d{5}(?:-seg\d{3})?)_([a-z0-9]+)_(\w+)\.fits")
 _SHUTTERS = re.compile(r"(jw\d{11})_\d+_msa\.fits")
 _ASSOCIATION = re.compile(r"jw\d{5}-\w+_\d+t\d+_(\w+?)([23])_\d+_asn\.json")
@@ -329,7 +334,7 @@ class JwstArchive:
         exposure, association = _EXPOSURE.fullmatch(path.name), _ASSOCIATION.fullmatch(path.name)
         if shutters := _SHUTTERS.fullmatch(path.name):
             # It goes with every exposure of its visit.
-            self.holdings[path.name] = Holding(path, shutters[1], exclusive, path.stat().st_size)
+            self._hold(path, shutters[1], exclusive)
         elif exposure:
             self._add_exposure(path, exposure[1], exposure[2], exposure[3], exclusive)
         elif association:
@@ -338,14 +343,18 @@ class JwstArchive:
             msg = f"{path.name} is not the name of a JWST exposure or association."
             raise ValueError(msg)
 
+    def _hold(self, path: Path, dataset: str, exclusive: bool) -> int:
+        size = path.stat().st_size
+        self.holdings[path.name] = Holding(path, dataset, exclusive, size)
+        return size
+
     def _add_exposure(
         self, path: Path, root: str, detector: str, suffix: str, exclusive: bool
     ) -> None:
         with fits.open(path) as hdul:
             header = hdul[0].header
             region = hdul["SCI"].header.get("S_REGION", "") if "SCI" in hdul else ""
-        size = path.stat().st_size
-        self.holdings[path.name] = Holding(path, root, exclusive, size)
+        size = self._hold(path, root, exclusive)
         level = {"uncal": "1b", "rate": "2a", "rateints": "2a"}.get(suffix, "2b")
         row = {
             "fileSetName": root,
@@ -353,20 +362,11 @@ class JwstArchive:
             "program": int(root[2:7]),
             "observtn": int(root[7:10]),
             "visit": int(root[10:13]),
-            "instrume": header.get("INSTRUME", ""),
+            **{name: header.get(name.upper()) for name in _KEYWORDS},
             "detector": header.get("DETECTOR", detector.upper()),
-            "exp_type": header.get("EXP_TYPE", ""),
-            "filter": header.get("FILTER"),
-            "pupil": header.get("PUPIL"),
-            "grating": header.get("GRATING"),
-            "band": header.get("BAND"),
-            "subarray": header.get("SUBARRAY"),
             "date_obs": _moment(header, "DATE-OBS"),
             "date_beg": _moment(header, "DATE-BEG") or _moment(header, "DATE-OBS"),
             "s_region": region,
-            "targprop": header.get("TARGPROP"),
-            "targ_ra": header.get("TARG_RA"),
-            "targ_dec": header.get("TARG_DEC"),
         }
         elements = [row[name] for name in ("filter", "pupil", "grating") if row[name]]
         row["opticalElements"] = ";".join(elements)
@@ -391,7 +391,7 @@ class JwstArchive:
         root = members[0][1] if members and members[0] else None
         if level == 2 and root:
             dataset = root
-        self.holdings[path.name] = Holding(path, dataset, exclusive, path.stat().st_size)
+        self._hold(path, dataset, exclusive)
         observation = re.match(r"jw\d{5}-o(\d{3})_", path.name)
         first: dict = next((row for row in self.rows if row["fileSetName"] == root), {})
         row = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import NamedTuple
 from xml.sax.saxutils import escape
@@ -51,8 +51,6 @@ _SCHEMA_TABLES = {
     "columns": (
         "table_name column_name description unit ucd utype datatype size principal indexed std"
     ),
-    "keys": "key_id from_table target_table description utype",
-    "key_columns": "key_id from_column target_column",
 }
 _SCHEMA_INTEGERS = ("size", "principal", "indexed", "std")
 _INDEXED = ("ra", "dec", "ls_id", "objid", "brickid", "random_id")
@@ -130,12 +128,9 @@ def _values(release: str, region: str) -> dict[str, np.ndarray]:
     values = {"ls_id": _ls_id(rows)}
     for name in rows.dtype.names or ():
         column = rows[name]
+        values[name] = column
         if column.ndim == 2:
             values |= {f"{name}_{i + 1}": column[:, i] for i in range(column.shape[1])}
-        elif column.dtype.kind == "S":
-            values[name] = np.char.rstrip(np.char.decode(column, "ascii"))
-        else:
-            values[name] = column.astype(int) if column.dtype.kind in ("b", "u") else column
     for band in bands:
         flux = rows[f"flux_{band}"].astype(float)
         bare = flux / rows[f"mw_transmission_{band}"]
@@ -159,18 +154,26 @@ def _table_rows(release: str, region: str) -> Iterator[tuple]:
     """Yield the rows of a table; of each source the official one in tables of both regions."""
     for part in (region,) if region else ("south", "north"):
         values = _values(release, part)
-        count = len(values["ra"])
-        official = np.ones(count, bool)
+        official = np.ones(len(values["ra"]), bool)
         if not region:
             official = bricks.is_north(values["ra"], values["dec"]) == (part == "north")
-        lists = []
-        for column in _columns(release, region):
-            entries = values.get(column.name, np.full(count, NO_VALUE))
-            if column.kind == "f4" and column.name in values:
-                entries = entries.astype(np.float32)
+        yield from _rows(_columns(release, region), values, official)
+
+
+def _rows(
+    columns: Iterable[TapColumn], values: Mapping[str, np.ndarray], selected: np.ndarray
+) -> Iterator[tuple]:
+    """Yield the selected rows of some columns, as sqlite takes them."""
+    lists: list[list] = []
+    for column in columns:
+        entries = values.get(column.name, np.full(len(selected), NO_VALUE))
+        entries = entries[selected].astype(column.kind)
+        if column.kind[0] == "S":
             # Empty strings are NULL there.
-            lists.append([None if value == "" else value for value in entries[official].tolist()])
-        yield from zip(*lists, strict=True)
+            lists.append([text.decode("ascii").rstrip() or None for text in entries])
+        else:
+            lists.append(entries.tolist())
+    yield from zip(*lists, strict=True)
 
 
 def _photo_z_columns(release: str) -> tuple[TapColumn, ...]:
@@ -185,16 +188,9 @@ def _photo_z_rows(release: str, regions: Iterable[str]) -> Iterator[tuple]:
     for region in regions:
         rows, truth_id = catalog.primary_rows(release, region)
         table = photo_z(release, rows, truth_id)
-        lists = [_ls_id(rows).tolist()]
-        for name in table.dtype.names or ():
-            column = table[name]
-            if column.dtype.kind == "S":
-                lists.append([text.decode() or None for text in column])
-            else:
-                lists.append(
-                    column.astype(int if column.dtype.kind == "b" else column.dtype).tolist()
-                )
-        yield from zip(*lists, strict=True)
+        values = {name: table[name] for name in table.dtype.names or ()}
+        values["ls_id"] = _ls_id(rows)
+        yield from _rows(_photo_z_columns(release), values, np.ones(len(rows), bool))
 
 
 @cache

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import io
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -27,7 +26,7 @@ from ..survey import bricks, sphere
 from ..survey.bricks import Brick
 from ..survey.pixel_grids import Box
 from .cameras import ccd_psf
-from .viewer_layers import LIMITED, SPOILERS, ViewerLayer, clean_name, find_layer
+from .viewer_layers import LIMITED, ViewerLayer, clean_name, find_layer
 from .viewer_render import NATIVE_ARCSEC, SIZE_PIX, CutoutGrid, NoOverlapError, Renderer
 from .viewer_tables import BROKEN, KINDS, catalog_box, ccd_list, exposure_file
 from .web import Request, Response, json_answer, page
@@ -61,8 +60,6 @@ class Viewer:
         self._prefix = prefix
         self._renderer = Renderer(find)
         self._index = _index()
-        self._spoilt: dict[str, list] = {}
-        self._lock = threading.Lock()
         # As in the real one: what a path begins with decides, and a dot is any character.
         self._routes = [
             (re.compile(pattern), answer)
@@ -110,7 +107,6 @@ class Viewer:
             return _picture_of(np.full((grid.height, grid.width, 3), _GREY, np.uint8))
         if not isinstance(layer, ViewerLayer) or not np.isfinite(ra) or not abs(dec) <= 90:
             raise _UncaughtError
-        layer = self._as_others_left_it(layer)
         grid = _parse_grid(query, ra, dec)
         bands = _parse_bands(query, layer)
         if layer.is_split and grid.rotation_deg != 0 and "subimage" not in query:
@@ -125,18 +121,6 @@ class Viewer:
             # The picture's label on a FITS file.
             return _file(body, "image/jpeg")
         return _file(body, "image/fits", f"cutout_{ra:.4f}_{dec:.4f}.fits")
-
-    def _as_others_left_it(self, layer: ViewerLayer) -> ViewerLayer:
-        """Return the layer, or what a request for a misspelt one made of it."""
-        with self._lock:
-            if layer.name in SPOILERS:
-                self._spoilt[SPOILERS[layer.name]] = [0, layer]
-            if layer.name not in self._spoilt:
-                return layer
-            # Two of three workers have the wrong one in their memory.
-            state = self._spoilt[layer.name]
-            state[0] += 1
-            return layer if state[0] % 3 == 0 else state[1]
 
     def _planes(
         self, query: dict[str, str], layer: ViewerLayer, grid: CutoutGrid, bands: str
@@ -168,7 +152,7 @@ class Viewer:
             ("IMAGETYP", "image"),
         ]
         hdus, is_near = [fits.PrimaryHDU(header=fits.Header(cards))], layer.lost
-        for tree in () if layer.lost else layer.trees:
+        for tree in layer.trees:
             for brick in layer.bricks_of(tree):
                 official = layer.tree_at(brick.ra_deg, brick.dec_deg) == tree
                 if not official or _distance_deg(grid, brick) > 0.2 + size_deg:
@@ -232,40 +216,30 @@ class Viewer:
             raise _UncaughtError from None
         if not isinstance(layer, ViewerLayer) or layer.lost or not abs(dec) <= 90:
             raise _UncaughtError
-        names = query.get("bands", layer.bands)
-        bands = [band for band in names if band in layer.bands]
         tree = layer.tree_at(ra % 360, dec)
         exposed = self._exposed(layer, tree, ra, dec)
-        if not any(exposed.values()):
+        if not exposed:
             # A brick, and not one CCD that touches the place: the real viewer measures nothing.
             raise _UncaughtError
-        hdus: list = []
-        for band in bands:
-            if not exposed.get(band):
-                continue
-            psf = ccd_psf(ra, dec, tree[1], band)
-            hdu = fits.ImageHDU(psf) if hdus else fits.PrimaryHDU(psf)
-            hdu.header["BAND"] = band
-            hdus.append(hdu)
-        if not hdus:
+        drawn = "".join(band for band in query.get("bands", layer.bands) if band in exposed)
+        if not drawn:
             return page("no CCDs overlapping")
-        drawn = "".join(hdu.header["BAND"] for hdu in hdus)
+        hdus: list = []
+        for band in drawn:
+            kind_of_hdu = fits.ImageHDU if hdus else fits.PrimaryHDU
+            header = fits.Header([("BAND", band)])
+            hdus.append(kind_of_hdu(ccd_psf(ra, dec, tree[1], band), header))
         hdus[0].header["BANDS"] = drawn
         for number, band in enumerate(drawn):
             hdus[0].header[f"BAND{number}"] = band
         return _file(hdus, "image/fits", f"copsf_{ra:.4f}_{dec:.4f}.fits")
 
     def _exposed(
-        self,
-        layer: ViewerLayer,
-        tree: tuple[str, str],
-        ra_deg: float,
-        dec_deg: float,
-    ) -> dict[str, bool]:
-        """Return for each band whether a good exposure touches a small box at a place."""
+        self, layer: ViewerLayer, tree: tuple[str, str], ra_deg: float, dec_deg: float
+    ) -> set[str]:
+        """Return the bands in which a good exposure touches a small box at a place."""
         half = _PSF_BOX_PIX // 2
-        near = False
-        exposed: dict[str, bool] = {}
+        exposed: set[str] = set()
         for brick in layer.bricks_of(tree):
             pixel = bricks.brick_grid(brick.id).to_pixel(ra_deg, dec_deg)
             if not np.isfinite(pixel[0]):
@@ -274,13 +248,10 @@ class Viewer:
             box = Box(y - half, y + half, x - half, x + half).clipped(SIZE_PIX, SIZE_PIX)
             if 0 in box.shape:
                 continue
-            near = True
             for band in layer.bands:
                 nexp = self._renderer.read(tree, "nexp", brick.name, band, box)
-                if nexp is not None:
-                    exposed[band] = exposed.get(band, False) or bool((nexp > 0).any())
-        if not near:
-            raise NoOverlapError
+                if nexp is not None and (nexp > 0).any():
+                    exposed.add(band)
         return exposed
 
     def _bricks(self, query: dict[str, str]) -> Response:
@@ -307,11 +278,11 @@ class Viewer:
         return json_answer({"polys": polygons})
 
     def _ccds(self, query: dict[str, str]) -> Response:
-        box = _box_of(query)
         layer = find_layer(query.get("layer", ""))
-        if not isinstance(layer, ViewerLayer) or layer.lost:
-            return ccd_list((), (), box)
-        return ccd_list(layer.trees, layer.bands, box)
+        box = _box_of(query)
+        if isinstance(layer, ViewerLayer):
+            return ccd_list(layer.trees, layer.bands, box)
+        return ccd_list((), (), box)
 
 
 def _exposure(kind: str, path: str) -> Response:

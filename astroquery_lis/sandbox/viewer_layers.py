@@ -33,9 +33,6 @@ NO_DATA = frozenset(row["name"] for row in _ROWS if not row["product"])
 _SURVEYS = ("act", "decaps", "des", "hsc", "ps1", "sdss", "vlass")
 LIMITED = frozenset(name for name in NO_DATA if name.startswith(_SURVEYS))
 
-# Names that spoil another layer for whoever asks next.
-SPOILERS = MappingProxyType({"ls-dr10-grz-model": "ls-dr10-grz"})
-
 
 @dataclass(frozen=True)
 class ViewerLayer:

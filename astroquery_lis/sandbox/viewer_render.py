@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,10 @@ from astropy.io import fits
 from scipy.ndimage import gaussian_filter
 
 from .._codecs import decoding
-from ..survey import bricks, paths, releases
+from ..survey import bricks, paths, releases, sphere
 from ..survey.bricks import Brick
 from ..survey.pixel_grids import Box
+from .cameras import CcdGrid
 from .viewer_layers import ViewerLayer
 
 SIZE_PIX = bricks.IMAGE_SIZE_PIX
@@ -32,19 +32,6 @@ _BIN_MARGIN_PIX = 8
 
 class NoOverlapError(Exception):
     """No brick is near the cutout."""
-
-
-def _frame(ra_deg: float, dec_deg: float) -> np.ndarray:
-    """Return unit vectors to the east, to the north and to a position, as columns."""
-    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
-    sin_ra, cos_ra, sin_dec, cos_dec = np.sin(ra), np.cos(ra), np.sin(dec), np.cos(dec)
-    return np.array(
-        [
-            [-sin_ra, -sin_dec * cos_ra, cos_dec * cos_ra],
-            [cos_ra, -sin_dec * sin_ra, cos_dec * sin_ra],
-            [0.0, cos_dec, sin_dec],
-        ]
-    )
 
 
 @dataclass(frozen=True)
@@ -72,14 +59,6 @@ class CutoutGrid:
         octaves = np.log2(self.pixel_scale_arcsec / NATIVE_ARCSEC) - 1e-9
         return int(np.clip(np.floor(octaves), 0, 7))
 
-    @cached_property
-    def to_vector(self) -> np.ndarray:
-        """Matrix from (x, y, 1) to a vector towards the pixel."""
-        turn = np.radians(self.cd)
-        offset = -turn @ [(self.width - 1) / 2, (self.height - 1) / 2]
-        plane = np.vstack([np.column_stack([turn, offset]), [0.0, 0.0, 1.0]])
-        return _frame(self.ra_deg, self.dec_deg) @ plane
-
     def cards(self) -> list[tuple]:
         """Return the cards of the WCS."""
         cd = self.cd
@@ -95,30 +74,19 @@ class CutoutGrid:
             ("IMAGEH", self.height),
         ]
 
-    def brick_pixels(self, brick: Brick, rows: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Return where the pixels of some rows are in a brick."""
-        frame = _frame(brick.ra_deg, brick.dec_deg)
-        # From one tangent plane to another is a matrix and a division.
-        matrix = frame.T @ self.to_vector
-        y, x = np.arange(rows.start, rows.stop)[:, None], np.arange(self.width)
-        east, north, depth = (row[0] * x + row[1] * y + row[2] for row in matrix)
-        scale = np.radians(NATIVE_ARCSEC / 3600)
-        return _MIDDLE - east / depth / scale, _MIDDLE + north / depth / scale
-
     def sky(self, rows: slice, columns: slice | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return right ascension and declination, degrees, of the pixels of some rows."""
-        columns = columns or slice(0, self.width)
-        y = np.arange(rows.start, rows.stop)[:, None]
-        x = np.arange(columns.start, columns.stop)
-        vector = [row[0] * x + row[1] * y + row[2] for row in self.to_vector]
-        ra = np.degrees(np.arctan2(vector[1], vector[0])) % 360
-        return ra, np.degrees(np.arctan2(vector[2], np.hypot(vector[0], vector[1])))
+        y, x = np.mgrid[rows, columns or slice(0, self.width)]
+        middle = (self.width - 1) / 2, (self.height - 1) / 2
+        grid = CcdGrid(self.ra_deg, self.dec_deg, middle, self.cd)
+        ra, dec = grid.to_sky(x.ravel(), y.ravel())
+        return ra.reshape(x.shape), dec.reshape(x.shape)
 
     def is_near(self, brick: Brick) -> bool:
         """Return True if a brick may have pixels of the grid."""
         reach = 0.3 + np.hypot(self.width, self.height) / 2 * self.pixel_scale_arcsec / 3600
-        here, there = (_frame(at.ra_deg, at.dec_deg)[:, 2] for at in (self, brick))
-        return here @ there > np.cos(np.radians(min(reach, 90.0)))
+        apart = sphere.separation_deg(self.ra_deg, self.dec_deg, brick.ra_deg, brick.dec_deg)
+        return bool(apart < min(reach, 90.0))
 
 
 def _lanczos(fraction: np.ndarray) -> np.ndarray:
@@ -187,13 +155,14 @@ class Renderer:
         for tree, rows in parts:
             planes = result[:, rows]
             count = np.zeros(planes.shape[1:], np.float32)
+            ra, dec = grid.sky(rows)
             for brick in filter(grid.is_near, layer.bricks_of(tree)):
-                x, y = grid.brick_pixels(brick, rows)
+                x, y = bricks.brick_grid(brick.id).to_pixel(ra, dec)
                 inside = (np.abs(x - _MIDDLE) < SIZE_PIX / 2) & (np.abs(y - _MIDDLE) < SIZE_PIX / 2)
                 is_near = is_near or bool(inside.any())
                 if layer.product != "image":
                     # Models and residuals come from the brick that owns the pixel.
-                    inside &= bricks.brick_id(*grid.sky(rows)) == brick.id
+                    inside &= bricks.brick_id(ra, dec) == brick.id
                 if not inside.any() or grid.scale > LAST_SCALE:
                     continue
                 count += inside

@@ -11,7 +11,6 @@ import urllib3
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from astroquery_lis import sandbox
 from astroquery_lis.sandbox import render
 from astroquery_lis.sandbox.viewer_layers import LAYERS, NO_DATA
 from astroquery_lis.survey import bricks, layers, paths
@@ -347,20 +346,6 @@ def test_old_names(ask):
         assert ask("cutout.fits", layer=name, **fields).status == 500
     for name in ("LS-DR10", "ls-dr11-griz", "dr9", "dr10-deep"):
         assert ask("cutout.fits", layer=name, **fields).data == b"no such layer"
-
-
-def test_a_misspelt_layer_spoils_another(sky_tree, pool):
-    with sandbox.serve(root=sky_tree, configure=False) as other:
-
-        def has_pixels(layer):
-            fields = {"ra": 45.2, "dec": 0.1, "size": 8, "layer": layer}
-            answer = pool.request("GET", f"{other.viewer_url}/cutout.fits", fields=fields)
-            return bool(fits.getdata(io.BytesIO(answer.data)).any())
-
-        assert all(has_pixels("ls-dr10-grz") for _ in range(4))
-        assert not has_pixels("ls-dr10-grz-model")
-        assert sum(has_pixels("ls-dr10-grz") for _ in range(12)) == 4
-        assert all(has_pixels("ls-dr10") for _ in range(4))
 
 
 def test_pictures_are_north_up_and_east_left(ask, sky):
