@@ -143,20 +143,19 @@ def _pairs(
     table: TractorFile, rows: np.ndarray, near: np.ndarray, positions: Positions
 ) -> Iterator[Pairs]:
     """Yield the pairs in one file: of still sources, of movers."""
-    if positions.epoch_yr is None:
-        yield _near(table, rows, near, positions, positions.radius_deg)
-        return
     names = ("pmra", "pmdec", "ref_epoch", "ref_cat")
-    motion = table.read(rows, names)
-    if not all(name in motion for name in names) or not len(rows):
+    epoch_yr, motion = positions.epoch_yr, {}
+    if epoch_yr is not None and len(rows) and len(near):
+        motion = table.read(rows, names)
+    if epoch_yr is None or len(motion) < len(names):
         yield _near(table, rows, near, positions, positions.radius_deg)
         return
     pm = np.hypot(motion["pmra"], motion["pmdec"])
     moves = (pm > 0) & np.char.startswith(motion["ref_cat"], "G")
     yield _near(table, rows[~moves], near, positions, positions.radius_deg)
-    if moves.any() and len(near):
-        rates = {name: motion[name][moves].astype(float) for name in names[:3]}
-        yield _moved(table, rows[moves], near, positions, rates)
+    if moves.any():
+        rates = [motion[name][moves].astype(float) for name in names[:3]]
+        yield _moved(table, rows[moves], near, positions, epoch_yr, *rates)
 
 
 def _moved(
@@ -164,24 +163,22 @@ def _moved(
     rows: np.ndarray,
     near: np.ndarray,
     positions: Positions,
-    rates: dict[str, np.ndarray],
+    epoch_yr: np.ndarray,
+    *rates: np.ndarray,
 ) -> Pairs:
     """Return the pairs of sources that move, each moved to the epoch of the position."""
-    epoch_yr = positions.epoch_yr
-    if epoch_yr is None:
-        return _near(table, rows, near, positions, positions.radius_deg)
+    pmra, pmdec, ref_epoch = rates
     years = max(
-        abs(epoch_yr[near].max() - rates["ref_epoch"].min()),
-        abs(epoch_yr[near].min() - rates["ref_epoch"].max()),
+        abs(epoch_yr[near].max() - ref_epoch.min()),
+        abs(epoch_yr[near].min() - ref_epoch.max()),
     )
-    pm = np.hypot(rates["pmra"], rates["pmdec"])
-    reach = min(float(pm.max()) * years / 3.6e6, MAX_MOTION_DEG)
+    reach = min(float(np.hypot(pmra, pmdec).max()) * years / 3.6e6, MAX_MOTION_DEG)
     place, row, _ = _near(table, rows, near, positions, positions.radius_deg + reach)
     at = np.searchsorted(rows, row)
-    time_yr = epoch_yr[place] - rates["ref_epoch"][at]
+    time_yr = epoch_yr[place] - ref_epoch[at]
     ra, dec = table.positions["ra"][row], table.positions["dec"][row]
-    moved_dec = dec + rates["pmdec"][at] * time_yr / 3.6e6
-    moved_ra = ra + rates["pmra"][at] * time_yr / 3.6e6 / np.cos(np.radians(dec))
+    moved_dec = dec + pmdec[at] * time_yr / 3.6e6
+    moved_ra = ra + pmra[at] * time_yr / 3.6e6 / np.cos(np.radians(dec))
     apart = positions.separation_deg(place, moved_ra, moved_dec)
     inside = apart <= positions.radius_deg
     return place[inside], row[inside], apart[inside]

@@ -17,47 +17,29 @@ from .releases import get_release, listed
 
 __all__ = ["ALLMASK_BITS", "FITBITS", "WISEMASK_BITS", "decode_mask", "maskbits", "maskbits_value"]
 
-_MASKBITS_DR7 = {
-    name: bit
-    for bit, name in enumerate(
-        (
-            "NPRIMARY",
-            "BRIGHT",
-            "SATUR_G",
-            "SATUR_R",
-            "SATUR_Z",
-            "ALLMASK_G",
-            "ALLMASK_R",
-            "ALLMASK_Z",
-            "WISEM1",
-            "WISEM2",
-            "BAILOUT",
-        )
-    )
-}
-NPRIMARY = 1 << _MASKBITS_DR7["NPRIMARY"]
 
-_MASKBITS_DR8 = {**_MASKBITS_DR7, "MEDIUM": 11, "GALAXY": 12, "CLUSTER": 13}
-_MASKBITS_DR10 = {**_MASKBITS_DR8, "SATUR_I": 14, "ALLMASK_I": 15, "SUB_BLOB": 16}
-_MASKBITS_DR11 = {**_MASKBITS_DR10, "RESOLVED": 17, "MCLOUDS": 18, "WISE_GAIA": 19}
+def _counted(names: str) -> Mapping[str, int]:
+    """Return the bits of names that are counted from 0."""
+    return MappingProxyType({name: bit for bit, name in enumerate(names.split())})
 
-FITBITS = MappingProxyType(
-    {
-        "FORCED_POINTSOURCE": 0,
-        "FIT_BACKGROUND": 1,
-        "HIT_RADIUS_LIMIT": 2,
-        "HIT_SERSIC_LIMIT": 3,
-        "FROZEN": 4,
-        "BRIGHT": 5,
-        "MEDIUM": 6,
-        "GAIA": 7,
-        "TYCHO2": 8,
-        "LARGEGALAXY": 9,
-        "WALKER": 10,
-        "RUNNER": 11,
-        "GAIA_POINTSOURCE": 12,
-        "ITERATIVE": 13,
-    }
+
+# Each release has those of the one before, and some more.
+_MASKBITS = _counted(
+    """
+    NPRIMARY BRIGHT SATUR_G SATUR_R SATUR_Z ALLMASK_G ALLMASK_R ALLMASK_Z WISEM1 WISEM2 BAILOUT
+    MEDIUM GALAXY CLUSTER
+    SATUR_I ALLMASK_I SUB_BLOB
+    RESOLVED MCLOUDS WISE_GAIA
+    """
+)
+_LAST_MASKBIT = {7: "BAILOUT", 8: "CLUSTER", 9: "CLUSTER", 10: "SUB_BLOB", 11: "WISE_GAIA"}
+NPRIMARY = 1 << _MASKBITS["NPRIMARY"]
+
+FITBITS = _counted(
+    """
+    FORCED_POINTSOURCE FIT_BACKGROUND HIT_RADIUS_LIMIT HIT_SERSIC_LIMIT FROZEN BRIGHT MEDIUM GAIA
+    TYCHO2 LARGEGALAXY WALKER RUNNER GAIA_POINTSOURCE ITERATIVE
+    """
 )
 """Bits of the catalogue column ``fitbits`` (DR9 on)."""
 
@@ -76,18 +58,7 @@ ALLMASK_BITS = MappingProxyType(
 )
 """Bits of the catalogue columns ``allmask_*`` and ``anymask_*``."""
 
-WISEMASK_BITS = MappingProxyType(
-    {
-        "BRIGHT": 0,
-        "SPIKE": 1,
-        "GHOST": 2,
-        "LATENT": 3,
-        "LATENT2": 4,
-        "HALO": 5,
-        "SATUR": 6,
-        "SPIKE2": 7,
-    }
-)
+WISEMASK_BITS = _counted("BRIGHT SPIKE GHOST LATENT LATENT2 HALO SATUR SPIKE2")
 """Bits of the WISE mask planes and of ``wisemask_w1`` and ``wisemask_w2``."""
 
 
@@ -115,13 +86,10 @@ def maskbits(release: str) -> Mapping[str, int]:
     14
     """
     number = get_release(release).number
-    if number < 7:
+    if number not in _LAST_MASKBIT:
         refuse("release", release, "has no maskbits; they came with dr7.")
-    if number == 7:
-        return MappingProxyType(_MASKBITS_DR7)
-    if number < 10:
-        return MappingProxyType(_MASKBITS_DR8)
-    return MappingProxyType(_MASKBITS_DR10 if number == 10 else _MASKBITS_DR11)
+    last = _MASKBITS[_LAST_MASKBIT[number]]
+    return MappingProxyType({name: bit for name, bit in _MASKBITS.items() if bit <= last})
 
 
 def maskbits_value(names: str | Iterable[str], release: str) -> int:

@@ -6,7 +6,7 @@ They are resolved here, once; inside travel the release and the layer themselves
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from ..exceptions import meant, refuse
@@ -18,6 +18,7 @@ from .releases import (
     DataRelease,
     as_region,
     band_names,
+    checked_bands,
     get_release,
     listed,
 )
@@ -169,7 +170,7 @@ def _survey_bands(
     bands: Any, release: DataRelease, region: str, more: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
     whose = release.name if region == "auto" else f"{release.name} {region}"
-    return _checked_bands(bands, (*release.bands_in[region], *more), whose)
+    return checked_bands(bands, (*release.bands_in[region], *more), whose)
 
 
 def as_layer_bands(bands: Any, allowed: tuple[str, ...], layer: str) -> tuple[str, ...] | None:
@@ -178,19 +179,5 @@ def as_layer_bands(bands: Any, allowed: tuple[str, ...], layer: str) -> tuple[st
         return None
     if allowed == UNWISE_BANDS:
         bands = [name.upper().removeprefix("W") for name in band_names(bands, WISE_BANDS)]
-    return _checked_bands(bands, allowed, f"layer {layer}", layer)
-
-
-def _checked_bands(
-    bands: Any, allowed: tuple[str, ...], whose: str, layer: str = ""
-) -> tuple[str, ...]:
-    hint = f"bands of {whose} are: {', '.join(allowed) or 'not known'}."
-    names = band_names(bands, allowed)
-    if not names:
-        refuse("bands", bands, f"names no band; {hint}")
-    for name in names:
-        if allowed and name not in allowed:
-            others = layers_with(name, layer)
-            near = f" {', '.join(others)} has {name}." if others else ""
-            refuse("bands", bands, f"has {name!r}; {hint}{near}")
-    return tuple(dict.fromkeys(names))
+    others = partial(layers_with, name=layer)
+    return checked_bands(bands, allowed, f"layer {layer}", others=others)

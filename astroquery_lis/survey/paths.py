@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..exceptions import InvalidRequestError, meant, refuse
+from ..exceptions import meant, refuse
 from .bricks import brick_id, name_of, region_of_brick
 from .releases import (
     RELEASES,
@@ -24,7 +24,7 @@ from .releases import (
     WISE_PRODUCTS,
     DataRelease,
     Tree,
-    band_names,
+    checked_bands,
     get_release,
     get_tree,
     listed,
@@ -303,14 +303,7 @@ def as_file_bands(
     allowed = data.bands_in[region]
     if data.number >= 8 and any(name in WISE_PRODUCTS for name in products):
         allowed = (*allowed, *WISE_BANDS)
-    names = band_names(bands, allowed)
-    for name in names or [""]:
-        if name not in allowed:
-            where = release if region == "auto" else f"{release} {region}"
-            listed = ", ".join(allowed)
-            msg = f"bands={bands!r} must name bands of {', '.join(products)} in {where}: {listed}."
-            raise InvalidRequestError(msg, parameter="bands", value=bands)
-    return tuple(dict.fromkeys(names))
+    return checked_bands(bands, allowed, release if region == "auto" else f"{release} {region}")
 
 
 def plan_files(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -319,3 +319,23 @@ def band_names(bands: object, allowed: Sequence[str]) -> list[str]:
         parts = [word] if word in allowed else re.findall(r"[Ww][1-4]|.", word)
         names += [spelled(part, allowed) for part in parts]
     return names
+
+
+def checked_bands(
+    bands: object,
+    allowed: Sequence[str],
+    whose: str,
+    *,
+    others: Callable[[str], Sequence[str]] | None = None,
+) -> tuple[str, ...]:
+    """Return bands without repeats; refuse those that are not allowed, with who has them."""
+    hint = f"bands of {whose} are: {', '.join(allowed) or 'not known'}."
+    names = band_names(bands, allowed)
+    if not names:
+        refuse("bands", bands, f"names no band; {hint}")
+    for name in names:
+        if allowed and name not in allowed:
+            where = others(name) if others is not None else ()
+            near = f" {', '.join(where)} has {name}." if where else ""
+            refuse("bands", bands, f"has {name!r}; {hint}{near}")
+    return tuple(dict.fromkeys(names))
