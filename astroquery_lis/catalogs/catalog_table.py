@@ -364,15 +364,20 @@ def _merged(
 
 def empty_column(column: TractorColumn | None, request: CatalogRequest) -> Masked:
     """Return no values of a column, with a mask if there could be none in the region."""
-    if column is None:
-        return np.empty(0), np.zeros(0, bool)
-    shape = (0,) if column.length == 1 else (0, column.length)
-    release = get_release(request.release)
+    values, release = _blank(column, 0), get_release(request.release)
     schema = redshift_columns(release.name) | dict(tractor_columns(release.name))
-    is_there = column.name in schema and any(
-        column.name not in _absent(release.name, r) for r in release.regions_of(request.region)
-    )
-    return np.empty(shape, column.dtype), None if is_there else np.zeros(shape, bool)
+    lacks = [_absent(release.name, region) for region in release.regions_of(request.region)]
+    if column is None or column.name not in schema or all(column.name in some for some in lacks):
+        return values, np.zeros(values.shape, bool)
+    return values, None
+
+
+def _blank(column: TractorColumn | None, n_rows: int) -> np.ndarray:
+    """Return an array for a column, with what masked values hold underneath."""
+    if column is None:
+        return np.full(n_rows, np.nan)
+    shape = (n_rows,) if column.length == 1 else (n_rows, column.length)
+    return np.full(shape, column.missing, column.dtype)
 
 
 def _part(own: TractorColumn | None, name: str, chunk: Chunk, request: CatalogRequest) -> Masked:
@@ -386,10 +391,8 @@ def _part(own: TractorColumn | None, name: str, chunk: Chunk, request: CatalogRe
         if name in request.selecting and name != "brick_primary" and is_everywhere:
             msg = f"{chunk.origin} has no column {name}, which the selection of rows needs."
             raise MissingDataError(msg)
-        length, kind = (column.length, column.dtype) if column is not None else (1, "f8")
-        shape = (chunk.n_rows,) if length == 1 else (chunk.n_rows, length)
-        fill = column.missing if column is not None else np.nan
-        return np.full(shape, fill, kind), np.ones(shape, bool)
+        values = _blank(column, chunk.n_rows)
+        return values, np.ones(values.shape, bool)
     if column is not None and values.dtype.kind == "U":
         size = max(int(column.dtype[1:]), values.dtype.itemsize // 4)
         values = values.astype(f"U{size}", copy=False)

@@ -323,46 +323,46 @@ def plan_files(
     The bands `None` are the optical ones of the region; the region ``'auto'`` is the one that is
     official for each brick.
     """
-    data = get_release(release)
-    names = np.atleast_1d(name_of(bricks)).tolist() if len(bricks) else []
-    if region == "auto":
-        regions = [str(r) for r in region_of_brick(bricks, release)] if names else []
-        all_regions = data.regions
-    else:
-        regions, all_regions = [region] * len(names), (region,)
-    places = list(zip(names, regions, strict=True))
+    ids, all_regions = np.asarray(bricks).tolist(), get_release(release).regions_of(region)
+    regions = [region] * len(ids)
+    if region == "auto" and ids:
+        regions = region_of_brick(bricks, release).tolist()
+    names = np.atleast_1d(name_of(bricks)).tolist() if ids else []
+    places = {
+        "release": [("", "")],
+        "region": [(each, "") for each in all_regions],
+        "brick": list(zip(regions, names, strict=True)),
+    }
+    if any(FILE_PRODUCTS[name].per == "sweep" for name in products):
+        boxes = [(each, sweep) for sweep in sweeps for each in all_regions]
+        if positions is not None:
+            boxes += _sweeps_at(positions, release, region)
+        else:
+            for each, brick in zip(regions, ids, strict=True):
+                boxes += [(each, sweep) for sweep in sweep_names(release, each, brick)]
+        places["sweep"] = boxes
     files: list[SurveyFile] = []
     for name in products:
-        per = FILE_PRODUCTS[name].per
-        if per == "release":
-            files.append(_survey_file(name, release, ""))
-        elif per == "region":
-            files += [_survey_file(name, release, each) for each in all_regions]
-        elif per == "sweep" and (places or sweeps):
-            boxes = [(sweep, each) for sweep in sweeps for each in all_regions]
-            if positions is not None:
-                boxes += _sweeps_at(positions, release, region)
-            for brick, each in places if positions is None else ():
-                boxes += [(sweep, each) for sweep in sweep_names(release, each, brick)]
-            files += [_survey_file(name, release, each, sweep) for sweep, each in boxes]
-        elif per == "brick" and places:
-            for brick, each in places:
-                for band in _file_bands(name, release, each, bands):
-                    files.append(_survey_file(name, release, each, brick, band))
-        else:
+        of_kind = places[FILE_PRODUCTS[name].per]
+        if not of_kind:
             refuse("products", name, "needs bricks or coordinates.")
+        files += [
+            _survey_file(name, release, each, brick_or_sweep, band)
+            for each, brick_or_sweep in of_kind
+            for band in _file_bands(name, release, each, bands)
+        ]
     return list(dict.fromkeys(files))
 
 
 def _sweeps_at(
     positions: Iterable[tuple[float, float]], release: str, region: str
 ) -> Iterator[tuple[str, str]]:
-    """Yield the sweep of each position, and its region."""
+    """Yield the region of each position, and its sweep."""
     for ra_deg, dec_deg in positions:
         each = region
         if region == "auto":
             each = str(region_of_brick(brick_id(ra_deg, dec_deg), release))
-        yield sweep_at(release, each, ra_deg, dec_deg), each
+        yield each, sweep_at(release, each, ra_deg, dec_deg)
 
 
 def file_at_path(path: str) -> SurveyFile:

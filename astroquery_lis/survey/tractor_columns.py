@@ -304,18 +304,18 @@ def _error(flux: np.ndarray, flux_ivar: np.ndarray) -> np.ndarray:
     return photometry.ab_magnitude(flux, flux_ivar)[1].value
 
 
-def _divided(flux: np.ndarray, transmission: np.ndarray) -> np.ndarray:
-    return flux / np.where(transmission > 0, transmission, np.nan)
+def _dereddened(flux: np.ndarray, transmission: np.ndarray) -> np.ndarray:
+    return photometry.deredden(flux, transmission).value
 
 
 # Family: the families that it is made of, how, its unit, and whether Data Lab's table has it.
 _RECIPES: dict[str, tuple[tuple[str, ...], Callable[..., np.ndarray], u.UnitBase | None, bool]] = {
     "mag": (("flux",), _magnitudes, u.mag, True),
     "mag_err": (("flux", "flux_ivar"), _error, u.mag, False),
-    "dered_flux": (("flux", "mw_transmission"), _divided, u.nmgy, True),
+    "dered_flux": (("flux", "mw_transmission"), _dereddened, u.nmgy, True),
     "dered_mag": (
         ("flux", "mw_transmission"),
-        lambda flux, transmission: _magnitudes(_divided(flux, transmission)),
+        lambda flux, transmission: _magnitudes(_dereddened(flux, transmission)),
         u.mag,
         True,
     ),
