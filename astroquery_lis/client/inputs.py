@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 from astropy import units as u
@@ -75,7 +75,6 @@ def as_targets(
     dec: str | None = None,
     name: str | None = None,
     parameter: str = "table",
-    must: str = MUST,
 ) -> Targets:
     """Return all positions that users hand in; rows without one stay, as NaN."""
     from .user_tables import as_table
@@ -88,7 +87,7 @@ def as_targets(
     for option, column in (("id_column", id_column), ("ra", ra), ("dec", dec), ("name", name)):
         if column is not None:
             refuse(option, column, "needs a table; positions have no columns.")
-    ra_deg, dec_deg = _degrees(value, parameter, must)
+    ra_deg, dec_deg = _degrees(value, parameter)
     return Targets(np.arange(ra_deg.size), ra_deg.ravel(), dec_deg.ravel(), ra_deg.shape)
 
 
@@ -116,12 +115,6 @@ def as_position(
     return place
 
 
-def as_positions(value: Positions, parameter: str = "coordinates") -> tuple[np.ndarray, np.ndarray]:
-    """Return RA and Dec, ICRS degrees, of one position or many, in one dimension."""
-    targets = as_targets(value, parameter=parameter)
-    return targets.ra_deg, targets.dec_deg
-
-
 def as_sky(
     coordinates: Positions | None,
     radius: Angle | None = None,
@@ -139,10 +132,12 @@ def as_sky(
         for parameter, value in {"coordinates": coordinates, **columns}.items():
             if value is not None:
                 refuse(parameter, value, "is not for a polygon, whose corners say where it is.")
-        ra_deg, dec_deg = as_positions(polygon, "polygon")
-        if len(ra_deg) < 3 or not np.isfinite([ra_deg, dec_deg]).all():
+        corners = as_targets(polygon, parameter="polygon")
+        if len(corners) < 3 or not corners.placed.all():
             refuse("polygon", polygon, "needs three corners or more, all of them finite.")
-        shape = survey.sphere.Polygon(tuple(ra_deg.tolist()), tuple(dec_deg.tolist()))
+        shape = survey.sphere.Polygon(
+            tuple(corners.ra_deg.tolist()), tuple(corners.dec_deg.tolist())
+        )
         shape.bricks()
         return shape
     if coordinates is None:
@@ -179,7 +174,7 @@ def warn_of_unplaced(targets: Targets, consequence: str) -> None:
         warn(msg, CoverageWarning)
 
 
-def _degrees(value: Any, parameter: str, must: str) -> tuple[np.ndarray, np.ndarray]:
+def _degrees(value: Any, parameter: str) -> tuple[np.ndarray, np.ndarray]:
     """Return RA and Dec in degrees of what is no table, in its own shape."""
     if isinstance(value, (SkyCoord, BaseCoordinateFrame)):
         return icrs_degrees(value, parameter)
@@ -195,8 +190,12 @@ def _degrees(value: Any, parameter: str, must: str) -> tuple[np.ndarray, np.ndar
         return on_the_sky(*unmasked(value).T)
     is_list = isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray))
     if is_list or (isinstance(value, np.ndarray) and value.ndim):
-        return _of_items(list(value), parameter, must)
-    refuse(parameter, value, must)
+        return _of_items(list(value), parameter)
+    _refuse(parameter, value)
+
+
+def _refuse(parameter: str, value: object) -> NoReturn:
+    refuse(parameter, value, MUST_BRICKS if parameter == "bricks_or_coordinates" else MUST)
 
 
 def _of_texts(texts: Sequence[object], parameter: str) -> tuple[np.ndarray, np.ndarray]:
@@ -215,11 +214,11 @@ def _of_texts(texts: Sequence[object], parameter: str) -> tuple[np.ndarray, np.n
     return ra_deg, dec_deg
 
 
-def _of_items(items: list, parameter: str, must: str) -> tuple[np.ndarray, np.ndarray]:
+def _of_items(items: list, parameter: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions of a list: of one pair, of pairs, of two columns, or of anything."""
     if not items:
         return np.zeros(0), np.zeros(0)
-    pair = _pair(items, parameter, must)
+    pair = _pair(items, parameter)
     if pair is not None:
         return pair
     texts = [item for item in items if isinstance(item, str)]
@@ -229,25 +228,25 @@ def _of_items(items: list, parameter: str, must: str) -> tuple[np.ndarray, np.nd
         if isinstance(item, str):
             degrees[row] = next(places)
             continue
-        ra_deg, dec_deg = _one(item, parameter, must)
+        ra_deg, dec_deg = _one(item, parameter)
         degrees[row] = ra_deg, dec_deg
     return degrees[:, 0], degrees[:, 1]
 
 
-def _one(item: object, parameter: str, must: str) -> tuple[float, float]:
+def _one(item: object, parameter: str) -> tuple[float, float]:
     """Return the position of one item of a list, NaN if it has none."""
     if isinstance(item, (Row, Mapping)):
         targets = as_targets(item, parameter=parameter)
         ra_deg, dec_deg = targets.ra_deg, targets.dec_deg
     else:
-        ra_deg, dec_deg = _degrees(item, parameter, must)
+        ra_deg, dec_deg = _degrees(item, parameter)
     if ra_deg.size != 1:
-        msg = f"{parameter} has an item of shape {ra_deg.shape}; {must}"
+        msg = f"{parameter} has an item of shape {ra_deg.shape}; expected one position."
         raise InvalidRequestError(msg, parameter=parameter, value=item)
     return float(ra_deg.ravel()[0]), float(dec_deg.ravel()[0])
 
 
-def _pair(items: list, parameter: str, must: str) -> tuple[np.ndarray, np.ndarray] | None:
+def _pair(items: list, parameter: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Return what two coordinates, two columns of them, or pairs of numbers mean; else `None`."""
     if len(items) == 2:
         axes = [_axis(item, axis) for item, axis in zip(items, ("ra", "dec"), strict=True)]
@@ -269,7 +268,7 @@ def _pair(items: list, parameter: str, must: str) -> tuple[np.ndarray, np.ndarra
             return None
         if degrees.ndim == 2 and degrees.shape[1] == 2:
             return on_the_sky(*degrees.T)
-        refuse(parameter, items, must)
+        _refuse(parameter, items)
     return None
 
 
@@ -362,7 +361,6 @@ def as_bricks(
             dec=dec,
             name=name,
             parameter="bricks_or_coordinates",
-            must=MUST_BRICKS,
         )
         warn_of_unplaced(targets, "are left out")
         positions = None

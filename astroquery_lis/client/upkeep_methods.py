@@ -111,21 +111,7 @@ class UpkeepMethods(SurveyBase):
         mirrors = list({m.name: m for m in (*REGISTERED.values(), *used)}.values())
         if probe:
             io.places.HEALTH.probe(mirrors, self._client(), PROBE_PATH)
-        rows = []
-        for mirror in mirrors:
-            status, latency_s, ranges, error = _health_of(mirror)
-            rows.append(
-                (
-                    mirror.name,
-                    mirror.template,
-                    mirror.description,
-                    mirror in used,
-                    status,
-                    latency_s,
-                    ranges,
-                    error,
-                )
-            )
+        rows = [(m.name, m.template, m.description, m in used, *_health_of(m)) for m in mirrors]
         names = ("name", "address", "description", "in_use", "status", "latency", "ranges")
         table = Table(rows=rows, names=(*names, "last_error"))
         table["latency"].unit = u.s

@@ -23,7 +23,7 @@ from ..survey.request import CutoutRequest
 from .coadds import Plane, observed
 from .coverage import no_data_at, settle
 from .planes import bricks_under, shared_out
-from .viewer_service import MAX_REQUEST_PIX, ViewerService
+from .viewer_service import MAX_REQUEST_PIX, ViewerService, parts_of
 
 JOIN_MARGIN_PIX = 8
 
@@ -61,15 +61,10 @@ class Rendering:
         return next(iter(same or trees), None)
 
     def parts(self) -> Iterator[Box]:
-        """Yield the boxes of the result that one rendering each can bring."""
-        ny, nx = self.request.ny, self.request.nx
-        if max(ny, nx) <= MAX_REQUEST_PIX:
-            yield Box(0, ny, 0, nx)
-            return
-        step = MAX_REQUEST_PIX - 2 * JOIN_MARGIN_PIX
-        for y0 in range(0, ny, step):
-            for x0 in range(0, nx, step):
-                yield Box(y0, min(y0 + step, ny), x0, min(x0 + step, nx))
+        """Return the boxes of the result that one rendering each can bring."""
+        whole = Box(0, self.request.ny, 0, self.request.nx)
+        is_small = max(whole.shape) <= MAX_REQUEST_PIX
+        return iter([whole]) if is_small else parts_of(whole, JOIN_MARGIN_PIX)
 
     def parameters(self, part: Box, bands: tuple[str, ...]) -> dict[str, str | int | bool]:
         """Return the viewer's parameters for a part."""

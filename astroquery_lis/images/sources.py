@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Protocol
 
 from astropy.io import fits
 
+from .._forks import new_lock
 from ..exceptions import (
     CoverageWarning,
     FailoverWarning,
@@ -453,7 +454,16 @@ class Access:
         return ViewerService(client, self.viewer_url, self.location, self.max_age_s)
 
 
-@lru_cache(maxsize=8)
+_clients_lock = new_lock()
+
+
 def _client(make: Callable[..., HttpClient], options: Options) -> HttpClient:
     """Return this process's client for these settings, so that jobs share connections."""
+    # Of jobs that begin at once each would make one: the viewer takes four connections in all.
+    with _clients_lock:
+        return _made_client(make, options)
+
+
+@lru_cache(maxsize=8)
+def _made_client(make: Callable[..., HttpClient], options: Options) -> HttpClient:
     return make(**dict(options))

@@ -352,7 +352,7 @@ class ViewerSections:
         return [
             subimage_parameters(layer, brick, part, _bands(group))
             for (layer, brick, box), group in _by_brick(requests).items()
-            for part in _parts(box)
+            for part in parts_of(box, SLACK_PIX)
         ]
 
     def prove_absent(self, tree: Tree, brick: int, lacks: str, band: str | None) -> None:
@@ -366,7 +366,7 @@ class ViewerSections:
         bands = _bands(requests)
         pixels: dict[tuple[str, str], np.ndarray] = {}
         address = ""
-        for part in _parts(box):
+        for part in parts_of(box, SLACK_PIX):
             images, address = self._read_part(layer, brick, part, bands)
             where = part.moved(-box.y0, -box.x0).slices
             for key, image in images.items():
@@ -451,9 +451,9 @@ def subimage_parameters(
     }
 
 
-def _parts(box: Box) -> Iterator[Box]:
-    """Yield the parts of a box that are small enough for a request."""
-    step = MAX_REQUEST_PIX - 2 * SLACK_PIX
+def parts_of(box: Box, margin_pix: int) -> Iterator[Box]:
+    """Yield the parts of a box that a request each can bring, with a margin on every side."""
+    step = MAX_REQUEST_PIX - 2 * margin_pix
     for y0 in range(box.y0, box.y1, step):
         for x0 in range(box.x0, box.x1, step):
             yield Box(y0, min(y0 + step, box.y1), x0, min(x0 + step, box.x1))

@@ -14,7 +14,6 @@ from astroquery_lis.cli import main
 from astroquery_lis.client.inputs import (
     as_bricks,
     as_position,
-    as_positions,
     as_sky,
     as_targets,
     as_years,
@@ -40,10 +39,8 @@ TABLES = [
 def test_every_reader_finds_the_same_positions_in_a_table(table):
     targets = as_targets(table)
     assert targets.table is table
-    plain = as_positions(table)
-    for ra_deg, dec_deg in ((targets.ra_deg, targets.dec_deg), plain):
-        np.testing.assert_allclose(ra_deg, RA, rtol=0, atol=1e-9)
-        np.testing.assert_allclose(dec_deg, DEC, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(targets.ra_deg, RA, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(targets.dec_deg, DEC, rtol=0, atol=1e-9)
     assert np.array_equal(as_bricks(table)[0], as_bricks(PLACES)[0])
     assert as_position(table[1]) == pytest.approx((RA[1], DEC[1]))
 
