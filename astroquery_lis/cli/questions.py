@@ -52,10 +52,13 @@ if TYPE_CHECKING:
     from ..client import LegacySurveyClass
 
 BRICK, PLACE_DEG = "0451p000", (45.09, 0.062)
-EMPTY_DEG = (266.4, -29.0)
+RELEASE, LAYER = "dr10", "ls-dr10"
+PLACE: Keywords = {"ra": PLACE_DEG[0], "dec": PLACE_DEG[1], "layer": LAYER}
+"""What the viewer is asked of a place."""
+
+EMPTY: Keywords = {"ra": 266.4, "dec": -29.0, "layer": LAYER}
 """The centre of the Galaxy, far from every brick."""
 
-RELEASE, LAYER = "dr10", "ls-dr10"
 RADIUS_DEG = 20 / 3600
 CIRCLE = Circle(*PLACE_DEG, RADIUS_DEG)
 TAP_TABLE = f"ls_{RELEASE}.tractor"
@@ -222,9 +225,7 @@ def mirror_checksums(asked: Asked, mirror: Mirror) -> Answer:
 
 def _rendered(asked: Asked, **parameters: Any) -> fits.HDUList:
     """Return the answer to a question for a small rendered cutout."""
-    ra_deg, dec_deg = PLACE_DEG
-    usual = {"ra": ra_deg, "dec": dec_deg, "layer": LAYER, "size": SIZE}
-    with asked.viewer.fits("cutout.fits", **{**usual, **parameters}) as hdul:
+    with asked.viewer.fits("cutout.fits", **{**PLACE, "size": SIZE, **parameters}) as hdul:
         return hdul
 
 
@@ -253,15 +254,13 @@ def viewer_native(asked: Asked) -> Answer:
 
 def viewer_picture(asked: Asked) -> Answer:
     """Ask for a picture."""
-    ra_deg, dec_deg = PLACE_DEG
-    place: dict[str, Any] = {"ra": ra_deg, "dec": dec_deg}
-    with asked.viewer.picture(**place, layer=LAYER, size=SIZE) as picture:
+    with asked.viewer.picture(**PLACE, size=SIZE) as picture:
         return Answer(True, f"a JPEG of {picture.shape[0]} x {picture.shape[1]} pixels")
 
 
 def unknown_layer(asked: Asked) -> Answer:
     """Ask for a layer that nobody has."""
-    url = asked.viewer.address("cutout.fits", ra=45.09, dec=0.062, layer="no-layer", size=SIZE)
+    url = asked.viewer.address("cutout.fits", **{**PLACE, "layer": "no-layer"}, size=SIZE)
     text = asked.viewer_client.read(url, SMALL_BYTES)[:40].strip()
     seen = f"status 200 and {text.decode('ascii', 'replace')!r}"
     return Answer(text.startswith(NO_SUCH_LAYER), seen)
@@ -290,9 +289,8 @@ def dropped_invvar(asked: Asked) -> Answer:
 
 def empty_cutout(asked: Asked) -> Answer:
     """Ask for a cutout where nothing was observed."""
-    ra_deg, dec_deg = EMPTY_DEG
     try:
-        hdul = _rendered(asked, ra=ra_deg, dec=dec_deg, bands="r")
+        hdul = _rendered(asked, **EMPTY, bands="r")
     except ServiceDownError as error:
         if error.status != 500:
             raise
@@ -303,18 +301,14 @@ def empty_cutout(asked: Asked) -> Answer:
 
 def empty_picture(asked: Asked) -> Answer:
     """Ask for a picture where nothing was observed."""
-    ra_deg, dec_deg = EMPTY_DEG
-    place: dict[str, Any] = {"ra": ra_deg, "dec": dec_deg}
-    with asked.viewer.picture(**place, layer=LAYER, size=SIZE) as picture:
+    with asked.viewer.picture(**EMPTY, size=SIZE) as picture:
         levels = np.unique(picture)
     return Answer(levels.tolist() == [BLANK], f"levels {levels.min()} to {levels.max()}")
 
 
 def viewer_psf(asked: Asked) -> Answer:
     """Look at a PSF."""
-    ra_deg, dec_deg = PLACE_DEG
-    question: dict[str, Any] = {"ra": ra_deg, "dec": dec_deg, "layer": LAYER, "bands": "r"}
-    with asked.viewer.fits("coadd-psf/", **question) as hdul:
+    with asked.viewer.fits("coadd-psf/", **PLACE, bands="r") as hdul:
         band, shape = str(hdul[0].header["BAND"]).strip(), hdul[0].shape
         total = float(hdul[0].data.sum())
     holds = band == "r" and ("south", shape[0]) in CAMERAS and abs(total - 1) < 0.05
@@ -327,12 +321,6 @@ def list_of_bricks(asked: Asked) -> Answer:
     return Answer(BRICK in names, f"bricks {', '.join(sorted(names)) or 'none'}")
 
 
-def _box() -> Keywords:
-    """Return the viewer's parameters for a small box."""
-    (ra, dec), reach = PLACE_DEG, RADIUS_DEG
-    return {"ralo": ra - reach, "rahi": ra + reach, "declo": dec - reach, "dechi": dec + reach}
-
-
 def list_of_ccds(asked: Asked) -> Answer:
     """Look at the list of CCDs round a place."""
     outlines = asked.viewer.outlines("ccds/", LAYER, *PLACE_DEG, RADIUS_DEG)
@@ -343,7 +331,10 @@ def list_of_ccds(asked: Asked) -> Answer:
 
 def viewer_catalogue(asked: Asked) -> Answer:
     """Look at the rows of a small box."""
-    with asked.viewer.fits(f"{LAYER}/cat.fits", **_box()) as hdul:
+    (ra, dec), reach = PLACE_DEG, RADIUS_DEG
+    box: Keywords = {"ralo": ra - reach, "rahi": ra + reach}
+    box |= {"declo": dec - reach, "dechi": dec + reach}
+    with asked.viewer.fits(f"{LAYER}/cat.fits", **box) as hdul:
         names = {name.lower() for name in hdul[1].columns.names}
     lacking = {"ra", "dec", "release", "brickid", "objid", "type", "flux_r"} - names
     without = f" without {', '.join(sorted(lacking))}" if lacking else ""
@@ -355,8 +346,7 @@ def viewer_layers(asked: Asked) -> Answer:
     unknown = []
     for release in RELEASES:
         name = layer_of(release).name
-        ra, dec = PLACE_DEG
-        url = asked.viewer.address("cutout.jpg", ra=ra, dec=dec, layer=name, size=SIZE)
+        url = asked.viewer.address("cutout.jpg", **{**PLACE, "layer": name}, size=SIZE)
         if asked.viewer_client.read(url, SMALL_BYTES)[:2] != b"\xff\xd8":
             unknown.append(name)
     return _counted(len(RELEASES), unknown)
