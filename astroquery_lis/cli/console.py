@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -76,6 +76,12 @@ def code_of_statuses(statuses: Collection[str]) -> int:
     if not kinds - DONE:
         return Exit.NOTHING if kinds == {"NODATA"} else Exit.OK
     return Exit.PARTIAL if kinds & DONE else Exit.TRANSFER
+
+
+def counted(statuses: Iterable[object]) -> str:
+    """Return how many there are of each."""
+    counts = Counter(sorted(map(str, statuses)))
+    return ", ".join(f"{number} {status}" for status, number in counts.items())
 
 
 class Console:
@@ -196,12 +202,11 @@ class Console:
         code: Callable[[Collection[str]], int] = code_of_statuses,
     ) -> int:
         """Show or write what became of each row of a long job, and return the exit code."""
-        counts = Counter(str(status) for status in table["Status"])
-        self.put(counts=dict(sorted(counts.items())))
+        counts = Counter(sorted(map(str, table["Status"])))
+        self.put(counts=dict(counts))
         self.table(table, options, lines=[_line_of_manifest(row) for row in table])
         if summary:
-            numbers = ", ".join(f"{number} {status}" for status, number in sorted(counts.items()))
-            self.note(f"{len(table)} {noun}: {numbers or 'there are none'}")
+            self.note(f"{len(table)} {noun}: {counted(table['Status']) or 'there are none'}")
         return code(counts)
 
     def hdul(self, hdul: HDUList, path: str) -> None:

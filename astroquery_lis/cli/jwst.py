@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,11 +13,12 @@ from ..client import LegacySurveyClass
 from ..client.user_tables import read_table
 from ..exceptions import CrdsUnavailable, InvalidRequestError
 from ..jwst_stage import JwstStageClass
+from ..jwst_stage.archive.query import size_text
 from ..jwst_stage.planning.plan import load_plan, placed_plan
 from . import values
 from .arguments import Command, add_command, add_group, add_method
 from .calls import answer, asked, call, run, show, stage_of
-from .console import Console, Exit, check_output
+from .console import Console, Exit, check_output, counted
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -91,12 +91,12 @@ def _plan(options: Namespace, survey: LegacySurveyClass, console: Console) -> No
     table = plan.table()
     console.table(table, options)
     ahead = table[table["state"] != "done"]
-    text = f"{len(table)} tasks: {_counted(table['state'])}"
+    text = f"{len(table)} tasks: {counted(table['state'])}"
     if len(ahead):
         text += (
             f"; about {_time(sum(ahead['seconds']))} of work one after the other, "
             f"{max(ahead['memory_gb']):.1f} GB of memory for the largest, "
-            f"{_bytes(sum(ahead['disk_gb']))} of disk"
+            f"{size_text(1e9 * sum(ahead['disk_gb']))} of disk"
         )
     console.note(text)
 
@@ -163,7 +163,7 @@ def _status(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
     """Exits with 5 if a task failed, was skipped or was interrupted."""
     table = answer(options, survey, console, asked(options))
     console.table(table, options)
-    text = f"{len(table)} tasks: {_counted(table['state'])}"
+    text = f"{len(table)} tasks: {counted(table['state'])}"
     state, since = table.meta.get("state"), table.meta.get("started")
     console.note(text if state is None else f"the run of {since} is {state}; {text}")
     return Exit.PARTIAL if set(table["state"]) & UNFINISHED else Exit.OK
@@ -316,19 +316,10 @@ def _code_of_tasks(statuses: Collection[str]) -> int:
     return Exit.PARTIAL if set(statuses) - {"COMPLETE", "CACHED"} else Exit.OK
 
 
-def _counted(states: Iterable[object]) -> str:
-    counts = Counter(str(state) for state in states)
-    return ", ".join(f"{number} {state}" for state, number in sorted(counts.items()))
-
-
 def _time(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def _bytes(size_gb: float) -> str:
-    return f"{size_gb:.1f} GB" if size_gb >= 1 else f"{1000 * size_gb:.0f} MB"
 
 
 @contextmanager

@@ -224,7 +224,7 @@ def _saturate(sources: Table, exposures: list[Exposure]) -> None:
         flux = sources[f"flux_{exposure.filter_name}"]
         brightest = np.argmax(np.where(inside, sources[f"flux_{exposures[0].filter_name}"], 0))
         peak = erf(0.5 / np.sqrt(2) / exposure.setup.sigma_pix) ** 2
-        bias = np.median(detector_maps(exposure.detector, exposure.size).bias_dn)
+        bias = np.median(exposure.setup.maps().bias_dn)
         time = _SATURATED_AT * exposure.setup.n_groups * FRAME_TIME_S
         flux_jy = (SATURATION_DN - bias) / (peak * time * exposure.setup.dn_per_jansky)
         flux[brightest] = max(flux[brightest], flux_jy)

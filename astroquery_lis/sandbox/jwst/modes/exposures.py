@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -42,6 +43,12 @@ class ModeObservation:
     crds_path: Path
     crds_context: str
     truth: Table
+
+
+def one_star(flux_jy: float, place_deg: Sequence[float | np.ndarray] = TARGET_DEG) -> Table:
+    """Return a table of one source: ``ra``, ``dec`` (deg), ``flux`` (Jy)."""
+    ra, dec = map(float, place_deg)
+    return Table({"ra": [ra], "dec": [dec], "flux": [flux_jy]})
 
 
 def star_grid(

@@ -6,7 +6,6 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-from astropy.table import Table
 
 from ..crds_files import Reference
 from ..detector import offset_position
@@ -14,7 +13,7 @@ from ..headers import Shot, frame_keywords
 from ..reference_files import flat, imaging_references, ramp_references
 from ..scene import add_star
 from ..setups import TARGET_DEG, setup_of
-from .exposures import EMPTY_DEG, ModeObservation, Program, star_grid
+from .exposures import EMPTY_DEG, ModeObservation, Program, one_star, star_grid
 
 _BACKGROUND, _MASKED = setup_of("miri_background"), setup_of("miri_coronagraph")
 _SIZE = _MASKED.shape[0]
@@ -113,19 +112,14 @@ def simulate_coronagraph(directory: str | PathLike[str], *, seed: int = 7) -> Mo
         If stdatamodels or crds is not installed.
     """
     program = Program(directory, seed)
-    place = offset_position(*TARGET_DEG, *_COMPANION_ARCSEC)
-    companion = Table({"ra": [float(place[0])], "dec": [float(place[1])], "flux": [_COMPANION_JY]})
+    companion = one_star(_COMPANION_JY, offset_position(*TARGET_DEG, *_COMPANION_ARCSEC))
+    places = [(TARGET_DEG, roll_deg) for roll_deg in _ROLLS_DEG]
+    reference = (_REFERENCE_STAR, _ROLLS_DEG[0])
     for number, missed in enumerate(_MISSED_PIX, start=1):
         is_star = number <= len(_ROLLS_DEG)
         shot = Shot(
             number,
-            _MASKED.pointing(
-                *(
-                    (TARGET_DEG, _ROLLS_DEG[number - 1])
-                    if is_star
-                    else (_REFERENCE_STAR, _ROLLS_DEG[0])
-                )
-            ),
+            _MASKED.pointing(*(places[number - 1] if is_star else reference)),
             observation=f"{number if is_star else 3:03d}",
             target="STAR" if is_star else "REFERENCE",
             keywords={"exposure.psf_reference": not is_star},

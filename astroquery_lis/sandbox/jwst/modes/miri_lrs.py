@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.table import Table
 
 from ..crds_files import Reference
 from ..detector import Pointing, v2v3_matrix
@@ -16,7 +15,7 @@ from ..headers import Shot
 from ..reference_files import distortion, flat, ramp_references, spectral_photometry
 from ..scene import add_star
 from ..setups import ROLL_DEG, TARGET_DEG, setup_of
-from .exposures import ModeObservation, Program
+from .exposures import ModeObservation, Program, one_star
 
 # The pipeline counts the place of the slit from the corner of the detector.
 _SLIT_PIX = (40, 80)
@@ -70,7 +69,7 @@ def simulate_lrs(
         star = light - sky
         star *= (flux_jy * light_of_1_jy / star.sum(axis=1))[:, None]
         program.expose(_SETUP, _shot(number, nod), (sky + star) * _flat())
-    truth = Table({"ra": [TARGET_DEG[0]], "dec": [TARGET_DEG[1]], "flux": [_CONTINUUM_JY]})
+    truth = one_star(_CONTINUUM_JY)
     truth.meta |= {
         "wavelength": _wavelength_um(np.arange(_SETUP.shape[0])),
         "flux": flux_jy,

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.table import Table
 from scipy.special import ndtr
 
 from ..crds_files import Reference
 from ..detector import Pointing, affine_model, offset_position, v2v3_matrix
 from ..headers import Shot
 from ..setups import ROLL_DEG, TARGET_DEG, setup_of
-from .exposures import EMPTY_DEG, ModeObservation, Program
+from .exposures import EMPTY_DEG, ModeObservation, Program, one_star
 
 if TYPE_CHECKING:
     from astropy.modeling import Model
@@ -125,7 +124,7 @@ def simulate_mrs(directory: str | PathLike[str], *, seed: int = 7) -> ModeObserv
         )
         light = _light_mjysr(pointing, 0.0 if is_background else 1.0) / _SETUP.photmjsr
         program.expose(_SETUP, shot, light)
-    truth = Table({"ra": [TARGET_DEG[0]], "dec": [TARGET_DEG[1]], "flux": [_CONTINUUM_JY]})
+    truth = one_star(_CONTINUUM_JY)
     truth.meta |= {
         "continuum_jy": _CONTINUUM_JY,
         "lines": [

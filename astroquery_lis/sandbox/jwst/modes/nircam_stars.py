@@ -5,12 +5,11 @@ from __future__ import annotations
 from os import PathLike
 
 import numpy as np
-from astropy.table import Table
 
 from ..headers import Shot
 from ..reference_files import constant, imaging_references
 from ..setups import ROLL_DEG, TARGET_DEG, setup_of
-from .exposures import ModeObservation, Program
+from .exposures import ModeObservation, Program, one_star
 
 _SERIES = setup_of("nircam_series")
 _SERIES_JY, _SERIES_SKY_MJYSR = 8e-5, 0.3
@@ -46,12 +45,9 @@ def simulate_time_series(directory: str | PathLike[str], *, seed: int = 3) -> Mo
         If stdatamodels or crds is not installed.
     """
     program = Program(directory, seed)
-    ra, dec = TARGET_DEG
     pointing = _SERIES.dithered((0.0, 0.0))
-    dark = _SERIES.image(
-        pointing, Table({"ra": [ra], "dec": [dec], "flux": [0.0]}), _SERIES_SKY_MJYSR
-    )
-    star = Table({"ra": [ra], "dec": [dec], "flux": [_SERIES_JY]})
+    dark = _SERIES.image(pointing, one_star(0.0), _SERIES_SKY_MJYSR)
+    star = one_star(_SERIES_JY)
     light = _SERIES.image(pointing, star, 0.0)
     for observation, curve in _visits().items():
         later_s = 86400 * _MONTHS_DAYS * (observation == "002")
@@ -107,7 +103,7 @@ def simulate_wavefront(directory: str | PathLike[str], *, seed: int = 5) -> Mode
     middle = (setup.shape[0] - 1) / 2
     first = setup.pointing(TARGET_DEG, ROLL_DEG)
     place = setup.to_sky(first, middle + _STEP_PIX[0], middle + _STEP_PIX[1])
-    star = Table({"ra": [TARGET_DEG[0]], "dec": [TARGET_DEG[1]], "flux": [_FLUX_JY]})
+    star = one_star(_FLUX_JY)
     bad = np.zeros(setup.shape, bool)
     bad[_BAD_PIX[1], _BAD_PIX[0]] = True
     for number, pointing in enumerate((first, setup.pointing(place, ROLL_DEG)), start=1):

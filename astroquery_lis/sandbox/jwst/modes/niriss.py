@@ -6,14 +6,13 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
-from astropy.table import Table
 from scipy.ndimage import gaussian_filter
 
 from ..crds_files import Reference
 from ..headers import Shot
 from ..reference_files import imaging_references, ramp_references
 from ..setups import ROLL_DEG, TARGET_DEG, setup_of
-from .exposures import ModeObservation, Program, star_grid
+from .exposures import ModeObservation, Program, one_star, star_grid
 
 _IMAGING, _MASKED = setup_of("niriss_imaging"), setup_of("niriss_masking")
 _DITHERS = ((0.0, 0.0), (0.42, 0.23), (-0.31, 0.37), (0.17, -0.45))
@@ -121,7 +120,7 @@ def simulate_masking(directory: str | PathLike[str], *, seed: int = 23) -> ModeO
         )
         cube = np.stack([_RATE_DN_S * light * _MASKED.flat()] * _INTEGRATIONS)
         program.expose(_MASKED, shot, cube)
-    truth = Table({"ra": [TARGET_DEG[0]], "dec": [TARGET_DEG[1]], "flux": [1.0]})
+    truth = one_star(1.0)
     truth.meta["visibilities"] = _visibilities()
     return program.observation(_MASKED, _masked_references(), truth)
 
