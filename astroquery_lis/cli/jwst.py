@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from astropy.table import Table
 
+    from .._typing import Keywords
     from ..jwst_stage.planning.plan import Plan
     from ..jwst_stage.tasks import Task
 
@@ -260,21 +261,23 @@ def _planned(options: Namespace, stage: JwstStageClass) -> Plan:
     own = {name: value for name, value in asked(options).items() if name in PLAN_PARAMETERS}
     files, folder = own.pop("files"), own.pop("output_dir", None)
     alone = [name for name in files if name == "-" or name.endswith((".toml", ".ecsv", ".csv"))]
-    if not alone:
-        return stage.plan(files, output_dir=folder or DEFAULT_DIR, **own)
-    name = alone[0]
-    is_saved = name.endswith(".toml")
-    if len(files) > 1:
+    is_saved = bool(alone) and alone[0].endswith(".toml")
+    if alone and len(files) > 1:
         kind = "a saved plan" if is_saved else "a manifest"
-        _refuse(f"{name}: {kind} stands alone, without other files.", files)
-    if not is_saved:
-        paths = read_table(name, None)
-        return stage.plan(paths, output_dir=folder or DEFAULT_DIR, **own)
+        _refuse(f"{alone[0]}: {kind} stands alone, without other files.", files)
+    if is_saved:
+        return _saved_plan(alone[0], folder, own)
+    paths = read_table(alone[0], None) if alone else files
+    return stage.plan(paths, output_dir=folder or DEFAULT_DIR, **own)
+
+
+def _saved_plan(name: str, folder: str | None, own: Keywords) -> Plan:
+    """Return a plan that was saved, which takes none of the options of a plan."""
     if own:
         names = ", ".join(f"--{option.replace('_', '-')}" for option in own)
-        _refuse(f"{names}: the saved plan {name} has its own; plan the files anew.", files)
+        _refuse(f"{names}: the saved plan {name} has its own; plan the files anew.", [name])
     if not Path(name).is_file():
-        _refuse(f"There is no plan {name!r}.", files)
+        _refuse(f"There is no plan {name!r}.", [name])
     return placed_plan(name, folder, needed=False)
 
 

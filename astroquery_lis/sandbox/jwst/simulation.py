@@ -254,20 +254,14 @@ def _write_observation(folder: Path, options: dict) -> None:
     sources["saturated"] = np.zeros(len(sources), bool)
     rays, balls, errors = [], [], []
     for index, exposure in enumerate(exposures):
-        template = None
-        if options["wisp"] and _is_short(exposure.detector):
-            template = wisp_template(exposure.detector, options["size"])
-            hdus = fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(template, name="SCI")])
-            hdus[1].header["BUNIT"] = "DN/s"
-            hdus.writeto(wisp_path(folder, exposure), overwrite=True)
-            template = options["wisp"] * template
+        has_wisp = options["wisp"] and _is_short(exposure.detector)
         counts, new_rays, new_balls, full = expose(
             exposure,
             sources,
             np.random.default_rng([options["seed"], 3, index]),
             options=options,
             hot_pixels=hot[exposure.detector],
-            wisp=template,
+            wisp=options["wisp"] * _write_wisp(folder, exposure) if has_wisp else None,
         )
         write_uncal(folder, exposure.setup, exposure.shot, counts)
         rays += [(exposure.name, *ray) for ray in new_rays]
@@ -282,6 +276,15 @@ def _write_observation(folder: Path, options: dict) -> None:
         "pointing_errors": errors,
     }
     write_truth(folder, sources, rows, options)
+
+
+def _write_wisp(folder: Path, exposure: Exposure) -> np.ndarray:
+    """Write the shape of the stray light of an exposure, and return it."""
+    template = wisp_template(exposure.detector, exposure.size)
+    hdus = fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(template, name="SCI")])
+    hdus[1].header["BUNIT"] = "DN/s"
+    hdus.writeto(wisp_path(folder, exposure), overwrite=True)
+    return template
 
 
 def _is_full(sources: Table, exposure: Exposure, full: np.ndarray) -> np.ndarray:
