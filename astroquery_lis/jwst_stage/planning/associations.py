@@ -22,7 +22,7 @@ from .pipelines import (
     is_slitless,
     stage_classes,
 )
-from .rules import Association, associate, is_plain
+from .rules import Association, associate, is_plain, is_stage3
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -69,7 +69,7 @@ def put_together(
     """Return what belongs together in some stages; ``files`` are associations of any stage."""
     if not {2, 3} & set(stages):
         return Together()
-    groups = [_of_file(file, exposures) for file in files if _is_stage3(file)]
+    groups = [_of_file(file, exposures) for file in files if is_stage3(file)]
     products = [product for file in files for product in file["products"]]
     named = {split_name(name)[0] for product in products for name, _ in members_of(product)}
     targets = list(dict.fromkeys(e.target for e in sorted(exposures, key=_when)))
@@ -84,24 +84,14 @@ def put_together(
         images = [e for e in exposures if stage_classes(e)[2] == "Image3Pipeline"]
     images = [e for e in images if e.root not in taken]
     groups += _image_groups(images, targets, group_by, product_name)
-    for association in sorted(level3, key=lambda a: (_when(min(a.science, key=_when)), a.product)):
-        group = _without(association, taken)
-        if group is None or (group_by is not None and group.pipeline == "Image3Pipeline"):
-            continue
-        if product_name is not None:
-            name = _product_name(group.science, group.header["asn_id"], targets, product_name)
-            group = replace(group, product=name)
-        groups.append(group)
+    for group in _rule_groups(level3, taken, targets, product_name):
+        if group_by is None or group.pipeline != "Image3Pipeline":
+            groups.append(group)
     if 3 in stages:
         notes += _without_stage3(others, groups, unwanted)
     groups = _distinct(groups, product_name)
-    files = [file for file in files if not _is_stage3(file)]
+    files = [file for file in files if not is_stage3(file)]
     return Together(calibrations, groups, unwanted, notes, files)
-
-
-def _is_stage3(file: dict[str, Any]) -> bool:
-    """Return True for an association file of calibrated exposures."""
-    return str(file.get("asn_type", "")).endswith("3")
 
 
 def members_of(product: dict[str, Any]) -> list[tuple[str, str]]:
@@ -171,29 +161,27 @@ def _unwanted(
     """Return what would be reduced in vain, and the notes that say so."""
     wanted = {e.root for a in level2 for e, _ in a.members} | set(named)
     # What is calibrated already needs no rule of stage 2.
-    uncalibrated = [e for e in others if e.level != "cal"]
-    lost = [e for e in uncalibrated if e.root not in wanted and not is_acquisition(e)]
+    unused = [e for e in others if e.level != "cal" and not is_acquisition(e)]
+    if not all(map(is_acquisition, exposures)):
+        unused += filter(is_acquisition, exposures)
     reasons = defaultdict(list)
-    for exposure in lost:
-        hint = ""
-        if is_slitless(exposure):
-            hint = "; slitless spectra need one or more direct images of their observation"
-        why = (
-            f"left out, since no rule of jwst.associations calibrates such {exposure.exp_type} in "
-            f"stage 2{hint}; stages=1 makes count rates of them"
-        )
-        reasons[why].append(exposure)
-    acquisitions = [e for e in exposures if is_acquisition(e)]
-    if len(acquisitions) < len(exposures):
-        for exposure in acquisitions:
-            if exposure.root not in wanted:
-                why = (
-                    f"left out, since {exposure.exp_type} only found the target; plan it by itself"
-                )
-                reasons[why].append(exposure)
-                lost.append(exposure)
-    notes = [f"{listed(e.root for e in members)}: {why}." for why, members in reasons.items()]
-    return frozenset(e.root for e in lost), notes
+    for exposure in unused:
+        if exposure.root not in wanted:
+            reasons[_why_unwanted(exposure)].append(exposure)
+    notes = [f"{listed(e.root for e in lost)}: {why}." for why, lost in reasons.items()]
+    return frozenset(e.root for lost in reasons.values() for e in lost), notes
+
+
+def _why_unwanted(exposure: Exposure) -> str:
+    if is_acquisition(exposure):
+        return f"left out, since {exposure.exp_type} only found the target; plan it by itself"
+    hint = ""
+    if is_slitless(exposure):
+        hint = "; slitless spectra need one or more direct images of their observation"
+    return (
+        f"left out, since no rule of jwst.associations calibrates such {exposure.exp_type} in "
+        f"stage 2{hint}; stages=1 makes count rates of them"
+    )
 
 
 def listed(names: Iterable[str], most: int = 5) -> str:
@@ -203,23 +191,32 @@ def listed(names: Iterable[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _without(association: Association, left_out: Collection[str]) -> Association | None:
-    """Return an association of stage 3 with the members that a plan makes, if there are any."""
-    members = tuple(
-        (e, role)
-        for e, role in sorted(association.members, key=lambda m: (m[1] != "science", _when(m[0])))
-        if role in STAGE3_ROLES and not (role == "science" and e.root in left_out)
-        if role == "background" or is_integrations(e) == association.suffix.endswith("ints")
-    )
-    science = [e for e, role in members if role == "science"]
-    if not science:
-        return None
-    return replace(
-        association,
-        header={"asn_pool": "none", **association.header},
-        members=members,
-        key=("background" if all(e.is_background for e in science) else "", *_apart_by(science)),
-    )
+def _rule_groups(
+    level3: list[Association], left_out: Collection[str], targets: list[str], template: str | None
+) -> list[Association]:
+    """Return the associations of stage 3 by rules, with the members that a plan makes."""
+    groups = []
+    for association in sorted(level3, key=lambda a: (_when(min(a.science, key=_when)), a.product)):
+        members = tuple(
+            (e, role)
+            for e, role in sorted(
+                association.members, key=lambda m: (m[1] != "science", _when(m[0]))
+            )
+            if role in STAGE3_ROLES and not (role == "science" and e.root in left_out)
+            if role == "background" or is_integrations(e) == association.suffix.endswith("ints")
+        )
+        science = [e for e, role in members if role == "science"]
+        if not science:
+            continue
+        product, header = association.product, {"asn_pool": "none", **association.header}
+        if template is not None:
+            product = _product_name(science, header["asn_id"], targets, template)
+        kind = "background" if all(e.is_background for e in science) else ""
+        key = (kind, *_apart_by(science))
+        groups.append(
+            replace(association, header=header, product=product, members=members, key=key)
+        )
+    return groups
 
 
 def _apart_by(science: list[Exposure]) -> list[str]:

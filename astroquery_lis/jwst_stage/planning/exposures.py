@@ -223,8 +223,8 @@ def read_exposure(path: str | os.PathLike[str]) -> Exposure:
     for name, width in _NUMBERED.items():
         if values[name].isdigit():
             values[name] = values[name].zfill(width)
-    axes = [science[f"NAXIS{i + 1}"] for i in range(science["NAXIS"])]
-    deep = suffix == "uncal"
+    axes = [int(science[f"NAXIS{i + 1}"]) for i in range(science["NAXIS"])]
+    n_ints, n_groups = _counts(primary, axes, suffix)
     references = _named("R_", primary)
     return Exposure(
         path=str(path),
@@ -236,9 +236,9 @@ def read_exposure(path: str | os.PathLike[str]) -> Exposure:
         is_background=primary.get("BKGDTARG") is True,
         is_psf=primary.get("IS_PSF") is True,
         is_imprint=primary.get("IS_IMPRT") is True,
-        n_ints=int(axes[3]) if deep and len(axes) > 3 else _integrations(primary, axes, suffix),
-        n_groups=int(axes[2]) if deep and len(axes) > 2 else int(primary.get("NGROUPS") or 1),
-        shape=(int(axes[1]), int(axes[0])),
+        n_ints=n_ints,
+        n_groups=n_groups,
+        shape=(axes[1], axes[0]),
         position_number=int(primary.get("PATT_NUM") or 0),
         s_region=str(science.get("S_REGION") or "").strip(),
         pointing=_pointing(science),
@@ -256,10 +256,15 @@ def _named(prefix: str, header: fits.Header) -> dict[str, str]:
     return {key: value for key, value in values.items() if value}
 
 
-def _integrations(primary: fits.Header, axes: list[int], suffix: str) -> int:
-    if suffix.endswith("ints") and len(axes) > 2:
-        return int(axes[2])
-    return int(primary.get("NINTS") or 1)
+def _counts(primary: fits.Header, axes: list[int], suffix: str) -> tuple[int, int]:
+    """Return the numbers of integrations in a file and of groups in each, by the image if it can."""
+    n_ints, n_groups = int(primary.get("NINTS") or 1), int(primary.get("NGROUPS") or 1)
+    if suffix == "uncal":
+        n_groups = axes[2] if len(axes) > 2 else n_groups
+        n_ints = axes[3] if len(axes) > 3 else n_ints
+    elif suffix.endswith("ints"):
+        n_ints = axes[2] if len(axes) > 2 else n_ints
+    return n_ints, n_groups
 
 
 def _word(value: Any) -> str:

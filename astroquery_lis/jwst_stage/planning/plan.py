@@ -294,19 +294,15 @@ def placed_plan(plan: Plan | FilePath, output_dir: FilePath | None, *, needed: b
 
 def _with_catalogs(plan: Plan, output_dir: str) -> Plan:
     """Return the plan with the catalogues below the output directory named by their full paths."""
-    return replace(
-        plan,
-        output_dir=str(output_dir),
-        tasks=tuple(_with_catalog(task, Path(output_dir)) for task in plan.tasks),
-    )
-
-
-def _with_catalog(task: Task, output_dir: Path) -> Task:
-    name = task.steps.get("tweakreg", {}).get("abs_refcat")
-    if not name or not str(name).startswith("refcat/"):
-        return task
-    tweakreg = {**task.steps["tweakreg"], "abs_refcat": str(output_dir / name)}
-    return replace(task, steps={**task.steps, "tweakreg": tweakreg})
+    tasks = []
+    for task in plan.tasks:
+        tweakreg = task.steps.get("tweakreg", {})
+        name = str(tweakreg.get("abs_refcat", ""))
+        if name.startswith("refcat/"):
+            tweakreg = {**tweakreg, "abs_refcat": os.path.join(output_dir, name)}
+            task = replace(task, steps={**task.steps, "tweakreg": tweakreg})
+        tasks.append(task)
+    return replace(plan, output_dir=output_dir, tasks=tuple(tasks))
 
 
 FORMAT = 1

@@ -72,11 +72,6 @@ class Association:
         return [exposure for exposure, role in self.members if role == "science"]
 
     @property
-    def is_stage3(self) -> bool:
-        """Whether it is one of calibrated exposures."""
-        return str(self.header["asn_type"]).endswith("3")
-
-    @property
     def pipeline(self) -> str:
         """Class that stage 3 runs on it."""
         return STAGE3_PIPELINES[str(self.header["asn_type"]).lower()]
@@ -89,6 +84,11 @@ class Association:
         while "__" in stem or "-_" in stem or "_-" in stem or stem.endswith("-"):
             stem = stem.replace("__", "_").replace("-_", "_").replace("_-", "_").rstrip("-")
         return stem
+
+
+def is_stage3(header: Mapping[str, Any]) -> bool:
+    """Return True for the association of a product of calibrated exposures."""
+    return str(header.get("asn_type", "")).endswith("3")
 
 
 def is_plain(exposures: Sequence[Exposure]) -> bool:
@@ -117,8 +117,8 @@ def associate(
     level3: list[Association] = []
     for pool, found in zip(pools, _asked(text), strict=True):
         associations = [_association(values, pool) for values in found]
-        level2 += _fullest(a for a in associations if not a.is_stage3)
-        level3 += _widest([a for a in associations if a.is_stage3])
+        level2 += _fullest(a for a in associations if not is_stage3(a.header))
+        level3 += _widest([a for a in associations if is_stage3(a.header)])
     return level2, level3
 
 
