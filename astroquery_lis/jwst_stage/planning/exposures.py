@@ -257,7 +257,7 @@ def _named(prefix: str, header: fits.Header) -> dict[str, str]:
 
 
 def _counts(primary: fits.Header, axes: list[int], suffix: str) -> tuple[int, int]:
-    """Return the numbers of integrations in a file and of groups in each, by the image if it can."""
+    """Return the numbers of integrations in a file and of groups in each."""
     n_ints, n_groups = int(primary.get("NINTS") or 1), int(primary.get("NGROUPS") or 1)
     if suffix == "uncal":
         n_groups = axes[2] if len(axes) > 2 else n_groups
