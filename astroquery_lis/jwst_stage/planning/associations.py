@@ -197,11 +197,10 @@ def _rule_groups(
     """Return the associations of stage 3 by rules, with the members that a plan makes."""
     groups = []
     for association in sorted(level3, key=lambda a: (_when(min(a.science, key=_when)), a.product)):
+        ordered = sorted(association.members, key=lambda m: (m[1] != "science", _when(m[0])))
         members = tuple(
             (e, role)
-            for e, role in sorted(
-                association.members, key=lambda m: (m[1] != "science", _when(m[0]))
-            )
+            for e, role in ordered
             if role in STAGE3_ROLES and not (role == "science" and e.root in left_out)
             if role == "background" or is_integrations(e) == association.suffix.endswith("ints")
         )
