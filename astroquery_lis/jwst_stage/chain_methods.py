@@ -180,15 +180,16 @@ class ChainMethods(StageBase):
         planned = placed_plan(plan, output_dir, needed=False)
         table = prefetch(planned, self._environment(offline=offline), offline, max_workers)
         for path, made in make_catalogs(planned, survey=survey, offline=offline):
-            row = {
-                "Local Path": str(path),
-                "Status": "COMPLETE" if made else "CACHED",
-                "name": path.name,
-                "kind": "catalog",
-                "types": "abs_refcat",
-                "bytes": path.stat().st_size,
-            }
-            table = _with_row(table, row)
+            table.add_row(
+                {
+                    "Local Path": str(path),
+                    "Status": "COMPLETE" if made else "CACHED",
+                    "name": path.name,
+                    "kind": "catalog",
+                    "types": "abs_refcat",
+                    "bytes": path.stat().st_size,
+                }
+            )
         return table
 
     def run(
@@ -414,11 +415,3 @@ class ChainMethods(StageBase):
         from .report import write_report
 
         return str(write_report(output_dir, path=path))
-
-
-def _with_row(table: Table, values: dict[str, Any]) -> Table:
-    from astropy.table import vstack
-
-    empty = {name: "" if table[name].dtype.kind in "UO" else 0 for name in table.colnames}
-    row = type(table)(rows=[{**empty, **values}], names=table.colnames)
-    return vstack([table, row], metadata_conflicts="silent")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -102,6 +103,20 @@ def test_a_finished_run_is_found_done_by_the_class(stage, chain):
     references = stage.prefetch_references(chain.plan, offline=True)
     assert set(references["Status"]) == {"CACHED"}
     assert references.meta["context"] == "jwst_0001.pmap"
+
+
+def test_the_catalogue_that_images_are_aligned_to_is_among_the_references(
+    stage, observation, survey, tmp_path
+):
+    steps = {"tweakreg": {"abs_minobj": 3}}
+    plan = stage.plan(observation.uncals, output_dir=tmp_path, abs_refcat="legacy", steps=steps)
+    for status in ("COMPLETE", "CACHED"):
+        references = stage.prefetch_references(plan, offline=status == "CACHED", survey=survey)
+        *files, catalog = references
+        assert catalog["Status"] == status
+        assert (catalog["kind"], catalog["types"]) == ("catalog", "abs_refcat")
+        assert Path(catalog["Local Path"]).stat().st_size == catalog["bytes"]
+        assert {row["kind"] for row in files} >= {"mapping", "reference"}
 
 
 def test_what_is_no_plan_is_refused():
