@@ -1,7 +1,5 @@
 """The options of a plan, what it says, and the way to its file and back."""
 
-from dataclasses import dataclass
-
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -9,17 +7,12 @@ from hypothesis import strategies as st
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.jwst_stage.planning.exposures import Exposure
 from astroquery_lis.jwst_stage.planning.plan import Plan
+from astroquery_lis.jwst_stage.resume.states import State
 from astroquery_lis.jwst_stage.tasks import Estimate, Member, Task
 
 from .headers import write_exposure
 
 ROOT = "jw01234001001_02101_{:05d}_nrcalong"
-
-
-@dataclass
-class State:
-    state: str
-    reason: str = ""
 
 
 @pytest.mark.parametrize(
@@ -167,7 +160,7 @@ def test_table_and_words(dithers, plan_of, tmp_path):
     plan = plan_of()
     name = f"stage2/{ROOT.format(1)}_cal.fits"
     states = {
-        name: State("stale", "jump.rejection_threshold 4 -> 5"),
+        name: State("stale", ("jump.rejection_threshold 4 -> 5",)),
         plan.tasks[0].name: State("done"),
     }
     table = plan.table(states)
@@ -177,6 +170,9 @@ def test_table_and_words(dithers, plan_of, tmp_path):
     assert list(table["state"][:5]) == ["done", "missing", "missing", "missing", "stale"]
     assert plan.explain(name, states) == f"{name}: stale: jump.rejection_threshold 4 -> 5"
     assert plan.explain(tmp_path / "out" / name, states).startswith(name)
+    many = {name: State("stale", tuple("abcde"))}
+    assert plan.table(many)["reason"][4] == "a; b; c; and 2 more"
+    assert plan.explain(name, many) == f"{name}: stale: a; b; c; d; e"
     assert plan.explain(plan.tasks[0].name, states) == f"{plan.tasks[0].name}: done"
     assert plan.explain(name) == f"{name}: missing: nothing was made in {tmp_path / 'out'}."
     assert "Plan: 4 exposures, 9 tasks" in repr(plan)

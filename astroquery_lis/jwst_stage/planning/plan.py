@@ -165,7 +165,7 @@ class Plan:
         return assess(Reduction(self, Path(self.output_dir)))
 
     def explain(self, product: FilePath, states: dict[str, State] | None = None) -> str:
-        """Return in words why a product has to be made, or that it has not.
+        """Return in words why a product has to be made, with all reasons, or that it has not.
 
         Parameters
         ----------
@@ -185,10 +185,8 @@ class Plan:
         if state is None:
             where = self.output_dir or "an output directory that is not named yet"
             return f"{task.name}: missing: nothing was made in {where}."
-        reason = f": {state.reason}" if state.reason else ""
-        if state.reason.startswith(f"{state.state}:"):
-            reason = f": {state.reason.partition(':')[2].strip()}"
-        return f"{task.name}: {state.state}{reason}"
+        words = [task.name, state.state, "; ".join(state.reasons)]
+        return ": ".join(filter(None, words))
 
     def save(self, path: FilePath) -> None:
         """Write the plan as a TOML file, whole or not at all.

@@ -29,12 +29,18 @@ class State:
     ----------
     state : str
         'done', 'stale' (to be made again), 'missing' (to be made) or 'failed' (the last time).
-    reason : str
-        Why, in words; empty if it is done.
+    reasons : tuple of str
+        Why, in words; none if it is done.
     """
 
     state: str
-    reason: str = ""
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """The first of the reasons, and how many more there are."""
+        more = len(self.reasons) - _SHOWN
+        return "; ".join([*self.reasons[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
 def assess(reduction: Reduction) -> dict[str, State]:
@@ -82,25 +88,18 @@ def _state(
     if record is None:
         present = [name for name in task.outputs or (task.name,) if (output_dir / name).exists()]
         if present:
-            return _because("stale", [f"nothing tells how {present[0]} was made"])
-        return _because("missing", ["not made yet"])
+            return State("stale", (f"nothing tells how {present[0]} was made",))
+        return State("missing", ("not made yet",))
     if record.state != "done":
-        return _because("failed", [record.message or "it failed"])
+        return State("failed", (record.message or "it failed",))
     lost, spoilt = _checked_products(task, record, output_dir, products)
     if lost:
-        return _because("missing", lost + spoilt)
+        return State("missing", (*lost, *spoilt))
     reasons: list[str] = []
     if key(record.fingerprint) != key(now):
         reasons = differences(record.fingerprint, now, tasks)
     reasons += spoilt
-    return _because("stale", reasons) if reasons else State("done")
-
-
-def _because(state: str, reasons: list[str]) -> State:
-    shown = "; ".join(reasons[:_SHOWN])
-    if len(reasons) > _SHOWN:
-        shown += f"; and {len(reasons) - _SHOWN} more"
-    return State(state, shown)
+    return State("stale" if reasons else "done", tuple(reasons))
 
 
 def _checked_products(
