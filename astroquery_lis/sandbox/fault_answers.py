@@ -124,7 +124,7 @@ def _reset(wire: Handler, response: Response, body: bytes, options: dict) -> Non
 def _hang(wire: Handler, response: Response, body: bytes, options: dict) -> None:
     if options["fraction"] is not None:
         _part(wire, response, body, options["fraction"])
-    wire.closing.wait(options["seconds"])
+    wire.server.closing.wait(options["seconds"])
 
 
 def _drip(wire: Handler, response: Response, body: bytes, options: dict) -> None:
@@ -133,7 +133,7 @@ def _drip(wire: Handler, response: Response, body: bytes, options: dict) -> None
     for byte in body:
         wire.wfile.write(bytes([byte]))
         wire.wfile.flush()
-        if wire.closing.wait(options["seconds"]):
+        if wire.server.closing.wait(options["seconds"]):
             return
 
 
@@ -153,7 +153,7 @@ def _endless(wire: Handler, response: Response, body: bytes, options: dict) -> N
     wire.wfile.write(options["start"])
     for _ in range(0, options["most"], len(options["chunk"])):
         wire.wfile.write(options["chunk"])
-        if wire.closing.is_set():
+        if wire.server.closing.is_set():
             return
 
 

@@ -132,11 +132,6 @@ class Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_POST = do_DELETE = do_GET
 
-    @property
-    def closing(self) -> threading.Event:
-        """Set when the server ends."""
-        return self.server.closing
-
     def _respond(self, request: Request, kind: str, options: dict) -> Response:
         response = answer_instead(kind, options, request.path)
         if response is not None:

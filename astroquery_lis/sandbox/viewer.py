@@ -59,7 +59,6 @@ class Viewer:
     def __init__(self, find: Callable[[str], Path], prefix: str) -> None:
         self._prefix = prefix
         self._renderer = Renderer(find)
-        self._index = _index()
         # As in the real one: what a path begins with decides, and a dot is any character.
         self._routes = [
             (re.compile(pattern), answer)
@@ -92,7 +91,7 @@ class Viewer:
                     return answer({name: values[-1] for name, values in fields.items()})
                 except (_UncaughtError, NoOverlapError):
                     return page(BROKEN, 500)
-        return page(self._index)
+        return page(_index())
 
     def _cutout(self, query: dict[str, str], *, jpeg: bool) -> Response:
         layer = find_layer(query.get("layer", _DEFAULT_LAYER))
@@ -154,8 +153,9 @@ class Viewer:
         hdus, is_near = [fits.PrimaryHDU(header=fits.Header(cards))], layer.lost
         for tree in layer.trees:
             for brick in layer.bricks_of(tree):
-                official = layer.tree_at(brick.ra_deg, brick.dec_deg) == tree
-                if not official or _distance_deg(grid, brick) > 0.2 + size_deg:
+                place = brick.ra_deg, brick.dec_deg
+                apart_deg = sphere.separation_deg(grid.ra_deg, grid.dec_deg, *place)
+                if layer.tree_at(*place) != tree or apart_deg > 0.2 + size_deg:
                     continue
                 is_near = True
                 hdus += self._brick_hdus(layer, tree, brick, grid, bands)
@@ -333,10 +333,6 @@ def _parse_bands(query: dict[str, str], layer: ViewerLayer) -> str:
         raise _UncaughtError
     # One character too many and all of them are replaced.
     return bands if set(bands) <= set(layer.bands) else layer.bands
-
-
-def _distance_deg(grid: CutoutGrid, brick: Brick) -> float:
-    return float(sphere.separation_deg(grid.ra_deg, grid.dec_deg, brick.ra_deg, brick.dec_deg))
 
 
 def _picture_of(pixels: np.ndarray) -> Response:
