@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from astropy.coordinates import name_resolve
 from hypothesis import settings
 
 from astroquery_lis import LegacySurvey, LegacySurveyClass, conf, sandbox
@@ -89,6 +90,27 @@ def survey(sky):
 def no_retries():
     """Ask once: what does not answer is not waited for again."""
     with conf.set_temp("retries", 0):
+        yield
+
+
+@pytest.fixture
+def local(sky, survey):
+    """The same, which reads the files without a server."""
+    survey.mirror = sky.root
+    return survey
+
+
+@pytest.fixture
+def viewer(sky):
+    """The viewer of the embedded sky, configured."""
+    with conf.set_temp("viewer_url", sky.viewer_url):
+        yield
+
+
+@pytest.fixture
+def names_of_the_sky(sky):
+    """Nothing but the places of the simulated sky has a name here."""
+    with name_resolve.sesame_url.set([sky.sesame_url]):
         yield
 
 

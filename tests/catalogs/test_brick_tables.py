@@ -23,12 +23,6 @@ from astroquery_lis.io.places import HEALTH
 from astroquery_lis.survey.paths import file_path
 
 
-@pytest.fixture
-def local(sky, survey):
-    survey.mirror = sky.root
-    return survey
-
-
 @pytest.fixture(scope="module")
 def made_root(tmp_path_factory):
     """A mirror with tables of bricks: all below Dec 34, and from 32, each with a band in part."""

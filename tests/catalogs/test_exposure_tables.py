@@ -19,12 +19,6 @@ from astroquery_lis.exceptions import (
 PATH = "{}/coadd/{}/{}/legacysurvey-{}-ccds.fits"
 
 
-@pytest.fixture
-def local(sky, survey):
-    survey.mirror = sky.root
-    return survey
-
-
 def _wcs(row):
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]

@@ -23,12 +23,6 @@ def _quiet():
         yield
 
 
-@pytest.fixture
-def local(sky, survey):
-    survey.mirror = sky.root
-    return survey
-
-
 def _catalogue(local, **kwargs):
     """Return the rows of every field, as `query_tractor` has them (tested on its own)."""
     tables = [

@@ -8,7 +8,7 @@ import warnings
 import astropy.units as u
 import numpy as np
 import pytest
-from astropy.coordinates import SkyCoord, name_resolve
+from astropy.coordinates import SkyCoord
 from astropy.table import Table
 from astropy.wcs import WCS
 from hypothesis import HealthCheck, Phase, given, settings
@@ -22,10 +22,7 @@ PLACE = SkyCoord(45.1312, 0.0047, unit="deg")
 PAYLOAD = {"get_query_payload": True}
 
 
-@pytest.fixture(autouse=True)
-def names_of_the_sky(sky):
-    with name_resolve.sesame_url.set([sky.sesame_url]):
-        yield
+pytestmark = pytest.mark.usefixtures("names_of_the_sky")
 
 
 # What means the star, in one position.

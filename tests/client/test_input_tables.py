@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import astropy.units as u
 import numpy as np
 import pytest
-from astropy.coordinates import SkyCoord, name_resolve
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.io.votable import from_table
 from astropy.table import Column, MaskedColumn, QTable, Table
@@ -158,11 +158,7 @@ def _written(folder, kind):
     return path
 
 
-@pytest.fixture(autouse=True)
-def names_of_the_sky(sky):
-    """Nothing but the places of the simulated sky has a name here."""
-    with name_resolve.sesame_url.set([sky.sesame_url]):
-        yield
+pytestmark = pytest.mark.usefixtures("names_of_the_sky")
 
 
 def assert_everyone_reads(survey, value, folder):

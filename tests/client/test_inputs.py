@@ -5,7 +5,7 @@ import re
 import astropy.units as u
 import numpy as np
 import pytest
-from astropy.coordinates import Galactic, SkyCoord, name_resolve
+from astropy.coordinates import Galactic, SkyCoord
 from astropy.table import QTable, Table
 from astropy.time import Time
 from astropy.utils.masked import Masked
@@ -103,12 +103,6 @@ def test_text_is_the_same_in_python_and_on_the_command_line(capsys, survey, text
     url = survey.viewer_url(text, layer="ls-dr10")
     assert main(["url", text, "--layer", "ls-dr10"]) == 0
     assert capsys.readouterr().out.strip().partition("?")[2] == url.partition("?")[2]
-
-
-@pytest.fixture
-def names_of_the_sky(sky):
-    with name_resolve.sesame_url.set([sky.sesame_url]):
-        yield
 
 
 def test_names_are_looked_up(sky, survey, names_of_the_sky):

@@ -9,16 +9,12 @@ import pytest
 from astropy.coordinates import SkyCoord
 from astropy.table import Table
 
-from astroquery_lis import conf, pictures
+from astroquery_lis import pictures
 from astroquery_lis.exceptions import InvalidRequestError
 
 from .job_checks import make_targets
 
-
-@pytest.fixture(autouse=True)
-def _viewer(sky):
-    with conf.set_temp("viewer_url", sky.viewer_url):
-        yield
+pytestmark = pytest.mark.usefixtures("viewer")
 
 
 def _position(row):

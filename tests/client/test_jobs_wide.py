@@ -12,16 +12,12 @@ from astropy.io import fits
 from astropy.table import MaskedColumn, QTable, Table
 from astropy.wcs import WCS
 
-from astroquery_lis import conf
 from astroquery_lis.exceptions import InvalidRequestError, NoCoverageError
 
 ARCSEC = u.arcsec
 
 
-@pytest.fixture(autouse=True)
-def _viewer(sky):
-    with conf.set_temp("viewer_url", sky.viewer_url):
-        yield
+pytestmark = pytest.mark.usefixtures("viewer")
 
 
 def _table(sky, *names):

@@ -10,17 +10,13 @@ from astropy.nddata import CCDData, Cutout2D
 from astropy.table import Table
 from astropy.wcs import WCS
 
-from astroquery_lis import conf
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.images.analysis import galfit_inputs, to_ccddata
 
 PRODUCTS = ("image", "invvar", "maskbits")
 
 
-@pytest.fixture(autouse=True)
-def _viewer(sky):
-    with conf.set_temp("viewer_url", sky.viewer_url):
-        yield
+pytestmark = pytest.mark.usefixtures("viewer")
 
 
 @pytest.fixture

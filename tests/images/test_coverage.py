@@ -12,7 +12,7 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
 
-from astroquery_lis import bricks, conf
+from astroquery_lis import bricks
 from astroquery_lis.exceptions import (
     CoverageWarning,
     InvalidRequestError,
@@ -25,10 +25,7 @@ EDGE = SkyCoord(45.0, 0.0625, unit="deg")
 NORTH = SkyCoord(180.15, 32.379, unit="deg")
 
 
-@pytest.fixture(autouse=True)
-def _viewer(sky):
-    with conf.set_temp("viewer_url", sky.viewer_url):
-        yield
+pytestmark = pytest.mark.usefixtures("viewer")
 
 
 WAYS = {

@@ -28,10 +28,7 @@ from ..io.raw_server import OK, RawServer
 NATIVE = {"source": "viewer"}
 
 
-@pytest.fixture(autouse=True)
-def _viewer(sky):
-    with conf.set_temp("viewer_url", sky.viewer_url):
-        yield
+pytestmark = pytest.mark.usefixtures("viewer")
 
 
 def _viewer_requests(sky):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 
-from astroquery_lis import conf
 from astroquery_lis.exceptions import (
     CoverageWarning,
     FailoverWarning,
@@ -19,10 +18,7 @@ from astroquery_lis.images.psf import centroid
 NORTH = SkyCoord(180.15, 32.5, unit="deg")
 
 
-@pytest.fixture(autouse=True)
-def _viewer(sky):
-    with conf.set_temp("viewer_url", sky.viewer_url):
-        yield
+pytestmark = pytest.mark.usefixtures("viewer")
 
 
 def _half_widths(image):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from astroquery_lis import conf
+from astroquery_lis.jwst_stage import JwstStageClass
 from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.tasks import Reduction
 
@@ -95,6 +96,16 @@ def chain(observation, planned, tmp_path_factory):
 def chain_copy(chain, tmp_path):
     """A copy of the finished run's output directory."""
     return shutil.copytree(chain.output_dir, tmp_path / "reduced")
+
+
+@pytest.fixture
+def stage(chain, stage_cache):
+    """A stage with the references of the finished run."""
+    with conf.set_temp("cache_dir", stage_cache):
+        stage = JwstStageClass()
+        stage.crds_path = chain.observation.crds_path
+        stage.crds_context = chain.observation.crds_context
+        yield stage
 
 
 @pytest.fixture

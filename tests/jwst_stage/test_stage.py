@@ -18,15 +18,6 @@ from .conftest import await_
 
 
 @pytest.fixture
-def stage(chain, stage_cache):
-    with conf.set_temp("cache_dir", stage_cache):
-        stage = JwstStageClass()
-        stage.crds_path = chain.observation.crds_path
-        stage.crds_context = chain.observation.crds_context
-        yield stage
-
-
-@pytest.fixture
 def command(chain, stage_cache, capfd, tmp_path, monkeypatch):
     """Run the command: ``command('plan', ...)`` returns (exit code, output, errors)."""
     monkeypatch.chdir(tmp_path)

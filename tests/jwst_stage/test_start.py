@@ -4,18 +4,6 @@ import shutil
 
 import pytest
 
-from astroquery_lis import conf
-from astroquery_lis.jwst_stage import JwstStageClass
-
-
-@pytest.fixture
-def stage(chain, stage_cache):
-    with conf.set_temp("cache_dir", stage_cache):
-        stage = JwstStageClass()
-        stage.crds_path = chain.observation.crds_path
-        stage.crds_context = chain.observation.crds_context
-        yield stage
-
 
 @pytest.fixture
 def both_levels(chain, tmp_path):

@@ -13,7 +13,7 @@ from astropy.table import QTable, Table
 from astropy.visualization import make_lupton_rgb
 from astropy.wcs import WCS
 
-from astroquery_lis import conf, pictures
+from astroquery_lis import pictures
 from astroquery_lis.exceptions import InvalidRequestError, OptionalDependencyError
 from astroquery_lis.pictures import page as pages
 from astroquery_lis.pictures.plot import bar_arcsec
@@ -22,10 +22,7 @@ from astroquery_lis.pictures.rgb import NO_DATA_COLOUR
 SKY = (32, 32, 32)
 
 
-@pytest.fixture(autouse=True)
-def _viewer(sky):
-    with conf.set_temp("viewer_url", sky.viewer_url):
-        yield
+pytestmark = pytest.mark.usefixtures("viewer")
 
 
 def _cutout(planes, *, cd=(-1, 1), side=0.262, **cards):

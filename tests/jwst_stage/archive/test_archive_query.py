@@ -34,18 +34,12 @@ from astroquery_lis.jwst_stage.archive.uncal_request import (
     folder_of,
     parse_uncal_name,
 )
-from astroquery_lis.jwst_stage.archive_methods import ArchiveMethods
-from astroquery_lis.jwst_stage.stage_base import StageBase
 from astroquery_lis.sandbox.mast import serve_mast
 
 from .archive_files import EAST, NEAR, write_association, write_uncal
 
 SEARCH = "*/api/v0.1/search*"
 LISTS = "*post_list_products*"
-
-
-class _Stage(ArchiveMethods, StageBase):
-    """The methods on the base that they need, and no more."""
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +77,6 @@ def service(sky, held):
     service = serve_mast(sky, held, exclusive=["jw01234002001_0310a_00002_mirimage_uncal.fits"])
     with mast.conf.set_temp("server", service.url):
         yield service
-
-
-@pytest.fixture
-def stage(service):
-    return _Stage()
 
 
 def _searches(sky):
