@@ -12,7 +12,6 @@ from hypothesis import settings
 
 from astroquery_lis import LegacySurvey, LegacySurveyClass, conf, sandbox
 from astroquery_lis.io.places import HEALTH
-from astroquery_lis.sandbox.made_once import cache_folder, lock
 from astroquery_lis.survey.paths import file_path
 
 # The same examples every time, however busy the machine; `--hypothesis-profile=default` looks for
@@ -43,9 +42,7 @@ def pytest_xdist_make_scheduler(config, log):
 def pytest_collection_finish(session):
     """Make the whole sky before a long run: whichever test needs all of it first waits for it."""
     if len(session.items) > 1000 and not session.config.option.collectonly:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        with lock(cache_folder() / "tests"):
-            sandbox.build()
+        sandbox.build()
 
 
 @pytest.fixture(scope="session")

@@ -24,10 +24,9 @@ from .test_input_tables import (
     SPACED_DEGREES,
     SPACED_HOURS,
     assert_everyone_reads,
-    names_of_the_sky,
 )
 
-__all__ = ["names_of_the_sky"]
+pytestmark = pytest.mark.usefixtures("names_of_the_sky")
 
 PAIRS = list(zip(RA, DEC, strict=True))
 SPACED = list(zip(SPACED_HOURS, SPACED_DEGREES, strict=True))
