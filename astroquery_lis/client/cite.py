@@ -1,8 +1,8 @@
 """The method that tells what to cite."""
 
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from types import MappingProxyType
 
@@ -16,10 +16,10 @@ from .base import SurveyBase
 
 __all__ = [
     "ACKNOWLEDGEMENT_URL",
-    "REFERENCES",
-    "SERVICES",
     "Citations",
     "Reference",
+    "references",
+    "services",
 ]
 
 ACKNOWLEDGEMENT_URL = "https://www.legacysurvey.org/acknowledgment/"
@@ -57,8 +57,10 @@ def _text(name: str) -> str:
     return files(__package__).joinpath("data", name).read_text("utf-8")
 
 
-def _read_references() -> dict[str, Reference]:
-    """Return what is in the file: entries with a comment that says their use and short form."""
+@cache
+def references() -> Mapping[str, Reference]:
+    """Return papers, and this package, by what they are cited for."""
+    # Each entry has a comment before it that says its use and short form.
     text = _text("references.bib").replace("VERSION", package_version())
     entries = {}
     for entry in text.strip().split("\n\n"):
@@ -66,14 +68,15 @@ def _read_references() -> dict[str, Reference]:
         name, _, short = comment.removeprefix("% ").partition(": ")
         key = bibtex.partition("{")[2].partition(",")[0]
         entries[name] = Reference(key, short, bibtex)
-    return entries
+    return MappingProxyType(entries)
 
 
-REFERENCES = MappingProxyType(_read_references())
-"""Papers, and this package, by what they are cited for."""
+@cache
+def services() -> Mapping[str, str]:
+    """Return what to acknowledge, by what was used."""
+    import tomllib
 
-SERVICES = MappingProxyType(tomllib.loads(_text("acknowledgements.toml")))
-"""What to acknowledge, by what was used."""
+    return MappingProxyType(tomllib.loads(_text("acknowledgements.toml")))
 
 
 NADC_HOST = "china-vo.org"
@@ -148,13 +151,13 @@ class CitationMethods(SurveyBase):
         '@article{2019AJ....157..168D'
         """
         uses = {"survey"} | {name for item in data for name in _uses(item)}
-        names = [name for name in REFERENCES if name in uses or name in ALWAYS]
-        thanks = tuple(text for name, text in SERVICES.items() if name in uses)
-        return Citations(tuple(REFERENCES[name] for name in names), thanks)
+        names = [name for name in references() if name in uses or name in ALWAYS]
+        thanks = tuple(text for name, text in services().items() if name in uses)
+        return Citations(tuple(references()[name] for name in names), thanks)
 
 
 def _uses(item: fits.HDUList | Table) -> Iterator[str]:
-    """Yield what one thing was made of, by the names of ``SERVICES``."""
+    """Yield what one thing was made of, by the names of `services`."""
     sources, places, bands = _origin(item)
     if "viewer" in sources:
         yield "viewer"
