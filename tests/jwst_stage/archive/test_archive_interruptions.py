@@ -121,8 +121,8 @@ class _SlowBody:
     def __len__(self):
         return len(self.body)
 
-    def chunks(self, length):
-        for chunk in self.body.chunks(length):
+    def chunks(self):
+        for chunk in self.body.chunks():
             for start in range(0, len(chunk), 65_536):
                 yield chunk[start : start + 65_536]
                 # The kernel would take all of it at once.
