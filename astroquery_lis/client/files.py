@@ -128,7 +128,7 @@ or sequence, optional
         executor : `~concurrent.futures.Executor`, {'threads', 'processes'}, optional
             Does the work; by default up to eight threads.
         show_progress : bool, optional
-            Whether to show a bar, where tqdm is installed and there is a terminal.
+            Whether to show a bar, where tqdm is installed, in terminals and notebooks.
         get_query_payload : bool, optional
             Return a dict of ``service``, the mirror, and ``urls`` instead of the files; nothing is
             fetched.

@@ -75,7 +75,7 @@ class MapMethods(SurveyBase):
         executor : `~concurrent.futures.Executor` or {'threads', 'processes'}, optional
             As for `download_cutouts`.
         show_progress : bool, optional
-            Whether to show a bar, where tqdm is installed and there is a terminal.
+            Whether to show a bar, where tqdm is installed, in terminals and notebooks.
         mirror : str, path-like, or sequence of them, optional
             By default `mirror`.
         cache : bool, optional

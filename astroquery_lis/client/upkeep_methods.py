@@ -49,7 +49,7 @@ class UpkeepMethods(SurveyBase):
             Where to fetch from, and whom to ask for checksum lists that the tree lacks; by default
             `mirror` if ``repair``, else nobody is asked.
         show_progress : bool, optional
-            Whether to show a bar, where tqdm is installed and there is a terminal.
+            Whether to show a bar, where tqdm is installed, in terminals and notebooks.
 
         Returns
         -------

@@ -10,7 +10,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -121,7 +121,7 @@ def _of_pandas(frame: Any) -> Table:
     return Table.from_pandas(frame.reset_index(level=parts) if parts else frame)
 
 
-def _flat_name(name: Any) -> Any:
+def _flat_name(name: Hashable) -> Hashable:
     """Return one name for a column of several levels, of which the lower ones may be empty."""
     return "_".join(str(part) for part in name if part != "") if isinstance(name, tuple) else name
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -11,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import sandbox
+from ..io.jobs import bar
 from ..pictures.page import Markup, html_page, section, write_page
 from .sections import JWST_TITLE, SCENES, SURVEY_JOBS, call, jwst_section
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tqdm.auto import tqdm
 
     from .._typing import FilePath
     from .sections import Job
@@ -96,6 +94,7 @@ def run(
 
 _TICK_S = 0.5
 _LINE_S = 2.0
+_ENDLESS = {"leave": False, "bar_format": "{desc} {bar:10}", "total": 20, "dynamic_ncols": True}
 
 
 class Heartbeat:
@@ -118,7 +117,7 @@ class Heartbeat:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._since = self._said = time.monotonic()
-        self._bar = _bar() if is_shown else None
+        self._bar = bar(**_ENDLESS) if is_shown else None
         if not is_shown:
             self._ended.set()
 
@@ -163,14 +162,3 @@ class Heartbeat:
         elif now - self._said >= _LINE_S - _TICK_S:
             self._note(f"  {self._step}{now - self._since:.0f} s")
             self._said = now
-
-
-def _bar() -> tqdm | None:
-    """Return a bar without an end where somebody sees it."""
-    if not (sys.stderr.isatty() or "ipykernel" in sys.modules):
-        return None
-    try:
-        from tqdm.auto import tqdm
-    except ImportError:
-        return None
-    return tqdm(leave=False, bar_format="{desc} {bar:10}", total=20, dynamic_ncols=True)

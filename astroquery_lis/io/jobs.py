@@ -22,7 +22,6 @@ from concurrent.futures import (
     Future,
     wait,
 )
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import islice
@@ -39,6 +38,7 @@ from .bounds import Threads
 
 if TYPE_CHECKING:
     from astropy.table import Table
+    from tqdm.auto import tqdm
 
     from .journal import Journal
 
@@ -381,8 +381,19 @@ _WORDS = {
 }
 
 
+def bar(**options: Any) -> tqdm | None:
+    """Return a bar on stderr, if tqdm is installed, and it is a terminal or this is a notebook."""
+    if sys.stderr is None or not (sys.stderr.isatty() or "ipykernel" in sys.modules):
+        return None
+    try:
+        from tqdm.auto import tqdm
+    except ImportError:
+        return None
+    return tqdm(**options)
+
+
 class Progress:
-    """A bar on stderr with rate and time left, if that is a terminal and tqdm is installed."""
+    """A bar with rate and time left, where there can be one."""
 
     def __init__(
         self,
@@ -393,19 +404,18 @@ class Progress:
         label: str = "",
         unit: str = "row",
     ) -> None:
-        self._bar: Any = None
-        if show and sys.stderr is not None and sys.stderr.isatty():
-            with suppress(ImportError):
-                from tqdm import tqdm
-
-                self._bar = tqdm(
-                    total=total, initial=done, desc=label, unit=unit, unit_scale=unit == "B"
-                )
+        options = {"total": total, "initial": done, "desc": label, "unit": unit}
+        self._bar = bar(**options, unit_scale=unit == "B") if show else None
 
     def update(self, n: int = 1) -> None:
         """Count ``n`` more."""
         if self._bar is not None:
             self._bar.update(n)
+
+    def note(self, text: str) -> None:
+        """Show what is being done."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -199,7 +199,7 @@ class ArchiveMethods(StageBase):
             ``$MAST_API_TOKEN``, then the one that astroquery keeps in the keyring.  It is shown to
             MAST for files that are not public, to nobody else, and never stored or logged.
         show_progress : bool, optional
-            Whether to show a bar, where tqdm is installed and there is a terminal.
+            Whether to show a bar, where tqdm is installed, in terminals and notebooks.
         get_query_payload : bool, optional
             Return a dictionary with the ``service`` and the ``urls``; nothing is fetched.
 

@@ -137,7 +137,7 @@ class Task:
         return cls(**arguments)
 
 
-def _without_empty(items: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_empty(items: list[tuple[str, Any]]) -> dict[str, object]:
     return {name: value for name, value in items if name == "input" or value not in ("", (), {})}
 
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 import threading
 
 import pytest
@@ -41,7 +42,7 @@ def test_a_terminal_gets_a_bar(monkeypatch):
 
     screen, lines = Screen(), []
     monkeypatch.setattr(demo, "_TICK_S", 0.01)
-    monkeypatch.setattr(demo.sys, "stderr", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setattr(screen, "isatty", lambda: True, raising=False)
     with demo.Heartbeat(lines.append) as tell:
         tell("A step")

@@ -12,6 +12,7 @@ import threading
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -20,7 +21,9 @@ from astroquery_lis import conf
 from astroquery_lis.exceptions import InvalidRequestError, NoCoverageError, ServiceDownError
 from astroquery_lis.io.jobs import (
     STATUSES,
+    Progress,
     Result,
+    bar,
     failure,
     manifest,
     map_jobs,
@@ -326,21 +329,46 @@ def test_a_run_tells_what_became_of_every_row(tmp_path, told, capfd):
     assert "%" not in capfd.readouterr().err
 
 
+def a_terminal(monkeypatch):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", stream)
+    return stream
+
+
 @pytest.mark.parametrize("has_tqdm", [True, False])
 def test_a_terminal_gets_a_bar_if_tqdm_is_there(monkeypatch, has_tqdm):
     if has_tqdm:
         pytest.importorskip("tqdm")
     else:
-        monkeypatch.setitem(sys.modules, "tqdm", None)
-    terminal = io.StringIO()
-    terminal.isatty = lambda: True
-    monkeypatch.setattr(sys, "stderr", terminal)
+        monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    terminal = a_terminal(monkeypatch)
     options = {"failed": rows_failed, "total": 4, "label": "things"}
     assert len(list(run(two_rows, [0, 2], **options))) == 4
     assert ("things: 100%" in terminal.getvalue()) == has_tqdm
     terminal.truncate(0)
     list(run(two_rows, [0, 2], show_progress=False, **options))
     assert "%" not in terminal.getvalue()
+
+
+def test_a_bar_tells_what_is_being_done(monkeypatch):
+    pytest.importorskip("tqdm")
+    terminal = a_terminal(monkeypatch)
+    progress = Progress(4, done=1, label="tasks")
+    progress.note("jump")
+    progress.update()
+    progress.close()
+    assert "tasks:  50%" in terminal.getvalue()
+    assert "jump]" in terminal.getvalue()
+
+
+def test_a_notebook_gets_a_bar(monkeypatch):
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert bar(total=4) is None
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    bar(total=4).close()
+    assert "0/4" in sys.stderr.getvalue()
 
 
 def test_the_first_error_ends_a_run_that_shall_raise(tmp_path, told):

@@ -1,9 +1,7 @@
 """The state of a run, read from its files by whoever asks."""
 
 import json
-import sys
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +11,6 @@ from astroquery_lis.jwst_stage.resume.records import Record, write_record
 from astroquery_lis.jwst_stage.running.outcomes import make_manifest
 from astroquery_lis.jwst_stage.running.status import (
     Lock,
-    TaskProgress,
     is_locked,
     now,
     read_live,
@@ -159,44 +156,3 @@ def test_manifest(plan, tmp_path):
 
 def test_manifest_of_an_empty_plan(tmp_path):
     assert len(make_manifest(Reduction(Plan(), tmp_path), {}, states={}, messages={})) == 0
-
-
-class Terminal:
-    """A stream that says that it is a terminal."""
-
-    def __init__(self):
-        self.text = ""
-
-    def write(self, text):
-        self.text += text
-
-    def flush(self):
-        pass
-
-    def isatty(self):
-        return True
-
-
-def test_progress_is_one_line(monkeypatch):
-    stream = Terminal()
-    monkeypatch.setattr(sys, "stderr", stream)
-    progress = TaskProgress(4)
-    for _ in range(2):
-        progress.tell(1, {"stage1/a_rate.fits": "jump", "stage1/b_rate.fits": ""})
-    progress.tell(2, {"stage1/b_rate.fits": "ramp_fit"})
-    progress.close()
-    first, second = stream.text.strip().split("\r")
-    assert first.rstrip() == "1/4 tasks: a_rate jump, b_rate"
-    assert second.rstrip() == "2/4 tasks: b_rate ramp_fit"
-    assert stream.text.count("\n") == 1
-
-
-def test_no_progress_without_a_terminal(monkeypatch):
-    stream = SimpleNamespace(isatty=lambda: False)
-    monkeypatch.setattr(sys, "stderr", stream)
-    progress = TaskProgress(4)
-    progress.tell(1, {"stage1/a_rate.fits": "jump"})
-    progress.close()
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    TaskProgress(4, show=False).close()
-    assert sys.stderr.text == ""

@@ -118,7 +118,7 @@ def _exposures(
         if name is None:
             odd.append(filename)
             continue
-        row = _row_of(name["detector"], rows)
+        row = _row_of(str(name["detector"]), rows)
         if request.exp_type and rows and "exp_type" not in row:
             continue  # The search was for types, and found other detectors only.
         if request.wants({**row, **name}):

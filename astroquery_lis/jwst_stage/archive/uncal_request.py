@@ -67,7 +67,7 @@ EXPOSURE = re.compile(r"jw(\d{5})(\d{3})\d{3}_")
 _CANDIDATE = re.compile(r"jw(\d{5})-(?:o(\d{3})|([a-z]\d{3,4}))[-_]")
 
 
-def parse_uncal_name(name: str) -> dict[str, Any] | None:
+def parse_uncal_name(name: str) -> dict[str, object] | None:
     """Return what the name of an uncal file tells: columns of the table."""
     match = _UNCAL.fullmatch(name)
     if match is None or match["detector"].upper() not in DETECTORS:
@@ -80,7 +80,7 @@ def parse_uncal_name(name: str) -> dict[str, Any] | None:
     }
 
 
-def dataset_facts(row: dict[str, Any]) -> dict[str, Any]:
+def dataset_facts(row: dict[str, Any]) -> dict[str, object]:
     """Return what a row of the search tells of a file whose name is not known yet."""
     match = EXPOSURE.match(str(row["dataset"]))
     program, observation = map(int, match.groups()) if match else (0, 0)

@@ -53,7 +53,7 @@ def headers_of(groups: Sequence[Association], *, check: bool) -> list[dict]:
     ]
 
 
-def _document(group: Association) -> dict[str, Any]:
+def _document(group: Association) -> dict[str, object]:
     members = [{"expname": f"{e.root}_cal.fits", "exptype": role} for e, role in group.members]
     return {**group.header, "products": [{"name": group.product, "members": members}]}
 

@@ -124,7 +124,7 @@ def _of_file(file: dict[str, Any], exposures: Sequence[Exposure]) -> Association
     )
 
 
-def _header(asn_type: str, asn_id: str, program: str, target: str) -> dict[str, Any]:
+def _header(asn_type: str, asn_id: str, program: str, target: str) -> dict[str, object]:
     return {
         "asn_type": asn_type,
         "asn_rule": "DMS_Level3_Base",

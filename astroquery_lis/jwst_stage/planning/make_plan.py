@@ -170,7 +170,7 @@ _GRID = {"crval", "crpix", "output_shape", "output_wcs", "pixel_scale", "rotatio
 
 def _grid(
     exposures: Sequence[Exposure], steps_for: StepsFor, wcs: Any, common: bool | dict[str, float]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the grid of all mosaics, in the words of resample; nothing if each has its own."""
     if wcs is None and not common:
         return {}

@@ -191,7 +191,7 @@ class TaskBuilder:
         if association is None:
             return False
         header = _level2_header(exposure, pipeline)
-        header |= {name: value for name, value in association[0].items() if name in header}
+        header |= {name: str(value) for name, value in association[0].items() if name in header}
         pipeline = "Spec2Pipeline" if "spec2" in header["asn_type"] else "Image2Pipeline"
         steps = self.steps_for(pipeline, [exposure])
         resample = not steps.get("resample", {}).get("skip", False)
@@ -214,7 +214,7 @@ class TaskBuilder:
         self.level[root] = "cal"
         return True
 
-    def _of_file(self, exposure: Exposure) -> tuple[dict[str, Any], list[Member]] | None:
+    def _of_file(self, exposure: Exposure) -> tuple[dict[str, object], list[Member]] | None:
         """Return header and members that an association file of MAST gives."""
         for association in self.together.files:
             for product in association["products"]:
@@ -248,7 +248,7 @@ class TaskBuilder:
             return self._of_mosaic(mosaic, role, name)
         return None
 
-    def _of_rules(self, exposure: Exposure) -> tuple[dict[str, Any], list[Member]] | None:
+    def _of_rules(self, exposure: Exposure) -> tuple[dict[str, object], list[Member]] | None:
         """Return header and members by the rules, if they want any; `None` if one is missing."""
         association = self.together.calibrations.get(exposure.root)
         if association is None:

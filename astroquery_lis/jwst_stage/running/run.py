@@ -28,6 +28,7 @@ from ...exceptions import (
     refuse,
     warn,
 )
+from ...io.jobs import Progress
 from ...io.store import GB, check_space
 from .. import pipeline
 from ..planning.associations import listed
@@ -50,7 +51,7 @@ from .schedule import (
     cores,
     kills,
 )
-from .status import PLAN_FILE, Lock, TaskProgress, now, scratch_root, step_of, write_live
+from .status import PLAN_FILE, Lock, now, scratch_root, step_of, write_live
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -192,7 +193,10 @@ class _Run:
 
     def go(self, show_progress: bool) -> None:
         """Do all tasks; leave a state that can be taken up, whatever happens."""
-        progress = TaskProgress(len(self._tasks), show=show_progress)
+        over = self._n_over()
+        progress = Progress(
+            len(self._tasks), done=over, show=show_progress, label="tasks", unit="task"
+        )
         end, begun = "interrupted", time.monotonic()
         with ExitStack() as stack:
             stack.callback(lambda: self._tell(end))
@@ -210,11 +214,15 @@ class _Run:
                     for future in wait(self._jobs, _LOOK_S, FIRST_COMPLETED).done:
                         self._end(future)
                     self._tell_changes()
-                states = Counter(self._schedule.states.values())
-                running = {j["task"]["name"]: step_of(j["scratch"]) for j in self._jobs.values()}
-                progress.tell(len(self._tasks) - states[WAITING] - states[RUNNING], running)
+                before, over = over, self._n_over()
+                progress.update(over - before)
+                progress.note(", ".join(map(_step_of_job, self._jobs.values())))
             end = "finished"
         log.info(self._summary(time.monotonic() - begun))
+
+    def _n_over(self) -> int:
+        states = Counter(self._schedule.states.values())
+        return len(self._tasks) - states[WAITING] - states[RUNNING]
 
     def _tell(self, state: str = "running") -> None:
         """Write down how far the run is."""
@@ -346,3 +354,8 @@ class _Run:
         parts += [f"{states.count(CACHED)} there already"] if CACHED in states else []
         parts += [f"{states.count(s)} {s}" for s in (FAILED, SKIPPED) if s in states]
         return f"{len(states)} tasks: {', '.join(parts)}, in {seconds:.1f} s."
+
+
+def _step_of_job(job: dict) -> str:
+    stem = job["task"]["name"].rpartition("/")[2].removesuffix(".fits")
+    return f"{stem} {step_of(job['scratch'])}".strip()

@@ -6,9 +6,7 @@ The state of a run stands in one file that is replaced whole, beside the lock of
 from __future__ import annotations
 
 import json
-import sys
 import time
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,8 +35,6 @@ PLAN_FILE = "plan.toml"
 
 # Whoever asks for the state of a directory holds its lock for a moment.
 _LOOKS, _LOOK_S = 5, 0.05
-
-_WIDTH = 100
 
 _COLUMNS = {
     "task": str,
@@ -179,36 +175,6 @@ def step_of(scratch: FilePath) -> str:
         return str(json.loads(Path(scratch, "step.json").read_text())["step"])
     except (OSError, ValueError, KeyError):
         return ""
-
-
-class TaskProgress:
-    """A line on stderr, if that is a terminal: how many tasks are over, and which steps run."""
-
-    def __init__(self, total: int, *, show: bool = True) -> None:
-        self._total, self._text = total, ""
-        self._show = show and sys.stderr is not None and sys.stderr.isatty()
-
-    def tell(self, over: int, running: Mapping[str, str]) -> None:
-        """Show how many tasks are over and which step of which task runs."""
-        steps = ", ".join(f"{_stem(name)} {step}".strip() for name, step in running.items())
-        text = f"{over}/{self._total} tasks: {steps}"
-        if text != self._text:
-            self._text = text
-            self._write(f"\r{text[:_WIDTH]:<{_WIDTH}}")
-
-    def close(self) -> None:
-        """Leave the line as it is."""
-        self._write("\n")
-
-    def _write(self, text: str) -> None:
-        if self._show:
-            with suppress(OSError, ValueError):
-                sys.stderr.write(text)
-                sys.stderr.flush()
-
-
-def _stem(name: str) -> str:
-    return name.rpartition("/")[2].removesuffix(".fits")
 
 
 def _take(file: IO[str], *, shared: bool = False) -> bool:
