@@ -108,8 +108,10 @@ def as_choices(parameter: str, value: Any, allowed: Sequence[str]) -> tuple[str,
     for entry in _entries(parameter, value):
         name = str(entry).strip().upper()
         if name not in allowed:
-            listed = ", ".join(allowed) if len(allowed) < 30 else ", ".join(allowed[:12]) + ", ..."
-            refuse(parameter, entry, f"is none of {listed}.{meant(name, allowed)}")
+            # A hundred names would hide the one that was meant.
+            hint = meant(name, allowed)
+            must = "is not known." if hint else f"is none of {', '.join(allowed)}."
+            refuse(parameter, entry, must + hint)
         names[name] = True
     return tuple(names)
 
