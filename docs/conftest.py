@@ -14,6 +14,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker("slow")
 
 
+def pytest_collection_finish(session):
+    """Make the whole sky before the pages: on the way it would say so in between their lines."""
+    if not session.config.option.collectonly:
+        sandbox.build()
+
+
 @pytest.fixture(autouse=True)
 def scratch_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

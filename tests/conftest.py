@@ -35,7 +35,7 @@ def pytest_xdist_make_scheduler(config, log):
             file = super()._split_scope(nodeid)
             return "reduction" if file.startswith("tests/jwst_stage/test_") else file
 
-    is_quick = config.option.markexpr == "not slow" and config.option.dist == "loadfile"
+    is_quick = "not slow" in config.option.markexpr and config.option.dist == "loadfile"
     return Scheduling(config, log) if is_quick else None
 
 

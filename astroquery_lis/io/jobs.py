@@ -238,6 +238,7 @@ def _mapped(function: _Carried, jobs: Iterable, workers: _Workers, in_flight: in
     limit = workers.in_flight if in_flight is None else in_flight
     pending: dict[Future, tuple] = {}
     suspects: deque[tuple[Any, int]] = deque()
+    is_over = False
     try:
         while True:
             # Whatever was in flight when a worker died goes alone, so that the job that kills
@@ -252,6 +253,7 @@ def _mapped(function: _Carried, jobs: Iterable, workers: _Workers, in_flight: in
                 if attempt:
                     break
             if not pending:
+                is_over = True
                 return
             for future in wait(pending, return_when=FIRST_COMPLETED).done:
                 job, attempt, executor = pending.pop(future)
@@ -264,7 +266,7 @@ def _mapped(function: _Carried, jobs: Iterable, workers: _Workers, in_flight: in
     finally:
         for future in pending:
             future.cancel()
-        workers.close()
+        workers.close(at_once=not is_over)
 
 
 _END = object()
@@ -350,8 +352,13 @@ class _Workers:
             cores(), mp_context=context, initializer=begin_worker, initargs=(environment,)
         )
 
-    def close(self) -> None:
+    def close(self, *, at_once: bool) -> None:
+        """End an executor of our own, with what it is at if that is given up."""
         if self.is_own and self.current is not None:
+            if at_once:
+                # Our processes take no Ctrl-C, and what they do can be taken up again.
+                for process in list((getattr(self.current, "_processes", None) or {}).values()):
+                    process.terminate()
             self.current.shutdown(wait=True, cancel_futures=True)
 
 

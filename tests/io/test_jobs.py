@@ -364,6 +364,7 @@ def test_a_bar_tells_what_is_being_done(monkeypatch):
 
 def test_a_notebook_gets_a_bar(monkeypatch):
     pytest.importorskip("tqdm")
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     assert bar(total=4) is None
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))

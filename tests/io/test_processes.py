@@ -244,7 +244,7 @@ from tests.io.process_jobs import linger
 
 multiprocessing.set_forkserver_preload(["interrupts_all"])
 try:
-    list(map_jobs(linger, [{"seconds": 0}], executor="processes"))
+    list(map_jobs(linger, [{"seconds": 600}], executor="processes"))
 except KeyboardInterrupt:
     print(len(multiprocessing.active_children()))
 """
