@@ -53,7 +53,8 @@ def _read_table(options: Namespace, arguments: Keywords) -> None:
     is_by_words = first in arguments and first != "table"
     is_needed = first != "bricks_or_coordinates"
     if is_by_words == bool(options.table) and (is_by_words or is_needed):
-        msg = "Give a position, or a table of positions with --table; not both."
+        bricks = "" if is_needed else "bricks or "
+        msg = f"Give {bricks}a position, or a table of {bricks}positions with --table; not both."
         raise InvalidRequestError(msg, parameter=first, value=arguments.get(first))
     if options.table:
         arguments[first] = read_table(options.table, options.input_format)

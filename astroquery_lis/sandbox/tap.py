@@ -176,6 +176,8 @@ class TapService:
         path = request.path[len(self._prefix) :].strip("/")
         query = request.query
         if request.method == "POST":
+            if request.headers.get_content_maintype() == "multipart":
+                return error_document("UPLOAD is not supported")
             query += "&" + request.body.decode("utf-8", "replace")
         fields = parse_qsl(query, keep_blank_values=True)
         parameters = {name.upper(): value for name, value in fields}

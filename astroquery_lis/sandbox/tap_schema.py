@@ -281,11 +281,13 @@ def result_columns(database: sqlite3.Connection, sql: str) -> list[TapColumn]:
     database.execute(f"CREATE TEMP VIEW result AS {sql}")
     listed = database.execute("PRAGMA temp.table_info(result)").fetchall()
     database.execute("DROP VIEW temp.result")
-    columns = []
+    columns: list[TapColumn] = []
     for number, (_, name, declared, *_) in enumerate(listed, start=1):
-        # What is computed has the name of its function.
-        word = re.match(r"[A-Za-z_]\w*(:\d+)?", name)
+        # A column (with :1 where sqlite repeats it), or one call, named by its function.
+        word = re.match(r"[A-Za-z_]\w*(?=(:\d+)?$| ?\()", name)
         named = word[0] if word else f"column_{number}"
+        while named in [column.name for column in columns]:
+            named += "_"
         columns.append(TapColumn(named, *(declared.split()[1:] or [""])))
     return columns
 

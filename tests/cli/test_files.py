@@ -100,7 +100,7 @@ def test_files_dry_run_and_products(run, run_json, scene):
     [
         ((), "needs bricks or coordinates"),
         (("9999p999",), "9999p999"),
-        (("0451p000", "--table", "x.csv"), "not both"),
+        (("0451p000", "--table", "x.csv"), "Give bricks or a position, or a table of bricks"),
         (("0451p000", "--products", "nothing"), "nothing"),
         (("0451p000", "--radius", "1deg"), "needs coordinates"),
         (("0451p000", "--verify", "maybe"), "invalid choice: 'maybe'"),

@@ -290,6 +290,16 @@ def test_what_is_understood(service):
     assert len(service.run_sync(f"SELECT ra FROM ({inner}) AS q WHERE ra >= 0")) == 4
 
 
+def test_every_expression_is_a_column_of_its_own(service):
+    asked = "ra, ra + 1, POWER(ra, 2), POWER(dec, 2), ra, dec - 45"
+    table = service.run_sync(f"SELECT TOP 2 {asked} FROM ls_dr10.tractor ORDER BY ra").to_table()
+    assert table.colnames == ["ra", "column_2", "POWER", "POWER_", "ra_", "column_6"]
+    ra, more, square, _, again, _ = (np.asarray(table[name]) for name in table.colnames)
+    np.testing.assert_array_equal(more, ra + 1)
+    np.testing.assert_allclose(square, ra**2)
+    np.testing.assert_array_equal(again, ra)
+
+
 @overflowing
 def test_overflow_is_told_after_the_rows(service, sky, session):
     query = "SELECT ra FROM ls_dr10.tractor"
@@ -351,6 +361,12 @@ def test_wrong_parameters_are_refused(sky, session, wrong, message):
     (info,) = document.resources[0].infos
     assert (info.name, info.value) == ("QUERY_STATUS", "ERROR")
     assert message in info.content
+
+
+def test_a_table_that_is_uploaded_is_refused(service):
+    uploads = {"mine": Table({"ra": [45.0]})}
+    with pytest.raises(pyvo.dal.DALQueryError, match="UPLOAD is not supported"):
+        service.run_sync("SELECT ra FROM TAP_UPLOAD.mine", uploads=uploads)
 
 
 @overflowing
