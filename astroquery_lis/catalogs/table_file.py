@@ -322,10 +322,12 @@ MAX_TABLES = 64
 
 def hold(tables: OpenTables, key: tuple[str, str], table: TableFile) -> None:
     """Put a table last; the one used longest ago is let go."""
-    tables.pop(key, None)
+    # Never out of it for a moment: another thread may look for it.
     tables[key] = table
-    if len(tables) > MAX_TABLES:
-        tables.popitem(last=False)
+    with suppress(KeyError):  # another thread let it go meanwhile
+        tables.move_to_end(key)
+        while len(tables) > MAX_TABLES:
+            tables.popitem(last=False)
 
 
 def open_table(

@@ -15,15 +15,11 @@ from ..survey.releases import WISE_BANDS
 from .base import SurveyBase
 
 __all__ = [
-    "ACKNOWLEDGEMENT_URL",
     "Citations",
     "Reference",
     "references",
     "services",
 ]
-
-ACKNOWLEDGEMENT_URL = "https://www.legacysurvey.org/acknowledgment/"
-"""The survey's page with the text to copy; it differs with the data that were used."""
 
 ALWAYS = ("survey", "astroquery", "astropy", "software")
 

@@ -13,6 +13,7 @@ from astroquery import cache_conf
 
 from .. import io, survey
 from .._conf import conf
+from .._forks import new_lock
 from .._typing import answering
 from ..exceptions import (
     CacheError,
@@ -136,7 +137,7 @@ class ExposureMethods(SurveyBase):
         ccds = _ccds(table, survey.named_planes.as_bands(bands, release, region), release, region)
         service = self._viewer(use_cache)
         folder = None if download_dir is None else Path(download_dir).expanduser().absolute()
-        listing = functools.cache(functools.partial(_names_around, service))
+        listing = _listing(service)
         jobs = [
             ExposureJob(row, ccd, product, service, folder, listing)
             for row, (ccd, product) in enumerate((c, p) for c in ccds for p in names)
@@ -226,6 +227,17 @@ def _names_around(service: ViewerService, ccd: _Ccd) -> set[str] | None:
         return None
     # "decam 410003-N4-r": without the band, which is a property of the exposure.
     return {name.rpartition("-")[0] for name, _ in outlines}
+
+
+def _listing(service: ViewerService) -> Callable[[_Ccd], set[str] | None]:
+    """Return what asks the viewer for the CCDs round one, once for each, whoever waits for it."""
+    names, lock = functools.cache(functools.partial(_names_around, service)), new_lock()
+
+    def listing(ccd: _Ccd) -> set[str] | None:
+        with lock:
+            return names(ccd)
+
+    return listing
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ _DESIGNATION = re.compile(
     r"J\s*(\d\d)(\d\d)(\d\d(?:\.\d*)?)\s*([+-])(\d\d)(\d\d)(\d\d(?:\.\d*)?)", re.IGNORECASE
 )
 _DESIGNATION_DEG = re.compile(r"J\s*(\d{1,3}\.\d+)\s*([+-]\d{1,2}\.\d+)", re.IGNORECASE)
-_BRICK_NAME = re.compile(r"\d{4}[pm]\d{3}")
+_BRICK_NAME = re.compile(r"\d{4}[pm]\d{3}", re.IGNORECASE)
 _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
 _LABELS = re.compile(r"\W*ra\b\s*[:=]?\s*(.*?)[\s,;]*\bdec?\b\s*[:=]?\s*(.*)", re.IGNORECASE)
 
@@ -116,7 +116,10 @@ def _position(text: str, parameter: str) -> tuple[float, float] | None:
     """Return the degrees of a text, or `None` for a name."""
     plain = _plain(text)
     if _BRICK_NAME.fullmatch(plain):
-        brick = get_brick(plain)
+        try:
+            brick = get_brick(plain.lower())
+        except InvalidRequestError:
+            _refuse(text, parameter, "is not the name of a brick; those look like '1126p220'")
         return brick.ra_deg, brick.dec_deg
     halves = _halves(plain)
     ra, dec = (_coordinate(half) for half in halves) if halves else (None, None)

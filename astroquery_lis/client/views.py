@@ -18,10 +18,16 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
     from .._typing import Angle, Bands, Coordinates, Payload, Size
+    from ..survey.layers import Layer
 
 
 class ViewMethods(SurveyBase):
     """Pictures and layers of the viewer."""
+
+    def _layer(self, name: str | None) -> Layer:
+        """Return the layer of a name, or that of the release."""
+        layers = survey.layers
+        return layers.layer_of(self.release) if name is None else layers.get_layer(name)
 
     @answering
     @in_time
@@ -76,11 +82,7 @@ class ViewMethods(SurveyBase):
         >>> query['params']['layer']
         'ls-dr10'
         """
-        shown = (
-            survey.layers.layer_of(self.release)
-            if layer is None
-            else survey.layers.get_layer(layer)
-        )
+        shown = self._layer(layer)
         position = as_position(coordinates)
         request = survey.request.cutout_request(
             position, size, bands=bands, layer=shown, pixel_scale=pixel_scale
@@ -119,11 +121,7 @@ class ViewMethods(SurveyBase):
         >>> url.rpartition('?')[2]
         'ra=190.108600&dec=1.200500&layer=ls-dr10&zoom=15'
         """
-        shown = (
-            survey.layers.layer_of(self.release)
-            if layer is None
-            else survey.layers.get_layer(layer)
-        )
+        shown = self._layer(layer)
         ra_deg, dec_deg = as_position(coordinates)
         root = setting("viewer_url").rstrip("/")
         return f"{root}?ra={ra_deg:.6f}&dec={dec_deg:.6f}&layer={shown.name}&zoom={zoom}"

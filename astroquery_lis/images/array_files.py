@@ -30,7 +30,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from .._packages import import_optional, package_version
+from .._packages import import_optional
 from ..io.jobs import Result
 from ..io.store import check_space, write_whole, writing
 from ..survey.bricks import name_of
@@ -39,7 +39,7 @@ from ..survey.paths import IMAGE_PRODUCTS
 from ..survey.releases import WISE_BANDS, WISE_PRODUCTS
 from ..survey.request import CutoutRequest
 from .cutting import Answer, CutoutJob, Facts, shares_text
-from .plain import PlainCutout, plane_name
+from .plain import CREATOR, PlainCutout, plane_name
 from .planes import FLUX_PRODUCTS
 
 if TYPE_CHECKING:
@@ -368,7 +368,7 @@ class ArrayFile:
             "planes": self._planes,
             "bands": list(dict.fromkeys(s.band for s in self._slots if s.band is not None)),
             "release": release.name if release else "",
-            "creator": f"astroquery_lis {package_version()}",
+            "creator": CREATOR,
         }
         self._file = self._kind(self._temporary, self._path, attributes)
         # If anything is raised, the file is closed before it is removed.
@@ -414,11 +414,10 @@ class ArrayFile:
                 pixels = image.pixels
                 self._array(slot.array, pixels.shape).put(n, place, pixels)
                 self._shares[n, number] = image.header.get("OBSFRAC", 1.0)
-        row, name = self.job.target(index)
         self._rows.append(
             {
-                "row": row,
-                "id": name,
+                "row": int(self.job.rows[index]),
+                "id": self.job.ids[index],  # of its own type, so that large numbers stay whole
                 "ra": request.ra_deg,
                 "dec": request.dec_deg,
                 "brick": name_of(int(self.job.bricks[index])),

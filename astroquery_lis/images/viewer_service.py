@@ -202,7 +202,7 @@ class ViewerService:
             layer=layer,
         )
         try:
-            return [(p["name"], np.array(p["radecs"], float)) for p in answer["polys"]]
+            return [(str(p["name"]), np.array(p["radecs"], float)) for p in answer["polys"]]
         except (KeyError, TypeError, ValueError) as error:
             msg = f"The viewer's list of {path[:-1]} is not as expected: {str(answer)[:60]}."
             raise UnexpectedContentError(msg, cause=error) from error

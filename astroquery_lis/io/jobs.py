@@ -146,6 +146,8 @@ def _packed(values: list[Any], dtype: type | None) -> np.ndarray:
     """Return values as an array, text as UTF-8."""
     if dtype is None and not (values and all(isinstance(value, int) for value in values)):
         return np.array([str(value).encode("utf-8", _PASS) for value in values], bytes)
+    if dtype is None and max(values) > np.iinfo(np.int64).max:
+        dtype = np.uint64  # numpy would take floats for them and smaller ones together
     return np.array(values, dtype)
 
 
@@ -155,7 +157,7 @@ def _column(arrays: list[np.ndarray], places: np.ndarray) -> np.ndarray:
     dtype = (
         np.dtype(f"U{max(max(a.dtype.itemsize for a in arrays), 1)}")
         if is_text
-        else arrays[0].dtype
+        else max((array.dtype for array in arrays), key=lambda dtype: dtype.kind)
     )
     column = np.empty(places.max(initial=-1) + 1, dtype)
     start = 0

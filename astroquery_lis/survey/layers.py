@@ -140,8 +140,13 @@ def _legacy() -> Iterator[Layer]:
 def _decaps() -> Iterator[Layer]:
     for suffix, default in (("", "grz"), ("-riy", "riY")):
         for layer in _variants("decaps2", None, None, default, suffixes=(suffix,)):
-            decaps = replace(layer, survey="DECaPS2", bands=tuple("grizY"), note="")
-            yield replace(decaps, default_bands=tuple(default))
+            yield replace(
+                layer,
+                survey="DECaPS2",
+                bands=tuple("grizY"),
+                default_bands=tuple(default),
+                note="",
+            )
 
 
 def _others() -> Iterator[Layer]:

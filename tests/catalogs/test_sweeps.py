@@ -1,6 +1,7 @@
 """The sweeps as a source: the rows of the Tractor files, in parts, and redshifts beside them."""
 
 import itertools
+from collections import OrderedDict
 
 import astropy.units as u
 import numpy as np
@@ -13,7 +14,7 @@ from astroquery.exceptions import LargeQueryWarning
 from astroquery_lis import LegacySurveyClass, conf, sandbox
 from astroquery_lis.catalogs import match, remote_sweep
 from astroquery_lis.catalogs.catalog_files import RowFile
-from astroquery_lis.catalogs.table_file import open_table
+from astroquery_lis.catalogs.table_file import MAX_TABLES, hold, open_table
 from astroquery_lis.exceptions import (
     CoverageWarning,
     FailoverWarning,
@@ -28,6 +29,21 @@ from .test_catalogs import assert_same
 
 FIELDS = ("field", "corner", "split", "star")
 SWEEP = "dr10/south/sweep/10.1/sweep-045p000-050p005.fits"
+
+
+class _Watched(OrderedDict):
+    """Fails where a table that is in it is taken out, only to be put back."""
+
+    def pop(self, key, *default):
+        raise AssertionError(f"{key} was not there for a moment")
+
+
+def test_a_table_that_is_used_again_is_always_there_and_goes_last(sky):
+    table, tables = open_table(sky.root / SWEEP), _Watched()
+    for number in (*range(MAX_TABLES), 0, MAX_TABLES):
+        hold(tables, (str(number), ""), table)
+    names = [name for name, _ in tables]
+    assert names == [*map(str, range(2, MAX_TABLES)), "0", str(MAX_TABLES)]
 
 
 @pytest.fixture(params=["remote", "local"])

@@ -114,6 +114,13 @@ def test_a_ccd_that_the_viewer_does_not_list_is_no_error(local, sky, reds):
     assert set(table["Status"][1:]) == {"COMPLETE"}
 
 
+def test_the_viewer_is_asked_once_for_all_products_of_a_ccd_that_it_lacks(local, sky, reds):
+    reds["expnum"][0] = 1
+    table = local.get_exposure_files(reds[:1])
+    assert list(table["Status"]) == ["NODATA"] * 3
+    assert len([record for record in sky.requests if "/ccds/" in record.path]) == 1
+
+
 def test_a_failure_of_the_server_is_one_and_passes(local, sky, reds):
     sky.faults.add("status", match="/viewer/dq-data/*", times=1, code=500)
     with pytest.warns(LegacySurveyWarning, match="1 of .* could not be had"):

@@ -95,6 +95,7 @@ def test_the_same_table_may_go_to_every_method(sky, survey, tmp_path):
         ("150,2", (150, 2)),
         ("150d 2d", (150, 2)),
         ("0451p000", (45.125, 0)),
+        ("0451P000", (45.125, 0)),
         ("0959p805", (95.95041322314049, 80.5)),
     ],
 )
@@ -123,6 +124,7 @@ def test_names_are_looked_up(sky, survey, names_of_the_sky):
         ("45.1", "'45.1' is not RA and Dec"),
         ("", "'' is not RA and Dec"),
         ("45 91", "is not a position"),
+        ("9999p999", "'9999p999' is not the name of a brick"),
         ("45:61:00 0:0:0", "is not RA and Dec"),
         (SkyCoord(np.nan, 0, unit="deg"), "not finite"),
         (PLACES, r"has shape \(2,\); expected one position"),

@@ -66,6 +66,27 @@ def test_what_a_killed_job_wrote_is_found_again(sky, survey, tmp_path, output):
         assert (other["Status"] == "ERROR").sum() == 10
 
 
+# ---- arrays ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("output", ["hdf5", "zarr"])
+def test_numbers_of_targets_stay_whole_in_the_index(sky, survey, tmp_path, output):
+    h5py, parquet = pytest.importorskip("h5py"), pytest.importorskip("pyarrow.parquet")
+    table = make_targets(sky, 6)
+    table["id"] = np.arange(6, dtype=np.uint64) + np.uint64(2**63 - 3)
+    options = {"bands": "r", "output": output, "show_progress": False}
+    manifest = survey.download_cutouts(table, 8, download_dir=tmp_path, **options)
+    assert manifest["id"].tolist() == table["id"].tolist()
+    for path in {path for path in manifest["Local Path"] if path}:
+        if output == "hdf5":
+            with h5py.File(path) as file:
+                index = file["index"][:]
+        else:
+            index = parquet.read_table(path.replace(".zarr.zip", ".parquet")).to_pylist()
+        for entry in index:
+            assert int(entry["id"]) == int(table["id"][entry["row"]])
+
+
 # ---- zarr --------------------------------------------------------------------------------------
 
 
