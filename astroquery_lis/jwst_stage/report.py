@@ -313,7 +313,9 @@ def _shown(values: dict[str, Any], requested: dict[str, Any]) -> dict[str, objec
     if values.get("skip") in (True, "True"):
         # Of a step that is left out only what was asked for matters.
         return {name: values[name] for name in ("skip", *requested) if name in values}
-    hidden = UNHEEDED if values.get("skip") else {*UNHEEDED, "skip"}
+    # Where the exposures were kept tells of memory and time.
+    plumbing = UNHEEDED - {"in_memory"}
+    hidden = plumbing if values.get("skip") else {*plumbing, "skip"}
     return {
         name: value
         for name, value in values.items()

@@ -191,6 +191,11 @@ def test_a_file_without_a_grid(survey, tmp_path):
         STAGE.cutouts_for(path, survey=survey, like=path)
     with pytest.raises(InvalidRequestError, match="no image"):
         image_wcs(fits.HDUList([fits.PrimaryHDU()]))
+    for bare in (sci.header, WCS(naxis=2)):
+        with pytest.raises(InvalidRequestError, match="no celestial axes.*take an i2d"):
+            image_wcs(bare)
+    with pytest.raises(InvalidRequestError, match="like=7 must be a WCS.*'own' for the grid"):
+        STAGE.cutouts_for(path, survey=survey, like=7)
 
 
 def test_zero_margin_and_corners_as_a_skycoord(survey):

@@ -71,6 +71,9 @@ def test_every_task_is_told_of_with_its_steps_and_parameters(page, chain):
         for line in record.checks:
             assert line["message"] in page.text
     assert "rejection_threshold=" in page.text
+    # What the run decides by the memory there is; of places it says nothing.
+    assert "in_memory=" in page.text
+    assert "output_dir=" not in page.text
     assert chain.observation.crds_context in page.text
     assert "Every step that ran had its effect." in page.text
 

@@ -29,6 +29,7 @@ from astroquery_lis.exceptions import (
 )
 from astroquery_lis.jwst_stage.corrections import normalise
 from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
+from astroquery_lis.jwst_stage.resume import fingerprints
 from astroquery_lis.jwst_stage.resume.records import read_record
 from astroquery_lis.jwst_stage.running.status import Lock, read_live, scratch_root, status
 from astroquery_lis.jwst_stage.tasks import Reduction, Task, log_path
@@ -187,6 +188,7 @@ def test_status_afterwards(troubled):
     assert states[troubled.names[0]] == "failed"
     assert states[troubled.names[4]] == "skipped"
     assert table.meta["state"] == "finished"
+    assert table.meta["ended"] >= table.meta["started"]
     assert troubled.files[0].name in table["message"][0]
 
 
@@ -270,6 +272,19 @@ def test_executor_that_loses_tasks(chain, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_first_run_reads_each_file_once_for_its_digest(chain, tmp_path, monkeypatch):
+    read, digest = [], fingerprints.content_digest
+
+    def counted(path):
+        read.append(str(path))
+        return digest(path)
+
+    monkeypatch.setattr(fingerprints, "content_digest", counted)
+    plan = stage1(chain.plan, 2)
+    do(plan, chain.resolution, tmp_path, executor=Losing())
+    assert sorted(read) == sorted(task.inputs[0] for task in plan.tasks)
+
+
 def test_first_error_ends_the_run_on_request(chain, tmp_path):
     environment = CrdsEnvironment(str(tmp_path / "empty"), "jwst_0001.pmap")
     resolution = replace(chain.resolution, environment=environment)

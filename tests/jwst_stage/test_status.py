@@ -66,13 +66,15 @@ def begin(tmp_path):
 
 
 def test_while_it_runs(plan, tmp_path):
+    write_record(tmp_path, Record(task=NAMES[1], state="failed", message="It broke."))
     with Lock(tmp_path):
         begin(tmp_path)
         table = status(tmp_path)
     assert list(table["state"]) == ["running", "failed", "waiting"]
     assert list(table["step"]) == ["jump", "", ""]
-    assert table["message"][1] == "no luck"
+    assert table["message"][1] == "no luck It broke."
     assert table.meta["state"] == "running"
+    assert table.meta["ended"] == ""
     assert table.meta["workers"] == 2
     assert table.meta["context"] == "jwst_0001.pmap"
 

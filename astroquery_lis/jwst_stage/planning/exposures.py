@@ -299,31 +299,38 @@ def _refuse(path: Path, why: str) -> NoReturn:
     raise InvalidExposureError(msg, parameter="files", value=str(path))
 
 
+# Spectra of many slits have a thousand extensions, of which one is read card by card.
+_EXTNAME = re.compile(rb"(?:.{80})*?EXTNAME = *'([^']*?) *'", re.DOTALL)
+
+
 def _headers(path: Path) -> tuple[fits.Header, fits.Header]:
     """Return the primary header and that of SCI; raise unless the file is whole."""
-    headers: dict[str, fits.Header] = {}
+    texts: dict[str, bytes] = {}
     try:
         with open(path, "rb") as file:
             check_head(path, file.read(HEAD_BYTES), "the file")
             for text, _ in fits_headers(file, "the file"):
-                header = fits.Header.fromstring(text.decode("latin-1"))
                 # Of several SCI extensions the first one tells what the file is.
-                name = str(header.get("EXTNAME", "")).upper() if headers else "PRIMARY"
-                headers.setdefault(name, header)
+                named = _EXTNAME.match(text) if texts else None
+                name = named[1].decode("latin-1").upper() if named else ""
+                texts.setdefault(name if texts else "PRIMARY", text)
     except OSError as error:
         _refuse(path, f"cannot be read: {error.strerror or error}.")
     except TruncatedError as error:
         _refuse(path, f"cut off: {error}")
     except UnexpectedContentError as error:
         _refuse(path, str(error))
-    lacking = [name for name in ("SCI", "ASDF") if name not in headers]
+    lacking = [name for name in ("SCI", "ASDF") if name not in texts]
     if lacking:
         _refuse(
             path,
             f"has no extension {' and no '.join(lacking)}: the file was cut off, or is not one of "
             "JWST's.",
         )
-    return headers["PRIMARY"], headers["SCI"]
+    primary, science = (
+        fits.Header.fromstring(texts[name].decode("latin-1")) for name in ("PRIMARY", "SCI")
+    )
+    return primary, science
 
 
 def _check_level(path: Path, suffix: str, primary: fits.Header, science: fits.Header) -> None:

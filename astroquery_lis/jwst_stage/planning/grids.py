@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _SCALES = {"SHORT": 0.0307, "LONG": 0.0629, "MIRI": 0.1109, "NIRISS": 0.0656, "FGS": 0.0691}
 _MARGIN_PX = 4
+_CAL_FILES = "cal files have theirs in the ASDF extension only in part: take an i2d file"
 
 
 def native_scale(exposure: Exposure) -> float | None:
@@ -155,9 +156,11 @@ def image_wcs(source: Any, parameter: str = "like") -> WCS:
     elif isinstance(header, WCS):
         wcs = header.celestial if header.naxis > 2 and header.has_celestial else header
     else:
-        _refuse(parameter, source, "must be a WCS, a header, an HDUList, or the path of a file")
+        own = ", or 'own' for the grid of each file" if parameter == "like" else ""
+        must = f"must be a WCS, a header, an HDUList, or the path of a file{own}"
+        _refuse(parameter, source, must)
     if not wcs.has_celestial:
-        _refuse(parameter, source, "has no celestial axes")
+        _refuse(parameter, source, f"has no celestial axes; {_CAL_FILES}")
     return wcs
 
 
@@ -173,10 +176,7 @@ def _image_header(hdul: fits.HDUList, parameter: str, source: Any) -> fits.Heade
     for hdu in sorted(hdul, key=lambda hdu: hdu.name != "SCI"):
         if hdu.header.get("NAXIS", 0) >= 2 and _header_wcs(hdu.header).has_celestial:
             return hdu.header.copy()
-    why = (
-        "has no image with a celestial WCS in FITS cards; cal files have theirs in the ASDF "
-        "extension only in part: take an i2d file"
-    )
+    why = f"has no image with a celestial WCS in FITS cards; {_CAL_FILES}"
     return _refuse(parameter, source, why, kind=InvalidExposureError)
 
 

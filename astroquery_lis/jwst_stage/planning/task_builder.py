@@ -191,7 +191,11 @@ class TaskBuilder:
         if association is None:
             return False
         header = _level2_header(exposure, pipeline)
-        header |= {name: str(value) for name, value in association[0].items() if name in header}
+        header |= {
+            name: str(value)
+            for name, value in association[0].items()
+            if name in header and value is not None
+        }
         pipeline = "Spec2Pipeline" if "spec2" in header["asn_type"] else "Image2Pipeline"
         steps = self.steps_for(pipeline, [exposure])
         resample = not steps.get("resample", {}).get("skip", False)

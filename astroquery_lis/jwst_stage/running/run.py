@@ -166,10 +166,11 @@ class _Run:
         self._reduction, self._output_dir, self._executor = reduction, output_dir, executor
         self._overwrite, self._stop_at_error = overwrite, stop_at_error
         self._records = read_records(output_dir)
-        self._fingerprints = Fingerprints(reduction, self._records)
         self._tasks = {t.name: with_references(t, plan, resolution) for t in plan.tasks}
         self._memory_gb = max(available_gb() - _RESERVE_GB, 0.0)
         states = {} if overwrite else assess(reduction)
+        # With the digests of files that were just found out.
+        self._fingerprints = Fingerprints(reduction, self._records)
         workers = max_workers or cores()
         self._schedule = Schedule(
             list(self._tasks.values()),

@@ -151,7 +151,7 @@ def status(output_dir: FilePath) -> Table:
         seconds, memory_gb, message = 0.0, 0.0, ""
         if record is not None and state in ("done", "cached", "failed"):
             seconds, memory_gb, message = record.seconds, record.memory_gb, record.message
-        message = note.get("message", "") or message
+        message = " ".join(filter(None, (note.get("message", ""), message)))
         row = (task.name, task.stage, done_by(task), state, step, seconds, memory_gb, message)
         rows.append(row)
     table = table_of(rows, _COLUMNS)
