@@ -111,6 +111,19 @@ def test_the_size_of_every_kind_of_extension(tmp_path):
         read_exposure(other)
 
 
+def test_the_first_of_several_sci_tells_and_only_cards_name_an_extension(tmp_path):
+    path = write_exposure(tmp_path, suffix="cal", exp_type="MIR_LRS-FIXEDSLIT")
+    with fits.open(path) as hdul:
+        second = fits.ImageHDU(np.zeros((3, 5), np.float32), name="SCI", ver=2)
+        aside = fits.ImageHDU(np.zeros((2, 2), np.float32))
+        aside.header["COMMENT"] = "EXTNAME = 'SCI     '"
+        aside.header["NOTE"] = "EXTNAME = 'SCI     '"
+        (tmp_path / "more").mkdir()
+        other = tmp_path / "more" / path.name
+        fits.HDUList([hdul[0], aside, *hdul[1:], second]).writeto(other)
+    assert read_exposure(other).shape == read_exposure(path).shape == (8, 8)
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [(b"<html>not here</html>", "is not a FITS file"), (b"", "is not a FITS file")],

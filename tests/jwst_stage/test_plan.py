@@ -313,14 +313,15 @@ def test_an_association_of_level_2_decides_on_backgrounds(dithers, plan_of):
         {"expname": f"{ROOT.format(1)}_rate.fits", "exptype": "science"},
         {"expname": f"{ROOT.format(4)}_rate.fits", "exptype": "background"},
     ]
-    association = {"asn_type": "image2", "asn_rule": "Asn_Lv2Image", "products": [
+    association = {"asn_type": "image2", "asn_rule": "Asn_Lv2Image", "target": None, "products": [
         {"name": ROOT.format(1), "members": members}]}  # fmt: skip
     (dithers / "x_asn.json").write_text(json.dumps(association))
     plan = plan_of()
-    assert [m.exptype for m in plan.task(f"{ROOT.format(1)}_cal.fits").members] == [
-        "science",
-        "background",
-    ]
+    task = plan.task(f"{ROOT.format(1)}_cal.fits")
+    assert [m.exptype for m in task.members] == ["science", "background"]
+    assert task.association["asn_rule"] == "Asn_Lv2Image"
+    # What the file leaves open is taken from the exposure.
+    assert task.association["target"] == "FIELD-1"
     assert plan.task(f"{ROOT.format(2)}_cal.fits").members == ()
 
 
