@@ -140,7 +140,6 @@ class SurveyTree:
             folder = path.rpartition("/")[0]
             if folder.count("/") > 1:  # the tables of bricks, further up, are in no list
                 self._lists.setdefault(paths.checksum_path(folder), []).append(path)
-        self._is_full = False
 
     def _claim(self, version: str) -> None:
         """Write down which version of the scene the folder holds, or see that it is this one."""
@@ -186,8 +185,6 @@ class SurveyTree:
 
     def fill(self, progress: Callable[[int, int], object] | None = None) -> Path:
         """Make every file that is not there yet."""
-        if self._is_full:
-            return self.root
         missing = [piece for piece in self.pieces if not self._has(piece)]
         begun = time.monotonic()
         if missing:
@@ -200,7 +197,6 @@ class SurveyTree:
             self.file(listed)
         if missing:
             log.info("Made the simulated sky in %.0f s.", time.monotonic() - begun)
-        self._is_full = True
         return self.root
 
 

@@ -202,15 +202,27 @@ def test_masks_that_are_made_at_once_are_those_of_a_build(tmp_path, sky_tree):
 def test_a_build_counts_what_is_made_and_says_that_it_takes_long(tmp_path, monkeypatch):
     files = tree.SurveyTree(tmp_path)
     monkeypatch.setattr(files, "_lists", {})
-    monkeypatch.setattr(files, "_make", lambda piece: (tmp_path / piece.name).touch())
+
+    def touch(piece):
+        for path in piece.paths:
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).touch()
+
+    monkeypatch.setattr(files, "_make", touch)
     counts = []
     with log.log_to_list() as told:
         files.fill(lambda *done: counts.append(done))
         files.fill()
     assert counts == [(number, len(files.pieces)) for number in range(1, len(files.pieces) + 1)]
-    assert {piece.name for piece in files.pieces} <= {path.name for path in tmp_path.iterdir()}
+    paths_made = [tmp_path / path for piece in files.pieces for path in piece.paths]
+    assert all(path.is_file() for path in paths_made)
     assert [record.levelname for record in told] == ["INFO", "INFO"]
     assert str(tmp_path) in told[0].getMessage()
+    paths_made[-1].unlink()
+    counts.clear()
+    files.fill(lambda *done: counts.append(done))
+    assert counts == [(1, 1)]
+    assert paths_made[-1].is_file()
 
 
 def test_a_build_ends_with_the_first_failure(tmp_path, monkeypatch):
