@@ -240,4 +240,5 @@ def rows_by_number(parts: RemoteParts, numbers: np.ndarray) -> TableFile:
     rows = _rows_between(parts, table, [(row, row + 1) for row in order.tolist()])
     empty = np.empty((0, table.layout.row_bytes), np.uint8)
     lines = np.concatenate([empty, *rows])[places]
-    return TableFile(parts.url, replace(table.layout, n_rows=len(lines)), lines)
+    layout = replace(table.layout, n_rows=len(lines))
+    return TableFile(parts.url, layout, lines, what="a FITS table")

@@ -215,4 +215,4 @@ class SweepFiles(TractorFiles):
             file = answer
         if file is None:
             return {}
-        return self.finder.read(file, lambda f: open_rows(f.path)).read(numbers, names)
+        return self.finder.read(file, lambda f: open_rows(f.path, f.url)).read(numbers, names)

@@ -136,6 +136,8 @@ class TableFile:
     path: Path | str
     layout: TableLayout
     data: np.ndarray | None = field(default=None, repr=False)  # rows as bytes; None for the file's
+    url: str = field(default="", kw_only=True)  # where it is from; empty for the path
+    what: str = field(default="a Tractor catalogue", kw_only=True)  # as errors call it
 
     @property
     def fields(self) -> Mapping[str, FileColumn]:
@@ -163,14 +165,14 @@ class TableFile:
         try:
             return {name: decoded(fields[name], raw) for name, raw in self.raw(rows, names).items()}
         except Exception as error:
-            raise unreadable(self.path, "read as a Tractor catalogue", error) from error
+            raise unreadable(self.url or self.path, f"read as {self.what}", error) from error
 
     def masks(self, rows: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Return which values of some rows are none, for the columns of which some can be."""
         names = self.layout.nullable.intersection(names)
         if not names or not len(rows):
             return {}
-        with reading(self.path, "read as a Tractor catalogue"):
+        with reading(self.url or self.path, f"read as {self.what}"):
             raw = self.raw(rows, names)
             masks = {name: missing(self.fields[name], raw[name]) for name in names}
             return {name: mask for name, mask in masks.items() if mask is not None}
@@ -214,7 +216,7 @@ def open_rows(path: Path, url: str = "", *, what: str = "a FITS table") -> Table
         raise TruncatedError(msg, url=url)
     if data is not None:
         data = data.reshape(layout.n_rows, layout.row_bytes)
-    return TableFile(path, layout, data)
+    return TableFile(path, layout, data, url=url, what=what)
 
 
 def read_layout(
@@ -345,7 +347,7 @@ def open_table(
         return held
     table = _from_sidecar(path, sidecars, stamp)
     if table is None:
-        table = with_positions(open_rows(path))
+        table = with_positions(open_rows(path, what="a Tractor catalogue"))
         if sidecars is not None:
             _keep(table, sidecars, stamp)
     if tables is not None:

@@ -90,6 +90,11 @@ def check_header(
         raise UnexpectedContentError(msg, url=url, cause=error) from error
 
 
+def frame_of(band: str | None) -> Frame:
+    """Return size and scale of the whole image of a brick in a band."""
+    return WISE if band in WISE_BANDS else OPTICAL
+
+
 def _checked(header: fits.Header, shape: tuple[int, ...], source: FileSource) -> Layout:
     tree, brick, product, band = source
     for differs in (
@@ -102,7 +107,7 @@ def _checked(header: fits.Header, shape: tuple[int, ...], source: FileSource) ->
             _refuse(f"it is of {differs}; {product} {band or ''} of brick {brick} was asked")
     if len(shape) != 2:
         _refuse(f"its image has {len(shape)} axes")
-    frame = WISE if band in WISE_BANDS else OPTICAL
+    frame = frame_of(band)
     x0, y0 = _corner(header, brick, frame)
     ny, nx = shape
     is_whole = (ny, nx, y0, x0) == (frame.size_pix, frame.size_pix, 0, 0)

@@ -39,7 +39,7 @@ from ..io.store import GB, Runs, Store
 from ..io.upkeep import keep_within
 from ..survey.pixel_grids import Box
 from ..survey.releases import Tree
-from .headers import Cards, FileSource
+from .headers import Cards, FileSource, frame_of
 from .on_disk import BoxRead, read_on_disk
 from .strips import LayoutChanged, SharedFile, SharedFiles
 from .tiles import (
@@ -511,6 +511,7 @@ class _PartedImage:
         head = parts.head(n_bytes, n_pieces=n_pieces)
         assert parts.version is not None
         tiles: dict[int, bytes] = {}
+        n_whole = frame_of(self._source[-1]).size_pix
         while True:
             try:
                 image_map = ImageMap.parse(head, url=url)
@@ -520,7 +521,8 @@ class _PartedImage:
                 if more.image_map is None:
                     # Where the header ends is not known.
                     stop = max(stop, min(len(head) * 2, stop + FIRST_RANGE_BYTES))
-                elif box is not None:
+                elif box is not None and more.image_map.shape == (n_whole, n_whole):
+                    # Where a file with more or less of the brick begins, its layout tells.
                     ranges = merge_ranges(more.image_map.ranges(box))
                 if len(head) >= parts.version.size:
                     msg = f"{url} ends before its header or its tile table does."

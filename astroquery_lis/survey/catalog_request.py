@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from numbers import Integral
@@ -15,7 +15,7 @@ from astropy import units as u
 from ..exceptions import InvalidRequestError, refuse
 from .bitmasks import maskbits_value
 from .conditions import Condition, rule_of
-from .releases import as_region, get_release, get_tree
+from .releases import as_region, get_release, get_tree, listed
 from .request import angle_of_text
 from .row_ids import RowIds
 from .sphere import Box, Circle, Polygon
@@ -164,7 +164,8 @@ def catalog_request(
     """
     release = get_release(release).name
     region = as_region(region, release)
-    word = columns[0] if isinstance(columns, (list, tuple)) and len(columns) == 1 else columns
+    is_single = isinstance(columns, (list, tuple, Set)) and len(columns) == 1
+    word = next(iter(columns)) if columns is not None and is_single else columns
     everything = isinstance(word, str) and word.strip().lower() in ("all", "*")
     for name, value in (("primary", primary), ("drop_duplicates", drop_duplicates)):
         if not isinstance(value, (bool, np.bool_)):
@@ -238,11 +239,14 @@ def resolve_columns(
 ) -> tuple[TractorColumn, ...]:
     """Return the columns that a user's choice means, without repeats, in the order given.
 
-    One that only another release has stays in.  ``own`` returns the columns that the files have
-    beyond the survey's; it is called where a name means nothing else.
+    A set has the order of the catalogue, and families after it.  One that only another release has
+    stays in.  ``own`` returns the columns that the files have beyond the survey's; it is called
+    where a name means nothing else.
     """
     if columns is None:
         return core_columns(release, region)
+    if isinstance(columns, Set):
+        columns = listed(columns, (*tractor_columns(release), *computed_columns(release)))
     words = columns.replace(",", " ").split() if isinstance(columns, str) else columns
     try:
         words = [word.strip().lower() for word in words]

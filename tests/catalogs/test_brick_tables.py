@@ -10,7 +10,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from astroquery_lis import LegacySurveyClass, bricks
-from astroquery_lis.catalogs.brick_tables import holds
+from astroquery_lis.catalogs.brick_tables import holds, read_brick_rows
 from astroquery_lis.exceptions import (
     CoverageWarning,
     FailoverWarning,
@@ -239,6 +239,20 @@ def test_a_table_that_is_none_says_so_and_one_damaged_in_the_cache_is_fetched_an
     (table,) = (path for path in survey.cache_location.rglob("*south.fits.gz") if path.is_file())
     table.write_bytes(table.read_bytes()[:2000])
     assert survey.covers(star)
+
+
+def test_values_that_cannot_be_read_are_told_with_what_they_are_of(sky, tmp_path):
+    table = Table({"BRICKID": np.array([1], "i4"), "NEXP_R": np.array([1], "i2")})
+    hdu = fits.BinTableHDU(table)
+    hdu.header["TSCAL2"] = "much"
+    path = tmp_path / "bricks.fits"
+    hdu.writeto(path)
+    url = f"{sky.mirror_url}/dr10/bricks.fits"
+    with pytest.raises(
+        UnexpectedContentError, match="cannot be read as a table of bricks"
+    ) as caught:
+        read_brick_rows(path, url)
+    assert caught.value.url == url
 
 
 def test_another_table_under_its_name_leads_to_the_next_mirror(sky, other, survey):

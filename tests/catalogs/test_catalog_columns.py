@@ -138,6 +138,16 @@ def test_brief_is_what_people_look_at(base, ask):
     assert rows["mag_r"].unit == u.mag
 
 
+def test_a_set_of_columns_comes_in_the_order_of_the_catalogue(base, ask, survey):
+    base["chi"] = [0.5, 0.6, 0.7]
+    columns = {"chi", "TYPE", "ra", "dec", "flux_r", "brickid", "maskbits"}
+    order = [*survey.list_columns(release="dr9")["name"], "chi"]
+    names = sorted({name.lower() for name in columns}, key=order.index)
+    assert ask(base, columns=columns).colnames == names
+    assert ask(base, columns={"all"}).colnames == ask(base, columns="all").colnames
+    assert ask(base, columns={"brief"}).colnames == ask(base, columns="brief").colnames
+
+
 @pytest.mark.parametrize("source", ["files", "tap", "viewer"])
 def test_computed_columns_are_those_of_photometry_and_of_the_service(sky, tap, source):
     names = [f"{family}_r" for family in ("mag", "dered_mag", "dered_flux", "snr")] + ["g_r"]
