@@ -134,7 +134,7 @@ class Setup:
     def add_stars(self, light: np.ndarray, pointing: Pointing, stars: Table) -> None:
         """Add the DN/s of stars, ``ra`` and ``dec`` (deg) and ``flux`` (Jy), to a frame."""
         x, y = self.to_pixel(pointing, stars["ra"], stars["dec"])
-        rates = np.array(stars["flux"]) * 1e-6 / (self.pixel_sr * self.photmjsr)
+        rates = np.array(stars["flux"]) * self.dn_per_jansky
         for column, row, rate in zip(x, y, rates, strict=True):
             add_star(light, column, row, rate, self.sigma_pix)
 
