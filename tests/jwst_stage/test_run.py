@@ -271,7 +271,6 @@ def test_executor_that_loses_tasks(chain, tmp_path):
     assert executor.count == 4
 
 
-@pytest.mark.slow
 def test_a_first_run_reads_each_file_once_for_its_digest(chain, tmp_path, monkeypatch):
     read, digest = [], fingerprints.content_digest
 
@@ -285,6 +284,7 @@ def test_a_first_run_reads_each_file_once_for_its_digest(chain, tmp_path, monkey
     assert sorted(read) == sorted(task.inputs[0] for task in plan.tasks)
 
 
+@pytest.mark.slow
 def test_first_error_ends_the_run_on_request(chain, tmp_path):
     environment = CrdsEnvironment(str(tmp_path / "empty"), "jwst_0001.pmap")
     resolution = replace(chain.resolution, environment=environment)
