@@ -190,7 +190,8 @@ def test_the_logging_of_others_is_left_as_it_was(run):
     assert (log.handlers, log.propagate) == before
 
 
-def test_no_words_make_a_traceback(run, scene, tmp_path):
+@pytest.mark.parametrize("n_lines", [40, pytest.param(400, marks=pytest.mark.slow)])
+def test_no_words_make_a_traceback(run, scene, tmp_path, n_lines):
     (tmp_path / "a.csv").write_text("ra,dec\n45.1,0.01\n")
     (tmp_path / "b.csv").write_text('ra,dec\n"45.1,0.01\n\x00')
     (tmp_path / "c.fits").write_bytes(b"SIMPLE  =                    T")
@@ -204,7 +205,7 @@ def test_no_words_make_a_traceback(run, scene, tmp_path):
     chosen = random.Random(20)
     known = set(console.Exit)
     safe = [name for name in COMMANDS if name not in ("demo", "mirrors", "cutouts", "files")]
-    for _ in range(150):
+    for _ in range(n_lines):
         line = [chosen.choice(safe), *chosen.choices(words, k=chosen.randint(0, 6))]
         answer = run(*line, stdin=b"45.1 0.01\n")
         assert answer.code in known, line

@@ -47,7 +47,9 @@ def _directly(sky, ra, dec, product, band):
     return values
 
 
-@pytest.mark.parametrize(("n", "executor"), [(7, None), (3000, "threads")])
+@pytest.mark.parametrize(
+    ("n", "executor"), [(7, None), pytest.param(3000, "threads", marks=pytest.mark.slow)]
+)
 def test_values_are_those_of_the_owners_files(sky, survey, n, executor):
     ra, dec = _positions(n)
     table = survey.query_maps(

@@ -402,6 +402,7 @@ def test_two_channels_make_two_mosaics(planned, tmp_path):
     assert all("tweakreg ok" in row["checks"] for row in mosaics)
 
 
+@pytest.mark.slow
 def test_the_preset_for_little_memory_makes_the_same_image_of_less(chain):
     import tracemalloc
 

@@ -198,6 +198,7 @@ def test_a_damaged_file_is_replaced(server, originals, tmp_path):
     assert paths[FLAT].read_bytes() == originals[FLAT].read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_fetch_each_file_once(sky, service, originals, tmp_path):
     code = (
         "import sys; from pathlib import Path\n"

@@ -222,6 +222,7 @@ def trapped(chain, tmp_path_factory):
 
 
 # S_TWKREG is COMPLETE though no image was aligned; only tweakwcs warns, in its log.
+@pytest.mark.slow
 def test_no_alignment_is_reported(trapped):
     row = trapped["unaligned"]
     assert row["Status"] == "COMPLETE"
@@ -231,6 +232,7 @@ def test_no_alignment_is_reported(trapped):
     assert "Lower tweakreg.minobj" in row["Message"]
 
 
+@pytest.mark.slow
 def test_mosaic_is_made_on_disk_where_memory_asks_for_it(trapped):
     row = trapped["unaligned"]
     record = read_record(row["Local Path"].removesuffix(row["task"]), row["task"])
@@ -238,23 +240,27 @@ def test_mosaic_is_made_on_disk_where_memory_asks_for_it(trapped):
 
 
 # jwst calibrates such a file again without a word.
+@pytest.mark.slow
 def test_nothing_is_calibrated_twice(trapped):
     row = trapped["twice"]
     assert (row["Status"], row["failure"]) == ("ERROR", "data")
     assert "would calibrate it twice" in row["Message"]
 
 
+@pytest.mark.slow
 def test_input_that_is_gone(trapped):
     row = trapped["gone"]
     assert (row["Status"], row["failure"]) == ("ERROR", "data")
     assert "/gone_rate.fits is not there" in row["Message"]
 
 
+@pytest.mark.slow
 def test_no_sources_are_reported(trapped):
     assert "source_catalog note" in trapped["unaligned"]["checks"]
     assert "no source was detected" not in trapped["unaligned"]["Message"]
 
 
+@pytest.mark.slow
 def test_catalogue_from_the_network_without_one(trapped):
     row = trapped["gaia"]
     assert row["Status"] == "ERROR"

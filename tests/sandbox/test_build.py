@@ -190,6 +190,7 @@ def test_two_servers_share_a_tree(tmp_path, sky_tree):
         assert {answer.read() for answer in answers} == {(sky_tree / path).read_bytes()}
 
 
+@pytest.mark.slow
 def test_masks_that_are_made_at_once_are_those_of_a_build(tmp_path, sky_tree):
     bricks = ("0453p000", "0451p002", "0453p002", "0001p000", "3598p000", "1801p322", "1801p325")
     names = [paths.file_path("maskbits", "dr10", "south", brick=brick) for brick in bricks]
