@@ -9,8 +9,8 @@ import socket
 import numpy as np
 from _report import median_seconds, options, report
 
+from astroquery_lis.client.bulk import plan_cutouts
 from astroquery_lis.client.inputs import as_targets
-from astroquery_lis.client.job_plan import plan_cutouts
 from astroquery_lis.images.cutting import CutoutJob
 from astroquery_lis.survey.bricks import N_BRICKS, brick_center, is_north
 from astroquery_lis.survey.request import cutout_request

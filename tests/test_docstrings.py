@@ -16,7 +16,7 @@ PUBLIC = (
     "astroquery_lis.sandbox.faults",
     "astroquery_lis.survey.bitmasks",
     "astroquery_lis.survey.bricks",
-    "astroquery_lis.client.cite",
+    "astroquery_lis.client.about",
     "astroquery_lis.survey.layers",
     "astroquery_lis.survey.photometry",
     "astroquery_lis.survey.releases",

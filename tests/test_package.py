@@ -54,8 +54,7 @@ def test_importing_loads_no_optional_package_and_uses_no_network():
 
 DEFERRED = (
     "catalogs.catalog_table",
-    "client.audit",
-    "client.job_plan",
+    "client.bulk",
     "client.user_tables",
     "images.reader",
     "io.delivery",

@@ -21,8 +21,8 @@ from .._packages import package_version
 from .._typing import Keywords
 from ..catalogs.catalog_tap import DCHISQ, box_where, circle_where
 from ..catalogs.tap_client import TapAnswer, TapClient
+from ..client.cache import PROBE_PATH
 from ..client.position_text import resolve_names
-from ..client.upkeep_methods import PROBE_PATH
 from ..exceptions import NotFoundError, ServiceDownError
 from ..images.psf import CAMERAS
 from ..images.viewer_service import (

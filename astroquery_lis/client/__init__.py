@@ -6,17 +6,14 @@ over the same base, so that no module does two jobs.
 
 import sys
 
-from .catalog_columns import ColumnMethods
+from .about import AboutMethods
+from .cache import CacheMethods
 from .catalogs import CatalogMethods
-from .cite import CitationMethods
-from .crossmatch import CrossmatchMethods
-from .exposure_files import ExposureMethods
+from .ccds import CcdMethods
 from .files import FileMethods
 from .footprint import FootprintMethods
 from .images import ImageMethods
 from .jobs import JobMethods
-from .maps import MapMethods
-from .upkeep_methods import UpkeepMethods
 from .views import ViewMethods
 
 __all__ = ["LegacySurvey", "LegacySurveyClass"]
@@ -25,16 +22,13 @@ __all__ = ["LegacySurvey", "LegacySurveyClass"]
 class LegacySurveyClass(
     ImageMethods,
     ViewMethods,
-    CatalogMethods,
-    CrossmatchMethods,
-    ColumnMethods,
-    FootprintMethods,
-    ExposureMethods,
-    FileMethods,
-    UpkeepMethods,
     JobMethods,
-    MapMethods,
-    CitationMethods,
+    CatalogMethods,
+    FootprintMethods,
+    CcdMethods,
+    FileMethods,
+    AboutMethods,
+    CacheMethods,
 ):
     """Images of the DESI Legacy Imaging Surveys, DR5 to DR11.
 

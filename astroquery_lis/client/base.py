@@ -7,13 +7,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
 from functools import cached_property, update_wrapper, wraps
+from numbers import Real
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from astropy.table import Table
 from astroquery import cache_conf
 from astroquery.query import BaseQuery
 
@@ -22,6 +23,7 @@ from .._conf import conf, setting
 from .._forks import new_lock
 from .._packages import package_version
 from ..exceptions import (
+    ArgumentError,
     InvalidRequestError,
     LegacySurveyError,
     NoCoverageError,
@@ -31,9 +33,7 @@ from ..exceptions import (
 from ..io.bounds import BOUNDS, Bound
 from ..io.http import HttpClient
 from ..io.mirrors import resolve_mirrors
-from ..survey.paths import COADD_PRODUCTS
-from ..survey.releases import REGIONS, RELEASES, as_region, get_release
-from .argument_errors import explained
+from ..survey.releases import as_region, get_release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -228,81 +228,6 @@ class SurveyBase(QueryBase):
 
     # ---- what there is --------------------------------------------------------------------------
 
-    def list_releases(self) -> Table:
-        """Return the data releases: bands, regions, products, notes.
-
-        Returns
-        -------
-        `~astropy.table.Table`
-            One row per release: ``release``, ``regions``, ``bands_north``, ``bands_south``,
-            ``products``, ``note``.
-
-        Examples
-        --------
-        >>> from astroquery_lis import LegacySurvey
-        >>> print(*LegacySurvey.list_releases()['release'])
-        dr5 dr6 dr7 dr8 dr9 dr10 dr11
-        """
-        rows = [
-            (
-                release.name,
-                ",".join(release.regions),
-                *(",".join(release.trees[r].bands) if r in release.trees else "" for r in REGIONS),
-                ",".join(release.products),
-                release.note,
-            )
-            for release in RELEASES.values()
-        ]
-        names = ("release", "regions", "bands_north", "bands_south", "products", "note")
-        return Table(rows=rows, names=names)
-
-    def list_bands(self, *, release: str | None = None, region: Region = "auto") -> list[str]:
-        """Return the optical bands of a release, blue to red.
-
-        Parameters
-        ----------
-        release : str, optional
-            By default `release`.
-        region : {'auto', 'north', 'south'}, optional
-            ``'auto'`` for those that either region has.
-
-        Returns
-        -------
-        list of str
-
-        Examples
-        --------
-        >>> from astroquery_lis import LegacySurvey
-        >>> LegacySurvey.list_bands(release='dr10', region='north')
-        ['g', 'r', 'z']
-        """
-        release, region = self._tree(release, region)
-        return list(get_release(release).bands_in[region])
-
-    def list_products(self, *, release: str | None = None) -> Table:
-        """Return a `~astropy.table.Table` of the coadd products of a release.
-
-        Parameters
-        ----------
-        release : str, optional
-            By default `release`.
-
-        Returns
-        -------
-        `~astropy.table.Table`
-            Columns ``product``, ``per_band``, ``unit``, ``description``.
-
-        Examples
-        --------
-        >>> from astroquery_lis import LegacySurvey
-        >>> print(*LegacySurvey.list_products(release='dr9')['product'][:3])
-        image invvar model
-        """
-        names = get_release(self._release_name(release)).products
-        products = (COADD_PRODUCTS[name] for name in names)
-        rows = [(p.name, p.per_band, p.unit, p.description) for p in products]
-        return Table(rows=rows, names=("product", "per_band", "unit", "description"))
-
     # ---- inner ----------------------------------------------------------------------------------
 
     def _release_name(self, release: str | None) -> str:
@@ -394,3 +319,97 @@ class SurveyBase(QueryBase):
             self._location(cache),
             cache_conf.cache_timeout,
         )
+
+
+_WRITERS = {"HDUList": "writeto()", "Table": "write()"}
+_MEANT = {
+    "radius": "radius size",
+    "size": "size radius width",
+    "width": "width size radius",
+    "height": "height size radius",
+    "fov": "size radius",
+    "npix pixels": "size",
+    "filter filters": "bands column_filters",
+    "band": "bands",
+    "survey surveys": "release layer",
+    "dr data_release version": "release",
+    "pixscale scale": "pixel_scale",
+    "hemisphere": "region",
+    "product invvar": "products",
+    "path": "download_dir output_dir WRITE",
+    "filename save_path output_file": "WRITE",
+    "download_dir": "output_dir WRITE",
+    "output_dir": "download_dir WRITE",
+    "proposal_id proposal": "program",
+    "outdir savedir folder directory": "download_dir output_dir",
+    "fields cols": "columns",
+    "where constraints": "column_filters",
+    "limit row_limit top": "maxrec",
+    "timeout": "LegacySurvey.timeout",
+    "verbose progress": "show_progress",
+    "format": "output",
+    "workers n_jobs": "executor",
+}
+"""What other packages call it, and what it may be here; WRITE is a method of what is returned."""
+
+MEANT = {word: names.split() for words, names in _MEANT.items() for word in words.split()}
+"""What may be meant by a word; the first that the method has is."""
+
+
+def explained(
+    error: TypeError, method: Callable, args: tuple, options: dict[str, Any]
+) -> LegacySurveyError | None:
+    """Return the error of ours for a call that does not fit, or `None` for one from within."""
+    trace = error.__traceback__
+    if isinstance(error, LegacySurveyError) or trace is None or trace.tb_next is not None:
+        return None
+    return _argument_error(method, args, options, error)
+
+
+def _argument_error(
+    method: Callable[..., Any], args: tuple, options: dict[str, Any], error: TypeError
+) -> ArgumentError:
+    """Return the error that says which argument a method does not know, and what was meant."""
+    name = f"{type(args[0] if args else None).__name__.removesuffix('Class')}.{method.__name__}"
+    parameters = list(inspect.signature(method).parameters.values())[1:]
+    words = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    unknown = [word for word in options if word not in words]
+    if unknown:
+        writer = _WRITERS.get(str(inspect.signature(method).return_annotation).partition(" ")[0])
+        meant = _meant(unknown[0], words, positional, writer)
+        hint = f"did you mean {meant}?" if meant else f"it has: {', '.join(words)}."
+        msg = f"{name}() has no argument {unknown[0]}=; {hint}"
+        return ArgumentError(msg, parameter=unknown[0], value=options[unknown[0]])
+    if "positional argument" in str(error) and "missing" not in str(error):
+        named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        return ArgumentError(f"{name}() {_too_many(args, positional, named)}", parameter=name)
+    text = str(error).partition(") ")[2] or str(error)
+    return ArgumentError(f"{name}() {text}: it takes {', '.join(words)}.", parameter=name)
+
+
+def _too_many(args: tuple, positional: list[str], named: list[str]) -> str:
+    """Return what is said of more arguments without a name than a method takes."""
+    limit = f"only {' and '.join(positional)}" if positional else "no argument"
+    msg = f"takes {limit} without a name"
+    if all(isinstance(value, Real) for value in args[1:3]) and len(args) > 2:
+        msg += "; RA and Dec are one argument, such as (190.1, 1.2)"
+    elif named:
+        msg += f"; name the others: {', '.join(f'{word}=' for word in named[:8])}"
+    return f"{msg}{', ...' if len(named) > 8 else '.'}"
+
+
+def _meant(word: str, words: list[str], positional: list[str], writer: str | None) -> str | None:
+    for candidate in MEANT.get(word.lower(), ()):
+        if candidate in words:
+            return f"{candidate}="
+        if candidate == "WRITE":
+            return f"the method {writer} of what is returned" if writer else None
+        if not candidate.isidentifier():
+            return candidate
+    if word.lower() in ("ra", "dec") and "coordinates" in words:
+        return "coordinates=(ra, dec), in degrees"
+    if word.lower() in ("coord", "coords", "position", "positions", "ra", "target", "coordinates"):
+        return f"{positional[0]}=" if positional else None
+    near = get_close_matches(word.lower(), words, 1, 0.6)
+    return f"{near[0]}=" if near else None

@@ -1,11 +1,14 @@
-"""The methods that fetch whole files of the survey."""
+"""Whole files of the survey: which are meant, how they are fetched, how one is read."""
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from astropy.table import Table
 
 from .. import catalogs, io, survey
@@ -21,21 +24,19 @@ from ..exceptions import (
     warn,
 )
 from ..io.mirrors import local_folders
-from ..survey.bricks import parse_brick_name
+from ..survey.bricks import N_BRICKS, parse_brick_name
 from ..survey.paths import (
     FILE_PRODUCTS,
     as_file_bands,
     as_file_products,
     file_at_path,
-    has_product,
     plan_files,
 )
-from ..survey.releases import get_release
+from ..survey.sweep_names import is_sweep_name
 from .base import SurveyBase
-from .inputs import as_bricks
+from .inputs import as_targets, bricks_at, column_of, warn_of_unplaced
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Literal
 
     from .._typing import (
@@ -219,30 +220,65 @@ or sequence, optional
         _warn_of(results, verify)
         return io.delivery.table_of_files(results, [file.product for file in files])
 
-    def list_file_products(self, *, release: str | None = None) -> Table:
-        """Return a `~astropy.table.Table` of the kinds of files that `get_brick_files` fetches.
+    def read_catalogue(
+        self, path: FilePath, *, columns: str | Sequence[str] | None = None
+    ) -> Table:
+        """Return a file of the catalogue, on this computer, as a table with units and masks.
 
         Parameters
         ----------
-        release : str, optional
-            By default `release`.
+        path : str or path-like
+            A Tractor file, a sweep or one of the files beside it, randoms, or a table of CCDs or of
+            bricks, of any release; FITS, also when packed with gzip.
+        columns : str or sequence of str, optional
+            Names of columns, in the order wanted, in any case; by default all of the file.
 
         Returns
         -------
         `~astropy.table.Table`
-            Columns ``product``, ``per`` (what there is one of) and ``description``.
+            One row per row of the file, whether primary or not.  Names are in lower case; units are
+            astropy's, also where the survey writes none or spells them as astropy does not.  What
+            the file marks as no value (``TNULL``, and -99 among redshifts) is masked; NaN stays.
+            ``meta['file']`` is the path.
+
+        Raises
+        ------
+        InvalidRequestError
+            If there is no such file, it may not be read, or it has no such column.
+        TruncatedError
+            If the file ends too early.
+        UnexpectedContentError
+            If it is no FITS file, or its first table is no catalogue of the survey.
+
+        Warns
+        -----
+        CoverageWarning
+            If columns of the file cannot be columns of a table here and did not come.
 
         Examples
         --------
-        >>> from astroquery_lis import LegacySurvey
-        >>> products = LegacySurvey.list_file_products()
-        >>> products.colnames
-        ['product', 'per', 'description']
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     path = sky.root / 'dr10/south/tractor/045/tractor-0451p000.fits'
+        ...     rows = LegacySurvey.read_catalogue(path, columns=['ra', 'flux_r'])
+        >>> rows['flux_r'].unit
+        Unit("nmgy")
         """
-        data = get_release(self._release_name(release))
-        products = [p for p in FILE_PRODUCTS.values() if has_product(data, p.name)]
-        rows = [(product.name, product.per, product.description) for product in products]
-        return Table(rows=rows, names=("product", "per", "description"))
+        try:
+            file = Path(path).expanduser()
+            is_file = os.path.isfile(file)
+        except (TypeError, ValueError, RuntimeError):
+            is_file = False
+        if not is_file:
+            must = "is no file on this computer; get_brick_files fetches those of the survey."
+            refuse("path", path, must)
+        names = columns.replace(",", " ").split() if isinstance(columns, str) else columns
+        if names is not None and (not names or not all(isinstance(n, str) for n in names)):
+            refuse("columns", columns, "must name columns; leave it out for all of the file.")
+        try:
+            return catalogs.any_file.read_file(file, names)
+        except OSError as error:
+            refuse("path", str(path), f"cannot be read: {error.strerror}.")
 
 
 def _files_at(
@@ -318,3 +354,90 @@ def _warn_of(results: Sequence[Result], verify: str | bool) -> None:
         msg = f"{len(wrong)} of {len(results)} file(s) are not those of the survey's lists. "
         error = wrong[0].error
         raise ChecksumError(msg + str(error), url=wrong[0].url, found=getattr(error, "found", None))
+
+
+# ---- which are meant ----------------------------------------------------------------------------
+
+
+class BricksAsked(NamedTuple):
+    """What of the sky whole files are asked of."""
+
+    ids: np.ndarray  # of bricks, ascending and each once
+    sweeps: tuple[str, ...]  # names of sweep files
+    positions: tuple[tuple[float, float], ...] | None = None  # if bricks are meant by theirs
+
+
+def as_bricks(
+    value: Positions | int | None,
+    radius: Angle | None = None,
+    *,
+    ra: str | None = None,
+    dec: str | None = None,
+    name: str | None = None,
+) -> BricksAsked:
+    """Return the bricks that are named, numbered, or those at positions.
+
+    With a radius they are all that the circles touch.  A column that is named counts more than one
+    with the names of bricks.
+    """
+    is_by_columns = any(column is not None for column in (ra, dec, name))
+    names, sweeps = (None, []) if is_by_columns else _names(value)
+    if names is None:
+        targets = as_targets(
+            value,
+            ra=ra,
+            dec=dec,
+            name=name,
+            parameter="bricks_or_coordinates",
+        )
+        warn_of_unplaced(targets, "are left out")
+        positions = None
+        if radius is None:
+            placed = targets.placed
+            pairs = zip(targets.ra_deg[placed], targets.dec_deg[placed], strict=True)
+            positions = tuple((float(ra), float(dec)) for ra, dec in pairs)
+        return BricksAsked(bricks_at(targets, radius), (), positions)
+    if radius is not None:
+        refuse("radius", radius, "needs coordinates, not names of bricks.")
+    ids = [parse_brick_name(name) if isinstance(name, str) else int(name) for name in names]
+    for number in ids:
+        if not 1 <= number <= N_BRICKS:
+            refuse("bricks_or_coordinates", number, f"is no brick: they go from 1 to {N_BRICKS}.")
+    numbers = np.unique(np.array(ids, dtype=np.int64))
+    return BricksAsked(numbers, tuple(dict.fromkeys(sweeps)))
+
+
+def _names(value: object) -> tuple[list | None, list[str]]:
+    """Return names or numbers of bricks, or `None` for positions, and names of sweep files."""
+    from .user_tables import as_table
+
+    if value is None:
+        return [], []
+    words = value.replace(",", " ").split() if isinstance(value, str) else []
+    if len(words) > 1 and all(is_file_name(word) for word in words):
+        value = words
+    table = None if is_file_name(value) else as_table(value, "bricks_or_coordinates")
+    if table is not None:
+        name = column_of(table, ("brickname", "brickid"))
+        return (None if name is None else np.ma.compressed(table[name]).tolist()), []
+    items: Any = [value] if isinstance(value, (str, int, np.integer)) else value
+    is_array = isinstance(items, np.ndarray) and items.ndim > 0
+    if not (is_array or isinstance(items, (Sequence, set, frozenset))) or not len(items):
+        return None, []
+    texts = [item.strip().lower() if isinstance(item, str) else item for item in items]
+    if not all(_is_number(text) or is_file_name(text) for text in texts):
+        return None, []
+    sweeps = [text.removesuffix(".fits") for text in texts if is_sweep_name(text)]
+    return [text for text in texts if not is_sweep_name(text)], sweeps
+
+
+def is_file_name(word: object) -> bool:
+    """Return True if a word is meant as the name of a brick, even of none, or of a sweep file."""
+    text = word.strip().lower() if isinstance(word, str) else ""
+    digits = text[:4] + text[5:]
+    is_brick = len(text) == 8 and text[4] in "pm" and digits.isdigit()
+    return is_brick or is_sweep_name(text)
+
+
+def _is_number(item: object) -> bool:
+    return isinstance(item, (int, np.integer)) and not isinstance(item, bool)

@@ -1,24 +1,30 @@
-"""The methods that tell where the survey is."""
+"""Where the survey is, and what its maps say there."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from numbers import Integral
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from astropy import units as u
 from astropy.coordinates import SkyCoord
+from astropy.table import Column, MaskedColumn, Table
 
 from .. import catalogs, images, survey
 from .._typing import answering
-from ..exceptions import InvalidRequestError, NoCoverageError, refuse
+from ..exceptions import CoverageWarning, InvalidRequestError, NoCoverageError, refuse, warn
+from ..survey.bitmasks import maskbits
 from ..survey.paths import file_path
 from ..survey.releases import get_release
 from .base import SurveyBase, in_time
-from .inputs import as_position, as_sky, as_targets, bricks_at, warn_of_unplaced
+from .inputs import as_sky, as_targets, bricks_at, warn_of_unplaced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from concurrent.futures import Executor
+    from typing import Literal
 
     from mocpy import MOC
     from numpy.typing import NDArray
@@ -26,11 +32,11 @@ if TYPE_CHECKING:
     from .._typing import (
         Angle,
         Bands,
-        Coordinates,
+        FilePath,
         Mirror,
-        OnMissing,
         Payload,
         Positions,
+        Products,
         Region,
         Table,
     )
@@ -45,7 +51,7 @@ MAX_DEPTH = 29
 
 
 class FootprintMethods(SurveyBase):
-    """Bricks and coverage."""
+    """Bricks, coverage and maps."""
 
     @answering
     @in_time
@@ -259,76 +265,6 @@ class FootprintMethods(SurveyBase):
                 answer[number] = all(hdu.data.any() for hdu in cutout[1:])
         return answer
 
-    @answering
-    @in_time
-    def query_exposures(
-        self,
-        coordinates: Coordinates,
-        *,
-        bands: Bands | None = None,
-        release: str | None = None,
-        region: Region = "auto",
-        mirror: Mirror | None = None,
-        on_missing: OnMissing = "warn",
-        cache: bool | None = None,
-        get_query_payload: bool = False,
-    ) -> Table | Payload:
-        """Return the exposures behind the coadds at a position, one row per CCD that covers it.
-
-        Parameters
-        ----------
-        coordinates : `~astropy.coordinates.SkyCoord` or str
-            One position.
-        bands : str or sequence of str, optional
-            Only these.
-        release, region, mirror, cache : optional
-            As for `query_bricks`.
-        on_missing : {'warn', 'raise'}, optional
-            Whether a position outside of the release is an error.
-        get_query_payload : bool, optional
-            Return a dict of the service and what it would be asked; nothing is fetched.
-
-        Returns
-        -------
-        `~astropy.table.Table`
-            By band and date: camera, exposure number, CCD, filter, date, the CCD's centre (``ra``
-            and ``dec``, deg), exposure time (s), seeing (FWHM, arcsec), 5-sigma depths for a point
-            source and a small galaxy (AB mag, from ``sig1``, ``psfnorm`` and ``galnorm``), zero
-            points, cuts, the image's file, and the pixel of the position in the CCD, counted from
-            0.  What the survey's own table of the brick does not have is left out.
-
-        Raises
-        ------
-        InvalidRequestError
-            If an argument is wrong.
-        NoCoverageError
-            With ``on_missing='raise'``.
-
-        Warns
-        -----
-        CoverageWarning
-            If the release has no brick there.
-
-        Examples
-        --------
-        >>> from astroquery_lis import LegacySurvey, sandbox
-        >>> with sandbox.serve() as sky:
-        ...     table = LegacySurvey.query_exposures(sky.positions['star'], bands='r')
-        >>> set(table['camera'].tolist())
-        {'decam'}
-        """
-        release, region = self._tree(release, region)
-        bands = survey.named_planes.as_bands(bands, release, region)
-        survey.request.as_choice("on_missing", on_missing, ("warn", "raise"))
-        ra_deg, dec_deg = as_position(coordinates)
-        with self._finder(mirror, cache) as finder:
-            if get_query_payload:
-                path = catalogs.exposure_tables.exposure_path(ra_deg, dec_deg, release, region)[0]
-                return {"service": finder.service, "urls": [finder.address(path)]}
-            return catalogs.exposure_tables.exposures_at(
-                ra_deg, dec_deg, bands, release, region, finder, on_missing=on_missing
-            )
-
     @in_time
     def get_moc(
         self,
@@ -372,3 +308,134 @@ class FootprintMethods(SurveyBase):
             refuse("max_depth", max_depth, f"must be a whole number from 0 to {MAX_DEPTH}.")
         with self._finder(mirror, cache) as finder:
             return catalogs.brick_tables.footprint_moc(bands, release, region, finder, max_depth)
+
+    def query_maps(
+        self,
+        coordinates: Positions,
+        products: Products = ("maskbits", "nexp"),
+        *,
+        bands: Bands | None = None,
+        bit_names: bool = False,
+        release: str | None = None,
+        region: Region = "auto",
+        id_column: str | None = None,
+        ra: str | None = None,
+        dec: str | None = None,
+        name: str | None = None,
+        download_dir: FilePath | None = None,
+        executor: Executor | Literal["threads", "processes"] | None = None,
+        show_progress: bool = True,
+        mirror: Mirror | None = None,
+        cache: bool | None = None,
+    ) -> Table:
+        """Return the values of the survey's maps at positions: masks, depths, exposures, seeing.
+
+        The value at a position is that of the nearest pixel of the brick that owns it.  Positions
+        are read brick by brick, so that a million of them, randoms or mocks, cost little more than
+        reading each brick's files once.
+
+        Parameters
+        ----------
+        coordinates : `~astropy.coordinates.SkyCoord`, str, `~astropy.table.Table` or sequence
+            The positions; a table as for `download_cutouts`.
+        products : str or sequence of str, optional
+            Maps to read (`list_products`), also ``'wisem1'`` and ``'wisem2'``.
+        bands : str or sequence of str, optional
+            Bands of the maps that have some; by default those of the release.
+        bit_names : bool, default: False
+            Whether to add a column ``maskbits_names``: the names of the bits that are set, with
+            commas.
+        release : str, optional
+            ``'dr5'`` to ``'dr11'``; by default `release`.
+        region : {'auto', 'north', 'south'}, optional
+            ``'auto'`` takes the official one of each brick.
+        id_column : str, optional
+            Column of names in the table; by default ``id``, or the numbers of the rows.
+        ra, dec, name : str, optional
+            Columns of a table, as for `download_cutouts`.
+        download_dir : str or path-like, optional
+            Folder that keeps the values of each brick; the same call again goes on from there.
+        executor : `~concurrent.futures.Executor` or {'threads', 'processes'}, optional
+            As for `download_cutouts`.
+        show_progress : bool, optional
+            Whether to show a bar, where tqdm is installed, in terminals and notebooks.
+        mirror : str, path-like, or sequence of them, optional
+            By default `mirror`.
+        cache : bool, optional
+            Whether to keep and use files on disk; by default astroquery's ``cache_conf``.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            One row per position, in order: ``id``, ``ra``, ``dec`` (deg), and a column per map,
+            with the survey's unit: ``maskbits``, ``nexp_r``, ``depth_r`` ...  Values are masked
+            where the row has no position, or the survey has no such file of its brick, or, by a
+            pole, the brick's image does not reach the position.
+
+        Raises
+        ------
+        InvalidRequestError
+            If an argument is wrong; nothing was sent.
+        TransferError
+            Of the first brick that failed; with ``download_dir``, after the others were read and
+            kept.  The files of a brick have ``conf.deadline`` seconds to come.
+
+        Warns
+        -----
+        CoverageWarning
+            If some positions are in no brick of the release.
+        LegacySurveyWarning
+            If some rows have no position.
+        FailoverWarning
+            If a mirror failed and another answered.
+        CacheWarning
+            If what was fetched could not be kept.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     table = LegacySurvey.query_maps(sky.positions['star'], 'nexp', bands='r')
+        >>> table.colnames
+        ['id', 'ra', 'dec', 'nexp_r']
+        """
+        release, region = self._tree(release, region)
+        targets = as_targets(
+            coordinates, id_column, ra=ra, dec=dec, name=name, parameter="coordinates"
+        )
+        warn_of_unplaced(targets, "have no values")
+        bands = (
+            survey.named_planes.as_bands(bands, release, region)
+            or get_release(release).bands_in[region]
+        )
+        folder = "" if download_dir is None else str(Path(download_dir).expanduser().absolute())
+        spec = images.map_values.MapSpec(
+            survey.named_planes.as_products(products, release, planes=True),
+            bands,
+            release,
+            region,
+            folder,
+        )
+        access = self._access(mirror, cache, executor)
+        places = targets.ra_deg, targets.dec_deg
+        maps, n_lacking = images.map_values.values_at(
+            spec, access, places, executor=executor, show_progress=show_progress
+        )
+        # Of a million positions no column is copied.
+        columns = [Column(axis, unit=u.deg, copy=False) for axis in places]
+        names = ["id", "ra", "dec", *maps]
+        table = Table([targets.ids, *columns, *maps.values()], names=names, copy=False)
+        if bit_names and "maskbits" in maps:
+            table["maskbits_names"] = _bit_names(maps["maskbits"], release)
+        if n_lacking:
+            msg = f"{release} has no brick at {n_lacking} of {len(table)} position(s)."
+            warn(msg, CoverageWarning)
+        return table
+
+
+def _bit_names(column: MaskedColumn, release: str) -> MaskedColumn:
+    """Return the names of the bits that are set in each value."""
+    values, inverse = np.unique(np.ma.getdata(column), return_inverse=True)
+    bits = maskbits(release).items()
+    texts = [",".join(name for name, bit in bits if value >> bit & 1) for value in values.tolist()]
+    return MaskedColumn(np.array(texts, str)[inverse], mask=np.ma.getmaskarray(column))

@@ -13,8 +13,7 @@ from .._typing import answering, answering_each
 from ..io.bounds import within
 from ..survey.pixel_grids import DEFAULT_SIZE
 from .base import SurveyBase, in_time, options_of
-from .by_row import requests_by_row
-from .inputs import as_position, as_sources, as_targets, warn_of_unplaced
+from .inputs import as_position, as_sources, as_targets, requests_by_row, warn_of_unplaced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

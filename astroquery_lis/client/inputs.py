@@ -8,26 +8,30 @@ that is masked, NaN or a value that no place has (-9999, 99) has no position.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import BaseCoordinateFrame, SkyCoord
+from astropy.io import fits
 from astropy.table import Column, Row, Table
 from astropy.time import Time
 
-from .. import survey
-from ..exceptions import CoverageWarning, InvalidRequestError, refuse, warn
-from ..survey.bricks import N_BRICKS, brick_id, parse_brick_name
-from ..survey.sweep_names import is_sweep_name
+from .. import images, survey
+from ..exceptions import CoverageWarning, InvalidRequestError, meant, refuse, warn
+from ..survey.bricks import brick_id
 from .position_columns import icrs_degrees, on_the_sky, positions_of_table, unmasked
 from .position_text import POSITION, coordinate_deg, read_positions
 
 if TYPE_CHECKING:
     from .._typing import Angle, Positions
+    from ..images.cutting import CutoutJob
     from ..survey.catalog_request import Sky
+    from ..survey.request import CutoutRequest
+
 
 MUST = (
     "must be a SkyCoord, text such as '190.1 1.2' or 'NGC 1', RA and Dec in degrees as one "
@@ -310,13 +314,14 @@ def as_years(epoch: Time | None, n_rows: int) -> np.ndarray | None:
     return np.broadcast_to(np.asarray(epoch.tdb.jyear, dtype=float), (n_rows,))
 
 
-def _find(table: Table, names: Sequence[str]) -> str | None:
+def column_of(table: Table, names: Sequence[str]) -> str | None:
+    """Return the first of these names, in any case, that a table has."""
     by_lower = {name.lower(): name for name in reversed(table.colnames)}
     return next((by_lower[name] for name in names if name in by_lower), None)
 
 
 def _ids(table: Table, id_column: str | None) -> np.ndarray:
-    name = _find(table, ("id",)) if id_column is None else id_column
+    name = column_of(table, ("id",)) if id_column is None else id_column
     if name is None:
         return np.arange(len(table))
     if name not in table.colnames:
@@ -328,55 +333,7 @@ def _ids(table: Table, id_column: str | None) -> np.ndarray:
     return ids if ids.dtype.kind in "iu" else ids.astype(str)
 
 
-# ---- bricks -------------------------------------------------------------------------------------
-
-
-class BricksAsked(NamedTuple):
-    """What of the sky whole files are asked of."""
-
-    ids: np.ndarray  # of bricks, ascending and each once
-    sweeps: tuple[str, ...]  # names of sweep files
-    positions: tuple[tuple[float, float], ...] | None = None  # if bricks are meant by theirs
-
-
-def as_bricks(
-    value: Positions | int | None,
-    radius: Angle | None = None,
-    *,
-    ra: str | None = None,
-    dec: str | None = None,
-    name: str | None = None,
-) -> BricksAsked:
-    """Return the bricks that are named, numbered, or those at positions.
-
-    With a radius they are all that the circles touch.  A column that is named counts more than one
-    with the names of bricks.
-    """
-    is_by_columns = any(column is not None for column in (ra, dec, name))
-    names, sweeps = (None, []) if is_by_columns else _names(value)
-    if names is None:
-        targets = as_targets(
-            value,
-            ra=ra,
-            dec=dec,
-            name=name,
-            parameter="bricks_or_coordinates",
-        )
-        warn_of_unplaced(targets, "are left out")
-        positions = None
-        if radius is None:
-            placed = targets.placed
-            pairs = zip(targets.ra_deg[placed], targets.dec_deg[placed], strict=True)
-            positions = tuple((float(ra), float(dec)) for ra, dec in pairs)
-        return BricksAsked(bricks_at(targets, radius), (), positions)
-    if radius is not None:
-        refuse("radius", radius, "needs coordinates, not names of bricks.")
-    ids = [parse_brick_name(name) if isinstance(name, str) else int(name) for name in names]
-    for number in ids:
-        if not 1 <= number <= N_BRICKS:
-            refuse("bricks_or_coordinates", number, f"is no brick: they go from 1 to {N_BRICKS}.")
-    numbers = np.unique(np.array(ids, dtype=np.int64))
-    return BricksAsked(numbers, tuple(dict.fromkeys(sweeps)))
+# ---- sources and bricks -------------------------------------------------------------------------
 
 
 def as_sources(source: str | Sequence[str], allowed: Sequence[str]) -> tuple[str, ...]:
@@ -403,37 +360,168 @@ def bricks_at(targets: Targets, radius: Angle | None = None) -> np.ndarray:
     return np.unique(np.concatenate([np.array([], np.int64), *touched]))
 
 
-def is_file_name(word: object) -> bool:
-    """Return True if a word is meant as the name of a brick, even of none, or of a sweep file."""
-    text = word.strip().lower() if isinstance(word, str) else ""
-    digits = text[:4] + text[5:]
-    is_brick = len(text) == 8 and text[4] in "pm" and digits.isdigit()
-    return is_brick or is_sweep_name(text)
+# ---- options by row -----------------------------------------------------------------------------
+
+BY_ROW = ("size", "release", "region", "pixel_scale", "wcs", "rotation")
+"""Options that may differ from row to row."""
 
 
-def _names(value: object) -> tuple[list | None, list[str]]:
-    """Return names or numbers of bricks, or `None` for positions, and names of sweep files."""
-    from .user_tables import as_table
-
-    if value is None:
-        return [], []
-    words = value.replace(",", " ").split() if isinstance(value, str) else []
-    if len(words) > 1 and all(is_file_name(word) for word in words):
-        value = words
-    table = None if is_file_name(value) else as_table(value, "bricks_or_coordinates")
-    if table is not None:
-        name = _find(table, ("brickname", "brickid"))
-        return (None if name is None else np.ma.compressed(table[name]).tolist()), []
-    items: Any = [value] if isinstance(value, (str, int, np.integer)) else value
-    is_array = isinstance(items, np.ndarray) and items.ndim > 0
-    if not (is_array or isinstance(items, (Sequence, set, frozenset))) or not len(items):
-        return None, []
-    texts = [item.strip().lower() if isinstance(item, str) else item for item in items]
-    if not all(_is_number(text) or is_file_name(text) for text in texts):
-        return None, []
-    sweeps = [text.removesuffix(".fits") for text in texts if is_sweep_name(text)]
-    return [text for text in texts if not is_sweep_name(text)], sweeps
+Options = dict[str, Any]
+"""Options of one call, by their names."""
 
 
-def _is_number(item: object) -> bool:
-    return isinstance(item, (int, np.integer)) and not isinstance(item, bool)
+class ByRow(NamedTuple):
+    """The values of an option that differs by row: the distinct ones, and which each row has."""
+
+    values: list[Any]
+    of_row: np.ndarray
+
+
+_LENGTHS = ("size", "pixel_scale", "rotation")
+"""Options that no bare word can be a value of."""
+
+
+def as_by_row(parameter: str, value: Any, targets: Targets) -> ByRow | None:
+    """Return an option that is given by row; `None` for one value that holds for all.
+
+    By row are the name of a column, a column, an array of as many values as there are rows, and a
+    function of the row.  A pair stays what it is for one target, (ny, nx).
+    """
+    table = targets.table
+    if isinstance(value, str):
+        value = _column(parameter, value, table)
+    if callable(value):
+        rows = SkyCoord(targets.ra_deg, targets.dec_deg, unit="deg") if table is None else table
+        answers = (value(row) if at else None for row, at in zip(rows, targets.placed, strict=True))
+        return _of_values(parameter, answers, targets.placed)
+    # A header is one grid, though numpy takes it for a list of cards.
+    if isinstance(value, (tuple, str, fits.Header)) or not hasattr(value, "__len__"):
+        return None
+    if not isinstance(value, (list, np.ndarray)):
+        value = np.asarray(value)  # a Series of pandas and the like, in the order of its rows
+    if isinstance(value, np.ndarray) and not value.ndim:
+        return None
+    may_be_pair = parameter == "size" and not isinstance(value, Column) and _is_flat(value)
+    if len(value) != len(targets):
+        if may_be_pair and len(value) <= 2:
+            return None
+        refuse(parameter, value, f"has {len(value)} values; there are {len(targets)} targets.")
+    if may_be_pair and len(value) == 2 and value[0] != value[1]:
+        must = (
+            "may be (ny, nx) or a size for each of the two targets; write a tuple for the former, "
+            "and name a column of the table for the latter."
+        )
+        refuse(parameter, value, must)
+    return _of_array(parameter, value, targets.placed)
+
+
+def _column(parameter: str, word: str, table: Table | None) -> str | Column:
+    """Return the column of that name, or the word itself if it may be a value."""
+    names = [] if table is None else table.colnames
+    if word in names and table is not None:
+        return table[word]
+    if names and parameter in _LENGTHS and word.isidentifier():
+        must = f"is no column of the table, which has: {', '.join(names)}."
+        refuse(parameter, word, must + meant(word, names))
+    return word
+
+
+def _is_flat(values: list[Any] | np.ndarray) -> bool:
+    """Return True if no value is a pair."""
+    if isinstance(values, np.ndarray):
+        return values.ndim == 1
+    return not any(isinstance(v, (tuple, list)) or getattr(v, "ndim", 0) for v in values)
+
+
+def _of_array(parameter: str, array: Any, placed: np.ndarray) -> ByRow:
+    """Return the distinct values of a column, of an array or of a list."""
+    if isinstance(array, list):
+        return _of_values(parameter, array, placed)
+    mask = np.broadcast_to(getattr(array, "mask", False), np.shape(array))
+    lacking = np.flatnonzero(mask.any(axis=tuple(range(1, mask.ndim))) & placed)
+    if len(lacking):
+        _refuse_row(parameter, int(lacking[0]))
+    unit = getattr(array, "unit", None)
+    plain = np.asarray(getattr(array, "value", array))
+    if plain.dtype.hasobject:
+        return _of_values(parameter, plain.tolist(), placed)
+    if plain.dtype.kind == "S":
+        plain = np.char.decode(plain, "utf-8", "replace")  # text of a FITS table
+    if plain.dtype.kind == "U":
+        plain = np.char.strip(plain)
+    values, of_row = np.unique(plain, axis=0, return_inverse=True)
+    kept = values if unit is None else u.Quantity(values, unit)
+    items = [tuple(item) if np.ndim(item) else item for item in kept]
+    items = [item.item() if isinstance(item, np.generic) else item for item in items]
+    if parameter == "size" and plain.dtype.kind == "f" and unit is None:
+        # Numbers in a file are often floats; their unit is pixels here as well.
+        items = [tuple(map(_whole, v)) if isinstance(v, tuple) else _whole(v) for v in items]
+    return ByRow(items, of_row.reshape(len(placed)))
+
+
+def _whole(number: float) -> float:
+    return int(number) if number.is_integer() else number
+
+
+def _refuse_row(parameter: str, row: int) -> NoReturn:
+    msg = f"{parameter}: row {row} has no value; fill it, or leave the row out."
+    raise InvalidRequestError(msg, parameter=parameter, value=row)
+
+
+def _of_values(parameter: str, values: Iterable[Any], placed: np.ndarray) -> ByRow:
+    """Return the distinct ones of values of any kind, of the rows that have a position."""
+    numbers: dict[Hashable, int] = {}
+    distinct: list[Any] = []
+    of_row = np.zeros(len(placed), np.intp)
+    for row, value in enumerate(values):
+        if not placed[row]:
+            continue
+        if value is np.ma.masked:
+            _refuse_row(parameter, row)
+        if isinstance(value, list) or (isinstance(value, np.ndarray) and value.ndim):
+            value = tuple(value)
+        of_row[row] = numbers.setdefault(_key(value), len(distinct))
+        if of_row[row] == len(distinct):
+            distinct.append(value)
+    return ByRow(distinct, of_row)
+
+
+def _key(value: Any) -> Hashable:
+    """Return what tells a value from others; what is not hashable is like itself only."""
+    if isinstance(value, fits.Header):
+        value = value.tostring()
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return type(value), value  # True is no 1
+
+
+def requests_by_row(
+    make: Callable[..., CutoutRequest], targets: Targets, options: Options
+) -> CutoutJob:
+    """Return what is asked for every row that has a position; each kind is checked once."""
+    by_row = {name: as_by_row(name, options[name], targets) for name in BY_ROW if name in options}
+    differing = {name: values for name, values in by_row.items() if values is not None}
+    same = {name: value for name, value in options.items() if name not in differing}
+    make = partial(make, (0.0, 0.0), **same)
+    placed, rows = targets.placed, np.arange(len(targets))
+    kinds, templates = np.zeros(len(targets), np.intp), []
+    if differing and placed.any():
+        numbers = np.array([option.of_row[placed] for option in differing.values()])
+        distinct, first, inverse = np.unique(
+            numbers, axis=1, return_index=True, return_inverse=True
+        )
+        kinds[placed] = inverse.ravel()
+        for column, row in zip(distinct.T, rows[placed][first], strict=True):
+            pairs = zip(differing.items(), column, strict=True)
+            values = {name: option.values[number] for (name, option), number in pairs}
+            try:
+                templates.append(make(**values))
+            except InvalidRequestError as error:
+                msg = f"Row {row}: {error}"
+                raise InvalidRequestError(
+                    msg, parameter=error.parameter, value=error.value
+                ) from error
+    places = targets.ids, targets.ra_deg, targets.dec_deg
+    return images.cutting.CutoutJob(rows, *places, tuple(templates) or (make(),), kinds)

@@ -11,8 +11,7 @@ from .._packages import import_optional
 from ..exceptions import refuse
 from ..survey.pixel_grids import DEFAULT_SIZE
 from .base import SurveyBase, options_of
-from .by_row import requests_by_row
-from .inputs import as_sources, as_targets
+from .inputs import as_sources, as_targets, requests_by_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
         Table,
     )
     from ..survey.request import CutoutRequest
-    from .job_runs import BulkJob
+    from .bulk import BulkJob
 
 
 NEEDED = {
@@ -326,7 +325,7 @@ executor
     ) -> BulkJob:
         """Return what the arguments of a call ask for, everything checked."""
         # What runs jobs brings a dozen modules along, which single calls do without.
-        from .job_runs import BulkJob
+        from .bulk import BulkJob
 
         survey.request.as_choice("on_error", arguments["on_error"], ("record", "raise"))
         columns = options_of(arguments, ("id_column", "ra", "dec", "name"))

@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING
 from .._rooms import modules_of
 
 if TYPE_CHECKING:
-    from . import delivery, finder, jobs, places, store, upkeep
+    from . import checks, checksums, delivery, download, finder, jobs, places, store, upkeep
 
-__all__ = ["delivery", "finder", "jobs", "places", "store", "upkeep"]
+__all__ = [
+    "checks",
+    "checksums",
+    "delivery",
+    "download",
+    "finder",
+    "jobs",
+    "places",
+    "store",
+    "upkeep",
+]
 
 __getattr__ = modules_of(__name__)

@@ -8,7 +8,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from astroquery_lis import LegacySurvey, __version__
-from astroquery_lis.client.cite import references
+from astroquery_lis.client.about import references
 from astroquery_lis.exceptions import InvalidRequestError
 
 

@@ -15,8 +15,7 @@ from astropy.io.votable import from_table
 from astropy.table import Column, MaskedColumn, QTable, Table
 
 from astroquery_lis.cli import main
-from astroquery_lis.client.by_row import as_by_row
-from astroquery_lis.client.inputs import as_position, as_targets
+from astroquery_lis.client.inputs import as_by_row, as_position, as_targets
 from astroquery_lis.client.user_tables import as_table
 from astroquery_lis.exceptions import CoverageWarning, InvalidRequestError, OptionalDependencyError
 

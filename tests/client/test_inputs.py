@@ -11,8 +11,8 @@ from astropy.time import Time
 from astropy.utils.masked import Masked
 
 from astroquery_lis.cli import main
+from astroquery_lis.client.files import as_bricks
 from astroquery_lis.client.inputs import (
-    as_bricks,
     as_position,
     as_sky,
     as_targets,

@@ -164,12 +164,12 @@ def test_psfs_are_refused_before_any_request(sky, survey, tmp_path):
 def test_long_work_on_local_files_goes_to_processes_with_the_same_bytes(
     sky, survey, tmp_path, monkeypatch
 ):
-    from astroquery_lis.client import job_runs
+    from astroquery_lis.client import bulk
 
     table = make_targets(sky, 16)
     options = {"bands": "r", "mirror": str(sky.root), "show_progress": False}
     few = survey.download_cutouts(table, 32, download_dir=tmp_path / "a", **options)
-    monkeypatch.setattr(job_runs, "PROCESSES_BYTES", 1000)
+    monkeypatch.setattr(bulk, "PROCESSES_BYTES", 1000)
     many = survey.download_cutouts(table, 32, download_dir=tmp_path / "b", **options)
     assert list(few["sha256"]) == list(many["sha256"])
     assert (few["Status"] == "COMPLETE").sum() == 14

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astroquery_lis import bricks
-from astroquery_lis.client.job_plan import job_bounds, plan_cutouts
+from astroquery_lis.client.bulk import job_bounds, plan_cutouts
 from astroquery_lis.exceptions import (
     ContentChangedError,
     CoverageWarning,

@@ -1,4 +1,6 @@
-"""The method that tells what to cite."""
+"""What there is of the survey, and what to cite."""
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,8 +12,11 @@ from astropy.io import fits
 from astropy.table import Table
 
 from .._packages import package_version
+from .._typing import Region
 from ..exceptions import InvalidRequestError
-from ..survey.releases import WISE_BANDS
+from ..survey.paths import COADD_PRODUCTS, FILE_PRODUCTS, has_product
+from ..survey.releases import REGIONS, RELEASES, WISE_BANDS, get_release
+from ..survey.tractor_columns import computed_columns, has_column, redshift_columns, tractor_columns
 from .base import SurveyBase
 
 __all__ = [
@@ -112,8 +117,8 @@ class Citations:
     __repr__ = __str__
 
 
-class CitationMethods(SurveyBase):
-    """What to cite."""
+class AboutMethods(SurveyBase):
+    """What there is of the survey, and what to cite."""
 
     def cite(self, *data: fits.HDUList | Table) -> Citations:
         """Return what to cite and to acknowledge in work with the survey's data.
@@ -126,7 +131,7 @@ class CitationMethods(SurveyBase):
 
         Returns
         -------
-        `~astroquery_lis.client.cite.Citations`
+        `~astroquery_lis.client.about.Citations`
             ``str()`` of it is a list to work from; ``bibtex`` has the entries of the survey's
             overview paper, of the software, and of what else was used; ``acknowledgements`` says
             what to acknowledge and where the text for it is.
@@ -150,6 +155,148 @@ class CitationMethods(SurveyBase):
         names = [name for name in references() if name in uses or name in ALWAYS]
         thanks = tuple(text for name, text in services().items() if name in uses)
         return Citations(tuple(references()[name] for name in names), thanks)
+
+    def list_releases(self) -> Table:
+        """Return the data releases: bands, regions, products, notes.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            One row per release: ``release``, ``regions``, ``bands_north``, ``bands_south``,
+            ``products``, ``note``.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> print(*LegacySurvey.list_releases()['release'])
+        dr5 dr6 dr7 dr8 dr9 dr10 dr11
+        """
+        rows = [
+            (
+                release.name,
+                ",".join(release.regions),
+                *(",".join(release.trees[r].bands) if r in release.trees else "" for r in REGIONS),
+                ",".join(release.products),
+                release.note,
+            )
+            for release in RELEASES.values()
+        ]
+        names = ("release", "regions", "bands_north", "bands_south", "products", "note")
+        return Table(rows=rows, names=names)
+
+    def list_bands(self, *, release: str | None = None, region: Region = "auto") -> list[str]:
+        """Return the optical bands of a release, blue to red.
+
+        Parameters
+        ----------
+        release : str, optional
+            By default `release`.
+        region : {'auto', 'north', 'south'}, optional
+            ``'auto'`` for those that either region has.
+
+        Returns
+        -------
+        list of str
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> LegacySurvey.list_bands(release='dr10', region='north')
+        ['g', 'r', 'z']
+        """
+        release, region = self._tree(release, region)
+        return list(get_release(release).bands_in[region])
+
+    def list_products(self, *, release: str | None = None) -> Table:
+        """Return a `~astropy.table.Table` of the coadd products of a release.
+
+        Parameters
+        ----------
+        release : str, optional
+            By default `release`.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            Columns ``product``, ``per_band``, ``unit``, ``description``.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> print(*LegacySurvey.list_products(release='dr9')['product'][:3])
+        image invvar model
+        """
+        names = get_release(self._release_name(release)).products
+        products = (COADD_PRODUCTS[name] for name in names)
+        rows = [(p.name, p.per_band, p.unit, p.description) for p in products]
+        return Table(rows=rows, names=("product", "per_band", "unit", "description"))
+
+    def list_columns(self, *, release: str | None = None, region: Region = "auto") -> Table:
+        """Return a `~astropy.table.Table` of the columns of the catalogue.
+
+        Parameters
+        ----------
+        release : str, optional
+            By default `release`.
+        region : {'auto', 'north', 'south'}, optional
+            ``'auto'`` for those that either region has.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            Columns ``name``, ``family``, ``band``, ``dtype``, ``length`` (values per row),
+            ``unit``, ``core`` (whether every source has it, which makes it part of the default),
+            ``computed`` (whether it is computed here from others: magnitudes, errors, colours).
+
+        Raises
+        ------
+        InvalidRequestError
+            If there is no such release or region.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> columns = LegacySurvey.list_columns(release='dr9')
+        >>> print(columns['unit'][columns['name'] == 'flux_r'][0])
+        nmgy
+        """
+        release, region = self._tree(release, region)
+        schema, computed = dict(tractor_columns(release)), dict(computed_columns(release))
+        rows = [
+            (
+                *(c.name, c.family, c.band or "", c.dtype, c.length, str(c.unit or "")),
+                *(c.in_tap and c.name in schema, c.name in computed),
+            )
+            for c in (schema | computed | redshift_columns(release)).values()
+            if region == "auto" or has_column(c, release, region)
+        ]
+        names = ("name", "family", "band", "dtype", "length", "unit", "core", "computed")
+        return Table(rows=rows, names=names)
+
+    def list_file_products(self, *, release: str | None = None) -> Table:
+        """Return a `~astropy.table.Table` of the kinds of files that `get_brick_files` fetches.
+
+        Parameters
+        ----------
+        release : str, optional
+            By default `release`.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            Columns ``product``, ``per`` (what there is one of) and ``description``.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> products = LegacySurvey.list_file_products()
+        >>> products.colnames
+        ['product', 'per', 'description']
+        """
+        data = get_release(self._release_name(release))
+        products = [p for p in FILE_PRODUCTS.values() if has_product(data, p.name)]
+        rows = [(product.name, product.per, product.description) for product in products]
+        return Table(rows=rows, names=("product", "per", "description"))
 
 
 def _uses(item: fits.HDUList | Table) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The method that fetches single CCDs of exposures from the viewer, as files."""
+"""The CCDs of exposures: which there are at a position, and their files from the viewer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from astropy.table import Row, Table
 from astroquery import cache_conf
 
-from .. import io, survey
+from .. import catalogs, io, survey
 from .._conf import conf
 from .._forks import new_lock
 from .._typing import answering
@@ -24,12 +24,13 @@ from ..exceptions import (
     refuse,
 )
 from ..survey.releases import listed
-from .base import SurveyBase, options_of
+from .base import SurveyBase, in_time, options_of
+from .inputs import as_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .._typing import Bands, Coordinates, FilePath, Payload, Products, Region
+    from .._typing import Bands, Coordinates, FilePath, Mirror, OnMissing, Payload, Products, Region
     from ..images.viewer_service import ViewerService
     from ..io.jobs import Result
     from ..survey.layers import Layer
@@ -43,8 +44,8 @@ SEARCH_DEG = 0.01
 NEEDED = ("camera", "expnum", "ccdname", "filter")
 
 
-class ExposureMethods(SurveyBase):
-    """Single exposures as files."""
+class CcdMethods(SurveyBase):
+    """Single CCDs of exposures, as rows and as files."""
 
     @answering
     def get_exposure_files(
@@ -152,6 +153,76 @@ class ExposureMethods(SurveyBase):
             )
         io.delivery.warn_of_failures([r for r in results if r.status == "ERROR"], len(results))
         return io.delivery.table_of_files(results, [job.product for job in jobs])
+
+    @answering
+    @in_time
+    def query_exposures(
+        self,
+        coordinates: Coordinates,
+        *,
+        bands: Bands | None = None,
+        release: str | None = None,
+        region: Region = "auto",
+        mirror: Mirror | None = None,
+        on_missing: OnMissing = "warn",
+        cache: bool | None = None,
+        get_query_payload: bool = False,
+    ) -> Table | Payload:
+        """Return the exposures behind the coadds at a position, one row per CCD that covers it.
+
+        Parameters
+        ----------
+        coordinates : `~astropy.coordinates.SkyCoord` or str
+            One position.
+        bands : str or sequence of str, optional
+            Only these.
+        release, region, mirror, cache : optional
+            As for `query_bricks`.
+        on_missing : {'warn', 'raise'}, optional
+            Whether a position outside of the release is an error.
+        get_query_payload : bool, optional
+            Return a dict of the service and what it would be asked; nothing is fetched.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            By band and date: camera, exposure number, CCD, filter, date, the CCD's centre (``ra``
+            and ``dec``, deg), exposure time (s), seeing (FWHM, arcsec), 5-sigma depths for a point
+            source and a small galaxy (AB mag, from ``sig1``, ``psfnorm`` and ``galnorm``), zero
+            points, cuts, the image's file, and the pixel of the position in the CCD, counted from
+            0.  What the survey's own table of the brick does not have is left out.
+
+        Raises
+        ------
+        InvalidRequestError
+            If an argument is wrong.
+        NoCoverageError
+            With ``on_missing='raise'``.
+
+        Warns
+        -----
+        CoverageWarning
+            If the release has no brick there.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey, sandbox
+        >>> with sandbox.serve() as sky:
+        ...     table = LegacySurvey.query_exposures(sky.positions['star'], bands='r')
+        >>> set(table['camera'].tolist())
+        {'decam'}
+        """
+        release, region = self._tree(release, region)
+        bands = survey.named_planes.as_bands(bands, release, region)
+        survey.request.as_choice("on_missing", on_missing, ("warn", "raise"))
+        ra_deg, dec_deg = as_position(coordinates)
+        with self._finder(mirror, cache) as finder:
+            if get_query_payload:
+                path = catalogs.exposure_tables.exposure_path(ra_deg, dec_deg, release, region)[0]
+                return {"service": finder.service, "urls": [finder.address(path)]}
+            return catalogs.exposure_tables.exposures_at(
+                ra_deg, dec_deg, bands, release, region, finder, on_missing=on_missing
+            )
 
 
 def _as_products(products: Products) -> list[str]:
