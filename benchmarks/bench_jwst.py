@@ -26,9 +26,8 @@ from astroquery_lis.jwst_stage.planning.estimates import image3_memory_gb, with_
 from astroquery_lis.jwst_stage.planning.make_plan import make_plan
 from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.refs.references import resolve
-from astroquery_lis.jwst_stage.resume.records import read_records
 from astroquery_lis.jwst_stage.running.run import run
-from astroquery_lis.jwst_stage.tasks import Reduction
+from astroquery_lis.jwst_stage.tasks import Reduction, read_records
 from astroquery_lis.sandbox.jwst import simulate
 
 LOOP = """

@@ -15,7 +15,7 @@ from astropy.table import Row, Table
 from .._conf import conf
 from .._packages import package_version
 from .._typing import answering
-from ..client.base import in_time
+from ..client.base import QueryBase, in_time
 from ..exceptions import InvalidRequestError, refuse
 from ..io.delivery import deliver_all, warn_of_failures
 from ..io.http import PoliteSession
@@ -40,7 +40,6 @@ from .archive.uncal_request import (
     as_numbers,
     folder_of,
 )
-from .stage_base import StageBase
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +58,7 @@ MOST_WORKERS = 16
 URI_PREFIX = "mast:JWST/product/"
 
 
-class ArchiveMethods(StageBase):
+class ArchiveMethods(QueryBase):
     """Queries and downloads of the JWST archive, to be mixed into the class of the room."""
 
     @answering

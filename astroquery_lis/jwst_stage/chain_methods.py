@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..client import LegacySurvey
-from ..exceptions import CrdsUnavailable, OptionalDependencyError
+from ..client.base import QueryBase
+from ..exceptions import CrdsUnavailable, OptionalDependencyError, refuse
 from .planning.plan import load_plan, placed_plan
-from .stage_base import StageBase
+from .refs.crds_cache import crds_environment
 from .tasks import Reduction
 
 if TYPE_CHECKING:
@@ -20,11 +21,55 @@ if TYPE_CHECKING:
     from .._typing import Executor, FilePath
     from ..client import LegacySurveyClass
     from .planning.plan import Plan
+    from .refs.crds_cache import CrdsEnvironment
     from .refs.references import Resolution
 
 
-class ChainMethods(StageBase):
-    """The chain from uncal files to mosaics."""
+class ChainMethods(QueryBase):
+    """The chain from uncal files to mosaics, and its settings: where the references are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._crds_path: str | None = None
+        self._crds_context: str | None = None
+        self._crds_server_url: str | None = None
+
+    @property
+    def crds_path(self) -> str:
+        """Directory of the reference files; ``conf.crds_path``, ``$CRDS_PATH`` unless set."""
+        return self._environment().path
+
+    @crds_path.setter
+    def crds_path(self, value: FilePath | None) -> None:
+        self._crds_path = None if value is None else str(value)
+
+    @property
+    def crds_context(self) -> str:
+        """CRDS context; ``conf.crds_context``, ``$CRDS_CONTEXT``, the newest unless set."""
+        return self._environment().context
+
+    @crds_context.setter
+    def crds_context(self, value: str | None) -> None:
+        if value and not str(value).endswith(".pmap"):
+            refuse("crds_context", value, "must be the name of a .pmap, or None for the newest.")
+        self._crds_context = value or None
+
+    @property
+    def crds_server_url(self) -> str:
+        """CRDS server; ``conf.crds_server_url``, ``$CRDS_SERVER_URL``, none unless set."""
+        return self._environment().server_url
+
+    @crds_server_url.setter
+    def crds_server_url(self, value: str | None) -> None:
+        self._crds_server_url = value or None
+
+    def _environment(self, *, offline: bool = False) -> CrdsEnvironment:
+        return crds_environment(
+            path=self._crds_path,
+            context=self._crds_context,
+            server_url=self._crds_server_url,
+            offline=offline,
+        )
 
     def plan(
         self,
@@ -319,7 +364,7 @@ class ChainMethods(StageBase):
         >>> JwstStage.states("plan.toml", output_dir="reduced")  # doctest: +SKIP
         """
         from .refs.references import resolve
-        from .resume.states import assess
+        from .states import assess
 
         planned = placed_plan(plan, output_dir)
         resolution = resolve(planned, self._environment(offline=offline), offline=offline)
@@ -351,8 +396,8 @@ class ChainMethods(StageBase):
         >>> from astroquery_lis.jwst_stage import JwstStage
         >>> JwstStage.parameters(plan)  # doctest: +SKIP
         """
+        from .parameters import effective
         from .refs.references import resolve
-        from .steps.recipes import effective
 
         loaded = load_plan(plan)
         resolution = resolve(loaded, self._environment(offline=offline), offline=offline)
@@ -382,7 +427,7 @@ class ChainMethods(StageBase):
         >>> from astroquery_lis.jwst_stage import JwstStage
         >>> JwstStage.status("reduced")  # doctest: +SKIP
         """
-        from .running.status import status
+        from .running.progress import status
 
         return status(output_dir)
 

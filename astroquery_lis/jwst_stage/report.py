@@ -32,12 +32,11 @@ from ..pictures.page import (
     write_page,
 )
 from .look import grey, read_plane
+from .parameters import UNHEEDED
 from .planning.association_files import association_document, association_path
 from .planning.plan import Plan
-from .resume.fingerprints import UNHEEDED
-from .resume.records import Record, read_records
-from .running.status import done_by, status
-from .tasks import HIDDEN, log_path
+from .running.progress import done_by, status
+from .tasks import HIDDEN, Record, log_path, read_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -1,24 +1,42 @@
-"""What there is to do: the tasks of a plan, one per product, and where their files go.
+"""What there is to do and what became of it: tasks, one per product, their files and records.
 
 A task runs one pipeline or one correction in a process of its own.  It is named after its main
 product, relative to the output directory (``stage1/jw..._rate.fits``), so that a name tells a task
 and its file alike.  An input is the name of another task, or the absolute path of a file.
+
+Every file that the pipeline writes holds the time at which it was written: in the card ``DATE`` of
+its headers and in the tree that its ASDF extension keeps.  Digests pass over both, over the
+checksums of headers, which cover it, and over the history of the tree: the software that wrote it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from astropy.config.paths import get_cache_dir
+
+from .._conf import setting
+from .._forks import new_lock
+from ..exceptions import TruncatedError, UnexpectedContentError
+from ..io.checks import CARD_BYTES, HEAD_BYTES, fits_headers
+from ..io.store import write_bytes, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any, Self
+    from collections.abc import Callable, Mapping
+    from hashlib import _Hash
+    from typing import Any, BinaryIO, Self
 
     from .._typing import FilePath
     from .planning.plan import Plan
     from .refs.references import Resolution
+
 
 HIDDEN = ".jwst_stage"
 """Directory, in the output directory, of records, scratch and the state of a run."""
@@ -175,3 +193,217 @@ def log_path(name: str, output_dir: FilePath) -> Path:
 def records_dir(output_dir: FilePath) -> Path:
     """Return the directory of the records of an output directory."""
     return Path(output_dir) / HIDDEN / "records"
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What became of a task the last time that it ran.
+
+    Attributes
+    ----------
+    task : str
+        Its name.
+    state : str
+        'done' or 'failed'.
+    fingerprint : dict
+        What decided on the product, see `~.states`; empty for a failed one that never began.
+    products : list of dict
+        ``file`` (relative to the output directory), ``bytes``, ``mtime_ns``, ``sha256``.
+    checks : list of dict
+        ``check``, ``outcome`` ('ok', 'note', 'no effect', 'failed'), ``message``, ``action``.
+    message : str
+        Why it failed; empty otherwise.
+    kind_of_failure : str
+        'data', 'reference', 'memory', 'parameter', 'code' or 'killed'; empty if it did not.
+    steps : list of dict
+        ``step``, ``status`` (COMPLETE, SKIPPED, FAILED), ``seconds``.
+    parameters : dict
+        The effective parameters, as the pipeline reported them.
+    references : dict
+        ``{type: name}`` as the product's header has them.
+    context : str
+        CRDS context of the run.
+    seconds : float
+        How long the task took.
+    memory_gb : float
+        Highest resident memory of its process.
+    started, ended : str
+        UTC, ISO 8601.
+    versions : dict
+        Of jwst, stcal, stdatamodels, crds, astroquery_lis.
+    environment : dict
+        The CRDS variables that were set.
+    """
+
+    task: str
+    state: str
+    fingerprint: dict = field(default_factory=dict)
+    products: list = field(default_factory=list)
+    checks: list = field(default_factory=list)
+    message: str = ""
+    kind_of_failure: str = ""
+    steps: list = field(default_factory=list)
+    parameters: dict = field(default_factory=dict)
+    references: dict = field(default_factory=dict)
+    context: str = ""
+    seconds: float = 0.0
+    memory_gb: float = 0.0
+    started: str = ""
+    ended: str = ""
+    versions: dict = field(default_factory=dict)
+    environment: dict = field(default_factory=dict)
+
+
+_KNOWN = {f.name for f in fields(Record)}
+
+
+def _path(output_dir: FilePath, task: str) -> Path:
+    # Names may be long and hold '/'; the digest keeps two of them apart.
+    digest = hashlib.sha256(task.encode()).hexdigest()[:12]
+    return records_dir(output_dir) / f"{Path(task).stem[:120]}.{digest}.json"
+
+
+def write_record(output_dir: FilePath, record: Record) -> None:
+    """Put a record in place of the earlier one of its task, whole or not at all."""
+    path = _path(output_dir, record.task)
+    with write_whole(path, synced=True) as temporary:
+        temporary.write_text(json.dumps(asdict(record), indent=1, sort_keys=True))
+
+
+def read_record(output_dir: FilePath, task: str) -> Record | None:
+    """Return the record of a task."""
+    return _record_in(_path(output_dir, task))
+
+
+def read_records(output_dir: FilePath) -> dict[str, Record]:
+    """Return all records of an output directory."""
+    records = (_record_in(path) for path in sorted(records_dir(output_dir).glob("*.json")))
+    return {record.task: record for record in records if record is not None}
+
+
+def _record_in(path: Path) -> Record | None:
+    try:
+        values = json.loads(path.read_text())
+        return Record(**{name: value for name, value in values.items() if name in _KNOWN})
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def cache_folder() -> Path:
+    """Return the folder of the package's cache in which the JWST chain keeps notes."""
+    own = setting("cache_dir")
+    root = Path(own).expanduser() if own else Path(get_cache_dir()) / "astroquery"
+    return root / "jwst_stage"
+
+
+class FileMemo(Generic[T]):
+    """A value per file, computed again when its size or its date changes. Safe among threads."""
+
+    def __init__(self, path: FilePath, compute: Callable[[Path], T]) -> None:
+        self._path = Path(path)
+        self._compute = compute
+        self._lock = new_lock()
+        self._known = _read(self._path)
+        self._changed = False
+
+    def get(self, path: FilePath) -> T:
+        """Return the value of a file."""
+        name = os.fspath(path)
+        status = os.stat(name)
+        stamp = [status.st_size, status.st_mtime_ns]
+        with self._lock:
+            entry = self._known.get(name)
+        if entry is not None and entry[:2] == stamp:
+            return entry[2]
+        value = self._compute(Path(path))
+        with self._lock:
+            self._known[name] = [*stamp, value]
+            self._changed = True
+        return value
+
+    def save(self) -> None:
+        """Write down what is new, if there is anything and it can be written."""
+        with self._lock:
+            if not self._changed:
+                return
+            # Another process may have found out something meanwhile.
+            values = {**_read(self._path), **self._known}
+            self._changed = False
+        try:
+            write_bytes(self._path, json.dumps(values).encode())
+        except OSError:
+            # The values are there all the same.
+            return
+
+
+def _read(path: Path) -> dict[str, list]:
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    good = isinstance(values, dict) and all(
+        isinstance(entry, list) and len(entry) == 3 for entry in values.values()
+    )
+    return values if good else {}
+
+
+# ---- digests of files, whenever they were written -----------------------------------------------
+
+ASDF_CARD = b"EXTNAME = 'ASDF"
+"""Begins a card of the header of the extension that holds the tree of a data model."""
+
+_CHUNK_BYTES = 1 << 20
+_PASSED_OVER = (b"DATE    ", b"CHECKSUM", b"DATASUM ")
+_TREE_PASSED_OVER = (b"history", b"asdf_library", b"_fits_hash")
+_NEW_KEY = re.compile(rb"[^\s#]")
+_META_DATE = re.compile(rb"  date:")
+
+
+def content_digest(path: FilePath) -> str:
+    """Return the sha256 of what a file says, whenever it was written."""
+    digest, end = hashlib.sha256(), 0
+    with open(path, "rb") as stream:
+        if stream.read(HEAD_BYTES).startswith(b"SIMPLE  ="):
+            # What is no whole HDU counts by its bytes, as do other files.
+            with suppress(TruncatedError, UnexpectedContentError):
+                for header, end in fits_headers(stream, os.fspath(path)):
+                    _add_hdu(header, stream, end, digest)
+        stream.seek(end)
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _add_hdu(header: bytes, stream: BinaryIO, end: int, digest: _Hash) -> None:
+    """Add one HDU to the digest: its header, and its data, at which the stream stands."""
+    cards = [header[at : at + CARD_BYTES] for at in range(0, len(header), CARD_BYTES)]
+    if ASDF_CARD in header:
+        # How far the last block is filled up depends on what is passed over.
+        _add_tree(stream.read(end - stream.tell()).rstrip(b"\0"), digest)
+        return
+    for card in cards:
+        if card.strip() and not card.startswith(_PASSED_OVER):
+            digest.update(card)
+    while chunk := stream.read(min(_CHUNK_BYTES, end - stream.tell())):
+        digest.update(chunk)
+
+
+def _add_tree(data: bytes, digest: _Hash) -> None:
+    """Add an ASDF file: its tree without history and date of writing, its blocks as they are."""
+    text, marker, blocks = data.partition(b"\n...\n")
+    section = b""
+    for line in text.split(b"\n"):
+        if line.startswith(b"#"):
+            continue
+        if _NEW_KEY.match(line):
+            section = line.partition(b":")[0]
+        if section in _TREE_PASSED_OVER:
+            continue
+        if section == b"meta" and _META_DATE.match(line):
+            continue
+        digest.update(line.rstrip() + b"\n")
+    digest.update(marker)
+    digest.update(blocks)

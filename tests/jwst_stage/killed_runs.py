@@ -7,9 +7,9 @@ import sys
 import uuid
 from pathlib import Path
 
-from astroquery_lis.jwst_stage.resume.records import read_records
-from astroquery_lis.jwst_stage.running.status import read_live
+from astroquery_lis.jwst_stage.running.progress import read_live
 from astroquery_lis.jwst_stage.running.verify import is_whole
+from astroquery_lis.jwst_stage.tasks import read_records
 
 from .conftest import await_
 

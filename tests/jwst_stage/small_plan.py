@@ -8,9 +8,15 @@ from astropy.io import fits
 
 from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.refs.references import Resolution
-from astroquery_lis.jwst_stage.resume.fingerprints import Fingerprints
-from astroquery_lis.jwst_stage.resume.records import Record, read_records, write_record
-from astroquery_lis.jwst_stage.tasks import Member, Reduction, Task
+from astroquery_lis.jwst_stage.states import Fingerprints
+from astroquery_lis.jwst_stage.tasks import (
+    Member,
+    Record,
+    Reduction,
+    Task,
+    read_records,
+    write_record,
+)
 
 I2D = "stage3/mosaic_i2d.fits"
 DEFAULTS = {

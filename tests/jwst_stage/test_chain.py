@@ -12,11 +12,9 @@ from astropy.table import Table
 from astropy.wcs import WCS, FITSFixedWarning
 
 from astroquery_lis import conf
-from astroquery_lis.jwst_stage.resume.fingerprints import key
-from astroquery_lis.jwst_stage.resume.records import read_record, read_records
-from astroquery_lis.jwst_stage.resume.states import assess
-from astroquery_lis.jwst_stage.running.status import status
-from astroquery_lis.jwst_stage.tasks import Reduction, log_path
+from astroquery_lis.jwst_stage.running.progress import status
+from astroquery_lis.jwst_stage.states import assess, key
+from astroquery_lis.jwst_stage.tasks import Reduction, log_path, read_record, read_records
 
 from .conftest import digests
 
@@ -408,7 +406,7 @@ def test_the_preset_for_little_memory_makes_the_same_image_of_less(chain):
 
     from jwst.step import ResampleStep
 
-    from astroquery_lis.jwst_stage.steps.recipes import PRESETS
+    from astroquery_lis.jwst_stage.parameters import PRESETS
 
     (source, *_) = chain.product("_cal.fits")
     ways = ({}, PRESETS["low-memory"]["steps"]["image3"]["resample"])

@@ -6,8 +6,7 @@ from astropy.io import fits
 
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.jwst_stage.look import plot_ramp, read_ramp
-from astroquery_lis.jwst_stage.resume.records import read_record
-from astroquery_lis.jwst_stage.tasks import Reduction
+from astroquery_lis.jwst_stage.tasks import Reduction, read_record
 
 pytest.importorskip("jwst")
 pytest.importorskip("cloudpickle")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from astropy.io import fits
 
-from astroquery_lis.jwst_stage.resume.fingerprints import content_digest
+from astroquery_lis.jwst_stage.tasks import content_digest
 
 
 @pytest.fixture

@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from astroquery_lis.jwst_stage.resume import fingerprints
-from astroquery_lis.jwst_stage.resume.fingerprints import Fingerprints, key
-from astroquery_lis.jwst_stage.resume.records import Record, read_records
-from astroquery_lis.jwst_stage.tasks import Reduction, Task
+from astroquery_lis.jwst_stage import states
+from astroquery_lis.jwst_stage.states import Fingerprints, key
+from astroquery_lis.jwst_stage.tasks import Record, Reduction, Task, read_records
 
 from .small_plan import I2D, finish, resolution_of, small_plan, write_uncal
 
@@ -96,7 +95,7 @@ def test_asking_for_what_holds_anyway_changes_nothing(plan, out):
 
 def test_versions_decide(plan, out, monkeypatch):
     before = keys(plan, out)
-    monkeypatch.setattr(fingerprints, "versions", lambda: {"jwst": "99.0"})
+    monkeypatch.setattr(states, "versions", lambda: {"jwst": "99.0"})
     assert changed(before, keys(plan, out)) == set(before)
 
 
@@ -188,7 +187,7 @@ def test_digests_are_kept_beside_the_products(plan, out, tmp_path, monkeypatch):
     expected = made.of(RATE)
     made.save()
     read = []
-    monkeypatch.setattr(fingerprints, "content_digest", read.append)
+    monkeypatch.setattr(states, "content_digest", read.append)
     again = Fingerprints(Reduction(plan, out, resolution_of(plan)))
     assert again.of(RATE) == expected
     assert read == []

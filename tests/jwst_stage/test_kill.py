@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from astroquery_lis.jwst_stage.running.progress import status
 from astroquery_lis.jwst_stage.running.run import run
-from astroquery_lis.jwst_stage.running.status import status
 from astroquery_lis.jwst_stage.tasks import Reduction
 
 from .conftest import await_

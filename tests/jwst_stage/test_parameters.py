@@ -11,8 +11,8 @@ import pytest
 
 from astroquery_lis import conf
 from astroquery_lis.exceptions import InvalidRequestError, StageWarning
-from astroquery_lis.jwst_stage.steps import parameters
-from astroquery_lis.jwst_stage.steps.parameters import OWNED, check, for_task, specs
+from astroquery_lis.jwst_stage import parameters
+from astroquery_lis.jwst_stage.parameters import OWNED, check, for_task, specs
 
 pytest.importorskip("jwst")
 

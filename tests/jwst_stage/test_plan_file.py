@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.jwst_stage.planning.exposures import Exposure
 from astroquery_lis.jwst_stage.planning.plan import Plan
-from astroquery_lis.jwst_stage.resume.states import State
+from astroquery_lis.jwst_stage.states import State
 from astroquery_lis.jwst_stage.tasks import Estimate, Member, Task
 
 from .headers import write_exposure

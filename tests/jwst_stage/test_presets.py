@@ -2,8 +2,7 @@
 
 import pytest
 
-from astroquery_lis.jwst_stage.steps.parameters import check, specs
-from astroquery_lis.jwst_stage.steps.recipes import PRESETS, REASONS
+from astroquery_lis.jwst_stage.parameters import PRESETS, REASONS, check, specs
 
 pytest.importorskip("jwst")
 

@@ -3,8 +3,7 @@
 import pytest
 
 from astroquery_lis.exceptions import InvalidRequestError
-from astroquery_lis.jwst_stage.steps.parameters import check
-from astroquery_lis.jwst_stage.steps.recipes import read_recipe, write_recipe
+from astroquery_lis.jwst_stage.parameters import check, read_recipe, write_recipe
 
 pytest.importorskip("jwst")
 

@@ -14,6 +14,7 @@ import pytest
 
 from astroquery_lis.exceptions import CrdsUnavailable, InvalidRequestError, OptionalDependencyError
 from astroquery_lis.jwst_stage import pipeline
+from astroquery_lis.jwst_stage.parameters import effective
 from astroquery_lis.jwst_stage.planning.make_plan import make_plan
 from astroquery_lis.jwst_stage.refs.crds_cache import (
     CrdsEnvironment,
@@ -23,7 +24,6 @@ from astroquery_lis.jwst_stage.refs.crds_cache import (
     server_config_path,
 )
 from astroquery_lis.jwst_stage.refs.references import prefetch, resolve
-from astroquery_lis.jwst_stage.steps.recipes import effective
 from astroquery_lis.sandbox.crds import serve_crds
 
 PMAP = "jwst_0001.pmap"

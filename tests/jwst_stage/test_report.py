@@ -15,7 +15,7 @@ import pytest
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.jwst_stage import JwstStage
 from astroquery_lis.jwst_stage.report import _SCRIPT_HEAD, write_report
-from astroquery_lis.jwst_stage.resume.records import read_record, write_record
+from astroquery_lis.jwst_stage.tasks import read_record, write_record
 
 _VOID = {"meta", "img", "br", "link", "input"}
 

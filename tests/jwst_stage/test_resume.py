@@ -3,10 +3,8 @@
 import pytest
 from astropy.io import fits
 
-from astroquery_lis.jwst_stage.resume.fingerprints import UNHEEDED, Fingerprints, key
-from astroquery_lis.jwst_stage.resume.records import read_records
-from astroquery_lis.jwst_stage.resume.states import assess
-from astroquery_lis.jwst_stage.tasks import Reduction
+from astroquery_lis.jwst_stage.states import UNHEEDED, Fingerprints, assess, key
+from astroquery_lis.jwst_stage.tasks import Reduction, read_records
 
 
 def test_references_are_those_that_the_products_name(chain):

@@ -27,12 +27,11 @@ from astroquery_lis.exceptions import (
     StageWarning,
     TaskError,
 )
+from astroquery_lis.jwst_stage import states
 from astroquery_lis.jwst_stage.corrections import normalise
 from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
-from astroquery_lis.jwst_stage.resume import fingerprints
-from astroquery_lis.jwst_stage.resume.records import read_record
-from astroquery_lis.jwst_stage.running.status import Lock, read_live, scratch_root, status
-from astroquery_lis.jwst_stage.tasks import Reduction, Task, log_path
+from astroquery_lis.jwst_stage.running.progress import Lock, read_live, scratch_root, status
+from astroquery_lis.jwst_stage.tasks import Reduction, Task, log_path, read_record
 
 from .conftest import await_
 
@@ -272,13 +271,13 @@ def test_executor_that_loses_tasks(chain, tmp_path):
 
 
 def test_a_first_run_reads_each_file_once_for_its_digest(chain, tmp_path, monkeypatch):
-    read, digest = [], fingerprints.content_digest
+    read, digest = [], states.content_digest
 
     def counted(path):
         read.append(str(path))
         return digest(path)
 
-    monkeypatch.setattr(fingerprints, "content_digest", counted)
+    monkeypatch.setattr(states, "content_digest", counted)
     plan = stage1(chain.plan, 2)
     do(plan, chain.resolution, tmp_path, executor=Losing())
     assert sorted(read) == sorted(task.inputs[0] for task in plan.tasks)

@@ -7,9 +7,8 @@ import pytest
 
 from astroquery_lis.exceptions import InvalidRequestError, StageError
 from astroquery_lis.jwst_stage.planning.plan import Plan
-from astroquery_lis.jwst_stage.resume.records import Record, write_record
 from astroquery_lis.jwst_stage.running.outcomes import make_manifest
-from astroquery_lis.jwst_stage.running.status import (
+from astroquery_lis.jwst_stage.running.progress import (
     Lock,
     is_locked,
     now,
@@ -19,7 +18,7 @@ from astroquery_lis.jwst_stage.running.status import (
     step_of,
     write_live,
 )
-from astroquery_lis.jwst_stage.tasks import HIDDEN, Reduction, Task
+from astroquery_lis.jwst_stage.tasks import HIDDEN, Record, Reduction, Task, write_record
 
 NAMES = ("stage1/a_rate.fits", "stage1/b_rate.fits", "stage2/a_cal.fits")
 

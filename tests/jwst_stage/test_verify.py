@@ -9,9 +9,8 @@ from astropy.io import fits
 from astropy.table import Table
 
 from astroquery_lis.exceptions import StageWarning
-from astroquery_lis.jwst_stage.resume.records import read_record
 from astroquery_lis.jwst_stage.running.verify import FAILED, NO_EFFECT, NOTE, OK, is_whole, verify
-from astroquery_lis.jwst_stage.tasks import Estimate, Member, Reduction, Task
+from astroquery_lis.jwst_stage.tasks import Estimate, Member, Reduction, Task, read_record
 
 pytest.importorskip("jwst")
 

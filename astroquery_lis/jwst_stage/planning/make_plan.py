@@ -15,8 +15,7 @@ from ...exceptions import (
     warn,
 )
 from ..corrections import normalise, switches
-from ..steps.parameters import check, for_task
-from ..steps.recipes import PRESETS, read_recipe
+from ..parameters import PRESETS, check, for_task, read_recipe
 from ..tasks import REFCATS
 from .associations import put_together
 from .exposures import Exposure, configurations_of

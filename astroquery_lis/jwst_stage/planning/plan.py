@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ..._typing import FilePath
-    from ..resume.states import State
+    from ..states import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ class Plan:
     def _states(self) -> dict[str, State]:
         if self.output_dir is None or not Path(self.output_dir).is_dir():
             return {}
-        from ..resume.states import assess
+        from ..states import assess
 
         return assess(Reduction(self, Path(self.output_dir)))
 

@@ -21,7 +21,7 @@ from ..._conf import setting
 from ...exceptions import CrdsUnavailable, TruncatedError, UnexpectedContentError
 from ...io.checks import check_structure
 from ...io.store import write_bytes
-from ..resume.records import cache_folder
+from ..tasks import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

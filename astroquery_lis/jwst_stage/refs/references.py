@@ -19,7 +19,7 @@ from astropy.table import Column, Table
 from ...exceptions import CrdsUnavailable, TransferError, refuse
 from ...io.http import reason_of
 from .. import pipeline
-from ..resume.records import FileMemo, cache_folder
+from ..tasks import FileMemo, cache_folder
 from .crds_cache import (
     CONTEXT_NAME,
     CrdsEnvironment,

@@ -11,11 +11,9 @@ import numpy as np
 
 from ...io.processes import ServerLost
 from ...io.store import write_whole
-from ..resume.fingerprints import key
-from ..resume.records import Record
-from ..tasks import log_path
-from .schedule import kills
-from .status import done_by, now, table_of
+from ..states import key
+from ..tasks import Record, log_path
+from .progress import done_by, kills, now, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

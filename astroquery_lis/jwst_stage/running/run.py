@@ -34,24 +34,27 @@ from .. import pipeline
 from ..planning.associations import listed
 from ..planning.estimates import with_references
 from ..planning.plan_inputs import by_reason, told_of
-from ..resume.fingerprints import Fingerprints, key
-from ..resume.records import read_records, write_record
-from ..resume.states import assess
-from ..tasks import HIDDEN, log_path
+from ..states import Fingerprints, assess, key
+from ..tasks import HIDDEN, log_path, read_records, write_record
 from .outcomes import keep_log, make_manifest, outcome, write_manifest
-from .schedule import (
+from .progress import (
     CACHED,
     DONE,
     FAILED,
+    PLAN_FILE,
     RUNNING,
     SKIPPED,
     WAITING,
+    Lock,
     Schedule,
     available_gb,
     cores,
     kills,
+    now,
+    scratch_root,
+    step_of,
+    write_live,
 )
-from .status import PLAN_FILE, Lock, now, scratch_root, step_of, write_live
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

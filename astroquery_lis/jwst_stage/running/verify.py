@@ -19,14 +19,14 @@ from astropy.table import Table
 
 from ...exceptions import TransferError
 from ...io.checks import fits_headers
-from ..resume.fingerprints import ASDF_CARD
+from ..tasks import ASDF_CARD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ..._typing import FilePath
     from ..tasks import Task
-    from .log_watch import LogWatch
+    from .work import LogWatch
 
 OK, NOTE, NO_EFFECT, FAILED = "ok", "note", "no effect", "failed"
 

@@ -4,7 +4,6 @@ import pytest
 from astroquery import mast
 
 from astroquery_lis.jwst_stage.archive_methods import ArchiveMethods
-from astroquery_lis.jwst_stage.stage_base import StageBase
 from astroquery_lis.sandbox.mast import serve_mast
 
 from .archive_files import write_association, write_uncal
@@ -12,10 +11,6 @@ from .archive_files import write_association, write_uncal
 DETECTORS = ("nrca1", "nrca2", "nrca3", "nrcalong")
 # From some 60 kB to some 2.6 MB: less than a block, and several of them.
 GROUPS = (2, 40, 150, 300)
-
-
-class _Stage(ArchiveMethods, StageBase):
-    """The methods on the base that they need, and no more."""
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +49,7 @@ def service(sky, held):
 
 @pytest.fixture
 def stage(service):
-    return _Stage()
+    return ArchiveMethods()
 
 
 @pytest.fixture

@@ -78,11 +78,9 @@ from astroquery import mast
 from astropy.table import Table
 from astroquery_lis import conf
 from astroquery_lis.jwst_stage.archive_methods import ArchiveMethods
-from astroquery_lis.jwst_stage.stage_base import StageBase
-class Stage(ArchiveMethods, StageBase): pass
 mast.conf.server = sys.argv[1]
 table = Table.read(sys.argv[2])
-Stage().download_uncal(table, download_dir=sys.argv[3], show_progress=False, max_workers=2)
+ArchiveMethods().download_uncal(table, download_dir=sys.argv[3], show_progress=False, max_workers=2)
 """
 
 

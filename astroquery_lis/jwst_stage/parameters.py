@@ -1,4 +1,4 @@
-"""Parameters of the steps: what exists, whether what was asked is allowed, and for which task.
+"""Parameters of the steps: what exists and is allowed, where it comes from, and for which task.
 
 The specifications are those of the installed `jwst`, read once per version in another process;
 values go through the validator that stpipe itself uses.
@@ -7,29 +7,53 @@ A set of parameters is a dictionary ``{step: {parameter: value}}``.  A step's pa
 written ``'resample.pixel_scale'``.  Steps may stand below a selector: a pipeline (``'image2'``), or
 in upper case an instrument, a channel, a detector, or a filter or pupil; of several that are right
 for an exposure the last one in this order has its way.
+
+They come from presets, which stand above the parameters of CRDS, from recipes, which stand above
+presets, and from ``steps=``, above all.  A recipe is a file that stpipe itself writes, or TOML with
+a table per step, and below selectors the same again::
+
+    [jump]
+    rejection_threshold = 4.5
+
+    [image3.resample]
+    pixel_scale = 0.03
+
+    [F200W.tweakreg]
+    snr_threshold = 20.0
+
+The word ``'None'`` stands for no value, which TOML cannot say.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import tomllib
 from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...exceptions import InvalidRequestError, StageWarning, meant, refuse, warn
-from ...io.store import write_bytes
-from ..pipeline import ask, require_jwst
-from ..resume.records import cache_folder
+from astropy.table import Table
+
+from .._packages import import_optional
+from ..exceptions import InvalidRequestError, StageWarning, meant, refuse, warn
+from ..io.store import write_bytes
+from .pipeline import ask, require_jwst
+from .planning.pipelines import table_text
+from .tasks import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from configobj.validate import Validator
 
-    from ..planning.exposures import Exposure
+    from .planning.exposures import Exposure
+    from .planning.plan import Plan
+    from .refs.references import Resolution
+    from .tasks import Task
+
 
 _PLACES = "the plan decides on names and places of products"
 OWNED = {
@@ -49,6 +73,9 @@ OWNED = {
     "post_hooks": "use corrections=, which are recorded and enter the fingerprint",
 }
 """Parameters that are not the user's here, and why."""
+
+UNHEEDED = frozenset(OWNED) | {"in_memory", "save_results"}
+"""Parameters that change how a step works and not what comes out."""
 
 # The least specific first.
 _SELECTORS = ("name", "channel", "detector", "filter", "pupil")
@@ -301,3 +328,108 @@ def _rank(selector: str, exposures: Iterable[Exposure], pipeline: str) -> int | 
             return None
         ranks.append(max(right))
     return min(ranks) if ranks else None
+
+
+# ---- presets and recipes ------------------------------------------------------------------------
+
+# By name: a description, and steps as for `check`.
+PRESETS: dict[str, dict[str, Any]] = tomllib.loads(table_text("presets"))
+REASONS = PRESETS.pop("reasons")
+"""Why the presets have the values that they have, by parameter."""
+
+_STPIPE = (".asdf", ".cfg")
+
+
+def read_recipe(path: str | os.PathLike[str]) -> dict:
+    """Return the parameters of a recipe, checked: ``.toml``, or ``.asdf`` or ``.cfg`` of stpipe.
+
+    A file of stpipe has its way over CRDS with every value that it has, as in ``strun``; those of
+    `OWNED` are passed over.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        refuse("recipe", str(path), "is not a file.")
+    if path.suffix == ".toml":
+        return check(_read_toml(path), parameter=f"the recipe {path.name}")
+    if path.suffix in _STPIPE:
+        return check(_read_stpipe(path), parameter=f"the recipe {path.name}")
+    refuse("recipe", str(path), "must be a .toml, .asdf or .cfg file.")
+
+
+def write_recipe(path: str | os.PathLike[str], steps: Any) -> None:
+    """Write parameters, checked first, as a recipe: a ``.toml`` file, which is replaced."""
+    path = Path(path).expanduser()
+    if path.suffix != ".toml":
+        refuse("path", str(path), "must end in .toml.")
+    document: dict[str, Any] = {}
+    for selector, section in check(steps).items():
+        target = document.setdefault(selector, {}) if selector else document
+        for step, values in section.items():
+            target[step] = {n: "None" if v is None else v for n, v in values.items()}
+    text = import_optional("tomli_w", "jwst", "Writing recipes").dumps(document)
+    write_bytes(path, text.encode())
+
+
+def _read_toml(path: Path) -> dict:
+    try:
+        return tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        msg = f"recipe={str(path)!r} is not TOML: {error}."
+        raise InvalidRequestError(msg, parameter="recipe", value=str(path)) from error
+
+
+def _read_stpipe(path: Path) -> dict:
+    """Return the parameters of a file of stpipe, as checked ones have to be written."""
+    answer = ask("refs.answers:read_config", {"path": str(path.absolute())})
+    values = answer["parameters"]
+    if "steps" not in values:
+        return {answer["step"]: _without_owned(values)}
+    steps = {step: _without_owned(section) for step, section in values["steps"].items()}
+    alias = pipeline_names().get(answer["class"].rpartition(".")[2])
+    return {alias: steps} if alias else steps
+
+
+def _without_owned(values: dict) -> dict:
+    return {name: value for name, value in values.items() if name not in OWNED}
+
+
+def effective(plan: Plan, resolution: Resolution) -> Table:
+    """Return the parameters of every step of every task of a plan, as they will be, with origins.
+
+    Of a skipped step only ``skip``; ``'plan'`` is the origin of what the plan sets itself, such as
+    the grid of a mosaic.
+    """
+    exposures = {exposure.root: exposure for exposure in plan.exposures}
+    layers = {
+        "steps": plan.options.get("steps", {}),
+        "recipe": read_recipe(plan.options["recipe"]) if plan.options.get("recipe") else {},
+        "preset": PRESETS[plan.options.get("preset", "default")]["steps"],
+    }
+    layers = {name: check(layer) for name, layer in layers.items() if layer}
+    rows: list[tuple] = []
+    for task in plan.tasks:
+        if task.kind != "pipeline":
+            continue
+        members = [exposures[root] for root in task.exposures if root in exposures]
+        asked = {name: for_task([layer], task.pipeline, members) for name, layer in layers.items()}
+        rows += [(task.name, *row) for row in _rows(task, resolution, asked)]
+    names = ("task", "step", "parameter", "value", "origin")
+    columns = list(zip(*rows, strict=True)) if rows else [() for _ in names]
+    table = Table([list(map(str, column)) for column in columns], names=names)
+    table.meta["context"] = resolution.context
+    return table
+
+
+def _rows(
+    task: Task, resolution: Resolution, asked: dict[str, dict]
+) -> Iterator[tuple[str, str, object, str]]:
+    crds = resolution.crds[task.name]
+    for step, values in resolution.parameters[task.name].items():
+        for name, value in ({"skip": True} if values.get("skip") else values).items():
+            if name in UNHEEDED:
+                continue
+            origin = "crds" if name in crds.get(step, {}) else "default"
+            if name in task.steps.get(step, {}):
+                layers = (layer for layer in asked if name in asked[layer].get(step, {}))
+                origin = next(layers, "plan")
+            yield step, name, value, origin

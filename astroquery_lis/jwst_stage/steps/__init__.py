@@ -1,1 +1,0 @@
-"""The parameters of the steps: checked, preset, read from recipes, explained."""
