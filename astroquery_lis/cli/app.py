@@ -19,7 +19,7 @@ from .._packages import package_version
 from ..client import LegacySurveyClass
 from ..client.inputs import POSITION, as_position, bricks_at, warn_of_unplaced
 from ..exceptions import InvalidRequestError, LegacySurveyError, TransferError
-from ..pictures.page import picture_bytes
+from ..pictures.rgb import picture_bytes
 from ..survey.bricks import brick_center, brick_edges, brick_id, name_of
 from . import cache_commands, doctor, jwst, values
 from .arguments import Command, Parser, add_command, protected

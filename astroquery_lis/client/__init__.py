@@ -51,6 +51,6 @@ LegacySurvey = LegacySurveyClass()
 
 if "IPython" in sys.modules:
     # Pictures bring a dozen modules along, which nothing else needs here.
-    from ..pictures.summary import show_in_notebooks
+    from ..pictures.page import show_in_notebooks
 
     show_in_notebooks()

@@ -17,9 +17,17 @@ from ..exceptions import OptionalDependencyError
 from ..images.planes import side_arcsec, sky_matrix
 from ..jwst_stage import JwstStageClass
 from ..jwst_stage.legacy.field_page import jwst_picture, offset_figure
-from ..pictures.page import PLOT_COLOURS, Markup, drawing, escape, figure, figures, section
+from ..pictures.page import (
+    PLOT_COLOURS,
+    Markup,
+    drawing,
+    escape,
+    figure,
+    figures,
+    grey_picture,
+    section,
+)
 from ..pictures.plot import sky_marks
-from ..pictures.summary import grey_picture
 from ..sandbox.mast import serve_mast
 
 if TYPE_CHECKING:

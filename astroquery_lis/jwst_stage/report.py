@@ -28,9 +28,9 @@ from ..pictures.page import (
     section,
     span,
     table,
-    thumbnail,
     write_page,
 )
+from ..pictures.rgb import thumbnail
 from .look import grey, read_plane
 from .parameters import UNHEEDED
 from .planning.association_files import association_document, association_path

@@ -5,9 +5,9 @@ Everything here takes what `~astroquery_lis.LegacySurveyClass.get_cutout` or
 `plot` needs matplotlib, and labels pillow, both of which come with ``astroquery_lis[plot]``.
 """
 
+from .page import gallery, summary
 from .plot import plot
 from .rgb import rgb
-from .sheet import contact_sheet, gallery
-from .summary import summary
+from .sheet import contact_sheet
 
 __all__ = ["contact_sheet", "gallery", "plot", "rgb", "summary"]

@@ -1,34 +1,40 @@
-"""The one frame of every HTML page, the parts it is made of, and pictures that a page can hold.
+"""HTML: the one frame of every page, its parts, the gallery, and the summary for notebooks.
 
 A page is one file that needs no other and no network.  Every part escapes what is no `Markup`.
 """
 
 from __future__ import annotations
 
-import base64
 import html
 import io
-import struct
-import zlib
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from astropy.io import fits
+from astropy.table import Table
 
-from .._packages import import_optional, package_version
-from ..exceptions import OptionalDependencyError
+from .._packages import package_version
+from ..images.planes import FLUX_PRODUCTS, pixel_side_arcsec, sky_matrix
+from ..images.saved_cutouts import as_cutout
 from ..io.store import write_whole
+from .rgb import NO_DATA_COLOUR, data_uri, grey_levels, north_up, rgb, thumbnail
+from .sheet import PictureRow, panel_names, picture_rows, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from matplotlib.figure import Figure
 
-    from .._typing import FilePath
+    from .._typing import Bands, FilePath, SkyCoord
+    from .sheet import Cutouts
+
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_JPEG = {"quality": 95, "subsampling": 0}
 _DRAWING_DPI = 160
 _LARGEST_ENLARGED_PIX = 256
 
@@ -191,63 +197,288 @@ def drawing(plot: Figure) -> bytes:
     return stream.getvalue()
 
 
-def png_bytes(picture: np.ndarray) -> bytes:
-    """Return a picture of uint8, shape (ny, nx, 3) or (ny, nx), first row on top, as a PNG file."""
-    picture = np.ascontiguousarray(picture, np.uint8)
-    ny, nx = picture.shape[:2]
-    rows = picture.reshape(ny, -1)
-    # Filter 2 of PNG: each row as its difference from the one above.
-    lines = np.empty((ny, rows.shape[1] + 1), np.uint8)
-    lines[:, 0] = 2
-    lines[:, 1:] = rows
-    lines[1:, 1:] -= rows[:-1]
-    kind = 2 if picture.ndim == 3 else 0
-    chunks = (
-        (b"IHDR", struct.pack(">IIBBBBB", nx, ny, 8, kind, 0, 0, 0)),
-        (b"IDAT", zlib.compress(lines.tobytes(), 6)),
-        (b"IEND", b""),
+# ---- many cutouts -------------------------------------------------------------------------------
+
+
+def gallery(
+    manifest: Cutouts,
+    path: FilePath,
+    *,
+    title: str = "Cutouts",
+    size: int = 256,
+    panels: Sequence[Bands] = (),
+    columns: str | Sequence[str] = (),
+    coordinates: SkyCoord | None = None,
+    bands: Bands | None = None,
+    stretch: str = "survey",
+    brightness: float = 1.0,
+) -> Path:
+    """Write a page of many cutouts: one HTML file that needs no other and no network.
+
+    Parameters
+    ----------
+    manifest : `~astropy.table.Table`, iterable of `~astropy.io.fits.HDUList`, or dict
+        As for `contact_sheet`; a manifest with any columns added to it.  Of several surveys the
+        first that has the target tells the rest of the row.
+    path : str or `~pathlib.Path`
+        The page, replaced if it is there.
+    title : str, optional
+        Heading of the page.
+    size : int, optional
+        Pixels that each picture is made to fit into.
+    panels : sequence of str or of sequence of str, optional
+        As for `contact_sheet`.
+    columns : sequence of str, optional
+        Further columns of the manifest to show and to sort by.
+    coordinates : `~astropy.coordinates.SkyCoord`, optional
+        Position of every row; by default the columns ``ra`` and ``dec``, in degrees where they
+        have no unit, then the headers of the cutouts.
+    bands, stretch, brightness
+        As for `~astroquery_lis.pictures.rgb`.
+
+    Returns
+    -------
+    `~pathlib.Path`
+        The page.
+
+    Raises
+    ------
+    InvalidRequestError
+        If an argument is wrong.  A file that cannot be read is no error: its row says why.
+
+    Notes
+    -----
+    With pillow installed a picture of 256 pixels takes about 60 kB, without it 200 kB.  Rows are
+    written as they are read, so that memory holds one cutout at a time.
+
+    Examples
+    --------
+    >>> from astroquery_lis import LegacySurvey, sandbox
+    >>> import tempfile
+    >>> from astroquery_lis import pictures
+    >>> with sandbox.serve() as sky:
+    ...     hdul = LegacySurvey.get_cutout(sky.positions['field'], 32, bands='grz')
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = pictures.gallery([hdul], folder + '/page.html', title='One')
+    ...     text = page.read_text()
+    >>> '<title>One' in text
+    True
+    """
+    path = Path(path)
+    columns = [columns] if isinstance(columns, str) else list(columns)
+    look: dict[str, Any] = {"bands": bands, "stretch": stretch, "brightness": brightness}
+    rows = picture_rows(
+        manifest, size, panels=panels, coordinates=coordinates, columns=columns, **look
     )
-    body = b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in chunks
-    )
-    return b"\x89PNG\r\n\x1a\n" + body
+    pictures = " | ".join(filter(None, panel_names(manifest, panels))) or "Picture"
+    heads = ["#", pictures, "Name", "RA", "Dec", "Status", "Bands", *columns, "Message", "Viewer"]
+    kinds = ["number index", "picture", "name", "number", "number", "status", ""]
+    kinds += [_column_kind(manifest, name) for name in columns]
+    kinds += ["message", "link"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The head counts the rows, which are written while they are read: they wait in a file.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", dir=path.parent) as body:
+        counts: Counter[str] = Counter()
+        for number, row in enumerate(rows):
+            counts[row.status] += 1
+            cells = [str(number), *_cells(row, size)]
+            body.write(table_row(heads, kinds, cells, status=row.status))
+        body.seek(0)
+        about = ", ".join(f"{n} {status}" for status, n in counts.items()) or "no rows"
+        head, foot = frame(title, about=f"{about}. North is up, east is left.", script="gallery.js")
+        with write_whole(path) as temporary, open(temporary, "w", encoding="utf-8") as page:
+            page.write(head + asset("gallery.html") + table_head(heads, kinds, "gallery"))
+            shutil.copyfileobj(body, page, 1 << 20)
+            page.write(TABLE_FOOT + foot)
+    return path
 
 
-def picture_bytes(picture: np.ndarray, kind: str, purpose: str, **options: Any) -> bytes:
-    """Return a picture as a file of pillow's: ``'jpeg'`` or ``'png'``, first row on top."""
-    pillow = import_optional("PIL.Image", "plot", purpose)
-    stream = io.BytesIO()
-    options = (_JPEG if kind == "jpeg" else {}) | options
-    pillow.fromarray(np.ascontiguousarray(picture)).save(stream, kind, **options)
-    return stream.getvalue()
+def _column_kind(manifest: Cutouts, name: str) -> str:
+    """Return the class of a further column: that of numbers, or none."""
+    first = next(iter(manifest.values())) if isinstance(manifest, Mapping) else manifest
+    if not isinstance(first, Table) or name not in first.colnames:
+        return ""
+    dtype = getattr(first[name], "dtype", np.dtype(object))
+    return "number" if dtype.kind in "iuf" else ""
 
 
-def data_uri(picture: np.ndarray | bytes, *, lossless: bool = False) -> str:
-    """Return a picture as an address that holds it: a JPEG where pillow is there, or a PNG."""
-    kind = "png"
-    if isinstance(picture, bytes):
-        data = picture
-    elif lossless:
-        data = png_bytes(picture)
+def _cells(row: PictureRow, size: int) -> list[str]:
+    """Return the cells of a row after its number."""
+    name, shown = escape(row.name), row.picture(size)
+    if shown is None:
+        picture = f'<button type="button" class="blank" aria-label="{name}">no picture</button>'
     else:
-        try:
-            data = picture_bytes(picture, "jpeg", "A JPEG", quality=90, optimize=True)
-            kind = "jpeg"
-        except OptionalDependencyError:
-            data = png_bytes(picture)
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+        tag = image(shown, row.name, lazy=True)
+        picture = f'<button type="button" class="open" aria-label="{name}: enlarge">{tag}</button>'
+    link = ""
+    if row.viewer_address:
+        link = (
+            f'<a href="{escape(row.viewer_address)}" target="_blank" '
+            f'rel="noopener noreferrer" aria-label="{name} in the viewer">Viewer</a>'
+        )
+    return [
+        Markup(picture),
+        name,
+        f"{row.ra_deg:.6f}" if np.isfinite(row.ra_deg) else "",
+        f"{row.dec_deg:+.6f}" if np.isfinite(row.dec_deg) else "",
+        span(row.status, f"state {row.status}"),
+        row.bands,
+        *("" if text == "nan" else text for text in map(text_of, row.values)),
+        row.message,
+        Markup(link),
+    ]
 
 
-def thumbnail(picture: np.ndarray, size: int, *, enlarge: bool = False) -> np.ndarray:
-    """Return a picture that fits into a square, by averaging or repeating whole pixels."""
-    ny, nx = picture.shape[:2]
-    factor = -(-max(ny, nx) // size)
-    if factor == 1:
-        times = size // max(ny, nx) if enlarge else 1
-        return picture.repeat(times, axis=0).repeat(times, axis=1)
-    # The last block is filled up by repeating the edge, so that no pixel is lost.
-    pad = [(0, -ny % factor), (0, -nx % factor)] + [(0, 0)] * (picture.ndim - 2)
-    blocks = np.pad(picture, pad, mode="edge")
-    shape = (blocks.shape[0] // factor, factor, blocks.shape[1] // factor, factor)
-    return blocks.reshape(*shape, *picture.shape[2:]).mean(axis=(1, 3)).astype(np.uint8)
+# ---- one cutout at a glance ---------------------------------------------------------------------
+
+SHOWN_CARDS = (
+    *("RELEASE", "REGION", "LAYER", "SOURCE", "MIRROR", "RA", "DEC", "SIZEX", "SIZEY"),
+    *("PRODUCTS", "BANDS", "GRID", "NBRICKS", "REQKEY", "CREATOR"),
+)
+THUMBNAIL_PIX = 120
+
+
+class CutoutSummary:
+    """Shows a cutout: a picture of every plane in a notebook, lines of text elsewhere.
+
+    It keeps no pixels of the cutout: pictures are made at once.
+
+    Attributes
+    ----------
+    cards : dict
+        The cards of the primary header that say what it is.
+    planes : list of tuple
+        Name, band, shape, pixel scale in arcsec, unit, and share of pixels with a finite value that
+        is not 0, of each plane.
+    """
+
+    def __init__(self, hdul: fits.HDUList) -> None:
+        header = hdul[0].header
+        self.cards: dict[str, Any] = {
+            name: header[name] for name in SHOWN_CARDS if header.get(name, "") != ""
+        }
+        self.planes: list[tuple[str, str, tuple[int, int], float, str, float]] = []
+        self._images: dict[str, dict[str, str]] = {}
+        self._colour = ""
+        for hdu in hdul:
+            if not getattr(hdu, "is_image", False) or hdu.data is None or hdu.data.ndim != 2:
+                continue
+            band = str(hdu.header.get("BAND", "")).strip()
+            unit = str(hdu.header.get("BUNIT", "")).strip()
+            share = float(np.mean(np.isfinite(hdu.data) & (hdu.data != 0)))
+            side = hdu.header.get("PIXSCALE") or pixel_side_arcsec(hdu.header)
+            self.planes.append((hdu.name, band, hdu.shape, float(side), unit, share))
+            tag = image(thumbnail(grey_picture(_thinned(hdu)), THUMBNAIL_PIX), hdu.name)
+            self._images.setdefault(band, {})[_product(hdu)] = tag
+        if any(name.lower().startswith(FLUX_PRODUCTS) for name, *_ in self.planes):
+            thin = fits.HDUList([hdul[0], *(_thinned(hdu) for hdu in hdul[1:])])
+            self._colour = image(thumbnail(rgb(thin), 2 * THUMBNAIL_PIX), "colour")
+
+    def __str__(self) -> str:
+        lines = [f"{name:8} {value}" for name, value in self.cards.items()]
+        lines += ["", f"{'plane':12} {'pixels':>11} {'arcsec':>7} {'unit':14} not 0 or NaN"]
+        for name, _, (ny, nx), side, unit, share in self.planes:
+            size = f"{ny} x {nx}"
+            lines.append(f"{name:12} {size:>11} {side:7.3f} {unit:14} {100 * share:.1f} %")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        products = list(dict.fromkeys(p for row in self._images.values() for p in row))
+        rows = (
+            [band or "all", *(row.get(product, "") for product in products)]
+            for band, row in self._images.items()
+        )
+        return (
+            "<div style='display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start'>"
+            f"{self._colour}{table(('card', 'value'), self.cards.items())}</div>"
+            f"{table(('band', *products), rows)}"
+        )
+
+
+def summary(hdul: fits.HDUList | FilePath) -> CutoutSummary:
+    """Return what shows a cutout at a glance.
+
+    Parameters
+    ----------
+    hdul : `~astropy.io.fits.HDUList`, str or path-like
+        As for `~astroquery_lis.pictures.rgb`.
+
+    Returns
+    -------
+    CutoutSummary
+        At the end of a notebook's cell, a row of pictures for each band, the colour picture and the
+        cards that say what it is; printed, the same as text.
+
+    Raises
+    ------
+    InvalidRequestError
+        If it is no list of HDUs and no file of one.
+
+    Examples
+    --------
+    >>> from astroquery_lis import LegacySurvey, sandbox
+    >>> from astroquery_lis import pictures
+    >>> with sandbox.serve() as sky:
+    ...     hdul = LegacySurvey.get_cutout(sky.positions['field'], 32, bands='grz')
+    >>> print(str(pictures.summary(hdul)).splitlines()[0])
+    RELEASE  dr10
+    """
+    return CutoutSummary(as_cutout(hdul))
+
+
+def grey_picture(hdu: fits.ImageHDU) -> np.ndarray:
+    """Return a plane in grey, north up: fluxes by their noise, masks by bits, others from 0."""
+    data, product = hdu.data, _product(hdu)
+    has = np.isfinite(data)
+    if product == "MASKBITS":
+        levels = np.where(data != 0, 0.4, 0) + 0.6 * (data > 1)
+    elif product.lower() in (*FLUX_PRODUCTS, "snr"):
+        levels = grey_levels(data)
+    else:
+        values = np.clip(np.where(has, data, 0), 0, None)
+        levels = (values / (values.max() or 1)) ** (0.5 if product == "PSF" else 1)
+    grey = (255 * levels).astype(np.uint8)
+    grey[~has] = NO_DATA_COLOUR[0]
+    return north_up(grey, sky_matrix(hdu.header))
+
+
+def _thinned(hdu: fits.ImageHDU) -> fits.ImageHDU:
+    """Return a plane with fewer pixels if it has many more than a small picture shows."""
+    if not getattr(hdu, "is_image", False) or hdu.data is None or hdu.data.ndim != 2:
+        return hdu
+    step = max(1, min(hdu.shape) // (4 * THUMBNAIL_PIX))
+    return hdu if step == 1 else fits.ImageHDU(hdu.data[::step, ::step], hdu.header, hdu.name)
+
+
+def _product(hdu: fits.ImageHDU) -> str:
+    return hdu.name.rpartition("_")[0] if str(hdu.header.get("BAND", "")).strip() else hdu.name
+
+
+# ---- notebooks ----------------------------------------------------------------------------------
+
+
+def show_in_notebooks() -> None:
+    """Let the notebook, if this process belongs to one, show what is ours as more than text."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None:
+        return
+    html = shell.display_formatter.formatters["text/html"]
+    html.for_type_by_name("astropy.io.fits.hdu.hdulist", "HDUList", _cutout)
+    html.for_type_by_name("astropy.table.table", "Table", _manifest)
+
+
+def _cutout(hdul: fits.HDUList) -> str | None:
+    # What others made is shown as ever; what is closed has no pixels to show.
+    if not hdul or "REQKEY" not in hdul[0].header:
+        return None
+    return CutoutSummary(hdul)._repr_html_()
+
+
+def _manifest(table: Table) -> str:
+    shown = str(table._repr_html_())
+    if not {"Local Path", "Status"} <= set(table.colnames):
+        return shown
+    counts = Counter(str(status) for status in table["Status"])
+    return f"<p>{', '.join(f'{n} {status}' for status, n in sorted(counts.items()))}</p>{shown}"

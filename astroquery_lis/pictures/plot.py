@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import warnings
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from astropy import units as u
 from astropy.stats import sigma_clipped_stats
 from astropy.wcs import WCS
 
@@ -18,6 +17,7 @@ from ..images.saved_cutouts import as_cutout
 from ..survey.bitmasks import maskbits, maskbits_value
 from .page import Markup
 from .rgb import colours, flips
+from .sheet import column_degrees
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -258,14 +258,6 @@ def _draw_sources(ax: WCSAxes, wcs: WCS, shape: tuple[int, int], catalog: Table)
             **face,
         )
     return handles
-
-
-def column_degrees(column: Any) -> np.ndarray:
-    """Return a column of angles, in degrees where it has no unit; what is masked is NaN."""
-    unit = getattr(column, "unit", None)
-    masked: np.ma.MaskedArray = np.ma.asarray(getattr(column, "value", column), float)
-    degrees = masked * (1 if unit is None else u.Unit(unit).to(u.deg))
-    return np.asarray(np.ma.filled(degrees, np.nan))
 
 
 def bar_arcsec(width_arcsec: float) -> float:

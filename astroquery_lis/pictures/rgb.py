@@ -7,8 +7,11 @@ by the same ratio, so that colours do not depend on brightness.
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+import struct
+import zlib
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
@@ -17,13 +20,12 @@ import numpy as np
 from astropy.stats import mad_std
 
 from .._packages import import_optional
-from ..exceptions import refuse
+from ..exceptions import OptionalDependencyError, refuse
 from ..images.plain import PlainCutout
 from ..images.planes import flux_planes, side_arcsec, sky_matrix
 from ..images.saved_cutouts import as_cutout
 from ..survey.releases import PIXEL_SCALE_ARCSEC
 from ..survey.request import as_choice
-from .page import picture_bytes
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -289,3 +291,68 @@ class PictureEncoding:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             msg = "The picture has no comment of ours."
             raise OSError(msg) from error
+
+
+_JPEG = {"quality": 95, "subsampling": 0}
+
+
+def png_bytes(picture: np.ndarray) -> bytes:
+    """Return a picture of uint8, shape (ny, nx, 3) or (ny, nx), first row on top, as a PNG file."""
+    picture = np.ascontiguousarray(picture, np.uint8)
+    ny, nx = picture.shape[:2]
+    rows = picture.reshape(ny, -1)
+    # Filter 2 of PNG: each row as its difference from the one above.
+    lines = np.empty((ny, rows.shape[1] + 1), np.uint8)
+    lines[:, 0] = 2
+    lines[:, 1:] = rows
+    lines[1:, 1:] -= rows[:-1]
+    kind = 2 if picture.ndim == 3 else 0
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", nx, ny, 8, kind, 0, 0, 0)),
+        (b"IDAT", zlib.compress(lines.tobytes(), 6)),
+        (b"IEND", b""),
+    )
+    body = b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def picture_bytes(picture: np.ndarray, kind: str, purpose: str, **options: Any) -> bytes:
+    """Return a picture as a file of pillow's: ``'jpeg'`` or ``'png'``, first row on top."""
+    pillow = import_optional("PIL.Image", "plot", purpose)
+    stream = io.BytesIO()
+    options = (_JPEG if kind == "jpeg" else {}) | options
+    pillow.fromarray(np.ascontiguousarray(picture)).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def data_uri(picture: np.ndarray | bytes, *, lossless: bool = False) -> str:
+    """Return a picture as an address that holds it: a JPEG where pillow is there, or a PNG."""
+    kind = "png"
+    if isinstance(picture, bytes):
+        data = picture
+    elif lossless:
+        data = png_bytes(picture)
+    else:
+        try:
+            data = picture_bytes(picture, "jpeg", "A JPEG", quality=90, optimize=True)
+            kind = "jpeg"
+        except OptionalDependencyError:
+            data = png_bytes(picture)
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def thumbnail(picture: np.ndarray, size: int, *, enlarge: bool = False) -> np.ndarray:
+    """Return a picture that fits into a square, by averaging or repeating whole pixels."""
+    ny, nx = picture.shape[:2]
+    factor = -(-max(ny, nx) // size)
+    if factor == 1:
+        times = size // max(ny, nx) if enlarge else 1
+        return picture.repeat(times, axis=0).repeat(times, axis=1)
+    # The last block is filled up by repeating the edge, so that no pixel is lost.
+    pad = [(0, -ny % factor), (0, -nx % factor)] + [(0, 0)] * (picture.ndim - 2)
+    blocks = np.pad(picture, pad, mode="edge")
+    shape = (blocks.shape[0] // factor, factor, blocks.shape[1] // factor, factor)
+    return blocks.reshape(*shape, *picture.shape[2:]).mean(axis=(1, 3)).astype(np.uint8)

@@ -1,37 +1,343 @@
-"""Many cutouts with their rows: on one sheet, and on one page that needs nothing else."""
+"""Many cutouts: what is known of each, its picture or its panels, and all of them on one sheet."""
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import zip_longest
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from astropy import units as u
+from astropy.io import fits
 from astropy.table import Table
 
+from .._conf import setting
 from .._packages import import_optional
-from ..exceptions import InvalidRequestError
-from ..io.store import write_whole
-from .page import (
-    TABLE_FOOT,
-    Markup,
-    asset,
-    escape,
-    frame,
-    image,
-    span,
-    table_head,
-    table_row,
-)
-from .rgb import as_count
-from .rows import GAP_PIX, SHEET_COLOUR, PictureRow, panel_names, picture_rows, text_of
+from ..exceptions import InvalidRequestError, LegacySurveyError, NoCoverageError, refuse
+from ..images.array_files import read_entry
+from ..images.saved_cutouts import as_cutout, read_hdus
+from ..survey.layers import layer_of
+from ..survey.releases import RELEASES
+from .rgb import NO_DATA_COLOUR, as_count, rgb, thumbnail
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
     from .._typing import Bands, FilePath, SkyCoord
-    from .rows import Cutouts
+
+    Item: TypeAlias = fits.HDUList | FilePath | Exception
+    Targets: TypeAlias = Table | Item | Iterable[Item | tuple[int, Item]]
+    Cutouts: TypeAlias = Targets | Mapping[str, Targets]
+    # What is known of a target, and what opens its cutout, or a picture of it, and says what the
+    # file knows of it.
+    Facts: TypeAlias = dict[str, Any]
+    Opener: TypeAlias = Callable[[], tuple[fits.HDUList | np.ndarray, Facts]]
+
+
+ARRAY_SUFFIXES = (".h5", ".hdf5", ".zarr.zip")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
+GAP_PIX = 4
+SHEET_COLOUR = (16, 18, 22)
+_MISSING_COLOUR = tuple(level // 2 for level in NO_DATA_COLOUR)
+
+ZOOM = 15
+"""Of the viewer: 0.131 arcsec per screen pixel."""
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """One target: status and message are those of the manifest, the pictures have north up."""
+
+    name: str
+    status: str
+    message: str = ""
+    panels: tuple[np.ndarray | None, ...] = ()
+    ra_deg: float = np.nan
+    dec_deg: float = np.nan
+    release: str = ""
+    layer: str = ""
+    bands: str = ""
+    values: tuple[Any, ...] = ()
+
+    @property
+    def viewer_address(self) -> str:
+        """Where the viewer shows it; empty if its position is not known."""
+        if not (np.isfinite(self.ra_deg) and np.isfinite(self.dec_deg)):
+            return ""
+        layer = self.layer
+        if not layer and self.release in RELEASES:
+            layer = layer_of(self.release).name
+        root = setting("viewer_url").rstrip("/")
+        address = f"{root}?ra={self.ra_deg:.6f}&dec={self.dec_deg:.6f}&zoom={ZOOM}"
+        return f"{address}&layer={layer}" if layer else address
+
+    @property
+    def has_picture(self) -> bool:
+        """Whether any of its panels is there."""
+        return any(panel is not None for panel in self.panels)
+
+    def picture(self, size: int) -> np.ndarray | None:
+        """Return its picture, or its panels in squares side by side; `None` if it has none."""
+        if not self.has_picture:
+            return None
+        if len(self.panels) == 1:
+            return self.panels[0]
+        strip = np.full((size, len(self.panels) * (size + GAP_PIX) - GAP_PIX, 3), 0, np.uint8)
+        strip[:] = SHEET_COLOUR
+        self.fill(strip, size)
+        return strip
+
+    def fill(self, strip: np.ndarray, size: int) -> None:
+        """Put the panels into the middles of their squares; one that is missing is crossed out."""
+        for number, panel in enumerate(self.panels):
+            if panel is None:
+                picture = np.full((size, size, 3), _MISSING_COLOUR, np.uint8)
+                diagonal = np.arange(size)
+                picture[diagonal, diagonal] = picture[diagonal, ~diagonal] = NO_DATA_COLOUR
+            else:
+                picture = thumbnail(panel, size, enlarge=True)
+            ny, nx = picture.shape[:2]
+            y0, x0 = (size - ny) // 2, number * (size + GAP_PIX) + (size - nx) // 2
+            strip[y0 : y0 + ny, x0 : x0 + nx] = picture
+
+
+def picture_rows(
+    cutouts: Cutouts,
+    size: int,
+    *,
+    panels: Sequence[Bands] = (),
+    coordinates: SkyCoord | None = None,
+    columns: Sequence[str] = (),
+    **look: Any,
+) -> Iterator[PictureRow]:
+    """Yield a row for each target; one that cannot be read says why.  `look` is as for `rgb`."""
+    size = as_count("size", size, 8, "pixels")
+    looks = [look]
+    if not isinstance(panels, (list, tuple)):
+        refuse("panels", panels, "must be a list of bands, such as ['g', 'r', 'grz'].")
+    if panels:
+        if look.get("bands") is not None:
+            refuse("panels", panels, "says the bands of each panel; leave bands= out.")
+        looks = [{**look, "bands": bands} for bands in panels]
+    surveys = cutouts if isinstance(cutouts, Mapping) else {"": cutouts}
+    if not surveys:
+        refuse("manifest", cutouts, "has no survey.")
+    rows = [
+        # The first tells the rest of the row.
+        _survey_rows(of_survey, size, looks, coordinates, () if number else columns)
+        for number, of_survey in enumerate(surveys.values())
+    ]
+    return rows[0] if len(rows) == 1 else _side_by_side(list(surveys), rows)
+
+
+def panel_names(cutouts: Cutouts, panels: Sequence[Bands]) -> list[str]:
+    """Return what stands above the panels of a row, from left to right; empty for one picture."""
+    surveys = list(cutouts) if isinstance(cutouts, Mapping) else [""]
+    bands = [of_one if isinstance(of_one, str) else "".join(of_one) for of_one in panels] or [""]
+    return [f"{survey} {of_one}".strip() for survey in surveys for of_one in bands]
+
+
+def _survey_rows(
+    cutouts: Targets,
+    size: int,
+    looks: list[dict[str, Any]],
+    coordinates: SkyCoord | None,
+    columns: Sequence[str],
+) -> Iterator[PictureRow]:
+    """Return the rows of one survey."""
+    if isinstance(cutouts, Table):
+        rows = _manifest_rows(cutouts, columns)
+    elif columns:
+        refuse("columns", columns, ": cutouts in memory have no columns.")
+    else:
+        is_one = isinstance(cutouts, (fits.HDUList, str, PathLike, Exception))
+        rows = _memory_rows([cutouts] if is_one else cutouts)
+    if coordinates is not None:
+        coordinates = coordinates.icrs
+        if isinstance(cutouts, Table) and coordinates.shape != (len(cutouts),):
+            msg = f"coordinates: {coordinates.size} positions for {len(cutouts)} rows."
+            raise InvalidRequestError(msg, parameter="coordinates", value=coordinates)
+    return _painted(rows, coordinates, size, looks)
+
+
+def _painted(
+    rows: Iterable[tuple[Facts, Opener | None]],
+    coordinates: SkyCoord | None,
+    size: int,
+    looks: list[dict[str, Any]],
+) -> Iterator[PictureRow]:
+    for index, (facts, opener) in enumerate(rows):
+        if coordinates is not None:
+            facts["ra_deg"] = float(coordinates.ra.deg[index])
+            facts["dec_deg"] = float(coordinates.dec.deg[index])
+        yield _picture_row(facts, opener, size, looks)
+
+
+def _side_by_side(names: list[str], surveys: list[Iterator[PictureRow]]) -> Iterator[PictureRow]:
+    """Yield the rows of several surveys as one, with the panels of all."""
+    for rows in zip_longest(*surveys):
+        targets = ["none" if row is None else row.name for row in rows]
+        if len(set(targets)) > 1:
+            msg = (
+                f"manifest: one row has several targets: {', '.join(targets)}. Give each survey "
+                "the same targets in the same order."
+            )
+            raise InvalidRequestError(msg, parameter="manifest", value=targets)
+        notes = [
+            f"{name}: {row.message or row.status}"
+            for name, row in zip(names, rows, strict=True)
+            if row.message or not row.has_picture
+        ]
+        first = next((row for row in rows if row.has_picture), rows[0])
+        panels = tuple(panel for row in rows for panel in row.panels)
+        message, values = " ".join(notes), rows[0].values
+        yield replace(first, panels=panels, message=message, values=values)
+
+
+def _picture_row(
+    facts: Facts, opener: Opener | None, size: int, looks: list[dict[str, Any]]
+) -> PictureRow:
+    messages = [facts.pop("message", "")]
+    panels: list[np.ndarray | None] = [None] * len(looks)
+    cutout = None
+    if opener is not None:
+        try:
+            cutout, file_facts = opener()
+            facts = {**facts, **file_facts, **_not_empty(facts)}
+        except _UNREADABLE as error:
+            messages.append(_why(error))
+    if cutout is not None:
+        panels = [_panel(cutout, size, look, messages) for look in looks]
+    return PictureRow(message=" ".join(filter(None, messages)), panels=tuple(panels), **facts)
+
+
+_UNREADABLE = (OSError, KeyError, IndexError, ValueError, TypeError, LegacySurveyError)
+
+
+def _panel(
+    cutout: fits.HDUList | np.ndarray, size: int, look: dict[str, Any], messages: list[str]
+) -> np.ndarray | None:
+    """Return a picture of a cutout; of what it lacks, `None` and a message."""
+    try:
+        return thumbnail(cutout if isinstance(cutout, np.ndarray) else rgb(cutout, **look), size)
+    except InvalidRequestError as error:
+        if error.parameter in ("stretch", "brightness"):
+            raise
+        messages.append(_why(error))
+    except _UNREADABLE as error:
+        messages.append(_why(error))
+    return None
+
+
+def _why(error: Exception) -> str:
+    kind = "" if isinstance(error, InvalidRequestError) else f"{type(error).__name__}: "
+    return f"No picture: {kind}{error}"
+
+
+def _not_empty(facts: Facts) -> Facts:
+    return {
+        name: value
+        for name, value in facts.items()
+        if value != "" and not (isinstance(value, float) and np.isnan(value))
+    }
+
+
+def _header_facts(header: fits.Header) -> Facts:
+    return {
+        "release": header.get("RELEASE", ""),
+        "layer": header.get("LAYER", ""),
+        "bands": str(header.get("BANDS", "")).replace(",", ""),
+        "ra_deg": float(header.get("RA", np.nan)),
+        "dec_deg": float(header.get("DEC", np.nan)),
+    }
+
+
+def _memory_rows(cutouts: Any) -> Iterator[tuple[Facts, Opener | None]]:
+    for index, item in enumerate(cutouts):
+        row, cutout = item if isinstance(item, tuple) and len(item) == 2 else (index, item)
+        if isinstance(cutout, (str, PathLike)) and _is_array_file(Path(cutout)):
+            must = "is a file of many cutouts: give the manifest that came with it."
+            refuse("manifest", str(cutout), must)
+        if isinstance(cutout, (fits.HDUList, str, PathLike)):
+            name = Path(cutout).stem if isinstance(cutout, (str, PathLike)) else str(row)
+            yield {"name": name, "status": "COMPLETE"}, partial(_open, cutout)
+        elif isinstance(cutout, Exception):
+            status = "NODATA" if isinstance(cutout, NoCoverageError) else "ERROR"
+            yield {"name": str(row), "status": status, "message": str(cutout)}, None
+        else:
+            msg = (
+                "Cutouts must be HDULists or names of files; "
+                f"number {index} is of type {type(cutout).__name__}."
+            )
+            raise InvalidRequestError(msg, parameter="manifest", value=cutout)
+
+
+def _manifest_rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[Facts, Opener | None]]:
+    by_name = {name.lower(): name for name in table.colnames}
+    missing = [name for name in ("Local Path", "Status") if name.lower() not in by_name]
+    missing += [name for name in columns if name not in table.colnames]
+    if missing:
+        msg = f"The manifest has no column {', '.join(missing)}; it has {table.colnames}."
+        raise InvalidRequestError(msg, parameter="manifest", value=table.colnames)
+    positions = {
+        f"{name}_deg": column_degrees(table[by_name[name]])
+        for name in ("ra", "dec")
+        if name in by_name
+    }
+    for index, row in enumerate(table):
+        text = {name: text_of(row[column]) for name, column in by_name.items()}
+        path = text["local path"]
+        facts = {
+            "name": text.get("id") or str(index),
+            "status": text["status"],
+            "message": text.get("message", ""),
+            **{name: float(degrees[index]) for name, degrees in positions.items()},
+            "release": text.get("release", ""),
+            "bands": text.get("bands", "").replace(",", ""),
+            "values": tuple(row[name] for name in columns),
+        }
+        yield facts, partial(_open, path, text.get("id", ""), index) if path else None
+
+
+def text_of(value: object) -> str:
+    """Return what a cell of a table says."""
+    return "" if value is np.ma.masked else str(value).strip()
+
+
+def _is_array_file(path: Path) -> bool:
+    return path.name.lower().endswith(ARRAY_SUFFIXES)
+
+
+def _open(
+    cutout: fits.HDUList | FilePath, name: str = "", row: int = 0
+) -> tuple[fits.HDUList | np.ndarray, Facts]:
+    """Return a cutout, or a picture of it, and what it knows of itself."""
+    if isinstance(cutout, (str, PathLike)):
+        path = Path(cutout).expanduser()
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            module = import_optional("PIL.Image", "plot", "A picture of a picture")
+            with module.open(path) as picture:
+                return np.asarray(picture.convert("RGB")), {}
+        if _is_array_file(path):
+            hdul, entry = read_entry(path, name, row)
+            return hdul, {f"{place}_deg": float(entry[place]) for place in ("ra", "dec")}
+        cutout = read_hdus(path)
+    hdul = as_cutout(cutout)
+    return hdul, _header_facts(hdul[0].header)
+
+
+def column_degrees(column: Any) -> np.ndarray:
+    """Return a column of angles, in degrees where it has no unit; what is masked is NaN."""
+    unit = getattr(column, "unit", None)
+    masked: np.ma.MaskedArray = np.ma.asarray(getattr(column, "value", column), float)
+    degrees = masked * (1 if unit is None else u.Unit(unit).to(u.deg))
+    return np.asarray(np.ma.filled(degrees, np.nan))
+
 
 LABEL_PIX = 16
 DEFAULT_COLUMNS = 8
@@ -143,135 +449,3 @@ def _label(text: str, width: int) -> np.ndarray:
         text = text[:-2] + "~"
     draw.text((1, 2), text, fill=_LABEL_INK, font=font)
     return np.asarray(strip)
-
-
-# ---- one page -----------------------------------------------------------------------------------
-
-
-def gallery(
-    manifest: Cutouts,
-    path: FilePath,
-    *,
-    title: str = "Cutouts",
-    size: int = 256,
-    panels: Sequence[Bands] = (),
-    columns: str | Sequence[str] = (),
-    coordinates: SkyCoord | None = None,
-    bands: Bands | None = None,
-    stretch: str = "survey",
-    brightness: float = 1.0,
-) -> Path:
-    """Write a page of many cutouts: one HTML file that needs no other and no network.
-
-    Parameters
-    ----------
-    manifest : `~astropy.table.Table`, iterable of `~astropy.io.fits.HDUList`, or dict
-        As for `contact_sheet`; a manifest with any columns added to it.  Of several surveys the
-        first that has the target tells the rest of the row.
-    path : str or `~pathlib.Path`
-        The page, replaced if it is there.
-    title : str, optional
-        Heading of the page.
-    size : int, optional
-        Pixels that each picture is made to fit into.
-    panels : sequence of str or of sequence of str, optional
-        As for `contact_sheet`.
-    columns : sequence of str, optional
-        Further columns of the manifest to show and to sort by.
-    coordinates : `~astropy.coordinates.SkyCoord`, optional
-        Position of every row; by default the columns ``ra`` and ``dec``, in degrees where they
-        have no unit, then the headers of the cutouts.
-    bands, stretch, brightness
-        As for `~astroquery_lis.pictures.rgb`.
-
-    Returns
-    -------
-    `~pathlib.Path`
-        The page.
-
-    Raises
-    ------
-    InvalidRequestError
-        If an argument is wrong.  A file that cannot be read is no error: its row says why.
-
-    Notes
-    -----
-    With pillow installed a picture of 256 pixels takes about 60 kB, without it 200 kB.  Rows are
-    written as they are read, so that memory holds one cutout at a time.
-
-    Examples
-    --------
-    >>> from astroquery_lis import LegacySurvey, sandbox
-    >>> import tempfile
-    >>> from astroquery_lis import pictures
-    >>> with sandbox.serve() as sky:
-    ...     hdul = LegacySurvey.get_cutout(sky.positions['field'], 32, bands='grz')
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     page = pictures.gallery([hdul], folder + '/page.html', title='One')
-    ...     text = page.read_text()
-    >>> '<title>One' in text
-    True
-    """
-    path = Path(path)
-    columns = [columns] if isinstance(columns, str) else list(columns)
-    look: dict[str, Any] = {"bands": bands, "stretch": stretch, "brightness": brightness}
-    rows = picture_rows(
-        manifest, size, panels=panels, coordinates=coordinates, columns=columns, **look
-    )
-    pictures = " | ".join(filter(None, panel_names(manifest, panels))) or "Picture"
-    heads = ["#", pictures, "Name", "RA", "Dec", "Status", "Bands", *columns, "Message", "Viewer"]
-    kinds = ["number index", "picture", "name", "number", "number", "status", ""]
-    kinds += [_column_kind(manifest, name) for name in columns]
-    kinds += ["message", "link"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The head counts the rows, which are written while they are read: they wait in a file.
-    with tempfile.TemporaryFile("w+", encoding="utf-8", dir=path.parent) as body:
-        counts: Counter[str] = Counter()
-        for number, row in enumerate(rows):
-            counts[row.status] += 1
-            cells = [str(number), *_cells(row, size)]
-            body.write(table_row(heads, kinds, cells, status=row.status))
-        body.seek(0)
-        about = ", ".join(f"{n} {status}" for status, n in counts.items()) or "no rows"
-        head, foot = frame(title, about=f"{about}. North is up, east is left.", script="gallery.js")
-        with write_whole(path) as temporary, open(temporary, "w", encoding="utf-8") as page:
-            page.write(head + asset("gallery.html") + table_head(heads, kinds, "gallery"))
-            shutil.copyfileobj(body, page, 1 << 20)
-            page.write(TABLE_FOOT + foot)
-    return path
-
-
-def _column_kind(manifest: Cutouts, name: str) -> str:
-    """Return the class of a further column: that of numbers, or none."""
-    first = next(iter(manifest.values())) if isinstance(manifest, Mapping) else manifest
-    if not isinstance(first, Table) or name not in first.colnames:
-        return ""
-    dtype = getattr(first[name], "dtype", np.dtype(object))
-    return "number" if dtype.kind in "iuf" else ""
-
-
-def _cells(row: PictureRow, size: int) -> list[str]:
-    """Return the cells of a row after its number."""
-    name, shown = escape(row.name), row.picture(size)
-    if shown is None:
-        picture = f'<button type="button" class="blank" aria-label="{name}">no picture</button>'
-    else:
-        tag = image(shown, row.name, lazy=True)
-        picture = f'<button type="button" class="open" aria-label="{name}: enlarge">{tag}</button>'
-    link = ""
-    if row.viewer_address:
-        link = (
-            f'<a href="{escape(row.viewer_address)}" target="_blank" '
-            f'rel="noopener noreferrer" aria-label="{name} in the viewer">Viewer</a>'
-        )
-    return [
-        Markup(picture),
-        name,
-        f"{row.ra_deg:.6f}" if np.isfinite(row.ra_deg) else "",
-        f"{row.dec_deg:+.6f}" if np.isfinite(row.dec_deg) else "",
-        span(row.status, f"state {row.status}"),
-        row.bands,
-        *("" if text == "nan" else text for text in map(text_of, row.values)),
-        row.message,
-        Markup(link),
-    ]

@@ -6,7 +6,7 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
-from astroquery_lis.pictures.summary import show_in_notebooks
+from astroquery_lis.pictures.page import show_in_notebooks
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ from astropy.coordinates import SkyCoord
 
 from astroquery_lis import conf, pictures
 from astroquery_lis.exceptions import InvalidRequestError, NoCoverageError
-from astroquery_lis.pictures.rows import GAP_PIX
-from astroquery_lis.pictures.sheet import LABEL_PIX
+from astroquery_lis.pictures.sheet import GAP_PIX, LABEL_PIX
 
 SIZE = 32
 NAMES = ("star", "field")

@@ -15,9 +15,8 @@ from astropy.wcs import WCS
 
 from astroquery_lis import pictures
 from astroquery_lis.exceptions import InvalidRequestError, OptionalDependencyError
-from astroquery_lis.pictures import page as pages
 from astroquery_lis.pictures.plot import bar_arcsec
-from astroquery_lis.pictures.rgb import NO_DATA_COLOUR
+from astroquery_lis.pictures.rgb import NO_DATA_COLOUR, data_uri, png_bytes, thumbnail
 
 SKY = (32, 32, 32)
 
@@ -220,7 +219,7 @@ def test_planes_of_other_shapes_are_refused_by_name():
 def test_png_is_read_back_by_pillow(shape):
     image = pytest.importorskip("PIL.Image")
     picture = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
-    with image.open(io.BytesIO(pages.png_bytes(picture))) as read:
+    with image.open(io.BytesIO(png_bytes(picture))) as read:
         assert np.array_equal(np.asarray(read), picture)
 
 
@@ -228,7 +227,7 @@ def test_without_pillow_pictures_are_png(monkeypatch):
     picture = np.zeros((4, 4, 3), np.uint8)
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    head, code = pages.data_uri(picture).split(",")
+    head, code = data_uri(picture).split(",")
     assert head == "data:image/png;base64"
     assert base64.b64decode(code).startswith(b"\x89PNG")
     hdul = _flat(g=0.1)
@@ -239,12 +238,12 @@ def test_without_pillow_pictures_are_png(monkeypatch):
 
 def test_thumbnails_keep_the_mean_and_fit():
     picture = np.arange(6 * 10 * 3, dtype=np.uint8).reshape(6, 10, 3)
-    small = pages.thumbnail(picture, 5)
+    small = thumbnail(picture, 5)
     assert small.shape == (3, 5, 3)
     assert small[0, 0, 0] == int(picture[:2, :2, 0].mean())
-    assert pages.thumbnail(picture, 32).shape == (6, 10, 3)
-    assert pages.thumbnail(picture, 32, enlarge=True).shape == (18, 30, 3)
-    assert pages.thumbnail(picture, 4).shape == (2, 4, 3)
+    assert thumbnail(picture, 32).shape == (6, 10, 3)
+    assert thumbnail(picture, 32, enlarge=True).shape == (18, 30, 3)
+    assert thumbnail(picture, 4).shape == (2, 4, 3)
 
 
 # ---- plots --------------------------------------------------------------------------------------

@@ -18,8 +18,7 @@ from astropy.table import MaskedColumn, QTable, Table
 
 from astroquery_lis import LegacySurveyClass, conf, pictures
 from astroquery_lis.exceptions import InvalidRequestError, NoCoverageError
-from astroquery_lis.pictures.rows import GAP_PIX
-from astroquery_lis.pictures.sheet import LABEL_PIX
+from astroquery_lis.pictures.sheet import GAP_PIX, LABEL_PIX
 
 NAMES = ("galaxy", "star", 'a <b> & "c"', "far off", "nowhere")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
