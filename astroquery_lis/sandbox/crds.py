@@ -118,7 +118,7 @@ class CrdsService:
         path = self._paths.get(name)
         if path is None or name in self.hidden:
             return error_page(404, "There is no such file.")
-        return file_answer(path, request, self._sky.faults.revision(request.path))
+        return file_answer(path, request)
 
     def _procedure(self, request: Request) -> Response:
         try:

@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
+import math
+import os
+import random
+import re
+import socket
+import struct
 import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from .web import Request, Response, error_document, error_page
+
+if TYPE_CHECKING:
+    from .server import Handler
 
 __all__ = ["KINDS", "Fault", "Faults"]
 
@@ -44,6 +60,8 @@ KINDS: dict[str, dict] = {
 """Every kind of fault, with its options and their defaults."""
 
 _RANGE_ONLY = {"wrong_range", "ignore_range", "short"}
+# Those that need the bytes of the right answer and send others.
+_CHANGED = {"empty", "short", "content_range", "flip", "twice", "gzip"}
 
 
 class Fault:
@@ -67,7 +85,7 @@ class Fault:
     """
 
     def __init__(
-        self, owner: Faults, kind: str, match: str, times: int | None, after: int, options: dict
+        self, owner: list[Fault], kind: str, match: str, times: float, after: int, options: dict
     ) -> None:
         self.kind, self.match, self.options = kind, match, options
         self.hits = 0
@@ -93,13 +111,14 @@ class Fault:
         >>> len(faults)
         0
         """
-        self._owner._remove(self)
+        with suppress(ValueError):
+            self._owner.remove(self)
 
     def _wants(self, path: str, has_range: bool) -> bool:
         """Count a request in; the owner holds the lock."""
-        if self._times is not None and self.hits >= self._times:
+        if self.hits >= self._times or not fnmatchcase(path, self.match):
             return False
-        if (self.kind in _RANGE_ONLY and not has_range) or not fnmatchcase(path, self.match):
+        if self.kind in _RANGE_ONLY and not has_range:
             return False
         if self._after > 0:
             self._after -= 1
@@ -214,9 +233,9 @@ class Faults:
             allowed = ", ".join(KINDS[kind]) or "none"
             msg = f"options {unknown} are not of the fault {kind!r}; allowed: {allowed}."
             raise ValueError(msg)
-        fault = Fault(self, kind, match, times, after, {**KINDS[kind], **options})
-        with self._lock:
-            self._faults.append(fault)
+        most = math.inf if times is None else times
+        fault = Fault(self._faults, kind, match, most, after, {**KINDS[kind], **options})
+        self._faults.append(fault)
         return fault
 
     def clear(self) -> None:
@@ -236,16 +255,10 @@ class Faults:
             self._revisions.clear()
 
     def __len__(self) -> int:
-        with self._lock:
-            return len(self._faults)
+        return len(self._faults)
 
-    def _remove(self, fault: Fault) -> None:
-        with self._lock:
-            if fault in self._faults:
-                self._faults.remove(fault)
-
-    def pick(self, target: str, path: str, has_range: bool) -> Fault | None:
-        """Return the fault that hits a request, or `None`; used by the server.
+    def pick(self, target: str, path: str, has_range: bool) -> Fault:
+        """Return the fault that hits a request, or one without a kind; used by the server.
 
         Parameters
         ----------
@@ -258,22 +271,21 @@ class Faults:
 
         Returns
         -------
-        Fault or None
+        Fault
 
         Examples
         --------
         >>> from astroquery_lis.sandbox.faults import Faults
-        >>> Faults().pick('/dr10/x.fits', '/dr10/x.fits', False) is None
-        True
+        >>> Faults().pick('/dr10/x.fits', '/dr10/x.fits', False).kind
+        ''
         """
         with self._lock:
-            for fault in self._faults:
-                if fault._wants(target, has_range):
-                    if fault.kind == "etag":
-                        number, content = self._revisions.get(path, (0, False))
-                        self._revisions[path] = (number + 1, content or fault.options["content"])
-                    return fault
-        return None
+            hits = (fault for fault in list(self._faults) if fault._wants(target, has_range))
+            fault = next(hits, _NO_FAULT)
+            if fault.kind == "etag":
+                number, content = self._revisions.get(path, (0, False))
+                self._revisions[path] = (number + 1, content or fault.options["content"])
+        return fault
 
     def revision(self, path: str) -> tuple[int, bool]:
         """Return how often a file was replaced and whether its bytes changed.
@@ -295,3 +307,186 @@ class Faults:
         """
         with self._lock:
             return self._revisions.get(path, (0, False))
+
+
+_NO_FAULT = Fault([], "", "", 0, 0, {})
+_CHUNK_BYTES = 5000
+# What follows the last whole chunk.
+_ENDINGS = {
+    "good": b"0\r\n\r\n",
+    "size": b"zz\r\n",
+    "cut": b"%x\r\nhalf" % _CHUNK_BYTES,
+    "none": b"",
+}
+
+
+def change_request(fault: Fault, request: Request) -> Request:
+    """Return the request that is answered in place of the one that came."""
+    if fault.kind == "ignore_range":
+        del request.headers["Range"]
+    if fault.kind == "wrong_range":
+        text = _shifted(request.headers["Range"], fault.options["shift"])
+        request.headers.replace_header("Range", text)
+    return replace(request, path=fault.options.get("path", request.path))
+
+
+def _shifted(text: str, shift: int) -> str:
+    """Return a range of the same length somewhere else."""
+    match = re.fullmatch(r"bytes=(\d+)-(\d*)", text)
+    if not match:
+        return "bytes=0-9"
+    start, last = int(match[1]), match[2]
+    # Towards the beginning where there is room, so that the shifted range is in the file too.
+    step = -shift if start >= shift else shift
+    return f"bytes={start + step}-{int(last) + step if last else ''}"
+
+
+def answer_instead(fault: Fault, path: str) -> Response | None:
+    """Return the answer that a fault gives in place of the right one."""
+    options = fault.options
+    match fault.kind:
+        case "status":
+            after = options["retry_after"]
+            extra = {} if after is None else {"Retry_After": after}
+            return error_page(options["code"], "A fault on demand.", **extra)
+        case "html":
+            text = "This is not the file that was asked for."
+            return error_page(200, text, Cache_Control="no-store")
+        case "votable":
+            return error_document(options["message"])
+        case "body":
+            headers = {"Content-Type": options["content_type"]}
+            return Response(options["code"], headers, bytes(options["content"]))
+        case "redirect":
+            return Response(options["code"], {"Location": options["to"].replace("{path}", path)})
+    return None
+
+
+def change_response(fault: Fault, response: Response) -> Response:
+    """Return the answer that is sent in place of the right one."""
+    options, headers = fault.options, dict(response.headers)
+    if fault.kind not in _CHANGED:
+        return response
+    body = b"".join(response.chunks())
+    match fault.kind:
+        case "empty":
+            body = b""
+        case "short" if response.status == 206:
+            body = body[: int(len(body) * options["fraction"])]
+        case "content_range":
+            headers["Content-Range"] = options["value"]
+        case "flip":
+            body = _flipped(body, **options)
+        case "twice":
+            body *= 2
+        case "gzip":
+            body = gzip.compress(body, mtime=0)
+            headers |= {"Content-Encoding": "gzip"} if options["announced"] else {}
+    return Response(response.status, headers, body)
+
+
+def _flipped(content: bytes, bits: int, start: int, stop: int | None, seed: int) -> bytes:
+    """Return bytes of which some bits, in places drawn from a stretch, are the other way."""
+    changed, places = bytearray(content), random.Random(seed)
+    span = range(len(changed))[start:stop]
+    for _ in range(bits if span else 0):
+        changed[places.choice(span)] ^= 1 << places.randrange(8)
+    return bytes(changed)
+
+
+def _part(wire: Handler, response: Response, body: bytes, fraction: float, **headers: str) -> None:
+    """Send the head of an answer and a part of its body; the whole length if no header is named."""
+    wire.send_head(response, headers or {"Content-Length": str(len(body))})
+    wire.wfile.write(body[: int(len(body) * fraction)])
+    wire.wfile.flush()
+
+
+def _cut(wire: Handler, response: Response, body: bytes, options: dict) -> None:
+    _part(wire, response, body, options["fraction"])
+
+
+def _reset(wire: Handler, response: Response, body: bytes, options: dict) -> None:
+    if options["fraction"] > 0:
+        _part(wire, response, body, options["fraction"])
+    # No time for what is under way: the other side gets a reset instead of an end.
+    wire.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    os.close(wire.connection.detach())
+
+
+def _hang(wire: Handler, response: Response, body: bytes, options: dict) -> None:
+    if options["fraction"] is not None:
+        _part(wire, response, body, options["fraction"])
+    wire.server.closing.wait(options["seconds"])
+
+
+def _drip(wire: Handler, response: Response, body: bytes, options: dict) -> None:
+    wire.send_head(response, {"Content-Length": str(len(body))})
+    wire.wfile.flush()
+    for byte in body:
+        wire.wfile.write(bytes([byte]))
+        wire.wfile.flush()
+        if wire.server.closing.wait(options["seconds"]):
+            return
+
+
+def _garbage(wire: Handler, response: Response, body: bytes, options: dict) -> None:
+    wire.wfile.write(b"\x00\x01\x02 this is not HTTP\r\n\r\n" * 10)
+
+
+def _long_header(wire: Handler, response: Response, body: bytes, options: dict) -> None:
+    wire.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    for number in range(options["lines"]):
+        wire.wfile.write(b"X-%d: %s\r\n" % (number, b"a" * 1000))
+
+
+def _endless(wire: Handler, response: Response, body: bytes, options: dict) -> None:
+    headers = {"Content-Type": options["content_type"], "Connection": "close"}
+    wire.send_head(Response(200, headers), {})
+    wire.wfile.write(options["start"])
+    for _ in range(0, options["most"], len(options["chunk"])):
+        wire.wfile.write(options["chunk"])
+        if wire.server.closing.is_set():
+            return
+
+
+def _no_length(wire: Handler, response: Response, body: bytes, options: dict) -> None:
+    _part(wire, response, body, options["fraction"], Connection="close")
+
+
+def _wrong_length(wire: Handler, response: Response, body: bytes, options: dict) -> None:
+    value = options["value"]
+    wire.send_head(response, {"Content-Length": value or str(max(len(body) + options["by"], 0))})
+    wire.wfile.write(body)
+
+
+def _chunked(wire: Handler, response: Response, body: bytes, options: dict) -> None:
+    ending = options["ending"]
+    wire.send_head(response, {"Transfer-Encoding": "chunked"})
+    # Of the broken ones half of the body is sent.
+    stop = len(body) if ending == "good" else len(body) // 2
+    for start in range(0, stop, _CHUNK_BYTES):
+        chunk = body[start : min(start + _CHUNK_BYTES, stop)]
+        wire.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+    wire.wfile.write(_ENDINGS[ending])
+
+
+# How the answers of some faults go over the wire; after each the connection is closed.
+SENDERS: dict[str, Callable[[Handler, Response, bytes, dict], None]] = {
+    "cut": _cut,
+    "reset": _reset,
+    "hang": _hang,
+    "drip": _drip,
+    "garbage": _garbage,
+    "long_header": _long_header,
+    "endless": _endless,
+    "no_length": _no_length,
+    "wrong_length": _wrong_length,
+    "chunked": _chunked,
+}
+
+
+def send(wire: Handler, fault: Fault, response: Response) -> None:
+    """Send an answer as a fault has it."""
+    wire.close_connection = True
+    SENDERS[fault.kind](wire, response, b"".join(response.chunks()), fault.options)
+    wire.wfile.flush()

@@ -45,7 +45,6 @@ from .sky import POSITIONS_DEG
 from .web import Request, Response, error_page, file_answer, json_answer
 
 if TYPE_CHECKING:
-    from .faults import Faults
     from .server import Sandbox
 
 PREFIX = "/mast"
@@ -81,14 +80,13 @@ class MastService:
         Address and ``Authorization`` of every request for a file.
     """
 
-    def __init__(self, url: str, faults: Faults) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url + PREFIX
         self.archive = JwstArchive()
         self.max_rows, self.reach = MAX_ROWS, 10**9
         self.forgets = 0
         self.strangers = {"a-token-of-a-stranger": "A Stranger"}
         self.asked: list[tuple] = []
-        self._faults = faults
         self._routes = {
             ("GET", "/search/util/api/v0.1/column_list"): self._columns,
             ("POST", "/search/jwst/api/v0.1/search"): self._search,
@@ -173,7 +171,7 @@ class MastService:
                 return error_page(403, "You have no access to this program.")
             if token != TOKEN:
                 return error_page(401, "You are not authorized.")
-        return file_answer(holding.path, request, self._faults.revision(request.path))
+        return file_answer(holding.path, request)
 
     def _whoami(self, request: Request) -> Response:
         token = _token_of(request.headers)
@@ -263,7 +261,7 @@ def serve_mast(
     MastService
         Also to be found as ``sky.mast``, and its address as ``sky.mast_url``.
     """
-    service = MastService(sky.url, sky.faults)
+    service = MastService(sky.url)
     exclusive = set(exclusive)
     for path in getattr(files, "uncals", files):
         service.archive.add(path, exclusive=str(path).rpartition("/")[2] in exclusive)

@@ -1,17 +1,23 @@
-"""The simulated survey on a port of this computer."""
+"""The simulated survey on a port of this computer: its HTTP server, and what runs it."""
 
 from __future__ import annotations
 
 import atexit
 import shutil
+import socket
+import socketserver
 import tempfile
 import threading
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
+from xml.sax.saxutils import escape
 
 from astropy.coordinates import SkyCoord, name_resolve
 from astropy.table import Table
@@ -19,13 +25,12 @@ from astropy.table import Table
 from .. import _conf
 from . import catalog, sky
 from .cameras import ELONGATED_DEG, PsfShape, psf_shape
-from .faults import Faults
-from .http_server import RequestRecord, Route, Server
+from .faults import SENDERS, Fault, Faults, answer_instead, change_request, change_response, send
 from .made_once import cache_folder
 from .tap import TapService
-from .tree import Folder, SurveyTree
+from .tree import SurveyTree
 from .viewer import Viewer
-from .web import FileTree, Request, Response
+from .web import FileTree, Request, Response, error_page
 
 if TYPE_CHECKING:
     from .mast import MastService
@@ -82,20 +87,19 @@ class Sandbox:
     mast: MastService  # set by `~.mast.serve_mast`
     mast_url: str
 
-    def __init__(self, tree: SurveyTree | Path, *, configure: bool) -> None:
-        self._tree = Folder(tree) if isinstance(tree, Path) else tree
+    def __init__(self, tree: SurveyTree, *, configure: bool) -> None:
+        self._tree = tree
         self.truth = sky.truth()
         self.positions = dict(_positions())
         self.faults = Faults()
         self.requests: list[RequestRecord] = []
         self.cache_dir: Path | None = None
         self._closed = threading.Lock()
-        files = FileTree(Path(self._tree.root), MIRROR_PREFIX, self.faults, self._tree.file)
         self.tap = TapService(TAP_PREFIX)
         self.routes: list[Route] = [
-            (MIRROR_PREFIX, files),
+            (MIRROR_PREFIX, FileTree(tree.root, MIRROR_PREFIX, tree.file)),
             (TAP_PREFIX, self.tap),
-            (VIEWER_PREFIX, Viewer(self._tree.file, VIEWER_PREFIX)),
+            (VIEWER_PREFIX, Viewer(tree.file, VIEWER_PREFIX)),
             (SESAME_PREFIX, resolve_name),
         ]
         self._server = Server(self.routes, self.faults, self.requests)
@@ -287,3 +291,148 @@ def resolve_name(request: Request) -> Response:
 
 def _compact(name: str) -> str:
     return "".join(name.lower().split())
+
+
+@dataclass
+class RequestRecord:
+    """One request that the server got."""
+
+    method: str
+    path: str
+    range: str | None
+    status: int | None
+    bytes_sent: int
+
+
+Connection = socket.socket | tuple[bytes, socket.socket]
+# What a path begins with, and what answers.
+Route = tuple[str, Callable[[Request], Response]]
+
+
+class Server(ThreadingHTTPServer):
+    """Serves on a free port, a thread for each connection."""
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self, routes: list[Route], faults: Faults, log: list[RequestRecord]) -> None:
+        self.routes, self.faults, self.log = routes, faults, log
+        self.closing = threading.Event()
+        self._open: set[Connection] = set()
+        self._changed = threading.Condition()
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    def server_bind(self) -> None:
+        """Take a port."""
+        # HTTPServer asks the name service for this host's name, which can take seconds.
+        socketserver.TCPServer.server_bind(self)
+        host, self.server_port = self.server_address[:2]
+        self.server_name = str(host)
+
+    def handle_error(self, request: Connection, client_address: object) -> None:
+        """Say nothing: a client that went away is no news."""
+
+    def process_request(self, request: Connection, client_address: object) -> None:
+        """Serve a connection in a thread of its own."""
+        with self._changed:
+            self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Connection) -> None:
+        """Close a connection that has ended."""
+        super().shutdown_request(request)
+        with self._changed:
+            self._open.discard(request)
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Stop serving, close every connection and wait for their threads to see it."""
+        self.closing.set()
+        self.shutdown()
+        self.server_close()
+        with self._changed:
+            for connection in self._open:
+                # The other side may have closed it.
+                with suppress(OSError):
+                    cast(socket.socket, connection).shutdown(socket.SHUT_RDWR)
+            self._changed.wait_for(lambda: not self._open, timeout=5)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers the requests of one connection."""
+
+    server: Server
+    protocol_version = "HTTP/1.1"
+    server_version = "sandbox"
+    disable_nagle_algorithm = True
+    # One packet for the header and a small body.
+    wbufsize = 1 << 16
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        """Answer a request."""
+        path, _, query = self.path.partition("?")
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        request = Request(self.command, unquote(path), query, self.headers, body)
+        stretch, log = self.headers.get("Range"), self.server.log
+        record = RequestRecord(self.command, request.target, stretch, None, 0)
+        fault = self.server.faults.pick(request.target, request.path, stretch is not None)
+        is_over = fault.kind == "slow" and self.server.closing.wait(fault.options["seconds"])
+        if fault.kind == "refuse" or is_over:
+            log.append(record)
+            self.close_connection = True
+            return
+        response = self._respond(request, fault)
+        record.status = response.status
+        if fault.kind in SENDERS and self.command != "HEAD":
+            record.bytes_sent = int(response.length * (fault.options.get("fraction", 1.0) or 0.0))
+            log.append(record)
+            # The other side may go away.
+            with suppress(OSError, ValueError):
+                send(self, fault, response)
+            return
+        # Written down before the client can see the end of the answer, corrected if it goes away.
+        record.bytes_sent = response.length if self.command != "HEAD" else 0
+        log.append(record)
+        self._send(response, record)
+
+    do_HEAD = do_POST = do_DELETE = do_GET
+
+    def _respond(self, request: Request, fault: Fault) -> Response:
+        response = answer_instead(fault, request.path)
+        if response is not None:
+            return response
+        request = change_request(fault, request)
+        request.revision = self.server.faults.revision(request.path)
+        for prefix, answer in self.server.routes:
+            if request.path.startswith(prefix):
+                try:
+                    response = answer(request)
+                except OSError as error:  # as of a full disk, while a file is made
+                    return error_page(500, escape(f"The file cannot be made: {error}"))
+                return change_response(fault, response)
+        return error_page(404, "Nothing is served here.")
+
+    def send_head(self, response: Response, headers: dict[str, str]) -> None:
+        """Send the status and the headers of an answer, and some in place of its length."""
+        self.send_response(response.status)
+        for name, value in (response.headers | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _send(self, response: Response, record: RequestRecord) -> None:
+        headers = {"Content-Length": str(response.length)} if response.status != 304 else {}
+        if self.close_connection:
+            headers["Connection"] = "close"
+        self.send_head(response, headers)
+        sent = 0
+        try:
+            for chunk in response.chunks() if record.bytes_sent else ():
+                self.wfile.write(chunk)
+                sent += len(chunk)
+            self.wfile.flush()
+        except OSError:
+            self.close_connection = True
+            record.bytes_sent = sent

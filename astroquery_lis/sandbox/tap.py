@@ -1,4 +1,9 @@
-"""TAP as the simulated service has it: synchronous queries, and jobs (UWS) to what pyvo needs."""
+"""TAP as the simulated service has it: queries in ADQL, at once or as jobs (UWS) for pyvo.
+
+What is refused is what Astro Data Lab is reported to refuse: the geometry functions of ADQL, a Q3C
+cone that is not compared with ``'t'``, ``LIMIT`` instead of ``TOP``, and reserved words as names
+without quotes.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,9 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape, quoteattr
 
@@ -19,7 +25,6 @@ from astropy.io.votable import from_table
 from astropy.io.votable.tree import Info
 from astropy.table import MaskedColumn, Table
 
-from .adql_sqlite import AdqlError, translate
 from .tap_schema import TapColumn, describe_tables, open_database, result_columns
 from .web import VOTABLE, Request, Response, document, error_document, error_page
 
@@ -73,26 +78,30 @@ class JobList:
         """Return the answer to a request for what follows the address of the list."""
         job_id, _, what = path.strip("/").partition("/")
         if request.method == "POST" and not job_id:
-            job = _Job({name: text for name, text in parameters.items() if name != "PHASE"})
             job_id = uuid.uuid4().hex[:16]
-            self._jobs[job_id] = job
-            return self._change(job_id, parameters)
+            begun = {name: text for name, text in parameters.items() if name != "PHASE"}
+            self._jobs[job_id] = _Job(begun)
+            what = "phase"
         if job_id not in self._jobs:
             return error_page(404, "There is no such job.")
-        job = self._jobs[job_id]
         if request.method == "DELETE" or parameters.get("ACTION") == "DELETE":
             self._jobs.pop(job_id, None)
             return Response(303, {"Location": self._url()})
         if request.method == "POST":
             is_phase = what == "phase"
             return self._change(job_id, parameters) if is_phase else error_page(400, "Only phases.")
-        if what == "phase":
-            return Response(200, {"Content-Type": "text/plain; charset=utf-8"}, job.phase.encode())
-        if not what:
-            return job.describe(job_id, f"{self._url()}/{job_id}")
-        if job.result is None or what != _RESULTS[job.phase]:
-            return error_page(404, "The job does not have that.")
-        return job.result
+        return self._show(job_id, what)
+
+    def _show(self, job_id: str, what: str) -> Response:
+        """Return what there is of a job."""
+        job = self._jobs[job_id]
+        plain = {"Content-Type": "text/plain; charset=utf-8"}
+        answers: dict[str | None, Response | None] = {
+            "": job.describe(job_id, f"{self._url()}/{job_id}"),
+            "phase": Response(200, plain, job.phase.encode()),
+            _RESULTS.get(job.phase): job.result,
+        }
+        return answers.get(what) or error_page(404, "The job does not have that.")
 
     def _change(self, job_id: str, parameters: dict[str, str]) -> Response:
         """Let a job that has not begun run or end, as ``PHASE`` says."""
@@ -254,32 +263,36 @@ class TapService:
             self._database = None
 
 
-def _kind_of(values: Iterable[object]) -> str:
-    """Return the type of a computed column."""
-    kinds = {type(value) for value in values} - {type(None)}
-    if kinds and kinds <= {int}:
-        return "i8"
-    return "f8" if kinds <= {int, float} else "S64"
-
-
 def _make_table(columns: list[TapColumn], rows: list) -> Table:
-    """Return rows of the database, where infinity stands for NaN, as a table."""
+    """Return rows of the database as a table."""
     table = Table()
     for number, column in enumerate(columns):
-        raw = [row[number] for row in rows]
-        missing = np.array([value is None for value in raw], bool)
-        kind = column.kind or _kind_of(raw)
-        if kind[0] == "S":
-            values = np.array(["" if value is None else str(value) for value in raw], "S")
-            values = values.astype(f"S{max(values.dtype.itemsize, 1)}")
-        else:
-            values = np.array([0 if value is None else value for value in raw], kind)
-            if kind[0] == "f":
-                values[missing | ~np.isfinite(values)] = np.nan
-                missing[:] = False
-        table[column.name] = MaskedColumn(values, mask=missing) if missing.any() else values
+        entries = [row[number] for row in rows]
+        table[column.name] = _values(entries, column.kind or _kind_of(entries))
         table[column.name].unit = column.unit or None
     return table
+
+
+def _kind_of(entries: list) -> str:
+    """Return the type of a computed column."""
+    kinds = {type(value) for value in entries} - {type(None)}
+    if kinds == {int}:
+        return "i8"
+    return "f8" if kinds <= {int, float} else "S"
+
+
+def _values(entries: list, kind: str) -> np.ndarray:
+    """Return values of the database, where infinity stands for NaN."""
+    missing = np.array([value is None for value in entries], bool)
+    fill = {"S": "", "f": np.nan}.get(kind[0], 0)
+    # Texts as long as they have to be.
+    kind = "S" if kind[0] == "S" else kind
+    values = np.array([fill if value is None else value for value in entries], kind)
+    if kind[0] == "f":
+        values[~np.isfinite(values)] = np.nan
+    elif missing.any():
+        return MaskedColumn(values, mask=missing)
+    return values
 
 
 def _votable(table: Table, query: str, is_cut: bool) -> bytes:
@@ -293,3 +306,158 @@ def _votable(table: Table, query: str, is_cut: bool) -> bytes:
     head, end, tail = file.getvalue().rpartition(b"</TABLE>")
     # After the table, where astropy writes nothing and readers look last.
     return head + end + (_OVERFLOW if is_cut else b"") + tail
+
+
+_TOKEN = re.compile(
+    r"""(?P<space>\s+|--[^\n]*)
+    |(?P<string>'(?:[^']|'')*')
+    |(?P<quoted>"(?:[^"]|"")*")
+    |(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)
+    |(?P<word>[A-Za-z_][A-Za-z_0-9]*)
+    |(?P<operator><=|>=|<>|!=|\|\||[-+*/%=<>(),.])""",
+    re.VERBOSE,
+)
+_GEOMETRY = re.compile(
+    "AREA|BOX|CENTROID|CIRCLE|CONTAINS|COORD1|COORD2|COORDSYS|DISTANCE|INTERSECTS|POINT|POLYGON"
+    "|REGION"
+)
+_CONE = ("Q3C_RADIAL_QUERY", "Q3C_JOIN")
+# Known to sqlite, where they mean another thing, or nothing.
+_RENAMED = {"LOG": "ADQL_LOG", "TRUNCATE": "TRUNC"}
+_REFUSED = ("LIMIT", "OFFSET", "PRAGMA", "ATTACH", "GLOB", "REGEXP", "MATCH")
+# Columns that are reserved words: without quotes they are names to nobody.
+_RESERVED = ("BY", "SIZE")
+
+
+class AdqlError(Exception):
+    """A query that the service does not take; the message is the service's."""
+
+
+def _unexpected(text: str) -> AdqlError:
+    return AdqlError(f'ADQL syntax error at or near "{text}"')
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+
+    @property
+    def word(self) -> str:
+        """The word in upper case; empty for what is no word."""
+        return self.text.upper() if self.kind == "word" else ""
+
+    @property
+    def name(self) -> str:
+        """The name that a word or a quoted name is; empty for others."""
+        if self.kind == "word":
+            return self.text.lower()
+        return self.text[1:-1].replace('""', '"') if self.kind == "quoted" else ""
+
+
+class _Tokens(list[_Token]):
+    def at(self, place: int) -> _Token:
+        """Return a token; one without text beyond either end."""
+        return self[place] if 0 <= place < len(self) else _Token("", "")
+
+
+def translate(query: str, *, has_q3c: bool = True) -> str:
+    """Return a query as sqlite takes it."""
+    tokens = _tokens(query)
+    if tokens.at(0).word != "SELECT":
+        msg = "Only SELECT statements are allowed"
+        raise AdqlError(msg)
+    _check_words(tokens, has_q3c)
+    _make_cones_plain(tokens)
+    return _to_sql(tokens)
+
+
+def _tokens(query: str) -> _Tokens:
+    tokens, place = _Tokens(), 0
+    while place < len(query):
+        match = _TOKEN.match(query, place)
+        if match is None:
+            raise _unexpected(query[place : place + 12])
+        place = match.end()
+        if match.lastgroup != "space":
+            tokens.append(_Token(str(match.lastgroup), match[0]))
+    return tokens
+
+
+def _check_words(tokens: _Tokens, has_q3c: bool) -> None:
+    for place, token in enumerate(tokens):
+        if _GEOMETRY.fullmatch(token.word) and tokens.at(place + 1).text == "(":
+            msg = f"function {token.text.lower()} is not translated: geometry is not supported"
+            raise AdqlError(msg)
+        if token.word.startswith("Q3C_") and not has_q3c:
+            msg = f"No such function known: {token.text.lower()}"
+            raise AdqlError(msg)
+        if token.name.startswith(("sqlite_", "pragma_")):
+            # Tables that are sqlite's own.
+            msg = f'ADQL error: relation "{token.name}" does not exist'
+            raise AdqlError(msg)
+        is_clause = token.word == "BY" and tokens.at(place - 1).word in ("GROUP", "ORDER")
+        if token.word in _REFUSED or (token.word in _RESERVED and not is_clause):
+            raise _unexpected(token.text)
+
+
+def _closing(tokens: _Tokens, opening: int) -> int:
+    """Return the place of the parenthesis that closes the one at ``opening``."""
+    depth = 0
+    for place in range(opening, len(tokens)):
+        depth += {"(": 1, ")": -1}.get(tokens[place].text, 0)
+        if depth == 0:
+            return place
+    msg = "ADQL syntax error: a parenthesis is not closed"
+    raise AdqlError(msg)
+
+
+def _make_cones_plain(tokens: _Tokens) -> None:
+    """Compare every cone with 't', as sqlite's function answers; refuse other uses of it."""
+    for place, token in enumerate(tokens):
+        if token.word not in _CONE:
+            continue
+        if tokens.at(place + 1).text != "(":
+            raise _unexpected(token.text)
+        end = _closing(tokens, place + 1)
+        for operator, value in ((place - 1, place - 2), (end + 1, end + 2)):
+            is_true = tokens.at(value).text.lower() in ("'t'", "'true'")
+            if is_true and tokens.at(operator).text == "=":
+                tokens[value] = _Token("string", "'t'")
+                break
+        else:
+            name = token.text.lower()
+            msg = (
+                f"ADQL syntax error: function {name} used as a condition; "
+                f"expected 't' = {name}(...)"
+            )
+            raise AdqlError(msg)
+
+
+def _to_sql(tokens: _Tokens) -> str:
+    """Return the statement, each TOP put at the end of its selection."""
+    parts: list[str] = []
+    limits: dict[int, str] = {}
+    depth = 0
+    for place, token in enumerate(tokens):
+        before = tokens.at(place - 1)
+        if before.word == "TOP" and limits.get(depth) == token.text:
+            continue
+        if token.word == "TOP" and before.word in ("SELECT", "DISTINCT", "ALL"):
+            limits[depth] = tokens.at(place + 1).text
+            if not limits[depth].isdigit():
+                raise _unexpected(tokens[place].text)
+            continue
+        if token.text == ")":
+            if depth in limits:
+                parts.append(f"LIMIT {limits.pop(depth)}")
+            depth -= 1
+        depth += token.text == "("
+        if token.kind == "quoted":
+            # Between these it is a name or an error; in quotes sqlite would take it for a string.
+            parts.append(f"[{token.name.replace(']', '')}]")
+        else:
+            is_called = tokens.at(place + 1).text == "("
+            parts.append(_RENAMED.get(token.word, token.text) if is_called else token.text)
+    if 0 in limits:
+        parts.append(f"LIMIT {limits[0]}")
+    return " ".join(parts)

@@ -26,8 +26,19 @@ from ..survey import bricks, sphere
 from ..survey.bricks import Brick
 from ..survey.pixel_grids import Box
 from .cameras import ccd_psf
-from .viewer_layers import LIMITED, ViewerLayer, clean_name, find_layer
-from .viewer_render import NATIVE_ARCSEC, SIZE_PIX, CutoutGrid, NoOverlapError, Renderer
+from .viewer_pictures import (
+    LIMITED,
+    NATIVE_ARCSEC,
+    SIZE_PIX,
+    CutoutGrid,
+    NoOverlapError,
+    Renderer,
+    ViewerLayer,
+    clean_name,
+    find_layer,
+    rgb_picture,
+    to_jpeg,
+)
 from .viewer_tables import BROKEN, KINDS, catalog_box, ccd_list, exposure_file
 from .web import Request, Response, json_answer, page
 
@@ -357,46 +368,3 @@ def _file(body: bytes | list, content_type: str, filename: str | None = None) ->
     if filename:
         headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     return Response(200, headers, body)
-
-
-# Per band: how much brighter it is drawn, and its share of red, green and blue.
-_CLASSIC = {
-    "g": (6.0, (0, 0, 1)),
-    "r": (3.4, (0, 1, 0)),
-    "i": (3.0, (0, 1, 0)),
-    "z": (2.2, (1, 0, 0)),
-}
-_GRIZ = {
-    "g": (9.0, (0, 0, 0.75)),
-    "r": (5.1, (0, 0.5, 0.25)),
-    "i": (4.5, (0.25, 0.5, 0)),
-    "z": (3.3, (0.75, 0, 0)),
-}
-_SOFTENING = 20.0
-_OFFSET = 0.03
-_QUALITY = 90
-
-
-def rgb_picture(planes: np.ndarray, bands: str, *, four_bands: bool) -> np.ndarray:
-    """Return a colour picture, north up."""
-    colours = _GRIZ if four_bands else _CLASSIC
-    scaled = [
-        np.maximum(plane * colours[band][0] + _OFFSET, 0)
-        for band, plane in zip(bands, planes, strict=True)
-    ]
-    brightness = sum(scaled) / len(scaled)
-    stretched = np.arcsinh(_SOFTENING * brightness) / np.sqrt(_SOFTENING)
-    gain = stretched / np.maximum(brightness, 1e-6)
-    picture = np.zeros((*planes.shape[1:], 3), np.float32)
-    for band, plane in zip(bands, scaled, strict=True):
-        picture += (plane * gain)[..., None] * np.array(colours[band][1], np.float32)
-    return (np.clip(picture, 0, 1)[::-1] * 255).astype(np.uint8)
-
-
-def to_jpeg(picture: np.ndarray) -> bytes:
-    """Return a picture as the bytes of a JPEG file."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, "JPEG", quality=_QUALITY, subsampling="4:2:0")
-    return file.getvalue()

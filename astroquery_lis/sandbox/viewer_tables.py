@@ -22,7 +22,7 @@ from ..survey.pixel_grids import TangentGrid
 from . import catalog, render, sky
 from .cameras import CcdGrid, ccd_rows
 from .measurements import tractor_dtype
-from .viewer_layers import ViewerLayer, find_layer
+from .viewer_pictures import ViewerLayer, find_layer
 from .web import Response, json_answer, page
 
 BROKEN = (

@@ -9,9 +9,8 @@ from email.message import Message
 from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 from xml.sax.saxutils import escape
-
-from .faults import Faults
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _MASK = bytes(byte ^ 0x5A for byte in range(256))
@@ -28,6 +27,13 @@ class Request:
     query: str  # as it came
     headers: Message
     body: bytes = b""
+    # How often the file was replaced, and whether its bytes are others now.
+    revision: tuple[int, bool] = (0, False)
+
+    @property
+    def target(self) -> str:
+        """The path and the query, decoded."""
+        return self.path + (f"?{unquote(self.query)}" if self.query else "")
 
 
 @dataclass
@@ -42,6 +48,10 @@ class Response:
     def length(self) -> int:
         """Bytes of the body."""
         return len(self.body)
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield the body, piece by piece."""
+        yield from (self.body,) if isinstance(self.body, bytes) else self.body.chunks()
 
 
 @dataclass
@@ -96,15 +106,12 @@ def error_document(message: str, status: int = 200) -> Response:
     return document("error.vot", status, message=escape(message))
 
 
-def file_answer(path: Path, request: Request, revision: tuple[int, bool]) -> Response:
-    """Return a file, or what a request wants of it.
-
-    ``revision`` is how often it was replaced, and whether its bytes are others.
-    """
+def file_answer(path: Path, request: Request) -> Response:
+    """Return a file, or what a request wants of it."""
     if request.method not in ("GET", "HEAD"):
         return error_page(405, "Files can only be read.", Allow="GET, HEAD")
     state = path.stat()
-    size, (number, changed) = state.st_size, revision
+    size, (number, changed) = state.st_size, request.revision
     suffix = f"-{number}" if number else ""
     etag = f'"{size:x}-{state.st_mtime_ns:x}{suffix}"'
     modified = formatdate(int(state.st_mtime) + number, usegmt=True)
@@ -130,18 +137,13 @@ def file_answer(path: Path, request: Request, revision: tuple[int, bool]) -> Res
 class FileTree:
     """Answers requests for the files below a folder; ``make`` makes one that is not there yet."""
 
-    def __init__(
-        self, root: Path, prefix: str, faults: Faults, make: Callable[[str], object]
-    ) -> None:
-        self._root, self._prefix = Path(root).resolve(), prefix
-        self._faults, self._make = faults, make
+    def __init__(self, root: Path, prefix: str, make: Callable[[str], object]) -> None:
+        self._root, self._prefix, self._make = root.resolve(), prefix, make
 
     def __call__(self, request: Request) -> Response:
         """Return the `Response` to a `Request`."""
         path = self._local(request.path)
-        if path is None:
-            return error_page(404, "There is no such file.")
-        return file_answer(path, request, self._faults.revision(request.path))
+        return file_answer(path, request) if path else error_page(404, "There is no such file.")
 
     def _local(self, path: str) -> Path | None:
         """Return the file that a decoded path names, `None` unless it is one below the root."""

@@ -12,7 +12,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from astroquery_lis.sandbox import render
-from astroquery_lis.sandbox.viewer_layers import LAYERS, NO_DATA
+from astroquery_lis.sandbox.viewer_pictures import LAYERS, NO_DATA
 from astroquery_lis.survey import bricks, layers, paths
 from astroquery_lis.survey.pixel_grids import TangentGrid
 

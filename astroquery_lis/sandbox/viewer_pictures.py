@@ -1,10 +1,17 @@
-"""Pictures of the viewer's layers, drawn from boxes of the pixels of the simulated bricks."""
+"""The layers of the simulated viewer, drawn from boxes of the pixels of the simulated bricks.
+
+All releases are drawn from the same bricks: a layer differs by its bands, by the trees that it
+looks into and by what it says in the header.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from astropy.io import fits
@@ -14,8 +21,84 @@ from .._codecs import decoding
 from ..survey import bricks, paths, releases, sphere
 from ..survey.bricks import Brick
 from ..survey.pixel_grids import Box
+from . import sky
 from .cameras import CcdGrid
-from .viewer_layers import ViewerLayer
+
+_TREES = {"north": ("dr9", "north"), "south": ("dr10", "south")}
+
+_ALIASES = {
+    "hsc": "hsc-dr2",
+    "hsc2": "hsc-dr2",
+    "sdss2": "sdss",
+    "sdssco": "sdss",
+    "vlass": "vlass1.2",
+}
+with open(Path(__file__).parent / "data" / "viewer_layers.csv", newline="") as _file:
+    _ROWS = list(csv.DictReader(_file))
+# Layers that exist but whose data are not simulated: a request for one fails.
+NO_DATA = frozenset(row["name"] for row in _ROWS if not row["product"])
+
+# Those of them that are of a part of the sky, off which the simulated one lies.
+_SURVEYS = ("act", "decaps", "des", "hsc", "ps1", "sdss", "vlass")
+LIMITED = frozenset(name for name in NO_DATA if name.startswith(_SURVEYS))
+
+
+@dataclass(frozen=True)
+class ViewerLayer:
+    """One layer."""
+
+    name: str
+    bands: str
+    product: str
+    # The (release, region) of what it shows, north first; none of a misspelt layer, which is zero.
+    trees: tuple[tuple[str, str], ...]
+    survey: str
+    version: str
+
+    @property
+    def lost(self) -> bool:
+        """Whether there is nothing behind the name."""
+        return not self.trees
+
+    @property
+    def is_split(self) -> bool:
+        """Whether north and south are joined."""
+        return len(self.trees) == 2
+
+    def tree_at(self, ra_deg: float, dec_deg: float) -> tuple[str, str]:
+        """Return the tree that a position is served from."""
+        last = -1 if self.is_split and not bricks.is_north(ra_deg, dec_deg) else 0
+        return self.trees[last]
+
+    def bricks_of(self, tree: tuple[str, str]) -> list[Brick]:
+        """Return the bricks of a tree, in the order of the survey's table."""
+        ids = sorted(bricks.parse_brick_name(name) for name in sky.BRICKS[tree])
+        return [bricks.get_brick(number) for number in ids]
+
+
+def _layer(row: dict[str, str]) -> ViewerLayer:
+    trees = tuple(_TREES[region] for region in row.pop("trees").split("+") if region)
+    return ViewerLayer(**row, trees=trees)
+
+
+# The layers that are drawn, by name, with the misspelt ones that are answered all the same.
+LAYERS = MappingProxyType({row["name"]: _layer(row) for row in _ROWS if row["product"]})
+
+
+def clean_name(name: str) -> str:
+    """Return the name of a layer as the viewer understands it."""
+    # A plus sign in an address is a space.
+    name = name.replace(" ", "+")
+    if name == "dr8" or name.startswith("dr8-"):
+        name = f"ls-{name}"
+    return _ALIASES.get(name, name)
+
+
+def find_layer(name: str) -> ViewerLayer | str | None:
+    """Return the layer called ``name``."""
+    name = clean_name(name)
+    return name if name in NO_DATA else LAYERS.get(name)
+
 
 SIZE_PIX = bricks.IMAGE_SIZE_PIX
 _MIDDLE = (SIZE_PIX - 1) / 2
@@ -253,3 +336,46 @@ def _box_around(x: np.ndarray, y: np.ndarray, scale: int) -> tuple[Box, np.ndarr
         edges += [low, high]
     box = Box(*edges)
     return box, (x - box.x0 + 0.5) / step - 0.5, (y - box.y0 + 0.5) / step - 0.5
+
+
+# Per band: how much brighter it is drawn, and its share of red, green and blue.
+_CLASSIC = {
+    "g": (6.0, (0, 0, 1)),
+    "r": (3.4, (0, 1, 0)),
+    "i": (3.0, (0, 1, 0)),
+    "z": (2.2, (1, 0, 0)),
+}
+_GRIZ = {
+    "g": (9.0, (0, 0, 0.75)),
+    "r": (5.1, (0, 0.5, 0.25)),
+    "i": (4.5, (0.25, 0.5, 0)),
+    "z": (3.3, (0.75, 0, 0)),
+}
+_SOFTENING = 20.0
+_OFFSET = 0.03
+_QUALITY = 90
+
+
+def rgb_picture(planes: np.ndarray, bands: str, *, four_bands: bool) -> np.ndarray:
+    """Return a colour picture, north up."""
+    colours = _GRIZ if four_bands else _CLASSIC
+    scaled = [
+        np.maximum(plane * colours[band][0] + _OFFSET, 0)
+        for band, plane in zip(bands, planes, strict=True)
+    ]
+    brightness = sum(scaled) / len(scaled)
+    stretched = np.arcsinh(_SOFTENING * brightness) / np.sqrt(_SOFTENING)
+    gain = stretched / np.maximum(brightness, 1e-6)
+    picture = np.zeros((*planes.shape[1:], 3), np.float32)
+    for band, plane in zip(bands, scaled, strict=True):
+        picture += (plane * gain)[..., None] * np.array(colours[band][1], np.float32)
+    return (np.clip(picture, 0, 1)[::-1] * 255).astype(np.uint8)
+
+
+def to_jpeg(picture: np.ndarray) -> bytes:
+    """Return a picture as the bytes of a JPEG file."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=_QUALITY, subsampling="4:2:0")
+    return file.getvalue()
