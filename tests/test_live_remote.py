@@ -21,8 +21,8 @@ from astroquery_lis.exceptions import ServiceDownError
 from astroquery_lis.io.http import HttpClient, PoliteSession
 from astroquery_lis.io.ranges import fetch_range
 from astroquery_lis.jwst_stage import JwstStageClass
-from astroquery_lis.jwst_stage.archive.archive_jobs import url_of
-from astroquery_lis.jwst_stage.archive.search import MissionSearch
+from astroquery_lis.jwst_stage.archive_jobs import url_of
+from astroquery_lis.jwst_stage.mission_search import MissionSearch
 
 pytestmark = pytest.mark.remote_data
 

@@ -406,7 +406,7 @@ def mast_columns(asked: Asked) -> Answer:
     """Compare the columns of the search with those that are read."""
     from astroquery.mast import conf as mast_conf
 
-    from ..jwst_stage.archive.search import COLUMNS, MissionSearch
+    from ..jwst_stage.mission_search import COLUMNS, MissionSearch
 
     with asked.session() as session:
         columns = MissionSearch(mast_conf.server.rstrip("/"), session).columns
@@ -418,15 +418,15 @@ def mast_file(asked: Asked) -> Answer:
     """Read the beginning of one uncal file, and compare its length with the list's."""
     from astroquery.mast import conf as mast_conf
 
-    from ..jwst_stage.archive.archive_jobs import url_of
-    from ..jwst_stage.archive.search import MissionSearch
+    from ..jwst_stage.archive_jobs import url_of
+    from ..jwst_stage.mission_search import MissionSearch
 
     server = mast_conf.server.rstrip("/")
     with asked.session() as session:
         search = MissionSearch(server, session)
         rows = search.search({"level": "1b", "program": str(asked.program), "observation": "1"})
         listed = search.products([min(str(row["dataset"]) for row in rows)]) if rows else {}
-    products = [product for files in listed.values() for product in files]
+    products = [product for files in listed.values() for product in files.values()]
     uncals = [p for p in products if str(p.get("filename")).endswith("_uncal.fits")]
     if not uncals:
         return Answer(False, f"{len(rows)} rows of program {asked.program}, no uncal file")

@@ -21,15 +21,16 @@ from ..io.delivery import deliver_all, warn_of_failures
 from ..io.http import PoliteSession
 from ..io.jobs import manifest
 from ..io.store import check_space, writing
-from .archive.archive_jobs import (
+from .archive_jobs import (
+    ArchiveFile,
     ArchiveJob,
+    ArchiveSettings,
     find_token,
     part_bytes,
     url_of,
 )
-from .archive.query import find_uncal, size_text
-from .archive.search import PAGE_ROWS, MissionSearch
-from .archive.uncal_request import (
+from .mission_search import PAGE_ROWS, MissionSearch, find_uncal, size_text
+from .uncal_request import (
     DETECTORS,
     EXP_TYPES,
     INSTRUMENTS,
@@ -38,7 +39,6 @@ from .archive.uncal_request import (
     as_choices,
     as_moment,
     as_numbers,
-    folder_of,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +55,6 @@ QUERY_TIMEOUT_S = 300.0
 """The search is known to take more than a minute for large answers."""
 
 MOST_WORKERS = 16
-URI_PREFIX = "mast:JWST/product/"
 
 
 class ArchiveMethods(QueryBase):
@@ -152,7 +151,7 @@ class ArchiveMethods(QueryBase):
             end=as_moment("end_date", end_date, is_end=True),
             public_only=bool(public_only),
             associations=bool(associations),
-            **_circle(coordinates, radius),
+            circle=_circle(coordinates, radius),
         )
         _refuse_too_wide(request)
         with self._archive_session() as session:
@@ -229,35 +228,23 @@ class ArchiveMethods(QueryBase):
         of a FITS file spans it.  What was begun lies beside it under a name that ends in ``.part``;
         the same call goes on there, after an interruption of any kind.
         """
-        rows = _rows_of(table)
-        server = _server()
-        urls = [url_of(server, row["uri"]) for row in rows]
+        files, server = _files_of(table), _server()
         if get_query_payload:
-            return {"service": server, "urls": urls}
+            return {"service": server, "urls": [url_of(server, file.uri) for file in files]}
         if not isinstance(max_workers, int) or not 1 <= max_workers <= MOST_WORKERS:
             refuse("max_workers", max_workers, f"must be a number from 1 to {MOST_WORKERS}.")
-        needed = token is not None or not all(row["public"] for row in rows)
-        secret = find_token(token, server) if needed else None
+        is_secret = token is not None or not all(file.public for file in files)
         folder = Path(download_dir).expanduser().absolute()
         options = self._archive_options() | {"timeout_s": float(self.timeout)}
-        call = uuid.uuid4().hex
-        jobs = [
-            ArchiveJob(
-                row=number,
-                file=row["file"],
-                url=url,
-                path=str(folder / folder_of(row["file"]) / row["file"]),
-                size=row["size"],
-                sha256=row["sha256"],
-                bands=row["filter"],
-                server=server,
-                token=None if row["public"] else secret,
-                overwrite=bool(overwrite),
-                client_options=tuple(options.items()),
-                call=call,
-            )
-            for number, (row, url) in enumerate(zip(rows, urls, strict=True))
-        ]
+        settings = ArchiveSettings(
+            server=server,
+            folder=str(folder),
+            token=find_token(token, server) if is_secret else None,
+            overwrite=bool(overwrite),
+            client_options=tuple(options.items()),
+            call=uuid.uuid4().hex,
+        )
+        jobs = [ArchiveJob(number, file, settings) for number, file in enumerate(files)]
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         _announce(jobs, folder)
@@ -265,7 +252,7 @@ class ArchiveMethods(QueryBase):
             jobs,
             max_threads=max_workers,
             executor=executor,
-            total_bytes=sum(max(job.size, 0) for job in jobs) or None,
+            total_bytes=sum(max(file.size, 0) for file in files) or None,
             show_progress=show_progress,
             in_flight=max_workers,
         )
@@ -301,12 +288,14 @@ def _cone(center: SkyCoord, within: u.Quantity) -> dict[str, str]:
     return {"coordinates": center.to_string("decimal"), "radius": within.to_string(unit="deg")}
 
 
-def _circle(coordinates: Coordinates | None, radius: AnyAngle | None) -> dict[str, float]:
-    """Return the circle that is asked for, as arguments of `UncalRequest`."""
+def _circle(
+    coordinates: Coordinates | None, radius: AnyAngle | None
+) -> tuple[float, float, float] | None:
+    """Return the circle that is asked for, degrees: RA, Dec, radius."""
     if coordinates is None:
         if radius is not None:
             refuse("radius", radius, "says nothing without coordinates.")
-        return {}
+        return None
     if isinstance(coordinates, Integral):
         refuse("coordinates", coordinates, f"is no position; a program is program={coordinates}.")
     # They bring all of the survey's modules along.
@@ -314,8 +303,7 @@ def _circle(coordinates: Coordinates | None, radius: AnyAngle | None) -> dict[st
     from ..survey.catalog_request import as_angle_deg
 
     radius_deg = DEFAULT_RADIUS_DEG if radius is None else as_angle_deg("radius", radius, 1.0)
-    ra_deg, dec_deg = as_position(coordinates)
-    return {"ra_deg": ra_deg, "dec_deg": dec_deg, "radius_deg": radius_deg}
+    return (*as_position(coordinates), radius_deg)
 
 
 def _refuse_too_wide(request: UncalRequest) -> None:
@@ -325,41 +313,24 @@ def _refuse_too_wide(request: UncalRequest) -> None:
     if request.start is not None and request.end is not None and request.end < request.start:
         msg = f"end_date ({request.end.iso}) is before start_date ({request.start.iso})."
         raise InvalidRequestError(msg, parameter="end_date", value=request.end.iso)
-    if not request.program and request.radius_deg is None and request.start is None:
+    if not request.program and request.circle is None and request.start is None:
         msg = "That is most of the archive: give a program, coordinates, or a start_date."
         raise InvalidRequestError(msg, parameter="program")
 
 
-def _rows_of(table: Any) -> list[dict]:
-    """Return what is known of each file that is to be fetched."""
+def _files_of(table: Any) -> list[ArchiveFile]:
+    """Return the files that are to be fetched."""
     if isinstance(table, str):
         table = [table]
     if isinstance(table, Row):
         table = table.table[[table.index]]
     if not isinstance(table, Table):
-        names = [str(name) for name in table]
-        table = Table({"uri": np.array(names, str)})
+        table = Table({"uri": np.array([str(name) for name in table], str)})
     if not {"file", "uri"} & set(table.colnames):
         msg = f"table has no column 'file' or 'uri'; it has: {', '.join(table.colnames)}."
         raise InvalidRequestError(msg, parameter="table")
-    return [_file_of({name: _plain(row[name]) for name in table.colnames}) for row in table]
-
-
-def _file_of(row: dict[str, Any]) -> dict:
-    uri = str(row.get("uri") or row.get("file"))
-    name = str(row.get("file") or uri).rpartition("/")[2]
-    if not name or name in (".", "..") or "\\" in name or "\0" in name:
-        msg = f"table has {uri!r}, which is no file of MAST."
-        raise InvalidRequestError(msg, parameter="table", value=uri)
-    size = row.get("size")
-    return {
-        "file": name,
-        "uri": uri if ":" in uri else URI_PREFIX + name,
-        "size": -1 if size is None else int(size),
-        "sha256": str(row.get("sha256") or "").lower(),
-        "public": bool(row.get("public") or False),
-        "filter": str(row.get("filter") or ""),
-    }
+    names = table.colnames
+    return [ArchiveFile.of({name: _plain(row[name]) for name in names}) for row in table]
 
 
 def _plain(value: Any) -> object:
@@ -374,9 +345,9 @@ def _announce(jobs: list[ArchiveJob], folder: Path) -> None:
     """Say what is to come, and refuse what the disk has no room for."""
     due = known = 0
     for job in jobs:
-        if job.overwrite or job.flaw() != "":
+        if job.settings.overwrite or job.flaw() != "":
             due += 1
-            known += max(job.size - part_bytes(job.path), 0)
+            known += max(job.what.size - part_bytes(job.path), 0)
     log.info("%d of %d file(s) to fetch, %s, into %s.", due, len(jobs), size_text(known), folder)
     if due:
         check_space(folder, known)

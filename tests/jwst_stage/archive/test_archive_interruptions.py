@@ -19,8 +19,8 @@ from astroquery_lis.exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
-from astroquery_lis.jwst_stage.archive import archive_jobs
-from astroquery_lis.jwst_stage.archive.uncal_request import folder_of
+from astroquery_lis.jwst_stage import archive_jobs
+from astroquery_lis.jwst_stage.uncal_request import folder_of
 from astroquery_lis.sandbox.web import Response
 
 from .archive_files import fetched_bytes, is_right, write_uncal

@@ -24,8 +24,8 @@ from astroquery_lis.exceptions import (
     UnexpectedContentError,
     UnreachableError,
 )
-from astroquery_lis.jwst_stage.archive import search as archive_search
-from astroquery_lis.jwst_stage.archive.uncal_request import (
+from astroquery_lis.jwst_stage import mission_search as archive_search
+from astroquery_lis.jwst_stage.uncal_request import (
     DETECTORS,
     EXP_TYPES,
     INSTRUMENTS,

@@ -6,7 +6,7 @@ from astroquery import mast
 from astroquery_lis.exceptions import (
     InvalidRequestError,
 )
-from astroquery_lis.jwst_stage.archive import archive_jobs
+from astroquery_lis.jwst_stage import archive_jobs
 from astroquery_lis.sandbox.mast import TOKEN
 from astroquery_lis.sandbox.web import Response
 
@@ -108,14 +108,10 @@ def test_the_token_is_nowhere_to_be_read(stage, table, tmp_path, caplog):
     assert TOKEN not in caplog.text
     assert TOKEN not in "".join(map(str, manifest.pformat(max_width=-1, max_lines=-1)))
     assert TOKEN not in "".join(str(p) for p in tmp_path.rglob("*"))
-    job = archive_jobs.ArchiveJob(0, "f", "u", "p", token=archive_token(TOKEN))
+    secret = archive_jobs.Token(TOKEN, "a test")
+    settings = archive_jobs.ArchiveSettings("s", "f", secret, False, (), "c")
+    job = archive_jobs.ArchiveJob(0, archive_jobs.ArchiveFile("f", "u"), settings)
     assert TOKEN not in repr(job)
-
-
-def archive_token(text):
-    from astroquery_lis.jwst_stage.archive.archive_jobs import Token
-
-    return Token(text, "a test")
 
 
 @pytest.mark.parametrize("token", ["", "two words", "a\nb", "ключ", 5])

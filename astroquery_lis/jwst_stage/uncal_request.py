@@ -13,10 +13,10 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.time import Time
 
-from ...exceptions import InvalidRequestError, meant, refuse
-from ...survey.sphere import Polygon, separation_deg
-from ..planning.pipelines import EXP_TYPES as ALL_TYPES
-from ..planning.pipelines import is_guider
+from ..exceptions import InvalidRequestError, meant, refuse
+from ..survey.sphere import Polygon, separation_deg
+from .planning.pipelines import EXP_TYPES as ALL_TYPES
+from .planning.pipelines import is_guider
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,7 +104,7 @@ def as_choices(parameter: str, value: Any, allowed: Sequence[str]) -> tuple[str,
     """Return names out of a list, in upper case."""
     if value is None:
         return ()
-    names = {}
+    names = []
     for entry in _entries(parameter, value):
         name = str(entry).strip().upper()
         if name not in allowed:
@@ -112,21 +112,21 @@ def as_choices(parameter: str, value: Any, allowed: Sequence[str]) -> tuple[str,
             hint = meant(name, allowed)
             must = "is not known." if hint else f"is none of {', '.join(allowed)}."
             refuse(parameter, entry, must + hint)
-        names[name] = True
-    return tuple(names)
+        names.append(name)
+    return tuple(dict.fromkeys(names))
 
 
 def as_numbers(parameter: str, value: Any, largest: int) -> tuple[int, ...]:
     """Return numbers of programs or observations."""
     if value is None:
         return ()
-    numbers = {}
+    numbers = []
     for entry in _entries(parameter, value):
         text = str(entry).strip()
         if isinstance(entry, bool) or not text.isdecimal() or not 0 < int(text) <= largest:
             refuse(parameter, entry, f"must be a number from 1 to {largest}, or several.")
-        numbers[int(text)] = True
-    return tuple(numbers)
+        numbers.append(int(text))
+    return tuple(dict.fromkeys(numbers))
 
 
 def _entries(parameter: str, value: Any) -> list:
@@ -151,14 +151,13 @@ class UncalRequest:
     exp_type: tuple = ()
     start: Time | None = None
     end: Time | None = None
-    ra_deg: float | None = None
-    dec_deg: float | None = None
-    radius_deg: float | None = None
+    circle: tuple[float, float, float] | None = None
+    """RA, Dec and radius, degrees."""
     public_only: bool = False
     associations: bool = False
 
     def criteria(self) -> dict[str, str]:
-        """Return what the service can test, by key of `~.archive_search.COLUMNS`."""
+        """Return what the service can test, by key of `~.mission_search.COLUMNS`."""
         criteria = {"level": "1b"}
         for key in ("program", "observation", "instrument", "exp_type"):
             if getattr(self, key):
@@ -175,10 +174,10 @@ class UncalRequest:
     @property
     def cone(self) -> tuple[SkyCoord | None, u.Quantity | None]:
         """Centre and radius of the circle in which the service searches, `None` for none."""
-        if self.radius_deg is None:
+        if self.circle is None:
             return None, None
-        center = SkyCoord(self.ra_deg, self.dec_deg, unit="deg", frame="icrs")
-        return center, (self.radius_deg + SEARCH_MARGIN_DEG) * u.deg
+        ra_deg, dec_deg, radius_deg = self.circle
+        return SkyCoord(ra_deg, dec_deg, unit="deg"), (radius_deg + SEARCH_MARGIN_DEG) * u.deg
 
     def wants(self, facts: dict[str, Any]) -> bool:
         """Return True if a file is asked for: by its row of the search, and its name."""
@@ -204,26 +203,24 @@ class UncalRequest:
         return not (early or late)
 
     def _on_sky(self, row: dict[str, Any]) -> bool:
-        if self.radius_deg is None:
+        if self.circle is None:
             return True
-        if self.ra_deg is None or self.dec_deg is None:
-            return True
-        circle = self.ra_deg, self.dec_deg, self.radius_deg
-        touches = _touches(str(row.get("s_region") or ""), *circle)
+        touches = _touches(str(row.get("s_region") or ""), *self.circle)
         if touches is not None:
             return touches
         if row.get("ra_deg") is None or row.get("dec_deg") is None:
             return True
+        ra_deg, dec_deg, radius_deg = self.circle
         place = float(row["ra_deg"]), float(row["dec_deg"])
-        return bool(separation_deg(self.ra_deg, self.dec_deg, *place) <= self.radius_deg)
+        return bool(separation_deg(ra_deg, dec_deg, *place) <= radius_deg)
 
 
 @lru_cache(maxsize=65_536)
 def _touches(text: str, ra_deg: float, dec_deg: float, radius_deg: float) -> bool | None:
     """Return True if a footprint touches a circle; `None` if the text is none."""
     # It brings the code for mosaics along.
-    from ..legacy.footprints import Field, Footprint
-    from ..s_region import parse_s_region
+    from .legacy.footprints import Field, Footprint
+    from .s_region import parse_s_region
 
     try:
         shapes = parse_s_region(text)

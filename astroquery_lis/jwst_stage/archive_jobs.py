@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import json
 import os
+import re
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from ..._forks import new_lock
-from ...exceptions import (
+from .._forks import new_lock
+from ..exceptions import (
     CacheError,
     ContentChangedError,
     InvalidRequestError,
@@ -30,16 +31,17 @@ from ...exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
-from ...io.checks import flaw_of
-from ...io.download import Downloaded, download
-from ...io.http import HttpClient
-from ...io.jobs import Result
-from ...io.ranges import Version
-from ...io.store import remove_leftovers
+from ..io.checks import flaw_of
+from ..io.download import Downloaded, download
+from ..io.http import HttpClient
+from ..io.jobs import Result
+from ..io.ranges import Version
+from ..io.store import remove_leftovers
+from .uncal_request import folder_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import IO
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import IO, Self
 
 T = TypeVar("T")
 
@@ -52,6 +54,10 @@ KEYRING = ("astroquery:mast.stsci.edu.token", "masttoken")
 
 NEW_TOKEN = "https://auth.mast.stsci.edu/token"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+# What a header may hold, without spaces and semicolons.
+_TOKEN = re.compile(r"[!-:<-~]+")
+
+URI_PREFIX = "mast:JWST/product/"
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,19 +75,12 @@ class Token:
 
 def find_token(token: str | None, server: str) -> Token | None:
     """Return the user's token: the argument, the environment's, or that of the keyring."""
-    text, source = token, "the argument token"
-    if text is None:
-        text, source = os.environ.get(VARIABLE), f"${VARIABLE}"
-    if not text:
-        # A computer without a keyring has errors of its own for that.
-        with suppress(Exception):
-            import keyring
-
-            text, source = keyring.get_password(*KEYRING), "the keyring"
-    if not text and token is None:
+    tokens = (pair for pair in _tokens(token) if pair[0] or token is not None)
+    text, source = next(tokens, (None, ""))
+    if not source:
         return None
     text = text.strip() if isinstance(text, str) else ""
-    if not text or not text.isascii() or not text.isprintable() or " " in text or ";" in text:
+    if not _TOKEN.fullmatch(text):
         msg = f"{source} cannot be a MAST token; make one at {NEW_TOKEN}."
         raise InvalidRequestError(msg, parameter="token")
     parts = urlsplit(server)
@@ -89,6 +88,19 @@ def find_token(token: str | None, server: str) -> Token | None:
         msg = f"The MAST token is not sent to {server}, which is not an https address."
         raise InvalidRequestError(msg, parameter="token")
     return Token(text, source)
+
+
+def _tokens(token: str | None) -> Iterator[tuple[str | None, str]]:
+    """Yield what may be the user's token, and where it is from."""
+    if token is not None:
+        yield token, "the argument token"
+        return
+    yield os.environ.get(VARIABLE), f"${VARIABLE}"
+    # A computer without a keyring has errors of its own for that.
+    with suppress(Exception):
+        import keyring
+
+        yield keyring.get_password(*KEYRING), "the keyring"
 
 
 class ArchiveClient(HttpClient):
@@ -119,40 +131,96 @@ class ArchiveClient(HttpClient):
 
 
 @dataclass(frozen=True)
+class ArchiveSettings:
+    """How the files of one call are fetched; picklable."""
+
+    server: str
+    folder: str
+    """Where the files go, in folders ``program/observation``."""
+    token: Token | None
+    """Shown for files that are not public."""
+    overwrite: bool
+    client_options: tuple
+    call: str
+    """Tells one call from another."""
+
+
+@dataclass(frozen=True)
+class ArchiveFile:
+    """A file of the archive, and what is known of it."""
+
+    file: str
+    uri: str
+    size: int = -1
+    sha256: str = ""
+    bands: str = ""
+    public: bool = False
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """Return the file of a row of a table, in which masked values are `None`."""
+        uri = str(row.get("uri") or row.get("file"))
+        name = str(row.get("file") or uri).rpartition("/")[2]
+        if name in ("", ".", "..") or re.search(r"[\\\0]", name):
+            msg = f"table has {uri!r}, which is no file of MAST."
+            raise InvalidRequestError(msg, parameter="table", value=uri)
+        size = row.get("size")
+        return cls(
+            name,
+            uri if ":" in uri else URI_PREFIX + name,
+            -1 if size is None else int(size),
+            str(row.get("sha256") or "").lower(),
+            str(row.get("filter") or ""),
+            bool(row.get("public")),
+        )
+
+
+@dataclass(frozen=True)
 class ArchiveJob:
     """One file to fetch; picklable."""
 
     row: int
-    file: str
-    url: str
-    path: str
-    size: int = -1
-    sha256: str = ""
-    bands: str = ""
-    server: str = ""
-    token: Token | None = None
-    overwrite: bool = False
-    client_options: tuple = ()
-    call: str = ""
+    what: ArchiveFile
+    settings: ArchiveSettings
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return url_of(self.settings.server, self.what.uri)
+
+    @property
+    def path(self) -> Path:
+        """Where it goes."""
+        return Path(self.settings.folder, folder_of(self.what.file), self.what.file)
+
+    @property
+    def token(self) -> Token | None:
+        """What is shown for it."""
+        return None if self.what.public else self.settings.token
+
+    @property
+    def client(self) -> ArchiveClient:
+        """The client of this process: its connections serve every job."""
+        return _shared_client(self.settings.client_options, self.token)
 
     @property
     def about(self) -> dict[str, str]:
         """What the manifest says of it, whatever became of it."""
-        return {"id": self.file, "bands": self.bands, "url": self.url}
+        return {"id": self.what.file, "bands": self.what.bands, "url": self.url}
 
     def flaw(self) -> str | None:
         """Return what is wrong with the file that is here, empty for nothing, `None` if none is."""
-        return flaw_of(self.path, size=self.size, sha256=self.sha256)
+        return flaw_of(self.path, size=self.what.size, sha256=self.what.sha256)
 
     def fetch(self) -> Result:
         """Have the file, and say what became of it."""
         try:
             outcome: dict[str, Any] = _fetched(self)
         except NotFoundError as error:
-            _note_answer(self.call, is_down=False)
+            _note_answer(self.settings.call, is_down=False)
             outcome = {"status": "NODATA", "message": f"MAST does not have it: {error}"}
         except (TransferError, CacheError, OSError) as error:
-            _note_answer(self.call, is_down=isinstance(error, ServiceDownError))
+            _note_answer(self.settings.call, is_down=isinstance(error, ServiceDownError))
             raise _explained(self, error) from error
         return Result(self.row, **{**self.about, **outcome})
 
@@ -162,9 +230,8 @@ def url_of(server: str, uri: str) -> str:
     return f"{server}/api/v0.1/Download/file?uri={quote(uri, safe=':/')}"
 
 
-def part_bytes(path: str | os.PathLike[str]) -> int:
+def part_bytes(path: Path) -> int:
     """Return how much of a file is here in parts."""
-    path = Path(path)
     sizes = [0]
     for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
         with suppress(OSError):
@@ -175,8 +242,8 @@ def part_bytes(path: str | os.PathLike[str]) -> int:
 def _check_size(job: ArchiveJob, stream: IO[bytes]) -> None:
     """Refuse a file of another length than it should have, which its server need not tell."""
     length = stream.seek(0, os.SEEK_END)
-    if 0 <= job.size != length:
-        msg = f"{job.url} has {length} bytes; {job.size} are due."
+    if 0 <= job.what.size != length:
+        msg = f"{job.url} has {length} bytes; {job.what.size} are due."
         raise TruncatedError(msg, url=job.url)
 
 
@@ -196,21 +263,19 @@ def _note_answer(call: str, *, is_down: bool) -> None:
 
 @lru_cache(maxsize=4)
 def _shared_client(options: tuple, token: Token | None) -> ArchiveClient:
-    """Return this process's client: its connections serve every job."""
     return ArchiveClient(token=token, **dict(options))
 
 
 def _fetched(job: ArchiveJob) -> dict:
     """Return the attributes of the result of a file."""
-    path = Path(job.path)
-    flaw = job.flaw()
-    if flaw == "" and not job.overwrite:
+    path, flaw = job.path, job.flaw()
+    if flaw == "" and not job.settings.overwrite:
         return _found("CACHED", path)
-    if _is_given_up(job.call):
+    if _is_given_up(job.settings.call):
         message = f"Not asked for, since MAST did not answer for {OUTAGES} files before."
         return {"status": "SKIPPED", "message": message}
-    result = _downloaded(job, path, replace=flaw is not None)
-    _note_answer(job.call, is_down=False)
+    result = _downloaded(job, replace=flaw is not None)
+    _note_answer(job.settings.call, is_down=False)
     if result.sha256 is None:
         return _found("CACHED", path)
     remove_leftovers(path)
@@ -218,19 +283,18 @@ def _fetched(job: ArchiveJob) -> dict:
     return _found("COMPLETE", path, message=message, sha256=result.sha256)
 
 
-def _downloaded(job: ArchiveJob, path: Path, *, replace: bool) -> Downloaded:
+def _downloaded(job: ArchiveJob, *, replace: bool) -> Downloaded:
     """Fetch a file, as long as every attempt brings it forward."""
-    client = _shared_client(job.client_options, job.token)
-    expected = Version(job.size) if job.size >= 0 else None
+    path = job.path
     while True:
         before = part_bytes(path)
         try:
             return download(
-                client,
+                job.client,
                 job.url,
                 path,
-                expected=expected,
-                sha256=job.sha256 or None,
+                expected=Version(job.what.size) if job.what.size >= 0 else None,
+                sha256=job.what.sha256 or None,
                 replace=replace,
                 check=partial(_check_size, job),
             )
@@ -249,13 +313,12 @@ def _explained(job: ArchiveJob, error: Exception) -> LegacySurveyError:
     """Return the error with words that tell the user what to do, where there are better ones."""
     status = getattr(error, "status", None)
     if status in (401, 403):
-        client = _shared_client(job.client_options, job.token)
-        text = refusal(client, job.server, job.token, job.file)
-        return TransferError(f"{text} (HTTP {status})", url=job.url, status=status)
-    if isinstance(error, ContentChangedError) and job.size >= 0:
+        return TransferError(f"{_refusal(job)} (HTTP {status})", url=job.url, status=status)
+    if isinstance(error, ContentChangedError) and job.what.size >= 0:
         msg = (
-            f"{job.url} is not of the {job.size} bytes that the table gives {job.file}: it was "
-            "replaced since the query. Query again, or set its size to -1 to take it as it is."
+            f"{job.url} is not of the {job.what.size} bytes that the table gives {job.what.file}: "
+            "it was replaced since the query. Query again, or set its size to -1 to take it as it "
+            "is."
         )
         return ContentChangedError(msg, url=job.url, status=status)
     if not isinstance(error, LegacySurveyError):
@@ -263,15 +326,16 @@ def _explained(job: ArchiveJob, error: Exception) -> LegacySurveyError:
     return error
 
 
-def refusal(client: HttpClient, server: str, token: Token | None, file: str) -> str:
+def _refusal(job: ArchiveJob) -> str:
     """Return why a file was refused, in words."""
+    file, token = job.what.file, job.token
     if token is None:
         return (
             f"MAST gives {file} only to those who may see it, and no MAST token was sent. Give "
             f"token=..., set ${VARIABLE}, or store one with astroquery.mast's login; make one at "
             f"{NEW_TOKEN}."
         )
-    name = _whose(client, server, token)
+    name = _whose(job.client, job.settings.server, token)
     if name is None:
         return f"MAST refused {file}, although the MAST token from {token.source} was sent."
     if name == "":

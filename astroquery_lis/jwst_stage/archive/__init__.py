@@ -1,1 +1,0 @@
-"""JWST files at MAST: search and download."""
