@@ -11,19 +11,11 @@ from typing import TYPE_CHECKING
 
 import requests
 from astropy.io.votable.exceptions import VOWarning
-from urllib3.exceptions import HTTPError, ProtocolError
-from urllib3.exceptions import TimeoutError as Urllib3TimeoutError
+from urllib3.exceptions import HTTPError
 
-from ..exceptions import (
-    LegacySurveyError,
-    RefusedQueryError,
-    ServiceDownError,
-    ServiceTimeoutError,
-    TruncatedError,
-    UnexpectedContentError,
-)
+from ..exceptions import LegacySurveyError, RefusedQueryError, UnexpectedContentError
 from ..io.bounds import within
-from ..io.http import causes, status_error, unreached
+from ..io.http import causes, map_errors
 
 if TYPE_CHECKING:
     import pyvo
@@ -93,42 +85,16 @@ def _mapped_errors(url: str) -> Iterator[None]:
     """Turn the errors of pyvo and what is below it into the package's own."""
     import pyvo
 
-    try:
-        yield
-    except LegacySurveyError:
-        raise
-    except (pyvo.dal.DALAccessError, requests.RequestException, HTTPError, OSError) as error:
-        raise _mapped(error, url) from error
-
-
-def _mapped(error: Exception, url: str) -> LegacySurveyError:
-    """Return the package's own error for one of pyvo, by the deepest that says what it is."""
-    import pyvo
-
-    chain = list(causes(error))
-    for lower in chain:
-        if isinstance(lower, LegacySurveyError):
-            return lower
-    down = unreached(url, *chain)
-    if down is not None:
-        return down
-    timeouts = (requests.Timeout, Urllib3TimeoutError, TimeoutError)
-    if any(isinstance(lower, timeouts) for lower in chain):
-        return ServiceTimeoutError(f"No answer from {url} in time.", url=url, cause=error)
-    if isinstance(error, pyvo.dal.DALQueryError):
-        msg = f"{url} refused the query: {error.reason}"
-        return RefusedQueryError(msg, url=url, cause=error)
-    for lower in chain:
-        status = getattr(getattr(lower, "response", None), "status_code", None)
-        refusal = None if status is None else status_error(status, url, cause=error)
-        if refusal is not None:
-            return refusal
-    is_unreachable = any(isinstance(e, requests.ConnectionError) for e in chain)
-    if not is_unreachable and any(isinstance(e, ProtocolError) for e in chain):
-        msg = f"{url} was cut off in the middle of its answer."
-        return TruncatedError(msg, url=url, cause=error)
-    is_http = any(isinstance(lower, HTTPError) for lower in chain)
-    if isinstance(error, pyvo.dal.DALFormatError) and not (is_unreachable or is_http):
-        msg = f"{url} did not answer with a VOTable: {error}."
-        return UnexpectedContentError(msg, url=url, cause=error)
-    return ServiceDownError(f"Could not read {url}: {error}.", url=url, cause=error)
+    with map_errors(url, pyvo.dal.DALAccessError):
+        try:
+            yield
+        except pyvo.dal.DALQueryError as error:
+            msg = f"{url} refused the query: {error.reason}"
+            raise RefusedQueryError(msg, url=url, cause=error) from error
+        except pyvo.dal.DALFormatError as error:
+            # So it calls whatever happens while it reads an answer.
+            lower = (HTTPError, requests.RequestException, LegacySurveyError)
+            if any(isinstance(cause, lower) for cause in causes(error)):
+                raise
+            msg = f"{url} did not answer with a VOTable: {error}."
+            raise UnexpectedContentError(msg, url=url, cause=error) from error

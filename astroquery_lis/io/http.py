@@ -98,8 +98,8 @@ class _PoliteRetry(Retry):
 
 
 @contextmanager
-def map_errors(url: str) -> Iterator[None]:
-    """Turn the errors of urllib3 and of requests into the package's own."""
+def map_errors(url: str, *others: type[Exception]) -> Iterator[None]:
+    """Turn the errors of urllib3, of requests, and others into the package's own."""
     try:
         yield
     except LegacySurveyError as error:
@@ -108,34 +108,44 @@ def map_errors(url: str) -> Iterator[None]:
             error.url = url
             error.args = (f"{url}: {error}",)
         raise
-    except (HTTPError, OSError) as error:
+    except (HTTPError, OSError, *others) as error:
         raise _mapped(url, error) from error
 
 
-def _mapped(url: str, error: BaseException) -> TransferError:
-    """Return the error of ours that a lower one means."""
+def _mapped(url: str, error: BaseException) -> LegacySurveyError:
+    """Return the error of ours that a lower one means, by the first that says what it is."""
     if isinstance(error, MaxRetryError) and error.reason is not None:
         error = error.reason
-    lower = [error, *error.args]
-    if isinstance(error, requests.RequestException):
-        if isinstance(error, requests.exceptions.InvalidJSONError):
-            msg = f"{url} did not answer in JSON: {error}."
-            return UnexpectedContentError(msg, url=url, cause=error)
-        lower = list(causes(error))
+    lower = list(causes(error))
+    for cause in lower:
+        if isinstance(cause, LegacySurveyError):
+            return cause
     down = unreached(url, *lower)
     if down is not None:
         return down
-    if any(isinstance(cause, TimeoutError) for cause in lower):
-        msg = f"No answer from {url} in time."
-        return ServiceTimeoutError(msg, url=url, cause=error)
-    for cut in lower:
-        if isinstance(cut, http.client.IncompleteRead):
-            # urllib3 counts the bytes that came, the standard library has them.
-            came = cut.partial if isinstance(cut.partial, int) else len(cut.partial)
-            msg = f"{url} was cut off: {came} bytes came, {cut.expected} were still due."
-            return TruncatedError(msg, url=url, cause=error)
+    for cause in lower:
+        meaning = _meaning(url, cause, error)
+        if meaning is not None:
+            return meaning
     msg = f"Could not read {url}: {error}."
     return ServiceDownError(msg, url=url, cause=error)
+
+
+def _meaning(url: str, cause: BaseException, error: BaseException) -> TransferError | None:
+    """Return the error that one cause of an error means by itself, or `None`."""
+    if isinstance(cause, requests.exceptions.InvalidJSONError):
+        msg = f"{url} did not answer in JSON: {cause}."
+        return UnexpectedContentError(msg, url=url, cause=error)
+    if isinstance(cause, (TimeoutError, requests.Timeout)):
+        msg = f"No answer from {url} in time."
+        return ServiceTimeoutError(msg, url=url, cause=error)
+    if isinstance(cause, http.client.IncompleteRead):
+        # urllib3 counts the bytes that came, the standard library has them.
+        came = cause.partial if isinstance(cause.partial, int) else len(cause.partial)
+        msg = f"{url} was cut off: {came} bytes came, {cause.expected} were still due."
+        return TruncatedError(msg, url=url, cause=error)
+    status = getattr(getattr(cause, "response", None), "status_code", 0)
+    return status_error(status, url, cause=error)
 
 
 def unreached(url: str, *errors: BaseException) -> UnreachableError | None:
