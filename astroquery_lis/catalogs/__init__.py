@@ -9,29 +9,23 @@ from .._rooms import modules_of
 
 if TYPE_CHECKING:
     from . import (
-        any_file,
         brick_tables,
         catalog_files,
+        catalog_services,
         catalog_table,
-        catalog_tap,
-        catalog_viewer,
-        exposure_tables,
         match,
         sweep_files,
-        tap_client,
+        table_file,
     )
 
 __all__ = [
-    "any_file",
     "brick_tables",
     "catalog_files",
+    "catalog_services",
     "catalog_table",
-    "catalog_tap",
-    "catalog_viewer",
-    "exposure_tables",
     "match",
     "sweep_files",
-    "tap_client",
+    "table_file",
 ]
 
 __getattr__ = modules_of(__name__)

@@ -1,30 +1,178 @@
-"""Catalogue rows out of the Tractor files of the bricks that a region touches."""
+"""Catalogue rows out of the Tractor files of the bricks that a region touches.
+
+Where the columns of a file lie in a row, and a digest of every row's position, are kept in a
+sidecar in the cache; with it a repeated query reads neither the FITS header nor a single row that
+it does not return.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from astroquery.exceptions import LargeQueryWarning
 
 from .._typing import Payload
-from ..exceptions import CoverageWarning, InvalidRequestError, NoCoverageError, warn
+from ..exceptions import (
+    CoverageWarning,
+    InvalidRequestError,
+    NoCoverageError,
+    UnexpectedContentError,
+    warn,
+)
 from ..io.finder import FileFinder, LocatedFile
+from ..io.store import write_whole
 from ..survey.bricks import brick_center, brick_edges, is_north, name_of
 from ..survey.catalog_request import CatalogRequest, Sky
 from ..survey.paths import file_path
 from ..survey.releases import get_release
 from ..survey.row_ids import RowIds
 from ..survey.sphere import separation_deg
-from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS, ROW_KEY, TractorColumn
+from ..survey.tractor import parse_unit
+from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS, ROW_KEY, TractorColumn, any_column
 from .brick_tables import require_unlisted
 from .catalog_table import Chunk, Rows
-from .remote_sweep import open_remote
-from .table_file import OpenTables, TractorFile, open_table, own_columns
+from .table_file import FileColumn, TableFile, TableLayout, decoded, open_rows, remote_layout
+
+if TYPE_CHECKING:
+    from .._typing import FilePath
+
+SIDECAR_VERSION = 3
+POSITIONS = np.dtype(
+    [("ra", "<f8"), ("dec", "<f8"), ("primary", "?"), ("duplicate", "?"), ("north", "?")]
+)
+"""Fields of the sidecar: position, BRICK_PRIMARY, whether the type is DUP, and whether the north
+is official there."""
+
+
+@dataclass
+class TractorFile(TableFile):
+    """The rows of one catalogue, and their positions."""
+
+    positions: np.ndarray = field(kw_only=True, repr=False)  # of type `POSITIONS`
+
+
+OpenTables: TypeAlias = "OrderedDict[tuple[str, str], TableFile]"
+"""The tables used last, so that a repeated query does not read even the sidecar."""
+
+MAX_TABLES = 64
+
+
+def hold(tables: OpenTables, key: tuple[str, str], table: TableFile) -> None:
+    """Put a table last; the one used longest ago is let go."""
+    # Never out of it for a moment: another thread may look for it.
+    tables[key] = table
+    with suppress(KeyError):  # another thread let it go meanwhile
+        tables.move_to_end(key)
+        while len(tables) > MAX_TABLES:
+            tables.popitem(last=False)
+
+
+def open_table(
+    path: FilePath, sidecars: Path | None = None, tables: OpenTables | None = None
+) -> TractorFile:
+    """Open a Tractor file."""
+    path = Path(path)
+    status = os.stat(path)
+    stamp = f"{status.st_mtime_ns}-{status.st_size}"
+    key = (str(path), stamp)
+    held = tables.get(key) if tables is not None else None
+    if tables is not None and isinstance(held, TractorFile):
+        with suppress(KeyError):  # another thread let it go meanwhile
+            tables.move_to_end(key)
+        return held
+    table = _from_sidecar(path, sidecars, stamp)
+    if table is None:
+        table = with_positions(open_rows(path, what="a Tractor catalogue"))
+        if sidecars is not None:
+            _keep(table, sidecars, stamp)
+    if tables is not None:
+        hold(tables, key, table)
+    return table
+
+
+def _from_sidecar(path: Path, sidecars: Path | None, stamp: str) -> TractorFile | None:
+    """Return the table as an earlier call described it, or `None`."""
+    if sidecars is None:
+        return None
+    try:
+        note = json.loads(Path(sidecars, f"{stamp}.json").read_text())
+        if note.pop("version") != SIDECAR_VERSION:
+            return None
+        fields = {
+            name: FileColumn(**{**column, "shape": tuple(column["shape"])})
+            for name, column in note.pop("fields").items()
+        }
+        positions = np.load(Path(sidecars, f"{stamp}.npy"), allow_pickle=False)
+        layout = TableLayout(fields=fields, omitted=(), **note)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError):
+        return None
+    if positions.dtype != POSITIONS or len(positions) != layout.n_rows:
+        return None
+    return TractorFile(path, layout, positions=positions)
+
+
+def _keep(table: TractorFile, sidecars: Path, stamp: str) -> None:
+    """Write the sidecar, if it can be written; without it the next query is slower, no more."""
+    layout = table.layout
+    note = {
+        "version": SIDECAR_VERSION,
+        "n_rows": layout.n_rows,
+        "row_bytes": layout.row_bytes,
+        "data_offset": layout.data_offset,
+        "fields": {name: asdict(column) for name, column in layout.fields.items()},
+    }
+    with suppress(OSError):
+        with write_whole(sidecars / f"{stamp}.npy") as temporary, temporary.open("wb") as stream:
+            np.save(stream, table.positions, allow_pickle=False)
+        with write_whole(sidecars / f"{stamp}.json") as temporary:
+            temporary.write_text(json.dumps(note))
+        for old in sidecars.iterdir():
+            if old.suffix in (".npy", ".json") and old.stem != stamp:
+                old.unlink(missing_ok=True)
+
+
+def with_positions(table: TableFile) -> TractorFile:
+    """Return a table with the positions of its rows, if it is a catalogue."""
+    lacking = [n for n in ("ra", "dec", "brickid", "objid") if n not in table.fields]
+    if lacking:
+        msg = f"{table.path} is not a Tractor catalogue: it has no {', '.join(lacking)}."
+        raise UnexpectedContentError(msg, url=str(table.path))
+    n_rows = table.layout.n_rows
+    columns = table.read(np.arange(n_rows), ("ra", "dec", "brick_primary", "type"))
+    positions = np.zeros(n_rows, POSITIONS)
+    positions["ra"], positions["dec"] = columns["ra"], columns["dec"]
+    positions["primary"] = columns.get("brick_primary", True)
+    if "type" in columns:
+        positions["duplicate"] = columns["type"] == "DUP"
+    placed = np.isfinite(columns["ra"]) & (np.abs(columns["dec"]) <= 90)
+    positions["north"][placed] = is_north(columns["ra"][placed], columns["dec"][placed])
+    return TractorFile(table.path, table.layout, table.data, positions=positions)
+
+
+def own_columns(fields: Mapping[str, FileColumn], release: str) -> dict[str, TractorColumn]:
+    """Return the columns of a file that no release of the survey has."""
+    columns = {}
+    for name, column in fields.items():
+        if any_column(name, release) is None:
+            values = decoded(column, np.empty((0, *column.shape), column.kind))
+            kind = values.dtype.str.lstrip("<>|=")
+            dtype = "?" if kind == "b1" else kind
+            length = int(np.prod(column.shape, dtype=int))
+            unit = parse_unit(column.unit)
+            columns[name] = TractorColumn(name, dtype, length, unit, name, None, False)
+    return columns
+
+
+# ---- files of bricks as a source ----------------------------------------------------------------
 
 FEW_BRICKS = 4
 """So many brick files are fetched without a word."""
@@ -139,15 +287,15 @@ class TractorFiles:
         for brick in bricks:
             file = self.finder.local(brick.path)
             if file is not None:
-                return own_columns(self.open(file), release)
+                return own_columns(self.open(file).fields, release)
         if not may_ask or all(mirror.official for mirror in self.finder.mirrors):
             return {}
         for brick in bricks[:FEW_BRICKS]:
-            answer = self.finder.read_parts(brick.path, open_remote)
+            answer = self.finder.read_parts(brick.path, remote_layout)
             if isinstance(answer, LocatedFile):
-                return own_columns(self.open(answer), release)
+                answer = self.open(answer).layout
             if answer is not None:
-                return own_columns(answer, release)
+                return own_columns(answer.fields, release)
         return {}
 
     def payload(self, request: CatalogRequest) -> Payload:

@@ -19,9 +19,8 @@ from astropy.table import Column, MaskedColumn, Table
 from ..survey.bricks import brick_edges, brick_id
 from ..survey.catalog_request import CatalogRequest
 from ..survey.sphere import bricks_in_circle, separation_deg, unit_vectors
-from .catalog_files import RowFile, TractorFiles, brick_files, eligible, read_rows
+from .catalog_files import RowFile, TractorFile, TractorFiles, brick_files, eligible, read_rows
 from .catalog_table import Chunk, merge_columns
-from .table_file import TractorFile
 
 MAX_RADIUS_DEG = 60 / 3600
 MAX_MOTION_DEG = 60 / 3600

@@ -1,43 +1,47 @@
 """The binary table of a FITS file: where its columns lie, what their values mean, and its rows.
 
-Just the rows and columns that are wanted are read.  Of a catalogue, where the columns lie in a row,
-and a digest of every row's position, are kept in a sidecar in the cache; with it a repeated query
-reads neither the FITS header nor a single row that it does not return.
+Just the rows and columns that are wanted are read; `read_file` makes a table of astropy of a whole
+file of the survey: of a Tractor file, a sweep and what lies beside it, of CCDs.
 """
 
 from __future__ import annotations
 
+import difflib
 import gzip
-import json
+import io
 import os
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from gzip import GzipFile
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
+from astropy import units as u
 from astropy.io import fits
+from astropy.table import Column, MaskedColumn, Table
 
-from ..exceptions import TruncatedError, UnexpectedContentError
+from ..exceptions import (
+    CoverageWarning,
+    InvalidRequestError,
+    TruncatedError,
+    UnexpectedContentError,
+    warn,
+)
 from ..io.checks import check_head, reading, unreadable
-from ..io.store import write_whole
-from ..survey.bricks import is_north
+from ..io.parts import RemoteParts
+from ..io.ranges import FIRST_RANGE_BYTES
 from ..survey.tractor import parse_unit
-from ..survey.tractor_columns import TractorColumn, any_column
-
-if TYPE_CHECKING:
-    from .._typing import FilePath
+from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS, any_column
 
 RowNumbers: TypeAlias = np.ndarray | slice
 
 BLOCK_BYTES = 2880
 FEW_COLUMNS = 16
 GZIP_HEAD = b"\x1f\x8b"
+HEADER_BYTES = 1_000_000
 
 _FORMATS = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "L": "S1"}
 _FORMATS |= {"C": ">c8", "M": ">c16"}
@@ -233,6 +237,26 @@ def read_layout(
     return TableLayout(*sizes, data_offset, fields, omitted)
 
 
+def remote_layout(parts: RemoteParts) -> TableLayout:
+    """Return the layout of the first binary table of a file on a server."""
+    n_bytes = FIRST_RANGE_BYTES
+    while True:
+        head = parts.head(n_bytes)
+        version = parts.version
+        assert version is not None
+        try:
+            layout = read_layout(io.BytesIO(head), parts.url)
+            break
+        except UnexpectedContentError:
+            if n_bytes >= min(version.size, HEADER_BYTES):
+                raise
+        n_bytes *= 2
+    if version.size < layout.end:
+        msg = f"{parts.url} has {version.size} bytes; its table needs {layout.end}."
+        raise TruncatedError(msg, url=parts.url)
+    return layout
+
+
 def _table_header(stream: BinaryIO | GzipFile, url: str) -> tuple[fits.Header, int]:
     """Return the header of the first binary table of a file, and where its data begin."""
     check_head(url.removesuffix(".gz"), stream.read(9), url)
@@ -299,130 +323,91 @@ def _column(
     )
 
 
-# ---- catalogues: positions first, then just the rows and columns wanted -------------------------
+# ---- a whole file as a table of astropy ----------------------------------------------------------
 
-SIDECAR_VERSION = 3
-POSITIONS = np.dtype(
-    [("ra", "<f8"), ("dec", "<f8"), ("primary", "?"), ("duplicate", "?"), ("north", "?")]
-)
-"""Fields of the sidecar: position, BRICK_PRIMARY, whether the type is DUP, and whether the north
-is official there."""
+CCD_UNITS = {
+    "camera": None,
+    "expnum": None,
+    "ccdname": None,
+    "filter": None,
+    "object": None,
+    "propid": None,
+    "ra": u.deg,
+    "dec": u.deg,
+    "mjd_obs": u.day,
+    "exptime": u.s,
+    "airmass": None,
+    "ccdzpt": u.mag,
+    "zpt": u.mag,
+    "ccdskysb": u.mag / u.arcsec**2,
+    "ccd_cuts": None,
+    "image_filename": None,
+    "image_hdu": None,
+}
+"""Columns of a table of CCDs that are taken over as they are, with their units."""
 
-
-@dataclass
-class TractorFile(TableFile):
-    """The rows of one catalogue, and their positions."""
-
-    positions: np.ndarray = field(kw_only=True, repr=False)  # of type `POSITIONS`
-
-
-OpenTables: TypeAlias = "OrderedDict[tuple[str, str], TableFile]"
-"""The tables used last, so that a repeated query does not read even the sidecar."""
-
-MAX_TABLES = 64
-
-
-def hold(tables: OpenTables, key: tuple[str, str], table: TableFile) -> None:
-    """Put a table last; the one used longest ago is let go."""
-    # Never out of it for a moment: another thread may look for it.
-    tables[key] = table
-    with suppress(KeyError):  # another thread let it go meanwhile
-        tables.move_to_end(key)
-        while len(tables) > MAX_TABLES:
-            tables.popitem(last=False)
+# What tells that a table is of the survey: a source, a position, a CCD or a brick.
+_KEYS = ({"brickid", "objid"}, {"ra", "dec"}, {"expnum", "ccdname"}, {"brickname"})
+_PLACES = dict.fromkeys(("ra", "dec", "ra1", "ra2", "dec1", "dec2"), u.deg)
 
 
-def open_table(
-    path: FilePath, sidecars: Path | None = None, tables: OpenTables | None = None
-) -> TractorFile:
-    """Open a Tractor file."""
-    path = Path(path)
-    status = os.stat(path)
-    stamp = f"{status.st_mtime_ns}-{status.st_size}"
-    key = (str(path), stamp)
-    held = tables.get(key) if tables is not None else None
-    if tables is not None and isinstance(held, TractorFile):
-        with suppress(KeyError):  # another thread let it go meanwhile
-            tables.move_to_end(key)
-        return held
-    table = _from_sidecar(path, sidecars, stamp)
-    if table is None:
-        table = with_positions(open_rows(path, what="a Tractor catalogue"))
-        if sidecars is not None:
-            _keep(table, sidecars, stamp)
-    if tables is not None:
-        hold(tables, key, table)
-    return table
+def read_file(path: Path, columns: Sequence[str] | None) -> Table:
+    """Return the rows of a file, with the columns of these names."""
+    table = open_rows(path)
+    layout, fields = table.layout, table.fields
+    if not any(key <= fields.keys() for key in _KEYS):
+        few = ", ".join([*fields][:5]) or "none that can be read"
+        msg = f"{path} is no catalogue of the survey: the columns of its first table are {few}."
+        raise UnexpectedContentError(msg, url=str(path))
+    names = list(fields) if columns is None else _resolved(columns, layout, path)
+    if columns is None and layout.omitted:
+        msg = (
+            f"{path}: {', '.join(layout.omitted)} did not come; columns of bits, of lengths that "
+            "differ by row, of no values, or named like another are left out."
+        )
+        warn(msg, CoverageWarning)
+    raw = table.raw(slice(None), names)
+    known = _known_units(fields.keys())
+    parts = [_table_column(name, fields[name], raw[name], known) for name in names]
+    return Table(parts, copy=False, meta={"file": str(path)})
 
 
-def _from_sidecar(path: Path, sidecars: Path | None, stamp: str) -> TractorFile | None:
-    """Return the table as an earlier call described it, or `None`."""
-    if sidecars is None:
-        return None
-    try:
-        note = json.loads(Path(sidecars, f"{stamp}.json").read_text())
-        if note.pop("version") != SIDECAR_VERSION:
-            return None
-        fields = {
-            name: FileColumn(**{**column, "shape": tuple(column["shape"])})
-            for name, column in note.pop("fields").items()
-        }
-        positions = np.load(Path(sidecars, f"{stamp}.npy"), allow_pickle=False)
-        layout = TableLayout(fields=fields, omitted=(), **note)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError):
-        return None
-    if positions.dtype != POSITIONS or len(positions) != layout.n_rows:
-        return None
-    return TractorFile(path, layout, positions=positions)
+def _resolved(columns: Sequence[str], layout: TableLayout, path: Path) -> list[str]:
+    """Return the names of columns as the layout has them; refuse others."""
+    names = []
+    for column in columns:
+        name = column.strip().lower()
+        if name not in layout.fields:
+            near = difflib.get_close_matches(name, layout.fields, 3)
+            hint = f"did you mean {', '.join(near)}?" if near else "leave columns out for all."
+            msg = f"columns: {path} has no {column!r}; {hint}"
+            raise InvalidRequestError(msg, parameter="columns", value=column)
+        names.append(name)
+    return list(dict.fromkeys(names))
 
 
-def _keep(table: TractorFile, sidecars: Path, stamp: str) -> None:
-    """Write the sidecar, if it can be written; without it the next query is slower, no more."""
-    layout = table.layout
-    note = {
-        "version": SIDECAR_VERSION,
-        "n_rows": layout.n_rows,
-        "row_bytes": layout.row_bytes,
-        "data_offset": layout.data_offset,
-        "fields": {name: asdict(column) for name, column in layout.fields.items()},
-    }
-    with suppress(OSError):
-        with write_whole(sidecars / f"{stamp}.npy") as temporary, temporary.open("wb") as stream:
-            np.save(stream, table.positions, allow_pickle=False)
-        with write_whole(sidecars / f"{stamp}.json") as temporary:
-            temporary.write_text(json.dumps(note))
-        for old in sidecars.iterdir():
-            if old.suffix in (".npy", ".json") and old.stem != stamp:
-                old.unlink(missing_ok=True)
+def _known_units(names: Iterable[str]) -> dict[str, u.UnitBase]:
+    """Return the units of columns for which the survey writes none into its files."""
+    names = {*names}
+    if {"brickid", "objid"} <= names:
+        known = {name: any_column(name, "dr10") for name in names}
+        return {n: c.unit for n, c in known.items() if c is not None and c.unit is not None}
+    if {"expnum", "ccdname"} <= names:
+        return {name: unit for name, unit in CCD_UNITS.items() if unit is not None}
+    return _PLACES
 
 
-def with_positions(table: TableFile) -> TractorFile:
-    """Return a table with the positions of its rows, if it is a catalogue."""
-    lacking = [n for n in ("ra", "dec", "brickid", "objid") if n not in table.fields]
-    if lacking:
-        msg = f"{table.path} is not a Tractor catalogue: it has no {', '.join(lacking)}."
-        raise UnexpectedContentError(msg, url=str(table.path))
-    n_rows = table.layout.n_rows
-    columns = table.read(np.arange(n_rows), ("ra", "dec", "brick_primary", "type"))
-    positions = np.zeros(n_rows, POSITIONS)
-    positions["ra"], positions["dec"] = columns["ra"], columns["dec"]
-    positions["primary"] = columns.get("brick_primary", True)
-    if "type" in columns:
-        positions["duplicate"] = columns["type"] == "DUP"
-    placed = np.isfinite(columns["ra"]) & (np.abs(columns["dec"]) <= 90)
-    positions["north"][placed] = is_north(columns["ra"][placed], columns["dec"][placed])
-    return TractorFile(table.path, table.layout, table.data, positions=positions)
-
-
-def own_columns(table: TableFile, release: str) -> dict[str, TractorColumn]:
-    """Return the columns of a table that no release of the survey has."""
-    columns = {}
-    for name, column in table.fields.items():
-        if any_column(name, release) is None:
-            values = decoded(column, np.empty((0, *column.shape), column.kind))
-            kind = values.dtype.str.lstrip("<>|=")
-            dtype = "?" if kind == "b1" else kind
-            length = int(np.prod(column.shape, dtype=int))
-            unit = parse_unit(column.unit)
-            columns[name] = TractorColumn(name, dtype, length, unit, name, None, False)
-    return columns
+def _table_column(
+    name: str, field: FileColumn, raw: np.ndarray, known: dict[str, u.UnitBase]
+) -> Column:
+    """Return a column with its unit, masked where the file has no value."""
+    values, mask = decoded(field, raw), missing(field, raw)
+    if name in REDSHIFTS and values.dtype.kind == "f":
+        mask = values == NO_REDSHIFT
+    unit = parse_unit(field.unit)
+    unit = known.get(name) if unit is None else unit
+    # A unit that nobody can read stays where a person can.
+    description = field.unit if field.unit and unit is None else None
+    if mask is None or not mask.any():
+        return Column(values, name, unit=unit, description=description)
+    return MaskedColumn(values, name, mask=mask, unit=unit, description=description)

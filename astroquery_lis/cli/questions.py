@@ -19,8 +19,7 @@ from astropy.io import fits
 from .._conf import conf, setting
 from .._packages import package_version
 from .._typing import Keywords
-from ..catalogs.catalog_tap import DCHISQ, box_where, circle_where
-from ..catalogs.tap_client import TapAnswer, TapClient
+from ..catalogs.catalog_services import DCHISQ, TapAnswer, TapClient, box_where, circle_where
 from ..client.cache import PROBE_PATH
 from ..client.position_text import resolve_names
 from ..exceptions import NotFoundError, ServiceDownError

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from .._typing import Executor, FilePath, Keywords, Mirror, Region
-    from ..catalogs.table_file import OpenTables
+    from ..catalogs.catalog_files import OpenTables
     from ..images.reader import SectionReader
     from ..images.sources import Access
     from ..images.tiles import OpenImages

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from .._typing import Angle, Coordinates, Mirror, OnMissing, Payload, Region
+    from ..catalogs.catalog_services import TapClient
     from ..catalogs.catalog_table import CatalogSource
-    from ..catalogs.tap_client import TapClient
     from ..survey.catalog_request import Sky
 
 
@@ -210,10 +210,10 @@ class CatalogMethods(SurveyBase):
             makers: dict[str, Callable[[], CatalogSource]] = {
                 "files": lambda: files,
                 "sweeps": lambda: sweeps,
-                "tap": lambda: catalogs.catalog_tap.TapSource(
+                "tap": lambda: catalogs.catalog_services.TapSource(
                     self._tap(), self._cone_refused, async_job=async_job
                 ),
-                "viewer": lambda: catalogs.catalog_viewer.ViewerSource(self._viewer(cache)),
+                "viewer": lambda: catalogs.catalog_services.ViewerSource(self._viewer(cache)),
             }
             sources = [(makers[name](), reason) for name in names]
             if get_query_payload:
@@ -462,6 +462,6 @@ class CatalogMethods(SurveyBase):
 
     def _tap(self) -> TapClient:
         make: Callable[..., PoliteSession] = PoliteSession
-        return catalogs.tap_client.TapClient(
+        return catalogs.catalog_services.TapClient(
             setting("tap_url"), partial(make, **self._client_options())
         )

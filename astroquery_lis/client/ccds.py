@@ -218,9 +218,9 @@ class CcdMethods(SurveyBase):
         ra_deg, dec_deg = as_position(coordinates)
         with self._finder(mirror, cache) as finder:
             if get_query_payload:
-                path = catalogs.exposure_tables.exposure_path(ra_deg, dec_deg, release, region)[0]
+                path = catalogs.brick_tables.exposure_path(ra_deg, dec_deg, release, region)[0]
                 return {"service": finder.service, "urls": [finder.address(path)]}
-            return catalogs.exposure_tables.exposures_at(
+            return catalogs.brick_tables.exposures_at(
                 ra_deg, dec_deg, bands, release, region, finder, on_missing=on_missing
             )
 

@@ -276,7 +276,7 @@ or sequence, optional
         if names is not None and (not names or not all(isinstance(n, str) for n in names)):
             refuse("columns", columns, "must name columns; leave it out for all of the file.")
         try:
-            return catalogs.any_file.read_file(file, names)
+            return catalogs.table_file.read_file(file, names)
         except OSError as error:
             refuse("path", str(path), f"cannot be read: {error.strerror}.")
 

@@ -100,6 +100,7 @@ class _PoliteRetry(Retry):
 @contextmanager
 def map_errors(url: str, *others: type[Exception]) -> Iterator[None]:
     """Turn the errors of urllib3, of requests, and others into the package's own."""
+    kinds: tuple[type[Exception], ...] = (HTTPError, OSError, *others)
     try:
         yield
     except LegacySurveyError as error:
@@ -108,7 +109,7 @@ def map_errors(url: str, *others: type[Exception]) -> Iterator[None]:
             error.url = url
             error.args = (f"{url}: {error}",)
         raise
-    except (HTTPError, OSError, *others) as error:
+    except kinds as error:
         raise _mapped(url, error) from error
 
 

@@ -8,8 +8,8 @@ import pytest
 from astropy.table import Column, MaskedColumn, Table, vstack
 
 from astroquery_lis.catalogs.catalog_files import brick_files
+from astroquery_lis.catalogs.catalog_services import catalog_query, chunk_of
 from astroquery_lis.catalogs.catalog_table import Chunk, assemble
-from astroquery_lis.catalogs.catalog_tap import catalog_query, chunk_of
 from astroquery_lis.survey.bricks import parse_brick_name
 from astroquery_lis.survey.catalog_request import catalog_request
 from astroquery_lis.survey.row_ids import northern_rows

@@ -12,9 +12,8 @@ from astropy.table import Table
 from astroquery.exceptions import LargeQueryWarning
 
 from astroquery_lis import LegacySurveyClass, conf, sandbox
-from astroquery_lis.catalogs import match, remote_sweep
-from astroquery_lis.catalogs.catalog_files import RowFile
-from astroquery_lis.catalogs.table_file import MAX_TABLES, hold, open_table
+from astroquery_lis.catalogs import match, sweep_files
+from astroquery_lis.catalogs.catalog_files import MAX_TABLES, RowFile, hold, open_table
 from astroquery_lis.exceptions import (
     CoverageWarning,
     FailoverWarning,
@@ -208,7 +207,7 @@ def large(tmp_path):
 @pytest.mark.parametrize("order", ["name", "id", "none"])
 def test_of_a_large_sweep_just_the_bricks_are_read(large, order, monkeypatch):
     sky, path, put = large
-    monkeypatch.setattr(remote_sweep, "NEAR_BYTES", 50_000)
+    monkeypatch.setattr(sweep_files, "NEAR_BYTES", 50_000)
     table = large_sweep(order)
     survey = put(table)
     size = path.stat().st_size
@@ -241,16 +240,16 @@ def test_what_is_held_of_all_sweeps_has_one_bound(sky, survey, monkeypatch):
 
     def held():
         tables = survey._tables.values()
-        return [t.held_bytes for t in tables if isinstance(t, remote_sweep.RemoteSweep)]
+        return [t.held_bytes for t in tables if isinstance(t, sweep_files.RemoteSweep)]
 
     due = [survey.query_tractor(place, **ask) for place in places]
     before = held()
     assert len(before) > 1
     assert min(before) > 0
-    monkeypatch.setattr(remote_sweep, "HELD_BYTES", max(before))
+    monkeypatch.setattr(sweep_files, "HELD_BYTES", max(before))
     survey.query_tractor(places[0], **ask)
     assert 0 < sum(held()) <= max(before)
-    monkeypatch.setattr(remote_sweep, "HELD_BYTES", 0)
+    monkeypatch.setattr(sweep_files, "HELD_BYTES", 0)
     for place, rows in zip(places, due, strict=True):
         assert_same(rows, survey.query_tractor(place, **ask))
         assert sum(held()) == 0
@@ -259,12 +258,12 @@ def test_what_is_held_of_all_sweeps_has_one_bound(sky, survey, monkeypatch):
 @pytest.mark.filterwarnings("ignore::astroquery.exceptions.LargeQueryWarning")
 def test_bricks_that_adjoin_are_not_read_as_one(large, monkeypatch):
     sky, _, put = large
-    monkeypatch.setattr(remote_sweep, "NEAR_BYTES", 20_000)
+    monkeypatch.setattr(sweep_files, "NEAR_BYTES", 20_000)
     table = large_sweep("id")
     ask = {"radius": "0.4 deg", "columns": ["brickid", "objid"], "source": "sweeps"}
     due = put(table).query_tractor("101.5 0.5", **ask)
     together = max(record.bytes_sent for record in sky.requests)
-    monkeypatch.setattr(remote_sweep, "MOST_RUNS", 1)
+    monkeypatch.setattr(sweep_files, "MOST_RUNS", 1)
     assert_same(due, put(table).query_tractor("101.5 0.5", **ask))
     brick_bytes = 2 * N_ROWS * table.as_array().dtype.itemsize
     assert max(record.bytes_sent for record in sky.requests) < brick_bytes + 65_536 < together
@@ -272,8 +271,8 @@ def test_bricks_that_adjoin_are_not_read_as_one(large, monkeypatch):
 
 def test_no_row_is_lost_where_two_orders_fit_what_was_looked_at(large, monkeypatch):
     _, _, put = large
-    monkeypatch.setattr(remote_sweep, "NEAR_BYTES", 10_000)
-    monkeypatch.setattr(remote_sweep, "N_FIRST_PROBES", 2)
+    monkeypatch.setattr(sweep_files, "NEAR_BYTES", 10_000)
+    monkeypatch.setattr(sweep_files, "N_FIRST_PROBES", 2)
     table = large_sweep("id")
     ids = np.unique(table["BRICKID"]).tolist()
     # By id the second lies between the two that the probes meet, by name before both.
@@ -317,7 +316,7 @@ def test_a_sweep_without_ids_of_bricks_leads_to_the_next_mirror(large, tmp_path,
 
 def test_ids_of_bricks_with_an_offset_are_read(large, monkeypatch):
     _, _, put = large
-    monkeypatch.setattr(remote_sweep, "NEAR_BYTES", 50_000)
+    monkeypatch.setattr(sweep_files, "NEAR_BYTES", 50_000)
     table = large_sweep("name")
     ask = {"radius": "0.05 deg", "columns": ["brickid", "objid", "flux_r"], "source": "sweeps"}
     due = put(table).query_tractor("100.5 0.2", **ask)
@@ -328,7 +327,7 @@ def test_ids_of_bricks_with_an_offset_are_read(large, monkeypatch):
 
 def test_a_sweep_that_changes_is_begun_anew(large, monkeypatch):
     _, _, put = large
-    monkeypatch.setattr(remote_sweep, "NEAR_BYTES", 50_000)
+    monkeypatch.setattr(sweep_files, "NEAR_BYTES", 50_000)
     table = large_sweep("name")
     survey = put(table)
     ask = {"radius": "0.05 deg", "columns": ["brickid", "objid", "flux_r"], "source": "sweeps"}
@@ -343,8 +342,8 @@ def test_a_sweep_that_changes_is_begun_anew(large, monkeypatch):
 
 def test_a_large_sweep_without_order_is_not_read_whole(large, monkeypatch):
     _, _, put = large
-    monkeypatch.setattr(remote_sweep, "NEAR_BYTES", 50_000)
-    monkeypatch.setattr(remote_sweep, "WHOLE_BYTES", 1_000_000)
+    monkeypatch.setattr(sweep_files, "NEAR_BYTES", 50_000)
+    monkeypatch.setattr(sweep_files, "WHOLE_BYTES", 1_000_000)
     survey = put(large_sweep("none"))
     with pytest.raises(UnexpectedContentError, match="in no order.*get_brick_files"):
         survey.query_tractor("100.5 0.1", radius="0.1 deg", source="sweeps", columns="flux_r")

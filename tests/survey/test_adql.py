@@ -9,7 +9,7 @@ from astropy.coordinates import SkyCoord, SkyOffsetFrame
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astroquery_lis.catalogs.catalog_tap import box_where, catalog_query
+from astroquery_lis.catalogs.catalog_services import box_where, catalog_query
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.survey.bricks import brick_id
 from astroquery_lis.survey.catalog_request import as_conditions, catalog_request

@@ -1,21 +1,39 @@
-"""Catalogue rows from a TAP service with the tables of Astro Data Lab.
+"""Catalogue rows from services: Astro Data Lab's tables by TAP, and the viewer's ``cat.fits``.
 
-Column names come from the catalogue's own list and values are written as literals, so that what a
-user passes cannot change the query.  Columns are quoted: ``by`` is a reserved word.
+TAP is asked through pyvo.  Column names come from the catalogue's own list and values are written
+as literals, so that what a user passes cannot change the query.  Columns are quoted: ``by`` is a
+reserved word.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import requests
+from astropy.io.fits import BinTableHDU
+from astropy.io.votable.exceptions import VOWarning
+from urllib3.exceptions import HTTPError
 
 from .._typing import Payload
-from ..exceptions import InvalidRequestError, RefusedQueryError
+from ..exceptions import (
+    InvalidRequestError,
+    LegacySurveyError,
+    NoCoverageError,
+    RefusedQueryError,
+    UnexpectedContentError,
+)
+from ..io.bounds import within
+from ..io.http import causes, map_errors
 from ..survey.catalog_request import CatalogRequest
 from ..survey.conditions import Comparison, Condition, literal
+from ..survey.layers import layer_of
 from ..survey.releases import get_release, get_tree
 from ..survey.row_ids import RowIds, northern_rows
 from ..survey.sphere import Circle
@@ -29,10 +47,93 @@ from ..survey.tractor_columns import (
     tractor_columns,
 )
 from .catalog_table import Chunk, Rows
-from .tap_client import TapClient
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    import pyvo
+    from astropy.io.fits import HDUList
     from astropy.table import Column, Table
+
+
+ANSWER_BYTES, ROW_BYTES, USUAL_ROWS = 16e6, 16e3, 2_000_000
+"""Largest answer beside its rows, largest row (200 columns as text have 5 kB), and most rows."""
+
+FIRST_POLL_S = 0.1
+LAST_POLL_S = 10.0
+
+
+@dataclass(frozen=True)
+class TapAnswer:
+    """What a TAP service answered."""
+
+    table: Table
+    is_cut: bool
+
+
+class TapClient:
+    """A TAP service."""
+
+    def __init__(self, url: str, make_session: Callable[[], requests.Session]) -> None:
+        self.url = url.rstrip("/")
+        self._make_session = make_session
+
+    def run(self, query: str, *, maxrec: int | None = None, async_job: bool = False) -> TapAnswer:
+        """Run a query."""
+        import pyvo
+
+        with (
+            _mapped_errors(self.url),
+            within(limit_bytes=ANSWER_BYTES + ROW_BYTES * (maxrec or USUAL_ROWS)),
+            self._make_session() as session,
+            warnings.catch_warnings(),
+        ):
+            # Overflow is told by the caller; services' VOTables are seldom strictly valid.
+            warnings.simplefilter("ignore", pyvo.dal.exceptions.DALOverflowWarning)
+            warnings.simplefilter("ignore", VOWarning)
+            service = pyvo.dal.TAPService(self.url, session=session)
+            run = _run_job if async_job else pyvo.dal.TAPService.run_sync
+            result = run(service, query, maxrec=maxrec)
+            return TapAnswer(result.to_table(), result.query_status.upper() == "OVERFLOW")
+
+
+def _run_job(service: pyvo.dal.TAPService, query: str, maxrec: int | None) -> pyvo.dal.TAPResults:
+    import pyvo
+
+    job = service.submit_job(query, maxrec=maxrec)
+    try:
+        job.run()
+        wait_s = FIRST_POLL_S
+        while job.phase in ("PENDING", "QUEUED", "EXECUTING", "HELD", "SUSPENDED", "UNKNOWN"):
+            time.sleep(wait_s)
+            wait_s = min(1.5 * wait_s, LAST_POLL_S)
+        job.raise_if_error()
+        return job.fetch_result()
+    finally:
+        # It goes by itself some day if that fails.
+        with suppress(pyvo.dal.DALServiceError, requests.RequestException, LegacySurveyError):
+            job.delete()
+
+
+@contextmanager
+def _mapped_errors(url: str) -> Iterator[None]:
+    """Turn the errors of pyvo and what is below it into the package's own."""
+    import pyvo
+
+    with map_errors(url, pyvo.dal.DALAccessError):
+        try:
+            yield
+        except pyvo.dal.DALQueryError as error:
+            msg = f"{url} refused the query: {error.reason}"
+            raise RefusedQueryError(msg, url=url, cause=error) from error
+        except pyvo.dal.DALFormatError as error:
+            # So it calls whatever happens while it reads an answer.
+            lower = (HTTPError, requests.RequestException, LegacySurveyError)
+            if any(isinstance(cause, lower) for cause in causes(error)):
+                raise
+            msg = f"{url} did not answer with a VOTable: {error}."
+            raise UnexpectedContentError(msg, url=url, cause=error) from error
+
 
 DEFAULT_MAXREC = 2_000_000
 """Rows asked for where the user names no number: a service's own default can be a few thousand."""
@@ -285,3 +386,110 @@ def _unswap(columns: dict[str, np.ndarray]) -> None:
     kinds, references = (set(np.unique(columns[n])) - {""} for n in ("type", "ref_cat"))
     if references and references <= set(TYPES) and not kinds & set(TYPES):
         columns["type"], columns["ref_cat"] = columns["ref_cat"], columns["type"]
+
+
+MAX_VIEWER_RADIUS_DEG = 1.0
+"""The viewer reads whole brick files while it is waited for: larger regions would time out."""
+
+VIEWER_MARGIN_DEG = 0.005
+NOTHING = "No catalog sources"
+
+
+class Viewer(Protocol):
+    """The viewer's service, as far as the catalogue asks it."""
+
+    url: str
+
+    def address(self, path: str, **parameters: str) -> str:
+        """Return the URL of a question."""
+
+    def fits(
+        self, path: str, *, box: tuple[float, float, float], **parameters: str
+    ) -> AbstractContextManager[HDUList]:
+        """Give the answer, which is kept unless it is found wrong meanwhile."""
+
+
+class ViewerSource:
+    """The viewer as a source of the catalogue."""
+
+    name = "viewer"
+
+    def __init__(self, service: Viewer) -> None:
+        self._service = service
+
+    def payload(self, request: CatalogRequest) -> Payload:
+        """Return what the viewer would be asked."""
+        path, parameters = _question(request)
+        urls = [self._service.address(path, **parameters)]
+        return {"service": self._service.url, "urls": urls}
+
+    def rows(self, request: CatalogRequest, *, use_maxrec: bool = True) -> Rows:
+        """Return the rows of a request, with some more round them."""
+        path, parameters = _question(request)
+        meta = {"url": self._service.address(path, **parameters)}
+        circle = request.sky.enclosing
+        box = (circle.ra_deg, circle.dec_deg, circle.radius_deg)
+        try:
+            with self._service.fits(path, box=box, **parameters) as hdus:
+                return Rows([_chunk_of(hdus, request, meta["url"])], meta)
+        except NoCoverageError:
+            return Rows([], meta)
+        except UnexpectedContentError as error:
+            if NOTHING in str(error):
+                return Rows([], meta)
+            raise
+
+
+def _question(request: CatalogRequest) -> tuple[str, dict[str, str]]:
+    """Return what the viewer is asked: the layer's catalogue, and the box."""
+    if request.redshifts:
+        request.refuse_redshifts("source='viewer'")
+    if not request.primary:
+        lack = "ids=" if isinstance(request.sky, RowIds) else "primary=False"
+        msg = f"source='viewer' lacks {lack}: take source='files'."
+        raise InvalidRequestError(msg, parameter="source", value="viewer")
+    circle = request.sky.enclosing
+    # The box is laid out on the sky at its centre: a margin, and the exact cut is made here.
+    boxes = circle.boxes(VIEWER_MARGIN_DEG + 0.02 * circle.radius_deg)
+    if circle.radius_deg > MAX_VIEWER_RADIUS_DEG or boxes[0][:2] == (0.0, 360.0):
+        msg = (
+            f"source='viewer' is for regions of up to {MAX_VIEWER_RADIUS_DEG:g} deg that hold no "
+            "pole; take source='tap' or source='files'."
+        )
+        raise InvalidRequestError(msg, parameter="source", value="viewer")
+    parameters = {
+        "ralo": f"{boxes[0][0]:.7f}",
+        "rahi": f"{boxes[-1][1]:.7f}",
+        "declo": f"{boxes[0][2]:.7f}",
+        "dechi": f"{boxes[0][3]:.7f}",
+    }
+    return f"{layer_of(request.release, request.region).name}/cat.fits", parameters
+
+
+def _chunk_of(hdus: HDUList, request: CatalogRequest, url: str) -> Chunk:
+    columns, units = {}, {}
+    table = hdus[-1]
+    for column in table.columns if isinstance(table, BinTableHDU) else ():
+        name = column.name.lower()
+        values = np.asarray(table.data.field(column.name))
+        if values.dtype.kind in "SU":
+            values = np.char.rstrip(values.astype(str))
+        elif values.dtype.byteorder == ">":
+            values = values.astype(values.dtype.newbyteorder("="))
+        columns[name], units[name] = values, column.unit or ""
+    if not all(name in columns for name in ("ra", "dec", "release", "brickid", "objid")):
+        msg = f"{url} sent a table that is not a Tractor catalogue."
+        raise UnexpectedContentError(msg, url=url)
+    north = northern_rows(columns, request.release, request.region)
+    masks = {}
+    for name, values in columns.items():
+        # Light curves of the north are shorter in DR9 and come padded.
+        if name.startswith("lc_") and values.ndim == 2 and north.any():
+            masks[name] = np.zeros(values.shape, bool)
+            masks[name][north, _northern_length(name, request.release) :] = True
+    return Chunk(len(north), columns, north, masks, units, url)
+
+
+def _northern_length(name: str, release: str) -> int | None:
+    column = tractor_columns({"dr10": "dr9"}.get(release, release)).get(name)
+    return None if column is None else column.length
