@@ -14,7 +14,6 @@ from ..exceptions import NoCoverageError, StageWarning, refuse, warn
 from ..pictures.page import write_page
 from ..survey.catalog_request import as_angle_deg
 from ..survey.releases import get_release
-from .legacy.field_cutouts import as_width_deg, field_cutouts
 from .legacy.field_page import jwst_picture, page_of
 from .legacy.field_sources import (
     as_epoch,
@@ -23,6 +22,7 @@ from .legacy.field_sources import (
     has_motion,
     read_jwst_catalog,
 )
+from .legacy.fields import as_width_deg, field_cutouts
 from .legacy.matching import CatalogMatch, match_tables
 from .legacy.refcat import as_cuts, make_reference
 

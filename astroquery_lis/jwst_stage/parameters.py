@@ -99,7 +99,7 @@ def _specs(jwst_version: str, stpipe_version: str) -> dict:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         pass
-    answer = ask("refs.answers:specs", {})
+    answer = ask("pipeline:specs_in_process", {})
     with suppress(OSError):  # They are known all the same.
         write_bytes(path, json.dumps(answer).encode())
     return answer
@@ -380,7 +380,7 @@ def _read_toml(path: Path) -> dict:
 
 def _read_stpipe(path: Path) -> dict:
     """Return the parameters of a file of stpipe, as checked ones have to be written."""
-    answer = ask("refs.answers:read_config", {"path": str(path.absolute())})
+    answer = ask("pipeline:config_in_process", {"path": str(path.absolute())})
     values = answer["parameters"]
     if "steps" not in values:
         return {answer["step"]: _without_owned(values)}

@@ -6,6 +6,7 @@ cache; every question and every task therefore has a process of its own, forked 
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from importlib.util import find_spec
@@ -125,3 +126,82 @@ def _answered(
 def _last_words(ended: Ended) -> str:
     lines = ended.console.strip().splitlines()[-_SHOWN_LINES:]
     return " / ".join(line.strip() for line in lines) or "no message"
+
+
+# ---- in the process of the pipeline -------------------------------------------------------------
+
+
+def pipeline_classes() -> dict:
+    """Return the classes of the pipelines by name; only in a process of the pipeline."""
+    import jwst.pipeline
+    from jwst.step import WfsCombineStep
+    from stpipe import Pipeline
+
+    classes = (getattr(jwst.pipeline, name) for name in jwst.pipeline.__all__)
+    pipelines = {cls.__name__: cls for cls in classes if issubclass(cls, Pipeline)}
+    # A step that is a stage of its own.
+    return {**pipelines, WfsCombineStep.__name__: WfsCombineStep}
+
+
+def step_sections(config: Mapping, cls: Any) -> dict:
+    """Return the part of a configuration that is about steps."""
+    return config.get("steps", {}) if hasattr(cls, "step_defs") else {cls.class_alias: config}
+
+
+def plain_parameters(values: Mapping) -> dict:
+    """Return parameters as JSON types."""
+    return dict(json.loads(json.dumps(values, default=_plain_value)))
+
+
+def _plain_value(value: Any) -> object:
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def specs_in_process(job: Mapping[str, Any]) -> dict:
+    """Return the specification of every parameter of every step of every pipeline.
+
+    ``pipelines``: by class name, ``alias``, ``own`` (parameters of the pipeline itself) and
+    ``steps``, where a parameter has the text that stpipe's validator reads; ``words``: what the
+    data model allows for instruments, channels, detectors, filters and pupils.
+    """
+    pipelines = {}
+    for name, cls in pipeline_classes().items():
+        spec = cls.load_spec_file()
+        pipelines[name] = {
+            "alias": cls.class_alias,
+            "own": {par: str(check) for par, check in spec.items() if par != "steps"},
+            "steps": {
+                step: {par: str(check) for par, check in section.items()}
+                for step, section in step_sections(spec, cls).items()
+            },
+        }
+    return {"pipelines": pipelines, "words": _words()}
+
+
+def _words() -> dict[str, list[str]]:
+    from stdatamodels.jwst.datamodels import JwstDataModel
+
+    meta = JwstDataModel().schema["properties"]["meta"]["properties"]
+    instrument = meta["instrument"]["properties"]
+    return {
+        name: [str(word) for word in _enumerated(instrument[name])]
+        for name in ("name", "channel", "detector", "filter", "pupil")
+    }
+
+
+def _enumerated(schema: Mapping[str, Any]) -> list:
+    words = list(schema.get("enum", ()))
+    for kind in ("anyOf", "oneOf", "allOf"):
+        for inner in schema.get(kind, ()):
+            words += _enumerated(inner)
+    return [word for word in words if word is not None]
+
+
+def config_in_process(job: Mapping[str, Any]) -> dict:
+    """Return class, step and parameters of a file of stpipe."""
+    from stpipe import config_parser, utilities
+
+    config = config_parser.load_config_file(job["path"]).dict()
+    name = config.pop("class", "")
+    step = utilities.import_class(name).class_alias if name else config.get("name", "")
+    return {"class": name, "step": step, "parameters": plain_parameters(config)}

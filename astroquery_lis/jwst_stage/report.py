@@ -33,7 +33,7 @@ from ..pictures.page import (
 from ..pictures.rgb import thumbnail
 from .look import grey, read_plane
 from .parameters import UNHEEDED
-from .planning.association_files import association_document, association_path
+from .planning.associations import association_document, association_path
 from .planning.plan import Plan
 from .running.progress import done_by, status
 from .tasks import HIDDEN, Record, log_path, read_records

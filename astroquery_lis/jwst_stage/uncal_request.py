@@ -219,7 +219,7 @@ class UncalRequest:
 def _touches(text: str, ra_deg: float, dec_deg: float, radius_deg: float) -> bool | None:
     """Return True if a footprint touches a circle; `None` if the text is none."""
     # It brings the code for mosaics along.
-    from .legacy.footprints import Field, Footprint
+    from .legacy.fields import Field, Footprint
     from .s_region import parse_s_region
 
     try:

@@ -7,15 +7,15 @@ import sys
 import pytest
 
 from astroquery_lis.exceptions import InvalidRequestError, StageError
-from astroquery_lis.jwst_stage.planning.association_files import (
+from astroquery_lis.jwst_stage.planning.associations import (
     association_document,
     association_path,
     complete,
     unique_ids,
     write_association,
 )
-from astroquery_lis.jwst_stage.planning.associations import put_together
 from astroquery_lis.jwst_stage.planning.exposures import read_exposure
+from astroquery_lis.jwst_stage.planning.groups import put_together
 from astroquery_lis.jwst_stage.planning.make_plan import make_plan
 
 from .headers import write_exposure

@@ -14,7 +14,7 @@ from astroquery_lis.exceptions import (
     InvalidRequestError,
     NoCoverageError,
 )
-from astroquery_lis.jwst_stage.legacy.field_cutouts import field_box, fields_from
+from astroquery_lis.jwst_stage.legacy.fields import field_box, fields_from
 from astroquery_lis.jwst_stage.legacy_methods import LegacyMethods
 from astroquery_lis.jwst_stage.planning.grids import image_wcs
 from astroquery_lis.sandbox.sky import positions as sky_positions

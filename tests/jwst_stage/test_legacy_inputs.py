@@ -10,7 +10,7 @@ from astropy.table import MaskedColumn, Table
 from astropy.time import Time
 
 from astroquery_lis.exceptions import CoverageWarning, InvalidExposureError, InvalidRequestError
-from astroquery_lis.jwst_stage.legacy.footprints import footprints_of, header_mjd
+from astroquery_lis.jwst_stage.legacy.fields import footprints_of, header_mjd
 
 from .legacy_mosaic import EPOCH, grid, s_region, sources, write_mosaic
 

@@ -4,15 +4,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from astroquery_lis.jwst_stage.planning.estimates import (
+from astroquery_lis.jwst_stage.planning.exposures import Exposure
+from astroquery_lis.jwst_stage.planning.plan import (
+    Plan,
     image3_memory_gb,
     stage1_estimate,
     stage2_estimate,
     stage3_estimate,
     with_references,
 )
-from astroquery_lis.jwst_stage.planning.exposures import Exposure
-from astroquery_lis.jwst_stage.planning.plan import Plan
 from astroquery_lis.jwst_stage.tasks import Task
 
 MB = 1_000_000

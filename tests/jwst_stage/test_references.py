@@ -310,7 +310,7 @@ def test_what_crds_ends_the_process_for_is_an_error_here(tmp_path, plan):
     environment = CrdsEnvironment(str(tmp_path), PMAP).variables(readonly=True)
     group = {"parameters": parameters, "pipeline": "Image2Pipeline", "steps": {}}
     with pytest.raises(CrdsUnavailable, match="could not go on"):
-        pipeline.ask("refs.answers:resolve", {"groups": {"one": group}}, environment)
+        pipeline.ask("refs.crds_cache:resolve_in_process", {"groups": {"one": group}}, environment)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from ...pictures.rgb import as_count, flips, rgb
 from ...survey.photometry import plain_numbers
 from ..planning.grids import image_wcs
 from .field_sources import texts
-from .footprints import read_headers
+from .fields import read_headers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

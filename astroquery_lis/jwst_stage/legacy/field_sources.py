@@ -22,7 +22,7 @@ from ...survey.releases import get_release
 from ...survey.sphere import Circle, Polygon, middle_of, shift_positions, tangent_axes, unit_vectors
 from ...survey.tractor_columns import tractor_columns
 from ..planning.grids import image_wcs
-from .footprints import Field, Footprint, footprints_of, read_headers
+from .fields import Field, Footprint, footprints_of, read_headers
 
 if TYPE_CHECKING:
     from ..._typing import FilePath

@@ -37,7 +37,6 @@ from ...survey.photometry import plain_numbers
 from ...survey.releases import get_release
 from ...survey.request import as_choice
 from ..tasks import REFCATS
-from .field_cutouts import as_width_deg
 from .field_sources import (
     as_epoch,
     field_sources,
@@ -45,7 +44,7 @@ from .field_sources import (
     positions_at,
     texts,
 )
-from .footprints import fields_of, footprints_of
+from .fields import as_width_deg, fields_of, footprints_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
     from ..._typing import Angle, FilePath, Quantity
     from ...client import LegacySurveyClass
     from ..planning.plan import Plan
-    from .footprints import Field
+    from .fields import Field
 
 GAIA_TABLE = "gaiadr3.gaia_source"
 

@@ -1,382 +1,396 @@
-"""What belongs together in stages 2 and 3.
+"""Associations: what the rules of the `jwst` package put together, and the files it reads.
 
-Plain images are calibrated one by one and make a mosaic of what has one program, target,
-instrument, filter, pupil and subarray; for all else the rules of the `jwst` package are asked.  A
-product is named as MAST does.
+The rules read a pool, a table of the archive's.  Here it is made of headers: what the archive knows
+and headers do not are the candidates, sets of observations that the proposer wanted together.  Each
+observation is one, and another with the backgrounds and imprints of its program; all observations
+of a program are a group, which brings reference stars and rolls of a target together.
 """
 
 from __future__ import annotations
 
-import string
+import functools
+import importlib.util
+import json
+import os
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from ...exceptions import InvalidRequestError, meant, refuse
-from .exposures import Exposure, split_name
+from ...exceptions import StageError
+from ..pipeline import ask, require_jwst
+from ..tasks import member_path
+from .exposures import KEYWORDS
 from .pipelines import (
+    IMAGING,
     STAGE3_PIPELINES,
     is_acquisition,
     is_integrations,
     is_slitless,
     stage_classes,
 )
-from .rules import Association, associate, is_plain, is_stage3
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    GroupBy = str | Sequence[str] | Callable[[Exposure], str]
+    from ..._typing import FilePath
+    from ..tasks import Task
+    from .exposures import Exposure
 
-STAGE3_ROLES = ("science", "background", "psf")
-"""Roles of the members that pipelines of stage 3 read."""
 
-_KEYS = ("program", "target", "instrument", "filter", "pupil", "exp_type", "subarray")
-"""What exposures of one mosaic share."""
+_WHOLE_PROGRAM = "c1001"
+_FIRST_WITH_BACKGROUND = 1002
+_WITHIN_AN_OBSERVATION = ("Tso3Pipeline", "WfsCombineStep")
 
-_TEMPLATE_FIELDS = (
-    "program", "asn_id", "target_id", "target", "instrument", "optelem", "filter", "pupil",
-    "grating", "detector", "channel", "module", "exp_type", "subarray", "observation", "visit",
+_WORDS = (
+    "program", "visit", "visit_type", "visit_group", "sequence_id", "activity_id",
+    "exposure_number", "exp_type", "instrument", "detector", "channel", "module", "filter", "pupil",
+    "grating", "band", "slit", "lamp", "subarray", "patttype",
 )  # fmt: skip
-_PLAIN_SUBARRAYS = ("", "FULL", "GENERIC", "N/A", "NONE")
+_COLUMNS = {KEYWORDS[name].lower(): name for name in _WORDS} | {
+    "nints": "n_ints",
+    "patt_num": "position_number",
+    "tsovisit": "is_tso",
+    "bkgdtarg": "is_background",
+    "is_psf": "is_psf",
+    "is_imprt": "is_imprint",
+}
+"""Columns of a pool, and the attributes of an exposure that hold them."""
 
 
-@dataclass(frozen=True)
-class Together:
-    """What belongs together among exposures.
+@dataclass(frozen=True, slots=True)
+class Association:
+    """What belongs together in one product of stage 2 or 3.
 
-    ``calibrations`` are the associations of stage 2 that rules made, by root; what is neither there
-    nor in ``unwanted`` is calibrated by itself.  ``files`` are association files of stage 2, and
-    ``groups`` the associations of stage 3.
+    ``header`` is the association without its product, whose name may hold ``{source_id}`` and
+    ``{slit_name}`` for the pipeline.  ``members`` are the exposures with their roles, ``suffix`` is
+    that of the science members, ``direct`` a direct image whose mosaic gives slitless spectra their
+    sources, and ``key`` what the exposures have in common.
     """
 
-    calibrations: dict[str, Association] = field(default_factory=dict)
-    groups: list[Association] = field(default_factory=list)
-    unwanted: frozenset[str] = frozenset()
-    notes: list[str] = field(default_factory=list)
-    files: list[dict] = field(default_factory=list)
+    origin: Literal["rules", "images", "file"]
+    header: dict[str, Any]
+    product: str
+    members: tuple[tuple[Exposure, str], ...]
+    suffix: str = ""
+    direct: Exposure | None = None
+    key: tuple[str, ...] = ()
+
+    @property
+    def exposures(self) -> list[Exposure]:
+        """All members, without their roles."""
+        return [exposure for exposure, _ in self.members]
+
+    @property
+    def science(self) -> list[Exposure]:
+        """Members whose product it is."""
+        return [exposure for exposure, role in self.members if role == "science"]
+
+    @property
+    def pipeline(self) -> str:
+        """Class that stage 3 runs on it."""
+        return STAGE3_PIPELINES[str(self.header["asn_type"]).lower()]
+
+    @property
+    def file_stem(self) -> str:
+        """Name of the product without what the pipeline fills in."""
+        stem = self.product.replace("{source_id}", "").replace("{slit_name}", "")
+        stem = stem.replace("{suffix}", "wfscmb")
+        while "__" in stem or "-_" in stem or "_-" in stem or stem.endswith("-"):
+            stem = stem.replace("__", "_").replace("-_", "_").replace("_-", "_").rstrip("-")
+        return stem
 
 
-def put_together(
-    exposures: Sequence[Exposure],
-    *,
-    group_by: GroupBy | None = None,
-    product_name: str | None = None,
-    files: Sequence[dict] = (),
-    stages: Sequence[int] = (1, 2, 3),
-) -> Together:
-    """Return what belongs together in some stages; ``files`` are associations of any stage."""
-    if not {2, 3} & set(stages):
-        return Together()
-    groups = [_of_file(file, exposures) for file in files if is_stage3(file)]
-    products = [product for file in files for product in file["products"]]
-    named = {split_name(name)[0] for product in products for name, _ in members_of(product)}
-    targets = list(dict.fromkeys(e.target for e in sorted(exposures, key=_when)))
-    plain, others = _parted(exposures)
-    level2, level3 = associate(others, targets)
-    calibrations = {a.science[0].root: a for a in level2}
-    unwanted, notes = _unwanted(exposures, others, level2, named)
-    taken = {e.root for group in groups for e in group.science} | unwanted
-    images = plain
-    if group_by is not None:
-        # Backgrounds and the like too: whoever regroups says what belongs together.
-        images = [e for e in exposures if stage_classes(e)[2] == "Image3Pipeline"]
-    images = [e for e in images if e.root not in taken]
-    groups += _image_groups(images, targets, group_by, product_name)
-    for group in _rule_groups(level3, taken, targets, product_name):
-        if group_by is None or group.pipeline != "Image3Pipeline":
-            groups.append(group)
-    if 3 in stages:
-        notes += _without_stage3(others, groups, unwanted)
-    groups = _distinct(groups, product_name)
-    files = [file for file in files if not is_stage3(file)]
-    return Together(calibrations, groups, unwanted, notes, files)
+def is_stage3(header: Mapping[str, Any]) -> bool:
+    """Return True for the association of a product of calibrated exposures."""
+    return str(header.get("asn_type", "")).endswith("3")
 
 
-def members_of(product: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the members of a product in an association file, and their roles."""
-    return [(m["expname"], str(m.get("exptype", "science")).lower()) for m in product["members"]]
-
-
-def _of_file(file: dict[str, Any], exposures: Sequence[Exposure]) -> Association:
-    """Return the product that an association file of stage 3 describes."""
-    by_root = {e.root: e for e in exposures}
-    path, products = file["path"], file["products"]
-    kind = str(file.get("asn_type", "")).lower()
-    if kind not in STAGE3_PIPELINES or len(products) != 1 or not products[0].get("name"):
-        msg = (
-            f"{path}: asn_type={kind!r} with {len(products)} products; a plan takes level 3 "
-            f"associations ({', '.join(STAGE3_PIPELINES)}) of one named product."
-        )
-        raise InvalidRequestError(msg, parameter="files", value=path)
-    roles = [(name, role) for name, role in members_of(products[0]) if role in STAGE3_ROLES]
-    missing = [Path(name).name for name, _ in roles if split_name(name)[0] not in by_root]
-    if missing:
-        msg = f"{path}: its members {', '.join(missing)} are not among the files."
-        raise InvalidRequestError(msg, parameter="files", value=path)
-    values = {k: v for k, v in file.items() if k not in ("products", "path") and v is not None}
-    return Association(
-        "file",
-        header=_header(kind, "a3001", "00000", "unknown") | values,
-        product=products[0]["name"],
-        members=tuple((by_root[split_name(name)[0]], role) for name, role in roles),
-    )
-
-
-def _header(asn_type: str, asn_id: str, program: str, target: str) -> dict[str, object]:
-    return {
-        "asn_type": asn_type,
-        "asn_rule": "DMS_Level3_Base",
-        "asn_id": asn_id,
-        "program": program,
-        "target": target,
-        "asn_pool": "none",
-    }
-
-
-def _parted(exposures: Sequence[Exposure]) -> tuple[list[Exposure], list[Exposure]]:
-    """Return plain images, and what the rules of the package have to be asked about."""
-    sets = defaultdict(list)
-    for exposure in sorted(exposures, key=_when):
-        if stage_classes(exposure)[1]:
-            sets[exposure.program, exposure.instrument].append(exposure)
-    plain: list[Exposure] = []
-    others: list[Exposure] = []
-    for members in sets.values():
-        science = [e for e in members if not is_acquisition(e)]
-        if is_plain(science):
-            plain += science
-        else:
-            others += members
-    return plain, others
-
-
-def _unwanted(
-    exposures: Sequence[Exposure],
-    others: list[Exposure],
-    level2: list[Association],
-    named: Collection[str],
-) -> tuple[frozenset[str], list[str]]:
-    """Return what would be reduced in vain, and the notes that say so."""
-    wanted = {e.root for a in level2 for e, _ in a.members} | set(named)
-    # What is calibrated already needs no rule of stage 2.
-    unused = [e for e in others if e.level != "cal" and not is_acquisition(e)]
-    if not all(map(is_acquisition, exposures)):
-        unused += filter(is_acquisition, exposures)
-    reasons = defaultdict(list)
-    for exposure in unused:
-        if exposure.root not in wanted:
-            reasons[_why_unwanted(exposure)].append(exposure)
-    notes = [f"{listed(e.root for e in lost)}: {why}." for why, lost in reasons.items()]
-    return frozenset(e.root for lost in reasons.values() for e in lost), notes
-
-
-def _why_unwanted(exposure: Exposure) -> str:
-    if is_acquisition(exposure):
-        return f"left out, since {exposure.exp_type} only found the target; plan it by itself"
-    hint = ""
-    if is_slitless(exposure):
-        hint = "; slitless spectra need one or more direct images of their observation"
-    return (
-        f"left out, since no rule of jwst.associations calibrates such {exposure.exp_type} in "
-        f"stage 2{hint}; stages=1 makes count rates of them"
-    )
-
-
-def listed(names: Iterable[str], most: int = 5) -> str:
-    """Return names in words, the first few of many."""
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _rule_groups(
-    level3: list[Association], left_out: Collection[str], targets: list[str], template: str | None
-) -> list[Association]:
-    """Return the associations of stage 3 by rules, with the members that a plan makes."""
-    groups = []
-    for association in sorted(level3, key=lambda a: (_when(min(a.science, key=_when)), a.product)):
-        ordered = sorted(association.members, key=lambda m: (m[1] != "science", _when(m[0])))
-        members = tuple(
-            (e, role)
-            for e, role in ordered
-            if role in STAGE3_ROLES and not (role == "science" and e.root in left_out)
-            if role == "background" or is_integrations(e) == association.suffix.endswith("ints")
-        )
-        science = [e for e, role in members if role == "science"]
-        if not science:
-            continue
-        product, header = association.product, {"asn_pool": "none", **association.header}
-        if template is not None:
-            product = _product_name(science, header["asn_id"], targets, template)
-        kind = "background" if all(e.is_background for e in science) else ""
-        key = (kind, *_apart_by(science))
-        groups.append(
-            replace(association, header=header, product=product, members=members, key=key)
-        )
-    return groups
-
-
-def _apart_by(science: list[Exposure]) -> list[str]:
-    """Return what may tell products apart that the rules give one name."""
-    names = ("exp_type", "detector", "filter", "pupil", "grating", "subarray", "visit", "target")
-    return ["-".join(sorted({getattr(e, name).lower() for e in science})) for name in names]
-
-
-def _without_stage3(
-    exposures: list[Exposure], groups: list[Association], unwanted: frozenset[str]
-) -> list[str]:
-    """Return notes on exposures whose type has a stage 3, and that no product has."""
-    grouped = {e.root for group in groups for e in group.exposures} | unwanted
-    lost = defaultdict(list)
-    for e in exposures:
-        pipeline = stage_classes(e)[2]
-        if pipeline and e.root not in grouped and not (e.is_background or e.is_psf or e.is_imprint):
-            lost[f"{e.target or 'unknown target'} {e.filter}".strip(), pipeline].append(e)
-    return [
-        f"{what}: no stage 3, since {_WITHOUT.get(pipeline, _NO_RULE)} "
-        f"({listed(e.root for e in members)})."
-        for (what, pipeline), members in lost.items()
-    ]
-
-
-_STAR = "needs exposures of a reference star (IS_PSF), and there are none with this set-up"
-_WITHOUT = {
-    "Coron3Pipeline": f"coronagraphy {_STAR}",
-    "Ami3Pipeline": f"aperture masking {_STAR}",
-    "WfsCombineStep": "wavefront sensing takes pairs of exposures",
-}
-_NO_RULE = "no rule of jwst.associations puts such exposures together"
-
-
-# ---- plain images -------------------------------------------------------------------------------
-
-
-def _image_groups(
-    exposures: list[Exposure], targets: list[str], group_by: GroupBy | None, template: str | None
-) -> list[Association]:
-    """Return the mosaics of plain images."""
-    sets = defaultdict(list)
-    for exposure in sorted(exposures, key=_when):
-        sets[_key(exposure, group_by)].append(exposure)
-    groups: list[Association] = []
-    for key, science in sets.items():
-        observations = {e.observation for e in science}
-        if len(observations) > 1:
-            n_mixed = sum(group.header["asn_id"].startswith("c") for group in groups)
-            asn_id = f"c{1001 + n_mixed}"
-        else:
-            asn_id = f"o{science[0].observation}" if science[0].observation else "a3001"
-        program, target = science[0].program or "00000", science[0].target or "unknown"
-        group = Association(
-            "images",
-            header=_header("image3", asn_id, program, target),
-            product=_product_name(science, asn_id, targets, template),
-            members=tuple((e, "science") for e in science),
-            key=key,
-        )
-        groups.append(group)
-    return groups
-
-
-def _when(exposure: Exposure) -> tuple[str, str, str]:
-    return (exposure.date, exposure.time, exposure.root)
-
-
-def _key(exposure: Exposure, group_by: GroupBy | None) -> tuple[str, ...]:
-    if callable(group_by):
-        return (str(group_by(exposure)),)
-    if group_by is None:
-        return tuple(getattr(exposure, name) for name in _KEYS)
-    names = (group_by,) if isinstance(group_by, str) else tuple(group_by)
-    allowed = [f.name for f in fields(Exposure) if f.type in ("str", "bool", str, bool)]
-    for name in names:
-        if name not in allowed:
-            msg = f"group_by={name!r} is none of {', '.join(allowed)}.{meant(name, allowed)}"
-            raise InvalidRequestError(msg, parameter="group_by", value=group_by)
-    return tuple(str(getattr(exposure, name)) for name in names)
-
-
-def _optelem(exposures: Sequence[Exposure]) -> str:
-    elements = {
-        value.lower()
+def is_plain(exposures: Sequence[Exposure]) -> bool:
+    """Return True if all are images that stage 2 takes one by one and stage 3 as mosaics."""
+    return all(
+        e.exp_type in IMAGING
+        and stage_classes(e)[2] == "Image3Pipeline"
+        and not (e.is_background or e.is_psf or e.is_imprint or e.is_tso)
         for e in exposures
-        for value in (e.filter, e.pupil, e.grating)
-        if value and value not in ("N/A", "NONE", "MIRROR")
-    }
-    return "-".join(sorted(elements)) or "clear"
+    )
 
 
-def _product_name(
-    science: Sequence[Exposure], asn_id: str, targets: list[str], template: str | None
-) -> str:
-    def common(name: str) -> str:
-        return "-".join(sorted({str(getattr(e, name)).lower() for e in science} - {""}))
-
-    values = {name: common(name) for name in _TEMPLATE_FIELDS if hasattr(science[0], name)}
-    values |= {
-        "program": science[0].program or "00000",
-        "asn_id": asn_id,
-        "target_id": f"t{targets.index(science[0].target) + 1:03d}",
-        "optelem": _optelem(science),
-    }
-    if template is None:
-        name = "jw{program}-{asn_id}_{target_id}_{instrument}_{optelem}".format(**values)
-        return "-".join([name, *sorted({e.subarray.lower() for e in science if _small(e)})])
-    try:
-        name = template.format(**values)
-    except (KeyError, IndexError, ValueError, AttributeError):
-        msg = f"product_name={template!r} may hold the fields {', '.join(_TEMPLATE_FIELDS)}."
-        raise InvalidRequestError(msg, parameter="product_name", value=template) from None
-    return _slug(name)
+def associate(
+    exposures: Iterable[Exposure], targets: Sequence[str]
+) -> tuple[list[Association], list[Association]]:
+    """Return the associations of stage 2 and of stage 3; ``targets`` gives each its number."""
+    programs = defaultdict(list)
+    for exposure in exposures:
+        programs[exposure.program].append(exposure)
+    if not programs:
+        return [], []
+    require_jwst()
+    pools = list(programs.values())
+    text = json.dumps([_rows(pool, targets) for pool in pools])
+    level2: list[Association] = []
+    level3: list[Association] = []
+    for pool, found in zip(pools, _asked(text), strict=True):
+        associations = [_association(values, pool) for values in found]
+        level2 += _fullest(a for a in associations if not is_stage3(a.header))
+        level3 += _widest([a for a in associations if is_stage3(a.header)])
+    return level2, level3
 
 
-def _small(exposure: Exposure) -> bool:
-    return exposure.subarray.upper() not in _PLAIN_SUBARRAYS
-
-
-_ALLOWED = set(string.ascii_letters + string.digits + "-_.+")
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c in _ALLOWED else "-" for c in name).strip("-_.") or "product"
-
-
-def _distinct(groups: list[Association], template: str | None) -> list[Association]:
-    """Return the groups with names of their own; what tells them apart goes into the name."""
-    twice = _shared_names(groups)
-    renamed = groups
-    if twice and template is None:
-        renamed = [
-            replace(group, product="-".join([group.product, *_apart(group, groups)]))
-            if group.product in twice and group.origin != "file"
-            else group
-            for group in groups
+def _rows(exposures: Sequence[Exposure], targets: Sequence[str]) -> list[dict[str, str]]:
+    everyone = {_place(e) for e in exposures}
+    serving = {_place(e) for e in exposures if e.is_background}
+    serving |= everyone - {_place(e) for e in exposures if not e.is_imprint}
+    served = sorted({_place(e) for e in exposures if not (e.is_background or e.is_imprint)})
+    rows = []
+    for index, exposure in enumerate(exposures):
+        own = _place(exposure)
+        candidates = [(f"o{own[1]}", "observation")]
+        if len(everyone) > 1 and stage_classes(exposure)[2] not in _WITHIN_AN_OBSERVATION:
+            candidates.append((_WHOLE_PROGRAM, "group"))
+        candidates += [
+            (f"c{number}", "background")
+            for number, other in enumerate(served, _FIRST_WITH_BACKGROUND)
+            if serving and other[0] == own[0] and (own == other or own in serving)
         ]
-        twice = _shared_names(renamed)
-    if twice:
-        must = (
-            "and group_by give several products the name "
-            f"{twice[0]!r}; use more of the fields {', '.join(_TEMPLATE_FIELDS)}."
-        )
-        refuse("product_name", template, must)
-    return renamed
+        row = _row(exposure, index, targets)
+        rows.append({**row, "obs_num": own[1], "asn_candidate": str(candidates)})
+    return rows
 
 
-def _shared_names(groups: list[Association]) -> list[str]:
-    counts = Counter(group.product for group in groups)
-    return [name for name, count in counts.items() if count > 1]
+def _place(exposure: Exposure) -> tuple[str, str]:
+    return exposure.instrument, exposure.observation or "001"
 
 
-def _apart(group: Association, groups: list[Association]) -> list[str]:
-    """Return the words of a group's key that namesakes of its name do not have."""
-    namesakes = [g for g in groups if g.product == group.product and g is not group]
-    words = [
-        _slug(value).lower()
-        for i, value in enumerate(group.key)
-        if value and any(len(o.key) <= i or o.key[i] != value for o in namesakes)
+def _row(exposure: Exposure, index: int, targets: Sequence[str]) -> dict[str, str]:
+    # A number stands for the name, which the rules would have to be able to read.
+    row = {name: _word(getattr(exposure, attribute)) for name, attribute in _COLUMNS.items()}
+    row |= {name.lower(): _word(value) for name, value in exposure.pool.items()}
+    row.setdefault("subpxpns", row.get("subpxpts", "null"))
+    row.setdefault("dithptin", row["patt_num"])
+    row.setdefault("mostilno", "1")
+    row.setdefault("dms_note", "null")
+    row.setdefault("obs_id", f"v{exposure.program}{exposure.observation}{exposure.visit}p0")
+    return row | {
+        "filename": f"{index:06d}_uncal.fits",
+        "targetid": str(targets.index(exposure.target) + 1),
+        "pntgtype": "target_acquisition" if is_acquisition(exposure) else "science",
+    }
+
+
+def _word(value: str | bool | int) -> str:
+    if isinstance(value, bool):
+        return "t" if value else "f"
+    word = str(value).strip().lower()
+    return "null" if word in ("", "n/a", "none") else word
+
+
+def _association(values: Mapping[str, Any], pool: Sequence[Exposure]) -> Association:
+    return Association(
+        "rules",
+        header=values["header"],
+        product=values["product"],
+        members=tuple((pool[index], role) for index, role in values["members"]),
+        suffix=values["suffix"],
+        direct=None if values["direct"] is None else pool[values["direct"]],
+    )
+
+
+def _fullest(associations: Iterable[Association]) -> list[Association]:
+    """Return one association for each exposure: that with most members of the right kind."""
+    best: dict[str, Association] = {}
+    for association in associations:
+        exposure = association.science[0]
+        if association.suffix != ("rateints" if is_integrations(exposure) else "rate"):
+            continue
+        other = best.get(exposure.root)
+        if other is None or len(other.members) < len(association.members):
+            best[exposure.root] = association
+    return list(best.values())
+
+
+def _widest(associations: list[Association]) -> list[Association]:
+    """Return the associations that are no part of another one."""
+    sets = [frozenset((e.root, role) for e, role in a.members) for a in associations]
+    sciences = [frozenset(e.root for e in a.science) for a in associations]
+    kinds = [(a.header["asn_rule"], a.suffix) for a in associations]
+
+    def is_part(i: int, j: int) -> bool:
+        if i == j or kinds[i] != kinds[j] or not sciences[i] <= sciences[j]:
+            return False
+        if sciences[i] < sciences[j] or sets[i] < sets[j]:
+            return True
+        return sets[i] == sets[j] and j < i
+
+    numbers = range(len(associations))
+    return [associations[i] for i in numbers if not any(is_part(i, j) for j in numbers)]
+
+
+@functools.lru_cache(maxsize=16)
+def _asked(text: str) -> list[list[dict]]:
+    return ask("planning.associations:rules_in_process", {"pools": json.loads(text)})["pools"]
+
+
+# ---- in the process of the pipeline -------------------------------------------------------------
+
+_HEADER = ("asn_type", "asn_rule", "asn_id", "program", "target", "degraded_status", "code_version")
+
+
+def rules_in_process(job: Mapping[str, Any]) -> dict[str, list]:
+    """Return the associations of each of ``job['pools']``, lists of rows."""
+    from jwst.associations import AssociationPool
+    from jwst.associations.generator.generate_per_candidate import generate_per_candidate
+
+    pools = []
+    for rows in job["pools"]:
+        names = sorted({name for row in rows for name in row})
+        table = [[row.get(name, "null") for row in rows] for name in names]
+        pool = AssociationPool(table, names=names)
+        pools.append([_values(asn) for asn in generate_per_candidate(pool, None)])
+    return {"pools": pools}
+
+
+def _values(association: Any) -> dict[str, object]:
+    product = association["products"][0]
+    members = []
+    suffix = ""
+    for member in product["members"]:
+        index, _, kind = member["expname"].removesuffix(".fits").rpartition("_")
+        if not index.isdigit():
+            continue  # the mosaic of direct images, which `direct` stands for
+        members.append((int(index), member["exptype"].lower()))
+        if member["exptype"].lower() == "science":
+            suffix = kind
+    direct = getattr(association, "direct_image", None)
+    return {
+        "header": {name: association.data[name] for name in _HEADER if name in association.data},
+        "product": product["name"],
+        "members": members,
+        "suffix": suffix,
+        "direct": None if direct is None else int(direct["expname"].partition("_")[0]),
+    }
+
+
+# ---- the files that the pipeline is run with -----------------------------------------------------
+
+
+def unique_ids(exposures: Sequence[Exposure]) -> dict[str, str]:
+    """Return ids that keep exposures apart where those in the headers do not."""
+    shared = defaultdict(list)
+    for exposure in exposures:
+        if exposure.exposure_id:
+            shared[exposure.exposure_id].append(exposure)
+    ids: dict[str, str] = {}
+    for exposure_id, files in shared.items():
+        if max(Counter(e.detector for e in files).values()) == 1:
+            continue
+        starts = sorted({(e.date, e.time) for e in files})
+        per_start = Counter((e.detector, e.date, e.time) for e in files)
+        if max(per_start.values()) == 1:
+            ids |= {e.root: f"{exposure_id}.{starts.index((e.date, e.time)) + 1}" for e in files}
+        else:
+            ids |= {e.root: e.root for e in files}
+    return ids
+
+
+def headers_of(groups: Sequence[Association], *, check: bool) -> list[dict]:
+    """Return the header of each association of stage 3, completed where no rule made it."""
+    bare = [i for i, group in enumerate(groups) if check and group.origin != "rules"]
+    completed = dict(zip(bare, complete([_document(groups[i]) for i in bare]), strict=True))
+    return [
+        {**completed.get(i, group.header), "product": _product(group)}
+        for i, group in enumerate(groups)
     ]
-    if any(o.pipeline != group.pipeline for o in namesakes):
-        words.append(group.pipeline.removesuffix("Pipeline").lower())
-    return words
+
+
+def _document(group: Association) -> dict[str, object]:
+    members = [{"expname": f"{e.root}_cal.fits", "exptype": role} for e, role in group.members]
+    return {**group.header, "products": [{"name": group.product, "members": members}]}
+
+
+def _product(group: Association) -> str:
+    # The spectra of slitless exposures are saved together, under the name as it stands.
+    return group.file_stem if any(map(is_slitless, group.exposures)) else group.product
+
+
+def complete(associations: Iterable[dict]) -> list[dict]:
+    """Return associations as the `jwst` package makes and reads them."""
+    associations = list(associations)
+    bare = [{k: v for k, v in a.items() if k != "products"} for a in associations]
+    if not associations or importlib.util.find_spec("jwst") is None:
+        return bare
+    answers = _completed(json.dumps(associations))
+    refusals = [
+        f"{association['products'][0]['name']}: {answer['error']}"
+        for association, answer in zip(associations, answers, strict=True)
+        if "error" in answer
+    ]
+    if refusals:
+        msg = f"jwst.associations refuses {'; '.join(refusals)}."
+        raise StageError(msg)
+    return answers
+
+
+@functools.lru_cache(maxsize=16)
+def _completed(text: str) -> list[dict]:
+    job = {"associations": json.loads(text)}
+    return ask("planning.associations:complete_in_process", job)["associations"]
+
+
+def complete_in_process(job: dict[str, Any]) -> dict[str, list]:
+    """Do the work of `complete`, in a process of the pipeline."""
+    return {"associations": [_complete(association) for association in job["associations"]]}
+
+
+def _complete(association: dict[str, Any]) -> dict:
+    from jwst.associations import load_asn
+    from jwst.associations.asn_from_list import asn_from_list
+    from jwst.associations.lib.rules_level3_base import DMS_Level3_Base
+
+    try:
+        product = association["products"][0]
+        complete = dict(association)
+        if association["asn_rule"] == "DMS_Level3_Base":
+            members = [(m["expname"], m["exptype"]) for m in product["members"]]
+            built = asn_from_list(
+                members, rule=DMS_Level3_Base, product_name=product["name"], with_exptype=True
+            )
+            complete = {**json.loads(built.dump(format="json")[1]), **association}
+        loaded = load_asn(json.dumps(complete))
+        names = [m["expname"] for m in loaded["products"][0]["members"]]
+        if names != [m["expname"] for m in product["members"]]:
+            return {"error": f"read back with members {names}"}
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    del complete["products"]
+    return {name: value for name, value in complete.items() if value is not None}
+
+
+def association_document(task: Task, output_dir: FilePath, directory: FilePath | None) -> dict:
+    """Return the association of a task, with paths from a directory, or with bare names."""
+    members = []
+    for member in task.members:
+        path = os.path.abspath(member_path(member, output_dir))
+        name = os.path.basename(path) if directory is None else os.path.relpath(path, directory)
+        entry = {"expname": name, "exptype": member.exptype}
+        if member.group_id:
+            entry["group_id"] = member.group_id
+        members.append(entry)
+    header = {k: v for k, v in task.association.items() if k != "product"}
+    return {**header, "products": [{"name": task.association["product"], "members": members}]}
+
+
+def association_path(task: Task, directory: FilePath) -> Path:
+    """Return where the association of a task is written."""
+    stem = Path(task.name).stem
+    # The product of a pair has no ending of its kind.
+    stem = stem if task.pipeline == "WfsCombineStep" else stem.rpartition("_")[0]
+    return Path(directory) / f"{stem}_asn.json"
+
+
+def write_association(task: Task, output_dir: FilePath, directory: FilePath) -> Path:
+    """Write the association of a task for a pipeline that finds the members beside it."""
+    path = association_path(task, directory)
+    document = association_document(task, output_dir, None)
+    path.write_text(json.dumps(document, indent=1) + "\n")
+    return path

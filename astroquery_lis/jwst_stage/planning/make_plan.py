@@ -1,13 +1,21 @@
-"""From what was asked for to a plan and the grid of its mosaics, without doing anything of it."""
+"""From what was asked for, and the files that a user named, to a plan; nothing of it is done."""
 
 from __future__ import annotations
 
+import glob
+import importlib.metadata
+import json
 import os
+import re
+import tomllib
+from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from astropy.table import Table
 
 from ...exceptions import (
+    InvalidExposureError,
     InvalidRequestError,
     LegacySurveyWarning,
     meant,
@@ -17,21 +25,28 @@ from ...exceptions import (
 from ..corrections import normalise, switches
 from ..parameters import PRESETS, check, for_task, read_recipe
 from ..tasks import REFCATS
-from .associations import put_together
-from .exposures import Exposure, configurations_of
+from .exposures import (
+    SHUTTERS,
+    SUFFIXES,
+    Exposure,
+    configuration_key,
+    configurations_of,
+    read_exposure,
+    split_name,
+)
 from .grids import grid_of_exposures, grid_of_wcs
-from .pipelines import stage_classes
+from .groups import listed, put_together
+from .pipelines import is_integrations, stage_classes, table_text
 from .plan import Plan
-from .plan_inputs import choose, read_files
 from .task_builder import TaskBuilder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ..._typing import FilePath
     from ..corrections import Correction
     from ..refs.references import Resolution
-    from .associations import GroupBy
+    from .groups import GroupBy
     from .task_builder import StepsFor
 
 
@@ -194,3 +209,250 @@ def _grid(
     if not set(values) <= free:
         refuse("common_grid", common, "may have 'pixel_scale' and 'rotation'.")
     return grid_of_exposures(images, **values)
+
+
+# ---- the files that a plan begins from -----------------------------------------------------------
+
+STARTS = ("uncal", "rate", "cal", "auto")
+"""Levels that a plan may begin from, where files of several levels are given."""
+
+_REFUSED = ("ERROR", "NODATA")
+
+
+def read_files(
+    files: FilePath | Sequence[FilePath] | Table, *, output_dir: str | None = None
+) -> tuple[list[Exposure], list[dict], list[str]]:
+    """Return the exposures and the associations among the files, and notes on what is left out."""
+    exposures: list[Exposure] = []
+    associations: list[dict] = []
+    problems: list[str] = []
+    notes: list[str] = []
+    for path in _paths(files, output_dir, problems, notes):
+        try:
+            if path.endswith(".json"):
+                associations.append(_read_association(path))
+            else:
+                exposures.append(read_exposure(path))
+        except InvalidExposureError as error:
+            problems.append(str(error))
+    problems += _duplicates(exposures)
+    _raise_all(problems, "files")
+    if not exposures:
+        why = " ".join(notes)
+        what = "the table" if isinstance(files, Table) else f"files={files!r}"
+        msg = (
+            f"{what} holds no exposure; a name ends in one of "
+            f"{', '.join(f'_{s}.fits' for s in SUFFIXES)}. {why}"
+        )
+        raise InvalidExposureError(msg.strip(), parameter="files", value=files)
+    return exposures, associations, notes
+
+
+_MOST_LISTED = 5
+_MOST_REASONS = 10
+_STAGE1_KEYWORDS: dict[str, str] = tomllib.loads(table_text("keywords"))["stage1"]
+
+
+def by_reason(problems: Iterable[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+    """Return names and what is wrong with each, those with one reason together, most first."""
+    reasons = defaultdict(list)
+    for name, reason in problems:
+        # What is wrong is the same with other numbers, and of another file.
+        file = re.escape(name.rpartition("/")[2])
+        alike = re.sub(r"\d+", "0", re.sub(rf"\S*{file}\S*", "", reason) if file else reason)
+        reasons[alike].append((name, reason))
+    return sorted(reasons.values(), key=len, reverse=True)
+
+
+def told_of(alike: list[tuple[str, str]]) -> str:
+    """Return the first of reasons that are alike, and of whom it is unless it is that of all."""
+    name, reason = alike[0]
+    is_of_all = all(other == reason for _, other in alike)
+    return reason if is_of_all or name.rpartition("/")[2] in reason else f"of {name}: {reason}"
+
+
+def _raise_all(problems: list[str], parameter: str) -> None:
+    """Raise one error for all files that cannot be used, those with one reason together."""
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise InvalidExposureError(problems[0], parameter=parameter)
+    parts = (problem.partition(": ") for problem in problems)
+    reasons = by_reason((path, reason) for path, _, reason in parts)
+    lines = []
+    for alike in reasons[:_MOST_REASONS]:
+        lines += [f"  {path}: {reason}" for path, reason in alike[:_MOST_LISTED]]
+        if len(alike) > _MOST_LISTED:
+            lines.append(f"  and {len(alike) - _MOST_LISTED} more files for the same reason")
+    if others := sum(map(len, reasons[_MOST_REASONS:])):
+        lines.append(f"  and {others} more files for other reasons")
+    msg = f"{len(problems)} files cannot be used:\n" + "\n".join(lines)
+    raise InvalidExposureError(msg, parameter=parameter)
+
+
+def _paths(
+    files: FilePath | Sequence[FilePath] | Table,
+    output_dir: str | None,
+    problems: list[str],
+    notes: list[str],
+) -> list[str]:
+    if isinstance(files, Table):
+        files = _column(files, notes)
+    elif isinstance(files, (str, os.PathLike)):
+        files = [files]
+    hidden = None if output_dir is None else os.path.abspath(output_dir) + os.sep
+    paths = []
+    for entry in files:
+        path = os.path.expanduser(os.fspath(entry))
+        if os.path.isdir(path):
+            inside = [p for p in _inside(path) if hidden is None or not p.startswith(hidden)]
+            if not inside:
+                problems.append(f"{path}: the directory holds no exposure.")
+            paths += inside
+        elif glob.has_magic(path) and not os.path.exists(path):
+            matched = sorted(glob.glob(path, recursive=True))
+            if not matched:
+                problems.append(f"{path}: no file matches the pattern.")
+            paths += [p for p in matched if not p.endswith(SHUTTERS)]
+        elif path.endswith(SHUTTERS):
+            continue  # Exposures name it themselves.
+        elif not os.path.exists(path):
+            problems.append(f"{path}: there is no such file or directory.")
+        else:
+            paths.append(path)
+    return list(dict.fromkeys(os.path.abspath(path) for path in paths))
+
+
+def _inside(directory: str) -> list[str]:
+    paths = []
+    for folder, folders, names in os.walk(directory):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        paths += [
+            os.path.abspath(os.path.join(folder, name))
+            for name in sorted(names)
+            if name.endswith("_asn.json")
+            or (name.endswith(".fits") and split_name(name)[1] in SUFFIXES)
+        ]
+    return paths
+
+
+def _column(table: Table, notes: list[str]) -> list[str]:
+    if "Local Path" not in table.colnames:
+        msg = (
+            f"files: the table has no column 'Local Path', but {', '.join(table.colnames)}; "
+            "give the manifest of a download."
+        )
+        raise InvalidRequestError(msg, parameter="files")
+    paths = []
+    left_out: list[tuple[str, str]] = []
+    for row in table:
+        path = str(row["Local Path"])
+        status = str(row["Status"]) if "Status" in table.colnames else ""
+        if status in _REFUSED or not path:
+            name = path or next((str(row[c]) for c in ("id", "URL") if c in table.colnames), "?")
+            why = str(row["Message"]) if "Message" in table.colnames else ""
+            left_out.append((name, f"{status or 'no file'}{f': {why}' if why else ''}"))
+        else:
+            paths.append(path)
+    if left_out:
+        texts = [
+            f"{listed([name for name, _ in alike])} ({told_of(alike)})"
+            for alike in by_reason(left_out)
+        ]
+        notes.append(f"Left out, since the table has no file: {listed(texts, _MOST_REASONS)}.")
+    return paths
+
+
+def _read_association(path: str) -> dict:
+    try:
+        content = json.loads(Path(path).read_text())
+        products = content["products"]
+        for product in products:
+            for member in product["members"]:
+                member["expname"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = f"{path}: is not an association: {type(error).__name__}: {error}."
+        raise InvalidExposureError(msg, parameter="files", value=path) from None
+    return {**content, "path": path}
+
+
+def _duplicates(exposures: Sequence[Exposure]) -> list[str]:
+    by_name = defaultdict(list)
+    for exposure in exposures:
+        by_name[exposure.root, exposure.suffix].append(exposure.path)
+    return [
+        f"{root}_{suffix}.fits: is given {len(paths)} times: {listed(paths)}."
+        for (root, suffix), paths in by_name.items()
+        if len(paths) > 1
+    ]
+
+
+def choose(
+    exposures: Sequence[Exposure], start: str, *, resolution: Resolution | None = None
+) -> tuple[list[Exposure], list[str]]:
+    """Return the file that each exposure begins from."""
+    if start not in STARTS:
+        refuse("start", start, f"is none of {', '.join(map(repr, STARTS))}.")
+    by_root: dict[str, dict[str, Exposure]] = defaultdict(dict)
+    for exposure in exposures:
+        by_root[exposure.root][exposure.suffix] = exposure
+    inputs: list[Exposure] = []
+    notes: list[str] = []
+    problems: list[str] = []
+    for root, files in by_root.items():
+        usable = _usable(files, problems)
+        if not usable:
+            continue
+        if start == "auto":
+            level, why = _automatic(usable, resolution)
+            notes.append(f"{root}: begins from {level}: {why}.")
+        else:
+            order = STARTS[:3]
+            below = [name for name in order[: order.index(start) + 1] if name in usable]
+            level = below[-1] if below else next(name for name in order if name in usable)
+        inputs.append(usable[level])
+    _raise_all(problems, "files")
+    return sorted(inputs, key=lambda e: (e.date, e.time, e.root)), notes
+
+
+def _usable(files: dict[str, Exposure], problems: list[str]) -> dict[str, Exposure]:
+    """Return ``{level: file}`` with the either of rate and rateints that the chain goes on from."""
+    usable: dict[str, Exposure] = {}
+    for level in ("uncal", "rate", "cal"):
+        either = files.get(level) or files.get(f"{level}ints")
+        if either is None:
+            continue
+        needed = f"{level}ints" if level != "uncal" and is_integrations(either) else level
+        if needed in files:
+            usable[level] = files[needed]
+        elif not stage_classes(either)[1]:
+            usable[level] = either
+        else:
+            problems.append(
+                f"{either.path}: {either.exp_type} goes on from the {needed} file, which is not "
+                "given."
+            )
+    return usable
+
+
+def _automatic(files: dict[str, Exposure], resolution: Resolution | None) -> tuple[str, str]:
+    rate = files.get("rate")
+    if rate is None:
+        return next(iter(files)), "there is no rate file"
+    if "uncal" not in files:
+        return "rate", "there is no uncal file"
+    try:
+        installed = importlib.metadata.version("jwst")
+    except importlib.metadata.PackageNotFoundError:
+        return "uncal", "jwst is not installed, and its version cannot be compared"
+    if rate.cal_ver != installed:
+        return "uncal", f"the rate file was made by jwst {rate.cal_ver or '?'}, not {installed}"
+    if resolution is None:
+        return "rate", f"made by jwst {installed}; its reference files were not compared"
+    references = resolution.references.get(configuration_key(rate), {})
+    for keyword, reftype in _STAGE1_KEYWORDS.items():
+        if keyword in rate.references and reftype in references:
+            now = str(references[reftype].get("name", "N/A"))
+            if rate.references[keyword].upper() != now.upper():
+                return "uncal", f"reference {reftype} {rate.references[keyword]} -> {now}"
+    return "rate", f"made by jwst {installed} with the reference files of now"

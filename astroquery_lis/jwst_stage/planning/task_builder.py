@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidExposureError, InvalidRequestError
 from ..tasks import REFCATS, Member, Task
-from .association_files import headers_of, unique_ids
-from .associations import listed, members_of
-from .estimates import stage1_estimate, stage2_estimate, stage3_estimate
+from .associations import headers_of, unique_ids
 from .exposures import configuration_key, split_name
 from .grids import n_pixels
+from .groups import listed, members_of
 from .pipelines import (
     EXP_TYPES,
     STAGE3_SUFFIXES,
@@ -24,14 +23,15 @@ from .pipelines import (
     is_slitless,
     stage_classes,
 )
+from .plan import stage1_estimate, stage2_estimate, stage3_estimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ..corrections import Correction
-    from .associations import Together
+    from .associations import Association
     from .exposures import Exposure
-    from .rules import Association
+    from .groups import Together
 
     StepsFor = Callable[[str, Sequence[Exposure]], dict[str, dict]]
 

@@ -1,4 +1,4 @@
-"""The cache of CRDS: where it is, which rules a context needs, what was answered from them.
+"""The cache of CRDS: where it is, which rules a context needs, what CRDS answers from them.
 
 A context (``.pmap``) names a mapping per instrument (``.imap``), which names one per type of
 reference (``.rmap``).  CRDS reads all those of an instrument whatever type is asked for.
@@ -21,12 +21,15 @@ from ..._conf import setting
 from ...exceptions import CrdsUnavailable, TruncatedError, UnexpectedContentError
 from ...io.checks import check_structure
 from ...io.store import write_bytes
+from ..pipeline import pipeline_classes, plain_parameters, step_sections
 from ..tasks import cache_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from typing import Any
 
     from ..._typing import FilePath
+
 
 CONTEXT_NAME = re.compile(r"jwst_\w+\.pmap")
 _NOT_A_FILE = ("N/A", "TEXT", "OMIT")
@@ -281,3 +284,124 @@ class Recall:
 def _stamp(path: FilePath) -> list:
     status = os.stat(path)
     return [os.fspath(path), status.st_size, status.st_mtime_ns]
+
+
+# ---- in the process of the pipeline -------------------------------------------------------------
+
+
+def resolve_in_process(job: Mapping[str, Any]) -> dict:
+    """Return the answer to each of ``job['groups']``, see `_resolved`."""
+    return {key: _resolved(**group) for key, group in job["groups"].items()}
+
+
+def _resolved(parameters: Mapping[str, Any], pipeline: str, steps: Mapping[str, Any]) -> dict:
+    """Find parameters and references of one pipeline for one set-up of an instrument.
+
+    The answer has ``pars`` and ``references`` (by type: ``name``, ``path``), ``missing`` (parameter
+    files that are not there, as if they said nothing), ``errors`` (``[type, message]``), ``crds``,
+    ``effective`` and ``base`` (parameters that CRDS gives, that hold, and that would hold if
+    nothing had been asked).
+    """
+    from stpipe import config_parser
+
+    cls = pipeline_classes()[pipeline]
+    classes = [*_steps(cls).values(), cls]
+    types = dict.fromkeys(step.get_config_reftype() for step in classes)
+    pars, errors = _look_up(parameters, list(types), required=False)
+    missing = [entry["name"] for entry in pars.values() if _is_absent(entry)]
+    config: Any
+    if missing:
+        config = _present_config(config_parser, cls, pars)
+    else:
+        config = cls.get_config_from_reference(dict(parameters), crds_observatory="jwst")
+    # The instance below changes the configuration that it is made of.
+    crds = plain_parameters(config.dict())
+    base = cls.from_config_section(_config(config_parser, crds))
+    own = {"steps": steps} if hasattr(cls, "step_defs") else steps.get(cls.class_alias, {})
+    instance = cls.from_config_section(_config(config_parser, crds, own))
+    overrides, needed = _reference_types(instance, _steps(cls))
+    references, unknown = _look_up(parameters, sorted(needed - set(overrides)), required=True)
+    answer = {"pars": pars, "missing": missing, "errors": errors + unknown}
+    answer["references"] = {**references, **overrides}
+    answer["crds"] = {
+        name: {par: value for par, value in section.items() if par not in ("class", "name")}
+        for name, section in step_sections(crds, cls).items()
+        if section
+    }
+    answer["effective"] = plain_parameters(step_sections(instance.get_pars(), cls))
+    answer["base"] = plain_parameters(step_sections(base.get_pars(), cls))
+    return answer
+
+
+def _reference_types(instance: Any, names: Iterable[str]) -> tuple[dict[str, dict], set[str]]:
+    """Return the references that the parameters name, and the types to ask CRDS for."""
+    overrides: dict[str, dict] = {}
+    needed: set[str] = set()
+    for name in names:
+        step = getattr(instance, name, instance)
+        for reftype in () if step.skip else step.reference_file_types:
+            path = instance.get_ref_override(reftype)
+            if path is not None and path.strip() in ("", "N/A"):
+                overrides[reftype] = {"name": "N/A", "path": ""}
+            elif path is not None:
+                overrides[reftype] = {"name": os.path.basename(path), "path": path}
+            elif step.prefetch_references:
+                needed.add(reftype)
+    return overrides, needed
+
+
+def _present_config(config_parser: Any, cls: Any, pars: Mapping[str, dict]) -> dict:
+    """Return the parameters in those files that are there, put together as stpipe does."""
+
+    def load(step: Any) -> dict:
+        entry = pars[step.get_config_reftype()]
+        there = entry["name"] != "N/A" and not _is_absent(entry)
+        return config_parser.load_config_file(entry["path"]) if there else {}
+
+    steps = {name: load(step) for name, step in getattr(cls, "step_defs", {}).items()}
+    return _config(config_parser, {"steps": steps} if steps else {}, load(cls))
+
+
+def _config(config_parser: Any, *parts: Mapping) -> dict:
+    config = config_parser.ConfigObj()
+    for part in parts:
+        # Only sections are merged key by key; a plain dictionary would replace another.
+        sections = config_parser.ConfigObj()
+        config_parser.merge_config(sections, part)
+        config_parser.merge_config(config, sections)
+    return config
+
+
+def _is_absent(entry: Mapping[str, str]) -> bool:
+    return entry["name"] != "N/A" and not os.path.exists(entry["path"])
+
+
+def _look_up(
+    parameters: Mapping[str, Any], types: Sequence[str], *, required: bool
+) -> tuple[dict, list]:
+    """Return the best references by type, and what could not be decided on."""
+    import crds
+
+    if not types:
+        return {}, []
+    names = crds.getrecommendations(
+        dict(parameters), reftypes=list(types), observatory="jwst", context=None
+    )
+    found, errors = {}, []
+    for reftype in types:
+        name = names.get(reftype, "NOT FOUND n/a")
+        if name.lower().startswith("not found n/a") or name.upper() == "N/A":
+            found[reftype] = {"name": "N/A", "path": ""}
+        elif name.startswith("NOT FOUND"):
+            # As the pipeline: a step without parameters of its own in CRDS has its defaults.
+            if required:
+                errors.append([reftype, name.removeprefix("NOT FOUND").strip(" :")])
+        else:
+            path = crds.locate_file(name, "jwst", parameters=dict(parameters))
+            found[reftype] = {"name": name, "path": os.path.abspath(path)}
+    return found, errors
+
+
+def _steps(cls: Any) -> dict:
+    """Return the classes of the steps of a pipeline, or the step itself, by name."""
+    return getattr(cls, "step_defs", None) or {cls.class_alias: cls}

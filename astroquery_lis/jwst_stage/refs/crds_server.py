@@ -27,7 +27,7 @@ from ...exceptions import (
 )
 from ...io.bounds import seconds_left, within
 from ...io.download import download
-from ...io.http import HttpClient, reason_of, unreachable
+from ...io.http import HttpClient, causes, reason_of, unreachable, why_unreached
 from .. import pipeline
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..._typing import FilePath
 
 OBSERVATORY = "jwst"
+_CALL = "refs.crds_server:call_in_process"
 _CHUNK_BYTES = 1 << 20
 _LATEST = ("latest", "jwst-latest", "jwst-operational")
 _BUILD = ("", "build", "jwst-build")
@@ -85,7 +86,7 @@ class CrdsServer:
             with within():
                 # CRDS's own time-out is that of each byte.
                 limit_s = seconds_left()
-                answer = pipeline.ask("refs.answers:call_server", job, variables, limit_s=limit_s)
+                answer = pipeline.ask(_CALL, job, variables, limit_s=limit_s)
         except TimeoutError as error:
             msg = f"{self.url} did not answer {method} within conf.deadline={conf.deadline:g} s."
             raise ServiceTimeoutError(msg, url=self.url, cause=error) from error
@@ -149,6 +150,25 @@ class CrdsServer:
         section = self.info["mapping_url" if name.endswith("map") else "reference_url"]
         section = section.get("unchecked", section)
         return f"{str(section[OBSERVATORY]).rstrip('/')}/{name}"
+
+
+def call_in_process(job: Mapping[str, Any]) -> dict:
+    """Return the ``result`` of a remote procedure of a CRDS server, or the ``problem`` with it."""
+    from crds.client.proxy import CheckingProxy
+    from crds.core.exceptions import ServiceError
+
+    procedure = getattr(CheckingProxy(f"{job['url']}/json/"), job["method"])
+    try:
+        return {"result": procedure(*job["parameters"])}
+    except ServiceError as error:
+        # What the server itself refused has no cause.
+        reasons = [reason for lower in causes(error) if (reason := why_unreached(lower))]
+        if reasons:
+            return {"problem": "unreached", "message": reasons[0]}
+        problem = "refused" if error.__cause__ is None else "silent"
+        return {"problem": problem, "message": str(error)}
+    except (ValueError, KeyError, TypeError) as error:
+        return {"problem": "foreign", "message": str(error)}
 
 
 def fetch_files(

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ..planning.plan import Plan
 
 SERVER = "https://jwst-crds.stsci.edu"
+_RESOLVE = "refs.crds_cache:resolve_in_process"
 _WAY_OUT = (
     f"set crds_server_url (JWST's is {SERVER}) and call prefetch_references where there is a "
     "network, or set crds_path to a cache that has them"
@@ -309,7 +310,7 @@ class _Resolver:
         self, groups: Mapping[str, dict], variables: Mapping[str, str | None]
     ) -> dict[str, dict]:
         """Return what CRDS recommends for each group, after parameter files were fetched."""
-        answers = pipeline.ask("refs.answers:resolve", {"groups": groups}, variables)
+        answers = pipeline.ask(_RESOLVE, {"groups": groups}, variables)
         absent = {
             entry["name"]: entry["path"]
             for answer in answers.values()
@@ -319,7 +320,7 @@ class _Resolver:
         if absent and self.server is not None:
             self.fetch(absent)
             again = {key: group for key, group in groups.items() if answers[key]["missing"]}
-            answers |= pipeline.ask("refs.answers:resolve", {"groups": again}, variables)
+            answers |= pipeline.ask(_RESOLVE, {"groups": again}, variables)
         return answers
 
     def _refuse_errors(

@@ -31,9 +31,9 @@ from ...exceptions import (
 from ...io.jobs import Progress
 from ...io.store import GB, check_space
 from .. import pipeline
-from ..planning.associations import listed
-from ..planning.estimates import with_references
-from ..planning.plan_inputs import by_reason, told_of
+from ..planning.groups import listed
+from ..planning.make_plan import by_reason, told_of
+from ..planning.plan import with_references
 from ..states import Fingerprints, assess, key
 from ..tasks import HIDDEN, log_path, read_records, write_record
 from .outcomes import keep_log, make_manifest, outcome, write_manifest

@@ -30,7 +30,7 @@ from ...io.processes import peak_memory_gb
 from ...io.store import write_whole
 from .. import states
 from ..corrections import apply, hooks, register_inputs
-from ..planning.association_files import (
+from ..planning.associations import (
     association_document,
     association_path,
     write_association,
