@@ -36,7 +36,7 @@ from astroquery_lis.exceptions import (
     NoCoverageError,
     NotFoundError,
 )
-from astroquery_lis.io.places import HEALTH
+from astroquery_lis.io.mirrors import HEALTH
 
 TIMEOUT_S, DEADLINE_S, GRACE_S = 1.5, 4.0, 5.0
 LIMIT_MB = 600

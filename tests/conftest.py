@@ -11,7 +11,7 @@ from astropy.coordinates import name_resolve
 from hypothesis import settings
 
 from astroquery_lis import LegacySurvey, LegacySurveyClass, conf, sandbox
-from astroquery_lis.io.places import HEALTH
+from astroquery_lis.io.mirrors import HEALTH
 from astroquery_lis.survey.paths import file_path
 
 # The same examples every time, however busy the machine; `--hypothesis-profile=default` looks for

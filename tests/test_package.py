@@ -58,7 +58,7 @@ DEFERRED = (
     "client.user_tables",
     "images.reader",
     "io.delivery",
-    "io.finder",
+    "io.places",
     "io.jobs",
     "pictures",
     "sandbox",

@@ -23,9 +23,8 @@ from astropy.time import Time
 
 from .._packages import import_optional
 from ..exceptions import CoverageWarning, IncompleteMirrorError, NoCoverageError, warn
-from ..io.checks import reading
-from ..io.finder import FileFinder, LocatedFile
-from ..io.store import write_whole
+from ..io.places import FileFinder, LocatedFile
+from ..io.whole_files import reading, write_whole
 from ..survey.bricks import (
     N_BRICKS,
     brick_center,

@@ -28,8 +28,8 @@ from ..exceptions import (
     UnexpectedContentError,
     warn,
 )
-from ..io.finder import FileFinder, LocatedFile
-from ..io.store import write_whole
+from ..io.places import FileFinder, LocatedFile
+from ..io.whole_files import write_whole
 from ..survey.bricks import brick_center, brick_edges, is_north, name_of
 from ..survey.catalog_request import CatalogRequest, Sky
 from ..survey.paths import file_path

@@ -20,9 +20,8 @@ import numpy as np
 from .._forks import new_lock
 from .._typing import Payload
 from ..exceptions import ContentChangedError, InvalidRequestError, UnexpectedContentError
-from ..io.finder import LocatedFile
-from ..io.parts import RemoteParts
-from ..io.ranges import MERGE_GAP_BYTES, Version, merge_ranges
+from ..io.places import LocatedFile
+from ..io.ranges import MERGE_GAP_BYTES, RemoteParts, Version, merge_ranges
 from ..survey.bricks import N_BRICKS, name_of
 from ..survey.catalog_request import CatalogRequest
 from ..survey.paths import file_path

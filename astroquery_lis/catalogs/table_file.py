@@ -30,9 +30,8 @@ from ..exceptions import (
     UnexpectedContentError,
     warn,
 )
-from ..io.checks import check_head, reading, unreadable
-from ..io.parts import RemoteParts
-from ..io.ranges import FIRST_RANGE_BYTES
+from ..io.ranges import FIRST_RANGE_BYTES, RemoteParts
+from ..io.whole_files import check_head, reading, unreadable
 from ..survey.tractor import parse_unit
 from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS, any_column
 

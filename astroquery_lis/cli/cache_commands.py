@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from .._conf import conf
 from ..client import LegacySurveyClass
-from ..io.upkeep import prune
+from ..io.store import prune
 from . import values
 from .arguments import Command, add_command, add_group
 from .calls import answer, asked

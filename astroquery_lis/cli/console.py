@@ -21,7 +21,7 @@ from astropy.utils.exceptions import AstropyWarning
 
 from ..client.user_tables import as_kind, kind_of
 from ..exceptions import CrdsUnavailable, InvalidRequestError, NoCoverageError, TransferError
-from ..io.store import write_whole
+from ..io.whole_files import write_whole
 from .tables import json_rows, table_bytes, text_lines
 
 if TYPE_CHECKING:

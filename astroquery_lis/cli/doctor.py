@@ -27,7 +27,7 @@ from ..exceptions import (
 )
 from ..images.viewer_service import BLANK, MAX_REQUEST_PIX
 from ..io.http import reason_of
-from ..io.store import write_whole
+from ..io.whole_files import write_whole
 from ..survey.layers import INVVAR_LIMIT_ARCSEC
 from ..survey.paths import file_path
 from . import questions

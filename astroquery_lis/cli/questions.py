@@ -32,7 +32,7 @@ from ..images.viewer_service import (
     subimage_parameters,
     viewer_client,
 )
-from ..io.checksums import parse_checksums
+from ..io.delivery import parse_checksums
 from ..io.http import HttpClient, PoliteSession
 from ..io.mirrors import REGISTERED, Mirror, resolve_mirrors
 from ..io.ranges import FIRST_RANGE_BYTES, WholeFileAnswer, fetch_range

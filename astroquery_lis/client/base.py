@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from ..images.sources import Access
     from ..images.tiles import OpenImages
     from ..images.viewer_service import ViewerService
-    from ..io.finder import FileFinder
     from ..io.mirrors import Mirror as SurveyMirror
+    from ..io.places import FileFinder
 
 
 Method = TypeVar("Method", bound="Callable")
@@ -282,7 +282,7 @@ class SurveyBase(QueryBase):
         )
 
     def _finder(self, mirror: Mirror | None, cache: bool | None) -> FileFinder:
-        return io.finder.FileFinder(self._client, self._mirrors(mirror), self._location(cache))
+        return io.places.FileFinder(self._client, self._mirrors(mirror), self._location(cache))
 
     def _client(self, make: Callable[..., HttpClient] = HttpClient, **extra: object) -> HttpClient:
         """Return the HTTP client of one kind for the settings in force."""

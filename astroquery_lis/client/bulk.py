@@ -22,9 +22,10 @@ from ..exceptions import (
     InvalidRequestError,
     NoCoverageError,
 )
-from ..io.jobs import Result, cores, failure, manifest, map_jobs, run
-from ..io.journal import Journal
-from ..io.store import is_full, remove_temporaries
+from ..io.jobs import Result, failure, run
+from ..io.journal import Journal, manifest
+from ..io.whole_files import is_full, remove_temporaries
+from ..io.workers import cores, map_jobs
 from ..survey.bricks import brick_id, name_of, region_of_brick
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from .._typing import Executor, FilePath, HDUList, Table
     from ..images.cutting import BulkSpec, CutoutJob
     from ..images.sources import Access, Sources
-    from ..io.jobs import Mapped, Result
+    from ..io.jobs import Result
+    from ..io.workers import Mapped
     from ..survey.request import CutoutRequest
 
     Workers: TypeAlias = Executor | Literal["threads", "processes"] | None

@@ -117,7 +117,7 @@ class CacheMethods(SurveyBase):
         used = self._mirrors(None)
         mirrors = list({m.name: m for m in (*REGISTERED.values(), *used)}.values())
         if probe:
-            io.places.HEALTH.probe(mirrors, self._client(), PROBE_PATH)
+            io.mirrors.HEALTH.probe(mirrors, self._client(), PROBE_PATH)
         rows = [(m.name, m.template, m.description, m in used, *_health_of(m)) for m in mirrors]
         names = ("name", "address", "description", "in_use", "status", "latency", "ranges")
         table = Table(rows=rows, names=(*names, "last_error"))
@@ -142,7 +142,7 @@ class CacheMethods(SurveyBase):
         >>> sorted(LegacySurvey.cache_info())
         ['bytes', 'limit_bytes', 'location', 'stores']
         """
-        stores = io.upkeep.cache_usage(self.cache_location)
+        stores = io.cache.cache_usage(self.cache_location)
         total = sum(count["file_bytes"] + count["part_bytes"] for count in stores.values())
         return {
             "location": str(self.cache_location),
@@ -175,14 +175,14 @@ class CacheMethods(SurveyBase):
         """
         if older_than is None and release is None:
             self._images.clear()
-            io.upkeep.clear_stores(self.cache_location)
+            io.cache.clear_stores(self.cache_location)
             for response in Path(self.cache_location).glob("*.pickle"):
                 response.unlink()
             return
         before_s = None if older_than is None else time.time() - _seconds(older_than)
         name = None if release is None else get_release(release).name
         self._images.clear()
-        io.upkeep.clear_stores(self.cache_location, used_before_s=before_s, release=name)
+        io.cache.clear_stores(self.cache_location, used_before_s=before_s, release=name)
 
     def verify_cache(self, *, repair: bool = False) -> Table:
         """Audit the cache: `verify` without a tree.
@@ -224,8 +224,8 @@ def _health_of(mirror: Place) -> tuple[str, float, str, str]:
     if mirror.is_local:
         here = os.path.isdir(mirror.template)
         return ("up" if here else "unknown"), float("nan"), "yes" if here else "unknown", ""
-    host = io.places.HEALTH.of(mirror)
-    if io.places.HEALTH.is_resting(mirror):
+    host = io.mirrors.HEALTH.of(mirror)
+    if io.mirrors.HEALTH.is_resting(mirror):
         status = "resting"
     elif host.failures:
         status = "failing"
@@ -264,7 +264,7 @@ def audit(
 
     The mirrors, if any, are asked for lists that the tree lacks and for files instead of bad ones.
     """
-    stores = io.upkeep.all_stores(tree)
+    stores = io.cache.all_stores(tree)
     findings: list[_Finding] = []
     for root in stores or [tree]:
         sources = [
@@ -299,7 +299,7 @@ class _Audit:
         self.root, self.client, self.mirrors = root, client, mirrors
         self.store = io.store.Store(root) if is_store else None
         self.repair = repair
-        self.lists = io.checksums.ChecksumLists(client, mirrors)
+        self.lists = io.delivery.ChecksumLists(client, mirrors)
         self.listed: dict[Path, dict[str, str]] = {}
 
     def run(self, show_progress: bool) -> list[_Finding]:
@@ -337,7 +337,7 @@ class _Audit:
         digests: dict[str, str] = {}
         for path in sorted(folder.glob("*.sha256sum")):
             try:
-                digests |= io.checksums.parse_checksums(path.read_text(errors="replace"), path)
+                digests |= io.delivery.parse_checksums(path.read_text(errors="replace"), path)
             except (OSError, TransferError):
                 continue
         if digests or not self.mirrors:
@@ -361,7 +361,7 @@ class _Audit:
         try:
             size = path.stat().st_size
             with path.open("rb") as stream:
-                digest = io.checks.check_whole(path, stream, path)
+                digest = io.whole_files.check_whole(path, stream, path)
         except TransferError as error:
             return finding("DAMAGED", str(error), size)
         except OSError as error:
@@ -434,14 +434,14 @@ class _Audit:
     def _copied(self, place: Path, finding: _Finding) -> tuple[int, str]:
         """Copy a file; return its size and digest."""
         try:
-            digest = io.checks.sha256_of(place)
+            digest = io.whole_files.sha256_of(place)
         except OSError as error:
             msg = f"{place} cannot be read: {error.strerror or error}."
             raise NotFoundError(msg, url=str(place), cause=error) from error
         if finding.expected not in (None, digest) and finding.status != "DAMAGED":
             msg = f"{place} has sha256 {digest}; its list says {finding.expected}."
             raise ChecksumError(msg, url=str(place), found=digest)
-        io.store.copy_whole(place, finding.path)
+        io.whole_files.copy_whole(place, finding.path)
         return finding.path.stat().st_size, digest
 
     def _runs(self) -> list[_Finding]:
@@ -449,10 +449,10 @@ class _Audit:
         if self.store is None:
             return []
         findings = []
-        for entry in io.upkeep.cache_entries(self.root.parent):
+        for entry in io.cache.cache_entries(self.root.parent):
             if entry.is_whole or entry.root != self.root:
                 continue
-            bad = io.upkeep.damaged_runs(entry)
+            bad = io.cache.damaged_runs(entry)
             path = self.root / entry.relative
             finding = _Finding(path, "GOOD", "in parts", entry.size)
             if bad:

@@ -146,10 +146,10 @@ class CcdMethods(SurveyBase):
         if get_query_payload:
             return {"service": service.url, "urls": [job.about["url"] for job in jobs]}
         begun_s = time.time()
-        results = io.delivery.deliver_all(jobs, max_threads=MAX_THREADS)
+        results = io.jobs.deliver_all(jobs, max_threads=MAX_THREADS)
         if folder is None and service.folder is not None:
-            io.upkeep.keep_within(
-                service.folder.parent, conf.cache_size * io.store.GB, keep_since_s=begun_s
+            io.store.keep_within(
+                service.folder.parent, conf.cache_size * io.whole_files.GB, keep_since_s=begun_s
             )
         io.delivery.warn_of_failures([r for r in results if r.status == "ERROR"], len(results))
         return io.delivery.table_of_files(results, [job.product for job in jobs])

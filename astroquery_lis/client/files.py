@@ -209,7 +209,7 @@ or sequence, optional
         )
         absent = [row for row, file in enumerate(files) if not file.paths]
         jobs = [_job(row, file, settings) for row, file in enumerate(files) if file.paths]
-        results = io.delivery.deliver_all(
+        results = io.jobs.deliver_all(
             jobs,
             ready=[_without_band(row, files[row]) for row in absent],
             max_threads=min(conf.max_workers, MAX_THREADS),

@@ -32,7 +32,7 @@ from astropy.table import Table
 
 from .._packages import import_optional
 from ..io.jobs import Result
-from ..io.store import check_space, write_whole, writing
+from ..io.whole_files import check_space, write_whole, writing
 from ..survey.bricks import name_of
 from ..survey.named_planes import DERIVED
 from ..survey.paths import IMAGE_PRODUCTS

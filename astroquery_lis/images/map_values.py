@@ -21,9 +21,10 @@ from astropy.table import MaskedColumn
 
 from ..exceptions import CacheWarning, warn
 from ..io.bounds import within
-from ..io.jobs import Progress, map_jobs
+from ..io.jobs import Progress
 from ..io.places import Failovers
-from ..io.store import write_whole
+from ..io.whole_files import write_whole
+from ..io.workers import map_jobs
 from ..survey.bricks import BRICK_SIZE_DEG, brick_id, name_of
 from ..survey.owners import POLAR_DEC_DEG
 from ..survey.paths import IMAGE_PRODUCTS, CoaddProduct, plane_file, tree_of_brick

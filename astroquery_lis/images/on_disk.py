@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from ..exceptions import NotFoundError, UnexpectedContentError
-from ..io.checks import flaw_of
+from ..io.whole_files import flaw_of
 from .headers import Cards
 from .tiles import DECODE_ERRORS, KnownImage, OpenImage, OpenImages, open_whole
 

@@ -32,11 +32,17 @@ from ..io.bounds import Threads
 from ..io.download import Downloaded, download
 from ..io.http import HttpClient
 from ..io.mirrors import Mirror, local_folders
-from ..io.parts import FIRST_WINDOW_BYTES, RemoteParts
 from ..io.places import Answer, ask_in_turn
-from ..io.ranges import FIRST_RANGE_BYTES, Version, WholeFileAnswer, merge_ranges
-from ..io.store import GB, Runs, Store
-from ..io.upkeep import keep_within
+from ..io.ranges import (
+    FIRST_RANGE_BYTES,
+    FIRST_WINDOW_BYTES,
+    RemoteParts,
+    Version,
+    WholeFileAnswer,
+    merge_ranges,
+)
+from ..io.store import Runs, Store, keep_within
+from ..io.whole_files import GB
 from ..survey.pixel_grids import Box
 from ..survey.releases import Tree
 from .headers import Cards, FileSource, frame_of

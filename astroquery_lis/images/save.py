@@ -15,9 +15,8 @@ import numpy as np
 from astropy.io import fits
 
 from ..exceptions import LegacySurveyError, NoCoverageError, TransferError
-from ..io.checks import check_structure, reading
 from ..io.jobs import Result, failure
-from ..io.store import write_bytes
+from ..io.whole_files import check_structure, reading, write_bytes
 from ..survey.request import CutoutRequest
 from .array_files import ARRAY_OUTPUTS, ArrayFile
 from .cutting import Answer, BulkSpec, CutoutJob, Facts, each_answer, facts_of_answer

@@ -25,9 +25,9 @@ from ..exceptions import (
     TransferError,
     warn,
 )
-from ..io.finder import FileFinder
 from ..io.http import HttpClient, all_failed, reason_of
 from ..io.mirrors import Mirror
+from ..io.places import FileFinder
 from ..survey.layers import layer_of
 from ..survey.named_planes import DERIVED, LAYER_PRODUCTS
 from ..survey.releases import PIXEL_SCALE_ARCSEC, WISE_BANDS

@@ -34,8 +34,8 @@ from .._codecs import (
 )
 from .._forks import new_lock
 from ..exceptions import LegacySurveyError, UnexpectedContentError
-from ..io.checks import check_head, check_structure
 from ..io.ranges import FIRST_RANGE_BYTES
+from ..io.whole_files import check_head, check_structure
 from ..survey.pixel_grids import Box
 from .headers import FileSource, Layout, check_header
 from .strips import SharedFile

@@ -39,10 +39,9 @@ from ..exceptions import (
     refuse,
 )
 from ..io.bounds import Threads
-from ..io.checks import check_structure, reading
 from ..io.download import Downloaded, download
 from ..io.http import RETRY_STATUS, HttpClient
-from ..io.store import keep_bytes, remove
+from ..io.whole_files import check_structure, keep_bytes, reading, remove
 from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, parse_brick_name
 from ..survey.layers import layer_of
 from ..survey.pixel_grids import Box

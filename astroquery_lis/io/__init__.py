@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING
 from .._rooms import modules_of
 
 if TYPE_CHECKING:
-    from . import checks, checksums, delivery, download, finder, jobs, places, store, upkeep
+    from . import delivery, download, jobs, mirrors, places, store, whole_files
 
-__all__ = [
-    "checks",
-    "checksums",
-    "delivery",
-    "download",
-    "finder",
-    "jobs",
-    "places",
-    "store",
-    "upkeep",
-]
+__all__ = ["delivery", "download", "jobs", "mirrors", "places", "store", "whole_files"]
 
 __getattr__ = modules_of(__name__)

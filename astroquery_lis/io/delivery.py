@@ -1,15 +1,14 @@
-"""Many files delivered whole, each from the first place that has it right; what became of each."""
+"""Files of a tree that has mirrors, each from the first that has it right; the lists of digests."""
 
 from __future__ import annotations
 
-import time
+import threading
 from collections import OrderedDict
-from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,106 +23,27 @@ from ..exceptions import (
     UnexpectedContentError,
     warn,
 )
-from .bounds import Threads, allow_more_time, within
-from .checks import flaw_of, sha256_of
-from .checksums import ChecksumLists
 from .download import Downloaded, download, revalidate
 from .http import HttpClient
-from .jobs import Progress, Result, failure, manifest, run
-from .mirrors import Mirror
-from .places import HEALTH, Answer, ask_in_turn
+from .jobs import Result, failed_delivery
+from .journal import manifest
+from .mirrors import HEALTH, Mirror
+from .places import Answer, ask_in_turn
 from .ranges import Version
-from .store import GB, Origin, Store, copy_whole, mark_used, remove_leftovers
-from .upkeep import keep_within
+from .store import Origin, Store, keep_within, mark_used
+from .whole_files import GB, copy_whole, flaw_of, keep_bytes, remove_leftovers, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from astropy.table import Table
 
+    from .http import HttpClient
+
 STALE_LIST = "its sha256 is not that of the survey's list, twice the same: the list may be stale"
 OTHERS_FAILED = "other mirrors failed"
 UNLISTED = "not compared: no list of the survey has its sha256"
 LARGER_THAN_LIMIT = "the cache is larger than conf.cache_size: the files of this call are kept"
-
-
-# ---- any files ----------------------------------------------------------------------------------
-
-
-class Job(Protocol):
-    """One file that somebody wants."""
-
-    @property
-    def row(self) -> int:
-        """Its number in the manifest."""
-
-    @property
-    def about(self) -> dict[str, str]:
-        """What the manifest says of it, whatever became of it."""
-
-    def fetch(self) -> Result:
-        """Have the file, and say what became of it."""
-
-
-def deliver(job: Job) -> list[Result]:
-    """Fetch one file, or find it, and return what became of it."""
-    begun = time.perf_counter()
-    try:
-        with within(grows=True):
-            result = job.fetch()
-    except (TransferError, CacheError) as error:
-        return failed_delivery(job, error)
-    return [replace(result, seconds=round(time.perf_counter() - begun, 4))]
-
-
-def failed_delivery(job: Job, error: Exception) -> list[Result]:
-    """Return the result of a file that could not be had."""
-    url = str(getattr(error, "url", None) or "")
-    return [failure(job.row, error, **{"url": url, **job.about})]
-
-
-def deliver_all(
-    jobs: Sequence[Job],
-    *,
-    max_threads: int,
-    ready: Sequence[Result] = (),
-    executor: Executor | str | None = None,
-    total_bytes: int | None = None,
-    show_progress: bool = False,
-    in_flight: int | None = None,
-) -> list[Result]:
-    """Fetch files, several at a time, with a bar of their bytes; results by their rows.
-
-    ``conf.deadline`` begins anew with each that is had; without any, all that is left fails.
-    """
-    own = None
-    if executor is None:
-        executor = own = Threads(max_threads, "astroquery_lis-files")
-    progress = Progress(total_bytes, show=show_progress, label="files", unit="B")
-    results = []
-    delivered = run(
-        deliver,
-        jobs,
-        failed=failed_delivery,
-        total=len(ready) + len(jobs),
-        ready=ready,
-        executor=executor,
-        show_progress=False,
-        label="files",
-        in_flight=in_flight,
-    )
-    try:
-        with within(grows=True):
-            for result in delivered:
-                results.append(result)
-                progress.update(result.bytes)
-                if result.error is None and result.status != "SKIPPED":
-                    allow_more_time()
-    finally:
-        progress.close()
-        if own is not None:
-            own.shutdown(cancel_futures=True)
-    return sorted(results, key=lambda result: result.row)
 
 
 def table_of_files(results: Sequence[Result], products: Sequence[str]) -> Table:
@@ -457,3 +377,81 @@ class _Delivery:
         limit = conf.cache_size * GB
         if not keep_within(self.settings.location, limit, keep_since_s=self.settings.begun_s):
             self.notes.append(LARGER_THAN_LIMIT)
+
+
+HEX_DIGITS = 64
+LIST_LIMIT_BYTES = 16e6
+"""Largest list that is read; the sweeps' have 200 kB."""
+
+
+def parse_checksums(text: str, where: str | Path) -> dict[str, str]:
+    """Return the digests of a ``.sha256sum`` file."""
+    digests = {}
+    for line in text.splitlines():
+        if not line.strip():
+            continue
+        digest, _, name = line.strip().partition(" ")
+        name = name.strip().removeprefix("*").rpartition("/")[2]
+        if len(digest) != HEX_DIGITS or not name or set(digest.lower()) - set("0123456789abcdef"):
+            msg = f"{where} is not a list of sha256 digests; it has the line {line[:80]!r}."
+            raise UnexpectedContentError(msg, url=str(where))
+        digests[name] = digest.lower()
+    return digests
+
+
+class ChecksumLists:
+    """The lists that one job needs, each fetched at most once. Safe to share among threads."""
+
+    def __init__(self, client: HttpClient, mirrors: Sequence[Mirror]) -> None:
+        self._client, self._mirrors = client, mirrors
+        self._lock = new_lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._lists: dict[str, tuple[dict[str, str] | None, bool]] = {}
+
+    def get(
+        self, path: str, copy: Path | None = None, *, again: bool = False
+    ) -> dict[str, str] | None:
+        """Return the digests of one list."""
+        with self._lock:
+            lock = self._locks.setdefault(path, new_lock())
+        with lock:
+            digests, is_fresh = self._lists.get(path, (None, False))
+            if path not in self._lists or (again and not is_fresh):
+                digests = None if again or copy is None else _read(copy)
+                if digests is None:
+                    digests, is_fresh = self._fetch(path, copy), True
+                self._lists[path] = digests, is_fresh
+            return digests
+
+    def _fetch(self, path: str, copy: Path | None) -> dict[str, str] | None:
+        def ask(mirror: Mirror) -> tuple[dict[str, str], str]:
+            place = mirror.locate(path)
+            if isinstance(place, Path):
+                text = _read_text(place)
+            else:
+                text = self._client.read(place, LIST_LIMIT_BYTES).decode("utf-8", "replace")
+            return parse_checksums(text, place), text
+
+        answer = ask_in_turn(self._mirrors, ask, path)
+        if answer.value is None:
+            return None
+        digests, text = answer.value
+        if copy is not None:
+            with suppress(OSError):  # The digests are known all the same.
+                keep_bytes(copy, text.encode())
+        return digests
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError as error:
+        msg = f"{path} cannot be read: {error}."
+        raise NotFoundError(msg, url=str(path), cause=error) from error
+
+
+def _read(path: Path) -> dict[str, str] | None:
+    try:
+        return parse_checksums(path.read_text(errors="replace"), path)
+    except (OSError, UnexpectedContentError):
+        return None

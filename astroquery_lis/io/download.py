@@ -27,12 +27,14 @@ from ..exceptions import (
     UnexpectedContentError,
 )
 from .bounds import allow_more_time, within
-from .checks import check_head, check_whole, flaw_of
 from .ranges import Version, content_range
-from .store import (
+from .whole_files import (
     CHUNK_BYTES,
+    check_head,
     check_space,
+    check_whole,
     close_unlocked,
+    flaw_of,
     is_same_file,
     lock,
     note_written,

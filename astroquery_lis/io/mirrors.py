@@ -1,7 +1,10 @@
-"""The places that files come from: registered names, URLs, and folders.
+"""The places that files come from, registered names, URLs and folders, and how they are doing.
 
 What a URL says to be let in, a user with a password or the parameters of its query, is sent with
 the requests and stands nowhere else: neither in a mirror's name nor in its addresses.
+The health is kept per host and per process, in memory: a host that failed several times in a row
+rests, and others are asked first, until after a pause one request is let through to see whether it
+is back.
 """
 
 from __future__ import annotations
@@ -9,17 +12,28 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from ..exceptions import refuse
-from .http import send_with
+from .._forks import new_lock
+from ..exceptions import (
+    ContentChangedError,
+    NotFoundError,
+    TransferError,
+    refuse,
+)
+from .bounds import Threads
+from .http import HttpClient, send_with
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from urllib3.response import BaseHTTPResponse
 
     from .._typing import Mirror as MirrorNames
 
@@ -234,3 +248,169 @@ def local_folders(mirrors: Sequence[Mirror]) -> tuple[Path, ...]:
     if not all(mirror.is_local for mirror in mirrors):
         return ()
     return tuple(Path(mirror.template) for mirror in mirrors)
+
+
+FAILURES_TO_REST = 3
+"""Failures in a row after which a host rests."""
+
+REST_S = 60.0
+MAX_REST_S = 900.0
+TRIAL_S = 30.0
+"""How long nobody else asks a resting host after one was let through to try it."""
+
+PROBE_BYTES = 1024
+PROBE_TIMEOUT_S = 5.0
+
+
+@dataclass
+class HostHealth:
+    """What is known of one host."""
+
+    failures: int = 0
+    """How often in a row it failed."""
+    rests_until: float = 0.0
+    """On the clock of `Health`."""
+    failed_s: float = 0.0
+    """When it last failed, seconds since 1970; 0 if it answered since."""
+    answers: int = 0
+    """How often it did what it should."""
+    latency_s: float | None = None
+    """Seconds from a small request to its answer."""
+    ranges: bool | None = None
+    """Whether it serves ranges of bytes."""
+    error: str = ""
+    """The last failure."""
+
+
+class Health:
+    """The health of every host that was asked.  Safe to share among threads."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._lock = new_lock()
+        self._probing = new_lock()
+        self._hosts: dict[str, HostHealth] = {}
+
+    def reset(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._hosts.clear()
+
+    def of(self, mirror: Mirror) -> HostHealth:
+        """Return the `HostHealth` of a mirror, empty if it was never asked."""
+        with self._lock:
+            return self._hosts.get(_host(mirror), HostHealth())
+
+    def answered(self, mirror: Mirror) -> None:
+        """Note that a mirror did what it should."""
+        if mirror.is_local:
+            return
+        with self._lock:
+            host = self._hosts.setdefault(_host(mirror), HostHealth())
+            host.failures, host.rests_until, host.failed_s = 0, 0.0, 0.0
+            host.answers += 1
+
+    def failed(self, mirror: Mirror, error: Exception) -> None:
+        """Note that a mirror failed; a missing file or one that was replaced is no failure."""
+        if mirror.is_local or isinstance(error, (NotFoundError, ContentChangedError)):
+            return
+        with self._lock:
+            host = self._hosts.setdefault(_host(mirror), HostHealth())
+            host.failures += 1
+            host.failed_s, host.error = time.time(), str(error)
+            if host.failures >= FAILURES_TO_REST:
+                rest_s = min(REST_S * 2 ** (host.failures - FAILURES_TO_REST), MAX_REST_S)
+                rest_s = max(rest_s, getattr(error, "retry_after_s", None) or 0.0)
+                host.rests_until = self.clock() + rest_s
+
+    def is_resting(self, mirror: Mirror) -> bool:
+        """Return True if a mirror is left alone at present."""
+        return not mirror.is_local and self.of(mirror).rests_until > self.clock()
+
+    def split(
+        self, mirrors: Sequence[Mirror], *, client: HttpClient | None = None, path: str = ""
+    ) -> tuple[list[Mirror], list[Mirror]]:
+        """Return the mirrors to ask in the user's order, and those that rest.
+
+        The order of an `AutoOrder` is free: the one that serves ranges and answers fastest comes
+        first.  With a client, those of which nothing is known are asked for the first bytes of a
+        file, once per process.
+        """
+        if isinstance(mirrors, AutoOrder):
+            mirrors = self._free(mirrors, client, path)
+        now = self.clock()
+        awake, resting = [], []
+        with self._lock:
+            for mirror in mirrors:
+                host = None if mirror.is_local else self._hosts.get(_host(mirror))
+                if host is None or not host.rests_until:
+                    awake.append(mirror)
+                elif host.rests_until > now:
+                    resting.append(mirror)
+                else:
+                    # This caller finds out whether it is back; the others wait for the answer.
+                    host.rests_until = now + TRIAL_S
+                    awake.append(mirror)
+        return awake, resting
+
+    def _free(
+        self, mirrors: Sequence[Mirror], client: HttpClient | None, path: str
+    ) -> list[Mirror]:
+        local = [mirror for mirror in mirrors if mirror.is_local]
+        remote = [mirror for mirror in mirrors if not mirror.is_local]
+        if client is not None and len(remote) > 1:
+            with self._probing:
+                self.probe([m for m in remote if self.of(m) == HostHealth()], client, path)
+
+        def rank(mirror: Mirror) -> tuple[bool, bool, float]:
+            host = self.of(mirror)
+            latency_s = host.latency_s if host.latency_s is not None else float("inf")
+            return host.failures > 0, host.ranges is False, latency_s
+
+        return local + sorted(remote, key=rank)
+
+    def probe(self, mirrors: Sequence[Mirror], client: HttpClient, path: str) -> None:
+        """Ask remote mirrors for the first bytes of a file, all at once; note how it went."""
+        remote = [mirror for mirror in mirrors if not mirror.is_local]
+        if not remote:
+            return
+        with Threads(len(remote), "astroquery_lis-probe") as pool:
+            list(pool.map(lambda mirror: self._probe_one(mirror, client, path), remote))
+
+    def _probe_one(self, mirror: Mirror, client: HttpClient, path: str) -> None:
+        headers = {"Range": f"bytes=0-{PROBE_BYTES - 1}"}
+        begin = time.perf_counter()
+        # A mirror that is slow to say hello need not be waited for as long as for a file.
+        quick = HttpClient(
+            timeout_s=min(PROBE_TIMEOUT_S, client.timeout_s),
+            retries=1,
+            max_retry_after_s=0,
+            user_agent=client.user_agent,
+        )
+
+        def consume(response: BaseHTTPResponse) -> tuple[float, bool]:
+            seconds = time.perf_counter() - begin
+            # A whole file in answer to a range is not read.
+            return seconds, response.status == 206
+
+        ranges: bool | None
+        try:
+            url = str(mirror.locate(path))
+            latency_s, ranges = quick.fetch(url, consume, headers=lambda: headers)
+        except NotFoundError:
+            latency_s, ranges = time.perf_counter() - begin, None
+        except TransferError as error:
+            self.failed(mirror, error)
+            return
+        self.answered(mirror)
+        with self._lock:
+            host = self._hosts[_host(mirror)]
+            host.latency_s, host.ranges = latency_s, ranges
+
+
+def _host(mirror: Mirror) -> str:
+    return urlsplit(mirror.template).netloc
+
+
+HEALTH = Health()
+"""The one that this process uses."""

@@ -1,201 +1,46 @@
-"""How the mirrors are doing, and who is asked next.
-
-That is kept per host and per process, in memory: a host that failed several times in a row rests,
-and others are asked first, until after a pause one request is let through to see whether it is
-back.
-"""
+"""Files from wherever they are: mirrors asked in turn; on disk, in the cache, fetched, in parts."""
 
 from __future__ import annotations
 
-import time
+import shutil
+import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
-from urllib.parse import urlsplit
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from .._forks import new_lock
 from ..exceptions import (
+    CacheError,
+    CacheWarning,
     ChecksumError,
     ContentChangedError,
     FailoverWarning,
     NotFoundError,
     ServiceDownError,
     TransferError,
+    TruncatedError,
+    UnexpectedContentError,
     warn,
 )
 from .bounds import Threads
+from .download import download
 from .http import HttpClient, all_failed, reason_of
-from .mirrors import AutoOrder, Mirror
+from .mirrors import HEALTH, Mirror, local_folders
+from .ranges import RemoteParts, WholeFileAnswer
+from .store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from urllib3.response import BaseHTTPResponse
 
+    from .http import HttpClient
+
+
 T = TypeVar("T")
-
-FAILURES_TO_REST = 3
-"""Failures in a row after which a host rests."""
-
-REST_S = 60.0
-MAX_REST_S = 900.0
-TRIAL_S = 30.0
-"""How long nobody else asks a resting host after one was let through to try it."""
-
-PROBE_BYTES = 1024
-PROBE_TIMEOUT_S = 5.0
-
-
-@dataclass
-class HostHealth:
-    """What is known of one host."""
-
-    failures: int = 0
-    """How often in a row it failed."""
-    rests_until: float = 0.0
-    """On the clock of `Health`."""
-    failed_s: float = 0.0
-    """When it last failed, seconds since 1970; 0 if it answered since."""
-    answers: int = 0
-    """How often it did what it should."""
-    latency_s: float | None = None
-    """Seconds from a small request to its answer."""
-    ranges: bool | None = None
-    """Whether it serves ranges of bytes."""
-    error: str = ""
-    """The last failure."""
-
-
-class Health:
-    """The health of every host that was asked.  Safe to share among threads."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.clock = clock
-        self._lock = new_lock()
-        self._probing = new_lock()
-        self._hosts: dict[str, HostHealth] = {}
-
-    def reset(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._hosts.clear()
-
-    def of(self, mirror: Mirror) -> HostHealth:
-        """Return the `HostHealth` of a mirror, empty if it was never asked."""
-        with self._lock:
-            return self._hosts.get(_host(mirror), HostHealth())
-
-    def answered(self, mirror: Mirror) -> None:
-        """Note that a mirror did what it should."""
-        if mirror.is_local:
-            return
-        with self._lock:
-            host = self._hosts.setdefault(_host(mirror), HostHealth())
-            host.failures, host.rests_until, host.failed_s = 0, 0.0, 0.0
-            host.answers += 1
-
-    def failed(self, mirror: Mirror, error: Exception) -> None:
-        """Note that a mirror failed; a missing file or one that was replaced is no failure."""
-        if mirror.is_local or isinstance(error, (NotFoundError, ContentChangedError)):
-            return
-        with self._lock:
-            host = self._hosts.setdefault(_host(mirror), HostHealth())
-            host.failures += 1
-            host.failed_s, host.error = time.time(), str(error)
-            if host.failures >= FAILURES_TO_REST:
-                rest_s = min(REST_S * 2 ** (host.failures - FAILURES_TO_REST), MAX_REST_S)
-                rest_s = max(rest_s, getattr(error, "retry_after_s", None) or 0.0)
-                host.rests_until = self.clock() + rest_s
-
-    def is_resting(self, mirror: Mirror) -> bool:
-        """Return True if a mirror is left alone at present."""
-        return not mirror.is_local and self.of(mirror).rests_until > self.clock()
-
-    def split(
-        self, mirrors: Sequence[Mirror], *, client: HttpClient | None = None, path: str = ""
-    ) -> tuple[list[Mirror], list[Mirror]]:
-        """Return the mirrors to ask in the user's order, and those that rest.
-
-        The order of an `AutoOrder` is free: the one that serves ranges and answers fastest comes
-        first.  With a client, those of which nothing is known are asked for the first bytes of a
-        file, once per process.
-        """
-        if isinstance(mirrors, AutoOrder):
-            mirrors = self._free(mirrors, client, path)
-        now = self.clock()
-        awake, resting = [], []
-        with self._lock:
-            for mirror in mirrors:
-                host = None if mirror.is_local else self._hosts.get(_host(mirror))
-                if host is None or not host.rests_until:
-                    awake.append(mirror)
-                elif host.rests_until > now:
-                    resting.append(mirror)
-                else:
-                    # This caller finds out whether it is back; the others wait for the answer.
-                    host.rests_until = now + TRIAL_S
-                    awake.append(mirror)
-        return awake, resting
-
-    def _free(
-        self, mirrors: Sequence[Mirror], client: HttpClient | None, path: str
-    ) -> list[Mirror]:
-        local = [mirror for mirror in mirrors if mirror.is_local]
-        remote = [mirror for mirror in mirrors if not mirror.is_local]
-        if client is not None and len(remote) > 1:
-            with self._probing:
-                self.probe([m for m in remote if self.of(m) == HostHealth()], client, path)
-
-        def rank(mirror: Mirror) -> tuple[bool, bool, float]:
-            host = self.of(mirror)
-            latency_s = host.latency_s if host.latency_s is not None else float("inf")
-            return host.failures > 0, host.ranges is False, latency_s
-
-        return local + sorted(remote, key=rank)
-
-    def probe(self, mirrors: Sequence[Mirror], client: HttpClient, path: str) -> None:
-        """Ask remote mirrors for the first bytes of a file, all at once; note how it went."""
-        remote = [mirror for mirror in mirrors if not mirror.is_local]
-        if not remote:
-            return
-        with Threads(len(remote), "astroquery_lis-probe") as pool:
-            list(pool.map(lambda mirror: self._probe_one(mirror, client, path), remote))
-
-    def _probe_one(self, mirror: Mirror, client: HttpClient, path: str) -> None:
-        headers = {"Range": f"bytes=0-{PROBE_BYTES - 1}"}
-        begin = time.perf_counter()
-        # A mirror that is slow to say hello need not be waited for as long as for a file.
-        quick = HttpClient(
-            timeout_s=min(PROBE_TIMEOUT_S, client.timeout_s),
-            retries=1,
-            max_retry_after_s=0,
-            user_agent=client.user_agent,
-        )
-
-        def consume(response: BaseHTTPResponse) -> tuple[float, bool]:
-            seconds = time.perf_counter() - begin
-            # A whole file in answer to a range is not read.
-            return seconds, response.status == 206
-
-        ranges: bool | None
-        try:
-            url = str(mirror.locate(path))
-            latency_s, ranges = quick.fetch(url, consume, headers=lambda: headers)
-        except NotFoundError:
-            latency_s, ranges = time.perf_counter() - begin, None
-        except TransferError as error:
-            self.failed(mirror, error)
-            return
-        self.answered(mirror)
-        with self._lock:
-            host = self._hosts[_host(mirror)]
-            host.latency_s, host.ranges = latency_s, ranges
-
-
-def _host(mirror: Mirror) -> str:
-    return urlsplit(mirror.template).netloc
-
-
-HEALTH = Health()
-"""The one that this process uses."""
 
 
 # ---- who is asked next ---------------------------------------------------------------------------
@@ -315,3 +160,206 @@ class Failovers:
             messages, self._messages = self._messages, {}
         for message in messages.values():
             warn(message, FailoverWarning)
+
+
+SIDECARS = ".tables"
+
+CHANGED_TRIES = 3
+"""How often a file that changes under the reader is begun again."""
+
+
+@dataclass(frozen=True)
+class LocatedFile:
+    """A file that is on disk."""
+
+    path: Path
+    url: str  # where it came from
+    mirror: Mirror
+    sidecars: Path | None  # folder for what is known of it
+
+
+def _as_it_is(file: LocatedFile) -> LocatedFile:
+    return file
+
+
+class FileFinder:
+    """Finds whole files. A context manager, which tells of failures in the end."""
+
+    def __init__(
+        self,
+        make_client: Callable[[], HttpClient],
+        mirrors: Sequence[Mirror],
+        location: str | Path | None,
+    ) -> None:
+        self.mirrors = tuple(mirrors)
+        self._make_client = make_client
+        self._location = None if location is None else Path(location)
+        self._temporary: Path | None = None
+        self._lock = threading.Lock()
+        self._failovers: Failovers | None = None
+        self.cache_error: CacheError | None = None  # why what is fetched is not kept
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+        if kind is None and self._failovers is not None:
+            self._failovers.warn()
+        if kind is None and self.cache_error is not None:
+            warn(f"What was fetched is not cached: {self.cache_error}", CacheWarning)
+
+    @property
+    def only_local(self) -> bool:
+        """Whether every mirror is a directory."""
+        return all(mirror.is_local for mirror in self.mirrors)
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what is fetched is kept."""
+        return self._location is not None
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders to look in if every mirror is one, else none."""
+        return local_folders(self.mirrors)
+
+    @property
+    def service(self) -> str:
+        """Name of the first mirror."""
+        return self.mirrors[0].name
+
+    def address(self, path: str) -> str:
+        """Return where the first mirror has a file: a URL or a local path, as text."""
+        return str(self.mirrors[0].locate(path))
+
+    def local(self, path: str) -> LocatedFile | None:
+        """Return a file if it is on disk."""
+        for mirror in self.mirrors:
+            file: Path | None = None
+            if mirror.is_local:
+                file = Path(mirror.locate(path))
+            elif self._location is not None:
+                file = Store(self._location / mirror.root_name).whole(path)
+            if file is not None and file.is_file():
+                return self._located(mirror, path, file)
+        return None
+
+    def find(self, path: str) -> LocatedFile | None:
+        """Return a file, fetched if need be; `None` if there is none."""
+        return self.local(path) or self._fetched(path, _as_it_is)
+
+    def find_all(self, paths: Sequence[str]) -> list[LocatedFile | None]:
+        """Return many files, several fetched at once."""
+        files = [self.local(path) for path in paths]
+        lacking = [number for number, file in enumerate(files) if file is None]
+        fetch = partial(self._fetched, read=_as_it_is)
+        if len(lacking) > 1 and not self.only_local:
+            workers = min(self._make_client().max_connections, len(lacking))
+            with Threads(workers, "astroquery_lis-table") as pool:
+                fetched = list(pool.map(fetch, (paths[number] for number in lacking)))
+        else:
+            fetched = [fetch(paths[number]) for number in lacking]
+        for number, file in zip(lacking, fetched, strict=True):
+            files[number] = file
+        return files
+
+    def read(self, file: LocatedFile, read: Callable[[LocatedFile], T]) -> T:
+        """Read a file; one in the cache that is not what it should be is fetched anew."""
+        try:
+            return read(file)
+        except (UnexpectedContentError, TruncatedError) as error:
+            if file.mirror.is_local:
+                raise
+            flaw = error
+        store = self._store(file.mirror)
+        path = file.path.relative_to(store.root).as_posix()
+        store.forget_whole(path)
+        answer = self._fetched(path, read)
+        if answer is None:
+            raise flaw
+        return answer
+
+    def _fetched(self, path: str, read: Callable[[LocatedFile], T]) -> T | None:
+        """Read a file that is fetched first, from the mirrors in turn; `None` if none has it."""
+
+        def ask(mirror: Mirror) -> T:
+            file = self._located(mirror, path, self._fetch(mirror, path))
+            try:
+                return read(file)
+            except (UnexpectedContentError, TruncatedError):
+                self._store(mirror).forget_whole(path)
+                raise
+
+        return self._ask(path, ask)
+
+    def read_parts(self, path: str, read: Callable[[RemoteParts], T]) -> T | LocatedFile | None:
+        """Read parts of a remote file; `None` if there is none.
+
+        A server that sends it whole makes it a file that is here.
+        """
+
+        def ask(mirror: Mirror) -> T | LocatedFile:
+            client, store = self._make_client(), self._store(mirror)
+            url, file = str(mirror.locate(path)), store.root / path
+
+            def receive(response: BaseHTTPResponse) -> object:
+                margin_bytes = store.margin_bytes
+                return download(client, url, file, answer=response, margin_bytes=margin_bytes)
+
+            for number in range(CHANGED_TRIES):
+                try:
+                    return read(RemoteParts(client, url, receive))
+                except WholeFileAnswer:
+                    return self._located(mirror, path, file)
+                except CacheError as error:
+                    self._leave_cache(store, error)
+                    return ask(mirror)
+                except ContentChangedError:
+                    if number + 1 == CHANGED_TRIES:
+                        raise
+            raise AssertionError
+
+        return self._ask(path, ask)
+
+    def _ask(self, path: str, ask: Callable[[Mirror], T]) -> T | None:
+        """Ask the remote mirrors in turn, and note which of them failed; `None` if none has it."""
+        remote = [mirror for mirror in self.mirrors if not mirror.is_local]
+        answer = ask_in_turn(remote, ask, path)
+        with self._lock:
+            self._failovers = self._failovers or Failovers()
+        self._failovers.add(answer)
+        return answer.value
+
+    def _fetch(self, mirror: Mirror, path: str) -> Path:
+        store = self._store(mirror)
+        file, url = store.root / path, str(mirror.locate(path))
+        try:
+            download(self._make_client(), url, file, margin_bytes=store.margin_bytes)
+        except CacheError as error:
+            self._leave_cache(store, error)
+            return self._fetch(mirror, path)
+        return file
+
+    def _leave_cache(self, store: Store, error: CacheError) -> None:
+        """Go on without the cache, on which no content depends, and note why."""
+        # Another thread may have done so meanwhile: what counts is where this file went to.
+        if store.margin_bytes == 0:
+            raise error
+        self.cache_error, self._location = error, None
+
+    def _store(self, mirror: Mirror) -> Store:
+        """Return where what is fetched goes: into the cache, or a folder of this call alone."""
+        with self._lock:
+            if self._location is not None:
+                return Store(self._location / mirror.root_name)
+            self._temporary = self._temporary or Path(tempfile.mkdtemp(prefix="astroquery_lis-"))
+            # What goes away again may use the room that is kept free.
+            return Store(self._temporary / mirror.root_name, margin_bytes=0)
+
+    def _located(self, mirror: Mirror, path: str, file: Path) -> LocatedFile:
+        sidecars = None
+        if self._location is not None:
+            sidecars = self._location / mirror.root_name / SIDECARS / path
+        return LocatedFile(file, str(mirror.locate(path)), mirror, sidecars)

@@ -1,4 +1,4 @@
-"""Files whole or not at all, and the cache: a tree laid out like the survey, with parts beside it.
+"""The cache: a tree laid out like the survey, with parts beside it, and how it is kept small.
 
 ::
 
@@ -13,272 +13,53 @@
 A run is written under another name and moved when whole, and is never changed after; its checksum
 is in its name.  So any number of threads and processes can share a cache without locks, and one
 that is killed leaves nothing false behind.  The access times of the files say when they were last
-used; they are set, since file systems are mounted without keeping them.
+used; they are set, since file systems are mounted without keeping them.  A file is only removed as
+a whole; whoever has it open reads on, and whoever looks for it fetches it anew.
 """
 
 from __future__ import annotations
 
-import errno
-import glob
-import hashlib
 import json
 import os
 import shutil
 import time
 import zlib
-from contextlib import contextmanager, suppress
-from email.utils import parsedate_to_datetime
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
-from uuid import uuid4
+from typing import IO, TYPE_CHECKING, NamedTuple
 
-from .._conf import conf
 from .._forks import new_lock
-from ..exceptions import CacheError, LegacySurveyError, NotFoundError
-from .checks import check_structure, flaw_of
+from ..exceptions import CacheError
 from .ranges import Version
+from .whole_files import (
+    close_unlocked,
+    flaw_of,
+    keep_bytes,
+    remove,
+    remove_leftovers,
+    writing,
+    written_bytes,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from typing_extensions import Buffer
+    from collections.abc import Iterator
 
     from .._typing import FilePath
 
-try:
-    import fcntl
-except ImportError:  # Windows: files are not shared among writers there
-    fcntl = None
 
-CHUNK_BYTES = 1 << 20
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-GB = 1_000_000_000
 PARTS = ".parts"
 KNOWN = ".known"
 VERSION_FILE = "version.json"
-TEMPORARY_PREFIX = ".astroquery_lis-"
 TOUCH_AFTER_S = 30.0
 """A file used again within this time is not marked again."""
 
 _trusted: dict[str, tuple[int, int]] = {}
 """Date and size of the whole files that were found sound."""
 
-_written_lock = new_lock()
-_written_total = 0
-
-
-def note_written(n_bytes: int) -> None:
-    """Count bytes that were written to disk."""
-    global _written_total
-    with _written_lock:
-        _written_total += n_bytes
-
-
-def written_bytes() -> int:
-    """Return how many bytes this process has written to files of the survey."""
-    return _written_total
-
-
-@contextmanager
-def writing(what: FilePath) -> Iterator[None]:
-    """Turn the operating system's refusal to write a file or folder into `CacheError`."""
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, CacheError):
-            raise
-        msg = f"Cannot write {what}: {error.strerror or error}."
-        raise CacheError(msg, cause=error) from error
-
-
-def check_space(folder: Path, needed_bytes: int, margin_bytes: float | None = None) -> None:
-    """Refuse to fill the disk of a folder; ``conf.disk_margin`` or the given margin stays free."""
-    margin = conf.disk_margin * GB if margin_bytes is None else margin_bytes
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError:
-        return
-    if free < needed_bytes + margin:
-        msg = (
-            f"Cannot write to {folder}: {free / GB:.2f} GB are free on its disk, and "
-            f"{needed_bytes / GB:.2f} GB are due beside the {margin / GB:.2f} GB that "
-            "conf.disk_margin keeps free."
-        )
-        raise CacheError(msg, cause=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-
-
-def is_full(error: BaseException | None) -> bool:
-    """Return True if an error says that there is no room: every file after it would fail too."""
-    cause = error.cause if isinstance(error, CacheError) else None
-    return isinstance(cause, OSError) and cause.errno in NO_ROOM
-
-
-@contextmanager
-def write_whole(path: FilePath, *, locked: bool = True, synced: bool = False) -> Iterator[Path]:
-    """Yield a new file beside ``path``, which takes its place, whole, if nothing is raised.
-
-    Folders are made.  The file is locked meanwhile, so that `remove_temporaries` knows it from what
-    a killed process left.  With ``locked=False`` it is only a name, for writers that make and lock
-    the file themselves (HDF5), and nothing is replaced if they leave nothing.  With ``synced`` it
-    is on the disk before it is in its place.
-    """
-    path = Path(path)
-    with _placed(path, locked=locked) as (temporary, stream):
-        if stream is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        elif fcntl is None:  # Windows does not open a file for two.
-            stream.close()
-        yield temporary
-        if synced:
-            with temporary.open("rb") as data:
-                os.fsync(data.fileno())
-
-
-def write_bytes(path: Path, data: Buffer, *, margin_bytes: float | None = None) -> None:
-    """Write a file, whole or not at all, if the disk has room for it."""
-    with _placed(path) as (_, stream):
-        assert stream is not None
-        check_space(path.parent, memoryview(data).nbytes, margin_bytes)
-        stream.write(data)
-
-
-def keep_bytes(path: Path, data: bytes, *, margin_bytes: float | None = None) -> None:
-    """Write a file of the cache and count it."""
-    write_bytes(path, data, margin_bytes=margin_bytes)
-    note_written(len(data))
-
-
-@contextmanager
-def _placed(path: Path, *, locked: bool = True) -> Iterator[tuple[Path, IO[bytes] | None]]:
-    """Yield name, and stream if locked, of a new file that takes the place of ``path``."""
-    with writing(path):
-        temporary, stream = _new_temporary(path) if locked else (_temporary(path), None)
-        try:
-            yield temporary, stream
-            if stream is not None:
-                # It stays locked until it is in its place, but for Windows, which moves no file
-                # that is open.
-                stream.close() if fcntl is None else stream.flush()
-            if locked or temporary.exists():
-                os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
-        finally:
-            if stream is not None:
-                close_unlocked(stream)
-
-
-def copy_whole(source: Path, target: Path) -> str:
-    """Copy a local file that is what its name says, with its date; return its sha256."""
-    try:
-        with source.open("rb") as stream:
-            check_structure(target, stream, source)
-            size = stream.seek(0, os.SEEK_END)
-    except OSError as error:
-        if isinstance(error, LegacySurveyError):
-            raise
-        msg = f"{source} cannot be read: {error.strerror or error}."
-        raise NotFoundError(msg, url=str(source), cause=error) from error
-    with write_whole(target) as temporary:
-        check_space(target.parent, size)
-        digest = hashlib.sha256()
-        with source.open("rb") as stream, temporary.open("wb") as copy:
-            while chunk := stream.read(CHUNK_BYTES):
-                digest.update(chunk)
-                copy.write(chunk)
-        os.utime(temporary, (time.time(), source.stat().st_mtime))
-    note_written(size)
-    return digest.hexdigest()
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f"{TEMPORARY_PREFIX}{uuid4().hex}.tmp")
-
-
-def _new_temporary(path: Path) -> tuple[Path, IO[bytes]]:
-    """Return a new file beside a path, and the stream that keeps it locked."""
-    while True:
-        temporary = _temporary(path)
-        try:
-            stream = temporary.open("xb")
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            continue
-        lock(stream)
-        # Until it was locked, it could be taken for what a killed process left.
-        if is_same_file(stream, temporary):
-            return temporary, stream
-        stream.close()
-
-
-def is_same_file(stream: IO[bytes], path: Path) -> bool:
-    """Return True if a name still is that of an open file."""
-    try:
-        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def set_times(path: Path, modified: str | None) -> None:
-    """Give a file the date of a Last-Modified header; it counts as used now."""
-    if modified is None:
-        return
-    with suppress(TypeError, ValueError, OSError):
-        os.utime(path, (time.time(), parsedate_to_datetime(modified).timestamp()))
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove what killed processes and other mirrors left of a file that is there whole now."""
-    _remove_unlocked(path.parent.glob(f"{glob.escape(path.name)}.*.part"))
-    remove_temporaries(path.parent)
-
-
-def remove_temporaries(folder: Path) -> None:
-    """Remove what killed processes left half written in a folder."""
-    _remove_unlocked(folder.glob(f"{TEMPORARY_PREFIX}*.tmp"))
-
-
-def _remove_unlocked(paths: Iterable[Path]) -> None:
-    if fcntl is None:
-        return
-    for path in paths:
-        with suppress(OSError), path.open("r+b") as stream:
-            # Whoever writes it has locked it.
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if is_same_file(stream, path):
-                remove(path.with_name(path.name + ".json"), path)
-
-
-def lock(stream: IO[bytes]) -> None:
-    """Lock an open file for this process, waiting for others; no more than that."""
-    # Some network file systems have no locks; then two writers do the work twice at worst, and
-    # the check of the length refuses a part that both wrote.
-    if fcntl is not None:
-        with suppress(OSError):
-            fcntl.flock(stream, fcntl.LOCK_EX)
-
-
-def close_unlocked(stream: IO[Any]) -> None:
-    """Close a file that was locked; a process that was forked meanwhile does not keep the lock."""
-    if fcntl is not None and not stream.closed:
-        # Nothing is written when the next may have the lock; what cannot be, closing tells.
-        with suppress(OSError):
-            stream.flush()
-        with suppress(OSError):
-            fcntl.flock(stream, fcntl.LOCK_UN)
-    stream.close()
-
-
-def remove(*paths: Path) -> None:
-    """Remove files, if they are there."""
-    for path in paths:
-        path.unlink(missing_ok=True)
-
 
 def mark_used(path: str | Path) -> None:
-    """Note, for `~.upkeep.prune`, that a file of the cache was used, if it is there."""
+    """Note, for `~.store.prune`, that a file of the cache was used, if it is there."""
     with suppress(OSError):
         status, now = os.stat(path), time.time()
         if now - status.st_atime > TOUCH_AFTER_S:
@@ -457,3 +238,241 @@ class Store:
 
     def _parts(self, relative: str) -> Path:
         return self.root / PARTS / relative
+
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+USAGE_FILE = ".usage"
+PRUNED_FRACTION = 0.9
+"""Pruning goes on until this part of the limit is used, so that it need not be done each time."""
+
+GROWTH_FRACTION = 0.02
+NOTE_BYTES = 16_000_000
+"""What a process may write, and what part of the limit, before it notes the growth."""
+
+RECOUNT_S = 86_400.0
+CLEAR_TRIES = 5
+KEEP_S = 60.0
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One file of the survey, whole or in parts, as the cache holds it."""
+
+    root: Path
+    relative: str
+    is_whole: bool
+    size: int
+    files: int
+    used_s: float
+    """When it was last used, seconds since 1970."""
+
+    def remove(self) -> None:
+        """Remove it."""
+        store = Store(self.root)
+        if self.is_whole:
+            with suppress(OSError):
+                store.forget_whole(self.relative)
+        else:
+            store.forget_runs(self.relative)
+
+
+def cache_entries(location: FilePath) -> Iterator[CacheEntry]:
+    """Yield what the stores below a cache location hold."""
+    for root in all_stores(location):
+        for folder, names, files in os.walk(root):
+            inside = Path(folder).relative_to(root)
+            if inside.parts[:1] == (KNOWN,):
+                names.clear()
+            elif inside.parts[:1] == (PARTS,):
+                if any(os.path.exists(os.path.join(folder, n, VERSION_FILE)) for n in names):
+                    yield _entry_of_parts(root, folder, inside.relative_to(PARTS))
+                    names.clear()
+            else:
+                for name in files:
+                    entry = _entry_of_file(root, folder, inside, name)
+                    if entry is not None:
+                        yield entry
+
+
+def _entry_of_file(root: Path, folder: str, inside: Path, name: str) -> CacheEntry | None:
+    with suppress(OSError):
+        status = os.stat(os.path.join(folder, name))
+        used_s = max(status.st_atime, status.st_ctime if ".part" in name else 0.0)
+        return CacheEntry(root, (inside / name).as_posix(), True, status.st_size, 1, used_s)
+    return None
+
+
+def _entry_of_parts(root: Path, folder: str, inside: Path) -> CacheEntry:
+    size, files, used_s = 0, 0, 0.0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                status = os.stat(os.path.join(path, name))
+                size, files = size + status.st_size, files + 1
+                used_s = max(used_s, status.st_atime, status.st_mtime)
+    return CacheEntry(root, inside.as_posix(), False, size, files, used_s)
+
+
+def cache_usage(location: FilePath) -> dict[str, dict[str, int]]:
+    """Count files and bytes of the whole files and the parts in each store."""
+    names = ("files", "file_bytes", "parts", "part_bytes")
+    usage = {root.name: dict.fromkeys(names, 0) for root in all_stores(location)}
+    for entry in cache_entries(location):
+        kind = "file" if entry.is_whole else "part"
+        count = usage.setdefault(entry.root.name, dict.fromkeys(names, 0))
+        count[f"{kind}s"] += entry.files
+        count[f"{kind}_bytes"] += entry.size
+    return usage
+
+
+def all_stores(location: FilePath) -> list[Path]:
+    """Return the folders that hold files of the survey, then those with answers of the viewer."""
+    folders = [path for path in sorted(Path(location).glob("*")) if path.is_dir()]
+    stores = [path for path in folders if path.name == "official" or _is_custom(path)]
+    return stores + [path for path in folders if path.name.startswith("viewer-")]
+
+
+def _is_custom(path: Path) -> bool:
+    digest = path.name.removeprefix("custom-")
+    return path.name != digest and len(digest) == 12 and digest.isalnum()
+
+
+def clear_stores(
+    location: FilePath, *, used_before_s: float | None = None, release: str | None = None
+) -> int:
+    """Remove all of a cache, or what is of one release or not used since; return the bytes."""
+    if used_before_s is None and release is None:
+        removed = sum(entry.size for entry in cache_entries(location))
+        for root in all_stores(location):
+            _remove_tree(root)
+        return removed
+    removed = 0
+    for entry in list(cache_entries(location)):
+        if used_before_s is not None and entry.used_s >= used_before_s:
+            continue
+        if release is not None and entry.relative.partition("/")[0] != release:
+            continue
+        entry.remove()
+        removed += entry.size
+    return removed
+
+
+def _remove_tree(root: Path) -> None:
+    """Remove a folder to which others may be writing meanwhile."""
+    for attempt in range(CLEAR_TRIES):
+        try:
+            shutil.rmtree(root)
+        except FileNotFoundError:
+            if not root.exists():
+                return
+        except OSError as error:
+            if attempt + 1 == CLEAR_TRIES:
+                msg = f"Cannot clear {root}: {error.strerror or error}."
+                raise CacheError(msg, cause=error) from error
+        else:
+            return
+
+
+def prune(location: FilePath, limit_bytes: float, *, keep_since_s: float) -> int:
+    """Remove what was used longest ago until the cache is within its limit; return its size."""
+    entries = sorted(cache_entries(location), key=lambda entry: entry.used_s)
+    size = sum(entry.size for entry in entries)
+    if size <= limit_bytes:
+        return size
+    for entry in entries:
+        if size <= limit_bytes * PRUNED_FRACTION or entry.used_s >= keep_since_s:
+            break
+        entry.remove()
+        size -= entry.size
+    return size
+
+
+_noted: dict[str, int] = {}
+_noting = new_lock()
+
+
+def keep_within(
+    location: FilePath, limit_bytes: float, *, keep_since_s: float | None = None
+) -> bool:
+    """Prune the cache if it has outgrown its limit; return False if what must stay is larger.
+
+    Its size is not counted each time: a file tells what it was, and each process adds what it
+    wrote.  What was used since ``keep_since_s`` stays; by default the last minute.
+    """
+    if not limit_bytes:
+        return True
+    key = str(location)
+    with _noting:
+        before = _noted.get(key)
+        now = written_bytes()
+        added = 0 if before is None else now - before
+        if before is not None and added < min(NOTE_BYTES, limit_bytes * GROWTH_FRACTION):
+            return True
+        _noted[key] = now
+    since_s = time.time() - KEEP_S if keep_since_s is None else keep_since_s
+    with _usage_file(location) as file:
+        if file is None:
+            # What was added is told another time.
+            with _noting:
+                _noted[key] -= added
+            return True
+        size, counted_s = _read_usage(file)
+        size += added
+        if counted_s < time.time() - RECOUNT_S or size > limit_bytes:
+            counted_s = time.time()
+            size = prune(location, limit_bytes, keep_since_s=since_s)
+        # A torn line is no number, and then the cache is counted anew.
+        file.seek(0)
+        file.write(f"{size} {counted_s:.0f}\n")
+        file.truncate()
+        return size <= limit_bytes
+
+
+def _read_usage(file: IO[str]) -> tuple[int, float]:
+    """Return (bytes, time of the last count) as the file says."""
+    try:
+        size, counted_s = file.read().split()
+        return int(size), float(counted_s)
+    except ValueError:
+        return 0, 0.0
+
+
+@contextmanager
+def _usage_file(location: FilePath) -> Iterator[IO[str] | None]:
+    """Yield the file that tells the size, ours alone; `None` if another process has it."""
+    try:
+        number = os.open(Path(location, USAGE_FILE), os.O_RDWR | os.O_CREAT, 0o666)
+        file = os.fdopen(number, "r+")
+    except OSError:
+        # Where nothing can be written, nothing grows either.
+        yield None
+        return
+    with suppress(OSError), ExitStack() as held:
+        held.callback(close_unlocked, file)
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        except OSError:  # a file system without locks
+            pass
+        yield file
+
+
+def damaged_runs(entry: CacheEntry) -> list[Path]:
+    """Return the runs of a file in parts that are not what their names say."""
+    bad = []
+    for path in sorted((entry.root / PARTS / entry.relative).glob("*/*-*-*")):
+        start, stop, crc32 = path.name.split("-")
+        try:
+            data = path.read_bytes()
+        except OSError:
+            continue
+        if len(data) != int(stop) - int(start) or f"{zlib.crc32(data):08x}" != crc32:
+            bad.append(path)
+    return bad

@@ -1,7 +1,9 @@
-"""Processes that neither the main script nor a Ctrl-C reaches, and pools of them.
+"""Work through any executor, in threads, or in processes that no main script or Ctrl-C reaches.
 
-A process that is spawned runs the main script again, which an unguarded script or a notebook does
-not survive, so the main module is hidden from it.
+Few jobs are in flight, results come as they are known, and workers that die are replaced.  A worker
+in another process takes over the configuration of the process that sent it work, so that it never
+falls back to defaults.  A process that is spawned runs the main script again, which an unguarded
+script or a notebook does not survive, so the main module is hidden from it.
 """
 
 from __future__ import annotations
@@ -13,10 +15,29 @@ import signal
 import sys
 import threading
 import types
-from multiprocessing import resource_tracker
-from multiprocessing.connection import wait
+import uuid
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    wait,
+)
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import connection, resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from astropy.config import ConfigItem
+
+from .._conf import Conf, conf, setting
+from .._forks import new_lock
+from ..exceptions import refuse
+from .bounds import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +45,214 @@ if TYPE_CHECKING:
     from multiprocessing.popen_spawn_posix import Popen
     from multiprocessing.process import BaseProcess
     from types import FrameType
+
+Mapped: TypeAlias = Generator[tuple[Any, Any, Exception | None], None, None]
+"""Of each job: the job, what its work returned, and what it raised instead."""
+
+
+# ---- through an executor ------------------------------------------------------------------------
+
+OWN_KINDS = ("threads", "processes")
+OWN_THREADS = 4
+"""Jobs at once in threads of our own; each reads its files over many connections already."""
+
+UNKNOWN_IN_FLIGHT = 32
+"""Jobs in flight for an executor that does not tell how many workers it has."""
+
+JOB_TRIES = 3
+"""How often a job is begun that ends with the death of its worker."""
+
+# distributed raises it when a task's worker died several times; it is optional, hence the name.
+_LOST_WORKER = frozenset({"KilledWorker"})
+
+_MODULE = uuid.uuid4().hex
+
+
+def settings_in_force() -> dict[str, object]:
+    """Return the whole configuration as plain values, to be carried to workers."""
+    names = [name for name, item in vars(Conf).items() if isinstance(item, ConfigItem)]
+    return {name: setting(name) for name in names}
+
+
+def _this_process() -> tuple[str, int]:
+    """Return what tells this process from all others, on any host, forked or not."""
+    return _MODULE, os.getpid()
+
+
+_adopting = new_lock()
+
+
+@dataclass(frozen=True)
+class _Carried:
+    """A function with the configuration of the process that it comes from."""
+
+    function: Callable[[Any], Any]
+    settings: dict
+    home: tuple
+
+    def __call__(self, job: Any, attempt: int) -> object:
+        """Do ``job``; ``attempt`` only makes a repeated call differ from the first."""
+        if self.home != _this_process():
+            with _adopting:
+                for name, value in self.settings.items():
+                    if getattr(conf, name) != value:
+                        setattr(conf, name, value)
+        return self.function(job)
+
+
+def map_jobs(
+    function: Callable[[Any], Any],
+    jobs: Iterable,
+    *,
+    executor: Executor | str | None = None,
+    settings: dict | None = None,
+    in_flight: int | None = None,
+) -> Mapped:
+    """Call a function with each of many jobs and yield what comes back, as it comes."""
+    settings = settings_in_force() if settings is None else settings
+    workers = _Workers(executor, _module_of(function))
+    return _mapped(_Carried(function, settings, _this_process()), jobs, workers, in_flight)
+
+
+def _mapped(function: _Carried, jobs: Iterable, workers: _Workers, in_flight: int | None) -> Mapped:
+    jobs = iter(jobs)
+    limit = workers.in_flight if in_flight is None else in_flight
+    pending: dict[Future, tuple] = {}
+    suspects: deque[tuple[Any, int]] = deque()
+    is_over = False
+    try:
+        while True:
+            # Whatever was in flight when a worker died goes alone, so that the job that kills
+            # workers is found and takes no other with it.
+            room = 1 if suspects else limit
+            while len(pending) < room:
+                job, attempt = suspects.popleft() if suspects else (next(jobs, _END), 0)
+                if job is _END:
+                    break
+                future = workers.submit(function, job, attempt)  # may replace the executor
+                pending[future] = (job, attempt, workers.current)
+                if attempt:
+                    break
+            if not pending:
+                is_over = True
+                return
+            for future in wait(pending, return_when=FIRST_COMPLETED).done:
+                job, attempt, executor = pending.pop(future)
+                value, error = _outcome(future)
+                again = _is_lost_worker(error) and workers.go_on(error, executor)
+                if again and attempt + 1 < JOB_TRIES:
+                    suspects.append((job, attempt + 1))
+                    continue
+                yield job, value, error
+    finally:
+        for future in pending:
+            future.cancel()
+        workers.close(at_once=not is_over)
+
+
+_END = object()
+
+
+def _outcome(future: Future) -> tuple[object, Exception | None]:
+    try:
+        return future.result(), None
+    except CancelledError as error:
+        return None, error
+    except Exception as error:
+        return None, error
+
+
+def _is_lost_worker(error: Exception | None) -> bool:
+    return isinstance(error, BrokenExecutor) or type(error).__name__ in _LOST_WORKER
+
+
+class _Workers:
+    """An executor, the user's or our own."""
+
+    def __init__(self, executor: Executor | str | None, module: str = "") -> None:
+        self._module = module
+        self.kind = "threads" if executor is None else executor
+        self.is_own = isinstance(self.kind, str)
+        if self.kind not in OWN_KINDS if self.is_own else not isinstance(executor, Executor):
+            must = (
+                "must be a concurrent.futures.Executor, such as that of "
+                f"dask.distributed's Client.get_executor(), or one of: {', '.join(OWN_KINDS)}."
+            )
+            refuse("executor", executor, must)
+        self.current: Any = None if self.is_own else executor
+
+    @property
+    def in_flight(self) -> int:
+        if self.kind == "threads":
+            return OWN_THREADS
+        if self.kind == "processes":
+            return 2 * cores()
+        n_workers = getattr(self.current, "_max_workers", None)
+        return 2 * n_workers if isinstance(n_workers, int) else UNKNOWN_IN_FLIGHT
+
+    def submit(self, function: _Carried, *args: Any) -> Future:
+        if self.kind != "processes":
+            return self._submit(function, *args)
+        with interrupts_held():
+            return self._submit(function, *args)
+
+    def _submit(self, function: _Carried, *args: Any) -> Future:
+        if self.current is None:
+            self.current = self._new()
+        try:
+            return self.current.submit(function, *args)
+        except BrokenExecutor as error:
+            if not self.go_on(error, self.current):
+                raise
+            self.current = self._new()
+            return self.current.submit(function, *args)
+
+    def go_on(self, error: Exception | None, executor: Executor) -> bool:
+        """Return True if work can go on after an executor lost a worker; it is replaced if ours."""
+        if isinstance(error, BrokenExecutor):
+            if not self.is_own:
+                return False
+            if executor is self.current:
+                executor.shutdown(wait=False)
+                self.current = None
+        return True
+
+    def _new(self) -> Executor:
+        if self.kind == "threads":
+            return Threads(OWN_THREADS, "astroquery_lis-job")
+        # Only here: multiprocessing takes longer to load than the rest of this room.
+        from concurrent.futures import ProcessPoolExecutor
+
+        context = workers_context(self._module)
+        environment = dict(os.environ)
+        return ProcessPoolExecutor(
+            cores(), mp_context=context, initializer=begin_worker, initargs=(environment,)
+        )
+
+    def close(self, *, at_once: bool) -> None:
+        """End an executor of our own, with what it is at if that is given up."""
+        if self.is_own and self.current is not None:
+            if at_once:
+                # Our processes take no Ctrl-C, and what they do can be taken up again.
+                for process in list((getattr(self.current, "_processes", None) or {}).values()):
+                    process.terminate()
+            self.current.shutdown(wait=True, cancel_futures=True)
+
+
+def _module_of(function: Callable) -> str:
+    """Return the module that workers need."""
+    while isinstance(function, partial):
+        function = function.func
+    return getattr(function, "__module__", "")
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    try:
+        return max(len(os.sched_getaffinity(0)), 1)
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
 
 STARTING = threading.RLock()
 
@@ -142,5 +371,5 @@ def watch_parent() -> None:
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
-        wait([parent.sentinel])
+        connection.wait([parent.sentinel])
         os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))

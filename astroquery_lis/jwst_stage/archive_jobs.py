@@ -31,12 +31,11 @@ from ..exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
-from ..io.checks import flaw_of
 from ..io.download import Downloaded, download
 from ..io.http import HttpClient
 from ..io.jobs import Result
 from ..io.ranges import Version
-from ..io.store import remove_leftovers
+from ..io.whole_files import flaw_of, remove_leftovers
 from .uncal_request import folder_of
 
 if TYPE_CHECKING:

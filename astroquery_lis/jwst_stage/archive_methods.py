@@ -17,10 +17,11 @@ from .._packages import package_version
 from .._typing import answering
 from ..client.base import QueryBase, in_time
 from ..exceptions import InvalidRequestError, refuse
-from ..io.delivery import deliver_all, warn_of_failures
+from ..io.delivery import warn_of_failures
 from ..io.http import PoliteSession
-from ..io.jobs import manifest
-from ..io.store import check_space, writing
+from ..io.jobs import deliver_all
+from ..io.journal import manifest
+from ..io.whole_files import check_space, writing
 from .archive_jobs import (
     ArchiveFile,
     ArchiveJob,

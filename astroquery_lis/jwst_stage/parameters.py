@@ -39,7 +39,7 @@ from astropy.table import Table
 
 from .._packages import import_optional
 from ..exceptions import InvalidRequestError, StageWarning, meant, refuse, warn
-from ..io.store import write_bytes
+from ..io.whole_files import write_bytes
 from .pipeline import ask, require_jwst
 from .planning.pipelines import table_text
 from .tasks import cache_folder

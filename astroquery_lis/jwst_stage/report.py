@@ -16,7 +16,7 @@ from urllib.parse import quote
 import numpy as np
 
 from ..exceptions import InvalidRequestError
-from ..io.store import write_bytes
+from ..io.whole_files import write_bytes
 from ..pictures.page import (
     Markup,
     escape,

@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..io.checks import sha256_of
+from ..io.whole_files import sha256_of
 from .parameters import UNHEEDED
 from .tasks import HIDDEN, FileMemo, Record, content_digest, input_path, read_records
 

@@ -25,8 +25,7 @@ from astropy.config.paths import get_cache_dir
 from .._conf import setting
 from .._forks import new_lock
 from ..exceptions import TruncatedError, UnexpectedContentError
-from ..io.checks import CARD_BYTES, HEAD_BYTES, fits_headers
-from ..io.store import write_bytes, write_whole
+from ..io.whole_files import CARD_BYTES, HEAD_BYTES, fits_headers, write_bytes, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -19,7 +19,7 @@ from astroquery_lis.exceptions import (
     OptionalDependencyError,
     UnexpectedContentError,
 )
-from astroquery_lis.io.places import HEALTH
+from astroquery_lis.io.mirrors import HEALTH
 from astroquery_lis.survey.paths import file_path
 
 

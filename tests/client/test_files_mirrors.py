@@ -8,7 +8,7 @@ import pytest
 from astroquery_lis import conf
 from astroquery_lis.exceptions import FailoverWarning, LegacySurveyWarning
 from astroquery_lis.io import mirrors
-from astroquery_lis.io.places import HEALTH
+from astroquery_lis.io.mirrors import HEALTH
 from astroquery_lis.sandbox.server import Sandbox
 
 from .file_checks import BRICK, SMALL, assert_right, change

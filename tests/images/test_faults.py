@@ -17,8 +17,7 @@ from astroquery_lis.exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
-from astroquery_lis.io.mirrors import resolve_mirrors
-from astroquery_lis.io.places import FAILURES_TO_REST, HEALTH
+from astroquery_lis.io.mirrors import FAILURES_TO_REST, HEALTH, resolve_mirrors
 
 FIRST, TILES = 0, 1
 SIZE = 300

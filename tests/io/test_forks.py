@@ -58,7 +58,7 @@ HELD = """
 import functools
 from astropy.utils.decorators import classproperty, lazyproperty
 from astropy.io import fits
-from astroquery_lis.io.places import HEALTH
+from astroquery_lis.io.mirrors import HEALTH
 from astroquery_lis.survey.placement import Placement
 call(url)
 call(root)
@@ -98,7 +98,7 @@ FILES = """
 from pathlib import Path
 from astroquery_lis.io.download import download
 from astroquery_lis.io.http import HttpClient
-from astroquery_lis.io.store import write_whole
+from astroquery_lis.io.whole_files import write_whole
 from astroquery_lis.sandbox import made_once
 children = []
 

@@ -19,19 +19,9 @@ import pytest
 
 from astroquery_lis import conf
 from astroquery_lis.exceptions import InvalidRequestError, NoCoverageError, ServiceDownError
-from astroquery_lis.io.jobs import (
-    STATUSES,
-    Progress,
-    Result,
-    bar,
-    failure,
-    manifest,
-    map_jobs,
-    portable,
-    run,
-    settings_in_force,
-)
-from astroquery_lis.io.journal import Journal
+from astroquery_lis.io.jobs import STATUSES, Progress, Result, bar, failure, portable, run
+from astroquery_lis.io.journal import Journal, manifest
+from astroquery_lis.io.workers import map_jobs, settings_in_force
 
 CALL = {"size": [256, 256], "bands": None}
 
@@ -271,7 +261,7 @@ def test_a_pool_of_the_users_that_breaks_is_told():
 
 SCRIPT = """
 import operator
-from astroquery_lis.io.jobs import map_jobs
+from astroquery_lis.io.workers import map_jobs
 
 print(sorted(value for _, value, _ in map_jobs(operator.neg, range(4), executor="processes")))
 """

@@ -16,16 +16,17 @@ from astroquery_lis.exceptions import (
     ServiceDownError,
 )
 from astroquery_lis.io.http import HttpClient
-from astroquery_lis.io.mirrors import AutoOrder, Mirror, resolve_mirrors
-from astroquery_lis.io.places import (
+from astroquery_lis.io.mirrors import (
     FAILURES_TO_REST,
     HEALTH,
     MAX_REST_S,
     REST_S,
-    Failovers,
+    AutoOrder,
     Health,
-    ask_in_turn,
+    Mirror,
+    resolve_mirrors,
 )
+from astroquery_lis.io.places import Failovers, ask_in_turn
 
 A, B = Mirror("a", "http://a/{path}"), Mirror("b", "http://b/{path}")
 A_TOO = Mirror("a-too", "http://a/other/{path}")

@@ -173,7 +173,7 @@ def test_kill_of_the_parent_ends_everything(tmp_path, method):
 
 
 POOL_SCRIPT = """
-from astroquery_lis.io.jobs import map_jobs
+from astroquery_lis.io.workers import map_jobs
 from tests.io.process_jobs import wait_for_ever
 list(map_jobs(wait_for_ever, [{{"begun": {begun!r}}}], executor="processes"))
 """
@@ -239,7 +239,7 @@ with ProcessPoolExecutor(1, mp_context=others) as pool:
 
 PARENT_SCRIPT = """
 import multiprocessing
-from astroquery_lis.io.jobs import map_jobs
+from astroquery_lis.io.workers import map_jobs
 from tests.io.process_jobs import linger
 
 multiprocessing.set_forkserver_preload(["interrupts_all"])

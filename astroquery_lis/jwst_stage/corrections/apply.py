@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import StageError, TaskError
-from ...io.checks import sha256_of
+from ...io.whole_files import sha256_of
 from .builtin import BUILTIN, builtin_digest
 from .correction import MARK, Correction, mark, module_digest
 from .pixels import history_of, note

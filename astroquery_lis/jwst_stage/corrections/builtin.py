@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ...exceptions import TaskError
-from ...io.checks import sha256_of
+from ...io.whole_files import sha256_of
 from . import pixels
 from .correction import (
     IN_STEP,

@@ -18,7 +18,7 @@ from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ...exceptions import InvalidRequestError
-from ...io.checks import sha256_of
+from ...io.whole_files import sha256_of
 from ..planning.pipelines import IMAGING
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidRequestError, OptionalDependencyError, meant
-from ...io.checks import sha256_of
+from ...io.whole_files import sha256_of
 from .builtin import BUILTIN, builtin_digest
 from .correction import (
     IN_STEP,

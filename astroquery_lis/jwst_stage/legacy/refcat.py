@@ -29,7 +29,7 @@ from ...exceptions import (
     refuse,
     warn,
 )
-from ...io.store import write_whole
+from ...io.whole_files import write_whole
 from ...survey.bitmasks import maskbits as release_bits
 from ...survey.bitmasks import maskbits_value
 from ...survey.catalog_request import as_angle_deg

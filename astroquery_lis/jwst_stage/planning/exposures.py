@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from astropy.io import fits
 
 from ...exceptions import InvalidExposureError, TruncatedError, UnexpectedContentError
-from ...io.checks import HEAD_BYTES, check_head, fits_headers
+from ...io.whole_files import HEAD_BYTES, check_head, fits_headers
 from .pipelines import EXP_TYPES, is_guider, pipelines_for, table_text
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from astropy.table import Table
 
 from ..._packages import import_optional
 from ...exceptions import InvalidRequestError
-from ...io.store import write_bytes
+from ...io.whole_files import write_bytes
 from ..tasks import REFCATS, Estimate, Member, Reduction, Task
 from .exposures import Exposure
 

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 
 from ..._conf import setting
 from ...exceptions import CrdsUnavailable, TruncatedError, UnexpectedContentError
-from ...io.checks import check_structure
-from ...io.store import write_bytes
+from ...io.whole_files import check_structure, write_bytes
 from ..pipeline import pipeline_classes, plain_parameters, step_sections
 from ..tasks import cache_folder
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...io.processes import ServerLost
-from ...io.store import write_whole
+from ...io.whole_files import write_whole
 from ..states import key
 from ..tasks import Record, log_path
 from .progress import done_by, kills, now, table_of

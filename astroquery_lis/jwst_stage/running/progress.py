@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from astropy.table import Table
 
 from ...exceptions import StageError, refuse
-from ...io import jobs
-from ...io.store import close_unlocked, write_whole
+from ...io import workers
+from ...io.whole_files import close_unlocked, write_whole
 from ..tasks import HIDDEN, read_records
 
 if TYPE_CHECKING:
@@ -312,7 +312,7 @@ def available_gb() -> float:
 
 def cores() -> int:
     """Return the number of cores that this process may use."""
-    allowed = jobs.cores()
+    allowed = workers.cores()
     with suppress(OSError, ValueError):
         quota, period = (_CGROUP / "cpu.max").read_text().split()
         allowed = min(allowed, max(int(quota) // int(period), 1))

@@ -29,7 +29,7 @@ from ...exceptions import (
     warn,
 )
 from ...io.jobs import Progress
-from ...io.store import GB, check_space
+from ...io.whole_files import GB, check_space
 from .. import pipeline
 from ..planning.groups import listed
 from ..planning.make_plan import by_reason, told_of

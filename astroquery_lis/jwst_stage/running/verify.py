@@ -18,7 +18,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from ...exceptions import TransferError
-from ...io.checks import fits_headers
+from ...io.whole_files import fits_headers
 from ..tasks import ASDF_CARD
 
 if TYPE_CHECKING:

@@ -25,9 +25,8 @@ from astropy.io import fits
 
 from ..._packages import package_version
 from ...exceptions import InvalidExposureError, TaskError
-from ...io.checks import sha256_of
 from ...io.processes import peak_memory_gb
-from ...io.store import write_whole
+from ...io.whole_files import sha256_of, write_whole
 from .. import states
 from ..corrections import apply, hooks, register_inputs
 from ..planning.associations import (

@@ -1,4 +1,4 @@
-"""Whether a file is whole, by its own bytes: FITS against astropy, gzip and JPEG by their ends."""
+"""Whole files: by their own bytes (FITS against astropy, gzip and JPEG by their ends); locks."""
 
 import gzip
 import io
@@ -8,7 +8,7 @@ import pytest
 from astropy.io import fits
 
 from astroquery_lis.exceptions import TruncatedError, UnexpectedContentError
-from astroquery_lis.io.checks import check_structure
+from astroquery_lis.io.whole_files import check_structure, close_unlocked, lock
 
 
 def _fits(*hdus):
@@ -99,3 +99,36 @@ def test_every_file_of_the_simulated_survey_passes(served_sky):
     for path in paths:
         with path.open("rb") as stream:
             check_structure(path, stream, path)
+
+
+fcntl = pytest.importorskip("fcntl")
+
+
+class _Watched(io.FileIO):
+    """A file that notes of each write whether another could have locked it."""
+
+    def __init__(self, path):
+        super().__init__(path, "w")
+        self.was_locked = []
+
+    def write(self, data):
+        with open(self.name, "rb") as other:
+            try:
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.was_locked.append(False)
+            except BlockingIOError:
+                self.was_locked.append(True)
+        return super().write(data)
+
+
+def test_all_is_written_before_another_may_lock_the_file(tmp_path):
+    raw = _Watched(tmp_path / "file")
+    stream = io.BufferedWriter(raw)
+    lock(stream)
+    stream.write(b"the end")
+    close_unlocked(stream)
+    assert raw.was_locked == [True]
+    assert stream.closed
+    with (tmp_path / "file").open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert other.read() == b"the end"

@@ -4,8 +4,7 @@ import pytest
 
 from astroquery_lis.exceptions import TransferError
 from astroquery_lis.io.http import HttpClient
-from astroquery_lis.io.parts import RemoteParts
-from astroquery_lis.io.ranges import WholeFileAnswer
+from astroquery_lis.io.ranges import RemoteParts, WholeFileAnswer
 from astroquery_lis.survey.paths import file_path
 
 PATH = file_path("image", "dr10", "south", brick="0451p000", band="r")
