@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import astropy.units as u
 import numpy as np
 
-from .. import _conf, pictures
+from .. import _conf, pictures, sandbox
 from .._packages import import_optional
 from ..client import LegacySurvey
 from ..exceptions import OptionalDependencyError
@@ -28,7 +28,6 @@ from ..pictures.page import (
     section,
 )
 from ..pictures.plot import sky_marks
-from ..sandbox.mast import serve_mast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -315,7 +314,7 @@ def jwst_section(sky: Sandbox, say: Say, title: str, *, folder: Path) -> Markup:
         return section(title, note=text)
     stage = JwstStageClass()
     stage.crds_path, stage.crds_context = observation.crds_path, observation.crds_context
-    service = serve_mast(sky, observation)
+    service = sandbox.serve_mast(sky, observation)
     start = time.perf_counter()
     with mast.conf.set_temp("server", service.url):
         rows = stage.query_uncal(sky.positions["clump"], radius=RADIUS)
@@ -376,12 +375,11 @@ def _calls(mosaic: str) -> Markup:
         "from astroquery import mast",
         "from astroquery_lis.jwst_stage import JwstStageClass",
         "from astroquery_lis.sandbox.jwst import simulate",
-        "from astroquery_lis.sandbox.mast import serve_mast",
         "",
         "# A simulated archive and its references; the real ones need neither of these lines.",
         f'observation = simulate(size=256, filters=("{FILTER}",), dithers={DITHERS}, groups=5,',
         f"                       offset_arcsec={OFFSET_ARCSEC})",
-        "mast.conf.server = serve_mast(sky, observation).url",
+        "mast.conf.server = sandbox.serve_mast(sky, observation).url",
         "stage = JwstStageClass()",
         "stage.crds_path, stage.crds_context = observation.crds_path, observation.crds_context",
         "",

@@ -13,7 +13,8 @@ can be told to misbehave.  Tests of your own code run on it without a network::
 Each file is made when it is first asked for, and kept in astropy's cache; `build` makes all.
 """
 
+from .mast import serve_mast
 from .server import Sandbox, serve
 from .tree import build, write_reduction
 
-__all__ = ["Sandbox", "build", "serve", "write_reduction"]
+__all__ = ["Sandbox", "build", "serve", "serve_mast", "write_reduction"]

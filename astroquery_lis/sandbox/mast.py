@@ -244,22 +244,39 @@ def serve_mast(
     *,
     exclusive: Iterable[str] = (),
 ) -> MastService:
-    """Let a running sandbox serve JWST files as MAST does.
+    """Let a running sandbox serve JWST files as MAST does: simulated ones, or your own of any mode.
+
+    What was served before is served no more.
 
     Parameters
     ----------
-    sky : `~.server.Sandbox`
+    sky : `~astroquery_lis.sandbox.Sandbox`
         The sandbox.
     files : iterable of path-like, or object with ``uncals``
-        Uncal files with JWST's keywords, and association files; or what
+        Exposures (``*_uncal.fits``, ``*_rate.fits`` and so on) with the names and keywords of the
+        archive, shutter files (``*_msa.fits``) and associations (``*_asn.json``); or what
         ``sandbox.jwst.simulate`` gave.
     exclusive : iterable of str, optional
-        Names of files that need the token `TOKEN`.
+        Names of those that need the token ``sandbox.mast.TOKEN``.
 
     Returns
     -------
-    MastService
-        Also to be found as ``sky.mast``, and its address as ``sky.mast_url``.
+    ``MastService``
+        Also to be found as ``sky.mast``; its address, also ``sky.mast_url``, is ``url``.
+
+    Raises
+    ------
+    ValueError
+        If a file's name is none of the archive's.
+
+    Examples
+    --------
+    >>> from astroquery import mast
+    >>> from astroquery_lis import sandbox
+    >>> from astroquery_lis.jwst_stage import JwstStage
+    >>> with sandbox.serve() as sky:  # doctest: +SKIP
+    ...     with mast.conf.set_temp("server", sandbox.serve_mast(sky, ["jw..._uncal.fits"]).url):
+    ...         files = JwstStage.query_uncal(program=1234)
     """
     service = MastService(sky.url)
     exclusive = set(exclusive)

@@ -29,9 +29,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
-    from astroquery_lis.sandbox.jwst.modes import simulate_background
+    from astroquery_lis.sandbox.jwst import simulate_miri
 
-    return simulate_background(tmp_path_factory.mktemp("miri"))
+    return simulate_miri(tmp_path_factory.mktemp("miri"))
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from .mode_runs import (
     reduce,
     reduce_killed,
 )
+from .simulated_modes.coronagraph import simulate_coronagraph
 
 pytest.importorskip("jwst")
 pytestmark = pytest.mark.slow
@@ -25,8 +26,6 @@ PRODUCT = "jw01234-c1001_t001_miri_f1140c-mask1140"
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
-    from astroquery_lis.sandbox.jwst.modes import simulate_coronagraph
-
     return simulate_coronagraph(tmp_path_factory.mktemp("coronagraph"))
 
 

@@ -15,6 +15,7 @@ from .mode_runs import (
     reduce_from_archive,
     reduce_killed,
 )
+from .simulated_modes.slit import simulate_lrs
 
 pytest.importorskip("jwst")
 pytestmark = pytest.mark.slow
@@ -26,8 +27,6 @@ PRODUCT = "jw01234-o001_t001_miri_p750l"
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
-    from astroquery_lis.sandbox.jwst.modes import simulate_lrs
-
     return simulate_lrs(tmp_path_factory.mktemp("lrs"))
 
 
@@ -131,8 +130,6 @@ def test_the_script_of_plain_calls_makes_the_same(reduced, tmp_path):
 
 def test_from_the_archive_to_the_spectrum(sky, stage_cache, tmp_path, monkeypatch):
     monkeypatch.delenv("MAST_API_TOKEN", raising=False)
-    from astroquery_lis.sandbox.jwst.modes import simulate_lrs
-
     simulated = simulate_lrs(tmp_path / "simulated", uncal=True)
     # Where the trace saturates in the ramp, weights by read noise favour its wings: up to 7 % less.
     steps = {"resample_spec": {"weight_type": "exptime"}}

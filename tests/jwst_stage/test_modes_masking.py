@@ -7,6 +7,7 @@ import pytest
 from astropy.io import fits
 
 from .mode_runs import assert_all_same, association, plain_calls, plan_of_mode, reduce_killed
+from .simulated_modes.masking import simulate_masking
 
 pytest.importorskip("jwst")
 pytestmark = pytest.mark.slow
@@ -19,8 +20,6 @@ HOLES = range(7)
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
-    from astroquery_lis.sandbox.jwst.modes import simulate_masking
-
     return simulate_masking(tmp_path_factory.mktemp("masking"))
 
 

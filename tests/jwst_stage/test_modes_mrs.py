@@ -5,6 +5,7 @@ import pytest
 from astropy.io import fits
 
 from .mode_runs import assert_same, association, plain_calls, reduce, reduce_killed
+from .simulated_modes.field_unit import simulate_mrs
 
 pytest.importorskip("jwst")
 pytestmark = [
@@ -26,8 +27,6 @@ APERTURE_ARCSEC, SIGMA_ARCSEC, WIDTHS_ARCSEC = 1.0, 0.3, (0.196, 0.23, 0.15)
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
-    from astroquery_lis.sandbox.jwst.modes import simulate_mrs
-
     return simulate_mrs(tmp_path_factory.mktemp("mrs"))
 
 

@@ -25,7 +25,7 @@ PIXEL_ARCSEC = 0.0656
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
-    from astroquery_lis.sandbox.jwst.modes import simulate_niriss
+    from astroquery_lis.sandbox.jwst import simulate_niriss
 
     return simulate_niriss(tmp_path_factory.mktemp("niriss"))
 
@@ -55,7 +55,7 @@ def test_stars_keep_their_light_and_place(simulated, reduced):
 
 def test_from_the_archive_to_the_mosaic(sky, stage_cache, tmp_path, monkeypatch):
     monkeypatch.delenv("MAST_API_TOKEN", raising=False)
-    from astroquery_lis.sandbox.jwst.modes import simulate_niriss
+    from astroquery_lis.sandbox.jwst import simulate_niriss
 
     simulated = simulate_niriss(tmp_path / "simulated", uncal=True)
     output_dir = reduce_from_archive(sky, simulated, tmp_path, stage_cache)

@@ -5,6 +5,7 @@ import pytest
 from astropy.table import QTable
 
 from .mode_runs import assert_all_same, association, plain_calls, reduce, reduce_killed
+from .simulated_modes.stars import simulate_time_series
 
 pytest.importorskip("jwst")
 pytestmark = pytest.mark.slow
@@ -17,8 +18,6 @@ RADIUS_PIX = 3.0
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
-    from astroquery_lis.sandbox.jwst.modes import simulate_time_series
-
     return simulate_time_series(tmp_path_factory.mktemp("series"))
 
 

@@ -17,6 +17,7 @@ from .mode_runs import (
     reduce_from_archive,
     reduce_killed,
 )
+from .simulated_modes.slitless import simulate_slitless
 
 pytest.importorskip("jwst")
 pytestmark = pytest.mark.slow
@@ -30,8 +31,6 @@ SPECTRA = "jw01234-o001_t001_nircam_f356w-grismr"
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
-    from astroquery_lis.sandbox.jwst.modes import simulate_slitless
-
     return simulate_slitless(tmp_path_factory.mktemp("slitless"))
 
 
@@ -67,8 +66,6 @@ def test_each_source_has_its_spectrum_and_its_line(simulated, reduced):
 
 def test_from_the_archive_to_the_spectra(sky, stage_cache, tmp_path, monkeypatch):
     monkeypatch.delenv("MAST_API_TOKEN", raising=False)
-    from astroquery_lis.sandbox.jwst.modes import simulate_slitless
-
     simulated = simulate_slitless(tmp_path / "simulated", uncal=True)
     output_dir = reduce_from_archive(sky, simulated, tmp_path, stage_cache)
     check_spectra(output_dir, simulated.truth)

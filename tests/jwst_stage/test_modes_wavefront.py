@@ -12,6 +12,7 @@ from .mode_runs import (
     plan_of_mode,
     reduce_killed,
 )
+from .simulated_modes.stars import simulate_wavefront
 
 pytest.importorskip("jwst")
 pytestmark = pytest.mark.slow
@@ -24,8 +25,6 @@ HALF_PIX = 20
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
-    from astroquery_lis.sandbox.jwst.modes import simulate_wavefront
-
     return simulate_wavefront(tmp_path_factory.mktemp("wavefront"))
 
 

@@ -200,11 +200,6 @@ ELECTRONICS = MappingProxyType(
 SUBARRAYS = MappingProxyType({64: "SUB64P", 160: "SUB160", 320: "SUB320", 640: "SUB640"})
 
 
-def first_pixel(size: int) -> int:
-    """Return the first row and column, from 0, of a frame in the middle of the detector."""
-    return (DETECTOR_PIX - size) // 2
-
-
 @dataclass(frozen=True, slots=True)
 class Maps:
     """The true calibration of a frame; every image has shape (size, size)."""

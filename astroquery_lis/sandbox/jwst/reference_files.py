@@ -175,10 +175,10 @@ def _table(
             # A mosaic has no subarray.
             optics = [{**optics[0], "subarray": name} for name in (setup.subarray, "GENERIC")]
         rows += [{**words, **numbers} for words in optics for numbers in rows_of(setup)]
-    return _array_of(rows)
+    return table_of(rows)
 
 
-def _array_of(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+def table_of(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """Return rows as an array of short words, and of single floats or arrays of these."""
     kinds = [
         (name, _WIDTHS[name]) if name in _WIDTHS else (name, "<f4", np.shape(value))
@@ -187,29 +187,7 @@ def _array_of(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     return np.array([tuple(row.values()) for row in rows], dtype=kinds)
 
 
-def spectral_photometry(
-    setup: Setup,
-    words: Mapping[str, Any],
-    factor: float,
-    wavelength_um: np.ndarray,
-    response: np.ndarray,
-    uncertainty: float = 0.0,
-) -> Fill:
-    """Return what fills a reference with one factor, and the response by wavelength."""
-
-    def fill(model: Any) -> None:
-        numbers = {
-            "photmjsr": factor, "uncertainty": 0.01 * factor, "nelem": len(wavelength_um),
-            "wavelength": wavelength_um, "relresponse": response,
-            "reluncertainty": uncertainty * response,
-        }  # fmt: skip
-        model.phot_table = _array_of([{**words, **numbers}])
-        _fill_photometry(model, setup)
-
-    return fill
-
-
-def _fill_photometry(model: Any, setup: Setup) -> None:
+def fill_photometry(model: Any, setup: Setup) -> None:
     """Say how large a pixel is, and which exposures the calibration is for."""
     model.meta.photometry.pixelarea_steradians = setup.pixel_sr
     model.meta.photometry.pixelarea_arcsecsq = setup.detector.scale_arcsec**2
@@ -224,7 +202,7 @@ def _photom(setups: Sequence[Setup], model: str, factor: float) -> Reference:
 
     def fill(model: Any) -> None:
         model.phot_table = _table(setups, numbers)
-        _fill_photometry(model, setups[0])
+        fill_photometry(model, setups[0])
 
     return Reference(model, fill)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from astropy.table import Table
@@ -20,7 +18,6 @@ from .detector import (
     Maps,
     Pointing,
     detector_maps,
-    first_pixel,
     offset_position,
 )
 from .scene import FILTERS, add_star
@@ -30,24 +27,22 @@ ROLL_DEG = 24.0
 FRAME_TIME_S = 10.73677
 READPATT = "RAPID"
 
-_MODES = Path(__file__).parents[1] / "data" / "jwst_modes.json"
-
 
 @dataclass(frozen=True, slots=True)
 class Setup:
     """What the exposures of a mode share.
 
     ``instrument`` are the keywords of ``meta.instrument``; ``keywords`` are others, by their place
-    below ``meta``.  The frame has ``shape`` and begins at ``first_pix`` (x, y, from 0) of the
-    detector.  Stars are ``sigma_pix`` wide, and ``photmjsr`` is the MJy/sr of a DN/s.  Where
-    it ``is_uneven`` pixels have a dark current, a bias and a linearity of their own.
+    below ``meta``.  The frame has ``shape`` and begins at ``corner_pix`` (x, y, from 0) of the
+    detector, by default where it is in the middle.  Stars are ``sigma_pix`` wide, and ``photmjsr``
+    is the MJy/sr of a DN/s.  Where it ``is_uneven`` pixels have a dark current, a bias and a
+    linearity of their own.
     """
 
     exp_type: str
     instrument: Mapping[str, str]
     detector: Detector
     shape: tuple[int, int]
-    first_pix: tuple[int, int]
     subarray: str
     photmjsr: float
     sigma_pix: float = 1.0
@@ -59,6 +54,7 @@ class Setup:
     sky_ring_pix: tuple[float, float] = (5.0, 7.0)
     fastaxis: int = 1
     is_uneven: bool = False
+    corner_pix: tuple[int, int] | None = None
     keywords: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -66,6 +62,12 @@ class Setup:
         """Those keywords of the instrument that are the same in all filters."""
         names = ("name", "detector", "channel", "module")
         return {name: self.instrument[name] for name in names if name in self.instrument}
+
+    @property
+    def first_pix(self) -> tuple[int, int]:
+        """Column and row of the detector, from 0, where the frame begins."""
+        ny, nx = self.shape
+        return self.corner_pix or ((DETECTOR_PIX - nx) // 2, (DETECTOR_PIX - ny) // 2)
 
     @property
     def pixel_sr(self) -> float:
@@ -139,15 +141,6 @@ class Setup:
             add_star(light, column, row, rate, self.sigma_pix)
 
 
-def setup_of(mode: str) -> Setup:
-    """Return the set-up of a mode; by default its frame is in the middle of the detector."""
-    entry = json.loads(_MODES.read_text(encoding="utf-8"))[mode]
-    shape = tuple(entry.pop("shape"))
-    first = entry.pop("first_pix", [first_pixel(size) for size in reversed(shape)])
-    detector = DETECTORS[entry.pop("geometry")]
-    return Setup(**entry, detector=detector, shape=shape, first_pix=tuple(first))
-
-
 def sky_setup(filter_name: str, size: int, groups: int, integrations: int = 1) -> Setup:
     """Return the set-up of images of the embedded sky, in the middle of NIRCam's detector."""
     row = FILTERS[filter_name]
@@ -163,7 +156,6 @@ def sky_setup(filter_name: str, size: int, groups: int, integrations: int = 1) -
         },
         detector=detector,
         shape=(size, size),
-        first_pix=(first_pixel(size), first_pixel(size)),
         subarray=subarray,
         photmjsr=row.photmjsr,
         sigma_pix=row.sigma_arcsec / detector.scale_arcsec,

@@ -10,11 +10,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import ndtr
 
-from ..crds_files import Reference
-from ..detector import Pointing, affine_model, offset_position, v2v3_matrix
-from ..headers import Shot
-from ..setups import ROLL_DEG, TARGET_DEG, setup_of
-from .exposures import EMPTY_DEG, ModeObservation, Program, one_star
+from astroquery_lis.sandbox.jwst.crds_files import Reference
+from astroquery_lis.sandbox.jwst.detector import (
+    Pointing,
+    affine_model,
+    offset_position,
+    v2v3_matrix,
+)
+from astroquery_lis.sandbox.jwst.headers import Shot
+from astroquery_lis.sandbox.jwst.modes import EMPTY_DEG, ModeObservation, Program, one_star
+from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG
+
+from . import setup_of
 
 if TYPE_CHECKING:
     from astropy.modeling import Model
@@ -86,23 +93,8 @@ _SKY_MJYSR = 350.0
 def simulate_mrs(directory: str | PathLike[str], *, seed: int = 7) -> ModeObservation:
     """Simulate two dithers of a star in channels 1 and 2, and an exposure of a background target.
 
-    Parameters
-    ----------
-    directory : path-like
-        Where files are written.
-    seed : int, optional
-        Of the noise.
-
-    Returns
-    -------
-    ModeObservation
-        ``truth.meta`` has ``continuum_jy``, ``lines`` (``center_um``, ``sigma_um`` and ``peak_jy``
-        of one line in each channel) and ``sky_mjysr``, a fourth of the star's peak.
-
-    Raises
-    ------
-    OptionalDependencyError
-        If stdatamodels or crds is not installed.
+    ``truth.meta`` has ``continuum_jy``, ``lines`` (``center_um``, ``sigma_um`` and ``peak_jy``
+    of one line in each channel) and ``sky_mjysr``, a fourth of the star's peak.
     """
     program = Program(directory, seed)
     for number, step in enumerate(_DITHERS, start=1):

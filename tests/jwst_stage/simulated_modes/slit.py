@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from ..crds_files import Reference
-from ..detector import Pointing, v2v3_matrix
-from ..headers import Shot
-from ..reference_files import distortion, flat, ramp_references, spectral_photometry
-from ..scene import add_star
-from ..setups import ROLL_DEG, TARGET_DEG, setup_of
-from .exposures import ModeObservation, Program, one_star
+from astroquery_lis.sandbox.jwst.crds_files import Reference
+from astroquery_lis.sandbox.jwst.detector import Pointing, v2v3_matrix
+from astroquery_lis.sandbox.jwst.headers import Shot
+from astroquery_lis.sandbox.jwst.modes import ModeObservation, Program, one_star
+from astroquery_lis.sandbox.jwst.reference_files import distortion, flat, ramp_references
+from astroquery_lis.sandbox.jwst.scene import add_star
+from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG
+
+from . import setup_of, spectral_photometry
 
 # The pipeline counts the place of the slit from the corner of the detector.
 _SLIT_PIX = (40, 80)
@@ -33,26 +35,9 @@ def simulate_lrs(
 ) -> ModeObservation:
     """Simulate two exposures of a star in MIRI's slit, one at each of two nods.
 
-    Parameters
-    ----------
-    directory : path-like
-        Where files are written.
-    uncal : bool, optional
-        Whether to write uncalibrated exposures instead of count rates.
-    seed : int, optional
-        Of the noise.
-
-    Returns
-    -------
-    ModeObservation
-        ``truth.meta`` has ``wavelength`` (microns) and ``flux`` (Jy) of the spectrum, a falling
-        continuum with one line at ``line_um``, of ``line_jy_um`` (Jy times micron); ``trace``, the
-        columns of each exposure's spectrum by row; and ``sky_mjysr``, a fourth of the star's peak.
-
-    Raises
-    ------
-    OptionalDependencyError
-        If stdatamodels or crds is not installed.
+    ``truth.meta`` has ``wavelength`` (microns) and ``flux`` (Jy) of the spectrum, a falling
+    continuum with one line at ``line_um``, of ``line_jy_um`` (Jy times micron); ``trace``, the
+    columns of each exposure's spectrum by row; and ``sky_mjysr``, a fourth of the star's peak.
     """
     program = Program(directory, seed, uncal=uncal)
     flux_jy = _spectrum(_wavelength_um(np.arange(_SETUP.shape[0])))

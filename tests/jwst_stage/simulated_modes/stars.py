@@ -6,10 +6,12 @@ from os import PathLike
 
 import numpy as np
 
-from ..headers import Shot
-from ..reference_files import constant, imaging_references
-from ..setups import ROLL_DEG, TARGET_DEG, setup_of
-from .exposures import ModeObservation, Program, one_star
+from astroquery_lis.sandbox.jwst.headers import Shot
+from astroquery_lis.sandbox.jwst.modes import ModeObservation, Program, one_star
+from astroquery_lis.sandbox.jwst.reference_files import constant, imaging_references
+from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG
+
+from . import setup_of
 
 _SERIES = setup_of("nircam_series")
 _SERIES_JY, _SERIES_SKY_MJYSR = 8e-5, 0.3
@@ -26,23 +28,8 @@ def _visits() -> dict[str, np.ndarray]:
 def simulate_time_series(directory: str | PathLike[str], *, seed: int = 3) -> ModeObservation:
     """Simulate two visits to a star, months apart, each in two segments.
 
-    Parameters
-    ----------
-    directory : path-like
-        Where files are written.
-    seed : int, optional
-        Of the noise.
-
-    Returns
-    -------
-    ModeObservation
-        ``truth.meta`` has ``curves``: by observation, the star's light in each integration, in
-        units of ``flux``; and ``sigma_pix``, its width.
-
-    Raises
-    ------
-    OptionalDependencyError
-        If stdatamodels or crds is not installed.
+    ``truth.meta`` has ``curves``: by observation, the star's light in each integration, in
+    units of ``flux``; and ``sigma_pix``, its width.
     """
     program = Program(directory, seed)
     pointing = _SERIES.dithered((0.0, 0.0))
@@ -80,23 +67,8 @@ _BAD_PIX = (49, 47)
 def simulate_wavefront(directory: str | PathLike[str], *, seed: int = 5) -> ModeObservation:
     """Simulate two exposures of a star, with a bad pixel in its light.
 
-    Parameters
-    ----------
-    directory : path-like
-        Where files are written.
-    seed : int, optional
-        Of the noise.
-
-    Returns
-    -------
-    ModeObservation
-        ``truth.meta`` has ``x`` and ``y``, the star's pixel (from 0) in the first exposure,
-        ``bad``, the pixel that is bad there, and ``image``, the light without noise (MJy/sr).
-
-    Raises
-    ------
-    OptionalDependencyError
-        If stdatamodels or crds is not installed.
+    ``truth.meta`` has ``x`` and ``y``, the star's pixel (from 0) in the first exposure,
+    ``bad``, the pixel that is bad there, and ``image``, the light without noise (MJy/sr).
     """
     program = Program(directory, seed)
     setup = setup_of("nircam_wavefront")

@@ -1,4 +1,4 @@
-"""Programs of exposures of any mode, as count rates or as ramps."""
+"""Programs of exposures of any mode, and those of MIRI and NIRISS, as count rates or as ramps."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table
 
-from ..crds_files import CONTEXT, References, write_cache
-from ..detector import make_ramp, offset_position
-from ..headers import Shot, fill_header, save, write_uncal
-from ..observation import need_stdatamodels
-from ..setups import TARGET_DEG, Setup
+from .crds_files import CONTEXT, References, write_cache
+from .detector import DETECTORS, make_ramp, offset_position
+from .headers import Shot, fill_header, save, write_uncal
+from .observation import need_stdatamodels
+from .reference_files import imaging_references, ramp_references
+from .setups import TARGET_DEG, Setup
 
 EMPTY_DEG = (190.1, 1.25)
 
@@ -140,3 +141,131 @@ def _integration_times(setup: Setup, shot: Shot, n_ints: int) -> np.ndarray:
     kinds = [("integration_number", "<i4"), *((name, "<f8") for name in names)]
     columns = (shot.first_integration + numbers, *times, *times)
     return np.array(list(zip(*columns, strict=True)), dtype=kinds)
+
+
+# ---- MIRI -------------------------------------------------------------------------------------
+
+_MIRI = Setup(
+    exp_type="MIR_IMAGE",
+    instrument={"name": "MIRI", "detector": "MIRIMAGE", "filter": "F770W"},
+    detector=DETECTORS["MIRIMAGE"],
+    shape=(96, 96),
+    subarray="SUB128",
+    photmjsr=0.5,
+    sigma_pix=1.1,
+    keywords={
+        "observation.template": "MIRI Imaging",
+        "exposure.readpatt": "FASTR1",
+        "dither.primary_type": "4-POINT-SETS",
+    },
+)
+_SKY_MJYSR = 24.0
+_MIRI_DITHERS = ((0.0, 0.0), (0.9, 0.4), (-0.5, 0.8), (0.3, -0.9))
+
+
+def simulate_miri(
+    directory: str | PathLike[str], *, uncal: bool = False, seed: int = 7
+) -> ModeObservation:
+    """Simulate MIRI: four dithers of a field of stars, and two exposures of a background target.
+
+    Parameters
+    ----------
+    directory : path-like
+        Where files are written.
+    uncal : bool, optional
+        Whether to write uncalibrated exposures instead of count rates.
+    seed : int, optional
+        Of the noise.
+
+    Returns
+    -------
+    ModeObservation
+        ``truth.meta`` has ``sky_mjysr``, which varies by 40 per cent across the detector: what
+        cannot be taken for a level, and goes only with the background.
+
+    Raises
+    ------
+    OptionalDependencyError
+        If stdatamodels or crds is not installed.
+    """
+    program = Program(directory, seed, uncal=uncal)
+    # The sky under a star of a beam is some tens of per cent of its light.
+    stars = star_grid(program.rng, np.arange(-2.4, 2.5, 1.6), (3e-5, 1e-4))
+    for number in range(1, 7):
+        is_background = number > len(_MIRI_DITHERS)
+        step = _MIRI_DITHERS[(number - 1) % len(_MIRI_DITHERS)]
+        pointing = _MIRI.dithered(step, EMPTY_DEG if is_background else TARGET_DEG)
+        shot = Shot(
+            number,
+            pointing,
+            observation="002" if is_background else "001",
+            target="EMPTY" if is_background else "FIELD",
+            is_background=is_background,
+        )
+        light = _MIRI.image(pointing, stars[:0] if is_background else stars, _sky())
+        program.expose(_MIRI, shot, light)
+    stars.meta["sky_mjysr"] = _sky()
+    references = imaging_references(_MIRI) | ramp_references(_MIRI)
+    return program.observation(_MIRI, references, stars)
+
+
+def _sky() -> np.ndarray:
+    """Return the light of telescope and zodiac, MJy/sr."""
+    size = _MIRI.shape[0]
+    y, x = np.mgrid[:size, :size] / size - 0.5
+    return _SKY_MJYSR * (1 + 0.3 * x - 0.2 * y + 0.1 * np.sin(9 * x) * np.cos(7 * y))
+
+
+# ---- NIRISS -----------------------------------------------------------------------------------
+
+_NIRISS = Setup(
+    exp_type="NIS_IMAGE",
+    instrument={"name": "NIRISS", "detector": "NIS", "filter": "CLEAR", "pupil": "F115W"},
+    detector=DETECTORS["NIS"],
+    shape=(128, 128),
+    subarray="SUB128",
+    photmjsr=0.6,
+    keywords={"observation.template": "NIRISS Imaging", "exposure.readpatt": "NISRAPID"},
+)
+_NIRISS_DITHERS = ((0.0, 0.0), (0.42, 0.23), (-0.31, 0.37), (0.17, -0.45))
+# By how much the keywords of each dither are wrong, arcsec (east, north).
+_NIRISS_ERRORS = ((0.0, 0.0), (0.11, -0.06), (-0.08, -0.1), (0.03, 0.13))
+_NIRISS_SKY_MJYSR = 0.4
+
+
+def simulate_niriss(
+    directory: str | PathLike[str], *, uncal: bool = False, seed: int = 11
+) -> ModeObservation:
+    """Simulate NIRISS: four dithers of 16 stars in F115W, which is in the pupil wheel.
+
+    All but the first point up to 0.14 arcsec from where their keywords say.
+
+    Parameters
+    ----------
+    directory : path-like
+        Where files are written.
+    uncal : bool, optional
+        Whether to write uncalibrated exposures instead of count rates.
+    seed : int, optional
+        Of the noise.
+
+    Returns
+    -------
+    ModeObservation
+
+    Raises
+    ------
+    OptionalDependencyError
+        If stdatamodels or crds is not installed.
+    """
+    program = Program(directory, seed, uncal=uncal)
+    stars = star_grid(program.rng, np.arange(-2.4, 2.5, 1.6), (2e-6, 1e-5))
+    for number, (dither, error) in enumerate(
+        zip(_NIRISS_DITHERS, _NIRISS_ERRORS, strict=True), start=1
+    ):
+        light = _NIRISS.image(_NIRISS.dithered(dither), stars, _NIRISS_SKY_MJYSR)
+        announced = (dither[0] + error[0], dither[1] + error[1])
+        shot = Shot(number, _NIRISS.dithered(announced))
+        program.expose(_NIRISS, shot, light)
+    references = imaging_references(_NIRISS) | ramp_references(_NIRISS)
+    return program.observation(_NIRISS, references, stars)

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from astropy.table import Table
 
-from ..crds_files import Reference
-from ..headers import Shot
-from ..reference_files import flat, imaging_references, ramp_references, spectral_photometry
-from ..scene import add_star
-from ..setups import setup_of
-from .exposures import ModeObservation, Program
+from astroquery_lis.sandbox.jwst.crds_files import Reference
+from astroquery_lis.sandbox.jwst.headers import Shot
+from astroquery_lis.sandbox.jwst.modes import ModeObservation, Program
+from astroquery_lis.sandbox.jwst.reference_files import flat, imaging_references, ramp_references
+from astroquery_lis.sandbox.jwst.scene import add_star
+
+from . import setup_of, spectral_photometry
 
 if TYPE_CHECKING:
-    from ..detector import Pointing
+    from astroquery_lis.sandbox.jwst.detector import Pointing
 
 _FILTER = "F356W"
 _IMAGING = setup_of("nircam_slitless")
@@ -45,25 +46,8 @@ def simulate_slitless(
 ) -> ModeObservation:
     """Simulate three direct images of six sources, and two exposures through the grism.
 
-    Parameters
-    ----------
-    directory : path-like
-        Where files are written.
-    uncal : bool, optional
-        Whether to write uncalibrated exposures instead of count rates.
-    seed : int, optional
-        Of the noise.
-
-    Returns
-    -------
-    ModeObservation
-        ``truth`` has ``flux``, the continuum at 3.55 um (Jy), ``slope``, the share of it by which
-        it rises per um, ``line_um`` and ``line`` (Jy um); ``truth.meta`` the ``sigma_um`` of lines.
-
-    Raises
-    ------
-    OptionalDependencyError
-        If stdatamodels or crds is not installed.
+    ``truth`` has ``flux``, the continuum at 3.55 um (Jy), ``slope``, the share of it by which
+    it rises per um, ``line_um`` and ``line`` (Jy um); ``truth.meta`` the ``sigma_um`` of lines.
     """
     program = Program(directory, seed, uncal=uncal)
     sources = _sources(program.rng)

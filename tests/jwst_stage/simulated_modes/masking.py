@@ -1,4 +1,4 @@
-"""NIRISS: images of a field of stars, and a close pair of stars behind the aperture mask."""
+"""A close pair of stars behind the aperture mask of NIRISS, and a reference star."""
 
 from __future__ import annotations
 
@@ -8,57 +8,15 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from ..crds_files import Reference
-from ..headers import Shot
-from ..reference_files import imaging_references, ramp_references
-from ..setups import ROLL_DEG, TARGET_DEG, setup_of
-from .exposures import ModeObservation, Program, one_star, star_grid
+from astroquery_lis.sandbox.jwst.crds_files import Reference
+from astroquery_lis.sandbox.jwst.headers import Shot
+from astroquery_lis.sandbox.jwst.modes import ModeObservation, Program, one_star
+from astroquery_lis.sandbox.jwst.reference_files import imaging_references
+from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG
 
-_IMAGING, _MASKED = setup_of("niriss_imaging"), setup_of("niriss_masking")
-_DITHERS = ((0.0, 0.0), (0.42, 0.23), (-0.31, 0.37), (0.17, -0.45))
-# By how much the keywords of each dither are wrong, arcsec (east, north).
-_ERRORS = ((0.0, 0.0), (0.11, -0.06), (-0.08, -0.1), (0.03, 0.13))
-_SKY_MJYSR = 0.4
+from . import setup_of
 
-
-def simulate_niriss(
-    directory: str | PathLike[str], *, uncal: bool = False, seed: int = 11
-) -> ModeObservation:
-    """Simulate four dithers of 16 stars in F115W, which is in the pupil wheel.
-
-    All but the first point up to 0.14 arcsec from where their keywords say.
-
-    Parameters
-    ----------
-    directory : path-like
-        Where files are written.
-    uncal : bool, optional
-        Whether to write uncalibrated exposures instead of count rates.
-    seed : int, optional
-        Of the noise.
-
-    Returns
-    -------
-    ModeObservation
-
-    Raises
-    ------
-    OptionalDependencyError
-        If stdatamodels or crds is not installed.
-    """
-    program = Program(directory, seed, uncal=uncal)
-    stars = star_grid(program.rng, np.arange(-2.4, 2.5, 1.6), (2e-6, 1e-5))
-    for number, (dither, error) in enumerate(zip(_DITHERS, _ERRORS, strict=True), start=1):
-        light = _IMAGING.image(_IMAGING.dithered(dither), stars, _SKY_MJYSR)
-        announced = (dither[0] + error[0], dither[1] + error[1])
-        shot = Shot(number, _IMAGING.dithered(announced))
-        program.expose(_IMAGING, shot, light)
-    references = imaging_references(_IMAGING) | ramp_references(_IMAGING)
-    return program.observation(_IMAGING, references, stars)
-
-
-# ---- aperture masking ---------------------------------------------------------------------------
-
+_MASKED = setup_of("niriss_masking")
 _SIZE = _MASKED.shape[0]
 _PIXEL_RAD = float(np.radians(_MASKED.detector.scale_arcsec / 3600))
 # Holes of the mask, where they are in the pupil (V2, V3) and how wide, metres.
@@ -84,22 +42,7 @@ _STAR_DEG = (190.4, 1.6)
 def simulate_masking(directory: str | PathLike[str], *, seed: int = 23) -> ModeObservation:
     """Simulate a pair of stars and a reference star behind the mask with seven holes.
 
-    Parameters
-    ----------
-    directory : path-like
-        Where files are written.
-    seed : int, optional
-        Of the noise.
-
-    Returns
-    -------
-    ModeObservation
-        ``truth.meta`` has ``visibilities``, complex, of each pair of holes (from 0) in their order.
-
-    Raises
-    ------
-    OptionalDependencyError
-        If stdatamodels or crds is not installed.
+    ``truth.meta`` has ``visibilities``, complex, of each pair of holes (from 0) in their order.
     """
     program = Program(directory, seed)
     single = _star(_MIDDLE_PIX)
