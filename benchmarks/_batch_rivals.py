@@ -1,8 +1,8 @@
 """Cutouts of many targets from local files by other packages, each in a process of its own.
 
-``python _batch_rivals.py NAME JSON`` prints one JSON line with the seconds and the processor time
-of all its processes, imports not counted.
-JSON has the file, the size in pixels, and the targets' positions in degrees.
+``python _batch_rivals.py NAME`` prints one JSON line with the seconds and the processor time of all
+its processes, imports not counted.
+JSON on standard input has the size in pixels, the positions in degrees, and the file of each.
 """
 
 import json
@@ -50,7 +50,7 @@ def _cutana(asked, folder, **settings):
         "RA": [ra for ra, _ in asked["places"]],
         "Dec": [dec for _, dec in asked["places"]],
         "diameter_pixel": asked["size"],
-        "fits_file_paths": str([asked["file"]]),
+        "fits_file_paths": [str([path]) for path in asked["files"]],
     }
     pandas.DataFrame(table).to_csv(config.source_catalogue, index=False)
     return Orchestrator(config).run
@@ -63,9 +63,10 @@ def cutout_fits(asked, folder):
     radius_arcmin = asked["size"] / 2 * SCALE_ARCSEC / 60
 
     def call():
-        for number, (ra, dec) in enumerate(asked["places"]):
+        rows = zip(asked["files"], asked["places"], strict=True)
+        for number, (file, (ra, dec)) in enumerate(rows):
             path = str(Path(folder, f"{number}.fits"))
-            make_cutout(asked["file"], path, ra, dec, radius_arcmin, disable_progress=True)
+            make_cutout(file, path, ra, dec, radius_arcmin, disable_progress=True)
 
     return call
 
@@ -80,7 +81,7 @@ RIVALS = {
 def main():
     """Time the rival that is named."""
     package, make = RIVALS[sys.argv[1]]
-    asked = json.loads(sys.argv[2])
+    asked = json.load(sys.stdin)
     with tempfile.TemporaryDirectory(dir=asked["memory"]) as folder:
         call = make(asked, folder)
         begun, cpu_s = time.perf_counter(), processor_seconds()

@@ -49,8 +49,8 @@ def machine():
     }
 
 
-def processor_seconds():
-    """Return what this process and its descendants took, gone or not."""
+def processor_seconds(server=None):
+    """Return what this process and its descendants took, gone or not, without one that serves."""
     tree = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
@@ -60,7 +60,7 @@ def processor_seconds():
     while todo:
         parent = todo.pop()
         ticks += tree[parent][1]
-        todo += [process for process, (of, _) in tree.items() if of == parent]
+        todo += [process for process, (of, _) in tree.items() if of == parent and process != server]
     return ticks / os.sysconf("SC_CLK_TCK")
 
 

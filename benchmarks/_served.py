@@ -70,6 +70,7 @@ class Served:
 
     def __init__(self, process):
         self._process = process
+        self.pid = process.pid
         said = json.loads(process.stdout.readline())
         self.root, self.mirrors, self.places = said["root"], said["mirrors"], said["places"]
         self.urls = said["urls"]

@@ -1,9 +1,9 @@
 """Many cutouts: a job against a loop, against whole files, and against other packages.
 
-The targets lie in one brick of the simulated sky.  Whole files with `Cutout2D` are read once each
-and kept in memory, which is the best that this way can do.  Of local files cutouts of 128 pixels in
-one band are made, by us and by cutana and cutout-fits, if they are installed.  All files are
-written to memory.
+The targets lie in one brick of the simulated sky, the sparse ones in four.  The server has a
+process of its own.  Whole files with `Cutout2D` are read once each and kept in memory, which is
+the best that this way can do.  Of local files of the four, cutouts of 128 pixels in one band are
+made, by us and by cutana and cutout-fits, if they are installed.  All files are written to memory.
 """
 
 import hashlib
@@ -20,23 +20,31 @@ from pathlib import Path
 import numpy as np
 from _batch_rivals import RIVALS
 from _report import options, processor_seconds, report
+from _served import served
 from astropy import log
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.nddata import Cutout2D
-from astropy.table import Table
+from astropy.table import Table, vstack
 from astropy.wcs import WCS
 
-from astroquery_lis import LegacySurvey, sandbox
+from astroquery_lis import LegacySurvey, bricks
 
 ASKED = {"bands": "grz", "products": ("image", "invvar")}
-N_DENSE, N_SPARSE, N_LOOP, N_LOCAL, N_SLOW, N_PLANES = 400, 20, 60, 2000, 100, 4000
+N_DENSE, N_SPARSE, N_LOOP, N_LOCAL, N_SLOW, N_PLANES = 400, 200, 60, 2000, 100, 4000
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
-def targets(n):
+def targets(n, center_ra=45.125, center_dec=0.0, half_width=0.11):
     rng = np.random.default_rng(2)
-    return Table({"ra": 45.125 + rng.uniform(-0.11, 0.11, n), "dec": rng.uniform(-0.11, 0.11, n)})
+    offsets_ra, offsets_dec = rng.uniform(-half_width, half_width, (2, n))
+    return Table({"ra": center_ra + offsets_ra, "dec": center_dec + offsets_dec})
+
+
+def targets_of_four(n, mirror):
+    """Positions all over four bricks, where something was observed."""
+    table = targets(4 * n, 45.25, 0.125, 0.24)
+    return table[LegacySurvey.covers(table, observed=True, mirror=mirror)][:n]
 
 
 def download(table, **kwargs):
@@ -47,7 +55,7 @@ def download(table, **kwargs):
 def loop(table, **kwargs):
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         for number, position in enumerate(SkyCoord(table["ra"], table["dec"], unit="deg")):
-            hdul = LegacySurvey.get_cutout(position, 256, **ASKED)
+            hdul = LegacySurvey.get_cutout(position, 256, **ASKED, **kwargs)
             hdul.writeto(Path(folder, f"{number}.fits"))
 
 
@@ -108,11 +116,17 @@ def local_planes(root):
 
 
 def local(root):
-    """Yield rows of one band of local files, by us and by other packages."""
-    positions = targets(N_LOCAL)
+    """Yield rows of one band of four local bricks, by us and by others, which know no borders."""
+    centers = [(ra, dec) for ra in (45.125, 45.375) for dec in (0.0, 0.25)]
+    positions = vstack([targets(N_LOCAL, ra, dec) for ra, dec in centers])
+    observed = LegacySurvey.covers(positions, observed=True, mirror=root)
+    positions = positions[observed][:: observed.sum() // N_LOCAL][:N_LOCAL]
     options = {"bands": "r", "mirror": root, "show_progress": False}
-    first = SkyCoord(positions["ra"][0], positions["dec"][0], unit="deg")
-    payload = LegacySurvey.get_cutout(first, 128, bands="r", mirror=root, get_query_payload=True)
+    names = bricks.brick_name(positions["ra"], positions["dec"])
+    files = {}
+    for name in np.unique(names):
+        payload = LegacySurvey.get_cutout(name, 8, bands="r", mirror=root, get_query_payload=True)
+        files[name] = payload["urls"][0]
     for output in ("fits", "hdf5", "zarr"):
         with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
             begun, cpu_s = time.perf_counter(), processor_seconds()
@@ -120,22 +134,32 @@ def local(root):
                 positions, 128, download_dir=folder, output=output, **options
             )
             seconds, cpu_s = time.perf_counter() - begun, processor_seconds() - cpu_s
-        name = f"local files, one band of 128 pixels, {output}"
+        name = f"local files of four bricks, one band of 128 pixels, {output}"
         yield f"{name}: cutouts", N_LOCAL / seconds, "/s"
         yield f"{name}: processor time for each", 1000 * cpu_s / N_LOCAL, "ms"
-    for name in RIVALS:
-        n = N_SLOW if name == "cutout-fits" else N_LOCAL
+    for rival in RIVALS:
+        n = N_SLOW if rival == "cutout-fits" else N_LOCAL
         places = [[float(row["ra"]), float(row["dec"])] for row in positions[:n]]
-        asked = {"file": payload["urls"][0], "size": 128, "places": places, "memory": MEMORY}
-        command = [sys.executable, "_batch_rivals.py", name, json.dumps(asked)]
+        asked = {
+            "files": [files[name] for name in names[:n]],
+            "size": 128,
+            "places": places,
+            "memory": MEMORY,
+        }
+        command = [sys.executable, "_batch_rivals.py", rival]
         answer = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+            command,
+            cwd=Path(__file__).parent,
+            input=json.dumps(asked),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if answer.returncode:
-            print(f"{name}: {answer.stderr.strip().splitlines()[-1]}")
+            print(f"{rival}: {answer.stderr.strip().splitlines()[-1]}")
             continue
         told = json.loads(answer.stdout.splitlines()[-1])
-        name = f"the same by {name} ({told['version']})"
+        name = f"the same by {rival} ({told['version']})"
         yield f"{name}: cutouts", n / told["seconds"], "/s"
         yield f"{name}: processor time for each", 1000 * told["cpu_s"] / n, "ms"
 
@@ -144,34 +168,37 @@ def main():
     chosen = options(__doc__)
     log.setLevel("WARNING")
     rows = []
-    with sandbox.serve() as sky:
-        # Files are made when they are first asked for: not on anybody's clock.
-        LegacySurvey.get_cutout(sky.positions["field"], 256, **ASKED)
+    with served() as sky:
+        mirror = sky.urls["mirror"]
+        sparse = targets_of_four(N_SPARSE, mirror)
         ways = [
-            ("dense, job in threads", N_DENSE, download, {}),
-            ("dense, job in processes", N_DENSE, download, {"executor": "processes"}),
-            ("dense, job in threads, HDF5", N_DENSE, download, {"output": "hdf5"}),
-            ("dense, one by one", N_LOOP, loop, {}),
-            ("dense, whole files and Cutout2D", N_DENSE, whole_files, {}),
-            ("sparse, job in threads", N_SPARSE, download, {}),
-            ("sparse, one by one", N_SPARSE, loop, {}),
+            ("dense, job in threads", targets(N_DENSE), download, {}),
+            ("dense, job in processes", targets(N_DENSE), download, {"executor": "processes"}),
+            ("dense, job in threads, HDF5", targets(N_DENSE), download, {"output": "hdf5"}),
+            ("dense, one by one", targets(N_LOOP), loop, {}),
+            ("dense, whole files and Cutout2D", targets(N_DENSE), whole_files, {}),
+            ("sparse, job in threads", sparse, download, {}),
+            ("sparse, one by one", sparse, loop, {}),
         ]
-        for name, n, way, extra in ways:
+        # Files are made when they are first asked for: not on anybody's clock.
+        download(sparse, mirror=mirror)
+        for name, table, way, extra in ways:
+            n = len(table)
             LegacySurvey.clear_cache()
-            sky.requests.clear()
-            table = targets(n)
-            begun = time.perf_counter()
-            way(table, **extra)
-            seconds = time.perf_counter() - begun
-            sent = sum(record.bytes_sent for record in sky.requests) / 1e6
+            sky.counts()
+            begun, cpu_s = time.perf_counter(), processor_seconds(sky.pid)
+            way(table, mirror=mirror, **extra)
+            seconds, cpu_s = time.perf_counter() - begun, processor_seconds(sky.pid) - cpu_s
+            requests, sent = sky.counts()
             rows += [
                 (f"{name}: cutouts", n / seconds, "/s"),
-                (f"{name}: requests for each", len(sky.requests) / n, ""),
-                (f"{name}: bytes for each", sent / n, "MB"),
+                (f"{name}: processor time for each", 1000 * cpu_s / n, "ms"),
+                (f"{name}: requests for each", requests / n, ""),
+                (f"{name}: bytes for each", sent / 1e6 / n, "MB"),
             ]
-        rows += [*local_planes(str(sky.root)), *local(str(sky.root))]
+        rows += [*local_planes(sky.root), *local(sky.root)]
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    rows.append(("most memory of the process, server included", memory_mb, "MB"))
+    rows.append(("most memory of the process", memory_mb, "MB"))
     report("Many cutouts, on the loopback and of local files", rows, chosen)
 
 
