@@ -10,9 +10,9 @@ import numpy as np
 
 from ..survey import bricks, releases
 from ..survey.bricks import Brick
-from ..survey.pixel_grids import TangentGrid
-from . import render, sky
-from .planes import windows_of
+from ..survey.pixel_grids import Box, TangentGrid
+from . import sky
+from .brick_pixels import windows_of
 
 # Where the exposures were guided badly: RA, Dec in degrees.
 ELONGATED_DEG = (45.120, 0.065)
@@ -94,7 +94,7 @@ def psf_shape(ra_deg: float, dec_deg: float, band: str) -> PsfShape:
     """Return the shape of the PSF that the PSF service gives at a place."""
     east = (ra_deg - ELONGATED_DEG[0] + 180) % 360 - 180
     distance = np.hypot(east * np.cos(np.radians(dec_deg)), dec_deg - ELONGATED_DEG[1]) * 3600
-    fwhm = render.psf_fwhm_arcsec(band)
+    fwhm = sky.psf_fwhm_arcsec(band)
     if distance < _ELONGATED_RADIUS_ARCSEC:
         return PsfShape(fwhm, _AXIS_RATIO, _POSITION_ANGLE_DEG)
     return PsfShape(fwhm, 1.0, 0.0)
@@ -115,7 +115,7 @@ def ccd_psf(ra_deg: float, dec_deg: float, region: str, band: str) -> np.ndarray
     distance2 = unit[0, 0] * x**2 + 2 * unit[0, 1] * x * y + unit[1, 1] * y**2
     psf = sum(
         weight / sigma**2 * np.exp(-0.5 * distance2 / sigma**2)
-        for weight, sigma in render.psf_components(band)
+        for weight, sigma in sky.psf_components(band)
     )
     return (psf / psf.sum()).astype(np.float32)
 
@@ -212,28 +212,33 @@ def _ccds_of(release: str, region: str, name: str) -> np.ndarray:
     return np.concatenate(rows)
 
 
+def corners(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and y of the corners of an image: bottom left, and on along its left side."""
+    right, top = width - 1, height - 1
+    return np.array([0, 0, right, right]), np.array([0, top, top, 0])
+
+
 def _overlap(ccd: _Ccd, brick: Brick) -> tuple[int, ...] | None:
     """Return the common pixels in the CCD and in the brick, or `None` without any observed."""
     grid = bricks.brick_grid(brick.id)
-    corners = np.array([[0, 0], [0, ccd.height - 1], [ccd.width - 1, ccd.height - 1]])
-    corners = np.concatenate([corners, [[ccd.width - 1, 0]]])
-    x, y = grid.to_pixel(*ccd.grid.to_sky(*corners.T))
+    x, y = grid.to_pixel(*ccd.grid.to_sky(*corners(ccd.width, ccd.height)))
     if not np.isfinite(x).all():
         return None
-    last = bricks.IMAGE_SIZE_PIX - 1
-    low = [int(max(np.ceil(values.min()), 0)) for values in (x, y)]
-    high = [int(min(np.floor(values.max()), last)) for values in (x, y)]
-    touched = any(
-        low[0] < window.x1 and high[0] >= window.x0 and low[1] < window.y1 and high[1] >= window.y0
-        for window in windows_of(brick.name)
-    )
-    if low[0] > high[0] or low[1] > high[1] or not touched:
+    edges = (np.ceil(y.min()), np.floor(y.max()) + 1, np.ceil(x.min()), np.floor(x.max()) + 1)
+    common = Box(*map(int, edges)).clipped(bricks.IMAGE_SIZE_PIX, bricks.IMAGE_SIZE_PIX)
+    if not any(_meet(common, window) for window in windows_of(brick.name)):
         return None
-    sides = np.array([[low[0], low[1]], [low[0], high[1]], [high[0], high[1]], [high[0], low[1]]])
-    x, y = ccd.grid.to_pixel(*grid.to_sky(*sides.T.astype(float)))
+    x, y = corners(*common.shape[::-1])
+    x, y = ccd.grid.to_pixel(*grid.to_sky(x + float(common.x0), y + float(common.y0)))
     limits = np.array([ccd.width, ccd.height] * 2) - 1
     ends = np.clip(np.round([x.min(), y.min(), x.max(), y.max()]), 0, limits).astype(int)
-    return (*ends, low[0], high[0], low[1], high[1])
+    return (*ends, common.x0, common.x1 - 1, common.y0, common.y1 - 1)
+
+
+def _meet(box: Box, window: Box) -> bool:
+    """Return True if two boxes have a pixel in common."""
+    inner = box.moved(-window.y0, -window.x0).clipped(*window.shape)
+    return 0 not in inner.shape
 
 
 def _row(ccd: _Ccd, region: str, boxes: tuple[int, ...]) -> np.ndarray:
@@ -259,7 +264,7 @@ def _row(ccd: _Ccd, region: str, boxes: tuple[int, ...]) -> np.ndarray:
         "exptime": _EXPTIME_S[band],
         "mjd_obs": (56700.0 if region == "south" else 57400.0) + exposed.uniform(0, 600),
         "airmass": 1.0 + exposed.uniform(0, 0.5),
-        "fwhm": render.psf_fwhm_arcsec(band) / scale,
+        "fwhm": sky.psf_fwhm_arcsec(band) / scale,
         "width": ccd.width,
         "height": ccd.height,
         "ra_bore": ccd.bore_deg[0],
@@ -282,8 +287,8 @@ def _row(ccd: _Ccd, region: str, boxes: tuple[int, ...]) -> np.ndarray:
         "phrms": 0.015,
         "ccdnastrom": rng.integers(100, 300),
         "ccdnphotom": rng.integers(50, 150),
-        "psfnorm": np.sqrt(render.psf_norm(band, scale)),
-        "galnorm": np.sqrt(render.galaxy_norm(band, scale)),
+        "psfnorm": np.sqrt(sky.psf_norm(band, scale)),
+        "galnorm": np.sqrt(sky.galaxy_norm(band, scale)),
         "skyver": "sim",
         "psfver": "sim",
         "skyplver": "V0.0",

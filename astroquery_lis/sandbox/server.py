@@ -26,10 +26,9 @@ from .. import _conf
 from . import catalog, sky
 from .cameras import ELONGATED_DEG, PsfShape, psf_shape
 from .faults import SENDERS, Fault, Faults, answer_instead, change_request, change_response, send
-from .made_once import cache_folder
 from .tap import TapService
-from .tree import SurveyTree
-from .viewer import Viewer
+from .tree import SurveyTree, cache_folder
+from .viewer_requests import Viewer
 from .web import FileTree, Request, Response, error_page
 
 if TYPE_CHECKING:

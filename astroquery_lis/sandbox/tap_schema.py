@@ -17,8 +17,8 @@ from ..survey import bricks, releases
 from ..survey.tractor_columns import WISE_BANDS
 from ..survey.tractor_columns import tractor_columns as survey_columns
 from . import catalog, sky
+from .catalog import photo_z, photo_z_dtype
 from .measurements import tractor_columns
-from .sweeps import photo_z, photo_z_dtype
 from .web import Response, document
 
 # What columns that the north lacks hold in tables of both regions, and indices of pixels of the
@@ -114,18 +114,11 @@ def _magnitude(flux: np.ndarray) -> np.ndarray:
     return magnitude
 
 
-def _ls_id(rows: np.ndarray) -> np.ndarray:
-    """Return the ids as each release packs them."""
-    parts = [rows[name].astype(np.int64) for name in ("release", "brickid", "objid")]
-    shifts = np.where(rows["release"] >= 11000, 42, 40), np.where(rows["release"] >= 11000, 22, 16)
-    return (parts[0] << shifts[0]) | (parts[1] << shifts[1]) | parts[2]
-
-
 def _values(release: str, region: str) -> dict[str, np.ndarray]:
     """Return the columns of the primary rows of one region as arrays."""
-    rows = catalog.region_rows(release, region)
+    rows = catalog.primary_rows(release, region)[0]
     bands = (*releases.get_tree(release, region).bands, *WISE_BANDS)
-    values = {"ls_id": _ls_id(rows)}
+    values = {"ls_id": catalog.ls_ids(rows)}
     for name in rows.dtype.names or ():
         column = rows[name]
         values[name] = column
@@ -189,7 +182,7 @@ def _photo_z_rows(release: str, regions: Iterable[str]) -> Iterator[tuple]:
         rows, truth_id = catalog.primary_rows(release, region)
         table = photo_z(release, rows, truth_id)
         values = {name: table[name] for name in table.dtype.names or ()}
-        values["ls_id"] = _ls_id(rows)
+        values["ls_id"] = catalog.ls_ids(rows)
         yield from _rows(_photo_z_columns(release), values, np.ones(len(rows), bool))
 
 

@@ -6,43 +6,53 @@ Every file appears whole or not at all, and is the same whoever makes it, and wh
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from itertools import chain
 from os import PathLike
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from types import ModuleType
+from typing import IO, Any, BinaryIO, NamedTuple
 
 from astropy import log
+from astropy.config import get_cache_dir
 
 from ..survey import bricks, paths, releases
 from ..survey import tractor_columns as survey_columns
 from ..survey.pixel_grids import TangentGrid
 from . import sky
-from .brick_table_files import bricks_file, region_file
-from .catalog import CATALOG_TREES, ccds_file, tractor_file
-from .coadds import Content, band_files, band_products, mask_file, scene_files
-from .made_once import cache_folder, digest_of, lock, remove_leftovers, write_whole
-from .planes import BrickScene, strips
-from .sweeps import sweep_files, sweep_names
-from .wise import wise_files
+from .brick_pixels import BrickScene, strips
+from .catalog import (
+    CATALOG_TREES,
+    bricks_file,
+    ccds_file,
+    region_file,
+    sweep_files,
+    sweep_names,
+    tractor_file,
+)
+from .coadd_files import Content, band_files, band_products, mask_file, scene_files, wise_files
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 _SOURCES = (
     "sky.py",
     "data/scene.ecsv",
-    "render.py",
-    "planes.py",
-    "compression.py",
-    "coadds.py",
-    "brick_table_files.py",
-    "light.py",
+    "brick_pixels.py",
+    "coadd_files.py",
     "measurements.py",
     "cameras.py",
     "catalog.py",
-    "sweeps.py",
-    "wise.py",
     "tree.py",
     survey_columns.__file__,
 )
@@ -51,6 +61,7 @@ They imitate the files of the DESI Legacy Imaging Surveys, for tests and example
 """
 _VERSION = ".scene"
 _LOCKS = ".locks"
+_PARTIAL = ".partial"
 # Of pixels in a reduction; larger ones would not sample the simulated light.
 _COARSEST_ARCSEC = 0.45
 # What a first cutout needs of the brick that was observed as a whole, where a band takes seconds.
@@ -97,21 +108,6 @@ class Piece(NamedTuple):
     def name(self) -> str:
         """Name of its lock."""
         return self.paths[0].replace("/", "-")
-
-
-class Folder:
-    """Files of anybody's making, served as they are."""
-
-    def __init__(self, root: str | PathLike[str]) -> None:
-        self.root = Path(root)
-
-    def file(self, path: str) -> Path:
-        """Return where a file is or would be."""
-        return self.root / path
-
-    def fill(self) -> Path:
-        """Return the folder."""
-        return self.root
 
 
 class SurveyTree:
@@ -326,3 +322,99 @@ def write_reduction(
     for path, write in chain(scene_files(scene, tuple(bands)), *tables):
         write_whole(root / path, write)
     return root
+
+
+def cache_folder() -> Path:
+    """Return where everything is kept that is made once: in astropy's cache."""
+    return Path(get_cache_dir()) / "astroquery_lis" / "sandbox"
+
+
+def digest_of(sources: Iterable[str]) -> str:
+    """Return a key that changes with the scene and with modules that make files of it."""
+    digest = hashlib.sha256(sky.SCENE_VERSION.encode())
+    for name in sources:
+        digest.update((Path(__file__).parent / name).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[bool]:
+    """Hold a lock that dies with the process, threads apart; yield whether it could be had."""
+    if fcntl is None:
+        yield False
+        return
+    with open(path.parent / f".{path.name}.lock", "w") as file, _locked(file) as alone:
+        yield alone
+
+
+@contextmanager
+def _locked(file: IO[Any]) -> Iterator[bool]:
+    """Lock an open file, and unlock it: a process that was forked meanwhile has it open too."""
+    alone = False
+    if fcntl is not None:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+            alone = True
+    try:
+        yield alone
+    finally:
+        if fcntl is not None and alone:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def make_once(root: Path, make: Callable[[Path], None]) -> None:
+    """Make a folder with ``make(folder)`` unless it is there; it appears whole or not at all."""
+    if root.is_dir():
+        return
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with lock(root) as alone:
+        if root.is_dir():
+            return
+        if alone:
+            # Nobody else is making it, so what lies there was left by a process that was killed.
+            for leftover in root.parent.glob(f".{root.name}.*{_PARTIAL}"):
+                shutil.rmtree(leftover, ignore_errors=True)
+        partial = tempfile.mkdtemp(prefix=f".{root.name}.", suffix=_PARTIAL, dir=root.parent)
+        try:
+            make(Path(partial))
+            # mkdtemp makes folders that only their owner can read.
+            os.chmod(partial, 0o755)
+            _move(partial, root)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _move(partial: str, root: Path) -> None:
+    try:
+        os.replace(partial, root)
+    except OSError:
+        # Another process, with no lock between us, may have been first: its folder is the same.
+        if not root.is_dir():
+            raise
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let ``write`` fill a file that takes its place when it is whole, with what leads there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent)
+    partial = Path(name)
+    try:
+        with ExitStack() as held:
+            if fcntl is not None:  # `remove_leftovers` leaves alone what somebody writes
+                held.enter_context(_locked(held.enter_context(open(name, "rb"))))
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+        # mkstemp makes files that only their owner can read.
+        partial.chmod(0o644)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed left of a file, and nothing that is being written."""
+    for leftover in path.parent.glob(f".{path.name}.*{_PARTIAL}"):
+        with suppress(OSError), open(leftover, "rb") as stream:
+            if fcntl is not None:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            leftover.unlink(missing_ok=True)

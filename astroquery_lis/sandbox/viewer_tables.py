@@ -19,8 +19,8 @@ from astropy.time import Time
 from ..survey import bricks
 from ..survey.bricks import Brick
 from ..survey.pixel_grids import TangentGrid
-from . import catalog, render, sky
-from .cameras import CcdGrid, ccd_rows
+from . import catalog, sky
+from .cameras import CcdGrid, ccd_rows, corners
 from .measurements import tractor_dtype
 from .viewer_pictures import ViewerLayer, find_layer
 from .web import Response, json_answer, page
@@ -103,7 +103,7 @@ def _counts(row: np.void) -> np.ndarray:
     """Return the counts of a CCD without noise."""
     shape = int(row["height"]), int(row["width"])
     band = row["filter"].decode()
-    scene = render.render(sky.truth(), band, _grid(row), shape=shape)
+    scene = sky.render(sky.truth(), band, _grid(row), shape=shape)
     scene *= _per_nanomaggy(row)
     scene += float(row["ccdskycounts"]) * float(row["exptime"])
     return scene
@@ -155,13 +155,13 @@ def ccd_list(trees: Iterable[tuple[str, str]], bands: Iterable[str], box: _Box) 
     for tree in trees:
         near = [name for name in sky.BRICKS[tree] if _near(bricks.get_brick(name), box)]
         for (camera, number, name), row in layer_ccds(tree, near, bands).items():
-            corners = _corners(row)
-            if _touches(corners[:, 0], corners[:, 1], box):
+            outline = _corners(row)
+            if _touches(outline[:, 0], outline[:, 1], box):
                 band = row["filter"].decode()
                 polygons.append(
                     {
                         "name": f"{camera} {number}-{name}-{band}",
-                        "radecs": corners.tolist(),
+                        "radecs": outline.tolist(),
                         "color": _COLORS[band],
                     }
                 )
@@ -188,8 +188,7 @@ def _touches(ra_deg: np.ndarray, dec_deg: np.ndarray, box: _Box) -> bool:
 
 def _corners(row: np.void) -> np.ndarray:
     """Return the corners of a CCD: pixels (1, 1), (1, H), (W, H), (W, 1)."""
-    right, top = int(row["width"]) - 1, int(row["height"]) - 1
-    x, y = np.array([0, 0, right, right]), np.array([0, top, top, 0])
+    x, y = corners(int(row["width"]), int(row["height"]))
     return np.stack(_grid(row).to_sky(x, y), axis=1)
 
 
@@ -236,7 +235,7 @@ def _rows(name: str, is_split: bool, limits: list[float]) -> np.ndarray:
     kind = tractor_dtype(release, regions[0])
     parts = []
     for region in regions:
-        rows = catalog.region_rows(release, region)
+        rows, _ = catalog.primary_rows(release, region)
         rows = rows[_is_inside(rows["ra"], rows["dec"], *limits)]
         if is_split:
             rows = rows[bricks.is_north(rows["ra"], rows["dec"]) == (region == "north")]

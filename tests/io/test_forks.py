@@ -99,7 +99,7 @@ from pathlib import Path
 from astroquery_lis.io.download import download
 from astroquery_lis.io.http import HttpClient
 from astroquery_lis.io.whole_files import write_whole
-from astroquery_lis.sandbox import made_once
+from astroquery_lis.sandbox import tree
 children = []
 
 def fork(*_):
@@ -120,7 +120,7 @@ def is_free(path):
 fetched = download(HttpClient(), f"{url}/dr10/survey-bricks.fits.gz", "bricks.fits.gz", check=fork)
 with write_whole("written") as path:
     fork()
-with made_once.lock(Path("made")):
+with tree.lock(Path("made")):
     fork()
 print(is_free(fetched.path), is_free("written"), is_free(".made.lock"), len(children))
 for child in children:

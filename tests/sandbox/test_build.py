@@ -14,14 +14,14 @@ import pytest
 from astropy import log
 
 from astroquery_lis import sandbox
-from astroquery_lis.sandbox import made_once, tree
+from astroquery_lis.sandbox import tree
 from astroquery_lis.survey import paths
 
 # A scene of two bricks, without rows for the catalogue of the others.
 SMALL_BUILD = """
 import sys
 from types import MappingProxyType
-from astroquery_lis.sandbox import brick_table_files, made_once, sky, tree
+from astroquery_lis.sandbox import sky, tree
 
 sky.BRICKS = MappingProxyType({
     ("dr10", "south"): ("3598p000",),
@@ -29,7 +29,7 @@ sky.BRICKS = MappingProxyType({
 })
 tree.CATALOG_TREES = {("dr10", "south"): ("3598p000",)}
 if sys.argv[2] == "unlocked":
-    made_once.fcntl = None
+    tree.fcntl = None
 print("go", flush=True)
 print(tree.build(sys.argv[1]))
 """
@@ -115,9 +115,9 @@ def test_a_folder_of_another_version_is_refused(tmp_path):
 def test_default_root_is_in_the_cache_and_has_the_version(monkeypatch):
     before = tree.SurveyTree().root
     assert before.parent.parts[-2:] == ("astroquery_lis", "sandbox")
-    assert (before / ".scene").read_text() == before.name == made_once.digest_of(tree._SOURCES)
+    assert (before / ".scene").read_text() == before.name == tree.digest_of(tree._SOURCES)
     monkeypatch.setattr(tree.sky, "SCENE_VERSION", "another")
-    assert made_once.digest_of(tree._SOURCES) != before.name
+    assert tree.digest_of(tree._SOURCES) != before.name
 
 
 KINDS = [

@@ -8,7 +8,7 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
 
-from astroquery_lis.sandbox import render, sky
+from astroquery_lis.sandbox import sky
 from astroquery_lis.survey import bitmasks, bricks, paths, releases
 
 SOUTH = ("dr10", "south")
@@ -49,9 +49,7 @@ def test_stars_have_their_flux_and_place_on_every_brick(sky_tree, name, tree, br
         invvar, _, _ = cutout(sky_tree, tree, "invvar", brick, band, position)
         yy, xx = np.indices(image.shape)
         inside = np.hypot(xx - x, yy - y) < APERTURE_PIX
-        enclosed = sum(
-            w * (1 - np.exp(-0.5 * (3.5 / s) ** 2)) for w, s in render.psf_components(band)
-        )
+        enclosed = sum(w * (1 - np.exp(-0.5 * (3.5 / s) ** 2)) for w, s in sky.psf_components(band))
         flux = image[inside].sum()
         noise = np.sqrt((1 / invvar[inside]).sum()) / row[f"flux_{band}"]
         assert noise < 0.003
@@ -86,9 +84,9 @@ def test_chi2_and_depths_follow_from_the_other_products(sky_tree):
     assert np.abs(get["chi2"] - expected).max() < 0.06 + 0.1 * expected.max()
     assert (get["depth"] > get["galdepth"]).all()
     sigma = 1 / np.sqrt(get["depth"])
-    expected = sky.NOISE_SIGMA["r"] / np.sqrt(get["nexp"] * render.psf_norm("r", 0.262))
+    expected = sky.NOISE_SIGMA["r"] / np.sqrt(get["nexp"] * sky.psf_norm("r", 0.262))
     assert np.allclose(sigma, expected, rtol=1e-5)
-    assert np.allclose(get["psfsize"], render.psf_fwhm_arcsec("r"), rtol=1e-6)
+    assert np.allclose(get["psfsize"], sky.psf_fwhm_arcsec("r"), rtol=1e-6)
 
 
 @pytest.mark.parametrize("other", ["0453p000", "0451p002", "0453p002"])

@@ -6,7 +6,7 @@ import pyvo
 from astropy.io import fits
 from astropy.table import Table
 
-from astroquery_lis.sandbox import catalog, sky, sweeps
+from astroquery_lis.sandbox import catalog, sky
 from astroquery_lis.survey import paths, releases
 
 KEYS = ("RELEASE", "BRICKID", "OBJID")
@@ -15,7 +15,7 @@ TREES = list(catalog.CATALOG_TREES)
 
 def pairs(root, tree):
     """Yield the rows of each sweep of a region and of its photo-z."""
-    for name in sweeps.sweep_names(*tree):
+    for name in catalog.sweep_names(*tree):
         files = (paths.file_path(k, *tree, brick=name) for k in ("sweep", "sweep-photo-z"))
         yield (name, *(np.array(fits.getdata(root / path, 1)) for path in files))
 

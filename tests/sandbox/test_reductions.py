@@ -6,7 +6,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from astroquery_lis import sandbox
-from astroquery_lis.sandbox import render, sky
+from astroquery_lis.sandbox import sky
 from astroquery_lis.survey import paths
 
 GIVEN = {
@@ -35,7 +35,7 @@ def test_stars_are_where_the_header_says_with_their_flux(tmp_path, name):
     x, y = wcs.all_world2pix(*place, 0)
     y_all, x_all = np.indices(shape)
     inside = np.hypot(x_all - x, y_all - y) < 3.5 / scale
-    enclosed = sum(w * (1 - np.exp(-0.5 * (3.5 / s) ** 2)) for w, s in render.psf_components("r"))
+    enclosed = sum(w * (1 - np.exp(-0.5 * (3.5 / s) ** 2)) for w, s in sky.psf_components("r"))
     row = truth[truth["name"] == "star"][0]
     assert image[inside].sum() / enclosed == pytest.approx(row["flux_r"], rel=0.015)
     invvar, _ = read(root, "invvar")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import gammaincinv
 
-from astroquery_lis.sandbox import render, sky
+from astroquery_lis.sandbox import sky
 from astroquery_lis.survey.pixel_grids import TangentGrid
 
 GRID = TangentGrid(45.1, 20.0, 600.0, 600.0, 0.262 / 3600)
@@ -19,7 +19,7 @@ def one_source(**values):
 
 @pytest.mark.parametrize("index", [1.0, 1.5, 2.5, 4.0])
 def test_gaussians_follow_the_sersic_profile(index):
-    weights, sigma = np.array(render.sersic_components(index)).T
+    weights, sigma = np.array(sky.sersic_components(index)).T
     assert (weights > 0).all()
     assert weights.sum() == pytest.approx(1)
     radius = np.geomspace(0.1, 4, 50)
@@ -42,7 +42,7 @@ def test_gaussians_follow_the_sersic_profile(index):
     ],
 )
 def test_pixels_add_up_to_the_flux(values):
-    image = render.render(one_source(**values), "r", GRID, shape=(1201, 1201))
+    image = sky.render(one_source(**values), "r", GRID, shape=(1201, 1201))
     assert image.sum() == pytest.approx(10.0, rel=1e-6)
     y, x = np.mgrid[:1201, :1201]
     expected = GRID.to_pixel(values.get("ra", 45.1), values.get("dec", 20.0))
@@ -59,19 +59,19 @@ def test_position_angle_runs_from_north_to_east():
         shape_e1=size * np.cos(2 * angle),
         shape_e2=size * np.sin(2 * angle),
     )
-    image = render.render(source, "r", GRID, shape=(1201, 1201))
+    image = sky.render(source, "r", GRID, shape=(1201, 1201))
     y, x = np.mgrid[-600:601, -600:601]
     xx, xy, yy = ((image * term).sum() / 10 for term in (x * x, x * y, y * y))
     assert np.degrees(0.5 * np.arctan2(-2 * xy, yy - xx)) == pytest.approx(30, abs=0.5)
-    psf = sum(w * (s / 0.262) ** 2 for w, s in render.psf_components("r"))
+    psf = sum(w * (s / 0.262) ** 2 for w, s in sky.psf_components("r"))
     values = np.linalg.eigvalsh([[xx - psf, xy], [xy, yy - psf]])
     assert np.sqrt(values[0] / values[1]) == pytest.approx((1 - size) / (1 + size), abs=0.01)
 
 
 def test_boxes_of_one_picture_fit_together():
     source = one_source(type="DEV", sersic=4.0, shape_r=2.0)
-    whole = render.render(source, "r", GRID, shape=(1201, 1201))
-    part = render.render(source, "r", GRID, x0=590, y0=610, shape=(50, 40))
+    whole = sky.render(source, "r", GRID, shape=(1201, 1201))
+    part = sky.render(source, "r", GRID, x0=590, y0=610, shape=(50, 40))
     assert np.allclose(part, whole[610:660, 590:630], rtol=0, atol=1e-12)
 
 
@@ -79,14 +79,14 @@ def test_boxes_of_one_picture_fit_together():
 def test_psf_width_and_norm(band):
     source = one_source(**{f"flux_{band}": 1.0})
     fine = TangentGrid(45.1, 20.0, 150.0, 150.0, 0.05 / 3600)
-    psf = render.render(source, band, fine, shape=(301, 301))
+    psf = sky.render(source, band, fine, shape=(301, 301))
     half = np.flatnonzero(psf[150] > psf.max() / 2)
-    assert 0.05 * len(half) == pytest.approx(render.psf_fwhm_arcsec(band), abs=0.06)
-    assert 1.1 < render.psf_fwhm_arcsec(band) < 1.6
-    coarse = render.render(source, band, GRID, shape=(1201, 1201))
-    assert (coarse**2).sum() == pytest.approx(render.psf_norm(band, 0.262), rel=1e-5)
-    assert render.galaxy_norm(band, 0.262) < render.psf_norm(band, 0.262)
+    assert 0.05 * len(half) == pytest.approx(sky.psf_fwhm_arcsec(band), abs=0.06)
+    assert 1.1 < sky.psf_fwhm_arcsec(band) < 1.6
+    coarse = sky.render(source, band, GRID, shape=(1201, 1201))
+    assert (coarse**2).sum() == pytest.approx(sky.psf_norm(band, 0.262), rel=1e-5)
+    assert sky.galaxy_norm(band, 0.262) < sky.psf_norm(band, 0.262)
 
 
 def test_no_sources_is_an_empty_picture():
-    assert not render.render(one_source()[:0], "r", GRID, shape=(5, 6)).any()
+    assert not sky.render(one_source()[:0], "r", GRID, shape=(5, 6)).any()

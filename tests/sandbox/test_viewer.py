@@ -11,7 +11,7 @@ import urllib3
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from astroquery_lis.sandbox import render
+from astroquery_lis.sandbox import sky as scene
 from astroquery_lis.sandbox.viewer_pictures import LAYERS, NO_DATA
 from astroquery_lis.survey import bricks, layers, paths
 from astroquery_lis.survey.pixel_grids import TangentGrid
@@ -155,7 +155,7 @@ def test_model_is_the_scene_on_the_grid_of_the_header(cutout, sky, place, layer,
     ((model, header),) = cutout((ra, dec), layer=layer, size=80, bands=band)
     middle = header["CRPIX1"] - 1
     grid = TangentGrid(header["CRVAL1"], header["CRVAL2"], middle, middle, NATIVE / 3600)
-    truth = render.render(sky.truth, band, grid, shape=(80, 80))
+    truth = scene.render(sky.truth, band, grid, shape=(80, 80))
     y, x = np.indices(truth.shape)
     shown = (grid.to_sky(x, y)[1] >= 32.375) | ("north" not in layer)
     assert truth[shown].max() > 0.3
@@ -227,7 +227,7 @@ def test_model_is_the_scene_and_not_averaged(cutout, sky):
     ((model, header),) = cutout(place, layer="ls-dr10-model", size=size, bands="r")
     brick = bricks.brick_grid(bricks.parse_brick_name("0451p000"))
     x0, y0 = (round(float(value)) - 40 for value in brick.to_pixel(*place))
-    truth = render.render(sky.truth, "r", brick, x0=x0, y0=y0, shape=(80, 80))
+    truth = scene.render(sky.truth, "r", brick, x0=x0, y0=y0, shape=(80, 80))
     assert model.sum() == pytest.approx(truth[8:-8, 8:-8].sum(), rel=0.02)
     peak = np.unravel_index(model.argmax(), model.shape)[::-1]
     ra, dec = WCS(header).wcs_pix2world(*peak, 0)

@@ -9,7 +9,7 @@ from astropy.coordinates import SkyCoord, name_resolve
 from astropy.io import fits
 
 from astroquery_lis import _conf, sandbox
-from astroquery_lis.sandbox import render
+from astroquery_lis.sandbox import sky as scene
 from astroquery_lis.sandbox.cameras import CAMERAS
 
 
@@ -43,7 +43,7 @@ def test_round_psf(psfs):
     for band, psf in planes.items():
         assert psf.sum() == pytest.approx(1, abs=1e-5)
         (xx, xy), (_, yy) = second_moments(psf.astype(float)) * 0.262**2
-        expected = sum(weight * sigma**2 for weight, sigma in render.psf_components(band))
+        expected = sum(weight * sigma**2 for weight, sigma in scene.psf_components(band))
         assert (xx, yy) == pytest.approx((expected, expected), rel=0.01)
         assert abs(xy) < 1e-6
 
@@ -57,7 +57,7 @@ def test_north_has_pixels_of_two_sizes(psfs, sky):
     for band, psf in planes.items():
         camera = CAMERAS["north", band]
         (xx, _), _ = second_moments(psf.astype(float)) * camera.pixel_scale_arcsec**2
-        expected = sum(weight * sigma**2 for weight, sigma in render.psf_components(band))
+        expected = sum(weight * sigma**2 for weight, sigma in scene.psf_components(band))
         assert xx == pytest.approx(expected, rel=0.01)
     assert [len(psf) for psf in planes.values()] == [31, 31, 63]
 
@@ -66,7 +66,7 @@ def test_elongated_psf_is_turned_like_the_ccd(psfs, sky):
     truth = sky.psf_truth(sky.positions["elongated"], "r")
     assert (truth.axis_ratio, truth.position_angle_deg) == (0.7, 30.0)
     assert truth.minor_fwhm_arcsec / truth.major_fwhm_arcsec == pytest.approx(0.7)
-    assert truth.fwhm_arcsec == pytest.approx(render.psf_fwhm_arcsec("r"))
+    assert truth.fwhm_arcsec == pytest.approx(scene.psf_fwhm_arcsec("r"))
     planes, _ = psfs("elongated", layer="ls-dr10", bands="r")
     (xx, xy), (_, yy) = second_moments(planes["r"].astype(float))
     values, vectors = np.linalg.eigh([[xx, xy], [xy, yy]])

@@ -8,8 +8,8 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from astroquery_lis.sandbox import coadd_files
 from astroquery_lis.sandbox import sky as scene
-from astroquery_lis.sandbox import wise
 from astroquery_lis.survey import bricks, paths
 
 BANDS = ("W1", "W2", "W3", "W4")
@@ -90,7 +90,9 @@ def test_the_grid_is_that_of_the_files(sky_tree):
         _, header = read(sky_tree, tree, "image", brick, "W1")
         x, y = np.array([0, 341, 100.3]), np.array([0, 20.7, 341])
         wanted = WCS(header).all_pix2world(x, y, 0)
-        np.testing.assert_allclose(wise.wise_grid(brick).to_sky(x, y), wanted, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(
+            coadd_files.wise_grid(brick).to_sky(x, y), wanted, rtol=0, atol=1e-10
+        )
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
@@ -141,7 +143,7 @@ def test_images_have_the_flux_and_place_of_stars(sky_tree, first_row, name, tree
     position = scene.POSITIONS_DEG[name]
     light, dx, dy = around(image, header, position, 4)
     weight, _, _ = around(invvar, header, position, 4)
-    sigmas = [(share, sigma / 2.75) for share, sigma in wise.wise_psf_components(band)]
+    sigmas = [(share, sigma / 2.75) for share, sigma in coadd_files.wise_psf_components(band)]
     radius2 = dx**2 + dy**2
     psf = sum(w * np.exp(-0.5 * radius2 / s**2) / (2 * np.pi * s**2) for w, s in sigmas)
     slope = sum(w * np.exp(-0.5 * radius2 / s**2) / (2 * np.pi * s**4) for w, s in sigmas)
@@ -172,7 +174,7 @@ def test_psf_is_as_wide_as_it_says(sky_tree, band):
     fine = np.linspace(0, radius.max(), 10001)
     half = fine[np.argmax(profile(fine**2) < profile(0) - np.log(2))]
     assert 2 * half == pytest.approx(FWHM_ARCSEC[band], rel=0.01)
-    assert wise.wise_psf_fwhm_arcsec(band) == FWHM_ARCSEC[band]
+    assert coadd_files.WISE_FWHM_ARCSEC[band] == FWHM_ARCSEC[band]
 
 
 @pytest.mark.parametrize("band", BANDS)
@@ -199,8 +201,8 @@ def test_a_20_mag_source_stands_out_in_w1(sky_tree):
     vega = 10 ** ((22.5 - 20.0 + AB_OF_VEGA["W1"]) / 2.5)
     norm = sum(
         w1 * w2 / (2 * np.pi * (s1**2 + s2**2)) * 2.75**2
-        for w1, s1 in wise.wise_psf_components("W1")
-        for w2, s2 in wise.wise_psf_components("W1")
+        for w1, s1 in coadd_files.wise_psf_components("W1")
+        for w2, s2 in coadd_files.wise_psf_components("W1")
     )
     assert vega * np.sqrt(invvar.min() * norm) > 8
 

@@ -16,7 +16,7 @@ from astropy.table import Table
 from ..._packages import how_to_install
 from ..._typing import Keywords
 from ...exceptions import OptionalDependencyError
-from ..made_once import lock
+from ..tree import lock
 from .crds_files import CONTEXT
 from .references import add_context
 from .uncal import Exposure, planned_exposures

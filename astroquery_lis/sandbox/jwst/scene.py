@@ -19,9 +19,9 @@ from astropy.time import Time
 from scipy.special import erf
 
 from .. import sky
-from ..light import sources as legacy_sources
 from ..measurements import measurements
-from ..render import ellipse_matrix, sersic_components
+from ..measurements import sources as legacy_sources
+from ..sky import ellipse_matrix, sersic_components
 
 # From RA and Dec (deg) to x and y in pixels of a frame.
 ToPixel = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]

@@ -17,7 +17,7 @@ from scipy.special import erf
 
 from ...exceptions import refuse
 from .. import sky
-from ..made_once import cache_folder, digest_of, make_once
+from ..tree import cache_folder, digest_of, make_once
 from .detector import (
     DETECTOR_PIX,
     DETECTORS,
@@ -52,7 +52,7 @@ def cache_root() -> Path:
             "scene.ecsv",
         )
     ]
-    sources = [*names, *tables, "sky.py", "render.py", "light.py", "measurements.py"]
+    sources = [*names, *tables, "sky.py", "measurements.py"]
     return cache_folder() / f"jwst-{digest_of(sources)}"
 
 

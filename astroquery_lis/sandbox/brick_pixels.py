@@ -15,7 +15,7 @@ from scipy.ndimage import binary_dilation
 from ..survey import bitmasks, bricks
 from ..survey.pixel_grids import Box, TangentGrid
 from ..survey.releases import PIXEL_SCALE_ARCSEC
-from . import render, sky
+from . import sky
 
 SIZE_PIX = bricks.IMAGE_SIZE_PIX
 # Height of the strips in which a whole brick is made, which bounds the memory.
@@ -33,15 +33,19 @@ def windows_of(brick: str) -> list[Box]:
     for ra, dec, half in sky.WINDOWS:
         x, y = grid.to_pixel(ra, dec)
         if np.isfinite(x):
-            low = [max(round(float(value)) - half, 0) for value in (x, y)]
-            high = [min(round(float(value)) + half, SIZE_PIX) for value in (x, y)]
-            if low[0] < high[0] and low[1] < high[1]:
-                windows.append(Box(low[1], high[1], low[0], high[0]))
+            windows.append(box_about(float(x), float(y), half))
+    windows = [window for window in windows if 0 not in window.shape]
     # What the whole brick shows, its neighbours show too: bricks share their exposures.
     shared = _reach_of_whole_brick(grid)
     for window in windows:
         shared = [part for box in shared for part in _beside(box, window)]
     return windows + shared
+
+
+def box_about(x: float, y: float, half: int) -> Box:
+    """Return the pixels of a brick's image that are so near a place; they may be none."""
+    x, y = round(x), round(y)
+    return Box(y - half, y + half, x - half, x + half).clipped(SIZE_PIX, SIZE_PIX)
 
 
 def _reach_of_whole_brick(grid: TangentGrid) -> list[Box]:
@@ -100,7 +104,7 @@ class BrickScene:
 
     def _light(self, band: str, window: Box) -> np.ndarray:
         """Return the noise-free picture of a box."""
-        return render.render(
+        return sky.render(
             self.sources, band, self.grid, x0=window.x0, y0=window.y0, shape=window.shape
         )
 
@@ -156,19 +160,10 @@ class BrickScene:
     def primary(self) -> np.ndarray:
         """Return which pixels are in the box that the brick owns."""
         inside = np.ones(self.shape, bool)
-        if self.shape != (SIZE_PIX, SIZE_PIX):
-            return bricks.brick_id(*self.sky_of(Box(0, self.shape[0], 0, self.shape[1]))) == (
-                self.brick.id
-            )
-        # The margins are 82 to 102 pixels wide; further in, every pixel is the brick's own.
-        rim = 130
-        end = SIZE_PIX - rim
-        frame = (
-            Box(0, rim, 0, SIZE_PIX),
-            Box(end, SIZE_PIX, 0, SIZE_PIX),
-            Box(rim, end, 0, rim),
-            Box(rim, end, end, SIZE_PIX),
-        )
+        frame = [Box(0, self.shape[0], 0, self.shape[1])]
+        if self.shape == (SIZE_PIX, SIZE_PIX):
+            # The margins are 82 to 102 pixels wide; further in, every pixel is the brick's own.
+            frame = list(_beside(frame[0], Box(130, SIZE_PIX - 130, 130, SIZE_PIX - 130)))
         for window in frame:
             inside[window.slices] = bricks.brick_id(*self.sky_of(window)) == self.brick.id
         return inside
@@ -227,12 +222,12 @@ class _Pixels:
 
     @property
     def depth(self) -> np.ndarray:
-        return self._background * render.psf_norm(self._band, self._scale_arcsec)
+        return self._background * sky.psf_norm(self._band, self._scale_arcsec)
 
     @property
     def galdepth(self) -> np.ndarray:
-        return self._background * render.galaxy_norm(self._band, self._scale_arcsec)
+        return self._background * sky.galaxy_norm(self._band, self._scale_arcsec)
 
     @property
     def psfsize(self) -> np.ndarray:
-        return np.where(self.nexp > 0, render.psf_fwhm_arcsec(self._band), 0.0)
+        return np.where(self.nexp > 0, sky.psf_fwhm_arcsec(self._band), 0.0)
