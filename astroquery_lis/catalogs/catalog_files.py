@@ -34,9 +34,8 @@ from ..survey.bricks import brick_center, brick_edges, is_north, name_of
 from ..survey.catalog_request import CatalogRequest, Sky
 from ..survey.paths import file_path
 from ..survey.releases import get_release
-from ..survey.row_ids import RowIds
 from ..survey.sphere import separation_deg
-from ..survey.tractor import parse_unit
+from ..survey.tractor import RowIds, parse_unit
 from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS, ROW_KEY, TractorColumn, any_column
 from .brick_tables import require_unlisted
 from .catalog_table import Chunk, Rows

@@ -35,9 +35,8 @@ from ..survey.catalog_request import CatalogRequest
 from ..survey.conditions import Comparison, Condition, literal
 from ..survey.layers import layer_of
 from ..survey.releases import get_release, get_tree
-from ..survey.row_ids import RowIds, northern_rows
 from ..survey.sphere import Circle
-from ..survey.tractor import TYPES, row_ids
+from ..survey.tractor import TYPES, RowIds, northern_rows, row_ids
 from ..survey.tractor_columns import (
     NO_REDSHIFT,
     REDSHIFTS,

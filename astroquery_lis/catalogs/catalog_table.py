@@ -28,9 +28,8 @@ from ..exceptions import (
 from ..io.http import reason_of
 from ..survey.catalog_request import CatalogRequest
 from ..survey.releases import get_release
-from ..survey.row_ids import RowIds
 from ..survey.sphere import separation_deg
-from ..survey.tractor import parse_unit, row_ids
+from ..survey.tractor import RowIds, parse_unit, row_ids
 from ..survey.tractor_columns import (
     REDSHIFTS,
     ROW_KEY,

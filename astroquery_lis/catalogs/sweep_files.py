@@ -24,10 +24,9 @@ from ..io.places import LocatedFile
 from ..io.ranges import MERGE_GAP_BYTES, RemoteParts, Version, merge_ranges
 from ..survey.bricks import N_BRICKS, name_of
 from ..survey.catalog_request import CatalogRequest
-from ..survey.paths import file_path
+from ..survey.paths import file_path, sweep_box, sweep_names
 from ..survey.releases import get_tree
-from ..survey.row_ids import RowIds
-from ..survey.sweep_names import sweep_box, sweep_names
+from ..survey.tractor import RowIds
 from ..survey.tractor_columns import (
     REDSHIFTS,
     ROW_KEY,

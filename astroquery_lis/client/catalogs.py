@@ -175,7 +175,7 @@ class CatalogMethods(SurveyBase):
             if any(item is not None for item in (coordinates, radius, width, height, polygon)):
                 msg = "ids= stands alone, without coordinates, radius, width, height or polygon."
                 raise InvalidRequestError(msg, parameter="ids", value=ids)
-            sky, release = survey.row_ids.as_row_ids(ids, release)
+            sky, release = survey.tractor.as_row_ids(ids, release)
         else:
             sky = as_sky(coordinates, radius, width, height, polygon)
             release = self.release if release is None else release

@@ -30,9 +30,9 @@ from ..survey.paths import (
     as_file_bands,
     as_file_products,
     file_at_path,
+    is_sweep_name,
     plan_files,
 )
-from ..survey.sweep_names import is_sweep_name
 from .base import SurveyBase
 from .inputs import as_targets, bricks_at, column_of, warn_of_unplaced
 

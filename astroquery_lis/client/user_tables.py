@@ -30,7 +30,7 @@ from astropy.table.meta import get_header_from_yaml
 
 from .._packages import import_optional
 from ..exceptions import InvalidRequestError, OptionalDependencyError
-from ..survey.sweep_names import is_sweep_name
+from ..survey.paths import is_sweep_name
 from .position_columns import has_positions
 
 ENDINGS_OF = {

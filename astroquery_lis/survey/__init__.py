@@ -13,9 +13,9 @@ if TYPE_CHECKING:
         layers,
         named_planes,
         request,
-        row_ids,
         sky_grids,
         sphere,
+        tractor,
     )
 
 __all__ = [
@@ -23,9 +23,9 @@ __all__ = [
     "layers",
     "named_planes",
     "request",
-    "row_ids",
     "sky_grids",
     "sphere",
+    "tractor",
 ]
 
 __getattr__ = modules_of(__name__)

@@ -17,8 +17,8 @@ from .bitmasks import maskbits_value
 from .conditions import Condition, rule_of
 from .releases import as_region, get_release, get_tree, listed
 from .request import angle_of_text
-from .row_ids import RowIds
 from .sphere import Box, Circle, Polygon
+from .tractor import RowIds
 from .tractor_columns import (
     REDSHIFTS,
     ROW_KEY,

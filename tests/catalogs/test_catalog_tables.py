@@ -12,8 +12,8 @@ from astroquery_lis.catalogs.catalog_services import catalog_query, chunk_of
 from astroquery_lis.catalogs.catalog_table import Chunk, assemble
 from astroquery_lis.survey.bricks import parse_brick_name
 from astroquery_lis.survey.catalog_request import catalog_request
-from astroquery_lis.survey.row_ids import northern_rows
 from astroquery_lis.survey.sphere import Circle
+from astroquery_lis.survey.tractor import northern_rows
 
 HERE = Circle(180.0, 40.0, 0.1)
 

@@ -17,10 +17,13 @@ from astroquery_lis.survey.paths import (
     as_file_bands,
     as_file_products,
     has_product,
+    is_sweep_name,
     plan_files,
+    sweep_at,
+    sweep_box,
+    sweep_names,
 )
 from astroquery_lis.survey.releases import get_release
-from astroquery_lis.survey.sweep_names import is_sweep_name, sweep_at, sweep_box, sweep_names
 
 BRICK = "0014m852"
 FOLDER = f"dr10/south/coadd/001/{BRICK}"
