@@ -16,7 +16,7 @@ from astropy.io import fits
 from astropy.time import Time
 
 from ..exceptions import InvalidRequestError
-from ..survey.request import angle_of_text
+from ..survey.sphere import angle_of_text
 
 _KEY = re.compile(r"\s*([A-Za-z_]\w*(?:\.[\w/]+)?)\s*=")
 

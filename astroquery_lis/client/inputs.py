@@ -148,20 +148,14 @@ def as_sky(
         refuse("coordinates", None, "is needed with radius= or width=.")
     position = as_position(coordinates, **columns)
     if radius is not None:
-        return survey.sphere.Circle(
-            *position, survey.catalog_request.as_angle_deg("radius", radius, 180.0)
-        )
+        return survey.sphere.Circle(*position, survey.sphere.as_angle_deg("radius", radius, 180.0))
     if width is None:
         refuse("width", width, "is needed with height=.")
-    width_deg = survey.catalog_request.as_angle_deg(
-        "width", width, survey.catalog_request.MAX_BOX_DEG
-    )
+    width_deg = survey.sphere.as_angle_deg("width", width, survey.catalog_request.MAX_BOX_DEG)
     height_deg = (
         width_deg
         if height is None
-        else survey.catalog_request.as_angle_deg(
-            "height", height, survey.catalog_request.MAX_BOX_DEG
-        )
+        else survey.sphere.as_angle_deg("height", height, survey.catalog_request.MAX_BOX_DEG)
     )
     return survey.sphere.Box(*position, width_deg, height_deg)
 
@@ -354,7 +348,7 @@ def bricks_at(targets: Targets, radius: Angle | None = None) -> np.ndarray:
     placed = targets[targets.placed]
     if radius is None:
         return np.unique(brick_id(placed.ra_deg, placed.dec_deg))
-    radius_deg = survey.catalog_request.as_angle_deg("radius", radius, 180.0, zero=True)
+    radius_deg = survey.sphere.as_angle_deg("radius", radius, 180.0, zero=True)
     places = zip(placed.ra_deg, placed.dec_deg, strict=True)
     touched = [survey.sphere.bricks_in_circle(*at, radius_deg) for at in places]
     return np.unique(np.concatenate([np.array([], np.int64), *touched]))

@@ -301,7 +301,7 @@ def _circle(
         refuse("coordinates", coordinates, f"is no position; a program is program={coordinates}.")
     # They bring all of the survey's modules along.
     from ..client.inputs import as_position
-    from ..survey.catalog_request import as_angle_deg
+    from ..survey.sphere import as_angle_deg
 
     radius_deg = DEFAULT_RADIUS_DEG if radius is None else as_angle_deg("radius", radius, 1.0)
     return (*as_position(coordinates), radius_deg)

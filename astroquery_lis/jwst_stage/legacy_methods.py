@@ -12,8 +12,8 @@ from astropy import units as u
 from ..client import LegacySurvey
 from ..exceptions import NoCoverageError, StageWarning, refuse, warn
 from ..pictures.page import write_page
-from ..survey.catalog_request import as_angle_deg
 from ..survey.releases import get_release
+from ..survey.sphere import as_angle_deg
 from .legacy.field_page import jwst_picture, page_of
 from .legacy.field_sources import (
     as_epoch,

@@ -10,13 +10,11 @@ from numbers import Integral
 from typing import TypeAlias
 
 import numpy as np
-from astropy import units as u
 
 from ..exceptions import InvalidRequestError, refuse
 from .bitmasks import maskbits_value
 from .conditions import Condition, rule_of
 from .releases import as_region, get_release, get_tree, listed
-from .request import angle_of_text
 from .sphere import Box, Circle, Polygon
 from .tractor import RowIds
 from .tractor_columns import (
@@ -127,22 +125,6 @@ def _is_there(column: TractorColumn, release: str, region: str) -> bool:
     schema = redshift_columns(release) | dict(tractor_columns(release))
     names = column.inputs or (column.name,)
     return all(n in schema for n in names) and any(has_column(column, release, r) for r in regions)
-
-
-def as_angle_deg(parameter: str, value: object, maximum_deg: float, *, zero: bool = False) -> float:
-    """Return an angle as degrees."""
-    must = "must be an angle with a unit, for example 10 * u.arcsec; a bare number is not one."
-    value = angle_of_text(value)
-    if not isinstance(value, u.Quantity) or not value.isscalar:
-        refuse(parameter, value, must)
-    if not value.unit.is_equivalent(u.deg):
-        refuse(parameter, value, must)
-    angle = float(value.to_value(u.deg))
-    if zero and not 0 <= angle <= maximum_deg:
-        refuse(parameter, value, f"must be from 0 to {maximum_deg:g} degrees.")
-    if not (zero or 0 < angle <= maximum_deg):
-        refuse(parameter, value, f"must be above 0 and at most {maximum_deg:g} deg.")
-    return angle
 
 
 def catalog_request(

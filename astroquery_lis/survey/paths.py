@@ -405,7 +405,7 @@ def _survey_file(
     return SurveyFile(names, listed, owner, region, brick, name, band)
 
 
-# ---- sweeps: each is called after the box in RA and Dec of which it has the rows ------------------
+# ---- sweeps, each called after the box in RA and Dec of which it has the rows --------------------
 
 
 def sweep_names(release: str, region: str, brick: str | int) -> tuple[str, ...]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from inspect import signature
@@ -33,7 +31,15 @@ from .named_planes import (
 )
 from .pixel_grids import DEFAULT_SIZE
 from .placement import WISE, place
-from .releases import PIXEL_SCALE_ARCSEC, WISE_BANDS, DataRelease, as_region, get_release
+from .releases import (
+    PIXEL_SCALE_ARCSEC,
+    WISE_BANDS,
+    DataRelease,
+    as_choice,
+    as_region,
+    get_release,
+)
+from .sphere import angle_of_text
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -41,17 +47,6 @@ if TYPE_CHECKING:
 
 MAX_SIZE_PIX = 10_000
 """Largest width or height of a cutout, pixels: 0.73 degrees at the survey's scale."""
-
-_SYMBOLS = {'"': "arcsec", "″": "arcsec", "''": "arcsec", "'": "arcmin", "′": "arcmin", "°": "deg"}
-_UNITS = {
-    "arcsec": r"arc[ -]?sec(?:ond)?s?|asec",
-    "arcmin": r"arc[ -]?min(?:ute)?s?|amin",
-    "deg": r"deg(?:ree)?s?",
-    "pix": r"pix(?:el)?s?|px",
-}
-_PARTS = re.compile(
-    r"(?:(\d+\.?\d*)\s*[d°])?\s*(?:(\d+\.?\d*)\s*[m'′])?\s*(?:(\d+\.?\d*)\s*(?:s|''|[\"″]))?"
-)
 
 
 @dataclass(frozen=True)
@@ -278,41 +273,6 @@ def _given_grid(
     if size is not DEFAULT_SIZE and as_size(size) != (ny, nx):
         refuse("size", size, f"is not that of wcs, {(ny, nx)}; leave it out.")
     return text, ny, nx
-
-
-def angle_of_text(value: object) -> object:
-    """Return the Quantity of text such as ``'30 arcsec'`` or ``'0d0m30s'``, and all else as it is.
-
-    Text with pixels is a Quantity too, so that what wants an angle can refuse it by its unit.
-    """
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    match = _PARTS.fullmatch(text.lower())
-    parts = [part for part in match.groups() if part is not None] if match else []
-    if match is not None and len(parts) > 1:
-        degrees, minutes, seconds = (float(part or 0) for part in match.groups())
-        return (degrees * 3600 + minutes * 60 + seconds) * u.arcsec
-    number = re.match(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", text, re.IGNORECASE)
-    if number is None:
-        return value
-    word = text[number.end() :].strip()
-    unit = _SYMBOLS.get(word, word)
-    for name, pattern in _UNITS.items():
-        if re.fullmatch(pattern, unit, re.IGNORECASE):
-            unit = name
-    try:
-        return u.Quantity(float(number[0]), unit) if unit else value
-    except (TypeError, ValueError):
-        return value
-
-
-def as_choice(parameter: str, value: Any, allowed: Iterable[str]) -> str:
-    """Return ``value`` if it is one of ``allowed``."""
-    allowed = tuple(allowed)
-    if not isinstance(value, str) or value not in allowed:
-        refuse(parameter, value, f"is not one of: {', '.join(allowed)}.")
-    return value
 
 
 def as_size(

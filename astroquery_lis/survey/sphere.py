@@ -8,9 +8,11 @@ not depend on the size of the sky.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
+from astropy import units as u
 from numpy.typing import ArrayLike
 
 from ..exceptions import InvalidRequestError, refuse
@@ -232,6 +234,63 @@ def sides_cross(corners: np.ndarray, other_corners: np.ndarray) -> bool:
     apart = (side(a, b, c) * side(a, b, d) < 0) & (side(c, d, a) * side(c, d, b) < 0)
     # Great circles cross at two places; the other one is at the antipode.
     return bool((apart & ((a * c).sum(axis=-1) > 0)).any())
+
+
+# ---- angles as users write them ------------------------------------------------------------------
+
+_SYMBOLS = {'"': "arcsec", "″": "arcsec", "''": "arcsec", "'": "arcmin", "′": "arcmin", "°": "deg"}
+_UNITS = {
+    "arcsec": r"arc[ -]?sec(?:ond)?s?|asec",
+    "arcmin": r"arc[ -]?min(?:ute)?s?|amin",
+    "deg": r"deg(?:ree)?s?",
+    "pix": r"pix(?:el)?s?|px",
+}
+_SEXAGESIMAL = re.compile(
+    r"(?:(\d+\.?\d*)\s*[d°])?\s*(?:(\d+\.?\d*)\s*[m'′])?\s*(?:(\d+\.?\d*)\s*(?:s|''|[\"″]))?"
+)
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE)
+
+
+def angle_of_text(value: object) -> object:
+    """Return the Quantity of text such as ``'30 arcsec'`` or ``'0d0m30s'``, and all else as it is.
+
+    Text with pixels is a Quantity too, so that what wants an angle can refuse it by its unit.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    match = _SEXAGESIMAL.fullmatch(text.lower())
+    parts = match.groups("") if match else ()
+    if sum(map(bool, parts)) > 1:
+        degrees, minutes, seconds = (float(part or 0) for part in parts)
+        return (degrees * 3600 + minutes * 60 + seconds) * u.arcsec
+    number = _NUMBER.match(text)
+    if number is None:
+        return value
+    word = text[number.end() :].strip()
+    word = _SYMBOLS.get(word, word)
+    names = (name for name, spelling in _UNITS.items() if re.fullmatch(spelling, word, re.I))
+    unit = next(names, word)
+    try:
+        return u.Quantity(float(number[0]), unit) if unit else value
+    except (TypeError, ValueError):
+        return value
+
+
+def as_angle_deg(parameter: str, value: object, maximum_deg: float, *, zero: bool = False) -> float:
+    """Return an angle as degrees."""
+    must = "must be an angle with a unit, for example 10 * u.arcsec; a bare number is not one."
+    value = angle_of_text(value)
+    if not isinstance(value, u.Quantity) or not value.isscalar:
+        refuse(parameter, value, must)
+    if not value.unit.is_equivalent(u.deg):
+        refuse(parameter, value, must)
+    angle = float(value.to_value(u.deg))
+    if zero and not 0 <= angle <= maximum_deg:
+        refuse(parameter, value, f"must be from 0 to {maximum_deg:g} degrees.")
+    if not (zero or 0 < angle <= maximum_deg):
+        refuse(parameter, value, f"must be above 0 and at most {maximum_deg:g} deg.")
+    return angle
 
 
 # ---- parts of the sky that a catalogue query asks for --------------------------------------------

@@ -29,11 +29,11 @@ from ...exceptions import (
     warn,
 )
 from ...survey.bricks import brick_grid, brick_id
-from ...survey.catalog_request import as_angle_deg
-from ...survey.releases import PIXEL_SCALE_ARCSEC
-from ...survey.request import MAX_SIZE_PIX, as_choice
+from ...survey.releases import PIXEL_SCALE_ARCSEC, as_choice
+from ...survey.request import MAX_SIZE_PIX
 from ...survey.sphere import (
     Circle,
+    as_angle_deg,
     distance_to_sides_deg,
     middle_of,
     separation_deg,
