@@ -68,12 +68,12 @@ def explaining(method: Method) -> Method:
 
 
 def _public(method: Method, *, is_bounded: bool) -> Method:
-    flags = _flags(method)
+    choices = _choices(method)
 
     @wraps(method)
     def called(*args: Any, **options: Any) -> object:
-        for name in flags.keys() & options.keys():
-            _check_flag(name, options[name], flags[name])
+        for name in choices.keys() & options.keys():
+            _check_choice(name, options[name], choices[name])
         # As `within` does, which every call would pass on its way.
         bound = (Bound(time.monotonic() + conf.deadline),) if is_bounded else ()
         token = BOUNDS.set((*BOUNDS.get(), *bound))
@@ -115,17 +115,22 @@ def _root(error: LegacySurveyError) -> BaseException | None:
     return cause.with_traceback(None)
 
 
-def _flags(method: Callable) -> dict[str, bool]:
-    """Return the options of a method that are True or False, and whether they may be `None`."""
-    kinds = {"bool": False, "bool | None": True}
+def _choices(method: Callable) -> dict[str, tuple[object, ...]]:
+    """Return the options of a method that take one of two values, and perhaps `None`."""
+    kinds: dict[str, tuple[object, ...]] = {
+        "bool": (True, False),
+        "bool | None": (True, False, None),
+        "OnMissing": ("raise", "warn"),
+    }
     parameters = inspect.signature(method).parameters.values()
     return {p.name: kinds[p.annotation] for p in parameters if p.annotation in kinds}
 
 
-def _check_flag(name: str, value: object, may_be_none: bool) -> None:
-    """Refuse what is neither True nor False: ``cache='no'`` would be true, an array neither."""
-    if not (isinstance(value, (bool, np.bool_)) or (value is None and may_be_none)):
-        refuse(name, value, "must be True or False.")
+def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
+    """Refuse what is none of the choices: ``cache='no'`` would be true, an array neither."""
+    is_plain = value is None or isinstance(value, (bool, np.bool_, str))
+    if not (is_plain and value in choices):
+        refuse(name, value, f"must be {choices[0]} or {choices[1]}.")
 
 
 class QueryBase(BaseQuery):

@@ -179,7 +179,6 @@ class CatalogMethods(SurveyBase):
         else:
             sky = as_sky(coordinates, radius, width, height, polygon)
             release = self.release if release is None else release
-        survey.releases.as_choice("on_missing", on_missing, ("warn", "raise"))
         names = as_sources(source, catalogs.catalog_table.SOURCES)
         with self._finder(mirror, cache) as finder:
             settings = (finder, self._tables, conf.max_query_bricks, on_missing)
@@ -428,9 +427,8 @@ class CatalogMethods(SurveyBase):
         >>> len(result)
         2
         """
-        survey.releases.as_choice("find", find, ("best", "all"))
-        survey.releases.as_choice("source", source, ("auto", "files", "sweeps"))
-        survey.releases.as_choice("on_missing", on_missing, ("warn", "raise"))
+        survey.request.as_choice("find", find, ("best", "all"))
+        survey.request.as_choice("source", source, ("auto", "files", "sweeps"))
         radius_deg = survey.sphere.as_angle_deg("radius", radius, catalogs.match.MAX_RADIUS_DEG)
         request = survey.catalog_request.catalog_request(
             survey.catalog_request.WHOLE_SKY,

@@ -214,7 +214,6 @@ class CcdMethods(SurveyBase):
         """
         release, region = self._tree(release, region)
         bands = survey.named_planes.as_bands(bands, release, region)
-        survey.releases.as_choice("on_missing", on_missing, ("warn", "raise"))
         ra_deg, dec_deg = as_position(coordinates)
         with self._finder(mirror, cache) as finder:
             if get_query_payload:
@@ -231,7 +230,7 @@ def _as_products(products: Products) -> list[str]:
     if not names:
         refuse("products", products, f"must name some of {', '.join(EXPOSURE_PRODUCTS)}.")
     for name in names:
-        survey.releases.as_choice("products", name, EXPOSURE_PRODUCTS)
+        survey.request.as_choice("products", name, EXPOSURE_PRODUCTS)
     return names
 
 

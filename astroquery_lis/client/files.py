@@ -177,7 +177,7 @@ or sequence, optional
         products = as_file_products(products, release)
         bands = as_file_bands(bands, products, release, region)
         if verify is not False:
-            survey.releases.as_choice("verify", verify, ("warn", "strict"))
+            survey.request.as_choice("verify", verify, ("warn", "strict"))
         mirrors = self._mirrors(mirror)
         bricks = as_bricks(bricks_or_coordinates, radius, ra=ra, dec=dec, name=name)
         if path is None:

@@ -174,7 +174,6 @@ class ImageMethods(SurveyBase):
         >>> hdul['IMAGE_R'].shape
         (115, 115)
         """
-        survey.releases.as_choice("on_missing", on_missing, ("raise", "warn"))
         names = as_sources(source, images.sources.SOURCES)
         request = survey.request.cutout_request(
             None if coordinates is None and wcs is not None else as_position(coordinates),
@@ -263,7 +262,6 @@ allow_unknown_layer, cache, get_query_payload : optional
         >>> len(cutouts)
         2
         """
-        survey.releases.as_choice("on_missing", on_missing, ("raise", "warn"))
         make = partial(survey.request.cutout_request, default_release=self.release)
         options = options_of(locals(), survey.request.CUTOUT_OPTIONS)
         sources = self._sources(as_sources(source, images.sources.SOURCES), mirror, cache)
@@ -380,7 +378,6 @@ allow_unknown_layer, cache, get_query_payload : optional
         >>> psf['PSF_R'].shape, psf['PSF_R'].header['PIXSCALE']
         ((63, 63), 0.262)
         """
-        survey.releases.as_choice("on_missing", on_missing, ("raise", "warn"))
         names = as_sources(source, images.sources.SOURCES)
         request = survey.request.psf_request(
             as_position(coordinates),

@@ -45,7 +45,6 @@ NEEDED = {
     "png": ("plot", "PIL"),
     "jpeg": ("plot", "PIL"),
 }
-ON_MISSING = ("raise", "warn")
 
 
 class JobMethods(SurveyBase):
@@ -166,7 +165,7 @@ allow_unknown_layer, cache : optional
         ['COMPLETE', 'NODATA']
         """
         arrays = images.array_files.ARRAY_OUTPUTS
-        survey.releases.as_choice("output", output, ("fits", *NEEDED))
+        survey.request.as_choice("output", output, ("fits", *NEEDED))
         extra, *modules = NEEDED.get(output, ("",))
         for module in modules:
             import_optional(module, extra, f"output={output!r}")
@@ -327,10 +326,10 @@ executor
         # What runs jobs brings a dozen modules along, which single calls do without.
         from .bulk import BulkJob
 
-        survey.releases.as_choice("on_error", arguments["on_error"], ("record", "raise"))
+        survey.request.as_choice("on_error", arguments["on_error"], ("record", "raise"))
         columns = options_of(arguments, ("id_column", "ra", "dec", "name"))
         targets = as_targets(arguments["table"], **columns)
-        on_missing = survey.releases.as_choice("on_missing", arguments["on_missing"], ON_MISSING)
+        on_missing = arguments["on_missing"]
         names = as_sources(arguments["source"], images.sources.SOURCES)
         access = self._access(**options_of(arguments, ("mirror", "cache", "executor")))
         options = options_of(arguments, signature(make).parameters)

@@ -11,7 +11,8 @@ from astropy.wcs import WCS
 
 from ..exceptions import refuse
 from ..survey.named_planes import DERIVED
-from ..survey.releases import PIXEL_SCALE_ARCSEC, RELEASES, as_choice
+from ..survey.releases import PIXEL_SCALE_ARCSEC, RELEASES
+from ..survey.request import as_choice
 from ..survey.sphere import bricks_in_circle
 from .plain import plane_name
 

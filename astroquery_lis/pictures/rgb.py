@@ -24,7 +24,8 @@ from ..exceptions import OptionalDependencyError, refuse
 from ..images.plain import PlainCutout
 from ..images.planes import flux_planes, side_arcsec, sky_matrix
 from ..images.saved_cutouts import as_cutout
-from ..survey.releases import PIXEL_SCALE_ARCSEC, as_choice
+from ..survey.releases import PIXEL_SCALE_ARCSEC
+from ..survey.request import as_choice
 
 if TYPE_CHECKING:
     from astropy.io import fits

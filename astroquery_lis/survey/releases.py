@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -273,13 +273,6 @@ def as_region(region: R, release: str) -> R:
     if not isinstance(region, str) or region != "auto":
         get_tree(release, region)
     return region
-
-
-def as_choice(parameter: str, value: object, allowed: Collection[str]) -> str:
-    """Return ``value`` if it is one of ``allowed``."""
-    if not isinstance(value, str) or value not in allowed:
-        refuse(parameter, value, f"is not one of: {', '.join(allowed)}.")
-    return value
 
 
 def listed(value: object, allowed: Sequence[str] = ()) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from inspect import signature
@@ -35,7 +36,6 @@ from .releases import (
     PIXEL_SCALE_ARCSEC,
     WISE_BANDS,
     DataRelease,
-    as_choice,
     as_region,
     get_release,
 )
@@ -273,6 +273,13 @@ def _given_grid(
     if size is not DEFAULT_SIZE and as_size(size) != (ny, nx):
         refuse("size", size, f"is not that of wcs, {(ny, nx)}; leave it out.")
     return text, ny, nx
+
+
+def as_choice(parameter: str, value: object, allowed: Collection[str]) -> str:
+    """Return ``value`` if it is one of ``allowed``."""
+    if not isinstance(value, str) or value not in allowed:
+        refuse(parameter, value, f"is not one of: {', '.join(allowed)}.")
+    return value
 
 
 def as_size(

@@ -29,8 +29,8 @@ from ...exceptions import (
     warn,
 )
 from ...survey.bricks import brick_grid, brick_id
-from ...survey.releases import PIXEL_SCALE_ARCSEC, as_choice
-from ...survey.request import MAX_SIZE_PIX
+from ...survey.releases import PIXEL_SCALE_ARCSEC
+from ...survey.request import MAX_SIZE_PIX, as_choice
 from ...survey.sphere import (
     Circle,
     as_angle_deg,

@@ -33,7 +33,8 @@ from ...io.whole_files import write_whole
 from ...survey.bitmasks import maskbits as release_bits
 from ...survey.bitmasks import maskbits_value
 from ...survey.photometry import plain_numbers
-from ...survey.releases import as_choice, get_release
+from ...survey.releases import get_release
+from ...survey.request import as_choice
 from ...survey.sphere import as_angle_deg
 from ..tasks import REFCATS
 from .field_sources import (
