@@ -11,7 +11,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from astroquery_lis import sandbox
-from astroquery_lis.images.tiles import OpenImage
+from astroquery_lis.images.open_images import OpenImage
 from astroquery_lis.survey.bricks import brick_name
 from astroquery_lis.survey.paths import file_path
 from astroquery_lis.survey.pixel_grids import Box

@@ -9,7 +9,7 @@ import numpy as np
 from astropy.io import fits
 
 from astroquery_lis import _codecs
-from astroquery_lis.images.tiles import OpenImage
+from astroquery_lis.images.open_images import OpenImage
 from astroquery_lis.survey.pixel_grids import Box
 
 DITHERS = """

@@ -18,7 +18,7 @@ from astropy.wcs import WCS
 
 import astroquery_lis
 from astroquery_lis import conf
-from astroquery_lis.images.tiles import OpenImage
+from astroquery_lis.images.open_images import OpenImage
 from astroquery_lis.survey.bricks import brick_name
 from astroquery_lis.survey.paths import file_path
 from astroquery_lis.survey.pixel_grids import Box

@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 
     from .._typing import Executor, FilePath, Keywords, Mirror, Region
     from ..catalogs.catalog_files import OpenTables
+    from ..images.open_images import OpenImages
     from ..images.reader import SectionReader
     from ..images.sources import Access
-    from ..images.tiles import OpenImages
     from ..images.viewer_service import ViewerService
     from ..io.mirrors import Mirror as SurveyMirror
     from ..io.places import FileFinder
@@ -200,7 +200,7 @@ class SurveyBase(QueryBase):
 
     @cached_property
     def _images(self) -> OpenImages:
-        return images.tiles.OpenImages()
+        return images.open_images.OpenImages()
 
     @cached_property
     def _tables(self) -> OpenTables:

@@ -327,7 +327,7 @@ class BulkJob:
     ) -> Table:
         """Do the job in a folder, or what is left of it, and return the manifest."""
         folder = Path(download_dir).expanduser().absolute()
-        names = np.array([images.save.safe_name(name) for name in self.whole.ids.tolist()], str)
+        names = np.array([images.cutting.safe_name(name) for name in self.whole.ids.tolist()], str)
         # Some disks take NGC1 and ngc1 for one name.
         is_unique = len(np.unique(np.char.lower(names))) == len(names)
         spec = replace(self.spec, folder=str(folder), ids_are_names=is_unique)
@@ -349,7 +349,11 @@ class BulkJob:
                 executor = self._usual(executor, len(plan.order))
             results = run(
                 partial(
-                    images.save.save_job, spec, self.access, output=self.output, encoding=encoding
+                    images.cutting.save_job,
+                    spec,
+                    self.access,
+                    output=self.output,
+                    encoding=encoding,
                 ),
                 plan.jobs(),
                 failed=_failed,

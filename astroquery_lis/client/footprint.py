@@ -261,7 +261,7 @@ class FootprintMethods(SurveyBase):
                 (float(ra), float(dec)), 1, bands=bands or layer.default_bands or None, layer=layer
             )
             with suppress(NoCoverageError):
-                cutout = images.viewer.viewer_cutout(request, service, on_missing="raise")
+                cutout = images.renderings.viewer_cutout(request, service, on_missing="raise")
                 answer[number] = all(hdu.data.any() for hdu in cutout[1:])
         return answer
 

@@ -87,13 +87,13 @@ class ViewMethods(SurveyBase):
         request = survey.request.cutout_request(
             position, size, bands=bands, layer=shown, pixel_scale=pixel_scale
         )
-        parameters = images.rendering.Rendering(request).all_parameters()
+        parameters = images.renderings.Rendering(request).all_parameters()
         if len(parameters) > 1:
             refuse("size", size, ": the viewer's pictures are of 3000 pixels at most.")
         service = self._viewer(cache)
         if get_query_payload:
             return {"service": f"{service.url}/cutout.jpg", "params": parameters[0]}
-        return images.viewer.viewer_picture(request, service)
+        return images.renderings.viewer_picture(request, service)
 
     def viewer_url(
         self, coordinates: Coordinates, *, layer: str | None = None, zoom: int = 15

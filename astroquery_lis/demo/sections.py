@@ -14,7 +14,7 @@ from .. import _conf, pictures, sandbox
 from .._packages import import_optional
 from ..client import LegacySurvey
 from ..exceptions import OptionalDependencyError
-from ..images.planes import side_arcsec, sky_matrix
+from ..images.cutout_hdus import side_arcsec, sky_matrix
 from ..jwst_stage import JwstStageClass
 from ..jwst_stage.legacy.field_page import jwst_picture, offset_figure
 from ..pictures.page import (

@@ -13,12 +13,10 @@ if TYPE_CHECKING:
         coadds,
         cutting,
         map_values,
+        open_images,
         reader,
-        rendering,
-        save,
+        renderings,
         sources,
-        tiles,
-        viewer,
         viewer_service,
     )
 
@@ -27,12 +25,10 @@ __all__ = [
     "coadds",
     "cutting",
     "map_values",
+    "open_images",
     "reader",
-    "rendering",
-    "save",
+    "renderings",
     "sources",
-    "tiles",
-    "viewer",
     "viewer_service",
 ]
 

@@ -17,8 +17,7 @@ from astropy.wcs import WCS
 from .._packages import package_version
 from ..exceptions import InvalidRequestError, refuse
 from ..survey.bitmasks import maskbits, maskbits_value
-from .planes import FLUX_PRODUCTS, flux_planes, mask_release, pixel_side_arcsec
-from .saved_cutouts import as_cutout
+from .cutout_hdus import FLUX_PRODUCTS, as_cutout, flux_planes, mask_release, pixel_side_arcsec
 
 if TYPE_CHECKING:
     from .._typing import FilePath

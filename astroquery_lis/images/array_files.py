@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -38,12 +38,13 @@ from ..survey.named_planes import DERIVED
 from ..survey.paths import IMAGE_PRODUCTS
 from ..survey.releases import WISE_BANDS, WISE_PRODUCTS
 from ..survey.request import CutoutRequest
-from .cutting import Answer, CutoutJob, Facts, shares_text
+from .cutout_hdus import FLUX_PRODUCTS
 from .plain import CREATOR, PlainCutout, plane_name
-from .planes import FLUX_PRODUCTS
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+    from .cutting import Answer, CutoutJob
 
 BUFFER_BYTES = 1 << 20
 """Cutouts are written in slabs of about this size; a chunk of a zarr array is one."""
@@ -479,3 +480,12 @@ def _bands(request: CutoutRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
         wise = tuple(band for band in request.bands if band in WISE_BANDS)
         return tuple(band for band in request.bands if band not in wise), wise
     return request.release.bands_in[request.region], ()
+
+
+Facts = dict[str, Any]
+"""What a target's `Result` says of it, whatever happens: id, release, region."""
+
+
+def shares_text(shares: Iterable[float]) -> str:
+    """Return shares as text."""
+    return ",".join(f"{share:.4g}" for share in shares)

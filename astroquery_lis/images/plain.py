@@ -23,7 +23,7 @@ from ..survey.paths import IMAGE_PRODUCTS
 from ..survey.placement import WISE, Frame
 
 if TYPE_CHECKING:
-    from .headers import Cards
+    from .file_layout import Cards
     from .reader import Section
 
 Card = tuple[str, str | float, str]

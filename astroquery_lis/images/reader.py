@@ -45,27 +45,25 @@ from ..io.store import Runs, Store, keep_within
 from ..io.whole_files import GB
 from ..survey.pixel_grids import Box
 from ..survey.releases import Tree
-from .headers import Cards, FileSource, frame_of
-from .on_disk import BoxRead, read_on_disk
-from .strips import LayoutChanged, SharedFile, SharedFiles
-from .tiles import (
+from .file_layout import Cards, FileSource, ImageMap, MoreNeeded, frame_of
+from .open_images import (
     DECODE_ERRORS,
-    ImageMap,
+    BoxRead,
     KnownImage,
-    MoreNeeded,
     OpenImages,
     SparseFile,
     open_sparse,
+    ranges_under,
+    read_on_disk,
 )
+from .strips import LayoutChanged, SharedFile, SharedFiles
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
 
+
 CHANGED_TRIES = 3
 """How often a file that changes under the reader is begun again."""
-
-GAP_BYTES = 512
-"""Tiles of a job that lie closer are asked for as one."""
 
 SMALL_PIX = 2_000_000
 """Pixels of all boxes of a request up to which threads cost more than they bring."""
@@ -348,7 +346,7 @@ class SectionReader(AbstractContextManager):
             except NotFoundError:
                 # Another process removed it just now.
                 pass
-        file = _PartedImage(self, store, path, url, request.source)
+        file = PartedImage(self, store, path, url, request.source)
         for attempt in range(CHANGED_TRIES):
             try:
                 if shared is not None and not shared.is_brought:
@@ -369,6 +367,10 @@ class SectionReader(AbstractContextManager):
         raise AssertionError
 
 
+GAP_BYTES = 512
+"""Tiles of a job that lie closer are asked for as one."""
+
+
 @dataclass(eq=False, kw_only=True)
 class _KnownParts(KnownImage):
     """An image of a remote file, of which some parts are known."""
@@ -379,7 +381,7 @@ class _KnownParts(KnownImage):
     runs: Runs
 
 
-class _PartedImage:
+class PartedImage:
     """A file of a mirror that is read in parts: what is needed is fetched, and kept."""
 
     def __init__(
@@ -399,7 +401,7 @@ class _PartedImage:
         part = box if layout.is_whole else layout.in_file(box)
         held_runs: dict[int, bytes] = {}
         missing, held_from, held_to = [], 0, 0
-        for start, stop in known.map.ranges(part):
+        for start, stop in ranges_under(known.map, part):
             if stop <= len(known.prefix) or held_from <= start < stop <= held_to:
                 continue
             held = known.runs.holding(start, stop)
@@ -529,7 +531,7 @@ class _PartedImage:
                     stop = max(stop, min(len(head) * 2, stop + FIRST_RANGE_BYTES))
                 elif box is not None and more.image_map.shape == (n_whole, n_whole):
                     # Where a file with more or less of the brick begins, its layout tells.
-                    ranges = merge_ranges(more.image_map.ranges(box))
+                    ranges = merge_ranges(ranges_under(more.image_map, box))
                 if len(head) >= parts.version.size:
                     msg = f"{url} ends before its header or its tile table does."
                     raise UnexpectedContentError(msg, url=url) from None

@@ -39,13 +39,12 @@ from .coadds import (
     coadd_cutout,
     plain_cutout,
 )
-from .planes import add_derived
+from .cutout_hdus import add_derived
+from .open_images import OpenImages
 from .psf import ModelPsf, ViewerPsf
 from .reader import Proof, SectionReader
-from .rendering import Rendering
+from .renderings import Rendering, check_layer_request, viewer_cutout
 from .strips import SharedFiles
-from .tiles import OpenImages
-from .viewer import check_layer_request, viewer_cutout
 from .viewer_service import NATIVE_PRODUCTS, ViewerSections, ViewerService, viewer_client
 
 if TYPE_CHECKING:

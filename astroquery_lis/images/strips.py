@@ -1,6 +1,7 @@
-"""What the cutouts of a job share: every tile of a file fetched once and decoded once.
+"""The tiles of images: what a job shares of them, and which have to be fetched of a remote file.
 
-A job says beforehand which boxes it will read.  So all missing tiles of a file are asked for at
+Each tile of a file is fetched once and decoded once for all cutouts of a job, which says beforehand
+which boxes it will read.  So all missing tiles of a file are asked for at
 once, or the file whole when most of them are needed; rows of tiles are decoded as the cutouts come
 to them, and a row is let go after its last use: the memory it takes does not grow with the number
 of cutouts, if they come in order of declination.
@@ -18,11 +19,11 @@ import numpy as np
 
 from ..survey.bricks import IMAGE_SIZE_PIX
 from ..survey.pixel_grids import Box
+from .file_layout import ImageMap
 
 if TYPE_CHECKING:
     from ..io.mirrors import Mirror
     from .reader import SectionRequest
-    from .tiles import ImageMap
 
 WHOLE_FILE_SHARE = 0.6
 """A file is fetched whole when more than this share of its tiles is needed."""

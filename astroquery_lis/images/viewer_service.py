@@ -46,7 +46,7 @@ from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, parse_brick_name
 from ..survey.layers import layer_of
 from ..survey.pixel_grids import Box
 from ..survey.releases import PIXEL_SCALE_ARCSEC, Tree
-from .planes import BRICK_REACH_DEG
+from .cutout_hdus import BRICK_REACH_DEG
 from .reader import Section, SectionRequest
 
 NATIVE_PRODUCTS = ("image", "invvar", "model")

@@ -21,8 +21,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from .._packages import package_version
-from ..images.planes import FLUX_PRODUCTS, pixel_side_arcsec, sky_matrix
-from ..images.saved_cutouts import as_cutout
+from ..images.cutout_hdus import FLUX_PRODUCTS, as_cutout, pixel_side_arcsec, sky_matrix
 from ..io.whole_files import write_whole
 from .rgb import NO_DATA_COLOUR, data_uri, grey_levels, north_up, rgb, thumbnail
 from .sheet import PictureRow, panel_names, picture_rows, text_of

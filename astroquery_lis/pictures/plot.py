@@ -12,8 +12,13 @@ from astropy.wcs import WCS
 
 from .._packages import import_optional
 from ..exceptions import InvalidRequestError, refuse
-from ..images.planes import flux_planes, mask_release, pixel_side_arcsec, side_arcsec
-from ..images.saved_cutouts import as_cutout
+from ..images.cutout_hdus import (
+    as_cutout,
+    flux_planes,
+    mask_release,
+    pixel_side_arcsec,
+    side_arcsec,
+)
 from ..survey.bitmasks import maskbits, maskbits_value
 from .page import Markup
 from .rgb import colours, flips

@@ -21,9 +21,8 @@ from astropy.stats import mad_std
 
 from .._packages import import_optional
 from ..exceptions import OptionalDependencyError, refuse
+from ..images.cutout_hdus import as_cutout, flux_planes, side_arcsec, sky_matrix
 from ..images.plain import PlainCutout
-from ..images.planes import flux_planes, side_arcsec, sky_matrix
-from ..images.saved_cutouts import as_cutout
 from ..survey.releases import PIXEL_SCALE_ARCSEC
 from ..survey.request import as_choice
 
@@ -31,7 +30,8 @@ if TYPE_CHECKING:
     from astropy.io import fits
 
     from .._typing import Bands, FilePath
-    from ..images.cutting import Answer, Facts
+    from ..images.array_files import Facts
+    from ..images.cutting import Answer
 
 NO_DATA_COLOUR = (74, 76, 84)
 """Red, green and blue of pixels without a value: a grey that empty sky, (32, 32, 32), is not."""

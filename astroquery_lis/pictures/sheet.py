@@ -19,7 +19,7 @@ from .._conf import setting
 from .._packages import import_optional
 from ..exceptions import InvalidRequestError, LegacySurveyError, NoCoverageError, refuse
 from ..images.array_files import read_entry
-from ..images.saved_cutouts import as_cutout, read_hdus
+from ..images.cutout_hdus import as_cutout, read_hdus
 from ..survey.layers import layer_of
 from ..survey.releases import RELEASES
 from .rgb import NO_DATA_COLOUR, as_count, rgb, thumbnail

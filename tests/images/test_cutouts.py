@@ -15,7 +15,8 @@ from astroquery_lis.exceptions import (
     MissingDataError,
     NoCoverageError,
 )
-from astroquery_lis.images.tiles import ImageMap
+from astroquery_lis.images.file_layout import ImageMap
+from astroquery_lis.images.open_images import ranges_under, tiles_under
 from astroquery_lis.io.ranges import FIRST_RANGE_BYTES
 from astroquery_lis.survey.paths import COADD_PRODUCTS, file_path
 from astroquery_lis.survey.pixel_grids import Box
@@ -107,9 +108,9 @@ def _needed_bytes(sky, position, size, products, bands):
             y0, x0 = (math.ceil(float(v) - size / 2) for v in (y, x))
             image_map = ImageMap.parse(raw)
             box = Box(y0, y0 + size, x0, x0 + size)
-            tiles = [r for r in image_map.ranges(box) if r[1] > FIRST_RANGE_BYTES]
+            tiles = [r for r in ranges_under(image_map, box) if r[1] > FIRST_RANGE_BYTES]
             total += min(FIRST_RANGE_BYTES, len(raw)) + sum(stop - start for start, stop in tiles)
-            rows = image_map.tiles(box)[0]
+            rows = tiles_under(image_map, box)[0]
             # The first bytes in two pieces: there are twelve connections for six files.
             requests += 2 + rows.stop - rows.start
     return total, requests

@@ -20,12 +20,12 @@ from astroquery_lis.exceptions import (
     CoverageWarning,
 )
 from astroquery_lis.images.coadds import coadd_cutout
-from astroquery_lis.images.cutting import BulkSpec, CutoutJob, each_cutout
+from astroquery_lis.images.cutting import BulkSpec, CutoutJob, each_cutout, file_name, safe_name
+from astroquery_lis.images.file_layout import ImageMap
+from astroquery_lis.images.open_images import KnownImage, OpenImages, tiles_under
 from astroquery_lis.images.reader import SectionReader
-from astroquery_lis.images.save import file_name, safe_name
 from astroquery_lis.images.sources import Access
 from astroquery_lis.images.strips import WHOLE_FILE_SHARE, LayoutChanged, StripCache
-from astroquery_lis.images.tiles import ImageMap, KnownImage, OpenImages
 from astroquery_lis.io.http import HttpClient
 from astroquery_lis.io.mirrors import resolve_mirrors
 from astroquery_lis.io.ranges import FIRST_RANGE_BYTES
@@ -205,7 +205,7 @@ def decoded(monkeypatch):
     def counted(known, box, source, shared):
         # An image that is not compressed has no tiles to decode; later HDUs are read whole.
         is_tiled = known.map is not None and not known.map.pixel_bytes
-        rows, columns = known.map.tiles(box) if is_tiled else (slice(0, 0), slice(0, 0))
+        rows, columns = tiles_under(known.map, box) if is_tiled else (slice(0, 0), slice(0, 0))
         for row in range(rows.start, rows.stop):
             for column in range(columns.start, columns.stop):
                 # The image itself is in the key, so that no other can get its address.

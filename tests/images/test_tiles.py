@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astroquery_lis.exceptions import UnexpectedContentError
-from astroquery_lis.images.tiles import ImageMap, MoreNeeded, OpenImage, open_sparse
+from astroquery_lis.images.file_layout import ImageMap, MoreNeeded
+from astroquery_lis.images.open_images import OpenImage, open_sparse, ranges_under
 from astroquery_lis.survey.pixel_grids import Box
 
 SHAPE = (330, 270)
@@ -98,7 +99,7 @@ def test_a_box_decodes_from_only_its_bytes(name, data):
         data.draw(st.integers(x0 + 1, SHAPE[1])),
     )
     box = Box(y0, y1, x0, x1)
-    ranges = image_map.ranges(box)
+    ranges = ranges_under(image_map, box)
     prefix = raw[: image_map.prefix_bytes]
     image, sparse = open_sparse(len(raw), image_map, prefix)
     runs = {start: raw[start:stop] for start, stop in ranges}
@@ -118,9 +119,9 @@ def test_a_box_decodes_from_only_its_bytes(name, data):
 
 def test_boxes_outside_need_nothing():
     image_map = _parse(FILES["rice dithered"])
-    assert image_map.ranges(Box(400, 500, 0, 10)) == []
-    assert image_map.ranges(Box(-20, 0, 0, 10)) == []
-    assert len(image_map.ranges(Box(-20, 101, -5, 100))) == 2
+    assert ranges_under(image_map, Box(400, 500, 0, 10)) == []
+    assert ranges_under(image_map, Box(-20, 0, 0, 10)) == []
+    assert len(ranges_under(image_map, Box(-20, 101, -5, 100))) == 2
 
 
 def test_local_files_of_every_ending(tmp_path):

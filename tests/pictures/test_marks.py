@@ -8,7 +8,7 @@ import pytest
 from astropy.coordinates import SkyCoord
 from astropy.wcs import WCS
 
-from astroquery_lis.images.planes import sky_matrix
+from astroquery_lis.images.cutout_hdus import sky_matrix
 from astroquery_lis.pictures.page import figure
 from astroquery_lis.pictures.plot import sky_marks
 from astroquery_lis.pictures.rgb import north_up

@@ -12,7 +12,7 @@ from astropy.io import fits
 
 from ..._packages import import_optional
 from ...exceptions import InvalidRequestError, OptionalDependencyError
-from ...images.planes import sky_matrix
+from ...images.cutout_hdus import sky_matrix
 from ...pictures.page import (
     PLOT_COLOURS,
     PLOT_INK,

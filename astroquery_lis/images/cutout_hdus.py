@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,13 +22,16 @@ from astropy.wcs import WCS
 from ..exceptions import refuse
 from ..survey.bitmasks import NPRIMARY
 from ..survey.layers import LAYERS, Layer
+from ..survey.named_planes import DERIVED
 from ..survey.owners import images_over
-from ..survey.releases import RELEASES
+from ..survey.releases import PIXEL_SCALE_ARCSEC, RELEASES
+from ..survey.request import as_choice
+from ..survey.sphere import bricks_in_circle
 from .plain import plane_name
-from .planes import bricks_under, pixel_side_arcsec, shared_out
 
 if TYPE_CHECKING:
     from .._typing import FilePath
+
 
 _OF_LEGACY = re.compile("Legacy|DECaLS|MzLS|BASS")
 _KINDS = ("image", "invvar", "maskbits")
@@ -151,3 +154,141 @@ def _about(header: fits.Header, bands: str) -> fits.Header:
     places = (("RA", "CRVAL1"), ("DEC", "CRVAL2"))
     cards += [(n, header[c], "[deg] target, ICRS") for n, c in places if c in header]
     return fits.Header(cards)
+
+
+BRICK_REACH_DEG = 0.02
+"""A brick's image reaches this far beyond what the brick owns, and a little more."""
+
+CORNER_SHARE = 0.75
+"""How far the corners of a square box are from its middle, in its sides, and a little more."""
+
+FLUX_PRODUCTS = ("image", "model", "blobmodel", "resid")
+_OPTICAL = ("u", "g", "r", "i", "z", "Y")
+_BLUE_TO_RED = ("n", "f", "u", "g", "r", "i", "z", "Y", "W1", "1", "W2", "2", "W3", "W4")
+_DERIVED_CARDS = {
+    "resid": ("nanomaggy", "image - model"),
+    "snr": ("", "image * sqrt(invvar)"),
+    "sigma": ("nanomaggy", "1 / sqrt(invvar)"),
+}
+
+
+def flux_planes(
+    hdul: fits.HDUList, bands: str | Sequence[str] | None = None, product: str | None = None
+) -> dict[str, fits.ImageHDU]:
+    """Return the HDUs of a cutout's bands."""
+    by_product = _by_product(hdul)
+    if product is not None:
+        as_choice("product", product, FLUX_PRODUCTS)
+    present = [name for name in FLUX_PRODUCTS if name in by_product]
+    name = present[0] if product is None and present else product
+    if name not in by_product:
+        refuse("product", product, f": the cutout has {', '.join(hdu.name for hdu in hdul)}.")
+    hdus = by_product[name]
+    names = _usual_bands(hdus) if bands is None else _names(bands, hdus)
+    if not names or not set(names) <= set(hdus):
+        refuse("bands", bands, f": the cutout has {name} in {', '.join(hdus)}.")
+    names = sorted(dict.fromkeys(names), key=_colour_order)
+    if len({hdus[band].data.shape for band in names}) > 1:
+        refuse("bands", bands, "are not on one pixel grid.")
+    return {band: hdus[band] for band in names}
+
+
+def _usual_bands(hdus: dict[str, fits.ImageHDU]) -> list[str]:
+    """Return the bands that are meant where none is named: the optical ones, if there are any."""
+    names = [band for band in hdus if band in _OPTICAL] or list(hdus)
+    # A band that has no value at all would only grey the others.
+    return [band for band in names if np.isfinite(hdus[band].data).any()] or names
+
+
+def _by_product(hdul: fits.HDUList) -> dict[str, dict[str, fits.ImageHDU]]:
+    """Return the images of fluxes by product and band."""
+    by_product: dict[str, dict[str, fits.ImageHDU]] = {}
+    for hdu in hdul:
+        name, _, band = hdu.name.rpartition("_")
+        if name.lower() in FLUX_PRODUCTS and hdu.is_image and len(hdu.shape) == 2:
+            band = str(hdu.header.get("BAND", band)).strip()
+            by_product.setdefault(name.lower(), {})[band] = hdu
+    return by_product
+
+
+def _names(bands: str | Sequence[str], hdus: dict[str, fits.ImageHDU]) -> list[str]:
+    """Return bands as a list; a string is one band, or letters, or W1 to W4."""
+    if not isinstance(bands, str):
+        return list(bands)
+    return [bands] if bands in hdus else re.findall(r"W[1-4]|\w", bands)
+
+
+def _colour_order(band: str) -> int:
+    return _BLUE_TO_RED.index(band) if band in _BLUE_TO_RED else len(_BLUE_TO_RED)
+
+
+def sky_matrix(header: fits.Header) -> np.ndarray:
+    """Return how the pixels of an image lie on the sky."""
+    wcs = WCS(header, naxis=2)
+    if not wcs.has_celestial:
+        return np.diag([-PIXEL_SCALE_ARCSEC, PIXEL_SCALE_ARCSEC]) / 3600
+    return np.asarray(wcs.pixel_scale_matrix)
+
+
+def pixel_side_arcsec(header: fits.Header) -> float:
+    """Return the side of an image's pixel in arcsec, from its WCS."""
+    return side_arcsec(sky_matrix(header))
+
+
+def side_arcsec(matrix: np.ndarray) -> float:
+    """Return the side of a pixel in arcsec, from the matrix of `sky_matrix`."""
+    return float(np.sqrt(abs(np.linalg.det(matrix)))) * 3600
+
+
+def mask_release(hdul: fits.HDUList) -> str:
+    """Return the release whose bit numbers hold for the mask of a cutout."""
+    release = str(hdul[0].header.get("RELEASE", ""))
+    # The viewer sends masks for layers of no release too; numbers were added, never changed.
+    has_bits = release in RELEASES and "maskbits" in RELEASES[release].products
+    return release if has_bits else "dr10"
+
+
+def add_derived(hdul: fits.HDUList, products: tuple[str, ...]) -> fits.HDUList:
+    """Return the planes of a cutout, derived ones made, without what was read only for those."""
+    of_product: dict[str, list[fits.ImageHDU]] = {}
+    for hdu in hdul[1:]:
+        of_product.setdefault(hdu.header["PRODUCT"], []).append(hdu)
+    result = [hdul[0]]
+    for name in products:
+        if name not in DERIVED:
+            result += of_product.get(name, [])
+            continue
+        unit, text = _DERIVED_CARDS[name]
+        for hdu in of_product.get(DERIVED[name][0], []):
+            band = hdu.header["BAND"]
+            header = hdu.header.copy()
+            header["PRODUCT"] = (name, text)
+            header["BUNIT"] = (unit, "unit of the pixels")
+            data = _derived(name, hdul, band).astype(np.float32)
+            result.append(fits.ImageHDU(data, header, name=plane_name(name, band)))
+    return fits.HDUList(result)
+
+
+def _derived(name: str, hdul: fits.HDUList, band: str) -> np.ndarray:
+    if name == "resid":
+        return hdul[plane_name("image", band)].data - hdul[plane_name("model", band)].data
+    invvar = hdul[plane_name("invvar", band)].data
+    if name == "snr":
+        return hdul[plane_name("image", band)].data * np.sqrt(invvar)
+    with np.errstate(divide="ignore"):
+        # Infinite where there is no weight: no flux is significant there.
+        return 1 / np.sqrt(invvar)
+
+
+def shared_out(invvar: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """Divide the viewer's inverse variance by the number of bricks that it was added up from."""
+    # Interpolation makes it ring below zero beside pixels without weight.
+    return np.clip(invvar, 0, None) / np.maximum(count, 1).astype(np.float32)
+
+
+def bricks_under(
+    ra_deg: float, dec_deg: float, scale_deg: float, shape: tuple[int, ...]
+) -> tuple[np.ndarray, float]:
+    """Return the bricks whose images may hold pixels of a box round a place, and its radius."""
+    radius_deg = scale_deg * max(shape) * CORNER_SHARE
+    return bricks_in_circle(ra_deg, dec_deg, radius_deg + BRICK_REACH_DEG), radius_deg
