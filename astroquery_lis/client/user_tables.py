@@ -106,11 +106,15 @@ def _of_library(value: Any) -> Table | None:
         value = value.to_frame().T.infer_objects()
     if kinds & {("pandas", "DataFrame"), ("pandas", "Series")}:
         return _of_pandas(value)
-    if ("polars", "DataFrame") in kinds:
-        import_optional("pyarrow", "parquet", "A table of polars")
-        value = value.to_arrow()
-    if kinds & {("polars", "DataFrame"), ("pyarrow", "Table")}:
-        return _of_arrow(value)
+    # The interchange of Arrow: tables of pyarrow, polars, DuckDB and others.
+    if hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__"):
+        library = type(value).__module__.split(".")[0]
+        pyarrow = import_optional("pyarrow", "parquet", f"A table of {library}")
+        return _of_arrow(pyarrow.table(value))
+    for name in ("collect", "compute"):  # polars and Dask
+        if hasattr(type(value), name) and hasattr(type(value), "columns"):
+            msg = f"its rows are not there yet; give what .{name}() returns"
+            raise ValueError(msg)
     # The results of pyvo and the tables of a VOTable.
     is_table = hasattr(value, "to_table") and not isinstance(value, (SkyCoord, BaseCoordinateFrame))
     return value.to_table() if is_table else None

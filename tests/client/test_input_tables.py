@@ -383,9 +383,17 @@ def test_columns_of_several_levels_have_the_names_that_are_not_empty():
 
 def test_a_table_of_polars_without_pyarrow_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    frame = type("DataFrame", (), {"__module__": "polars.dataframe.frame"})()
+    content = {"__module__": "polars.dataframe.frame", "__arrow_c_stream__": None}
+    frame = type("DataFrame", (), content)()
     with pytest.raises(OptionalDependencyError, match=r"polars needs pyarrow: .*\[parquet\]'"):
         as_table(frame)
+
+
+@pytest.mark.parametrize("name", ["collect", "compute"])
+def test_a_table_whose_rows_are_not_there_yet_says_what_to_give(survey, name):
+    lazy = type("LazyFrame", (), {name: None, "columns": ()})()
+    with pytest.raises(InvalidRequestError, match=rf"give what \.{name}\(\) returns"):
+        survey.covers(lazy)
 
 
 def test_columns_are_named(survey):

@@ -157,6 +157,14 @@ def test_every_method_reads_a_file(survey, tmp_path, kind):
     assert_everyone_reads(survey, path, tmp_path)
 
 
+class Interchange:
+    """A table of some library that hands its rows to others as Arrow's interchange says."""
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        pyarrow = pytest.importorskip("pyarrow")
+        return pyarrow.Table.from_pandas(_frame()).__arrow_c_stream__(requested_schema)
+
+
 OBJECTS = {
     "names": lambda: Table({"object": ["star", " NGC 1 "]}),
     "names and places": lambda: ["star", PLACES[1]],
@@ -175,6 +183,8 @@ OBJECTS = {
     "records": lambda: _frame().to_records(),
     "named tuples": lambda: list(_frame().itertuples()),
     "of arrow": lambda: pytest.importorskip("pyarrow").Table.from_pandas(_frame()),
+    "a batch of arrow": lambda: pytest.importorskip("pyarrow").RecordBatch.from_pandas(_frame()),
+    "by arrow's interchange": lambda: Interchange(),
 }
 
 
