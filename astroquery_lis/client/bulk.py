@@ -23,7 +23,7 @@ from ..exceptions import (
     NoCoverageError,
 )
 from ..io.jobs import Result, failure, run
-from ..io.journal import Journal, manifest
+from ..io.journal import Journal
 from ..io.whole_files import is_full, remove_temporaries
 from ..io.workers import cores, map_jobs
 from ..survey.bricks import brick_id, name_of, region_of_brick
@@ -374,7 +374,7 @@ class BulkJob:
                             "make room, and the same call again goes on."
                         )
                         raise CacheError(msg) from result.error
-            return manifest(journal.results(), more=("observed", "layer"))
+            return journal.manifest("observed", "layer")
 
     def cutouts(
         self, executor: Workers, on_error: str

@@ -9,13 +9,17 @@ was torn by a kill is cut off when the journal is opened again.
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields
-from itertools import islice
+from io import BytesIO
+from mmap import ACCESS_COPY, mmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,63 +44,97 @@ _COLUMNS = {
     "url": "URL",
     **{name: name for name in ("id", "release", "region", "bands", "seconds", "bytes", "sha256")},
 }
-_TYPES = {"row": np.int64, "seconds": float, "bytes": np.int64}
+_WHOLE = (np.dtype(np.int64), np.dtype(np.uint64))
+_NUMBERS = {"seconds": np.dtype(float), "bytes": np.dtype(np.int64)}
+
+IN_MEMORY_BYTES = 1 << 24
+"""Largest manifest of a job that is kept in memory."""
 
 
-def manifest(results: Iterable[Result], *, more: Sequence[str] = ()) -> Table:
-    """Return the table of what became of each row, with ``more`` attributes after the bands."""
+def manifest(results: Sequence[Result]) -> Table:
+    """Return the table of what became of each row."""
+    return _table(enumerate(results), results.__getitem__, [*_COLUMNS], None)
+
+
+def _table(
+    numbered: Iterable[tuple[int, Result]],
+    result_at: Callable[[int], Result],
+    names: Sequence[str],
+    folder: Path | None,
+) -> Table:
+    """Return the manifest of results that can be had again by their numbers.
+
+    Text takes numpy four bytes for each letter of the longest, over a kilobyte a row: with a
+    folder, a large table is in a file without a name there, and what is looked at is read from it.
+    """
     # Only here: workers do without it, and it takes a fifth of their start.
     from astropy.table import Table
 
-    headings = [*_COLUMNS.items()]
-    after_bands = list(_COLUMNS).index("bands") + 1
-    headings[after_bands:after_bands] = [(name, name) for name in more]
-    blocks: dict[str, list[np.ndarray]] = {name: [] for name in ("row", *dict(headings))}
-    results = iter(results)
-    # Short arrays of bytes: objects, or the four bytes of a letter of numpy, would be gigabytes.
-    while (block := list(islice(results, AT_ONCE))) or not blocks["row"]:
-        for name, arrays in blocks.items():
-            arrays.append(_packed([getattr(result, name) for result in block], _TYPES.get(name)))
-    rows = np.concatenate(blocks.pop("row"))
-    # Of several results of a row the last counts.
-    _, from_end = np.unique(rows[::-1], return_index=True)
-    places = np.full(len(rows), -1)
-    places[len(rows) - 1 - from_end] = np.arange(len(from_end))
-    columns = {heading: _column(blocks[name], places) for name, heading in headings}
-    return Table(columns, copy=False)
+    order, dtypes = _order_and_types(numbered, names)
+    is_large = len(order) * sum(dtype.itemsize for dtype in dtypes.values()) > IN_MEMORY_BYTES
+    columns: mmap | memoryview | None = None
+    if folder is not None and is_large:
+        # Where there is no room it has to do with memory.
+        with suppress(OSError), TemporaryFile(dir=folder) as file:
+            starts = _write_columns(file, order, dtypes, result_at)
+            file.flush()
+            columns = mmap(file.fileno(), 0, access=ACCESS_COPY)
+    if columns is None:
+        memory = BytesIO()
+        starts = _write_columns(memory, order, dtypes, result_at)
+        columns = memory.getbuffer()
+    shape = (len(order),)
+    arrays = {
+        _COLUMNS.get(name, name): np.ndarray(shape, dtype, columns, starts[name])
+        for name, dtype in dtypes.items()
+    }
+    return Table(arrays, copy=False)
 
 
-_PASS = "surrogatepass"
-"""Names of files need not be text: their other bytes come as half a pair of UTF-16."""
+def _order_and_types(
+    numbered: Iterable[tuple[int, Result]], names: Sequence[str]
+) -> tuple[np.ndarray, dict[str, np.dtype]]:
+    """Return the numbers of the last result of each row, by row, and what holds each column."""
+    rows, numbers = array("q"), array("q")
+    widths = {name: 1 for name in names if name not in _NUMBERS}
+    least_id, largest_id = math.inf, -math.inf
+    for number, result in numbered:
+        rows.append(result.row)
+        numbers.append(number)
+        for name, width in widths.items():
+            widths[name] = max(width, len(str(getattr(result, name))))
+        whole_id = result.id if isinstance(result.id, int) else math.inf
+        least_id, largest_id = min(least_id, whole_id), max(largest_id, whole_id)
+    dtypes = {name: _NUMBERS.get(name) or np.dtype(f"U{widths[name]}") for name in names}
+    if rows:
+        fitting = (
+            d for d in _WHOLE if np.iinfo(d).min <= least_id and largest_id <= np.iinfo(d).max
+        )
+        dtypes["id"] = next(fitting, dtypes["id"])
+    _, from_end = np.unique(np.array(rows)[::-1], return_index=True)
+    return np.array(numbers)[::-1][from_end], dtypes
 
 
-def _packed(values: list[Any], dtype: type | None) -> np.ndarray:
-    """Return values as an array, text as UTF-8."""
-    if dtype is None and not (values and all(isinstance(value, int) for value in values)):
-        return np.array([str(value).encode("utf-8", _PASS) for value in values], bytes)
-    if dtype is None and max(values) > np.iinfo(np.int64).max:
-        dtype = np.uint64  # numpy would take floats for them and smaller ones together
-    return np.array(values, dtype)
-
-
-def _column(arrays: list[np.ndarray], places: np.ndarray) -> np.ndarray:
-    """Return a column of values that have places in it, or -1; each array is let go when used."""
-    is_text = any(array.dtype.kind == "S" for array in arrays)
-    dtype = (
-        np.dtype(f"U{max(max(a.dtype.itemsize for a in arrays), 1)}")
-        if is_text
-        else max((array.dtype for array in arrays), key=lambda dtype: dtype.kind)
-    )
-    column = np.empty(places.max(initial=-1) + 1, dtype)
-    start = 0
-    while arrays:
-        array = arrays.pop(0)
-        where = places[start : start + len(array)]
-        start += len(array)
-        array = array[where >= 0]
-        is_bytes = array.dtype.kind == "S"
-        column[where[where >= 0]] = np.char.decode(array, "utf-8", _PASS) if is_bytes else array
-    return column
+def _write_columns(
+    file: IO[bytes],
+    order: np.ndarray,
+    dtypes: dict[str, np.dtype],
+    result_at: Callable[[int], Result],
+) -> dict[str, int]:
+    """Write one column after the other, some rows at a time; return where each begins."""
+    starts, end = {}, 0
+    for name, dtype in dtypes.items():
+        starts[name] = end
+        end += -(-len(order) * dtype.itemsize // 8) * 8
+    for first in range(0, len(order), AT_ONCE):
+        block = [result_at(number) for number in order[first : first + AT_ONCE].tolist()]
+        for name, dtype in dtypes.items():
+            values = [getattr(result, name) for result in block]
+            if dtype.kind == "U":
+                values = [str(value) for value in values]
+            file.seek(starts[name] + first * dtype.itemsize)
+            file.write(np.array(values, dtype).tobytes())
+    return starts
 
 
 try:
@@ -149,12 +187,29 @@ class Journal:
 
     def results(self) -> Iterator[Result]:
         """Yield every result in the order it was written; of several for a row, the last counts."""
-        with open(self.path, "rb") as file:
-            next(file, None)
+        return (result for _, result in self._placed())
+
+    def manifest(self, *more: str) -> Table:
+        """Return the table of what became of each row, with ``more`` attributes after the bands."""
+        names = [*_COLUMNS]
+        names[names.index("seconds") : names.index("seconds")] = more
+        with self.path.open("rb") as file:
+
+            def result_at(place: int) -> Result:
+                file.seek(place)
+                return Result(**json.loads(file.readline()))
+
+            return _table(self._placed(), result_at, names, self.path.parent)
+
+    def _placed(self) -> Iterator[tuple[int, Result]]:
+        """Yield where in the file each result is, and the result."""
+        with self.path.open("rb") as file:
+            place = len(next(file, b""))
             for line in file:
                 result = _parse(line)
                 if result is not None:
-                    yield result
+                    yield place, result
+                place += len(line)
 
     def _write(self, records: Iterable[dict]) -> None:
         lines = "".join(f"{_ENCODER.encode(record)}\n" for record in records)

@@ -5,6 +5,7 @@ import json
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -91,6 +92,80 @@ def test_a_manifest_holds_names_of_files_that_are_no_text():
     path = os.fsdecode(b"caf\xe9.fits")
     results = [Result(0, "COMPLETE", path), Result(1, "COMPLETE", "\u00e9\ud800.fits")]
     assert list(manifest(results)["Local Path"]) == [result.local_path for result in results]
+
+
+LONG = "a reason of many words, " * 500
+
+
+def _long_journal(path, n=500):
+    """A journal whose manifest is larger than what is kept in memory, with some rows done twice."""
+    rows = np.random.default_rng(5).permutation(n).tolist()
+    results = [Result(row, "COMPLETE", f"{row}.fits", id=2**63 + row, bytes=row) for row in rows]
+    first = [failure(row, ServiceDownError(LONG), id=2**63 + row) for row in rows[:100]]
+    with Journal(path, CALL) as journal:
+        journal.append(*first, *results[:-1])
+        journal.append(Result(rows[-1], "NODATA", message=LONG, id=2**63 + rows[-1]))
+        return journal.manifest("observed"), rows[-1]
+
+
+def _check_long(table, last, n=500):
+    assert table["id"].tolist() == [2**63 + row for row in range(n)]
+    assert table["Local Path"].tolist() == ["" if r == last else f"{r}.fits" for r in range(n)]
+    assert table["bytes"].tolist() == [0 if row == last else row for row in range(n)]
+    assert (table["Status"] == "NODATA").tolist() == [row == last for row in range(n)]
+    assert table["Message"][last] == LONG
+    assert [table[name].dtype.kind for name in ("Message", "id", "observed")] == ["U", "u", "U"]
+
+
+def test_a_manifest_that_is_not_in_memory_is_a_table_like_others(tmp_path):
+    table, last = _long_journal(tmp_path / "journal.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["journal.jsonl"]
+    _check_long(table, last)
+    _check_long(pickle.loads(pickle.dumps(table)), last)
+    table["Message"][0] = "mine"
+    table.remove_row(1)
+    assert table["Message"][0] == "mine"
+    assert len(table) == 499
+
+
+def test_a_manifest_that_the_disk_does_not_take_is_in_memory(tmp_path):
+    resource = pytest.importorskip("resource")
+    _long_journal(tmp_path / "journal.jsonl")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Journal(tmp_path / "journal.jsonl", CALL) as journal:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8 << 20, hard))
+        try:
+            table = journal.manifest("observed")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (last,) = np.flatnonzero(table["Status"] == "NODATA")
+    _check_long(table, last)
+
+
+MANIFEST = """
+import sys
+from astropy.table import Table
+from astroquery_lis.io.jobs import Result
+from astroquery_lis.io.journal import Journal
+from astroquery_lis.io.processes import peak_memory_gb
+
+with Journal(sys.argv[1], {}) as journal:
+    for start in range(0, 60_000, 1000):
+        rows = ((row * 7919) % 60_000 for row in range(start, start + 1000))
+        journal.append(*[Result(row, "COMPLETE", "x" * 100, "y" * 100, "z" * 100) for row in rows])
+    before = peak_memory_gb()
+    table = journal.manifest()
+    size = sum(table[name].nbytes for name in table.colnames)
+    print(peak_memory_gb() - before, size / 2**30)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told there")
+def test_the_manifest_of_a_long_job_takes_little_memory(tmp_path):
+    run = [sys.executable, "-c", MANIFEST, tmp_path / "journal.jsonl"]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    grown, size = map(float, done.stdout.split())
+    assert grown < size / 4
 
 
 def test_errors_travel_between_processes():
@@ -302,7 +377,7 @@ def test_a_run_tells_what_became_of_every_row(tmp_path, told, capfd):
     with Journal(tmp_path / "journal.jsonl", CALL) as journal:
         options = {"failed": rows_failed, "total": 7, "journal": journal}
         results = list(run(two_rows, range(3), ready=[Result(6, "SKIPPED")], **options))
-        kept = manifest(journal.results())
+        kept = journal.manifest()
         assert list(manifest(results)["Status"]) == list(kept["Status"])
     assert sorted((r.row, r.status) for r in results) == [
         (0, "COMPLETE"),
@@ -419,4 +494,4 @@ def test_a_journal_survives_many_threads(tmp_path):
             pass
     with Journal(tmp_path / "journal.jsonl", CALL) as journal:
         assert journal.finished == set(range(500))
-        assert len(manifest(journal.results())) == 500
+        assert len(journal.manifest()) == 500
