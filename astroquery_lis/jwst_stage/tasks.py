@@ -197,7 +197,7 @@ def records_dir(output_dir: FilePath) -> Path:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Record:
     """What became of a task the last time that it ran.
 

@@ -7,6 +7,7 @@ import pytest
 
 from astroquery_lis.exceptions import InvalidRequestError, StageError
 from astroquery_lis.jwst_stage.planning.plan import Plan
+from astroquery_lis.jwst_stage.running import progress
 from astroquery_lis.jwst_stage.running.outcomes import make_manifest
 from astroquery_lis.jwst_stage.running.progress import (
     Lock,
@@ -85,6 +86,20 @@ def test_run_that_was_killed(plan, tmp_path):
     assert list(table["state"]) == ["interrupted", "failed", "waiting"]
     assert not any(table["step"])
     assert table.meta["state"] == "interrupted"
+
+
+def test_a_run_that_ends_while_it_is_looked_at_was_not_interrupted(plan, tmp_path, monkeypatch):
+    begin(tmp_path)
+
+    def end(output_dir):
+        tasks = {name: {"state": "done"} for name in NAMES}
+        write_live(output_dir, {"state": "finished", "started": now(), "ended": now()}, tasks)
+        return False
+
+    monkeypatch.setattr(progress, "is_locked", end)
+    table = status(tmp_path)
+    assert table.meta["state"] == "finished"
+    assert set(table["state"]) == {"done"}
 
 
 def test_task_that_was_finished_after_the_last_word(plan, tmp_path):

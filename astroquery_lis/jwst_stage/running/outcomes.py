@@ -58,6 +58,7 @@ _CRASHES = frozenset({4, 6, 7, 8, 11})
 
 _NETWORK_ERRORS = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "Timeout", "HTTPError")
 _KIND_OF_ERROR = {
+    "MemoryError": "memory",
     "ServerLost": "killed",
     "InvalidExposureError": "data",
     "FileNotFoundError": "data",
@@ -86,10 +87,7 @@ def describe(
     """Return the failure behind an error: its class, module, text and trace, the end of the log."""
     name, module, text = _innermost(name, module, text)
     if name == "SystemExit":
-        fatal = next((line for line in reversed(log) if _FATAL_OF_CRDS in line), "")
-        if fatal or "crds" in trace:
-            return _failure("reference", "CrdsUnavailable", fatal or "CRDS ended the process.")
-        return _failure("code", name, f"a step ended the process: {text}")
+        return _of_system_exit(text, trace, log)
     if module.split(".")[0] == "crds" or name == "CrdsUnavailable":
         return _failure("reference", "CrdsUnavailable", f"{name}: {text}")
     if name in _NETWORK_ERRORS and ("tweakreg" in trace or _CATALOGUE_SERVICE in trace):
@@ -98,9 +96,15 @@ def describe(
     if name == "OSError" and "No space left" in text:
         action = "Free space on the disk of the output directory and run again."
         return _failure("killed", name, text, action)
-    if name == "MemoryError":
-        return _failure("memory", name, text or "no memory was left")
-    return _failure(_kind(name, module, text), name, text)
+    kind = _kind(name, module, text)
+    return _failure(kind, name, text or ("no memory was left" if kind == "memory" else ""))
+
+
+def _of_system_exit(text: str, trace: str, log: Sequence[str]) -> Failure:
+    fatal = next((line for line in reversed(log) if _FATAL_OF_CRDS in line), "")
+    if fatal or "crds" in trace:
+        return _failure("reference", "CrdsUnavailable", fatal or "CRDS ended the process.")
+    return _failure("code", "SystemExit", f"a step ended the process: {text}")
 
 
 def _innermost(name: str, module: str, text: str) -> tuple[str, str, str]:
@@ -196,16 +200,8 @@ def keep_log(name: str, job: Mapping[str, Any], output_dir: Path) -> None:
 
 
 def _failed(job: Mapping[str, Any], failure: Failure) -> Record:
-    return Record(
-        task=job["task"]["name"],
-        state="failed",
-        fingerprint=job["fingerprint"],
-        kind_of_failure=failure.kind,
-        message=failure.message,
-        context=job["context"],
-        environment=job["environment"],
-        ended=now(),
-    )
+    values = {"kind_of_failure": failure.kind, "message": failure.message, "ended": now()}
+    return Record(**job["record"] | values)
 
 
 _STATUS = {"done": "COMPLETE", "cached": "CACHED", "failed": "ERROR"}

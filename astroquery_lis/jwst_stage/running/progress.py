@@ -19,10 +19,10 @@ from astropy.table import Table
 from ...exceptions import StageError, refuse
 from ...io import workers
 from ...io.whole_files import close_unlocked, write_whole
-from ..tasks import HIDDEN, read_records
+from ..tasks import HIDDEN, Record, read_records
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from typing import IO, Any, Self
 
     from ..._typing import FilePath
@@ -138,31 +138,43 @@ def status(output_dir: FilePath) -> Table:
     path = Path(output_dir, HIDDEN, PLAN_FILE)
     if not path.exists():
         refuse("output_dir", str(output_dir), ": no plan was run there.")
-    plan = Plan.load(path)
-    live, records = read_live(output_dir), read_records(output_dir)
-    notes = live.pop("tasks", {})
-    is_running = live.get("state") == "running" and is_locked(output_dir)
+    plan, live = Plan.load(path), _live_now(output_dir)
+    notes, records = live.pop("tasks", {}), read_records(output_dir)
     rows = []
     for task in plan.tasks:
         note, record = notes.get(task.name, {}), records.get(task.name)
-        state, step = str(note.get("state", "waiting")), ""
-        if state == "running" and not is_running:
-            # It may have been finished after the last word of the run.
-            is_later = record is not None and record.ended >= live["started"]
-            state = record.state if record is not None and is_later else "interrupted"
+        state, step = _state_of(note, record, live), ""
         if state == "running":
             step = step_of(scratch_root(output_dir) / note.get("scratch", ""))
-        seconds, memory_gb, message = 0.0, 0.0, ""
-        if record is not None and state in ("done", "cached", "failed"):
-            seconds, memory_gb, message = record.seconds, record.memory_gb, record.message
-        message = " ".join(filter(None, (note.get("message", ""), message)))
-        row = (task.name, task.stage, done_by(task), state, step, seconds, memory_gb, message)
-        rows.append(row)
+        if record is None or state not in ("done", "cached", "failed"):
+            record = Record(task.name, state)
+        message = " ".join(filter(None, (note.get("message", ""), record.message)))
+        about = task.name, task.stage, done_by(task), state, step
+        rows.append((*about, record.seconds, record.memory_gb, message))
     table = table_of(rows, _COLUMNS)
-    if live.get("state") == "running" and not is_running:
-        live["state"] = "interrupted"
     table.meta.update(live)
     return table
+
+
+def _live_now(output_dir: FilePath) -> dict:
+    """Return what the last run told of itself, its state interrupted if it is not at work."""
+    live = read_live(output_dir)
+    if live.get("state") == "running" and not is_locked(output_dir):
+        # It may have come to its end just now.
+        live = read_live(output_dir)
+        if live.get("state") == "running":
+            live["state"] = "interrupted"
+    return live
+
+
+def _state_of(note: Mapping[str, str], record: Record | None, live: Mapping[str, str]) -> str:
+    state = str(note.get("state", "waiting"))
+    if state != "running" or live["state"] == "running":
+        return state
+    # It may have been finished after the last word of the run.
+    if record is not None and record.ended >= live["started"]:
+        return record.state
+    return "interrupted"
 
 
 def table_of(rows: list[tuple], columns: Mapping[str, type]) -> Table:
@@ -237,19 +249,18 @@ class Schedule:
     def begin(self) -> Task | None:
         """Return the next task to begin, as begun; `None` if none may begin now."""
         self._skip()
-        if self._alone and not self._running:
-            return self._start(self._alone.pop(0), alone=True)
+        if self._alone:
+            return None if self._running else self._start(self._alone.pop(0), alone=True)
         one_is_alone = any(alone for _, alone in self._running.values())
-        if self._alone or one_is_alone or len(self._running) >= self._workers:
+        if one_is_alone or len(self._running) >= self._workers:
             return None
-        for name, state in self.states.items():
-            task = self._tasks[name]
-            if state == WAITING and self._is_ready(task) and self._fits(task):
-                if lost := self._missing(task):
-                    self.messages[name].append(f"made without {', '.join(sorted(set(lost)))}")
-                # `_skip` gave up what cannot be reduced.
-                return self._start(self._reduced(task) or task)
-        return None
+        task = next(filter(self._fits, self._ready()), None)
+        if task is None:
+            return None
+        if lost := self._missing(task):
+            self.messages[task.name].append(f"made without {', '.join(sorted(set(lost)))}")
+        # `_skip` gave up what cannot be reduced.
+        return self._start(self._reduced(task) or task)
 
     def end(self, name: str, state: str) -> None:
         """Note how a task ended."""
@@ -274,28 +285,31 @@ class Schedule:
 
     def _skip(self) -> None:
         """Give up what cannot be made any more."""
-        for name, state in self.states.items():
-            if state != WAITING or not self._is_ready(self._tasks[name]):
-                continue
-            lost = self._missing(self._tasks[name])
-            if lost and self._reduced(self._tasks[name]) is None:
-                self.states[name] = SKIPPED
-                self.messages[name].append(f"not made: {', '.join(lost)} failed")
+        for task in self._ready():
+            lost = self._missing(task)
+            if lost and self._reduced(task) is None:
+                self.states[task.name] = SKIPPED
+                self.messages[task.name].append(f"not made: {', '.join(lost)} failed")
 
-    def _is_ready(self, task: Task) -> bool:
-        return not any(self.states.get(name) in (WAITING, RUNNING) for name in task.inputs)
+    def _ready(self) -> Iterator[Task]:
+        """Yield the tasks that wait for nothing but memory, in the order of the plan."""
+        for name, task in self._tasks.items():
+            if self.states[name] == WAITING and not any(
+                self.states.get(source) in (WAITING, RUNNING) for source in task.inputs
+            ):
+                yield task
 
     def _missing(self, task: Task) -> list[str]:
         return [name for name in task.inputs if self.states.get(name) in (FAILED, SKIPPED)]
 
     def _reduced(self, task: Task) -> Task | None:
+        """Return a task without the inputs that are lost, `None` if it cannot do without them."""
         lost = set(self._missing(task))
         if not lost:
             return task
         members = tuple(member for member in task.members if member.input not in lost)
-        if not self._partial or task.stage != 3:
-            return None
-        if not any(member.exptype == "science" for member in members):
+        is_enough = any(member.exptype == "science" for member in members)
+        if not (self._partial and task.stage == 3 and is_enough):
             return None
         inputs = tuple(name for name in task.inputs if name not in lost)
         return replace(task, members=members, inputs=inputs)

@@ -14,7 +14,7 @@ import uuid
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,8 +34,8 @@ from .. import pipeline
 from ..planning.groups import listed
 from ..planning.make_plan import by_reason, told_of
 from ..planning.plan import with_references
-from ..states import Fingerprints, assess, key
-from ..tasks import HIDDEN, log_path, read_records, write_record
+from ..states import Fingerprints, assess
+from ..tasks import HIDDEN, Record, log_path, read_records, write_record
 from .outcomes import keep_log, make_manifest, outcome, write_manifest
 from .progress import (
     CACHED,
@@ -183,7 +183,7 @@ class _Run:
             partial=partial,
         )
         self._variables = resolution.environment.variables(readonly=True)
-        self._about = {
+        self._about: dict[str, Any] = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "started": now(),
@@ -308,14 +308,18 @@ class _Run:
         scratch.mkdir(parents=True)
         # Stage 3 may keep its exposures in memory, unless there is too little of it.
         is_large = task.stage == 3 and task.estimate.memory_gb > self._memory_gb
+        record = Record(
+            task.name,
+            "failed",
+            fingerprint,
+            context=self._about["context"],
+            environment=self._about["environment"],
+        )
         job: dict[str, Any] = {
             "task": task.to_dict(),
             "output_dir": str(self._output_dir),
             "scratch": str(scratch),
-            "fingerprint": fingerprint,
-            "key": key(fingerprint),
-            "context": self._about["context"],
-            "environment": self._about["environment"],
+            "record": asdict(record),
             "in_memory": False if is_large else None,
             "kills": kills(),
         }

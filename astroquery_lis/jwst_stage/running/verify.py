@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from ...io.whole_files import fits_headers
 from ..tasks import ASDF_CARD
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from ..._typing import FilePath
     from ..tasks import Task
@@ -41,15 +42,9 @@ _EXTENSIONS = {
     "x1d": frozenset({"EXTRACT1D"}),
 }
 
-_GROUP_KEYS = (
-    "program_number",
-    "observation_number",
-    "visit_number",
-    "visit_group",
-    "sequence_id",
-    "activity_id",
-    "exposure_number",
-)
+_GROUP_CARDS = ("PROGRAM", "OBSERVTN", "VISIT", "VISITGRP", "SEQ_ID", "ACT_ID", "EXPOSURE")
+_GROUP_ID = re.compile(rb"^  group_id: *['\"]?([^'\"\n]+)", re.MULTILINE)
+_MOVED_FRAME = b"v2v3corr"
 
 _ACTIONS = {
     "S_TWKREG": (
@@ -70,20 +65,60 @@ def check(name: str, outcome: str, message: str = "", action: str = "") -> dict[
 
 @dataclass
 class _Product:
-    """What one look at a product tells: its headers, and how many pixels have a jump."""
+    """What one look at a product tells."""
 
+    path: Path
+    faults: list[dict] = field(default_factory=list)
+    """Checks that failed."""
     header: fits.Header = field(default_factory=fits.Header)
     science: fits.Header = field(default_factory=fits.Header)
     jump_share: float = 0.0
+    tree: bytes = b""
+    """Of an aligned exposure, the ASDF extension."""
+    rows: int = 0
+    """Of a table."""
 
-    def fill(self, hdul: fits.HDUList) -> None:
-        """Take what the checks need of an open file."""
-        self.header = hdul[0].header.copy()
-        if "SCI" in hdul:
-            self.science = hdul["SCI"].header.copy()
-        if "DQ" in hdul and self.header.get("S_JUMP") == "COMPLETE":
-            # As stored: the offset of unsigned integers changes their highest bit only.
-            self.jump_share = float(np.mean((hdul["DQ"].data & _JUMP_DET) != 0))
+    def look(self) -> None:
+        """Read the file, once for all checks."""
+        path, problem = self.path, ""
+        try:
+            if path.suffix == ".fits":
+                problem = is_whole(path)
+                if not problem:
+                    self._look_at_fits()
+            elif path.suffix == ".json":
+                json.loads(path.read_text())
+            elif path.suffix == ".ecsv":
+                self.rows = len(Table.read(path, format="ascii.ecsv"))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problem = f"{path.name} cannot be read: {error}"
+        if problem:
+            action = "Check the space on the disk and run again."
+            self.faults.append(check("whole", FAILED, problem, action))
+
+    def _look_at_fits(self) -> None:
+        # What astropy only warns of is told by the sizes.
+        with (
+            warnings.catch_warnings(action="ignore"),
+            fits.open(self.path, memmap=True, do_not_scale_image_data=True) as hdul,
+        ):
+            self.header = hdul[0].header.copy()
+            if "SCI" in hdul:
+                self.science = hdul["SCI"].header.copy()
+            if "DQ" in hdul and self.header.get("S_JUMP") == "COMPLETE":
+                # As stored: the offset of unsigned integers changes their highest bit only.
+                self.jump_share = float(np.mean((hdul["DQ"].data & _JUMP_DET) != 0))
+            if self.path.stem.endswith("_crf"):
+                self.tree = hdul["ASDF"].data.tobytes()
+            self.faults += _content(hdul, self.path)
+
+    @property
+    def group(self) -> str:
+        """The group of exposures that tweakreg took it for."""
+        if match := _GROUP_ID.search(self.tree):
+            return match[1].decode()
+        values = [self.header.get(name) for name in _GROUP_CARDS]
+        return self.path.stem if None in values else "-".join(map(str, values))
 
 
 def verify(task: Task, folder: Path, watch: LogWatch) -> list[dict]:
@@ -91,27 +126,20 @@ def verify(task: Task, folder: Path, watch: LogWatch) -> list[dict]:
 
     Any line with the outcome 'failed' makes the products useless.
     """
-    checks = _presence(task, folder)
-    files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
+    products = {path.name: _Product(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    for product in products.values():
+        product.look()
+    checks = _presence(task, products)
+    faults = [line for product in products.values() for line in product.faults]
+    checks += faults or [check("whole", OK, f"{len(products)} files")]
     main = main_product(task, folder)
-    product = _Product()
-    unfit = [
-        line
-        for path in files.values()
-        for line in _whole(path, product if path == main else _Product())
-    ]
-    checks += unfit or [check("whole", OK, f"{len(files)} files")]
-    # A time series of images may leave its light curve only.
-    is_named = any(not name.endswith("_asn.json") for name in task.outputs)
-    if not is_named and all(path.suffix != ".fits" for path in files.values()):
-        checks.append(check("products", FAILED, "no FITS file was made", "See the log."))
     if main is None or any(line["outcome"] == FAILED for line in checks):
         return checks
-    return checks + _effects(task, product, files, watch)
+    return checks + _effects(task, products[main.name], products, watch)
 
 
 def _effects(
-    task: Task, product: _Product, files: Mapping[str, Path], watch: LogWatch
+    task: Task, product: _Product, products: Mapping[str, _Product], watch: LogWatch
 ) -> list[dict]:
     """Return whether the steps that say COMPLETE did anything, by the main product."""
     header, steps = product.header, watch.parameters.get("steps", {})
@@ -124,8 +152,8 @@ def _effects(
     if task.pipeline in ("Image2Pipeline", "Image3Pipeline"):
         checks += _photometry(header, product.science)
     if task.pipeline == "Image3Pipeline":
-        checks += _alignment(header, files, watch, steps)
-        checks += _catalogue(files, steps)
+        checks += _alignment(header, products.values(), watch, steps)
+        checks += _catalogue(products.values(), steps)
     return checks
 
 
@@ -159,8 +187,8 @@ def main_product(task: Task, folder: Path) -> Path | None:
 def _backgrounds(task: Task, header: fits.Header) -> list[dict]:
     """Return whether the backgrounds among the members were subtracted, here or before."""
     steps = ("bkg_subtract", "master_background")
-    asked = any(task.steps.get(step, {}).get("skip") for step in steps)
-    if asked or all(member.exptype != "background" for member in task.members):
+    is_skipped = any(task.steps.get(step, {}).get("skip") for step in steps)
+    if is_skipped or all(member.exptype != "background" for member in task.members):
         return []
     if "COMPLETE" in (header.get("S_BKDSUB"), header.get("S_MSBSUB")):
         return [check("background", OK, "the background was subtracted")]
@@ -170,39 +198,16 @@ def _backgrounds(task: Task, header: fits.Header) -> list[dict]:
     return [check("background", NO_EFFECT, message, _ACTIONS["background"])]
 
 
-def _presence(task: Task, folder: Path) -> list[dict]:
-    missing = [Path(name).name for name in task.outputs if not (folder / Path(name).name).exists()]
+def _presence(task: Task, products: Mapping[str, _Product]) -> list[dict]:
+    missing = [name for name in (Path(name).name for name in task.outputs) if name not in products]
     if missing:
-        present = sorted(path.name for path in folder.iterdir()) or ["nothing"]
-        message = f"not made: {', '.join(missing)}; made: {', '.join(present)}"
+        message = f"not made: {', '.join(missing)}; made: {', '.join(products) or 'nothing'}"
         return [check("products", FAILED, message, "See the log for the step that stopped.")]
+    # A time series of images may leave its light curve only.
+    is_named = any(not name.endswith("_asn.json") for name in task.outputs)
+    if not is_named and not any(name.endswith(".fits") for name in products):
+        return [check("products", FAILED, "no FITS file was made", "See the log.")]
     return []
-
-
-def _whole(path: Path, product: _Product) -> list[dict]:
-    """Return what is wrong with a product, which is read once for it."""
-    try:
-        if path.suffix == ".fits":
-            problem = is_whole(path)
-            if not problem:
-                # What astropy only warns of is told by the sizes.
-                with (
-                    warnings.catch_warnings(action="ignore"),
-                    fits.open(path, memmap=True, do_not_scale_image_data=True) as hdul,
-                ):
-                    product.fill(hdul)
-                    return _content(hdul, path)
-        else:
-            problem = ""
-            if path.suffix == ".json":
-                json.loads(path.read_text())
-            elif path.suffix == ".ecsv":
-                Table.read(path, format="ascii.ecsv")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = f"{path.name} cannot be read: {error}"
-    if not problem:
-        return []
-    return [check("whole", FAILED, problem, "Check the space on the disk and run again.")]
 
 
 def _content(hdul: fits.HDUList, path: Path) -> list[dict]:
@@ -224,13 +229,16 @@ def _content(hdul: fits.HDUList, path: Path) -> list[dict]:
 
 def _statuses(header: fits.Header) -> list[dict]:
     """Return a line for each step that says itself that it failed."""
-    checks = []
-    for keyword in header:
-        if keyword.startswith("S_") and header[keyword] == "FAILED":
-            action = _ACTIONS.get(keyword, "See the warnings in the log.")
-            message = f"{keyword} = FAILED: the product was made without the step"
-            checks.append(check(keyword, NO_EFFECT, message, action))
-    return checks
+    return [
+        check(
+            keyword,
+            NO_EFFECT,
+            f"{keyword} = FAILED: the product was made without the step",
+            _ACTIONS.get(keyword, "See the warnings in the log."),
+        )
+        for keyword, value in header.items()
+        if keyword.startswith("S_") and value == "FAILED"
+    ]
 
 
 def _photometry(header: fits.Header, science: fits.Header) -> list[dict]:
@@ -265,22 +273,24 @@ def _jumps(header: fits.Header, flagged: float) -> list[dict]:
 
 
 def _alignment(
-    header: fits.Header, files: Mapping[str, Path], watch: LogWatch, steps: Mapping
+    header: fits.Header, products: Collection[_Product], watch: LogWatch, steps: Mapping
 ) -> list[dict]:
     """Return whether tweakreg moved the images: the frame that it adds to a WCS tells."""
     if header.get("S_TWKREG") != "COMPLETE":
         return []
-    asked = steps.get("tweakreg", {})
-    catalogue = str(asked.get("abs_refcat") or "").strip()
-    catalogue = "" if catalogue == "None" else catalogue
-    crf = [path for name, path in files.items() if name.endswith("_crf.fits")]
-    if not crf:
+    values = steps.get("tweakreg", {})
+    catalogue = str(values.get("abs_refcat") or "").strip()
+    groups: dict[str, bool] = {}
+    for product in products:
+        if product.tree:
+            is_moved = _MOVED_FRAME in product.tree
+            groups[product.group] = groups.get(product.group, True) and is_moved
+    if not groups:
         message = "no _crf product to read the alignment from: outlier_detection was skipped"
         return [check("tweakreg", NOTE, message, "See the log for the matches of each image.")]
-    groups = _aligned_groups(crf)
     unaligned = sorted(name for name, aligned in groups.items() if not aligned)
-    if catalogue:
-        return _absolute(catalogue, groups, unaligned, watch, asked)
+    if catalogue not in ("", "None"):
+        return _absolute(catalogue, len(groups), unaligned, watch, values)
     message = f"{len(groups) - len(unaligned)} of {len(groups) - 1} groups aligned to the reference"
     if watch.relative_matches:
         message += f", with {min(watch.relative_matches)} or more matches"
@@ -293,28 +303,24 @@ def _alignment(
 
 
 def _absolute(
-    catalogue: str,
-    groups: Mapping[str, bool],
-    unaligned: list[str],
-    watch: LogWatch,
-    asked: Mapping,
+    catalogue: str, n_groups: int, unaligned: list[str], watch: LogWatch, values: Mapping
 ) -> list[dict]:
     name = Path(catalogue).name
-    needed = int(asked.get("abs_minobj", 15))
+    needed = int(values.get("abs_minobj", 15))
     matched = max(watch.absolute_matches, default=0)
     # The shift to the catalogue is that of all groups, also of those that fit no other.
-    least = int(asked.get("minobj", 15))
+    least = int(values.get("minobj", 15))
     # Nothing is logged of a group without sources, nor of any where the step gave up; the
     # reference is matched to none.
-    apart = len(groups) - 1 - sum(count >= least for count in watch.relative_matches)
+    apart = n_groups - 1 - sum(count >= least for count in watch.relative_matches)
     if not unaligned and matched >= needed and apart > 0:
         message = (
-            f"S_TWKREG = COMPLETE, but {apart} of {len(groups)} groups were not aligned to the "
+            f"S_TWKREG = COMPLETE, but {apart} of {n_groups} groups were not aligned to the "
             f"others before all were moved to {name}: fewer than {least} sources matched (minobj)"
         )
         return [check("tweakreg", NO_EFFECT, message, _ACTIONS["S_TWKREG"])]
     if not unaligned and matched >= needed:
-        message = f"all {len(groups)} groups aligned to {name} with {matched} matches"
+        message = f"all {n_groups} groups aligned to {name} with {matched} matches"
         return [check("tweakreg", OK, message)]
     message = (
         f"S_TWKREG = COMPLETE, but the images were not aligned to {name}: {matched} sources "
@@ -329,32 +335,12 @@ def _absolute(
     return [check("tweakreg", NO_EFFECT, message, action)]
 
 
-def _aligned_groups(crf: list[Path]) -> dict[str, bool]:
-    """Return whether all images of each group carry the frame of a correction."""
-    from stdatamodels.jwst import datamodels
-
-    groups: dict[str, bool] = {}
-    for path in crf:
-        with datamodels.open(str(path)) as model:
-            frames = model.meta.wcs.available_frames
-            observation = model.meta.observation.instance
-            own = model.meta.group_id
-            values = (observation.get(key) for key in _GROUP_KEYS)
-            parts = [str(value) for value in values if value is not None]
-        group = "-".join(parts) if len(parts) == len(_GROUP_KEYS) else path.stem
-        group = str(own) if own not in (None, "") else group
-        groups[group] = groups.get(group, True) and "v2v3corr" in frames
-    return groups
-
-
-def _catalogue(files: Mapping[str, Path], steps: Mapping) -> list[dict]:
+def _catalogue(products: Iterable[_Product], steps: Mapping) -> list[dict]:
     if steps.get("source_catalog", {}).get("skip") in (True, "True"):
         return []
-    for name, path in files.items():
-        if name.endswith("_cat.ecsv"):
-            count = len(Table.read(path, format="ascii.ecsv"))
-            if count:
-                return [check("source_catalog", OK, f"{count} sources")]
+    counts = [product.rows for product in products if product.path.name.endswith("_cat.ecsv")]
+    if any(counts):
+        return [check("source_catalog", OK, f"{max(counts)} sources")]
     message = "no source was detected, so that there is no catalogue"
     action = "Lower source_catalog.snr_threshold or npixels if there are sources in the picture."
     return [check("source_catalog", NOTE, message, action)]

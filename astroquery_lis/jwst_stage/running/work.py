@@ -79,8 +79,8 @@ def prepare(job: Mapping[str, Any]) -> None:
 def work(job: Mapping[str, Any]) -> dict:
     """Do a task, whatever happens: return its record, which is not written if it failed.
 
-    A job has ``task`` (`Task.to_dict`), ``output_dir``, ``scratch``, ``fingerprint``, ``key``,
-    ``context``, ``environment``, ``in_memory``.
+    A job has ``task`` (`Task.to_dict`), ``record`` (what is known of it before), ``output_dir``,
+    ``scratch``, ``in_memory``.
     """
     task = Task.from_dict(job["task"])
     output_dir, scratch = Path(job["output_dir"]), Path(job["scratch"])
@@ -90,44 +90,32 @@ def work(job: Mapping[str, Any]) -> dict:
     # side by side, so that every pipeline finds them, whichever folder it takes their names from.
     (scratch / "run").mkdir(exist_ok=True)
     os.chdir(scratch / "run")
-    begun = time.monotonic()
-    values: dict[str, Any] = {
-        "task": task.name,
-        "state": "done",
-        "fingerprint": job["fingerprint"],
-        "context": job["context"],
-        "environment": job["environment"],
-        "started": now(),
-        "versions": versions(),
-    }
+    begun, key = time.monotonic(), states.key(job["record"]["fingerprint"])
+    record = Record(**job["record"] | {"started": now(), "versions": versions()})
     log = scratch / "task.log"
     with LogWatch(log, scratch / "step.json") as watch:
-        watch.say(f"{task.name}: {task.pipeline or task.kind}, key {job['key']}")
+        watch.say(f"{task.name}: {task.pipeline or task.kind}, key {key}")
         statuses: dict[str, str] = {}
         try:
             _make(task, job, scratch, products_dir)
-            values["checks"] = verify(task, products_dir, watch)
-            _raise_if_unfit(values["checks"])
-            _stamp(products_dir, task, job["key"])
+            record.checks = verify(task, products_dir, watch)
+            _raise_if_unfit(record.checks)
+            _stamp(products_dir, task, key)
             main = main_product(task, products_dir)
             if main is not None:
-                values["references"], statuses = _metadata_of(main)
+                record.references, statuses = _metadata_of(main)
+            record.state = "done"
         except BaseException as error:
             watch.say(traceback.format_exc())
             failure = _failure(error, watch)
-            values |= {"state": "failed", "references": {}}
-            values |= {"kind_of_failure": failure.kind, "message": failure.message}
-    values |= {
-        "parameters": watch.parameters,
-        "steps": _steps(task, watch.steps, statuses),
-        "seconds": round(time.monotonic() - begun, 3),
-        "memory_gb": peak_memory_gb(),
-        "ended": now(),
-    }
-    if values["state"] == "done":
-        values["products"] = _publish(task, products_dir, output_dir, log)
-        write_record(output_dir, Record(**values))
-    return asdict(Record(**values))
+            record.kind_of_failure, record.message = failure.kind, failure.message
+    record.parameters, record.steps = watch.parameters, _steps(task, watch.steps, statuses)
+    record.seconds, record.memory_gb = round(time.monotonic() - begun, 3), peak_memory_gb()
+    record.ended = now()
+    if record.state == "done":
+        record.products = _publish(task, products_dir, output_dir, log)
+        write_record(output_dir, record)
+    return asdict(record)
 
 
 def versions() -> dict[str, str]:
