@@ -1,4 +1,4 @@
-"""The command from its words to its exit code, and the commands of the survey."""
+"""The command from its words to its exit code, and the commands of the survey and the cache."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -15,23 +16,26 @@ from astropy import units as u
 from astropy.table import Table
 
 from .. import demo
+from .._conf import conf
 from .._packages import package_version
 from ..client import LegacySurveyClass
 from ..client.inputs import POSITION, as_position, bricks_at, warn_of_unplaced
 from ..exceptions import InvalidRequestError, LegacySurveyError, TransferError
+from ..io.store import prune
 from ..pictures.rgb import picture_bytes
 from ..survey.bricks import brick_center, brick_edges, brick_id, name_of
-from . import cache_commands, doctor, jwst, values
-from .arguments import Command, Parser, add_command, protected
+from . import calls, doctor, jwst
+from .arguments import Command, Parser, add_command, add_group, protected
 from .calls import answer, asked, code_of_targets, run, show, targets_asked
 from .console import HELP, Console, Exit, check_output, code_of_error
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from types import FrameType
 
     from astropy.io.fits import HDUList
+
 
 DESCRIPTION = "Client of the DESI Legacy Imaging Surveys."
 EPILOG = "'astroquery-lis COMMAND --help' tells more of each.\n\n"
@@ -49,7 +53,9 @@ def parser() -> Parser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in (*COMMANDS, *doctor.COMMANDS):
         add_command(commands, command)
-    cache_commands.add_commands(commands)
+    actions = add_group(commands, "cache", "look after the files that were kept")
+    for command in CACHE_COMMANDS:
+        add_command(actions, command)
     jwst.add_commands(commands)
     return top
 
@@ -153,7 +159,7 @@ def _image_file(options: Namespace, survey: LegacySurveyClass, console: Console)
     name, arguments["coordinates"] = options.command, arguments.get("coordinates")
     if arguments["coordinates"] is not None or "wcs" not in arguments:
         position = as_position(arguments["coordinates"] or "")
-        name, arguments["coordinates"] = f"{name}-{values.name_of_place(position)}", position
+        name, arguments["coordinates"] = f"{name}-{calls.name_of_place(position)}", position
     _name_result(options, f"{name}.fits")
     images = answer(options, survey, console, arguments)
     if hasattr(options, "get_query_payload"):
@@ -196,7 +202,7 @@ def _picture(options: Namespace, survey: LegacySurveyClass, console: Console) ->
     _refuse_two_layers(options)
     arguments = asked(options)
     position = arguments["coordinates"] = as_position(arguments["coordinates"])
-    _name_result(options, f"picture-{values.name_of_place(position)}.png")
+    _name_result(options, f"picture-{calls.name_of_place(position)}.png")
     path = options.result
     ending = ".png" if path in (None, "-") else os.path.splitext(path)[1].lower()
     if ending not in PICTURE_FORMATS:
@@ -340,6 +346,65 @@ def _demo(options: Namespace, survey: LegacySurveyClass, console: Console) -> No
     console.put(path=str(demo.run(**asked(options), say=say, show_progress=console.shows_waiting)))
 
 
+# ---- the cache -----------------------------------------------------------------------------------
+
+GOOD = frozenset({"GOOD", "UNLISTED", "REPAIRED", "REMOVED"})
+
+
+def _info(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    """Tell where the cache is and what it holds."""
+    info = survey.cache_info()
+    console.put(**info)
+    console.line(f"location  {info['location']}")
+    limit = f"{info['limit_bytes'] / 1e9:g} GB" if info["limit_bytes"] else "no limit"
+    console.line(f"size      {info['bytes'] / 1e9:.3f} GB of {limit}")
+    for name, count in info["stores"].items():
+        console.line(
+            f"{name}: {count['files']} files, {count['file_bytes'] / 1e6:.1f} MB; "
+            f"{count['parts']} parts of files, {count['part_bytes'] / 1e6:.1f} MB"
+        )
+
+
+def _verify(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
+    """Exits with 5 if a file is bad."""
+    table = answer(options, survey, console, asked(options))
+    return console.manifest(table, options, summary=True, code=_code_of_audit)
+
+
+def _code_of_audit(statuses: Collection[str]) -> int:
+    return Exit.PARTIAL if set(statuses) - GOOD else Exit.OK
+
+
+def _prune(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    """Remove what was used longest ago until the cache is small enough."""
+    before = survey.cache_info()
+    limit_bytes = before["limit_bytes"] if options.limit is None else options.limit * 1e9
+    kept_bytes = before["bytes"]
+    if options.limit is not None or conf.cache_size:
+        kept_bytes = prune(survey.cache_location, limit_bytes, keep_since_s=time.time())
+    _say_removed(before["bytes"], kept_bytes, console)
+
+
+def _clear(options: Namespace, survey: LegacySurveyClass, console: Console) -> None:
+    before = survey.cache_info()["bytes"]
+    survey.clear_cache(**asked(options))
+    _say_removed(before, survey.cache_info()["bytes"], console)
+
+
+def _say_removed(before: float, after: float, console: Console) -> None:
+    console.put(removed_bytes=int(before - after), bytes=int(after))
+    console.line(f"removed {(before - after) / 1e6:.1f} MB, {after / 1e6:.1f} MB are left")
+
+
+def _more_for_prune(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--limit",
+        type=calls.gigabytes,
+        metavar="GB",
+        help="size to keep within (default: that of the configuration, 50)",
+    )
+
+
 # ---- the list of them ---------------------------------------------------------------------------
 
 
@@ -347,7 +412,7 @@ def _more_for_bricks(command: ArgumentParser) -> list[str]:
     command.add_argument("coordinates", nargs="*", metavar="RA DEC|NAME", help=POSITION)
     names = _more_for_many(command)
     command.add_argument(
-        "--radius", type=values.angle, metavar="ANGLE", help="all bricks that a circle touches"
+        "--radius", type=calls.angle, metavar="ANGLE", help="all bricks that a circle touches"
     )
     return ["coordinates", *names]
 
@@ -403,4 +468,10 @@ COMMANDS = (
     Command("releases", run, _Survey.list_releases, "table", ()),
     Command("mirrors", run, _Survey.list_mirrors, "table"),
     Command("demo", _demo, demo.run, "", ()),
+)
+CACHE_COMMANDS = (
+    Command("info", _info, settings=()),
+    Command("verify", _verify, LegacySurveyClass.verify, "table"),
+    Command("prune", _prune, settings=(), more=_more_for_prune),
+    Command("clear", _clear, LegacySurveyClass.clear_cache, settings=()),
 )

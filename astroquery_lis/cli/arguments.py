@@ -20,7 +20,7 @@ from .._typing import Keywords
 from ..client import LegacySurveyClass
 from ..client.inputs import POSITION
 from ..jwst_stage import JwstStageClass
-from . import values
+from . import calls
 from .console import HELP, Exit
 
 _MINUS_NUMBER = re.compile(r"-\s*\.?\d")
@@ -46,19 +46,19 @@ HELP_OF = {
 }
 # By words that are all in the annotation, or in what the docstring says of the type; the first
 # entry counts.
-_ANGLE: dict[str, Any] = {"type": values.angle, "metavar": "ANGLE"}
-_LIST: dict[str, Any] = {"type": values.names, "metavar": "LIST"}
-_NUMBERS: dict[str, Any] = {"type": values.whole_numbers, "metavar": "LIST"}
+_ANGLE: dict[str, Any] = {"type": calls.angle, "metavar": "ANGLE"}
+_LIST: dict[str, Any] = {"type": calls.names, "metavar": "LIST"}
+_NUMBERS: dict[str, Any] = {"type": calls.whole_numbers, "metavar": "LIST"}
 CONVERTERS: dict[str, dict[str, Any]] = {
-    "Size": {"type": values.size, "metavar": "SIZE"},
+    "Size": {"type": calls.size, "metavar": "SIZE"},
     "Angle": _ANGLE,
     "AnyAngle": _ANGLE,
     "Mirror": {"action": "append", "metavar": "WHERE"},
-    "SkyCoord": {"type": values.corners, "metavar": "RA,DEC,..."},
-    "Quantity": {"type": values.duration, "metavar": "TIME"},
-    "Time": {"type": values.moment, "metavar": "DATE"},
-    "WCS": {"type": values.grid_of_file, "metavar": "FILE"},
-    "Mapping": {"type": values.condition, "action": "append", "metavar": "CONDITION"},
+    "SkyCoord": {"type": calls.corners, "metavar": "RA,DEC,..."},
+    "Quantity": {"type": calls.duration, "metavar": "TIME"},
+    "Time": {"type": calls.moment, "metavar": "DATE"},
+    "WCS": {"type": calls.grid_of_file, "metavar": "FILE"},
+    "Mapping": {"type": calls.condition, "action": "append", "metavar": "CONDITION"},
     "FilePath": {"metavar": "PATH"},
     "Bands": _LIST,
     "Products": _LIST,
@@ -313,7 +313,7 @@ def _converter(annotation: str, kind: str, default: object) -> Keywords | None:
     options = next(dict(o) for names, o in CONVERTERS.items() if words.issuperset(names.split()))
     if is_by_row and "type" in options:
         options["metavar"] += "|COLUMN"
-        options["type"] = values.or_column(options["type"])
+        options["type"] = calls.or_column(options["type"])
     return options
 
 

@@ -15,7 +15,7 @@ from ..exceptions import CrdsUnavailable, InvalidRequestError
 from ..jwst_stage import JwstStageClass
 from ..jwst_stage.mission_search import size_text
 from ..jwst_stage.planning.plan import load_plan, placed_plan
-from . import values
+from . import calls
 from .arguments import Command, add_command, add_group, add_method
 from .calls import answer, asked, call, run, show, stage_of
 from .console import Console, Exit, check_output, counted
@@ -360,20 +360,20 @@ _OF_PLAN: dict[str, dict[str, Any]] = {
         "help": f"where the products are to be: by default where the plan says, else {DEFAULT_DIR}",
     },
     "steps": {
-        "type": values.step_parameter,
+        "type": calls.step_parameter,
         "metavar": "STEP.PARAMETER=VALUE",
         "help": "a parameter of a step, such as jump.rejection_threshold=5; "
         "NRCA1:jump.rejection_threshold=5 is for that detector alone; may be repeated",
     },
     "corrections": {
-        "type": values.correction,
+        "type": calls.correction,
         "action": "append",
         "metavar": "NAME[:KEY=VALUE,...]",
         "help": "a correction between stages, such as snowballs or wisp:templates=FILE, "
         "minimum_snr=5, or a function as module:name; may be repeated, in order",
     },
     "wcs": {"type": str, "metavar": "FILE"},
-    "group_by": {"type": values.names, "metavar": "LIST"},
+    "group_by": {"type": calls.names, "metavar": "LIST"},
 }
 
 

@@ -142,7 +142,7 @@ class CacheMethods(SurveyBase):
         >>> sorted(LegacySurvey.cache_info())
         ['bytes', 'limit_bytes', 'location', 'stores']
         """
-        stores = io.cache.cache_usage(self.cache_location)
+        stores = io.store.cache_usage(self.cache_location)
         total = sum(count["file_bytes"] + count["part_bytes"] for count in stores.values())
         return {
             "location": str(self.cache_location),
@@ -175,14 +175,14 @@ class CacheMethods(SurveyBase):
         """
         if older_than is None and release is None:
             self._images.clear()
-            io.cache.clear_stores(self.cache_location)
+            io.store.clear_stores(self.cache_location)
             for response in Path(self.cache_location).glob("*.pickle"):
                 response.unlink()
             return
         before_s = None if older_than is None else time.time() - _seconds(older_than)
         name = None if release is None else get_release(release).name
         self._images.clear()
-        io.cache.clear_stores(self.cache_location, used_before_s=before_s, release=name)
+        io.store.clear_stores(self.cache_location, used_before_s=before_s, release=name)
 
     def verify_cache(self, *, repair: bool = False) -> Table:
         """Audit the cache: `verify` without a tree.
@@ -264,7 +264,7 @@ def audit(
 
     The mirrors, if any, are asked for lists that the tree lacks and for files instead of bad ones.
     """
-    stores = io.cache.all_stores(tree)
+    stores = io.store.all_stores(tree)
     findings: list[_Finding] = []
     for root in stores or [tree]:
         sources = [
@@ -449,10 +449,10 @@ class _Audit:
         if self.store is None:
             return []
         findings = []
-        for entry in io.cache.cache_entries(self.root.parent):
+        for entry in io.store.cache_entries(self.root.parent):
             if entry.is_whole or entry.root != self.root:
                 continue
-            bad = io.cache.damaged_runs(entry)
+            bad = io.store.damaged_runs(entry)
             path = self.root / entry.relative
             finding = _Finding(path, "GOOD", "in parts", entry.size)
             if bad:

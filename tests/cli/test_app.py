@@ -134,7 +134,7 @@ def test_wrong_words_exit_with_2(words, match, capsys):
 
 
 def test_the_older_module_is_the_command_too(shell):
-    answer = shell(f"{sys.executable} -m astroquery_lis.cli bricks 190.1086 1.2005 --format csv")
+    answer = shell(f"{sys.executable} -m astroquery_lis bricks 190.1086 1.2005 --format csv")
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.decode().splitlines()[1].startswith("1901p012,")
 

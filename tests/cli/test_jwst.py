@@ -10,7 +10,7 @@ from astropy.io import fits
 from astropy.table import QTable, Table
 from astroquery import mast
 
-from astroquery_lis.cli.values import correction, step_parameter
+from astroquery_lis.cli.calls import correction, step_parameter
 from astroquery_lis.sandbox.mast import serve_mast
 
 from ..jwst_stage.archive.archive_files import EAST, write_association, write_uncal

@@ -8,7 +8,7 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import MaskedColumn, QTable, Table
 
-from astroquery_lis.cli import tables
+from astroquery_lis.cli.console import json_rows, table_bytes
 from astroquery_lis.client import user_tables
 from astroquery_lis.exceptions import InvalidRequestError, OptionalDependencyError
 
@@ -30,7 +30,7 @@ def test_what_is_written_can_be_read(tmp_path, monkeypatch, kind, way):
     example = _example()
     if kind == "text":
         example = example["ra", "dec"]
-    data = tables.table_bytes(example, kind)
+    data = table_bytes(example, kind)
     ending = {"text": "txt", "votable": "vot"}.get(kind, kind)
     path = tmp_path / (f"table.{ending}" if way == "name" else "table")
     path.write_bytes(data)
@@ -54,7 +54,7 @@ def test_what_is_written_can_be_read(tmp_path, monkeypatch, kind, way):
 def test_the_name_of_a_compressed_file(tmp_path, compressed):
     import gzip
 
-    data = tables.table_bytes(_example(), "csv")
+    data = table_bytes(_example(), "csv")
     path = tmp_path / ("a.csv.gz" if compressed else "a.csv")
     path.write_bytes(gzip.compress(data) if compressed else data)
     assert user_tables.kind_of(str(path)) == "csv"
@@ -119,7 +119,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
     with pytest.raises(OptionalDependencyError, match=r"\[parquet\]'"):
         user_tables.read_table(str(tmp_path / "a.parquet"))
     with pytest.raises(OptionalDependencyError, match=r"\[parquet\]'"):
-        tables.table_bytes(_example(), "parquet")
+        table_bytes(_example(), "parquet")
 
 
 def test_parquet_of_astropy_and_of_others():
@@ -145,24 +145,24 @@ def test_parquet_of_astropy_and_of_others():
     assert read["kind"].tolist() == ["a", None]
     assert read["apflux"].shape == (2, 2)
     assert read["good"].tolist() == [True, None]
-    assert parquet.read_table(io.BytesIO(tables.table_bytes(read, "parquet"))).num_rows == 2
+    assert parquet.read_table(io.BytesIO(table_bytes(read, "parquet"))).num_rows == 2
 
 
 def test_a_format_that_cannot_hold_the_table():
     table = Table({"a": np.zeros((2, 3, 4))})
     with pytest.raises(InvalidRequestError, match="format 'csv' cannot hold this table"):
-        tables.table_bytes(table, "csv")
+        table_bytes(table, "csv")
 
 
 def test_csv_has_a_column_for_each_of_several_values():
     table = Table({"id": [1, 2], "dchisq": [[1.0, 2.0], [3.0, 4.0]]})
-    assert tables.table_bytes(table, "csv") == b"id,dchisq_1,dchisq_2\n1,1.0,2.0\n2,3.0,4.0\n"
+    assert table_bytes(table, "csv") == b"id,dchisq_1,dchisq_2\n1,1.0,2.0\n2,3.0,4.0\n"
 
 
 def test_a_sky_column_goes_through_ecsv_and_json(tmp_path):
     table = QTable({"place": SkyCoord([1, 2], [3, -4], unit="deg"), "r": [1, 2] * u.arcsec})
     path = tmp_path / "a.ecsv"
-    path.write_bytes(tables.table_bytes(table, "ecsv"))
+    path.write_bytes(table_bytes(table, "ecsv"))
     read = user_tables.read_table(str(path))
     assert read["place"].dec.deg.tolist() == [3, -4]
-    assert tables.json_rows(table)[1] == {"place": "2.00000000 -4.00000000", "r": 2.0}
+    assert json_rows(table)[1] == {"place": "2.00000000 -4.00000000", "r": 2.0}

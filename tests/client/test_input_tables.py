@@ -146,7 +146,7 @@ def _written(folder, kind):
     path = folder / f"table.{kind}"
     table = _vizier("both") if kind == "vot" else _columns("RA", "DEC")
     if kind == "parquet":
-        from astroquery_lis.cli.tables import table_bytes
+        from astroquery_lis.cli.console import table_bytes
 
         path.write_bytes(table_bytes(table, "parquet"))
     else:

@@ -264,7 +264,7 @@ def test_a_set_up_without_a_reference_is_told_by_its_values(plan, observation):
 
 
 def test_a_new_context_and_an_override_change_what_they_name(plan, cache, resolution, tmp_path):
-    from astroquery_lis.sandbox.jwst.references import add_context
+    from astroquery_lis.sandbox.jwst.reference_files import add_context
 
     context = add_context(cache, ["flat"])
     override = shutil.copy(next(cache.rglob("jwst_nircam_photom_0001.fits")), tmp_path / "own.fits")

@@ -29,8 +29,9 @@ from astroquery_lis.sandbox.jwst.detector import (
     offset_position,
     one_over_f,
 )
-from astroquery_lis.sandbox.jwst.references import KINDS
-from astroquery_lis.sandbox.jwst.scene import FILTERS, render_rate
+from astroquery_lis.sandbox.jwst.reference_files import KINDS
+from astroquery_lis.sandbox.jwst.scene import render_rate
+from astroquery_lis.sandbox.jwst.setups import FILTERS
 
 # Runs where CRDS is imported anew, because it reads its environment once per process.
 _RUN = """

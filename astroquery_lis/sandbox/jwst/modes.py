@@ -13,10 +13,9 @@ from astropy.table import Table
 
 from .crds_files import CONTEXT, References, write_cache
 from .detector import DETECTORS, make_ramp, offset_position
-from .headers import Shot, fill_header, save, write_uncal
 from .observation import need_stdatamodels
 from .reference_files import imaging_references, ramp_references
-from .setups import TARGET_DEG, Setup
+from .setups import TARGET_DEG, Setup, Shot, fill_header, save, write_uncal
 
 EMPTY_DEG = (190.1, 1.25)
 

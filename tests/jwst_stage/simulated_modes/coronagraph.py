@@ -9,15 +9,13 @@ import numpy as np
 
 from astroquery_lis.sandbox.jwst.crds_files import Reference
 from astroquery_lis.sandbox.jwst.detector import offset_position
-from astroquery_lis.sandbox.jwst.headers import Shot, frame_keywords
 from astroquery_lis.sandbox.jwst.modes import (
     ModeObservation,
     Program,
     one_star,
 )
 from astroquery_lis.sandbox.jwst.reference_files import flat, imaging_references
-from astroquery_lis.sandbox.jwst.scene import add_star
-from astroquery_lis.sandbox.jwst.setups import TARGET_DEG
+from astroquery_lis.sandbox.jwst.setups import TARGET_DEG, Shot, add_star, frame_keywords
 
 from . import setup_of
 

@@ -17,9 +17,8 @@ from astroquery_lis.sandbox.jwst.detector import (
     offset_position,
     v2v3_matrix,
 )
-from astroquery_lis.sandbox.jwst.headers import Shot
 from astroquery_lis.sandbox.jwst.modes import EMPTY_DEG, ModeObservation, Program, one_star
-from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG
+from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG, Shot
 
 from . import setup_of
 

@@ -9,10 +9,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from astroquery_lis.sandbox.jwst.crds_files import Reference
-from astroquery_lis.sandbox.jwst.headers import Shot
 from astroquery_lis.sandbox.jwst.modes import ModeObservation, Program, one_star
 from astroquery_lis.sandbox.jwst.reference_files import imaging_references
-from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG
+from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG, Shot
 
 from . import setup_of
 

@@ -11,11 +11,9 @@ import numpy as np
 
 from astroquery_lis.sandbox.jwst.crds_files import Reference
 from astroquery_lis.sandbox.jwst.detector import Pointing, v2v3_matrix
-from astroquery_lis.sandbox.jwst.headers import Shot
 from astroquery_lis.sandbox.jwst.modes import ModeObservation, Program, one_star
 from astroquery_lis.sandbox.jwst.reference_files import distortion, flat, ramp_references
-from astroquery_lis.sandbox.jwst.scene import add_star
-from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG
+from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG, Shot, add_star
 
 from . import setup_of, spectral_photometry
 

@@ -10,10 +10,9 @@ import numpy as np
 from astropy.table import Table
 
 from astroquery_lis.sandbox.jwst.crds_files import Reference
-from astroquery_lis.sandbox.jwst.headers import Shot
 from astroquery_lis.sandbox.jwst.modes import ModeObservation, Program
 from astroquery_lis.sandbox.jwst.reference_files import flat, imaging_references, ramp_references
-from astroquery_lis.sandbox.jwst.scene import add_star
+from astroquery_lis.sandbox.jwst.setups import Shot, add_star
 
 from . import setup_of, spectral_photometry
 

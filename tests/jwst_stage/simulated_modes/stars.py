@@ -6,10 +6,9 @@ from os import PathLike
 
 import numpy as np
 
-from astroquery_lis.sandbox.jwst.headers import Shot
 from astroquery_lis.sandbox.jwst.modes import ModeObservation, Program, one_star
 from astroquery_lis.sandbox.jwst.reference_files import constant, imaging_references
-from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG
+from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG, Shot
 
 from . import setup_of
 
