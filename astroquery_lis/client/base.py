@@ -115,22 +115,30 @@ def _root(error: LegacySurveyError) -> BaseException | None:
     return cause.with_traceback(None)
 
 
+_CHOICES: dict[str, tuple[object, ...]] = {
+    "bool": (True, False),
+    "bool | None": (True, False, None),
+    "OnMissing": ("raise", "warn"),
+}
+"""What an option takes, by how it is annotated."""
+
+
 def _choices(method: Callable) -> dict[str, tuple[object, ...]]:
     """Return the options of a method that take one of two values, and perhaps `None`."""
-    kinds: dict[str, tuple[object, ...]] = {
-        "bool": (True, False),
-        "bool | None": (True, False, None),
-        "OnMissing": ("raise", "warn"),
-    }
     parameters = inspect.signature(method).parameters.values()
-    return {p.name: kinds[p.annotation] for p in parameters if p.annotation in kinds}
+    return {
+        # The default comes first, as it does in messages.
+        p.name: tuple(dict.fromkeys((p.default, *_CHOICES[p.annotation])))
+        for p in parameters
+        if p.annotation in _CHOICES
+    }
 
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Refuse what is none of the choices: ``cache='no'`` would be true, an array neither."""
-    is_plain = value is None or isinstance(value, (bool, np.bool_, str))
-    if not (is_plain and value in choices):
-        refuse(name, value, f"must be {choices[0]} or {choices[1]}.")
+    if not (value is None or isinstance(value, (bool, np.bool_, str))) or value not in choices:
+        of_words = f"is not one of: {', '.join(map(str, choices))}."
+        refuse(name, value, "must be True or False." if True in choices else of_words)
 
 
 class QueryBase(BaseQuery):
