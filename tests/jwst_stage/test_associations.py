@@ -15,7 +15,7 @@ from astroquery_lis.jwst_stage.planning.associations import (
     write_association,
 )
 from astroquery_lis.jwst_stage.planning.exposures import read_exposure
-from astroquery_lis.jwst_stage.planning.groups import put_together
+from astroquery_lis.jwst_stage.planning.groups import Request, put_together
 from astroquery_lis.jwst_stage.planning.make_plan import make_plan
 
 from .headers import write_exposure
@@ -38,13 +38,13 @@ def given(tmp_path):
 
 
 def level3_groups(exposures, **options):
-    together = put_together(exposures, **options)
+    together = put_together(exposures, Request(**options))
     return together.groups, together.notes
 
 
 def level2_members(exposure, exposures):
     """Return the members beside an exposure in its stage 2, with their roles."""
-    association = put_together(exposures).calibrations.get(exposure.root)
+    association = put_together(exposures, Request()).calibrations.get(exposure.root)
     members = association.members if association else ()
     return [(e, role) for e, role in members if e is not exposure]
 
@@ -270,10 +270,10 @@ def test_open_shutters_of_a_nodded_slitlet_are_backgrounds(given):
 
 def test_what_only_found_the_target_is_not_reduced(given):
     exposures = given({}, {"exp_type": "NRC_TACQ"}, {"exp_type": "NRC_TACONFIRM"})
-    together = put_together(exposures)
+    together = put_together(exposures, Request())
     assert together.unwanted == {e.root for e in exposures[1:]}
     assert "NRC_TACQ only found the target" in together.notes[0]
-    assert not put_together(exposures[1:]).unwanted
+    assert not put_together(exposures[1:], Request()).unwanted
 
 
 def test_dithers_that_are_no_nods_are_not(given):

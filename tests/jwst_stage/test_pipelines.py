@@ -10,9 +10,7 @@ from astroquery_lis.exceptions import InvalidExposureError
 from astroquery_lis.jwst_stage.planning.exposures import Exposure
 from astroquery_lis.jwst_stage.planning.pipelines import (
     EXP_TYPES,
-    is_integrations,
     pipelines_for,
-    stage_classes,
 )
 
 # jwst 3.0, docs/jwst/pipeline/main.rst: stage 1, 2 and 3 by EXP_TYPE; tso1 means a TSO visit.
@@ -183,7 +181,7 @@ def test_wavefront_sensing_takes_the_place_of_a_mosaic():
     assert pipelines_for("NRC_IMAGE", wavefront=True)[2] == "WfsCombineStep"
     assert pipelines_for("NRC_DARK", wavefront=True)[2] == ""
     exposure = Exposure("/x", "x", "uncal", exp_type="NRC_IMAGE", patttype="WFSC")
-    assert stage_classes(exposure)[2] == "WfsCombineStep"
+    assert exposure.classes[2] == "WfsCombineStep"
 
 
 def test_unknown_type_lists_the_known_ones():
@@ -207,15 +205,15 @@ def test_unknown_type_lists_the_known_ones():
 )
 def test_integrations(exp_type, cards, expected):
     exposure = Exposure("/x", "x", "uncal", exp_type=exp_type, **cards)
-    assert is_integrations(exposure) is expected
+    assert exposure.is_integrations is expected
 
 
 def test_detectors_beside_the_mask_make_images():
     cards = {"detector": "NRCA1", "pupil": "MASKBAR", "subarray": "FULL"}
     exposure = Exposure("/x", "x", "uncal", exp_type="NRC_CORON", **cards)
-    assert stage_classes(exposure)[2] == "Image3Pipeline"
+    assert exposure.classes[2] == "Image3Pipeline"
 
 
 def test_f277w_of_soss_stops_at_stage_1():
     exposure = Exposure("/x", "x", "uncal", exp_type="NIS_SOSS", filter="F277W", is_tso=True)
-    assert stage_classes(exposure) == ("Detector1Pipeline", "", "")
+    assert exposure.classes == ("Detector1Pipeline", "", "")

@@ -24,10 +24,6 @@ from .exposures import KEYWORDS
 from .pipelines import (
     IMAGING,
     STAGE3_PIPELINES,
-    is_acquisition,
-    is_integrations,
-    is_slitless,
-    stage_classes,
 )
 
 if TYPE_CHECKING:
@@ -87,6 +83,11 @@ class Association:
         return [exposure for exposure, role in self.members if role == "science"]
 
     @property
+    def is_slitless(self) -> bool:
+        """Whether spectra of a field are among the members."""
+        return any(exposure.is_slitless for exposure in self.exposures)
+
+    @property
     def pipeline(self) -> str:
         """Class that stage 3 runs on it."""
         return STAGE3_PIPELINES[str(self.header["asn_type"]).lower()]
@@ -110,8 +111,8 @@ def is_plain(exposures: Sequence[Exposure]) -> bool:
     """Return True if all are images that stage 2 takes one by one and stage 3 as mosaics."""
     return all(
         e.exp_type in IMAGING
-        and stage_classes(e)[2] == "Image3Pipeline"
-        and not (e.is_background or e.is_psf or e.is_imprint or e.is_tso)
+        and e.classes[2] == "Image3Pipeline"
+        and not (e.is_for_others or e.is_tso)
         for e in exposures
     )
 
@@ -146,7 +147,7 @@ def _rows(exposures: Sequence[Exposure], targets: Sequence[str]) -> list[dict[st
     for index, exposure in enumerate(exposures):
         own = _place(exposure)
         candidates = [(f"o{own[1]}", "observation")]
-        if len(everyone) > 1 and stage_classes(exposure)[2] not in _WITHIN_AN_OBSERVATION:
+        if len(everyone) > 1 and exposure.classes[2] not in _WITHIN_AN_OBSERVATION:
             candidates.append((_WHOLE_PROGRAM, "group"))
         candidates += [
             (f"c{number}", "background")
@@ -174,7 +175,7 @@ def _row(exposure: Exposure, index: int, targets: Sequence[str]) -> dict[str, st
     return row | {
         "filename": f"{index:06d}_uncal.fits",
         "targetid": str(targets.index(exposure.target) + 1),
-        "pntgtype": "target_acquisition" if is_acquisition(exposure) else "science",
+        "pntgtype": "target_acquisition" if exposure.is_acquisition else "science",
     }
 
 
@@ -201,7 +202,7 @@ def _fullest(associations: Iterable[Association]) -> list[Association]:
     best: dict[str, Association] = {}
     for association in associations:
         exposure = association.science[0]
-        if association.suffix != ("rateints" if is_integrations(exposure) else "rate"):
+        if association.suffix != ("rateints" if exposure.is_integrations else "rate"):
             continue
         other = best.get(exposure.root)
         if other is None or len(other.members) < len(association.members):
@@ -310,7 +311,7 @@ def _document(group: Association) -> dict[str, object]:
 
 def _product(group: Association) -> str:
     # The spectra of slitless exposures are saved together, under the name as it stands.
-    return group.file_stem if any(map(is_slitless, group.exposures)) else group.product
+    return group.file_stem if group.is_slitless else group.product
 
 
 def complete(associations: Iterable[dict]) -> list[dict]:

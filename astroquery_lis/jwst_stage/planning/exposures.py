@@ -39,6 +39,9 @@ KEYWORDS: dict[str, str] = _TABLE["exposure"]
 CRDS_KEYWORDS: dict[str, str] = _TABLE["crds"]
 """The parameters that CRDS chooses reference files by, and the keywords that hold them."""
 
+# Full-frame coronagraphy reads detectors with no mask in their field: plain images.
+_NO_MASK = {"MASKBAR": ("NRCA1", "NRCA2", "NRCA3"), "MASKRND": ("NRCA1", "NRCA3", "NRCA4")}
+
 _NUMBERED = {"program": 5, "observation": 3, "visit": 3, "exposure_number": 5}
 
 
@@ -149,6 +152,52 @@ class Exposure:
     def level(self) -> str:
         """Level of the file whatever its integrations: 'uncal', 'rate' or 'cal'."""
         return _LEVEL.get(self.suffix, self.suffix)
+
+    @property
+    def classes(self) -> tuple[str, str, str]:
+        """Classes of the three stages; empty where the chain stops."""
+        classes = pipelines_for(
+            self.exp_type,
+            is_tso=self.is_tso,
+            wavefront="WFSC" in f"{self.patttype} {self.visit_type}".upper(),
+            path=self.path,
+        )
+        if self.exp_type == "NRC_CORON" and self._is_outside_mask:
+            return (*classes[:2], "Image3Pipeline")
+        # F277W holds only the first order of SOSS, and is not calibrated beyond stage 1.
+        if self.exp_type == "NIS_SOSS" and self.filter == "F277W":
+            return (classes[0], "", "")
+        return classes
+
+    @property
+    def is_acquisition(self) -> bool:
+        """Whether it only found the target."""
+        return EXP_TYPES[self.exp_type].is_acquisition
+
+    @property
+    def is_slitless(self) -> bool:
+        """Whether it holds spectra of a field, whose sources a mosaic of direct images tells."""
+        return EXP_TYPES[self.exp_type].is_slitless
+
+    @property
+    def is_for_others(self) -> bool:
+        """Whether it is a background, a reference star or an imprint of other exposures."""
+        return self.is_background or self.is_psf or self.is_imprint
+
+    @property
+    def is_integrations(self) -> bool:
+        """Whether stage 2 takes each integration for itself: rateints to calints."""
+        if not self.classes[1] or self.exp_type.partition("_")[2].startswith("TA"):
+            return False
+        kind = EXP_TYPES[self.exp_type]
+        if kind.has_mask:
+            return not self._is_outside_mask
+        return self.is_tso or kind.tso == "always" or kind.stages[2] == "Ami3Pipeline"
+
+    @property
+    def _is_outside_mask(self) -> bool:
+        detectors = _NO_MASK.get(self.pupil, ())
+        return self.subarray.upper() == "FULL" and self.detector in detectors
 
     @property
     def exposure_id(self) -> str:

@@ -15,7 +15,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from astropy.wcs.utils import wcs_to_celestial_frame
 
-from ...exceptions import InvalidExposureError, InvalidRequestError
+from ...exceptions import InvalidExposureError, InvalidRequestError, refuse
 from ...survey.sky_grids import rotated_wcs_text
 from ...survey.sphere import middle_of, shift_positions
 from ..s_region import corners_of, parse_s_region
@@ -87,6 +87,36 @@ def grid_of_exposures(
             math.ceil(y.max()) + _MARGIN_PX - y0 + 1,
         ],
     }
+
+
+_TURNED = frozenset({"pixel_scale", "rotation"})
+_GRID = _TURNED | {"crval", "crpix", "output_shape", "output_wcs"}
+"""Parameters of resample that decide on a grid, and those that a common one leaves free."""
+
+
+def mosaic_grid(
+    images: Sequence[Exposure],
+    asked: dict[str, Any],
+    *,
+    wcs: Any,
+    common: bool | dict[str, float],
+) -> dict[str, object]:
+    """Return one grid for all mosaics, in the words of resample, of which ``asked`` are given."""
+    if wcs is not None and common:
+        msg = "wcs and common_grid both set the grid of the mosaics; give one of them."
+        raise InvalidRequestError(msg, parameter="common_grid", value=common)
+    name, free = ("common_grid", _TURNED) if common else ("wcs", frozenset())
+    conflict = sorted(_GRID.intersection(asked) - free)
+    if conflict:
+        msg = f"{name} sets the grid, and steps too: resample.{', resample.'.join(conflict)}."
+        raise InvalidRequestError(msg, parameter=name, value=conflict)
+    if not common:
+        return grid_of_wcs(wcs)
+    values = {name: asked[name] for name in free.intersection(asked)}
+    values |= common if isinstance(common, dict) else {}
+    if not free.issuperset(values):
+        refuse("common_grid", common, "may have 'pixel_scale' and 'rotation'.")
+    return grid_of_exposures(images, **values)
 
 
 def n_pixels(exposures: Sequence[Exposure], grid: dict[str, Any] | None = None) -> int | None:

@@ -7,27 +7,56 @@ product is named as MAST does.
 
 from __future__ import annotations
 
+import itertools
 import string
 from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidRequestError, meant, refuse
+from ..parameters import for_task
 from .associations import Association, associate, is_plain, is_stage3
 from .exposures import Exposure, split_name
 from .pipelines import (
     STAGE3_PIPELINES,
-    is_acquisition,
-    is_integrations,
-    is_slitless,
-    stage_classes,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
+    from ..corrections import Correction
+
     GroupBy = str | Sequence[str] | Callable[[Exposure], str]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a plan is asked for, checked.
+
+    ``layers`` are sets of parameters, of which a later one has its way; ``grid`` is that of all
+    mosaics, in the words of resample, empty where each has its own.
+    """
+
+    stages: tuple[int, ...] = (1, 2, 3)
+    output_dir: str | None = None
+    layers: tuple[dict, ...] = ()
+    corrections: tuple[Correction, ...] = ()
+    group_by: GroupBy | None = None
+    product_name: str | None = None
+    abs_refcat: str | None = None
+    grid: dict[str, Any] = field(default_factory=dict)
+    check_associations: bool = True
+
+    def steps_for(self, pipeline: str, exposures: Sequence[Exposure]) -> dict[str, dict]:
+        """Return the parameters of a pipeline for some exposures."""
+        return for_task(self.layers, pipeline, exposures) if self.layers else {}
+
+    def corrections_at(self, point: str, exposure: Exposure) -> list[Correction]:
+        """Return the corrections of an exposure at a point of the chain."""
+        return [c for c in self.corrections if c.point == point and c.applies(exposure)]
+
 
 STAGE3_ROLES = ("science", "background", "psf")
 """Roles of the members that pipelines of stage 3 read."""
@@ -46,52 +75,40 @@ _PLAIN_SUBARRAYS = ("", "FULL", "GENERIC", "N/A", "NONE")
 class Together:
     """What belongs together among exposures.
 
-    ``calibrations`` are the associations of stage 2 that rules made, by root; what is neither there
-    nor in ``unwanted`` is calibrated by itself.  ``files`` are association files of stage 2, and
-    ``groups`` the associations of stage 3.
+    ``calibrations`` are the associations of stage 2 that rules made, and ``files`` those of files,
+    header and other members, by the root of the science member; what is neither there nor in
+    ``unwanted`` is calibrated by itself.  ``groups`` are the associations of stage 3.
     """
 
     calibrations: dict[str, Association] = field(default_factory=dict)
     groups: list[Association] = field(default_factory=list)
     unwanted: frozenset[str] = frozenset()
     notes: list[str] = field(default_factory=list)
-    files: list[dict] = field(default_factory=list)
+    files: dict[str, tuple[dict, list[tuple[str, str]]]] = field(default_factory=dict)
 
 
 def put_together(
-    exposures: Sequence[Exposure],
-    *,
-    group_by: GroupBy | None = None,
-    product_name: str | None = None,
-    files: Sequence[dict] = (),
-    stages: Sequence[int] = (1, 2, 3),
+    exposures: Sequence[Exposure], request: Request, files: Sequence[dict] = ()
 ) -> Together:
-    """Return what belongs together in some stages; ``files`` are associations of any stage."""
-    if not {2, 3} & set(stages):
+    """Return what belongs together; ``files`` are associations of any stage."""
+    if not {2, 3} & set(request.stages):
         return Together()
     groups = [_of_file(file, exposures) for file in files if is_stage3(file)]
-    products = [product for file in files for product in file["products"]]
-    named = {split_name(name)[0] for product in products for name, _ in members_of(product)}
-    targets = list(dict.fromkeys(e.target for e in sorted(exposures, key=_when)))
+    names = _Names(exposures, request.product_name)
     plain, others = _parted(exposures)
-    level2, level3 = associate(others, targets)
-    calibrations = {a.science[0].root: a for a in level2}
-    unwanted, notes = _unwanted(exposures, others, level2, named)
+    level2, level3 = associate(others, names.targets)
+    unwanted, notes = _unwanted(exposures, others, level2, files)
     taken = {e.root for group in groups for e in group.science} | unwanted
-    images = plain
-    if group_by is not None:
+    if request.group_by is not None:
         # Backgrounds and the like too: whoever regroups says what belongs together.
-        images = [e for e in exposures if stage_classes(e)[2] == "Image3Pipeline"]
-    images = [e for e in images if e.root not in taken]
-    groups += _image_groups(images, targets, group_by, product_name)
-    for group in _rule_groups(level3, taken, targets, product_name):
-        if group_by is None or group.pipeline != "Image3Pipeline":
-            groups.append(group)
-    if 3 in stages:
+        plain = [e for e in exposures if e.classes[2] == "Image3Pipeline"]
+        level3 = [group for group in level3 if group.pipeline != "Image3Pipeline"]
+    groups += _image_groups([e for e in plain if e.root not in taken], request.group_by, names)
+    groups += _rule_groups(level3, taken, names)
+    if 3 in request.stages:
         notes += _without_stage3(others, groups, unwanted)
-    groups = _distinct(groups, product_name)
-    files = [file for file in files if not is_stage3(file)]
-    return Together(calibrations, groups, unwanted, notes, files)
+    calibrations = {a.science[0].root: a for a in level2}
+    return Together(calibrations, names.distinct(groups), unwanted, notes, _of_level2(files))
 
 
 def members_of(product: dict[str, Any]) -> list[tuple[str, str]]:
@@ -99,19 +116,24 @@ def members_of(product: dict[str, Any]) -> list[tuple[str, str]]:
     return [(m["expname"], str(m.get("exptype", "science")).lower()) for m in product["members"]]
 
 
+def _of_level2(files: Sequence[dict]) -> dict[str, tuple[dict, list[tuple[str, str]]]]:
+    """Return header and other members of each science member; the first file has its way."""
+    by_root: dict[str, tuple[dict, list[tuple[str, str]]]] = {}
+    for file in files:
+        for product in () if is_stage3(file) else file["products"]:
+            roles = members_of(product)
+            others = [(name, role) for name, role in roles if role != "science"]
+            for name in dict.fromkeys(name for name, role in roles if role == "science"):
+                by_root.setdefault(split_name(name)[0], (file, others))
+    return by_root
+
+
 def _of_file(file: dict[str, Any], exposures: Sequence[Exposure]) -> Association:
     """Return the product that an association file of stage 3 describes."""
+    path, kind, product = file["path"], str(file.get("asn_type", "")).lower(), _only_product(file)
     by_root = {e.root: e for e in exposures}
-    path, products = file["path"], file["products"]
-    kind = str(file.get("asn_type", "")).lower()
-    if kind not in STAGE3_PIPELINES or len(products) != 1 or not products[0].get("name"):
-        msg = (
-            f"{path}: asn_type={kind!r} with {len(products)} products; a plan takes level 3 "
-            f"associations ({', '.join(STAGE3_PIPELINES)}) of one named product."
-        )
-        raise InvalidRequestError(msg, parameter="files", value=path)
-    roles = [(name, role) for name, role in members_of(products[0]) if role in STAGE3_ROLES]
-    missing = [Path(name).name for name, _ in roles if split_name(name)[0] not in by_root]
+    roles = [(Path(name).name, role) for name, role in members_of(product) if role in STAGE3_ROLES]
+    missing = [name for name, _ in roles if split_name(name)[0] not in by_root]
     if missing:
         msg = f"{path}: its members {', '.join(missing)} are not among the files."
         raise InvalidRequestError(msg, parameter="files", value=path)
@@ -119,9 +141,21 @@ def _of_file(file: dict[str, Any], exposures: Sequence[Exposure]) -> Association
     return Association(
         "file",
         header=_header(kind, "a3001", "00000", "unknown") | values,
-        product=products[0]["name"],
+        product=product["name"],
         members=tuple((by_root[split_name(name)[0]], role) for name, role in roles),
     )
+
+
+def _only_product(file: dict[str, Any]) -> dict[str, Any]:
+    """Return the one named product of an association of stage 3; refuse others."""
+    kind, products = str(file.get("asn_type", "")).lower(), file["products"]
+    if kind in STAGE3_PIPELINES and len(products) == 1 and products[0].get("name"):
+        return dict(products[0])
+    msg = (
+        f"{file['path']}: asn_type={kind!r} with {len(products)} products; a plan takes level 3 "
+        f"associations ({', '.join(STAGE3_PIPELINES)}) of one named product."
+    )
+    raise InvalidRequestError(msg, parameter="files", value=file["path"])
 
 
 def _header(asn_type: str, asn_id: str, program: str, target: str) -> dict[str, object]:
@@ -139,12 +173,12 @@ def _parted(exposures: Sequence[Exposure]) -> tuple[list[Exposure], list[Exposur
     """Return plain images, and what the rules of the package have to be asked about."""
     sets = defaultdict(list)
     for exposure in sorted(exposures, key=_when):
-        if stage_classes(exposure)[1]:
+        if exposure.classes[1]:
             sets[exposure.program, exposure.instrument].append(exposure)
     plain: list[Exposure] = []
     others: list[Exposure] = []
     for members in sets.values():
-        science = [e for e in members if not is_acquisition(e)]
+        science = [e for e in members if not e.is_acquisition]
         if is_plain(science):
             plain += science
         else:
@@ -156,27 +190,29 @@ def _unwanted(
     exposures: Sequence[Exposure],
     others: list[Exposure],
     level2: list[Association],
-    named: Collection[str],
+    files: Sequence[dict],
 ) -> tuple[frozenset[str], list[str]]:
     """Return what would be reduced in vain, and the notes that say so."""
-    wanted = {e.root for a in level2 for e, _ in a.members} | set(named)
+    wanted = {e.root for a in level2 for e, _ in a.members}
+    for product in (product for file in files for product in file["products"]):
+        wanted.update(split_name(name)[0] for name, _ in members_of(product))
+    acquisitions = [e for e in exposures if e.is_acquisition]
     # What is calibrated already needs no rule of stage 2.
-    unused = [e for e in others if e.level != "cal" and not is_acquisition(e)]
-    if not all(map(is_acquisition, exposures)):
-        unused += filter(is_acquisition, exposures)
+    unused = [e for e in others if e.level != "cal" and not e.is_acquisition]
+    unused += acquisitions if len(acquisitions) < len(exposures) else []
     reasons = defaultdict(list)
     for exposure in unused:
         if exposure.root not in wanted:
-            reasons[_why_unwanted(exposure)].append(exposure)
-    notes = [f"{listed(e.root for e in lost)}: {why}." for why, lost in reasons.items()]
-    return frozenset(e.root for lost in reasons.values() for e in lost), notes
+            reasons[_why_unwanted(exposure)].append(exposure.root)
+    notes = [f"{listed(roots)}: {why}." for why, roots in reasons.items()]
+    return frozenset[str]().union(*reasons.values()), notes
 
 
 def _why_unwanted(exposure: Exposure) -> str:
-    if is_acquisition(exposure):
+    if exposure.is_acquisition:
         return f"left out, since {exposure.exp_type} only found the target; plan it by itself"
     hint = ""
-    if is_slitless(exposure):
+    if exposure.is_slitless:
         hint = "; slitless spectra need one or more direct images of their observation"
     return (
         f"left out, since no rule of jwst.associations calibrates such {exposure.exp_type} in "
@@ -192,30 +228,38 @@ def listed(names: Iterable[str], most: int = 5) -> str:
 
 
 def _rule_groups(
-    level3: list[Association], left_out: Collection[str], targets: list[str], template: str | None
+    level3: list[Association], left_out: Collection[str], names: _Names
 ) -> list[Association]:
     """Return the associations of stage 3 by rules, with the members that a plan makes."""
     groups = []
-    for association in sorted(level3, key=lambda a: (_when(min(a.science, key=_when)), a.product)):
-        ordered = sorted(association.members, key=lambda m: (m[1] != "science", _when(m[0])))
-        members = tuple(
-            (e, role)
-            for e, role in ordered
-            if role in STAGE3_ROLES and not (role == "science" and e.root in left_out)
-            if role == "background" or is_integrations(e) == association.suffix.endswith("ints")
-        )
-        science = [e for e, role in members if role == "science"]
-        if not science:
+    for association in sorted(level3, key=lambda a: (min(map(_when, a.science)), a.product)):
+        members = _stage3_members(association, left_out)
+        group = replace(association, members=members)
+        if not group.science:
             continue
-        product, header = association.product, {"asn_pool": "none", **association.header}
-        if template is not None:
-            product = _product_name(science, header["asn_id"], targets, template)
-        kind = "background" if all(e.is_background for e in science) else ""
-        key = (kind, *_apart_by(science))
-        groups.append(
-            replace(association, header=header, product=product, members=members, key=key)
-        )
+        header = {"asn_pool": "none", **association.header}
+        product = association.product
+        if names.template is not None:
+            product = names.product(group.science, header["asn_id"])
+        kind = "background" if all(e.is_background for e in group.science) else ""
+        key = (kind, *_apart_by(group.science))
+        groups.append(replace(group, header=header, product=product, key=key))
     return groups
+
+
+def _stage3_members(
+    association: Association, left_out: Collection[str]
+) -> tuple[tuple[Exposure, str], ...]:
+    """Return the members that stage 3 reads, the science first."""
+    takes_integrations = association.suffix.endswith("ints")
+    members = [
+        (e, role)
+        for e, role in association.members
+        if role == "background"
+        or (role in STAGE3_ROLES and e.is_integrations == takes_integrations)
+    ]
+    members = [(e, role) for e, role in members if role != "science" or e.root not in left_out]
+    return tuple(sorted(members, key=lambda m: (m[1] != "science", _when(m[0]))))
 
 
 def _apart_by(science: list[Exposure]) -> list[str]:
@@ -231,8 +275,8 @@ def _without_stage3(
     grouped = {e.root for group in groups for e in group.exposures} | unwanted
     lost = defaultdict(list)
     for e in exposures:
-        pipeline = stage_classes(e)[2]
-        if pipeline and e.root not in grouped and not (e.is_background or e.is_psf or e.is_imprint):
+        pipeline = e.classes[2]
+        if pipeline and e.root not in grouped and not e.is_for_others:
             lost[f"{e.target or 'unknown target'} {e.filter}".strip(), pipeline].append(e)
     return [
         f"{what}: no stage 3, since {_WITHOUT.get(pipeline, _NO_RULE)} "
@@ -254,25 +298,23 @@ _NO_RULE = "no rule of jwst.associations puts such exposures together"
 
 
 def _image_groups(
-    exposures: list[Exposure], targets: list[str], group_by: GroupBy | None, template: str | None
+    exposures: list[Exposure], group_by: GroupBy | None, names: _Names
 ) -> list[Association]:
     """Return the mosaics of plain images."""
     sets = defaultdict(list)
     for exposure in sorted(exposures, key=_when):
         sets[_key(exposure, group_by)].append(exposure)
     groups: list[Association] = []
+    n_mixed = itertools.count(1001)
     for key, science in sets.items():
-        observations = {e.observation for e in science}
-        if len(observations) > 1:
-            n_mixed = sum(group.header["asn_id"].startswith("c") for group in groups)
-            asn_id = f"c{1001 + n_mixed}"
-        else:
-            asn_id = f"o{science[0].observation}" if science[0].observation else "a3001"
-        program, target = science[0].program or "00000", science[0].target or "unknown"
+        first = science[0]
+        asn_id = f"o{first.observation}" if first.observation else "a3001"
+        if len({e.observation for e in science}) > 1:
+            asn_id = f"c{next(n_mixed)}"
         group = Association(
             "images",
-            header=_header("image3", asn_id, program, target),
-            product=_product_name(science, asn_id, targets, template),
+            header=_header("image3", asn_id, first.program or "00000", first.target or "unknown"),
+            product=names.product(science, asn_id),
             members=tuple((e, "science") for e in science),
             key=key,
         )
@@ -298,38 +340,58 @@ def _key(exposure: Exposure, group_by: GroupBy | None) -> tuple[str, ...]:
     return tuple(str(getattr(exposure, name)) for name in names)
 
 
-def _optelem(exposures: Sequence[Exposure]) -> str:
-    elements = {
-        value.lower()
-        for e in exposures
-        for value in (e.filter, e.pupil, e.grating)
-        if value and value not in ("N/A", "NONE", "MIRROR")
-    }
-    return "-".join(sorted(elements)) or "clear"
+# ---- names --------------------------------------------------------------------------------------
+
+_NO_ELEMENT = ("", "N/A", "NONE", "MIRROR")
 
 
-def _product_name(
-    science: Sequence[Exposure], asn_id: str, targets: list[str], template: str | None
-) -> str:
-    def common(name: str) -> str:
-        return "-".join(sorted({str(getattr(e, name)).lower() for e in science} - {""}))
+class _Names:
+    """Names of products: by a template, or as MAST does."""
 
-    values = {name: common(name) for name in _TEMPLATE_FIELDS if hasattr(science[0], name)}
-    values |= {
-        "program": science[0].program or "00000",
-        "asn_id": asn_id,
-        "target_id": f"t{targets.index(science[0].target) + 1:03d}",
-        "optelem": _optelem(science),
-    }
-    if template is None:
-        name = "jw{program}-{asn_id}_{target_id}_{instrument}_{optelem}".format(**values)
-        return "-".join([name, *sorted({e.subarray.lower() for e in science if _small(e)})])
-    try:
-        name = template.format(**values)
-    except (KeyError, IndexError, ValueError, AttributeError):
-        msg = f"product_name={template!r} may hold the fields {', '.join(_TEMPLATE_FIELDS)}."
-        raise InvalidRequestError(msg, parameter="product_name", value=template) from None
-    return _slug(name)
+    def __init__(self, exposures: Sequence[Exposure], template: str | None) -> None:
+        self.template = template
+        self.targets = list(dict.fromkeys(e.target for e in sorted(exposures, key=_when)))
+
+    def product(self, science: Sequence[Exposure], asn_id: str) -> str:
+        """Return the name of a product."""
+        values = {n: _common(n, science) for n in _TEMPLATE_FIELDS if hasattr(science[0], n)}
+        elements = {
+            value.lower()
+            for e in science
+            for value in (e.filter, e.pupil, e.grating)
+            if value not in _NO_ELEMENT
+        }
+        values |= {
+            "program": science[0].program or "00000",
+            "asn_id": asn_id,
+            "target_id": f"t{self.targets.index(science[0].target) + 1:03d}",
+            "optelem": "-".join(sorted(elements)) or "clear",
+        }
+        if self.template is None:
+            name = "jw{program}-{asn_id}_{target_id}_{instrument}_{optelem}".format(**values)
+            return "-".join([name, *sorted({e.subarray.lower() for e in science if _small(e)})])
+        with suppress(KeyError, IndexError, ValueError, AttributeError):
+            return _slug(self.template.format(**values))
+        must = f"may hold the fields {', '.join(_TEMPLATE_FIELDS)}."
+        refuse("product_name", self.template, must)
+
+    def distinct(self, groups: list[Association]) -> list[Association]:
+        """Return groups with names of their own; what tells them apart goes into the name."""
+        twice = _shared_names(groups)
+        if twice and self.template is None:
+            groups = [_renamed(g, groups) if g.product in twice else g for g in groups]
+            twice = _shared_names(groups)
+        if twice:
+            must = (
+                "and group_by give several products the name "
+                f"{twice[0]!r}; use more of the fields {', '.join(_TEMPLATE_FIELDS)}."
+            )
+            refuse("product_name", self.template, must)
+        return groups
+
+
+def _common(name: str, science: Sequence[Exposure]) -> str:
+    return "-".join(sorted({str(getattr(e, name)).lower() for e in science} - {""}))
 
 
 def _small(exposure: Exposure) -> bool:
@@ -343,40 +405,19 @@ def _slug(name: str) -> str:
     return "".join(c if c in _ALLOWED else "-" for c in name).strip("-_.") or "product"
 
 
-def _distinct(groups: list[Association], template: str | None) -> list[Association]:
-    """Return the groups with names of their own; what tells them apart goes into the name."""
-    twice = _shared_names(groups)
-    renamed = groups
-    if twice and template is None:
-        renamed = [
-            replace(group, product="-".join([group.product, *_apart(group, groups)]))
-            if group.product in twice and group.origin != "file"
-            else group
-            for group in groups
-        ]
-        twice = _shared_names(renamed)
-    if twice:
-        must = (
-            "and group_by give several products the name "
-            f"{twice[0]!r}; use more of the fields {', '.join(_TEMPLATE_FIELDS)}."
-        )
-        refuse("product_name", template, must)
-    return renamed
-
-
 def _shared_names(groups: list[Association]) -> list[str]:
     counts = Counter(group.product for group in groups)
     return [name for name, count in counts.items() if count > 1]
 
 
-def _apart(group: Association, groups: list[Association]) -> list[str]:
-    """Return the words of a group's key that namesakes of its name do not have."""
+def _renamed(group: Association, groups: list[Association]) -> Association:
+    """Return a group with those words of its key in its name that its namesakes do not have."""
+    if group.origin == "file":
+        return group
     namesakes = [g for g in groups if g.product == group.product and g is not group]
-    words = [
-        _slug(value).lower()
-        for i, value in enumerate(group.key)
-        if value and any(len(o.key) <= i or o.key[i] != value for o in namesakes)
-    ]
-    if any(o.pipeline != group.pipeline for o in namesakes):
+    pairs = (itertools.zip_longest(group.key, other.key) for other in namesakes)
+    places = {i for pair in pairs for i, (own, other) in enumerate(pair) if own and own != other}
+    words = [_slug(group.key[i]).lower() for i in sorted(places)]
+    if any(other.pipeline != group.pipeline for other in namesakes):
         words.append(group.pipeline.removesuffix("Pipeline").lower())
-    return words
+    return replace(group, product="-".join([group.product, *words]))

@@ -9,6 +9,7 @@ import os
 import re
 import tomllib
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from ...exceptions import (
     warn,
 )
 from ..corrections import normalise, switches
-from ..parameters import PRESETS, check, for_task, read_recipe
+from ..parameters import PRESETS, check, read_recipe
 from ..tasks import REFCATS
 from .exposures import (
     SHUTTERS,
@@ -34,9 +35,9 @@ from .exposures import (
     read_exposure,
     split_name,
 )
-from .grids import grid_of_exposures, grid_of_wcs
-from .groups import listed, put_together
-from .pipelines import is_integrations, stage_classes, table_text
+from .grids import mosaic_grid
+from .groups import Request, listed, put_together
+from .pipelines import table_text
 from .plan import Plan
 from .task_builder import TaskBuilder
 
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from ..corrections import Correction
     from ..refs.references import Resolution
     from .groups import GroupBy
-    from .task_builder import StepsFor
 
 
 def make_plan(
@@ -69,48 +69,40 @@ def make_plan(
     check_associations: bool = True,
 ) -> Plan:
     """Return what there is to do, without doing it, without a network, and without `jwst`."""
-    numbers = _checked_stages(stages)
     place = None if output_dir is None else os.path.abspath(os.path.expanduser(output_dir))
+    request = Request(
+        stages=_checked_stages(stages),
+        output_dir=place,
+        corrections=normalise(corrections),
+        group_by=group_by,
+        product_name=product_name,
+        abs_refcat=_checked_refcat(abs_refcat),
+        check_associations=check_associations,
+    )
     inputs, associations, left_out = read_files(files, output_dir=place)
     for note in left_out:
         warn(note, LegacySurveyWarning)
     exposures, notes = choose(inputs, start, resolution=resolution)
-    changes = normalise(corrections)
-    steps_for, checked_steps = _step_layers(preset, recipe, steps, changes, exposures)
-    refcat = _checked_refcat(abs_refcat)
-    grid = _grid(exposures, steps_for, wcs, common_grid)
-    together = put_together(
-        exposures,
-        group_by=group_by,
-        product_name=product_name,
-        files=associations,
-        stages=numbers,
-    )
-    builder = TaskBuilder(
-        exposures,
-        together,
-        stages=numbers,
-        steps_for=steps_for,
-        corrections=changes,
-        output_dir=place,
-        grid=grid,
-        abs_refcat=refcat,
-    )
-    tasks = builder.build(check_associations=check_associations)
-    used = {root for task in tasks for root in task.exposures}
-    used |= {path for task in tasks for path in task.inputs}
-    exposures = [e for e in exposures if e.root in used or e.path in used]
+    pipelines = sorted({name for e in exposures for name in e.classes if name})
+    checked_steps = check(steps, pipelines) if steps else {}
+    layers = _layers(preset, recipe, request.corrections, checked_steps)
+    request = replace(request, layers=layers)
+    request = replace(request, grid=_grid(exposures, request, wcs, common_grid))
+    builder = TaskBuilder(exposures, put_together(exposures, request, associations), request)
+    tasks = builder.build()
+    used = {name for task in tasks for name in (*task.exposures, *task.inputs)}
+    exposures = [e for e in exposures if not used.isdisjoint((e.root, e.path))]
     options = {
-        "stages": list(numbers),
+        "stages": list(request.stages),
         "start": start,
         "preset": preset,
         "recipe": None if recipe is None else os.path.abspath(recipe),
         "steps": checked_steps,
-        "corrections": [c.to_dict() for c in changes],
+        "corrections": [correction.to_dict() for correction in request.corrections],
         "group_by": _plain(group_by),
         "product_name": product_name,
-        "abs_refcat": refcat,
-        "grid": grid,
+        "abs_refcat": request.abs_refcat,
+        "grid": request.grid,
     }
     return Plan(
         exposures=tuple(exposures),
@@ -118,7 +110,7 @@ def make_plan(
         configurations=configurations_of(exposures),
         options={k: v for k, v in options.items() if v not in (None, {}, [])},
         output_dir=place,
-        notes=tuple(left_out + notes + builder.notes),
+        notes=(*left_out, *notes, *builder.notes),
     )
 
 
@@ -153,62 +145,37 @@ def _checked_refcat(abs_refcat: FilePath | None) -> str | None:
     return path
 
 
-def _step_layers(
+def _layers(
     preset: str,
     recipe: FilePath | None,
-    steps: Any,
     corrections: tuple[Correction, ...],
-    exposures: Sequence[Exposure],
-) -> tuple[StepsFor, dict]:
-    """Return a function that gives a pipeline's parameters, and the steps as they were checked."""
+    steps: dict[str, dict],
+) -> tuple[dict, ...]:
+    """Return sets of parameters, of which a later one has its way."""
     if preset not in PRESETS:
         hint = meant(preset, PRESETS)
         refuse("preset", preset, f"is none of {', '.join(map(repr, PRESETS))}.{hint}")
-    pipelines = sorted({name for e in exposures for name in stage_classes(e) if name})
-    layers = [check(PRESETS[preset]["steps"], parameter="preset")]
-    if recipe is not None:
-        layers.append(read_recipe(recipe))
-    if corrections:
-        layers.append(check(switches(corrections), parameter="corrections"))
-    checked = check(steps, pipelines) if steps else {}
-    layers = [layer for layer in (*layers, checked) if layer]
-
-    def steps_for(pipeline: str, members: Sequence[Exposure]) -> dict[str, dict]:
-        return for_task(layers, pipeline, members) if layers else {}
-
-    return steps_for, checked
-
-
-_GRID = {"crval", "crpix", "output_shape", "output_wcs", "pixel_scale", "rotation"}
+    layers = [
+        check(PRESETS[preset]["steps"], parameter="preset"),
+        {} if recipe is None else read_recipe(recipe),
+        check(switches(corrections), parameter="corrections"),
+        steps,
+    ]
+    return tuple(filter(None, layers))
 
 
 def _grid(
-    exposures: Sequence[Exposure], steps_for: StepsFor, wcs: Any, common: bool | dict[str, float]
+    exposures: Sequence[Exposure], request: Request, wcs: Any, common: bool | dict[str, float]
 ) -> dict[str, object]:
-    """Return the grid of all mosaics, in the words of resample; nothing if each has its own."""
+    """Return the grid of all mosaics, empty if each has its own."""
     if wcs is None and not common:
         return {}
-    if wcs is not None and common:
-        msg = "wcs and common_grid both set the grid of the mosaics; give one of them."
-        raise InvalidRequestError(msg, parameter="common_grid", value=common)
-    images = [e for e in exposures if stage_classes(e)[2] == "Image3Pipeline"]
+    images = [e for e in exposures if e.classes[2] == "Image3Pipeline"]
     asked: dict[str, Any] = {}
     for image in images:
-        options = steps_for("Image3Pipeline", [image]).get("resample", {})
+        options = request.steps_for("Image3Pipeline", [image]).get("resample", {})
         asked |= {name: value for name, value in options.items() if value not in (None, "")}
-    free = {"pixel_scale", "rotation"} if common else set()
-    conflict = sorted(set(asked) & (_GRID - free))
-    if conflict:
-        name = "common_grid" if common else "wcs"
-        msg = f"{name} sets the grid, and steps too: resample.{', resample.'.join(conflict)}."
-        raise InvalidRequestError(msg, parameter=name, value=conflict)
-    if wcs is not None:
-        return grid_of_wcs(wcs)
-    values = {name: asked[name] for name in free if name in asked}
-    values |= dict(common) if isinstance(common, dict) else {}
-    if not set(values) <= free:
-        refuse("common_grid", common, "may have 'pixel_scale' and 'rotation'.")
-    return grid_of_exposures(images, **values)
+    return mosaic_grid(images, asked, wcs=wcs, common=common)
 
 
 # ---- the files that a plan begins from -----------------------------------------------------------
@@ -422,10 +389,10 @@ def _usable(files: dict[str, Exposure], problems: list[str]) -> dict[str, Exposu
         either = files.get(level) or files.get(f"{level}ints")
         if either is None:
             continue
-        needed = f"{level}ints" if level != "uncal" and is_integrations(either) else level
+        needed = f"{level}ints" if level != "uncal" and either.is_integrations else level
         if needed in files:
             usable[level] = files[needed]
-        elif not stage_classes(either)[1]:
+        elif not either.classes[1]:
             usable[level] = either
         else:
             problems.append(

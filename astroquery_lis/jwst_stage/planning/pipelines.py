@@ -9,12 +9,9 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...exceptions import InvalidExposureError
-
-if TYPE_CHECKING:
-    from .exposures import Exposure
 
 _IMAGING = ("Detector1Pipeline", "Image2Pipeline", "Image3Pipeline")
 
@@ -91,23 +88,10 @@ STAGE3_PIPELINES = {
 }
 """The pipeline of each type of associations of stage 3."""
 
-# Full-frame coronagraphy reads detectors with no mask in their field: plain images.
-_NO_MASK = {"MASKBAR": ("NRCA1", "NRCA2", "NRCA3"), "MASKRND": ("NRCA1", "NRCA3", "NRCA4")}
-
 
 def is_guider(exp_type: str) -> bool:
     """Return True for one of the guider's types."""
     return exp_type in EXP_TYPES and EXP_TYPES[exp_type].stages[0] == "GuiderPipeline"
-
-
-def is_acquisition(exposure: Exposure) -> bool:
-    """Return True for an exposure that only found the target."""
-    return EXP_TYPES[exposure.exp_type].is_acquisition
-
-
-def is_slitless(exposure: Exposure) -> bool:
-    """Return True for spectra of a field, whose sources a mosaic of direct images tells."""
-    return EXP_TYPES[exposure.exp_type].is_slitless
 
 
 def pipelines_for(
@@ -125,34 +109,3 @@ def pipelines_for(
     if wavefront and kind.stages == _IMAGING:
         return (*kind.stages[:2], "WfsCombineStep")
     return kind.stages
-
-
-def stage_classes(exposure: Exposure) -> tuple[str, str, str]:
-    """Return the classes of the three stages for an exposure, empty where the chain stops."""
-    classes = pipelines_for(
-        exposure.exp_type,
-        is_tso=exposure.is_tso,
-        wavefront="WFSC" in exposure.patttype.upper() or "WFSC" in exposure.visit_type.upper(),
-        path=exposure.path,
-    )
-    if exposure.exp_type == "NRC_CORON" and _is_outside_mask(exposure):
-        return (*classes[:2], "Image3Pipeline")
-    # F277W holds only the first order of SOSS, and is not calibrated beyond stage 1.
-    if exposure.exp_type == "NIS_SOSS" and exposure.filter == "F277W":
-        return (classes[0], "", "")
-    return classes
-
-
-def is_integrations(exposure: Exposure) -> bool:
-    """Return True if stage 2 takes each integration for itself: rateints to calints."""
-    if not stage_classes(exposure)[1] or exposure.exp_type.partition("_")[2].startswith("TA"):
-        return False
-    kind = EXP_TYPES[exposure.exp_type]
-    if kind.has_mask:
-        return not _is_outside_mask(exposure)
-    return exposure.is_tso or kind.tso == "always" or kind.stages[2] == "Ami3Pipeline"
-
-
-def _is_outside_mask(exposure: Exposure) -> bool:
-    detectors = _NO_MASK.get(exposure.pupil, ())
-    return exposure.subarray.upper() == "FULL" and exposure.detector in detectors

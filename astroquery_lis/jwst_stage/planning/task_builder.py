@@ -13,90 +13,68 @@ from ..tasks import REFCATS, Member, Task
 from .associations import headers_of, unique_ids
 from .exposures import configuration_key, split_name
 from .grids import n_pixels
-from .groups import listed, members_of
+from .groups import listed
 from .pipelines import (
     EXP_TYPES,
     STAGE3_SUFFIXES,
-    is_acquisition,
     is_guider,
-    is_integrations,
-    is_slitless,
-    stage_classes,
 )
 from .plan import stage1_estimate, stage2_estimate, stage3_estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
-    from ..corrections import Correction
     from .associations import Association
     from .exposures import Exposure
-    from .groups import Together
-
-    StepsFor = Callable[[str, Sequence[Exposure]], dict[str, dict]]
+    from .groups import Request, Together
 
 
 class TaskBuilder:
     """The tasks so far, and the product that each exposure has come to."""
 
-    def __init__(
-        self,
-        exposures: Sequence[Exposure],
-        together: Together,
-        *,
-        stages: Sequence[int],
-        steps_for: StepsFor,
-        corrections: Sequence[Correction],
-        output_dir: str | None,
-        grid: dict[str, Any],
-        abs_refcat: str | None,
-    ) -> None:
-        exposures = [e for e in exposures if e.root not in together.unwanted]
-        self.by_root = {e.root: e for e in exposures}
+    def __init__(self, exposures: Sequence[Exposure], together: Together, request: Request) -> None:
+        self.by_root = {e.root: e for e in exposures if e.root not in together.unwanted}
         self.together = together
-        self.groups = together.groups if 3 in stages else []
+        self.request = request
+        self.groups = together.groups if 3 in request.stages else []
         members = (member for group in self.groups for member in group.members)
         self.spectra = {e.root for e, role in members if role == "background"}
-        self.stages = stages
-        self.steps_for = steps_for
-        self.corrections = corrections
-        self.output_dir = output_dir
-        self.grid = grid
-        self.abs_refcat = abs_refcat
         self.tasks: dict[str, Task] = {}
-        self.current = {e.root: e.path for e in exposures}
+        self.current = {root: e.path for root, e in self.by_root.items()}
+        self.level = {root: e.level for root, e in self.by_root.items()}
         self.rates: dict[str, str] = {}
         self.calibrated: dict[str, str] = {}
-        self.level = {e.root: e.level for e in exposures}
         self.notes = list(together.notes)
         self.problems: list[str] = []
 
-    def build(self, *, check_associations: bool) -> tuple[Task, ...]:
+    def build(self) -> tuple[Task, ...]:
         """Return all tasks, in an order that can be kept."""
         exposures = list(self.by_root.values())
-        if 2 in self.stages:
+        if 2 in self.request.stages:
             _check_shutters(exposures)
         for exposure in exposures:
             self._stage1(exposure)
         # What stage 2 subtracts are count rates: those of before any exposure had its stage 2.
         self.rates = dict(self.current)
-        second = [e for e in exposures if not (is_acquisition(e) or e.is_imprint)]
-        if all(map(is_acquisition, exposures)):
-            second = exposures
-        headers = headers_of(self.groups, check=check_associations)
+        headers = headers_of(self.groups, check=self.request.check_associations)
         # Slitless spectra wait for the mosaics that tell where the sources are.
         for slitless in (False, True):
-            for exposure in second:
-                if is_slitless(exposure) == slitless and self._calibrate(exposure):
-                    self._correct(exposure, 2, "after_cal", "before_stage3")
+            for exposure in _for_stage2(exposures):
+                if exposure.is_slitless == slitless:
+                    self._stage2(exposure)
             for group, header in zip(self.groups, headers, strict=True):
-                if any(map(is_slitless, group.exposures)) == slitless:
+                if group.is_slitless == slitless:
                     self._stage3(group, header)
-        if self.problems:
-            parameter = "stages" if any("stage" in p for p in self.problems) else "corrections"
-            msg = f"stages={tuple(self.stages)!r}: {'; '.join(self.problems)}."
-            raise InvalidRequestError(msg, parameter=parameter, value=self.stages)
+        self._refuse_problems()
         return tuple(self.tasks.values())
+
+    def _refuse_problems(self) -> None:
+        if self.problems:
+            stages = self.request.stages
+            parameter = "stages" if any("stage" in p for p in self.problems) else "corrections"
+            msg = f"stages={stages!r}: {'; '.join(self.problems)}."
+            raise InvalidRequestError(msg, parameter=parameter, value=stages)
 
     def _add(
         self, exposures: Sequence[Exposure], outputs: tuple[str, ...], *, stage: int, **values: Any
@@ -119,13 +97,10 @@ class TaskBuilder:
 
     def _reach(self, exposure: Exposure, level: str, product: str) -> bool:
         """Go on from a product that is not planned: an earlier run has to have left it."""
-        root = exposure.root
-        if self.output_dir is not None:
-            path = os.path.join(self.output_dir, product)
-            if os.path.exists(path):
-                self.current[root] = os.path.abspath(path)
-                self.level[root] = level
-                return True
+        path = self._earlier(product)
+        if path:
+            self.current[exposure.root], self.level[exposure.root] = path, level
+            return True
         stage = 1 if level == "rate" else 2
         self.problems.append(
             f"{Path(exposure.path).name} has to go through stage {stage} first, and {product} is "
@@ -133,42 +108,43 @@ class TaskBuilder:
         )
         return False
 
-    def _correct(self, exposure: Exposure, stage: int, *points: str) -> None:
-        """Add the corrections at some points of the chain, those of the first point first."""
-        for correction in [c for point in points for c in self.corrections if c.point == point]:
-            if correction.applies(exposure):
-                self._add(
-                    [exposure],
-                    (f"stage{stage}/{exposure.root}_{correction.suffix}.fits",),
-                    stage=stage,
-                    kind="correction",
-                    inputs=(self.current[exposure.root],),
-                    corrections=(correction.to_dict(),),
-                    estimate=stage2_estimate(exposure, resample=False),
-                )
+    def _earlier(self, product: str) -> str:
+        """Return the path of a product of an earlier run, empty if there is none."""
+        folder = self.request.output_dir
+        path = "" if folder is None else os.path.abspath(os.path.join(folder, product))
+        return path if os.path.exists(path) else ""
+
+    def _correct(self, exposure: Exposure, stage: int, point: str) -> None:
+        """Add the corrections at a point of the chain."""
+        for correction in self.request.corrections_at(point, exposure):
+            self._add(
+                [exposure],
+                (f"stage{stage}/{exposure.root}_{correction.suffix}.fits",),
+                stage=stage,
+                kind="correction",
+                inputs=(self.current[exposure.root],),
+                corrections=(correction.to_dict(),),
+                estimate=stage2_estimate(exposure, resample=False),
+            )
 
     def _stage1(self, exposure: Exposure) -> None:
         """Add the count rates of an exposure, and the corrections after them."""
-        root, pipeline = exposure.root, stage_classes(exposure)[0]
+        root, pipeline = exposure.root, exposure.classes[0]
         if self.level[root] == "uncal":
             outputs = _stage1_outputs(exposure, pipeline)
-            if 1 not in self.stages:
+            if 1 not in self.request.stages:
                 self._reach(exposure, "cal" if is_guider(exposure.exp_type) else "rate", outputs[0])
                 return
             makes_rates = pipeline == "Detector1Pipeline"
-            within = [
-                correction.to_dict()
-                for correction in self.corrections
-                if makes_rates and correction.point == "after_jump" and correction.applies(exposure)
-            ]
+            within = self.request.corrections_at("after_jump", exposure) if makes_rates else []
             self._add(
                 [exposure],
                 outputs,
                 stage=1,
                 pipeline=pipeline,
                 inputs=(exposure.path,),
-                steps=self.steps_for(pipeline, [exposure]),
-                corrections=tuple(within),
+                steps=self.request.steps_for(pipeline, [exposure]),
+                corrections=tuple(correction.to_dict() for correction in within),
                 estimate=stage1_estimate(exposure),
             )
             self.level[root] = "rate" if makes_rates else "end"
@@ -177,79 +153,74 @@ class TaskBuilder:
 
     # ---- stage 2 --------------------------------------------------------------------------------
 
-    def _calibrate(self, exposure: Exposure) -> bool:
-        """Add the calibration of an exposure; return False if nothing calibrates it."""
-        root = exposure.root
-        pipeline, then = stage_classes(exposure)[1:]
-        if self.level[root] != "rate" or not pipeline:
-            return self.level[root] == "cal"
-        ints = is_integrations(exposure)
-        name = f"stage2/{root}_{'calints' if ints else 'cal'}.fits"
-        if 2 not in self.stages:
-            return 3 in self.stages and bool(then) and self._reach(exposure, "cal", name)
+    def _stage2(self, exposure: Exposure) -> None:
+        """Add the calibration of an exposure, and the corrections after it."""
+        _, pipeline, third = exposure.classes
+        name = f"stage2/{exposure.root}_{'calints' if exposure.is_integrations else 'cal'}.fits"
+        if self.level[exposure.root] == "rate" and pipeline:
+            if 2 in self.request.stages:
+                self._calibrate(exposure, name)
+            elif third and 3 in self.request.stages:
+                self._reach(exposure, "cal", name)
+        if self.level[exposure.root] == "cal":
+            self._correct(exposure, 2, "after_cal")
+            self._correct(exposure, 2, "before_stage3")
+
+    def _calibrate(self, exposure: Exposure, name: str) -> None:
+        """Add the calibration of an exposure, unless what it needs is not there."""
         association = self._of_file(exposure) or self._of_rules(exposure)
         if association is None:
-            return False
-        header = _level2_header(exposure, pipeline)
-        header |= {
-            name: str(value)
-            for name, value in association[0].items()
-            if name in header and value is not None
-        }
+            return
+        root = exposure.root
+        header, members = _level2_header(exposure, association[0]), tuple(association[1])
         pipeline = "Spec2Pipeline" if "spec2" in header["asn_type"] else "Image2Pipeline"
-        steps = self.steps_for(pipeline, [exposure])
-        resample = not steps.get("resample", {}).get("skip", False)
-        members = tuple(association[1])
+        steps = self.request.steps_for(pipeline, [exposure])
         if members:
             members = (Member(self.current[root]), *members)
         inputs = [self.current[root], *(m.input for m in members), exposure.msa_file]
         self.calibrated[root] = name
         self._add(
             [exposure],
-            (name, self._spectrum(exposure)) if root in self.spectra else (name,),
+            (name, _spectrum(exposure)) if root in self.spectra else (name,),
             stage=2,
             pipeline=pipeline,
             inputs=tuple(dict.fromkeys(filter(None, inputs))),
             steps=steps,
             association=header if members else {},
             members=members,
-            estimate=stage2_estimate(exposure, resample=resample, integrations=ints),
+            estimate=stage2_estimate(
+                exposure,
+                resample=not steps.get("resample", {}).get("skip", False),
+                integrations=exposure.is_integrations,
+            ),
         )
         self.level[root] = "cal"
-        return True
 
-    def _of_file(self, exposure: Exposure) -> tuple[dict[str, object], list[Member]] | None:
+    def _of_file(self, exposure: Exposure) -> tuple[dict[str, Any], list[Member]] | None:
         """Return header and members that an association file of MAST gives."""
-        for association in self.together.files:
-            for product in association["products"]:
-                roles = members_of(product)
-                roots = [split_name(name)[0] for name, role in roles if role == "science"]
-                if exposure.root not in roots:
-                    continue
-                found = {n: self._named(n, role, association["path"]) for n, role in roles
-                         if role != "science"}  # fmt: skip
-                missing = sorted(Path(name).name for name, member in found.items() if not member)
-                if missing:
-                    self.problems.append(
-                        f"{association['path']}: its members {', '.join(missing)} are not among "
-                        "the files of any stage"
-                    )
-                members = [member for member in found.values() if member]
-                return association, self._uncalibrated(exposure, members)
-        return None
+        if exposure.root not in self.together.files:
+            return None
+        header, others = self.together.files[exposure.root]
+        path = header["path"]
+        members = {name: self._named(name, role, path) for name, role in others}
+        missing = sorted(Path(name).name for name, member in members.items() if member is None)
+        if missing:
+            self.problems.append(
+                f"{path}: its members {', '.join(missing)} are not among the files of any stage"
+            )
+        present = [member for member in members.values() if member is not None]
+        return header, self._uncalibrated(exposure, present)
 
     def _named(self, expname: str, role: str, association_path: str) -> Member | None:
-        """Return the member of a name: an exposure, a product of the plan, or a file beside."""
-        root = split_name(expname)[0]
+        """Return the member of a name: an exposure, a file beside, or a product of the plan."""
+        root, name = split_name(expname)[0], Path(expname).name
         if root in self.by_root:
             return Member(self.rates[root], role)
-        name = Path(expname).name
-        mosaic = f"stage3/{root}_i2d.fits"
         beside = os.path.join(os.path.dirname(association_path), name)
         if os.path.exists(beside):
             return Member(os.path.abspath(beside), role)
         if any(group.file_stem == root for group in self.together.groups):
-            return self._of_mosaic(mosaic, role, name)
+            return self._of_mosaic(root, role, name)
         return None
 
     def _of_rules(self, exposure: Exposure) -> tuple[dict[str, object], list[Member]] | None:
@@ -264,7 +235,7 @@ class TaskBuilder:
         ]
         if association.direct is not None:
             mosaic = self._direct_members(exposure, association.direct)
-            if mosaic is None:
+            if not mosaic:
                 return None
             members += mosaic
         return association.header, self._uncalibrated(exposure, members)
@@ -281,49 +252,38 @@ class TaskBuilder:
             )
         return [m for m in members if m not in late]
 
-    def _direct_members(self, exposure: Exposure, direct: Exposure) -> list[Member] | None:
+    def _direct_members(self, exposure: Exposure, direct: Exposure) -> list[Member]:
         """Return the mosaic that shows the sources of slitless spectra, and its two catalogues."""
-        group = next(
-            (g for g in self.together.groups
-             if g.pipeline == "Image3Pipeline" and (direct, "science") in g.members),
-            None,
-        )  # fmt: skip
-        members: list[Member | None] = []
-        if group is not None:
-            stem = f"stage3/{group.file_stem}"
-            for role, ending in _OF_MOSAIC.items():
-                members.append(
-                    self._of_mosaic(f"{stem}_i2d.fits", role, f"{group.file_stem}_{ending}")
-                )
+        stems = [
+            group.file_stem
+            for group in self.together.groups
+            if group.pipeline == "Image3Pipeline" and (direct, "science") in group.members
+        ]
+        files = [(role, f"{stem}_{ending}") for stem in stems[:1] for role, ending in _OF_MOSAIC]
+        members = [self._of_mosaic(stems[0], role, name) for role, name in files]
         if not members or None in members:
             self.notes.append(
                 f"{exposure.root}: no stage 2, since slitless spectra need the mosaic of "
                 f"{direct.root} and its catalogue; add stage 3 to stages=."
             )
-            return None
+            return []
         return [member for member in members if member is not None]
 
-    def _of_mosaic(self, mosaic: str, role: str, name: str) -> Member | None:
-        file = f"stage3/{name}"
+    def _of_mosaic(self, stem: str, role: str, name: str) -> Member | None:
+        mosaic, file = f"stage3/{stem}_i2d.fits", f"stage3/{name}"
         if mosaic in self.tasks:
             return Member(mosaic, role, file="" if file == mosaic else file)
-        path = os.path.join(self.output_dir or "", file)
-        if self.output_dir is not None and os.path.exists(path):
-            return Member(os.path.abspath(path), role)
-        return None
+        path = self._earlier(file)
+        return Member(path, role) if path else None
 
     # ---- stage 3 --------------------------------------------------------------------------------
-
-    def _spectrum(self, exposure: Exposure) -> str:
-        suffix = "x1dints" if is_integrations(exposure) else "x1d"
-        return f"stage2/{exposure.root}_{suffix}.fits"
 
     def _stage3_member(self, exposure: Exposure, role: str, group_id: str = "") -> Member:
         """Return a member of a product; a background of stage 3 is a spectrum."""
         current = self.current[exposure.root]
         if role != "background":
             return Member(current, role, group_id)
-        spectrum = self._spectrum(exposure)
+        spectrum = _spectrum(exposure)
         if exposure.root in self.calibrated:
             return Member(self.calibrated[exposure.root], role, file=spectrum)
         path = os.path.join(os.path.dirname(current), os.path.basename(spectrum))
@@ -349,10 +309,10 @@ class TaskBuilder:
         members = tuple(
             self._stage3_member(e, role, ids.get(e.root, "")) for e, role in group.members
         )
-        steps = self.steps_for(group.pipeline, group.exposures)
+        steps = self.request.steps_for(group.pipeline, group.exposures)
         output_pixels = None
         if is_mosaic:
-            output_pixels = n_pixels(group.exposures, self.grid)
+            output_pixels = n_pixels(group.exposures, self.request.grid)
             for step, values in self._mosaic_steps(group).items():
                 steps[step] = {**values, **steps.get(step, {})}
         self._add(
@@ -369,21 +329,35 @@ class TaskBuilder:
 
     def _mosaic_steps(self, group: Association) -> dict[str, dict]:
         """Return the parameters that a plan itself adds: the grid and the reference catalogue."""
-        steps = {"resample": self.grid} if self.grid else {}
-        if self.abs_refcat is not None:
-            # That of a kind is made by prefetch_references, below the output directory.
-            is_kind = self.abs_refcat in REFCATS
-            made = f"refcat/{group.file_stem}_{self.abs_refcat}.ecsv"
-            steps["tweakreg"] = {"abs_refcat": made if is_kind else self.abs_refcat}
+        grid, catalog = self.request.grid, self.request.abs_refcat
+        steps = {"resample": grid} if grid else {}
+        if catalog in REFCATS:
+            # It is made by prefetch_references, below the output directory.
+            catalog = f"refcat/{group.file_stem}_{catalog}.ecsv"
+        if catalog is not None:
+            steps["tweakreg"] = {"abs_refcat": catalog}
         return steps
 
 
-_OF_MOSAIC = {"direct_image": "i2d.fits", "sourcecat": "cat.ecsv", "segmap": "segm.fits"}
+_OF_MOSAIC = (("direct_image", "i2d.fits"), ("sourcecat", "cat.ecsv"), ("segmap", "segm.fits"))
 
 
-def _level2_header(exposure: Exposure, pipeline: str) -> dict[str, str]:
-    return {
-        "asn_type": "spec2" if pipeline == "Spec2Pipeline" else "image2",
+def _for_stage2(exposures: Sequence[Exposure]) -> Sequence[Exposure]:
+    """Return the exposures that have a product of their own in stage 2."""
+    if all(e.is_acquisition for e in exposures):
+        return exposures
+    return [e for e in exposures if not (e.is_acquisition or e.is_imprint)]
+
+
+def _spectrum(exposure: Exposure) -> str:
+    suffix = "x1dints" if exposure.is_integrations else "x1d"
+    return f"stage2/{exposure.root}_{suffix}.fits"
+
+
+def _level2_header(exposure: Exposure, known: Mapping[str, Any]) -> dict[str, str]:
+    """Return the header of an association of stage 2: what is known of it, and defaults."""
+    header = {
+        "asn_type": "spec2" if exposure.classes[1] == "Spec2Pipeline" else "image2",
         "asn_rule": "DMSLevel2bBase",
         "asn_id": f"o{exposure.observation}" if exposure.observation else "a3001",
         "program": exposure.program or "00000",
@@ -391,6 +365,7 @@ def _level2_header(exposure: Exposure, pipeline: str) -> dict[str, str]:
         "asn_pool": "none",
         "product": exposure.root,
     }
+    return header | {name: str(known[name]) for name in header if known.get(name) is not None}
 
 
 def _check_shutters(exposures: Sequence[Exposure]) -> None:
@@ -407,7 +382,7 @@ def _check_shutters(exposures: Sequence[Exposure]) -> None:
 def _shortcomings(group: Association) -> list[str]:
     """Return what the pipeline will not do with a group, and does not say before."""
     notes = []
-    slitless = [e for e in group.exposures if is_slitless(e)]
+    slitless = [e for e in group.exposures if e.is_slitless]
     if lacking := [e.root for e in slitless if not e.s_region]:
         notes.append(
             f"{', '.join(lacking)} have no S_REGION in their headers; Spec3Pipeline fails at its "
@@ -429,7 +404,7 @@ def _stage1_outputs(exposure: Exposure, pipeline: str) -> tuple[str, ...]:
         return (f"{root}_dark.fits",)
     if pipeline == "GuiderPipeline":
         return (f"{root}_cal.fits",)
-    if is_integrations(exposure):
+    if exposure.is_integrations:
         return (f"{root}_rateints.fits", f"{root}_rate.fits")
     if exposure.n_ints > 1:
         return (f"{root}_rate.fits", f"{root}_rateints.fits")
@@ -438,26 +413,30 @@ def _stage1_outputs(exposure: Exposure, pipeline: str) -> tuple[str, ...]:
 
 def _stage3_outputs(group: Association, steps: Mapping[str, Mapping]) -> tuple[str, ...]:
     stem = f"stage3/{group.file_stem}"
-    skipped = {name for name, values in steps.items() if values.get("skip")}
     if group.pipeline == "WfsCombineStep":
         return (f"{stem}.fits",)
-    if group.pipeline == "Tso3Pipeline":
-        is_image = stage_classes(group.exposures[0])[1] == "Image2Pipeline"
-        step, suffix = _MAKING_SERIES["image" if is_image else "spectra"]
-        return (f"{stem}_asn.json", *(() if step in skipped else (f"{stem}_{suffix}",)))
-    suffixes: tuple[str, ...] = STAGE3_SUFFIXES.get(group.pipeline, ())
-    if group.pipeline == "Ami3Pipeline" and not any(role == "psf" for _, role in group.members):
-        suffixes = ()
-    if group.pipeline == "Spec3Pipeline":
-        kinds = {EXP_TYPES[e.exp_type] for e, role in group.members if role == "science"}
-        suffixes = next(iter(kinds)).spectra if len(kinds) == 1 else ()
-        suffixes = () if skipped & _MAKING_SPECTRA else suffixes
+    skipped = {name for name, values in steps.items() if values.get("skip")}
+    suffixes = _stage3_suffixes(group, skipped)
     # How many files, and under which names, is known only when the sources are.
-    return tuple(f"{stem}_{suffix}" for suffix in suffixes) or (f"{stem}_asn.json",)
+    first = () if suffixes and group.pipeline != "Tso3Pipeline" else ("asn.json",)
+    return tuple(f"{stem}_{suffix}" for suffix in (*first, *suffixes))
+
+
+def _stage3_suffixes(group: Association, skipped: AbstractSet[str]) -> tuple[str, ...]:
+    """Return the endings of the products whose names are known before, the main first."""
+    if group.pipeline == "Tso3Pipeline":
+        step, suffix = _MAKING_SERIES[group.exposures[0].classes[1]]
+        return () if step in skipped else (suffix,)
+    if group.pipeline == "Spec3Pipeline":
+        kinds = {EXP_TYPES[e.exp_type] for e in group.science}
+        return () if skipped & _MAKING_SPECTRA or len(kinds) > 1 else kinds.pop().spectra
+    if group.pipeline == "Ami3Pipeline" and all(role != "psf" for _, role in group.members):
+        return ()
+    return STAGE3_SUFFIXES[group.pipeline]
 
 
 _MAKING_SERIES = {
-    "image": ("tso_photometry", "phot.ecsv"),
-    "spectra": ("extract_1d", "x1dints.fits"),
+    "Image2Pipeline": ("tso_photometry", "phot.ecsv"),
+    "Spec2Pipeline": ("extract_1d", "x1dints.fits"),
 }
 _MAKING_SPECTRA = {"extract_1d", "resample_spec", "combine_1d"}
