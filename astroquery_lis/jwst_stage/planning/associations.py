@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ...exceptions import StageError
 from ..pipeline import ask, require_jwst
 from ..tasks import member_path
-from .exposures import KEYWORDS
+from .exposures import FLAGS, KEYWORDS
 from .pipelines import (
     IMAGING,
     STAGE3_PIPELINES,
@@ -43,13 +43,10 @@ _WORDS = (
     "exposure_number", "exp_type", "instrument", "detector", "channel", "module", "filter", "pupil",
     "grating", "band", "slit", "lamp", "subarray", "patttype",
 )  # fmt: skip
-_COLUMNS = {KEYWORDS[name].lower(): name for name in _WORDS} | {
+_COLUMNS = {keyword.lower(): name for name, keyword in FLAGS.items()} | {
+    **{KEYWORDS[name].lower(): name for name in _WORDS},
     "nints": "n_ints",
     "patt_num": "position_number",
-    "tsovisit": "is_tso",
-    "bkgdtarg": "is_background",
-    "is_psf": "is_psf",
-    "is_imprt": "is_imprint",
 }
 """Columns of a pool, and the attributes of an exposure that hold them."""
 
@@ -131,7 +128,7 @@ def associate(
     text = json.dumps([_rows(pool, targets) for pool in pools])
     level2: list[Association] = []
     level3: list[Association] = []
-    for pool, found in zip(pools, _asked(text), strict=True):
+    for pool, found in zip(pools, _asked("rules_in_process", text), strict=True):
         associations = [_association(values, pool) for values in found]
         level2 += _fullest(a for a in associations if not is_stage3(a.header))
         level3 += _widest([a for a in associations if is_stage3(a.header)])
@@ -139,24 +136,32 @@ def associate(
 
 
 def _rows(exposures: Sequence[Exposure], targets: Sequence[str]) -> list[dict[str, str]]:
-    everyone = {_place(e) for e in exposures}
+    places = {_place(e) for e in exposures}
     serving = {_place(e) for e in exposures if e.is_background}
-    serving |= everyone - {_place(e) for e in exposures if not e.is_imprint}
+    serving |= places - {_place(e) for e in exposures if not e.is_imprint}
     served = sorted({_place(e) for e in exposures if not (e.is_background or e.is_imprint)})
     rows = []
     for index, exposure in enumerate(exposures):
         own = _place(exposure)
         candidates = [(f"o{own[1]}", "observation")]
-        if len(everyone) > 1 and exposure.classes[2] not in _WITHIN_AN_OBSERVATION:
+        if len(places) > 1 and exposure.classes[2] not in _WITHIN_AN_OBSERVATION:
             candidates.append((_WHOLE_PROGRAM, "group"))
-        candidates += [
-            (f"c{number}", "background")
-            for number, other in enumerate(served, _FIRST_WITH_BACKGROUND)
-            if serving and other[0] == own[0] and (own == other or own in serving)
-        ]
+        if serving:
+            candidates += _with_backgrounds(own, served, any_of=own in serving)
         row = _row(exposure, index, targets)
         rows.append({**row, "obs_num": own[1], "asn_candidate": str(candidates)})
     return rows
+
+
+def _with_backgrounds(
+    own: tuple[str, str], served: list[tuple[str, str]], *, any_of: bool
+) -> list[tuple[str, str]]:
+    """Return the candidates of an observation, or of one that serves any of its instrument."""
+    return [
+        (f"c{number}", "background")
+        for number, place in enumerate(served, _FIRST_WITH_BACKGROUND)
+        if place == own or (any_of and place[0] == own[0])
+    ]
 
 
 def _place(exposure: Exposure) -> tuple[str, str]:
@@ -212,24 +217,31 @@ def _fullest(associations: Iterable[Association]) -> list[Association]:
 
 def _widest(associations: list[Association]) -> list[Association]:
     """Return the associations that are no part of another one."""
-    sets = [frozenset((e.root, role) for e, role in a.members) for a in associations]
-    sciences = [frozenset(e.root for e in a.science) for a in associations]
-    kinds = [(a.header["asn_rule"], a.suffix) for a in associations]
+    extents = [
+        (
+            (a.header["asn_rule"], a.suffix),
+            frozenset(e.root for e in a.science),
+            frozenset((e.root, role) for e, role in a.members),
+        )
+        for a in associations
+    ]
+    widest: dict[int, tuple] = {}
+    order = sorted(range(len(extents)), key=lambda i: (-len(extents[i][1]), -len(extents[i][2])))
+    for i in order:
+        kind, science, members = extents[i]
+        if not any(
+            science < wider or (science == wider and members <= others)
+            for other_kind, wider, others in widest.values()
+            if other_kind == kind
+        ):
+            widest[i] = extents[i]
+    return [associations[i] for i in sorted(widest)]
 
-    def is_part(i: int, j: int) -> bool:
-        if i == j or kinds[i] != kinds[j] or not sciences[i] <= sciences[j]:
-            return False
-        if sciences[i] < sciences[j] or sets[i] < sets[j]:
-            return True
-        return sets[i] == sets[j] and j < i
 
-    numbers = range(len(associations))
-    return [associations[i] for i in numbers if not any(is_part(i, j) for j in numbers)]
-
-
-@functools.lru_cache(maxsize=16)
-def _asked(text: str) -> list[list[dict]]:
-    return ask("planning.associations:rules_in_process", {"pools": json.loads(text)})["pools"]
+@functools.lru_cache(maxsize=32)
+def _asked(function: str, text: str) -> list:
+    """Return what a function of this module gives for each of some things, in the pipeline."""
+    return ask(f"planning.associations:{function}", {"asked": json.loads(text)})["answers"]
 
 
 # ---- in the process of the pipeline -------------------------------------------------------------
@@ -238,17 +250,17 @@ _HEADER = ("asn_type", "asn_rule", "asn_id", "program", "target", "degraded_stat
 
 
 def rules_in_process(job: Mapping[str, Any]) -> dict[str, list]:
-    """Return the associations of each of ``job['pools']``, lists of rows."""
+    """Return the associations of each of ``job['asked']``, lists of rows."""
     from jwst.associations import AssociationPool
     from jwst.associations.generator.generate_per_candidate import generate_per_candidate
 
     pools = []
-    for rows in job["pools"]:
+    for rows in job["asked"]:
         names = sorted({name for row in rows for name in row})
         table = [[row.get(name, "null") for row in rows] for name in names]
         pool = AssociationPool(table, names=names)
         pools.append([_values(asn) for asn in generate_per_candidate(pool, None)])
-    return {"pools": pools}
+    return {"answers": pools}
 
 
 def _values(association: Any) -> dict[str, object]:
@@ -279,19 +291,20 @@ def unique_ids(exposures: Sequence[Exposure]) -> dict[str, str]:
     """Return ids that keep exposures apart where those in the headers do not."""
     shared = defaultdict(list)
     for exposure in exposures:
-        if exposure.exposure_id:
-            shared[exposure.exposure_id].append(exposure)
+        shared[exposure.exposure_id].append(exposure)
+    shared.pop("", None)
     ids: dict[str, str] = {}
     for exposure_id, files in shared.items():
-        if max(Counter(e.detector for e in files).values()) == 1:
-            continue
-        starts = sorted({(e.date, e.time) for e in files})
-        per_start = Counter((e.detector, e.date, e.time) for e in files)
-        if max(per_start.values()) == 1:
+        if _has_twice(e.detector for e in files):
+            starts = sorted({(e.date, e.time) for e in files})
             ids |= {e.root: f"{exposure_id}.{starts.index((e.date, e.time)) + 1}" for e in files}
-        else:
-            ids |= {e.root: e.root for e in files}
+            if _has_twice((e.detector, e.date, e.time) for e in files):
+                ids |= {e.root: e.root for e in files}
     return ids
+
+
+def _has_twice(values: Iterable[object]) -> bool:
+    return max(Counter(values).values()) > 1
 
 
 def headers_of(groups: Sequence[Association], *, check: bool) -> list[dict]:
@@ -320,7 +333,7 @@ def complete(associations: Iterable[dict]) -> list[dict]:
     bare = [{k: v for k, v in a.items() if k != "products"} for a in associations]
     if not associations or importlib.util.find_spec("jwst") is None:
         return bare
-    answers = _completed(json.dumps(associations))
+    answers = _asked("complete_in_process", json.dumps(associations))
     refusals = [
         f"{association['products'][0]['name']}: {answer['error']}"
         for association, answer in zip(associations, answers, strict=True)
@@ -332,15 +345,9 @@ def complete(associations: Iterable[dict]) -> list[dict]:
     return answers
 
 
-@functools.lru_cache(maxsize=16)
-def _completed(text: str) -> list[dict]:
-    job = {"associations": json.loads(text)}
-    return ask("planning.associations:complete_in_process", job)["associations"]
-
-
 def complete_in_process(job: dict[str, Any]) -> dict[str, list]:
     """Do the work of `complete`, in a process of the pipeline."""
-    return {"associations": [_complete(association) for association in job["associations"]]}
+    return {"answers": [_complete(association) for association in job["asked"]]}
 
 
 def _complete(association: dict[str, Any]) -> dict:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SUFFIXES = ("uncal", "rate", "rateints", "cal", "calints")
 """Endings of the files that a plan may begin from."""
 
+ENDINGS = tuple(f"_{suffix}.fits" for suffix in SUFFIXES)
+
 SHUTTERS = "_msa.fits"
 """Ending of the files that tell which shutters of NIRSpec's MSA were open."""
 
@@ -35,6 +37,9 @@ _LEVEL = {"rateints": "rate", "calints": "cal"}
 _TABLE = tomllib.loads(table_text("keywords"))
 KEYWORDS: dict[str, str] = _TABLE["exposure"]
 """Attributes of an exposure that are words of its header."""
+
+FLAGS: dict[str, str] = _TABLE["flags"]
+"""Those that are true or false there."""
 
 CRDS_KEYWORDS: dict[str, str] = _TABLE["crds"]
 """The parameters that CRDS chooses reference files by, and the keywords that hold them."""
@@ -259,8 +264,8 @@ def read_exposure(path: str | os.PathLike[str]) -> Exposure:
     """Return what the headers of a file say."""
     path = Path(os.path.abspath(path))
     root, suffix = split_name(path)
-    if suffix not in SUFFIXES or path.suffix != ".fits":
-        endings = ", ".join(f"_{s}.fits" for s in SUFFIXES)
+    if not path.name.endswith(ENDINGS):
+        endings = ", ".join(ENDINGS)
         _refuse(
             path, f"the name must end in one of {endings}, or be an association's ..._asn.json."
         )
@@ -268,10 +273,10 @@ def read_exposure(path: str | os.PathLike[str]) -> Exposure:
     _check_level(path, suffix, primary, science)
     exp_type = str(primary.get("EXP_TYPE", "")).upper()
     _check_keywords(path, exp_type, suffix, primary, science)
+    values: dict[str, Any]
     values = {name: _word(primary.get(keyword)) for name, keyword in KEYWORDS.items()}
-    for name, width in _NUMBERED.items():
-        if values[name].isdigit():
-            values[name] = values[name].zfill(width)
+    values |= {name: _padded(values[name], width) for name, width in _NUMBERED.items()}
+    values |= {name: primary.get(keyword) is True for name, keyword in FLAGS.items()}
     axes = [int(science[f"NAXIS{i + 1}"]) for i in range(science["NAXIS"])]
     n_ints, n_groups = _counts(primary, axes, suffix)
     references = _named("R_", primary)
@@ -280,16 +285,12 @@ def read_exposure(path: str | os.PathLike[str]) -> Exposure:
         root=root,
         suffix=suffix,
         size_bytes=path.stat().st_size,
-        target=str(primary.get("TARGPROP") or primary.get("TARGNAME") or "").strip(),
-        is_tso=primary.get("TSOVISIT") is True,
-        is_background=primary.get("BKGDTARG") is True,
-        is_psf=primary.get("IS_PSF") is True,
-        is_imprint=primary.get("IS_IMPRT") is True,
+        target=_word(primary.get("TARGPROP")) or _word(primary.get("TARGNAME")),
         n_ints=n_ints,
         n_groups=n_groups,
         shape=(axes[1], axes[0]),
         position_number=int(primary.get("PATT_NUM") or 0),
-        s_region=str(science.get("S_REGION") or "").strip(),
+        s_region=_word(science.get("S_REGION")),
         pointing=_pointing(science),
         parameters=_parameters(primary),
         steps_done=_named("S_", primary),
@@ -297,6 +298,10 @@ def read_exposure(path: str | os.PathLike[str]) -> Exposure:
         pool={k: _word(primary[k]) for k in _TABLE["pool"] if _word(primary.get(k))},
         **values,
     )
+
+
+def _padded(number: str, width: int) -> str:
+    return number.zfill(width) if number.isdigit() else number
 
 
 def _named(prefix: str, header: fits.Header) -> dict[str, str]:
@@ -354,6 +359,22 @@ _EXTNAME = re.compile(rb"(?:.{80})*?EXTNAME = *'([^']*?) *'", re.DOTALL)
 
 def _headers(path: Path) -> tuple[fits.Header, fits.Header]:
     """Return the primary header and that of SCI; raise unless the file is whole."""
+    texts = _header_texts(path)
+    lacking = [name for name in ("SCI", "ASDF") if name not in texts]
+    if lacking:
+        _refuse(
+            path,
+            f"has no extension {' and no '.join(lacking)}: the file was cut off, or is not one of "
+            "JWST's.",
+        )
+    primary, science = (
+        fits.Header.fromstring(texts[name].decode("latin-1")) for name in ("PRIMARY", "SCI")
+    )
+    return primary, science
+
+
+def _header_texts(path: Path) -> dict[str, bytes]:
+    """Return the headers of a file by extension; raise unless it is whole."""
     texts: dict[str, bytes] = {}
     try:
         with open(path, "rb") as file:
@@ -369,17 +390,7 @@ def _headers(path: Path) -> tuple[fits.Header, fits.Header]:
         _refuse(path, f"cut off: {error}")
     except UnexpectedContentError as error:
         _refuse(path, str(error))
-    lacking = [name for name in ("SCI", "ASDF") if name not in texts]
-    if lacking:
-        _refuse(
-            path,
-            f"has no extension {' and no '.join(lacking)}: the file was cut off, or is not one of "
-            "JWST's.",
-        )
-    primary, science = (
-        fits.Header.fromstring(texts[name].decode("latin-1")) for name in ("PRIMARY", "SCI")
-    )
-    return primary, science
+    return texts
 
 
 def _check_level(path: Path, suffix: str, primary: fits.Header, science: fits.Header) -> None:

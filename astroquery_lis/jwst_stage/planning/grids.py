@@ -169,16 +169,7 @@ def _check_tangential(wcs: WCS) -> None:
 
 def image_wcs(source: Any, parameter: str = "like") -> WCS:
     """Return the celestial WCS of an image file, a header, an HDUList or a WCS, with its size."""
-    header = source
-    if isinstance(source, (str, os.PathLike)):
-        path = _existing(parameter, source)
-        try:
-            with fits.open(path, memmap=True) as hdul:
-                header = _image_header(hdul, parameter, source)
-        except OSError as error:
-            _refuse(parameter, source, f"cannot be read: {error}", kind=InvalidExposureError)
-    elif isinstance(source, fits.HDUList):
-        header = _image_header(source, parameter, source)
+    header = _header_of(source, parameter)
     if isinstance(header, fits.Header):
         axes = [header.get(f"ZNAXIS{i}", header.get(f"NAXIS{i}")) for i in (2, 1)]
         wcs = _header_wcs(header)
@@ -192,6 +183,20 @@ def image_wcs(source: Any, parameter: str = "like") -> WCS:
     if not wcs.has_celestial:
         _refuse(parameter, source, f"has no celestial axes; {_CAL_FILES}")
     return wcs
+
+
+def _header_of(source: Any, parameter: str) -> object:
+    """Return the header of the image of a file or an HDUList; anything else as it is."""
+    if isinstance(source, fits.HDUList):
+        return _image_header(source, parameter, source)
+    if not isinstance(source, (str, os.PathLike)):
+        return source
+    path = _existing(parameter, source)
+    try:
+        with fits.open(path, memmap=True) as hdul:
+            return _image_header(hdul, parameter, source)
+    except OSError as error:
+        return _refuse(parameter, source, f"cannot be read: {error}", kind=InvalidExposureError)
 
 
 def _header_wcs(header: fits.Header) -> WCS:

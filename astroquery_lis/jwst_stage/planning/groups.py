@@ -93,7 +93,7 @@ def put_together(
     """Return what belongs together; ``files`` are associations of any stage."""
     if not {2, 3} & set(request.stages):
         return Together()
-    groups = [_of_file(file, exposures) for file in files if is_stage3(file)]
+    groups = _file_groups(files, exposures)
     names = _Names(exposures, request.product_name)
     plain, others = _parted(exposures)
     level2, level3 = associate(others, names.targets)
@@ -128,10 +128,14 @@ def _of_level2(files: Sequence[dict]) -> dict[str, tuple[dict, list[tuple[str, s
     return by_root
 
 
-def _of_file(file: dict[str, Any], exposures: Sequence[Exposure]) -> Association:
+def _file_groups(files: Sequence[dict], exposures: Sequence[Exposure]) -> list[Association]:
+    by_root = {e.root: e for e in exposures}
+    return [_of_file(file, by_root) for file in files if is_stage3(file)]
+
+
+def _of_file(file: dict[str, Any], by_root: dict[str, Exposure]) -> Association:
     """Return the product that an association file of stage 3 describes."""
     path, kind, product = file["path"], str(file.get("asn_type", "")).lower(), _only_product(file)
-    by_root = {e.root: e for e in exposures}
     roles = [(Path(name).name, role) for name, role in members_of(product) if role in STAGE3_ROLES]
     missing = [name for name, _ in roles if split_name(name)[0] not in by_root]
     if missing:
@@ -193,19 +197,23 @@ def _unwanted(
     files: Sequence[dict],
 ) -> tuple[frozenset[str], list[str]]:
     """Return what would be reduced in vain, and the notes that say so."""
-    wanted = {e.root for a in level2 for e, _ in a.members}
-    for product in (product for file in files for product in file["products"]):
-        wanted.update(split_name(name)[0] for name, _ in members_of(product))
+    wanted = {e.root for a in level2 for e, _ in a.members} | _roots_in(files)
     acquisitions = [e for e in exposures if e.is_acquisition]
     # What is calibrated already needs no rule of stage 2.
     unused = [e for e in others if e.level != "cal" and not e.is_acquisition]
-    unused += acquisitions if len(acquisitions) < len(exposures) else []
+    if len(acquisitions) < len(exposures):
+        unused += acquisitions
     reasons = defaultdict(list)
     for exposure in unused:
         if exposure.root not in wanted:
             reasons[_why_unwanted(exposure)].append(exposure.root)
     notes = [f"{listed(roots)}: {why}." for why, roots in reasons.items()]
     return frozenset[str]().union(*reasons.values()), notes
+
+
+def _roots_in(files: Sequence[dict]) -> set[str]:
+    products = (product for file in files for product in file["products"])
+    return {split_name(name)[0] for product in products for name, _ in members_of(product)}
 
 
 def _why_unwanted(exposure: Exposure) -> str:
@@ -414,10 +422,14 @@ def _renamed(group: Association, groups: list[Association]) -> Association:
     """Return a group with those words of its key in its name that its namesakes do not have."""
     if group.origin == "file":
         return group
-    namesakes = [g for g in groups if g.product == group.product and g is not group]
-    pairs = (itertools.zip_longest(group.key, other.key) for other in namesakes)
-    places = {i for pair in pairs for i, (own, other) in enumerate(pair) if own and own != other}
-    words = [_slug(group.key[i]).lower() for i in sorted(places)]
-    if any(other.pipeline != group.pipeline for other in namesakes):
+    namesakes = [g for g in groups if g.product == group.product]
+    # The same places of their keys, and what runs on them.
+    columns = list(itertools.zip_longest(*(g.key for g in namesakes)))
+    words = [
+        _slug(own).lower()
+        for own, column in zip(group.key, columns, strict=False)
+        if own and len(set(column)) > 1
+    ]
+    if len({g.pipeline for g in namesakes}) > 1:
         words.append(group.pipeline.removesuffix("Pipeline").lower())
     return replace(group, product="-".join([group.product, *words]))

@@ -27,13 +27,12 @@ from ..corrections import normalise, switches
 from ..parameters import PRESETS, check, read_recipe
 from ..tasks import REFCATS
 from .exposures import (
+    ENDINGS,
     SHUTTERS,
-    SUFFIXES,
     Exposure,
     configuration_key,
     configurations_of,
     read_exposure,
-    split_name,
 )
 from .grids import mosaic_grid
 from .groups import Request, listed, put_together
@@ -44,9 +43,12 @@ from .task_builder import TaskBuilder
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from astropy.table import Row
+
     from ..._typing import FilePath
     from ..corrections import Correction
     from ..refs.references import Resolution
+    from ..tasks import Task
     from .groups import GroupBy
 
 
@@ -90,8 +92,7 @@ def make_plan(
     request = replace(request, grid=_grid(exposures, request, wcs, common_grid))
     builder = TaskBuilder(exposures, put_together(exposures, request, associations), request)
     tasks = builder.build()
-    used = {name for task in tasks for name in (*task.exposures, *task.inputs)}
-    exposures = [e for e in exposures if not used.isdisjoint((e.root, e.path))]
+    exposures = _used(exposures, tasks)
     options = {
         "stages": list(request.stages),
         "start": start,
@@ -112,6 +113,11 @@ def make_plan(
         output_dir=place,
         notes=(*left_out, *notes, *builder.notes),
     )
+
+
+def _used(exposures: Sequence[Exposure], tasks: Sequence[Task]) -> list[Exposure]:
+    names = {name for task in tasks for name in (*task.exposures, *task.inputs)}
+    return [e for e in exposures if not names.isdisjoint((e.root, e.path))]
 
 
 def _plain(group_by: GroupBy | None) -> str | list[str] | None:
@@ -207,10 +213,7 @@ def read_files(
     if not exposures:
         why = " ".join(notes)
         what = "the table" if isinstance(files, Table) else f"files={files!r}"
-        msg = (
-            f"{what} holds no exposure; a name ends in one of "
-            f"{', '.join(f'_{s}.fits' for s in SUFFIXES)}. {why}"
-        )
+        msg = f"{what} holds no exposure; a name ends in one of {', '.join(ENDINGS)}. {why}"
         raise InvalidExposureError(msg.strip(), parameter="files", value=files)
     return exposures, associations, notes
 
@@ -267,27 +270,34 @@ def _paths(
         files = _column(files, notes)
     elif isinstance(files, (str, os.PathLike)):
         files = [files]
-    hidden = None if output_dir is None else os.path.abspath(output_dir) + os.sep
-    paths = []
+    # What a run has made below the files that it began from.
+    hidden = "" if output_dir is None else os.path.abspath(output_dir) + os.sep
+    paths: dict[str, None] = {}
     for entry in files:
-        path = os.path.expanduser(os.fspath(entry))
-        if os.path.isdir(path):
-            inside = [p for p in _inside(path) if hidden is None or not p.startswith(hidden)]
-            if not inside:
-                problems.append(f"{path}: the directory holds no exposure.")
-            paths += inside
-        elif glob.has_magic(path) and not os.path.exists(path):
-            matched = sorted(glob.glob(path, recursive=True))
-            if not matched:
-                problems.append(f"{path}: no file matches the pattern.")
-            paths += [p for p in matched if not p.endswith(SHUTTERS)]
-        elif path.endswith(SHUTTERS):
-            continue  # Exposures name it themselves.
-        elif not os.path.exists(path):
-            problems.append(f"{path}: there is no such file or directory.")
+        try:
+            inside = _files_of(os.path.expanduser(os.fspath(entry)), hidden)
+        except InvalidExposureError as error:
+            problems.append(str(error))
         else:
-            paths.append(path)
-    return list(dict.fromkeys(os.path.abspath(path) for path in paths))
+            paths |= dict.fromkeys(map(os.path.abspath, inside))
+    return list(paths)
+
+
+def _files_of(path: str, hidden: str) -> list[str]:
+    """Return the files of a path, a directory or a pattern, without those of shutters."""
+    if os.path.isdir(path):
+        paths = [p for p in _inside(path) if not (hidden and p.startswith(hidden))]
+        why = "the directory holds no exposure."
+    elif glob.has_magic(path) and not os.path.exists(path):
+        paths = sorted(glob.glob(path, recursive=True))
+        why = "no file matches the pattern."
+    else:
+        paths = [path] if os.path.exists(path) or path.endswith(SHUTTERS) else []
+        why = "there is no such file or directory."
+    if not paths:
+        msg = f"{path}: {why}"
+        raise InvalidExposureError(msg, parameter="files", value=path)
+    return [p for p in paths if not p.endswith(SHUTTERS)]
 
 
 def _inside(directory: str) -> list[str]:
@@ -297,8 +307,7 @@ def _inside(directory: str) -> list[str]:
         paths += [
             os.path.abspath(os.path.join(folder, name))
             for name in sorted(names)
-            if name.endswith("_asn.json")
-            or (name.endswith(".fits") and split_name(name)[1] in SUFFIXES)
+            if name.endswith(("_asn.json", *ENDINGS))
         ]
     return paths
 
@@ -313,21 +322,25 @@ def _column(table: Table, notes: list[str]) -> list[str]:
     paths = []
     left_out: list[tuple[str, str]] = []
     for row in table:
-        path = str(row["Local Path"])
-        status = str(row["Status"]) if "Status" in table.colnames else ""
-        if status in _REFUSED or not path:
-            name = path or next((str(row[c]) for c in ("id", "URL") if c in table.colnames), "?")
-            why = str(row["Message"]) if "Message" in table.colnames else ""
-            left_out.append((name, f"{status or 'no file'}{f': {why}' if why else ''}"))
-        else:
+        path, status = str(row["Local Path"]), _cell(row, "Status")
+        if path and status not in _REFUSED:
             paths.append(path)
+        else:
+            reason = ": ".join(filter(None, (status or "no file", _cell(row, "Message"))))
+            left_out.append((path or _cell(row, "id", "URL") or "?", reason))
     if left_out:
-        texts = [
-            f"{listed([name for name, _ in alike])} ({told_of(alike)})"
-            for alike in by_reason(left_out)
-        ]
-        notes.append(f"Left out, since the table has no file: {listed(texts, _MOST_REASONS)}.")
+        reasons = listed(map(_of_whom, by_reason(left_out)), _MOST_REASONS)
+        notes.append(f"Left out, since the table has no file: {reasons}.")
     return paths
+
+
+def _of_whom(alike: list[tuple[str, str]]) -> str:
+    return f"{listed(name for name, _ in alike)} ({told_of(alike)})"
+
+
+def _cell(row: Row, *names: str) -> str:
+    """Return what the first of some columns has that is there."""
+    return next((str(row[name]) for name in names if name in row.colnames), "")
 
 
 def _read_association(path: str) -> dict:
@@ -416,10 +429,18 @@ def _automatic(files: dict[str, Exposure], resolution: Resolution | None) -> tup
         return "uncal", f"the rate file was made by jwst {rate.cal_ver or '?'}, not {installed}"
     if resolution is None:
         return "rate", f"made by jwst {installed}; its reference files were not compared"
+    if changed := _changed_reference(rate, resolution):
+        return "uncal", changed
+    return "rate", f"made by jwst {installed} with the reference files of now"
+
+
+def _changed_reference(rate: Exposure, resolution: Resolution) -> str:
+    """Return what reference of stage 1 is another one now, empty if none is."""
     references = resolution.references.get(configuration_key(rate), {})
     for keyword, reftype in _STAGE1_KEYWORDS.items():
-        if keyword in rate.references and reftype in references:
-            now = str(references[reftype].get("name", "N/A"))
-            if rate.references[keyword].upper() != now.upper():
-                return "uncal", f"reference {reftype} {rate.references[keyword]} -> {now}"
-    return "rate", f"made by jwst {installed} with the reference files of now"
+        before, now = rate.references.get(keyword), references.get(reftype)
+        if before is not None and now is not None:
+            name = str(now.get("name", "N/A"))
+            if before.upper() != name.upper():
+                return f"reference {reftype} {before} -> {name}"
+    return ""
