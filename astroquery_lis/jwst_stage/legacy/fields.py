@@ -44,7 +44,7 @@ from ..planning.grids import image_wcs
 from ..s_region import corners_of, parse_s_region
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from astropy.table import Row
 
@@ -149,23 +149,11 @@ def footprints_of(source: Any) -> list[Footprint]:
     Files are FITS with S_REGION in their headers, or a directory of them; a text is an S_REGION
     itself; a SkyCoord has the corners of a polygon.  A sequence may have any of these.
     """
-    if isinstance(source, Footprint):
-        return [source]
-    if isinstance(source, Field):
-        return list(source.footprints)
-    if isinstance(source, Table):
-        return _of_table(source)
+    for kind, read in _READERS.items():
+        if isinstance(source, kind):
+            return read(source)
     if hasattr(source, "exposures"):
         return _of_plan(source)
-    if isinstance(source, SkyCoord):
-        icrs = source.icrs
-        corners = np.stack([np.atleast_1d(icrs.ra.deg), np.atleast_1d(icrs.dec.deg)], axis=1)
-        text = "POLYGON ICRS " + " ".join(map(repr, corners.ravel().tolist()))
-        return [Footprint("polygon", parse_s_region(text))]
-    if isinstance(source, str) and re.match(r"\s*(POLYGON|CIRCLE|UNION)\b", source, re.IGNORECASE):
-        return [Footprint("s_region", parse_s_region(source))]
-    if isinstance(source, (str, os.PathLike)):
-        return _of_path(Path(source))
     items = list(source) if hasattr(source, "__iter__") else []
     if not items:
         must = (
@@ -291,6 +279,29 @@ def _mjd(date: str, time: str) -> float:
         return np.nan
 
 
+def _of_corners(corners: SkyCoord) -> list[Footprint]:
+    icrs = corners.icrs.reshape(-1)
+    numbers = np.stack([icrs.ra.deg, icrs.dec.deg], axis=1).ravel().tolist()
+    text = "POLYGON ICRS " + " ".join(map(repr, numbers))
+    return [Footprint("polygon", parse_s_region(text))]
+
+
+def _of_text(text: str) -> list[Footprint]:
+    if re.match(r"\s*(POLYGON|CIRCLE|UNION)\b", text, re.IGNORECASE):
+        return [Footprint("s_region", parse_s_region(text))]
+    return _of_path(Path(text))
+
+
+_READERS: dict[type, Callable[[Any], list[Footprint]]] = {
+    Footprint: lambda footprint: [footprint],
+    Field: lambda field: list(field.footprints),
+    Table: _of_table,
+    SkyCoord: _of_corners,
+    str: _of_text,
+    os.PathLike: lambda path: _of_path(Path(path)),
+}
+
+
 # ---- fields -------------------------------------------------------------------------------------
 
 
@@ -301,8 +312,7 @@ def fields_of(footprints: Sequence[Footprint], *, union: bool = True) -> list[Fi
     """
     if not union:
         return [Field((footprint,)) for footprint in footprints]
-    circles = [Field((footprint,)).enclosing() for footprint in footprints]
-    ra, dec, radius = np.array([(*circle.center, circle.radius_deg) for circle in circles]).T
+    ra, dec, radius = np.transpose([_disc(footprint) for footprint in footprints])
     groups: list[list[int]] = []
     for i, footprint in enumerate(footprints):
         near = separation_deg(ra[i], dec[i], ra, dec) <= radius[i] + radius
@@ -314,6 +324,11 @@ def fields_of(footprints: Sequence[Footprint], *, union: bool = True) -> list[Fi
         groups = [group for group in groups if group not in linked]
         groups.append(sorted(sum(linked, [i])))
     return [Field(tuple(footprints[i] for i in group)) for group in sorted(groups)]
+
+
+def _disc(footprint: Footprint) -> tuple[float, float, float]:
+    circle = Field((footprint,)).enclosing()
+    return circle.ra_deg, circle.dec_deg, circle.radius_deg
 
 
 def _touch_any(footprint: Footprint, others: Sequence[Footprint]) -> bool:

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from ..._typing import Angle, FilePath, Quantity
     from ...client import LegacySurveyClass
     from ..planning.plan import Plan
+    from ..tasks import Task
     from .fields import Field
 
 GAIA_TABLE = "gaiadr3.gaia_source"
@@ -87,6 +88,10 @@ class Cuts:
     max_radius_arcsec: float = 0.6
     max_fracflux: float = 0.2
     maskbits: Sequence[str] | None = None
+
+    def limits(self) -> dict[str, object]:
+        """Return what was set."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def mask(self, names: Sequence[str], release: str) -> int:
         """Return the mask of the bits named by the user, by default of those names."""
@@ -139,14 +144,19 @@ def make_reference(
     as_epoch(epoch)
     release = get_release(survey.release if release is None else release).name
     fields = fields_of(footprints_of(footprints))
-    epochs = [_field_epoch(field) if epoch is None else epoch for field in fields]
-    parts = []
-    for field, moment in zip(fields, epochs, strict=True):
-        if catalog == "gaia":
-            parts.append(gaia_reference(_gaia_rows(field, margin_deg, gaia), moment, cuts))
-        else:
-            rows = field_sources(field, survey, margin_deg=margin_deg, release=release, **options)
-            parts.append(tractor_reference(rows, moment, release, cuts))
+    epochs = [_epoch_of(field, epoch) for field in fields]
+    moments = zip(fields, epochs, strict=True)
+    if catalog == "gaia":
+        parts = [
+            gaia_reference(_gaia_rows(field, margin_deg, gaia), moment, cuts)
+            for field, moment in moments
+        ]
+    else:
+        options |= {"margin_deg": margin_deg, "release": release}
+        parts = [
+            tractor_reference(field_sources(field, survey, **options), moment, release, cuts)
+            for field, moment in moments
+        ]
     table = _one_table(parts)
     if not len(table):
         msg = (
@@ -157,8 +167,7 @@ def make_reference(
     _warn_of_few(len(table))
     table.meta = _meta(table, catalog, fields, epochs, margin_deg)
     if catalog == "legacy":
-        limits = {name: value for name, value in asdict(cuts).items() if value is not None}
-        table.meta |= {**limits, "release": release}
+        table.meta |= {**cuts.limits(), "release": release}
     if path is not None:
         with write_whole(path) as temporary:
             table.write(temporary, format="ascii.ecsv", overwrite=True)
@@ -197,7 +206,10 @@ def _as_path(path: FilePath | None) -> Path | None:
     return path
 
 
-def _field_epoch(field: Field) -> Time:
+def _epoch_of(field: Field, epoch: Time | None) -> Time:
+    """Return the time of a reference: what was given, or that of the exposures."""
+    if epoch is not None:
+        return epoch
     if field.epoch is None:
         msg = f"epoch: {field.name} does not tell when it was observed; give epoch=Time(...)."
         raise InvalidRequestError(msg, parameter="epoch", value=None)
@@ -387,30 +399,31 @@ def make_catalogs(
     plan: Plan, *, survey: LegacySurveyClass, offline: bool = False
 ) -> list[tuple[Path, bool]]:
     """Make the catalogues that a plan names and that are not there; tell which were made now."""
-    kind = plan.options.get("abs_refcat")
-    if kind not in REFCATS:
+    if plan.options.get("abs_refcat") not in REFCATS:
         return []
+    tasks = {
+        Path(task.steps["tweakreg"]["abs_refcat"]): task
+        for task in plan.tasks
+        if task.stage == 3 and task.steps.get("tweakreg", {}).get("abs_refcat")
+    }
+    missing = [path for path in tasks if not path.exists()]
+    if missing and offline:
+        msg = (
+            f"abs_refcat={plan.options['abs_refcat']!r}: the catalogue {missing[0]} is missing; "
+            "call prefetch_references where there is a network."
+        )
+        raise CrdsUnavailable(msg, missing=list(map(str, missing)))
+    for path in missing:
+        _make_catalog(plan, tasks[path], path, survey)
+    return [(path, path in missing) for path in tasks]
+
+
+def _make_catalog(plan: Plan, task: Task, path: Path, survey: LegacySurveyClass) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     exposures = {exposure.root: exposure for exposure in plan.exposures}
-    catalogs = []
-    for task in plan.tasks:
-        name = task.steps.get("tweakreg", {}).get("abs_refcat")
-        if task.stage != 3 or not name:
-            continue
-        path = Path(name)
-        missing = not path.exists()
-        if missing and offline:
-            msg = (
-                f"abs_refcat={kind!r}: the catalogue {path} is missing; call prefetch_references "
-                "where there is a network."
-            )
-            raise CrdsUnavailable(msg, missing=[str(path)])
-        if missing:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = replace(plan, exposures=tuple(exposures[root] for root in task.exposures))
-            with warnings.catch_warnings():
-                # Whoever set it knows how few there are.
-                if "abs_minobj" in task.steps["tweakreg"]:
-                    warnings.filterwarnings("ignore", ".*abs_minobj", StageWarning)
-                make_reference(part, catalog=kind, survey=survey, path=path)
-        catalogs.append((path, missing))
-    return catalogs
+    part = replace(plan, exposures=tuple(exposures[root] for root in task.exposures))
+    with warnings.catch_warnings():
+        # Whoever set it knows how few there are.
+        if "abs_minobj" in task.steps["tweakreg"]:
+            warnings.filterwarnings("ignore", ".*abs_minobj", StageWarning)
+        make_reference(part, catalog=plan.options["abs_refcat"], survey=survey, path=path)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from astropy.table import Column, Table
+from astropy.table import Table
 
 from ...exceptions import CrdsUnavailable, TransferError, refuse
 from ...io.http import reason_of
@@ -403,23 +403,30 @@ def _instrument(parameters: Mapping[str, object]) -> str:
     return str(values.get("META.INSTRUMENT.NAME", "")).upper()
 
 
+_COLUMNS = {
+    **dict.fromkeys(("Local Path", "Status", "Message", "URL", "name", "kind", "types"), str),
+    "bytes": int,
+    "sha1": str,
+    "tasks": int,
+}
+
+
 def _table(resolution: Resolution, fetched: Mapping[str, Fetched]) -> Table:
-    cache, rows = resolution.environment.path, []
-    n_tasks = len(resolution.parameters)
+    cache, n_tasks = resolution.environment.path, len(resolution.parameters)
+    rows: list[tuple] = []
     for name in resolution.mappings:
         path = mapping_path(cache, name)
         rows.append((str(path), name, "mapping", "", path.stat().st_size, "", n_tasks))
     for name, file in sorted(resolution.files().items()):
         kind = "parameters" if all(t.startswith("pars-") for t in file["types"]) else "reference"
-        types = ",".join(sorted(file["types"]))
-        size, sha1, n_tasks = file["bytes"], file["sha1"], len(file["tasks"])
-        rows.append((file["path"], name, kind, types, size, sha1, n_tasks))
-    names = ("Local Path", "name", "kind", "types", "bytes", "sha1", "tasks")
-    table = Table(rows=rows or None, names=names, dtype=(str, str, str, str, "i8", str, "i8"))
-    came = [fetched.get(name) for name in table["name"]]
-    statuses = ["CACHED" if file is None else "COMPLETE" for file in came]
-    urls = ["" if file is None else file.url for file in came]
-    texts = {"Status": statuses, "Message": [""] * len(came), "URL": urls}
-    table.add_columns([Column(values, name, str) for name, values in texts.items()], [1, 1, 1])
+        types, size = ",".join(sorted(file["types"])), file["bytes"]
+        rows.append((file["path"], name, kind, types, size, file["sha1"], len(file["tasks"])))
+    rows = [(path, *_origin(fetched.get(name)), name, *more) for path, name, *more in rows]
+    table = Table(rows=rows or None, names=list(_COLUMNS), dtype=list(_COLUMNS.values()))
     table.meta["context"] = resolution.context
     return table
+
+
+def _origin(file: Fetched | None) -> tuple[str, str, str]:
+    """Return status, message and address of a file that was there, or came."""
+    return ("CACHED", "", "") if file is None else ("COMPLETE", "", file.url)
