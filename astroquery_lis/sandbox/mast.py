@@ -28,19 +28,20 @@ from __future__ import annotations
 import json
 import operator
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from email.message import Message
 from fnmatch import fnmatchcase
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import numpy as np
-from astropy.coordinates import SkyCoord
 from astropy.io import fits
 
+from ..survey import sphere
 from .sky import POSITIONS_DEG
 from .web import Request, Response, error_page, file_answer, json_answer
 
@@ -103,8 +104,6 @@ class MastService:
         answer = self._routes.get((method, path))
         return answer(request) if answer else error_page(404, "MAST has no such service here.")
 
-    # ---- search ---------------------------------------------------------------------------------
-
     def _columns(self, request: Request) -> Response:
         if parse_qs(request.query).get("mission") != ["jwst"]:
             return json_answer([])
@@ -116,28 +115,27 @@ class MastService:
         )
 
     def _search(self, request: Request) -> Response:
-        query = json.loads(request.body)
-        conditions = [pair for one in query.get("conditions", []) for pair in one.items()]
-        names = [name for name, _ in conditions]
-        names += [*(query.get("select_cols") or ()), *(query.get("sort_by") or ())]
-        unknown = sorted(set(names) - set(COLUMNS))
+        body = json.loads(request.body)
+        query: dict = {"select_cols": list(COLUMNS)}
+        query |= dict.fromkeys(("conditions", "sort_by", "sort_desc"), ())
+        query |= {name: value for name, value in body.items() if value}
+        conditions = [pair for one in query["conditions"] for pair in one.items()]
+        names = {*dict(conditions), *query["select_cols"], *query["sort_by"]}
+        unknown = sorted(names - set(COLUMNS))
         if unknown:
             return json_answer({"msg": f"Invalid columns: {', '.join(unknown)}"}, status=400)
-        rows = [row for row in self.archive.rows if all(_meets(row, *c) for c in conditions)]
-        if query.get("target"):
-            rows = list(_near(rows, query["target"][0], float(query["radius"])))
-        _sort(rows, query)
-        start = int(query.get("offset") or 0)
-        stop = start + min(int(query.get("limit") or MAX_ROWS), self.max_rows)
-        stop = min(stop, self.reach)
-        selected = list(dict.fromkeys([*(query.get("select_cols") or COLUMNS), "ArchiveFileID"]))
+        rows = self.archive.search(conditions, query)
+        start = int(query.get("offset", 0))
+        most = min(int(query.get("limit", MAX_ROWS)), self.max_rows)
+        shown = rows[start : min(start + most, self.reach)]
+        selected = list(dict.fromkeys([*query["select_cols"], "ArchiveFileID"]))
         return json_answer(
             {
                 "messages": [],
                 "info": [{"name": name, "type": COLUMNS[name].upper()} for name in selected],
-                "search_params": query,
+                "search_params": body,
                 "totalResults": len(rows),
-                "results": [{name: row.get(name) for name in selected} for row in rows[start:stop]],
+                "results": [{name: row.get(name) for name in selected} for row in shown],
             }
         )
 
@@ -146,17 +144,12 @@ class MastService:
         if len(datasets) > MAX_DATASETS:
             return json_answer({"msg": "Too many datasets"}, status=400)
         products = [product for name in datasets for product in self.archive.products(name)]
-        uncal = [
-            p
-            for p in products
-            if p["filename"] in self.archive.holdings and p["file_suffix"] == "_uncal"
-        ]
+        names = [product["filename"] for product in products]
+        uncal = [n for n in names if n.endswith("_uncal.fits") and n in self.archive.holdings]
         if self.forgets > 0 and uncal:
             self.forgets -= 1
-            products.remove(uncal[-1])
+            del products[names.index(uncal[-1])]
         return json_answer({"products": products})
-
-    # ---- files ----------------------------------------------------------------------------------
 
     def _file(self, request: Request) -> Response:
         query = parse_qs(request.query)
@@ -191,21 +184,11 @@ def _token_of(headers: Message) -> str:
 def _near(rows: list[dict], target: str, radius_arcsec: float) -> Iterator[dict]:
     """Yield the rows within a radius, with their distance."""
     ra, dec = map(float, target.split())
-    center = SkyCoord(ra, dec, unit="deg")
     for row in rows:
-        if row.get("targ_ra") is None:
-            continue
-        place = SkyCoord(row["targ_ra"], row["targ_dec"], unit="deg")
-        apart = float(center.separation(place).arcsec)
-        if apart <= radius_arcsec:
-            yield {**row, "ang_sep": apart / 60}
-
-
-def _sort(rows: list[dict], query: dict) -> None:
-    """Sort rows as a search asks."""
-    order = list(zip(query.get("sort_by") or (), query.get("sort_desc") or (), strict=False))
-    for name, descending in reversed(order):
-        rows.sort(key=lambda row: (row.get(name) is None, row.get(name)), reverse=descending)
+        if row.get("targ_ra") is not None:
+            apart_deg = float(sphere.separation_deg(ra, dec, row["targ_ra"], row["targ_dec"]))
+            if apart_deg * 3600 <= radius_arcsec:
+                yield {**row, "ang_sep": apart_deg * 60}
 
 
 def _meets(row: dict, name: str, value: object) -> bool:
@@ -213,29 +196,27 @@ def _meets(row: dict, name: str, value: object) -> bool:
     kind, entry = COLUMNS[name], row.get(name)
     if entry is None:
         return False
-    return any(_matches(entry, one.strip(), kind in _NUMBERS) for one in str(value).split(","))
+    read = float if kind in _NUMBERS else _spelt
+    return any(_matches(entry, one.strip(), read) for one in str(value).split(","))
 
 
-def _matches(value: object, condition: str, is_number: bool) -> bool:
+def _spelt(text: object) -> str:
+    """Return text as MAST compares it."""
+    return str(text).upper().replace(" ", "T")
+
+
+def _matches(value: object, condition: str, read: Callable[[Any], Any]) -> bool:
     if condition.startswith("!"):
-        return not _matches(value, condition[1:], is_number)
-
-    def comparable(text: object) -> tuple[float, str]:
-        """Return a number, or text that is compared as MAST does."""
-        if is_number:
-            return float(str(text)), ""
-        return 0.0, str(text).upper().replace(" ", "T")
-
-    entry = comparable(value)
+        return not _matches(value, condition[1:], read)
+    entry = read(value)
     if ".." in condition:
-        low, high = condition.split("..")
-        return comparable(low) <= entry <= comparable(high)
+        low, high = map(read, condition.split(".."))
+        return low <= entry <= high
     match = _COMPARISON.fullmatch(condition)
     if match:
-        return bool(_OPERATORS[match[1]](entry, comparable(match[2])))
-    if is_number:
-        return bool(entry == comparable(condition))
-    return fnmatchcase(entry[1], comparable(condition)[1])
+        return bool(_OPERATORS[match[1]](entry, read(match[2])))
+    wanted = read(condition)
+    return fnmatchcase(entry, wanted) if read is _spelt else entry == wanted
 
 
 def serve_mast(
@@ -331,50 +312,32 @@ class JwstArchive:
     extra: dict = field(default_factory=dict)
 
     def add(self, path: str | PathLike[str], *, exclusive: bool = False) -> None:
-        """Take a file in: an uncal file with JWST's keywords, or an association.
-
-        Parameters
-        ----------
-        path : path-like
-            The file; its name is that of the archive.
-        exclusive : bool, optional
-            Whether it is in its exclusive access period.
-
-        Raises
-        ------
-        ValueError
-            If its name is neither of an exposure nor of an association.
-        """
+        """Take in an exposure, an association or a shutter file, by its name."""
         path = Path(path)
         exposure, association = _EXPOSURE.fullmatch(path.name), _ASSOCIATION.fullmatch(path.name)
         if shutters := _SHUTTERS.fullmatch(path.name):
             # It goes with every exposure of its visit.
             self._hold(path, shutters[1], exclusive)
         elif exposure:
-            self._add_exposure(path, exposure[1], exposure[2], exposure[3], exclusive)
+            self._add_exposure(path, exposure, exclusive)
         elif association:
-            self._add_association(path, int(association[2]), exclusive)
+            self._add_association(path, association[2], exclusive)
         else:
             msg = f"{path.name} is not the name of a JWST exposure or association."
             raise ValueError(msg)
 
-    def _hold(self, path: Path, dataset: str, exclusive: bool) -> int:
-        size = path.stat().st_size
-        self.holdings[path.name] = Holding(path, dataset, exclusive, size)
-        return size
+    def _hold(self, path: Path, dataset: str, exclusive: bool) -> None:
+        self.holdings[path.name] = Holding(path, dataset, exclusive, path.stat().st_size)
 
-    def _add_exposure(
-        self, path: Path, root: str, detector: str, suffix: str, exclusive: bool
-    ) -> None:
+    def _add_exposure(self, path: Path, name: re.Match, exclusive: bool) -> None:
+        root, detector, suffix = name.groups()
         with fits.open(path) as hdul:
             header = hdul[0].header
             region = hdul["SCI"].header.get("S_REGION", "") if "SCI" in hdul else ""
-        size = self._hold(path, root, exclusive)
-        level = {"uncal": "1b", "rate": "2a", "rateints": "2a"}.get(suffix, "2b")
+        self._hold(path, root, exclusive)
         row = {
             "fileSetName": root,
-            "productLevel": level,
-            "program": int(root[2:7]),
+            "productLevel": {"uncal": "1b", "rate": "2a", "rateints": "2a"}.get(suffix, "2b"),
             "observtn": int(root[7:10]),
             "visit": int(root[10:13]),
             **{name: header.get(name.upper()) for name in _KEYWORDS},
@@ -385,45 +348,50 @@ class JwstArchive:
         }
         elements = [row[name] for name in ("filter", "pupil", "grating") if row[name]]
         row["opticalElements"] = ";".join(elements)
-        self._add_row(row, exclusive)
-        stem = f"{root}_{detector}"
-        visit = root.split("_")[0]
+        self._add_row(path, row, exclusive)
+        size = path.stat().st_size
         # A hundred files of guide stars and previews go with an exposure; a few will do.
         self.extra.setdefault(root, []).extend(
             [
-                (f"{stem}_rate.fits", size * 2),
-                (f"{stem}_cal.fits", size * 2),
-                (f"{stem}_rate.jpg", 20_000),
-                (f"{visit}_gs-acq1_2022158002401_uncal.fits", 90_000),
-                (f"{visit}_gs-fg_2022158002401_stream.fits", 900_000),
+                (f"{root}_{detector}_rate.fits", size * 2),
+                (f"{root}_{detector}_cal.fits", size * 2),
+                (f"{root}_{detector}_rate.jpg", 20_000),
+                (f"{root[:13]}_gs-acq1_2022158002401_uncal.fits", 90_000),
+                (f"{root[:13]}_gs-fg_2022158002401_stream.fits", 900_000),
             ]
         )
 
-    def _add_association(self, path: Path, level: int, exclusive: bool) -> None:
+    def _add_association(self, path: Path, level: str, exclusive: bool) -> None:
         product = json.loads(path.read_text())["products"][0]
-        members = [_EXPOSURE.fullmatch(member["expname"]) for member in product["members"]]
-        dataset = product["name"]
-        root = members[0][1] if members and members[0] else None
-        if level == 2 and root:
-            dataset = root
+        member = _EXPOSURE.fullmatch(product["members"][0]["expname"])
+        root = member[1] if member else None
+        dataset = root if level == "2" and root else product["name"]
         self._hold(path, dataset, exclusive)
         observation = re.match(r"jw\d{5}-o(\d{3})_", path.name)
         first: dict = next((row for row in self.rows if row["fileSetName"] == root), {})
         row = {
             "fileSetName": dataset,
-            "productLevel": "3" if level == 3 else "2b",
-            "program": int(path.name[2:7]),
+            "productLevel": {"2": "2b"}.get(level, level),
             "observtn": int(observation[1]) if observation else 1,
             "visit": 1,
             **{name: first.get(name) for name in ("instrume", "exp_type", "targ_ra", "targ_dec")},
         }
-        self._add_row(row, exclusive)
+        self._add_row(path, row, exclusive)
 
-    def _add_row(self, row: dict, exclusive: bool) -> None:
-        row["ArchiveFileID"] = 1000 + len(self.rows)
-        row["access"] = EXCLUSIVE if exclusive else "PUBLIC"
-        row["publicReleaseDate"] = NOT_YET if exclusive else RELEASED
-        self.rows.append(row)
+    def _add_row(self, path: Path, row: dict, exclusive: bool) -> None:
+        access, release = (EXCLUSIVE, NOT_YET) if exclusive else ("PUBLIC", RELEASED)
+        row |= {"access": access, "publicReleaseDate": release, "program": int(path.name[2:7])}
+        self.rows.append(row | {"ArchiveFileID": 1000 + len(self.rows)})
+
+    def search(self, conditions: list[tuple], query: dict) -> list[dict]:
+        """Return the rows that meet all conditions and are near the target, sorted."""
+        rows = [row for row in self.rows if all(_meets(row, *pair) for pair in conditions)]
+        if "target" in query:
+            rows = list(_near(rows, query["target"][0], float(query["radius"])))
+        order = zip(query["sort_by"], query["sort_desc"], strict=False)
+        for column, descending in reversed(list(order)):
+            rows.sort(key=partial(_sort_key, column), reverse=descending)
+        return rows
 
     def products(self, dataset: str) -> list[dict]:
         """Return the files of a dataset, as the service lists them."""
@@ -435,6 +403,10 @@ class JwstArchive:
         names = {name for name, _, _ in entries}
         extra = [(*pair, False) for pair in self.extra.get(dataset, ()) if pair[0] not in names]
         return [_product(dataset, *one) for one in entries + extra]
+
+
+def _sort_key(column: str, row: dict) -> tuple:
+    return row.get(column) is None, row.get(column)
 
 
 def _product(dataset: str, name: str, size: int, exclusive: bool) -> dict:
@@ -460,10 +432,6 @@ def _moment(header: fits.Header, keyword: object) -> str | None:
 
 
 PROGRAM = 1111
-_EXPOSURES = (
-    ("nrcb1", "F200W", "CLEAR"),
-    ("nrcblong", "F444W", "CLEAR"),
-)
 _HALF_WIDTH_DEG = 0.009
 _SEED = 20220712
 
@@ -488,25 +456,21 @@ def example_files(folder: str | PathLike[str]) -> list[Path]:
     rng = np.random.default_rng(_SEED)
     paths = []
     for exposure in (1, 2):
-        for detector, element, pupil in _EXPOSURES:
+        for detector, element in (("nrcb1", "F200W"), ("nrcblong", "F444W")):
             root = f"jw{PROGRAM:05d}001001_02101_{exposure:05d}"
             path = folder / f"{root}_{detector}_uncal.fits"
-            hdul = _uncal(rng, detector.upper(), element, pupil, f"0{exposure}:00:00.000")
+            hdul = _uncal(rng, detector.upper(), element, f"0{exposure}:00:00.000")
             hdul.writeto(path, overwrite=True)
             paths.append(path)
-    members = [
-        {"expname": path.name.replace("_uncal", "_cal"), "exptype": "science"}
-        for path in paths[::2]
-    ]
+    names = [path.name.replace("_uncal", "_cal") for path in paths[::2]]
+    members = [{"expname": name, "exptype": "science"} for name in names]
     product = {"name": f"jw{PROGRAM:05d}-o001_t001_nircam_clear-f200w", "members": members}
     path = folder / f"jw{PROGRAM:05d}-o001_20220801t000000_image3_00001_asn.json"
     path.write_text(json.dumps({"asn_type": "image3", "products": [product]}, indent=1))
     return [*paths, path]
 
 
-def _uncal(
-    rng: np.random.Generator, detector: str, element: str, pupil: str, time: str
-) -> fits.HDUList:
+def _uncal(rng: np.random.Generator, detector: str, element: str, time: str) -> fits.HDUList:
     ra, dec = POSITIONS_DEG["field"]
     primary = fits.PrimaryHDU()
     primary.header.update(
@@ -516,7 +480,7 @@ def _uncal(
             "DETECTOR": detector,
             "EXP_TYPE": "NRC_IMAGE",
             "FILTER": element,
-            "PUPIL": pupil,
+            "PUPIL": "CLEAR",
             "SUBARRAY": "SUB64P",
             "DATE-OBS": "2022-07-20",
             "TIME-OBS": time,
@@ -526,9 +490,9 @@ def _uncal(
         }
     )
     sci = fits.ImageHDU(rng.integers(9_000, 12_000, (1, 4, 64, 64)).astype("u2"), name="SCI")
-    # JWST's own way of writing it, with two blanks.
     half = _HALF_WIDTH_DEG
     corners = ((-half, -half), (half, -half), (half, half), (-half, half))
     text = " ".join(f"{ra + x:.9f} {dec + y:.9f}" for x, y in corners)
+    # JWST's own way of writing it, with two blanks.
     sci.header["S_REGION"] = f"POLYGON ICRS  {text}"
     return fits.HDUList([primary, sci])
