@@ -324,9 +324,8 @@ _GEOMETRY = re.compile(
 _CONE = ("Q3C_RADIAL_QUERY", "Q3C_JOIN")
 # Known to sqlite, where they mean another thing, or nothing.
 _RENAMED = {"LOG": "ADQL_LOG", "TRUNCATE": "TRUNC"}
-_REFUSED = ("LIMIT", "OFFSET", "PRAGMA", "ATTACH", "GLOB", "REGEXP", "MATCH")
-# Columns that are reserved words: without quotes they are names to nobody.
-_RESERVED = ("BY", "SIZE")
+# The last two are columns: reserved words are names to nobody without quotes.
+_REFUSED = ("LIMIT", "OFFSET", "PRAGMA", "ATTACH", "GLOB", "REGEXP", "MATCH", "BY", "SIZE")
 
 
 class AdqlError(Exception):
@@ -353,6 +352,13 @@ class _Token(NamedTuple):
             return self.text.lower()
         return self.text[1:-1].replace('""', '"') if self.kind == "quoted" else ""
 
+    def sql(self, *, is_called: bool) -> str:
+        """Return the token as sqlite takes it."""
+        if self.kind == "quoted":
+            # Between these it is a name or an error; in quotes sqlite would take it for a string.
+            return f"[{self.name.replace(']', '')}]"
+        return _RENAMED.get(self.word, self.text) if is_called else self.text
+
 
 class _Tokens(list[_Token]):
     def at(self, place: int) -> _Token:
@@ -366,7 +372,8 @@ def translate(query: str, *, has_q3c: bool = True) -> str:
     if tokens.at(0).word != "SELECT":
         msg = "Only SELECT statements are allowed"
         raise AdqlError(msg)
-    _check_words(tokens, has_q3c)
+    for place in range(len(tokens)):
+        _check_word(tokens, place, has_q3c)
     _make_cones_plain(tokens)
     return _to_sql(tokens)
 
@@ -383,21 +390,21 @@ def _tokens(query: str) -> _Tokens:
     return tokens
 
 
-def _check_words(tokens: _Tokens, has_q3c: bool) -> None:
-    for place, token in enumerate(tokens):
-        if _GEOMETRY.fullmatch(token.word) and tokens.at(place + 1).text == "(":
-            msg = f"function {token.text.lower()} is not translated: geometry is not supported"
-            raise AdqlError(msg)
-        if token.word.startswith("Q3C_") and not has_q3c:
-            msg = f"No such function known: {token.text.lower()}"
-            raise AdqlError(msg)
-        if token.name.startswith(("sqlite_", "pragma_")):
-            # Tables that are sqlite's own.
-            msg = f'ADQL error: relation "{token.name}" does not exist'
-            raise AdqlError(msg)
-        is_clause = token.word == "BY" and tokens.at(place - 1).word in ("GROUP", "ORDER")
-        if token.word in _REFUSED or (token.word in _RESERVED and not is_clause):
-            raise _unexpected(token.text)
+def _check_word(tokens: _Tokens, place: int, has_q3c: bool) -> None:
+    token, before = tokens[place], tokens.at(place - 1)
+    if _GEOMETRY.fullmatch(token.word) and tokens.at(place + 1).text == "(":
+        msg = f"function {token.text.lower()} is not translated: geometry is not supported"
+        raise AdqlError(msg)
+    if token.word.startswith("Q3C_") and not has_q3c:
+        msg = f"No such function known: {token.text.lower()}"
+        raise AdqlError(msg)
+    if token.name.startswith(("sqlite_", "pragma_")):
+        # Tables that are sqlite's own.
+        msg = f'ADQL error: relation "{token.name}" does not exist'
+        raise AdqlError(msg)
+    is_clause = token.word == "BY" and before.word in ("GROUP", "ORDER")
+    if token.word in _REFUSED and not is_clause:
+        raise _unexpected(token.text)
 
 
 def _closing(tokens: _Tokens, opening: int) -> int:
@@ -436,28 +443,19 @@ def _make_cones_plain(tokens: _Tokens) -> None:
 def _to_sql(tokens: _Tokens) -> str:
     """Return the statement, each TOP put at the end of its selection."""
     parts: list[str] = []
-    limits: dict[int, str] = {}
-    depth = 0
-    for place, token in enumerate(tokens):
-        before = tokens.at(place - 1)
-        if before.word == "TOP" and limits.get(depth) == token.text:
+    limits = [""]
+    places = iter(range(len(tokens)))
+    for place in places:
+        token, after = tokens[place], tokens.at(place + 1)
+        if token.word == "TOP" and tokens.at(place - 1).word in ("SELECT", "DISTINCT", "ALL"):
+            if not after.text.isdigit():
+                raise _unexpected(token.text)
+            limits[-1] = f"LIMIT {after.text}"
+            next(places)
             continue
-        if token.word == "TOP" and before.word in ("SELECT", "DISTINCT", "ALL"):
-            limits[depth] = tokens.at(place + 1).text
-            if not limits[depth].isdigit():
-                raise _unexpected(tokens[place].text)
-            continue
-        if token.text == ")":
-            if depth in limits:
-                parts.append(f"LIMIT {limits.pop(depth)}")
-            depth -= 1
-        depth += token.text == "("
-        if token.kind == "quoted":
-            # Between these it is a name or an error; in quotes sqlite would take it for a string.
-            parts.append(f"[{token.name.replace(']', '')}]")
-        else:
-            is_called = tokens.at(place + 1).text == "("
-            parts.append(_RENAMED.get(token.word, token.text) if is_called else token.text)
-    if 0 in limits:
-        parts.append(f"LIMIT {limits[0]}")
-    return " ".join(parts)
+        if token.text == "(":
+            limits.append("")
+        if token.text == ")" and len(limits) > 1:
+            parts.append(limits.pop())
+        parts.append(token.sql(is_called=after.text == "("))
+    return " ".join([*parts, limits[0]])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 from xml.sax.saxutils import escape
@@ -17,7 +18,7 @@ from ..survey import bricks, releases
 from ..survey.tractor_columns import WISE_BANDS
 from ..survey.tractor_columns import tractor_columns as survey_columns
 from . import catalog, sky
-from .catalog import photo_z, photo_z_dtype
+from .catalog import photo_z
 from .measurements import tractor_columns
 from .web import Response, document
 
@@ -25,15 +26,19 @@ from .web import Response, document
 # whole sky, which are not simulated, everywhere.
 NO_VALUE = -9999
 
-_RELEASES = {
-    "dr8": ("tractor", "tractor_n", "tractor_s"),
-    "dr9": ("tractor", "tractor_n", "tractor_s"),
-    "dr10": ("tractor", "tractor_s"),
-    "dr11": ("tractor", "tractor_n", "tractor_s"),
-}
-_REGIONS = {"tractor": "", "tractor_n": "north", "tractor_s": "south"}
-# Photometric redshifts by ls_id, and of which regions they are: those of DR10 of the south alone.
-_PHOTO_Z = {
+# The regions of each table.  Photometric redshifts are by ls_id, those of DR10 of the south alone.
+_REGIONS = {
+    "ls_dr8.tractor": ("south", "north"),
+    "ls_dr8.tractor_n": ("north",),
+    "ls_dr8.tractor_s": ("south",),
+    "ls_dr9.tractor": ("south", "north"),
+    "ls_dr9.tractor_n": ("north",),
+    "ls_dr9.tractor_s": ("south",),
+    "ls_dr10.tractor": ("south", "north"),
+    "ls_dr10.tractor_s": ("south",),
+    "ls_dr11.tractor": ("south", "north"),
+    "ls_dr11.tractor_n": ("north",),
+    "ls_dr11.tractor_s": ("south",),
     "ls_dr9.photo_z": ("south", "north"),
     "ls_dr9.photo_z_9p1": ("south", "north"),
     "ls_dr10.photo_z": ("south",),
@@ -45,11 +50,12 @@ _VOTABLE_TYPES = {"i8": "long", "i4": "int", "i2": "short", "f8": "double", "f4"
 _COLOURS = ("g_r", "r_z", "z_w1", "w1_w2", "w2_w3", "w3_w4", "r_i", "i_z")
 _NAN = float("inf")
 
-_SCHEMA_TABLES = {
-    "schemas": "schema_name description utype",
-    "tables": "schema_name table_name table_type description utype",
+_SCHEMA_COLUMNS = {
+    "schemas": ("schema_name", "description", "utype"),
+    "tables": ("schema_name", "table_name", "table_type", "description", "utype"),
     "columns": (
-        "table_name column_name description unit ucd utype datatype size principal indexed std"
+        *("table_name", "column_name", "description", "unit", "ucd", "utype", "datatype"),
+        *("size", "principal", "indexed", "std"),
     ),
 }
 _SCHEMA_INTEGERS = ("size", "principal", "indexed", "std")
@@ -68,42 +74,36 @@ class TapColumn(NamedTuple):
         """The type as VOTable calls it."""
         return _VOTABLE_TYPES.get(self.kind, "char")
 
+    @property
+    def size(self) -> int:
+        """Characters of a text; 0 for a number."""
+        return int(self.kind[1:]) if self.kind[0] == "S" else 0
 
-class TapTable(NamedTuple):
+
+@dataclass(frozen=True)
+class TapTable:
     """One table; its name is ``schema.table``."""
 
     name: str
-    columns: tuple[TapColumn, ...]
     description: str
+    values: Mapping[str, np.ndarray]
 
+    @property
+    def columns(self) -> list[TapColumn]:
+        """The columns: those of the values, in their order."""
+        kinds = {name: entries.dtype.str.lstrip("<|") for name, entries in self.values.items()}
+        units = {"shape_r": "arcsec"}
+        return [TapColumn(name, kind, units.get(name, "")) for name, kind in kinds.items()]
 
-def _colours(bands: Iterable[str]) -> list[str]:
-    return [name for name in _COLOURS if set(name.split("_")) <= set(bands)]
-
-
-@cache
-def _columns(release: str, region: str) -> tuple[TapColumn, ...]:
-    """Return the columns of a table; ``region`` is empty for those of both."""
-    tree = releases.get_tree(release, region or "south")
-    bands = (*tree.bands, *WISE_BANDS)
-    columns = [TapColumn("ls_id", "i8")]
-    for column in tractor_columns(release, region or "south"):
-        if not survey_columns(release)[column.name].in_tap:
-            continue
-        kind = "i2" if column.kind in ("?", "u1") else column.kind
-        names = [column.name]
-        if column.length > 1:
-            names = [f"{column.name}_{number + 1}" for number in range(column.length)]
-        unit = column.unit if column.name == "shape_r" else ""
-        columns += [TapColumn(name, kind, unit) for name in names]
-    families = ("mag", "dered_mag", "dered_flux", "snr")
-    computed = [f"{family}_{band}" for family in families for band in bands]
-    computed += [*_colours(bands), "random_id"]
-    columns += [TapColumn(name, "f4") for name in computed]
-    columns += [TapColumn(name, "f8") for name in ("elat", "elon", "glat", "glon")]
-    columns += [TapColumn(name, "i4") for name in ("htm9", "nest4096", "ring256")]
-    columns.sort(key=lambda column: _ORDER.index(column.kind))
-    return tuple(columns)
+    def rows(self) -> Iterator[tuple]:
+        """Yield the rows as sqlite takes them: empty strings are NULL."""
+        lists: list[list] = []
+        for entries in self.values.values():
+            if entries.dtype.kind == "S":
+                lists.append([text.decode("ascii").rstrip() or None for text in entries])
+            else:
+                lists.append(entries.tolist())
+        yield from zip(*lists, strict=True)
 
 
 def _magnitude(flux: np.ndarray) -> np.ndarray:
@@ -114,118 +114,113 @@ def _magnitude(flux: np.ndarray) -> np.ndarray:
     return magnitude
 
 
-def _values(release: str, region: str) -> dict[str, np.ndarray]:
-    """Return the columns of the primary rows of one region as arrays."""
-    rows = catalog.primary_rows(release, region)[0]
-    bands = (*releases.get_tree(release, region).bands, *WISE_BANDS)
-    values = {"ls_id": catalog.ls_ids(rows)}
-    for name in rows.dtype.names or ():
-        column = rows[name]
-        values[name] = column
-        if column.ndim == 2:
-            values |= {f"{name}_{i + 1}": column[:, i] for i in range(column.shape[1])}
-    for band in bands:
-        flux = rows[f"flux_{band}"].astype(float)
-        bare = flux / rows[f"mw_transmission_{band}"]
-        values[f"mag_{band}"], values[f"dered_mag_{band}"] = _magnitude(flux), _magnitude(bare)
-        values[f"dered_flux_{band}"] = bare
-        values[f"snr_{band}"] = flux * np.sqrt(rows[f"flux_ivar_{band}"].astype(float))
-    for name in _colours(bands):
-        blue, red = (values[f"mag_{band}"] for band in name.split("_"))
-        there = np.isfinite(blue) & np.isfinite(red)
-        values[name] = np.full(len(rows), _NAN)
-        values[name][there] = blue[there] - red[there]
+def _computed(rows: np.ndarray, bands: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Return the columns of rows that the service adds."""
+    flux = {band: rows[f"flux_{band}"].astype(float) for band in bands}
+    bare = {band: flux[band] / rows[f"mw_transmission_{band}"] for band in bands}
+    magnitude = {band: _magnitude(flux[band]) for band in bands}
+    families: dict[str, Callable[[str], np.ndarray]] = {
+        "mag": magnitude.__getitem__,
+        "dered_mag": lambda band: _magnitude(bare[band]),
+        "dered_flux": bare.__getitem__,
+        "snr": lambda band: flux[band] * np.sqrt(rows[f"flux_ivar_{band}"].astype(float)),
+    }
+    values = {f"{name}_{band}": of(band) for name, of in families.items() for band in bands}
+    for name in _COLOURS:
+        first, second = name.split("_")
+        if first in bands and second in bands:
+            with np.errstate(invalid="ignore"):
+                colour = magnitude[first] - magnitude[second]
+            values[name] = np.where(np.isfinite(colour), colour, _NAN)
+    values["random_id"] = np.random.default_rng(rows["objid"].sum()).uniform(0, 100, len(rows))
+    values = {name: entries.astype("f4") for name, entries in values.items()}
     place = SkyCoord(rows["ra"], rows["dec"], unit=u.deg)
     galactic, ecliptic = place.galactic, place.transform_to(BarycentricMeanEcliptic())
-    values["glat"], values["glon"] = galactic.b.deg, galactic.l.deg
-    values["elat"], values["elon"] = ecliptic.lat.deg, ecliptic.lon.deg
-    values["random_id"] = np.random.default_rng(rows["objid"].sum()).uniform(0, 100, len(rows))
-    return values
+    values |= {"elat": ecliptic.lat.deg, "elon": ecliptic.lon.deg}
+    values |= {"glat": galactic.b.deg, "glon": galactic.l.deg}
+    names = ("htm9", "nest4096", "ring256")
+    return values | {name: np.full(len(rows), NO_VALUE, "i4") for name in names}
 
 
-def _table_rows(release: str, region: str) -> Iterator[tuple]:
-    """Yield the rows of a table; of each source the official one in tables of both regions."""
-    for part in (region,) if region else ("south", "north"):
-        values = _values(release, part)
-        official = np.ones(len(values["ra"]), bool)
-        if not region:
-            official = bricks.is_north(values["ra"], values["dec"]) == (part == "north")
-        yield from _rows(_columns(release, region), values, official)
+def _tractor_values(release: str, region: str) -> dict[str, np.ndarray]:
+    """Return the columns of the primary rows of one region."""
+    rows, _ = catalog.primary_rows(release, region)
+    values = {"ls_id": catalog.ls_ids(rows)}
+    listed = survey_columns(release)
+    for column in (c for c in tractor_columns(release, region) if listed[c.name].in_tap):
+        kind = "i2" if column.kind in ("?", "u1") else column.kind
+        names = [column.name]
+        if column.length > 1:
+            names = [f"{column.name}_{number + 1}" for number in range(column.length)]
+        entries = rows[column.name].astype(kind).reshape(len(rows), -1)
+        values |= dict(zip(names, entries.T, strict=True))
+    values |= _computed(rows, (*releases.get_tree(release, region).bands, *WISE_BANDS))
+    return dict(sorted(values.items(), key=lambda item: _ORDER.index(item[1].dtype.str[1:])))
 
 
-def _rows(
-    columns: Iterable[TapColumn], values: Mapping[str, np.ndarray], selected: np.ndarray
-) -> Iterator[tuple]:
-    """Yield the selected rows of some columns, as sqlite takes them."""
-    lists: list[list] = []
-    for column in columns:
-        entries = values.get(column.name, np.full(len(selected), NO_VALUE))
-        entries = entries[selected].astype(column.kind)
-        if column.kind[0] == "S":
-            # Empty strings are NULL there.
-            lists.append([text.decode("ascii").rstrip() or None for text in entries])
-        else:
-            lists.append(entries.tolist())
-    yield from zip(*lists, strict=True)
+def _tractor_table(name: str, release: str, regions: tuple[str, ...]) -> TapTable:
+    """Return a table of sources; of each the official row in tables of both regions."""
+    parts = [_tractor_values(release, region) for region in regions]
+    for region, part in zip(regions, parts, strict=True):
+        official = bricks.is_north(part["ra"], part["dec"]) == (region == "north")
+        chosen = official | (len(regions) == 1)
+        part |= {name: entries[chosen] for name, entries in part.items()}
+    values = {}
+    for column, entries in parts[0].items():
+        lacking = [np.full(len(part["ra"]), NO_VALUE, entries.dtype) for part in parts]
+        pairs = zip(parts, lacking, strict=True)
+        values[column] = np.concatenate([part.get(column, other) for part, other in pairs])
+    if release == "dr11" and "south" in regions:
+        # As these tables had them: each of the two in the other's place.
+        other_name = {"type": "ref_cat", "ref_cat": "type"}
+        values = {other_name.get(column, column): entries for column, entries in values.items()}
+    what = " and ".join(regions)
+    return TapTable(name, f"Simulated Tractor catalogue, {what} of {release.upper()}", values)
 
 
-def _photo_z_columns(release: str) -> tuple[TapColumn, ...]:
-    kinds = photo_z_dtype(release)
-    types = [(name, kinds[name].str.lstrip("<|")) for name in kinds.names or ()]
-    columns = [TapColumn("ls_id", "i8")]
-    columns += [TapColumn(name, "i2" if kind == "b1" else kind) for name, kind in types]
-    return tuple(columns)
-
-
-def _photo_z_rows(release: str, regions: Iterable[str]) -> Iterator[tuple]:
-    for region in regions:
-        rows, truth_id = catalog.primary_rows(release, region)
-        table = photo_z(release, rows, truth_id)
-        values = {name: table[name] for name in table.dtype.names or ()}
-        values["ls_id"] = catalog.ls_ids(rows)
-        yield from _rows(_photo_z_columns(release), values, np.ones(len(rows), bool))
+def _photo_z_table(name: str, release: str, regions: tuple[str, ...]) -> TapTable:
+    parts = [catalog.primary_rows(release, region) for region in regions]
+    table = np.concatenate([photo_z(release, *part) for part in parts])
+    values = {"ls_id": np.concatenate([catalog.ls_ids(rows) for rows, _ in parts])}
+    for column in table.dtype.names or ():
+        kind = table.dtype[column]
+        values[column] = table[column].astype("i2" if kind.kind == "b" else kind)
+    return TapTable(name, f"Simulated photometric redshifts of {release.upper()}", values)
 
 
 @cache
 def all_tables() -> dict[str, TapTable]:
     """Return the tables of the service by name, those of TAP_SCHEMA last."""
     tables = []
-    for release, names in _RELEASES.items():
-        for table in names:
-            region = _REGIONS[table]
-            columns = _columns(release, region)
-            if release == "dr11" and region != "north":
-                # As these tables had them: each of the two in the other's place.
-                other = {"type": "ref_cat", "ref_cat": "type"}
-                columns = tuple(c._replace(name=other.get(c.name, c.name)) for c in columns)
-            what = f"{region or 'south and north'} of {release.upper()}"
-            description = f"Simulated Tractor catalogue, {what}"
-            tables.append(TapTable(f"ls_{release}.{table}", columns, description))
-    for name in _PHOTO_Z:
-        release = name.partition(".")[0].removeprefix("ls_")
-        description = f"Simulated photometric redshifts of {release.upper()}"
-        tables.append(TapTable(name, _photo_z_columns(release), description))
-    for table, text in _SCHEMA_TABLES.items():
-        kinds = [(name, "i4" if name in _SCHEMA_INTEGERS else "S64") for name in text.split()]
-        columns = tuple(TapColumn(*pair) for pair in kinds)
-        tables.append(TapTable(f"tap_schema.{table}", columns, "Metadata"))
-    return {table.name: table for table in tables}
+    for name, regions in _REGIONS.items():
+        make = _photo_z_table if "photo_z" in name else _tractor_table
+        tables.append(make(name, name.partition(".")[0].removeprefix("ls_"), regions))
+    # TAP_SCHEMA lists its own tables too.
+    everything = [*tables, *_metadata([*tables, *_metadata(tables)])]
+    return {table.name: table for table in everything}
 
 
-def _schema_rows() -> dict[str, list[tuple]]:
-    tables = all_tables().values()
+def _metadata(tables: list[TapTable]) -> list[TapTable]:
+    """Return the tables of TAP_SCHEMA that list tables."""
     schemas = sorted({table.name.split(".")[0] for table in tables})
     rows: dict[str, list[tuple]] = {
-        "schemas": [(name, "Simulated", None) for name in schemas],
-        "tables": [(t.name.split(".")[0], t.name, "table", t.description, None) for t in tables],
-        "columns": [],
+        "schemas": [(name, "Simulated", "") for name in schemas],
+        "tables": [(t.name.split(".")[0], t.name, "table", t.description, "") for t in tables],
+        "columns": [
+            (t.name, c.name, "", c.unit, "", "", c.datatype, c.size, 0, c.name in _INDEXED, 0)
+            for t in tables
+            for c in t.columns
+        ],
     }
-    for table in tables:
-        for column in table.columns:
-            size = int(column.kind[1:]) if column.kind[0] == "S" else None
-            entry = (table.name, column.name, "", column.unit, "", "", column.datatype, size)
-            rows["columns"].append((*entry, 0, int(column.name in _INDEXED), 0))
-    return rows
+    metadata = []
+    for name, columns in _SCHEMA_COLUMNS.items():
+        kinds = [(column, "i4" if column in _SCHEMA_INTEGERS else "S64") for column in columns]
+        table = np.array(rows[name], kinds)
+        values = {column: table[column] for column in columns}
+        if "size" in values:
+            values["size"] = np.ma.masked_equal(values["size"], 0)
+        metadata.append(TapTable(f"tap_schema.{name}", "Metadata", values))
+    return metadata
 
 
 def open_database() -> sqlite3.Connection:
@@ -245,24 +240,17 @@ def _images() -> dict[str, bytes]:
     as the service's NaN does, greater than everything.
     """
     database = sqlite3.connect(":memory:")
-    schemas = (*(f"ls_{release}" for release in _RELEASES), "tap_schema")
+    schemas = list(dict.fromkeys(name.partition(".")[0] for name in all_tables()))
     for schema in schemas:
         database.execute(f"ATTACH ':memory:' AS {schema}")
-    metadata = _schema_rows()
     for name, table in all_tables().items():
-        schema, _, own = name.partition(".")
-        rows: Iterable[tuple] = metadata.get(own, [])
-        if name in _PHOTO_Z:
-            rows = _photo_z_rows(schema.removeprefix("ls_"), _PHOTO_Z[name])
-        elif schema != "tap_schema":
-            rows = _table_rows(schema.removeprefix("ls_"), _REGIONS[own])
         # All that is known of a column stands in its type, from which `result_columns` reads it.
         listed = ", ".join(
             f'"{c.name}" {_SQL_TYPES[c.kind[0]]} {c.kind} {c.unit}' for c in table.columns
         )
         database.execute(f"CREATE TABLE {name} ({listed})")
         places = ", ".join("?" * len(table.columns))
-        database.executemany(f"INSERT INTO {name} VALUES ({places})", rows)
+        database.executemany(f"INSERT INTO {name} VALUES ({places})", table.rows())
     database.commit()
     images = {schema: database.serialize(name=schema) for schema in schemas}
     database.close()
