@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Protocol
 
 from astropy.io import fits
 
-from .._forks import new_lock
 from ..exceptions import (
     CoverageWarning,
     FailoverWarning,
@@ -25,7 +24,7 @@ from ..exceptions import (
     TransferError,
     warn,
 )
-from ..io.http import HttpClient, all_failed, reason_of
+from ..io.http import all_failed, reason_of, shared_client
 from ..io.mirrors import Mirror
 from ..io.places import FileFinder
 from ..survey.layers import layer_of
@@ -427,13 +426,13 @@ class Access:
 
     def reader(self, shared: SharedFiles | None = None) -> SectionReader:
         """Return a reader of brick files, on the connections that jobs of a process share."""
-        client = _client(HttpClient, self.client_options)
+        client = shared_client(self.client_options)
         images = OpenImages()
         return SectionReader(client, self.mirrors, self.location, images, shared, self.proof)
 
     def finder(self) -> FileFinder:
         """Return what finds whole files."""
-        client = partial(_client, HttpClient, self.client_options)
+        client = partial(shared_client, self.client_options)
         return FileFinder(client, self.mirrors, self.location)
 
     def sources(
@@ -449,20 +448,5 @@ class Access:
 
     def _service(self) -> ViewerService:
         options = (*self.client_options, *self.viewer_options)
-        client = _client(viewer_client, tuple(dict(options).items()))
+        client = shared_client(tuple(dict(options).items()), viewer_client)
         return ViewerService(client, self.viewer_url, self.location, self.max_age_s)
-
-
-_clients_lock = new_lock()
-
-
-def _client(make: Callable[..., HttpClient], options: Options) -> HttpClient:
-    """Return this process's client for these settings, so that jobs share connections."""
-    # Of jobs that begin at once each would make one: the viewer takes four connections in all.
-    with _clients_lock:
-        return _made_client(make, options)
-
-
-@lru_cache(maxsize=8)
-def _made_client(make: Callable[..., HttpClient], options: Options) -> HttpClient:
-    return make(**dict(options))

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from ..exceptions import (
     warn,
 )
 from .download import Downloaded, download, revalidate
-from .http import HttpClient
+from .http import HttpClient, shared_client
 from .jobs import Result, failed_delivery
 from .journal import manifest
 from .mirrors import HEALTH, Mirror
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from astropy.table import Table
 
-    from .http import HttpClient
+    from .http import HttpClient, shared_client
 
 STALE_LIST = "its sha256 is not that of the survey's list, twice the same: the list may be stale"
 OTHERS_FAILED = "other mirrors failed"
@@ -106,12 +106,6 @@ class FileJob:
         return _Delivery(self).run()
 
 
-@lru_cache(maxsize=4)
-def _shared_client(options: tuple) -> HttpClient:
-    """Return this process's client: its connections serve every job."""
-    return HttpClient(**dict(options))
-
-
 _lists: OrderedDict[FileSettings, ChecksumLists] = OrderedDict()
 _lists_lock = new_lock()
 
@@ -120,11 +114,24 @@ def _shared_lists(settings: FileSettings) -> ChecksumLists:
     """Return the checksum lists of a call: in each process, each is fetched once."""
     with _lists_lock:
         if settings not in _lists:
-            client = _shared_client(settings.client_options)
+            client = shared_client(settings.client_options)
             _lists[settings] = ChecksumLists(client, settings.mirrors)
             while len(_lists) > 4:
                 _lists.popitem(last=False)
         return _lists[settings]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A file as one mirror has it, and where it goes."""
+
+    path: str
+    url: str
+    store: Store
+    """The cache of what comes from the mirror."""
+    target: Path
+    list_copy: Path | None
+    """Where the list of its digest is kept: beside the file."""
 
 
 class _Delivery:
@@ -132,7 +139,9 @@ class _Delivery:
 
     def __init__(self, job: FileJob) -> None:
         self.job, self.settings = job, job.settings
-        self.client = _shared_client(self.settings.client_options)
+        self.client = shared_client(self.settings.client_options)
+        self.in_cache = self.settings.folder is None
+        self.is_strict = self.settings.verify == "strict"
         self.notes: list[str] = []
         self.wrong_digests: set[str] = set()
 
@@ -176,159 +185,165 @@ class _Delivery:
         folder = Path(self.settings.folder or self._store(mirror).root)
         return any((folder / path).is_file() for path in self.job.paths)
 
+    def _source(self, mirror: Mirror, path: str) -> _Source:
+        place, store = mirror.locate(path), self._store(mirror)
+        folder: Path | None = store.root
+        if self.settings.folder is not None:
+            folder = Path(self.settings.folder)
+        elif mirror.is_local:
+            folder = None
+        target = Path(place) if folder is None else folder / path
+        checksums = self.job.checksum_path
+        list_copy = folder / checksums if folder and checksums else None
+        return _Source(path, str(place), store, target, list_copy)
+
     def _take(self, mirror: Mirror) -> Result:
         """Return the attributes of a result, under whichever of its names the file is there."""
-        take = self._from_disk if mirror.is_local else self._from_network
-        *names, last = self.job.paths
-        for path in names:
+        take = self._from_disk if mirror.is_local else partial(self._from_network, mirror)
+        *names, last = (self._source(mirror, path) for path in self.job.paths)
+        for source in names:
             with suppress(NotFoundError):
-                return take(mirror, path)
-        return take(mirror, last)
+                return take(source)
+        return take(last)
 
-    def _from_disk(self, mirror: Mirror, path: str) -> Result:
+    def _from_disk(self, source: _Source) -> Result:
         """Take a file of a local mirror: where it is, or as a copy in the user's folder."""
-        place = Path(mirror.locate(path))
+        place = Path(source.url)
         flaw = flaw_of(place)
         if flaw is None:
             msg = f"{place} does not exist."
-            raise NotFoundError(msg, url=str(place))
+            raise NotFoundError(msg, url=source.url)
         if flaw:
-            raise UnexpectedContentError(flaw, url=str(place))
-        copy = self._list_copy()
-        if self.settings.folder is None:
-            return self._present(path, place, str(place), copy)
-        target = Path(self.settings.folder, path)
-        if self._is_sound(target, flaw_of(target)):
-            return self._present(path, target, str(place), copy)
-        return self._copied(path, place, target, str(place), copy)
+            raise UnexpectedContentError(flaw, url=source.url)
+        if not self._is_sound(flaw_of(source.target)):
+            return self._copied(source, place)
+        digest = ""
+        if self.is_strict:
+            digest = sha256_of(source.target)
+            self._settle(source, digest)
+        return self._found("CACHED", source.target, source.url, digest)
 
-    def _is_sound(self, target: Path, flaw: str | None) -> bool:
+    def _is_sound(self, flaw: str | None) -> bool:
         """Return True if what is here can be trusted; note why if it has to be replaced."""
         if flaw:
             self.notes.append(f"what was here was replaced: {flaw}")
         return flaw == ""
 
-    def _present(self, path: str, target: Path, url: str, copy: Path | None) -> Result:
-        """Return the result of a file that was here, compared with its list if that is strict."""
-        digest = ""
-        if self.settings.verify == "strict":
-            digest = sha256_of(target)
-            self._settle(path, target, digest, url, copy)
-        return self._found("CACHED", target, url, digest)
-
-    def _copied(self, path: str, source: Path, target: Path, url: str, copy: Path | None) -> Result:
+    def _copied(self, source: _Source, place: Path) -> Result:
         """Copy a file to the user's folder."""
-        digest = copy_whole(source, target)
+        digest = copy_whole(place, source.target)
         if not self.settings.verify:
-            return self._found("COMPLETE", target, url, "")
+            return self._found("COMPLETE", source.target, source.url, "")
         try:
-            self._settle(path, target, digest, url, copy)
+            self._settle(source, digest)
         except ChecksumError:
-            target.unlink(missing_ok=True)
+            source.target.unlink(missing_ok=True)
             raise
-        return self._found("COMPLETE", target, url, digest)
+        return self._found("COMPLETE", source.target, source.url, digest)
 
-    def _settle(self, path: str, place: Path, digest: str, url: str, copy: Path | None) -> None:
+    def _settle(self, source: _Source, digest: str) -> None:
         """Refuse or note a file that is here and has a wrong digest."""
-        if self._is_right(path, digest, copy):
+        if self._is_right(source, digest):
             return
-        if self.settings.verify == "strict":
-            if self._expected(path, copy) is None:
-                raise self._unlisted(url)
-            msg = f"{place} has sha256 {digest}; the survey's list says otherwise."
-            raise ChecksumError(msg, url=url, found=digest)
+        if self.is_strict:
+            if self._expected(source) is None:
+                raise self._unlisted(source.url)
+            msg = f"{source.target} has sha256 {digest}; the survey's list says otherwise."
+            raise ChecksumError(msg, url=source.url, found=digest)
         self.notes.append(STALE_LIST)
 
-    def _is_right(self, path: str, digest: str, copy: Path | None) -> bool:
+    def _is_right(self, source: _Source, digest: str) -> bool:
         """Return True if a digest is that of the list, which may have been replaced meanwhile."""
-        right = (digest,) if self.settings.verify == "strict" else (None, digest)
-        return any(self._expected(path, copy, again=again) in right for again in (False, True))
+        right = (digest,) if self.is_strict else (None, digest)
+        return any(self._expected(source, again=again) in right for again in (False, True))
 
-    def _from_network(self, mirror: Mirror, path: str) -> Result:
+    def _from_network(self, mirror: Mirror, source: _Source) -> Result:
         """Take a file from the cache or from its server."""
-        url, store = str(mirror.locate(path)), self._store(mirror)
-        cached = store.root / path
-        target = cached
-        if self.settings.folder is not None:
-            target = Path(self.settings.folder, path)
-            if not self.settings.refresh and not target.exists() and store.whole(path):
-                return self._copied(path, cached, target, url, self._list_copy())
-        in_cache = self.settings.folder is None
-        if self._is_sound(target, store.flaw(path) if in_cache else flaw_of(target)):
-            outcome = self._refreshed(mirror, path, target, url, store)
-            if outcome is not None:
-                return outcome
-        return self._downloaded(path, target, url, store)
+        store, target, refresh = source.store, source.target, self.settings.refresh
+        if not (self.in_cache or refresh or target.exists()) and store.whole(source.path):
+            return self._copied(source, store.root / source.path)
+        outcome = None
+        if self._is_sound(store.flaw(source.path) if self.in_cache else flaw_of(target)):
+            origin = store.origin(source.path) if self.in_cache else None
+            outcome = self._renewed(mirror, source, origin) if refresh else None
+            outcome = outcome or self._trusted(source, origin)
+        return outcome or self._downloaded(source)
 
-    def _refreshed(
-        self, mirror: Mirror, path: str, target: Path, url: str, store: Store
-    ) -> Result | None:
+    def _renewed(self, mirror: Mirror, source: _Source, origin: Origin | None) -> Result | None:
+        """Return the result for a file that its server has replaced, `None` if it has not."""
+        version = origin.version if origin is not None and origin.url == source.url else None
+        done = revalidate(self.client, source.url, source.target, version)
+        HEALTH.answered(mirror)
+        if done.sha256 is None:
+            return None
+        if self.settings.verify:
+            self._settle(source, done.sha256)
+        return self._kept(source, done)
+
+    def _trusted(self, source: _Source, origin: Origin | None) -> Result | None:
         """Return the result for a file that is here and good, `None` if it has to be fetched."""
-        in_cache = self.settings.folder is None
-        origin = store.origin(path) if in_cache else None
-        if self.settings.refresh:
-            same = origin is not None and origin.url == url
-            done = revalidate(self.client, url, target, origin.version if origin and same else None)
-            HEALTH.answered(mirror)
-            if done.sha256 is not None:
-                if self.settings.verify:
-                    self._settle(path, target, done.sha256, url, self._list_copy(store))
-                return self._kept(path, done, url, store)
-        if in_cache:
-            mark_used(target)
+        if self.in_cache:
+            mark_used(source.target)
         # Nobody may have looked at a file of which nothing is known: its process was killed, or
         # it came as part of something else.
-        unknown = in_cache and origin is None and self.settings.verify
-        digest = origin.sha256 if origin is not None else ""
-        if self.settings.verify == "strict" or unknown:
-            digest = sha256_of(target)
-            if not self._is_right(path, digest, self._list_copy(store)):
+        is_unknown = self.in_cache and origin is None
+        known = origin or Origin(source.url, Version(-1), "")
+        if self.is_strict or (is_unknown and self.settings.verify):
+            digest = sha256_of(source.target)
+            if not self._is_right(source, digest):
                 self.wrong_digests.add(digest)
                 return None
-        if unknown:
-            origin = Origin(url, Version(target.stat().st_size), digest)
-            # A cache that cannot be written gives what it has all the same.
-            with suppress(CacheError):
-                store.remember(path, origin)
-        return self._found("CACHED", target, url if origin is None else origin.url, digest)
+            known = Origin(known.url, Version(source.target.stat().st_size), digest)
+            if is_unknown:
+                self._remember(source, known)
+        return self._found("CACHED", source.target, known.url, known.sha256)
 
-    def _downloaded(self, path: str, target: Path, url: str, store: Store) -> Result:
-        copy = self._list_copy(store)
-        expected = self._expected(path, copy) if self.settings.verify else None
-        if expected is None and self.settings.verify == "strict":
+    def _downloaded(self, source: _Source) -> Result:
+        expected = self._expected(source) if self.settings.verify else None
+        if expected is None and self.is_strict:
             # Asked for, though not read: what does not exist needs no digest.
-            self.client.fetch(url, lambda response: None)
-            (failed,) = failed_delivery(self.job, self._unlisted(url))
+            self.client.fetch(source.url, lambda response: None)
+            (failed,) = failed_delivery(self.job, self._unlisted(source.url))
             return failed
-        good = None if expected is None else {expected}
-        if good and self.settings.verify == "warn" and len(self.wrong_digests) == 1:
-            good |= self.wrong_digests
         try:
-            done = download(self.client, url, target, sha256=good, replace=target.exists())
+            done = download(
+                self.client,
+                source.url,
+                source.target,
+                sha256=None if expected is None else self._allowed(expected),
+                replace=source.target.exists(),
+            )
         except ChecksumError as error:
             self.wrong_digests.add(str(error.found))
             # The list may have been replaced together with the file.
-            self._expected(path, copy, again=True)
+            self._expected(source, again=True)
             raise
-        if expected is not None and done.sha256 is not None and done.sha256 != expected:
+        if expected is not None and done.sha256 not in (None, expected):
             self.notes.append(STALE_LIST)
-        return self._kept(path, done, url, store)
+        return self._kept(source, done)
 
-    def _kept(self, path: str, done: Downloaded, url: str, store: Store) -> Result:
+    def _allowed(self, expected: str) -> set[str]:
+        """Return the digests that a file may have: also a wrong one that it had everywhere."""
+        is_doubtful = len(self.wrong_digests) == 1 and not self.is_strict
+        return {expected, *self.wrong_digests} if is_doubtful else {expected}
+
+    def _kept(self, source: _Source, done: Downloaded) -> Result:
         """Return the result of a file that was fetched, or that somebody else just fetched."""
-        in_cache = self.settings.folder is None
         if done.sha256 is None or done.version is None:
-            origin = store.origin(path) if in_cache else None
-            if origin is not None:
-                return self._found("CACHED", done.path, origin.url, origin.sha256)
-            return self._found("CACHED", done.path, url, "")
+            origin = source.store.origin(source.path) if self.in_cache else None
+            origin = origin or Origin(source.url, Version(-1), "")
+            return self._found("CACHED", done.path, origin.url, origin.sha256)
         remove_leftovers(done.path)
-        if in_cache:
-            with suppress(CacheError):
-                store.remember(path, Origin(url, done.version, done.sha256))
-            store.forget_runs(path)
+        if self.in_cache:
+            self._remember(source, Origin(source.url, done.version, done.sha256))
+            source.store.forget_runs(source.path)
             self._keep_within()
-        return self._found("COMPLETE", done.path, url, done.sha256)
+        return self._found("COMPLETE", done.path, source.url, done.sha256)
+
+    def _remember(self, source: _Source, origin: Origin) -> None:
+        # A cache that cannot be written gives what it has all the same.
+        with suppress(CacheError):
+            source.store.remember(source.path, origin)
 
     def _found(self, status: str, target: Path, url: str, digest: str) -> Result:
         try:
@@ -343,27 +358,19 @@ class _Delivery:
 
     # ---- checksums and room ---------------------------------------------------------------------
 
-    def _list_copy(self, store: Store | None = None) -> Path | None:
-        """Return where the list of a file is kept: beside the file."""
-        if self.job.checksum_path is None:
-            return None
-        if self.settings.folder is not None:
-            return Path(self.settings.folder, self.job.checksum_path)
-        return None if store is None else store.root / self.job.checksum_path
-
-    def _expected(self, path: str, copy: Path | None, *, again: bool = False) -> str | None:
+    def _expected(self, source: _Source, *, again: bool = False) -> str | None:
         """Return the digest that the survey's list gives a file, `None` if it gives none."""
         if self.job.checksum_path is None:
             return None
         lists = _shared_lists(self.settings)
         try:
-            digests = lists.get(self.job.checksum_path, copy, again=again)
+            digests = lists.get(self.job.checksum_path, source.list_copy, again=again)
         except TransferError as error:
-            if self.settings.verify == "strict":
+            if self.is_strict:
                 raise
             self.notes.append(f"not compared with the survey's list: {error}")
             return None
-        digest = (digests or {}).get(path.rpartition("/")[2])
+        digest = (digests or {}).get(source.path.rpartition("/")[2])
         if digest is None and UNLISTED not in self.notes:
             self.notes.append(UNLISTED)
         return digest

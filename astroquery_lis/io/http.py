@@ -424,6 +424,25 @@ class HttpClient:
             raise UnexpectedContentError(msg, url=url, cause=error) from error
 
 
+_clients_lock = new_lock()
+
+
+def shared_client(
+    options: tuple[tuple[str, Any], ...], make: Callable[..., HttpClient] = HttpClient
+) -> HttpClient:
+    """Return this process's client for some settings: its connections serve every job."""
+    # Threads that begin together would make one each, with connections of its own.
+    with _clients_lock:
+        return _made_client(options, make)
+
+
+@lru_cache(maxsize=8)
+def _made_client(
+    options: tuple[tuple[str, Any], ...], make: Callable[..., HttpClient]
+) -> HttpClient:
+    return make(**dict(options))
+
+
 def _give_back(response: BaseHTTPResponse) -> None:
     """Return the connection to the pool, closed first if its answer was not read to the end."""
     if response.length_remaining != 0:

@@ -32,7 +32,7 @@ from ..exceptions import (
     UnexpectedContentError,
 )
 from ..io.download import Downloaded, download
-from ..io.http import HttpClient
+from ..io.http import HttpClient, shared_client
 from ..io.jobs import Result
 from ..io.ranges import Version
 from ..io.whole_files import flaw_of, remove_leftovers
@@ -198,9 +198,9 @@ class ArchiveJob:
         return None if self.what.public else self.settings.token
 
     @property
-    def client(self) -> ArchiveClient:
+    def client(self) -> HttpClient:
         """The client of this process: its connections serve every job."""
-        return _shared_client(self.settings.client_options, self.token)
+        return shared_client((*self.settings.client_options, ("token", self.token)), ArchiveClient)
 
     @property
     def about(self) -> dict[str, str]:
@@ -258,11 +258,6 @@ def _is_given_up(call: str) -> bool:
 def _note_answer(call: str, *, is_down: bool) -> None:
     with _outages_lock:
         _outages[call] = _outages[call] + 1 if is_down else 0
-
-
-@lru_cache(maxsize=4)
-def _shared_client(options: tuple, token: Token | None) -> ArchiveClient:
-    return ArchiveClient(token=token, **dict(options))
 
 
 def _fetched(job: ArchiveJob) -> dict:
