@@ -86,8 +86,9 @@ class Sandbox:
     mast: MastService  # set by `~.mast.serve_mast`
     mast_url: str
 
-    def __init__(self, tree: SurveyTree, *, configure: bool) -> None:
+    def __init__(self, tree: SurveyTree | Path, *, configure: bool) -> None:
         self._tree = tree
+        root = tree if isinstance(tree, Path) else tree.root
         self.truth = sky.truth()
         self.positions = dict(_positions())
         self.faults = Faults()
@@ -96,9 +97,9 @@ class Sandbox:
         self._closed = threading.Lock()
         self.tap = TapService(TAP_PREFIX)
         self.routes: list[Route] = [
-            (MIRROR_PREFIX, FileTree(tree.root, MIRROR_PREFIX, tree.file)),
+            (MIRROR_PREFIX, FileTree(root, MIRROR_PREFIX, self.file)),
             (TAP_PREFIX, self.tap),
-            (VIEWER_PREFIX, Viewer(tree.file, VIEWER_PREFIX)),
+            (VIEWER_PREFIX, Viewer(self.file, VIEWER_PREFIX)),
             (SESAME_PREFIX, resolve_name),
         ]
         self._server = Server(self.routes, self.faults, self.requests)
@@ -131,7 +132,7 @@ class Sandbox:
     @property
     def root(self) -> Path:
         """Folder of the files, a local mirror; every file that is not there yet is made now."""
-        return self._tree.fill()
+        return self._tree if isinstance(self._tree, Path) else self._tree.fill()
 
     def file(self, path: str) -> Path:
         """Return one file of the survey, which is made if it is not there yet.
@@ -153,6 +154,8 @@ class Sandbox:
         ...     print(sky.file('dr10/survey-bricks.fits.gz').name)
         survey-bricks.fits.gz
         """
+        if isinstance(self._tree, Path):
+            return self._tree / path
         return self._tree.file(path)
 
     @property
