@@ -25,7 +25,7 @@ import numpy as np
 
 from ..exceptions import CacheError, InvalidRequestError
 from .jobs import AT_ONCE, FINAL, Result
-from .whole_files import close_unlocked
+from .whole_files import close_unlocked, take_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -137,11 +137,6 @@ def _write_columns(
     return starts
 
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 FORMAT = 1
 
 
@@ -221,17 +216,9 @@ class Journal:
             raise CacheError(msg, cause=error) from error
 
     def _lock(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not take_lock(self._file):
             msg = f"Another process is at work in {self.path.parent}; wait for it or stop it."
-            raise InvalidRequestError(
-                msg, parameter=self._parameter, value=str(self.path.parent)
-            ) from error
-        except OSError:  # a file system without locks
-            return
+            raise InvalidRequestError(msg, parameter=self._parameter, value=str(self.path.parent))
 
     def _begin(self) -> None:
         """Compare the first line with the call and learn what is done."""

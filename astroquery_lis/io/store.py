@@ -38,6 +38,7 @@ from .whole_files import (
     keep_bytes,
     remove,
     remove_leftovers,
+    take_lock,
     writing,
     written_bytes,
 )
@@ -239,11 +240,6 @@ class Store:
     def _parts(self, relative: str) -> Path:
         return self.root / PARTS / relative
 
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 USAGE_FILE = ".usage"
 PRUNED_FRACTION = 0.9
@@ -453,15 +449,7 @@ def _usage_file(location: FilePath) -> Iterator[IO[str] | None]:
         return
     with suppress(OSError), ExitStack() as held:
         held.callback(close_unlocked, file)
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-            return
-        except OSError:  # a file system without locks
-            pass
-        yield file
+        yield file if take_lock(file) else None
 
 
 def damaged_runs(entry: CacheEntry) -> list[Path]:

@@ -457,6 +457,18 @@ def lock(stream: IO[bytes]) -> None:
             fcntl.flock(stream, fcntl.LOCK_EX)
 
 
+def take_lock(stream: IO[Any], *, shared: bool = False) -> bool:
+    """Lock an open file unless another process has it locked; `False` if one has."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            return True
+    return True
+
+
 def close_unlocked(stream: IO[Any]) -> None:
     """Close a file that was locked; a process that was forked meanwhile does not keep the lock."""
     if fcntl is not None and not stream.closed:

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import connection, resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from astropy.config import ConfigItem
@@ -246,12 +247,19 @@ def _module_of(function: Callable) -> str:
     return getattr(function, "__module__", "")
 
 
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
 def cores() -> int:
-    """Return how many processors this process may use."""
+    """Return how many processors this process may use: of those of its container, if it has one."""
     try:
-        return max(len(os.sched_getaffinity(0)), 1)
+        allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1
+        allowed = os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = CPU_QUOTA.read_text().split()
+        allowed = min(allowed, int(quota) // int(period))
+    return max(allowed, 1)
 
 
 STARTING = threading.RLock()

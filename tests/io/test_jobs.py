@@ -20,6 +20,7 @@ import pytest
 
 from astroquery_lis import conf
 from astroquery_lis.exceptions import InvalidRequestError, NoCoverageError, ServiceDownError
+from astroquery_lis.io import workers
 from astroquery_lis.io.jobs import STATUSES, Progress, Result, bar, failure, portable, run
 from astroquery_lis.io.journal import Journal, manifest
 from astroquery_lis.io.workers import map_jobs, settings_in_force
@@ -495,3 +496,15 @@ def test_a_journal_survives_many_threads(tmp_path):
     with Journal(tmp_path / "journal.jsonl", CALL) as journal:
         assert journal.finished == set(range(500))
         assert len(journal.manifest()) == 500
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("150000 100000", 1), ("20000 100000", 1), ("max 100000", None)]
+)
+def test_cores_are_those_that_the_container_may_use(monkeypatch, tmp_path, quota, expected):
+    monkeypatch.setattr(workers, "CPU_QUOTA", tmp_path / "none")
+    all_of_them = workers.cores()
+    assert all_of_them >= 1
+    monkeypatch.setattr(workers, "CPU_QUOTA", tmp_path / "cpu.max")
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    assert workers.cores() == (expected or all_of_them)

@@ -131,7 +131,6 @@ def test_long_messages_are_cut():
 
 def test_memory_of_the_machine():
     assert 0 < progress.available_gb() < 1e5
-    assert progress.cores() >= 1
     assert progress.kills() >= 0
 
 
@@ -140,11 +139,8 @@ def test_memory_of_a_container(monkeypatch, tmp_path):
     (tmp_path / "memory.current").write_text(f"{1 << 30}\n")
     (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {1 << 29}\n")
     (tmp_path / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
     monkeypatch.setattr(progress, "_CGROUP", tmp_path)
     assert progress.available_gb() == pytest.approx(1.5)
     assert progress.kills() == 2
-    assert progress.cores() == 1
     (tmp_path / "memory.max").write_text("max\n")
-    (tmp_path / "cpu.max").write_text("max 100000\n")
     assert progress.available_gb() > 1.5 or progress.available_gb() == progress._of_machine()

@@ -17,22 +17,16 @@ from typing import TYPE_CHECKING
 from astropy.table import Table
 
 from ...exceptions import StageError, refuse
-from ...io import workers
-from ...io.whole_files import close_unlocked, write_whole
+from ...io.whole_files import close_unlocked, take_lock, write_whole
 from ..tasks import HIDDEN, Record, read_records
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
-    from typing import IO, Any, Self
+    from typing import Any, Self
 
     from ..._typing import FilePath
     from ..tasks import Task
 
-
-try:
-    import fcntl
-except ImportError:  # Windows, on which jwst does not run
-    fcntl = None
 
 PLAN_FILE = "plan.toml"
 """The plan of the last run, in the hidden directory."""
@@ -82,7 +76,7 @@ class Lock:
             msg = f"Cannot write to output_dir={str(output_dir)!r}: {error.strerror or error}."
             raise StageError(msg, cause=error) from error
         for _ in range(_LOOKS):
-            if _take(self._file):
+            if take_lock(self._file):
                 return
             time.sleep(_LOOK_S)
         self._file.close()
@@ -103,7 +97,7 @@ def is_locked(output_dir: FilePath) -> bool:
     except OSError:
         return False
     try:
-        return not _take(file, shared=True)
+        return not take_lock(file, shared=True)
     finally:
         close_unlocked(file)
 
@@ -191,18 +185,6 @@ def step_of(scratch: FilePath) -> str:
         return str(json.loads(Path(scratch, "step.json").read_text())["step"])
     except (OSError, ValueError, KeyError):
         return ""
-
-
-def _take(file: IO[str], *, shared: bool = False) -> bool:
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
 
 
 def _lock_path(output_dir: FilePath) -> Path:
@@ -322,15 +304,6 @@ class Schedule:
 def available_gb() -> float:
     """Return the memory that processes can still take: of the machine, or of its container."""
     return min(_of_machine(), _of_cgroup())
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    allowed = workers.cores()
-    with suppress(OSError, ValueError):
-        quota, period = (_CGROUP / "cpu.max").read_text().split()
-        allowed = min(allowed, max(int(quota) // int(period), 1))
-    return max(allowed, 1)
 
 
 def kills() -> int:

@@ -30,6 +30,7 @@ from ...exceptions import (
 )
 from ...io.jobs import Progress
 from ...io.whole_files import GB, check_space
+from ...io.workers import cores
 from .. import pipeline
 from ..planning.groups import listed
 from ..planning.make_plan import by_reason, told_of
@@ -48,7 +49,6 @@ from .progress import (
     Lock,
     Schedule,
     available_gb,
-    cores,
     kills,
     now,
     scratch_root,
