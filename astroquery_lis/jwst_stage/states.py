@@ -21,7 +21,7 @@ from .parameters import UNHEEDED
 from .tasks import HIDDEN, FileMemo, Record, content_digest, input_path, read_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -64,7 +64,7 @@ class Fingerprints:
     def __init__(self, reduction: Reduction, records: Mapping[str, Record] | None = None) -> None:
         self._tasks = {task.name: task for task in reduction.plan.tasks}
         self._resolution, self._output_dir = reduction.resolution, reduction.output_dir
-        self._records = records or {}
+        self.records = records or {}
         self._memo = FileMemo(self._output_dir / HIDDEN / "digests.json", content_digest)
         self._parts: dict[str, dict] = {}
         self._keys: dict[str, str] = {}
@@ -116,7 +116,7 @@ class Fingerprints:
             return name
         root = os.path.join(os.path.abspath(self._output_dir), "")
         inside = name[len(root) :].replace(os.sep, "/") if name.startswith(root) else ""
-        record = self._records.get(inside)
+        record = self.records.get(inside)
         return inside if record is not None and record.state == "done" else ""
 
     def _digest(self, name: str) -> str:
@@ -125,8 +125,8 @@ class Fingerprints:
         path = input_path(name, self._output_dir)
         try:
             inside = self._inside(name)
-            if inside and _is_untouched(path, inside, self._records[inside]):
-                return key(self._records[inside].fingerprint)
+            if inside and _is_untouched(path, inside, self.records[inside]):
+                return key(self.records[inside].fingerprint)
             return self._memo.get(path)
         except OSError:
             return ""
@@ -156,7 +156,7 @@ class Fingerprints:
 
     def _foreseen(self, task: Task, asked: Mapping[str, dict]) -> dict:
         """Return what the record has, with what was asked since in place of what was asked then."""
-        record = self._records.get(task.name)
+        record = self.records.get(task.name)
         before = record.fingerprint if record is not None else {}
         parameters = {step: dict(values) for step, values in before.get("parameters", {}).items()}
         base = before.get("base", {})
@@ -261,21 +261,23 @@ class State:
         return "; ".join([*self.reasons[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
-def assess(reduction: Reduction) -> dict[str, State]:
+def assess(reduction: Reduction, fingerprints: Fingerprints | None = None) -> dict[str, State]:
     """Compare what a reduction would make with what is there, by task in the order of the plan.
 
     Without a resolution the references and parameters of the records are taken to hold still, and
     everything else is compared.
     """
     output_dir = reduction.output_dir
-    records = read_records(output_dir)
-    fingerprints = Fingerprints(reduction, records)
+    if fingerprints is None:
+        fingerprints = Fingerprints(reduction, read_records(output_dir))
     products = FileMemo(output_dir / HIDDEN / "products.json", sha256_of)
     tasks = {task.name: task for task in reduction.plan.tasks}
-    states = {}
-    for name, task in tasks.items():
+    for name in tasks:
         fingerprints.of(name)
-        states[name] = _state(task, records.get(name), fingerprints, tasks, output_dir, products)
+    states = {
+        name: _state(task, fingerprints, tasks, output_dir, products)
+        for name, task in tasks.items()
+    }
     if output_dir.is_dir():
         fingerprints.save()
         products.save()
@@ -286,23 +288,25 @@ def differences(before: Mapping, now: Mapping, tasks: Collection[str] = ()) -> l
     """Return in words what two fingerprints differ in."""
     if not before:
         return ["there is no record of how it was made"]
-    old, new = ({name: of.get(name) for name in ("kind", "pipeline")} for of in (before, now))
-    words = list(_values(old, new, tasks))
+    kinds = "kind", "pipeline"
+    words = _changes(_some(before, kinds), _some(now, kinds))
     for part, compare in _PARTS.items():
         old, new = before.get(part) or {}, now.get(part) or {}
         if old != new:
-            words += compare(old, new, tasks)
+            words += compare(old, new)
+    for name, old, new in _pairs(before.get("inputs") or {}, now.get("inputs") or {}):
+        words.append(_of_input(name, old, new, tasks))
     return words
 
 
 def _state(
     task: Task,
-    record: Record | None,
     fingerprints: Fingerprints,
     tasks: Collection[str],
     output_dir: Path,
     products: FileMemo[str],
 ) -> State:
+    record = fingerprints.records.get(task.name)
     if record is None:
         present = [name for name in task.outputs or (task.name,) if (output_dir / name).exists()]
         if present:
@@ -359,88 +363,82 @@ def _value(value: object) -> str:
     return "(none)" if value is _ABSENT else str(value)
 
 
-def _inputs(old: Mapping, new: Mapping, tasks: Collection[str]) -> Iterator[str]:
-    for name, before, now in _pairs(old, new):
-        if before is _ABSENT:
-            yield f"input {name} is new"
-        elif now is _ABSENT:
-            yield f"input {name} is no longer one"
-        elif name in tasks:
-            yield f"an input is to be made again: {name}"
-        elif not now:
-            yield f"input {name} is gone"
-        else:
-            yield f"input {name} changed"
+def _some(values: Mapping, names: Collection[str]) -> dict:
+    return {name: values[name] for name in names if name in values}
 
 
-def _parameters(old: Mapping, new: Mapping, tasks: Collection[str]) -> Iterator[str]:
-    for step, before, now in _pairs(old, new):
-        before = {} if before is _ABSENT else before
-        now = {} if now is _ABSENT else now
+def _changes(old: Mapping, new: Mapping, label: str = "") -> list[str]:
+    return [
+        f"{label}{name} {_value(before)} -> {_value(now)}" for name, before, now in _pairs(old, new)
+    ]
+
+
+def _of_input(name: str, before: object, now: object, tasks: Collection[str]) -> str:
+    if before is _ABSENT:
+        return f"input {name} is new"
+    if now is _ABSENT:
+        return f"input {name} is no longer one"
+    if name in tasks:
+        return f"an input is to be made again: {name}"
+    return f"input {name} changed" if now else f"input {name} is gone"
+
+
+def _parameters(old: Mapping, new: Mapping) -> list[str]:
+    words = []
+    for step in sorted({*old, *new}):
+        before, now = old.get(step, {}), new.get(step, {})
         skipped = bool(before.get("skip")), bool(now.get("skip"))
         if skipped[0] != skipped[1]:
-            yield f"{step}.skip {skipped[0]} -> {skipped[1]}"
-            continue
-        for name, old_value, new_value in _pairs(before, now):
-            yield f"{step}.{name} {_value(old_value)} -> {_value(new_value)}"
-
-
-def _references(old: Mapping, new: Mapping, tasks: Collection[str]) -> Iterator[str]:
-    for reftype, before, now in _pairs(old, new):
-        before = ["(none)", ""] if before is _ABSENT else before
-        now = ["(none)", ""] if now is _ABSENT else now
-        if before[0] != now[0]:
-            yield f"reference {reftype} {before[0]} -> {now[0]}"
+            words.append(f"{step}.skip {skipped[0]} -> {skipped[1]}")
         else:
-            yield f"reference {reftype} {now[0]} has other content"
+            words += _changes(before, now, f"{step}.")
+    return words
 
 
-def _files(old: Mapping, new: Mapping, tasks: Collection[str]) -> Iterator[str]:
-    for name, _, _ in _pairs(old, new):
-        yield f"the file of {name} changed"
+def _references(old: Mapping, new: Mapping) -> list[str]:
+    none = ["(none)", ""]
+    words = []
+    for reftype, *_ in _pairs(old, new):
+        before, now = old.get(reftype, none)[0], new.get(reftype, none)[0]
+        change = f"{before} -> {now}" if before != now else f"{now} has other content"
+        words.append(f"reference {reftype} {change}")
+    return words
 
 
-def _values(old: Mapping, new: Mapping, tasks: Collection[str]) -> Iterator[str]:
-    for name, before, now in _pairs(old, new):
-        yield f"{name} {_value(before)} -> {_value(now)}"
+def _files(old: Mapping, new: Mapping) -> list[str]:
+    return [f"the file of {name} changed" for name, *_ in _pairs(old, new)]
 
 
-def _association(old: Mapping, new: Mapping, tasks: Collection[str]) -> Iterator[str]:
-    for name, before, now in _pairs(old, new):
-        if name == "members":
-            yield "the members of the association or their roles changed"
-        else:
-            yield f"association {name} {_value(before)} -> {_value(now)}"
+def _association(old: Mapping, new: Mapping) -> list[str]:
+    names = {*old, *new} - {"members"}
+    words = _changes(_some(old, names), _some(new, names), "association ")
+    if old.get("members") != new.get("members"):
+        words.append("the members of the association or their roles changed")
+    return words
 
 
-def _corrections(old: Any, new: Any, tasks: Collection[str]) -> Iterator[str]:
-    old, new = old or [], new or []
-    before, now = ([correction["name"] for correction in chain] for chain in (old, new))
+def _corrections(old: Sequence[dict], new: Sequence[dict]) -> list[str]:
+    before, now = (", ".join(c["name"] for c in chain) or "(none)" for chain in (old, new))
     if before != now:
-        yield f"corrections {', '.join(before) or '(none)'} -> {', '.join(now) or '(none)'}"
-        return
-    for earlier, later in zip(old, new, strict=True):
-        label = f"correction {later['name']}"
-        words = [
-            f"{label}.{name} {_value(a)} -> {_value(b)}"
-            for name, a, b in _pairs(earlier["parameters"], later["parameters"])
-        ]
-        words += [
-            f"{label} {part} {earlier[part]} -> {later[part]}"
-            for part in ("point", "suffix")
-            if earlier[part] != later[part]
-        ]
-        if not words and earlier["digest"] != later["digest"]:
-            words = [f"the code or a file of the {label} changed"]
-        yield from words
+        return [f"corrections {before} -> {now}"]
+    return [word for pair in zip(old, new, strict=True) for word in _of_correction(*pair)]
 
 
-_PARTS: dict[str, Callable[..., Iterator[str]]] = {
-    "versions": _values,
+def _of_correction(old: Mapping, new: Mapping) -> list[str]:
+    label = f"correction {new['name']}"
+    words = _changes(old["parameters"], new["parameters"], f"{label}.")
+    places = "point", "suffix"
+    words += _changes(_some(old, places), _some(new, places), f"{label} ")
+    if not words and old["digest"] != new["digest"]:
+        words = [f"the code or a file of the {label} changed"]
+    return words
+
+
+_PARTS: dict[str, Callable[..., list[str]]] = {
+    "versions": _changes,
     "parameters": _parameters,
     "files": _files,
     "references": _references,
     "corrections": _corrections,
     "association": _association,
-    "inputs": _inputs,
 }

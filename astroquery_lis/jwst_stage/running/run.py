@@ -171,9 +171,8 @@ class _Run:
         self._records = read_records(output_dir)
         self._tasks = {t.name: with_references(t, plan, resolution) for t in plan.tasks}
         self._memory_gb = max(available_gb() - _RESERVE_GB, 0.0)
-        states = {} if overwrite else assess(reduction)
-        # With the digests of files that were just found out.
         self._fingerprints = Fingerprints(reduction, self._records)
+        states = {} if overwrite else assess(reduction, self._fingerprints)
         workers = max_workers or cores()
         self._schedule = Schedule(
             list(self._tasks.values()),
@@ -296,7 +295,10 @@ class _Run:
                 tasks = tuple(task if t.name == task.name else t for t in plan.tasks)
                 reduction = replace(self._reduction, plan=replace(plan, tasks=tasks))
                 fingerprints = Fingerprints(reduction, self._records)
-                is_done = not self._overwrite and assess(reduction)[task.name].state == "done"
+                is_done = (
+                    not self._overwrite
+                    and assess(reduction, fingerprints)[task.name].state == "done"
+                )
             if is_done:
                 self._schedule.end(task.name, CACHED)
             else:
