@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy import units as u
+from astropy.io.fits import HDUList
 from astropy.table import Table
 
 from .. import demo
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Collection, Iterator, Sequence
     from types import FrameType
-
-    from astropy.io.fits import HDUList
 
 
 DESCRIPTION = "Client of the DESI Legacy Imaging Surveys."
@@ -162,7 +161,7 @@ def _image_file(options: Namespace, survey: LegacySurveyClass, console: Console)
         name, arguments["coordinates"] = f"{name}-{calls.name_of_place(position)}", position
     _name_result(options, f"{name}.fits")
     images = answer(options, survey, console, arguments)
-    if hasattr(options, "get_query_payload"):
+    if not isinstance(images, HDUList):
         return console.payload(images)
     _write_images(images, options.result, console)
     return Exit.OK
@@ -209,7 +208,7 @@ def _picture(options: Namespace, survey: LegacySurveyClass, console: Console) ->
         msg = f"-o: {path} must end in one of: {', '.join(PICTURE_FORMATS)}."
         raise InvalidRequestError(msg, parameter="output", value=path)
     picture = answer(options, survey, console, arguments)
-    if hasattr(options, "get_query_payload"):
+    if not isinstance(picture, np.ndarray):
         return console.payload(picture)
     console.put(shape=list(picture.shape))
     console.binary(picture_bytes(picture, PICTURE_FORMATS[ending], "A picture"), path)
@@ -225,8 +224,7 @@ def _url(options: Namespace, survey: LegacySurveyClass, console: Console) -> int
         "" if place is None else survey.viewer_url(place, **arguments) for place in targets.places()
     ]
     warn_of_unplaced(targets, "no address")
-    for url in urls:
-        console.line(url)
+    console.lines(urls)
     console.put(urls=urls)
     return code_of_targets(targets)
 
@@ -245,7 +243,7 @@ def _tractor(options: Namespace, survey: LegacySurveyClass, console: Console) ->
 
 def _crossmatch(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     """Exits with 3 if no row has a match."""
-    rows = answer(options, survey, console, asked(options))
+    rows: Table = answer(options, survey, console, asked(options))
     console.table(rows, options)
     matched = np.isfinite(np.ma.filled(np.ma.asarray(rows["separation"], float), np.nan))
     console.note(f"{matched.sum()} of {len(rows)} rows have a source")
@@ -275,7 +273,7 @@ def _covers(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
 
 
 def _maps(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
-    rows = answer(options, survey, console, asked(options))
+    rows: Table = answer(options, survey, console, asked(options))
     console.table(rows, options)
     return Exit.OK if np.isfinite(rows["ra"]).all() else Exit.PARTIAL
 

@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from types import MappingProxyType
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from .. import _typing
@@ -127,12 +128,7 @@ class Command:
 
 def add_command(commands: Any, command: Command) -> None:
     """Add a command to what ``add_subparsers`` returned."""
-    note = command.note or " ".join((inspect.getdoc(command.run) or "").split())
-    if command.method is None:
-        summary, _, note = note.partition(". ")
-    else:
-        summary = _plain((inspect.getdoc(command.method) or "").partition("\n")[0])
-    summary = summary.rstrip(".")
+    summary, note = _texts(command)
     parser = commands.add_parser(
         command.name,
         help=_escaped(summary[0].lower() + summary[1:]),
@@ -141,19 +137,40 @@ def add_command(commands: Any, command: Command) -> None:
     )
     parameters = []
     if command.method is not None:
-        parameters += add_method(
-            parser, command.method, skip=command.skip, overrides=command.overrides
-        )
-    parameters += (command.more and command.more(parser)) or []
+        skip, overrides = command.skip, command.overrides
+        parameters += add_method(parser, command.method, skip=skip, overrides=overrides)
+    if command.more is not None:
+        parameters += command.more(parser) or []
     _add_result(parser, command.result)
+    _add_common(parser, command.settings)
+    prefix = getattr(commands, "prefix", "")
+    parser.set_defaults(
+        run=command.run,
+        command=f"{prefix} {command.name}".strip(),
+        method=command.method,
+        kind=command.result,
+        parameters=parameters,
+        settings=command.settings,
+    )
+
+
+def _texts(command: Command) -> tuple[str, str]:
+    """Return what a command does in a line, without the full stop, and what else is to be said."""
+    note = command.note or " ".join((inspect.getdoc(command.run) or "").split())
+    if command.method is None:
+        summary, _, note = note.partition(". ")
+    else:
+        summary = _plain((inspect.getdoc(command.method) or "").partition("\n")[0])
+    return summary.rstrip("."), note
+
+
+def _add_common(parser: argparse.ArgumentParser, settings: tuple[str, ...]) -> None:
+    """Add the settings of a command, and what all commands have."""
     common = parser.add_argument_group("common options")
-    for name in command.settings:
+    for name in settings:
         owner = LegacySurveyClass if hasattr(LegacySurveyClass, name) else JwstStageClass
-        common.add_argument(
-            _option(name),
-            help=_escaped(_plain(inspect.getdoc(getattr(owner, name)) or "")),
-            **_SETTINGS.get(name, {}),
-        )
+        text = _plain(inspect.getdoc(getattr(owner, name)) or "")
+        common.add_argument(_option(name), help=_escaped(text), **_SETTINGS.get(name, {}))
     common.add_argument(
         "--json", action="store_true", help="print one JSON document, for errors too"
     )
@@ -161,16 +178,6 @@ def add_command(commands: Any, command: Command) -> None:
         "-q", "--quiet", action="store_true", help="no warnings, notes or progress on stderr"
     )
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    prefix = getattr(commands, "prefix", "")
-    name = f"{prefix} {command.name}".strip()
-    parser.set_defaults(
-        run=command.run,
-        command=name,
-        method=command.method,
-        kind=command.result,
-        parameters=parameters,
-        settings=command.settings,
-    )
 
 
 def add_group(
@@ -221,21 +228,19 @@ def add_method(
     *,
     only: tuple[str, ...] | None = None,
     skip: tuple[str, ...] = (),
-    overrides: Mapping[str, dict[str, Any]] | None = None,
+    overrides: Mapping[str, dict[str, Any]] = MappingProxyType({}),
 ) -> list[str]:
     """Add the parameters of a method, and return their names; the first one has no dashes."""
     parameters = [p for p in inspect.signature(method).parameters.values() if p.name != "self"]
+    first = next(iter(parameters), None) if only is None else None
     names = []
     for parameter in parameters:
         name = parameter.name
-        if name in {*skip, *NOT_SHARED} or (only is not None and name not in only):
-            continue
         options = _options_of(method, parameter, parameters)
-        if options is None:
+        if options is None or name in skip or (only is not None and name not in only):
             continue
-        options |= (overrides or {}).get(name, {})
-        is_first = parameter is parameters[0] and only is None
-        if is_first and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
+        options |= overrides.get(name, {})
+        if parameter is first and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
             _add_first(parser, parameter, options)
         else:
             options["required"] = parameter.default is parameter.empty
@@ -248,7 +253,8 @@ def _options_of(
     method: Callable[..., Any], parameter: inspect.Parameter, parameters: list[inspect.Parameter]
 ) -> Keywords | None:
     """Return the arguments of argparse for a parameter, if it is one for a shell, with its help."""
-    if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+    is_open = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    if is_open or parameter.name in NOT_SHARED:
         return None
     name, default = parameter.name, parameter.default
     kind, text = _documented(method).get(name, ("", ""))
@@ -265,56 +271,63 @@ def _add_first(parser: Any, parameter: inspect.Parameter, options: dict[str, Any
     words = set(re.findall(r"\w+", str(parameter.annotation)))
     is_optional = parameter.default is not parameter.empty
     if parameter.name == "table":
-        parser.add_argument(
-            "table",
-            metavar="TABLE",
-            help="a table of positions, or of 'jwst query'; - for standard input",
-        )
+        text = "a table of positions, or of 'jwst query'; - for standard input"
+        parser.add_argument("table", metavar="TABLE", help=text)
+        _add_input_format(parser)
     elif words & {"Positions", "Coordinates"}:
-        bricks = "BRICK|" if "bricks" in parameter.name else ""
-        options.pop("type", None)
-        options = {"nargs": "*" if is_optional or "Positions" in words else "+"} | options
-        options |= {"metavar": f"{bricks}RA DEC|NAME"}
-        options["help"] = f"names of bricks or of sweep files; {POSITION}" if bricks else POSITION
-        parser.add_argument(parameter.name, **options)
+        _add_places(parser, parameter.name, "Positions" in words, is_optional, options)
     else:
         options = {key: value for key, value in options.items() if key in ("help", "nargs")}
-        many = {"nargs": "?" if is_optional else "+" if "Sequence" in words else None}
+        nargs = "?" if is_optional else "+" if "Sequence" in words else None
+        options = {"nargs": nargs, "default": argparse.SUPPRESS, **options}
         metavar = parameter.name.removesuffix("s").upper()
-        parser.add_argument(
-            parameter.name, **{**many, "default": argparse.SUPPRESS, **options}, metavar=metavar
-        )
-    if parameter.name == "table" or "Positions" in words:
-        if parameter.name != "table":
-            parser.add_argument(
-                "--table", metavar="FILE", help="a table instead; - for standard input"
-            )
-        parser.add_argument(
-            "--input-format",
-            metavar="FORMAT",
-            help=f"{_FORMATS}; by default told from name and content",
-        )
+        parser.add_argument(parameter.name, **options, metavar=metavar)
+
+
+def _add_places(
+    parser: Any, name: str, is_many: bool, is_optional: bool, options: dict[str, Any]
+) -> None:
+    """Add a position, or several and the table that may hold them instead."""
+    bricks = "BRICK|" if "bricks" in name else ""
+    options.pop("type", None)
+    options = {"nargs": "*" if is_optional or is_many else "+", **options}
+    options["help"] = f"names of bricks or of sweep files; {POSITION}" if bricks else POSITION
+    parser.add_argument(name, **{**options, "metavar": f"{bricks}RA DEC|NAME"})
+    if is_many:
+        parser.add_argument("--table", metavar="FILE", help="a table instead; - for standard input")
+        _add_input_format(parser)
+
+
+def _add_input_format(parser: Any) -> None:
+    text = f"{_FORMATS}; by default told from name and content"
+    parser.add_argument("--input-format", metavar="FORMAT", help=text)
 
 
 def _converter(annotation: str, kind: str, default: object) -> Keywords | None:
     """Return the arguments of argparse for a parameter; `None` if it is nothing for a shell."""
-    words = set(re.findall(r"\w+", annotation)) | ({"Angle"} if "['angle']" in kind else set())
-    if "Any" in words and not words & {"Mapping", "Sequence"}:
-        words |= set(re.findall(r"\w+", kind))
-    choices, is_by_row = _choices(annotation, kind, words), "ByRow" in words
-    if choices and is_by_row:
-        return {"metavar": "|".join((*choices, "COLUMN"))}
+    words = _words(annotation, kind)
+    choices = _choices(annotation, kind, words)
     if choices:
-        return {"choices": (*choices, "no") if "bool" in words else choices}
+        by_row = {"metavar": "|".join((*choices, "COLUMN"))}
+        others = ("no",) if "bool" in words else ()
+        return by_row if "ByRow" in words else {"choices": choices + others}
     if words & OBJECTS:
         return None
     if "bool" in words:
         return {"action": "store_true" if default is False else argparse.BooleanOptionalAction}
     options = next(dict(o) for names, o in CONVERTERS.items() if words.issuperset(names.split()))
-    if is_by_row and "type" in options:
+    if "ByRow" in words and "type" in options:
         options["metavar"] += "|COLUMN"
         options["type"] = calls.or_column(options["type"])
     return options
+
+
+def _words(annotation: str, kind: str) -> set[str]:
+    """Return the words that say what a parameter is, also of the docstring if it may be any."""
+    words = set(re.findall(r"\w+", annotation)) | ({"Angle"} if "['angle']" in kind else set())
+    if "Any" in words and not words & {"Mapping", "Sequence"}:
+        words |= set(re.findall(r"\w+", kind))
+    return words
 
 
 def _choices(annotation: str, kind: str, words: set[str]) -> tuple[str, ...]:

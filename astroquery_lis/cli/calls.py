@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .._typing import Keywords
 
 
-_KEY = re.compile(r"\s*([A-Za-z_]\w*(?:\.[\w/]+)?)\s*=")
+_KEY = re.compile(r"\s*[A-Za-z_]\w*(?:\.[\w/]+)?\s*=")
 
 
 def _not_of_the_kind(text: str, kind: str) -> argparse.ArgumentTypeError:
@@ -214,30 +214,22 @@ def correction(text: str) -> str | tuple[str, dict]:
     """
     if "=" not in text:
         return text.strip()
-    head, equals, tail = text.partition("=")
-    name, colon, key = head.rpartition(":")
-    entries: list[tuple[str, list[Any]]] = []
-    for part in f"{key}{equals}{tail}".split(","):
-        match = _KEY.match(part)
-        if match is not None:
-            if match[1] in (known for known, _ in entries):
-                msg = f"{text!r} has {match[1]} twice"
-                raise argparse.ArgumentTypeError(msg)
-            entries.append((match[1], []))
-            part = part[match.end() :]
-        elif not entries:
-            break
-        entries[-1][1].append(_file_or_value(part.strip()))
-    if not (colon and name.strip() and entries):
+    name, colon, _ = text.partition("=")[0].rpartition(":")
+    # A comma with no key behind it is one of a list.
+    parts = re.split(rf",(?={_KEY.pattern})", text[len(name + colon) :])
+    match = _KEY.match(parts[0])
+    if match is None or not name.strip():
         raise _not_of_the_kind(text, "wisp:templates=FILE,minimum_snr=5")
     parameters: dict[str, Any] = {}
-    for key, items in entries:
-        value = items[0] if len(items) == 1 else items
-        key, dot, entry = key.partition(".")
-        if not dot:
-            parameters[key] = value
-        elif isinstance(parameters.setdefault(key, {}), dict):
-            parameters[key][entry] = value
+    for part in parts:
+        key, _, words = part.partition("=")
+        items = [_file_or_value(word.strip()) for word in words.split(",")]
+        name_of_all, dot, entry = key.strip().partition(".")
+        place = parameters.setdefault(name_of_all, {}) if dot else parameters
+        if not isinstance(place, dict) or (entry or name_of_all) in place:
+            msg = f"{text!r} has {key.strip()} twice"
+            raise argparse.ArgumentTypeError(msg)
+        place[entry or name_of_all] = items[0] if len(items) == 1 else items
     return name.strip(), parameters
 
 
@@ -314,7 +306,7 @@ def stage_of(options: Namespace) -> JwstStageClass:
     return stage
 
 
-def call(owner: object, method: Callable[..., Any], arguments: Keywords, **here: object) -> Any:
+def call(owner: object, method: Callable[..., T], arguments: Keywords, **here: object) -> T:
     """Call a method with arguments, and with what it takes of all that is here."""
     parameters = inspect.signature(method).parameters
     taken = {name: value for name, value in here.items() if name in parameters}
@@ -323,7 +315,7 @@ def call(owner: object, method: Callable[..., Any], arguments: Keywords, **here:
 
 def answer(
     options: Namespace, survey: LegacySurveyClass, console: Console, arguments: Keywords
-) -> Any:
+) -> object:
     """Return what the method of the command answers."""
     owner = survey if hasattr(survey, options.method.__name__) else stage_of(options)
     here = {"survey": survey, "show_progress": console.progress}

@@ -159,6 +159,11 @@ class Console:
         if not self.json:
             print(text)
 
+    def lines(self, texts: Iterable[str]) -> None:
+        """Print several."""
+        for text in texts:
+            self.line(text)
+
     def step(self, text: str) -> None:
         """Print what is being done, at once, through a pipe as well."""
         self.line(text)
@@ -175,8 +180,7 @@ class Console:
             payload = payload.get("urls") or payload.get("query") or payload.get("params", payload)
         if isinstance(payload, Mapping):
             payload = [f"{name}={value}" for name, value in payload.items()]
-        for text in [payload] if isinstance(payload, str) else payload:
-            self.line(text)
+        self.lines([payload] if isinstance(payload, str) else payload)
         return Exit.OK
 
     def table(self, table: Table, options: Namespace, *, lines: list[str] | None = None) -> int:
@@ -191,11 +195,10 @@ class Console:
             columns = {name: getattr(table[name], "unit", None) for name in table.colnames}
             units = {name: str(unit) for name, unit in columns.items() if unit}
             self.put(n_rows=len(table), units=units, meta=table.meta, rows=json_rows(table))
-        elif options.format or options.result == "-":
+        elif options.format or options.result:
             self.write_stdout(table_bytes(table, options.format or "ecsv"))
         else:
-            for text in text_lines(table) if lines is None else lines:
-                self.line(text)
+            self.lines(text_lines(table) if lines is None else lines)
         return Exit.OK if len(table) else Exit.NOTHING
 
     def manifest(
@@ -282,7 +285,7 @@ class _Lines(logging.Handler):
 def check_output(options: Namespace) -> None:
     """Refuse an output that cannot be, before anything is asked of the survey."""
     path = options.result
-    is_binary = _check_format(options)
+    is_binary = _check_table(options) if hasattr(options, "format") else _check_file(options)
     if path in (None, "-"):
         if is_binary and sys.stdout.isatty():
             _refuse("-o", "bytes are not for a terminal; name a file, or use a pipe.")
@@ -296,19 +299,23 @@ def check_output(options: Namespace) -> None:
         _refuse("-o", f"there is no directory {folder}.")
 
 
-def _check_format(options: Namespace) -> bool:
+def _check_table(options: Namespace) -> bool:
     """Refuse a format that cannot be, and return whether bytes come of it."""
-    path = options.result
-    if hasattr(options, "format"):
-        as_kind(options.format)
-        if options.json and (options.format or path == "-") and path in (None, "-"):
-            _refuse("--json", "is a format of its own; leave out --format and -o -.")
-        if path not in (None, "-") and not (options.format or kind_of(path)):
-            _refuse("-o", f"{path}: the name says no format; give --format.")
-        return (options.format or "ecsv") in ("fits", "parquet")
-    if options.json and path == "-":
+    path, is_shown = options.result, options.result in (None, "-")
+    as_kind(options.format)
+    if options.json and is_shown and (options.format or path):
+        _refuse("--json", "is a format of its own; leave out --format and -o -.")
+    if not (is_shown or options.format or kind_of(path)):
+        _refuse("-o", f"{path}: the name says no format; give --format.")
+    return options.format in ("fits", "parquet")
+
+
+def _check_file(options: Namespace) -> bool:
+    """Refuse two results on standard output, and return whether it gets bytes."""
+    is_shown = options.result == "-"
+    if options.json and is_shown:
         _refuse("--json", "cannot go to standard output together with -o -.")
-    return path == "-"
+    return is_shown
 
 
 def _refuse(option: str, must: str) -> NoReturn:
@@ -326,17 +333,22 @@ def _line_of_manifest(row: Row) -> str:
 
 
 def _plain(value: Any) -> object:
-    """Return a value as JSON has it: what is not a number is `None`."""
+    """Return a value as JSON has it."""
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
+    return _plain_scalar(value)
+
+
+def _plain_scalar(value: object) -> str | float | None:
+    """Return what JSON has for a number, which is nothing if it is none, or a text."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     return value if value is None or isinstance(value, (str, int)) else str(value)
 
 

@@ -220,16 +220,7 @@ def _doctor(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
     if options.result is not None and not options.result.endswith(ENDINGS):
         msg = f"-o: {options.result} must end in one of: {', '.join(ENDINGS)}."
         raise InvalidRequestError(msg, parameter="output", value=options.result)
-    findings = []
-    with (
-        _services(survey, simulated=options.sandbox) as asked,
-        demo.Heartbeat(console.step, console.note, is_shown=console.shows_waiting) as tell,
-    ):
-        tell.begin("asking")
-        for finding in examine(asked, options.only):
-            findings.append(finding)
-            for line in _lines_of(finding):
-                tell(line)
+    findings = _findings(options, survey, console)
     counts = Counter(finding.verdict for finding in findings)
     console.put(counts=dict(counts), versions=_installed(), rows=[f.row() for f in findings])
     summary = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
@@ -240,6 +231,21 @@ def _doctor(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
     if set(counts) <= {NOT_ASKED}:
         return Exit.TRANSFER
     return Exit.OK if set(counts) <= {HOLDS} else Exit.PARTIAL
+
+
+def _findings(options: Namespace, survey: LegacySurveyClass, console: Console) -> list[Finding]:
+    """Return what came of all questions, and tell it meanwhile."""
+    findings = []
+    with (
+        _services(survey, simulated=options.sandbox) as asked,
+        demo.Heartbeat(console.step, console.note, is_shown=console.shows_waiting) as tell,
+    ):
+        tell.begin("asking")
+        for finding in examine(asked, options.only):
+            findings.append(finding)
+            for line in _lines_of(finding):
+                tell(line)
+    return findings
 
 
 def _lines_of(finding: Finding) -> Iterator[str]:
@@ -266,8 +272,7 @@ def _installed() -> dict[str, str]:
 
 def _versions(console: Console) -> int:
     versions = _installed()
-    for name, version in versions.items():
-        console.line(f"{name} {version}")
+    console.lines(f"{name} {version}" for name, version in versions.items())
     console.put(versions=versions)
     return Exit.OK
 

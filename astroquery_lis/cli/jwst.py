@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 DEFAULT_DIR = "reduced"
 UNFINISHED = {"failed", "skipped", "interrupted"}
 PLAN_PARAMETERS = frozenset(inspect.signature(JwstStageClass.plan).parameters)
+# Plans and manifests, beside which there are no files.
+_ALONE = re.compile(r"-|.*\.(toml|ecsv|csv)", re.DOTALL)
 OFFSET_NAMES = ("d_ra", "d_dec", "scatter_ra", "scatter_dec")
 
 # What is read of a long list; the other columns are in every other format.
@@ -162,7 +165,7 @@ def _run(options: Namespace, survey: LegacySurveyClass, console: Console) -> int
 
 def _status(options: Namespace, survey: LegacySurveyClass, console: Console) -> int:
     """Exits with 5 if a task failed, was skipped or was interrupted."""
-    table = answer(options, survey, console, asked(options))
+    table: Table = answer(options, survey, console, asked(options))
     console.table(table, options)
     text = f"{len(table)} tasks: {counted(table['state'])}"
     state, since = table.meta.get("state"), table.meta.get("started")
@@ -200,7 +203,7 @@ def _match(options: Namespace, survey: LegacySurveyClass, console: Console) -> i
 
     Says what the offset between the two is, JWST minus Legacy.  Exits with 3 if nothing matched.
     """
-    match = answer(options, survey, console, asked(options))
+    match = stage_of(options).match_catalogs(**asked(options), survey=survey)
     console.put(
         n_jwst_only=len(match.jwst_only),
         n_legacy_only=len(match.legacy_only),
@@ -260,7 +263,7 @@ def _planned(options: Namespace, stage: JwstStageClass) -> Plan:
     """Return the plan that is named, or that of the files."""
     own = {name: value for name, value in asked(options).items() if name in PLAN_PARAMETERS}
     files, folder = own.pop("files"), own.pop("output_dir", None)
-    alone = [name for name in files if name == "-" or name.endswith((".toml", ".ecsv", ".csv"))]
+    alone = [name for name in files if _ALONE.fullmatch(name)]
     is_saved = bool(alone) and alone[0].endswith(".toml")
     if alone and len(files) > 1:
         kind = "a saved plan" if is_saved else "a manifest"
@@ -332,8 +335,7 @@ def _listing_what_is_missing(console: Console) -> Iterator[None]:
         yield
     except CrdsUnavailable as error:
         console.put(missing=list(error.missing))
-        for name in error.missing:
-            console.line(name)
+        console.lines(error.missing)
         console.note(
             "on the command line: --crds-path, --crds-server-url, 'astroquery-lis jwst refs'"
         )
