@@ -110,7 +110,10 @@ def test_a_correction_and_its_parameters(text, expected):
     assert correction(text) == expected
 
 
-@pytest.mark.parametrize("text", ["sky:=2", "order=2", "sky:2,order=2", ":a=1", "sky:a=1,a=2"])
+@pytest.mark.parametrize(
+    "text",
+    ["sky:=2", "order=2", "sky:2,order=2", ":a=1", "sky:a=1,a=2", "sky:a=1,a.b=2", "sky:a.b=1,a=2"],
+)
 def test_what_is_no_correction(text):
     with pytest.raises(argparse.ArgumentTypeError):
         correction(text)
