@@ -24,7 +24,7 @@ from .. import images, survey
 from ..exceptions import CoverageWarning, InvalidRequestError, meant, refuse, warn
 from ..survey.bricks import brick_id
 from .position_columns import icrs_degrees, on_the_sky, positions_of_table, unmasked
-from .position_text import POSITION, coordinate_deg, read_positions
+from .position_text import POSITION, coordinate_deg, first_few, read_positions
 
 if TYPE_CHECKING:
     from .._typing import Angle, Positions
@@ -84,11 +84,12 @@ def as_targets(
     from .user_tables import as_table
 
     table = as_table(value, parameter)
+    columns = {"ra": ra, "dec": dec, "name": name}
     if table is not None:
-        degrees = positions_of_table(table, parameter, ra=ra, dec=dec, name=name)
+        degrees = positions_of_table(table, parameter, **columns)
         shape = () if isinstance(value, Row) else (len(table),)
         return Targets(_ids(table, id_column), *degrees, shape, table)
-    for option, column in (("id_column", id_column), ("ra", ra), ("dec", dec), ("name", name)):
+    for option, column in {"id_column": id_column, **columns}.items():
         if column is not None:
             refuse(option, column, "needs a table; positions have no columns.")
     ra_deg, dec_deg = _degrees(value, parameter)
@@ -99,12 +100,10 @@ def as_position(
     value: Positions, parameter: str = "coordinates", **columns: Any
 ) -> tuple[float, float]:
     """Return RA and Dec, ICRS degrees, of exactly one position."""
-    frame = value.frame.name if isinstance(value, SkyCoord) and not columns else ""
-    if frame == "icrs" and isinstance(value, SkyCoord) and value.isscalar:
+    if isinstance(value, SkyCoord) and value.frame.name == "icrs" and not columns:
         # The shortest way, which most calls take.
-        ra, dec = value.ra, value.dec
-        ra_deg, dec_deg = ra.deg, dec.deg
-        if np.isfinite(ra_deg) and np.isfinite(dec_deg) and not np.ma.is_masked(ra):
+        ra_deg, dec_deg = value.ra.deg, value.dec.deg
+        if value.isscalar and np.isfinite(ra_deg + dec_deg) and not np.ma.is_masked(ra_deg):
             return float(ra_deg), float(dec_deg)
     targets = as_targets(value, parameter=parameter, **columns)
     if len(targets) != 1:
@@ -128,46 +127,45 @@ def as_sky(
     **columns: Any,
 ) -> Sky:
     """Return the part of the sky that a user means; ``columns`` are those of the coordinates."""
-    kinds = [radius is not None, width is not None or height is not None, polygon is not None]
-    if sum(kinds) != 1:
+    box = width if height is None else height
+    if sum(extent is not None for extent in (radius, box, polygon)) != 1:
         msg = "Give one of radius=, width= (and height=) or polygon= to say how much of the sky."
         raise InvalidRequestError(msg, parameter="radius", value=radius)
     if polygon is not None:
-        for parameter, value in {"coordinates": coordinates, **columns}.items():
-            if value is not None:
-                refuse(parameter, value, "is not for a polygon, whose corners say where it is.")
-        corners = as_targets(polygon, parameter="polygon")
-        if len(corners) < 3 or not corners.placed.all():
-            refuse("polygon", polygon, "needs three corners or more, all of them finite.")
-        shape = survey.sphere.Polygon(
-            tuple(corners.ra_deg.tolist()), tuple(corners.dec_deg.tolist())
-        )
-        shape.bricks()
-        return shape
+        return _polygon(polygon, {"coordinates": coordinates, **columns})
     if coordinates is None:
         refuse("coordinates", None, "is needed with radius= or width=.")
     position = as_position(coordinates, **columns)
+    as_angle_deg = survey.sphere.as_angle_deg
     if radius is not None:
-        return survey.sphere.Circle(*position, survey.sphere.as_angle_deg("radius", radius, 180.0))
+        return survey.sphere.Circle(*position, as_angle_deg("radius", radius, 180.0))
     if width is None:
         refuse("width", width, "is needed with height=.")
-    width_deg = survey.sphere.as_angle_deg("width", width, survey.catalog_request.MAX_BOX_DEG)
-    height_deg = (
-        width_deg
-        if height is None
-        else survey.sphere.as_angle_deg("height", height, survey.catalog_request.MAX_BOX_DEG)
-    )
-    return survey.sphere.Box(*position, width_deg, height_deg)
+    sides = {"width": width, "height": box}.items()
+    limit = survey.catalog_request.MAX_BOX_DEG
+    return survey.sphere.Box(*position, *(as_angle_deg(name, side, limit) for name, side in sides))
+
+
+def _polygon(polygon: Positions, beside: dict[str, Any]) -> Sky:
+    """Return the polygon of some corners, beside which nothing says where it is."""
+    for parameter, value in beside.items():
+        if value is not None:
+            refuse(parameter, value, "is not for a polygon, whose corners say where it is.")
+    corners = as_targets(polygon, parameter="polygon")
+    if len(corners) < 3 or not corners.placed.all():
+        refuse("polygon", polygon, "needs three corners or more, all of them finite.")
+    shape = survey.sphere.Polygon(tuple(corners.ra_deg.tolist()), tuple(corners.dec_deg.tolist()))
+    shape.bricks()
+    return shape
 
 
 def warn_of_unplaced(targets: Targets, consequence: str) -> None:
     """Warn of rows that have no position, if there are any."""
     rows = np.flatnonzero(~targets.placed)
     if len(rows):
-        shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
         msg = (
             f"{len(rows)} of {len(targets)} rows have no position on the sky and {consequence}: "
-            f"{shown}."
+            f"{first_few(rows)}."
         )
         warn(msg, CoverageWarning)
 
@@ -179,17 +177,16 @@ def _degrees(value: Any, parameter: str) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(value, str):
         ra_deg, dec_deg = _of_texts([value], parameter)
         return ra_deg.reshape(()), dec_deg.reshape(())
-    if isinstance(value, u.Quantity):
-        value = value.to_value(u.deg) if value.unit.is_equivalent(u.deg) else None
     if isinstance(value, Column):
         value = value.tolist()
-    is_array = isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
-    if is_array and value.ndim == 2 and value.shape[1] == 2:
+    if isinstance(value, u.Quantity):
+        value = value.to_value(u.deg) if value.unit.is_equivalent(u.deg) else None
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.shape[1:] == (2,):
         return on_the_sky(*unmasked(value).T)
-    is_list = isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray))
-    if is_list or (isinstance(value, np.ndarray) and value.ndim):
-        return _of_items(list(value), parameter)
-    _refuse(parameter, value)
+    is_list = isinstance(value, (Sequence, np.ndarray)) and np.iterable(value)
+    if not is_list or isinstance(value, (bytes, bytearray)):
+        _refuse(parameter, value)
+    return _of_items(list(value), parameter)
 
 
 def _refuse(parameter: str, value: object) -> NoReturn:
@@ -200,10 +197,10 @@ def _of_texts(texts: Sequence[object], parameter: str) -> tuple[np.ndarray, np.n
     """Return the positions of texts, all of which have to have one."""
     ra_deg, dec_deg, unknown = read_positions(texts, parameter)
     if unknown:
-        shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
         verb = "is" if len(unknown) == 1 else "are each"
         msg = (
-            f"position {shown} {verb} neither a position nor a name that the Sesame service knows."
+            f"position {first_few(list(map(repr, unknown)))} {verb} neither a position nor a name "
+            "that the Sesame service knows."
         )
         raise InvalidRequestError(msg, parameter=parameter, value=unknown)
     if np.isnan(ra_deg).any():
@@ -213,22 +210,48 @@ def _of_texts(texts: Sequence[object], parameter: str) -> tuple[np.ndarray, np.n
 
 
 def _of_items(items: list, parameter: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of a list: of one pair, of pairs, of two columns, or of anything."""
-    if not items:
-        return np.zeros(0), np.zeros(0)
-    pair = _pair(items, parameter)
-    if pair is not None:
-        return pair
+    """Return the positions of a list: of one pair, of two columns, of pairs, or of anything."""
+    for read in (_of_axes, _of_pairs):
+        degrees = read(items, parameter)
+        if degrees is not None:
+            return on_the_sky(*degrees)
     texts = [item for item in items if isinstance(item, str)]
-    places = iter(zip(*_of_texts(texts, parameter), strict=True)) if texts else iter(())
-    degrees = np.empty((len(items), 2))
-    for row, item in enumerate(items):
-        if isinstance(item, str):
-            degrees[row] = next(places)
-            continue
-        ra_deg, dec_deg = _one(item, parameter)
-        degrees[row] = ra_deg, dec_deg
-    return degrees[:, 0], degrees[:, 1]
+    places = zip(*_of_texts(texts, parameter), strict=True)
+    pairs = [next(places) if isinstance(item, str) else _one(item, parameter) for item in items]
+    ra_deg, dec_deg = np.array(pairs, float).reshape(-1, 2).T
+    return ra_deg, dec_deg
+
+
+def _of_axes(items: list, parameter: str) -> np.ndarray | None:
+    """Return RA and Dec of two coordinates, or of two columns of them; else `None`."""
+    if len(items) != 2:
+        return None
+    ra_deg, dec_deg = (_axis(item, axis) for item, axis in zip(items, ("ra", "dec"), strict=True))
+    if ra_deg is None or dec_deg is None or ra_deg.shape != dec_deg.shape:
+        return None
+    if ra_deg.shape != (2,):
+        return np.stack([ra_deg, dec_deg])
+    if all(isinstance(item, (list, tuple)) for item in items):
+        return None
+    msg = (
+        f"{parameter} has two arrays of two numbers, which may be two pairs of RA and Dec, or "
+        "RA and Dec of two; write SkyCoord(ra, dec, unit='deg')."
+    )
+    raise InvalidRequestError(msg, parameter=parameter, value=items)
+
+
+def _of_pairs(items: list, parameter: str) -> np.ndarray | None:
+    """Return RA and Dec of pairs of numbers, the short way for many; else `None`."""
+    # numpy leaves the unit of a Quantity away.
+    if not items or any(type(item) not in (list, tuple, np.ndarray) for item in items):
+        return None
+    try:
+        degrees = np.array(items, float)
+    except (TypeError, ValueError):
+        return None
+    if degrees.shape[1:] != (2,):
+        _refuse(parameter, items)
+    return degrees.T
 
 
 def _one(item: object, parameter: str) -> tuple[float, float]:
@@ -244,54 +267,16 @@ def _one(item: object, parameter: str) -> tuple[float, float]:
     return float(ra_deg.ravel()[0]), float(dec_deg.ravel()[0])
 
 
-def _pair(items: list, parameter: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return what two coordinates, two columns of them, or pairs of numbers mean; else `None`."""
-    if len(items) == 2:
-        axes = [_axis(item, axis) for item, axis in zip(items, ("ra", "dec"), strict=True)]
-        ra, dec = axes
-        if ra is not None and dec is not None and ra.shape == dec.shape:
-            if ra.shape == (2,) and all(isinstance(item, (list, tuple)) for item in items):
-                return on_the_sky(*np.array(items, float).T)
-            if ra.shape == (2,):
-                msg = (
-                    f"{parameter} has two arrays of two numbers, which may be two pairs of RA and "
-                    "Dec, or RA and Dec of two; write SkyCoord(ra, dec, unit='deg')."
-                )
-                raise InvalidRequestError(msg, parameter=parameter, value=items)
-            return on_the_sky(ra, dec)
-    if all(isinstance(item, (tuple, list, np.ndarray)) for item in items):
-        try:
-            degrees = np.array([_numbers(item) for item in items], float)
-        except (TypeError, ValueError):
-            return None
-        if degrees.ndim == 2 and degrees.shape[1] == 2:
-            return on_the_sky(*degrees.T)
-        _refuse(parameter, items)
-    return None
-
-
-def _numbers(item: Any) -> np.ndarray | list | float:
-    if isinstance(item, u.Quantity):
-        return item.to_value(u.deg)
-    return [one.to_value(u.deg) if isinstance(one, u.Quantity) else one for one in item]
-
-
-def _axis(item: object, axis: str) -> np.ndarray | None:
+def _axis(item: Any, axis: str) -> np.ndarray | None:
     """Return an item as one coordinate or a column of them, in degrees; `None` if it is none."""
-    if isinstance(item, str):
-        if len(item.split()) == 2:
-            return None
-        try:
-            return np.asarray(coordinate_deg(item, axis))
-        except InvalidRequestError:
-            return None
-    if isinstance(item, u.Quantity):
-        return unmasked(item.to_value(u.deg)) if item.unit.is_equivalent(u.deg) else None
-    if isinstance(item, (bool, np.bool_)) or item is None:
+    if item is None or isinstance(item, (bool, np.bool_)):
         return None
     try:
-        values = unmasked(item)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        if isinstance(item, str):
+            # Two words are a position of their own.
+            return None if len(item.split()) == 2 else np.asarray(coordinate_deg(item, axis))
+        values = unmasked(item.to_value(u.deg) if isinstance(item, u.Quantity) else item)
+    except (InvalidRequestError, TypeError, ValueError):
         return None
     return values if values.ndim < 2 else None
 
@@ -381,32 +366,27 @@ def as_by_row(parameter: str, value: Any, targets: Targets) -> ByRow | None:
     By row are the name of a column, a column, an array of as many values as there are rows, and a
     function of the row.  A pair stays what it is for one target, (ny, nx).
     """
-    table = targets.table
+    rows = np.flatnonzero(targets.placed).tolist()
     if isinstance(value, str):
-        value = _column(parameter, value, table)
+        value = _column(parameter, value, targets.table)
     if callable(value):
-        rows = SkyCoord(targets.ra_deg, targets.dec_deg, unit="deg") if table is None else table
-        answers = (value(row) if at else None for row, at in zip(rows, targets.placed, strict=True))
-        return _of_values(parameter, answers, targets.placed)
+        places = SkyCoord(targets.ra_deg, targets.dec_deg, unit="deg")
+        table = places if targets.table is None else targets.table
+        return _by_row(parameter, (value(table[row]) for row in rows), targets)
     # A header is one grid, though numpy takes it for a list of cards.
-    if isinstance(value, (tuple, str, fits.Header)) or not hasattr(value, "__len__"):
+    if isinstance(value, (tuple, str, fits.Header)) or not np.iterable(value):
         return None
     if not isinstance(value, (list, np.ndarray)):
         value = np.asarray(value)  # a Series of pandas and the like, in the order of its rows
-    if isinstance(value, np.ndarray) and not value.ndim:
+    if _is_pair(parameter, value, len(targets)):
         return None
-    may_be_pair = parameter == "size" and not isinstance(value, Column) and _is_flat(value)
-    if len(value) != len(targets):
-        if may_be_pair and len(value) <= 2:
-            return None
-        refuse(parameter, value, f"has {len(value)} values; there are {len(targets)} targets.")
-    if may_be_pair and len(value) == 2 and value[0] != value[1]:
-        must = (
-            "may be (ny, nx) or a size for each of the two targets; write a tuple for the former, "
-            "and name a column of the table for the latter."
-        )
-        refuse(parameter, value, must)
-    return _of_array(parameter, value, targets.placed)
+    if isinstance(value, list):
+        return _by_row(parameter, (value[row] for row in rows), targets)
+    plain = getattr(value, "unmasked", value)
+    plain = np.ma.array(getattr(plain, "value", plain), mask=getattr(value, "mask", False))[rows]
+    values, of_row = _by_row(parameter, _python_values(plain), targets)
+    unit = getattr(value, "unit", None)
+    return ByRow([_as_value(item, unit) for item in values], of_row)
 
 
 def _column(parameter: str, word: str, table: Table | None) -> str | Column:
@@ -420,58 +400,52 @@ def _column(parameter: str, word: str, table: Table | None) -> str | Column:
     return word
 
 
-def _is_flat(values: list[Any] | np.ndarray) -> bool:
-    """Return True if no value is a pair."""
-    if isinstance(values, np.ndarray):
-        return values.ndim == 1
-    return not any(isinstance(v, (tuple, list)) or getattr(v, "ndim", 0) for v in values)
+def _is_pair(parameter: str, values: list[Any] | np.ndarray, n_targets: int) -> bool:
+    """Return True for the (ny, nx) of all; refuse what may be that or not, and what is neither."""
+    is_short = parameter == "size" and len(values) <= 2 and not isinstance(values, Column)
+    may_be_pair = is_short and all(np.ndim(side) == 0 for side in values)
+    if len(values) != n_targets and not may_be_pair:
+        refuse(parameter, values, f"has {len(values)} values; there are {n_targets} targets.")
+    if may_be_pair and len(values) == n_targets == 2 and values[0] != values[1]:
+        must = (
+            "may be (ny, nx) or a size for each of the two targets; write a tuple for the former, "
+            "and name a column of the table for the latter."
+        )
+        refuse(parameter, values, must)
+    return len(values) != n_targets
 
 
-def _of_array(parameter: str, array: Any, placed: np.ndarray) -> ByRow:
-    """Return the distinct values of a column, of an array or of a list."""
-    if isinstance(array, list):
-        return _of_values(parameter, array, placed)
-    mask = np.broadcast_to(getattr(array, "mask", False), np.shape(array))
-    lacking = np.flatnonzero(mask.any(axis=tuple(range(1, mask.ndim))) & placed)
-    if len(lacking):
-        _refuse_row(parameter, int(lacking[0]))
-    unit = getattr(array, "unit", None)
-    plain = np.asarray(getattr(array, "value", array))
-    if plain.dtype.hasobject:
-        return _of_values(parameter, plain.tolist(), placed)
-    if plain.dtype.kind == "S":
-        plain = np.char.decode(plain, "utf-8", "replace")  # text of a FITS table
-    if plain.dtype.kind == "U":
-        plain = np.char.strip(plain)
-    values, of_row = np.unique(plain, axis=0, return_inverse=True)
-    kept = values if unit is None else u.Quantity(values, unit)
-    items = [tuple(item) if np.ndim(item) else item for item in kept]
-    items = [item.item() if isinstance(item, np.generic) else item for item in items]
-    if parameter == "size" and plain.dtype.kind == "f" and unit is None:
-        # Numbers in a file are often floats; their unit is pixels here as well.
-        items = [tuple(map(_whole, v)) if isinstance(v, tuple) else _whole(v) for v in items]
-    return ByRow(items, of_row.reshape(len(placed)))
+def _python_values(array: np.ma.MaskedArray) -> list[Any]:
+    """Return the values of an array as those of a list are, ``masked`` where they are."""
+    values = array.data.tolist()
+    for row in np.unique(np.nonzero(np.ma.getmaskarray(array))[0]).tolist():
+        values[row] = np.ma.masked
+    return values
 
 
-def _whole(number: float) -> float:
-    return int(number) if number.is_integer() else number
+def _as_value(item: Any, unit: Any) -> Any:
+    """Return a value of a column as it would be written in a call."""
+    if isinstance(item, tuple):
+        return tuple(_as_value(side, unit) for side in item)
+    if unit is not None:
+        return u.Quantity(item, unit)
+    if isinstance(item, bytes):
+        item = item.decode("utf-8", "replace")  # text of a FITS table
+    if isinstance(item, str):
+        return item.strip()
+    # Numbers of pixels in a file are often floats.
+    return int(item) if isinstance(item, float) and item.is_integer() else item
 
 
-def _refuse_row(parameter: str, row: int) -> NoReturn:
-    msg = f"{parameter}: row {row} has no value; fill it, or leave the row out."
-    raise InvalidRequestError(msg, parameter=parameter, value=row)
-
-
-def _of_values(parameter: str, values: Iterable[Any], placed: np.ndarray) -> ByRow:
-    """Return the distinct ones of values of any kind, of the rows that have a position."""
+def _by_row(parameter: str, values: Iterable[Any], targets: Targets) -> ByRow:
+    """Return the distinct ones of the values of the rows that have a position."""
     numbers: dict[Hashable, int] = {}
     distinct: list[Any] = []
-    of_row = np.zeros(len(placed), np.intp)
-    for row, value in enumerate(values):
-        if not placed[row]:
-            continue
+    of_row = np.zeros(len(targets), np.intp)
+    for row, value in zip(np.flatnonzero(targets.placed).tolist(), values, strict=True):
         if value is np.ma.masked:
-            _refuse_row(parameter, row)
+            msg = f"{parameter}: row {row} has no value; fill it, or leave the row out."
+            raise InvalidRequestError(msg, parameter=parameter, value=row)
         if isinstance(value, list) or (isinstance(value, np.ndarray) and value.ndim):
             value = tuple(value)
         of_row[row] = numbers.setdefault(_key(value), len(distinct))
@@ -499,23 +473,26 @@ def requests_by_row(
     differing = {name: values for name, values in by_row.items() if values is not None}
     same = {name: value for name, value in options.items() if name not in differing}
     make = partial(make, (0.0, 0.0), **same)
-    placed, rows = targets.placed, np.arange(len(targets))
+    rows = np.flatnonzero(targets.placed)
     kinds, templates = np.zeros(len(targets), np.intp), []
-    if differing and placed.any():
-        numbers = np.array([option.of_row[placed] for option in differing.values()])
+    if differing and len(rows):
+        numbers = np.array([option.of_row[rows] for option in differing.values()])
         distinct, first, inverse = np.unique(
             numbers, axis=1, return_index=True, return_inverse=True
         )
-        kinds[placed] = inverse.ravel()
-        for column, row in zip(distinct.T, rows[placed][first], strict=True):
+        kinds[rows] = inverse.ravel()
+        for column, row in zip(distinct.T, rows[first], strict=True):
             pairs = zip(differing.items(), column, strict=True)
             values = {name: option.values[number] for (name, option), number in pairs}
-            try:
-                templates.append(make(**values))
-            except InvalidRequestError as error:
-                msg = f"Row {row}: {error}"
-                raise InvalidRequestError(
-                    msg, parameter=error.parameter, value=error.value
-                ) from error
+            templates.append(_of_row(row, make, values))
     places = targets.ids, targets.ra_deg, targets.dec_deg
-    return images.cutting.CutoutJob(rows, *places, tuple(templates) or (make(),), kinds)
+    templates = templates or [make()]
+    return images.cutting.CutoutJob(np.arange(len(targets)), *places, tuple(templates), kinds)
+
+
+def _of_row(row: int, make: Callable[..., CutoutRequest], options: Options) -> CutoutRequest:
+    try:
+        return make(**options)
+    except InvalidRequestError as error:
+        msg = f"Row {row}: {error}"
+        raise InvalidRequestError(msg, parameter=error.parameter, value=error.value) from error

@@ -75,6 +75,11 @@ def is_empty(text: object) -> bool:
     return text is None or text is np.ma.masked or str(text).strip().lower() in _EMPTY
 
 
+def first_few(words: Sequence[object] | np.ndarray) -> str:
+    """Return the first five of some words for a message."""
+    return ", ".join(map(str, words[:5])) + (", ..." if len(words) > 5 else "")
+
+
 def read_positions(
     texts: Sequence[object], parameter: str
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
