@@ -23,7 +23,13 @@ from astropy.time import Time
 from .. import images, survey
 from ..exceptions import CoverageWarning, InvalidRequestError, meant, refuse, warn
 from ..survey.bricks import brick_id
-from .position_columns import icrs_degrees, on_the_sky, positions_of_table, unmasked
+from .position_columns import (
+    columns_by_name,
+    icrs_degrees,
+    on_the_sky,
+    positions_of_table,
+    unmasked,
+)
 from .position_text import POSITION, coordinate_deg, first_few, read_positions
 
 if TYPE_CHECKING:
@@ -295,8 +301,8 @@ def as_years(epoch: Time | None, n_rows: int) -> np.ndarray | None:
 
 def column_of(table: Table, names: Sequence[str]) -> str | None:
     """Return the first of these names, in any case, that a table has."""
-    by_lower = {name.lower(): name for name in reversed(table.colnames)}
-    return next((by_lower[name] for name in names if name in by_lower), None)
+    by_name = columns_by_name(table)
+    return next((by_name[name] for name in names if name in by_name), None)
 
 
 def _ids(table: Table, id_column: str | None) -> np.ndarray:

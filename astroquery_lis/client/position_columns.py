@@ -17,7 +17,7 @@ from astropy.coordinates.errors import ConvertError
 from astropy.table import Column, Table
 
 from ..exceptions import CoverageWarning, InvalidRequestError, refuse, warn
-from .position_text import coordinate_deg, is_empty, read_positions
+from .position_text import coordinate_deg, first_few, is_empty, read_positions
 
 # The first that a table has is taken; other names are taken if only one pair has such.
 USUAL = (
@@ -54,35 +54,30 @@ _SEXAGESIMAL_UNIT = re.compile(r'"?(?:(hh?)|dd?|deg):?m(?:m|in)?:?s(?:s|ec)?"?')
 def has_positions(table: Table) -> bool:
     """Return True if columns of positions are found in a table."""
     try:
-        return bool(_columns(table, "table", None, None, None))
+        return bool(_of_its_own(table, "table"))
     except InvalidRequestError:
         return False
 
 
 def positions_of_table(
-    table: Table,
-    parameter: str,
-    *,
-    ra: str | None = None,
-    dec: str | None = None,
-    name: str | None = None,
+    table: Table, parameter: str, **columns: str | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return RA and Dec in degrees of every row, NaN where it has no position on the sky."""
-    columns = _columns(table, parameter, ra, dec, name)
-    if len(columns) > 2:
-        return on_the_sky(*_of_parts(table, columns, parameter))
-    if len(columns) == 2:
-        ra_deg, dec_deg = (
-            _degrees(table, column, axis, parameter)
-            for column, axis in zip(columns, ("ra", "dec"), strict=True)
-        )
-        return on_the_sky(ra_deg, dec_deg)
-    column = table[columns[0]]
+    """Return RA and Dec in degrees of every row, NaN where it has no position on the sky.
+
+    ``columns`` are ``ra`` and ``dec``, or ``name``, of those that users name.
+    """
+    names = _columns(table, parameter, columns)
+    if len(names) > 2:
+        return on_the_sky(*_of_parts(table, names, parameter))
+    if len(names) == 2:
+        axes = zip(names, ("ra", "dec"), strict=True)
+        return on_the_sky(*(_degrees(table, name, axis, parameter) for name, axis in axes))
+    column = table[names[0]]
     if isinstance(column, SkyCoord):
         return icrs_degrees(np.atleast_1d(column), parameter)
     ra_deg, dec_deg, unknown = read_positions(_texts(column), parameter)
     if unknown:
-        shown = ", ".join(map(repr, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        shown = first_few(list(map(repr, unknown)))
         msg = f"{parameter}: the Sesame service knows no {shown}; those rows have no position."
         if np.isnan(ra_deg).all():
             raise InvalidRequestError(msg, parameter=parameter, value=unknown)
@@ -123,26 +118,26 @@ def on_the_sky(ra_deg: np.ndarray, dec_deg: np.ndarray) -> tuple[np.ndarray, np.
 # ---- finding them -------------------------------------------------------------------------------
 
 
-def _columns(
-    table: Table, parameter: str, ra: str | None, dec: str | None, name: str | None
-) -> tuple[str, ...]:
+def _columns(table: Table, parameter: str, columns: dict[str, str | None]) -> tuple[str, ...]:
     """Return the column of SkyCoord or of names, or those of RA and Dec, or of their parts."""
-    for option, column in (("ra", ra), ("dec", dec), ("name", name)):
-        if column is not None and column not in table.colnames:
+    named = {option: column for option, column in columns.items() if column is not None}
+    for option, column in named.items():
+        if column not in table.colnames:
             must = (
                 f"is not a column of the table: {', '.join(table.colnames)}. "
                 "Say with ra= and dec= which ones hold the positions, or with name= the names."
             )
             refuse(option, column, must)
-    if name is not None and (ra is not None or dec is not None):
-        _refuse("name", f"{name!r} goes without ra and dec.", name)
-    if name is not None:
-        return (name,)
-    if ra is not None and isinstance(table[ra], SkyCoord):
-        return (ra,)
-    if ra is None and dec is None:
+    if not named:
         return _of_its_own(table, parameter)
-    return ra or _twin(table, dec, 1), dec or _twin(table, ra, 0)
+    if "name" in named:
+        if len(named) > 1:
+            _refuse("name", f"{named['name']!r} goes without ra and dec.", named["name"])
+        return (named["name"],)
+    if "ra" in named and isinstance(table[named["ra"]], SkyCoord):
+        return (named["ra"],)
+    ra = named.get("ra") or _twin(table, named, "dec")
+    return ra, named.get("dec") or _twin(table, named, "ra")
 
 
 def _of_its_own(table: Table, parameter: str) -> tuple[str, ...]:
@@ -151,100 +146,97 @@ def _of_its_own(table: Table, parameter: str) -> tuple[str, ...]:
     if len(mixed) > 1:
         msg = f"{', '.join(mixed)} are all columns of SkyCoord; say with ra= which one."
         _refuse(parameter, msg, mixed)
-    if mixed:
-        return mixed
-    pair = _pair(table, parameter)
-    if pair is not None:
-        return pair
-    by_lower = {_FRAME.sub("", name.lower()): name for name in reversed(table.colnames)}
-    for usual in NAME_COLUMNS:
-        if usual in by_lower and not _is_number(table[by_lower[usual]]):
-            return (by_lower[usual],)
-    msg = (
-        f"has no columns of RA and Dec such as {', '.join(USUAL[:4])}, no column of SkyCoord and "
-        f"none of names; it has: {', '.join(table.colnames)}. Say with ra= and dec= which ones "
-        "hold the positions, or with name= the names."
-    )
-    _refuse(parameter, msg, table.colnames)
+    columns = mixed or _pair(table, parameter) or _names(table)
+    if not columns:
+        msg = (
+            f"has no columns of RA and Dec such as {', '.join(USUAL[:4])}, no column of SkyCoord "
+            f"and none of names; it has: {', '.join(table.colnames)}. Say with ra= and dec= which "
+            "ones hold the positions, or with name= the names."
+        )
+        _refuse(parameter, msg, table.colnames)
+    return columns
 
 
-def _pair(table: Table, parameter: str) -> tuple[str, ...] | None:
-    """Return the columns of RA and Dec that names and UCDs tell, or of their parts, or `None`."""
+def columns_by_name(table: Table) -> dict[str, str]:
+    """Return the columns of a table by their names in lower case, of several the first."""
+    return {name.lower(): name for name in reversed(table.colnames)}
+
+
+def _names(table: Table) -> tuple[str, ...]:
+    """Return the column of names, if there is one."""
+    by_lower = {_FRAME.sub("", name): column for name, column in columns_by_name(table).items()}
+    columns = (by_lower[usual] for usual in NAME_COLUMNS if usual in by_lower)
+    return tuple(column for column in columns if not _is_number(table[column]))[:1]
+
+
+def _pair(table: Table, parameter: str) -> tuple[str, ...]:
+    """Return the columns of RA and Dec that names and UCDs tell, or of their parts, if any."""
     parts = _parts(table)
-    pairs = [
-        pair
-        for pair in _pairs(table)
-        if all(_may_be_angle(table[name]) and name not in parts for name in pair)
-    ]
+    pairs = [pair for pair in _pairs(table) if not set(parts).intersection(pair)]
     # Degrees beside sexagesimal text say the same more exactly.
-    numbers = [pair for pair in pairs if all(_is_number(table[name]) for name in pair)]
-    pairs = numbers or pairs
-    for usual in USUAL:
-        for pair in pairs:
-            if pair[0].lower() == usual:
-                return pair
+    pairs = [pair for pair in pairs if all(_is_number(table[name]) for name in pair)] or pairs
+    by_ra = {pair[0].lower(): pair for pair in reversed(pairs)}
+    usual = [by_ra[name] for name in USUAL if name in by_ra]
+    if usual:
+        return usual[0]
     by_ucd = _by_ucd(table)
-    if by_ucd and (len(pairs) != 1):
+    if by_ucd and len(pairs) != 1:
         return by_ucd
     if len(pairs) > 1:
         texts = " or ".join(f"ra={one!r}, dec={two!r}" for one, two in pairs[:4])
         _refuse(parameter, f"has several pairs of positions; say {texts}.", table.colnames)
-    return pairs[0] if pairs else parts or None
+    return pairs[0] if pairs else parts
 
 
 def _parts(table: Table) -> tuple[str, ...]:
     """Return the columns of hours, minutes, seconds and degrees, as CDS parts positions."""
-    by_lower = {name.lower(): name for name in reversed(table.colnames)}
+    by_lower = columns_by_name(table)
     for dec in ("de", "dec"):
         names = ("rah", "ram", "ras", f"{dec}d", f"{dec}m", f"{dec}s")
-        if all(name in by_lower for name in names):
+        if by_lower.keys() >= set(names):
             return tuple(by_lower[name] for name in (*names, f"{dec}-") if name in by_lower)
     return ()
 
 
 def _pairs(table: Table) -> list[tuple[str, str]]:
-    """Return the pairs of columns whose names differ as those of RA and Dec do."""
-    by_lower = {name.lower(): name for name in reversed(table.colnames)}
+    """Return the pairs of columns of angles whose names differ as those of RA and Dec do."""
+    by_lower = columns_by_name(table)
     pairs: dict[str, tuple[str, str]] = {}
-    for name in table.colnames:
-        for twin in _twin_names(name.lower(), 0):
-            if twin in by_lower and not _NO_POSITION.search(name.lower()):
+    for name in filter(lambda name: not _NO_POSITION.search(name.lower()), table.colnames):
+        for twin in _twin_names(name.lower(), "ra"):
+            if twin in by_lower:
                 pairs.setdefault(name, (name, by_lower[twin]))
-    return list(pairs.values())
+    return [pair for pair in pairs.values() if all(_may_be_angle(table[name]) for name in pair)]
 
 
-def _twin_names(name: str, axis: int) -> Iterator[str]:
+def _twin_names(name: str, axis: str) -> Iterator[str]:
     """Yield the names of the other axis that a column in lower case may have beside it."""
     for words in TWINS:
-        word, other = words[axis], words[1 - axis]
+        word, other = words if axis == "ra" else words[::-1]
         for match in re.finditer(re.escape(word), name):
             yield name[: match.start()] + other + name[match.end() :]
 
 
-def _twin(table: Table, name: str | None, axis: int) -> str:
-    """Return the column beside the one of the other axis, which was named."""
-    by_lower = {column.lower(): column for column in table.colnames}
-    for twin in _twin_names(str(name).lower(), axis):
+def _twin(table: Table, named: dict[str, str], axis: str) -> str:
+    """Return the column beside the one of an axis, which was named."""
+    by_lower = columns_by_name(table)
+    for twin in _twin_names(named[axis].lower(), axis):
         if twin in by_lower:
             return by_lower[twin]
-    option = "dec" if axis == 0 else "ra"
-    _refuse(option, f"is needed beside {name!r}: {', '.join(table.colnames)}.", None)
+    option = "dec" if axis == "ra" else "ra"
+    _refuse(option, f"is needed beside {named[axis]!r}: {', '.join(table.colnames)}.", None)
 
 
-def _by_ucd(table: Table) -> tuple[str, str] | None:
+def _by_ucd(table: Table) -> tuple[str, ...]:
+    """Return the columns whose UCDs are those of RA and Dec, if there are such."""
     ucds: dict[str, str] = {}
-    for name in table.colnames:
+    angles = [name for name in table.colnames if _may_be_angle(table[name])]
+    # Degrees are preferred to sexagesimal text.
+    for name in sorted(angles, key=lambda name: not _is_number(table[name])):
         meta = getattr(table[name].info, "meta", None) or {}
-        ucd = str(meta.get("ucd") or "").lower().replace(" ", "")
-        if ucd and _may_be_angle(table[name]):
-            ucds.setdefault(ucd, name)
-            # Degrees are preferred to sexagesimal text.
-            if _is_number(table[name]) and not _is_number(table[ucds[ucd]]):
-                ucds[ucd] = name
-    for ra, dec in UCDS:
-        if ra in ucds and dec in ucds:
-            return ucds[ra], ucds[dec]
-    return None
+        ucds.setdefault(str(meta.get("ucd")).lower().replace(" ", ""), name)
+    pairs = ([ucds[ucd] for ucd in pair if ucd in ucds] for pair in UCDS)
+    return next((tuple(pair) for pair in pairs if len(pair) == 2), ())
 
 
 def _is_number(column: object) -> bool:
@@ -306,22 +298,21 @@ def _degrees_per_unit(text: str, axis: str, where: str) -> float:
         return 1.0
     if lower in _HOURS and axis == "ra":
         return 15.0
-    try:
-        return float(u.Unit(text).to(u.deg))
-    except u.UnitConversionError:
-        _refuse(where, f"is in {text}, which is no angle.", text)
-    except (ValueError, TypeError):
-        pass
-    try:
-        return float(u.Unit(lower).to(u.deg))
-    except (ValueError, TypeError, u.UnitConversionError):
-        _refuse(where, f"has the unit {text!r}, which is not known to be an angle.", text)
+    for spelling in (text, lower):
+        try:
+            return float(u.Unit(spelling).to(u.deg))
+        except u.UnitConversionError:
+            _refuse(where, f"is in {text}, which is no angle.", text)
+        except (ValueError, TypeError):
+            continue
+    _refuse(where, f"has the unit {text!r}, which is not known to be an angle.", text)
 
 
 def _degrees_of_texts(column: Column, axis: str, unit_text: str, where: str) -> np.ndarray:
     """Return degrees of a column of numbers or sexagesimal angles as text."""
     match = _SEXAGESIMAL_UNIT.fullmatch(unit_text.lower())
-    in_degrees = bool(unit_text) and not (match and match[1]) and unit_text.lower() not in _HOURS
+    in_hours = unit_text.lower() in _HOURS or bool(match and match[1])
+    in_degrees = bool(unit_text) and not in_hours
     degrees = np.full(len(column), np.nan)
     is_plain = np.zeros(len(column), bool)
     for row, text in enumerate(_texts(column)):
@@ -332,9 +323,8 @@ def _degrees_of_texts(column: Column, axis: str, unit_text: str, where: str) -> 
             is_plain[row] = True
         except ValueError:
             degrees[row] = coordinate_deg(str(text), axis, sexagesimal_is_degrees=in_degrees)
-    if is_plain.any():
-        factor = 1.0 if match else _degrees_per_unit(unit_text, axis, where)
-        degrees[is_plain] *= factor
+    if is_plain.any() and not match:
+        degrees[is_plain] *= _degrees_per_unit(unit_text, axis, where)
     return degrees
 
 

@@ -41,20 +41,33 @@ _WORDS = {
     "s": r"seconds?|secs?|''|[\"″”]",
     "m": "minutes?|mins?|['′\N{RIGHT SINGLE QUOTATION MARK}]",
 }
+# Only the last part has a fraction, and those after the first are below 60.
 _PART = re.compile(
-    r"([+-]?)\s*(\d+\.?\d*|\.\d+)\s*(?:(h|d|:|\s)\s*"
-    r"(?:(\d+\.?\d*)\s*(?:(?:m|:|\s)\s*(?:(\d+\.?\d*)\s*s?)?)?)?)?"
+    r"(?!.*\.\d*[^\d.]+\d)(?!\D*[\d.]+\s*:\s*$)([+-]?)\s*(\d+\.?\d*|\.\d+)\s*"
+    r"(?:(h|d|:|\s)\s*(?:(0*[0-5]?\d(?:\.\d*)?)\s*"
+    r"(?:(?:m|:|\s)\s*(?:(0*[0-5]?\d(?:\.\d*)?)\s*s?)?)?)?)?"
 )
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE)
 # What looks like coordinates and is none is not looked up as a name.
-_LIKE_A_POSITION = re.compile(r"[+-]?\.?\d[\dhmsdeg.:+\-°º′″'\" ,;]*", re.IGNORECASE)
+_LIKE_A_POSITION = re.compile(r"(?:[+-]?\.?\d[\dhmsdeg.:+\-°º′″'\" ,;]*)?", re.IGNORECASE)
 _DESIGNATION = re.compile(
-    r"J\s*(\d\d)(\d\d)(\d\d(?:\.\d*)?)\s*([+-])(\d\d)(\d\d)(\d\d(?:\.\d*)?)", re.IGNORECASE
+    r"^J\s*(\d\d)(\d\d)(\d\d(?:\.\d*)?)\s*([+-]\d\d)(\d\d)(\d\d(?:\.\d*)?)$", re.IGNORECASE
 )
-_DESIGNATION_DEG = re.compile(r"J\s*(\d{1,3}\.\d+)\s*([+-]\d{1,2}\.\d+)", re.IGNORECASE)
 _BRICK_NAME = re.compile(r"\d{4}[pm]\d{3}", re.IGNORECASE)
 _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
-_LABELS = re.compile(r"\W*ra\b\s*[:=]?\s*(.*?)[\s,;]*\bdec?\b\s*[:=]?\s*(.*)", re.IGNORECASE)
+_UNSIGNED = r"(?:e[+-]|[^+-])"
+_HALVES = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"J\s*(\d{1,3}\.\d+)\s*([+-]\d{1,2}\.\d+)",  # a designation in degrees
+        r"\W*ra\b\s*[:=]?\s*(.*?)[\s,;]*\bdec?\b\s*[:=]?\s*(.*)",  # with labels
+        r"([^,]*?)\s*,\s*([^,]*)",  # on either side of the one comma
+        r"([^;]*?)\s*;\s*([^;]*)",
+        r"[\s,]*([^\s,]+)[\s,]+([^\s,]+)[\s,]*",  # two words
+        rf"([+-]?{_UNSIGNED}+?)\s*((?<!e)[+-]{_UNSIGNED}*)",  # before the one sign, and from it on
+    )
+)
+"""Texts of two coordinates; others are cut in the middle of their words."""
 
 
 @dataclass(frozen=True)
@@ -87,18 +100,13 @@ def read_positions(
 
     Names are looked up together, each once.
     """
-    places: dict[str, tuple[float, float] | None] = {}
-    for text in texts:
-        if not is_empty(text) and text not in places:
-            places[str(text)] = _position(str(text), parameter)
+    words = dict.fromkeys(str(text) for text in texts if not is_empty(text))
+    places = {text: _position(text, parameter) for text in words}
     names = [text for text, place in places.items() if place is None]
-    known = resolve_names(names) if names else {}
-    unknown = [name for name in names if known[name] is None]
-    nowhere = (np.nan, np.nan)
-    pairs = [
-        nowhere if is_empty(text) else places[str(text)] or known[str(text)] or nowhere
-        for text in texts
-    ]
+    if names:
+        places |= resolve_names(names)
+    unknown = [name for name in names if places[name] is None]
+    pairs = [places.get(str(text)) or (np.nan, np.nan) for text in texts]
     degrees = np.array(pairs, float).reshape(len(pairs), 2)
     return degrees[:, 0], degrees[:, 1], unknown
 
@@ -121,17 +129,13 @@ def _position(text: str, parameter: str) -> tuple[float, float] | None:
     """Return the degrees of a text, or `None` for a name."""
     plain = _plain(text)
     if _BRICK_NAME.fullmatch(plain):
-        try:
-            brick = get_brick(plain.lower())
-        except InvalidRequestError:
-            _refuse(text, parameter, "is not the name of a brick; those look like '1126p220'")
-        return brick.ra_deg, brick.dec_deg
+        return _middle_of_brick(plain, text, parameter)
     halves = _halves(plain)
-    ra, dec = (_coordinate(half) for half in halves) if halves else (None, None)
+    ra, dec = map(_coordinate, halves)
     if ra is None or dec is None:
-        if not plain or _LIKE_A_POSITION.fullmatch(plain):
+        if _LIKE_A_POSITION.fullmatch(plain):
             _refuse(text, parameter, f"is not {POSITION}")
-        if halves and all(_NOT_FINITE.fullmatch(half) or _coordinate(half) for half in halves):
+        if all(_NOT_FINITE.fullmatch(half) or _coordinate(half) for half in halves):
             _refuse(text, parameter, "is not finite")
         return None
     ra_deg, dec_deg = _ra_deg(ra, text, parameter, beside=dec), dec.value
@@ -143,35 +147,29 @@ def _position(text: str, parameter: str) -> tuple[float, float] | None:
     return ra_deg % 360.0, dec_deg
 
 
+def _middle_of_brick(name: str, text: str, parameter: str) -> tuple[float, float]:
+    try:
+        brick = get_brick(name.lower())
+    except InvalidRequestError:
+        _refuse(text, parameter, "is not the name of a brick; those look like '1126p220'")
+    return brick.ra_deg, brick.dec_deg
+
+
 def _plain(text: str) -> str:
     """Return a text with plain signs and single spaces, without brackets."""
     text = text.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
     return " ".join(text.strip("()[]{} \t\r\n").split())
 
 
-def _halves(text: str) -> tuple[str, str] | None:
-    """Return the two coordinates of a text: by its kind, a comma, a sign, or in the middle."""
-    match = _DESIGNATION.fullmatch(text)
-    if match is not None:
-        parts = match.groups()
-        return ":".join(parts[:3]), f"{parts[3]}{':'.join(parts[4:])}"
-    for pattern in (_DESIGNATION_DEG, _LABELS):
+def _halves(text: str) -> tuple[str, str]:
+    """Return the two coordinates of a text, the first of them empty if it has no two."""
+    text = _DESIGNATION.sub(r"\1:\2:\3 \4:\5:\6", text)
+    for pattern in _HALVES:
         match = pattern.fullmatch(text)
         if match is not None:
             return match[1], match[2]
-    for mark in (",", ";"):
-        if text.count(mark) == 1:
-            ra, dec = text.split(mark)
-            return ra.strip(), dec.strip()
-    signs = [m.start() for m in re.finditer(r"(?<![eE])[+-]", text) if m.start() > 0]
     words = text.replace(",", " ").split()
-    if len(words) == 2:
-        return words[0], words[1]
-    if len(signs) == 1:
-        return text[: signs[0]].strip(), text[signs[0] :].strip()
-    middle, odd = divmod(len(words), 2)
-    if odd or not words:
-        return None
+    middle = 0 if len(words) % 2 else len(words) // 2
     return " ".join(words[:middle]), " ".join(words[middle:])
 
 
@@ -185,15 +183,10 @@ def _coordinate(text: str) -> _Coordinate | None:
     match = _PART.fullmatch(text)
     if match is None:
         return None
-    sign, first, mark, *rest = match.groups()
-    parts = [first, *(part for part in rest if part is not None)]
-    if any("." in part for part in parts[:-1]) or any(float(part) >= 60 for part in parts[1:]):
-        return None
-    if mark == ":" and len(parts) == 1:
-        return None
-    value = sum(float(part) / 60**power for power, part in enumerate(parts))
-    unit = (mark or "").strip()
-    return _Coordinate(-value if sign == "-" else value, unit, len(parts))
+    sign, degrees, mark, *rest = match.groups(default="")
+    parts = [float(part) for part in (degrees, *rest) if part]
+    value = sum(part / 60**power for power, part in enumerate(parts))
+    return _Coordinate(-value if sign == "-" else value, mark.strip(), len(parts))
 
 
 def _ra_deg(ra: _Coordinate, text: str, parameter: str, beside: _Coordinate | None = None) -> float:
