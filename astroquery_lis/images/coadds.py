@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
 from typing import Protocol
 
 import numpy as np
@@ -310,35 +310,33 @@ def _assembled(
 
 def _shares(plan: CoaddPlan, files: _Files, pixels: dict[Plane, np.ndarray]) -> dict[Plane, float]:
     """Return which part of each plane was observed: of one without a band, in any band."""
-    witnesses: dict[str, Plane] = {}
-    for product in EVIDENCE:
-        for band in plan.bands:
-            plane = Plane(product, band)
-            if plane in pixels and files[plane].sections:
-                witnesses.setdefault(band, plane)
-    ny, nx = plan.request.ny, plan.request.nx
-    total, n_in_any = ny * nx, 0
-    counts = dict.fromkeys(witnesses, 0)
-    for y0 in range(0, ny, ROWS_AT_ONCE):
-        in_any = np.zeros((min(ROWS_AT_ONCE, ny - y0), nx), bool)
-        for band, plane in witnesses.items():
-            mask = observed(plane.product, pixels[plane][y0 : y0 + ROWS_AT_ONCE])
-            counts[band] += int(np.count_nonzero(mask))
-            in_any |= mask
-        n_in_any += int(np.count_nonzero(in_any))
-    parts = {band: count / total for band, count in counts.items()}
-    shares = {}
+    witnesses: dict[str | None, list[Plane]] = {
+        band: [Plane(product, band)]
+        for product in reversed(EVIDENCE)
+        for band in plan.bands
+        if (files_of := files.get(Plane(product, band))) is not None and files_of.sections
+    }
+    if witnesses and any(plane.band is None for plane in plan.planes):
+        witnesses[None] = [plane for (plane,) in witnesses.values()]
+    total = plan.request.ny * plan.request.nx
+    parts = {band: _n_observed(planes, pixels) / total for band, planes in witnesses.items()}
+    shares = dict.fromkeys(plan.planes, 0.0)
     for plane in plan.planes:
-        if not files[plane].sections:
-            shares[plane] = 0.0
-        elif plane.band in parts:
-            shares[plane] = parts[plane.band]
-        elif plane.band is None and parts:
-            shares[plane] = n_in_any / total
-        else:
+        of_plane, part = files[plane], parts.get(plane.band)
+        if of_plane.sections:
             # Where nothing tells, there is data where there is a file.
-            shares[plane] = files[plane].n_covered / total
+            shares[plane] = of_plane.n_covered / total if part is None else part
     return shares
+
+
+def _n_observed(planes: list[Plane], pixels: dict[Plane, np.ndarray]) -> int:
+    """Return how many pixels were observed in any of some planes, a few rows at once."""
+    total = 0
+    for y0 in range(0, len(pixels[planes[0]]), ROWS_AT_ONCE):
+        rows = slice(y0, y0 + ROWS_AT_ONCE)
+        masks = (observed(plane.product, pixels[plane][rows]) for plane in planes)
+        total += int(np.count_nonzero(reduce(np.logical_or, masks)))
+    return total
 
 
 def _settle(
@@ -414,5 +412,6 @@ def _image(
     values = repr([card[1] for card in kept])
     after = file_cards(kept, values, known, files.n_foreign if files.barred else 0, origins)
     observed_share: Card = ("OBSFRAC", round(share, 6), "share of the pixels that were observed")
-    cards: list[Card | Block] = [grid, before, observed_share, after]
-    return PlainImage(plane_name(plane.product, plane.band), cards, pixels)
+    name = plane_name(plane.product, plane.band)
+    extname: Card = ("EXTNAME", name, "extension name")
+    return PlainImage(name, [grid, before, observed_share, after, extname], pixels)

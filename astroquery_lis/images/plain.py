@@ -86,11 +86,6 @@ class PlainImage:
     cards: Sequence[Card | Block]
     pixels: np.ndarray
 
-    @property
-    def all_cards(self) -> list[Card | Block]:
-        """Its cards with its name."""
-        return [*self.cards, ("EXTNAME", self.name, "extension name")]
-
     @cached_property
     def header(self) -> dict[str, str | float]:
         """Its keywords and values."""
@@ -115,34 +110,29 @@ class PlainCutout:
         """Keywords and values of the primary HDU."""
         return _values(self.cards)
 
-    def to_bytes(self) -> bytearray:
+    def to_bytes(self) -> memoryview:
         """Return the FITS file."""
-        headers, sizes = [_header(_blank(None, ())[1], self.cards)], []
+        headers = [_header(_blank(None, ())[1], self.cards)]
         for image in self.images:
             structure = _blank(image.pixels.dtype.str, image.pixels.shape)[1]
-            headers.append(_header(structure, image.all_cards))
-            sizes.append(-(-image.pixels.nbytes // BLOCK_BYTES) * BLOCK_BYTES)
-        data = bytearray(sum(map(len, headers)) + sum(sizes))
-        stop = len(headers[0])
-        data[:stop] = headers[0]
-        for image, header, size in zip(self.images, headers[1:], sizes, strict=True):
-            start, stop = stop, stop + len(header)
-            data[start:stop] = header
-            pixels = image.pixels
-            # To be said of the array itself: a concatenation of such arrays is native again.
-            dtype = pixels.dtype.newbyteorder(">")
-            np.ndarray(pixels.shape, dtype, data, stop)[...] = pixels
-            if dtype.str in OFFSET_TYPES:
-                np.ndarray((pixels.size, dtype.itemsize), np.uint8, data, stop)[:, 0] ^= 0x80
-            stop += size
-        return data
+            headers.append(_header(structure, image.cards))
+        sizes = [0, *(-(-i.pixels.nbytes // BLOCK_BYTES) * BLOCK_BYTES for i in self.images)]
+        # All of it is written below: to clear it first would take longer than to swap the bytes.
+        data = np.empty(sum(map(len, headers)) + sum(sizes), np.uint8)
+        stop = 0
+        for number, (header, size) in enumerate(zip(headers, sizes, strict=True)):
+            start, middle, stop = stop, stop + len(header), stop + len(header) + size
+            data[start:middle] = np.frombuffer(header, np.uint8)
+            if size:
+                _put_pixels(data[middle:stop], self.images[number - 1].pixels)
+        return data.data
 
     def to_hdus(self) -> fits.HDUList:
         """Return the HDUs."""
         hdus = [_hdu(_blank(None, ())[0], self.cards)]
         for image in self.images:
             blank, _ = _blank(image.pixels.dtype.str, image.pixels.shape)
-            hdus.append(_hdu(blank, image.all_cards))
+            hdus.append(_hdu(blank, image.cards))
             # The blank one has their type and shape: the header says so already.
             vars(hdus[-1])["data"] = image.pixels
         return fits.HDUList(hdus)
@@ -150,6 +140,16 @@ class PlainCutout:
 
 def _cards_of(header: fits.Header) -> list[Card]:
     return [(card.keyword, card.value, card.comment) for card in header.cards]
+
+
+def _put_pixels(data: np.ndarray, pixels: np.ndarray) -> None:
+    """Write pixels as FITS has them, and zeros up to the end of the block."""
+    # To be said of the array itself: a concatenation of such arrays is native again.
+    dtype, end = pixels.dtype.newbyteorder(">"), pixels.nbytes
+    data[:end].view(dtype).reshape(pixels.shape)[...] = pixels
+    if dtype.str in OFFSET_TYPES:
+        data[: end : dtype.itemsize] ^= 0x80
+    data[end:] = 0
 
 
 def _header(structure: bytes, cards: Iterable[Card | Block]) -> bytes:

@@ -53,9 +53,13 @@ def _assert_same(found, expected):
         assert [tuple(c) for c in one.header.cards] == [tuple(c) for c in other.header.cards]
 
 
+def _image(name, cards, pixels):
+    return PlainImage(name, [*cards, ("EXTNAME", name, "extension name")], pixels)
+
+
 def _cutout(cards=(), dtype=np.float32, shape=(7, 5)):
     pixels = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
-    image = PlainImage("IMAGE_R", [("BAND", "r", "filter band"), *cards], pixels)
+    image = _image("IMAGE_R", [("BAND", "r", "filter band"), *cards], pixels)
     comment = "A long comment that does not fit on a single card, since it has many words in it."
     return PlainCutout([("RA", 1.5, "[deg] target"), *cards, ("COMMENT", comment, "")], [image])
 
@@ -112,7 +116,7 @@ def test_pixels_of_any_type_are_those_of_astropy(dtype, shape):
 def test_the_ends_of_what_integers_hold(dtype):
     kind = np.iinfo(dtype)
     pixels = np.array([[kind.min, kind.min + 1, kind.max // 2, kind.max - 1, kind.max]], dtype)
-    cutout = PlainCutout([], [PlainImage("MASK", [], pixels)])
+    cutout = PlainCutout([], [_image("MASK", [], pixels)])
     data, stream = cutout.to_bytes(), io.BytesIO()
     cutout.to_hdus().writeto(stream)
     assert data == stream.getvalue()
@@ -141,7 +145,7 @@ def test_pixels_that_were_put_together_are_not_swapped():
     # np.concatenate of arrays of >f4 is native, which their type alone tells.
     half = np.arange(12, dtype=">f4").reshape(3, 4)
     whole = np.concatenate([half, half])
-    cutout = PlainCutout([], [PlainImage("IMAGE_G", [], whole)])
+    cutout = PlainCutout([], [_image("IMAGE_G", [], whole)])
     with fits.open(io.BytesIO(cutout.to_bytes())) as hdul:
         assert np.array_equal(hdul[1].data, np.vstack([half, half]))
 
