@@ -215,8 +215,8 @@ def _matches(value: object, condition: str, read: Callable[[Any], Any]) -> bool:
     match = _COMPARISON.fullmatch(condition)
     if match:
         return bool(_OPERATORS[match[1]](entry, read(match[2])))
-    wanted = read(condition)
-    return fnmatchcase(entry, wanted) if read is _spelt else entry == wanted
+    pattern = read(condition)
+    return fnmatchcase(entry, pattern) if read is _spelt else bool(entry == pattern)
 
 
 def serve_mast(

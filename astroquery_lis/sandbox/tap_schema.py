@@ -58,7 +58,7 @@ _SCHEMA_COLUMNS = {
         *("size", "principal", "indexed", "std"),
     ),
 }
-_SCHEMA_INTEGERS = ("size", "principal", "indexed", "std")
+_SCHEMA_KINDS = dict.fromkeys(("size", "principal", "indexed", "std"), "i4")
 _INDEXED = ("ra", "dec", "ls_id", "objid", "brickid", "random_id")
 
 
@@ -128,7 +128,7 @@ def _computed(rows: np.ndarray, bands: tuple[str, ...]) -> dict[str, np.ndarray]
     values = {f"{name}_{band}": of(band) for name, of in families.items() for band in bands}
     for name in _COLOURS:
         first, second = name.split("_")
-        if first in bands and second in bands:
+        if {first, second} <= set(bands):
             with np.errstate(invalid="ignore"):
                 colour = magnitude[first] - magnitude[second]
             values[name] = np.where(np.isfinite(colour), colour, _NAN)
@@ -163,8 +163,8 @@ def _tractor_table(name: str, release: str, regions: tuple[str, ...]) -> TapTabl
     parts = [_tractor_values(release, region) for region in regions]
     for region, part in zip(regions, parts, strict=True):
         official = bricks.is_north(part["ra"], part["dec"]) == (region == "north")
-        chosen = official | (len(regions) == 1)
-        part |= {name: entries[chosen] for name, entries in part.items()}
+        selected = official | (len(regions) == 1)
+        part |= {name: entries[selected] for name, entries in part.items()}
     values = {}
     for column, entries in parts[0].items():
         lacking = [np.full(len(part["ra"]), NO_VALUE, entries.dtype) for part in parts]
@@ -214,7 +214,7 @@ def _metadata(tables: list[TapTable]) -> list[TapTable]:
     }
     metadata = []
     for name, columns in _SCHEMA_COLUMNS.items():
-        kinds = [(column, "i4" if column in _SCHEMA_INTEGERS else "S64") for column in columns]
+        kinds = [(column, _SCHEMA_KINDS.get(column, "S64")) for column in columns]
         table = np.array(rows[name], kinds)
         values = {column: table[column] for column in columns}
         if "size" in values:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 from astropy.io import fits
@@ -51,7 +52,7 @@ class ViewerLayer:
     bands: str
     product: str
     # The (release, region) of what it shows, north first; none of a misspelt layer, which is zero.
-    trees: tuple[tuple[str, str], ...]
+    trees: tuple[Tree, ...]
     survey: str
     version: str
 
@@ -65,12 +66,12 @@ class ViewerLayer:
         """Whether north and south are joined."""
         return len(self.trees) == 2
 
-    def tree_at(self, ra_deg: float, dec_deg: float) -> tuple[str, str]:
+    def tree_at(self, ra_deg: float, dec_deg: float) -> Tree:
         """Return the tree that a position is served from."""
         last = -1 if self.is_split and not bricks.is_north(ra_deg, dec_deg) else 0
         return self.trees[last]
 
-    def bricks_of(self, tree: tuple[str, str]) -> list[Brick]:
+    def bricks_of(self, tree: Tree) -> list[Brick]:
         """Return the bricks of a tree, in the order of the survey's table."""
         ids = sorted(bricks.parse_brick_name(name) for name in sky.BRICKS[tree])
         return [bricks.get_brick(number) for number in ids]
@@ -100,20 +101,32 @@ def find_layer(name: str) -> ViewerLayer | str | None:
     return name if name in NO_DATA else LAYERS.get(name)
 
 
+def shown_layer(name: str) -> ViewerLayer:
+    """Return a layer that has something behind its name; others break the viewer."""
+    layer = find_layer(name)
+    if not isinstance(layer, ViewerLayer) or layer.lost:
+        raise UncaughtError
+    return layer
+
+
 SIZE_PIX = bricks.IMAGE_SIZE_PIX
 _MIDDLE = (SIZE_PIX - 1) / 2
 NATIVE_ARCSEC = releases.PIXEL_SCALE_ARCSEC
 # Binned images are there up to this power of two; coarser ones are zeros.
 LAST_SCALE = 2
 
-# A layer, a tree (release, region) and a brick.
-_Source = tuple[ViewerLayer, tuple[str, str], str]
+# (release, region).
+Tree = tuple[str, str]
 _KERNEL_PIX = 3
 _CHUNK_PIX = 1 << 18
 _BIN_MARGIN_PIX = 8
 
 
-class NoOverlapError(Exception):
+class UncaughtError(Exception):
+    """Something that the real viewer does not catch."""
+
+
+class NoOverlapError(UncaughtError):
     """No brick is near the cutout."""
 
 
@@ -172,6 +185,15 @@ class CutoutGrid:
         return bool(apart < min(reach, 90.0))
 
 
+class View(NamedTuple):
+    """What is drawn of a layer."""
+
+    layer: ViewerLayer
+    grid: CutoutGrid
+    bands: str
+    kind: str = "image"
+
+
 def _lanczos(fraction: np.ndarray) -> np.ndarray:
     """Return the six weights of each place between two pixels; they add up to 1."""
     distance = fraction - np.arange(1 - _KERNEL_PIX, _KERNEL_PIX + 1)[:, None]
@@ -214,7 +236,7 @@ class Renderer:
         self._find = find
 
     def read(
-        self, tree: tuple[str, str], product: str, brick: str, band: str | None, box: Box
+        self, tree: Tree, product: str, brick: str, band: str | None, box: Box
     ) -> np.ndarray | None:
         """Return a box of the pixels of a product, `None` where there is none."""
         if band is not None and band not in releases.get_tree(*tree).bands:
@@ -225,58 +247,53 @@ class Renderer:
         with fits.open(path) as hdul, decoding(hdul[1]):
             return hdul[1].section[box.slices]
 
-    def draw(
-        self, layer: ViewerLayer, grid: CutoutGrid, bands: str, kind: str = "image"
-    ) -> np.ndarray:
+    def draw(self, view: View) -> np.ndarray:
         """Return the planes of a layer."""
-        parts = [] if layer.lost else _parts(layer, grid)
+        parts, is_mask = _parts(view.layer, view.grid), view.kind == "maskbits"
         # The two halves of a split layer are joined in an array of floats, whatever they are.
-        dtype = np.int32 if kind == "maskbits" and len(parts) < 2 else np.float32
-        n_planes = 1 if kind == "maskbits" else len(bands)
-        result = np.zeros((n_planes, grid.height, grid.width), dtype)
-        is_near = layer.lost
-        for tree, rows in parts:
-            planes = result[:, rows]
-            count = np.zeros(planes.shape[1:], np.float32)
-            ra, dec = grid.sky(rows)
-            for brick in filter(grid.is_near, layer.bricks_of(tree)):
-                x, y = bricks.brick_grid(brick.id).to_pixel(ra, dec)
-                inside = (np.abs(x - _MIDDLE) < SIZE_PIX / 2) & (np.abs(y - _MIDDLE) < SIZE_PIX / 2)
-                is_near = is_near or bool(inside.any())
-                if layer.product != "image":
-                    # Models and residuals come from the brick that owns the pixel.
-                    inside &= bricks.brick_id(ra, dec) == brick.id
-                if not inside.any() or grid.scale > LAST_SCALE:
-                    continue
-                count += inside
-                source = (layer, tree, brick.name)
-                if kind == "maskbits":
-                    planes[0][inside] = self._mask(source, bands, x[inside], y[inside])
-                else:
-                    self._add(planes, inside, source, (bands, kind, grid.scale), x, y)
-            if kind == "image":
-                np.divide(planes, np.maximum(count, 1), out=planes)
-        if not is_near:
+        dtype = np.int32 if is_mask and len(parts) < 2 else np.float32
+        n_planes = 1 if is_mask else len(view.bands)
+        result = np.zeros((n_planes, view.grid.height, view.grid.width), dtype)
+        near = [self._draw_part(result[:, rows], view, tree, rows) for tree, rows in parts]
+        if not (view.layer.lost or any(near)):
             raise NoOverlapError
-        return result[0] if kind == "maskbits" else result
+        return result[0] if is_mask else result
+
+    def _draw_part(self, planes: np.ndarray, view: View, tree: Tree, rows: slice) -> bool:
+        """Draw some rows; return whether a brick is near."""
+        count = np.zeros(planes.shape[1:], np.float32)
+        ra, dec = view.grid.sky(rows)
+        is_near = False
+        for brick in filter(view.grid.is_near, view.layer.bricks_of(tree)):
+            x, y = bricks.brick_grid(brick.id).to_pixel(ra, dec)
+            inside = (np.abs(x - _MIDDLE) < SIZE_PIX / 2) & (np.abs(y - _MIDDLE) < SIZE_PIX / 2)
+            is_near |= bool(inside.any())
+            if view.layer.product != "image":
+                # Models and residuals come from the brick that owns the pixel.
+                inside &= bricks.brick_id(ra, dec) == brick.id
+            if inside.any() and view.grid.scale <= LAST_SCALE:
+                count += inside
+                add = self._mask if view.kind == "maskbits" else self._add
+                add(planes, view, (tree, brick.name), inside, (x[inside], y[inside]))
+        if view.kind == "image":
+            np.divide(planes, np.maximum(count, 1), out=planes)
+        return is_near
 
     def _add(
         self,
         planes: np.ndarray,
+        view: View,
+        source: tuple[Tree, str],
         inside: np.ndarray,
-        source: _Source,
-        what: tuple[str, str, int],
-        x: np.ndarray,
-        y: np.ndarray,
+        places: tuple[np.ndarray, np.ndarray],
     ) -> None:
         """Add what one brick has of some bands."""
-        bands, kind, scale = what
-        box, x, y = _box_around(x[inside], y[inside], scale)
+        box, x, y = _box_around(*places, view.grid.scale)
         binned = {}
-        for number, band in enumerate(bands):
-            plane = self.native(*source, band, kind, box)
+        for number, band in enumerate(view.bands):
+            plane = self.native(view.layer, *source, band, view.kind, box)
             if plane is not None:
-                for _ in range(scale):
+                for _ in range(view.grid.scale):
                     plane = bin_down(plane)
                 binned[number] = plane
         if binned:
@@ -284,37 +301,41 @@ class Renderer:
             for number, value in zip(binned, values, strict=True):
                 planes[number][inside] += value
 
-    def _mask(self, source: _Source, bands: str, x: np.ndarray, y: np.ndarray) -> np.ndarray | int:
-        """Return the mask of the nearest pixels of one brick."""
-        layer, tree, brick = source
-        x, y = np.rint(x).astype(int), np.rint(y).astype(int)
+    def _mask(
+        self,
+        planes: np.ndarray,
+        view: View,
+        source: tuple[Tree, str],
+        inside: np.ndarray,
+        places: tuple[np.ndarray, np.ndarray],
+    ) -> None:
+        """Set the mask of the nearest pixels of one brick."""
+        x, y = (np.rint(values).astype(int) for values in places)
         box = Box(int(y.min()), int(y.max()) + 1, int(x.min()), int(x.max()) + 1)
-        if layer.product == "resid":
+        if view.layer.product == "resid":
             # A residual layer has one kind of file, whatever is asked for.
-            plane = self.native(*source, bands[0], "image", box)
+            plane = self.native(view.layer, *source, view.bands[0], "image", box)
         else:
+            tree, brick = source
             plane = self.read(tree, "maskbits", brick, None, box)
-        return 0 if plane is None else plane[y - box.y0, x - box.x0].astype(np.int32)
+        values = 0 if plane is None else plane[y - box.y0, x - box.x0].astype(np.int32)
+        planes[0][inside] = values
 
     def native(
-        self, layer: ViewerLayer, tree: tuple[str, str], brick: str, band: str, kind: str, box: Box
+        self, layer: ViewerLayer, tree: Tree, brick: str, band: str, kind: str, box: Box
     ) -> np.ndarray | None:
         """Return pixels of a brick as they are in its files."""
-        names = [layer.product if kind == "image" else kind]
         if layer.product == "resid":
-            names = ["image", "model"]
-        parts = [self.read(tree, name, brick, band, box) for name in names]
-        planes = [plane for plane in parts if plane is not None]
-        if len(planes) < len(names):
-            return None
-        return planes[0] if len(planes) == 1 else planes[0] - planes[1]
+            image, model = (self.read(tree, name, brick, band, box) for name in ("image", "model"))
+            return None if image is None or model is None else image - model
+        return self.read(tree, layer.product if kind == "image" else kind, brick, band, box)
 
 
-def _parts(layer: ViewerLayer, grid: CutoutGrid) -> list[tuple[tuple[str, str], slice]]:
+def _parts(layer: ViewerLayer, grid: CutoutGrid) -> list[tuple[Tree, slice]]:
     """Return which tree draws which rows."""
     everything = slice(0, grid.height)
     if not layer.is_split:
-        return [(layer.trees[0], everything)]
+        return [(tree, everything) for tree in layer.trees]
     north, south = layer.trees
     # The middle column stands for its row.
     ra, dec = grid.sky(everything, slice(grid.width // 2, grid.width // 2 + 1))

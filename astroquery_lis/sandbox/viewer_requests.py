@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from email.utils import formatdate
 from functools import partial
+from itertools import product
 from pathlib import Path
-from urllib.parse import parse_qs, parse_qsl
+from urllib.parse import parse_qsl
 
 import numpy as np
 from astropy.io import fits
@@ -25,6 +26,7 @@ from .._packages import how_to_install
 from ..survey import bricks, sphere
 from ..survey.bricks import Brick
 from ..survey.pixel_grids import Box
+from .brick_pixels import box_about
 from .cameras import ccd_psf
 from .viewer_pictures import (
     LIMITED,
@@ -33,13 +35,17 @@ from .viewer_pictures import (
     CutoutGrid,
     NoOverlapError,
     Renderer,
+    Tree,
+    UncaughtError,
+    View,
     ViewerLayer,
     clean_name,
     find_layer,
     rgb_picture,
+    shown_layer,
     to_jpeg,
 )
-from .viewer_tables import BROKEN, KINDS, catalog_box, ccd_list, exposure_file
+from .viewer_tables import CORNERS, KINDS, catalog_box, ccd_list, exposure_file, floats
 from .web import Request, Response, json_answer, page
 
 _MAX_SIZE_PIX = 3000
@@ -50,10 +56,12 @@ _NATIVE_ZOOM = 14
 _DEFAULT_LAYER = "ls-dr9"
 _PSF_BOX_PIX = 64
 _INDEX_BYTES = 265_000
-
-
-class _UncaughtError(Exception):
-    """Something that the real viewer does not catch."""
+_BROKEN = (
+    '\n<!doctype html>\n<html lang="en">\n<head>\n  <title>Server Error (500)</title>\n</head>\n'
+    "<body>\n  <h1>Server Error (500)</h1><p></p>\n</body>\n</html>\n"
+)
+# Pixels and the header of an HDU.
+_Plane = tuple[np.ndarray | None, fits.Header]
 
 
 def _index() -> str:
@@ -89,19 +97,23 @@ class Viewer:
         if request.method == "POST":
             return page("<h1>Forbidden</h1><p>CSRF verification failed.</p>", 403)
         path = request.path.removeprefix(self._prefix)
+        query = dict(parse_qsl(request.query, keep_blank_values=True))
+        try:
+            return self._answer(path, query)
+        except UncaughtError:
+            return page(_BROKEN, 500)
+
+    def _answer(self, path: str, query: dict[str, str]) -> Response:
         layer, _, rest = path.partition("/")
         if rest.startswith("cat.fits"):
-            query = dict(parse_qsl(request.query, keep_blank_values=True))
             return catalog_box(layer, query)
         if layer in KINDS:
-            return _exposure(layer, rest)
+            body, filename = exposure_file(layer, rest)
+            # The bytes of a gzip file under the name of what is in it; no Content-Encoding.
+            return _file(body, "image/fits", filename)
         for pattern, answer in self._routes:
             if pattern.match(path):
-                fields = parse_qs(request.query, keep_blank_values=True)
-                try:
-                    return answer({name: values[-1] for name, values in fields.items()})
-                except (_UncaughtError, NoOverlapError):
-                    return page(BROKEN, 500)
+                return answer(query)
         return page(_index())
 
     def _cutout(self, query: dict[str, str], *, jpeg: bool) -> Response:
@@ -109,102 +121,81 @@ class Viewer:
         if layer is None:
             return page("no such layer")
         try:
-            ra, dec = float(query["ra"]), float(query["dec"])
-        except (KeyError, ValueError):
+            ra, dec = floats(query, "ra", "dec")
+        except UncaughtError:
             return page("Need ra,dec keywords", 400)
         if layer in LIMITED and jpeg:
             grid = _parse_grid(query, ra, dec)
             return _picture_of(np.full((grid.height, grid.width, 3), _GREY, np.uint8))
-        if not isinstance(layer, ViewerLayer) or not np.isfinite(ra) or not abs(dec) <= 90:
-            raise _UncaughtError
-        grid = _parse_grid(query, ra, dec)
-        bands = _parse_bands(query, layer)
-        if layer.is_split and grid.rotation_deg != 0 and "subimage" not in query:
-            raise _UncaughtError
+        view = _parse_view(query, layer, ra, dec)
         if "subimage" in query:
-            body = self._subimage(layer, grid, bands)
+            body = self._subimage(view)
         elif jpeg:
-            return self._picture(layer, grid, bands)
+            return self._picture(view)
         else:
-            body = self._planes(query, layer, grid, bands)
+            body = self._planes(query, view)
         if jpeg:
             # The picture's label on a FITS file.
             return _file(body, "image/jpeg")
         return _file(body, "image/fits", f"cutout_{ra:.4f}_{dec:.4f}.fits")
 
-    def _planes(
-        self, query: dict[str, str], layer: ViewerLayer, grid: CutoutGrid, bands: str
-    ) -> list:
-        """Return the FITS file of a cutout."""
-        kinds = ["image"]
-        if grid.scale == 0:
-            kinds += [kind for kind in ("invvar", "maskbits") if kind in query]
-        hdus: list = []
-        for kind in kinds:
+    def _planes(self, query: dict[str, str], view: View) -> list[_Plane]:
+        """Return what is in the FITS file of a cutout."""
+        layer, bands = view.layer, view.bands
+        extra = [kind for kind in ("invvar", "maskbits") if kind in query and view.grid.scale == 0]
+        planes: list[_Plane] = []
+        data = self._renderer.draw(view)
+        for kind in ("image", *extra):
             # A residual layer has one kind of file: its inverse variance is its image again.
-            same = kind == "invvar" and layer.product == "resid"
-            data = hdus[0].data if same else self._renderer.draw(layer, grid, bands, kind)
-            if data.ndim == 3 and len(bands) == 1:
-                data = data[0]
-            cards: list[tuple] = [("SURVEY", layer.survey), ("VERSION", layer.version)]
-            cards += [("IMAGETYP", kind.upper(), "None"), ("BANDS", bands)]
-            cards += [(f"BAND{number}", band) for number, band in enumerate(bands)]
-            kind_of_hdu = fits.ImageHDU if hdus else fits.PrimaryHDU
-            hdus.append(kind_of_hdu(data, fits.Header(cards + grid.cards())))
-        return hdus
+            if kind == "maskbits" or (kind == "invvar" and layer.product != "resid"):
+                data = self._renderer.draw(view._replace(kind=kind))
+            cards = [*_first_cards(layer, kind.upper(), "None"), *_band_cards(bands)]
+            shown = data[0] if data.ndim == 3 and len(bands) == 1 else data
+            planes.append((shown, fits.Header(cards + view.grid.cards())))
+        return planes
 
-    def _subimage(self, layer: ViewerLayer, grid: CutoutGrid, bands: str) -> list:
+    def _subimage(self, view: View) -> list[_Plane]:
         """Return the pixels of each brick near the target, as they are."""
+        layer, grid = view.layer, view.grid
         size_deg = max(grid.width, grid.height) * NATIVE_ARCSEC / 3600
-        cards: list[tuple] = [
-            ("SURVEY", layer.survey),
-            ("VERSION", layer.version),
-            ("IMAGETYP", "image"),
-        ]
-        hdus, is_near = [fits.PrimaryHDU(header=fits.Header(cards))], layer.lost
+        planes: list[_Plane] = [(None, fits.Header(_first_cards(layer, "image")))]
+        is_near = layer.lost
         for tree in layer.trees:
             for brick in layer.bricks_of(tree):
                 place = brick.ra_deg, brick.dec_deg
                 apart_deg = sphere.separation_deg(grid.ra_deg, grid.dec_deg, *place)
-                if layer.tree_at(*place) != tree or apart_deg > 0.2 + size_deg:
-                    continue
-                is_near = True
-                hdus += self._brick_hdus(layer, tree, brick, grid, bands)
+                if layer.tree_at(*place) == tree and apart_deg <= 0.2 + size_deg:
+                    is_near = True
+                    planes += self._brick_planes(view, tree, brick)
         if not is_near:
             raise NoOverlapError
-        return hdus
+        return planes
 
-    def _brick_hdus(
-        self, layer: ViewerLayer, tree: tuple[str, str], brick: Brick, grid: CutoutGrid, bands: str
-    ) -> Iterator[fits.ImageHDU]:
-        frame = bricks.brick_grid(brick.id)
+    def _brick_planes(self, view: View, tree: Tree, brick: Brick) -> Iterator[_Plane]:
+        layer, grid, frame = view.layer, view.grid, bricks.brick_grid(brick.id)
         x, y = frame.to_pixel(grid.ra_deg, grid.dec_deg)
-        x0, y0 = (
-            round(float(at) - (length - 1) / 2)
-            for at, length in ((x, grid.width), (y, grid.height))
-        )
+        x0, y0 = round(float(x) - (grid.width - 1) / 2), round(float(y) - (grid.height - 1) / 2)
         box = Box(y0, y0 + grid.height, x0, x0 + grid.width).clipped(SIZE_PIX, SIZE_PIX)
         if 0 in box.shape:
             return
         # The joined layer looks for the residuals among the images.
         joined_resid = layer.is_split and layer.product == "resid"
         shown = replace(layer, product="image") if joined_resid else layer
-        for band in bands:
-            for kind in ("image", "invvar"):
-                data = self._renderer.native(shown, tree, brick.name, band, kind, box)
-                if data is None:
-                    continue
-                cards: list[tuple] = [("IMAGETYP", kind), ("BRICK", brick.name)]
-                cards += [("BRICK_X0", box.x0), ("BRICK_Y0", box.y0), ("BAND", band)]
-                keywords = ("CTYPE", "CRVAL", "CRPIX", "CD")
-                wcs = frame.cards(x0=box.x0, y0=box.y0)
-                cards += [card for card in wcs if card[0].startswith(keywords)]
-                cards += [("IMAGEW", float(box.shape[1])), ("IMAGEH", float(box.shape[0]))]
-                yield fits.ImageHDU(data.astype(np.float32), fits.Header(cards))
+        wcs = frame.cards(x0=box.x0, y0=box.y0)
+        for band, kind in product(view.bands, ("image", "invvar")):
+            data = self._renderer.native(shown, tree, brick.name, band, kind, box)
+            if data is None:
+                continue
+            cards: list[tuple] = [("IMAGETYP", kind), ("BRICK", brick.name)]
+            cards += [("BRICK_X0", box.x0), ("BRICK_Y0", box.y0), ("BAND", band)]
+            cards += [card for card in wcs if card[0].startswith(("CTYPE", "CRVAL", "CRPIX", "CD"))]
+            cards += [("IMAGEW", float(box.shape[1])), ("IMAGEH", float(box.shape[0]))]
+            yield data.astype(np.float32), fits.Header(cards)
 
-    def _picture(self, layer: ViewerLayer, grid: CutoutGrid, bands: str) -> Response:
+    def _picture(self, view: View) -> Response:
+        layer, grid, bands = view.layer, view.grid, view.bands
         try:
-            planes = self._renderer.draw(layer, grid, bands)
+            planes = self._renderer.draw(view)
         except NoOverlapError:
             planes = np.zeros((len(bands), grid.height, grid.width), np.float32)
         four_bands = layer.bands == "griz"
@@ -220,43 +211,33 @@ class Viewer:
         name = re.sub("-model|-resid|-grz", "", name)
         if name in ("des-dr1", "ps1"):
             return page(f"No cutouts for layer {name}")
-        layer = find_layer(name)
-        try:
-            ra, dec = float(query["ra"]), float(query["dec"])
-        except (KeyError, ValueError):
-            raise _UncaughtError from None
-        if not isinstance(layer, ViewerLayer) or layer.lost or not abs(dec) <= 90:
-            raise _UncaughtError
+        layer, (ra, dec) = shown_layer(name), floats(query, "ra", "dec")
+        if not abs(dec) <= 90:
+            raise UncaughtError
         tree = layer.tree_at(ra % 360, dec)
         exposed = self._exposed(layer, tree, ra, dec)
         if not exposed:
             # A brick, and not one CCD that touches the place: the real viewer measures nothing.
-            raise _UncaughtError
+            raise UncaughtError
         drawn = "".join(band for band in query.get("bands", layer.bands) if band in exposed)
         if not drawn:
             return page("no CCDs overlapping")
-        hdus: list = []
-        for band in drawn:
-            kind_of_hdu = fits.ImageHDU if hdus else fits.PrimaryHDU
-            header = fits.Header([("BAND", band)])
-            hdus.append(kind_of_hdu(ccd_psf(ra, dec, tree[1], band), header))
-        hdus[0].header["BANDS"] = drawn
-        for number, band in enumerate(drawn):
-            hdus[0].header[f"BAND{number}"] = band
-        return _file(hdus, "image/fits", f"copsf_{ra:.4f}_{dec:.4f}.fits")
+        planes: list[_Plane] = [
+            (ccd_psf(ra, dec, tree[1], band), fits.Header([("BAND", band)])) for band in drawn
+        ]
+        planes[0][1].extend(_band_cards(drawn))
+        return _file(planes, "image/fits", f"copsf_{ra:.4f}_{dec:.4f}.fits")
 
     def _exposed(
         self, layer: ViewerLayer, tree: tuple[str, str], ra_deg: float, dec_deg: float
     ) -> set[str]:
         """Return the bands in which a good exposure touches a small box at a place."""
-        half = _PSF_BOX_PIX // 2
         exposed: set[str] = set()
         for brick in layer.bricks_of(tree):
             pixel = bricks.brick_grid(brick.id).to_pixel(ra_deg, dec_deg)
             if not np.isfinite(pixel[0]):
                 continue
-            x, y = (round(float(value)) for value in pixel)
-            box = Box(y - half, y + half, x - half, x + half).clipped(SIZE_PIX, SIZE_PIX)
+            box = box_about(float(pixel[0]), float(pixel[1]), _PSF_BOX_PIX // 2)
             if 0 in box.shape:
                 continue
             for band in layer.bands:
@@ -266,7 +247,7 @@ class Viewer:
         return exposed
 
     def _bricks(self, query: dict[str, str]) -> Response:
-        west, east, south, north = _box_of(query)
+        west, east, south, north = floats(query, *CORNERS)
         if west < 0:
             west, east = west + 360, 360.0
         # Bricks that the box touches with an edge belong to it, but not across RA 0.
@@ -274,49 +255,49 @@ class Viewer:
         limits = (max(west - edge, 0.0), min(east + edge, 360 - edge))
         box = (*limits, max(south - edge, -90), min(north + edge, 90))
         touched = list(sphere.bricks_in_box(*box))
-        layer = find_layer(query["layer"]) if "layer" in query else None
-        if isinstance(layer, str) and layer.startswith("decaps2"):
-            touched = []
+        layer = find_layer(query.get("layer", ""))
         if isinstance(layer, ViewerLayer) and not layer.lost:
             listed = [brick.id for tree in layer.trees for brick in layer.bricks_of(tree)]
             touched = [number for number in listed if number in touched]
-        polygons = []
-        for brick in map(bricks.get_brick, touched[:_MAX_BRICKS]):
-            ra, dec = (brick.ra1_deg, brick.ra2_deg), (brick.dec1_deg, brick.dec2_deg)
-            order = ((0, 0), (0, 1), (1, 1), (1, 0))
-            corners = [[ra[i], dec[j]] for i, j in order]
-            polygons.append({"name": brick.name, "radecs": corners})
-        return json_answer({"polys": polygons})
+        elif str(layer).startswith("decaps2"):
+            touched = []
+        return json_answer({"polys": [_outline(number) for number in touched[:_MAX_BRICKS]]})
 
     def _ccds(self, query: dict[str, str]) -> Response:
-        layer = find_layer(query.get("layer", ""))
-        box = _box_of(query)
+        layer, box = find_layer(query.get("layer", "")), floats(query, *CORNERS)
         if isinstance(layer, ViewerLayer):
             return ccd_list(layer.trees, layer.bands, box)
         return ccd_list((), (), box)
 
 
-def _exposure(kind: str, path: str) -> Response:
-    """Return a CCD of an exposure; a layer that is put together from two has none."""
-    name, _, ccd = path.partition("/")
-    layer = find_layer(name)
-    if not isinstance(layer, ViewerLayer) or layer.lost or layer.is_split:
-        return page(BROKEN, 500)
-    try:
-        body, filename = exposure_file(kind, layer, ccd)
-    except KeyError:
-        return page(BROKEN, 500)
-    # The bytes of a gzip file under the name of what is in it; no Content-Encoding.
-    return _file(body, "image/fits", filename)
+def _outline(number: int) -> dict:
+    """Return a brick as the lists have it."""
+    brick = bricks.get_brick(number)
+    ra, dec = (brick.ra1_deg, brick.ra2_deg), (brick.dec1_deg, brick.dec2_deg)
+    order = ((0, 0), (0, 1), (1, 1), (1, 0))
+    return {"name": brick.name, "radecs": [[ra[i], dec[j]] for i, j in order]}
 
 
-def _box_of(query: dict[str, str]) -> tuple[float, float, float, float]:
-    """Return west, east, south and north, degrees."""
-    try:
-        ra, dec = (query["ralo"], query["rahi"]), (query["declo"], query["dechi"])
-        return float(ra[0]), float(ra[1]), float(dec[0]), float(dec[1])
-    except (KeyError, ValueError):
-        raise _UncaughtError from None
+def _first_cards(layer: ViewerLayer, *kind: str) -> list[tuple]:
+    return [("SURVEY", layer.survey), ("VERSION", layer.version), ("IMAGETYP", *kind)]
+
+
+def _band_cards(bands: str) -> list[tuple]:
+    return [("BANDS", bands), *((f"BAND{number}", band) for number, band in enumerate(bands))]
+
+
+def _parse_view(
+    query: dict[str, str], layer: ViewerLayer | str, ra_deg: float, dec_deg: float
+) -> View:
+    if not isinstance(layer, ViewerLayer) or not np.isfinite(ra_deg) or not abs(dec_deg) <= 90:
+        raise UncaughtError
+    grid = _parse_grid(query, ra_deg, dec_deg)
+    bands = query.get("bands", layer.bands)
+    is_turned = layer.is_split and grid.rotation_deg != 0 and "subimage" not in query
+    if not bands or is_turned:
+        raise UncaughtError
+    # One character too many and all of them are replaced.
+    return View(layer, grid, bands if set(bands) <= set(layer.bands) else layer.bands)
 
 
 def _parse_grid(query: dict[str, str], ra_deg: float, dec_deg: float) -> CutoutGrid:
@@ -332,18 +313,10 @@ def _parse_grid(query: dict[str, str], ra_deg: float, dec_deg: float) -> CutoutG
         height = min(int(query.get("height", size)), _MAX_SIZE_PIX)
         rotation = float(query.get("rotate", 0))
     except (ValueError, OverflowError):
-        raise _UncaughtError from None
+        raise UncaughtError from None
     if not (0 < scale < np.inf and width > 0 and height > 0 and np.isfinite(rotation)):
-        raise _UncaughtError
+        raise UncaughtError
     return CutoutGrid(ra_deg, dec_deg, width, height, scale, rotation)
-
-
-def _parse_bands(query: dict[str, str], layer: ViewerLayer) -> str:
-    bands = query.get("bands", layer.bands)
-    if not bands:
-        raise _UncaughtError
-    # One character too many and all of them are replaced.
-    return bands if set(bands) <= set(layer.bands) else layer.bands
 
 
 def _picture_of(pixels: np.ndarray) -> Response:
@@ -353,11 +326,12 @@ def _picture_of(pixels: np.ndarray) -> Response:
         return page(f"Pictures need Pillow: {how_to_install('plot')}", 500)
 
 
-def _file(body: bytes | list, content_type: str, filename: str | None = None) -> Response:
-    """Return an answer with a file: bytes, or the HDUs of one."""
+def _file(body: bytes | list[_Plane], content_type: str, filename: str | None = None) -> Response:
+    """Return an answer with a file: bytes, or the planes of one."""
     if not isinstance(body, bytes):
+        hdus = [fits.PrimaryHDU(*body[0]), *(fits.ImageHDU(*plane) for plane in body[1:])]
         stream = io.BytesIO()
-        fits.HDUList(body).writeto(stream)
+        fits.HDUList(hdus).writeto(stream)
         body = stream.getvalue()
     now = time.time()
     headers = {

@@ -22,13 +22,9 @@ from ..survey.pixel_grids import TangentGrid
 from . import catalog, sky
 from .cameras import CcdGrid, ccd_rows, corners
 from .measurements import tractor_dtype
-from .viewer_pictures import ViewerLayer, find_layer
+from .viewer_pictures import UncaughtError, find_layer, shown_layer
 from .web import Response, json_answer, page
 
-BROKEN = (
-    '\n<!doctype html>\n<html lang="en">\n<head>\n  <title>Server Error (500)</title>\n</head>\n'
-    "<body>\n  <h1>Server Error (500)</h1><p></p>\n</body>\n</html>\n"
-)
 # What the first part of a path asks for, and what the name of the file begins with.
 KINDS = {"image-data": "image", "iv-data": "iv", "dq-data": "dq"}
 
@@ -36,8 +32,6 @@ KINDS = {"image-data": "image", "iv-data": "iv", "dq-data": "dq"}
 BAD, SATURATED = 1, 2
 
 _NAME = re.compile(r"([^/-]+)-(\d+)-([^/-]+)(-[^/]*)?/?$")
-# West, east, south and north, degrees.
-_Box = tuple[float, float, float, float]
 _BAD_COLUMN_PIX = 700
 _SATURATION_COUNTS = 6e4
 _KEPT_FILES = 6
@@ -63,15 +57,16 @@ def layer_ccds(
     }
 
 
-def exposure_file(kind: str, layer: ViewerLayer, name: str) -> tuple[bytes, str]:
-    """Return the file of a CCD."""
-    match = _NAME.match(name)
-    if match is None:
-        raise KeyError(name)
+def exposure_file(kind: str, path: str) -> tuple[bytes, str]:
+    """Return the file of a CCD, and its name; a layer put together from two has none."""
+    name, _, ccd = path.partition("/")
+    layer, match = shown_layer(name), _NAME.match(ccd)
+    if layer.is_split or match is None:
+        raise UncaughtError
     (tree,) = layer.trees
     key = match[1], int(match[2]), match[3]
     if key not in layer_ccds(tree, sky.BRICKS[tree], layer.bands):
-        raise KeyError(name)
+        raise UncaughtError
     prefix = KINDS[kind]
     return _content(prefix, tree, key), f"{prefix}-{key[0]}-{key[1]}-{key[2]}.fits.gz"
 
@@ -149,8 +144,8 @@ _WCS = ("crval1", "crval2", "crpix1", "crpix2", "cd1_1", "cd1_2", "cd2_1", "cd2_
 _MARGIN_DEG = 0.05
 
 
-def ccd_list(trees: Iterable[tuple[str, str]], bands: Iterable[str], box: _Box) -> Response:
-    """Return the JSON answer with the CCDs that touch a box."""
+def ccd_list(trees: Iterable[tuple[str, str]], bands: Iterable[str], box: list[float]) -> Response:
+    """Return the JSON answer with the CCDs that touch a box: west, east, south, north, degrees."""
     polygons = []
     for tree in trees:
         near = [name for name in sky.BRICKS[tree] if _near(bricks.get_brick(name), box)]
@@ -168,7 +163,7 @@ def ccd_list(trees: Iterable[tuple[str, str]], bands: Iterable[str], box: _Box) 
     return json_answer({"polys": polygons})
 
 
-def _near(brick: Brick, box: _Box) -> bool:
+def _near(brick: Brick, box: list[float]) -> bool:
     """Return True if a brick, with what its image has around it, touches a box."""
     aside = _MARGIN_DEG / np.cos(np.radians(brick.dec_deg))
     ra = np.array([brick.ra1_deg - aside, brick.ra2_deg + aside])
@@ -176,7 +171,7 @@ def _near(brick: Brick, box: _Box) -> bool:
     return _touches(ra, dec, box)
 
 
-def _touches(ra_deg: np.ndarray, dec_deg: np.ndarray, box: _Box) -> bool:
+def _touches(ra_deg: np.ndarray, dec_deg: np.ndarray, box: list[float]) -> bool:
     """Return True if what has these corners touches a box; RA may go round."""
     west, east, south, north = box
     middle = west + ((east - west) % 360) / 2
@@ -193,27 +188,31 @@ def _corners(row: np.void) -> np.ndarray:
 
 
 _LAYER = re.compile(r"ls-dr(8|9|10|11)(-north|-south)?(-.*)?")
-_CORNERS = ("ralo", "rahi", "declo", "dechi")
+CORNERS = ("ralo", "rahi", "declo", "dechi")
+
+
+def floats(query: dict[str, str], *names: str) -> list[float]:
+    """Return numbers of a query; the viewer breaks where they are none."""
+    try:
+        return [float(query[name]) for name in names]
+    except (KeyError, ValueError):
+        raise UncaughtError from None
 
 
 def catalog_box(name: str, query: dict[str, str]) -> Response:
-    """Return the `~.files.Response` to a request for the rows in a box."""
-    layer = find_layer(name)
-    if layer is None:
+    """Return the answer to a request for the rows in a box."""
+    if find_layer(name) is None:
         return page("no such layer")
-    if not all(key in query for key in _CORNERS):
+    if not all(key in query for key in CORNERS):
         return page("no ra,dec bbox")
-    try:
-        limits = [float(query[key]) for key in _CORNERS]
-    except ValueError:
-        return page(BROKEN, 500)
-    if not isinstance(layer, ViewerLayer) or layer.lost or not np.isfinite(limits).all():
-        return page(BROKEN, 500)
+    limits, layer = floats(query, *CORNERS), shown_layer(name)
+    if not np.isfinite(limits).all():
+        raise UncaughtError
     rows = _rows(name, layer.is_split, limits)
+    if len(rows) == 0 and layer.is_split:
+        return page("No catalog sources in layer and RA,Dec box")
     if len(rows) == 0:
-        if layer.is_split:
-            return page("No catalog sources in layer and RA,Dec box")
-        return page(BROKEN, 500)
+        raise UncaughtError
     # Through the viewer's own tables the units get lost.
     file = io.BytesIO()
     fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(rows)]).writeto(file)
