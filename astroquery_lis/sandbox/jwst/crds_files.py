@@ -8,10 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from stdatamodels.jwst.datamodels import JwstDataModel
+from typing import Any
 
 CONTEXT = "jwst_0001.pmap"
 """The context that a cache begins with."""
@@ -91,40 +88,61 @@ def _write_mapping(root: Path, header: Mapping[str, object], selector: str) -> s
     return name
 
 
-_IN_ASDF = (
-    "DistortionModel", "DistortionMRSModel", "FilteroffsetModel", "ABVegaOffsetModel",
-    "RegionsModel", "SpecwcsModel", "WavelengthrangeModel",
-)  # fmt: skip
-
-
 Fill = Callable[[Any], None]
 """Fills a model of whatever class."""
+
+Write = Callable[[Path, Mapping[str, Any]], None]
+"""Writes a file, which says of itself what every reference says."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference file: the class of its model and what fills it, or parameters of a step.
+    """A reference file: what writes it, and how its name ends.
 
     ``keys`` are the values that exposures have to which it belongs, by default their type; if a
-    type of references has several, no exposure may find two of them.  ``write`` makes a file that
-    no model does.  ``substeps`` are the steps of a pipeline by name: class and parameters.  Without
-    anything it says that the type does not apply to them.
+    type of references has several, no exposure may find two of them.  Without ``write`` it says
+    that the type does not apply to them.
     """
 
-    model: str = ""
-    fill: Fill | None = None
-    parameters: Mapping[str, Any] | None = None
-    step: str = ""
+    write: Write | None = None
+    ending: str = ".fits"
     keys: tuple[tuple[str, ...], ...] = (("*",),)
     instrument: Mapping[str, str] = field(default_factory=dict)
-    ending: str = ""
-    write: Callable[[Path], None] | None = None
-    substeps: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
 
-    def suffix(self) -> str:
-        """Return how the file's name ends."""
-        in_asdf = not self.model or self.model in _IN_ASDF
-        return self.ending or (".asdf" if in_asdf else ".fits")
+
+def of_model(name: str, fill: Fill, *, ending: str = ".fits") -> Reference:
+    """Return a reference of a class of models, with what fills it."""
+
+    def write(path: Path, meta: Mapping[str, Any]) -> None:
+        from stdatamodels.jwst import datamodels
+
+        model = getattr(datamodels, name)()
+        for keyword, value in meta.items():
+            setattr(model.meta, keyword, value)
+        fill(model)
+        model.save(str(path))
+        model.close()
+
+    return Reference(write, ending)
+
+
+def of_step(step: str, parameters: Mapping[str, Any], **more: object) -> Reference:
+    """Return the parameters of a step by its class, and what else is in their file."""
+
+    def write(path: Path, meta: Mapping[str, Any]) -> None:
+        import asdf
+
+        own = {"reftype": meta["reftype"].lower(), "origin": meta["author"], "date": USEAFTER}
+        tree = {
+            "class": step,
+            "name": step.rpartition(".")[2],
+            "meta": {**meta, **own},
+            "parameters": dict(parameters),
+            **more,
+        }
+        asdf.AsdfFile(tree).write_to(str(path))
+
+    return Reference(write, ".asdf")
 
 
 # By reference type; several of one type serve different exposures.
@@ -157,48 +175,17 @@ def write_kind(
     name = instrument.lower()
     for number, reference in enumerate(references, start=(version - 1) * len(references) + 1):
         file = "N/A"
-        if reference.model or reference.step or reference.write:
-            file = f"jwst_{name}_{kind}_{number:04d}{reference.suffix()}"
-            _write_reference(root / "references" / "jwst" / name / file, kind, reference)
+        if reference.write is not None:
+            file = f"jwst_{name}_{kind}_{number:04d}{reference.ending}"
+            meta = {
+                "author": "astroquery_lis.sandbox",
+                "description": f"Simulated {kind}; not for real data",
+                "pedigree": "DUMMY",
+                "reftype": kind.upper(),
+                "telescope": "JWST",
+                "useafter": USEAFTER,
+                "instrument": dict(reference.instrument),
+            }
+            reference.write(root / "references" / "jwst" / name / file, meta)
         files |= dict.fromkeys(reference.keys, file)
     return write_rules(root, instrument, kind, parkeys, files, number=version)
-
-
-def _write_reference(path: Path, kind: str, reference: Reference) -> None:
-    meta = {
-        "author": "astroquery_lis.sandbox",
-        "description": f"Simulated {kind}; not for real data",
-        "pedigree": "DUMMY",
-        "reftype": kind if reference.step else kind.upper(),
-        "telescope": "JWST",
-        "useafter": USEAFTER,
-        "instrument": dict(reference.instrument),
-    }
-    if reference.write is not None:
-        reference.write(path)
-        return
-    if reference.step:
-        import asdf
-
-        tree: dict[str, Any] = {
-            "class": reference.step,
-            "name": reference.step.rpartition(".")[2],
-            "meta": {**meta, "origin": "astroquery_lis.sandbox", "date": USEAFTER},
-            "parameters": dict(reference.parameters or {}),
-        }
-        if reference.substeps:
-            tree["steps"] = [
-                {"class": step, "name": name, "parameters": dict(values)}
-                for name, (step, values) in reference.substeps.items()
-            ]
-        asdf.AsdfFile(tree).write_to(str(path))
-        return
-    from stdatamodels.jwst import datamodels
-
-    model: JwstDataModel = getattr(datamodels, reference.model)()
-    for name, value in meta.items():
-        setattr(model.meta, name, value)
-    if reference.fill is not None:
-        reference.fill(model)
-    model.save(str(path))
-    model.close()

@@ -340,8 +340,7 @@ def _check(
     """Refuse what cannot be simulated."""
     if not (isinstance(size, int) and (32 <= size <= max(SUBARRAYS) or size == DETECTOR_PIX)):
         refuse("size", size, f": give 32 to {max(SUBARRAYS)} pixels, or {DETECTOR_PIX}.")
-    wrong = [name for name in filters if name not in FILTERS]
-    if wrong or not filters or len(set(filters)) < len(filters):
+    if set(filters) - set(FILTERS) or not filters or len(set(filters)) < len(filters):
         refuse("filters", filters, f": give different ones of {', '.join(FILTERS)}.")
     for name, value, least in (
         ("dithers", dithers, 1),
@@ -419,39 +418,35 @@ def _write_observation(folder: Path, options: dict) -> None:
         _saturate(sources, exposures)
     hot = {name: _hot_pixels(options, name) for name in {row.detector for row in exposures}}
     sources["saturated"] = np.zeros(len(sources), bool)
-    rays, balls, errors = [], [], []
+    rows: dict[str, list[tuple]] = {name: [] for name in _TABLES}
     for index, exposure in enumerate(exposures):
-        has_wisp = options["wisp"] and _is_short(exposure.detector)
-        counts, new_rays, new_balls, full = expose(
+        counts, rays, balls, full = expose(
             exposure,
             sources,
             np.random.default_rng([options["seed"], 3, index]),
             options=options,
             hot_pixels=hot[exposure.detector],
-            wisp=options["wisp"] * _write_wisp(folder, exposure) if has_wisp else None,
+            wisp=_wisp(folder, exposure, options["wisp"]),
         )
         write_uncal(folder, exposure.setup, exposure.shot, counts)
-        rays += [(exposure.name, *ray) for ray in new_rays]
-        balls += [(exposure.name, *ball) for ball in new_balls]
-        errors.append((exposure.name, *exposure.error))
+        rows["cosmic_rays"] += [(exposure.name, *ray) for ray in rays]
+        rows["snowballs"] += [(exposure.name, *ball) for ball in balls]
+        rows["pointing_errors"].append((exposure.name, *exposure.error))
         sources["saturated"] |= _is_full(sources, exposure, full)
-    pixels = [(name, *row) for name in sorted(hot) for row in zip(*hot[name], strict=True)]
-    rows = {
-        "cosmic_rays": rays,
-        "snowballs": balls,
-        "hot_pixels": pixels,
-        "pointing_errors": errors,
-    }
+    for name, pixels in sorted(hot.items()):
+        rows["hot_pixels"] += [(name, *pixel) for pixel in zip(*pixels, strict=True)]
     write_truth(folder, sources, rows, options)
 
 
-def _write_wisp(folder: Path, exposure: Exposure) -> np.ndarray:
-    """Write the shape of the stray light of an exposure, and return it."""
+def _wisp(folder: Path, exposure: Exposure, brightest_dn_s: float) -> np.ndarray | None:
+    """Write the shape of the stray light of an exposure, if it has any, and return its light."""
+    if not (brightest_dn_s and _is_short(exposure.detector)):
+        return None
     template = wisp_template(exposure.detector, exposure.size)
     hdus = fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(template, name="SCI")])
     hdus[1].header["BUNIT"] = "DN/s"
     hdus.writeto(wisp_path(folder, exposure), overwrite=True)
-    return template
+    return brightest_dn_s * template
 
 
 def _is_full(sources: Table, exposure: Exposure, full: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...exceptions import InvalidRequestError
-from .crds_files import Fill, Reference, lay_out, write_context, write_kind
+from .crds_files import Fill, Reference, lay_out, of_model, of_step, write_context, write_kind
 from .detector import SATURATION_DN
 from .setups import FILTERS, FRAME_TIME_S, READPATT, Setup, frame_keywords, sky_setup
 
@@ -35,7 +35,7 @@ def _parameters(kind: str, factor: float) -> Reference:
     """Return parameters of a step; the factor is 1 in their first version."""
     step, values = PARAMETERS[kind]
     parameters = {k: v * factor if isinstance(v, float) else v for k, v in values.items()}
-    return Reference(step=step, parameters=parameters)
+    return of_step(step, parameters)
 
 
 # ---- pixels -------------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ def _of_pixels(setup: Setup, model: str, fill: Fill) -> Reference:
             kinds = [("BIT", "<i4"), ("VALUE", "<u4"), ("NAME", "U40"), ("DESCRIPTION", "U80")]
             model.dq_def = np.array(rows, dtype=kinds)
 
-    return Reference(model, fill_all)
+    return of_model(model, fill_all)
 
 
 def flat(setup: Setup, image: np.ndarray, model: str = "FlatModel") -> Reference:
@@ -155,9 +155,11 @@ def imaging_references(*setups: Setup, factor: float = 1.0) -> dict[str, Referen
         "flat": flat(setup, response),
         "photom": _photom(setups, f"{instrument}ImgPhotomModel", factor),
         "distortion": distortion(setup, factor - 1),
-        "filteroffset": Reference("FilteroffsetModel", _filteroffset(setups)),
-        "apcorr": Reference(f"{instrument}ImgApcorrModel", _apcorr(setups, factor)),
-        "abvegaoffset": Reference("ABVegaOffsetModel", _abvegaoffset(setups, factor)),
+        "filteroffset": of_model("FilteroffsetModel", _filteroffset(setups), ending=".asdf"),
+        "apcorr": of_model(f"{instrument}ImgApcorrModel", _apcorr(setups, factor)),
+        "abvegaoffset": of_model(
+            "ABVegaOffsetModel", _abvegaoffset(setups, factor), ending=".asdf"
+        ),
         **{kind: _parameters(kind, factor) for kind in PARAMETERS if kind != "pars-jumpstep"},
     }
 
@@ -206,7 +208,7 @@ def _photom(setups: Sequence[Setup], model: str, factor: float) -> Reference:
         model.phot_table = _table(setups, numbers)
         fill_photometry(model, setups[0])
 
-    return Reference(model, fill)
+    return of_model(model, fill)
 
 
 def distortion(setup: Setup, shift_arcsec: float = 0.0) -> Reference:
@@ -223,7 +225,7 @@ def distortion(setup: Setup, shift_arcsec: float = 0.0) -> Reference:
             model.meta.instrument.p_pupil = f"{setup.instrument['pupil']}|"
         model.meta.title = "Simulated distortion"
 
-    return Reference("DistortionModel", fill)
+    return of_model("DistortionModel", fill, ending=".asdf")
 
 
 def _filteroffset(setups: Sequence[Setup]) -> Fill:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from astroquery_lis.sandbox.jwst.crds_files import Reference
+from astroquery_lis.sandbox.jwst.crds_files import of_model
 from astroquery_lis.sandbox.jwst.detector import offset_position
 from astroquery_lis.sandbox.jwst.modes import (
     ModeObservation,
@@ -57,7 +57,7 @@ def simulate_coronagraph(directory: str | PathLike[str], *, seed: int = 7) -> Mo
         program.expose(_MASKED, shot, cube)
     references = imaging_references(_MASKED) | {
         "flat": flat(_MASKED, _masked_flat()),
-        "psfmask": Reference("PsfMaskModel", _fill_mask),
+        "psfmask": of_model("PsfMaskModel", _fill_mask),
     }
     companion.meta["star"] = TARGET_DEG
     return program.observation(_MASKED, references, companion)

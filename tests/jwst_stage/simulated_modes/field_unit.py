@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import ndtr
 
-from astroquery_lis.sandbox.jwst.crds_files import Reference
+from astroquery_lis.sandbox.jwst.crds_files import Reference, of_model, of_step
 from astroquery_lis.sandbox.jwst.detector import (
     Pointing,
     affine_model,
@@ -167,27 +168,31 @@ _BANDS = [channel.band for channel in _CHANNELS]
 def _references() -> dict[str, Reference]:
     """Return what two stages need; all else does not apply."""
     return {
-        "distortion": Reference("DistortionMRSModel", _fill_distortion),
-        "specwcs": Reference("SpecwcsModel", _fill_specwcs),
-        "regions": Reference("RegionsModel", _fill_regions),
-        "wavelengthrange": Reference("WavelengthrangeModel", _fill_wavelengthrange),
-        "photom": Reference("MirMrsPhotomModel", _fill_photom),
-        "cubepar": Reference("MiriIFUCubeParsModel", _fill_cubepar),
-        "extract1d": Reference(ending=".asdf", write=_write_extract1d),
+        "distortion": of_model("DistortionMRSModel", _fill_distortion, ending=".asdf"),
+        "specwcs": of_model("SpecwcsModel", _fill_specwcs, ending=".asdf"),
+        "regions": of_model("RegionsModel", _fill_regions, ending=".asdf"),
+        "wavelengthrange": of_model("WavelengthrangeModel", _fill_wavelengthrange, ending=".asdf"),
+        "photom": of_model("MirMrsPhotomModel", _fill_photom),
+        "cubepar": of_model("MiriIFUCubeParsModel", _fill_cubepar),
+        "extract1d": Reference(_write_extract1d, ".asdf"),
         # As in the archive: one spectrum of both channels, and no background in stage 2.
-        "pars-spec2pipeline": Reference(
-            step="jwst.pipeline.calwebb_spec2.Spec2Pipeline",
-            parameters={},
-            substeps={
-                "cube_build": (
-                    "jwst.cube_build.cube_build_step.CubeBuildStep", {"output_type": "multi"}
-                ),
-                "bkg_subtract": (
-                    "jwst.background.background_step.BackgroundStep", {"skip": True}
-                ),
-            },
+        "pars-spec2pipeline": of_step(
+            "jwst.pipeline.calwebb_spec2.Spec2Pipeline",
+            {},
+            steps=[
+                {
+                    "class": "jwst.cube_build.cube_build_step.CubeBuildStep",
+                    "name": "cube_build",
+                    "parameters": {"output_type": "multi"},
+                },
+                {
+                    "class": "jwst.background.background_step.BackgroundStep",
+                    "name": "bkg_subtract",
+                    "parameters": {"skip": True},
+                },
+            ],
         ),
-    }  # fmt: skip
+    }
 
 
 def _slices() -> list[tuple[_Channel, int]]:
@@ -293,7 +298,7 @@ def _fill_cubepar(model: Any) -> None:
     )
 
 
-def _write_extract1d(path: Path) -> None:
+def _write_extract1d(path: Path, _meta: Mapping[str, Any]) -> None:
     import asdf
 
     wavelength = np.array([4.0, 12.0], np.float32)

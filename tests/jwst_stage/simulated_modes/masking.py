@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from astroquery_lis.sandbox.jwst.crds_files import Reference
+from astroquery_lis.sandbox.jwst.crds_files import Reference, of_model, of_step
 from astroquery_lis.sandbox.jwst.modes import ModeObservation, Program, one_star
 from astroquery_lis.sandbox.jwst.reference_files import imaging_references
 from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG, Shot
@@ -127,11 +127,9 @@ def _masked_references() -> dict[str, Reference]:
     # The mask does not turn here, and no pixel is bad.
     parameters = {"run_bpfix": False, "affine2d": "None", "rotation_search": "-1 1 1"}
     return kept | {
-        "nrm": Reference("NRMModel", _fill_mask),
-        "throughput": Reference("ThroughputModel", _fill_throughput),
-        "pars-amianalyzestep": Reference(
-            step="jwst.ami.ami_analyze_step.AmiAnalyzeStep", parameters=parameters
-        ),
+        "nrm": of_model("NRMModel", _fill_mask),
+        "throughput": of_model("ThroughputModel", _fill_throughput),
+        "pars-amianalyzestep": of_step("jwst.ami.ami_analyze_step.AmiAnalyzeStep", parameters),
     }
 
 

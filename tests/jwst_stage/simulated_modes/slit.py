@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from astroquery_lis.sandbox.jwst.crds_files import Reference
+from astroquery_lis.sandbox.jwst.crds_files import Reference, of_model
 from astroquery_lis.sandbox.jwst.detector import Pointing, v2v3_matrix
 from astroquery_lis.sandbox.jwst.modes import ModeObservation, Program, one_star
 from astroquery_lis.sandbox.jwst.reference_files import distortion, flat, ramp_references
@@ -118,10 +119,10 @@ def _references() -> dict[str, Reference]:
     return {
         "flat": flat(_SETUP, _flat()),
         "distortion": distortion(_SETUP),
-        "specwcs": Reference("MiriLRSSpecwcsModel", _fill_specwcs),
+        "specwcs": of_model("MiriLRSSpecwcsModel", _fill_specwcs),
         "photom": _photom(),
         **ramp_references(_SETUP),
-        "extract1d": Reference(ending=".json", write=_write_extract1d),
+        "extract1d": Reference(_write_extract1d, ".json"),
     }
 
 
@@ -150,10 +151,10 @@ def _photom() -> Reference:
     words = {"filter": "P750L", "subarray": "FULL"}
     response = np.ones_like(wavelength)
     fill = spectral_photometry(_SETUP, words, _SETUP.photmjsr, wavelength, response, 0.01)
-    return Reference("MirLrsPhotomModel", fill)
+    return of_model("MirLrsPhotomModel", fill)
 
 
-def _write_extract1d(path: Path) -> None:
+def _write_extract1d(path: Path, _meta: Mapping[str, Any]) -> None:
     aperture = {
         "id": "MIR_LRS-FIXEDSLIT", "region_type": "target", "dispaxis": 2, "spectral_order": 1,
         "extract_width": 14, "use_source_posn": True,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from astropy.table import Table
 
-from astroquery_lis.sandbox.jwst.crds_files import Reference
+from astroquery_lis.sandbox.jwst.crds_files import Reference, of_model
 from astroquery_lis.sandbox.jwst.modes import ModeObservation, Program
 from astroquery_lis.sandbox.jwst.reference_files import flat, imaging_references, ramp_references
 from astroquery_lis.sandbox.jwst.setups import Shot, add_star
@@ -128,8 +128,8 @@ def _references() -> dict[str, Reference | list[Reference]]:
         **ramp_references(_IMAGING),
         "photom": [of_images["photom"], _photom()],
         "apcorr": [of_images["apcorr"], Reference(keys=(("NRC_WFSS",),))],
-        "specwcs": Reference("NIRCAMGrismModel", _fill_grism, ending=".asdf"),
-        "wavelengthrange": Reference("WavelengthrangeModel", _fill_range, ending=".asdf"),
+        "specwcs": of_model("NIRCAMGrismModel", _fill_grism, ending=".asdf"),
+        "wavelengthrange": of_model("WavelengthrangeModel", _fill_range, ending=".asdf"),
         "bkg": flat(_GRISM, _sky() * _IMAGING.flat(), "WfssBkgModel"),
     }
 
@@ -144,7 +144,7 @@ def _photom() -> Reference:
         fill(model)
         model.phot_unit, model.wave_unit = "MJy micron s / (DN sr)", "micron"
 
-    return Reference("NrcWfssPhotomModel", fill_all, keys=(("NRC_WFSS",),))
+    return replace(of_model("NrcWfssPhotomModel", fill_all), keys=(("NRC_WFSS",),))
 
 
 def _fill_grism(model: Any) -> None:
