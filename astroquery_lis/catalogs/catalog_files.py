@@ -34,9 +34,8 @@ from ..survey.bricks import brick_center, brick_edges, is_north, name_of
 from ..survey.catalog_request import CatalogRequest, Sky
 from ..survey.paths import file_path
 from ..survey.releases import get_release
-from ..survey.sphere import separation_deg
 from ..survey.tractor import RowIds, parse_unit
-from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS, ROW_KEY, TractorColumn, any_column
+from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS, TractorColumn, any_column
 from .brick_tables import require_unlisted
 from .catalog_table import Chunk, Rows
 from .table_file import FileColumn, TableFile, TableLayout, decoded, open_rows, remote_layout
@@ -322,17 +321,10 @@ class TractorFiles:
             if opened is not None:
                 table, url = opened
                 positions = table.positions
-                if isinstance(request.sky, RowIds):
-                    keys = table.read(np.arange(len(positions)), ROW_KEY)
-                    rows = np.flatnonzero(request.sky.places(*(keys[n] for n in ROW_KEY)) >= 0)
-                else:
-                    rows = np.flatnonzero(request.sky.contains(positions["ra"], positions["dec"]))
+                needs = request.sky.needs
+                keys = positions if "ra" in needs else table.read(slice(None), needs)
+                rows = np.flatnonzero(request.sky.contains(*(keys[name] for name in needs)))
                 rows = rows[eligible(positions[rows], brick, request)]
-                if request.sky.center is not None and len(bricks) == 1:
-                    # As they will be returned, so that they need not be moved again.
-                    placed = positions[rows]
-                    distance = separation_deg(*request.sky.center, placed["ra"], placed["dec"])
-                    rows = rows[np.argsort(distance, kind="stable")]
                 names = request.needed
                 if request.columns is None:
                     names = (*table.layout.fields, *request.redshifts)

@@ -28,7 +28,6 @@ from ..exceptions import (
 from ..io.http import reason_of
 from ..survey.catalog_request import CatalogRequest
 from ..survey.releases import get_release
-from ..survey.sphere import separation_deg
 from ..survey.tractor import RowIds, parse_unit, row_ids
 from ..survey.tractor_columns import (
     REDSHIFTS,
@@ -98,36 +97,27 @@ def query_catalog(
     request: CatalogRequest, sources: Sequence[tuple[CatalogSource, str]], on_missing: str
 ) -> Table:
     """Return the rows of a request from the first source that answers; each comes with a reason."""
-    if on_missing == "raise" and request.lacking:
-        names = ", ".join(request.lacking)
-        msg = (
-            f"No {names} in {request.release}, region {request.region}. "
-            "Leave that out, or take on_missing='warn' for columns without values."
-        )
-        raise MissingDataError(msg)
-    failure: TransferError | None = None
-    failovers = []
-    for number, (source, why) in enumerate(sources):
-        first = _WORDS[sources[0][0].name]
-        reason = why if failure is None else f"{first} failed: {type(failure).__name__}"
+    if on_missing == "raise":
+        request.refuse_lacking()
+    failures: list[TransferError] = []
+    for source, why in sources:
+        reason = why
         try:
-            answer, rows = _answer(request, source)
+            rows, answer = _answer(request, source)
             break
         except TransferError as error:
-            failure = failure or error
-            if number + 1 == len(sources):
-                raise
-            following = _WORDS[sources[number + 1][0].name]
-            verb = "answer" if following.endswith("s") else "answers"
-            name, text = _WORDS[source.name], reason_of(error)
-            failovers.append(f"{name} failed ({text}); {following} {verb} instead.")
+            failures.append(error)
         except InvalidRequestError as refusal:
-            if failure is None:
+            if not failures:
                 raise
             # Too many files: that the first one failed is what the user has to know.
-            raise failure from refusal
-    for message in failovers:
-        warn(message, FailoverWarning)
+            raise failures[0] from refusal
+    else:
+        raise failures[-1]
+    if failures:
+        words = [_WORDS[source.name] for source, _ in sources]
+        reason = f"{words[0]} failed: {type(failures[0]).__name__}"
+        _tell_failures(failures, words)
     answer.table.meta.update(
         {
             "survey": "DESI Legacy Imaging Surveys",
@@ -142,7 +132,7 @@ def query_catalog(
     return answer.table
 
 
-def _answer(request: CatalogRequest, source: CatalogSource) -> tuple[Assembled, Rows]:
+def _answer(request: CatalogRequest, source: CatalogSource) -> tuple[Rows, Assembled]:
     rows = source.rows(request)
     if rows.lacking:
         request = request.without(rows.lacking)
@@ -151,37 +141,47 @@ def _answer(request: CatalogRequest, source: CatalogSource) -> tuple[Assembled, 
         # Some of what the service counted does not meet what was asked.
         rows = source.rows(request, use_maxrec=False)
         answer = assemble(request, rows.chunks)
-    return answer, rows
+    return rows, answer
+
+
+def _tell_failures(failures: Sequence[TransferError], words: Sequence[str]) -> None:
+    """Warn of the sources that failed, each with the one that was asked after it."""
+    for error, name, following in zip(failures, words, words[1:], strict=False):
+        verb = "answer" if following.endswith("s") else "answers"
+        msg = f"{name} failed ({reason_of(error)}); {following} {verb} instead."
+        warn(msg, FailoverWarning)
 
 
 def _tell(
     request: CatalogRequest, answer: Assembled, rows: Rows, source: str, on_missing: str
 ) -> None:
     """Warn of columns without values, of rows that did not come, and of none at all."""
-    n_rows, lacking = len(answer.table), answer.lacking
-    if lacking:
-        few = ", ".join(lacking[:6])
-        few += f" and {len(lacking) - 6} more" if len(lacking) > 6 else ""
-        where = "some rows" if n_rows else "this region"
-        msg = f"{few} without values in {where}: the release or region lacks them."
-        if on_missing == "raise":
-            msg += " Leave them out, or take on_missing='warn' for columns without values."
-            raise MissingDataError(msg)
-        warn(msg, CoverageWarning)
+    n_rows = len(answer.table)
+    if answer.lacking:
+        _tell_lacking(answer.lacking, n_rows, on_missing)
     if answer.is_cut or rows.is_cut:
-        is_nearest = source != "tap" and request.sky.center is not None
-        which = "the nearest" if is_nearest else "not all"
-        warn(
-            f"There are more rows than came: {n_rows} of them, {which}, are here.",
-            MaxResultsWarning,
-        )
-    if isinstance(request.sky, RowIds) and n_rows and not request.conditions:
-        n_lost = len(request.sky.keys) - n_rows
-        if n_lost and request.maxrec is None:
-            warn(f"{n_lost} of {len(request.sky.keys)} ids have no row there.", NoResultsWarning)
+        which = "the nearest" if source != "tap" and request.sky.center else "not all"
+        msg = f"There are more rows than came: {n_rows} of them, {which}, are here."
+        warn(msg, MaxResultsWarning)
     if not n_rows and rows.is_covered:
         msg = "No row of the catalogue is there and meets the conditions."
         warn(msg, NoResultsWarning)
+    elif isinstance(request.sky, RowIds) and not request.conditions and request.maxrec is None:
+        n_ids = len(request.sky.keys)
+        if 0 < n_rows < n_ids:
+            warn(f"{n_ids - n_rows} of {n_ids} ids have no row there.", NoResultsWarning)
+
+
+def _tell_lacking(lacking: Sequence[str], n_rows: int, on_missing: str) -> None:
+    """Tell of columns without values, as the user wants it."""
+    few = ", ".join(lacking[:6])
+    few += f" and {len(lacking) - 6} more" if len(lacking) > 6 else ""
+    where = "some rows" if n_rows else "this region"
+    msg = f"{few} without values in {where}: the release or region lacks them."
+    if on_missing == "raise":
+        msg += " Leave them out, or take on_missing='warn' for columns without values."
+        raise MissingDataError(msg)
+    warn(msg, CoverageWarning)
 
 
 # ---- one schema ----------------------------------------------------------------------------------
@@ -199,34 +199,26 @@ class Assembled:
 def assemble(request: CatalogRequest, chunks: Sequence[Chunk]) -> Assembled:
     """Return the rows of a request as a table."""
     columns = request.columns if request.columns is not None else _all_columns(request, chunks)
-    names = [column.name for column in columns]
     merged = merge_columns(request, chunks, columns)
     rows = np.flatnonzero(_selected(request, merged))
-    key = [merged[name][0][rows] for name in reversed(ROW_KEY)]
-    if request.sky.center is not None:
-        ra, dec = merged["ra"][0][rows], merged["dec"][0][rows]
-        order = np.lexsort((*key, separation_deg(*request.sky.center, ra, dec)))
-    elif isinstance(request.sky, RowIds):
-        order = np.argsort(request.sky.places(*reversed(key)))
-    else:
-        order = np.lexsort(key)
+    placed = {name: merged[name][0][rows] for name in ("ra", "dec", *ROW_KEY)}
+    order = request.sky.order(placed)
     is_cut = request.maxrec is not None and len(rows) > request.maxrec
     rows = rows[order[: request.maxrec]]
-    n_merged = len(merged["ra"][0])
-    is_moved = len(rows) != n_merged or not np.array_equal(rows, np.arange(n_merged))
-    arrays, lacking = [], []
-    for name in names:
-        values, mask = merged[name]
-        values = values.take(rows, 0) if is_moved else values.copy()
-        if mask is not None:
-            mask = mask[rows]
-            if (mask.any() or not len(rows)) and _is_gap(name, chunks, request):
-                lacking.append(name)
-            if mask.any():
-                values = np.ma.MaskedArray(values, mask)
-        arrays.append(values)
-    table = _as_table(names, arrays, [column.unit for column in columns], len(rows))
-    return Assembled(table, lacking, is_cut)
+    values = {column.name: merged[column.name][0].take(rows, 0) for column in columns}
+    masks = {
+        column.name: mask[rows]
+        for column in columns
+        for mask in [merged[column.name][1]]
+        if mask is not None
+    }
+    lacking = [
+        name
+        for name, mask in masks.items()
+        if (mask.any() or not len(rows)) and _is_gap(name, chunks, request)
+    ]
+    units = [column.unit for column in columns]
+    return Assembled(_as_table(values, units, masks), lacking, is_cut)
 
 
 def _is_gap(name: str, chunks: Sequence[Chunk], request: CatalogRequest) -> bool:
@@ -236,24 +228,23 @@ def _is_gap(name: str, chunks: Sequence[Chunk], request: CatalogRequest) -> bool
 
 
 def _as_table(
-    names: Sequence[str],
-    arrays: Sequence[np.ndarray],
+    values: Mapping[str, np.ndarray],
     units: Sequence[u.UnitBase | None],
-    n_rows: int,
+    masks: Mapping[str, np.ndarray],
 ) -> Table:
-    """Return a table of arrays, masked ones among them."""
+    """Return a table of arrays, some of them masked."""
     # As Table.__getitem__ does: Table(columns) would copy every one, which takes twice as long.
     table = Table()
     parent = weakref.ref(table)
     columns = {}
-    for name, unit, values in zip(names, units, arrays, strict=True):
-        if isinstance(values, np.ma.MaskedArray):
-            column = MaskedColumn(values, name, unit=unit)
+    for (name, array), unit in zip(values.items(), units, strict=True):
+        if name in masks and masks[name].any():
+            column = MaskedColumn(np.ma.MaskedArray(array, masks[name]), name, unit=unit)
             column.parent_table = table
         else:
             # All but the values is in the dict, as `copy.copy` takes it; to set every attribute
             # by itself takes ten times as long.
-            column = np.ndarray.__new__(Column, values.shape, values.dtype, values)
+            column = np.ndarray.__new__(Column, array.shape, array.dtype, array)
             column.__dict__.update(_attributes(name, unit), indices=[], _parent_table=parent)
         columns[name] = column
     table.columns = table.TableColumns(columns)
@@ -271,28 +262,30 @@ def merge_columns(
     request: CatalogRequest, chunks: Sequence[Chunk], columns: Sequence[TractorColumn]
 ) -> dict[str, Masked]:
     """Return columns over all chunks, with what the selection needs."""
-    names = dict.fromkeys(request.selecting)
-    names.update((name, None) for c in columns for name in c.inputs or (c.name,))
     own = {column.name: column for column in columns}
     own |= {condition.column.name: condition.column for condition in request.conditions}
+    inputs = (name for column in columns for name in column.inputs or (column.name,))
     chunks = [chunk for chunk in chunks if chunk.n_rows]
-    if len(chunks) == 1:
-        merged = {name: _part(own.get(name), name, chunks[0], request) for name in names}
-    else:
-        merged = {name: _merged(own.get(name), name, chunks, request) for name in names}
+    merged = {
+        name: _joined([_part(own.get(name), name, chunk, request) for chunk in chunks])
+        if chunks
+        else empty_column(any_column(name, request.release) or own.get(name), request)
+        for name in dict.fromkeys((*request.selecting, *inputs))
+    }
     for column in own.values():
-        if column.name == "ls_id":
-            number, brickid, objid = (merged[name][0] for name in ROW_KEY)
-            merged["ls_id"] = (row_ids(number, brickid, objid, request.release), None)
-        elif column.inputs:
-            merged[column.name] = _computed(column, merged)
+        if column.inputs:
+            merged[column.name] = _computed(column, merged, request.release)
     return merged
 
 
-def _computed(column: TractorColumn, merged: Mapping[str, Masked]) -> Masked:
+def _computed(column: TractorColumn, merged: Mapping[str, Masked], release: str) -> Masked:
     """Return a column that is made of others; it is missing where one of them is."""
     parts = [merged[name] for name in column.inputs]
-    values = compute(column, [values for values, _ in parts])
+    arrays = [values for values, _ in parts]
+    if column.name == "ls_id":
+        number, brickid, objid = arrays
+        return row_ids(number, brickid, objid, release), None
+    values = compute(column, arrays)
     masks = [mask for _, mask in parts if mask is not None]
     if not masks:
         return values, None
@@ -317,6 +310,9 @@ def _all_columns(request: CatalogRequest, chunks: Sequence[Chunk]) -> tuple[Trac
             column = TractorColumn(name, values.dtype.str.lstrip("<>|="), 1, unit, name, None, True)
         columns.append(column)
     return tuple(columns)
+
+
+_NOWHERE = np.array(False)
 
 
 class _Expected(NamedTuple):
@@ -345,20 +341,17 @@ def _absent(release: str, region: str) -> frozenset[str]:
     return frozenset(n for n, c in schema.items() if not has_column(c, release, region))
 
 
-def _merged(
-    own: TractorColumn | None, name: str, chunks: Sequence[Chunk], request: CatalogRequest
-) -> Masked:
+def _joined(parts: Sequence[Masked]) -> Masked:
     """Return values and mask of a column over all chunks."""
-    if not chunks:
-        return empty_column(any_column(name, request.release) or own, request)
-    parts = [_part(own, name, chunk, request) for chunk in chunks]
-    values = [part[0] for part in parts]
-    if len({array.shape[1:] for array in values}) > 1:
-        return _padded(parts)
-    mask = None
-    if any(part[1] is not None for part in parts):
-        mask = np.concatenate([np.zeros(v.shape, bool) if m is None else m for v, m in parts])
-    return np.concatenate(values), mask
+    if len(parts) == 1:
+        return parts[0]
+    if len({values.shape[1:] for values, _ in parts}) > 1:
+        parts = _padded(parts)
+    joined = np.concatenate([values for values, _ in parts])
+    if all(mask is None for _, mask in parts):
+        return joined, None
+    masks = [np.zeros(values.shape, bool) if mask is None else mask for values, mask in parts]
+    return joined, np.concatenate(masks)
 
 
 def empty_column(column: TractorColumn | None, request: CatalogRequest) -> Masked:
@@ -384,38 +377,42 @@ def _part(own: TractorColumn | None, name: str, chunk: Chunk, request: CatalogRe
     known, dtype, lacks = _expected(name, request.release)
     column = known or own
     values, mask = chunk.columns.get(name), chunk.masks.get(name)
-    gap = None if lacks is None else lacks[np.asarray(chunk.north, int)]
+    gap = _NOWHERE if lacks is None else lacks[np.asarray(chunk.north, int)]
     if values is None:
-        is_everywhere = gap is None or not gap.all()
-        if name in request.selecting and name != "brick_primary" and is_everywhere:
+        if name in request.selecting and name != "brick_primary" and not gap.all():
             msg = f"{chunk.origin} has no column {name}, which the selection of rows needs."
             raise MissingDataError(msg)
         values = _blank(column, chunk.n_rows)
         return values, np.ones(values.shape, bool)
-    if column is not None and values.dtype.kind == "U":
-        size = max(int(column.dtype[1:]), values.dtype.itemsize // 4)
-        values = values.astype(f"U{size}", copy=False)
-    elif dtype is not None and values.dtype is not dtype:
-        values = values.astype(dtype, copy=False)
-    if gap is not None and gap.any():
-        mask = np.zeros(values.shape, bool) if mask is None else mask.copy()
-        mask[gap] = True
-    if mask is not None:
-        values = values.copy()
-        values[mask] = column.missing if column is not None else values.dtype.type(0)
+    if dtype is not None and values.dtype is not dtype:
+        # Texts may be longer than those of the survey.
+        kind = np.promote_types(dtype, values.dtype) if values.dtype.kind == "U" else dtype
+        values = values.astype(kind, copy=False)
+    if mask is None and not gap.any():
+        return values, None
+    return _blanked(values, mask, gap, column)
+
+
+def _blanked(
+    values: np.ndarray, mask: np.ndarray | None, gap: np.ndarray, column: TractorColumn | None
+) -> Masked:
+    """Return values with nothing where they are masked, or where a region lacks the column."""
+    mask = np.zeros(values.shape, bool) if mask is None else mask.copy()
+    mask[gap] = True
+    values = values.copy()
+    values[mask] = column.missing if column is not None else values.dtype.type(0)
     return values, mask
 
 
-def _padded(parts: Sequence[Masked]) -> Masked:
-    """Join arrays of different lengths per row; what the shorter ones lack is masked."""
+def _padded(parts: Sequence[Masked]) -> list[Masked]:
+    """Return arrays of one length per row; what the shorter ones lack is masked."""
     length = max(values.shape[1] for values, _ in parts)
-    joined, masks = [], []
+    padded: list[Masked] = []
     for values, mask in parts:
         room = ((0, 0), (0, length - values.shape[1]))
         mask = np.zeros(values.shape, bool) if mask is None else mask
-        joined.append(np.pad(values, room))
-        masks.append(np.pad(mask, room, constant_values=True))
-    return np.concatenate(joined), np.concatenate(masks)
+        padded.append((np.pad(values, room), np.pad(mask, room, constant_values=True)))
+    return padded
 
 
 def _unit_of(name: str, chunks: Sequence[Chunk]) -> u.UnitBase | None:
@@ -431,9 +428,7 @@ def _unit_of(name: str, chunks: Sequence[Chunk]) -> u.UnitBase | None:
 
 def _selected(request: CatalogRequest, merged: Mapping[str, Masked]) -> np.ndarray:
     """Tell which rows meet everything that was asked."""
-    selected = request.sky.contains(merged["ra"][0], merged["dec"][0])
-    if isinstance(request.sky, RowIds):
-        selected &= request.sky.places(*(merged[name][0] for name in ROW_KEY)) >= 0
+    selected = request.sky.contains(*(merged[name][0] for name in request.sky.needs))
     for condition in request.conditions:
         selected &= condition.test(*merged[condition.column.name])
     if request.primary:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ..exceptions import InvalidRequestError, refuse
+from ..exceptions import InvalidRequestError, MissingDataError, refuse
 from .bitmasks import maskbits_value
 from .conditions import Condition, rule_of
 from .releases import as_region, get_release, get_tree, listed
@@ -115,6 +115,16 @@ class CatalogRequest:
         """Columns asked for that the release or region has not at all."""
         columns = self.columns or ()
         return [c.name for c in columns if not _is_there(c, self.release, self.region)]
+
+    def refuse_lacking(self) -> None:
+        """Refuse columns that the release or region has not at all."""
+        if self.lacking:
+            names = ", ".join(self.lacking)
+            msg = (
+                f"No {names} in {self.release}, region {self.region}. "
+                "Leave that out, or take on_missing='warn' for columns without values."
+            )
+            raise MissingDataError(msg)
 
 
 def _is_there(column: TractorColumn, release: str, region: str) -> bool:

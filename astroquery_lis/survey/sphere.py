@@ -9,6 +9,7 @@ not depend on the size of the sky.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -296,18 +297,44 @@ def as_angle_deg(parameter: str, value: object, maximum_deg: float, *, zero: boo
 # ---- parts of the sky that a catalogue query asks for --------------------------------------------
 
 
-@dataclass(frozen=True)
-class Circle:
-    """All positions within ``radius_deg`` of the centre, its rim included."""
+class Part:
+    """What all parts of the sky have in common."""
 
+    needs: tuple[str, ...] = ("ra", "dec")
+    """The columns that tell which rows of the catalogue are in it."""
+
+    @property
+    def center(self) -> tuple[float, float] | None:
+        """The centre, (RA, Dec), if it is round one."""
+        return None
+
+    def order(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the order in which rows of the catalogue are given: by their ids."""
+        return np.lexsort((rows["objid"], rows["brickid"], rows["release"]))
+
+
+class _Centered(Part):
     ra_deg: float
     dec_deg: float
-    radius_deg: float
 
     @property
     def center(self) -> tuple[float, float]:
         """The centre, (RA, Dec)."""
         return self.ra_deg, self.dec_deg
+
+    def order(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the order in which rows are given: by their distance from the centre."""
+        distance = separation_deg(self.ra_deg, self.dec_deg, rows["ra"], rows["dec"])
+        return np.lexsort((rows["objid"], rows["brickid"], rows["release"], distance))
+
+
+@dataclass(frozen=True)
+class Circle(_Centered):
+    """All positions within ``radius_deg`` of the centre, its rim included."""
+
+    ra_deg: float
+    dec_deg: float
+    radius_deg: float
 
     @property
     def enclosing(self) -> Circle:
@@ -329,7 +356,7 @@ class Circle:
         # Most rows of a brick are told off by their declination alone.
         inside = np.abs(dec_deg - self.dec_deg) <= self.radius_deg + 1e-9
         near = np.flatnonzero(inside)
-        distance = separation_deg(*self.center, ra_deg[near], dec_deg[near])
+        distance = separation_deg(self.ra_deg, self.dec_deg, ra_deg[near], dec_deg[near])
         inside[near] = distance <= self.radius_deg
         return inside
 
@@ -377,18 +404,13 @@ class Circle:
 
 
 @dataclass(frozen=True)
-class Box:
+class Box(_Centered):
     """A rectangle round the centre, its sides along great circles and parallels of its frame."""
 
     ra_deg: float
     dec_deg: float
     width_deg: float
     height_deg: float
-
-    @property
-    def center(self) -> tuple[float, float]:
-        """The centre, (RA, Dec)."""
-        return self.ra_deg, self.dec_deg
 
     @property
     def enclosing(self) -> Circle:
@@ -424,13 +446,11 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Polygon:
+class Polygon(Part):
     """A simple polygon with great-circle sides, smaller than a hemisphere."""
 
     ra_deg: tuple[float, ...]
     dec_deg: tuple[float, ...]
-
-    center = None
 
     @property
     def enclosing(self) -> Circle:

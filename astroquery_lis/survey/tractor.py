@@ -19,7 +19,7 @@ from ..exceptions import refuse
 from .bricks import N_BRICKS, is_north
 from .photometry import Values, plain_numbers
 from .releases import RELEASES, get_release, get_tree
-from .sphere import Circle
+from .sphere import Circle, Part
 from .tractor_columns import ROW_KEY
 
 if TYPE_CHECKING:
@@ -318,21 +318,25 @@ _MUST = (
 
 
 @dataclass(frozen=True)
-class RowIds:
+class RowIds(Part):
     """Rows by number of the release, brick and object: a part of the sky like a circle, or so."""
 
     keys: tuple[tuple[int, int, int], ...]  # each once, in the order asked for
 
-    center = None
+    needs = ROW_KEY
 
     @property
     def enclosing(self) -> Circle:
         """All of the sky: where the rows are is not known."""
         return Circle(0.0, 0.0, 180.0)
 
-    def contains(self, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
-        """Return True for every position."""
-        return np.ones(np.shape(ra_deg), bool)
+    def contains(self, number: np.ndarray, brickid: np.ndarray, objid: np.ndarray) -> np.ndarray:
+        """Return which rows are among them."""
+        return self.places(number, brickid, objid) >= 0
+
+    def order(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the order in which they were asked for."""
+        return np.argsort(self.places(*(rows[name] for name in ROW_KEY)))
 
     def bricks(self, margin_deg: float = 0.0) -> np.ndarray:
         """Return the ids of the bricks."""
