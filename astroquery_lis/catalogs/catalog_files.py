@@ -234,22 +234,20 @@ def _bricks_of(sky: Sky, margin_deg: float, release: str, region: str) -> tuple[
     return tuple(brick_files(sky.bricks(margin_deg), release, region))
 
 
+@dataclass(frozen=True, eq=False)
 class TractorFiles:
     """The bricks' Tractor files as a source of the catalogue."""
+
+    finder: FileFinder
+    open_tables: OpenTables
+    max_bricks: int
+    on_missing: str
 
     name = "files"
     has_redshifts = False
     unit = "brick files"
     typical_bytes = 18e6
     """Size of a Tractor file of DR10, on average."""
-
-    def __init__(
-        self, finder: FileFinder, tables: OpenTables, max_bricks: int, on_missing: str
-    ) -> None:
-        self.finder = finder
-        self.max_bricks = max_bricks
-        self._tables = tables
-        self._on_missing = on_missing
 
     @property
     def only_local(self) -> bool:
@@ -339,7 +337,7 @@ class TractorFiles:
         if lacking:
             few = ", ".join(lacking[:3]) + (", and so on." if len(lacking) > 3 else ".")
             msg = f"{len(lacking)} brick(s) near your positions have no catalogue: {few}"
-            if self._on_missing == "raise":
+            if self.on_missing == "raise":
                 raise NoCoverageError(msg)
             warn(msg, CoverageWarning)
         return tables
@@ -388,7 +386,7 @@ class TractorFiles:
 
     def open(self, file: LocatedFile) -> TractorFile:
         """Open a file that is here."""
-        return self.finder.read(file, lambda f: open_table(f.path, f.sidecars, self._tables))
+        return self.finder.read(file, lambda f: open_table(f.path, f.sidecars, self.open_tables))
 
     def _tell_gaps(self, lacking: Sequence[RowFile], n_bricks: int, release: str) -> None:
         stems = [Path(brick.path).stem.replace("tractor-", "brick ") for brick in lacking]
@@ -398,7 +396,7 @@ class TractorFiles:
             msg = f"{release} has no catalogue of part of the region: no {names}."
         else:
             msg = f"{release} has no catalogue there: no {names}."
-            if self._on_missing == "raise":
+            if self.on_missing == "raise":
                 raise NoCoverageError(msg)
         warn(msg, CoverageWarning)
 
@@ -443,10 +441,6 @@ def order_of_sources(
         return ("files",), "its Tractor files are on this computer"
     if not tap_is_same_sky:
         return ("files",), "the mirror is not one of the survey's"
-    if request.tap_table is None:
-        return ("files",), f"TAP has no table of {request.release}"
-    if isinstance(request.sky, RowIds) and request.release == "dr11":
-        return ("files",), "TAP has other ids of dr11"
-    if request.only_in_files:
-        return ("files",), f"TAP lacks {', '.join(request.only_in_files)}"
+    if request.tap_lack:
+        return ("files",), f"TAP {request.tap_lack}"
     return ("tap", "files"), "not all of its Tractor files are on this computer"

@@ -207,17 +207,8 @@ def _may_be_the_cone(message: str) -> bool:
 
 def catalog_query(request: CatalogRequest, *, by_box: bool = False) -> str:
     """Return the ADQL of a catalogue request."""
-    if request.tap_table is None:
-        msg = (
-            f"source='tap' has no table of release {request.release!r}; "
-            "take source='files', or dr8 to dr11."
-        )
-        raise InvalidRequestError(msg, parameter="source", value="tap")
-    if request.only_in_files:
-        msg = (
-            f"source='tap' lacks {', '.join(request.only_in_files)}: "
-            "only the Tractor files have that; take source='files'."
-        )
+    if request.tap_lack:
+        msg = f"source='tap' {request.tap_lack}; take source='files'."
         raise InvalidRequestError(msg, parameter="source", value="tap")
     if isinstance(request.sky, RowIds):
         where = _ids_where(request.sky, request.release)
@@ -272,9 +263,6 @@ def _ids_where(ids: RowIds, release: str) -> str:
     if len(ids.keys) > MAX_IDS:
         msg = f"source='tap' takes at most {MAX_IDS} ids in a query; take source='files'."
         raise InvalidRequestError(msg, parameter="ids", value=len(ids.keys))
-    if release == "dr11":
-        msg = "source='tap' does not take ids of dr11; take source='files'."
-        raise InvalidRequestError(msg, parameter="source", value="tap")
     number, brickid, objid = np.transpose(ids.keys)
     packed = row_ids(number, brickid, objid, release)
     return f"t.ls_id IN ({', '.join(map(literal, packed.tolist()))})"

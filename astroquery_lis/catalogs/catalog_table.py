@@ -103,7 +103,11 @@ def query_catalog(
     for source, why in sources:
         reason = why
         try:
-            rows, answer = _answer(request, source)
+            rows = source.rows(request)
+            columns = request.without(rows.lacking) if rows.lacking else request
+            answer = assemble(columns, rows.chunks)
+            if rows.is_cut:
+                rows, answer = _enough(request, source, rows, answer)
             break
         except TransferError as error:
             failures.append(error)
@@ -115,9 +119,7 @@ def query_catalog(
     else:
         raise failures[-1]
     if failures:
-        words = [_WORDS[source.name] for source, _ in sources]
-        reason = f"{words[0]} failed: {type(failures[0]).__name__}"
-        _tell_failures(failures, words)
+        reason = _tell_failures(failures, sources)
     answer.table.meta.update(
         {
             "survey": "DESI Legacy Imaging Surveys",
@@ -132,24 +134,27 @@ def query_catalog(
     return answer.table
 
 
-def _answer(request: CatalogRequest, source: CatalogSource) -> tuple[Rows, Assembled]:
-    rows = source.rows(request)
-    if rows.lacking:
-        request = request.without(rows.lacking)
-    answer = assemble(request, rows.chunks)
-    if rows.is_cut and request.maxrec is not None and len(answer.table) < request.maxrec:
+def _enough(
+    request: CatalogRequest, source: CatalogSource, rows: Rows, answer: Assembled
+) -> tuple[Rows, Assembled]:
+    """Return as many rows as were asked for, if there are."""
+    if request.maxrec is not None and len(answer.table) < request.maxrec:
         # Some of what the service counted does not meet what was asked.
         rows = source.rows(request, use_maxrec=False)
         answer = assemble(request, rows.chunks)
     return rows, answer
 
 
-def _tell_failures(failures: Sequence[TransferError], words: Sequence[str]) -> None:
-    """Warn of the sources that failed, each with the one that was asked after it."""
+def _tell_failures(
+    failures: Sequence[TransferError], sources: Sequence[tuple[CatalogSource, str]]
+) -> str:
+    """Warn of the sources that failed, and return the reason for the one that answered."""
+    words = [_WORDS[source.name] for source, _ in sources]
     for error, name, following in zip(failures, words, words[1:], strict=False):
         verb = "answer" if following.endswith("s") else "answers"
         msg = f"{name} failed ({reason_of(error)}); {following} {verb} instead."
         warn(msg, FailoverWarning)
+    return f"{words[0]} failed: {type(failures[0]).__name__}"
 
 
 def _tell(
@@ -266,12 +271,10 @@ def merge_columns(
     own |= {condition.column.name: condition.column for condition in request.conditions}
     inputs = (name for column in columns for name in column.inputs or (column.name,))
     chunks = [chunk for chunk in chunks if chunk.n_rows]
-    merged = {
-        name: _joined([_part(own.get(name), name, chunk, request) for chunk in chunks])
-        if chunks
-        else empty_column(any_column(name, request.release) or own.get(name), request)
-        for name in dict.fromkeys((*request.selecting, *inputs))
-    }
+    merged = {}
+    for name in dict.fromkeys((*request.selecting, *inputs)):
+        parts = [_part(own.get(name), name, chunk, request) for chunk in chunks]
+        merged[name] = parts[0] if len(parts) == 1 else _joined(own.get(name), name, parts, request)
     for column in own.values():
         if column.inputs:
             merged[column.name] = _computed(column, merged, request.release)
@@ -341,10 +344,12 @@ def _absent(release: str, region: str) -> frozenset[str]:
     return frozenset(n for n, c in schema.items() if not has_column(c, release, region))
 
 
-def _joined(parts: Sequence[Masked]) -> Masked:
-    """Return values and mask of a column over all chunks."""
-    if len(parts) == 1:
-        return parts[0]
+def _joined(
+    own: TractorColumn | None, name: str, parts: Sequence[Masked], request: CatalogRequest
+) -> Masked:
+    """Return values and mask of a column over all chunks, or of none."""
+    if not parts:
+        return empty_column(any_column(name, request.release) or own, request)
     if len({values.shape[1:] for values, _ in parts}) > 1:
         parts = _padded(parts)
     joined = np.concatenate([values for values, _ in parts])

@@ -390,19 +390,19 @@ class SweepFiles(TractorFiles):
     def _remote_rows(self, brick: RowFile, parts: RemoteParts) -> tuple[np.ndarray, TableFile]:
         """Read the rows of bricks from a server, or from what is known of its sweep."""
         key = (parts.url, "in parts")
-        sweep = self._tables.get(key) if self.finder.keeps else None
+        sweep = self.open_tables.get(key) if self.finder.keeps else None
         if not isinstance(sweep, RemoteSweep):
             sweep = open_remote(parts)
         if self.finder.keeps:
-            hold(self._tables, key, sweep)
+            hold(self.open_tables, key, sweep)
         parts.version = sweep.version
         try:
             rows = sweep.rows_of(parts, brick.bricks)
         except ContentChangedError:
-            self._tables.pop(key, None)
+            self.open_tables.pop(key, None)
             parts.version = None
             raise
-        forget_oldest(list(self._tables.values()))
+        forget_oldest(list(self.open_tables.values()))
         return rows
 
     def _beside(

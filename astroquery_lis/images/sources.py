@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Protocol
 
 from astropy.io import fits
@@ -433,7 +434,8 @@ class Access:
     def finder(self) -> FileFinder:
         """Return what finds whole files."""
         client = partial(shared_client, self.client_options)
-        return FileFinder(client, self.mirrors, self.location)
+        location = None if self.location is None else Path(self.location)
+        return FileFinder(client, self.mirrors, location)
 
     def sources(
         self,

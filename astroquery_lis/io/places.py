@@ -6,10 +6,11 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._forks import new_lock
 from ..exceptions import (
@@ -182,25 +183,18 @@ def _as_it_is(file: LocatedFile) -> LocatedFile:
     return file
 
 
-class FileFinder:
+@dataclass(eq=False)
+class FileFinder(AbstractContextManager["FileFinder"]):
     """Finds whole files. A context manager, which tells of failures in the end."""
 
-    def __init__(
-        self,
-        make_client: Callable[[], HttpClient],
-        mirrors: Sequence[Mirror],
-        location: str | Path | None,
-    ) -> None:
-        self.mirrors = tuple(mirrors)
-        self._make_client = make_client
-        self._location = None if location is None else Path(location)
-        self._temporary: Path | None = None
-        self._lock = threading.Lock()
-        self._failovers: Failovers | None = None
-        self.cache_error: CacheError | None = None  # why what is fetched is not kept
-
-    def __enter__(self) -> Self:
-        return self
+    make_client: Callable[[], HttpClient]
+    mirrors: Sequence[Mirror]
+    location: Path | None  # of the cache
+    cache_error: CacheError | None = field(default=None, init=False)
+    """Why what is fetched is not kept."""
+    _temporary: Path | None = field(default=None, init=False)
+    _failovers: Failovers | None = field(default=None, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._temporary is not None:
@@ -218,7 +212,7 @@ class FileFinder:
     @property
     def keeps(self) -> bool:
         """Whether what is fetched is kept."""
-        return self._location is not None
+        return self.location is not None
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -240,8 +234,8 @@ class FileFinder:
             file: Path | None = None
             if mirror.is_local:
                 file = Path(mirror.locate(path))
-            elif self._location is not None:
-                file = Store(self._location / mirror.root_name).whole(path)
+            elif self.location is not None:
+                file = Store(self.location / mirror.root_name).whole(path)
             if file is not None and file.is_file():
                 return self._located(mirror, path, file)
         return None
@@ -256,7 +250,7 @@ class FileFinder:
         lacking = [number for number, file in enumerate(files) if file is None]
         fetch = partial(self._fetched, read=_as_it_is)
         if len(lacking) > 1 and not self.only_local:
-            workers = min(self._make_client().max_connections, len(lacking))
+            workers = min(self.make_client().max_connections, len(lacking))
             with Threads(workers, "astroquery_lis-table") as pool:
                 fetched = list(pool.map(fetch, (paths[number] for number in lacking)))
         else:
@@ -301,7 +295,7 @@ class FileFinder:
         """
 
         def ask(mirror: Mirror) -> T | LocatedFile:
-            client, store = self._make_client(), self._store(mirror)
+            client, store = self.make_client(), self._store(mirror)
             url, file = str(mirror.locate(path)), store.root / path
 
             def receive(response: BaseHTTPResponse) -> object:
@@ -336,7 +330,7 @@ class FileFinder:
         store = self._store(mirror)
         file, url = store.root / path, str(mirror.locate(path))
         try:
-            download(self._make_client(), url, file, margin_bytes=store.margin_bytes)
+            download(self.make_client(), url, file, margin_bytes=store.margin_bytes)
         except CacheError as error:
             self._leave_cache(store, error)
             return self._fetch(mirror, path)
@@ -347,19 +341,19 @@ class FileFinder:
         # Another thread may have done so meanwhile: what counts is where this file went to.
         if store.margin_bytes == 0:
             raise error
-        self.cache_error, self._location = error, None
+        self.cache_error, self.location = error, None
 
     def _store(self, mirror: Mirror) -> Store:
         """Return where what is fetched goes: into the cache, or a folder of this call alone."""
         with self._lock:
-            if self._location is not None:
-                return Store(self._location / mirror.root_name)
+            if self.location is not None:
+                return Store(self.location / mirror.root_name)
             self._temporary = self._temporary or Path(tempfile.mkdtemp(prefix="astroquery_lis-"))
             # What goes away again may use the room that is kept free.
             return Store(self._temporary / mirror.root_name, margin_bytes=0)
 
     def _located(self, mirror: Mirror, path: str, file: Path) -> LocatedFile:
         sidecars = None
-        if self._location is not None:
-            sidecars = self._location / mirror.root_name / SIDECARS / path
+        if self.location is not None:
+            sidecars = self.location / mirror.root_name / SIDECARS / path
         return LocatedFile(file, str(mirror.locate(path)), mirror, sidecars)

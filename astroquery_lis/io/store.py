@@ -25,7 +25,7 @@ import shutil
 import time
 import zlib
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -129,15 +129,15 @@ class Runs:
         mark_used(self.folder / VERSION_FILE)
 
 
+@dataclass(eq=False)
 class Store:
     """Cache of the files of one root: the official mirrors', or one custom mirror's.
 
     Its folder is made when something is first kept.  All names are relative to the survey's root.
     """
 
-    def __init__(self, root: str | Path, *, margin_bytes: float | None = None) -> None:
-        self.root = Path(root)
-        self.margin_bytes = margin_bytes
+    root: Path
+    margin_bytes: float | None = field(default=None, kw_only=True)
 
     def holds(self, relative: str) -> bool:
         """Return True if something of a file is here, whole or in parts."""

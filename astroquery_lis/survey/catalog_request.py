@@ -102,13 +102,19 @@ class CatalogRequest:
         return f"ls_{get_tree(self.release, self.region).release}.tractor_{self.region[0]}"
 
     @property
-    def only_in_files(self) -> list[str]:
-        """What of the request no TAP table can answer."""
+    def tap_lack(self) -> str:
+        """What keeps TAP from answering the request; empty if nothing does."""
+        if self.tap_table is None:
+            return f"has no table of {self.release}, only of dr8 to dr11"
+        is_by_id = isinstance(self.sky, RowIds)
+        if is_by_id and self.release == "dr11":
+            return "has other ids of dr11"
         schema = tractor_columns(self.release)
-        own = [name for name in self.needed if any_column(name, self.release) is None]
-        names = own + [n for n in self.needed if n in schema and not schema[n].in_tap]
-        is_free = self.primary or isinstance(self.sky, RowIds)
-        return names if is_free else [*names, "primary=False"]
+        names = [name for name in self.needed if any_column(name, self.release) is None]
+        names += [n for n in self.needed if n in schema and not schema[n].in_tap]
+        if not (self.primary or is_by_id):
+            names.append("primary=False")
+        return f"lacks {', '.join(names)}" if names else ""
 
     @property
     def lacking(self) -> list[str]:
