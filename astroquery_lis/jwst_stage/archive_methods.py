@@ -56,6 +56,7 @@ QUERY_TIMEOUT_S = 300.0
 """The search is known to take more than a minute for large answers."""
 
 MOST_WORKERS = 16
+_DELIVERED = ("COMPLETE", "CACHED")
 
 
 class ArchiveMethods(QueryBase):
@@ -234,7 +235,7 @@ class ArchiveMethods(QueryBase):
             return {"service": server, "urls": [url_of(server, file.uri) for file in files]}
         if not isinstance(max_workers, int) or not 1 <= max_workers <= MOST_WORKERS:
             refuse("max_workers", max_workers, f"must be a number from 1 to {MOST_WORKERS}.")
-        is_secret = token is not None or not all(file.public for file in files)
+        is_secret = not all(file.public for file in files) or token is not None
         folder = Path(download_dir).expanduser().absolute()
         options = self._archive_options() | {"timeout_s": float(self.timeout)}
         settings = ArchiveSettings(
@@ -257,8 +258,7 @@ class ArchiveMethods(QueryBase):
             show_progress=show_progress,
             in_flight=max_workers,
         )
-        failures = [r for r in results if r.status in ("ERROR", "SKIPPED", "NODATA")]
-        warn_of_failures(failures, len(results))
+        warn_of_failures([r for r in results if r.status not in _DELIVERED], len(results))
         return manifest(results)
 
     # ---- inner ----------------------------------------------------------------------------------

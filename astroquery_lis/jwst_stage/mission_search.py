@@ -269,14 +269,7 @@ _ASN = re.compile(r"jw(\d{5})(?:-o(\d{3})_)?.*_asn\.json")
 
 def find_uncal(search: MissionSearch, request: UncalRequest) -> Table:
     """Return the table of the files that a request asks for."""
-    rows: dict[str, list[dict]] = {}
-    due: dict[str, set[str]] = {}
-    for row in search.search(request.criteria(), *request.cone):
-        dataset = str(row["dataset"])
-        rows.setdefault(dataset, []).append(row)
-        if GUIDE_STAR not in dataset and request.wants(dataset_facts(row)):
-            detector = str(row.get("detector") or "").upper()
-            due.setdefault(dataset, set()).update({detector} & set(DETECTORS))
+    rows, due = _datasets(search, request)
 
     def is_complete(dataset: str, files: Mapping[str, dict]) -> bool:
         names = filter(None, map(parse_uncal_name, files))
@@ -293,6 +286,21 @@ def find_uncal(search: MissionSearch, request: UncalRequest) -> Table:
     if request.associations and entries:
         entries |= _associations(search, request, entries.values(), set(due))
     return _tidy(entries, request, search.server)
+
+
+def _datasets(
+    search: MissionSearch, request: UncalRequest
+) -> tuple[dict[str, list[dict]], dict[str, set[str]]]:
+    """Return the rows of every dataset, and the detectors that files are due of, by dataset."""
+    rows: dict[str, list[dict]] = {}
+    due: dict[str, set[str]] = {}
+    for row in search.search(request.criteria(), *request.cone):
+        dataset = str(row["dataset"])
+        rows.setdefault(dataset, []).append(row)
+        if GUIDE_STAR not in dataset and request.wants(dataset_facts(row)):
+            detector = str(row.get("detector") or "").upper()
+            due.setdefault(dataset, set()).update({detector} & set(DETECTORS))
+    return rows, due
 
 
 def _warn_of_odd(listed: Mapping[str, Mapping[str, dict]]) -> None:
@@ -390,9 +398,8 @@ def _associations(
     for dataset, files in search.products(sorted(due)).items():
         row = rows.get(dataset, {})
         for filename, file in files.items():
-            match = _ASN.fullmatch(filename)
-            program, observation = map(int, match.groups("0")) if match else (0, 0)
-            if match and (program, observation) in places:
+            program, observation = place = _place_of(filename)
+            if place in places:
                 associations[filename] = {
                     "product": "asn",
                     "program": program,
@@ -401,6 +408,12 @@ def _associations(
                     **_file(file, row),
                 }
     return associations
+
+
+def _place_of(association: str) -> tuple[int, int]:
+    """Return program and observation of an association file; 0 where there is none."""
+    match = _ASN.fullmatch(association)
+    return (int(match[1]), int(match[2] or 0)) if match else (0, 0)
 
 
 def _tidy(entries: dict[str, dict], request: UncalRequest, server: str) -> Table:

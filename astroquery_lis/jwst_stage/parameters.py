@@ -45,7 +45,7 @@ from .planning.pipelines import table_text
 from .tasks import cache_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from configobj.validate import Validator
 
@@ -163,6 +163,10 @@ def pipeline_names() -> dict[str, str]:
     return {n: alias for n, alias in names.items() if alias not in pipelines[n]["steps"]}
 
 
+class _ParameterError(ValueError):
+    """What is wrong with a parameter: what its message says behind the parameter's name."""
+
+
 class _Checker:
     """Checks entries one by one, and collects what is wrong with them."""
 
@@ -179,18 +183,14 @@ class _Checker:
             form = "{step: {name: value}}"
             refuse(parameter, steps, f"must be a dictionary of the form {form}.")
         for key, section in steps.items():
-            pipeline, _, rest = key.partition(".") if isinstance(key, str) else ("", "", "")
             if not isinstance(key, str):
                 self.faults.append(f"{key!r} is not the name of a step.")
-            elif pipeline in self.aliases.values():
+                continue
+            pipeline, _, rest = key.partition(".")
+            if pipeline in self.aliases.values():
                 yield from self._below({rest: section} if rest else section, pipeline)
             elif key == "" or (key == key.upper() and isinstance(section, dict)):
-                every = [word for kind in self.words.values() for word in kind]
-                if key and not self._is_selector(key):
-                    self.faults.append(
-                        f"{key!r} is not an instrument, channel, detector, filter or pupil of JWST."
-                        + _meant(key, every)
-                    )
+                self._check_selector(key)
                 yield from self._below(section, key)
             else:
                 yield from self._below({key: section}, "")
@@ -210,66 +210,83 @@ class _Checker:
                 where = f"{selector}.{key}" if selector else key
                 self.faults.append(f"{where}={section!r} must be a dictionary of parameters.")
 
-    def _is_selector(self, word: str) -> bool:
-        return any(word in self.words[kind] for kind in _SELECTORS)
+    def _check_selector(self, word: str) -> None:
+        if word and not any(word in self.words[kind] for kind in _SELECTORS):
+            every = [name for kind in self.words.values() for name in kind]
+            fault = f"{word!r} is not an instrument, channel, detector, filter or pupil of JWST."
+            self.faults.append(fault + _meant(word, every))
 
     def value(self, selector: str, step: str, name: str, value: Any) -> object:
         """Return a value as the validator takes it; one that is wrong as it is."""
-        where = ".".join(part for part in (selector, step, name) if part)
-        text, fault = self._specification(where, selector, step, name)
-        if fault:
-            self.faults.append(fault)
-            return value
-        value = _plain(value)
-        if value == "None" and not text.startswith(("string", "is_string")):
-            # TOML has no word for it.
-            value = None
-        if isinstance(value, dict):
-            self.faults.append(f"{where}={value!r} must be a value, not a dictionary.")
-            return value
-        from configobj.validate import ValidateError
-
         try:
-            value = _validator().check(text, value)
-        except ValidateError as error:
-            kind, why = text.rstrip(","), str(error).rstrip(".")
-            self.faults.append(f"{where}={value!r} does not agree with {kind}: {why}.")
+            return _valid(name, value, self._specification(selector, step, name))
+        except _ParameterError as fault:
+            where = ".".join(part for part in (selector, step, name) if part)
+            self.faults.append(f"{where}{fault}")
             return value
-        return self._path(where, name, value)
 
-    def _specification(self, where: str, selector: str, step: str, name: str) -> tuple[str, str]:
-        """Return the text of the specification of a parameter, or what is wrong with its name."""
+    def _specification(self, selector: str, step: str, name: str) -> str:
+        """Return the text of the specification of a parameter."""
+        sections = self._sections(selector, step)
+        if name in OWNED:
+            msg = f" cannot be set: {OWNED[name]}."
+            raise _ParameterError(msg)
+        text = next((section[name] for section in sections if section.get(name)), "")
+        if not text:
+            allowed = sorted({n for section in sections for n in section} - set(OWNED))
+            msg = f": the step {step!r} has no parameter {name!r}.{_meant(name, allowed)}"
+            raise _ParameterError(msg)
+        return text
+
+    def _sections(self, selector: str, step: str) -> list[dict[str, str]]:
+        """Return a step in the pipelines that have it: the one named, else those planned."""
         having = [p for p in self.pipelines if step in self.pipelines[p]["steps"]]
         if not having:
             every = {s for p in self.pipelines.values() for s in p["steps"]}
-            return "", f"{where}: there is no step {step!r}." + _meant(step, sorted(every))
-        named = [p for p, alias in self.aliases.items() if alias == selector]
-        if named and named[0] not in having:
-            allowed = sorted(self.pipelines[named[0]]["steps"])
-            return "", f"{where}: {selector!r} has no step {step!r}." + _meant(step, allowed)
-        if name in OWNED:
-            return "", f"{where} cannot be set: {OWNED[name]}."
-        # Of the pipelines that have the step, the one that is named, else those that are planned.
-        pipelines = named or [p for p in having if p in self.planned] or having
-        sections = [self.pipelines[p]["steps"][step] for p in pipelines]
-        text = next((section[name] for section in sections if section.get(name)), "")
-        if text:
-            return text, ""
-        allowed = sorted({n for section in sections for n in section} - set(OWNED))
-        fault = f"{where}: the step {step!r} has no parameter {name!r}."
-        return "", fault + _meant(name, allowed)
+            msg = f": there is no step {step!r}.{_meant(step, sorted(every))}"
+            raise _ParameterError(msg)
+        named = next((p for p, alias in self.aliases.items() if alias == selector), None)
+        if named is None:
+            pipelines = [p for p in having if p in self.planned] or having
+        elif named in having:
+            pipelines = [named]
+        else:
+            allowed = sorted(self.pipelines[named]["steps"])
+            msg = f": {selector!r} has no step {step!r}.{_meant(step, allowed)}"
+            raise _ParameterError(msg)
+        return [self.pipelines[p]["steps"][step] for p in pipelines]
 
-    def _path(self, where: str, name: str, value: Any) -> object:
-        """Return the value of a parameter that names a file as an absolute path."""
-        if not value or not isinstance(value, str):
-            return value
-        path = Path(value).expanduser()
-        is_override = name.startswith("override_") and value.strip() != "N/A"
-        if (is_override or name in _FILE_PARAMETERS) and path.is_file():
-            return str(path.absolute())
-        if is_override:
-            self.faults.append(f"{where}={value!r} must be a reference file that exists, or 'N/A'.")
-        return value
+
+def _valid(name: str, value: Any, text: str) -> object:
+    """Return a value as the validator takes it, by the text of its specification."""
+    from configobj.validate import ValidateError
+
+    value = _plain(value)
+    if value == "None" and not text.startswith(("string", "is_string")):
+        # TOML has no word for it.
+        value = None
+    if isinstance(value, dict):
+        msg = f"={value!r} must be a value, not a dictionary."
+        raise _ParameterError(msg)
+    try:
+        value = _validator().check(text, value)
+    except ValidateError as error:
+        why = str(error).rstrip(".")
+        msg = f"={value!r} does not agree with {text.rstrip(',')}: {why}."
+        raise _ParameterError(msg) from error
+    return _path(name, value) if value and isinstance(value, str) else value
+
+
+def _path(name: str, value: str) -> str:
+    """Return the value of a parameter that names a file as an absolute path."""
+    path = Path(value).expanduser()
+    is_override = name.startswith("override_") and value.strip() != "N/A"
+    if (is_override or name in _FILE_PARAMETERS) and path.is_file():
+        return str(path.absolute())
+    if is_override:
+        msg = f"={value!r} must be a reference file that exists, or 'N/A'."
+        raise _ParameterError(msg)
+    return value
 
 
 def _plain(value: Any) -> object:
@@ -400,19 +417,14 @@ def effective(plan: Plan, resolution: Resolution) -> Table:
     the grid of a mosaic.
     """
     exposures = {exposure.root: exposure for exposure in plan.exposures}
-    layers = {
-        "steps": plan.options.get("steps", {}),
-        "recipe": read_recipe(plan.options["recipe"]) if plan.options.get("recipe") else {},
-        "preset": PRESETS[plan.options.get("preset", "default")]["steps"],
-    }
-    layers = {name: check(layer) for name, layer in layers.items() if layer}
+    layers = _layers(plan.options)
     rows: list[tuple] = []
-    for task in plan.tasks:
-        if task.kind != "pipeline":
-            continue
+    for task in (task for task in plan.tasks if task.kind == "pipeline"):
         members = [exposures[root] for root in task.exposures if root in exposures]
-        asked = {name: for_task([layer], task.pipeline, members) for name, layer in layers.items()}
-        rows += [(task.name, *row) for row in _rows(task, resolution, asked)]
+        requested = {
+            name: for_task([layer], task.pipeline, members) for name, layer in layers.items()
+        }
+        rows += [(task.name, *row) for row in _rows(task, resolution, requested)]
     names = ("task", "step", "parameter", "value", "origin")
     columns = list(zip(*rows, strict=True)) if rows else [() for _ in names]
     table = Table([list(map(str, column)) for column in columns], names=names)
@@ -420,8 +432,19 @@ def effective(plan: Plan, resolution: Resolution) -> Table:
     return table
 
 
+def _layers(options: Mapping[str, Any]) -> dict[str, dict]:
+    """Return the parameters of each origin in a plan, the one that has its way first."""
+    recipe = options.get("recipe")
+    layers = {
+        "steps": options.get("steps", {}),
+        "recipe": read_recipe(recipe) if recipe else {},
+        "preset": PRESETS[options.get("preset", "default")]["steps"],
+    }
+    return {name: check(layer) for name, layer in layers.items() if layer}
+
+
 def _rows(
-    task: Task, resolution: Resolution, asked: dict[str, dict]
+    task: Task, resolution: Resolution, requested: dict[str, dict]
 ) -> Iterator[tuple[str, str, object, str]]:
     crds = resolution.crds[task.name]
     for step, values in resolution.parameters[task.name].items():
@@ -430,6 +453,6 @@ def _rows(
                 continue
             origin = "crds" if name in crds.get(step, {}) else "default"
             if name in task.steps.get(step, {}):
-                layers = (layer for layer in asked if name in asked[layer].get(step, {}))
+                layers = (layer for layer in requested if name in requested[layer].get(step, {}))
                 origin = next(layers, "plan")
             yield step, name, value, origin

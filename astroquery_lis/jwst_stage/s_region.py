@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from astropy import units as u
@@ -12,6 +12,9 @@ from astropy.coordinates import SkyCoord
 
 from ..exceptions import refuse
 from ..survey.sphere import Circle, Polygon, separation_deg
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Shape: TypeAlias = Polygon | Circle
 
@@ -57,29 +60,34 @@ def parse_s_region(text: str) -> tuple[Shape, ...]:
     if not isinstance(text, str) or not text.strip():
         must = "must be a text such as 'POLYGON ICRS 53.1 -27.8 53.2 -27.8 53.2 -27.7'."
         refuse("s_region", text, must)
-    words = re.sub(r"[(),]", " ", text).upper().split()
-    starts = [index for index, word in enumerate(words) if word in _KINDS]
-    if not starts or starts[0] > 0:
-        refuse("s_region", text, f"has {words[0]!r} instead of POLYGON, CIRCLE or UNION.")
-    shapes = []
-    outer_frame = ""
-    for start, stop in pairwise([*starts, len(words)]):
-        frame, numbers = _frame_and_numbers(text, words[start + 1 : stop], outer_frame)
-        if words[start] == "UNION":
-            outer_frame = frame
-            if numbers:
-                refuse("s_region", text, f"has {numbers[0]:g} instead of POLYGON or CIRCLE.")
-            continue
-        try:
-            shapes.append(_shape(words[start], _FRAMES[frame], numbers))
-        except ValueError as error:
-            refuse("s_region", text, str(error))
+    try:
+        shapes = tuple(_shapes(re.sub(r"[(),]", " ", text).upper().split()))
+    except ValueError as error:
+        refuse("s_region", text, str(error))
     if not shapes:
         refuse("s_region", text, "has no shape in it.")
-    return tuple(shapes)
+    return shapes
 
 
-def _frame_and_numbers(text: str, words: list[str], frame: str) -> tuple[str, list[float]]:
+def _shapes(words: list[str]) -> Iterator[Shape]:
+    """Yield the shapes that words describe; a `ValueError` says what is wrong with them."""
+    starts = [index for index, word in enumerate(words) if word in _KINDS]
+    if not starts or starts[0] > 0:
+        msg = f"has {words[0]!r} instead of POLYGON, CIRCLE or UNION."
+        raise ValueError(msg)
+    outer_frame = ""
+    for start, stop in pairwise([*starts, len(words)]):
+        frame, numbers = _frame_and_numbers(words[start + 1 : stop], outer_frame)
+        if words[start] != "UNION":
+            yield _shape(words[start], _FRAMES[frame], numbers)
+        elif numbers:
+            msg = f"has {numbers[0]:g} instead of POLYGON or CIRCLE."
+            raise ValueError(msg)
+        else:
+            outer_frame = frame
+
+
+def _frame_and_numbers(words: list[str], frame: str) -> tuple[str, list[float]]:
     numbers: list[float] = []
     for word in words:
         if not numbers and word in _FRAMES:
@@ -88,14 +96,15 @@ def _frame_and_numbers(text: str, words: list[str], frame: str) -> tuple[str, li
             try:
                 numbers.append(float(word))
             except ValueError:
-                refuse("s_region", text, f"has {word!r} instead of a number.")
+                msg = f"has {word!r} instead of a number."
+                raise ValueError(msg) from None
     if not np.isfinite(numbers).all():
-        refuse("s_region", text, "has numbers that are not finite.")
+        msg = "has numbers that are not finite."
+        raise ValueError(msg)
     return frame, numbers
 
 
 def _shape(kind: str, frame: str, numbers: list[float]) -> Shape:
-    """Return one shape; a `ValueError` says what is wrong with its numbers."""
     if kind == "CIRCLE":
         if len(numbers) != 3 or not 0 < numbers[2] < 90:
             msg = "has a CIRCLE without three numbers: RA, Dec, and a radius above 0."

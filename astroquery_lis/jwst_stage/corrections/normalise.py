@@ -78,37 +78,42 @@ def switches(corrections: Iterable[Correction]) -> dict:
 def _is_one(entry: Any) -> bool:
     if isinstance(entry, (str, Correction)) or callable(entry) or _is_step(entry):
         return True
-    is_pair = isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], dict)
-    return is_pair and not isinstance(entry[0], tuple)
+    return isinstance(entry, tuple) and _is_pair(entry) and not isinstance(entry[0], tuple)
+
+
+def _is_pair(entry: tuple | list) -> bool:
+    return len(entry) == 2 and isinstance(entry[1], dict)
 
 
 def _one(entry: Any) -> Correction:
     if isinstance(entry, Correction):
         return entry
     what, parameters = entry, {}
-    if isinstance(entry, (tuple, list)) and len(entry) == 2 and isinstance(entry[1], dict):
+    if isinstance(entry, (tuple, list)) and _is_pair(entry):
         what, parameters = entry
     about = {name: parameters[name] for name in RESERVED if name in parameters}
     parameters = {name: value for name, value in parameters.items() if name not in RESERVED}
-    if isinstance(what, str) and ":" not in what:
-        result = _builtin(what, parameters, about)
-    elif isinstance(what, str):
-        result = _by_name(what, parameters)
-    elif _is_step(what):
-        result = _step(what, parameters)
-    elif isinstance(what, FunctionType):
-        result = _function(what, parameters)
-    else:
-        msg = (
-            f"corrections: {what!r} must be a name out of {', '.join(BUILTIN)}, a function, a "
-            "class or instance of stpipe.Step, or 'module:name'; with parameters a pair "
-            "(what, {...})."
-        )
-        raise InvalidRequestError(msg, parameter="corrections", value=what)
-    result = _about(result, about)
+    result = _about(_of(what, parameters, about), about)
     source = "pickle" if result.source.startswith("pickle:") else result.source
     parts = [source, result.code, result.parameters, result.steps, result.point, result.suffix]
     return replace(result, digest=json_digest([*parts, result.files]))
+
+
+def _of(what: Any, parameters: dict, about: dict) -> Correction:
+    """Return a correction by its kind."""
+    if isinstance(what, str):
+        is_own = ":" not in what
+        return _builtin(what, parameters, about) if is_own else _by_name(what, parameters)
+    if _is_step(what):
+        return _step(what, parameters)
+    if isinstance(what, FunctionType):
+        return _function(what, parameters)
+    msg = (
+        f"corrections: {what!r} must be a name out of {', '.join(BUILTIN)}, a function, a "
+        "class or instance of stpipe.Step, or 'module:name'; with parameters a pair "
+        "(what, {...})."
+    )
+    raise InvalidRequestError(msg, parameter="corrections", value=what)
 
 
 def _about(result: Correction, about: dict) -> Correction:
@@ -119,12 +124,14 @@ def _about(result: Correction, about: dict) -> Correction:
         own = ", ".join(sorted(_TAKEN))
         allowed = f"of lower-case letters and digits and not one of the pipeline's own ({own})"
         refuse(result.name, "suffix", suffix, allowed)
-    only = _words(result, about.get("only", result.only))
-    if result.steps and about.get("only"):
+    if not about.get("only"):
+        return replace(result, point=point, suffix=suffix)
+    only = _words(result, about["only"])
+    if result.steps:
         if any("/" in entry for entry in only) or set(result.steps) != {""}:
             refuse(result.name, "only", only, "single words, since it switches steps")
         result = replace(result, steps=dict.fromkeys(only, result.steps[""]))
-    if result.only and about.get("only"):
+    if result.only:
         only = _both(result.only, only)
     return replace(result, point=point, suffix=suffix, only=only)
 

@@ -88,7 +88,7 @@ def describe(
     name, module, text = _innermost(name, module, text)
     if name == "SystemExit":
         return _of_system_exit(text, trace, log)
-    if module.split(".")[0] == "crds" or name == "CrdsUnavailable":
+    if {name, module.split(".")[0]} & {"crds", "CrdsUnavailable"}:
         return _failure("reference", "CrdsUnavailable", f"{name}: {text}")
     if name in _NETWORK_ERRORS and ("tweakreg" in trace or _CATALOGUE_SERVICE in trace):
         text = f"the catalogue that tweakreg.abs_refcat names cannot be fetched ({text})"

@@ -280,11 +280,7 @@ def _alignment(
         return []
     values = steps.get("tweakreg", {})
     catalogue = str(values.get("abs_refcat") or "").strip()
-    groups: dict[str, bool] = {}
-    for product in products:
-        if product.tree:
-            is_moved = _MOVED_FRAME in product.tree
-            groups[product.group] = groups.get(product.group, True) and is_moved
+    groups = _groups(products)
     if not groups:
         message = "no _crf product to read the alignment from: outlier_detection was skipped"
         return [check("tweakreg", NOTE, message, "See the log for the matches of each image.")]
@@ -300,6 +296,16 @@ def _alignment(
         f"S_TWKREG = COMPLETE, but {message}; not aligned or the reference: {', '.join(unaligned)}"
     )
     return [check("tweakreg", NO_EFFECT, message, _ACTIONS["S_TWKREG"])]
+
+
+def _groups(products: Iterable[_Product]) -> dict[str, bool]:
+    """Return whether all images of each group were moved."""
+    groups: dict[str, bool] = {}
+    for product in products:
+        if product.tree:
+            is_moved = _MOVED_FRAME in product.tree
+            groups[product.group] = groups.get(product.group, True) and is_moved
+    return groups
 
 
 def _absolute(
