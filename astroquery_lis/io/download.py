@@ -27,7 +27,7 @@ from ..exceptions import (
     UnexpectedContentError,
 )
 from .bounds import allow_more_time, within
-from .ranges import Version, content_range
+from .ranges import Version, check_same, content_range
 from .whole_files import (
     CHUNK_BYTES,
     check_head,
@@ -237,20 +237,14 @@ class _PartWriter:
 
     def _take(self, response: BaseHTTPResponse) -> None:
         """Append what an answer brings, if it continues what is there; else begin again with it."""
-        have = self._have
         if response.status == 416:
-            if self.version is None or have != self.version.size:
+            if self.version is None or self._have != self.version.size:
                 self._discard()
                 msg = f"{self.url} is shorter than the part of it that is here."
                 raise ContentChangedError(msg, url=self.url, status=416)
             return
         if response.status == 206:
-            first, last, size = content_range(self.url, response)
-            same = self.version is not None and self.version.same_as(Version.of(response, size))
-            if first != have or last != size - 1 or not same:
-                self._discard()
-                msg = f"{self.url} sent bytes {first}-{last} of {size} when {have}- were asked."
-                raise UnexpectedContentError(msg, url=self.url, status=206)
+            self._check_continues(response)
         else:
             self._begin(response)
         check_space(self.path.parent, response.length_remaining or 0, self.margin_bytes)
@@ -261,22 +255,31 @@ class _PartWriter:
         limit_bytes = None if is_announced else UNANNOUNCED_BYTES
         with within(limit_bytes=limit_bytes, grows=is_announced):
             for chunk in response.stream(CHUNK_BYTES):
-                if not self.stream.tell():
-                    check_head(self.path, chunk, self.url)
-                self.fetched_bytes += len(chunk)
-                if len(chunk) == CHUNK_BYTES:
-                    allow_more_time()
-                with writing(self.part):
-                    self.stream.write(chunk)
-                    self.stream.flush()
+                self._append(chunk)
+
+    def _append(self, chunk: bytes) -> None:
+        if not self.stream.tell():
+            check_head(self.path, chunk, self.url)
+        self.fetched_bytes += len(chunk)
+        if len(chunk) == CHUNK_BYTES:
+            allow_more_time()
+        with writing(self.part):
+            self.stream.write(chunk)
+            self.stream.flush()
+
+    def _check_continues(self, response: BaseHTTPResponse) -> None:
+        """Refuse an answer that is not the rest of the file whose begin is here."""
+        have = self._have
+        first, last, size = content_range(self.url, response)
+        is_same = self.version is not None and self.version.same_as(Version.of(response, size))
+        if (first, last) != (have, size - 1) or not is_same:
+            self._discard()
+            msg = f"{self.url} sent bytes {first}-{last} of {size} when {have}- were asked."
+            raise UnexpectedContentError(msg, url=self.url, status=206)
 
     def _begin(self, response: BaseHTTPResponse) -> None:
-        length = response.headers.get("Content-Length", "")
-        version = Version.of(response, int(length) if length.isdigit() else -1)
-        expected = self.expected if version.size >= 0 else None
-        if expected is not None and not expected.same_as(version):
-            msg = f"{self.url} changed while it was being read."
-            raise ContentChangedError(msg, url=self.url, status=response.status)
+        version = Version.of_whole(response)
+        check_same(self.url, version, self.expected)
         self._restart()
         self.version = version
         with writing(self.note):

@@ -323,6 +323,10 @@ class Health:
                 rest_s = max(rest_s, getattr(error, "retry_after_s", None) or 0.0)
                 host.rests_until = self.clock() + rest_s
 
+    def has_failed(self, mirror: Mirror, since_s: float | None) -> bool:
+        """Return True if the last that a mirror did was to fail, since a time if there is one."""
+        return since_s is not None and self.of(mirror).failed_s >= since_s
+
     def is_resting(self, mirror: Mirror) -> bool:
         """Return True if a mirror is left alone at present."""
         return not mirror.is_local and self.of(mirror).rests_until > self.clock()

@@ -82,13 +82,12 @@ def ask_in_turn(
     """
     first = next((mirror for mirror in mirrors if not mirror.is_local), None)
     holders = [mirror for mirror in mirrors if holds is not None and holds(mirror)]
-    order = list(mirrors)
-    passed_over: list[Mirror] = []
+    order, resting = list(mirrors), list[Mirror]()
     if first is not None and first not in holders:
         order, resting = HEALTH.split(mirrors, client=client, path=path)
-        for mirror in resting:
-            in_vain = begun_s is not None and HEALTH.of(mirror).failed_s >= begun_s
-            (passed_over if in_vain and mirror not in holders else order).append(mirror)
+    in_vain = (m for m in resting if m not in holders and HEALTH.has_failed(m, begun_s))
+    passed_over = tuple(in_vain)
+    order += [mirror for mirror in resting if mirror not in passed_over]
     failures: list[tuple[Mirror, TransferError]] = []
     missing = []
     for mirror in _with_second_look(order, failures):
@@ -103,11 +102,10 @@ def ask_in_turn(
             if mirror not in holders:
                 HEALTH.answered(mirror)
             return Answer(value, mirror, tuple(failures), tuple(missing))
-    if first in missing:
-        passed_over = []
-    elif failures:
+    is_answered = first in missing
+    if failures and not is_answered:
         raise _all_failed(path, failures)
-    return Answer(None, None, tuple(failures), tuple(missing), tuple(passed_over))
+    return Answer(None, None, tuple(failures), tuple(missing), () if is_answered else passed_over)
 
 
 def _with_second_look(

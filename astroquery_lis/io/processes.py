@@ -337,48 +337,62 @@ def _serve(
         requests.send(_description(error)["traceback"])
         return
     requests.send(None)
-    context = multiprocessing.get_context(method)
-    inherited = preload if method == "spawn" else []
-    children: dict[Any, tuple[int, Any]] = {}
-    patience_s = math.inf if idle_s is None else idle_s
-    heard_s = time.monotonic()
+    children = _Children(requests, method, preload)
     try:
         while os.getppid() == parent and not is_asked_to_end:
-            ready = wait([requests, *children], min(_LOOK_S, patience_s))
-            now_s = time.monotonic()
-            if ready or children:
-                heard_s = now_s
-            elif now_s - heard_s > patience_s:
+            if not children.attend(math.inf if idle_s is None else idle_s):
                 return
-            for sentinel in children.keys() & ready:
-                number, child = children.pop(sentinel)
-                child.join()
-                requests.send((number, child.exitcode))
-            if requests in ready:
-                verb, number, task = requests.recv()
-                if verb == "do":
-                    child = context.Process(target=_do, args=(*task, inherited))  # type: ignore[attr-defined]
-                    child.start()
-                    children[child.sentinel] = (number, child)
-                elif verb == "kill":
-                    _kill([child for other, child in children.values() if other == number])
-                elif verb == "prepare":
-                    with contextlib.suppress(Exception, SystemExit):
-                        _call(*task)
-                    _freeze()
-                else:
-                    return
     except (EOFError, OSError):
         return
     finally:
-        _kill([child for _, child in children.values()])
+        children.kill()
 
 
-def _kill(children: list[Any]) -> None:
-    for child in children:
-        child.kill()
-    for child in children:
-        child.join()
+class _Children:
+    """The processes of the tasks, and what the parent asks of them."""
+
+    def __init__(self, requests: Connection, method: str, preload: list[str]) -> None:
+        self._requests = requests
+        self._context = multiprocessing.get_context(method)
+        self._inherited = preload if method == "spawn" else []
+        self._running: dict[Any, tuple[int, Any]] = {}
+        self._heard_s = time.monotonic()
+
+    def attend(self, patience_s: float) -> bool:
+        """Wait a moment for the parent and for the children; return False if that is the end."""
+        ready = wait([self._requests, *self._running], min(_LOOK_S, patience_s))
+        now_s = time.monotonic()
+        if ready or self._running:
+            self._heard_s = now_s
+        for sentinel in self._running.keys() & ready:
+            number, child = self._running.pop(sentinel)
+            child.join()
+            self._requests.send((number, child.exitcode))
+        if self._requests in ready:
+            return self._obey(*self._requests.recv())
+        return now_s - self._heard_s <= patience_s
+
+    def _obey(self, verb: str, number: int, task: Any) -> bool:
+        """Do what the parent asks; return False if that is to end."""
+        if verb == "do":
+            child = self._context.Process(target=_do, args=(*task, self._inherited))  # type: ignore[attr-defined]
+            child.start()
+            self._running[child.sentinel] = (number, child)
+        elif verb == "kill":
+            self.kill(number)
+        elif verb == "prepare":
+            with contextlib.suppress(Exception, SystemExit):
+                _call(*task)
+            _freeze()
+        return verb != "close"
+
+    def kill(self, number: int | None = None) -> None:
+        """Kill the child of a task, or all."""
+        children = [child for other, child in self._running.values() if number in (None, other)]
+        for child in children:
+            child.kill()
+        for child in children:
+            child.join()
 
 
 def _do(

@@ -64,6 +64,12 @@ class Version:
         """Build the version that the headers of an answer tell."""
         return cls(size, response.headers.get("ETag"), response.headers.get("Last-Modified"))
 
+    @classmethod
+    def of_whole(cls, response: BaseHTTPResponse) -> Version:
+        """Build the version that an answer with the whole file tells, of size -1 if it has none."""
+        length = response.headers.get("Content-Length", "")
+        return cls.of(response, int(length) if length.isdigit() else -1)
+
 
 class WholeFileAnswer(Exception):  # noqa: N818 - it reports no error
     """A server that was asked for a range sent the whole file, and ``receive`` took it."""
@@ -92,31 +98,34 @@ def fetch_range(
         headers["If-Range"] = expected.validator
 
     def consume(response: BaseHTTPResponse) -> tuple[bytes, Version]:
-        if response.status == 416:
-            if expected is not None:
-                raise _changed(url)
+        if response.status == 416 and expected is None:
             msg = f"{url} is empty, or shorter than byte {start}."
             raise UnexpectedContentError(msg, url=url, status=416)
+        if response.status == 416:
+            raise _changed(url)
         if response.status != 206:
-            _check_not_changed(url, response, expected)
+            check_same(url, Version.of_whole(response), expected)
             raise WholeFileAnswer(receive(response))
         first, last, size = content_range(url, response)
         version = Version.of(response, size)
-        if expected is not None and not expected.same_as(version):
-            raise _changed(url)
-        if first != start or last != min(stop, size) - 1:
+        check_same(url, version, expected)
+        if (first, last) != (start, min(stop, size) - 1):
             msg = f"{url} sent bytes {first}-{last} when {start}-{stop - 1} were asked."
             raise UnexpectedContentError(msg, url=url, status=206)
-        # One byte more than is due shows an answer that is longer than it says.
-        data = response.read(last - first + 2)
-        if response.length_remaining:
-            raise IncompleteRead(len(data), response.length_remaining)
-        if len(data) != last - first + 1:
-            msg = f"{url} sent {len(data)} bytes for the range {first}-{last}."
-            raise TruncatedError(msg, url=url, status=206)
-        return data, version
+        return _read_exactly(url, response, first, last), version
 
     return client.fetch(url, consume, headers=lambda: headers)
+
+
+def _read_exactly(url: str, response: BaseHTTPResponse, first: int, last: int) -> bytes:
+    # One byte more than is due shows an answer that is longer than it says.
+    data = response.read(last - first + 2)
+    if response.length_remaining:
+        raise IncompleteRead(len(data), response.length_remaining)
+    if len(data) != last - first + 1:
+        msg = f"{url} sent {len(data)} bytes for the range {first}-{last}."
+        raise TruncatedError(msg, url=url, status=206)
+    return data
 
 
 def content_range(url: str, response: BaseHTTPResponse) -> tuple[int, int, int]:
@@ -130,12 +139,9 @@ def content_range(url: str, response: BaseHTTPResponse) -> tuple[int, int, int]:
     return first, last, size
 
 
-def _check_not_changed(url: str, response: BaseHTTPResponse, expected: Version | None) -> None:
-    """Refuse a whole answer that is of another state of the file than expected."""
-    length = response.headers.get("Content-Length", "")
-    if expected is None or not length.isdigit():
-        return
-    if not expected.same_as(Version.of(response, int(length))):
+def check_same(url: str, version: Version, expected: Version | None) -> None:
+    """Refuse an answer that is of another state of a file than expected, if it has a size."""
+    if expected is not None and version.size >= 0 and not expected.same_as(version):
         raise _changed(url)
 
 
@@ -211,9 +217,7 @@ class RemoteParts:
         except WholeFileAnswer:
             # Nobody took it; the first piece came as it should.
             data, version = self._part(*piece, receive=self._receive)
-        if not expected.same_as(version):
-            msg = f"{self.url} changed while it was being read."
-            raise ContentChangedError(msg, url=self.url)
+        check_same(self.url, version, expected)
         return data
 
     def fetch(

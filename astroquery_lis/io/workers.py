@@ -28,6 +28,7 @@ from concurrent.futures import (
 )
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from multiprocessing import connection, resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
@@ -123,17 +124,9 @@ def _mapped(function: _Carried, jobs: Iterable, workers: _Workers, in_flight: in
     is_over = False
     try:
         while True:
-            # Whatever was in flight when a worker died goes alone, so that the job that kills
-            # workers is found and takes no other with it.
-            room = 1 if suspects else limit
-            while len(pending) < room:
-                job, attempt = suspects.popleft() if suspects else (next(jobs, _END), 0)
-                if job is _END:
-                    break
+            for job, attempt in _startable(jobs, suspects, len(pending), limit):
                 future = workers.submit(function, job, attempt)  # may replace the executor
                 pending[future] = (job, attempt, workers.current)
-                if attempt:
-                    break
             if not pending:
                 is_over = True
                 return
@@ -143,15 +136,25 @@ def _mapped(function: _Carried, jobs: Iterable, workers: _Workers, in_flight: in
                 again = _is_lost_worker(error) and workers.go_on(error, executor)
                 if again and attempt + 1 < JOB_TRIES:
                     suspects.append((job, attempt + 1))
-                    continue
-                yield job, value, error
+                else:
+                    yield job, value, error
     finally:
         for future in pending:
             future.cancel()
         workers.close(at_once=not is_over)
 
 
-_END = object()
+def _startable(
+    jobs: Iterator, suspects: deque[tuple[Any, int]], n_pending: int, limit: int
+) -> Iterator[tuple[Any, int]]:
+    """Yield the jobs that may begin now, and how often each was begun before."""
+    if not suspects:
+        for job in islice(jobs, limit - n_pending):
+            yield job, 0
+    elif not n_pending:
+        # Whatever was in flight when a worker died goes alone, so that the job that kills workers
+        # is found and takes no other with it.
+        yield suspects.popleft()
 
 
 def _outcome(future: Future) -> tuple[object, Exception | None]:
