@@ -13,20 +13,7 @@ from astropy.io import fits
 from ..._packages import import_optional
 from ...exceptions import InvalidRequestError, OptionalDependencyError
 from ...images.cutout_hdus import sky_matrix
-from ...pictures.page import (
-    PLOT_COLOURS,
-    PLOT_INK,
-    Markup,
-    drawing,
-    escape,
-    facts,
-    figure,
-    html_page,
-    image,
-    marked,
-    section,
-    table,
-)
+from ...pictures import page
 from ...pictures.plot import sky_marks
 from ...pictures.rgb import as_count, flips, rgb
 from ...survey.photometry import plain_numbers
@@ -136,11 +123,8 @@ def _block_mean(path: Path, factor: int) -> np.ndarray:
         # Row by row of the result, so that no second copy of a large mosaic is in memory.
         for row in range(ny):
             block = data[row * factor : (row + 1) * factor, : nx * factor]
-            block = block.reshape(factor, nx, factor).astype(np.float32)
-            has = np.isfinite(block)
-            count = has.sum(axis=(0, 2))
-            total = np.where(has, block, 0).sum(axis=(0, 2))
-            result[row] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+            block = np.ma.masked_invalid(block.reshape(factor, nx, factor).astype(np.float32))
+            result[row] = block.mean(axis=(0, 2)).filled(np.nan)
     return result
 
 
@@ -173,20 +157,20 @@ def page_of(
         "Radius": f"{match.meta.get('radius_arcsec', np.nan):g} arcsec about the common offset",
     }
     plots = [
-        section("Offsets", offset_figure(match)),
-        section("Colours", _colour_figure(match, filter_name)),
+        page.section("Offsets", offset_figure(match)),
+        page.section("Colours", _colour_figure(match, filter_name)),
     ]
     body = (
         f'<div id="tools" role="group" aria-label="Marks" hidden>{boxes}</div>'
         f'<div class="pair">{"".join(views)}</div><div class="pair">{"".join(plots)}</div>'
-        f"{section('Facts', facts(lines))}{_pairs_table(matches, filter_name)}"
+        f"{page.section('Facts', page.facts(lines))}{_pairs_table(matches, filter_name)}"
     )
     about = (
         f"{len(matches)} of {len(matches) + len(match.jwst_only)} JWST sources have a partner in "
         f"Tractor, {len(match.legacy_only)} Tractor sources in the mosaic have none. Both pictures "
         "are on the grid of the mosaic."
     )
-    return html_page(title, body, about=about, script="field.js")
+    return page.html_page(title, body, about=about, script="field.js")
 
 
 def _filter_name(match: CatalogMatch, picture: JwstPicture) -> str:
@@ -196,7 +180,7 @@ def _filter_name(match: CatalogMatch, picture: JwstPicture) -> str:
 
 def _view(
     name: str, shown: np.ndarray, picture: JwstPicture, match: CatalogMatch, side: str
-) -> Markup:
+) -> page.Markup:
     """Return one of the two pictures with its marks."""
     alone, prefix = (match.jwst_only, "jwst_") if side == "jwst" else (match.legacy_only, "")
     pairs, lone = (
@@ -206,7 +190,9 @@ def _view(
     marks = _marks(match, picture, pairs, lone, f"{side}-only")
     shape = shown.shape[:2]
     marks += sky_marks(shape, picture.matrix)
-    return section(name, marked(image(shown, name), shape, marks, f"Sources on {name}"))
+    return page.section(
+        name, page.marked(page.image(shown, name), shape, marks, f"Sources on {name}")
+    )
 
 
 Positions = tuple[np.ndarray, np.ndarray]
@@ -225,7 +211,7 @@ def _marks(
     for number, (label, x, y) in enumerate(zip(match.matches["label"], *pairs, strict=True)):
         if np.isfinite(x):
             place = f'cx="{x:.1f}" cy="{y:.1f}" r="{size:.1f}"'
-            title = f"<title>{escape(label)}</title>"
+            title = f"<title>{page.escape(label)}</title>"
             parts.append(f'<circle class="match" data-pair="{number}" {place}>{title}</circle>')
     title = f"<title>{key.partition('-')[0]} source without partner</title>"
     side = 1.8 * size
@@ -239,7 +225,7 @@ def _marks(
     return "".join(parts)
 
 
-def offset_figure(match: CatalogMatch) -> Markup:
+def offset_figure(match: CatalogMatch) -> page.Markup:
     """Return the differences of position of the pairs, with the common offset."""
     x, y = plain_numbers(match.matches["d_ra"]), plain_numbers(match.matches["d_dec"])
     offset = match.offset.d_ra.value, match.offset.d_dec.value
@@ -252,12 +238,12 @@ def offset_figure(match: CatalogMatch) -> Markup:
     )
 
 
-def _colour_figure(match: CatalogMatch, filter_name: str) -> Markup:
+def _colour_figure(match: CatalogMatch, filter_name: str) -> page.Markup:
     matches = match.matches
     bands = [band for band in _COLOUR_BANDS if f"mag_{band}" in matches.colnames]
     bands = [band for band in bands if np.isfinite(plain_numbers(matches[f"mag_{band}"])).any()]
     if len(bands) < 2:
-        return Markup('<p class="note">There are not two optical bands.</p>')
+        return page.Markup('<p class="note">There are not two optical bands.</p>')
     red = bands[-1]
     blue = "r" if "r" in bands[:-1] else bands[-2]
     blue_mag, red_mag = plain_numbers(matches[f"mag_{blue}"]), plain_numbers(matches[f"mag_{red}"])
@@ -276,13 +262,15 @@ def _scatter(
     names: tuple[str, str],
     caption: str,
     offset: tuple[float, float] | None = None,
-) -> Markup:
+) -> page.Markup:
     """Return points on axes; with an offset, on axes of one scale about it."""
     try:
         import_optional("matplotlib", "plot", "This plot")
     except OptionalDependencyError as error:
-        return Markup(f'<p class="note">{escape(error)}</p>')
-    return figure(drawing(scatter_plot(points, is_star, names=names, offset=offset)), caption)
+        return page.Markup(f'<p class="note">{page.escape(error)}</p>')
+    return page.figure(
+        page.drawing(scatter_plot(points, is_star, names=names, offset=offset)), caption
+    )
 
 
 def scatter_plot(
@@ -297,7 +285,7 @@ def scatter_plot(
     from matplotlib.figure import Figure
 
     plot = Figure(figsize=(5, 4.2), layout="constrained")
-    with rc_context(PLOT_COLOURS):
+    with rc_context(page.PLOT_COLOURS):
         axes = plot.add_subplot()
     shown = np.isfinite(points[0]) & np.isfinite(points[1])
     for (label, (marker, colour)), kind in zip(_KINDS.items(), (~is_star, is_star), strict=True):
@@ -312,10 +300,10 @@ def scatter_plot(
     axes.set(xlabel=names[0], ylabel=names[1], xlim=limits[0], ylim=limits[1])
     if offset is not None:
         axes.set_aspect("equal")
-        axes.axvline(offset[0], color=PLOT_INK, linestyle="--", linewidth=1)
-        axes.axhline(offset[1], color=PLOT_INK, linestyle="--", linewidth=1)
-    axes.grid(color=PLOT_INK, alpha=0.3)
-    axes.legend(fontsize="small", frameon=False, labelcolor=PLOT_INK)
+        axes.axvline(offset[0], color=page.PLOT_INK, linestyle="--", linewidth=1)
+        axes.axhline(offset[1], color=page.PLOT_INK, linestyle="--", linewidth=1)
+    axes.grid(color=page.PLOT_INK, alpha=0.3)
+    axes.legend(fontsize="small", frameon=False, labelcolor=page.PLOT_INK)
     return plot
 
 
@@ -328,7 +316,7 @@ def _limits(values: np.ndarray) -> tuple[float, float]:
     return low - air, high + air
 
 
-def _pairs_table(matches: Table, filter_name: str) -> Markup:
+def _pairs_table(matches: Table, filter_name: str) -> page.Markup:
     """Return the brightest pairs as a table that is opened on demand."""
     bands = [band for band in _SHOWN_BANDS if f"mag_{band}" in matches.colnames]
     jwst_mags = plain_numbers(matches["jwst_mag"])
@@ -348,7 +336,7 @@ def _pairs_table(matches: Table, filter_name: str) -> Markup:
     rows = zip(matches["label"][order], texts(matches["type"][order]), *numbers, strict=True)
     title = f"The {len(order)} brightest pairs" if len(order) < len(matches) else "Pairs"
     kinds = {head: "number" for head in heads if head != "Type"}
-    return Markup(
+    return page.Markup(
         f'<details><summary>{title}</summary><p class="note">AB magnitudes, deg and mas.</p>'
-        f"{table(heads, rows, kinds)}</details>"
+        f"{page.table(heads, rows, kinds)}</details>"
     )

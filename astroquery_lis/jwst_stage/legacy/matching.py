@@ -17,12 +17,7 @@ from scipy.spatial import cKDTree
 
 from ...survey.photometry import add_magnitudes, plain_numbers
 from ...survey.sphere import shift_positions, tangent_axes, unit_vectors
-from .field_sources import (
-    MAS_PER_DEG,
-    MAS_PER_RADIAN,
-    positions_at,
-    texts,
-)
+from .field_sources import MAS_PER_DEG, MAS_PER_RADIAN, positions_at, texts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

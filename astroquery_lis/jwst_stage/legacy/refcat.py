@@ -37,13 +37,7 @@ from ...survey.releases import get_release
 from ...survey.request import as_choice
 from ...survey.sphere import as_angle_deg
 from ..tasks import REFCATS
-from .field_sources import (
-    as_epoch,
-    field_sources,
-    has_motion,
-    positions_at,
-    texts,
-)
+from .field_sources import as_epoch, field_sources, has_motion, positions_at, texts
 from .fields import as_width_deg, fields_of, footprints_of
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ import functools
 import importlib.util
 import json
 import os
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,7 @@ from ...exceptions import StageError
 from ..pipeline import ask, require_jwst
 from ..tasks import member_path
 from .exposures import FLAGS, KEYWORDS
-from .pipelines import (
-    IMAGING,
-    STAGE3_PIPELINES,
-)
+from .pipelines import IMAGING, STAGE3_PIPELINES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -92,11 +90,9 @@ class Association:
     @property
     def file_stem(self) -> str:
         """Name of the product without what the pipeline fills in."""
-        stem = self.product.replace("{source_id}", "").replace("{slit_name}", "")
+        stem = re.sub(r"\{source_id\}|\{slit_name\}", "", self.product)
         stem = stem.replace("{suffix}", "wfscmb")
-        while "__" in stem or "-_" in stem or "_-" in stem or stem.endswith("-"):
-            stem = stem.replace("__", "_").replace("-_", "_").replace("_-", "_").rstrip("-")
-        return stem
+        return re.sub(r"-*_[-_]*", "_", stem).rstrip("-")
 
 
 def is_stage3(header: Mapping[str, Any]) -> bool:
@@ -128,8 +124,8 @@ def associate(
     text = json.dumps([_rows(pool, targets) for pool in pools])
     level2: list[Association] = []
     level3: list[Association] = []
-    for pool, found in zip(pools, _asked("rules_in_process", text), strict=True):
-        associations = [_association(values, pool) for values in found]
+    for pool, answers in zip(pools, _asked("rules_in_process", text), strict=True):
+        associations = [_association(values, pool) for values in answers]
         level2 += _fullest(a for a in associations if not is_stage3(a.header))
         level3 += _widest([a for a in associations if is_stage3(a.header)])
     return level2, level3
@@ -230,8 +226,8 @@ def _widest(associations: list[Association]) -> list[Association]:
     for i in order:
         kind, science, members = extents[i]
         if not any(
-            science < wider or (science == wider and members <= others)
-            for other_kind, wider, others in widest.values()
+            science < wider or (science == wider and members <= wider_members)
+            for other_kind, wider, wider_members in widest.values()
             if other_kind == kind
         ):
             widest[i] = extents[i]

@@ -208,10 +208,10 @@ class Exposure:
     def exposure_id(self) -> str:
         """What tells exposures apart in the pipeline; one for all detectors of an exposure."""
         parts = (self.program, self.observation, self.visit)
-        rest = (self.visit_group, self.sequence_id, self.activity_id, self.exposure_number)
-        if not any(parts + rest):
+        numbers = (self.visit_group, self.sequence_id, self.activity_id, self.exposure_number)
+        if not any(parts + numbers):
             return ""
-        return f"jw{''.join(parts)}_{''.join(rest[:3])}_{rest[3]}"
+        return f"jw{''.join(parts)}_{''.join(numbers[:3])}_{numbers[3]}"
 
     def to_dict(self) -> dict:
         """Return the exposure as TOML types; what is empty is left out."""
@@ -223,10 +223,10 @@ class Exposure:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Return the exposure that `to_dict` wrote."""
-        known = {f.name for f in fields(cls)}
-        taken = {name: value for name, value in values.items() if name in known}
-        taken["shape"] = tuple(taken.get("shape", (0, 0)))
-        return cls(**taken)
+        names = {f.name for f in fields(cls)}
+        arguments = {name: value for name, value in values.items() if name in names}
+        arguments["shape"] = tuple(arguments.get("shape", (0, 0)))
+        return cls(**arguments)
 
 
 _TIME = "META.OBSERVATION.TIME"

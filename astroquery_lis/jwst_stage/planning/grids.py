@@ -96,23 +96,23 @@ _GRID = _TURNED | {"crval", "crpix", "output_shape", "output_wcs"}
 
 def mosaic_grid(
     images: Sequence[Exposure],
-    asked: dict[str, Any],
+    resample: dict[str, Any],
     *,
     wcs: Any,
     common: bool | dict[str, float],
 ) -> dict[str, object]:
-    """Return one grid for all mosaics, in the words of resample, of which ``asked`` are given."""
+    """Return one grid for all mosaics, in the words of resample, some of which steps may set."""
     if wcs is not None and common:
         msg = "wcs and common_grid both set the grid of the mosaics; give one of them."
         raise InvalidRequestError(msg, parameter="common_grid", value=common)
     name, free = ("common_grid", _TURNED) if common else ("wcs", frozenset())
-    conflict = sorted(_GRID.intersection(asked) - free)
+    conflict = sorted(_GRID.intersection(resample) - free)
     if conflict:
         msg = f"{name} sets the grid, and steps too: resample.{', resample.'.join(conflict)}."
         raise InvalidRequestError(msg, parameter=name, value=conflict)
     if not common:
         return grid_of_wcs(wcs)
-    values = {name: asked[name] for name in free.intersection(asked)}
+    values = {name: resample[name] for name in free.intersection(resample)}
     values |= common if isinstance(common, dict) else {}
     if not free.issuperset(values):
         refuse("common_grid", common, "may have 'pixel_scale' and 'rotation'.")

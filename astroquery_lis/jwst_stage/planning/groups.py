@@ -19,9 +19,7 @@ from ...exceptions import InvalidRequestError, meant, refuse
 from ..parameters import for_task
 from .associations import Association, associate, is_plain, is_stage3
 from .exposures import Exposure, split_name
-from .pipelines import (
-    STAGE3_PIPELINES,
-)
+from .pipelines import STAGE3_PIPELINES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -95,18 +93,18 @@ def put_together(
         return Together()
     groups = _file_groups(files, exposures)
     names = _Names(exposures, request.product_name)
-    plain, others = _parted(exposures)
-    level2, level3 = associate(others, names.targets)
-    unwanted, notes = _unwanted(exposures, others, level2, files)
-    taken = {e.root for group in groups for e in group.science} | unwanted
+    plain, ruled = _parted(exposures)
+    level2, level3 = associate(ruled, names.targets)
+    unwanted, notes = _unwanted(exposures, ruled, level2, files)
+    left_out = {e.root for group in groups for e in group.science} | unwanted
     if request.group_by is not None:
         # Backgrounds and the like too: whoever regroups says what belongs together.
         plain = [e for e in exposures if e.classes[2] == "Image3Pipeline"]
         level3 = [group for group in level3 if group.pipeline != "Image3Pipeline"]
-    groups += _image_groups([e for e in plain if e.root not in taken], request.group_by, names)
-    groups += _rule_groups(level3, taken, names)
+    groups += _image_groups([e for e in plain if e.root not in left_out], request.group_by, names)
+    groups += _rule_groups(level3, left_out, names)
     if 3 in request.stages:
-        notes += _without_stage3(others, groups, unwanted)
+        notes += _without_stage3(ruled, groups, unwanted)
     calibrations = {a.science[0].root: a for a in level2}
     return Together(calibrations, names.distinct(groups), unwanted, notes, _of_level2(files))
 
@@ -122,9 +120,9 @@ def _of_level2(files: Sequence[dict]) -> dict[str, tuple[dict, list[tuple[str, s
     for file in files:
         for product in () if is_stage3(file) else file["products"]:
             roles = members_of(product)
-            others = [(name, role) for name, role in roles if role != "science"]
+            helpers = [(name, role) for name, role in roles if role != "science"]
             for name in dict.fromkeys(name for name, role in roles if role == "science"):
-                by_root.setdefault(split_name(name)[0], (file, others))
+                by_root.setdefault(split_name(name)[0], (file, helpers))
     return by_root
 
 
@@ -180,32 +178,32 @@ def _parted(exposures: Sequence[Exposure]) -> tuple[list[Exposure], list[Exposur
         if exposure.classes[1]:
             sets[exposure.program, exposure.instrument].append(exposure)
     plain: list[Exposure] = []
-    others: list[Exposure] = []
+    ruled: list[Exposure] = []
     for members in sets.values():
         science = [e for e in members if not e.is_acquisition]
         if is_plain(science):
             plain += science
         else:
-            others += members
-    return plain, others
+            ruled += members
+    return plain, ruled
 
 
 def _unwanted(
     exposures: Sequence[Exposure],
-    others: list[Exposure],
+    ruled: list[Exposure],
     level2: list[Association],
     files: Sequence[dict],
 ) -> tuple[frozenset[str], list[str]]:
     """Return what would be reduced in vain, and the notes that say so."""
-    wanted = {e.root for a in level2 for e, _ in a.members} | _roots_in(files)
+    needed = {e.root for a in level2 for e, _ in a.members} | _roots_in(files)
     acquisitions = [e for e in exposures if e.is_acquisition]
     # What is calibrated already needs no rule of stage 2.
-    unused = [e for e in others if e.level != "cal" and not e.is_acquisition]
+    unused = [e for e in ruled if e.level != "cal" and not e.is_acquisition]
     if len(acquisitions) < len(exposures):
         unused += acquisitions
     reasons = defaultdict(list)
     for exposure in unused:
-        if exposure.root not in wanted:
+        if exposure.root not in needed:
             reasons[_why_unwanted(exposure)].append(exposure.root)
     notes = [f"{listed(roots)}: {why}." for why, roots in reasons.items()]
     return frozenset[str]().union(*reasons.values()), notes

@@ -177,11 +177,11 @@ def _grid(
     if wcs is None and not common:
         return {}
     images = [e for e in exposures if e.classes[2] == "Image3Pipeline"]
-    asked: dict[str, Any] = {}
+    resample: dict[str, Any] = {}
     for image in images:
         options = request.steps_for("Image3Pipeline", [image]).get("resample", {})
-        asked |= {name: value for name, value in options.items() if value not in (None, "")}
-    return mosaic_grid(images, asked, wcs=wcs, common=common)
+        resample |= {name: value for name, value in options.items() if value not in (None, "")}
+    return mosaic_grid(images, resample, wcs=wcs, common=common)
 
 
 # ---- the files that a plan begins from -----------------------------------------------------------
@@ -254,8 +254,8 @@ def _raise_all(problems: list[str], parameter: str) -> None:
         lines += [f"  {path}: {reason}" for path, reason in alike[:_MOST_LISTED]]
         if len(alike) > _MOST_LISTED:
             lines.append(f"  and {len(alike) - _MOST_LISTED} more files for the same reason")
-    if others := sum(map(len, reasons[_MOST_REASONS:])):
-        lines.append(f"  and {others} more files for other reasons")
+    if n_more := sum(map(len, reasons[_MOST_REASONS:])):
+        lines.append(f"  and {n_more} more files for other reasons")
     msg = f"{len(problems)} files cannot be used:\n" + "\n".join(lines)
     raise InvalidExposureError(msg, parameter=parameter)
 

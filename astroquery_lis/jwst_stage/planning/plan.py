@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import tomllib
@@ -230,8 +231,7 @@ class Plan:
             msg = f"{path}: cannot be read: {error}."
             raise InvalidRequestError(msg, parameter="path", value=str(path)) from None
         try:
-            values = tomllib.loads(text).items()
-            content: dict[str, Any] = {name: _with_none(value) for name, value in values}
+            content = _with_none(tomllib.loads(text))
             if content["format"] == FORMAT:
                 return cls(
                     exposures=tuple(map(Exposure.from_dict, content.get("exposures", ()))),
@@ -327,14 +327,9 @@ def _without_none(value: object) -> object:
     return dict(_NONE) if value is None else value
 
 
-def _with_none(value: object) -> object:
-    if value == _NONE:
-        return None
-    if isinstance(value, dict):
-        return {name: _with_none(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_with_none(inner) for inner in value]
-    return value
+def _with_none(values: dict[str, Any]) -> dict[str, Any]:
+    hooked = json.loads(json.dumps(values), object_hook=lambda v: None if v == _NONE else v)
+    return dict(hooked)
 
 
 # ---- estimates, as measured of the pipelines -----------------------------------------------------

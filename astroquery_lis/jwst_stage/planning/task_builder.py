@@ -14,11 +14,7 @@ from .associations import headers_of, unique_ids
 from .exposures import configuration_key, split_name
 from .grids import n_pixels
 from .groups import listed
-from .pipelines import (
-    EXP_TYPES,
-    STAGE3_SUFFIXES,
-    is_guider,
-)
+from .pipelines import EXP_TYPES, STAGE3_SUFFIXES, is_guider
 from .plan import stage1_estimate, stage2_estimate, stage3_estimate
 
 if TYPE_CHECKING:
@@ -200,9 +196,9 @@ class TaskBuilder:
         """Return header and members that an association file of MAST gives."""
         if exposure.root not in self.together.files:
             return None
-        header, others = self.together.files[exposure.root]
+        header, roles = self.together.files[exposure.root]
         path = header["path"]
-        members = {name: self._named(name, role, path) for name, role in others}
+        members = {name: self._named(name, role, path) for name, role in roles}
         missing = sorted(Path(name).name for name, member in members.items() if member is None)
         if missing:
             self.problems.append(
@@ -354,7 +350,7 @@ def _spectrum(exposure: Exposure) -> str:
     return f"stage2/{exposure.root}_{suffix}.fits"
 
 
-def _level2_header(exposure: Exposure, known: Mapping[str, Any]) -> dict[str, str]:
+def _level2_header(exposure: Exposure, association: Mapping[str, Any]) -> dict[str, str]:
     """Return the header of an association of stage 2: what is known of it, and defaults."""
     header = {
         "asn_type": "spec2" if exposure.classes[1] == "Spec2Pipeline" else "image2",
@@ -365,7 +361,9 @@ def _level2_header(exposure: Exposure, known: Mapping[str, Any]) -> dict[str, st
         "asn_pool": "none",
         "product": exposure.root,
     }
-    return header | {name: str(known[name]) for name in header if known.get(name) is not None}
+    return header | {
+        name: str(association[name]) for name in header if association.get(name) is not None
+    }
 
 
 def _check_shutters(exposures: Sequence[Exposure]) -> None:

@@ -20,19 +20,8 @@ from ...exceptions import CrdsUnavailable, TransferError, refuse
 from ...io.http import reason_of
 from .. import pipeline
 from ..tasks import FileMemo, cache_folder
-from .crds_cache import (
-    CONTEXT_NAME,
-    CrdsEnvironment,
-    Recall,
-    closure,
-    inspect_file,
-    mapping_path,
-    read_server_config,
-    remember_context,
-    remembered_context,
-    server_config_path,
-    write_server_config,
-)
+from . import crds_cache
+from .crds_cache import CrdsEnvironment, mapping_path
 from .crds_server import CrdsServer, Fetched, fetch_files, symbolic_context
 
 if TYPE_CHECKING:
@@ -136,12 +125,14 @@ def prefetch(
         if resolution.missing:
             raise _missing(resolution.missing, environment, resolution.files())
     if resolver.server is not None:
-        remember_context(environment.path, resolution.context)
+        crds_cache.remember_context(environment.path, resolution.context)
     return _table(resolution, resolver.fetched)
 
 
 def _missing(
-    names: Collection[str], environment: CrdsEnvironment, files: Mapping[str, dict] | None = None
+    names: Collection[str],
+    environment: CrdsEnvironment,
+    files: Mapping[str, dict] | None = None,
 ) -> CrdsUnavailable:
     described = []
     for name in names:
@@ -175,7 +166,7 @@ class _Resolver:
         url = "" if offline or "serverless" in environment.server_url else environment.server_url
         self.server = CrdsServer(url) if url else None
         self.fetched: dict[str, Fetched] = {}
-        self.memo = FileMemo(cache_folder() / "references.json", inspect_file)
+        self.memo = FileMemo(cache_folder() / "references.json", crds_cache.inspect_file)
 
     def run(self) -> Resolution:
         """Find out everything."""
@@ -209,14 +200,16 @@ class _Resolver:
     def _context(self) -> str:
         """Return the name of the context that is in force now."""
         name, server = self.environment.context, self.server
-        if CONTEXT_NAME.fullmatch(name):
+        if crds_cache.CONTEXT_NAME.fullmatch(name):
             return name
         if server is None:
             return self._context_of_cache(name)
         try:
             return server.context(name, version("jwst"))
         except TransferError as error:
-            latest = (read_server_config(self.environment.path) or {}).get("latest_context")
+            latest = (crds_cache.read_server_config(self.environment.path) or {}).get(
+                "latest_context"
+            )
             hint = f" (the cache has {latest})" if latest else ""
             msg = (
                 f"The CRDS server cannot be asked which context {name or 'the newest'!r} is: "
@@ -226,7 +219,7 @@ class _Resolver:
 
     def _context_of_cache(self, name: str) -> str:
         config = self._config()
-        if not name and (remembered := remembered_context(self.environment.path)):
+        if not name and (remembered := crds_cache.remembered_context(self.environment.path)):
             return remembered
         context = symbolic_context(config, name)
         if not context:
@@ -240,10 +233,10 @@ class _Resolver:
     def _config(self) -> dict:
         """Return what CRDS has noted of its server, without which it ends the process."""
         cache, server = self.environment.path, self.server
-        config = read_server_config(cache)
+        config = crds_cache.read_server_config(cache)
         if config is not None:
             return config
-        path = server_config_path(cache)
+        path = crds_cache.server_config_path(cache)
         if server is None:
             what = f"There is no CRDS cache {cache}"
             if os.path.isdir(cache):
@@ -254,7 +247,7 @@ class _Resolver:
             msg = f"{what}. To mend it, {_WAY_OUT}."
             raise CrdsUnavailable(msg, missing=[path.name])
         try:
-            write_server_config(cache, server.info)
+            crds_cache.write_server_config(cache, server.info)
         except TransferError as error:
             msg = (
                 f"The CRDS cache {cache} is empty, and its server does not answer: "
@@ -286,7 +279,7 @@ class _Resolver:
         cache = self.environment.path
         tried: set[str] = set()
         while True:
-            needed, missing = closure(cache, context, instruments)
+            needed, missing = crds_cache.closure(cache, context, instruments)
             if not missing:
                 return needed
             names = sorted(missing)
@@ -297,9 +290,12 @@ class _Resolver:
             self.fetch({name: mapping_path(cache, name) for name in names}, replace=damaged)
 
     def _answers(
-        self, environment: CrdsEnvironment, mappings: list[str], groups: Mapping[str, dict]
+        self,
+        environment: CrdsEnvironment,
+        mappings: list[str],
+        groups: Mapping[str, dict],
     ) -> dict[str, dict]:
-        recall = Recall(environment, mappings, groups)
+        recall = crds_cache.Recall(environment, mappings, groups)
         answers = recall.get()
         if answers is None:
             answers = self._ask(groups, environment.variables(readonly=True))
