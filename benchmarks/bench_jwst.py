@@ -23,7 +23,7 @@ from astropy import log
 
 from astroquery_lis.jwst_stage import pipeline
 from astroquery_lis.jwst_stage.planning.make_plan import make_plan
-from astroquery_lis.jwst_stage.planning.plan import image3_memory_gb, with_references
+from astroquery_lis.jwst_stage.planning.pipelines import image3_memory_gb, with_references
 from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.refs.references import resolve
 from astroquery_lis.jwst_stage.running.run import run

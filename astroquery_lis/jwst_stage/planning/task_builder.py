@@ -14,8 +14,14 @@ from .associations import headers_of, unique_ids
 from .exposures import configuration_key, split_name
 from .grids import n_pixels
 from .groups import listed
-from .pipelines import EXP_TYPES, STAGE3_SUFFIXES, is_guider
-from .plan import stage1_estimate, stage2_estimate, stage3_estimate
+from .pipelines import (
+    EXP_TYPES,
+    STAGE3_SUFFIXES,
+    is_guider,
+    stage1_estimate,
+    stage2_estimate,
+    stage3_estimate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -31,7 +31,7 @@ from ...io.http import HttpClient, causes, reason_of, unreachable, why_unreached
 from .. import pipeline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
     from typing import Any, BinaryIO
 
     from ..._typing import FilePath
@@ -177,11 +177,10 @@ def fetch_files(
     *,
     replace: Collection[str] = (),
     max_workers: int = 4,
-    done: Callable[[Fetched], object] | None = None,
 ) -> list[Fetched]:
     """Fetch files in parallel, each once, checked, and moved to its place when whole.
 
-    Those named in ``replace`` are fetched although they are there; ``done`` hears of each.
+    Those named in ``replace`` are fetched although they are there.
     """
     if not paths:
         return []
@@ -199,13 +198,9 @@ def fetch_files(
     def fetch(name: str) -> Fetched:
         path = Path(paths[name])
         if name in infos:
-            fetched = _fetch(server, name, path, urls[name], infos[name], name in replace)
-        else:
-            msg = f"The CRDS server {server.url} does not know {name}."
-            fetched = Fetched(name, path, "", error=TransferError(msg, url=server.url))
-        if done is not None:
-            done(fetched)
-        return fetched
+            return _fetch(server, name, path, urls[name], infos[name], name in replace)
+        msg = f"The CRDS server {server.url} does not know {name}."
+        return Fetched(name, path, "", error=TransferError(msg, url=server.url))
 
     with ThreadPoolExecutor(max_workers=max(1, min(max_workers, len(paths)))) as pool:
         return list(pool.map(fetch, paths))

@@ -25,7 +25,7 @@ from .crds_cache import CrdsEnvironment, mapping_path
 from .crds_server import CrdsServer, Fetched, fetch_files, symbolic_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
     from ..planning.plan import Plan
 
@@ -106,13 +106,11 @@ def prefetch(
     environment: CrdsEnvironment,
     offline: bool = False,
     max_workers: int = 4,
-    *,
-    done: Callable[[Fetched], object] | None = None,
 ) -> Table:
     """Get the reference files of a plan into the cache, each once, checked."""
     if isinstance(max_workers, bool) or not isinstance(max_workers, int) or max_workers < 1:
         refuse("max_workers", max_workers, "must be a positive number of files.")
-    resolver = _Resolver(plan, environment, offline=offline, max_workers=max_workers, done=done)
+    resolver = _Resolver(plan, environment, offline=offline, max_workers=max_workers)
     resolution = resolver.run()
     if resolution.missing:
         files = resolution.files()
@@ -158,11 +156,10 @@ class _Resolver:
         *,
         offline: bool,
         max_workers: int = 4,
-        done: Callable[[Fetched], object] | None = None,
     ) -> None:
         pipeline.require_jwst()
         self.plan, self.environment = plan, environment
-        self.max_workers, self.done = max_workers, done
+        self.max_workers = max_workers
         url = "" if offline or "serverless" in environment.server_url else environment.server_url
         self.server = CrdsServer(url) if url else None
         self.fetched: dict[str, Fetched] = {}
@@ -349,13 +346,7 @@ class _Resolver:
         server = self.server
         if server is None:
             raise _missing(paths, self.environment)
-        results = fetch_files(
-            server,
-            paths,
-            replace=replace,
-            max_workers=self.max_workers,
-            done=self.done,
-        )
+        results = fetch_files(server, paths, replace=replace, max_workers=self.max_workers)
         self.fetched.update({result.name: result for result in results})
         failed = [result for result in results if result.error is not None]
         if failed:

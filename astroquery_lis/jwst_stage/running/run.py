@@ -34,7 +34,7 @@ from ...io.workers import cores
 from .. import pipeline
 from ..planning.groups import listed
 from ..planning.make_plan import by_reason, told_of
-from ..planning.plan import with_references
+from ..planning.pipelines import with_references
 from ..states import Fingerprints, assess
 from ..tasks import HIDDEN, Record, log_path, read_records, write_record
 from .outcomes import keep_log, make_manifest, outcome, write_manifest
