@@ -95,6 +95,18 @@ class Association:
         return re.sub(r"-*_[-_]*", "_", stem).rstrip("-")
 
 
+def header_of(exposure: Exposure, asn_type: str, asn_rule: str) -> dict[str, Any]:
+    """Return the header of an association that no rule of the package makes."""
+    return {
+        "asn_type": asn_type,
+        "asn_rule": asn_rule,
+        "asn_id": f"o{exposure.observation}" if exposure.observation else "a3001",
+        "program": exposure.program or "00000",
+        "target": exposure.target or "unknown",
+        "asn_pool": "none",
+    }
+
+
 def is_stage3(header: Mapping[str, Any]) -> bool:
     """Return True for the association of a product of calibrated exposures."""
     return str(header.get("asn_type", "")).endswith("3")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidRequestError, meant, refuse
 from ..parameters import for_task
-from .associations import Association, associate, is_plain, is_stage3
+from .associations import Association, associate, header_of, is_plain, is_stage3
 from .exposures import Exposure, split_name
 from .pipelines import STAGE3_PIPELINES
 
@@ -66,6 +66,8 @@ _TEMPLATE_FIELDS = (
     "program", "asn_id", "target_id", "target", "instrument", "optelem", "filter", "pupil",
     "grating", "detector", "channel", "module", "exp_type", "subarray", "observation", "visit",
 )  # fmt: skip
+_RULE = "DMS_Level3_Base"
+_UNKNOWN = Exposure("", "", "")
 _PLAIN_SUBARRAYS = ("", "FULL", "GENERIC", "N/A", "NONE")
 
 
@@ -142,7 +144,7 @@ def _of_file(file: dict[str, Any], by_root: dict[str, Exposure]) -> Association:
     values = {k: v for k, v in file.items() if k not in ("products", "path") and v is not None}
     return Association(
         "file",
-        header=_header(kind, "a3001", "00000", "unknown") | values,
+        header=header_of(_UNKNOWN, kind, _RULE) | values,
         product=product["name"],
         members=tuple((by_root[split_name(name)[0]], role) for name, role in roles),
     )
@@ -158,17 +160,6 @@ def _only_product(file: dict[str, Any]) -> dict[str, Any]:
         f"associations ({', '.join(STAGE3_PIPELINES)}) of one named product."
     )
     raise InvalidRequestError(msg, parameter="files", value=file["path"])
-
-
-def _header(asn_type: str, asn_id: str, program: str, target: str) -> dict[str, object]:
-    return {
-        "asn_type": asn_type,
-        "asn_rule": "DMS_Level3_Base",
-        "asn_id": asn_id,
-        "program": program,
-        "target": target,
-        "asn_pool": "none",
-    }
 
 
 def _parted(exposures: Sequence[Exposure]) -> tuple[list[Exposure], list[Exposure]]:
@@ -313,14 +304,13 @@ def _image_groups(
     groups: list[Association] = []
     n_mixed = itertools.count(1001)
     for key, science in sets.items():
-        first = science[0]
-        asn_id = f"o{first.observation}" if first.observation else "a3001"
+        header = header_of(science[0], "image3", _RULE)
         if len({e.observation for e in science}) > 1:
-            asn_id = f"c{next(n_mixed)}"
+            header["asn_id"] = f"c{next(n_mixed)}"
         group = Association(
             "images",
-            header=_header("image3", asn_id, first.program or "00000", first.target or "unknown"),
-            product=names.product(science, asn_id),
+            header=header,
+            product=names.product(science, header["asn_id"]),
             members=tuple((e, "science") for e in science),
             key=key,
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidExposureError, InvalidRequestError
 from ..tasks import REFCATS, Member, Task
-from .associations import headers_of, unique_ids
+from .associations import header_of, headers_of, unique_ids
 from .exposures import configuration_key, split_name
 from .grids import n_pixels
 from .groups import listed
@@ -358,18 +358,10 @@ def _spectrum(exposure: Exposure) -> str:
 
 def _level2_header(exposure: Exposure, association: Mapping[str, Any]) -> dict[str, str]:
     """Return the header of an association of stage 2: what is known of it, and defaults."""
-    header = {
-        "asn_type": "spec2" if exposure.classes[1] == "Spec2Pipeline" else "image2",
-        "asn_rule": "DMSLevel2bBase",
-        "asn_id": f"o{exposure.observation}" if exposure.observation else "a3001",
-        "program": exposure.program or "00000",
-        "target": exposure.target or "unknown",
-        "asn_pool": "none",
-        "product": exposure.root,
-    }
-    return header | {
-        name: str(association[name]) for name in header if association.get(name) is not None
-    }
+    asn_type = "spec2" if exposure.classes[1] == "Spec2Pipeline" else "image2"
+    header = header_of(exposure, asn_type, "DMSLevel2bBase") | {"product": exposure.root}
+    values = ((name, association.get(name)) for name in header)
+    return header | {name: str(value) for name, value in values if value is not None}
 
 
 def _check_shutters(exposures: Sequence[Exposure]) -> None:
