@@ -316,20 +316,17 @@ def _origin(item: fits.HDUList | Table) -> tuple[str, str, set[str]]:
     """Return the names of the sources of one thing, where its files came from, and its bands."""
     if isinstance(item, fits.HDUList):
         header = item[0].header
-        sources, places = str(header.get("SOURCE", "")), str(header.get("MIRROR", ""))
         bands = {hdu.name.rpartition("_")[2] for hdu in item[1:]}
-        if "unwise" in str(header.get("LAYER", "")):
-            bands |= set(WISE_BANDS)
-    elif isinstance(item, Table):
-        sources = str(item.meta.get("source", ""))
-        places = " ".join(str(url) for url in item["URL"]) if "URL" in item.colnames else ""
+        is_unwise = "unwise" in str(header.get("LAYER", ""))
+        bands.update(WISE_BANDS if is_unwise else ())
+        return str(header.get("SOURCE", "")), str(header.get("MIRROR", "")), bands
+    if isinstance(item, Table):
+        columns = {name: map(str, item[name]) for name in ("URL", "bands") if name in item.colnames}
         bands = {name.upper().rpartition("_")[2] for name in item.colnames}
-        if "bands" in item.colnames:
-            bands |= {band for text in item["bands"] for band in str(text).split(",")}
-    else:
-        msg = (
-            f"cite() takes cutouts (HDUList) and tables, not {type(item).__name__}: leave it out, "
-            "or give what get_cutout, query_tractor or download_cutouts returned."
-        )
-        raise InvalidRequestError(msg, parameter="data", value=item)
-    return sources, places, bands
+        bands.update(",".join(columns.get("bands", ())).split(","))
+        return str(item.meta.get("source", "")), " ".join(columns.get("URL", ())), bands
+    msg = (
+        f"cite() takes cutouts (HDUList) and tables, not {type(item).__name__}: leave it out, "
+        "or give what get_cutout, query_tractor or download_cutouts returned."
+    )
+    raise InvalidRequestError(msg, parameter="data", value=item)

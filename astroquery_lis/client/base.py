@@ -334,6 +334,7 @@ class SurveyBase(QueryBase):
         )
 
 
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _WRITERS = {"HDUList": "writeto()", "Table": "write()"}
 _MEANT = {
     "radius": "radius size",
@@ -362,8 +363,14 @@ _MEANT = {
     "verbose progress": "show_progress",
     "format": "output",
     "workers n_jobs": "executor",
+    "dec": "PAIR",
+    "ra": "PAIR FIRST",
+    "coord coords position positions target coordinates": "FIRST",
 }
-"""What other packages call it, and what it may be here; WRITE is a method of what is returned."""
+"""What other packages call it, and what it may be here.
+
+WRITE is a method of what is returned, PAIR the one argument of two coordinates, FIRST the first.
+"""
 
 MEANT = {word: names.split() for words, names in _MEANT.items() for word in words.split()}
 """What may be meant by a word; the first that the method has is."""
@@ -384,18 +391,18 @@ def _argument_error(
 ) -> ArgumentError:
     """Return the error that says which argument a method does not know, and what was meant."""
     name = f"{type(args[0] if args else None).__name__.removesuffix('Class')}.{method.__name__}"
-    parameters = list(inspect.signature(method).parameters.values())[1:]
-    words = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
-    positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    signature = inspect.signature(method)
+    parameters = list(signature.parameters.values())[1:]
+    kinds = (_NAMED, _NAMED[:1], _NAMED[1:])
+    words, positional, named = ([p.name for p in parameters if p.kind in of] for of in kinds)
     unknown = [word for word in options if word not in words]
     if unknown:
-        writer = _WRITERS.get(str(inspect.signature(method).return_annotation).partition(" ")[0])
+        writer = _WRITERS.get(str(signature.return_annotation).partition(" ")[0])
         meant = _meant(unknown[0], words, positional, writer)
         hint = f"did you mean {meant}?" if meant else f"it has: {', '.join(words)}."
         msg = f"{name}() has no argument {unknown[0]}=; {hint}"
         return ArgumentError(msg, parameter=unknown[0], value=options[unknown[0]])
     if "positional argument" in str(error) and "missing" not in str(error):
-        named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
         return ArgumentError(f"{name}() {_too_many(args, positional, named)}", parameter=name)
     text = str(error).partition(") ")[2] or str(error)
     return ArgumentError(f"{name}() {text}: it takes {', '.join(words)}.", parameter=name)
@@ -413,16 +420,17 @@ def _too_many(args: tuple, positional: list[str], named: list[str]) -> str:
 
 
 def _meant(word: str, words: list[str], positional: list[str], writer: str | None) -> str | None:
-    for candidate in MEANT.get(word.lower(), ()):
+    """Return what is meant by a word that is no argument; `None` if nothing is like it."""
+    meanings = {
+        "WRITE": f"the method {writer} of what is returned" if writer else None,
+        "PAIR": "coordinates=(ra, dec), in degrees" if "coordinates" in words else None,
+        "FIRST": "".join(f"{first}=" for first in positional[:1]),
+    }
+    near = get_close_matches(word.lower(), words, 1, 0.6)
+    for candidate in (*MEANT.get(word.lower(), ()), *near):
         if candidate in words:
             return f"{candidate}="
-        if candidate == "WRITE":
-            return f"the method {writer} of what is returned" if writer else None
-        if not candidate.isidentifier():
-            return candidate
-    if word.lower() in ("ra", "dec") and "coordinates" in words:
-        return "coordinates=(ra, dec), in degrees"
-    if word.lower() in ("coord", "coords", "position", "positions", "ra", "target", "coordinates"):
-        return f"{positional[0]}=" if positional else None
-    near = get_close_matches(word.lower(), words, 1, 0.6)
-    return f"{near[0]}=" if near else None
+        meaning = meanings.get(candidate, None if candidate.isidentifier() else candidate)
+        if meaning or candidate == "WRITE":
+            return meaning
+    return None

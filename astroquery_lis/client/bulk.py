@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,7 +215,19 @@ def results_without_work(plan: BulkPlan, rows: np.ndarray) -> Iterator[Result]:
         yield io.jobs.Result(row, "NODATA", message=message, **facts)
 
 
-_SAME_FOR_ALL = ("products", "bands", "wise_grid", "convert_flux", "rotation_deg", "to_sky")
+_OF_REQUESTS: dict[str, Callable[[CutoutRequest], object]] = {
+    "size": lambda r: [r.ny, r.nx],
+    **{
+        name: attrgetter(name)
+        for name in ("products", "bands", "wise_grid", "convert_flux", "rotation_deg", "to_sky")
+    },
+    "release": lambda r: r.release and r.release.name,
+    "region": attrgetter("region"),
+    "layer": lambda r: [layer.name for layer in r.layers],
+    "pixel_scale": attrgetter("pixel_scale_arcsec"),
+    "wcs": lambda r: "" if r.rotation_deg else r.wcs,
+}
+"""What of the requests makes one long job differ from another."""
 
 
 def identity_of_job(
@@ -229,33 +242,27 @@ def identity_of_job(
     for values in (whole.ra_deg, whole.dec_deg):
         digest.update(np.asarray(values, "<f8").tobytes())
     digest.update(json.dumps(whole.ids.tolist()).encode())
-
-    def of_rows(values: list[Any]) -> object:
-        """Return the value of all, or a digest of those of each row."""
-        texts = [json.dumps(value) for value in values]
-        if len(set(texts)) == 1:
-            return values[0]
-        numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-        of_kind = np.array([numbers[text] for text in texts], "<i8")
-        text = json.dumps(list(numbers)).encode() + of_kind[whole.kinds].tobytes()
-        return f"by row, {hashlib.sha256(text).hexdigest()[:12]}"
-
-    requests = whole.templates
     return {
         "targets": digest.hexdigest()[:32],
         "number of targets": len(whole),
-        "size": of_rows([[r.ny, r.nx] for r in requests]),
-        **{name: of_rows([getattr(r, name) for r in requests]) for name in _SAME_FOR_ALL},
-        "release": of_rows([r.release and r.release.name for r in requests]),
-        "region": of_rows([r.region for r in requests]),
-        "layer": of_rows([[one.name for one in r.layers] for r in requests]),
-        "pixel_scale": of_rows([r.pixel_scale_arcsec for r in requests]),
-        "wcs": of_rows(["" if r.rotation_deg else r.wcs for r in requests]),
+        **{name: _of_rows(whole, value_of) for name, value_of in _OF_REQUESTS.items()},
         "source": spec.sources,
         "on_missing": spec.on_missing,
         "output": output,
         "mirror": sorted({mirror.place for mirror in access.mirrors}),
     }
+
+
+def _of_rows(whole: CutoutJob, value_of: Callable[[CutoutRequest], object]) -> object:
+    """Return the value that all requests have, or a digest of those of each row."""
+    values = list(map(value_of, whole.templates))
+    texts = list(map(json.dumps, values))
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    if len(numbers) == 1:
+        return values[0]
+    of_kind = np.array([numbers[text] for text in texts], "<i8")
+    text = json.dumps(list(numbers)).encode() + of_kind[whole.kinds].tobytes()
+    return f"by row, {hashlib.sha256(text).hexdigest()[:12]}"
 
 
 def bytes_of_cutout(whole: CutoutJob) -> int:

@@ -267,21 +267,19 @@ def audit(
     stores = io.store.all_stores(tree)
     findings: list[_Finding] = []
     for root in stores or [tree]:
-        sources = [
-            mirror
-            for mirror in mirrors
-            if not stores or (mirror.root_name == root.name and not mirror.is_local)
-            if not mirror.is_local or Path(mirror.template) != tree.resolve()
-        ]
+        sources = [mirror for mirror in mirrors if _may_mend(mirror, root, tree, bool(stores))]
         job = _Audit(root, client, sources, is_store=bool(stores), repair=repair)
         findings += job.run(show_progress)
-    table = Table()
-    table["Local Path"] = np.array([str(f.path) for f in findings], str)
-    table["Status"] = np.array([f.status for f in findings], str)
-    table["Message"] = np.array([f.message for f in findings], str)
-    table["bytes"] = np.array([f.size for f in findings], np.int64)
-    table["sha256"] = np.array([f.sha256 for f in findings], str)
-    return table
+    rows = [(str(f.path), f.status, f.message, f.size, f.sha256) for f in findings]
+    names = ("Local Path", "Status", "Message", "bytes", "sha256")
+    return Table(rows=rows, names=names, dtype=(str, str, str, np.int64, str))
+
+
+def _may_mend(mirror: Place, root: Path, tree: Path, is_store: bool) -> bool:
+    """Return True if a mirror may have what a root lacks: another place, with the same sky."""
+    if is_store:
+        return mirror.root_name == root.name and not mirror.is_local
+    return not mirror.is_local or Path(mirror.template) != tree.resolve()
 
 
 class _Audit:

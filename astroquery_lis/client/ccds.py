@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from astropy.table import Row, Table
-from astroquery import cache_conf
 
 from .. import catalogs, io, survey
 from .._conf import conf
@@ -122,26 +122,24 @@ class CcdMethods(SurveyBase):
         True
         """
         names = _as_products(products)
-        use_cache = cache_conf.cache_active if cache is None else cache
-        if download_dir is None and not use_cache and not get_query_payload:
+        use_cache = self._location(cache) is not None
+        if not (use_cache or download_dir or get_query_payload):
             msg = "download_dir=None needs the cache: name a folder, or leave cache as it is."
             raise InvalidRequestError(msg, parameter="download_dir", value=None)
-        if isinstance(exposures_or_coordinates, (Table, Row)):
-            table = _as_exposures(exposures_or_coordinates)
+        table = exposures_or_coordinates
+        if isinstance(table, (Table, Row)):
+            table = _as_exposures(table)
         else:
             options = options_of(locals(), ("bands", "release", "region", "cache"))
             table = self.query_exposures(exposures_or_coordinates, **options)
-        release, region = self._tree(
-            table.meta.get("release") if release is None else release,
-            table.meta.get("region", region) if region == "auto" else region,
-        )
+        release, region = self._tree(*_named(table, release, region))
         ccds = _ccds(table, survey.named_planes.as_bands(bands, release, region), release, region)
         service = self._viewer(use_cache)
         folder = None if download_dir is None else Path(download_dir).expanduser().absolute()
         listing = _listing(service)
         jobs = [
-            ExposureJob(row, ccd, product, service, folder, listing)
-            for row, (ccd, product) in enumerate((c, p) for c in ccds for p in names)
+            ExposureJob(row, *pair, service, folder, listing)
+            for row, pair in enumerate(itertools.product(ccds, names))
         ]
         if get_query_payload:
             return {"service": service.url, "urls": [job.about["url"] for job in jobs]}
@@ -234,19 +232,28 @@ def _as_products(products: Products) -> list[str]:
     return names
 
 
-def _as_exposures(table: Table | Row) -> Table:
-    """Return the table of exposures that a user gave, which may be a row of it."""
-    if isinstance(table, Row):
-        table = table.table[table.index : table.index + 1]
-    lacking = [name for name in NEEDED if name not in table.colnames]
+def _as_exposures(value: object) -> Table | None:
+    """Return the table of exposures that a user gave, or a row of it; `None` for a position."""
+    if isinstance(value, Row):
+        value = value.table[value.index : value.index + 1]
+    if not isinstance(value, Table):
+        return None
+    lacking = [name for name in NEEDED if name not in value.colnames]
     if lacking:
         msg = (
             f"exposures_or_coordinates lacks the column(s) {', '.join(lacking)}; it has to be the "
             "table that query_exposures returns, or rows of it."
         )
         parameter = "exposures_or_coordinates"
-        raise InvalidRequestError(msg, parameter=parameter, value=table.colnames)
-    return table
+        raise InvalidRequestError(msg, parameter=parameter, value=value.colnames)
+    return value
+
+
+def _named(table: Table, release: str | None, region: Region) -> tuple[str | None, Region]:
+    """Return the release and region that were named, else those of a table."""
+    if region == "auto":
+        region = table.meta.get("region", region)
+    return (table.meta.get("release") if release is None else release), region
 
 
 @dataclass(frozen=True)

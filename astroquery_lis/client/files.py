@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from ..survey.paths import SurveyFile
 
 
+_BRICK_NAME = re.compile(r"\d{4}[pm]\d{3}")
 MAX_THREADS = 8
 """Files fetched at once by threads of our own; a server is shared with others."""
 
@@ -207,11 +209,10 @@ or sequence, optional
             client_options=tuple(self._client_options().items()),
             begun_s=time.time(),
         )
-        absent = [row for row, file in enumerate(files) if not file.paths]
-        jobs = [_job(row, file, settings) for row, file in enumerate(files) if file.paths]
+        rows = list(enumerate(files))
         results = io.jobs.deliver_all(
-            jobs,
-            ready=[_without_band(row, files[row]) for row in absent],
+            [_job(row, file, settings) for row, file in rows if file.paths],
+            ready=[_without_band(row, file) for row, file in rows if not file.paths],
             max_threads=min(conf.max_workers, MAX_THREADS),
             executor=executor,
             show_progress=show_progress,
@@ -333,27 +334,27 @@ def _proven(result: Result, file: SurveyFile, mirrors: tuple[Place, ...]) -> Res
 
 def _warn_of(results: Sequence[Result], verify: str | bool) -> None:
     """Warn of what the user should not have to look for in the table."""
-    wrong = [r for r in results if verify == "strict" and isinstance(r.error, ChecksumError)]
     stale = [r for r in results if io.delivery.STALE_LIST in r.message]
-    if stale:
-        first = stale[0]
-        msg = f"{len(stale)} file(s) differ from the survey's list, e.g. {first.local_path}."
-        warn(msg, ChecksumWarning)
+    _warn_of_some(stale, ChecksumWarning, "differ from the survey's list, e.g. {0.local_path}.")
+    wrong = [r for r in results if verify == "strict" and isinstance(r.error, ChecksumError)]
     failures = [r for r in results if r.status in ("ERROR", "SKIPPED") and r not in wrong]
     io.delivery.warn_of_failures(failures, len(results))
-    elsewhere = [
-        r for r in results if r.status == "COMPLETE" and io.delivery.OTHERS_FAILED in r.message
-    ]
-    if elsewhere:
-        msg = f"{len(elsewhere)} file(s) came after a failure. {elsewhere[0].message}"
-        warn(msg, FailoverWarning)
-    if results and all(r.status == "NODATA" for r in results):
+    complete = [r for r in results if r.status == "COMPLETE"]
+    elsewhere = [r for r in complete if io.delivery.OTHERS_FAILED in r.message]
+    _warn_of_some(elsewhere, FailoverWarning, "came after a failure. {0.message}")
+    if {r.status for r in results} == {"NODATA"}:
         msg = f"The survey has none of the {len(results)} file(s). {results[0].message}"
         warn(msg, CoverageWarning)
     if wrong:
         msg = f"{len(wrong)} of {len(results)} file(s) are not those of the survey's lists. "
         error = wrong[0].error
         raise ChecksumError(msg + str(error), url=wrong[0].url, found=getattr(error, "found", None))
+
+
+def _warn_of_some(results: Sequence[Result], category: type[Warning], sentence: str) -> None:
+    """Warn of files, if there are any; the sentence may tell of the first."""
+    if results:
+        warn(f"{len(results)} file(s) {sentence.format(results[0])}", category)
 
 
 # ---- which are meant ----------------------------------------------------------------------------
@@ -368,76 +369,57 @@ class BricksAsked(NamedTuple):
 
 
 def as_bricks(
-    value: Positions | int | None,
-    radius: Angle | None = None,
-    *,
-    ra: str | None = None,
-    dec: str | None = None,
-    name: str | None = None,
+    value: Positions | int | None, radius: Angle | None = None, **columns: str | None
 ) -> BricksAsked:
     """Return the bricks that are named, numbered, or those at positions.
 
-    With a radius they are all that the circles touch.  A column that is named counts more than one
-    with the names of bricks.
+    With a radius they are all that the circles touch.  A column that is named, as for `as_targets`,
+    counts more than one with the names of bricks.
     """
-    is_by_columns = any(column is not None for column in (ra, dec, name))
-    names, sweeps = (None, []) if is_by_columns else _names(value)
+    is_by_columns = any(column is not None for column in columns.values())
+    names = None if is_by_columns else _names(value)
     if names is None:
-        targets = as_targets(
-            value,
-            ra=ra,
-            dec=dec,
-            name=name,
-            parameter="bricks_or_coordinates",
-        )
+        targets = as_targets(value, parameter="bricks_or_coordinates", **columns)
         warn_of_unplaced(targets, "are left out")
-        positions = None
-        if radius is None:
-            placed = targets.placed
-            pairs = zip(targets.ra_deg[placed], targets.dec_deg[placed], strict=True)
-            positions = tuple((float(ra), float(dec)) for ra, dec in pairs)
-        return BricksAsked(bricks_at(targets, radius), (), positions)
+        places = tuple(filter(None, targets.places())) if radius is None else None
+        return BricksAsked(bricks_at(targets, radius), (), places)
     if radius is not None:
         refuse("radius", radius, "needs coordinates, not names of bricks.")
-    ids = [parse_brick_name(name) if isinstance(name, str) else int(name) for name in names]
-    for number in ids:
-        if not 1 <= number <= N_BRICKS:
-            refuse("bricks_or_coordinates", number, f"is no brick: they go from 1 to {N_BRICKS}.")
-    numbers = np.unique(np.array(ids, dtype=np.int64))
-    return BricksAsked(numbers, tuple(dict.fromkeys(sweeps)))
+    sweeps = [name.removesuffix(".fits") for name in names if is_sweep_name(name)]
+    numbers = [_brick_number(name) for name in names if not is_sweep_name(name)]
+    return BricksAsked(np.unique(np.array(numbers, np.int64)), tuple(dict.fromkeys(sweeps)))
 
 
-def _names(value: object) -> tuple[list | None, list[str]]:
-    """Return names or numbers of bricks, or `None` for positions, and names of sweep files."""
+def _brick_number(name: str | int) -> int:
+    number = parse_brick_name(name) if isinstance(name, str) else int(name)
+    if not 1 <= number <= N_BRICKS:
+        refuse("bricks_or_coordinates", number, f"is no brick: they go from 1 to {N_BRICKS}.")
+    return number
+
+
+def _names(value: Any) -> list | None:
+    """Return names of bricks and sweep files, or numbers of bricks; `None` for positions."""
     from .user_tables import as_table
 
     if value is None:
-        return [], []
-    words = value.replace(",", " ").split() if isinstance(value, str) else []
-    if len(words) > 1 and all(is_file_name(word) for word in words):
-        value = words
-    table = None if is_file_name(value) else as_table(value, "bricks_or_coordinates")
-    if table is not None:
-        name = column_of(table, ("brickname", "brickid"))
-        return (None if name is None else np.ma.compressed(table[name]).tolist()), []
-    items: Any = [value] if isinstance(value, (str, int, np.integer)) else value
-    is_array = isinstance(items, np.ndarray) and items.ndim > 0
-    if not (is_array or isinstance(items, (Sequence, set, frozenset))) or not len(items):
-        return None, []
-    texts = [item.strip().lower() if isinstance(item, str) else item for item in items]
-    if not all(_is_number(text) or is_file_name(text) for text in texts):
-        return None, []
-    sweeps = [text.removesuffix(".fits") for text in texts if is_sweep_name(text)]
-    return [text for text in texts if not is_sweep_name(text)], sweeps
+        return []
+    items = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(items, (Sequence, set, frozenset, np.ndarray)) or not np.iterable(items):
+        items = [value]
+    if len(items) and all(map(_is_name, items)):
+        return [item.strip().lower() if isinstance(item, str) else item for item in items]
+    table = as_table(value, "bricks_or_coordinates")
+    name = column_of(Table() if table is None else table, ("brickname", "brickid"))
+    return None if table is None or name is None else np.ma.compressed(table[name]).tolist()
+
+
+def _is_name(item: object) -> bool:
+    """Return True for the name of a file or the number of a brick."""
+    is_number = isinstance(item, (int, np.integer)) and not isinstance(item, bool)
+    return is_number or is_file_name(item)
 
 
 def is_file_name(word: object) -> bool:
     """Return True if a word is meant as the name of a brick, even of none, or of a sweep file."""
     text = word.strip().lower() if isinstance(word, str) else ""
-    digits = text[:4] + text[5:]
-    is_brick = len(text) == 8 and text[4] in "pm" and digits.isdigit()
-    return is_brick or is_sweep_name(text)
-
-
-def _is_number(item: object) -> bool:
-    return isinstance(item, (int, np.integer)) and not isinstance(item, bool)
+    return bool(_BRICK_NAME.fullmatch(text)) or is_sweep_name(text)

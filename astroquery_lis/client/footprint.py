@@ -210,34 +210,50 @@ class FootprintMethods(SurveyBase):
         targets = as_targets(coordinates, ra=ra, dec=dec, name=name, parameter="coordinates")
         warn_of_unplaced(targets, "are not covered")
         answer = np.zeros(len(targets), bool)
-        ra_deg, dec_deg = targets.ra_deg[targets.placed], targets.dec_deg[targets.placed]
+        places = targets.ra_deg[targets.placed], targets.dec_deg[targets.placed]
         shown = None if layer is None else survey.layers.get_layer(layer)
         if shown is not None:
             survey.named_planes.refuse_beside_layer(release, region)
             bands = survey.named_planes.as_layer_bands(bands, shown.bands, shown.name)
-        if shown is not None and (shown.release is None or shown.region is None):
-            answer[targets.placed] = self._probe(shown, bands, ra_deg, dec_deg, cache)
+        if shown is not None and None in (shown.release, shown.region):
+            answer[targets.placed] = self._probe(shown, bands, *places, cache)
         else:
             if shown is not None:
                 release, region = shown.release, cast("Region", shown.region)
                 bands = bands or shown.bands
             release, region = self._tree(release, region)
             bands = survey.named_planes.as_bands(bands, release, region)
-            if observed:
-                every = bands or get_release(release).bands
-                spec = images.map_values.MapSpec(("nexp",), tuple(every), release, region)
-                access = self._access(mirror, cache, None)
-                maps, _ = images.map_values.values_at(spec, access, (ra_deg, dec_deg))
-                exposed = np.array([column.filled(0) > 0 for column in maps.values()])
-                is_there = exposed.any(axis=0) if bands is None else exposed.all(axis=0)
-                answer[targets.placed] = is_there
-            else:
-                with self._finder(mirror, cache) as finder:
-                    inside = catalogs.brick_tables.covered(
-                        ra_deg, dec_deg, bands, release, region, finder
-                    )
-                answer[targets.placed] = inside
+            inside = self._exposed if observed else self._inside
+            answer[targets.placed] = inside(places, bands, (release, region), mirror, cache)
         return bool(answer[0]) if targets.shape == () else answer.reshape(targets.shape)
+
+    def _inside(
+        self,
+        places: tuple[np.ndarray, np.ndarray],
+        bands: Sequence[str] | None,
+        tree: tuple[str, Region],
+        mirror: Mirror | None,
+        cache: bool | None,
+    ) -> np.ndarray:
+        """Tell by the table of bricks which places have exposures."""
+        with self._finder(mirror, cache) as finder:
+            return catalogs.brick_tables.covered(*places, bands, *tree, finder)
+
+    def _exposed(
+        self,
+        places: tuple[np.ndarray, np.ndarray],
+        bands: Sequence[str] | None,
+        tree: tuple[str, Region],
+        mirror: Mirror | None,
+        cache: bool | None,
+    ) -> np.ndarray:
+        """Tell by the pixels which places have exposures: in every band that was named, or any."""
+        every = bands or get_release(tree[0]).bands
+        spec = images.map_values.MapSpec(("nexp",), tuple(every), *tree)
+        access = self._access(mirror, cache, None)
+        maps, _ = images.map_values.values_at(spec, access, places)
+        exposed = np.array([column.filled(0) > 0 for column in maps.values()])
+        return np.any(exposed, axis=0) if bands is None else np.all(exposed, axis=0)
 
     def _probe(
         self,

@@ -183,16 +183,22 @@ def _degrees(value: Any, parameter: str) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(value, str):
         ra_deg, dec_deg = _of_texts([value], parameter)
         return ra_deg.reshape(()), dec_deg.reshape(())
-    if isinstance(value, Column):
-        value = value.tolist()
-    if isinstance(value, u.Quantity):
-        value = value.to_value(u.deg) if value.unit.is_equivalent(u.deg) else None
+    value = _unwrapped(value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.shape[1:] == (2,):
         return on_the_sky(*unmasked(value).T)
     is_list = isinstance(value, (Sequence, np.ndarray)) and np.iterable(value)
     if not is_list or isinstance(value, (bytes, bytearray)):
         _refuse(parameter, value)
     return _of_items(list(value), parameter)
+
+
+def _unwrapped(value: Any) -> object:
+    """Return a column as a list, and a Quantity in degrees, or `None` if it is no angle."""
+    if isinstance(value, Column):
+        return value.tolist()
+    if isinstance(value, u.Quantity):
+        return value.to_value(u.deg) if value.unit.is_equivalent(u.deg) else None
+    return value
 
 
 def _refuse(parameter: str, value: object) -> NoReturn:
@@ -388,10 +394,15 @@ def as_by_row(parameter: str, value: Any, targets: Targets) -> ByRow | None:
         return None
     if isinstance(value, list):
         return _by_row(parameter, (value[row] for row in rows), targets)
-    plain = getattr(value, "unmasked", value)
-    plain = np.ma.array(getattr(plain, "value", plain), mask=getattr(value, "mask", False))[rows]
-    values, of_row = _by_row(parameter, _python_values(plain), targets)
-    unit = getattr(value, "unit", None)
+    return _of_column(parameter, value, targets)
+
+
+def _of_column(parameter: str, array: Any, targets: Targets) -> ByRow:
+    """Return the distinct values of a column or an array, as they would be written in a call."""
+    plain = getattr(array, "unmasked", array)
+    plain = np.ma.array(getattr(plain, "value", plain), mask=getattr(array, "mask", False))
+    values, of_row = _by_row(parameter, _python_values(plain[targets.placed]), targets)
+    unit = getattr(array, "unit", None)
     return ByRow([_as_value(item, unit) for item in values], of_row)
 
 

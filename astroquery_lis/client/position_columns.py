@@ -122,12 +122,7 @@ def _columns(table: Table, parameter: str, columns: dict[str, str | None]) -> tu
     """Return the column of SkyCoord or of names, or those of RA and Dec, or of their parts."""
     named = {option: column for option, column in columns.items() if column is not None}
     for option, column in named.items():
-        if column not in table.colnames:
-            must = (
-                f"is not a column of the table: {', '.join(table.colnames)}. "
-                "Say with ra= and dec= which ones hold the positions, or with name= the names."
-            )
-            refuse(option, column, must)
+        _check_column(table, option, column)
     if not named:
         return _of_its_own(table, parameter)
     if "name" in named:
@@ -138,6 +133,15 @@ def _columns(table: Table, parameter: str, columns: dict[str, str | None]) -> tu
         return (named["ra"],)
     ra = named.get("ra") or _twin(table, named, "dec")
     return ra, named.get("dec") or _twin(table, named, "ra")
+
+
+def _check_column(table: Table, option: str, column: str) -> None:
+    if column not in table.colnames:
+        must = (
+            f"is not a column of the table: {', '.join(table.colnames)}. "
+            "Say with ra= and dec= which ones hold the positions, or with name= the names."
+        )
+        refuse(option, column, must)
 
 
 def _of_its_own(table: Table, parameter: str) -> tuple[str, ...]:
@@ -172,9 +176,7 @@ def _names(table: Table) -> tuple[str, ...]:
 def _pair(table: Table, parameter: str) -> tuple[str, ...]:
     """Return the columns of RA and Dec that names and UCDs tell, or of their parts, if any."""
     parts = _parts(table)
-    pairs = [pair for pair in _pairs(table) if not set(parts).intersection(pair)]
-    # Degrees beside sexagesimal text say the same more exactly.
-    pairs = [pair for pair in pairs if all(_is_number(table[name]) for name in pair)] or pairs
+    pairs = _pairs(table, parts)
     by_ra = {pair[0].lower(): pair for pair in reversed(pairs)}
     usual = [by_ra[name] for name in USUAL if name in by_ra]
     if usual:
@@ -198,15 +200,19 @@ def _parts(table: Table) -> tuple[str, ...]:
     return ()
 
 
-def _pairs(table: Table) -> list[tuple[str, str]]:
-    """Return the pairs of columns of angles whose names differ as those of RA and Dec do."""
+def _pairs(table: Table, parts: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return the pairs of columns of angles, but parts, whose names differ as RA and Dec do."""
     by_lower = columns_by_name(table)
     pairs: dict[str, tuple[str, str]] = {}
     for name in filter(lambda name: not _NO_POSITION.search(name.lower()), table.colnames):
         for twin in _twin_names(name.lower(), "ra"):
             if twin in by_lower:
                 pairs.setdefault(name, (name, by_lower[twin]))
-    return [pair for pair in pairs.values() if all(_may_be_angle(table[name]) for name in pair)]
+    angles = {name for name in table.colnames if _may_be_angle(table[name])} - set(parts)
+    numbers = {name for name in angles if _is_number(table[name])}
+    # Degrees beside sexagesimal text say the same more exactly.
+    of_numbers = [pair for pair in pairs.values() if numbers.issuperset(pair)]
+    return of_numbers or [pair for pair in pairs.values() if angles.issuperset(pair)]
 
 
 def _twin_names(name: str, axis: str) -> Iterator[str]:

@@ -141,7 +141,7 @@ def _position(text: str, parameter: str) -> tuple[float, float] | None:
     ra_deg, dec_deg = _ra_deg(ra, text, parameter, beside=dec), dec.value
     if dec.unit == "h":
         _refuse(text, parameter, "is not a position: its declination is in hours")
-    if not (-180 <= ra_deg <= 360 and abs(dec_deg) <= 90):
+    if abs(ra_deg - 90) > 270 or abs(dec_deg) > 90:
         must = f"is not a position: RA {ra_deg:g} and Dec {dec_deg:g} degrees are out of range"
         _refuse(text, parameter, must)
     return ra_deg % 360.0, dec_deg

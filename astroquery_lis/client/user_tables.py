@@ -13,9 +13,10 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
@@ -43,6 +44,14 @@ ENDINGS_OF = {
 }
 ENDINGS = {ending: kind for kind, endings in ENDINGS_OF.items() for ending in endings.split()}
 FORMATS = tuple(ENDINGS_OF)
+
+_MARKS = {
+    b"SIMPLE  =": "fits",
+    b"PAR1": "parquet",
+    b"<": "votable",
+    b"# %ECSV": "ecsv",
+}
+"""First bytes of formats."""
 
 UNIT = b"unit"
 ASTROPY_HEADER = b"table_meta_yaml"
@@ -83,19 +92,23 @@ def _is_table_file(value: object) -> bool:
 
 def _converted(value: Any) -> Table | None:
     """Return a table of another kind as one of astropy's."""
-    if isinstance(value, (fits.HDUList, fits.BinTableHDU, fits.TableHDU)):
-        return _table_of_hdus(value if isinstance(value, fits.HDUList) else [value])
-    if isinstance(value, np.ndarray) and value.dtype.names:
-        return _table_of_array(value)
-    if isinstance(value, Mapping):
-        is_row = bool(value) and all(np.ndim(item) == 0 for item in value.values())
-        return Table(rows=[dict(value)]) if is_row else Table(dict(value))
-    if isinstance(value, (list, tuple)) and value:
-        if all(hasattr(item, "_asdict") for item in value):
-            value = [item._asdict() for item in value]  # named tuples, as pandas' itertuples() has
-        is_rows = all(isinstance(item, Mapping) for item in value)
-        return Table(rows=[dict(row) for row in value]) if is_rows else None
+    for kinds, read in _READERS:
+        if isinstance(value, kinds):
+            return read(value)
     return _of_library(value)
+
+
+def _of_mapping(value: Mapping) -> Table:
+    """Return the table of a dict of columns, or of one row."""
+    is_row = bool(value) and all(np.ndim(item) == 0 for item in value.values())
+    return Table(rows=[dict(value)]) if is_row else Table(dict(value))
+
+
+def _of_rows(value: list[Any] | tuple[Any, ...]) -> Table | None:
+    """Return the table of a list of dicts or named tuples, as pandas' itertuples() has."""
+    rows = (item._asdict() if hasattr(item, "_asdict") else item for item in value)
+    dicts = [dict(row) for row in takewhile(lambda row: isinstance(row, Mapping), rows)]
+    return Table(rows=dicts) if dicts and len(dicts) == len(value) else None
 
 
 def _of_library(value: Any) -> Table | None:
@@ -111,13 +124,17 @@ def _of_library(value: Any) -> Table | None:
         library = type(value).__module__.split(".")[0]
         pyarrow = import_optional("pyarrow", "parquet", f"A table of {library}")
         return _of_arrow(pyarrow.table(value))
+    _refuse_lazy(value)
+    # The results of pyvo and the tables of a VOTable.
+    is_table = hasattr(value, "to_table") and not isinstance(value, (SkyCoord, BaseCoordinateFrame))
+    return value.to_table() if is_table else None
+
+
+def _refuse_lazy(value: object) -> None:
     for name in ("collect", "compute"):  # polars and Dask
         if hasattr(type(value), name) and hasattr(type(value), "columns"):
             msg = f"its rows are not there yet; give what .{name}() returns"
             raise ValueError(msg)
-    # The results of pyvo and the tables of a VOTable.
-    is_table = hasattr(value, "to_table") and not isinstance(value, (SkyCoord, BaseCoordinateFrame))
-    return value.to_table() if is_table else None
 
 
 def _of_pandas(frame: Any) -> Table:
@@ -133,8 +150,10 @@ def _flat_name(name: Hashable) -> Hashable:
     return "_".join(str(part) for part in name if part != "") if isinstance(name, tuple) else name
 
 
-def _table_of_array(array: np.ndarray) -> Table:
+def _of_array(array: np.ndarray) -> Table | None:
     """Return a structured array as a table, with the units that one of a FITS file has."""
+    if not array.dtype.names:
+        return None
     table = Table(np.atleast_1d(array))
     for column in array.columns if isinstance(array, fits.FITS_rec) else ():
         if column.unit and column.name in table.colnames:
@@ -161,27 +180,34 @@ def kind_of(path: str) -> str | None:
 def read_table(path: str, kind: str | None = None) -> Table:
     """Return the table in a file, or on standard input."""
     path = os.path.expanduser(path.strip())
-    kind = as_kind(kind) or (None if path == "-" else kind_of(path))
     name = "standard input" if path == "-" else path
-    try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except OSError as error:
-        _refuse("table", name, f"cannot be read: {error.strerror or error}.")
-    data = _unpacked(data)
-    if not data.strip():
-        _refuse("table", name, "is empty.")
-    kind = kind or _kind_of_content(data)
+    data = _content(path, name)
+    kind = as_kind(kind) or kind_of(path) or _kind_of_content(data)
     try:
         with without_unit_warnings():
             table = _parsed(data, kind)
     except OptionalDependencyError:
         raise
     except Exception as error:  # Each reader has errors of its own for what is not its format.
-        reason = str(error).strip().splitlines()
-        _refuse("table", name, f"cannot be read as {kind}: {reason[0] if reason else error!r}")
+        reason = [*str(error).strip().splitlines(), repr(error)][0]
+        _refuse("table", name, f"cannot be read as {kind}: {reason}")
     if not len(table):
         _refuse("table", name, "has no rows.")
     return table
+
+
+def _content(path: str, name: str) -> bytes:
+    """Return the bytes of a file, unpacked."""
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        _refuse("table", name, f"cannot be read: {error.strerror or error}.")
+    if data[:2] == b"\x1f\x8b":
+        with suppress(OSError, EOFError):
+            data = gzip.decompress(data)
+    if not data.strip():
+        _refuse("table", name, "is empty.")
+    return data
 
 
 @contextmanager
@@ -193,26 +219,12 @@ def without_unit_warnings() -> Iterator[None]:
         yield
 
 
-def _unpacked(data: bytes) -> bytes:
-    if data[:2] != b"\x1f\x8b":
-        return data
-    try:
-        return gzip.decompress(data)
-    except (OSError, EOFError):
-        return data
-
-
 def _kind_of_content(data: bytes) -> str:
     """Return the format that the first bytes show."""
     start = data[:200].lstrip()
-    if data.startswith(b"SIMPLE  ="):
-        return "fits"
-    if data.startswith(b"PAR1"):
-        return "parquet"
-    if start.startswith(b"<"):
-        return "votable"
-    if start.startswith(b"# %ECSV"):
-        return "ecsv"
+    for mark, kind in _MARKS.items():
+        if start.startswith(mark):
+            return kind
     lines = (line for line in data.splitlines() if line.strip() and not line.startswith(b"#"))
     return "csv" if b"," in next(lines, b"") else "text"
 
@@ -253,7 +265,17 @@ def _first_with_positions(tables: list[Table]) -> Table:
     if not tables:
         msg = "there is no table in it"
         raise ValueError(msg)
-    return next((table for table in tables if has_positions(table)), tables[0])
+    return next(filter(has_positions, tables), tables[0])
+
+
+_READERS: tuple[tuple[Any, Callable[[Any], Table | None]], ...] = (
+    (fits.HDUList, _table_of_hdus),
+    ((fits.BinTableHDU, fits.TableHDU), lambda hdu: _table_of_hdus([hdu])),
+    (np.ndarray, _of_array),
+    (Mapping, _of_mapping),
+    ((list, tuple), _of_rows),
+)
+"""What reads objects of each kind."""
 
 
 # ---- Parquet, by pyarrow alone: astropy's reader needs pandas besides ----------------------------
@@ -284,22 +306,18 @@ def _of_arrow(arrow: Any) -> Table:
 
 def _column(pyarrow: ModuleType, array: Any) -> Column:
     """Return an Arrow array as a column; what is null is masked."""
-    if pyarrow.types.is_string(array.type) or pyarrow.types.is_large_string(array.type):
-        values = array.to_pylist()
-        text = np.array(["" if value is None else value for value in values], str)
-        return _masked(text, np.array([value is None for value in values], bool))
     mask = array.is_null().to_numpy(zero_copy_only=False)
-    is_whole = pyarrow.types.is_integer(array.type) or pyarrow.types.is_boolean(array.type)
-    if is_whole and mask.any():
-        array = array.fill_null(False if pyarrow.types.is_boolean(array.type) else 0)
+    types = pyarrow.types
+    fills = {types.is_string: "", types.is_large_string: "", types.is_boolean: False}
+    fills |= {types.is_integer: 0}
+    fill = next((fill for is_kind, fill in fills.items() if is_kind(array.type)), None)
+    if fill is not None:
+        array = array.fill_null(fill)
     values = array.to_numpy(zero_copy_only=False)
-    if values.dtype == object and not mask.any():
+    if values.dtype == object:
+        # Texts, or lists of one length in every row.
         with suppress(ValueError):
-            values = np.stack(values)
-    return _masked(values, mask)
-
-
-def _masked(values: np.ndarray, mask: np.ndarray) -> Column:
+            values = np.array(values.tolist(), str if fill == "" else None)
     return MaskedColumn(values, mask=mask) if mask.any() else Column(values)
 
 
@@ -317,8 +335,10 @@ DELIMITERS = ("\t", ";", "|", ",")
 _COORDINATE = re.compile(r"[+-]?\.?\d[\d:.hmsde+-]*", re.IGNORECASE)
 _RULE = re.compile(r"[-=:+][-=\s;|,:+]*")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+_CLOSED = re.compile(r"\|.*\|")
+_COMMENT = re.compile(r"#(?!\|)")
 _WORD = re.compile(r'"[^"]*"|\S+')
-_SEXTRACTOR = re.compile(r"#\s*1\s+[A-Z]\w*(\s|$)")
+_FORMS = {r"# %ECSV": "ecsv", r"#\s*1\s+[A-Z]\w*(\s|$)": "sextractor"}
 _ANGLE_WORDS = {"deg", "degree", "degrees", "rad", "radian", "radians", "hour", "hours", "hms"}
 _ANGLE_WORDS |= {"dms", "h:m:s", "d:m:s", "hh:mm:ss", "dd:mm:ss", "hourangle"}
 
@@ -344,56 +364,55 @@ def _text(data: bytes) -> str:
 
 def _format(lines: list[str]) -> str | None:
     """Return the format that lines say or show, of those that astropy knows."""
-    if lines[0].startswith("# %ECSV"):
-        return "ecsv"
-    if _SEXTRACTOR.match(lines[0]):
-        return "sextractor"
+    for pattern, form in _FORMS.items():
+        if re.match(pattern, lines[0]):
+            return form
     if any(line.startswith("Byte-by-byte Description") for line in lines):
         return "mrt"
-    body = [line.startswith("|") for line in lines if not line.startswith("\\")]
+    body = [line for line in lines if not line.startswith("\\")]
     # In the tables of IPAC bars part the names alone.
-    return "ipac" if body and body[0] and not body[-1] else None
+    return "ipac" if [line[0] == "|" for line in (*body[:1], *body[-1:])] == [True, False] else None
 
 
 def _of_lines(lines: list[str], kind: str) -> Table:
     """Return the table in lines of text, which need not name its columns."""
-    is_comment = [line.startswith("#") and not line.startswith("#|") for line in lines]
-    comments = [line for line, is_note in zip(lines, is_comment, strict=True) if is_note]
-    lines = [line for line, is_note in zip(lines, is_comment, strict=True) if not is_note]
-    lines = _between_bars(lines)
+    comments = [line for line in lines if _COMMENT.match(line)]
+    lines = _between_bars([line for line in lines if not _COMMENT.match(line)])
     if not lines:
         return Table()
     delimiter = _delimiter(lines, kind)
     first = _fields(lines[0], delimiter)
-    if len(first) >= 2 and all(_COORDINATE.fullmatch(word) for word in first[:2]):
+    if len(first) >= 2 and all(map(_COORDINATE.fullmatch, first[:2])):
         lines = [_header_of(comments, first, lines, delimiter), *lines]
     lines, units = _without_units(lines, delimiter)
-    if delimiter == "\n":
-        return Table({lines[0].strip(): [line.strip() for line in lines[1:]]})
-    if delimiter == " ":
-        table = readers.read(lines, format="basic", guess=False)
-    else:
-        _check_commas(lines, delimiter)
-        table = readers.read(lines, format="csv", delimiter=delimiter)
-    if delimiter in ";\t":
-        table = _with_decimal_points(table)
+    table = _parted(lines, delimiter)
     for name, unit in zip(table.colnames, units, strict=False):
         if unit:
             table[name].unit = u.Unit(unit, parse_strict="silent")
     return table
 
 
+def _parted(lines: list[str], delimiter: str) -> Table:
+    """Return the table of lines, the first of which names the columns."""
+    if delimiter == "\n":
+        return Table({lines[0].strip(): [line.strip() for line in lines[1:]]})
+    if delimiter == " ":
+        return readers.read(lines, format="basic", guess=False)
+    _check_commas(lines, delimiter)
+    table = readers.read(lines, format="csv", delimiter=delimiter)
+    return _with_decimal_points(table) if delimiter in ";\t" else table
+
+
 def _between_bars(lines: list[str]) -> list[str]:
     """Return the lines of a table with bars, without those before and after, as NED has them."""
-    is_barred = [line.count("|") > 1 for line in lines]
-    if sum(is_barred) < 2:
+    rows = [row for row, line in enumerate(lines) if line.count("|") > 1]
+    if len(rows) < 2 or not _is_parted_by_bars(lines[rows[0]].strip()):
         return lines
-    first, last = is_barred.index(True), len(lines) - is_barred[::-1].index(True)
-    run = [line.strip() for line in lines[first:last]]
+    run = (line.strip() for line in lines[rows[0] : rows[-1] + 1])
     barred = [line for line in run if "|" in line or not _RULE.fullmatch(line)]
-    if len({line.count("|") for line in barred}) > 1 or not _is_parted_by_bars(run[0]):
+    if len({line.count("|") for line in barred}) > 1:
         return lines
-    is_closed = all(line[0] == line[-1] == "|" for line in barred)
+    is_closed = all(map(_CLOSED.fullmatch, barred))
     return [line[1:-1] for line in barred] if is_closed else barred
 
 
@@ -423,15 +442,18 @@ def _fields(line: str, delimiter: str) -> list[str]:
 
 def _without_units(lines: list[str], delimiter: str) -> tuple[list[str], list[str]]:
     """Return lines without those of units and dashes below the names, and the units."""
-    rule = next((n for n in (1, 2) if len(lines) > n and _RULE.fullmatch(lines[n].strip())), 0)
+    below = [bool(_RULE.fullmatch(line.strip())) for line in lines[1:3]]
+    rule = 1 + below.index(True) if True in below else 0
     words = _fields(lines[1], delimiter) if len(lines) > 1 else []
-    has_units = rule == 2 or (
-        not rule
-        and any(word.lower().strip("[]()") in _ANGLE_WORDS for word in words)
-        and not any(_COORDINATE.fullmatch(word) for word in words)
-    )
-    n_below = rule or int(has_units)
+    n_below = rule or int(_are_units(words))
+    has_units = n_below > 0 and rule != 1
     return [lines[0], *lines[1 + n_below :]], words if has_units else []
+
+
+def _are_units(words: list[str]) -> bool:
+    """Return True if one of the words is a unit of angles, and none a value of them."""
+    has_unit = any(word.lower().strip("[]()") in _ANGLE_WORDS for word in words)
+    return has_unit and not any(map(_COORDINATE.fullmatch, words))
 
 
 def _check_commas(lines: list[str], delimiter: str) -> None:
@@ -460,35 +482,42 @@ def _header_of(comments: list[str], first: list[str], lines: list[str], delimite
     return delimiter.join(names[: len(first)])
 
 
+_UNCLEAR = (
+    (
+        r"ii[if]ii[if]",
+        "may be RA and Dec of three parts each, or six columns; write 10:00:00 +02:00:00, or put a "
+        "line with the names of the columns first",
+    ),
+    (
+        r"i[fw](f|w.{0,2}[if])",
+        "may begin with RA and Dec, or with a number of the row; put a line with the names of the "
+        "columns first, such as 'id ra dec'",
+    ),
+    (
+        r"iiii,$",
+        "may be two numbers with decimal commas, or four; put a line with the names of the columns "
+        "first, and semicolons between them",
+    ),
+)
+"""Fields that may mean several things, as whole numbers, others with a fraction, and words."""
+
+
 def _why_unclear(first: list[str], delimiter: str) -> str:
     """Return why fields without names may mean several things; empty if they do not."""
-    numbers = [word for word in first[:6] if _COORDINATE.fullmatch(word)]
-    whole = [word.lstrip("+-").isdigit() for word in first]
-    if len(numbers) == 6 and whole[0] and whole[1] and whole[3] and whole[4]:
-        return (
-            "may be RA and Dec of three parts each, or six columns; write 10:00:00 +02:00:00, or "
-            "put a line with the names of the columns first"
-        )
-    if len(numbers) > 2 and whole[0] and not whole[1] and not whole[2]:
-        return (
-            "may begin with RA and Dec, or with a number of the row; put a line with the names of "
-            "the columns first, such as 'id ra dec'"
-        )
-    if delimiter == "," and len(first) == 4 and all(whole):
-        return (
-            "may be two numbers with decimal commas, or four; put a line with the names of the "
-            "columns first, and semicolons between them"
-        )
-    return ""
+    kinds = [
+        "i" if word.lstrip("+-").isdigit() else "f" if _COORDINATE.fullmatch(word) else "w"
+        for word in first
+    ]
+    fields = "".join(kinds) + delimiter
+    return next((reason for pattern, reason in _UNCLEAR if re.match(pattern, fields)), "")
 
 
 def _with_decimal_points(table: Table) -> Table:
     """Return a table in which numbers with a decimal comma are numbers."""
-    for name in table.colnames:
-        if table[name].dtype.kind != "U":
-            continue
-        values = [str(value) for value in np.ma.filled(table[name], "")]
-        if any(values) and all(not value or _DECIMAL_COMMA.fullmatch(value) for value in values):
-            numbers = [float(value.replace(",", ".") or "nan") for value in values]
+    for name in [name for name in table.colnames if table[name].dtype.kind == "U"]:
+        texts = {str(value) for value in np.ma.filled(table[name], "")} - {""}
+        if texts and all(map(_DECIMAL_COMMA.fullmatch, texts)):
+            points = np.char.replace(np.ma.filled(table[name], ""), ",", ".")
+            numbers = np.where(points == "", "nan", points).astype(float)
             table[name] = MaskedColumn(numbers, mask=np.isnan(numbers))
     return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.stats import sigma_clipped_stats
@@ -62,6 +62,8 @@ MARKERS = {
 }
 """Marker and colour of each type of source of the Tractor."""
 
+_LEGEND: dict[str, Any] = {"loc": "upper right", "fontsize": "small", "labelcolor": "white"}
+_LEGEND |= {"facecolor": "black", "edgecolor": "none", "framealpha": 0.6}
 _OTHER_MARKER = (".", "#ffffff")
 
 _NICE_ARCSEC = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800)
@@ -156,15 +158,7 @@ def plot(
     if scale_bar:
         _draw_scale_bar(ax, first)
     if legend and handles:
-        ax.legend(
-            handles=handles,
-            loc="upper right",
-            fontsize="small",
-            facecolor="black",
-            edgecolor="none",
-            framealpha=0.6,
-            labelcolor="white",
-        )
+        ax.legend(handles=handles, **_LEGEND)
     ax.set_xlim(-0.5, first.shape[1] - 0.5)
     ax.set_ylim(-0.5, first.shape[0] - 0.5)
     ax.coords[0].set_axislabel("RA")

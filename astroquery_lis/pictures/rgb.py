@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 NO_DATA_COLOUR = (74, 76, 84)
 """Red, green and blue of pixels without a value: a grey that empty sky, (32, 32, 32), is not."""
 
-STRETCHES = ("survey", "lupton")
-
 _GAINS = {"u": 6.0, "g": 6.0, "r": 3.4, "i": 3.0, "z": 2.2, "Y": 2.2}
 _LUPTON_GAINS = {"u": 9.0, "g": 9.0, "r": 6.0, "i": 5.0, "z": 4.0, "Y": 4.0}
 
@@ -134,17 +132,18 @@ def colours(
     brightness: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the picture in the order of the pixels, and how they lie on the sky (`sky_matrix`)."""
-    as_choice("stretch", stretch, STRETCHES)
+    as_choice("stretch", stretch, _STRETCHES)
     if not (isinstance(brightness, Real) and 0 < brightness < np.inf):
         refuse("brightness", brightness, "must be a number above 0.")
     hdus = flux_planes(as_cutout(hdul), bands, product)
-    is_lupton, is_griz = stretch == "lupton", set(hdus) == set(_GRIZ)
+    gains, mix, griz_gain = _STRETCHES[stretch]
+    is_griz = set(hdus) == set(_GRIZ)
     matrix = sky_matrix(next(iter(hdus.values())).header)
-    factor = brightness * (_GRIZ_GAIN if is_griz and not is_lupton else 1)
-    gains = _LUPTON_GAINS if is_lupton else _GAINS
+    factor = brightness * (griz_gain if is_griz else 1)
     levels = [_level(band, hdu, gains, side_arcsec(matrix)) for band, hdu in hdus.items()]
+    scales, zeros = np.array(levels, float).T[:, :, None, None]
+    scales = (scales * factor).astype(np.float32)
     shares = np.array([_GRIZ[band] for band in hdus] if is_griz else _shares(len(hdus)))
-    mix = _lupton if is_lupton else _survey
     shows_image = all(hdu.name.startswith("IMAGE") for hdu in hdus.values())
     planes = [hdu.data for hdu in hdus.values()]
     picture = np.empty((*planes[0].shape, 3), np.uint8)
@@ -154,12 +153,8 @@ def colours(
         has = np.isfinite(block)
         block[~has] = 0
         is_empty = ~has.any(axis=0) | (shows_image & ~block.any(axis=0))
-        for plane, (gain, zero) in zip(block, levels, strict=True):
-            plane -= zero
-            plane *= gain * factor
-        painted = mix(block, has, shares)
-        painted[is_empty] = NO_DATA_COLOUR
-        picture[rows] = painted
+        picture[rows] = mix((block - zeros.astype(np.float32)) * scales, has, shares)
+        picture[rows][is_empty] = NO_DATA_COLOUR
     return picture, matrix
 
 
@@ -221,6 +216,10 @@ def _lupton(planes: np.ndarray, has: np.ndarray, shares: np.ndarray) -> np.ndarr
     from astropy.visualization import make_lupton_rgb
 
     return make_lupton_rgb(*np.moveaxis(_mixed(planes, has, shares), -1, 0), **_LUPTON)
+
+
+_STRETCHES = {"survey": (_GAINS, _survey, _GRIZ_GAIN), "lupton": (_LUPTON_GAINS, _lupton, 1.0)}
+"""Gains of the bands, what mixes them, and a factor where all four are mixed."""
 
 
 def grey_levels(data: np.ndarray, good: np.ndarray | None = None) -> np.ndarray:

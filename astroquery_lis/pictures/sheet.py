@@ -87,8 +87,7 @@ class PictureRow:
             return None
         if len(self.panels) == 1:
             return self.panels[0]
-        strip = np.full((size, len(self.panels) * (size + GAP_PIX) - GAP_PIX, 3), 0, np.uint8)
-        strip[:] = SHEET_COLOUR
+        strip = _ground(size, len(self.panels) * (size + GAP_PIX) - GAP_PIX)
         self.fill(strip, size)
         return strip
 
@@ -180,8 +179,8 @@ def _painted(
 
 def _side_by_side(names: list[str], surveys: list[Iterator[PictureRow]]) -> Iterator[PictureRow]:
     """Yield the rows of several surveys as one, with the panels of all."""
-    for rows in zip_longest(*surveys):
-        targets = ["none" if row is None else row.name for row in rows]
+    for rows in zip_longest(*surveys, fillvalue=PictureRow("none", "")):
+        targets = [row.name for row in rows]
         if len(set(targets)) > 1:
             msg = (
                 f"manifest: one row has several targets: {', '.join(targets)}. Give each survey "
@@ -277,18 +276,21 @@ def _memory_rows(cutouts: Any) -> Iterator[tuple[Facts, Opener | None]]:
             raise InvalidRequestError(msg, parameter="manifest", value=cutout)
 
 
-def _manifest_rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[Facts, Opener | None]]:
+def _columns_by_name(table: Table, columns: Sequence[str]) -> dict[str, str]:
+    """Return the columns of a manifest by their names in lower case; refuse one that lacks some."""
     by_name = {name.lower(): name for name in table.colnames}
     missing = [name for name in ("Local Path", "Status") if name.lower() not in by_name]
     missing += [name for name in columns if name not in table.colnames]
     if missing:
         msg = f"The manifest has no column {', '.join(missing)}; it has {table.colnames}."
         raise InvalidRequestError(msg, parameter="manifest", value=table.colnames)
-    positions = {
-        f"{name}_deg": column_degrees(table[by_name[name]])
-        for name in ("ra", "dec")
-        if name in by_name
-    }
+    return by_name
+
+
+def _manifest_rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[Facts, Opener | None]]:
+    by_name = _columns_by_name(table, columns)
+    axes = [name for name in ("ra", "dec") if name in by_name]
+    positions = {f"{name}_deg": column_degrees(table[by_name[name]]) for name in axes}
     for index, row in enumerate(table):
         text = {name: text_of(row[column]) for name, column in by_name.items()}
         path = text["local path"]
@@ -409,31 +411,44 @@ def contact_sheet(
     if not rows:
         msg = "manifest: there are no rows to show."
         raise InvalidRequestError(msg, parameter="manifest", value=manifest)
+    texts = _texts(labels, rows)
+    names = panel_names(manifest, panels)
+    columns = min(columns or max(DEFAULT_COLUMNS // len(names), 1), len(rows))
+    label_pix = LABEL_PIX if has_labels else 0
+    tiles = [_tile(row, text, size, label_pix) for row, text in zip(rows, texts, strict=True)]
+    high, wide = tiles[0].shape[:2]
+    tiles += [_ground(high, wide)] * (-len(tiles) % columns)
+    lines = np.stack(tiles).reshape(-1, columns, high, wide, 3).swapaxes(1, 2)
+    top = GAP_PIX + (label_pix if len(names) > 1 else 0)
+    sheet = _ground(top + len(lines) * high, GAP_PIX + columns * wide)
+    sheet[top:, GAP_PIX:] = lines.reshape(-1, columns * wide, 3)
+    for number, name in enumerate(names * columns if top > GAP_PIX else ()):
+        x = GAP_PIX + number * (size + GAP_PIX)
+        sheet[GAP_PIX:top, x : x + size] = _label(name, size)
+    return sheet
+
+
+def _texts(labels: bool | Sequence[str], rows: Sequence[PictureRow]) -> list[str]:
+    """Return what stands below the pictures, by default the names of the targets."""
     texts = [row.name for row in rows] if isinstance(labels, (bool, np.bool_)) else list(labels)
     if len(texts) != len(rows):
         msg = f"labels: {len(texts)} texts for {len(rows)} rows."
         raise InvalidRequestError(msg, parameter="labels", value=labels)
-    names = panel_names(manifest, panels)
-    columns = min(columns or max(DEFAULT_COLUMNS // len(names), 1), len(rows))
-    label_pix = LABEL_PIX if has_labels else 0
-    top = LABEL_PIX if has_labels and len(names) > 1 else 0
-    high, wide = size + label_pix + GAP_PIX, len(names) * (size + GAP_PIX)
-    lines = -(-len(rows) // columns)
-    sheet = np.empty((top + lines * high + GAP_PIX, columns * wide + GAP_PIX, 3), np.uint8)
-    sheet[:] = SHEET_COLOUR
-    for number, name in enumerate(names * columns if top else ()):
-        x = GAP_PIX + number * (size + GAP_PIX)
-        sheet[GAP_PIX : GAP_PIX + top, x : x + size] = _label(name, size)
-    for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
-        y = top + GAP_PIX + number // columns * high
-        x = GAP_PIX + number % columns * wide
-        row.fill(sheet[y : y + size, x : x + wide - GAP_PIX], size)
-        if has_labels:
-            text = text if row.has_picture else f"{text} {row.status}"
-            sheet[y + size : y + size + LABEL_PIX, x : x + wide - GAP_PIX] = _label(
-                text, wide - GAP_PIX
-            )
-    return sheet
+    return texts
+
+
+def _ground(ny: int, nx: int) -> np.ndarray:
+    return np.full((ny, nx, 3), SHEET_COLOUR, np.uint8)
+
+
+def _tile(row: PictureRow, text: str, size: int, label_pix: int) -> np.ndarray:
+    """Return the panels of a row above its label, with a gap below and to the right."""
+    tile = _ground(size + label_pix + GAP_PIX, len(row.panels) * (size + GAP_PIX))
+    row.fill(tile[:size, :-GAP_PIX], size)
+    if label_pix:
+        text = text if row.has_picture else f"{text} {row.status}"
+        tile[size:-GAP_PIX, :-GAP_PIX] = _label(text, tile.shape[1] - GAP_PIX)
+    return tile
 
 
 def _label(text: str, width: int) -> np.ndarray:
