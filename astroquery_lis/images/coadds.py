@@ -6,7 +6,7 @@ image is at hand, if that is not 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from typing import Protocol
@@ -18,7 +18,7 @@ from ..exceptions import ContentChangedError, NoCoverageError, collected_notes
 from ..survey.bricks import name_of
 from ..survey.paths import IMAGE_PRODUCTS, plane_file, tree_of_brick
 from ..survey.pixel_grids import Box
-from ..survey.placement import OPTICAL, WISE, Piece, Placement, cached_name, place, without
+from ..survey.placement import WISE, Piece, Placement, cached_name, frame_of, place, without
 from ..survey.releases import DataRelease, Tree
 from ..survey.request import CutoutRequest
 from ..survey.sky_grids import SkyGrid
@@ -96,8 +96,11 @@ class CoaddPlan:
         assert request.release is not None
         self.request = request
         self.release: DataRelease = request.release
+        self.tree: Callable[[int], Tree] = partial(
+            tree_of_brick, self.release, request.region
+        )  # that a brick's files are in
         grid = SkyGrid(request.wcs) if request.wcs else None
-        frame = WISE if request.is_wise else OPTICAL
+        frame = frame_of(request.bands)
         shape = request.ny, request.nx
         self.placement = place(request.ra_deg, request.dec_deg, *shape, grid, frame)
         scale_arcsec = self.placement.grid.scale_deg * 3600
@@ -122,10 +125,6 @@ class CoaddPlan:
         tells = any(name in EVIDENCE for name in self.request.products)
         has_bands = any(plane.band for plane in self.planes)
         return [] if tells or not has_bands else [Plane(product, band) for band in self.bands]
-
-    def tree(self, brick_id: int) -> Tree:
-        """Return the tree that a brick's files are in."""
-        return tree_of_brick(self.release, self.request.region, brick_id)
 
     def section(self, piece: Piece, plane: Plane) -> SectionRequest | None:
         """Return the request for a plane of a piece; `None` if its tree has no such file."""
@@ -245,7 +244,7 @@ def plain_cutout(plan: CoaddPlan, reader: PixelReader, *, on_missing: str = "rai
     request = plan.request
     evidence = plan.evidence(reader.evidence)
     files, answers, is_large = _find_files(plan, [*plan.planes, *evidence], reader)
-    if any(s.cache_error or (s.answer and s.answer.failures) for s in answers):
+    if any(section.cache_error or section.answer.failures for section in answers):
         warn_of_failures(answers)
     n_pieces = len(plan.placement.pieces)
     is_whole = all(len(f.sections) == n_pieces and not f.barred for f in files.values())
@@ -255,17 +254,17 @@ def plain_cutout(plan: CoaddPlan, reader: PixelReader, *, on_missing: str = "rai
         plane: _assembled(plan, plane, files[plane], reader, is_read=not is_large)
         for plane in (*evidence, *plan.planes)
     }
-    shares, planes = _shares(plan, files, pixels), plan.planes
+    shares = _shares(plan, files, pixels)
     if not all(shares.values()):
-        planes = _settle(plan, files, shares, reader, on_missing)
-    if request.bands is None and request.region == "auto":
+        shares = _settle(plan, files, shares, reader, on_missing)
+    if (request.bands, request.region) == (None, "auto"):
         warn_of_absent_bands(plan.release.bands, plan.release.name, plan.owner_tree)
     if not is_whole:
-        warn_of_gaps(plan, files, {plane: shares[plane] for plane in planes})
+        warn_of_gaps(plan, files, shares)
     box = plan.placement.box
     grid = Block(tuple(plan.placement.grid.cards(x0=box.x0, y0=box.y0)))
-    images = [_image(plan, p, files[p], pixels[p], shares[p], grid) for p in planes]
-    return PlainCutout(_primary(plan, files, planes, reader.source_name), images)
+    images = [_image(plan, p, files[p], pixels[p], share, grid) for p, share in shares.items()]
+    return PlainCutout(_primary(plan, files, list(shares), reader.source_name), images)
 
 
 def _check_absent(plan: CoaddPlan, files: _Files, reader: PixelReader, on_missing: str) -> None:
@@ -286,26 +285,33 @@ def _assembled(
 ) -> np.ndarray:
     """Return the pixels of a plane, put together from those of its files."""
     product, placement = IMAGE_PRODUCTS[plane.product], files.placement
+    pieces = (
+        ((i, s.pixels) for i, s in files.sections.items() if s.pixels is not None)
+        if is_read
+        else _read_by_few(files, reader)
+    )
+    if placement.labels is None:
+        for _, pixels in pieces:
+            return pixels
     arrays = [s.pixels for s in files.sections.values() if s.pixels is not None]
-    if is_read and placement.labels is None and len(arrays) == 1:
-        return arrays[0]
     dtype = np.result_type(*arrays) if arrays else product.dtype
     result = np.full(placement.shape, product.no_value, dtype)
+    for i, pixels in pieces:
+        Assembler(placement, plan.area_ratio).put(result, product, i, pixels)
+    return result
+
+
+def _read_by_few(files: PlaneFiles, reader: PixelReader) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the pieces of a plane with their pixels, a few in memory at once."""
     numbers = list(files.sections)
-    step = len(numbers) if is_read else FILES_AT_ONCE
-    for start in range(0, len(numbers), max(step, 1)):
-        at_once = numbers[start : start + step]
-        sections = [files.sections[i] for i in at_once]
-        if not is_read:
-            sections = reader.read([files.requests[i] for i in at_once])
+    for start in range(0, len(numbers), FILES_AT_ONCE):
+        at_once = numbers[start : start + FILES_AT_ONCE]
+        sections = reader.read([files.requests[i] for i in at_once])
         for i, section in zip(at_once, sections, strict=True):
             if section.pixels is None:
                 msg = f"{files.sections[i].url} went away while it was read."
                 raise ContentChangedError(msg, url=files.sections[i].url)
-            if placement.labels is None:
-                return section.pixels
-            Assembler(placement, plan.area_ratio).put(result, product, i, section.pixels)
-    return result
+            yield i, section.pixels
 
 
 def _shares(plan: CoaddPlan, files: _Files, pixels: dict[Plane, np.ndarray]) -> dict[Plane, float]:
@@ -341,7 +347,7 @@ def _n_observed(planes: list[Plane], pixels: dict[Plane, np.ndarray]) -> int:
 
 def _settle(
     plan: CoaddPlan, files: _Files, shares: dict[Plane, float], reader: PixelReader, on_missing: str
-) -> list[Plane]:
+) -> dict[Plane, float]:
     where = f"brick {cached_name(plan.owner)} of {plan.owner_tree.folder}"
     others, is_named = partial(_other_bands, plan, reader), plan.request.bands is not None
     message = nothing(plan, files)

@@ -37,47 +37,46 @@ def settle(
     other_bands: Callable[[], Iterable[str]],
     *,
     are_bands_named: bool,
-) -> list[Plane]:
-    """Return the planes of the result; raise, or warn, where some have no data.
+) -> dict[Plane, float]:
+    """Return the planes of the result with their shares; raise, or warn, where some have no data.
 
     ``shares`` tells the part of each plane that was observed, ``other_bands`` which bands that were
     not asked for have data in the box, which counts only where no other has; ``nothing`` is said if
     there is nothing at all in the place, such as "brick 0451p000 of dr10/south" or a layer.
     """
-    lacking = [plane for plane, share in shares.items() if not share]
-    if not lacking:
-        return list(shares)
-    present = list(dict.fromkeys(p.band for p, share in shares.items() if share and p.band))
+    if all(shares.values()):
+        return dict(shares)
+    present = [p.band for p, share in shares.items() if share and p.band]
     if not any(shares.values()):
         present = list(other_bands())
         if not present:
             raise NoCoverageError(nothing)
-    planes = list(shares)
+    bands = ", ".join(dict.fromkeys(present))
     if not are_bands_named:
-        absent = dict.fromkeys(p.band for p in lacking if p.band and p.band not in present)
+        absent = dict.fromkeys(p.band for p in shares if p.band and p.band not in present)
         if absent:
-            warn(
-                f"No {', '.join(absent)} in {place}; it has {', '.join(present)}.",
-                CoverageWarning,
-            )
-        planes = [plane for plane in planes if plane.band not in absent]
-        lacking = [plane for plane in lacking if plane.band not in absent]
-    if lacking:
-        names = ", ".join(str(plane) for plane in lacking)
-        msg = f"No {names} in {place}; its bands are {', '.join(present)}."
-        if on_missing == "raise":
-            msg += " Leave that out, or take on_missing='warn' for planes without values."
-            raise MissingDataError(msg)
-        warn(msg, CoverageWarning)
-    return planes
+            warn(f"No {', '.join(absent)} in {place}; it has {bands}.", CoverageWarning)
+        shares = {plane: share for plane, share in shares.items() if plane.band not in absent}
+    if not all(shares.values()):
+        names = ", ".join(str(plane) for plane, share in shares.items() if not share)
+        msg = f"No {names} in {place}; its bands are {bands}."
+        hint = "Leave that out, or take on_missing='warn' for planes without values."
+        _raise_or_warn(on_missing, msg, hint)
+    return dict(shares)
+
+
+def _raise_or_warn(on_missing: str, msg: str, hint: str) -> None:
+    if on_missing == "raise":
+        text = f"{msg} {hint}"
+        raise MissingDataError(text)
+    warn(msg, CoverageWarning)
 
 
 def warn_of_failures(answers: Iterable[Section]) -> None:
     """Say which mirrors failed before others answered, and what could not be kept."""
     failovers = Failovers()
     for section in answers:
-        if section.answer is not None:
-            failovers.add(section.answer)
+        failovers.add(section.answer)
     failovers.warn()
     errors = [section.cache_error for section in answers if section.cache_error is not None]
     if errors:
@@ -142,25 +141,19 @@ def warn_of_gaps(plan: CoaddPlan, files: Files, shares: dict[Plane, float]) -> N
     total = plan.placement.shape[0] * plan.placement.shape[1]
     missing = {p: 1 - files[p].n_covered / total for p, share in shares.items() if share}
     missing = {plane: share for plane, share in missing.items() if share > 0}
-    if not missing:
-        return
-    pieces = plan.placement.pieces
-    lacks = {i: [p for p in missing if i not in files[p].sections] for i in range(len(pieces))}
-    empty = [i for i, planes in lacks.items() if len(planes) == len(shares)]
+    lacks = [
+        (piece, [plane for plane in missing if i not in files[plane].sections])
+        for i, piece in enumerate(plan.placement.pieces)
+    ]
+    empty = [piece.brick for piece, planes in lacks if missing and len(planes) == len(shares)]
     if empty:
-        names = ", ".join(pieces[i].brick for i in empty)
-        share = 100 * min(missing[plane] for plane in lacks[empty[0]])
-        warn(
-            f"{share:.1f} % of the cutout is without values: {plan.release.name} lacks {names}.",
-            CoverageWarning,
-        )
-    for i, planes in lacks.items():
-        if planes and i not in empty:
+        part = f"{100 * min(missing.values()):.1f} % of the cutout"
+        lacking = f"{plan.release.name} lacks {', '.join(empty)}."
+        warn(f"{part} is without values: {lacking}", CoverageWarning)
+    for piece, planes in lacks:
+        if 0 < len(planes) < len(shares):
             names = ", ".join(str(plane) for plane in planes)
-            share = 100 * min(*(missing[p] for p in planes), pieces[i].n_pixels / total)
-            folder = plan.tree(pieces[i].brick_id).folder
-            warn(
-                f"{names} without values in {share:.1f} % of the cutout: brick {pieces[i].brick} "
-                f"of {folder} lacks it.",
-                CoverageWarning,
-            )
+            share = 100 * min(*(missing[p] for p in planes), piece.n_pixels / total)
+            where = f"brick {piece.brick} of {plan.tree(piece.brick_id).folder}"
+            msg = f"{names} without values in {share:.1f} % of the cutout: {where} lacks it."
+            warn(msg, CoverageWarning)

@@ -104,15 +104,20 @@ def _planes(hdu: fits.ImageHDU, layer: Layer | None) -> Iterator[fits.ImageHDU]:
         if "BRICK" in hdu.header:
             header["BRICK"] = hdu.header["BRICK"]
         if band is not None:
-            header["BAND"] = (band, "filter band")
-            unit = layer.unit if layer is not None else ""
-            header["BUNIT"] = f"1/{unit}^2" if unit and kind == "invvar" else unit
-        if band is not None and layer is not None:
-            scale = layer.pixel_scale_arcsec
-            header["FLUXPIX"] = (scale, "[arcsec] side of the pixel that flux is per")
-        yield fits.ImageHDU(
-            _mended(kind, values, hdu.header, layer), header, plane_name(kind, band)
-        )
+            header.update(_band_cards(kind, band, layer))
+        pixels = _mended(kind, values, hdu.header, layer)
+        yield fits.ImageHDU(pixels, header, plane_name(kind, band))
+
+
+def _band_cards(kind: str, band: str, layer: Layer | None) -> fits.Header:
+    """Return the cards of a plane of a band."""
+    header = fits.Header([("BAND", band, "filter band"), ("BUNIT", "")])
+    if layer is not None:
+        is_inverse = layer.unit and kind == "invvar"
+        header["BUNIT"] = f"1/{layer.unit}^2" if is_inverse else layer.unit
+        scale = layer.pixel_scale_arcsec
+        header["FLUXPIX"] = (scale, "[arcsec] side of the pixel that flux is per")
+    return header
 
 
 def _bands(header: fits.Header, n: int) -> list[str | None]:
@@ -179,8 +184,7 @@ def flux_planes(
     by_product = _by_product(hdul)
     if product is not None:
         as_choice("product", product, FLUX_PRODUCTS)
-    present = [name for name in FLUX_PRODUCTS if name in by_product]
-    name = present[0] if product is None and present else product
+    name = product or next((name for name in FLUX_PRODUCTS if name in by_product), None)
     if name not in by_product:
         refuse("product", product, f": the cutout has {', '.join(hdu.name for hdu in hdul)}.")
     hdus = by_product[name]
@@ -266,6 +270,7 @@ def add_derived(hdul: fits.HDUList, products: tuple[str, ...]) -> fits.HDUList:
             header["BUNIT"] = (unit, "unit of the pixels")
             data = _derived(name, hdul, band).astype(np.float32)
             result.append(fits.ImageHDU(data, header, name=plane_name(name, band)))
+    result[0].header["PRODUCTS"] = ",".join(name for name in products if name != "psf")
     return fits.HDUList(result)
 
 

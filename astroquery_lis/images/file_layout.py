@@ -29,7 +29,7 @@ from ..exceptions import LegacySurveyError, UnexpectedContentError
 from ..survey.bricks import parse_brick_name
 from ..survey.paths import COADD_PRODUCTS, IMAGE_PRODUCTS, MASK_PLANES
 from ..survey.pixel_grids import Box
-from ..survey.placement import OPTICAL, WISE, Frame, image_grid
+from ..survey.placement import Frame, frame_of, image_grid
 from ..survey.releases import RELEASES, WISE_BANDS, Tree
 
 BLOCK_BYTES = 2880
@@ -150,27 +150,28 @@ def _compressed(head: bytes, header: fits.Header, hdu: int, data_start: int, url
     table[:n_rows] = np.frombuffer(head, np.uint8, row_bytes * n_rows, data_start).reshape(
         n_rows, row_bytes
     )
-    lengths = np.zeros(rows, np.int64)
-    offsets = np.zeros(rows, np.int64)
+    offsets, lengths, is_coded = (of_tiles.reshape(grid) for of_tiles in _extents(table, header))
+    starts, codec = heap + offsets, str(header["ZCMPTYPE"]).strip()
+    image_map = ImageMap(hdu, shape, tile_shape, starts, starts + lengths, 0, heap, codec, is_coded)
+    if n_rows < rows:
+        raise MoreNeeded(heap, image_map)
+    return image_map
+
+
+def _extents(table: np.ndarray, header: fits.Header) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return offset and length of each tile in the heap, and which tiles the codec made."""
     # A tile that could not be quantised has an empty first descriptor and its bytes in a later
     # column.
-    is_coded = None
-    for length, offset in _descriptors(table, header):
-        if is_coded is None:
-            is_coded = length > 0
+    descriptors = list(_descriptors(table, header))
+    lengths, offsets = np.zeros((2, len(table)), np.int64)
+    for length, offset in descriptors:
         use = (lengths == 0) & (length > 0)
         lengths[use], offsets[use] = length[use], offset[use]
     if lengths.min() < 0 or offsets.min() < 0 or (offsets + lengths).max() > MAX_HEAP_BYTES:
         msg = "its table of tiles points out of the file"
         raise ValueError(msg)
-    starts = (heap + offsets).reshape(grid)
-    stops = starts + lengths.reshape(grid)
-    coded = None if is_coded is None else is_coded.reshape(grid)
-    codec = str(header["ZCMPTYPE"]).strip()
-    image_map = ImageMap(hdu, shape, tile_shape, starts, stops, 0, heap, codec, coded)
-    if n_rows < rows:
-        raise MoreNeeded(heap, image_map)
-    return image_map
+    is_coded = descriptors[0][0] > 0 if descriptors else np.zeros(len(table), bool)
+    return offsets, lengths, is_coded
 
 
 def _descriptors(table: np.ndarray, header: fits.Header) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -280,11 +281,6 @@ def check_header(
         raise UnexpectedContentError(msg, url=url, cause=error) from error
 
 
-def frame_of(band: str | None) -> Frame:
-    """Return size and scale of the whole image of a brick in a band."""
-    return WISE if band in WISE_BANDS else OPTICAL
-
-
 def _checked(header: fits.Header, shape: tuple[int, ...], source: FileSource) -> Layout:
     tree, brick, product, band = source
     for differs in (
@@ -297,7 +293,7 @@ def _checked(header: fits.Header, shape: tuple[int, ...], source: FileSource) ->
             _refuse(f"it is of {differs}; {product} {band or ''} of brick {brick} was asked")
     if len(shape) != 2:
         _refuse(f"its image has {len(shape)} axes")
-    frame = frame_of(band)
+    frame = frame_of((band,))
     x0, y0 = _corner(header, brick, frame)
     ny, nx = shape
     is_whole = (ny, nx, y0, x0) == (frame.size_pix, frame.size_pix, 0, 0)

@@ -221,8 +221,7 @@ def _read(spec: MapSpec, access: Access, job: MapJob) -> MapValues:
                 sections = reader.read(list(asked.values()))
                 shared.release(asked.values())
                 for name, section in zip(asked, sections, strict=True):
-                    if section.answer is not None:
-                        failovers.add(section.answer)
+                    failovers.add(section.answer)
                     if section.pixels is not None:
                         columns[name][members] = section.pixels[where]
                     else:

@@ -164,18 +164,13 @@ def _hdu(blank: fits.ImageHDU, cards: Iterable[Card | Block]) -> fits.ImageHDU:
     hdu, lines = copy(blank), list(blank.header.cards)
     for card in cards:
         lines += card.lines if isinstance(card, Block) else _made(*card, str(card[1]))
+    # Cards of its own: ten times faster than by `copy.copy`.
+    copies = [object.__new__(fits.Card) for _ in lines]
+    for own, line in zip(copies, lines, strict=True):
+        vars(own).update(vars(line))
     # Of itself the HDU would look whether all of it agrees with the pixels.
-    vars(hdu)["_header"] = fits.Header(_copied(lines))
+    vars(hdu)["_header"] = fits.Header(copies)
     return hdu
-
-
-def _copied(lines: Iterable[fits.Card]) -> list[fits.Card]:
-    """Return cards of their own: ten times faster than by `copy.copy`."""
-    copies = []
-    for line in lines:
-        copies.append(object.__new__(fits.Card))
-        vars(copies[-1]).update(vars(line))
-    return copies
 
 
 @lru_cache(maxsize=256)

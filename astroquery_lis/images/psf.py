@@ -90,13 +90,12 @@ class ViewerPsf:
         assert layer is not None
         bands = request.bands or layer.bands
         of_band, failures = _psfs_sent(service, replace(request, bands=bands))
-        if failures and request.bands is not None and on_missing == "raise":
-            raise next(iter(failures.values()))
         absent = [band for band in bands if band not in of_band]
         if absent:
             msg = f"No PSF in {', '.join(absent)} at this position; there is {', '.join(of_band)}."
             if request.bands is not None and on_missing == "raise":
-                raise MissingDataError(msg, url=self.urls(request)[0])
+                missing = MissingDataError(msg, url=self.urls(request)[0])
+                raise next(iter(failures.values()), missing)
             warn(msg, CoverageWarning)
         hdus = [of_band[band] for band in bands if band in of_band]
         if request.to_sky:

@@ -44,8 +44,9 @@ from ..io.ranges import (
 from ..io.store import Runs, Store, keep_within
 from ..io.whole_files import GB
 from ..survey.pixel_grids import Box
+from ..survey.placement import frame_of
 from ..survey.releases import Tree
-from .file_layout import Cards, FileSource, ImageMap, MoreNeeded, frame_of
+from .file_layout import Cards, FileSource, ImageMap, MoreNeeded
 from .open_images import (
     DECODE_ERRORS,
     BoxRead,
@@ -89,7 +90,7 @@ class Section(NamedTuple):
     pixels: np.ndarray | None  # None if no mirror has the file
     url: str = ""
     mirror: str = ""
-    answer: Answer | None = None  # of the mirrors; None from the viewer
+    answer: Answer = Answer()  # of the mirrors; empty from the viewer
     cache_error: CacheError | None = None
     cards: Cards = ()  # of the file's header, for the cutout's
 
@@ -234,7 +235,7 @@ class SectionReader(AbstractContextManager):
             # Without its pixels, which would stay in memory as long as the job.
             empty = None if section.pixels is None else section.pixels[:0]
             shared.section = section._replace(pixels=empty)
-            shared.mirror = section.answer.mirror if section.answer is not None else None
+            shared.mirror = section.answer.mirror
         return section.pixels
 
     def _read_box(self, request: SectionRequest, shared: SharedFile | None = None) -> Section:
@@ -333,9 +334,10 @@ class SectionReader(AbstractContextManager):
     ) -> BoxRead:
         """Read from the whole file if it is kept, else from its parts."""
         store, url = self._store(mirror), str(mirror.locate(path))
-        is_packed = path.endswith(".gz")
-        wants_whole = is_packed or (shared is not None and shared.wants_whole)
-        if wants_whole and not (store.whole(path) if is_packed else store.holds(path)):
+        # A packed file is of use only whole, of another parts that are here will do.
+        has_enough = store.whole if path.endswith(".gz") else store.holds
+        wants_whole = path.endswith(".gz") or (shared is not None and shared.wants_whole)
+        if wants_whole and not has_enough(path):
             self.fetch_whole(store, path, url)
         whole = store.whole(path)
         if whole is not None:
@@ -347,22 +349,12 @@ class SectionReader(AbstractContextManager):
                 # Another process removed it just now.
                 pass
         file = PartedImage(self, store, path, url, request.source)
-        for attempt in range(CHANGED_TRIES):
+        for attempt in range(1, CHANGED_TRIES + 1):
             try:
-                if shared is not None and not shared.is_brought:
-                    file.bring(shared)
-                pixels, cards = file.read(request.box, shared)
-                return pixels, url, cards
-            except WholeFileAnswer:
-                store.forget_runs(path)
-                self.images.drop(file.key)
-                return read_on_disk(self.images, store.root / path, url, request, shared)
+                return file.read(request, shared)
             except ContentChangedError:
-                store.forget(path)
-                self.images.drop(file.key)
-                if shared is not None:
-                    shared.forget()
-                if attempt + 1 == CHANGED_TRIES:
+                file.forget(shared)
+                if attempt == CHANGED_TRIES:
                     raise
         raise AssertionError
 
@@ -394,8 +386,26 @@ class PartedImage:
         self._source = source
         self.key = str(store.root), path
 
-    def read(self, box: Box, shared: SharedFile | None) -> tuple[np.ndarray, Cards]:
-        """Return the pixels of a box, and cards; tiles that are not kept are fetched."""
+    def read(self, request: SectionRequest, shared: SharedFile | None) -> BoxRead:
+        """Read a box; tiles that are not kept are fetched, or the whole file if that comes."""
+        try:
+            if shared is not None and not shared.is_brought:
+                self._bring(shared)
+            return self._read(request.box, shared)
+        except WholeFileAnswer:
+            self._store.forget_runs(self._path)
+            self._reader.images.drop(self.key)
+            file = self._store.root / self._path
+            return read_on_disk(self._reader.images, file, self._url, request, shared)
+
+    def forget(self, shared: SharedFile | None) -> None:
+        """Drop all that is kept of a file that has changed."""
+        self._store.forget(self._path)
+        self._reader.images.drop(self.key)
+        if shared is not None:
+            shared.forget()
+
+    def _read(self, box: Box, shared: SharedFile | None) -> BoxRead:
         known = self._known(box)
         layout = known.layout(self._source)
         part = box if layout.is_whole else layout.in_file(box)
@@ -432,9 +442,9 @@ class PartedImage:
             self._reader.images.drop(self.key)
             if not isinstance(error.cause, FileNotFoundError):
                 self._reader.cache_error = error
-        return pixels, layout.cards
+        return pixels, self._url, layout.cards
 
-    def bring(self, shared: SharedFile) -> None:
+    def _bring(self, shared: SharedFile) -> None:
         """Fetch all tiles that a job needs and the cache lacks."""
         known = self._known()
         known.tell(known.layout(self._source), shared)
@@ -519,7 +529,7 @@ class PartedImage:
         head = parts.head(n_bytes, n_pieces=n_pieces)
         assert parts.version is not None
         tiles: dict[int, bytes] = {}
-        n_whole = frame_of(self._source[-1]).size_pix
+        n_whole = frame_of((self._source[-1],)).size_pix
         while True:
             try:
                 image_map = ImageMap.parse(head, url=url)

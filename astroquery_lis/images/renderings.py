@@ -184,19 +184,10 @@ def settle_rendering(
     rendering = existing.rendering
     request, layer = rendering.request, rendering.layer
     masks, lacking = _masks(rendering, bands, planes), _lacking(existing, bands)
-    nowhere = np.zeros((request.ny, request.nx), bool)
-    is_full = bool(masks) and all(mask.all() for mask in masks.values())
-    if not is_full and existing.count is not None:
-        nowhere = existing.count == 0
-        _blank(planes, slice(None), nowhere)
-        if request.pixel_scale_arcsec < COARSE_ARCSEC:
-            masks = _without_ringing(existing, masks, planes, nowhere, lacking)
+    masks, nowhere = _explained(existing, masks, planes, lacking)
     where = no_data_at(f"Layer {layer.name}", request.ra_deg, request.dec_deg)
     if nowhere.any() and not nowhere.all():
-        _check_target(rendering, nowhere, where, on_missing)
-        lost = dict.fromkeys(name_of(brick_id(*(v[nowhere] for v in existing.sky))).tolist())
-        what = f"{layer.name} lacks {', '.join(lost)}"
-        warn(f"{nowhere.mean():.1%} of the cutout is without values: {what}.", CoverageWarning)
+        _warn_of_nowhere(existing, nowhere, where, on_missing)
     covered = 1 - float(nowhere.mean())
     of_band = {band: float(mask.mean()) for band, mask in masks.items()}
     for band, side in lacking.items():
@@ -206,11 +197,43 @@ def settle_rendering(
     shares = _shares(rendering, bands, of_band, covered)
     place = f"layer {layer.name} at RA {request.ra_deg:.6f}, Dec {request.dec_deg:+.6f}"
     message, is_named = f"{where}: the viewer sent zeros.", request.bands is not None
-    kept = settle(shares, on_missing, place, message, other_bands, are_bands_named=is_named)
+    shares = settle(shares, on_missing, place, message, other_bands, are_bands_named=is_named)
     for band, side in lacking.items():
         if of_band[band]:
             warn(f"{band} without values in {side.mean():.1%} of the cutout.", CoverageWarning)
-    return {plane: shares[plane] for plane in kept}
+    return shares
+
+
+def _explained(
+    existing: LayerBricks,
+    masks: dict[str, np.ndarray],
+    planes: dict[str, np.ndarray],
+    lacking: dict[str, np.ndarray],
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return masks without what interpolation made, and where no brick is, which is blanked."""
+    request = existing.rendering.request
+    is_full = bool(masks) and all(mask.all() for mask in masks.values())
+    if is_full or existing.count is None:
+        return masks, np.zeros((request.ny, request.nx), bool)
+    nowhere = existing.count == 0
+    _blank(planes, slice(None), nowhere)
+    if request.pixel_scale_arcsec < COARSE_ARCSEC:
+        masks = _without_ringing(existing, masks, planes, nowhere, lacking)
+    return masks, nowhere
+
+
+def _warn_of_nowhere(
+    existing: LayerBricks, nowhere: np.ndarray, where: str, on_missing: str
+) -> None:
+    """Say which bricks the layer lacks; raise if that of the target is one."""
+    request, layer = existing.rendering.request, existing.rendering.layer
+    if on_missing == "raise" and nowhere[(request.ny - 1) // 2, (request.nx - 1) // 2]:
+        hint = "Take on_missing='warn' for the part of the box that has some."
+        msg = f"{where}: no brick is there. {hint}"
+        raise NoCoverageError(msg)
+    lost = dict.fromkeys(name_of(brick_id(*(v[nowhere] for v in existing.sky))).tolist())
+    what = f"{layer.name} lacks {', '.join(lost)}"
+    warn(f"{nowhere.mean():.1%} of the cutout is without values: {what}.", CoverageWarning)
 
 
 def _masks(
@@ -284,13 +307,6 @@ def _blank(planes: dict[str, np.ndarray], bands: int | slice, where: np.ndarray)
             planes[name][bands][..., where] = empty
     if "maskbits" in planes and isinstance(bands, slice):
         planes["maskbits"][..., where] = NPRIMARY
-
-
-def _check_target(rendering: Rendering, nowhere: np.ndarray, msg: str, on_missing: str) -> None:
-    request = rendering.request
-    if on_missing == "raise" and nowhere[(request.ny - 1) // 2, (request.nx - 1) // 2]:
-        msg += ": no brick is there. Take on_missing='warn' for the part of the box that has some."
-        raise NoCoverageError(msg)
 
 
 def check_layer_request(request: CutoutRequest) -> None:
@@ -387,20 +403,22 @@ def _planes_of(
     url: str,
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Return the bands and the planes of an answer, which is compared with what was asked."""
-    hdus = {str(hdu.header.get("IMAGETYP", "IMAGE")).strip().lower(): hdu for hdu in hdul}
-    if hdus.get("image") is None or hdus["image"].data is None:
-        msg = f"{url} sent no image."
+    hdus = {
+        str(hdu.header.get("IMAGETYP", "IMAGE")).strip().lower(): hdu
+        for hdu in hdul
+        if hdu.data is not None
+    }
+    absent = [product for product in ("image", *products) if product not in hdus]
+    if absent:
+        msg = f"{url} sent no {absent[0]}."
         raise UnexpectedContentError(msg, url=url)
     header = hdus["image"].header
     sent = tuple(str(card.value).strip() for card in header["BAND[0-9]*"].cards)
-    if bands and sent and sent != tuple(bands):
+    if sent not in ((), bands or sent):
         msg = f"{url} sent bands {''.join(sent)} when {''.join(bands)} were asked."
         raise UnexpectedContentError(msg, url=url)
     planes = {}
     for product in products:
-        if product not in hdus or hdus[product].data is None:
-            msg = f"{url} sent no {product}."
-            raise UnexpectedContentError(msg, url=url)
         data = hdus[product].data
         data = data.reshape(-1, *data.shape[-2:])
         expected = 1 if product == "maskbits" else len(bands) or len(data)
@@ -459,9 +477,8 @@ def _hdulist(
 ) -> fits.HDUList:
     request, layer = rendering.request, rendering.layer
     bands = tuple(dict.fromkeys(plane.band for plane in shares if plane.band))
-    factor = (request.pixel_scale_arcsec / layer.pixel_scale_arcsec) ** 2
-    factor = factor if request.convert_flux else 1.0
     per_arcsec = request.pixel_scale_arcsec if request.convert_flux else layer.pixel_scale_arcsec
+    factor = (per_arcsec / layer.pixel_scale_arcsec) ** 2
     parts = list(rendering.parts())
     url = service.address("cutout.fits", **rendering.parameters(parts[0], all_bands))
     cards = rendering.grid.cards()
@@ -472,13 +489,12 @@ def _hdulist(
             plane = Plane(name, band)
             if plane not in shares:
                 continue
-            header, data, unit = fits.Header(cards), planes[product][number], layer.unit
+            header, data, unit = fits.Header(cards), planes[product][number], ""
             if product == "invvar":
-                data = data / np.float32(factor**2)
-                unit = f"1/{layer.unit}^2" if layer.unit else ""
+                data, unit = data / np.float32(factor**2), f"1/{layer.unit}^2"
             elif band is not None:
-                data = data * np.float32(factor)
-            header["BUNIT"] = (unit if band is not None else "", "unit of the pixels")
+                data, unit = data * np.float32(factor), layer.unit
+            header["BUNIT"] = (unit if layer.unit else "", "unit of the pixels")
             if band is not None:
                 header["BAND"] = (band, "filter band")
                 header["FLUXPIX"] = (per_arcsec, "[arcsec] side of the pixel that flux is per")

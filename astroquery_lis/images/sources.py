@@ -28,8 +28,9 @@ from ..exceptions import (
 from ..io.http import all_failed, reason_of, shared_client
 from ..io.mirrors import Mirror
 from ..io.places import FileFinder
-from ..survey.layers import layer_of
+from ..survey.layers import Layer, layer_of
 from ..survey.named_planes import DERIVED, LAYER_PRODUCTS
+from ..survey.placement import WISE, frame_of
 from ..survey.releases import PIXEL_SCALE_ARCSEC, WISE_BANDS
 from ..survey.request import CutoutRequest
 from .assemble import COARSE_RATIO
@@ -93,24 +94,13 @@ class BrickFiles:
 
     def fitted(self, request: CutoutRequest) -> CutoutRequest:
         """Return the request for products of files, on the bricks' pixels or on a WCS."""
-        layer = request.layer
         if not request.is_native:
             if request.convert_flux is False:
                 _refuse(
                     "source='bricks' gives flux per pixel of the result; leave convert_flux out."
                 )
             request = replace(request, wcs=request.wcs or request.north_up_text())
-        if layer is None:
-            return request
-        from_files = layer.release is not None and layer.region is not None
-        if not from_files or layer.product not in ("image", "model"):
-            _refuse(f"source='bricks': there are no brick files for layer {layer.name}.")
-        whole = layer_of(layer.release or "", layer.region or "", layer.product)
-        bands = request.bands
-        if bands is None and layer.bands != whole.bands:
-            bands = layer.bands
-        products = tuple(layer.product if name == "image" else name for name in request.products)
-        return replace(request, layer=None, products=products, bands=bands)
+        return request if request.layer is None else _of_files(request, request.layer)
 
     def answer(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
         """Cut the planes out of the files."""
@@ -124,6 +114,17 @@ class BrickFiles:
     def urls(self, request: CutoutRequest) -> list[str]:
         """Return the addresses of the files, of the first mirror."""
         return [str(self.mirror.locate(path)) for path in CoaddPlan(request).paths()]
+
+
+def _of_files(request: CutoutRequest, layer: Layer) -> CutoutRequest:
+    """Return the request for the products of files that a layer shows."""
+    if layer.release is None or layer.region is None or layer.product not in ("image", "model"):
+        _refuse(f"source='bricks': there are no brick files for layer {layer.name}.")
+    bands, whole = request.bands, layer_of(layer.release, layer.region, layer.product)
+    if bands is None and layer.bands != whole.bands:
+        bands = layer.bands
+    products = tuple(layer.product if name == "image" else name for name in request.products)
+    return replace(request, layer=None, products=products, bands=bands)
 
 
 @dataclass(frozen=True)
@@ -176,20 +177,7 @@ class ViewerRendering(_Viewer):
         """Return the request with the layer that is to be rendered."""
         if request.wcs:
             _refuse("source='viewer' has neither rotation nor a given wcs; take source='bricks'.")
-        layer = request.layer
-        if layer is None:
-            unfit = [name for name in request.products if name not in LAYER_PRODUCTS]
-            if request.is_native and any(name in NATIVE_PRODUCTS for name in request.products):
-                # A rendering has another grid: what is added must not change what was there.
-                unfit = [name for name in request.products if name not in NATIVE_PRODUCTS] or unfit
-            if unfit:
-                _refuse(
-                    f"source='viewer' cannot give {', '.join(unfit)} here; it has "
-                    f"{', '.join(NATIVE_PRODUCTS)} at native pixels, and "
-                    f"{', '.join(LAYER_PRODUCTS)} at others."
-                )
-            assert request.release is not None
-            layer = layer_of(request.release.name, request.region)
+        layer = _shown(request) if request.layer is None else request.layer
         convert = request.convert_flux
         if convert is None:
             convert = not request.is_native and layer.unit == "nanomaggy"
@@ -203,6 +191,23 @@ class ViewerRendering(_Viewer):
 
     def _parameters(self, request: CutoutRequest) -> list[dict[str, str | int | bool]]:
         return Rendering(request).all_parameters()
+
+
+def _shown(request: CutoutRequest) -> Layer:
+    """Return the layer that shows what a request of a release wants, or refuse it."""
+    unfit = [name for name in request.products if name not in LAYER_PRODUCTS]
+    not_native = [name for name in request.products if name not in NATIVE_PRODUCTS]
+    if request.is_native and len(not_native) < len(request.products):
+        # A rendering has another grid: what is added must not change what was there.
+        unfit = not_native or unfit
+    if unfit:
+        _refuse(
+            f"source='viewer' cannot give {', '.join(unfit)} here; it has "
+            f"{', '.join(NATIVE_PRODUCTS)} at native pixels, and "
+            f"{', '.join(LAYER_PRODUCTS)} at others."
+        )
+    assert request.release is not None
+    return layer_of(request.release.name, request.region)
 
 
 class Cost(NamedTuple):
@@ -265,6 +270,13 @@ def first_answer(attempts: Attempts, on_missing: str) -> fits.HDUList:
     raise all_failed(summary, failures)
 
 
+def _leave_out(error: NoCoverageError, on_missing: str, *, has_others: bool) -> None:
+    """Warn of the optical planes, or those of WISE, where nothing is; raise if no other is left."""
+    if on_missing == "raise" or not has_others:
+        raise error
+    warn(str(error), CoverageWarning)
+
+
 def _files_serve_better(request: CutoutRequest) -> bool:
     """Return True if bricks are asked first: they conserve flux, and weights are theirs.
 
@@ -293,7 +305,7 @@ class Sources:
         if "psf" in request.products:
             names = ("viewer", "bricks") if self.names == ("auto",) else self.names
             return suitable(request, (ViewerPsf(self.service), ModelPsf(self.bricks)), names)
-        if request.is_wise:
+        if frame_of(request.bands) is WISE:
             return suitable(request, (self.bricks,), ("bricks",))
         pixels, rendering = ViewerPixels(self.service), ViewerRendering(self.service)
         sources = (self.bricks, pixels, rendering)
@@ -309,29 +321,24 @@ class Sources:
         """Return all planes of a cutout: of files, made of those, and PSFs."""
         if request.fallback is not None:
             return self._of_first_layer(request, request.fallback, on_missing)
+        has_derived = not DERIVED.keys().isdisjoint(request.products)
         parts = [self.attempts(part) for part in request.file_parts()]
-        names = tuple(name for name in request.products if name != "psf")
         hdul = fits.HDUList()
-        for number, attempts in enumerate(parts):
+        for number, attempts in enumerate(parts, start=1):
             try:
                 answer = first_answer(attempts, on_missing)
             except NoCoverageError as error:
-                is_last = number + 1 == len(parts)
-                if on_missing == "raise" or (is_last and not hdul):
-                    raise
-                # The optical images have something where those of WISE have nothing, or these do.
-                warn(str(error), CoverageWarning)
+                _leave_out(error, on_missing, has_others=number < len(parts) or len(hdul) > 0)
                 continue
-            if any(name in DERIVED for name in names):
-                answer = add_derived(answer, names)
-                answer[0].header["PRODUCTS"] = ",".join(names)
-            hdul.extend(answer[1:] if len(hdul) else answer)
+            if has_derived:
+                answer = add_derived(answer, request.products)
+            hdul.extend(answer[min(len(hdul), 1) :])
         if "psf" in request.products:
             hdul.extend(self._psfs_beside(hdul, request, on_missing))
         header = hdul[0].header
         header["REQKEY"] = request.key[:32]
-        if request.layer is not None and "LAYER" not in header:
-            header["LAYER"] = (request.layer.name, "layer of the viewer")
+        if request.layer is not None:
+            header.setdefault("LAYER", (request.layer.name, "layer of the viewer"))
         return hdul
 
     def _psfs_beside(

@@ -376,7 +376,7 @@ class ViewerSections:
             _, _, product, band = request.source
             plane = pixels.get(("invvar" if product == "invvar" else "image", band or ""))
             error = self._service.cache_error
-            sections[request] = Section(plane, address, self._service.url, None, error)
+            sections[request] = Section(plane, address, self._service.url, cache_error=error)
         return sections
 
     def _read_part(

@@ -18,7 +18,7 @@ from ..exceptions import refuse
 from .bricks import BRICK_SIZE_DEG, IMAGE_SIZE_PIX, brick_center, brick_id, name_of
 from .owners import NO_LABEL, Labels, Owners
 from .pixel_grids import Box, TangentGrid
-from .releases import PIXEL_SCALE_ARCSEC
+from .releases import PIXEL_SCALE_ARCSEC, WISE_BANDS
 from .sphere import bricks_in_circle, separation_deg
 
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ class Frame(NamedTuple):
 OPTICAL = Frame("optical", IMAGE_SIZE_PIX, PIXEL_SCALE_ARCSEC)
 WISE = Frame("wise", 342, 2.75)
 """What legacypipe makes of 3600 pixels of 0.262 arcsec at 2.75: ``int(342.98)``."""
+
+
+def frame_of(bands: Collection[str | None] | None) -> Frame:
+    """Return the frame of the images of a band, or of several of one kind."""
+    return WISE if bands and frozenset(WISE_BANDS).issuperset(bands) else OPTICAL
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from inspect import signature
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 
 MAX_SIZE_PIX = 10_000
 """Largest width or height of a cutout, pixels: 0.73 degrees at the survey's scale."""
+
+_SIZES = "must be an int number of pixels or an angle with a unit, one or (ny, nx)"
+_OTHER_PLANES = frozenset((*DERIVED, "psf"))
+"""Planes that no file has."""
 
 
 @dataclass(frozen=True)
@@ -105,27 +109,20 @@ class CutoutRequest:
         native = self.layer.pixel_scale_arcsec if self.layer else PIXEL_SCALE_ARCSEC
         return not self.wcs and self.pixel_scale_arcsec == native
 
-    @property
-    def is_wise(self) -> bool:
-        """Whether it is for planes of WISE bands alone."""
-        return bool(self.bands) and all(band in WISE_BANDS for band in self.bands or ())
-
     def file_parts(self) -> list[CutoutRequest]:
         """Return the requests for planes that files have: of the optical bands, and of WISE."""
-        wise = tuple(band for band in self.bands or () if band in WISE_BANDS)
-        is_of_files = not any(name == "psf" or name in DERIVED for name in self.products)
-        if self.layer is not None or (is_of_files and not wise):
+        bands = self.bands or ()
+        wise = tuple(band for band in bands if band in WISE_BANDS)
+        optical = tuple(band for band in bands if band not in WISE_BANDS)
+        if self.layer is not None or not (wise or _OTHER_PLANES.intersection(self.products)):
             return [self]
         names = tuple(name for name in self.products if name != "psf")
-        optical = self.bands and tuple(band for band in self.bands if band not in wise)
-        if "psf" in self.products and optical == ():
+        of_wise = [self._wise_part(names, wise)] if wise else []
+        if optical or not wise:
+            return [replace(self, products=sources_of(names), bands=optical or None), *of_wise]
+        if "psf" in self.products:
             refuse("products", self.products, ": psf goes with optical bands.")
-        parts = []
-        if optical != ():
-            parts.append(replace(self, products=sources_of(names), bands=optical))
-        if wise:
-            parts.append(self._wise_part(names, wise))
-        return parts
+        return of_wise
 
     def _wise_part(self, names: tuple[str, ...], bands: tuple[str, ...]) -> CutoutRequest:
         """Return the request for WISE bands, on their own pixels or on the optical ones."""
@@ -286,38 +283,41 @@ def as_size(
     size: Any, *, parameter: str = "size", pixel_scale_arcsec: float = PIXEL_SCALE_ARCSEC
 ) -> tuple[int, int]:
     """Return a size as whole pixels."""
-    kinds = "must be an int number of pixels or an angle with a unit, one or (ny, nx)"
-    if isinstance(size, str):
-        size = int(size) if size.strip().isdecimal() else angle_of_text(size)
-    if isinstance(size, u.Quantity):
-        if size.unit.is_equivalent(u.pix):
-            values = size.to_value(u.pix)
-            if not np.array_equal(values, np.rint(values)):
-                refuse(parameter, size, "must be whole pixels.")
-        elif size.unit.is_equivalent(u.arcsec):
-            values = size.to_value(u.arcsec) / pixel_scale_arcsec
-        else:
-            refuse(parameter, size, f"has unit {size.unit}; it {kinds}.")
-        values = np.atleast_1d(values).ravel().tolist()
-    elif isinstance(size, Integral) and not isinstance(size, bool):
-        values = [int(size)]
-    elif isinstance(size, (tuple, list, np.ndarray)) and len(size) in (1, 2):
-        ny, nx = (
-            as_size(item, parameter=parameter, pixel_scale_arcsec=pixel_scale_arcsec)[0]
-            for item in (size[0], size[-1])
-        )
-        return ny, nx
-    else:
-        refuse(parameter, size, f"{kinds}; a bare number is never an angle.")
-    if len(values) not in (1, 2) or not np.isfinite(values).all():
-        refuse(parameter, size, f"{kinds}, and finite.")
-    if not all(0 < value <= MAX_SIZE_PIX + 0.5 for value in values):
+    sides = _sides(size, parameter, pixel_scale_arcsec)
+    if len(sides) not in (1, 2) or not np.isfinite(sides).all():
+        refuse(parameter, size, f"{_SIZES}, and finite.")
+    if not (min(sides) > 0 and max(sides) <= MAX_SIZE_PIX + 0.5):
         limit = MAX_SIZE_PIX * pixel_scale_arcsec / 60
         must = f"must be from 1 to {MAX_SIZE_PIX} pixels ({limit:.1f} arcmin) each way"
         must += "; take a coarser pixel_scale, or several cutouts, for more."
         refuse(parameter, size, must)
-    ny, nx = (max(round(value), 1) for value in (values * 2)[:2])
-    return ny, nx
+    return max(round(sides[0]), 1), max(round(sides[-1]), 1)
+
+
+def _sides(size: Any, parameter: str, pixel_scale_arcsec: float) -> list[float]:
+    """Return the one or two sides of a size, in pixels that need not be whole."""
+    if isinstance(size, Integral) and not isinstance(size, bool):
+        return [int(size)]
+    if isinstance(size, str):
+        size = int(size) * u.pix if size.strip().isdecimal() else angle_of_text(size)
+    if isinstance(size, u.Quantity):
+        return _sides_of_quantity(size, parameter, pixel_scale_arcsec)
+    if not isinstance(size, (tuple, list, np.ndarray)) or len(size) not in (1, 2):
+        refuse(parameter, size, f"{_SIZES}; a bare number is never an angle.")
+    as_side = partial(as_size, parameter=parameter, pixel_scale_arcsec=pixel_scale_arcsec)
+    return [as_side(item)[0] for item in size]
+
+
+def _sides_of_quantity(size: u.Quantity, parameter: str, pixel_scale_arcsec: float) -> list[float]:
+    if size.unit.is_equivalent(u.pix):
+        sides = size.to_value(u.pix)
+        if not np.array_equal(sides, np.rint(sides)):
+            refuse(parameter, size, "must be whole pixels.")
+    elif size.unit.is_equivalent(u.arcsec):
+        sides = size.to_value(u.arcsec) / pixel_scale_arcsec
+    else:
+        refuse(parameter, size, f"has unit {size.unit}; it {_SIZES}.")
+    return np.atleast_1d(sides).ravel().tolist()
 
 
 def as_pixel_scale(pixel_scale: Any, *, native_arcsec: float = PIXEL_SCALE_ARCSEC) -> float:
