@@ -222,15 +222,22 @@ def correction(text: str) -> str | tuple[str, dict]:
         raise _not_of_the_kind(text, "wisp:templates=FILE,minimum_snr=5")
     parameters: dict[str, Any] = {}
     for part in parts:
-        key, _, words = part.partition("=")
-        items = [_file_or_value(word.strip()) for word in words.split(",")]
-        name_of_all, dot, entry = key.strip().partition(".")
-        place = parameters.setdefault(name_of_all, {}) if dot else parameters
-        if not isinstance(place, dict) or (entry or name_of_all) in place:
-            msg = f"{text!r} has {key.strip()} twice"
+        if not _add_parameter(parameters, part):
+            msg = f"{text!r} has {part.partition('=')[0].strip()} twice"
             raise argparse.ArgumentTypeError(msg)
-        place[entry or name_of_all] = items[0] if len(items) == 1 else items
     return name.strip(), parameters
+
+
+def _add_parameter(parameters: dict[str, Any], part: str) -> bool:
+    """Add a parameter, or an entry of one; return whether there was nothing in its place."""
+    key, _, words = part.partition("=")
+    values = [_file_or_value(word.strip()) for word in words.split(",")]
+    name, dot, entry = key.strip().partition(".")
+    place, own = (parameters.setdefault(name, {}), entry) if dot else (parameters, name)
+    if not isinstance(place, dict) or own in place:
+        return False
+    place[own] = values[0] if len(values) == 1 else values
+    return True
 
 
 def _file_or_value(text: str) -> Path | str | float | None:

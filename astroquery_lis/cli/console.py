@@ -192,9 +192,7 @@ class Console:
             self.put(path=options.result, n_rows=len(table))
             self.note(f"{len(table)} rows in {options.result}")
         elif self.json:
-            columns = {name: getattr(table[name], "unit", None) for name in table.colnames}
-            units = {name: str(unit) for name, unit in columns.items() if unit}
-            self.put(n_rows=len(table), units=units, meta=table.meta, rows=json_rows(table))
+            self.put(n_rows=len(table), **json_table(table))
         elif options.format or options.result:
             self.write_stdout(table_bytes(table, options.format or "ecsv"))
         else:
@@ -422,10 +420,13 @@ def text_lines(table: Table) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def json_rows(table: Table) -> list[dict[str, object]]:
-    """Return a table as values that JSON has."""
-    columns = [_values(table[name]) for name in table.colnames]
-    return [dict(zip(table.colnames, row, strict=True)) for row in zip(*columns, strict=True)]
+def json_table(table: Table) -> dict[str, object]:
+    """Return units, meta data and rows of a table as values that JSON has."""
+    columns = {name: getattr(table[name], "unit", None) for name in table.colnames}
+    units = {name: str(unit) for name, unit in columns.items() if unit}
+    values = [_values(table[name]) for name in table.colnames]
+    rows = [dict(zip(table.colnames, row, strict=True)) for row in zip(*values, strict=True)]
+    return {"units": units, "meta": table.meta, "rows": rows}
 
 
 def _values(column: Column) -> list:

@@ -228,9 +228,14 @@ def _doctor(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
     if options.result is not None:
         _write(findings, options.result)
         console.note(f"the report is {options.result}")
-    if set(counts) <= {NOT_ASKED}:
+    return _code_of(set(counts))
+
+
+def _code_of(verdicts: set[str]) -> int:
+    """Return the exit code of what came of all questions."""
+    if verdicts <= {NOT_ASKED}:
         return Exit.TRANSFER
-    return Exit.OK if set(counts) <= {HOLDS} else Exit.PARTIAL
+    return Exit.OK if verdicts <= {HOLDS} else Exit.PARTIAL
 
 
 def _findings(options: Namespace, survey: LegacySurveyClass, console: Console) -> list[Finding]:

@@ -8,7 +8,7 @@ from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import MaskedColumn, QTable, Table
 
-from astroquery_lis.cli.console import json_rows, table_bytes
+from astroquery_lis.cli.console import json_table, table_bytes
 from astroquery_lis.client import user_tables
 from astroquery_lis.exceptions import InvalidRequestError, OptionalDependencyError
 
@@ -165,4 +165,4 @@ def test_a_sky_column_goes_through_ecsv_and_json(tmp_path):
     path.write_bytes(table_bytes(table, "ecsv"))
     read = user_tables.read_table(str(path))
     assert read["place"].dec.deg.tolist() == [3, -4]
-    assert json_rows(table)[1] == {"place": "2.00000000 -4.00000000", "r": 2.0}
+    assert json_table(table)["rows"][1] == {"place": "2.00000000 -4.00000000", "r": 2.0}
