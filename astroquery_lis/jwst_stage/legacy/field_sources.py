@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from astropy import units as u
@@ -15,6 +15,8 @@ from astropy.table import Table
 from astropy.time import Time
 from scipy.spatial import ConvexHull, QhullError, cKDTree
 
+from ..._typing import FilePath
+from ...client import LegacySurveyClass
 from ...client.inputs import as_targets
 from ...exceptions import InvalidExposureError, InvalidRequestError, refuse
 from ...survey.photometry import plain_numbers
@@ -23,12 +25,6 @@ from ...survey.sphere import Circle, Polygon, middle_of, shift_positions, tangen
 from ...survey.tractor_columns import tractor_columns
 from ..planning.grids import image_wcs
 from .fields import Field, Footprint, footprints_of, read_headers
-
-if TYPE_CHECKING:
-    from ..._typing import FilePath
-    from ...client import LegacySurveyClass
-
-    Magnitudes = tuple[np.ndarray, np.ndarray]
 
 MAS_PER_DEG = 3.6e6
 MAS_PER_RADIAN = np.degrees(MAS_PER_DEG)
@@ -178,7 +174,7 @@ class JwstCatalog:
 
     The table has ``label``, ``jwst_ra``, ``jwst_dec`` (deg), ``jwst_mag``, ``jwst_mag_err`` (AB),
     ``jwst_extended``, and ``jwst_near``: how many other sources are within `BLEND_ARCSEC`.
-    Magnitudes and errors `by_shape` are as of point sources (`False`) and of extended ones; there
+    Magnitudes over errors `by_shape` are as of point sources (`False`) and of extended ones; there
     are none where the catalogue has not both, or a column was named.
     """
 
@@ -187,7 +183,7 @@ class JwstCatalog:
     epoch: Time | None
     filter: str
     image: Path | None
-    by_shape: dict[bool, tuple[np.ndarray, np.ndarray]]
+    by_shape: dict[bool, np.ndarray]
 
     def covers(self, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
         """Return which positions the mosaic has pixels of; without it, those among its sources."""
@@ -266,32 +262,19 @@ def _positions(table: Table) -> tuple[np.ndarray, np.ndarray]:
 
 def _magnitudes(
     table: Table, magnitude: str, extended: np.ndarray
-) -> tuple[Magnitudes, dict[bool, Magnitudes]]:
-    """Return AB magnitudes with errors; and those by shape, where there are two kinds."""
-
-    def pair(name: str) -> Magnitudes:
-        error = f"{name}_err"
-        has = error in table.colnames
-        return plain_numbers(table[name]), plain_numbers(table[error]) if has else np.full(
-            len(table), np.nan
-        )
-
-    if magnitude != "auto":
-        if magnitude not in table.colnames:
-            shown = [name for name in table.colnames if "mag" in name and "err" not in name]
-            refuse("magnitude", magnitude, f"is not a column; there are: {', '.join(shown)}.")
-        return pair(magnitude), {}
-    present = [name for name in _MAGNITUDES if name in table.colnames]
-    if not present:
-        return (np.full(len(table), np.nan), np.full(len(table), np.nan)), {}
-    if len(present) == 1:
-        return pair(present[0]), {}
+) -> tuple[np.ndarray, dict[bool, np.ndarray]]:
+    """Return AB magnitudes over their errors; and those by shape, where there are two kinds."""
+    names = _MAGNITUDES if magnitude == "auto" else (magnitude,)
+    present = [name for name in names if name in table.colnames]
+    if not present and magnitude != "auto":
+        shown = [name for name in table.colnames if "mag" in name and "err" not in name]
+        refuse("magnitude", magnitude, f"is not a column; there are: {', '.join(shown)}.")
+    pairs = [np.stack([_column(table, name), _column(table, f"{name}_err")]) for name in present]
+    if len(pairs) < 2:
+        return next(iter(pairs), np.full((2, len(table)), np.nan)), {}
     # The total is that of a point source; an extended one reaches beyond the aperture.
-    by_shape = {False: pair(_MAGNITUDES[0]), True: pair(_MAGNITUDES[1])}
-    mags, errors = (
-        np.where(extended, *two) for two in zip(by_shape[True], by_shape[False], strict=True)
-    )
-    return (mags, errors), by_shape
+    point, whole = pairs
+    return np.where(extended, whole, point), {False: point, True: whole}
 
 
 def _neighbours(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:

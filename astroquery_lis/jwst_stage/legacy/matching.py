@@ -6,25 +6,20 @@ within reach pile up; a radius smaller than the offset then still finds the righ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import Column, Table, hstack
+from astropy.time import Time
 from scipy.spatial import cKDTree
 
 from ...survey.photometry import add_magnitudes, plain_numbers
 from ...survey.sphere import shift_positions, tangent_axes, unit_vectors
-from .field_sources import MAS_PER_DEG, MAS_PER_RADIAN, positions_at, texts
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from astropy.time import Time
-
-    from .field_sources import JwstCatalog
+from .field_sources import MAS_PER_DEG, MAS_PER_RADIAN, JwstCatalog, positions_at, texts
 
 __all__ = [
     "CatalogMatch",
@@ -232,7 +227,10 @@ def match_tables(
         offset = float(np.median(d_ra)), float(np.median(d_dec))
     matches = sources[first]
     if catalog.by_shape:
-        _take_magnitudes_by_shape(matches, catalog, first, texts(tractor["type"])[second] != "PSF")
+        # What Tractor fitted with a galaxy is compared as one, whatever JWST's thresholds say.
+        is_galaxy = texts(tractor["type"])[second] != "PSF"
+        point, whole = (catalog.by_shape[kind][:, first] for kind in (False, True))
+        matches["jwst_mag"], matches["jwst_mag_err"] = np.where(is_galaxy, whole, point)
     for name, values, text in (
         ("d_ra", d_ra, "JWST minus Legacy, times cos(Dec)"),
         ("d_dec", d_dec, "JWST minus Legacy"),
@@ -256,15 +254,6 @@ def match_tables(
         measure_offset(d_ra[star], d_dec[star]),
         {},
     )
-
-
-def _take_magnitudes_by_shape(
-    matches: Table, catalog: JwstCatalog, rows: np.ndarray, is_galaxy: np.ndarray
-) -> None:
-    """Compare what Tractor fitted with a galaxy as one, whatever JWST's thresholds say."""
-    point, extended = (catalog.by_shape[kind] for kind in (False, True))
-    for name, large, small in zip(("jwst_mag", "jwst_mag_err"), extended, point, strict=True):
-        matches[name] = np.where(is_galaxy, large[rows], small[rows])
 
 
 def _with_magnitudes(tractor: Table, dereddened: bool, names: Sequence[str]) -> Table:

@@ -9,17 +9,20 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from astropy import units as u
 from astropy.table import Table, vstack
+from astropy.time import Time
 
 from ..._packages import package_version
-from ...client import LegacySurvey
+from ..._typing import Angle, FilePath, Quantity
+from ...client import LegacySurvey, LegacySurveyClass
 from ...exceptions import (
     CrdsUnavailable,
     InvalidRequestError,
@@ -36,20 +39,10 @@ from ...survey.photometry import plain_numbers
 from ...survey.releases import get_release
 from ...survey.request import as_choice
 from ...survey.sphere import as_angle_deg
-from ..tasks import REFCATS
+from ..planning.plan import Plan
+from ..tasks import REFCATS, Task
 from .field_sources import as_epoch, field_sources, has_motion, positions_at, texts
-from .fields import as_width_deg, fields_of, footprints_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from astropy.time import Time
-
-    from ..._typing import Angle, FilePath, Quantity
-    from ...client import LegacySurveyClass
-    from ..planning.plan import Plan
-    from ..tasks import Task
-    from .fields import Field
+from .fields import Field, as_width_deg, fields_of, footprints_of
 
 GAIA_TABLE = "gaiadr3.gaia_source"
 

@@ -14,23 +14,17 @@ import json
 import os
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from ..._typing import FilePath
 from ...exceptions import StageError
 from ..pipeline import ask, require_jwst
-from ..tasks import member_path
-from .exposures import FLAGS, KEYWORDS
+from ..tasks import Task, member_path
+from .exposures import FLAGS, KEYWORDS, Exposure
 from .pipelines import IMAGING, STAGE3_PIPELINES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from ..._typing import FilePath
-    from ..tasks import Task
-    from .exposures import Exposure
-
 
 _WHOLE_PROGRAM = "c1001"
 _FIRST_WITH_BACKGROUND = 1002

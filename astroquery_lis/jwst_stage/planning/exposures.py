@@ -10,19 +10,16 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn, Self
 
 from astropy.io import fits
 
 from ...exceptions import InvalidExposureError, TruncatedError, UnexpectedContentError
 from ...io.whole_files import HEAD_BYTES, check_head, fits_headers
 from .pipelines import EXP_TYPES, is_guider, pipelines_for, table_text
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import NoReturn, Self
 
 SUFFIXES = ("uncal", "rate", "rateints", "cal", "calints")
 """Endings of the files that a plan may begin from."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from astropy.coordinates import SkyCoord
@@ -19,11 +20,7 @@ from ...exceptions import InvalidExposureError, InvalidRequestError, refuse
 from ...survey.sky_grids import rotated_wcs_text
 from ...survey.sphere import middle_of, shift_positions
 from ..s_region import corners_of, parse_s_region
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from .exposures import Exposure
+from .exposures import Exposure
 
 _SCALES = {"SHORT": 0.0307, "LONG": 0.0629, "MIRI": 0.1109, "NIRISS": 0.0656, "FGS": 0.0691}
 _MARGIN_PX = 4

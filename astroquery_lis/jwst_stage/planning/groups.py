@@ -10,23 +10,20 @@ from __future__ import annotations
 import itertools
 import string
 from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...exceptions import InvalidRequestError, meant, refuse
+from ..corrections import Correction
 from ..parameters import for_task
 from .associations import Association, associate, header_of, is_plain, is_stage3
 from .exposures import Exposure, split_name
 from .pipelines import STAGE3_PIPELINES
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
-
-    from ..corrections import Correction
-
-    GroupBy = str | Sequence[str] | Callable[[Exposure], str]
+GroupBy = str | Sequence[str] | Callable[[Exposure], str]
 
 
 @dataclass(frozen=True)

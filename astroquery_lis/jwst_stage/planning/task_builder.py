@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...exceptions import InvalidExposureError, InvalidRequestError
 from ..tasks import REFCATS, Member, Task
-from .associations import header_of, headers_of, unique_ids
-from .exposures import configuration_key, split_name
+from .associations import Association, header_of, headers_of, unique_ids
+from .exposures import Exposure, configuration_key, split_name
 from .grids import n_pixels
-from .groups import listed
+from .groups import Request, Together, listed
 from .pipelines import (
     EXP_TYPES,
     STAGE3_SUFFIXES,
@@ -22,14 +24,6 @@ from .pipelines import (
     stage2_estimate,
     stage3_estimate,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from collections.abc import Set as AbstractSet
-
-    from .associations import Association
-    from .exposures import Exposure
-    from .groups import Request, Together
 
 
 class TaskBuilder:

@@ -11,24 +11,19 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..._conf import setting
+from ..._typing import FilePath
 from ...exceptions import CrdsUnavailable, TruncatedError, UnexpectedContentError
 from ...io.whole_files import check_structure, write_bytes
 from ..pipeline import pipeline_classes, plain_parameters, step_sections
 from ..tasks import cache_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
-    from typing import Any
-
-    from ..._typing import FilePath
-
 
 CONTEXT_NAME = re.compile(r"jwst_\w+\.pmap")
 _NOT_A_FILE = ("N/A", "TEXT", "OMIT")

@@ -7,14 +7,16 @@ files, which come resumed, checked and whole.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from ..._conf import conf, setting
+from ..._typing import FilePath
 from ...exceptions import (
     CacheError,
     ChecksumError,
@@ -29,12 +31,6 @@ from ...io.bounds import seconds_left, within
 from ...io.download import download
 from ...io.http import HttpClient, causes, reason_of, unreachable, why_unreached
 from .. import pipeline
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-    from typing import Any, BinaryIO
-
-    from ..._typing import FilePath
 
 OBSERVATORY = "jwst"
 _CALL = "refs.crds_server:call_in_process"

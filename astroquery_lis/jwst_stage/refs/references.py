@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 from astropy.table import Table
 
 from ...exceptions import CrdsUnavailable, TransferError, refuse
 from ...io.http import reason_of
 from .. import pipeline
+from ..planning.plan import Plan
 from ..tasks import FileMemo, cache_folder
 from . import crds_cache
 from .crds_cache import CrdsEnvironment, mapping_path
 from .crds_server import CrdsServer, Fetched, fetch_files, symbolic_context
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from ..planning.plan import Plan
 
 SERVER = "https://jwst-crds.stsci.edu"
 _RESOLVE = "refs.crds_cache:resolve_in_process"
