@@ -268,7 +268,8 @@ class _Resolver:
 
     def _mappings(self, context: str, groups: Mapping[str, dict]) -> list[str]:
         """Return the mappings that decide, after those that were missing were fetched."""
-        instruments = {_instrument(group["parameters"]) for group in groups.values()}
+        parameters = (group["parameters"] for group in groups.values())
+        instruments = {values.get("META.INSTRUMENT.NAME", "").upper() for values in parameters}
         cache = self.environment.path
         tried: set[str] = set()
         while True:
@@ -283,22 +284,14 @@ class _Resolver:
             self.fetch({name: mapping_path(cache, name) for name in names}, replace=damaged)
 
     def _answers(
-        self,
-        environment: CrdsEnvironment,
-        mappings: list[str],
-        groups: Mapping[str, dict],
-    ) -> dict[str, dict]:
-        recall = crds_cache.Recall(environment, mappings, groups)
-        answers = recall.get()
-        if answers is None:
-            answers = self._ask(groups, environment.variables(readonly=True))
-            recall.put(answers)
-        return answers
-
-    def _ask(
-        self, groups: Mapping[str, dict], variables: Mapping[str, str | None]
+        self, environment: CrdsEnvironment, mappings: list[str], groups: Mapping[str, dict]
     ) -> dict[str, dict]:
         """Return what CRDS recommends for each group, after parameter files were fetched."""
+        recall = crds_cache.Recall(environment, mappings, groups)
+        answers = recall.get()
+        if answers is not None:
+            return answers
+        variables = environment.variables(readonly=True)
         answers = pipeline.ask(_RESOLVE, {"groups": groups}, variables)
         absent = {
             entry["name"]: entry["path"]
@@ -310,6 +303,7 @@ class _Resolver:
             self.fetch(absent)
             again = {key: group for key, group in groups.items() if answers[key]["missing"]}
             answers |= pipeline.ask(_RESOLVE, {"groups": again}, variables)
+        recall.put(answers)
         return answers
 
     def _refuse_errors(
@@ -379,11 +373,6 @@ class _Resolver:
 
 _NO_FILE = {"sha1": "", "bytes": 0, "present": True, "damaged": ""}
 """State of a reference that CRDS says there is none of to be."""
-
-
-def _instrument(parameters: Mapping[str, object]) -> str:
-    values = {name.upper(): value for name, value in parameters.items()}
-    return str(values.get("META.INSTRUMENT.NAME", "")).upper()
 
 
 _COLUMNS = {
