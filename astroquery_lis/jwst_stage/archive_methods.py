@@ -249,12 +249,12 @@ class ArchiveMethods(QueryBase):
         jobs = [ArchiveJob(number, file, settings) for number, file in enumerate(files)]
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        _announce(jobs, folder)
+        total_bytes = _announce(jobs, folder)
         results = deliver_all(
             jobs,
             max_threads=max_workers,
             executor=executor,
-            total_bytes=sum(max(file.size, 0) for file in files) or None,
+            total_bytes=total_bytes or None,
             show_progress=show_progress,
             in_flight=max_workers,
         )
@@ -342,13 +342,12 @@ def _plain(value: Any) -> object:
     return value.item() if hasattr(value, "item") else value
 
 
-def _announce(jobs: list[ArchiveJob], folder: Path) -> None:
-    """Say what is to come, and refuse what the disk has no room for."""
-    due = known = 0
-    for job in jobs:
-        if job.settings.overwrite or job.flaw() != "":
-            due += 1
-            known += max(job.what.size - part_bytes(job.path), 0)
-    log.info("%d of %d file(s) to fetch, %s, into %s.", due, len(jobs), size_text(known), folder)
+def _announce(jobs: list[ArchiveJob], folder: Path) -> int:
+    """Say what is to come, and refuse what the disk has no room for; return the bytes of all."""
+    due = [job for job in jobs if job.settings.overwrite or job.flaw() != ""]
+    known = sum(max(job.what.size - part_bytes(job.path), 0) for job in due)
+    words = len(due), len(jobs), size_text(known), folder
+    log.info("%d of %d file(s) to fetch, %s, into %s.", *words)
     if due:
         check_space(folder, known)
+    return sum(max(job.what.size, 0) for job in jobs)

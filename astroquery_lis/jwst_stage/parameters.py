@@ -242,8 +242,8 @@ class _Checker:
         """Return a step in the pipelines that have it: the one named, else those planned."""
         having = [p for p in self.pipelines if step in self.pipelines[p]["steps"]]
         if not having:
-            every = {s for p in self.pipelines.values() for s in p["steps"]}
-            msg = f": there is no step {step!r}.{_meant(step, sorted(every))}"
+            every = sorted(set().union(*(p["steps"] for p in self.pipelines.values())))
+            msg = f": there is no step {step!r}.{_meant(step, every)}"
             raise _ParameterError(msg)
         named = next((p for p, alias in self.aliases.items() if alias == selector), None)
         if named is None:
