@@ -38,7 +38,7 @@ from ..survey.bricks import (
 from ..survey.paths import file_path, tree_of_brick
 from ..survey.pixel_grids import TangentGrid
 from ..survey.releases import get_release, get_tree
-from .table_file import CCD_UNITS, open_rows
+from .table_file import CCD_UNITS, TableFile, open_rows
 
 if TYPE_CHECKING:
     from mocpy import MOC
@@ -65,20 +65,27 @@ def read_brick_rows(path: Path, url: str = "") -> np.ndarray:
         if not any(name.startswith("nexp_") for name in table.fields):
             msg = "its columns do not tell where a release has exposures (nexp_g, nexp_r...)"
             raise ValueError(msg)
-        id_name = "brickid" if "brickid" in table.fields else "brickname"
-        columns = table.read(slice(None), (id_name, *(name for name, _ in _FIELDS)))
-        ids = columns[id_name]
-        if id_name == "brickname":
-            ids = np.array([parse_brick_name(name) for name in ids.tolist()], int)
-        if len(ids) and not (ids.min() >= 1 and ids.max() <= N_BRICKS):
-            msg = f"brick ids go from {ids.min()} to {ids.max()}"
-            raise ValueError(msg)
+        columns = table.read(slice(None), (name for name, _ in _FIELDS))
+        ids = _ids_of(table)
         rows = np.zeros(len(ids), ROW)
         rows["brickid"] = ids
         for name, kind in _FIELDS:
             rows[name] = columns.get(name, np.nan if kind == "<f4" else 0)
     _, first = np.unique(rows["brickid"], return_index=True)
     return rows[first]
+
+
+def _ids_of(table: TableFile) -> np.ndarray:
+    """Return the ids of the bricks of a table, which may have their names alone."""
+    if "brickid" in table.fields:
+        ids = table.read(slice(None), ("brickid",))["brickid"]
+    else:
+        names = table.read(slice(None), ("brickname",))["brickname"]
+        ids = np.array([parse_brick_name(name) for name in names.tolist()], int)
+    if len(ids) and not (ids.min() >= 1 and ids.max() <= N_BRICKS):
+        msg = f"brick ids go from {ids.min()} to {ids.max()}"
+        raise ValueError(msg)
+    return ids
 
 
 def places_of(ids: np.ndarray, bricks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -458,12 +458,8 @@ def _chunk_of(hdus: HDUList, request: CatalogRequest, url: str) -> Chunk:
     table = hdus[-1]
     for column in table.columns if isinstance(table, BinTableHDU) else ():
         name = column.name.lower()
-        values = np.asarray(table.data.field(column.name))
-        if values.dtype.kind in "SU":
-            values = np.char.rstrip(values.astype(str))
-        elif values.dtype.byteorder == ">":
-            values = values.astype(values.dtype.newbyteorder("="))
-        columns[name], units[name] = values, column.unit or ""
+        columns[name] = _native(np.asarray(table.data.field(column.name)))
+        units[name] = column.unit or ""
     if not all(name in columns for name in ("ra", "dec", "release", "brickid", "objid")):
         msg = f"{url} sent a table that is not a Tractor catalogue."
         raise UnexpectedContentError(msg, url=url)
@@ -475,6 +471,13 @@ def _chunk_of(hdus: HDUList, request: CatalogRequest, url: str) -> Chunk:
             masks[name] = np.zeros(values.shape, bool)
             masks[name][north, _northern_length(name, request.release) :] = True
     return Chunk(len(north), columns, north, masks, units, url)
+
+
+def _native(values: np.ndarray) -> np.ndarray:
+    """Return values of the machine's own kind, texts without blanks at their ends."""
+    if values.dtype.kind in "SU":
+        return np.char.rstrip(values.astype(str))
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def _northern_length(name: str, release: str) -> int | None:

@@ -168,13 +168,17 @@ def _tell(
         which = "the nearest" if source != "tap" and request.sky.center else "not all"
         msg = f"There are more rows than came: {n_rows} of them, {which}, are here."
         warn(msg, MaxResultsWarning)
-    if not n_rows and rows.is_covered:
+    if n_rows and isinstance(request.sky, RowIds):
+        _tell_lost(request, len(request.sky.keys), n_rows)
+    elif not n_rows and rows.is_covered:
         msg = "No row of the catalogue is there and meets the conditions."
         warn(msg, NoResultsWarning)
-    elif isinstance(request.sky, RowIds) and not request.conditions and request.maxrec is None:
-        n_ids = len(request.sky.keys)
-        if 0 < n_rows < n_ids:
-            warn(f"{n_ids - n_rows} of {n_ids} ids have no row there.", NoResultsWarning)
+
+
+def _tell_lost(request: CatalogRequest, n_ids: int, n_rows: int) -> None:
+    """Warn of ids that are of no row."""
+    if n_rows < n_ids and not request.conditions and request.maxrec is None:
+        warn(f"{n_ids - n_rows} of {n_ids} ids have no row there.", NoResultsWarning)
 
 
 def _tell_lacking(lacking: Sequence[str], n_rows: int, on_missing: str) -> None:
@@ -211,23 +215,16 @@ def assemble(request: CatalogRequest, chunks: Sequence[Chunk]) -> Assembled:
     is_cut = request.maxrec is not None and len(rows) > request.maxrec
     rows = rows[order[: request.maxrec]]
     values = {column.name: merged[column.name][0].take(rows, 0) for column in columns}
-    masks = {
-        column.name: mask[rows]
-        for column in columns
-        for mask in [merged[column.name][1]]
-        if mask is not None
-    }
-    lacking = [
-        name
-        for name, mask in masks.items()
-        if (mask.any() or not len(rows)) and _is_gap(name, chunks, request)
-    ]
+    masks = {name: mask[rows] for name in values if (mask := merged[name][1]) is not None}
+    lacking = [name for name, mask in masks.items() if _is_gap(name, mask, chunks, request)]
     units = [column.unit for column in columns]
     return Assembled(_as_table(values, units, masks), lacking, is_cut)
 
 
-def _is_gap(name: str, chunks: Sequence[Chunk], request: CatalogRequest) -> bool:
-    """Tell whether a column's missing values are of a release or region, not of single rows."""
+def _is_gap(name: str, mask: np.ndarray, chunks: Sequence[Chunk], request: CatalogRequest) -> bool:
+    """Tell whether a column has missing values that are of a release or region, not of rows."""
+    if mask.size and not mask.any():
+        return False
     is_of_survey = any_column(name, request.release) is not None and name not in REDSHIFTS
     return is_of_survey or any(c.n_rows and name not in c.columns for c in chunks)
 
@@ -269,10 +266,10 @@ def merge_columns(
     """Return columns over all chunks, with what the selection needs."""
     own = {column.name: column for column in columns}
     own |= {condition.column.name: condition.column for condition in request.conditions}
-    inputs = (name for column in columns for name in column.inputs or (column.name,))
+    plain = (column.name for column in columns if not column.inputs)
     chunks = [chunk for chunk in chunks if chunk.n_rows]
     merged = {}
-    for name in dict.fromkeys((*request.selecting, *inputs)):
+    for name in dict.fromkeys((*request.needed, *plain)):
         parts = [_part(own.get(name), name, chunk, request) for chunk in chunks]
         merged[name] = parts[0] if len(parts) == 1 else _joined(own.get(name), name, parts, request)
     for column in own.values():
@@ -384,9 +381,8 @@ def _part(own: TractorColumn | None, name: str, chunk: Chunk, request: CatalogRe
     values, mask = chunk.columns.get(name), chunk.masks.get(name)
     gap = _NOWHERE if lacks is None else lacks[np.asarray(chunk.north, int)]
     if values is None:
-        if name in request.selecting and name != "brick_primary" and not gap.all():
-            msg = f"{chunk.origin} has no column {name}, which the selection of rows needs."
-            raise MissingDataError(msg)
+        if not gap.all():
+            _refuse_unselected(name, chunk, request)
         values = _blank(column, chunk.n_rows)
         return values, np.ones(values.shape, bool)
     if dtype is not None and values.dtype is not dtype:
@@ -396,6 +392,13 @@ def _part(own: TractorColumn | None, name: str, chunk: Chunk, request: CatalogRe
     if mask is None and not gap.any():
         return values, None
     return _blanked(values, mask, gap, column)
+
+
+def _refuse_unselected(name: str, chunk: Chunk, request: CatalogRequest) -> None:
+    """Refuse to select rows by a column that is not where it should be."""
+    if name in request.selecting and name != "brick_primary":
+        msg = f"{chunk.origin} has no column {name}, which the selection of rows needs."
+        raise MissingDataError(msg)
 
 
 def _blanked(

@@ -122,16 +122,17 @@ class RemoteSweep(TableFile):
             # Two rows beyond the ends stand for bricks before and after all others.
             rows = np.array([-1, *rows, n_rows])
             spans: Spans = {brick: [] for brick in bricks.tolist()}
-            gaps = []
+            gaps: list[list[int]] = []
             for order in orders:
                 keys = order(ids)
-                for brick, key in zip(spans, order(bricks), strict=True):
-                    first, last = np.searchsorted(keys, key), np.searchsorted(keys, key, "right")
-                    start, stop = int(rows[first]) + 1, int(rows[last + 1])
+                sought = order(bricks)
+                first, last = (np.searchsorted(keys, sought, side) for side in ("left", "right"))
+                ends = np.stack([rows[first] + 1, rows[last + 1]], axis=1).tolist()
+                for brick, (start, stop) in zip(spans, ends, strict=True):
                     spans[brick].append((start, stop))
-                    gaps.append((start, int(rows[first + 1])))
-                    if last > first:
-                        gaps.append((int(rows[last]) + 1, stop))
+                # Where it may begin, and where it may end if a row of it was seen.
+                gaps += np.stack([rows[first] + 1, rows[first + 1]], axis=1).tolist()
+                gaps += np.stack([rows[last] + 1, rows[last + 1]], axis=1)[last > first].tolist()
             wide = [gap for gap in gaps if (gap[1] - gap[0]) * row_bytes > NEAR_BYTES]
             if not wide:
                 joined = {brick: merge_ranges(some, gap_bytes=0) for brick, some in spans.items()}
@@ -265,17 +266,21 @@ class SweepRows(TractorFile):
         if "brick_primary" in names:
             # Sweeps have primary rows only, and no column that says so.
             columns["brick_primary"] = self.positions["primary"][rows]
-        wanted = [name for name in names if name in REDSHIFTS]
-        if wanted and len(self.positions[rows]):
-            numbers = np.arange(len(self.positions)) if self.numbers is None else self.numbers
-            redshifts = self.beside(numbers[rows], [*ROW_KEY, *wanted])
-            key = super().read(rows, ROW_KEY)
-            is_same = all(n in redshifts and (redshifts[n] == key[n]).all() for n in ROW_KEY)
-            if redshifts and not is_same:
-                msg = f"The redshifts beside {self.path} are of other rows."
-                raise UnexpectedContentError(msg, url=str(self.path))
-            columns |= {name: redshifts[name] for name in wanted if name in redshifts}
+        beside = [name for name in names if name in REDSHIFTS]
+        if beside and len(self.positions[rows]):
+            columns |= self._redshifts(rows, beside)
         return columns
+
+    def _redshifts(self, rows: RowNumbers, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return columns of the redshifts of some rows, if they are of the same rows."""
+        numbers = np.arange(len(self.positions)) if self.numbers is None else self.numbers
+        redshifts = self.beside(numbers[rows], [*ROW_KEY, *names])
+        key = super().read(rows, ROW_KEY)
+        is_same = all(n in redshifts and (redshifts[n] == key[n]).all() for n in ROW_KEY)
+        if redshifts and not is_same:
+            msg = f"The redshifts beside {self.path} are of other rows."
+            raise UnexpectedContentError(msg, url=str(self.path))
+        return {name: redshifts[name] for name in names if name in redshifts}
 
 
 def _meet(path: str, box: tuple[float, float, float, float]) -> bool:

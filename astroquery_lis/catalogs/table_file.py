@@ -301,16 +301,7 @@ def _column(
 ) -> FileColumn | None:
     if letter not in _FORMATS and letter != "A":
         return None
-    text = str(header.get(f"TDIM{number}", "")).strip(" ()")
-    shape = tuple(int(size) for size in reversed(text.split(","))) if text else ()
-    if letter == "A":
-        # The first of the dimensions counts the letters of one text.
-        width = shape[-1] if shape else repeat
-        kind, shape = f"S{width}", shape[:-1]
-    else:
-        kind = _FORMATS[letter]
-        if int(np.prod(shape, dtype=int)) != repeat or shape == (1,):
-            shape = () if repeat == 1 else (repeat,)
+    kind, shape = _kind_and_shape(str(header.get(f"TDIM{number}", "")), repeat, letter)
     return FileColumn(
         offset,
         kind,
@@ -321,6 +312,18 @@ def _column(
         header.get(f"TZERO{number}", 0),
         header.get(f"TNULL{number}") if letter in "BIJK" else None,
     )
+
+
+def _kind_and_shape(dimensions: str, repeat: int, letter: str) -> tuple[str, tuple[int, ...]]:
+    """Return the numpy type of a column's values, and the shape of those of one row."""
+    text = dimensions.strip(" ()")
+    shape = tuple(int(size) for size in reversed(text.split(","))) if text else ()
+    if letter == "A":
+        # The first of the dimensions counts the letters of one text.
+        return f"S{shape[-1] if shape else repeat}", shape[:-1]
+    if int(np.prod(shape, dtype=int)) != repeat or shape == (1,):
+        shape = () if repeat == 1 else (repeat,)
+    return _FORMATS[letter], shape
 
 
 # ---- a whole file as a table of astropy ----------------------------------------------------------
