@@ -122,17 +122,12 @@ class RemoteSweep(TableFile):
             # Two rows beyond the ends stand for bricks before and after all others.
             rows = np.array([-1, *rows, n_rows])
             spans: Spans = {brick: [] for brick in bricks.tolist()}
-            gaps: list[list[int]] = []
+            gaps: list[tuple[int, int]] = []
             for order in orders:
-                keys = order(ids)
-                sought = order(bricks)
-                first, last = (np.searchsorted(keys, sought, side) for side in ("left", "right"))
-                ends = np.stack([rows[first] + 1, rows[last + 1]], axis=1).tolist()
-                for brick, (start, stop) in zip(spans, ends, strict=True):
-                    spans[brick].append((start, stop))
-                # Where it may begin, and where it may end if a row of it was seen.
-                gaps += np.stack([rows[first] + 1, rows[first + 1]], axis=1).tolist()
-                gaps += np.stack([rows[last] + 1, rows[last + 1]], axis=1)[last > first].tolist()
+                ends, unsure = _ends(order(ids), order(bricks), rows)
+                gaps += unsure
+                for brick, end in zip(spans, ends, strict=True):
+                    spans[brick].append(end)
             wide = [gap for gap in gaps if (gap[1] - gap[0]) * row_bytes > NEAR_BYTES]
             if not wide:
                 joined = {brick: merge_ranges(some, gap_bytes=0) for brick, some in spans.items()}
@@ -201,6 +196,22 @@ def forget_oldest(tables: Iterable[TableFile]) -> None:
     for sweep in sweeps:
         if excess > 0:
             excess -= sweep.forget(excess)
+
+
+def _ends(
+    keys: np.ndarray, sought: np.ndarray, rows: np.ndarray
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return from which row to which each brick can lie, and the rows where it begins and ends.
+
+    ``keys`` are those of rows that were looked at, ``rows`` their numbers between two beyond.
+    """
+    first, last = (np.searchsorted(keys, sought, side) for side in ("left", "right"))
+    starts, stops = (rows[first] + 1).tolist(), rows[last + 1].tolist()
+    gaps = list(zip(starts, rows[first + 1].tolist(), strict=True))
+    was_seen = last > first
+    ends = rows[last[was_seen]] + 1, rows[last[was_seen] + 1]
+    gaps += zip(*(end.tolist() for end in ends), strict=True)
+    return list(zip(starts, stops, strict=True)), gaps
 
 
 def _fitting(bricks: np.ndarray, orders: Sequence[Order]) -> list[Order]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from numbers import Integral
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 import numpy as np
 
@@ -162,34 +162,42 @@ def catalog_request(
     """
     release = get_release(release).name
     region = as_region(region, release)
-    is_single = isinstance(columns, (list, tuple, Set)) and len(columns) == 1
-    word = next(iter(columns)) if columns is not None and is_single else columns
-    everything = isinstance(word, str) and word.strip().lower() in ("all", "*")
     for name, value in (("primary", primary), ("drop_duplicates", drop_duplicates)):
         if not isinstance(value, (bool, np.bool_)):
             refuse(name, value, "must be True or False.")
-    if maskbits is not None and "maskbits" not in tractor_columns(release):
-        refuse("maskbits", maskbits, f"is not for {release}, whose catalogue has no maskbits.")
     conditions: tuple[Condition, ...] = ()
     if column_filters is not None:
         conditions = as_conditions(column_filters, release, own)
-    for condition in conditions:
-        if not _is_there(condition.column, release, region):
-            lack = f"has {condition.column.name}, which {release}, region {region}, lacks:"
-            refuse("column_filters", column_filters, f"{lack} no row could meet it.")
+        _refuse_unmet(column_filters, conditions, release, region)
     return CatalogRequest(
         sky=sky,
-        columns=None if everything else resolve_columns(columns, release, region, own=own),
+        columns=resolve_columns(columns, release, region, own=own),
         conditions=conditions,
         # Rows that are named are given whatever they are.
         primary=bool(primary) and not isinstance(sky, RowIds),
         drop_duplicates=bool(drop_duplicates) and not isinstance(sky, RowIds),
-        maskbits=0 if maskbits is None else maskbits_value(maskbits, release),
+        maskbits=0 if maskbits is None else _maskbits(maskbits, release),
         maxrec=None if maxrec is None else as_maxrec(maxrec),
         release=release,
         region=region,
         is_default=columns is None,
     )
+
+
+def _refuse_unmet(
+    column_filters: object, conditions: Sequence[Condition], release: str, region: str
+) -> None:
+    """Refuse conditions on columns that a release or region has not at all."""
+    for condition in conditions:
+        if not _is_there(condition.column, release, region):
+            lack = f"has {condition.column.name}, which {release}, region {region}, lacks:"
+            refuse("column_filters", column_filters, f"{lack} no row could meet it.")
+
+
+def _maskbits(names: str | Sequence[str], release: str) -> int:
+    if "maskbits" not in tractor_columns(release):
+        refuse("maskbits", names, f"is not for {release}, whose catalogue has no maskbits.")
+    return maskbits_value(names, release)
 
 
 def as_maxrec(maxrec: int) -> int:
@@ -234,12 +242,12 @@ def resolve_columns(
     *,
     own: Callable[[], Mapping[str, TractorColumn]] = dict,
     parameter: str = "columns",
-) -> tuple[TractorColumn, ...]:
-    """Return the columns that a user's choice means, without repeats, in the order given.
+) -> tuple[TractorColumn, ...] | None:
+    """Return the columns that a user's choice means, without repeats; `None` for all there are.
 
-    A set has the order of the catalogue, and families after it.  One that only another release has
-    stays in.  ``own`` returns the columns that the files have beyond the survey's; it is called
-    where a name means nothing else.
+    They are in the order given; a set has the order of the catalogue, and families after it.  One
+    that only another release has stays in.  ``own`` returns the columns that the files have beyond
+    the survey's; it is called where a name means nothing else.
     """
     if columns is None:
         return core_columns(release, region)
@@ -248,27 +256,32 @@ def resolve_columns(
     words = columns.replace(",", " ").split() if isinstance(columns, str) else columns
     try:
         words = [word.strip().lower() for word in words]
-    except (TypeError, AttributeError):
-        words = []
-    if not words:
+        first = words[0]
+    except (TypeError, AttributeError, IndexError):
         must = "must name columns; leave it out for the core schema, or take 'brief' or 'all'."
         refuse(parameter, columns, must)
+    if len(words) == 1 and first in ("all", "*"):
+        return None
     if words == ["brief"]:
         return brief_columns(release, region)
     chosen: list[TractorColumn] = []
     for word in words:
-        meant = _meant(word, release, region)
-        if not meant and word in own():
-            meant = (own()[word],)
-        if not meant:
-            _refuse_column(word, release, own(), parameter)
-        chosen += meant
+        chosen += _meant(word, release, region) or (_own(word, release, own(), parameter),)
     return tuple(dict.fromkeys(chosen))
+
+
+def _own(
+    name: str, release: str, own: Mapping[str, TractorColumn], parameter: str
+) -> TractorColumn:
+    """Return a column of the files' own, or refuse a name that means nothing."""
+    if name not in own:
+        _refuse_column(name, release, own, parameter)
+    return own[name]
 
 
 def _refuse_column(
     name: str, release: str, own: Mapping[str, TractorColumn], parameter: str
-) -> None:
+) -> NoReturn:
     """Refuse a name that means nothing, with names of the release that are like it."""
     number = get_release(release).number
     near: list[str] = []
@@ -302,6 +315,8 @@ def as_conditions(
     conditions = []
     for name, wish in items:
         columns = resolve_columns([name], release, own=own, parameter="column_filters")
+        if columns is None:
+            _refuse_column(name, release, own(), "column_filters")
         column = columns[0]
         if len(columns) > 1 or column.length > 1:
             msg = f"column_filters has {name!r}: a condition takes a column with one value"

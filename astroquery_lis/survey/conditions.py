@@ -193,13 +193,13 @@ def _listed(column: TractorColumn, text: str) -> Comparison | Group:
     """Return what a list means, commas between its items: any of them, or after != none."""
     operator = next((sign for sign in _OPERATORS if text.startswith(sign)), "")
     items = [item.strip() for item in text[len(operator) :].split(",")]
-    operator = _SAME.get(operator, operator)
-    if operator in ("", "=", "!=") and len(items) > 1 and not any(map(_is_compound, items)):
-        return Comparison(operator or "=", tuple(_value(column, item) for item in items))
-    if operator == "!=" and len(items) > 1:
-        return _refuse(column, text)
-    parts = [_single(column, item.strip()) for item in text.split(",")]
-    return _group("OR", parts)
+    operator = _SAME.get(operator, operator or "=")
+    if len(items) > 1 and operator in ("=", "!="):
+        if not any(map(_is_compound, items)):
+            return Comparison(operator, tuple(_value(column, item) for item in items))
+        if operator == "!=":
+            return _refuse(column, text)
+    return _group("OR", [_single(column, item.strip()) for item in text.split(",")])
 
 
 def _is_compound(text: str) -> bool:
@@ -258,13 +258,11 @@ def _value(column: TractorColumn, value: object, *, is_bound: bool = False) -> V
         return float(number)
     if kind == "?":
         return bool(number) if number in (0, 1) else _refuse(column, value)
-    if number == int(number):
-        limits = np.iinfo(np.int64 if is_bound else column.dtype)
-        if limits.min <= number <= limits.max:
-            return int(number)
-    elif is_bound:
-        return float(number)
-    return _refuse(column, value)
+    if number != int(number):
+        # No whole number is the same, but some are above, and some below.
+        return float(number) if is_bound else _refuse(column, value)
+    limits = np.iinfo(np.int64 if is_bound else column.dtype)
+    return int(number) if limits.min <= number <= limits.max else _refuse(column, value)
 
 
 def _text(column: TractorColumn, value: object) -> str:
@@ -283,17 +281,7 @@ def _text(column: TractorColumn, value: object) -> str:
 def _number(column: TractorColumn, value: object) -> bool | int | float | None:
     """Return a number in the column's unit, or `None` if it is none."""
     if isinstance(value, str):
-        for kind in (int, float):
-            try:
-                return kind(value)
-            except ValueError:
-                continue
-        if value.lower() in ("true", "false"):
-            return value.lower() == "true"
-        try:
-            value = u.Quantity(value)
-        except (TypeError, ValueError):
-            return None
+        value = _parsed(value)
     if isinstance(value, u.Quantity):
         unit = column.unit or u.dimensionless_unscaled
         if column.inputs and unit == u.mag and isinstance(value, u.Magnitude):
@@ -305,6 +293,18 @@ def _number(column: TractorColumn, value: object) -> bool | int | float | None:
             msg = f"column_filters has {column.name}: {value!r}, which {must}"
             raise InvalidRequestError(msg, parameter="column_filters", value=value) from None
     return value if isinstance(value, (bool, int, float)) else None
+
+
+def _parsed(text: str) -> object:
+    """Return what a text means: a number, True or False, or a quantity; `None` for others."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float, u.Quantity):
+        try:
+            return kind(text)
+        except (TypeError, ValueError):
+            continue
+    return None
 
 
 def _refuse(column: TractorColumn, value: object) -> NoReturn:
