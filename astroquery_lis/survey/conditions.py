@@ -258,6 +258,11 @@ def _value(column: TractorColumn, value: object, *, is_bound: bool = False) -> V
         return float(number)
     if kind == "?":
         return bool(number) if number in (0, 1) else _refuse(column, value)
+    return _whole(column, number, value, is_bound=is_bound)
+
+
+def _whole(column: TractorColumn, number: float, value: object, *, is_bound: bool) -> Value:
+    """Return a value of a column of whole numbers."""
     if number != int(number):
         # No whole number is the same, but some are above, and some below.
         return float(number) if is_bound else _refuse(column, value)

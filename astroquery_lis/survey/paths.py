@@ -322,24 +322,20 @@ def plan_files(
     The bands `None` are the optical ones of the region; the region ``'auto'`` is the one that is
     official for each brick.
     """
-    ids, all_regions = np.asarray(bricks).tolist(), get_release(release).regions_of(region)
-    regions = [region] * len(ids)
-    if region == "auto" and ids:
-        regions = region_of_brick(bricks, release).tolist()
-    names = np.atleast_1d(name_of(bricks)).tolist() if ids else []
+    all_regions = get_release(release).regions_of(region)
+    of_bricks = _in_regions(bricks, release, region)
     places = {
         "release": [("", "")],
         "region": [(each, "") for each in all_regions],
-        "brick": list(zip(regions, names, strict=True)),
+        "brick": of_bricks,
     }
     if any(FILE_PRODUCTS[name].per == "sweep" for name in products):
-        boxes = [(each, sweep) for sweep in sweeps for each in all_regions]
-        if positions is not None:
-            boxes += _sweeps_at(positions, release, region)
+        named = [(each, sweep) for sweep in sweeps for each in all_regions]
+        if positions is None:
+            touched = _sweeps_of(of_bricks, release)
         else:
-            for each, brick in zip(regions, ids, strict=True):
-                boxes += [(each, sweep) for sweep in sweep_names(release, each, brick)]
-        places["sweep"] = boxes
+            touched = _sweeps_at(positions, release, region)
+        places["sweep"] = [*named, *touched]
     files: list[SurveyFile] = []
     for name in products:
         of_kind = places[FILE_PRODUCTS[name].per]
@@ -351,6 +347,23 @@ def plan_files(
             for band in _file_bands(name, release, each, bands)
         ]
     return list(dict.fromkeys(files))
+
+
+def _in_regions(bricks: np.ndarray | list[int], release: str, region: str) -> list[tuple[str, str]]:
+    """Return the region of each brick, and its name."""
+    ids = np.asarray(bricks)
+    if not len(ids):
+        return []
+    names = np.atleast_1d(name_of(ids)).tolist()
+    regions = region_of_brick(ids, release) if region == "auto" else np.full(len(ids), region)
+    return list(zip(regions.tolist(), names, strict=True))
+
+
+def _sweeps_of(bricks: Iterable[tuple[str, str]], release: str) -> Iterator[tuple[str, str]]:
+    """Yield the region of each brick, with each sweep that it touches."""
+    for region, brick in bricks:
+        for sweep in sweep_names(release, region, brick):
+            yield region, sweep
 
 
 def _sweeps_at(

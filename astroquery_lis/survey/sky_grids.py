@@ -82,26 +82,35 @@ def as_wcs_text(wcs: WCS | Header, *, parameter: str = "wcs") -> tuple[str, int,
         msg = f"{parameter}={shown} {must}"
         raise InvalidRequestError(msg, parameter=parameter, value=wcs)
 
-    plane = WCS(wcs) if isinstance(wcs, Header) else wcs
-    if isinstance(wcs, Header) and _is_of_survey(wcs):
-        # Its headers say EQUINOX 2000 and no RADESYS, which means FK5 by the standard; the
-        # positions are Gaia's.
-        plane.wcs.radesys = "ICRS"
+    plane = _of_header(wcs) if isinstance(wcs, Header) else wcs
     if not isinstance(plane, WCS):
         refuse("must be a WCS or a FITS header.")
     if plane.naxis > 2 and plane.has_celestial:
         plane = plane.celestial
     if plane.naxis != 2 or not plane.is_celestial or plane.wcs.lng != 0:
         refuse("must have two celestial axes, the longitude first.")
-    shape = plane.array_shape
-    if shape is None and isinstance(wcs, Header):
-        shape = wcs.get("NAXIS2"), wcs.get("NAXIS1")
+    shape = plane.array_shape or _size_in(wcs)
     if not shape or None in shape:
         refuse("does not tell the size of its image: set its array_shape.")
     header = plane.to_header(relax=True)
     for name in _SIZE_CARDS:
         header.remove(name, ignore_missing=True)
     return cards_text(header), int(shape[0]), int(shape[1])
+
+
+def _of_header(header: Header) -> WCS:
+    """Return the WCS of a header, in the frame of its positions."""
+    wcs = WCS(header)
+    if _is_of_survey(header):
+        # Its headers say EQUINOX 2000 and no RADESYS, which means FK5 by the standard; the
+        # positions are Gaia's.
+        wcs.wcs.radesys = "ICRS"
+    return wcs
+
+
+def _size_in(wcs: WCS | Header) -> tuple[int, int] | None:
+    """Return the size of an image, if a header tells it."""
+    return (wcs.get("NAXIS2"), wcs.get("NAXIS1")) if isinstance(wcs, Header) else None
 
 
 def _is_of_survey(header: Header) -> bool:

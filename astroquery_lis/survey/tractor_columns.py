@@ -10,7 +10,7 @@ fewer rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
@@ -222,26 +222,27 @@ class TractorColumn:
 @cache
 def tractor_columns(release: str) -> Mapping[str, TractorColumn]:
     """Return the columns of a release, in the order of its files."""
+    columns = [c for line in _TABLE.split("\n")[1:-1] for c in _columns_of(line, release)]
+    return MappingProxyType({column.name: column for column in columns})
+
+
+def _columns_of(line: str, release: str) -> Iterator[TractorColumn]:
+    """Yield the columns that a line of the table means in a release."""
     number, optical = get_release(release).number, get_release(release).bands
-    columns = {}
-    for line in _TABLE.split("\n")[1:-1]:
-        family, kind, unit, *marks = line.split()
-        first = max((int(m[4:]) for m in marks if m.startswith("from")), default=5)
-        last = min((int(m[2:]) for m in marks if m.startswith("to")), default=99)
-        if not first <= number <= last:
-            continue
-        for mark in marks:
-            if mark.startswith("@") and number >= int(mark[1:].partition(":")[0]):
-                kind = mark.partition(":")[2]
-        digits = len(kind) - len(kind.lstrip("0123456789"))
-        length, dtype = int(kind[:digits] or 1), kind[digits:]
-        inputs = ROW_KEY if family == "ls_id" else ()
-        for band in _bands(marks, optical):
-            name = family if band is None else f"{family}_{band}"
-            columns[name] = TractorColumn(
-                name, dtype, length, _UNITS[unit], family, band, "files" not in marks, inputs
-            )
-    return MappingProxyType(columns)
+    family, kind, unit, *marks = line.split()
+    first = max((int(m[4:]) for m in marks if m.startswith("from")), default=5)
+    last = min((int(m[2:]) for m in marks if m.startswith("to")), default=99)
+    if not first <= number <= last:
+        return
+    changes = [mark[1:].split(":") for mark in marks if mark.startswith("@")]
+    kind = [kind, *(changed for since, changed in changes if number >= int(since))][-1]
+    dtype = kind.lstrip("0123456789")
+    length = int(kind.removesuffix(dtype) or 1)
+    inputs = ROW_KEY if family == "ls_id" else ()
+    for band in _bands(marks, optical):
+        name = family if band is None else f"{family}_{band}"
+        in_tap = "files" not in marks
+        yield TractorColumn(name, dtype, length, _UNITS[unit], family, band, in_tap, inputs)
 
 
 def _bands(marks: list[str], optical: tuple[str, ...]) -> list[str] | list[None]:
@@ -343,14 +344,19 @@ def computed_columns(release: str) -> Mapping[str, TractorColumn]:
         columns.append(
             TractorColumn(name, "f4", 1, u.mag, name, None, name in _TAP_COLOURS, inputs)
         )
-    for column in schema.values():
-        if "_ivar" in column.name and column.length == 1:
-            name, family = (text.replace("_ivar", "_err") for text in (column.name, column.family))
-            unit = None if column.unit is None else column.unit**-0.5
-            columns.append(
-                TractorColumn(name, "f4", 1, unit, family, column.band, False, (column.name,))
-            )
+    columns += [
+        _error_of(column)
+        for column in schema.values()
+        if "_ivar" in column.name and column.length == 1
+    ]
     return {column.name: column for column in columns}
+
+
+def _error_of(column: TractorColumn) -> TractorColumn:
+    """Return the column of the errors that a column of inverse variances means."""
+    name, family = (text.replace("_ivar", "_err") for text in (column.name, column.family))
+    unit = None if column.unit is None else column.unit**-0.5
+    return TractorColumn(name, "f4", 1, unit, family, column.band, False, (column.name,))
 
 
 def compute(column: TractorColumn, values: Arrays) -> np.ndarray:
