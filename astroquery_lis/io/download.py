@@ -108,8 +108,6 @@ def revalidate(
     url: str,
     path: str | Path,
     version: Version | None,
-    *,
-    sha256: str | Collection[str] | None = None,
 ) -> Downloaded:
     """Ask whether a file that is here was replaced at its server, and fetch it if so.
 
@@ -126,7 +124,7 @@ def revalidate(
     def consume(response: BaseHTTPResponse) -> Downloaded:
         if response.status == 304:
             return Downloaded(path, path.stat().st_size, 0, None, version)
-        return download(client, url, path, answer=response, replace=True, sha256=sha256)
+        return download(client, url, path, answer=response, replace=True)
 
     return client.fetch(url, consume, headers=lambda: headers)
 

@@ -69,11 +69,20 @@ BACKOFF_S = 0.25
 BACKOFF_MAX_S = 20.0
 
 
+_RETRY = {
+    "backoff_factor": BACKOFF_S,
+    "backoff_max": BACKOFF_MAX_S,
+    "backoff_jitter": BACKOFF_S,
+    "respect_retry_after_header": True,
+    "raise_on_status": False,
+}
+
+
 class _PoliteRetry(Retry):
     """urllib3's retry, with an end to how long a Retry-After is waited for."""
 
     def __init__(self, *args: Any, max_wait_s: float = 60.0, url: str = "", **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{**_RETRY, **kwargs})
         self.max_wait_s = max_wait_s
         self.url = url
 
@@ -311,12 +320,7 @@ class HttpClient:
         self._retry = _PoliteRetry(
             total=retries,
             redirect=5,
-            backoff_factor=BACKOFF_S,
-            backoff_max=BACKOFF_MAX_S,
-            backoff_jitter=BACKOFF_S,
             status_forcelist=retry_status,
-            respect_retry_after_header=True,
-            raise_on_status=False,
             max_wait_s=max_retry_after_s,
         )
         self._lock = new_lock()
@@ -471,13 +475,8 @@ class PoliteSession(requests.Session):
             total=retries,
             read=0,
             redirect=5,
-            backoff_factor=BACKOFF_S,
-            backoff_max=BACKOFF_MAX_S,
-            backoff_jitter=BACKOFF_S,
             status_forcelist=REFUSED_STATUS,
             allowed_methods=None,
-            respect_retry_after_header=True,
-            raise_on_status=False,
             max_wait_s=max_retry_after_s,
         )
         adapter = HTTPAdapter(pool_maxsize=max_connections, max_retries=retry)

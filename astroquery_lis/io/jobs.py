@@ -150,7 +150,6 @@ def run(
     ready: Iterable[Result] = (),
     journal: Journal | None = None,
     executor: Executor | str | None = None,
-    settings: dict | None = None,
     on_error: str = "record",
     show_progress: bool = True,
     label: str = "rows",
@@ -166,7 +165,7 @@ def run(
     before = len(journal.finished) if journal is not None else 0
     counts: Counter[str] = Counter()
     progress = Progress(total, done=before, show=show_progress, label=label)
-    mapped = map_jobs(work, jobs, executor=executor, settings=settings, in_flight=in_flight)
+    mapped = map_jobs(work, jobs, executor=executor, in_flight=in_flight)
     try:
         for results in _blocks(ready, mapped, failed):
             if journal is not None:

@@ -107,13 +107,12 @@ def map_jobs(
     jobs: Iterable,
     *,
     executor: Executor | str | None = None,
-    settings: dict | None = None,
     in_flight: int | None = None,
 ) -> Mapped:
     """Call a function with each of many jobs and yield what comes back, as it comes."""
-    settings = settings_in_force() if settings is None else settings
     workers = _Workers(executor, _module_of(function))
-    return _mapped(_Carried(function, settings, _this_process()), jobs, workers, in_flight)
+    carried = _Carried(function, settings_in_force(), _this_process())
+    return _mapped(carried, jobs, workers, in_flight)
 
 
 def _mapped(function: _Carried, jobs: Iterable, workers: _Workers, in_flight: int | None) -> Mapped:
