@@ -28,7 +28,7 @@ ASKED = {"size": SIZE, "bands": "grz", "products": ("image", "invvar")}
 N_FILES = 6
 PATIENCE_S = 30
 MOST_FUNCTIONS_OF_CONE, MOST_FILES_OF_CONE = 50, 13
-MOST_FUNCTIONS, MOST_FILES, MOST_CHANGES_OF_FILE = 78, 14, 47
+MOST_FUNCTIONS, MOST_FILES, MOST_CHANGES_OF_FILE = 77, 14, 46
 
 
 @pytest.fixture(autouse=True)

@@ -194,7 +194,7 @@ def _find_files(
                     asked.append((plane, i, request))
             of_plane.asked = len(pieces)
         ny, nx = plan.request.ny, plan.request.nx
-        is_large = is_large or 4 * ny * nx * len(pending) > LARGE_BYTES
+        is_large |= 4 * ny * nx * len(pending) > LARGE_BYTES
         # A large cutout is read plane by plane: first only what there is, by a pixel of each file.
         read = reader.read([replace(r, box=ONE_PIXEL) if is_large else r for _, _, r in asked])
         answers += read

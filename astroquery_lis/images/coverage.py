@@ -46,30 +46,32 @@ def settle(
     """
     if all(shares.values()):
         return dict(shares)
-    present = [p.band for p, share in shares.items() if share and p.band]
+    present = list(dict.fromkeys(p.band for p, share in shares.items() if share and p.band))
     if not any(shares.values()):
         present = list(other_bands())
         if not present:
             raise NoCoverageError(nothing)
-    bands = ", ".join(dict.fromkeys(present))
+    bands = ", ".join(present)
     if not are_bands_named:
-        absent = dict.fromkeys(p.band for p in shares if p.band and p.band not in present)
-        if absent:
-            warn(f"No {', '.join(absent)} in {place}; it has {bands}.", CoverageWarning)
-        shares = {plane: share for plane, share in shares.items() if plane.band not in absent}
+        shares = _of_bands(shares, present, f"in {place}; it has {bands}.")
     if not all(shares.values()):
         names = ", ".join(str(plane) for plane, share in shares.items() if not share)
         msg = f"No {names} in {place}; its bands are {bands}."
-        hint = "Leave that out, or take on_missing='warn' for planes without values."
-        _raise_or_warn(on_missing, msg, hint)
+        if on_missing == "raise":
+            msg += " Leave that out, or take on_missing='warn' for planes without values."
+            raise MissingDataError(msg)
+        warn(msg, CoverageWarning)
     return dict(shares)
 
 
-def _raise_or_warn(on_missing: str, msg: str, hint: str) -> None:
-    if on_missing == "raise":
-        text = f"{msg} {hint}"
-        raise MissingDataError(text)
-    warn(msg, CoverageWarning)
+def _of_bands(
+    shares: Mapping[Plane, float], bands: Sequence[str], message: str
+) -> dict[Plane, float]:
+    """Return the shares of planes of some bands, or of none; warn of the other bands."""
+    absent = dict.fromkeys(p.band for p in shares if p.band and p.band not in bands)
+    if absent:
+        warn(f"No {', '.join(absent)} {message}", CoverageWarning)
+    return {plane: share for plane, share in shares.items() if plane.band not in absent}
 
 
 def warn_of_failures(answers: Iterable[Section]) -> None:
@@ -145,14 +147,14 @@ def warn_of_gaps(plan: CoaddPlan, files: Files, shares: dict[Plane, float]) -> N
         (piece, [plane for plane in missing if i not in files[plane].sections])
         for i, piece in enumerate(plan.placement.pieces)
     ]
-    empty = [piece.brick for piece, planes in lacks if missing and len(planes) == len(shares)]
+    empty = [piece.brick for piece, planes in lacks if len(planes) == len(shares)]
     if empty:
         part = f"{100 * min(missing.values()):.1f} % of the cutout"
         lacking = f"{plan.release.name} lacks {', '.join(empty)}."
         warn(f"{part} is without values: {lacking}", CoverageWarning)
     for piece, planes in lacks:
         if 0 < len(planes) < len(shares):
-            names = ", ".join(str(plane) for plane in planes)
+            names = ", ".join(map(str, planes))
             share = 100 * min(*(missing[p] for p in planes), piece.n_pixels / total)
             where = f"brick {piece.brick} of {plan.tree(piece.brick_id).folder}"
             msg = f"{names} without values in {share:.1f} % of the cutout: {where} lacks it."

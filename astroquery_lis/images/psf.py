@@ -127,20 +127,26 @@ def _psfs_sent(
             msg = no_data_at(f"Layer {layer.name}", request.ra_deg, request.dec_deg)
             msg += ": no exposure is there."
             raise NoCoverageError(msg, url=error.url, status=500, cause=error) from error
-        if len(bands) < 2:
-            raise
-        first = error
+        if len(bands) > 1:
+            sent, failures = _psfs_one_by_one(service, request)
+            if sent:
+                return sent, failures
+        raise
+
+
+def _psfs_one_by_one(
+    service: ViewerService, request: CutoutRequest
+) -> tuple[dict[str, fits.ImageHDU], dict[str, ServiceDownError]]:
+    """Return what `_psfs_sent` does, asked for each band by itself."""
     sent: dict[str, fits.ImageHDU] = {}
     failures: dict[str, ServiceDownError] = {}
-    for band in bands:
+    for band in request.bands or ():
         try:
             sent |= _psfs_sent(service, replace(request, bands=(band,)))[0]
         except NoCoverageError:
             continue
         except ServiceDownError as error:
             failures[band] = error
-    if not sent:
-        raise first
     return sent, failures
 
 

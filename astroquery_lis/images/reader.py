@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -57,7 +57,7 @@ from .open_images import (
     ranges_under,
     read_on_disk,
 )
-from .strips import LayoutChanged, SharedFile, SharedFiles
+from .strips import SharedFile, SharedFiles, read_shared
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
@@ -175,16 +175,23 @@ class SectionReader(AbstractContextManager):
             finally:
                 _fetches_nothing.reset(token)
         pending = [number for number in range(len(requests)) if number not in sections]
+        if pending:
+            read_now = self._read_at_once([requests[number] for number in pending], read)
+            sections |= zip(pending, read_now, strict=True)
+        return [sections[number] for number in range(len(requests))]
+
+    def _read_at_once(
+        self, requests: list[SectionRequest], read: Callable[[SectionRequest], Section]
+    ) -> list[Section]:
         if self._shared is None:
             # Connections that would wait for the second round trip share the first.
-            self.n_pieces = max(self.client.max_connections // max(len(pending), 1), 1)
-        futures = {number: self._files.submit(read, requests[number]) for number in pending}
+            self.n_pieces = max(self.client.max_connections // len(requests), 1)
+        futures = [self._files.submit(read, request) for request in requests]
         try:
-            sections |= {number: future.result() for number, future in futures.items()}
+            return [future.result() for future in futures]
         finally:
-            for future in futures.values():
+            for future in futures:
                 future.cancel()
-        return [sections[number] for number in range(len(requests))]
 
     def begin_fetch(self) -> None:
         """Note that something has to be fetched; refuse it where only what is at hand is read."""
@@ -205,38 +212,7 @@ class SectionReader(AbstractContextManager):
         if shared is None:
             return self._read_box(request)
         with shared.lock:
-            return self._read_shared(request, shared)
-
-    def _read_shared(self, request: SectionRequest, shared: SharedFile) -> Section:
-        """Return the section of a box, cut from strips that are decoded when first needed."""
-        while shared.strips.is_tiled:
-            changes = shared.changes
-            try:
-                boxes = shared.strips.missing(request.box)
-                tiles = [self._read_tiles(request, box, shared) for box in boxes]
-                section: Section = shared.section
-                if section.pixels is None:
-                    return section
-                if shared.changes != changes:
-                    continue  # Some of the tiles are of another state of the file.
-                shared.strips.put(boxes, [pixels for pixels in tiles if pixels is not None])
-                return section._replace(pixels=shared.strips.cut(request.box))
-            except LayoutChanged:
-                continue
-        return self._read_box(request)
-
-    def _read_tiles(
-        self, request: SectionRequest, box: Box, shared: SharedFile
-    ) -> np.ndarray | None:
-        if shared.section is not None and shared.section.pixels is None:
-            return None
-        section = self._read_box(replace(request, box=box), shared)
-        if shared.section is None:
-            # Without its pixels, which would stay in memory as long as the job.
-            empty = None if section.pixels is None else section.pixels[:0]
-            shared.section = section._replace(pixels=empty)
-            shared.mirror = section.answer.mirror
-        return section.pixels
+            return read_shared(request, shared, self._read_box)
 
     def _read_box(self, request: SectionRequest, shared: SharedFile | None = None) -> Section:
         mirrors = self._mirrors
@@ -348,15 +324,7 @@ class SectionReader(AbstractContextManager):
             except NotFoundError:
                 # Another process removed it just now.
                 pass
-        file = PartedImage(self, store, path, url, request.source)
-        for attempt in range(1, CHANGED_TRIES + 1):
-            try:
-                return file.read(request, shared)
-            except ContentChangedError:
-                file.forget(shared)
-                if attempt == CHANGED_TRIES:
-                    raise
-        raise AssertionError
+        return PartedImage(self, store, path, url, request.source).read(request, shared)
 
 
 GAP_BYTES = 512
@@ -388,17 +356,23 @@ class PartedImage:
 
     def read(self, request: SectionRequest, shared: SharedFile | None) -> BoxRead:
         """Read a box; tiles that are not kept are fetched, or the whole file if that comes."""
-        try:
-            if shared is not None and not shared.is_brought:
-                self._bring(shared)
-            return self._read(request.box, shared)
-        except WholeFileAnswer:
-            self._store.forget_runs(self._path)
-            self._reader.images.drop(self.key)
-            file = self._store.root / self._path
-            return read_on_disk(self._reader.images, file, self._url, request, shared)
+        for attempt in range(1, CHANGED_TRIES + 1):
+            try:
+                if shared is not None and not shared.is_brought:
+                    self._bring(shared)
+                return self._read(request.box, shared)
+            except WholeFileAnswer:
+                self._store.forget_runs(self._path)
+                self._reader.images.drop(self.key)
+                file = self._store.root / self._path
+                return read_on_disk(self._reader.images, file, self._url, request, shared)
+            except ContentChangedError:
+                self._forget(shared)
+                if attempt == CHANGED_TRIES:
+                    raise
+        raise AssertionError
 
-    def forget(self, shared: SharedFile | None) -> None:
+    def _forget(self, shared: SharedFile | None) -> None:
         """Drop all that is kept of a file that has changed."""
         self._store.forget(self._path)
         self._reader.images.drop(self.key)
@@ -434,6 +408,12 @@ class PartedImage:
             self._reader.images.drop(self.key)
             msg = f"The tiles of {self._url} cannot be decoded: {error}."
             raise UnexpectedContentError(msg, url=self._url, cause=error) from error
+        if fetched:
+            self._keep(known, fetched)
+        return pixels, self._url, layout.cards
+
+    def _keep(self, known: _KnownParts, fetched: dict[int, bytes]) -> None:
+        """Keep what was fetched, once it could be decoded."""
         try:
             for start, data in fetched.items():
                 known.runs.add(start, data)
@@ -442,7 +422,6 @@ class PartedImage:
             self._reader.images.drop(self.key)
             if not isinstance(error.cause, FileNotFoundError):
                 self._reader.cache_error = error
-        return pixels, self._url, layout.cards
 
     def _bring(self, shared: SharedFile) -> None:
         """Fetch all tiles that a job needs and the cache lacks."""

@@ -395,6 +395,20 @@ def _render(
         return _planes_of(hdul, rendering.request.products, bands, shape, url)
 
 
+def _hdus_of(hdul: fits.HDUList, products: tuple[str, ...], url: str) -> dict[str, fits.ImageHDU]:
+    """Return the images of an answer by kind; refuse one that lacks what was asked."""
+    hdus = {
+        str(hdu.header.get("IMAGETYP", "IMAGE")).strip().lower(): hdu
+        for hdu in hdul
+        if hdu.data is not None
+    }
+    absent = [product for product in products if product not in hdus]
+    if absent:
+        msg = f"{url} sent no {absent[0]}."
+        raise UnexpectedContentError(msg, url=url)
+    return hdus
+
+
 def _planes_of(
     hdul: fits.HDUList,
     products: tuple[str, ...],
@@ -403,15 +417,7 @@ def _planes_of(
     url: str,
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Return the bands and the planes of an answer, which is compared with what was asked."""
-    hdus = {
-        str(hdu.header.get("IMAGETYP", "IMAGE")).strip().lower(): hdu
-        for hdu in hdul
-        if hdu.data is not None
-    }
-    absent = [product for product in ("image", *products) if product not in hdus]
-    if absent:
-        msg = f"{url} sent no {absent[0]}."
-        raise UnexpectedContentError(msg, url=url)
+    hdus = _hdus_of(hdul, ("image", *products), url)
     header = hdus["image"].header
     sent = tuple(str(card.value).strip() for card in header["BAND[0-9]*"].cards)
     if sent not in ((), bands or sent):
@@ -477,32 +483,38 @@ def _hdulist(
 ) -> fits.HDUList:
     request, layer = rendering.request, rendering.layer
     bands = tuple(dict.fromkeys(plane.band for plane in shares if plane.band))
-    per_arcsec = request.pixel_scale_arcsec if request.convert_flux else layer.pixel_scale_arcsec
-    factor = (per_arcsec / layer.pixel_scale_arcsec) ** 2
-    parts = list(rendering.parts())
-    url = service.address("cutout.fits", **rendering.parameters(parts[0], all_bands))
-    cards = rendering.grid.cards()
+    first = next(rendering.parts())
+    url = service.address("cutout.fits", **rendering.parameters(first, all_bands))
     hdus = [_primary(rendering, service, bands)]
     for product in request.products:
         name = layer.product if product == "image" else product
         for number, band in enumerate((None,) if product == "maskbits" else all_bands):
             plane = Plane(name, band)
-            if plane not in shares:
-                continue
-            header, data, unit = fits.Header(cards), planes[product][number], ""
-            if product == "invvar":
-                data, unit = data / np.float32(factor**2), f"1/{layer.unit}^2"
-            elif band is not None:
-                data, unit = data * np.float32(factor), layer.unit
-            header["BUNIT"] = (unit if layer.unit else "", "unit of the pixels")
-            if band is not None:
-                header["BAND"] = (band, "filter band")
-                header["FLUXPIX"] = (per_arcsec, "[arcsec] side of the pixel that flux is per")
-            header["PRODUCT"] = name
-            header["OBSFRAC"] = (round(shares[plane], 6), "share of the pixels that were observed")
-            header["URL1"] = url
-            hdus.append(fits.ImageHDU(data, header, name=plane_name(name, band)))
+            if plane in shares:
+                hdu = _plane_hdu(rendering, plane, planes[product][number])
+                share = round(shares[plane], 6)
+                hdu.header["OBSFRAC"] = (share, "share of the pixels that were observed")
+                hdu.header["URL1"] = url
+                hdus.append(hdu)
     return fits.HDUList(hdus)
+
+
+def _plane_hdu(rendering: Rendering, plane: Plane, pixels: np.ndarray) -> fits.ImageHDU:
+    """Return an image of a rendering, with flux per pixel of it if that was asked."""
+    request, layer, unit = rendering.request, rendering.layer, ""
+    per_arcsec = request.pixel_scale_arcsec if request.convert_flux else layer.pixel_scale_arcsec
+    factor = (per_arcsec / layer.pixel_scale_arcsec) ** 2
+    if plane.product == "invvar":
+        pixels, unit = pixels / np.float32(factor**2), f"1/{layer.unit}^2"
+    elif plane.band is not None:
+        pixels, unit = pixels * np.float32(factor), layer.unit
+    header = fits.Header(rendering.grid.cards())
+    header["BUNIT"] = (unit if layer.unit else "", "unit of the pixels")
+    if plane.band is not None:
+        header["BAND"] = (plane.band, "filter band")
+        header["FLUXPIX"] = (per_arcsec, "[arcsec] side of the pixel that flux is per")
+    header["PRODUCT"] = plane.product
+    return fits.ImageHDU(pixels, header, name=plane_name(plane.product, plane.band))
 
 
 def _primary(

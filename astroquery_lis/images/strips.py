@@ -1,7 +1,6 @@
-"""The tiles of images: what a job shares of them, and which have to be fetched of a remote file.
+"""What the cutouts of a job share: every tile of a file fetched once and decoded once.
 
-Each tile of a file is fetched once and decoded once for all cutouts of a job, which says beforehand
-which boxes it will read.  So all missing tiles of a file are asked for at
+A job says beforehand which boxes it will read.  So all missing tiles of a file are asked for at
 once, or the file whole when most of them are needed; rows of tiles are decoded as the cutouts come
 to them, and a row is let go after its last use: the memory it takes does not grow with the number
 of cutouts, if they come in order of declination.
@@ -11,9 +10,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from .file_layout import ImageMap
 
 if TYPE_CHECKING:
     from ..io.mirrors import Mirror
-    from .reader import SectionRequest
+    from .reader import Section, SectionRequest
 
 WHOLE_FILE_SHARE = 0.6
 """A file is fetched whole when more than this share of its tiles is needed."""
@@ -178,6 +177,43 @@ class SharedFile:
         self.is_brought = False
         self.changes += 1
         self.strips.forget()
+
+
+ReadBox: TypeAlias = Callable[["SectionRequest", "SharedFile | None"], "Section"]
+"""Reads a box of a file, of which a job may know something."""
+
+
+def read_shared(request: SectionRequest, shared: SharedFile, read_box: ReadBox) -> Section:
+    """Return the section of a box, cut from strips that are decoded when first needed."""
+    while shared.strips.is_tiled:
+        changes = shared.changes
+        try:
+            boxes = shared.strips.missing(request.box)
+            tiles = [_read_tiles(request, box, shared, read_box) for box in boxes]
+            section: Section = shared.section
+            if section.pixels is None:
+                return section
+            if shared.changes != changes:
+                continue  # Some of the tiles are of another state of the file.
+            shared.strips.put(boxes, [pixels for pixels in tiles if pixels is not None])
+            return section._replace(pixels=shared.strips.cut(request.box))
+        except LayoutChanged:
+            continue
+    return read_box(request, None)
+
+
+def _read_tiles(
+    request: SectionRequest, box: Box, shared: SharedFile, read_box: ReadBox
+) -> np.ndarray | None:
+    if shared.section is not None and shared.section.pixels is None:
+        return None
+    section = read_box(replace(request, box=box), shared)
+    if shared.section is None:
+        # Without its pixels, which would stay in memory as long as the job.
+        empty = None if section.pixels is None else section.pixels[:0]
+        shared.section = section._replace(pixels=empty)
+        shared.mirror = section.answer.mirror
+    return section.pixels
 
 
 class SharedFiles:
