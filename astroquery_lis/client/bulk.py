@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,12 +21,14 @@ from ..exceptions import (
     IncompleteMirrorError,
     InvalidRequestError,
     NoCoverageError,
+    refuse,
 )
 from ..io.jobs import Result, failure, run
 from ..io.journal import Journal
 from ..io.whole_files import is_full, remove_temporaries
 from ..io.workers import cores, map_jobs
 from ..survey.bricks import brick_id, name_of, region_of_brick
+from .inputs import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -333,7 +334,9 @@ class BulkJob:
         show_progress: bool,
     ) -> Table:
         """Do the job in a folder, or what is left of it, and return the manifest."""
-        folder = Path(download_dir).expanduser().absolute()
+        folder = as_path("download_dir", download_dir)
+        if folder is None:
+            refuse("download_dir", None, "must be the path of a folder.")
         names = np.array([images.cutting.safe_name(name) for name in self.whole.ids.tolist()], str)
         # Some disks take NGC1 and ngc1 for one name.
         is_unique = len(np.unique(np.char.lower(names))) == len(names)

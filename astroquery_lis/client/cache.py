@@ -22,6 +22,7 @@ from ..io.mirrors import REGISTERED
 from ..survey.paths import checksum_path
 from ..survey.releases import get_release
 from .base import SurveyBase
+from .inputs import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -81,7 +82,7 @@ class CacheMethods(SurveyBase):
         True
         """
         cache = Path(self.cache_location).absolute()
-        tree = cache if tree is None else Path(tree).expanduser().absolute()
+        tree = as_path("tree", tree) or cache
         if not tree.is_dir() and tree != cache:
             refuse("tree", str(tree), "is not a directory that exists.")
         mirrors: tuple = ()

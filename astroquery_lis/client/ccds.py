@@ -25,7 +25,7 @@ from ..exceptions import (
 )
 from ..survey.releases import listed
 from .base import SurveyBase, in_time, options_of
-from .inputs import as_position
+from .inputs import as_path, as_position
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -122,8 +122,9 @@ class CcdMethods(SurveyBase):
         True
         """
         names = _as_products(products)
+        folder = as_path("download_dir", download_dir)
         use_cache = self._location(cache) is not None
-        if not (use_cache or download_dir or get_query_payload):
+        if not (use_cache or folder or get_query_payload):
             msg = "download_dir=None needs the cache: name a folder, or leave cache as it is."
             raise InvalidRequestError(msg, parameter="download_dir", value=None)
         table = exposures_or_coordinates
@@ -135,7 +136,6 @@ class CcdMethods(SurveyBase):
         release, region = self._tree(*_named(table, release, region))
         ccds = _ccds(table, survey.named_planes.as_bands(bands, release, region), release, region)
         service = self._viewer(use_cache)
-        folder = None if download_dir is None else Path(download_dir).expanduser().absolute()
         listing = _listing(service)
         jobs = [
             ExposureJob(row, *pair, service, folder, listing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,7 +35,7 @@ from ..survey.paths import (
     plan_files,
 )
 from .base import SurveyBase
-from .inputs import as_targets, bricks_at, column_of, warn_of_unplaced
+from .inputs import as_path, as_targets, bricks_at, column_of, warn_of_unplaced
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -197,13 +197,11 @@ or sequence, optional
         if get_query_payload:
             urls = [str(mirrors[0].locate(file.paths[0])) for file in files if file.paths]
             return {"service": mirrors[0].name, "urls": urls}
-        folder = None
-        if download_dir is not None:
-            folder = str(Path(download_dir).expanduser().absolute())
+        folder = as_path("download_dir", download_dir)
         settings = io.delivery.FileSettings(
             mirrors=mirrors,
             location=str(Path(self.cache_location).absolute()),
-            folder=folder,
+            folder=None if folder is None else str(folder),
             verify=verify,
             refresh=bool(refresh),
             client_options=tuple(self._client_options().items()),
@@ -273,11 +271,11 @@ or sequence, optional
         if not is_file:
             must = "is no file on this computer; get_brick_files fetches those of the survey."
             refuse("path", path, must)
-        names = columns.replace(",", " ").split() if isinstance(columns, str) else columns
-        if names is not None and (not names or not all(isinstance(n, str) for n in names)):
+        names = survey.releases.listed(columns)
+        if columns is not None and not names:
             refuse("columns", columns, "must name columns; leave it out for all of the file.")
         try:
-            return catalogs.table_file.read_file(file, names)
+            return catalogs.table_file.read_file(file, names or None)
         except OSError as error:
             refuse("path", str(path), f"cannot be read: {error.strerror}.")
 
@@ -404,13 +402,16 @@ def _names(value: Any) -> list | None:
     if value is None:
         return []
     items = value.replace(",", " ").split() if isinstance(value, str) else value
-    if not isinstance(items, (Sequence, set, frozenset, np.ndarray)) or not np.iterable(items):
-        items = [value]
-    if len(items) and all(map(_is_name, items)):
+    if isinstance(items, (int, np.integer)):
+        items = [items]
+    is_list = isinstance(items, (Sequence, Set, np.ndarray)) and np.iterable(items)
+    if is_list and len(items) and all(map(_is_name, items)):
         return [item.strip().lower() if isinstance(item, str) else item for item in items]
     table = as_table(value, "bricks_or_coordinates")
-    name = column_of(Table() if table is None else table, ("brickname", "brickid"))
-    return None if table is None or name is None else np.ma.compressed(table[name]).tolist()
+    if table is None:
+        return None
+    name = column_of(table, ("brickname", "brickid"))
+    return None if name is None else np.ma.compressed(table[name]).tolist()
 
 
 def _is_name(item: object) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 from numbers import Integral
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -19,7 +18,7 @@ from ..survey.bitmasks import maskbits
 from ..survey.paths import file_path
 from ..survey.releases import get_release
 from .base import SurveyBase, in_time
-from .inputs import as_sky, as_targets, bricks_at, warn_of_unplaced
+from .inputs import as_path, as_sky, as_targets, bricks_at, warn_of_unplaced
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -424,13 +423,13 @@ class FootprintMethods(SurveyBase):
             survey.named_planes.as_bands(bands, release, region)
             or get_release(release).bands_in[region]
         )
-        folder = "" if download_dir is None else str(Path(download_dir).expanduser().absolute())
+        folder = as_path("download_dir", download_dir)
         spec = images.map_values.MapSpec(
             survey.named_planes.as_products(products, release, planes=True),
             bands,
             release,
             region,
-            folder,
+            str(folder or ""),
         )
         access = self._access(mirror, cache, executor)
         places = targets.ra_deg, targets.dec_deg

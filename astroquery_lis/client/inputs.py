@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -33,7 +34,7 @@ from .position_columns import (
 from .position_text import POSITION, coordinate_deg, first_few, read_positions
 
 if TYPE_CHECKING:
-    from .._typing import Angle, Positions
+    from .._typing import Angle, FilePath, Positions
     from ..images.cutting import CutoutJob
     from ..survey.catalog_request import Sky
     from ..survey.request import CutoutRequest
@@ -327,12 +328,21 @@ def _ids(table: Table, id_column: str | None) -> np.ndarray:
 # ---- sources and bricks -------------------------------------------------------------------------
 
 
+def as_path(parameter: str, value: FilePath | None) -> Path | None:
+    """Return the path that a user names, from the root on, or `None` for none."""
+    if value is None:
+        return None
+    try:
+        return Path(value).expanduser().absolute()
+    except (TypeError, RuntimeError):
+        refuse(parameter, value, "must be the path of a folder or a file.")
+
+
 def as_sources(source: str | Sequence[str], allowed: Sequence[str]) -> tuple[str, ...]:
     """Return names of sources as a tuple, ``('auto',)`` where they are to be chosen."""
-    try:
-        names = tuple(source.replace(",", " ").split() if isinstance(source, str) else source)
-    except TypeError:
-        names = ()
+    if isinstance(source, str) and source in allowed:
+        return (source,)  # as most calls do
+    names = tuple(survey.releases.listed(source, allowed))
     for name in names or (source,):
         if name not in allowed or (name == "auto" and len(names) > 1):
             must = f"must be one of {', '.join(allowed)}, or a sequence of those."

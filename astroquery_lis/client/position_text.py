@@ -47,14 +47,13 @@ _PART = re.compile(
     r"(?:(h|d|:|\s)\s*(?:(0*[0-5]?\d(?:\.\d*)?)\s*"
     r"(?:(?:m|:|\s)\s*(?:(0*[0-5]?\d(?:\.\d*)?)\s*s?)?)?)?)?"
 )
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?|nan|inf(?:inity)?)", re.IGNORECASE)
 # What looks like coordinates and is none is not looked up as a name.
 _LIKE_A_POSITION = re.compile(r"(?:[+-]?\.?\d[\dhmsdeg.:+\-°º′″'\" ,;]*)?", re.IGNORECASE)
 _DESIGNATION = re.compile(
     r"^J\s*(\d\d)(\d\d)(\d\d(?:\.\d*)?)\s*([+-]\d\d)(\d\d)(\d\d(?:\.\d*)?)$", re.IGNORECASE
 )
 _BRICK_NAME = re.compile(r"\d{4}[pm]\d{3}", re.IGNORECASE)
-_NOT_FINITE = re.compile(r"[+-]?(?:nan|inf(?:inity)?)", re.IGNORECASE)
 _UNSIGNED = r"(?:e[+-]|[^+-])"
 _HALVES = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -130,14 +129,13 @@ def _position(text: str, parameter: str) -> tuple[float, float] | None:
     plain = _plain(text)
     if _BRICK_NAME.fullmatch(plain):
         return _middle_of_brick(plain, text, parameter)
-    halves = _halves(plain)
-    ra, dec = map(_coordinate, halves)
+    ra, dec = map(_coordinate, _halves(plain))
     if ra is None or dec is None:
         if _LIKE_A_POSITION.fullmatch(plain):
             _refuse(text, parameter, f"is not {POSITION}")
-        if all(_NOT_FINITE.fullmatch(half) or _coordinate(half) for half in halves):
-            _refuse(text, parameter, "is not finite")
         return None
+    if not np.isfinite(ra.value + dec.value):
+        _refuse(text, parameter, "is not finite")
     ra_deg, dec_deg = _ra_deg(ra, text, parameter, beside=dec), dec.value
     if dec.unit == "h":
         _refuse(text, parameter, "is not a position: its declination is in hours")

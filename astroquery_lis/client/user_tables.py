@@ -408,7 +408,7 @@ def _between_bars(lines: list[str]) -> list[str]:
     rows = [row for row, line in enumerate(lines) if line.count("|") > 1]
     if len(rows) < 2 or not _is_parted_by_bars(lines[rows[0]].strip()):
         return lines
-    run = (line.strip() for line in lines[rows[0] : rows[-1] + 1])
+    run = [line.strip() for line in lines[rows[0] : rows[-1] + 1]]
     barred = [line for line in run if "|" in line or not _RULE.fullmatch(line)]
     if len({line.count("|") for line in barred}) > 1:
         return lines

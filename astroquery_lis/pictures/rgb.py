@@ -133,7 +133,7 @@ def colours(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the picture in the order of the pixels, and how they lie on the sky (`sky_matrix`)."""
     as_choice("stretch", stretch, _STRETCHES)
-    if not (isinstance(brightness, Real) and 0 < brightness < np.inf):
+    if not isinstance(brightness, Real) or not 0 < brightness < np.inf:
         refuse("brightness", brightness, "must be a number above 0.")
     hdus = flux_planes(as_cutout(hdul), bands, product)
     gains, mix, griz_gain = _STRETCHES[stretch]

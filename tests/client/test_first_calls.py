@@ -266,3 +266,21 @@ def test_positions_survive_every_way_of_writing_them(rows, way):
     assert targets.placed.tolist() == (~gone).tolist()
     there = SkyCoord(targets.ra_deg[~gone], targets.dec_deg[~gone], unit="deg")
     assert np.all(there.separation(places[~gone]).arcsec < 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "option"),
+    [
+        ("download_cutouts", ([(45.09, 0.062)], 8), "download_dir"),
+        ("get_brick_files", ("0451p000",), "download_dir"),
+        ("get_exposure_files", ("45.09 0.062",), "download_dir"),
+        ("query_maps", ("45.09 0.062", "nexp"), "download_dir"),
+        ("verify", (), "tree"),
+    ],
+)
+def test_what_is_no_path_is_refused_before_any_request(sky, survey, method, args, option):
+    sky.requests.clear()
+    with pytest.raises(InvalidRequestError, match=f"{option}=3 must be the path") as caught:
+        getattr(survey, method)(*args, **{option: 3})
+    assert caught.value.parameter == option
+    assert len(sky.requests) == 0
