@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 import time
+from ast import literal_eval
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -120,18 +122,21 @@ _CHOICES: dict[str, tuple[object, ...]] = {
     "bool | None": (True, False, None),
     "OnMissing": ("raise", "warn"),
 }
-"""What an option takes, by how it is annotated."""
+"""What an option takes, by how it is annotated; beside those that are a ``Literal``."""
 
 
 def _choices(method: Callable) -> dict[str, tuple[object, ...]]:
-    """Return the options of a method that take one of two values, and perhaps `None`."""
+    """Return what those options of a method may be that take one of a few values."""
     parameters = inspect.signature(method).parameters.values()
-    return {
-        # The default comes first, as it does in messages.
-        p.name: tuple(dict.fromkeys((p.default, *_CHOICES[p.annotation])))
-        for p in parameters
-        if p.annotation in _CHOICES
-    }
+    values = {p: _values(p.annotation) for p in parameters}
+    # The default comes first, as it does in messages.
+    return {p.name: tuple(dict.fromkeys((p.default, *of))) for p, of in values.items() if of}
+
+
+def _values(annotation: str) -> tuple[object, ...]:
+    """Return the values that an annotation lists; none if it is of another kind."""
+    match = re.fullmatch(r"Literal\[(.*)\]", str(annotation))
+    return literal_eval(f"({match[1]},)") if match else _CHOICES.get(annotation, ())
 
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

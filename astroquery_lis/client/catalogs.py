@@ -427,8 +427,6 @@ class CatalogMethods(SurveyBase):
         >>> len(result)
         2
         """
-        survey.request.as_choice("find", find, ("best", "all"))
-        survey.request.as_choice("source", source, ("auto", "files", "sweeps"))
         radius_deg = survey.sphere.as_angle_deg("radius", radius, catalogs.match.MAX_RADIUS_DEG)
         request = survey.catalog_request.catalog_request(
             survey.catalog_request.WHOLE_SKY,

@@ -165,7 +165,6 @@ allow_unknown_layer, cache : optional
         ['COMPLETE', 'NODATA']
         """
         arrays = images.array_files.ARRAY_OUTPUTS
-        survey.request.as_choice("output", output, ("fits", *NEEDED))
         extra, *modules = NEEDED.get(output, ("",))
         for module in modules:
             import_optional(module, extra, f"output={output!r}")
@@ -326,7 +325,6 @@ executor
         # What runs jobs brings a dozen modules along, which single calls do without.
         from .bulk import BulkJob
 
-        survey.request.as_choice("on_error", arguments["on_error"], ("record", "raise"))
         columns = options_of(arguments, ("id_column", "ra", "dec", "name"))
         targets = as_targets(arguments["table"], **columns)
         on_missing = arguments["on_missing"]
