@@ -116,24 +116,24 @@ class RemoteSweep(TableFile):
         if n_rows * row_bytes > NEAR_BYTES and not self.bricks:
             self._probe(parts, np.linspace(0, n_rows - 1, N_FIRST_PROBES, dtype=int))
         while True:
-            rows = np.array(sorted(self.bricks), int)
-            ids = np.array([self.bricks[row] for row in rows.tolist()], int)
+            rows, ids = np.array(sorted(self.bricks.items()), int).reshape(-1, 2).T
             orders = _fitting(ids, ORDERS)
             # Two rows beyond the ends stand for bricks before and after all others.
             rows = np.array([-1, *rows, n_rows])
             spans: Spans = {brick: [] for brick in bricks.tolist()}
             gaps: list[tuple[int, int]] = []
             for order in orders:
-                ends, unsure = _ends(order(ids), order(bricks), rows)
+                runs, unsure = _ends(order(ids), order(bricks), rows)
                 gaps += unsure
-                for brick, end in zip(spans, ends, strict=True):
-                    spans[brick].append(end)
-            wide = [gap for gap in gaps if (gap[1] - gap[0]) * row_bytes > NEAR_BYTES]
-            if not wide:
+                for brick, run in zip(spans, runs, strict=True):
+                    spans[brick].append(run)
+            begins, ends = np.array(gaps, int).reshape(-1, 2).T
+            is_wide = (ends - begins) * row_bytes > NEAR_BYTES
+            if not is_wide.any():
                 joined = {brick: merge_ranges(some, gap_bytes=0) for brick, some in spans.items()}
                 return joined, orders
-            probes = [np.linspace(a, b - 1, N_PROBES + 2, dtype=int)[1:-1] for a, b in wide]
-            self._probe(parts, np.unique(np.concatenate(probes)))
+            probes = np.linspace(begins[is_wide], ends[is_wide] - 1, N_PROBES + 2, dtype=int)
+            self._probe(parts, np.unique(probes[1:-1]))
 
     def _probe(self, parts: RemoteParts, rows: np.ndarray) -> None:
         """Look which bricks some rows are of."""
@@ -163,7 +163,7 @@ class RemoteSweep(TableFile):
             for run, lines in zip(some, _rows_between(parts, self, some), strict=True):
                 table = TableFile(self.path, replace(layout, n_rows=len(lines)), lines)
                 ids = self._checked(table.read(slice(None), ("brickid",))["brickid"])
-                orders = _fitting(ids, orders) if orders else ()
+                orders = _fitting(ids, orders)
                 for brick in [brick for brick in spans if run in spans[brick]]:
                     places = np.flatnonzero(ids == brick)
                     blocks[brick].append((run[0] + places, lines[places]))
@@ -218,7 +218,7 @@ def _fitting(bricks: np.ndarray, orders: Sequence[Order]) -> list[Order]:
     """Return which orders bricks can be in."""
     candidates = [(order, order(bricks)) for order in orders]
     fitting = [order for order, keys in candidates if (keys[1:] >= keys[:-1]).all()]
-    if not fitting:
+    if orders and not fitting:
         raise _Unordered
     return fitting
 

@@ -7,6 +7,7 @@ DR10.1 list of re-released files.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -326,7 +327,7 @@ def plan_files(
     of_bricks = _in_regions(bricks, release, region)
     places = {
         "release": [("", "")],
-        "region": [(each, "") for each in all_regions],
+        "region": list(itertools.product(all_regions, ("",))),
         "brick": of_bricks,
     }
     if any(FILE_PRODUCTS[name].per == "sweep" for name in products):
