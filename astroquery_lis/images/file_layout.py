@@ -39,7 +39,7 @@ MAX_AXES = 999
 MAX_ROW_BYTES = 4096
 MAX_HEAP_BYTES = 1 << 36
 
-_END = b"END" + b" " * 77
+END_CARD = b"END" + b" " * 77
 _TILE_COLUMNS = ("COMPRESSED_DATA", "GZIP_COMPRESSED_DATA", "UNCOMPRESSED_DATA")
 _WIDTH_BYTES = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "A": 1, "P": 8, "Q": 16}
 
@@ -112,7 +112,7 @@ def _read_header(head: bytes, start: int, url: str) -> tuple[fits.Header, int]:
         if len(block) < BLOCK_BYTES:
             raise MoreNeeded(position + BLOCK_BYTES)
         position += BLOCK_BYTES
-        if any(block[i : i + CARD_BYTES] == _END for i in range(0, BLOCK_BYTES, CARD_BYTES)):
+        if any(block[i : i + CARD_BYTES] == END_CARD for i in range(0, BLOCK_BYTES, CARD_BYTES)):
             return fits.Header.fromstring(head[start:position]), position
 
 

@@ -21,6 +21,7 @@ from astropy.io import fits
 from .._packages import package_version
 from ..survey.paths import IMAGE_PRODUCTS
 from ..survey.placement import WISE, Frame
+from .file_layout import BLOCK_BYTES, CARD_BYTES, END_CARD
 
 if TYPE_CHECKING:
     from .file_layout import Cards
@@ -33,12 +34,9 @@ CREATOR = f"astroquery_lis {package_version()}"
 CARD_TEXT = 64
 """Characters of value and comment that one card can have."""
 
-BLOCK_BYTES = 2880
-CARD_BYTES = 80
 OFFSET_TYPES = ("|i1", ">u2", ">u4", ">u8")
 """What FITS has no integers for, and holds less half of their range: with the first bit turned."""
 
-_END = b"END" + b" " * 77
 _KEYWORD = re.compile(r"(?!COMMENT$|HISTORY$|CONTINUE$|HIERARCH$|END$)[A-Z0-9_-]{1,8}")
 _TEXT = re.compile(r"(?:(?!: )[ -~])*")
 """What astropy may take for a value with a name of its own has a colon and a space."""
@@ -155,7 +153,7 @@ def _put_pixels(data: np.ndarray, pixels: np.ndarray) -> None:
 def _header(structure: bytes, cards: Iterable[Card | Block]) -> bytes:
     """Return a header, filled up to whole blocks."""
     lines = [card.data if isinstance(card, Block) else _card_bytes(card) for card in cards]
-    text = b"".join((structure, *lines, _END))
+    text = b"".join((structure, *lines, END_CARD))
     return text + b" " * (-len(text) % BLOCK_BYTES)
 
 
