@@ -13,7 +13,7 @@ from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, NoReturn, Protocol
 
 from astropy.io import fits
 
@@ -25,7 +25,7 @@ from ..exceptions import (
     TransferError,
     warn,
 )
-from ..io.http import all_failed, reason_of, shared_client
+from ..io.http import Options, all_failed, reason_of, shared_client
 from ..io.mirrors import Mirror
 from ..io.places import FileFinder
 from ..survey.layers import Layer, layer_of
@@ -415,8 +415,6 @@ class Sources:
 
 
 # ---- the sources of workers ----------------------------------------------------------------------
-
-Options = tuple[tuple[str, Any], ...]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
 
 T = TypeVar("T")
+Options: TypeAlias = tuple[tuple[str, Any], ...]
+"""Of a client: names and values, which tell it from others."""
 
 RETRY_STATUS = frozenset({429, 500, 502, 503, 504})
 REFUSED_STATUS = frozenset({429, 503})
@@ -431,9 +433,7 @@ class HttpClient:
 _clients_lock = new_lock()
 
 
-def shared_client(
-    options: tuple[tuple[str, Any], ...], make: Callable[..., HttpClient] = HttpClient
-) -> HttpClient:
+def shared_client(options: Options, make: Callable[..., HttpClient] = HttpClient) -> HttpClient:
     """Return this process's client for some settings: its connections serve every job."""
     # Threads that begin together would make one each, with connections of its own.
     with _clients_lock:
@@ -441,9 +441,7 @@ def shared_client(
 
 
 @lru_cache(maxsize=8)
-def _made_client(
-    options: tuple[tuple[str, Any], ...], make: Callable[..., HttpClient]
-) -> HttpClient:
+def _made_client(options: Options, make: Callable[..., HttpClient]) -> HttpClient:
     return make(**dict(options))
 
 
