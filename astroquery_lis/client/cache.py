@@ -174,16 +174,13 @@ class CacheMethods(SurveyBase):
         >>> left
         0
         """
-        if older_than is None and release is None:
-            self._images.clear()
-            io.store.clear_stores(self.cache_location)
-            for response in Path(self.cache_location).glob("*.pickle"):
-                response.unlink()
-            return
         before_s = None if older_than is None else time.time() - _seconds(older_than)
         name = None if release is None else get_release(release).name
         self._images.clear()
         io.store.clear_stores(self.cache_location, used_before_s=before_s, release=name)
+        if older_than is None and release is None:
+            for response in Path(self.cache_location).glob("*.pickle"):
+                response.unlink()
 
     def verify_cache(self, *, repair: bool = False) -> Table:
         """Audit the cache: `verify` without a tree.
@@ -226,12 +223,13 @@ def _health_of(mirror: Place) -> tuple[str, float, str, str]:
         here = os.path.isdir(mirror.template)
         return ("up" if here else "unknown"), float("nan"), "yes" if here else "unknown", ""
     host = io.mirrors.HEALTH.of(mirror)
-    if io.mirrors.HEALTH.is_resting(mirror):
-        status = "resting"
-    elif host.failures:
-        status = "failing"
-    else:
-        status = "up" if host.latency_s is not None or host.answers else "unknown"
+    states = {
+        "resting": io.mirrors.HEALTH.is_resting(mirror),
+        "failing": bool(host.failures),
+        "up": host.latency_s is not None or bool(host.answers),
+        "unknown": True,
+    }
+    status = next(state for state, holds in states.items() if holds)
     ranges = {None: "unknown", True: "yes", False: "no"}[host.ranges]
     latency_s = float("nan") if host.latency_s is None else host.latency_s
     return status, latency_s, ranges, host.error

@@ -278,19 +278,16 @@ class _Ccd:
 def _ccds(table: Table, bands: Sequence[str] | None, release: str, region: str) -> list[_Ccd]:
     """Return the CCDs of a table, each once; ``region='auto'`` goes by the camera."""
     has_place = {"ra", "dec"} <= set(table.colnames)
+    texts = ("camera", "ccdname", "filter")
     ccds: dict[_Ccd, None] = {}
     for row in table:
-        camera, name, band = (str(row[key]).strip() for key in ("camera", "ccdname", "filter"))
+        camera, name, band = (str(row[key]).strip() for key in texts)
         if bands is not None and band not in bands:
             continue
-        where = region
-        if where == "auto":
-            where = "south" if camera == "decam" else "north"
+        official = "south" if camera == "decam" else "north"
+        layer = survey.layers.layer_of(release, official if region == "auto" else region)
         place = (float(row["ra"]), float(row["dec"])) if has_place else None
-        ccd = _Ccd(
-            camera, int(row["expnum"]), name, band, survey.layers.layer_of(release, where), place
-        )
-        ccds[ccd] = None
+        ccds[_Ccd(camera, int(row["expnum"]), name, band, layer, place)] = None
     return list(ccds)
 
 

@@ -291,7 +291,7 @@ def _files_at(
         refuse("path", path, "must be the path of a file, or a list of some.")
     if not paths:
         refuse("path", path, "names no file.")
-    return [file_at_path(each) for each in dict.fromkeys(paths)]
+    return list(map(file_at_path, dict.fromkeys(paths)))
 
 
 def _about(file: SurveyFile) -> Keywords:

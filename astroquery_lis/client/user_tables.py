@@ -426,11 +426,9 @@ def _is_parted_by_bars(line: str) -> bool:
 
 def _delimiter(lines: list[str], kind: str) -> str:
     """Return what parts the fields: a mark, spaces, or the line's end for a single column."""
-    for mark in DELIMITERS:
-        if mark in lines[0]:
-            return mark
-    if kind == "csv":
-        return ","
+    marks = [mark for mark in DELIMITERS if mark in lines[0]]
+    if marks or kind == "csv":
+        return [*marks, ","][0]
     is_single = len(lines[0].split()) == 1 and not _COORDINATE.fullmatch(lines[0].strip())
     return "\n" if is_single and any(len(line.split()) > 1 for line in lines[1:]) else " "
 
