@@ -264,17 +264,22 @@ def _magnitudes(
     table: Table, magnitude: str, extended: np.ndarray
 ) -> tuple[np.ndarray, dict[bool, np.ndarray]]:
     """Return AB magnitudes over their errors; and those by shape, where there are two kinds."""
-    names = _MAGNITUDES if magnitude == "auto" else (magnitude,)
-    present = [name for name in names if name in table.colnames]
-    if not present and magnitude != "auto":
-        shown = [name for name in table.colnames if "mag" in name and "err" not in name]
-        refuse("magnitude", magnitude, f"is not a column; there are: {', '.join(shown)}.")
-    pairs = [np.stack([_column(table, name), _column(table, f"{name}_err")]) for name in present]
+    names = _magnitude_columns(table, magnitude)
+    pairs = [np.stack([_column(table, name), _column(table, f"{name}_err")]) for name in names]
     if len(pairs) < 2:
         return next(iter(pairs), np.full((2, len(table)), np.nan)), {}
     # The total is that of a point source; an extended one reaches beyond the aperture.
     point, whole = pairs
     return np.where(extended, whole, point), {False: point, True: whole}
+
+
+def _magnitude_columns(table: Table, magnitude: str) -> list[str]:
+    names = _MAGNITUDES if magnitude == "auto" else (magnitude,)
+    present = [name for name in names if name in table.colnames]
+    if not present and magnitude != "auto":
+        shown = [name for name in table.colnames if "mag" in name and "err" not in name]
+        refuse("magnitude", magnitude, f"is not a column; there are: {', '.join(shown)}.")
+    return present
 
 
 def _neighbours(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
