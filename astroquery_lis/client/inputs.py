@@ -442,7 +442,7 @@ def _is_pair(parameter: str, values: list[Any] | np.ndarray, n_targets: int) -> 
     return len(values) != n_targets
 
 
-def _python_values(array: np.ma.MaskedArray) -> list[Any]:
+def _python_values(array: np.ma.MaskedArray) -> list[object]:
     """Return the values of an array as those of a list are, ``masked`` where they are."""
     values = array.data.tolist()
     for row in np.unique(np.nonzero(np.ma.getmaskarray(array))[0]).tolist():
@@ -450,7 +450,7 @@ def _python_values(array: np.ma.MaskedArray) -> list[Any]:
     return values
 
 
-def _as_value(item: Any, unit: Any) -> Any:
+def _as_value(item: Any, unit: Any) -> object:
     """Return a value of a column as it would be written in a call."""
     if isinstance(item, tuple):
         return tuple(_as_value(side, unit) for side in item)
