@@ -229,7 +229,7 @@ def match_tables(
     if catalog.by_shape:
         # What Tractor fitted with a galaxy is compared as one, whatever JWST's thresholds say.
         is_galaxy = texts(tractor["type"])[second] != "PSF"
-        point, whole = (catalog.by_shape[kind][:, first] for kind in (False, True))
+        point, whole = catalog.by_shape[False][:, first], catalog.by_shape[True][:, first]
         matches["jwst_mag"], matches["jwst_mag_err"] = np.where(is_galaxy, whole, point)
     for name, values, text in (
         ("d_ra", d_ra, "JWST minus Legacy, times cos(Dec)"),
