@@ -331,6 +331,12 @@ def refuse(parameter: str, value: object, must: str) -> NoReturn:
     raise InvalidRequestError(msg, parameter=parameter, value=value)
 
 
+def check_one_a_row(parameter: str, column: str, shape: tuple[int, ...]) -> None:
+    """Refuse a column of a table that has several values in each row."""
+    if len(shape) > 1:
+        refuse(parameter, column, f"has shape {shape}; expected one value a row.")
+
+
 def meant(word: object, allowed: Iterable[str]) -> str:
     """Return the end of a message for a word that is not allowed: which one was meant, if any."""
     near = get_close_matches(str(word), list(allowed), 1)

@@ -21,6 +21,7 @@ from ..exceptions import (
     CoverageWarning,
     FailoverWarning,
     IncompleteMirrorError,
+    check_one_a_row,
     refuse,
     warn,
 )
@@ -411,7 +412,10 @@ def _names(value: Any) -> list | None:
     if table is None:
         return None
     name = column_of(table, ("brickname", "brickid"))
-    return None if name is None else np.ma.compressed(table[name]).tolist()
+    if name is None:
+        return None
+    check_one_a_row("bricks_or_coordinates", name, table[name].shape)
+    return np.ma.compressed(table[name]).tolist()
 
 
 def _is_name(item: object) -> bool:

@@ -22,7 +22,7 @@ from astropy.table import Column, Row, Table
 from astropy.time import Time
 
 from .. import images, survey
-from ..exceptions import CoverageWarning, InvalidRequestError, meant, refuse, warn
+from ..exceptions import CoverageWarning, InvalidRequestError, check_one_a_row, meant, refuse, warn
 from ..survey.bricks import brick_id
 from .position_columns import (
     columns_by_name,
@@ -319,7 +319,11 @@ def _ids(table: Table, id_column: str | None) -> np.ndarray:
     if name not in table.colnames:
         refuse("id_column", name, f"is not a column; there are: {', '.join(table.colnames)}.")
     ids = table[name]
-    if np.any(getattr(ids, "mask", False)) or ids.ndim != 1 or ids.dtype.kind not in "iuUSO":
+    check_one_a_row("id_column", name, ids.shape)
+    kind = ids.dtype.kind if isinstance(ids, Column) else ""
+    # A column of objects may hold lists.
+    is_plain = kind in ("i", "u", "U", "S") or (kind == "O" and not any(map(np.ndim, ids)))
+    if not is_plain or np.ma.is_masked(ids):
         refuse("id_column", name, "must hold one integer or string for every row.")
     ids = np.array(ids)
     return ids if ids.dtype.kind in "iu" else ids.astype(str)

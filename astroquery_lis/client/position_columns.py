@@ -16,7 +16,7 @@ from astropy.coordinates import BaseCoordinateFrame, SkyCoord
 from astropy.coordinates.errors import ConvertError
 from astropy.table import Column, Table
 
-from ..exceptions import CoverageWarning, InvalidRequestError, refuse, warn
+from ..exceptions import CoverageWarning, InvalidRequestError, check_one_a_row, refuse, warn
 from .position_text import coordinate_deg, first_few, is_empty, read_positions
 
 # The first that a table has is taken; other names are taken if only one pair has such.
@@ -67,6 +67,8 @@ def positions_of_table(
     ``columns`` are ``ra`` and ``dec``, or ``name``, of those that users name.
     """
     names = _columns(table, parameter, columns)
+    for name in names:
+        check_one_a_row(parameter, name, table[name].shape)
     if len(names) > 2:
         return on_the_sky(*_of_parts(table, names, parameter))
     if len(names) == 2:
@@ -152,9 +154,11 @@ def _of_its_own(table: Table, parameter: str) -> tuple[str, ...]:
         _refuse(parameter, msg, mixed)
     columns = mixed or _pair(table, parameter) or _names(table)
     if not columns:
+        shapes = {name: table[name].shape for name in table.colnames}
+        there = [f"{n} of shape {s}" if len(s) > 1 else n for n, s in shapes.items()]
         msg = (
             f"has no columns of RA and Dec such as {', '.join(USUAL[:4])}, no column of SkyCoord "
-            f"and none of names; it has: {', '.join(table.colnames)}. Say with ra= and dec= which "
+            f"and none of names; it has: {', '.join(there)}. Say with ra= and dec= which "
             "ones hold the positions, or with name= the names."
         )
         _refuse(parameter, msg, table.colnames)
@@ -262,8 +266,6 @@ def _degrees(table: Table, name: str, axis: str, parameter: str) -> np.ndarray:
     unit_text = _unit_text(column)
     if not _is_number(column):
         return _degrees_of_texts(column, axis, unit_text, f"{parameter}={name}")
-    if getattr(column, "ndim", 1) != 1:
-        _refuse(f"{parameter}={name}", f"has shape {column.shape}; expected one value a row.", name)
     factor = _degrees_per_unit(unit_text, axis, f"{parameter}={name}")
     return unmasked(getattr(column, "value", column)) * factor
 

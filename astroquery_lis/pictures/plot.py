@@ -232,7 +232,7 @@ def _draw_sources(ax: WCSAxes, wcs: WCS, shape: tuple[int, int], catalog: Table)
     if missing:
         msg = f"catalog has no column {', '.join(missing)}; it has {', '.join(catalog.colnames)}."
         raise InvalidRequestError(msg, parameter="catalog", value=catalog.colnames)
-    ra, dec = (column_degrees(catalog[names[name]]) for name in ("ra", "dec"))
+    ra, dec = (column_degrees(catalog, names[name], "catalog") for name in ("ra", "dec"))
     if "type" in names:
         column = np.ma.filled(np.ma.asarray(catalog[names["type"]]).astype(str), "")
         kinds = np.char.upper(np.char.strip(column))

@@ -17,7 +17,13 @@ from astropy.table import Table
 
 from .._conf import setting
 from .._packages import import_optional
-from ..exceptions import InvalidRequestError, LegacySurveyError, NoCoverageError, refuse
+from ..exceptions import (
+    InvalidRequestError,
+    LegacySurveyError,
+    NoCoverageError,
+    check_one_a_row,
+    refuse,
+)
 from ..images.array_files import read_entry
 from ..images.cutout_hdus import as_cutout, read_hdus
 from ..survey.layers import layer_of
@@ -290,7 +296,7 @@ def _columns_by_name(table: Table, columns: Sequence[str]) -> dict[str, str]:
 def _manifest_rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[Facts, Opener | None]]:
     by_name = _columns_by_name(table, columns)
     axes = [name for name in ("ra", "dec") if name in by_name]
-    positions = {f"{name}_deg": column_degrees(table[by_name[name]]) for name in axes}
+    positions = {f"{name}_deg": column_degrees(table, by_name[name], "manifest") for name in axes}
     for index, row in enumerate(table):
         text = {name: text_of(row[column]) for name, column in by_name.items()}
         path = text["local path"]
@@ -333,8 +339,10 @@ def _open(
     return hdul, _header_facts(hdul[0].header)
 
 
-def column_degrees(column: Any) -> np.ndarray:
+def column_degrees(table: Table, name: str, parameter: str) -> np.ndarray:
     """Return a column of angles, in degrees where it has no unit; what is masked is NaN."""
+    column = table[name]
+    check_one_a_row(parameter, name, column.shape)
     unit = getattr(column, "unit", None)
     masked: np.ma.MaskedArray = np.ma.asarray(getattr(column, "value", column), float)
     degrees = masked * (1 if unit is None else u.Unit(unit).to(u.deg))

@@ -15,7 +15,7 @@ import numpy as np
 from astropy import units as u
 from astropy.table import Row, Table
 
-from ..exceptions import refuse
+from ..exceptions import check_one_a_row, refuse
 from .bricks import N_BRICKS, is_north
 from .photometry import Values, plain_numbers
 from .releases import RELEASES, get_release, get_tree
@@ -430,6 +430,7 @@ def _of_table(table: Table | Row) -> Sequence[np.ndarray]:
     for name, array in zip(names, arrays, strict=True):
         if np.ma.is_masked(columns[name]) or array.dtype.kind not in "iu":
             refuse("ids", name, f"{_MUST}; whole numbers, none of them masked.")
+        check_one_a_row("ids", name, array.shape)
     return arrays if len(arrays) > 1 else _unpacked(arrays[0])
 
 

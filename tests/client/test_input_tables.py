@@ -472,6 +472,89 @@ def test_a_size_that_no_row_can_have_is_refused_before_any_request(sky, survey):
     assert len(sky.requests) == 0
 
 
+# ---- columns of several values in each row -------------------------------------------------------
+
+
+PARTS = {"RAh": [3, 3], "RAm": [0, 0], "RAs": [31.5, 21.6]}
+PARTS |= {"DE-": ["+", "+"], "DEd": [0, 0], "DEm": [0, 3], "DEs": [16.9, 43.2]}
+
+
+def _wide(values):
+    return np.stack([values, values], axis=1)
+
+
+def _beside(**columns):
+    return Table({"ra": RA, "dec": DEC, **columns})
+
+
+def _refusal(call, *args, **options):
+    with pytest.raises(InvalidRequestError) as caught:
+        call(*args, **options)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "options"),
+    [
+        *((Table({**PARTS, name: _wide(PARTS[name])}), name, {}) for name in PARTS),
+        (_beside(ra=_wide(RA)), "ra", {}),
+        (_beside(dec=_wide(DEC)), "dec", {}),
+        (_beside(ra=_wide(HOURS), dec=_wide(DEGREES)), "ra", {}),
+        (_beside(ra=_wide(RA)[:, :1]), "ra", {"ra": "ra", "dec": "dec"}),
+        (_beside(dec=_wide(DEGREES)), "dec", {"ra": "ra"}),
+        (QTable({"ra": _wide(RA) * u.deg, "dec": DEC * u.deg}), "ra", {"dec": "dec"}),
+        (Table({"place": SkyCoord(_wide(RA), _wide(DEC), unit="deg")}), "place", {}),
+        (Table({"name": _wide(["0453p000", "0453p002"])}), "name", {}),
+        (Table({"which": _wide(["0453p000", "0453p002"])}), "which", {"name": "which"}),
+    ],
+)
+def test_positions_of_several_values_a_row_are_refused(sky, survey, tmp_path, table, name, options):
+    for method, more in (
+        (survey.get_cutouts, {}),
+        (survey.covers, {}),
+        (survey.crossmatch, {"radius": 1 * u.arcsec}),
+        (survey.get_brick_files, {}),
+        (survey.download_cutouts, {"download_dir": tmp_path}),
+    ):
+        message = str(_refusal(method, table, **more, **options))
+        assert name in message
+        assert f"shape {table[name].shape}" in message
+    assert len(sky.requests) == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_columns_of_one_value_a_row_are_taken_beside_others():
+    targets = as_targets(Table({"ra": _wide(RA), "dec": _wide(DEC), "RAJ2000": RA, "DEJ2000": DEC}))
+    assert np.array_equal((targets.ra_deg, targets.dec_deg), (RA, DEC))
+
+
+@pytest.mark.parametrize(
+    "ids", [_wide([1, 2]), _wide(["a", "b"]), np.array(["a", ["b", "c"]], object), PLACES]
+)
+def test_ids_that_are_no_words_or_numbers_are_refused(sky, survey, tmp_path, ids):
+    error = _refusal(survey.download_cutouts, _columns(id=ids), download_dir=tmp_path)
+    assert error.parameter == "id_column"
+    assert (f"shape {ids.shape}" in str(error)) == (ids.ndim == 2)
+    assert len(sky.requests) == 0
+
+
+@pytest.mark.parametrize("brick", ["brickid", "brickname"])
+def test_bricks_of_several_values_a_row_are_refused(sky, survey, brick):
+    values = [338328, 338329] if brick == "brickid" else ["0453p000", "0453p002"]
+    error = _refusal(survey.get_brick_files, Table({brick: _wide(values)}))
+    assert error.parameter == "bricks_or_coordinates"
+    assert "shape (2, 2)" in str(error)
+    assert len(sky.requests) == 0
+
+
+@pytest.mark.parametrize("option", ["size", "release", "region", "pixel_scale", "wcs", "rotation"])
+def test_options_of_several_values_a_row_are_refused(sky, survey, option):
+    table = _columns(here=np.ones((2, 3)))
+    error = _refusal(survey.get_cutouts, table, **{option: "here"})
+    assert error.parameter == option
+    assert len(sky.requests) == 0
+
+
 # ---- options of rows ----------------------------------------------------------------------------
 
 

@@ -296,6 +296,8 @@ def test_columns_with_units_and_without_types(pyplot):
     assert _labels(ax) == ["source (1)"]
     with pytest.raises(InvalidRequestError, match="catalog has no column dec; it has ra"):
         pictures.plot(hdul, catalog=Table({"ra": [1.0]}))
+    with pytest.raises(InvalidRequestError, match=r"'ra' has shape \(1, 2\)"):
+        pictures.plot(hdul, catalog=Table({"ra": [[1.0, 2.0]], "dec": [1.0]}))
 
 
 def test_masks_are_shaded_by_kind(sky, survey, pyplot):
