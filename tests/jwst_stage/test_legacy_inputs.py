@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import MaskedColumn, Table
@@ -11,7 +12,11 @@ from astropy.time import Time
 
 from astroquery_lis.exceptions import CoverageWarning, InvalidExposureError, InvalidRequestError
 from astroquery_lis.jwst_stage.legacy.fields import footprints_of, header_mjd
+from astroquery_lis.jwst_stage.planning.exposures import Exposure, read_exposure
+from astroquery_lis.jwst_stage.planning.grids import grid_of_exposures
+from astroquery_lis.survey.sphere import separation_deg
 
+from .headers import write_exposure
 from .legacy_mosaic import EPOCH, grid, s_region, sources, write_mosaic
 
 TEXT = "POLYGON ICRS 45.1 0.1 45.0 0.1 45.0 0.0 45.1 0.0"
@@ -25,7 +30,8 @@ def mosaic(tmp_path):
 def test_a_plan_gives_those_of_its_exposures():
     plan = SimpleNamespace(
         exposures=[
-            SimpleNamespace(
+            Exposure(
+                suffix="uncal",
                 root="jw1_nrca1",
                 path="/data/jw1_nrca1_uncal.fits",
                 s_region=TEXT,
@@ -45,11 +51,33 @@ def test_a_plan_gives_those_of_its_exposures():
 
 
 def test_an_exposure_without_a_footprint_is_named():
-    one = SimpleNamespace(root="a", path="/data/a_uncal.fits", s_region="", date="", time="")
-    with pytest.raises(InvalidExposureError, match="/data/a_uncal.fits"):
+    one = Exposure(root="a", path="/data/a_uncal.fits", suffix="uncal", exp_type="NRC_IMAGE")
+    with pytest.raises(InvalidExposureError, match="/data/a_uncal.fits.* lacks RA_REF, DEC_REF"):
         footprints_of(SimpleNamespace(exposures=[one]))
     with pytest.raises(InvalidRequestError, match="no exposures"):
         footprints_of(SimpleNamespace(exposures=[]))
+
+
+@pytest.mark.parametrize("region", [None, "POLYGON ICRS 45.0 0.1 none"])
+def test_without_an_s_region_plan_file_and_grid_cover_the_same(tmp_path, region):
+    path = write_exposure(tmp_path, ra=45.1, dec=80.0, shape=(64, 96))
+    if region is not None:
+        fits.setval(path, "S_REGION", value=region, extname="SCI")
+    exposure = read_exposure(path)
+    (of_plan,) = footprints_of(SimpleNamespace(exposures=[exposure]))
+    (of_file,) = footprints_of(path)
+    assert of_plan.shapes == of_file.shapes
+    # By astropy: half a pixel inside each corner of the detector, and as far outside.
+    pointing = SkyCoord(45.1, 80.0, unit="deg")
+    y, x = np.array([[31.5, 31.5, -31.5, -31.5], [47.5, -47.5, 47.5, -47.5]])
+    angle = (np.degrees(np.arctan2(-x, y)) + 30.0) * u.deg
+    for factor, expected in ((1.0, True), (1.03, False)):
+        distance = np.hypot(x, y) * factor * 0.0629 * u.arcsec
+        corner = pointing.directional_offset_by(angle, distance)
+        inside = of_plan.shapes[0].contains(corner.ra.deg, corner.dec.deg)
+        assert inside.tolist() == [expected] * 4
+    grid = grid_of_exposures([exposure])
+    assert separation_deg(*grid["crval"], 45.1, 80.0) * 3600 < 0.01
 
 
 def test_a_table_gives_one_per_row():
@@ -126,10 +154,10 @@ def test_files_that_are_none(tmp_path):
     junk.write_bytes(b"<html>" * 1000)
     with pytest.raises(InvalidExposureError, match="not a FITS"):
         footprints_of(junk)
-    bare = tmp_path / "bare_uncal.fits"
-    fits.PrimaryHDU().writeto(bare)
-    with pytest.raises(InvalidExposureError, match="no S_REGION"):
-        footprints_of(bare)
+    for name, match in (("bare_i2d.fits", "no S_REGION"), ("bare_uncal.fits", "no extension SCI")):
+        fits.PrimaryHDU().writeto(tmp_path / name)
+        with pytest.raises(InvalidExposureError, match=f"{name}.* {match}"):
+            footprints_of(tmp_path / name)
 
 
 @pytest.mark.parametrize(

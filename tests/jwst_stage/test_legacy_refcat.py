@@ -17,6 +17,7 @@ from astroquery_lis.exceptions import (
 )
 from astroquery_lis.jwst_stage.legacy.refcat import Cuts, make_reference, tractor_reference
 from astroquery_lis.jwst_stage.legacy_methods import LegacyMethods
+from astroquery_lis.jwst_stage.planning.exposures import Exposure
 from astroquery_lis.sandbox.catalog import catalog
 from astroquery_lis.survey.bitmasks import maskbits
 
@@ -162,9 +163,8 @@ def test_the_file_is_what_the_pipeline_reads(survey, tmp_path):
 
 def test_a_plan_tells_epoch_and_fields(survey):
     def exposure(name, region, date):
-        return SimpleNamespace(
-            root=name, path=f"/{name}_uncal.fits", s_region=region, date=date, time="00:00:00"
-        )
+        path = f"/{name}_uncal.fits"
+        return Exposure(path, name, "uncal", s_region=region, date=date, time="00:00:00")
 
     near, far = ring(45.08, -0.06, 0.04), ring(45.18, 0.06, 0.04)
     plan = SimpleNamespace(

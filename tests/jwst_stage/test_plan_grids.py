@@ -15,14 +15,20 @@ from astropy.wcs import WCS
 from astroquery_lis.exceptions import InvalidExposureError, InvalidRequestError
 from astroquery_lis.jwst_stage.planning.exposures import read_exposure
 from astroquery_lis.jwst_stage.planning.grids import (
-    footprint,
+    exposure_shapes,
     grid_of_exposures,
     grid_of_wcs,
     n_pixels,
 )
 from astroquery_lis.jwst_stage.planning.make_plan import make_plan
+from astroquery_lis.jwst_stage.s_region import corners_of
 
 from .headers import write_exposure
+
+
+def footprint(exposure):
+    """Return the corners of what an exposure covers."""
+    return np.concatenate([np.transpose(corners_of(s)) for s in exposure_shapes(exposure)])
 
 
 def wcs_of(grid):
@@ -113,10 +119,24 @@ def test_the_pixels_of_a_mosaic_of_its_own(exposures):
 def test_no_pointing(tmp_path):
     path = write_exposure(tmp_path, exp_type="NRC_DARK", drop=("RA_REF",))
     dark = read_exposure(path)
-    assert footprint(dark) is None
     assert n_pixels([dark]) is None
-    with pytest.raises(InvalidExposureError, match="no footprint and no pointing in /"):
-        grid_of_exposures([dark])
+    for refused in (lambda: exposure_shapes(dark), lambda: grid_of_exposures([dark])):
+        with pytest.raises(InvalidExposureError, match=rf"{path}.* no S_REGION .* lacks RA_REF\."):
+            refused()
+
+
+@pytest.mark.parametrize("exp_type", ["MIR_MRS", "MIR_LRS-FIXEDSLIT", "NRS_MSASPEC"])
+def test_a_slit_or_a_slicer_has_no_field_of_its_detector(tmp_path, exp_type):
+    exposure = read_exposure(write_exposure(tmp_path, exp_type=exp_type))
+    with pytest.raises(InvalidExposureError, match=f"{exp_type} has no field"):
+        exposure_shapes(exposure)
+
+
+def test_the_spectra_of_a_field_have_that_of_the_detector(tmp_path):
+    exposure = read_exposure(write_exposure(tmp_path, exp_type="NIS_WFSS", shape=(64, 96)))
+    sky = SkyCoord(footprint(exposure), unit="deg")
+    sides = [sky[i].separation(sky[(i + 1) % 4]).arcsec for i in range(4)]
+    assert sides == pytest.approx([96 * 0.0656, 64 * 0.0656] * 2, 1e-5)
 
 
 @pytest.mark.parametrize("rotation", [0.0, 20.0, 171.0])

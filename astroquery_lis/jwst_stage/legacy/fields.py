@@ -40,7 +40,8 @@ from ...survey.sphere import (
     sides_cross,
     unit_vectors,
 )
-from ..planning.grids import image_wcs
+from ..planning.exposures import ENDINGS, read_exposure
+from ..planning.grids import exposure_shapes, image_wcs
 from ..s_region import corners_of, parse_s_region
 
 if TYPE_CHECKING:
@@ -165,21 +166,13 @@ def footprints_of(source: Any) -> list[Footprint]:
 
 
 def _of_plan(plan: Plan) -> list[Footprint]:
-    footprints = []
-    for exposure in plan.exposures:
-        try:
-            shapes = parse_s_region(getattr(exposure, "s_region", ""))
-        except InvalidRequestError as error:
-            msg = f"{exposure.path}: {error}"
-            raise InvalidExposureError(msg, parameter="plan", value=str(exposure.path)) from error
-        mjd = _mjd(getattr(exposure, "date", ""), getattr(exposure, "time", ""))
-        name, path = str(exposure.root), str(exposure.path)
-        filter_name = str(getattr(exposure, "filter", "") or "")
-        footprints.append(Footprint(name, shapes, mjd, filter_name, path))
-    if not footprints:
+    if not plan.exposures:
         msg = "The plan has no exposures."
         raise InvalidRequestError(msg, parameter="plan", value=plan)
-    return footprints
+    return [
+        Footprint(e.root, exposure_shapes(e), _mjd(e.date, e.time), e.filter, e.path)
+        for e in plan.exposures
+    ]
 
 
 def _of_table(table: Table) -> list[Footprint]:
@@ -234,12 +227,21 @@ def _of_path(path: Path) -> list[Footprint]:
             raise InvalidRequestError(msg, parameter="footprints", value=str(path))
         return [footprint for file in files for footprint in _of_path(file)]
     header = read_headers(path)
-    text = str(header.get("S_REGION", ""))
-    if not text.strip():
-        msg = f"{path} has no S_REGION; it is written by assign_wcs, or by the ground system."
-        raise InvalidExposureError(msg, parameter="footprints", value=str(path))
     name, filter_name = path.name.removesuffix(".fits"), str(header.get("FILTER", ""))
-    return [Footprint(name, parse_s_region(text), header_mjd(header), filter_name, str(path))]
+    return [Footprint(name, _shapes(path, header), header_mjd(header), filter_name, str(path))]
+
+
+def _shapes(path: Path, header: fits.Header) -> tuple[Shape, ...]:
+    try:
+        return parse_s_region(str(header.get("S_REGION", "")))
+    except InvalidRequestError as error:
+        if path.name.endswith(ENDINGS):
+            return exposure_shapes(read_exposure(path))
+        msg = (
+            f"{path} has no S_REGION that can be read; it is written by assign_wcs, or by the "
+            f"ground system: {error}"
+        )
+        raise InvalidExposureError(msg, parameter="footprints", value=str(path)) from error
 
 
 def read_headers(path: Path) -> fits.Header:

@@ -18,9 +18,10 @@ from astropy.wcs.utils import wcs_to_celestial_frame
 
 from ...exceptions import InvalidExposureError, InvalidRequestError, refuse
 from ...survey.sky_grids import rotated_wcs_text
-from ...survey.sphere import middle_of, shift_positions
-from ..s_region import corners_of, parse_s_region
+from ...survey.sphere import Polygon, middle_of, shift_positions
+from ..s_region import Shape, corners_of, parse_s_region
 from .exposures import Exposure
+from .pipelines import EXP_TYPES
 
 _SCALES = {"SHORT": 0.0307, "LONG": 0.0629, "MIRI": 0.1109, "NIRISS": 0.0656, "FGS": 0.0691}
 _MARGIN_PX = 4
@@ -35,15 +36,20 @@ def native_scale(exposure: Exposure) -> float | None:
     return _SCALES.get(exposure.instrument)
 
 
-def footprint(exposure: Exposure) -> np.ndarray | None:
-    """Return the corners of an exposure on the sky."""
+def exposure_shapes(exposure: Exposure) -> tuple[Shape, ...]:
+    """Return what an exposure covers: its S_REGION, else its detector where it was pointed."""
     # One that cannot be read is as good as none: the pointing tells nearly the same.
     with suppress(InvalidRequestError):
-        shapes = parse_s_region(exposure.s_region)
-        return np.concatenate([np.transpose(corners_of(shape)) for shape in shapes])
+        return parse_s_region(exposure.s_region)
     pointing, scale = exposure.pointing, native_scale(exposure)
-    if scale is None or not {"RA_REF", "DEC_REF", "ROLL_REF"} <= set(pointing):
-        return None
+    lacking = [name for name in ("RA_REF", "DEC_REF", "ROLL_REF") if name not in pointing]
+    if lacking or scale is None or not _is_field(exposure):
+        no_field = (
+            f"{exposure.instrument} {exposure.exp_type} has no field as large as its detector"
+        )
+        why = f"lacks {', '.join(lacking)}" if lacking else no_field
+        msg = f"{exposure.path}: its header has no S_REGION that can be read, and {why}."
+        raise InvalidExposureError(msg, parameter="S_REGION", value=exposure.path)
     ny, nx = exposure.shape
     x0, y0 = pointing.get("CRPIX1", (nx + 1) / 2), pointing.get("CRPIX2", (ny + 1) / 2)
     x = (np.array([0.5, nx + 0.5, nx + 0.5, 0.5]) - x0) * scale * pointing.get("VPARITY", -1.0)
@@ -52,7 +58,14 @@ def footprint(exposure: Exposure) -> np.ndarray | None:
     east = x * math.cos(angle) + y * math.sin(angle)
     north = -x * math.sin(angle) + y * math.cos(angle)
     place = pointing["RA_REF"], pointing["DEC_REF"]
-    return np.stack(shift_positions(*place, east / 3600, north / 3600), axis=-1)
+    ra, dec = shift_positions(*place, east / 3600, north / 3600)
+    return (Polygon(tuple(ra.tolist()), tuple(dec.tolist())),)
+
+
+def _is_field(exposure: Exposure) -> bool:
+    """Return True if the detector is a field of the sky: no slit, no slicer, no shutter."""
+    kind = EXP_TYPES.get(exposure.exp_type)
+    return kind is not None and (kind.stages[1] == "Image2Pipeline" or kind.is_slitless)
 
 
 def _roll_deg(exposure: Exposure) -> float:
@@ -64,12 +77,12 @@ def grid_of_exposures(
     exposures: Sequence[Exposure], *, pixel_scale: float | None = None, rotation: float = 0.0
 ) -> dict:
     """Return the grid that holds all exposures."""
-    without = [e.path for e in exposures if footprint(e) is None]
-    if without or not exposures:
-        msg = f"common_grid: no footprint and no pointing in {', '.join(without) or 'no files'}."
-        raise InvalidExposureError(msg, parameter="common_grid", value=without)
+    if not exposures:
+        msg = "common_grid: there are no images, for which it would be."
+        raise InvalidExposureError(msg, parameter="common_grid", value=[])
+    shapes = [shape for exposure in exposures for shape in exposure_shapes(exposure)]
+    corners = np.concatenate([np.transpose(corners_of(shape)) for shape in shapes])
     scale = pixel_scale or min(native_scale(e) or math.inf for e in exposures)
-    corners = np.concatenate([footprint(e) for e in exposures])
     ra, dec = middle_of(*corners.T)
     text = rotated_wcs_text(ra, dec, 1, 1, scale, rotation)
     x, y = WCS(fits.Header.fromstring(text, sep="\n")).wcs_world2pix(corners, 0).T
@@ -120,10 +133,13 @@ def n_pixels(exposures: Sequence[Exposure], grid: dict[str, Any] | None = None) 
     """Return how many pixels the mosaic of some exposures has."""
     if grid and "output_shape" in grid:
         return math.prod(grid["output_shape"])
-    if grid or any(footprint(e) is None for e in exposures):
+    if grid:
         return None
     # The pipeline turns the grid to fit the exposures; north up would need more.
-    grid = grid_of_exposures(exposures, rotation=_roll_deg(exposures[0]))
+    try:
+        grid = grid_of_exposures(exposures, rotation=_roll_deg(exposures[0]))
+    except InvalidExposureError:
+        return None
     return math.prod(grid["output_shape"])
 
 
