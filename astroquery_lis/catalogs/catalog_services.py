@@ -8,6 +8,7 @@ reserved word.
 from __future__ import annotations
 
 import re
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -119,6 +120,7 @@ def _mapped_errors(url: str) -> Iterator[None]:
     """Turn the errors of pyvo and what is below it into the package's own."""
     import pyvo
 
+    before = sys.exc_info()[1]
     with map_errors(url, pyvo.dal.DALAccessError):
         try:
             yield
@@ -128,7 +130,7 @@ def _mapped_errors(url: str) -> Iterator[None]:
         except pyvo.dal.DALFormatError as error:
             # So it calls whatever happens while it reads an answer.
             lower = (HTTPError, requests.RequestException, LegacySurveyError)
-            if any(isinstance(cause, lower) for cause in causes(error)):
+            if any(isinstance(cause, lower) for cause in causes(error, before)):
                 raise
             msg = f"{url} did not answer with a VOTable: {error}."
             raise UnexpectedContentError(msg, url=url, cause=error) from error

@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -112,6 +113,8 @@ class _PoliteRetry(Retry):
 def map_errors(url: str, *others: type[Exception]) -> Iterator[None]:
     """Turn the errors of urllib3, of requests, and others into the package's own."""
     kinds: tuple[type[Exception], ...] = (HTTPError, OSError, *others)
+    # What is being handled already did not come from what happens here.
+    before = sys.exc_info()[1]
     try:
         yield
     except LegacySurveyError as error:
@@ -121,14 +124,14 @@ def map_errors(url: str, *others: type[Exception]) -> Iterator[None]:
             error.args = (f"{url}: {error}",)
         raise
     except kinds as error:
-        raise _mapped(url, error) from error
+        raise _mapped(url, error, before) from error
 
 
-def _mapped(url: str, error: BaseException) -> LegacySurveyError:
+def _mapped(url: str, error: BaseException, before: BaseException | None) -> LegacySurveyError:
     """Return the error of ours that a lower one means, by the first that says what it is."""
     if isinstance(error, MaxRetryError) and error.reason is not None:
         error = error.reason
-    lower = list(causes(error))
+    lower = list(causes(error, before))
     for cause in lower:
         if isinstance(cause, LegacySurveyError):
             return cause
@@ -198,9 +201,9 @@ def unreachable(reasons: Mapping[str, str], **about: Any) -> UnreachableError:
     return UnreachableError(" ".join([*texts, WITHOUT_NETWORK]), reasons=reasons, **about)
 
 
-def causes(error: object) -> Iterator[BaseException]:
-    """Yield an error and those that it came from."""
-    visited = set()
+def causes(error: object, before: BaseException | None = None) -> Iterator[BaseException]:
+    """Yield an error and those that it came from, without those of one that was there before."""
+    visited = set() if before is None else {id(earlier) for earlier in causes(before)}
     waiting = [error]
     while waiting:
         error = waiting.pop(0)

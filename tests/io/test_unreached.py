@@ -8,9 +8,17 @@ import pytest
 from astroquery import mast
 
 from astroquery_lis import LegacySurvey, LegacySurveyClass, _conf, conf, sandbox
-from astroquery_lis.exceptions import ServiceDownError, ServiceTimeoutError, UnreachableError
+from astroquery_lis.exceptions import (
+    NoCoverageError,
+    ServiceDownError,
+    ServiceTimeoutError,
+    UnexpectedContentError,
+    UnreachableError,
+)
 from astroquery_lis.io.http import HttpClient
 from astroquery_lis.jwst_stage import JwstStageClass
+
+from .raw_server import OK, RawServer
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +144,43 @@ def test_tap_says_so_in_the_same_words(host):
         LegacySurveyClass().query_tap("SELECT 1")
     assert "_Pool" not in str(caught.value)
     assert caught.value.url == f"http://{host}/tap"
+
+
+ASKED_AGAIN = {
+    "file": lambda url: HttpClient(retries=0).read(url, 10),
+    "TAP": lambda url: LegacySurveyClass().query_tap("SELECT 1"),
+    "MAST": lambda url: JwstStageClass().query_uncal(program=1),
+}
+
+
+@pytest.mark.parametrize("call", ASKED_AGAIN)
+def test_what_was_handled_before_is_not_why_a_service_cannot_be_reached(call):
+    url = f"http://127.0.0.1:{_free_port()}"
+    with (
+        mast.conf.set_temp("server", url),
+        conf.set_temp("tap_url", f"{url}/tap"),
+        conf.set_temp("retries", 0),
+    ):
+        try:
+            raise NoCoverageError("an earlier error")
+        except NoCoverageError:
+            with pytest.raises(UnreachableError, match="connection refused"):
+                ASKED_AGAIN[call](f"{url}/a")
+
+
+def test_an_answer_of_tap_that_is_no_table_is_so_after_an_earlier_error_too():
+    page = b"<html></html>"
+    head = OK + b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(page)
+    with (
+        RawServer(head + page, at_once=len(head + page)) as server,
+        conf.set_temp("tap_url", server.url),
+        conf.set_temp("retries", 0),
+    ):
+        try:
+            raise NoCoverageError("an earlier error")
+        except NoCoverageError:
+            with pytest.raises(UnexpectedContentError, match="did not answer with a VOTable"):
+                LegacySurveyClass().query_tap("SELECT 1")
 
 
 def test_names_are_those_of_the_sandbox_in_commands_too():
