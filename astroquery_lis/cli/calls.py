@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
-from astropy.io import fits
 from astropy.time import Time
 
 from ..client import LegacySurveyClass
-from ..client.inputs import Targets, as_targets
+from ..client.inputs import Targets, as_targets, image_wcs
 from ..client.user_tables import read_table
 from ..exceptions import InvalidRequestError
 from ..jwst_stage import JwstStageClass
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from astropy.table import Table
+    from astropy.wcs import WCS
 
     from .._typing import Keywords
 
@@ -165,18 +165,12 @@ def corners(text: str) -> SkyCoord:
         raise argparse.ArgumentTypeError(msg) from error
 
 
-def grid_of_file(path: str) -> fits.Header:
-    """Return the header of the first image in a FITS file."""
+def grid_of_file(path: str) -> WCS:
+    """Return the grid of the image in a FITS file."""
     try:
-        with fits.open(path) as hdul:
-            headers = [hdu.header for hdu in hdul if hdu.is_image and hdu.header["NAXIS"] == 2]
-    except OSError as error:
-        msg = f"{path} cannot be read as FITS: {error}"
-        raise argparse.ArgumentTypeError(msg) from error
-    if not headers:
-        msg = f"{path} has no image"
-        raise argparse.ArgumentTypeError(msg)
-    return headers[0]
+        return image_wcs(path, "wcs")
+    except InvalidRequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def name_of_place(position: tuple[float, float]) -> str:

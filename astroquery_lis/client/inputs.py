@@ -8,6 +8,7 @@ that is masked, NaN or a value that no place has (-9999, 99) has no position.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +23,15 @@ from astropy.table import Column, Row, Table
 from astropy.time import Time
 
 from .. import images, survey
-from ..exceptions import CoverageWarning, InvalidRequestError, check_one_a_row, meant, refuse, warn
+from ..exceptions import (
+    CoverageWarning,
+    InvalidExposureError,
+    InvalidRequestError,
+    check_one_a_row,
+    meant,
+    refuse,
+    warn,
+)
 from ..survey.bricks import brick_id
 from .position_columns import (
     columns_by_name,
@@ -34,6 +43,8 @@ from .position_columns import (
 from .position_text import POSITION, coordinate_deg, first_few, read_positions
 
 if TYPE_CHECKING:
+    from astropy.wcs import WCS
+
     from .._typing import Angle, FilePath, Positions
     from ..images.cutting import CutoutJob
     from ..survey.catalog_request import Sky
@@ -527,3 +538,29 @@ def _of_row(row: int, make: Callable[..., CutoutRequest], options: Options) -> C
     except InvalidRequestError as error:
         msg = f"Row {row}: {error}"
         raise InvalidRequestError(msg, parameter=error.parameter, value=error.value) from error
+
+
+# ---- grids --------------------------------------------------------------------------------------
+
+
+def existing_file(parameter: str, file: str | os.PathLike[str]) -> str:
+    """Return the absolute path of a file that is there."""
+    path = os.path.abspath(os.path.expanduser(file))
+    if not os.path.isfile(path):
+        refuse(parameter, file, "is not a file that is there.")
+    return path
+
+
+def image_wcs(source: Any, parameter: str = "like") -> WCS:
+    """Return the celestial WCS of an image file, a header, an HDUList or a WCS, with its size."""
+    if not isinstance(source, (str, os.PathLike)):
+        own = ", or 'own' for the grid of each file" if parameter == "like" else ""
+        return survey.sky_grids.plane_wcs(source, parameter, other=f", or the path of a file{own}")
+    path = existing_file(parameter, source)
+    try:
+        with fits.open(path, memmap=True) as hdul:
+            header = survey.sky_grids.image_header(hdul, parameter, source)
+    except OSError as error:
+        msg = f"{parameter}={os.fspath(source)!r} cannot be read as FITS: {error}."
+        raise InvalidExposureError(msg, parameter=parameter, value=source) from error
+    return survey.sky_grids.plane_wcs(header, parameter)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cached_property
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
-from astropy.io.fits import Header
+from astropy.io.fits import HDUList, Header
 from astropy.wcs import WCS, NoConvergence
 from astropy.wcs.utils import proj_plane_pixel_area, proj_plane_pixel_scales
 
-from ..exceptions import InvalidRequestError
+from ..exceptions import InvalidExposureError, InvalidRequestError
 from .pixel_grids import Box, TangentGrid
 
 
@@ -73,44 +74,83 @@ def cards_text(header: Header | list[tuple[str, str | float, str]]) -> str:
     return "\n".join(str(card).rstrip() for card in Header(header).cards)
 
 
-def as_wcs_text(wcs: WCS | Header, *, parameter: str = "wcs") -> tuple[str, int, int]:
-    """Return a WCS as FITS cards, one per line, and the size ``ny, nx`` of its image."""
+_CAL_FILES = "cal files have theirs in the ASDF extension only in part: take an i2d file"
 
-    def refuse(must: str) -> NoReturn:
-        is_long = isinstance(wcs, (WCS, Header))
-        shown = f"<{type(wcs).__name__}>" if is_long else repr(wcs)
-        msg = f"{parameter}={shown} {must}"
-        raise InvalidRequestError(msg, parameter=parameter, value=wcs)
 
-    plane = _of_header(wcs) if isinstance(wcs, Header) else wcs
-    if not isinstance(plane, WCS):
-        refuse("must be a WCS or a FITS header.")
-    if plane.naxis > 2 and plane.has_celestial:
-        plane = plane.celestial
+def refuse_grid(
+    parameter: str, source: Any, why: str, kind: type[InvalidRequestError] = InvalidRequestError
+) -> NoReturn:
+    """Refuse what a user gave as a grid, without printing all of it."""
+    is_long = isinstance(source, (WCS, Header, HDUList))
+    msg = f"{parameter}={type(source).__name__ if is_long else repr(source)} {why}."
+    raise kind(msg, parameter=parameter, value=source)
+
+
+def as_wcs_text(source: Any, *, parameter: str = "wcs") -> tuple[str, int, int]:
+    """Return a grid that a user gives as FITS cards, one per line, and its size ``ny, nx``."""
+    plane = plane_wcs(source, parameter)
     if plane.naxis != 2 or not plane.is_celestial or plane.wcs.lng != 0:
-        refuse("must have two celestial axes, the longitude first.")
-    shape = plane.array_shape or _size_in(wcs)
-    if not shape or None in shape:
-        refuse("does not tell the size of its image: set its array_shape.")
+        refuse_grid(parameter, source, "must have two celestial axes, the longitude first")
+    if plane.array_shape is None:
+        refuse_grid(parameter, source, "does not tell the size of its image: set its array_shape")
     header = plane.to_header(relax=True)
     for name in _SIZE_CARDS:
         header.remove(name, ignore_missing=True)
-    return cards_text(header), int(shape[0]), int(shape[1])
+    ny, nx = plane.array_shape
+    return cards_text(header), int(ny), int(nx)
+
+
+def plane_wcs(source: Any, parameter: str, *, other: str = "") -> WCS:
+    """Return the celestial WCS of a header, an HDUList or a WCS, with its size.
+
+    A refusal names the other kinds that the caller reads.
+    """
+    given = source
+    if isinstance(source, HDUList):
+        given = image_header(source, parameter, source)
+    if isinstance(given, Header):
+        try:
+            wcs = _of_header(given)
+        except ValueError as error:
+            refuse_grid(parameter, source, f"has a WCS that cannot be read: {error}")
+    elif isinstance(given, WCS):
+        wcs = _celestial(given)
+    else:
+        refuse_grid(parameter, source, f"must be a WCS, a header, an HDUList{other}")
+    if not wcs.has_celestial:
+        refuse_grid(parameter, source, f"has no celestial axes; {_CAL_FILES}")
+    return wcs
+
+
+def image_header(hdul: HDUList, parameter: str, source: Any) -> Header:
+    """Return the header of the first image with a celestial WCS, that of SCI before others."""
+    images = [hdu for hdu in hdul if hdu.is_image and hdu.header.get("NAXIS", 0) >= 2]
+    for hdu in sorted(images, key=lambda hdu: hdu.name != "SCI"):
+        if _of_header(hdu.header).has_celestial:
+            return hdu.header.copy()
+    why = f"has no image with a celestial WCS in FITS cards; {_CAL_FILES}"
+    return refuse_grid(parameter, source, why, kind=InvalidExposureError)
+
+
+def _celestial(wcs: WCS) -> WCS:
+    return wcs.celestial if wcs.naxis > 2 and wcs.has_celestial else wcs
 
 
 def _of_header(header: Header) -> WCS:
-    """Return the WCS of a header, in the frame of its positions."""
-    wcs = WCS(header)
+    """Return the WCS of the image of a header, in the frame of its positions."""
+    with warnings.catch_warnings():
+        # The time cards of JWST files are put right with a warning each.
+        warnings.simplefilter("ignore")
+        whole = WCS(header)
+    wcs = _celestial(whole)
+    if wcs is whole:
+        axes = [header.get(f"ZNAXIS{i}", header.get(f"NAXIS{i}")) for i in (2, 1)]
+        wcs.array_shape = axes if all(axes) else None
     if _is_of_survey(header):
         # Its headers say EQUINOX 2000 and no RADESYS, which means FK5 by the standard; the
         # positions are Gaia's.
         wcs.wcs.radesys = "ICRS"
     return wcs
-
-
-def _size_in(wcs: WCS | Header) -> tuple[int, int] | None:
-    """Return the size of an image, if a header tells it."""
-    return (wcs.get("NAXIS2"), wcs.get("NAXIS1")) if isinstance(wcs, Header) else None
 
 
 def _is_of_survey(header: Header) -> bool:

@@ -142,7 +142,7 @@ def test_a_dry_run_asks_nothing(run, scene):
         (("nan", "0"), 2, "not finite"),
         (("45:61:00", "0:0:0"), 2, "is not RA and Dec"),
         (("Nobody", "17"), 2, "nor a name that the Sesame service knows"),
-        (("--wcs", "none.fits"), 2, "--wcs: none.fits cannot be read as FITS"),
+        (("--wcs", "none.fits"), 2, "--wcs: wcs='none.fits' is not a file that is there"),
         ((), 2, "position '' is not RA and Dec"),
     ],
 )

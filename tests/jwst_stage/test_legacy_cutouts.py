@@ -8,6 +8,7 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.wcs import WCS
 
+from astroquery_lis.client.inputs import image_wcs
 from astroquery_lis.exceptions import (
     CoverageWarning,
     InvalidExposureError,
@@ -16,7 +17,6 @@ from astroquery_lis.exceptions import (
 )
 from astroquery_lis.jwst_stage.legacy.fields import field_box, fields_from
 from astroquery_lis.jwst_stage.legacy_methods import LegacyMethods
-from astroquery_lis.jwst_stage.planning.grids import image_wcs
 from astroquery_lis.sandbox.sky import positions as sky_positions
 from astroquery_lis.survey.bricks import brick_edges, brick_grid, brick_id
 

@@ -7,6 +7,9 @@ from astropy.io import fits
 from hypothesis import given
 from hypothesis import strategies as st
 
+from astroquery_lis.cli.calls import grid_of_file
+from astroquery_lis.client.inputs import image_wcs
+from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.survey.pixel_grids import Box, TangentGrid
 from astroquery_lis.survey.sky_grids import SkyGrid, as_wcs_text
 
@@ -62,3 +65,68 @@ def test_a_header_of_the_survey_is_in_icrs_and_another_means_what_it_says():
         assert SkyCoord(ra, dec, unit="deg").separation(expected).arcsec < 1e-6
         assert (ny, nx) == (100, 100)
     assert fk5.separation(SkyCoord(10.0, 20.0, unit="deg")).arcsec > 0.01
+
+
+@pytest.fixture
+def survey_file(tmp_path):
+    """A file as legacypipe writes it, compressed, behind an empty image and a table."""
+    header = fits.Header(TangentGrid(10.0, 20.0, 59.5, 49.5, 0.262 / 3600).cards())
+    header["EQUINOX"], header["BRICKNAM"] = 2000.0, "0100p200"
+    del header["RADESYS"]
+    flat = fits.ImageHDU(np.zeros((4, 4), np.float32))
+    rows = fits.BinTableHDU.from_columns([fits.Column("a", "E", array=[1.0])])
+    image = fits.CompImageHDU(np.zeros((100, 120), np.float32), header)
+    path = tmp_path / "coadd.fits.fz"
+    fits.HDUList([fits.PrimaryHDU(), flat, rows, image]).writeto(path)
+    return path
+
+
+def test_a_grid_is_the_same_as_a_file_a_header_and_a_wcs(survey_file):
+    with fits.open(survey_file) as hdul:
+        sources = [hdul, hdul[3].header, image_wcs(survey_file)]
+        texts = {as_wcs_text(source) for source in sources}
+        given = [image_wcs(source) for source in (survey_file, str(survey_file), *sources)]
+        given.append(grid_of_file(str(survey_file)))
+    ((text, ny, nx),) = texts
+    assert (ny, nx) == (100, 120)
+    place = SkyCoord(10.0, 20.0, unit="deg")
+    ra, dec = SkyGrid(text).to_sky(59.5, 49.5)
+    assert SkyCoord(ra, dec, unit="deg").separation(place).arcsec < 1e-6
+    for wcs in given:
+        assert wcs.array_shape == (100, 120)
+        assert wcs.pixel_to_world(59.5, 49.5).icrs.separation(place).arcsec < 1e-6
+
+
+@pytest.mark.parametrize(
+    "order", [("RA---TAN", "DEC--TAN", "FREQ"), ("FREQ", "RA---TAN", "DEC--TAN")]
+)
+def test_the_plane_of_a_cube_is_that_of_its_sky(order):
+    header = fits.Header()
+    header["NAXIS"] = 3
+    sizes = {"RA---TAN": 120, "DEC--TAN": 100, "FREQ": 7}
+    values = {"RA---TAN": 10.0, "DEC--TAN": 20.0, "FREQ": 1.4e9}
+    for axis, kind in enumerate(order, 1):
+        header[f"NAXIS{axis}"], header[f"CTYPE{axis}"] = sizes[kind], kind
+        header[f"CRVAL{axis}"], header[f"CRPIX{axis}"] = values[kind], 1.0
+        header[f"CDELT{axis}"] = 1e6 if kind == "FREQ" else 1e-4
+    text, ny, nx = as_wcs_text(header)
+    assert (ny, nx) == (100, 120)
+    assert np.allclose(SkyGrid(text).to_sky(0, 0), (10.0, 20.0), rtol=0, atol=1e-9)
+
+
+def test_what_is_no_grid_is_refused(tmp_path):
+    page = tmp_path / "page.fits"
+    page.write_text("<html>" * 1000)
+    flat = tmp_path / "flat.fits"
+    fits.PrimaryHDU(np.zeros((4, 4), np.float32)).writeto(flat)
+    lacking = fits.Header(TangentGrid(10.0, 20.0, 59.5, 49.5, 0.262 / 3600).cards())
+    for source, match in (
+        (page, "cannot be read as FITS"),
+        (flat, "no image with a celestial WCS"),
+        (tmp_path / "none.fits", "not a file that is there"),
+        (lacking, "does not tell the size"),
+        (7, "wcs=7 must be a WCS"),
+    ):
+        with pytest.raises(InvalidRequestError, match=match) as caught:
+            as_wcs_text(image_wcs(source, "wcs"))
+        assert caught.value.parameter == "wcs"

@@ -11,13 +11,13 @@ import numpy as np
 from astropy.io import fits
 
 from ..._packages import import_optional
+from ...client.inputs import image_wcs
 from ...exceptions import InvalidRequestError, OptionalDependencyError
 from ...images.cutout_hdus import sky_matrix
 from ...pictures import page
 from ...pictures.plot import sky_marks
 from ...pictures.rgb import as_count, flips, rgb
 from ...survey.photometry import plain_numbers
-from ..planning.grids import image_wcs
 from .field_sources import texts
 from .fields import read_headers
 

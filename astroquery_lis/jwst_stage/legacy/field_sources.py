@@ -17,13 +17,12 @@ from scipy.spatial import ConvexHull, QhullError, cKDTree
 
 from ..._typing import FilePath
 from ...client import LegacySurveyClass
-from ...client.inputs import as_targets
+from ...client.inputs import as_targets, image_wcs
 from ...exceptions import InvalidExposureError, InvalidRequestError, refuse
 from ...survey.photometry import plain_numbers
 from ...survey.releases import get_release
 from ...survey.sphere import Circle, Polygon, middle_of, shift_positions, tangent_axes, unit_vectors
 from ...survey.tractor_columns import tractor_columns
-from ..planning.grids import image_wcs
 from .fields import Field, Footprint, footprints_of, read_headers
 
 MAS_PER_DEG = 3.6e6

@@ -20,6 +20,7 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.time import Time
 
+from ...client.inputs import image_wcs
 from ...exceptions import (
     CoverageWarning,
     InvalidExposureError,
@@ -41,7 +42,7 @@ from ...survey.sphere import (
     unit_vectors,
 )
 from ..planning.exposures import ENDINGS, read_exposure
-from ..planning.grids import exposure_shapes, image_wcs
+from ..planning.grids import exposure_shapes
 from ..s_region import corners_of, parse_s_region
 
 if TYPE_CHECKING:

@@ -1,14 +1,13 @@
-"""Grids of images: those that hold exposures, and those that users hand in."""
+"""Grids of mosaics: those that hold exposures, and those of images, in the words of resample."""
 
 from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from astropy.coordinates import SkyCoord
@@ -16,8 +15,9 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from astropy.wcs.utils import wcs_to_celestial_frame
 
+from ...client.inputs import existing_file, image_wcs
 from ...exceptions import InvalidExposureError, InvalidRequestError, refuse
-from ...survey.sky_grids import rotated_wcs_text
+from ...survey.sky_grids import refuse_grid, rotated_wcs_text
 from ...survey.sphere import Polygon, middle_of, shift_positions
 from ..s_region import Shape, corners_of, parse_s_region
 from .exposures import Exposure
@@ -25,7 +25,6 @@ from .pipelines import EXP_TYPES
 
 _SCALES = {"SHORT": 0.0307, "LONG": 0.0629, "MIRI": 0.1109, "NIRISS": 0.0656, "FGS": 0.0691}
 _MARGIN_PX = 4
-_CAL_FILES = "cal files have theirs in the ASDF extension only in part: take an i2d file"
 
 
 def native_scale(exposure: Exposure) -> float | None:
@@ -146,10 +145,10 @@ def n_pixels(exposures: Sequence[Exposure], grid: dict[str, Any] | None = None) 
 def grid_of_wcs(wcs: Any) -> dict:
     """Return the grid of an image."""
     if isinstance(wcs, (str, os.PathLike)) and Path(wcs).suffix == ".asdf":
-        return {"output_wcs": _existing("wcs", wcs)}
+        return {"output_wcs": existing_file("wcs", wcs)}
     plane = image_wcs(wcs, "wcs")
     if plane.array_shape is None:
-        _refuse("wcs", wcs, "has no shape; set its array_shape")
+        refuse_grid("wcs", wcs, "has no shape; set its array_shape")
     _check_tangential(plane)
     matrix = plane.pixel_scale_matrix
     scale = math.sqrt(abs(np.linalg.det(matrix)))
@@ -158,7 +157,7 @@ def grid_of_wcs(wcs: Any) -> dict:
         [[-math.cos(rotation), math.sin(rotation)], [math.sin(rotation), math.cos(rotation)]]
     )
     if not np.allclose(matrix, expected, rtol=0, atol=1e-5 * scale):
-        _refuse("wcs", wcs, "has pixels that are not square, or east to the right of north")
+        refuse_grid("wcs", wcs, "has pixels that are not square, or east to the right of north")
     center = SkyCoord(*plane.wcs.crval, unit="deg", frame=wcs_to_celestial_frame(plane)).icrs
     return {
         "crval": [float(center.ra.deg), float(center.dec.deg)],
@@ -173,71 +172,8 @@ def _check_tangential(wcs: WCS) -> None:
     types = [str(t) for t in wcs.wcs.ctype]
     if types != ["RA---TAN", "DEC--TAN"]:
         why = f"has CTYPE {types}; resample makes RA---TAN, DEC--TAN. Give a gwcs as .asdf"
-        _refuse("wcs", wcs, why)
+        refuse_grid("wcs", wcs, why)
     if wcs.sip is not None or wcs.cpdis1 is not None or wcs.det2im1 is not None:
-        _refuse("wcs", wcs, "has distortions; give a gwcs as .asdf")
+        refuse_grid("wcs", wcs, "has distortions; give a gwcs as .asdf")
     if not math.isnan(wcs.wcs.lonpole) and wcs.wcs.lonpole not in (180.0, 999.0):
-        _refuse("wcs", wcs, f"has LONPOLE={wcs.wcs.lonpole}; resample makes 180")
-
-
-def image_wcs(source: Any, parameter: str = "like") -> WCS:
-    """Return the celestial WCS of an image file, a header, an HDUList or a WCS, with its size."""
-    header = _header_of(source, parameter)
-    if isinstance(header, fits.Header):
-        axes = [header.get(f"ZNAXIS{i}", header.get(f"NAXIS{i}")) for i in (2, 1)]
-        wcs = _header_wcs(header)
-        wcs.array_shape = axes if all(axes) else None
-    elif isinstance(header, WCS):
-        wcs = header.celestial if header.naxis > 2 and header.has_celestial else header
-    else:
-        own = ", or 'own' for the grid of each file" if parameter == "like" else ""
-        must = f"must be a WCS, a header, an HDUList, or the path of a file{own}"
-        _refuse(parameter, source, must)
-    if not wcs.has_celestial:
-        _refuse(parameter, source, f"has no celestial axes; {_CAL_FILES}")
-    return wcs
-
-
-def _header_of(source: Any, parameter: str) -> object:
-    """Return the header of the image of a file or an HDUList; anything else as it is."""
-    if isinstance(source, fits.HDUList):
-        return _image_header(source, parameter, source)
-    if not isinstance(source, (str, os.PathLike)):
-        return source
-    path = _existing(parameter, source)
-    try:
-        with fits.open(path, memmap=True) as hdul:
-            return _image_header(hdul, parameter, source)
-    except OSError as error:
-        return _refuse(parameter, source, f"cannot be read: {error}", kind=InvalidExposureError)
-
-
-def _header_wcs(header: fits.Header) -> WCS:
-    with warnings.catch_warnings():
-        # The time cards of JWST files are put right with a warning each.
-        warnings.simplefilter("ignore")
-        return WCS(header, naxis=2)
-
-
-def _image_header(hdul: fits.HDUList, parameter: str, source: Any) -> fits.Header:
-    """Return the header of the first image with a celestial WCS, that of SCI before others."""
-    for hdu in sorted(hdul, key=lambda hdu: hdu.name != "SCI"):
-        if hdu.header.get("NAXIS", 0) >= 2 and _header_wcs(hdu.header).has_celestial:
-            return hdu.header.copy()
-    why = f"has no image with a celestial WCS in FITS cards; {_CAL_FILES}"
-    return _refuse(parameter, source, why, kind=InvalidExposureError)
-
-
-def _existing(parameter: str, file: str | os.PathLike[str]) -> str:
-    path = os.path.abspath(os.path.expanduser(file))
-    if not os.path.isfile(path):
-        _refuse(parameter, file, "is not a file that is there")
-    return path
-
-
-def _refuse(
-    parameter: str, source: Any, why: str, kind: type[InvalidRequestError] = InvalidRequestError
-) -> NoReturn:
-    is_long = isinstance(source, (WCS, fits.Header, fits.HDUList))
-    msg = f"{parameter}={type(source).__name__ if is_long else repr(source)} {why}."
-    raise kind(msg, parameter=parameter, value=source)
+        refuse_grid("wcs", wcs, f"has LONPOLE={wcs.wcs.lonpole}; resample makes 180")
