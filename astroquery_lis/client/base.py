@@ -22,7 +22,6 @@ from astroquery.query import BaseQuery
 
 from .. import catalogs, images, io
 from .._conf import conf, setting
-from .._forks import new_lock
 from .._packages import package_version
 from ..exceptions import (
     ArgumentError,
@@ -33,7 +32,7 @@ from ..exceptions import (
     refuse,
 )
 from ..io.bounds import BOUNDS, Bound
-from ..io.http import HttpClient
+from ..io.http import shared_client
 from ..io.mirrors import resolve_mirrors
 from ..survey.releases import as_region, get_release
 
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from ..images.reader import SectionReader
     from ..images.sources import Access
     from ..images.viewer_service import ViewerService
+    from ..io.http import Options
     from ..io.mirrors import Mirror as SurveyMirror
     from ..io.places import FileFinder
 
@@ -192,8 +192,6 @@ class SurveyBase(QueryBase):
         self._release: str | None = None
         self._mirror: Mirror | None = None
         self._cone_refused: set[str] = set()
-        self._clients: dict[tuple, HttpClient] = {}
-        self._lock = new_lock()
 
     def __repr__(self) -> str:
         mirrors = ", ".join(mirror.name for mirror in resolve_mirrors(self.mirror))
@@ -203,13 +201,7 @@ class SurveyBase(QueryBase):
         )
 
     def __getstate__(self) -> dict[str, object]:
-        state = {**self.__dict__, "_lock": None, "_clients": {}}
-        state.pop("_tables", None)
-        return state
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
-        self._lock = new_lock()
+        return {name: value for name, value in self.__dict__.items() if name != "_tables"}
 
     @cached_property
     def _images(self) -> OpenImages:
@@ -269,7 +261,7 @@ class SurveyBase(QueryBase):
     def _reader(self, mirrors: tuple[SurveyMirror, ...], cache: bool | None) -> SectionReader:
         location = self._location(cache)
         return images.reader.SectionReader(
-            self._client(),
+            self._client_options(),
             mirrors,
             location,
             self._images,
@@ -291,7 +283,7 @@ class SurveyBase(QueryBase):
         return images.sources.Access(
             mirrors,
             None if location is None else str(location),
-            tuple(self._client_options().items()),
+            self._client_options(),
             setting("viewer_url"),
             (("timeout_is_set", self._timeout is not None), ("max_connections", n_viewer)),
             self._is_same_sky("viewer_url", mirrors),
@@ -300,27 +292,21 @@ class SurveyBase(QueryBase):
         )
 
     def _finder(self, mirror: Mirror | None, cache: bool | None) -> FileFinder:
-        return io.places.FileFinder(self._client, self._mirrors(mirror), self._location(cache))
+        return io.places.FileFinder(
+            lambda: shared_client(self._client_options()),
+            self._mirrors(mirror),
+            self._location(cache),
+        )
 
-    def _client(self, make: Callable[..., HttpClient] = HttpClient, **extra: object) -> HttpClient:
-        """Return the HTTP client of one kind for the settings in force."""
-        options = {**self._client_options(), **extra}
-        key = make, tuple(options.items())
-        with self._lock:
-            if key not in self._clients:
-                # One of each kind: what was made for other settings is of no more use.
-                self._clients = {k: c for k, c in self._clients.items() if k[0] is not make}
-                self._clients[key] = make(**options)
-            return self._clients[key]
-
-    def _client_options(self) -> dict[str, object]:
-        return {
-            "timeout_s": setting("timeout", self._timeout),
-            "retries": conf.retries,
-            "max_connections": conf.max_workers,
-            "max_retry_after_s": conf.max_retry_after,
-            "user_agent": self._session.headers["User-Agent"],
-        }
+    def _client_options(self) -> Options:
+        """Return the options of the HTTP clients for the settings in force."""
+        return (
+            ("timeout_s", setting("timeout", self._timeout)),
+            ("retries", conf.retries),
+            ("max_connections", conf.max_workers),
+            ("max_retry_after_s", conf.max_retry_after),
+            ("user_agent", self._session.headers["User-Agent"]),
+        )
 
     def _is_same_sky(self, service: str, mirrors: Sequence[SurveyMirror]) -> bool:
         """Return True if a service of ``conf`` has the sky of the mirrors, and may stand in."""
@@ -329,10 +315,10 @@ class SurveyBase(QueryBase):
 
     def _viewer(self, cache: bool | None) -> ViewerService:
         """Return the viewer's service for the settings in force."""
-        return images.viewer_service.ViewerService(
-            self._client(
-                images.viewer_service.viewer_client, timeout_is_set=self._timeout is not None
-            ),
+        service = images.viewer_service
+        options = (*self._client_options(), ("timeout_is_set", self._timeout is not None))
+        return service.ViewerService(
+            shared_client(options, service.viewer_client),
             setting("viewer_url"),
             self._location(cache),
             cache_conf.cache_timeout,

@@ -18,6 +18,7 @@ from .. import io
 from .._conf import conf
 from ..exceptions import ChecksumError, InvalidRequestError, NotFoundError, TransferError, refuse
 from ..io.bounds import Threads
+from ..io.http import shared_client
 from ..io.mirrors import REGISTERED
 from ..survey.paths import checksum_path
 from ..survey.releases import get_release
@@ -89,7 +90,8 @@ class CacheMethods(SurveyBase):
         if repair or mirror is not None:
             mirrors = self._mirrors(mirror)
         self._images.clear()
-        return audit(tree, self._client(), mirrors, repair=repair, show_progress=show_progress)
+        client = shared_client(self._client_options())
+        return audit(tree, client, mirrors, repair=repair, show_progress=show_progress)
 
     # ---- mirrors --------------------------------------------------------------------------------
 
@@ -118,7 +120,7 @@ class CacheMethods(SurveyBase):
         used = self._mirrors(None)
         mirrors = list({m.name: m for m in (*REGISTERED.values(), *used)}.values())
         if probe:
-            io.mirrors.HEALTH.probe(mirrors, self._client(), PROBE_PATH)
+            io.mirrors.HEALTH.probe(mirrors, shared_client(self._client_options()), PROBE_PATH)
         rows = [(m.name, m.template, m.description, m in used, *_health_of(m)) for m in mirrors]
         names = ("name", "address", "description", "in_use", "status", "latency", "ranges")
         table = Table(rows=rows, names=(*names, "last_error"))

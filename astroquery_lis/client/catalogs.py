@@ -457,5 +457,5 @@ class CatalogMethods(SurveyBase):
     def _tap(self) -> TapClient:
         make: Callable[..., PoliteSession] = PoliteSession
         return catalogs.catalog_services.TapClient(
-            setting("tap_url"), partial(make, **self._client_options())
+            setting("tap_url"), partial(make, **dict(self._client_options()))
         )

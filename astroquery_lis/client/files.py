@@ -205,7 +205,7 @@ or sequence, optional
             folder=None if folder is None else str(folder),
             verify=verify,
             refresh=bool(refresh),
-            client_options=tuple(self._client_options().items()),
+            client_options=self._client_options(),
             begun_s=time.time(),
         )
         rows = list(enumerate(files))

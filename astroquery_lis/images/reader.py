@@ -30,7 +30,7 @@ from ..exceptions import (
 )
 from ..io.bounds import Threads
 from ..io.download import Downloaded, download
-from ..io.http import HttpClient
+from ..io.http import HttpClient, Options, shared_client
 from ..io.mirrors import Mirror, local_folders
 from ..io.places import Answer, ask_in_turn
 from ..io.ranges import (
@@ -115,14 +115,14 @@ class SectionReader(AbstractContextManager):
 
     def __init__(
         self,
-        client: HttpClient,
+        client_options: Options,
         mirrors: Sequence[Mirror],
         location: str | Path | None,
         images: OpenImages,
         shared: SharedFiles | None = None,
         proof: Proof | None = None,
     ) -> None:
-        self.client = client
+        self._client_options = client_options
         self._proof = proof
         # The order of an AutoOrder is free, which a plain tuple would not tell.
         self._mirrors = mirrors if isinstance(mirrors, tuple) else tuple(mirrors)
@@ -134,9 +134,15 @@ class SectionReader(AbstractContextManager):
         self.cache_error: CacheError | None = None
         self.has_fetched = False
         self.n_pieces = 1  # in which the first bytes of a file are asked for
-        self._files = Threads(client.max_connections, "astroquery_lis-file")
+        max_connections = dict(client_options)["max_connections"]
+        self._files = Threads(max_connections, "astroquery_lis-file")
         # A file's thread waits for its ranges, so these need threads of their own.
-        self.ranges = Threads(client.max_connections, "astroquery_lis-range")
+        self.ranges = Threads(max_connections, "astroquery_lis-range")
+
+    @property
+    def client(self) -> HttpClient:
+        """What fetches: the client that jobs of this process share."""
+        return shared_client(self._client_options)
 
     def __exit__(self, *exc_info: object) -> None:
         self._files.shutdown(cancel_futures=True)

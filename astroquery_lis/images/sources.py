@@ -432,9 +432,8 @@ class Access:
 
     def reader(self, shared: SharedFiles | None = None) -> SectionReader:
         """Return a reader of brick files, on the connections that jobs of a process share."""
-        client = shared_client(self.client_options)
-        images = OpenImages()
-        return SectionReader(client, self.mirrors, self.location, images, shared, self.proof)
+        where = self.mirrors, self.location, OpenImages()
+        return SectionReader(self.client_options, *where, shared, self.proof)
 
     def finder(self) -> FileFinder:
         """Return what finds whole files."""

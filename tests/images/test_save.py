@@ -26,7 +26,6 @@ from astroquery_lis.images.open_images import KnownImage, OpenImages, tiles_unde
 from astroquery_lis.images.reader import SectionReader
 from astroquery_lis.images.sources import Access
 from astroquery_lis.images.strips import WHOLE_FILE_SHARE, LayoutChanged, StripCache
-from astroquery_lis.io.http import HttpClient
 from astroquery_lis.io.mirrors import resolve_mirrors
 from astroquery_lis.io.ranges import FIRST_RANGE_BYTES
 from astroquery_lis.survey.paths import file_path
@@ -234,13 +233,13 @@ def test_pixels_are_those_of_single_cutouts_and_tiles_are_decoded_once(
     found = list(each_cutout(_spec(), _access(sky.mirror_url, tmp_path / "a"), job))
     assert max(decoded.values()) == 1
     assert len(decoded) > 20
-    client = HttpClient(max_connections=8)
+    options = (("max_connections", 8),)
     mirrors = resolve_mirrors(sky.mirror_url)
     for (index, request, hdul, _), ra in zip(found, job.ra_deg, strict=True):
         assert request.ra_deg == ra == job.request(index).ra_deg
         with (
             warnings.catch_warnings(action="ignore", category=CoverageWarning),
-            SectionReader(client, mirrors, tmp_path / "b", OpenImages()) as reader,
+            SectionReader(options, mirrors, tmp_path / "b", OpenImages()) as reader,
         ):
             single = coadd_cutout(request, reader, on_missing="warn")
         assert repr(hdul[0].header) == repr(single[0].header)

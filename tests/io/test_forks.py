@@ -58,12 +58,13 @@ HELD = """
 import functools
 from astropy.utils.decorators import classproperty, lazyproperty
 from astropy.io import fits
+from astroquery_lis.io import http
 from astroquery_lis.io.mirrors import HEALTH
 from astroquery_lis.survey.placement import Placement
 call(url)
 call(root)
 locks = [_codecs.decoding(type("", (), {"compression_type": "HCOMPRESS_1"})), HEALTH._lock]
-locks += [client._lock for client in survey._clients.values()]
+locks += [http._clients_lock, http.shared_client(survey._client_options())._lock]
 for cls in (*fits.CompImageHDU.__mro__, *fits.BinTableHDU.__mro__, Placement):
     for value in vars(cls).values():
         if isinstance(value, lazyproperty):

@@ -15,6 +15,7 @@ from astropy.table import Table
 
 from astroquery_lis import LegacySurveyClass
 from astroquery_lis.exceptions import InvalidRequestError, LegacySurveyError
+from astroquery_lis.io.http import shared_client
 from astroquery_lis.io.mirrors import local_folders, resolve_mirrors
 
 SECRET = "S3CRET"
@@ -130,7 +131,8 @@ def test_a_secret_is_sent_and_neither_shown_nor_written(sky, guarded, tmp_path, 
         cutout = survey.get_cutout(star, 16, bands="r", source="bricks")
         texts += [repr(hdu.header) for hdu in cutout]
         rows = survey.query_tractor(star, radius="3 arcsec", source="files")
-        texts += [repr(rows.meta), repr(survey.list_mirrors()), repr(vars(survey)["_clients"])]
+        client = shared_client(survey._client_options())
+        texts += [repr(rows.meta), repr(survey.list_mirrors()), repr(vars(client))]
         targets = Table({"ra": [star.ra.deg], "dec": [star.dec.deg]})
         batch = survey.download_cutouts(
             targets, 16, bands="r", download_dir=tmp_path / "cutouts", show_progress=False
