@@ -77,6 +77,15 @@ class Fingerprints:
             self._keys[name] = key(self._parts[name])
         return self._parts[name]
 
+    def renew(self, task: Task) -> dict:
+        """Return the fingerprint of a task that is about to begin, by the files of now.
+
+        What it is made of keeps the fingerprint that it was made or found with.
+        """
+        self._tasks[task.name] = task
+        self._parts.pop(task.name, None)
+        return self.of(task.name)
+
     def key_of(self, name: str) -> str:
         """Return the key of the fingerprint of a task."""
         self.of(name)

@@ -181,6 +181,19 @@ def test_an_input_that_is_gone_has_no_digest(plan, out, tmp_path):
     assert made.of(RATE)["inputs"] == {"jw1_uncal.fits": ""}
 
 
+def test_a_task_that_begins_is_told_by_the_files_of_now(plan, out, tmp_path):
+    resolution = resolution_of(plan)
+    made = Fingerprints(Reduction(plan, out, resolution))
+    before = {name: made.key_of(name) for name in (RATE, CAL)}
+    write_uncal(tmp_path / "uncal" / "jw1_uncal.fits", 17)
+    # The rate is there, of the old file, and what is made of it is of the old file too.
+    assert key(made.renew(plan.of(CAL))) == before[CAL]
+    # Made again it is of the new file, and so is what is made of it afterwards.
+    now = Fingerprints(Reduction(plan, out, resolution))
+    assert key(made.renew(plan.of(RATE))) == now.key_of(RATE) != before[RATE]
+    assert key(made.renew(plan.of(CAL))) == now.key_of(CAL) != before[CAL]
+
+
 def test_digests_are_kept_beside_the_products(plan, out, tmp_path, monkeypatch):
     out.mkdir()
     made = Fingerprints(Reduction(plan, out, resolution_of(plan)))

@@ -30,7 +30,13 @@ from astroquery_lis.exceptions import (
 from astroquery_lis.jwst_stage import states
 from astroquery_lis.jwst_stage.corrections import normalise
 from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
-from astroquery_lis.jwst_stage.running.progress import Lock, read_live, scratch_root, status
+from astroquery_lis.jwst_stage.running.progress import (
+    Lock,
+    read_live,
+    scratch_root,
+    status,
+    write_live,
+)
 from astroquery_lis.jwst_stage.tasks import Reduction, Task, log_path, read_record
 
 from .conftest import await_
@@ -281,6 +287,59 @@ def test_a_first_run_reads_each_file_once_for_its_digest(chain, tmp_path, monkey
     plan = stage1(chain.plan, 2)
     do(plan, chain.resolution, tmp_path, executor=Losing())
     assert sorted(read) == sorted(task.inputs[0] for task in plan.tasks)
+
+
+class Meddling(Losing):
+    """An executor that calls a function before the first task."""
+
+    def __init__(self, meddle):
+        super().__init__()
+        self._meddle = meddle
+        self.jobs = []
+
+    def submit(self, function, job, *args):
+        self.jobs.append(job)
+        if len(self.jobs) == 1:
+            self._meddle()
+        return super().submit(function, job, *args)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_input_that_is_replaced_before_its_task_begins(
+    observation, planned, tmp_path, overwrite
+):
+    files, output_dir = copies(observation, tmp_path / "uncal"), tmp_path / "reduced"
+    plan, resolution = planned(files, output_dir=output_dir)
+    plan = stage1(plan, 2)
+    old = states.content_digest(files[1])
+    executor = Meddling(lambda: fits.setval(files[1], "TARGPROP", value="another"))
+    options = {"executor": executor, "max_workers": 1, "overwrite": overwrite}
+    do(plan, resolution, output_dir, **options)
+    new = states.content_digest(files[1])
+    inputs = [job["record"]["fingerprint"]["inputs"] for job in executor.jobs]
+    assert new != old
+    assert inputs[-1] == {files[1].name: new}
+    # The digests of both files are kept for the next run.
+    digests = json.loads((output_dir / ".jwst_stage" / "digests.json").read_text())
+    assert digests[str(files[1])][2] == new
+    assert str(files[0]) in digests
+
+
+def test_what_a_killed_run_told_is_not_told_of_the_next_one(chain, tmp_path, monkeypatch):
+    plan = stage1(chain.plan, 1)
+    running = {plan.tasks[0].name: {"state": "running", "scratch": "abc"}}
+    write_live(tmp_path, {"state": "running", "started": "2026-01-01", "ended": ""}, running)
+    seen, digest = [], states.content_digest
+
+    def looked_at(path):
+        seen.append(status(tmp_path))
+        return digest(path)
+
+    monkeypatch.setattr(states, "content_digest", looked_at)
+    do(plan, chain.resolution, tmp_path, executor=Losing())
+    assert seen[0].meta["state"] == "running"
+    assert seen[0].meta["started"] > "2026-01-01"
+    assert list(seen[0]["state"]) == ["waiting"]
 
 
 @pytest.mark.slow

@@ -102,6 +102,25 @@ def test_a_run_that_ends_while_it_is_looked_at_was_not_interrupted(plan, tmp_pat
     assert set(table["state"]) == {"done"}
 
 
+def test_a_run_that_begins_while_it_is_looked_at_was_not_interrupted(plan, tmp_path, monkeypatch):
+    begin(tmp_path)
+    locks = []
+
+    def begin_another(output_dir):
+        if locks:
+            return is_locked(output_dir)
+        locks.append(Lock(output_dir))
+        tasks = {NAMES[0]: {"state": "done"}, NAMES[1]: {"state": "running"}}
+        write_live(output_dir, {"state": "running", "started": "2999", "ended": ""}, tasks)
+        return False
+
+    monkeypatch.setattr(progress, "is_locked", begin_another)
+    table = status(tmp_path)
+    with locks[0]:
+        assert table.meta["state"] == "running"
+        assert list(table["state"]) == ["done", "running", "waiting"]
+
+
 def test_task_that_was_finished_after_the_last_word(plan, tmp_path):
     begin(tmp_path)
     later = (datetime.now(UTC) + timedelta(seconds=5)).isoformat(timespec="seconds")

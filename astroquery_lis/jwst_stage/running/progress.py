@@ -153,11 +153,11 @@ def status(output_dir: FilePath) -> Table:
 def _live_now(output_dir: FilePath) -> dict:
     """Return what the last run told of itself, its state interrupted if it is not at work."""
     live = read_live(output_dir)
-    if live.get("state") == "running" and not is_locked(output_dir):
-        # It may have come to its end just now.
-        live = read_live(output_dir)
-        if live.get("state") == "running":
-            live["state"] = "interrupted"
+    while live.get("state") == "running" and not is_locked(output_dir):
+        # It may have come to its end just now, or another one have begun.
+        before, live = live, read_live(output_dir)
+        if live.get("state") == "running" and live.get("started") == before.get("started"):
+            return {**live, "state": "interrupted"}
     return live
 
 

@@ -92,6 +92,8 @@ def run(
     _check_arguments(executor, max_workers, on_error)
     output_dir = reduction.output_dir
     with Lock(output_dir):
+        # What the last run told is over, also while the inputs of this one are being looked at.
+        write_live(output_dir, {"state": "running", "started": now(), "ended": ""}, {})
         shutil.rmtree(scratch_root(output_dir), ignore_errors=True)
         reduction.plan.save(output_dir / HIDDEN / PLAN_FILE)
         current = _Run(
@@ -202,6 +204,7 @@ class _Run:
         )
         end, begun = "interrupted", time.monotonic()
         with ExitStack() as stack:
+            stack.callback(self._fingerprints.save)
             stack.callback(lambda: self._tell(end))
             stack.callback(progress.close)
             if not self._schedule.finished:
@@ -288,21 +291,18 @@ class _Run:
     def _begin(self) -> None:
         """Begin what may begin."""
         while (task := self._schedule.begin()) is not None:
-            fingerprints, is_done = self._fingerprints, False
-            if task is not self._tasks[task.name]:
+            # Hours may have gone since the run began, and an input may have been replaced.
+            fingerprint, is_done = self._fingerprints.renew(task), False
+            if task is not self._tasks[task.name] and not self._overwrite:
                 # Made of fewer members than the plan has; it may be there already.
                 plan = self._reduction.plan
                 tasks = tuple(task if t.name == task.name else t for t in plan.tasks)
                 reduction = replace(self._reduction, plan=replace(plan, tasks=tasks))
-                fingerprints = Fingerprints(reduction, self._records)
-                is_done = (
-                    not self._overwrite
-                    and assess(reduction, fingerprints)[task.name].state == "done"
-                )
+                is_done = assess(reduction, self._fingerprints)[task.name].state == "done"
             if is_done:
                 self._schedule.end(task.name, CACHED)
             else:
-                self._submit(task, fingerprints.of(task.name))
+                self._submit(task, fingerprint)
 
     def _submit(self, task: Task, fingerprint: dict) -> None:
         """Start the process of a task, here or by the executor."""
