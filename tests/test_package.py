@@ -1,11 +1,13 @@
 """The package from outside: its surface, what importing it costs, its configuration."""
 
+import ast
 import importlib
 import os
 import pkgutil
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from astroquery.query import BaseQuery
@@ -215,3 +217,12 @@ def test_environment_sets_the_configuration_of_a_new_process():
         },
     )
     assert run.stdout.split() == ["nadc", "/tmp/somewhere", "dr9"]
+
+
+def test_no_function_of_planning_returns_any():
+    folder = Path(astroquery_lis.__file__).parent / "jwst_stage" / "planning"
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                names = {n.id for n in ast.walk(node.returns) if isinstance(n, ast.Name)}
+                assert "Any" not in names, f"{path.name}: {node.name}"

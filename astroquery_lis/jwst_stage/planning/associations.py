@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict
 
 from ..._typing import FilePath
 from ...exceptions import StageError
@@ -25,6 +25,21 @@ from ..pipeline import ask, require_jwst
 from ..tasks import Task, member_path
 from .exposures import FLAGS, KEYWORDS, Exposure
 from .pipelines import IMAGING, STAGE3_PIPELINES
+
+
+class FileMember(TypedDict):
+    """A member of a product in an association file."""
+
+    expname: str
+    exptype: NotRequired[str]
+
+
+class FileProduct(TypedDict):
+    """A product in an association file."""
+
+    name: str
+    members: list[FileMember]
+
 
 _WHOLE_PROGRAM = "c1001"
 _FIRST_WITH_BACKGROUND = 1002
@@ -54,7 +69,7 @@ class Association:
     """
 
     origin: Literal["rules", "images", "file"]
-    header: dict[str, Any]
+    header: Mapping[str, object]
     product: str
     members: tuple[tuple[Exposure, str], ...]
     suffix: str = ""
@@ -89,7 +104,7 @@ class Association:
         return re.sub(r"-*_[-_]*", "_", stem).rstrip("-")
 
 
-def header_of(exposure: Exposure, asn_type: str, asn_rule: str) -> dict[str, Any]:
+def header_of(exposure: Exposure, asn_type: str, asn_rule: str) -> dict[str, str]:
     """Return the header of an association that no rule of the package makes."""
     return {
         "asn_type": asn_type,
@@ -251,7 +266,7 @@ def _asked(function: str, text: str) -> list:
 _HEADER = ("asn_type", "asn_rule", "asn_id", "program", "target", "degraded_status", "code_version")
 
 
-def rules_in_process(job: Mapping[str, Any]) -> dict[str, list]:
+def rules_in_process(job: Mapping[str, Any]) -> dict[str, list[list[dict[str, object]]]]:
     """Return the associations of each of ``job['asked']``, lists of rows."""
     from jwst.associations import AssociationPool
     from jwst.associations.generator.generate_per_candidate import generate_per_candidate
@@ -309,7 +324,7 @@ def _has_twice(values: Iterable[object]) -> bool:
     return max(Counter(values).values()) > 1
 
 
-def headers_of(groups: Sequence[Association], *, check: bool) -> list[dict]:
+def headers_of(groups: Sequence[Association], *, check: bool) -> list[dict[str, object]]:
     """Return the header of each association of stage 3, completed where no rule made it."""
     bare = [i for i, group in enumerate(groups) if check and group.origin != "rules"]
     completed = dict(zip(bare, complete([_document(groups[i]) for i in bare]), strict=True))
@@ -329,7 +344,7 @@ def _product(group: Association) -> str:
     return group.file_stem if group.is_slitless else group.product
 
 
-def complete(associations: Iterable[dict]) -> list[dict]:
+def complete(associations: Iterable[dict]) -> list[dict[str, object]]:
     """Return associations as the `jwst` package makes and reads them."""
     associations = list(associations)
     bare = [{k: v for k, v in a.items() if k != "products"} for a in associations]
@@ -347,12 +362,12 @@ def complete(associations: Iterable[dict]) -> list[dict]:
     return answers
 
 
-def complete_in_process(job: dict[str, Any]) -> dict[str, list]:
+def complete_in_process(job: dict[str, Any]) -> dict[str, list[dict[str, object]]]:
     """Do the work of `complete`, in a process of the pipeline."""
     return {"answers": [_complete(association) for association in job["asked"]]}
 
 
-def _complete(association: dict[str, Any]) -> dict:
+def _complete(association: dict[str, Any]) -> dict[str, object]:
     from jwst.associations import load_asn
     from jwst.associations.asn_from_list import asn_from_list
     from jwst.associations.lib.rules_level3_base import DMS_Level3_Base
@@ -376,7 +391,9 @@ def _complete(association: dict[str, Any]) -> dict:
     return {name: value for name, value in complete.items() if value is not None}
 
 
-def association_document(task: Task, output_dir: FilePath, directory: FilePath | None) -> dict:
+def association_document(
+    task: Task, output_dir: FilePath, directory: FilePath | None
+) -> dict[str, object]:
     """Return the association of a task, with paths from a directory, or with bare names."""
     members = []
     for member in task.members:

@@ -210,7 +210,7 @@ class Exposure:
             return ""
         return f"jw{''.join(parts)}_{''.join(numbers[:3])}_{numbers[3]}"
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, object]:
         """Return the exposure as TOML types; what is empty is left out."""
         values = asdict(self)
         values["shape"] = list(self.shape)
@@ -240,9 +240,9 @@ def configuration_key(exposure: Exposure) -> str:
 _SEPARATE = ("META.OBSERVATION.DATE", _TIME)
 
 
-def configurations_of(exposures: Sequence[Exposure]) -> dict[str, dict]:
+def configurations_of(exposures: Sequence[Exposure]) -> dict[str, dict[str, str]]:
     """Return the distinct set-ups: CRDS parameters, with the earliest time of the day."""
-    configurations: dict[str, dict] = {}
+    configurations: dict[str, dict[str, str]] = {}
     for exposure in exposures:
         key = configuration_key(exposure)
         earliest = configurations.get(key)

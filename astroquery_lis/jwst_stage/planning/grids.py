@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from astropy.coordinates import SkyCoord
@@ -25,6 +25,17 @@ from .pipelines import EXP_TYPES
 
 _SCALES = {"SHORT": 0.0307, "LONG": 0.0629, "MIRI": 0.1109, "NIRISS": 0.0656, "FGS": 0.0691}
 _MARGIN_PX = 4
+
+
+class ResampleGrid(TypedDict, total=False):
+    """Parameters of resample that set a grid: numbers (degrees, pixels, arcsec), or a file."""
+
+    crval: list[float]
+    crpix: list[float]
+    pixel_scale: float
+    rotation: float
+    output_shape: list[int]
+    output_wcs: str
 
 
 def native_scale(exposure: Exposure) -> float | None:
@@ -74,7 +85,7 @@ def _roll_deg(exposure: Exposure) -> float:
 
 def grid_of_exposures(
     exposures: Sequence[Exposure], *, pixel_scale: float | None = None, rotation: float = 0.0
-) -> dict:
+) -> ResampleGrid:
     """Return the grid that holds all exposures."""
     if not exposures:
         msg = "common_grid: there are no images, for which it would be."
@@ -120,12 +131,12 @@ def mosaic_grid(
         msg = f"{name} sets the grid, and steps too: resample.{', resample.'.join(conflict)}."
         raise InvalidRequestError(msg, parameter=name, value=conflict)
     if not common:
-        return grid_of_wcs(wcs)
+        return dict(grid_of_wcs(wcs))
     values = {name: resample[name] for name in free.intersection(resample)}
     values |= common if isinstance(common, dict) else {}
     if not free.issuperset(values):
         refuse("common_grid", common, "may have 'pixel_scale' and 'rotation'.")
-    return grid_of_exposures(images, **values)
+    return dict(grid_of_exposures(images, **values))
 
 
 def n_pixels(exposures: Sequence[Exposure], grid: dict[str, Any] | None = None) -> int | None:
@@ -136,13 +147,13 @@ def n_pixels(exposures: Sequence[Exposure], grid: dict[str, Any] | None = None) 
         return None
     # The pipeline turns the grid to fit the exposures; north up would need more.
     try:
-        grid = grid_of_exposures(exposures, rotation=_roll_deg(exposures[0]))
+        own = grid_of_exposures(exposures, rotation=_roll_deg(exposures[0]))
     except InvalidExposureError:
         return None
-    return math.prod(grid["output_shape"])
+    return math.prod(own["output_shape"])
 
 
-def grid_of_wcs(wcs: Any) -> dict:
+def grid_of_wcs(wcs: Any) -> ResampleGrid:
     """Return the grid of an image."""
     if isinstance(wcs, (str, os.PathLike)) and Path(wcs).suffix == ".asdf":
         return {"output_wcs": existing_file("wcs", wcs)}

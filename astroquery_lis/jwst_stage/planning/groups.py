@@ -19,7 +19,7 @@ from typing import Any
 from ...exceptions import InvalidRequestError, meant, refuse
 from ..corrections import Correction
 from ..parameters import for_task
-from .associations import Association, associate, header_of, is_plain, is_stage3
+from .associations import Association, FileProduct, associate, header_of, is_plain, is_stage3
 from .exposures import Exposure, split_name
 from .pipelines import STAGE3_PIPELINES
 
@@ -44,7 +44,9 @@ class Request:
     grid: dict[str, Any] = field(default_factory=dict)
     check_associations: bool = True
 
-    def steps_for(self, pipeline: str, exposures: Sequence[Exposure]) -> dict[str, dict]:
+    def steps_for(
+        self, pipeline: str, exposures: Sequence[Exposure]
+    ) -> dict[str, dict[str, object]]:
         """Return the parameters of a pipeline for some exposures."""
         return for_task(self.layers, pipeline, exposures) if self.layers else {}
 
@@ -108,14 +110,14 @@ def put_together(
     return Together(calibrations, names.distinct(groups), unwanted, notes, _of_level2(files))
 
 
-def members_of(product: dict[str, Any]) -> list[tuple[str, str]]:
+def members_of(product: FileProduct) -> list[tuple[str, str]]:
     """Return the members of a product in an association file, and their roles."""
     return [(m["expname"], str(m.get("exptype", "science")).lower()) for m in product["members"]]
 
 
-def _of_level2(files: Sequence[dict]) -> dict[str, tuple[dict, list[tuple[str, str]]]]:
+def _of_level2(files: Sequence[dict]) -> dict[str, tuple[dict[str, object], list[tuple[str, str]]]]:
     """Return header and other members of each science member; the first file has its way."""
-    by_root: dict[str, tuple[dict, list[tuple[str, str]]]] = {}
+    by_root: dict[str, tuple[dict[str, object], list[tuple[str, str]]]] = {}
     for file in files:
         for product in () if is_stage3(file) else file["products"]:
             roles = members_of(product)
@@ -147,11 +149,12 @@ def _of_file(file: dict[str, Any], by_root: dict[str, Exposure]) -> Association:
     )
 
 
-def _only_product(file: dict[str, Any]) -> dict[str, Any]:
+def _only_product(file: dict[str, Any]) -> FileProduct:
     """Return the one named product of an association of stage 3; refuse others."""
-    kind, products = str(file.get("asn_type", "")).lower(), file["products"]
+    kind = str(file.get("asn_type", "")).lower()
+    products: list[FileProduct] = file["products"]
     if kind in STAGE3_PIPELINES and len(products) == 1 and products[0].get("name"):
-        return dict(products[0])
+        return products[0]
     msg = (
         f"{file['path']}: asn_type={kind!r} with {len(products)} products; a plan takes level 3 "
         f"associations ({', '.join(STAGE3_PIPELINES)}) of one named product."
@@ -234,7 +237,7 @@ def _rule_groups(
         header = {"asn_pool": "none", **association.header}
         product = association.product
         if names.template is not None:
-            product = names.product(group.science, header["asn_id"])
+            product = names.product(group.science, str(header["asn_id"]))
         kind = "background" if all(e.is_background for e in group.science) else ""
         key = (kind, *_apart_by(group.science))
         groups.append(replace(group, header=header, product=product, key=key))

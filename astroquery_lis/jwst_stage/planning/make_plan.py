@@ -156,7 +156,7 @@ def _layers(
     recipe: FilePath | None,
     corrections: tuple[Correction, ...],
     steps: dict[str, dict],
-) -> tuple[dict, ...]:
+) -> tuple[dict[str, object], ...]:
     """Return sets of parameters, of which a later one has its way."""
     if preset not in PRESETS:
         hint = meant(preset, PRESETS)
@@ -194,10 +194,10 @@ _REFUSED = ("ERROR", "NODATA")
 
 def read_files(
     files: FilePath | Sequence[FilePath] | Table, *, output_dir: str | None = None
-) -> tuple[list[Exposure], list[dict], list[str]]:
+) -> tuple[list[Exposure], list[dict[str, object]], list[str]]:
     """Return the exposures and the associations among the files, and notes on what is left out."""
     exposures: list[Exposure] = []
-    associations: list[dict] = []
+    associations: list[dict[str, object]] = []
     problems: list[str] = []
     notes: list[str] = []
     for path in _paths(files, output_dir, problems, notes):
@@ -343,7 +343,7 @@ def _cell(row: Row, *names: str) -> str:
     return next((str(row[name]) for name in names if name in row.colnames), "")
 
 
-def _read_association(path: str) -> dict:
+def _read_association(path: str) -> dict[str, object]:
     try:
         content = json.loads(Path(path).read_text())
         products = content["products"]

@@ -228,7 +228,7 @@ class Plan:
             msg = f"{path}: cannot be read: {error}."
             raise InvalidRequestError(msg, parameter="path", value=str(path)) from None
         try:
-            content = _with_none(tomllib.loads(text))
+            content: dict[str, Any] = _with_none(tomllib.loads(text))
             if content["format"] == FORMAT:
                 return cls(
                     exposures=tuple(map(Exposure.from_dict, content.get("exposures", ()))),
@@ -324,6 +324,6 @@ def _without_none(value: object) -> object:
     return dict(_NONE) if value is None else value
 
 
-def _with_none(values: dict[str, Any]) -> dict[str, Any]:
+def _with_none(values: dict[str, object]) -> dict[str, object]:
     hooked = json.loads(json.dumps(values), object_hook=lambda v: None if v == _NONE else v)
     return dict(hooked)

@@ -192,12 +192,12 @@ class TaskBuilder:
         )
         self.level[root] = "cal"
 
-    def _of_file(self, exposure: Exposure) -> tuple[dict[str, Any], list[Member]] | None:
+    def _of_file(self, exposure: Exposure) -> tuple[Mapping[str, object], list[Member]] | None:
         """Return header and members that an association file of MAST gives."""
         if exposure.root not in self.together.files:
             return None
         header, roles = self.together.files[exposure.root]
-        path = header["path"]
+        path = str(header["path"])
         members = {name: self._named(name, role, path) for name, role in roles}
         missing = sorted(Path(name).name for name, member in members.items() if member is None)
         if missing:
@@ -219,7 +219,7 @@ class TaskBuilder:
             return self._of_mosaic(root, role, name)
         return None
 
-    def _of_rules(self, exposure: Exposure) -> tuple[dict[str, object], list[Member]] | None:
+    def _of_rules(self, exposure: Exposure) -> tuple[Mapping[str, object], list[Member]] | None:
         """Return header and members by the rules, if they want any; `None` if one is missing."""
         association = self.together.calibrations.get(exposure.root)
         if association is None:
@@ -323,7 +323,7 @@ class TaskBuilder:
             estimate=stage3_estimate(group.exposures, output_pixels=output_pixels),
         )
 
-    def _mosaic_steps(self, group: Association) -> dict[str, dict]:
+    def _mosaic_steps(self, group: Association) -> dict[str, dict[str, object]]:
         """Return the parameters that a plan itself adds: the grid and the reference catalogue."""
         grid, catalog = self.request.grid, self.request.abs_refcat
         steps = {"resample": grid} if grid else {}
