@@ -332,9 +332,9 @@ def _ids(table: Table, id_column: str | None) -> np.ndarray:
     ids = table[name]
     check_one_a_row("id_column", name, ids.shape)
     kind = ids.dtype.kind if isinstance(ids, Column) else ""
-    # A column of objects may hold lists.
-    is_plain = kind in ("i", "u", "U", "S") or (kind == "O" and not any(map(np.ndim, ids)))
-    if not is_plain or np.ma.is_masked(ids):
+    several = (list, tuple, set, dict, np.ndarray)  # as a column of objects may hold
+    is_wide = kind == "O" and any(isinstance(item, several) for item in ids)
+    if kind not in ("i", "u", "U", "S", "O") or is_wide or np.ma.is_masked(ids):
         refuse("id_column", name, "must hold one integer or string for every row.")
     ids = np.array(ids)
     return ids if ids.dtype.kind in "iu" else ids.astype(str)
@@ -415,6 +415,8 @@ def as_by_row(parameter: str, value: Any, targets: Targets) -> ByRow | None:
         return None
     if not isinstance(value, (list, np.ndarray)):
         value = np.asarray(value)  # a Series of pandas and the like, in the order of its rows
+        if not value.ndim:
+            return None  # a set or a dict, which the option refuses by itself
     if _is_pair(parameter, value, len(targets)):
         return None
     if isinstance(value, list):

@@ -421,12 +421,14 @@ def _parts(ids: object) -> Sequence[np.ndarray]:
 
 
 def _of_table(table: Table | Row) -> Sequence[np.ndarray]:
+    if isinstance(table, Row):
+        table = table.table[table.index : table.index + 1]
     columns = {name.lower(): table[name] for name in table.colnames}
     names = [name for name in ("ls_id", "targetid") if name in columns]
     names = list(ROW_KEY) if set(ROW_KEY) <= set(columns) else names[:1]
     if not names:
         refuse("ids", table.colnames, f"{_MUST}; the table has none of them.")
-    arrays = [np.atleast_1d(np.asarray(columns[name])) for name in names]
+    arrays = [np.asarray(columns[name]) for name in names]
     for name, array in zip(names, arrays, strict=True):
         if np.ma.is_masked(columns[name]) or array.dtype.kind not in "iu":
             refuse("ids", name, f"{_MUST}; whole numbers, none of them masked.")

@@ -121,6 +121,7 @@ def test_ids_without_a_row_are_told(ask, rows):
         [(9010, 338328, 1), (10000, 338328, 1)],
         Table({"ra": [1.0]}),
         Table({"ls_id": [[10995138450423820] * 2]}),
+        Table({"ls_id": [[10995138450423820] * 2]})[0],
         Table({"release": [[9010] * 2], "brickid": [338328], "objid": [1]}),
         np.ma.MaskedArray([10995138450423820, 1], [False, True]),
     ],

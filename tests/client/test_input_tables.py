@@ -472,6 +472,30 @@ def test_a_size_that_no_row_can_have_is_refused_before_any_request(sky, survey):
     assert len(sky.requests) == 0
 
 
+@pytest.mark.parametrize("size", [{32}, {"ny": 8, "nx": 8}, {"ny": 8}, (n for n in (8, 16))])
+def test_what_has_no_order_is_no_size(sky, survey, tmp_path, size):
+    options = {"size": size, "bands": "r"}
+    assert _refusal(survey.get_cutouts, _columns(), **options).parameter == "size"
+    assert _refusal(survey.iter_cutouts, _columns(), **options).parameter == "size"
+    options["download_dir"] = tmp_path
+    assert _refusal(survey.download_cutouts, _columns(), **options).parameter == "size"
+    assert len(sky.requests) == 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("release", [{"dr10"}, {"dr10": 1}, (name for name in ("dr9", "dr10"))])
+def test_what_has_no_order_is_no_release(sky, survey, tmp_path, release):
+    for method, more in (
+        (survey.get_cutouts, {}),
+        (survey.iter_cutouts, {}),
+        (survey.download_cutouts, {"download_dir": tmp_path}),
+        (survey.download_psfs, {"download_dir": tmp_path}),
+    ):
+        assert _refusal(method, _columns(), release=release, **more).parameter == "release"
+    assert len(sky.requests) == 0
+    assert not list(tmp_path.iterdir())
+
+
 # ---- columns of several values in each row -------------------------------------------------------
 
 
@@ -529,7 +553,15 @@ def test_columns_of_one_value_a_row_are_taken_beside_others():
 
 
 @pytest.mark.parametrize(
-    "ids", [_wide([1, 2]), _wide(["a", "b"]), np.array(["a", ["b", "c"]], object), PLACES]
+    "ids",
+    [
+        _wide([1, 2]),
+        _wide(["a", "b"]),
+        np.array(["a", ["b", "c"]], object),
+        np.array(["a", [["b"], ["c", "d"]]], object),
+        np.array(["a", {"b": 1}], object),
+        PLACES,
+    ],
 )
 def test_ids_that_are_no_words_or_numbers_are_refused(sky, survey, tmp_path, ids):
     error = _refusal(survey.download_cutouts, _columns(id=ids), download_dir=tmp_path)
