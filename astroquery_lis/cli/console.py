@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from argparse import Namespace
 
     from astropy.io.fits import HDUList
-    from astropy.table import Row, Table
+    from astropy.table import Row
 
 
 PREFIX = "astroquery-lis: "

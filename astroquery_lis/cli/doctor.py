@@ -37,7 +37,7 @@ from .questions import Answer, Asked, every_tree
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from ..client import LegacySurveyClass
     from ..sandbox import Sandbox

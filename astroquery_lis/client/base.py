@@ -37,7 +37,7 @@ from ..io.mirrors import resolve_mirrors
 from ..survey.releases import as_region, get_release
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Literal
 
     from .._typing import Executor, FilePath, Keywords, Mirror, Region

@@ -31,13 +31,11 @@ from ..survey.bricks import brick_id, name_of, region_of_brick
 from .inputs import as_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Literal, TypeAlias
 
     from .._typing import Executor, FilePath, HDUList, Table
     from ..images.cutting import BulkSpec, CutoutJob
     from ..images.sources import Access, Sources
-    from ..io.jobs import Result
     from ..io.workers import Mapped
     from ..survey.request import CutoutRequest
 

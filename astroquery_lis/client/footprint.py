@@ -28,17 +28,7 @@ if TYPE_CHECKING:
     from mocpy import MOC
     from numpy.typing import NDArray
 
-    from .._typing import (
-        Angle,
-        Bands,
-        FilePath,
-        Mirror,
-        Payload,
-        Positions,
-        Products,
-        Region,
-        Table,
-    )
+    from .._typing import Angle, Bands, FilePath, Mirror, Payload, Positions, Products, Region
     from ..survey.layers import Layer
 
 

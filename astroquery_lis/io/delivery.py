@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from astropy.table import Table
 
-    from .http import HttpClient, shared_client
 
 STALE_LIST = "its sha256 is not that of the survey's list, twice the same: the list may be stale"
 OTHERS_FAILED = "other mirrors failed"

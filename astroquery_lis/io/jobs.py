@@ -23,8 +23,6 @@ from .bounds import Threads, allow_more_time, within
 from .workers import Mapped, map_jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from tqdm.auto import tqdm
 
     from .journal import Journal

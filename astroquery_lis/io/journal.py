@@ -18,18 +18,16 @@ from dataclasses import fields
 from io import BytesIO
 from mmap import ACCESS_COPY, mmap
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..exceptions import CacheError, InvalidRequestError
 from .jobs import AT_ONCE, FINAL, Result
-from .whole_files import close_unlocked, take_lock
+from .whole_files import check_space, close_unlocked, take_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from astropy.table import Table
 
     from .._typing import FilePath
@@ -70,15 +68,18 @@ def _table(
     # Only here: workers do without it, and it takes a fifth of their start.
     from astropy.table import Table
 
-    order, dtypes = _order_and_types(numbered, names)
-    is_large = len(order) * sum(dtype.itemsize for dtype in dtypes.values()) > IN_MEMORY_BYTES
+    order, dtypes = _order_and_types(numbered, result_at, names)
+    size = len(order) * sum(dtype.itemsize for dtype in dtypes.values())
     columns: mmap | memoryview | None = None
-    if folder is not None and is_large:
+    if folder is not None and size > IN_MEMORY_BYTES:
         # Where there is no room it has to do with memory.
-        with suppress(OSError), TemporaryFile(dir=folder) as file:
-            starts = _write_columns(file, order, dtypes, result_at)
-            file.flush()
-            columns = mmap(file.fileno(), 0, access=ACCESS_COPY)
+        with suppress(OSError):
+            with _nameless(folder, size) as file:
+                starts = _write_columns(file, order, dtypes, result_at)
+                file.flush()
+                mapped = mmap(file.fileno(), 0, access=ACCESS_COPY)
+            # Some disks tell only at the end that they had no room.
+            columns = mapped
     if columns is None:
         memory = BytesIO()
         starts = _write_columns(memory, order, dtypes, result_at)
@@ -91,8 +92,20 @@ def _table(
     return Table(arrays, copy=False)
 
 
+def _nameless(folder: Path, size: int) -> IO[bytes]:
+    """Open a file without a name there, or where the system has its own if there can be none."""
+    if hasattr(os, "O_TMPFILE"):
+        with suppress(OSError):
+            check_space(folder, size)
+            return open(os.open(folder, os.O_RDWR | os.O_TMPFILE, 0o600), "w+b")
+    check_space(Path(gettempdir()), size)
+    return TemporaryFile()
+
+
 def _order_and_types(
-    numbered: Iterable[tuple[int, Result]], names: Sequence[str]
+    numbered: Iterable[tuple[int, Result]],
+    result_at: Callable[[int], Result],
+    names: Sequence[str],
 ) -> tuple[np.ndarray, dict[str, np.dtype]]:
     """Return the numbers of the last result of each row, by row, and what holds each column."""
     rows, numbers = array("q"), array("q")
@@ -105,14 +118,19 @@ def _order_and_types(
             widths[name] = max(width, len(str(getattr(result, name))))
         whole_id = result.id if isinstance(result.id, int) else math.inf
         least_id, largest_id = min(least_id, whole_id), max(largest_id, whole_id)
+    _, from_end = np.unique(np.array(rows, int)[::-1], return_index=True)
+    order = np.array(numbers, int)[::-1][from_end]
+    if len(order) < len(rows):
+        # What was done again must not make the columns wide.
+        lasting = ((number, result_at(number)) for number in order.tolist())
+        return _order_and_types(lasting, result_at, names)
     dtypes = {name: _NUMBERS.get(name) or np.dtype(f"U{widths[name]}") for name in names}
     if rows:
         fitting = (
             d for d in _WHOLE if np.iinfo(d).min <= least_id and largest_id <= np.iinfo(d).max
         )
         dtypes["id"] = next(fitting, dtypes["id"])
-    _, from_end = np.unique(np.array(rows)[::-1], return_index=True)
-    return np.array(numbers)[::-1][from_end], dtypes
+    return order, dtypes
 
 
 def _write_columns(

@@ -31,8 +31,6 @@ from .bounds import Threads
 from .http import HttpClient, send_with
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from urllib3.response import BaseHTTPResponse
 
     from .._typing import Mirror as MirrorNames

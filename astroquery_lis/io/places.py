@@ -34,11 +34,7 @@ from .ranges import RemoteParts, WholeFileAnswer
 from .store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from urllib3.response import BaseHTTPResponse
-
-    from .http import HttpClient
 
 
 T = TypeVar("T")

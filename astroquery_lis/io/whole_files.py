@@ -29,9 +29,13 @@ from ..exceptions import (
     UnexpectedContentError,
 )
 
+try:
+    import fcntl
+except ImportError:  # Windows: files are not shared among writers there
+    fcntl = None
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
     from typing_extensions import Buffer
 
@@ -250,12 +254,6 @@ def check_whole(path: str | Path, stream: Any, url: str | Path) -> str:
     return hashing.digest.hexdigest()
 
 
-try:
-    import fcntl
-except ImportError:  # Windows: files are not shared among writers there
-    fcntl = None
-
-CHUNK_BYTES = 1 << 20
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 GB = 1_000_000_000
 TEMPORARY_PREFIX = ".astroquery_lis-"

@@ -42,7 +42,6 @@ from ..exceptions import refuse
 from .bounds import Threads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from multiprocessing.context import BaseContext
     from multiprocessing.popen_spawn_posix import Popen
     from multiprocessing.process import BaseProcess
@@ -223,7 +222,7 @@ class _Workers:
     def _new(self) -> Executor:
         if self.kind == "threads":
             return Threads(OWN_THREADS, "astroquery_lis-job")
-        # Only here: multiprocessing takes longer to load than the rest of this room.
+        # Only here: threads do without it.
         from concurrent.futures import ProcessPoolExecutor
 
         context = workers_context(self._module)

@@ -22,7 +22,6 @@ from .tasks import HIDDEN, FileMemo, Record, content_digest, input_path, read_re
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-    from pathlib import Path
     from typing import Any
 
     from .refs.references import Resolution

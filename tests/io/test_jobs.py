@@ -12,6 +12,7 @@ import sys
 import threading
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
+from mmap import mmap
 from pathlib import Path
 from types import ModuleType
 
@@ -102,7 +103,7 @@ def _long_journal(path, n=500):
     """A journal whose manifest is larger than what is kept in memory, with some rows done twice."""
     rows = np.random.default_rng(5).permutation(n).tolist()
     results = [Result(row, "COMPLETE", f"{row}.fits", id=2**63 + row, bytes=row) for row in rows]
-    first = [failure(row, ServiceDownError(LONG), id=2**63 + row) for row in rows[:100]]
+    first = [failure(row, ServiceDownError(2 * LONG), id=2**63 + row) for row in rows[:100]]
     with Journal(path, CALL) as journal:
         journal.append(*first, *results[:-1])
         journal.append(Result(rows[-1], "NODATA", message=LONG, id=2**63 + rows[-1]))
@@ -115,18 +116,34 @@ def _check_long(table, last, n=500):
     assert table["bytes"].tolist() == [0 if row == last else row for row in range(n)]
     assert (table["Status"] == "NODATA").tolist() == [row == last for row in range(n)]
     assert table["Message"][last] == LONG
+    assert table["Message"].dtype == np.array(LONG).dtype
     assert [table[name].dtype.kind for name in ("Message", "id", "observed")] == ["U", "u", "U"]
+
+
+def _memory_of(table):
+    memory = table["Message"]
+    while isinstance(memory, np.ndarray):
+        memory = memory.base
+    return memory
 
 
 def test_a_manifest_that_is_not_in_memory_is_a_table_like_others(tmp_path):
     table, last = _long_journal(tmp_path / "journal.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["journal.jsonl"]
+    assert isinstance(_memory_of(table), mmap)
     _check_long(table, last)
     _check_long(pickle.loads(pickle.dumps(table)), last)
     table["Message"][0] = "mine"
     table.remove_row(1)
     assert table["Message"][0] == "mine"
     assert len(table) == 499
+
+
+def test_a_manifest_leaves_the_room_on_the_disk_that_the_user_keeps_free(tmp_path):
+    with conf.set_temp("disk_margin", 1e9):
+        table, last = _long_journal(tmp_path / "journal.jsonl")
+    assert not isinstance(_memory_of(table), mmap)
+    _check_long(table, last)
 
 
 def test_a_manifest_that_the_disk_does_not_take_is_in_memory(tmp_path):

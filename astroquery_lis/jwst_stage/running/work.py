@@ -42,7 +42,6 @@ from .verify import FAILED, is_whole, main_product, verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
     from typing import Any, Self
 
     from .outcomes import Failure
