@@ -62,7 +62,7 @@ class _Array(Protocol):
     """An array in a file, as h5py and zarr have it."""
 
     @property
-    def attrs(self) -> Mapping[str, Any]:
+    def attrs(self) -> Mapping[str, Iterable[str]]:
         """What is said of it."""
 
     def __getitem__(self, key: tuple[int, ...], /) -> np.ndarray: ...

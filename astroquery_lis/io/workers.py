@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 Mapped: TypeAlias = Generator[tuple[Any, Any, Exception | None], None, None]
 """Of each job: the job, what its work returned, and what it raised instead."""
 
+Turn: TypeAlias = tuple[object, int]
+"""A job that may begin, and how often it was begun before."""
+
 
 # ---- through an executor ------------------------------------------------------------------------
 
@@ -118,7 +121,7 @@ def _mapped(function: _Carried, jobs: Iterable, workers: _Workers, in_flight: in
     jobs = iter(jobs)
     limit = workers.in_flight if in_flight is None else in_flight
     pending: dict[Future, tuple] = {}
-    suspects: deque[tuple[Any, int]] = deque()
+    suspects: deque[Turn] = deque()
     is_over = False
     try:
         while True:
@@ -142,10 +145,8 @@ def _mapped(function: _Carried, jobs: Iterable, workers: _Workers, in_flight: in
         workers.close(at_once=not is_over)
 
 
-def _startable(
-    jobs: Iterator, suspects: deque[tuple[Any, int]], n_pending: int, limit: int
-) -> Iterator[tuple[Any, int]]:
-    """Yield the jobs that may begin now, and how often each was begun before."""
+def _startable(jobs: Iterator, suspects: deque[Turn], n_pending: int, limit: int) -> Iterator[Turn]:
+    """Yield the jobs that may begin now."""
     if not suspects:
         for job in islice(jobs, limit - n_pending):
             yield job, 0
