@@ -110,18 +110,17 @@ def _explain(options: Namespace, survey: LegacySurveyClass, console: Console) ->
 
     Also looks up the reference files that there are now.
     """
-    plan = _planned(options, stage_of(options))
+    stage = stage_of(options)
+    plan = _planned(options, stage)
     task = _task(plan, options.product)
-    text, state = plan.explain(task.name), "missing"
-    if plan.output_dir and Path(plan.output_dir).is_dir():
+    states = plan.assess()
+    if states:
         try:
-            table = _of_the_plan(plan, options, survey, console)
+            states = stage.assess(plan, offline=getattr(options, "offline", False))
         except CrdsUnavailable as error:
             console.warn(f"reference files are taken to be those of the record: {error}")
-            table = plan.table()
-        (row,) = table[table["task"] == task.name]
-        state = str(row["state"])
-        text = f"{task.name}: {state}" + (f": {row['reason']}" if row["reason"] else "")
+    text = plan.explain(task.name, states)
+    state = states[task.name].state if states else "missing"
     console.put(product=task.name, state=state, explanation=text)
     console.line(text)
 
@@ -385,7 +384,7 @@ def _of_plan(
     """Return what adds the files, the options of a plan of them, and those of another method."""
 
     def add(parser: ArgumentParser) -> list[str]:
-        if method is JwstStageClass.states:
+        if method is JwstStageClass.assess:
             parser.add_argument(
                 "product", metavar="PRODUCT", help="its name, or a part that is unique"
             )
@@ -420,7 +419,7 @@ COMMANDS = (
         "same command again goes on. What is not public yet needs the token in $MAST_API_TOKEN.",
     ),
     Command("plan", _plan, None, "table", (), more=_more_for_plan),
-    Command("explain", _explain, None, "", _CRDS, more=_of_plan(_Stage.states, "offline")),
+    Command("explain", _explain, None, "", _CRDS, more=_of_plan(_Stage.assess, "offline")),
     Command("params", _params, None, "table", _CRDS, more=_of_plan(_Stage.parameters, "offline")),
     Command("refs", _refs, None, "manifest", _CRDS, more=_of_plan(_PREFETCH, *_GET)),
     Command("run", _run, None, "manifest", _CRDS, more=_of_plan(_Stage.run, *_GET, *_MAKE)),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .planning.plan import Plan
     from .refs.crds_cache import CrdsEnvironment
     from .refs.references import Resolution
+    from .states import State
 
 
 class ChainMethods(QueryBase):
@@ -363,12 +364,48 @@ class ChainMethods(QueryBase):
         >>> from astroquery_lis.jwst_stage import JwstStage
         >>> JwstStage.states("plan.toml", output_dir="reduced")  # doctest: +SKIP
         """
+        planned = placed_plan(plan, output_dir)
+        return planned.table(self.assess(planned, offline=offline))
+
+    def assess(
+        self,
+        plan: Plan | FilePath,
+        *,
+        output_dir: FilePath | None = None,
+        offline: bool = False,
+    ) -> dict[str, State]:
+        """Return what there is to do of each task, with all reasons and the references of now.
+
+        Parameters
+        ----------
+        plan : Plan or path-like
+            The plan, or its file.
+        output_dir : path-like, optional
+            Where the products are, if the plan does not say.
+        offline : bool, optional
+            Whether no server may be asked.
+
+        Returns
+        -------
+        dict of str to `~.states.State`
+            By task, for ``plan.table`` and ``plan.explain``.
+
+        Raises
+        ------
+        CrdsUnavailable
+            If mappings are missing and cannot be had.
+
+        Examples
+        --------
+        >>> from astroquery_lis.jwst_stage import JwstStage
+        >>> print(plan.explain("_i2d.fits", JwstStage.assess(plan)))  # doctest: +SKIP
+        """
         from .refs.references import resolve
         from .states import assess
 
         planned = placed_plan(plan, output_dir)
         resolution = resolve(planned, self._environment(offline=offline), offline=offline)
-        return planned.table(assess(Reduction(planned, Path(str(planned.output_dir)), resolution)))
+        return assess(Reduction(planned, Path(str(planned.output_dir)), resolution))
 
     def parameters(self, plan: Plan | FilePath, *, offline: bool = False) -> Table:
         """Return the parameters that each task would run with, and where each comes from.

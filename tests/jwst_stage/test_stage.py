@@ -46,6 +46,7 @@ def plan_file(chain, tmp_path):
 def test_the_public_surface_is_what_it_says():
     public = {name for name in dir(JwstStageClass) if not name.startswith("_")}
     assert public == {
+        "assess",
         "astrometric_reference",
         "cache_location",
         "clear_cache",
@@ -136,6 +137,24 @@ def test_a_parameter_is_set_for_one_detector_and_explained(command, chain):
     code, out, _ = command("explain", "00001_nrcalong_rate.fits", *files, *changed)
     assert code == 0
     assert "stale: jump.rejection_threshold 5.0 -> 7" in out
+
+
+def test_the_command_explains_as_the_plan_does_with_every_reason(command, stage, chain, tmp_path):
+    words = ("rejection_threshold", "three_group_rejection_threshold")
+    words += ("four_group_rejection_threshold", "min_sat_area", "min_jump_area")
+    steps = {f"jump.{word}": 7 for word in words}
+    options = [part for name in steps for part in ("--steps", f"{name}=7")]
+    files = (*chain.observation.uncals, "-d", chain.output_dir)
+    code, out, _ = command("explain", "00001_nrcalong_rate.fits", *files, *options)
+    assert code == 0
+    assert all(f"jump.{word} " in out for word in words)
+    plan = stage.plan(chain.observation.uncals, output_dir=chain.output_dir, steps=steps)
+    name = "stage1/jw01234001001_02101_00001_nrcalong_rate.fits"
+    states = stage.assess(plan)
+    assert out == plan.explain(name, states) + "\n"
+    assert len(states[name].reasons) == len(words)
+    row = stage.states(plan)[list(states).index(name)]
+    assert (row["state"], row["reason"]) == ("stale", states[name].reason)
 
 
 def test_a_typing_error_is_told_with_what_was_meant(command, chain):

@@ -98,8 +98,7 @@ class Plan:
         Parameters
         ----------
         states : dict of str to `~.states.State`, optional
-            By task.  By default they are found from what is in `output_dir`; reference files are
-            not looked up then, but taken as recorded.
+            By task, as ``JwstStage.assess`` finds them; by default those of `assess`.
 
         Returns
         -------
@@ -107,7 +106,7 @@ class Plan:
             ``task``, ``stage``, ``pipeline``, ``state`` (done, stale, missing, failed),
             ``reason``, ``seconds``, ``memory_gb``, ``disk_gb``.
         """
-        states = self._states() if states is None else states
+        states = self.assess() if states is None else states
         rows = [
             (
                 task.name,
@@ -158,7 +157,17 @@ class Plan:
         names = ("task", "role", "member")
         return Table(rows=rows or None, names=names, dtype=(str, str, str))
 
-    def _states(self) -> dict[str, State]:
+    def assess(self) -> dict[str, State]:
+        """Return what there is to do of each task, and why, by what is in `output_dir`.
+
+        Reference files are not looked up, but taken as recorded; ``JwstStage.assess`` looks them
+        up.
+
+        Returns
+        -------
+        dict of str to `~.states.State`
+            By task; empty if nothing was made yet.
+        """
         if self.output_dir is None or not Path(self.output_dir).is_dir():
             return {}
         from ..states import assess
@@ -181,7 +190,7 @@ class Plan:
             Such as ``stage2/..._cal.fits: stale: jump.rejection_threshold 4 -> 5``.
         """
         task = self.task(product)
-        states = self._states() if states is None else states
+        states = self.assess() if states is None else states
         state = states.get(task.name)
         if state is None:
             where = self.output_dir or "an output directory that is not named yet"
