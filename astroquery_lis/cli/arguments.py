@@ -236,8 +236,10 @@ def add_method(
     names = []
     for parameter in parameters:
         name = parameter.name
+        if name in skip or (only is not None and name not in only):
+            continue
         options = _options_of(method, parameter, parameters)
-        if options is None or name in skip or (only is not None and name not in only):
+        if options is None:
             continue
         options |= overrides.get(name, {})
         if parameter is first and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:

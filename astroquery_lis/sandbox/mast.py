@@ -223,7 +223,7 @@ def serve_mast(
     sky: Sandbox,
     files: Any,
     *,
-    exclusive: Iterable[str] = (),
+    exclusive: str | Iterable[str] = (),
 ) -> MastService:
     """Let a running sandbox serve JWST files as MAST does: simulated ones, or your own of any mode.
 
@@ -233,11 +233,11 @@ def serve_mast(
     ----------
     sky : `~astroquery_lis.sandbox.Sandbox`
         The sandbox.
-    files : iterable of path-like, or object with ``uncals``
+    files : path-like, iterable of path-like, or object with ``uncals`` or ``rates``
         Exposures (``*_uncal.fits``, ``*_rate.fits`` and so on) with the names and keywords of the
         archive, shutter files (``*_msa.fits``) and associations (``*_asn.json``); or what
-        ``sandbox.jwst.simulate`` gave.
-    exclusive : iterable of str, optional
+        ``simulate``, ``simulate_miri`` or ``simulate_niriss`` of ``sandbox.jwst`` gave.
+    exclusive : str or iterable of str, optional
         Names of those that need the token ``sandbox.mast.TOKEN``.
 
     Returns
@@ -248,7 +248,7 @@ def serve_mast(
     Raises
     ------
     ValueError
-        If a file's name is none of the archive's.
+        If a file's name is none of the archive's, or a name in ``exclusive`` is none of the files'.
 
     Examples
     --------
@@ -260,9 +260,14 @@ def serve_mast(
     ...         files = JwstStage.query_uncal(program=1234)
     """
     service = MastService(sky.url)
-    exclusive = set(exclusive)
-    for path in getattr(files, "uncals", files):
-        service.archive.add(path, exclusive=str(path).rpartition("/")[2] in exclusive)
+    files = getattr(files, "uncals", getattr(files, "rates", files))
+    paths = [Path(path) for path in ([files] if isinstance(files, (str, PathLike)) else files)]
+    closed = {exclusive} if isinstance(exclusive, str) else set(exclusive)
+    if unknown := sorted(closed - {path.name for path in paths}):
+        msg = f"exclusive: {', '.join(unknown)} is not among the names of the files."
+        raise ValueError(msg)
+    for path in paths:
+        service.archive.add(path, exclusive=path.name in closed)
     sky.routes[:] = [route for route in sky.routes if route[0] != PREFIX + "/"]
     sky.routes.append((PREFIX + "/", service))
     sky.mast, sky.mast_url = service, service.url
@@ -387,7 +392,7 @@ class JwstArchive:
         """Return the rows that meet all conditions and are near the target, sorted."""
         rows = [row for row in self.rows if all(_meets(row, *pair) for pair in conditions)]
         if "target" in query:
-            rows = list(_near(rows, query["target"][0], float(query["radius"])))
+            rows = list(_near(rows, query["target"][0], float(query.get("radius", 0))))
         order = zip(query["sort_by"], query["sort_desc"], strict=False)
         for column, descending in reversed(list(order)):
             rows.sort(key=partial(_sort_key, column), reverse=descending)

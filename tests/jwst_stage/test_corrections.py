@@ -127,6 +127,8 @@ def test_a_flat_in_place_of_the_pipelines_skips_it(image):
         (("sky", {"suffix": "cal"}), "suffix='cal' must be of lower-case letters"),
         (("sky", {"suffix": "my_sky"}), "suffix='my_sky' must be"),
         (("sky", {"only": [""]}), "must be words"),
+        (("sky", {"only": ""}), "must be words"),
+        (("sky", {"only": 0}), "must be words"),
         ("wisp", "templates=None must be given"),
         (("wisp", {"templates": {}}), "files by detector"),
         (("wisp", {"templates": "nowhere.fits"}), "must be a file that exists"),
@@ -140,6 +142,16 @@ def test_a_flat_in_place_of_the_pipelines_skips_it(image):
 def test_what_is_wrong_is_told(given, told):
     with pytest.raises(InvalidRequestError, match=told):
         normalise(given if isinstance(given, list) else [given])
+
+
+@pytest.mark.parametrize("only", [None, (), []])
+def test_no_words_leave_a_correction_its_own_restriction(tmp_path, only):
+    template = tmp_path / "wisp.fits"
+    template.write_bytes(b"a template")
+    parameters = {"templates": {"NRCA3": str(template)}}
+    (own,) = normalise(("wisp", parameters))
+    assert own.only == ("NRCA3",)
+    assert normalise(("wisp", {**parameters, "only": only})) == (own,)
 
 
 def test_a_second_one_of_a_kind_has_another_suffix():

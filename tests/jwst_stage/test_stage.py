@@ -111,6 +111,20 @@ def test_the_catalogue_that_images_are_aligned_to_is_among_the_references(
         assert {row["kind"] for row in files} >= {"mapping", "reference"}
 
 
+@pytest.mark.parametrize("name", ["GAIADR3", "None"])
+def test_a_catalogue_that_a_step_names_itself_is_not_made(
+    stage, observation, survey, tmp_path, monkeypatch, name
+):
+    monkeypatch.chdir(tmp_path)
+    steps = {"F356W": {"tweakreg": {"abs_refcat": name}}}
+    options = {"abs_refcat": "legacy", "steps": steps}
+    plan = stage.plan(observation.uncals, output_dir=tmp_path / "reduced", **options)
+    assert plan.tasks[-1].steps["tweakreg"]["abs_refcat"] == name
+    references = stage.prefetch_references(plan, survey=survey)
+    assert "catalog" not in references["kind"]
+    assert not list(tmp_path.rglob(f"*{name}*"))
+
+
 def test_what_is_no_plan_is_refused():
     with pytest.raises(InvalidRequestError, match="plan=int must be a Plan"):
         JwstStage.run(5)

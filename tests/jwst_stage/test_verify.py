@@ -294,6 +294,25 @@ def test_groups_that_were_not_matched_to_one_another_are_told(made, relative, ap
     assert f"{apart or 'all'} {'of ' * bool(apart)}3 {words}" in told["message"]
 
 
+@pytest.mark.parametrize("group_id", ["", "null", None])
+def test_an_empty_id_of_a_group_is_none(made, group_id):
+    task, folder, _ = made(3)
+    before = of(verify(task, folder, Quiet()), "tweakreg")
+    assert "3 of 3 groups" in before["message"]
+    for path in folder.glob("*_crf.fits"):
+        with datamodels.open(path) as model:
+            model.meta.group_id = "null" if group_id is None else group_id
+            model.save(path)
+        if group_id is None:
+            # As a writer of trees has it that keeps what is not set.
+            tree = path.read_bytes()
+            assert tree.count(b"  group_id: 'null'") == 1
+            path.write_bytes(tree.replace(b"  group_id: 'null'", b"  group_id: null  "))
+    told = of(verify(task, folder, Quiet()), "tweakreg")
+    # A word in quotes is an id, that of one group of them all.
+    assert told["message"] == before["message"].replace(*("3 of 3", "0 of 0") if group_id else "  ")
+
+
 @pytest.mark.slow
 def test_absolute_alignment(chain, tmp_path):
     found = {"abs_minobj": 5, "abs_fitgeometry": "shift", "abs_searchrad": 1.0,

@@ -68,6 +68,35 @@ def test_the_handle_knows_the_service(sky, service):
     assert sky.mast_url == service.url
 
 
+class Simulated:
+    """What a simulation of another mode gives."""
+
+    def __init__(self, rates):
+        self.rates = rates
+
+
+@pytest.mark.parametrize("way", ["rates", "path", "text"])
+def test_one_file_and_what_was_simulated_are_served_too(sky, files, way):
+    given = {"rates": Simulated(files[:1]), "path": files[0], "text": str(files[0])}
+    service = serve_mast(sky, given[way], exclusive=files[0].name)
+    holdings = service.archive.holdings
+    assert list(holdings) == [files[0].name]
+    assert holdings[files[0].name].exclusive
+
+
+def test_an_exclusive_file_that_is_not_served_is_refused(sky, service, files):
+    with pytest.raises(ValueError, match="exclusive: jw01234_uncal.fits is not among"):
+        serve_mast(sky, files, exclusive=[files[0].name, "jw01234_uncal.fits"])
+    assert sky.mast is service
+
+
+def test_a_cone_without_a_radius_is_its_centre(service, files):
+    for radius in ({"radius": 0}, {}):
+        query = {"target": ["10.02 20.02"], "conditions": [{"productLevel": "1b"}], **radius}
+        answer = requests.post(f"{service.url}/search/jwst/api/v0.1/search", json=query, timeout=60)
+        assert answer.json()["totalResults"] == 3
+
+
 def test_the_client_reads_the_columns(client):
     assert "productLevel" in list(client.get_column_list()["name"])
 

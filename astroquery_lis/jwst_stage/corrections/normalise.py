@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from base64 import b64encode
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import FunctionType
@@ -28,7 +29,7 @@ from .correction import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 _SUFFIX = re.compile(r"[a-z0-9]+")
 # What the chain makes itself, and what Stage 1 to 3 would take for their own.
@@ -124,9 +125,10 @@ def _about(result: Correction, about: dict) -> Correction:
         own = ", ".join(sorted(_TAKEN))
         allowed = f"of lower-case letters and digits and not one of the pipeline's own ({own})"
         refuse(result.name, "suffix", suffix, allowed)
-    if not about.get("only"):
+    only = _words(result, about.get("only"))
+    if not only:
+        # Its own restriction stays, such as to detectors that there are templates of.
         return replace(result, point=point, suffix=suffix)
-    only = _words(result, about["only"])
     if result.steps:
         if any("/" in entry for entry in only) or set(result.steps) != {""}:
             refuse(result.name, "only", only, "single words, since it switches steps")
@@ -149,7 +151,10 @@ def _check_point(result: Correction, point: Any) -> None:
 
 def _words(result: Correction, only: Any) -> tuple[str, ...]:
     """Return the words that say which exposures a correction is for."""
-    words = (only,) if isinstance(only, str) else tuple(only)
+    if only is None:
+        return ()
+    is_several = isinstance(only, Iterable) and not isinstance(only, str)
+    words = tuple(only) if is_several else (only,)
     if not all(isinstance(word, str) and word for word in words):
         refuse(result.name, "only", words, "words such as 'NRCA3', 'F200W', 'NRCA3/F200W'")
     return tuple(word.upper() for word in words)

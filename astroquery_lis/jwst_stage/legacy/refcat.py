@@ -388,11 +388,14 @@ def make_catalogs(
     """Make the catalogues that a plan names and that are not there; tell which were made now."""
     if plan.options.get("abs_refcat") not in REFCATS:
         return []
-    tasks = {
-        Path(task.steps["tweakreg"]["abs_refcat"]): task
+    # A catalogue that a step names itself lies elsewhere.
+    folder = Path(str(plan.output_dir), "refcat")
+    named = {
+        Path(str(task.steps.get("tweakreg", {}).get("abs_refcat", ""))): task
         for task in plan.tasks
-        if task.stage == 3 and task.steps.get("tweakreg", {}).get("abs_refcat")
+        if task.stage == 3
     }
+    tasks = {path: task for path, task in named.items() if path.parent == folder}
     missing = [path for path in tasks if not path.exists()]
     if missing and offline:
         msg = (

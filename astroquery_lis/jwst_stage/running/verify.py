@@ -43,7 +43,8 @@ _EXTENSIONS = {
 }
 
 _GROUP_CARDS = ("PROGRAM", "OBSERVTN", "VISIT", "VISITGRP", "SEQ_ID", "ACT_ID", "EXPOSURE")
-_GROUP_ID = re.compile(rb"^  group_id: *['\"]?([^'\"\n]+)", re.MULTILINE)
+# An id that is null or empty is none.
+_GROUP_ID = re.compile(rb"^  group_id: +(?!null\s*$|~\s*$)['\"]?([^'\"\s][^'\"\n]*)", re.MULTILINE)
 _MOVED_FRAME = b"v2v3corr"
 
 _ACTIONS = {
@@ -105,7 +106,8 @@ class _Product:
             self.header = hdul[0].header.copy()
             if "SCI" in hdul:
                 self.science = hdul["SCI"].header.copy()
-            if "DQ" in hdul and self.header.get("S_JUMP") == "COMPLETE":
+            is_rate = self.path.stem.endswith(("_rate", "_rateints"))
+            if is_rate and "DQ" in hdul and self.header.get("S_JUMP") == "COMPLETE":
                 # As stored: the offset of unsigned integers changes their highest bit only.
                 self.jump_share = float(np.mean((hdul["DQ"].data & _JUMP_DET) != 0))
             if self.path.stem.endswith("_crf"):
