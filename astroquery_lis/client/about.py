@@ -323,7 +323,7 @@ def _origin(item: fits.HDUList | Table) -> tuple[str, str, set[str]]:
     if isinstance(item, Table):
         columns = {name: map(str, item[name]) for name in ("URL", "bands") if name in item.colnames}
         bands = {name.upper().rpartition("_")[2] for name in item.colnames}
-        bands.update(",".join(columns.get("bands", ())).split(","))
+        bands.update(band for text in columns.get("bands", ()) for band in text.split(","))
         return str(item.meta.get("source", "")), " ".join(columns.get("URL", ())), bands
     msg = (
         f"cite() takes cutouts (HDUList) and tables, not {type(item).__name__}: leave it out, "

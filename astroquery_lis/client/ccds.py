@@ -232,12 +232,10 @@ def _as_products(products: Products) -> list[str]:
     return names
 
 
-def _as_exposures(value: object) -> Table | None:
-    """Return the table of exposures that a user gave, or a row of it; `None` for a position."""
+def _as_exposures(value: Table | Row) -> Table:
+    """Return the table of exposures that a user gave, or a row of it."""
     if isinstance(value, Row):
         value = value.table[value.index : value.index + 1]
-    if not isinstance(value, Table):
-        return None
     lacking = [name for name in NEEDED if name not in value.colnames]
     if lacking:
         msg = (

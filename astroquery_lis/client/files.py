@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Sequence, Set
 from pathlib import Path
@@ -37,6 +36,7 @@ from ..survey.paths import (
 )
 from .base import SurveyBase
 from .inputs import as_path, as_targets, bricks_at, column_of, warn_of_unplaced
+from .position_text import BRICK_NAME
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from ..survey.paths import SurveyFile
 
 
-_BRICK_NAME = re.compile(r"\d{4}[pm]\d{3}")
 MAX_THREADS = 8
 """Files fetched at once by threads of our own; a server is shared with others."""
 
@@ -427,4 +426,4 @@ def _is_name(item: object) -> bool:
 def is_file_name(word: object) -> bool:
     """Return True if a word is meant as the name of a brick, even of none, or of a sweep file."""
     text = word.strip().lower() if isinstance(word, str) else ""
-    return bool(_BRICK_NAME.fullmatch(text)) or is_sweep_name(text)
+    return bool(BRICK_NAME.fullmatch(text)) or is_sweep_name(text)

@@ -53,7 +53,7 @@ _LIKE_A_POSITION = re.compile(r"(?:[+-]?\.?\d[\dhmsdeg.:+\-°º′″'\" ,;]*)?"
 _DESIGNATION = re.compile(
     r"^J\s*(\d\d)(\d\d)(\d\d(?:\.\d*)?)\s*([+-]\d\d)(\d\d)(\d\d(?:\.\d*)?)$", re.IGNORECASE
 )
-_BRICK_NAME = re.compile(r"\d{4}[pm]\d{3}", re.IGNORECASE)
+BRICK_NAME = re.compile(r"\d{4}[pm]\d{3}", re.IGNORECASE)
 _UNSIGNED = r"(?:e[+-]|[^+-])"
 _HALVES = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -127,7 +127,7 @@ def coordinate_deg(text: str, axis: str, *, sexagesimal_is_degrees: bool = False
 def _position(text: str, parameter: str) -> tuple[float, float] | None:
     """Return the degrees of a text, or `None` for a name."""
     plain = _plain(text)
-    if _BRICK_NAME.fullmatch(plain):
+    if BRICK_NAME.fullmatch(plain):
         return _middle_of_brick(plain, text, parameter)
     ra, dec = map(_coordinate, _halves(plain))
     if ra is None or dec is None:

@@ -181,8 +181,9 @@ def read_table(path: str, kind: str | None = None) -> Table:
     """Return the table in a file, or on standard input."""
     path = os.path.expanduser(path.strip())
     name = "standard input" if path == "-" else path
+    kind = as_kind(kind) or kind_of(path)
     data = _content(path, name)
-    kind = as_kind(kind) or kind_of(path) or _kind_of_content(data)
+    kind = kind or _kind_of_content(data)
     try:
         with without_unit_warnings():
             table = _parsed(data, kind)

@@ -423,13 +423,13 @@ def contact_sheet(
     names = panel_names(manifest, panels)
     columns = min(columns or max(DEFAULT_COLUMNS // len(names), 1), len(rows))
     label_pix = LABEL_PIX if has_labels else 0
-    tiles = [_tile(row, text, size, label_pix) for row, text in zip(rows, texts, strict=True)]
-    high, wide = tiles[0].shape[:2]
-    tiles += [_ground(high, wide)] * (-len(tiles) % columns)
-    lines = np.stack(tiles).reshape(-1, columns, high, wide, 3).swapaxes(1, 2)
+    high, wide = size + label_pix + GAP_PIX, len(names) * (size + GAP_PIX)
     top = GAP_PIX + (label_pix if len(names) > 1 else 0)
-    sheet = _ground(top + len(lines) * high, GAP_PIX + columns * wide)
-    sheet[top:, GAP_PIX:] = lines.reshape(-1, columns * wide, 3)
+    n_lines = -(-len(rows) // columns)
+    sheet = _ground(top + n_lines * high, GAP_PIX + columns * wide)
+    for number, (row, text) in enumerate(zip(rows, texts, strict=True)):
+        y, x = top + number // columns * high, GAP_PIX + number % columns * wide
+        _paint(sheet[y : y + high, x : x + wide], row, text, size, label_pix)
     for number, name in enumerate(names * columns if top > GAP_PIX else ()):
         x = GAP_PIX + number * (size + GAP_PIX)
         sheet[GAP_PIX:top, x : x + size] = _label(name, size)
@@ -449,14 +449,12 @@ def _ground(ny: int, nx: int) -> np.ndarray:
     return np.full((ny, nx, 3), SHEET_COLOUR, np.uint8)
 
 
-def _tile(row: PictureRow, text: str, size: int, label_pix: int) -> np.ndarray:
-    """Return the panels of a row above its label, with a gap below and to the right."""
-    tile = _ground(size + label_pix + GAP_PIX, len(row.panels) * (size + GAP_PIX))
+def _paint(tile: np.ndarray, row: PictureRow, text: str, size: int, label_pix: int) -> None:
+    """Put the panels of a row above its label, with a gap below and to the right."""
     row.fill(tile[:size, :-GAP_PIX], size)
     if label_pix:
         text = text if row.has_picture else f"{text} {row.status}"
         tile[size:-GAP_PIX, :-GAP_PIX] = _label(text, tile.shape[1] - GAP_PIX)
-    return tile
 
 
 def _label(text: str, width: int) -> np.ndarray:

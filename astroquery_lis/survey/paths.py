@@ -324,16 +324,17 @@ def plan_files(
     official for each brick.
     """
     all_regions = get_release(release).regions_of(region)
-    of_bricks = _in_regions(bricks, release, region)
+    ids = np.asarray(bricks, np.int64)
+    regions = _regions_of(ids, release, region)
     places = {
         "release": [("", "")],
         "region": list(itertools.product(all_regions, ("",))),
-        "brick": of_bricks,
+        "brick": list(zip(regions, name_of(ids).tolist(), strict=True)),
     }
     if any(FILE_PRODUCTS[name].per == "sweep" for name in products):
         named = [(each, sweep) for sweep in sweeps for each in all_regions]
         if positions is None:
-            touched = _sweeps_of(of_bricks, release)
+            touched = _sweeps_of(zip(regions, ids.tolist(), strict=True), release)
         else:
             touched = _sweeps_at(positions, release, region)
         places["sweep"] = [*named, *touched]
@@ -350,17 +351,13 @@ def plan_files(
     return list(dict.fromkeys(files))
 
 
-def _in_regions(bricks: np.ndarray | list[int], release: str, region: str) -> list[tuple[str, str]]:
-    """Return the region of each brick, and its name."""
-    ids = np.asarray(bricks)
-    if not len(ids):
-        return []
-    names = np.atleast_1d(name_of(ids)).tolist()
+def _regions_of(ids: np.ndarray, release: str, region: str) -> list[str]:
+    """Return the region of each brick."""
     regions = region_of_brick(ids, release) if region == "auto" else np.full(len(ids), region)
-    return list(zip(regions.tolist(), names, strict=True))
+    return regions.tolist()
 
 
-def _sweeps_of(bricks: Iterable[tuple[str, str]], release: str) -> Iterator[tuple[str, str]]:
+def _sweeps_of(bricks: Iterable[tuple[str, int]], release: str) -> Iterator[tuple[str, str]]:
     """Yield the region of each brick, with each sweep that it touches."""
     for region, brick in bricks:
         for sweep in sweep_names(release, region, brick):

@@ -106,6 +106,14 @@ def test_what_is_no_table(tmp_path, name, data, kind, match):
         user_tables.read_table(str(path), kind)
 
 
+def test_a_word_for_a_format_is_read_before_standard_input(monkeypatch):
+    stream = io.BytesIO(b"ra,dec\n1,2\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(stream))
+    with pytest.raises(InvalidRequestError, match="format 'xls' is not one of"):
+        user_tables.read_table("-", "xls")
+    assert stream.tell() == 0
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InvalidRequestError, match=r"none\.csv' cannot be read: No such file"):
         user_tables.read_table(str(tmp_path / "none.csv"))

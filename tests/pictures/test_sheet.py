@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import tracemalloc
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -279,6 +280,18 @@ def test_a_sheet_has_a_place_for_every_row(manifest):
     assert strip.max() > 200
     named = pictures.contact_sheet(manifest, columns=2, size=128, labels=["ab"] * 5)
     assert not np.array_equal(named, sheet)
+
+
+def test_a_sheet_of_many_is_held_once():
+    rows = [ValueError("none")] * 2000
+    pictures.contact_sheet(rows[:1], size=64, labels=False)  # what is imported then
+    tracemalloc.start()
+    try:
+        sheet = pictures.contact_sheet(rows, size=64, labels=False)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * sheet.nbytes
 
 
 @pytest.mark.parametrize(
