@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from contextlib import suppress
@@ -105,6 +106,11 @@ class FileJob:
         return _Delivery(self).run()
 
 
+def _file_client(**options: Any) -> HttpClient:
+    """Make a client of whole files, for which cutouts would wait if they shared connections."""
+    return HttpClient(**options)
+
+
 _lists: OrderedDict[FileSettings, ChecksumLists] = OrderedDict()
 _lists_lock = new_lock()
 
@@ -113,7 +119,7 @@ def _shared_lists(settings: FileSettings) -> ChecksumLists:
     """Return the checksum lists of a call: in each process, each is fetched once."""
     with _lists_lock:
         if settings not in _lists:
-            client = shared_client(settings.client_options)
+            client = shared_client(settings.client_options, _file_client)
             _lists[settings] = ChecksumLists(client, settings.mirrors)
             while len(_lists) > 4:
                 _lists.popitem(last=False)
@@ -138,7 +144,7 @@ class _Delivery:
 
     def __init__(self, job: FileJob) -> None:
         self.job, self.settings = job, job.settings
-        self.client = shared_client(self.settings.client_options)
+        self.client = shared_client(self.settings.client_options, _file_client)
         self.in_cache = self.settings.folder is None
         self.is_strict = self.settings.verify == "strict"
         self.notes: list[str] = []
@@ -214,7 +220,9 @@ class _Delivery:
             raise NotFoundError(msg, url=source.url)
         if flaw:
             raise UnexpectedContentError(flaw, url=source.url)
-        if not self._is_sound(flaw_of(source.target)):
+        # Nothing replaces or removes a file of the mirror itself.
+        is_copy = os.path.realpath(source.target) != os.path.realpath(place)
+        if is_copy and not self._is_sound(flaw_of(source.target)):
             return self._copied(source, place)
         digest = ""
         if self.is_strict:

@@ -34,7 +34,6 @@ from urllib3.exceptions import (
     ProxyError,
     ReadTimeoutError,
     SSLError,
-    TimeoutError,
 )
 from urllib3.util import Retry, Timeout, make_headers, parse_url
 
@@ -151,7 +150,7 @@ def _meaning(url: str, cause: BaseException, error: BaseException) -> TransferEr
     if isinstance(cause, requests.exceptions.InvalidJSONError):
         msg = f"{url} did not answer in JSON: {cause}."
         return UnexpectedContentError(msg, url=url, cause=error)
-    if isinstance(cause, (TimeoutError, requests.Timeout)):
+    if isinstance(cause, (TimeoutError, urllib3.exceptions.TimeoutError, requests.Timeout)):
         msg = f"No answer from {url} in time."
         return ServiceTimeoutError(msg, url=url, cause=error)
     if isinstance(cause, http.client.IncompleteRead):

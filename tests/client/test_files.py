@@ -272,6 +272,19 @@ def test_strict_needs_a_digest_of_every_file(copied_tree, survey, tmp_path, cont
             shutil.rmtree(tmp_path / "b")
 
 
+@pytest.mark.parametrize("folder", [None, ".", "link"])
+def test_a_wrong_file_of_a_local_mirror_is_refused_and_stays(copied_tree, survey, tmp_path, folder):
+    changed = change(copied_tree, "*nexp-g*")
+    content, state = changed.read_bytes(), changed.stat()
+    (tmp_path / "link").symlink_to(copied_tree, target_is_directory=True)
+    download_dir = {None: None, ".": copied_tree, "link": tmp_path / "link"}[folder]
+    options = {"mirror": copied_tree, "download_dir": download_dir, "verify": "strict"}
+    with pytest.raises(ChecksumError, match=r"1 of 3 file\(s\)"):
+        survey.get_brick_files(BRICK, **SMALL, **options)
+    assert changed.read_bytes() == content
+    assert (changed.stat().st_ino, changed.stat().st_mtime_ns) == (state.st_ino, state.st_mtime_ns)
+
+
 def test_without_verification_no_list_is_fetched(sky, survey):
     survey.get_brick_files(BRICK, **SMALL, verify=False)
     assert [r for r in sky.requests if r.path.endswith(".sha256sum")] == []

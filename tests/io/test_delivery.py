@@ -11,7 +11,7 @@ import pytest
 from astroquery_lis import LegacySurveyClass
 from astroquery_lis.exceptions import ServiceDownError, UnexpectedContentError
 from astroquery_lis.io.delivery import ChecksumLists, FileJob, FileSettings, parse_checksums
-from astroquery_lis.io.http import HttpClient
+from astroquery_lis.io.http import HttpClient, shared_client
 from astroquery_lis.io.jobs import deliver
 from astroquery_lis.io.mirrors import FAILURES_TO_REST, HEALTH, resolve_mirrors
 from astroquery_lis.sandbox.server import Sandbox
@@ -115,6 +115,24 @@ def test_two_that_give_different_bytes_are_not_a_majority(sky, settings, tmp_pat
     assert result.status == "ERROR"
     assert result.message.startswith("ChecksumError: No mirror could give")
     assert not list((tmp_path / "cache").rglob("*.fits.fz"))
+
+
+def test_files_under_way_keep_no_cutout_waiting(sky, settings):
+    options = (("timeout_s", 300.0), ("retries", 0), ("max_connections", 1))
+    fault = sky.faults.add("slow", "*nexp-g*", times=None, seconds=600)
+    settings = FileSettings(**{**settings.__dict__, "client_options": options})
+    content = (sky.root / LIST).read_bytes()
+    with ThreadPoolExecutor(2) as pool:
+        delivered = pool.submit(_fetch, settings, _file(checksum_path=None))
+        try:
+            while not fault.hits:
+                assert not delivered.done()
+                time.sleep(0.01)
+            client = shared_client(options)
+            reading = pool.submit(client.read, f"{sky.mirror_url}/{LIST}", 1e6)
+            assert reading.result(60) == content
+        finally:
+            sky.close()
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from astroquery_lis.exceptions import (
     UnexpectedContentError,
     UnreachableError,
 )
-from astroquery_lis.io.http import HttpClient
+from astroquery_lis.io.http import HttpClient, map_errors
 from astroquery_lis.jwst_stage import JwstStageClass
 
 from .raw_server import OK, RawServer
@@ -166,6 +166,13 @@ def test_what_was_handled_before_is_not_why_a_service_cannot_be_reached(call):
         except NoCoverageError:
             with pytest.raises(UnreachableError, match="connection refused"):
                 ASKED_AGAIN[call](f"{url}/a")
+
+
+def test_a_time_out_of_the_standard_library_is_one():
+    text = "No answer from http://a/b in time"
+    with pytest.raises(ServiceTimeoutError, match=text) as caught, map_errors("http://a/b"):
+        raise TimeoutError("timed out")
+    assert caught.value.url == "http://a/b"
 
 
 def test_an_answer_of_tap_that_is_no_table_is_so_after_an_earlier_error_too():
