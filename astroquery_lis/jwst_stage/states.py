@@ -269,9 +269,15 @@ class State:
         return "; ".join([*self.reasons[:_SHOWN], *([f"and {more} more"] if more > 0 else [])])
 
 
-def assess(reduction: Reduction, fingerprints: Fingerprints | None = None) -> dict[str, State]:
+def assess(
+    reduction: Reduction,
+    fingerprints: Fingerprints | None = None,
+    *,
+    names: Collection[str] | None = None,
+) -> dict[str, State]:
     """Compare what a reduction would make with what is there, by task in the order of the plan.
 
+    Of all tasks, or of those with the ``names``.
     Without a resolution the references and parameters of the records are taken to hold still, and
     everything else is compared.
     """
@@ -280,11 +286,11 @@ def assess(reduction: Reduction, fingerprints: Fingerprints | None = None) -> di
         fingerprints = Fingerprints(reduction, read_records(output_dir))
     products = FileMemo(output_dir / HIDDEN / "products.json", sha256_of)
     tasks = {task.name: task for task in reduction.plan.tasks}
-    for name in tasks:
+    of_interest = [name for name in tasks if names is None or name in names]
+    for name in of_interest:
         fingerprints.of(name)
     states = {
-        name: _state(task, fingerprints, tasks, output_dir, products)
-        for name, task in tasks.items()
+        name: _state(tasks[name], fingerprints, tasks, output_dir, products) for name in of_interest
     }
     if output_dir.is_dir():
         fingerprints.save()

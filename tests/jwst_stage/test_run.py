@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,7 +38,7 @@ from astroquery_lis.jwst_stage.running.progress import (
     status,
     write_live,
 )
-from astroquery_lis.jwst_stage.tasks import Reduction, Task, log_path, read_record
+from astroquery_lis.jwst_stage.tasks import Reduction, Task, log_path, read_record, write_record
 
 from .conftest import await_
 
@@ -323,6 +324,29 @@ def test_an_input_that_is_replaced_before_its_task_begins(
     digests = json.loads((output_dir / ".jwst_stage" / "digests.json").read_text())
     assert digests[str(files[1])][2] == new
     assert str(files[0]) in digests
+
+
+def test_a_mosaic_of_fewer_members_that_is_there_is_not_made_again(chain, chain_copy):
+    rate, cal = (next(t.name for t in chain.plan.tasks if t.stage == stage) for stage in (1, 2))
+    mosaic = chain.plan.tasks[-1].name
+    for name in (rate, cal, mosaic):
+        (chain_copy / name).unlink()
+    executor = Meddling(lambda: None)
+    options = {"executor": executor, "partial": True}
+    manifest = do(chain.plan, chain.resolution, chain_copy, **options)
+    assert list(manifest["Status"][[0, -1]]) == ["ERROR", "ERROR"]
+    job = executor.jobs[-1]
+    assert job["task"]["name"] == mosaic
+    assert cal not in job["record"]["fingerprint"]["inputs"]
+    # As if that task had been done.
+    shutil.copy2(chain.output_dir / mosaic, chain_copy / mosaic)
+    fingerprint = job["record"]["fingerprint"]
+    record = replace(read_record(chain.output_dir, mosaic), fingerprint=fingerprint)
+    write_record(chain_copy, record)
+    manifest = do(chain.plan, chain.resolution, chain_copy, **options)
+    statuses = dict(zip(manifest["task"], manifest["Status"], strict=True))
+    assert (statuses.pop(rate), statuses.pop(cal)) == ("ERROR", "SKIPPED")
+    assert set(statuses.values()) == {"CACHED"}
 
 
 def test_what_a_killed_run_told_is_not_told_of_the_next_one(chain, tmp_path, monkeypatch):

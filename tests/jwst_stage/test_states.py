@@ -225,3 +225,11 @@ def test_the_work_grows_with_the_number_of_tasks_and_not_faster(tmp_path, monkey
     assert {state.state for state in states.values()} == {"done"}
     # One key of what would be made, and one of the record.
     assert counts == {"key": 402, "content_digest": 0}
+    counts["key"] = 0
+    states = assess(Reduction(plan, out, resolution_of(plan)), names=[RATE2, CAL])
+    assert [(name, state.state) for name, state in states.items()] == [
+        (CAL, "done"),
+        (RATE2, "done"),
+    ]
+    # Two of these, one of what one of them is made of, and two of records.
+    assert counts == {"key": 5, "content_digest": 0}

@@ -298,7 +298,8 @@ class _Run:
                 plan = self._reduction.plan
                 tasks = tuple(task if t.name == task.name else t for t in plan.tasks)
                 reduction = replace(self._reduction, plan=replace(plan, tasks=tasks))
-                is_done = assess(reduction, self._fingerprints)[task.name].state == "done"
+                states = assess(reduction, self._fingerprints, names=[task.name])
+                is_done = states[task.name].state == "done"
             if is_done:
                 self._schedule.end(task.name, CACHED)
             else:
