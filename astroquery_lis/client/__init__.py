@@ -14,14 +14,12 @@ from .files import FileMethods
 from .footprint import FootprintMethods
 from .images import ImageMethods
 from .jobs import JobMethods
-from .views import ViewMethods
 
 __all__ = ["LegacySurvey", "LegacySurveyClass"]
 
 
 class LegacySurveyClass(
     ImageMethods,
-    ViewMethods,
     JobMethods,
     CatalogMethods,
     FootprintMethods,

@@ -11,13 +11,16 @@ from types import MappingProxyType
 from astropy.io import fits
 from astropy.table import Table
 
+from .._conf import setting
 from .._packages import package_version
-from .._typing import Region
+from .._typing import Coordinates, Region
 from ..exceptions import InvalidRequestError
+from ..survey.layers import LAYERS
 from ..survey.paths import COADD_PRODUCTS, FILE_PRODUCTS, has_product
 from ..survey.releases import REGIONS, RELEASES, WISE_BANDS, get_release
 from ..survey.tractor_columns import computed_columns, has_column, redshift_columns, tractor_columns
 from .base import SurveyBase
+from .inputs import as_position
 
 __all__ = [
     "Citations",
@@ -273,6 +276,63 @@ class AboutMethods(SurveyBase):
         names = ("name", "family", "band", "dtype", "length", "unit", "core", "computed")
         return Table(rows=rows, names=names)
 
+    def list_layers(self) -> Table:
+        """Return the viewer's layers and what each can serve.
+
+        Returns
+        -------
+        `~astropy.table.Table`
+            One row per layer: ``layer``, ``survey``, ``bands``, its native pixel scale, and what it
+            serves truthfully.
+
+        Examples
+        --------
+        >>> from astroquery_lis import LegacySurvey
+        >>> layers = LegacySurvey.list_layers()
+        >>> 'ls-dr10' in layers['layer']
+        True
+        """
+        names = (
+            *("name", "survey", "bands", "default_bands", "pixel_scale_arcsec", "product"),
+            *("release", "region", "fits", "invvar", "maskbits", "unit", "note"),
+        )
+        rows = [[_cell(getattr(layer, name)) for name in names] for layer in LAYERS.values()]
+        table = Table(rows=rows, names=names)
+        table.rename_columns(["name", "pixel_scale_arcsec"], ["layer", "pixel_scale"])
+        table["pixel_scale"].unit = "arcsec"
+        return table
+
+    def viewer_url(
+        self, coordinates: Coordinates, *, layer: str | None = None, zoom: int = 15
+    ) -> str:
+        """Return the address of the viewer's page at a position, to be opened in a browser.
+
+        Parameters
+        ----------
+        coordinates : `~astropy.coordinates.SkyCoord` or str
+            One position.
+        layer : str, optional
+            By default that of `release`.
+        zoom : int, optional
+            14 is 0.262 arcsec per screen pixel; one more halves it.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> from astropy.coordinates import SkyCoord
+        >>> from astroquery_lis import LegacySurvey
+        >>> url = LegacySurvey.viewer_url(SkyCoord(190.1086, 1.2005, unit='deg'), layer='ls-dr10')
+        >>> url.rpartition('?')[2]
+        'ra=190.108600&dec=1.200500&layer=ls-dr10&zoom=15'
+        """
+        shown = self._layer(layer)
+        ra_deg, dec_deg = as_position(coordinates)
+        root = setting("viewer_url").rstrip("/")
+        return f"{root}?ra={ra_deg:.6f}&dec={dec_deg:.6f}&layer={shown.name}&zoom={zoom}"
+
     def list_file_products(self, *, release: str | None = None) -> Table:
         """Return a `~astropy.table.Table` of the kinds of files that `get_brick_files` fetches.
 
@@ -330,3 +390,7 @@ def _origin(item: fits.HDUList | Table) -> tuple[str, str, set[str]]:
         "or give what get_cutout, query_tractor or download_cutouts returned."
     )
     raise InvalidRequestError(msg, parameter="data", value=item)
+
+
+def _cell(value: object) -> object:
+    return ",".join(value) if isinstance(value, tuple) else "" if value is None else value

@@ -34,6 +34,7 @@ from ..exceptions import (
 from ..io.bounds import BOUNDS, Bound
 from ..io.http import shared_client
 from ..io.mirrors import resolve_mirrors
+from ..survey.layers import get_layer, layer_of
 from ..survey.releases import as_region, get_release
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from ..io.http import Options
     from ..io.mirrors import Mirror as SurveyMirror
     from ..io.places import FileFinder
+    from ..survey.layers import Layer
 
 
 Method = TypeVar("Method", bound="Callable")
@@ -236,8 +238,6 @@ class SurveyBase(QueryBase):
             resolve_mirrors(value)
         self._mirror = value
 
-    # ---- what there is --------------------------------------------------------------------------
-
     # ---- inner ----------------------------------------------------------------------------------
 
     def _release_name(self, release: str | None) -> str:
@@ -248,6 +248,10 @@ class SurveyBase(QueryBase):
         """Return the names of the release and region that a call means."""
         name = self._release_name(release)
         return name, as_region(region, name)
+
+    def _layer(self, name: str | None) -> Layer:
+        """Return the layer of a name, or that of the release."""
+        return layer_of(self.release) if name is None else get_layer(name)
 
     def _mirrors(self, mirror: Mirror | None) -> tuple[SurveyMirror, ...]:
         """Return the mirrors that a call means, in order."""

@@ -1,4 +1,4 @@
-"""The methods that return cutouts and PSFs."""
+"""The methods that return cutouts, PSFs and pictures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from .. import images, survey
 from .._conf import setting
 from .._typing import answering, answering_each
+from ..exceptions import refuse
 from ..io.bounds import within
 from ..survey.pixel_grids import DEFAULT_SIZE
 from .base import SurveyBase, in_time, options_of
@@ -17,6 +18,8 @@ from .inputs import as_position, as_sources, as_targets, requests_by_row, warn_o
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy import ndarray
 
     from .._typing import (
         WCS,
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class ImageMethods(SurveyBase):
-    """Cutouts and PSFs."""
+    """Cutouts, PSFs and pictures."""
 
     @answering
     @in_time
@@ -391,6 +394,72 @@ allow_unknown_layer, cache, get_query_payload : optional
         if get_query_payload:
             return sources.payload(request)
         return sources.psfs(request, on_missing)
+
+    @answering
+    @in_time
+    def get_picture(
+        self,
+        coordinates: Coordinates,
+        size: Size = DEFAULT_SIZE,
+        *,
+        layer: str | None = None,
+        bands: Bands | None = None,
+        pixel_scale: Angle | None = None,
+        cache: bool | None = None,
+        get_query_payload: bool = False,
+    ) -> ndarray | Payload:
+        """Return the viewer's colour picture of a place.
+
+        Parameters
+        ----------
+        coordinates : `~astropy.coordinates.SkyCoord` or str
+            One position.
+        size : int, `~astropy.units.Quantity` ['angle'] or str, optional
+            As for `get_cutout`; 3000 pixels at most.
+        layer : str, optional
+            A layer (`list_layers`); by default that of `release`.
+        bands : str or sequence of str, optional
+            Bands to colour; by default the layer's.
+        pixel_scale : `~astropy.units.Quantity` ['angle'] or str, optional
+            By default the layer's native one.
+        cache : bool, optional
+            As for `get_cutout`.
+        get_query_payload : bool, optional
+            Return what the viewer would be asked, as `get_cutout` does.
+
+        Returns
+        -------
+        `~numpy.ndarray` of uint8, shape (ny, nx, 3)
+            Red, green, blue; north up, east left: the first row is the northernmost.
+
+        Raises
+        ------
+        InvalidRequestError, NoCoverageError, ServiceDownError, UnexpectedContentError
+            As for `get_cutout`.
+        OptionalDependencyError
+            If pillow is not installed.
+
+        Examples
+        --------
+        >>> from astropy.coordinates import SkyCoord
+        >>> from astroquery_lis import LegacySurvey
+        >>> target = SkyCoord(190.1086, 1.2005, unit='deg')
+        >>> query = LegacySurvey.get_picture(target, 64, layer='ls-dr10', get_query_payload=True)
+        >>> query['params']['layer']
+        'ls-dr10'
+        """
+        shown = self._layer(layer)
+        position = as_position(coordinates)
+        request = survey.request.cutout_request(
+            position, size, bands=bands, layer=shown, pixel_scale=pixel_scale
+        )
+        parameters = images.renderings.Rendering(request).all_parameters()
+        if len(parameters) > 1:
+            refuse("size", size, ": the viewer's pictures are of 3000 pixels at most.")
+        service = self._viewer(cache)
+        if get_query_payload:
+            return {"service": f"{service.url}/cutout.jpg", "params": parameters[0]}
+        return images.renderings.viewer_picture(request, service)
 
     def _sources(
         self, names: tuple[str, ...], mirror: Mirror | None, cache: bool | None
