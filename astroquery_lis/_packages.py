@@ -1,9 +1,13 @@
-"""Installed packages: the version of this one, and those that are optional."""
+"""Packages: the version and the rooms of this one, whose modules come late; optional ones."""
+
+from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distributions, version
+from sys import modules
 from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
@@ -40,3 +44,22 @@ def import_optional(name: str, extra: str, purpose: str) -> ModuleType:
         package = name.partition(".")[0]
         msg = f"{purpose} needs {package}: {how_to_install(extra)}."
         raise OptionalDependencyError(msg, cause=error) from error
+
+
+def modules_of(room: str) -> Callable[[str], ModuleType]:
+    """Return the ``__getattr__`` of a room."""
+
+    def module(name: str) -> ModuleType:
+        full_name = f"{room}.{name}"
+        msg = f"module {room!r} has no attribute {name!r}"
+        # Python and its tools ask for many of these, and a search of the disk takes its time.
+        if name.startswith("__"):
+            raise AttributeError(msg, name=name, obj=modules[room])
+        try:
+            return import_module(full_name)
+        except ModuleNotFoundError as error:
+            if error.name != full_name:
+                raise
+            raise AttributeError(msg, name=name, obj=modules[room]) from None
+
+    return module

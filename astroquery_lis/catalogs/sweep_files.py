@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from .._forks import new_lock
+from .._locks import new_lock
 from .._typing import Payload
 from ..exceptions import ContentChangedError, InvalidRequestError, UnexpectedContentError
 from ..io.places import LocatedFile

@@ -13,7 +13,7 @@ from astropy.table import Row, Table
 
 from .. import catalogs, io, survey
 from .._conf import conf
-from .._forks import new_lock
+from .._locks import new_lock
 from .._typing import answering
 from ..exceptions import (
     CacheError,

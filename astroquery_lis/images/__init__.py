@@ -5,7 +5,7 @@ The client imports a module of this room when it first needs it.
 
 from typing import TYPE_CHECKING
 
-from .._rooms import modules_of
+from .._packages import modules_of
 
 if TYPE_CHECKING:
     from . import (

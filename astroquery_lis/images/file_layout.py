@@ -4,6 +4,9 @@ A coadd is a tile-compressed image (FITS 4.0, section 10): a table with a row pe
 descriptors say where the tile's bytes lie.  Header and table are read once; after that a box costs
 only its tiles.
 
+The decoder believes what it reads: a tile that says to be larger than its header does is written
+beyond the end of the array.  So the parameters of a header are looked at first.
+
 A file is believed by its header, not by its name.  Own reductions, whose images are larger, smaller
 or shifted (legacypipe's ``--zoom``, ``--width``), are placed by their WCS.  What lies on other
 pixels is refused.
@@ -20,11 +23,6 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 from astropy.io import fits
 
-from .._codecs import (
-    BITPIX,
-    MAX_SIDE_PIX,
-    check_parameters,
-)
 from ..exceptions import LegacySurveyError, UnexpectedContentError
 from ..survey.bricks import parse_brick_name
 from ..survey.paths import COADD_PRODUCTS, IMAGE_PRODUCTS, MASK_PLANES
@@ -42,6 +40,28 @@ MAX_HEAP_BYTES = 1 << 36
 END_CARD = b"END" + b" " * 77
 _TILE_COLUMNS = ("COMPRESSED_DATA", "GZIP_COMPRESSED_DATA", "UNCOMPRESSED_DATA")
 _WIDTH_BYTES = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "A": 1, "P": 8, "Q": 16}
+
+
+PARAMETERS: dict[str, dict[str, tuple[int, int]]] = {
+    "RICE_1": {"BLOCKSIZE": (16, 32), "BYTEPIX": (1, 8)},
+    "RICE_ONE": {"BLOCKSIZE": (16, 32), "BYTEPIX": (1, 8)},
+    "HCOMPRESS_1": {"SCALE": (0, 1 << 24), "SMOOTH": (0, 1)},
+    "GZIP_1": {},
+    "GZIP_2": {},
+    "PLIO_1": {},
+    "NOCOMPRESS": {},
+}
+"""Least and largest value of each parameter of each codec."""
+
+BITPIX = (8, 16, 32, 64, -32, -64)
+MAX_SIDE_PIX = 1 << 20
+MAX_TILE_PIX = 1 << 24
+MAX_TILES = 1 << 20
+"""Far beyond what any survey has: a brick has 3600 x 3600 pixels in 1296 tiles."""
+
+MAX_DITHER = 10_000
+"""Largest ZDITHER0 of the FITS standard (4.0, section 10.2): the decoder takes it for a place in
+its table of random numbers."""
 
 
 class MoreNeeded(Exception):  # noqa: N818 - it reports no error
@@ -208,6 +228,45 @@ def map_of(stream: BinaryIO | io.RawIOBase, hdu: int, places: Mapping[str, int])
     own = _compressed(text + table, header, hdu, len(text), "the file")
     start = places["hdrLoc"]
     return replace(own, starts=own.starts + start, stops=own.stops + start)
+
+
+def check_parameters(header: Mapping[str, object]) -> None:
+    """Refuse a header of a compressed image that the decoder should not see, by `ValueError`."""
+    codec = str(header.get("ZCMPTYPE", "")).strip()
+    if codec not in PARAMETERS:
+        msg = f"its compression ZCMPTYPE={codec!r} is not one of {', '.join(PARAMETERS)}"
+        raise ValueError(msg)
+    _check("ZBITPIX", header.get("ZBITPIX"), *BITPIX)
+    _check("ZNAXIS", header.get("ZNAXIS"), 2)
+    tiles, pixels = 1, 1
+    for axis in (1, 2):
+        side = _within(f"ZNAXIS{axis}", header.get(f"ZNAXIS{axis}"), 1, MAX_SIDE_PIX)
+        default = side if axis == 1 else 1
+        tile = _within(f"ZTILE{axis}", header.get(f"ZTILE{axis}", default), 1, MAX_SIDE_PIX)
+        tiles, pixels = tiles * math.ceil(side / tile), pixels * min(side, tile)
+    _within("the number of tiles", tiles, 1, MAX_TILES)
+    _within("the number of pixels of a tile", pixels, 1, MAX_TILE_PIX)
+    _within("ZDITHER0", header.get("ZDITHER0", 1), 1, MAX_DITHER)
+    for number in range(1, 10):
+        name = str(header.get(f"ZNAME{number}", "")).strip()
+        if name in PARAMETERS[codec]:
+            value = header.get(f"ZVAL{number}")
+            if name == "SCALE" and isinstance(value, float) and math.isfinite(value):
+                value = int(value)
+            _within(name, value, *PARAMETERS[codec][name])
+
+
+def _check(name: str, value: object, *allowed: int) -> None:
+    if value not in allowed:
+        msg = f"{name} is {value!r}, not {' or '.join(map(str, allowed))}"
+        raise ValueError(msg)
+
+
+def _within(name: str, value: object, least: int, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        msg = f"{name} is {value!r}, not a whole number from {least} to {most}"
+        raise ValueError(msg)
+    return value
 
 
 # ---- where its pixels lie, and whether it is what was asked -------------------------------------

@@ -1,7 +1,8 @@
 """Image files held open, and boxes of their pixels.
 
 Decoding is astropy's own, over a file of which only the bytes at hand exist, so every codec that
-astropy knows works.
+astropy knows works.  Some of its decoders believe the sizes that a tile tells, and write beyond the
+end of the array: those are compared with the header first.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import weakref
 import zlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeAlias
@@ -23,11 +24,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeAlias
 import numpy as np
 from astropy.io import fits
 
-from .._codecs import (
-    check_tiles,
-    decoding,
-)
-from .._forks import new_lock
+from .._locks import decoding, new_lock
 from ..exceptions import LegacySurveyError, NotFoundError, UnexpectedContentError
 from ..io.ranges import FIRST_RANGE_BYTES
 from ..io.whole_files import check_head, check_structure, flaw_of
@@ -55,6 +52,11 @@ DECODE_ERRORS = (OSError, EOFError, ValueError, TypeError, IndexError, KeyError,
 
 _FRAGILE = ("HCOMPRESS_1", "PLIO_1")
 """Codecs that believe the sizes in their tiles."""
+
+
+TILE_HEAD_BYTES = 25
+HCOMPRESS_MAGIC = b"\xdd\x99"
+MAX_BIT_PLANES = 64
 
 
 def tiles_under(image_map: ImageMap, box: Box) -> tuple[slice, slice]:
@@ -130,6 +132,35 @@ class OpenImage:
             return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
         except Exception as error:
             raise _as_os_error(error) from error
+
+
+def check_tiles(
+    codec: str, tiles: Iterable[tuple[int, int, tuple[int, int]]], stream: BinaryIO | io.RawIOBase
+) -> None:
+    """Refuse tiles (offset, length, shape) that say other sizes than their header, `ValueError`."""
+    for start, n_bytes, shape in tiles:
+        stream.seek(start)
+        head = stream.read(min(TILE_HEAD_BYTES, n_bytes)) or b""
+        if codec == "PLIO_1":
+            _check_list(head, n_bytes)
+            continue
+        sides = tuple(int.from_bytes(head[at : at + 4], "big") for at in (2, 6))
+        planes = max(head[22:25], default=MAX_BIT_PLANES + 1)
+        if not head.startswith(HCOMPRESS_MAGIC) or sides != shape or planes > MAX_BIT_PLANES:
+            msg = f"a tile of {shape} pixels says {sides} and up to {planes} bit planes"
+            raise ValueError(msg)
+
+
+def _check_list(head: bytes, n_bytes: int) -> None:
+    """Refuse a line list of PLIO that says to be longer than it is."""
+    words = [int.from_bytes(head[at : at + 2], "big", signed=True) for at in range(0, 14, 2)]
+    if len(head) < 14 or words[2] > 0:
+        length, first = words[2], 3
+    else:
+        length, first = (words[4] << 15) + words[3], words[1]
+    if not 0 <= first <= length <= n_bytes // 2:
+        msg = f"a tile of {n_bytes} bytes says that it has {2 * length}"
+        raise ValueError(msg)
 
 
 def _as_os_error(error: Exception) -> OSError | LegacySurveyError:

@@ -5,7 +5,7 @@ The client imports most modules of this room when it first needs them.
 
 from typing import TYPE_CHECKING
 
-from .._rooms import modules_of
+from .._packages import modules_of
 
 if TYPE_CHECKING:
     from . import delivery, download, jobs, mirrors, places, store, whole_files

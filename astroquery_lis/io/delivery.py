@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._conf import conf
-from .._forks import new_lock
+from .._locks import new_lock
 from ..exceptions import (
     CacheError,
     ChecksumError,

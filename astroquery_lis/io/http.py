@@ -37,7 +37,7 @@ from urllib3.exceptions import (
 )
 from urllib3.util import Retry, Timeout, make_headers, parse_url
 
-from .._forks import new_lock
+from .._locks import new_lock
 from ..exceptions import (
     LegacySurveyError,
     NotFoundError,

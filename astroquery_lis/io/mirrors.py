@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from .._forks import new_lock
+from .._locks import new_lock
 from ..exceptions import (
     ContentChangedError,
     NotFoundError,

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from .._forks import new_lock
+from .._locks import new_lock
 from ..exceptions import (
     CacheError,
     CacheWarning,

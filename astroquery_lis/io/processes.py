@@ -28,7 +28,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._forks import new_lock
+from .._locks import new_lock
 from ..exceptions import LegacySurveyError
 from .workers import STARTING, WITHOUT_MAIN, watch_parent
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from .._forks import new_lock
+from .._locks import new_lock
 from ..exceptions import CacheError
 from .ranges import Version
 from .whole_files import (

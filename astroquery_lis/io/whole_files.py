@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from uuid import uuid4
 
 from .._conf import conf
-from .._forks import new_lock
+from .._locks import new_lock
 from ..exceptions import (
     CacheError,
     LegacySurveyError,

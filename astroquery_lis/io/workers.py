@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from astropy.config import ConfigItem
 
 from .._conf import Conf, conf, setting
-from .._forks import new_lock
+from .._locks import new_lock
 from ..exceptions import refuse
 from .bounds import Threads
 

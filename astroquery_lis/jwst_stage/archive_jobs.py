@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
-from .._forks import new_lock
+from .._locks import new_lock
 from ..exceptions import (
     CacheError,
     ContentChangedError,

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from .._conf import conf
-from .._forks import new_lock
+from .._locks import new_lock
 from .._packages import how_to_install
 from ..exceptions import CrdsUnavailable, OptionalDependencyError, StageError
 from ..io.processes import Processes, ServerLost

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from astropy.config.paths import get_cache_dir
 
 from .._conf import setting
-from .._forks import new_lock
+from .._locks import new_lock
 from ..exceptions import TruncatedError, UnexpectedContentError
 from ..io.whole_files import CARD_BYTES, HEAD_BYTES, fits_headers, write_bytes, write_whole
 

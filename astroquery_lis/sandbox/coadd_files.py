@@ -20,7 +20,7 @@ import numpy as np
 from astropy.io import fits
 from scipy.optimize import brentq
 
-from .._codecs import decoding
+from .._locks import decoding
 from ..survey import bricks, paths, releases
 from ..survey.bricks import Brick
 from ..survey.pixel_grids import Box, TangentGrid

@@ -18,7 +18,7 @@ import numpy as np
 from astropy.io import fits
 from scipy.ndimage import gaussian_filter
 
-from .._codecs import decoding
+from .._locks import decoding
 from ..survey import bricks, paths, releases, sphere
 from ..survey.bricks import Brick
 from ..survey.pixel_grids import Box

@@ -5,7 +5,7 @@ Modules that need much themselves are imported when they are first needed.
 
 from typing import TYPE_CHECKING
 
-from .._rooms import modules_of
+from .._packages import modules_of
 
 if TYPE_CHECKING:
     from . import (

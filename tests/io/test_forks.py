@@ -10,7 +10,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
 BEGIN = """
 import fcntl, os, select, sys, threading, time
-from astroquery_lis import LegacySurveyClass, _codecs, conf
+from astroquery_lis import LegacySurveyClass, _locks, conf
 url, root, conf.cache_dir = sys.argv[1:]
 survey = LegacySurveyClass()
 
@@ -63,7 +63,7 @@ from astroquery_lis.io.mirrors import HEALTH
 from astroquery_lis.survey.placement import Placement
 call(url)
 call(root)
-locks = [_codecs.decoding(type("", (), {"compression_type": "HCOMPRESS_1"})), HEALTH._lock]
+locks = [_locks.decoding(type("", (), {"compression_type": "HCOMPRESS_1"})), HEALTH._lock]
 locks += [http._clients_lock, http.shared_client(survey._client_options())._lock]
 for cls in (*fits.CompImageHDU.__mro__, *fits.BinTableHDU.__mro__, Placement):
     for value in vars(cls).values():

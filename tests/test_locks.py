@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from astropy.io import fits
 
-from astroquery_lis import _codecs
+from astroquery_lis import _locks
 from astroquery_lis.images.open_images import OpenImage
 from astroquery_lis.survey.pixel_grids import Box
 
@@ -16,7 +16,7 @@ DITHERS = """
 import sys, threading
 import numpy as np
 from astropy.io.fits.hdu.compressed._compression import unquantize_float_c
-from astroquery_lis._codecs import _make_dithers
+from astroquery_lis._locks import _make_dithers
 
 sys.setswitchinterval(1e-6)
 numbers, barrier, found = np.zeros(400, np.int32).tobytes(), threading.Barrier(8), []
@@ -46,8 +46,8 @@ def test_the_random_numbers_of_the_dither_are_made_by_a_decode(monkeypatch):
         return plain(*arguments)
 
     monkeypatch.setattr(quantization, "unquantize_float_c", noted)
-    monkeypatch.setattr(_codecs, "_has_dithers", False)
-    _codecs._make_dithers()
+    monkeypatch.setattr(_locks, "_has_dithers", False)
+    _locks._make_dithers()
     assert methods == [2]
 
 
