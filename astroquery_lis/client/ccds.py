@@ -134,7 +134,7 @@ class CcdMethods(SurveyBase):
             options = options_of(locals(), ("bands", "release", "region", "cache"))
             table = self.query_exposures(exposures_or_coordinates, **options)
         release, region = self._tree(*_named(table, release, region))
-        ccds = _ccds(table, survey.named_planes.as_bands(bands, release, region), release, region)
+        ccds = _ccds(table, survey.releases.as_bands(bands, release, region), release, region)
         service = self._viewer(use_cache)
         listing = _listing(service)
         jobs = [
@@ -211,7 +211,7 @@ class CcdMethods(SurveyBase):
         {'decam'}
         """
         release, region = self._tree(release, region)
-        bands = survey.named_planes.as_bands(bands, release, region)
+        bands = survey.releases.as_bands(bands, release, region)
         ra_deg, dec_deg = as_position(coordinates)
         with self._finder(mirror, cache) as finder:
             if get_query_payload:

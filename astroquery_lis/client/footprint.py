@@ -202,8 +202,8 @@ class FootprintMethods(SurveyBase):
         places = targets.ra_deg[targets.placed], targets.dec_deg[targets.placed]
         shown = None if layer is None else survey.layers.get_layer(layer)
         if shown is not None:
-            survey.named_planes.refuse_beside_layer(release, region)
-            bands = survey.named_planes.as_layer_bands(bands, shown.bands, shown.name)
+            survey.layers.refuse_beside_layer(release, region)
+            bands = survey.layers.as_layer_bands(bands, shown.bands, shown.name)
         if shown is not None and None in (shown.release, shown.region):
             answer[targets.placed] = self._probe(shown, bands, *places, cache)
         else:
@@ -211,7 +211,7 @@ class FootprintMethods(SurveyBase):
                 release, region = shown.release, cast("Region", shown.region)
                 bands = bands or shown.bands
             release, region = self._tree(release, region)
-            bands = survey.named_planes.as_bands(bands, release, region)
+            bands = survey.releases.as_bands(bands, release, region)
             inside = self._exposed if observed else self._inside
             answer[targets.placed] = inside(places, bands, (release, region), mirror, cache)
         return bool(answer[0]) if targets.shape == () else answer.reshape(targets.shape)
@@ -308,7 +308,7 @@ class FootprintMethods(SurveyBase):
         ...     moc = LegacySurvey.get_moc(bands='r')  # doctest: +SKIP
         """
         release, region = self._tree(release, region)
-        bands = survey.named_planes.as_bands(bands, release, region)
+        bands = survey.releases.as_bands(bands, release, region)
         if not (isinstance(max_depth, Integral) and 0 <= max_depth <= MAX_DEPTH):
             refuse("max_depth", max_depth, f"must be a whole number from 0 to {MAX_DEPTH}.")
         with self._finder(mirror, cache) as finder:
@@ -410,12 +410,12 @@ class FootprintMethods(SurveyBase):
         )
         warn_of_unplaced(targets, "have no values")
         bands = (
-            survey.named_planes.as_bands(bands, release, region)
+            survey.releases.as_bands(bands, release, region)
             or get_release(release).bands_in[region]
         )
         folder = as_path("download_dir", download_dir)
         spec = images.map_values.MapSpec(
-            survey.named_planes.as_products(products, release, planes=True),
+            survey.releases.as_products(products, release, planes=True),
             bands,
             release,
             region,

@@ -557,12 +557,14 @@ def image_wcs(source: Any, parameter: str = "like") -> WCS:
     """Return the celestial WCS of an image file, a header, an HDUList or a WCS, with its size."""
     if not isinstance(source, (str, os.PathLike)):
         own = ", or 'own' for the grid of each file" if parameter == "like" else ""
-        return survey.sky_grids.plane_wcs(source, parameter, other=f", or the path of a file{own}")
+        return survey.pixel_grids.plane_wcs(
+            source, parameter, other=f", or the path of a file{own}"
+        )
     path = existing_file(parameter, source)
     try:
         with fits.open(path, memmap=True) as hdul:
-            header = survey.sky_grids.image_header(hdul, parameter, source)
+            header = survey.pixel_grids.image_header(hdul, parameter, source)
     except OSError as error:
         msg = f"{parameter}={os.fspath(source)!r} cannot be read as FITS: {error}."
         raise InvalidExposureError(msg, parameter=parameter, value=source) from error
-    return survey.sky_grids.plane_wcs(header, parameter)
+    return survey.pixel_grids.plane_wcs(header, parameter)

@@ -34,9 +34,8 @@ from .._packages import import_optional
 from ..io.jobs import Result
 from ..io.whole_files import check_space, write_whole, writing
 from ..survey.bricks import name_of
-from ..survey.named_planes import DERIVED
 from ..survey.paths import IMAGE_PRODUCTS
-from ..survey.releases import WISE_BANDS, WISE_PRODUCTS
+from ..survey.releases import DERIVED, WISE_BANDS, WISE_PRODUCTS
 from ..survey.request import CutoutRequest
 from .cutout_hdus import FLUX_PRODUCTS
 from .plain import CREATOR, PlainCutout, plane_name

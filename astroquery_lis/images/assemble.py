@@ -10,9 +10,8 @@ import numpy as np
 from .._packages import import_optional
 from ..survey.bitmasks import NPRIMARY
 from ..survey.paths import CoaddProduct
-from ..survey.pixel_grids import Box
+from ..survey.pixel_grids import Box, SkyGrid
 from ..survey.placement import Piece, Placement, image_grid, row_blocks
-from ..survey.sky_grids import SkyGrid
 
 COARSE_RATIO = 1.2
 """Pixel area, relative to the native one, above which a kernel between pixels would alias."""

@@ -17,11 +17,10 @@ from astropy.io import fits
 from ..exceptions import ContentChangedError, NoCoverageError, collected_notes
 from ..survey.bricks import name_of
 from ..survey.paths import IMAGE_PRODUCTS, plane_file, tree_of_brick
-from ..survey.pixel_grids import Box
+from ..survey.pixel_grids import Box, SkyGrid
 from ..survey.placement import WISE, Piece, Placement, cached_name, frame_of, place, without
 from ..survey.releases import DataRelease, Tree
 from ..survey.request import CutoutRequest
-from ..survey.sky_grids import SkyGrid
 from .assemble import Assembler
 from .coverage import (
     check_target,

@@ -22,9 +22,8 @@ from astropy.wcs import WCS
 from ..exceptions import refuse
 from ..survey.bitmasks import NPRIMARY
 from ..survey.layers import LAYERS, Layer
-from ..survey.named_planes import DERIVED
 from ..survey.owners import images_over
-from ..survey.releases import PIXEL_SCALE_ARCSEC, RELEASES
+from ..survey.releases import DERIVED, PIXEL_SCALE_ARCSEC, RELEASES
 from ..survey.request import as_choice
 from ..survey.sphere import bricks_in_circle
 from .plain import plane_name

@@ -30,8 +30,7 @@ from ..exceptions import (
 from ..io.bounds import Threads
 from ..survey.bitmasks import NPRIMARY
 from ..survey.bricks import brick_grid, brick_id, is_north, name_of
-from ..survey.layers import INVVAR_LIMIT_ARCSEC, Layer, layer_of
-from ..survey.named_planes import LAYER_PRODUCTS
+from ..survey.layers import INVVAR_LIMIT_ARCSEC, LAYER_PRODUCTS, Layer, layer_of
 from ..survey.owners import EDGE_PIX, images_over
 from ..survey.pixel_grids import Box, TangentGrid
 from ..survey.releases import PIXEL_SCALE_ARCSEC, Tree

@@ -28,10 +28,9 @@ from ..exceptions import (
 from ..io.http import Options, all_failed, reason_of, shared_client
 from ..io.mirrors import Mirror
 from ..io.places import FileFinder
-from ..survey.layers import Layer, layer_of
-from ..survey.named_planes import DERIVED, LAYER_PRODUCTS
+from ..survey.layers import LAYER_PRODUCTS, Layer, layer_of
 from ..survey.placement import WISE, frame_of
-from ..survey.releases import PIXEL_SCALE_ARCSEC, WISE_BANDS
+from ..survey.releases import DERIVED, PIXEL_SCALE_ARCSEC, WISE_BANDS
 from ..survey.request import CutoutRequest
 from .assemble import COARSE_RATIO
 from .coadds import (

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from . import (
         catalog_request,
         layers,
-        named_planes,
+        pixel_grids,
+        releases,
         request,
-        sky_grids,
         sphere,
         tractor,
     )
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 __all__ = [
     "catalog_request",
     "layers",
-    "named_planes",
+    "pixel_grids",
+    "releases",
     "request",
-    "sky_grids",
     "sphere",
     "tractor",
 ]

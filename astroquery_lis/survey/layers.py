@@ -10,15 +10,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from types import MappingProxyType
+from typing import Any
 
-from ..exceptions import InvalidRequestError
-from .releases import PIXEL_SCALE_ARCSEC, RELEASES, Tree, spelled
+from ..exceptions import InvalidRequestError, refuse
+from .releases import (
+    PIXEL_SCALE_ARCSEC,
+    RELEASES,
+    WISE_BANDS,
+    NamedPlanes,
+    Tree,
+    band_names,
+    checked_bands,
+    get_release,
+    listed,
+    spelled,
+)
 
 __all__ = ["ALIASES", "LAYERS", "Layer", "get_layer", "layer_of"]
 
 INVVAR_LIMIT_ARCSEC = 2 * PIXEL_SCALE_ARCSEC
 """Largest pixel scale at which the viewer still sends invvar and maskbits."""
+
+UNWISE_BANDS = ("1", "2")
+"""What the layers of unWISE call W1 and W2."""
+
+LAYER_PRODUCTS = ("image", "invvar", "maskbits")
+"""What a layer of the viewer can be asked for; ``image`` is whatever the layer shows."""
 
 
 @dataclass(frozen=True)
@@ -291,3 +310,61 @@ def layer_of(release: str, region: str = "auto", product: str = "image") -> Laye
         tree = RELEASES[release].trees[region]
         base = f"{_SPLIT[tree.release]}-{region}"
     return LAYERS[base if product == "image" else f"{base}-{product}"]
+
+
+# ---- names that users give beside a layer ------------------------------------------------------
+
+
+def planes_of_layers(
+    layer: Any, bands: Any, products: Any, *, allow_unknown: bool
+) -> list[NamedPlanes]:
+    """Return what names mean of each layer that is named, in order of preference."""
+    try:
+        names = [layer] if isinstance(layer, (str, Layer)) else list(layer)
+    except TypeError:
+        names = []
+    if not names:
+        refuse("layer", layer, "must be the name of a layer, or a sequence of names.")
+    layers = dict.fromkeys(
+        name if isinstance(name, Layer) else get_layer(name, allow_unknown=allow_unknown)
+        for name in names
+    )
+    return [
+        NamedPlanes(
+            _layer_products(products),
+            as_layer_bands(bands, layer.bands, layer.name),
+            None if layer.release is None else get_release(layer.release),
+            layer.region or "auto",
+            layer,
+        )
+        for layer in layers
+    ]
+
+
+def _layer_products(products: Any) -> tuple[str, ...]:
+    """Return what is asked of a layer; refuse what no layer has."""
+    names = tuple(listed(products, LAYER_PRODUCTS))
+    if not names or not set(names) <= set(LAYER_PRODUCTS):
+        must = (
+            f": a layer has {', '.join(LAYER_PRODUCTS)}, where image is what it shows; psf goes "
+            "with a release."
+        )
+        refuse("products", products, must)
+    return names
+
+
+def refuse_beside_layer(release: str | None, region: str) -> None:
+    """Refuse what a layer of the viewer has of its own."""
+    for name, value, default in (("release", release, None), ("region", region, "auto")):
+        if not isinstance(value, type(default)) or value != default:
+            refuse(name, value, "cannot be given beside layer, which has its own.")
+
+
+def as_layer_bands(bands: Any, allowed: tuple[str, ...], layer: str) -> tuple[str, ...] | None:
+    """Return bands of a layer of the viewer as a tuple without repeats, or `None`."""
+    if bands is None:
+        return None
+    if allowed == UNWISE_BANDS:
+        bands = [name.upper().removeprefix("W") for name in band_names(bands, WISE_BANDS)]
+    others = partial(layers_with, name=layer)
+    return checked_bands(bands, allowed, f"layer {layer}", others=others)

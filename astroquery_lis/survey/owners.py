@@ -16,7 +16,7 @@ from .bricks import IMAGE_SIZE_PIX, brick_grid, brick_id
 from .pixel_grids import Box, depth_in
 
 if TYPE_CHECKING:
-    from .sky_grids import Grid
+    from .pixel_grids import Grid
 
 SQUARE_PIX = 32
 COARSE_SQUARES = 8

@@ -25,7 +25,7 @@ from .releases import (
     WISE_PRODUCTS,
     DataRelease,
     Tree,
-    checked_bands,
+    as_bands,
     get_release,
     get_tree,
     listed,
@@ -297,13 +297,8 @@ def as_file_bands(
     bands: str | Iterable[str] | None, products: Iterable[str], release: str, region: str = "auto"
 ) -> tuple[str, ...] | None:
     """Return bands (``'grz'``, ``'g,W1'``, a list) as a tuple without repeats; `None` stays."""
-    if bands is None:
-        return None
-    data = get_release(release)
-    allowed = data.bands_in[region]
-    if data.number >= 8 and any(name in WISE_PRODUCTS for name in products):
-        allowed = (*allowed, *WISE_BANDS)
-    return checked_bands(bands, allowed, release if region == "auto" else f"{release} {region}")
+    has_wise = not set(products).isdisjoint(WISE_PRODUCTS)
+    return as_bands(bands, release, region, more=get_release(release).wise_bands * has_wise)
 
 
 def plan_files(

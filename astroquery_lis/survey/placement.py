@@ -22,7 +22,7 @@ from .releases import PIXEL_SCALE_ARCSEC, WISE_BANDS
 from .sphere import bricks_in_circle, separation_deg
 
 if TYPE_CHECKING:
-    from .sky_grids import Grid, SkyGrid
+    from .pixel_grids import Grid, SkyGrid
 
 KERNEL_MARGIN_PIX = 4
 """Pixels read round what a neighbour contributes: the reach of the kernel, and one for rounding."""

@@ -1,15 +1,18 @@
-"""The data releases DR5 to DR11: regions, bands, products, and where each lives in the tree."""
+"""The data releases DR5 to DR11: regions, bands, products, where each lives, and users' names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import MappingProxyType
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
-from ..exceptions import refuse
+from ..exceptions import meant, refuse
+
+if TYPE_CHECKING:
+    from .layers import Layer
 
 __all__ = ["RELEASES", "DataRelease", "Tree", "get_release", "get_tree"]
 
@@ -29,6 +32,13 @@ _BASE_PRODUCTS = ("image", "invvar", "model", "chi2", "depth", "galdepth", "nexp
 _DR7_PRODUCTS = (*_BASE_PRODUCTS, "maskbits")
 _DR8_PRODUCTS = (*_DR7_PRODUCTS, "psfsize")
 _DR9_PRODUCTS = (*_DR8_PRODUCTS, "blobmodel")
+
+DERIVED = {
+    "resid": ("image", "model"),
+    "snr": ("image", "invvar"),
+    "sigma": ("invvar",),
+}
+"""Planes made of others: image - model, image sqrt(invvar), 1 / sqrt(invvar)."""
 
 
 @dataclass(frozen=True)
@@ -339,3 +349,93 @@ def checked_bands(
             near = f" {', '.join(where)} has {name}." if where else ""
             refuse("bands", bands, f"has {name!r}; {hint}{near}")
     return tuple(dict.fromkeys(names))
+
+
+def as_bands(
+    bands: Any, release: str, region: str = "auto", *, more: tuple[str, ...] = ()
+) -> tuple[str, ...] | None:
+    """Return bands of a region, or of ``more``, as a tuple without repeats; `None` stays."""
+    if bands is None:
+        return None
+    data = get_release(release)
+    whose = data.name if region == "auto" else f"{data.name} {region}"
+    return checked_bands(bands, (*data.bands_in[region], *more), whose)
+
+
+def as_products(products: Any, release: str, *, planes: bool = False) -> tuple[str, ...]:
+    """Return names of coadd products, and of mask planes if asked, as a tuple without repeats."""
+    data = get_release(release)
+    allowed = (*data.products, *data.mask_planes) if planes else data.products
+    names = tuple(listed(products, allowed))
+    _check_products(products, names, allowed, data)
+    return names
+
+
+_SYNONYMS = {"ivar": "invvar", "weight": "invvar", "mask": "maskbits", "residual": "resid"}
+
+
+def _check_products(
+    products: Any, names: Collection[str], allowed: tuple[str, ...], release: DataRelease
+) -> None:
+    """Refuse names that are not allowed, or none."""
+    if not names:
+        refuse("products", products, f"names no product; allowed: {', '.join(allowed)}.")
+    for name in names:
+        if name not in allowed:
+            is_old = name in _DR9_PRODUCTS
+            reason = f"is not in {release.name}" if is_old else "is not a product"
+            near = meant(_SYNONYMS.get(name, name), allowed)
+            refuse("products", name, f"{reason}; allowed: {', '.join(allowed)}.{near}")
+
+
+# ---- planes of a cutout, named and resolved ------------------------------------------------------
+
+
+class NamedPlanes(NamedTuple):
+    """What is asked of each pixel, and of whom."""
+
+    products: tuple[str, ...]
+    bands: tuple[str, ...] | None
+    release: DataRelease | None
+    region: str
+    layer: Layer | None = None
+
+
+def sources_of(products: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the products of files that planes are made of."""
+    return tuple(dict.fromkeys(base for name in products for base in DERIVED.get(name, (name,))))
+
+
+def wise_products(products: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the planes that WISE bands have; refuse where they have none."""
+    names = tuple(name for name in products if name in WISE_PRODUCTS or name in DERIVED)
+    if not names:
+        must = f": the WISE bands have {', '.join((*WISE_PRODUCTS, *DERIVED))}."
+        refuse("products", products, must)
+    return names
+
+
+# Calls in a loop name the same.
+@lru_cache(maxsize=128, typed=True)
+def planes_of_release(release: Any, region: Any, bands: Any, products: Any) -> NamedPlanes:
+    """Return what the names of a release, a region, bands and products mean."""
+    data = get_release(release)
+    region = as_region(region, data.name)
+    bands = as_bands(bands, data.name, region, more=data.wise_bands)
+    return NamedPlanes(_cutout_products(products, data), bands, data, region)
+
+
+def _cutout_products(products: Any, release: DataRelease) -> tuple[str, ...]:
+    """Return names of planes of a cutout: of files, made of those, and PSFs."""
+    files = (*release.products, *release.mask_planes)
+    allowed = (*files, *DERIVED, "psf")
+    names = listed(products, (*allowed, "all"))
+    if "all" in names:
+        # Everything of the survey's own, and the residuals beside the model.
+        after, at = files.index("model") + 1, names.index("all")
+        every = (*files[:after], "resid", *files[after:])
+        names = list(dict.fromkeys((*names[:at], *every, *names[at + 1 :])))
+    needed = [base for name in names for base in (name, *DERIVED.get(name, ()))]
+    _check_products(products, needed, allowed, release)
+    # A PSF goes with planes; alone it is asked by `psf_request`.
+    return ("image", "psf") if names == ["psf"] else tuple(names)

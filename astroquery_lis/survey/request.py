@@ -20,24 +20,20 @@ from astropy import units as u
 
 from .. import survey
 from ..exceptions import refuse
-from .layers import Layer
-from .named_planes import (
-    DERIVED,
-    as_bands,
-    planes_of_layers,
-    planes_of_release,
-    refuse_beside_layer,
-    sources_of,
-    wise_products,
-)
+from .layers import Layer, planes_of_layers, refuse_beside_layer
 from .pixel_grids import DEFAULT_SIZE
 from .placement import WISE, place
 from .releases import (
+    DERIVED,
     PIXEL_SCALE_ARCSEC,
     WISE_BANDS,
     DataRelease,
+    as_bands,
     as_region,
     get_release,
+    planes_of_release,
+    sources_of,
+    wise_products,
 )
 from .sphere import angle_of_text
 
@@ -79,7 +75,7 @@ class CutoutRequest:
         wcs, shape = self.wcs, (self.ny, self.nx)
         if self.rotation_deg:
             scale_arcsec = self.pixel_scale_arcsec
-            wcs = survey.sky_grids.rotated_wcs_text(
+            wcs = survey.pixel_grids.rotated_wcs_text(
                 ra_deg, dec_deg, *shape, scale_arcsec, self.rotation_deg
             )
         fallback = self.fallback and self.fallback.at(ra_deg, dec_deg)
@@ -142,14 +138,14 @@ class CutoutRequest:
         if not self.is_native:
             return self.north_up_text()
         placement = place(self.ra_deg, self.dec_deg, self.ny, self.nx)
-        return survey.sky_grids.cards_text(
+        return survey.pixel_grids.cards_text(
             placement.grid.cards(x0=placement.box.x0, y0=placement.box.y0)
         )
 
     def north_up_text(self) -> str:
         """Return, as text, a grid with the target in the middle and north up."""
         shape = self.ny, self.nx
-        return survey.sky_grids.rotated_wcs_text(
+        return survey.pixel_grids.rotated_wcs_text(
             self.ra_deg, self.dec_deg, *shape, self.pixel_scale_arcsec, 0.0
         )
 
@@ -245,7 +241,7 @@ def _pixel_grid(
     if wcs is not None:
         grid, ny, nx = _given_grid(wcs, size, pixel_scale, rotation)
         if position is None:
-            ra, dec = survey.sky_grids.SkyGrid(grid).to_sky((nx - 1) / 2, (ny - 1) / 2)
+            ra, dec = survey.pixel_grids.SkyGrid(grid).to_sky((nx - 1) / 2, (ny - 1) / 2)
             position = float(ra), float(dec)
         return _PixelGrid(*position, ny, nx, native_arcsec, grid)
     assert position is not None
@@ -254,7 +250,7 @@ def _pixel_grid(
         scale_arcsec = as_pixel_scale(pixel_scale, native_arcsec=native_arcsec)
     ny, nx = as_size(size, pixel_scale_arcsec=scale_arcsec)
     if rotation is not None and (angle_deg := as_rotation(rotation)):
-        grid = survey.sky_grids.rotated_wcs_text(*position, ny, nx, scale_arcsec, angle_deg)
+        grid = survey.pixel_grids.rotated_wcs_text(*position, ny, nx, scale_arcsec, angle_deg)
     return _PixelGrid(*position, ny, nx, scale_arcsec, grid, angle_deg)
 
 
@@ -265,7 +261,7 @@ def _given_grid(
     for name, value in (("pixel_scale", pixel_scale), ("rotation", rotation)):
         if value is not None:
             refuse(name, value, "cannot be given beside wcs, which has its own.")
-    text, ny, nx = survey.sky_grids.as_wcs_text(wcs)
+    text, ny, nx = survey.pixel_grids.as_wcs_text(wcs)
     as_size((ny, nx), parameter="wcs")
     if size is not DEFAULT_SIZE and as_size(size) != (ny, nx):
         refuse("size", size, f"is not that of wcs, {(ny, nx)}; leave it out.")

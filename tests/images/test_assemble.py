@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from astroquery_lis import bricks
 from astroquery_lis.images.assemble import Assembler, lanczos3, nearest
 from astroquery_lis.survey.paths import IMAGE_PRODUCTS
+from astroquery_lis.survey.pixel_grids import SkyGrid, rotated_wcs_text
 from astroquery_lis.survey.placement import place
-from astroquery_lis.survey.sky_grids import SkyGrid, rotated_wcs_text
 
 
 def _star(y0, x0, sigma=1.9, shape=(60, 60)):

@@ -3,8 +3,7 @@
 import pytest
 
 from astroquery_lis.exceptions import InvalidRequestError
-from astroquery_lis.survey.layers import ALIASES, LAYERS, get_layer, layer_of
-from astroquery_lis.survey.named_planes import as_layer_bands
+from astroquery_lis.survey.layers import ALIASES, LAYERS, as_layer_bands, get_layer, layer_of
 
 
 def test_there_are_87_listed_layers_and_6_others():

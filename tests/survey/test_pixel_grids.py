@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from astroquery_lis.cli.calls import grid_of_file
 from astroquery_lis.client.inputs import image_wcs
 from astroquery_lis.exceptions import InvalidRequestError
-from astroquery_lis.survey.pixel_grids import Box, TangentGrid
-from astroquery_lis.survey.sky_grids import SkyGrid, as_wcs_text
+from astroquery_lis.survey.pixel_grids import Box, SkyGrid, TangentGrid, as_wcs_text
 
 
 @pytest.mark.parametrize("dec", [0.0, 32.25, -68.3, 80.5, 90.0])

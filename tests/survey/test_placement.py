@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from astroquery_lis import bricks
 from astroquery_lis.survey.bricks import name_of
-from astroquery_lis.survey.pixel_grids import Box
+from astroquery_lis.survey.pixel_grids import Box, SkyGrid, rotated_wcs_text
 from astroquery_lis.survey.placement import OPTICAL, WISE, place, without
-from astroquery_lis.survey.sky_grids import SkyGrid, rotated_wcs_text
 
 
 def pixel_sky(grid, box, part):

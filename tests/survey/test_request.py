@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from astroquery_lis.exceptions import InvalidRequestError
-from astroquery_lis.survey.named_planes import as_bands, as_products
-from astroquery_lis.survey.releases import get_release
+from astroquery_lis.survey.releases import as_bands, as_products, get_release
 from astroquery_lis.survey.request import MAX_SIZE_PIX, CutoutRequest, as_size
 
 

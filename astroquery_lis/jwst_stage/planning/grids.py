@@ -17,7 +17,7 @@ from astropy.wcs.utils import wcs_to_celestial_frame
 
 from ...client.inputs import existing_file, image_wcs
 from ...exceptions import InvalidExposureError, InvalidRequestError, refuse
-from ...survey.sky_grids import refuse_grid, rotated_wcs_text
+from ...survey.pixel_grids import refuse_grid, rotated_wcs_text
 from ...survey.sphere import Polygon, middle_of, shift_positions
 from ..s_region import Shape, corners_of, parse_s_region
 from .exposures import Exposure
