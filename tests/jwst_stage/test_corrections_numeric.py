@@ -9,14 +9,16 @@ from scipy import ndimage
 
 from astroquery_lis.exceptions import TaskError
 from astroquery_lis.jwst_stage.corrections.builtin import (
+    clipped,
     divisor_of,
     filled,
     fit_scale,
     flicker,
     mode_of,
+    source_mask,
     surface,
 )
-from astroquery_lis.jwst_stage.corrections.pixels import clipped, history_of, source_mask
+from astroquery_lis.jwst_stage.corrections.correction import history_of
 
 SIZE = 96
 QUICK = settings(max_examples=20, deadline=None)

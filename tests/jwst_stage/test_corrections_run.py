@@ -91,7 +91,7 @@ def test_the_switch_is_among_the_parameters_of_its_step(corrected):
     record = read_record(output_dir, plan.tasks[0].name)
     assert record.parameters["steps"]["jump"]["expand_large_events"] is True
     assert record.parameters["steps"]["jump"]["expand_factor"] == 2.5
-    hook = "astroquery_lis.jwst_stage.corrections.apply.droprow_correction"
+    hook = "astroquery_lis.jwst_stage.corrections.correction.droprow_correction"
     assert record.parameters["steps"]["jump"]["post_hooks"] == [hook]
     assert {step["step"] for step in record.steps} >= {"jump", "ramp_fit"}
 

@@ -4,8 +4,7 @@
 functions of one's own, and steps of stpipe; see `normalise`.
 """
 
-from .apply import apply, hooks, register, register_inputs
-from .correction import IN_STEP, POINTS, Correction
+from .correction import IN_STEP, POINTS, Correction, apply, hooks, register, register_inputs
 from .normalise import correction, normalise, switches
 
 __all__ = [

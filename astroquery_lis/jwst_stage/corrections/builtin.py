@@ -1,62 +1,153 @@
-"""The corrections of this package: switches of the pipeline's steps, 1/f, wisps, flat, sky."""
+"""The code of the corrections of this package: 1/f, wisps, flat, sky, and what they measure.
+
+Pixels without a value are NaN; ``ignore`` is true where a pixel does not count.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ...exceptions import TaskError
-from ...io.whole_files import sha256_of
-from . import pixels
-from .correction import (
-    IN_STEP,
-    POINTS,
-    Rule,
-    choice,
-    json_digest,
-    number,
-    path_of,
-    paths_of,
-    refuse,
-    whole,
-)
-from .pixels import (
-    DO_NOT_USE,
-    NO_FLAT_FIELD,
-    clipped,
-    note,
-    planes,
-    reference_image,
-    source_mask,
-    unit_of,
-)
+from .correction import OPTICAL_WORDS, note, shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Sequence
 
     from stdatamodels.jwst.datamodels import JwstDataModel
 
-_ROUNDS = 3
+DO_NOT_USE = 1
+NO_FLAT_FIELD = 1 << 18
+REFERENCE_PIXEL = 1 << 31
+
+_FULL_PIX = 2048
+
+_TO_SIGMA = 1.4826
+_SEEN_PIX = 1.2
+_ENOUGH = 200_000
+_CERTAIN = 5.0
+_CLIPS = 10
+_MOST = 0.5
+_FACTORS = (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 
 
-def _by_words(paths: str | dict[str, str]) -> dict[str, str]:
-    """Return files by the exposures that they are for, under '' for all."""
-    return paths if isinstance(paths, dict) else {"": paths}
+def planes(model: JwstDataModel) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield a view of the image of each integration, and the mask of what to ignore in it."""
+    shape = shape_of(model)
+    if len(shape or ()) not in (2, 3) or shape_of(model, "dq") != shape:
+        msg = f"{type(model).__name__} with data of shape {shape} is not of images."
+        raise TaskError(msg)
+    data, dq = model.data, model.dq
+    if data.ndim == 2:
+        data, dq = data[np.newaxis], dq[np.newaxis]
+    bad = DO_NOT_USE | REFERENCE_PIXEL
+    for image, flags in zip(data, dq, strict=True):
+        yield image, ((flags & np.uint32(bad)) != 0) | ~np.isfinite(image)
 
 
-# ---- switches: the pipeline has them itself, as steps with what they need -----------------------
+def unit_of(model: JwstDataModel) -> str:
+    """Return the unit of the pixels, for a line of history."""
+    return model.meta.bunit_data or "DN/s"
 
 
-def snowballs_steps(parameters: dict) -> dict:
-    """Return what `snowballs` asks of the jump step: to flag large cosmic-ray events."""
-    return {"": {"jump": {"expand_large_events": True, **parameters}}}
+def reference_image(
+    path: str | os.PathLike[str], model: JwstDataModel, extensions: Sequence[str] = ("SCI",)
+) -> list[np.ndarray | None]:
+    """Return images of a FITS file, cut to the subarray of a model.
+
+    The first one falls back on the first image of the file; others that are missing are None.
+    """
+    from astropy.io import fits
+
+    with fits.open(path) as hdul:
+        by_name = {hdu.name: hdu for hdu in [*hdul][::-1]}
+        usual = (hdu for hdu in hdul if hdu.is_image and hdu.header.get("NAXIS") == 2)
+        first = by_name.get(extensions[0], next(usual, None))
+        if first is None:
+            msg = f"{path} has no image of two dimensions."
+            raise TaskError(msg)
+        hdus = [first, *map(by_name.get, extensions[1:])]
+        return [None if hdu is None else _cut(path, np.array(hdu.data), model) for hdu in hdus]
 
 
-def clean_flicker_noise_steps(parameters: dict) -> dict:
-    """Return what `clean_flicker_noise` asks of its step: to take 1/f noise out of the groups."""
-    return {"": {"clean_flicker_noise": {"skip": False, **parameters}}}
+def _cut(path: str | os.PathLike[str], image: np.ndarray, model: JwstDataModel) -> np.ndarray:
+    shape = model.data.shape[-2:]
+    if image.shape == shape:
+        return image
+    x, y = (model.meta.subarray.xstart or 0), (model.meta.subarray.ystart or 0)
+    if image.shape == (_FULL_PIX, _FULL_PIX) and min(x, y) > 0:
+        part = image[y - 1 : y - 1 + shape[0], x - 1 : x - 1 + shape[1]]
+        if part.shape == shape:
+            return part
+    msg = (
+        f"{path} is an image of {image.shape} pixels; the exposure has {shape}, and the full "
+        f"detector {(_FULL_PIX, _FULL_PIX)}."
+    )
+    raise TaskError(msg)
+
+
+def clipped(values: np.ndarray, *, sigma: float = 3.0) -> tuple[float, float]:
+    """Return median and scatter (1.4826 MAD) without what is far off; NaN without values."""
+    values = np.asarray(values, float)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return np.nan, np.nan
+    for _ in range(_CLIPS):
+        median = np.median(values)
+        scatter = _TO_SIGMA * np.median(np.abs(values - median))
+        near = values[np.abs(values - median) <= sigma * scatter]
+        if scatter == 0 or near.size == values.size:
+            break
+        values = near
+    return float(median), float(scatter)
+
+
+def source_mask(
+    data: np.ndarray, ignore: np.ndarray, *, sigma: float = 2.5, grow_pix: int = 3
+) -> np.ndarray:
+    """Return where there is more light than the sky and its noise explain.
+
+    The threshold, in units of the noise of the smoothed image, is raised where the mask would be
+    more than half of the image, since that much is no noise of the sky.
+    """
+    from scipy import ndimage
+
+    good = ~ignore & np.isfinite(data)
+    level, noise = clipped(_some(data[good]))
+    if not np.isfinite(level):
+        return np.zeros(data.shape, bool)
+    # Smoothed by itself, a single bad pixel that is in no list would look like a source.
+    limit = level + 50 * noise if noise > 0 else np.inf
+    filled = np.where(good, np.minimum(data, limit) - level, 0.0)
+    weight = ndimage.gaussian_filter(good.astype(float), _SEEN_PIX)
+    smooth = ndimage.gaussian_filter(filled, _SEEN_PIX) / np.maximum(weight, 1e-3)
+    middle, scatter = clipped(_some(smooth[good]))
+    y, x = np.mgrid[-grow_pix : grow_pix + 1, -grow_pix : grow_pix + 1]
+    disc = x**2 + y**2 <= grow_pix**2 + 0.5
+    for factor in _FACTORS:
+        mask = good & (smooth > middle + factor * sigma * scatter) & (scatter > 0)
+        mask |= good & (data > level + max(factor * sigma, _CERTAIN) * noise) & (noise > 0)
+        if grow_pix and mask.any():
+            mask = ndimage.binary_dilation(mask, disc)
+        if mask[good].mean() <= _MOST:
+            break
+    return mask
+
+
+def _some(values: np.ndarray) -> np.ndarray:
+    """Return enough values to know their scatter; an odd step, so as not to follow columns."""
+    return values[:: (values.size // _ENOUGH) | 1]
+
+
+def path_of(paths: str | dict[str, str], instrument: Any) -> str | None:
+    """Return the file for the ``meta.instrument`` of a model: the one named by most words."""
+    if isinstance(paths, str):
+        return paths
+    words = {str(getattr(instrument, name, None) or "") for name in ("name", *OPTICAL_WORDS[1:])}
+    right = (entry for entry in paths if set(entry.split("/")) <= words)
+    return paths.get(max(right, key=lambda entry: entry.count("/"), default=""))
 
 
 # ---- 1/f noise ----------------------------------------------------------------------------------
@@ -104,7 +195,7 @@ def flicker(
 # ---- wisps --------------------------------------------------------------------------------------
 
 _WISP_ROUNDS = 4
-_CLIPS = 8
+_LINE_CLIPS = 8
 _FEWEST_OF_LINE = 100
 
 
@@ -145,7 +236,7 @@ def fit_scale(
 
 def _straight_line(x: np.ndarray, y: np.ndarray) -> Fit:
     """Fit ``y = scale x + level`` without the points that are far off."""
-    for _ in range(_CLIPS):
+    for _ in range(_LINE_CLIPS):
         if x.size < _FEWEST_OF_LINE:
             break
         mean_x, mean_y = x.mean(), y.mean()
@@ -208,21 +299,28 @@ def wisp(
     unknown = ~np.isfinite(template)
     shape = np.where(unknown, 0.0, template)
     for image, ignore in planes(model):
-        if scale is None:
+        brightness = scale
+        if brightness is None:
             fit = fit_scale(image, template, ignore, sigma=sigma, grow_pix=grow_pix)
-            is_there = np.isfinite(fit.scale) and fit.scale > minimum_snr * fit.error
-            brightness = fit.scale if is_there else 0.0
-            text = f"scale {fit.scale:.5g} +- {fit.error:.2g} of {fit.pixels} pixels"
-            note(model, f"wisp: {text}{'' if is_there else ', none taken'}")
+            brightness, text = _brightness(fit, minimum_snr)
         else:
-            brightness = scale
-            note(model, f"wisp: scale {scale:.5g}, as given")
+            text = f"scale {scale:.5g}, as given"
+        note(model, f"wisp: {text}")
         # A pixel of the image without a value stays without one.
         image -= (brightness * shape).astype(image.dtype)
     if unknown.any():
         model.dq |= np.where(unknown, np.uint32(DO_NOT_USE), np.uint32(0))
         note(model, f"wisp: {unknown.sum()} pixels flagged, where the template has no value")
     return model
+
+
+def _brightness(fit: Fit, minimum_snr: float) -> tuple[float, str]:
+    """Return how bright a template is, 0 if that may be noise, and a line of history."""
+    text = f"scale {fit.scale:.5g} +- {fit.error:.2g} of {fit.pixels} pixels"
+    # Without a fit, the scale is NaN.
+    if fit.scale > minimum_snr * fit.error:
+        return fit.scale, text
+    return 0.0, f"{text}, none taken"
 
 
 # ---- the flat -----------------------------------------------------------------------------------
@@ -264,20 +362,10 @@ def flat(
     return model
 
 
-def flat_steps(parameters: dict) -> dict:
-    """Return what `flat` asks of the pipeline's own flat: with 'replace', to be skipped."""
-    if parameters.get("mode") != "replace":
-        return {}
-    skipped = _by_words(parameters["flat"])
-    if any("/" in words for words in skipped):
-        allowed = "files by single words such as 'NRCA3', since the pipeline's flat is skipped"
-        refuse("flat", "flat", parameters["flat"], allowed)
-    return {words: {"flat_field": {"skip": True}} for words in skipped}
-
-
 # ---- the sky, or the pedestal of a detector -----------------------------------------------------
 
 _FEWEST_OF_SKY = 50
+_SKY_ROUNDS = 3
 
 
 def mode_of(values: np.ndarray) -> float:
@@ -291,6 +379,12 @@ def mode_of(values: np.ndarray) -> float:
         if values.size > 16 and values[0] == values[-1]:
             break
     return float(values.mean()) if values.size else np.nan
+
+
+_LEVELS: dict[str, Callable[[np.ndarray], float]] = {
+    "clipped": lambda values: clipped(values)[0],
+    "mode": mode_of,
+}
 
 
 def surface(
@@ -309,7 +403,7 @@ def surface(
     y, x = np.meshgrid(np.linspace(-1, 1, ny), np.linspace(-1, 1, nx), indexing="ij")
     terms = [x**i * y**j for i in range(order + 1) for j in range(order + 1 - i)]
     sky, sample = np.zeros(data.shape), ~ignore
-    for _ in range(_ROUNDS):
+    for _ in range(_SKY_ROUNDS):
         masked = source_mask(data - sky, ignore, sigma=sigma, grow_pix=grow_pix)
         sample = ~ignore & ~masked
         if sample.sum() < max(_FEWEST_OF_SKY, 5 * len(terms)):
@@ -320,8 +414,7 @@ def surface(
             matrix = np.stack([term[sample] for term in terms], axis=1)
             coefficients, *_ = np.linalg.lstsq(matrix, data[sample], rcond=None)
             sky = np.tensordot(coefficients, terms, axes=1)
-        residual = (data - sky)[sample]
-        sky = sky + (mode_of(residual) if estimator == "mode" else clipped(residual)[0])
+        sky = sky + _LEVELS[estimator]((data - sky)[sample])
     return sky, int(sample.sum())
 
 
@@ -343,103 +436,3 @@ def sky(
         note(model, f"sky: mean {np.mean(level):.6g} {unit_of(model)}, {bounds}")
         note(model, f"sky: order {order}, {pixels} pixels")
     return model
-
-
-# ---- the table ----------------------------------------------------------------------------------
-
-_ON_IMAGES = POINTS[1:]
-_IN_STEP = (IN_STEP,)
-_MASK: dict[str, Rule] = {"sigma": number(0.5, 100), "grow_pix": whole(0, 50)}
-_FIT: dict[str, Rule] = {
-    "fit_method": choice("median", "fft"),
-    "fit_by_channel": choice(True, False),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Builtin:
-    """A correction of this package.
-
-    ``function(model, **parameters)`` returns the corrected model; ``parameters`` are its keyword
-    arguments, each with what refuses wrong values; ``points`` are where it may be, the default
-    first; ``steps`` gives what it asks of the pipeline's own steps; ``file_parameter`` names its
-    files, and has to be given.
-    """
-
-    function: Callable | None
-    parameters: Mapping[str, Rule]
-    points: tuple[str, ...] = _ON_IMAGES
-    steps: Callable[[dict], dict] | None = None
-    file_parameter: str = ""
-    imaging: bool = True
-
-    def check(self, name: str, values: Mapping[str, object]) -> dict:
-        """Return parameters as they are written down; what is `None` is left out."""
-        checked = {k: self.parameters[k](name, k, v) for k, v in values.items() if v is not None}
-        if self.file_parameter and self.file_parameter not in checked:
-            refuse(name, self.file_parameter, None, "given: a FITS file, or files by detector")
-        return checked
-
-    def files(self, parameters: dict) -> dict[str, str]:
-        """Return the files among the parameters by the exposures that they are for."""
-        return _by_words(parameters[self.file_parameter]) if self.file_parameter else {}
-
-
-BUILTIN = {
-    "snowballs": Builtin(
-        None,
-        {
-            "min_jump_area": number(1, 1e6),
-            "expand_factor": number(1, 1e6),
-            "edge_size": whole(0, 10_000),
-        },
-        _IN_STEP,
-        snowballs_steps,
-    ),
-    "clean_flicker_noise": Builtin(
-        None,
-        {**_FIT, "mask_science_regions": choice(True, False)},
-        _IN_STEP,
-        clean_flicker_noise_steps,
-    ),
-    "flicker": Builtin(
-        flicker,
-        {
-            "n_sigma": number(0.5, 100),
-            **_FIT,
-            "background_method": choice("median", "model"),
-            "background_box_pix": whole(2, 2048),
-        },
-    ),
-    "wisp": Builtin(
-        wisp,
-        {
-            "templates": paths_of,
-            "scale": number(0, 1e30),
-            "minimum_snr": number(0, 1e6),
-            **_MASK,
-            "fill_pix": whole(0, 50),
-        },
-        file_parameter="templates",
-    ),
-    # Also of spectra, of which it may replace the pipeline's.
-    "flat": Builtin(
-        flat,
-        {"flat": paths_of, "mode": choice("divide", "replace")},
-        _ON_IMAGES,
-        flat_steps,
-        "flat",
-        imaging=False,
-    ),
-    "sky": Builtin(
-        sky,
-        {"order": whole(0, 3), "estimator": choice("clipped", "mode"), **_MASK},
-        ("after_cal", "after_rate", "before_stage3"),
-    ),
-}
-"""What ``corrections=`` takes by name."""
-
-
-def builtin_digest() -> str:
-    """Return the digest of the code of the corrections of this package."""
-    return json_digest([sha256_of(__file__), sha256_of(pixels.__file__)])
