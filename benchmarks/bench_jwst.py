@@ -21,9 +21,9 @@ from statistics import median
 from _report import parser, processor_seconds, report
 from astropy import log
 
-from astroquery_lis.jwst_stage import pipeline
+from astroquery_lis.jwst_stage import pipelines
+from astroquery_lis.jwst_stage.pipelines import image3_memory_gb, with_references
 from astroquery_lis.jwst_stage.planning.make_plan import make_plan
-from astroquery_lis.jwst_stage.planning.pipelines import image3_memory_gb, with_references
 from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.refs.references import resolve
 from astroquery_lis.jwst_stage.running.run import run
@@ -112,11 +112,11 @@ def _ours(observation):
     """Return wall and CPU time of a run with one worker, once its server has imported `jwst`."""
     with tempfile.TemporaryDirectory() as folder:
         plan, resolution = prepared(observation, folder, stages=(1,))
-        pipeline.stop()
-        pipeline.processes()
+        pipelines.stop()
+        pipelines.processes()
         with Clock() as clock:
             timed(plan, resolution, folder, max_workers=1)
-        pipeline.stop()
+        pipelines.stop()
     return clock.wall_s, clock.cpu_s
 
 

@@ -36,7 +36,7 @@ from ..exceptions import (
     warn,
 )
 from ..io.http import map_errors, reason_of, status_error
-from .planning.pipelines import table_text
+from .pipelines import table_text
 from .uncal_request import DETECTORS, UncalRequest, dataset_facts, parse_uncal_name
 
 if TYPE_CHECKING:

@@ -40,8 +40,7 @@ from astropy.table import Table
 from .._packages import import_optional
 from ..exceptions import InvalidRequestError, StageWarning, meant, refuse, warn
 from ..io.whole_files import write_bytes
-from .pipeline import ask, require_jwst
-from .planning.pipelines import table_text
+from .pipelines import ask, require_jwst, table_text
 from .tasks import cache_folder
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def _specs(jwst_version: str, stpipe_version: str) -> dict:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         pass
-    answer = ask("pipeline:specs_in_process", {})
+    answer = ask("pipelines:specs_in_process", {})
     with suppress(OSError):  # They are known all the same.
         write_bytes(path, json.dumps(answer).encode())
     return answer
@@ -397,7 +396,7 @@ def _read_toml(path: Path) -> dict:
 
 def _read_stpipe(path: Path) -> dict:
     """Return the parameters of a file of stpipe, as checked ones have to be written."""
-    answer = ask("pipeline:config_in_process", {"path": str(path.absolute())})
+    answer = ask("pipelines:config_in_process", {"path": str(path.absolute())})
     values = answer["parameters"]
     if "steps" not in values:
         return {answer["step"]: _without_owned(values)}

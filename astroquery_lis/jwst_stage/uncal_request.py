@@ -15,8 +15,8 @@ from astropy.time import Time
 
 from ..exceptions import InvalidRequestError, meant, refuse
 from ..survey.sphere import Polygon, separation_deg
-from .planning.pipelines import EXP_TYPES as ALL_TYPES
-from .planning.pipelines import is_guider
+from .pipelines import EXP_TYPES as ALL_TYPES
+from .pipelines import is_guider
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -220,7 +220,7 @@ def _touches(text: str, ra_deg: float, dec_deg: float, radius_deg: float) -> boo
     """Return True if a footprint touches a circle; `None` if the text is none."""
     # It brings the code for mosaics along.
     from .legacy.fields import Field, Footprint
-    from .s_region import parse_s_region
+    from .planning.footprints import parse_s_region
 
     try:
         shapes = parse_s_region(text)

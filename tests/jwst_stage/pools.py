@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from astroquery_lis.jwst_stage.planning.pipelines import EXP_TYPES
+from astroquery_lis.jwst_stage.pipelines import EXP_TYPES
 
 from .headers import write_exposure
 

@@ -4,7 +4,7 @@ import ast
 import re
 from pathlib import Path
 
-from astroquery_lis.jwst_stage.planning.pipelines import EXP_TYPES
+from astroquery_lis.jwst_stage.pipelines import EXP_TYPES
 
 PAGE = Path(__file__).parents[2] / "docs" / "jwst_stage.rst"
 FROM_UNCAL, FROM_RATE, PLANNED = "executed", "executed from rate", "planned only"

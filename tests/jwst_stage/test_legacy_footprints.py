@@ -8,7 +8,7 @@ from astropy.time import Time
 
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.jwst_stage.legacy.fields import Field, Footprint, fields_of
-from astroquery_lis.jwst_stage.s_region import parse_s_region
+from astroquery_lis.jwst_stage.planning.footprints import parse_s_region
 from astroquery_lis.survey.sphere import Circle, Polygon
 
 

@@ -13,7 +13,7 @@ from astropy.time import Time
 from astroquery_lis.exceptions import CoverageWarning, InvalidExposureError, InvalidRequestError
 from astroquery_lis.jwst_stage.legacy.fields import footprints_of, header_mjd
 from astroquery_lis.jwst_stage.planning.exposures import Exposure, read_exposure
-from astroquery_lis.jwst_stage.planning.grids import grid_of_exposures
+from astroquery_lis.jwst_stage.planning.footprints import grid_of_exposures
 from astroquery_lis.survey.sphere import separation_deg
 
 from .headers import write_exposure

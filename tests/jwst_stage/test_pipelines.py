@@ -7,11 +7,11 @@ import sys
 import pytest
 
 from astroquery_lis.exceptions import InvalidExposureError
-from astroquery_lis.jwst_stage.planning.exposures import Exposure
-from astroquery_lis.jwst_stage.planning.pipelines import (
+from astroquery_lis.jwst_stage.pipelines import (
     EXP_TYPES,
     pipelines_for,
 )
+from astroquery_lis.jwst_stage.planning.exposures import Exposure
 
 # jwst 3.0, docs/jwst/pipeline/main.rst: stage 1, 2 and 3 by EXP_TYPE; tso1 means a TSO visit.
 DOCUMENTED = """

@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 
 from astroquery_lis.exceptions import InvalidExposureError, InvalidRequestError
+from astroquery_lis.jwst_stage.pipelines import EXP_TYPES
 from astroquery_lis.jwst_stage.planning.associations import association_document
-from astroquery_lis.jwst_stage.planning.pipelines import EXP_TYPES
 from astroquery_lis.jwst_stage.tasks import Member
 
 from .headers import OPTICS, write_exposure

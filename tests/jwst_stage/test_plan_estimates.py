@@ -4,14 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from astroquery_lis.jwst_stage.planning.exposures import Exposure
-from astroquery_lis.jwst_stage.planning.pipelines import (
+from astroquery_lis.jwst_stage.pipelines import (
     image3_memory_gb,
     stage1_estimate,
     stage2_estimate,
     stage3_estimate,
     with_references,
 )
+from astroquery_lis.jwst_stage.planning.exposures import Exposure
 from astroquery_lis.jwst_stage.planning.plan import Plan
 from astroquery_lis.jwst_stage.tasks import Task
 

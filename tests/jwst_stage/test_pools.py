@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from astroquery_lis.jwst_stage.pipelines import EXP_TYPES
 from astroquery_lis.jwst_stage.planning.exposures import read_exposure
 from astroquery_lis.jwst_stage.planning.groups import STAGE3_ROLES
-from astroquery_lis.jwst_stage.planning.pipelines import EXP_TYPES
 
 from . import pools
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from astroquery_lis.exceptions import CrdsUnavailable, InvalidRequestError, OptionalDependencyError
-from astroquery_lis.jwst_stage import pipeline
+from astroquery_lis.jwst_stage import pipelines
 from astroquery_lis.jwst_stage.parameters import effective
 from astroquery_lis.jwst_stage.planning.make_plan import make_plan
 from astroquery_lis.jwst_stage.refs.crds_cache import (
@@ -187,7 +187,7 @@ def test_everything_is_fetched_once_into_an_empty_cache(
     noted = server_config_path(environment.path)
     noted.write_text(noted.read_text().replace(PMAP, "jwst_0002.pmap"))
     sky.requests.clear()
-    monkeypatch.setattr(pipeline, "ask", None)
+    monkeypatch.setattr(pipelines, "ask", None)
     # Nothing that CRDS reads has changed, and it is not asked again.
     again = prefetch(plan, environment, offline=True)
     assert set(again["Status"]) == {"CACHED"}
@@ -308,7 +308,7 @@ def test_what_crds_ends_the_process_for_is_an_error_here(tmp_path, plan):
     environment = CrdsEnvironment(str(tmp_path), PMAP).variables(readonly=True)
     group = {"parameters": parameters, "pipeline": "Image2Pipeline", "steps": {}}
     with pytest.raises(CrdsUnavailable, match="could not go on"):
-        pipeline.ask("refs.crds_cache:resolve_in_process", {"groups": {"one": group}}, environment)
+        pipelines.ask("refs.crds_cache:resolve_in_process", {"groups": {"one": group}}, environment)
 
 
 @pytest.mark.parametrize(
@@ -398,7 +398,7 @@ def test_a_cache_that_cannot_be_written(service, plan, tmp_path):
 
 
 def test_a_missing_pipeline_is_told_with_the_extra(plan, monkeypatch):
-    monkeypatch.setattr(pipeline, "find_spec", lambda name: None)
+    monkeypatch.setattr(pipelines, "find_spec", lambda name: None)
     with pytest.raises(OptionalDependencyError, match=r"pip install (-e )?'.*\[jwst\]'"):
         resolve(plan, CrdsEnvironment("/nowhere"))
 

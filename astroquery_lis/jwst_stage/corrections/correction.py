@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...exceptions import InvalidRequestError, StageError, TaskError
 from ...io.whole_files import sha256_of
-from ..planning.pipelines import IMAGING
+from ..pipelines import IMAGING
 
 if TYPE_CHECKING:
     import os

@@ -42,8 +42,7 @@ from ...survey.sphere import (
     unit_vectors,
 )
 from ..planning.exposures import ENDINGS, read_exposure
-from ..planning.grids import exposure_shapes
-from ..s_region import corners_of, parse_s_region
+from ..planning.footprints import corners_of, exposure_shapes, parse_s_region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -52,8 +51,8 @@ if TYPE_CHECKING:
 
     from ..._typing import Angle, Keywords, OnMissing
     from ...client import LegacySurveyClass
+    from ..planning.footprints import Shape
     from ..planning.plan import Plan
-    from ..s_region import Shape
 
     # A field, and where its cutout is: position and size, or a grid.
     Job = tuple["Field", SkyCoord | None, dict[str, Any]]

@@ -21,10 +21,9 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from ..._typing import FilePath
 from ...exceptions import StageError
-from ..pipeline import ask, require_jwst
+from ..pipelines import IMAGING, STAGE3_PIPELINES, ask, require_jwst
 from ..tasks import Task, member_path
 from .exposures import FLAGS, KEYWORDS, Exposure
-from .pipelines import IMAGING, STAGE3_PIPELINES
 
 
 class FileMember(TypedDict):

@@ -19,7 +19,7 @@ from astropy.io import fits
 
 from ...exceptions import InvalidExposureError, TruncatedError, UnexpectedContentError
 from ...io.whole_files import HEAD_BYTES, check_head, fits_headers
-from .pipelines import EXP_TYPES, is_guider, pipelines_for, table_text
+from ..pipelines import EXP_TYPES, is_guider, pipelines_for, table_text
 
 SUFFIXES = ("uncal", "rate", "rateints", "cal", "calints")
 """Endings of the files that a plan may begin from."""

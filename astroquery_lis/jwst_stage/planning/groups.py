@@ -19,9 +19,9 @@ from typing import Any
 from ...exceptions import InvalidRequestError, meant, refuse
 from ..corrections import Correction
 from ..parameters import for_task
+from ..pipelines import STAGE3_PIPELINES
 from .associations import Association, FileProduct, associate, header_of, is_plain, is_stage3
 from .exposures import Exposure, split_name
-from .pipelines import STAGE3_PIPELINES
 
 GroupBy = str | Sequence[str] | Callable[[Exposure], str]
 

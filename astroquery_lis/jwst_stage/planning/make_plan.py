@@ -25,6 +25,7 @@ from ...exceptions import (
 )
 from ..corrections import normalise, switches
 from ..parameters import PRESETS, check, read_recipe
+from ..pipelines import table_text
 from ..tasks import REFCATS
 from .exposures import (
     ENDINGS,
@@ -34,9 +35,8 @@ from .exposures import (
     configurations_of,
     read_exposure,
 )
-from .grids import mosaic_grid
+from .footprints import mosaic_grid
 from .groups import Request, listed, put_together
-from .pipelines import table_text
 from .plan import Plan
 from .task_builder import TaskBuilder
 

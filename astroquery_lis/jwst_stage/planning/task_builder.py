@@ -11,12 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...exceptions import InvalidExposureError, InvalidRequestError
-from ..tasks import REFCATS, Member, Task
-from .associations import Association, header_of, headers_of, unique_ids
-from .exposures import Exposure, configuration_key, split_name
-from .grids import n_pixels
-from .groups import Request, Together, listed
-from .pipelines import (
+from ..pipelines import (
     EXP_TYPES,
     STAGE3_SUFFIXES,
     is_guider,
@@ -24,6 +19,11 @@ from .pipelines import (
     stage2_estimate,
     stage3_estimate,
 )
+from ..tasks import REFCATS, Member, Task
+from .associations import Association, header_of, headers_of, unique_ids
+from .exposures import Exposure, configuration_key, split_name
+from .footprints import n_pixels
+from .groups import Request, Together, listed
 
 
 class TaskBuilder:

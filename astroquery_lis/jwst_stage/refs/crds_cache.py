@@ -22,7 +22,7 @@ from ..._conf import setting
 from ..._typing import FilePath
 from ...exceptions import CrdsUnavailable, TruncatedError, UnexpectedContentError
 from ...io.whole_files import check_structure, write_bytes
-from ..pipeline import pipeline_classes, plain_parameters, step_sections
+from ..pipelines import pipeline_classes, plain_parameters, step_sections
 from ..tasks import cache_folder
 
 CONTEXT_NAME = re.compile(r"jwst_\w+\.pmap")

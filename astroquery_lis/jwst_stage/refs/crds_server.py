@@ -30,7 +30,7 @@ from ...exceptions import (
 from ...io.bounds import seconds_left, within
 from ...io.download import download
 from ...io.http import HttpClient, causes, reason_of, unreachable, why_unreached
-from .. import pipeline
+from .. import pipelines
 
 OBSERVATORY = "jwst"
 _CALL = "refs.crds_server:call_in_process"
@@ -82,7 +82,7 @@ class CrdsServer:
             with within():
                 # CRDS's own time-out is that of each byte.
                 limit_s = seconds_left()
-                answer = pipeline.ask(_CALL, job, variables, limit_s=limit_s)
+                answer = pipelines.ask(_CALL, job, variables, limit_s=limit_s)
         except TimeoutError as error:
             msg = f"{self.url} did not answer {method} within conf.deadline={conf.deadline:g} s."
             raise ServiceTimeoutError(msg, url=self.url, cause=error) from error

@@ -18,7 +18,7 @@ from astropy.table import Table
 
 from ...exceptions import CrdsUnavailable, TransferError, refuse
 from ...io.http import reason_of
-from .. import pipeline
+from .. import pipelines
 from ..planning.plan import Plan
 from ..tasks import FileMemo, cache_folder
 from . import crds_cache
@@ -153,7 +153,7 @@ class _Resolver:
         offline: bool,
         max_workers: int = 4,
     ) -> None:
-        pipeline.require_jwst()
+        pipelines.require_jwst()
         self.plan, self.environment = plan, environment
         self.max_workers = max_workers
         url = "" if offline or "serverless" in environment.server_url else environment.server_url
@@ -292,7 +292,7 @@ class _Resolver:
         if answers is not None:
             return answers
         variables = environment.variables(readonly=True)
-        answers = pipeline.ask(_RESOLVE, {"groups": groups}, variables)
+        answers = pipelines.ask(_RESOLVE, {"groups": groups}, variables)
         absent = {
             entry["name"]: entry["path"]
             for answer in answers.values()
@@ -302,7 +302,7 @@ class _Resolver:
         if absent and self.server is not None:
             self.fetch(absent)
             again = {key: group for key, group in groups.items() if answers[key]["missing"]}
-            answers |= pipeline.ask(_RESOLVE, {"groups": again}, variables)
+            answers |= pipelines.ask(_RESOLVE, {"groups": again}, variables)
         recall.put(answers)
         return answers
 

@@ -31,10 +31,10 @@ from ...exceptions import (
 from ...io.jobs import Progress
 from ...io.whole_files import GB, check_space
 from ...io.workers import cores
-from .. import pipeline
+from .. import pipelines
+from ..pipelines import with_references
 from ..planning.groups import listed
 from ..planning.make_plan import by_reason, told_of
-from ..planning.pipelines import with_references
 from ..states import Fingerprints, assess
 from ..tasks import HIDDEN, Record, log_path, read_records, write_record
 from .outcomes import keep_log, make_manifest, outcome, write_manifest
@@ -144,7 +144,7 @@ def _check_arguments(executor: object, max_workers: object, on_error: str) -> No
 
 def _start(job: dict, folder: str, variables: Mapping[str, str | None]) -> Future[Ended]:
     """Start the process of a task; return the future of how it ends."""
-    return pipeline.processes().submit(_WORK, job, folder, environment=variables)
+    return pipelines.processes().submit(_WORK, job, folder, environment=variables)
 
 
 def _do(job: dict, folder: str, variables: Mapping[str, str | None]) -> Ended:
@@ -286,7 +286,7 @@ class _Run:
         """Let the server do what every task would spend its first seconds on."""
         if self._executor is None:
             names = {task.pipeline for task in self._due() if task.pipeline}
-            pipeline.processes().prepare(_PREPARE, {"pipelines": sorted(names)})
+            pipelines.processes().prepare(_PREPARE, {"pipelines": sorted(names)})
 
     def _begin(self) -> None:
         """Begin what may begin."""
@@ -357,7 +357,7 @@ class _Run:
         for future in self._jobs:
             future.cancel()
         if self._executor is None and self._jobs:
-            pipeline.processes().kill(self._jobs)
+            pipelines.processes().kill(self._jobs)
 
     def _summary(self, seconds: float) -> str:
         states = list(self._schedule.states.values())

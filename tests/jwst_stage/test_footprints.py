@@ -14,14 +14,14 @@ from astropy.wcs import WCS
 
 from astroquery_lis.exceptions import InvalidExposureError, InvalidRequestError
 from astroquery_lis.jwst_stage.planning.exposures import read_exposure
-from astroquery_lis.jwst_stage.planning.grids import (
+from astroquery_lis.jwst_stage.planning.footprints import (
+    corners_of,
     exposure_shapes,
     grid_of_exposures,
     grid_of_wcs,
     n_pixels,
 )
 from astroquery_lis.jwst_stage.planning.make_plan import make_plan
-from astroquery_lis.jwst_stage.s_region import corners_of
 
 from .headers import write_exposure
 
