@@ -20,7 +20,7 @@ from .. import demo
 from .._conf import conf
 from .._packages import package_version
 from ..client import LegacySurveyClass
-from ..client.inputs import POSITION, as_position, bricks_at, warn_of_unplaced
+from ..client.inputs import POSITION, as_position, bricks_at
 from ..exceptions import InvalidRequestError, LegacySurveyError, TransferError
 from ..io.store import prune
 from ..pictures.rgb import picture_bytes
@@ -223,7 +223,7 @@ def _url(options: Namespace, survey: LegacySurveyClass, console: Console) -> int
     urls = [
         "" if place is None else survey.viewer_url(place, **arguments) for place in targets.places()
     ]
-    warn_of_unplaced(targets, "no address")
+    targets.warn_of_unplaced("no address")
     console.lines(urls)
     console.put(urls=urls)
     return code_of_targets(targets)
@@ -291,7 +291,7 @@ def _bricks(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
         ids[placed] = brick_id(targets.ra_deg[placed], targets.dec_deg[placed])
     else:
         ids = bricks_at(targets, options.radius)
-    warn_of_unplaced(targets, "no brick")
+    targets.warn_of_unplaced("no brick")
     console.table(_table_of_bricks(ids), options)
     return code_of_targets(targets)
 

@@ -311,7 +311,7 @@ def _converter(annotation: str, kind: str, default: object) -> Keywords | None:
     choices = _choices(annotation, kind, words)
     if choices:
         by_row = {"metavar": "|".join((*choices, "COLUMN"))}
-        others = ("no",) if "bool" in words else ()
+        others = ("no",) if "False" in words else ()
         return by_row if "ByRow" in words else {"choices": choices + others}
     if words & OBJECTS:
         return None

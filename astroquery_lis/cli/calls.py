@@ -17,6 +17,7 @@ from astropy.time import Time
 
 from ..client import LegacySurveyClass
 from ..client.inputs import Targets, as_targets, image_wcs
+from ..client.position_columns import Columns
 from ..client.user_tables import read_table
 from ..exceptions import InvalidRequestError
 from ..jwst_stage import JwstStageClass
@@ -250,7 +251,6 @@ def _value(text: str) -> str | float | None:
 
 # ---- the call -----------------------------------------------------------------------------------
 
-COLUMNS = ("id_column", "ra", "dec", "name")
 # What all words of a parameter mean together, of which each was read by itself.
 _TOGETHER: dict[str, Callable[[Any], object]] = {
     "column_filters": conditions,
@@ -289,8 +289,8 @@ def _read_table(options: Namespace, arguments: Keywords) -> None:
 
 def targets_asked(arguments: Keywords) -> Targets:
     """Take the positions and the columns that hold them out of arguments."""
-    columns = {name: arguments.pop(name, None) for name in COLUMNS}
-    return as_targets(arguments.pop("coordinates"), **columns)
+    columns = Columns(*(arguments.pop(name, None) for name in ("ra", "dec", "name", "id_column")))
+    return as_targets(arguments.pop("coordinates"), columns)
 
 
 def code_of_targets(targets: Targets) -> int:

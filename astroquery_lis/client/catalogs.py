@@ -18,6 +18,7 @@ from ..exceptions import InvalidRequestError, refuse, warn
 from ..io.http import PoliteSession
 from .base import SurveyBase, alias, in_time
 from .inputs import as_sky, as_sources, as_targets, as_years
+from .position_columns import Columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -437,7 +438,7 @@ class CatalogMethods(SurveyBase):
         if request.columns is None:
             must = "is for query_tractor; name the columns that a match shall have."
             refuse("columns", columns, must)
-        targets = as_targets(table, ra=ra, dec=dec, name=name)
+        targets = as_targets(table, Columns(ra, dec, name))
         degrees, own = (targets.ra_deg, targets.dec_deg), targets.table
         if own is None:
             own = QTable([values * u.deg for values in degrees], names=("ra", "dec"))

@@ -35,7 +35,8 @@ from ..survey.paths import (
     plan_files,
 )
 from .base import SurveyBase
-from .inputs import as_path, as_targets, bricks_at, column_of, warn_of_unplaced
+from .inputs import as_path, as_targets, bricks_at, column_of
+from .position_columns import NOT_NAMED, Columns
 from .position_text import BRICK_NAME
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class FileMethods(SurveyBase):
         region: Region = "auto",
         download_dir: FilePath | None = None,
         mirror: Mirror | None = None,
-        verify: Literal["warn", "strict"] | bool = "warn",
+        verify: Literal["warn", "strict", False] = "warn",
         refresh: bool = False,
         executor: Executor | None = None,
         show_progress: bool = True,
@@ -178,10 +179,8 @@ or sequence, optional
         release, region = self._tree(release, region)
         products = as_file_products(products, release)
         bands = as_file_bands(bands, products, release, region)
-        if verify is not False:
-            survey.request.as_choice("verify", verify, ("warn", "strict"))
         mirrors = self._mirrors(mirror)
-        bricks = as_bricks(bricks_or_coordinates, radius, ra=ra, dec=dec, name=name)
+        bricks = as_bricks(bricks_or_coordinates, radius, Columns(ra, dec, name))
         if path is None:
             files = plan_files(
                 bricks.ids,
@@ -367,18 +366,17 @@ class BricksAsked(NamedTuple):
 
 
 def as_bricks(
-    value: Positions | int | None, radius: Angle | None = None, **columns: str | None
+    value: Positions | int | None, radius: Angle | None = None, columns: Columns = NOT_NAMED
 ) -> BricksAsked:
     """Return the bricks that are named, numbered, or those at positions.
 
     With a radius they are all that the circles touch.  A column that is named, as for `as_targets`,
     counts more than one with the names of bricks.
     """
-    is_by_columns = any(column is not None for column in columns.values())
-    names = None if is_by_columns else _names(value)
+    names = None if columns.named else _names(value)
     if names is None:
-        targets = as_targets(value, parameter="bricks_or_coordinates", **columns)
-        warn_of_unplaced(targets, "are left out")
+        targets = as_targets(value, columns, "bricks_or_coordinates")
+        targets.warn_of_unplaced("are left out")
         places = tuple(filter(None, targets.places())) if radius is None else None
         return BricksAsked(bricks_at(targets, radius), (), places)
     if radius is not None:

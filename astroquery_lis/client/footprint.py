@@ -18,7 +18,8 @@ from ..survey.bitmasks import maskbits
 from ..survey.paths import file_path
 from ..survey.releases import get_release
 from .base import SurveyBase, in_time
-from .inputs import as_path, as_sky, as_targets, bricks_at, warn_of_unplaced
+from .inputs import as_path, as_sky, as_targets, bricks_at
+from .position_columns import Columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,13 +116,13 @@ class FootprintMethods(SurveyBase):
         0451p000 0453p000 0451p002 0453p002
         """
         release, region = self._tree(release, region)
+        columns = Columns(ra, dec, name)
         if coordinates is not None and width is height is polygon is None:
-            targets = as_targets(coordinates, ra=ra, dec=dec, name=name, parameter="coordinates")
+            targets = as_targets(coordinates, columns, "coordinates")
             ids = bricks_at(targets, radius)
-            warn_of_unplaced(targets, "are left out")
+            targets.warn_of_unplaced("are left out")
         else:
-            columns = {"ra": ra, "dec": dec, "name": name}
-            ids = as_sky(coordinates, radius, width, height, polygon, **columns).bricks()
+            ids = as_sky(coordinates, radius, width, height, polygon, columns).bricks()
         with self._finder(mirror, cache) as finder:
             if get_query_payload:
                 regions = get_release(release).regions_of(region)
@@ -196,8 +197,8 @@ class FootprintMethods(SurveyBase):
         >>> there
         True
         """
-        targets = as_targets(coordinates, ra=ra, dec=dec, name=name, parameter="coordinates")
-        warn_of_unplaced(targets, "are not covered")
+        targets = as_targets(coordinates, Columns(ra, dec, name), "coordinates")
+        targets.warn_of_unplaced("are not covered")
         answer = np.zeros(len(targets), bool)
         places = targets.ra_deg[targets.placed], targets.dec_deg[targets.placed]
         shown = None if layer is None else survey.layers.get_layer(layer)
@@ -405,10 +406,8 @@ class FootprintMethods(SurveyBase):
         ['id', 'ra', 'dec', 'nexp_r']
         """
         release, region = self._tree(release, region)
-        targets = as_targets(
-            coordinates, id_column, ra=ra, dec=dec, name=name, parameter="coordinates"
-        )
-        warn_of_unplaced(targets, "have no values")
+        targets = as_targets(coordinates, Columns(ra, dec, name, id_column), "coordinates")
+        targets.warn_of_unplaced("have no values")
         bands = (
             survey.releases.as_bands(bands, release, region)
             or get_release(release).bands_in[region]

@@ -14,7 +14,8 @@ from ..exceptions import refuse
 from ..io.bounds import within
 from ..survey.pixel_grids import DEFAULT_SIZE
 from .base import SurveyBase, in_time, options_of
-from .inputs import as_position, as_sources, as_targets, requests_by_row, warn_of_unplaced
+from .inputs import as_position, as_sources, as_targets, requests_by_row
+from .position_columns import Columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -268,10 +269,10 @@ allow_unknown_layer, cache, get_query_payload : optional
         make = partial(survey.request.cutout_request, default_release=self.release)
         options = options_of(locals(), survey.request.CUTOUT_OPTIONS)
         sources = self._sources(as_sources(source, images.sources.SOURCES), mirror, cache)
-        targets = as_targets(coordinates, ra=ra, dec=dec, name=name, parameter="coordinates")
+        targets = as_targets(coordinates, Columns(ra, dec, name), "coordinates")
         # Refused before the first is fetched.
         whole = requests_by_row(make, targets, options)
-        warn_of_unplaced(targets, "no cutout")
+        targets.warn_of_unplaced("no cutout")
         answer = sources.payload if get_query_payload else partial(_planes, sources, on_missing)
         return [at and answer(whole.request(i)) for i, at in enumerate(targets.places())]
 
@@ -321,8 +322,8 @@ allow_unknown_layer, cache, get_query_payload : optional
         sources = self._sources(as_sources(source, images.sources.SOURCES), mirror, cache=None)
         make = partial(survey.request.cutout_request, default_release=self.release)
         options = options_of(locals(), survey.request.CUTOUT_OPTIONS)
-        targets = as_targets(coordinates, ra=ra, dec=dec, name=name, parameter="coordinates")
-        warn_of_unplaced(targets, "no address")
+        targets = as_targets(coordinates, Columns(ra, dec, name), "coordinates")
+        targets.warn_of_unplaced("no address")
         whole = requests_by_row(make, targets, options)
         requests = [whole.request(i) for i in np.flatnonzero(targets.placed).tolist()]
         return list(dict.fromkeys(url for request in requests for url in sources.urls(request)))

@@ -34,10 +34,13 @@ from ..exceptions import (
 )
 from ..survey.bricks import brick_id
 from .position_columns import (
+    NOT_NAMED,
+    Columns,
     columns_by_name,
     icrs_degrees,
     on_the_sky,
     positions_of_table,
+    texts_of,
     unmasked,
 )
 from .position_text import POSITION, coordinate_deg, first_few, read_positions
@@ -81,6 +84,16 @@ class Targets:
         pairs = zip(self.ra_deg.tolist(), self.dec_deg.tolist(), strict=True)
         return [pair if pair[0] == pair[0] else None for pair in pairs]
 
+    def warn_of_unplaced(self, consequence: str) -> None:
+        """Warn of rows that have no position, if there are any."""
+        rows = np.flatnonzero(~self.placed)
+        if len(rows):
+            msg = (
+                f"{len(rows)} of {len(self)} rows have no position on the sky and {consequence}: "
+                f"{first_few(rows)}."
+            )
+            warn(msg, CoverageWarning)
+
     def __getitem__(self, rows: np.ndarray) -> Targets:
         """Return some of them."""
         return Targets(self.ids[rows], self.ra_deg[rows], self.dec_deg[rows])
@@ -89,41 +102,30 @@ class Targets:
 # ---- positions ----------------------------------------------------------------------------------
 
 
-def as_targets(
-    value: Positions,
-    id_column: str | None = None,
-    *,
-    ra: str | None = None,
-    dec: str | None = None,
-    name: str | None = None,
-    parameter: str = "table",
-) -> Targets:
+def as_targets(value: Positions, columns: Columns = NOT_NAMED, parameter: str = "table") -> Targets:
     """Return all positions that users hand in; rows without one stay, as NaN."""
     from .user_tables import as_table
 
     table = as_table(value, parameter)
-    columns = {"ra": ra, "dec": dec, "name": name}
     if table is not None:
-        degrees = positions_of_table(table, parameter, **columns)
+        degrees = positions_of_table(table, parameter, columns)
         shape = () if isinstance(value, Row) else (len(table),)
-        return Targets(_ids(table, id_column), *degrees, shape, table)
-    for option, column in {"id_column": id_column, **columns}.items():
-        if column is not None:
-            refuse(option, column, "needs a table; positions have no columns.")
+        return Targets(_ids(table, columns.id_column), *degrees, shape, table)
+    columns.refuse_any("needs a table; positions have no columns.")
     ra_deg, dec_deg = _degrees(value, parameter)
     return Targets(np.arange(ra_deg.size), ra_deg.ravel(), dec_deg.ravel(), ra_deg.shape)
 
 
 def as_position(
-    value: Positions, parameter: str = "coordinates", **columns: Any
+    value: Positions, columns: Columns = NOT_NAMED, parameter: str = "coordinates"
 ) -> tuple[float, float]:
     """Return RA and Dec, ICRS degrees, of exactly one position."""
-    if isinstance(value, SkyCoord) and value.frame.name == "icrs" and not columns:
+    if isinstance(value, SkyCoord) and value.frame.name == "icrs" and columns is NOT_NAMED:
         # The shortest way, which most calls take.
         ra_deg, dec_deg = value.ra.deg, value.dec.deg
         if value.isscalar and np.isfinite(ra_deg + dec_deg) and not np.ma.is_masked(ra_deg):
             return float(ra_deg), float(dec_deg)
-    targets = as_targets(value, parameter=parameter, **columns)
+    targets = as_targets(value, columns, parameter)
     if len(targets) != 1:
         msg = (
             f"{parameter} has shape {targets.shape}; expected one position. For many see "
@@ -142,18 +144,18 @@ def as_sky(
     width: Angle | None = None,
     height: Angle | None = None,
     polygon: Positions | None = None,
-    **columns: Any,
+    columns: Columns = NOT_NAMED,
 ) -> Sky:
-    """Return the part of the sky that a user means; ``columns`` are those of the coordinates."""
+    """Return the part of the sky that a user means."""
     box = width if height is None else height
     if sum(extent is not None for extent in (radius, box, polygon)) != 1:
         msg = "Give one of radius=, width= (and height=) or polygon= to say how much of the sky."
         raise InvalidRequestError(msg, parameter="radius", value=radius)
     if polygon is not None:
-        return _polygon(polygon, {"coordinates": coordinates, **columns})
+        return _polygon(polygon, {"coordinates": coordinates, **columns.named})
     if coordinates is None:
         refuse("coordinates", None, "is needed with radius= or width=.")
-    position = as_position(coordinates, **columns)
+    position = as_position(coordinates, columns)
     as_angle_deg = survey.sphere.as_angle_deg
     if radius is not None:
         return survey.sphere.Circle(*position, as_angle_deg("radius", radius, 180.0))
@@ -175,17 +177,6 @@ def _polygon(polygon: Positions, beside: dict[str, Any]) -> Sky:
     shape = survey.sphere.Polygon(tuple(corners.ra_deg.tolist()), tuple(corners.dec_deg.tolist()))
     shape.bricks()
     return shape
-
-
-def warn_of_unplaced(targets: Targets, consequence: str) -> None:
-    """Warn of rows that have no position, if there are any."""
-    rows = np.flatnonzero(~targets.placed)
-    if len(rows):
-        msg = (
-            f"{len(rows)} of {len(targets)} rows have no position on the sky and {consequence}: "
-            f"{first_few(rows)}."
-        )
-        warn(msg, CoverageWarning)
 
 
 def _degrees(value: Any, parameter: str) -> tuple[np.ndarray, np.ndarray]:
@@ -324,20 +315,20 @@ def column_of(table: Table, names: Sequence[str]) -> str | None:
 
 
 def _ids(table: Table, id_column: str | None) -> np.ndarray:
-    name = column_of(table, ("id",)) if id_column is None else id_column
+    """Return what names the rows: a column, or their numbers."""
+    name = id_column or column_of(table, ("id",))
     if name is None:
         return np.arange(len(table))
-    if name not in table.colnames:
-        refuse("id_column", name, f"is not a column; there are: {', '.join(table.colnames)}.")
     ids = table[name]
     check_one_a_row("id_column", name, ids.shape)
     kind = ids.dtype.kind if isinstance(ids, Column) else ""
+    if kind in ("i", "u", "U") and not np.ma.is_masked(ids):
+        return np.array(ids)
+    words = texts_of(ids) if kind in ("S", "O") else [None]
     several = (list, tuple, set, dict, np.ndarray)  # as a column of objects may hold
-    is_wide = kind == "O" and any(isinstance(item, several) for item in ids)
-    if kind not in ("i", "u", "U", "S", "O") or is_wide or np.ma.is_masked(ids):
+    if None in words or any(isinstance(item, several) for item in ids):
         refuse("id_column", name, "must hold one integer or string for every row.")
-    ids = np.array(ids)
-    return ids if ids.dtype.kind in "iu" else ids.astype(str)
+    return np.array(words, str)
 
 
 # ---- sources and bricks -------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from ..exceptions import refuse
 from ..survey.pixel_grids import DEFAULT_SIZE
 from .base import SurveyBase, options_of
 from .inputs import as_sources, as_targets, requests_by_row
+from .position_columns import Columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -325,8 +326,8 @@ executor
         # What runs jobs brings a dozen modules along, which single calls do without.
         from .bulk import BulkJob
 
-        columns = options_of(arguments, ("id_column", "ra", "dec", "name"))
-        targets = as_targets(arguments["table"], **columns)
+        columns = Columns(**options_of(arguments, ("ra", "dec", "name", "id_column")))
+        targets = as_targets(arguments["table"], columns)
         on_missing = arguments["on_missing"]
         names = as_sources(arguments["source"], images.sources.SOURCES)
         access = self._access(**options_of(arguments, ("mirror", "cache", "executor")))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NoReturn
 
 import numpy as np
@@ -16,7 +17,7 @@ from astropy.coordinates import BaseCoordinateFrame, SkyCoord
 from astropy.coordinates.errors import ConvertError
 from astropy.table import Column, Table
 
-from ..exceptions import CoverageWarning, InvalidRequestError, check_one_a_row, refuse, warn
+from ..exceptions import CoverageWarning, InvalidRequestError, check_one_a_row, meant, refuse, warn
 from .position_text import coordinate_deg, first_few, is_empty, read_positions
 
 # The first that a table has is taken; other names are taken if only one pair has such.
@@ -51,6 +52,38 @@ _FRAME = re.compile(r"\d* \(icrs\b.*\)$")  # behind "coord1" in the lists of SIM
 _SEXAGESIMAL_UNIT = re.compile(r'"?(?:(hh?)|dd?|deg):?m(?:m|in)?:?s(?:s|ec)?"?')
 
 
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table that users name, by the options that name them."""
+
+    ra: str | None = None
+    dec: str | None = None
+    name: str | None = None
+    id_column: str | None = None
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Those that were named."""
+        return {option: column for option, column in vars(self).items() if column is not None}
+
+    def refuse_any(self, must: str) -> None:
+        """Refuse them where there is no table, if any were named."""
+        for option, column in self.named.items():
+            refuse(option, column, must)
+
+    def check(self, table: Table) -> None:
+        """Refuse those that a table does not have, and names beside coordinates."""
+        for option, column in self.named.items():
+            if column not in table.colnames:
+                must = f"is not a column of the table, which has: {', '.join(table.colnames)}."
+                refuse(option, column, must + meant(column, table.colnames))
+        if self.name is not None and (self.ra, self.dec) != (None, None):
+            refuse("name", self.name, "goes without ra and dec.")
+
+
+NOT_NAMED = Columns()
+
+
 def has_positions(table: Table) -> bool:
     """Return True if columns of positions are found in a table."""
     try:
@@ -60,13 +93,11 @@ def has_positions(table: Table) -> bool:
 
 
 def positions_of_table(
-    table: Table, parameter: str, **columns: str | None
+    table: Table, parameter: str, columns: Columns
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return RA and Dec in degrees of every row, NaN where it has no position on the sky.
-
-    ``columns`` are ``ra`` and ``dec``, or ``name``, of those that users name.
-    """
-    names = _columns(table, parameter, columns)
+    """Return RA and Dec in degrees of every row, NaN where it has no position on the sky."""
+    columns.check(table)
+    names = _named(table, columns) or _of_its_own(table, parameter)
     for name in names:
         check_one_a_row(parameter, name, table[name].shape)
     if len(names) > 2:
@@ -77,7 +108,7 @@ def positions_of_table(
     column = table[names[0]]
     if isinstance(column, SkyCoord):
         return icrs_degrees(np.atleast_1d(column), parameter)
-    ra_deg, dec_deg, unknown = read_positions(_texts(column), parameter)
+    ra_deg, dec_deg, unknown = read_positions(texts_of(column), parameter)
     if unknown:
         shown = first_few(list(map(repr, unknown)))
         msg = f"{parameter}: the Sesame service knows no {shown}; those rows have no position."
@@ -120,30 +151,15 @@ def on_the_sky(ra_deg: np.ndarray, dec_deg: np.ndarray) -> tuple[np.ndarray, np.
 # ---- finding them -------------------------------------------------------------------------------
 
 
-def _columns(table: Table, parameter: str, columns: dict[str, str | None]) -> tuple[str, ...]:
-    """Return the column of SkyCoord or of names, or those of RA and Dec, or of their parts."""
-    named = {option: column for option, column in columns.items() if column is not None}
-    for option, column in named.items():
-        _check_column(table, option, column)
-    if not named:
-        return _of_its_own(table, parameter)
-    if "name" in named:
-        if len(named) > 1:
-            _refuse("name", f"{named['name']!r} goes without ra and dec.", named["name"])
-        return (named["name"],)
-    if "ra" in named and isinstance(table[named["ra"]], SkyCoord):
-        return (named["ra"],)
-    ra = named.get("ra") or _twin(table, named, "dec")
-    return ra, named.get("dec") or _twin(table, named, "ra")
-
-
-def _check_column(table: Table, option: str, column: str) -> None:
-    if column not in table.colnames:
-        must = (
-            f"is not a column of the table: {', '.join(table.colnames)}. "
-            "Say with ra= and dec= which ones hold the positions, or with name= the names."
-        )
-        refuse(option, column, must)
+def _named(table: Table, columns: Columns) -> tuple[str, ...]:
+    """Return the columns of positions that were named, with the twin of one alone, if any were."""
+    ra, dec = columns.ra, columns.dec
+    if columns.name is not None:
+        return (columns.name,)
+    if ra is not None:
+        is_whole = isinstance(table[ra], SkyCoord)
+        return (ra,) if is_whole else (ra, dec or _twin(table, ra, "ra"))
+    return () if dec is None else (_twin(table, dec, "dec"), dec)
 
 
 def _of_its_own(table: Table, parameter: str) -> tuple[str, ...]:
@@ -227,14 +243,14 @@ def _twin_names(name: str, axis: str) -> Iterator[str]:
             yield name[: match.start()] + other + name[match.end() :]
 
 
-def _twin(table: Table, named: dict[str, str], axis: str) -> str:
+def _twin(table: Table, column: str, axis: str) -> str:
     """Return the column beside the one of an axis, which was named."""
     by_lower = columns_by_name(table)
-    for twin in _twin_names(named[axis].lower(), axis):
+    for twin in _twin_names(column.lower(), axis):
         if twin in by_lower:
             return by_lower[twin]
-    option = "dec" if axis == "ra" else "ra"
-    _refuse(option, f"is needed beside {named[axis]!r}: {', '.join(table.colnames)}.", None)
+    option = {"ra": "dec", "dec": "ra"}[axis]
+    refuse(option, None, f"is needed beside {column!r}: {', '.join(table.colnames)}.")
 
 
 def _by_ucd(table: Table) -> tuple[str, ...]:
@@ -265,7 +281,7 @@ def _degrees(table: Table, name: str, axis: str, parameter: str) -> np.ndarray:
     column = table[name]
     unit_text = _unit_text(column)
     if not _is_number(column):
-        return _degrees_of_texts(column, axis, unit_text, f"{parameter}={name}")
+        return _degrees_oftexts_of(column, axis, unit_text, f"{parameter}={name}")
     factor = _degrees_per_unit(unit_text, axis, f"{parameter}={name}")
     return unmasked(getattr(column, "value", column)) * factor
 
@@ -275,14 +291,15 @@ def _of_parts(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return RA and Dec of columns of their parts, the last of them perhaps of the sign."""
     hours, ra_minutes, ra_seconds, degrees, minutes, seconds = (
-        _degrees_of_texts(table[name], "dec", "", f"{parameter}={name}") for name in columns[:6]
+        _degrees_oftexts_of(table[name], "dec", "", f"{parameter}={name}") for name in columns[:6]
     )
     parts = np.stack([ra_minutes, ra_seconds, minutes, seconds])
     if ((parts < 0) | (parts > 60)).any():
         _refuse(parameter, f"has minutes or seconds beyond 60 in {', '.join(columns)}.", columns)
     is_south = np.signbit(degrees)
     if len(columns) > 6:
-        is_south |= np.array([str(text).strip() == "-" for text in _texts(table[columns[6]])], bool)
+        signs = [str(text).strip() for text in texts_of(table[columns[6]])]
+        is_south |= np.array(signs, str) == "-"
     elif table[columns[3]].dtype.kind in "iu" and (degrees == 0).any():
         must = "has degrees of 0, whose sign is lost; read that column as text."
         _refuse(f"{parameter}={columns[3]}", must, columns[3])
@@ -316,14 +333,14 @@ def _degrees_per_unit(text: str, axis: str, where: str) -> float:
     _refuse(where, f"has the unit {text!r}, which is not known to be an angle.", text)
 
 
-def _degrees_of_texts(column: Column, axis: str, unit_text: str, where: str) -> np.ndarray:
+def _degrees_oftexts_of(column: Column, axis: str, unit_text: str, where: str) -> np.ndarray:
     """Return degrees of a column of numbers or sexagesimal angles as text."""
     match = _SEXAGESIMAL_UNIT.fullmatch(unit_text.lower())
     in_hours = unit_text.lower() in _HOURS or bool(match and match[1])
     in_degrees = bool(unit_text) and not in_hours
     degrees = np.full(len(column), np.nan)
     is_plain = np.zeros(len(column), bool)
-    for row, text in enumerate(_texts(column)):
+    for row, text in enumerate(texts_of(column)):
         if is_empty(text):
             continue
         try:
@@ -336,7 +353,7 @@ def _degrees_of_texts(column: Column, axis: str, unit_text: str, where: str) -> 
     return degrees
 
 
-def _texts(column: Column) -> list[object]:
+def texts_of(column: Column) -> list[object]:
     """Return the values of a column of text, `None` where they are masked."""
     mask = np.ma.getmaskarray(column) | getattr(column, "mask", False)
     values = np.ma.getdata(getattr(column, "unmasked", column)).tolist()

@@ -65,6 +65,10 @@ def test_files_come_and_are_there(run, run_json, scene, tmp_path):
     code, document = run_json("files", "45.1", "0.01", *words[2:], "--manifest", "m.csv")
     assert (code, document["counts"]) == (0, {"CACHED": 1})
     assert Table.read("m.csv")["id"].tolist() == ["0451p000"]
+    lists = sum("sha256sum" in request.path for request in scene.requests)
+    assert lists > 0
+    assert run("files", "0451p000", "--bands", "g", "-d", "other", "--verify", "no").code == 0
+    assert sum("sha256sum" in request.path for request in scene.requests) == lists
     code, document = run_json("files", "--table", "-", *words[2:], stdin="brickname\n0451p000\n")
     assert document["rows"][0]["Local Path"] == str(path)
 

@@ -46,7 +46,10 @@ from .file_checks import BRICK, COLUMNS, FOLDER, HERE, SMALL, assert_right, chan
         ({"bands": "W1", "products": "nexp"}, "bands", "g, r, i, z"),
         ({"release": "dr99"}, "release", "dr11"),
         ({"region": "east"}, "region", "north"),
-        ({"verify": "hard"}, "verify", "warn, strict"),
+        ({"verify": "hard"}, "verify", "warn, strict, False"),
+        ({"verify": True}, "verify", "True is not one of: warn, strict, False"),
+        ({"verify": 0}, "verify", "0 is not one of"),
+        ({"verify": None}, "verify", "None is not one of"),
         ({"mirror": "nowhere"}, "mirror", "registered"),
     ],
 )

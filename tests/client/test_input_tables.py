@@ -16,6 +16,7 @@ from astropy.table import Column, MaskedColumn, QTable, Table
 
 from astroquery_lis.cli import main
 from astroquery_lis.client.inputs import as_by_row, as_position, as_targets
+from astroquery_lis.client.position_columns import Columns
 from astroquery_lis.client.user_tables import as_table
 from astroquery_lis.exceptions import CoverageWarning, InvalidRequestError, OptionalDependencyError
 
@@ -305,7 +306,7 @@ def test_names_are_looked_up_once_each(sky, survey):
     assert targets.placed.tolist() == [True, True, True, False, True] * 3
     assert targets.ra_deg[1] == pytest.approx(sky.positions["star"].ra.deg)
     named = Table({"x": ["NGC 1"], "name": ["Nobody 17"]})
-    assert as_targets(named, name="x").placed.all()
+    assert as_targets(named, Columns(name="x")).placed.all()
     with pytest.raises(InvalidRequestError, match="knows no 'Nobody 17'"):
         as_targets(named)
     with pytest.raises(InvalidRequestError, match="'Nobody 17', 'Nobody 18' are each neither"):
@@ -366,7 +367,7 @@ def test_bars_in_values_cost_no_rows(tmp_path, name):
 def test_a_table_between_bars_stands_in_text_that_is_none_of_it(tmp_path):
     rows = "45.1|0.01|a, b\n------\n45.2|0.02|c\n"
     (tmp_path / "ned.txt").write_text(f"Found, of all:\nname RA|dec|type\n{rows}2 rows\n")
-    targets = as_targets(tmp_path / "ned.txt", ra="name RA", dec="dec")
+    targets = as_targets(tmp_path / "ned.txt", Columns("name RA", "dec"))
     assert targets.ra_deg == pytest.approx([45.1, 45.2])
 
 
@@ -398,9 +399,9 @@ def test_a_table_whose_rows_are_not_there_yet_says_what_to_give(survey, name):
 
 def test_columns_are_named(survey):
     table = Table({"a": RA, "b": DEC, "c": PLACES[::-1], "RA_2": RA, "DEC_2": DEC})
-    assert as_targets(table, ra="a", dec="b").ra_deg == pytest.approx(RA)
-    assert as_targets(table, ra="c").ra_deg == pytest.approx(RA[::-1])
-    assert as_targets(table, ra="RA_2").dec_deg == pytest.approx(DEC)
+    assert as_targets(table, Columns("a", "b")).ra_deg == pytest.approx(RA)
+    assert as_targets(table, Columns("c")).ra_deg == pytest.approx(RA[::-1])
+    assert as_targets(table, Columns("RA_2")).dec_deg == pytest.approx(DEC)
     with pytest.raises(InvalidRequestError, match="dec='d' is not a column"):
         survey.covers(table, ra="a", dec="d")
     with pytest.raises(InvalidRequestError, match="needs a table"):

@@ -18,6 +18,7 @@ from astroquery_lis.client.inputs import (
     as_targets,
     as_years,
 )
+from astroquery_lis.client.position_columns import Columns
 from astroquery_lis.exceptions import InvalidRequestError, ServiceDownError
 from astroquery_lis.survey.sphere import Box, Circle
 
@@ -176,16 +177,16 @@ def test_rows_without_a_position_are_no_targets():
 def test_targets_have_names():
     assert as_targets(PLACES).ids.tolist() == [0, 1]
     assert as_targets(Table({"ID": ["a", "b"], "ra": RA, "dec": DEC})).ids.tolist() == ["a", "b"]
-    numbers = as_targets(Table({"n": [7, 8], "ra": RA, "dec": DEC}), "n")
+    numbers = as_targets(Table({"n": [7, 8], "ra": RA, "dec": DEC}), Columns(id_column="n"))
     assert numbers.ids.tolist() == [7, 8]
     with pytest.raises(InvalidRequestError, match="needs a table"):
-        as_targets(PLACES, "n")
+        as_targets(PLACES, Columns(id_column="n"))
 
 
 def test_columns_of_a_match_may_be_named(survey):
     table = Table({"a": PLACES.ra.rad * u.rad, "b": PLACES.dec.rad * u.rad, "place": PLACES[::-1]})
     for ra, dec, expected in (("a", "b", RA), ("place", None, RA[::-1]), (None, None, RA[::-1])):
-        np.testing.assert_allclose(as_targets(table, ra=ra, dec=dec).ra_deg, expected)
+        np.testing.assert_allclose(as_targets(table, Columns(ra, dec)).ra_deg, expected)
     with pytest.raises(InvalidRequestError, match="'c' is not a column of the table") as caught:
         survey.crossmatch(table, radius="1 arcsec", ra="a", dec="c")
     assert caught.value.parameter == "dec"
@@ -281,9 +282,9 @@ def test_positions_in_columns_that_are_named_count_more_than_names_of_bricks(bri
     table = Table({"x": RA, "y": DEC, "place": PLACES.to_string("hmsdms"), **bricks})
     here = as_bricks(PLACES)
     for columns in ({"ra": "x", "dec": "y"}, {"name": "place"}):
-        bricks_of_rows = as_bricks(table, **columns)
+        bricks_of_rows = as_bricks(table, columns=Columns(**columns))
         assert np.array_equal(bricks_of_rows.ids, here.ids)
-        assert len(as_bricks(table, "1 deg", **columns).ids) > 2
+        assert len(as_bricks(table, "1 deg", Columns(**columns)).ids) > 2
     assert not np.array_equal(as_bricks(table).ids, here.ids)
 
 
