@@ -176,7 +176,7 @@ def sandboxed(sky: Sandbox, survey: LegacySurveyClass) -> Iterator[Asked]:
     """
     from astroquery import mast
 
-    from ..sandbox.crds import serve_crds
+    from ..sandbox.jwst.crds import serve_crds
     from ..sandbox.mast import PROGRAM, example_files, serve_mast
 
     trees = [t for t in every_tree() if sky.file(file_path("region-bricks", *t)).exists()]

@@ -25,7 +25,7 @@ from astroquery_lis.jwst_stage.refs.crds_cache import (
     write_server_config,
 )
 from astroquery_lis.jwst_stage.refs.crds_server import CrdsServer, fetch_files
-from astroquery_lis.sandbox.crds import serve_crds
+from astroquery_lis.sandbox.jwst.crds import serve_crds
 
 FLAT = "jwst_nircam_flat_0001.fits"
 DARK = "jwst_nircam_dark_0001.fits"

@@ -24,7 +24,7 @@ from astroquery_lis.jwst_stage.refs.crds_cache import (
     server_config_path,
 )
 from astroquery_lis.jwst_stage.refs.references import prefetch, resolve
-from astroquery_lis.sandbox.crds import serve_crds
+from astroquery_lis.sandbox.jwst.crds import serve_crds
 
 PMAP = "jwst_0001.pmap"
 FLAT_RMAP = "jwst_nircam_flat_0001.rmap"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table
 
-from .crds_files import CONTEXT, References, write_cache
+from .crds import CONTEXT, References, write_cache
 from .detector import DETECTORS, make_ramp, offset_position
 from .observation import need_stdatamodels
 from .reference_files import imaging_references, ramp_references

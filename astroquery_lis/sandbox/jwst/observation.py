@@ -22,7 +22,7 @@ from ..._typing import Keywords
 from ...exceptions import OptionalDependencyError, refuse
 from .. import sky
 from ..tree import cache_folder, digest_of, lock, make_once
-from .crds_files import CONTEXT
+from .crds import CONTEXT
 from .detector import (
     DETECTOR_PIX,
     DETECTORS,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...exceptions import InvalidRequestError
-from .crds_files import Fill, Reference, lay_out, of_model, of_step, write_context, write_kind
+from .crds import Fill, Reference, lay_out, of_model, of_step, write_context, write_kind
 from .detector import SATURATION_DN
 from .setups import FILTERS, FRAME_TIME_S, READPATT, Setup, frame_keywords, sky_setup
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from astroquery_lis.sandbox.jwst.crds_files import Fill
+from astroquery_lis.sandbox.jwst.crds import Fill
 from astroquery_lis.sandbox.jwst.detector import DETECTORS
 from astroquery_lis.sandbox.jwst.reference_files import fill_photometry, table_of
 from astroquery_lis.sandbox.jwst.setups import Setup

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from astroquery_lis.sandbox.jwst.crds_files import of_model
+from astroquery_lis.sandbox.jwst.crds import of_model
 from astroquery_lis.sandbox.jwst.detector import offset_position
 from astroquery_lis.sandbox.jwst.modes import (
     ModeObservation,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import ndtr
 
-from astroquery_lis.sandbox.jwst.crds_files import Reference, of_model, of_step
+from astroquery_lis.sandbox.jwst.crds import Reference, of_model, of_step
 from astroquery_lis.sandbox.jwst.detector import (
     Pointing,
     affine_model,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from astroquery_lis.sandbox.jwst.crds_files import Reference, of_model, of_step
+from astroquery_lis.sandbox.jwst.crds import Reference, of_model, of_step
 from astroquery_lis.sandbox.jwst.modes import ModeObservation, Program, one_star
 from astroquery_lis.sandbox.jwst.reference_files import imaging_references
 from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG, Shot

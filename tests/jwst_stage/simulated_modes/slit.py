@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from astroquery_lis.sandbox.jwst.crds_files import Reference, of_model
+from astroquery_lis.sandbox.jwst.crds import Reference, of_model
 from astroquery_lis.sandbox.jwst.detector import Pointing, v2v3_matrix
 from astroquery_lis.sandbox.jwst.modes import ModeObservation, Program, one_star
 from astroquery_lis.sandbox.jwst.reference_files import distortion, flat, ramp_references

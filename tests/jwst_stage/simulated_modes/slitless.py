@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from astropy.table import Table
 
-from astroquery_lis.sandbox.jwst.crds_files import Reference, of_model
+from astroquery_lis.sandbox.jwst.crds import Reference, of_model
 from astroquery_lis.sandbox.jwst.modes import ModeObservation, Program
 from astroquery_lis.sandbox.jwst.reference_files import flat, imaging_references, ramp_references
 from astroquery_lis.sandbox.jwst.setups import Shot, add_star
