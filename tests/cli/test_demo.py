@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from astroquery_lis import cli, demo
-from astroquery_lis.demo.sections import SURVEY_JOBS
+from astroquery_lis.demo import SURVEY_JOBS, section_of
 
 
 class _Page(HTMLParser):
@@ -49,7 +49,7 @@ def _parsed(text):
 def test_every_job_of_the_survey_has_its_section(scene):
     pytest.importorskip("PIL")
     said = []
-    shown = "".join(make(scene, said.append, title) for title, make in SURVEY_JOBS)
+    shown = "".join(section_of(*job, scene, said.append) for job in SURVEY_JOBS)
     page = _parsed(shown)
     assert len(page.images) == 2 * len(demo.SCENES) + 2 + 3 + 2 + 2 + 1
     captions = re.findall("<figcaption>(.*?)</figcaption>", shown)
