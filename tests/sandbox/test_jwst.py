@@ -20,18 +20,17 @@ pytest.importorskip("stdatamodels")
 pytest.importorskip("crds")
 
 from astroquery_lis.sandbox.jwst import simulate
-from astroquery_lis.sandbox.jwst.detector import (
+from astroquery_lis.sandbox.jwst.reference_files import KINDS
+from astroquery_lis.sandbox.jwst.scene import one_over_f, render_rate
+from astroquery_lis.sandbox.jwst.setups import (
     DETECTORS,
     ELECTRONICS,
+    FILTERS,
     Pointing,
     detector_maps,
     make_ramp,
     offset_position,
-    one_over_f,
 )
-from astroquery_lis.sandbox.jwst.reference_files import KINDS
-from astroquery_lis.sandbox.jwst.scene import render_rate
-from astroquery_lis.sandbox.jwst.setups import FILTERS
 
 # Runs where CRDS is imported anew, because it reads its environment once per process.
 _RUN = """

@@ -21,6 +21,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..._packages import how_to_install
+from ...exceptions import OptionalDependencyError
 from ..web import Request, Response, error_page, file_answer, json_answer
 
 if TYPE_CHECKING:
@@ -103,6 +105,16 @@ def _write_mapping(root: Path, header: Mapping[str, object], selector: str) -> s
     path = root / "mappings" / "jwst" / name
     path.write_text(f"{head}    'sha1sum' : {digest!r},\n{tail}")
     return name
+
+
+def need_stdatamodels() -> None:
+    """Raise the error that names the extra, where stdatamodels or crds is missing."""
+    try:
+        import crds.jwst  # noqa: F401
+        import stdatamodels.jwst.datamodels  # noqa: F401
+    except ImportError as error:
+        msg = f"Simulated JWST exposures need stdatamodels: {how_to_install('jwst')}."
+        raise OptionalDependencyError(msg, cause=error) from error
 
 
 Fill = Callable[[Any], None]

@@ -1,25 +1,152 @@
-"""Programs of exposures of any mode, and those of MIRI and NIRISS, as count rates or as ramps."""
+"""Exposures of any mode and what their headers say, and observations with MIRI and NIRISS."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import Table
+from astropy.time import Time, TimeDelta
 
-from .crds import CONTEXT, References, write_cache
-from .detector import DETECTORS, make_ramp, offset_position
-from .observation import need_stdatamodels
+from .crds import CONTEXT, References, need_stdatamodels, write_cache
 from .reference_files import imaging_references, ramp_references
-from .setups import TARGET_DEG, Setup, Shot, fill_header, save, write_uncal
+from .setups import (
+    DETECTORS,
+    TARGET_DEG,
+    Pointing,
+    Setup,
+    frame_keywords,
+    make_ramp,
+    offset_position,
+)
+
+if TYPE_CHECKING:
+    from stdatamodels.jwst.datamodels import JwstDataModel
+    from stdatamodels.properties import ObjectNode
+
+START = "2023-08-20T04:00:00.000"
+_APART_S = 200.0
+# What is the same in every exposure.
+_KEYWORDS = Path(__file__).parents[1] / "data" / "jwst_keywords.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One exposure: its number in its pattern, and where its keywords say that it points.
+
+    It begins ``start_s`` after all began, by default some time after the number before.
+    """
+
+    number: int
+    pointing: Pointing
+    start_s: float | None = None
+    program: int = 1234
+    observation: str = "001"
+    group: str = "02"
+    target: str = "FIELD"
+    is_background: bool = False
+    keywords: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def start(self) -> Time:
+        """When it begins."""
+        start_s = (self.number - 1) * _APART_S if self.start_s is None else self.start_s
+        return Time(START, scale="utc") + TimeDelta(start_s, format="sec")
+
+    def root(self, setup: Setup) -> str:
+        """Return the name of the exposure."""
+        visit = f"jw{self.program:05d}{self.observation}001_{self.group}101_{self.number:05d}"
+        return f"{visit}_{setup.instrument['detector'].lower()}"
+
+
+def write_uncal(folder: Path, setup: Setup, shot: Shot, counts: np.ndarray) -> Path:
+    """Write the ramps of an exposure."""
+    from stdatamodels.jwst import datamodels
+
+    model = datamodels.Level1bModel(counts)
+    fill_header(model, setup, shot, len(counts))
+    return save(folder, model, f"{shot.root(setup)}_uncal.fits")
+
+
+def save(folder: Path, model: JwstDataModel, name: str) -> Path:
+    """Write a model under a name that it knows."""
+    model.meta.filename = name
+    model.save(str(folder / name))
+    model.close()
+    return folder / name
+
+
+def fill_header(model: JwstDataModel, setup: Setup, shot: Shot, n_ints: int) -> None:
+    """Fill the keywords that the pipeline and its rules read."""
+    visit = f"{shot.program:05d}{shot.observation}001"
+    keywords = {
+        **json.loads(_KEYWORDS.read_text(encoding="utf-8")),
+        "observation.program_number": f"{shot.program:05d}",
+        "observation.observation_number": shot.observation,
+        "observation.visit_id": visit,
+        "observation.obs_id": f"V{visit}P0000000{shot.group}101",
+        "observation.visit_group": shot.group,
+        "observation.exposure_number": str(shot.number),
+        "observation.bkgdtarg": shot.is_background,
+        "visit.start_time": shot.start.isot.replace("T", " "),
+        "target.proposer_name": shot.target,
+        "target.catalog_name": shot.target,
+        "dither.position_number": shot.number,
+        "exposure.type": setup.exp_type,
+        **{f"instrument.{keyword}": value for keyword, value in setup.instrument.items()},
+        **{f"subarray.{keyword}": value for keyword, value in frame_keywords(setup).items()},
+        **{f"exposure.{keyword}": value for keyword, value in _times(setup, shot, n_ints).items()},
+        **setup.keywords,
+        **shot.keywords,
+    }
+    _fill_pointing(model.meta, setup, shot.pointing)
+    end = shot.start + TimeDelta(setup.exposure_s, format="sec")
+    observation = model.meta.observation
+    observation.date, observation.time = shot.start.isot.split("T")
+    observation.date_beg, observation.date_end = shot.start.isot, end.isot
+    for keyword, value in keywords.items():
+        model[f"meta.{keyword}"] = value
+
+
+def _times(setup: Setup, shot: Shot, n_ints: int) -> dict[str, object]:
+    """Return the keywords that say when and how long light was taken."""
+    begin, duration = shot.start.mjd, setup.exposure_s
+    integration, middle = duration / n_ints, begin + duration / 172800
+    group = integration / setup.n_groups
+    times = {
+        "start_time": begin, "mid_time": middle, "end_time": begin + duration / 86400,
+        "start_time_mjd": begin, "mid_time_mjd": middle, "end_time_mjd": begin + duration / 86400,
+        "nints": n_ints, "ngroups": setup.n_groups, "frame_time": group, "group_time": group,
+        "integration_start": 1, "integration_end": n_ints, "integration_time": integration,
+    }  # fmt: skip
+    names = ("exposure_time", "effective_exposure_time", "measurement_time", "duration")
+    return {**times, **dict.fromkeys((*names, "elapsed_exposure_time"), duration)}
+
+
+def _fill_pointing(meta: ObjectNode, setup: Setup, pointing: Pointing) -> None:
+    wcs = meta.wcsinfo
+    wcs.ra_ref, wcs.dec_ref = wcs.crval1, wcs.crval2 = pointing.ra_deg, pointing.dec_deg
+    wcs.v2_ref, wcs.v3_ref = pointing.v2_arcsec, pointing.v3_arcsec
+    wcs.roll_ref, wcs.v3yangle = pointing.roll_deg, setup.detector.angle_deg
+    wcs.crpix2, wcs.crpix1 = ((size + 1) / 2 for size in setup.shape)
+    wcs.siaf_xref_sci, wcs.siaf_yref_sci = wcs.crpix1, wcs.crpix2
+    wcs.cdelt1 = wcs.cdelt2 = setup.detector.scale_arcsec / 3600
+    angle = np.radians(pointing.roll_deg + setup.detector.angle_deg)
+    wcs.pc1_1, wcs.pc1_2 = -np.cos(angle), np.sin(angle)
+    wcs.pc2_1, wcs.pc2_2 = np.sin(angle), np.cos(angle)
+    corners = " ".join(f"{ra:.9f} {dec:.9f}" for ra, dec in setup.corners_deg(pointing))
+    wcs.s_region = f"POLYGON ICRS  {corners}"
+    meta.pointing.ra_v1, meta.pointing.dec_v1 = map(float, pointing.to_sky(0.0, 0.0))
+    meta.pointing.pa_v3 = pointing.roll_deg
+
 
 EMPTY_DEG = (190.1, 1.25)
-
-_NONSENSE_DN_S = 1e4
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +172,6 @@ class ModeObservation:
     truth: Table
 
 
-def one_star(flux_jy: float, place_deg: Sequence[float | np.ndarray] = TARGET_DEG) -> Table:
-    """Return a table of one source: ``ra``, ``dec`` (deg), ``flux`` (Jy)."""
-    ra, dec = map(float, place_deg)
-    return Table({"ra": [ra], "dec": [dec], "flux": [flux_jy]})
-
-
 def star_grid(
     rng: np.random.Generator, steps_arcsec: np.ndarray, flux_jy: tuple[float, float]
 ) -> Table:
@@ -70,76 +191,52 @@ class Program:
 
     def __init__(self, directory: str | PathLike[str], seed: int, *, uncal: bool = False) -> None:
         need_stdatamodels()
-        self._folder = Path(directory).absolute()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._files: list[Path] = []
-        self._is_uncal = uncal
+        self.folder = Path(directory).absolute()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.files: list[Path] = []
+        self.is_uncal = uncal
         self.rng = np.random.default_rng(seed)
 
-    def expose(
-        self, setup: Setup, shot: Shot, light_dn_s: np.ndarray, *, bad: np.ndarray | None = None
-    ) -> None:
-        """Take one exposure of light, of one frame or of several integrations.
+    def expose(self, setup: Setup, shot: Shot, light_dn_s: np.ndarray) -> None:
+        """Take one exposure of light."""
+        take = self._ramp if self.is_uncal else self._rate
+        self.files.append(take(setup, shot, light_dn_s))
 
-        Pixels that are ``bad`` hold nonsense, and are marked.
-        """
-        take = self._ramp if self._is_uncal else self._rate
-        self._files.append(take(setup, shot, light_dn_s, bad))
-
-    def _ramp(
-        self, setup: Setup, shot: Shot, light_dn_s: np.ndarray, bad: np.ndarray | None
-    ) -> Path:
+    def _ramp(self, setup: Setup, shot: Shot, light_dn_s: np.ndarray) -> Path:
         times = setup.exposure_s / setup.n_groups * np.arange(1, setup.n_groups + 1)
         counts = make_ramp(light_dn_s, setup.maps(), setup.electronics, times, self.rng)
-        return write_uncal(self._folder, setup, shot, counts[None])
+        return write_uncal(self.folder, setup, shot, counts[None])
 
-    def _rate(
-        self, setup: Setup, shot: Shot, light_dn_s: np.ndarray, bad: np.ndarray | None
-    ) -> Path:
+    def _rate(self, setup: Setup, shot: Shot, light_dn_s: np.ndarray) -> Path:
+        rate = self.rate(setup, shot, light_dn_s)
+        return save(self.folder, rate, f"{shot.root(setup)}_rate.fits")
+
+    def rate(
+        self, setup: Setup, shot: Shot, light_dn_s: np.ndarray, kind: str = "ImageModel"
+    ) -> JwstDataModel:
+        """Return the count rates of one exposure, or of its integrations, as a kind of model."""
         from stdatamodels.jwst import datamodels
-        from stdatamodels.jwst.datamodels import dqflags
 
-        is_cube = light_dn_s.ndim == 3
-        n_ints = len(light_dn_s) if is_cube else 1
-        frame = "IFUImageModel" if setup.exp_type.endswith("_MRS") else "ImageModel"
+        n_ints = light_dn_s.size // math.prod(setup.shape)
         variance = np.maximum(light_dn_s, 0) * n_ints / setup.exposure_s / setup.electronics.gain
         noise = np.sqrt(variance + setup.read_noise_dn_s**2)
-        exposure = getattr(datamodels, "CubeModel" if is_cube else frame)(
+        model = getattr(datamodels, kind)(
             data=(light_dn_s + self.rng.normal(0, noise)).astype(np.float32)
         )
-        exposure.err = noise.astype(np.float32)
-        exposure.var_poisson = variance.astype(np.float32)
-        exposure.var_rnoise = np.full(light_dn_s.shape, setup.read_noise_dn_s**2, np.float32)
-        exposure.dq = np.zeros(light_dn_s.shape, np.uint32)
-        if bad is not None:
-            exposure.data[bad], exposure.dq[bad] = _NONSENSE_DN_S, dqflags.pixel["DO_NOT_USE"]
-        fill_header(exposure, setup, shot, n_ints)
-        if is_cube:
-            exposure.int_times = _integration_times(setup, shot, n_ints)
-        exposure.meta.cal_step.ramp_fit = exposure.meta.cal_step.jump = "COMPLETE"
-        exposure.meta.bunit_data = exposure.meta.bunit_err = "DN/s"
-        suffix = "rateints" if is_cube else "rate"
-        return save(self._folder, exposure, f"{shot.root(setup)}_{suffix}.fits")
+        model.err = noise.astype(np.float32)
+        model.var_poisson = variance.astype(np.float32)
+        model.var_rnoise = np.full(light_dn_s.shape, setup.read_noise_dn_s**2, np.float32)
+        model.dq = np.zeros(light_dn_s.shape, np.uint32)
+        fill_header(model, setup, shot, n_ints)
+        model.meta.cal_step.ramp_fit = model.meta.cal_step.jump = "COMPLETE"
+        model.meta.bunit_data = model.meta.bunit_err = "DN/s"
+        return model
 
     def observation(self, setup: Setup, references: References, truth: Table) -> ModeObservation:
         """Write the references, and return what was taken."""
-        crds = self._folder / "crds"
+        crds = self.folder / "crds"
         write_cache(crds, setup.of_detector, references)
-        return ModeObservation(self._files, crds, CONTEXT, truth)
-
-
-def _integration_times(setup: Setup, shot: Shot, n_ints: int) -> np.ndarray:
-    """Return the table of begin, middle and end of each integration, days."""
-    numbers = np.arange(n_ints)
-    edges = shot.start.mjd + np.arange(2 * n_ints + 1) * setup.exposure_s / 172800 / n_ints
-    times = [edges[2 * numbers + part] for part in range(3)]
-    # Light reaches the middle of the solar system later or sooner; here at the same time.
-    names = [
-        f"int_{k}_{frame}" for frame in ("MJD_UTC", "BJD_TDB") for k in ("start", "mid", "end")
-    ]
-    kinds = [("integration_number", "<i4"), *((name, "<f8") for name in names)]
-    columns = (shot.first_integration + numbers, *times, *times)
-    return np.array(list(zip(*columns, strict=True)), dtype=kinds)
+        return ModeObservation(self.files, crds, CONTEXT, truth)
 
 
 # ---- MIRI -------------------------------------------------------------------------------------

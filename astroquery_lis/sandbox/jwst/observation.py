@@ -17,23 +17,23 @@ from astropy.io import fits
 from astropy.table import Table
 from scipy.special import erf
 
-from ..._packages import how_to_install
 from ..._typing import Keywords
-from ...exceptions import OptionalDependencyError, refuse
+from ...exceptions import refuse
 from .. import sky
 from ..tree import cache_folder, digest_of, lock, make_once
-from .crds import CONTEXT
-from .detector import (
+from .crds import CONTEXT, need_stdatamodels
+from .modes import START, write_uncal
+from .reference_files import DARK_GROUPS, add_context, check_cache, write_cache
+from .scene import Exposure, expose, planned_exposures, scene
+from .setups import (
     DETECTOR_PIX,
     DETECTORS,
+    FILTERS,
+    FRAME_TIME_S,
     SATURATION_DN,
     SUBARRAYS,
     detector_maps,
-    wisp_template,
 )
-from .reference_files import DARK_GROUPS, add_context, check_cache, write_cache
-from .scene import Exposure, expose, planned_exposures, scene
-from .setups import FILTERS, FRAME_TIME_S, START, write_uncal
 
 # Environment variables that must not be there when the simulated references are used.
 UNSET_VARIABLES = ("CRDS_SERVER_URL", "CRDS_OBSERVATORY", "CRDS_OVERRIDES", "CRDS_MODE")
@@ -150,16 +150,6 @@ class Observation:
         need_stdatamodels()
         with lock(self.crds_path):
             return add_context(self.crds_path, tuple(changed))
-
-
-def need_stdatamodels() -> None:
-    """Raise the error that names the extra, where stdatamodels or crds is missing."""
-    try:
-        import crds.jwst  # noqa: F401
-        import stdatamodels.jwst.datamodels  # noqa: F401
-    except ImportError as error:
-        msg = f"Simulated JWST exposures need stdatamodels: {how_to_install('jwst')}."
-        raise OptionalDependencyError(msg, cause=error) from error
 
 
 def wisp_path(folder: Path, exposure: Exposure) -> Path:
@@ -442,11 +432,22 @@ def _wisp(folder: Path, exposure: Exposure, brightest_dn_s: float) -> np.ndarray
     """Write the shape of the stray light of an exposure, if it has any, and return its light."""
     if not (brightest_dn_s and _is_short(exposure.detector)):
         return None
-    template = wisp_template(exposure.detector, exposure.size)
+    template = _wisp_template(exposure.detector, exposure.size)
     hdus = fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(template, name="SCI")])
     hdus[1].header["BUNIT"] = "DN/s"
     hdus.writeto(wisp_path(folder, exposure), overwrite=True)
     return brightest_dn_s * template
+
+
+def _wisp_template(detector: str, size: int) -> np.ndarray:
+    """Return the shape of the stray light of a detector."""
+    y, x = np.mgrid[:size, :size] / size - 0.5
+    number = DETECTORS[detector].sca_number % 7
+    along = 0.8 * x + 0.6 * y + 0.12 * np.sin(5 * (x - 0.3 * y) + number)
+    across = 0.6 * x - 0.8 * y
+    streaks = 1 + 0.35 * np.sin(40 * along + 3 * across)
+    image = np.exp(-0.5 * (along / 0.12) ** 2 - 0.5 * ((across - 0.05) / 0.3) ** 2) * streaks
+    return (image / image.max()).astype(np.float32)
 
 
 def _is_full(sources: Table, exposure: Exposure, full: np.ndarray) -> np.ndarray:

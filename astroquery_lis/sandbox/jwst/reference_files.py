@@ -13,8 +13,15 @@ import numpy as np
 
 from ...exceptions import InvalidRequestError
 from .crds import Fill, Reference, lay_out, of_model, of_step, write_context, write_kind
-from .detector import SATURATION_DN
-from .setups import FILTERS, FRAME_TIME_S, READPATT, Setup, frame_keywords, sky_setup
+from .setups import (
+    FILTERS,
+    FRAME_TIME_S,
+    READPATT,
+    SATURATION_DN,
+    Setup,
+    frame_keywords,
+    sky_setup,
+)
 
 _PREFIXES = {"MIRI": "Mir", "NIRCAM": "Nrc", "NIRISS": "Nis"}
 _WIDTHS = {"filter": "S12", "pupil": "S15", "subarray": "S15"}

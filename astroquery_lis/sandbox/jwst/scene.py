@@ -21,17 +21,23 @@ from .. import sky
 from ..measurements import measurements
 from ..measurements import sources as legacy_sources
 from ..sky import ellipse_matrix, sersic_components
-from .detector import (
+from .modes import Shot
+from .setups import (
     BORDER_PIX,
     DETECTOR_PIX,
+    FILTERS,
+    FRAME_TIME_S,
+    ROLL_DEG,
     Event,
     Maps,
+    Setup,
+    add_star,
+    box,
     make_ramp,
     offset_position,
-    one_over_f,
     saturates,
+    sky_setup,
 )
-from .setups import FILTERS, FRAME_TIME_S, ROLL_DEG, Setup, Shot, add_star, box, sky_setup
 
 # From RA and Dec (deg) to x and y in pixels of a frame.
 ToPixel = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -303,6 +309,16 @@ def expose(
             rows = options["stripes_e"] * np.array(reads)
         ramps.append(make_ramp(light, maps, parts, times, rng, events=events, rows_e=rows))
     return np.stack(ramps), rays, balls, saturates(light, maps, times[-1])
+
+
+def one_over_f(rng: np.random.Generator, n_rows: int) -> np.ndarray:
+    """Return an offset for each row of one read: noise of power 1/f, rms 1."""
+    frequency = np.fft.rfftfreq(2 * n_rows)
+    frequency[0] = frequency[1]
+    amplitude = rng.normal(size=(2, len(frequency)))
+    signal = np.fft.irfft((amplitude[0] + 1j * amplitude[1]) / np.sqrt(frequency), 2 * n_rows)
+    signal = signal[:n_rows] - signal[:n_rows].mean()
+    return signal / signal.std()
 
 
 def _cosmic_rays(

@@ -1,35 +1,293 @@
-"""What the exposures of a mode share, where places of the sky fall, and what headers say of it."""
+"""The detectors, the filters, and what the exposures of a mode share, in plain numpy.
+
+The chain of the pipeline's ``assign_wcs`` step is written out here a second time, from the
+definitions of the V2V3 frame and of its keywords, so that agreement between the two means
+something.  Pixels are counted from 0 at the centre of the first pixel of the full detector.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import Table
-from astropy.time import Time, TimeDelta
 from scipy.special import erf
 
-from .detector import (
-    DETECTOR_PIX,
-    DETECTORS,
-    ELECTRONICS,
-    SUBARRAYS,
-    Detector,
-    Electronics,
-    Maps,
-    Pointing,
-    detector_maps,
-    offset_position,
+if TYPE_CHECKING:
+    from astropy.modeling import Model
+
+DETECTOR_PIX = 2048
+_CENTRE_PIX = (DETECTOR_PIX - 1) / 2
+# Pixels by which the row is bent at one pixel squared from the centre: 1 pixel at the edge.
+_BEND = 1e-6
+
+
+def v2v3_matrix(angle_deg: float) -> np.ndarray:
+    """Return the matrix from a detector's x and y to (V2, V3), shape (2, 2); V2 runs against x."""
+    cos, sin = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
+    return np.array([[-cos, sin], [sin, cos]])
+
+
+def affine_model(matrix: np.ndarray, centre: Sequence[float]) -> Model:
+    """Return the model that takes the origin to a centre."""
+    from astropy.modeling.models import AffineTransformation2D
+
+    back = np.linalg.inv(matrix)
+    model = AffineTransformation2D(matrix=matrix, translation=centre)
+    model.inverse = AffineTransformation2D(matrix=back, translation=-back @ centre)
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """One detector: its names and how its pixels lie in the V2V3 frame."""
+
+    name: str
+    channel: str
+    module: str
+    scale_arcsec: float
+    v2_arcsec: float
+    v3_arcsec: float
+    angle_deg: float
+    sca_number: int
+
+    def matrix(self) -> np.ndarray:
+        """Return the matrix from straightened pixels to arcsec of (V2, V3), shape (2, 2)."""
+        return self.scale_arcsec * v2v3_matrix(self.angle_deg)
+
+    def to_v2v3(
+        self, x_pix: float | np.ndarray, y_pix: float | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return V2 and V3 (arcsec) of pixels of the full detector."""
+        x, y = np.asarray(x_pix) - _CENTRE_PIX, np.asarray(y_pix) - _CENTRE_PIX
+        y = y + _BEND * x**2
+        (a, b), (c, d) = self.matrix()
+        return self.v2_arcsec + a * x + b * y, self.v3_arcsec + c * x + d * y
+
+    def from_v2v3(
+        self, v2_arcsec: np.ndarray, v3_arcsec: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return x and y in pixels of the full detector."""
+        east, up = np.asarray(v2_arcsec) - self.v2_arcsec, np.asarray(v3_arcsec) - self.v3_arcsec
+        (a, b), (c, d) = np.linalg.inv(self.matrix())
+        x, y = a * east + b * up, c * east + d * up
+        return x + _CENTRE_PIX, y - _BEND * x**2 + _CENTRE_PIX
+
+    def transform(self, shift_arcsec: float = 0.0) -> Model:
+        """Return the same as an `~astropy.modeling.Model`."""
+        from astropy.modeling.models import Identity, Mapping, Polynomial2D, Shift
+
+        def bend(sign: float) -> Model:
+            row = Polynomial2D(2, c0_1=1.0, c2_0=sign * _BEND)
+            model = Mapping((0, 0, 1)) | Identity(1) & row
+            model.inverse = None
+            return model
+
+        to_origin = Shift(-_CENTRE_PIX) & Shift(-_CENTRE_PIX)
+        affine = affine_model(self.matrix(), [self.v2_arcsec + shift_arcsec, self.v3_arcsec])
+        model = to_origin | bend(1) | affine
+        model.inverse = affine.inverse | bend(-1) | Shift(_CENTRE_PIX) & Shift(_CENTRE_PIX)
+        return model
+
+
+# The detectors that are simulated, by name.
+DETECTORS = MappingProxyType(
+    {
+        "NRCALONG": Detector("NRCALONG", "LONG", "A", 0.0629, 86.10, -493.23, -0.08, 485),
+        "NRCA1": Detector("NRCA1", "SHORT", "A", 0.0311, 120.67, -527.39, -0.56, 481),
+        "MIRIMAGE": Detector("MIRIMAGE", "", "", 0.1108, -453.56, -373.81, 4.84, 493),
+        "NIS": Detector("NIS", "", "", 0.0656, -289.97, -697.72, 0.57, 496),
+    }
 )
 
-if TYPE_CHECKING:
-    from stdatamodels.jwst.datamodels import JwstDataModel
-    from stdatamodels.properties import ObjectNode
+
+def _rotation(axis: str, angle_deg: float) -> np.ndarray:
+    cos, sin = np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))
+    first, second = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[axis]
+    matrix = np.eye(3)
+    matrix[first, first] = matrix[second, second] = cos
+    matrix[first, second], matrix[second, first] = -sin, sin
+    return matrix
+
+
+def _to_vector(longitude_deg: float | np.ndarray, latitude_deg: float | np.ndarray) -> np.ndarray:
+    longitude, latitude = np.radians(longitude_deg), np.radians(latitude_deg)
+    cos = np.cos(latitude)
+    return np.stack([cos * np.cos(longitude), cos * np.sin(longitude), np.sin(latitude)])
+
+
+def _to_angles(vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    longitude = np.degrees(np.arctan2(vector[1], vector[0])) % 360.0
+    return longitude, np.degrees(np.arctan2(vector[2], np.hypot(vector[0], vector[1])))
+
+
+@dataclass(frozen=True, slots=True)
+class Pointing:
+    """Where a point of the V2V3 frame is in the sky, and which way V3 runs there."""
+
+    v2_arcsec: float
+    v3_arcsec: float
+    ra_deg: float
+    dec_deg: float
+    roll_deg: float
+
+    def matrix(self) -> np.ndarray:
+        """Return the matrix from unit vectors of (V2, V3) to those of (RA, Dec)."""
+        return (
+            _rotation("z", self.ra_deg)
+            @ _rotation("y", -self.dec_deg)
+            @ _rotation("x", -self.roll_deg)
+            @ _rotation("y", self.v3_arcsec / 3600)
+            @ _rotation("z", -self.v2_arcsec / 3600)
+        )
+
+    def to_sky(
+        self, v2_arcsec: float | np.ndarray, v3_arcsec: float | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return RA and Dec in degrees."""
+        vector = _to_vector(np.asarray(v2_arcsec) / 3600, np.asarray(v3_arcsec) / 3600)
+        return _to_angles(np.tensordot(self.matrix(), vector, 1))
+
+    def from_sky(self, ra_deg: np.ndarray, dec_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return V2 and V3 in arcsec."""
+        vector = _to_vector(np.asarray(ra_deg, float), np.asarray(dec_deg, float))
+        v2, v3 = _to_angles(np.tensordot(self.matrix().T, vector, 1))
+        return ((v2 + 180) % 360 - 180) * 3600, v3 * 3600
+
+
+def offset_position(
+    ra_deg: float, dec_deg: float, east_arcsec: float, north_arcsec: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the RA and Dec of a place some arcsec away, along great circles."""
+    vector = _to_vector(east_arcsec / 3600, north_arcsec / 3600)
+    return _to_angles(_rotation("z", ra_deg) @ _rotation("y", -dec_deg) @ vector)
+
+
+_SEED = 19900424
+# Width of the frame of reference pixels of a full frame.
+BORDER_PIX = 4
+
+# Counts, with the bias, from which a pixel is called saturated.
+SATURATION_DN = 56000.0
+
+_FULL_WELL_DN = 60000.0
+_BIAS_DN = 12000.0
+_AMPLIFIERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Electronics:
+    """Numbers of one detector: electrons per DN, read noise (electrons), dark (electrons/s)."""
+
+    gain: float
+    read_noise_e: float
+    dark_e_s: float
+    linearity: float
+
+
+ELECTRONICS = MappingProxyType(
+    {
+        "NRCALONG": Electronics(1.82, 9.0, 0.034, 9e-7),
+        "NRCA1": Electronics(2.05, 10.5, 0.004, 7e-7),
+        # Of whatever detector, where pixels do not differ.
+        "modes": Electronics(gain=5.5, read_noise_e=14.0, dark_e_s=0.0, linearity=4e-7),
+    }
+)
+
+# Names of square frames up to each size in pixels; the real ones have just these sizes.
+SUBARRAYS = MappingProxyType({64: "SUB64P", 160: "SUB160", 320: "SUB320", 640: "SUB640"})
+
+
+@dataclass(frozen=True, slots=True)
+class Maps:
+    """The true calibration of a frame; every image has shape (size, size)."""
+
+    bias_dn: np.ndarray
+    dark_dn_s: np.ndarray
+    flat: np.ndarray
+    linearity: np.ndarray
+    bad: np.ndarray
+    reference: np.ndarray
+
+
+@lru_cache(maxsize=2)
+def detector_maps(detector: str, size: int) -> Maps:
+    """Return the true calibration of a frame in the middle of a detector."""
+    parts = ELECTRONICS[detector]
+    rng = np.random.default_rng([_SEED, DETECTORS[detector].sca_number, size])
+    shape = (size, size)
+    y, x = np.mgrid[:size, :size] / size - 0.5
+    bias = _BIAS_DN + rng.normal(0, 120, shape) + 60 * np.sin(9 * x)
+    bias += rng.normal(0, 20, size)[None, :]
+    dark = parts.dark_e_s / parts.gain * rng.gamma(4, 0.25, shape)
+    flat = 1 + 0.03 * x - 0.04 * y**2 + rng.normal(0, 0.008, shape)
+    linearity = parts.linearity * (1 + rng.normal(0, 0.02, shape))
+    bad = rng.uniform(size=shape) < 4e-4
+    reference = np.zeros(shape, bool)
+    if size == DETECTOR_PIX:
+        reference[:] = True
+        reference[BORDER_PIX:-BORDER_PIX, BORDER_PIX:-BORDER_PIX] = False
+    bad &= ~reference
+    # They see nothing, and so no dark current either.
+    dark[reference] = 0
+    flat /= np.median(flat)
+    images = [image.astype(np.float32) for image in (bias, dark, flat, linearity)]
+    return Maps(images[0], images[1], images[2], images[3], bad, reference)
+
+
+def _counted(linear_dn: np.ndarray, maps: Maps) -> np.ndarray:
+    """Return the counts, with the bias, of a charge; the linearity reference turns it back."""
+    square = maps.linearity
+    return (np.sqrt(1 + 4 * square * linear_dn) - 1) / (2 * square) + maps.bias_dn
+
+
+def saturates(rate_dn_s: np.ndarray, maps: Maps, time_s: float) -> np.ndarray:
+    """Return which pixels the light alone saturates."""
+    charge_dn = np.maximum(rate_dn_s, 0) * time_s
+    return (_counted(charge_dn, maps) >= SATURATION_DN) & ~maps.reference & ~maps.bad
+
+
+# Charge that comes at once: the group it is first seen in, x, y and electrons.
+Event = tuple[int, np.ndarray, np.ndarray, np.ndarray]
+
+
+def make_ramp(
+    rate_dn_s: np.ndarray,
+    maps: Maps,
+    electronics: Electronics,
+    group_times_s: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    events: Sequence[Event] = (),
+    rows_e: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return the counts of one integration, as the detector would send them."""
+    gain, n_groups = electronics.gain, len(group_times_s)
+    lit = ~maps.reference
+    rate_e = np.where(lit & ~maps.bad, np.maximum(rate_dn_s, 0) * gain, 0.0)
+    dark_e = maps.dark_dn_s * gain
+    charge = np.zeros(rate_dn_s.shape)
+    counts = np.empty((n_groups, *rate_dn_s.shape), np.uint16)
+    steps = np.diff(group_times_s, prepend=0.0)
+    quarter = rate_dn_s.shape[1] // _AMPLIFIERS
+    for group in range(n_groups):
+        charge += rng.poisson((rate_e + dark_e) * steps[group])
+        for first, x, y, electrons in events:
+            if first == group:
+                np.add.at(charge, (y, x), electrons)
+        measured = np.minimum(_counted(charge / gain, maps), _FULL_WELL_DN)
+        measured += rng.normal(0, electronics.read_noise_e / gain, measured.shape)
+        if rows_e is not None:
+            measured += rows_e[group][:, None] / gain
+        if maps.reference.any():
+            drifts = rng.normal(0, 15, _AMPLIFIERS)
+            measured += np.repeat(drifts, quarter)[None, :]
+        counts[group] = np.clip(np.rint(measured), 0, 65535)
+    return counts
 
 
 TARGET_DEG = (190.0, 1.2)
@@ -138,11 +396,8 @@ class Setup:
 
     def pointing(self, place_deg: Sequence[float | np.ndarray], roll_deg: float) -> Pointing:
         """Return the pointing that brings a place of the sky to the middle of the frame."""
-        x, y = (
-            first + (size - 1) / 2
-            for first, size in zip(self.first_pix, self.shape[::-1], strict=True)
-        )
-        v2, v3 = self.detector.to_v2v3(x, y)
+        (x, y), (ny, nx) = self.first_pix, self.shape
+        v2, v3 = self.detector.to_v2v3(x + (nx - 1) / 2, y + (ny - 1) / 2)
         ra, dec = map(float, place_deg)
         return Pointing(float(v2), float(v3), ra, dec, roll_deg)
 
@@ -234,95 +489,6 @@ def sky_setup(filter_name: str, size: int, groups: int, integrations: int = 1) -
     )  # fmt: skip
 
 
-START = "2023-08-20T04:00:00.000"
-_APART_S = 200.0
-# What is the same in every exposure.
-_KEYWORDS = Path(__file__).parents[1] / "data" / "jwst_keywords.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Shot:
-    """One exposure: its number in its pattern, and where its keywords say that it points.
-
-    It begins ``start_s`` after all began, by default some time after the number before.  A long one
-    has several ``segment`` files (0: it has not), of which each has some integrations from
-    ``first_integration`` on.
-    """
-
-    number: int
-    pointing: Pointing
-    start_s: float | None = None
-    program: int = 1234
-    observation: str = "001"
-    group: str = "02"
-    target: str = "FIELD"
-    is_background: bool = False
-    segment: int = 0
-    first_integration: int = 1
-    keywords: Mapping[str, object] = field(default_factory=dict)
-
-    @property
-    def start(self) -> Time:
-        """When it begins."""
-        start_s = (self.number - 1) * _APART_S if self.start_s is None else self.start_s
-        return Time(START, scale="utc") + TimeDelta(start_s, format="sec")
-
-    def root(self, setup: Setup) -> str:
-        """Return the name of the exposure."""
-        visit = f"jw{self.program:05d}{self.observation}001_{self.group}101_{self.number:05d}"
-        part = f"-seg{self.segment:03d}" if self.segment else ""
-        return f"{visit}{part}_{setup.instrument['detector'].lower()}"
-
-
-def write_uncal(folder: Path, setup: Setup, shot: Shot, counts: np.ndarray) -> Path:
-    """Write the ramps of an exposure."""
-    from stdatamodels.jwst import datamodels
-
-    model = datamodels.Level1bModel(counts)
-    fill_header(model, setup, shot, len(counts))
-    return save(folder, model, f"{shot.root(setup)}_uncal.fits")
-
-
-def save(folder: Path, model: JwstDataModel, name: str) -> Path:
-    """Write a model under a name that it knows."""
-    model.meta.filename = name
-    model.save(str(folder / name))
-    model.close()
-    return folder / name
-
-
-def fill_header(model: JwstDataModel, setup: Setup, shot: Shot, n_ints: int) -> None:
-    """Fill the keywords that the pipeline and its rules read."""
-    visit = f"{shot.program:05d}{shot.observation}001"
-    keywords = {
-        **json.loads(_KEYWORDS.read_text(encoding="utf-8")),
-        "observation.program_number": f"{shot.program:05d}",
-        "observation.observation_number": shot.observation,
-        "observation.visit_id": visit,
-        "observation.obs_id": f"V{visit}P0000000{shot.group}101",
-        "observation.visit_group": shot.group,
-        "observation.exposure_number": str(shot.number),
-        "observation.bkgdtarg": shot.is_background,
-        "visit.start_time": shot.start.isot.replace("T", " "),
-        "target.proposer_name": shot.target,
-        "target.catalog_name": shot.target,
-        "dither.position_number": shot.number,
-        "exposure.type": setup.exp_type,
-        **{f"instrument.{keyword}": value for keyword, value in setup.instrument.items()},
-        **{f"subarray.{keyword}": value for keyword, value in frame_keywords(setup).items()},
-        **{f"exposure.{keyword}": value for keyword, value in _times(setup, shot, n_ints).items()},
-        **setup.keywords,
-        **shot.keywords,
-    }
-    _fill_pointing(model.meta, setup, shot.pointing)
-    end = shot.start + TimeDelta(setup.exposure_s, format="sec")
-    observation = model.meta.observation
-    observation.date, observation.time = shot.start.isot.split("T")
-    observation.date_beg, observation.date_end = shot.start.isot, end.isot
-    for keyword, value in keywords.items():
-        model[f"meta.{keyword}"] = value
-
-
 def frame_keywords(setup: Setup) -> dict[str, object]:
     """Return the keywords that say which part of the detector is read."""
     (x, y), (ny, nx) = setup.first_pix, setup.shape
@@ -330,38 +496,3 @@ def frame_keywords(setup: Setup) -> dict[str, object]:
         "name": setup.subarray, "xstart": x + 1, "ystart": y + 1, "xsize": nx, "ysize": ny,
         "fastaxis": setup.fastaxis, "slowaxis": 2,
     }  # fmt: skip
-
-
-def _times(setup: Setup, shot: Shot, n_ints: int) -> dict[str, object]:
-    """Return the keywords that say when and how long light was taken."""
-    begin, duration = shot.start.mjd, setup.exposure_s
-    integration, middle = duration / n_ints, begin + duration / 172800
-    group = integration / setup.n_groups
-    times = {
-        "start_time": begin, "mid_time": middle, "end_time": begin + duration / 86400,
-        "start_time_mjd": begin, "mid_time_mjd": middle, "end_time_mjd": begin + duration / 86400,
-        "nints": n_ints, "ngroups": setup.n_groups, "frame_time": group, "group_time": group,
-        "integration_start": shot.first_integration,
-        "integration_end": shot.first_integration + n_ints - 1,
-        "integration_time": integration,
-    }  # fmt: skip
-    names = ("exposure_time", "effective_exposure_time", "measurement_time", "duration")
-    segment = {"segment_number": shot.segment} if shot.segment else {}
-    return {**times, **dict.fromkeys((*names, "elapsed_exposure_time"), duration), **segment}
-
-
-def _fill_pointing(meta: ObjectNode, setup: Setup, pointing: Pointing) -> None:
-    wcs = meta.wcsinfo
-    wcs.ra_ref, wcs.dec_ref = wcs.crval1, wcs.crval2 = pointing.ra_deg, pointing.dec_deg
-    wcs.v2_ref, wcs.v3_ref = pointing.v2_arcsec, pointing.v3_arcsec
-    wcs.roll_ref, wcs.v3yangle = pointing.roll_deg, setup.detector.angle_deg
-    wcs.crpix2, wcs.crpix1 = ((size + 1) / 2 for size in setup.shape)
-    wcs.siaf_xref_sci, wcs.siaf_yref_sci = wcs.crpix1, wcs.crpix2
-    wcs.cdelt1 = wcs.cdelt2 = setup.detector.scale_arcsec / 3600
-    angle = np.radians(pointing.roll_deg + setup.detector.angle_deg)
-    wcs.pc1_1, wcs.pc1_2 = -np.cos(angle), np.sin(angle)
-    wcs.pc2_1, wcs.pc2_2 = np.sin(angle), np.cos(angle)
-    corners = " ".join(f"{ra:.9f} {dec:.9f}" for ra, dec in setup.corners_deg(pointing))
-    wcs.s_region = f"POLYGON ICRS  {corners}"
-    meta.pointing.ra_v1, meta.pointing.dec_v1 = map(float, pointing.to_sky(0.0, 0.0))
-    meta.pointing.pa_v3 = pointing.roll_deg

@@ -8,16 +8,11 @@ from typing import Any
 import numpy as np
 
 from astroquery_lis.sandbox.jwst.crds import of_model
-from astroquery_lis.sandbox.jwst.detector import offset_position
-from astroquery_lis.sandbox.jwst.modes import (
-    ModeObservation,
-    Program,
-    one_star,
-)
+from astroquery_lis.sandbox.jwst.modes import ModeObservation, Shot
 from astroquery_lis.sandbox.jwst.reference_files import flat, imaging_references
-from astroquery_lis.sandbox.jwst.setups import TARGET_DEG, Shot, add_star, frame_keywords
+from astroquery_lis.sandbox.jwst.setups import TARGET_DEG, add_star, frame_keywords, offset_position
 
-from . import setup_of
+from . import ModeProgram, one_star, setup_of
 
 _MASKED = setup_of("miri_coronagraph")
 _SIZE = _MASKED.shape[0]
@@ -37,7 +32,7 @@ def simulate_coronagraph(directory: str | PathLike[str], *, seed: int = 7) -> Mo
     ``rates`` are integrations, those of the reference star last; ``truth`` has the companion,
     and ``truth.meta`` the place of the star, ``star``, in degrees.
     """
-    program = Program(directory, seed)
+    program = ModeProgram(directory, seed)
     companion = one_star(_COMPANION_JY, offset_position(*TARGET_DEG, *_COMPANION_ARCSEC))
     places = [(TARGET_DEG, roll_deg) for roll_deg in _ROLLS_DEG]
     reference = (_REFERENCE_STAR, _ROLLS_DEG[0])

@@ -12,16 +12,17 @@ import numpy as np
 from scipy.special import ndtr
 
 from astroquery_lis.sandbox.jwst.crds import Reference, of_model, of_step
-from astroquery_lis.sandbox.jwst.detector import (
+from astroquery_lis.sandbox.jwst.modes import EMPTY_DEG, ModeObservation, Shot
+from astroquery_lis.sandbox.jwst.setups import (
+    ROLL_DEG,
+    TARGET_DEG,
     Pointing,
     affine_model,
     offset_position,
     v2v3_matrix,
 )
-from astroquery_lis.sandbox.jwst.modes import EMPTY_DEG, ModeObservation, Program, one_star
-from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG, Shot
 
-from . import setup_of
+from . import ModeProgram, one_star, setup_of
 
 if TYPE_CHECKING:
     from astropy.modeling import Model
@@ -96,7 +97,7 @@ def simulate_mrs(directory: str | PathLike[str], *, seed: int = 7) -> ModeObserv
     ``truth.meta`` has ``continuum_jy``, ``lines`` (``center_um``, ``sigma_um`` and ``peak_jy``
     of one line in each channel) and ``sky_mjysr``, a fourth of the star's peak.
     """
-    program = Program(directory, seed)
+    program = ModeProgram(directory, seed)
     for number, step in enumerate(_DITHERS, start=1):
         is_background = number == len(_DITHERS)
         middle = (_CHANNELS[0].v2_arcsec, _CHANNELS[0].v3_arcsec)

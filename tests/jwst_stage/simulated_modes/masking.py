@@ -9,11 +9,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from astroquery_lis.sandbox.jwst.crds import Reference, of_model, of_step
-from astroquery_lis.sandbox.jwst.modes import ModeObservation, Program, one_star
+from astroquery_lis.sandbox.jwst.modes import ModeObservation, Shot
 from astroquery_lis.sandbox.jwst.reference_files import imaging_references
-from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG, Shot
+from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG
 
-from . import setup_of
+from . import ModeProgram, one_star, setup_of
 
 _MASKED = setup_of("niriss_masking")
 _SIZE = _MASKED.shape[0]
@@ -43,7 +43,7 @@ def simulate_masking(directory: str | PathLike[str], *, seed: int = 23) -> ModeO
 
     ``truth.meta`` has ``visibilities``, complex, of each pair of holes (from 0) in their order.
     """
-    program = Program(directory, seed)
+    program = ModeProgram(directory, seed)
     single = _star(_MIDDLE_PIX)
     companion = _star((_MIDDLE_PIX[0] + _APART_PIX[0], _MIDDLE_PIX[1] + _APART_PIX[1]))
     pair = (single + _CONTRAST * companion) / (1 + _CONTRAST)

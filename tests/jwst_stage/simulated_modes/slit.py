@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from astroquery_lis.sandbox.jwst.crds import Reference, of_model
-from astroquery_lis.sandbox.jwst.detector import Pointing, v2v3_matrix
-from astroquery_lis.sandbox.jwst.modes import ModeObservation, Program, one_star
+from astroquery_lis.sandbox.jwst.modes import ModeObservation, Shot
 from astroquery_lis.sandbox.jwst.reference_files import distortion, flat, ramp_references
-from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG, Shot, add_star
+from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG, Pointing, add_star, v2v3_matrix
 
-from . import setup_of, spectral_photometry
+from . import ModeProgram, one_star, setup_of, spectral_photometry
 
 # The pipeline counts the place of the slit from the corner of the detector.
 _SLIT_PIX = (40, 80)
@@ -38,7 +37,7 @@ def simulate_lrs(
     continuum with one line at ``line_um``, of ``line_jy_um`` (Jy times micron); ``trace``, the
     columns of each exposure's spectrum by row; and ``sky_mjysr``, a fourth of the star's peak.
     """
-    program = Program(directory, seed, uncal=uncal)
+    program = ModeProgram(directory, seed, uncal=uncal)
     flux_jy = _spectrum(_wavelength_um(np.arange(_SETUP.shape[0])))
     light_of_1_jy = 1e-6 / (_SETUP.pixel_sr * _SETUP.photmjsr)
     peak = 1 / (np.sqrt(2 * np.pi) * _SETUP.sigma_pix)

@@ -10,14 +10,14 @@ import numpy as np
 from astropy.table import Table
 
 from astroquery_lis.sandbox.jwst.crds import Reference, of_model
-from astroquery_lis.sandbox.jwst.modes import ModeObservation, Program
+from astroquery_lis.sandbox.jwst.modes import ModeObservation, Shot
 from astroquery_lis.sandbox.jwst.reference_files import flat, imaging_references, ramp_references
-from astroquery_lis.sandbox.jwst.setups import Shot, add_star
+from astroquery_lis.sandbox.jwst.setups import add_star
 
-from . import setup_of, spectral_photometry
+from . import ModeProgram, setup_of, spectral_photometry
 
 if TYPE_CHECKING:
-    from astroquery_lis.sandbox.jwst.detector import Pointing
+    from astroquery_lis.sandbox.jwst.setups import Pointing
 
 _FILTER = "F356W"
 _IMAGING = setup_of("nircam_slitless")
@@ -48,7 +48,7 @@ def simulate_slitless(
     ``truth`` has ``flux``, the continuum at 3.55 um (Jy), ``slope``, the share of it by which
     it rises per um, ``line_um`` and ``line`` (Jy um); ``truth.meta`` the ``sigma_um`` of lines.
     """
-    program = Program(directory, seed, uncal=uncal)
+    program = ModeProgram(directory, seed, uncal=uncal)
     sources = _sources(program.rng)
     for number, dither in enumerate(_DITHERS, start=1):
         pointing = _IMAGING.dithered(dither)

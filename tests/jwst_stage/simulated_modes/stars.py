@@ -6,11 +6,11 @@ from os import PathLike
 
 import numpy as np
 
-from astroquery_lis.sandbox.jwst.modes import ModeObservation, Program, one_star
+from astroquery_lis.sandbox.jwst.modes import ModeObservation, Shot
 from astroquery_lis.sandbox.jwst.reference_files import constant, imaging_references
-from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG, Shot
+from astroquery_lis.sandbox.jwst.setups import ROLL_DEG, TARGET_DEG
 
-from . import setup_of
+from . import ModeProgram, Segment, one_star, setup_of
 
 _SERIES = setup_of("nircam_series")
 _SERIES_JY, _SERIES_SKY_MJYSR = 8e-5, 0.3
@@ -30,7 +30,7 @@ def simulate_time_series(directory: str | PathLike[str], *, seed: int = 3) -> Mo
     ``truth.meta`` has ``curves``: by observation, the star's light in each integration, in
     units of ``flux``; and ``sigma_pix``, its width.
     """
-    program = Program(directory, seed)
+    program = ModeProgram(directory, seed)
     pointing = _SERIES.dithered((0.0, 0.0))
     dark = _SERIES.image(pointing, one_star(0.0), _SERIES_SKY_MJYSR)
     star = one_star(_SERIES_JY)
@@ -39,7 +39,7 @@ def simulate_time_series(directory: str | PathLike[str], *, seed: int = 3) -> Mo
         later_s = 86400 * _MONTHS_DAYS * (observation == "002")
         for segment in range(_SEGMENTS):
             first = segment * _INTEGRATIONS
-            shot = Shot(
+            shot = Segment(
                 1,
                 pointing,
                 observation=observation,
@@ -69,7 +69,7 @@ def simulate_wavefront(directory: str | PathLike[str], *, seed: int = 5) -> Mode
     ``truth.meta`` has ``x`` and ``y``, the star's pixel (from 0) in the first exposure,
     ``bad``, the pixel that is bad there, and ``image``, the light without noise (MJy/sr).
     """
-    program = Program(directory, seed)
+    program = ModeProgram(directory, seed)
     setup = setup_of("nircam_wavefront")
     middle = (setup.shape[0] - 1) / 2
     first = setup.pointing(TARGET_DEG, ROLL_DEG)
