@@ -60,13 +60,18 @@ DEFERRED = (
     "client.user_tables",
     "images.reader",
     "io.delivery",
+    "io.http",
     "io.places",
     "io.jobs",
+    "io.mirrors",
     "pictures",
     "sandbox",
     "survey.catalog_request",
+    "survey.layers",
+    "survey.paths",
     "survey.placement",
     "survey.request",
+    "survey.tractor_columns",
 )
 
 

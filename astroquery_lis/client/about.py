@@ -11,14 +11,12 @@ from types import MappingProxyType
 from astropy.io import fits
 from astropy.table import Table
 
+from .. import survey
 from .._conf import setting
 from .._packages import package_version
 from .._typing import Coordinates, Region
 from ..exceptions import InvalidRequestError
-from ..survey.layers import LAYERS
-from ..survey.paths import COADD_PRODUCTS, FILE_PRODUCTS, has_product
 from ..survey.releases import REGIONS, RELEASES, WISE_BANDS, get_release
-from ..survey.tractor_columns import computed_columns, has_column, redshift_columns, tractor_columns
 from .base import SurveyBase
 from .inputs import as_position
 
@@ -230,7 +228,7 @@ class AboutMethods(SurveyBase):
         image invvar model
         """
         names = get_release(self._release_name(release)).products
-        products = (COADD_PRODUCTS[name] for name in names)
+        products = (survey.paths.COADD_PRODUCTS[name] for name in names)
         rows = [(p.name, p.per_band, p.unit, p.description) for p in products]
         return Table(rows=rows, names=("product", "per_band", "unit", "description"))
 
@@ -264,14 +262,16 @@ class AboutMethods(SurveyBase):
         nmgy
         """
         release, region = self._tree(release, region)
-        schema, computed = dict(tractor_columns(release)), dict(computed_columns(release))
+        columns = survey.tractor_columns
+        schema = dict(columns.tractor_columns(release))
+        computed = dict(columns.computed_columns(release))
         rows = [
             (
                 *(c.name, c.family, c.band or "", c.dtype, c.length, str(c.unit or "")),
                 *(c.in_tap and c.name in schema, c.name in computed),
             )
-            for c in (schema | computed | redshift_columns(release)).values()
-            if region == "auto" or has_column(c, release, region)
+            for c in (schema | computed | columns.redshift_columns(release)).values()
+            if region == "auto" or columns.has_column(c, release, region)
         ]
         names = ("name", "family", "band", "dtype", "length", "unit", "core", "computed")
         return Table(rows=rows, names=names)
@@ -296,7 +296,8 @@ class AboutMethods(SurveyBase):
             *("name", "survey", "bands", "default_bands", "pixel_scale_arcsec", "product"),
             *("release", "region", "fits", "invvar", "maskbits", "unit", "note"),
         )
-        rows = [[_cell(getattr(layer, name)) for name in names] for layer in LAYERS.values()]
+        layers = survey.layers.LAYERS.values()
+        rows = [[_cell(getattr(layer, name)) for name in names] for layer in layers]
         table = Table(rows=rows, names=names)
         table.rename_columns(["name", "pixel_scale_arcsec"], ["layer", "pixel_scale"])
         table["pixel_scale"].unit = "arcsec"
@@ -354,7 +355,8 @@ class AboutMethods(SurveyBase):
         ['product', 'per', 'description']
         """
         data = get_release(self._release_name(release))
-        products = [p for p in FILE_PRODUCTS.values() if has_product(data, p.name)]
+        paths = survey.paths
+        products = [p for p in paths.FILE_PRODUCTS.values() if paths.has_product(data, p.name)]
         rows = [(product.name, product.per, product.description) for product in products]
         return Table(rows=rows, names=("product", "per", "description"))
 

@@ -20,7 +20,7 @@ import numpy as np
 from astroquery import cache_conf
 from astroquery.query import BaseQuery
 
-from .. import catalogs, images, io
+from .. import catalogs, images, io, survey
 from .._conf import conf, setting
 from .._packages import package_version
 from ..exceptions import (
@@ -32,9 +32,6 @@ from ..exceptions import (
     refuse,
 )
 from ..io.bounds import BOUNDS, Bound
-from ..io.http import shared_client
-from ..io.mirrors import resolve_mirrors
-from ..survey.layers import get_layer, layer_of
 from ..survey.releases import as_region, get_release
 
 if TYPE_CHECKING:
@@ -196,7 +193,7 @@ class SurveyBase(QueryBase):
         self._cone_refused: set[str] = set()
 
     def __repr__(self) -> str:
-        mirrors = ", ".join(mirror.name for mirror in resolve_mirrors(self.mirror))
+        mirrors = ", ".join(mirror.name for mirror in io.mirrors.resolve_mirrors(self.mirror))
         return (
             f"<{type(self).__name__}: release {self.release}, mirrors {mirrors}, time-out "
             f"{self.timeout:g} s, cache {self.cache_location}>"
@@ -235,7 +232,7 @@ class SurveyBase(QueryBase):
     @mirror.setter
     def mirror(self, value: Mirror | None) -> None:
         if value is not None:
-            resolve_mirrors(value)
+            io.mirrors.resolve_mirrors(value)
         self._mirror = value
 
     # ---- inner ----------------------------------------------------------------------------------
@@ -251,11 +248,14 @@ class SurveyBase(QueryBase):
 
     def _layer(self, name: str | None) -> Layer:
         """Return the layer of a name, or that of the release."""
-        return layer_of(self.release) if name is None else get_layer(name)
+        layers = survey.layers
+        return layers.layer_of(self.release) if name is None else layers.get_layer(name)
 
     def _mirrors(self, mirror: Mirror | None) -> tuple[SurveyMirror, ...]:
         """Return the mirrors that a call means, in order."""
-        return resolve_mirrors(setting("mirror", self._mirror) if mirror is None else mirror)
+        return io.mirrors.resolve_mirrors(
+            setting("mirror", self._mirror) if mirror is None else mirror
+        )
 
     def _location(self, cache: bool | None) -> Path | None:
         """Return the folder of the cache if a call may use it."""
@@ -297,7 +297,7 @@ class SurveyBase(QueryBase):
 
     def _finder(self, mirror: Mirror | None, cache: bool | None) -> FileFinder:
         return io.places.FileFinder(
-            lambda: shared_client(self._client_options()),
+            lambda: io.http.shared_client(self._client_options()),
             self._mirrors(mirror),
             self._location(cache),
         )
@@ -322,7 +322,7 @@ class SurveyBase(QueryBase):
         service = images.viewer_service
         options = (*self._client_options(), ("timeout_is_set", self._timeout is not None))
         return service.ViewerService(
-            shared_client(options, service.viewer_client),
+            io.http.shared_client(options, service.viewer_client),
             setting("viewer_url"),
             self._location(cache),
             cache_conf.cache_timeout,

@@ -14,13 +14,10 @@ import numpy as np
 from astropy import units as u
 from astropy.table import Table
 
-from .. import io
+from .. import io, survey
 from .._conf import conf
 from ..exceptions import ChecksumError, InvalidRequestError, NotFoundError, TransferError, refuse
 from ..io.bounds import Threads
-from ..io.http import shared_client
-from ..io.mirrors import REGISTERED
-from ..survey.paths import checksum_path
 from ..survey.releases import get_release
 from .base import SurveyBase
 from .inputs import as_path
@@ -90,7 +87,7 @@ class CacheMethods(SurveyBase):
         if repair or mirror is not None:
             mirrors = self._mirrors(mirror)
         self._images.clear()
-        client = shared_client(self._client_options())
+        client = io.http.shared_client(self._client_options())
         return audit(tree, client, mirrors, repair=repair, show_progress=show_progress)
 
     # ---- mirrors --------------------------------------------------------------------------------
@@ -118,9 +115,11 @@ class CacheMethods(SurveyBase):
         nersc nadc nadc-flat
         """
         used = self._mirrors(None)
-        mirrors = list({m.name: m for m in (*REGISTERED.values(), *used)}.values())
+        mirrors = list({m.name: m for m in (*io.mirrors.REGISTERED.values(), *used)}.values())
         if probe:
-            io.mirrors.HEALTH.probe(mirrors, shared_client(self._client_options()), PROBE_PATH)
+            io.mirrors.HEALTH.probe(
+                mirrors, io.http.shared_client(self._client_options()), PROBE_PATH
+            )
         rows = [(m.name, m.template, m.description, m in used, *_health_of(m)) for m in mirrors]
         names = ("name", "address", "description", "in_use", "status", "latency", "ranges")
         table = Table(rows=rows, names=(*names, "last_error"))
@@ -341,7 +340,7 @@ class _Audit:
                 continue
         if digests or not self.mirrors:
             return digests
-        name = checksum_path(folder.relative_to(self.root).as_posix())
+        name = survey.paths.checksum_path(folder.relative_to(self.root).as_posix())
         copy = self.root / name if self.repair else None
         try:
             return self.lists.get(name, copy) or {}

@@ -11,11 +11,10 @@ from astropy.table import QTable, Table
 from astropy.time import Time
 from astroquery.exceptions import MaxResultsWarning
 
-from .. import catalogs, survey
+from .. import catalogs, io, survey
 from .._conf import conf, setting
 from .._typing import answering
 from ..exceptions import InvalidRequestError, refuse, warn
-from ..io.http import PoliteSession
 from .base import SurveyBase, alias, in_time
 from .inputs import as_sky, as_sources, as_targets, as_years
 from .position_columns import Columns
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from .._typing import Angle, Coordinates, Mirror, OnMissing, Payload, Region
     from ..catalogs.catalog_services import TapClient
     from ..catalogs.catalog_table import CatalogSource
+    from ..io.http import PoliteSession
     from ..survey.catalog_request import Sky
 
 
@@ -456,7 +456,7 @@ class CatalogMethods(SurveyBase):
     # ---- inner ----------------------------------------------------------------------------------
 
     def _tap(self) -> TapClient:
-        make: Callable[..., PoliteSession] = PoliteSession
+        make: Callable[..., PoliteSession] = io.http.PoliteSession
         return catalogs.catalog_services.TapClient(
             setting("tap_url"), partial(make, **dict(self._client_options()))
         )

@@ -24,16 +24,7 @@ from ..exceptions import (
     refuse,
     warn,
 )
-from ..io.mirrors import local_folders
 from ..survey.bricks import N_BRICKS, parse_brick_name
-from ..survey.paths import (
-    FILE_PRODUCTS,
-    as_file_bands,
-    as_file_products,
-    file_at_path,
-    is_sweep_name,
-    plan_files,
-)
 from .base import SurveyBase
 from .inputs import as_path, as_targets, bricks_at, column_of
 from .position_columns import NOT_NAMED, Columns
@@ -177,12 +168,12 @@ or sequence, optional
         ['tractor-1901p012.fits']
         """
         release, region = self._tree(release, region)
-        products = as_file_products(products, release)
-        bands = as_file_bands(bands, products, release, region)
+        products = survey.paths.as_file_products(products, release)
+        bands = survey.paths.as_file_bands(bands, products, release, region)
         mirrors = self._mirrors(mirror)
         bricks = as_bricks(bricks_or_coordinates, radius, Columns(ra, dec, name))
         if path is None:
-            files = plan_files(
+            files = survey.paths.plan_files(
                 bricks.ids,
                 products=products,
                 bands=bands,
@@ -290,7 +281,7 @@ def _files_at(
         refuse("path", path, "must be the path of a file, or a list of some.")
     if not paths:
         refuse("path", path, "names no file.")
-    return list(map(file_at_path, dict.fromkeys(paths)))
+    return list(map(survey.paths.file_at_path, dict.fromkeys(paths)))
 
 
 def _about(file: SurveyFile) -> Keywords:
@@ -313,11 +304,11 @@ def _without_band(row: int, file: SurveyFile) -> Result:
 
 def _proven(result: Result, file: SurveyFile, mirrors: tuple[Place, ...]) -> Result:
     """Return the error of a file that folders lack, if the survey may have it all the same."""
-    folders = local_folders(mirrors)
+    folders = io.mirrors.local_folders(mirrors)
     if result.status != "NODATA" or not folders or not file.paths:
         return result
     try:
-        if not file.product or FILE_PRODUCTS[file.product].per != "brick":
+        if not file.product or survey.paths.FILE_PRODUCTS[file.product].per != "brick":
             msg = f"{', '.join(map(str, folders))} lacks {file.paths[0]}."
             raise IncompleteMirrorError(msg)
         bricks = [parse_brick_name(file.brick)]
@@ -381,8 +372,8 @@ def as_bricks(
         return BricksAsked(bricks_at(targets, radius), (), places)
     if radius is not None:
         refuse("radius", radius, "needs coordinates, not names of bricks.")
-    sweeps = [name.removesuffix(".fits") for name in names if is_sweep_name(name)]
-    numbers = [_brick_number(name) for name in names if not is_sweep_name(name)]
+    sweeps = [name.removesuffix(".fits") for name in names if survey.paths.is_sweep_name(name)]
+    numbers = [_brick_number(name) for name in names if not survey.paths.is_sweep_name(name)]
     return BricksAsked(np.unique(np.array(numbers, np.int64)), tuple(dict.fromkeys(sweeps)))
 
 
@@ -424,4 +415,4 @@ def _is_name(item: object) -> bool:
 def is_file_name(word: object) -> bool:
     """Return True if a word is meant as the name of a brick, even of none, or of a sweep file."""
     text = word.strip().lower() if isinstance(word, str) else ""
-    return bool(BRICK_NAME.fullmatch(text)) or is_sweep_name(text)
+    return bool(BRICK_NAME.fullmatch(text)) or survey.paths.is_sweep_name(text)

@@ -15,7 +15,6 @@ from .. import catalogs, images, survey
 from .._typing import answering
 from ..exceptions import CoverageWarning, InvalidRequestError, NoCoverageError, refuse, warn
 from ..survey.bitmasks import maskbits
-from ..survey.paths import file_path
 from ..survey.releases import get_release
 from .base import SurveyBase, in_time
 from .inputs import as_path, as_sky, as_targets, bricks_at
@@ -126,7 +125,9 @@ class FootprintMethods(SurveyBase):
         with self._finder(mirror, cache) as finder:
             if get_query_payload:
                 regions = get_release(release).regions_of(region)
-                paths = [file_path("region-bricks", release, which) for which in regions]
+                paths = [
+                    survey.paths.file_path("region-bricks", release, which) for which in regions
+                ]
                 urls = [finder.address(path) for path in paths]
                 return {"service": finder.service, "urls": urls}
             return catalogs.brick_tables.bricks_of_release(ids, release, region, finder)

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 from astropy.coordinates.name_resolve import sesame_database, sesame_url
 
+from .. import io
 from .._conf import conf, setting
 from .._packages import package_version
 from ..exceptions import (
@@ -26,11 +27,12 @@ from ..exceptions import (
     UnexpectedContentError,
 )
 from ..io.bounds import Threads, allow_more_time, within
-from ..io.http import HttpClient, reason_of
 from ..survey.bricks import get_brick
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
+
+    from ..io.http import HttpClient
 
 POSITION = "RA and Dec in degrees or sexagesimal (ICRS), or the name of an object or a brick"
 
@@ -223,7 +225,7 @@ _DATABASES = {"all": "SNV", "simbad": "S", "ned": "N", "vizier": "V"}
 def resolve_names(names: Iterable[str]) -> dict[str, tuple[float, float] | None]:
     """Return RA and Dec in degrees of each name, or `None` for those that nobody knows."""
     names = list(dict.fromkeys(names))
-    client = HttpClient(
+    client = io.http.HttpClient(
         timeout_s=conf.timeout,
         retries=min(conf.retries, 1),
         max_connections=LOOKUPS_AT_ONCE,
@@ -262,7 +264,8 @@ def _lookup(name: str, services: Sequence[str], client: HttpClient) -> tuple[flo
             errors.append(error)
     last = errors[-1]
     kind = type(last) if isinstance(last, ServiceDownError) else ServiceDownError
-    msg = f"No name service could be asked for {name!r}: {reason_of(last)} Give RA and Dec instead."
+    reason = io.http.reason_of(last)
+    msg = f"No name service could be asked for {name!r}: {reason} Give RA and Dec instead."
     raise kind(msg, url=last.url, status=last.status, cause=last) from last
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from .._packages import modules_of
 
 if TYPE_CHECKING:
-    from . import delivery, download, jobs, mirrors, places, store, whole_files
+    from . import delivery, download, http, jobs, mirrors, places, store, whole_files
 
-__all__ = ["delivery", "download", "jobs", "mirrors", "places", "store", "whole_files"]
+__all__ = ["delivery", "download", "http", "jobs", "mirrors", "places", "store", "whole_files"]
 
 __getattr__ = modules_of(__name__)

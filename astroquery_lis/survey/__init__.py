@@ -11,21 +11,25 @@ if TYPE_CHECKING:
     from . import (
         catalog_request,
         layers,
+        paths,
         pixel_grids,
         releases,
         request,
         sphere,
         tractor,
+        tractor_columns,
     )
 
 __all__ = [
     "catalog_request",
     "layers",
+    "paths",
     "pixel_grids",
     "releases",
     "request",
     "sphere",
     "tractor",
+    "tractor_columns",
 ]
 
 __getattr__ = modules_of(__name__)
