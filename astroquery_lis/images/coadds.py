@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from astropy.io import fits
 
-from ..exceptions import ContentChangedError, NoCoverageError, collected_notes
+from ..exceptions import ContentChangedError
 from ..survey.bricks import name_of
 from ..survey.paths import IMAGE_PRODUCTS, plane_file, tree_of_brick
 from ..survey.pixel_grids import Box, SkyGrid
@@ -23,6 +23,7 @@ from ..survey.releases import DataRelease, Tree
 from ..survey.request import CutoutRequest
 from .assemble import Assembler
 from .coverage import (
+    bands_with_data,
     check_target,
     nothing,
     settle,
@@ -359,12 +360,7 @@ def _other_bands(plan: CoaddPlan, reader: PixelReader) -> list[str]:
         return []
     bands = plan.all_bands if plan.placement.frame is WISE else None
     request = replace(plan.request, products=("image",), bands=bands)
-    try:
-        with collected_notes():
-            hdul = coadd_cutout(request, reader, on_missing="warn")
-    except NoCoverageError:
-        return []
-    return [hdu.header["BAND"] for hdu in hdul[1:] if hdu.header["OBSFRAC"]]
+    return bands_with_data(lambda: coadd_cutout(request, reader, on_missing="warn"))
 
 
 def _primary(

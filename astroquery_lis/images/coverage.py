@@ -1,27 +1,48 @@
-"""What follows where nothing was observed: an error, or a warning and a plane left out or blank."""
+"""What follows where nothing was observed: an error, or a warning and a plane left out or blank.
+
+`LayerBricks` tells where that is of what the viewer renders.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..exceptions import (
+    CacheError,
     CacheWarning,
     CoverageWarning,
     MissingDataError,
     NoCoverageError,
+    TransferError,
+    collected_notes,
     warn,
 )
 from ..io.places import Failovers
+from ..survey.bricks import brick_grid, brick_id, is_north, name_of
+from ..survey.layers import layer_of
+from ..survey.owners import EDGE_PIX, images_over
 from ..survey.pixel_grids import Box
 from ..survey.placement import cached_name
+from .cutout_hdus import bricks_under, shared_out
 
 if TYPE_CHECKING:
+    from astropy.io.fits import HDUList
+
     from ..survey.releases import Tree
     from .coadds import CoaddPlan, Plane, PlaneFiles
     from .reader import Section
+    from .renderings import Rendering
+    from .viewer_service import ViewerService
 
 Files = Mapping["Plane", "PlaneFiles"]
+
+KERNEL_PIX = 3
+"""Pixels of a brick on either side that a rendered one is interpolated from, up to a scale."""
 
 
 def no_data_at(what: str, ra_deg: float, dec_deg: float) -> str:
@@ -74,16 +95,29 @@ def _of_bands(
     return {plane: share for plane, share in shares.items() if plane.band not in absent}
 
 
-def warn_of_failures(answers: Iterable[Section]) -> None:
+def bands_with_data(cut: Callable[[], HDUList]) -> list[str]:
+    """Return the bands of the planes of a cutout in which something was observed."""
+    try:
+        with collected_notes():
+            planes = cut()[1:]
+    except NoCoverageError:
+        return []
+    return [hdu.header["BAND"] for hdu in planes if hdu.header["OBSFRAC"]]
+
+
+def warn_of_failures(answers: Sequence[Section]) -> None:
     """Say which mirrors failed before others answered, and what could not be kept."""
     failovers = Failovers()
     for section in answers:
         failovers.add(section.answer)
     failovers.warn()
-    errors = [section.cache_error for section in answers if section.cache_error is not None]
-    if errors:
-        msg = f"The result is not cached: {errors[0]}"
-        warn(msg, CacheWarning)
+    warn_of_cache(next(filter(None, (section.cache_error for section in answers)), None))
+
+
+def warn_of_cache(error: CacheError | None) -> None:
+    """Say why what was fetched could not be kept, if it could not."""
+    if error is not None:
+        warn(f"The result is not cached: {error}", CacheWarning)
 
 
 def nothing(plan: CoaddPlan, files: Files) -> str:
@@ -159,3 +193,97 @@ def warn_of_gaps(plan: CoaddPlan, files: Files, shares: dict[Plane, float]) -> N
             where = f"brick {piece.brick} of {plan.tree(piece.brick_id).folder}"
             msg = f"{names} without values in {share:.1f} % of the cutout: {where} lacks it."
             warn(msg, CoverageWarning)
+
+
+# ---- of what the viewer renders ------------------------------------------------------------------
+
+
+class LayerBricks:
+    """The bricks that a rendering is made of, asked for when they matter."""
+
+    def __init__(self, rendering: Rendering, service: ViewerService) -> None:
+        self.rendering, self._service = rendering, service
+
+    @cached_property
+    def count(self) -> np.ndarray | None:
+        """How many bricks' images hold each pixel; `None` if the layer is not made of bricks."""
+        request, trees = self.rendering.request, self.rendering.layer.trees
+        if not trees:
+            return None
+        shape, (ra, dec) = (request.ny, request.nx), self.sky
+        count, north = np.zeros(shape), is_north(ra, dec)
+        place, scale_deg = (request.ra_deg, request.dec_deg), self.rendering.grid.scale_deg
+        near, radius_deg = bricks_under(*place, scale_deg, shape)
+        for tree in trees:
+            own = north == (tree.region == "north") if len(trees) == 2 else np.True_
+            part = layer_of(tree.release, tree.region)
+            bricks = near.tolist()
+            with suppress(TransferError):
+                # Where the viewer does not say which it has, all are counted.
+                names = self._service.bricks(part.name, *place, radius_deg)
+                bricks = [brick for brick in bricks if name_of(brick) in names]
+            count += np.where(own, images_over(bricks, ra, dec), 0)
+        return count
+
+    def without_doubling(self, invvar: np.ndarray) -> np.ndarray:
+        """Divide the inverse variance by the number of bricks that the viewer added up."""
+        count = self.count if self.count is not None else np.ones(invvar.shape[1:])
+        return shared_out(invvar, count)
+
+    @cached_property
+    def sky(self) -> tuple[np.ndarray, np.ndarray]:
+        """RA and Dec of each pixel."""
+        y, x = np.mgrid[: self.rendering.request.ny, : self.rendering.request.nx]
+        return self.rendering.grid.to_sky(x, y)
+
+    @cached_property
+    def brick_pixels(self) -> tuple[np.ndarray, np.ndarray]:
+        """Place of each pixel on the grid of the target's brick, x and y."""
+        request = self.rendering.request
+        return brick_grid(int(brick_id(request.ra_deg, request.dec_deg))).to_pixel(*self.sky)
+
+    def lacking(self, bands: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Return where a layer of two regions has no such band, of bands that one of them lacks."""
+        trees = self.rendering.layer.trees
+        regions = {b: tree.region for tree in trees for b in bands if b not in tree.bands}
+        if not regions:
+            return {}
+        north = is_north(*self.sky)
+        sides = {band: north == (region == "north") for band, region in regions.items()}
+        return {band: side for band, side in sides.items() if side.any()}
+
+    def unobserved(self, is_zero: np.ndarray, border: np.ndarray) -> np.ndarray:
+        """Return where the nearest pixel of the brick was not observed, as zeros about it tell.
+
+        Interpolation smears what was observed into what was not: no pixel of the brick within the
+        reach of the kernel about a zero was observed, unless the images end there.
+        """
+        if not is_zero.any():
+            return is_zero
+        from scipy.ndimage import maximum_filter
+
+        x, y = self.brick_pixels
+        x0, y0 = (int(np.floor(values.min())) - KERNEL_PIX for values in (x, y))
+        ny, nx = int(y.max()) - y0 + 2 * KERNEL_PIX, int(x.max()) - x0 + 2 * KERNEL_PIX
+        blank = np.zeros((ny, nx), bool)
+        is_zero = is_zero & ~maximum_filter(border, 2 * EDGE_PIX + 3)
+        rows = np.floor(y[is_zero]).astype(int) - y0
+        columns = np.floor(x[is_zero]).astype(int) - x0
+        # The kernel's even number of pixels: an odd number about both that a zero is between.
+        for step in (0, 1):
+            blank[rows, columns + step] = blank[rows + 1, columns + step] = True
+        blank = maximum_filter(blank, 2 * KERNEL_PIX - 1)
+        return blank[np.rint(y).astype(int) - y0, np.rint(x).astype(int) - x0]
+
+    def warn_of_nowhere(self, nowhere: np.ndarray, where: str, on_missing: str) -> None:
+        """Say which bricks the layer lacks; raise if that of the target is one."""
+        request, layer = self.rendering.request, self.rendering.layer
+        if not nowhere.any() or nowhere.all():
+            return
+        if on_missing == "raise" and nowhere[(request.ny - 1) // 2, (request.nx - 1) // 2]:
+            hint = "Take on_missing='warn' for the part of the box that has some."
+            msg = f"{where}: no brick is there. {hint}"
+            raise NoCoverageError(msg)
+        lost = dict.fromkeys(name_of(brick_id(*(v[nowhere] for v in self.sky))).tolist())
+        what = f"{layer.name} lacks {', '.join(lost)}"
+        warn(f"{nowhere.mean():.1%} of the cutout is without values: {what}.", CoverageWarning)

@@ -9,43 +9,41 @@ has no such band.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 
 import numpy as np
 from astropy.io import fits
 
 from .._packages import package_version
 from ..exceptions import (
-    CacheWarning,
     CoverageWarning,
     NoCoverageError,
-    TransferError,
     UnexpectedContentError,
-    collected_notes,
     refuse,
     warn,
 )
 from ..io.bounds import Threads
 from ..survey.bitmasks import NPRIMARY
-from ..survey.bricks import brick_grid, brick_id, is_north, name_of
-from ..survey.layers import INVVAR_LIMIT_ARCSEC, LAYER_PRODUCTS, Layer, layer_of
-from ..survey.owners import EDGE_PIX, images_over
+from ..survey.bricks import is_north
+from ..survey.layers import INVVAR_LIMIT_ARCSEC, LAYER_PRODUCTS, Layer
 from ..survey.pixel_grids import Box, TangentGrid
 from ..survey.releases import PIXEL_SCALE_ARCSEC, Tree
 from ..survey.request import CutoutRequest
 from .assemble import lanczos3, nearest
 from .coadds import Plane, observed
-from .coverage import no_data_at, settle, warn_of_absent_bands
-from .cutout_hdus import bricks_under, shared_out
+from .coverage import (
+    LayerBricks,
+    bands_with_data,
+    no_data_at,
+    settle,
+    warn_of_absent_bands,
+    warn_of_cache,
+)
 from .plain import plane_name
 from .viewer_service import BLANK, MAX_CONNECTIONS, MAX_REQUEST_PIX, ViewerService, parts_of
 
 JOIN_MARGIN_PIX = 8
-
-KERNEL_PIX = 3
-"""Pixels of a brick on either side that a rendered one is interpolated from, up to a scale."""
 
 COARSE_ARCSEC = 2 * PIXEL_SCALE_ARCSEC
 """From here on it is made of images that were binned first."""
@@ -74,8 +72,22 @@ class Rendering:
         """The region of the target, if the layer is put together from regions."""
         is_of_north = is_north(self.request.ra_deg, self.request.dec_deg)
         trees = self.layer.trees
-        same = [tree for tree in trees if (tree.region == "north") == is_of_north]
-        return next(iter(same or trees), None)
+        trees.sort(key=lambda tree: (tree.region == "north") != is_of_north)
+        return next(iter(trees), None)
+
+    def asked_bands(self) -> tuple[str, ...]:
+        """Return the bands that are asked for; warn of those that the target does not have."""
+        layer, tree = self.layer, self.owner_tree
+        if self.request.bands is None and tree is not None:
+            warn_of_absent_bands(layer.default_bands, str(layer.release), tree)
+        return self.request.bands or self.default_bands
+
+    def planes(self, bands: tuple[str, ...]) -> Iterator[tuple[Plane, str, int]]:
+        """Yield the planes of the result, each with the product that it is sent as, and where."""
+        for product in self.request.products:
+            name = self.layer.product if product == "image" else product
+            of_bands = (None,) if product == "maskbits" else bands
+            yield from ((Plane(name, band), product, i) for i, band in enumerate(of_bands))
 
     def parts(self) -> Iterator[Box]:
         """Return the boxes of the result that one rendering each can bring."""
@@ -83,90 +95,35 @@ class Rendering:
         is_small = max(whole.shape) <= MAX_REQUEST_PIX
         return iter([whole]) if is_small else parts_of(whole, JOIN_MARGIN_PIX)
 
+    def grid_of(self, part: Box) -> tuple[TangentGrid, tuple[int, int]]:
+        """Return the pixels that the viewer renders for a part, and their shape."""
+        if part.shape == (self.request.ny, self.request.nx):
+            return self.grid, part.shape
+        ny, nx = (n + 2 * JOIN_MARGIN_PIX for n in part.shape)
+        middle = (part.x0 + part.x1 - 1) / 2, (part.y0 + part.y1 - 1) / 2
+        ra, dec = (float(value) for value in self.grid.to_sky(*middle))
+        return TangentGrid(ra, dec, (nx - 1) / 2, (ny - 1) / 2, self.grid.scale_deg), (ny, nx)
+
     def parameters(self, part: Box, bands: tuple[str, ...]) -> dict[str, str | int | bool]:
         """Return the viewer's parameters for a part."""
-        request = self.request
-        whole = part.shape == (request.ny, request.nx)
-        margin = 0 if whole else JOIN_MARGIN_PIX
-        ra, dec = request.ra_deg, request.dec_deg
-        if not whole:
-            middle = (part.x0 + part.x1 - 1) / 2, (part.y0 + part.y1 - 1) / 2
-            ra, dec = (float(value) for value in self.grid.to_sky(*middle))
+        grid, (height, width) = self.grid_of(part)
         parameters: dict[str, str | int | bool] = {
-            "ra": repr(ra),
-            "dec": repr(dec),
+            "ra": repr(grid.ra_deg),
+            "dec": repr(grid.dec_deg),
             "layer": self.layer.name,
-            "width": part.shape[1] + 2 * margin,
-            "height": part.shape[0] + 2 * margin,
-            "pixscale": repr(request.pixel_scale_arcsec),
+            "width": width,
+            "height": height,
+            "pixscale": repr(self.request.pixel_scale_arcsec),
         }
         if bands:
-            mark = "," if any(len(band) > 1 for band in bands) else ""
-            parameters["bands"] = mark.join(bands)
-        for product in ("invvar", "maskbits"):
-            if product in request.products:
-                parameters[product] = True
-        return parameters
+            joined = "".join(bands)
+            parameters["bands"] = joined if len(joined) == len(bands) else ",".join(bands)
+        flags = (name for name in ("invvar", "maskbits") if name in self.request.products)
+        return parameters | dict.fromkeys(flags, True)
 
     def all_parameters(self) -> list[dict[str, str | int | bool]]:
         """Return the viewer's parameters for each part, with the bands that were named."""
         return [self.parameters(part, self.request.bands or ()) for part in self.parts()]
-
-
-class LayerBricks:
-    """The bricks that a rendering is made of, asked for when they matter."""
-
-    def __init__(self, rendering: Rendering, service: ViewerService) -> None:
-        self.rendering, self._service = rendering, service
-
-    @cached_property
-    def count(self) -> np.ndarray | None:
-        """How many bricks' images hold each pixel; `None` if the layer is not made of bricks."""
-        request, trees = self.rendering.request, self.rendering.layer.trees
-        if not trees:
-            return None
-        shape, (ra, dec) = (request.ny, request.nx), self.sky
-        count, north = np.zeros(shape), is_north(ra, dec)
-        place, scale_deg = (request.ra_deg, request.dec_deg), self.rendering.grid.scale_deg
-        near, radius_deg = bricks_under(*place, scale_deg, shape)
-        for tree in trees:
-            own = north == (tree.region == "north") if len(trees) == 2 else np.True_
-            part = layer_of(tree.release, tree.region)
-            bricks = near.tolist()
-            with suppress(TransferError):
-                # Where the viewer does not say which it has, all are counted.
-                names = self._service.bricks(part.name, *place, radius_deg)
-                bricks = [brick for brick in bricks if name_of(brick) in names]
-            count += np.where(own, images_over(bricks, ra, dec), 0)
-        return count
-
-    def without_doubling(self, invvar: np.ndarray) -> np.ndarray:
-        """Divide the inverse variance by the number of bricks that the viewer added up."""
-        count = self.count if self.count is not None else np.ones(invvar.shape[1:])
-        return shared_out(invvar, count)
-
-    @cached_property
-    def sky(self) -> tuple[np.ndarray, np.ndarray]:
-        """RA and Dec of each pixel."""
-        y, x = np.mgrid[: self.rendering.request.ny, : self.rendering.request.nx]
-        return self.rendering.grid.to_sky(x, y)
-
-    @cached_property
-    def brick_pixels(self) -> tuple[np.ndarray, np.ndarray]:
-        """Place of each pixel on the grid of the target's brick, x and y."""
-        request = self.rendering.request
-        return brick_grid(int(brick_id(request.ra_deg, request.dec_deg))).to_pixel(*self.sky)
-
-
-def _lacking(existing: LayerBricks, bands: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Return where a layer of two regions has no such band, of the bands that one of them lacks."""
-    trees = existing.rendering.layer.trees
-    regions = {b: t.region for t in trees for b in bands if b not in t.bands and len(trees) == 2}
-    if not regions:
-        return {}
-    north = is_north(*existing.sky)
-    sides = {band: north == (region == "north") for band, region in regions.items()}
-    return {band: side for band, side in sides.items() if side.any()}
 
 
 def settle_rendering(
@@ -182,18 +139,17 @@ def settle_rendering(
     """
     rendering = existing.rendering
     request, layer = rendering.request, rendering.layer
-    masks, lacking = _masks(rendering, bands, planes), _lacking(existing, bands)
+    masks, lacking = _masks(rendering, bands, planes), existing.lacking(bands)
     masks, nowhere = _explained(existing, masks, planes, lacking)
     where = no_data_at(f"Layer {layer.name}", request.ra_deg, request.dec_deg)
-    if nowhere.any() and not nowhere.all():
-        _warn_of_nowhere(existing, nowhere, where, on_missing)
-    covered = 1 - float(nowhere.mean())
-    of_band = {band: float(mask.mean()) for band, mask in masks.items()}
+    existing.warn_of_nowhere(nowhere, where, on_missing)
     for band, side in lacking.items():
         _blank(planes, bands.index(band), side)
-        share = (masks[band] & ~side).mean() if masks else covered - side.mean()
-        of_band[band] = float(share)
-    shares = _shares(rendering, bands, of_band, covered)
+    # Where nothing tells, there is data where there is a brick.
+    masks = {band: masks.get(band, ~nowhere) & ~lacking.get(band, np.False_) for band in bands}
+    of_band: dict[str | None, float] = {band: float(mask.mean()) for band, mask in masks.items()}
+    of_band[None] = max(of_band.values(), default=1 - float(nowhere.mean()))
+    shares = {plane: of_band[plane.band] for plane, _, _ in rendering.planes(bands)}
     place = f"layer {layer.name} at RA {request.ra_deg:.6f}, Dec {request.dec_deg:+.6f}"
     message, is_named = f"{where}: the viewer sent zeros.", request.bands is not None
     shares = settle(shares, on_missing, place, message, other_bands, are_bands_named=is_named)
@@ -221,27 +177,20 @@ def _explained(
     return masks, nowhere
 
 
-def _warn_of_nowhere(
-    existing: LayerBricks, nowhere: np.ndarray, where: str, on_missing: str
-) -> None:
-    """Say which bricks the layer lacks; raise if that of the target is one."""
-    request, layer = existing.rendering.request, existing.rendering.layer
-    if on_missing == "raise" and nowhere[(request.ny - 1) // 2, (request.nx - 1) // 2]:
-        hint = "Take on_missing='warn' for the part of the box that has some."
-        msg = f"{where}: no brick is there. {hint}"
-        raise NoCoverageError(msg)
-    lost = dict.fromkeys(name_of(brick_id(*(v[nowhere] for v in existing.sky))).tolist())
-    what = f"{layer.name} lacks {', '.join(lost)}"
-    warn(f"{nowhere.mean():.1%} of the cutout is without values: {what}.", CoverageWarning)
+def _evidence(rendering: Rendering, planes: dict[str, np.ndarray]) -> list[str]:
+    """Return which planes tell what was observed, the surest first; a model does not."""
+    names = ("invvar",) if rendering.layer.product == "model" else ("invvar", "image")
+    return [name for name in names if name in planes]
 
 
 def _masks(
     rendering: Rendering, bands: tuple[str, ...], planes: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Return which pixels of each band were observed, as far as the planes tell it."""
-    evidence = "invvar" if "invvar" in planes else "image"
-    tells = evidence in planes and (evidence == "invvar" or rendering.layer.product != "model")
-    return {band: observed(evidence, planes[evidence][i]) for i, band in enumerate(bands) if tells}
+    masks: dict[str, np.ndarray] = {}
+    for name in _evidence(rendering, planes)[:1]:
+        masks = {band: observed(name, planes[name][i]) for i, band in enumerate(bands)}
+    return masks
 
 
 def _without_ringing(
@@ -253,50 +202,13 @@ def _without_ringing(
 ) -> dict[str, np.ndarray]:
     """Return masks without the pixels that interpolation alone made other than zero."""
     # An inverse variance rings below zero, where it was made zero.
-    has_image = "image" in planes and existing.rendering.layer.product != "model"
+    has_image = "image" in _evidence(existing.rendering, planes)
     result = {}
     for i, (band, mask) in enumerate(masks.items()):
         border = nowhere | lacking.get(band, np.False_)
         is_zero = planes["image"][i] == 0 if has_image else ~mask
-        result[band] = mask & ~_unobserved(is_zero, border, existing)
+        result[band] = mask & ~existing.unobserved(is_zero, border)
     return result
-
-
-def _unobserved(is_zero: np.ndarray, border: np.ndarray, existing: LayerBricks) -> np.ndarray:
-    """Return where the nearest pixel of the brick was not observed, as zeros about it tell.
-
-    Interpolation smears what was observed into what was not: no pixel of the brick within the reach
-    of the kernel about a zero was observed, unless the images end there.
-    """
-    if not is_zero.any():
-        return is_zero
-    from scipy.ndimage import maximum_filter
-
-    x, y = existing.brick_pixels
-    x0, y0 = (int(np.floor(values.min())) - KERNEL_PIX for values in (x, y))
-    shape = [int(v.max()) - start + 2 * KERNEL_PIX for v, start in ((y, y0), (x, x0))]
-    blank = np.zeros(shape, bool)
-    is_zero = is_zero & ~maximum_filter(border, 2 * EDGE_PIX + 3)
-    rows, columns = (np.floor(v[is_zero]).astype(int) - start for v, start in ((y, y0), (x, x0)))
-    # The kernel's even number of pixels: an odd number about both that a zero is between.
-    for step in (0, 1):
-        blank[rows, columns + step] = blank[rows + 1, columns + step] = True
-    blank = maximum_filter(blank, 2 * KERNEL_PIX - 1)
-    return blank[np.rint(y).astype(int) - y0, np.rint(x).astype(int) - x0]
-
-
-def _shares(
-    rendering: Rendering, bands: tuple[str, ...], of_band: dict[str, float], covered: float
-) -> dict[Plane, float]:
-    """Return the share of each plane that was observed, by default ``covered``."""
-    shares: dict[Plane, float] = {}
-    for product in rendering.request.products:
-        if product == "maskbits":
-            shares[Plane(product, None)] = max(of_band.values(), default=covered)
-            continue
-        name = rendering.layer.product if product == "image" else product
-        shares |= {Plane(name, band): of_band.get(band, covered) for band in bands}
-    return shares
 
 
 def _blank(planes: dict[str, np.ndarray], bands: int | slice, where: np.ndarray) -> None:
@@ -313,8 +225,7 @@ def check_layer_request(request: CutoutRequest) -> None:
     layer = Rendering(request).layer
     if not layer.fits:
         refuse("layer", layer.name, "has pictures only: see LegacySurvey.get_picture.")
-    unknown = [band for band in request.bands or () if layer.bands and band not in layer.bands]
-    if unknown:
+    if layer.bands and not set(request.bands or ()) <= set(layer.bands):
         refuse("bands", request.bands, f": layer {layer.name} has {', '.join(layer.bands)}.")
     for product in request.products:
         reason = _why_not(product, layer, request.pixel_scale_arcsec)
@@ -347,10 +258,7 @@ def viewer_cutout(
     """Ask the viewer for a cutout and check the answer."""
     check_layer_request(request)
     rendering = Rendering(request)
-    bands = request.bands or rendering.default_bands
-    tree, layer = rendering.owner_tree, rendering.layer
-    if request.bands is None and tree is not None and layer.release is not None:
-        warn_of_absent_bands(layer.default_bands, layer.release, tree)
+    bands = rendering.asked_bands()
     parts = list(rendering.parts())
     with Threads(MAX_CONNECTIONS, "astroquery_lis-viewer") as pool:
         answers = list(pool.map(lambda part: _render(rendering, service, part, bands), parts))
@@ -361,9 +269,7 @@ def viewer_cutout(
         planes["invvar"] = existing.without_doubling(planes["invvar"])
     others = partial(_other_bands, rendering, service)
     shares = settle_rendering(existing, bands, planes, on_missing, others)
-    if service.cache_error is not None:
-        msg = f"The result is not cached: {service.cache_error}"
-        warn(msg, CacheWarning)
+    warn_of_cache(service.cache_error)
     return _hdulist(rendering, service, bands, planes, shares)
 
 
@@ -373,24 +279,17 @@ def _other_bands(rendering: Rendering, service: ViewerService) -> list[str]:
     if request.bands is None or set(default) <= set(request.bands):
         return []
     others = replace(request, products=("image",), bands=None)
-    try:
-        with collected_notes():
-            hdul = viewer_cutout(others, service, on_missing="warn")
-    except NoCoverageError:
-        return []
-    return [hdu.header["BAND"] for hdu in hdul[1:]]
+    return bands_with_data(lambda: viewer_cutout(others, service, on_missing="warn"))
 
 
 def _render(
     rendering: Rendering, service: ViewerService, part: Box, bands: tuple[str, ...]
 ) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
     """Return the bands and the checked planes of one rendering: ``{'image': (n, ny, nx), ...}``."""
-    parameters = rendering.parameters(part, bands)
-    ra, dec = float(parameters["ra"]), float(parameters["dec"])
-    radius_deg = rendering.grid.scale_deg * max(part.shape) / 2
+    parameters, (grid, shape) = rendering.parameters(part, bands), rendering.grid_of(part)
+    box = grid.ra_deg, grid.dec_deg, grid.scale_deg * max(part.shape) / 2
     url = service.address("cutout.fits", **parameters)
-    with service.fits("cutout.fits", box=(ra, dec, radius_deg), **parameters) as hdul:
-        shape = int(parameters["height"]), int(parameters["width"])
+    with service.fits("cutout.fits", box=box, **parameters) as hdul:
         return _planes_of(hdul, rendering.request.products, bands, shape, url)
 
 
@@ -422,19 +321,25 @@ def _planes_of(
     if sent not in ((), bands or sent):
         msg = f"{url} sent bands {''.join(sent)} when {''.join(bands)} were asked."
         raise UnexpectedContentError(msg, url=url)
-    planes = {}
-    for product in products:
-        data = hdus[product].data
-        data = data.reshape(-1, *data.shape[-2:])
-        expected = 1 if product == "maskbits" else len(bands) or len(data)
-        if data.shape != (expected, *shape):
-            msg = f"{url} sent {product} of shape {data.shape}; {(expected, *shape)} was asked."
-            raise UnexpectedContentError(msg, url=url)
-        planes[product] = data.astype(data.dtype.newbyteorder("="))
+    numbers = dict.fromkeys(products, len(bands)) | {"maskbits": 1}
+    planes = {name: _cube(hdus[name], name, (numbers[name], *shape), url) for name in products}
     if "maskbits" in planes:
         # The viewer takes the last brick's mask, so the bit flips at random at borders.
         planes["maskbits"] = _whole_numbers(planes["maskbits"], url) & ~np.int32(NPRIMARY)
     return sent, planes
+
+
+def _cube(hdu: fits.ImageHDU, product: str, shape: tuple[int, int, int], url: str) -> np.ndarray:
+    """Return the pixels of an image, (n, ny, nx), which is refused if it has another shape.
+
+    Of a layer of unknown bands, none, any number is taken.
+    """
+    data = hdu.data.reshape(-1, *hdu.data.shape[-2:])
+    expected = (shape[0] or len(data), *shape[1:])
+    if data.shape != expected:
+        msg = f"{url} sent {product} of shape {data.shape}; {expected} was asked."
+        raise UnexpectedContentError(msg, url=url)
+    return data.astype(data.dtype.newbyteorder("="))
 
 
 def _whole_numbers(mask: np.ndarray, url: str) -> np.ndarray:
@@ -451,24 +356,19 @@ def _join(
     rendering: Rendering, parts: list[Box], answers: list[dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
     """Put the parts of a large cutout on one grid."""
-    request = rendering.request
     if len(parts) == 1:
         return answers[0]
-    joined = {}
-    for name in request.products:
-        first = answers[0][name]
-        joined[name] = np.empty((len(first), request.ny, request.nx), first.dtype)
+    shape = rendering.request.ny, rendering.request.nx
+    joined = {
+        name: np.empty((len(first), *shape), first.dtype) for name, first in answers[0].items()
+    }
     for part, answer in zip(parts, answers, strict=True):
-        ra, dec = rendering.grid.to_sky(*reversed(np.mgrid[part.slices]))
-        parameters = rendering.parameters(part, ())
-        middle = (int(parameters["width"]) - 1) / 2, (int(parameters["height"]) - 1) / 2
-        own = TangentGrid(
-            float(parameters["ra"]), float(parameters["dec"]), *middle, rendering.grid.scale_deg
-        )
-        x, y = (value.ravel() for value in own.to_pixel(ra, dec))
-        for name, planes in joined.items():
+        grid, _ = rendering.grid_of(part)
+        sky = rendering.grid.to_sky(*reversed(np.mgrid[part.slices]))
+        x, y = (value.ravel() for value in grid.to_pixel(*sky))
+        for name, planes in answer.items():
             take = lanczos3 if name == "image" else nearest
-            for plane, source in zip(planes, answer[name], strict=True):
+            for plane, source in zip(joined[name], planes, strict=True):
                 plane[part.slices] = take(source, y, x).reshape(part.shape)
     return joined
 
@@ -480,21 +380,17 @@ def _hdulist(
     planes: dict[str, np.ndarray],
     shares: dict[Plane, float],
 ) -> fits.HDUList:
-    request, layer = rendering.request, rendering.layer
     bands = tuple(dict.fromkeys(plane.band for plane in shares if plane.band))
     first = next(rendering.parts())
     url = service.address("cutout.fits", **rendering.parameters(first, all_bands))
     hdus = [_primary(rendering, service, bands)]
-    for product in request.products:
-        name = layer.product if product == "image" else product
-        for number, band in enumerate((None,) if product == "maskbits" else all_bands):
-            plane = Plane(name, band)
-            if plane in shares:
-                hdu = _plane_hdu(rendering, plane, planes[product][number])
-                share = round(shares[plane], 6)
-                hdu.header["OBSFRAC"] = (share, "share of the pixels that were observed")
-                hdu.header["URL1"] = url
-                hdus.append(hdu)
+    for plane, product, number in rendering.planes(all_bands):
+        if plane in shares:
+            hdu = _plane_hdu(rendering, plane, planes[product][number])
+            share = round(shares[plane], 6)
+            hdu.header["OBSFRAC"] = (share, "share of the pixels that were observed")
+            hdu.header["URL1"] = url
+            hdus.append(hdu)
     return fits.HDUList(hdus)
 
 
