@@ -14,7 +14,7 @@ from ..client import LegacySurveyClass
 from ..client.user_tables import read_table
 from ..exceptions import CrdsUnavailable, InvalidRequestError
 from ..jwst_stage import JwstStageClass
-from ..jwst_stage.mission_search import size_text
+from ..jwst_stage.archive_jobs import size_text
 from ..jwst_stage.planning.plan import load_plan, placed_plan
 from . import calls
 from .arguments import Command, add_command, add_group, add_method

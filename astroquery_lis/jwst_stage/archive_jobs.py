@@ -18,6 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
+import numpy as np
+from astropy import log
+from astropy.table import Row, Table
+
 from .._locks import new_lock
 from ..exceptions import (
     CacheError,
@@ -35,11 +39,11 @@ from ..io.download import Downloaded, download
 from ..io.http import HttpClient, shared_client
 from ..io.jobs import Result
 from ..io.ranges import Version
-from ..io.whole_files import flaw_of, remove_leftovers
-from .uncal_request import folder_of
+from ..io.whole_files import check_space, flaw_of, remove_leftovers
+from .pipelines import read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from typing import IO, Self
 
 T = TypeVar("T")
@@ -59,6 +63,51 @@ _TOKEN = re.compile(r"[!-:<-~]+")
 URI_PREFIX = "mast:JWST/product/"
 
 
+# ---- names of files ------------------------------------------------------------------------------
+
+DETECTORS: list[str] = read_table("keywords")["words"]["detectors"]
+
+_UNCAL = re.compile(
+    r"jw(?P<program>\d{5})(?P<observation>\d{3})(?P<visit>\d{3})"
+    r"_(?P<activity>\d{2}[0-9a-z]{3})_(?P<exposure>\d{5})(?:-seg(?P<segment>\d{3}))?"
+    r"_(?P<detector>[a-z][a-z0-9]+)_uncal\.fits"
+)
+EXPOSURE = re.compile(r"jw(\d{5})(\d{3})\d{3}_")
+_CANDIDATE = re.compile(r"jw(\d{5})-(?:o(\d{3})|([a-z]\d{3,4}))[-_]")
+
+
+def parse_uncal_name(name: str) -> dict[str, object] | None:
+    """Return what the name of an uncal file tells: columns of the table."""
+    match = _UNCAL.fullmatch(name)
+    if match is None or match["detector"].upper() not in DETECTORS:
+        return None
+    numbers = ("program", "observation", "visit", "exposure", "segment")
+    return {
+        **{key: int(match[key] or 0) for key in numbers},
+        "activity": match["activity"],
+        "detector": match["detector"].upper(),
+    }
+
+
+def dataset_facts(row: Mapping[str, Any]) -> dict[str, object]:
+    """Return what a row of the search tells of a file whose name is not known yet."""
+    match = EXPOSURE.match(str(row["dataset"]))
+    program, observation = map(int, match.groups()) if match else (0, 0)
+    return {**row, "program": program, "observation": observation}
+
+
+def folder_of(name: str) -> str:
+    """Return the folder of a file of the archive: its program and its observation."""
+    match = EXPOSURE.match(name)
+    if match:
+        return f"{match[1]}/{match[2]}"
+    match = _CANDIDATE.match(name)
+    return f"{match[1]}/{match[2] or match[3]}" if match else "other"
+
+
+# ---- the token of a user -------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, repr=False)
 class Token:
     """A token; its text appears in no message, log or representation."""
@@ -74,11 +123,10 @@ class Token:
 
 def find_token(token: str | None, server: str) -> Token | None:
     """Return the user's token: the argument, the environment's, or that of the keyring."""
-    tokens = (pair for pair in _tokens(token) if pair[0] or token is not None)
-    text, source = next(tokens, (None, ""))
+    value, source = _token_of(token)
     if not source:
         return None
-    text = text.strip() if isinstance(text, str) else ""
+    text = value.strip() if isinstance(value, str) else ""
     if not _TOKEN.fullmatch(text):
         msg = f"{source} cannot be a MAST token; make one at {NEW_TOKEN}."
         raise InvalidRequestError(msg, parameter="token")
@@ -89,17 +137,19 @@ def find_token(token: str | None, server: str) -> Token | None:
     return Token(text, source)
 
 
-def _tokens(token: str | None) -> Iterator[tuple[str | None, str]]:
-    """Yield what may be the user's token, and where it is from."""
+def _token_of(token: object) -> tuple[object, str]:
+    """Return what should be the user's token, and where it is from, empty for nowhere."""
     if token is not None:
-        yield token, "the argument token"
-        return
-    yield os.environ.get(VARIABLE), f"${VARIABLE}"
+        return token, "the argument token"
+    if text := os.environ.get(VARIABLE):
+        return text, f"${VARIABLE}"
     # A computer without a keyring has errors of its own for that.
     with suppress(Exception):
         import keyring
 
-        yield keyring.get_password(*KEYRING), "the keyring"
+        if text := keyring.get_password(*KEYRING):
+            return text, "the keyring"
+    return None, ""
 
 
 class ArchiveClient(HttpClient):
@@ -157,19 +207,18 @@ class ArchiveFile:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
-        """Return the file of a row of a table, in which masked values are `None`."""
-        uri = str(row.get("uri") or row.get("file"))
-        name = str(row.get("file") or uri).rpartition("/")[2]
+        """Return the file of a row of a table, by the columns that have a value there."""
+        uri = str(row.get("uri", row.get("file", "")))
+        name = str(row.get("file", uri)).rpartition("/")[2]
         if name in ("", ".", "..") or re.search(r"[\\\0]", name):
             msg = f"table has {uri!r}, which is no file of MAST."
             raise InvalidRequestError(msg, parameter="table", value=uri)
-        size = row.get("size")
         return cls(
             name,
             uri if ":" in uri else URI_PREFIX + name,
-            -1 if size is None else int(size),
-            str(row.get("sha256") or "").lower(),
-            str(row.get("filter") or ""),
+            int(row.get("size", -1)),
+            str(row.get("sha256", "")).lower(),
+            str(row.get("filter", "")),
             bool(row.get("public")),
         )
 
@@ -359,3 +408,45 @@ def _whose(client: HttpClient, server: str, token: Token) -> str | None:
         return str(info.get("attrib", {}).get("display_name") or "unnamed")
     except (LegacySurveyError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+# ---- the files of a call -------------------------------------------------------------------------
+
+_COLUMNS = ("file", "uri", "size", "sha256", "filter", "public")
+
+
+def files_of(table: Any) -> list[ArchiveFile]:
+    """Return the files that are to be fetched."""
+    if isinstance(table, str):
+        table = [table]
+    if isinstance(table, Row):
+        table = table.table[[table.index]]
+    if not isinstance(table, Table):
+        table = Table({"uri": np.array([str(name) for name in table], str)})
+    names = [name for name in _COLUMNS if name in table.colnames]
+    if not {"file", "uri"} & set(names):
+        msg = f"table has no column 'file' or 'uri'; it has: {', '.join(table.colnames)}."
+        raise InvalidRequestError(msg, parameter="table")
+    return [ArchiveFile.of(_values(row, names)) for row in table]
+
+
+def _values(row: Row, names: list[str]) -> dict[str, object]:
+    """Return what a row has in some columns, without what is masked or empty."""
+    values = {name: getattr(row[name], "value", row[name]) for name in names}
+    return {n: v for n, v in values.items() if not np.ma.is_masked(v) and v != ""}
+
+
+def announce(jobs: list[ArchiveJob], folder: Path) -> int | None:
+    """Say what is to come; refuse what the disk has no room for; return all bytes, if known."""
+    due = [job for job in jobs if job.settings.overwrite or job.flaw() != ""]
+    known = sum(max(job.what.size - part_bytes(job.path), 0) for job in due)
+    words = len(due), len(jobs), size_text(known), folder
+    log.info("%d of %d file(s) to fetch, %s, into %s.", *words)
+    if due:
+        check_space(folder, known)
+    return sum(max(job.what.size, 0) for job in jobs) or None
+
+
+def size_text(n_bytes: int) -> str:
+    """Return a number of bytes in words."""
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"

@@ -2,54 +2,41 @@
 
 from __future__ import annotations
 
+import re
 import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy import log
 from astropy import units as u
-from astropy.table import Row, Table
+from astropy.coordinates import SkyCoord
+from astropy.table import Table
+from astropy.time import Time
 
 from .._conf import conf
 from .._packages import package_version
 from .._typing import answering
 from ..client.base import QueryBase, in_time
-from ..exceptions import InvalidRequestError, refuse
+from ..exceptions import InvalidRequestError, meant, refuse
 from ..io.delivery import warn_of_failures
 from ..io.http import PoliteSession
 from ..io.jobs import deliver_all
 from ..io.journal import manifest
-from ..io.whole_files import check_space, writing
-from .archive_jobs import (
-    ArchiveFile,
-    ArchiveJob,
-    ArchiveSettings,
-    find_token,
-    part_bytes,
-    url_of,
-)
-from .mission_search import PAGE_ROWS, MissionSearch, find_uncal, size_text
-from .uncal_request import (
-    DETECTORS,
-    EXP_TYPES,
-    INSTRUMENTS,
-    OPTICAL_ELEMENTS,
-    UncalRequest,
-    as_choices,
-    as_moment,
-    as_numbers,
-)
+from ..io.whole_files import writing
+from ..survey.sphere import Polygon, as_angle_deg, separation_deg
+from .archive_jobs import ArchiveJob, ArchiveSettings, announce, files_of, find_token, url_of
+from .mission_search import PAGE_ROWS, MissionSearch, find_uncal
+from .pipelines import EXP_TYPES, is_guider, read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
-
-    from astropy.coordinates import SkyCoord
+    from collections.abc import Mapping, Sequence
 
     from .._typing import Angle as AnyAngle
-    from .._typing import Coordinates, Executor, FilePath, Payload, Time
+    from .._typing import Coordinates, Executor, FilePath, Payload
 
 DEFAULT_RADIUS_DEG = 3 / 60
 QUERY_TIMEOUT_S = 300.0
@@ -145,10 +132,10 @@ class ArchiveMethods(QueryBase):
         request = UncalRequest(
             program=as_numbers("program", program, 99999),
             observation=as_numbers("observation", observation, 999),
-            instrument=as_choices("instrument", instrument, INSTRUMENTS),
-            filters=as_choices("filters", filters, OPTICAL_ELEMENTS),
-            detector=as_choices("detector", detector, DETECTORS),
-            exp_type=as_choices("exp_type", exp_type, EXP_TYPES),
+            instrument=as_choices("instrument", instrument, WORDS["instruments"]),
+            filters=as_choices("filters", filters, WORDS["elements"]),
+            detector=as_choices("detector", detector, WORDS["detectors"]),
+            exp_type=as_choices("exp_type", exp_type, UNCAL_TYPES),
             start=as_moment("start_date", start_date),
             end=as_moment("end_date", end_date, is_end=True),
             public_only=bool(public_only),
@@ -230,31 +217,29 @@ class ArchiveMethods(QueryBase):
         of a FITS file spans it.  What was begun lies beside it under a name that ends in ``.part``;
         the same call goes on there, after an interruption of any kind.
         """
-        files, server = _files_of(table), _server()
+        files, server = files_of(table), _server()
         if get_query_payload:
             return {"service": server, "urls": [url_of(server, file.uri) for file in files]}
         if not isinstance(max_workers, int) or not 1 <= max_workers <= MOST_WORKERS:
             refuse("max_workers", max_workers, f"must be a number from 1 to {MOST_WORKERS}.")
-        is_secret = not all(file.public for file in files) or token is not None
         folder = Path(download_dir).expanduser().absolute()
-        options = self._archive_options() | {"timeout_s": float(self.timeout)}
+        are_public = all(file.public for file in files)
         settings = ArchiveSettings(
             server=server,
             folder=str(folder),
-            token=find_token(token, server) if is_secret else None,
+            token=None if are_public and token is None else find_token(token, server),
             overwrite=bool(overwrite),
-            client_options=tuple(options.items()),
+            client_options=(*self._archive_options().items(), ("timeout_s", float(self.timeout))),
             call=uuid.uuid4().hex,
         )
         jobs = [ArchiveJob(number, file, settings) for number, file in enumerate(files)]
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        total_bytes = _announce(jobs, folder)
         results = deliver_all(
             jobs,
             max_threads=max_workers,
             executor=executor,
-            total_bytes=total_bytes or None,
+            total_bytes=announce(jobs, folder),
             show_progress=show_progress,
             in_flight=max_workers,
         )
@@ -299,9 +284,8 @@ def _circle(
         return None
     if isinstance(coordinates, Integral):
         refuse("coordinates", coordinates, f"is no position; a program is program={coordinates}.")
-    # They bring all of the survey's modules along.
+    # It brings all of the survey's modules along.
     from ..client.inputs import as_position
-    from ..survey.sphere import as_angle_deg
 
     radius_deg = DEFAULT_RADIUS_DEG if radius is None else as_angle_deg("radius", radius, 1.0)
     return (*as_position(coordinates), radius_deg)
@@ -319,35 +303,181 @@ def _refuse_too_wide(request: UncalRequest) -> None:
         raise InvalidRequestError(msg, parameter="program")
 
 
-def _files_of(table: Any) -> list[ArchiveFile]:
-    """Return the files that are to be fetched."""
-    if isinstance(table, str):
-        table = [table]
-    if isinstance(table, Row):
-        table = table.table[[table.index]]
-    if not isinstance(table, Table):
-        table = Table({"uri": np.array([str(name) for name in table], str)})
-    if not {"file", "uri"} & set(table.colnames):
-        msg = f"table has no column 'file' or 'uri'; it has: {', '.join(table.colnames)}."
-        raise InvalidRequestError(msg, parameter="table")
-    names = table.colnames
-    return [ArchiveFile.of({name: _plain(row[name]) for name in names}) for row in table]
+# ---- what is asked for ---------------------------------------------------------------------------
+
+# Instruments, detectors, optical elements and kinds of exposure are those that were launched: what
+# is not in the lists is a slip of the pen.
+WORDS: dict[str, list[str]] = read_table("keywords")["words"]
+
+UNCAL_TYPES = [name for name, kind in EXP_TYPES.items() if not (kind.is_retired or is_guider(name))]
+"""Kinds of exposure, without those of guide stars."""
+
+SEARCH_MARGIN_DEG = 0.25
+"""How far from its target a detector may look: other modules, parallel instruments."""
 
 
-def _plain(value: Any) -> object:
-    """Return a value of a table as Python's own, `None` where it is masked."""
-    if np.ma.is_masked(value):
+def as_choices(parameter: str, value: Any, allowed: Sequence[str]) -> tuple[str, ...]:
+    """Return names out of a list, in upper case; none for `None`."""
+    names = []
+    for entry in _entries(parameter, value):
+        name = str(entry).strip().upper()
+        if name not in allowed:
+            # A hundred names would hide the one that was meant.
+            hint = meant(name, allowed)
+            must = "is not known." if hint else f"is none of {', '.join(allowed)}."
+            refuse(parameter, entry, must + hint)
+        names.append(name)
+    return tuple(dict.fromkeys(names))
+
+
+def as_numbers(parameter: str, value: Any, largest: int) -> tuple[int, ...]:
+    """Return numbers of programs or observations; none for `None`."""
+    numbers = []
+    for entry in _entries(parameter, value):
+        text = str(entry).strip()
+        if isinstance(entry, bool) or not text.isdecimal() or not 0 < int(text) <= largest:
+            refuse(parameter, entry, f"must be a number from 1 to {largest}, or several.")
+        numbers.append(int(text))
+    return tuple(dict.fromkeys(numbers))
+
+
+def _entries(parameter: str, value: Any) -> list:
+    """Return the entries of one value, of text with commas, or of several values."""
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return value.split(",")
+    entries = list(value) if isinstance(value, Iterable) else [value]
+    if not entries:
+        refuse(parameter, value, "is empty; leave it out to take all.")
+    return entries
+
+
+_RANGES = {
+    (False, False): "",
+    (True, False): ">={0}",
+    (False, True): "<={1}",
+    (True, True): "{0}..{1}",
+}
+"""How the service reads a range of days of which a begin, an end or both are set."""
+
+
+@dataclass(frozen=True)
+class UncalRequest:
+    """What is asked for; every tuple is empty for no condition."""
+
+    program: tuple = ()
+    observation: tuple = ()
+    instrument: tuple = ()
+    filters: tuple = ()
+    detector: tuple = ()
+    exp_type: tuple = ()
+    start: Time | None = None
+    end: Time | None = None
+    circle: tuple[float, float, float] | None = None
+    """RA, Dec and radius, degrees."""
+    public_only: bool = False
+    associations: bool = False
+
+    def criteria(self) -> dict[str, str]:
+        """Return what the service can test, by key of `~.mission_search.COLUMNS`."""
+        tested = ("program", "observation", "instrument", "exp_type")
+        texts = {key: ",".join(map(str, getattr(self, key))) for key in tested}
+        # The service may know the day only; the moment is compared here.
+        first, last = _day(self.start, -1), _day(self.end, 1)
+        day = _RANGES[bool(first), bool(last)].format(first, last)
+        texts = {"level": "1b", **texts, "day": day}
+        return {key: text for key, text in texts.items() if text}
+
+    @property
+    def cone(self) -> tuple[SkyCoord | None, u.Quantity | None]:
+        """Centre and radius of the circle in which the service searches, `None` for none."""
+        if self.circle is None:
+            return None, None
+        ra_deg, dec_deg, radius_deg = self.circle
+        return SkyCoord(ra_deg, dec_deg, unit="deg"), (radius_deg + SEARCH_MARGIN_DEG) * u.deg
+
+    def wants(self, facts: Mapping[str, Any]) -> bool:
+        """Return True if a file is asked for: by its row of the search, and its name."""
+        return self._is_named(facts) and self._in_time(facts) and self._on_sky(facts)
+
+    def _is_named(self, facts: Mapping[str, Any]) -> bool:
+        for key in ("program", "observation", "instrument", "detector", "exp_type"):
+            value, allowed = facts.get(key), getattr(self, key)
+            value = value.upper() if isinstance(value, str) else value
+            # What is not known may be what is asked for.
+            if value and allowed and value not in allowed:
+                return False
+        return not self.filters or not _elements(facts).isdisjoint(self.filters)
+
+    def _in_time(self, row: Mapping[str, Any]) -> bool:
+        text = str(row.get("begun") or "")
+        if not text or (self.start is None and self.end is None):
+            return True
+        begun = Time(text.replace("Z", ""), scale="utc")
+        # Where only the day is known, the whole of it counts.
+        day = int(len(text) <= 10) * u.day
+        early = self.start is not None and begun + day <= self.start - 0.001 * u.s
+        late = self.end is not None and begun > self.end
+        return not (early or late)
+
+    def _on_sky(self, row: Mapping[str, Any]) -> bool:
+        if self.circle is None:
+            return True
+        touches = _touches(str(row.get("s_region") or ""), *self.circle)
+        if touches is not None:
+            return touches
+        place: tuple[Any, ...] = row.get("ra_deg"), row.get("dec_deg")
+        if None in place:
+            return True
+        ra_deg, dec_deg, radius_deg = self.circle
+        return bool(separation_deg(ra_deg, dec_deg, *map(float, place)) <= radius_deg)
+
+
+@lru_cache(maxsize=65_536)
+def _touches(text: str, ra_deg: float, dec_deg: float, radius_deg: float) -> bool | None:
+    """Return True if a footprint touches a circle; `None` if the text is none."""
+    # They bring the code for mosaics along.
+    from .legacy.fields import Field, Footprint
+    from .planning.footprints import parse_s_region
+
+    try:
+        shapes = parse_s_region(text)
+    except InvalidRequestError:
         return None
-    value = getattr(value, "value", value)
-    return value.item() if hasattr(value, "item") else value
+    field = Field((Footprint("", shapes),))
+    corners = separation_deg(ra_deg, dec_deg, *field.corners())
+    if len(shapes) == 1 and isinstance(shapes[0], Polygon) and corners.min() <= radius_deg:
+        return True
+    # The whole test takes a hundred times as long.
+    if corners.min() > radius_deg + 2 * field.enclosing().radius_deg:
+        return False
+    return bool(field.contains(np.array([ra_deg]), np.array([dec_deg]), margin_deg=radius_deg)[0])
 
 
-def _announce(jobs: list[ArchiveJob], folder: Path) -> int:
-    """Say what is to come, and refuse what the disk has no room for; return the bytes of all."""
-    due = [job for job in jobs if job.settings.overwrite or job.flaw() != ""]
-    known = sum(max(job.what.size - part_bytes(job.path), 0) for job in due)
-    words = len(due), len(jobs), size_text(known), folder
-    log.info("%d of %d file(s) to fetch, %s, into %s.", *words)
-    if due:
-        check_space(folder, known)
-    return sum(max(job.what.size, 0) for job in jobs)
+def _day(moment: Time | None, days: int) -> str:
+    """Return the day that is some days after a moment; empty for `None`."""
+    return "" if moment is None else (moment + days * u.day).strftime("%Y-%m-%d")
+
+
+def as_moment(parameter: str, value: Any, *, is_end: bool = False) -> Time | None:
+    """Return a date as a time."""
+    if value is None:
+        return None
+    try:
+        moment = Time(value, scale="utc") if isinstance(value, str) else Time(value).utc
+    except (ValueError, TypeError) as error:
+        msg = f"{parameter}={value!r} must be a Time or a date such as '2022-07-01'."
+        raise InvalidRequestError(msg, parameter=parameter, value=value) from error
+    if not moment.isscalar:
+        msg = f"{parameter} has shape {moment.shape}; one date is due."
+        raise InvalidRequestError(msg, parameter=parameter, value=value)
+    if is_end and isinstance(value, str) and len(value.strip()) <= 10:
+        moment += 1 * u.day - 1 * u.ms
+    return moment
+
+
+def _elements(row: Mapping[str, Any]) -> set[str]:
+    """Return every optical element that a row names."""
+    values = (row.get(key) for key in ("filter", "pupil", "grating", "band", "elements"))
+    return {word for value in values if value for word in re.findall(r"\w+", str(value).upper())}

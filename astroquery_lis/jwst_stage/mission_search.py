@@ -14,8 +14,9 @@ in batches, a second look where an answer is incomplete, and errors that say wha
 from __future__ import annotations
 
 import re
-import tomllib
+from collections import defaultdict
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,17 +37,18 @@ from ..exceptions import (
     warn,
 )
 from ..io.http import map_errors, reason_of, status_error
-from .pipelines import table_text
-from .uncal_request import DETECTORS, UncalRequest, dataset_facts, parse_uncal_name
+from .archive_jobs import DETECTORS, dataset_facts, parse_uncal_name, size_text
+from .pipelines import read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import requests
     from astropy.coordinates import SkyCoord
     from astropy.units import Quantity
 
     from ..io.http import PoliteSession
+    from .archive_methods import UncalRequest
 
 
 PAGE_ROWS = 5000
@@ -58,7 +60,8 @@ BATCH_DATASETS = 100
 LIST_TRIES = 3
 """How often the files of a dataset are asked for of which none, or not all due, were listed."""
 
-COLUMNS: dict[str, list[str]] = tomllib.loads(table_text("keywords"))["archive"]
+_TABLE = read_table("keywords")
+COLUMNS: dict[str, list[str]] = _TABLE["archive"]
 """What is wanted of a row, and the columns of the service that may hold it."""
 
 NEEDED = ("dataset", "level", "program")
@@ -132,16 +135,14 @@ class MissionSearch:
     def payload(self, criteria: dict[str, str]) -> dict:
         """Return what the client is called with for the first page."""
         selected = [name for names in self.columns.values() for name in names]
+        first = {key: names[0] for key, names in self.columns.items() if names}
         # Without an order, pages of one query need not belong together.
-        order = [self.columns[key][0] for key in ("dataset", "archive_id") if self.columns[key]]
-        named = {
-            self.columns[key][0]: value for key, value in criteria.items() if self.columns[key]
-        }
+        order = [first[key] for key in ("dataset", "archive_id") if key in first]
         return {
             "select_cols": list(dict.fromkeys(selected)),
             "sort_by": order,
             "sort_desc": [False] * len(order),
-            **named,
+            **{first[key]: value for key, value in criteria.items() if key in first},
         }
 
     def _row(self, row: dict[str, Any]) -> dict:
@@ -153,19 +154,20 @@ class MissionSearch:
         return renamed
 
     def products(
-        self,
-        datasets: Iterable[str],
-        is_complete: Callable[[str, dict[str, dict]], bool] = lambda dataset, files: bool(files),
+        self, datasets: Iterable[str], detectors: Mapping[str, set[str]] | None = None
     ) -> dict[str, dict[str, dict]]:
-        """Return the files of datasets: what the service says of each, by dataset and name."""
-        listed: dict[str, dict[str, dict]] = {}
+        """Return the files of datasets: what the service says of each, by dataset and name.
+
+        ``detectors`` are those of a dataset whose uncal files have to be among them.
+        """
+        detectors = detectors or {}
+        listed: dict[str, dict[str, dict]] = defaultdict(dict)
         due = list(dict.fromkeys(datasets))
         for _ in range(LIST_TRIES):
             for start in range(0, len(due), BATCH_DATASETS):
                 for product in self._list(due[start : start + BATCH_DATASETS]):
-                    files = listed.setdefault(str(product.get("dataset")), {})
-                    files[str(product.get("filename"))] = product
-            due = [name for name in due if not is_complete(name, listed.get(name, {}))]
+                    listed[str(product.get("dataset"))][str(product.get("filename"))] = product
+            due = [name for name in due if not _has_all(listed[name], detectors.get(name, set()))]
             if not due:
                 return listed
         msg = f"MAST lists not all files of {len(due)} dataset(s), {due[0]} among them."
@@ -177,6 +179,12 @@ class MissionSearch:
             table = self._client.get_product_list(batch)
             names = table.colnames
             return [dict(zip(names, row, strict=True)) for row in table.iterrows()] if names else []
+
+
+def _has_all(files: Mapping[str, dict], detectors: set[str]) -> bool:
+    """Return True if there are files, the uncal files of some detectors among them."""
+    names = filter(None, map(parse_uncal_name, files))
+    return bool(files) and detectors <= {name["detector"] for name in names}
 
 
 def _refuse_failure(response: requests.Response, **kwargs: Any) -> None:
@@ -220,39 +228,13 @@ def _mapped_errors(url: str) -> Iterator[None]:
 _SHUTTERS = re.compile(r"jw(\d{5})(\d{3})(\d{3})_\w+_msa\.fits")
 
 
-def size_text(n_bytes: int) -> str:
-    """Return a number of bytes in words."""
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
-
-
 UNKNOWN_SIZE = -1
 
 GUIDE_STAR = "_gs-"
 """Is in the name of every file and dataset of a guide star."""
 
-_TYPES = {
-    "file": str,
-    "product": str,
-    "size": np.int64,
-    "uri": str,
-    "program": np.int64,
-    "observation": np.int64,
-    "visit": np.int64,
-    "activity": str,
-    "exposure": np.int64,
-    "segment": np.int64,
-    "instrument": str,
-    "detector": str,
-    "filter": str,
-    "pupil": str,
-    "grating": str,
-    "exp_type": str,
-    "target": str,
-    "date_obs": str,
-    "s_region": str,
-    "release_date": str,
-    "public": bool,
-}
+_DEFAULTS: dict[str, str | int | bool] = _TABLE["table"]
+_TYPES = {str: str, int: np.int64, bool: bool}
 _OF_A_DETECTOR = (
     "detector", "exp_type", "filter", "pupil", "grating", "band", "elements", "s_region", "access",
 )  # fmt: skip
@@ -269,14 +251,9 @@ _ASN = re.compile(r"jw(\d{5})(?:-o(\d{3})_)?.*_asn\.json")
 
 def find_uncal(search: MissionSearch, request: UncalRequest) -> Table:
     """Return the table of the files that a request asks for."""
-    rows, due = _datasets(search, request)
-
-    def is_complete(dataset: str, files: Mapping[str, dict]) -> bool:
-        names = filter(None, map(parse_uncal_name, files))
-        return bool(files) and due[dataset] <= {name["detector"] for name in names}
-
+    rows, detectors = _datasets(search, request)
     entries: dict[str, dict] = {}
-    listed = search.products(due, is_complete)
+    listed = search.products(detectors, detectors)
     for dataset, files in listed.items():
         exposures = _exposures(files, rows.get(dataset, []), request)
         entries |= exposures
@@ -284,7 +261,7 @@ def find_uncal(search: MissionSearch, request: UncalRequest) -> Table:
             entries |= _shutters(files, rows.get(dataset, []))
     _warn_of_odd(listed)
     if request.associations and entries:
-        entries |= _associations(search, request, entries.values(), set(due))
+        entries |= _associations(search, request, entries.values(), set(detectors))
     return _tidy(entries, request, search.server)
 
 
@@ -292,21 +269,23 @@ def _datasets(
     search: MissionSearch, request: UncalRequest
 ) -> tuple[dict[str, list[dict]], dict[str, set[str]]]:
     """Return the rows of every dataset, and the detectors that files are due of, by dataset."""
-    rows: dict[str, list[dict]] = {}
-    due: dict[str, set[str]] = {}
+    rows: dict[str, list[dict]] = defaultdict(list)
+    detectors: dict[str, set[str]] = defaultdict(set)
     for row in search.search(request.criteria(), *request.cone):
         dataset = str(row["dataset"])
-        rows.setdefault(dataset, []).append(row)
+        rows[dataset].append(row)
         if GUIDE_STAR not in dataset and request.wants(dataset_facts(row)):
-            detector = str(row.get("detector") or "").upper()
-            due.setdefault(dataset, set()).update({detector} & set(DETECTORS))
-    return rows, due
+            detectors[dataset] |= {_detector(row)} & set(DETECTORS)
+    return rows, detectors
+
+
+def _detector(row: Mapping[str, Any]) -> str:
+    return str(row.get("detector") or "").upper()
 
 
 def _warn_of_odd(listed: Mapping[str, Mapping[str, dict]]) -> None:
-    names = (name for files in listed.values() for name in files)
-    uncals = (n for n in names if n.endswith("_uncal.fits") and GUIDE_STAR not in n)
-    n_odd = sum(parse_uncal_name(name) is None for name in uncals)
+    names = (name for name in chain.from_iterable(listed.values()) if GUIDE_STAR not in name)
+    n_odd = sum(n.endswith("_uncal.fits") and parse_uncal_name(n) is None for n in names)
     if n_odd:
         msg = f"{n_odd} uncal file(s) have names that are not those of exposures, and are left out."
         warn(msg, LegacySurveyWarning)
@@ -351,11 +330,12 @@ def _row_of(detector: str, rows: list[dict]) -> dict:
     Detectors of one exposure may differ in all that a row tells of optics, type and place: of the
     row of another detector only the rest is taken.
     """
-    detectors = [str(row.get("detector") or "").upper() for row in rows]
+    rows = rows or [{}]
+    detectors = list(map(_detector, rows))
     if detector in detectors:
         return rows[detectors.index(detector)]
-    if not rows or not all(detectors):
-        return (rows or [{}])[0]
+    if not all(detectors):
+        return rows[0]
     return {key: value for key, value in rows[0].items() if key not in _OF_A_DETECTOR}
 
 
@@ -385,15 +365,11 @@ def _associations(
 ) -> dict[str, dict]:
     """Return the association files of the observations whose uncal files were found."""
     observations = {(entry["program"], entry["observation"]) for entry in entries}
-    programs = {program for program, _ in observations}
-    criteria = {"level": "2a,2b,2c,3", "program": ",".join(map(str, sorted(programs)))}
-    if request.instrument:
-        criteria["instrument"] = ",".join(request.instrument)
-    rows = {str(row["dataset"]): row for row in search.search(criteria)}
-    by_association = {_SOURCE.sub("_", name): name for name in sorted(rows, reverse=True)}
-    due = asked | set(by_association.values())
     # Those of a whole program have no number of an observation.
-    places = observations | {(program, 0) for program in programs}
+    places = observations | {(program, 0) for program, _ in observations}
+    rows = _association_rows(search, request, {program for program, _ in observations})
+    by_association = {_SOURCE.sub("_", name): name for name in sorted(rows, reverse=True)}
+    due = asked.union(by_association.values())
     associations: dict[str, dict] = {}
     for dataset, files in search.products(sorted(due)).items():
         row = rows.get(dataset, {})
@@ -410,6 +386,16 @@ def _associations(
     return associations
 
 
+def _association_rows(
+    search: MissionSearch, request: UncalRequest, programs: set[int]
+) -> dict[str, dict]:
+    """Return the rows of what was made of the exposures of some programs, by dataset."""
+    criteria = {"level": "2a,2b,2c,3", "program": ",".join(map(str, sorted(programs)))}
+    if request.instrument:
+        criteria["instrument"] = ",".join(request.instrument)
+    return {str(row["dataset"]): row for row in search.search(criteria)}
+
+
 def _place_of(association: str) -> tuple[int, int]:
     """Return program and observation of an association file; 0 where there is none."""
     match = _ASN.fullmatch(association)
@@ -422,8 +408,8 @@ def _tidy(entries: dict[str, dict], request: UncalRequest, server: str) -> Table
     listed = [entry for entry in every if entry["public"] or not request.public_only]
     table = Table(
         {
-            name: np.array([entry.get(name, dtype()) for entry in listed], dtype)
-            for name, dtype in _TYPES.items()
+            name: np.array([entry.get(name, default) for entry in listed], _TYPES[type(default)])
+            for name, default in _DEFAULTS.items()
         }
     )
     table["size"].unit = u.byte
@@ -446,18 +432,22 @@ def _tidy(entries: dict[str, dict], request: UncalRequest, server: str) -> Table
     return table
 
 
-def _summary(meta: dict) -> str:
+_COUNTS = {
+    "n_associations": " and {} association(s)",
+    "n_shutters": " and {} file(s) of NIRSpec's shutters",
+}
+_REMARKS = {
+    "n_unknown_size": " and {} of unknown size",
+    "n_not_public": "; {} not public yet",
+    "n_left_out": "; {} not public yet and left out",
+}
+
+
+def _summary(meta: Mapping[str, Any]) -> str:
     """Return the line that tells how much there is before anything is fetched."""
-    text = f"{meta['n_uncal']} uncal file(s)"
-    if meta["n_associations"]:
-        text += f" and {meta['n_associations']} association(s)"
-    if meta["n_shutters"]:
-        text += f" and {meta['n_shutters']} file(s) of NIRSpec's shutters"
-    text += f", {size_text(meta['bytes'])}"
-    if meta["n_unknown_size"]:
-        text += f" and {meta['n_unknown_size']} of unknown size"
-    if meta["n_not_public"]:
-        text += f"; {meta['n_not_public']} not public yet"
-    if meta["n_left_out"]:
-        text += f"; {meta['n_left_out']} not public yet and left out"
-    return text + "."
+    counts, remarks = _named(meta, _COUNTS), _named(meta, _REMARKS)
+    return f"{meta['n_uncal']} uncal file(s){counts}, {size_text(meta['bytes'])}{remarks}."
+
+
+def _named(meta: Mapping[str, Any], forms: Mapping[str, str]) -> str:
+    return "".join(form.format(meta[name]) for name, form in forms.items() if meta[name])

@@ -40,7 +40,7 @@ from astropy.table import Table
 from .._packages import import_optional
 from ..exceptions import InvalidRequestError, StageWarning, meant, refuse, warn
 from ..io.whole_files import write_bytes
-from .pipelines import ask, require_jwst, table_text
+from .pipelines import ask, read_table, require_jwst
 from .tasks import cache_folder
 
 if TYPE_CHECKING:
@@ -349,7 +349,7 @@ def _rank(selector: str, exposures: Iterable[Exposure], pipeline: str) -> int | 
 # ---- presets and recipes ------------------------------------------------------------------------
 
 # By name: a description, and steps as for `check`.
-PRESETS: dict[str, dict[str, Any]] = tomllib.loads(table_text("presets"))
+PRESETS: dict[str, dict[str, Any]] = read_table("presets")
 REASONS = PRESETS.pop("reasons")
 """Why the presets have the values that they have, by parameter."""
 

@@ -72,15 +72,15 @@ class Kind:
     is_acquisition: bool = False
 
 
-def table_text(name: str) -> str:
-    """Return a table of the folder ``data``, as it is written there."""
+def read_table(name: str) -> dict:
+    """Return a table of the folder ``data``."""
     path = Path(__file__).with_name("data") / f"{name}.toml"
-    return path.read_text(encoding="utf-8")
+    return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def _kinds() -> dict[str, Kind]:
     kinds: dict[str, Kind] = {}
-    for row in tomllib.loads(table_text("exp_types"))["kind"]:
+    for row in read_table("exp_types")["kind"]:
         types = row.pop("types")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
         kinds |= dict.fromkeys(types, Kind(**values))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -19,7 +18,7 @@ from astropy.io import fits
 
 from ...exceptions import InvalidExposureError, TruncatedError, UnexpectedContentError
 from ...io.whole_files import HEAD_BYTES, check_head, fits_headers
-from ..pipelines import EXP_TYPES, is_guider, pipelines_for, table_text
+from ..pipelines import EXP_TYPES, is_guider, pipelines_for, read_table
 
 SUFFIXES = ("uncal", "rate", "rateints", "cal", "calints")
 """Endings of the files that a plan may begin from."""
@@ -31,7 +30,7 @@ SHUTTERS = "_msa.fits"
 
 _LEVEL = {"rateints": "rate", "calints": "cal"}
 
-_TABLE = tomllib.loads(table_text("keywords"))
+_TABLE = read_table("keywords")
 KEYWORDS: dict[str, str] = _TABLE["exposure"]
 """Attributes of an exposure that are words of its header."""
 

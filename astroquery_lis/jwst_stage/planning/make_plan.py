@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import re
-import tomllib
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from ...exceptions import (
 )
 from ..corrections import normalise, switches
 from ..parameters import PRESETS, check, read_recipe
-from ..pipelines import table_text
+from ..pipelines import read_table
 from ..tasks import REFCATS
 from .exposures import (
     ENDINGS,
@@ -220,7 +219,7 @@ def read_files(
 
 _MOST_LISTED = 5
 _MOST_REASONS = 10
-_STAGE1_KEYWORDS: dict[str, str] = tomllib.loads(table_text("keywords"))["stage1"]
+_STAGE1_KEYWORDS: dict[str, str] = read_table("keywords")["stage1"]
 
 
 def by_reason(problems: Iterable[tuple[str, str]]) -> list[list[tuple[str, str]]]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 import numpy as np
 from astropy.io import fits
 
-from astroquery_lis.jwst_stage.uncal_request import folder_of
+from astroquery_lis.jwst_stage.archive_jobs import folder_of
 
 __all__ = ["EAST", "NEAR", "fetched_bytes", "is_right", "write_association", "write_uncal"]
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from astropy.io import fits
-from astropy.table import Table
+from astropy.table import MaskedColumn, Table
 
 from astroquery_lis import conf
 from astroquery_lis.exceptions import (
@@ -23,6 +23,12 @@ DOWNLOAD = "*Download/file*"
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*file\\(s\\) could not be had:astroquery_lis.exceptions.LegacySurveyWarning"
 )
+
+
+def test_columns_that_say_nothing_of_files_may_hold_anything(stage, sky, public, tmp_path):
+    public["corners"] = np.zeros((len(public), 4, 2))
+    payload = stage.download_uncal(public, download_dir=tmp_path, get_query_payload=True)
+    assert [url.rpartition("/")[2] for url in payload["urls"]] == list(public["file"])
 
 
 def test_files_arrive_whole_in_folders_of_program_and_observation(
@@ -167,6 +173,7 @@ def test_the_disk_is_not_filled(stage, sky, public, tmp_path):
     [
         (Table({"name": ["x"]}), {}, "no column 'file' or 'uri'; it has: name"),
         (["mast:JWST/product/.."], {}, "is no file of MAST"),
+        (Table({"file": MaskedColumn(["jw1.fits"], mask=[True])}), {}, "is no file of MAST"),
         (["mast:JWST/product/"], {}, "is no file of MAST"),
         (["x.fits"], {"max_workers": 0}, "max_workers=0 must be a number from 1 to 16"),
         (["x.fits"], {"max_workers": 64}, "max_workers=64"),

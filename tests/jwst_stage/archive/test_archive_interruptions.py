@@ -20,7 +20,7 @@ from astroquery_lis.exceptions import (
     UnexpectedContentError,
 )
 from astroquery_lis.jwst_stage import archive_jobs
-from astroquery_lis.jwst_stage.uncal_request import folder_of
+from astroquery_lis.jwst_stage.archive_jobs import folder_of
 from astroquery_lis.sandbox.web import Response
 
 from .archive_files import fetched_bytes, is_right, write_uncal

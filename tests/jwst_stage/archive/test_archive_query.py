@@ -25,15 +25,8 @@ from astroquery_lis.exceptions import (
     UnreachableError,
 )
 from astroquery_lis.jwst_stage import mission_search as archive_search
-from astroquery_lis.jwst_stage.uncal_request import (
-    DETECTORS,
-    EXP_TYPES,
-    INSTRUMENTS,
-    OPTICAL_ELEMENTS,
-    _touches,
-    folder_of,
-    parse_uncal_name,
-)
+from astroquery_lis.jwst_stage.archive_jobs import folder_of, parse_uncal_name
+from astroquery_lis.jwst_stage.archive_methods import UNCAL_TYPES, WORDS, _touches
 from astroquery_lis.sandbox.mast import serve_mast
 
 from .archive_files import EAST, NEAR, write_association, write_uncal
@@ -438,17 +431,17 @@ def test_the_names_are_those_of_the_pipeline():
         ]
         return set(choices)
 
-    assert set(INSTRUMENTS) <= allowed(instrument["name"])
-    assert set(DETECTORS) <= allowed(instrument["detector"])
+    assert set(WORDS["instruments"]) <= allowed(instrument["name"])
+    assert set(WORDS["detectors"]) <= allowed(instrument["detector"])
     kinds = allowed(keywords["exposure"]["properties"]["type"])
-    assert set(EXP_TYPES) <= kinds
-    others = {kind for kind in kinds - set(EXP_TYPES) if not kind.startswith("FGS_")}
+    assert set(UNCAL_TYPES) <= kinds
+    others = {kind for kind in kinds - set(UNCAL_TYPES) if not kind.startswith("FGS_")}
     assert others <= {"ANY", "N/A"}
     elements = set().union(
         *(allowed(instrument[wheel]) for wheel in ("filter", "pupil", "grating", "band"))
     )
-    assert set(OPTICAL_ELEMENTS) <= elements
-    others = {name for name in elements - set(OPTICAL_ELEMENTS) if "-" not in name}
+    assert set(WORDS["elements"]) <= elements
+    others = {name for name in elements - set(WORDS["elements"]) if "-" not in name}
     assert others <= {"ANY", "N/A", "UNKNOWN", "MULTIPLE"}
 
 
