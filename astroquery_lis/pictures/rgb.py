@@ -13,7 +13,7 @@ import json
 import struct
 import zlib
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -156,13 +156,6 @@ def colours(
         picture[rows] = mix((block - zeros.astype(np.float32)) * scales, has, shares)
         picture[rows][is_empty] = NO_DATA_COLOUR
     return picture, matrix
-
-
-def as_count(parameter: str, value: int, minimum: int, unit: str) -> int:
-    """Return a whole number that is large enough."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
-        refuse(parameter, value, f"must be a number of {unit}, {minimum} at least.")
-    return int(value)
 
 
 def _level(

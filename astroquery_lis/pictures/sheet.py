@@ -28,7 +28,8 @@ from ..images.array_files import read_entry
 from ..images.cutout_hdus import as_cutout, read_hdus
 from ..survey.layers import layer_of
 from ..survey.releases import RELEASES
-from .rgb import NO_DATA_COLOUR, as_count, rgb, thumbnail
+from ..survey.request import as_count
+from .rgb import NO_DATA_COLOUR, rgb, thumbnail
 
 if TYPE_CHECKING:
     from collections.abc import Callable

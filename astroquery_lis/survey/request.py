@@ -275,6 +275,13 @@ def as_choice(parameter: str, value: object, allowed: Collection[str]) -> str:
     return value
 
 
+def as_count(parameter: str, value: int, minimum: int, unit: str) -> int:
+    """Return a whole number that is large enough."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
+        refuse(parameter, value, f"must be a number of {unit}, {minimum} at least.")
+    return int(value)
+
+
 def as_size(
     size: Any, *, parameter: str = "size", pixel_scale_arcsec: float = PIXEL_SCALE_ARCSEC
 ) -> tuple[int, int]:

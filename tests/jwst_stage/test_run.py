@@ -229,9 +229,9 @@ def test_missing_references_are_told_before_anything_runs(chain, tmp_path):
     ("options", "match"),
     [
         ({"executor": "threads"}, "executor='threads' must be a concurrent.futures.Executor"),
-        ({"max_workers": 0}, "max_workers=0 must be a positive int"),
+        ({"max_workers": 0}, "max_workers=0 must be a number of processes, 1 at least"),
         ({"max_workers": True}, "max_workers=True must be"),
-        ({"on_error": "stop"}, "on_error='stop' must be 'record' or 'raise'"),
+        ({"on_error": "stop"}, "on_error='stop' is not one of: record, raise"),
     ],
 )
 def test_wrong_arguments(chain, tmp_path, options, match):

@@ -3,11 +3,12 @@
 import signal
 import traceback
 
+import numpy as np
 import pytest
 
 from astroquery_lis.exceptions import CrdsUnavailable, InvalidExposureError
 from astroquery_lis.jwst_stage.running import progress
-from astroquery_lis.jwst_stage.running.outcomes import KINDS, describe, killed, of_exit
+from astroquery_lis.jwst_stage.running.progress import KINDS, describe, killed, of_exit
 
 
 def of(error, log=()):
@@ -62,10 +63,18 @@ def test_parameters():
     )
 
 
+def array_too_large():
+    """numpy's own error, which is a MemoryError of another name."""
+    with pytest.raises(MemoryError) as caught:
+        np.empty(1 << 60, np.uint8)
+    return caught.value
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
         (MemoryError(), "memory"),
+        (array_too_large(), "memory"),
         (InvalidExposureError("cut off"), "data"),
         (KeyError("Extension 'ASDF' not found."), "data"),
         (FileNotFoundError("no file"), "data"),

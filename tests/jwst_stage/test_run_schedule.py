@@ -2,7 +2,7 @@
 
 import pytest
 
-from astroquery_lis.jwst_stage.running.progress import Schedule
+from astroquery_lis.jwst_stage.running.run import Schedule
 from astroquery_lis.jwst_stage.tasks import Estimate, Member, Task
 
 

@@ -8,10 +8,10 @@ import pytest
 from astroquery_lis.exceptions import InvalidRequestError, StageError
 from astroquery_lis.jwst_stage.planning.plan import Plan
 from astroquery_lis.jwst_stage.running import progress
-from astroquery_lis.jwst_stage.running.outcomes import make_manifest
 from astroquery_lis.jwst_stage.running.progress import (
     Lock,
     is_locked,
+    make_manifest,
     now,
     read_live,
     scratch_root,

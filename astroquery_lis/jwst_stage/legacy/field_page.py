@@ -16,8 +16,9 @@ from ...exceptions import InvalidRequestError, OptionalDependencyError
 from ...images.cutout_hdus import sky_matrix
 from ...pictures import page
 from ...pictures.plot import sky_marks
-from ...pictures.rgb import as_count, flips, rgb
+from ...pictures.rgb import flips, rgb
 from ...survey.photometry import plain_numbers
+from ...survey.request import as_count
 from .field_sources import texts
 from .fields import read_headers
 

@@ -16,8 +16,9 @@ from importlib.metadata import version
 
 from astropy.table import Table
 
-from ...exceptions import CrdsUnavailable, TransferError, refuse
+from ...exceptions import CrdsUnavailable, TransferError
 from ...io.http import reason_of
+from ...survey.request import as_count
 from .. import pipelines
 from ..planning.plan import Plan
 from ..tasks import FileMemo, cache_folder
@@ -104,8 +105,7 @@ def prefetch(
     max_workers: int = 4,
 ) -> Table:
     """Get the reference files of a plan into the cache, each once, checked."""
-    if isinstance(max_workers, bool) or not isinstance(max_workers, int) or max_workers < 1:
-        refuse("max_workers", max_workers, "must be a positive number of files.")
+    as_count("max_workers", max_workers, 1, "files")
     resolver = _Resolver(plan, environment, offline=offline, max_workers=max_workers)
     resolution = resolver.run()
     if resolution.missing:

@@ -22,7 +22,6 @@ from astropy import log
 
 from ...exceptions import (
     CrdsUnavailable,
-    InvalidRequestError,
     StageWarning,
     TaskError,
     refuse,
@@ -31,13 +30,13 @@ from ...exceptions import (
 from ...io.jobs import Progress
 from ...io.whole_files import GB, check_space
 from ...io.workers import cores
+from ...survey.request import as_choice, as_count
 from .. import pipelines
 from ..pipelines import with_references
 from ..planning.groups import listed
 from ..planning.make_plan import by_reason, told_of
 from ..states import Fingerprints, assess
 from ..tasks import HIDDEN, Record, log_path, read_records, write_record
-from .outcomes import keep_log, make_manifest, outcome, write_manifest
 from .progress import (
     CACHED,
     DONE,
@@ -47,17 +46,20 @@ from .progress import (
     SKIPPED,
     WAITING,
     Lock,
-    Schedule,
     available_gb,
+    keep_log,
     kills,
+    make_manifest,
     now,
+    outcome,
     scratch_root,
     step_of,
     write_live,
+    write_manifest,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from typing import Any
 
     from astropy.table import Table
@@ -127,19 +129,16 @@ def _checked_resolution(reduction: Reduction) -> Resolution:
     return resolution
 
 
-def _check_arguments(executor: object, max_workers: object, on_error: str) -> None:
+def _check_arguments(executor: object, max_workers: int | None, on_error: str) -> None:
     if executor is not None and not isinstance(executor, Executor):
         must = (
             "must be a concurrent.futures.Executor, such as that of "
             "dask.distributed's Client.get_executor(), or None."
         )
         refuse("executor", executor, must)
-    is_int = isinstance(max_workers, int) and not isinstance(max_workers, bool)
-    if max_workers is not None and not (is_int and max_workers > 0):  # type: ignore[operator]
-        msg = f"max_workers={max_workers!r} must be a positive int, or None for what memory allows."
-        raise InvalidRequestError(msg, parameter="max_workers", value=max_workers)
-    if on_error not in ("record", "raise"):
-        refuse("on_error", on_error, "must be 'record' or 'raise'.")
+    if max_workers is not None:
+        as_count("max_workers", max_workers, 1, "processes")
+    as_choice("on_error", on_error, ("record", "raise"))
 
 
 def _start(job: dict, folder: str, variables: Mapping[str, str | None]) -> Future[Ended]:
@@ -370,3 +369,111 @@ class _Run:
 def _step_of_job(job: dict) -> str:
     stem = job["task"]["name"].rpartition("/")[2].removesuffix(".fits")
     return f"{stem} {step_of(job['scratch'])}".strip()
+
+
+# ---- which task may begin now: the order, the memory there is, and what failed before -----------
+
+
+class Schedule:
+    """The tasks of a run and how far they are. Knows nothing of processes."""
+
+    def __init__(
+        self,
+        tasks: Sequence[Task],
+        *,
+        done: Collection[str] = (),
+        workers: int = 1,
+        memory_gb: float = float("inf"),
+        partial: bool = False,
+    ) -> None:
+        self._tasks = {task.name: task for task in tasks}
+        self.states = {name: CACHED if name in done else WAITING for name in self._tasks}
+        self.messages: dict[str, list[str]] = {name: [] for name in self._tasks}
+        self._workers, self._memory_gb, self._partial = workers, memory_gb, partial
+        self._running: dict[str, Task] = {}
+        self._alone: list[Task] = []
+        self._lone: Task | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing runs and nothing waits."""
+        return not any(state in (WAITING, RUNNING) for state in self.states.values())
+
+    def begin(self) -> Task | None:
+        """Return the next task to begin, as begun; `None` if none may begin now."""
+        self._skip()
+        if self._alone:
+            return None if self._running else self._start_alone()
+        if self._lone is not None or len(self._running) >= self._workers:
+            return None
+        task = next(filter(self._fits, self._ready()), None)
+        return None if task is None else self._start(self._as_it_can_be(task))
+
+    def end(self, name: str, state: str) -> None:
+        """Note how a task ended."""
+        self._remove(name)
+        self.states[name] = state
+
+    def again_alone(self, name: str, why: str) -> None:
+        """Put a task, which was begun, back: it is begun again when nothing else runs."""
+        self._alone.append(self._remove(name))
+        self.messages[name].append(f"Begun again, alone, since {why}.")
+        self.states[name] = WAITING
+
+    def is_alone(self, name: str) -> bool:
+        """Return True if a task that runs has the machine for itself."""
+        return self._running[name] is self._lone
+
+    def _start(self, task: Task) -> Task:
+        self.states[task.name] = RUNNING
+        self._running[task.name] = task
+        return task
+
+    def _start_alone(self) -> Task:
+        self._lone = self._alone.pop(0)
+        return self._start(self._lone)
+
+    def _remove(self, name: str) -> Task:
+        self._lone = None
+        return self._running.pop(name)
+
+    def _skip(self) -> None:
+        """Give up what cannot be made any more."""
+        for task in self._ready():
+            if self._reduced(task) is None:
+                self.states[task.name] = SKIPPED
+                lost = ", ".join(self._missing(task))
+                self.messages[task.name].append(f"not made: {lost} failed")
+
+    def _as_it_can_be(self, task: Task) -> Task:
+        """Return a task that `_skip` did not give up, as far as its inputs are there."""
+        if lost := self._missing(task):
+            self.messages[task.name].append(f"made without {', '.join(sorted(set(lost)))}")
+        return self._reduced(task) or task
+
+    def _ready(self) -> Iterator[Task]:
+        """Yield the tasks that wait for nothing but memory, in the order of the plan."""
+        for name, task in self._tasks.items():
+            if self.states[name] == WAITING and not any(
+                self.states.get(source) in (WAITING, RUNNING) for source in task.inputs
+            ):
+                yield task
+
+    def _missing(self, task: Task) -> list[str]:
+        return [name for name in task.inputs if self.states.get(name) in (FAILED, SKIPPED)]
+
+    def _reduced(self, task: Task) -> Task | None:
+        """Return a task without the inputs that are lost, `None` if it cannot do without them."""
+        lost = set(self._missing(task))
+        if not lost:
+            return task
+        members = tuple(member for member in task.members if member.input not in lost)
+        is_enough = any(member.exptype == "science" for member in members)
+        if not (self._partial and task.stage == 3 and is_enough):
+            return None
+        inputs = tuple(name for name in task.inputs if name not in lost)
+        return replace(task, members=members, inputs=inputs)
+
+    def _fits(self, task: Task) -> bool:
+        in_use = sum(running.estimate.memory_gb for running in self._running.values())
+        return not self._running or in_use + task.estimate.memory_gb <= self._memory_gb

@@ -36,15 +36,14 @@ from ..planning.associations import (
 )
 from ..planning.exposures import SHUTTERS
 from ..tasks import Record, Task, input_path, log_path, member_path, write_record
-from .outcomes import describe
-from .progress import now
+from .progress import describe, now
 from .verify import FAILED, is_whole, main_product, verify
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any, Self
 
-    from .outcomes import Failure
+    from .progress import Failure
 
 
 HISTORY_KEY = "key "
