@@ -33,7 +33,6 @@ from ..exceptions import (
 from ..io.bounds import within
 from ..io.http import causes, map_errors
 from ..survey.catalog_request import CatalogRequest
-from ..survey.conditions import Comparison, Condition, literal
 from ..survey.layers import layer_of
 from ..survey.releases import get_release, get_tree
 from ..survey.sphere import Circle
@@ -41,8 +40,11 @@ from ..survey.tractor import TYPES, RowIds, northern_rows, row_ids
 from ..survey.tractor_columns import (
     NO_REDSHIFT,
     REDSHIFTS,
+    Comparison,
+    Condition,
     TractorColumn,
     any_column,
+    literal,
     redshift_columns,
     tractor_columns,
 )

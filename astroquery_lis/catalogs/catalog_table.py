@@ -35,8 +35,8 @@ from ..survey.tractor_columns import (
     TractorColumn,
     any_column,
     compute,
+    file_columns,
     has_column,
-    redshift_columns,
     tractor_columns,
 )
 
@@ -337,8 +337,8 @@ def _absent(release: str, region: str) -> frozenset[str]:
     """Return the columns of a release that the files of a region lack."""
     if region not in get_release(release).trees:
         return frozenset()
-    schema = redshift_columns(release) | dict(tractor_columns(release))
-    return frozenset(n for n, c in schema.items() if not has_column(c, release, region))
+    columns = file_columns(release)
+    return frozenset(n for n, c in columns.items() if not has_column(c, release, region))
 
 
 def _joined(
@@ -359,9 +359,9 @@ def _joined(
 def empty_column(column: TractorColumn | None, request: CatalogRequest) -> Masked:
     """Return no values of a column, with a mask if there could be none in the region."""
     values, release = _blank(column, 0), get_release(request.release)
-    schema = redshift_columns(release.name) | dict(tractor_columns(release.name))
     lacks = [_absent(release.name, region) for region in release.regions_of(request.region)]
-    if column is None or column.name not in schema or all(column.name in some for some in lacks):
+    present = file_columns(release.name).keys() - frozenset.intersection(*lacks)
+    if column is None or column.name not in present:
         return values, np.zeros(values.shape, bool)
     return values, None
 

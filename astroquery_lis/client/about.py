@@ -263,15 +263,14 @@ class AboutMethods(SurveyBase):
         """
         release, region = self._tree(release, region)
         columns = survey.tractor_columns
-        schema = dict(columns.tractor_columns(release))
-        computed = dict(columns.computed_columns(release))
+        schema, computed = columns.tractor_columns(release), columns.computed_columns(release)
+        every = {**schema, **computed, **columns.file_columns(release)}.values()
         rows = [
             (
                 *(c.name, c.family, c.band or "", c.dtype, c.length, str(c.unit or "")),
                 *(c.in_tap and c.name in schema, c.name in computed),
             )
-            for c in (schema | computed | columns.redshift_columns(release)).values()
-            if region == "auto" or columns.has_column(c, release, region)
+            for c in columns.in_region(every, release, region)
         ]
         names = ("name", "family", "band", "dtype", "length", "unit", "core", "computed")
         return Table(rows=rows, names=names)

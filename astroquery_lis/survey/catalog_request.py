@@ -1,31 +1,44 @@
-"""What the user asked of the catalogue, checked and brought to one form."""
+"""What the user asked of the catalogue, checked and brought to one form.
+
+Conditions are written in Vizier's way.
+"""
 
 from __future__ import annotations
 
 import difflib
+import math
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from itertools import compress
 from numbers import Integral
 from typing import NoReturn, TypeAlias
 
 import numpy as np
+from astropy import units as u
 
 from ..exceptions import InvalidRequestError, MissingDataError, refuse
 from .bitmasks import maskbits_value
-from .conditions import Condition, rule_of
 from .releases import as_region, get_release, get_tree, listed
 from .sphere import Box, Circle, Polygon
-from .tractor import RowIds
+from .tractor import TYPES, RowIds
 from .tractor_columns import (
     REDSHIFTS,
     ROW_KEY,
     WISE_BANDS,
+    Comparison,
+    Condition,
+    Group,
     TractorColumn,
+    Value,
     any_column,
     computed_columns,
     core_columns,
+    file_columns,
     has_column,
+    in_region,
     redshift_columns,
     tractor_columns,
 )
@@ -55,21 +68,19 @@ class CatalogRequest:
     @cached_property
     def selecting(self) -> tuple[str, ...]:
         """What of the files the selection and the order stand on."""
-        names = ["ra", "dec", *ROW_KEY]
-        for condition in self.conditions:
-            names += condition.column.inputs or (condition.column.name,)
-        if self.primary:
-            names.append("brick_primary")
-        if self.drop_duplicates:
-            names.append("type")
-        if self.maskbits:
-            names.append("maskbits")
+        flags = {
+            "brick_primary": self.primary,
+            "type": self.drop_duplicates,
+            "maskbits": self.maskbits,
+        }
+        tested = [name for condition in self.conditions for name in condition.column.sources]
+        names = ("ra", "dec", *ROW_KEY, *tested, *compress(flags, flags.values()))
         return tuple(dict.fromkeys(names))
 
     @cached_property
     def needed(self) -> tuple[str, ...]:
         """What to read of the files: for the selection, and for the columns."""
-        names = [n for c in self.columns or () for n in c.inputs or (c.name,)]
+        names = [name for column in self.columns or () for name in column.sources]
         return tuple(dict.fromkeys([*names, *self.selecting]))
 
     def without(self, names: Collection[str]) -> CatalogRequest:
@@ -109,9 +120,7 @@ class CatalogRequest:
         is_by_id = isinstance(self.sky, RowIds)
         if is_by_id and self.release == "dr11":
             return "has other ids of dr11"
-        schema = tractor_columns(self.release)
-        names = [name for name in self.needed if any_column(name, self.release) is None]
-        names += [n for n in self.needed if n in schema and not schema[n].in_tap]
+        names = [name for name in self.needed if not _is_in_tap(name, self.release)]
         if not (self.primary or is_by_id):
             names.append("primary=False")
         return f"lacks {', '.join(names)}" if names else ""
@@ -133,14 +142,19 @@ class CatalogRequest:
             raise MissingDataError(msg)
 
 
+def _is_in_tap(name: str, release: str) -> bool:
+    """Tell whether a service can be asked for a column, or tells itself that it is of others."""
+    column = tractor_columns(release).get(name)
+    return any_column(name, release) is not None if column is None else column.in_tap
+
+
 def _is_there(column: TractorColumn, release: str, region: str) -> bool:
     """Tell whether a release has a column anywhere in a region; one's own are taken as there."""
     if any_column(column.name, release) is None:
         return True
     regions = get_release(release).regions_of(region)
-    schema = redshift_columns(release) | dict(tractor_columns(release))
-    names = column.inputs or (column.name,)
-    return all(n in schema for n in names) and any(has_column(column, release, r) for r in regions)
+    has_sources = file_columns(release).keys() >= set(column.sources)
+    return has_sources and any(has_column(column, release, region) for region in regions)
 
 
 def catalog_request(
@@ -214,10 +228,8 @@ _BRIEF = ("ls_id", "ra", "dec", "type", "mag", "mag_err", "shape_r", "sersic", "
 
 def brief_columns(release: str, region: str = "auto") -> tuple[TractorColumn, ...]:
     """Return the columns that people look at first: what ``columns='brief'`` stands for."""
-    columns: list[TractorColumn] = []
-    for word in _BRIEF:
-        columns += _meant(word, release, region) or ()
-    return tuple(c for c in columns if c.band not in WISE_BANDS[1:])
+    columns = [column for word in _BRIEF for column in _meant(word, release, region)]
+    return tuple(column for column in columns if column.band not in WISE_BANDS[1:])
 
 
 @cache
@@ -226,13 +238,13 @@ def _meant(name: str, release: str, region: str) -> tuple[TractorColumn, ...]:
     column = any_column(name, release)
     if column is not None:
         return (column,)
-    schemas = (tractor_columns(release), computed_columns(release), redshift_columns(release))
-    return tuple(
-        column
-        for schema in schemas
-        for column in schema.values()
-        if column.family == name and (region == "auto" or has_column(column, release, region))
-    )
+    columns = (column for schema in _schemas(release) for column in schema.values())
+    return in_region((c for c in columns if c.family == name), release, region)
+
+
+def _schemas(release: str) -> tuple[Mapping[str, TractorColumn], ...]:
+    """Return the columns of a release by name: what files have before what is computed from it."""
+    return tractor_columns(release), computed_columns(release), redshift_columns(release)
 
 
 def resolve_columns(
@@ -251,23 +263,20 @@ def resolve_columns(
     """
     if columns is None:
         return core_columns(release, region)
-    if isinstance(columns, Set):
-        columns = listed(columns, (*tractor_columns(release), *computed_columns(release)))
-    words = columns.replace(",", " ").split() if isinstance(columns, str) else columns
-    try:
-        words = [word.strip().lower() for word in words]
-        first = words[0]
-    except (TypeError, AttributeError, IndexError):
+    schemas = _schemas(release)[:2] if isinstance(columns, Set) else ()
+    names = listed(columns, [name for schema in schemas for name in schema])
+    words = [name.strip().lower() for name in names]
+    if not words:
         must = "must name columns; leave it out for the core schema, or take 'brief' or 'all'."
         refuse(parameter, columns, must)
-    if len(words) == 1 and first in ("all", "*"):
+    if words in (["all"], ["*"]):
         return None
     if words == ["brief"]:
         return brief_columns(release, region)
-    chosen: list[TractorColumn] = []
+    columns_named: list[TractorColumn] = []
     for word in words:
-        chosen += _meant(word, release, region) or (_own(word, release, own(), parameter),)
-    return tuple(dict.fromkeys(chosen))
+        columns_named += _meant(word, release, region) or (_own(word, release, own(), parameter),)
+    return tuple(dict.fromkeys(columns_named))
 
 
 def _own(
@@ -285,9 +294,7 @@ def _refuse_column(
     """Refuse a name that means nothing, with names of the release that are like it."""
     number = get_release(release).number
     near: list[str] = []
-    # What the files have comes before what is computed from it.
-    schemas = (tractor_columns(release), computed_columns(release), redshift_columns(release))
-    for schema in (*schemas, own):
+    for schema in (*_schemas(release), own):
         names = {name for c in schema.values() for name in (c.name, c.family)} - {*near}
         near += difflib.get_close_matches(name, names, 3 - len(near)) if len(near) < 3 else []
     hint = f"; did you mean {', '.join(near)}?" if near else "."
@@ -324,3 +331,174 @@ def as_conditions(
             raise InvalidRequestError(msg, parameter="column_filters", value=name)
         conditions.append(Condition(column, rule_of(column, wish)))
     return tuple(conditions)
+
+
+# ---- conditions as users write them --------------------------------------------------------------
+
+AB_FLUX = u.zero_point_flux(1 * u.AB)
+
+_SIGNS = (">=", "<=", "!=", "<>", "!~", "==", ">", "<", "=", "~", "!")
+_SAME = {"==": "=", "<>": "!=", "!": "!="}
+_HOW = (
+    "a value, a list of values, (low, high), or text such as '>10', '10..20', '>10 & <20', "
+    "'<1 | >5', 'PSF, REX', '!=PSF'"
+)
+
+
+def rule_of(column: TractorColumn, wish: object) -> Comparison | Group:
+    """Return what a user's condition on a column means."""
+    if isinstance(wish, str):
+        return _group("OR", [_all_of(column, part) for part in wish.split("|")])
+    if isinstance(wish, tuple):
+        return _between(column, wish)
+    items = wish.ravel() if isinstance(wish, np.ndarray) else wish
+    if not isinstance(items, (list, set, frozenset, np.ndarray)):
+        items = [items]
+    values = tuple(_value(column, item) for item in items)
+    return Comparison("=", values) if values else _refuse(column, wish)
+
+
+def _group(word: str, parts: list[Comparison | Group]) -> Comparison | Group:
+    return parts[0] if len(parts) == 1 else Group(word, tuple(parts))
+
+
+def _all_of(column: TractorColumn, text: str) -> Comparison | Group:
+    return _group("AND", [_listed(column, part.strip()) for part in text.split("&")])
+
+
+def _signed(text: str) -> tuple[str, str]:
+    """Return the operator that a text begins with, empty for none, and what comes after it."""
+    sign = next((sign for sign in _SIGNS if text.startswith(sign)), "")
+    return _SAME.get(sign, sign), text.removeprefix(sign).strip()
+
+
+def _listed(column: TractorColumn, text: str) -> Comparison | Group:
+    """Return what a list means, commas between its items: any of them, or after != none."""
+    operator, value = _signed(text)
+    items = [item.strip() for item in value.split(",")]
+    is_plain = not any(".." in item or item.startswith(_SIGNS) for item in items)
+    if is_plain and operator in ("", "=", "!="):
+        return Comparison(operator or "=", tuple(_value(column, item) for item in items))
+    if operator == "!=" and len(items) > 1:
+        return _refuse(column, text)
+    return _group("OR", [_single(column, item.strip()) for item in text.split(",")])
+
+
+def _single(column: TractorColumn, text: str) -> Comparison | Group:
+    operator, value = _signed(text)
+    if operator:
+        return _compared(column, operator, value)
+    low, dots, high = map(str.strip, text.partition(".."))
+    if dots and not column.is_text:
+        return _between(column, (low or None, high or None))
+    return Comparison("=", (_value(column, text),))
+
+
+def _compared(column: TractorColumn, operator: str, value: object) -> Comparison:
+    if operator in ("=", "!="):
+        return Comparison(operator, (_value(column, value),))
+    is_pattern = operator in ("~", "!~")
+    if column.is_text is not is_pattern or column.dtype == "?":
+        _refuse(column, f"{operator}{value}")
+    if is_pattern:
+        return Comparison(operator, (_without_nul(column, value),))
+    return Comparison(operator, (_value(column, value, is_bound=True),))
+
+
+def _between(column: TractorColumn, bounds: tuple[object, ...]) -> Comparison | Group:
+    """Return a range, its ends included; an end that is `None` is open."""
+    if len(bounds) != 2 or bounds == (None, None) or column.is_text:
+        _refuse(column, bounds)
+    ends = zip((">=", "<="), bounds, strict=True)
+    parts = [_compared(column, side, bound) for side, bound in ends if bound is not None]
+    low, high = parts[0].values[0], parts[-1].values[0]
+    if low > high:  # type: ignore[operator]
+        msg = f"column_filters[{column.name!r}]={bounds!r} must be (low, high): no value is both."
+        raise InvalidRequestError(msg, parameter="column_filters", value=bounds)
+    return _group("AND", [*parts])
+
+
+def _value(column: TractorColumn, value: object, *, is_bound: bool = False) -> Value:
+    """Return a value of the type of a column; refuse others, and those that no row can have."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if column.is_text:
+        return _text(column, value)
+    number = _number(column, value)
+    # An int may be larger than any float, and NaN is smaller than nothing.
+    if not abs(number) <= sys.float_info.max:
+        _refuse(column, value)
+    kind = column.dtype[0]
+    if kind == "f":
+        return float(number)
+    if kind == "?":
+        return bool(number) if number in (0, 1) else _refuse(column, value)
+    return _whole(column, number, value, is_bound=is_bound)
+
+
+def _whole(column: TractorColumn, number: float, value: object, *, is_bound: bool) -> Value:
+    """Return a value of a column of whole numbers."""
+    if number != int(number):
+        # No whole number is the same, but some are above, and some below.
+        return float(number) if is_bound else _refuse(column, value)
+    limits = np.iinfo(np.int64 if is_bound else column.dtype)
+    return int(number) if limits.min <= number <= limits.max else _refuse(column, value)
+
+
+def _without_nul(column: TractorColumn, value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        _refuse(column, value)
+    return value
+
+
+def _text(column: TractorColumn, value: object) -> str:
+    text = _without_nul(column, value).rstrip()
+    if "*" in text:
+        msg = f"column_filters has {column.name}: {text!r}; a pattern is written '~{text}'."
+        raise InvalidRequestError(msg, parameter="column_filters", value=text)
+    if column.name == "type" and text not in TYPES:
+        msg = f"column_filters has type: {text!r}, which no row has; there are {', '.join(TYPES)}."
+        raise InvalidRequestError(msg, parameter="column_filters", value=text)
+    return text
+
+
+def _number(column: TractorColumn, value: object) -> float:
+    """Return a number in the column's unit, NaN for what is none."""
+    if isinstance(value, str):
+        value = _parsed(value)
+    if isinstance(value, u.Quantity):
+        return _converted(column, value)
+    return value if isinstance(value, (bool, int, float)) else math.nan
+
+
+def _converted(column: TractorColumn, value: u.Quantity) -> float:
+    """Return a Quantity as a number in the column's unit."""
+    unit = column.unit or u.dimensionless_unscaled
+    if column.inputs and unit == u.mag and isinstance(value, u.Magnitude):
+        unit = u.ABmag
+    try:
+        return float(value.to_value(unit, AB_FLUX))
+    except (u.UnitConversionError, TypeError, ValueError):
+        must = f"is in {value.unit}; {column.name} is in {column.unit or 'no unit'}."
+        msg = f"column_filters has {column.name}: {value!r}, which {must}"
+        raise InvalidRequestError(msg, parameter="column_filters", value=value) from None
+
+
+def _parsed(text: str) -> object:
+    """Return what a text means: a number, True or False, or a quantity; `None` for others."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float, u.Quantity):
+        with suppress(TypeError, ValueError):
+            return kind(text)
+    return None
+
+
+def _refuse(column: TractorColumn, value: object) -> NoReturn:
+    kinds = {"U": "text", "?": "True or False", "f": "finite numbers"}
+    kind = kinds.get(column.dtype[0], "whole numbers")
+    msg = (
+        f"column_filters has {column.name}: {value!r}; {column.name} holds {kind}, and a condition "
+        f"is {_HOW}."
+    )
+    raise InvalidRequestError(msg, parameter="column_filters", value=value)

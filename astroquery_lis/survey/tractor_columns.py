@@ -1,4 +1,4 @@
-"""The columns of the Tractor catalogues: types, units, bands, and who has them.
+"""The columns of the Tractor catalogues: types, units, bands, who has them, conditions on values.
 
 From the releases' catalogue pages (DR8 to DR11), the files themselves and the columns that Astro
 Data Lab serves.  Units are given even where the survey writes none into its files.
@@ -6,37 +6,29 @@ Data Lab serves.  Units are given even where the survey writes none into its fil
 Magnitudes, errors and colours are computed here from what every source has, so that they are the
 same from each.  Astro Data Lab's table holds some of them, rounded; there they serve to ask for
 fewer rows.
+
+The same condition becomes ADQL for a service and a test on arrays here; a value that is missing
+(masked or NaN) meets none.  An empty text is a value: services hold NULL for it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import combinations
+from operator import attrgetter
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 from astropy import units as u
 
+from ..exceptions import refuse
 from . import photometry
 from .releases import RELEASES, get_release, get_tree
-
-__all__ = [
-    "NO_REDSHIFT",
-    "OPTICAL_BANDS",
-    "REDSHIFTS",
-    "ROW_KEY",
-    "WISE_BANDS",
-    "TractorColumn",
-    "any_column",
-    "compute",
-    "computed_columns",
-    "core_columns",
-    "has_column",
-    "redshift_columns",
-    "tractor_columns",
-]
 
 OPTICAL_BANDS = ("g", "r", "i", "z")
 WISE_BANDS = ("w1", "w2", "w3", "w4")
@@ -53,25 +45,6 @@ _PHOT = tuple(f"z_phot_{name}{end}" for end in ("", "_i") for name in _STATISTIC
 
 REDSHIFTS = frozenset((*_PHOT, "z_spec", "survey"))
 """The columns that lie beside the catalogue, in tables of photometric redshifts."""
-
-_UNITS = {
-    "-": None,
-    "deg": u.deg,
-    "1/deg2": u.deg**-2,
-    "pix": u.pix,
-    "mag": u.mag,
-    "day": u.day,
-    "yr": u.yr,
-    "mas": u.mas,
-    "1/mas2": u.mas**-2,
-    "mas/yr": u.mas / u.yr,
-    "(mas/yr)-2": (u.mas / u.yr) ** -2,
-    "nmgy": u.nmgy,
-    "1/nmgy2": u.nmgy**-2,
-    "arcsec": u.arcsec,
-    "arcsec2": u.arcsec**2,
-    "1/arcsec2": u.arcsec**-2,
-}
 
 # Name, type, unit, and what is not the rule: "o" one column per optical band, "w" per WISE band,
 # "v" for W1 and W2; "from9" and "to8" the releases that have it; "files" if Data Lab's main table
@@ -103,8 +76,8 @@ ref_id i8 - from8
 pmra f4 mas/yr from8
 pmdec f4 mas/yr from8
 parallax f4 mas from8
-pmra_ivar f4 (mas/yr)-2 from8
-pmdec_ivar f4 (mas/yr)-2 from8
+pmra_ivar f4 yr2/mas2 from8
+pmdec_ivar f4 yr2/mas2 from8
 parallax_ivar f4 1/mas2 from8
 ref_epoch f4 yr from8
 gaia_pointsource ? - from8 to8
@@ -206,7 +179,12 @@ class TractorColumn:
     in_tap: bool  # whether Astro Data Lab's main table has it too
     inputs: tuple[str, ...] = ()  # the columns that it is computed from; empty if files have it
 
-    @property
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """The columns of files that it needs: itself, or what it is computed from."""
+        return self.inputs or (self.name,)
+
+    @cached_property
     def is_text(self) -> bool:
         """Whether its values are texts."""
         return self.dtype[0] == "U"
@@ -230,11 +208,10 @@ def _columns_of(line: str, release: str) -> Iterator[TractorColumn]:
     """Yield the columns that a line of the table means in a release."""
     number, optical = get_release(release).number, get_release(release).bands
     family, kind, unit, *marks = line.split()
-    first = max((int(m[4:]) for m in marks if m.startswith("from")), default=5)
-    last = min((int(m[2:]) for m in marks if m.startswith("to")), default=99)
-    if not first <= number <= last:
+    ends = {word: int(n) for word, n in re.findall(r" (from|to)(\d+)", line)}
+    if not ends.get("from", 5) <= number <= ends.get("to", 99):
         return
-    changes = [mark[1:].split(":") for mark in marks if mark.startswith("@")]
+    changes = re.findall(r"@(\d+):(\S+)", line)
     kind = [kind, *(changed for since, changed in changes if number >= int(since))][-1]
     dtype = kind.lstrip("0123456789")
     length = int(kind.removesuffix(dtype) or 1)
@@ -242,29 +219,37 @@ def _columns_of(line: str, release: str) -> Iterator[TractorColumn]:
     for band in _bands(marks, optical):
         name = family if band is None else f"{family}_{band}"
         in_tap = "files" not in marks
-        yield TractorColumn(name, dtype, length, _UNITS[unit], family, band, in_tap, inputs)
+        yield TractorColumn(name, dtype, length, _unit(unit), family, band, in_tap, inputs)
+
+
+@cache
+def _unit(text: str) -> u.UnitBase | None:
+    return None if text == "-" else u.Unit(text)
 
 
 def _bands(marks: list[str], optical: tuple[str, ...]) -> list[str] | list[None]:
     """Return the bands that a line of the table stands for."""
-    bands = [band for band in OPTICAL_BANDS if "o" in marks and band in optical]
-    bands += [b for b in WISE_BANDS if "w" in marks or ("v" in marks and b in ("w1", "w2"))]
-    return bands or [None]
+    bands = {"o": optical, "w": WISE_BANDS, "v": WISE_BANDS[:2]}
+    return [band for mark in marks for band in bands.get(mark, ())] or [None]
 
 
 @cache
-def redshift_columns(release: str) -> dict[str, TractorColumn]:
+def redshift_columns(release: str) -> Mapping[str, TractorColumn]:
     """Return the columns beside the catalogue that a release has at Astro Data Lab, by name."""
     number = get_release(release).number
     if number < 9:
         return {}
-    names = [n for n in (*_PHOT, "z_spec") if number >= 10 or not n.endswith("_i")]
-    columns = [
-        TractorColumn(name, "f4", 1, None, "z_phot" if name in _PHOT else name, None, True)
-        for name in names
-    ]
+    photometric = _PHOT if number >= 10 else _PHOT[: len(_STATISTICS)]
+    families = dict.fromkeys(photometric, "z_phot") | {"z_spec": "z_spec"}
+    columns = [TractorColumn(n, "f4", 1, None, f, None, True) for n, f in families.items()]
     columns.append(TractorColumn("survey", "U10", 1, None, "survey", None, True))
-    return {column.name: column for column in columns}
+    return MappingProxyType({column.name: column for column in columns})
+
+
+@cache
+def file_columns(release: str) -> Mapping[str, TractorColumn]:
+    """Return the columns that files of a release have, with the redshifts beside them."""
+    return MappingProxyType({**redshift_columns(release), **tractor_columns(release)})
 
 
 def has_column(column: TractorColumn, release: str, region: str) -> bool:
@@ -273,21 +258,22 @@ def has_column(column: TractorColumn, release: str, region: str) -> bool:
         schema = tractor_columns(release)
         return all(n in schema and has_column(schema[n], release, region) for n in column.inputs)
     tree = get_tree(release, region)
-    optical = column.band is not None and not column.band.startswith("w")
-    if optical and column.band not in tree.bands:
-        return False
-    columns = redshift_columns if column.name in REDSHIFTS else tractor_columns
-    return column.name in columns(tree.release)
+    bands = (None, *WISE_BANDS, *tree.bands)
+    return column.band in bands and column.name in file_columns(tree.release)
+
+
+def in_region(
+    columns: Iterable[TractorColumn], release: str, region: str
+) -> tuple[TractorColumn, ...]:
+    """Return those of some columns that the files of a region have; for ``'auto'`` all."""
+    return tuple(c for c in columns if region == "auto" or has_column(c, release, region))
 
 
 @cache
 def core_columns(release: str, region: str = "auto") -> tuple[TractorColumn, ...]:
     """Return the columns that every source has: what ``columns=None`` stands for."""
-    return tuple(
-        column
-        for column in tractor_columns(release).values()
-        if column.in_tap and (region == "auto" or has_column(column, release, region))
-    )
+    in_tap = filter(attrgetter("in_tap"), tractor_columns(release).values())
+    return in_region(in_tap, release, region)
 
 
 # ---- columns that are computed -------------------------------------------------------------------
@@ -329,27 +315,22 @@ def computed_columns(release: str) -> Mapping[str, TractorColumn]:
     """Return the columns that can be computed from those of a release."""
     schema = tractor_columns(release)
     bands = [b for b in (*OPTICAL_BANDS, *WISE_BANDS) if f"flux_{b}" in schema]
-    columns = [
-        TractorColumn(
-            f"{family}_{band}",
-            *("f4", 1, unit, family, band, in_tap),
-            tuple(f"{name}_{band}" for name in families),
-        )
-        for family, (families, _, unit, in_tap) in _RECIPES.items()
-        for band in bands
-    ]
-    for blue, red in combinations(bands, 2):
-        name = f"{blue}_{red}"
-        inputs = (f"flux_{blue}", f"flux_{red}")
-        columns.append(
-            TractorColumn(name, "f4", 1, u.mag, name, None, name in _TAP_COLOURS, inputs)
-        )
-    columns += [
-        _error_of(column)
-        for column in schema.values()
-        if "_ivar" in column.name and column.length == 1
-    ]
-    return {column.name: column for column in columns}
+    columns = [_of_recipe(family, band) for family in _RECIPES for band in bands]
+    columns += [_colour(blue, red) for blue, red in combinations(bands, 2)]
+    ivars = (c for name, c in schema.items() if "_ivar" in name and c.length == 1)
+    columns += map(_error_of, ivars)
+    return MappingProxyType({column.name: column for column in columns})
+
+
+def _of_recipe(family: str, band: str) -> TractorColumn:
+    families, _, unit, in_tap = _RECIPES[family]
+    inputs = tuple(f"{name}_{band}" for name in families)
+    return TractorColumn(f"{family}_{band}", "f4", 1, unit, family, band, in_tap, inputs)
+
+
+def _colour(blue: str, red: str) -> TractorColumn:
+    name, inputs = f"{blue}_{red}", (f"flux_{blue}", f"flux_{red}")
+    return TractorColumn(name, "f4", 1, u.mag, name, None, name in _TAP_COLOURS, inputs)
 
 
 def _error_of(column: TractorColumn) -> TractorColumn:
@@ -376,15 +357,160 @@ def compute(column: TractorColumn, values: Arrays) -> np.ndarray:
 def _everything() -> Mapping[str, TractorColumn]:
     """Return every column of any release, by name."""
     columns: dict[str, TractorColumn] = {}
-    for release in RELEASES:
-        columns |= computed_columns(release)
-    for release in RELEASES:
-        columns |= redshift_columns(release) | dict(tractor_columns(release))
+    # What files have somewhere comes before what is computed elsewhere.
+    for of in (computed_columns, file_columns):
+        for release in RELEASES:
+            columns |= of(release)
     return columns
 
 
 @cache
 def any_column(name: str, release: str) -> TractorColumn | None:
     """Return a column by name, from another release if this one has it not."""
-    columns = tractor_columns(release).get(name) or computed_columns(release).get(name)
-    return columns or _everything().get(name)
+    schemas = (tractor_columns(release), computed_columns(release), _everything())
+    return next((schema[name] for schema in schemas if name in schema), None)
+
+
+# ---- conditions on the values of a column --------------------------------------------------------
+
+Value: TypeAlias = bool | int | float | str
+
+TOLERANCE = 1e-3
+"""How far what a service computed may be from what is computed here, absolute and relative."""
+
+
+def _is_like(texts: np.ndarray, values: Sequence[Value]) -> np.ndarray:
+    """Tell which texts are like a pattern with ``*`` and ``?``."""
+    escaped = re.escape(str(values[0])).replace(r"\*", ".*").replace(r"\?", ".")
+    pattern = re.compile(escaped, re.DOTALL)
+    return np.array([bool(pattern.fullmatch(text)) for text in texts.tolist()], bool)
+
+
+_TESTS: dict[str, Callable[[np.ndarray, Sequence[Value]], np.ndarray]] = {
+    "=": lambda data, values: np.isin(data, np.array(values)),
+    "~": _is_like,
+    ">": lambda data, values: np.greater(data, values[0]),
+    ">=": lambda data, values: np.greater_equal(data, values[0]),
+    "<": lambda data, values: np.less(data, values[0]),
+    "<=": lambda data, values: np.less_equal(data, values[0]),
+}
+
+_SIDES = {"=": (">=", "<="), ">": (">=",), ">=": (">=",), "<": ("<=",), "<=": ("<=",)}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One comparison of a value."""
+
+    operator: str  # ``>``, ``>=``, ``<``, ``<=``, ``=``, ``!=``, ``~`` or ``!~``
+    values: tuple[Value, ...]  # one value, or several for ``=`` and ``!=``: any of, none of
+
+    def test(self, data: np.ndarray) -> np.ndarray:
+        """Tell which values meet it."""
+        met = _TESTS[self.operator.removeprefix("!")](data, self.values)
+        return ~met if self.operator[0] == "!" else met
+
+    def adql(self, column: str, tolerance: float) -> str | None:
+        """Return it as ADQL, wider by a tolerance; `None` if no service could test it."""
+        if tolerance:
+            return self._wider(column, tolerance)
+        operator = self.operator.removeprefix("!")
+        if operator == "~":
+            text = self._like(column)
+        elif len(self.values) > 1:
+            text = f"{column} IN ({', '.join(map(literal, self.values))})"
+        else:
+            text = f"{column} {operator} {literal(self.values[0])}"
+        # Not every service reads <>.
+        return f"NOT ({text})" if text and self.operator[0] == "!" else text
+
+    def _like(self, column: str) -> str | None:
+        pattern = str(self.values[0])
+        if {"%", "_", "\\"}.intersection(pattern):
+            return None
+        return f"{column} LIKE {literal(pattern.replace('*', '%').replace('?', '_'))}"
+
+    def _wider(self, column: str, tolerance: float) -> str | None:
+        numbers = [float(value) for value in self.values]
+        low, high = min(numbers), max(numbers)
+        ends = {">=": low - tolerance * (1 + abs(low)), "<=": high + tolerance * (1 + abs(high))}
+        sides = _SIDES.get(self.operator, ())
+        return " AND ".join(f"{column} {side} {literal(ends[side])}" for side in sides) or None
+
+    @property
+    def is_written(self) -> bool:
+        """Whether all of it can be written as ADQL."""
+        return self.adql("t", 0.0) is not None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Comparisons of which all, or any, have to be met."""
+
+    word: str  # ``AND`` or ``OR``
+    parts: tuple[Comparison | Group, ...]  # two or more
+
+    def test(self, data: np.ndarray) -> np.ndarray:
+        """Tell which values meet it."""
+        join = {"AND": np.logical_and, "OR": np.logical_or}[self.word]
+        return join.reduce([part.test(data) for part in self.parts])
+
+    def adql(self, column: str, tolerance: float) -> str | None:
+        """Return it as ADQL: what of it a service can test; `None` if nothing can be."""
+        texts = [part.adql(column, tolerance) for part in self.parts]
+        written = list(filter(None, texts))
+        if self.word == "AND":
+            return " AND ".join(written) or None
+        return f"({' OR '.join(written)})" if None not in texts else None
+
+    @property
+    def is_written(self) -> bool:
+        """Whether all of it can be written as ADQL, and not only a part."""
+        return all(part.is_written for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What the values of one column have to meet."""
+
+    column: TractorColumn
+    rule: Comparison | Group
+
+    def test(self, data: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+        """Tell which values meet the condition."""
+        if data.dtype.kind == "f":
+            # As SQL compares: in double precision, whatever the column is stored in.
+            data = data.astype(float)
+        with np.errstate(invalid="ignore"):
+            met = self.rule.test(data)
+        # NaN alone differs from itself.
+        met &= data == data
+        return met if mask is None else met & ~mask
+
+    def adql(self, column: str) -> str | None:
+        """Return ADQL that every row meets which meets the condition; `None` if there is none."""
+        if self.column.name.startswith("ls_id"):
+            # Services pack that of DR11 in another way.
+            return None
+        text = self.rule.adql(column, TOLERANCE if self.column.inputs else 0.0)
+        if text and self.column.is_text and self.rule.test(np.array([""]))[0]:
+            return f"({text} OR {column} IS NULL)"
+        return text
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a service selects just the same rows by its ADQL."""
+        # A service's NaN is above every number.
+        is_number = self.column.dtype[0] == "f"
+        return not is_number and self.adql("t") is not None and self.rule.is_written
+
+
+def literal(value: object) -> str:
+    """Return a number or a text as an ADQL literal."""
+    if isinstance(value, (bool, np.bool_, int, np.integer)):
+        return str(int(value))
+    if isinstance(value, (float, np.floating)) and math.isfinite(value):
+        return repr(float(value))
+    if isinstance(value, str) and "\0" not in value:
+        return "'" + value.replace("'", "''") + "'"
+    refuse("value", value, "cannot be written into a query.")

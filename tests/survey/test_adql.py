@@ -13,8 +13,8 @@ from astroquery_lis.catalogs.catalog_services import box_where, catalog_query
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.survey.bricks import brick_id
 from astroquery_lis.survey.catalog_request import as_conditions, catalog_request
-from astroquery_lis.survey.conditions import literal
 from astroquery_lis.survey.sphere import Box, Circle, Polygon, separation_deg
+from astroquery_lis.survey.tractor_columns import literal
 
 CENTERS = [(45.2, 0.1), (0.01, -0.2), (359.99, 32.4), (123.4, 89.95), (10.0, -89.999), (77.0, 60.0)]
 
@@ -166,6 +166,8 @@ def test_missing_values_meet_no_condition():
     [
         {"flux_r": ">ten"},
         {"flux_r": "nan"},
+        {"flux_r": 10**400},
+        {"maskbits": f"<{10**400}"},
         {"flux_r": None},
         {"flux_r": []},
         {"flux": ">1"},
