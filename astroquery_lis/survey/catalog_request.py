@@ -223,13 +223,8 @@ def as_maxrec(maxrec: int) -> int:
 
 # ---- columns by the names that users know --------------------------------------------------------
 
+# What people look at first.
 _BRIEF = ("ls_id", "ra", "dec", "type", "mag", "mag_err", "shape_r", "sersic", "maskbits")
-
-
-def brief_columns(release: str, region: str = "auto") -> tuple[TractorColumn, ...]:
-    """Return the columns that people look at first: what ``columns='brief'`` stands for."""
-    columns = [column for word in _BRIEF for column in _meant(word, release, region)]
-    return tuple(column for column in columns if column.band not in WISE_BANDS[1:])
 
 
 @cache
@@ -238,6 +233,9 @@ def _meant(name: str, release: str, region: str) -> tuple[TractorColumn, ...]:
     column = any_column(name, release)
     if column is not None:
         return (column,)
+    if name == "brief":
+        brief = (column for word in _BRIEF for column in _meant(word, release, region))
+        return tuple(column for column in brief if column.band not in WISE_BANDS[1:])
     columns = (column for schema in _schemas(release) for column in schema.values())
     return in_region((c for c in columns if c.family == name), release, region)
 
@@ -263,16 +261,18 @@ def resolve_columns(
     """
     if columns is None:
         return core_columns(release, region)
-    schemas = _schemas(release)[:2] if isinstance(columns, Set) else ()
-    names = listed(columns, [name for schema in schemas for name in schema])
-    words = [name.strip().lower() for name in names]
+    names = columns.replace(",", " ").split() if isinstance(columns, str) else columns
+    if isinstance(columns, Set):
+        names = listed(columns, (*tractor_columns(release), *computed_columns(release)))
+    try:
+        words = [name.strip().lower() for name in names]
+    except (TypeError, AttributeError):
+        words = []
     if not words:
         must = "must name columns; leave it out for the core schema, or take 'brief' or 'all'."
         refuse(parameter, columns, must)
     if words in (["all"], ["*"]):
         return None
-    if words == ["brief"]:
-        return brief_columns(release, region)
     columns_named: list[TractorColumn] = []
     for word in words:
         columns_named += _meant(word, release, region) or (_own(word, release, own(), parameter),)
@@ -376,12 +376,15 @@ def _listed(column: TractorColumn, text: str) -> Comparison | Group:
     """Return what a list means, commas between its items: any of them, or after != none."""
     operator, value = _signed(text)
     items = [item.strip() for item in value.split(",")]
-    is_plain = not any(".." in item or item.startswith(_SIGNS) for item in items)
-    if is_plain and operator in ("", "=", "!="):
+    if not any(map(_is_compound, items)) and operator in ("", "=", "!="):
         return Comparison(operator or "=", tuple(_value(column, item) for item in items))
     if operator == "!=" and len(items) > 1:
         return _refuse(column, text)
     return _group("OR", [_single(column, item.strip()) for item in text.split(",")])
+
+
+def _is_compound(text: str) -> bool:
+    return ".." in text or text.startswith(_SIGNS)
 
 
 def _single(column: TractorColumn, text: str) -> Comparison | Group:
