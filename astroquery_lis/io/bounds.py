@@ -7,6 +7,7 @@ keep a call for ever.  So the end of the call is looked at whenever bytes come, 
 from __future__ import annotations
 
 import io
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +17,9 @@ from dataclasses import dataclass
 from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any
 
+import certifi
 import urllib3
+from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from .._conf import conf
@@ -149,5 +152,28 @@ class _SecurePool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
 
 
-POOL_CLASSES = {"http": _Pool, "https": _SecurePool}
-"""What urllib3's managers make for an address."""
+_POOLS = {"http": _Pool, "https": _SecurePool}
+
+
+class BoundedAdapter(HTTPAdapter):
+    """Connections of requests, direct and through proxies, whose answers are bounded."""
+
+    def init_poolmanager(
+        self, connections: int, maxsize: int, block: bool = False, **options: Any
+    ) -> None:
+        """Make the manager of direct connections."""
+        super().init_poolmanager(connections, maxsize, block, **_certificates(), **options)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> urllib3.PoolManager:
+        """Return the manager of connections through a proxy."""
+        manager = super().proxy_manager_for(proxy, **_certificates(), **options)
+        if proxy.startswith("http"):  # those of SOCKS connect in a way of their own
+            manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+def _certificates() -> dict[str, Any]:
+    """Return whose certificates are trusted, as urllib3 is told it."""
+    place = os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
+    return {"ca_cert_dir" if os.path.isdir(place) else "ca_certs": place}

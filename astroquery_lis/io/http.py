@@ -17,12 +17,11 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-import certifi
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
+from requests.exceptions import InvalidJSONError
+from requests.utils import get_environ_proxies, prepend_scheme_if_needed, select_proxy
 from urllib3.exceptions import (
     HTTPError,
     IncompleteRead,
@@ -49,7 +48,7 @@ from ..exceptions import (
     UnexpectedContentError,
     UnreachableError,
 )
-from .bounds import POOL_CLASSES, seconds_left, within
+from .bounds import BoundedAdapter, seconds_left, within
 
 if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
@@ -67,14 +66,10 @@ WITHOUT_NETWORK = (
     "Check the network. A local copy of the survey (mirror=) and the simulated sky "
     "(astroquery_lis.sandbox.serve()) need none."
 )
-BACKOFF_S = 0.25
-BACKOFF_MAX_S = 20.0
-
-
 _RETRY = {
-    "backoff_factor": BACKOFF_S,
-    "backoff_max": BACKOFF_MAX_S,
-    "backoff_jitter": BACKOFF_S,
+    "backoff_factor": 0.25,
+    "backoff_max": 20.0,
+    "backoff_jitter": 0.25,
     "respect_retry_after_header": True,
     "raise_on_status": False,
 }
@@ -105,7 +100,7 @@ class _PoliteRetry(Retry):
             )
             status = response.status
             raise RateLimitedError(msg, url=self.url, status=status, retry_after_s=wait_s)
-        return wait_s if wait_s is None else min(wait_s, seconds_left())
+        return wait_s and min(wait_s, seconds_left())
 
 
 @contextmanager
@@ -126,40 +121,52 @@ def map_errors(url: str, *others: type[Exception]) -> Iterator[None]:
         raise _mapped(url, error, before) from error
 
 
+Kinds: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
+_TIMEOUTS = (TimeoutError, urllib3.exceptions.TimeoutError, requests.Timeout)
+_MEANINGS: tuple[tuple[Kinds, type[TransferError], str], ...] = (
+    (InvalidJSONError, UnexpectedContentError, "{url} did not answer in JSON: {cause}."),
+    (_TIMEOUTS, ServiceTimeoutError, "No answer from {url} in time."),
+)
+"""Lower errors that mean the same wherever they come from, and what is said of them."""
+
+
 def _mapped(url: str, error: BaseException, before: BaseException | None) -> LegacySurveyError:
     """Return the error of ours that a lower one means, by the first that says what it is."""
-    if isinstance(error, MaxRetryError) and error.reason is not None:
-        error = error.reason
+    if isinstance(error, MaxRetryError):
+        error = error.reason or error
     lower = list(causes(error, before))
     for cause in lower:
         if isinstance(cause, LegacySurveyError):
             return cause
-    down = unreached(url, *lower)
-    if down is not None:
-        return down
-    for cause in lower:
-        meaning = _meaning(url, cause, error)
-        if meaning is not None:
-            return meaning
+    meanings = (_meaning(url, cause, error) for cause in lower)
+    meaning = unreached(url, *lower) or next(filter(None, meanings), None)
     msg = f"Could not read {url}: {error}."
-    return ServiceDownError(msg, url=url, cause=error)
+    return meaning or ServiceDownError(msg, url=url, cause=error)
 
 
 def _meaning(url: str, cause: BaseException, error: BaseException) -> TransferError | None:
     """Return the error that one cause of an error means by itself, or `None`."""
-    if isinstance(cause, requests.exceptions.InvalidJSONError):
-        msg = f"{url} did not answer in JSON: {cause}."
-        return UnexpectedContentError(msg, url=url, cause=error)
-    if isinstance(cause, (TimeoutError, urllib3.exceptions.TimeoutError, requests.Timeout)):
-        msg = f"No answer from {url} in time."
-        return ServiceTimeoutError(msg, url=url, cause=error)
+    for kinds, meaning, text in _MEANINGS:
+        if isinstance(cause, kinds):
+            return meaning(text.format(url=url, cause=cause), url=url, cause=error)
+    cut = _cut_off(cause)
+    if cut:
+        return TruncatedError(f"{url} was cut off: {cut}.", url=url, cause=error)
+    status = getattr(getattr(cause, "response", None), "status_code", 0)
+    return status_error(status, url, cause=error)
+
+
+def _cut_off(cause: BaseException) -> str:
+    """Return how an answer that had begun ended, empty if the error says nothing of that."""
     if isinstance(cause, http.client.IncompleteRead):
         # urllib3 counts the bytes that came, the standard library has them.
         came = cause.partial if isinstance(cause.partial, int) else len(cause.partial)
-        msg = f"{url} was cut off: {came} bytes came, {cause.expected} were still due."
-        return TruncatedError(msg, url=url, cause=error)
-    status = getattr(getattr(cause, "response", None), "status_code", 0)
-    return status_error(status, url, cause=error)
+        due = "more" if cause.expected is None else cause.expected
+        return f"{came} bytes came, {due} were still due"
+    # Of a connection that ends before an answer begins, urllib3 says that it was aborted.
+    if isinstance(cause, ProtocolError) and str(cause.args[0]).startswith("Connection broken"):
+        return _cut_off(cause.args[-1]) or f"{cause.args[-1]}"
+    return ""
 
 
 def unreached(url: str, *errors: BaseException) -> UnreachableError | None:
@@ -229,15 +236,13 @@ def all_failed(
     last = failures[-1][1]
     if len(failures) == 1:
         return last
-    errors = [error for _, error in failures]
-    reasons: dict[str, str] = {}
-    for error in errors:
-        reasons |= error.reasons if isinstance(error, UnreachableError) else {}
-    if all(isinstance(error, UnreachableError) for error in errors):
+    unreached = [error for _, error in failures if isinstance(error, UnreachableError)]
+    if len(unreached) == len(failures):
+        reasons = {host: why for error in unreached for host, why in error.reasons.items()}
         return unreachable(reasons, url=last.url, cause=last.cause)
     texts = [summary, *(f"{name}: {reason_of(error)}" for name, error in failures)]
-    message = " ".join([*texts, WITHOUT_NETWORK] if reasons else texts)
-    return kind(message, url=last.url, status=last.status, cause=last)
+    texts += [WITHOUT_NETWORK] * bool(unreached)
+    return kind(" ".join(texts), url=last.url, status=last.status, cause=last)
 
 
 def status_error(status: int, url: str, **about: Any) -> TransferError | None:
@@ -266,8 +271,7 @@ def send_with(prefix: str, *, user: str = "", query: str = "") -> None:
 
     They stand in no address that the package handles, and so in no error, file or table.
     """
-    headers = make_headers(basic_auth=user) if user else {}
-    _secrets[prefix] = headers, query
+    _secrets[prefix] = make_headers(basic_auth=user), query
     for name in ("urllib3.connectionpool", "urllib3.util.retry"):
         # A filter that is there already is not added again.
         logging.getLogger(name).addFilter(_hide_queries)
@@ -294,15 +298,21 @@ def _with_secrets(url: str) -> tuple[str, dict[str, str]]:
     return url, headers
 
 
+# ---- clients -------------------------------------------------------------------------------------
+
 _PROXY_VARIABLES = tuple(
     case(f"{name}_proxy") for name in ("http", "https", "all", "no") for case in (str, str.upper)
 )
 
 
-@lru_cache(maxsize=16)
-def _proxies(*values: str | None) -> dict[str, str]:
-    """Return the proxies for these values of the variables; to look costs as much as a request."""
-    return getproxies()
+@lru_cache(maxsize=64)
+def _proxy_for(host_url: str, *_: str | None) -> str | None:
+    """Return the proxy for a host, or `None`; the variables that tell it are part of the question.
+
+    To look at them costs as much as a request.
+    """
+    proxy = select_proxy(host_url, get_environ_proxies(host_url))
+    return prepend_scheme_if_needed(proxy, "http") if proxy else None
 
 
 class HttpClient:
@@ -327,9 +337,11 @@ class HttpClient:
             status_forcelist=retry_status,
             max_wait_s=max_retry_after_s,
         )
+        connect_s = min(CONNECT_TIMEOUT_S, timeout_s)
+        self._timeout = Timeout(connect=connect_s, read=timeout_s)
         self._lock = new_lock()
-        self._pools: dict[str | None, urllib3.PoolManager] = {}
-        self._pid = os.getpid()
+        self._adapter: BoundedAdapter | None = None
+        self._pid = 0
 
     @property
     def user_agent(self) -> str:
@@ -337,7 +349,7 @@ class HttpClient:
         return self._headers["User-Agent"]
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_lock": None, "_pools": {}}
+        return {**self.__dict__, "_lock": None, "_adapter": None, "_pid": 0}
 
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
@@ -345,37 +357,21 @@ class HttpClient:
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         """Return the pool manager for ``url``: direct, or through the environment's proxy."""
-        parts = parse_url(url)
-        proxy = _proxies(*map(os.environ.get, _PROXY_VARIABLES)).get(parts.scheme or "")
-        if proxy and proxy_bypass(parts.host or ""):
-            proxy = None
+        host_url = parse_url(url)._replace(auth=None, path=None, query=None, fragment=None).url
+        proxy = _proxy_for(host_url, *map(os.environ.get, _PROXY_VARIABLES))
         with self._lock:
-            if self._pid != os.getpid():
-                self._pools, self._pid = {}, os.getpid()
-            if proxy not in self._pools:
-                options: dict[str, Any] = {
-                    "num_pools": 16,
-                    "maxsize": self.max_connections,
-                    "block": True,
-                    "ca_certs": os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where(),
-                    "timeout": Timeout(
-                        connect=min(CONNECT_TIMEOUT_S, self.timeout_s), read=self.timeout_s
-                    ),
-                }
-                self._pools[proxy] = (
-                    urllib3.ProxyManager(proxy, **options)
-                    if proxy
-                    else urllib3.PoolManager(**options)
-                )
-                self._pools[proxy].pool_classes_by_scheme = POOL_CLASSES
-            return self._pools[proxy]
+            # The connections of the process that this one was forked from are not ours.
+            if self._adapter is None or self._pid != os.getpid():
+                self._adapter = BoundedAdapter(pool_maxsize=self.max_connections, pool_block=True)
+                self._pid = os.getpid()
+            return self._adapter.proxy_manager_for(proxy) if proxy else self._adapter.poolmanager
 
     def fetch(
         self,
         url: str,
         consume: Callable[[BaseHTTPResponse], T],
         *,
-        headers: Callable[[], dict] | None = None,
+        headers: Callable[[], dict] = dict,
         limit_bytes: float | None = None,
     ) -> T:
         """GET ``url`` and return ``consume(response)``, repeated while failures are transient."""
@@ -383,8 +379,7 @@ class HttpClient:
         with map_errors(url), within(limit_bytes=limit_bytes, grows=True):
             while True:
                 seconds_left()
-                extra = headers() if headers else {}
-                response = self._urlopen(url, {**self._headers, **extra}, retry)
+                response = self._urlopen(url, {**self._headers, **headers()}, retry)
                 try:
                     refusal = status_error(response.status, url)
                     if refusal is not None and response.status != 416:
@@ -424,6 +419,7 @@ class HttpClient:
                 address,
                 headers={**headers, **secret_headers},
                 retries=retry,
+                timeout=self._timeout,
                 preload_content=False,
                 decode_content=False,
             )
@@ -479,8 +475,7 @@ class PoliteSession(requests.Session):
             allowed_methods=None,
             max_wait_s=max_retry_after_s,
         )
-        adapter = HTTPAdapter(pool_maxsize=max_connections, max_retries=retry)
-        adapter.poolmanager.pool_classes_by_scheme = POOL_CLASSES
+        adapter = BoundedAdapter(pool_maxsize=max_connections, max_retries=retry)
         self.mount("http://", adapter)
         self.mount("https://", adapter)
 

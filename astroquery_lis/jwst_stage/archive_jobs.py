@@ -165,7 +165,7 @@ class ArchiveClient(HttpClient):
         url: str,
         consume: Callable[[Any], T],
         *,
-        headers: Callable[[], dict[str, str]] | None = None,
+        headers: Callable[[], dict] = dict,
         limit_bytes: float | None = None,
     ) -> T:
         """GET ``url``, as `~astroquery_lis.io.http.HttpClient.fetch` does."""

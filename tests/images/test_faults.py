@@ -73,6 +73,7 @@ LASTING = {
     "429 for an hour": ("status", {"code": 429, "retry_after": 3600}, RateLimitedError, "3600 s"),
     "403": ("status", {"code": 403}, TransferError, "HTTP 403"),
     "cut": ("cut", {}, TruncatedError, "cut off"),
+    "reset": ("reset", {"fraction": 0.5}, TruncatedError, "cut off: .*reset"),
     "refuse": ("refuse", {}, ServiceDownError, "Could not read"),
     "html": ("html", {}, UnexpectedContentError, "not a FITS file; it begins with b'<"),
     "wrong range": ("wrong_range", {}, UnexpectedContentError, "sent bytes"),

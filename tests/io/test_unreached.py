@@ -4,19 +4,23 @@ import socket
 import traceback
 from contextlib import ExitStack
 
+import numpy as np
 import pytest
 from astroquery import mast
 
 from astroquery_lis import LegacySurvey, LegacySurveyClass, _conf, conf, sandbox
 from astroquery_lis.exceptions import (
+    FailoverWarning,
     NoCoverageError,
     ServiceDownError,
     ServiceTimeoutError,
+    TruncatedError,
     UnexpectedContentError,
     UnreachableError,
 )
-from astroquery_lis.io.http import HttpClient, map_errors
+from astroquery_lis.io.http import HttpClient, PoliteSession, map_errors
 from astroquery_lis.jwst_stage import JwstStageClass
+from astroquery_lis.survey.paths import file_path
 
 from .raw_server import OK, RawServer
 
@@ -173,6 +177,50 @@ def test_a_time_out_of_the_standard_library_is_one():
     with pytest.raises(ServiceTimeoutError, match=text) as caught, map_errors("http://a/b"):
         raise TimeoutError("timed out")
     assert caught.value.url == "http://a/b"
+
+
+CUT_OFF = {
+    "file": lambda sky, url: HttpClient(retries=0).read(url, 1e8),
+    "session": lambda sky, url: PoliteSession(retries=0).get(url),
+    "TAP": lambda sky, url: LegacySurveyClass().query_tap("SELECT brickname FROM ls_dr10.bricks_s"),
+    "cutout": lambda sky, url: _cutout(sky.mirror_url, sky),
+}
+
+
+def _cutout(mirror, sky):
+    survey = LegacySurveyClass()
+    survey.mirror = mirror
+    return survey.get_cutout(sky.positions["star"], 8, bands="g", source="bricks")
+
+
+@pytest.mark.parametrize("kind", ["reset", "cut"])
+@pytest.mark.parametrize("call", CUT_OFF)
+def test_an_answer_that_ends_in_the_middle_is_truncated_however_it_ends(sky, call, kind):
+    path = file_path("image", "dr10", "south", brick="0451p000", band="g")
+    sky.faults.add(kind, match="*image-g*", times=None, fraction=0.5)
+    sky.faults.add(kind, match="*tap*", times=None, fraction=0.5)
+    url = f"{sky.mirror_url}/{path}"
+    with (
+        conf.set_temp("tap_url", sky.tap_url),
+        conf.set_temp("retries", 0),
+        pytest.raises(TruncatedError, match="was cut off: ") as caught,
+        map_errors(url),
+    ):
+        CUT_OFF[call](sky, url)
+    assert ("reset" in str(caught.value)) == (kind == "reset")
+
+
+@pytest.mark.parametrize("kind", ["reset", "cut"])
+def test_after_an_answer_that_ended_in_the_middle_the_next_mirror_gives_it(sky, kind):
+    right = _cutout(sky.mirror_url, sky)
+    LegacySurvey.clear_cache()
+    sky.faults.add(kind, match="*image-g*", times=1, fraction=0.5)
+    with (
+        conf.set_temp("retries", 0),
+        pytest.warns(FailoverWarning, match=r"failed \(.* was cut off: "),
+    ):
+        cutout = _cutout([sky.mirror_url, f"{sky.mirror_url}/"], sky)
+    assert np.array_equal(cutout[1].data, right[1].data)
 
 
 def test_an_answer_of_tap_that_is_no_table_is_so_after_an_earlier_error_too():
