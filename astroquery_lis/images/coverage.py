@@ -26,7 +26,7 @@ from ..io.places import Failovers
 from ..survey.bricks import brick_grid, brick_id, is_north, name_of
 from ..survey.layers import layer_of
 from ..survey.owners import EDGE_PIX, images_over
-from ..survey.pixel_grids import Box
+from ..survey.pixel_grids import Box, depth_in
 from ..survey.placement import cached_name
 from .cutout_hdus import bricks_under, shared_out
 
@@ -67,32 +67,42 @@ def settle(
     """
     if all(shares.values()):
         return dict(shares)
-    present = list(dict.fromkeys(p.band for p, share in shares.items() if share and p.band))
+    present = _bands(plane for plane, share in shares.items() if share)
     if not any(shares.values()):
         present = list(other_bands())
         if not present:
             raise NoCoverageError(nothing)
-    bands = ", ".join(present)
     if not are_bands_named:
-        shares = _of_bands(shares, present, f"in {place}; it has {bands}.")
-    if not all(shares.values()):
-        names = ", ".join(str(plane) for plane, share in shares.items() if not share)
-        msg = f"No {names} in {place}; its bands are {bands}."
-        if on_missing == "raise":
-            msg += " Leave that out, or take on_missing='warn' for planes without values."
-            raise MissingDataError(msg)
-        warn(msg, CoverageWarning)
+        shares = _of_bands(shares, present, place)
+    lacking = ", ".join(str(plane) for plane, share in shares.items() if not share)
+    if lacking:
+        _leave_blank(f"No {lacking} in {place}; its bands are {', '.join(present)}.", on_missing)
     return dict(shares)
 
 
 def _of_bands(
-    shares: Mapping[Plane, float], bands: Sequence[str], message: str
-) -> dict[Plane, float]:
+    shares: Mapping[Plane, float], present: list[str], place: str
+) -> Mapping[Plane, float]:
     """Return the shares of planes of some bands, or of none; warn of the other bands."""
-    absent = dict.fromkeys(p.band for p in shares if p.band and p.band not in bands)
+    absent = [band for band in _bands(shares) if band not in present]
     if absent:
-        warn(f"No {', '.join(absent)} {message}", CoverageWarning)
+        names, bands = ", ".join(absent), ", ".join(present)
+        warn(f"No {names} in {place}; it has {bands}.", CoverageWarning)
     return {plane: share for plane, share in shares.items() if plane.band not in absent}
+
+
+def _leave_blank(message: str, on_missing: str) -> None:
+    """Warn of planes without values, or raise."""
+    if on_missing == "raise":
+        hint = "Leave that out, or take on_missing='warn' for planes without values."
+        msg = f"{message} {hint}"
+        raise MissingDataError(msg)
+    warn(message, CoverageWarning)
+
+
+def _bands(planes: Iterable[Plane]) -> list[str]:
+    """Return the bands of planes, each once."""
+    return list(dict.fromkeys(plane.band for plane in planes if plane.band))
 
 
 def bands_with_data(cut: Callable[[], HDUList]) -> list[str]:
@@ -133,8 +143,7 @@ def nothing(plan: CoaddPlan, files: Files) -> str:
     else:
         bands, all_bands = ", ".join(plan.bands), ", ".join(plan.all_bands)
         msg += f": {tree.folder} has no {bands}; its bands are {all_bands}."
-    if plan.release.is_split and request.region == "auto":
-        other = {"north": "south", "south": "north"}[tree.region]
+    for other in {*plan.release.regions_of(request.region)} - {tree.region}:
         msg += f" The other region, region={other!r}, is not official there but may have it."
     return msg
 
@@ -150,15 +159,15 @@ def check_target(plan: CoaddPlan, files: Files) -> None:
 
 
 def _has_target(plan: CoaddPlan, files: Files) -> bool:
-    """Return True if a file has the pixel of the target."""
+    """Return True if a file has the pixel of the target, or the target is not in the box."""
     box = plan.placement.box
     x, y = plan.placement.grid.to_pixel(plan.request.ra_deg, plan.request.dec_deg)
-    row, column = (round(float(value)) for value in (y - box.y0, x - box.x0))
-    if not (0 <= row < box.shape[0] and 0 <= column < box.shape[1]):
+    # Half a sky away it is on no pixel, which is NaN.
+    if not depth_in(box, y, x) > 0:
         return True
+    row, column = (round(float(value)) for value in (y - box.y0, x - box.x0))
     target = Box(row, row + 1, column, column + 1)
-    labels = [(f, f.placement.labels) for f in files.values()]
-    return any(a is not None and int(a.of(target)[0, 0]) in f.sections for f, a in labels)
+    return any(f.placement.number_at(target) in f.sections for f in files.values())
 
 
 def warn_of_absent_bands(bands: Sequence[str], release: str, tree: Tree) -> None:

@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 from zipfile import BadZipFile
@@ -95,34 +96,51 @@ def values_at(
     RA and Dec are NaN where there is no position.  Failovers are warned of.  The first failure is
     raised: where values are kept, after all that can be read is.
     """
-    columns = {
-        name: _empty(name, IMAGE_PRODUCTS[product], len(positions[0]))
-        for name, product, _ in spec.planes()
-    }
-    failovers, flaws = Failovers(), list[str]()
+    total = int(np.count_nonzero(np.isfinite(positions[0])))
+    maps = _Maps(spec, len(positions[0]), total)
     failure: Exception | None = None
-    jobs = jobs_of(*positions)
-    n_lacking = total = int(np.count_nonzero(np.isfinite(positions[0])))
     progress = Progress(total, show=show_progress, label="positions")
-    mapped = map_jobs(partial(_values_of_job, spec, access), jobs, executor=executor)
+    work = partial(_values_of_job, spec, access)
+    mapped = map_jobs(work, jobs_of(*positions), executor=executor)
     with closing(progress), closing(mapped):
         for job, values, error in mapped:
             progress.update(len(job.rows))
             failure = failure or error
             if error is None:
-                failovers.update(values.failovers)
-                flaws += [values.cache_error] if values.cache_error else []
-                n_lacking -= len(job.rows) if values.columns else 0
-                for name, part in values.columns.items():
-                    columns[name][job.rows] = part
+                maps.put(job, values)
             elif not spec.folder:
                 break
-    failovers.warn()
-    if flaws:
-        warn(f"What was fetched is not cached: {flaws[0]}", CacheWarning)
+    maps.warn()
     if failure is not None:
         raise failure
-    return columns, n_lacking
+    return maps.columns, maps.n_lacking
+
+
+class _Maps:
+    """What the jobs have brought."""
+
+    def __init__(self, spec: MapSpec, n_rows: int, n_lacking: int) -> None:
+        self.columns = {
+            name: _empty(name, IMAGE_PRODUCTS[product], n_rows)
+            for name, product, _ in spec.planes()
+        }
+        self.n_lacking = n_lacking
+        self._failovers, self._cache_error = Failovers(), ""
+
+    def put(self, job: MapJob, values: MapValues) -> None:
+        """Put the values of a job into their rows."""
+        self._failovers.update(values.failovers)
+        self._cache_error = self._cache_error or values.cache_error
+        if values.columns:
+            self.n_lacking -= len(job.rows)
+        for name, column in values.columns.items():
+            self.columns[name][job.rows] = column
+
+    def warn(self) -> None:
+        """Say which mirrors failed, and what could not be kept."""
+        self._failovers.warn()
+        if self._cache_error:
+            warn(f"What was fetched is not cached: {self._cache_error}", CacheWarning)
 
 
 def _empty(name: str, product: CoaddProduct, n_rows: int) -> MaskedColumn:
@@ -175,20 +193,26 @@ def _kept_name(spec: MapSpec, access: Access, job: MapJob) -> str:
 
 
 def _values_of_job(spec: MapSpec, access: Access, job: MapJob) -> MapValues:
-    """Return the values of each map; a brick's files have ``conf.deadline`` to come."""
-    place = Path(spec.folder, _kept_name(spec, access, job)) if spec.folder else None
-    if place is not None and place.exists():
-        # What is damaged, or of other positions, is read again.
-        with suppress(*NOT_WHOLE), place.open("rb") as stream:
-            columns = dict(np.load(stream, allow_pickle=False))
-            if all(len(column) == len(job.rows) for column in columns.values()):
-                return MapValues(columns)
-    with within():
-        values = _read(spec, access, job)
-    if place is not None:
-        with write_whole(place) as temporary, temporary.open("wb") as stream:
-            np.savez(stream, **values.columns)  # type: ignore[arg-type]
+    """Return the values of each map, and keep them; those that are kept are read from there."""
+    if not spec.folder:
+        return _read(spec, access, job)
+    place = Path(spec.folder, _kept_name(spec, access, job))
+    # What is not there, damaged, or of other positions, is read from the files.
+    with suppress(*NOT_WHOLE):
+        return _kept(place, len(job.rows))
+    values = _read(spec, access, job)
+    with write_whole(place) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **values.columns)  # type: ignore[arg-type]
     return values
+
+
+def _kept(place: Path, n_rows: int) -> MapValues:
+    with place.open("rb") as stream:
+        columns = dict(np.load(stream, allow_pickle=False))
+    if any(len(column) != n_rows for column in columns.values()):
+        msg = f"{place} is of other positions"
+        raise ValueError(msg)
+    return MapValues(columns)
 
 
 _Cells: TypeAlias = list[tuple[Box, np.ndarray]]
@@ -196,6 +220,7 @@ _Cells: TypeAlias = list[tuple[Box, np.ndarray]]
 
 
 def _read(spec: MapSpec, access: Access, job: MapJob) -> MapValues:
+    """Read the maps of a brick; its files have ``conf.deadline`` to come."""
     row, column = _pixels(job)
     cells = _cells(row, column)
     requests = {
@@ -207,26 +232,26 @@ def _read(spec: MapSpec, access: Access, job: MapJob) -> MapValues:
     for of_plane in requests.values():
         shared.expect(of_plane)
     columns: dict[str, np.ndarray] = {}
-    names = list(requests)
-    with access.reader(shared) as reader:
-        for start in range(0, len(names), PLANES_AT_ONCE):
+    with within(), access.reader(shared) as reader:
+        for start in range(0, len(requests), PLANES_AT_ONCE):
             # Several files at once, so that none waits for what another has to fetch.
-            some = {name: requests[name] for name in names[start : start + PLANES_AT_ONCE]}
-            for name, of_plane in some.items():
-                dtype = IMAGE_PRODUCTS[of_plane[0].source[2]].dtype
-                columns[name] = np.empty(len(row), dtype)
+            some = dict(islice(requests.items(), start, start + PLANES_AT_ONCE))
+            columns |= {
+                name: np.empty(len(row), IMAGE_PRODUCTS[of_plane[0].source[2]].dtype)
+                for name, of_plane in some.items()
+            }
             for number, (box, members) in enumerate(cells):
-                where = row[members] - box.y0, column[members] - box.x0
                 asked = {name: some[name][number] for name in some if name in columns}
                 sections = reader.read(list(asked.values()))
                 shared.release(asked.values())
+                where = row[members] - box.y0, column[members] - box.x0
                 for name, section in zip(asked, sections, strict=True):
                     failovers.add(section.answer)
-                    if section.pixels is not None:
-                        columns[name][members] = section.pixels[where]
-                    else:
+                    if section.pixels is None:
                         _prove_absent(reader, job.brick, asked[name])
                         del columns[name]
+                    else:
+                        columns[name][members] = section.pixels[where]
         return MapValues(columns, failovers.messages, str(reader.cache_error or ""))
 
 

@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, TypeGuard
 
 import numpy as np
+from astropy.coordinates import SkyCoord
 from astropy.io.fits import HDUList, Header
 
 from ..exceptions import InvalidExposureError, InvalidRequestError
@@ -160,11 +161,15 @@ class SkyGrid:
         """Longest side of a pixel at the reference point, degrees."""
         return float(np.sqrt((self._wcs.pixel_scale_matrix**2).sum(axis=0)).max())
 
+    @cached_property
+    def _is_icrs(self) -> bool:
+        frame = self._wcs.wcs.radesys.strip() or "ICRS"
+        return frame == "ICRS" and self._wcs.wcs.ctype[0].startswith("RA")
+
     def to_sky(self, x: float | np.ndarray, y: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return RA and Dec, ICRS degrees, of pixels counted from 0."""
         x, y = np.asarray(x, float), np.asarray(y, float)
-        frame = self._wcs.wcs.radesys.strip() or "ICRS"
-        if frame == "ICRS" and self._wcs.wcs.ctype[0].startswith("RA"):
+        if self._is_icrs:
             ra, dec = self._wcs.all_pix2world(x, y, 0)
         else:
             position = self._wcs.pixel_to_world(x, y).icrs
@@ -175,7 +180,14 @@ class SkyGrid:
         self, ra_deg: float | np.ndarray, dec_deg: float | np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return pixels counted from 0 of ICRS positions in degrees, as near as a solution is."""
-        return self._wcs.all_world2pix(ra_deg, dec_deg, 0, quiet=True)
+        lon_deg, lat_deg = ra_deg, dec_deg
+        if not self._is_icrs:
+            from astropy.wcs.utils import wcs_to_celestial_frame
+
+            frame = wcs_to_celestial_frame(self._wcs)
+            position = SkyCoord(ra_deg, dec_deg, unit="deg").transform_to(frame).spherical
+            lon_deg, lat_deg = position.lon.deg, position.lat.deg
+        return self._wcs.all_world2pix(lon_deg, lat_deg, 0, quiet=True)
 
     def cards(self, *, x0: int = 0, y0: int = 0) -> list[tuple[str, str | float, str]]:
         """Return the FITS cards of the grid."""

@@ -93,6 +93,10 @@ class Placement:
         """``(ny, nx)`` of the cutout."""
         return self.box.shape
 
+    def number_at(self, pixel: Box) -> int:
+        """Return the number of the piece of a pixel."""
+        return 0 if self.labels is None else int(self.labels.of(pixel)[0, 0])
+
     def piece(self, labels: Labels, label: int, brick: int, *, is_owner: bool) -> Piece | None:
         """Build the piece of the pixels of a label; `None` if the image holds none of them."""
         y, x = labels.rim(label)

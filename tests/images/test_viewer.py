@@ -236,6 +236,17 @@ def test_across_the_split_i_is_nan_in_the_north(sky, survey):
     _, dec = WCS(hdul["IMAGE_I"].header).pixel_to_world_values(x, y)
     assert np.array_equal(np.isnan(hdul["IMAGE_I"].data), dec >= 32.375)
     assert np.isfinite(hdul["IMAGE_G"].data).all()
+    with pytest.warns(CoverageWarning, match="i without values in"):
+        masks = survey.get_cutout(
+            sky.positions["split"],
+            64,
+            layer="ls-dr10",
+            source="viewer",
+            bands="gi",
+            products="maskbits",
+        )
+    # The mask is of all bands, and g was observed everywhere.
+    assert masks["MASKBITS"].header["OBSFRAC"] == 1
     north = SkyCoord(180.15, 32.5, unit="deg")
     with pytest.raises(MissingDataError, match="No image i in layer ls-dr10"):
         survey.get_cutout(north, 20, layer="ls-dr10", source="viewer", bands="gi")

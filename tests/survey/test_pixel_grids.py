@@ -4,13 +4,20 @@ import numpy as np
 import pytest
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
+from astropy.wcs import WCS
 from hypothesis import given
 from hypothesis import strategies as st
 
 from astroquery_lis.cli.calls import grid_of_file
 from astroquery_lis.client.inputs import image_wcs
 from astroquery_lis.exceptions import InvalidRequestError
-from astroquery_lis.survey.pixel_grids import Box, SkyGrid, TangentGrid, as_wcs_text
+from astroquery_lis.survey.pixel_grids import (
+    Box,
+    SkyGrid,
+    TangentGrid,
+    as_wcs_text,
+    cards_text,
+)
 
 
 @pytest.mark.parametrize("dec", [0.0, 32.25, -68.3, 80.5, 90.0])
@@ -64,6 +71,32 @@ def test_a_header_of_the_survey_is_in_icrs_and_another_means_what_it_says():
         assert SkyCoord(ra, dec, unit="deg").separation(expected).arcsec < 1e-6
         assert (ny, nx) == (100, 100)
     assert fk5.separation(SkyCoord(10.0, 20.0, unit="deg")).arcsec > 0.01
+
+
+@pytest.mark.parametrize("axes", ["GLON GLAT", "RA DEC"])
+def test_a_grid_of_any_frame_finds_its_pixels_again(axes):
+    header = fits.Header(TangentGrid(10.0, 20.0, 49.5, 49.5, 0.262 / 3600).cards())
+    for number, axis in enumerate(axes.split(), 1):
+        header[f"CTYPE{number}"] = f"{axis:-<4}-TAN" if axis != "RA" else "RA---TAN"
+    header["RADESYS"] = "FK5"
+    grid = SkyGrid(cards_text(header))
+    y, x = np.mgrid[:3, :5]
+    sky = grid.to_sky(x, y)
+    expected = WCS(header).pixel_to_world(x, y).icrs
+    assert SkyCoord(*sky, unit="deg").separation(expected).arcsec.max() < 1e-6
+    assert np.allclose(grid.to_pixel(*sky), (x, y), rtol=0, atol=1e-4)
+
+
+def test_pixels_of_a_distorted_grid_keep_the_shape_of_what_was_asked():
+    header = fits.Header(TangentGrid(10.0, 20.0, 49.5, 49.5, 0.262 / 3600).cards())
+    header["CTYPE1"], header["CTYPE2"] = "RA---TAN-SIP", "DEC--TAN-SIP"
+    header["A_ORDER"] = header["B_ORDER"] = 2
+    header["A_2_0"] = header["B_0_2"] = 1e-2
+    # Where the distortion folds the plane there is no solution.
+    ra, dec = np.meshgrid([10.0, 10.2], [20.0, 20.1, 20.3])
+    x, y = SkyGrid(cards_text(header)).to_pixel(ra, dec)
+    assert x.shape == y.shape == ra.shape
+    assert (x[0, 0], y[0, 0]) == pytest.approx((49.5, 49.5), abs=1e-6)
 
 
 @pytest.fixture
