@@ -18,6 +18,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
@@ -154,17 +155,7 @@ def _compressed(head: bytes, header: fits.Header, hdu: int, data_start: int, url
     tile_shape = header.get("ZTILE2", 1), header.get("ZTILE1", shape[1])
     grid = tuple(-(-size // tile) for size, tile in zip(shape, tile_shape, strict=True))
     row_bytes, rows = header["NAXIS1"], header["NAXIS2"]
-    if header.get("ZNAXIS") != 2 or rows != grid[0] * grid[1]:
-        msg = f"{url} has {rows} rows in its tile table where {grid[0]} x {grid[1]} are due."
-        raise UnexpectedContentError(msg, url=url)
-    if not 0 < row_bytes <= MAX_ROW_BYTES or not 0 <= header.get("PCOUNT", 0) < MAX_HEAP_BYTES:
-        msg = f"its table of tiles has rows of {row_bytes} bytes and PCOUNT={header['PCOUNT']}"
-        raise ValueError(msg)
-    gap = header.get("THEAP", row_bytes * rows)
-    if not row_bytes * rows <= gap < MAX_HEAP_BYTES:
-        msg = f"its table of tiles has THEAP={gap}"
-        raise ValueError(msg)
-    heap = data_start + gap
+    heap = data_start + _checked_gap(header, grid, url)
     n_rows = min(max(len(head) - data_start, 0) // row_bytes, rows)
     table = np.zeros((rows, row_bytes), np.uint8)
     table[:n_rows] = np.frombuffer(head, np.uint8, row_bytes * n_rows, data_start).reshape(
@@ -176,6 +167,22 @@ def _compressed(head: bytes, header: fits.Header, hdu: int, data_start: int, url
     if n_rows < rows:
         raise MoreNeeded(heap, image_map)
     return image_map
+
+
+def _checked_gap(header: fits.Header, grid: tuple[int, ...], url: str) -> int:
+    """Return how far behind its beginning a table of tiles has its heap; refuse other tables."""
+    row_bytes, rows = header["NAXIS1"], header["NAXIS2"]
+    if header.get("ZNAXIS") != 2 or rows != grid[0] * grid[1]:
+        msg = f"{url} has {rows} rows in its tile table where {grid[0]} x {grid[1]} are due."
+        raise UnexpectedContentError(msg, url=url)
+    if not 0 < row_bytes <= MAX_ROW_BYTES or not 0 <= header.get("PCOUNT", 0) < MAX_HEAP_BYTES:
+        msg = f"its table of tiles has rows of {row_bytes} bytes and PCOUNT={header['PCOUNT']}"
+        raise ValueError(msg)
+    gap = header.get("THEAP", row_bytes * rows)
+    if not row_bytes * rows <= gap < MAX_HEAP_BYTES:
+        msg = f"its table of tiles has THEAP={gap}"
+        raise ValueError(msg)
+    return gap
 
 
 def _extents(table: np.ndarray, header: fits.Header) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -342,14 +349,15 @@ def check_header(
 
 def _checked(header: fits.Header, shape: tuple[int, ...], source: FileSource) -> Layout:
     tree, brick, product, band = source
-    for differs in (
+    differences = (
         _other_brick(header, brick),
         _other_product(header, product),
         _other_band(header, band),
         _other_release(header, tree),
-    ):
-        if differs:
-            _refuse(f"it is of {differs}; {product} {band or ''} of brick {brick} was asked")
+    )
+    differs = next(filter(None, differences), "")
+    if differs:
+        _refuse(f"it is of {differs}; {product} {band or ''} of brick {brick} was asked")
     if len(shape) != 2:
         _refuse(f"its image has {len(shape)} axes")
     frame = frame_of((band,))
@@ -359,7 +367,7 @@ def _checked(header: fits.Header, shape: tuple[int, ...], source: FileSource) ->
     cards = tuple(
         (name, header[name], header.comments[name]) for name in KEPT_CARDS if name in header
     )
-    if not all(_is_writable(part) for card in cards for part in card):
+    if not all(map(_is_writable, chain.from_iterable(cards))):
         _refuse("its header has text that is none, or numbers that are not finite")
     return Layout((ny, nx), y0, x0, is_whole, IMAGE_PRODUCTS[product].no_value, cards)
 
@@ -374,7 +382,7 @@ def _is_writable(part: object) -> bool:
 def _corner(header: fits.Header, brick: str, frame: Frame) -> tuple[int, int]:
     """Return where an image begins on the pixels of its brick, x and y; refuse other pixels."""
     grid = image_grid(parse_brick_name(brick), frame)
-    matrix = [header.get(f"CD{i}_{j}", 0.0) for i in (1, 2) for j in (1, 2)]
+    matrix = [header.get(name, 0.0) for name in ("CD1_1", "CD1_2", "CD2_1", "CD2_2")]
     expected = [-grid.scale_deg, 0.0, 0.0, grid.scale_deg]
     if not np.allclose(matrix, expected, rtol=0, atol=grid.scale_deg * 1e-5):
         scale = 3600 * np.sqrt(abs(matrix[0] * matrix[3] - matrix[1] * matrix[2]))
@@ -414,10 +422,10 @@ def _other_product(header: fits.Header, product: str) -> str:
 
 def _other_band(header: fits.Header, band: str | None) -> str:
     text = str(header.get("FILTERX", "")).strip() or str(header.get("FILTER", ""))
-    name = text.split()[0] if text.split() else ""
+    name = next(iter(text.split()), "")
     name = _FILTERS.get(name, name)
     is_known = len(name) == 1 or name in WISE_BANDS
-    return f"band {name}" if band is not None and is_known and name != band else ""
+    return f"band {name}" if is_known and band not in (None, name) else ""
 
 
 def _other_release(header: fits.Header, tree: Tree) -> str:

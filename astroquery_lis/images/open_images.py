@@ -16,7 +16,7 @@ import weakref
 import zlib
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeAlias
@@ -82,6 +82,17 @@ def ranges_under(image_map: ImageMap, box: Box) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in zip(starts, stops, strict=True) if b > a]
 
 
+def _coded_under(image_map: ImageMap, box: Box) -> Iterator[tuple[int, int, tuple[int, int]]]:
+    """Yield offset, length and shape of the tiles that a box touches and that the codec made."""
+    tiles = np.zeros(image_map.starts.shape, bool)
+    tiles[tiles_under(image_map, box)] = True
+    (ny, nx), (height, width) = image_map.shape, image_map.tile_shape
+    for row, column in np.argwhere(tiles & image_map.is_coded).tolist():
+        start, stop = int(image_map.starts[row, column]), int(image_map.stops[row, column])
+        shape = min(height, ny - row * height), min(width, nx - column * width)
+        yield start, stop - start, shape
+
+
 class OpenImage:
     """The image of a FITS file, held open, of which boxes can be decoded."""
 
@@ -115,19 +126,7 @@ class OpenImage:
         try:
             with self._guard:
                 if self._map is not None and self._map.codec in _FRAGILE:
-                    rows, columns = tiles_under(self._map, box)
-                    (ny, nx), (height, width) = self._map.shape, self._map.tile_shape
-                    tiles = (
-                        (
-                            int(self._map.starts[row, column]),
-                            int(self._map.stops[row, column] - self._map.starts[row, column]),
-                            (min(height, ny - row * height), min(width, nx - column * width)),
-                        )
-                        for row in range(rows.start, rows.stop)
-                        for column in range(columns.start, columns.stop)
-                        if self._map.is_coded[row, column]
-                    )
-                    check_tiles(self._map.codec, tiles, self._stream)
+                    check_tiles(self._map.codec, _coded_under(self._map, box), self._stream)
                 pixels = self._hdu.section[box.slices]
             return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
         except Exception as error:

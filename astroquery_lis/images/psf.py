@@ -78,18 +78,20 @@ class ViewerPsf:
 
     def payload(self, request: CutoutRequest) -> Payload:
         """Return the viewer's parameters."""
-        return {"service": f"{self.service().url}/coadd-psf/", "params": _parameters(request)}
+        return {
+            "service": f"{self.service().url}/coadd-psf/",
+            "params": _parameters(request, _bands(request)),
+        }
 
     def urls(self, request: CutoutRequest) -> list[str]:
         """Return the address of what would be asked."""
-        return [self.service().address("coadd-psf/", **_parameters(request))]
+        parameters = _parameters(request, _bands(request))
+        return [self.service().address("coadd-psf/", **parameters)]
 
     def answer(self, request: CutoutRequest, on_missing: str) -> fits.HDUList:
         """Return an empty primary HDU, then one HDU per band, ``PSF_G`` and so on, of sum 1."""
-        service, layer = self.service(), request.layer
-        assert layer is not None
-        bands = request.bands or layer.bands
-        of_band, failures = _psfs_sent(service, replace(request, bands=bands))
+        service, bands = self.service(), _bands(request)
+        of_band, failures = _psfs_sent(service, request, bands)
         absent = [band for band in bands if band not in of_band]
         if absent:
             msg = f"No PSF in {', '.join(absent)} at this position; there is {', '.join(of_band)}."
@@ -99,52 +101,46 @@ class ViewerPsf:
             warn(msg, CoverageWarning)
         hdus = [of_band[band] for band in bands if band in of_band]
         if request.to_sky:
-            ccds: list[tuple[str, np.ndarray]] = []
-            with suppress(TransferError):
-                # Else the nominal mounting of the camera serves; the header says which it was.
-                ccds = _ccds(service, request)
-            hdus = [_sky_hdu(hdu, ccds) for hdu in hdus]
+            hdus = _turned(hdus, service, request)
         return fits.HDUList([_primary(request, service.url, "viewer"), *hdus])
 
 
 def _psfs_sent(
-    service: ViewerService, request: CutoutRequest
+    service: ViewerService, request: CutoutRequest, bands: tuple[str, ...]
 ) -> tuple[dict[str, fits.ImageHDU], dict[str, ServiceDownError]]:
     """Return the PSFs by band, and the failures of single bands if others came.
 
     It answers 500 to a question for several bands as soon as one fails, and where no CCD is.
     """
-    bands, layer = request.bands or (), request.layer
-    assert layer is not None
-    box, parameters = (request.ra_deg, request.dec_deg, 0.0), _parameters(request)
+    layer = _layer(request)
+    box, parameters = (request.ra_deg, request.dec_deg, 0.0), _parameters(request, bands)
     try:
         with service.fits("coadd-psf/", box=box, **parameters) as hdul:
             return _psfs_of(hdul, bands, layer, service.address("coadd-psf/", **parameters)), {}
     except ServiceDownError as error:
         if error.status != 500:
             raise
-        if not _is_exposed(service, request):
+        if not _is_exposed(service, request, bands):
             msg = no_data_at(f"Layer {layer.name}", request.ra_deg, request.dec_deg)
             msg += ": no exposure is there."
             raise NoCoverageError(msg, url=error.url, status=500, cause=error) from error
         if len(bands) > 1:
-            sent, failures = _psfs_one_by_one(service, request)
+            sent, failures = _psfs_one_by_one(service, request, bands)
             if sent:
                 return sent, failures
         raise
 
 
 def _psfs_one_by_one(
-    service: ViewerService, request: CutoutRequest
+    service: ViewerService, request: CutoutRequest, bands: tuple[str, ...]
 ) -> tuple[dict[str, fits.ImageHDU], dict[str, ServiceDownError]]:
     """Return what `_psfs_sent` does, asked for each band by itself."""
     sent: dict[str, fits.ImageHDU] = {}
     failures: dict[str, ServiceDownError] = {}
-    for band in request.bands or ():
+    for band in bands:
         try:
-            sent |= _psfs_sent(service, replace(request, bands=(band,)))[0]
-        except NoCoverageError:
-            continue
+            with suppress(NoCoverageError):
+                sent |= _psfs_sent(service, request, (band,))[0]
         except ServiceDownError as error:
             failures[band] = error
     return sent, failures
@@ -165,24 +161,27 @@ def _psfs_of(
     return of_band
 
 
-def _is_exposed(service: ViewerService, request: CutoutRequest) -> bool:
-    """Return False if the viewer knows of no CCD there, in the bands of a request."""
+def _is_exposed(service: ViewerService, request: CutoutRequest, bands: tuple[str, ...]) -> bool:
+    """Return False if the viewer knows of no CCD there, in any of the bands."""
     try:
-        names = [label for label, _ in _ccds(service, request)]
+        ccds = _ccds(service, request)
     except TransferError:
         return True
-    bands = request.bands or (request.layer.bands if request.layer else ())
-    return any(name.replace("-", " ").split()[-1] in bands for name in names)
+    return any(_words(label)[-1] in bands for label, _ in ccds)
 
 
-def _parameters(request: CutoutRequest) -> dict[str, str]:
+def _layer(request: CutoutRequest) -> Layer:
     assert request.layer is not None
-    return {
-        "ra": repr(request.ra_deg),
-        "dec": repr(request.dec_deg),
-        "layer": request.layer.name,
-        "bands": "".join(request.bands or request.layer.bands),
-    }
+    return request.layer
+
+
+def _bands(request: CutoutRequest) -> tuple[str, ...]:
+    return request.bands or _layer(request).bands
+
+
+def _parameters(request: CutoutRequest, bands: tuple[str, ...]) -> dict[str, str]:
+    place = {"ra": repr(request.ra_deg), "dec": repr(request.dec_deg)}
+    return {**place, "layer": _layer(request).name, "bands": "".join(bands)}
 
 
 @dataclass(frozen=True)
@@ -255,9 +254,13 @@ def _psf_hdu(
 
 def _ccds(service: ViewerService, request: CutoutRequest) -> list[tuple[str, np.ndarray]]:
     """Return names and corners of the CCDs that touch a small box at a position."""
-    assert request.layer is not None
     place = request.ra_deg, request.dec_deg
-    return service.outlines("ccds/", request.layer.name, *place, CCD_SEARCH_DEG)
+    return service.outlines("ccds/", _layer(request).name, *place, CCD_SEARCH_DEG)
+
+
+def _words(label: str) -> list[str]:
+    """Return the parts of a CCD's name: the camera first, the band last."""
+    return label.replace("-", " ").split()
 
 
 def _axes(ccds: list[tuple[str, np.ndarray]], camera: str, band: str) -> tuple[np.ndarray, str]:
@@ -265,7 +268,7 @@ def _axes(ccds: list[tuple[str, np.ndarray]], camera: str, band: str) -> tuple[n
     turns: Counter[int] = Counter()
     matrices: dict[int, np.ndarray] = {}
     for label, corners in ccds:
-        words = label.replace("-", " ").split()
+        words = _words(label)
         if words[0] != camera or words[-1] != band or corners.shape != (4, 2):
             continue
         matrix = _axes_of(corners)
@@ -285,6 +288,17 @@ def _axes_of(corners: np.ndarray) -> np.ndarray:
     along_x = (sky[:, 3] - sky[:, 0]) + (sky[:, 2] - sky[:, 1])
     along_y = (sky[:, 1] - sky[:, 0]) + (sky[:, 2] - sky[:, 3])
     return np.stack([along_x / np.hypot(*along_x), along_y / np.hypot(*along_y)], axis=1)
+
+
+def _turned(
+    hdus: list[fits.ImageHDU], service: ViewerService, request: CutoutRequest
+) -> list[fits.ImageHDU]:
+    """Return PSFs turned to north up, by how the CCDs of the exposures lie."""
+    ccds: list[tuple[str, np.ndarray]] = []
+    with suppress(TransferError):
+        # Else the nominal mounting of the camera serves; the header says which it was.
+        ccds = _ccds(service, request)
+    return [_sky_hdu(hdu, ccds) for hdu in hdus]
 
 
 def _sky_hdu(hdu: fits.ImageHDU, ccds: list[tuple[str, np.ndarray]]) -> fits.ImageHDU:

@@ -32,7 +32,6 @@ from ..exceptions import (
     CacheError,
     NoCoverageError,
     OptionalDependencyError,
-    RateLimitedError,
     ServiceDownError,
     TransferError,
     UnexpectedContentError,
@@ -42,14 +41,18 @@ from ..io.bounds import Threads
 from ..io.download import Downloaded, download
 from ..io.http import RETRY_STATUS, HttpClient
 from ..io.whole_files import check_structure, keep_bytes, reading, remove
-from ..survey.bricks import IMAGE_SIZE_PIX, brick_grid, parse_brick_name
+from ..survey.bricks import brick_grid, parse_brick_name
 from ..survey.layers import layer_of
+from ..survey.owners import images_over
 from ..survey.pixel_grids import Box
 from ..survey.releases import PIXEL_SCALE_ARCSEC, Tree
 from .cutout_hdus import BRICK_REACH_DEG
 from .reader import Section, SectionRequest
 
-NATIVE_PRODUCTS = ("image", "invvar", "model")
+_LAYER_OF = {"image": "image", "invvar": "image", "model": "model"}
+"""Which layer has a product, of those that the viewer gives as native pixels."""
+
+NATIVE_PRODUCTS = tuple(_LAYER_OF)
 """What the viewer gives as native pixels; the rest it resamples, or does not have."""
 
 SLACK_PIX = 2
@@ -129,7 +132,7 @@ class ViewerService:
         """
         limit = CATALOGUE_BYTES if path.endswith("cat.fits") else _image_bytes(parameters)
         url = self.address(path, **parameters)
-        with self._answer(url, ".fits", limit, box, parameters.get("layer")) as answer:
+        with self._answer(url, ".fits", limit, box, parameters.get("layer", "")) as answer:
             with (
                 reading(url, "read as FITS"),
                 fits.open(io.BytesIO(answer.data), memmap=False, lazy_load_hdus=False) as hdul,
@@ -146,7 +149,7 @@ class ViewerService:
         """Give a picture, shape (ny, nx, 3); as `fits`."""
         pillow = import_optional("PIL.Image", "plot", "A picture of the viewer")
         url, limit = self.address("cutout.jpg", **parameters), _image_bytes(parameters)
-        with self._answer(url, ".jpg", limit, box, parameters.get("layer")) as answer:
+        with self._answer(url, ".jpg", limit, box, parameters.get("layer", "")) as answer:
             with reading(url, "read as JPEG"), pillow.open(io.BytesIO(answer.data)) as image:
                 picture = np.asarray(image.convert("RGB"))
             yield picture
@@ -158,20 +161,23 @@ class ViewerService:
         ending: str,
         limit_bytes: float,
         box: tuple[float, float, float] | None,
-        layer: str | None,
+        layer: str,
     ) -> Iterator[_Answer]:
         """Give an answer; a new one is kept if it was found right, an old one dropped if not."""
-        cached = self._cached(url, ending)
-        answer = _Answer(
-            cached or self._asked(url, ending, limit_bytes, box, layer), cached is None
-        )
+        if self.folder is None:
+            yield _Answer(self._asked(url, ending, limit_bytes, box, layer), is_new=True)
+            return
+        path = self.folder / f"{hashlib.sha256(url.encode()).hexdigest()[:40]}{ending}"
+        cached = self._cached(path)
+        data = cached or self._asked(url, ending, limit_bytes, box, layer)
+        answer = _Answer(data, is_new=cached is None)
         try:
             yield answer
         except UnexpectedContentError:
-            self._drop(url, ending)
+            _drop(path)
             raise
         if answer.is_new:
-            self._keep(url, ending, answer.data)
+            self._keep(path, answer.data)
 
     def json(self, path: str, **parameters: Any) -> dict:
         """Return the content of a JSON answer, which is never cached."""
@@ -218,13 +224,11 @@ class ViewerService:
         ending: str,
         limit_bytes: float,
         box: tuple[float, float, float] | None,
-        layer: str | None,
+        layer: str,
     ) -> bytes:
         """Return a whole answer that has just come."""
         try:
             data = self._client.read(url, limit_bytes, needs_length=ending == ".fits")
-        except (RateLimitedError, NoCoverageError):
-            raise
         except ServiceDownError as error:
             if error.status == 500 and box is not None and self._has_nothing(layer, box):
                 msg = f"Layer {layer} has no data at RA {box[0]:.6f}, Dec {box[1]:+.6f}."
@@ -235,20 +239,18 @@ class ViewerService:
         check_structure(ending, io.BytesIO(data), url)
         return data
 
-    def _has_nothing(self, layer: str | None, box: tuple[float, float, float]) -> bool:
+    def _has_nothing(self, layer: str, box: tuple[float, float, float]) -> bool:
         """Return True if a 500 meant that the layer has nothing there."""
-        if layer is None or not layer.startswith(OWN_LAYERS):
-            return layer is not None and self._is_blank(layer, box)
+        if not layer.startswith(OWN_LAYERS):
+            return self._is_blank(layer, box)
+        ra_deg, dec_deg, radius_deg = box
         try:
-            names = self.bricks(layer, *box)
+            bricks = map(parse_brick_name, self.bricks(layer, *box))
         except TransferError:
             return False
         # The list is of what bricks own, with a margin: a box may lie beside all of their images.
-        half_pix = IMAGE_SIZE_PIX / 2 + box[2] * 3600 / PIXEL_SCALE_ARCSEC
-        middle = (IMAGE_SIZE_PIX - 1) / 2
-        grids = (brick_grid(parse_brick_name(name)) for name in names)
-        places = (grid.to_pixel(box[0], box[1]) for grid in grids)
-        return not any(max(abs(x - middle), abs(y - middle)) < half_pix for x, y in places)
+        margin_pix = radius_deg * 3600 / PIXEL_SCALE_ARCSEC
+        return not images_over(bricks, ra_deg, dec_deg, margin_pix=margin_pix).any()
 
     def _is_blank(self, layer: str, box: tuple[float, float, float]) -> bool:
         """Return True if a small picture of a layer of another survey is grey all over."""
@@ -262,43 +264,31 @@ class ViewerService:
         except (TransferError, OptionalDependencyError):
             return False
 
-    def _path(self, url: str, ending: str) -> Path | None:
-        if self.folder is None:
-            return None
-        return self.folder / f"{hashlib.sha256(url.encode()).hexdigest()[:40]}{ending}"
-
-    def _cached(self, url: str, ending: str) -> bytes | None:
+    def _cached(self, path: Path) -> bytes | None:
         """Return an answer that is kept, if it is not too old; one that is damaged is dropped."""
-        path = self._path(url, ending)
-        if path is None:
-            return None
         try:
             age_s = time.time() - path.stat().st_mtime
             if self._max_age_s is not None and age_s > self._max_age_s:
                 return None
             data = path.read_bytes()
-            check_structure(ending, io.BytesIO(data), path)
+            check_structure(path, io.BytesIO(data), path)
         except OSError:
             return None
         except TransferError:
-            self._drop(url, ending)
+            _drop(path)
             return None
         return data
 
-    def _drop(self, url: str, ending: str) -> None:
-        path = self._path(url, ending)
-        if path is not None:
-            with suppress(OSError):
-                remove(path)
-
-    def _keep(self, url: str, ending: str, data: bytes) -> None:
-        path = self._path(url, ending)
-        if path is None:
-            return
+    def _keep(self, path: Path, data: bytes) -> None:
         try:
             keep_bytes(path, data)
         except CacheError as error:
             self.cache_error = error
+
+
+def _drop(path: Path) -> None:
+    with suppress(OSError):
+        remove(path)
 
 
 def _image_bytes(parameters: dict[str, Any]) -> float:
@@ -314,7 +304,7 @@ def _has_bands(hdus: fits.HDUList, parameters: dict[str, Any]) -> bool:
     return not parameters.get("subimage") or set(parameters.get("bands") or "") <= came
 
 
-def _unexpected(url: str, data: bytes, layer: str | None) -> Exception:
+def _unexpected(url: str, data: bytes, layer: str) -> Exception:
     """Return the error for an answer that is neither FITS nor JPEG."""
     text = data[:200].strip()
     if text.startswith(NO_SUCH_LAYER):
@@ -363,7 +353,7 @@ class ViewerSections:
         """Return the sections of the requests for one box of one brick."""
         layer, brick, box = group
         bands = _bands(requests)
-        pixels: dict[tuple[str, str], np.ndarray] = {}
+        pixels: dict[tuple[str, str | None], np.ndarray] = {}
         address = ""
         for part in parts_of(box, SLACK_PIX):
             images, address = self._read_part(layer, brick, part, bands)
@@ -374,14 +364,15 @@ class ViewerSections:
         sections = {}
         for request in requests:
             _, _, product, band = request.source
-            plane = pixels.get(("invvar" if product == "invvar" else "image", band or ""))
-            error = self._service.cache_error
+            # What a layer shows is its image, of the layer of models too.
+            kind = "invvar" if product == "invvar" else "image"
+            plane, error = pixels.get((kind, band)), self._service.cache_error
             sections[request] = Section(plane, address, self._service.url, cache_error=error)
         return sections
 
     def _read_part(
         self, layer: str, brick: str, part: Box, bands: str
-    ) -> tuple[dict[tuple[str, str], np.ndarray], str]:
+    ) -> tuple[dict[tuple[str, str | None], np.ndarray], str]:
         """Return ``{(kind, band): pixels}`` of a part that one request can bring, and its URL."""
         parameters = subimage_parameters(layer, brick, part, bands)
         address = self._service.address("cutout.fits", **parameters)
@@ -396,9 +387,9 @@ class ViewerSections:
 
 def _images_of(
     hdul: fits.HDUList, brick: str, part: Box, address: str
-) -> dict[tuple[str, str], np.ndarray]:
+) -> dict[tuple[str, str | None], np.ndarray]:
     """Return ``{(kind, band): pixels}`` of a brick out of an answer, which may have none."""
-    images = {}
+    images: dict[tuple[str, str | None], np.ndarray] = {}
     if "SURVEY" not in hdul[0].header or any("BRICK" not in hdu.header for hdu in hdul[1:]):
         msg = f"{address} sent a FITS file that holds no pixels of bricks."
         raise UnexpectedContentError(msg, url=address)
@@ -423,7 +414,7 @@ def _by_brick(
                 f"{', '.join(NATIVE_PRODUCTS)}. Take source='bricks'."
             )
             refuse("products", product, must)
-        layer = layer_of(tree.release, tree.region, "model" if product == "model" else "image")
+        layer = layer_of(tree.release, tree.region, _LAYER_OF[product])
         groups[layer.name, brick, request.box].append(request)
     return groups
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .bricks import IMAGE_SIZE_PIX, brick_grid, brick_id
 from .pixel_grids import Box, depth_in
@@ -297,11 +298,13 @@ def _range_in_cells(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return low - bend, high + bend
 
 
-def images_over(bricks: Iterable[int], ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
-    """Return how many bricks' images hold each of some points."""
+def images_over(
+    bricks: Iterable[int], ra: ArrayLike, dec: ArrayLike, *, margin_pix: float = EDGE_PIX
+) -> np.ndarray:
+    """Return how many bricks' images hold each of some points, or lie within a margin of them."""
     count = np.zeros(np.shape(ra))
-    low, high = -0.5 - EDGE_PIX, IMAGE_SIZE_PIX - 0.5 + EDGE_PIX
+    low, high = -0.5 - margin_pix, IMAGE_SIZE_PIX - 0.5 + margin_pix
     for brick in bricks:
-        x, y = brick_grid(int(brick)).to_pixel(ra, dec)
+        x, y = brick_grid(int(brick)).to_pixel(np.asarray(ra), np.asarray(dec))
         count += (x > low) & (x < high) & (y > low) & (y < high)
     return count
