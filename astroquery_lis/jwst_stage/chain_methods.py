@@ -9,7 +9,7 @@ from ..client import LegacySurvey
 from ..client.base import QueryBase
 from ..exceptions import CrdsUnavailable, OptionalDependencyError, refuse
 from .planning.plan import load_plan, placed_plan
-from .refs.crds_cache import crds_environment
+from .refs.crds import crds_environment
 from .tasks import Reduction
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .._typing import Executor, FilePath
     from ..client import LegacySurveyClass
     from .planning.plan import Plan
-    from .refs.crds_cache import CrdsEnvironment
+    from .refs.crds import CrdsEnvironment
     from .refs.references import Resolution
     from .states import State
 

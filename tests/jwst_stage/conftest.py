@@ -10,7 +10,7 @@ import pytest
 
 from astroquery_lis import conf
 from astroquery_lis.jwst_stage import JwstStageClass
-from astroquery_lis.jwst_stage.refs.crds_cache import CrdsEnvironment
+from astroquery_lis.jwst_stage.refs.crds import CrdsEnvironment
 from astroquery_lis.jwst_stage.tasks import Reduction
 
 from .headers import write_exposure

@@ -19,12 +19,13 @@ from astroquery_lis.exceptions import (
     TransferError,
     UnexpectedContentError,
 )
-from astroquery_lis.jwst_stage.refs.crds_cache import (
+from astroquery_lis.jwst_stage.refs.crds import (
+    CrdsServer,
+    fetch_files,
     read_server_config,
     server_config_path,
     write_server_config,
 )
-from astroquery_lis.jwst_stage.refs.crds_server import CrdsServer, fetch_files
 from astroquery_lis.sandbox.jwst.crds import serve_crds
 
 FLAT = "jwst_nircam_flat_0001.fits"
@@ -200,7 +201,7 @@ def test_a_damaged_file_is_replaced(server, originals, tmp_path):
 def test_two_processes_fetch_each_file_once(sky, service, originals, tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
-        "from astroquery_lis.jwst_stage.refs.crds_server import CrdsServer, fetch_files\n"
+        "from astroquery_lis.jwst_stage.refs.crds import CrdsServer, fetch_files\n"
         "folder = Path(sys.argv[2])\n"
         "sys.stdin.readline()\n"
         "found = fetch_files(CrdsServer(sys.argv[1]), {n: folder / n for n in sys.argv[3:]})\n"

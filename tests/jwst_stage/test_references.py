@@ -16,7 +16,7 @@ from astroquery_lis.exceptions import CrdsUnavailable, InvalidRequestError, Opti
 from astroquery_lis.jwst_stage import pipelines
 from astroquery_lis.jwst_stage.parameters import effective
 from astroquery_lis.jwst_stage.planning.make_plan import make_plan
-from astroquery_lis.jwst_stage.refs.crds_cache import (
+from astroquery_lis.jwst_stage.refs.crds import (
     CrdsEnvironment,
     Recall,
     closure,
@@ -199,7 +199,8 @@ def test_answers_are_kept_until_something_that_was_read_changes(cache, tmp_path)
     mapping, pars = mapping_path(cache, FLAT_RMAP), tmp_path / "pars.asdf"
     pars.touch()
     entry = {"name": pars.name, "path": str(pars)}
-    answers = {"one": {"missing": [], "errors": [], "pars": {"pars-jumpstep": entry}}}
+    answer = {"missing": [], "errors": [], "parameter_references": {"pars-jumpstep": entry}}
+    answers = {"one": answer}
     environment = CrdsEnvironment(str(cache), PMAP)
 
     def recall(**kwargs):
@@ -308,7 +309,7 @@ def test_what_crds_ends_the_process_for_is_an_error_here(tmp_path, plan):
     environment = CrdsEnvironment(str(tmp_path), PMAP).variables(readonly=True)
     group = {"parameters": parameters, "pipeline": "Image2Pipeline", "steps": {}}
     with pytest.raises(CrdsUnavailable, match="could not go on"):
-        pipelines.ask("refs.crds_cache:resolve_in_process", {"groups": {"one": group}}, environment)
+        pipelines.ask("refs.references:resolve_in_process", {"groups": {"one": group}}, environment)
 
 
 @pytest.mark.parametrize(

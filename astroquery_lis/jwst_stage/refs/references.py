@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from typing import Any
 
 from astropy.table import Table
 
@@ -20,14 +22,29 @@ from ...exceptions import CrdsUnavailable, TransferError
 from ...io.http import reason_of
 from ...survey.request import as_count
 from .. import pipelines
+from ..pipelines import pipeline_classes, plain_parameters, step_sections
 from ..planning.plan import Plan
 from ..tasks import FileMemo, cache_folder
-from . import crds_cache
-from .crds_cache import CrdsEnvironment, mapping_path
-from .crds_server import CrdsServer, Fetched, fetch_files, symbolic_context
+from .crds import (
+    CONTEXT_NAME,
+    CrdsEnvironment,
+    CrdsServer,
+    Fetched,
+    Recall,
+    closure,
+    fetch_files,
+    inspect_file,
+    mapping_path,
+    read_server_config,
+    remember_context,
+    remembered_context,
+    server_config_path,
+    symbolic_context,
+    write_server_config,
+)
 
 SERVER = "https://jwst-crds.stsci.edu"
-_RESOLVE = "refs.crds_cache:resolve_in_process"
+_RESOLVE = "refs.references:resolve_in_process"
 _WAY_OUT = (
     f"set crds_server_url (JWST's is {SERVER}) and call prefetch_references where there is a "
     "network, or set crds_path to a cache that has them"
@@ -75,17 +92,14 @@ class Resolution:
     def files(self) -> dict[str, dict]:
         """Return every reference file once."""
         files: dict[str, dict] = {}
-        for source in (self.references, self.parameter_references):
-            for task, by_type in source.items():
-                if task not in self.parameters:
-                    continue
-                for reftype, entry in by_type.items():
-                    if entry["name"] == "N/A":
-                        continue
-                    file = files.setdefault(entry["name"], {**entry, "types": set(), "tasks": []})
-                    file["types"].add(reftype)
-                    if task not in file["tasks"]:
-                        file["tasks"].append(task)
+        for task in self.parameters:
+            for source in (self.references, self.parameter_references):
+                for reftype, entry in source.get(task, {}).items():
+                    if entry["name"] != "N/A":
+                        new = {**entry, "types": set(), "tasks": []}
+                        file = files.setdefault(entry["name"], new)
+                        file["types"].add(reftype)
+                        file["tasks"] += [task] if task not in file["tasks"] else []
         return files
 
 
@@ -99,40 +113,28 @@ def resolve(plan: Plan, environment: CrdsEnvironment, *, offline: bool = False) 
 
 
 def prefetch(
-    plan: Plan,
-    environment: CrdsEnvironment,
-    offline: bool = False,
-    max_workers: int = 4,
+    plan: Plan, environment: CrdsEnvironment, offline: bool = False, max_workers: int = 4
 ) -> Table:
     """Get the reference files of a plan into the cache, each once, checked."""
     as_count("max_workers", max_workers, 1, "files")
     resolver = _Resolver(plan, environment, offline=offline, max_workers=max_workers)
-    resolution = resolver.run()
-    if resolution.missing:
-        files = resolution.files()
-        if resolver.server is None:
-            raise _missing(resolution.missing, environment, files)
-        damaged = {name for name in resolution.missing if files[name].get("damaged")}
-        paths = {name: files[name]["path"] for name in resolution.missing}
-        resolver.fetch(paths, replace=damaged)
-        resolution = resolver.inspect(resolution)
-        if resolution.missing:
-            raise _missing(resolution.missing, environment, resolution.files())
+    resolution = resolver.complete(resolver.run())
     if resolver.server is not None:
-        crds_cache.remember_context(environment.path, resolution.context)
+        remember_context(environment.path, resolution.context)
     return _table(resolution, resolver.fetched)
 
 
+_NO_NOTE: dict = {"types": (), "damaged": ""}
+
+
 def _missing(
-    names: Collection[str],
-    environment: CrdsEnvironment,
-    files: Mapping[str, dict] | None = None,
+    names: Collection[str], environment: CrdsEnvironment, files: Mapping[str, dict]
 ) -> CrdsUnavailable:
+    """Return the error of mappings, or of reference files of a resolution, that are not there."""
     described = []
     for name in names:
-        types = "/".join(sorted(files[name]["types"])) if files else ""
-        damaged = (files or {}).get(name, {}).get("damaged", "")
-        note = ", ".join(part for part in (types, damaged) if part)
+        file = files.get(name, _NO_NOTE)
+        note = ", ".join(filter(None, ("/".join(sorted(file["types"])), file["damaged"])))
         described.append(f"{name} ({note})" if note else name)
     kind = "reference files" if files else "mappings (rules of CRDS)"
     msg = (
@@ -146,12 +148,7 @@ class _Resolver:
     """One resolution: the server, if any, and what was fetched."""
 
     def __init__(
-        self,
-        plan: Plan,
-        environment: CrdsEnvironment,
-        *,
-        offline: bool,
-        max_workers: int = 4,
+        self, plan: Plan, environment: CrdsEnvironment, *, offline: bool, max_workers: int = 4
     ) -> None:
         pipelines.require_jwst()
         self.plan, self.environment = plan, environment
@@ -159,7 +156,7 @@ class _Resolver:
         url = "" if offline or "serverless" in environment.server_url else environment.server_url
         self.server = CrdsServer(url) if url else None
         self.fetched: dict[str, Fetched] = {}
-        self.memo = FileMemo(cache_folder() / "references.json", crds_cache.inspect_file)
+        self.memo = FileMemo(cache_folder() / "references.json", inspect_file)
 
     def run(self) -> Resolution:
         """Find out everything."""
@@ -170,39 +167,28 @@ class _Resolver:
         self._config()
         answers = self._answers(environment, mappings, groups)
         self._refuse_errors(groups, members, answers, context)
-        by_task = {
+        by_task: dict[str, Any] = {
             part: {task: answers[key][part] for key, tasks in members.items() for task in tasks}
-            for part in ("references", "pars", "effective", "base", "crds")
+            for part in ("references", "parameter_references", "parameters", "base", "crds")
         }
         references = by_task["references"]
         for task in self.plan.tasks:
-            if task.name in by_task["pars"]:
+            if task.kind == "pipeline":
                 references.setdefault(task.configuration, {}).update(references[task.name])
-        resolution = Resolution(
-            context,
-            environment,
-            references=references,
-            parameter_references=by_task["pars"],
-            parameters=by_task["effective"],
-            base=by_task["base"],
-            crds=by_task["crds"],
-            mappings=tuple(mappings),
-        )
-        return self.inspect(resolution)
+        resolution = Resolution(context, environment, **by_task)
+        return self.inspect(replace(resolution, mappings=tuple(mappings)))
 
     def _context(self) -> str:
         """Return the name of the context that is in force now."""
         name, server = self.environment.context, self.server
-        if crds_cache.CONTEXT_NAME.fullmatch(name):
+        if CONTEXT_NAME.fullmatch(name):
             return name
         if server is None:
             return self._context_of_cache(name)
         try:
             return server.context(name, version("jwst"))
         except TransferError as error:
-            latest = (crds_cache.read_server_config(self.environment.path) or {}).get(
-                "latest_context"
-            )
+            latest = (read_server_config(self.environment.path) or {}).get("latest_context")
             hint = f" (the cache has {latest})" if latest else ""
             msg = (
                 f"The CRDS server cannot be asked which context {name or 'the newest'!r} is: "
@@ -212,7 +198,7 @@ class _Resolver:
 
     def _context_of_cache(self, name: str) -> str:
         config = self._config()
-        if not name and (remembered := crds_cache.remembered_context(self.environment.path)):
+        if not name and (remembered := remembered_context(self.environment.path)):
             return remembered
         context = symbolic_context(config, name)
         if not context:
@@ -226,10 +212,10 @@ class _Resolver:
     def _config(self) -> dict:
         """Return what CRDS has noted of its server, without which it ends the process."""
         cache, server = self.environment.path, self.server
-        config = crds_cache.read_server_config(cache)
+        config = read_server_config(cache)
         if config is not None:
             return config
-        path = crds_cache.server_config_path(cache)
+        path = server_config_path(cache)
         if server is None:
             what = f"There is no CRDS cache {cache}"
             if os.path.isdir(cache):
@@ -240,7 +226,7 @@ class _Resolver:
             msg = f"{what}. To mend it, {_WAY_OUT}."
             raise CrdsUnavailable(msg, missing=[path.name])
         try:
-            crds_cache.write_server_config(cache, server.info)
+            write_server_config(cache, server.info)
         except TransferError as error:
             msg = (
                 f"The CRDS cache {cache} is empty, and its server does not answer: "
@@ -273,21 +259,21 @@ class _Resolver:
         cache = self.environment.path
         tried: set[str] = set()
         while True:
-            needed, missing = crds_cache.closure(cache, context, instruments)
+            needed, missing = closure(cache, context, instruments)
             if not missing:
                 return needed
             names = sorted(missing)
-            if self.server is None or tried.issuperset(names):
-                raise _missing(names, self.environment)
+            if tried.issuperset(names):
+                raise _missing(names, self.environment, {})
             tried.update(names)
             damaged = {name for name, what in missing.items() if what == "damaged"}
-            self.fetch({name: mapping_path(cache, name) for name in names}, replace=damaged)
+            self.fetch({name: mapping_path(cache, name) for name in names}, {}, replace=damaged)
 
     def _answers(
         self, environment: CrdsEnvironment, mappings: list[str], groups: Mapping[str, dict]
     ) -> dict[str, dict]:
         """Return what CRDS recommends for each group, after parameter files were fetched."""
-        recall = crds_cache.Recall(environment, mappings, groups)
+        recall = Recall(environment, mappings, groups)
         answers = recall.get()
         if answers is not None:
             return answers
@@ -296,11 +282,11 @@ class _Resolver:
         absent = {
             entry["name"]: entry["path"]
             for answer in answers.values()
-            for entry in answer["pars"].values()
+            for entry in answer["parameter_references"].values()
             if entry["name"] in answer["missing"]
         }
         if absent and self.server is not None:
-            self.fetch(absent)
+            self.fetch(absent, {})
             again = {key: group for key, group in groups.items() if answers[key]["missing"]}
             answers |= pipelines.ask(_RESOLVE, {"groups": again}, variables)
         recall.put(answers)
@@ -313,16 +299,12 @@ class _Resolver:
         answers: Mapping[str, dict],
         context: str,
     ) -> None:
-        lines = []
-        for key, answer in answers.items():
-            for reftype, reason in answer["errors"]:
-                values = groups[key]["parameters"]
-                shown = ", ".join(f"{name}={values[name]}" for name in sorted(values))
-                tasks = members[key]
-                more = f" and {len(tasks) - 1} more" if len(tasks) > 1 else ""
-                lines.append(
-                    f"\n- {reftype} for {tasks[0]}{more}: {reason}; the exposure has {shown}."
-                )
+        lines = [
+            f"\n- {reftype} for {_some_of(members[key])}: {reason}; the exposure has "
+            f"{_shown(groups[key]['parameters'])}."
+            for key, answer in answers.items()
+            for reftype, reason in answer["errors"]
+        ]
         if lines:
             msg = (
                 f"The CRDS context {context} has no reference for what the plan needs:"
@@ -331,23 +313,41 @@ class _Resolver:
             )
             raise CrdsUnavailable(msg)
 
-    def fetch(self, paths: Mapping, replace: Collection[str] = ()) -> None:
-        """Fetch files, all of them, or say which ones could not be had and why."""
+    def complete(self, resolution: Resolution) -> Resolution:
+        """Fetch the references that are missing; return the resolution with all of them."""
+        if not resolution.missing:
+            return resolution
+        files = resolution.files()
+        damaged = {name for name in resolution.missing if files[name]["damaged"]}
+        paths = {name: files[name]["path"] for name in resolution.missing}
+        self.fetch(paths, files, replace=damaged)
+        resolution = self.inspect(resolution)
+        if resolution.missing:
+            raise _missing(resolution.missing, self.environment, resolution.files())
+        return resolution
+
+    def fetch(
+        self, paths: Mapping, files: Mapping[str, dict], *, replace: Collection[str] = ()
+    ) -> None:
+        """Fetch mappings, or files of a resolution, all of them, or say which and why not."""
         server = self.server
         if server is None:
-            raise _missing(paths, self.environment)
+            raise _missing(paths, self.environment, files)
         results = fetch_files(server, paths, replace=replace, max_workers=self.max_workers)
         self.fetched.update({result.name: result for result in results})
         failed = [result for result in results if result.error is not None]
         if failed:
-            lines = "".join(f"\n- {result.name}: {result.error}" for result in failed)
-            msg = (
-                f"{len(failed)} of {len(paths)} files could not be fetched from the CRDS server "
-                f"{server.url} into {self.environment.path}:{lines}\nWhat came is kept; call "
-                "prefetch_references again, or set crds_path or crds_server_url to others."
-            )
-            names = [result.name for result in failed]
-            raise CrdsUnavailable(msg, missing=names, url=server.url, cause=failed[0].error)
+            raise self._not_fetched(failed, len(results), server.url)
+
+    def _not_fetched(self, failed: list[Fetched], n_files: int, url: str) -> CrdsUnavailable:
+        lines = "".join(f"\n- {result.name}: {result.error}" for result in failed)
+        msg = (
+            f"{len(failed)} of {n_files} files could not be fetched from the CRDS server "
+            f"{url} into {self.environment.path}:{lines}\nWhat came is kept; call "
+            "prefetch_references again, or set crds_path or crds_server_url to others."
+        )
+        names = [result.name for result in failed]
+        return CrdsUnavailable(msg, missing=names, url=url, cause=failed[0].error)
 
     def inspect(self, resolution: Resolution) -> Resolution:
         """Note size, sha1 and presence of every file, and return the resolution with the rest."""
@@ -371,34 +371,181 @@ class _Resolver:
         return {**note, "present": not note["damaged"]}
 
 
+def _some_of(tasks: Sequence[str]) -> str:
+    return f"{tasks[0]} and {len(tasks) - 1} more" if len(tasks) > 1 else tasks[0]
+
+
+def _shown(parameters: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in sorted(parameters.items()))
+
+
 _NO_FILE = {"sha1": "", "bytes": 0, "present": True, "damaged": ""}
 """State of a reference that CRDS says there is none of to be."""
 
 
-_COLUMNS = {
-    **dict.fromkeys(("Local Path", "Status", "Message", "URL", "name", "kind", "types"), str),
-    "bytes": int,
-    "sha1": str,
-    "tasks": int,
-}
+_COLUMNS = (
+    *("Local Path", "Status", "Message", "URL", "name", "kind", "types", "bytes", "sha1", "tasks"),
+)
 
 
 def _table(resolution: Resolution, fetched: Mapping[str, Fetched]) -> Table:
-    cache, n_tasks = resolution.environment.path, len(resolution.parameters)
-    rows: list[tuple] = []
-    for name in resolution.mappings:
-        path = mapping_path(cache, name)
-        rows.append((str(path), name, "mapping", "", path.stat().st_size, "", n_tasks))
-    for name, file in sorted(resolution.files().items()):
-        kind = "parameters" if all(t.startswith("pars-") for t in file["types"]) else "reference"
-        types, size = ",".join(sorted(file["types"])), file["bytes"]
-        rows.append((file["path"], name, kind, types, size, file["sha1"], len(file["tasks"])))
+    rows = [_row_of_mapping(name, resolution) for name in resolution.mappings]
+    rows += [_row_of_file(name, file) for name, file in sorted(resolution.files().items())]
     rows = [(path, *_origin(fetched.get(name)), name, *more) for path, name, *more in rows]
-    table = Table(rows=rows or None, names=list(_COLUMNS), dtype=list(_COLUMNS.values()))
+    dtypes = [int if name in ("bytes", "tasks") else str for name in _COLUMNS]
+    table = Table(rows=rows or None, names=_COLUMNS, dtype=dtypes)
     table.meta["context"] = resolution.context
     return table
+
+
+def _row_of_mapping(name: str, resolution: Resolution) -> tuple:
+    path = mapping_path(resolution.environment.path, name)
+    return str(path), name, "mapping", "", path.stat().st_size, "", len(resolution.parameters)
+
+
+def _row_of_file(name: str, file: Mapping[str, Any]) -> tuple:
+    types = sorted(file["types"])
+    kind = "parameters" if all(t.startswith("pars-") for t in types) else "reference"
+    facts = file["bytes"], file["sha1"], len(file["tasks"])
+    return file["path"], name, kind, ",".join(types), *facts
 
 
 def _origin(file: Fetched | None) -> tuple[str, str, str]:
     """Return status, message and address of a file that was there, or came."""
     return ("CACHED", "", "") if file is None else ("COMPLETE", "", file.url)
+
+
+# ---- in the process of the pipeline -------------------------------------------------------------
+
+
+def resolve_in_process(job: Mapping[str, Any]) -> dict:
+    """Return the answer to each of ``job['groups']``, see `_resolved`."""
+    return {key: _resolved(**group) for key, group in job["groups"].items()}
+
+
+def _resolved(parameters: Mapping[str, Any], pipeline: str, steps: Mapping[str, Any]) -> dict:
+    """Find parameters and references of one pipeline for one set-up of an instrument.
+
+    The answer has those attributes of a `Resolution` that are by task, ``missing`` (parameter
+    files that are not there, as if they said nothing), and ``errors`` (``[type, message]``).
+    """
+    from stpipe import config_parser
+
+    cls = pipeline_classes()[pipeline]
+    classes = [*_steps(cls).values(), cls]
+    types = dict.fromkeys(step.get_config_reftype() for step in classes)
+    pars, errors = _look_up(parameters, list(types), required=False)
+    missing = [entry["name"] for entry in pars.values() if _is_absent(entry)]
+    config: Any
+    if missing:
+        config = _present_config(config_parser, cls, pars)
+    else:
+        config = cls.get_config_from_reference(dict(parameters), crds_observatory="jwst")
+    # The instance below changes the configuration that it is made of.
+    crds = plain_parameters(config.dict())
+    base = cls.from_config_section(_config(config_parser, crds))
+    own = {"steps": steps} if hasattr(cls, "step_defs") else steps.get(cls.class_alias, {})
+    instance = cls.from_config_section(_config(config_parser, crds, own))
+    overrides, needed = _reference_types(instance, _steps(cls))
+    references, unknown = _look_up(parameters, sorted(needed - set(overrides)), required=True)
+    return {
+        "references": {**references, **overrides},
+        "parameter_references": pars,
+        "parameters": plain_parameters(step_sections(instance.get_pars(), cls)),
+        "base": plain_parameters(step_sections(base.get_pars(), cls)),
+        "crds": _step_parameters(crds, cls),
+        "missing": missing,
+        "errors": errors + unknown,
+    }
+
+
+def _step_parameters(config: Mapping, cls: Any) -> dict[str, dict]:
+    """Return the parameters of steps in a configuration, without those that name the steps."""
+    return {
+        name: {par: value for par, value in section.items() if par not in ("class", "name")}
+        for name, section in step_sections(config, cls).items()
+        if section
+    }
+
+
+def _reference_types(instance: Any, names: Iterable[str]) -> tuple[dict[str, dict], set[str]]:
+    """Return the references that the parameters name, and the types to ask CRDS for."""
+    overrides: dict[str, dict] = {}
+    needed: set[str] = set()
+    steps = (getattr(instance, name, instance) for name in names)
+    for step in (step for step in steps if not step.skip):
+        for reftype in step.reference_file_types:
+            path = instance.get_ref_override(reftype)
+            if path is not None:
+                overrides[reftype] = _named(path)
+            elif step.prefetch_references:
+                needed.add(reftype)
+    return overrides, needed
+
+
+def _named(path: str) -> dict[str, str]:
+    """Return the reference that a parameter names, which may be none."""
+    if path.strip() in ("", "N/A"):
+        return {"name": "N/A", "path": ""}
+    return {"name": os.path.basename(path), "path": path}
+
+
+def _present_config(config_parser: Any, cls: Any, pars: Mapping[str, dict]) -> dict:
+    """Return the parameters in those files that are there, put together as stpipe does."""
+
+    def load(step: Any) -> dict:
+        entry = pars[step.get_config_reftype()]
+        there = entry["name"] != "N/A" and not _is_absent(entry)
+        return config_parser.load_config_file(entry["path"]) if there else {}
+
+    steps = {name: load(step) for name, step in getattr(cls, "step_defs", {}).items()}
+    return _config(config_parser, {"steps": steps} if steps else {}, load(cls))
+
+
+def _config(config_parser: Any, *parts: Mapping) -> dict:
+    config = config_parser.ConfigObj()
+    for part in parts:
+        # Only sections are merged key by key; a plain dictionary would replace another.
+        sections = config_parser.ConfigObj()
+        config_parser.merge_config(sections, part)
+        config_parser.merge_config(config, sections)
+    return config
+
+
+def _is_absent(entry: Mapping[str, str]) -> bool:
+    return entry["name"] != "N/A" and not os.path.exists(entry["path"])
+
+
+_NONE = re.compile(r"not found n/a|n/a$", re.IGNORECASE)
+"""What CRDS says where there is no reference to be."""
+
+
+def _look_up(
+    parameters: Mapping[str, Any], types: Sequence[str], *, required: bool
+) -> tuple[dict, list]:
+    """Return the best references by type, and what could not be decided on."""
+    import crds
+
+    if not types:
+        return {}, []
+    names = crds.getrecommendations(
+        dict(parameters), reftypes=list(types), observatory="jwst", context=None
+    )
+    found, errors = {}, []
+    for reftype in types:
+        name = names.get(reftype, "NOT FOUND n/a")
+        if _NONE.match(name):
+            found[reftype] = {"name": "N/A", "path": ""}
+        elif name.startswith("NOT FOUND"):
+            # As the pipeline: a step without parameters of its own in CRDS has its defaults.
+            if required:
+                errors.append([reftype, name.removeprefix("NOT FOUND").strip(" :")])
+        else:
+            path = crds.locate_file(name, "jwst", parameters=dict(parameters))
+            found[reftype] = {"name": name, "path": os.path.abspath(path)}
+    return found, errors
+
+
+def _steps(cls: Any) -> dict:
+    """Return the classes of the steps of a pipeline, or the step itself, by name."""
+    return getattr(cls, "step_defs", None) or {cls.class_alias: cls}

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
     from ...io.processes import Ended
-    from ..refs.crds_cache import CrdsEnvironment
+    from ..refs.crds import CrdsEnvironment
     from ..refs.references import Resolution
     from ..tasks import Reduction, Task
 
