@@ -1,18 +1,26 @@
-"""The PSFs of the simulated exposures, in the pixels of the CCDs as the viewer gives them."""
+"""The simulated exposures: PSFs, the rows of their CCDs, and single CCDs as the viewer gives them.
+
+A CCD is a gzip file of one image.  Its counts are those of a calibrated but not sky-subtracted
+exposure: the scene at the CCD's zero point and exposure time, on its sky level, with noise of the
+``sig1`` of its row.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gzip
+import io
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
+from astropy.io import fits
+from astropy.time import Time
 
 from ..survey import bricks, releases
 from ..survey.bricks import Brick
 from ..survey.pixel_grids import Box, TangentGrid
 from . import sky
-from .brick_pixels import windows_of
 
 # Where the exposures were guided badly: RA, Dec in degrees.
 ELONGATED_DEG = (45.120, 0.065)
@@ -226,7 +234,7 @@ def _overlap(ccd: _Ccd, brick: Brick) -> tuple[int, ...] | None:
         return None
     edges = (np.ceil(y.min()), np.floor(y.max()) + 1, np.ceil(x.min()), np.floor(x.max()) + 1)
     common = Box(*map(int, edges)).clipped(bricks.IMAGE_SIZE_PIX, bricks.IMAGE_SIZE_PIX)
-    if not any(_meet(common, window) for window in windows_of(brick.name)):
+    if not any(_meet(common, window) for window in sky.windows_of(brick.name)):
         return None
     x, y = corners(*common.shape[::-1])
     x, y = ccd.grid.to_pixel(*grid.to_sky(x + float(common.x0), y + float(common.y0)))
@@ -306,3 +314,97 @@ def _row(ccd: _Ccd, region: str, boxes: tuple[int, ...]) -> np.ndarray:
 def ccd_rows(release: str, region: str, brick: str) -> np.ndarray:
     """Return the CCDs that went into the coadds of a brick."""
     return _ccds_of(release, region, brick).copy()
+
+
+# Values of the data quality plane: a dead column, a saturated pixel.
+_BAD, _SATURATED = 1, 2
+_BAD_COLUMN_PIX = 700
+_SATURATION_COUNTS = 6e4
+_KEPT_FILES = 6
+_NOISE_PIX = 1 << 20
+_WCS = ("crval1", "crval2", "crpix1", "crpix2", "cd1_1", "cd1_2", "cd2_1", "cd2_2")
+
+
+def ccd_grid(row: np.void) -> CcdGrid:
+    """Return where positions are on a CCD, by the WCS of its row."""
+    cd = np.array([row[name] for name in _WCS[4:]], float).reshape(2, 2)
+    first = float(row["crpix1"]) - 1, float(row["crpix2"]) - 1
+    return CcdGrid(float(row["crval1"]), float(row["crval2"]), first, cd)
+
+
+def layer_ccds(
+    tree: tuple[str, str], bricks: Iterable[str], bands: Iterable[str]
+) -> dict[tuple[str, int, str], np.void]:
+    """Return the CCDs behind some bricks of a tree, each once."""
+    return {
+        (row["camera"].decode(), int(row["expnum"]), row["ccdname"].decode()): row
+        for brick in bricks
+        for row in ccd_rows(*tree, brick)
+        if row["filter"].decode() in bands
+    }
+
+
+@lru_cache(_KEPT_FILES)
+def ccd_file(kind: str, tree: tuple[str, str], key: tuple[str, int, str]) -> bytes:
+    """Return the file of a CCD of a tree: its image, inverse variance (iv) or quality (dq)."""
+    row = layer_ccds(tree, sky.BRICKS[tree], "griz")[key]
+    planes = {"image": _with_noise, "iv": _inverse_variance, "dq": _quality}
+    stream = io.BytesIO()
+    fits.PrimaryHDU(planes[kind](row, _counts(row)), _header(row)).writeto(stream)
+    return gzip.compress(stream.getvalue(), compresslevel=1, mtime=0)
+
+
+def _per_nanomaggy(row: np.void) -> float:
+    """Return how many counts the exposure has for a nanomaggy."""
+    return 10 ** ((float(row["ccdzpt"]) - sky.ZERO_POINT) / 2.5) * float(row["exptime"])
+
+
+def _counts(row: np.void) -> np.ndarray:
+    """Return the counts of a CCD without noise."""
+    shape = int(row["height"]), int(row["width"])
+    band = row["filter"].decode()
+    scene = sky.render(sky.truth(), band, ccd_grid(row), shape=shape)
+    scene *= _per_nanomaggy(row)
+    scene += float(row["ccdskycounts"]) * float(row["exptime"])
+    return scene
+
+
+def _quality(row: np.void, counts: np.ndarray) -> np.ndarray:
+    flags = np.where(counts > _SATURATION_COUNTS, _SATURATED, 0).astype(np.int16)
+    flags[:, _BAD_COLUMN_PIX] |= _BAD
+    return flags
+
+
+def _inverse_variance(row: np.void, counts: np.ndarray) -> np.ndarray:
+    invvar = np.full(counts.shape, 1 / (float(row["sig1"]) * _per_nanomaggy(row)) ** 2)
+    invvar[_quality(row, counts) > 0] = 0
+    return invvar.astype(np.float32)
+
+
+def _with_noise(row: np.void, counts: np.ndarray) -> np.ndarray:
+    rng = np.random.default_rng([11, int(row["expnum"]), int(row["image_hdu"])])
+    # A stretch of noise serves again and again, from another place: it is drawn in no time.
+    noise = rng.standard_normal(_NOISE_PIX, dtype=np.float32)
+    noise *= float(row["sig1"]) * _per_nanomaggy(row)
+    width = counts.shape[1]
+    for line, start in zip(counts, rng.integers(0, _NOISE_PIX - width, len(counts)), strict=True):
+        line += noise[start : start + width]
+    return np.round(np.minimum(counts, _SATURATION_COUNTS)).astype(np.float32)
+
+
+def _header(row: np.void) -> fits.Header:
+    cards = [
+        ("EXPNUM", int(row["expnum"])),
+        ("CCDNAME", row["ccdname"].decode()),
+        ("FILTER", row["filter"].decode()),
+        ("EXPTIME", float(row["exptime"])),
+        ("MJD-OBS", float(row["mjd_obs"])),
+        ("DATE-OBS", Time(float(row["mjd_obs"]), format="mjd").isot),
+        ("BUNIT", "electron"),
+        ("CTYPE1", "RA---TAN"),
+        ("CTYPE2", "DEC--TAN"),
+        ("CUNIT1", "deg"),
+        ("CUNIT2", "deg"),
+    ]
+    cards += [(name.upper(), float(row[name])) for name in _WCS]
+    return fits.Header(cards)

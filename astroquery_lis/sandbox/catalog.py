@@ -16,16 +16,17 @@ from typing import BinaryIO
 import numpy as np
 from astropy.io import fits
 from astropy.table import MaskedColumn, Table, vstack
+from numpy.lib import recfunctions as rfn
 
 from ..survey import bitmasks, bricks, paths, releases
 from . import sky
-from .brick_pixels import BrickScene, windows_of
 from .cameras import ccd_rows
-from .coadd_files import Content
+from .coadd_files import BrickScene, Content
 from .measurements import (
     APERTURES_ARCSEC,
     WISE_APERTURES_ARCSEC,
     measurements,
+    names_of,
     noise_of,
     release_number,
     sources,
@@ -51,7 +52,7 @@ _COPY_SHIFT_MAS = 3.0
 
 def _is_observed(brick: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     inside = np.zeros(len(x), bool)
-    for window in windows_of(brick):
+    for window in sky.windows_of(brick):
         inside |= (
             (x >= window.x0 - 0.5)
             & (x < window.x1 - 0.5)
@@ -88,7 +89,7 @@ def _brick_rows(release: str, region: str, brick: str) -> tuple[np.ndarray, np.n
     rows["brick_primary"] = owner == place.id
     bit = bitmasks.maskbits(releases.get_tree(release, region).release)["NPRIMARY"]
     rows["maskbits"] |= np.where(rows["brick_primary"], 0, 1 << bit).astype(rows["maskbits"].dtype)
-    if "ls_id_dr11" in (rows.dtype.names or ()):
+    if "ls_id_dr11" in names_of(rows):
         rows["ls_id_dr11"] = ls_ids(rows)
     return rows, sources()["id"][inside]
 
@@ -111,26 +112,28 @@ def primary_rows(release: str, region: str) -> tuple[np.ndarray, np.ndarray]:
 
 def catalog(release: str = "dr10") -> Table:
     """Return every row of every brick of a release, north and south, as one table."""
-    parts = []
-    for region in ("south", "north"):
-        tree = releases.get_tree(release, region)
-        for name in CATALOG_TREES[tree.release, region]:
-            rows, truth_id = _brick_rows(tree.release, region, name)
-            table = Table()
-            for column in tractor_columns(tree.release, region):
-                values = rows[column.name]
-                if column.kind[0] == "S":
-                    values = np.char.rstrip(np.char.decode(values, "ascii"))
-                table[column.name] = MaskedColumn(values)
-            table["region"] = region
-            official = bricks.is_north(rows["ra"], rows["dec"]) == (region == "north")
-            table["resolved"] = rows["brick_primary"] & official
-            table["truth_id"] = truth_id
-            parts.append(table)
+    trees = [(releases.get_tree(release, region).release, region) for region in ("south", "north")]
+    parts = [_catalog_of(*tree, brick) for tree in trees for brick in CATALOG_TREES[tree]]
     for name in parts[0].colnames:
         if name.startswith("lc_"):
             _lengthen(parts, name)
     return vstack(parts, join_type="outer", metadata_conflicts="silent")
+
+
+def _catalog_of(release: str, region: str, brick: str) -> Table:
+    """Return every row of a brick, and what is true of it."""
+    rows, truth_id = _brick_rows(release, region, brick)
+    table = Table()
+    for column in tractor_columns(release, region):
+        values = rows[column.name]
+        if column.kind[0] == "S":
+            values = np.char.rstrip(np.char.decode(values, "ascii"))
+        table[column.name] = MaskedColumn(values)
+    table["region"] = region
+    official = bricks.is_north(rows["ra"], rows["dec"]) == (region == "north")
+    table["resolved"] = rows["brick_primary"] & official
+    table["truth_id"] = truth_id
+    return table
 
 
 def _lengthen(tables: list[Table], name: str) -> None:
@@ -172,7 +175,7 @@ def ccds_file(release: str, region: str, brick: str) -> Iterator[Content]:
 def _table_hdu(rows: np.ndarray, units: dict[str, str]) -> fits.BinTableHDU:
     """Return rows as a table of a FITS file."""
     hdu = fits.BinTableHDU(rows)
-    for number, name in enumerate(rows.dtype.names or (), start=1):
+    for number, name in enumerate(names_of(rows), start=1):
         # Into the header, where it stays as it is spelt: some are no unit to anybody.
         if units.get(name):
             hdu.header.set(f"TUNIT{number}", units[name], after=f"TFORM{number}")
@@ -227,15 +230,12 @@ def sweep_files(release: str, region: str, sweep: str) -> Iterator[Content]:
     inside = _is_in(sweep, rows["ra"], rows["dec"])
     rows, truth_id = rows[inside], truth_id[inside]
     columns = [c for c in tractor_columns(release, region) if not c.name.startswith(_LEFT_OUT)]
-    light = np.empty(len(rows), [(c.name.upper(), rows.dtype[c.name]) for c in columns])
-    for column in columns:
-        light[column.name.upper()] = rows[column.name]
+    light = rfn.repack_fields(rows[[column.name for column in columns]])
     units = {column.name.upper(): column.unit for column in columns}
-    redshifts = photo_z(release, rows, truth_id)
-    redshifts.dtype.names = tuple(name.upper() for name in redshifts.dtype.names or ())
-    tables = {"sweep": (light, units), "sweep-photo-z": (redshifts, {})}
-    for kind, (table, units) in tables.items():
-        hdus = fits.HDUList([fits.PrimaryHDU(), _table_hdu(table, units)])
+    for kind, table in (("sweep", light), ("sweep-photo-z", photo_z(release, rows, truth_id))):
+        table.dtype.names = tuple(map(str.upper, names_of(table)))
+        in_units = units if kind == "sweep" else {}
+        hdus = fits.HDUList([fits.PrimaryHDU(), _table_hdu(table, in_units)])
         hdus[0].header["OBJECT"] = ("SIMULATED", "these rows are not data")
         yield paths.file_path(kind, release, region, brick=sweep), hdus.writeto
 
@@ -250,10 +250,14 @@ def _is_in(sweep: str, ra_deg: np.ndarray, dec_deg: np.ndarray) -> np.ndarray:
     return inside & (dec_deg >= low[1]) & (dec_deg < high[1])
 
 
+def _photo_z_bands(release: str) -> dict[str, str]:
+    """Return the bands of each set of columns, by what the names of its columns end with."""
+    return {"": "grz", "_i": "griz"} if int(release[2:]) >= 10 else {"": "grz"}
+
+
 def photo_z_dtype(release: str) -> np.dtype:
     """Return the columns of the photo-z tables, which from DR10 on have a second set with i."""
-    sets = ("", "_i") if int(release[2:]) >= 10 else ("",)
-    names = [f"z_phot_{name}{end}" for end in sets for name in _STATISTICS]
+    names = [f"z_phot_{name}{end}" for end in _photo_z_bands(release) for name in _STATISTICS]
     return np.dtype(
         [("release", "i2"), ("brickid", "i4"), ("objid", "i4")]
         + [(name, "f4") for name in names]
@@ -273,13 +277,9 @@ def photo_z(release: str, rows: np.ndarray, truth_id: np.ndarray) -> np.ndarray:
     magnitude = sky.magnitudes(np.asarray(sources()["flux_r"])[number])
     error = np.clip(0.02 * 10 ** (0.2 * (magnitude - 20)), 0.015, 0.2) * (1 + redshift)
     noise = noise_of(5, int(release[2:]))[number]
-    for end, bands in (("", "grz"), ("_i", "griz")):
-        if f"z_phot_mean{end}" not in (table.dtype.names or ()):
-            continue
-        was_seen = is_true.copy()
-        for band in bands:
-            if f"nobs_{band}" in (rows.dtype.names or ()):
-                was_seen &= rows[f"nobs_{band}"] > 0
+    for end, bands in _photo_z_bands(release).items():
+        counts = [rows[f"nobs_{band}"] for band in bands if f"nobs_{band}" in names_of(rows)]
+        was_seen = is_true & (np.min(counts, axis=0) > 0)
         middle = np.abs(redshift + noise[:, len(bands)] * error)
         values = {"mean": middle + 0.1 * error, "median": middle, "std": 1.1 * error}
         values |= {name: np.maximum(middle + k * error, 0) for name, k in _WIDTHS.items()}
@@ -368,21 +368,20 @@ def _all_bricks() -> Table:
 def _region_bricks(release: str, region: str) -> Table:
     ids = _ids(sky.BRICKS[release, region])
     names = bricks.name_of(ids)
-    rows = {name: _summarise(release, region, name) for name in names}
+    summary = Table(rows=[_summarise(release, region, name) for name in names])
     bands = releases.get_tree(release, region).bands
     ra, dec = bricks.brick_center(ids)
     ra1, ra2, dec1, dec2 = bricks.brick_edges(ids)
     table = Table()
     table["brickname"], table["ra"], table["dec"] = names, ra, dec
     for band in bands:
-        key = f"nexp_{band}"
-        table[key] = np.array([rows[name][key] for name in names], np.int16)
+        table[f"nexp_{band}"] = summary[f"nexp_{band}"].astype(np.int16)
     for column, values in _count_sources(ids).items():
         table[column] = values.astype(np.int32)
     for quantity in ("psfsize", "psfdepth", "galdepth"):
         for band in bands:
             key = f"{quantity}_{band}"
-            table[key] = np.array([rows[name][key] for name in names], np.float32)
+            table[key] = summary[key].astype(np.float32)
     table["ebv"] = np.full(len(ids), _EBV, np.float32)
     for band in bands:
         transmission = 10 ** (-0.4 * sky.EXTINCTION[band] * _EBV)

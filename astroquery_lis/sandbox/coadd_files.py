@@ -1,7 +1,7 @@
-"""The files of the coadds of a simulated brick: names, headers and compressed pixels.
+"""The coadds of a simulated brick: pixels, headers, and the files that hold them compressed.
 
-The WISE coadds have 342 pixels of 2.75 arcsec a side, in Vega nanomaggies; every brick is observed
-as a whole in these bands.
+Outside the windows that were observed pixels are 0, as in the survey at the rim of its footprint.
+In the WISE bands, in Vega nanomaggies, every brick is observed as a whole.
 
 astropy compresses, and so the columns of the tables come in another order than the survey's.  A
 tile that comes again is compressed once, and none carries the time at which it was made: the same
@@ -13,21 +13,187 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, partial
+from functools import cached_property, partial
 from typing import BinaryIO
 
 import numpy as np
 from astropy.io import fits
-from scipy.optimize import brentq
+from astropy.table import Table
+from scipy.ndimage import binary_dilation
 
 from .._locks import decoding
-from ..survey import bricks, paths, releases
-from ..survey.bricks import Brick
+from ..survey import bitmasks, bricks, paths
 from ..survey.pixel_grids import Box, TangentGrid
+from ..survey.releases import PIXEL_SCALE_ARCSEC
 from . import sky
-from .brick_pixels import BrickScene
 from .measurements import infrared
-from .sky import Components
+
+_BLEED_PIX = 2
+_BLOB_THRESHOLD_SIGMA = 0.5
+
+
+class BrickScene:
+    """Makes the coadds of one brick in one region.
+
+    Another ``grid``, ``shape`` and ``windows`` make another reduction of it.
+    """
+
+    def __init__(self, release: str, region: str, brick: str) -> None:
+        self.release, self.region = release, region
+        self.brick = bricks.get_brick(brick)
+        self.grid = bricks.brick_grid(self.brick.id)
+        self.shape = (sky.SIZE_PIX, sky.SIZE_PIX)
+
+    @cached_property
+    def windows(self) -> list[Box]:
+        """The boxes that were observed."""
+        return sky.windows_of(self.brick.name)
+
+    @cached_property
+    def sources(self) -> Table:
+        """Every source of the whole scene."""
+        return sky.truth()
+
+    def path(self, product: str, band: str | None = None) -> str:
+        """Return the path of a file below the root."""
+        brick = self.brick.name
+        return paths.file_path(product, self.release, self.region, brick=brick, band=band)
+
+    def sky_of(self, window: Box) -> tuple[np.ndarray, np.ndarray]:
+        """Return RA and Dec (deg) of the pixels of a box."""
+        y, x = np.ogrid[window.y0 : window.y1, window.x0 : window.x1]
+        return self.grid.to_sky(x, y)
+
+    def _light(self, band: str, window: Box) -> np.ndarray:
+        """Return the noise-free picture of a box."""
+        return sky.render(
+            self.sources, band, self.grid, x0=window.x0, y0=window.y0, shape=window.shape
+        )
+
+    def band(self, band: str, products: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Return products of one band."""
+        kinds = {name: np.int16 if name == "nexp" else np.float32 for name in products}
+        planes = {name: np.zeros(self.shape, kind) for name, kind in kinds.items()}
+        seed = (self.region == "north", self.brick.id, "griz".index(band))
+        rng = np.random.default_rng([int(part) for part in seed])
+        for window in self.windows:
+            pixels = _Pixels(self, band, window, rng)
+            for name, plane in planes.items():
+                plane[window.slices] = getattr(pixels, name)
+        return planes
+
+    def masks(self, bands: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return the three mask planes."""
+        mask, wise = np.zeros(self.shape, np.int32), np.zeros(self.shape, np.uint8)
+        self._set(mask, "NPRIMARY", ~self.primary())
+        y, x = np.ogrid[: self.shape[0], : self.shape[1]]
+        for bit, ra, dec, radius_arcsec in sky.mask_circles(self.sources):
+            x0, y0 = self.grid.to_pixel(ra, dec)
+            radius = radius_arcsec / (self.grid.scale_deg * 3600)
+            # The far side of the sky has no pixel; comparisons with NaN are false.
+            inside = (x - x0) ** 2 + (y - y0) ** 2 < radius**2
+            self._set(mask, bit, inside)
+            if bit == "BRIGHT":
+                wise[inside] |= 1 << bitmasks.WISEMASK_BITS["BRIGHT"]
+        for bit in ("WISEM1", "WISEM2"):
+            self._set(mask, bit, wise > 0)
+        for band, (core, unexposed) in self._bad(tuple(bands)).items():
+            self._set(mask, f"ALLMASK_{band.upper()}", unexposed)
+            if core.any():
+                core = binary_dilation(core, iterations=_BLEED_PIX)
+            self._set(mask, f"SATUR_{band.upper()}", core)
+        kind = np.int32 if int(self.release[2:]) >= 10 else np.int16
+        return {"MASKBITS": mask.astype(kind), "WISEM1": wise, "WISEM2": wise.copy()}
+
+    def _bad(self, bands: tuple[str, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Return by band which pixels are saturated and which have no good exposure."""
+        planes = {band: (np.zeros(self.shape, bool), np.ones(self.shape, bool)) for band in bands}
+        for window in self.windows:
+            ra, dec = self.sky_of(window)
+            for band, (core, unexposed) in planes.items():
+                saturated = self._light(band, window) > sky.SATURATION
+                core[window.slices] = saturated
+                unexposed[window.slices] = saturated | (sky.exposures(ra, dec, band) == 0)
+        return planes
+
+    def _set(self, mask: np.ndarray, bit: str, where: np.ndarray) -> None:
+        mask[where] |= 1 << bitmasks.maskbits(self.release)[bit]
+
+    def primary(self) -> np.ndarray:
+        """Return which pixels are in the box that the brick owns."""
+        inside = np.ones(self.shape, bool)
+        frame = [Box(0, self.shape[0], 0, self.shape[1])]
+        if self.shape == (sky.SIZE_PIX, sky.SIZE_PIX):
+            # The margins are 82 to 102 pixels wide; further in, every pixel is the brick's own.
+            frame = list(sky.beside(frame[0], Box(130, 3470, 130, 3470)))
+        for window in frame:
+            inside[window.slices] = bricks.brick_id(*self.sky_of(window)) == self.brick.id
+        return inside
+
+
+class _Pixels:
+    """The products of one band in a box, each made when it is asked for."""
+
+    def __init__(self, scene: BrickScene, band: str, window: Box, rng: np.random.Generator) -> None:
+        self._band = band
+        self._sky = scene.sky_of(window)
+        self._scale_arcsec = scene.grid.scale_deg * 3600
+        # A larger pixel has more of the sky's noise.
+        self._sigma = sky.NOISE_SIGMA[band] * round(self._scale_arcsec / PIXEL_SCALE_ARCSEC, 9)
+        self.model = scene._light(band, window)
+        self._saturated = self.model > sky.SATURATION
+        # Drawn for every product, so that each is the same whichever are made.
+        self._noise = rng.standard_normal(self.model.shape, dtype=np.float32)
+
+    @cached_property
+    def nexp(self) -> np.ndarray:
+        nexp = sky.exposures(*self._sky, self._band)
+        nexp[self._saturated] = 0
+        return nexp
+
+    @cached_property
+    def _background(self) -> np.ndarray:
+        return self.nexp / self._sigma**2
+
+    @cached_property
+    def invvar(self) -> np.ndarray:
+        # Only where a source counts: elsewhere the inverse variance is constant, as in the survey.
+        poisson = np.where(self.model > 1e-3, sky.POISSON_NMGY * self.model, 0.0)
+        invvar = self._background / (1 + poisson / self._sigma**2)
+        invvar *= sky.inverse_variance_texture(*self._sky)
+        return invvar
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        observed = self.nexp > 0
+        noise = self._noise
+        noise[observed] /= np.sqrt(self.invvar[observed])
+        image = np.where(observed, self.model + noise, 0.0)
+        # A saturated core keeps an interpolated value: only the inverse variance tells.
+        image[self._saturated] = sky.SATURATION
+        return image
+
+    @property
+    def blobmodel(self) -> np.ndarray:
+        blob = self.model > _BLOB_THRESHOLD_SIGMA * self._sigma
+        return np.where(blob, self.model, 0.0)
+
+    @property
+    def chi2(self) -> np.ndarray:
+        return (self.image - self.model) ** 2 * self.invvar
+
+    @property
+    def depth(self) -> np.ndarray:
+        return self._background * sky.psf_norm(self._band, self._scale_arcsec)
+
+    @property
+    def galdepth(self) -> np.ndarray:
+        return self._background * sky.galaxy_norm(self._band, self._scale_arcsec)
+
+    @property
+    def psfsize(self) -> np.ndarray:
+        return np.where(self.nexp > 0, sky.psf_fwhm_arcsec(self._band), 0.0)
+
 
 # A path below the root, and what fills the file.
 Content = tuple[str, Callable[[BinaryIO], object]]
@@ -40,53 +206,25 @@ _FILTER = {
     "z": "z DECam SDSS c0004 9260.0 1520.0",
 }
 _HEADER_CARDS = 142
-_PRODUCTS = tuple(name for name, product in paths.COADD_PRODUCTS.items() if product.per_band)
-_OVERLAP_PRODUCTS = ("image", "invvar", "nexp")
+# What a brick has where its region is not the official one, and another reduction.
+OVERLAP_PRODUCTS = ("image", "invvar", "nexp")
 
 
-def band_products(release: str, region: str, brick: str) -> tuple[str, ...]:
-    """Return which products of each band a brick has: few where its region is not the official."""
-    number = bricks.parse_brick_name(brick)
-    is_official = bool(np.all(bricks.region_of_brick(number, release) == region))
-    return _PRODUCTS if is_official else _OVERLAP_PRODUCTS
-
-
-def band_files(
-    release: str, region: str, brick: str, band: str, products: Iterable[str]
-) -> Iterator[Content]:
-    """Yield the coadds of one band of a brick."""
-    yield from _band_files(BrickScene(release, region, brick), band, products)
-
-
-def _band_files(scene: BrickScene, band: str, products: Iterable[str]) -> Iterator[Content]:
-    release, region, brick = scene.release, scene.region, scene.brick.name
-    for product, plane in scene.band(band, tuple(products)).items():
-        path = paths.file_path(product, release, region, brick=brick, band=band)
-        header = _header(scene, product, band)
-        if product == "blobmodel" and release == "dr9":
+def band_files(scene: BrickScene, band: str, products: tuple[str, ...]) -> Iterator[Content]:
+    """Yield the coadds of one band of a scene."""
+    for product, plane in scene.band(band, products).items():
+        path, header = scene.path(product, band), _header(scene, product, band)
+        if product == "blobmodel" and scene.release == "dr9":
             # Not compressed for all its name, as in the survey (DR9 known issues).
-            hdu = fits.PrimaryHDU(plane, header)
-            yield path, partial(_write_plain, hdu=hdu, windows=scene.windows)
+            yield path, partial(_write_plain, hdu=fits.PrimaryHDU(plane, header))
         else:
             yield _compressed(path, {"": plane}, header, product)
 
 
-def mask_file(release: str, region: str, brick: str) -> Iterator[Content]:
-    """Yield the mask bits of a brick."""
-    scene = BrickScene(release, region, brick)
-    yield _mask_file(scene, releases.get_tree(release, region).bands)
-
-
-def scene_files(scene: BrickScene, bands: tuple[str, ...]) -> Iterator[Content]:
-    """Yield images, inverse variances, exposures and masks of a scene in some bands."""
-    for band in bands:
-        yield from _band_files(scene, band, _OVERLAP_PRODUCTS)
-    yield _mask_file(scene, bands)
-
-
-def _mask_file(scene: BrickScene, bands: tuple[str, ...]) -> Content:
-    path = paths.file_path("maskbits", scene.release, scene.region, brick=scene.brick.name)
-    return _compressed(path, scene.masks(bands), _header(scene, "maskbits", None), "maskbits")
+def mask_file(scene: BrickScene, bands: tuple[str, ...]) -> Iterator[Content]:
+    """Yield the mask bits of a scene."""
+    header = _header(scene, "maskbits")
+    yield _compressed(scene.path("maskbits"), scene.masks(bands), header, "maskbits")
 
 
 def _compressed(
@@ -96,21 +234,18 @@ def _compressed(
     return path, partial(write_images, planes=planes, header=header, product=product, name=name)
 
 
-def _write_plain(file: BinaryIO, hdu: fits.PrimaryHDU, windows: list[Box]) -> None:
-    """Write an uncompressed image of which only the windows take room on the disk."""
-    header = hdu.header.tostring().encode("ascii")
-    pixels = hdu.data.astype(">f4")
-    padding = -pixels.nbytes % 2880
-    file.write(header)
-    file.truncate(len(header) + pixels.nbytes + padding)
-    row_bytes = pixels.shape[1] * pixels.itemsize
-    for window in windows:
-        for y in range(window.y0, window.y1):
-            file.seek(len(header) + y * row_bytes + window.x0 * pixels.itemsize)
-            file.write(pixels[y, window.x0 : window.x1].tobytes())
+def _write_plain(file: BinaryIO, hdu: fits.PrimaryHDU) -> None:
+    """Write an uncompressed image of which only blocks with light take room on the disk."""
+    stream = io.BytesIO()
+    hdu.writeto(stream)
+    blocks = np.frombuffer(stream.getbuffer(), np.uint8).reshape(-1, _BLOCK_BYTES)
+    file.truncate(blocks.nbytes)
+    for number in np.flatnonzero(blocks.any(axis=1)):
+        file.seek(int(number) * _BLOCK_BYTES)
+        file.write(blocks[number])
 
 
-def _header(scene: BrickScene, product: str, band: str | None) -> fits.Header:
+def _header(scene: BrickScene, product: str, band: str = "") -> fits.Header:
     """Return the header of a coadd, as long as the survey's."""
     brick = scene.brick
     header = _first_cards(product)
@@ -120,7 +255,7 @@ def _header(scene: BrickScene, product: str, band: str | None) -> fits.Header:
     if band:
         header["FILTER"] = (_FILTER[band], "filter in the camera")
         header["MAGZERO"] = (sky.ZERO_POINT, "magnitude zero point")
-    _add_brick_cards(header, scene.release, scene.region, brick)
+    _add_brick_cards(header, scene)
     header["CENTRA"] = (brick.ra_deg, "image centre RA (deg)")
     header["CENTDEC"] = (brick.dec_deg, "image centre Dec (deg)")
     height, width = scene.shape
@@ -129,7 +264,7 @@ def _header(scene: BrickScene, product: str, band: str | None) -> fits.Header:
         ra, dec = scene.grid.to_sky(*corner)
         header[f"CORN{number}RA"] = (float(ra), "RA of a corner pixel (deg)")
         header[f"CORN{number}DEC"] = (float(dec), "Dec of a corner pixel (deg)")
-    _add_wcs_cards(header, scene.grid, width, height)
+    _add_wcs_cards(header, scene.grid, scene.shape)
     _add_scene(header, scene)
     while len(header.cards) < _HEADER_CARDS:
         header.add_comment(f"SIMULATED, scene {sky.SCENE_VERSION}")
@@ -144,10 +279,11 @@ def _first_cards(product: str) -> fits.Header:
     return header
 
 
-def _add_brick_cards(header: fits.Header, release: str, region: str, brick: Brick) -> None:
+def _add_brick_cards(header: fits.Header, scene: BrickScene) -> None:
     """Add the cards that say which brick of which release it is."""
-    header["SURVEY"] = "DECaLS" if region == "south" else "BASS MzLS"
-    header["DRVERSIO"] = (int(release[2:]) * 1000, "survey data release number")
+    brick = scene.brick
+    header["SURVEY"] = {"south": "DECaLS", "north": "BASS MzLS"}[scene.region]
+    header["DRVERSIO"] = (int(scene.release[2:]) * 1000, "survey data release number")
     header["BRICKNAM"] = (brick.name, "brick name RRRr[pm]DDd")
     header["BRICKID"] = (brick.id, "brick id")
     header["RAMIN"] = (brick.ra1_deg, "brick RA min (deg)")
@@ -156,14 +292,14 @@ def _add_brick_cards(header: fits.Header, release: str, region: str, brick: Bric
     header["DECMAX"] = (brick.dec2_deg, "brick Dec max (deg)")
 
 
-def _add_wcs_cards(header: fits.Header, grid: TangentGrid, width: int, height: int) -> None:
+def _add_wcs_cards(header: fits.Header, grid: TangentGrid, shape: tuple[int, int]) -> None:
     """Add the WCS as legacypipe writes it: no RADESYS, no CUNIT."""
     header["CTYPE1"], header["CTYPE2"] = "RA---TAN", "DEC--TAN"
     header["CRVAL1"], header["CRVAL2"] = grid.ra_deg, grid.dec_deg
     header["CRPIX1"], header["CRPIX2"] = grid.x_ref + 1, grid.y_ref + 1
     header["CD1_1"], header["CD1_2"] = -grid.scale_deg, 0.0
     header["CD2_1"], header["CD2_2"] = 0.0, grid.scale_deg
-    header["IMAGEW"], header["IMAGEH"] = float(width), float(height)
+    header["IMAGEW"], header["IMAGEH"] = float(shape[1]), float(shape[0])
     header["EQUINOX"] = 2000.0
 
 
@@ -188,26 +324,8 @@ def _add_scene(header: fits.Header, scene: BrickScene) -> None:
 
 _WISE_PIX = 342
 _WISE_SCALE_ARCSEC = 2.75
-WISE_FWHM_ARCSEC = {"W1": 6.1, "W2": 6.4, "W3": 6.5, "W4": 12.0}
-_WISE_PSF_WEIGHTS = (0.9, 0.1)
-_WISE_WING_RATIO = 1.8
 _WISE_EXPOSURES = {"W1": 128, "W2": 128, "W3": 12, "W4": 12}
 _EXPOSURES_VARY = 0.06
-
-
-@cache
-def wise_psf_components(band: str) -> Components:
-    """Return the Gaussians of the PSF of a WISE band, which includes the pixel."""
-    widths = (1.0, _WISE_WING_RATIO)
-
-    def above_half(radius: float) -> float:
-        return sum(
-            weight / width**2 * (np.exp(-0.5 * (radius / width) ** 2) - 0.5)
-            for weight, width in zip(_WISE_PSF_WEIGHTS, widths, strict=True)
-        )
-
-    core = WISE_FWHM_ARCSEC[band] / (2 * brentq(above_half, 0.5, 3))
-    return tuple((weight, core * w) for weight, w in zip(_WISE_PSF_WEIGHTS, widths, strict=True))
 
 
 def wise_grid(brick: str) -> TangentGrid:
@@ -225,50 +343,49 @@ def _inverse_variance(grid: TangentGrid, band: str) -> np.ndarray:
     # The waves fit into the circle, so that RA 0 has no seam.
     waves = np.sin(2 * np.pi * ra / 0.1) * np.sin(2 * np.pi * dec / 0.13)
     exposures = np.round(usual * (1 + _EXPOSURES_VARY * waves))
-    components = wise_psf_components(band)
+    components = sky.wise_psf_components(band)
     norm = sky.sum_of_squares(components) * _WISE_SCALE_ARCSEC**2
     depth = infrared(band.lower())["psfdepth"][0] / 10 ** (2 * sky.VEGA_TO_AB[band] / 2.5)
     return depth / norm * exposures / usual
 
 
-def _wise_planes(region: str, brick: str, band: str) -> dict[str, np.ndarray]:
+def _wise_planes(scene: BrickScene, band: str) -> dict[str, np.ndarray]:
     """Return the WISE images of a brick in one band, Vega nanomaggies, by product."""
-    grid, sources = wise_grid(brick), sky.truth()
+    grid, sources = wise_grid(scene.brick.name), scene.sources
     # Sampled at the centres of pixels: sigma is 0.9 of them at least, which loses 1e-6 of a flux.
     flux = np.asarray(sources[f"flux_{band.lower()}"]) * 10 ** (sky.VEGA_TO_AB[band] / 2.5)
     box = Box(0, _WISE_PIX, 0, _WISE_PIX)
-    model = sky.draw(sources, flux, wise_psf_components(band), grid, box)
+    model = sky.draw(sources, flux, sky.wise_psf_components(band), grid, box)
     invvar = _inverse_variance(grid, band)
     # Numbers that the optical bands have not used: theirs are 0 to 3.
     number = 11 + list(sky.VEGA_TO_AB).index(band)
-    rng = np.random.default_rng([region == "north", bricks.get_brick(brick).id, number])
+    rng = np.random.default_rng([scene.region == "north", scene.brick.id, number])
     image = model + rng.standard_normal(model.shape) / np.sqrt(invvar)
     planes = {"image": image, "invvar": invvar, "model": model}
     return {name: values.astype(np.float32) for name, values in planes.items()}
 
 
-def _wise_header(release: str, region: str, product: str, brick: str, band: str) -> fits.Header:
+def _wise_header(scene: BrickScene, product: str, band: str) -> fits.Header:
     header = _first_cards(product)
     header["TELESCOP"] = "WISE"
     header["FILTER"] = (band, "WISE band")
     header["MAGZERO"] = (sky.ZERO_POINT, "magnitude zero point")
     header["MAGSYS"] = ("Vega", "this image is in Vega fluxes")
-    _add_brick_cards(header, release, region, bricks.get_brick(brick))
-    _add_wcs_cards(header, wise_grid(brick), _WISE_PIX, _WISE_PIX)
+    _add_brick_cards(header, scene)
+    _add_wcs_cards(header, wise_grid(scene.brick.name), (_WISE_PIX, _WISE_PIX))
     header["SCENE"] = (sky.SCENE_VERSION, "version of the simulated scene")
-    header["PSFFWHM"] = (WISE_FWHM_ARCSEC[band], "PSF FWHM (arcsec)")
-    for number, (weight, width) in enumerate(wise_psf_components(band), start=1):
+    header["PSFFWHM"] = (sky.WISE_FWHM_ARCSEC[band], "PSF FWHM (arcsec)")
+    for number, (weight, width) in enumerate(sky.wise_psf_components(band), start=1):
         header[f"PSFW{number}"] = (weight, "weight of a PSF Gaussian")
         header[f"PSFS{number}"] = (width, "sigma of a PSF Gaussian (arcsec)")
     return header
 
 
-def wise_files(release: str, region: str, brick: str, band: str) -> Iterator[Content]:
+def wise_files(scene: BrickScene, band: str) -> Iterator[Content]:
     """Yield the WISE coadds of one band of a brick."""
-    for product, plane in _wise_planes(region, brick, band).items():
-        path = paths.file_path(product, release, region, brick=brick, band=band)
-        header = _wise_header(release, region, product, brick, band)
-        yield _compressed(path, {"": plane}, header, product)
+    for product, plane in _wise_planes(scene, band).items():
+        path = scene.path(product, band)
+        yield _compressed(path, {"": plane}, _wise_header(scene, product, band), product)
 
 
 _RICE = {"compression_type": "RICE_1"}
@@ -277,16 +394,11 @@ _LOSSLESS = {"compression_type": "GZIP_1", "quantize_level": 0}
 _INTEGER = {"compression_type": "HCOMPRESS_1", "hcomp_scale": 0}
 # How each product is compressed: legacypipe's ``survey.get_compression_kwargs``.
 CODECS = {
-    "image": _IMAGE,
-    "model": _IMAGE,
-    "blobmodel": _IMAGE,
+    **dict.fromkeys(("image", "model", "blobmodel"), _IMAGE),
     "invvar": {**_RICE, "quantize_method": -1, "quantize_level": 16},
     "chi2": {**_RICE, "quantize_method": -1, "quantize_level": -0.1},
-    "depth": _LOSSLESS,
-    "galdepth": _LOSSLESS,
-    "psfsize": _LOSSLESS,
-    "nexp": _INTEGER,
-    "maskbits": _INTEGER,
+    **dict.fromkeys(("depth", "galdepth", "psfsize"), _LOSSLESS),
+    **dict.fromkeys(("nexp", "maskbits"), _INTEGER),
 }
 
 TILE_PIX = 100

@@ -33,16 +33,21 @@ _NEIGHBOUR_ARCSEC = 12.0
 _DUPLICATED = ("field", "large")
 
 
+def names_of(rows: np.ndarray) -> tuple[str, ...]:
+    """Return the names of the columns."""
+    return rows.dtype.names or ()
+
+
 @cache
 def sources() -> dict[str, np.ndarray]:
     """Return the true sources as a dict of arrays; at the end those that are only in Gaia."""
     truth = sky.truth()
     values = {name: np.asarray(truth[name]) for name in truth.colnames}
-    copies = []
-    for name in _DUPLICATED:
-        mask = (values["name"] == name) & (values["type"] != "PSF")
-        brightest = np.flatnonzero(mask)[np.argmax(values["flux_r"][mask])]
-        copies.append(brightest)
+    galaxy = values["type"] != "PSF"
+    copies = [
+        np.argmax(np.where(galaxy & (values["name"] == name), values["flux_r"], -np.inf))
+        for name in _DUPLICATED
+    ]
     extra = {name: column[copies].copy() for name, column in values.items()}
     extra["dec"] += 0.4 / 3600
     extra["id"][:] = -1
@@ -336,7 +341,7 @@ def _add_optical(rows: np.ndarray, band: str, noise: np.ndarray) -> None:
     rows[f"fracflux_{band}"] = light["fracflux"]
     rows[f"fracin_{band}"] = np.where(dup, 0.0, 0.998)
     rows[f"fracmasked_{band}"] = np.where(light["saturated"], 0.4, 0.0)
-    if f"ngood_{band}" in (rows.dtype.names or ()):
+    if f"ngood_{band}" in names_of(rows):
         rows[f"ngood_{band}"] = np.where(light["saturated"], 0, light["nobs"])
     saturated = np.where(light["saturated"], 1 << bitmasks.ALLMASK_BITS["SATUR"], 0)
     rows[f"anymask_{band}"] = rows[f"allmask_{band}"] = saturated
@@ -367,7 +372,7 @@ def _add_infrared(rows: np.ndarray, band: str, noise: np.ndarray) -> None:
     rows[f"rchisq_{band}"] = 1 + 0.03 * noise[:, 30 + column]
     rows[f"fracflux_{band}"] = light["fracflux"]
     rows[f"psfdepth_{band}"] = light["psfdepth"]
-    if f"lc_flux_{band}" not in (rows.dtype.names or ()):
+    if f"lc_flux_{band}" not in names_of(rows):
         return
     epochs = rows[f"lc_flux_{band}"].shape[1]
     # The last two epochs were not observed, and are 0.
@@ -421,12 +426,18 @@ def measurements(release: str, region: str) -> np.ndarray:
     first = 56700.0 if tree.region == "south" else 57400.0
     rows["mjd_min"] = first + 10 * np.abs(noise[:, 60])
     rows["mjd_max"] = rows["mjd_min"] + 600 + 100 * np.abs(noise[:, 61])
-    if "nearest_neighbor" in (rows.dtype.names or ()):
-        pair, _, apart = neighbours()
-        nearest = np.full(len(rows), np.inf)
-        np.minimum.at(nearest, pair, apart)
-        rows["nearest_neighbor"] = np.where(np.isfinite(nearest), nearest, 0.0)
+    _add_neighbours(rows)
     return rows
+
+
+def _add_neighbours(rows: np.ndarray) -> None:
+    """Set how far the nearest neighbour is, arcsec, from DR11 on."""
+    if "nearest_neighbor" not in names_of(rows):
+        return
+    pair, _, apart = neighbours()
+    nearest = np.full(len(rows), np.inf)
+    np.minimum.at(nearest, pair, apart)
+    rows["nearest_neighbor"] = np.where(np.isfinite(nearest), nearest, 0.0)
 
 
 def _add_shape(rows: np.ndarray, noise: np.ndarray) -> None:
@@ -461,7 +472,7 @@ def _add_shape(rows: np.ndarray, noise: np.ndarray) -> None:
 def _as_dr8(rows: np.ndarray, region: str) -> np.ndarray:
     """Return rows of DR9 as DR8 has them: the same fits, with two profiles instead of one."""
     older = np.zeros(len(rows), tractor_dtype("dr8", region))
-    for name in set(older.dtype.names or ()) & set(rows.dtype.names or ()):
+    for name in set(names_of(older)) & set(names_of(rows)):
         values = rows[name]
         older[name] = values if values.ndim == 1 else values[:, : older[name].shape[1]]
     older["release"] = release_number("dr8", region)
@@ -474,8 +485,6 @@ def _as_dr8(rows: np.ndarray, region: str) -> np.ndarray:
     older["fracdev_ivar"] = np.where(kind == b"COMP", 100.0, 0.0)
     for profile, types in (("exp", (b"EXP", b"REX", b"COMP")), ("dev", (b"DEV", b"COMP"))):
         has = np.isin(kind, types)
-        for part in ("r", "e1", "e2"):
-            for suffix in ("", "_ivar"):
-                column = rows[f"shape_{part}{suffix}"]
-                older[f"shape{profile}_{part}{suffix}"] = np.where(has, column, 0.0)
+        for part in ("r", "e1", "e2", "r_ivar", "e1_ivar", "e2_ivar"):
+            older[f"shape{profile}_{part}"] = np.where(has, rows[f"shape_{part}"], 0.0)
     return older

@@ -10,7 +10,7 @@ is wider than a pixel, so the sum over pixels is the flux to 1e-6.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -23,7 +23,8 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq, nnls
 from scipy.special import gammaincinv
 
-from ..survey.pixel_grids import Box
+from ..survey import bricks
+from ..survey.pixel_grids import Box, TangentGrid
 from ..survey.releases import PIXEL_SCALE_ARCSEC
 
 SCENE_VERSION = "2"
@@ -109,6 +110,10 @@ EXTINCTION = MappingProxyType(
         "w4": 0.00910,
     }
 )
+
+SIZE_PIX = bricks.IMAGE_SIZE_PIX
+# Height of the strips in which a whole brick is made, which bounds the memory.
+_STRIP_PIX = 150
 
 _HOLE_HALF_ARCSEC = (30.0, 20.0)
 _GAP_BAND = "z"
@@ -210,7 +215,67 @@ def truth() -> Table:
     return _truth().copy()
 
 
+def windows_of(brick: str) -> list[Box]:
+    """Return the boxes of a brick that were observed; they do not overlap."""
+    if brick == WHOLE_BRICK:
+        return strips((SIZE_PIX, SIZE_PIX))
+    grid = bricks.brick_grid(bricks.parse_brick_name(brick))
+    windows = []
+    for ra, dec, half in WINDOWS:
+        x, y = grid.to_pixel(ra, dec)
+        if np.isfinite(x):
+            windows.append(box_about(float(x), float(y), half))
+    windows = [window for window in windows if 0 not in window.shape]
+    # What the whole brick shows, its neighbours show too: bricks share their exposures.
+    shared = _reach_of_whole_brick(grid)
+    for window in windows:
+        shared = [part for box in shared for part in beside(box, window)]
+    return windows + shared
+
+
+def box_about(x: float, y: float, half: int) -> Box:
+    """Return the pixels of a brick's image that are so near a place; they may be none."""
+    x, y = round(x), round(y)
+    return Box(y - half, y + half, x - half, x + half).clipped(SIZE_PIX, SIZE_PIX)
+
+
+def _reach_of_whole_brick(grid: TangentGrid) -> list[Box]:
+    """Return the pixels of another brick's image that the image of the whole brick reaches."""
+    sides = np.array([-0.5, SIZE_PIX - 0.5])
+    whole = bricks.brick_grid(bricks.parse_brick_name(WHOLE_BRICK))
+    x, y = grid.to_pixel(*whole.to_sky(sides, sides[:, None]))
+    if not np.isfinite(x).all():
+        return []
+    y0, x0 = (int(np.floor(values.min() + 0.5)) for values in (y, x))
+    y1, x1 = (int(np.ceil(values.max() + 0.5)) for values in (y, x))
+    box = Box(y0, y1, x0, x1).clipped(SIZE_PIX, SIZE_PIX)
+    return [] if 0 in box.shape else [box]
+
+
+def beside(box: Box, window: Box) -> Iterator[Box]:
+    """Yield the parts of a box that are not in a window."""
+    y0, y1 = (min(max(y, box.y0), box.y1) for y in (window.y0, window.y1))
+    x0, x1 = (min(max(x, box.x0), box.x1) for x in (window.x0, window.x1))
+    parts = (
+        box._replace(y1=y0),
+        box._replace(y0=y1),
+        Box(y0, y1, box.x0, x0),
+        Box(y0, y1, x1, box.x1),
+    )
+    yield from (part for part in parts if 0 not in part.shape)
+
+
+def strips(shape: tuple[int, int]) -> list[Box]:
+    """Return the boxes of an image that was observed as a whole."""
+    height, width = shape
+    edges = range(0, height, _STRIP_PIX)
+    return [Box(y0, min(y0 + _STRIP_PIX, height), 0, width) for y0 in edges]
+
+
 PSF_CORE_SIGMA_ARCSEC = {"g": 0.618, "r": 0.536, "i": 0.495, "z": 0.495}
+WISE_FWHM_ARCSEC = {"W1": 6.1, "W2": 6.4, "W3": 6.5, "W4": 12.0}
+_WISE_PSF_WEIGHTS = (0.9, 0.1)
+_WISE_WING_RATIO = 1.8
 _PSF_WING_RATIO = 2.2
 _PSF_WEIGHTS = (0.85, 0.15)
 _CUT_SIGMA = 5.5
@@ -248,6 +313,21 @@ def _psf_value(band: str, radius_arcsec: float) -> float:
         weight / (2 * np.pi * sigma**2) * np.exp(-0.5 * (radius_arcsec / sigma) ** 2)
         for weight, sigma in psf_components(band)
     )
+
+
+@cache
+def wise_psf_components(band: str) -> Components:
+    """Return the Gaussians of the PSF of a WISE band, which includes the pixel."""
+    widths = (1.0, _WISE_WING_RATIO)
+
+    def above_half(radius: float) -> float:
+        return sum(
+            weight / width**2 * (np.exp(-0.5 * (radius / width) ** 2) - 0.5)
+            for weight, width in zip(_WISE_PSF_WEIGHTS, widths, strict=True)
+        )
+
+    core = WISE_FWHM_ARCSEC[band] / (2 * brentq(above_half, 0.5, 3))
+    return tuple((weight, core * w) for weight, w in zip(_WISE_PSF_WEIGHTS, widths, strict=True))
 
 
 def sum_of_squares(components: Iterable[tuple[float, float]]) -> float:

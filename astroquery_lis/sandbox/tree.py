@@ -10,9 +10,9 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain
 from os import PathLike
@@ -27,7 +27,6 @@ from ..survey import bricks, paths, releases
 from ..survey import tractor_columns as survey_columns
 from ..survey.pixel_grids import TangentGrid
 from . import sky
-from .brick_pixels import BrickScene, strips
 from .catalog import (
     CATALOG_TREES,
     bricks_file,
@@ -37,7 +36,14 @@ from .catalog import (
     sweep_names,
     tractor_file,
 )
-from .coadd_files import Content, band_files, band_products, mask_file, scene_files, wise_files
+from .coadd_files import (
+    OVERLAP_PRODUCTS,
+    BrickScene,
+    Content,
+    band_files,
+    mask_file,
+    wise_files,
+)
 
 fcntl: ModuleType | None
 try:
@@ -48,7 +54,6 @@ except ImportError:  # Windows
 _SOURCES = (
     "sky.py",
     "data/scene.ecsv",
-    "brick_pixels.py",
     "coadd_files.py",
     "measurements.py",
     "cameras.py",
@@ -56,6 +61,14 @@ _SOURCES = (
     "tree.py",
     survey_columns.__file__,
 )
+# What each function makes of a place, a region or a release.
+_TABLES: dict[Callable[..., Iterator[Content]], tuple[str, ...]] = {
+    tractor_file: ("tractor",),
+    sweep_files: ("sweep", "sweep-photo-z"),
+    ccds_file: ("ccds-table",),
+    bricks_file: ("survey-bricks",),
+    region_file: ("region-bricks",),
+}
 _README = """These files are simulated: the sources in them are not in the sky.
 They imitate the files of the DESI Legacy Imaging Surveys, for tests and examples.
 """
@@ -64,6 +77,7 @@ _LOCKS = ".locks"
 _PARTIAL = ".partial"
 # Of pixels in a reduction; larger ones would not sample the simulated light.
 _COARSEST_ARCSEC = 0.45
+_PRODUCTS = tuple(name for name, product in paths.COADD_PRODUCTS.items() if product.per_band)
 # What a first cutout needs of the brick that was observed as a whole, where a band takes seconds.
 _FIRST_PRODUCTS = ("image", "invvar")
 
@@ -203,26 +217,48 @@ def _checksum_line(path: Path) -> str:
 
 def _pieces() -> Iterator[Piece]:
     """Yield all that there is to make."""
-    for (release, region), names in sky.BRICKS.items():
-        for brick in names:
-            yield from _coadd_pieces(release, region, brick)
-    yield from _catalogue_pieces()
+    for tree, brick in _bricks_of(sky.BRICKS):
+        yield from _coadd_pieces(*tree, brick)
+    for tree, brick in _bricks_of(CATALOG_TREES):
+        yield _tables(tractor_file, *tree, brick)
+    for tree in CATALOG_TREES:
+        yield from (_tables(sweep_files, *tree, sweep) for sweep in sweep_names(*tree))
+    for tree, brick in _bricks_of(sky.BRICKS):
+        yield _tables(ccds_file, *tree, brick)
+    yield from (_tables(bricks_file, release) for release in ("dr9", "dr10"))
+    yield from (_tables(region_file, *tree) for tree in sky.BRICKS)
+
+
+def _bricks_of(
+    trees: Mapping[tuple[str, str], Iterable[str]],
+) -> Iterator[tuple[tuple[str, str], str]]:
+    """Yield the bricks of trees, each with its (release, region)."""
+    yield from ((tree, brick) for tree, names in trees.items() for brick in names)
+
+
+def _tables(make: Callable[..., Iterator[Content]], *where: str) -> Piece:
+    """Return the tables that a function makes of a release, of a region or of a place in it."""
+    release, region, brick = (*where, "", "")[:3]
+    names = tuple(paths.file_path(k, release, region, brick=brick) for k in _TABLES[make])
+    return Piece(names, partial(make, *where))
+
+
+def _band_products(scene: BrickScene) -> tuple[str, ...]:
+    """Return which products of each band a brick has: few where its region is not the official."""
+    official = bricks.region_of_brick(scene.brick.id, scene.release)
+    return _PRODUCTS if official == scene.region else OVERLAP_PRODUCTS
 
 
 def _coadd_pieces(release: str, region: str, brick: str) -> Iterator[Piece]:
-    where = {"brick": brick}
-    products = band_products(release, region, brick)
-    for band in releases.get_tree(release, region).bands:
-        names = tuple(paths.file_path(p, release, region, band=band, **where) for p in products)
-        yield Piece(names, partial(band_files, release, region, brick, band, products))
-    path = paths.file_path("maskbits", release, region, **where)
-    yield Piece((path,), partial(mask_file, release, region, brick))
+    scene, bands = BrickScene(release, region, brick), releases.get_tree(release, region).bands
+    products = _band_products(scene)
+    for band in bands:
+        names = tuple(scene.path(product, band) for product in products)
+        yield Piece(names, partial(band_files, scene, band, products))
+    yield Piece((scene.path("maskbits"),), partial(mask_file, scene, bands))
     for band in sky.VEGA_TO_AB:
-        names = tuple(
-            paths.file_path(product, release, region, band=band, **where)
-            for product in releases.WISE_PRODUCTS
-        )
-        yield Piece(names, partial(wise_files, release, region, brick, band))
+        names = tuple(scene.path(product, band) for product in releases.WISE_PRODUCTS)
+        yield Piece(names, partial(wise_files, scene, band))
 
 
 def _split(piece: Piece) -> Iterator[Piece]:
@@ -230,32 +266,11 @@ def _split(piece: Piece) -> Iterator[Piece]:
     if piece.make.func is not band_files or sky.WHOLE_BRICK not in piece.paths[0]:
         yield piece
         return
-    release, region, brick, band, products = piece.make.args
+    scene, band, products = piece.make.args
     for is_first in (True, False):
         few = tuple(name for name in products if (name in _FIRST_PRODUCTS) == is_first)
         names = tuple(path for path, name in zip(piece.paths, products, strict=True) if name in few)
-        yield Piece(names, partial(band_files, release, region, brick, band, few))
-
-
-def _catalogue_pieces() -> Iterator[Piece]:
-    for (release, region), names in CATALOG_TREES.items():
-        for brick in names:
-            path = paths.file_path("tractor", release, region, brick=brick)
-            yield Piece((path,), partial(tractor_file, release, region, brick))
-        for sweep in sweep_names(release, region):
-            kinds = ("sweep", "sweep-photo-z")
-            files = tuple(paths.file_path(k, release, region, brick=sweep) for k in kinds)
-            yield Piece(files, partial(sweep_files, release, region, sweep))
-    for (release, region), names in sky.BRICKS.items():
-        for brick in names:
-            path = paths.file_path("ccds-table", release, region, brick=brick)
-            yield Piece((path,), partial(ccds_file, release, region, brick))
-    for release in ("dr9", "dr10"):
-        path = paths.file_path("survey-bricks", release)
-        yield Piece((path,), partial(bricks_file, release))
-    for release, region in sky.BRICKS:
-        path = paths.file_path("region-bricks", release, region)
-        yield Piece((path,), partial(region_file, release, region))
+        yield Piece(names, partial(band_files, scene, band, few))
 
 
 def write_reduction(
@@ -316,10 +331,11 @@ def write_reduction(
     grid = TangentGrid(place.ra_deg, place.dec_deg, *centre, pixel_scale_arcsec / 3600)
     scene = BrickScene("dr10", "south", sky.WHOLE_BRICK)
     scene.grid, scene.shape = grid, (y1 - y0, x1 - x0)
-    scene.windows = strips(scene.shape)
+    scene.windows = sky.strips(scene.shape)
     root = Path(folder).absolute()
-    tables = bricks_file("dr10"), region_file("dr10", "south")
-    for path, write in chain(scene_files(scene, tuple(bands)), *tables):
+    coadds = [band_files(scene, band, OVERLAP_PRODUCTS) for band in bands]
+    tables = mask_file(scene, tuple(bands)), bricks_file("dr10"), region_file("dr10", "south")
+    for path, write in chain(*coadds, *tables):
         write_whole(root / path, write)
     return root
 
@@ -340,9 +356,6 @@ def digest_of(sources: Iterable[str]) -> str:
 @contextmanager
 def lock(path: Path) -> Iterator[bool]:
     """Hold a lock that dies with the process, threads apart; yield whether it could be had."""
-    if fcntl is None:
-        yield False
-        return
     with open(path.parent / f".{path.name}.lock", "w") as file, _locked(file) as alone:
         yield alone
 
@@ -351,15 +364,22 @@ def lock(path: Path) -> Iterator[bool]:
 def _locked(file: IO[Any]) -> Iterator[bool]:
     """Lock an open file, and unlock it: a process that was forked meanwhile has it open too."""
     alone = False
-    if fcntl is not None:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
-            alone = True
+    with suppress(OSError):  # a system of files or a computer without locks
+        _flock(file, "LOCK_EX")
+        alone = True
     try:
         yield alone
     finally:
-        if fcntl is not None and alone:
-            fcntl.flock(file, fcntl.LOCK_UN)
+        if alone:
+            _flock(file, "LOCK_UN")
+
+
+def _flock(file: IO[Any], *names: str) -> None:
+    """Lock or unlock an open file, as what the names of `fcntl` mean together says."""
+    if fcntl is None:
+        msg = "This computer has no locks of files."
+        raise OSError(msg)
+    fcntl.flock(file, sum(getattr(fcntl, name) for name in names))
 
 
 def make_once(root: Path, make: Callable[[Path], None]) -> None:
@@ -399,11 +419,10 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PARTIAL, dir=path.parent)
     partial = Path(name)
     try:
-        with ExitStack() as held:
-            if fcntl is not None:  # `remove_leftovers` leaves alone what somebody writes
-                held.enter_context(_locked(held.enter_context(open(name, "rb"))))
-            with os.fdopen(handle, "wb") as file:
-                write(file)
+        # `remove_leftovers` leaves alone what somebody writes.
+        with os.fdopen(handle, "wb") as file, _locked(file):
+            write(file)
+            file.flush()
         # mkstemp makes files that only their owner can read.
         partial.chmod(0o644)
         partial.replace(path)
@@ -415,6 +434,5 @@ def remove_leftovers(path: Path) -> None:
     """Remove what processes that were killed left of a file, and nothing that is being written."""
     for leftover in path.parent.glob(f".{path.name}.*{_PARTIAL}"):
         with suppress(OSError), open(leftover, "rb") as stream:
-            if fcntl is not None:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(stream, "LOCK_EX", "LOCK_NB")
             leftover.unlink(missing_ok=True)

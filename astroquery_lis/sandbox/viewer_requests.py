@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from email.utils import formatdate
 from functools import partial
@@ -25,9 +25,10 @@ from astropy.io import fits
 from .._packages import how_to_install
 from ..survey import bricks, sphere
 from ..survey.bricks import Brick
-from ..survey.pixel_grids import Box
-from .brick_pixels import box_about
-from .cameras import ccd_psf
+from ..survey.pixel_grids import Box, TangentGrid
+from . import catalog, sky
+from .cameras import ccd_file, ccd_grid, ccd_psf, corners, layer_ccds
+from .measurements import tractor_dtype
 from .viewer_pictures import (
     LIMITED,
     NATIVE_ARCSEC,
@@ -45,7 +46,6 @@ from .viewer_pictures import (
     shown_layer,
     to_jpeg,
 )
-from .viewer_tables import CORNERS, KINDS, catalog_box, ccd_list, exposure_file, floats
 from .web import Request, Response, json_answer, page
 
 _MAX_SIZE_PIX = 3000
@@ -237,7 +237,7 @@ class Viewer:
             pixel = bricks.brick_grid(brick.id).to_pixel(ra_deg, dec_deg)
             if not np.isfinite(pixel[0]):
                 continue
-            box = box_about(float(pixel[0]), float(pixel[1]), _PSF_BOX_PIX // 2)
+            box = sky.box_about(float(pixel[0]), float(pixel[1]), _PSF_BOX_PIX // 2)
             if 0 in box.shape:
                 continue
             for band in layer.bands:
@@ -342,3 +342,151 @@ def _file(body: bytes | list[_Plane], content_type: str, filename: str | None = 
     if filename:
         headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     return Response(200, headers, body)
+
+
+# ---- exposures, and rows of catalogues ----------------------------------------------------------
+
+# What the first part of a path asks for, and what the name of the file begins with.
+KINDS = {"image-data": "image", "iv-data": "iv", "dq-data": "dq"}
+_NAME = re.compile(r"([^/-]+)-(\d+)-([^/-]+)(-[^/]*)?/?$")
+
+
+def exposure_file(kind: str, path: str) -> tuple[bytes, str]:
+    """Return the file of a CCD, and its name; a layer put together from two has none."""
+    name, _, ccd = path.partition("/")
+    layer, match = shown_layer(name), _NAME.match(ccd)
+    if layer.is_split or match is None:
+        raise UncaughtError
+    (tree,) = layer.trees
+    key = match[1], int(match[2]), match[3]
+    if key not in layer_ccds(tree, sky.BRICKS[tree], layer.bands):
+        raise UncaughtError
+    prefix = KINDS[kind]
+    return ccd_file(prefix, tree, key), f"{prefix}-{key[0]}-{key[1]}-{key[2]}.fits.gz"
+
+
+_COLORS = {"g": "#00ff00", "r": "#ff0000", "i": "#cc0099", "z": "#cc00cc"}
+_MARGIN_DEG = 0.05
+
+
+def ccd_list(trees: Iterable[tuple[str, str]], bands: Iterable[str], box: list[float]) -> Response:
+    """Return the JSON answer with the CCDs that touch a box: west, east, south, north, degrees."""
+    polygons = []
+    for tree in trees:
+        near = [name for name in sky.BRICKS[tree] if _near(bricks.get_brick(name), box)]
+        for (camera, number, name), row in layer_ccds(tree, near, bands).items():
+            outline = _corners(row)
+            if _touches(outline[:, 0], outline[:, 1], box):
+                band = row["filter"].decode()
+                polygons.append(
+                    {
+                        "name": f"{camera} {number}-{name}-{band}",
+                        "radecs": outline.tolist(),
+                        "color": _COLORS[band],
+                    }
+                )
+    return json_answer({"polys": polygons})
+
+
+def _near(brick: Brick, box: list[float]) -> bool:
+    """Return True if a brick, with what its image has around it, touches a box."""
+    aside = _MARGIN_DEG / np.cos(np.radians(brick.dec_deg))
+    ra = np.array([brick.ra1_deg - aside, brick.ra2_deg + aside])
+    dec = np.array([brick.dec1_deg - _MARGIN_DEG, brick.dec2_deg + _MARGIN_DEG])
+    return _touches(ra, dec, box)
+
+
+def _touches(ra_deg: np.ndarray, dec_deg: np.ndarray, box: list[float]) -> bool:
+    """Return True if what has these corners touches a box; RA may go round."""
+    west, east, south, north = box
+    middle = west + ((east - west) % 360) / 2
+    aside = (np.asarray(ra_deg) - middle + 180) % 360 - 180
+    half = ((east - west) % 360) / 2
+    inside_ra = aside.min() <= half and aside.max() >= -half
+    return bool(inside_ra and min(dec_deg) <= north and max(dec_deg) >= south)
+
+
+def _corners(row: np.void) -> np.ndarray:
+    """Return the corners of a CCD: pixels (1, 1), (1, H), (W, H), (W, 1)."""
+    x, y = corners(int(row["width"]), int(row["height"]))
+    return np.stack(ccd_grid(row).to_sky(x, y), axis=1)
+
+
+_LAYER = re.compile(r"ls-dr(8|9|10|11)(-north|-south)?(-.*)?")
+CORNERS = ("ralo", "rahi", "declo", "dechi")
+
+
+def floats(query: dict[str, str], *names: str) -> list[float]:
+    """Return numbers of a query; the viewer breaks where they are none."""
+    try:
+        return [float(query[name]) for name in names]
+    except (KeyError, ValueError):
+        raise UncaughtError from None
+
+
+def catalog_box(name: str, query: dict[str, str]) -> Response:
+    """Return the answer to a request for the rows in a box."""
+    if find_layer(name) is None:
+        return page("no such layer")
+    if not all(key in query for key in CORNERS):
+        return page("no ra,dec bbox")
+    limits, layer = floats(query, *CORNERS), shown_layer(name)
+    if not np.isfinite(limits).all():
+        raise UncaughtError
+    rows = _rows(name, layer.is_split, limits)
+    if len(rows) == 0 and layer.is_split:
+        return page("No catalog sources in layer and RA,Dec box")
+    if len(rows) == 0:
+        raise UncaughtError
+    # Through the viewer's own tables the units get lost.
+    file = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU(rows)]).writeto(file)
+    headers = {
+        "Content-Type": "image/fits",
+        "Content-Disposition": f'attachment; filename="cat-{name}.fits"',
+    }
+    return Response(200, headers, file.getvalue())
+
+
+def _rows(name: str, is_split: bool, limits: list[float]) -> np.ndarray:
+    """Return the primary rows in a box that are in a layer, in the columns of its south."""
+    match = _LAYER.fullmatch(name)
+    if match is None:
+        # Of the other releases only images are simulated.
+        return np.zeros(0, tractor_dtype("dr10", "south"))
+    release, part = f"dr{match[1]}", (match[2] or "")[1:]
+    regions = ("south", "north") if is_split else (part or "south",)
+    kind = tractor_dtype(release, regions[0])
+    parts = []
+    for region in regions:
+        rows, _ = catalog.primary_rows(release, region)
+        rows = rows[_is_inside(rows["ra"], rows["dec"], *limits)]
+        if is_split:
+            rows = rows[bricks.is_north(rows["ra"], rows["dec"]) == (region == "north")]
+        parts.append(_in_columns(rows, kind))
+    return np.concatenate(parts)
+
+
+def _is_inside(
+    ra_deg: np.ndarray, dec_deg: np.ndarray, west: float, east: float, south: float, north: float
+) -> np.ndarray:
+    """Return which places are in the rectangle of the tangent plane that has the box's size."""
+    if east < west:
+        west -= 360.0
+    middle = (south + north) / 2
+    grid = TangentGrid(((west + east) / 2) % 360.0, middle, 0.0, 0.0, 1.0)
+    # Off the plane there are no coordinates; comparisons with NaN are false.
+    x, y = grid.to_pixel(ra_deg, dec_deg)
+    half_width = (east - west) / 2 * np.cos(np.radians(middle))
+    return (np.abs(x) <= half_width) & (np.abs(y) <= (north - south) / 2)
+
+
+def _in_columns(rows: np.ndarray, kind: np.dtype) -> np.ndarray:
+    """Return rows with other columns: 0 for what they lack, in light curves too."""
+    converted = np.zeros(len(rows), kind)
+    for name in set(kind.names or ()) & set(rows.dtype.names or ()):
+        if rows.dtype[name].shape == kind[name].shape:
+            converted[name] = rows[name]
+        else:
+            converted[name][:, : rows.dtype[name].shape[0]] = rows[name]
+    return converted

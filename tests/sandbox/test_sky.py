@@ -4,7 +4,7 @@ import pytest
 from astropy.coordinates import SkyCoord
 
 from astroquery_lis import bricks
-from astroquery_lis.sandbox import brick_pixels, sky
+from astroquery_lis.sandbox import sky
 
 
 @pytest.fixture(scope="module")
@@ -98,14 +98,14 @@ def test_every_source_is_in_an_observed_part_of_a_brick(truth):
         brick = bricks.brick_name(row["ra"], row["dec"])
         grid = bricks.brick_grid(bricks.parse_brick_name(brick))
         x, y = grid.to_pixel(row["ra"], row["dec"])
-        windows = brick_pixels.windows_of(brick)
+        windows = sky.windows_of(brick)
         assert any(w.x0 <= x < w.x1 and w.y0 <= y < w.y1 for w in windows), row
 
 
 @pytest.mark.parametrize("brick", sorted({b for names in sky.BRICKS.values() for b in names}))
 def test_windows_do_not_overlap(brick):
     count = np.zeros((3600, 3600), np.uint8)
-    for window in brick_pixels.windows_of(brick):
+    for window in sky.windows_of(brick):
         count[window.slices] += 1
     assert count.max() == 1
 

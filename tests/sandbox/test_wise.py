@@ -143,7 +143,7 @@ def test_images_have_the_flux_and_place_of_stars(sky_tree, first_row, name, tree
     position = scene.POSITIONS_DEG[name]
     light, dx, dy = around(image, header, position, 4)
     weight, _, _ = around(invvar, header, position, 4)
-    sigmas = [(share, sigma / 2.75) for share, sigma in coadd_files.wise_psf_components(band)]
+    sigmas = [(share, sigma / 2.75) for share, sigma in scene.wise_psf_components(band)]
     radius2 = dx**2 + dy**2
     psf = sum(w * np.exp(-0.5 * radius2 / s**2) / (2 * np.pi * s**2) for w, s in sigmas)
     slope = sum(w * np.exp(-0.5 * radius2 / s**2) / (2 * np.pi * s**4) for w, s in sigmas)
@@ -174,7 +174,7 @@ def test_psf_is_as_wide_as_it_says(sky_tree, band):
     fine = np.linspace(0, radius.max(), 10001)
     half = fine[np.argmax(profile(fine**2) < profile(0) - np.log(2))]
     assert 2 * half == pytest.approx(FWHM_ARCSEC[band], rel=0.01)
-    assert coadd_files.WISE_FWHM_ARCSEC[band] == FWHM_ARCSEC[band]
+    assert scene.WISE_FWHM_ARCSEC[band] == FWHM_ARCSEC[band]
 
 
 @pytest.mark.parametrize("band", BANDS)
@@ -201,8 +201,8 @@ def test_a_20_mag_source_stands_out_in_w1(sky_tree):
     vega = 10 ** ((22.5 - 20.0 + AB_OF_VEGA["W1"]) / 2.5)
     norm = sum(
         w1 * w2 / (2 * np.pi * (s1**2 + s2**2)) * 2.75**2
-        for w1, s1 in coadd_files.wise_psf_components("W1")
-        for w2, s2 in coadd_files.wise_psf_components("W1")
+        for w1, s1 in scene.wise_psf_components("W1")
+        for w2, s2 in scene.wise_psf_components("W1")
     )
     assert vega * np.sqrt(invvar.min() * norm) > 8
 
