@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.io import fits
-from astropy.table import Table
 
 from .._packages import import_optional
 from ..exceptions import InvalidRequestError, refuse
 from ..pictures.rgb import grey_levels
+from .tasks import table_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from astropy.table import Table
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -151,14 +152,10 @@ def dq_counts(path: FilePath, *, integration: int = 0) -> Table:
         If the product has no flags.
     """
     _, dq = read_flagged(path, integration)
-    rows = []
-    for name, bit in FLAGS.items():
-        pixels = int(np.count_nonzero(dq & np.uint32(1 << bit)))
-        if pixels:
-            rows.append((name, bit, pixels, pixels / dq.size))
+    counts = {name: int(np.count_nonzero(dq & np.uint32(1 << bit))) for name, bit in FLAGS.items()}
+    rows = [(name, FLAGS[name], n, n / dq.size) for name, n in counts.items() if n]
     rows.sort(key=lambda row: -row[2])
-    names, types = ("flag", "bit", "pixels", "share"), (str, int, int, float)
-    table = Table(rows=rows or None, names=names, dtype=types)
+    table = table_of(rows, {"flag": str, "bit": int, "pixels": int, "share": float})
     table["share"].info.format = ".4f"
     return table
 

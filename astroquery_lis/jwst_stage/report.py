@@ -35,7 +35,7 @@ from .look import grey, read_plane
 from .parameters import UNHEEDED
 from .planning.associations import association_document, association_path
 from .planning.plan import Plan
-from .running.progress import done_by, status
+from .running.progress import status
 from .tasks import HIDDEN, Record, log_path, read_records
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class _Report:
             "" if picture is None else image(picture, task.name),
             self._link(self.output_dir / task.name, task.name),
             span(state, f"state {state}"),
-            done_by(task),
+            task.work,
             Markup(checks),
             _amount(record.seconds, "{:.1f}"),
             _amount(record.memory_gb, "{:.2f}"),
@@ -209,7 +209,7 @@ class _Report:
         ]
         return Markup(
             f'<details id="{_anchor(task.name)}"><summary><strong>{escape(task.name)}</strong> '
-            f"{span(state, f'state {state}')} {escape(done_by(task))}</summary>{''.join(parts)}"
+            f"{span(state, f'state {state}')} {escape(task.work)}</summary>{''.join(parts)}"
             "</details>\n"
         )
 
@@ -217,7 +217,7 @@ class _Report:
         """Return what a product is made of, with the roles where there is more than one."""
         if not task.members:
             return _titled("Inputs", _items(map(str, task.inputs))) if task.inputs else ""
-        rows = [{"role": m.exptype, "member": m.file or m.input} for m in task.members]
+        rows = [{"role": m.exptype, "member": m.name} for m in task.members]
         return _table("Members", ("role", "member"), rows)
 
     def _options(self) -> Markup:
@@ -335,9 +335,9 @@ def plain_script(
 
 def _script_lines(task: Task, output_dir: Path) -> str:
     if task.kind != "pipeline":
-        names = ", ".join(str(c.get("name", "")) for c in task.corrections)
+        names = ", ".join(task.correction_names)
         return f"# {task.name} is what the correction {names} made of {task.inputs[0]}.\n"
-    inputs = dict.fromkeys([*task.inputs, *(m.file or m.input for m in task.members)])
+    inputs = dict.fromkeys([*task.inputs, *(m.name for m in task.members)])
     arguments = [repr(task.pipeline), repr(task.name)]
     arguments += [_script_text(list(inputs)), _script_text(task.steps)]
     if task.members:
@@ -348,7 +348,7 @@ def _script_lines(task: Task, output_dir: Path) -> str:
         arguments.append(_script_text(document))
     note = ""
     if task.corrections:
-        names = ", ".join(str(c.get("name", "")) for c in task.corrections)
+        names = ", ".join(task.correction_names)
         note = f"# Without the correction {names}, which works within the pipeline:\n"
     body = ",\n".join(f"    {argument}" for argument in arguments)
     return f"{note}call(\n{body},\n)\n"

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from astropy.config.paths import get_cache_dir
+from astropy.table import Table
 
 from .._conf import setting
 from .._locks import new_lock
@@ -28,7 +29,7 @@ from ..exceptions import TruncatedError, UnexpectedContentError
 from ..io.whole_files import CARD_BYTES, HEAD_BYTES, fits_headers, write_bytes, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from hashlib import _Hash
     from typing import Any, BinaryIO, Self
 
@@ -86,6 +87,11 @@ class Member:
     group_id: str = ""
     file: str = ""
 
+    @property
+    def name(self) -> str:
+        """Which file it is: relative to the output directory, or an absolute path."""
+        return self.file or self.input
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -138,6 +144,23 @@ class Task:
     configuration: str = ""
     estimate: Estimate = Estimate()
 
+    @property
+    def work(self) -> str:
+        """What it does: its pipeline, or the names of its corrections."""
+        return self.pipeline or "+".join(self.correction_names)
+
+    @property
+    def correction_names(self) -> list[str]:
+        """Names of its corrections, in their order."""
+        return [str(correction.get("name", "")) for correction in self.corrections]
+
+    def makes(self, name: str) -> bool:
+        """Return True for its name, one of its products, a path to one, or an ending of one."""
+        return name == self.name or any(
+            name == output or name.endswith(f"/{output}") or output.endswith(name)
+            for output in self.outputs
+        )
+
     def to_dict(self) -> dict:
         """Return the task as JSON and TOML types; empty attributes are left out."""
         return asdict(self, dict_factory=_without_empty)
@@ -170,8 +193,17 @@ class Reduction:
     resolution: Resolution | None = None
 
     def __post_init__(self) -> None:
-        path = Path(os.path.abspath(os.path.expanduser(self.output_dir)))
-        object.__setattr__(self, "output_dir", path)
+        object.__setattr__(self, "output_dir", Path(absolute(self.output_dir)))
+
+
+def absolute(path: FilePath) -> str:
+    """Return a path from the root, with ``~`` for the user's home read."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def table_of(rows: Sequence[tuple], columns: Mapping[str, type]) -> Table:
+    """Return a table of rows, of which there may be none."""
+    return Table(rows=rows or None, names=list(columns), dtype=list(columns.values()))
 
 
 def input_path(name: str, output_dir: FilePath) -> Path:
@@ -181,7 +213,7 @@ def input_path(name: str, output_dir: FilePath) -> Path:
 
 def member_path(member: Member, output_dir: FilePath) -> Path:
     """Return the file of a member of an association."""
-    return input_path(member.file or member.input, output_dir)
+    return input_path(member.name, output_dir)
 
 
 def log_path(name: str, output_dir: FilePath) -> Path:

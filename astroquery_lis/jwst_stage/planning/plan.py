@@ -9,19 +9,31 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from astropy.table import Table
-
 from ..._packages import import_optional
 from ...exceptions import InvalidRequestError
 from ...io.whole_files import write_bytes
-from ..tasks import REFCATS, Member, Reduction, Task
+from ..tasks import REFCATS, Member, Reduction, Task, absolute, table_of
 from .exposures import Exposure
 
 if TYPE_CHECKING:
     from typing import Self
 
+    from astropy.table import Table
+
     from ..._typing import FilePath
     from ..states import State
+
+
+_COLUMNS: dict[str, type] = {
+    "task": str,
+    "stage": int,
+    "pipeline": str,
+    "state": str,
+    "reason": str,
+    "seconds": float,
+    "memory_gb": float,
+    "disk_gb": float,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +88,14 @@ class Plan:
             If no task, or more than one, makes such a product.
         """
         name = os.fspath(name)
-        tasks = [
-            task
-            for task in self.tasks
-            if name == task.name
-            or any(name == o or name.endswith(f"/{o}") or o.endswith(name) for o in task.outputs)
-        ]  # fmt: skip
+        tasks = [task for task in self.tasks if task.makes(name)]
         if len(tasks) == 1:
             return tasks[0]
+        names = ", ".join(task.name for task in tasks or self.tasks[-4:])
         if tasks:
-            several = ", ".join(task.name for task in tasks)
-            msg = f"product={name!r} is made by several tasks: {several}; name the directory too."
+            msg = f"product={name!r} is made by several tasks: {names}; name the directory too."
         else:
-            last = ", ".join(task.name for task in self.tasks[-4:])
-            msg = f"product={name!r} is made by no task of the plan, which ends in {last}."
+            msg = f"product={name!r} is made by no task of the plan, which ends in {names}."
         raise InvalidRequestError(msg, parameter="product", value=name)
 
     def table(self, states: dict[str, State] | None = None) -> Table:
@@ -107,22 +113,13 @@ class Plan:
             ``reason``, ``seconds``, ``memory_gb``, ``disk_gb``.
         """
         states = self.assess() if states is None else states
-        rows = [
-            (
-                task.name,
-                task.stage,
-                task.pipeline or "+".join(str(c.get("name", "")) for c in task.corrections),
-                states[task.name].state if task.name in states else "missing",
-                states[task.name].reason if task.name in states else "",
-                task.estimate.seconds,
-                task.estimate.memory_gb,
-                task.estimate.disk_gb,
-            )
-            for task in self.tasks
-        ]
-        names = ("task", "stage", "pipeline", "state", "reason", "seconds", "memory_gb", "disk_gb")
-        types = (str, int, str, str, str, float, float, float)
-        table = Table(rows=rows or None, names=names, dtype=types)
+        rows = []
+        for task in self.tasks:
+            estimate, state = task.estimate, states.get(task.name)
+            words = ("missing", "") if state is None else (state.state, state.reason)
+            needs = estimate.seconds, estimate.memory_gb, estimate.disk_gb
+            rows.append((task.name, task.stage, task.work, *words, *needs))
+        table = table_of(rows, _COLUMNS)
         table["seconds"].info.format = ".0f"
         table["memory_gb"].info.format = ".2f"
         table["disk_gb"].info.format = ".3f"
@@ -150,12 +147,11 @@ class Plan:
         """
         tasks = self.tasks if product is None else (self.task(product),)
         rows = [
-            (task.name, member.exptype, member.file or member.input)
+            (task.name, member.exptype, member.name)
             for task in tasks
-            for member in task.members or (Member(name) for name in task.inputs)
+            for member in task.members or map(Member, task.inputs)
         ]
-        names = ("task", "role", "member")
-        return Table(rows=rows or None, names=names, dtype=(str, str, str))
+        return table_of(rows, dict.fromkeys(("task", "role", "member"), str))
 
     def assess(self) -> dict[str, State]:
         """Return what there is to do of each task, and why, by what is in `output_dir`.
@@ -292,7 +288,7 @@ def placed_plan(plan: Plan | FilePath, output_dir: FilePath | None, *, needed: b
     plan = load_plan(plan)
     folder = output_dir if output_dir is not None else plan.output_dir
     if folder is not None:
-        return _with_catalogs(plan, os.path.abspath(os.path.expanduser(folder)))
+        return _with_catalogs(plan, absolute(folder))
     if needed or plan.options.get("abs_refcat") in REFCATS:
         msg = "output_dir=None: the plan names no output directory; give one."
         raise InvalidRequestError(msg, parameter="output_dir", value=None)
@@ -301,15 +297,17 @@ def placed_plan(plan: Plan | FilePath, output_dir: FilePath | None, *, needed: b
 
 def _with_catalogs(plan: Plan, output_dir: str) -> Plan:
     """Return the plan with the catalogues below the output directory named by their full paths."""
-    tasks = []
-    for task in plan.tasks:
-        tweakreg = task.steps.get("tweakreg", {})
-        name = str(tweakreg.get("abs_refcat", ""))
-        if name.startswith("refcat/"):
-            tweakreg = {**tweakreg, "abs_refcat": os.path.join(output_dir, name)}
-            task = replace(task, steps={**task.steps, "tweakreg": tweakreg})
-        tasks.append(task)
-    return replace(plan, output_dir=output_dir, tasks=tuple(tasks))
+    tasks = tuple(_with_catalog(task, output_dir) for task in plan.tasks)
+    return replace(plan, output_dir=output_dir, tasks=tasks)
+
+
+def _with_catalog(task: Task, output_dir: str) -> Task:
+    tweakreg = task.steps.get("tweakreg", {})
+    name = str(tweakreg.get("abs_refcat", ""))
+    if not name.startswith("refcat/"):
+        return task
+    tweakreg = {**tweakreg, "abs_refcat": os.path.join(output_dir, name)}
+    return replace(task, steps={**task.steps, "tweakreg": tweakreg})
 
 
 FORMAT = 1

@@ -24,7 +24,7 @@ from ...survey.request import as_count
 from .. import pipelines
 from ..pipelines import pipeline_classes, plain_parameters, step_sections
 from ..planning.plan import Plan
-from ..tasks import FileMemo, cache_folder
+from ..tasks import FileMemo, cache_folder, table_of
 from .crds import (
     CONTEXT_NAME,
     CrdsEnvironment,
@@ -392,8 +392,8 @@ def _table(resolution: Resolution, fetched: Mapping[str, Fetched]) -> Table:
     rows = [_row_of_mapping(name, resolution) for name in resolution.mappings]
     rows += [_row_of_file(name, file) for name, file in sorted(resolution.files().items())]
     rows = [(path, *_origin(fetched.get(name)), name, *more) for path, name, *more in rows]
-    dtypes = [int if name in ("bytes", "tasks") else str for name in _COLUMNS]
-    table = Table(rows=rows or None, names=_COLUMNS, dtype=dtypes)
+    types = {name: int if name in ("bytes", "tasks") else str for name in _COLUMNS}
+    table = table_of(rows, types)
     table.meta["context"] = resolution.context
     return table
 

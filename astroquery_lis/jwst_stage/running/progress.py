@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from astropy.table import Table
 
 from ...exceptions import StageError, refuse
 from ...io.processes import ServerLost
@@ -30,9 +29,11 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from typing import Any, Self
 
+    from astropy.table import Table
+
     from ..._typing import FilePath
     from ...io.processes import Ended
-    from ..tasks import Reduction, Task
+    from ..tasks import Reduction
 
 
 PLAN_FILE = "plan.toml"
@@ -54,11 +55,6 @@ def now() -> str:
 def scratch_root(output_dir: FilePath) -> Path:
     """Return the directory of what is being made."""
     return _hidden(output_dir, "scratch")
-
-
-def done_by(task: Task) -> str:
-    """Return the pipeline of a task, or the names of its corrections."""
-    return task.pipeline or "+".join(str(c.get("name", "")) for c in task.corrections)
 
 
 class Lock:
@@ -145,7 +141,7 @@ def status(output_dir: FilePath) -> Table:
         step = step_of(scratch) if state == RUNNING else ""
         record = _last_record(records, task.name, state)
         message = " ".join(filter(None, (note.get("message", ""), record.message)))
-        about = task.name, task.stage, done_by(task), state, step
+        about = task.name, task.stage, task.work, state, step
         rows.append((*about, record.seconds, record.memory_gb, message))
     table = _table_of(rows, _STATUS_COLUMNS)
     table.meta.update(live)
@@ -483,7 +479,7 @@ def make_manifest(
             "",
             task.name,
             task.stage,
-            done_by(task),
+            task.work,
             record.kind_of_failure,
             "; ".join(f"{line['check']} {line['outcome']}" for line in record.checks),
             record.seconds,
