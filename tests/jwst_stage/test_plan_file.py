@@ -190,3 +190,13 @@ def test_a_product_that_no_task_makes(dithers, plan_of):
 def test_states_come_from_the_output_directory(dithers, plan_of, tmp_path):
     (tmp_path / "out").mkdir()
     assert set(plan_of().table()["state"]) == {"missing"}
+
+
+def test_a_recipe_in_the_home_directory_is_noted_by_its_path(
+    dithers, plan_of, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.toml").write_text("[jump]\nrejection_threshold = 5.5\n")
+    plan = plan_of(recipe="~/mine.toml")
+    assert plan.options["recipe"] == str(tmp_path / "mine.toml")
+    assert plan.tasks[0].steps == {"jump": {"rejection_threshold": 5.5}}

@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 from ..._typing import FilePath
 from ...exceptions import StageError
@@ -140,44 +140,52 @@ def associate(
     if not programs:
         return [], []
     require_jwst()
-    pools = list(programs.values())
-    text = json.dumps([_rows(pool, targets) for pool in pools])
+    text = json.dumps([_rows(pool, targets) for pool in programs.values()])
     level2: list[Association] = []
     level3: list[Association] = []
-    for pool, answers in zip(pools, _asked("rules_in_process", text), strict=True):
+    for pool, answers in zip(programs.values(), _asked("rules_in_process", text), strict=True):
         associations = [_association(values, pool) for values in answers]
         level2 += _fullest(a for a in associations if not is_stage3(a.header))
-        level3 += _widest([a for a in associations if is_stage3(a.header)])
+        level3 += _widest(a for a in associations if is_stage3(a.header))
     return level2, level3
 
 
 def _rows(exposures: Sequence[Exposure], targets: Sequence[str]) -> list[dict[str, str]]:
-    places = {_place(e) for e in exposures}
-    serving = {_place(e) for e in exposures if e.is_background}
-    serving |= places - {_place(e) for e in exposures if not e.is_imprint}
-    served = sorted({_place(e) for e in exposures if not (e.is_background or e.is_imprint)})
-    rows = []
-    for index, exposure in enumerate(exposures):
+    candidates = _Candidates(exposures)
+    return [
+        _row(exposure, index, targets) | {"asn_candidate": str(candidates.of(exposure))}
+        for index, exposure in enumerate(exposures)
+    ]
+
+
+class _Candidates:
+    """The sets of observations of a program that belong together, as the archive knows them."""
+
+    def __init__(self, exposures: Sequence[Exposure]) -> None:
+        self._places = {_place(e) for e in exposures}
+        self._serving = {_place(e) for e in exposures if e.is_background}
+        self._serving |= self._places - {_place(e) for e in exposures if not e.is_imprint}
+        self._served = sorted(
+            {_place(e) for e in exposures if not (e.is_background or e.is_imprint)}
+        )
+
+    def of(self, exposure: Exposure) -> list[tuple[str, str]]:
+        """Return the candidates that the observation of an exposure is part of."""
         own = _place(exposure)
         candidates = [(f"o{own[1]}", "observation")]
-        if len(places) > 1 and exposure.classes[2] not in _WITHIN_AN_OBSERVATION:
+        if len(self._places) > 1 and exposure.classes[2] not in _WITHIN_AN_OBSERVATION:
             candidates.append((_WHOLE_PROGRAM, "group"))
-        if serving:
-            candidates += _with_backgrounds(own, served, any_of=own in serving)
-        row = _row(exposure, index, targets)
-        rows.append({**row, "obs_num": own[1], "asn_candidate": str(candidates)})
-    return rows
+        if self._serving:
+            candidates += self._with_backgrounds(own)
+        return candidates
 
-
-def _with_backgrounds(
-    own: tuple[str, str], served: list[tuple[str, str]], *, any_of: bool
-) -> list[tuple[str, str]]:
-    """Return the candidates of an observation, or of one that serves any of its instrument."""
-    return [
-        (f"c{number}", "background")
-        for number, place in enumerate(served, _FIRST_WITH_BACKGROUND)
-        if place == own or (any_of and place[0] == own[0])
-    ]
+    def _with_backgrounds(self, own: tuple[str, str]) -> list[tuple[str, str]]:
+        """Return those of an observation, or of one that serves any of its instrument."""
+        numbered = enumerate(self._served, _FIRST_WITH_BACKGROUND)
+        n_shared = 1 if own in self._serving else 2
+        return [
+            (f"c{n}", "background") for n, place in numbered if place[:n_shared] == own[:n_shared]
+        ]
 
 
 def _place(exposure: Exposure) -> tuple[str, str]:
@@ -188,12 +196,17 @@ def _row(exposure: Exposure, index: int, targets: Sequence[str]) -> dict[str, st
     # A number stands for the name, which the rules would have to be able to read.
     row = {name: _word(getattr(exposure, attribute)) for name, attribute in _COLUMNS.items()}
     row |= {name.lower(): _word(value) for name, value in exposure.pool.items()}
-    row.setdefault("subpxpns", row.get("subpxpts", "null"))
-    row.setdefault("dithptin", row["patt_num"])
-    row.setdefault("mostilno", "1")
-    row.setdefault("dms_note", "null")
-    row.setdefault("obs_id", f"v{exposure.program}{exposure.observation}{exposure.visit}p0")
-    return row | {
+    defaults = {
+        "subpxpns": row.get("subpxpts", "null"),
+        "dithptin": row["patt_num"],
+        "mostilno": "1",
+        "dms_note": "null",
+        "obs_id": f"v{exposure.program}{exposure.observation}{exposure.visit}p0",
+    }
+    return {
+        **defaults,
+        **row,
+        "obs_num": _place(exposure)[1],
         "filename": f"{index:06d}_uncal.fits",
         "targetid": str(targets.index(exposure.target) + 1),
         "pntgtype": "target_acquisition" if exposure.is_acquisition else "science",
@@ -231,25 +244,35 @@ def _fullest(associations: Iterable[Association]) -> list[Association]:
     return list(best.values())
 
 
-def _widest(associations: list[Association]) -> list[Association]:
+class _Extent(NamedTuple):
+    """What an association covers."""
+
+    kind: tuple[object, str]
+    science: frozenset[str]
+    members: frozenset[tuple[str, str]]
+
+    def is_part_of(self, other: _Extent) -> bool:
+        if self.kind != other.kind or not self.science <= other.science:
+            return False
+        return self.science < other.science or self.members <= other.members
+
+
+def _extent(association: Association) -> _Extent:
+    return _Extent(
+        (association.header["asn_rule"], association.suffix),
+        frozenset(e.root for e in association.science),
+        frozenset((e.root, role) for e, role in association.members),
+    )
+
+
+def _widest(associations: Iterable[Association]) -> list[Association]:
     """Return the associations that are no part of another one."""
-    extents = [
-        (
-            (a.header["asn_rule"], a.suffix),
-            frozenset(e.root for e in a.science),
-            frozenset((e.root, role) for e, role in a.members),
-        )
-        for a in associations
-    ]
-    widest: dict[int, tuple] = {}
-    order = sorted(range(len(extents)), key=lambda i: (-len(extents[i][1]), -len(extents[i][2])))
-    for i in order:
-        kind, science, members = extents[i]
-        if not any(
-            science < wider or (science == wider and members <= wider_members)
-            for other_kind, wider, wider_members in widest.values()
-            if other_kind == kind
-        ):
+    associations = list(associations)
+    extents = dict(enumerate(map(_extent, associations)))
+    widest: dict[int, _Extent] = {}
+    sizes = {i: (-len(e.science), -len(e.members)) for i, e in extents.items()}
+    for i in sorted(sizes, key=sizes.__getitem__):
+        if not any(map(extents[i].is_part_of, widest.values())):
             widest[i] = extents[i]
     return [associations[i] for i in sorted(widest)]
 
@@ -280,24 +303,26 @@ def rules_in_process(job: Mapping[str, Any]) -> dict[str, list[list[dict[str, ob
 
 
 def _values(association: Any) -> dict[str, object]:
-    product = association["products"][0]
-    members = []
-    suffix = ""
-    for member in product["members"]:
-        index, _, kind = member["expname"].removesuffix(".fits").rpartition("_")
-        if not index.isdigit():
-            continue  # the mosaic of direct images, which `direct` stands for
-        members.append((int(index), member["exptype"].lower()))
-        if member["exptype"].lower() == "science":
-            suffix = kind
-    direct = getattr(association, "direct_image", None)
+    product, direct = association["products"][0], getattr(association, "direct_image", None)
+    members = [
+        (int(index), role, suffix)
+        for index, role, suffix in map(_member, product["members"])
+        # The mosaic of direct images has no number; `direct` stands for it.
+        if index.isdigit()
+    ]
     return {
         "header": {name: association.data[name] for name in _HEADER if name in association.data},
         "product": product["name"],
-        "members": members,
-        "suffix": suffix,
+        "members": [(index, role) for index, role, _ in members],
+        "suffix": {role: suffix for _, role, suffix in members}.get("science", ""),
         "direct": None if direct is None else int(direct["expname"].partition("_")[0]),
     }
+
+
+def _member(member: Mapping[str, str]) -> tuple[str, str, str]:
+    """Return the number of an exposure of the pool, its role, and the suffix of its file."""
+    index, _, suffix = member["expname"].removesuffix(".fits").rpartition("_")
+    return index, member["exptype"].lower(), suffix
 
 
 # ---- the files that the pipeline is run with -----------------------------------------------------
@@ -309,14 +334,21 @@ def unique_ids(exposures: Sequence[Exposure]) -> dict[str, str]:
     for exposure in exposures:
         shared[exposure.exposure_id].append(exposure)
     shared.pop("", None)
-    ids: dict[str, str] = {}
-    for exposure_id, files in shared.items():
-        if _has_twice(e.detector for e in files):
-            starts = sorted({(e.date, e.time) for e in files})
-            ids |= {e.root: f"{exposure_id}.{starts.index((e.date, e.time)) + 1}" for e in files}
-            if _has_twice((e.detector, e.date, e.time) for e in files):
-                ids |= {e.root: e.root for e in files}
-    return ids
+    return {
+        root: own
+        for exposure_id, files in shared.items()
+        for root, own in _own_ids(exposure_id, files).items()
+    }
+
+
+def _own_ids(exposure_id: str, files: Sequence[Exposure]) -> dict[str, str]:
+    """Return an id for each file of a detector that has several with one id; else none."""
+    if not _has_twice(e.detector for e in files):
+        return {}
+    if _has_twice((e.detector, e.date, e.time) for e in files):
+        return {e.root: e.root for e in files}
+    starts = sorted({(e.date, e.time) for e in files})
+    return {e.root: f"{exposure_id}.{starts.index((e.date, e.time)) + 1}" for e in files}
 
 
 def _has_twice(values: Iterable[object]) -> bool:

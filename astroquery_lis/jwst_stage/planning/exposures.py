@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn, Self
@@ -267,33 +267,37 @@ def read_exposure(path: str | os.PathLike[str]) -> Exposure:
         )
     primary, science = _headers(path)
     _check_level(path, suffix, primary, science)
-    exp_type = str(primary.get("EXP_TYPE", "")).upper()
-    _check_keywords(path, exp_type, suffix, primary, science)
-    values: dict[str, Any]
-    values = {name: _word(primary.get(keyword)) for name, keyword in KEYWORDS.items()}
-    values |= {name: _padded(values[name], width) for name, width in _NUMBERED.items()}
-    values |= {name: primary.get(keyword) is True for name, keyword in FLAGS.items()}
+    _check_keywords(path, suffix, primary, science)
     axes = [int(science[f"NAXIS{i + 1}"]) for i in range(science["NAXIS"])]
-    n_ints, n_groups = _counts(primary, axes, suffix)
+    n_groups, n_ints = (_count(keyword, primary, axes, suffix) for keyword in _COUNTED)
     references = _named("R_", primary)
+    attributes: dict[str, Any] = _attributes(primary)
     return Exposure(
         path=str(path),
         root=root,
         suffix=suffix,
         size_bytes=path.stat().st_size,
-        target=_word(primary.get("TARGPROP")) or _word(primary.get("TARGNAME")),
         n_ints=n_ints,
         n_groups=n_groups,
         shape=(axes[1], axes[0]),
         position_number=int(primary.get("PATT_NUM") or 0),
-        s_region=_word(science.get("S_REGION")),
+        s_region=_word(science, "S_REGION"),
         pointing=_pointing(science),
         parameters=_parameters(primary),
         steps_done=_named("S_", primary),
         references={k: v.removeprefix("crds://") for k, v in references.items()},
-        pool={k: _word(primary[k]) for k in _TABLE["pool"] if _word(primary.get(k))},
-        **values,
+        pool=_words(primary, _TABLE["pool"]),
+        **attributes,
     )
+
+
+def _attributes(primary: fits.Header) -> dict[str, object]:
+    """Return what the primary header has under names of its own."""
+    words = {name: _word(primary, keyword) for name, keyword in KEYWORDS.items()}
+    numbers = {name: _padded(words[name], width) for name, width in _NUMBERED.items()}
+    flags = {name: primary.get(keyword) is True for name, keyword in FLAGS.items()}
+    target = _word(primary, "TARGPROP") or _word(primary, "TARGNAME")
+    return {**words, **numbers, **flags, "target": target}
 
 
 def _padded(number: str, width: int) -> str:
@@ -302,34 +306,47 @@ def _padded(number: str, width: int) -> str:
 
 def _named(prefix: str, header: fits.Header) -> dict[str, str]:
     # Values are parsed when they are asked for; most of a thousand headers need not be.
-    values = {key: _word(header[key]) for key in header if key.startswith(prefix)}
-    return {key: value for key, value in values.items() if value}
+    return _words(header, (key for key in header if key.startswith(prefix)))
 
 
-def _counts(primary: fits.Header, axes: list[int], suffix: str) -> tuple[int, int]:
-    """Return the numbers of integrations in a file and of groups in each."""
-    n_ints, n_groups = int(primary.get("NINTS") or 1), int(primary.get("NGROUPS") or 1)
-    if suffix == "uncal":
-        n_groups = axes[2] if len(axes) > 2 else n_groups
-        n_ints = axes[3] if len(axes) > 3 else n_ints
-    elif suffix.endswith("ints"):
-        n_ints = axes[2] if len(axes) > 2 else n_ints
-    return n_ints, n_groups
+def _words(header: fits.Header, keywords: Iterable[str]) -> dict[str, str]:
+    """Return those of some keywords that have a value, as words."""
+    words = {keyword: _word(header, keyword) for keyword in keywords}
+    return {keyword: word for keyword, word in words.items() if word}
 
 
-def _word(value: Any) -> str:
-    return "" if value is None or isinstance(value, fits.card.Undefined) else str(value).strip()
+_COUNTED = {
+    "NGROUPS": {"uncal": 2},
+    "NINTS": {"uncal": 3, "rateints": 2, "calints": 2},
+}
+"""Keywords of numbers of frames, and the axis of SCI that has each, by suffix."""
+
+
+def _count(keyword: str, primary: fits.Header, axes: list[int], suffix: str) -> int:
+    """Return the number of integrations in a file, or of groups in each."""
+    axis = _COUNTED[keyword].get(suffix, len(axes))
+    return axes[axis] if axis < len(axes) else int(primary.get(keyword) or 1)
+
+
+def _value(header: fits.Header, keyword: str) -> object:
+    """Return a value of a header, `None` for a keyword without one."""
+    value = header.get(keyword)
+    return None if isinstance(value, fits.card.Undefined) else value
+
+
+def _word(header: fits.Header, keyword: str) -> str:
+    value = _value(header, keyword)
+    return "" if value is None else str(value).strip()
 
 
 def _parameters(primary: fits.Header) -> dict[str, str]:
-    values = {}
-    for name, keyword in CRDS_KEYWORDS.items():
-        value = primary.get(keyword)
-        if value is None or isinstance(value, fits.card.Undefined):
-            continue
-        # CRDS writes booleans as a FITS header does.
-        values[name] = {True: "T", False: "F"}[value] if isinstance(value, bool) else str(value)
-    return values
+    values = {name: _value(primary, keyword) for name, keyword in CRDS_KEYWORDS.items()}
+    # CRDS writes booleans as a FITS header does.
+    return {
+        name: {True: "T", False: "F"}[value] if isinstance(value, bool) else str(value)
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 _GRID = ("V3I_YANG", "VPARITY", "CRPIX1", "CRPIX2", "CDELT1", "CDELT2")
@@ -371,22 +388,25 @@ def _headers(path: Path) -> tuple[fits.Header, fits.Header]:
 
 def _header_texts(path: Path) -> dict[str, bytes]:
     """Return the headers of a file by extension; raise unless it is whole."""
-    texts: dict[str, bytes] = {}
     try:
         with open(path, "rb") as file:
             check_head(path, file.read(HEAD_BYTES), "the file")
-            for text, _ in fits_headers(file, "the file"):
-                # Of several SCI extensions the first one tells what the file is.
-                named = _EXTNAME.match(text) if texts else None
-                name = named[1].decode("latin-1").upper() if named else ""
-                texts.setdefault(name if texts else "PRIMARY", text)
+            texts = [text for text, _ in fits_headers(file, "the file")]
     except OSError as error:
         _refuse(path, f"cannot be read: {error.strerror or error}.")
     except TruncatedError as error:
         _refuse(path, f"cut off: {error}")
     except UnexpectedContentError as error:
         _refuse(path, str(error))
-    return texts
+    # Of several SCI extensions the first one tells what the file is.
+    extensions = {_extension(text): text for text in reversed(texts[1:])}
+    return {**extensions, "PRIMARY": texts[0]}
+
+
+def _extension(text: bytes) -> str:
+    """Return the name of the extension of a header, empty without one."""
+    match = _EXTNAME.match(text)
+    return match[1].decode("latin-1").upper() if match else ""
 
 
 def _check_level(path: Path, suffix: str, primary: fits.Header, science: fits.Header) -> None:
@@ -399,40 +419,36 @@ def _check_level(path: Path, suffix: str, primary: fits.Header, science: fits.He
         )
 
 
+_WITNESSES = {
+    "S_RESAMP": "i2d",
+    "S_OUTLIR": "crf",
+    **dict.fromkeys(("S_PHOTOM", "S_FLAT", "S_WCS", "S_GUICDS"), "cal"),
+    "S_RAMP": "rate",
+}
+"""Levels of files in which a step is complete, the highest first."""
+
+
 def _level(primary: fits.Header, science: fits.Header) -> tuple[str, str]:
     """Return the level that the headers speak of, and what says so."""
-    complete = [k for k in primary if k.startswith("S_") and primary[k] == "COMPLETE"]
-    for level, keywords in (
-        ("i2d", ("S_RESAMP",)),
-        ("crf", ("S_OUTLIR",)),
-        ("cal", ("S_PHOTOM", "S_FLAT", "S_WCS", "S_GUICDS")),
-        ("rate", ("S_RAMP",)),
-    ):
-        for keyword in keywords:
-            if keyword in complete:
-                return level, f"{keyword}=COMPLETE"
+    steps = [name for name, state in _named("S_", primary).items() if state == "COMPLETE"]
+    witness = next((step for step in _WITNESSES if step in steps), None)
+    if witness is not None:
+        return _WITNESSES[witness], f"{witness}=COMPLETE"
     if science.get("BUNIT") in ("MJy/sr", "Jy", "MJy"):
         return "cal", f"BUNIT={science['BUNIT']}"
-    if complete:
-        return "ramp", f"{complete[-1]}=COMPLETE and no S_RAMP"
+    if steps:
+        return "ramp", f"{steps[-1]}=COMPLETE and no S_RAMP"
     n_axes = science.get("NAXIS", 0)
     if n_axes in (2, 3) and not str(primary.get("EXP_TYPE", "")).upper().startswith("FGS_"):
         return "rate", f"{n_axes} axes"
     return "uncal", "no step was done"
 
 
-def _check_keywords(
-    path: Path, exp_type: str, suffix: str, primary: fits.Header, science: fits.Header
-) -> None:
-    needed, lacking = list(_TABLE["basic"]), list[str]()
-    if exp_type and not is_guider(exp_type):
-        needed += _TABLE["ramp"]
-        if pipelines_for(exp_type, path=str(path))[1]:
-            instrument = str(primary.get("INSTRUME", "")).upper()
-            needed += EXP_TYPES[exp_type].optics or _TABLE["optics"].get(instrument, ())
-            headers = (science, primary)
-            lacking = [k for k in _TABLE["pointing"] if all(h.get(k) is None for h in headers)]
-    lacking = [k for k in needed if _word(primary.get(k)) == ""] + lacking
+def _check_keywords(path: Path, suffix: str, primary: fits.Header, science: fits.Header) -> None:
+    needed, pointing = _needed(path, primary)
+    headers = (science, primary)
+    lacking = [keyword for keyword in needed if not _word(primary, keyword)]
+    lacking += [k for k in pointing if all(header.get(k) is None for header in headers)]
     if science.get("NAXIS", 0) < 2:
         lacking.append("NAXIS1 and NAXIS2 of SCI")
     if lacking:
@@ -441,3 +457,16 @@ def _check_keywords(
             f"lacks {', '.join(lacking)}, without which the pipeline fails or leaves the {suffix} "
             "file uncalibrated without a word.",
         )
+
+
+def _needed(path: Path, primary: fits.Header) -> tuple[list[str], list[str]]:
+    """Return the keywords that have to be there, and those that may be in either header."""
+    exp_type = str(primary.get("EXP_TYPE", "")).upper()
+    if not exp_type or is_guider(exp_type):
+        return _TABLE["basic"], []
+    needed = [*_TABLE["basic"], *_TABLE["ramp"]]
+    if not pipelines_for(exp_type, path=str(path))[1]:
+        return needed, []
+    instrument = str(primary.get("INSTRUME", "")).upper()
+    needed += EXP_TYPES[exp_type].optics or _TABLE["optics"].get(instrument, ())
+    return needed, _TABLE["pointing"]

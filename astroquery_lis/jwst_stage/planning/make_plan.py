@@ -25,7 +25,7 @@ from ...exceptions import (
 from ..corrections import normalise, switches
 from ..parameters import PRESETS, check, read_recipe
 from ..pipelines import read_table
-from ..tasks import REFCATS
+from ..tasks import REFCATS, absolute
 from .exposures import (
     ENDINGS,
     SHUTTERS,
@@ -70,7 +70,7 @@ def make_plan(
     check_associations: bool = True,
 ) -> Plan:
     """Return what there is to do, without doing it, without a network, and without `jwst`."""
-    place = None if output_dir is None else os.path.abspath(os.path.expanduser(output_dir))
+    place = None if output_dir is None else absolute(output_dir)
     request = Request(
         stages=_checked_stages(stages),
         output_dir=place,
@@ -85,7 +85,7 @@ def make_plan(
         warn(note, LegacySurveyWarning)
     exposures, notes = choose(inputs, start, resolution=resolution)
     pipelines = sorted({name for e in exposures for name in e.classes if name})
-    checked_steps = check(steps, pipelines) if steps else {}
+    checked_steps = check(steps, pipelines)
     layers = _layers(preset, recipe, request.corrections, checked_steps)
     request = replace(request, layers=layers)
     request = replace(request, grid=_grid(exposures, request, wcs, common_grid))
@@ -96,7 +96,7 @@ def make_plan(
         "stages": list(request.stages),
         "start": start,
         "preset": preset,
-        "recipe": None if recipe is None else os.path.abspath(recipe),
+        "recipe": None if recipe is None else absolute(recipe),
         "steps": checked_steps,
         "corrections": [correction.to_dict() for correction in request.corrections],
         "group_by": _plain(group_by),
@@ -140,7 +140,7 @@ def _checked_stages(stages: int | Sequence[int]) -> tuple[int, ...]:
 def _checked_refcat(abs_refcat: FilePath | None) -> str | None:
     if abs_refcat is None or abs_refcat in REFCATS:
         return abs_refcat
-    path = os.path.abspath(os.path.expanduser(abs_refcat))
+    path = absolute(abs_refcat)
     if not os.path.isfile(path):
         msg = (
             f"abs_refcat={os.fspath(abs_refcat)!r} is none of {', '.join(map(repr, REFCATS))}, and "
@@ -248,15 +248,19 @@ def _raise_all(problems: list[str], parameter: str) -> None:
         raise InvalidExposureError(problems[0], parameter=parameter)
     parts = (problem.partition(": ") for problem in problems)
     reasons = by_reason((path, reason) for path, _, reason in parts)
-    lines = []
-    for alike in reasons[:_MOST_REASONS]:
-        lines += [f"  {path}: {reason}" for path, reason in alike[:_MOST_LISTED]]
-        if len(alike) > _MOST_LISTED:
-            lines.append(f"  and {len(alike) - _MOST_LISTED} more files for the same reason")
+    lines = [line for alike in reasons[:_MOST_REASONS] for line in _first_of(alike)]
     if n_more := sum(map(len, reasons[_MOST_REASONS:])):
         lines.append(f"  and {n_more} more files for other reasons")
     msg = f"{len(problems)} files cannot be used:\n" + "\n".join(lines)
     raise InvalidExposureError(msg, parameter=parameter)
+
+
+def _first_of(alike: list[tuple[str, str]]) -> list[str]:
+    """Return a line for each of the first files with one reason, and how many more there are."""
+    lines = [f"  {path}: {reason}" for path, reason in alike[:_MOST_LISTED]]
+    if len(alike) > _MOST_LISTED:
+        lines.append(f"  and {len(alike) - _MOST_LISTED} more files for the same reason")
+    return lines
 
 
 def _paths(
@@ -269,12 +273,10 @@ def _paths(
         files = _column(files, notes)
     elif isinstance(files, (str, os.PathLike)):
         files = [files]
-    # What a run has made below the files that it began from.
-    hidden = "" if output_dir is None else os.path.abspath(output_dir) + os.sep
     paths: dict[str, None] = {}
     for entry in files:
         try:
-            inside = _files_of(os.path.expanduser(os.fspath(entry)), hidden)
+            inside = _files_of(os.path.expanduser(os.fspath(entry)), output_dir)
         except InvalidExposureError as error:
             problems.append(str(error))
         else:
@@ -282,32 +284,34 @@ def _paths(
     return list(paths)
 
 
-def _files_of(path: str, hidden: str) -> list[str]:
+def _files_of(path: str, output_dir: str | None) -> list[str]:
     """Return the files of a path, a directory or a pattern, without those of shutters."""
-    if os.path.isdir(path):
-        paths = [p for p in _inside(path) if not (hidden and p.startswith(hidden))]
-        why = "the directory holds no exposure."
-    elif glob.has_magic(path) and not os.path.exists(path):
-        paths = sorted(glob.glob(path, recursive=True))
-        why = "no file matches the pattern."
-    else:
-        paths = [path] if os.path.exists(path) or path.endswith(SHUTTERS) else []
-        why = "there is no such file or directory."
+    paths, why = _matching(path, output_dir)
     if not paths:
         msg = f"{path}: {why}"
         raise InvalidExposureError(msg, parameter="files", value=path)
     return [p for p in paths if not p.endswith(SHUTTERS)]
 
 
-def _inside(directory: str) -> list[str]:
+def _matching(path: str, output_dir: str | None) -> tuple[list[str], str]:
+    """Return what a path names, and why it may be nothing."""
+    if os.path.isdir(path):
+        return _inside(path, output_dir), "the directory holds no exposure."
+    if glob.has_magic(path) and not os.path.exists(path):
+        return sorted(glob.glob(path, recursive=True)), "no file matches the pattern."
+    paths = [path] if os.path.exists(path) or path.endswith(SHUTTERS) else []
+    return paths, "there is no such file or directory."
+
+
+def _inside(directory: str, output_dir: str | None) -> list[str]:
+    """Return the files below a directory, but for those that a run has made."""
+    hidden = "" if output_dir is None else os.path.join(output_dir, "")
     paths = []
-    for folder, folders, names in os.walk(directory):
+    for folder, folders, names in os.walk(os.path.abspath(directory)):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        paths += [
-            os.path.abspath(os.path.join(folder, name))
-            for name in sorted(names)
-            if name.endswith(("_asn.json", *ENDINGS))
-        ]
+        if not (hidden and os.path.join(folder, "").startswith(hidden)):
+            inputs = (name for name in sorted(names) if name.endswith(("_asn.json", *ENDINGS)))
+            paths += [os.path.join(folder, name) for name in inputs]
     return paths
 
 
@@ -321,16 +325,23 @@ def _column(table: Table, notes: list[str]) -> list[str]:
     paths = []
     left_out: list[tuple[str, str]] = []
     for row in table:
-        path, status = str(row["Local Path"]), _cell(row, "Status")
-        if path and status not in _REFUSED:
-            paths.append(path)
-        else:
-            reason = ": ".join(filter(None, (status or "no file", _cell(row, "Message"))))
+        path, reason = str(row["Local Path"]), _why_left_out(row)
+        if reason:
             left_out.append((path or _cell(row, "id", "URL") or "?", reason))
+        else:
+            paths.append(path)
     if left_out:
         reasons = listed(map(_of_whom, by_reason(left_out)), _MOST_REASONS)
         notes.append(f"Left out, since the table has no file: {reasons}.")
     return paths
+
+
+def _why_left_out(row: Row) -> str:
+    """Return why a row of a manifest has no file, empty if it has one."""
+    status = _cell(row, "Status")
+    if str(row["Local Path"]) and status not in _REFUSED:
+        return ""
+    return ": ".join(filter(None, (status or "no file", _cell(row, "Message"))))
 
 
 def _of_whom(alike: list[tuple[str, str]]) -> str:
@@ -386,12 +397,17 @@ def choose(
             level, why = _automatic(usable, resolution)
             notes.append(f"{root}: begins from {level}: {why}.")
         else:
-            order = STARTS[:3]
-            below = [name for name in order[: order.index(start) + 1] if name in usable]
-            level = below[-1] if below else next(name for name in order if name in usable)
+            level = _nearest(usable, start)
         inputs.append(usable[level])
     _raise_all(problems, "files")
     return sorted(inputs, key=lambda e: (e.date, e.time, e.root)), notes
+
+
+def _nearest(usable: Iterable[str], start: str) -> str:
+    """Return the last of some levels, in their order, up to a start; the first if all are above."""
+    levels = list(usable)
+    n_below = sum(STARTS.index(level) <= STARTS.index(start) for level in levels)
+    return levels[max(n_below - 1, 0)]
 
 
 def _usable(files: dict[str, Exposure], problems: list[str]) -> dict[str, Exposure]:
