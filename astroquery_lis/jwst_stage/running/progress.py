@@ -22,7 +22,7 @@ from ...exceptions import StageError, refuse
 from ...io.processes import ServerLost
 from ...io.whole_files import close_unlocked, take_lock, write_whole
 from ..states import key
-from ..tasks import HIDDEN, Record, log_path, read_records
+from ..tasks import HIDDEN, Record, log_path, read_records, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -143,7 +143,7 @@ def status(output_dir: FilePath) -> Table:
         message = " ".join(filter(None, (note.get("message", ""), record.message)))
         about = task.name, task.stage, task.work, state, step
         rows.append((*about, record.seconds, record.memory_gb, message))
-    table = _table_of(rows, _STATUS_COLUMNS)
+    table = _table_of_tasks(rows, _STATUS_COLUMNS)
     table.meta.update(live)
     return table
 
@@ -180,10 +180,9 @@ _TYPES = {"stage": int, "seconds": float, "memory_gb": float, "bytes": np.int64}
 """Of the columns of numbers; the others are texts."""
 
 
-def _table_of(rows: list[tuple], columns: Sequence[str]) -> Table:
+def _table_of_tasks(rows: list[tuple], columns: Sequence[str]) -> Table:
     """Return a table of tasks, two columns of which are ``seconds`` and ``memory_gb``."""
-    types = [_TYPES.get(name, str) for name in columns]
-    table = Table(rows=rows or None, names=columns, dtype=types)
+    table = table_of(rows, {name: _TYPES.get(name, str) for name in columns})
     table["seconds"].info.format = ".1f"
     table["memory_gb"].info.format = ".2f"
     return table
@@ -489,7 +488,7 @@ def make_manifest(
             key(record.fingerprint) if record.fingerprint else "",
         )
         rows.append(row)
-    return _table_of(rows, _MANIFEST_COLUMNS)
+    return _table_of_tasks(rows, _MANIFEST_COLUMNS)
 
 
 def _messages(state: str, record: Record, notes: Iterable[str]) -> Iterable[str]:
