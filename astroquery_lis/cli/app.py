@@ -20,7 +20,9 @@ from .. import demo
 from .._conf import conf
 from .._packages import package_version
 from ..client import LegacySurveyClass
-from ..client.inputs import POSITION, as_position, bricks_at
+from ..client.footprint import bricks_at
+from ..client.inputs import as_position
+from ..client.position_text import POSITION
 from ..exceptions import InvalidRequestError, LegacySurveyError, TransferError
 from ..io.store import prune
 from ..pictures.rgb import picture_bytes

@@ -19,7 +19,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from .. import _typing
 from .._typing import Keywords
 from ..client import LegacySurveyClass
-from ..client.inputs import POSITION
+from ..client.position_text import POSITION
 from ..jwst_stage import JwstStageClass
 from . import calls
 from .console import HELP, Exit

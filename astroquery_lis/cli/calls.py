@@ -16,8 +16,8 @@ from astropy.coordinates import SkyCoord
 from astropy.time import Time
 
 from ..client import LegacySurveyClass
-from ..client.inputs import Targets, as_targets, image_wcs
-from ..client.position_columns import Columns
+from ..client.inputs import as_targets, image_wcs
+from ..client.position_columns import Columns, Targets
 from ..client.user_tables import read_table
 from ..exceptions import InvalidRequestError
 from ..jwst_stage import JwstStageClass

@@ -25,7 +25,8 @@ from astropy.table import Column, Table
 from astropy.utils.exceptions import AstropyWarning
 
 from .._packages import import_optional
-from ..client.user_tables import UNIT, as_kind, kind_of, without_unit_warnings
+from ..client.position_columns import without_unit_warnings
+from ..client.user_tables import UNIT, as_kind, kind_of
 from ..exceptions import CrdsUnavailable, InvalidRequestError, NoCoverageError, TransferError
 from ..io.whole_files import write_whole
 

@@ -26,8 +26,9 @@ from ..exceptions import (
 )
 from ..survey.bricks import N_BRICKS, parse_brick_name
 from .base import SurveyBase
-from .inputs import as_path, as_targets, bricks_at, column_of
-from .position_columns import NOT_NAMED, Columns
+from .footprint import bricks_at
+from .inputs import as_path, as_targets
+from .position_columns import NOT_NAMED, Columns, column_of
 from .position_text import BRICK_NAME
 
 if TYPE_CHECKING:

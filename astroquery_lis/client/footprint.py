@@ -15,10 +15,11 @@ from .. import catalogs, images, survey
 from .._typing import answering
 from ..exceptions import CoverageWarning, InvalidRequestError, NoCoverageError, refuse, warn
 from ..survey.bitmasks import maskbits
+from ..survey.bricks import brick_id
 from ..survey.releases import get_release
 from .base import SurveyBase, in_time
-from .inputs import as_path, as_sky, as_targets, bricks_at
-from .position_columns import Columns
+from .inputs import as_path, as_sky, as_targets
+from .position_columns import Columns, Targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -444,3 +445,14 @@ def _bit_names(column: MaskedColumn, release: str) -> MaskedColumn:
     bits = maskbits(release).items()
     texts = [",".join(name for name, bit in bits if value >> bit & 1) for value in values.tolist()]
     return MaskedColumn(np.array(texts, str)[inverse], mask=np.ma.getmaskarray(column))
+
+
+def bricks_at(targets: Targets, radius: Angle | None = None) -> np.ndarray:
+    """Return the ids of the bricks at positions, or of all that circles touch, each once."""
+    placed = targets[targets.placed]
+    if radius is None:
+        return np.unique(brick_id(placed.ra_deg, placed.dec_deg))
+    radius_deg = survey.sphere.as_angle_deg("radius", radius, 180.0, zero=True)
+    places = zip(placed.ra_deg, placed.dec_deg, strict=True)
+    touched = [survey.sphere.bricks_in_circle(*at, radius_deg) for at in places]
+    return np.unique(np.concatenate([np.array([], np.int64), *touched]))

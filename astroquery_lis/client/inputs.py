@@ -9,11 +9,11 @@ that is masked, NaN or a value that no place has (-9999, 99) has no position.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 import numpy as np
 from astropy import units as u
@@ -23,27 +23,17 @@ from astropy.table import Column, Row, Table
 from astropy.time import Time
 
 from .. import images, survey
-from ..exceptions import (
-    CoverageWarning,
-    InvalidExposureError,
-    InvalidRequestError,
-    check_one_a_row,
-    meant,
-    refuse,
-    warn,
-)
-from ..survey.bricks import brick_id
+from ..exceptions import InvalidExposureError, InvalidRequestError, meant, refuse
 from .position_columns import (
     NOT_NAMED,
     Columns,
-    columns_by_name,
+    Targets,
     icrs_degrees,
     on_the_sky,
-    positions_of_table,
-    texts_of,
+    targets_of_table,
     unmasked,
 )
-from .position_text import POSITION, coordinate_deg, first_few, read_positions
+from .position_text import coordinate_deg, positions_of_texts
 
 if TYPE_CHECKING:
     from astropy.wcs import WCS
@@ -61,44 +51,6 @@ MUST = (
 MUST_BRICKS = "must be names of bricks, coordinates, or a Table."
 
 
-@dataclass(frozen=True, eq=False)
-class Targets:
-    """Names and positions (ICRS) of many targets; NaN where a row has no position on the sky."""
-
-    ids: np.ndarray
-    ra_deg: np.ndarray
-    dec_deg: np.ndarray
-    shape: tuple[int, ...] | None = None  # of what was handed in; one dimension by default
-    table: Table | None = field(default=None, repr=False)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def placed(self) -> np.ndarray:
-        """Which rows have a position."""
-        return np.isfinite(self.ra_deg)
-
-    def places(self) -> list[tuple[float, float] | None]:
-        """Return RA and Dec of every row, `None` where it has no position."""
-        pairs = zip(self.ra_deg.tolist(), self.dec_deg.tolist(), strict=True)
-        return [pair if pair[0] == pair[0] else None for pair in pairs]
-
-    def warn_of_unplaced(self, consequence: str) -> None:
-        """Warn of rows that have no position, if there are any."""
-        rows = np.flatnonzero(~self.placed)
-        if len(rows):
-            msg = (
-                f"{len(rows)} of {len(self)} rows have no position on the sky and {consequence}: "
-                f"{first_few(rows)}."
-            )
-            warn(msg, CoverageWarning)
-
-    def __getitem__(self, rows: np.ndarray) -> Targets:
-        """Return some of them."""
-        return Targets(self.ids[rows], self.ra_deg[rows], self.dec_deg[rows])
-
-
 # ---- positions ----------------------------------------------------------------------------------
 
 
@@ -108,9 +60,8 @@ def as_targets(value: Positions, columns: Columns = NOT_NAMED, parameter: str = 
 
     table = as_table(value, parameter)
     if table is not None:
-        degrees = positions_of_table(table, parameter, columns)
         shape = () if isinstance(value, Row) else (len(table),)
-        return Targets(_ids(table, columns.id_column), *degrees, shape, table)
+        return replace(targets_of_table(table, parameter, columns), shape=shape)
     columns.refuse_any("needs a table; positions have no columns.")
     ra_deg, dec_deg = _degrees(value, parameter)
     return Targets(np.arange(ra_deg.size), ra_deg.ravel(), dec_deg.ravel(), ra_deg.shape)
@@ -120,11 +71,6 @@ def as_position(
     value: Positions, columns: Columns = NOT_NAMED, parameter: str = "coordinates"
 ) -> tuple[float, float]:
     """Return RA and Dec, ICRS degrees, of exactly one position."""
-    if isinstance(value, SkyCoord) and value.frame.name == "icrs" and columns is NOT_NAMED:
-        # The shortest way, which most calls take.
-        ra_deg, dec_deg = value.ra.deg, value.dec.deg
-        if value.isscalar and np.isfinite(ra_deg + dec_deg) and not np.ma.is_masked(ra_deg):
-            return float(ra_deg), float(dec_deg)
     targets = as_targets(value, columns, parameter)
     if len(targets) != 1:
         msg = (
@@ -161,9 +107,9 @@ def as_sky(
         return survey.sphere.Circle(*position, as_angle_deg("radius", radius, 180.0))
     if width is None:
         refuse("width", width, "is needed with height=.")
-    sides = {"width": width, "height": box}.items()
     limit = survey.catalog_request.MAX_BOX_DEG
-    return survey.sphere.Box(*position, *(as_angle_deg(name, side, limit) for name, side in sides))
+    sides = as_angle_deg("width", width, limit), as_angle_deg("height", box, limit)
+    return survey.sphere.Box(*position, *sides)
 
 
 def _polygon(polygon: Positions, beside: dict[str, Any]) -> Sky:
@@ -179,73 +125,74 @@ def _polygon(polygon: Positions, beside: dict[str, Any]) -> Sky:
     return shape
 
 
-def _degrees(value: Any, parameter: str) -> tuple[np.ndarray, np.ndarray]:
+Degrees: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""RA and Dec, NaN where there is no position."""
+
+
+def _degrees(value: Any, parameter: str) -> Degrees:
     """Return RA and Dec in degrees of what is no table, in its own shape."""
-    if isinstance(value, (SkyCoord, BaseCoordinateFrame)):
-        return icrs_degrees(value, parameter)
-    if isinstance(value, str):
-        ra_deg, dec_deg = _of_texts([value], parameter)
-        return ra_deg.reshape(()), dec_deg.reshape(())
-    value = _unwrapped(value)
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.shape[1:] == (2,):
-        return on_the_sky(*unmasked(value).T)
-    is_list = isinstance(value, (Sequence, np.ndarray)) and np.iterable(value)
-    if not is_list or isinstance(value, (bytes, bytearray)):
-        _refuse(parameter, value)
-    return _of_items(list(value), parameter)
+    read = next((read for kinds, read in _READERS if isinstance(value, kinds)), _refuse)
+    return read(value, parameter)
 
 
-def _unwrapped(value: Any) -> object:
-    """Return a column as a list, and a Quantity in degrees, or `None` if it is no angle."""
-    if isinstance(value, Column):
-        return value.tolist()
-    if isinstance(value, u.Quantity):
-        return value.to_value(u.deg) if value.unit.is_equivalent(u.deg) else None
-    return value
-
-
-def _refuse(parameter: str, value: object) -> NoReturn:
+def _refuse(value: object, parameter: str) -> NoReturn:
     refuse(parameter, value, MUST_BRICKS if parameter == "bricks_or_coordinates" else MUST)
 
 
-def _of_texts(texts: Sequence[object], parameter: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of texts, all of which have to have one."""
-    ra_deg, dec_deg, unknown = read_positions(texts, parameter)
-    if unknown:
-        verb = "is" if len(unknown) == 1 else "are each"
-        msg = (
-            f"position {first_few(list(map(repr, unknown)))} {verb} neither a position nor a name "
-            "that the Sesame service knows."
-        )
-        raise InvalidRequestError(msg, parameter=parameter, value=unknown)
-    if np.isnan(ra_deg).any():
-        msg = f"position {texts[int(np.argmax(np.isnan(ra_deg)))]!r} is not {POSITION}."
-        raise InvalidRequestError(msg, parameter=parameter, value=texts)
-    return ra_deg, dec_deg
+def _of_text(text: str, parameter: str) -> Degrees:
+    ra_deg, dec_deg = positions_of_texts([text], parameter)
+    return ra_deg.reshape(()), dec_deg.reshape(())
 
 
-def _of_items(items: list, parameter: str) -> tuple[np.ndarray, np.ndarray]:
+def _of_quantity(angles: u.Quantity, parameter: str) -> Degrees:
+    try:
+        return _of_array(angles.to_value(u.deg), parameter)
+    except u.UnitsError:
+        _refuse(angles, parameter)
+
+
+def _of_array(array: np.ndarray, parameter: str) -> Degrees:
+    """Return the positions of an array: of pairs of numbers, or of what a list may hold."""
+    if array.dtype.kind in "fiu" and array.shape[1:] == (2,):
+        return on_the_sky(*unmasked(array).T)
+    return _of_items(list(array), parameter) if array.ndim else _refuse(array, parameter)
+
+
+def _of_items(items: Sequence[Any], parameter: str) -> Degrees:
     """Return the positions of a list: of one pair, of two columns, of pairs, or of anything."""
     for read in (_of_axes, _of_pairs):
         degrees = read(items, parameter)
         if degrees is not None:
             return on_the_sky(*degrees)
     texts = [item for item in items if isinstance(item, str)]
-    places = zip(*_of_texts(texts, parameter), strict=True)
+    places = zip(*positions_of_texts(texts, parameter), strict=True)
     pairs = [next(places) if isinstance(item, str) else _one(item, parameter) for item in items]
     ra_deg, dec_deg = np.array(pairs, float).reshape(-1, 2).T
     return ra_deg, dec_deg
 
 
-def _of_axes(items: list, parameter: str) -> np.ndarray | None:
+_READERS: tuple[tuple[Any, Callable[[Any, str], Degrees]], ...] = (
+    ((SkyCoord, BaseCoordinateFrame), icrs_degrees),
+    (str, _of_text),
+    (Column, lambda column, parameter: _of_items(column.tolist(), parameter)),
+    (u.Quantity, _of_quantity),
+    (np.ndarray, _of_array),
+    ((bytes, bytearray), _refuse),
+    (Sequence, _of_items),
+)
+"""What reads positions of each kind."""
+
+
+def _of_axes(items: Sequence[Any], parameter: str) -> np.ndarray | None:
     """Return RA and Dec of two coordinates, or of two columns of them; else `None`."""
     if len(items) != 2:
         return None
-    ra_deg, dec_deg = (_axis(item, axis) for item, axis in zip(items, ("ra", "dec"), strict=True))
-    if ra_deg is None or dec_deg is None or ra_deg.shape != dec_deg.shape:
+    try:
+        degrees = np.stack([_axis(items[0], "ra"), _axis(items[1], "dec")])
+    except (TypeError, ValueError):
         return None
-    if ra_deg.shape != (2,):
-        return np.stack([ra_deg, dec_deg])
+    if degrees.shape != (2, 2):
+        return degrees
     if all(isinstance(item, (list, tuple)) for item in items):
         return None
     msg = (
@@ -255,17 +202,32 @@ def _of_axes(items: list, parameter: str) -> np.ndarray | None:
     raise InvalidRequestError(msg, parameter=parameter, value=items)
 
 
-def _of_pairs(items: list, parameter: str) -> np.ndarray | None:
+def _axis(item: Any, axis: str) -> np.ndarray:
+    """Return one coordinate or a column of them in degrees; a ValueError says that it is none."""
+    if isinstance(item, str) and len(item.split()) != 2:  # two words are a position of their own
+        return np.asarray(coordinate_deg(item, axis))
+    values = unmasked(item.to_value(u.deg) if isinstance(item, u.Quantity) else item)
+    if values.ndim > 1 or isinstance(item, _NO_NUMBERS):
+        msg = f"{item!r} is no coordinate."
+        raise ValueError(msg)
+    return values
+
+
+_NO_NUMBERS = (type(None), str, bool, np.bool_)
+"""What numpy takes for numbers all the same."""
+
+
+def _of_pairs(items: Sequence[Any], parameter: str) -> np.ndarray | None:
     """Return RA and Dec of pairs of numbers, the short way for many; else `None`."""
     # numpy leaves the unit of a Quantity away.
-    if not items or any(type(item) not in (list, tuple, np.ndarray) for item in items):
+    if not items or not {list, tuple, np.ndarray}.issuperset(map(type, items)):
         return None
     try:
         degrees = np.array(items, float)
     except (TypeError, ValueError):
         return None
     if degrees.shape[1:] != (2,):
-        _refuse(parameter, items)
+        _refuse(items, parameter)
     return degrees.T
 
 
@@ -282,20 +244,6 @@ def _one(item: object, parameter: str) -> tuple[float, float]:
     return float(ra_deg.ravel()[0]), float(dec_deg.ravel()[0])
 
 
-def _axis(item: Any, axis: str) -> np.ndarray | None:
-    """Return an item as one coordinate or a column of them, in degrees; `None` if it is none."""
-    if item is None or isinstance(item, (bool, np.bool_)):
-        return None
-    try:
-        if isinstance(item, str):
-            # Two words are a position of their own.
-            return None if len(item.split()) == 2 else np.asarray(coordinate_deg(item, axis))
-        values = unmasked(item.to_value(u.deg) if isinstance(item, u.Quantity) else item)
-    except (InvalidRequestError, TypeError, ValueError):
-        return None
-    return values if values.ndim < 2 else None
-
-
 # ---- tables -------------------------------------------------------------------------------------
 
 
@@ -308,30 +256,7 @@ def as_years(epoch: Time | None, n_rows: int) -> np.ndarray | None:
     return np.broadcast_to(np.asarray(epoch.tdb.jyear, dtype=float), (n_rows,))
 
 
-def column_of(table: Table, names: Sequence[str]) -> str | None:
-    """Return the first of these names, in any case, that a table has."""
-    by_name = columns_by_name(table)
-    return next((by_name[name] for name in names if name in by_name), None)
-
-
-def _ids(table: Table, id_column: str | None) -> np.ndarray:
-    """Return what names the rows: a column, or their numbers."""
-    name = id_column or column_of(table, ("id",))
-    if name is None:
-        return np.arange(len(table))
-    ids = table[name]
-    check_one_a_row("id_column", name, ids.shape)
-    kind = ids.dtype.kind if isinstance(ids, Column) else ""
-    if kind in ("i", "u", "U") and not np.ma.is_masked(ids):
-        return np.array(ids)
-    words = texts_of(ids) if kind in ("S", "O") else [None]
-    several = (list, tuple, set, dict, np.ndarray)  # as a column of objects may hold
-    if None in words or any(isinstance(item, several) for item in ids):
-        refuse("id_column", name, "must hold one integer or string for every row.")
-    return np.array(words, str)
-
-
-# ---- sources and bricks -------------------------------------------------------------------------
+# ---- sources and folders ------------------------------------------------------------------------
 
 
 def as_path(parameter: str, value: FilePath | None) -> Path | None:
@@ -346,25 +271,11 @@ def as_path(parameter: str, value: FilePath | None) -> Path | None:
 
 def as_sources(source: str | Sequence[str], allowed: Sequence[str]) -> tuple[str, ...]:
     """Return names of sources as a tuple, ``('auto',)`` where they are to be chosen."""
-    if isinstance(source, str) and source in allowed:
-        return (source,)  # as most calls do
     names = tuple(survey.releases.listed(source, allowed))
-    for name in names or (source,):
-        if name not in allowed or (name == "auto" and len(names) > 1):
-            must = f"must be one of {', '.join(allowed)}, or a sequence of those."
-            refuse("source", source, must)
+    if names != ("auto",) and not (names and set(names) <= set(allowed) - {"auto"}):
+        must = f"must be one of {', '.join(allowed)}, or a sequence of those without 'auto'."
+        refuse("source", source, must)
     return names
-
-
-def bricks_at(targets: Targets, radius: Angle | None = None) -> np.ndarray:
-    """Return the ids of the bricks at positions, or of all that circles touch, each once."""
-    placed = targets[targets.placed]
-    if radius is None:
-        return np.unique(brick_id(placed.ra_deg, placed.dec_deg))
-    radius_deg = survey.sphere.as_angle_deg("radius", radius, 180.0, zero=True)
-    places = zip(placed.ra_deg, placed.dec_deg, strict=True)
-    touched = [survey.sphere.bricks_in_circle(*at, radius_deg) for at in places]
-    return np.unique(np.concatenate([np.array([], np.int64), *touched]))
 
 
 # ---- options by row -----------------------------------------------------------------------------
@@ -383,6 +294,10 @@ class ByRow(NamedTuple):
     values: list[Any]
     of_row: np.ndarray
 
+    def value_at(self, row: int) -> object:
+        """Return the value that a row has."""
+        return self.values[self.of_row[row]]
+
 
 _LENGTHS = ("size", "pixel_scale", "rotation")
 """Options that no bare word can be a value of."""
@@ -394,25 +309,37 @@ def as_by_row(parameter: str, value: Any, targets: Targets) -> ByRow | None:
     By row are the name of a column, a column, an array of as many values as there are rows, and a
     function of the row.  A pair stays what it is for one target, (ny, nx).
     """
-    rows = np.flatnonzero(targets.placed).tolist()
     if isinstance(value, str):
         value = _column(parameter, value, targets.table)
     if callable(value):
-        places = SkyCoord(targets.ra_deg, targets.dec_deg, unit="deg")
-        table = places if targets.table is None else targets.table
-        return _by_row(parameter, (value(table[row]) for row in rows), targets)
+        return _by_row(parameter, _computed(value, targets), targets)
+    values = _values(value)
+    if values is None or _is_pair(parameter, values, len(targets)):
+        return None
+    if isinstance(values, list):
+        rows = np.flatnonzero(targets.placed).tolist()
+        return _by_row(parameter, (values[row] for row in rows), targets)
+    return _of_column(parameter, values, targets)
+
+
+def _computed(function: Callable[[Any], Any], targets: Targets) -> Iterator[object]:
+    """Yield what a function says of each row of a table, or each position, where there is one."""
+    rows = targets.table
+    if rows is None:
+        rows = SkyCoord(targets.ra_deg, targets.dec_deg, unit="deg")
+    for row in np.flatnonzero(targets.placed).tolist():
+        yield function(rows[row])
+
+
+def _values(value: Any) -> list[Any] | np.ndarray | None:
+    """Return values that may be one a row; `None` for a single one."""
     # A header is one grid, though numpy takes it for a list of cards.
     if isinstance(value, (tuple, str, fits.Header)) or not np.iterable(value):
         return None
-    if not isinstance(value, (list, np.ndarray)):
-        value = np.asarray(value)  # a Series of pandas and the like, in the order of its rows
-        if not value.ndim:
-            return None  # a set or a dict, which the option refuses by itself
-    if _is_pair(parameter, value, len(targets)):
-        return None
-    if isinstance(value, list):
-        return _by_row(parameter, (value[row] for row in rows), targets)
-    return _of_column(parameter, value, targets)
+    # A Series of pandas and the like is taken in the order of its rows.
+    values = value if isinstance(value, list) else np.asanyarray(value)
+    # A set or a dict, which the option refuses by itself, has no dimension.
+    return values if getattr(values, "ndim", 1) else None
 
 
 def _of_column(parameter: str, array: Any, targets: Targets) -> ByRow:
@@ -437,17 +364,23 @@ def _column(parameter: str, word: str, table: Table | None) -> str | Column:
 
 def _is_pair(parameter: str, values: list[Any] | np.ndarray, n_targets: int) -> bool:
     """Return True for the (ny, nx) of all; refuse what may be that or not, and what is neither."""
-    is_short = parameter == "size" and len(values) <= 2 and not isinstance(values, Column)
-    may_be_pair = is_short and all(np.ndim(side) == 0 for side in values)
-    if len(values) != n_targets and not may_be_pair:
+    may_be_pair = parameter == "size" and _is_short(values)
+    if len(values) == n_targets:
+        if may_be_pair and n_targets == 2 and values[0] != values[1]:
+            must = (
+                "may be (ny, nx) or a size for each of the two targets; write a tuple for the "
+                "former, and name a column of the table for the latter."
+            )
+            refuse(parameter, values, must)
+    elif not may_be_pair:
         refuse(parameter, values, f"has {len(values)} values; there are {n_targets} targets.")
-    if may_be_pair and len(values) == n_targets == 2 and values[0] != values[1]:
-        must = (
-            "may be (ny, nx) or a size for each of the two targets; write a tuple for the former, "
-            "and name a column of the table for the latter."
-        )
-        refuse(parameter, values, must)
     return len(values) != n_targets
+
+
+def _is_short(values: list[Any] | np.ndarray) -> bool:
+    """Return True for at most two scalars, which are no column."""
+    dimensions = [np.ndim(side) for side in values[:3]]
+    return dimensions in ([], [0], [0, 0]) and not isinstance(values, Column)
 
 
 def _python_values(array: np.ma.MaskedArray) -> list[object]:
@@ -508,21 +441,26 @@ def requests_by_row(
     differing = {name: values for name, values in by_row.items() if values is not None}
     same = {name: value for name, value in options.items() if name not in differing}
     make = partial(make, (0.0, 0.0), **same)
-    rows = np.flatnonzero(targets.placed)
-    kinds, templates = np.zeros(len(targets), np.intp), []
-    if differing and len(rows):
-        numbers = np.array([option.of_row[rows] for option in differing.values()])
-        distinct, first, inverse = np.unique(
-            numbers, axis=1, return_index=True, return_inverse=True
-        )
-        kinds[rows] = inverse.ravel()
-        for column, row in zip(distinct.T, rows[first], strict=True):
-            pairs = zip(differing.items(), column, strict=True)
-            values = {name: option.values[number] for (name, option), number in pairs}
-            templates.append(_of_row(row, make, values))
+    kinds, rows = _kinds(differing, targets)
+    templates = [
+        _of_row(row, make, {name: option.value_at(row) for name, option in differing.items()})
+        for row in rows
+    ]
     places = targets.ids, targets.ra_deg, targets.dec_deg
     templates = templates or [make()]
     return images.cutting.CutoutJob(np.arange(len(targets)), *places, tuple(templates), kinds)
+
+
+def _kinds(differing: dict[str, ByRow], targets: Targets) -> tuple[np.ndarray, list[int]]:
+    """Return the number of the kind of every row, and the first row of each kind."""
+    rows = np.flatnonzero(targets.placed)
+    kinds = np.zeros(len(targets), np.intp)
+    if not differing or not len(rows):
+        return kinds, []
+    numbers = np.array([option.of_row[rows] for option in differing.values()])
+    _, first, inverse = np.unique(numbers, axis=1, return_index=True, return_inverse=True)
+    kinds[rows] = inverse.ravel()
+    return kinds, rows[first].tolist()
 
 
 def _of_row(row: int, make: Callable[..., CutoutRequest], options: Options) -> CutoutRequest:

@@ -7,8 +7,11 @@ column of right ascension with its twin of declination, or a column of names.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
 from typing import NoReturn
 
 import numpy as np
@@ -84,6 +87,44 @@ class Columns:
 NOT_NAMED = Columns()
 
 
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Names and positions (ICRS) of many targets; NaN where a row has no position on the sky."""
+
+    ids: np.ndarray
+    ra_deg: np.ndarray
+    dec_deg: np.ndarray
+    shape: tuple[int, ...] | None = None  # of what was handed in; one dimension by default
+    table: Table | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def placed(self) -> np.ndarray:
+        """Which rows have a position."""
+        return np.isfinite(self.ra_deg)
+
+    def places(self) -> list[tuple[float, float] | None]:
+        """Return RA and Dec of every row, `None` where it has no position."""
+        pairs = zip(self.ra_deg.tolist(), self.dec_deg.tolist(), strict=True)
+        return [pair if pair[0] == pair[0] else None for pair in pairs]
+
+    def warn_of_unplaced(self, consequence: str) -> None:
+        """Warn of rows that have no position, if there are any."""
+        rows = np.flatnonzero(~self.placed)
+        if len(rows):
+            msg = (
+                f"{len(rows)} of {len(self)} rows have no position on the sky and {consequence}: "
+                f"{first_few(rows)}."
+            )
+            warn(msg, CoverageWarning)
+
+    def __getitem__(self, rows: np.ndarray) -> Targets:
+        """Return some of them."""
+        return Targets(self.ids[rows], self.ra_deg[rows], self.dec_deg[rows])
+
+
 def has_positions(table: Table) -> bool:
     """Return True if columns of positions are found in a table."""
     try:
@@ -92,11 +133,14 @@ def has_positions(table: Table) -> bool:
         return False
 
 
-def positions_of_table(
-    table: Table, parameter: str, columns: Columns
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return RA and Dec in degrees of every row, NaN where it has no position on the sky."""
+def targets_of_table(table: Table, parameter: str, columns: Columns) -> Targets:
+    """Return the positions of every row, NaN where it has none on the sky, and its name."""
     columns.check(table)
+    degrees = _positions(table, parameter, columns)
+    return Targets(_ids(table, columns.id_column), *degrees, (len(table),), table)
+
+
+def _positions(table: Table, parameter: str, columns: Columns) -> tuple[np.ndarray, np.ndarray]:
     names = _named(table, columns) or _of_its_own(table, parameter)
     for name in names:
         check_one_a_row(parameter, name, table[name].shape)
@@ -274,6 +318,15 @@ def _may_be_angle(column: object) -> bool:
     return kind in "fiuUSO" and getattr(column, "ndim", 1) == 1
 
 
+@contextmanager
+def without_unit_warnings() -> Iterator[None]:
+    """Let FITS and VOTable have units that their standards lack, as the survey's files do."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", u.UnitsWarning)
+        warnings.simplefilter("ignore", import_module("astropy.io.votable.exceptions").VOWarning)
+        yield
+
+
 # ---- reading them -------------------------------------------------------------------------------
 
 
@@ -281,7 +334,7 @@ def _degrees(table: Table, name: str, axis: str, parameter: str) -> np.ndarray:
     column = table[name]
     unit_text = _unit_text(column)
     if not _is_number(column):
-        return _degrees_oftexts_of(column, axis, unit_text, f"{parameter}={name}")
+        return _degrees_of_texts(column, axis, unit_text, f"{parameter}={name}")
     factor = _degrees_per_unit(unit_text, axis, f"{parameter}={name}")
     return unmasked(getattr(column, "value", column)) * factor
 
@@ -291,7 +344,7 @@ def _of_parts(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return RA and Dec of columns of their parts, the last of them perhaps of the sign."""
     hours, ra_minutes, ra_seconds, degrees, minutes, seconds = (
-        _degrees_oftexts_of(table[name], "dec", "", f"{parameter}={name}") for name in columns[:6]
+        _degrees_of_texts(table[name], "dec", "", f"{parameter}={name}") for name in columns[:6]
     )
     parts = np.stack([ra_minutes, ra_seconds, minutes, seconds])
     if ((parts < 0) | (parts > 60)).any():
@@ -333,7 +386,7 @@ def _degrees_per_unit(text: str, axis: str, where: str) -> float:
     _refuse(where, f"has the unit {text!r}, which is not known to be an angle.", text)
 
 
-def _degrees_oftexts_of(column: Column, axis: str, unit_text: str, where: str) -> np.ndarray:
+def _degrees_of_texts(column: Column, axis: str, unit_text: str, where: str) -> np.ndarray:
     """Return degrees of a column of numbers or sexagesimal angles as text."""
     match = _SEXAGESIMAL_UNIT.fullmatch(unit_text.lower())
     in_hours = unit_text.lower() in _HOURS or bool(match and match[1])
@@ -370,3 +423,26 @@ def _decoded(value: object) -> str:
 def _refuse(parameter: str, must: str, value: object) -> NoReturn:
     msg = f"{parameter} {must}" if must[0].isalpha() else f"{parameter}={must}"
     raise InvalidRequestError(msg, parameter=parameter.partition("=")[0], value=value)
+
+
+def column_of(table: Table, names: Sequence[str]) -> str | None:
+    """Return the first of these names, in any case, that a table has."""
+    by_name = columns_by_name(table)
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def _ids(table: Table, id_column: str | None) -> np.ndarray:
+    """Return what names the rows: a column, or their numbers."""
+    name = id_column or column_of(table, ("id",))
+    if name is None:
+        return np.arange(len(table))
+    ids = table[name]
+    check_one_a_row("id_column", name, ids.shape)
+    kind = ids.dtype.kind if isinstance(ids, Column) else ""
+    if kind in ("i", "u", "U") and not np.ma.is_masked(ids):
+        return np.array(ids)
+    words = texts_of(ids) if kind in ("S", "O") else [None]
+    several = (list, tuple, set, dict, np.ndarray)  # as a column of objects may hold
+    if None in words or any(isinstance(item, several) for item in ids):
+        refuse("id_column", name, "must hold one integer or string for every row.")
+    return np.array(words, str)

@@ -112,6 +112,22 @@ def read_positions(
     return degrees[:, 0], degrees[:, 1], unknown
 
 
+def positions_of_texts(texts: Sequence[object], parameter: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions of texts, all of which have to have one."""
+    ra_deg, dec_deg, unknown = read_positions(texts, parameter)
+    if unknown:
+        verb = "is" if len(unknown) == 1 else "are each"
+        msg = (
+            f"position {first_few(list(map(repr, unknown)))} {verb} neither a position nor a name "
+            "that the Sesame service knows."
+        )
+        raise InvalidRequestError(msg, parameter=parameter, value=unknown)
+    if np.isnan(ra_deg).any():
+        msg = f"position {texts[int(np.argmax(np.isnan(ra_deg)))]!r} is not {POSITION}."
+        raise InvalidRequestError(msg, parameter=parameter, value=texts)
+    return ra_deg, dec_deg
+
+
 def coordinate_deg(text: str, axis: str, *, sexagesimal_is_degrees: bool = False) -> float:
     """Return one coordinate, ``'ra'`` or ``'dec'``, in degrees; NaN if it is empty."""
     if is_empty(text):

@@ -12,9 +12,10 @@ import io
 import os
 import re
 import sys
-import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import zlib
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from itertools import takewhile
 from pathlib import Path
@@ -30,9 +31,10 @@ from astropy.table import Column, MaskedColumn, Row, Table
 from astropy.table.meta import get_header_from_yaml
 
 from .._packages import import_optional
-from ..exceptions import InvalidRequestError, OptionalDependencyError
+from ..exceptions import InvalidRequestError, OptionalDependencyError, refuse
 from ..survey.paths import is_sweep_name
-from .position_columns import has_positions
+from ..survey.request import as_choice
+from .position_columns import has_positions, without_unit_warnings
 
 ENDINGS_OF = {
     "ecsv": "ecsv",
@@ -42,24 +44,15 @@ ENDINGS_OF = {
     "votable": "vot votable xml",
     "text": "txt dat tab tbl mrt cat",
 }
-ENDINGS = {ending: kind for kind, endings in ENDINGS_OF.items() for ending in endings.split()}
+ENDINGS = {f".{ending}": kind for kind, endings in ENDINGS_OF.items() for ending in endings.split()}
 FORMATS = tuple(ENDINGS_OF)
 
-_MARKS = {
-    b"SIMPLE  =": "fits",
-    b"PAR1": "parquet",
-    b"<": "votable",
-    b"# %ECSV": "ecsv",
-}
+_MARKS = {b"SIMPLE  =": "fits", b"PAR1": "parquet", b"<": "votable", b"# %ECSV": "ecsv"}
 """First bytes of formats."""
 
+GZIP = b"\x1f\x8b"
 UNIT = b"unit"
 ASTROPY_HEADER = b"table_meta_yaml"
-
-
-def _refuse(parameter: str, value: object, must: str) -> NoReturn:
-    msg = f"{parameter} {value!r} {must}"
-    raise InvalidRequestError(msg, parameter=parameter, value=value)
 
 
 # ---- objects ----------------------------------------------------------------------------------
@@ -67,40 +60,28 @@ def _refuse(parameter: str, value: object, must: str) -> NoReturn:
 
 def as_table(value: object, parameter: str = "table") -> Table | None:
     """Return the table that a value is or names, or `None` for positions of other kinds."""
-    if isinstance(value, Table):
-        return value
-    if isinstance(value, Row):
-        return value.table[value.index : value.index + 1]
-    if _is_table_file(value):
-        return read_table(str(value))
+    if isinstance(value, os.PathLike):
+        return read_table(os.fsdecode(value))
+    if isinstance(value, str) and _is_table_file(value):
+        return read_table(value)
+    read = next((read for kinds, read in _READERS if isinstance(value, kinds)), _of_library)
     try:
-        return _converted(value)
+        return read(value)
     except (TypeError, ValueError, KeyError, IndexError) as error:
         msg = f"{parameter} of {type(value).__name__} cannot be read as a table: {error}."
         raise InvalidRequestError(msg, parameter=parameter, value=value) from error
 
 
-def _is_table_file(value: object) -> bool:
-    """Return True for the name of a file with a table, which no object is called like."""
-    if isinstance(value, Path):
-        return True
-    if not isinstance(value, str) or is_sweep_name(value) or "\0" in value:
-        return False
-    text = os.path.expanduser(value.strip())
-    return kind_of(text) is not None or (os.sep in text and os.path.isfile(text))
-
-
-def _converted(value: Any) -> Table | None:
-    """Return a table of another kind as one of astropy's."""
-    for kinds, read in _READERS:
-        if isinstance(value, kinds):
-            return read(value)
-    return _of_library(value)
+def _is_table_file(text: str) -> bool:
+    """Return True for a text that names a file with a table, as no object is called."""
+    path = os.path.expanduser(text.strip())
+    is_file = kind_of(path) is not None or (os.sep in path and os.path.isfile(path))
+    return is_file and not is_sweep_name(text)
 
 
 def _of_mapping(value: Mapping) -> Table:
     """Return the table of a dict of columns, or of one row."""
-    is_row = bool(value) and all(np.ndim(item) == 0 for item in value.values())
+    is_row = {np.ndim(item) for item in value.values()} == {0}
     return Table(rows=[dict(value)]) if is_row else Table(dict(value))
 
 
@@ -111,30 +92,24 @@ def _of_rows(value: list[Any] | tuple[Any, ...]) -> Table | None:
     return Table(rows=dicts) if dicts and len(dicts) == len(value) else None
 
 
-def _of_library(value: Any) -> Table | None:
+def _of_library(value: object) -> Table | None:
     """Return a table of another library, none of which is imported."""
     # From 3.0 on, the classes of pandas are of the module "pandas".
-    kinds = {(k.__module__.split(".")[0], k.__name__) for k in type(value).__mro__}
-    if ("pandas", "Series") in kinds:
-        value = value.to_frame().T.infer_objects()
-    if kinds & {("pandas", "DataFrame"), ("pandas", "Series")}:
-        return _of_pandas(value)
-    # The interchange of Arrow: tables of pyarrow, polars, DuckDB and others.
-    if hasattr(value, "__arrow_c_stream__") or hasattr(value, "__arrow_c_array__"):
-        library = type(value).__module__.split(".")[0]
-        pyarrow = import_optional("pyarrow", "parquet", f"A table of {library}")
-        return _of_arrow(pyarrow.table(value))
-    _refuse_lazy(value)
-    # The results of pyvo and the tables of a VOTable.
-    is_table = hasattr(value, "to_table") and not isinstance(value, (SkyCoord, BaseCoordinateFrame))
-    return value.to_table() if is_table else None
+    marks = {f"{k.__module__.split('.')[0]}.{k.__name__}" for k in type(value).__mro__}
+    marks.update(dir(type(value)))
+    return next((read(value) for needed, read in _LIBRARIES if marks.issuperset(needed)), None)
 
 
-def _refuse_lazy(value: object) -> None:
-    for name in ("collect", "compute"):  # polars and Dask
-        if hasattr(type(value), name) and hasattr(type(value), "columns"):
-            msg = f"its rows are not there yet; give what .{name}() returns"
-            raise ValueError(msg)
+def _of_arrow_stream(value: object) -> Table:
+    """Return a table of what has the interchange of Arrow: pyarrow, polars, DuckDB and others."""
+    library = type(value).__module__.split(".")[0]
+    pyarrow = import_optional("pyarrow", "parquet", f"A table of {library}")
+    return _of_arrow(pyarrow.table(value))
+
+
+def _refuse_lazy(method: str, _: object) -> NoReturn:
+    msg = f"its rows are not there yet; give what .{method}() returns"
+    raise ValueError(msg)
 
 
 def _of_pandas(frame: Any) -> Table:
@@ -150,12 +125,10 @@ def _flat_name(name: Hashable) -> Hashable:
     return "_".join(str(part) for part in name if part != "") if isinstance(name, tuple) else name
 
 
-def _of_array(array: np.ndarray) -> Table | None:
-    """Return a structured array as a table, with the units that one of a FITS file has."""
-    if not array.dtype.names:
-        return None
-    table = Table(np.atleast_1d(array))
-    for column in array.columns if isinstance(array, fits.FITS_rec) else ():
+def _of_records(records: fits.FITS_rec) -> Table:
+    """Return the data of a FITS file as a table, with their units."""
+    table = Table(np.atleast_1d(records))
+    for column in records.columns:
         if column.unit and column.name in table.colnames:
             table[column.name].unit = column.unit
     return table
@@ -166,15 +139,13 @@ def _of_array(array: np.ndarray) -> Table | None:
 
 def as_kind(name: str | None) -> str | None:
     """Return the format of this name; refuse others."""
-    if name is not None and name not in FORMATS:
-        _refuse("format", name, f"is not one of: {', '.join(FORMATS)}.")
-    return name
+    return None if name is None else as_choice("format", name, FORMATS)
 
 
 def kind_of(path: str) -> str | None:
     """Return the format that the name of a file says, or `None`."""
-    words = Path(path).name.lower().removesuffix(".gz").split(".")
-    return ENDINGS.get(words[-1]) if len(words) > 1 else None
+    _, dot, ending = path.lower().removesuffix(".gz").rpartition(".")
+    return ENDINGS.get(dot + ending)
 
 
 def read_table(path: str, kind: str | None = None) -> Table:
@@ -186,14 +157,14 @@ def read_table(path: str, kind: str | None = None) -> Table:
     kind = kind or _kind_of_content(data)
     try:
         with without_unit_warnings():
-            table = _parsed(data, kind)
+            table = _BINARY.get(kind, partial(table_of_text, kind=kind))(data)
     except OptionalDependencyError:
         raise
     except Exception as error:  # Each reader has errors of its own for what is not its format.
         reason = [*str(error).strip().splitlines(), repr(error)][0]
-        _refuse("table", name, f"cannot be read as {kind}: {reason}")
+        refuse("table", name, f"cannot be read as {kind}: {reason}")
     if not len(table):
-        _refuse("table", name, "has no rows.")
+        refuse("table", name, "has no rows.")
     return table
 
 
@@ -201,23 +172,13 @@ def _content(path: str, name: str) -> bytes:
     """Return the bytes of a file, unpacked."""
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-    except OSError as error:
-        _refuse("table", name, f"cannot be read: {error.strerror or error}.")
-    if data[:2] == b"\x1f\x8b":
-        with suppress(OSError, EOFError):
+        if data.startswith(GZIP):
             data = gzip.decompress(data)
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        refuse("table", name, f"cannot be read: {getattr(error, 'strerror', None) or error}.")
     if not data.strip():
-        _refuse("table", name, "is empty.")
+        refuse("table", name, "is empty.")
     return data
-
-
-@contextmanager
-def without_unit_warnings() -> Iterator[None]:
-    """Let FITS and VOTable have units that their standards lack, as the survey's files do."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", u.UnitsWarning)
-        warnings.simplefilter("ignore", import_module("astropy.io.votable.exceptions").VOWarning)
-        yield
 
 
 def _kind_of_content(data: bytes) -> str:
@@ -230,18 +191,16 @@ def _kind_of_content(data: bytes) -> str:
     return "csv" if b"," in next(lines, b"") else "text"
 
 
-def _parsed(data: bytes, kind: str) -> Table:
-    if kind == "parquet":
-        return read_parquet(data)
-    if kind == "fits":
-        with fits.open(io.BytesIO(data)) as hdul:
-            return _table_of_hdus(hdul)
-    if kind == "votable":
-        # It is not imported where nobody has one.
-        votable = import_module("astropy.io.votable")
-        tables = votable.parse(io.BytesIO(data), verify="ignore").iter_tables()
-        return _first_with_positions([one.to_table(use_names_over_ids=True) for one in tables])
-    return table_of_text(data, kind)
+def _read_fits(data: bytes) -> Table:
+    with fits.open(io.BytesIO(data)) as hdul:
+        return _table_of_hdus(hdul)
+
+
+def _read_votable(data: bytes) -> Table:
+    # It is not imported where nobody has one.
+    votable = import_module("astropy.io.votable")
+    tables = votable.parse(io.BytesIO(data), verify="ignore").iter_tables()
+    return _first_with_positions([one.to_table(use_names_over_ids=True) for one in tables])
 
 
 def _table_of_hdus(hdul: Iterable[object]) -> Table:
@@ -269,24 +228,13 @@ def _first_with_positions(tables: list[Table]) -> Table:
     return next(filter(has_positions, tables), tables[0])
 
 
-_READERS: tuple[tuple[Any, Callable[[Any], Table | None]], ...] = (
-    (fits.HDUList, _table_of_hdus),
-    ((fits.BinTableHDU, fits.TableHDU), lambda hdu: _table_of_hdus([hdu])),
-    (np.ndarray, _of_array),
-    (Mapping, _of_mapping),
-    ((list, tuple), _of_rows),
-)
-"""What reads objects of each kind."""
-
-
 # ---- Parquet, by pyarrow alone: astropy's reader needs pandas besides ----------------------------
 
 
 def read_parquet(data: bytes) -> Table:
     """Return the table in the bytes of a Parquet file."""
     import_optional("pyarrow", "parquet", "A Parquet table")
-    parquet = import_module("pyarrow.parquet")
-    return _of_arrow(parquet.read_table(io.BytesIO(data)))
+    return _of_arrow(import_module("pyarrow.parquet").read_table(io.BytesIO(data)))
 
 
 def _of_arrow(arrow: Any) -> Table:
@@ -299,9 +247,8 @@ def _of_arrow(arrow: Any) -> Table:
         if pyarrow.types.is_dictionary(array.type):
             array = array.dictionary_decode()
         table[field.name] = _column(pyarrow, array)
-        unit = (field.metadata or {}).get(UNIT, b"").decode() or units.get(field.name)
-        if unit:
-            table[field.name].unit = unit
+        unit = (field.metadata or {}).get(UNIT, b"").decode()
+        table[field.name].unit = unit or units.get(field.name)
     return table
 
 
@@ -331,6 +278,35 @@ def _astropy_units(metadata: Mapping[bytes, bytes]) -> dict[str, str]:
     return {column["name"]: column["unit"] for column in columns if "unit" in column}
 
 
+_BINARY = {"parquet": read_parquet, "fits": _read_fits, "votable": _read_votable}
+
+_READERS: tuple[tuple[Any, Callable[[Any], Table | None]], ...] = (
+    (Table, lambda table: table),
+    (Row, lambda row: row.table[row.index : row.index + 1]),
+    ((str, SkyCoord, BaseCoordinateFrame), lambda position: None),
+    (fits.HDUList, _table_of_hdus),
+    ((fits.BinTableHDU, fits.TableHDU), lambda hdu: _table_of_hdus([hdu])),
+    (fits.FITS_rec, _of_records),
+    (np.ndarray, lambda array: Table(np.atleast_1d(array)) if array.dtype.names else None),
+    (Mapping, _of_mapping),
+    ((list, tuple), _of_rows),
+)
+"""What reads objects of each kind."""
+
+_LIBRARIES: tuple[tuple[set[str], Callable[[Any], Table]], ...] = (
+    ({"pandas.DataFrame"}, _of_pandas),
+    ({"pandas.Series"}, lambda row: _of_pandas(row.to_frame().T.infer_objects())),
+    ({"__arrow_c_stream__"}, _of_arrow_stream),
+    ({"__arrow_c_array__"}, _of_arrow_stream),
+    ({"collect", "columns"}, partial(_refuse_lazy, "collect")),  # of polars
+    ({"compute", "columns"}, partial(_refuse_lazy, "compute")),  # of Dask
+    ({"to_table"}, lambda result: result.to_table()),  # of pyvo and of a VOTable
+)
+"""What reads objects of other libraries, by their classes and by what those have."""
+
+
+# ---- text ---------------------------------------------------------------------------------------
+
 DELIMITERS = ("\t", ";", "|", ",")
 
 _COORDINATE = re.compile(r"[+-]?\.?\d[\d:.hmsde+-]*", re.IGNORECASE)
@@ -339,7 +315,7 @@ _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _CLOSED = re.compile(r"\|.*\|")
 _COMMENT = re.compile(r"#(?!\|)")
 _WORD = re.compile(r'"[^"]*"|\S+')
-_FORMS = {r"# %ECSV": "ecsv", r"#\s*1\s+[A-Z]\w*(\s|$)": "sextractor"}
+_SEXTRACTOR = re.compile(r"#\s*1\s+[A-Z]\w*(\s|$)")
 _ANGLE_WORDS = {"deg", "degree", "degrees", "rad", "radian", "radians", "hour", "hours", "hms"}
 _ANGLE_WORDS |= {"dms", "h:m:s", "d:m:s", "hh:mm:ss", "dd:mm:ss", "hourangle"}
 
@@ -347,10 +323,9 @@ _ANGLE_WORDS |= {"dms", "h:m:s", "d:m:s", "hh:mm:ss", "dd:mm:ss", "hourangle"}
 def table_of_text(data: bytes, kind: str) -> Table:
     """Return the table in the bytes of a text."""
     lines = [line for line in _text(data).splitlines() if line.strip()]
-    form = "ecsv" if kind == "ecsv" else _format(lines)
-    if form is not None:
-        return readers.read(lines, format=form, guess=False)
-    return _of_lines(lines, kind)
+    shown = (form for form, is_shown in _FORMS if is_shown(lines))
+    form = kind if kind == "ecsv" else next(shown, "")
+    return readers.read(lines, format=form, guess=False) if form else _of_lines(lines, kind)
 
 
 def _text(data: bytes) -> str:
@@ -363,16 +338,19 @@ def _text(data: bytes) -> str:
         return data.decode("latin-1")
 
 
-def _format(lines: list[str]) -> str | None:
-    """Return the format that lines say or show, of those that astropy knows."""
-    for pattern, form in _FORMS.items():
-        if re.match(pattern, lines[0]):
-            return form
-    if any(line.startswith("Byte-by-byte Description") for line in lines):
-        return "mrt"
+def _is_ipac(lines: list[str]) -> bool:
+    """Return True if bars part the names alone, as in the tables of IPAC."""
     body = [line for line in lines if not line.startswith("\\")]
-    # In the tables of IPAC bars part the names alone.
-    return "ipac" if [line[0] == "|" for line in (*body[:1], *body[-1:])] == [True, False] else None
+    return [line[0] == "|" for line in (*body[:1], *body[-1:])] == [True, False]
+
+
+_FORMS: tuple[tuple[str, Callable[[list[str]], object]], ...] = (
+    ("ecsv", lambda lines: lines[0].startswith("# %ECSV")),
+    ("sextractor", lambda lines: _SEXTRACTOR.match(lines[0])),
+    ("mrt", lambda lines: any(line.startswith("Byte-by-byte Description") for line in lines)),
+    ("ipac", _is_ipac),
+)
+"""Formats that astropy knows, and what lines show each."""
 
 
 def _of_lines(lines: list[str], kind: str) -> Table:

@@ -95,7 +95,7 @@ def test_lines_of_positions(tmp_path, text, names):
         ("a.ecsv", b"ra,dec\n1,2\n", None, "cannot be read as ecsv"),
         ("a", b"\xff\xfe\x00\x80 1\n", None, "cannot be read as text"),
         ("a.vot", b"<html>no</html>", None, "cannot be read as votable"),
-        ("a.csv", b"ra,dec\n1,2\n", "xls", "format 'xls' is not one of: ecsv, csv, fits"),
+        ("a.csv", b"ra,dec\n1,2\n", "xls", "format='xls' is not one of: ecsv, csv, fits"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::Warning")
@@ -109,7 +109,7 @@ def test_what_is_no_table(tmp_path, name, data, kind, match):
 def test_a_word_for_a_format_is_read_before_standard_input(monkeypatch):
     stream = io.BytesIO(b"ra,dec\n1,2\n")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(stream))
-    with pytest.raises(InvalidRequestError, match="format 'xls' is not one of"):
+    with pytest.raises(InvalidRequestError, match="format='xls' is not one of"):
         user_tables.read_table("-", "xls")
     assert stream.tell() == 0
 
