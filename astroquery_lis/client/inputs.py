@@ -38,7 +38,7 @@ from .position_text import coordinate_deg, positions_of_texts
 if TYPE_CHECKING:
     from astropy.wcs import WCS
 
-    from .._typing import Angle, FilePath, Positions
+    from .._typing import Angle, FilePath, Keywords, Positions
     from ..images.cutting import CutoutJob
     from ..survey.catalog_request import Sky
     from ..survey.request import CutoutRequest
@@ -71,6 +71,11 @@ def as_position(
     value: Positions, columns: Columns = NOT_NAMED, parameter: str = "coordinates"
 ) -> tuple[float, float]:
     """Return RA and Dec, ICRS degrees, of exactly one position."""
+    if isinstance(value, SkyCoord) and value.frame.name == "icrs" and value.isscalar:
+        # The shortest way, which most calls take.
+        ra_deg, dec_deg = value.ra.deg, value.dec.deg
+        if columns is NOT_NAMED and np.isfinite(ra_deg + dec_deg) and not np.ma.is_masked(ra_deg):
+            return float(ra_deg), float(dec_deg)
     targets = as_targets(value, columns, parameter)
     if len(targets) != 1:
         msg = (
@@ -213,8 +218,7 @@ def _axis(item: Any, axis: str) -> np.ndarray:
     return values
 
 
-_NO_NUMBERS = (type(None), str, bool, np.bool_)
-"""What numpy takes for numbers all the same."""
+_NO_NUMBERS = (type(None), str, bool, np.bool_)  # which numpy takes for some all the same
 
 
 def _of_pairs(items: Sequence[Any], parameter: str) -> np.ndarray | None:
@@ -282,10 +286,6 @@ def as_sources(source: str | Sequence[str], allowed: Sequence[str]) -> tuple[str
 
 BY_ROW = ("size", "release", "region", "pixel_scale", "wcs", "rotation")
 """Options that may differ from row to row."""
-
-
-Options = dict[str, Any]
-"""Options of one call, by their names."""
 
 
 class ByRow(NamedTuple):
@@ -434,7 +434,7 @@ def _key(value: Any) -> Hashable:
 
 
 def requests_by_row(
-    make: Callable[..., CutoutRequest], targets: Targets, options: Options
+    make: Callable[..., CutoutRequest], targets: Targets, options: Keywords
 ) -> CutoutJob:
     """Return what is asked for every row that has a position; each kind is checked once."""
     by_row = {name: as_by_row(name, options[name], targets) for name in BY_ROW if name in options}
@@ -463,7 +463,7 @@ def _kinds(differing: dict[str, ByRow], targets: Targets) -> tuple[np.ndarray, l
     return kinds, rows[first].tolist()
 
 
-def _of_row(row: int, make: Callable[..., CutoutRequest], options: Options) -> CutoutRequest:
+def _of_row(row: int, make: Callable[..., CutoutRequest], options: Keywords) -> CutoutRequest:
     try:
         return make(**options)
     except InvalidRequestError as error:
