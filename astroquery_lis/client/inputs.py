@@ -131,7 +131,6 @@ def _polygon(polygon: Positions, beside: dict[str, Any]) -> Sky:
 
 
 Degrees: TypeAlias = tuple[np.ndarray, np.ndarray]
-"""RA and Dec, NaN where there is no position."""
 
 
 def _degrees(value: Any, parameter: str) -> Degrees:
@@ -275,6 +274,8 @@ def as_path(parameter: str, value: FilePath | None) -> Path | None:
 
 def as_sources(source: str | Sequence[str], allowed: Sequence[str]) -> tuple[str, ...]:
     """Return names of sources as a tuple, ``('auto',)`` where they are to be chosen."""
+    if isinstance(source, str) and source in allowed:
+        return (source,)  # as most calls do
     names = tuple(survey.releases.listed(source, allowed))
     if names != ("auto",) and not (names and set(names) <= set(allowed) - {"auto"}):
         must = f"must be one of {', '.join(allowed)}, or a sequence of those without 'auto'."
