@@ -10,6 +10,7 @@ Functions take and return arrays of any shape, plain degrees, ICRS.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -45,6 +46,8 @@ __all__ = [
 ]
 
 Ids: TypeAlias = int | np.integer | Sequence[int] | np.ndarray
+
+_NAME = re.compile(r"(?P<ra>\d{4})(?P<sign>[pm])(?P<dec>\d{3})", re.ASCII)
 
 BRICK_SIZE_DEG = 0.25
 N_BRICKS = 662_174
@@ -323,19 +326,18 @@ def parse_brick_name(name: str) -> int:
     338328
     """
     text = str(name).strip()
-    shaped = len(text) == 8 and text[4] in "pm" and (text[:4] + text[5:]).isascii()
-    if shaped and (text[:4] + text[5:]).isdigit():
+    match = _NAME.fullmatch(text)
+    if match:
         columns, before = _rows()
-        dec = int(text[5:]) / 10.0 * (1 if text[4] == "p" else -1)
+        dec = int(match["dec"]) / 10.0 * (1 if match["sign"] == "p" else -1)
         # Names cut declinations to a tenth: the row is one of two, the column one of a few.
-        for row in {int(np.floor((dec + 90.0) / 0.25)) + step for step in (-1, 0, 1)}:
-            if 0 <= row < len(columns):
-                near = int(int(text[:4]) / 3600.0 * columns[row])
-                column = np.arange(max(near - 2, 0), min(near + 3, columns[row]))
-                ids = before[row] + column + 1
-                match = ids[name_of(ids) == text]
-                if match.size:
-                    return int(match[0])
+        rows = np.floor((dec + 90.0) / BRICK_SIZE_DEG).astype(int) + np.arange(-1, 2)
+        rows = rows.clip(0, len(columns) - 1)[:, None]
+        near = (int(match["ra"]) / 3600.0 * columns[rows]).astype(int) + np.arange(-2, 3)
+        ids = (before[rows] + near.clip(0, columns[rows] - 1) + 1).ravel()
+        same = ids[name_of(ids) == text]
+        if same.size:
+            return int(same[0])
     refuse("brick", name, "is not the name of a brick; names look like '1126p220'.")
 
 

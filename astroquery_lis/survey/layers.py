@@ -7,6 +7,7 @@ sent.  Read off the viewer's own code (legacysurvey/imagine, August 2026).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -99,6 +100,10 @@ class Layer:
         return [trees[region] for region in trees if self.region in (region, "auto")]
 
 
+_ENDINGS = {"image": "", "model": "-model", "resid": "-resid"}
+_NOTES = {"resid": "the viewer's invvar and maskbits of this layer are wrong"}
+
+
 def _variants(
     base: str,
     release: str | None,
@@ -109,28 +114,25 @@ def _variants(
     products: tuple[str, ...] = ("image", "model", "resid"),
 ) -> Iterator[Layer]:
     """Yield the layers of one tree: its products, each with each set of bands."""
-    for product in products:
-        for suffix in suffixes:
-            name = base + ("" if product == "image" else f"-{product}") + suffix
-            shown = suffix.strip("-") or bands
-            honest = product != "resid"
-            notes = [] if honest else ["the viewer's invvar and maskbits of this layer are wrong"]
-            if suffix == "-gri" or (suffix and release == "dr11"):
-                notes.append("served, but not in the viewer's own list")
-            yield Layer(
-                name,
-                "Legacy Surveys",
-                tuple(shown),
-                tuple(shown),
-                PIXEL_SCALE_ARCSEC,
-                product,
-                release,
-                region,
-                invvar=honest,
-                maskbits=honest,
-                unit="nanomaggy",
-                note="; ".join(notes),
-            )
+    for product, suffix in itertools.product(products, suffixes):
+        shown = tuple(suffix.strip("-") or bands)
+        notes = [_NOTES[product]] if product in _NOTES else []
+        if suffix == "-gri" or (suffix and release == "dr11"):
+            notes.append("served, but not in the viewer's own list")
+        yield Layer(
+            base + _ENDINGS[product] + suffix,
+            "Legacy Surveys",
+            shown,
+            shown,
+            PIXEL_SCALE_ARCSEC,
+            product,
+            release,
+            region,
+            invvar=product not in _NOTES,
+            maskbits=product not in _NOTES,
+            unit="nanomaggy",
+            note="; ".join(notes),
+        )
 
 
 def _legacy() -> Iterator[Layer]:
@@ -211,27 +213,27 @@ ALIASES = MappingProxyType(
 
 
 def _why_refused(name: str) -> str:
-    """Return what is known of a name that is no public layer."""
-    for suffix in ("-model", "-resid"):
-        if name.endswith(f"-grz{suffix}"):
-            return (
-                f"the order is {name.removesuffix('-grz' + suffix)}{suffix}-grz; this one would "
-                "return zeros and spoil the server's answers to others"
-            )
-    if name in ("ls-dr9-grz", "ls-dr8-grz", "ls-dr11-grz") or not name:
-        return "the viewer would answer it with an image of zeros"
+    """Return what is known of a name that is no public layer, behind a colon."""
+    if name.endswith(("-grz-model", "-grz-resid")):
+        base, _, product = name.rpartition("-grz-")
+        return (
+            f": the order is {base}-{product}-grz; this one would return zeros and spoil the "
+            "server's answers to others"
+        )
+    if name in ("", "ls-dr9-grz", "ls-dr8-grz", "ls-dr11-grz"):
+        return ": the viewer would answer it with an image of zeros"
     if name in ("ls-dr11-griz", "ls-dr11-gri"):
-        return f"the viewer has no such layer; ls-dr11-south-{name.rpartition('-')[2]} it has"
+        return f": the viewer has no such layer; ls-dr11-south-{name.rpartition('-')[2]} it has"
     return ""
 
 
-def get_layer(name: str, *, allow_unknown: bool = False) -> Layer:
+def get_layer(name: str | Layer, *, allow_unknown: bool = False) -> Layer:
     """Return the `Layer` called ``name``.
 
     Parameters
     ----------
-    name : str
-        Name or alias; a space counts as ``+``, as in the viewer.
+    name : str or Layer
+        Name or alias; a space counts as ``+``, as in the viewer.  A layer is returned as it is.
     allow_unknown : bool, optional
         Whether to take a name that is not in the list, as a layer of unknown bands.
 
@@ -250,6 +252,8 @@ def get_layer(name: str, *, allow_unknown: bool = False) -> Layer:
     >>> get_layer('dr8-south').name
     'ls-dr8-south'
     """
+    if isinstance(name, Layer):
+        return name
     text = name.strip().replace(" ", "+") if isinstance(name, str) else ""
     text = spelled(text, (*ALIASES, *LAYERS))
     text = ALIASES.get(text, text)
@@ -257,12 +261,9 @@ def get_layer(name: str, *, allow_unknown: bool = False) -> Layer:
         return LAYERS[text]
     if allow_unknown and text:
         return Layer(text, "unknown", (), (), PIXEL_SCALE_ARCSEC, note="not a public layer")
-    reason = _why_refused(text)
     near = get_close_matches(text.lower(), [*LAYERS, *ALIASES], n=3, cutoff=0.6)
-    msg = f"layer={name!r} is not a public layer of the viewer"
-    msg += f": {reason}." if reason else "."
-    if near:
-        msg += f" Did you mean {', '.join(near)}?"
+    hint = f" Did you mean {', '.join(near)}?" if near else ""
+    msg = f"layer={name!r} is not a public layer of the viewer{_why_refused(text)}.{hint}"
     msg += " LegacySurvey.list_layers() has them all."
     raise InvalidRequestError(msg, parameter="layer", value=name)
 
@@ -276,8 +277,12 @@ def layers_with(band: str, name: str) -> tuple[str, ...]:
     return tuple(o.name for o in same if o.product == layer.product and band in o.bands)
 
 
-_SPLIT = {"dr8": "ls-dr8", "dr9": "ls-dr9", "dr10": "ls-dr10", "dr11": "ls-dr11"}
-_WHOLE = {"dr5": "decals-dr5", "dr6": "mzls+bass-dr6", "dr7": "decals-dr7"}
+_BASES = {
+    "dr5": "decals-dr5",
+    "dr6": "mzls+bass-dr6",
+    "dr7": "decals-dr7",
+    **{name: f"ls-{name}" for name in RELEASES if RELEASES[name].is_split},
+}
 
 
 def layer_of(release: str, region: str = "auto", product: str = "image") -> Layer:
@@ -302,14 +307,11 @@ def layer_of(release: str, region: str = "auto", product: str = "image") -> Laye
     >>> layer_of('dr10', 'north').name
     'ls-dr9-north'
     """
-    if release in _WHOLE:
-        base = _WHOLE[release]
-    elif region == "auto":
-        base = _SPLIT[release]
-    else:
+    base = _BASES[release]
+    if region != "auto" and RELEASES[release].is_split:
         tree = RELEASES[release].trees[region]
-        base = f"{_SPLIT[tree.release]}-{region}"
-    return LAYERS[base if product == "image" else f"{base}-{product}"]
+        base = f"{_BASES[tree.release]}-{region}"
+    return LAYERS[base + _ENDINGS[product]]
 
 
 # ---- names that users give beside a layer ------------------------------------------------------
@@ -325,10 +327,7 @@ def planes_of_layers(
         names = []
     if not names:
         refuse("layer", layer, "must be the name of a layer, or a sequence of names.")
-    layers = dict.fromkeys(
-        name if isinstance(name, Layer) else get_layer(name, allow_unknown=allow_unknown)
-        for name in names
-    )
+    layers = dict.fromkeys(get_layer(name, allow_unknown=allow_unknown) for name in names)
     return [
         NamedPlanes(
             _layer_products(products),

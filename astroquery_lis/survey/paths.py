@@ -33,6 +33,7 @@ from .releases import (
 
 NAN = float("nan")
 _PATH = re.compile(r"[\w.+,/-]+", re.ASCII)
+_SWEEP = re.compile(r"sweep(-\d{3}[pm]\d{3}){2}", re.ASCII)
 IVAR_UNIT = "1/nanomaggy^2"
 
 
@@ -281,9 +282,7 @@ def as_file_products(products: str | Iterable[str], release: str) -> tuple[str, 
     data = get_release(release)
     allowed = [name for name in FILE_PRODUCTS if has_product(data, name)]
     names = tuple(listed(products, allowed))
-    hint = f"allowed: {', '.join(n for n in allowed if '-1-' not in n)}"
-    families = dict.fromkeys(n.rpartition("-")[0] for n in allowed if "-1-" in n)
-    hint += "".join(f", {family}-0 to {family}-{N_RANDOMS - 1}" for family in families) + "."
+    hint = f"allowed: {_with_families(allowed)}."
     if not names:
         refuse("products", products, f"names no product; {hint}")
     for name in names:
@@ -291,6 +290,13 @@ def as_file_products(products: str | Iterable[str], release: str) -> tuple[str, 
             reason = f"is not in {release}" if name in FILE_PRODUCTS else "is not a product"
             refuse("products", name, f"{reason}; {hint}{meant(name, allowed)}")
     return names
+
+
+def _with_families(kinds: list[str]) -> str:
+    """Return kinds of files in a line, those of the randoms as one."""
+    families = dict.fromkeys(kind.rpartition("-")[0] for kind in kinds if "-1-" in kind)
+    ranges = (f"{family}-0 to {family}-{N_RANDOMS - 1}" for family in families)
+    return ", ".join((*(kind for kind in kinds if "-1-" not in kind), *ranges))
 
 
 def as_file_bands(
@@ -327,10 +333,9 @@ def plan_files(
         "brick": list(zip(regions, name_of(ids).tolist(), strict=True)),
     }
     if any(FILE_PRODUCTS[name].per == "sweep" for name in products):
-        named = [(each, sweep) for sweep in sweeps for each in all_regions]
-        if positions is None:
-            touched = _sweeps_of(zip(regions, ids.tolist(), strict=True), release)
-        else:
+        named = [(each, sweep) for sweep, each in itertools.product(sweeps, all_regions)]
+        touched = _sweeps_of(zip(regions, ids.tolist(), strict=True), release)
+        if positions is not None:
             touched = _sweeps_at(positions, release, region)
         places["sweep"] = [*named, *touched]
     files: list[SurveyFile] = []
@@ -459,13 +464,4 @@ def sweep_box(name: str) -> tuple[float, float, float, float]:
 
 def is_sweep_name(text: object) -> bool:
     """Return True if a string is the name of a sweep file, such as ``'sweep-190p000-195p005'``."""
-    name = str(text).strip().removesuffix(".fits")
-    parts = name.split("-")
-    return (
-        len(parts) == 3
-        and parts[0] == "sweep"
-        and all(
-            len(part) == 7 and part[3] in "pm" and (part[:3] + part[4:]).isdigit()
-            for part in parts[1:]
-        )
-    )
+    return _SWEEP.fullmatch(str(text).strip().removesuffix(".fits")) is not None

@@ -159,8 +159,8 @@ class _OverSeveral(Placement):
         owners = self._owners.labels()
         pieces: list[Piece] = []
         for brick in self._in_order(owners.present()):
-            is_first = self.copies and not pieces and brick == self.owner
-            piece = self.piece(owners, brick, brick, is_owner=is_first)
+            is_owner = self.copies and brick == self.owner
+            piece = self.piece(owners, brick, brick, is_owner=is_owner)
             if piece is not None:
                 pieces.append(piece)
         labels = owners.renamed([piece.brick_id for piece in pieces])
@@ -244,23 +244,26 @@ def without(
     labels = placement.labels
     labels = Labels.uniform(placement.shape, 0) if labels is None else labels.copy()
     pieces = list(placement.pieces)
-    own = placement.owner if placement.copies else None
     for i in lost:
         for brick in _near(placement, pieces[i]):
             if not labels.count(i):
                 break
             if may_stand_in(pieces[i].brick_id, brick):
                 _relabel_held(placement, brick, labels, i, len(pieces))
-                is_owner = brick == own
-                piece = None
-                if labels.count(len(pieces)):
-                    piece = placement.piece(labels, len(pieces), brick, is_owner=is_owner)
-                if piece is not None:
-                    pieces.append(replace(piece, is_spare=True))
+                pieces += _spare(placement, labels, len(pieces), brick)
         labels.drop(i)
     about = placement.grid, placement.box, placement.frame, placement.copies, placement.owner
     bricks = [piece.brick_id for piece in pieces]
     return Placement(*about, bricks, tuple(pieces), labels)
+
+
+def _spare(placement: Placement, labels: Labels, label: int, brick: int) -> list[Piece]:
+    """Return the piece with which a brick stands in, or nothing if it holds none of the pixels."""
+    if not labels.count(label):
+        return []
+    is_owner = placement.copies and brick == placement.owner
+    piece = placement.piece(labels, label, brick, is_owner=is_owner)
+    return [] if piece is None else [replace(piece, is_spare=True)]
 
 
 def _near(placement: Placement, piece: Piece) -> list[int]:

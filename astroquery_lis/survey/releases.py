@@ -291,18 +291,17 @@ def listed(value: object, allowed: Sequence[str] = ()) -> list[str]:
     The list is empty if the value is neither.
     """
     if isinstance(value, str):
-        names = value.replace(",", " ").split()
-    else:
-        try:
-            names = list(value)  # type: ignore[call-overload]
-        except TypeError:
-            return []
-        if not all(isinstance(name, str) for name in names):
-            return []
-        if isinstance(value, Set):
-            # A set has no order of its own, and that of Python's differs from run to run.
-            names.sort(key=lambda name: ([*allowed, name].index(spelled(name, allowed)), name))
-    if allowed and not set(names) <= set(allowed):
+        value = value.replace(",", " ").split()
+    try:
+        names = list(value)  # type: ignore[call-overload]
+    except TypeError:
+        return []
+    if not all(isinstance(name, str) for name in names):
+        return []
+    if isinstance(value, Set):
+        # A set has no order of its own, and that of Python's differs from run to run.
+        names.sort(key=lambda name: ([*allowed, name].index(spelled(name, allowed)), name))
+    if not set(names).issubset(allowed):
         names = [spelled(name, allowed) for name in names]
     return list(dict.fromkeys(names))
 
@@ -336,7 +335,7 @@ def checked_bands(
     allowed: Sequence[str],
     whose: str,
     *,
-    others: Callable[[str], Sequence[str]] | None = None,
+    others: Callable[[str], Sequence[str]] = lambda name: (),
 ) -> tuple[str, ...]:
     """Return bands without repeats; refuse those that are not allowed, with who has them."""
     hint = f"bands of {whose} are: {', '.join(allowed) or 'not known'}."
@@ -345,8 +344,8 @@ def checked_bands(
         refuse("bands", bands, f"names no band; {hint}")
     for name in names:
         if allowed and name not in allowed:
-            where = others(name) if others is not None else ()
-            near = f" {', '.join(where)} has {name}." if where else ""
+            where = ", ".join(others(name))
+            near = f" {where} has {name}." if where else ""
             refuse("bands", bands, f"has {name!r}; {hint}{near}")
     return tuple(dict.fromkeys(names))
 

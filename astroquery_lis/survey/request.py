@@ -35,7 +35,7 @@ from .releases import (
     sources_of,
     wise_products,
 )
-from .sphere import angle_of_text
+from .sphere import angle_in, angle_of_text
 
 if TYPE_CHECKING:
     from astropy.io.fits import Header
@@ -107,12 +107,15 @@ class CutoutRequest:
 
     def file_parts(self) -> list[CutoutRequest]:
         """Return the requests for planes that files have: of the optical bands, and of WISE."""
-        bands = self.bands or ()
-        wise = tuple(band for band in bands if band in WISE_BANDS)
-        optical = tuple(band for band in bands if band not in WISE_BANDS)
+        wise = tuple(band for band in self.bands or () if band in WISE_BANDS)
         if self.layer is not None or not (wise or _OTHER_PLANES.intersection(self.products)):
             return [self]
+        return self._apart(wise)
+
+    def _apart(self, wise: tuple[str, ...]) -> list[CutoutRequest]:
+        """Return the requests for the optical bands, and for those of WISE."""
         names = tuple(name for name in self.products if name != "psf")
+        optical = tuple(band for band in self.bands or () if band not in wise)
         of_wise = [self._wise_part(names, wise)] if wise else []
         if optical or not wise:
             return [replace(self, products=sources_of(names), bands=optical or None), *of_wise]
@@ -327,22 +330,16 @@ def as_pixel_scale(pixel_scale: Any, *, native_arcsec: float = PIXEL_SCALE_ARCSE
     """Return a pixel scale in arcsec."""
     if pixel_scale is None:
         return native_arcsec
-    value, pixel_scale = np.nan, angle_of_text(pixel_scale)
-    if isinstance(pixel_scale, u.Quantity) and pixel_scale.isscalar:
-        for unit in (u.arcsec, u.arcsec / u.pix):
-            if pixel_scale.unit.is_equivalent(unit):
-                value = float(pixel_scale.to_value(unit))
+    value = angle_in(pixel_scale, u.arcsec, u.arcsec / u.pix) or 0.0
     if not 0 < value <= 3600:
-        refuse("pixel_scale", pixel_scale, "must be a positive angle, such as 1 * u.arcsec.")
+        must = "must be a positive angle, such as 1 * u.arcsec."
+        refuse("pixel_scale", angle_of_text(pixel_scale), must)
     return native_arcsec if abs(value / native_arcsec - 1) < 1e-9 else value
 
 
 def as_rotation(rotation: Any) -> float:
     """Return a rotation in degrees."""
-    value, rotation = np.nan, angle_of_text(rotation)
-    is_one = isinstance(rotation, u.Quantity) and rotation.isscalar
-    if is_one and rotation.unit.is_equivalent(u.deg):
-        value = float(rotation.to_value(u.deg))
-    if not np.isfinite(value):
-        refuse("rotation", rotation, "must be an angle, such as 30 * u.deg.")
+    value = angle_in(rotation, u.deg)
+    if value is None or not np.isfinite(value):
+        refuse("rotation", angle_of_text(rotation), "must be an angle, such as 30 * u.deg.")
     return value % 360.0

@@ -261,9 +261,8 @@ def angle_of_text(value: object) -> object:
         return value
     text = value.strip()
     match = _SEXAGESIMAL.fullmatch(text.lower())
-    parts = match.groups("") if match else ()
-    if sum(map(bool, parts)) > 1:
-        degrees, minutes, seconds = (float(part or 0) for part in parts)
+    if match and sum(map(bool, match.groups())) > 1:
+        degrees, minutes, seconds = map(float, match.groups("0"))
         return (degrees * 3600 + minutes * 60 + seconds) * u.arcsec
     number = _NUMBER.match(text)
     if number is None:
@@ -276,6 +275,16 @@ def angle_of_text(value: object) -> object:
         return u.Quantity(float(number[0]), unit) if unit else value
     except (TypeError, ValueError):
         return value
+
+
+def angle_in(value: object, *units: u.UnitBase) -> float | None:
+    """Return one angle, or text of it, in the unit that it can have; `None` if it is none."""
+    value = angle_of_text(value)
+    if isinstance(value, u.Quantity) and value.isscalar:
+        for unit in units:
+            if value.unit.is_equivalent(unit):
+                return float(value.to_value(unit))
+    return None
 
 
 def as_angle_deg(parameter: str, value: object, maximum_deg: float, *, zero: bool = False) -> float:
