@@ -51,7 +51,7 @@ ONE_PIXEL = Box(0, 1, 0, 1)
 LARGE_BYTES = 256 << 20
 """A cutout that reads more than this is read and put together a few files at a time."""
 
-FILES_AT_ONCE = 3
+FILES_AT_ONCE = 2
 ROWS_AT_ONCE = 256
 
 EVIDENCE = ("invvar", "nexp", "image", "depth", "galdepth", "psfsize")
@@ -307,7 +307,9 @@ def _read_by_few(files: PlaneFiles, reader: PixelReader) -> Iterator[tuple[int, 
     for start in range(0, len(numbers), FILES_AT_ONCE):
         at_once = numbers[start : start + FILES_AT_ONCE]
         sections = reader.read([files.requests[i] for i in at_once])
-        for i, section in zip(at_once, sections, strict=True):
+        for i in at_once:
+            # Nothing of these is kept when the next are read.
+            section = sections.pop(0)
             if section.pixels is None:
                 msg = f"{files.sections[i].url} went away while it was read."
                 raise ContentChangedError(msg, url=files.sections[i].url)

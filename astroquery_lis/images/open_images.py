@@ -18,6 +18,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
@@ -49,6 +50,8 @@ MAX_PLAIN_BYTES = 1 << 30
 
 # What astropy raises for bytes that are not what the header promises.
 DECODE_ERRORS = (OSError, EOFError, ValueError, TypeError, IndexError, KeyError, zlib.error)
+
+ROWS_AT_ONCE = 1024
 
 _FRAGILE = ("HCOMPRESS_1", "PLIO_1")
 """Codecs that believe the sizes in their tiles."""
@@ -127,10 +130,25 @@ class OpenImage:
             with self._guard:
                 if self._map is not None and self._map.codec in _FRAGILE:
                     check_tiles(self._map.codec, _coded_under(self._map, box), self._stream)
-                pixels = self._hdu.section[box.slices]
-            return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
+                return self._decoded(box)
         except Exception as error:
             raise _as_os_error(error) from error
+
+    def _decoded(self, box: Box) -> np.ndarray:
+        """Decode a box, a large one by rows of tiles: what is decoded at once is copied once."""
+        height = self._map.tile_shape[0] if self._map is not None else 1
+        step = max(ROWS_AT_ONCE // height, 1) * height
+        edges = [box.y0, *range(box.y0 // height * height + step, box.y1, step), box.y1]
+        parts = (self._hdu.section[y0:y1, box.x0 : box.x1] for y0, y1 in pairwise(edges))
+        first = next(parts)
+        native = first.dtype.newbyteorder("=")
+        if len(edges) == 2:
+            return np.ascontiguousarray(first, dtype=native)
+        pixels, y = np.empty(box.shape, native), 0
+        for part in chain([first], parts):
+            pixels[y : y + len(part)] = part
+            y += len(part)
+        return pixels
 
 
 def check_tiles(

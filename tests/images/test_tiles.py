@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from astroquery_lis.exceptions import UnexpectedContentError
+from astroquery_lis.images import open_images
 from astroquery_lis.images.file_layout import ImageMap, MoreNeeded
 from astroquery_lis.images.open_images import OpenImage, open_sparse, ranges_under
 from astroquery_lis.survey.pixel_grids import Box
@@ -115,6 +116,18 @@ def test_a_box_decodes_from_only_its_bytes(name, data):
         sparse.set_runs({0: prefix, **runs})
         with pytest.raises(OSError, match="was not fetched"):
             image.read(box)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("n_rows", [1, 70, 120, 250])
+def test_a_large_box_decoded_by_rows_is_that_decoded_at_once(name, n_rows, monkeypatch):
+    monkeypatch.setattr(open_images, "ROWS_AT_ONCE", n_rows)
+    image = OpenImage(io.BytesIO(FILES[name]))
+    for box in (Box(0, SHAPE[0], 0, SHAPE[1]), Box(99, 301, 5, 250), Box(200, 201, 7, 8)):
+        pixels, expected = image.read(box), DECODED[name][box.slices]
+        assert np.array_equal(pixels, expected)
+        assert pixels.dtype == expected.dtype.newbyteorder("=")
+        assert pixels.flags.c_contiguous
 
 
 def test_boxes_outside_need_nothing():
