@@ -58,13 +58,17 @@ class Answer(Generic[T]):
     """Who was not asked, after failures for the files before."""
 
 
+def _holds_nothing(_: Mirror) -> bool:
+    return False
+
+
 def ask_in_turn(
     mirrors: Sequence[Mirror],
     ask: Callable[[Mirror], T],
     path: str,
     *,
     client: HttpClient | None = None,
-    holds: Callable[[Mirror], bool] | None = None,
+    holds: Callable[[Mirror], bool] = _holds_nothing,
     begun_s: float | None = None,
 ) -> Answer[T]:
     """Ask one mirror after the other for a file, until one gives it.
@@ -76,14 +80,13 @@ def ask_in_turn(
     A mirror that failed since ``begun_s`` and rests is passed over.  One whose file had a wrong
     digest is asked once more in the end: its list may have been replaced.
     """
+    holders = [mirror for mirror in mirrors if holds(mirror)]
     first = next((mirror for mirror in mirrors if not mirror.is_local), None)
-    holders = [mirror for mirror in mirrors if holds is not None and holds(mirror)]
-    order, resting = list(mirrors), list[Mirror]()
+    order, passed_over = list(mirrors), tuple[Mirror, ...]()
     if first is not None and first not in holders:
         order, resting = HEALTH.split(mirrors, client=client, path=path)
-    in_vain = (m for m in resting if m not in holders and HEALTH.has_failed(m, begun_s))
-    passed_over = tuple(in_vain)
-    order += [mirror for mirror in resting if mirror not in passed_over]
+        passed_over = _in_vain(resting, holders, begun_s)
+        order += [mirror for mirror in resting if mirror not in passed_over]
     failures: list[tuple[Mirror, TransferError]] = []
     missing = []
     for mirror in _with_second_look(order, failures):
@@ -98,10 +101,19 @@ def ask_in_turn(
             if mirror not in holders:
                 HEALTH.answered(mirror)
             return Answer(value, mirror, tuple(failures), tuple(missing))
-    is_answered = first in missing
-    if failures and not is_answered:
+    if first in missing:
+        return Answer(None, None, tuple(failures), tuple(missing))
+    if failures:
         raise _all_failed(path, failures)
-    return Answer(None, None, tuple(failures), tuple(missing), () if is_answered else passed_over)
+    return Answer(None, None, (), tuple(missing), passed_over)
+
+
+def _in_vain(
+    resting: Sequence[Mirror], holders: Sequence[Mirror], begun_s: float | None
+) -> tuple[Mirror, ...]:
+    """Return those that rest and have failed since a call began, so that nothing is to be had."""
+    failed = (mirror for mirror in resting if HEALTH.has_failed(mirror, begun_s))
+    return tuple(mirror for mirror in failed if mirror not in holders)
 
 
 def _with_second_look(
@@ -187,15 +199,19 @@ class FileFinder(AbstractContextManager["FileFinder"]):
     cache_error: CacheError | None = field(default=None, init=False)
     """Why what is fetched is not kept."""
     _temporary: Path | None = field(default=None, init=False)
-    _failovers: Failovers | None = field(default=None, init=False)
+    _failovers: Failovers = field(default_factory=Failovers, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
-        if kind is None and self._failovers is not None:
-            self._failovers.warn()
-        if kind is None and self.cache_error is not None:
+        if kind is None:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Warn of what did not go as it should."""
+        self._failovers.warn()
+        if self.cache_error is not None:
             warn(f"What was fetched is not cached: {self.cache_error}", CacheWarning)
 
     @property
@@ -240,18 +256,16 @@ class FileFinder(AbstractContextManager["FileFinder"]):
 
     def find_all(self, paths: Sequence[str]) -> list[LocatedFile | None]:
         """Return many files, several fetched at once."""
-        files = [self.local(path) for path in paths]
-        lacking = [number for number, file in enumerate(files) if file is None]
+        files = {path: self.local(path) for path in paths}
+        lacking = [path for path, file in files.items() if file is None]
         fetch = partial(self._fetched, read=_as_it_is)
-        if len(lacking) > 1 and not self.only_local:
+        if len(lacking) < 2 or self.only_local:
+            files.update((path, fetch(path)) for path in lacking)
+        else:
             workers = min(self.make_client().max_connections, len(lacking))
             with Threads(workers, "astroquery_lis-table") as pool:
-                fetched = list(pool.map(fetch, (paths[number] for number in lacking)))
-        else:
-            fetched = [fetch(paths[number]) for number in lacking]
-        for number, file in zip(lacking, fetched, strict=True):
-            files[number] = file
-        return files
+                files.update(zip(lacking, pool.map(fetch, lacking), strict=True))
+        return [files[path] for path in paths]
 
     def read(self, file: LocatedFile, read: Callable[[LocatedFile], T]) -> T:
         """Read a file; one in the cache that is not what it should be is fetched anew."""
@@ -315,8 +329,6 @@ class FileFinder(AbstractContextManager["FileFinder"]):
         """Ask the remote mirrors in turn, and note which of them failed; `None` if none has it."""
         remote = [mirror for mirror in self.mirrors if not mirror.is_local]
         answer = ask_in_turn(remote, ask, path)
-        with self._lock:
-            self._failovers = self._failovers or Failovers()
         self._failovers.add(answer)
         return answer.value
 

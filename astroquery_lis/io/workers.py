@@ -29,7 +29,6 @@ from concurrent.futures import (
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from multiprocessing import connection, resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -43,6 +42,7 @@ from .bounds import Threads
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
+    from multiprocessing.popen_forkserver import Popen as ForkServerPopen
     from multiprocessing.popen_spawn_posix import Popen
     from multiprocessing.process import BaseProcess
     from types import FrameType
@@ -285,6 +285,8 @@ def _without_interrupts() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    from multiprocessing import resource_tracker
+
     # Whoever starts this process lets interrupts pass again.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -328,9 +330,7 @@ WITHOUT_MAIN = _ContextWithoutMain()
 
 
 if sys.platform == "linux":
-    from multiprocessing import forkserver
     from multiprocessing.context import ForkServerContext, ForkServerProcess
-    from multiprocessing.popen_forkserver import Popen as ForkServerPopen
 
     class _ForkedProcessWithoutMain(ForkServerProcess):
         @staticmethod
@@ -349,6 +349,8 @@ def workers_context(module: str) -> BaseContext:
     import it takes each worker most of a second.
     """
     if sys.platform == "linux":
+        from multiprocessing import forkserver
+
         context = _ForkingContextWithoutMain()
         if module.startswith(f"{__name__.partition('.')[0]}."):
             # The process has one list for all its pools, and no way to ask for it: what others
@@ -379,6 +381,8 @@ def watch_parent() -> None:
 
 
 def _end_with_parent() -> None:
+    from multiprocessing import connection
+
     parent = multiprocessing.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])

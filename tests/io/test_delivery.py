@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -237,3 +238,20 @@ def test_a_mirror_that_is_down_is_no_answer(sky, lists):
 def test_a_copy_that_cannot_be_written_does_not_matter(lists, tmp_path):
     (tmp_path / "file").write_text("")
     assert lists.get(PATH, tmp_path / "file" / "list.sha256sum")
+
+
+PLAIN = """
+import sys
+from astroquery_lis import LegacySurvey, conf
+conf.cache_dir, conf.mirror, brick = sys.argv[1:]
+table = LegacySurvey.get_brick_files(brick, products="tractor", show_progress=False)
+assert list(table["Status"]) == ["COMPLETE"], table
+print(*(name for name in sys.modules if name.startswith("multiprocessing.") and "fork" in name))
+print("multiprocessing.connection" in sys.modules, "multiprocessing.spawn" in sys.modules)
+"""
+
+
+def test_a_plain_download_loads_nothing_that_starts_processes(sky, tmp_path):
+    words = [sys.executable, "-c", PLAIN, str(tmp_path), sky.mirror_url, BRICK]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split("\n")[-3:-1] == ["", "False False"]
