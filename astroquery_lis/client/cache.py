@@ -425,7 +425,7 @@ class _Audit:
             # A sound file that its list does not know is better than a damaged one.
             good = {str(expected), str(error.found)}
             done = fetch(sha256=good)
-        if self.store is not None and done.version is not None:
+        if self.store is not None:
             self.store.remember(relative, io.store.Origin(url, done.version, done.sha256 or ""))
         return done.size, done.sha256 or ""
 

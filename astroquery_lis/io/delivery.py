@@ -127,6 +127,20 @@ def _shared_lists(settings: FileSettings) -> ChecksumLists:
 
 
 @dataclass(frozen=True)
+class _Folder:
+    """A folder of the user, in which nothing tells where its files came from."""
+
+    root: Path
+
+    def flaw(self, relative: str) -> str | None:
+        """Return what is wrong with a file, as `Store.flaw` does."""
+        return flaw_of(self.root / relative)
+
+    def origin(self, _: str) -> None:
+        """Return nothing, as `Store.origin` does where nothing is known."""
+
+
+@dataclass(frozen=True)
 class _Source:
     """A file as one mirror has it, and where it goes."""
 
@@ -134,9 +148,20 @@ class _Source:
     url: str
     store: Store
     """The cache of what comes from the mirror."""
-    target: Path
+    shelf: Store | _Folder
+    """Where it goes: into the cache, or elsewhere."""
     list_copy: Path | None
     """Where the list of its digest is kept: beside the file."""
+
+    @property
+    def target(self) -> Path:
+        """The file that it becomes."""
+        return self.shelf.root / self.path
+
+    @property
+    def in_cache(self) -> bool:
+        """Whether it goes into the cache."""
+        return self.shelf is self.store
 
 
 class _Delivery:
@@ -145,7 +170,6 @@ class _Delivery:
     def __init__(self, job: FileJob) -> None:
         self.job, self.settings = job, job.settings
         self.client = shared_client(self.settings.client_options, _file_client)
-        self.in_cache = self.settings.folder is None
         self.is_strict = self.settings.verify == "strict"
         self.notes: list[str] = []
         self.wrong_digests: set[str] = set()
@@ -191,16 +215,16 @@ class _Delivery:
         return any((folder / path).is_file() for path in self.job.paths)
 
     def _source(self, mirror: Mirror, path: str) -> _Source:
-        place, store = mirror.locate(path), self._store(mirror)
-        folder: Path | None = store.root
-        if self.settings.folder is not None:
-            folder = Path(self.settings.folder)
-        elif mirror.is_local:
-            folder = None
-        target = Path(place) if folder is None else folder / path
+        store = self._store(mirror)
+        shelf: Store | _Folder = store
         checksums = self.job.checksum_path
-        list_copy = folder / checksums if folder and checksums else None
-        return _Source(path, str(place), store, target, list_copy)
+        if self.settings.folder is not None:
+            shelf = _Folder(Path(self.settings.folder))
+        elif mirror.is_local:
+            # It has its own list, which nothing replaces.
+            shelf, checksums = _Folder(Path(mirror.template)), None
+        list_copy = shelf.root / checksums if checksums else None
+        return _Source(path, str(mirror.locate(path)), store, shelf, list_copy)
 
     def _take(self, mirror: Mirror) -> Result:
         """Return the attributes of a result, under whichever of its names the file is there."""
@@ -239,8 +263,6 @@ class _Delivery:
     def _copied(self, source: _Source, place: Path) -> Result:
         """Copy a file to the user's folder."""
         digest = copy_whole(place, source.target)
-        if not self.settings.verify:
-            return self._found("COMPLETE", source.target, source.url, "")
         try:
             self._settle(source, digest)
         except ChecksumError:
@@ -266,34 +288,34 @@ class _Delivery:
 
     def _from_network(self, mirror: Mirror, source: _Source) -> Result:
         """Take a file from the cache or from its server."""
-        store, target, refresh = source.store, source.target, self.settings.refresh
-        if not (self.in_cache or refresh or target.exists()) and store.whole(source.path):
+        store, refresh = source.store, self.settings.refresh
+        if not (source.in_cache or refresh or source.target.exists()) and store.whole(source.path):
             return self._copied(source, store.root / source.path)
         outcome = None
-        if self._is_sound(store.flaw(source.path) if self.in_cache else flaw_of(target)):
-            origin = store.origin(source.path) if self.in_cache else None
+        if self._is_sound(source.shelf.flaw(source.path)):
+            origin = source.shelf.origin(source.path)
             outcome = self._renewed(mirror, source, origin) if refresh else None
             outcome = outcome or self._trusted(source, origin)
         return outcome or self._downloaded(source)
 
     def _renewed(self, mirror: Mirror, source: _Source, origin: Origin | None) -> Result | None:
         """Return the result for a file that its server has replaced, `None` if it has not."""
-        version = origin.version if origin is not None and origin.url == source.url else None
+        known = origin or Origin("", Version(-1), "")
+        version = known.version if known.url == source.url else Version(-1)
         done = revalidate(self.client, source.url, source.target, version)
         HEALTH.answered(mirror)
         if done.sha256 is None:
             return None
-        if self.settings.verify:
-            self._settle(source, done.sha256)
+        self._settle(source, done.sha256)
         return self._kept(source, done)
 
     def _trusted(self, source: _Source, origin: Origin | None) -> Result | None:
         """Return the result for a file that is here and good, `None` if it has to be fetched."""
-        if self.in_cache:
+        if source.in_cache:
             mark_used(source.target)
         # Nobody may have looked at a file of which nothing is known: its process was killed, or
         # it came as part of something else.
-        is_unknown = self.in_cache and origin is None
+        is_unknown = source.in_cache and origin is None
         known = origin or Origin(source.url, Version(-1), "")
         if self.is_strict or (is_unknown and self.settings.verify):
             digest = sha256_of(source.target)
@@ -306,7 +328,7 @@ class _Delivery:
         return self._found("CACHED", source.target, known.url, known.sha256)
 
     def _downloaded(self, source: _Source) -> Result:
-        expected = self._expected(source) if self.settings.verify else None
+        expected = self._expected(source)
         if expected is None and self.is_strict:
             # Asked for, though not read: what does not exist needs no digest.
             self.client.fetch(source.url, lambda response: None)
@@ -317,7 +339,7 @@ class _Delivery:
                 self.client,
                 source.url,
                 source.target,
-                sha256=None if expected is None else self._allowed(expected),
+                sha256=self._allowed(expected),
                 replace=source.target.exists(),
             )
         except ChecksumError as error:
@@ -329,19 +351,20 @@ class _Delivery:
             self.notes.append(STALE_LIST)
         return self._kept(source, done)
 
-    def _allowed(self, expected: str) -> set[str]:
+    def _allowed(self, expected: str | None) -> set[str] | None:
         """Return the digests that a file may have: also a wrong one that it had everywhere."""
+        if expected is None:
+            return None
         is_doubtful = len(self.wrong_digests) == 1 and not self.is_strict
         return {expected, *self.wrong_digests} if is_doubtful else {expected}
 
     def _kept(self, source: _Source, done: Downloaded) -> Result:
         """Return the result of a file that was fetched, or that somebody else just fetched."""
-        if done.sha256 is None or done.version is None:
-            origin = source.store.origin(source.path) if self.in_cache else None
-            origin = origin or Origin(source.url, Version(-1), "")
+        if done.sha256 is None:
+            origin = source.shelf.origin(source.path) or Origin(source.url, Version(-1), "")
             return self._found("CACHED", done.path, origin.url, origin.sha256)
         remove_leftovers(done.path)
-        if self.in_cache:
+        if source.in_cache:
             self._remember(source, Origin(source.url, done.version, done.sha256))
             source.store.forget_runs(source.path)
             self._keep_within()
@@ -367,7 +390,7 @@ class _Delivery:
 
     def _expected(self, source: _Source, *, again: bool = False) -> str | None:
         """Return the digest that the survey's list gives a file, `None` if it gives none."""
-        if self.job.checksum_path is None:
+        if self.job.checksum_path is None or not self.settings.verify:
             return None
         lists = _shared_lists(self.settings)
         try:
@@ -429,12 +452,12 @@ class ChecksumLists:
         with self._lock:
             lock = self._locks.setdefault(path, new_lock())
         with lock:
+            if copy is not None and path not in self._lists:
+                self._lists[path] = _read(copy), False
             digests, is_fresh = self._lists.get(path, (None, False))
-            if path not in self._lists or (again and not is_fresh):
-                digests = None if again or copy is None else _read(copy)
-                if digests is None:
-                    digests, is_fresh = self._fetch(path, copy), True
-                self._lists[path] = digests, is_fresh
+            if not is_fresh and (again or digests is None):
+                digests = self._fetch(path, copy)
+                self._lists[path] = digests, True
             return digests
 
     def _fetch(self, path: str, copy: Path | None) -> dict[str, str] | None:

@@ -64,8 +64,8 @@ class Downloaded:
     """How many came over the network in this call; 0 if the file was there."""
     sha256: str | None
     """Digest of the file, `None` if the file was there already."""
-    version: Version | None = None
-    """What its server said of it, `None` if the file was there already."""
+    version: Version = Version(-1)
+    """What its server said of it, of size -1 if the file was there already."""
 
 
 def download(
@@ -107,15 +107,15 @@ def revalidate(
     client: HttpClient,
     url: str,
     path: str | Path,
-    version: Version | None,
+    version: Version,
 ) -> Downloaded:
     """Ask whether a file that is here was replaced at its server, and fetch it if so.
 
-    ``version`` is what the server itself said of it; `None` if another one gave it, and then the
-    file's date is asked for.
+    ``version`` is what the server itself said of it; where that has no ETag, or another one gave
+    the file, the file's date is asked for.
     """
     path = Path(path)
-    if version is not None and version.etag:
+    if version.etag:
         headers = {"If-None-Match": version.etag}
     else:
         modified = formatdate(int(path.stat().st_mtime), usegmt=True)
