@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import dataclass, replace
@@ -175,7 +176,7 @@ class CacheMethods(SurveyBase):
         >>> left
         0
         """
-        before_s = None if older_than is None else time.time() - _seconds(older_than)
+        before_s = math.inf if older_than is None else time.time() - _seconds(older_than)
         name = None if release is None else get_release(release).name
         self._images.clear()
         io.store.clear_stores(self.cache_location, used_before_s=before_s, release=name)

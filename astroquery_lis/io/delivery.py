@@ -30,7 +30,7 @@ from .jobs import Result, failed_delivery
 from .journal import manifest
 from .mirrors import HEALTH, Mirror
 from .places import Answer, ask_in_turn
-from .ranges import Version
+from .ranges import UNKNOWN, Version
 from .store import Origin, Store, keep_within, mark_used
 from .whole_files import GB, copy_whole, flaw_of, keep_bytes, remove_leftovers, sha256_of
 
@@ -300,8 +300,8 @@ class _Delivery:
 
     def _renewed(self, mirror: Mirror, source: _Source, origin: Origin | None) -> Result | None:
         """Return the result for a file that its server has replaced, `None` if it has not."""
-        known = origin or Origin("", Version(-1), "")
-        version = known.version if known.url == source.url else Version(-1)
+        known = origin or Origin("", UNKNOWN, "")
+        version = known.version if known.url == source.url else UNKNOWN
         done = revalidate(self.client, source.url, source.target, version)
         HEALTH.answered(mirror)
         if done.sha256 is None:
@@ -316,7 +316,7 @@ class _Delivery:
         # Nobody may have looked at a file of which nothing is known: its process was killed, or
         # it came as part of something else.
         is_unknown = source.in_cache and origin is None
-        known = origin or Origin(source.url, Version(-1), "")
+        known = origin or Origin(source.url, UNKNOWN, "")
         if self.is_strict or (is_unknown and self.settings.verify):
             digest = sha256_of(source.target)
             if not self._is_right(source, digest):
@@ -361,7 +361,7 @@ class _Delivery:
     def _kept(self, source: _Source, done: Downloaded) -> Result:
         """Return the result of a file that was fetched, or that somebody else just fetched."""
         if done.sha256 is None:
-            origin = source.shelf.origin(source.path) or Origin(source.url, Version(-1), "")
+            origin = source.shelf.origin(source.path) or Origin(source.url, UNKNOWN, "")
             return self._found("CACHED", done.path, origin.url, origin.sha256)
         remove_leftovers(done.path)
         if source.in_cache:

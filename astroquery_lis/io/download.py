@@ -27,7 +27,7 @@ from ..exceptions import (
     UnexpectedContentError,
 )
 from .bounds import allow_more_time, within
-from .ranges import Version, check_same, content_range
+from .ranges import UNKNOWN, Version, check_same, content_range
 from .whole_files import (
     CHUNK_BYTES,
     check_head,
@@ -64,8 +64,8 @@ class Downloaded:
     """How many came over the network in this call; 0 if the file was there."""
     sha256: str | None
     """Digest of the file, `None` if the file was there already."""
-    version: Version = Version(-1)
-    """What its server said of it, of size -1 if the file was there already."""
+    version: Version = UNKNOWN
+    """What its server said of it, nothing if the file was there already."""
 
 
 def download(

@@ -71,6 +71,10 @@ class Version:
         return cls.of(response, int(length) if length.isdigit() else -1)
 
 
+UNKNOWN = Version(-1)
+"""The state of a file of which nobody said anything."""
+
+
 class WholeFileAnswer(Exception):  # noqa: N818 - it reports no error
     """A server that was asked for a range sent the whole file, and ``receive`` took it."""
 

@@ -20,12 +20,14 @@ a whole; whoever has it open reads on, and whoever looks for it fetches it anew.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
 import zlib
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -80,6 +82,11 @@ class Origin(NamedTuple):
     """The date of the file then; another one asks for a look at its bytes."""
 
 
+def _run_name(start: int, data: bytes) -> str:
+    """Return the name of a run, which tells its place and its checksum."""
+    return f"{start}-{start + len(data)}-{zlib.crc32(data):08x}"
+
+
 class Runs:
     """The known byte runs of one state of one remote file."""
 
@@ -112,7 +119,7 @@ class Runs:
                 data = file.readall()
         except OSError:
             data = b""
-        if len(data) == last - first and f"{zlib.crc32(data):08x}" == name.rpartition("-")[2]:
+        if name == _run_name(first, data):
             return data
         self._names.pop((first, last), None)
         remove(Path(path))
@@ -120,7 +127,7 @@ class Runs:
 
     def add(self, start: int, data: bytes) -> None:
         """Keep a run of bytes that begins at offset ``start``."""
-        name = f"{start}-{start + len(data)}-{zlib.crc32(data):08x}"
+        name = _run_name(start, data)
         keep_bytes(self.folder / name, data, margin_bytes=self._margin_bytes)
         self._note(name)
 
@@ -177,17 +184,12 @@ class Store:
 
     def runs(self, relative: str) -> Runs | None:
         """Return what is known of a file in its newest state, or None."""
-        newest: tuple[int, Version, Path] | None = None
-        for note in self._parts(relative).glob(f"*/{VERSION_FILE}"):
-            try:
-                state = (note.stat().st_mtime_ns, Version(**json.loads(note.read_text())), note)
-            except (OSError, ValueError, TypeError):
-                continue
-            if newest is None or state[0] > newest[0]:
-                newest = state
+        notes = self._parts(relative).glob(f"*/{VERSION_FILE}")
+        states = [state for state in map(_state_of, notes) if state is not None]
         try:
-            return Runs(newest[2].parent, newest[1], self.margin_bytes) if newest else None
-        except OSError:
+            _, version, folder = max(states, key=itemgetter(0))
+            return Runs(folder, version, self.margin_bytes)
+        except (OSError, ValueError):  # nothing is known, or it was removed right now
             return None
 
     def begin_runs(self, relative: str, version: Version) -> Runs:
@@ -241,6 +243,14 @@ class Store:
         return self.root / PARTS / relative
 
 
+def _state_of(note: Path) -> tuple[int, Version, Path] | None:
+    """Return when a state of a file was noted, the state, and where its runs are."""
+    try:
+        return note.stat().st_mtime_ns, Version(**json.loads(note.read_text())), note.parent
+    except (OSError, ValueError, TypeError):
+        return None
+
+
 USAGE_FILE = ".usage"
 PRUNED_FRACTION = 0.9
 """Pruning goes on until this part of the limit is used, so that it need not be done each time."""
@@ -279,27 +289,27 @@ class CacheEntry:
 def cache_entries(location: FilePath) -> Iterator[CacheEntry]:
     """Yield what the stores below a cache location hold."""
     for root in all_stores(location):
-        for folder, names, files in os.walk(root):
-            inside = Path(folder).relative_to(root)
-            if inside.parts[:1] == (KNOWN,):
-                names.clear()
-            elif inside.parts[:1] == (PARTS,):
-                if any(os.path.exists(os.path.join(folder, n, VERSION_FILE)) for n in names):
-                    yield _entry_of_parts(root, folder, inside.relative_to(PARTS))
-                    names.clear()
-            else:
-                for name in files:
-                    entry = _entry_of_file(root, folder, inside, name)
-                    if entry is not None:
-                        yield entry
+        yield from _whole_entries(root)
+        yield from _entries_of_parts(root)
 
 
-def _entry_of_file(root: Path, folder: str, inside: Path, name: str) -> CacheEntry | None:
-    with suppress(OSError):
-        status = os.stat(os.path.join(folder, name))
-        used_s = max(status.st_atime, status.st_ctime if ".part" in name else 0.0)
-        return CacheEntry(root, (inside / name).as_posix(), True, status.st_size, 1, used_s)
-    return None
+def _whole_entries(root: Path) -> Iterator[CacheEntry]:
+    for folder, names, files in os.walk(root):
+        names[:] = [name for name in names if name not in (KNOWN, PARTS)]
+        inside = Path(folder).relative_to(root)
+        for name in files:
+            with suppress(OSError):
+                status = os.stat(os.path.join(folder, name))
+                used_s = max(status.st_atime, status.st_ctime if ".part" in name else 0.0)
+                relative = (inside / name).as_posix()
+                yield CacheEntry(root, relative, True, status.st_size, 1, used_s)
+
+
+def _entries_of_parts(root: Path) -> Iterator[CacheEntry]:
+    for folder, names, _ in os.walk(root / PARTS):
+        if any(os.path.exists(os.path.join(folder, name, VERSION_FILE)) for name in names):
+            yield _entry_of_parts(root, folder, Path(folder).relative_to(root / PARTS))
+            names.clear()
 
 
 def _entry_of_parts(root: Path, folder: str, inside: Path) -> CacheEntry:
@@ -338,39 +348,37 @@ def _is_custom(path: Path) -> bool:
 
 
 def clear_stores(
-    location: FilePath, *, used_before_s: float | None = None, release: str | None = None
+    location: FilePath, *, used_before_s: float = math.inf, release: str | None = None
 ) -> int:
     """Remove all of a cache, or what is of one release or not used since; return the bytes."""
-    if used_before_s is None and release is None:
-        removed = sum(entry.size for entry in cache_entries(location))
+    folder = "" if release is None else f"{release}/"
+    entries = [
+        entry
+        for entry in cache_entries(location)
+        if entry.used_s < used_before_s and entry.relative.startswith(folder)
+    ]
+    if used_before_s == math.inf and not folder:
         for root in all_stores(location):
             _remove_tree(root)
-        return removed
-    removed = 0
-    for entry in list(cache_entries(location)):
-        if used_before_s is not None and entry.used_s >= used_before_s:
-            continue
-        if release is not None and entry.relative.partition("/")[0] != release:
-            continue
-        entry.remove()
-        removed += entry.size
-    return removed
+    else:
+        for entry in entries:
+            entry.remove()
+    return sum(entry.size for entry in entries)
 
 
 def _remove_tree(root: Path) -> None:
     """Remove a folder to which others may be writing meanwhile."""
-    for attempt in range(CLEAR_TRIES):
+    failure: OSError | None = None
+    for _ in range(CLEAR_TRIES):
         try:
             shutil.rmtree(root)
-        except FileNotFoundError:
-            if not root.exists():
-                return
         except OSError as error:
-            if attempt + 1 == CLEAR_TRIES:
-                msg = f"Cannot clear {root}: {error.strerror or error}."
-                raise CacheError(msg, cause=error) from error
+            failure = error
         else:
             return
+    if os.path.lexists(root):
+        msg = f"Cannot clear {root}: {failure}."
+        raise CacheError(msg, cause=failure) from failure
 
 
 def prune(location: FilePath, limit_bytes: float, *, keep_since_s: float) -> int:
@@ -403,10 +411,10 @@ def keep_within(
         return True
     key = str(location)
     with _noting:
-        before = _noted.get(key)
         now = written_bytes()
-        added = 0 if before is None else now - before
-        if before is not None and added < min(NOTE_BYTES, limit_bytes * GROWTH_FRACTION):
+        added = now - _noted.get(key, 0)
+        # The first time a process looks whatever it wrote: it may end before it writes more.
+        if key in _noted and added < min(NOTE_BYTES, limit_bytes * GROWTH_FRACTION):
             return True
         _noted[key] = now
     since_s = time.time() - KEEP_S if keep_since_s is None else keep_since_s
@@ -456,11 +464,8 @@ def damaged_runs(entry: CacheEntry) -> list[Path]:
     """Return the runs of a file in parts that are not what their names say."""
     bad = []
     for path in sorted((entry.root / PARTS / entry.relative).glob("*/*-*-*")):
-        start, stop, crc32 = path.name.split("-")
-        try:
-            data = path.read_bytes()
-        except OSError:
-            continue
-        if len(data) != int(stop) - int(start) or f"{zlib.crc32(data):08x}" != crc32:
-            bad.append(path)
+        with suppress(OSError, ValueError):  # it was removed right now, or is no run
+            start = int(path.name.partition("-")[0])
+            if path.name != _run_name(start, path.read_bytes()):
+                bad.append(path)
     return bad

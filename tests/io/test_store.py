@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -142,6 +144,23 @@ def test_the_cache_is_counted_once_and_then_noted(location, store):
     _put(store, "dr10/c.fits", 9000, 2 * HOUR)
     assert keep_within(location, 10_000)
     assert _held(location) == ["dr10/a.fits", "dr10/b.fits", "dr10/unseen.fits"]
+
+
+WRITTEN = """
+import sys
+from pathlib import Path
+from astroquery_lis.io.store import keep_within
+from astroquery_lis.io.whole_files import keep_bytes
+keep_bytes(Path(sys.argv[1], "official", "dr10", sys.argv[2]), bytes(3000))
+assert keep_within(sys.argv[1], 10_000_000)
+"""
+
+
+def test_what_a_process_writes_before_it_looks_first_counts(location, store):
+    for name in "abc":
+        words = [sys.executable, "-c", WRITTEN, str(location), name]
+        subprocess.run(words, check=True, timeout=120)
+    assert (location / USAGE_FILE).read_text().split()[0] == "9000"
 
 
 @pytest.mark.parametrize("note", ["", "12", "many bytes\n", "5 0\n"])
