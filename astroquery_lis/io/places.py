@@ -199,19 +199,15 @@ class FileFinder(AbstractContextManager["FileFinder"]):
     cache_error: CacheError | None = field(default=None, init=False)
     """Why what is fetched is not kept."""
     _temporary: Path | None = field(default=None, init=False)
-    _failovers: Failovers = field(default_factory=Failovers, init=False)
+    _failovers: Failovers | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
-        if kind is None:
-            self._tell()
-
-    def _tell(self) -> None:
-        """Warn of what did not go as it should."""
-        self._failovers.warn()
-        if self.cache_error is not None:
+        if kind is None and self._failovers is not None:
+            self._failovers.warn()
+        if kind is None and self.cache_error is not None:
             warn(f"What was fetched is not cached: {self.cache_error}", CacheWarning)
 
     @property
@@ -329,6 +325,8 @@ class FileFinder(AbstractContextManager["FileFinder"]):
         """Ask the remote mirrors in turn, and note which of them failed; `None` if none has it."""
         remote = [mirror for mirror in self.mirrors if not mirror.is_local]
         answer = ask_in_turn(remote, ask, path)
+        with self._lock:
+            self._failovers = self._failovers or Failovers()
         self._failovers.add(answer)
         return answer.value
 
