@@ -7,7 +7,8 @@ on a table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
@@ -425,32 +426,35 @@ def add_magnitudes(
         candidates = [n.removeprefix("flux_") for n in table.colnames if n.startswith("flux_")]
         bands = [band for band in candidates if not band.startswith("ivar_")]
     prefix = "dered_mag" if dereddened else "mag"
+    measure: Callable = ab_magnitude
+    if softening is not None:
+        measure = partial(asinh_magnitude, softening=softening)
     for band in bands:
         flux, ivar = _fluxes(table, band, dereddened)
-        if softening is None:
-            answer = ab_magnitude(flux, ivar)
+        if ivar is None:
+            result[f"{prefix}_{band}"] = measure(flux)
         else:
-            answer = asinh_magnitude(flux, ivar, softening=softening)
-        magnitude, error = (answer, None) if ivar is None else answer
-        result[f"{prefix}_{band}"] = magnitude
-        if error is not None:
-            result[f"mag_err_{band}"] = error
+            result[f"{prefix}_{band}"], result[f"mag_err_{band}"] = measure(flux, ivar)
     return result
 
 
 def _fluxes(table: Table, band: str, dereddened: bool) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the fluxes of a band in nanomaggies, and their inverse variances if there are any."""
-    names = [f"flux_{band}", *([f"mw_transmission_{band}"] if dereddened else [])]
-    for name in names:
-        if name not in table.colnames:
-            msg = f"bands has {band!r}, but the table has no column {name}."
-            raise InvalidRequestError(msg, parameter="bands", value=band)
-    flux = plain_numbers(table[names[0]], u.nmgy)
+    flux = _numbers(table, band, "flux", u.nmgy)
     ivar = None
     if f"flux_ivar_{band}" in table.colnames:
-        ivar = plain_numbers(table[f"flux_ivar_{band}"], u.nmgy**-2)
+        ivar = _numbers(table, band, "flux_ivar", u.nmgy**-2)
     if dereddened:
-        through = plain_numbers(table[names[1]])
+        through = _numbers(table, band, "mw_transmission", None)
         flux = deredden(flux, through).value
         ivar = None if ivar is None else ivar * through**2
     return flux, ivar
+
+
+def _numbers(table: Table, band: str, family: str, unit: u.UnitBase | None) -> np.ndarray:
+    """Return the numbers of a family's column of a band."""
+    name = f"{family}_{band}"
+    if name not in table.colnames:
+        msg = f"bands has {band!r}, but the table has no column {name}."
+        raise InvalidRequestError(msg, parameter="bands", value=band)
+    return plain_numbers(table[name], unit)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, reduce
+from operator import truediv
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from astropy.table import Row, Table
 from ..exceptions import check_one_a_row, refuse
 from .bricks import N_BRICKS, is_north
 from .photometry import Values, plain_numbers
-from .releases import RELEASES, get_release, get_tree
+from .releases import RELEASES, get_release
 from .sphere import Circle, Part
 from .tractor_columns import ROW_KEY
 
@@ -89,27 +90,17 @@ def parse_unit(text: str | None) -> u.UnitBase | None:
     Unit("1 / nmgy2")
     """
     text = (text or "").strip()
-    if not text:
+    outer = -1 if text.startswith("1/") else 1
+    parts = text.removeprefix("1/").replace("**", "^").rsplit("^", 1)
+    base, power = [*parts, "1"][:2]
+    names = [name.strip() for name in base.strip().removeprefix("(").removesuffix(")").split("/")]
+    if not all(names):
         return None
-    outer = 1
-    if text.startswith("1/"):
-        outer, text = -1, text[2:]
-    base, _, power = text.rpartition("^") if "^" in text else (text, "", "1")
-    if "**" in text:
-        base, _, power = text.rpartition("**")
-    base = base.strip().removeprefix("(").removesuffix(")")
     try:
-        exponent = int(power.strip().strip("()"))
-        unit = u.dimensionless_unscaled
-        for place, name in enumerate(base.split("/")):
-            name = name.strip()
-            if not name:
-                return None
-            part = u.Unit(_UNIT_SPELLINGS.get(name.lower(), name))
-            unit = unit * part if place == 0 else unit / part
+        units = [u.Unit(_UNIT_SPELLINGS.get(name.lower(), name)) for name in names]
+        return reduce(truediv, units) ** (outer * int(power.strip().strip("()")))
     except (ValueError, TypeError):
         return None
-    return unit ** (outer * exponent)
 
 
 @cache
@@ -310,6 +301,7 @@ NORTH_NUMBERS = (8001, 9011)
 """Numbers of the column RELEASE whose files are those of the north."""
 
 SOUTH_NUMBERS = (8000, 9010, 9012, 10000, 10001, 10002)
+_REGIONS = dict.fromkeys(NORTH_NUMBERS, ("north",)) | dict.fromkeys(SOUTH_NUMBERS, ("south",))
 
 _MUST = (
     "must be ls_id or TARGETID, one or many, rows (release, brickid, objid), or a Table with such "
@@ -365,39 +357,31 @@ class RowIds(Part):
 
 def as_row_ids(ids: object, release: str | None) -> tuple[RowIds, str]:
     """Return the rows that ids mean, and the name of their release."""
-    parts = [np.atleast_1d(part).astype(np.int64) for part in _parts(ids)]
+    parts = np.stack([np.atleast_1d(part).astype(np.int64) for part in _parts(ids)])
     number, brickid, objid = parts
     if not len(number):
         refuse("ids", ids, f"{_MUST}; there is none.")
     bad = (brickid < 1) | (brickid > N_BRICKS) | (objid < 0) | ~_is_release(number)
     if bad.any():
-        place = int(np.flatnonzero(bad)[0])
-        refuse("ids", ids, f"has {tuple(int(part[place]) for part in parts)}, which is no row.")
-    name = f"dr{number.max() // 1000}" if release is None else get_release(release).name
-    others = sorted({f"dr{n // 1000}" for n in np.unique(number) if not _is_of(int(n), name)})
-    if others:
-        must = f"has rows of {', '.join(others)}, not of {name}; ask for each release by itself."
-        refuse("ids", ids, must)
-    keys = zip(number.tolist(), brickid.tolist(), objid.tolist(), strict=True)
-    return RowIds(tuple(dict.fromkeys(keys))), name
+        refuse("ids", ids, f"has {tuple(parts[:, bad][:, 0].tolist())}, which is no row.")
+    name = get_release(int(number.max()) // 1000 if release is None else release).name
+    foreign = {f"dr{n // 1000}" for n in np.unique(number).tolist() if not _is_of(n, name)}
+    if foreign:
+        others = ", ".join(sorted(foreign))
+        refuse("ids", ids, f"has rows of {others}, not of {name}; ask for each release by itself.")
+    return RowIds(tuple(dict.fromkeys(map(tuple, parts.T.tolist())))), name
 
 
 def _is_of(number: int, release: str) -> bool:
     """Tell whether a number of the column RELEASE stands in the files of a release."""
-    regions = get_release(release).regions
-    if number in NORTH_NUMBERS or number in SOUTH_NUMBERS:
-        regions = ("north",) if number in NORTH_NUMBERS else ("south",)
     trees = get_release(release).trees
-    return any(
-        get_tree(release, region).release == f"dr{number // 1000}"
-        for region in regions
-        if region in trees
-    )
+    regions = _REGIONS.get(number, tuple(trees))
+    owner = f"dr{number // 1000}"
+    return any(region in trees and trees[region].release == owner for region in regions)
 
 
 def _is_release(number: np.ndarray) -> np.ndarray:
-    names = [int(name.removeprefix("dr")) for name in RELEASES]
-    return np.isin(number // 1000, names)
+    return np.isin(number // 1000, [release.number for release in RELEASES.values()])
 
 
 def _parts(ids: object) -> Sequence[np.ndarray]:
@@ -406,13 +390,7 @@ def _parts(ids: object) -> Sequence[np.ndarray]:
         return _of_table(ids)
     if isinstance(ids, str):
         ids = ids.replace(",", " ").split()
-    try:
-        array = np.asarray(ids)
-        array = array.astype(np.int64) if array.dtype.kind == "U" else array
-    except (TypeError, ValueError, OverflowError):
-        array = np.empty(1)
-    if np.ma.is_masked(ids) or array.dtype.kind not in "iu":
-        refuse("ids", ids, f"{_MUST}; whole numbers, none of them masked.")
+    array = _whole_numbers(ids, ids)
     if array.ndim == 2 and array.shape[1] == len(ROW_KEY):
         return tuple(array.T)
     if array.ndim > 1:
@@ -420,18 +398,28 @@ def _parts(ids: object) -> Sequence[np.ndarray]:
     return _unpacked(np.atleast_1d(array))
 
 
+def _whole_numbers(values: object, shown: object) -> np.ndarray:
+    """Return whole numbers, also of text; refuse others, with what a message shows of them."""
+    try:
+        array = np.asarray(values)
+        array = array.astype(np.int64) if array.dtype.kind == "U" else array
+    except (TypeError, ValueError, OverflowError):
+        array = np.empty(1)
+    if np.ma.is_masked(values) or array.dtype.kind not in "iu":
+        refuse("ids", shown, f"{_MUST}; whole numbers, none of them masked.")
+    return array
+
+
 def _of_table(table: Table | Row) -> Sequence[np.ndarray]:
     if isinstance(table, Row):
         table = table.table[table.index : table.index + 1]
     columns = {name.lower(): table[name] for name in table.colnames}
-    names = [name for name in ("ls_id", "targetid") if name in columns]
-    names = list(ROW_KEY) if set(ROW_KEY) <= set(columns) else names[:1]
+    keys = (ROW_KEY, ("ls_id",), ("targetid",))
+    names = next((key for key in keys if columns.keys() >= set(key)), ())
     if not names:
         refuse("ids", table.colnames, f"{_MUST}; the table has none of them.")
-    arrays = [np.asarray(columns[name]) for name in names]
+    arrays = [_whole_numbers(columns[name], name) for name in names]
     for name, array in zip(names, arrays, strict=True):
-        if np.ma.is_masked(columns[name]) or array.dtype.kind not in "iu":
-            refuse("ids", name, f"{_MUST}; whole numbers, none of them masked.")
         check_one_a_row("ids", name, array.shape)
     return arrays if len(arrays) > 1 else _unpacked(arrays[0])
 
