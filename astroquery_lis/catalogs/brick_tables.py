@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -24,7 +23,7 @@ from astropy.time import Time
 from .._packages import import_optional
 from ..exceptions import CoverageWarning, IncompleteMirrorError, NoCoverageError, warn
 from ..io.places import FileFinder, LocatedFile
-from ..io.whole_files import reading, write_whole
+from ..io.whole_files import reading
 from ..survey.bricks import (
     N_BRICKS,
     brick_center,
@@ -38,7 +37,7 @@ from ..survey.bricks import (
 from ..survey.paths import file_path, tree_of_brick
 from ..survey.pixel_grids import TangentGrid
 from ..survey.releases import get_release, get_tree
-from .table_file import CCD_UNITS, TableFile, open_rows
+from .table_file import CCD_UNITS, TableFile, open_rows, remembered
 
 if TYPE_CHECKING:
     from mocpy import MOC
@@ -199,24 +198,19 @@ def region_table(release: str, region: str, finder: FileFinder) -> np.ndarray:
 
 def _rows(located: LocatedFile) -> np.ndarray:
     """Read a table of bricks, or the array that was kept beside it."""
-    note = None
-    if located.sidecars is not None:
-        status = located.path.stat()
-        note = located.sidecars / f"{status.st_mtime_ns}-{status.st_size}.npy"
-        with suppress(OSError, ValueError, EOFError):
-            rows = np.load(note, allow_pickle=False)
-            if rows.dtype == ROW:
-                return rows
-    rows = read_brick_rows(located.path, located.url)
-    if note is not None:
-        _keep(note, rows)
+    return remembered(
+        located.path,
+        located.sidecars,
+        load=_checked,
+        read=lambda: read_brick_rows(located.path, located.url),
+        note=lambda rows: (rows, ""),
+    )
+
+
+def _checked(rows: np.ndarray, _: str) -> np.ndarray:
+    if rows.dtype != ROW:
+        raise ValueError
     return rows
-
-
-def _keep(note: Path, rows: np.ndarray) -> None:
-    """Write the array, if it can be written; without it the table is read again."""
-    with suppress(OSError), write_whole(note) as temporary, temporary.open("wb") as stream:
-        np.save(stream, rows, allow_pickle=False)
 
 
 def _has_bands(rows: np.ndarray, bands: Bands) -> np.ndarray:

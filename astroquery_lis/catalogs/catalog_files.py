@@ -7,15 +7,14 @@ it does not return.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from astroquery.exceptions import LargeQueryWarning
@@ -29,21 +28,33 @@ from ..exceptions import (
     warn,
 )
 from ..io.places import FileFinder, LocatedFile
-from ..io.whole_files import write_whole
 from ..survey.bricks import brick_center, brick_edges, is_north, name_of
 from ..survey.catalog_request import CatalogRequest, Sky
 from ..survey.paths import file_path
 from ..survey.releases import get_release
 from ..survey.tractor import RowIds, parse_unit
-from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS, TractorColumn, any_column
+from ..survey.tractor_columns import (
+    MEASURED_REDSHIFTS,
+    NO_REDSHIFT,
+    REDSHIFTS,
+    TractorColumn,
+    any_column,
+)
 from .brick_tables import require_unlisted
-from .catalog_table import Chunk, Rows
-from .table_file import FileColumn, TableFile, TableLayout, decoded, open_rows, remote_layout
+from .catalog_table import Chunk, Rows, few
+from .table_file import (
+    FileColumn,
+    TableFile,
+    TableLayout,
+    decoded,
+    open_rows,
+    remembered,
+    remote_layout,
+)
 
 if TYPE_CHECKING:
     from .._typing import FilePath
 
-SIDECAR_VERSION = 3
 POSITIONS = np.dtype(
     [("ra", "<f8"), ("dec", "<f8"), ("primary", "?"), ("duplicate", "?"), ("north", "?")]
 )
@@ -80,62 +91,35 @@ def open_table(
     """Open a Tractor file."""
     path = Path(path)
     status = os.stat(path)
-    stamp = f"{status.st_mtime_ns}-{status.st_size}"
-    key = (str(path), stamp)
-    held = tables.get(key) if tables is not None else None
-    if tables is not None and isinstance(held, TractorFile):
+    key = (str(path), f"{status.st_mtime_ns}-{status.st_size}")
+    tables = OrderedDict() if tables is None else tables
+    table = tables.get(key)
+    if isinstance(table, TractorFile):
         with suppress(KeyError):  # another thread let it go meanwhile
             tables.move_to_end(key)
-        return held
-    table = _from_sidecar(path, sidecars, stamp)
-    if table is None:
-        table = with_positions(open_rows(path, what="a Tractor catalogue"))
-        if sidecars is not None:
-            _keep(table, sidecars, stamp)
-    if tables is not None:
-        hold(tables, key, table)
+        return table
+    table = remembered(
+        path,
+        sidecars,
+        load=partial(_of_note, path),
+        read=lambda: with_positions(open_rows(path, what="a Tractor catalogue")),
+        note=_note_of,
+    )
+    hold(tables, key, table)
     return table
 
 
-def _from_sidecar(path: Path, sidecars: Path | None, stamp: str) -> TractorFile | None:
-    """Return the table as an earlier call described it, or `None`."""
-    if sidecars is None:
-        return None
-    try:
-        note = json.loads(Path(sidecars, f"{stamp}.json").read_text())
-        if note.pop("version") != SIDECAR_VERSION:
-            return None
-        fields = {
-            name: FileColumn(**{**column, "shape": tuple(column["shape"])})
-            for name, column in note.pop("fields").items()
-        }
-        positions = np.load(Path(sidecars, f"{stamp}.npy"), allow_pickle=False)
-        layout = TableLayout(fields=fields, omitted=(), **note)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError):
-        return None
+def _note_of(table: TractorFile) -> tuple[np.ndarray, str]:
+    """Return what is kept of a table; nothing to read it by if its file is packed."""
+    return table.positions, "" if table.data is not None else table.layout.to_text()
+
+
+def _of_note(path: Path, positions: np.ndarray, text: str) -> TractorFile:
+    """Return the table as an earlier call described it."""
+    layout = TableLayout.of_text(text)
     if positions.dtype != POSITIONS or len(positions) != layout.n_rows:
-        return None
+        raise ValueError
     return TractorFile(path, layout, positions=positions)
-
-
-def _keep(table: TractorFile, sidecars: Path, stamp: str) -> None:
-    """Write the sidecar, if it can be written; without it the next query is slower, no more."""
-    layout = table.layout
-    note = {
-        "version": SIDECAR_VERSION,
-        "n_rows": layout.n_rows,
-        "row_bytes": layout.row_bytes,
-        "data_offset": layout.data_offset,
-        "fields": {name: asdict(column) for name, column in layout.fields.items()},
-    }
-    with suppress(OSError):
-        with write_whole(sidecars / f"{stamp}.npy") as temporary, temporary.open("wb") as stream:
-            np.save(stream, table.positions, allow_pickle=False)
-        with write_whole(sidecars / f"{stamp}.json") as temporary:
-            temporary.write_text(json.dumps(note))
-        for old in sidecars.iterdir():
-            if old.suffix in (".npy", ".json") and old.stem != stamp:
-                old.unlink(missing_ok=True)
 
 
 def with_positions(table: TableFile) -> TractorFile:
@@ -193,32 +177,35 @@ class RowFile:
     beside: str = ""  # path of the redshifts of the same rows
 
 
-Opened: TypeAlias = tuple[TractorFile, str]
-"""A table of rows, and where it came from."""
+class Opened(NamedTuple):
+    """A file whose table is open."""
+
+    file: RowFile
+    table: TractorFile
+    url: str  # where it came from
 
 
 def brick_files(bricks: np.ndarray, release: str, region: str = "auto") -> list[RowFile]:
     """Return the Tractor files that hold the rows of bricks."""
-    data = get_release(release)
-    is_free = region == "auto" and len(data.regions) > 1
-    if not len(bricks):
-        return []
-    if is_free:
-        ra1, ra2, dec1, dec2 = brick_edges(bricks)
-        top = np.nextafter(dec2, -90)
-        places = [brick_center(bricks), (ra1, dec1), (ra2, dec1), (ra1, top), (ra2, top)]
-        north = np.array([np.asarray(is_north(ra, dec)) for ra, dec in places])
-        parts = {"north": np.any(north, axis=0), "south": np.any(~north, axis=0)}
-    else:
-        (name,) = data.regions_of(region)
-        parts = {name: np.ones(len(bricks), dtype=bool)}
+    regions = get_release(release).regions_of(region)
+    is_free = len(regions) > 1
+    touched = _touched(bricks) if is_free else {regions[0]: np.ones(len(bricks), bool)}
+    path = partial(file_path, "tractor", release)
     return [
-        RowFile((int(brick),), name, path, is_free)
+        RowFile((int(brick),), name, path(name, brick=name_of(brick)), is_free)
         for number, brick in enumerate(bricks)
-        for name, touched in parts.items()
-        if touched[number]
-        for path in [file_path("tractor", release, name, brick=name_of(brick))]
+        for name, is_touched in touched.items()
+        if is_touched[number]
     ]
+
+
+def _touched(bricks: np.ndarray) -> dict[str, np.ndarray]:
+    """Return in which bricks there are positions whose official region each is."""
+    ra1, ra2, dec1, dec2 = brick_edges(bricks)
+    top = np.nextafter(dec2, -90)
+    places = [brick_center(bricks), (ra1, dec1), (ra2, dec1), (ra1, top), (ra2, top)]
+    north = np.array([np.asarray(is_north(ra, dec)) for ra, dec in places])
+    return {"north": np.any(north, axis=0), "south": np.any(~north, axis=0)}
 
 
 @lru_cache(maxsize=16)
@@ -264,7 +251,9 @@ class TractorFiles:
         return is_small and all(self.finder.local(brick.path) for brick in bricks)
 
     def bricks(self, request: CatalogRequest) -> tuple[RowFile, ...]:
-        """Return the files whose rows can be in the region."""
+        """Return the files whose rows can be in the region; refuse what none has."""
+        if not self.has_redshifts and not REDSHIFTS.isdisjoint(request.needed):
+            request.refuse_redshifts(f"source={self.name!r}")
         margin_deg = 0.0 if request.primary else PRIMARY_MARGIN_DEG
         return _bricks_of(request.sky, margin_deg, request.release, request.region)
 
@@ -280,24 +269,25 @@ class TractorFiles:
         A file of the survey's own mirrors has none; of another server a header may be asked for.
         """
         bricks = self.grouped(_bricks_of(sky, 0.0, release, region), release)
-        for brick in bricks:
-            file = self.finder.local(brick.path)
-            if file is not None:
-                return own_columns(self.open(file).fields, release)
+        return own_columns(next(self._fields(bricks, may_ask=may_ask), {}), release)
+
+    def _fields(
+        self, bricks: Sequence[RowFile], *, may_ask: bool
+    ) -> Iterator[Mapping[str, FileColumn]]:
+        """Yield the columns of files that are here, then perhaps of some that are not."""
+        for file in filter(None, (self.finder.local(brick.path) for brick in bricks)):
+            yield self.open(file).fields
         if not may_ask or all(mirror.official for mirror in self.finder.mirrors):
-            return {}
+            return
         for brick in bricks[:FEW_BRICKS]:
             answer = self.finder.read_parts(brick.path, remote_layout)
             if isinstance(answer, LocatedFile):
-                answer = self.open(answer).layout
-            if answer is not None:
-                return own_columns(answer.fields, release)
-        return {}
+                yield self.open(answer).fields
+            elif answer is not None:
+                yield answer.fields
 
     def payload(self, request: CatalogRequest) -> Payload:
         """Return what would be fetched."""
-        if request.redshifts and not self.has_redshifts:
-            request.refuse_redshifts(f"source={self.name!r}")
         urls = [self.finder.address(brick.path) for brick in self.bricks(request)]
         return {"service": self.finder.service, "urls": urls}
 
@@ -307,60 +297,48 @@ class TractorFiles:
 
     def rows(self, request: CatalogRequest, *, use_maxrec: bool = True) -> Rows:
         """Return the rows of a request."""
-        if not self.has_redshifts and not REDSHIFTS.isdisjoint(request.needed):
-            request.refuse_redshifts(f"source={self.name!r}")
         bricks = self.bricks(request)
         tables = self.tables(bricks, "The region")
-        gaps = [brick for brick, opened in zip(bricks, tables, strict=True) if opened is None]
-        if gaps:
-            self._tell_gaps(gaps, len(bricks), request.release)
-        chunks, urls = [], []
-        for brick, opened in zip(bricks, tables, strict=True):
-            if opened is not None:
-                table, url = opened
-                positions = table.positions
-                needs = request.sky.needs
-                keys = positions if "ra" in needs else table.read(slice(None), needs)
-                rows = np.flatnonzero(request.sky.contains(*(keys[name] for name in needs)))
-                rows = rows[eligible(positions[rows], brick, request)]
-                names = request.needed
-                if request.columns is None:
-                    names = (*table.layout.fields, *request.redshifts)
-                chunks.append(read_rows(table, brick, rows, names))
-                urls.append(url)
-        return Rows(chunks, {"files": urls}, is_covered=bool(urls))
+        if len(tables) < len(bricks):
+            self._tell_gaps(_gaps(bricks, tables), len(bricks), request.release)
+        chunks, needs = [], request.sky.needs
+        for file, table, _ in tables:
+            keys = table.positions if "ra" in needs else table.read(slice(None), needs)
+            rows = np.flatnonzero(request.sky.contains(*(keys[name] for name in needs)))
+            rows = rows[eligible(table.positions[rows], file, request)]
+            names = request.needed
+            if request.columns is None:
+                names = (*table.fields, *request.redshifts)
+            chunks.append(read_rows(table, file, rows, names))
+        return Rows(chunks, {"files": [url for *_, url in tables]}, is_covered=bool(tables))
 
-    def opened(self, bricks: Sequence[RowFile]) -> Sequence[Opened | None]:
+    def opened(self, bricks: Sequence[RowFile]) -> Sequence[Opened]:
         """Return the tables of bricks for a match, fetched if need be."""
         tables = self.tables(bricks, "The table")
-        lacking = [brick.path for brick, table in zip(bricks, tables, strict=True) if table is None]
-        if lacking:
-            few = ", ".join(lacking[:3]) + (", and so on." if len(lacking) > 3 else ".")
-            msg = f"{len(lacking)} brick(s) near your positions have no catalogue: {few}"
-            if self.on_missing == "raise":
-                raise NoCoverageError(msg)
-            warn(msg, CoverageWarning)
+        gaps = [brick.path for brick in _gaps(bricks, tables)]
+        if gaps:
+            self._miss(f"{len(gaps)} brick(s) near your positions have no catalogue: {few(gaps)}.")
         return tables
 
-    def tables(self, bricks: Sequence[RowFile], what: str) -> list[Opened | None]:
-        """Return the tables of bricks, fetched if need be."""
-        finder = self.finder
-        files = [finder.local(brick.path) for brick in bricks]
+    def tables(self, bricks: Sequence[RowFile], what: str) -> list[Opened]:
+        """Return the tables of bricks, as far as there are any, fetched if need be."""
+        paths = [brick.path for brick in bricks]
+        files = list(map(self.finder.local, paths))
         if None in files:
             self.announce(bricks, files, what)
-            if not finder.only_local:
-                files = finder.find_all([brick.path for brick in bricks])
-        return [None if file is None else (self.open(file), file.url) for file in files]
+            files = self.finder.find_all(paths)
+        pairs = zip(bricks, files, strict=True)
+        return [Opened(brick, self.open(file), file.url) for brick, file in pairs if file]
 
     def announce(
         self, bricks: Sequence[RowFile], files: Sequence[LocatedFile | None], what: str
     ) -> None:
         """Refuse what cannot be fetched or is too much, and tell of what is much."""
+        absent = [brick for brick, file in zip(bricks, files, strict=True) if file is None]
         if self.finder.only_local:
-            self._refuse_unproven(bricks, files)
+            self._refuse_unproven(absent)
             return
-        remote = [brick for brick, file in zip(bricks, files, strict=True) if file is None]
-        n_fetched = len({(b, brick.region) for brick in remote for b in brick.bricks})
+        n_fetched = len({(b, brick.region) for brick in absent for b in brick.bricks})
         n_bytes = n_fetched * self.typical_bytes
         size = f"about {n_bytes / 1e9:.1f} GB" if n_bytes > 1e9 else f"about {n_bytes / 1e6:.0f} MB"
         if n_fetched > self.max_bricks:
@@ -374,31 +352,36 @@ class TractorFiles:
             msg = f"{what} fetches up to {n_fetched} {self.unit}, {size}."
             warn(msg, LargeQueryWarning)
 
-    def _refuse_unproven(
-        self, bricks: Sequence[RowFile], files: Sequence[LocatedFile | None]
-    ) -> None:
+    def _refuse_unproven(self, absent: Sequence[RowFile]) -> None:
         """Refuse to take what folders lack for what the survey does not have."""
-        for brick, file in zip(bricks, files, strict=True):
-            if file is None:
-                release = brick.path.partition("/")[0]
-                folders = self.finder.folders
-                require_unlisted(folders, release, brick.region, brick.bricks, brick.path)
+        for brick in absent:
+            release = brick.path.partition("/")[0]
+            folders = self.finder.folders
+            require_unlisted(folders, release, brick.region, brick.bricks, brick.path)
 
     def open(self, file: LocatedFile) -> TractorFile:
         """Open a file that is here."""
         return self.finder.read(file, lambda f: open_table(f.path, f.sidecars, self.open_tables))
 
-    def _tell_gaps(self, lacking: Sequence[RowFile], n_bricks: int, release: str) -> None:
-        stems = [Path(brick.path).stem.replace("tractor-", "brick ") for brick in lacking]
-        names = ", ".join(stems[:5])
-        names += f" and {len(stems) - 5} more" if len(stems) > 5 else ""
-        if len(stems) < n_bricks:
-            msg = f"{release} has no catalogue of part of the region: no {names}."
+    def _tell_gaps(self, gaps: Sequence[RowFile], n_bricks: int, release: str) -> None:
+        names = few([Path(brick.path).stem.replace("tractor-", "brick ") for brick in gaps])
+        if len(gaps) == n_bricks:
+            self._miss(f"{release} has no catalogue there: no {names}.")
         else:
-            msg = f"{release} has no catalogue there: no {names}."
-            if self.on_missing == "raise":
-                raise NoCoverageError(msg)
+            msg = f"{release} has no catalogue of part of the region: no {names}."
+            warn(msg, CoverageWarning)
+
+    def _miss(self, msg: str) -> None:
+        """Tell that there is no catalogue, as the user wants it."""
+        if self.on_missing == "raise":
+            raise NoCoverageError(msg)
         warn(msg, CoverageWarning)
+
+
+def _gaps(bricks: Sequence[RowFile], tables: Sequence[Opened]) -> list[RowFile]:
+    """Return the bricks for which there is no table."""
+    files = {opened.file for opened in tables}
+    return [brick for brick in bricks if brick not in files]
 
 
 def eligible(positions: np.ndarray, brick: RowFile, request: CatalogRequest) -> np.ndarray:
@@ -419,9 +402,8 @@ def read_rows(
     """Read rows of one file."""
     columns = table.read(rows, names)
     masks = table.masks(rows, names) if table.layout.nullable else {}
-    for name in REDSHIFTS & columns.keys():
-        if columns[name].dtype.kind == "f":
-            masks[name] = columns[name] == NO_REDSHIFT
+    redshifts = MEASURED_REDSHIFTS & columns.keys()
+    masks |= {name: columns[name] == NO_REDSHIFT for name in redshifts}
     fields = table.layout.fields
     units = {name: fields[name].unit for name in columns if name in fields}
     return Chunk(len(rows), columns, brick.region == "north", masks, units, str(table.path))

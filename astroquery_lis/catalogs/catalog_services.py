@@ -11,9 +11,10 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -38,6 +39,7 @@ from ..survey.releases import get_release, get_tree
 from ..survey.sphere import Circle
 from ..survey.tractor import TYPES, RowIds, northern_rows, row_ids
 from ..survey.tractor_columns import (
+    MEASURED_REDSHIFTS,
     NO_REDSHIFT,
     REDSHIFTS,
     Comparison,
@@ -188,17 +190,22 @@ class TapSource:
         return rows
 
     def _ask(self, query: str, request: CatalogRequest, use_maxrec: bool) -> Rows:
-        is_exact = (
+        is_exact = use_maxrec and self._is_exact(request)
+        maxrec = (request.maxrec if is_exact else None) or DEFAULT_MAXREC
+        answer = self._client.run(query, maxrec=maxrec, async_job=self._async_job)
+        meta = {"adql": query, "url": self._client.url}
+        return Rows([chunk_of(answer.table, request)], meta, answer.is_cut)
+
+    def _is_exact(self, request: CatalogRequest) -> bool:
+        """Tell whether the service selects just the rows of a request."""
+        n_tests = len(request.conditions) + request.drop_duplicates
+        return (
             request.sky.enclosing is request.sky
             and self._client.url not in self._cone_refused
             and not request.maskbits
             and all(condition.is_exact for condition in request.conditions)
-            and len(_pushed(request)) == len(request.conditions) + request.drop_duplicates
+            and len(_pushed(request)) == n_tests
         )
-        maxrec = request.maxrec if request.maxrec and is_exact and use_maxrec else DEFAULT_MAXREC
-        answer = self._client.run(query, maxrec=maxrec, async_job=self._async_job)
-        meta = {"adql": query, "url": self._client.url}
-        return Rows([chunk_of(answer.table, request)], meta, answer.is_cut)
 
 
 def _may_be_the_cone(message: str) -> bool:
@@ -292,21 +299,23 @@ def _asked(request: CatalogRequest) -> list[str]:
 
 def _pushed(request: CatalogRequest) -> list[str]:
     """Return the conditions that the service can test, as ADQL."""
-    conditions = [c for c in request.conditions if c.column.in_tap]
-    kinds = any_column("type", request.release)
-    if request.drop_duplicates and kinds is not None:
+    conditions = list(request.conditions)
+    if request.drop_duplicates:
+        kinds = tractor_columns(request.release)["type"]
         conditions.append(Condition(kinds, Comparison("!=", ("DUP",))))
-    if request.release == "dr11":
-        # Its `type` and `ref_cat` were swapped for a while (2026): these are tested here.
-        conditions = [c for c in conditions if c.column.name not in ("type", "ref_cat")]
-    texts = []
-    for condition in conditions:
-        name = condition.column.name
-        if name not in REDSHIFTS:
-            texts.append(condition.adql(f't."{name}"'))
-        elif len(_redshift_releases(request)) == 1:
-            texts.append(condition.adql(f'p0."{name}"'))
-    return [text for text in texts if text is not None]
+    # Its `type` and `ref_cat` were swapped for a while (2026): these are tested here.
+    swapped = ("type", "ref_cat") if request.release == "dr11" else ()
+    columns = (condition.column for condition in conditions)
+    there = [column.in_tap and column.name not in swapped for column in columns]
+    return list(filter(None, (_pushed_text(c, request) for c in compress(conditions, there))))
+
+
+def _pushed_text(condition: Condition, request: CatalogRequest) -> str | None:
+    name = condition.column.name
+    if name not in REDSHIFTS:
+        return condition.adql(f't."{name}"')
+    is_single = len(_redshift_releases(request)) == 1
+    return condition.adql(f'p0."{name}"') if is_single else None
 
 
 def chunk_of(table: Table, request: CatalogRequest) -> Chunk:
@@ -318,14 +327,13 @@ def chunk_of(table: Table, request: CatalogRequest) -> Chunk:
         values, mask = _values(table[label], any_column(name, request.release))
         columns[name] = values
         units[name] = str(table[label].unit or "")
-        if mask is not None and mask.any():
+        if mask.any():
             masks[name] = mask
-    if all(name in columns for name in DCHISQ):
-        parts = [columns.pop(name) for name in DCHISQ]
-        columns["dchisq"] = np.stack(parts, axis=1) if len(table) else np.empty((0, 5), "f4")
+    if columns.keys() >= set(DCHISQ):
+        columns["dchisq"] = np.stack([columns.pop(name) for name in DCHISQ], axis=1)
     _unswap(columns)
     _merge_redshifts(columns, masks)
-    north = np.zeros(len(table), bool)
+    north = np.zeros(0, bool)
     if len(table):
         north = northern_rows(columns, request.release, request.region)
     return Chunk(len(table), columns, north, masks, units, "The service's table")
@@ -339,29 +347,24 @@ def _merge_redshifts(columns: dict[str, np.ndarray], masks: dict[str, np.ndarray
         first = columns[name]
         is_gap = first == "" if first.dtype.kind == "U" else np.isnan(first)
         columns[name] = np.where(is_gap, second, first)
-    for name in REDSHIFTS & columns.keys():
-        values = columns[name]
-        if values.dtype.kind == "f":
-            masks[name] = np.isnan(values) | (values == NO_REDSHIFT)
+    for name in MEASURED_REDSHIFTS & columns.keys():
+        masks[name] = np.isnan(columns[name]) | (columns[name] == NO_REDSHIFT)
 
 
-def _values(column: Column, schema: TractorColumn | None) -> tuple[np.ndarray, np.ndarray | None]:
+def _values(column: Column, schema: TractorColumn | None) -> tuple[np.ndarray, np.ndarray]:
     """Return values and mask of a column; missing texts are empty and missing floats NaN."""
     data, mask = np.ma.getdata(column), np.ma.getmaskarray(column)
-    if data.dtype.kind in "OSU" or (schema is not None and schema.is_text):
-        pairs = zip(data.tolist(), mask.tolist(), strict=True)
-        texts: Sequence[str] = [_text(value, missing) for value, missing in pairs]
-        return np.array(texts, dtype=str), None
+    kind = data.dtype.kind if schema is None else schema.dtype[0]
+    if kind == "U" or data.dtype.kind in "OSU":
+        texts = map(_text, data.tolist(), mask.tolist())
+        return np.array([*texts], dtype=str), np.zeros(len(data), bool)
     data = np.array(data)
     lacking = mask | (data == NO_VALUE)
     if data.dtype.kind == "f":
         data[lacking] = np.nan
-        lacking &= ~mask
-    else:
-        data[lacking] = 0
-    if schema is not None and schema.dtype == "?":
-        data = data.astype(bool)
-    return data, lacking
+        return data, lacking & ~mask
+    data[lacking] = 0
+    return data.astype(bool) if kind == "?" else data, lacking
 
 
 def _text(value: object, missing: bool) -> str:
@@ -372,10 +375,9 @@ def _text(value: object, missing: bool) -> str:
 
 def _unswap(columns: dict[str, np.ndarray]) -> None:
     """Put ``type`` and ``ref_cat`` right if the service has them the wrong way round."""
-    if "type" not in columns or "ref_cat" not in columns:
-        return
-    kinds, references = (set(np.unique(columns[n])) - {""} for n in ("type", "ref_cat"))
-    if references and references <= set(TYPES) and not kinds & set(TYPES):
+    kinds, references = (set(np.unique(columns.get(n, ()))) - {""} for n in ("type", "ref_cat"))
+    is_swapped = references and references <= TYPES.keys() and kinds.isdisjoint(TYPES)
+    if is_swapped and "type" in columns:
         columns["type"], columns["ref_cat"] = columns["ref_cat"], columns["type"]
 
 
@@ -458,23 +460,28 @@ def _question(request: CatalogRequest) -> tuple[str, dict[str, str]]:
 
 
 def _chunk_of(hdus: HDUList, request: CatalogRequest, url: str) -> Chunk:
-    columns, units = {}, {}
     table = hdus[-1]
-    for column in table.columns if isinstance(table, BinTableHDU) else ():
-        name = column.name.lower()
-        columns[name] = _native(np.asarray(table.data.field(column.name)))
-        units[name] = column.unit or ""
-    if not all(name in columns for name in ("ra", "dec", "release", "brickid", "objid")):
+    fields = table.columns if isinstance(table, BinTableHDU) else ()
+    units = {column.name.lower(): column.unit or "" for column in fields}
+    columns = {c.name.lower(): _native(np.asarray(table.data.field(c.name))) for c in fields}
+    if not {"ra", "dec", "release", "brickid", "objid"} <= columns.keys():
         msg = f"{url} sent a table that is not a Tractor catalogue."
         raise UnexpectedContentError(msg, url=url)
     north = northern_rows(columns, request.release, request.region)
+    masks = _padding(columns, north, request.release) if north.any() else {}
+    return Chunk(len(north), columns, north, masks, units, url)
+
+
+def _padding(
+    columns: Mapping[str, np.ndarray], north: np.ndarray, release: str
+) -> dict[str, np.ndarray]:
+    """Return which values pad light curves: those of the north are shorter in DR9."""
     masks = {}
     for name, values in columns.items():
-        # Light curves of the north are shorter in DR9 and come padded.
-        if name.startswith("lc_") and values.ndim == 2 and north.any():
+        if name.startswith("lc_") and values.ndim == 2:
             masks[name] = np.zeros(values.shape, bool)
-            masks[name][north, _northern_length(name, request.release) :] = True
-    return Chunk(len(north), columns, north, masks, units, url)
+            masks[name][north, _northern_length(name, release) :] = True
+    return masks
 
 
 def _native(values: np.ndarray) -> np.ndarray:

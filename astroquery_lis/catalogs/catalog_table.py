@@ -9,6 +9,8 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from itertools import chain
+from operator import attrgetter
 from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -100,26 +102,8 @@ def query_catalog(
     if on_missing == "raise":
         request.refuse_lacking()
     failures: list[TransferError] = []
-    for source, why in sources:
-        reason = why
-        try:
-            rows = source.rows(request)
-            columns = request.without(rows.lacking) if rows.lacking else request
-            answer = assemble(columns, rows.chunks)
-            if rows.is_cut:
-                rows, answer = _enough(request, source, rows, answer)
-            break
-        except TransferError as error:
-            failures.append(error)
-        except InvalidRequestError as refusal:
-            if not failures:
-                raise
-            # Too many files: that the first one failed is what the user has to know.
-            raise failures[0] from refusal
-    else:
-        raise failures[-1]
-    if failures:
-        reason = _tell_failures(failures, sources)
+    source, rows, answer = _first_answer(request, sources, failures)
+    reason = _tell_failures(failures, sources) if failures else dict(sources)[source]
     answer.table.meta.update(
         {
             "survey": "DESI Legacy Imaging Surveys",
@@ -132,6 +116,30 @@ def query_catalog(
     )
     _tell(request, answer, rows, source.name, on_missing)
     return answer.table
+
+
+def _first_answer(
+    request: CatalogRequest,
+    sources: Sequence[tuple[CatalogSource, str]],
+    failures: list[TransferError],
+) -> tuple[CatalogSource, Rows, Assembled]:
+    """Return the first source that answers, and what; note the failures before it."""
+    for source, _ in sources:
+        try:
+            rows = source.rows(request)
+            columns = request.without(rows.lacking) if rows.lacking else request
+            answer = assemble(columns, rows.chunks)
+            if rows.is_cut:
+                rows, answer = _enough(request, source, rows, answer)
+            return source, rows, answer
+        except TransferError as error:
+            failures.append(error)
+        except InvalidRequestError as refusal:
+            if not failures:
+                raise
+            # Too many files: that the first one failed is what the user has to know.
+            raise failures[0] from refusal
+    raise failures[-1]
 
 
 def _enough(
@@ -168,29 +176,33 @@ def _tell(
         which = "the nearest" if source != "tap" and request.sky.center else "not all"
         msg = f"There are more rows than came: {n_rows} of them, {which}, are here."
         warn(msg, MaxResultsWarning)
-    if n_rows and isinstance(request.sky, RowIds):
+    if isinstance(request.sky, RowIds):
         _tell_lost(request, len(request.sky.keys), n_rows)
-    elif not n_rows and rows.is_covered:
+    if not n_rows and rows.is_covered:
         msg = "No row of the catalogue is there and meets the conditions."
         warn(msg, NoResultsWarning)
 
 
 def _tell_lost(request: CatalogRequest, n_ids: int, n_rows: int) -> None:
     """Warn of ids that are of no row."""
-    if n_rows < n_ids and not request.conditions and request.maxrec is None:
+    if 0 < n_rows < n_ids and not request.conditions and request.maxrec is None:
         warn(f"{n_ids - n_rows} of {n_ids} ids have no row there.", NoResultsWarning)
 
 
 def _tell_lacking(lacking: Sequence[str], n_rows: int, on_missing: str) -> None:
     """Tell of columns without values, as the user wants it."""
-    few = ", ".join(lacking[:6])
-    few += f" and {len(lacking) - 6} more" if len(lacking) > 6 else ""
     where = "some rows" if n_rows else "this region"
-    msg = f"{few} without values in {where}: the release or region lacks them."
+    msg = f"{few(lacking)} without values in {where}: the release or region lacks them."
     if on_missing == "raise":
         msg += " Leave them out, or take on_missing='warn' for columns without values."
         raise MissingDataError(msg)
     warn(msg, CoverageWarning)
+
+
+def few(names: Sequence[str], most: int = 6) -> str:
+    """Return some names as text, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 # ---- one schema ----------------------------------------------------------------------------------
@@ -212,7 +224,7 @@ def assemble(request: CatalogRequest, chunks: Sequence[Chunk]) -> Assembled:
     rows = np.flatnonzero(_selected(request, merged))
     placed = {name: merged[name][0][rows] for name in ("ra", "dec", *ROW_KEY)}
     order = request.sky.order(placed)
-    is_cut = request.maxrec is not None and len(rows) > request.maxrec
+    is_cut = len(order) > (request.maxrec or len(order))
     rows = rows[order[: request.maxrec]]
     values = {column.name: merged[column.name][0].take(rows, 0) for column in columns}
     masks = {name: mask[rows] for name in values if (mask := merged[name][1]) is not None}
@@ -264,17 +276,17 @@ def merge_columns(
     request: CatalogRequest, chunks: Sequence[Chunk], columns: Sequence[TractorColumn]
 ) -> dict[str, Masked]:
     """Return columns over all chunks, with what the selection needs."""
-    own = {column.name: column for column in columns}
-    own |= {condition.column.name: condition.column for condition in request.conditions}
-    plain = (column.name for column in columns if not column.inputs)
+    conditions = map(attrgetter("column"), request.conditions)
+    own = {column.name: column for column in (*columns, *conditions)}
+    names = chain.from_iterable(column.sources for column in columns)
     chunks = [chunk for chunk in chunks if chunk.n_rows]
     merged = {}
-    for name in dict.fromkeys((*request.needed, *plain)):
-        parts = [_part(own.get(name), name, chunk, request) for chunk in chunks]
-        merged[name] = parts[0] if len(parts) == 1 else _joined(own.get(name), name, parts, request)
-    for column in own.values():
-        if column.inputs:
-            merged[column.name] = _computed(column, merged, request.release)
+    for name in dict.fromkeys((*request.needed, *names)):
+        column = any_column(name, request.release) or own.get(name)
+        parts = [_part(column, name, chunk, request) for chunk in chunks]
+        merged[name] = parts[0] if len(parts) == 1 else _joined(column, parts, request)
+    for column in filter(attrgetter("inputs"), own.values()):
+        merged[column.name] = _computed(column, merged, request.release)
     return merged
 
 
@@ -296,31 +308,30 @@ def _computed(column: TractorColumn, merged: Mapping[str, Masked], release: str)
 
 def _all_columns(request: CatalogRequest, chunks: Sequence[Chunk]) -> tuple[TractorColumn, ...]:
     """Return every column that came: known ones in the survey's order, then the others."""
-    schema = tractor_columns(request.release)
-    present = {"ls_id": 1} | {name: 1 for chunk in chunks for name in chunk.columns}
-    names = [name for name in schema if name in present]
-    names += [name for name in present if name not in schema]
+    present = dict.fromkeys(("ls_id", *chain.from_iterable(chunk.columns for chunk in chunks)))
+    names = filter(present.__contains__, tractor_columns(request.release))
     columns = []
-    for name in names:
+    for name in dict.fromkeys((*names, *present)):
         column = any_column(name, request.release)
         # What a service computed is as good as what would be computed here.
-        if column is None or (column.inputs and not set(column.inputs) <= set(present)):
-            values = next(c.columns[name] for c in chunks if name in c.columns)
-            unit = _unit_of(name, chunks)
-            column = TractorColumn(name, values.dtype.str.lstrip("<>|="), 1, unit, name, None, True)
+        if column is None or not present.keys() >= set(column.inputs):
+            column = _as_it_came(name, chunks)
         columns.append(column)
     return tuple(columns)
 
 
-_NOWHERE = np.array(False)
+def _as_it_came(name: str, chunks: Sequence[Chunk]) -> TractorColumn:
+    """Return a column of which nothing is known but what came."""
+    values = next(chunk.columns[name] for chunk in chunks if name in chunk.columns)
+    kind = values.dtype.str.lstrip("<>|=")
+    return TractorColumn(name, kind, 1, _unit_of(name, chunks), name, None, True)
 
 
 class _Expected(NamedTuple):
     """What is known of a column before there are values."""
 
-    column: TractorColumn | None
     dtype: np.dtype | None
-    lacks: np.ndarray | None  # whether the south's files and the north's lack it, if any do
+    lacks: np.ndarray  # whether the south's files lack it, and the north's
 
 
 @cache
@@ -328,8 +339,7 @@ def _expected(name: str, release: str) -> _Expected:
     """Return what the releases tell of a column, by name."""
     column = any_column(name, release)
     lacks = np.array([name in _absent(release, region) for region in ("south", "north")])
-    dtype = None if column is None else np.dtype(column.dtype)
-    return _Expected(column, dtype, lacks if lacks.any() else None)
+    return _Expected(None if column is None else np.dtype(column.dtype), lacks)
 
 
 @cache
@@ -342,18 +352,23 @@ def _absent(release: str, region: str) -> frozenset[str]:
 
 
 def _joined(
-    own: TractorColumn | None, name: str, parts: Sequence[Masked], request: CatalogRequest
+    column: TractorColumn | None, parts: Sequence[Masked], request: CatalogRequest
 ) -> Masked:
     """Return values and mask of a column over all chunks, or of none."""
     if not parts:
-        return empty_column(any_column(name, request.release) or own, request)
+        return empty_column(column, request)
     if len({values.shape[1:] for values, _ in parts}) > 1:
         parts = _padded(parts)
-    joined = np.concatenate([values for values, _ in parts])
-    if all(mask is None for _, mask in parts):
-        return joined, None
-    masks = [np.zeros(values.shape, bool) if mask is None else mask for values, mask in parts]
-    return joined, np.concatenate(masks)
+    values, masks = zip(*parts, strict=True)
+    if all(mask is None for mask in masks):
+        return np.concatenate(values), None
+    return np.concatenate(values), np.concatenate([*map(_full_mask, parts)])
+
+
+def _full_mask(part: Masked) -> np.ndarray:
+    """Return which values of a column are missing, where it may have no mask."""
+    values, mask = part
+    return np.zeros(values.shape, bool) if mask is None else mask
 
 
 def empty_column(column: TractorColumn | None, request: CatalogRequest) -> Masked:
@@ -374,24 +389,30 @@ def _blank(column: TractorColumn | None, n_rows: int) -> np.ndarray:
     return np.full(shape, column.missing, column.dtype)
 
 
-def _part(own: TractorColumn | None, name: str, chunk: Chunk, request: CatalogRequest) -> Masked:
+def _part(column: TractorColumn | None, name: str, chunk: Chunk, request: CatalogRequest) -> Masked:
     """Return values and mask of a column, the survey's or its file's own, in one chunk."""
-    known, dtype, lacks = _expected(name, request.release)
-    column = known or own
+    dtype, lacks = _expected(name, request.release)
+    gap = lacks[np.asarray(chunk.north, int)]
     values, mask = chunk.columns.get(name), chunk.masks.get(name)
-    gap = _NOWHERE if lacks is None else lacks[np.asarray(chunk.north, int)]
     if values is None:
         if not gap.all():
             _refuse_unselected(name, chunk, request)
         values = _blank(column, chunk.n_rows)
         return values, np.ones(values.shape, bool)
-    if dtype is not None and values.dtype is not dtype:
-        # Texts may be longer than those of the survey.
-        kind = np.promote_types(dtype, values.dtype) if values.dtype.kind == "U" else dtype
-        values = values.astype(kind, copy=False)
+    if values.dtype is not dtype:
+        values = _as_kind(values, dtype)
     if mask is None and not gap.any():
         return values, None
-    return _blanked(values, mask, gap, column)
+    return _blanked((values, mask), gap, column)
+
+
+def _as_kind(values: np.ndarray, dtype: np.dtype | None) -> np.ndarray:
+    """Return values as the survey has them, if it has such."""
+    if dtype is None:
+        return values
+    # Texts may be longer than those of the survey.
+    kind = np.promote_types(dtype, values.dtype) if values.dtype.kind == "U" else dtype
+    return values.astype(kind, copy=False)
 
 
 def _refuse_unselected(name: str, chunk: Chunk, request: CatalogRequest) -> None:
@@ -401,13 +422,10 @@ def _refuse_unselected(name: str, chunk: Chunk, request: CatalogRequest) -> None
         raise MissingDataError(msg)
 
 
-def _blanked(
-    values: np.ndarray, mask: np.ndarray | None, gap: np.ndarray, column: TractorColumn | None
-) -> Masked:
+def _blanked(part: Masked, gap: np.ndarray, column: TractorColumn | None) -> Masked:
     """Return values with nothing where they are masked, or where a region lacks the column."""
-    mask = np.zeros(values.shape, bool) if mask is None else mask.copy()
+    values, mask = part[0].copy(), _full_mask(part).copy()
     mask[gap] = True
-    values = values.copy()
     values[mask] = column.missing if column is not None else values.dtype.type(0)
     return values, mask
 
@@ -416,22 +434,20 @@ def _padded(parts: Sequence[Masked]) -> list[Masked]:
     """Return arrays of one length per row; what the shorter ones lack is masked."""
     length = max(values.shape[1] for values, _ in parts)
     padded: list[Masked] = []
-    for values, mask in parts:
-        room = ((0, 0), (0, length - values.shape[1]))
-        mask = np.zeros(values.shape, bool) if mask is None else mask
-        padded.append((np.pad(values, room), np.pad(mask, room, constant_values=True)))
+    for part in parts:
+        room = ((0, 0), (0, length - part[0].shape[1]))
+        mask = np.pad(_full_mask(part), room, constant_values=True)
+        padded.append((np.pad(part[0], room), mask))
     return padded
 
 
 def _unit_of(name: str, chunks: Sequence[Chunk]) -> u.UnitBase | None:
     """Return the unit of a column that the package does not know."""
-    for chunk in chunks:
-        if chunk.units.get(name):
-            return parse_unit(chunk.units[name])
-    for prefix, unit in _EXTRA_UNITS.items():
-        if name == prefix or name.startswith(f"{prefix}_"):
-            return unit
-    return None
+    text = next(filter(None, (chunk.units.get(name) for chunk in chunks)), None)
+    if text is not None:
+        return parse_unit(text)
+    units = _EXTRA_UNITS.items()
+    return next((unit for prefix, unit in units if f"{name}_".startswith(f"{prefix}_")), None)
 
 
 def _selected(request: CatalogRequest, merged: Mapping[str, Masked]) -> np.ndarray:

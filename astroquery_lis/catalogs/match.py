@@ -19,7 +19,15 @@ from astropy.table import Column, MaskedColumn, Table
 from ..survey.bricks import brick_edges, brick_id
 from ..survey.catalog_request import CatalogRequest
 from ..survey.sphere import bricks_in_circle, separation_deg, unit_vectors
-from .catalog_files import RowFile, TractorFile, TractorFiles, brick_files, eligible, read_rows
+from .catalog_files import (
+    Opened,
+    RowFile,
+    TractorFile,
+    TractorFiles,
+    brick_files,
+    eligible,
+    read_rows,
+)
 from .catalog_table import Chunk, merge_columns
 
 MAX_RADIUS_DEG = 60 / 3600
@@ -44,6 +52,11 @@ class Positions:
     dec_deg: np.ndarray
     radius_deg: float
     epoch_yr: np.ndarray | None = None  # when each holds
+
+    @property
+    def reach_deg(self) -> float:
+        """How far away a source may be listed that is near enough when it has moved."""
+        return self.radius_deg + (0.0 if self.epoch_yr is None else MAX_MOTION_DEG)
 
     def vectors(self, index: np.ndarray) -> np.ndarray:
         """Return some of them as unit vectors."""
@@ -98,32 +111,21 @@ def _match(
 ) -> Matches:
     """Match positions to the catalogue."""
     placed = np.flatnonzero(np.isfinite(positions.ra_deg) & np.isfinite(positions.dec_deg))
-    reach = positions.radius_deg + (0.0 if positions.epoch_yr is None else MAX_MOTION_DEG)
     ra_deg, dec_deg = positions.ra_deg[placed], positions.dec_deg[placed]
-    brick, index = bricks_of_positions(ra_deg, dec_deg, reach)
+    brick, index = bricks_of_positions(ra_deg, dec_deg, positions.reach_deg)
     index = placed[index]
-    bricks = files.grouped(
-        tuple(brick_files(np.unique(brick), request.release, request.region)), request.release
-    )
-    pairs, sources, tables = [], [], []
-    for file, opened in zip(bricks, files.opened(bricks), strict=True):
-        if opened is None:
-            continue
-        table, _ = opened
-        tables.append((file, table))
+    bricks = brick_files(np.unique(brick), request.release, request.region)
+    tables = files.opened(files.grouped(tuple(bricks), request.release))
+    none = np.empty(0, int)
+    pairs = [(none, none, none, np.empty(0))]
+    for number, (file, table, _) in enumerate(tables):
         ends = [np.searchsorted(brick, [number, number + 1]) for number in file.bricks]
         near = np.unique(np.concatenate([index[first:last] for first, last in ends]))
         rows = rows_of(table, file, request)
-        for pair in _pairs(table, rows, near, positions):
-            if len(pair[0]):
-                pairs.append(pair)
-                sources.append((file, table))
-    if pairs:
-        return _collect(pairs, sources, find, request)
-    # Which columns there are does not depend on whether anything matched.
-    none = np.empty(0, int)
-    chunks = [read_rows(table, file, none, request.needed) for file, table in tables]
-    return Matches(none, np.empty(0), chunks, none)
+        pairs_of_file = _pairs(table, rows, near, positions)
+        pairs += [(np.full(len(pair[0]), number), *pair) for pair in pairs_of_file]
+    which, place, row, apart = (np.concatenate(column) for column in zip(*pairs, strict=True))
+    return _collect(tables, which, (place, row, apart), find, request)
 
 
 def rows_of(table: TractorFile, file: RowFile, request: CatalogRequest) -> np.ndarray:
@@ -143,9 +145,8 @@ def _pairs(
 ) -> Iterator[Pairs]:
     """Yield the pairs in one file: of still sources, of movers."""
     names = ("pmra", "pmdec", "ref_epoch", "ref_cat")
-    epoch_yr, motion = positions.epoch_yr, {}
-    if epoch_yr is not None and len(rows) and len(near):
-        motion = table.read(rows, names)
+    epoch_yr = positions.epoch_yr
+    motion = {} if epoch_yr is None else table.read(rows, names)
     if epoch_yr is None or len(motion) < len(names):
         yield _near(table, rows, near, positions, positions.radius_deg)
         return
@@ -211,22 +212,21 @@ def _near(
 
 
 def _collect(
-    pairs: Sequence[Pairs],
-    sources: Sequence[tuple[RowFile, TractorFile]],
+    tables: Sequence[Opened],
+    which: np.ndarray,
+    pairs: Pairs,
     find: str,
     request: CatalogRequest,
 ) -> Matches:
-    """Keep the pairs that are asked for, and read their rows."""
-    which = np.concatenate([np.full(len(pair[1]), n) for n, pair in enumerate(pairs)])
-    place, row, apart = (np.concatenate([pair[k] for pair in pairs]) for k in range(3))
+    """Keep the pairs that are asked for, and read their rows; ``which`` table each is of."""
+    place, row, apart = pairs
     order = np.lexsort((row, which, apart, place))
     if find == "best":
         order = order[np.unique(place[order], return_index=True)[1]]
     chunks, position, start = [], np.empty(len(order), int), 0
-    for number, (file, table) in enumerate(sources):
+    # Which columns there are does not depend on what matched.
+    for number, (file, table, _) in enumerate(tables):
         pair = np.flatnonzero(which[order] == number)
-        if not len(pair):
-            continue
         rows, inverse = np.unique(row[order][pair], return_inverse=True)
         chunks.append(read_rows(table, file, rows, request.needed))
         position[pair] = start + inverse

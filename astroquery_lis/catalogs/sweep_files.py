@@ -9,9 +9,10 @@ a few rows, then at a few between those, until what is left is small enough to b
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
@@ -62,8 +63,10 @@ def _by_name(bricks: np.ndarray) -> np.ndarray:
 
 
 Order: TypeAlias = Callable[[np.ndarray], np.ndarray]
-Spans: TypeAlias = dict[int, list[tuple[int, int]]]
-"""From which row to which each brick can lie."""
+Run: TypeAlias = tuple[int, int]
+"""From which row to which."""
+Spans: TypeAlias = dict[int, list[Run]]
+"""Where each brick can lie."""
 
 ORDERS: tuple[Order, ...] = (_by_name, _by_id)
 
@@ -121,7 +124,7 @@ class RemoteSweep(TableFile):
             # Two rows beyond the ends stand for bricks before and after all others.
             rows = np.array([-1, *rows, n_rows])
             spans: Spans = {brick: [] for brick in bricks.tolist()}
-            gaps: list[tuple[int, int]] = []
+            gaps: list[Run] = []
             for order in orders:
                 runs, unsure = _ends(order(ids), order(bricks), rows)
                 gaps += unsure
@@ -154,22 +157,25 @@ class RemoteSweep(TableFile):
 
     def _read(self, parts: RemoteParts, spans: Spans, orders: Sequence[Order]) -> None:
         """Read the rows between which bricks lie, in one of some orders if they are in any."""
-        layout = self.layout
-        empty = np.empty(0, int), np.empty((0, layout.row_bytes), np.uint8)
+        empty = np.empty(0, int), np.empty((0, self.layout.row_bytes), np.uint8)
         blocks = {brick: [empty] for brick in spans}
-        runs = sorted({run for some in spans.values() for run in some})
-        for number in range(0, len(runs), MOST_RUNS):
-            some = runs[number : number + MOST_RUNS]
-            for run, lines in zip(some, _rows_between(parts, self, some), strict=True):
-                table = TableFile(self.path, replace(layout, n_rows=len(lines)), lines)
-                ids = self._checked(table.read(slice(None), ("brickid",))["brickid"])
-                orders = _fitting(ids, orders)
-                for brick in [brick for brick in spans if run in spans[brick]]:
-                    places = np.flatnonzero(ids == brick)
-                    blocks[brick].append((run[0] + places, lines[places]))
+        for run, lines in self._runs(parts, spans):
+            table = TableFile(self.path, replace(self.layout, n_rows=len(lines)), lines)
+            ids = self._checked(table.read(slice(None), ("brickid",))["brickid"])
+            orders = _fitting(ids, orders)
+            for brick in [brick for brick in spans if run in spans[brick]]:
+                places = np.flatnonzero(ids == brick)
+                blocks[brick].append((run[0] + places, lines[places]))
         for brick, pieces in blocks.items():
             numbers, lines = (np.concatenate(column) for column in zip(*pieces, strict=True))
             self.blocks[brick] = numbers, lines
+
+    def _runs(self, parts: RemoteParts, spans: Spans) -> Iterator[tuple[Run, np.ndarray]]:
+        """Yield the runs of rows where bricks can lie, and the rows as bytes."""
+        runs = sorted({*chain.from_iterable(spans.values())})
+        for number in range(0, len(runs), MOST_RUNS):
+            some = runs[number : number + MOST_RUNS]
+            yield from zip(some, _rows_between(parts, self, some), strict=True)
 
     def forget(self, n_bytes: int) -> int:
         """Let the blocks go that were read first, and return how many bytes they had."""
@@ -198,9 +204,7 @@ def forget_oldest(tables: Iterable[TableFile]) -> None:
             excess -= sweep.forget(excess)
 
 
-def _ends(
-    keys: np.ndarray, sought: np.ndarray, rows: np.ndarray
-) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+def _ends(keys: np.ndarray, sought: np.ndarray, rows: np.ndarray) -> tuple[list[Run], list[Run]]:
     """Return from which row to which each brick can lie, and the rows where it begins and ends.
 
     ``keys`` are those of rows that were looked at, ``rows`` their numbers between two beyond.
@@ -223,9 +227,7 @@ def _fitting(bricks: np.ndarray, orders: Sequence[Order]) -> list[Order]:
     return fitting
 
 
-def _rows_between(
-    parts: RemoteParts, table: TableFile, runs: Sequence[tuple[int, int]]
-) -> list[np.ndarray]:
+def _rows_between(parts: RemoteParts, table: TableFile, runs: Sequence[Run]) -> list[np.ndarray]:
     """Return the rows of runs (start, stop) as bytes."""
     layout = table.layout
     begin, size = layout.data_offset, layout.row_bytes
@@ -287,11 +289,14 @@ class SweepRows(TractorFile):
         numbers = np.arange(len(self.positions)) if self.numbers is None else self.numbers
         redshifts = self.beside(numbers[rows], [*ROW_KEY, *names])
         key = super().read(rows, ROW_KEY)
-        is_same = all(n in redshifts and (redshifts[n] == key[n]).all() for n in ROW_KEY)
-        if redshifts and not is_same:
+        if redshifts and not all(np.array_equal(redshifts.get(n, ()), key[n]) for n in ROW_KEY):
             msg = f"The redshifts beside {self.path} are of other rows."
             raise UnexpectedContentError(msg, url=str(self.path))
         return {name: redshifts[name] for name in names if name in redshifts}
+
+
+Answer: TypeAlias = LocatedFile | tuple[np.ndarray, TableFile] | None
+"""A file that is here, or the numbers of rows that were read, and the rows."""
 
 
 def _meet(path: str, box: tuple[float, float, float, float]) -> bool:
@@ -371,37 +376,35 @@ class SweepFiles(TractorFiles):
             raise InvalidRequestError(msg, parameter="source", value="sweeps")
         return frozenset(lacking)
 
-    def tables(self, bricks: Sequence[RowFile], what: str) -> list[Opened | None]:
+    def tables(self, bricks: Sequence[RowFile], what: str) -> list[Opened]:
         """Return the tables of bricks; of those on a server, the rows of the bricks."""
         files = [self.finder.local(brick.path) for brick in bricks]
         if None in files:
             self.announce(bricks, files, what)
-        return [self._opened(brick, file) for brick, file in zip(bricks, files, strict=True)]
+        opened = map(self._opened, bricks, files)
+        return list(filter(None, opened))
 
     def _opened(self, brick: RowFile, file: LocatedFile | None) -> Opened | None:
-        numbers: np.ndarray | None = None
-        if file is None and not self.finder.only_local:
+        answer: Answer = file
+        if answer is None:
             answer = self.finder.read_parts(brick.path, partial(self._remote_rows, brick))
-            if isinstance(answer, LocatedFile):
-                file = answer
-            elif answer is not None:
-                numbers, rows = answer
-                table, url = with_positions(rows), str(rows.path)
-        if file is not None:
-            table, url = self.open(file), file.url
-        elif numbers is None:
+        if answer is None:
             return None
-        return (
-            SweepRows(
-                table.path,
-                table.layout,
-                table.data,
-                positions=table.positions,
-                numbers=numbers,
-                beside=partial(self._beside, brick.beside),
-            ),
-            url,
+        numbers: np.ndarray | None = None
+        if isinstance(answer, LocatedFile):
+            table, url = self.open(answer), answer.url
+        else:
+            numbers, rows = answer
+            table, url = with_positions(rows), str(rows.path)
+        sweep = SweepRows(
+            table.path,
+            table.layout,
+            table.data,
+            positions=table.positions,
+            numbers=numbers,
+            beside=partial(self._beside, brick.beside),
         )
+        return Opened(brick, sweep, url)
 
     def _remote_rows(self, brick: RowFile, parts: RemoteParts) -> tuple[np.ndarray, TableFile]:
         """Read the rows of bricks from a server, or from what is known of its sweep."""
@@ -427,12 +430,11 @@ class SweepFiles(TractorFiles):
         """Return columns of the redshifts of rows; none where there are no redshifts."""
         if not path:
             return {}
-        file = self.finder.local(path)
-        if file is None and not self.finder.only_local:
+        answer: LocatedFile | TableFile | None = self.finder.local(path)
+        if answer is None:
             answer = self.finder.read_parts(path, partial(rows_by_number, numbers=numbers))
-            if isinstance(answer, TableFile):
-                return answer.read(slice(None), names)
-            file = answer
-        if file is None:
+        if answer is None:
             return {}
-        return self.finder.read(file, lambda f: open_rows(f.path, f.url)).read(numbers, names)
+        if isinstance(answer, TableFile):
+            return answer.read(slice(None), names)
+        return self.finder.read(answer, lambda f: open_rows(f.path, f.url)).read(numbers, names)

@@ -9,14 +9,16 @@ from __future__ import annotations
 import difflib
 import gzip
 import io
+import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from gzip import GzipFile
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias, TypeVar
 
 import numpy as np
 from astropy import units as u
@@ -31,11 +33,12 @@ from ..exceptions import (
     warn,
 )
 from ..io.ranges import FIRST_RANGE_BYTES, RemoteParts
-from ..io.whole_files import check_head, reading, unreadable
+from ..io.whole_files import check_head, reading, unreadable, write_whole
 from ..survey.tractor import parse_unit
-from ..survey.tractor_columns import NO_REDSHIFT, REDSHIFTS, any_column
+from ..survey.tractor_columns import MEASURED_REDSHIFTS, NO_REDSHIFT, any_column
 
 RowNumbers: TypeAlias = np.ndarray | slice
+T = TypeVar("T")
 
 BLOCK_BYTES = 2880
 FEW_COLUMNS = 16
@@ -44,6 +47,10 @@ HEADER_BYTES = 1_000_000
 
 _FORMATS = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "L": "S1"}
 _FORMATS |= {"C": ">c8", "M": ">c16"}
+
+# Of one value in a row; of an array beside the table, that which points to it.
+_BYTES = {letter: np.dtype(kind).itemsize for letter, kind in _FORMATS.items()}
+_BYTES |= {"A": 1, "P": 8, "Q": 16}
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,24 @@ class TableLayout:
         """How many bytes the file has to have."""
         return self.data_offset + self.n_rows * self.row_bytes
 
+    def check_size(self, n_bytes: int, url: str) -> None:
+        """Refuse a file that has fewer bytes."""
+        if n_bytes < self.end:
+            msg = f"{url} has {n_bytes} bytes; its table needs {self.end}."
+            raise TruncatedError(msg, url=url)
+
+    def to_text(self) -> str:
+        """Return it as text from which `of_text` makes it again."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def of_text(cls, text: str) -> TableLayout:
+        """Return what `to_text` wrote."""
+        note = json.loads(text)
+        columns = note.pop("fields").items()
+        fields = {n: FileColumn(**{**c, "shape": tuple(c["shape"])}) for n, c in columns}
+        return cls(fields=fields, omitted=tuple(note.pop("omitted")), **note)
+
     @cached_property
     def row_type(self) -> np.dtype:
         """The numpy type of a whole row."""
@@ -111,11 +136,7 @@ def decoded(column: FileColumn, raw: np.ndarray) -> np.ndarray:
     if column.is_bool:
         return raw == b"T"
     if column.kind[0] == "S":
-        texts = np.char.rstrip(raw)
-        try:
-            return texts.astype(f"U{column.kind[1:]}")
-        except UnicodeDecodeError:
-            return np.char.decode(texts, "latin-1")
+        return _texts(column, raw)
     unsigned = _UNSIGNED.get((column.kind, int(column.zero))) if column.scale == 1 else None
     if unsigned is not None:
         # The offset turns the sign bit over, no more.
@@ -123,6 +144,14 @@ def decoded(column: FileColumn, raw: np.ndarray) -> np.ndarray:
         bits = raw.astype(raw.dtype.newbyteorder("=")).view(f"u{size}")
         return (bits ^ np.array(1 << (8 * size - 1), f"u{size}")).view(unsigned)
     return raw * column.scale + column.zero
+
+
+def _texts(column: FileColumn, raw: np.ndarray) -> np.ndarray:
+    texts = np.char.rstrip(raw)
+    try:
+        return texts.astype(f"U{column.kind[1:]}")
+    except UnicodeDecodeError:
+        return np.char.decode(texts, "latin-1")
 
 
 def missing(column: FileColumn, raw: np.ndarray) -> np.ndarray | None:
@@ -149,17 +178,12 @@ class TableFile:
 
     def raw(self, rows: RowNumbers, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Return columns of some rows as they are written."""
-        layout = self.layout
-        names = [name for name in names if name in layout.fields]
-        lines = self.data
-        if lines is None:
-            lines = self._mapped()
-            if not isinstance(rows, slice) and len(names) > FEW_COLUMNS:
-                # Of many columns, whole rows cost no more.
-                lines, rows = lines[rows], slice(None)
-        columns = lines.view(layout.row_type)[:, 0]
-        if isinstance(rows, slice) and rows == slice(None):
-            return {name: columns[name] for name in names}
+        names = [name for name in names if name in self.layout.fields]
+        lines = self._mapped() if self.data is None else self.data
+        if isinstance(rows, np.ndarray) and len(names) > FEW_COLUMNS:
+            # Of many columns, whole rows cost no more.
+            lines, rows = lines[rows], slice(None)
+        columns = lines.view(self.layout.row_type)[:, 0]
         return {name: columns[name][rows] for name in names}
 
     def read(self, rows: RowNumbers, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -177,8 +201,7 @@ class TableFile:
             return {}
         with reading(self.url or self.path, f"read as {self.what}"):
             raw = self.raw(rows, names)
-            masks = {name: missing(self.fields[name], raw[name]) for name in names}
-            return {name: mask for name, mask in masks.items() if mask is not None}
+            return {name: raw[name] == self.fields[name].null for name in names}
 
     def _mapped(self) -> np.ndarray:
         """Return all rows of the file, as bytes that are read when they are looked at."""
@@ -196,31 +219,36 @@ class TableFile:
 def open_rows(path: Path, url: str = "", *, what: str = "a FITS table") -> TableFile:
     """Open the first table of a file, which may be packed with gzip; errors name its URL."""
     url = url or str(path)
-    with path.open("rb") as head:
-        is_packed = head.read(len(GZIP_HEAD)) == GZIP_HEAD
-    data = None
-    try:
-        with (
-            reading(url, f"read as {what}"),
-            gzip.open(path) if is_packed else path.open("rb") as stream,
-        ):
+    with path.open("rb") as stream:
+        if stream.read(len(GZIP_HEAD)) == GZIP_HEAD:
+            return _open_packed(path, url, what)
+        stream.seek(0)
+        with _reading_to_the_end(url, what):
             layout = read_layout(stream, url, what=what)
-            size = os.stat(path).st_size
-            if is_packed:
-                lines = stream.read(layout.end - layout.data_offset)
-                size = layout.data_offset + len(lines)
-                data = np.frombuffer(lines, np.uint8)
+        layout.check_size(os.fstat(stream.fileno()).st_size, url)
+    return TableFile(path, layout, url=url, what=what)
+
+
+def _open_packed(path: Path, url: str, what: str) -> TableFile:
+    with _reading_to_the_end(url, what), gzip.open(path) as stream:
+        layout = read_layout(stream, url, what=what)
+        data = stream.read(layout.end - layout.data_offset)
+    layout.check_size(layout.data_offset + len(data), url)
+    lines = np.frombuffer(data, np.uint8).reshape(layout.n_rows, layout.row_bytes)
+    return TableFile(path, layout, lines, url=url, what=what)
+
+
+@contextmanager
+def _reading_to_the_end(url: str, what: str) -> Iterator[None]:
+    """Turn what a decoder raises into errors of ours, of which one tells of an end too early."""
+    try:
+        with reading(url, f"read as {what}"):
+            yield
     except UnexpectedContentError as error:
         if isinstance(error.__cause__, EOFError):
             msg = f"{url} ends too early."
             raise TruncatedError(msg, url=url) from error
         raise
-    if size < layout.end:
-        msg = f"{url} has {size} bytes; its table needs {layout.end}."
-        raise TruncatedError(msg, url=url)
-    if data is not None:
-        data = data.reshape(layout.n_rows, layout.row_bytes)
-    return TableFile(path, layout, data, url=url, what=what)
 
 
 def read_layout(
@@ -251,9 +279,7 @@ def remote_layout(parts: RemoteParts) -> TableLayout:
             if n_bytes >= min(version.size, HEADER_BYTES):
                 raise
         n_bytes *= 2
-    if version.size < layout.end:
-        msg = f"{parts.url} has {version.size} bytes; its table needs {layout.end}."
-        raise TruncatedError(msg, url=parts.url)
+    layout.check_size(version.size, parts.url)
     return layout
 
 
@@ -285,14 +311,7 @@ def _fields(header: fits.Header) -> tuple[dict[str, FileColumn], tuple[str, ...]
             fields[name.lower()] = column
         else:
             omitted.append(name)
-        if letter == "X":
-            offset += -(-repeat // 8)
-        elif letter in "PQ":
-            offset += repeat * (8 if letter == "P" else 16)
-        elif letter == "A":
-            offset += repeat
-        else:
-            offset += np.dtype(_FORMATS[letter]).itemsize * repeat
+        offset += -(-repeat // 8) if letter == "X" else repeat * _BYTES[letter]
     return fields, tuple(omitted)
 
 
@@ -316,14 +335,52 @@ def _column(
 
 def _kind_and_shape(dimensions: str, repeat: int, letter: str) -> tuple[str, tuple[int, ...]]:
     """Return the numpy type of a column's values, and the shape of those of one row."""
-    text = dimensions.strip(" ()")
-    shape = tuple(int(size) for size in reversed(text.split(","))) if text else ()
+    sizes = [int(size) for size in dimensions.strip(" ()").split(",") if size]
+    shape = tuple(reversed(sizes))
     if letter == "A":
         # The first of the dimensions counts the letters of one text.
-        return f"S{shape[-1] if shape else repeat}", shape[:-1]
-    if int(np.prod(shape, dtype=int)) != repeat or shape == (1,):
-        shape = () if repeat == 1 else (repeat,)
-    return _FORMATS[letter], shape
+        *outer, length = shape or (repeat,)
+        return f"S{length}", tuple(outer)
+    if int(np.prod(shape, dtype=int)) != repeat:
+        shape = (repeat,)
+    return _FORMATS[letter], () if shape == (1,) else shape
+
+
+# ---- what is known of a file, in the cache beside it ---------------------------------------------
+
+SIDECAR_VERSION = 4
+
+
+def remembered(
+    path: Path,
+    folder: Path | None,
+    *,
+    load: Callable[[np.ndarray, str], T],
+    read: Callable[[], T],
+    note: Callable[[T], tuple[np.ndarray, str]],
+) -> T:
+    """Return what an earlier call read of a file in this state, or read and keep it.
+
+    It is kept as an array and a text, if it can be written; without it the next call is slower, no
+    more.  ``load`` may raise a ValueError, KeyError, TypeError or AttributeError for what is not
+    what it should be.
+    """
+    if folder is None:
+        return read()
+    status = path.stat()
+    sidecar = folder / f"{status.st_mtime_ns}-{status.st_size}.v{SIDECAR_VERSION}.npy"
+    flaws = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError)
+    with suppress(*flaws), sidecar.open("rb") as stream:
+        return load(np.load(stream, allow_pickle=False), stream.read().decode())
+    content = read()
+    rows, text = note(content)
+    with suppress(OSError):
+        with write_whole(sidecar) as temporary, temporary.open("wb") as stream:
+            np.save(stream, rows, allow_pickle=False)
+            stream.write(text.encode())
+        for old in {*folder.iterdir()} - {sidecar}:
+            old.unlink(missing_ok=True)
+    return content
 
 
 # ---- a whole file as a table of astropy ----------------------------------------------------------
@@ -362,17 +419,22 @@ def read_file(path: Path, columns: Sequence[str] | None) -> Table:
         few = ", ".join([*fields][:5]) or "none that can be read"
         msg = f"{path} is no catalogue of the survey: the columns of its first table are {few}."
         raise UnexpectedContentError(msg, url=str(path))
-    names = list(fields) if columns is None else _resolved(columns, layout, path)
-    if columns is None and layout.omitted:
+    names = _every(layout, path) if columns is None else _resolved(columns, layout, path)
+    raw = table.raw(slice(None), names)
+    known = _known_units(fields.keys())
+    parts = [_table_column(name, fields[name], raw[name], known) for name in names]
+    return Table(parts, copy=False, meta={"file": str(path)})
+
+
+def _every(layout: TableLayout, path: Path) -> list[str]:
+    """Return the names of all columns, and warn of those that are left out."""
+    if layout.omitted:
         msg = (
             f"{path}: {', '.join(layout.omitted)} did not come; columns of bits, of lengths that "
             "differ by row, of no values, or named like another are left out."
         )
         warn(msg, CoverageWarning)
-    raw = table.raw(slice(None), names)
-    known = _known_units(fields.keys())
-    parts = [_table_column(name, fields[name], raw[name], known) for name in names]
-    return Table(parts, copy=False, meta={"file": str(path)})
+    return list(layout.fields)
 
 
 def _resolved(columns: Sequence[str], layout: TableLayout, path: Path) -> list[str]:
@@ -389,28 +451,25 @@ def _resolved(columns: Sequence[str], layout: TableLayout, path: Path) -> list[s
     return list(dict.fromkeys(names))
 
 
-def _known_units(names: Iterable[str]) -> dict[str, u.UnitBase]:
+def _known_units(names: Iterable[str]) -> Mapping[str, u.UnitBase | None]:
     """Return the units of columns for which the survey writes none into its files."""
     names = {*names}
     if {"brickid", "objid"} <= names:
-        known = {name: any_column(name, "dr10") for name in names}
-        return {n: c.unit for n, c in known.items() if c is not None and c.unit is not None}
-    if {"expnum", "ccdname"} <= names:
-        return {name: unit for name, unit in CCD_UNITS.items() if unit is not None}
-    return _PLACES
+        columns = filter(None, (any_column(name, "dr10") for name in names))
+        return {column.name: column.unit for column in columns}
+    return CCD_UNITS if {"expnum", "ccdname"} <= names else _PLACES
 
 
 def _table_column(
-    name: str, field: FileColumn, raw: np.ndarray, known: dict[str, u.UnitBase]
+    name: str, field: FileColumn, raw: np.ndarray, known: Mapping[str, u.UnitBase | None]
 ) -> Column:
     """Return a column with its unit, masked where the file has no value."""
     values, mask = decoded(field, raw), missing(field, raw)
-    if name in REDSHIFTS and values.dtype.kind == "f":
+    if name in MEASURED_REDSHIFTS:
         mask = values == NO_REDSHIFT
-    unit = parse_unit(field.unit)
-    unit = known.get(name) if unit is None else unit
+    unit = parse_unit(field.unit) or known.get(name)
     # A unit that nobody can read stays where a person can.
-    description = field.unit if field.unit and unit is None else None
+    description = field.unit or None if unit is None else None
     if mask is None or not mask.any():
         return Column(values, name, unit=unit, description=description)
     return MaskedColumn(values, name, mask=mask, unit=unit, description=description)

@@ -179,7 +179,7 @@ class CatalogMethods(SurveyBase):
             sky, release = survey.tractor.as_row_ids(ids, release)
         else:
             sky = as_sky(coordinates, radius, width, height, polygon)
-            release = self.release if release is None else release
+            release = setting("release", self._release) if release is None else release
         names = as_sources(source, catalogs.catalog_table.SOURCES)
         with self._finder(mirror, cache) as finder:
             settings = (finder, self._tables, conf.max_query_bricks, on_missing)
@@ -199,7 +199,7 @@ class CatalogMethods(SurveyBase):
                 maxrec=maxrec,
                 release=release,
                 region=region,
-                own=partial(has_own, sky, release, region, may_ask=may_ask),
+                own=partial(has_own, sky, may_ask=may_ask),
             )
             reason = "it was asked for"
             if names == ("auto",):
@@ -432,7 +432,7 @@ class CatalogMethods(SurveyBase):
         request = survey.catalog_request.catalog_request(
             survey.catalog_request.WHOLE_SKY,
             columns=columns,
-            release=self.release if release is None else release,
+            release=setting("release", self._release) if release is None else release,
             region=region,
         )
         if request.columns is None:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache, partial
 from itertools import compress
 from numbers import Integral
 from typing import NoReturn, TypeAlias
@@ -168,24 +168,24 @@ def catalog_request(
     maxrec: int | None = None,
     release: str = "dr10",
     region: str = "auto",
-    own: Callable[[], Mapping[str, TractorColumn]] = dict,
+    own: Callable[[str, str], Mapping[str, TractorColumn]] = lambda release, region: {},
 ) -> CatalogRequest:
     """Return the `CatalogRequest` that the arguments mean.
 
-    ``own`` returns the columns that the files have beyond the survey's.
+    ``own`` returns the columns that the files of a release and region have beyond the survey's.
     """
-    release = get_release(release).name
-    region = as_region(region, release)
+    release, region = _names(str(release), str(region))
+    own_columns = partial(own, release, region)
     for name, value in (("primary", primary), ("drop_duplicates", drop_duplicates)):
         if not isinstance(value, (bool, np.bool_)):
             refuse(name, value, "must be True or False.")
     conditions: tuple[Condition, ...] = ()
     if column_filters is not None:
-        conditions = as_conditions(column_filters, release, own)
+        conditions = as_conditions(column_filters, release, own_columns)
         _refuse_unmet(column_filters, conditions, release, region)
     return CatalogRequest(
         sky=sky,
-        columns=resolve_columns(columns, release, region, own=own),
+        columns=resolve_columns(columns, release, region, own=own_columns),
         conditions=conditions,
         # Rows that are named are given whatever they are.
         primary=bool(primary) and not isinstance(sky, RowIds),
@@ -196,6 +196,13 @@ def catalog_request(
         region=region,
         is_default=columns is None,
     )
+
+
+@lru_cache(maxsize=64)
+def _names(release: str, region: str) -> tuple[str, str]:
+    """Return a release and a region of it as the survey spells them."""
+    name = get_release(release).name
+    return name, as_region(region, name)
 
 
 def _refuse_unmet(

@@ -43,7 +43,8 @@ _STATISTICS = ("mean", "median", "std", "l68", "u68", "l95", "u95")
 # From DR10 on there is a second set, of fits with the i band.
 _PHOT = tuple(f"z_phot_{name}{end}" for end in ("", "_i") for name in _STATISTICS)
 
-REDSHIFTS = frozenset((*_PHOT, "z_spec", "survey"))
+MEASURED_REDSHIFTS = frozenset((*_PHOT, "z_spec"))
+REDSHIFTS = MEASURED_REDSHIFTS | {"survey"}
 """The columns that lie beside the catalogue, in tables of photometric redshifts."""
 
 # Name, type, unit, and what is not the rule: "o" one column per optical band, "w" per WISE band,
