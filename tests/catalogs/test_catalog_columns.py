@@ -112,6 +112,8 @@ def test_columns_of_ones_own_are_named_and_filtered(base, ask):
         ask(base, columns=["chii"])
     with pytest.raises(InvalidRequestError, match="source='tap' lacks chi"):
         ask(base, columns=["chi"], source="tap")
+    for spelled in ({"release": "DR9"}, {"release": 9, "region": "South"}):
+        assert ask(base, columns="chi", **spelled)["chi"].tolist() == [0.5, 0.6, 0.7]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The catalogue's sources when something goes wrong: the right rows or the right error."""
 
+import gzip
 import threading
 import warnings
 
@@ -24,6 +25,8 @@ from astroquery_lis.exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
+
+from .test_catalogs import assert_same
 
 TRACTOR = "*tractor-0451p000.fits"
 
@@ -215,6 +218,17 @@ def test_damaged_files_in_the_cache_are_fetched_again(sky, survey):
         note.write_bytes(b"\x93NUMPY rubbish")
     survey._tables.clear()
     assert list(_ask(survey, sky, source="files")["ls_id"]) == list(good["ls_id"])
+
+
+def test_a_packed_file_under_the_name_of_a_plain_one_is_read_the_same_again(sky, survey, tmp_path):
+    path = tmp_path / "dr10/south/tractor/045/tractor-0451p000.fits"
+    path.parent.mkdir(parents=True)
+    whole = (sky.root / path.relative_to(tmp_path)).read_bytes()
+    path.write_bytes(gzip.compress(whole, 1))
+    good = _ask(survey, sky, source="files", mirror=sky.root)
+    for _ in range(2):
+        assert_same(_ask(survey, sky, source="files", mirror=tmp_path), good)
+        survey._tables.clear()
 
 
 def test_a_damaged_local_file_is_told(sky, survey, tmp_path):
