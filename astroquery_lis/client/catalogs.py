@@ -445,10 +445,12 @@ class CatalogMethods(SurveyBase):
         years = as_years(epoch, len(targets))
         positions = catalogs.match.Positions(*degrees, radius_deg, years)
         with self._finder(mirror, cache) as finder:
-            by_sweeps = source == "sweeps" or (source == "auto" and request.redshifts)
-            sweeps, bricks = catalogs.sweep_files, catalogs.catalog_files
-            make = sweeps.SweepFiles if by_sweeps else bricks.TractorFiles
-            files = make(finder, self._tables, conf.max_query_bricks, on_missing)
+            kinds = {
+                "files": catalogs.catalog_files.TractorFiles,
+                "sweeps": catalogs.sweep_files.SweepFiles,
+            }
+            kinds["auto"] = kinds["sweeps" if request.redshifts else "files"]
+            files = kinds[source](finder, self._tables, conf.max_query_bricks, on_missing)
             if request.redshifts and not files.has_redshifts:
                 refuse("source", source, "has no redshifts; leave it out, or take 'sweeps'.")
             return catalogs.match.match_table(request, own, positions, files, find)

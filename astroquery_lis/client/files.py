@@ -254,12 +254,8 @@ or sequence, optional
         >>> rows['flux_r'].unit
         Unit("nmgy")
         """
-        try:
-            file = Path(path).expanduser()
-            is_file = os.path.isfile(file)
-        except (TypeError, ValueError, RuntimeError):
-            is_file = False
-        if not is_file:
+        file = as_path("path", path)
+        if file is None or not os.path.isfile(file):
             must = "is no file on this computer; get_brick_files fetches those of the survey."
             refuse("path", path, must)
         names = survey.releases.listed(columns)
