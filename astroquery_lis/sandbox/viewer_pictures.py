@@ -57,11 +57,6 @@ class ViewerLayer:
     version: str
 
     @property
-    def lost(self) -> bool:
-        """Whether there is nothing behind the name."""
-        return not self.trees
-
-    @property
     def is_split(self) -> bool:
         """Whether north and south are joined."""
         return len(self.trees) == 2
@@ -71,10 +66,16 @@ class ViewerLayer:
         last = -1 if self.is_split and not bricks.is_north(ra_deg, dec_deg) else 0
         return self.trees[last]
 
-    def bricks_of(self, tree: Tree) -> list[Brick]:
-        """Return the bricks of a tree, in the order of the survey's table."""
-        ids = sorted(bricks.parse_brick_name(name) for name in sky.BRICKS[tree])
-        return [bricks.get_brick(number) for number in ids]
+    @property
+    def bricks(self) -> list[tuple[Tree, Brick]]:
+        """The bricks of all trees, tree by tree in the order of the survey's table."""
+        return [(tree, brick) for tree in self.trees for brick in bricks_of(tree)]
+
+
+def bricks_of(tree: Tree) -> list[Brick]:
+    """Return the bricks of a tree, in the order of the survey's table."""
+    ids = sorted(bricks.parse_brick_name(name) for name in sky.BRICKS[tree])
+    return [bricks.get_brick(number) for number in ids]
 
 
 def _layer(row: dict[str, str]) -> ViewerLayer:
@@ -82,8 +83,10 @@ def _layer(row: dict[str, str]) -> ViewerLayer:
     return ViewerLayer(**row, trees=trees)
 
 
+_LAYERS = MappingProxyType({row["name"]: _layer(row) for row in _ROWS})
 # The layers that are drawn, by name, with the misspelt ones that are answered all the same.
-LAYERS = MappingProxyType({row["name"]: _layer(row) for row in _ROWS if row["product"]})
+LAYERS = {name: layer for name, layer in _LAYERS.items() if layer.product}
+NO_LAYER = ViewerLayer("", "", "", (), "", "")
 
 
 def clean_name(name: str) -> str:
@@ -95,16 +98,15 @@ def clean_name(name: str) -> str:
     return _ALIASES.get(name, name)
 
 
-def find_layer(name: str) -> ViewerLayer | str | None:
-    """Return the layer called ``name``."""
-    name = clean_name(name)
-    return name if name in NO_DATA else LAYERS.get(name)
+def find_layer(name: str) -> ViewerLayer:
+    """Return the layer called ``name``, `NO_LAYER` if there is none."""
+    return _LAYERS.get(clean_name(name), NO_LAYER)
 
 
 def shown_layer(name: str) -> ViewerLayer:
     """Return a layer that has something behind its name; others break the viewer."""
     layer = find_layer(name)
-    if not isinstance(layer, ViewerLayer) or layer.lost:
+    if not layer.trees:
         raise UncaughtError
     return layer
 
@@ -248,23 +250,23 @@ class Renderer:
             return hdul[1].section[box.slices]
 
     def draw(self, view: View) -> np.ndarray:
-        """Return the planes of a layer."""
+        """Return the planes of a layer, or the one of its mask."""
         parts, is_mask = _parts(view.layer, view.grid), view.kind == "maskbits"
         # The two halves of a split layer are joined in an array of floats, whatever they are.
         dtype = np.int32 if is_mask and len(parts) < 2 else np.float32
         n_planes = 1 if is_mask else len(view.bands)
         result = np.zeros((n_planes, view.grid.height, view.grid.width), dtype)
         near = [self._draw_part(result[:, rows], view, tree, rows) for tree, rows in parts]
-        if not (view.layer.lost or any(near)):
+        if view.layer.trees and not any(near):
             raise NoOverlapError
-        return result[0] if is_mask else result
+        return result
 
     def _draw_part(self, planes: np.ndarray, view: View, tree: Tree, rows: slice) -> bool:
         """Draw some rows; return whether a brick is near."""
         count = np.zeros(planes.shape[1:], np.float32)
         ra, dec = view.grid.sky(rows)
         is_near = False
-        for brick in filter(view.grid.is_near, view.layer.bricks_of(tree)):
+        for brick in filter(view.grid.is_near, bricks_of(tree)):
             x, y = bricks.brick_grid(brick.id).to_pixel(ra, dec)
             inside = (np.abs(x - _MIDDLE) < SIZE_PIX / 2) & (np.abs(y - _MIDDLE) < SIZE_PIX / 2)
             is_near |= bool(inside.any())

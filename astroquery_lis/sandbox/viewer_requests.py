@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from email.utils import formatdate
 from functools import partial
@@ -28,10 +28,11 @@ from ..survey.bricks import Brick
 from ..survey.pixel_grids import Box, TangentGrid
 from . import catalog, sky
 from .cameras import ccd_file, ccd_grid, ccd_psf, corners, layer_ccds
-from .measurements import tractor_dtype
+from .measurements import names_of, tractor_dtype
 from .viewer_pictures import (
     LIMITED,
     NATIVE_ARCSEC,
+    NO_LAYER,
     SIZE_PIX,
     CutoutGrid,
     NoOverlapError,
@@ -40,6 +41,7 @@ from .viewer_pictures import (
     UncaughtError,
     View,
     ViewerLayer,
+    bricks_of,
     clean_name,
     find_layer,
     rgb_picture,
@@ -60,6 +62,7 @@ _BROKEN = (
     '\n<!doctype html>\n<html lang="en">\n<head>\n  <title>Server Error (500)</title>\n</head>\n'
     "<body>\n  <h1>Server Error (500)</h1><p></p>\n</body>\n</html>\n"
 )
+Query = dict[str, str]
 # Pixels and the header of an HDU.
 _Plane = tuple[np.ndarray | None, fits.Header]
 
@@ -103,7 +106,7 @@ class Viewer:
         except UncaughtError:
             return page(_BROKEN, 500)
 
-    def _answer(self, path: str, query: dict[str, str]) -> Response:
+    def _answer(self, path: str, query: Query) -> Response:
         layer, _, rest = path.partition("/")
         if rest.startswith("cat.fits"):
             return catalog_box(layer, query)
@@ -116,41 +119,40 @@ class Viewer:
                 return answer(query)
         return page(_index())
 
-    def _cutout(self, query: dict[str, str], *, jpeg: bool) -> Response:
+    def _cutout(self, query: Query, *, jpeg: bool) -> Response:
         layer = find_layer(query.get("layer", _DEFAULT_LAYER))
-        if layer is None:
+        if layer is NO_LAYER:
             return page("no such layer")
         try:
-            ra, dec = floats(query, "ra", "dec")
+            place = floats(query, "ra", "dec")
         except UncaughtError:
             return page("Need ra,dec keywords", 400)
-        if layer in LIMITED and jpeg:
-            grid = _parse_grid(query, ra, dec)
-            return _picture_of(np.full((grid.height, grid.width, 3), _GREY, np.uint8))
-        view = _parse_view(query, layer, ra, dec)
-        if "subimage" in query:
-            body = self._subimage(view)
-        elif jpeg:
-            return self._picture(view)
-        else:
-            body = self._planes(query, view)
-        if jpeg:
-            # The picture's label on a FITS file.
-            return _file(body, "image/jpeg")
-        return _file(body, "image/fits", f"cutout_{ra:.4f}_{dec:.4f}.fits")
+        return (self._jpeg if jpeg else self._fits)(query, layer, *place)
 
-    def _planes(self, query: dict[str, str], view: View) -> list[_Plane]:
+    def _jpeg(self, query: Query, layer: ViewerLayer, ra_deg: float, dec_deg: float) -> Response:
+        if layer.name in LIMITED:
+            grid = _parse_grid(query, ra_deg, dec_deg)
+            return _picture_of(np.full((grid.height, grid.width, 3), _GREY, np.uint8))
+        view = _parse_view(query, layer, ra_deg, dec_deg)
+        if "subimage" in query:
+            # The picture's label on a FITS file.
+            return _file(self._subimage(view), "image/jpeg")
+        return self._picture(view)
+
+    def _fits(self, query: Query, layer: ViewerLayer, ra_deg: float, dec_deg: float) -> Response:
+        view = _parse_view(query, layer, ra_deg, dec_deg)
+        planes = self._subimage(view) if "subimage" in query else self._planes(query, view)
+        return _file(planes, "image/fits", f"cutout_{ra_deg:.4f}_{dec_deg:.4f}.fits")
+
+    def _planes(self, query: Query, view: View) -> list[_Plane]:
         """Return what is in the FITS file of a cutout."""
-        layer, bands = view.layer, view.bands
+        # A residual layer has one kind of file: its inverse variance is its image again.
         extra = [kind for kind in ("invvar", "maskbits") if kind in query and view.grid.scale == 0]
         planes: list[_Plane] = []
-        data = self._renderer.draw(view)
         for kind in ("image", *extra):
-            # A residual layer has one kind of file: its inverse variance is its image again.
-            if kind == "maskbits" or (kind == "invvar" and layer.product != "resid"):
-                data = self._renderer.draw(view._replace(kind=kind))
-            cards = [*_first_cards(layer, kind.upper(), "None"), *_band_cards(bands)]
-            shown = data[0] if data.ndim == 3 and len(bands) == 1 else data
+            data = self._renderer.draw(view._replace(kind=kind))
+            cards = [*_first_cards(view.layer, kind.upper(), "None"), *_band_cards(view.bands)]
+            shown = data[0] if len(data) == 1 else data
             planes.append((shown, fits.Header(cards + view.grid.cards())))
         return planes
 
@@ -159,14 +161,13 @@ class Viewer:
         layer, grid = view.layer, view.grid
         size_deg = max(grid.width, grid.height) * NATIVE_ARCSEC / 3600
         planes: list[_Plane] = [(None, fits.Header(_first_cards(layer, "image")))]
-        is_near = layer.lost
-        for tree in layer.trees:
-            for brick in layer.bricks_of(tree):
-                place = brick.ra_deg, brick.dec_deg
-                apart_deg = sphere.separation_deg(grid.ra_deg, grid.dec_deg, *place)
-                if layer.tree_at(*place) == tree and apart_deg <= 0.2 + size_deg:
-                    is_near = True
-                    planes += self._brick_planes(view, tree, brick)
+        is_near = not layer.trees
+        for tree, brick in layer.bricks:
+            place = brick.ra_deg, brick.dec_deg
+            apart_deg = sphere.separation_deg(grid.ra_deg, grid.dec_deg, *place)
+            if layer.tree_at(*place) == tree and apart_deg <= 0.2 + size_deg:
+                is_near = True
+                planes += self._brick_planes(view, tree, brick)
         if not is_near:
             raise NoOverlapError
         return planes
@@ -206,16 +207,15 @@ class Viewer:
             four_bands = False
         return _picture_of(rgb_picture(planes, bands, four_bands=four_bands))
 
-    def _coadd_psf(self, query: dict[str, str]) -> Response:
+    def _coadd_psf(self, query: Query) -> Response:
         name = clean_name(query.get("layer", _DEFAULT_LAYER))
         name = re.sub("-model|-resid|-grz", "", name)
         if name in ("des-dr1", "ps1"):
             return page(f"No cutouts for layer {name}")
         layer, (ra, dec) = shown_layer(name), floats(query, "ra", "dec")
-        if not abs(dec) <= 90:
-            raise UncaughtError
+        _check_place(ra, dec)
         tree = layer.tree_at(ra % 360, dec)
-        exposed = self._exposed(layer, tree, ra, dec)
+        exposed = {band for band in layer.bands if self._is_exposed(tree, band, ra, dec)}
         if not exposed:
             # A brick, and not one CCD that touches the place: the real viewer measures nothing.
             raise UncaughtError
@@ -228,26 +228,21 @@ class Viewer:
         planes[0][1].extend(_band_cards(drawn))
         return _file(planes, "image/fits", f"copsf_{ra:.4f}_{dec:.4f}.fits")
 
-    def _exposed(
-        self, layer: ViewerLayer, tree: tuple[str, str], ra_deg: float, dec_deg: float
-    ) -> set[str]:
-        """Return the bands in which a good exposure touches a small box at a place."""
-        exposed: set[str] = set()
-        for brick in layer.bricks_of(tree):
-            pixel = bricks.brick_grid(brick.id).to_pixel(ra_deg, dec_deg)
-            if not np.isfinite(pixel[0]):
-                continue
-            box = sky.box_about(float(pixel[0]), float(pixel[1]), _PSF_BOX_PIX // 2)
-            if 0 in box.shape:
-                continue
-            for band in layer.bands:
-                nexp = self._renderer.read(tree, "nexp", brick.name, band, box)
-                if nexp is not None and (nexp > 0).any():
-                    exposed.add(band)
-        return exposed
+    def _is_exposed(self, tree: Tree, band: str, ra_deg: float, dec_deg: float) -> bool:
+        """Return True if a good exposure in a band touches a small box at a place."""
+        boxes = {
+            brick.name: _box_about(bricks.brick_grid(brick.id), ra_deg, dec_deg)
+            for brick in bricks_of(tree)
+        }
+        planes = (
+            self._renderer.read(tree, "nexp", brick, band, box)
+            for brick, box in boxes.items()
+            if 0 not in box.shape
+        )
+        return any(plane is not None and (plane > 0).any() for plane in planes)
 
-    def _bricks(self, query: dict[str, str]) -> Response:
-        west, east, south, north = floats(query, *CORNERS)
+    def _bricks(self, query: Query) -> Response:
+        west, east, south, north = _box_of(query)
         if west < 0:
             west, east = west + 360, 360.0
         # Bricks that the box touches with an edge belong to it, but not across RA 0.
@@ -256,18 +251,21 @@ class Viewer:
         box = (*limits, max(south - edge, -90), min(north + edge, 90))
         touched = list(sphere.bricks_in_box(*box))
         layer = find_layer(query.get("layer", ""))
-        if isinstance(layer, ViewerLayer) and not layer.lost:
-            listed = [brick.id for tree in layer.trees for brick in layer.bricks_of(tree)]
-            touched = [number for number in listed if number in touched]
-        elif str(layer).startswith("decaps2"):
+        if layer.trees:
+            touched = [brick.id for _, brick in layer.bricks if brick.id in touched]
+        if layer.name.startswith("decaps2"):
             touched = []
         return json_answer({"polys": [_outline(number) for number in touched[:_MAX_BRICKS]]})
 
-    def _ccds(self, query: dict[str, str]) -> Response:
-        layer, box = find_layer(query.get("layer", "")), floats(query, *CORNERS)
-        if isinstance(layer, ViewerLayer):
-            return ccd_list(layer.trees, layer.bands, box)
-        return ccd_list((), (), box)
+    def _ccds(self, query: Query) -> Response:
+        return ccd_list(find_layer(query.get("layer", "")), _box_of(query))
+
+
+def _box_about(grid: TangentGrid, ra_deg: float, dec_deg: float) -> Box:
+    """Return the pixels of a brick's image where exposures count for a PSF; they may be none."""
+    # On the far side of the sky there is no pixel, nor beside an image.
+    x, y = np.nan_to_num(grid.to_pixel(ra_deg, dec_deg), nan=-1e9)
+    return sky.box_about(float(x), float(y), _PSF_BOX_PIX // 2)
 
 
 def _outline(number: int) -> dict:
@@ -286,35 +284,38 @@ def _band_cards(bands: str) -> list[tuple]:
     return [("BANDS", bands), *((f"BAND{number}", band) for number, band in enumerate(bands))]
 
 
-def _parse_view(
-    query: dict[str, str], layer: ViewerLayer | str, ra_deg: float, dec_deg: float
-) -> View:
-    if not isinstance(layer, ViewerLayer) or not np.isfinite(ra_deg) or not abs(dec_deg) <= 90:
+def _check_place(ra_deg: float, dec_deg: float) -> None:
+    """Break, as the viewer does, where there is no such place."""
+    if not (np.isfinite(ra_deg) and abs(dec_deg) <= 90):
         raise UncaughtError
+
+
+def _parse_view(query: Query, layer: ViewerLayer, ra_deg: float, dec_deg: float) -> View:
+    _check_place(ra_deg, dec_deg)
     grid = _parse_grid(query, ra_deg, dec_deg)
     bands = query.get("bands", layer.bands)
     is_turned = layer.is_split and grid.rotation_deg != 0 and "subimage" not in query
-    if not bands or is_turned:
+    # Of a layer without data there are no bands either.
+    if not layer.product or not bands or is_turned:
         raise UncaughtError
     # One character too many and all of them are replaced.
     return View(layer, grid, bands if set(bands) <= set(layer.bands) else layer.bands)
 
 
-def _parse_grid(query: dict[str, str], ra_deg: float, dec_deg: float) -> CutoutGrid:
+def _parse_grid(query: Query, ra_deg: float, dec_deg: float) -> CutoutGrid:
     try:
         if "pixscale" in query:
             scale = float(query["pixscale"])
-        elif "zoom" in query:
-            scale = NATIVE_ARCSEC * 2.0 ** (_NATIVE_ZOOM - int(query["zoom"]))
         else:
-            scale = NATIVE_ARCSEC
+            zoom = int(query.get("zoom", _NATIVE_ZOOM))
+            scale = NATIVE_ARCSEC * 2.0 ** (_NATIVE_ZOOM - zoom)
         size = min(int(query.get("size", 256)), _MAX_SIZE_PIX)
         width = min(int(query.get("width", size)), _MAX_SIZE_PIX)
         height = min(int(query.get("height", size)), _MAX_SIZE_PIX)
         rotation = float(query.get("rotate", 0))
     except (ValueError, OverflowError):
         raise UncaughtError from None
-    if not (0 < scale < np.inf and width > 0 and height > 0 and np.isfinite(rotation)):
+    if not all((0 < scale < np.inf, width > 0, height > 0, np.isfinite(rotation))):
         raise UncaughtError
     return CutoutGrid(ra_deg, dec_deg, width, height, scale, rotation)
 
@@ -369,12 +370,12 @@ _COLORS = {"g": "#00ff00", "r": "#ff0000", "i": "#cc0099", "z": "#cc00cc"}
 _MARGIN_DEG = 0.05
 
 
-def ccd_list(trees: Iterable[tuple[str, str]], bands: Iterable[str], box: list[float]) -> Response:
+def ccd_list(layer: ViewerLayer, box: list[float]) -> Response:
     """Return the JSON answer with the CCDs that touch a box: west, east, south, north, degrees."""
     polygons = []
-    for tree in trees:
+    for tree in layer.trees:
         near = [name for name in sky.BRICKS[tree] if _near(bricks.get_brick(name), box)]
-        for (camera, number, name), row in layer_ccds(tree, near, bands).items():
+        for (camera, number, name), row in layer_ccds(tree, near, layer.bands).items():
             outline = _corners(row)
             if _touches(outline[:, 0], outline[:, 1], box):
                 band = row["filter"].decode()
@@ -412,11 +413,11 @@ def _corners(row: np.void) -> np.ndarray:
     return np.stack(ccd_grid(row).to_sky(x, y), axis=1)
 
 
-_LAYER = re.compile(r"ls-dr(8|9|10|11)(-north|-south)?(-.*)?")
+_LAYER = re.compile(r"ls-(dr8|dr9|dr10|dr11)(-.*)?")
 CORNERS = ("ralo", "rahi", "declo", "dechi")
 
 
-def floats(query: dict[str, str], *names: str) -> list[float]:
+def floats(query: Query, *names: str) -> list[float]:
     """Return numbers of a query; the viewer breaks where they are none."""
     try:
         return [float(query[name]) for name in names]
@@ -424,16 +425,22 @@ def floats(query: dict[str, str], *names: str) -> list[float]:
         raise UncaughtError from None
 
 
-def catalog_box(name: str, query: dict[str, str]) -> Response:
-    """Return the answer to a request for the rows in a box."""
-    if find_layer(name) is None:
-        return page("no such layer")
-    if not all(key in query for key in CORNERS):
-        return page("no ra,dec bbox")
-    limits, layer = floats(query, *CORNERS), shown_layer(name)
+def _box_of(query: Query) -> list[float]:
+    """Return the corners of a box, degrees."""
+    limits = floats(query, *CORNERS)
     if not np.isfinite(limits).all():
         raise UncaughtError
-    rows = _rows(name, layer.is_split, limits)
+    return limits
+
+
+def catalog_box(name: str, query: Query) -> Response:
+    """Return the answer to a request for the rows in a box."""
+    if find_layer(name) is NO_LAYER:
+        return page("no such layer")
+    if set(CORNERS) - set(query):
+        return page("no ra,dec bbox")
+    limits, layer = _box_of(query), shown_layer(name)
+    rows = _rows(name, layer, limits)
     if len(rows) == 0 and layer.is_split:
         return page("No catalog sources in layer and RA,Dec box")
     if len(rows) == 0:
@@ -448,20 +455,19 @@ def catalog_box(name: str, query: dict[str, str]) -> Response:
     return Response(200, headers, file.getvalue())
 
 
-def _rows(name: str, is_split: bool, limits: list[float]) -> np.ndarray:
+def _rows(name: str, layer: ViewerLayer, limits: list[float]) -> np.ndarray:
     """Return the primary rows in a box that are in a layer, in the columns of its south."""
     match = _LAYER.fullmatch(name)
     if match is None:
         # Of the other releases only images are simulated.
         return np.zeros(0, tractor_dtype("dr10", "south"))
-    release, part = f"dr{match[1]}", (match[2] or "")[1:]
-    regions = ("south", "north") if is_split else (part or "south",)
+    release, regions = match[1], [region for _, region in reversed(layer.trees)]
     kind = tractor_dtype(release, regions[0])
     parts = []
     for region in regions:
         rows, _ = catalog.primary_rows(release, region)
         rows = rows[_is_inside(rows["ra"], rows["dec"], *limits)]
-        if is_split:
+        if layer.is_split:
             rows = rows[bricks.is_north(rows["ra"], rows["dec"]) == (region == "north")]
         parts.append(_in_columns(rows, kind))
     return np.concatenate(parts)
@@ -484,7 +490,7 @@ def _is_inside(
 def _in_columns(rows: np.ndarray, kind: np.dtype) -> np.ndarray:
     """Return rows with other columns: 0 for what they lack, in light curves too."""
     converted = np.zeros(len(rows), kind)
-    for name in set(kind.names or ()) & set(rows.dtype.names or ()):
+    for name in set(kind.names or ()) & set(names_of(rows)):
         if rows.dtype[name].shape == kind[name].shape:
             converted[name] = rows[name]
         else:
