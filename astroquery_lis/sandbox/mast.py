@@ -28,6 +28,7 @@ from __future__ import annotations
 import json
 import operator
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from email.message import Message
@@ -50,8 +51,9 @@ if TYPE_CHECKING:
 
 PREFIX = "/mast"
 
-# The token whose owner may see what is exclusive.
-TOKEN = "a-token-of-the-sandbox"
+# The token whose owner may see what is exclusive, and one that is valid and of no use here.
+TOKEN, _OTHER_TOKEN = "a-token-of-the-sandbox", "a-token-of-a-stranger"
+_OWNERS = {TOKEN: "An Observer", _OTHER_TOKEN: "A Stranger"}
 
 MAX_ROWS = 50_000
 MAX_DATASETS = 1000
@@ -75,8 +77,6 @@ class MastService:
         Rows after so many are counted and never given.
     forgets : int
         So many of the next lists of files lack their last uncal file, as has been seen.
-    strangers : dict of str to str
-        Tokens that are valid and of no use here, and whose they are.
     asked : list of tuple
         Address and ``Authorization`` of every request for a file.
     """
@@ -86,7 +86,6 @@ class MastService:
         self.archive = JwstArchive()
         self.max_rows, self.reach = MAX_ROWS, 10**9
         self.forgets = 0
-        self.strangers = {"a-token-of-a-stranger": "A Stranger"}
         self.asked: list[tuple] = []
         self._routes = {
             ("GET", "/search/util/api/v0.1/column_list"): self._columns,
@@ -107,12 +106,11 @@ class MastService:
     def _columns(self, request: Request) -> Response:
         if parse_qs(request.query).get("mission") != ["jwst"]:
             return json_answer([])
-        return json_answer(
-            [
-                {"column_name": name, "qual_type": kind, "description": f"Simulated {name}"}
-                for name, kind in COLUMNS.items()
-            ]
-        )
+        rows = [
+            {"column_name": name, "qual_type": kind, "description": f"Simulated {name}"}
+            for name, kind in COLUMNS.items()
+        ]
+        return json_answer(rows)
 
     def _search(self, request: Request) -> Response:
         body = json.loads(request.body)
@@ -125,50 +123,54 @@ class MastService:
         if unknown:
             return json_answer({"msg": f"Invalid columns: {', '.join(unknown)}"}, status=400)
         rows = self.archive.search(conditions, query)
+        return json_answer({"search_params": body, **self._page(rows, query)})
+
+    def _page(self, rows: list[dict], query: dict) -> dict:
+        """Return what the search tells of rows, as many as are asked for and can be had."""
         start = int(query.get("offset", 0))
         most = min(int(query.get("limit", MAX_ROWS)), self.max_rows)
         shown = rows[start : min(start + most, self.reach)]
         selected = list(dict.fromkeys([*query["select_cols"], "ArchiveFileID"]))
-        return json_answer(
-            {
-                "messages": [],
-                "info": [{"name": name, "type": COLUMNS[name].upper()} for name in selected],
-                "search_params": body,
-                "totalResults": len(rows),
-                "results": [{name: row.get(name) for name in selected} for row in shown],
-            }
-        )
+        return {
+            "messages": [],
+            "info": [{"name": name, "type": COLUMNS[name].upper()} for name in selected],
+            "totalResults": len(rows),
+            "results": [{name: row.get(name) for name in selected} for row in shown],
+        }
 
     def _products(self, request: Request) -> Response:
         datasets = json.loads(request.body)["dataset_ids"]
         if len(datasets) > MAX_DATASETS:
             return json_answer({"msg": "Too many datasets"}, status=400)
         products = [product for name in datasets for product in self.archive.products(name)]
+        if self.forgets > 0:
+            self._forget(products)
+        return json_answer({"products": products})
+
+    def _forget(self, products: list[dict]) -> None:
         names = [product["filename"] for product in products]
         uncal = [n for n in names if n.endswith("_uncal.fits") and n in self.archive.holdings]
-        if self.forgets > 0 and uncal:
+        if uncal:
             self.forgets -= 1
             del products[names.index(uncal[-1])]
-        return json_answer({"products": products})
 
     def _file(self, request: Request) -> Response:
         query = parse_qs(request.query)
-        name = (query.get("uri") or query.get("product_name") or [""])[0].rpartition("/")[2]
+        names = [*query.get("uri", ()), *query.get("product_name", ()), ""]
+        name = names[0].rpartition("/")[2]
         self.asked.append((request.path, request.headers.get("Authorization")))
         holding = self.archive.holdings.get(name)
         if holding is None:
             return error_page(404, "MAST has no such file.")
-        if holding.exclusive:
-            token = _token_of(request.headers)
-            if token in self.strangers:
-                return error_page(403, "You have no access to this program.")
-            if token != TOKEN:
-                return error_page(401, "You are not authorized.")
+        token = _token_of(request.headers)
+        if holding.exclusive and token == _OTHER_TOKEN:
+            return error_page(403, "You have no access to this program.")
+        if holding.exclusive and token != TOKEN:
+            return error_page(401, "You are not authorized.")
         return file_answer(holding.path, request)
 
     def _whoami(self, request: Request) -> Response:
-        token = _token_of(request.headers)
-        name = "An Observer" if token == TOKEN else self.strangers.get(token)
+        name = _OWNERS.get(_token_of(request.headers))
         return json_answer({"anon": name is None, "attrib": {"display_name": name} if name else {}})
 
 
@@ -219,12 +221,7 @@ def _matches(value: object, condition: str, read: Callable[[Any], Any]) -> bool:
     return fnmatchcase(entry, pattern) if read is _spelt else bool(entry == pattern)
 
 
-def serve_mast(
-    sky: Sandbox,
-    files: Any,
-    *,
-    exclusive: str | Iterable[str] = (),
-) -> MastService:
+def serve_mast(sky: Sandbox, files: Any, *, exclusive: str | Iterable[str] = ()) -> MastService:
     """Let a running sandbox serve JWST files as MAST does: simulated ones, or your own of any mode.
 
     What was served before is served no more.
@@ -261,8 +258,7 @@ def serve_mast(
     """
     service = MastService(sky.url)
     files = getattr(files, "uncals", getattr(files, "rates", files))
-    paths = [Path(path) for path in ([files] if isinstance(files, (str, PathLike)) else files)]
-    closed = {exclusive} if isinstance(exclusive, str) else set(exclusive)
+    paths, closed = [Path(path) for path in _several(files)], set(_several(exclusive))
     if unknown := sorted(closed - {path.name for path in paths}):
         msg = f"exclusive: {', '.join(unknown)} is not among the names of the files."
         raise ValueError(msg)
@@ -272,6 +268,10 @@ def serve_mast(
     sky.routes.append((PREFIX + "/", service))
     sky.mast, sky.mast_url = service, service.url
     return service
+
+
+def _several(files: Any) -> Any:
+    return [files] if isinstance(files, (str, PathLike)) else files
 
 
 # Columns of the search and their types.
@@ -314,7 +314,7 @@ class JwstArchive:
 
     holdings: dict = field(default_factory=dict)
     rows: list = field(default_factory=list)
-    extra: dict = field(default_factory=dict)
+    extra: dict = field(default_factory=lambda: defaultdict(list))
 
     def add(self, path: str | PathLike[str], *, exclusive: bool = False) -> None:
         """Take in an exposure, an association or a shutter file, by its name."""
@@ -351,26 +351,24 @@ class JwstArchive:
             "date_beg": _moment(header, "DATE-BEG") or _moment(header, "DATE-OBS"),
             "s_region": region,
         }
-        elements = [row[name] for name in ("filter", "pupil", "grating") if row[name]]
-        row["opticalElements"] = ";".join(elements)
+        elements = (row[name] for name in ("filter", "pupil", "grating"))
+        row["opticalElements"] = ";".join(filter(None, elements))
         self._add_row(path, row, exclusive)
         size = path.stat().st_size
         # A hundred files of guide stars and previews go with an exposure; a few will do.
-        self.extra.setdefault(root, []).extend(
-            [
-                (f"{root}_{detector}_rate.fits", size * 2),
-                (f"{root}_{detector}_cal.fits", size * 2),
-                (f"{root}_{detector}_rate.jpg", 20_000),
-                (f"{root[:13]}_gs-acq1_2022158002401_uncal.fits", 90_000),
-                (f"{root[:13]}_gs-fg_2022158002401_stream.fits", 900_000),
-            ]
-        )
+        self.extra[root] += [
+            (f"{root}_{detector}_rate.fits", size * 2),
+            (f"{root}_{detector}_cal.fits", size * 2),
+            (f"{root}_{detector}_rate.jpg", 20_000),
+            (f"{root[:13]}_gs-acq1_2022158002401_uncal.fits", 90_000),
+            (f"{root[:13]}_gs-fg_2022158002401_stream.fits", 900_000),
+        ]
 
     def _add_association(self, path: Path, level: str, exclusive: bool) -> None:
         product = json.loads(path.read_text())["products"][0]
         member = _EXPOSURE.fullmatch(product["members"][0]["expname"])
-        root = member[1] if member else None
-        dataset = root if level == "2" and root else product["name"]
+        root = member[1] if member else ""
+        dataset = (level == "2" and root) or product["name"]
         self._hold(path, dataset, exclusive)
         observation = re.match(r"jw\d{5}-o(\d{3})_", path.name)
         first: dict = next((row for row in self.rows if row["fileSetName"] == root), {})
@@ -400,14 +398,15 @@ class JwstArchive:
 
     def products(self, dataset: str) -> list[dict]:
         """Return the files of a dataset, as the service lists them."""
-        entries = [
-            (name, one.size, one.exclusive)
-            for name, one in self.holdings.items()
-            if one.dataset == dataset or dataset.startswith(f"{one.dataset}_")
-        ]
-        names = {name for name, _, _ in entries}
-        extra = [(*pair, False) for pair in self.extra.get(dataset, ()) if pair[0] not in names]
-        return [_product(dataset, *one) for one in entries + extra]
+        held = {
+            name: (holding.size, holding.exclusive)
+            for name, holding in self.holdings.items()
+            if f"{dataset}_".startswith(f"{holding.dataset}_")
+        }
+        extra = {name: (size, False) for name, size in self.extra.get(dataset, ())}
+        # Those that are held first, and as they are.
+        files = held | extra | held
+        return [_product(dataset, name, *facts) for name, facts in files.items()]
 
 
 def _sort_key(column: str, row: dict) -> tuple:
@@ -429,7 +428,7 @@ def _product(dataset: str, name: str, size: int, exclusive: bool) -> dict:
     }
 
 
-def _moment(header: fits.Header, keyword: object) -> str | None:
+def _moment(header: fits.Header, keyword: str) -> str | None:
     value = header.get(keyword)
     if value and "T" not in value and header.get("TIME-OBS"):
         value = f"{value}T{header['TIME-OBS']}"
@@ -477,27 +476,23 @@ def example_files(folder: str | PathLike[str]) -> list[Path]:
 
 def _uncal(rng: np.random.Generator, detector: str, element: str, time: str) -> fits.HDUList:
     ra, dec = POSITIONS_DEG["field"]
-    primary = fits.PrimaryHDU()
-    primary.header.update(
-        {
-            "TELESCOP": "JWST",
-            "INSTRUME": "NIRCAM",
-            "DETECTOR": detector,
-            "EXP_TYPE": "NRC_IMAGE",
-            "FILTER": element,
-            "PUPIL": "CLEAR",
-            "SUBARRAY": "SUB64P",
-            "DATE-OBS": "2022-07-20",
-            "TIME-OBS": time,
-            "TARGPROP": "FIELD",
-            "TARG_RA": ra,
-            "TARG_DEC": dec,
-        }
-    )
+    cards = {
+        "TELESCOP": "JWST",
+        "INSTRUME": "NIRCAM",
+        "DETECTOR": detector,
+        "EXP_TYPE": "NRC_IMAGE",
+        "FILTER": element,
+        "PUPIL": "CLEAR",
+        "SUBARRAY": "SUB64P",
+        "DATE-OBS": "2022-07-20",
+        "TIME-OBS": time,
+        "TARGPROP": "FIELD",
+        "TARG_RA": ra,
+        "TARG_DEC": dec,
+    }
     sci = fits.ImageHDU(rng.integers(9_000, 12_000, (1, 4, 64, 64)).astype("u2"), name="SCI")
-    half = _HALF_WIDTH_DEG
-    corners = ((-half, -half), (half, -half), (half, half), (-half, half))
-    text = " ".join(f"{ra + x:.9f} {dec + y:.9f}" for x, y in corners)
+    corners = _HALF_WIDTH_DEG * np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)]) + (ra, dec)
+    text = " ".join(f"{x:.9f} {y:.9f}" for x, y in corners)
     # JWST's own way of writing it, with two blanks.
     sci.header["S_REGION"] = f"POLYGON ICRS  {text}"
-    return fits.HDUList([primary, sci])
+    return fits.HDUList([fits.PrimaryHDU(header=fits.Header(cards)), sci])

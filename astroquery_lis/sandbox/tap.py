@@ -78,19 +78,23 @@ class JobList:
         """Return the answer to a request for what follows the address of the list."""
         job_id, _, what = path.strip("/").partition("/")
         if request.method == "POST" and not job_id:
-            job_id = uuid.uuid4().hex[:16]
-            begun = {name: text for name, text in parameters.items() if name != "PHASE"}
-            self._jobs[job_id] = _Job(begun)
-            what = "phase"
+            job_id, what = self._add(parameters), "phase"
         if job_id not in self._jobs:
             return error_page(404, "There is no such job.")
         if request.method == "DELETE" or parameters.get("ACTION") == "DELETE":
             self._jobs.pop(job_id, None)
             return Response(303, {"Location": self._url()})
-        if request.method == "POST":
-            is_phase = what == "phase"
-            return self._change(job_id, parameters) if is_phase else error_page(400, "Only phases.")
-        return self._show(job_id, what)
+        if request.method != "POST":
+            return self._show(job_id, what)
+        if what != "phase":
+            return error_page(400, "Only phases.")
+        return self._change(job_id, parameters)
+
+    def _add(self, parameters: dict[str, str]) -> str:
+        """Take in a job that has not begun, and return its id."""
+        job_id = uuid.uuid4().hex[:16]
+        self._jobs[job_id] = _Job({k: text for k, text in parameters.items() if k != "PHASE"})
+        return job_id
 
     def _show(self, job_id: str, what: str) -> Response:
         """Return what there is of a job."""
@@ -190,17 +194,18 @@ class TapService:
             query += "&" + request.body.decode("utf-8", "replace")
         fields = parse_qsl(query, keep_blank_values=True)
         parameters = {name.upper(): value for name, value in fields}
-        if path == "sync":
-            return self._run(parameters)[0]
-        if path == "async" or path.startswith("async/"):
-            return self._jobs.answer(path[len("async") :], request, parameters)
-        if path == "capabilities":
-            return document("capabilities.xml", url=self.url, default_rows=self.default_rows)
-        if path == "availability":
-            return document("availability.xml")
-        if path == "tables":
-            return describe_tables()
-        return error_page(404, "Nothing is served here.")
+        first, _, rest = path.partition("/")
+        if first == "async":
+            return self._jobs.answer(rest, request, parameters)
+        answers = {
+            "sync": lambda: self._run(parameters)[0],
+            "capabilities": lambda: document(
+                "capabilities.xml", url=self.url, default_rows=self.default_rows
+            ),
+            "availability": lambda: document("availability.xml"),
+            "tables": describe_tables,
+        }
+        return answers.get(path, lambda: error_page(404, "Nothing is served here."))()
 
     def _run(self, parameters: dict[str, str]) -> tuple[Response, str | None]:
         """Return the `Response` to a query, and the message if it went wrong."""

@@ -114,6 +114,18 @@ def _magnitude(flux: np.ndarray) -> np.ndarray:
     return magnitude
 
 
+def _colours(magnitudes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the differences of magnitudes that the service has, infinity where there is none."""
+    colours = {}
+    for name in _COLOURS:
+        pair = name.split("_")
+        if set(pair) <= set(magnitudes):
+            with np.errstate(invalid="ignore"):
+                colour = magnitudes[pair[0]] - magnitudes[pair[1]]
+            colours[name] = np.where(np.isfinite(colour), colour, _NAN)
+    return colours
+
+
 def _computed(rows: np.ndarray, bands: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Return the columns of rows that the service adds."""
     flux = {band: rows[f"flux_{band}"].astype(float) for band in bands}
@@ -126,12 +138,7 @@ def _computed(rows: np.ndarray, bands: tuple[str, ...]) -> dict[str, np.ndarray]
         "snr": lambda band: flux[band] * np.sqrt(rows[f"flux_ivar_{band}"].astype(float)),
     }
     values = {f"{name}_{band}": of(band) for name, of in families.items() for band in bands}
-    for name in _COLOURS:
-        first, second = name.split("_")
-        if {first, second} <= set(bands):
-            with np.errstate(invalid="ignore"):
-                colour = magnitude[first] - magnitude[second]
-            values[name] = np.where(np.isfinite(colour), colour, _NAN)
+    values |= _colours(magnitude)
     values["random_id"] = np.random.default_rng(rows["objid"].sum()).uniform(0, 100, len(rows))
     values = {name: entries.astype("f4") for name, entries in values.items()}
     place = SkyCoord(rows["ra"], rows["dec"], unit=u.deg)
@@ -160,22 +167,27 @@ def _tractor_values(release: str, region: str) -> dict[str, np.ndarray]:
 
 def _tractor_table(name: str, release: str, regions: tuple[str, ...]) -> TapTable:
     """Return a table of sources; of each the official row in tables of both regions."""
-    parts = [_tractor_values(release, region) for region in regions]
-    for region, part in zip(regions, parts, strict=True):
-        official = bricks.is_north(part["ra"], part["dec"]) == (region == "north")
-        selected = official | (len(regions) == 1)
-        part |= {name: entries[selected] for name, entries in part.items()}
-    values = {}
-    for column, entries in parts[0].items():
-        lacking = [np.full(len(part["ra"]), NO_VALUE, entries.dtype) for part in parts]
-        pairs = zip(parts, lacking, strict=True)
-        values[column] = np.concatenate([part.get(column, other) for part, other in pairs])
+    values = _tractor_values(release, regions[0])
+    if len(regions) > 1:
+        values = _joined({region: _tractor_values(release, region) for region in regions})
     if release == "dr11" and "south" in regions:
         # As these tables had them: each of the two in the other's place.
         other_name = {"type": "ref_cat", "ref_cat": "type"}
         values = {other_name.get(column, column): entries for column, entries in values.items()}
     what = " and ".join(regions)
     return TapTable(name, f"Simulated Tractor catalogue, {what} of {release.upper()}", values)
+
+
+def _joined(parts: dict[str, dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the official rows of both regions in the columns of the first."""
+    first = next(iter(parts.values()))
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in first}
+    for region, part in parts.items():
+        official = bricks.is_north(part["ra"], part["dec"]) == (region == "north")
+        for name, pieces in columns.items():
+            lacking = np.full(len(official), NO_VALUE)
+            pieces.append(part.get(name, lacking)[official].astype(first[name].dtype))
+    return {name: np.concatenate(pieces) for name, pieces in columns.items()}
 
 
 def _photo_z_table(name: str, release: str, regions: tuple[str, ...]) -> TapTable:
@@ -212,15 +224,17 @@ def _metadata(tables: list[TapTable]) -> list[TapTable]:
             for c in t.columns
         ],
     }
-    metadata = []
-    for name, columns in _SCHEMA_COLUMNS.items():
-        kinds = [(column, _SCHEMA_KINDS.get(column, "S64")) for column in columns]
-        table = np.array(rows[name], kinds)
-        values = {column: table[column] for column in columns}
-        if "size" in values:
-            values["size"] = np.ma.masked_equal(values["size"], 0)
-        metadata.append(TapTable(f"tap_schema.{name}", "Metadata", values))
-    return metadata
+    return [_schema_table(name, entries) for name, entries in rows.items()]
+
+
+def _schema_table(name: str, rows: list[tuple]) -> TapTable:
+    """Return a table of TAP_SCHEMA; what is no text has no size."""
+    columns = _SCHEMA_COLUMNS[name]
+    table = np.array(rows, [(column, _SCHEMA_KINDS.get(column, "S64")) for column in columns])
+    values = {column: table[column] for column in columns}
+    if "size" in values:
+        values["size"] = np.ma.masked_equal(values["size"], 0)
+    return TapTable(f"tap_schema.{name}", "Metadata", values)
 
 
 def open_database() -> sqlite3.Connection:

@@ -149,7 +149,7 @@ class FileTree:
         """Return the file that a decoded path names, `None` unless it is one below the root."""
         relative = path[len(self._prefix) :]
         parts = PurePosixPath(relative).parts
-        if not parts or "\0" in relative or "\\" in relative or ".." in parts or parts[0] == "/":
+        if not parts or {"..", "/"} & set(parts) or set("\0\\") & set(relative):
             return None
         self._make(relative)
         local = (self._root / relative).resolve()

@@ -90,6 +90,7 @@ def test_elongated_psf_is_turned_like_the_ccd(psfs, sky):
         ("star", {"layer": "des-dr1"}, 200, b"No cutouts for layer des-dr1"),
         ("star", {"layer": "ls-dr9-north"}, 500, b"Server Error"),
         ("star", {"ra": "03:00:48"}, 500, b"Server Error"),
+        ("star", {"ra": "nan"}, 500, b"Server Error"),
         ("off", {}, 500, b"Server Error"),
     ],
 )
