@@ -17,7 +17,7 @@ from .._packages import package_version
 from .._typing import Coordinates, Region
 from ..exceptions import InvalidRequestError
 from ..survey.releases import REGIONS, RELEASES, WISE_BANDS, get_release
-from .base import SurveyBase
+from .base import SurveyBase, whole_number
 from .inputs import as_position
 
 __all__ = [
@@ -82,6 +82,7 @@ def services() -> Mapping[str, str]:
 
 
 NADC_HOST = "china-vo.org"
+MAX_ZOOM = 20
 
 
 @dataclass(frozen=True)
@@ -314,11 +315,16 @@ class AboutMethods(SurveyBase):
         layer : str, optional
             By default that of `release`.
         zoom : int, optional
-            14 is 0.262 arcsec per screen pixel; one more halves it.
+            14 is 0.262 arcsec per screen pixel; one more halves it.  From 0 to 20.
 
         Returns
         -------
         str
+
+        Raises
+        ------
+        InvalidRequestError
+            If an argument is wrong.
 
         Examples
         --------
@@ -330,6 +336,7 @@ class AboutMethods(SurveyBase):
         """
         shown = self._layer(layer)
         ra_deg, dec_deg = as_position(coordinates)
+        zoom = whole_number("zoom", zoom, MAX_ZOOM)
         root = setting("viewer_url").rstrip("/")
         return f"{root}?ra={ra_deg:.6f}&dec={dec_deg:.6f}&layer={shown.name}&zoom={zoom}"
 

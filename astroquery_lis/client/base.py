@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from functools import cached_property, update_wrapper, wraps
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +33,7 @@ from ..exceptions import (
 )
 from ..io.bounds import BOUNDS, Bound
 from ..survey.releases import as_region, get_release
+from .inputs import as_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -145,6 +146,14 @@ def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None
         refuse(name, value, "must be True or False." if True in choices else of_words)
 
 
+def whole_number(parameter: str, value: int, last: int) -> int:
+    """Return a whole number that may be up to the last; refuse what is none."""
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_whole or not 0 <= value <= last:
+        refuse(parameter, value, f"must be a whole number from 0 to {last}.")
+    return int(value)
+
+
 class QueryBase(BaseQuery):
     """How long to wait for a service, and where the cache is."""
 
@@ -165,9 +174,12 @@ class QueryBase(BaseQuery):
 
     @timeout.setter
     def timeout(self, value: float | None) -> None:
-        if value is not None and not (isinstance(value, (int, float)) and 0 < value < np.inf):
-            refuse("timeout", value, "must be a positive number of seconds.")
-        self._timeout = None if value is None else float(value)
+        if value is not None:
+            is_number = isinstance(value, Real) and not isinstance(value, bool)
+            if not (is_number and 0 < value < np.inf):
+                refuse("timeout", value, "must be a positive number of seconds.")
+            value = float(value)
+        self._timeout = value
 
     @property
     def cache_location(self) -> Path:
@@ -178,8 +190,8 @@ class QueryBase(BaseQuery):
         return Path(location).expanduser()
 
     @cache_location.setter
-    def cache_location(self, location: FilePath) -> None:
-        self._cache_location = Path(location)
+    def cache_location(self, location: FilePath | None) -> None:
+        self._cache_location = as_path("cache_location", location)
 
 
 class SurveyBase(QueryBase):

@@ -17,7 +17,7 @@ from astropy.table import Table
 
 from .. import io, survey
 from .._conf import conf
-from ..exceptions import ChecksumError, InvalidRequestError, NotFoundError, TransferError, refuse
+from ..exceptions import ChecksumError, NotFoundError, TransferError, refuse
 from ..io.bounds import Threads
 from ..survey.releases import get_release
 from .base import SurveyBase
@@ -210,13 +210,15 @@ class CacheMethods(SurveyBase):
 
 
 def _seconds(older_than: Quantity | Time) -> float:
-    if isinstance(older_than, timedelta):
-        return older_than.total_seconds()
     try:
-        return float(u.Quantity(older_than).to_value(u.s))
-    except (TypeError, ValueError, u.UnitsError) as error:
-        msg = f"older_than={older_than!r} must be a Quantity of time or a timedelta."
-        raise InvalidRequestError(msg, parameter="older_than", value=older_than) from error
+        is_delta = isinstance(older_than, timedelta)
+        time_s = older_than.total_seconds() if is_delta else u.Quantity(older_than).to_value(u.s)
+        seconds = float(time_s)
+    except (TypeError, ValueError, u.UnitsError):
+        seconds = np.nan
+    if not np.isfinite(seconds):
+        refuse("older_than", older_than, "must be a Quantity of time or a timedelta, and finite.")
+    return seconds
 
 
 def _health_of(mirror: Place) -> tuple[str, float, str, str]:

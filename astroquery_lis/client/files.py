@@ -364,6 +364,8 @@ def as_bricks(
     names = None if columns.named else _names(value)
     if names is None:
         targets = as_targets(value, columns, "bricks_or_coordinates")
+        if not targets.placed.any():
+            refuse("bricks_or_coordinates", value, ": none of them is a position on the sky.")
         targets.warn_of_unplaced("are left out")
         places = tuple(filter(None, targets.places())) if radius is None else None
         return BricksAsked(bricks_at(targets, radius), (), places)

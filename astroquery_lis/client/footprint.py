@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from numbers import Integral
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -13,11 +12,11 @@ from astropy.table import Column, MaskedColumn, Table
 
 from .. import catalogs, images, survey
 from .._typing import answering
-from ..exceptions import CoverageWarning, InvalidRequestError, NoCoverageError, refuse, warn
+from ..exceptions import CoverageWarning, InvalidRequestError, NoCoverageError, warn
 from ..survey.bitmasks import maskbits
 from ..survey.bricks import brick_id
 from ..survey.releases import get_release
-from .base import SurveyBase, in_time
+from .base import SurveyBase, in_time, whole_number
 from .inputs import as_path, as_sky, as_targets
 from .position_columns import Columns, Targets
 
@@ -312,8 +311,7 @@ class FootprintMethods(SurveyBase):
         """
         release, region = self._tree(release, region)
         bands = survey.releases.as_bands(bands, release, region)
-        if not (isinstance(max_depth, Integral) and 0 <= max_depth <= MAX_DEPTH):
-            refuse("max_depth", max_depth, f"must be a whole number from 0 to {MAX_DEPTH}.")
+        max_depth = whole_number("max_depth", max_depth, MAX_DEPTH)
         with self._finder(mirror, cache) as finder:
             return catalogs.brick_tables.footprint_moc(bands, release, region, finder, max_depth)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -226,7 +227,7 @@ def _of_pairs(items: Sequence[Any], parameter: str) -> np.ndarray | None:
     if not items or not {list, tuple, np.ndarray}.issuperset(map(type, items)):
         return None
     try:
-        degrees = np.array(items, float)
+        degrees = unmasked(np.array(items))
     except (TypeError, ValueError):
         return None
     if degrees.shape[1:] != (2,):
@@ -247,7 +248,7 @@ def _one(item: object, parameter: str) -> tuple[float, float]:
     return float(ra_deg.ravel()[0]), float(dec_deg.ravel()[0])
 
 
-# ---- tables -------------------------------------------------------------------------------------
+# ---- options of one value ------------------------------------------------------------------------
 
 
 def as_years(epoch: Time | None, n_rows: int) -> np.ndarray | None:
@@ -259,17 +260,14 @@ def as_years(epoch: Time | None, n_rows: int) -> np.ndarray | None:
     return np.broadcast_to(np.asarray(epoch.tdb.jyear, dtype=float), (n_rows,))
 
 
-# ---- sources and folders ------------------------------------------------------------------------
-
-
 def as_path(parameter: str, value: FilePath | None) -> Path | None:
     """Return the path that a user names, from the root on, or `None` for none."""
     if value is None:
         return None
-    try:
-        return Path(value).expanduser().absolute()
-    except (TypeError, RuntimeError):
-        refuse(parameter, value, "must be the path of a folder or a file.")
+    with suppress(TypeError, RuntimeError):
+        if os.fspath(value):  # an empty one would be the folder that one is in
+            return Path(value).expanduser().absolute()
+    refuse(parameter, value, "must be the path of a folder or a file.")
 
 
 def as_sources(source: str | Sequence[str], allowed: Sequence[str]) -> tuple[str, ...]:

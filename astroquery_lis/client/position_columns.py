@@ -181,7 +181,10 @@ def unmasked(values: np.ndarray) -> np.ndarray:
     if hasattr(values, "to_numpy"):
         values = np.asarray(values, float)  # a Series, whose mask is a method
     mask = np.ma.getmaskarray(values) | getattr(values, "mask", False)
-    plain = np.ma.getdata(getattr(values, "unmasked", values))
+    plain = np.asarray(np.ma.getdata(getattr(values, "unmasked", values)))
+    if plain.dtype.kind == "c":
+        msg = "complex numbers are no angles"
+        raise TypeError(msg)
     return np.where(mask, np.nan, np.asarray(plain, float))
 
 

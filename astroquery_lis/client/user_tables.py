@@ -61,9 +61,9 @@ ASTROPY_HEADER = b"table_meta_yaml"
 def as_table(value: object, parameter: str = "table") -> Table | None:
     """Return the table that a value is or names, or `None` for positions of other kinds."""
     if isinstance(value, os.PathLike):
-        return read_table(os.fsdecode(value))
+        return read_table(os.fsdecode(value), parameter=parameter)
     if isinstance(value, str) and _is_table_file(value):
-        return read_table(value)
+        return read_table(value, parameter=parameter)
     read = next((read for kinds, read in _READERS if isinstance(value, kinds)), _of_library)
     try:
         return read(value)
@@ -148,12 +148,12 @@ def kind_of(path: str) -> str | None:
     return ENDINGS.get(dot + ending)
 
 
-def read_table(path: str, kind: str | None = None) -> Table:
+def read_table(path: str, kind: str | None = None, *, parameter: str = "table") -> Table:
     """Return the table in a file, or on standard input."""
     path = os.path.expanduser(path.strip())
     name = "standard input" if path == "-" else path
     kind = as_kind(kind) or kind_of(path)
-    data = _content(path, name)
+    data = _content(path, name, parameter)
     kind = kind or _kind_of_content(data)
     try:
         with without_unit_warnings():
@@ -162,22 +162,22 @@ def read_table(path: str, kind: str | None = None) -> Table:
         raise
     except Exception as error:  # Each reader has errors of its own for what is not its format.
         reason = [*str(error).strip().splitlines(), repr(error)][0]
-        refuse("table", name, f"cannot be read as {kind}: {reason}")
+        refuse(parameter, name, f"cannot be read as {kind}: {reason}")
     if not len(table):
-        refuse("table", name, "has no rows.")
+        refuse(parameter, name, "has no rows.")
     return table
 
 
-def _content(path: str, name: str) -> bytes:
+def _content(path: str, name: str, parameter: str) -> bytes:
     """Return the bytes of a file, unpacked."""
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
         if data.startswith(GZIP):
             data = gzip.decompress(data)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        refuse("table", name, f"cannot be read: {getattr(error, 'strerror', None) or error}.")
+        refuse(parameter, name, f"cannot be read: {getattr(error, 'strerror', None) or error}.")
     if not data.strip():
-        refuse("table", name, "is empty.")
+        refuse(parameter, name, "is empty.")
     return data
 
 

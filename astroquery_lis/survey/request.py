@@ -308,7 +308,8 @@ def _sides(size: Any, parameter: str, pixel_scale_arcsec: float) -> list[float]:
         size = int(size) * u.pix if size.strip().isdecimal() else angle_of_text(size)
     if isinstance(size, u.Quantity):
         return _sides_of_quantity(size, parameter, pixel_scale_arcsec)
-    if not isinstance(size, (tuple, list, np.ndarray)) or len(size) not in (1, 2):
+    is_list = isinstance(size, (tuple, list, np.ndarray)) and getattr(size, "ndim", 1) == 1
+    if not is_list or len(size) not in (1, 2):
         refuse(parameter, size, f"{_SIZES}; a bare number is never an angle.")
     as_side = partial(as_size, parameter=parameter, pixel_scale_arcsec=pixel_scale_arcsec)
     return [as_side(item)[0] for item in size]

@@ -284,3 +284,71 @@ def test_what_is_no_path_is_refused_before_any_request(sky, survey, method, args
         getattr(survey, method)(*args, **{option: 3})
     assert caught.value.parameter == option
     assert len(sky.requests) == 0
+
+
+@pytest.mark.parametrize("zoom", [-1, 21, 15.5, "15", None, True, float("nan"), [14]])
+def test_a_zoom_that_no_map_has_is_refused(sky, survey, zoom):
+    with pytest.raises(InvalidRequestError, match="zoom=.* must be a whole number from 0 to 20"):
+        survey.viewer_url(PLACE, zoom=zoom)
+    assert survey.viewer_url(PLACE, zoom=np.int64(14)).endswith("&zoom=14")
+
+
+@pytest.mark.parametrize("depth", [True, -1, 30, 5.0])
+def test_a_depth_that_no_moc_has_is_refused(sky, survey, depth):
+    with pytest.raises(InvalidRequestError, match="max_depth=.* must be a whole number from 0"):
+        survey.get_moc(max_depth=depth)
+
+
+def test_settings_are_refused_by_name(sky, survey, tmp_path, monkeypatch):
+    for value in (True, "5", float("nan"), 0, 5 * u.s):
+        with pytest.raises(InvalidRequestError, match="timeout=.* must be a positive number"):
+            survey.timeout = value
+    survey.timeout = np.float32(5)
+    assert survey.timeout == 5.0
+    for value in (5, "", b"here", ["here"]):
+        with pytest.raises(InvalidRequestError, match="cache_location=.* must be the path of a"):
+            survey.cache_location = value
+    monkeypatch.chdir(tmp_path)
+    survey.cache_location = "here"
+    monkeypatch.chdir("/")
+    assert survey.cache_location == tmp_path / "here"
+    survey.cache_location = None
+    assert survey.cache_location != tmp_path / "here"
+
+
+@pytest.mark.parametrize("age", [np.nan * u.s, np.inf * u.s, 5 * u.deg, [1, 2] * u.s])
+def test_an_age_that_no_file_has_removes_nothing(sky, survey, age):
+    survey.get_cutout(PLACE, 8, bands="r")
+    size = survey.cache_info()["bytes"]
+    with pytest.raises(InvalidRequestError, match="older_than=.*must be a Quantity of time"):
+        survey.clear_cache(older_than=age)
+    assert survey.cache_info()["bytes"] == size > 0
+
+
+@pytest.mark.parametrize("size", [np.array(8), np.ma.masked, np.array([[8, 8]])])
+def test_a_size_in_an_array_of_other_dimensions_is_refused(sky, survey, size):
+    for call in (survey.get_cutout, survey.get_picture):
+        with pytest.raises(InvalidRequestError, match="size=.* must be an int number of pixels"):
+            call(PLACE, size)
+    assert len(sky.requests) == 0
+
+
+@pytest.mark.parametrize("place", [(1j, 0), (45 + 0j, 0.0), [np.array([45j]), np.array([0.0])]])
+def test_complex_numbers_are_no_positions(sky, survey, place):
+    with pytest.raises(InvalidRequestError, match="must be a SkyCoord"):
+        survey.covers(place)
+
+
+def test_rows_without_a_position_name_no_files(sky, survey):
+    for value in (Table({"ra": [np.nan], "dec": [0.0]}), [], SkyCoord([], [], unit="deg")):
+        with pytest.raises(InvalidRequestError, match="none of them is a position on the sky"):
+            survey.get_brick_files(value, products="maskbits")
+    assert len(sky.requests) == 0
+
+
+def test_a_file_that_is_not_there_is_named_by_its_parameter(sky, survey, tmp_path):
+    with pytest.raises(InvalidRequestError, match="coordinates=.*cannot be read") as caught:
+        survey.covers(tmp_path / "none.csv")
+    assert caught.value.parameter == "coordinates"
+    with pytest.raises(InvalidRequestError, match="download_dir='' must be the path"):
+        survey.query_maps(PLACE, download_dir="")

@@ -1,5 +1,6 @@
 """Tables as people have them are read the same by every method and by the command line."""
 
+import gzip
 import io
 import json
 import sys
@@ -649,3 +650,25 @@ def test_values_by_row_of_any_kind():
     assert _of_rows(as_by_row("size", lambda row: unhashable[int(row["ra"]) - 1], targets)) == (
         unhashable
     )
+
+
+@pytest.mark.parametrize("cut", [slice(0, -10), slice(0, 30)])
+def test_a_packed_table_that_is_cut_says_so(tmp_path, cut):
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(b"ra,dec\n" + b"1.5,2.5\n" * 50)[cut])
+    with pytest.raises(InvalidRequestError, match=r"a\.csv\.gz' cannot be read"):
+        as_targets(path)
+    flipped = bytearray(gzip.compress(bytes(range(256)) * 20))
+    flipped[40] ^= 255
+    path.write_bytes(flipped)
+    with pytest.raises(InvalidRequestError, match="cannot be read"):
+        as_targets(path)
+
+
+def test_identifiers_are_read_as_text_and_none_is_missing():
+    places = {"ra": RA, "dec": DEC}
+    names = np.array(["caf\u00e9".encode(), b"b"])
+    assert as_targets(Table({"id": names, **places})).ids.tolist() == ["café", "b"]
+    mixed = Table({"id": np.array(["a", None], object), **places})
+    with pytest.raises(InvalidRequestError, match="one integer or string for every row"):
+        as_targets(mixed)
