@@ -291,18 +291,21 @@ class _Run:
         """Begin what may begin."""
         while (task := self._schedule.begin()) is not None:
             # Hours may have gone since the run began, and an input may have been replaced.
-            fingerprint, is_done = self._fingerprints.renew(task), False
-            if task is not self._tasks[task.name] and not self._overwrite:
-                # Made of fewer members than the plan has; it may be there already.
-                plan = self._reduction.plan
-                tasks = tuple(task if t.name == task.name else t for t in plan.tasks)
-                reduction = replace(self._reduction, plan=replace(plan, tasks=tasks))
-                states = assess(reduction, self._fingerprints, names=[task.name])
-                is_done = states[task.name].state == "done"
-            if is_done:
+            fingerprint = self._fingerprints.renew(task)
+            if self._is_there(task):
                 self._schedule.end(task.name, CACHED)
             else:
                 self._submit(task, fingerprint)
+
+    def _is_there(self, task: Task) -> bool:
+        """Return True for what is made of fewer members than in the plan, and is there already."""
+        if task is self._tasks[task.name] or self._overwrite:
+            return False
+        plan = self._reduction.plan
+        tasks = tuple(task if t.name == task.name else t for t in plan.tasks)
+        reduction = replace(self._reduction, plan=replace(plan, tasks=tasks))
+        states = assess(reduction, self._fingerprints, names=[task.name])
+        return states[task.name].state == "done"
 
     def _submit(self, task: Task, fingerprint: dict) -> None:
         """Start the process of a task, here or by the executor."""
@@ -339,18 +342,21 @@ class _Run:
         record, again = outcome(future, job, alone=is_second)
         if again and not is_second:
             schedule.again_alone(name, again)
-            shutil.rmtree(job["scratch"], ignore_errors=True)
-            return
+        else:
+            self._note(record, job)
+        shutil.rmtree(job["scratch"], ignore_errors=True)
+        if schedule.states[name] == FAILED and self._stop_at_error:
+            msg = f"{name}: {record.message} The log is {log_path(name, self._output_dir)}."
+            raise TaskError(msg)
+
+    def _note(self, record: Record, job: dict) -> None:
+        """Keep what became of a task; the record of one that is done is written already."""
         is_done = record.state == "done"
         if not is_done:
             write_record(self._output_dir, record)
-            keep_log(name, job, self._output_dir)
-        self._records[name] = record
-        schedule.end(name, DONE if is_done else FAILED)
-        shutil.rmtree(job["scratch"], ignore_errors=True)
-        if not is_done and self._stop_at_error:
-            msg = f"{name}: {record.message} The log is {log_path(name, self._output_dir)}."
-            raise TaskError(msg)
+            keep_log(record.task, job, self._output_dir)
+        self._records[record.task] = record
+        self._schedule.end(record.task, DONE if is_done else FAILED)
 
     def _cancel(self) -> None:
         for future in self._jobs:

@@ -12,7 +12,7 @@ import re
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
@@ -23,7 +23,7 @@ from ...io.whole_files import fits_headers
 from ..tasks import ASDF_CARD
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from ..._typing import FilePath
     from ..tasks import Task
@@ -41,6 +41,8 @@ _EXTENSIONS = {
     **dict.fromkeys(("segm", "dark"), frozenset({"SCI"})),
     "x1d": frozenset({"EXTRACT1D"}),
 }
+_WITH_PIXELS = frozenset(_EXTENSIONS) - {"segm", "x1d"}
+"""Kinds of products that are of no use if every pixel is NaN."""
 
 _GROUP_CARDS = ("PROGRAM", "OBSERVTN", "VISIT", "VISITGRP", "SEQ_ID", "ACT_ID", "EXPOSURE")
 # An id that is null or empty is none.
@@ -79,25 +81,33 @@ class _Product:
     rows: int = 0
     """Of a table."""
 
-    def look(self) -> None:
+    def __post_init__(self) -> None:
         """Read the file, once for all checks."""
-        path, problem = self.path, ""
+        looks = {
+            ".fits": self._look_at_fits,
+            ".json": self._look_at_json,
+            ".ecsv": self._look_at_table,
+        }
         try:
-            if path.suffix == ".fits":
-                problem = is_whole(path)
-                if not problem:
-                    self._look_at_fits()
-            elif path.suffix == ".json":
-                json.loads(path.read_text())
-            elif path.suffix == ".ecsv":
-                self.rows = len(Table.read(path, format="ascii.ecsv"))
+            if look := looks.get(self.path.suffix):
+                look()
         except (OSError, ValueError, KeyError, TypeError) as error:
-            problem = f"{path.name} cannot be read: {error}"
-        if problem:
-            action = "Check the space on the disk and run again."
-            self.faults.append(check("whole", FAILED, problem, action))
+            self._fail(f"{self.path.name} cannot be read: {error}")
+
+    def _fail(self, problem: str) -> None:
+        action = "Check the space on the disk and run again."
+        self.faults.append(check("whole", FAILED, problem, action))
+
+    def _look_at_json(self) -> None:
+        json.loads(self.path.read_text())
+
+    def _look_at_table(self) -> None:
+        self.rows = len(Table.read(self.path, format="ascii.ecsv"))
 
     def _look_at_fits(self) -> None:
+        if problem := is_whole(self.path):
+            self._fail(problem)
+            return
         # What astropy only warns of is told by the sizes.
         with (
             warnings.catch_warnings(action="ignore"),
@@ -123,39 +133,51 @@ class _Product:
         return self.path.stem if None in values else "-".join(map(str, values))
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What a task made, and how it went."""
+
+    task: Task
+    main: _Product
+    products: Collection[_Product]
+    watch: LogWatch
+
+    @property
+    def header(self) -> fits.Header:
+        """The primary header of the main product."""
+        return self.main.header
+
+    def parameters(self, step: str) -> Mapping[str, Any]:
+        """Return the parameters that were in force in a step."""
+        return self.watch.parameters.get("steps", {}).get(step, {})
+
+
 def verify(task: Task, folder: Path, watch: LogWatch) -> list[dict]:
     """Look at what a task made, before it is moved to its place.
 
     Any line with the outcome 'failed' makes the products useless.
     """
     products = {path.name: _Product(path) for path in sorted(folder.iterdir()) if path.is_file()}
-    for product in products.values():
-        product.look()
-    checks = _presence(task, products)
     faults = [line for product in products.values() for line in product.faults]
-    checks += faults or [check("whole", OK, f"{len(products)} files")]
+    missing = _presence(task, products)
+    checks = missing + (faults or [check("whole", OK, f"{len(products)} files")])
     main = main_product(task, folder)
-    if main is None or any(line["outcome"] == FAILED for line in checks):
+    if missing or faults or main is None:
         return checks
-    return checks + _effects(task, products[main.name], products, watch)
+    return checks + _effects(_Made(task, products[main.name], products.values(), watch))
 
 
-def _effects(
-    task: Task, product: _Product, products: Mapping[str, _Product], watch: LogWatch
-) -> list[dict]:
+def _effects(made: _Made) -> list[dict]:
     """Return whether the steps that say COMPLETE did anything, by the main product."""
-    header, steps = product.header, watch.parameters.get("steps", {})
-    checks = _statuses(header)
-    if task.kind != "pipeline":
-        return checks
-    checks += _backgrounds(task, header)
-    if task.pipeline == "Detector1Pipeline":
-        checks += _jumps(header, product.jump_share)
-    if task.pipeline in ("Image2Pipeline", "Image3Pipeline"):
-        checks += _photometry(header, product.science)
-    if task.pipeline == "Image3Pipeline":
-        checks += _alignment(header, products.values(), watch, steps)
-        checks += _catalogue(products.values(), steps)
+    checks = _statuses(made.header) + _backgrounds(made)
+    checks += [
+        effect(made)
+        for keyword, pipelines, effect in _EFFECTS
+        if made.task.pipeline in pipelines and made.header.get(keyword) == "COMPLETE"
+    ]
+    is_skipped = made.parameters("source_catalog").get("skip") in (True, "True")
+    if made.task.pipeline == "Image3Pipeline" and not is_skipped:
+        checks.append(_catalogue(made))
     return checks
 
 
@@ -169,9 +191,11 @@ def is_whole(path: FilePath, *, needs_tree: bool = True) -> str:
         return str(error).rstrip(".")
     except OSError as error:
         return f"{path.name} cannot be read: {error}"
+    if not headers and not needs_tree:
+        return f"{path.name} is empty"
     if needs_tree and not any(ASDF_CARD in header for header in headers):
         return f"{path.name} has no ASDF extension; it ends after {len(headers)} HDUs"
-    return "" if headers else f"{path.name} is empty"
+    return ""
 
 
 def main_product(task: Task, folder: Path) -> Path | None:
@@ -186,11 +210,13 @@ def main_product(task: Task, folder: Path) -> Path | None:
     return next((path for path in files if path.name.startswith(stem)), first)
 
 
-def _backgrounds(task: Task, header: fits.Header) -> list[dict]:
+def _backgrounds(made: _Made) -> list[dict]:
     """Return whether the backgrounds among the members were subtracted, here or before."""
+    task, header = made.task, made.header
     steps = ("bkg_subtract", "master_background")
     is_skipped = any(task.steps.get(step, {}).get("skip") for step in steps)
-    if is_skipped or all(member.exptype != "background" for member in task.members):
+    roles = {member.exptype for member in task.members}
+    if is_skipped or "background" not in roles:
         return []
     if "COMPLETE" in (header.get("S_BKDSUB"), header.get("S_MSBSUB")):
         return [check("background", OK, "the background was subtracted")]
@@ -201,12 +227,13 @@ def _backgrounds(task: Task, header: fits.Header) -> list[dict]:
 
 
 def _presence(task: Task, products: Mapping[str, _Product]) -> list[dict]:
-    missing = [name for name in (Path(name).name for name in task.outputs) if name not in products]
+    names = [Path(name).name for name in task.outputs]
+    missing = [name for name in names if name not in products]
     if missing:
         message = f"not made: {', '.join(missing)}; made: {', '.join(products) or 'nothing'}"
         return [check("products", FAILED, message, "See the log for the step that stopped.")]
     # A time series of images may leave its light curve only.
-    is_named = any(not name.endswith("_asn.json") for name in task.outputs)
+    is_named = any(not name.endswith("_asn.json") for name in names)
     if not is_named and not any(name.endswith(".fits") for name in products):
         return [check("products", FAILED, "no FITS file was made", "See the log.")]
     return []
@@ -219,7 +246,7 @@ def _content(hdul: fits.HDUList, path: Path) -> list[dict]:
     if lacking := _EXTENSIONS.get(kind, frozenset()) - names:
         message = f"{path.name} has no {', '.join(sorted(lacking))}"
         return [check("whole", FAILED, message, "See the log.")]
-    if kind in _EXTENSIONS and "SCI" in names and kind != "segm":
+    if kind in _WITH_PIXELS:
         # Spectra of several slits have an extension each.
         planes = (hdu.data for hdu in hdul if hdu.name == "SCI")
         if not any(data is not None and np.isfinite(data).any() for data in planes):
@@ -243,12 +270,12 @@ def _statuses(header: fits.Header) -> list[dict]:
     ]
 
 
-def _photometry(header: fits.Header, science: fits.Header) -> list[dict]:
-    if header.get("S_PHOTOM") != "COMPLETE":
-        return []
-    unit, factor = science.get("BUNIT"), science.get("PHOTMJSR")
-    if unit == "MJy/sr" and factor is not None and math.isfinite(factor) and factor > 0:
-        return [check("photom", OK, f"MJy/sr, PHOTMJSR = {factor:.6g}")]
+def _photometry(made: _Made) -> dict:
+    header = made.header
+    unit, factor = made.main.science.get("BUNIT"), made.main.science.get("PHOTMJSR")
+    is_factor = isinstance(factor, (int, float)) and 0 < factor < math.inf
+    if unit == "MJy/sr" and is_factor:
+        return check("photom", OK, f"MJy/sr, PHOTMJSR = {factor:.6g}")
     message = (
         f"S_PHOTOM = COMPLETE, but the pixels were not calibrated: BUNIT is {unit!r} and PHOTMJSR "
         f"{'absent' if factor is None else factor}"
@@ -258,46 +285,40 @@ def _photometry(header: fits.Header, science: fits.Header) -> list[dict]:
         f"The reference {header.get('R_PHOTOM', 'PHOTOM')} has no row for {optics or 'this set-up'}"
         "; correct the keywords, take a newer CRDS context, or give photom.override_photom."
     )
-    return [check("photom", NO_EFFECT, message, action)]
+    return check("photom", NO_EFFECT, message, action)
 
 
-def _jumps(header: fits.Header, flagged: float) -> list[dict]:
-    if header.get("S_JUMP") != "COMPLETE":
-        return []
+def _jumps(made: _Made) -> dict:
+    flagged = made.main.jump_share
     message = f"{100 * flagged:.2f} % of the pixels have a jump"
     if flagged == 0:
         action = "Rare for more than a few groups; check jump.rejection_threshold."
-        return [check("jump", NOTE, "no jump was found in any pixel", action)]
+        return check("jump", NOTE, "no jump was found in any pixel", action)
     if flagged > _IMPLAUSIBLE:
         action = "Check jump.rejection_threshold and the READNOISE and GAIN references."
-        return [check("jump", NOTE, message, action)]
-    return [check("jump", OK, message)]
+        return check("jump", NOTE, message, action)
+    return check("jump", OK, message)
 
 
-def _alignment(
-    header: fits.Header, products: Collection[_Product], watch: LogWatch, steps: Mapping
-) -> list[dict]:
+def _alignment(made: _Made) -> dict:
     """Return whether tweakreg moved the images: the frame that it adds to a WCS tells."""
-    if header.get("S_TWKREG") != "COMPLETE":
-        return []
-    values = steps.get("tweakreg", {})
-    catalogue = str(values.get("abs_refcat") or "").strip()
-    groups = _groups(products)
+    groups = _groups(made.products)
     if not groups:
         message = "no _crf product to read the alignment from: outlier_detection was skipped"
-        return [check("tweakreg", NOTE, message, "See the log for the matches of each image.")]
+        return check("tweakreg", NOTE, message, "See the log for the matches of each image.")
     unaligned = sorted(name for name, aligned in groups.items() if not aligned)
+    catalogue = str(made.parameters("tweakreg").get("abs_refcat") or "").strip()
     if catalogue not in ("", "None"):
-        return _absolute(catalogue, len(groups), unaligned, watch, values)
+        return _absolute(catalogue, len(groups), unaligned, made)
     message = f"{len(groups) - len(unaligned)} of {len(groups) - 1} groups aligned to the reference"
-    if watch.relative_matches:
-        message += f", with {min(watch.relative_matches)} or more matches"
+    if matches := made.watch.relative_matches:
+        message += f", with {min(matches)} or more matches"
     if len(unaligned) <= 1:
-        return [check("tweakreg", OK, message)]
+        return check("tweakreg", OK, message)
     message = (
         f"S_TWKREG = COMPLETE, but {message}; not aligned or the reference: {', '.join(unaligned)}"
     )
-    return [check("tweakreg", NO_EFFECT, message, _ACTIONS["S_TWKREG"])]
+    return check("tweakreg", NO_EFFECT, message, _ACTIONS["S_TWKREG"])
 
 
 def _groups(products: Iterable[_Product]) -> dict[str, bool]:
@@ -310,26 +331,28 @@ def _groups(products: Iterable[_Product]) -> dict[str, bool]:
     return groups
 
 
-def _absolute(
-    catalogue: str, n_groups: int, unaligned: list[str], watch: LogWatch, values: Mapping
-) -> list[dict]:
-    name = Path(catalogue).name
+def _absolute(catalogue: str, n_groups: int, unaligned: list[str], made: _Made) -> dict:
+    name, values = Path(catalogue).name, made.parameters("tweakreg")
     needed = int(values.get("abs_minobj", 15))
-    matched = max(watch.absolute_matches, default=0)
+    matched = max(made.watch.absolute_matches, default=0)
+    if unaligned or matched < needed:
+        return _not_absolute(name, unaligned, matched, needed)
     # The shift to the catalogue is that of all groups, also of those that fit no other.
     least = int(values.get("minobj", 15))
     # Nothing is logged of a group without sources, nor of any where the step gave up; the
     # reference is matched to none.
-    apart = n_groups - 1 - sum(count >= least for count in watch.relative_matches)
-    if not unaligned and matched >= needed and apart > 0:
+    apart = n_groups - 1 - sum(count >= least for count in made.watch.relative_matches)
+    if apart > 0:
         message = (
             f"S_TWKREG = COMPLETE, but {apart} of {n_groups} groups were not aligned to the "
             f"others before all were moved to {name}: fewer than {least} sources matched (minobj)"
         )
-        return [check("tweakreg", NO_EFFECT, message, _ACTIONS["S_TWKREG"])]
-    if not unaligned and matched >= needed:
-        message = f"all {n_groups} groups aligned to {name} with {matched} matches"
-        return [check("tweakreg", OK, message)]
+        return check("tweakreg", NO_EFFECT, message, _ACTIONS["S_TWKREG"])
+    message = f"all {n_groups} groups aligned to {name} with {matched} matches"
+    return check("tweakreg", OK, message)
+
+
+def _not_absolute(name: str, unaligned: list[str], matched: int, needed: int) -> dict:
     message = (
         f"S_TWKREG = COMPLETE, but the images were not aligned to {name}: {matched} sources "
         f"matched, {needed} needed (abs_minobj)"
@@ -340,15 +363,23 @@ def _absolute(
         "Raise tweakreg.abs_searchrad, lower abs_minobj, or check that the catalogue covers the "
         "field and has the epoch of the exposures."
     )
-    return [check("tweakreg", NO_EFFECT, message, action)]
+    return check("tweakreg", NO_EFFECT, message, action)
 
 
-def _catalogue(products: Iterable[_Product], steps: Mapping) -> list[dict]:
-    if steps.get("source_catalog", {}).get("skip") in (True, "True"):
-        return []
-    counts = [product.rows for product in products if product.path.name.endswith("_cat.ecsv")]
-    if any(counts):
-        return [check("source_catalog", OK, f"{max(counts)} sources")]
+def _catalogue(made: _Made) -> dict:
+    catalogues = (one for one in made.products if one.path.name.endswith("_cat.ecsv"))
+    n_sources = max((catalogue.rows for catalogue in catalogues), default=0)
+    if n_sources:
+        return check("source_catalog", OK, f"{n_sources} sources")
     message = "no source was detected, so that there is no catalogue"
     action = "Lower source_catalog.snr_threshold or npixels if there are sources in the picture."
-    return [check("source_catalog", NOTE, message, action)]
+    return check("source_catalog", NOTE, message, action)
+
+
+_IMAGES = ("Image2Pipeline", "Image3Pipeline")
+_EFFECTS: tuple[tuple[str, tuple[str, ...], Callable[[_Made], dict]], ...] = (
+    ("S_JUMP", ("Detector1Pipeline",), _jumps),
+    ("S_PHOTOM", _IMAGES, _photometry),
+    ("S_TWKREG", ("Image3Pipeline",), _alignment),
+)
+"""What says that a step was done, in which pipelines, and what looks at its effect."""

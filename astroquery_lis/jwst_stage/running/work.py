@@ -153,27 +153,32 @@ def _make(task: Task, job: Mapping[str, Any], scratch: Path, products_dir: Path)
     # Files that were corrected keep the names that jwst would give to those that were not.
     register_inputs(task)
     pipeline: Any = class_of(task.pipeline)
-    steps = steps_of(task, pipeline)
-    for name, values in hooks(task).items():
-        step = steps.setdefault(name, {})
-        for kind, added in values.items():
-            step[kind] = [*step.get(kind, []), *added]
-    extra: dict[str, Any] = {}
-    if job["in_memory"] is not None and "in_memory" in (pipeline.spec or ""):
-        extra["in_memory"] = job["in_memory"]
-    # CRDS's parameters are merged by `call`, never by `run`; and only for a path that is a string.
-    if steps:
-        extra["steps"] = steps
-    extra["output_dir"] = str(products_dir)
+    options = _options(task, pipeline, in_memory=job["in_memory"])
     run_dir = scratch / "run"
     source = _laid_out(task, inputs, output_dir, run_dir)
     if task.members:
         final = (output_dir / task.name).parent
         document = association_document(task, output_dir, final)
         association_path(task, products_dir).write_text(json.dumps(document, indent=1) + "\n")
-    pipeline.call(source, save_results=True, configure_log=False, **extra)
+    # CRDS's parameters are merged by `call`, never by `run`; and only for a path that is a string.
+    pipeline.call(
+        source, save_results=True, configure_log=False, output_dir=str(products_dir), **options
+    )
     _gather(run_dir, products_dir)
     _drop_copies(task, products_dir)
+
+
+def _options(task: Task, pipeline: Any, *, in_memory: bool | None) -> dict[str, Any]:
+    """Return the arguments of a pipeline that are about how it works."""
+    steps = steps_of(task, pipeline)
+    for name, values in hooks(task).items():
+        step = steps.setdefault(name, {})
+        for kind, added in values.items():
+            step[kind] = [*step.get(kind, []), *added]
+    options: dict[str, Any] = {"steps": steps} if steps else {}
+    if in_memory is not None and "in_memory" in (pipeline.spec or ""):
+        options["in_memory"] = in_memory
+    return options
 
 
 def _laid_out(task: Task, inputs: list[Path], output_dir: Path, run_dir: Path) -> str:
@@ -195,6 +200,11 @@ def _gather(run_dir: Path, products_dir: Path) -> None:
             os.replace(path, products_dir / path.name)
 
 
+_WHY_MISSING = dict.fromkeys(
+    ("sourcecat", "segmap"), "no source was found in the mosaic of direct images"
+)
+
+
 def _check_inputs(task: Task, inputs: list[Path], output_dir: Path) -> None:
     """Refuse what jwst would take without a word, and name what is missing."""
     roles = {member_path(m, output_dir): m.exptype for m in task.members}
@@ -202,12 +212,7 @@ def _check_inputs(task: Task, inputs: list[Path], output_dir: Path) -> None:
         role = roles.get(path, "science")
         if not path.exists():
             what = "" if role == "science" else f", the {role} of {Path(task.name).name},"
-            why = (
-                "no source was found in the mosaic of direct images"
-                if role in ("sourcecat", "segmap")
-                else "make the plan again"
-            )
-            msg = f"{path}{what} is not there; {why}."
+            msg = f"{path}{what} is not there; {_WHY_MISSING.get(role, 'make the plan again')}."
             raise InvalidExposureError(msg, parameter="files", value=str(path))
         if path.suffix == ".fits":
             _check_input(task, path, role)
@@ -335,8 +340,6 @@ class LogWatch(logging.Handler):
         As the pipeline reported them.
     errors : list of str
         The last lines that were errors.
-    warnings : list of str
-        The last lines that were warnings.
     relative_matches, absolute_matches : list of int
         Sources that tweakreg matched, for each group.
     """
@@ -345,7 +348,6 @@ class LogWatch(logging.Handler):
         super().__init__(logging.INFO)
         self.steps: list[dict] = []
         self.errors: list[str] = []
-        self.warnings: list[str] = []
         self.parameters: dict = {}
         self.relative_matches: list[int] = []
         self.absolute_matches: list[int] = []
@@ -380,8 +382,6 @@ class LogWatch(logging.Handler):
         text = record.getMessage()
         if record.levelno >= logging.ERROR:
             self.errors = [*self.errors[-9:], text]
-        elif record.levelno >= logging.WARNING:
-            self.warnings = [*self.warnings[-49:], text]
         if record.name.startswith("stpipe"):
             self._note_step(text, record.created)
         elif match := _MATCHES.match(text):
@@ -401,16 +401,18 @@ class LogWatch(logging.Handler):
             self._running.append((step, moment))
             self._tell()
         elif match := _DONE.match(text):
-            name = match.group(1)
-            for place in range(len(self._running) - 1, -1, -1):
-                step, begun = self._running[place]
-                if step["step"] == name:
-                    step["seconds"] = round(moment - begun, 3)
-                    del self._running[place:]
-                    break
+            self._end_step(match.group(1), moment)
             self._tell()
         elif match := _PARAMETERS.match(text):
             self.parameters = _parsed(text[match.end() :])
+
+    def _end_step(self, name: str, moment: float) -> None:
+        """Note how long a step took; those that began in it are over with it."""
+        for place, (step, begun) in reversed(list(enumerate(self._running))):
+            if step["step"] == name:
+                step["seconds"] = round(moment - begun, 3)
+                del self._running[place:]
+                return
 
     def _tell(self) -> None:
         step = self._running[-1][0]["step"] if self._running else ""
