@@ -25,6 +25,7 @@ from .fields import read_headers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from astropy.table import Column
     from astropy.wcs import WCS
     from matplotlib.figure import Figure
 
@@ -87,19 +88,23 @@ def jwst_picture(
     factor = max(1, -(-max(ny, nx) // size))
     coarse = wcs[: ny // factor * factor : factor, : nx // factor * factor : factor]
     coarse.array_shape = ny // factor, nx // factor
-    planes = []
     for path in paths:
         if not _same_grid(wcs, image_wcs(path)):
             msg = f"{path} is not on the grid of {paths[0]}: plan with common_grid=True."
             raise InvalidRequestError(msg, parameter="mosaics", value=str(path))
-        name = str(read_headers(path).get("FILTER", path.name)).strip() or path.name
-        hdu = fits.ImageHDU(_block_mean(path, factor), coarse.to_header(), name=f"IMAGE_{name}")
-        hdu.header["BAND"], hdu.header["BUNIT"] = name, "MJy/sr"
-        planes.append(hdu)
+    planes = [_plane(path, factor, coarse) for path in paths]
     planes.sort(key=lambda hdu: _wavelength(hdu.header["BAND"]))
     filters = [hdu.header["BAND"] for hdu in planes]
     hdul = fits.HDUList([fits.PrimaryHDU(), *planes])
     return JwstPicture(rgb(hdul, bands=filters, brightness=brightness), coarse, filters)
+
+
+def _plane(path: Path, factor: int, coarse: WCS) -> fits.ImageHDU:
+    """Return a mosaic as the plane of a cutout, each pixel the mean of a block."""
+    name = str(read_headers(path).get("FILTER", path.name)).strip() or path.name
+    hdu = fits.ImageHDU(_block_mean(path, factor), coarse.to_header(), name=f"IMAGE_{name}")
+    hdu.header["BAND"], hdu.header["BUNIT"] = name, "MJy/sr"
+    return hdu
 
 
 def _same_grid(wcs: WCS, other: WCS) -> bool:
@@ -111,8 +116,7 @@ def _same_grid(wcs: WCS, other: WCS) -> bool:
 
 
 def _wavelength(filter_name: str) -> int:
-    digits = "".join(c for c in filter_name[1:5] if c.isdigit())
-    return int(digits) if digits else 0
+    return int("".join(filter(str.isdigit, filter_name[1:5])) or 0)
 
 
 def _block_mean(path: Path, factor: int) -> np.ndarray:
@@ -326,13 +330,7 @@ def _pairs_table(matches: Table, filter_name: str) -> page.Markup:
     formats = {"ra": "{:.6f}", "dec": "{:+.6f}", "jwst_mag": "{:.2f}"}
     formats |= dict.fromkeys((f"mag_{band}" for band in bands), "{:.2f}")
     formats |= {"d_ra": "{:+.1f}", "d_dec": "{:+.1f}"}
-    numbers = [
-        [
-            text.format(value) if np.isfinite(value) else ""
-            for value in plain_numbers(matches[name][order])
-        ]
-        for name, text in formats.items()
-    ]
+    numbers = [_cells(matches[name][order], text) for name, text in formats.items()]
     heads = ["Label", "Type", "RA", "Dec", filter_name, *bands, "dRA", "dDec"]
     rows = zip(matches["label"][order], texts(matches["type"][order]), *numbers, strict=True)
     title = f"The {len(order)} brightest pairs" if len(order) < len(matches) else "Pairs"
@@ -341,3 +339,7 @@ def _pairs_table(matches: Table, filter_name: str) -> page.Markup:
         f'<details><summary>{title}</summary><p class="note">AB magnitudes, deg and mas.</p>'
         f"{page.table(heads, rows, kinds)}</details>"
     )
+
+
+def _cells(column: Column, text: str) -> list[str]:
+    return [text.format(value) if np.isfinite(value) else "" for value in plain_numbers(column)]

@@ -86,11 +86,7 @@ def as_tractor(table: Table) -> Table:
     if not isinstance(table, Table):
         msg = f"tractor must be a Table, not {type(table).__name__}."
         raise InvalidRequestError(msg, parameter="tractor", value=table)
-    if any(name != name.lower() for name in table.colnames):
-        table = table.copy(copy_data=False)
-        for name in table.colnames:
-            if name != name.lower():
-                table.rename_column(name, name.lower())
+    table = with_lower_names(table)
     missing = [name for name in ("ra", "dec", "type") if name not in table.colnames]
     if missing:
         msg = f"tractor has no column {', '.join(missing)}; it has {', '.join(table.colnames)}."
@@ -99,6 +95,13 @@ def as_tractor(table: Table) -> Table:
     if "brick_primary" in table.colnames:
         is_own &= np.ma.filled(np.ma.asarray(table["brick_primary"]).astype(bool), True)
     return table if is_own.all() else table[is_own]
+
+
+def with_lower_names(table: Table) -> Table:
+    """Return a table with the names of its columns in lower case; it shares its data."""
+    table = table.copy(copy_data=False)
+    table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
+    return table
 
 
 def as_epoch(epoch: Time | None) -> Time | None:
@@ -204,34 +207,39 @@ class JwstCatalog:
 
 def read_jwst_catalog(catalog: FilePath | Table, *, magnitude: str = "auto") -> JwstCatalog:
     """Read the catalogue of a mosaic, and what the mosaic beside it knows."""
-    image = None
-    if isinstance(catalog, (str, os.PathLike)):
-        path, image = _files(Path(catalog))
-        try:
-            table = Table.read(path, format="ascii.ecsv")
-        except (OSError, ValueError) as error:
-            msg = f"{path} is not an ECSV catalogue: {error}"
-            raise InvalidExposureError(msg, parameter="i2d_catalog", value=str(path)) from error
-    elif isinstance(catalog, Table):
-        table = catalog
-    else:
-        must = "must be a *_cat.ecsv or *_i2d.fits file, or a Table with the column sky_centroid."
-        refuse("i2d_catalog", catalog, must)
+    table, image = _table_and_image(catalog)
     ra, dec = _positions(table)
     is_placed = np.isfinite(ra) & np.isfinite(dec)
     table, ra, dec = table[is_placed], ra[is_placed] % 360.0, dec[is_placed]
     sources = Table()
-    labels = table["label"] if "label" in table.colnames else np.arange(1, len(ra) + 1)
-    sources["label"] = np.asarray(labels)
+    sources["label"] = _present(table, "label", np.arange(1, len(ra) + 1))
     sources["jwst_ra"], sources["jwst_dec"] = ra * u.deg, dec * u.deg
-    extended = table["is_extended"] if "is_extended" in table.colnames else np.zeros(len(ra), bool)
-    extended = np.asarray(extended, bool)
+    extended = _present(table, "is_extended", np.zeros(len(ra), bool)).astype(bool)
     mags, by_shape = _magnitudes(table, magnitude, extended)
     sources["jwst_mag"], sources["jwst_mag_err"] = mags
     sources["jwst_extended"] = extended
     sources["jwst_near"] = _neighbours(ra, dec)
     field, epoch, name = _field(image, ra, dec)
     return JwstCatalog(sources, field, epoch, name, image, by_shape)
+
+
+def _table_and_image(catalog: FilePath | Table) -> tuple[Table, Path | None]:
+    """Return a catalogue as it is, and the mosaic beside it."""
+    if isinstance(catalog, Table):
+        return catalog, None
+    if not isinstance(catalog, (str, os.PathLike)):
+        must = "must be a *_cat.ecsv or *_i2d.fits file, or a Table with the column sky_centroid."
+        refuse("i2d_catalog", catalog, must)
+    path, image = _files(Path(catalog))
+    try:
+        return Table.read(path, format="ascii.ecsv"), image
+    except (OSError, ValueError) as error:
+        msg = f"{path} is not an ECSV catalogue: {error}"
+        raise InvalidExposureError(msg, parameter="i2d_catalog", value=str(path)) from error
+
+
+def _present(table: Table, name: str, default: np.ndarray) -> np.ndarray:
+    return np.asarray(table[name]) if name in table.colnames else default
 
 
 def _files(path: Path) -> tuple[Path, Path | None]:
@@ -273,12 +281,12 @@ def _magnitudes(
 
 
 def _magnitude_columns(table: Table, magnitude: str) -> list[str]:
-    names = _MAGNITUDES if magnitude == "auto" else (magnitude,)
-    present = [name for name in names if name in table.colnames]
-    if not present and magnitude != "auto":
+    if magnitude == "auto":
+        return [name for name in _MAGNITUDES if name in table.colnames]
+    if magnitude not in table.colnames:
         shown = [name for name in table.colnames if "mag" in name and "err" not in name]
         refuse("magnitude", magnitude, f"is not a column; there are: {', '.join(shown)}.")
-    return present
+    return [magnitude]
 
 
 def _neighbours(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:

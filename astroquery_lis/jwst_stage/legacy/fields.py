@@ -180,13 +180,11 @@ def _of_table(table: Table) -> list[Footprint]:
     if "s_region" not in names:
         msg = f"The table has no column s_region; it has {', '.join(table.colnames)}."
         raise InvalidRequestError(msg, parameter="table", value=table.colnames)
-    label = next((names[name] for name in _NAME_COLUMNS if name in names), None)
-    band = names.get("filter", names.get("filters"))
     footprints = []
     for number, row in enumerate(table):
-        if text := _text(row[names["s_region"]]):
-            name = str(row[label]) if label else f"row {number}"
-            filter_name = _text(row[band]) if band else ""
+        if text := _text(row, names, "s_region"):
+            name = _text(row, names, *_NAME_COLUMNS) or f"row {number}"
+            filter_name = _text(row, names, "filter", "filters")
             mjd = _row_mjd(row, names)
             footprints.append(Footprint(name, parse_s_region(text), mjd, filter_name))
     n_bare = len(table) - len(footprints)
@@ -200,23 +198,20 @@ def _of_table(table: Table) -> list[Footprint]:
     return footprints
 
 
-def _text(value: object) -> str:
+def _text(row: Row, names: Mapping[str, str], *columns: str) -> str:
+    """Return what stands in the first of some columns that there is."""
+    value = next((row[names[name]] for name in columns if name in names), np.ma.masked)
     return "" if value is np.ma.masked else str(value).strip()
 
 
 def _row_mjd(row: Row, names: Mapping[str, str]) -> float:
     """Return the middle of the exposure of a row."""
-
-    def number(name: str) -> float:
-        value = row[names[name]]
-        return float(value) if value is not np.ma.masked else np.nan
-
-    if "t_min" in names and "t_max" in names:
-        return (number("t_min") + number("t_max")) / 2
-    for name in _TIME_COLUMNS:
-        if name in names:
-            return number(name)
-    return _mjd(_text(row[names["date_obs"]]) if "date_obs" in names else "", "")
+    limits = [_text(row, names, name) for name in ("t_min", "t_max") if name in names]
+    if len(limits) == 2:
+        return sum(float(limit or "nan") for limit in limits) / 2
+    if set(_TIME_COLUMNS) & set(names):
+        return float(_text(row, names, *_TIME_COLUMNS) or "nan")
+    return _mjd(_text(row, names, "date_obs"), "")
 
 
 def _of_path(path: Path) -> list[Footprint]:
@@ -262,13 +257,18 @@ def read_headers(path: Path) -> fits.Header:
 
 def header_mjd(header: fits.Header) -> float:
     """Return the middle of an exposure, or of those of a mosaic, as MJD (UTC); NaN if unknown."""
-    for name in ("EXPMID", "MJD-AVG"):
-        if isinstance(header.get(name), (int, float)) and header[name] > 0:
-            return float(header[name])
-    limits = [header.get(name) for name in ("MJD-BEG", "MJD-END")]
-    if all(isinstance(value, (int, float)) and value > 0 for value in limits):
-        return float(np.mean(limits))
+    begin, end = _positive(header, "MJD-BEG"), _positive(header, "MJD-END")
+    middles = (_positive(header, "EXPMID"), _positive(header, "MJD-AVG"), (begin + end) / 2)
+    for middle in middles:
+        if np.isfinite(middle):
+            return middle
     return _mjd(header.get("DATE-OBS", ""), header.get("TIME-OBS", ""))
+
+
+def _positive(header: fits.Header, name: str) -> float:
+    """Return a card as a number, NaN unless it is one above 0."""
+    value = header.get(name)
+    return float(value) if isinstance(value, (int, float)) and value > 0 else np.nan
 
 
 def _mjd(date: str, time: str) -> float:
@@ -312,8 +312,12 @@ def fields_of(footprints: Sequence[Footprint], *, union: bool = True) -> list[Fi
 
     With `union`, footprints that overlap make one field, as do those that are linked by others.
     """
-    if not union:
-        return [Field((footprint,)) for footprint in footprints]
+    groups = _linked(footprints) if union else [[footprint] for footprint in footprints]
+    return [Field(tuple(group)) for group in groups]
+
+
+def _linked(footprints: Sequence[Footprint]) -> list[list[Footprint]]:
+    """Return the footprints that overlap, or are linked by others, together."""
     ra, dec, radius = np.transpose([_disc(footprint) for footprint in footprints])
     groups: list[list[int]] = []
     for i, footprint in enumerate(footprints):
@@ -325,7 +329,7 @@ def fields_of(footprints: Sequence[Footprint], *, union: bool = True) -> list[Fi
         ]
         groups = [group for group in groups if group not in linked]
         groups.append(sorted(sum(linked, [i])))
-    return [Field(tuple(footprints[i] for i in group)) for group in sorted(groups)]
+    return [[footprints[i] for i in group] for group in sorted(groups)]
 
 
 def _disc(footprint: Footprint) -> tuple[float, float, float]:
@@ -342,14 +346,11 @@ def _touch_any(footprint: Footprint, others: Sequence[Footprint]) -> bool:
 def _shapes_touch(a: Shape, b: Shape) -> bool:
     if a == b:
         return True
-    if isinstance(a, Circle) and isinstance(b, Circle):
-        return bool(separation_deg(*a.center, *b.center) <= a.radius_deg + b.radius_deg)
-    if isinstance(a, Circle):
-        a, b = b, a
-    if isinstance(b, Circle):
-        center = np.array([b.ra_deg]), np.array([b.dec_deg])
-        near = _rim_distance_deg(a, *center) <= b.radius_deg
-        return bool(near.any() or a.contains(*center).any())
+    circle, other = (a, b) if isinstance(a, Circle) else (b, a)
+    if isinstance(circle, Circle):
+        center = np.array([circle.ra_deg]), np.array([circle.dec_deg])
+        near = _rim_distance_deg(other, *center) <= circle.radius_deg
+        return bool(near.any() or other.contains(*center).any())
     if a.contains(*corners_of(b)).any() or b.contains(*corners_of(a)).any():
         return True
     return sides_cross(unit_vectors(*corners_of(a)), unit_vectors(*corners_of(b)))
@@ -421,7 +422,6 @@ def field_cutouts(
     as_choice("on_missing", on_missing, ("raise", "warn"))
     margin_deg = as_width_deg("margin", margin)
     options["on_missing"] = on_missing
-    jobs: list[Job]
     if like is not None:
         jobs = _on_grids(footprints, like, options)
     elif "wcs" in options:
@@ -430,20 +430,23 @@ def field_cutouts(
     else:
         fields = fields_from(footprints, union=union)
         jobs = [(field, *_box(field, margin_deg, options)) for field in fields]
-    cutouts = []
-    for field, position, size in jobs:
-        try:
-            cutout = survey.get_cutout(position, **size, **options)
-        except NoCoverageError as error:
-            if on_missing == "raise":
-                raise
-            msg = f"The survey has nothing of {field.name}: {error}"
-            warn(msg, CoverageWarning)
-            cutout = None
-        if isinstance(cutout, fits.HDUList):
-            _sign(cutout, field)
-        cutouts.append(cutout)
-    return cutouts
+    return [_cutout(survey, job, options) for job in jobs]
+
+
+def _cutout(survey: LegacySurveyClass, job: Job, options: dict[str, Any]) -> fits.HDUList | None:
+    """Return the cutout of a field, `None` with a warning where that is allowed."""
+    field, position, size = job
+    try:
+        cutout = survey.get_cutout(position, **size, **options)
+    except NoCoverageError as error:
+        if options["on_missing"] == "raise":
+            raise
+        msg = f"The survey has nothing of {field.name}: {error}"
+        warn(msg, CoverageWarning)
+        return None
+    if isinstance(cutout, fits.HDUList):
+        _sign(cutout, field)
+    return cutout
 
 
 def _box(field: Field, margin_deg: float, options: Keywords) -> tuple[SkyCoord, Keywords]:
@@ -470,17 +473,18 @@ def _on_grids(footprints: Any, like: Any, options: dict[str, Any]) -> list[Job]:
         if options.get(name) is not None:
             refuse(name, options[name], "cannot be given beside like, which has its own.")
     if isinstance(like, str) and like == OWN_GRID:
-        fields = fields_from(footprints, union=False)
-        pathless = [field.name for field in fields if not field.footprints[0].path]
-        if pathless:
-            msg = f"like={OWN_GRID!r} needs files; {', '.join(pathless[:3])} have none."
-            raise InvalidRequestError(msg, parameter="like", value=like)
-        grids = [image_wcs(field.footprints[0].path) for field in fields]
-    else:
-        # One grid has one cutout, of all that the user named.
-        fields = [Field(tuple(footprints_of(footprints)))]
-        grids = [image_wcs(like)]
-    return [(field, None, {"wcs": grid}) for field, grid in zip(fields, grids, strict=True)]
+        return _on_own_grids(fields_from(footprints, union=False))
+    # One grid has one cutout, of all that the user named.
+    field = Field(tuple(footprints_of(footprints)))
+    return [(field, None, {"wcs": image_wcs(like)})]
+
+
+def _on_own_grids(fields: list[Field]) -> list[Job]:
+    pathless = [field.name for field in fields if not field.footprints[0].path]
+    if pathless:
+        msg = f"like={OWN_GRID!r} needs files; {', '.join(pathless[:3])} have none."
+        raise InvalidRequestError(msg, parameter="like", value=OWN_GRID)
+    return [(field, None, {"wcs": image_wcs(field.footprints[0].path)}) for field in fields]
 
 
 def _sign(cutout: fits.HDUList, field: Field) -> None:

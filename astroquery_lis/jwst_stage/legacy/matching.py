@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from astropy import units as u
@@ -212,19 +212,8 @@ def match_tables(
     sources = catalog.table
     ra1, dec1 = plain_numbers(sources["jwst_ra"]), plain_numbers(sources["jwst_dec"])
     ra2, dec2, moves = positions_at(tractor, epoch)
-    offset = 0.0, 0.0
-    if reach_mas:
-        offset = common_offset(ra1, dec1, ra2, dec2, reach_mas=reach_mas, radius_mas=radius_mas)
-    for _ in range(_REFINEMENTS if reach_mas else 1):
-        shifted = shift_positions(ra1, dec1, -offset[0] / MAS_PER_DEG, -offset[1] / MAS_PER_DEG)
-        first, second, separation = mutual_pairs(*shifted, ra2, dec2, radius_mas)
-        d_ra, d_dec = differences_mas(ra1[first], dec1[first], ra2[second], dec2[second])
-        if not reach_mas or not len(first):
-            break
-        step = np.median(d_ra) - offset[0], np.median(d_dec) - offset[1]
-        if np.hypot(*step) < 0.01:
-            break
-        offset = float(np.median(d_ra)), float(np.median(d_dec))
+    pairs = _pairs(ra1, dec1, ra2, dec2, radius_mas=radius_mas, reach_mas=reach_mas)
+    first, second, star = pairs.first, pairs.second, moves[pairs.second]
     matches = sources[first]
     if catalog.by_shape:
         # What Tractor fitted with a galaxy is compared as one, whatever JWST's thresholds say.
@@ -232,47 +221,87 @@ def match_tables(
         point, whole = catalog.by_shape[False][:, first], catalog.by_shape[True][:, first]
         matches["jwst_mag"], matches["jwst_mag_err"] = np.where(is_galaxy, whole, point)
     for name, values, text in (
-        ("d_ra", d_ra, "JWST minus Legacy, times cos(Dec)"),
-        ("d_dec", d_dec, "JWST minus Legacy"),
-        ("separation", separation, "Once the common offset is taken off"),
+        ("d_ra", pairs.d_ra, "JWST minus Legacy, times cos(Dec)"),
+        ("d_dec", pairs.d_dec, "JWST minus Legacy"),
+        ("separation", pairs.separation, "Once the common offset is taken off"),
     ):
         matches[name] = Column(values, unit=u.mas, description=text)
-    matches["carried"] = moves[second]
+    matches["carried"] = star
     magnitudes = _with_magnitudes(tractor, dereddened, matches.colnames)
     alone1 = np.setdiff1d(np.arange(len(ra1)), first)
     alone2 = np.ones(len(ra2), bool)
     alone2[second] = False
     # The mosaic's pixels are where its WCS says, and that is off by the offset.
-    alone2 &= catalog.covers(*shift_positions(ra2, dec2, *(step / MAS_PER_DEG for step in offset)))
+    steps = (step / MAS_PER_DEG for step in pairs.offset)
+    alone2 &= catalog.covers(*shift_positions(ra2, dec2, *steps))
     matches = hstack([matches, magnitudes[second]], metadata_conflicts="silent")
-    star = moves[second]
     return CatalogMatch(
         matches,
         sources[alone1],
         magnitudes[alone2],
-        measure_offset(d_ra, d_dec),
-        measure_offset(d_ra[star], d_dec[star]),
+        measure_offset(pairs.d_ra, pairs.d_dec),
+        measure_offset(pairs.d_ra[star], pairs.d_dec[star]),
         {},
     )
 
 
+class _Pairs(NamedTuple):
+    """Indices of the pairs, the common offset, and the differences with and without it, in mas."""
+
+    first: np.ndarray
+    second: np.ndarray
+    separation: np.ndarray
+    d_ra: np.ndarray
+    d_dec: np.ndarray
+    offset: tuple[float, float]
+
+
+def _pairs(
+    ra1: np.ndarray,
+    dec1: np.ndarray,
+    ra2: np.ndarray,
+    dec2: np.ndarray,
+    *,
+    radius_mas: float,
+    reach_mas: float,
+) -> _Pairs:
+    """Return the pairs once their median difference is taken off."""
+    offset, n_rounds = (0.0, 0.0), 1
+    if reach_mas:
+        n_rounds = _REFINEMENTS
+        offset = common_offset(ra1, dec1, ra2, dec2, reach_mas=reach_mas, radius_mas=radius_mas)
+    for _ in range(n_rounds):
+        shifted = shift_positions(ra1, dec1, -offset[0] / MAS_PER_DEG, -offset[1] / MAS_PER_DEG)
+        first, second, separation = mutual_pairs(*shifted, ra2, dec2, radius_mas)
+        d_ra, d_dec = differences_mas(ra1[first], dec1[first], ra2[second], dec2[second])
+        pairs = _Pairs(first, second, separation, d_ra, d_dec, offset)
+        if not reach_mas or not len(first):
+            break
+        offset = float(np.median(d_ra)), float(np.median(d_dec))
+        if np.hypot(offset[0] - pairs.offset[0], offset[1] - pairs.offset[1]) < 0.01:
+            break
+    return pairs
+
+
 def _with_magnitudes(tractor: Table, dereddened: bool, names: Sequence[str]) -> Table:
     """Return Tractor's rows with AB magnitudes of every band in front; ``names`` are taken."""
-    bands = [name.removeprefix("flux_") for name in tractor.colnames if name.startswith("flux_")]
-    bands = [band for band in bands if not band.startswith("ivar_")]
-    with_mags = add_magnitudes(tractor, bands, dereddened=dereddened)
-    result = Table()
-    note = "dereddened" if dereddened else "as observed"
-    for band in bands:
-        name = f"dered_mag_{band}" if dereddened else f"mag_{band}"
-        result[f"mag_{band}"] = Column(
-            plain_numbers(with_mags[name]), unit=u.mag, description=f"AB, {note}"
-        )
-        if f"mag_err_{band}" in with_mags.colnames:
-            result[f"mag_err_{band}"] = Column(
-                plain_numbers(with_mags[f"mag_err_{band}"]), unit=u.mag
-            )
+    result = _magnitudes(tractor, dereddened)
     for name in tractor.colnames:
         is_double = name in result.colnames or name in names
         result[f"{name}_tractor" if is_double else name] = tractor[name]
+    return result
+
+
+def _magnitudes(tractor: Table, dereddened: bool) -> Table:
+    fluxes = (name for name in tractor.colnames if name.startswith("flux_"))
+    bands = [name.removeprefix("flux_") for name in fluxes if not name.startswith("flux_ivar_")]
+    with_mags = add_magnitudes(tractor, bands, dereddened=dereddened)
+    prefix, note = ("dered_mag", "dereddened") if dereddened else ("mag", "as observed")
+    result = Table()
+    for band in bands:
+        values = plain_numbers(with_mags[f"{prefix}_{band}"])
+        result[f"mag_{band}"] = Column(values, unit=u.mag, description=f"AB, {note}")
+        error = f"mag_err_{band}"
+        if error in with_mags.colnames:
+            result[error] = Column(plain_numbers(with_mags[error]), unit=u.mag)
     return result

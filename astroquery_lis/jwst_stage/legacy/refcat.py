@@ -41,7 +41,14 @@ from ...survey.request import as_choice
 from ...survey.sphere import as_angle_deg
 from ..planning.plan import Plan
 from ..tasks import REFCATS, Task
-from .field_sources import as_epoch, field_sources, has_motion, positions_at, texts
+from .field_sources import (
+    as_epoch,
+    field_sources,
+    has_motion,
+    positions_at,
+    texts,
+    with_lower_names,
+)
 from .fields import Field, as_width_deg, fields_of, footprints_of
 
 GAIA_TABLE = "gaiadr3.gaia_source"
@@ -145,13 +152,7 @@ def make_reference(
             for field, moment in moments
         ]
     table = _one_table(parts)
-    if not len(table):
-        msg = (
-            f"No source of {'Gaia' if catalog == 'gaia' else 'Tractor'} in the field is fit for a "
-            "reference; loosen max_error, min_snr, max_radius, max_fracflux or maskbits."
-        )
-        raise NoCoverageError(msg)
-    _warn_of_few(len(table))
+    _check_number(len(table), catalog)
     table.meta = _meta(table, catalog, fields, epochs, margin_deg)
     if catalog == "legacy":
         table.meta |= {**cuts.limits(), "release": release}
@@ -209,7 +210,14 @@ def _epoch_of(field: Field, epoch: Time | None) -> Time:
     return field.epoch
 
 
-def _warn_of_few(count: int) -> None:
+def _check_number(count: int, catalog: str) -> None:
+    """Refuse a reference without sources, and warn of one that the pipeline has no use for."""
+    if not count:
+        msg = (
+            f"No source of {'Gaia' if catalog == 'gaia' else 'Tractor'} in the field is fit for a "
+            "reference; loosen max_error, min_snr, max_radius, max_fracflux or maskbits."
+        )
+        raise NoCoverageError(msg)
     if count < PIPELINE_MINIMUM:
         msg = (
             f"The reference has {count} sources, and tweakreg does not align with fewer than "
@@ -327,8 +335,7 @@ def _gaia_rows(field: Field, margin_deg: float, gaia: Any) -> Table:
         except OSError as error:
             msg = f"Gaia's archive did not answer: {error}"
             raise ServiceDownError(msg, cause=error) from error
-    for name in rows.colnames:
-        rows.rename_column(name, name.lower())
+    rows = with_lower_names(rows)
     inside = field.contains(plain_numbers(rows["ra"]), plain_numbers(rows["dec"]), margin_deg)
     return rows[inside]
 
@@ -388,14 +395,7 @@ def make_catalogs(
     """Make the catalogues that a plan names and that are not there; tell which were made now."""
     if plan.options.get("abs_refcat") not in REFCATS:
         return []
-    # A catalogue that a step names itself lies elsewhere.
-    folder = Path(str(plan.output_dir), "refcat")
-    named = {
-        Path(str(task.steps.get("tweakreg", {}).get("abs_refcat", ""))): task
-        for task in plan.tasks
-        if task.stage == 3
-    }
-    tasks = {path: task for path, task in named.items() if path.parent == folder}
+    tasks = _tasks_by_catalog(plan)
     missing = [path for path in tasks if not path.exists()]
     if missing and offline:
         msg = (
@@ -406,6 +406,15 @@ def make_catalogs(
     for path in missing:
         _make_catalog(plan, tasks[path], path, survey)
     return [(path, path in missing) for path in tasks]
+
+
+def _tasks_by_catalog(plan: Plan) -> dict[Path, Task]:
+    """Return the catalogues of a plan, each with the task that takes it."""
+    # A catalogue that a step names itself lies elsewhere.
+    folder = Path(str(plan.output_dir), "refcat")
+    stage3 = (task for task in plan.tasks if task.stage == 3)
+    tasks = {Path(str(t.steps.get("tweakreg", {}).get("abs_refcat", ""))): t for t in stage3}
+    return {path: task for path, task in tasks.items() if path.parent == folder}
 
 
 def _make_catalog(plan: Plan, task: Task, path: Path, survey: LegacySurveyClass) -> None:
