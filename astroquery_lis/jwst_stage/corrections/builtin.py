@@ -16,6 +16,7 @@ from .correction import OPTICAL_WORDS, note, shape_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from astropy.io import fits
     from stdatamodels.jwst.datamodels import JwstDataModel
 
 DO_NOT_USE = 1
@@ -62,14 +63,18 @@ def reference_image(
     from astropy.io import fits
 
     with fits.open(path) as hdul:
-        by_name = {hdu.name: hdu for hdu in [*hdul][::-1]}
-        usual = (hdu for hdu in hdul if hdu.is_image and hdu.header.get("NAXIS") == 2)
-        first = by_name.get(extensions[0], next(usual, None))
-        if first is None:
-            msg = f"{path} has no image of two dimensions."
-            raise TaskError(msg)
-        hdus = [first, *map(by_name.get, extensions[1:])]
+        hdus = _image_hdus(hdul, extensions)
         return [None if hdu is None else _cut(path, np.array(hdu.data), model) for hdu in hdus]
+
+
+def _image_hdus(hdul: fits.HDUList, extensions: Sequence[str]) -> list[fits.ImageHDU | None]:
+    by_name = {hdu.name: hdu for hdu in [*hdul][::-1]}
+    usual = (hdu for hdu in hdul if hdu.is_image and hdu.header.get("NAXIS") == 2)
+    first = by_name.get(extensions[0], next(usual, None))
+    if first is None:
+        msg = f"{hdul.filename()} has no image of two dimensions."
+        raise TaskError(msg)
+    return [first, *map(by_name.get, extensions[1:])]
 
 
 def _cut(path: str | os.PathLike[str], image: np.ndarray, model: JwstDataModel) -> np.ndarray:
@@ -350,8 +355,9 @@ def flat(
     model.data /= small
     model.err /= small
     for name in ("var_poisson", "var_rnoise", "var_flat"):
-        variance = getattr(model, name) if model.hasattr(name) else None
-        if variance is not None and variance.shape == model.data.shape:
+        # To ask for one that is not there would make it.
+        if model.hasattr(name) and shape_of(model, name) == model.data.shape:
+            variance = getattr(model, name)
             variance /= small**2
     if error is not None:
         added = model.data * np.where(bad | ~np.isfinite(error), 0, error / divisor)
@@ -411,11 +417,16 @@ def surface(
         if order:
             middle, scatter = clipped((data - sky)[sample])
             sample &= np.abs(data - sky - middle) <= 3 * scatter
-            matrix = np.stack([term[sample] for term in terms], axis=1)
-            coefficients, *_ = np.linalg.lstsq(matrix, data[sample], rcond=None)
-            sky = np.tensordot(coefficients, terms, axes=1)
+            sky = _polynomial(terms, data, sample)
         sky = sky + _LEVELS[estimator]((data - sky)[sample])
     return sky, int(sample.sum())
+
+
+def _polynomial(terms: list[np.ndarray], data: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    """Return the sum of terms that fits a sample of the pixels best."""
+    matrix = np.stack([term[sample] for term in terms], axis=1)
+    coefficients, *_ = np.linalg.lstsq(matrix, data[sample], rcond=None)
+    return np.tensordot(coefficients, terms, axes=1)
 
 
 def sky(

@@ -115,8 +115,11 @@ class Builtin:
                     f"{', '.join([*self.parameters, *RESERVED])}.{meant(key, self.parameters)}"
                 )
                 raise InvalidRequestError(msg, parameter=key, value=value)
-        plain = {key: _plain(name, key, value) for key, value in values.items()}
-        checked = {k: self.parameters[k](name, k, v) for k, v in plain.items() if v is not None}
+        checked = {
+            key: self.parameters[key](name, key, _plain(name, key, value))
+            for key, value in values.items()
+            if value is not None
+        }
         if self.file_parameter and self.file_parameter not in checked:
             refuse(name, self.file_parameter, None, "given: a FITS file, or files by detector")
         return checked
@@ -293,10 +296,7 @@ def _about(result: Correction, about: dict) -> Correction:
     """Return a correction at its point, with its suffix, for the exposures that it is for."""
     point, suffix = about.get("point", result.point), about.get("suffix", result.suffix)
     _check_point(result, point)
-    if not isinstance(suffix, str) or not _SUFFIX.fullmatch(suffix) or suffix in _TAKEN:
-        own = ", ".join(sorted(_TAKEN))
-        allowed = f"of lower-case letters and digits and not one of the pipeline's own ({own})"
-        refuse(result.name, "suffix", suffix, allowed)
+    _check_suffix(result.name, suffix)
     result = replace(result, point=point, suffix=suffix)
     only = _words(result.name, about.get("only"))
     return _limited(result, only) if only else result
@@ -324,6 +324,13 @@ def _check_point(result: Correction, point: Any) -> None:
         refuse(result.name, "point", point, "after_rate: it replaces a step of stage 2")
 
 
+def _check_suffix(name: str, suffix: Any) -> None:
+    if not isinstance(suffix, str) or not _SUFFIX.fullmatch(suffix) or suffix in _TAKEN:
+        own = ", ".join(sorted(_TAKEN))
+        allowed = f"of lower-case letters and digits and not one of the pipeline's own ({own})"
+        refuse(name, "suffix", suffix, allowed)
+
+
 def _words(name: str, only: Any) -> tuple[str, ...]:
     """Return the words that say which exposures a correction is for."""
     if only is None:
@@ -331,7 +338,7 @@ def _words(name: str, only: Any) -> tuple[str, ...]:
     words = (only,) if isinstance(only, str) or not isinstance(only, Iterable) else tuple(only)
     if not all(isinstance(word, str) and word for word in words):
         refuse(name, "only", words, "words such as 'NRCA3', 'F200W', 'NRCA3/F200W'")
-    return tuple(word.upper() for word in words)
+    return tuple(map(str.upper, words))
 
 
 def _both(first: Sequence[str], second: Sequence[str]) -> tuple[str, ...]:
@@ -438,14 +445,13 @@ def _users(name: str, source: str, parameters: dict, code: str) -> Correction:
     suffix = re.sub(r"[^a-z0-9]", "", name.lower()) or "function"
     if suffix in _TAKEN:
         suffix += "corr"
-    paths = [v for v in parameters.values() if _is_file(v)]
     return Correction(
         name=name,
         point="after_rate",
         suffix=suffix,
         source=source,
         parameters=parameters,
-        files={path: sha256_of(path) for path in paths},
+        files={str(path): sha256_of(str(path)) for path in filter(_is_file, parameters.values())},
         code=code,
     )
 

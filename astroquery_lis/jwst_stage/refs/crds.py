@@ -267,9 +267,7 @@ class Recall:
         """Keep answers, if they are complete."""
         if any(answer["missing"] or answer["errors"] for answer in answers.values()):
             return
-        parts = (answer["parameter_references"].values() for answer in answers.values())
-        paths = sorted({entry["path"] for part in parts for entry in part} - {""})
-        note = {"answers": answers, "files": {path: _stamp(path) for path in paths}}
+        note = {"answers": answers, "files": _stamps_of(answers)}
         # They can be asked for again.
         with suppress(OSError):
             write_bytes(self._path, json.dumps(note).encode())
@@ -279,6 +277,13 @@ class Recall:
         newest = sorted(self._folder.glob("*.json"), key=os.path.getmtime, reverse=True)
         for path in newest[_KEPT:]:
             path.unlink(missing_ok=True)
+
+
+def _stamps_of(answers: Mapping[str, Mapping]) -> dict[str, list]:
+    """Return the stamps of the parameter files that answers were had from."""
+    parts = (answer["parameter_references"].values() for answer in answers.values())
+    paths = sorted({entry["path"] for part in parts for entry in part} - {""})
+    return {path: _stamp(path) for path in paths}
 
 
 def _stamp(path: FilePath) -> list:

@@ -254,8 +254,7 @@ class _Resolver:
 
     def _mappings(self, context: str, groups: Mapping[str, dict]) -> list[str]:
         """Return the mappings that decide, after those that were missing were fetched."""
-        parameters = (group["parameters"] for group in groups.values())
-        instruments = {values.get("META.INSTRUMENT.NAME", "").upper() for values in parameters}
+        instruments = _instruments(groups)
         cache = self.environment.path
         tried: set[str] = set()
         while True:
@@ -279,12 +278,7 @@ class _Resolver:
             return answers
         variables = environment.variables(readonly=True)
         answers = pipelines.ask(_RESOLVE, {"groups": groups}, variables)
-        absent = {
-            entry["name"]: entry["path"]
-            for answer in answers.values()
-            for entry in answer["parameter_references"].values()
-            if entry["name"] in answer["missing"]
-        }
+        absent = _absent_parameters(answers)
         if absent and self.server is not None:
             self.fetch(absent, {})
             again = {key: group for key, group in groups.items() if answers[key]["missing"]}
@@ -369,6 +363,21 @@ class _Resolver:
         except OSError:
             return {**_NO_FILE, "present": False}
         return {**note, "present": not note["damaged"]}
+
+
+def _instruments(groups: Mapping[str, dict]) -> set[str]:
+    parameters = (group["parameters"] for group in groups.values())
+    return {values.get("META.INSTRUMENT.NAME", "").upper() for values in parameters}
+
+
+def _absent_parameters(answers: Mapping[str, dict]) -> dict[str, str]:
+    """Return the paths of the parameter files that are not there, by name."""
+    return {
+        entry["name"]: entry["path"]
+        for answer in answers.values()
+        for entry in answer["parameter_references"].values()
+        if entry["name"] in answer["missing"]
+    }
 
 
 def _some_of(tasks: Sequence[str]) -> str:
