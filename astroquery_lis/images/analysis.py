@@ -219,30 +219,39 @@ class _GalfitBand:
         self._band = band
         self._ccd = ccd = to_ccddata(hdul, band, mask_bits=mask_bits)
         header = ccd.meta
-        lacking = [
-            name for name, there in (("invvar", ccd.uncertainty), ("psf", ccd.psf)) if there is None
-        ]
+        self._check_planes()
+        self.side = pixel_side_arcsec(header)
+        self._check_unit(float(header.get("FLUXPIX", 0)) or self.side)
+        self._check_psf(hdul[f"PSF_{band}"].header)
+        self.x, self.y = self._target(hdul[0].header)
+        self._good = ~ccd.mask
+        self.mag, self.radius = self._guess()
+
+    def _check_planes(self) -> None:
+        parts = {"invvar": self._ccd.uncertainty, "psf": self._ccd.psf}
+        lacking = [name for name, part in parts.items() if part is None]
         if lacking:
             msg = (
-                f"The cutout has no {' and no '.join(lacking)} in {band}: ask for "
+                f"The cutout has no {' and no '.join(lacking)} in {self._band}: ask for "
                 "products=('image', 'invvar', 'maskbits', 'psf')."
             )
             raise InvalidRequestError(msg, parameter="hdul", value=lacking)
-        self.side = pixel_side_arcsec(header)
-        per = float(header.get("FLUXPIX", 0)) or self.side
-        if ccd.unit != u.nmgy or abs(per / self.side - 1) > _SAME_SCALE:
-            msg = f"IMAGE_{band.upper()} is not in nanomaggies per pixel"
-            msg += "; leave convert_flux=False out." if ccd.unit == u.nmgy else "."
-            raise InvalidRequestError(msg, parameter="hdul", value=band)
-        self._check_psf(hdul[f"PSF_{band}"].header)
-        position = hdul[0].header.get("RA"), hdul[0].header.get("DEC")
-        ny, nx = ccd.shape
-        x, y = (nx - 1) / 2, (ny - 1) / 2
-        if None not in position:
-            x, y = (float(value) for value in ccd.wcs.world_to_pixel_values(*position))
-        self.x, self.y = x, y
-        self._good = ~ccd.mask
-        self.mag, self.radius = self._guess()
+
+    def _check_unit(self, flux_pixel_arcsec: float) -> None:
+        is_nanomaggy = self._ccd.unit == u.nmgy
+        if is_nanomaggy and abs(flux_pixel_arcsec / self.side - 1) <= _SAME_SCALE:
+            return
+        msg = f"IMAGE_{self._band.upper()} is not in nanomaggies per pixel"
+        msg += "; leave convert_flux=False out." if is_nanomaggy else "."
+        raise InvalidRequestError(msg, parameter="hdul", value=self._band)
+
+    def _target(self, header: fits.Header) -> tuple[float, float]:
+        """Return the pixel of the target, from 0; the middle of a cutout that does not tell it."""
+        ny, nx = self._ccd.shape
+        if "RA" not in header or "DEC" not in header:
+            return (nx - 1) / 2, (ny - 1) / 2
+        x, y = self._ccd.wcs.world_to_pixel_values(header["RA"], header["DEC"])
+        return float(x), float(y)
 
     def _check_psf(self, header: fits.Header) -> None:
         scale = float(header.get("PIXSCALE", 0))

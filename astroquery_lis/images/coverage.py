@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -28,11 +28,12 @@ from ..survey.layers import layer_of
 from ..survey.owners import EDGE_PIX, images_over
 from ..survey.pixel_grids import Box, depth_in
 from ..survey.placement import cached_name
-from .cutout_hdus import bricks_under, shared_out
+from .cutout_hdus import bricks_under
 
 if TYPE_CHECKING:
     from astropy.io.fits import HDUList
 
+    from ..survey.placement import Piece
     from ..survey.releases import Tree
     from .coadds import CoaddPlan, Plane, PlaneFiles
     from .reader import Section
@@ -186,10 +187,7 @@ def warn_of_gaps(plan: CoaddPlan, files: Files, shares: dict[Plane, float]) -> N
     total = plan.placement.shape[0] * plan.placement.shape[1]
     missing = {p: 1 - files[p].n_covered / total for p, share in shares.items() if share}
     missing = {plane: share for plane, share in missing.items() if share > 0}
-    lacks = [
-        (piece, [plane for plane in missing if i not in files[plane].sections])
-        for i, piece in enumerate(plan.placement.pieces)
-    ]
+    lacks = list(_lacks(plan, files, missing))
     empty = [piece.brick for piece, planes in lacks if len(planes) == len(shares)]
     if empty:
         part = f"{100 * min(missing.values()):.1f} % of the cutout"
@@ -198,10 +196,18 @@ def warn_of_gaps(plan: CoaddPlan, files: Files, shares: dict[Plane, float]) -> N
     for piece, planes in lacks:
         if 0 < len(planes) < len(shares):
             names = ", ".join(map(str, planes))
-            share = 100 * min(*(missing[p] for p in planes), piece.n_pixels / total)
+            share = 100 * min(*map(missing.__getitem__, planes), piece.n_pixels / total)
             where = f"brick {piece.brick} of {plan.tree(piece.brick_id).folder}"
             msg = f"{names} without values in {share:.1f} % of the cutout: {where} lacks it."
             warn(msg, CoverageWarning)
+
+
+def _lacks(
+    plan: CoaddPlan, files: Files, planes: Iterable[Plane]
+) -> Iterator[tuple[Piece, list[Plane]]]:
+    """Yield each piece with those of the planes that have no file there."""
+    for number, piece in enumerate(plan.placement.pieces):
+        yield piece, [plane for plane in planes if number not in files[plane].sections]
 
 
 # ---- of what the viewer renders ------------------------------------------------------------------
@@ -214,11 +220,11 @@ class LayerBricks:
         self.rendering, self._service = rendering, service
 
     @cached_property
-    def count(self) -> np.ndarray | None:
-        """How many bricks' images hold each pixel; `None` if the layer is not made of bricks."""
+    def count(self) -> np.ndarray:
+        """How many bricks' images hold each pixel; 1 if the layer is not made of bricks."""
         request, trees = self.rendering.request, self.rendering.layer.trees
         if not trees:
-            return None
+            return np.ones((request.ny, request.nx))
         shape, (ra, dec) = (request.ny, request.nx), self.sky
         count, north = np.zeros(shape), is_north(ra, dec)
         place, scale_deg = (request.ra_deg, request.dec_deg), self.rendering.grid.scale_deg
@@ -233,11 +239,6 @@ class LayerBricks:
                 bricks = [brick for brick in bricks if name_of(brick) in names]
             count += np.where(own, images_over(bricks, ra, dec), 0)
         return count
-
-    def without_doubling(self, invvar: np.ndarray) -> np.ndarray:
-        """Divide the inverse variance by the number of bricks that the viewer added up."""
-        count = self.count if self.count is not None else np.ones(invvar.shape[1:])
-        return shared_out(invvar, count)
 
     @cached_property
     def sky(self) -> tuple[np.ndarray, np.ndarray]:

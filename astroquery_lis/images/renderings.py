@@ -40,6 +40,7 @@ from .coverage import (
     warn_of_absent_bands,
     warn_of_cache,
 )
+from .cutout_hdus import shared_out
 from .plain import plane_name
 from .viewer_service import BLANK, MAX_CONNECTIONS, MAX_REQUEST_PIX, ViewerService, parts_of
 
@@ -168,7 +169,7 @@ def _explained(
     """Return masks without what interpolation made, and where no brick is, which is blanked."""
     request = existing.rendering.request
     is_full = bool(masks) and all(mask.all() for mask in masks.values())
-    if is_full or existing.count is None:
+    if is_full or not existing.rendering.layer.trees:
         return masks, np.zeros((request.ny, request.nx), bool)
     nowhere = existing.count == 0
     _blank(planes, slice(None), nowhere)
@@ -266,7 +267,7 @@ def viewer_cutout(
     planes = _join(rendering, parts, [planes for _, planes in answers])
     existing = LayerBricks(rendering, service)
     if "invvar" in planes:
-        planes["invvar"] = existing.without_doubling(planes["invvar"])
+        planes["invvar"] = shared_out(planes["invvar"], existing.count)
     others = partial(_other_bands, rendering, service)
     shares = settle_rendering(existing, bands, planes, on_missing, others)
     warn_of_cache(service.cache_error)

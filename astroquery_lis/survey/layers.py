@@ -101,29 +101,54 @@ class Layer:
 
 
 _ENDINGS = {"image": "", "model": "-model", "resid": "-resid"}
+_ALL = tuple(_ENDINGS)
 _NOTES = {"resid": "the viewer's invvar and maskbits of this layer are wrong"}
+
+# Name, release, region, products, sets of bands: those with a hyphen are part of the name.
+_TREES: tuple[tuple[str, str | None, str | None, tuple[str, ...], str], ...] = (
+    ("ls-dr11", "dr11", "auto", _ALL, "grz"),
+    ("ls-dr11-south", "dr11", "south", _ALL, "grz"),
+    ("ls-dr11-north", "dr11", "north", _ALL, "grz"),
+    # The viewer's only way to the i band of DR11.
+    ("ls-dr11-south", "dr11", "south", _ALL, "-griz"),
+    ("ls-dr11-south", "dr11", "south", ("image",), "-gri"),
+    ("ls-dr10-south", "dr10", "south", ("image",), "-gri"),
+    ("ls-dr10", "dr10", "auto", ("image",), "-gri"),
+    ("ls-dr10", "dr10", "auto", _ALL, "griz -grz"),
+    ("ls-dr10-south", "dr10", "south", _ALL, "griz -grz"),
+    ("ls-dr10-mid", "dr10", "auto", _ALL, "griz -grz"),
+    ("ls-dr9", "dr9", "auto", _ALL, "grz"),
+    ("ls-dr9-north", "dr9", "north", _ALL, "grz"),
+    ("ls-dr9-south", "dr9", "south", _ALL, "grz"),
+    ("ls-dr9-mid", "dr9", "auto", _ALL, "grz"),
+    ("ls-dr8", "dr8", "auto", _ALL, "grz"),
+    ("ls-dr8-north", "dr8", "north", _ALL, "grz"),
+    ("ls-dr8-south", "dr8", "south", _ALL, "grz"),
+    ("ls-dr8-mid", "dr8", "auto", _ALL, "grz"),
+    ("ls-dr9.1.1", "dr9", None, _ALL, "grz"),
+    # DR6 in the north and DR7 in the south: no one release, so no brick file answers for it.
+    ("ls-dr67", None, "auto", ("image",), "grz"),
+    ("ls-dr67-mid", None, "auto", ("image",), "grz"),
+    ("decals-dr7", "dr7", "south", _ALL, "grz"),
+    ("mzls+bass-dr6", "dr6", "north", _ALL, "grz"),
+    ("decals-dr5", "dr5", "south", _ALL, "grz"),
+)
 
 
 def _variants(
-    base: str,
-    release: str | None,
-    region: str | None,
-    bands: str,
-    *,
-    suffixes: tuple[str, ...] = ("",),
-    products: tuple[str, ...] = ("image", "model", "resid"),
+    base: str, release: str | None, region: str | None, products: tuple[str, ...], bands: str
 ) -> Iterator[Layer]:
     """Yield the layers of one tree: its products, each with each set of bands."""
-    for product, suffix in itertools.product(products, suffixes):
-        shown = tuple(suffix.strip("-") or bands)
+    for product, word in itertools.product(products, bands.split()):
+        shown, suffix = word.removeprefix("-"), word if word.startswith("-") else ""
         notes = [_NOTES[product]] if product in _NOTES else []
         if suffix == "-gri" or (suffix and release == "dr11"):
             notes.append("served, but not in the viewer's own list")
         yield Layer(
             base + _ENDINGS[product] + suffix,
             "Legacy Surveys",
-            shown,
-            shown,
+            tuple(shown),
+            tuple(shown),
             PIXEL_SCALE_ARCSEC,
             product,
             release,
@@ -135,39 +160,11 @@ def _variants(
         )
 
 
-def _legacy() -> Iterator[Layer]:
-    for region, part in (("auto", ""), ("south", "-south"), ("north", "-north")):
-        yield from _variants(f"ls-dr11{part}", "dr11", region, "grz")
-    # The viewer's only way to the i band of DR11.
-    yield from _variants("ls-dr11-south", "dr11", "south", "griz", suffixes=("-griz",))
-    for tree in (("ls-dr11-south", "dr11", "south"), ("ls-dr10-south", "dr10", "south")):
-        yield from _variants(*tree, "gri", suffixes=("-gri",), products=("image",))
-    yield from _variants("ls-dr10", "dr10", "auto", "gri", suffixes=("-gri",), products=("image",))
-    for region, part in (("auto", ""), ("south", "-south"), ("auto", "-mid")):
-        yield from _variants(f"ls-dr10{part}", "dr10", region, "griz", suffixes=("", "-grz"))
-    parts = (("auto", ""), ("north", "-north"), ("south", "-south"), ("auto", "-mid"))
-    for release in ("dr9", "dr8"):
-        for region, part in parts:
-            yield from _variants(f"ls-{release}{part}", release, region, "grz")
-    yield from _variants("ls-dr9.1.1", "dr9", None, "grz")
-    for name in ("ls-dr67", "ls-dr67-mid"):
-        # DR6 in the north and DR7 in the south: no one release, so no brick file answers for it.
-        yield from _variants(name, None, "auto", "grz", products=("image",))
-    yield from _variants("decals-dr7", "dr7", "south", "grz")
-    yield from _variants("mzls+bass-dr6", "dr6", "north", "grz")
-    yield from _variants("decals-dr5", "dr5", "south", "grz")
-
-
 def _decaps() -> Iterator[Layer]:
-    for suffix, default in (("", "grz"), ("-riy", "riY")):
-        for layer in _variants("decaps2", None, None, default, suffixes=(suffix,)):
-            yield replace(
-                layer,
-                survey="DECaPS2",
-                bands=tuple("grizY"),
-                default_bands=tuple(default),
-                note="",
-            )
+    for word, default in (("grz", "grz"), ("-riy", "riY")):
+        for layer in _variants("decaps2", None, None, _ALL, word):
+            own = replace(layer, survey="DECaPS2", bands=tuple("grizY"), note="")
+            yield replace(own, default_bands=tuple(default))
 
 
 def _others() -> Iterator[Layer]:
@@ -195,7 +192,14 @@ def _others() -> Iterator[Layer]:
 
 
 LAYERS = MappingProxyType(
-    {layer.name: layer for group in (_legacy(), _decaps(), _others()) for layer in group}
+    {
+        layer.name: layer
+        for layer in itertools.chain(
+            itertools.chain.from_iterable(itertools.starmap(_variants, _TREES)),
+            _decaps(),
+            _others(),
+        )
+    }
 )
 """The 87 public layers, and six that the viewer serves without listing them, by name."""
 

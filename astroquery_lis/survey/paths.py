@@ -172,22 +172,28 @@ gaia-mask release 9-10 + {release}/masking/{name}-{release}.fits.gz stars that a
 """
 
 
-def _file_products() -> Iterator[FileProduct]:
+def _coadd_products() -> Iterator[FileProduct]:
     for name, product in COADD_PRODUCTS.items():
         template = _BEGINNINGS["{stem}"] + name + ("-{band}" if product.per_band else "")
         yield FileProduct(name, "brick", 5, template + "{ending}", True, product.description)
-    for line in _TABLE.split("\n")[1:-1]:
-        name, per, releases, listed, template, description = line.split(maxsplit=5)
-        since, _, until = releases.partition("-")
-        for beginning, text in _BEGINNINGS.items():
-            template = template.replace(beginning, text)
-        for number in map(str, range(N_RANDOMS if "#" in name else 1)):
-            kind, last = name.replace("#", number), int(until or 99)
-            path = template.replace("{name}", kind).replace("#", number)
-            yield FileProduct(kind, per, int(since), path, listed == "+", description, last)
 
 
-FILE_PRODUCTS = MappingProxyType({kind.name: kind for kind in _file_products()})
+def _products_of(line: str) -> Iterator[FileProduct]:
+    """Yield the kinds of files of a line of the table: one, or one for each set of randoms."""
+    name, per, releases, listed, template, description = line.split(maxsplit=5)
+    since, _, until = releases.partition("-")
+    for beginning, text in _BEGINNINGS.items():
+        template = template.replace(beginning, text)
+    for number in map(str, range(N_RANDOMS if "#" in name else 1)):
+        kind, last = name.replace("#", number), int(until or 99)
+        path = template.replace("{name}", kind).replace("#", number)
+        yield FileProduct(kind, per, int(since), path, listed == "+", description, last)
+
+
+_LINES = _TABLE.strip().split("\n")
+FILE_PRODUCTS = MappingProxyType(
+    {kind.name: kind for kind in itertools.chain(_coadd_products(), *map(_products_of, _LINES))}
+)
 """Every kind of file, by name."""
 
 
