@@ -160,8 +160,12 @@ def test_other_files_are_refused(sky, tmp_path):
     for path in (image, page):
         with pytest.raises(UnexpectedContentError):
             read(path)
-    for path in (tmp_path, tmp_path / "none.fits", "https://example.org/a.fits", 5):
-        with pytest.raises(InvalidRequestError, match="no file on this computer") as caught:
+    must = "no file on this computer"
+    wrong = dict.fromkeys(
+        (tmp_path, tmp_path / "none.fits", "https://example.org/a.fits", None), must
+    )
+    for path, match in (wrong | {5: "must be the path"}).items():
+        with pytest.raises(InvalidRequestError, match=match) as caught:
             read(path)
         assert caught.value.parameter == "path"
     with pytest.raises(InvalidRequestError, match="did you mean flux_r"):
