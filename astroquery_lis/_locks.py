@@ -74,11 +74,11 @@ def decoding(hdu: object) -> AbstractContextManager[object]:
     if codec.startswith("HCOMPRESS"):
         return _hcompress
     if codec and not _has_dithers:
-        _make_dithers()
+        make_dithers()
     return nullcontext()
 
 
-def _make_dithers() -> None:
+def make_dithers() -> None:
     """Have the decoder make its table of random numbers, in one thread."""
     global _has_dithers
     from astropy.io import fits  # most processes that lock something decode nothing

@@ -16,7 +16,7 @@ DITHERS = """
 import sys, threading
 import numpy as np
 from astropy.io.fits.hdu.compressed._compression import unquantize_float_c
-from astroquery_lis._locks import _make_dithers
+from astroquery_lis._locks import make_dithers
 
 sys.setswitchinterval(1e-6)
 numbers, barrier, found = np.zeros(400, np.int32).tobytes(), threading.Barrier(8), []
@@ -24,7 +24,7 @@ numbers, barrier, found = np.zeros(400, np.int32).tobytes(), threading.Barrier(8
 
 def decode():
     barrier.wait()
-    _make_dithers()
+    make_dithers()
     found.append(bytes(unquantize_float_c(numbers, 5, 400, 1.0, 0.0, 2, 0, 0, 0.0, 4)))
 
 
@@ -47,7 +47,7 @@ def test_the_random_numbers_of_the_dither_are_made_by_a_decode(monkeypatch):
 
     monkeypatch.setattr(quantization, "unquantize_float_c", noted)
     monkeypatch.setattr(_locks, "_has_dithers", False)
-    _locks._make_dithers()
+    _locks.make_dithers()
     assert methods == [2]
 
 

@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
+from multiprocessing import current_process
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from ..exceptions import (
 from ..io.jobs import Result, failure, run
 from ..io.journal import Journal
 from ..io.whole_files import is_full, remove_temporaries
-from ..io.workers import cores, map_jobs
+from ..io.workers import HELPED_PROCESSES, map_jobs
 from ..survey.bricks import brick_id, name_of, region_of_brick
 from .inputs import as_path
 
@@ -282,12 +283,11 @@ STRIP_TARGETS = (64, 1024)
 """A brick with more than the first is shared among workers: smaller strips would decode too much
 twice; one with more than the second is cut into strips of so many."""
 
-MOST_STRIPS = 4
-"""Tiles along the edges of strips are decoded twice: with four a fifth of all."""
+STRIPS = 4
+"""Parts of the only brick of a job.  Tiles along their edges are decoded twice: a fifth of all."""
 
-PROCESSES_BYTES = 2 << 30
-"""Bytes of cutouts from which processes are worth it: they take a second to start, and threads do a
-gigabyte in about two."""
+PROCESSES_BYTES = 100_000_000
+"""Bytes of cutouts from which processes are worth it: threads do so many in about a second."""
 
 SPARSE_TARGETS = 16
 """Bricks with few targets share a job of this many."""
@@ -353,8 +353,9 @@ class BulkJob:
             sizes = ARRAY_TARGETS if is_array else (_shared_by(len(rows)), _shared_among(len(rows)))
             plan = self.plan(rows, *sizes)
             in_flight = _in_flight(plan, self.sources)
+            workers: Executor | str | None = executor
             if in_flight is None:
-                executor = self._usual(executor, len(plan.order))
+                workers = self._usual(executor, len(plan.order))
             results = run(
                 partial(
                     images.cutting.save_job,
@@ -368,7 +369,7 @@ class BulkJob:
                 total=len(self.whole),
                 ready=results_without_work(plan, rows),
                 journal=journal,
-                executor=executor,
+                executor=workers,
                 on_error=on_error,
                 show_progress=show_progress,
                 label=self.label,
@@ -399,11 +400,14 @@ class BulkJob:
         )
         return _yielded(mapped, results_without_work(plan, rows), on_error)
 
-    def _usual(self, executor: Workers, n: int) -> Workers:
+    def _usual(self, executor: Workers, n: int) -> Executor | str | None:
         """Return the executor that was named; processes for long work on local files."""
         is_local = all(mirror.is_local for mirror in self.access.mirrors)
         is_long = n * bytes_of_cutout(self.whole) > PROCESSES_BYTES
-        return "processes" if executor is None and is_local and is_long else executor
+        # A worker of a pool of somebody else's may have no children.
+        may_have_children = not current_process().daemon
+        has_processes = executor is None and is_local and is_long and may_have_children
+        return HELPED_PROCESSES if has_processes else executor
 
 
 def _footprint(whole: CutoutJob, access: Access) -> dict[tuple[str, str], np.ndarray]:
@@ -427,8 +431,7 @@ def _footprint(whole: CutoutJob, access: Access) -> dict[tuple[str, str], np.nda
 
 def _shared_among(n: int) -> int:
     """Return the most targets of a job: so many that one dense brick has work for all cores."""
-    parts = min(max(cores(), 2), MOST_STRIPS)
-    return int(np.clip(-(-n // parts), *STRIP_TARGETS))
+    return int(np.clip(-(-n // STRIPS), *STRIP_TARGETS))
 
 
 def _shared_by(n: int) -> int:

@@ -33,8 +33,8 @@ from astropy.table import Table
 from .._packages import import_optional
 from ..io.jobs import Result
 from ..io.whole_files import check_space, write_whole, writing
-from ..survey.bricks import name_of
 from ..survey.paths import IMAGE_PRODUCTS
+from ..survey.placement import cached_name
 from ..survey.releases import DERIVED, WISE_BANDS, WISE_PRODUCTS
 from ..survey.request import CutoutRequest
 from .cutout_hdus import FLUX_PRODUCTS
@@ -420,7 +420,7 @@ class ArrayFile:
                 "id": self.job.ids[index],  # of its own type, so that large numbers stay whole
                 "ra": request.ra_deg,
                 "dec": request.dec_deg,
-                "brick": name_of(int(self.job.bricks[index])),
+                "brick": cached_name(int(self.job.bricks[index])),
                 "region": facts.get("region", ""),
                 "request": request.key[:32],
                 "layer": str(plain.header.get("LAYER", "")),

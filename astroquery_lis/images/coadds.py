@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from astropy.io import fits
@@ -40,6 +40,7 @@ from .plain import (
     brick_cards,
     cards_of_all,
     file_cards,
+    grid_cards,
     plane_cards,
     plane_name,
     served_cards,
@@ -58,8 +59,7 @@ EVIDENCE = ("invvar", "nexp", "image", "depth", "galdepth", "psfsize")
 """Products that tell which pixels were observed, the surest first."""
 
 
-@dataclass(frozen=True)
-class Plane:
+class Plane(NamedTuple):
     """One image of a cutout: a product, in a band or without one."""
 
     product: str
@@ -261,8 +261,7 @@ def plain_cutout(plan: CoaddPlan, reader: PixelReader, *, on_missing: str = "rai
         warn_of_absent_bands(plan.release.bands, plan.release.name, plan.owner_tree)
     if not is_whole:
         warn_of_gaps(plan, files, shares)
-    box = plan.placement.box
-    grid = Block(tuple(plan.placement.grid.cards(x0=box.x0, y0=box.y0)))
+    grid = grid_cards(plan.placement.grid, plan.placement.box)
     images = [_image(plan, p, files[p], pixels[p], share, grid) for p, share in shares.items()]
     return PlainCutout(_primary(plan, files, list(shares), reader.source_name), images)
 
@@ -318,12 +317,9 @@ def _read_by_few(files: PlaneFiles, reader: PixelReader) -> Iterator[tuple[int, 
 
 def _shares(plan: CoaddPlan, files: _Files, pixels: dict[Plane, np.ndarray]) -> dict[Plane, float]:
     """Return which part of each plane was observed: of one without a band, in any band."""
-    witnesses: dict[str | None, list[Plane]] = {
-        band: [Plane(product, band)]
-        for product in reversed(EVIDENCE)
-        for band in plan.bands
-        if (files_of := files.get(Plane(product, band))) is not None and files_of.sections
-    }
+    telling = [p for p in files if p.product in EVIDENCE and files[p].sections]
+    telling.sort(key=lambda plane: EVIDENCE.index(plane.product), reverse=True)
+    witnesses: dict[str | None, list[Plane]] = {plane.band: [plane] for plane in telling}
     if witnesses and any(plane.band is None for plane in plan.planes):
         witnesses[None] = [plane for (plane,) in witnesses.values()]
     total = plan.request.ny * plan.request.nx
@@ -401,7 +397,7 @@ def _image(
     files: PlaneFiles,
     pixels: np.ndarray,
     share: float,
-    grid: Block,
+    grid: list[Block],
 ) -> PlainImage:
     pieces = [files.placement.pieces[i] for i in sorted(files.sections)]
     sections = [files.sections[i] for i in sorted(files.sections)]
@@ -417,4 +413,4 @@ def _image(
     observed_share: Card = ("OBSFRAC", round(share, 6), "share of the pixels that were observed")
     name = plane_name(plane.product, plane.band)
     extname: Card = ("EXTNAME", name, "extension name")
-    return PlainImage(name, [grid, before, observed_share, after, extname], pixels)
+    return PlainImage(name, [*grid, before, observed_share, after, extname], pixels)

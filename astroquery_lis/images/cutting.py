@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import numpy as np
 from astropy.io import fits
 
+from .._conf import conf
 from ..exceptions import LegacySurveyError, NoCoverageError, TransferError, collected_notes
 from ..io.bounds import within
 from ..io.jobs import Result, failure, portable
@@ -110,7 +111,7 @@ def each_answer(
     spec: BulkSpec, access: Access, job: CutoutJob
 ) -> Iterator[tuple[int, CutoutRequest, Answer | Exception, list[str]]]:
     """Yield index, request, cutout or the error, and notes, of one target after the other."""
-    shared = SharedFiles()
+    shared, deadline_s = SharedFiles(), conf.deadline
     with access.reader(shared) as reader:
         sources = access.sources(spec.sources, lambda: nullcontext(reader))
         are_plain = [sources.gives_plain(template) for template in job.templates]
@@ -125,7 +126,7 @@ def each_answer(
             answer: Answer | Exception
             with collected_notes() as notes:
                 try:
-                    answer = _answer(sources, reader, target, spec.on_missing)
+                    answer = _answer(sources, reader, target, spec.on_missing, deadline_s)
                 except Exception as error:  # one target must not take the others with it
                     answer = error
                 finally:
@@ -155,9 +156,15 @@ class _Pending:
         return cls(request, is_plain, boxes, plans[0] if is_small else None)
 
 
-def _answer(sources: Sources, reader: SectionReader, target: _Pending, on_missing: str) -> Answer:
+def _answer(
+    sources: Sources,
+    reader: SectionReader,
+    target: _Pending,
+    on_missing: str,
+    deadline_s: float,
+) -> Answer:
     request = target.request
-    with within(grows=True):
+    with within(deadline_s, grows=True):
         if target.is_plain:
             return plain_cutout(target.plan or CoaddPlan(request), reader, on_missing=on_missing)
         if request.products == ("psf",):
@@ -293,6 +300,10 @@ def save_job(
     return earlier + [files.completed(r) if r.status == "COMPLETE" else r for r in results]
 
 
+LOOK_BYTES = 16 << 20
+"""Each time so much was written, the disk is asked how much room is left."""
+
+
 def _file_facts(path: Path, data: Buffer) -> Facts:
     digest = hashlib.sha256(data).hexdigest()
     return {"local_path": str(path), "bytes": memoryview(data).nbytes, "sha256": digest}
@@ -305,6 +316,8 @@ class _Files:
         self._spec, self._folder = spec, Path(spec.folder)
         self._encoding = encoding
         self.job = job
+        self._paths: list[Path] = []
+        self._room_bytes = 0  # what may be written before the disk is looked at again
 
     def __enter__(self) -> _Files:
         return self
@@ -318,9 +331,11 @@ class _Files:
 
     def earlier_results(self) -> list[Result]:
         """Return the results of targets whose files are there, and leave those out."""
-        earlier = [i for i in range(len(self.job)) if os.path.lexists(self._path(i))]
-        results = [self._earlier_result(index) for index in earlier]
-        self.job = self.job.part(np.setdiff1d(np.arange(len(self.job)), earlier).tolist())
+        paths = [self._path(index) for index in range(len(self.job))]
+        is_there = np.array([os.path.lexists(path) for path in paths], bool)
+        results = [self._earlier_result(index) for index in np.flatnonzero(is_there).tolist()]
+        self._paths = [path for path, skips in zip(paths, is_there, strict=True) if not skips]
+        self.job = self.job.part(np.flatnonzero(~is_there))
         return results
 
     def _earlier_result(self, index: int) -> Result:
@@ -339,9 +354,12 @@ class _Files:
 
     def add(self, index: int, request: CutoutRequest, answer: Answer, facts: Facts) -> Facts:
         """Write the file of one target."""
-        path = self._path(index)
+        path = self._paths[index]
         data = self._encoding.encode(answer, request.key[:32], facts)
-        write_bytes(path, data)
+        size = memoryview(data).nbytes
+        has_room = size <= self._room_bytes
+        write_bytes(path, data, has_room=has_room)
+        self._room_bytes = (self._room_bytes if has_room else LOOK_BYTES) - size
         return _file_facts(path, data)
 
     def completed(self, result: Result) -> Result:

@@ -20,10 +20,12 @@ from astropy.io import fits
 
 from .._packages import package_version
 from ..survey.paths import IMAGE_PRODUCTS
+from ..survey.pixel_grids import Box, TangentGrid
 from ..survey.placement import WISE, Frame
 from .file_layout import BLOCK_BYTES, CARD_BYTES, END_CARD
 
 if TYPE_CHECKING:
+    from ..survey.sky_grids import Grid
     from .file_layout import Cards
     from .reader import Section
 
@@ -262,6 +264,27 @@ def asked_cards(
         ("GRID", grid, "grid: a brick's own, or a WCS"),
         ("NBRICKS", n_bricks, "bricks that contributed"),
     )
+
+
+def grid_cards(grid: Grid, box: Box) -> list[Block]:
+    """Return the cards of a box of a grid."""
+    cards = grid.cards(x0=box.x0, y0=box.y0)
+    if not isinstance(grid, TangentGrid):
+        return [Block(tuple(cards))]
+    before, after = _cards_of_grid(grid)
+    return [before, Block(tuple(card for card in cards if _is_of_box(card))), after]
+
+
+@lru_cache(maxsize=256)
+def _cards_of_grid(grid: TangentGrid) -> tuple[Block, Block]:
+    """Return the cards before and after those that differ from one box to the next."""
+    cards = grid.cards()
+    differing = [number for number, card in enumerate(cards) if _is_of_box(card)]
+    return Block(tuple(cards[: differing[0]])), Block(tuple(cards[differing[-1] + 1 :]))
+
+
+def _is_of_box(card: Card) -> bool:
+    return card[0].startswith("CRPIX")
 
 
 @lru_cache(maxsize=1024)

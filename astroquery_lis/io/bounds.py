@@ -47,14 +47,17 @@ BOUNDS: ContextVar[tuple[Bound, ...]] = ContextVar("bounds", default=())
 
 
 @contextmanager
-def within(*, limit_bytes: float | None = None, grows: bool = False) -> Iterator[None]:
+def within(
+    deadline_s: float | None = None, *, limit_bytes: float | None = None, grows: bool = False
+) -> Iterator[None]:
     """Bound what is asked meanwhile by ``conf.deadline``, and what any bound round it allows.
 
     Each answer may have so many bytes.  The time of one that ``grows`` begins anew with each
     megabyte that came of a whole file.
     """
     limit = INFINITY if limit_bytes is None else limit_bytes
-    bound = Bound(time.monotonic() + conf.deadline, limit, grows)
+    end_s = time.monotonic() + (conf.deadline if deadline_s is None else deadline_s)
+    bound = Bound(end_s, limit, grows)
     token = BOUNDS.set((*BOUNDS.get(), bound))
     try:
         yield

@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import fields
 from io import BytesIO
+from itertools import islice
 from mmap import ACCESS_COPY, mmap
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
 from typing import IO, TYPE_CHECKING, Any
@@ -47,6 +49,9 @@ _NUMBERS = {"seconds": np.dtype(float), "bytes": np.dtype(np.int64)}
 
 IN_MEMORY_BYTES = 1 << 24
 """Largest manifest of a job that is kept in memory."""
+
+READ_ONCE_BYTES = 1 << 22
+"""Largest journal whose results are all in memory while the manifest is made."""
 
 
 def manifest(results: Sequence[Result]) -> Table:
@@ -111,13 +116,16 @@ def _order_and_types(
     rows, numbers = array("q"), array("q")
     widths = {name: 1 for name in names if name not in _NUMBERS}
     least_id, largest_id = math.inf, -math.inf
-    for number, result in numbered:
-        rows.append(result.row)
-        numbers.append(number)
+    numbered = iter(numbered)
+    while block := list(islice(numbered, AT_ONCE)):
+        results = [result for _, result in block]
+        rows.extend(result.row for result in results)
+        numbers.extend(number for number, _ in block)
         for name, width in widths.items():
-            widths[name] = max(width, len(str(getattr(result, name))))
-        whole_id = result.id if isinstance(result.id, int) else math.inf
-        least_id, largest_id = min(least_id, whole_id), max(largest_id, whole_id)
+            texts = map(str, map(attrgetter(name), results))
+            widths[name] = max(width, max(map(len, texts)))
+        ids = [r.id if isinstance(r.id, int) else math.inf for r in results]
+        least_id, largest_id = min(least_id, *ids), max(largest_id, *ids)
     _, from_end = np.unique(np.array(rows, int)[::-1], return_index=True)
     order = np.array(numbers, int)[::-1][from_end]
     if len(order) < len(rows):
@@ -206,6 +214,9 @@ class Journal:
         """Return the table of what became of each row, with ``more`` attributes after the bands."""
         names = [*_COLUMNS]
         names[names.index("seconds") : names.index("seconds")] = more
+        if self.path.stat().st_size < READ_ONCE_BYTES:
+            results = list(self.results())
+            return _table(enumerate(results), results.__getitem__, names, self.path.parent)
         with self.path.open("rb") as file:
 
             def result_at(place: int) -> Result:

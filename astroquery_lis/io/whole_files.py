@@ -329,11 +329,14 @@ def write_whole(path: FilePath, *, locked: bool = True, synced: bool = False) ->
                 os.fsync(data.fileno())
 
 
-def write_bytes(path: Path, data: Buffer, *, margin_bytes: float | None = None) -> None:
-    """Write a file, whole or not at all, if the disk has room for it."""
+def write_bytes(
+    path: Path, data: Buffer, *, margin_bytes: float | None = None, has_room: bool = False
+) -> None:
+    """Write a file, whole or not at all, if the disk has room for it, or is known to have."""
     with _placed(path) as (_, stream):
         assert stream is not None
-        check_space(path.parent, memoryview(data).nbytes, margin_bytes)
+        if not has_room:
+            check_space(path.parent, memoryview(data).nbytes, margin_bytes)
         stream.write(data)
 
 

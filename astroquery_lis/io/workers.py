@@ -28,7 +28,7 @@ from concurrent.futures import (
 )
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -63,6 +63,12 @@ OWN_THREADS = 4
 UNKNOWN_IN_FLIGHT = 32
 """Jobs in flight for an executor that does not tell how many workers it has."""
 
+HELPED_PROCESSES = "processes, and this one"
+"""An executor: while the first processes start, which takes half a second, this one works too."""
+
+HELPED_JOBS = 2
+"""Jobs that it does."""
+
 JOB_TRIES = 3
 """How often a job is begun that ends with the death of its worker."""
 
@@ -70,6 +76,8 @@ JOB_TRIES = 3
 _LOST_WORKER = frozenset({"KilledWorker"})
 
 _MODULE = uuid.uuid4().hex
+_STARTED: list[bool] = []
+"""Not empty once this process has started a pool of processes."""
 
 
 def settings_in_force() -> dict[str, object]:
@@ -175,6 +183,10 @@ class _Workers:
     def __init__(self, executor: Executor | str | None, module: str = "") -> None:
         self._module = module
         self.kind = "threads" if executor is None else executor
+        self._helper: Threads | None = None
+        self._n_helped = 0
+        if executor == HELPED_PROCESSES:
+            self.kind, self._n_helped = "processes", 0 if _STARTED else HELPED_JOBS
         self.is_own = isinstance(self.kind, str)
         if self.kind not in OWN_KINDS if self.is_own else not isinstance(executor, Executor):
             must = (
@@ -194,6 +206,10 @@ class _Workers:
         return 2 * n_workers if isinstance(n_workers, int) else UNKNOWN_IN_FLIGHT
 
     def submit(self, function: _Carried, *args: Any) -> Future:
+        if self._n_helped:
+            self._n_helped -= 1
+            self._helper = self._helper or Threads(1, "astroquery_lis-helper")
+            return self._helper.submit(function, *args)
         if self.kind != "processes":
             return self._submit(function, *args)
         with interrupts_held():
@@ -228,18 +244,23 @@ class _Workers:
 
         context = workers_context(self._module)
         environment = dict(os.environ)
+        _STARTED.append(True)
         return ProcessPoolExecutor(
             cores(), mp_context=context, initializer=begin_worker, initargs=(environment,)
         )
 
     def close(self, *, at_once: bool) -> None:
         """End an executor of our own, with what it is at if that is given up."""
+        if self._helper is not None:
+            self._helper.shutdown(wait=False, cancel_futures=True)
         if self.is_own and self.current is not None:
             if at_once:
                 # Our processes take no Ctrl-C, and what they do can be taken up again.
                 for process in list((getattr(self.current, "_processes", None) or {}).values()):
                     process.terminate()
             self.current.shutdown(wait=True, cancel_futures=True)
+        if self._helper is not None:
+            self._helper.shutdown(wait=True)
 
 
 def _module_of(function: Callable) -> str:
@@ -314,6 +335,11 @@ def interrupts_held() -> Iterator[None]:
             before(*held[0])
 
 
+SLOW_MODULES = {"h5py": ("h5py",), "zarr": ("zarr", "pandas")}
+"""What workers take long to import, if the process that starts them has a module; beside zarr's
+arrays lies a file of pyarrow, which asks pandas."""
+
+
 class _ProcessWithoutMain(SpawnProcess):
     @staticmethod
     def _Popen(process_obj: BaseProcess) -> Popen:
@@ -358,9 +384,10 @@ def workers_context(module: str) -> BaseContext:
             server = getattr(forkserver, "_forkserver", None)
             modules = list(getattr(server, "_preload_modules", ()))
             if module not in modules:
-                last = f"{__package__}.interrupts"
+                last = f"{__package__}.fork_server"
                 others = [name for name in modules if name != last]
-                context.set_forkserver_preload([*others, module, last])
+                slow = (names for name, names in SLOW_MODULES.items() if name in sys.modules)
+                context.set_forkserver_preload([*others, module, *chain(*slow), last])
         return context
     return WITHOUT_MAIN
 

@@ -49,6 +49,9 @@ _OTHER_PLANES = frozenset((*DERIVED, "psf"))
 """Planes that no file has."""
 
 
+_PLACE = "\0"  # in no text of a request
+
+
 @dataclass(frozen=True)
 class CutoutRequest:
     """One cutout: where, on which pixels, and which planes."""
@@ -72,6 +75,13 @@ class CutoutRequest:
 
     def at(self, ra_deg: float, dec_deg: float) -> CutoutRequest:
         """Return the same request for another position."""
+        if not self.rotation_deg and self.fallback is None:
+            # A tenth of what `replace` takes, for each of a million targets.
+            values = {**vars(self), "_texts": self._texts, "ra_deg": ra_deg, "dec_deg": dec_deg}
+            values.pop("key", None)
+            request = object.__new__(CutoutRequest)
+            vars(request).update(values)
+            return request
         wcs, shape = self.wcs, (self.ny, self.nx)
         if self.rotation_deg:
             scale_arcsec = self.pixel_scale_arcsec
@@ -90,14 +100,23 @@ class CutoutRequest:
     @cached_property
     def key(self) -> str:
         """Sha256 of the request in canonical form, hexadecimal."""
+        before, between, after = self._texts
+        dec, ra = json.dumps(self.dec_deg), json.dumps(self.ra_deg)
+        return hashlib.sha256(f"{before}{dec}{between}{ra}{after}".encode()).hexdigest()
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        """The canonical form: what is before, between and after Dec and RA."""
         values = {
             **{field.name: getattr(self, field.name) for field in fields(self)},
+            "ra_deg": _PLACE,
+            "dec_deg": _PLACE,
             "release": self.release and self.release.name,
             "layer": self.layer and self.layer.name,
             "fallback": self.fallback and self.fallback.key,
         }
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return text.split(json.dumps(_PLACE))
 
     @property
     def is_native(self) -> bool:

@@ -1,6 +1,8 @@
 """What a long job writes beside FITS files: pictures, zarr arrays, point spread functions."""
 
 import io
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -159,6 +161,33 @@ def test_psfs_are_refused_before_any_request(sky, survey, tmp_path):
 
 
 # ---- who does the work -------------------------------------------------------------------------
+
+
+IN_DAEMON = """
+import multiprocessing, sys
+from astroquery_lis import LegacySurvey
+from astroquery_lis.client import bulk
+
+def statuses(folder):
+    bulk.PROCESSES_BYTES = 1
+    table = {"ra": [45.09, 45.1], "dec": [0.062, 0.05]}
+    manifest = LegacySurvey.download_cutouts(
+        table, 16, bands="r", mirror=sys.argv[1], download_dir=folder, show_progress=False
+    )
+    return manifest["Status"].tolist()
+
+if __name__ == "__main__":
+    with multiprocessing.Pool(1) as pool:
+        print(pool.apply(statuses, [sys.argv[2]]))
+"""
+
+
+def test_long_work_can_be_done_in_a_worker_of_a_pool(sky, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(IN_DAEMON)
+    command = [sys.executable, script, sky.root, tmp_path / "cutouts"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "['COMPLETE', 'COMPLETE']"
 
 
 def test_long_work_on_local_files_goes_to_processes_with_the_same_bytes(
