@@ -25,7 +25,7 @@ from ..survey.placement import WISE, Frame
 from .file_layout import BLOCK_BYTES, CARD_BYTES, END_CARD
 
 if TYPE_CHECKING:
-    from ..survey.sky_grids import Grid
+    from ..survey.pixel_grids import Grid
     from .file_layout import Cards
     from .reader import Section
 
