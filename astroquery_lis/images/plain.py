@@ -272,19 +272,16 @@ def grid_cards(grid: Grid, box: Box) -> list[Block]:
     if not isinstance(grid, TangentGrid):
         return [Block(tuple(cards))]
     before, after = _cards_of_grid(grid)
-    return [before, Block(tuple(card for card in cards if _is_of_box(card))), after]
+    start = len(before.cards)
+    return [before, Block(tuple(cards[start : start + 2])), after]
 
 
 @lru_cache(maxsize=256)
 def _cards_of_grid(grid: TangentGrid) -> tuple[Block, Block]:
-    """Return the cards before and after those that differ from one box to the next."""
+    """Return the cards before and after the two that differ from one box to the next."""
     cards = grid.cards()
-    differing = [number for number, card in enumerate(cards) if _is_of_box(card)]
-    return Block(tuple(cards[: differing[0]])), Block(tuple(cards[differing[-1] + 1 :]))
-
-
-def _is_of_box(card: Card) -> bool:
-    return card[0].startswith("CRPIX")
+    start = [keyword for keyword, _, _ in cards].index("CRPIX1")
+    return Block(tuple(cards[:start])), Block(tuple(cards[start + 2 :]))
 
 
 @lru_cache(maxsize=1024)
