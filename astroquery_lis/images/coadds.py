@@ -317,8 +317,13 @@ def _read_by_few(files: PlaneFiles, reader: PixelReader) -> Iterator[tuple[int, 
 
 def _shares(plan: CoaddPlan, files: _Files, pixels: dict[Plane, np.ndarray]) -> dict[Plane, float]:
     """Return which part of each plane was observed: of one without a band, in any band."""
-    telling = [p for p in files if p.product in EVIDENCE and files[p].sections]
-    telling.sort(key=lambda plane: EVIDENCE.index(plane.product), reverse=True)
+    # The surest last, which stays.
+    telling = [
+        plane
+        for product in reversed(EVIDENCE)
+        for plane in files
+        if plane.product == product and files[plane].sections
+    ]
     witnesses: dict[str | None, list[Plane]] = {plane.band: [plane] for plane in telling}
     if witnesses and any(plane.band is None for plane in plan.planes):
         witnesses[None] = [plane for (plane,) in witnesses.values()]
