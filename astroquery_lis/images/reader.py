@@ -41,7 +41,7 @@ from ..io.ranges import (
     WholeFileAnswer,
     merge_ranges,
 )
-from ..io.store import Runs, Store, keep_within
+from ..io.store import VERSION_FILE, Runs, Store, keep_within, mark_used
 from ..io.whole_files import GB
 from ..survey.pixel_grids import Box
 from ..survey.placement import frame_of
@@ -400,7 +400,7 @@ class PartedImage:
             else:
                 held_from, held_to = held[0], held[0] + len(held[1])
                 held_runs[held_from] = max(held_runs.get(held_from, b""), held[1], key=len)
-        known.runs.mark_used()
+        mark_used(known.runs.folder / VERSION_FILE)
         fetched = self._fetch(merge_ranges(missing), known.runs.version) if missing else {}
         try:
             with known.lock:

@@ -131,10 +131,6 @@ class Runs:
         keep_bytes(self.folder / name, data, margin_bytes=self._margin_bytes)
         self._note(name)
 
-    def mark_used(self) -> None:
-        """Note that the runs were used."""
-        mark_used(self.folder / VERSION_FILE)
-
 
 @dataclass(eq=False)
 class Store:

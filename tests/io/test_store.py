@@ -17,6 +17,7 @@ from astroquery_lis.exceptions import CacheError
 from astroquery_lis.io.ranges import Version
 from astroquery_lis.io.store import (
     USAGE_FILE,
+    VERSION_FILE,
     Origin,
     Store,
     cache_entries,
@@ -113,7 +114,7 @@ def test_using_a_file_keeps_it(location, store):
 def test_using_a_file_in_parts_keeps_it(location, store):
     runs = _put_parts(store, "dr10/parts.fits", [1000], 9 * HOUR)
     _put(store, "dr10/new.fits", age_s=HOUR)
-    runs.mark_used()
+    mark_used(runs.folder / VERSION_FILE)
     prune(location, 1500, keep_since_s=NOW + HOUR)
     assert _held(location) == ["dr10/parts.fits"]
     assert store.runs("dr10/parts.fits").holding(0, 1000)[1] == b"y" * 1000
