@@ -66,6 +66,7 @@ class Block:
         return [line for card in self.cards for line in _made(*card, str(card[1]))]
 
 
+@lru_cache(maxsize=1024)
 def plane_name(product: str, band: str | None = None) -> str:
     """Return the name of the HDU of a plane."""
     return f"{product}_{band}".upper() if band else product.upper()
