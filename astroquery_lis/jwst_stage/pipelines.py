@@ -93,13 +93,6 @@ EXP_TYPES = _kinds()
 IMAGING = frozenset(name for name, kind in EXP_TYPES.items() if kind.stages == _IMAGING)
 """Types of plain images."""
 
-STAGE3_SUFFIXES = {
-    "Image3Pipeline": ("i2d.fits",),
-    "Coron3Pipeline": ("i2d.fits",),
-    "Ami3Pipeline": ("aminorm-oi.fits",),
-}
-"""Endings of the products of those pipelines of stage 3 that give them one name, the main first."""
-
 STAGE3_PIPELINES = {
     "image3": "Image3Pipeline",
     "spec3": "Spec3Pipeline",

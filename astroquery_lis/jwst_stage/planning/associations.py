@@ -13,9 +13,10 @@ import importlib.util
 import json
 import os
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
@@ -23,7 +24,7 @@ from ..._typing import FilePath
 from ...exceptions import StageError
 from ..pipelines import IMAGING, STAGE3_PIPELINES, ask, require_jwst
 from ..tasks import Task, member_path
-from .exposures import FLAGS, KEYWORDS, Exposure
+from .exposures import FLAGS, KEYWORDS, Exposure, grouped
 
 
 class FileMember(TypedDict):
@@ -134,9 +135,7 @@ def associate(
     exposures: Iterable[Exposure], targets: Sequence[str]
 ) -> tuple[list[Association], list[Association]]:
     """Return the associations of stage 2 and of stage 3; ``targets`` gives each its number."""
-    programs = defaultdict(list)
-    for exposure in exposures:
-        programs[exposure.program].append(exposure)
+    programs = grouped(exposures, attrgetter("program"))
     if not programs:
         return [], []
     require_jwst()
@@ -330,9 +329,7 @@ def _member(member: Mapping[str, str]) -> tuple[str, str, str]:
 
 def unique_ids(exposures: Sequence[Exposure]) -> dict[str, str]:
     """Return ids that keep exposures apart where those in the headers do not."""
-    shared = defaultdict(list)
-    for exposure in exposures:
-        shared[exposure.exposure_id].append(exposure)
+    shared = grouped(exposures, attrgetter("exposure_id"))
     shared.pop("", None)
     return {
         root: own

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar
 
 from astropy.io import fits
 
 from ...exceptions import InvalidExposureError, TruncatedError, UnexpectedContentError
 from ...io.whole_files import HEAD_BYTES, check_head, fits_headers
 from ..pipelines import EXP_TYPES, is_guider, pipelines_for, read_table
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 SUFFIXES = ("uncal", "rate", "rateints", "cal", "calints")
 """Endings of the files that a plan may begin from."""
@@ -223,6 +226,14 @@ class Exposure:
         arguments = {name: value for name, value in values.items() if name in names}
         arguments["shape"] = tuple(arguments.get("shape", (0, 0)))
         return cls(**arguments)
+
+
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Return items by what they have in common, in their order."""
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
 
 
 _TIME = "META.OBSERVATION.TIME"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -104,20 +104,25 @@ def _shapes(words: list[str]) -> Iterator[Shape]:
 
 
 def _frame_and_numbers(words: list[str], frame: str) -> tuple[str, list[float]]:
-    numbers: list[float] = []
-    for word in words:
-        if not numbers and word in _FRAMES:
-            frame = word
-        elif numbers or word not in _REFERENCES:
-            try:
-                numbers.append(float(word))
-            except ValueError:
-                msg = f"has {word!r} instead of a number."
-                raise ValueError(msg) from None
+    count = next((i for i, word in enumerate(words) if not _is_of_frame(word)), len(words))
+    frame = next((word for word in reversed(words[:count]) if word in _FRAMES), frame)
+    numbers = list(map(_number, words[count:]))
     if not np.isfinite(numbers).all():
         msg = "has numbers that are not finite."
         raise ValueError(msg)
     return frame, numbers
+
+
+def _is_of_frame(word: str) -> bool:
+    return word in _FRAMES or word in _REFERENCES
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        msg = f"has {word!r} instead of a number."
+        raise ValueError(msg) from None
 
 
 def _shape(kind: str, frame: str, numbers: list[float]) -> Shape:
@@ -213,6 +218,12 @@ def _roll_deg(exposure: Exposure) -> float:
     return exposure.pointing.get("ROLL_REF", 0.0) + exposure.pointing.get("V3I_YANG", 0.0)
 
 
+def _corners(exposures: Sequence[Exposure]) -> np.ndarray:
+    """Return RA and Dec of all corners of some exposures, shape (n, 2)."""
+    shapes = [shape for exposure in exposures for shape in exposure_shapes(exposure)]
+    return np.concatenate([np.transpose(corners_of(shape)) for shape in shapes])
+
+
 def grid_of_exposures(
     exposures: Sequence[Exposure], *, pixel_scale: float | None = None, rotation: float = 0.0
 ) -> ResampleGrid:
@@ -220,8 +231,7 @@ def grid_of_exposures(
     if not exposures:
         msg = "common_grid: there are no images, for which it would be."
         raise InvalidExposureError(msg, parameter="common_grid", value=[])
-    shapes = [shape for exposure in exposures for shape in exposure_shapes(exposure)]
-    corners = np.concatenate([np.transpose(corners_of(shape)) for shape in shapes])
+    corners = _corners(exposures)
     scale = pixel_scale or min(native_scale(e) or math.inf for e in exposures)
     ra, dec = middle_of(*corners.T)
     text = rotated_wcs_text(ra, dec, 1, 1, scale, rotation)
@@ -255,18 +265,23 @@ def mosaic_grid(
     if wcs is not None and common:
         msg = "wcs and common_grid both set the grid of the mosaics; give one of them."
         raise InvalidRequestError(msg, parameter="common_grid", value=common)
-    name, free = ("common_grid", _TURNED) if common else ("wcs", frozenset())
-    conflict = sorted(_GRID.intersection(resample) - free)
+    if not common:
+        _refuse_conflict("wcs", _GRID.intersection(resample))
+        return dict(grid_of_wcs(wcs))
+    _refuse_conflict("common_grid", _GRID.intersection(resample) - _TURNED)
+    values = {name: resample[name] for name in _TURNED.intersection(resample)}
+    values |= common if isinstance(common, dict) else {}
+    if not _TURNED.issuperset(values):
+        refuse("common_grid", common, "may have 'pixel_scale' and 'rotation'.")
+    return dict(grid_of_exposures(images, **values))
+
+
+def _refuse_conflict(name: str, parameters: Iterable[str]) -> None:
+    """Refuse parameters of resample that an option sets too."""
+    conflict = sorted(parameters)
     if conflict:
         msg = f"{name} sets the grid, and steps too: resample.{', resample.'.join(conflict)}."
         raise InvalidRequestError(msg, parameter=name, value=conflict)
-    if not common:
-        return dict(grid_of_wcs(wcs))
-    values = {name: resample[name] for name in free.intersection(resample)}
-    values |= common if isinstance(common, dict) else {}
-    if not free.issuperset(values):
-        refuse("common_grid", common, "may have 'pixel_scale' and 'rotation'.")
-    return dict(grid_of_exposures(images, **values))
 
 
 def n_pixels(exposures: Sequence[Exposure], grid: dict[str, Any] | None = None) -> int | None:
@@ -310,11 +325,11 @@ def grid_of_wcs(wcs: Any) -> ResampleGrid:
 
 
 def _check_tangential(wcs: WCS) -> None:
-    types = [str(t) for t in wcs.wcs.ctype]
+    types = list(map(str, wcs.wcs.ctype))
     if types != ["RA---TAN", "DEC--TAN"]:
         why = f"has CTYPE {types}; resample makes RA---TAN, DEC--TAN. Give a gwcs as .asdf"
         refuse_grid("wcs", wcs, why)
-    if wcs.sip is not None or wcs.cpdis1 is not None or wcs.det2im1 is not None:
+    if any(part is not None for part in (wcs.sip, wcs.cpdis1, wcs.det2im1)):
         refuse_grid("wcs", wcs, "has distortions; give a gwcs as .asdf")
     if not math.isnan(wcs.wcs.lonpole) and wcs.wcs.lonpole not in (180.0, 999.0):
         refuse_grid("wcs", wcs, f"has LONPOLE={wcs.wcs.lonpole}; resample makes 180")

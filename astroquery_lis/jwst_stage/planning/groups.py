@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import itertools
 import string
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ..corrections import Correction
 from ..parameters import for_task
 from ..pipelines import STAGE3_PIPELINES
 from .associations import Association, FileProduct, associate, header_of, is_plain, is_stage3
-from .exposures import Exposure, split_name
+from .exposures import Exposure, grouped, split_name
 
 GroupBy = str | Sequence[str] | Callable[[Exposure], str]
 
@@ -102,7 +103,7 @@ def put_together(
         # Backgrounds and the like too: whoever regroups says what belongs together.
         plain = [e for e in exposures if e.classes[2] == "Image3Pipeline"]
         level3 = [group for group in level3 if group.pipeline != "Image3Pipeline"]
-    groups += _image_groups([e for e in plain if e.root not in left_out], request.group_by, names)
+    groups += _image_groups(plain, left_out, request.group_by, names)
     groups += _rule_groups(level3, left_out, names)
     if 3 in request.stages:
         notes += _without_stage3(ruled, groups, unwanted)
@@ -115,14 +116,18 @@ def members_of(product: FileProduct) -> list[tuple[str, str]]:
     return [(m["expname"], str(m.get("exptype", "science")).lower()) for m in product["members"]]
 
 
+def _products(files: Iterable[dict]) -> list[tuple[dict[str, object], list[tuple[str, str]]]]:
+    """Return each product of some association files: the file, and the members."""
+    return [(file, members_of(product)) for file in files for product in file["products"]]
+
+
 def _of_level2(files: Sequence[dict]) -> dict[str, tuple[dict[str, object], list[tuple[str, str]]]]:
     """Return header and other members of each science member; the first file has its way."""
     by_root: dict[str, tuple[dict[str, object], list[tuple[str, str]]]] = {}
-    for file in files:
-        for product in () if is_stage3(file) else file["products"]:
-            roles = members_of(product)
-            helpers = [(name, role) for name, role in roles if role != "science"]
-            for name in dict.fromkeys(name for name, role in roles if role == "science"):
+    for file, members in _products(file for file in files if not is_stage3(file)):
+        helpers = [(name, role) for name, role in members if role != "science"]
+        for name, role in members:
+            if role == "science":
                 by_root.setdefault(split_name(name)[0], (file, helpers))
     return by_root
 
@@ -164,13 +169,10 @@ def _only_product(file: dict[str, Any]) -> FileProduct:
 
 def _parted(exposures: Sequence[Exposure]) -> tuple[list[Exposure], list[Exposure]]:
     """Return plain images, and what the rules of the package have to be asked about."""
-    sets = defaultdict(list)
-    for exposure in sorted(exposures, key=_when):
-        if exposure.classes[1]:
-            sets[exposure.program, exposure.instrument].append(exposure)
+    calibrated = [e for e in sorted(exposures, key=_when) if e.classes[1]]
     plain: list[Exposure] = []
     ruled: list[Exposure] = []
-    for members in sets.values():
+    for members in grouped(calibrated, attrgetter("program", "instrument")).values():
         science = [e for e in members if not e.is_acquisition]
         if is_plain(science):
             plain += science
@@ -186,23 +188,22 @@ def _unwanted(
     files: Sequence[dict],
 ) -> tuple[frozenset[str], list[str]]:
     """Return what would be reduced in vain, and the notes that say so."""
-    needed = {e.root for a in level2 for e, _ in a.members} | _roots_in(files)
-    acquisitions = [e for e in exposures if e.is_acquisition]
+    needed = {e.root for a in level2 for e in a.exposures}
+    needed |= {split_name(name)[0] for _, members in _products(files) for name, _ in members}
+    unused = [e for e in _in_doubt(exposures, ruled) if e.root not in needed]
+    notes = [
+        f"{listed(e.root for e in alike)}: {why}."
+        for why, alike in grouped(unused, _why_unwanted).items()
+    ]
+    return frozenset(e.root for e in unused), notes
+
+
+def _in_doubt(exposures: Sequence[Exposure], ruled: list[Exposure]) -> list[Exposure]:
+    """Return what is reduced only if something else needs it."""
     # What is calibrated already needs no rule of stage 2.
-    unused = [e for e in ruled if e.level != "cal" and not e.is_acquisition]
-    if len(acquisitions) < len(exposures):
-        unused += acquisitions
-    reasons = defaultdict(list)
-    for exposure in unused:
-        if exposure.root not in needed:
-            reasons[_why_unwanted(exposure)].append(exposure.root)
-    notes = [f"{listed(roots)}: {why}." for why, roots in reasons.items()]
-    return frozenset[str]().union(*reasons.values()), notes
-
-
-def _roots_in(files: Sequence[dict]) -> set[str]:
-    products = (product for file in files for product in file["products"])
-    return {split_name(name)[0] for product in products for name, _ in members_of(product)}
+    doubtful = [e for e in ruled if e.level != "cal" and not e.is_acquisition]
+    acquisitions = [e for e in exposures if e.is_acquisition]
+    return doubtful + acquisitions if len(acquisitions) < len(exposures) else doubtful
 
 
 def _why_unwanted(exposure: Exposure) -> str:
@@ -269,17 +270,20 @@ def _without_stage3(
     exposures: list[Exposure], groups: list[Association], unwanted: frozenset[str]
 ) -> list[str]:
     """Return notes on exposures whose type has a stage 3, and that no product has."""
-    grouped = {e.root for group in groups for e in group.exposures} | unwanted
-    lost = defaultdict(list)
-    for e in exposures:
-        pipeline = e.classes[2]
-        if pipeline and e.root not in grouped and not e.is_for_others:
-            lost[f"{e.target or 'unknown target'} {e.filter}".strip(), pipeline].append(e)
+    grouped_roots = {e.root for group in groups for e in group.exposures} | unwanted
+    lost = [
+        e for e in exposures if e.classes[2] and e.root not in grouped_roots and not e.is_for_others
+    ]
     return [
         f"{what}: no stage 3, since {_WITHOUT.get(pipeline, _NO_RULE)} "
         f"({listed(e.root for e in members)})."
-        for (what, pipeline), members in lost.items()
+        for (what, pipeline), members in grouped(lost, _what_and_how).items()
     ]
+
+
+def _what_and_how(exposure: Exposure) -> tuple[str, str]:
+    what = f"{exposure.target or 'unknown target'} {exposure.filter}".strip()
+    return what, exposure.classes[2]
 
 
 _STAR = "needs exposures of a reference star (IS_PSF), and there are none with this set-up"
@@ -295,15 +299,16 @@ _NO_RULE = "no rule of jwst.associations puts such exposures together"
 
 
 def _image_groups(
-    exposures: list[Exposure], group_by: GroupBy | None, names: _Names
+    exposures: Iterable[Exposure],
+    left_out: Collection[str],
+    group_by: GroupBy | None,
+    names: _Names,
 ) -> list[Association]:
     """Return the mosaics of plain images."""
-    sets = defaultdict(list)
-    for exposure in sorted(exposures, key=_when):
-        sets[_key(exposure, group_by)].append(exposure)
+    images = sorted((e for e in exposures if e.root not in left_out), key=_when)
     groups: list[Association] = []
     n_mixed = itertools.count(1001)
-    for key, science in sets.items():
+    for key, science in grouped(images, _key_by(group_by)).items():
         header = header_of(science[0], "image3", _RULE)
         if len({e.observation for e in science}) > 1:
             header["asn_id"] = f"c{next(n_mixed)}"
@@ -322,18 +327,18 @@ def _when(exposure: Exposure) -> tuple[str, str, str]:
     return (exposure.date, exposure.time, exposure.root)
 
 
-def _key(exposure: Exposure, group_by: GroupBy | None) -> tuple[str, ...]:
+def _key_by(group_by: GroupBy | None) -> Callable[[Exposure], tuple[str, ...]]:
+    """Return the function that gives what exposures of one mosaic have in common."""
     if callable(group_by):
-        return (str(group_by(exposure)),)
-    if group_by is None:
-        return tuple(getattr(exposure, name) for name in _KEYS)
-    names = (group_by,) if isinstance(group_by, str) else tuple(group_by)
+        return lambda exposure: (str(group_by(exposure)),)
+    names = _KEYS if group_by is None else group_by
+    names = (names,) if isinstance(names, str) else tuple(names)
     allowed = [f.name for f in fields(Exposure) if f.type in ("str", "bool", str, bool)]
     for name in names:
         if name not in allowed:
             msg = f"group_by={name!r} is none of {', '.join(allowed)}.{meant(name, allowed)}"
             raise InvalidRequestError(msg, parameter="group_by", value=group_by)
-    return tuple(str(getattr(exposure, name)) for name in names)
+    return lambda exposure: tuple(str(getattr(exposure, name)) for name in names)
 
 
 # ---- names --------------------------------------------------------------------------------------
@@ -351,17 +356,11 @@ class _Names:
     def product(self, science: Sequence[Exposure], asn_id: str) -> str:
         """Return the name of a product."""
         values = {n: _common(n, science) for n in _TEMPLATE_FIELDS if hasattr(science[0], n)}
-        elements = {
-            value.lower()
-            for e in science
-            for value in (e.filter, e.pupil, e.grating)
-            if value not in _NO_ELEMENT
-        }
         values |= {
             "program": science[0].program or "00000",
             "asn_id": asn_id,
             "target_id": f"t{self.targets.index(science[0].target) + 1:03d}",
-            "optelem": "-".join(sorted(elements)) or "clear",
+            "optelem": _elements(science),
         }
         if self.template is None:
             name = "jw{program}-{asn_id}_{target_id}_{instrument}_{optelem}".format(**values)
@@ -384,6 +383,12 @@ class _Names:
             )
             refuse("product_name", self.template, must)
         return groups
+
+
+def _elements(science: Sequence[Exposure]) -> str:
+    elements = {value for e in science for value in (e.filter, e.pupil, e.grating)}
+    words = set(map(str.lower, elements.difference(_NO_ELEMENT)))
+    return "-".join(sorted(words)) or "clear"
 
 
 def _common(name: str, science: Sequence[Exposure]) -> str:

@@ -7,8 +7,8 @@ import importlib.metadata
 import json
 import os
 import re
-from collections import defaultdict
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from .exposures import (
     Exposure,
     configuration_key,
     configurations_of,
+    grouped,
     read_exposure,
 )
 from .footprints import mosaic_grid
@@ -224,13 +225,14 @@ _STAGE1_KEYWORDS: dict[str, str] = read_table("keywords")["stage1"]
 
 def by_reason(problems: Iterable[tuple[str, str]]) -> list[list[tuple[str, str]]]:
     """Return names and what is wrong with each, those with one reason together, most first."""
-    reasons = defaultdict(list)
-    for name, reason in problems:
-        # What is wrong is the same with other numbers, and of another file.
-        file = re.escape(name.rpartition("/")[2])
-        alike = re.sub(r"\d+", "0", re.sub(rf"\S*{file}\S*", "", reason) if file else reason)
-        reasons[alike].append((name, reason))
-    return sorted(reasons.values(), key=len, reverse=True)
+    return sorted(grouped(problems, _without_numbers).values(), key=len, reverse=True)
+
+
+def _without_numbers(problem: tuple[str, str]) -> str:
+    """Return a reason that is the same with other numbers, and of another file."""
+    name, reason = problem
+    file = re.escape(name.rpartition("/")[2])
+    return re.sub(r"\d+", "0", re.sub(rf"\S*{file}\S*", "", reason) if file else reason)
 
 
 def told_of(alike: list[tuple[str, str]]) -> str:
@@ -367,13 +369,11 @@ def _read_association(path: str) -> dict[str, object]:
 
 
 def _duplicates(exposures: Sequence[Exposure]) -> list[str]:
-    by_name = defaultdict(list)
-    for exposure in exposures:
-        by_name[exposure.root, exposure.suffix].append(exposure.path)
+    by_name = grouped(exposures, attrgetter("root", "suffix"))
     return [
-        f"{root}_{suffix}.fits: is given {len(paths)} times: {listed(paths)}."
-        for (root, suffix), paths in by_name.items()
-        if len(paths) > 1
+        f"{root}_{suffix}.fits: is given {len(files)} times: {listed(e.path for e in files)}."
+        for (root, suffix), files in by_name.items()
+        if len(files) > 1
     ]
 
 
@@ -383,14 +383,11 @@ def choose(
     """Return the file that each exposure begins from."""
     if start not in STARTS:
         refuse("start", start, f"is none of {', '.join(map(repr, STARTS))}.")
-    by_root: dict[str, dict[str, Exposure]] = defaultdict(dict)
-    for exposure in exposures:
-        by_root[exposure.root][exposure.suffix] = exposure
     inputs: list[Exposure] = []
     notes: list[str] = []
     problems: list[str] = []
-    for root, files in by_root.items():
-        usable = _usable(files, problems)
+    for root, files in grouped(exposures, attrgetter("root")).items():
+        usable = _usable({e.suffix: e for e in files}, problems)
         if not usable:
             continue
         if start == "auto":

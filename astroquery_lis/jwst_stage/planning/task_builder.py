@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,6 @@ from typing import Any
 from ...exceptions import InvalidExposureError, InvalidRequestError
 from ..pipelines import (
     EXP_TYPES,
-    STAGE3_SUFFIXES,
     is_guider,
     stage1_estimate,
     stage2_estimate,
@@ -54,16 +53,25 @@ class TaskBuilder:
         # What stage 2 subtracts are count rates: those of before any exposure had its stage 2.
         self.rates = dict(self.current)
         headers = headers_of(self.groups, check=self.request.check_associations)
+        groups = list(zip(self.groups, headers, strict=True))
         # Slitless spectra wait for the mosaics that tell where the sources are.
         for slitless in (False, True):
-            for exposure in _for_stage2(exposures):
-                if exposure.is_slitless == slitless:
-                    self._stage2(exposure)
-            for group, header in zip(self.groups, headers, strict=True):
-                if group.is_slitless == slitless:
-                    self._stage3(group, header)
+            self._stages2_and_3(
+                [e for e in _for_stage2(exposures) if e.is_slitless == slitless],
+                [(group, header) for group, header in groups if group.is_slitless == slitless],
+            )
         self._refuse_problems()
         return tuple(self.tasks.values())
+
+    def _stages2_and_3(
+        self,
+        exposures: Iterable[Exposure],
+        groups: Iterable[tuple[Association, dict[str, object]]],
+    ) -> None:
+        for exposure in exposures:
+            self._stage2(exposure)
+        for group, header in groups:
+            self._stage3(group, header)
 
     def _refuse_problems(self) -> None:
         if self.problems:
@@ -91,18 +99,17 @@ class TaskBuilder:
         if stage < 3:
             self.current[exposures[0].root] = name
 
-    def _reach(self, exposure: Exposure, level: str, product: str) -> bool:
+    def _reach(self, exposure: Exposure, level: str, product: str) -> None:
         """Go on from a product that is not planned: an earlier run has to have left it."""
         path = self._earlier(product)
         if path:
             self.current[exposure.root], self.level[exposure.root] = path, level
-            return True
+            return
         stage = 1 if level == "rate" else 2
         self.problems.append(
             f"{Path(exposure.path).name} has to go through stage {stage} first, and {product} is "
             "not in the output directory"
         )
-        return False
 
     def _earlier(self, product: str) -> str:
         """Return the path of a product of an earlier run, empty if there is none."""
@@ -125,27 +132,31 @@ class TaskBuilder:
 
     def _stage1(self, exposure: Exposure) -> None:
         """Add the count rates of an exposure, and the corrections after them."""
-        root, pipeline = exposure.root, exposure.classes[0]
-        if self.level[root] == "uncal":
-            outputs = _stage1_outputs(exposure, pipeline)
+        if self.level[exposure.root] == "uncal":
+            outputs = _stage1_outputs(exposure, exposure.classes[0])
             if 1 not in self.request.stages:
                 self._reach(exposure, "cal" if is_guider(exposure.exp_type) else "rate", outputs[0])
                 return
-            makes_rates = pipeline == "Detector1Pipeline"
-            within = self.request.corrections_at("after_jump", exposure) if makes_rates else []
-            self._add(
-                [exposure],
-                outputs,
-                stage=1,
-                pipeline=pipeline,
-                inputs=(exposure.path,),
-                steps=self.request.steps_for(pipeline, [exposure]),
-                corrections=tuple(correction.to_dict() for correction in within),
-                estimate=stage1_estimate(exposure),
-            )
-            self.level[root] = "rate" if makes_rates else "end"
-        if self.level[root] == "rate":
+            self._detect(exposure, outputs)
+        if self.level[exposure.root] == "rate":
             self._correct(exposure, 1, "after_rate")
+
+    def _detect(self, exposure: Exposure, outputs: tuple[str, ...]) -> None:
+        """Add the pipeline that takes the ramps of an exposure."""
+        pipeline = exposure.classes[0]
+        makes_rates = pipeline == "Detector1Pipeline"
+        within = self.request.corrections_at("after_jump", exposure) if makes_rates else []
+        self._add(
+            [exposure],
+            outputs,
+            stage=1,
+            pipeline=pipeline,
+            inputs=(exposure.path,),
+            steps=self.request.steps_for(pipeline, [exposure]),
+            corrections=tuple(correction.to_dict() for correction in within),
+            estimate=stage1_estimate(exposure),
+        )
+        self.level[exposure.root] = "rate" if makes_rates else "end"
 
     # ---- stage 2 --------------------------------------------------------------------------------
 
@@ -199,13 +210,12 @@ class TaskBuilder:
         header, roles = self.together.files[exposure.root]
         path = str(header["path"])
         members = {name: self._named(name, role, path) for name, role in roles}
-        missing = sorted(Path(name).name for name, member in members.items() if member is None)
-        if missing:
+        present = {name: member for name, member in members.items() if member is not None}
+        if missing := sorted(Path(name).name for name in members.keys() - present):
             self.problems.append(
                 f"{path}: its members {', '.join(missing)} are not among the files of any stage"
             )
-        present = [member for member in members.values() if member is not None]
-        return header, self._uncalibrated(exposure, present)
+        return header, self._uncalibrated(exposure, list(present.values()))
 
     def _named(self, expname: str, role: str, association_path: str) -> Member | None:
         """Return the member of a name: an exposure, a file beside, or a product of the plan."""
@@ -250,20 +260,21 @@ class TaskBuilder:
 
     def _direct_members(self, exposure: Exposure, direct: Exposure) -> list[Member]:
         """Return the mosaic that shows the sources of slitless spectra, and its two catalogues."""
-        stems = [
+        stems = (
             group.file_stem
             for group in self.together.groups
             if group.pipeline == "Image3Pipeline" and (direct, "science") in group.members
-        ]
-        files = [(role, f"{stem}_{ending}") for stem in stems[:1] for role, ending in _OF_MOSAIC]
-        members = [self._of_mosaic(stems[0], role, name) for role, name in files]
-        if not members or None in members:
+        )
+        stem = next(stems, "")
+        files = [self._of_mosaic(stem, role, f"{stem}_{end}") for role, end in _OF_MOSAIC.items()]
+        members = [member for member in files if member is not None]
+        if len(members) < len(_OF_MOSAIC):
             self.notes.append(
                 f"{exposure.root}: no stage 2, since slitless spectra need the mosaic of "
                 f"{direct.root} and its catalogue; add stage 3 to stages=."
             )
             return []
-        return [member for member in members if member is not None]
+        return members
 
     def _of_mosaic(self, stem: str, role: str, name: str) -> Member | None:
         mosaic, file = f"stage3/{stem}_i2d.fits", f"stage3/{name}"
@@ -295,16 +306,8 @@ class TaskBuilder:
             # The reason is among the problems or the notes already.
             return
         is_mosaic = group.pipeline == "Image3Pipeline"
-        ids = unique_ids(group.exposures) if is_mosaic else {}
-        if ids:
-            self.notes.append(
-                f"{group.file_stem}: exposures share the exposure id of the header; they are told "
-                f"apart as {', '.join(sorted(set(ids.values())))} in the association."
-            )
+        members = self._stage3_members(group, unique_ids(group.exposures) if is_mosaic else {})
         self.notes += [f"{group.file_stem}: {why}." for why in _shortcomings(group)]
-        members = tuple(
-            self._stage3_member(e, role, ids.get(e.root, "")) for e, role in group.members
-        )
         steps = self.request.steps_for(group.pipeline, group.exposures)
         output_pixels = None
         if is_mosaic:
@@ -323,6 +326,15 @@ class TaskBuilder:
             estimate=stage3_estimate(group.exposures, output_pixels=output_pixels),
         )
 
+    def _stage3_members(self, group: Association, ids: Mapping[str, str]) -> tuple[Member, ...]:
+        """Return the members of a product, with ids of their own where they need them."""
+        if ids:
+            self.notes.append(
+                f"{group.file_stem}: exposures share the exposure id of the header; they are told "
+                f"apart as {', '.join(sorted(set(ids.values())))} in the association."
+            )
+        return tuple(self._stage3_member(e, role, ids.get(e.root, "")) for e, role in group.members)
+
     def _mosaic_steps(self, group: Association) -> dict[str, dict[str, object]]:
         """Return the parameters that a plan itself adds: the grid and the reference catalogue."""
         grid, catalog = self.request.grid, self.request.abs_refcat
@@ -335,7 +347,7 @@ class TaskBuilder:
         return steps
 
 
-_OF_MOSAIC = (("direct_image", "i2d.fits"), ("sourcecat", "cat.ecsv"), ("segmap", "segm.fits"))
+_OF_MOSAIC = {"direct_image": "i2d.fits", "sourcecat": "cat.ecsv", "segmap": "segm.fits"}
 
 
 def _for_stage2(exposures: Sequence[Exposure]) -> Sequence[Exposure]:
@@ -359,8 +371,8 @@ def _level2_header(exposure: Exposure, association: Mapping[str, Any]) -> dict[s
 
 
 def _check_shutters(exposures: Sequence[Exposure]) -> None:
-    lacking = sorted({e.msa_file for e in exposures if e.msa_file and e.level != "cal"})
-    lacking = [path for path in lacking if not os.path.exists(path)]
+    needed = {e.msa_file for e in exposures if e.msa_file and e.level != "cal"}
+    lacking = sorted(path for path in needed if not os.path.exists(path))
     if lacking:
         msg = (
             f"{listed(lacking)}: not there. MSAMETFL names them: they tell which shutters were "
@@ -371,9 +383,9 @@ def _check_shutters(exposures: Sequence[Exposure]) -> None:
 
 def _shortcomings(group: Association) -> list[str]:
     """Return what the pipeline will not do with a group, and does not say before."""
+    lacking = [e.root for e in group.exposures if e.is_slitless and not e.s_region]
     notes = []
-    slitless = [e for e in group.exposures if e.is_slitless]
-    if lacking := [e.root for e in slitless if not e.s_region]:
+    if lacking:
         notes.append(
             f"{', '.join(lacking)} have no S_REGION in their headers; Spec3Pipeline fails at its "
             "end without"
@@ -406,24 +418,40 @@ def _stage3_outputs(group: Association, steps: Mapping[str, Mapping]) -> tuple[s
     if group.pipeline == "WfsCombineStep":
         return (f"{stem}.fits",)
     skipped = {name for name, values in steps.items() if values.get("skip")}
-    suffixes = _stage3_suffixes(group, skipped)
+    suffixes = _SUFFIXES_OF[group.pipeline](group, skipped)
     # How many files, and under which names, is known only when the sources are.
     first = () if suffixes and group.pipeline != "Tso3Pipeline" else ("asn.json",)
     return tuple(f"{stem}_{suffix}" for suffix in (*first, *suffixes))
 
 
-def _stage3_suffixes(group: Association, skipped: AbstractSet[str]) -> tuple[str, ...]:
-    """Return the endings of the products whose names are known before, the main first."""
-    if group.pipeline == "Tso3Pipeline":
-        step, suffix = _MAKING_SERIES[group.exposures[0].classes[1]]
-        return () if step in skipped else (suffix,)
-    if group.pipeline == "Spec3Pipeline":
-        kinds = {EXP_TYPES[e.exp_type] for e in group.science}
-        return () if skipped & _MAKING_SPECTRA or len(kinds) > 1 else kinds.pop().spectra
-    if group.pipeline == "Ami3Pipeline" and all(role != "psf" for _, role in group.members):
-        return ()
-    return STAGE3_SUFFIXES[group.pipeline]
+def _of_images(group: Association, skipped: AbstractSet[str]) -> tuple[str, ...]:
+    return ("i2d.fits",)
 
+
+def _of_series(group: Association, skipped: AbstractSet[str]) -> tuple[str, ...]:
+    step, suffix = _MAKING_SERIES[group.exposures[0].classes[1]]
+    return () if step in skipped else (suffix,)
+
+
+def _of_spectra(group: Association, skipped: AbstractSet[str]) -> tuple[str, ...]:
+    kinds = {EXP_TYPES[e.exp_type] for e in group.science}
+    return () if skipped & _MAKING_SPECTRA or len(kinds) > 1 else kinds.pop().spectra
+
+
+def _of_fringes(group: Association, skipped: AbstractSet[str]) -> tuple[str, ...]:
+    # Without a star there is nothing to compare the fringes with.
+    has_star = any(role == "psf" for _, role in group.members)
+    return ("aminorm-oi.fits",) if has_star else ()
+
+
+_SUFFIXES_OF = {
+    "Image3Pipeline": _of_images,
+    "Coron3Pipeline": _of_images,
+    "Tso3Pipeline": _of_series,
+    "Spec3Pipeline": _of_spectra,
+    "Ami3Pipeline": _of_fringes,
+}
+"""What gives the endings of products whose names are known before, the main first."""
 
 _MAKING_SERIES = {
     "Image2Pipeline": ("tso_photometry", "phot.ecsv"),
