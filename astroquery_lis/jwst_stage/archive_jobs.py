@@ -417,17 +417,22 @@ _COLUMNS = ("file", "uri", "size", "sha256", "filter", "public")
 
 def files_of(table: Any) -> list[ArchiveFile]:
     """Return the files that are to be fetched."""
-    if isinstance(table, str):
-        table = [table]
-    if isinstance(table, Row):
-        table = table.table[[table.index]]
-    if not isinstance(table, Table):
-        table = Table({"uri": np.array([str(name) for name in table], str)})
+    table = _as_table(table)
     names = [name for name in _COLUMNS if name in table.colnames]
     if not {"file", "uri"} & set(names):
         msg = f"table has no column 'file' or 'uri'; it has: {', '.join(table.colnames)}."
         raise InvalidRequestError(msg, parameter="table")
     return [ArchiveFile.of(_values(row, names)) for row in table]
+
+
+def _as_table(files: Any) -> Table:
+    """Return a table, a row of one, a name or several names as a table."""
+    if isinstance(files, Row):
+        return files.table[[files.index]]
+    if isinstance(files, Table):
+        return files
+    names = [files] if isinstance(files, str) else list(map(str, files))
+    return Table({"uri": np.array(names, str)})
 
 
 def _values(row: Row, names: list[str]) -> dict[str, object]:

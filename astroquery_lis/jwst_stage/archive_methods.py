@@ -295,12 +295,16 @@ def _refuse_too_wide(request: UncalRequest) -> None:
     if request.observation and not request.program:
         msg = "observation says nothing without program: name the program too."
         raise InvalidRequestError(msg, parameter="observation", value=request.observation)
-    if request.start is not None and request.end is not None and request.end < request.start:
-        msg = f"end_date ({request.end.iso}) is before start_date ({request.start.iso})."
-        raise InvalidRequestError(msg, parameter="end_date", value=request.end.iso)
+    _refuse_backwards(request.start, request.end)
     if not request.program and request.circle is None and request.start is None:
         msg = "That is most of the archive: give a program, coordinates, or a start_date."
         raise InvalidRequestError(msg, parameter="program")
+
+
+def _refuse_backwards(start: Time | None, end: Time | None) -> None:
+    if start is not None and end is not None and end < start:
+        msg = f"end_date ({end.iso}) is before start_date ({start.iso})."
+        raise InvalidRequestError(msg, parameter="end_date", value=end.iso)
 
 
 # ---- what is asked for ---------------------------------------------------------------------------
@@ -416,7 +420,7 @@ class UncalRequest:
             return True
         begun = Time(text.replace("Z", ""), scale="utc")
         # Where only the day is known, the whole of it counts.
-        day = int(len(text) <= 10) * u.day
+        day = int(_is_day(text)) * u.day
         early = self.start is not None and begun + day <= self.start - 0.001 * u.s
         late = self.end is not None and begun > self.end
         return not (early or late)
@@ -472,9 +476,14 @@ def as_moment(parameter: str, value: Any, *, is_end: bool = False) -> Time | Non
     if not moment.isscalar:
         msg = f"{parameter} has shape {moment.shape}; one date is due."
         raise InvalidRequestError(msg, parameter=parameter, value=value)
-    if is_end and isinstance(value, str) and len(value.strip()) <= 10:
+    if is_end and _is_day(value):
         moment += 1 * u.day - 1 * u.ms
     return moment
+
+
+def _is_day(value: object) -> bool:
+    """Return True for a date without a time."""
+    return isinstance(value, str) and len(value.strip()) <= 10
 
 
 def _elements(row: Mapping[str, Any]) -> set[str]:

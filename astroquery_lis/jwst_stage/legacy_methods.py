@@ -240,12 +240,7 @@ class LegacyMethods:
                 catalog.field, survey, margin_deg=margin_deg, release=release, **options
             )
         tractor = as_tractor(tractor)
-        if epoch is None and has_motion(tractor).any():
-            msg = (
-                "The epoch of the mosaic is not known, so that stars are left where Tractor has "
-                "them; give epoch=Time(...)."
-            )
-            warn(msg, StageWarning)
+        _warn_of_motion(epoch, tractor)
         match = match_tables(
             catalog,
             tractor,
@@ -328,9 +323,8 @@ class LegacyMethods:
         first = mosaics if isinstance(mosaics, (str, os.PathLike)) else mosaics[0]
         if match is None:
             match = self.match_catalogs(first, survey=survey, release=release, **options)
-        elif not isinstance(match, CatalogMatch) or options:
-            value = match if not options else ", ".join(options)
-            refuse("match", value, "must be what match_catalogs returned, without its arguments.")
+        else:
+            _check_match(match, options)
         release = release or match.meta.get("release") or None
         try:
             legacy = survey.get_cutout(None, wcs=picture.wcs, bands=bands, release=release)
@@ -450,3 +444,19 @@ class LegacyMethods:
             gaia=gaia,
             **options,
         )
+
+
+def _warn_of_motion(epoch: Time | None, tractor: Table) -> None:
+    if epoch is None and has_motion(tractor).any():
+        msg = (
+            "The epoch of the mosaic is not known, so that stars are left where Tractor has "
+            "them; give epoch=Time(...)."
+        )
+        warn(msg, StageWarning)
+
+
+def _check_match(match: object, options: dict[str, Any]) -> None:
+    """Refuse what is no match, and arguments of one that is not made."""
+    if options or not isinstance(match, CatalogMatch):
+        value = ", ".join(options) or match
+        refuse("match", value, "must be what match_catalogs returned, without its arguments.")

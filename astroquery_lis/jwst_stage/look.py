@@ -19,6 +19,7 @@ from .tasks import table_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from astropy.table import Table
     from matplotlib.axes import Axes
@@ -77,16 +78,21 @@ def read_plane(path: FilePath, *, integration: int = 0) -> Plane:
             unit = str(header.get("BUNIT", "")).strip()
             if len(hdul["SCI"].shape) == 4:
                 unit = unit or "DN"
-            dq = next(
-                (np.array(hdul[name].data) for name in ("DQ", "PIXELDQ") if name in hdul), None
-            )
+            dq = _read_flags(hdul, integration)
     except (OSError, KeyError) as error:
         msg = f"path={str(path)!r} has no image to show: {error}."
         raise InvalidRequestError(msg, parameter="path", value=path) from None
-    if dq is not None:
-        dq = (dq[integration] if dq.ndim == 3 else dq).astype(np.uint32)
-        dq = dq if dq.shape == image.shape else None
+    if dq is not None and dq.shape != image.shape:
+        dq = None
     return Plane(Path(path).name, Path(path).stem.rpartition("_")[2], image, dq, unit, header)
+
+
+def _read_flags(hdul: fits.HDUList, integration: int) -> np.ndarray | None:
+    name = next((name for name in ("DQ", "PIXELDQ") if name in hdul), None)
+    if name is None:
+        return None
+    dq = np.array(hdul[name].data)
+    return (dq[integration] if dq.ndim == 3 else dq).astype(np.uint32)
 
 
 def _read_image(path: FilePath, hdu: fits.ImageHDU, integration: int) -> np.ndarray:
@@ -197,13 +203,9 @@ def read_ramp(path: FilePath, x: int, y: int, *, integration: int = 0) -> Ramp:
             if len(shape) != 4:
                 msg = f"path={str(path)!r} has no groups; uncal, ramp and jump products have."
                 raise InvalidRequestError(msg, parameter="path", value=path)
-            for name, value, size in (
-                ("x", x, shape[3]),
-                ("y", y, shape[2]),
-                ("integration", integration, shape[0]),
-            ):
-                if not isinstance(value, Integral) or not 0 <= value < size:
-                    refuse(name, value, f"must be a whole number from 0 to {size - 1}.")
+            _check_index("x", x, shape[3])
+            _check_index("y", y, shape[2])
+            _check_index("integration", integration, shape[0])
             counts = np.array(hdul["SCI"].section[integration, :, y, x], float)
             flags = None
             if "GROUPDQ" in hdul:
@@ -214,6 +216,11 @@ def read_ramp(path: FilePath, x: int, y: int, *, integration: int = 0) -> Ramp:
         msg = f"path={str(path)!r} cannot be read: {error}."
         raise InvalidRequestError(msg, parameter="path", value=path) from None
     return Ramp(first + time * np.arange(len(counts)), counts, flags)
+
+
+def _check_index(name: str, value: Any, size: int) -> None:
+    if not isinstance(value, Integral) or not 0 <= int(value) < size:
+        refuse(name, value, f"must be a whole number from 0 to {size - 1}.")
 
 
 _DO_NOT_USE, _SATURATED, _JUMP = 1, 2, 4
@@ -326,6 +333,19 @@ def plot_ramp(
     ax = _new_figure().add_subplot() if ax is None else ax
     ax.plot(ramp.seconds, ramp.counts, "o-", color="#6b7580", ms=4, lw=1, label="groups")
     flags = np.zeros(len(ramp.counts), int) if ramp.flags is None else ramp.flags
+    _mark_flagged(ax, ramp, flags)
+    if slope is not None and np.isfinite(slope):
+        _draw_slope(ax, ramp, flags, slope)
+    ax.set(xlabel="time since the reset (s)", ylabel="counts (DN)")
+    suffix = Path(path).stem.rpartition("_")[2]
+    note = "" if ramp.flags is not None else f" ({suffix}: no flags)"
+    ax.set_title(f"{Path(path).name}  x={x} y={y}{note}", fontsize="small")
+    ax.legend(fontsize="x-small")
+    return ax
+
+
+def _mark_flagged(ax: Axes, ramp: Ramp, flags: np.ndarray) -> None:
+    """Mark the groups that have a flag, and the times of the jumps."""
     for label, (bit, colour, marker) in _MARKS.items():
         hit = (flags & bit) != 0
         if hit.any():
@@ -335,14 +355,6 @@ def plot_ramp(
             )  # fmt: skip
     for moment in ramp.seconds[(flags & _JUMP) != 0]:
         ax.axvline(moment, color=_MARKS["jump"][1], lw=0.8, ls=":")
-    if slope is not None and np.isfinite(slope):
-        _draw_slope(ax, ramp, flags, slope)
-    ax.set(xlabel="time since the reset (s)", ylabel="counts (DN)")
-    suffix = Path(path).stem.rpartition("_")[2]
-    note = "" if ramp.flags is not None else f" ({suffix}: no flags)"
-    ax.set_title(f"{Path(path).name}  x={x} y={y}{note}", fontsize="small")
-    ax.legend(fontsize="x-small")
-    return ax
 
 
 def _draw_slope(ax: Axes, ramp: Ramp, flags: np.ndarray, slope: float) -> None:
@@ -395,11 +407,7 @@ def plot_dq(
     OptionalDependencyError
         If matplotlib is not installed.
     """
-    flags = [flags] if isinstance(flags, str) else list(flags)
-    unknown = [name for name in flags if name not in FLAGS]
-    if unknown:
-        msg = f"flags: {unknown[0]!r} is not one of {', '.join(FLAGS)}."
-        raise InvalidRequestError(msg, parameter="flags", value=flags)
+    flags = _checked_flags(flags)
     plane, dq = read_flagged(path, integration)
     ax = _new_figure().add_subplot() if ax is None else ax
     picture = np.repeat(grey(plane.data, dq=dq)[..., np.newaxis], 3, axis=2)
@@ -420,3 +428,12 @@ def plot_dq(
     if handles:
         ax.legend(handles=handles, loc="upper right", fontsize="x-small", framealpha=0.85)
     return ax
+
+
+def _checked_flags(flags: str | Sequence[str]) -> list[str]:
+    names = [flags] if isinstance(flags, str) else list(flags)
+    unknown = [name for name in names if name not in FLAGS]
+    if unknown:
+        msg = f"flags: {unknown[0]!r} is not one of {', '.join(FLAGS)}."
+        raise InvalidRequestError(msg, parameter="flags", value=flags)
+    return names

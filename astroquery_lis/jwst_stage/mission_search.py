@@ -341,16 +341,20 @@ def _row_of(detector: str, rows: list[dict]) -> dict:
 
 def _file(file: dict[str, Any], row: dict[str, Any]) -> dict:
     filename = str(file["filename"])
-    size = file.get("size")
     released = str(row.get("released") or "")
     access = str(file.get("access") or row.get("access") or "").upper()
     return {
         "file": filename,
-        "size": int(size) if size and not np.ma.is_masked(size) else UNKNOWN_SIZE,
+        "size": _size_of(file),
         "uri": f"mast:JWST/product/{filename}",
         "release_date": released,
         "public": access == "PUBLIC" or (not access and _is_past(released)),
     }
+
+
+def _size_of(file: Mapping[str, Any]) -> int:
+    size = file.get("size")
+    return int(size) if size and not np.ma.is_masked(size) else UNKNOWN_SIZE
 
 
 def _is_past(text: str) -> bool:

@@ -35,17 +35,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from astropy.table import Table
-
 from .._packages import import_optional
 from ..exceptions import InvalidRequestError, StageWarning, meant, refuse, warn
 from ..io.whole_files import write_bytes
 from .pipelines import ask, read_table, require_jwst
-from .tasks import cache_folder
+from .tasks import cache_folder, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from astropy.table import Table
     from configobj.validate import Validator
 
     from .planning.exposures import Exposure
@@ -141,17 +140,23 @@ def for_task(
     pipelines = specs()["pipelines"]
     if pipeline not in pipelines:
         return {}
-    present = pipelines[pipeline]["steps"]
+    alias, present = pipelines[pipeline]["alias"], pipelines[pipeline]["steps"]
     merged: dict[str, dict] = {}
     for checked in layers:
-        ranks = {s: _rank(s, exposures, pipelines[pipeline]["alias"]) for s in checked}
-        right = {selector: rank for selector, rank in ranks.items() if rank is not None}
-        for selector in sorted(right, key=right.__getitem__):
+        for selector in _right_selectors(checked, exposures, alias):
             for step, values in checked[selector].items():
-                if step in present:
-                    own = {name: value for name, value in values.items() if name in present[step]}
-                    merged.setdefault(step, {}).update(own)
+                own = {n: v for n, v in values.items() if n in present.get(step, ())}
+                merged.setdefault(step, {}).update(own)
     return {step: values for step, values in merged.items() if values}
+
+
+def _right_selectors(
+    selectors: Iterable[str], exposures: Sequence[Exposure], alias: str
+) -> list[str]:
+    """Return the selectors that are right for all exposures, the least specific first."""
+    ranks = {selector: _rank(selector, exposures, alias) for selector in selectors}
+    right = {selector: rank for selector, rank in ranks.items() if rank is not None}
+    return sorted(right, key=right.__getitem__)
 
 
 def pipeline_names() -> dict[str, str]:
@@ -182,17 +187,20 @@ class _Checker:
             form = "{step: {name: value}}"
             refuse(parameter, steps, f"must be a dictionary of the form {form}.")
         for key, section in steps.items():
-            if not isinstance(key, str):
-                self.faults.append(f"{key!r} is not the name of a step.")
-                continue
-            pipeline, _, rest = key.partition(".")
-            if pipeline in self.aliases.values():
-                yield from self._below({rest: section} if rest else section, pipeline)
-            elif key == "" or (key == key.upper() and isinstance(section, dict)):
-                self._check_selector(key)
-                yield from self._below(section, key)
+            if isinstance(key, str):
+                yield from self._of_key(key, section)
             else:
-                yield from self._below({key: section}, "")
+                self.faults.append(f"{key!r} is not the name of a step.")
+
+    def _of_key(self, key: str, section: Any) -> Iterator[tuple[str, str, str, object]]:
+        pipeline, _, rest = key.partition(".")
+        if pipeline in self.aliases.values():
+            yield from self._below({rest: section} if rest else section, pipeline)
+        elif key == "" or (key == key.upper() and isinstance(section, dict)):
+            self._check_selector(key)
+            yield from self._below(section, key)
+        else:
+            yield from self._below({key: section}, "")
 
     def _below(self, steps: Any, selector: str) -> Iterator[tuple[str, str, str, object]]:
         if not isinstance(steps, dict):
@@ -244,13 +252,10 @@ class _Checker:
             every = sorted(set().union(*(p["steps"] for p in self.pipelines.values())))
             msg = f": there is no step {step!r}.{_meant(step, every)}"
             raise _ParameterError(msg)
-        named = next((p for p, alias in self.aliases.items() if alias == selector), None)
-        if named is None:
-            pipelines = [p for p in having if p in self.planned] or having
-        elif named in having:
-            pipelines = [named]
-        else:
-            allowed = sorted(self.pipelines[named]["steps"])
+        named = [p for p, alias in self.aliases.items() if alias == selector][:1]
+        pipelines = named or [p for p in having if p in self.planned] or having
+        if not set(having).issuperset(pipelines):
+            allowed = sorted(self.pipelines[named[0]]["steps"])
             msg = f": {selector!r} has no step {step!r}.{_meant(step, allowed)}"
             raise _ParameterError(msg)
         return [self.pipelines[p]["steps"][step] for p in pipelines]
@@ -335,15 +340,20 @@ def _rank(selector: str, exposures: Iterable[Exposure], pipeline: str) -> int | 
         return -2
     if selector in pipeline_names().values():
         return -1 if selector == pipeline.removeprefix("calwebb_") else None
-    ranks = []
-    for exposure in exposures:
-        words: list[tuple[str, ...]] = [(exposure.instrument,), (exposure.channel,)]
-        words += [(exposure.detector,), (exposure.filter, exposure.pupil)]
-        right = [i for i, kind in enumerate(words) if selector in (w.upper() for w in kind)]
-        if not right:
-            return None
-        ranks.append(max(right))
-    return min(ranks) if ranks else None
+    ranks = [_place_of(selector, exposure) for exposure in exposures]
+    return None if None in ranks else min(filter(None, ranks), default=None)
+
+
+def _place_of(selector: str, exposure: Exposure) -> int | None:
+    """Return which kind of word of an exposure a selector is, the most specific if several."""
+    kinds = (
+        (exposure.instrument,),
+        (exposure.channel,),
+        (exposure.detector,),
+        (exposure.filter, exposure.pupil),
+    )
+    places = [i for i, words in enumerate(kinds, 1) if selector in map(str.upper, words)]
+    return max(places, default=None)
 
 
 # ---- presets and recipes ------------------------------------------------------------------------
@@ -418,15 +428,13 @@ def effective(plan: Plan, resolution: Resolution) -> Table:
     exposures = {exposure.root: exposure for exposure in plan.exposures}
     layers = _layers(plan.options)
     rows: list[tuple] = []
-    for task in (task for task in plan.tasks if task.kind == "pipeline"):
+    for task in plan.tasks:
         members = [exposures[root] for root in task.exposures if root in exposures]
         requested = {
             name: for_task([layer], task.pipeline, members) for name, layer in layers.items()
         }
-        rows += [(task.name, *row) for row in _rows(task, resolution, requested)]
-    names = ("task", "step", "parameter", "value", "origin")
-    columns = list(zip(*rows, strict=True)) if rows else [() for _ in names]
-    table = Table([list(map(str, column)) for column in columns], names=names)
+        rows += [(task.name, *map(str, row)) for row in _rows(task, resolution, requested)]
+    table = table_of(rows, dict.fromkeys(("task", "step", "parameter", "value", "origin"), str))
     table.meta["context"] = resolution.context
     return table
 
@@ -445,13 +453,19 @@ def _layers(options: Mapping[str, Any]) -> dict[str, dict]:
 def _rows(
     task: Task, resolution: Resolution, requested: dict[str, dict]
 ) -> Iterator[tuple[str, str, object, str]]:
+    if task.kind != "pipeline":
+        return
     crds = resolution.crds[task.name]
     for step, values in resolution.parameters[task.name].items():
-        for name, value in ({"skip": True} if values.get("skip") else values).items():
-            if name in UNHEEDED:
-                continue
+        shown = {"skip": True} if values.get("skip") else values
+        for name in (name for name in shown if name not in UNHEEDED):
             origin = "crds" if name in crds.get(step, {}) else "default"
             if name in task.steps.get(step, {}):
-                layers = (layer for layer in requested if name in requested[layer].get(step, {}))
-                origin = next(layers, "plan")
-            yield step, name, value, origin
+                origin = _requested_by(requested, step, name)
+            yield step, name, shown[name], origin
+
+
+def _requested_by(requested: dict[str, dict], step: str, name: str) -> str:
+    """Return the layer that has its way with a parameter of a task."""
+    layers = (layer for layer, steps in requested.items() if name in steps.get(step, {}))
+    return next(layers, "plan")

@@ -125,22 +125,26 @@ class _Report:
         """Return what went wrong or had no effect, with what to do about it."""
         lines = []
         for task in self.plan.tasks:
-            row, record = self.rows[task.name], self.records[task.name]
-            link = f'<a href="#{_anchor(task.name)}">{escape(task.name)}</a>'
-            if row["state"] in ("failed", "skipped", "interrupted"):
-                kind = f" ({record.kind_of_failure})" if record.kind_of_failure else ""
-                state = span(f"{row['state']}{kind}", f"state {row['state']}")
-                lines.append(f"{state} {link}: {escape(row['message'] or '')}")
-            for line in record.checks:
-                if line["outcome"] not in _GOOD:
-                    state = span(f"{line['check']}: {line['outcome']}", "state")
-                    lines.append(
-                        f"{state} {link}: {escape(line['message'])}. {escape(line['action'])}"
-                    )
+            lines += self._faults(task)
         if not lines:
             fine = Markup('<p class="state ok">Every step that ran had its effect.</p>')
             return section("Checks", fine)
         return section("What needs attention", _items(map(Markup, lines)))
+
+    def _faults(self, task: Task) -> list[str]:
+        """Return a line for the failure of a task, and for each check that is not good."""
+        row, record = self.rows[task.name], self.records[task.name]
+        link = f'<a href="#{_anchor(task.name)}">{escape(task.name)}</a>'
+        lines = []
+        if row["state"] in ("failed", "skipped", "interrupted"):
+            kind = f" ({record.kind_of_failure})" if record.kind_of_failure else ""
+            state = span(f"{row['state']}{kind}", f"state {row['state']}")
+            lines.append(f"{state} {link}: {escape(row['message'] or '')}")
+        for line in record.checks:
+            if line["outcome"] not in _GOOD:
+                state = span(f"{line['check']}: {line['outcome']}", "state")
+                lines.append(f"{state} {link}: {escape(line['message'])}. {escape(line['action'])}")
+        return lines
 
     def _mosaics(self) -> Markup | str:
         parts = []

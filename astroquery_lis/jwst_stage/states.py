@@ -155,10 +155,9 @@ class Fingerprints:
         files: dict[str, str] = {}
         for step, values in steps.items():
             for name, value in values.items():
-                path = Path(value) if isinstance(value, str) and value.startswith("/") else None
-                if path is not None and path.is_file():
-                    files[f"{step}.{name}"] = self._memo.get(path)
-                    value = path.name
+                if _is_file(value):
+                    files[f"{step}.{name}"] = self._memo.get(Path(value))
+                    value = Path(value).name
                 named.setdefault(step, {})[name] = value
         return named, files
 
@@ -180,6 +179,10 @@ class Fingerprints:
             "parameter_references": before.get("parameter_references", {}),
             "context": before.get("context", ""),
         }
+
+
+def _is_file(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("/") and Path(value).is_file()
 
 
 def _resolved(resolution: Resolution, task: Task, asked: Mapping[str, dict]) -> dict:
@@ -322,10 +325,7 @@ def _state(
 ) -> State:
     record = fingerprints.records.get(task.name)
     if record is None:
-        present = [name for name in task.outputs or (task.name,) if (output_dir / name).exists()]
-        if present:
-            return State("stale", (f"nothing tells how {present[0]} was made",))
-        return State("missing", ("not made yet",))
+        return _unrecorded(task, output_dir)
     if record.state != "done":
         return State("failed", (record.message or "it failed",))
     lost, spoilt = _checked_products(task, record, output_dir, products)
@@ -336,6 +336,15 @@ def _state(
         reasons = differences(record.fingerprint, fingerprints.of(task.name), tasks)
     reasons += spoilt
     return State("stale" if reasons else "done", tuple(reasons))
+
+
+def _unrecorded(task: Task, output_dir: Path) -> State:
+    """Return the state of a task of which nothing tells how it ended."""
+    present = (name for name in task.outputs or (task.name,) if (output_dir / name).exists())
+    name = next(present, None)
+    if name is None:
+        return State("missing", ("not made yet",))
+    return State("stale", (f"nothing tells how {name} was made",))
 
 
 def _checked_products(
@@ -354,15 +363,21 @@ def _checked_products(
         except OSError:
             lost.append(f"{name} is gone")
             continue
-        if status.st_size != product["bytes"]:
-            spoilt.append(
-                f"{name} changed after it was made: {product['bytes']} -> {status.st_size} bytes"
-            )
-        elif status.st_mtime_ns != product["mtime_ns"] and (
-            products.get(path) != product["sha256"]
-        ):
-            spoilt.append(f"{name} changed after it was made")
+        change = _change_of(path, status, product, products)
+        if change is not None:
+            spoilt.append(f"{name} changed after it was made{change}")
     return lost, spoilt
+
+
+def _change_of(
+    path: Path, status: os.stat_result, product: Mapping[str, Any], products: FileMemo[str]
+) -> str | None:
+    """Return how a product differs from what was recorded of it, `None` if it does not."""
+    if status.st_size != product["bytes"]:
+        return f": {product['bytes']} -> {status.st_size} bytes"
+    if status.st_mtime_ns == product["mtime_ns"] or products.get(path) == product["sha256"]:
+        return None
+    return ""
 
 
 def _pairs(old: Mapping, new: Mapping) -> Iterator[tuple]:
