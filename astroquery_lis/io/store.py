@@ -65,7 +65,7 @@ def mark_used(path: str | Path) -> None:
     """Note, for `~.store.prune`, that a file of the cache was used, if it is there."""
     with suppress(OSError):
         status, now = os.stat(path), time.time()
-        if now - status.st_atime > TOUCH_AFTER_S:
+        if abs(now - status.st_atime) > TOUCH_AFTER_S:
             os.utime(path, ns=(int(now * 1e9), status.st_mtime_ns))
 
 
@@ -256,6 +256,9 @@ NOTE_BYTES = 16_000_000
 """What a process may write, and what part of the limit, before it notes the growth."""
 
 RECOUNT_S = 86_400.0
+CLOCKS_S = 86_400.0
+"""How far the clocks of machines that share a cache may be apart."""
+
 CLEAR_TRIES = 5
 KEEP_S = 60.0
 
@@ -289,6 +292,11 @@ def cache_entries(location: FilePath) -> Iterator[CacheEntry]:
         yield from _entries_of_parts(root)
 
 
+def _past(time_s: float) -> float:
+    """Return a time, 0 for one that is far ahead, as of a wrong clock: it would stay for ever."""
+    return time_s if time_s < time.time() + CLOCKS_S else 0.0
+
+
 def _whole_entries(root: Path) -> Iterator[CacheEntry]:
     for folder, names, files in os.walk(root):
         names[:] = [name for name in names if name not in (KNOWN, PARTS)]
@@ -296,7 +304,8 @@ def _whole_entries(root: Path) -> Iterator[CacheEntry]:
         for name in files:
             with suppress(OSError):
                 status = os.stat(os.path.join(folder, name))
-                used_s = max(status.st_atime, status.st_ctime if ".part" in name else 0.0)
+                written_s = status.st_ctime if ".part" in name else 0.0
+                used_s = max(_past(status.st_atime), _past(written_s))
                 relative = (inside / name).as_posix()
                 yield CacheEntry(root, relative, True, status.st_size, 1, used_s)
 
@@ -315,7 +324,7 @@ def _entry_of_parts(root: Path, folder: str, inside: Path) -> CacheEntry:
             with suppress(OSError):
                 status = os.stat(os.path.join(path, name))
                 size, files = size + status.st_size, files + 1
-                used_s = max(used_s, status.st_atime, status.st_mtime)
+                used_s = max(used_s, _past(status.st_atime), _past(status.st_mtime))
     return CacheEntry(root, inside.as_posix(), False, size, files, used_s)
 
 
@@ -422,7 +431,7 @@ def keep_within(
             return True
         size, counted_s = _read_usage(file)
         size += added
-        if counted_s < time.time() - RECOUNT_S or size > limit_bytes:
+        if abs(time.time() - counted_s) > RECOUNT_S or size > limit_bytes:
             counted_s = time.time()
             size = prune(location, limit_bytes, keep_since_s=since_s)
         # A torn line is no number, and then the cache is counted anew.

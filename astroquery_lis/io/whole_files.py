@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import time
 from contextlib import contextmanager, suppress
@@ -51,7 +52,14 @@ CHUNK_BYTES = 1 << 20
 _END = b"END" + b" " * 77
 _SIZES = (b"BITPIX", b"PCOUNT", b"GCOUNT", b"TFIELDS")
 _JPEG_END = b"\xff\xd9"
-_HEXADECIMAL = frozenset(b"0123456789abcdefABCDEF")
+_BEGINS = (
+    (".fits", "FITS", re.compile(b"SIMPLE  =")),
+    (".fz", "FITS", re.compile(b"SIMPLE  =")),
+    (".gz", "FITS", re.compile(b"\x1f\x8b")),
+    (".jpg", "JPEG", re.compile(b"\xff\xd8")),
+    (".sha256sum", "checksum", re.compile(rb"[0-9a-fA-F]*\Z")),
+)
+"""How files begin, by the endings of their names."""
 
 
 @contextmanager
@@ -76,18 +84,10 @@ def unreadable(url: str | Path, how: str, error: Exception) -> TransferError | C
 
 def check_head(path: str | Path, head: bytes, url: str | Path) -> None:
     """Refuse content that cannot be the FITS, gzip, JPEG or checksum file that it should be."""
-    name, kind, good = str(path), "FITS", True
-    if name.endswith((".fits", ".fz")):
-        good = head.startswith(b"SIMPLE  =")
-    elif name.endswith(".gz"):
-        good = head.startswith(b"\x1f\x8b")
-    elif name.endswith(".jpg"):
-        kind, good = "JPEG", head.startswith(b"\xff\xd8")
-    elif name.endswith(".sha256sum"):
-        kind, good = "checksum", _HEXADECIMAL.issuperset(head[:HEAD_BYTES])
-    if not good:
-        msg = f"{url} is not a {kind} file; it begins with {bytes(head[:HEAD_BYTES])!r}."
-        raise UnexpectedContentError(msg, url=str(url))
+    for ending, kind, begin in _BEGINS:
+        if str(path).endswith(ending) and not begin.match(head[:HEAD_BYTES]):
+            msg = f"{url} is not a {kind} file; it begins with {bytes(head[:HEAD_BYTES])!r}."
+            raise UnexpectedContentError(msg, url=str(url))
 
 
 def check_structure(path: str | Path, stream: IO[bytes], url: str | Path) -> None:
@@ -137,15 +137,22 @@ def _header_and_end(stream: IO[bytes], start: int, url: str | Path) -> tuple[byt
         if len(block) < BLOCK_BYTES:
             break
         header += block
-        for at in range(0, BLOCK_BYTES, CARD_BYTES):
-            card = block[at : at + CARD_BYTES]
-            if card == _END:
-                return header, start + len(header) + _data_bytes(values, url)
-            keyword = card[:8].rstrip()
-            if keyword.startswith(b"NAXIS") or keyword in _SIZES:
-                values[keyword.decode("ascii", "replace")] = card[10:].partition(b"/")[0]
+        if _note_sizes(block, values):
+            return header, start + len(header) + _data_bytes(values, url)
     msg = f"{url} ends within a header, or has one without an end."
     raise TruncatedError(msg, url=str(url))
+
+
+def _note_sizes(block: bytes, values: dict[str, bytes]) -> bool:
+    """Note the sizes that the cards of a block tell; return True if the header ends in it."""
+    for at in range(0, BLOCK_BYTES, CARD_BYTES):
+        card = block[at : at + CARD_BYTES]
+        if card == _END:
+            return True
+        keyword = card[:8].rstrip()
+        if keyword.startswith(b"NAXIS") or keyword in _SIZES:
+            values[keyword.decode("ascii", "replace")] = card[10:].partition(b"/")[0]
+    return False
 
 
 def _data_bytes(values: dict[str, bytes], url: str | Path) -> int:

@@ -111,6 +111,16 @@ def test_using_a_file_keeps_it(location, store):
     assert not new.exists()
 
 
+def test_a_file_of_a_clock_that_is_far_ahead_can_be_removed(location, store):
+    for name, ahead_s in (("far", 1000 * HOUR), ("near", HOUR / 4)):
+        _put(store, f"dr10/{name}.fits", age_s=-ahead_s)
+        _put_parts(store, f"dr10/{name}-parts.fits", [1000], -ahead_s)
+    far = _put(store, "dr10/again.fits", age_s=-1000 * HOUR)
+    mark_used(far)
+    assert prune(location, 100, keep_since_s=NOW - 60) < 4000
+    assert _held(location) == ["dr10/again.fits", "dr10/near-parts.fits", "dr10/near.fits"]
+
+
 def test_using_a_file_in_parts_keeps_it(location, store):
     runs = _put_parts(store, "dr10/parts.fits", [1000], 9 * HOUR)
     _put(store, "dr10/new.fits", age_s=HOUR)
@@ -164,7 +174,7 @@ def test_what_a_process_writes_before_it_looks_first_counts(location, store):
     assert (location / USAGE_FILE).read_text().split()[0] == "9000"
 
 
-@pytest.mark.parametrize("note", ["", "12", "many bytes\n", "5 0\n"])
+@pytest.mark.parametrize("note", ["", "12", "many bytes\n", "5 0\n", "5 9999999999\n"])
 def test_a_torn_or_old_note_is_counted_anew(location, store, note):
     _put(store, "dr10/a.fits", 1000, HOUR)
     (location / USAGE_FILE).write_text(note)
