@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -68,6 +68,10 @@ class Downloaded:
     """What its server said of it, nothing if the file was there already."""
 
 
+def _takes_anything(_: Any) -> None:
+    """Refuse nothing."""
+
+
 def download(
     client: HttpClient,
     url: str,
@@ -78,7 +82,7 @@ def download(
     answer: BaseHTTPResponse | None = None,
     replace: bool = False,
     margin_bytes: float | None = None,
-    check: Callable[[Any], object] | None = None,
+    check: Callable[[Any], object] = _takes_anything,
 ) -> Downloaded:
     """Fetch a file to ``path``, or find it there, sound, and leave it, unless it is to be replaced.
 
@@ -177,19 +181,19 @@ class _PartWriter:
         self.note = part.with_name(part.name + ".json")
         self.fetched_bytes = 0
         self.version = self._read_note()
-        if self.version is None or not self.version.validator:
+        if not self.version.validator:
             self._restart()
 
-    def _read_note(self) -> Version | None:
+    def _read_note(self) -> Version:
         try:
             return Version(**json.loads(self.note.read_text()))
         except (OSError, ValueError, TypeError):
-            return None
+            return UNKNOWN
 
     def _restart(self) -> None:
         with writing(self.part):
             self.stream.truncate(0)
-            self.version = None
+            self.version = UNKNOWN
 
     @property
     def _have(self) -> int:
@@ -199,7 +203,7 @@ class _PartWriter:
         self,
         digests: Collection[str] | None,
         answer: BaseHTTPResponse | None,
-        check: Callable[[Any], object] | None = None,
+        check: Callable[[Any], object],
     ) -> Downloaded:
         """Complete the part and move it to its place."""
         try:
@@ -229,14 +233,15 @@ class _PartWriter:
         return Downloaded(self.path, version.size, self.fetched_bytes, digest, version)
 
     def _headers(self) -> dict:
-        if self.version is None or not self._have:
+        # What nothing tells from another state of the file has to be begun again.
+        if not self.version.validator or not self._have:
             return {}
         return {"Range": f"bytes={self._have}-", "If-Range": self.version.validator}
 
     def _take(self, response: BaseHTTPResponse) -> None:
         """Append what an answer brings, if it continues what is there; else begin again with it."""
         if response.status == 416:
-            if self.version is None or self._have != self.version.size:
+            if self._have != self.version.size:
                 self._discard()
                 msg = f"{self.url} is shorter than the part of it that is here."
                 raise ContentChangedError(msg, url=self.url, status=416)
@@ -249,7 +254,7 @@ class _PartWriter:
         with writing(self.part):
             self.stream.seek(0, os.SEEK_END)
         # Of an answer that does not say how long it is, nobody knows whether it ends.
-        is_announced = self.version is not None and self.version.size >= 0
+        is_announced = self.version.size >= 0
         limit_bytes = None if is_announced else UNANNOUNCED_BYTES
         with within(limit_bytes=limit_bytes, grows=is_announced):
             for chunk in response.stream(CHUNK_BYTES):
@@ -269,7 +274,7 @@ class _PartWriter:
         """Refuse an answer that is not the rest of the file whose begin is here."""
         have = self._have
         first, last, size = content_range(self.url, response)
-        is_same = self.version is not None and self.version.same_as(Version.of(response, size))
+        is_same = self.version.same_as(Version.of(response, size))
         if (first, last) != (have, size - 1) or not is_same:
             self._discard()
             msg = f"{self.url} sent bytes {first}-{last} of {size} when {have}- were asked."
@@ -288,24 +293,21 @@ class _PartWriter:
         remove(self.note)
 
     def _check(
-        self, digests: Collection[str] | None, check: Callable[[Any], object] | None
+        self, digests: Collection[str] | None, check: Callable[[Any], object]
     ) -> tuple[Version, str]:
         """Return state and digest of the part; refuse one of wrong length, structure or digest."""
         size = self._have
-        version = self.version or Version(size)
+        version = self.version
         if version.size < 0:
-            version = Version(size, version.etag, version.last_modified)
+            version = replace(version, size=size)
         if size != version.size:
             msg = f"{self.url} brought {size} bytes; {version.size} were announced."
             raise TruncatedError(msg, url=self.url)
         try:
             digest = check_whole(self.path, self.stream, self.url)
-            if check is not None:
-                self.stream.seek(0)
-                check(self.stream)
+            self.stream.seek(0)
+            check(self.stream)
         except OSError as error:
-            if isinstance(error, TransferError):
-                raise
             msg = f"{self.part} cannot be read: {error.strerror or error}."
             raise CacheError(msg, cause=error) from error
         if digests is not None and digest not in digests:

@@ -153,7 +153,7 @@ def _parse(value: object) -> Mirror:
     text = os.fspath(value).strip() if isinstance(value, (str, os.PathLike)) else ""
     if text in REGISTERED:
         return REGISTERED[text]
-    scheme = text.partition("://")[0].lower() if "://" in text else ""
+    scheme = text[: max(text.find("://"), 0)].lower()
     if scheme in ("http", "https"):
         return _of_url(text)
     folder = Path(unquote(urlsplit(text).path) if scheme == "file" else text).expanduser()
@@ -225,15 +225,19 @@ def _has_release(folder: Path) -> bool:
         return False
 
 
+def _auto_order() -> AutoOrder:
+    ordered = (REGISTERED[name] for name in AUTO_ORDER)
+    return AutoOrder(m for m in ordered if not m.is_local or Path(m.template).is_dir())
+
+
 def resolve_mirrors(value: MirrorNames) -> tuple[Mirror, ...]:
     """Return the mirrors to try, in order; an `AutoOrder` for ``'auto'``."""
+    if isinstance(value, str) and value == "auto":
+        return _auto_order()
     if isinstance(value, (str, os.PathLike)):
-        if value == "auto":
-            ordered = (REGISTERED[name] for name in AUTO_ORDER)
-            return AutoOrder(m for m in ordered if not m.is_local or Path(m.template).is_dir())
         value = [value]
     try:
-        mirrors = tuple(_parse(item) for item in value)
+        mirrors = tuple(map(_parse, value))
     except TypeError:
         mirrors = (_parse(value),)
     if not mirrors:

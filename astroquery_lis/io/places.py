@@ -7,7 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -87,6 +87,18 @@ def ask_in_turn(
         order, resting = HEALTH.split(mirrors, client=client, path=path)
         passed_over = _in_vain(resting, holders, begun_s)
         order += [mirror for mirror in resting if mirror not in passed_over]
+    answer = _first_answer(order, ask, holders)
+    if answer.mirror is not None or first in answer.missing:
+        return answer
+    if answer.failures:
+        raise _all_failed(path, answer.failures)
+    return replace(answer, passed_over=passed_over)
+
+
+def _first_answer(
+    order: Sequence[Mirror], ask: Callable[[Mirror], T], holders: Sequence[Mirror]
+) -> Answer[T]:
+    """Ask mirrors until one gives what it is asked for; note how those did that had to be asked."""
     failures: list[tuple[Mirror, TransferError]] = []
     missing = []
     for mirror in _with_second_look(order, failures):
@@ -101,11 +113,7 @@ def ask_in_turn(
             if mirror not in holders:
                 HEALTH.answered(mirror)
             return Answer(value, mirror, tuple(failures), tuple(missing))
-    if first in missing:
-        return Answer(None, None, tuple(failures), tuple(missing))
-    if failures:
-        raise _all_failed(path, failures)
-    return Answer(None, None, (), tuple(missing), passed_over)
+    return Answer(None, None, tuple(failures), tuple(missing))
 
 
 def _in_vain(

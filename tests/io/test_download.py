@@ -25,6 +25,8 @@ from astroquery_lis.io.ranges import Version
 from astroquery_lis.sandbox.server import Sandbox
 from astroquery_lis.survey.paths import file_path
 
+from .raw_server import OK, RawServer
+
 RELATIVE = file_path("psfsize", "dr10", "south", brick="0451p000", band="r")
 MATCH = "*psfsize-r*"
 
@@ -240,3 +242,17 @@ def test_a_killed_download_leaves_a_part_that_is_continued(sky, client, url, raw
     done = download(client, url, path)
     assert path.read_bytes() == raw
     assert done.fetched_bytes < len(raw)
+
+
+def test_what_has_neither_tag_nor_date_is_begun_again_after_a_cut(tmp_path, raw):
+    head = OK + b"Content-Length: %d\r\n\r\n" % len(raw)
+    path, half = tmp_path / "x.fits", len(raw) // 2
+    with (
+        RawServer(head + raw[:half], at_once=10**9) as server,
+        pytest.raises(TruncatedError, match=f"{half} bytes came"),
+    ):
+        download(HttpClient(retries=1, timeout_s=20), server.url, path)
+    assert [part.stat().st_size for part in tmp_path.glob("*.part")] == [half]
+    with RawServer(head + raw, at_once=10**9) as server:
+        download(HttpClient(retries=1, timeout_s=20), server.url, path)
+    assert path.read_bytes() == raw
