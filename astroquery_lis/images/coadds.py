@@ -297,6 +297,7 @@ def _assembled(
     result = np.full(placement.shape, product.no_value, dtype)
     for i, pixels in pieces:
         Assembler(placement, plan.area_ratio).put(result, product, i, pixels)
+        del pixels
     return result
 
 
@@ -307,12 +308,13 @@ def _read_by_few(files: PlaneFiles, reader: PixelReader) -> Iterator[tuple[int, 
         at_once = numbers[start : start + FILES_AT_ONCE]
         sections = reader.read([files.requests[i] for i in at_once])
         for i in at_once:
-            # Nothing of these is kept when the next are read.
-            section = sections.pop(0)
-            if section.pixels is None:
+            pixels = sections.pop(0).pixels
+            if pixels is None:
                 msg = f"{files.sections[i].url} went away while it was read."
                 raise ContentChangedError(msg, url=files.sections[i].url)
-            yield i, section.pixels
+            yield i, pixels
+            # Nothing that was put is kept while the next are read.
+            del pixels
 
 
 def _shares(plan: CoaddPlan, files: _Files, pixels: dict[Plane, np.ndarray]) -> dict[Plane, float]:
