@@ -1,7 +1,8 @@
 """Run every benchmark, print the tables and write all numbers into one JSON file.
 
-``python benchmarks/run_all.py --json results.json``; ``--only bench_link`` for one, ``--jwst`` and
-``--faults`` to include those of the JWST chain and of everything that goes wrong, which take long.
+``python benchmarks/run_all.py --json results.json``; ``--only bench_link`` for one, ``--jwst``,
+``--faults`` and ``--million`` to include those of the JWST chain, of everything that goes wrong and
+of a million cutouts, which take long.
 The rivals are in the extra ``bench``.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 from _report import machine
 
 HERE = Path(__file__).parent
-OPT_IN = {"bench_jwst": "jwst", "bench_faults": "faults"}
+OPT_IN = {"bench_jwst": "jwst", "bench_faults": "faults", "bench_million": "million"}
 
 
 def main():
@@ -25,6 +26,7 @@ def main():
     parser.add_argument("--only", action="append", metavar="NAME", help="may be repeated")
     parser.add_argument("--jwst", action="store_true", help="also the JWST chain")
     parser.add_argument("--faults", action="store_true", help="also everything that goes wrong")
+    parser.add_argument("--million", action="store_true", help="also a million cutouts")
     chosen = parser.parse_args()
     names = sorted(path.stem for path in HERE.glob("bench_*.py"))
     usual = [n for n in names if n not in OPT_IN or getattr(chosen, OPT_IN[n])]
