@@ -7,7 +7,7 @@ import itertools
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from astropy.table import Row, Table
 
@@ -30,7 +30,17 @@ from .inputs import as_path, as_position
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .._typing import Bands, Coordinates, FilePath, Mirror, OnMissing, Payload, Products, Region
+    from .._typing import (
+        Bands,
+        Coordinates,
+        FilePath,
+        Keywords,
+        Mirror,
+        OnMissing,
+        Payload,
+        Products,
+        Region,
+    )
     from ..images.viewer_service import ViewerService
     from ..io.jobs import Result
     from ..survey.layers import Layer
@@ -127,12 +137,8 @@ class CcdMethods(SurveyBase):
         if not (use_cache or folder or get_query_payload):
             msg = "download_dir=None needs the cache: name a folder, or leave cache as it is."
             raise InvalidRequestError(msg, parameter="download_dir", value=None)
-        table = exposures_or_coordinates
-        if isinstance(table, (Table, Row)):
-            table = _as_exposures(table)
-        else:
-            options = options_of(locals(), ("bands", "release", "region", "cache"))
-            table = self.query_exposures(exposures_or_coordinates, **options)
+        options = options_of(locals(), ("bands", "release", "region", "cache"))
+        table = self._exposures(exposures_or_coordinates, options)
         release, region = self._tree(*_named(table, release, region))
         ccds = _ccds(table, survey.releases.as_bands(bands, release, region), release, region)
         service = self._viewer(use_cache)
@@ -145,12 +151,16 @@ class CcdMethods(SurveyBase):
             return {"service": service.url, "urls": [job.about["url"] for job in jobs]}
         begun_s = time.time()
         results = io.jobs.deliver_all(jobs, max_threads=MAX_THREADS)
-        if folder is None and service.folder is not None:
-            io.store.keep_within(
-                service.folder.parent, conf.cache_size * io.whole_files.GB, keep_since_s=begun_s
-            )
+        if folder is None:
+            _keep_within(service, begun_s)
         io.delivery.warn_of_failures([r for r in results if r.status == "ERROR"], len(results))
         return io.delivery.table_of_files(results, [job.product for job in jobs])
+
+    def _exposures(self, value: Any, options: Keywords) -> Table:
+        """Return the table of exposures that was given, or that of a position."""
+        if isinstance(value, (Table, Row)):
+            return _as_exposures(value)
+        return self.query_exposures(value, **options)
 
     @answering
     @in_time
@@ -220,6 +230,13 @@ class CcdMethods(SurveyBase):
             return catalogs.brick_tables.exposures_at(
                 ra_deg, dec_deg, bands, release, region, finder, on_missing=on_missing
             )
+
+
+def _keep_within(service: ViewerService, begun_s: float) -> None:
+    """Remove what was not used for longest from a cache that is too big."""
+    if service.folder is not None:
+        limit_bytes = conf.cache_size * io.whole_files.GB
+        io.store.keep_within(service.folder.parent, limit_bytes, keep_since_s=begun_s)
 
 
 def _as_products(products: Products) -> list[str]:

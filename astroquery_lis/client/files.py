@@ -321,19 +321,25 @@ def _warn_of(results: Sequence[Result], verify: str | bool) -> None:
     """Warn of what the user should not have to look for in the table."""
     stale = [r for r in results if io.delivery.STALE_LIST in r.message]
     _warn_of_some(stale, ChecksumWarning, "differ from the survey's list, e.g. {0.local_path}.")
-    wrong = [r for r in results if verify == "strict" and isinstance(r.error, ChecksumError)]
+    errors = (ChecksumError,) if verify == "strict" else ()
+    wrong = [r for r in results if isinstance(r.error, errors)]
     failures = [r for r in results if r.status in ("ERROR", "SKIPPED") and r not in wrong]
     io.delivery.warn_of_failures(failures, len(results))
+    _warn_of_sources(results)
+    if wrong:
+        msg = f"{len(wrong)} of {len(results)} file(s) are not those of the survey's lists. "
+        error = wrong[0].error
+        raise ChecksumError(msg + str(error), url=wrong[0].url, found=getattr(error, "found", None))
+
+
+def _warn_of_sources(results: Sequence[Result]) -> None:
+    """Warn of files that came from elsewhere, and if there are none at all."""
     complete = [r for r in results if r.status == "COMPLETE"]
     elsewhere = [r for r in complete if io.delivery.OTHERS_FAILED in r.message]
     _warn_of_some(elsewhere, FailoverWarning, "came after a failure. {0.message}")
     if {r.status for r in results} == {"NODATA"}:
         msg = f"The survey has none of the {len(results)} file(s). {results[0].message}"
         warn(msg, CoverageWarning)
-    if wrong:
-        msg = f"{len(wrong)} of {len(results)} file(s) are not those of the survey's lists. "
-        error = wrong[0].error
-        raise ChecksumError(msg + str(error), url=wrong[0].url, found=getattr(error, "found", None))
 
 
 def _warn_of_some(results: Sequence[Result], category: type[Warning], sentence: str) -> None:
@@ -385,21 +391,29 @@ def _brick_number(name: str | int) -> int:
 
 def _names(value: Any) -> list | None:
     """Return names of bricks and sweep files, or numbers of bricks; `None` for positions."""
-    from .user_tables import as_table
-
     if value is None:
         return []
-    items = value.replace(",", " ").split() if isinstance(value, str) else value
-    if isinstance(items, (int, np.integer)):
-        items = [items]
-    is_list = isinstance(items, (Sequence, Set, np.ndarray)) and np.iterable(items)
-    if is_list and len(items) and all(map(_is_name, items)):
+    items = _items(value)
+    if items and all(map(_is_name, items)):
         return [item.strip().lower() if isinstance(item, str) else item for item in items]
+    return _names_of_table(value)
+
+
+def _items(value: Any) -> list:
+    """Return what may be names, of which text and a number have one or several."""
+    if isinstance(value, str):
+        return value.replace(",", " ").split()
+    is_list = isinstance(value, (Sequence, Set, np.ndarray)) and np.iterable(value)
+    return [value] if not is_list or isinstance(value, (bytes, bytearray)) else list(value)
+
+
+def _names_of_table(value: Any) -> list | None:
+    """Return what a table's column of bricks holds; `None` for positions."""
+    from .user_tables import as_table
+
     table = as_table(value, "bricks_or_coordinates")
-    if table is None:
-        return None
-    name = column_of(table, ("brickname", "brickid"))
-    if name is None:
+    name = None if table is None else column_of(table, ("brickname", "brickid"))
+    if table is None or name is None:
         return None
     check_one_a_row("bricks_or_coordinates", name, table[name].shape)
     return np.ma.compressed(table[name]).tolist()

@@ -152,6 +152,11 @@ def _positions(table: Table, parameter: str, columns: Columns) -> tuple[np.ndarr
     column = table[names[0]]
     if isinstance(column, SkyCoord):
         return icrs_degrees(np.atleast_1d(column), parameter)
+    return _positions_of_names(column, parameter)
+
+
+def _positions_of_names(column: Column, parameter: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the names of a column are; warn of those that nobody knows."""
     ra_deg, dec_deg, unknown = read_positions(texts_of(column), parameter)
     if unknown:
         shown = first_few(list(map(repr, unknown)))
@@ -215,17 +220,19 @@ def _of_its_own(table: Table, parameter: str) -> tuple[str, ...]:
     if len(mixed) > 1:
         msg = f"{', '.join(mixed)} are all columns of SkyCoord; say with ra= which one."
         _refuse(parameter, msg, mixed)
-    columns = mixed or _pair(table, parameter) or _names(table)
-    if not columns:
-        shapes = {name: table[name].shape for name in table.colnames}
-        there = [f"{n} of shape {s}" if len(s) > 1 else n for n, s in shapes.items()]
-        msg = (
-            f"has no columns of RA and Dec such as {', '.join(USUAL[:4])}, no column of SkyCoord "
-            f"and none of names; it has: {', '.join(there)}. Say with ra= and dec= which "
-            "ones hold the positions, or with name= the names."
-        )
-        _refuse(parameter, msg, table.colnames)
-    return columns
+    return mixed or _pair(table, parameter) or _names(table) or _refuse_none(table, parameter)
+
+
+def _refuse_none(table: Table, parameter: str) -> NoReturn:
+    """Say what a table has that has no positions."""
+    shapes = {name: table[name].shape for name in table.colnames}
+    there = [f"{n} of shape {s}" if len(s) > 1 else n for n, s in shapes.items()]
+    msg = (
+        f"has no columns of RA and Dec such as {', '.join(USUAL[:4])}, no column of SkyCoord "
+        f"and none of names; it has: {', '.join(there)}. Say with ra= and dec= which "
+        "ones hold the positions, or with name= the names."
+    )
+    _refuse(parameter, msg, table.colnames)
 
 
 def columns_by_name(table: Table) -> dict[str, str]:
@@ -269,17 +276,21 @@ def _parts(table: Table) -> tuple[str, ...]:
 
 def _pairs(table: Table, parts: tuple[str, ...]) -> list[tuple[str, str]]:
     """Return the pairs of columns of angles, but parts, whose names differ as RA and Dec do."""
-    by_lower = columns_by_name(table)
-    pairs: dict[str, tuple[str, str]] = {}
-    for name in filter(lambda name: not _NO_POSITION.search(name.lower()), table.colnames):
-        for twin in _twin_names(name.lower(), "ra"):
-            if twin in by_lower:
-                pairs.setdefault(name, (name, by_lower[twin]))
+    pairs = list(_pairs_by_name(table))
     angles = {name for name in table.colnames if _may_be_angle(table[name])} - set(parts)
     numbers = {name for name in angles if _is_number(table[name])}
     # Degrees beside sexagesimal text say the same more exactly.
-    of_numbers = [pair for pair in pairs.values() if numbers.issuperset(pair)]
-    return of_numbers or [pair for pair in pairs.values() if angles.issuperset(pair)]
+    of_numbers = [pair for pair in pairs if numbers.issuperset(pair)]
+    return of_numbers or [pair for pair in pairs if angles.issuperset(pair)]
+
+
+def _pairs_by_name(table: Table) -> Iterator[tuple[str, str]]:
+    """Yield each column beside the first of its twins, if it has one."""
+    by_lower = columns_by_name(table)
+    for name in table.colnames:
+        twins = [twin for twin in _twin_names(name.lower(), "ra") if twin in by_lower]
+        if twins and not _NO_POSITION.search(name.lower()):
+            yield name, by_lower[twins[0]]
 
 
 def _twin_names(name: str, axis: str) -> Iterator[str]:
@@ -312,13 +323,16 @@ def _by_ucd(table: Table) -> tuple[str, ...]:
     return next((tuple(pair) for pair in pairs if len(pair) == 2), ())
 
 
+def _kind(column: object) -> str:
+    return getattr(getattr(column, "dtype", None), "kind", "-")
+
+
 def _is_number(column: object) -> bool:
-    return getattr(getattr(column, "dtype", None), "kind", "") in "fiu"
+    return _kind(column) in "fiu"
 
 
 def _may_be_angle(column: object) -> bool:
-    kind = getattr(getattr(column, "dtype", None), "kind", "")
-    return kind in "fiuUSO" and getattr(column, "ndim", 1) == 1
+    return _kind(column) in "fiuUSO" and getattr(column, "ndim", 1) == 1
 
 
 @contextmanager
@@ -394,19 +408,22 @@ def _degrees_of_texts(column: Column, axis: str, unit_text: str, where: str) -> 
     match = _SEXAGESIMAL_UNIT.fullmatch(unit_text.lower())
     in_hours = unit_text.lower() in _HOURS or bool(match and match[1])
     in_degrees = bool(unit_text) and not in_hours
-    degrees = np.full(len(column), np.nan)
-    is_plain = np.zeros(len(column), bool)
-    for row, text in enumerate(texts_of(column)):
-        if is_empty(text):
-            continue
-        try:
-            degrees[row] = float(str(text))
-            is_plain[row] = True
-        except ValueError:
-            degrees[row] = coordinate_deg(str(text), axis, sexagesimal_is_degrees=in_degrees)
+    texts = ["" if is_empty(text) else str(text) for text in texts_of(column)]
+    numbers = np.array(list(map(_number, texts)), float)
+    is_plain = np.isfinite(numbers)
+    for row in np.flatnonzero(~is_plain).tolist():
+        numbers[row] = coordinate_deg(texts[row], axis, sexagesimal_is_degrees=in_degrees)
     if is_plain.any() and not match:
-        degrees[is_plain] *= _degrees_per_unit(unit_text, axis, where)
-    return degrees
+        numbers[is_plain] *= _degrees_per_unit(unit_text, axis, where)
+    return numbers
+
+
+def _number(text: str) -> float:
+    """Return the number that a text is, NaN if it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
 
 
 def texts_of(column: Column) -> list[object]:
@@ -441,7 +458,7 @@ def _ids(table: Table, id_column: str | None) -> np.ndarray:
         return np.arange(len(table))
     ids = table[name]
     check_one_a_row("id_column", name, ids.shape)
-    kind = ids.dtype.kind if isinstance(ids, Column) else ""
+    kind = _kind(ids)
     if kind in ("i", "u", "U") and not np.ma.is_masked(ids):
         return np.array(ids)
     words = texts_of(ids) if kind in ("S", "O") else [None]

@@ -33,6 +33,7 @@ from .file_checks import BRICK, COLUMNS, FOLDER, HERE, SMALL, assert_right, chan
         ({"bricks_or_coordinates": 45.0}, "bricks_or_coordinates", "names of bricks"),
         ({"bricks_or_coordinates": [1.5]}, "bricks_or_coordinates", "names of bricks"),
         ({"bricks_or_coordinates": 0}, "bricks_or_coordinates", "1 to 662174"),
+        ({"bricks_or_coordinates": b"45 0"}, "bricks_or_coordinates", "must be names of bricks"),
         ({"bricks_or_coordinates": Table({"x": [1]})}, "bricks_or_coordinates", "it has: x"),
         ({"bricks_or_coordinates": None}, "products", "needs bricks or coordinates"),
         ({"radius": 1 * u.arcmin}, "radius", "needs coordinates"),
