@@ -309,12 +309,6 @@ def _cells(row: PictureRow, size: int) -> list[str]:
     else:
         tag = image(shown, row.name, lazy=True)
         picture = f'<button type="button" class="open" aria-label="{name}: enlarge">{tag}</button>'
-    link = ""
-    if row.viewer_address:
-        link = (
-            f'<a href="{escape(row.viewer_address)}" target="_blank" '
-            f'rel="noopener noreferrer" aria-label="{name} in the viewer">Viewer</a>'
-        )
     return [
         Markup(picture),
         name,
@@ -324,8 +318,18 @@ def _cells(row: PictureRow, size: int) -> list[str]:
         row.bands,
         *("" if text == "nan" else text for text in map(text_of, row.values)),
         row.message,
-        Markup(link),
+        _viewer_link(row),
     ]
+
+
+def _viewer_link(row: PictureRow) -> Markup:
+    """Return the link to a row's place in the viewer, if it has one."""
+    if not row.viewer_address:
+        return Markup()
+    return Markup(
+        f'<a href="{escape(row.viewer_address)}" target="_blank" '
+        f'rel="noopener noreferrer" aria-label="{escape(row.name)} in the viewer">Viewer</a>'
+    )
 
 
 # ---- one cutout at a glance ---------------------------------------------------------------------
@@ -359,19 +363,21 @@ class CutoutSummary:
         self.planes: list[tuple[str, str, tuple[int, int], float, str, float]] = []
         self._images: dict[str, dict[str, str]] = {}
         self._colour = ""
-        for hdu in hdul:
-            if not getattr(hdu, "is_image", False) or hdu.data is None or hdu.data.ndim != 2:
-                continue
-            band = str(hdu.header.get("BAND", "")).strip()
-            unit = str(hdu.header.get("BUNIT", "")).strip()
-            share = float(np.mean(np.isfinite(hdu.data) & (hdu.data != 0)))
-            side = hdu.header.get("PIXSCALE") or pixel_side_arcsec(hdu.header)
-            self.planes.append((hdu.name, band, hdu.shape, float(side), unit, share))
-            tag = image(thumbnail(grey_picture(_thinned(hdu)), THUMBNAIL_PIX), hdu.name)
-            self._images.setdefault(band, {})[_product(hdu)] = tag
+        for hdu in filter(_is_plane, hdul):
+            self._add(hdu)
         if any(name.lower().startswith(FLUX_PRODUCTS) for name, *_ in self.planes):
             thin = fits.HDUList([hdul[0], *(_thinned(hdu) for hdu in hdul[1:])])
             self._colour = image(thumbnail(rgb(thin), 2 * THUMBNAIL_PIX), "colour")
+
+    def _add(self, hdu: fits.ImageHDU) -> None:
+        """Take a plane in."""
+        band = str(hdu.header.get("BAND", "")).strip()
+        unit = str(hdu.header.get("BUNIT", "")).strip()
+        share = float(np.mean(np.isfinite(hdu.data) & (hdu.data != 0)))
+        side = hdu.header.get("PIXSCALE") or pixel_side_arcsec(hdu.header)
+        self.planes.append((hdu.name, band, hdu.shape, float(side), unit, share))
+        tag = image(thumbnail(grey_picture(_thinned(hdu)), THUMBNAIL_PIX), hdu.name)
+        self._images.setdefault(band, {})[_product(hdu)] = tag
 
     def __str__(self) -> str:
         lines = [f"{name:8} {value}" for name, value in self.cards.items()]
@@ -394,6 +400,10 @@ class CutoutSummary:
             f"{self._colour}{table(('card', 'value'), self.cards.items())}</div>"
             f"{table(('band', *products), rows)}"
         )
+
+
+def _is_plane(hdu: fits.ImageHDU) -> bool:
+    return getattr(hdu, "is_image", False) and np.ndim(hdu.data) == 2
 
 
 def summary(hdul: fits.HDUList | FilePath) -> CutoutSummary:

@@ -135,11 +135,7 @@ def plot(
     hdul = as_cutout(hdul)
     hdus = flux_planes(hdul, band, product)
     first = next(iter(hdus.values()))
-    wcs = WCS(first.header)
-    if not wcs.has_celestial:
-        msg = f"hdul: {first.name} has no WCS."
-        raise InvalidRequestError(msg, parameter="hdul", value=first.name)
-    wcs = wcs.celestial
+    wcs = _celestial(first)
     shades = _shades(hdul, mask, first.shape)
     if ax is None:
         ax = pyplot.figure(layout="constrained").add_subplot(projection=wcs)
@@ -153,8 +149,7 @@ def plot(
         )
         ax.imshow(picture, origin="lower")
     handles = [_draw_shade(ax, *shade) for shade in shades]
-    if catalog is not None:
-        handles += _draw_sources(ax, wcs, first.shape, catalog)
+    handles += [] if catalog is None else _draw_sources(ax, wcs, first.shape, catalog)
     if scale_bar:
         _draw_scale_bar(ax, first)
     if legend and handles:
@@ -164,6 +159,14 @@ def plot(
     ax.coords[0].set_axislabel("RA")
     ax.coords[1].set_axislabel("Dec")
     return ax
+
+
+def _celestial(hdu: fits.ImageHDU) -> WCS:
+    wcs = WCS(hdu.header)
+    if not wcs.has_celestial:
+        msg = f"hdul: {hdu.name} has no WCS."
+        raise InvalidRequestError(msg, parameter="hdul", value=hdu.name)
+    return wcs.celestial
 
 
 def _norm(data: np.ndarray, brightness: float) -> ImageNormalize:
@@ -189,13 +192,7 @@ def _shades(
     """Return name, pixels and colour of each shade; empty ones are left out."""
     if mask is False or (mask is True and "MASKBITS" not in hdul):
         return []
-    if "MASKBITS" not in hdul:
-        refuse(
-            "mask", mask, ": the cutout has no MASKBITS; ask for products=('image', 'maskbits')."
-        )
-    bits = hdul["MASKBITS"].data
-    if bits.shape != shape:
-        refuse("mask", mask, ": MASKBITS is not on the grid of the image.")
+    bits = _mask_plane(hdul, mask, shape)
     release = mask_release(hdul)
     bit_numbers = maskbits(release)
     groups = _named_groups(mask, release) if not isinstance(mask, bool) else MASK_GROUPS
@@ -206,6 +203,19 @@ def _shades(
         if pixels.any():
             shades.append((name, pixels, colour))
     return shades
+
+
+def _mask_plane(
+    hdul: fits.HDUList, mask: bool | str | Sequence[str], shape: tuple[int, int]
+) -> np.ndarray:
+    """Return the bits of every pixel of an image."""
+    if "MASKBITS" not in hdul:
+        must = ": the cutout has no MASKBITS; ask for products=('image', 'maskbits')."
+        refuse("mask", mask, must)
+    bits = hdul["MASKBITS"].data
+    if bits.shape != shape:
+        refuse("mask", mask, ": MASKBITS is not on the grid of the image.")
+    return bits
 
 
 def _named_groups(names: str | Sequence[str], release: str) -> dict[str, Group]:
@@ -233,11 +243,7 @@ def _draw_sources(ax: WCSAxes, wcs: WCS, shape: tuple[int, int], catalog: Table)
         msg = f"catalog has no column {', '.join(missing)}; it has {', '.join(catalog.colnames)}."
         raise InvalidRequestError(msg, parameter="catalog", value=catalog.colnames)
     ra, dec = (column_degrees(catalog, names[name], "catalog") for name in ("ra", "dec"))
-    if "type" in names:
-        column = np.ma.filled(np.ma.asarray(catalog[names["type"]]).astype(str), "")
-        kinds = np.char.upper(np.char.strip(column))
-    else:
-        kinds = np.full(len(catalog), "source")
+    kinds = _kinds(catalog, names.get("type"))
     x, y = wcs.world_to_pixel_values(ra, dec)
     inside = (x >= -0.5) & (x < shape[1] - 0.5) & (y >= -0.5) & (y < shape[0] - 0.5)
     types, counts = np.unique(kinds[inside], return_counts=True)
@@ -257,6 +263,14 @@ def _draw_sources(ax: WCSAxes, wcs: WCS, shape: tuple[int, int], catalog: Table)
             **face,
         )
     return handles
+
+
+def _kinds(catalog: Table, name: str | None) -> np.ndarray:
+    """Return the type of every source, as a column of that name says."""
+    if name is None:
+        return np.full(len(catalog), "source")
+    column = np.ma.filled(np.ma.asarray(catalog[name]).astype(str), "")
+    return np.char.upper(np.char.strip(column))
 
 
 def bar_arcsec(width_arcsec: float) -> float:

@@ -133,8 +133,7 @@ def colours(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the picture in the order of the pixels, and how they lie on the sky (`sky_matrix`)."""
     as_choice("stretch", stretch, _STRETCHES)
-    if not isinstance(brightness, Real) or not 0 < brightness < np.inf:
-        refuse("brightness", brightness, "must be a number above 0.")
+    _check_brightness(brightness)
     hdus = flux_planes(as_cutout(hdul), bands, product)
     gains, mix, griz_gain = _STRETCHES[stretch]
     is_griz = set(hdus) == set(_GRIZ)
@@ -156,6 +155,12 @@ def colours(
         picture[rows] = mix((block - zeros.astype(np.float32)) * scales, has, shares)
         picture[rows][is_empty] = NO_DATA_COLOUR
     return picture, matrix
+
+
+def _check_brightness(brightness: float) -> None:
+    is_number = isinstance(brightness, Real) and not isinstance(brightness, bool)
+    if not is_number or not 0 < brightness < np.inf:
+        refuse("brightness", brightness, "must be a number above 0.")
 
 
 def _level(

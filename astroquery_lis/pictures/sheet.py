@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import zip_longest
+from itertools import chain, zip_longest
+from operator import attrgetter
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,13 +124,7 @@ def picture_rows(
 ) -> Iterator[PictureRow]:
     """Yield a row for each target; one that cannot be read says why.  `look` is as for `rgb`."""
     size = as_count("size", size, 8, "pixels")
-    looks = [look]
-    if not isinstance(panels, (list, tuple)):
-        refuse("panels", panels, "must be a list of bands, such as ['g', 'r', 'grz'].")
-    if panels:
-        if look.get("bands") is not None:
-            refuse("panels", panels, "says the bands of each panel; leave bands= out.")
-        looks = [{**look, "bands": bands} for bands in panels]
+    looks = _looks(panels, look)
     surveys = cutouts if isinstance(cutouts, Mapping) else {"": cutouts}
     if not surveys:
         refuse("manifest", cutouts, "has no survey.")
@@ -139,6 +134,15 @@ def picture_rows(
         for number, of_survey in enumerate(surveys.values())
     ]
     return rows[0] if len(rows) == 1 else _side_by_side(list(surveys), rows)
+
+
+def _looks(panels: Sequence[Bands], look: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return how each panel of a row looks."""
+    if not isinstance(panels, (list, tuple)):
+        refuse("panels", panels, "must be a list of bands, such as ['g', 'r', 'grz'].")
+    if panels and look.get("bands") is not None:
+        refuse("panels", panels, "says the bands of each panel; leave bands= out.")
+    return [{**look, "bands": bands} for bands in panels] or [look]
 
 
 def panel_names(cutouts: Cutouts, panels: Sequence[Bands]) -> list[str]:
@@ -187,22 +191,26 @@ def _painted(
 def _side_by_side(names: list[str], surveys: list[Iterator[PictureRow]]) -> Iterator[PictureRow]:
     """Yield the rows of several surveys as one, with the panels of all."""
     for rows in zip_longest(*surveys, fillvalue=PictureRow("none", "")):
-        targets = [row.name for row in rows]
-        if len(set(targets)) > 1:
-            msg = (
-                f"manifest: one row has several targets: {', '.join(targets)}. Give each survey "
-                "the same targets in the same order."
-            )
-            raise InvalidRequestError(msg, parameter="manifest", value=targets)
-        notes = [
-            f"{name}: {row.message or row.status}"
-            for name, row in zip(names, rows, strict=True)
-            if row.message or not row.has_picture
-        ]
-        first = next((row for row in rows if row.has_picture), rows[0])
-        panels = tuple(panel for row in rows for panel in row.panels)
-        message, values = " ".join(notes), rows[0].values
-        yield replace(first, panels=panels, message=message, values=values)
+        yield _joined(names, rows)
+
+
+def _joined(names: list[str], rows: Sequence[PictureRow]) -> PictureRow:
+    """Return the rows that surveys have of one target as one."""
+    targets = [row.name for row in rows]
+    if len(set(targets)) > 1:
+        msg = (
+            f"manifest: one row has several targets: {', '.join(targets)}. Give each survey "
+            "the same targets in the same order."
+        )
+        raise InvalidRequestError(msg, parameter="manifest", value=targets)
+    notes = [
+        f"{name}: {row.message or row.status}"
+        for name, row in zip(names, rows, strict=True)
+        if row.message or not row.has_picture
+    ]
+    first = next(filter(attrgetter("has_picture"), rows), rows[0])
+    panels = tuple(chain.from_iterable(row.panels for row in rows))
+    return replace(first, panels=panels, message=" ".join(notes), values=rows[0].values)
 
 
 def _picture_row(
@@ -265,22 +273,27 @@ def _header_facts(header: fits.Header) -> Facts:
 
 def _memory_rows(cutouts: Any) -> Iterator[tuple[Facts, Opener | None]]:
     for index, item in enumerate(cutouts):
-        row, cutout = item if isinstance(item, tuple) and len(item) == 2 else (index, item)
-        if isinstance(cutout, (str, PathLike)) and _is_array_file(Path(cutout)):
-            must = "is a file of many cutouts: give the manifest that came with it."
-            refuse("manifest", str(cutout), must)
-        if isinstance(cutout, (fits.HDUList, str, PathLike)):
-            name = Path(cutout).stem if isinstance(cutout, (str, PathLike)) else str(row)
-            yield {"name": name, "status": "COMPLETE"}, partial(_open, cutout)
-        elif isinstance(cutout, Exception):
-            status = "NODATA" if isinstance(cutout, NoCoverageError) else "ERROR"
-            yield {"name": str(row), "status": status, "message": str(cutout)}, None
-        else:
-            msg = (
-                "Cutouts must be HDULists or names of files; "
-                f"number {index} is of type {type(cutout).__name__}."
-            )
-            raise InvalidRequestError(msg, parameter="manifest", value=cutout)
+        is_numbered = isinstance(item, tuple) and len(item) == 2
+        yield _memory_row(index, *(item if is_numbered else (index, item)))
+
+
+def _memory_row(index: int, row: object, cutout: Any) -> tuple[Facts, Opener | None]:
+    """Return what is known of a cutout in memory or in a file, and what opens it."""
+    if isinstance(cutout, fits.HDUList):
+        return {"name": str(row), "status": "COMPLETE"}, partial(_open, cutout)
+    if isinstance(cutout, Exception):
+        status = "NODATA" if isinstance(cutout, NoCoverageError) else "ERROR"
+        return {"name": str(row), "status": status, "message": str(cutout)}, None
+    if not isinstance(cutout, (str, PathLike)):
+        msg = (
+            "Cutouts must be HDULists or names of files; "
+            f"number {index} is of type {type(cutout).__name__}."
+        )
+        raise InvalidRequestError(msg, parameter="manifest", value=cutout)
+    if _is_array_file(Path(cutout)):
+        must = "is a file of many cutouts: give the manifest that came with it."
+        refuse("manifest", str(cutout), must)
+    return {"name": Path(cutout).stem, "status": "COMPLETE"}, partial(_open, cutout)
 
 
 def _columns_by_name(table: Table, columns: Sequence[str]) -> dict[str, str]:
@@ -296,8 +309,11 @@ def _columns_by_name(table: Table, columns: Sequence[str]) -> dict[str, str]:
 
 def _manifest_rows(table: Table, columns: Sequence[str]) -> Iterator[tuple[Facts, Opener | None]]:
     by_name = _columns_by_name(table, columns)
-    axes = [name for name in ("ra", "dec") if name in by_name]
-    positions = {f"{name}_deg": column_degrees(table, by_name[name], "manifest") for name in axes}
+    positions = {
+        f"{axis}_deg": column_degrees(table, by_name[axis], "manifest")
+        for axis in ("ra", "dec")
+        if axis in by_name
+    }
     for index, row in enumerate(table):
         text = {name: text_of(row[column]) for name, column in by_name.items()}
         path = text["local path"]
