@@ -232,31 +232,28 @@ def add_method(
 ) -> list[str]:
     """Add the parameters of a method, and return their names; the first one has no dashes."""
     parameters = [p for p in inspect.signature(method).parameters.values() if p.name != "self"]
-    first = next(iter(parameters), None) if only is None else None
-    names = []
-    for parameter in parameters:
-        name = parameter.name
-        if name in skip or (only is not None and name not in only):
-            continue
+    names = ({p.name for p in parameters} if only is None else set(only)) - {*skip, *NOT_SHARED}
+    added = []
+    for parameter in (p for p in parameters if p.name in names):
         options = _options_of(method, parameter, parameters)
-        if options is None:
-            continue
-        options |= overrides.get(name, {})
-        if parameter is first and parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
-            _add_first(parser, parameter, options)
-        else:
-            options["required"] = parameter.default is parameter.empty
-            parser.add_argument(*_flags(name), dest=name, **options)
-        names.append(name)
-    return names
+        if options is not None:
+            options |= overrides.get(parameter.name, {})
+            is_first = only is None and parameter is parameters[0]
+            (_add_first if is_first else _add_option)(parser, parameter, options)
+            added.append(parameter.name)
+    return added
+
+
+def _add_option(parser: Any, parameter: inspect.Parameter, options: dict[str, Any]) -> None:
+    options["required"] = parameter.default is parameter.empty
+    parser.add_argument(*_flags(parameter.name), dest=parameter.name, **options)
 
 
 def _options_of(
     method: Callable[..., Any], parameter: inspect.Parameter, parameters: list[inspect.Parameter]
 ) -> Keywords | None:
     """Return the arguments of argparse for a parameter, if it is one for a shell, with its help."""
-    is_open = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    if is_open or parameter.name in NOT_SHARED:
+    if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
         return None
     name, default = parameter.name, parameter.default
     kind, text = _documented(method).get(name, ("", ""))
@@ -270,6 +267,9 @@ def _options_of(
 
 
 def _add_first(parser: Any, parameter: inspect.Parameter, options: dict[str, Any]) -> None:
+    if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
+        _add_option(parser, parameter, options)
+        return
     words = set(re.findall(r"\w+", str(parameter.annotation)))
     is_optional = parameter.default is not parameter.empty
     if parameter.name == "table":
@@ -310,9 +310,7 @@ def _converter(annotation: str, kind: str, default: object) -> Keywords | None:
     words = _words(annotation, kind)
     choices = _choices(annotation, kind, words)
     if choices:
-        by_row = {"metavar": "|".join((*choices, "COLUMN"))}
-        others = ("no",) if "False" in words else ()
-        return by_row if "ByRow" in words else {"choices": choices + others}
+        return _one_of(choices, words)
     if words & OBJECTS:
         return None
     if "bool" in words:
@@ -322,6 +320,13 @@ def _converter(annotation: str, kind: str, default: object) -> Keywords | None:
         options["metavar"] += "|COLUMN"
         options["type"] = calls.or_column(options["type"])
     return options
+
+
+def _one_of(choices: tuple[str, ...], words: set[str]) -> Keywords:
+    """Return the arguments of argparse for one of a list, or the name of a column that has them."""
+    if "ByRow" in words:
+        return {"metavar": "|".join((*choices, "COLUMN"))}
+    return {"choices": (*choices, "no") if "False" in words else choices}
 
 
 def _words(annotation: str, kind: str) -> set[str]:

@@ -262,13 +262,12 @@ _TOGETHER: dict[str, Callable[[Any], object]] = {
 
 def asked(options: Namespace) -> Keywords:
     """Return the arguments of the method that the words gave, and no others, with tables read."""
-    names = [name for name in options.parameters if hasattr(options, name)]
-    arguments = {name: getattr(options, name) for name in names}
-    for name, together in _TOGETHER.items():
-        if arguments.get(name) == []:
-            del arguments[name]
-        elif name in arguments:
-            arguments[name] = together(arguments[name])
+    words = vars(options)
+    arguments = {name: words[name] for name in options.parameters if name in words}
+    for name in filter(arguments.__contains__, _TOGETHER):
+        parts = arguments.pop(name)
+        if parts != []:
+            arguments[name] = _TOGETHER[name](parts)
     if hasattr(options, "table"):
         _read_table(options, arguments)
     return arguments

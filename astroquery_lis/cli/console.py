@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -177,25 +178,21 @@ class Console:
     def payload(self, payload: Any) -> int:
         """Print what would be asked, and return the exit code."""
         self.put(payload=payload)
-        if isinstance(payload, Mapping):
-            payload = payload.get("urls") or payload.get("query") or payload.get("params", payload)
-        if isinstance(payload, Mapping):
-            payload = [f"{name}={value}" for name, value in payload.items()]
-        self.lines([payload] if isinstance(payload, str) else payload)
+        self.lines(_payload_lines(payload))
         return Exit.OK
 
     def table(self, table: Table, options: Namespace, *, lines: list[str] | None = None) -> int:
         """Print or write a table, as the options say; ``lines`` are shown without a format."""
         if options.result not in (None, "-"):
-            data = table_bytes(table, options.format or kind_of(options.result))
+            data = table_bytes(table, options.format)
             with write_whole(options.result) as temporary:
                 temporary.write_bytes(data)
             self.put(path=options.result, n_rows=len(table))
             self.note(f"{len(table)} rows in {options.result}")
         elif self.json:
             self.put(n_rows=len(table), **json_table(table))
-        elif options.format or options.result:
-            self.write_stdout(table_bytes(table, options.format or "ecsv"))
+        elif options.format:
+            self.write_stdout(table_bytes(table, options.format))
         else:
             self.lines(text_lines(table) if lines is None else lines)
         return Exit.OK if len(table) else Exit.NOTHING
@@ -283,12 +280,15 @@ class _Lines(logging.Handler):
 
 def check_output(options: Namespace) -> None:
     """Refuse an output that cannot be, before anything is asked of the survey."""
-    path = options.result
     is_binary = _check_table(options) if hasattr(options, "format") else _check_file(options)
-    if path in (None, "-"):
-        if is_binary and sys.stdout.isatty():
-            _refuse("-o", "bytes are not for a terminal; name a file, or use a pipe.")
-        return
+    if options.result not in (None, "-"):
+        _check_path(options.result, options)
+    elif is_binary and sys.stdout.isatty():
+        _refuse("-o", "bytes are not for a terminal; name a file, or use a pipe.")
+
+
+def _check_path(path: str, options: Namespace) -> None:
+    """Refuse a file that cannot be written."""
     if os.path.isdir(path):
         _refuse("-o", f"{path} is a directory.")
     if os.path.lexists(path) and not options.replace:
@@ -299,13 +299,15 @@ def check_output(options: Namespace) -> None:
 
 
 def _check_table(options: Namespace) -> bool:
-    """Refuse a format that cannot be, and return whether bytes come of it."""
+    """Settle the format, refuse one that cannot be, and return whether bytes come of it."""
     path, is_shown = options.result, options.result in (None, "-")
-    as_kind(options.format)
+    options.format = as_kind(options.format)
     if options.json and is_shown and (options.format or path):
         _refuse("--json", "is a format of its own; leave out --format and -o -.")
-    if not (is_shown or options.format or kind_of(path)):
-        _refuse("-o", f"{path}: the name says no format; give --format.")
+    if path is not None and not options.format:
+        options.format = "ecsv" if is_shown else kind_of(path)
+        if options.format is None:
+            _refuse("-o", f"{path}: the name says no format; give --format.")
     return options.format in ("fits", "parquet")
 
 
@@ -320,6 +322,15 @@ def _check_file(options: Namespace) -> bool:
 def _refuse(option: str, must: str) -> NoReturn:
     msg = f"{option}: {must}"
     raise InvalidRequestError(msg, parameter=option)
+
+
+def _payload_lines(payload: Any) -> list[str]:
+    """Return the addresses, the query or else the parameters that would be sent."""
+    if isinstance(payload, Mapping):
+        payload = payload.get("urls") or payload.get("query") or payload.get("params", payload)
+    if isinstance(payload, Mapping):
+        return [f"{name}={value}" for name, value in payload.items()]
+    return [payload] if isinstance(payload, str) else payload
 
 
 def _line_of_manifest(row: Row) -> str:
@@ -354,29 +365,35 @@ def _plain_scalar(value: object) -> str | float | None:
 # ---- tables ------------------------------------------------------------------------------------
 
 
-def table_bytes(table: Table, kind: str | None) -> bytes:
+def table_bytes(table: Table, kind: str) -> bytes:
     """Return a table as the bytes of a file."""
-    if kind == "text":
-        return "".join(f"{line}\n" for line in text_lines(table)).encode()
-    if kind in ("fits", "votable"):
-        table = table.copy(copy_data=False)
-        table.meta = _flat(table.meta) if kind == "fits" else {}
-        for column in table.itercols():
-            _name_unit(column)
     try:
-        if kind in ("ecsv", "csv"):
-            text = io.StringIO()
-            text_tables.write(_spread(table) if kind == "csv" else table, text, format=kind)
-            return text.getvalue().encode()
-        if kind == "parquet":
-            return parquet_bytes(table)
-        stream = io.BytesIO()
-        with without_unit_warnings():
-            table.write(stream, format=kind)
-        return stream.getvalue()
+        return _WRITERS[kind](table)
     except (ValueError, TypeError) as error:
         msg = f"format {kind!r} cannot hold this table: {error}"
         raise InvalidRequestError(msg, parameter="format", value=kind) from error
+
+
+def _lines_bytes(table: Table) -> bytes:
+    return "".join(f"{line}\n" for line in text_lines(table)).encode()
+
+
+def _text_bytes(table: Table, kind: str) -> bytes:
+    text = io.StringIO()
+    text_tables.write(table, text, format=kind)
+    return text.getvalue().encode()
+
+
+def _unified_bytes(table: Table, kind: str, meta: dict[str, object]) -> bytes:
+    """Return the bytes that the writers of `~astropy.table.Table` make, with other meta data."""
+    table = table.copy(copy_data=False)
+    table.meta = meta
+    for column in table.itercols():
+        _name_unit(column)
+    stream = io.BytesIO()
+    with without_unit_warnings():
+        table.write(stream, format=kind)
+    return stream.getvalue()
 
 
 def _flat(meta: Mapping[str, object]) -> dict[str, object]:
@@ -450,17 +467,35 @@ def parquet_bytes(table: Table) -> bytes:
         if not isinstance(column, Column):
             msg = f"column {name} is a {type(column).__name__}"
             raise TypeError(msg)
-        data = np.ma.getdata(column)
-        mask = np.ma.getmaskarray(np.ma.asarray(column)) if data.ndim == 1 else None
-        if data.ndim > 1 or data.dtype.kind in "SU":
-            text = data.astype(str) if data.dtype.kind in "SU" else data
-            array = pyarrow.array(text.tolist(), mask=mask)
-        else:
-            # Arrow has the byte order of the machine only.
-            array = pyarrow.array(data.astype(data.dtype.newbyteorder("=")), mask=mask)
+        values, mask = _arrow_values(column)
+        array = pyarrow.array(values, mask=mask)
         metadata = {UNIT: str(column.unit).encode()} if column.unit is not None else None
         arrays.append(array)
         fields.append(pyarrow.field(name, array.type, metadata=metadata))
     stream = io.BytesIO()
     parquet.write_table(pyarrow.table(arrays, schema=pyarrow.schema(fields)), stream)
     return stream.getvalue()
+
+
+def _arrow_values(column: Column) -> tuple[list | np.ndarray, np.ndarray | None]:
+    """Return the values of a column as Arrow takes them, and which are missing."""
+    data = np.ma.getdata(column)
+    if data.dtype.kind in "SU":
+        data = data.astype(str)
+    if data.ndim > 1:
+        return data.tolist(), None
+    mask = np.ma.getmaskarray(np.ma.asarray(column))
+    # Arrow has the byte order of the machine only, and texts of any length.
+    is_text = data.dtype.kind == "U"
+    return data.tolist() if is_text else data.astype(data.dtype.newbyteorder("=")), mask
+
+
+# What makes the bytes of a table, by format.
+_WRITERS: dict[str, Callable[[Table], bytes]] = {
+    "text": _lines_bytes,
+    "ecsv": partial(_text_bytes, kind="ecsv"),
+    "csv": lambda table: _text_bytes(_spread(table), "csv"),
+    "fits": lambda table: _unified_bytes(table, "fits", _flat(table.meta)),
+    "votable": partial(_unified_bytes, kind="votable", meta={}),
+    "parquet": parquet_bytes,
+}

@@ -120,26 +120,26 @@ def examine(asked: Asked, only: Sequence[str] = ()) -> Iterator[Finding]:
 
     A service that did not answer the first question is not asked the others.
     """
-    first: dict[str, Finding] = {}
+    silent: dict[str, bool] = {}
     for about, subject, ask in _questions(asked):
         if only and about.service not in only:
             continue
         key = subject or about.service
-        if key in first and first[key].is_silent:
+        if silent.get(key):
             yield Finding(about, NOT_ASKED, SILENT, subject)
             continue
         finding = _asked_once(about, subject, ask)
-        first.setdefault(key, finding)
+        silent.setdefault(key, finding.is_silent)
         yield finding
 
 
 def _questions(asked: Asked) -> Iterator[tuple[Assumption, str, Callable[[], Answer]]]:
     """Yield every assumption with the mirror, or an empty text, and what asks; by mirrors."""
-    mirrors = asked.mirrors
-    for number, mirror in enumerate(mirrors):
-        for about in assumptions():
-            if about.service == "mirrors" and (number == 0 or not about.only_first):
-                yield about, mirror.name, partial(about.ask, asked, mirror)
+    of_mirrors = [about for about in assumptions() if about.service == "mirrors"]
+    for mirror in asked.mirrors:
+        for about in of_mirrors:
+            yield about, mirror.name, partial(about.ask, asked, mirror)
+        of_mirrors = [about for about in of_mirrors if not about.only_first]
     for about in assumptions():
         if about.service != "mirrors":
             yield about, "", partial(about.ask, asked)
@@ -217,9 +217,7 @@ def _doctor(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
     """
     if options.versions:
         return _versions(console)
-    if options.result is not None and not options.result.endswith(ENDINGS):
-        msg = f"-o: {options.result} must end in one of: {', '.join(ENDINGS)}."
-        raise InvalidRequestError(msg, parameter="output", value=options.result)
+    _check_report(options.result)
     findings = _findings(options, survey, console)
     counts = Counter(finding.verdict for finding in findings)
     console.put(counts=dict(counts), versions=_installed(), rows=[f.row() for f in findings])
@@ -229,6 +227,12 @@ def _doctor(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
         _write(findings, options.result)
         console.note(f"the report is {options.result}")
     return _code_of(set(counts))
+
+
+def _check_report(path: str | None) -> None:
+    if path is not None and not path.endswith(ENDINGS):
+        msg = f"-o: {path} must end in one of: {', '.join(ENDINGS)}."
+        raise InvalidRequestError(msg, parameter="output", value=path)
 
 
 def _code_of(verdicts: set[str]) -> int:

@@ -262,15 +262,20 @@ def _planned(options: Namespace, stage: JwstStageClass) -> Plan:
     """Return the plan that is named, or that of the files."""
     own = {name: value for name, value in asked(options).items() if name in PLAN_PARAMETERS}
     files, folder = own.pop("files"), own.pop("output_dir", None)
-    alone = [name for name in files if _ALONE.fullmatch(name)]
-    is_saved = bool(alone) and alone[0].endswith(".toml")
-    if alone and len(files) > 1:
-        kind = "a saved plan" if is_saved else "a manifest"
-        _refuse(f"{alone[0]}: {kind} stands alone, without other files.", files)
-    if is_saved:
-        return _saved_plan(alone[0], folder, own)
-    paths = read_table(alone[0], None) if alone else files
+    alone = _alone(files)
+    if alone.endswith(".toml"):
+        return _saved_plan(alone, folder, own)
+    paths = read_table(alone, None) if alone else files
     return stage.plan(paths, output_dir=folder or DEFAULT_DIR, **own)
+
+
+def _alone(files: list[str]) -> str:
+    """Return the plan or manifest that stands for files, or an empty text."""
+    alone = next(filter(_ALONE.fullmatch, files), "")
+    if alone and len(files) > 1:
+        kind = "a saved plan" if alone.endswith(".toml") else "a manifest"
+        _refuse(f"{alone}: {kind} stands alone, without other files.", files)
+    return alone
 
 
 def _saved_plan(name: str, folder: str | None, own: Keywords) -> Plan:
@@ -297,12 +302,17 @@ def _task(plan: Plan, product: str) -> Task:
     """Return the task that makes a product: its name, or a part that no other name has."""
     tasks = [task for task in plan.tasks if product in task.name]
     if len(tasks) > 1:
-        exact = [task for task in tasks if Path(task.name).name == Path(product).name]
-        if len(exact) != 1:
-            names = ", ".join(task.name for task in tasks)
-            _refuse(f"{product!r} is a part of {len(tasks)} names: {names}.", product, "product")
-        tasks = exact
+        return _exact(tasks, product)
     return tasks[0] if tasks else plan.task(product)
+
+
+def _exact(tasks: list[Task], product: str) -> Task:
+    """Return the task whose product has just this name, without its folder."""
+    exact = [task for task in tasks if Path(task.name).name == Path(product).name]
+    if len(exact) != 1:
+        names = ", ".join(task.name for task in tasks)
+        _refuse(f"{product!r} is a part of {len(tasks)} names: {names}.", product, "product")
+    return exact[0]
 
 
 def _write_page(write: Callable[[str | Path], object], path: str, console: Console) -> None:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from urllib3.response import BaseHTTPResponse
 
     from ..client import LegacySurveyClass
+    from ..jwst_stage.mission_search import MissionSearch
 
 BRICK, PLACE_DEG = "0451p000", (45.09, 0.062)
 RELEASE, LAYER = "dr10", "ls-dr10"
@@ -413,6 +414,13 @@ def mast_columns(asked: Asked) -> Answer:
     return _counted(len(columns), lacking)
 
 
+def _uncals(search: MissionSearch, datasets: set[str]) -> list[dict]:
+    """Return the uncal files of the first dataset, as they are listed."""
+    listed = search.products(sorted(datasets)[:1]) if datasets else {}
+    products = [product for files in listed.values() for product in files.values()]
+    return [p for p in products if str(p.get("filename")).endswith("_uncal.fits")]
+
+
 def mast_file(asked: Asked) -> Answer:
     """Read the beginning of one uncal file, and compare its length with the list's."""
     from astroquery.mast import conf as mast_conf
@@ -424,9 +432,7 @@ def mast_file(asked: Asked) -> Answer:
     with asked.session() as session:
         search = MissionSearch(server, session)
         rows = search.search({"level": "1b", "program": str(asked.program), "observation": "1"})
-        listed = search.products([min(str(row["dataset"]) for row in rows)]) if rows else {}
-    products = [product for files in listed.values() for product in files.values()]
-    uncals = [p for p in products if str(p.get("filename")).endswith("_uncal.fits")]
+        uncals = _uncals(search, {str(row["dataset"]) for row in rows})
     if not uncals:
         return Answer(False, f"{len(rows)} rows of program {asked.program}, no uncal file")
     smallest = min(uncals, key=lambda product: int(product["size"]))

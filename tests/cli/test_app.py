@@ -144,7 +144,7 @@ def test_the_older_module_is_the_command_too(shell):
     [
         ("cutout 95 -30", 3, "astroquery-lis: dr10 has no data at RA 95"),
         ("psf 45.1 0.1 --source bricks --mirror http://127.0.0.1:9/", 4, "astroquery-lis: "),
-        ("cutouts missing.csv -d cuts", 2, "astroquery-lis: table 'missing.csv' cannot be read"),
+        ("cutouts missing.csv -d cuts", 2, "astroquery-lis: table='missing.csv' cannot be read"),
     ],
 )
 def test_exit_codes_in_a_shell(shell, line, code, match):

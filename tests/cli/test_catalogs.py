@@ -131,7 +131,7 @@ def test_tractor_dry_run(run, scene):
         (("--polygon", "1,2,3"), "--polygon: 1,2,3 must be RA,DEC"),
         (("--polygon", "1,2,x,4"), "must be RA,DEC"),
         ((*FIELD, "--radius", "1arcsec", "-o", "a.xyz"), "the name says no format"),
-        ((*FIELD, "--radius", "1arcsec", "--format", "xls"), "format 'xls' is not one of"),
+        ((*FIELD, "--radius", "1arcsec", "--format", "xls"), "format='xls' is not one of"),
         ((*FIELD, "--radius", "1arcsec", "--json", "-o", "-"), "--json: is a format of its own"),
     ],
 )
