@@ -47,7 +47,7 @@ def test_bricks_of_a_table_are_a_row_each(run_json):
         (("1", "2", "--radius", "5"), "argument --radius"),
         (("1", "2", "--radius", "-5deg"), "must be from 0 to 180 degrees"),
         (("--table", "none.csv"), "No such file"),
-        (("--table", "-", "--input-format", "xls"), "format 'xls' is not one of"),
+        (("--table", "-", "--input-format", "xls"), "format='xls' is not one of"),
     ],
 )
 def test_bad_words_of_bricks(run, words, match):

@@ -85,7 +85,7 @@ def test_hdf5_and_processes(run_json, tmp_path):
     ("words", "match"),
     [
         ((), "the following arguments are required: TABLE, -d/--download-dir"),
-        (("none.csv", "-d", "cuts"), "table 'none.csv' cannot be read: No such file"),
+        (("none.csv", "-d", "cuts"), "table='none.csv' cannot be read: No such file"),
         (("bad.csv", "-d", "cuts"), "has no columns of RA and Dec"),
         (("text.csv", "-d", "cuts"), "is not an angle"),
         (("good.csv", "-d", "cuts", "--bands", "q"), "bands of dr10"),
