@@ -7,6 +7,7 @@ Where the owner has no file, a brick whose image reaches there stands in: `witho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -194,7 +195,7 @@ def place(
     own_grid = image_grid(owner, frame)
     x, y = own_grid.to_pixel(ra_deg, dec_deg)
     # A target meant to lie on a pixel's centre must not jump by a pixel for a rounding of 1e-9.
-    x0, y0 = (int(np.ceil(np.round(v, 6) - n / 2)) for v, n in ((x, nx), (y, ny)))
+    x0, y0 = (math.ceil(round(float(v), 6) - n / 2) for v, n in ((x, nx), (y, ny)))
     box = Box(y0, y0 + ny, x0, x0 + nx)
     margin = _owned_margin(owner, frame)
     is_inner = margin <= min(y0, x0) and max(box.y1, box.x1) <= frame.size_pix - margin
