@@ -15,7 +15,7 @@ from ..client.user_tables import read_table
 from ..exceptions import CrdsUnavailable, InvalidRequestError
 from ..jwst_stage import JwstStageClass
 from ..jwst_stage.archive_jobs import size_text
-from ..jwst_stage.planning.plan import load_plan, placed_plan
+from ..jwst_stage.planning import load_plan, placed_plan
 from . import calls
 from .arguments import Command, add_command, add_group, add_method
 from .calls import answer, asked, call, run, show, stage_of
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
     from .._typing import Keywords
-    from ..jwst_stage.planning.plan import Plan
+    from ..jwst_stage.planning import Plan
     from ..jwst_stage.tasks import Task
 
 DEFAULT_DIR = "reduced"

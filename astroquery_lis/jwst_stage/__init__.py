@@ -7,7 +7,7 @@ it is needed.
 from .archive_methods import ArchiveMethods
 from .chain_methods import ChainMethods
 from .legacy_methods import LegacyMethods
-from .planning.plan import Plan
+from .planning import Plan
 
 __all__ = ["JwstStage", "JwstStageClass", "Plan"]
 

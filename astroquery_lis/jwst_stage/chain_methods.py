@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..client import LegacySurvey
 from ..client.base import QueryBase
 from ..exceptions import CrdsUnavailable, OptionalDependencyError, refuse
-from .planning.plan import load_plan, placed_plan
+from .planning import load_plan, placed_plan
 from .refs.crds import crds_environment
 from .tasks import Reduction
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .._typing import Executor, FilePath
     from ..client import LegacySurveyClass
-    from .planning.plan import Plan
+    from .planning import Plan
     from .refs.crds import CrdsEnvironment
     from .refs.references import Resolution
     from .states import State
@@ -133,7 +133,7 @@ class ChainMethods(QueryBase):
 
         Returns
         -------
-        `~astroquery_lis.jwst_stage.planning.plan.Plan`
+        `~astroquery_lis.jwst_stage.planning.Plan`
             Prints as a table; ``plan.explain(product)``, ``plan.save(path)``.
 
         Raises

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         Time,
     )
     from ..client import LegacySurveyClass
-    from .planning.plan import Plan
+    from .planning import Plan
 
     Footprints: TypeAlias = Plan | Table | FilePath | SkyCoord | Sequence[FilePath | SkyCoord]
 

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from astropy.table import Table
     from configobj.validate import Validator
 
+    from .planning import Plan
     from .planning.exposures import Exposure
-    from .planning.plan import Plan
     from .refs.references import Resolution
     from .tasks import Task
 

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ..io.processes import Ended
+    from .planning import Plan
     from .planning.exposures import Exposure
-    from .planning.plan import Plan
     from .refs.references import Resolution
 
 _IMAGING = ("Detector1Pipeline", "Image2Pipeline", "Image3Pipeline")

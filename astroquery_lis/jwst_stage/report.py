@@ -33,8 +33,8 @@ from ..pictures.page import (
 from ..pictures.rgb import thumbnail
 from .look import grey, read_plane
 from .parameters import UNHEEDED
+from .planning import Plan
 from .planning.associations import association_document, association_path
-from .planning.plan import Plan
 from .running.progress import status
 from .tasks import HIDDEN, Record, log_path, read_records
 

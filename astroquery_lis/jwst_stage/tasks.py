@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from typing import Any, BinaryIO, Self
 
     from .._typing import FilePath
-    from .planning.plan import Plan
+    from .planning import Plan
     from .refs.references import Resolution
 
 

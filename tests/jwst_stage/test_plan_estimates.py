@@ -11,8 +11,8 @@ from astroquery_lis.jwst_stage.pipelines import (
     stage3_estimate,
     with_references,
 )
+from astroquery_lis.jwst_stage.planning import Plan
 from astroquery_lis.jwst_stage.planning.exposures import Exposure
-from astroquery_lis.jwst_stage.planning.plan import Plan
 from astroquery_lis.jwst_stage.tasks import Task
 
 MB = 1_000_000

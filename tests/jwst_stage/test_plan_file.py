@@ -5,8 +5,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from astroquery_lis.exceptions import InvalidRequestError
+from astroquery_lis.jwst_stage.planning import Plan
 from astroquery_lis.jwst_stage.planning.exposures import Exposure
-from astroquery_lis.jwst_stage.planning.plan import Plan
 from astroquery_lis.jwst_stage.states import State
 from astroquery_lis.jwst_stage.tasks import Estimate, Member, Task
 

@@ -423,7 +423,7 @@ def test_any_executor(chain, tmp_path, kind):
 SCRIPT = """
 print("once")
 from astroquery_lis.jwst_stage.refs.crds import CrdsEnvironment
-from astroquery_lis.jwst_stage.planning.plan import Plan
+from astroquery_lis.jwst_stage.planning import Plan
 from astroquery_lis.jwst_stage.refs.references import resolve
 from astroquery_lis.jwst_stage.running.run import run
 from astroquery_lis.jwst_stage.tasks import Reduction
@@ -464,7 +464,7 @@ DASK_SCRIPT = """
 import distributed
 from dataclasses import replace
 from astroquery_lis.jwst_stage.refs.crds import CrdsEnvironment
-from astroquery_lis.jwst_stage.planning.plan import Plan
+from astroquery_lis.jwst_stage.planning import Plan
 from astroquery_lis.jwst_stage.refs.references import resolve
 from astroquery_lis.jwst_stage.running.run import run
 from astroquery_lis.jwst_stage.tasks import Reduction

@@ -12,7 +12,7 @@ import pytest
 from astroquery_lis import cli, conf
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.jwst_stage import JwstStage, JwstStageClass
-from astroquery_lis.jwst_stage.planning.plan import Plan
+from astroquery_lis.jwst_stage.planning import Plan
 
 from .conftest import await_
 

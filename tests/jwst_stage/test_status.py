@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from astroquery_lis.exceptions import InvalidRequestError, StageError
-from astroquery_lis.jwst_stage.planning.plan import Plan
+from astroquery_lis.jwst_stage.planning import Plan
 from astroquery_lis.jwst_stage.running import progress
 from astroquery_lis.jwst_stage.running.progress import (
     Lock,

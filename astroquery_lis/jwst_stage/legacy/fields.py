@@ -51,8 +51,8 @@ if TYPE_CHECKING:
 
     from ..._typing import Angle, Keywords, OnMissing
     from ...client import LegacySurveyClass
+    from ..planning import Plan
     from ..planning.footprints import Shape
-    from ..planning.plan import Plan
 
     # A field, and where its cutout is: position and size, or a grid.
     Job = tuple["Field", SkyCoord | None, dict[str, Any]]

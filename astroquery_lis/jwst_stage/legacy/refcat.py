@@ -39,7 +39,7 @@ from ...survey.photometry import plain_numbers
 from ...survey.releases import get_release
 from ...survey.request import as_choice
 from ...survey.sphere import as_angle_deg
-from ..planning.plan import Plan
+from ..planning import Plan
 from ..tasks import REFCATS, Task
 from .field_sources import (
     as_epoch,

@@ -26,6 +26,7 @@ from ..corrections import normalise, switches
 from ..parameters import PRESETS, check, read_recipe
 from ..pipelines import read_table
 from ..tasks import REFCATS, absolute
+from . import Plan
 from .exposures import (
     ENDINGS,
     SHUTTERS,
@@ -37,7 +38,6 @@ from .exposures import (
 )
 from .footprints import mosaic_grid
 from .groups import Request, listed, put_together
-from .plan import Plan
 from .task_builder import TaskBuilder
 
 if TYPE_CHECKING:

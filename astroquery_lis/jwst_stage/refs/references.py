@@ -23,7 +23,7 @@ from ...io.http import reason_of
 from ...survey.request import as_count
 from .. import pipelines
 from ..pipelines import pipeline_classes, plain_parameters, step_sections
-from ..planning.plan import Plan
+from ..planning import Plan
 from ..tasks import FileMemo, cache_folder, table_of
 from .crds import (
     CONTEXT_NAME,

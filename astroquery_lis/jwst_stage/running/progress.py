@@ -126,7 +126,7 @@ def status(output_dir: FilePath) -> Table:
     A ``state`` is one of waiting, running, done, cached, failed, skipped, or interrupted if the run
     ended in the middle of it.
     """
-    from ..planning.plan import Plan
+    from ..planning import Plan
 
     path = _hidden(output_dir, PLAN_FILE)
     if not path.exists():
