@@ -108,14 +108,15 @@ class ImageMap:
         start = 0
         for hdu in range(2):
             header, data_start = _read_header(head, start, url)
-            if not 0 <= header.get("NAXIS", 0) <= MAX_AXES:
-                msg = f"its NAXIS is {header['NAXIS']}"
+            n_axes = header.get("NAXIS", 0)
+            if not 0 <= n_axes <= MAX_AXES:
+                msg = f"its NAXIS is {n_axes}"
                 raise ValueError(msg)
             if header.get("ZIMAGE"):
                 return _compressed(head, header, hdu, data_start, url)
-            if header.get("NAXIS", 0) == 2 and "TFIELDS" not in header:
+            if n_axes == 2 and "TFIELDS" not in header:
                 return _plain(header, hdu, data_start)
-            if header.get("NAXIS", 0) != 0:
+            if n_axes != 0:
                 break
             start = data_start
         msg = f"{url} has no two-dimensional image in its first two HDUs."

@@ -293,14 +293,12 @@ def _requests(
     spec: MapSpec, brick: int, plane: tuple[str, str | None], cells: _Cells
 ) -> list[SectionRequest]:
     """Return what is read of a map; nothing if the survey does not have it there."""
-    product, band = plane
-    tree = tree_of_brick(get_release(spec.release), spec.region, brick)
-    name = name_of(brick)
-    file = plane_file(tree, name, product, band)
-    if file is None or band not in (None, *tree.bands):
+    tree, name = tree_of_brick(get_release(spec.release), spec.region, brick), name_of(brick)
+    file = plane_file(tree, name, *plane)
+    if file is None:
         return []
     paths, hdu = file
-    return [SectionRequest(paths, box, (tree, name, product, band), hdu) for box, _ in cells]
+    return [SectionRequest(paths, box, (tree, name, *plane), hdu) for box, _ in cells]
 
 
 def _prove_absent(reader: SectionReader, brick: int, request: SectionRequest) -> None:

@@ -322,6 +322,9 @@ def _planes_of(
     if sent not in ((), bands or sent):
         msg = f"{url} sent bands {''.join(sent)} when {''.join(bands)} were asked."
         raise UnexpectedContentError(msg, url=url)
+    if not bands + sent:
+        msg = f"{url} does not tell its bands; name them with bands=."
+        raise UnexpectedContentError(msg, url=url)
     numbers = dict.fromkeys(products, len(bands)) | {"maskbits": 1}
     planes = {name: _cube(hdus[name], name, (numbers[name], *shape), url) for name in products}
     if "maskbits" in planes:
@@ -401,11 +404,11 @@ def _plane_hdu(rendering: Rendering, plane: Plane, pixels: np.ndarray) -> fits.I
     per_arcsec = request.pixel_scale_arcsec if request.convert_flux else layer.pixel_scale_arcsec
     factor = (per_arcsec / layer.pixel_scale_arcsec) ** 2
     if plane.product == "invvar":
-        pixels, unit = pixels / np.float32(factor**2), f"1/{layer.unit}^2"
+        pixels, unit = pixels / np.float32(factor**2), layer.unit and f"1/{layer.unit}^2"
     elif plane.band is not None:
         pixels, unit = pixels * np.float32(factor), layer.unit
     header = fits.Header(rendering.grid.cards())
-    header["BUNIT"] = (unit if layer.unit else "", "unit of the pixels")
+    header["BUNIT"] = (unit, "unit of the pixels")
     if plane.band is not None:
         header["BAND"] = (plane.band, "filter band")
         header["FLUXPIX"] = (per_arcsec, "[arcsec] side of the pixel that flux is per")

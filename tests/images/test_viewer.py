@@ -101,6 +101,21 @@ def test_an_answer_that_was_cut_off_is_neither_used_nor_kept(sky, survey, n_byte
         assert not path.exists()
 
 
+def test_an_answer_of_bands_that_nobody_tells_is_refused(sky, survey):
+    star, stream = sky.positions["star"], io.BytesIO()
+    image = fits.PrimaryHDU(np.ones((2, 16, 16), np.float32))
+    image.header["IMAGETYP"] = "IMAGE"
+    image.writeto(stream)
+    body = stream.getvalue()
+    with (
+        RawServer(OK + b"Content-Length: %d\r\n\r\n" % len(body) + body, at_once=1 << 20) as server,
+        conf.set_temp("viewer_url", server.url),
+        pytest.raises(UnexpectedContentError, match="does not tell its bands"),
+    ):
+        survey.get_cutout(star, 16, layer="ibis", allow_unknown_layer=True, source="viewer")
+    assert not list(survey.cache_location.rglob("*.fits"))
+
+
 WAYS = {
     "native": lambda s, star: s.get_cutout(star, 32, bands="r", source="viewer"),
     "rendered": lambda s, star: s.get_cutout(star, 32, bands="r", pixel_scale="1 arcsec",
