@@ -108,24 +108,26 @@ class _Bounded(io.RawIOBase):
 
     def readinto(self, buffer: Buffer) -> int | None:
         """Read what comes next, in time."""
-        left_s, usual_s = seconds_left(), self._socket.gettimeout()
-        if usual_s is not None and usual_s <= left_s:
-            n_bytes = self._raw.readinto(buffer)
-        else:
-            self._socket.settimeout(None if left_s == INFINITY else left_s)
-            try:
-                n_bytes = self._raw.readinto(buffer)
-            except TimeoutError:
-                seconds_left()
-                raise
-            finally:
-                self._socket.settimeout(usual_s)
+        n_bytes = self._read_in_time(buffer)
         self._n_bytes += n_bytes or 0
         limit = min((bound.limit_bytes for bound in BOUNDS.get()), default=INFINITY)
         if self._n_bytes > limit:
             msg = f"The answer is larger than the {limit / MB:.1f} MB that are due."
             raise UnexpectedContentError(msg)
         return n_bytes
+
+    def _read_in_time(self, buffer: Buffer) -> int | None:
+        left_s, usual_s = seconds_left(), self._socket.gettimeout()
+        if usual_s is not None and usual_s <= left_s:
+            return self._raw.readinto(buffer)
+        self._socket.settimeout(None if left_s == INFINITY else left_s)
+        try:
+            return self._raw.readinto(buffer)
+        except TimeoutError:
+            seconds_left()
+            raise
+        finally:
+            self._socket.settimeout(usual_s)
 
     def close(self) -> None:
         """Let the socket go."""

@@ -317,15 +317,16 @@ class _Delivery:
         # it came as part of something else.
         is_unknown = source.in_cache and origin is None
         known = origin or Origin(source.url, UNKNOWN, "")
-        if self.is_strict or (is_unknown and self.settings.verify):
-            digest = sha256_of(source.target)
-            if not self._is_right(source, digest):
-                self.wrong_digests.add(digest)
-                return None
-            known = Origin(known.url, Version(source.target.stat().st_size), digest)
-            if is_unknown:
-                self._remember(source, known)
-        return self._found("CACHED", source.target, known.url, known.sha256)
+        if not self.is_strict and not (is_unknown and self.settings.verify):
+            return self._found("CACHED", source.target, known.url, known.sha256)
+        digest = sha256_of(source.target)
+        if not self._is_right(source, digest):
+            self.wrong_digests.add(digest)
+            return None
+        if is_unknown:
+            size = source.target.stat().st_size
+            self._remember(source, Origin(known.url, Version(size), digest))
+        return self._found("CACHED", source.target, known.url, digest)
 
     def _downloaded(self, source: _Source) -> Result:
         expected = self._expected(source)

@@ -241,10 +241,7 @@ class _PartWriter:
     def _take(self, response: BaseHTTPResponse) -> None:
         """Append what an answer brings, if it continues what is there; else begin again with it."""
         if response.status == 416:
-            if self._have != self.version.size:
-                self._discard()
-                msg = f"{self.url} is shorter than the part of it that is here."
-                raise ContentChangedError(msg, url=self.url, status=416)
+            self._check_complete()
             return
         if response.status == 206:
             self._check_continues(response)
@@ -269,6 +266,13 @@ class _PartWriter:
         with writing(self.part):
             self.stream.write(chunk)
             self.stream.flush()
+
+    def _check_complete(self) -> None:
+        """Refuse a part after whose end there is nothing, if that is not where it should end."""
+        if self._have != self.version.size:
+            self._discard()
+            msg = f"{self.url} is shorter than the part of it that is here."
+            raise ContentChangedError(msg, url=self.url, status=416)
 
     def _check_continues(self, response: BaseHTTPResponse) -> None:
         """Refuse an answer that is not the rest of the file whose begin is here."""

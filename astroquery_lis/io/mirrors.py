@@ -167,32 +167,36 @@ def _parse(value: object) -> Mirror:
     )
 
 
-@lru_cache(maxsize=32)
-def _of_url(text: str) -> Mirror:
+def _has_host(text: str) -> bool:
     try:
         parts = urlsplit(text)
         # A placeholder there would send what is secret to hosts that nobody named.
-        has_host = bool(parts.hostname) and parts.port != 0 and "{" not in parts.netloc
+        return bool(parts.hostname) and parts.port != 0 and "{" not in parts.netloc
     except ValueError:
-        has_host = False
-    if not has_host:
+        return False
+
+
+@lru_cache(maxsize=32)
+def _of_url(text: str) -> Mirror:
+    if not _has_host(text):
         plain = _USER.sub("://***@", text).partition("?")[0]
         refuse("mirror", plain, "is a URL whose host or port is none.")
+    parts = urlsplit(text)
     user, _, host = parts.netloc.rpartition("@")
     plain = urlunsplit((parts.scheme, host, parts.path, "", ""))
-    if "{" not in parts.path + parts.query:
-        if parts.query:
-            must = "has a query: say with {path} where the path of a file goes: "
-            refuse("mirror", plain, must + plain.rstrip("/") + "/{path}?...")
-        template, query = plain.rstrip("/") + "/{path}", ""
-    else:
+    if "{" in parts.path + parts.query:
         # The parameters that say nothing of the file may be a key, and go with the requests.
         parameters = parts.query.split("&")
         about_file = "&".join(item for item in parameters if "{" in item)
         query = "&".join(item for item in parameters if "{" not in item)
-        template = plain = urlunsplit((parts.scheme, host, parts.path, about_file, ""))
+        template = urlunsplit((parts.scheme, host, parts.path, about_file, ""))
         _check_template(template)
-    return Mirror(plain, template, user=unquote(user), query=query)
+        return Mirror(template, template, user=unquote(user), query=query)
+    template = plain.rstrip("/") + "/{path}"
+    if parts.query:
+        must = f"has a query: say with {{path}} where the path of a file goes: {template}?..."
+        refuse("mirror", plain, must)
+    return Mirror(plain, template, user=unquote(user))
 
 
 def _check_template(template: str) -> None:

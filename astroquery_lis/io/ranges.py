@@ -102,23 +102,31 @@ def fetch_range(
         headers["If-Range"] = expected.validator
 
     def consume(response: BaseHTTPResponse) -> tuple[bytes, Version]:
-        if response.status == 416 and expected is None:
-            msg = f"{url} is empty, or shorter than byte {start}."
-            raise UnexpectedContentError(msg, url=url, status=416)
-        if response.status == 416:
-            raise _changed(url)
-        if response.status != 206:
-            check_same(url, Version.of_whole(response), expected)
-            raise WholeFileAnswer(receive(response))
-        first, last, size = content_range(url, response)
-        version = Version.of(response, size)
-        check_same(url, version, expected)
-        if (first, last) != (start, min(stop, size) - 1):
-            msg = f"{url} sent bytes {first}-{last} when {start}-{stop - 1} were asked."
-            raise UnexpectedContentError(msg, url=url, status=206)
-        return _read_exactly(url, response, first, last), version
+        if response.status in (206, 416):
+            return _read_range(url, response, (start, stop), expected)
+        check_same(url, Version.of_whole(response), expected)
+        raise WholeFileAnswer(receive(response))
 
     return client.fetch(url, consume, headers=lambda: headers)
+
+
+def _read_range(
+    url: str, response: BaseHTTPResponse, asked: tuple[int, int], expected: Version | None
+) -> tuple[bytes, Version]:
+    """Read an answer to a request for a range."""
+    start, stop = asked
+    if response.status == 416 and expected is None:
+        msg = f"{url} is empty, or shorter than byte {start}."
+        raise UnexpectedContentError(msg, url=url, status=416)
+    if response.status == 416:
+        raise _changed(url)
+    first, last, size = content_range(url, response)
+    version = Version.of(response, size)
+    check_same(url, version, expected)
+    if (first, last) != (start, min(stop, size) - 1):
+        msg = f"{url} sent bytes {first}-{last} when {start}-{stop - 1} were asked."
+        raise UnexpectedContentError(msg, url=url, status=206)
+    return _read_exactly(url, response, first, last), version
 
 
 def _read_exactly(url: str, response: BaseHTTPResponse, first: int, last: int) -> bytes:

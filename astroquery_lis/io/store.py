@@ -404,6 +404,18 @@ _noted: dict[str, int] = {}
 _noting = new_lock()
 
 
+def _growth(location: str, least_bytes: float) -> int | None:
+    """Return what this process wrote since it was last noted, `None` if too little to be noted."""
+    with _noting:
+        now = written_bytes()
+        added = now - _noted.get(location, 0)
+        # The first time a process looks whatever it wrote: it may end before it writes more.
+        if location in _noted and added < least_bytes:
+            return None
+        _noted[location] = now
+    return added
+
+
 def keep_within(
     location: FilePath, limit_bytes: float, *, keep_since_s: float | None = None
 ) -> bool:
@@ -414,20 +426,15 @@ def keep_within(
     """
     if not limit_bytes:
         return True
-    key = str(location)
-    with _noting:
-        now = written_bytes()
-        added = now - _noted.get(key, 0)
-        # The first time a process looks whatever it wrote: it may end before it writes more.
-        if key in _noted and added < min(NOTE_BYTES, limit_bytes * GROWTH_FRACTION):
-            return True
-        _noted[key] = now
+    added = _growth(str(location), min(NOTE_BYTES, limit_bytes * GROWTH_FRACTION))
+    if added is None:
+        return True
     since_s = time.time() - KEEP_S if keep_since_s is None else keep_since_s
     with _usage_file(location) as file:
         if file is None:
             # What was added is told another time.
             with _noting:
-                _noted[key] -= added
+                _noted[str(location)] -= added
             return True
         size, counted_s = _read_usage(file)
         size += added
