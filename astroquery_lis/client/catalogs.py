@@ -430,7 +430,7 @@ class CatalogMethods(SurveyBase):
         """
         radius_deg = survey.sphere.as_angle_deg("radius", radius, catalogs.match.MAX_RADIUS_DEG)
         request = survey.catalog_request.catalog_request(
-            survey.catalog_request.WHOLE_SKY,
+            survey.tractor.WHOLE_SKY,
             columns=columns,
             release=setting("release", self._release) if release is None else release,
             region=region,

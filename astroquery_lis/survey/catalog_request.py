@@ -47,8 +47,6 @@ MAX_BOX_DEG = 60.0
 
 Sky: TypeAlias = Circle | Box | Polygon | RowIds
 
-WHOLE_SKY = Circle(0.0, 0.0, 180.0)
-
 
 @dataclass(frozen=True)
 class CatalogRequest:
@@ -125,18 +123,13 @@ class CatalogRequest:
             names.append("primary=False")
         return f"lacks {', '.join(names)}" if names else ""
 
-    @property
-    def lacking(self) -> list[str]:
-        """Columns asked for that the release or region has not at all."""
-        columns = self.columns or ()
-        return [c.name for c in columns if not _is_there(c, self.release, self.region)]
-
     def refuse_lacking(self) -> None:
         """Refuse columns that the release or region has not at all."""
-        if self.lacking:
-            names = ", ".join(self.lacking)
+        columns = self.columns or ()
+        names = [c.name for c in columns if not _is_there(c, self.release, self.region)]
+        if names:
             msg = (
-                f"No {names} in {self.release}, region {self.region}. "
+                f"No {', '.join(names)} in {self.release}, region {self.region}. "
                 "Leave that out, or take on_missing='warn' for columns without values."
             )
             raise MissingDataError(msg)
@@ -176,6 +169,7 @@ def catalog_request(
     """
     release, region = _names(str(release), str(region))
     own_columns = partial(own, release, region)
+    is_by_place = not isinstance(sky, RowIds)
     for name, value in (("primary", primary), ("drop_duplicates", drop_duplicates)):
         if not isinstance(value, (bool, np.bool_)):
             refuse(name, value, "must be True or False.")
@@ -188,8 +182,8 @@ def catalog_request(
         columns=resolve_columns(columns, release, region, own=own_columns),
         conditions=conditions,
         # Rows that are named are given whatever they are.
-        primary=bool(primary) and not isinstance(sky, RowIds),
-        drop_duplicates=bool(drop_duplicates) and not isinstance(sky, RowIds),
+        primary=bool(primary & is_by_place),
+        drop_duplicates=bool(drop_duplicates & is_by_place),
         maskbits=0 if maskbits is None else _maskbits(maskbits, release),
         maxrec=None if maxrec is None else as_maxrec(maxrec),
         release=release,

@@ -303,6 +303,8 @@ NORTH_NUMBERS = (8001, 9011)
 SOUTH_NUMBERS = (8000, 9010, 9012, 10000, 10001, 10002)
 _REGIONS = dict.fromkeys(NORTH_NUMBERS, ("north",)) | dict.fromkeys(SOUTH_NUMBERS, ("south",))
 
+WHOLE_SKY = Circle(0.0, 0.0, 180.0)
+
 _MUST = (
     "must be ls_id or TARGETID, one or many, rows (release, brickid, objid), or a Table with such "
     "columns"
@@ -320,7 +322,7 @@ class RowIds(Part):
     @property
     def enclosing(self) -> Circle:
         """All of the sky: where the rows are is not known."""
-        return Circle(0.0, 0.0, 180.0)
+        return WHOLE_SKY
 
     def contains(self, number: np.ndarray, brickid: np.ndarray, objid: np.ndarray) -> np.ndarray:
         """Return which rows are among them."""

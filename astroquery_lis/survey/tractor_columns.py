@@ -279,17 +279,11 @@ def core_columns(release: str, region: str = "auto") -> tuple[TractorColumn, ...
 
 # ---- columns that are computed -------------------------------------------------------------------
 
-Arrays = Sequence[np.ndarray]
-
 _TAP_COLOURS = {"g_r", "r_i", "i_z", "r_z", "z_w1", "w1_w2", "w2_w3", "w3_w4"}
 
 
 def _magnitudes(flux: np.ndarray) -> np.ndarray:
     return photometry.ab_magnitude(flux).value
-
-
-def _error(flux: np.ndarray, flux_ivar: np.ndarray) -> np.ndarray:
-    return photometry.ab_magnitude(flux, flux_ivar)[1].value
 
 
 def _dereddened(flux: np.ndarray, transmission: np.ndarray) -> np.ndarray:
@@ -299,7 +293,12 @@ def _dereddened(flux: np.ndarray, transmission: np.ndarray) -> np.ndarray:
 # Family: the families that it is made of, how, its unit, and whether Data Lab's table has it.
 _RECIPES: dict[str, tuple[tuple[str, ...], Callable[..., np.ndarray], u.UnitBase | None, bool]] = {
     "mag": (("flux",), _magnitudes, u.mag, True),
-    "mag_err": (("flux", "flux_ivar"), _error, u.mag, False),
+    "mag_err": (
+        ("flux", "flux_ivar"),
+        lambda flux, ivar: photometry.ab_magnitude(flux, ivar)[1].value,
+        u.mag,
+        False,
+    ),
     "dered_flux": (("flux", "mw_transmission"), _dereddened, u.nmgy, True),
     "dered_mag": (
         ("flux", "mw_transmission"),
@@ -341,7 +340,7 @@ def _error_of(column: TractorColumn) -> TractorColumn:
     return TractorColumn(name, "f4", 1, unit, family, column.band, False, (column.name,))
 
 
-def compute(column: TractorColumn, values: Arrays) -> np.ndarray:
+def compute(column: TractorColumn, values: Sequence[np.ndarray]) -> np.ndarray:
     """Return the values of a computed column from those of its inputs."""
     values = [array.astype(float) for array in values]
     with np.errstate(divide="ignore", invalid="ignore"):

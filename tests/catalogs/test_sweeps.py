@@ -22,7 +22,8 @@ from astroquery_lis.exceptions import (
     UnexpectedContentError,
 )
 from astroquery_lis.survey.bricks import brick_center, brick_edges, brick_id, name_of
-from astroquery_lis.survey.catalog_request import WHOLE_SKY, catalog_request
+from astroquery_lis.survey.catalog_request import catalog_request
+from astroquery_lis.survey.tractor import WHOLE_SKY
 
 from .test_catalogs import assert_same
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from astroquery_lis.exceptions import InvalidRequestError
-from astroquery_lis.survey.catalog_request import WHOLE_SKY, catalog_request, resolve_columns
-from astroquery_lis.survey.tractor import parse_unit, row_ids, split_row_ids
+from astroquery_lis.survey.catalog_request import catalog_request, resolve_columns
+from astroquery_lis.survey.tractor import WHOLE_SKY, parse_unit, row_ids, split_row_ids
 from astroquery_lis.survey.tractor_columns import core_columns, has_column, tractor_columns
 
 MAS_PER_YR = u.mas / u.yr

@@ -6,12 +6,13 @@ import pytest
 from astroquery_lis import LegacySurvey
 from astroquery_lis.exceptions import InvalidRequestError
 from astroquery_lis.survey.bitmasks import maskbits_value
-from astroquery_lis.survey.catalog_request import WHOLE_SKY, catalog_request
+from astroquery_lis.survey.catalog_request import catalog_request
 from astroquery_lis.survey.layers import get_layer
 from astroquery_lis.survey.paths import as_file_bands, as_file_products
 from astroquery_lis.survey.releases import as_bands, as_products, as_region
 from astroquery_lis.survey.request import as_size
 from astroquery_lis.survey.sphere import angle_of_text
+from astroquery_lis.survey.tractor import WHOLE_SKY
 
 
 @pytest.mark.parametrize(
