@@ -330,7 +330,7 @@ def _computed(function: Callable[[Any], Any], targets: Targets) -> Iterator[obje
         yield function(rows[row])
 
 
-def _values(value: Any) -> list[Any] | np.ndarray | None:
+def _values(value: Any) -> list | np.ndarray | None:
     """Return values that may be one a row; `None` for a single one."""
     # A header is one grid, though numpy takes it for a list of cards.
     if isinstance(value, (tuple, str, fits.Header)) or not np.iterable(value):

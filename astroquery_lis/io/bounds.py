@@ -178,7 +178,7 @@ class BoundedAdapter(HTTPAdapter):
         return manager
 
 
-def _certificates() -> dict[str, Any]:
+def _certificates() -> dict[str, str]:
     """Return whose certificates are trusted, as urllib3 is told it."""
     place = os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
     return {"ca_cert_dir" if os.path.isdir(place) else "ca_certs": place}

@@ -136,7 +136,7 @@ def picture_rows(
     return rows[0] if len(rows) == 1 else _side_by_side(list(surveys), rows)
 
 
-def _looks(panels: Sequence[Bands], look: dict[str, Any]) -> list[dict[str, Any]]:
+def _looks(panels: Sequence[Bands], look: dict) -> list[dict]:
     """Return how each panel of a row looks."""
     if not isinstance(panels, (list, tuple)):
         refuse("panels", panels, "must be a list of bands, such as ['g', 'r', 'grz'].")

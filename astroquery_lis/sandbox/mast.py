@@ -270,7 +270,7 @@ def serve_mast(sky: Sandbox, files: Any, *, exclusive: str | Iterable[str] = ())
     return service
 
 
-def _several(files: Any) -> Any:
+def _several(files: Any) -> Iterable:
     return [files] if isinstance(files, (str, PathLike)) else files
 
 

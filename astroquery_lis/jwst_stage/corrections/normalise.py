@@ -378,7 +378,7 @@ def _by_name(what: str, parameters: dict) -> Correction:
     return _users(name, f"import:{module}:{name}", parameters, code)
 
 
-def _class_of(what: Any) -> Any:
+def _class_of(what: Any) -> type:
     return what if isinstance(what, type) else type(what)
 
 

@@ -12,7 +12,7 @@ import re
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.io import fits
@@ -147,7 +147,7 @@ class _Made:
         """The primary header of the main product."""
         return self.main.header
 
-    def parameters(self, step: str) -> Mapping[str, Any]:
+    def parameters(self, step: str) -> dict:
         """Return the parameters that were in force in a step."""
         return self.watch.parameters.get("steps", {}).get(step, {})
 

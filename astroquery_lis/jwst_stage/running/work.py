@@ -168,7 +168,7 @@ def _make(task: Task, job: Mapping[str, Any], scratch: Path, products_dir: Path)
     _drop_copies(task, products_dir)
 
 
-def _options(task: Task, pipeline: Any, *, in_memory: bool | None) -> dict[str, Any]:
+def _options(task: Task, pipeline: Any, *, in_memory: bool | None) -> dict:
     """Return the arguments of a pipeline that are about how it works."""
     steps = steps_of(task, pipeline)
     for name, values in hooks(task).items():
