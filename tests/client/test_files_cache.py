@@ -40,6 +40,21 @@ def test_what_is_here_is_not_trusted_by_its_name(sky, survey, tmp_path, folder, 
     assert set(survey.get_brick_files(BRICK, **options)["Status"]) == {"CACHED"}
 
 
+@pytest.mark.parametrize("name", ["my cache", "caché 数据", "100% {path} [a]*?", "link"])
+def test_a_cache_may_be_called_anything(sky, survey, tmp_path, name):
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    with conf.set_temp("cache_dir", str(tmp_path / name)):
+        for status in ("COMPLETE", "CACHED"):
+            assert set(survey.get_brick_files(BRICK, **SMALL)["Status"]) == {status}
+            survey.get_cutout(sky.positions["star"], 16, bands="r", source="bricks")
+            requests = len(sky.requests)
+        survey.get_cutout(sky.positions["star"], 16, bands="r", source="bricks")
+        assert len(sky.requests) == requests
+        assert set(survey.verify_cache()["Status"]) == {"GOOD"}
+        survey.clear_cache()
+        assert survey.cache_info()["bytes"] == 0
+
+
 def test_what_the_cache_recorded_is_compared_by_its_digest(sky, survey):
     path = Path(survey.get_brick_files(BRICK, **SMALL)["Local Path"][0])
     whole = path.read_bytes()
