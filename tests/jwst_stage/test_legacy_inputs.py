@@ -134,6 +134,12 @@ def test_a_directory_gives_its_mosaics(mosaic, tmp_path):
         footprints_of(tmp_path / "empty")
 
 
+def test_a_path_from_home(mosaic, monkeypatch):
+    monkeypatch.setenv("HOME", str(mosaic.parent))
+    (one,) = footprints_of(f"~/{mosaic.name}")
+    assert one.path == str(mosaic)
+
+
 def test_corners_and_sequences(mosaic):
     corners = SkyCoord([359.99, 0.01, 0.01], [0.0, 0.0, 0.01], unit="deg").fk5
     found = footprints_of([corners, TEXT, mosaic])

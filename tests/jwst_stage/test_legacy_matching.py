@@ -269,6 +269,13 @@ def test_few_sources_have_a_field_all_the_same(number):
     assert catalog.covers(plain_ra := np.asarray(table["ra"]), np.zeros(number)).all(), plain_ra
 
 
+def test_a_catalogue_at_home(wide, monkeypatch):
+    monkeypatch.setenv("HOME", str(wide[1].parent))
+    catalog = read_jwst_catalog(f"~/{wide[1].name}")
+    assert catalog.image == read_jwst_catalog(wide[1]).image
+    assert catalog.image is not None
+
+
 def test_files_that_are_no_catalogue(tmp_path, wide):
     with pytest.raises(InvalidRequestError, match="writes none where it finds nothing"):
         STAGE.match_catalogs(tmp_path / "absent_i2d.fits")

@@ -161,6 +161,14 @@ def test_the_file_is_what_the_pipeline_reads(survey, tmp_path):
     assert {"RA", "DEC", "weight"} <= set(parsed.colnames)
 
 
+def test_a_file_at_home(survey, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    reference(survey, path="~/legacy.ecsv")
+    assert len(Table.read(tmp_path / "legacy.ecsv"))
+    with pytest.raises(InvalidRequestError, match="path=5 must be the path of"):
+        reference(survey, path=5)
+
+
 def test_a_plan_tells_epoch_and_fields(survey):
     def exposure(name, region, date):
         path = f"/{name}_uncal.fits"

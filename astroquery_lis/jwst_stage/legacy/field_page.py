@@ -19,6 +19,7 @@ from ...pictures.plot import sky_marks
 from ...pictures.rgb import flips, rgb
 from ...survey.photometry import plain_numbers
 from ...survey.request import as_count
+from ..tasks import absolute
 from .field_sources import texts
 from .fields import read_headers
 
@@ -78,7 +79,7 @@ def jwst_picture(
     """
     if isinstance(mosaics, (str, os.PathLike)):
         mosaics = [mosaics]
-    paths = [Path(mosaic) for mosaic in mosaics]
+    paths = [Path(absolute(mosaic)) for mosaic in mosaics]
     if not paths:
         msg = "mosaics: there is none."
         raise InvalidRequestError(msg, parameter="mosaics", value=mosaics)

@@ -23,6 +23,7 @@ from ...survey.photometry import plain_numbers
 from ...survey.releases import get_release
 from ...survey.sphere import Circle, Polygon, middle_of, shift_positions, tangent_axes, unit_vectors
 from ...survey.tractor_columns import tractor_columns
+from ..tasks import absolute
 from .fields import Field, Footprint, footprints_of, read_headers
 
 MAS_PER_DEG = 3.6e6
@@ -230,7 +231,7 @@ def _table_and_image(catalog: FilePath | Table) -> tuple[Table, Path | None]:
     if not isinstance(catalog, (str, os.PathLike)):
         must = "must be a *_cat.ecsv or *_i2d.fits file, or a Table with the column sky_centroid."
         refuse("i2d_catalog", catalog, must)
-    path, image = _files(Path(catalog))
+    path, image = _files(Path(absolute(catalog)))
     try:
         return Table.read(path, format="ascii.ecsv"), image
     except (OSError, ValueError) as error:

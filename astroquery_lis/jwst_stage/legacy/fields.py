@@ -43,6 +43,7 @@ from ...survey.sphere import (
 )
 from ..planning.exposures import ENDINGS, read_exposure
 from ..planning.footprints import corners_of, exposure_shapes, parse_s_region
+from ..tasks import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -291,7 +292,7 @@ def _of_corners(corners: SkyCoord) -> list[Footprint]:
 def _of_text(text: str) -> list[Footprint]:
     if re.match(r"\s*(POLYGON|CIRCLE|UNION)\b", text, re.IGNORECASE):
         return [Footprint("s_region", parse_s_region(text))]
-    return _of_path(Path(text))
+    return _of_path(Path(absolute(text)))
 
 
 _READERS: dict[type, Callable[[Any], list[Footprint]]] = {
@@ -300,7 +301,7 @@ _READERS: dict[type, Callable[[Any], list[Footprint]]] = {
     Table: _of_table,
     SkyCoord: _of_corners,
     str: _of_text,
-    os.PathLike: lambda path: _of_path(Path(path)),
+    os.PathLike: lambda path: _of_path(Path(absolute(path))),
 }
 
 

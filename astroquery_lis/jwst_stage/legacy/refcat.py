@@ -23,6 +23,7 @@ from astropy.time import Time
 from ..._packages import package_version
 from ..._typing import Angle, FilePath, Quantity
 from ...client import LegacySurvey, LegacySurveyClass
+from ...client.inputs import as_path
 from ...exceptions import (
     CrdsUnavailable,
     InvalidRequestError,
@@ -134,7 +135,7 @@ def make_reference(
     """Make an astrometric reference catalogue for JWST exposures: see `astrometric_reference`."""
     as_choice("catalog", catalog, REFCATS)
     margin_deg = as_width_deg("margin", margin)
-    path = _as_path(path)
+    path = _as_ecsv(path)
     as_epoch(epoch)
     release = get_release(survey.release if release is None else release).name
     fields = fields_of(footprints_of(footprints))
@@ -185,13 +186,11 @@ def _as_number(parameter: str, value: float) -> float:
     return float(value)
 
 
-def _as_path(path: FilePath | None) -> Path | None:
-    if path is None:
-        return None
-    path = Path(path)
-    if path.suffix != ".ecsv":
+def _as_ecsv(path: FilePath | None) -> Path | None:
+    file = as_path("path", path)
+    if file is not None and file.suffix != ".ecsv":
         refuse("path", str(path), "must end in .ecsv, by which the pipeline knows the format.")
-    return path
+    return file
 
 
 def _epoch_of(field: Field, epoch: Time | None) -> Time:

@@ -29,6 +29,7 @@ from ...io.processes import peak_memory_gb
 from ...io.whole_files import sha256_of, write_whole
 from .. import states
 from ..corrections import apply, hooks, register_inputs
+from ..pipelines import pipeline_classes
 from ..planning.associations import (
     association_document,
     association_path,
@@ -64,7 +65,7 @@ def prepare(job: Mapping[str, Any]) -> None:
 
     for name in job["pipelines"]:
         with contextlib.suppress(Exception):
-            class_of(name)()
+            pipeline_classes()[name]()
     with tempfile.TemporaryDirectory() as folder:
         for name, shape in _SHAPES.items():
             path = Path(folder, f"{name}.fits")
@@ -152,7 +153,7 @@ def _make(task: Task, job: Mapping[str, Any], scratch: Path, products_dir: Path)
         return
     # Files that were corrected keep the names that jwst would give to those that were not.
     register_inputs(task)
-    pipeline: Any = class_of(task.pipeline)
+    pipeline = pipeline_classes()[task.pipeline]
     options = _options(task, pipeline, in_memory=job["in_memory"])
     run_dir = scratch / "run"
     source = _laid_out(task, inputs, output_dir, run_dir)
@@ -231,14 +232,6 @@ def _check_input(task: Task, path: Path, role: str) -> None:
         raise InvalidExposureError(msg, parameter="files", value=str(path))
 
 
-def class_of(name: str) -> type:
-    """Return a pipeline, or a step that stands for one, by the name of its class."""
-    import jwst.pipeline
-    import jwst.step
-
-    return getattr(jwst.pipeline, name, None) or getattr(jwst.step, name)
-
-
 def _drop_copies(task: Task, products_dir: Path) -> None:
     # Detector1 writes the integrations also where there is a single one, the same image again.
     names = {Path(name).name for name in task.outputs}
@@ -282,10 +275,8 @@ def _metadata_of(path: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 def _steps(task: Task, timed: list[dict], statuses: Mapping[str, str]) -> list[dict]:
     """Put the times of the log and the statuses of the header together, in the order of work."""
-    aliases = {}
-    if task.pipeline:
-        classes = getattr(class_of(task.pipeline), "step_defs", {})
-        aliases = {name: step.class_alias for name, step in classes.items()}
+    classes = getattr(pipeline_classes().get(task.pipeline), "step_defs", {})
+    aliases = {name: step.class_alias for name, step in classes.items()}
     return [
         {**step, "status": statuses.get(aliases[step["step"]], "")}
         for step in timed
@@ -417,7 +408,7 @@ class LogWatch(logging.Handler):
     def _tell(self) -> None:
         step = self._running[-1][0]["step"] if self._running else ""
         with contextlib.suppress(OSError):
-            state = {"step": step, "since": time.time(), "pid": os.getpid()}
+            state = {"step": step, "pid": os.getpid()}
             with write_whole(self._state) as temporary:
                 temporary.write_text(json.dumps(state))
 
