@@ -445,13 +445,8 @@ def _resolved(parameters: Mapping[str, Any], pipeline: str, steps: Mapping[str, 
     types = dict.fromkeys(step.get_config_reftype() for step in classes)
     pars, errors = _look_up(parameters, list(types), required=False)
     missing = [entry["name"] for entry in pars.values() if _is_absent(entry)]
-    config: Any
-    if missing:
-        config = _present_config(config_parser, cls, pars)
-    else:
-        config = cls.get_config_from_reference(dict(parameters), crds_observatory="jwst")
     # The instance below changes the configuration that it is made of.
-    crds = plain_parameters(config.dict())
+    crds = plain_parameters(_crds_config(config_parser, cls, pars))
     base = cls.from_config_section(_config(config_parser, crds))
     own = {"steps": steps} if hasattr(cls, "step_defs") else steps.get(cls.class_alias, {})
     instance = cls.from_config_section(_config(config_parser, crds, own))
@@ -499,16 +494,16 @@ def _named(path: str) -> dict[str, str]:
     return {"name": os.path.basename(path), "path": path}
 
 
-def _present_config(config_parser: Any, cls: Any, pars: Mapping[str, dict]) -> dict:
+def _crds_config(config_parser: Any, cls: Any, pars: Mapping[str, dict]) -> dict:
     """Return the parameters in those files that are there, put together as stpipe does."""
 
     def load(step: Any) -> dict:
-        entry = pars[step.get_config_reftype()]
-        there = entry["name"] != "N/A" and not _is_absent(entry)
-        return config_parser.load_config_file(entry["path"]) if there else {}
+        path = pars.get(step.get_config_reftype(), {}).get("path", "")
+        return config_parser.load_config_file(path) if os.path.exists(path) else {}
 
     steps = {name: load(step) for name, step in getattr(cls, "step_defs", {}).items()}
-    return _config(config_parser, {"steps": steps} if steps else {}, load(cls))
+    config: Any = _config(config_parser, {"steps": steps} if steps else {}, load(cls))
+    return config.dict()
 
 
 def _config(config_parser: Any, *parts: Mapping) -> dict:
