@@ -191,7 +191,7 @@ def is_whole(path: FilePath, *, needs_tree: bool = True) -> str:
         return str(error).rstrip(".")
     except OSError as error:
         return f"{path.name} cannot be read: {error}"
-    if not headers and not needs_tree:
+    if not headers:
         return f"{path.name} is empty"
     if needs_tree and not any(ASDF_CARD in header for header in headers):
         return f"{path.name} has no ASDF extension; it ends after {len(headers)} HDUs"
