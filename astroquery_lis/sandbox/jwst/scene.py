@@ -214,12 +214,9 @@ class Exposure:
         """Side of the frame in pixels."""
         return self.setup.shape[0]
 
-    def to_pixel(
-        self, ra_deg: np.ndarray, dec_deg: np.ndarray, *, commanded: bool = False
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return x and y in pixels of the frame, from 0."""
-        pointing = self.shot.pointing if commanded else self.setup.pointing(self.true, ROLL_DEG)
-        return self.setup.to_pixel(pointing, ra_deg, dec_deg)
+    def to_pixel(self, ra_deg: np.ndarray, dec_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return where places truly are: x and y in pixels of the frame, from 0."""
+        return self.setup.to_pixel(self.setup.pointing(self.true, ROLL_DEG), ra_deg, dec_deg)
 
 
 def _dithers(number: int, size: int) -> list[tuple[float, float]]:
