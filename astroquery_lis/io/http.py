@@ -121,10 +121,9 @@ def map_errors(url: str, *others: type[Exception]) -> Iterator[None]:
         raise _mapped(url, error, before) from error
 
 
-Kinds: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
 _TIMEOUTS = (TimeoutError, urllib3.exceptions.TimeoutError, requests.Timeout)
-_MEANINGS: tuple[tuple[Kinds, type[TransferError], str], ...] = (
-    (InvalidJSONError, UnexpectedContentError, "{url} did not answer in JSON: {cause}."),
+_MEANINGS: tuple[tuple[tuple[type[Exception], ...], type[TransferError], str], ...] = (
+    ((InvalidJSONError,), UnexpectedContentError, "{url} did not answer in JSON: {cause}."),
     (_TIMEOUTS, ServiceTimeoutError, "No answer from {url} in time."),
 )
 """Lower errors that mean the same wherever they come from, and what is said of them."""
