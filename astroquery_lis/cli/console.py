@@ -430,10 +430,8 @@ def _name_unit(column: Column) -> None:
 
 def text_lines(table: Table) -> list[str]:
     """Return the lines of a table as they are shown."""
-    numbers = [
-        getattr(table[name], "dtype", np.dtype("U")).kind in "iuf" for name in table.colnames
-    ]
-    align = [">" if number else "<" for number in numbers]
+    kinds = [getattr(table[name], "dtype", np.dtype("U")).kind for name in table.colnames]
+    align = [">" if kind in "iuf" else "<" for kind in kinds]
     lines = table.pformat(max_lines=-1, max_width=-1, align=align)
     return [line.rstrip() for line in lines]
 
