@@ -22,10 +22,10 @@ from _report import parser, processor_seconds, report
 from astropy import log
 
 from astroquery_lis.jwst_stage import pipelines
+from astroquery_lis.jwst_stage.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.pipelines import image3_memory_gb, with_references
 from astroquery_lis.jwst_stage.planning.make_plan import make_plan
-from astroquery_lis.jwst_stage.refs.crds import CrdsEnvironment
-from astroquery_lis.jwst_stage.refs.references import resolve
+from astroquery_lis.jwst_stage.references import resolve
 from astroquery_lis.jwst_stage.running.run import run
 from astroquery_lis.jwst_stage.tasks import Reduction, read_records
 from astroquery_lis.sandbox.jwst import simulate

@@ -448,8 +448,8 @@ def mast_file(asked: Asked) -> Answer:
 
 def crds_context(asked: Asked) -> Answer:
     """Look at the newest context, and at where its files are."""
-    from ..jwst_stage.refs.crds import CrdsServer, crds_environment
-    from ..jwst_stage.refs.references import SERVER
+    from ..jwst_stage.crds_cache import CrdsServer, crds_environment
+    from ..jwst_stage.references import SERVER
 
     server = CrdsServer(asked.crds_url or crds_environment().server_url or SERVER)
     context = server.context("latest", "")

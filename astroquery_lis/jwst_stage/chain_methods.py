@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from ..client import LegacySurvey
 from ..client.base import QueryBase
 from ..exceptions import CrdsUnavailable, OptionalDependencyError, refuse
+from .crds_cache import crds_environment
 from .planning import load_plan, placed_plan
-from .refs.crds import crds_environment
 from .tasks import Reduction
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from .._typing import Executor, FilePath
     from ..client import LegacySurveyClass
+    from .crds_cache import CrdsEnvironment
     from .planning import Plan
-    from .refs.crds import CrdsEnvironment
-    from .refs.references import Resolution
+    from .references import Resolution
     from .states import State
 
 
@@ -169,7 +169,7 @@ class ChainMethods(QueryBase):
     def _references_of_now(self, files: Any, options: dict[str, Any]) -> Resolution | None:
         """Return what CRDS's cache says of the exposures, `None` where it cannot be asked."""
         from .planning.make_plan import make_plan
-        from .refs.references import resolve
+        from .references import resolve
 
         whole = make_plan(files, start="uncal", check_associations=False, **options)
         try:
@@ -221,7 +221,7 @@ class ChainMethods(QueryBase):
         >>> JwstStage.prefetch_references(plan, offline=True)  # doctest: +SKIP
         """
         from .legacy.refcat import make_catalogs
-        from .refs.references import prefetch
+        from .references import prefetch
 
         planned = placed_plan(plan, output_dir, needed=False)
         table = prefetch(planned, self._environment(offline=offline), offline, max_workers)
@@ -306,7 +306,7 @@ class ChainMethods(QueryBase):
         >>> manifest = JwstStage.run(plan, output_dir="reduced")  # doctest: +SKIP
         """
         from .legacy.refcat import make_catalogs
-        from .refs.references import prefetch, resolve
+        from .references import prefetch, resolve
         from .running.run import run
 
         planned = placed_plan(plan, output_dir)
@@ -400,7 +400,7 @@ class ChainMethods(QueryBase):
         >>> from astroquery_lis.jwst_stage import JwstStage
         >>> print(plan.explain("_i2d.fits", JwstStage.assess(plan)))  # doctest: +SKIP
         """
-        from .refs.references import resolve
+        from .references import resolve
         from .states import assess
 
         planned = placed_plan(plan, output_dir)
@@ -434,7 +434,7 @@ class ChainMethods(QueryBase):
         >>> JwstStage.parameters(plan)  # doctest: +SKIP
         """
         from .parameters import effective
-        from .refs.references import resolve
+        from .references import resolve
 
         loaded = load_plan(plan)
         resolution = resolve(loaded, self._environment(offline=offline), offline=offline)

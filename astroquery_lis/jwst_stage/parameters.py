@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from .planning import Plan
     from .planning.exposures import Exposure
-    from .refs.references import Resolution
+    from .references import Resolution
     from .tasks import Task
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ..io.processes import Ended
     from .planning import Plan
     from .planning.exposures import Exposure
-    from .refs.references import Resolution
+    from .references import Resolution
 
 _IMAGING = ("Detector1Pipeline", "Image2Pipeline", "Image3Pipeline")
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from typing import Any
 
-    from .refs.references import Resolution
+    from .references import Resolution
     from .tasks import Reduction, Task
 
 

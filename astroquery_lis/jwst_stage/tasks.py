@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from .._typing import FilePath
     from .planning import Plan
-    from .refs.references import Resolution
+    from .references import Resolution
 
 
 HIDDEN = ".jwst_stage"

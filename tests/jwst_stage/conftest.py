@@ -10,7 +10,7 @@ import pytest
 
 from astroquery_lis import conf
 from astroquery_lis.jwst_stage import JwstStageClass
-from astroquery_lis.jwst_stage.refs.crds import CrdsEnvironment
+from astroquery_lis.jwst_stage.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.tasks import Reduction
 
 from .headers import write_exposure
@@ -70,7 +70,7 @@ def crds(observation):
 def planned(crds, stage_cache):
     """A function that makes a plan, finds its references, and returns both."""
     from astroquery_lis.jwst_stage.planning.make_plan import make_plan
-    from astroquery_lis.jwst_stage.refs.references import resolve
+    from astroquery_lis.jwst_stage.references import resolve
 
     def make(files, environment=crds, **options):
         with conf.set_temp("cache_dir", stage_cache):

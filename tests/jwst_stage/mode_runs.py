@@ -13,7 +13,7 @@ from astroquery import mast
 
 from astroquery_lis import conf
 from astroquery_lis.jwst_stage import JwstStageClass
-from astroquery_lis.jwst_stage.refs.crds import CrdsEnvironment
+from astroquery_lis.jwst_stage.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.report import write_report
 from astroquery_lis.jwst_stage.running.run import run
 from astroquery_lis.jwst_stage.tasks import Reduction

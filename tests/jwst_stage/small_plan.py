@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from astropy.io import fits
 
-from astroquery_lis.jwst_stage.refs.crds import CrdsEnvironment
-from astroquery_lis.jwst_stage.refs.references import Resolution
+from astroquery_lis.jwst_stage.crds_cache import CrdsEnvironment
+from astroquery_lis.jwst_stage.references import Resolution
 from astroquery_lis.jwst_stage.states import Fingerprints
 from astroquery_lis.jwst_stage.tasks import (
     Member,

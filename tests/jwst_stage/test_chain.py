@@ -355,8 +355,8 @@ def test_time_stamp_alone_changes_nothing(states_of, copied):
 @pytest.fixture(scope="module")
 def newer(chain):
     """The plan with a context that has another flat and nothing else."""
-    from astroquery_lis.jwst_stage.refs.crds import CrdsEnvironment
-    from astroquery_lis.jwst_stage.refs.references import resolve
+    from astroquery_lis.jwst_stage.crds_cache import CrdsEnvironment
+    from astroquery_lis.jwst_stage.references import resolve
 
     context = chain.observation.new_context(("flat",))
     environment = CrdsEnvironment(str(chain.observation.crds_path), context)
@@ -385,7 +385,7 @@ def test_new_flat_run(chain, newer, chain_copy):
 
 @pytest.mark.slow
 def test_two_channels_make_two_mosaics(planned, tmp_path):
-    from astroquery_lis.jwst_stage.refs.crds import CrdsEnvironment
+    from astroquery_lis.jwst_stage.crds_cache import CrdsEnvironment
     from astroquery_lis.jwst_stage.running.run import run
     from astroquery_lis.sandbox.jwst import simulate
 

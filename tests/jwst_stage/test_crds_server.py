@@ -19,7 +19,7 @@ from astroquery_lis.exceptions import (
     TransferError,
     UnexpectedContentError,
 )
-from astroquery_lis.jwst_stage.refs.crds import (
+from astroquery_lis.jwst_stage.crds_cache import (
     CrdsServer,
     fetch_files,
     read_server_config,
@@ -201,7 +201,7 @@ def test_a_damaged_file_is_replaced(server, originals, tmp_path):
 def test_two_processes_fetch_each_file_once(sky, service, originals, tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
-        "from astroquery_lis.jwst_stage.refs.crds import CrdsServer, fetch_files\n"
+        "from astroquery_lis.jwst_stage.crds_cache import CrdsServer, fetch_files\n"
         "folder = Path(sys.argv[2])\n"
         "sys.stdin.readline()\n"
         "found = fetch_files(CrdsServer(sys.argv[1]), {n: folder / n for n in sys.argv[3:]})\n"

@@ -8,8 +8,8 @@ from astropy.table import Table
 
 from astroquery_lis.client.inputs import image_wcs
 from astroquery_lis.exceptions import StageWarning
+from astroquery_lis.jwst_stage.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.legacy_methods import LegacyMethods
-from astroquery_lis.jwst_stage.refs.crds import CrdsEnvironment
 from astroquery_lis.jwst_stage.tasks import Reduction
 from astroquery_lis.sandbox.sky import truth
 

@@ -14,16 +14,16 @@ import pytest
 
 from astroquery_lis.exceptions import CrdsUnavailable, InvalidRequestError, OptionalDependencyError
 from astroquery_lis.jwst_stage import pipelines
-from astroquery_lis.jwst_stage.parameters import effective
-from astroquery_lis.jwst_stage.planning.make_plan import make_plan
-from astroquery_lis.jwst_stage.refs.crds import (
+from astroquery_lis.jwst_stage.crds_cache import (
     CrdsEnvironment,
     Recall,
     closure,
     mapping_path,
     server_config_path,
 )
-from astroquery_lis.jwst_stage.refs.references import prefetch, resolve
+from astroquery_lis.jwst_stage.parameters import effective
+from astroquery_lis.jwst_stage.planning.make_plan import make_plan
+from astroquery_lis.jwst_stage.references import prefetch, resolve
 from astroquery_lis.sandbox.jwst.crds import serve_crds
 
 PMAP = "jwst_0001.pmap"
@@ -309,7 +309,7 @@ def test_what_crds_ends_the_process_for_is_an_error_here(tmp_path, plan):
     environment = CrdsEnvironment(str(tmp_path), PMAP).variables(readonly=True)
     group = {"parameters": parameters, "pipeline": "Image2Pipeline", "steps": {}}
     with pytest.raises(CrdsUnavailable, match="could not go on"):
-        pipelines.ask("refs.references:resolve_in_process", {"groups": {"one": group}}, environment)
+        pipelines.ask("references:resolve_in_process", {"groups": {"one": group}}, environment)
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_an_instrument_without_rules(observation):
 
 def test_spoilt_mappings_are_fetched_again(sky, service, plan, cache, monkeypatch):
     """Up to where CRDS is asked, which another test does."""
-    from astroquery_lis.jwst_stage.refs.references import _Resolver
+    from astroquery_lis.jwst_stage.references import _Resolver
 
     path = mapping_path(cache, FLAT_RMAP)
     whole = path.read_text()

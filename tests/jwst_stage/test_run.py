@@ -30,7 +30,7 @@ from astroquery_lis.exceptions import (
 )
 from astroquery_lis.jwst_stage import states
 from astroquery_lis.jwst_stage.corrections import normalise
-from astroquery_lis.jwst_stage.refs.crds import CrdsEnvironment
+from astroquery_lis.jwst_stage.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.running.progress import (
     Lock,
     read_live,
@@ -422,9 +422,9 @@ def test_any_executor(chain, tmp_path, kind):
 
 SCRIPT = """
 print("once")
-from astroquery_lis.jwst_stage.refs.crds import CrdsEnvironment
+from astroquery_lis.jwst_stage.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.planning import Plan
-from astroquery_lis.jwst_stage.refs.references import resolve
+from astroquery_lis.jwst_stage.references import resolve
 from astroquery_lis.jwst_stage.running.run import run
 from astroquery_lis.jwst_stage.tasks import Reduction
 plan = Plan.load({plan!r})
@@ -463,9 +463,9 @@ def test_unguarded_script(chain, tmp_path, way):
 DASK_SCRIPT = """
 import distributed
 from dataclasses import replace
-from astroquery_lis.jwst_stage.refs.crds import CrdsEnvironment
+from astroquery_lis.jwst_stage.crds_cache import CrdsEnvironment
 from astroquery_lis.jwst_stage.planning import Plan
-from astroquery_lis.jwst_stage.refs.references import resolve
+from astroquery_lis.jwst_stage.references import resolve
 from astroquery_lis.jwst_stage.running.run import run
 from astroquery_lis.jwst_stage.tasks import Reduction
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from ..._typing import FilePath
     from ..corrections import Correction
-    from ..refs.references import Resolution
+    from ..references import Resolution
     from ..tasks import Task
     from .groups import GroupBy
 

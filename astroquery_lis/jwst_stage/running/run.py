@@ -65,8 +65,8 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
     from ...io.processes import Ended
-    from ..refs.crds import CrdsEnvironment
-    from ..refs.references import Resolution
+    from ..crds_cache import CrdsEnvironment
+    from ..references import Resolution
     from ..tasks import Reduction, Task
 
 _LOOK_S = 0.5

@@ -18,14 +18,11 @@ from typing import Any
 
 from astropy.table import Table
 
-from ...exceptions import CrdsUnavailable, TransferError
-from ...io.http import reason_of
-from ...survey.request import as_count
-from .. import pipelines
-from ..pipelines import pipeline_classes, plain_parameters, step_sections
-from ..planning import Plan
-from ..tasks import FileMemo, cache_folder, table_of
-from .crds import (
+from ..exceptions import CrdsUnavailable, TransferError
+from ..io.http import reason_of
+from ..survey.request import as_count
+from . import pipelines
+from .crds_cache import (
     CONTEXT_NAME,
     CrdsEnvironment,
     CrdsServer,
@@ -42,9 +39,12 @@ from .crds import (
     symbolic_context,
     write_server_config,
 )
+from .pipelines import pipeline_classes, plain_parameters, step_sections
+from .planning import Plan
+from .tasks import FileMemo, cache_folder, table_of
 
 SERVER = "https://jwst-crds.stsci.edu"
-_RESOLVE = "refs.references:resolve_in_process"
+_RESOLVE = "references:resolve_in_process"
 _WAY_OUT = (
     f"set crds_server_url (JWST's is {SERVER}) and call prefetch_references where there is a "
     "network, or set crds_path to a cache that has them"

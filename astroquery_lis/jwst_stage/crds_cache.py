@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from ..._conf import conf, setting
-from ..._typing import FilePath
-from ...exceptions import (
+from .._conf import conf, setting
+from .._typing import FilePath
+from ..exceptions import (
     CacheError,
     ChecksumError,
     CrdsUnavailable,
@@ -35,12 +35,12 @@ from ...exceptions import (
     TruncatedError,
     UnexpectedContentError,
 )
-from ...io.bounds import seconds_left, within
-from ...io.download import download
-from ...io.http import HttpClient, causes, reason_of, unreachable, why_unreached
-from ...io.whole_files import check_structure, write_bytes
-from .. import pipelines
-from ..tasks import cache_folder
+from ..io.bounds import seconds_left, within
+from ..io.download import download
+from ..io.http import HttpClient, causes, reason_of, unreachable, why_unreached
+from ..io.whole_files import check_structure, write_bytes
+from . import pipelines
+from .tasks import cache_folder
 
 CONTEXT_NAME = re.compile(r"jwst_\w+\.pmap")
 _NOT_A_FILE = ("N/A", "TEXT", "OMIT")
@@ -292,7 +292,7 @@ def _stamp(path: FilePath) -> list:
 
 
 OBSERVATORY = "jwst"
-_CALL = "refs.crds:call_in_process"
+_CALL = "crds_cache:call_in_process"
 _CHUNK_BYTES = 1 << 20
 _LATEST = ("latest", "jwst-latest", "jwst-operational")
 _BUILD = ("", "build", "jwst-build")

@@ -1,1 +1,0 @@
-"""Reference files: found, fetched, and resolved for every task."""
