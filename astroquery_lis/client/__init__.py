@@ -7,20 +7,20 @@ over the same base, so that no module does two jobs.
 import sys
 
 from .about import AboutMethods
+from .batch import BatchMethods
 from .cache import CacheMethods
 from .catalogs import CatalogMethods
 from .ccds import CcdMethods
 from .files import FileMethods
 from .footprint import FootprintMethods
 from .images import ImageMethods
-from .jobs import JobMethods
 
 __all__ = ["LegacySurvey", "LegacySurveyClass"]
 
 
 class LegacySurveyClass(
     ImageMethods,
-    JobMethods,
+    BatchMethods,
     CatalogMethods,
     FootprintMethods,
     CcdMethods,

@@ -22,7 +22,7 @@ from astroquery_lis.exceptions import (
     ServiceDownError,
 )
 
-from .job_checks import OPTIONS, check_manifest, contents, file_states, make_targets
+from .batch_checks import OPTIONS, check_manifest, contents, file_states, make_targets
 
 # ---- the whole ---------------------------------------------------------------------------------
 

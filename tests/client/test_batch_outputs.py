@@ -14,7 +14,7 @@ from astropy.table import Table
 from astroquery_lis import pictures
 from astroquery_lis.exceptions import InvalidRequestError
 
-from .job_checks import make_targets
+from .batch_checks import make_targets
 
 pytestmark = pytest.mark.usefixtures("viewer")
 

@@ -48,7 +48,7 @@ NEEDED = {
 }
 
 
-class JobMethods(SurveyBase):
+class BatchMethods(SurveyBase):
     """Cutouts of many targets."""
 
     def download_cutouts(

@@ -16,7 +16,7 @@ from astroquery_lis import LegacySurveyClass, conf
 from astroquery_lis.exceptions import CoverageWarning
 from astroquery_lis.io.journal import Journal
 
-from .job_checks import OPTIONS, check_manifest, contents, file_states, make_targets
+from .batch_checks import OPTIONS, check_manifest, contents, file_states, make_targets
 
 # ---- kill -9 -----------------------------------------------------------------------------------
 
