@@ -100,7 +100,7 @@ def floor(table, **kwargs):
 
 EXECUTORS = (
     ("threads", "threads"),
-    ("processes and their start", "processes"),
+    ("processes by default, with their start", None),
     ("processes of before", "processes"),
 )
 
@@ -157,7 +157,8 @@ def local(root):
     centers = [(ra, dec) for ra in (45.125, 45.375) for dec in (0.0, 0.25)]
     positions = vstack([targets(N_LOCAL, ra, dec) for ra, dec in centers])
     observed = LegacySurvey.covers(positions, observed=True, mirror=root)
-    positions = positions[observed][:: observed.sum() // N_LOCAL][:N_LOCAL]
+    positions = positions[observed]
+    positions = positions[np.linspace(0, len(positions) - 1, N_LOCAL).astype(int)]
     asked = {"bands": "r", "mirror": root, "show_progress": False}
     names = bricks.brick_name(positions["ra"], positions["dec"])
     files = {}

@@ -88,7 +88,10 @@ class Cost:
         self.sent_mb = sum(record.bytes_sent for record in self._requests) / 1e6
 
     def __str__(self) -> str:
-        return f"{self.number} request(s), {self.sent_mb:.1f} MB, {self.seconds:.2f} s"
+        if not self.number:
+            return f"{self.seconds:.2f} s without a request, from what is still in memory"
+        plural = "" if self.number == 1 else "s"
+        return f"{self.number} request{plural}, {self.sent_mb:.1f} MB, {self.seconds:.2f} s"
 
 
 def sky_figure(

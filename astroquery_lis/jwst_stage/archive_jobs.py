@@ -436,9 +436,9 @@ def _as_table(files: Any) -> Table:
 
 
 def _values(row: Row, names: list[str]) -> dict[str, object]:
-    """Return what a row has in some columns, without what is masked or empty."""
+    """Return what a row has in some columns, without what is masked, empty or `None`."""
     values = {name: getattr(row[name], "value", row[name]) for name in names}
-    return {n: v for n, v in values.items() if not np.ma.is_masked(v) and v != ""}
+    return {n: v for n, v in values.items() if not np.ma.is_masked(v) and v not in (None, "")}
 
 
 def announce(jobs: list[ArchiveJob], folder: Path) -> int | None:

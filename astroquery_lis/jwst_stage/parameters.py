@@ -359,7 +359,7 @@ def _place_of(selector: str, exposure: Exposure) -> int | None:
 # ---- presets and recipes ------------------------------------------------------------------------
 
 # By name: a description, and steps as for `check`.
-PRESETS: dict[str, dict[str, Any]] = read_table("presets")
+PRESETS: dict[str, dict[str, Any]] = dict(read_table("presets"))
 REASONS = PRESETS.pop("reasons")
 """Why the presets have the values that they have, by parameter."""
 

@@ -16,6 +16,7 @@ import os
 import tempfile
 import tomllib
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,8 +73,9 @@ class Kind:
     is_acquisition: bool = False
 
 
+@cache
 def read_table(name: str) -> dict:
-    """Return a table of the folder ``data``."""
+    """Return a table of the folder ``data``, which nobody changes."""
     path = Path(__file__).with_name("data") / f"{name}.toml"
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
@@ -81,8 +83,8 @@ def read_table(name: str) -> dict:
 def _kinds() -> dict[str, Kind]:
     kinds: dict[str, Kind] = {}
     for row in read_table("exp_types")["kind"]:
-        types = row.pop("types")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+        types = values.pop("types")
         kinds |= dict.fromkeys(types, Kind(**values))
     return kinds
 

@@ -101,7 +101,8 @@ def as_tractor(table: Table) -> Table:
 def with_lower_names(table: Table) -> Table:
     """Return a table with the names of its columns in lower case; it shares its data."""
     table = table.copy(copy_data=False)
-    table.rename_columns(table.colnames, [name.lower() for name in table.colnames])
+    for name in table.colnames:
+        table.rename_column(name, name.lower())
     return table
 
 
