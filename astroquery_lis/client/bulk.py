@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ from ..exceptions import (
 from ..io.jobs import Result, failure, run
 from ..io.journal import Journal
 from ..io.whole_files import is_full, remove_temporaries
-from ..io.workers import HELPED_PROCESSES, map_jobs
+from ..io.workers import HELPED_PROCESSES, cores, map_jobs
 from ..survey.bricks import brick_id, name_of, region_of_brick
 from .inputs import as_path
 
@@ -286,8 +287,9 @@ twice; one with more than the second is cut into strips of so many."""
 STRIPS = 4
 """Parts of the only brick of a job.  Tiles along their edges are decoded twice: a fifth of all."""
 
-PROCESSES_BYTES = 100_000_000
-"""Bytes of cutouts from which processes are worth it: threads do so many in about a second."""
+PROCESSES_BYTES = 100_000_000 if sys.platform == "linux" else 2 << 30
+"""Bytes of cutouts from which processes are worth it: threads do 100 MB in about a second, and
+elsewhere than on Linux each process imports the package."""
 
 SPARSE_TARGETS = 16
 """Bricks with few targets share a job of this many."""
@@ -405,7 +407,7 @@ class BulkJob:
         is_local = all(mirror.is_local for mirror in self.access.mirrors)
         is_long = n * bytes_of_cutout(self.whole) > PROCESSES_BYTES
         # A worker of a pool of somebody else's may have no children.
-        may_have_children = not current_process().daemon
+        may_have_children = not current_process().daemon and cores() > 1
         has_processes = executor is None and is_local and is_long and may_have_children
         return HELPED_PROCESSES if has_processes else executor
 

@@ -67,7 +67,7 @@ HELPED_PROCESSES = "processes, and this one"
 """An executor: while the first processes start, which takes half a second, this one works too."""
 
 HELPED_JOBS = 2
-"""Jobs that it does."""
+"""Jobs that it does at most."""
 
 JOB_TRIES = 3
 """How often a job is begun that ends with the death of its worker."""
@@ -184,9 +184,12 @@ class _Workers:
         self._module = module
         self.kind = "threads" if executor is None else executor
         self._helper: Threads | None = None
+        self._helping: Future | None = None
         self._n_helped = 0
         if executor == HELPED_PROCESSES:
-            self.kind, self._n_helped = "processes", 0 if _STARTED else HELPED_JOBS
+            # Elsewhere no server of processes stays.
+            starts = not _STARTED or sys.platform != "linux"
+            self.kind, self._n_helped = "processes", HELPED_JOBS if starts else 0
         self.is_own = isinstance(self.kind, str)
         if self.kind not in OWN_KINDS if self.is_own else not isinstance(executor, Executor):
             must = (
@@ -205,15 +208,18 @@ class _Workers:
         n_workers = getattr(self.current, "_max_workers", None)
         return 2 * n_workers if isinstance(n_workers, int) else UNKNOWN_IN_FLIGHT
 
-    def submit(self, function: _Carried, *args: Any) -> Future:
-        if self._n_helped:
+    def submit(self, function: _Carried, job: Any, attempt: int) -> Future:
+        # Nothing waits behind what this process does, and what killed a worker does not come here.
+        is_free = self._helping is None or self._helping.done()
+        if self._n_helped and is_free and not attempt:
             self._n_helped -= 1
             self._helper = self._helper or Threads(1, "astroquery_lis-helper")
-            return self._helper.submit(function, *args)
+            self._helping = self._helper.submit(function, job, attempt)
+            return self._helping
         if self.kind != "processes":
-            return self._submit(function, *args)
+            return self._submit(function, job, attempt)
         with interrupts_held():
-            return self._submit(function, *args)
+            return self._submit(function, job, attempt)
 
     def _submit(self, function: _Carried, *args: Any) -> Future:
         if self.current is None:
@@ -336,8 +342,8 @@ def interrupts_held() -> Iterator[None]:
 
 
 SLOW_MODULES = {"h5py": ("h5py",), "zarr": ("zarr", "pandas")}
-"""What workers take long to import, if the process that starts them has a module; beside zarr's
-arrays lies a file of pyarrow, which asks pandas."""
+"""What workers take long to import, if the process has a module when its first pool starts; beside
+zarr's arrays lies a file of pyarrow, which asks pandas."""
 
 
 class _ProcessWithoutMain(SpawnProcess):

@@ -268,7 +268,8 @@ class ArchiveJob:
             _note_answer(self.settings.call, is_down=False)
             outcome = {"status": "NODATA", "message": f"MAST does not have it: {error}"}
         except (TransferError, CacheError, OSError) as error:
-            _note_answer(self.settings.call, is_down=isinstance(error, ServiceDownError))
+            is_cut = isinstance(error, TruncatedError) and error.cause is not None
+            _note_answer(self.settings.call, is_down=isinstance(error, ServiceDownError) or is_cut)
             raise _explained(self, error) from error
         return Result(self.row, **{**self.about, **outcome})
 
