@@ -100,7 +100,7 @@ def floor(table, **kwargs):
 
 EXECUTORS = (
     ("threads", "threads"),
-    ("processes by default, with their start", None),
+    ("processes and their start", "processes"),
     ("processes of before", "processes"),
 )
 

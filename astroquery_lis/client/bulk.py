@@ -287,8 +287,8 @@ twice; one with more than the second is cut into strips of so many."""
 STRIPS = 4
 """Parts of the only brick of a job.  Tiles along their edges are decoded twice: a fifth of all."""
 
-PROCESSES_BYTES = 100_000_000 if sys.platform == "linux" else 2 << 30
-"""Bytes of cutouts from which processes are worth it: threads do 100 MB in about a second, and
+PROCESSES_BYTES = 200_000_000 if sys.platform == "linux" else 2 << 30
+"""Bytes of cutouts from which processes are worth their start: threads do 200 MB in a second or so;
 elsewhere than on Linux each process imports the package."""
 
 SPARSE_TARGETS = 16

@@ -186,6 +186,12 @@ def test_bad_arguments_are_refused(stage, sky, tmp_path, given, options, words):
     assert len(sky.requests) == 0
 
 
+def test_what_is_none_in_a_table_is_not_known(stage, public, held, tmp_path):
+    rows = [{"file": name, "uri": None, "size": None, "sha256": None} for name in public["file"]]
+    manifest = stage.download_uncal(Table(rows=rows), download_dir=tmp_path)
+    assert set(manifest["Status"]) == {"COMPLETE"}
+
+
 def test_a_folder_that_cannot_be_made_is_told(stage, public, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CacheError, match="Cannot write"):
