@@ -109,9 +109,9 @@ def open_table(
     return table
 
 
-def _note_of(table: TractorFile) -> tuple[np.ndarray, str]:
-    """Return what is kept of a table; nothing to read it by if its file is packed."""
-    return table.positions, "" if table.data is not None else table.layout.to_text()
+def _note_of(table: TractorFile) -> tuple[np.ndarray, str] | None:
+    """Return what is kept of a table; nothing if its file is packed, which has to be read anew."""
+    return (table.positions, table.layout.to_text()) if table.data is None else None
 
 
 def _of_note(path: Path, positions: np.ndarray, text: str) -> TractorFile:
@@ -402,8 +402,9 @@ def read_rows(
     """Read rows of one file."""
     columns = table.read(rows, names)
     masks = table.masks(rows, names) if table.layout.nullable else {}
-    redshifts = MEASURED_REDSHIFTS & columns.keys()
-    masks |= {name: columns[name] == NO_REDSHIFT for name in redshifts}
+    for name in MEASURED_REDSHIFTS & columns.keys():
+        if columns[name].dtype.kind == "f":
+            masks[name] = columns[name] == NO_REDSHIFT
     fields = table.layout.fields
     units = {name: fields[name].unit for name in columns if name in fields}
     return Chunk(len(rows), columns, brick.region == "north", masks, units, str(table.path))

@@ -348,7 +348,8 @@ def _merge_redshifts(columns: dict[str, np.ndarray], masks: dict[str, np.ndarray
         is_gap = first == "" if first.dtype.kind == "U" else np.isnan(first)
         columns[name] = np.where(is_gap, second, first)
     for name in MEASURED_REDSHIFTS & columns.keys():
-        masks[name] = np.isnan(columns[name]) | (columns[name] == NO_REDSHIFT)
+        if columns[name].dtype.kind == "f":
+            masks[name] = np.isnan(columns[name]) | (columns[name] == NO_REDSHIFT)
 
 
 def _values(column: Column, schema: TractorColumn | None) -> tuple[np.ndarray, np.ndarray]:

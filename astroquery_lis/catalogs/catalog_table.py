@@ -334,6 +334,9 @@ class _Expected(NamedTuple):
     lacks: np.ndarray  # whether the south's files lack it, and the north's
 
 
+_NO_GAP = np.zeros((), bool)
+
+
 @cache
 def _expected(name: str, release: str) -> _Expected:
     """Return what the releases tell of a column, by name."""
@@ -392,7 +395,7 @@ def _blank(column: TractorColumn | None, n_rows: int) -> np.ndarray:
 def _part(column: TractorColumn | None, name: str, chunk: Chunk, request: CatalogRequest) -> Masked:
     """Return values and mask of a column, the survey's or its file's own, in one chunk."""
     dtype, lacks = _expected(name, request.release)
-    gap = lacks[np.asarray(chunk.north, int)]
+    gap = lacks[np.asarray(chunk.north, int)] if lacks.any() else _NO_GAP
     values, mask = chunk.columns.get(name), chunk.masks.get(name)
     if values is None:
         if not gap.all():

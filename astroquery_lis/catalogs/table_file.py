@@ -357,13 +357,13 @@ def remembered(
     *,
     load: Callable[[np.ndarray, str], T],
     read: Callable[[], T],
-    note: Callable[[T], tuple[np.ndarray, str]],
+    note: Callable[[T], tuple[np.ndarray, str] | None],
 ) -> T:
     """Return what an earlier call read of a file in this state, or read and keep it.
 
-    It is kept as an array and a text, if it can be written; without it the next call is slower, no
-    more.  ``load`` may raise a ValueError, KeyError, TypeError or AttributeError for what is not
-    what it should be.
+    It is kept as an array and a text, if ``note`` has such and they can be written; without them
+    the next call is slower, no more.  ``load`` may raise a ValueError, KeyError, TypeError or
+    AttributeError for what is not what it should be.
     """
     if folder is None:
         return read()
@@ -373,7 +373,10 @@ def remembered(
     with suppress(*flaws), sidecar.open("rb") as stream:
         return load(np.load(stream, allow_pickle=False), stream.read().decode())
     content = read()
-    rows, text = note(content)
+    kept = note(content)
+    if kept is None:
+        return content
+    rows, text = kept
     with suppress(OSError):
         with write_whole(sidecar) as temporary, temporary.open("wb") as stream:
             np.save(stream, rows, allow_pickle=False)
@@ -465,7 +468,7 @@ def _table_column(
 ) -> Column:
     """Return a column with its unit, masked where the file has no value."""
     values, mask = decoded(field, raw), missing(field, raw)
-    if name in MEASURED_REDSHIFTS:
+    if name in MEASURED_REDSHIFTS and values.dtype.kind == "f":
         mask = values == NO_REDSHIFT
     unit = parse_unit(field.unit) or known.get(name)
     # A unit that nobody can read stays where a person can.

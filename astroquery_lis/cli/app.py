@@ -20,7 +20,7 @@ from .. import demo
 from .._conf import conf
 from .._packages import package_version
 from ..client import LegacySurveyClass
-from ..client.footprint import bricks_at
+from ..client.footprint import as_brick_radius_deg, bricks_at
 from ..client.inputs import as_position
 from ..client.position_text import POSITION
 from ..exceptions import InvalidRequestError, LegacySurveyError, TransferError
@@ -286,13 +286,14 @@ def _bricks(options: Namespace, survey: LegacySurveyClass, console: Console) -> 
     With a table and no radius, one row for each of its rows; else each brick once.  Uses no
     network, but for names.
     """
+    radius_deg = as_brick_radius_deg(options.radius)
     targets = targets_asked(asked(options))
     placed = targets.placed
-    if options.radius is None:
+    if radius_deg is None:
         ids = np.zeros(len(targets), int)
         ids[placed] = brick_id(targets.ra_deg[placed], targets.dec_deg[placed])
     else:
-        ids = bricks_at(targets, options.radius)
+        ids = bricks_at(targets, radius_deg)
     targets.warn_of_unplaced("no brick")
     console.table(_table_of_bricks(ids), options)
     return code_of_targets(targets)

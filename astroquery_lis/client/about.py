@@ -335,8 +335,8 @@ class AboutMethods(SurveyBase):
         'ra=190.108600&dec=1.200500&layer=ls-dr10&zoom=15'
         """
         shown = self._layer(layer)
-        ra_deg, dec_deg = as_position(coordinates)
         zoom = whole_number("zoom", zoom, MAX_ZOOM)
+        ra_deg, dec_deg = as_position(coordinates)
         root = setting("viewer_url").rstrip("/")
         return f"{root}?ra={ra_deg:.6f}&dec={dec_deg:.6f}&layer={shown.name}&zoom={zoom}"
 

@@ -26,7 +26,7 @@ from ..exceptions import (
 )
 from ..survey.bricks import N_BRICKS, parse_brick_name
 from .base import SurveyBase
-from .footprint import bricks_at
+from .footprint import as_brick_radius_deg, bricks_at
 from .inputs import as_path, as_targets
 from .position_columns import NOT_NAMED, Columns, column_of
 from .position_text import BRICK_NAME
@@ -172,6 +172,7 @@ or sequence, optional
         products = survey.paths.as_file_products(products, release)
         bands = survey.paths.as_file_bands(bands, products, release, region)
         mirrors = self._mirrors(mirror)
+        folder = as_path("download_dir", download_dir)
         bricks = as_bricks(bricks_or_coordinates, radius, Columns(ra, dec, name))
         if path is None:
             files = survey.paths.plan_files(
@@ -188,7 +189,6 @@ or sequence, optional
         if get_query_payload:
             urls = [str(mirrors[0].locate(file.paths[0])) for file in files if file.paths]
             return {"service": mirrors[0].name, "urls": urls}
-        folder = as_path("download_dir", download_dir)
         settings = io.delivery.FileSettings(
             mirrors=mirrors,
             location=str(Path(self.cache_location).absolute()),
@@ -369,12 +369,13 @@ def as_bricks(
     """
     names = None if columns.named else _names(value)
     if names is None:
+        radius_deg = as_brick_radius_deg(radius)
         targets = as_targets(value, columns, "bricks_or_coordinates")
         if not targets.placed.any():
             refuse("bricks_or_coordinates", value, ": none of them is a position on the sky.")
         targets.warn_of_unplaced("are left out")
         places = tuple(filter(None, targets.places())) if radius is None else None
-        return BricksAsked(bricks_at(targets, radius), (), places)
+        return BricksAsked(bricks_at(targets, radius_deg), (), places)
     if radius is not None:
         refuse("radius", radius, "needs coordinates, not names of bricks.")
     sweeps = [name.removesuffix(".fits") for name in names if survey.paths.is_sweep_name(name)]
@@ -404,7 +405,10 @@ def _items(value: Any) -> list:
     if isinstance(value, str):
         return value.replace(",", " ").split()
     is_list = isinstance(value, (Sequence, Set, np.ndarray)) and np.iterable(value)
-    return [value] if not is_list or isinstance(value, (bytes, bytearray)) else list(value)
+    if not is_list or isinstance(value, (bytes, bytearray)):
+        return [value]
+    # Of a million positions no list is made.
+    return list(value) if len(value) and _is_name(next(iter(value))) else []
 
 
 def _names_of_table(value: Any) -> list | None:

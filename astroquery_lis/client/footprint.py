@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -21,7 +22,7 @@ from .inputs import as_path, as_sky, as_targets
 from .position_columns import Columns, Targets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from concurrent.futures import Executor
     from typing import Literal
 
@@ -117,8 +118,9 @@ class FootprintMethods(SurveyBase):
         release, region = self._tree(release, region)
         columns = Columns(ra, dec, name)
         if coordinates is not None and width is height is polygon is None:
+            radius_deg = as_brick_radius_deg(radius)
             targets = as_targets(coordinates, columns, "coordinates")
-            ids = bricks_at(targets, radius)
+            ids = bricks_at(targets, radius_deg)
             targets.warn_of_unplaced("are left out")
         else:
             ids = as_sky(coordinates, radius, width, height, polygon, columns).bricks()
@@ -198,16 +200,13 @@ class FootprintMethods(SurveyBase):
         >>> there
         True
         """
-        targets = as_targets(coordinates, Columns(ra, dec, name), "coordinates")
-        targets.warn_of_unplaced("are not covered")
-        answer = np.zeros(len(targets), bool)
-        places = targets.ra_deg[targets.placed], targets.dec_deg[targets.placed]
         shown = None if layer is None else survey.layers.get_layer(layer)
         if shown is not None:
             survey.layers.refuse_beside_layer(release, region)
             bands = survey.layers.as_layer_bands(bands, shown.bands, shown.name)
+        ask: Callable[[tuple[np.ndarray, np.ndarray]], np.ndarray]
         if shown is not None and None in (shown.release, shown.region):
-            answer[targets.placed] = self._probe(shown, bands, *places, cache)
+            ask = partial(self._probe, shown, bands, cache)
         else:
             if shown is not None:
                 release, region = shown.release, cast("Region", shown.region)
@@ -215,16 +214,22 @@ class FootprintMethods(SurveyBase):
             release, region = self._tree(release, region)
             bands = survey.releases.as_bands(bands, release, region)
             inside = self._exposed if observed else self._inside
-            answer[targets.placed] = inside(places, bands, (release, region), mirror, cache)
+            ask = partial(inside, bands, (release, region), mirror, cache)
+        # Names are looked up when the rest is known to be right.
+        targets = as_targets(coordinates, Columns(ra, dec, name), "coordinates")
+        targets.warn_of_unplaced("are not covered")
+        answer = np.zeros(len(targets), bool)
+        places = targets.ra_deg[targets.placed], targets.dec_deg[targets.placed]
+        answer[targets.placed] = ask(places)
         return bool(answer[0]) if targets.shape == () else answer.reshape(targets.shape)
 
     def _inside(
         self,
-        places: tuple[np.ndarray, np.ndarray],
         bands: Sequence[str] | None,
         tree: tuple[str, Region],
         mirror: Mirror | None,
         cache: bool | None,
+        places: tuple[np.ndarray, np.ndarray],
     ) -> np.ndarray:
         """Tell by the table of bricks which places have exposures."""
         with self._finder(mirror, cache) as finder:
@@ -232,11 +237,11 @@ class FootprintMethods(SurveyBase):
 
     def _exposed(
         self,
-        places: tuple[np.ndarray, np.ndarray],
         bands: Sequence[str] | None,
         tree: tuple[str, Region],
         mirror: Mirror | None,
         cache: bool | None,
+        places: tuple[np.ndarray, np.ndarray],
     ) -> np.ndarray:
         """Tell by the pixels which places have exposures: in every band that was named, or any."""
         every = bands or get_release(tree[0]).bands
@@ -250,11 +255,11 @@ class FootprintMethods(SurveyBase):
         self,
         layer: Layer,
         bands: Sequence[str] | None,
-        ra_deg: np.ndarray,
-        dec_deg: np.ndarray,
         cache: bool | None,
+        places: tuple[np.ndarray, np.ndarray],
     ) -> np.ndarray:
         """Ask the viewer for a pixel of a layer at each position."""
+        ra_deg, dec_deg = places
         if len(ra_deg) > MAX_PROBES:
             msg = (
                 f"coordinates has {len(ra_deg)} positions; for layer {layer.name!r} the viewer has "
@@ -406,8 +411,6 @@ class FootprintMethods(SurveyBase):
         ['id', 'ra', 'dec', 'nexp_r']
         """
         release, region = self._tree(release, region)
-        targets = as_targets(coordinates, Columns(ra, dec, name, id_column), "coordinates")
-        targets.warn_of_unplaced("have no values")
         bands = (
             survey.releases.as_bands(bands, release, region)
             or get_release(release).bands_in[region]
@@ -421,6 +424,8 @@ class FootprintMethods(SurveyBase):
             str(folder or ""),
         )
         access = self._access(mirror, cache, executor)
+        targets = as_targets(coordinates, Columns(ra, dec, name, id_column), "coordinates")
+        targets.warn_of_unplaced("have no values")
         places = targets.ra_deg, targets.dec_deg
         maps, n_lacking = images.map_values.values_at(
             spec, access, places, executor=executor, show_progress=show_progress
@@ -445,12 +450,18 @@ def _bit_names(column: MaskedColumn, release: str) -> MaskedColumn:
     return MaskedColumn(np.array(texts, str)[inverse], mask=np.ma.getmaskarray(column))
 
 
-def bricks_at(targets: Targets, radius: Angle | None = None) -> np.ndarray:
+def as_brick_radius_deg(radius: Angle | None) -> float | None:
+    """Return how far from a position bricks may be; `None` for the one that owns it."""
+    if radius is None:
+        return None
+    return survey.sphere.as_angle_deg("radius", radius, 180.0, zero=True)
+
+
+def bricks_at(targets: Targets, radius_deg: float | None = None) -> np.ndarray:
     """Return the ids of the bricks at positions, or of all that circles touch, each once."""
     placed = targets[targets.placed]
-    if radius is None:
+    if radius_deg is None:
         return np.unique(brick_id(placed.ra_deg, placed.dec_deg))
-    radius_deg = survey.sphere.as_angle_deg("radius", radius, 180.0, zero=True)
     places = zip(placed.ra_deg, placed.dec_deg, strict=True)
     touched = [survey.sphere.bricks_in_circle(*at, radius_deg) for at in places]
     return np.unique(np.concatenate([np.array([], np.int64), *touched]))

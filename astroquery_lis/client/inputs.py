@@ -107,15 +107,16 @@ def as_sky(
         return _polygon(polygon, {"coordinates": coordinates, **columns.named})
     if coordinates is None:
         refuse("coordinates", None, "is needed with radius= or width=.")
-    position = as_position(coordinates, columns)
+    # A name is looked up at the end.
     as_angle_deg = survey.sphere.as_angle_deg
     if radius is not None:
-        return survey.sphere.Circle(*position, as_angle_deg("radius", radius, 180.0))
+        radius_deg = as_angle_deg("radius", radius, 180.0)
+        return survey.sphere.Circle(*as_position(coordinates, columns), radius_deg)
     if width is None:
         refuse("width", width, "is needed with height=.")
     limit = survey.catalog_request.MAX_BOX_DEG
     sides = as_angle_deg("width", width, limit), as_angle_deg("height", box, limit)
-    return survey.sphere.Box(*position, *sides)
+    return survey.sphere.Box(*as_position(coordinates, columns), *sides)
 
 
 def _polygon(polygon: Positions, beside: dict[str, Any]) -> Sky:

@@ -77,9 +77,11 @@ class Columns:
     def check(self, table: Table) -> None:
         """Refuse those that a table does not have, and names beside coordinates."""
         for option, column in self.named.items():
-            if column not in table.colnames:
+            if not isinstance(column, str) or column not in table.colnames:
                 must = f"is not a column of the table, which has: {', '.join(table.colnames)}."
-                refuse(option, column, must + meant(column, table.colnames))
+                # Of a column in the place of its name, that name is meant.
+                word = getattr(column, "name", column)
+                refuse(option, column, must + meant(word, table.colnames))
         if self.name is not None and (self.ra, self.dec) != (None, None):
             refuse("name", self.name, "goes without ra and dec.")
 
@@ -136,8 +138,9 @@ def has_positions(table: Table) -> bool:
 def targets_of_table(table: Table, parameter: str, columns: Columns) -> Targets:
     """Return the positions of every row, NaN where it has none on the sky, and its name."""
     columns.check(table)
-    degrees = _positions(table, parameter, columns)
-    return Targets(_ids(table, columns.id_column), *degrees, (len(table),), table)
+    # Names of places may be looked up, at the end.
+    ids = _ids(table, columns.id_column)
+    return Targets(ids, *_positions(table, parameter, columns), (len(table),), table)
 
 
 def _positions(table: Table, parameter: str, columns: Columns) -> tuple[np.ndarray, np.ndarray]:

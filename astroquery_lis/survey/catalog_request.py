@@ -167,12 +167,18 @@ def catalog_request(
 
     ``own`` returns the columns that the files of a release and region have beyond the survey's.
     """
-    release, region = _names(str(release), str(region))
+    try:
+        release, region = _names(release, region)
+    except TypeError:  # a list is no key of its cache
+        release, region = _names.__wrapped__(release, region)
     own_columns = partial(own, release, region)
     is_by_place = not isinstance(sky, RowIds)
     for name, value in (("primary", primary), ("drop_duplicates", drop_duplicates)):
         if not isinstance(value, (bool, np.bool_)):
             refuse(name, value, "must be True or False.")
+    bits = 0 if maskbits is None else _maskbits(maskbits, release)
+    limit = None if maxrec is None else as_maxrec(maxrec)
+    # From here on a server may be asked for the files' own columns.
     conditions: tuple[Condition, ...] = ()
     if column_filters is not None:
         conditions = as_conditions(column_filters, release, own_columns)
@@ -184,15 +190,15 @@ def catalog_request(
         # Rows that are named are given whatever they are.
         primary=bool(primary & is_by_place),
         drop_duplicates=bool(drop_duplicates & is_by_place),
-        maskbits=0 if maskbits is None else _maskbits(maskbits, release),
-        maxrec=None if maxrec is None else as_maxrec(maxrec),
+        maskbits=bits,
+        maxrec=limit,
         release=release,
         region=region,
         is_default=columns is None,
     )
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=64, typed=True)
 def _names(release: str, region: str) -> tuple[str, str]:
     """Return a release and a region of it as the survey spells them."""
     name = get_release(release).name

@@ -103,6 +103,15 @@ def test_columns_of_a_server_of_ones_own_are_named(base, ask, tmp_path):
             ask(base, columns=["chii"], mirror=own.mirror_url)
 
 
+@pytest.mark.parametrize("options", [{"maxrec": 0}, {"maskbits": "BRIGHTEST"}])
+@pytest.mark.parametrize("own", [{"columns": "chi"}, {"column_filters": {"chi": ">0"}}])
+def test_no_server_is_asked_for_own_columns_of_a_call_that_is_wrong(sky, survey, options, own):
+    with pytest.raises(InvalidRequestError) as caught:
+        survey.query_tractor(sky.positions["star"], radius="5 arcsec", **own, **options)
+    assert caught.value.parameter in options
+    assert len(sky.requests) == 0
+
+
 def test_columns_of_ones_own_are_named_and_filtered(base, ask):
     base["chi"] = [0.5, 0.6, 0.7] * u.arcsec
     rows = ask(base, columns=["type", "chi"], column_filters={"chi": "> 550 mas"})

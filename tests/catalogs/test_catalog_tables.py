@@ -61,6 +61,24 @@ def test_what_data_lab_holds_for_nothing_is_masked():
         assert not np.any(np.ma.getdata(rows[name]) == -9999) if rows[name].dtype != bool else True
 
 
+@pytest.mark.parametrize("kind", [object, str])
+def test_redshifts_that_a_service_sends_as_text_stay_as_they_came(kind):
+    names = ["z_phot_median", "z_spec", "second_z_phot_median"]
+    columns = dict(zip(names, (["0.3", ""], ["-99", "0.2"], ["0.4", "0.5"]), strict=True))
+    table = _answer(**{name: np.array(texts, kind) for name, texts in columns.items()})
+    request = catalog_request(HERE, columns=names[:2])
+    rows = assemble(request, [chunk_of(table, request)]).table
+    assert list(rows["z_phot_median"]) == ["0.3", "0.5"]
+    assert list(rows["z_spec"]) == ["-99", "0.2"]
+
+
+def test_masks_of_redshifts_that_are_whole_numbers_stay():
+    table = _answer(z_spec=MaskedColumn([0, 1, 2], mask=[0, 1, 0]))
+    request = catalog_request(HERE, columns=["z_spec"])
+    rows = assemble(request, [chunk_of(table, request)]).table
+    assert list(rows["z_spec"].mask) == [False, True, False]
+
+
 def test_swapped_columns_of_dr11_are_put_right():
     request = catalog_request(
         HERE, columns=["type", "ref_cat"], release="dr11", column_filters={"type": "REX"}

@@ -107,12 +107,16 @@ def test_what_the_file_marks_as_nothing_is_masked(tmp_path):
         ),
         fits.Column("score", "E", unit="mJy/beamlet", array=[1.0, np.nan, 3.0]),
         fits.Column("flux_r", "E", unit="nanomaggies", array=[1.0, 2.0, 3.0]),
+        fits.Column("z_spec", "J", null=-1, array=np.array([0, -1, 2], np.int32)),
+        fits.Column("z_phot_mean", "8A", array=["0.1", "-99", ""]),
         fits.Column("pair", "2I", null=9, array=np.array([[1, 9], [3, 4], [9, 9]], np.int16)),
     )
     table = read(path)
     assert table["class"].mask.tolist() == [False, True, False]
     assert table["count"].mask.tolist() == [True, False, False]
     assert table["count"][2] == 4_000_000_000
+    assert table["z_spec"].mask.tolist() == [False, True, False]
+    assert table["z_phot_mean"].tolist() == ["0.1", "-99", ""]
     assert table["pair"].mask.tolist() == [[False, True], [False, False], [True, True]]
     assert not isinstance(table["score"], MaskedColumn)
     assert np.isnan(table["score"][1])

@@ -4,6 +4,7 @@ import inspect
 import os
 import traceback
 import warnings
+from pathlib import Path
 
 import astropy.units as u
 import numpy as np
@@ -289,8 +290,65 @@ def test_what_is_no_path_is_refused_before_any_request(sky, survey, method, args
 @pytest.mark.parametrize("zoom", [-1, 21, 15.5, "15", None, True, float("nan"), [14]])
 def test_a_zoom_that_no_map_has_is_refused(sky, survey, zoom):
     with pytest.raises(InvalidRequestError, match="zoom=.* must be a whole number from 0 to 20"):
-        survey.viewer_url(PLACE, zoom=zoom)
+        survey.viewer_url("star", zoom=zoom)
+    assert len(sky.requests) == 0
     assert survey.viewer_url(PLACE, zoom=np.int64(14)).endswith("&zoom=14")
+
+
+# The rest of a call, wrong in one option, beside a name that would be looked up.
+WRONG_BESIDE_A_NAME = [
+    ("viewer_url", {"layer": "none"}),
+    ("query_tractor", {"radius": 5}),
+    ("query_tractor", {"width": "1 arcmin", "height": -1 * u.deg}),
+    ("query_tractor", {"height": "1 arcmin"}),
+    ("query_bricks", {"radius": "far"}),
+    ("get_brick_files", {"radius": 5}),
+    ("get_brick_files", {"download_dir": 3}),
+    ("covers", {"layer": "none"}),
+    ("covers", {"layer": "ls-dr9", "bands": "i"}),
+    ("covers", {"layer": "ls-dr9", "release": "dr9"}),
+    ("covers", {"release": "dr99"}),
+    ("covers", {"region": "east"}),
+    ("covers", {"bands": "u"}),
+    ("query_maps", {"products": "chi3"}),
+    ("query_maps", {"bands": "u"}),
+    ("query_maps", {"release": "dr99"}),
+    ("query_maps", {"download_dir": 3}),
+]
+
+
+@pytest.mark.parametrize(("method", "options"), WRONG_BESIDE_A_NAME, ids=str)
+def test_no_name_is_looked_up_for_a_call_that_is_wrong(sky, survey, method, options):
+    with pytest.raises(InvalidRequestError):
+        getattr(survey, method)("star", **options)
+    assert len(sky.requests) == 0
+
+
+def test_no_names_are_looked_up_for_a_table_without_good_ids(sky, survey):
+    table = Table({"main_id": ["star", "NGC 1"], "key": [0.5, 1.5]})
+    with pytest.raises(InvalidRequestError, match="id_column='key' must hold one integer"):
+        survey.query_maps(table, "nexp", id_column="key")
+    assert len(sky.requests) == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("region", None),
+        ("region", ["south"]),
+        ("region", Path("south")),
+        ("release", np.float64(10)),
+        ("release", Path("dr10")),
+        ("release", ["dr10"]),
+    ],
+)
+def test_release_and_region_are_the_same_to_every_method(sky, survey, option, value):
+    survey.query_tractor(PLACE, radius="5 arcsec", **PAYLOAD)
+    for method, size in (("query_tractor", {"radius": "5 arcsec"}), ("get_cutout", {"size": 8})):
+        with pytest.raises(InvalidRequestError) as caught:
+            getattr(survey, method)(PLACE, **size, **{option: value}, **PAYLOAD)
+        assert (caught.value.parameter, caught.value.value) == (option, value)
+    assert len(sky.requests) == 0
 
 
 @pytest.mark.parametrize("depth", [True, -1, 30, 5.0])

@@ -407,6 +407,12 @@ def test_columns_are_named(survey):
         survey.covers(table, ra="a", dec="d")
     with pytest.raises(InvalidRequestError, match="needs a table"):
         survey.covers(PLACES, ra="a")
+    for column in (table["a"], np.array(RA), ["a"]):
+        with pytest.raises(InvalidRequestError, match="is not a column of the table") as caught:
+            survey.covers(table, ra=column, dec="b")
+        assert caught.value.parameter == "ra"
+    with pytest.raises(InvalidRequestError, match="Did you mean 'a'"):
+        survey.covers(table, ra=table["a"], dec="b")
 
 
 # ---- sizes --------------------------------------------------------------------------------------
