@@ -10,6 +10,7 @@ from astropy.io import fits
 from astropy.table import MaskedColumn
 
 from astroquery_lis import LegacySurvey
+from astroquery_lis.catalogs.catalog_files import open_table
 from astroquery_lis.exceptions import (
     CoverageWarning,
     InvalidRequestError,
@@ -83,6 +84,16 @@ def test_packed_files_are_the_same_whatever_their_name(sky, tmp_path, name):
         np.array_equal(packed[n], table[n], equal_nan=table[n].dtype.kind == "f")
         for n in table.colnames
     )
+
+
+@pytest.mark.parametrize(("pack", "n_notes"), [(bytes, 1), (gzip.compress, 0)])
+def test_a_note_is_kept_of_a_file_that_can_be_read_by_it(sky, tmp_path, pack, n_notes):
+    path, notes = tmp_path / "rows.fits", tmp_path / "notes"
+    notes.mkdir()
+    path.write_bytes(pack((sky.root / FILES["tractor"]).read_bytes()))
+    first, second = (open_table(path, notes) for _ in range(2))
+    assert len([*notes.iterdir()]) == n_notes
+    assert np.array_equal(first.positions, second.positions)
 
 
 def written(path, *columns):
