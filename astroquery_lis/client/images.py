@@ -14,11 +14,12 @@ from ..exceptions import refuse
 from ..io.bounds import within
 from ..survey.pixel_grids import DEFAULT_SIZE
 from .base import SurveyBase, in_time, options_of
-from .inputs import as_position, as_sources, as_targets, requests_by_row
+from .inputs import as_sources, as_targets, request_at, requests_by_row
 from .position_columns import Columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Literal
 
     from numpy import ndarray
 
@@ -60,7 +61,7 @@ class ImageMethods(SurveyBase):
         pixel_scale: Angle | None = None,
         wcs: WCS | Header | None = None,
         rotation: Angle | None = None,
-        wise_grid: str = "native",
+        wise_grid: Literal["native", "optical"] = "native",
         source: str | Sequence[str] = "auto",
         mirror: Mirror | None = None,
         on_missing: OnMissing = "raise",
@@ -179,9 +180,9 @@ class ImageMethods(SurveyBase):
         (115, 115)
         """
         names = as_sources(source, images.sources.SOURCES)
-        request = survey.request.cutout_request(
-            None if coordinates is None and wcs is not None else as_position(coordinates),
-            size,
+        make = partial(
+            survey.request.cutout_request,
+            size=size,
             bands=bands,
             products=products,
             release=release,
@@ -195,6 +196,8 @@ class ImageMethods(SurveyBase):
             wise_grid=wise_grid,
             convert_flux=convert_flux,
         )
+        is_in_wcs = coordinates is None and wcs is not None
+        request = make(None) if is_in_wcs else request_at(coordinates, make)
         sources = self._sources(names, mirror, cache)
         if get_query_payload:
             return sources.payload(request)
@@ -217,7 +220,7 @@ class ImageMethods(SurveyBase):
         pixel_scale: ByRow[Angle] | None = None,
         wcs: ByRow[WCS | Header] | None = None,
         rotation: ByRow[Angle] | None = None,
-        wise_grid: str = "native",
+        wise_grid: Literal["native", "optical"] = "native",
         source: str | Sequence[str] = "auto",
         mirror: Mirror | None = None,
         on_missing: OnMissing = "raise",
@@ -383,14 +386,15 @@ allow_unknown_layer, cache, get_query_payload : optional
         ((63, 63), 0.262)
         """
         names = as_sources(source, images.sources.SOURCES)
-        request = survey.request.psf_request(
-            as_position(coordinates),
+        make = partial(
+            survey.request.psf_request,
             bands=bands,
             release=release,
             default_release=self.release,
             region=region,
             to_sky=to_sky,
         )
+        request = request_at(coordinates, make)
         sources = self._sources(names, mirror, cache)
         if get_query_payload:
             return sources.payload(request)
@@ -450,10 +454,14 @@ allow_unknown_layer, cache, get_query_payload : optional
         'ls-dr10'
         """
         shown = self._layer(layer)
-        position = as_position(coordinates)
-        request = survey.request.cutout_request(
-            position, size, bands=bands, layer=shown, pixel_scale=pixel_scale
+        make = partial(
+            survey.request.cutout_request,
+            size=size,
+            bands=bands,
+            layer=shown,
+            pixel_scale=pixel_scale,
         )
+        request = request_at(coordinates, make)
         parameters = images.renderings.Rendering(request).all_parameters()
         if len(parameters) > 1:
             refuse("size", size, ": the viewer's pictures are of 3000 pixels at most.")

@@ -90,6 +90,15 @@ def as_position(
     return place
 
 
+def request_at(
+    coordinates: Any, make: Callable[[tuple[float, float]], CutoutRequest]
+) -> CutoutRequest:
+    """Return the request for a position; a name is looked up once all else is known to be right."""
+    if isinstance(coordinates, str):
+        return make(survey.request.ANYWHERE).at(*as_position(coordinates))
+    return make(as_position(coordinates))
+
+
 def as_sky(
     coordinates: Positions | None,
     radius: Angle | None = None,

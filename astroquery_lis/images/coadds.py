@@ -122,9 +122,10 @@ class CoaddPlan:
 
     def evidence(self, product: str) -> list[Plane]:
         """Return the planes that are read only to see what was observed."""
-        tells = any(name in EVIDENCE for name in self.request.products)
+        if not set(EVIDENCE).isdisjoint(self.request.products):
+            return []
         has_bands = any(plane.band for plane in self.planes)
-        return [] if tells or not has_bands else [Plane(product, band) for band in self.bands]
+        return [Plane(product, band) for band in self.bands] if has_bands else []
 
     def section(self, piece: Piece, plane: Plane) -> SectionRequest | None:
         """Return the request for a plane of a piece; `None` if its tree has no such file."""

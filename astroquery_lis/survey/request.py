@@ -194,7 +194,6 @@ def cutout_request(
     A position of `None` is the middle of ``wcs``; of several layers the first is asked, and each
     is the fallback of the one before.
     """
-    as_choice("wise_grid", wise_grid, ("native", "optical"))
     if layer is None:
         release = default_release if release is None else release
         names = release, region, bands, products
@@ -220,6 +219,9 @@ def cutout_request(
 
 
 CUTOUT_OPTIONS = tuple(signature(cutout_request).parameters)
+
+ANYWHERE = (0.0, 0.0)
+"""The position of a request that is moved to its own by `CutoutRequest.at`."""
 
 
 def psf_request(

@@ -314,6 +314,15 @@ WRONG_BESIDE_A_NAME = [
     ("query_maps", {"bands": "u"}),
     ("query_maps", {"release": "dr99"}),
     ("query_maps", {"download_dir": 3}),
+    ("get_cutout", {"bands": "u"}),
+    ("get_cutout", {"size": 0}),
+    ("get_cutout", {"release": "dr99"}),
+    ("get_cutout", {"layer": "none"}),
+    ("get_cutout", {"rotation": 30}),
+    ("get_psf", {"bands": "u"}),
+    ("get_psf", {"region": "east"}),
+    ("get_picture", {"bands": "?"}),
+    ("get_picture", {"size": 0}),
 ]
 
 
