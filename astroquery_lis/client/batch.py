@@ -116,7 +116,7 @@ allow_unknown_layer, cache : optional
             index in parquet files beside them.  PNG and JPEG are in the survey's colours
             (`~astroquery_lis.pictures.rgb`), made from the planes.
         executor : `~concurrent.futures.Executor` or {'threads', 'processes'}, optional
-            What does the work; by default threads, or processes for more than 200 MB of cutouts
+            What does the work; by default threads, or processes for more than 500 MB of cutouts
             from local files.
             That of a Dask cluster is ``client.get_executor()``.
         on_error : {'record', 'raise'}, optional

@@ -287,9 +287,9 @@ twice; one with more than the second is cut into strips of so many."""
 STRIPS = 4
 """Parts of the only brick of a job.  Tiles along their edges are decoded twice: a fifth of all."""
 
-PROCESSES_BYTES = 200_000_000 if sys.platform == "linux" else 2 << 30
-"""Bytes of cutouts from which processes are worth their start: threads do 200 MB in a second or so;
-elsewhere than on Linux each process imports the package."""
+PROCESSES_BYTES = 500_000_000 if sys.platform == "linux" else 2 << 30
+"""Bytes of cutouts from which processes are worth their start: one thread does 200 to 1000 MB in a
+second; elsewhere than on Linux each process imports the package."""
 
 SPARSE_TARGETS = 16
 """Bricks with few targets share a job of this many."""
@@ -354,10 +354,7 @@ class BulkJob:
             is_array = self.output in images.array_files.ARRAY_OUTPUTS
             sizes = ARRAY_TARGETS if is_array else (_shared_by(len(rows)), _shared_among(len(rows)))
             plan = self.plan(rows, *sizes)
-            in_flight = _in_flight(plan, self.sources)
-            workers: Executor | str | None = executor
-            if in_flight is None:
-                workers = self._usual(executor, len(plan.order))
+            workers, in_flight = self._workers(executor, plan, may_start=True)
             results = run(
                 partial(
                     images.cutting.save_job,
@@ -394,22 +391,30 @@ class BulkJob:
         rows = self.whole.rows
         most = max(YIELDED_BYTES // bytes_of_cutout(self.whole), 1)
         plan = self.plan(rows, _shared_by(len(rows)), most)
+        workers, in_flight = self._workers(executor, plan, may_start=False)
         mapped = map_jobs(
             partial(images.cutting.cutouts_of_job, self.spec, self.access),
             plan.jobs(),
-            executor=executor,
-            in_flight=_in_flight(plan, self.sources),
+            executor=workers,
+            in_flight=in_flight,
         )
         return _yielded(mapped, results_without_work(plan, rows), on_error)
 
-    def _usual(self, executor: Workers, n: int) -> Executor | str | None:
-        """Return the executor that was named; processes for long work on local files."""
+    def _workers(
+        self, executor: Workers, plan: BulkPlan, *, may_start: bool
+    ) -> tuple[Executor | str | None, int | None]:
+        """Return who does the work, and how many jobs at once if that is not theirs to say."""
+        in_flight = _in_flight(plan, self.sources)
         is_local = all(mirror.is_local for mirror in self.access.mirrors)
-        is_long = n * bytes_of_cutout(self.whole) > PROCESSES_BYTES
+        if in_flight is not None or not is_local:
+            return executor, in_flight
+        is_long = len(plan.order) * bytes_of_cutout(self.whole) > PROCESSES_BYTES
         # A worker of a pool of somebody else's may have no children.
-        may_have_children = not current_process().daemon and cores() > 1
-        has_processes = executor is None and is_local and is_long and may_have_children
-        return HELPED_PROCESSES if has_processes else executor
+        may_start = may_start and not current_process().daemon and cores() > 1
+        if executor is None and is_long and may_start:
+            return HELPED_PROCESSES, None
+        # Threads that decode what is at hand fight for Python's lock: four take twice the time.
+        return executor, 1 if executor in (None, "threads") else None
 
 
 def _footprint(whole: CutoutJob, access: Access) -> dict[tuple[str, str], np.ndarray]:
