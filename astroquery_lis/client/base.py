@@ -76,6 +76,8 @@ def _public(method: Method, *, is_bounded: bool) -> Method:
     def called(*args: Any, **options: Any) -> object:
         for name in choices.keys() & options.keys():
             _check_choice(name, options[name], choices[name])
+        if options.get("executor") is not None:
+            io.workers.check_executor(options["executor"])
         # As `within` does, which every call would pass on its way.
         bound = (Bound(time.monotonic() + conf.deadline),) if is_bounded else ()
         token = BOUNDS.set((*BOUNDS.get(), *bound))

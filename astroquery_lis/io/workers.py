@@ -177,6 +177,18 @@ def _is_lost_worker(error: Exception | None) -> bool:
     return isinstance(error, BrokenExecutor) or type(error).__name__ in _LOST_WORKER
 
 
+def check_executor(executor: object) -> None:
+    """Refuse what can do no work."""
+    if executor is None or isinstance(executor, Executor):
+        return
+    if not isinstance(executor, str) or executor not in OWN_KINDS:
+        must = (
+            "must be a concurrent.futures.Executor, such as that of "
+            f"dask.distributed's Client.get_executor(), or one of: {', '.join(OWN_KINDS)}."
+        )
+        refuse("executor", executor, must)
+
+
 class _Workers:
     """An executor, the user's or our own."""
 
@@ -190,13 +202,8 @@ class _Workers:
             # Elsewhere no server of processes stays.
             starts = not _STARTED or sys.platform != "linux"
             self.kind, self._n_helped = "processes", HELPED_JOBS if starts else 0
+        check_executor(None if executor == HELPED_PROCESSES else executor)
         self.is_own = isinstance(self.kind, str)
-        if self.kind not in OWN_KINDS if self.is_own else not isinstance(executor, Executor):
-            must = (
-                "must be a concurrent.futures.Executor, such as that of "
-                f"dask.distributed's Client.get_executor(), or one of: {', '.join(OWN_KINDS)}."
-            )
-            refuse("executor", executor, must)
         self.current: Any = None if self.is_own else executor
 
     @property

@@ -333,6 +333,16 @@ def test_no_name_is_looked_up_for_a_call_that_is_wrong(sky, survey, method, opti
     assert len(sky.requests) == 0
 
 
+@pytest.mark.parametrize("executor", ["thread", 4, "processes, and this one", [1]])
+@pytest.mark.parametrize("method", ["download_cutouts", "download_psfs", "get_brick_files"])
+def test_a_wrong_executor_is_refused_first(sky, survey, tmp_path, method, executor):
+    folder = tmp_path / "new"
+    with pytest.raises(InvalidRequestError, match="executor=.*must be a concurrent.futures"):
+        getattr(survey, method)([PLACE], download_dir=folder, executor=executor)
+    assert len(sky.requests) == 0
+    assert not folder.exists()
+
+
 def test_no_names_are_looked_up_for_a_table_without_good_ids(sky, survey):
     table = Table({"main_id": ["star", "NGC 1"], "key": [0.5, 1.5]})
     with pytest.raises(InvalidRequestError, match="id_column='key' must hold one integer"):
