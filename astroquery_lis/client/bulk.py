@@ -28,7 +28,7 @@ from ..exceptions import (
 from ..io.jobs import Result, failure, run
 from ..io.journal import Journal
 from ..io.whole_files import is_full, remove_temporaries
-from ..io.workers import HELPED_PROCESSES, cores, map_jobs
+from ..io.workers import cores, map_jobs
 from ..survey.bricks import brick_id, name_of, region_of_brick
 from .inputs import as_path
 
@@ -412,7 +412,7 @@ class BulkJob:
         # A worker of a pool of somebody else's may have no children.
         may_start = may_start and not current_process().daemon and cores() > 1
         if executor is None and is_long and may_start:
-            return HELPED_PROCESSES, None
+            return "processes", None
         # Threads that decode what is at hand fight for Python's lock: four take twice the time.
         return executor, 1 if executor in (None, "threads") else None
 

@@ -275,7 +275,7 @@ def as_path(parameter: str, value: FilePath | None) -> Path | None:
     if value is None:
         return None
     with suppress(TypeError, RuntimeError):
-        if os.fspath(value):  # an empty one would be the folder that one is in
+        if os.fspath(value).strip():  # an empty one would be the folder that one is in
             return Path(value).expanduser().absolute()
     refuse(parameter, value, "must be the path of a folder or a file.")
 

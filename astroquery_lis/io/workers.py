@@ -63,12 +63,6 @@ OWN_THREADS = 4
 UNKNOWN_IN_FLIGHT = 32
 """Jobs in flight for an executor that does not tell how many workers it has."""
 
-HELPED_PROCESSES = "processes, and this one"
-"""An executor: while the first processes start, which takes half a second, this one works too."""
-
-HELPED_JOBS = 2
-"""Jobs that it does at most."""
-
 JOB_TRIES = 3
 """How often a job is begun that ends with the death of its worker."""
 
@@ -76,8 +70,6 @@ JOB_TRIES = 3
 _LOST_WORKER = frozenset({"KilledWorker"})
 
 _MODULE = uuid.uuid4().hex
-_STARTED: list[bool] = []
-"""Not empty once this process has started a pool of processes."""
 
 
 def settings_in_force() -> dict[str, object]:
@@ -195,14 +187,7 @@ class _Workers:
     def __init__(self, executor: Executor | str | None, module: str = "") -> None:
         self._module = module
         self.kind = "threads" if executor is None else executor
-        self._helper: Threads | None = None
-        self._helping: Future | None = None
-        self._n_helped = 0
-        if executor == HELPED_PROCESSES:
-            # Elsewhere no server of processes stays.
-            starts = not _STARTED or sys.platform != "linux"
-            self.kind, self._n_helped = "processes", HELPED_JOBS if starts else 0
-        check_executor(None if executor == HELPED_PROCESSES else executor)
+        check_executor(executor)
         self.is_own = isinstance(self.kind, str)
         self.current: Any = None if self.is_own else executor
 
@@ -216,13 +201,6 @@ class _Workers:
         return 2 * n_workers if isinstance(n_workers, int) else UNKNOWN_IN_FLIGHT
 
     def submit(self, function: _Carried, job: Any, attempt: int) -> Future:
-        # Nothing waits behind what this process does, and what killed a worker does not come here.
-        is_free = self._helping is None or self._helping.done()
-        if self._n_helped and is_free and not attempt:
-            self._n_helped -= 1
-            self._helper = self._helper or Threads(1, "astroquery_lis-helper")
-            self._helping = self._helper.submit(function, job, attempt)
-            return self._helping
         if self.kind != "processes":
             return self._submit(function, job, attempt)
         with interrupts_held():
@@ -257,23 +235,18 @@ class _Workers:
 
         context = workers_context(self._module)
         environment = dict(os.environ)
-        _STARTED.append(True)
         return ProcessPoolExecutor(
             cores(), mp_context=context, initializer=begin_worker, initargs=(environment,)
         )
 
     def close(self, *, at_once: bool) -> None:
         """End an executor of our own, with what it is at if that is given up."""
-        if self._helper is not None:
-            self._helper.shutdown(wait=False, cancel_futures=True)
         if self.is_own and self.current is not None:
             if at_once:
                 # Our processes take no Ctrl-C, and what they do can be taken up again.
                 for process in list((getattr(self.current, "_processes", None) or {}).values()):
                     process.terminate()
             self.current.shutdown(wait=True, cancel_futures=True)
-        if self._helper is not None:
-            self._helper.shutdown(wait=True)
 
 
 def _module_of(function: Callable) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Integral
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from .._conf import conf
 from .._packages import package_version
 from .._typing import answering
 from ..client.base import QueryBase, in_time
+from ..client.inputs import as_path
 from ..exceptions import InvalidRequestError, meant, refuse
 from ..io.delivery import warn_of_failures
 from ..io.http import PoliteSession
@@ -222,7 +222,9 @@ class ArchiveMethods(QueryBase):
             return {"service": server, "urls": [url_of(server, file.uri) for file in files]}
         if not isinstance(max_workers, int) or not 1 <= max_workers <= MOST_WORKERS:
             refuse("max_workers", max_workers, f"must be a number from 1 to {MOST_WORKERS}.")
-        folder = Path(download_dir).expanduser().absolute()
+        folder = as_path("download_dir", download_dir)
+        if folder is None:
+            refuse("download_dir", None, "must be the path of a folder.")
         are_public = all(file.public for file in files)
         settings = ArchiveSettings(
             server=server,

@@ -169,10 +169,9 @@ IN_DAEMON = """
 import multiprocessing, sys
 from astroquery_lis import LegacySurvey
 from astroquery_lis.client import bulk
-from astroquery_lis.io import workers
 
 def statuses(folder):
-    bulk.PROCESSES_BYTES, workers.HELPED_JOBS = 1, 0
+    bulk.PROCESSES_BYTES = 1
     table = {"ra": [45.09, 45.1], "dec": [0.062, 0.05]}
     manifest = LegacySurvey.download_cutouts(
         table, 16, bands="r", mirror=sys.argv[1], download_dir=folder, show_progress=False
@@ -197,13 +196,13 @@ def test_long_work_on_local_files_goes_to_processes_with_the_same_bytes(
     sky, survey, tmp_path, monkeypatch
 ):
     table = make_targets(sky, 16)
-    monkeypatch.setattr(workers, "_STARTED", [])
-    monkeypatch.setattr(workers, "HELPED_JOBS", 0)
     monkeypatch.setattr(bulk, "cores", lambda: 2)
+    pools, begun = [], workers.workers_context
+    monkeypatch.setattr(workers, "workers_context", lambda name: pools.append(name) or begun(name))
     options = {"bands": "r", "mirror": str(sky.root), "show_progress": False}
     few = survey.download_cutouts(table, 32, download_dir=tmp_path / "a", **options)
     monkeypatch.setattr(bulk, "PROCESSES_BYTES", 1000)
     many = survey.download_cutouts(table, 32, download_dir=tmp_path / "b", **options)
-    assert workers._STARTED
+    assert pools
     assert list(few["sha256"]) == list(many["sha256"])
     assert (few["Status"] == "COMPLETE").sum() == 14

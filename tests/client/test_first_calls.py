@@ -333,7 +333,7 @@ def test_no_name_is_looked_up_for_a_call_that_is_wrong(sky, survey, method, opti
     assert len(sky.requests) == 0
 
 
-@pytest.mark.parametrize("executor", ["thread", 4, "processes, and this one", [1]])
+@pytest.mark.parametrize("executor", ["thread", 4, [1]])
 @pytest.mark.parametrize("method", ["download_cutouts", "download_psfs", "get_brick_files"])
 def test_a_wrong_executor_is_refused_first(sky, survey, tmp_path, method, executor):
     folder = tmp_path / "new"

@@ -281,16 +281,6 @@ def test_every_job_comes_back_once(executor):
     assert found == [(n, n * n, None) for n in range(30)]
 
 
-def test_this_process_helps_while_the_first_others_start(monkeypatch):
-    monkeypatch.setattr(workers, "_STARTED", [])
-    for helps in (True, False):
-        mapped = map_jobs(settings_of_worker, range(8), executor=workers.HELPED_PROCESSES)
-        pids = [value[0] for _, value, error in mapped if error is None]
-        assert len(pids) == 8
-        assert (os.getpid() in pids) == helps
-        assert pids.count(os.getpid()) <= workers.HELPED_JOBS
-
-
 def test_an_executor_that_is_given_stays_open():
     with ThreadPoolExecutor(2) as executor:
         assert len(list(map_jobs(square, range(5), executor=executor))) == 5

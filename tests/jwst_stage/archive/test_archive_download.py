@@ -186,6 +186,13 @@ def test_bad_arguments_are_refused(stage, sky, tmp_path, given, options, words):
     assert len(sky.requests) == 0
 
 
+@pytest.mark.parametrize("folder", ["", " ", None, 3])
+def test_a_folder_without_a_name_is_refused(stage, sky, public, folder):
+    with pytest.raises(InvalidRequestError, match="download_dir=.* must be the path of a folder"):
+        stage.download_uncal(public, download_dir=folder)
+    assert len(sky.requests) == 0
+
+
 def test_what_is_none_in_a_table_is_not_known(stage, public, held, tmp_path):
     rows = [{"file": name, "uri": None, "size": None, "sha256": None} for name in public["file"]]
     manifest = stage.download_uncal(Table(rows=rows), download_dir=tmp_path)
